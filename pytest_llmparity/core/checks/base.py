@@ -1,0 +1,98 @@
+"""What a check is: a frozen value that says which samples it needs and judges what was gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pytest_llmparity.core.ports import Embedder
+from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.sample import Identity, Phase, Sample, Sampling
+from pytest_llmparity.core.verdict import Verdict
+
+FLOOR_PHASES = (Phase.COLD, Phase.WARM, Phase.PARALLEL)
+FLOOR_CASES = 32
+"""How many cases the noise floor repeats (DESIGN 6: at least 32, or all of a smaller set)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """Samples a check reads: phases of each engine, logprobs, and how many timed requests per engine (0: none)."""
+
+    phases: frozenset[Phase] = frozenset({Phase.MAIN})
+    top_logprobs: int | None = None
+    timed: int = 0
+    timed_relative: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEvidence:
+    """Everything gathered from one engine for one prompt set.
+
+    ``samples[phase][case id]`` lists the repeats in order; failed ones are there too. ``quantization`` is the pinned
+    value, else what the server or file said, normalised (``F16``, ``Q4_K_M``, ``awq``), ``None`` when unknown.
+    ``incomparable`` is the sentence that makes every check of this engine INCOMPARABLE, ``error`` the one that makes
+    them ERROR (it never started, …).
+    """
+
+    name: str
+    kind: str
+    identity: Identity = field(default_factory=Identity)
+    quantization: str | None = None
+    samples: Mapping[Phase, Mapping[str, Sequence[Sample]]] = field(default_factory=dict)
+    incomparable: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a check judges: one prompt set on several engines. ``engines`` holds the baseline first.
+
+    ``alpha`` is already divided for repeated looks. ``incomplete`` says why cases are missing (a hard stop such as
+    ``--parity-max-requests``), else ``None``. ``seed`` makes resampling repeatable.
+    """
+
+    test: str
+    prompts: PromptSet
+    sampling: Sampling
+    concurrency: int
+    baseline: str
+    engines: Mapping[str, EngineEvidence]
+    alpha: float = 0.05
+    incomplete: str | None = None
+    embedder: Embedder | None = None
+    seed: int = 0
+
+    @property
+    def candidates(self) -> tuple[EngineEvidence, ...]:
+        """Every engine but the baseline, in the order selected."""
+        return tuple(engine for name, engine in self.engines.items() if name != self.baseline)
+
+
+class Check(Protocol):
+    """One check. Values are frozen and comparable; ``str()`` gives what the user wrote, shortened."""
+
+    @property
+    def kind(self) -> str:
+        """Short name: ``prompts``, ``text``, ``schema``, ``similarity``, ``latency``."""
+
+    @property
+    def pairwise(self) -> bool:
+        """True when it says nothing about a single engine."""
+
+    @property
+    def where(self) -> str:
+        """``file:line`` where the user wrote it."""
+
+    def needs(self) -> Needs:
+        """Samples to gather for it."""
+
+    def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
+        """Say why this design can never settle anything (with the number that could), or ``None``."""
+
+    def power(self, *, cases: int, groups: int) -> str:
+        """One line for the plan: what this design can and cannot see."""
+
+    def judge(self, evidence: Evidence) -> list[Verdict]:
+        """One verdict per engine (absolute limits) or per candidate (pairwise limits); never raises for bad data."""

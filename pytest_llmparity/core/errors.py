@@ -1,0 +1,167 @@
+"""Every error this package raises, and what each one asks of its reader.
+
+    LLMParityError
+    ├── UsageError                 the person must change something; exit code 4 where it is known early
+    │   ├── ConfigError            a file, key or value of the configuration
+    │   ├── EngineSelectionError   an entry of --engines
+    │   ├── PromptSetError         a prompt file: file, line, case
+    │   └── DesignError            a check that cannot settle what it is asked (too few cases, one engine, …)
+    ├── EngineError                an engine did not do what was asked; carries engine and case
+    │   ├── LaunchError            it could not be started, or exited, or never became ready
+    │   ├── EngineDied             it was there and is gone
+    │   ├── Unreachable            nothing accepts the connection
+    │   ├── AnswerError            it answered, but not with an answer
+    │   │   ├── BadRequest         400, 422: the request was refused
+    │   │   │   ├── ContextOverflow    the prompt does not fit
+    │   │   │   └── UnsupportedParameter   a parameter it cannot honour
+    │   │   ├── NotAuthorised      401, 403
+    │   │   ├── ModelMissing       404
+    │   │   ├── Overloaded         429, 503 (retried with backoff)
+    │   │   ├── ServerFailure      5xx
+    │   │   ├── ProtocolError      not HTTP, not JSON, not UTF-8, cut in half, over the limits
+    │   │   └── EmptyAnswer        200 without text, tool call or reasoning
+    │   ├── Timeout                connect, first byte, idle gap or total
+    │   └── ParameterNotHonoured   known before the first request: the engine's route has no such field
+    ├── MissingSample              a row that is read but was never gathered; carries the reason
+    ├── StoreError                 the run store cannot be used (network file system, other version, locked)
+    └── KeeperError                the process that owns the engines is gone or refused
+"""
+
+from __future__ import annotations
+
+
+class LLMParityError(Exception):
+    """Base of every error of this package; its text says what happened and what to do next."""
+
+
+class UsageError(LLMParityError):
+    """The person running pytest must change something; the text says what and where."""
+
+
+class ConfigError(UsageError):
+    """The configuration file holds something that cannot be used."""
+
+
+class EngineSelectionError(UsageError):
+    """An entry of ``--engines`` cannot be understood or names nothing that is known."""
+
+
+class PromptSetError(UsageError):
+    """A prompt file is missing, empty or has a line that cannot be used."""
+
+
+class DesignError(UsageError):
+    """A check can never settle what it is asked with the cases and engines it is given."""
+
+
+class EngineError(LLMParityError):
+    """An engine did not do what was asked.
+
+    ``engine`` is its name in this run, ``case`` the case id or ``None``, ``status`` the HTTP status or ``None``,
+    ``retry_after_s`` what the server asked for, and ``retryable`` whether asking again can help.
+    """
+
+    retryable: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        engine: str = "",
+        case: str | None = None,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.engine = engine
+        self.case = case
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class LaunchError(EngineError):
+    """The engine could not be started; the text ends with the last lines of its log."""
+
+
+class EngineDied(EngineError):
+    """The engine answered before and its process or its listening socket is gone."""
+
+
+class Unreachable(EngineError):
+    """Nothing accepts a connection at the engine's address."""
+
+    retryable = True
+
+
+class AnswerError(EngineError):
+    """The engine answered, but not with an answer."""
+
+
+class BadRequest(AnswerError):
+    """The engine refused the request (400 or 422)."""
+
+
+class ContextOverflow(BadRequest):
+    """The prompt and the answer do not fit into the context one request gets."""
+
+
+class UnsupportedParameter(BadRequest):
+    """The engine refused a parameter that was sent."""
+
+
+class NotAuthorised(AnswerError):
+    """The engine wants another key (401 or 403)."""
+
+
+class ModelMissing(AnswerError):
+    """The engine does not serve the model that was asked for (404)."""
+
+
+class Overloaded(AnswerError):
+    """The engine is busy or loading (429 or 503)."""
+
+    retryable = True
+
+
+class ServerFailure(AnswerError):
+    """The engine failed while answering (5xx other than 503)."""
+
+    retryable = True
+
+
+class ProtocolError(AnswerError):
+    """What came back is not an HTTP answer with JSON or events in UTF-8, was cut, or passed a limit."""
+
+
+class EmptyAnswer(AnswerError):
+    """The engine answered 200 with no text, no reasoning and no tool call."""
+
+
+class Timeout(EngineError):
+    """A deadline passed: connecting, first byte, a gap between reads, or the whole request."""
+
+    retryable = True
+
+
+class ParameterNotHonoured(EngineError):
+    """The route of this engine has no field for a parameter that matters; raised before anything is sent."""
+
+
+class MissingSample(LLMParityError):
+    """A row has no answer; the text says why it is missing."""
+
+
+class StoreError(LLMParityError):
+    """The run store cannot be used; the text says which file and why."""
+
+
+class KeeperError(LLMParityError):
+    """The process that owns the engines is gone or refused a request."""
+
+
+def by_name(name: str) -> type[LLMParityError]:
+    """Return the error class with this name, for records that come back from the store; ``EngineError`` if unknown."""
+    found = globals().get(name)
+    if isinstance(found, type) and issubclass(found, LLMParityError):
+        return found
+    return EngineError

@@ -1,0 +1,65 @@
+"""What the floors above hand to the core and to each other: protocols, declared where they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from pytest_llmparity.core.sample import Completion, Identity, Request, WireRequest
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors of one length; equal texts give equal vectors."""
+
+    @property
+    def name(self) -> str:
+        """Model name, part of the verdict's words."""
+
+    def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """Return one unit vector per text, in order."""
+
+
+class Answer(Protocol):
+    """What the transport hands to an adapter: one finished HTTP answer, undecoded."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Header names in lower case; repeated ones joined by a comma."""
+
+    @property
+    def body(self) -> bytes:
+        """The body, transfer encoding removed."""
+
+
+class Engine(Protocol):
+    """One configured engine: builds its requests, reads its answers, knows how to identify itself.
+
+    Made by an adapter in ``engines/``; has no open connection of its own except inside a call.
+    """
+
+    @property
+    def name(self) -> str:
+        """The engine's name in this run."""
+
+    @property
+    def kind(self) -> str:
+        """The adapter's kind: ``llamacpp``, ``vllm``, ``openai``, …"""
+
+    def build(self, request: Request, *, stream: bool = True) -> WireRequest:
+        """Put a request into this engine's words; ``ParameterNotHonoured`` if it has no word for what matters."""
+
+    def parse(self, answer: Answer, *, case: str) -> Completion:
+        """Read a finished answer, streamed or not; raises an ``AnswerError`` that names engine and case."""
+
+    def token_ends(self, answer: Answer) -> tuple[int, ...]:
+        """Return, for a streamed answer, the body offsets at which events that carry generated tokens end.
+
+        Role-only and empty deltas do not count; text, reasoning and tool-call deltas do. Empty when not streamed.
+        """
+
+    def identity(self) -> Identity:
+        """Ask the live server what it is (control calls, not measured)."""

@@ -1,0 +1,66 @@
+"""What a finished run hands to every report: one record, builtins inside, nothing to compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pytest_llmparity.core.sample import Identity
+from pytest_llmparity.core.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRecord:
+    """One engine of a run as the reports name it. ``launch`` is ``attach`` or ``process``."""
+
+    name: str
+    kind: str
+    version: str | None = None
+    model: str | None = None
+    quantization: str | None = None
+    context_length: int | None = None
+    launch: str = "attach"
+    route: str = "openai"
+    baseline: bool = False
+    identity: Identity = field(default_factory=Identity)
+    log: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyRow:
+    """Quantiles of one metric on one engine. ``metric``: ``ttft``, ``tpot``, ``e2e``; ``unit`` is ``s``."""
+
+    engine: str
+    metric: str
+    p50: float
+    p95: float
+    p99: float
+    n: int
+    unit: str = "s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureRecord:
+    """One answer that never came: engine, case, phase and the error's class name and text."""
+
+    engine: str
+    case: str
+    phase: str
+    kind: str
+    message: str
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """Everything about one run. ``requests`` counts what was sent, ``retries`` what was sent again, ``notes`` are
+    sentences for the end of the summary (what was resumed, what a hard stop left out)."""
+
+    run: str
+    version: str
+    engines: tuple[EngineRecord, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    latency: tuple[LatencyRow, ...] = ()
+    failures: tuple[FailureRecord, ...] = ()
+    requests: int = 0
+    retries: int = 0
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,261 @@
+"""What is asked, what came back and where it came from: plain values, finite numbers, no behaviour.
+
+Times are seconds (``float``) unless a name ends in ``_ns``. Everything here turns into JSON and back with
+``to_json``/``from_json`` of the module's own pair of functions, because it crosses process borders and the store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Phase(enum.StrEnum):
+    """Which part of a run a sample belongs to.
+
+    ``MAIN`` is judged. ``COLD``, ``WARM`` and ``PARALLEL`` repeat some of its cases to measure the noise floor.
+    ``TIMED`` is the only phase whose timings are evidence for latency.
+    """
+
+    COLD = "cold"
+    MAIN = "main"
+    WARM = "warm"
+    PARALLEL = "parallel"
+    TIMED = "timed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Sampling parameters, always sent explicitly. The defaults are greedy and neutral.
+
+    ``top_k`` 0 means off, ``min_p`` 0 off, ``repetition_penalty`` 1 off, ``seed`` ``None`` means: send none.
+    """
+
+    max_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = 0
+    stop: tuple[str, ...] = ()
+
+
+NEUTRAL = {
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""Values that change nothing: an adapter that proves its engine's default neutral may leave these out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One prompt as a test declares it, before any engine's own words for it.
+
+    Exactly one of ``messages`` (chat) and ``prompt`` (raw text) is set. ``messages``, ``tools`` and
+    ``response_format`` are JSON values in OpenAI's shape. ``top_logprobs`` 0 asks for the chosen token only,
+    ``None`` for no logprobs.
+    """
+
+    case: str
+    messages: Sequence[Mapping[str, Any]] | None = None
+    prompt: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    tools: Sequence[Mapping[str, Any]] | None = None
+    tool_choice: Any = None
+    response_format: Mapping[str, Any] | None = None
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireRequest:
+    """A request in one engine's words: what is written to the socket, and what was knowingly left out of it.
+
+    ``sha256`` is the hex digest of ``body``. ``omitted`` names sampling fields left out because the adapter
+    proves the engine's default neutral.
+    """
+
+    path: str
+    body: bytes
+    sha256: str
+    omitted: tuple[str, ...] = ()
+    method: str = "POST"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One call of a function as the model wrote it; ``arguments`` is the raw JSON text."""
+
+    name: str
+    arguments: str
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """One generated token: its bytes (lossless), natural-log probability and the alternatives seen there.
+
+    ``logprob`` is ``None`` where the engine sent its sentinel for "unknown" (vLLM -9999, llama.cpp -3.4e38) or NaN.
+    ``top`` pairs alternatives' bytes with their logprobs, best first. ``id`` is the engine's token id if it says so.
+    """
+
+    token: bytes
+    logprob: float | None
+    top: tuple[tuple[bytes, float], ...] = ()
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One answer, normalised: same fields whatever the engine.
+
+    ``reasoning`` never mixes with ``text``. ``finish_reason`` is ``stop``, ``length``, ``tool_calls``, ``abort`` or
+    what the engine said. Token counts are the server's, ``None`` where it sent none. ``server`` holds the engine's
+    own timings in milliseconds under their original names. ``normalised`` names what the adapter changed in the text.
+    """
+
+    text: str
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str = ""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    model: str = ""
+    fingerprint: str = ""
+    server: Mapping[str, float] = field(default_factory=dict)
+    normalised: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """When the parts of one streamed answer arrived, in seconds since the request's first byte was written.
+
+    ``ttft_s``: first token of any channel (text, reasoning, tool call). ``tpot_s``: (last - first token) per further
+    token, by the server's token count. ``gaps_s``: between reads that carried tokens. ``merged_first``: the first
+    token shared its read with later ones, so ``ttft_s`` is an upper bound. ``clock`` is ``kernel`` or ``user``.
+    ``lag_s`` is the worst lag of our own process behind the kernel's stamp (0 with the user clock).
+    ``block`` is the A/B block the request ran in (timed phase), -1 elsewhere.
+    """
+
+    ttfb_s: float
+    ttft_s: float | None
+    e2e_s: float
+    tpot_s: float | None = None
+    gaps_s: tuple[float, ...] = ()
+    merged_first: bool = False
+    merged_reads: int = 0
+    clock: str = "user"
+    lag_s: float = 0.0
+    block: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why there is no answer: the error's class name in ``core.errors``, its text and what HTTP said."""
+
+    kind: str
+    message: str
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One answer (or failure) with its provenance. Exactly one of ``completion`` and ``failure`` is set."""
+
+    engine: str
+    case: str
+    phase: Phase
+    repeat: int = 0
+    concurrency: int = 1
+    request_sha256: str = ""
+    completion: Completion | None = None
+    failure: Failure | None = None
+    timing: Timing | None = None
+    attempts: int = 1
+    omitted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One thing known about an engine. ``source``: ``reported`` by the server, read from a ``file``, or ``declared``."""
+
+    value: str | int | float | bool
+    source: typing.Literal["reported", "file", "declared"]
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What is known about the server behind a name.
+
+    Field names in use: ``kind version build model revision digest quantization format context_length slots
+    kv_cache template_sha256``. Missing means unknown.
+    """
+
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+
+    def get(self, name: str) -> str | int | float | bool | None:
+        """Return the value of one field, ``None`` when it is not known."""
+        fact = self.facts.get(name)
+        return None if fact is None else fact.value
+
+
+def to_json(value: object) -> Any:
+    """Turn a value of this module (or any frozen dataclass of ours) into JSON builtins; bytes become latin-1 text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    return value
+
+
+def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
+    """Rebuild a dataclass of ours from what :func:`to_json` made; unknown keys are ignored, so old rows still read."""
+    hints = typing.get_type_hints(kind)
+    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: _revive(hints[name], item) for name, item in data.items() if name in known})
+
+
+def _revive(hint: Any, item: Any) -> Any:
+    if item is None or hint is Any:
+        return item
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        chosen = [a for a in args if a is not type(None)]
+        return _revive(chosen[0], item) if len(chosen) == 1 else item
+    if origin is tuple:
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_revive(args[0], part) for part in item)
+        return tuple(_revive(a, part) for a, part in zip(args, item, strict=True))
+    if origin is not None and issubclass(origin, Mapping) and args:
+        return {key: _revive(args[1], part) for key, part in item.items()}
+    if dataclasses.is_dataclass(hint):
+        return from_json(typing.cast("type[Any]", hint), item)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint(item)
+    if hint is bytes:
+        return item.encode("latin-1")
+    if hint is float:
+        return float(item)
+    return item

@@ -1,0 +1,74 @@
+"""A verdict: numbers only. ``core.explain`` turns it into words, every report reads the same record."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Outcome(enum.StrEnum):
+    """What a check concluded about one engine or one pair (DESIGN 6), worst last in :data:`SEVERITY`."""
+
+    PASS = "PASS"  # noqa: S105 - an outcome, not a password
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    INCOMPARABLE = "INCOMPARABLE"
+    ERROR = "ERROR"
+    SKIPPED = "SKIPPED"
+
+    @property
+    def fails_test(self) -> bool:
+        """Whether a test with such a verdict fails."""
+        return self in (Outcome.FAIL, Outcome.INCOMPARABLE, Outcome.ERROR)
+
+
+SEVERITY = (
+    Outcome.SKIPPED,
+    Outcome.PASS,
+    Outcome.INCONCLUSIVE,
+    Outcome.FAIL,
+    Outcome.INCOMPARABLE,
+    Outcome.ERROR,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One judgement of one check about one engine (``baseline`` is ``None``) or one pair.
+
+    ``check`` is the check as written (``text(horizon=32)``), ``kind`` the quantity judged (``text``, ``schema.rate``,
+    ``schema.gap``, ``latency.ttft_p50``, …). ``estimate``, ``lower``, ``upper`` and ``margin`` share ``unit``; the
+    bounds are one-sided at ``alpha``. ``p_pass`` is the p-value of "drift is at least the margin", ``p_fail`` of "drift
+    is at most the margin"; both ``None`` for exact findings (a pin, a prompt count), whose outcome is not a test.
+    ``n`` counts cases, ``requests`` the answers used, ``groups`` the independent groups (0: not clustered). ``floor``
+    is the baseline's own drift. ``differs`` lists layers that differ, ``cause`` is set only when shown to be the cause.
+    ``needed`` is how many prompts in all would settle an INCONCLUSIVE. ``message`` is the headline, ``details`` the
+    lines below it, ``where`` the ``file:line`` of the check.
+    """
+
+    test: str
+    check: str
+    kind: str
+    engine: str
+    baseline: str | None
+    outcome: Outcome
+    estimate: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    margin: float | None = None
+    unit: str = ""
+    side: str = "worse"
+    n: int = 0
+    groups: int = 0
+    horizon: int | None = None
+    requests: int = 0
+    alpha: float = 0.05
+    p_pass: float | None = None
+    p_fail: float | None = None
+    floor: float | None = None
+    differs: tuple[str, ...] = ()
+    cause: str | None = None
+    needed: int | None = None
+    message: str = ""
+    details: tuple[str, ...] = ()
+    where: str = ""

@@ -1,0 +1,39 @@
+"""One finished HTTP exchange as the measuring client recorded it: raw bytes and stamps, nothing decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Read(NamedTuple):
+    """One read from the socket that carried body bytes: when it arrived and where its body bytes end.
+
+    ``arrived_ns`` is the kernel's stamp of the read's last segment moved onto ``perf_counter_ns``'s clock, or the
+    user stamp where there is none. ``seen_ns`` is when our process saw it. ``end`` is the offset into the body
+    (transfer encoding removed) after this read.
+    """
+
+    arrived_ns: int
+    seen_ns: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A finished answer. Satisfies ``core.ports.Answer``.
+
+    ``sent_ns`` is taken just before the request's first byte is written, ``done_ns`` when the body was complete
+    (arrival stamp of the last read). ``clock`` is ``kernel`` or ``user``. ``reused`` tells a kept connection.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    sent_ns: int
+    headers_ns: int
+    done_ns: int
+    reads: tuple[Read, ...] = field(default_factory=tuple)
+    clock: str = "user"
+    reused: bool = False
