@@ -1,0 +1,109 @@
+"""Prompt sets: one case per row, read from JSON Lines or YAML text."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pytest_llmparity.core.sample import Request, Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expect:
+    """What a right answer looks like: a JSON Schema, a text, the name of the tool to call, pieces it must contain.
+
+    ``schema`` is a JSON Schema or the path of one, ``None`` where the row says nothing.
+    """
+
+    schema: Mapping[str, Any] | str | None = None
+    answer: str | None = None
+    tool: str | None = None
+    contains: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One row: a prompt and what belongs to it. Exactly one of ``messages`` and ``prompt`` is set, variables filled in.
+
+    ``group`` is shared by cases made from one template or document (its own id otherwise). ``sampling`` holds only the
+    fields the row overrides. ``line`` is where the row starts in its file, counted from 1.
+    """
+
+    id: str
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    prompt: str | None = None
+    group: str = ""
+    tags: tuple[str, ...] = ()
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Mapping[str, Any], ...] | None = None
+    tool_choice: str | Mapping[str, Any] | None = None
+    response_format: Mapping[str, Any] | None = None
+    expect: Expect | None = None
+    line: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.group:
+            object.__setattr__(self, "group", self.id)
+
+    def request(self, sampling: Sampling, *, top_logprobs: int | None = None) -> Request:
+        """Return the request this case makes under ``sampling``; what the row itself sets wins over it."""
+        return Request(
+            case=self.id,
+            messages=self.messages,
+            prompt=self.prompt,
+            sampling=dataclasses.replace(sampling, **self.sampling),
+            tools=self.tools,
+            tool_choice=self.tool_choice,
+            response_format=self.response_format,
+            top_logprobs=top_logprobs,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSet:
+    """The cases of one prompt file, in file order.
+
+    ``digest`` is the hex sha256 of their content: the same for JSON Lines and YAML, for any order of the rows and for
+    any layout of the file; another as soon as one prompt, parameter or expectation differs.
+    """
+
+    name: str
+    cases: tuple[Case, ...]
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.digest:
+            object.__setattr__(self, "digest", digest(self.cases))
+
+    @cached_property
+    def groups(self) -> int:
+        """How many independent groups the cases fall into."""
+        return len({case.group for case in self.cases})
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Case]:
+        """Cases by their id."""
+        return {case.id: case for case in self.cases}
+
+
+def digest(cases: Sequence[Case]) -> str:
+    """Return the hex sha256 of the cases' content, whatever their order.
+
+    Keys inside schemas and tools keep their order: engines that force a schema's properties in the order written
+    answer differently when it changes.
+    """
+    lines = sorted((case.id, json.dumps(_content(case), ensure_ascii=True)) for case in cases)
+    return hashlib.sha256("\n".join(text for _, text in lines).encode()).hexdigest()
+
+
+def _content(case: Case) -> dict[str, Any]:
+    content = {f.name: getattr(case, f.name) for f in dataclasses.fields(case) if f.name != "line"}
+    content["sampling"] = dict(sorted(case.sampling.items()))
+    if case.expect is not None:
+        content["expect"] = dataclasses.asdict(case.expect)
+    return content

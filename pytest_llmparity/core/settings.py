@@ -1,0 +1,132 @@
+"""What configuration and options come down to: one value per selected engine, one value for the whole run.
+
+Plain dataclasses without pydantic, so that an unused plugin can name them at no cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Launch = Literal["attach", "process", "golden"]
+Route = Literal["openai", "native"]
+Residency = Literal["together", "one-at-a-time"]
+Inconclusive = Literal["show", "fail", "skip"]
+Mode = Literal["live", "replay"]
+Resume = Literal["auto", "resume", "fresh"]
+
+DEFAULT_CONCURRENCY = 4
+"""Requests in flight per engine when neither marker, profile nor file says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvRef:
+    """A value that is read from the environment variable ``env`` when it is needed, and never stored."""
+
+    env: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """One selected engine, everything known before it is touched.
+
+    ``kind`` is ``None`` for a bare URL, whose server is asked what it is. ``base_url`` is the root, without a trailing
+    ``/`` or ``/v1``; with it we attach, without it ``launch`` is ``process`` and we start the engine. ``model`` is the
+    name as written, ``model_path`` the absolute local file or folder it stands for, if it is one. ``context_length`` is
+    what one request gets, in tokens. ``pin`` is held against what the server reports; with ``strict_pins`` a pin the
+    server cannot confirm counts as contradicted. ``command`` replaces the program that is started, ``args`` are added
+    to it. Times are seconds; ``start_timeout_s`` ``None`` leaves the deadline to the kind.
+    """
+
+    name: str
+    kind: str | None = None
+    model: str | None = None
+    base_url: str | None = None
+    launch: Launch = "attach"
+    revision: str | None = None
+    requires: str | None = None
+    python: str | None = None
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str | EnvRef] = field(default_factory=dict)
+    api_key_env: str | None = None
+    route: Route = "openai"
+    pin: Mapping[str, str | int] = field(default_factory=dict)
+    strict_pins: bool = False
+    context_length: int | None = None
+    slots: int | None = None
+    ca_bundle: Path | None = None
+    proxy: str | None = None
+    download: bool = False
+    start_timeout_s: float | None = None
+    request_timeout_s: float = 300.0
+    idle_timeout_s: float = 120.0
+    connect_timeout_s: float = 10.0
+    model_path: Path | None = None
+    golden: str | None = None
+
+    @property
+    def spec_hash(self) -> str:
+        """Hex sha256 of everything but the name: two engines with the same hash were configured the same.
+
+        Secrets are not in it, because a spec holds only the names of their variables.
+        """
+        content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "name"}
+        text = json.dumps(content, sort_keys=True, default=_plain)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def secret_variables(self) -> tuple[str, ...]:
+        """Names of the environment variables whose values must never be written down."""
+        names = [self.api_key_env] if self.api_key_env else []
+        names += [value.env for value in self.headers.values() if isinstance(value, EnvRef)]
+        return tuple(dict.fromkeys(names))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, EnvRef):
+        return {"env": value.env}
+    return str(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every option of a run, resolved once: command line, environment, profile, file, default (in this order).
+
+    ``engines`` are in the order selected; ``baseline`` is the name of one of them and ``baseline_source`` says which
+    setting named it. ``concurrency`` is what a marker may still override. ``max_requests`` and ``budget_s`` (seconds)
+    are hard stops, ``None`` for none. ``cases`` restricts the run to rows with these ids and forbids verdicts.
+    ``replay_run`` is the run to judge again in mode ``replay``, ``None`` for the newest. ``out`` and ``config_path``
+    are absolute.
+    """
+
+    engines: tuple[EngineSpec, ...] = ()
+    baseline: str | None = None
+    baseline_source: str = ""
+    config_path: Path | None = None
+    profile: str | None = None
+    required: bool = False
+    mode: Mode = "live"
+    replay_run: str | None = None
+    resume: Resume = "auto"
+    inconclusive: Inconclusive = "show"
+    max_requests: int | None = None
+    budget_s: float | None = None
+    cases: tuple[str, ...] = ()
+    reports: tuple[str, ...] = ()
+    out: Path = field(default_factory=lambda: Path(".llmparity/report"))
+    concurrency: int = DEFAULT_CONCURRENCY
+    residency: Residency = "together"
+
+    def engine(self, name: str) -> EngineSpec:
+        """Return the selected engine with this name; ``KeyError`` if it is not selected."""
+        for spec in self.engines:
+            if spec.name == name:
+                return spec
+        raise KeyError(name)
