@@ -1,0 +1,192 @@
+"""The engines of a run: each is started or attached to once, identified, held against its pins and warmed up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_llmparity.core.config import EngineSpec
+from pytest_llmparity.core.errors import EngineError, KeeperError, LaunchError, LLMParityError
+from pytest_llmparity.core.pins import hold
+from pytest_llmparity.core.sample import Identity, from_json, to_json
+from pytest_llmparity.engines import probe, registry
+from pytest_llmparity.engines.base import Adapter, Launch
+from pytest_llmparity.engines.readiness import free_port, wait_ready
+from pytest_llmparity.run.keeper import EngineState, Keeper, log_tail
+
+PORT_TRIES = 3
+"""A port can be taken between choosing and binding it; the launch is repeated with another one."""
+CLASH = ("address already in use", "address in use", "errno 98", "errno 48", "couldn't bind", "failed to bind")
+"""What engines print when their port is taken (lower case)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engaged:
+    """One engine as this run found it. ``adapter`` is ``None`` when ``error`` says why it cannot be used.
+
+    ``incomparable`` is the sentence of a contradicted pin, ``notes`` what the reader should know (unverified pins).
+    """
+
+    spec: EngineSpec
+    adapter: Adapter | None = None
+    identity: Identity = field(default_factory=Identity)
+    error: str | None = None
+    incomparable: str | None = None
+    notes: tuple[str, ...] = ()
+    log: str | None = None
+
+
+class Fleet:
+    """Starts engines on first request through the keeper and keeps one answer per name.
+
+    Safe to call from several processes at once: the keeper makes one of them the starter, the others wait.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, EngineSpec],
+        *,
+        keeper: Callable[[], Keeper],
+        workdir: Path,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._specs = dict(specs)
+        self._keeper = keeper
+        self._workdir = workdir
+        self._environ = dict(os.environ if environ is None else environ)
+        self._engaged: dict[str, Engaged] = {}
+
+    def engage(self, name: str) -> Engaged:
+        """Return the engine, started and identified. Never raises for an engine's failure: ``error`` holds it."""
+        if name not in self._engaged:
+            self._engaged[name] = self._engage(self._specs[name])
+        return self._engaged[name]
+
+    def engage_all(self) -> None:
+        """Start every engine at the same time (they load while the others do) and wait for all of them."""
+        with ThreadPoolExecutor(max_workers=max(1, len(self._specs)), thread_name_prefix="llmparity-start") as pool:
+            for engaged in pool.map(self._engage, [s for n, s in self._specs.items() if n not in self._engaged]):
+                self._engaged[engaged.spec.name] = engaged
+
+    def gone(self, name: str) -> str | None:
+        """Say why a launched engine's process is no more, ``None`` while it runs or when we only attached to it."""
+        spec = self._specs[name]
+        if spec.launch != "process":
+            return None
+        state = self._keeper().state(name)
+        if state.state in ("ready", "starting"):
+            return None
+        return f"{_ended(state)}\n{self._tail(name)}"
+
+    def _engage(self, spec: EngineSpec) -> Engaged:
+        log = f"{spec.name}.log" if spec.launch == "process" else None
+        try:
+            adapter = self._attach(spec) if spec.launch != "process" else self._launch(spec)
+            identity = self._identify(spec, adapter)
+        except (EngineError, KeeperError) as error:
+            return Engaged(spec=spec, error=str(error), log=log)
+        contradicted, notes = _held(spec, identity)
+        return Engaged(
+            spec=spec, adapter=adapter, identity=identity, incomparable=contradicted, notes=tuple(notes), log=log
+        )
+
+    def _identify(self, spec: EngineSpec, adapter: Adapter) -> Identity:
+        """Return the identity the starter published, else ask the server."""
+        if spec.launch == "process":
+            info = self._keeper().state(spec.name).info
+            if "identity" in info:
+                return from_json(Identity, info["identity"])
+        return adapter.identity()
+
+    def _attach(self, spec: EngineSpec) -> Adapter:
+        adapter = probe.resolve(spec, environ=self._environ)
+        wait_ready(adapter, alive=lambda: None, deadline_s=spec.start_timeout_s or 10.0)
+        adapter.warm_up()
+        return adapter
+
+    def _launch(self, spec: EngineSpec) -> Adapter:
+        state = self._keeper().state(spec.name)
+        if state.state == "ready":
+            return registry.make(spec, str(state.info["base_url"]), environ=self._environ)
+        kind = registry.kinds()[spec.kind or ""]
+        for attempt in range(1, PORT_TRIES + 1):
+            port = free_port()
+            launch = kind.launch(spec, port, self._workdir)
+            state = self._start(spec, launch)
+            if not state.first:
+                return self._join(spec)
+            adapter = registry.make(spec, f"http://127.0.0.1:{port}", environ=self._environ)
+            try:
+                wait_ready(
+                    adapter,
+                    alive=lambda: self.gone(spec.name),
+                    deadline_s=spec.start_timeout_s or launch.deadline_s,
+                )
+                adapter.warm_up()
+                identity = adapter.identity()
+            except LLMParityError as error:
+                clash = any(words in self._tail(spec.name).lower() for words in CLASH)
+                if clash and attempt < PORT_TRIES:
+                    self._keeper().stop(spec.name)
+                    continue
+                self._keeper().fail(spec.name, str(error))
+                self._keeper().stop(spec.name)
+                raise
+            info = {"base_url": adapter.base_url, "identity": to_json(identity)}
+            self._keeper().announce(spec.name, info)
+            return adapter
+        raise AssertionError("the last try returns or raises")  # pragma: no cover - see the loop
+
+    def _start(self, spec: EngineSpec, launch: Launch) -> EngineState:
+        env = {k: v for k, v in self._environ.items() if not _scrubbed(k, launch.scrub)}
+        env.update(launch.env)
+        log = self._log(spec.name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"")
+        return self._keeper().start(
+            spec.name,
+            argv=list(launch.argv),
+            env=env,
+            cwd=str(launch.cwd),
+            log=log,
+            stop_signal=launch.stop_signal,
+            grace_s=launch.grace_s,
+        )
+
+    def _join(self, spec: EngineSpec) -> Adapter:
+        """Wait for the process that another worker is starting."""
+        state = self._keeper().wait(spec.name, timeout_s=3600.0)
+        if state.state != "ready":
+            raise LaunchError(state.reason or _ended(state), engine=spec.name)
+        return registry.make(spec, str(state.info["base_url"]), environ=self._environ)
+
+    def _log(self, name: str) -> Path:
+        return self._workdir / "logs" / f"{name}.log"
+
+    def _tail(self, name: str) -> str:
+        return log_tail(self._log(name))
+
+
+def _held(spec: EngineSpec, identity: Identity) -> tuple[str | None, list[str]]:
+    """Hold the pins against what the server says: the sentence of the contradictions, and what could not be checked."""
+    findings = hold(spec.pin, identity)
+    wrong = [f"{f.field} is pinned to {f.pinned} but the server has {f.seen}" for f in findings if f.state == "contradicted"]
+    unseen = [f.field for f in findings if f.state == "unverified"]
+    if unseen and spec.strict_pins:
+        wrong += [f"{field} is pinned but the server does not report it (strict_pins)" for field in unseen]
+    notes = [f"{spec.name}: pin {field} unverified, the server does not report it" for field in unseen]
+    return (f"{spec.name}: {'; '.join(wrong)}" if wrong else None), notes
+
+
+def _scrubbed(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(name.startswith(p[:-1]) if p.endswith("*") else name == p for p in patterns)
+
+
+def _ended(state: EngineState) -> str:
+    if state.returncode is None:
+        return f"{state.name}: {state.reason or state.state}"
+    how = f"signal {-state.returncode}" if state.returncode < 0 else f"exit code {state.returncode}"
+    return f"{state.name} ended with {how}"

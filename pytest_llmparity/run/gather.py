@@ -1,0 +1,210 @@
+"""Fans requests out to one engine and turns every one of them into a sample: an answer or a typed failure."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from pytest_llmparity.core.errors import EngineDied, EngineError, Unreachable
+from pytest_llmparity.core.ports import Engine
+from pytest_llmparity.core.sample import Failure, Phase, Sample, WireRequest
+from pytest_llmparity.transport.clock import timing
+from pytest_llmparity.transport.connection import Client
+from pytest_llmparity.transport.exchange import Exchange
+
+ATTEMPTS = 4
+"""A request that can be retried is sent at most this often."""
+BACKOFF_S = (0.25, 1.0, 4.0)
+"""Waits before the further attempts, each stretched by up to a half at random so that requests do not come in step."""
+RETRY_AFTER_LIMIT_S = 60.0
+"""A server that asks for a longer wait is taken as not answering."""
+GONE_AFTER = 3
+"""So many requests in a row that reached nothing mean the engine is gone; the rest is not sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One request to send: which case, in which phase, and its bytes."""
+
+    case: str
+    wire: WireRequest
+    phase: Phase
+    repeat: int
+    concurrency: int
+
+
+class Allowance:
+    """How much may still be sent: a number of requests and a moment in time, shared by all engines of a run.
+
+    ``reason`` is ``None`` until a limit was hit, then the sentence that verdicts carry.
+    """
+
+    def __init__(
+        self, *, requests: int | None, seconds: float | None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._left = requests
+        self._limit = requests
+        self._seconds = seconds
+        self._now = now
+        self._end = None if seconds is None else now() + seconds
+        self.sent = 0
+        self.retries = 0
+        self.reason: str | None = None
+
+    def take(self) -> bool:
+        """Take one request from the allowance; False when there is none left."""
+        if self.reason is None and self._left is not None and self._left <= 0:
+            self.reason = f"stopped after {self._limit} requests (--parity-max-requests)"
+        if self.reason is None and self._end is not None and self._now() >= self._end:
+            self.reason = f"stopped after {self._seconds:g} s (--parity-budget)"
+        if self.reason is not None:
+            return False
+        if self._left is not None:
+            self._left -= 1
+        self.sent += 1
+        return True
+
+
+async def gather(
+    engine: Engine,
+    client: Client,
+    jobs: Sequence[Job],
+    *,
+    concurrency: int,
+    allowance: Allowance,
+    gone: Callable[[], str | None],
+    deliver: Callable[[Sample], None],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Send the jobs, at most ``concurrency`` at a time, and deliver one sample for each as it finishes.
+
+    ``gone`` says why the engine's process is no more, or ``None``. Once the engine is gone every further job is
+    delivered as an ``EngineDied`` failure without being sent. Jobs beyond the allowance are not delivered at all.
+    """
+    queue = iter(jobs)
+    line = _Line(gone)
+
+    async def worker() -> None:
+        for job in queue:
+            if line.dead is not None:
+                deliver(_failed(engine, job, EngineDied(line.dead, engine=engine.name, case=job.case), attempts=0))
+                continue
+            if not allowance.take():
+                return
+            deliver(await _one(engine, client, job, allowance=allowance, line=line, sleep=sleep))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(concurrency, len(jobs))):
+            group.create_task(worker())
+
+
+class _Line:
+    """Whether anybody is at the other end: the process is watched, and unanswered connections are counted."""
+
+    def __init__(self, gone: Callable[[], str | None]) -> None:
+        self._gone = gone
+        self._missed = 0
+        self.dead: str | None = None
+
+    def answered(self) -> None:
+        self._missed = 0
+
+    def missed(self, error: EngineError) -> None:
+        reason = self._gone()
+        if reason is not None:
+            self.dead = reason
+        elif isinstance(error, (Unreachable, EngineDied)):
+            self._missed += 1
+            if self._missed >= GONE_AFTER:
+                self.dead = f"{self._missed} requests in a row reached nothing; the last: {error}"
+
+
+async def _one(
+    engine: Engine,
+    client: Client,
+    job: Job,
+    *,
+    allowance: Allowance,
+    line: _Line,
+    sleep: Callable[[float], Awaitable[None]],
+) -> Sample:
+    """Return the sample of one job, retrying what can help; a retried answer has no timing (it is no evidence)."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            exchange = await client.send(job.wire.method, job.wire.path, job.wire.body)
+            sample = answered(engine, job, exchange, attempts=attempt)
+        except EngineError as error:
+            named(error, engine.name, job.case)
+            line.missed(error)
+            wait = _wait(error, attempt)
+            if wait is None or line.dead is not None:
+                return _failed(engine, job, error, attempts=attempt)
+            if not allowance.take():
+                return _failed(engine, job, error, attempts=attempt)
+            allowance.retries += 1
+            await sleep(wait)
+        else:
+            line.answered()
+            return sample
+    raise AssertionError("the last attempt returns")  # pragma: no cover - the loop always returns
+
+
+def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, block: int = -1) -> Sample:
+    """Turn a finished exchange into a sample; raises the adapter's typed error when it is no answer."""
+    completion = engine.parse(exchange, case=job.case)
+    when = None
+    if attempts == 1:
+        when = timing(exchange, engine.token_ends(exchange), completion.completion_tokens)
+        when = dataclasses.replace(when, block=block)
+    return Sample(
+        engine=engine.name,
+        case=job.case,
+        phase=job.phase,
+        repeat=job.repeat,
+        concurrency=job.concurrency,
+        request_sha256=job.wire.sha256,
+        completion=completion,
+        timing=when,
+        attempts=attempts,
+        omitted=job.wire.omitted,
+    )
+
+
+def named(error: EngineError, engine: str, case: str | None) -> EngineError:
+    """Fill in engine and case where the transport, which knows neither, raised the error."""
+    error.engine = error.engine or engine
+    error.case = error.case if error.case is not None else case
+    return error
+
+
+def _failed(engine: Engine, job: Job, error: EngineError, *, attempts: int) -> Sample:
+    return failed(engine.name, job, error, attempts=attempts)
+
+
+def failed(engine: str, job: Job, error: EngineError, *, attempts: int) -> Sample:
+    """Return the sample that stands for an answer that never came."""
+    return Sample(
+        engine=engine,
+        case=job.case,
+        phase=job.phase,
+        repeat=job.repeat,
+        concurrency=job.concurrency,
+        request_sha256=job.wire.sha256,
+        failure=Failure(kind=type(error).__name__, message=str(error), status=error.status),
+        attempts=attempts,
+        omitted=job.wire.omitted,
+    )
+
+
+def _wait(error: EngineError, attempt: int) -> float | None:
+    """Return how long to wait before asking again, ``None`` when asking again makes no sense."""
+    if not error.retryable or attempt >= ATTEMPTS:
+        return None
+    if error.retry_after_s is not None:
+        return error.retry_after_s if error.retry_after_s <= RETRY_AFTER_LIMIT_S else None
+    pause = BACKOFF_S[attempt - 1]
+    return pause * random.Random(f"{error.case}/{attempt}").uniform(1.0, 1.5)  # noqa: S311 - spreads retries

@@ -1,0 +1,79 @@
+"""One event loop in a thread of its own: asynchronous inside, synchronous for everyone above."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import CancelledError
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs coroutines in a background thread and waits for them; Ctrl-C cancels what is running.
+
+    The thread starts with the first :meth:`run`. Tests that run a loop of their own never meet this one.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._guard = threading.Lock()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what the coroutine returns. If the waiting thread is interrupted, the coroutine is cancelled first."""
+        future = asyncio.run_coroutine_threadsafe(work, self._started())
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                future.cancel()
+                self._settle()
+            raise
+
+    def close(self) -> None:
+        """Cancel what is left, stop the loop and join the thread. Safe to call twice."""
+        with self._guard:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None:
+            return
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._guard:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._serve, args=(self._loop,), name="llmparity-loop", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+    def _settle(self) -> None:
+        """Wait until cancelled work has run its ``finally`` blocks, so that samples in flight are committed."""
+        try:
+            asyncio.run_coroutine_threadsafe(_others_done(), self._started()).result(timeout=5)
+        except (TimeoutError, CancelledError):
+            return
+
+    @staticmethod
+    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            pending = asyncio.all_tasks(loop)
+            for task in pending:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+async def _others_done() -> None:
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    await asyncio.gather(*others, return_exceptions=True)

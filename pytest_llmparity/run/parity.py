@@ -1,0 +1,266 @@
+"""What the fixtures hand out: rows of answers, checks on them, and questions asked on the spot."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_llmparity.core import errors
+from pytest_llmparity.core.checks.base import Check
+from pytest_llmparity.core.explain import failure_text
+from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.sample import Completion, Sample, Sampling, Timing, ToolCall
+from pytest_llmparity.core.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    import openai
+
+    from pytest_llmparity.engines.base import Adapter
+
+
+class ParityFailure(AssertionError):
+    """At least one verdict fails the test; the text is the whole explanation."""
+
+
+class Row:
+    """The answers of one engine to one case. Reading a missing answer raises the error that explains it."""
+
+    def __init__(self, engine: str, case: str, samples: Sequence[Sample], *, missing: str) -> None:
+        self.engine = engine
+        self.id = case
+        self.samples: tuple[Sample, ...] = tuple(samples)
+        self._missing = missing
+
+    @property
+    def completion(self) -> Completion:
+        """The first answer; with repeats the others are in :attr:`samples`."""
+        if not self.samples:
+            raise errors.MissingSample(f"{self.engine} has no answer to {self.id!r}: {self._missing}")
+        first = self.samples[0]
+        if first.failure is not None:
+            kind = errors.by_name(first.failure.kind)
+            message = f"{self.engine}, {self.id}: {first.failure.message}"
+            if issubclass(kind, errors.EngineError):
+                raise kind(message, engine=self.engine, case=self.id, status=first.failure.status)
+            raise kind(message)
+        assert first.completion is not None
+        return first.completion
+
+    @property
+    def text(self) -> str:
+        """The answer's text, reasoning apart."""
+        return self.completion.text
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls the answer makes."""
+        return self.completion.tool_calls
+
+    @property
+    def timing(self) -> Timing | None:
+        """When it arrived while gathering; never evidence for latency, ``None`` after a retry or a resume."""
+        return self.samples[0].timing if self.samples else None
+
+
+class EngineRows(Mapping[str, Row]):
+    """Rows of one engine by case id, in the order of the prompt file."""
+
+    def __init__(self, engine: str, rows: Mapping[str, Row]) -> None:
+        self.engine = engine
+        self._rows = rows
+
+    def __getitem__(self, case: str) -> Row:
+        try:
+            return self._rows[case]
+        except KeyError:
+            raise KeyError(f"no case {case!r} in this prompt set; it has {_some(self._rows)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+class ParityRun(Mapping[str, EngineRows]):
+    """What one ``parity`` test gathered: rows by engine name, and checks on them.
+
+    ``run["ollama"]["refund-3"].text`` is one answer. :meth:`check` applies a check to what was gathered; it is soft,
+    like the marker's: the test goes on and fails at its end. Inside ``with run.hard():`` it raises at once.
+    """
+
+    def __init__(
+        self,
+        rows: Callable[[], Mapping[str, EngineRows]],
+        judge: Callable[[Check], list[Verdict]],
+        *,
+        reproduce: str,
+    ) -> None:
+        self._load = rows
+        self._judge = judge
+        self._reproduce = reproduce
+        self._rows: Mapping[str, EngineRows] | None = None
+        self._hard = False
+        self.touched = False
+        self.verdicts: list[Verdict] = []
+
+    def __getitem__(self, engine: str) -> EngineRows:
+        rows = self._all()
+        try:
+            return rows[engine]
+        except KeyError:
+            raise KeyError(f"no engine {engine!r} in this run; it has {_some(rows)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def check(self, check: Check) -> list[Verdict]:
+        """Judge what was gathered and remember the verdicts.
+
+        Raises ``DesignError`` when the check needs samples that no marker declared; the text names the marker line.
+        """
+        self.touched = True
+        found = self._judge(check)
+        self.verdicts.extend(found)
+        if self._hard and any(verdict.outcome.fails_test for verdict in found):
+            raise ParityFailure(failure_text(found, reproduce=self._reproduce))
+        return found
+
+    @contextlib.contextmanager
+    def hard(self) -> Iterator[ParityRun]:
+        """Within the block a failing check raises :class:`ParityFailure` at once."""
+        before, self._hard = self._hard, True
+        try:
+            yield self
+        finally:
+            self._hard = before
+
+    def _all(self) -> Mapping[str, EngineRows]:
+        self.touched = True
+        if self._rows is None:
+            self._rows = self._load()
+        return self._rows
+
+
+@dataclass(frozen=True)
+class EngineHandle:
+    """One engine for application code: its address, its model's name, and clients that speak to it."""
+
+    name: str
+    kind: str
+    model: str
+    base_url: str
+    api_key: str
+    _adapter: Adapter
+
+    def openai(self) -> openai.OpenAI:
+        """Return a client of the ``openai`` package: no retries, the configured timeout, none of parity's sampling."""
+        import openai
+
+        return openai.OpenAI(**self._arguments())
+
+    def async_openai(self) -> openai.AsyncOpenAI:
+        """Return the asynchronous client of the ``openai`` package, configured like :meth:`openai`."""
+        import openai
+
+        return openai.AsyncOpenAI(**self._arguments())
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "base_url": self.base_url,
+            "api_key": self.api_key,
+            "max_retries": 0,
+            "timeout": self._adapter.spec.request_timeout_s,
+            "default_headers": dict(self._adapter.extra_headers),
+        }
+
+
+class Asker(Protocol):
+    """Sends one case to every engine and judges what came back (``run.session`` has the real one)."""
+
+    def send(self, case: Case, sampling: Sampling) -> Mapping[str, Sample]:
+        """Return one sample per engine."""
+
+    def asend(self, case: Case, sampling: Sampling) -> Awaitable[Mapping[str, Sample]]:
+        """Return one sample per engine, from a running event loop."""
+
+    def judge(self, case: Case, sampling: Sampling, samples: Mapping[str, Sample], check: Check) -> list[Verdict]:
+        """Judge one case's samples."""
+
+
+class Asked(Mapping[str, Row]):
+    """The answers of every engine to one question."""
+
+    def __init__(self, asker: Asker, case: Case, sampling: Sampling, samples: Mapping[str, Sample]) -> None:
+        self._asker = asker
+        self._case = case
+        self._sampling = sampling
+        self._samples = samples
+
+    def __getitem__(self, engine: str) -> Row:
+        if engine not in self._samples:
+            raise KeyError(f"no engine {engine!r} was asked; these were: {_some(self._samples)}")
+        return Row(engine, self._case.id, [self._samples[engine]], missing="it was not asked")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._samples)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def check(self, check: Check) -> list[Verdict]:
+        """Assert one check on this one answer per engine: PASS or FAIL without a bound, marked ``single``.
+
+        Raises :class:`ParityFailure` unless every engine passes.
+        """
+        found = self._asker.judge(self._case, self._sampling, self._samples, check)
+        if any(verdict.outcome is not Outcome.PASS for verdict in found):
+            raise ParityFailure(failure_text(found, reproduce=""))
+        return found
+
+
+class Parity:
+    """Asks questions on the spot, on every selected engine."""
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    def ask(self, question: str | Sequence[Mapping[str, Any]], **sampling: Any) -> Asked:
+        """Ask every engine: a user message, or a list of messages. Keywords are fields of ``Sampling``.
+
+        Raises ``UsageError`` for an unknown keyword.
+        """
+        case, wanted = _question(question, sampling)
+        return Asked(self._asker, case, wanted, self._asker.send(case, wanted))
+
+    async def aask(self, question: str | Sequence[Mapping[str, Any]], **sampling: Any) -> Asked:
+        """Ask like :meth:`ask`, from a coroutine: the test's loop goes on meanwhile."""
+        case, wanted = _question(question, sampling)
+        return Asked(self._asker, case, wanted, await self._asker.asend(case, wanted))
+
+
+def single(case: Case) -> PromptSet:
+    """Return the prompt set that holds this one case."""
+    return PromptSet(name="ask", cases=(case,), digest="ask")
+
+
+def _question(question: str | Sequence[Mapping[str, Any]], sampling: Mapping[str, Any]) -> tuple[Case, Sampling]:
+    known = set(Sampling.__dataclass_fields__)
+    unknown = sorted(set(sampling) - known)
+    if unknown:
+        raise errors.UsageError(f"parity.ask does not know {', '.join(unknown)}; it takes {', '.join(sorted(known))}")
+    messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
+    values = {name: tuple(value) if name == "stop" else value for name, value in sampling.items()}
+    return Case(id="ask", messages=tuple(messages), group="ask"), Sampling(**values)
+
+
+def _some(names: Mapping[str, object]) -> str:
+    shown = [repr(name) for name in list(names)[:5]]
+    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,181 @@
+"""What will be asked of every engine, in which order: pure, known at collection, the same in every process."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pytest_llmparity.core.checks.base import FLOOR_CASES, FLOOR_PHASES, Check, Needs
+from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.sample import Phase, Sampling, to_json
+
+PHASE_ORDER = (Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL)
+"""Cold before anything else has filled a prompt cache; warm and parallel after (METHODS 7.2)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What one test declares in its marker: one prompt set, its checks and how it is asked."""
+
+    test: str
+    prompts: PromptSet
+    checks: tuple[Check, ...]
+    sampling: Sampling
+    concurrency: int
+    repeats: int = 1
+
+    def needs(self) -> Needs:
+        """Return the union of what the checks need."""
+        return union([check.needs() for check in self.checks])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One prompt set asked in one way: tests that ask the same thing share its samples."""
+
+    prompts: PromptSet
+    sampling: Sampling
+    concurrency: int
+    repeats: int
+    needs: Needs
+
+    @property
+    def key(self) -> str:
+        """Stable text that names the unit, the same in every process."""
+        return f"{self.prompts.digest}/{json.dumps(to_json(self.sampling), sort_keys=True)}/{self.concurrency}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One phase of one unit: cases in the order they are sent, at one concurrency."""
+
+    unit: Unit
+    phase: Phase
+    concurrency: int
+    cases: tuple[Case, ...]
+    repeats: int
+
+    @property
+    def requests(self) -> int:
+        """How many answers the step wants from each engine."""
+        return len(self.cases) * self.repeats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Units in seeded order. Every engine gets the same steps in the same order."""
+
+    units: tuple[Unit, ...]
+
+    def steps(self) -> Iterator[Step]:
+        """Yield the steps one engine goes through while gathering, timed phase apart."""
+        for unit in self.units:
+            for phase in PHASE_ORDER:
+                if phase in unit.needs.phases:
+                    yield step_of(unit, phase)
+
+    @property
+    def requests(self) -> int:
+        """Requests per engine, the timed phase included."""
+        return sum(step.requests for step in self.steps()) + sum(unit.needs.timed for unit in self.units)
+
+    @property
+    def tokens(self) -> int:
+        """Upper limit of generated tokens per engine: requests times ``max_tokens``."""
+        gathered = sum(step.requests * step.unit.sampling.max_tokens for step in self.steps())
+        return gathered + sum(unit.needs.timed * unit.sampling.max_tokens for unit in self.units)
+
+    @property
+    def timed(self) -> tuple[Unit, ...]:
+        """Units with a latency check."""
+        return tuple(unit for unit in self.units if unit.needs.timed)
+
+    def digest(self, engines: Sequence[str]) -> str:
+        """Hash of everything that makes two runs the same gathering; ``engines`` are spec hashes in order."""
+        parts = [
+            [unit.key, unit.repeats, sorted(unit.needs.phases), unit.needs.top_logprobs, unit.needs.timed]
+            for unit in self.units
+        ]
+        return hashlib.sha256(json.dumps([list(engines), parts]).encode()).hexdigest()
+
+
+def union(needs: Sequence[Needs]) -> Needs:
+    """Return needs that satisfy all of them; the main phase is always gathered."""
+    logprobs = [n.top_logprobs for n in needs if n.top_logprobs is not None]
+    return Needs(
+        phases=frozenset({Phase.MAIN}).union(*(n.phases for n in needs)),
+        top_logprobs=max(logprobs) if logprobs else None,
+        timed=max((n.timed for n in needs), default=0),
+        timed_relative=any(n.timed_relative for n in needs),
+    )
+
+
+def make_plan(declarations: Sequence[Declaration], *, only: Sequence[str] = ()) -> Plan:
+    """Merge what the tests declare. ``only`` keeps those case ids and gathers the main phase alone (rows, no verdict).
+
+    The order of units follows their own digest, so selecting tests with ``-k`` never changes which prompts are
+    neighbours in a batch.
+    """
+    merged: dict[str, Unit] = {}
+    for declaration in declarations:
+        needs, prompts = declaration.needs(), declaration.prompts
+        if only:
+            needs, prompts = Needs(top_logprobs=needs.top_logprobs), keep(prompts, only)
+        unit = Unit(
+            prompts=prompts,
+            sampling=declaration.sampling,
+            concurrency=declaration.concurrency,
+            repeats=declaration.repeats,
+            needs=needs,
+        )
+        other = merged.get(unit.key)
+        if other is not None:
+            unit = dataclasses.replace(
+                unit, repeats=max(unit.repeats, other.repeats), needs=union([unit.needs, other.needs])
+            )
+        merged[unit.key] = unit
+    ordered = sorted(merged.values(), key=lambda unit: hashlib.sha256(unit.key.encode()).hexdigest())
+    return Plan(units=tuple(unit for unit in ordered if unit.prompts.cases))
+
+
+def keep(prompts: PromptSet, ids: Sequence[str]) -> PromptSet:
+    """Return the set with the named cases only, in its own order."""
+    return dataclasses.replace(prompts, cases=tuple(case for case in prompts.cases if case.id in set(ids)))
+
+
+def step_of(unit: Unit, phase: Phase) -> Step:
+    """Return one phase of a unit: the floor phases take some cases, one at a time except ``PARALLEL``."""
+    cases = floor_cases(unit.prompts) if phase in FLOOR_PHASES else unit.prompts.cases
+    alone = phase in (Phase.COLD, Phase.WARM)
+    return Step(
+        unit=unit,
+        phase=phase,
+        concurrency=1 if alone else unit.concurrency,
+        cases=shuffled(cases, seed=f"{unit.prompts.digest}/{phase}"),
+        repeats=unit.repeats if phase is Phase.MAIN else 1,
+    )
+
+
+def floor_cases(prompts: PromptSet) -> tuple[Case, ...]:
+    """Choose the cases that measure the noise floor: at least 32, spread over groups, the same in every run."""
+    by_group: dict[str, list[Case]] = defaultdict(list)
+    for case in shuffled(prompts.cases, seed=prompts.digest):
+        by_group[case.group].append(case)
+    chosen: list[Case] = []
+    while len(chosen) < min(FLOOR_CASES, len(prompts.cases)):
+        for cases in by_group.values():
+            if cases and len(chosen) < FLOOR_CASES:
+                chosen.append(cases.pop())
+    return tuple(chosen)
+
+
+def shuffled(cases: Sequence[Case], *, seed: str) -> tuple[Case, ...]:
+    """Return the cases in an order that depends on the seed text alone."""
+    order = list(cases)
+    random.Random(seed).shuffle(order)  # noqa: S311 - an order, not a secret
+    return tuple(order)
