@@ -1,0 +1,114 @@
+"""Names of quantisations: one spelling for what engines, files and people write, and what class of bits it is.
+
+``Q4_K - Medium`` (llama.cpp's ``ftype``), ``Q4_K_M`` (Ollama), ``q4_k_m`` (a pin) are one thing; ``torch.bfloat16``
+(a ``config.json``) and ``BF16`` are another. Quantisations are compared after :func:`normalise`, never as written.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_SPELLINGS: Final = {
+    "FLOAT32": "F32",
+    "FP32": "F32",
+    "FLOAT": "F32",
+    "FLOAT16": "F16",
+    "FP16": "F16",
+    "HALF": "F16",
+    "BFLOAT16": "BF16",
+    "FLOAT8": "FP8",
+    "F8": "FP8",
+    "FP8_E4M3": "FP8",
+    "FP8_E4M3FN": "FP8",
+    "FP8_E5M2": "FP8",
+    "FLOAT8_E4M3FN": "FP8",
+    "FLOAT8_E5M2": "FP8",
+    "AUTO_AWQ": "AWQ",
+    "AWQ_MARLIN": "AWQ",
+    "GPTQ_MARLIN": "GPTQ",
+    "INT8": "INT8",
+    "I8": "INT8",
+    "INT4": "INT4",
+    "I4": "INT4",
+    "NF4": "NF4",
+    "BITSANDBYTES_NF4": "NF4",
+    "BNB_NF4": "NF4",
+    "FP4": "FP4",
+    "BITSANDBYTES_FP4": "FP4",
+    "BNB_FP4": "FP4",
+    "BNB_4BIT": "4BIT",
+    "BNB_8BIT": "8BIT",
+    "BITSANDBYTES_4BIT": "4BIT",
+    "BITSANDBYTES_8BIT": "8BIT",
+}
+_SIZES: Final = {"SMALL": "S", "MEDIUM": "M", "LARGE": "L"}
+
+_BITS: Final = {
+    "F32": 32.0,
+    "F16": 16.0,
+    "BF16": 16.0,
+    "FP8": 8.0,
+    "INT8": 8.0,
+    "W8A8": 8.0,
+    "W8A16": 8.0,
+    "W4A16": 4.0,
+    "W4A8": 4.0,
+    "W4A4": 4.0,
+    "AWQ": 4.0,
+    "INT4": 4.0,
+    "NF4": 4.0,
+    "FP4": 4.0,
+    "MXFP4": 4.0,
+    "MXFP8": 8.0,
+    "MXFP6": 6.0,
+    "NVFP4": 4.0,
+}
+"""Classes whose name says how many bits a weight has. GPTQ and compressed-tensors are not here: theirs does not."""
+
+
+def normalise(raw: str) -> str:
+    """Return the one spelling of a quantisation's name: upper case, words joined by ``_``, fillers removed.
+
+    Unknown names are kept, only tidied, so two equal unknown names still compare equal; an empty name stays empty.
+
+    >>> normalise("Q4_K - Medium"), normalise("all F32"), normalise("torch.bfloat16"), normalise("mostly Q8_0")
+    ('Q4_K_M', 'F32', 'BF16', 'Q8_0')
+    """
+    text = raw.strip().upper().removeprefix("TORCH.")
+    text = re.sub(r"\(GUESSED\)", "", text)
+    # llama.cpp's descriptions: "IQ4_XS - 4.25 bpw", "TQ1_0 - 1.69 bpw ternary", "Q4_1, some F16", "MXFP4 MoE".
+    text = re.sub(r"\s*-?\s*[0-9.]+\s*BPW.*$", "", text)
+    text = re.sub(r",\s*SOME .*$", "", text)
+    text = re.sub(r"^(MOSTLY|ALL)\s+", "", text.strip())
+    text = re.sub(r"\s+MOE$", "", text)
+    text = re.sub(r"[\s\-]+", "_", text).strip("_")
+    head, _, size = text.rpartition("_")
+    if head and size in _SIZES:
+        text = f"{head}_{_SIZES[size]}"
+    text = _SPELLINGS.get(text, text)
+    if method := re.fullmatch(r"(FP8|INT8|INT4|MXFP8|MXFP4)_(PER|WEIGHT)_.+", text):
+        return method[1]  # vLLM's online shorthands: fp8_per_tensor, int8_per_channel_weight_only
+    return text
+
+
+def bits(normalised: str) -> float | None:
+    """Return how many bits the class has per weight (its nominal number, scales not counted); ``None`` when unknown.
+
+    The name decides: ``Q4_K_M`` is 4 although some of its tensors have more. ``GPTQ`` alone says nothing,
+    ``GPTQ_INT4`` does.
+
+    >>> bits("Q4_K_M"), bits("BF16"), bits("IQ3_XXS"), bits("GPTQ")
+    (4.0, 16.0, 3.0, None)
+    """
+    if normalised in _BITS:
+        return _BITS[normalised]
+    if found := re.fullmatch(r"(?:UD_)?(?:I|T)?Q([1-8])(?:_[0-9A-Z]+)*", normalised):
+        return float(found[1])
+    if found := re.fullmatch(r"([1-8])_?BITS?", normalised):
+        return float(found[1])
+    if found := re.fullmatch(
+        r"(?:GPTQ|AWQ|HQQ|MLX|AUTOROUND|TORCHAO)_(?:INT|W)?([1-8])(?:_?BITS?)?(?:A\d+)?", normalised
+    ):
+        return float(found[1])
+    return None
