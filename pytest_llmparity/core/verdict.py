@@ -42,8 +42,9 @@ class Verdict:
     is at most the margin"; both ``None`` for exact findings (a pin, a prompt count), whose outcome is not a test.
     ``n`` counts cases, ``requests`` the answers used, ``groups`` the independent groups (0: not clustered). ``floor``
     is the baseline's own drift. ``differs`` lists layers that differ, ``cause`` is set only when shown to be the cause.
-    ``needed`` is how many prompts in all would settle an INCONCLUSIVE. ``message`` is the headline, ``details`` the
-    lines below it, ``where`` the ``file:line`` of the check.
+    ``needed`` is how many prompts in all would settle an INCONCLUSIVE. ``measures`` says in words what the estimate
+    counts (``of tokens fork``), ``reason`` in one sentence why the outcome is not what the bounds alone say.
+    ``message`` is the headline, ``details`` the lines below it, ``where`` the ``file:line`` of the check.
     """
 
     test: str
@@ -69,6 +70,8 @@ class Verdict:
     differs: tuple[str, ...] = ()
     cause: str | None = None
     needed: int | None = None
+    measures: str = ""
+    reason: str = ""
     message: str = ""
     details: tuple[str, ...] = ()
     where: str = ""

@@ -50,7 +50,8 @@ class Evidence:
     """What a check judges: one prompt set on several engines. ``engines`` holds the baseline first.
 
     ``alpha`` is already divided for repeated looks. ``incomplete`` says why cases are missing (a hard stop such as
-    ``--parity-max-requests``), else ``None``. ``seed`` makes resampling repeatable.
+    ``--parity-max-requests``), else ``None``. ``seed`` makes resampling repeatable. ``single`` marks one question
+    asked on the spot: checks then say PASS or FAIL of that answer, without a bound.
     """
 
     test: str
@@ -63,6 +64,7 @@ class Evidence:
     incomplete: str | None = None
     embedder: Embedder | None = None
     seed: int = 0
+    single: bool = False
 
     @property
     def candidates(self) -> tuple[EngineEvidence, ...]:
