@@ -1,0 +1,182 @@
+"""Verdicts in words: one headline each, and the few lines below it that a reader needs to act.
+
+Numbers are formatted here and nowhere else. Text that came from a model or a server passes through :func:`quote` or
+:func:`plain`, so no control sequence of theirs reaches a terminal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
+
+MAX_LINES: Final = 15
+"""Lines of one verdict in a failure text, its headline included (DESIGN 2.5)."""
+QUOTED: Final = 60
+"""Characters of a model's text that are shown."""
+FEW_GROUPS: Final = 12
+"""Below this many independent groups a verdict speaks for this mix of prompts only (DESIGN 6)."""
+
+_SHARES: Final = frozenset({"share", "forks/token"})
+
+
+def percent(value: float) -> str:
+    """Return a share as a percentage with at most two decimals.
+
+    >>> percent(0.05), percent(0.0214), percent(1)
+    ('5 %', '2.14 %', '100 %')
+    """
+    return f"{_short(100 * value)} %"
+
+
+def seconds(value: float) -> str:
+    """Return a duration, in milliseconds below one second.
+
+    >>> seconds(0.25), seconds(1.8765), seconds(float("inf"))
+    ('250 ms', '1.88 s', 'never')
+    """
+    if math.isinf(value):
+        return "never"
+    return f"{_short(1000 * value)} ms" if abs(value) < 1 else f"{_short(value)} s"
+
+
+def number(value: float, unit: str) -> str:
+    """Return a number of a verdict in its unit: ``share`` and ``forks/token`` in per cent, ``s``, ``ratio``, counts."""
+    if unit in _SHARES:
+        return percent(value)
+    if unit == "s":
+        return seconds(value)
+    if unit == "ratio":
+        return "x∞" if math.isinf(value) else f"x{value:.2f}"
+    return _short(value)
+
+
+def count(n: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun in the right form.
+
+    >>> count(1, "prompt"), count(64, "prompt"), count(2, "reply", "replies")
+    ('1 prompt', '64 prompts', '2 replies')
+    """
+    return f"{n} {noun if n == 1 else plural or noun + 's'}"
+
+
+def plain(text: str, limit: int = 240) -> str:
+    """Return foreign text on one line: control, bidirectional and unpaired characters escaped, cut to ``limit``."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def quote(text: str, limit: int = QUOTED) -> str:
+    """Return the beginning of a model's text as a Python string literal of at most ``limit`` characters and quotes."""
+    shown = repr(text[:limit])
+    if len(text) <= limit and len(shown) <= limit + 2:
+        return shown
+    return shown[: min(limit, len(shown) - 1)] + "…"
+
+
+def pair(verdict: Verdict) -> str:
+    """Return whom a verdict is about."""
+    return verdict.engine if verdict.baseline is None else f"{verdict.engine} against {verdict.baseline}"
+
+
+def headline(verdict: Verdict) -> str:
+    """Return the verdict on one line: outcome, what, whom, estimate, bound, margin, prompts, and what would settle it.
+
+    Exact findings, refusals and errors give their reason instead of numbers.
+    """
+    head = f"{verdict.outcome} {verdict.kind}, {pair(verdict)}"
+    if verdict.estimate is None or verdict.outcome in (Outcome.INCOMPARABLE, Outcome.ERROR, Outcome.SKIPPED):
+        return f"{head}: {verdict.reason or 'nothing was judged'}"
+    if verdict.p_fail is None and verdict.reason:
+        return f"{head}: {verdict.reason}"
+    parts = [f"{number(verdict.estimate, verdict.unit)} {verdict.measures}".rstrip()]
+    parts += [text for text in (_bounds(verdict), _limit(verdict)) if text]
+    parts.append(count(verdict.n, "request" if verdict.kind.startswith("latency") else "prompt"))
+    line = f"{head}: {', '.join(parts)}"
+    if 0 < verdict.groups < FEW_GROUPS and verdict.groups < verdict.n:
+        line += f", for this mix of prompts ({count(verdict.groups, 'group')})"
+    if verdict.reason:
+        line += f"; {verdict.reason}"
+    if verdict.needed is not None and verdict.outcome is Outcome.INCONCLUSIVE:
+        line += f"; a run of about {count(verdict.needed, 'prompt')} in all would settle it"
+    return line
+
+
+def failure_text(verdicts: Sequence[Verdict], *, reproduce: str) -> str:
+    """Return the text of a failed test: the worst verdict's headline first, then what stands behind each of them.
+
+    Passed and skipped verdicts are counted, not shown. Every verdict takes at most :data:`MAX_LINES` lines; the last
+    one of the whole text is ``reproduce``, the command that runs this test again (left out when empty).
+    """
+    shown = [v for v in verdicts if v.outcome not in (Outcome.PASS, Outcome.SKIPPED)]
+    shown.sort(key=lambda v: SEVERITY.index(v.outcome), reverse=True)
+    passed = sum(v.outcome is Outcome.PASS for v in verdicts)
+    lines: list[str] = []
+    for verdict in shown:
+        lines += block(verdict, lines_left=MAX_LINES)
+    if passed:
+        lines.append(f"({count(passed, 'other verdict')} of this test: PASS)")
+    if reproduce:
+        lines.append(f"reproduce: {reproduce}")
+    return "\n".join(lines)
+
+
+def block(verdict: Verdict, *, lines_left: int = MAX_LINES) -> list[str]:
+    """Return one verdict as lines: headline, details, floor, what differs, the check's place in the test file."""
+    tail: list[str] = []
+    if verdict.floor is not None:
+        tail.append(f"  noise floor: {verdict.baseline or verdict.engine} differs from itself by {_floor(verdict)}")
+    if verdict.cause is not None:
+        tail.append(f"  cause: {verdict.cause}")
+    if verdict.differs:
+        tail += _differs(verdict.differs)
+    tail.append(f"  check: {verdict.check}" + (f" at {verdict.where}" if verdict.where else ""))
+    details = [f"  {line}" for line in verdict.details]
+    room = lines_left - 1 - len(tail)
+    if len(details) > room:
+        details = [*details[: room - 1], f"  … {count(len(details) - room + 1, 'more line')} in the report"]
+    return [verdict.message or headline(verdict), *details, *tail]
+
+
+def _differs(layers: Sequence[str]) -> list[str]:
+    head = "  differs, not shown to be the cause: "
+    if len(layers) <= 2:
+        return [head + "; ".join(layers)]
+    shown = layers if len(layers) <= 5 else [*layers[:4], f"and {len(layers) - 4} more"]
+    return [head.rstrip(), *(f"    {layer}" for layer in shown)]
+
+
+def _floor(verdict: Verdict) -> str:
+    assert verdict.floor is not None
+    return number(verdict.floor, verdict.unit) + (" per token" if verdict.unit == "forks/token" else "")
+
+
+def _bounds(verdict: Verdict) -> str:
+    lower, upper, unit = verdict.lower, verdict.upper, verdict.unit
+    if lower is None or upper is None:
+        return ""
+    passing, failing = f"at most {number(upper, unit)}", f"at least {number(lower, unit)}"
+    if verdict.side == "at_least":
+        passing, failing = failing, passing
+    if verdict.side != "either":
+        if verdict.outcome is Outcome.PASS:
+            return passing
+        if verdict.outcome is Outcome.FAIL:
+            return failing
+    return f"between {number(lower, unit)} and {number(upper, unit)}"
+
+
+def _limit(verdict: Verdict) -> str:
+    if verdict.margin is None:
+        return ""
+    shown = number(verdict.margin, verdict.unit)
+    return f"at least {shown} asked" if verdict.side == "at_least" else f"margin {shown}"
+
+
+def _short(value: float) -> str:
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "") else text
