@@ -1,0 +1,175 @@
+"""One connection to an engine: writes a request, collects its answer, watches the deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from pytest_llmparity.core.errors import ProtocolError, Timeout
+from pytest_llmparity.transport.exchange import Exchange, Read
+from pytest_llmparity.transport.limits import Limits
+from pytest_llmparity.transport.readers import Reader, realtime_offset_ns
+from pytest_llmparity.transport.response import ResponseParser
+
+_NS = 1_000_000_000
+MAX_OFFSET_MOVE_NS = 50_000
+"""A realtime clock that moved more than this during an exchange was stepped: its stamps are not used."""
+
+
+class ClosedEarlyError(Exception):
+    """The connection ended before the first byte of an answer."""
+
+
+class Connection:
+    """One connection with at most one exchange at a time; the ``Sink`` of its reader.
+
+    ``where`` (host:port) goes into error texts. :meth:`attach` gives it the reader before the first exchange.
+    ``clock_offset`` returns realtime minus ``perf_counter_ns`` in nanoseconds; tests pass one that jumps.
+    """
+
+    def __init__(self, where: str, limits: Limits, clock_offset: Callable[[], int] = realtime_offset_ns) -> None:
+        self._where = where
+        self._limits = limits
+        self._clock_offset = clock_offset
+        self._loop = asyncio.get_running_loop()
+        self._reader: Reader | None = None
+        self._response: ResponseParser | None = None
+        self._done: asyncio.Future[None] | None = None
+        self._watcher: asyncio.TimerHandle | None = None
+        self._open = True
+        self._used = False
+        self._unstamped = False
+        self._sent_ns = 0
+        self._deadline_ns = 0
+        self._offset_ns = 0
+
+    def attach(self, reader: Reader) -> None:
+        """Give the connection the reader that feeds it."""
+        self._reader = reader
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request can be sent on it, as far as we know."""
+        return self._open and self._done is None
+
+    async def exchange(self, request: bytes, deadline_ns: int) -> Exchange:
+        """Send ``request`` and return its answer, whatever its status.
+
+        ``deadline_ns`` ends the whole exchange, on ``perf_counter_ns``'s clock. Raises ``Timeout``,
+        ``ProtocolError``, or ``ClosedEarlyError`` when the connection ended before the first byte. After an error the
+        connection is closed.
+        """
+        if self._reader is None or not self.usable:
+            raise ClosedEarlyError
+        response = self._response = ResponseParser(self._where, self._limits)
+        self._done = self._loop.create_future()
+        self._deadline_ns = deadline_ns
+        self._unstamped = self._reader.clock == "user"
+        self._offset_ns = 0 if self._unstamped else self._clock_offset()
+        reused, self._used = self._used, True
+        self._sent_ns = time.perf_counter_ns()
+        self._reader.write(request)
+        self._watch()
+        try:
+            await self._done
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            if self._watcher is not None:
+                self._watcher.cancel()
+            self._response = self._done = None
+            response.release()
+        if not response.keep_alive:
+            self.close()
+        return self._record(response, reused)
+
+    def _record(self, response: ResponseParser, reused: bool) -> Exchange:
+        reads, head, last = tuple(response.reads), response.head, response.last
+        kernel = not self._unstamped and abs(self._clock_offset() - self._offset_ns) <= MAX_OFFSET_MOVE_NS
+        if not kernel:  # one clock for the whole exchange
+            reads = tuple(Read(read.seen_ns, read.seen_ns, read.end) for read in reads)
+        return Exchange(
+            status=response.status,
+            headers=response.headers,
+            body=bytes(response.body),
+            sent_ns=self._sent_ns,
+            headers_ns=head.arrived_ns if kernel else head.seen_ns,
+            done_ns=last.arrived_ns if kernel else last.seen_ns,
+            reads=reads,
+            clock="kernel" if kernel else "user",
+            reused=reused,
+        )
+
+    def received(self, data: memoryview, kernel_ns: int, seen_ns: int) -> None:
+        """Take one read (the reader's call)."""
+        response, done = self._response, self._done
+        if response is None or done is None:  # bytes nobody asked for: a broken or a closing server
+            self.close()
+            return
+        if done.done():  # more than the answer: nothing that comes on this connection can be trusted
+            self.close()
+            return
+        if kernel_ns:
+            arrived_ns = min(kernel_ns - self._offset_ns, seen_ns)
+        else:
+            arrived_ns = seen_ns
+            self._unstamped = True
+        try:
+            response.feed(data, arrived_ns, seen_ns)
+        except ProtocolError as error:
+            done.set_exception(error)
+        else:
+            if response.complete:
+                done.set_result(None)
+
+    def closed(self, error: Exception | None) -> None:
+        """Learn that nothing more will come (the reader's call)."""
+        response, done = self._response, self._done
+        self.close()
+        if response is None or done is None or done.done():
+            return
+        if not response.seen_bytes:
+            done.set_exception(ClosedEarlyError())
+            return
+        try:
+            response.feed_eof(reset=error is not None)
+        except ProtocolError as broken:
+            done.set_exception(broken)
+        else:
+            done.set_result(None)
+
+    def _watch(self) -> None:
+        """Fail the exchange when a deadline has passed, else look again when the next one is due.
+
+        One timer per exchange that is re-armed late, instead of one that is moved with every read.
+        """
+        response, done, limits = self._response, self._done, self._limits
+        if response is None or done is None or done.done():
+            return
+        if response.seen_bytes:
+            gap_end_ns = response.last.seen_ns + int(limits.idle_s * _NS)
+            what = f"sent nothing for {limits.idle_s:g} s, after {len(response.body)} body bytes (idle limit)"
+        else:
+            gap_end_ns = self._sent_ns + int(limits.first_byte_s * _NS)
+            what = f"sent no byte of an answer within {limits.first_byte_s:g} s (first byte limit)"
+        if self._deadline_ns <= gap_end_ns:
+            gap_end_ns = self._deadline_ns
+            what = f"did not finish within {limits.total_s:g} s; {len(response.body)} body bytes came (total limit)"
+        left_ns = gap_end_ns - time.perf_counter_ns()
+        if left_ns > 0:
+            self._watcher = self._loop.call_later(left_ns / _NS, self._watch)
+        else:
+            done.set_exception(Timeout(f"{self._where} {what}. Raise the limit, or ask why the engine is that slow."))
+
+    def close(self) -> None:
+        """Close at once; may be called more than once."""
+        self._open = False
+        if self._reader is not None:
+            self._reader.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the socket is gone."""
+        if self._reader is not None:
+            await self._reader.wait_closed()
