@@ -6,21 +6,20 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
-from pytest_llmparity.core.config import EngineSpec
-from pytest_llmparity.core.errors import EngineError, KeeperError, LaunchError, LLMParityError
+from pytest_llmparity.core.errors import KeeperError, LaunchError, LLMParityError
 from pytest_llmparity.core.pins import hold
 from pytest_llmparity.core.sample import Identity, from_json, to_json
-from pytest_llmparity.engines import probe, registry
+from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.base import Adapter, Launch
-from pytest_llmparity.engines.readiness import free_port, wait_ready
+from pytest_llmparity.engines.readiness import free_port, port_was_taken, wait_ready
 from pytest_llmparity.run.keeper import EngineState, Keeper, log_tail
 
 PORT_TRIES = 3
 """A port can be taken between choosing and binding it; the launch is repeated with another one."""
-CLASH = ("address already in use", "address in use", "errno 98", "errno 48", "couldn't bind", "failed to bind")
-"""What engines print when their port is taken (lower case)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,7 @@ class Fleet:
         try:
             adapter = self._attach(spec) if spec.launch != "process" else self._launch(spec)
             identity = self._identify(spec, adapter)
-        except (EngineError, KeeperError) as error:
+        except LLMParityError as error:
             return Engaged(spec=spec, error=str(error), log=log)
         contradicted, notes = _held(spec, identity)
         return Engaged(
@@ -102,8 +101,8 @@ class Fleet:
         return adapter.identity()
 
     def _attach(self, spec: EngineSpec) -> Adapter:
-        adapter = probe.resolve(spec, environ=self._environ)
-        wait_ready(adapter, alive=lambda: None, deadline_s=spec.start_timeout_s or 10.0)
+        adapter = registry.make(spec, spec.base_url or "", environ=self._environ)
+        wait_ready(adapter, alive=lambda: None, deadline_s=adapter.start_deadline_s())
         adapter.warm_up()
         return adapter
 
@@ -111,10 +110,10 @@ class Fleet:
         state = self._keeper().state(spec.name)
         if state.state == "ready":
             return registry.make(spec, str(state.info["base_url"]), environ=self._environ)
-        kind = registry.kinds()[spec.kind or ""]
+        kind = registry.adapter_for(spec.kind or "")
         for attempt in range(1, PORT_TRIES + 1):
             port = free_port()
-            launch = kind.launch(spec, port, self._workdir)
+            launch = kind.launch(spec, port, self._workdir, environ=self._environ)
             state = self._start(spec, launch)
             if not state.first:
                 return self._join(spec)
@@ -128,8 +127,7 @@ class Fleet:
                 adapter.warm_up()
                 identity = adapter.identity()
             except LLMParityError as error:
-                clash = any(words in self._tail(spec.name).lower() for words in CLASH)
-                if clash and attempt < PORT_TRIES:
+                if attempt < PORT_TRIES and port_was_taken(self._tail(spec.name)):
                     self._keeper().stop(spec.name)
                     continue
                 self._keeper().fail(spec.name, str(error))
@@ -141,7 +139,7 @@ class Fleet:
         raise AssertionError("the last try returns or raises")  # pragma: no cover - see the loop
 
     def _start(self, spec: EngineSpec, launch: Launch) -> EngineState:
-        env = {k: v for k, v in self._environ.items() if not _scrubbed(k, launch.scrub)}
+        env = {k: v for k, v in self._environ.items() if not any(fnmatch(k, pattern) for pattern in launch.scrub)}
         env.update(launch.env)
         log = self._log(spec.name)
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -179,10 +177,6 @@ def _held(spec: EngineSpec, identity: Identity) -> tuple[str | None, list[str]]:
         wrong += [f"{field} is pinned but the server does not report it (strict_pins)" for field in unseen]
     notes = [f"{spec.name}: pin {field} unverified, the server does not report it" for field in unseen]
     return (f"{spec.name}: {'; '.join(wrong)}" if wrong else None), notes
-
-
-def _scrubbed(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(name.startswith(p[:-1]) if p.endswith("*") else name == p for p in patterns)
 
 
 def _ended(state: EngineState) -> str:

@@ -1,0 +1,25 @@
+"""Hooks other plugins and conftest files may implement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_llmparity.core.record import RunRecord
+    from pytest_llmparity.core.verdict import Verdict
+
+
+def pytest_llmparity_check_finished(item: pytest.Item, verdict: Verdict) -> None:
+    """Observe one settled verdict, in the process that ran the test.
+
+    Example: ``def pytest_llmparity_check_finished(item, verdict): print(item.nodeid, verdict.outcome)``.
+    """
+
+
+def pytest_llmparity_report(config: pytest.Config, record: RunRecord) -> None:
+    """Observe the record of the finished run, once, in the controlling process, before reports are written.
+
+    Example: ``def pytest_llmparity_report(config, record): upload(record.verdicts)``.
+    """

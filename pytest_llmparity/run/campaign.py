@@ -1,0 +1,303 @@
+"""One gathering: engines in turn, units in seeded order, samples into the store as they finish, timed phase last."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from pytest_llmparity.core.errors import EngineError, ParameterNotHonoured, UnsupportedParameter
+from pytest_llmparity.core.sample import Phase, Sample, WireRequest, to_json
+from pytest_llmparity.core.settings import EngineSpec, Settings
+from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.run import timed
+from pytest_llmparity.run.evidence import EngineNote, note
+from pytest_llmparity.run.fleet import Engaged, Fleet
+from pytest_llmparity.run.gather import Allowance, Job, answered, failed, gather, named
+from pytest_llmparity.run.keeper import Keeper
+from pytest_llmparity.run.loop import LoopThread
+from pytest_llmparity.run.plan import Plan, Step, Unit, shuffled
+from pytest_llmparity.store import Key, Store
+from pytest_llmparity.transport.client import Client
+from pytest_llmparity.transport.limits import Limits
+
+GATHERED = "gathered"
+"""Name of the run's note that says: gathering has ended, this is what happened."""
+BLOCKS = 16
+"""A B B A blocks per engine in the timed phase: pairs of them are what the ratio's bootstrap resamples."""
+
+
+class Progress(Protocol):
+    """Shows how far gathering is; silent where nobody watches."""
+
+    def begin(self, engine: str, total: int) -> None:
+        """An engine starts on so many requests."""
+
+    def advance(self, engine: str) -> None:
+        """One request of this engine has ended."""
+
+    def end(self) -> None:
+        """Everything is gathered, or gathering was interrupted."""
+
+
+class Campaign:
+    """Gathers everything a plan needs into one run of the store."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        plan: Plan,
+        *,
+        run: str,
+        resumed: bool,
+        store: Store,
+        fleet: Fleet,
+        keeper: Keeper,
+        loop: LoopThread,
+        progress: Progress,
+    ) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._run = run
+        self._resumed = resumed
+        self._store = store
+        self._fleet = fleet
+        self._keeper = keeper
+        self._loop = loop
+        self._progress = progress
+        self._allowance = Allowance(requests=settings.max_requests, seconds=settings.budget_s)
+        self._notes: dict[str, EngineNote] = {}
+        self._words: list[str] = []
+
+    def go(self) -> None:
+        """Gather; the run is marked finished unless a hard stop left something out."""
+        if self._resumed:
+            self._words.append(f"resumed run {self._run}: its earlier answers are kept, their timings are not")
+        in_turn = self._settings.residency == "one-at-a-time"
+        if not in_turn:
+            self._fleet.engage_all()
+        try:
+            for spec in self._order():
+                self._one(spec)
+                if in_turn and spec.launch == "process":
+                    self._keeper.stop(spec.name)
+            for unit in self._plan.timed:
+                self._timed(unit)
+        finally:
+            self._progress.end()
+        self._store.put_note(
+            self._run,
+            GATHERED,
+            {
+                "engines": {name: to_json(entry) for name, entry in self._notes.items()},
+                "baseline": self._settings.baseline,
+                "incomplete": self._allowance.reason,
+                "requests": self._allowance.sent,
+                "retries": self._allowance.retries,
+                "notes": self._words,
+            },
+        )
+        self._store.finish(self._run)
+
+    def _order(self) -> list[EngineSpec]:
+        """The baseline first: when its pins are contradicted nobody is asked anything."""
+        return sorted(self._settings.engines, key=lambda spec: spec.name != self._settings.baseline)
+
+    def _one(self, spec: EngineSpec) -> None:
+        engaged = self._fleet.engage(spec.name)
+        kind = engaged.adapter.kind if engaged.adapter else spec.kind or "unknown"
+        entry = note(
+            spec,
+            kind=kind,
+            identity=engaged.identity,
+            address=engaged.adapter.base_url if engaged.adapter else "",
+            error=engaged.error,
+            incomparable=self._incomparable(engaged),
+            notes=engaged.notes,
+            log=engaged.log,
+        )
+        if entry.model is None and engaged.adapter is not None:
+            entry = dataclasses.replace(entry, model=engaged.adapter.model)
+        self._words.extend(engaged.notes)
+        self._notes[spec.name] = entry
+        self._store.put_engine(self._run, spec.name, spec.spec_hash, engaged.identity)
+        if engaged.adapter is None or entry.incomparable:
+            return
+        wires = self._build(engaged.adapter)
+        self._gather(engaged.adapter, wires)
+
+    def _incomparable(self, engaged: Engaged) -> str | None:
+        """A contradicted pin of the baseline stands for every pair: there is nothing left to compare with."""
+        if engaged.incomparable or engaged.spec.name == self._settings.baseline:
+            return engaged.incomparable
+        baseline = self._notes.get(self._settings.baseline or "")
+        return baseline.incomparable if baseline is not None else None
+
+    def _build(self, adapter: Adapter) -> dict[str, Mapping[str, WireRequest]]:
+        """Put every request into the engine's words before the first one is sent; refused units are written down."""
+        built: dict[str, Mapping[str, WireRequest]] = {}
+        refused: dict[str, str] = {}
+        for unit in self._plan.units:
+            try:
+                built[unit.key] = requests_of(adapter, unit)
+            except (ParameterNotHonoured, UnsupportedParameter) as error:
+                refused[unit.key] = str(error)
+                continue
+            self._store.put_note(self._run, wires_note(adapter.name, unit), {c: w.sha256 for c, w in built[unit.key].items()})
+        if refused:
+            self._notes[adapter.name] = dataclasses.replace(self._notes[adapter.name], refused=refused)
+        return built
+
+    def _gather(self, adapter: Adapter, wires: Mapping[str, Mapping[str, WireRequest]]) -> None:
+        have = self._store.have(self._run, adapter.name)
+        steps: list[tuple[Step, list[Job]]] = []
+        for step in self._plan.steps():
+            if step.unit.key in wires:
+                jobs = [job for job in jobs_of(step, wires[step.unit.key]) if key_of(job) not in have]
+                steps.append((step, jobs))
+        total = sum(len(jobs) for _, jobs in steps)
+        if total == 0:
+            return
+        self._progress.begin(adapter.name, total)
+        self._loop.run(self._send(adapter, steps))
+
+    async def _send(self, adapter: Adapter, steps: Sequence[tuple[Step, list[Job]]]) -> None:
+        client = client_of(adapter)
+        try:
+            for step, jobs in steps:
+                await gather(
+                    adapter,
+                    client,
+                    jobs,
+                    concurrency=step.concurrency,
+                    allowance=self._allowance,
+                    gone=lambda: self._fleet.gone(adapter.name),
+                    deliver=self._deliver,
+                )
+        finally:
+            await client.aclose()
+
+    def _deliver(self, sample: Sample) -> None:
+        self._store.put(self._run, [sample])
+        self._progress.advance(sample.engine)
+
+    def _timed(self, unit: Unit) -> None:
+        """Measure latency in A B B A blocks over the same cases, every engine resident."""
+        adapters = [
+            engaged.adapter
+            for spec in self._order()
+            if (engaged := self._fleet.engage(spec.name)).adapter is not None
+            and not self._notes[spec.name].incomparable
+            and unit.key not in self._notes[spec.name].refused
+        ]
+        ready = {adapter.name: adapter for adapter in adapters if adapter is not None}
+        missing = [name for name, a in ready.items() if not self._has_timed(a, unit)]
+        if not missing or not self._afford(unit.needs.timed * len(ready)):
+            return
+        cases = shuffled(unit.prompts.cases, seed=f"{unit.prompts.digest}/{Phase.TIMED}")
+        wires = {name: requests_of(adapter, unit) for name, adapter in ready.items()}
+        for name in ready:
+            self._progress.begin(f"{name} (timed)", unit.needs.timed)
+        result = timed.measure(
+            [target_of(ready[name], [(case.id, wires[name][case.id]) for case in cases]) for name in ready],
+            concurrency=unit.concurrency,
+            per_engine=unit.needs.timed,
+            blocks=BLOCKS,
+        )
+        self._words.append(result.calibration.sentence)
+        samples = []
+        for order, outcome in enumerate(result.outcomes):
+            samples.append(self._timed_sample(ready[outcome.engine], wires[outcome.engine], unit, order, outcome))
+        self._store.put(self._run, samples)
+
+    def _timed_sample(
+        self, adapter: Adapter, wires: Mapping[str, WireRequest], unit: Unit, order: int, outcome: timed.Outcome
+    ) -> Sample:
+        job = Job(
+            case=outcome.case,
+            wire=wires[outcome.case],
+            phase=Phase.TIMED,
+            repeat=order,
+            concurrency=unit.concurrency,
+        )
+        try:
+            if outcome.error is not None:
+                raise outcome.error
+            assert outcome.exchange is not None
+            return answered(adapter, job, outcome.exchange, attempts=1, block=outcome.block)
+        except EngineError as error:
+            return failed(adapter.name, job, named(error, adapter.name, job.case), attempts=1)
+
+    def _has_timed(self, adapter: Adapter, unit: Unit) -> bool:
+        wires = {wire.sha256 for wire in requests_of(adapter, unit).values()}
+        stored = self._store.get(self._run, adapter.name, phases=[Phase.TIMED])
+        return sum(s.request_sha256 in wires for s in stored) >= unit.needs.timed
+
+    def _afford(self, requests: int) -> bool:
+        return all(self._allowance.take() for _ in range(requests))
+
+
+def wires_note(engine: str, unit: Unit) -> str:
+    """Name of the run's note that says which request of this engine belongs to which case of a unit."""
+    return f"wires/{engine}/{unit.key}"
+
+
+def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
+    """Return the unit's requests in the engine's words, by case.
+
+    Logprobs are left out beside tools: llama.cpp refuses the two together in a stream (ENGINES 3.4).
+    """
+    return {
+        case.id: adapter.build(
+            case.request(unit.sampling, top_logprobs=None if case.tools else unit.needs.top_logprobs)
+        )
+        for case in unit.prompts.cases
+    }
+
+
+def jobs_of(step: Step, wires: Mapping[str, WireRequest]) -> list[Job]:
+    """Return the jobs of one step in the order they are sent."""
+    return [
+        Job(case=case.id, wire=wires[case.id], phase=step.phase, repeat=repeat, concurrency=step.concurrency)
+        for repeat in range(step.repeats)
+        for case in step.cases
+    ]
+
+
+def key_of(job: Job) -> Key:
+    """Return what the store calls this job's sample."""
+    return Key(job.wire.sha256, job.case, job.phase, job.repeat, job.concurrency)
+
+
+def client_of(adapter: Adapter) -> Client:
+    """Return a measuring client for one engine, with its headers, limits and route to the server."""
+    return Client(
+        adapter.base_url,
+        headers=adapter.headers,
+        limits=limits_of(adapter.spec),
+        ca_bundle=adapter.spec.ca_bundle,
+        proxy=adapter.spec.proxy,
+    )
+
+
+def limits_of(spec: EngineSpec) -> Limits:
+    """Return the transport's limits under the deadlines of the configuration."""
+    return Limits(
+        connect_s=spec.connect_timeout_s,
+        first_byte_s=spec.request_timeout_s,
+        idle_s=spec.idle_timeout_s,
+        total_s=spec.request_timeout_s,
+    )
+
+
+def target_of(adapter: Adapter, requests: Sequence[tuple[str, WireRequest]]) -> timed.Target:
+    """Return one engine as the timed phase needs it."""
+    return timed.Target(
+        name=adapter.name,
+        base_url=adapter.base_url,
+        headers=dict(adapter.headers),
+        limits=limits_of(adapter.spec),
+        ca_bundle=adapter.spec.ca_bundle,
+        proxy=adapter.spec.proxy,
+        requests=tuple(requests),
+    )

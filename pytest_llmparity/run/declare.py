@@ -1,0 +1,142 @@
+"""A marker becomes a declaration: paths found, arguments checked, impossible designs refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_llmparity.core.checks.base import Check
+from pytest_llmparity.core.checks.schema import SchemaCheck
+from pytest_llmparity.core.errors import DesignError, PromptSetError, UsageError
+from pytest_llmparity.core.prompts import PromptSet, parse_prompts
+from pytest_llmparity.core.sample import Sampling
+from pytest_llmparity.run.plan import Declaration
+
+KEYWORDS = ("max_tokens", "sampling", "concurrency", "repeats")
+SIGNATURE = "parity(prompts, *checks, max_tokens=64, sampling=None, concurrency=None, repeats=1)"
+"""The marker as users write it; registered with pytest and quoted in every error about it."""
+
+
+def declare(
+    test: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    folders: Sequence[Path],
+    concurrency: int,
+    engines: int,
+) -> Declaration:
+    """Return what one marker declares.
+
+    ``folders`` are searched in order for relative paths (the test file's folder, then the root). ``concurrency`` is
+    what holds when the marker names none, ``engines`` how many are selected. Raises ``UsageError`` for arguments the
+    marker does not take, ``PromptSetError`` for the prompt file and ``DesignError`` for a check that can never settle.
+    """
+    _known(kwargs)
+    if not args:
+        raise UsageError(f"the parity marker of {test} names no prompt file; write {SIGNATURE}")
+    prompts = load_prompts(args[0], folders)
+    checks = tuple(_check(value, folders) for value in args[1:])
+    declaration = Declaration(
+        test=test,
+        prompts=prompts,
+        checks=checks,
+        sampling=_sampling(kwargs),
+        concurrency=_positive(kwargs, "concurrency", concurrency),
+        repeats=_positive(kwargs, "repeats", 1),
+    )
+    problems = [
+        f"{check} ({check.where}): {problem}"
+        for check in checks
+        if not (check.pairwise and engines < 2)
+        and (problem := check.problem(cases=len(prompts.cases), groups=prompts.groups, engines=engines))
+    ]
+    if problems:
+        raise DesignError("this design can never settle what it asks\n" + "\n".join(problems))
+    return declaration
+
+
+def load_prompts(value: object, folders: Sequence[Path]) -> PromptSet:
+    """Read the prompt set at a path; ``PromptSetError`` says where it was looked for or which line is wrong."""
+    if not isinstance(value, (str, Path)):
+        raise UsageError(f"the parity marker's first argument is the path of a prompt file, not {value!r}; {SIGNATURE}")
+    path = find(value, folders, what="prompt file")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PromptSetError(f"{value}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    except OSError as error:
+        raise PromptSetError(f"{value}: cannot be read: {error.strerror}") from error
+    return parse_prompts(text, source=str(value), name=path.stem)
+
+
+def find(value: str | Path, folders: Sequence[Path], *, what: str) -> Path:
+    """Return the first existing file; relative paths are tried in each folder in turn."""
+    wanted = Path(value)
+    tried = [wanted] if wanted.is_absolute() else [folder / wanted for folder in folders]
+    for path in tried:
+        if path.is_file():
+            return path
+    near = difflib.get_close_matches(wanted.name, [p.name for t in tried for p in _siblings(t)], n=1)
+    hint = f"; the nearest name there is {near[0]!r}" if near else ""
+    raise PromptSetError(f"no {what} {str(value)!r} beside the test or at the root of the project{hint}")
+
+
+def resolve(check: Check, folders: Sequence[Path]) -> Check:
+    """Return the check with the file it names, if any, read."""
+    if isinstance(check, SchemaCheck):
+        return check.resolve(lambda path: find(path, folders, what="schema").read_text(encoding="utf-8"))
+    return check
+
+
+def _siblings(path: Path) -> list[Path]:
+    return sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+
+
+def _check(value: object, folders: Sequence[Path]) -> Check:
+    if not callable(getattr(value, "judge", None)) or not callable(getattr(value, "needs", None)):
+        raise UsageError(f"{value!r} is no check; after the prompt file come checks such as check.text(); {SIGNATURE}")
+    return resolve(value, folders)  # type: ignore[arg-type]  # duck-typed above: Check is a protocol
+
+
+def _known(kwargs: Mapping[str, Any]) -> None:
+    for name in kwargs:
+        if name not in KEYWORDS:
+            near = difflib.get_close_matches(name, KEYWORDS, n=1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise UsageError(f"the parity marker takes no argument {name!r}{hint}; {SIGNATURE}")
+
+
+def _positive(kwargs: Mapping[str, Any], name: str, default: int) -> int:
+    value = kwargs.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{name} of the parity marker is {value!r}; it is a whole number of at least 1")
+    return value
+
+
+def _sampling(kwargs: Mapping[str, Any]) -> Sampling:
+    """Return the marker's sampling: greedy and neutral but for what it names."""
+    given = kwargs.get("sampling") or {}
+    if isinstance(given, Sampling):
+        values: dict[str, Any] = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
+    elif isinstance(given, Mapping):
+        values = dict(given)
+    else:
+        raise UsageError(f"sampling of the parity marker is a dictionary such as {{'temperature': 0.7}}, not {given!r}")
+    fields = [f.name for f in dataclasses.fields(Sampling)]
+    for name in values:
+        if name not in fields:
+            near = difflib.get_close_matches(str(name), fields, n=1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise UsageError(f"sampling has no parameter {name!r}{hint}; it has {', '.join(fields)}")
+    if "stop" in values:
+        stop = values["stop"]
+        values["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    if kwargs.get("max_tokens") is not None:
+        values["max_tokens"] = _positive(kwargs, "max_tokens", 64)
+    return Sampling(**values)

@@ -1,0 +1,170 @@
+"""Samples become evidence: which answers a check reads, and what is known about the engines that gave them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_llmparity.core.checks.base import EngineEvidence, Evidence
+from pytest_llmparity.core.ports import Embedder
+from pytest_llmparity.core.quantization import normalise
+from pytest_llmparity.core.record import EngineRecord, FailureRecord, LatencyRow
+from pytest_llmparity.core.sample import Identity, Phase, Sample
+from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.core.stats.quantiles import describe
+from pytest_llmparity.run.plan import Declaration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineNote:
+    """What the run wrote down about one engine, so that other processes and a replay know it without asking.
+
+    ``error``: it never became usable. ``incomparable``: a pin contradicted. ``refused`` maps a unit's key to the
+    sentence that says which parameter the engine's route cannot honour. ``address`` and ``model`` let a replay build
+    the same requests again.
+    """
+
+    name: str
+    kind: str
+    model: str | None = None
+    address: str = ""
+    launch: str = "attach"
+    route: str = "openai"
+    spec_hash: str = ""
+    quantization: str | None = None
+    context_length: int | None = None
+    identity: Identity = field(default_factory=Identity)
+    error: str | None = None
+    incomparable: str | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    log: str | None = None
+
+
+def note(spec: EngineSpec, *, kind: str, identity: Identity, **more: Any) -> EngineNote:
+    """Write down an engine. The quantisation is the pinned one, else what server or file said, normalised."""
+    raw = spec.pin.get("quantization") or identity.get("quantization")
+    context = identity.get("context_length")
+    model = spec.model or identity.get("model")
+    return EngineNote(
+        name=spec.name,
+        kind=kind,
+        model=None if model is None else str(model),
+        launch=spec.launch,
+        route=spec.route,
+        spec_hash=spec.spec_hash,
+        quantization=None if raw is None else normalise(str(raw)),
+        context_length=int(context) if isinstance(context, int) else spec.context_length,
+        identity=identity,
+        **more,
+    )
+
+
+def collect(
+    declaration: Declaration,
+    *,
+    unit_key: str,
+    baseline: str,
+    notes: Mapping[str, EngineNote],
+    wires: Mapping[str, Mapping[str, str]],
+    samples: Mapping[str, Sequence[Sample]],
+    alpha: float,
+    incomplete: str | None,
+    embedder: Embedder | None,
+) -> Evidence:
+    """Return what the checks of one test judge: for every engine the samples of exactly these requests."""
+    engines = {}
+    for name in [baseline, *(other for other in notes if other != baseline)]:
+        if name not in notes:
+            continue
+        engine = notes[name]
+        chosen = select(samples.get(name, ()), wires.get(name, {}), concurrency=declaration.concurrency)
+        engines[name] = EngineEvidence(
+            name=name,
+            kind=engine.kind,
+            identity=engine.identity,
+            quantization=engine.quantization,
+            samples=chosen,
+            incomparable=engine.incomparable or engine.refused.get(unit_key),
+            error=engine.error,
+        )
+    return Evidence(
+        test=declaration.test,
+        prompts=declaration.prompts,
+        sampling=declaration.sampling,
+        concurrency=declaration.concurrency,
+        baseline=baseline,
+        engines=engines,
+        alpha=alpha,
+        incomplete=incomplete,
+        embedder=embedder,
+    )
+
+
+def select(
+    samples: Iterable[Sample], wires: Mapping[str, str], *, concurrency: int
+) -> dict[Phase, dict[str, list[Sample]]]:
+    """Sort samples by phase and case, keeping those that answer exactly these requests at this concurrency.
+
+    ``wires`` maps case ids to the sha256 of the request's body.
+    """
+    found: dict[Phase, dict[str, list[Sample]]] = {}
+    for sample in sorted(samples, key=lambda s: s.repeat):
+        if wires.get(sample.case) != sample.request_sha256:
+            continue
+        alone = sample.phase in (Phase.COLD, Phase.WARM)
+        if sample.concurrency != (1 if alone else concurrency):
+            continue
+        found.setdefault(sample.phase, {}).setdefault(sample.case, []).append(sample)
+    return found
+
+
+def engine_record(engine: EngineNote, *, baseline: str) -> EngineRecord:
+    """Return one engine as the reports name it."""
+    version = engine.identity.get("version") or engine.identity.get("build")
+    return EngineRecord(
+        name=engine.name,
+        kind=engine.kind,
+        version=None if version is None else str(version),
+        model=engine.model,
+        quantization=engine.quantization,
+        context_length=engine.context_length,
+        launch=engine.launch,
+        route=engine.route,
+        baseline=engine.name == baseline,
+        identity=engine.identity,
+        log=engine.log,
+    )
+
+
+def latency_rows(samples: Mapping[str, Sequence[Sample]]) -> list[LatencyRow]:
+    """Return quantiles of the timed answers per engine and metric; engines without timed answers have none."""
+    rows = []
+    for engine, all_samples in samples.items():
+        timings = [s.timing for s in all_samples if s.phase is Phase.TIMED and s.timing is not None]
+        for metric in ("ttft", "tpot", "e2e"):
+            values = [v for t in timings if (v := getattr(t, f"{metric}_s")) is not None]
+            if values:
+                p50, p95, p99 = describe(values)
+                rows.append(LatencyRow(engine=engine, metric=metric, p50=p50, p95=p95, p99=p99, n=len(values)))
+    return rows
+
+
+def failure_records(samples: Mapping[str, Sequence[Sample]]) -> list[FailureRecord]:
+    """Return every answer that never came."""
+    return [
+        FailureRecord(
+            engine=engine,
+            case=sample.case,
+            phase=sample.phase.value,
+            kind=sample.failure.kind,
+            message=sample.failure.message,
+            status=sample.failure.status,
+        )
+        for engine, all_samples in samples.items()
+        for sample in all_samples
+        if sample.failure is not None
+    ]
+
+
