@@ -1,0 +1,207 @@
+"""Numbers, negations, code and names that one text has and the other lacks. Deterministic, without a model.
+
+Limits: written for English. Negators and number words are English lists; names are found by their capitals in mid
+sentence, so German nouns are names and Chinese ones are not. A decimal comma is not guessed: ``3,5`` is the numbers 3
+and 5, in both texts alike. What a number counts is not read: *5 kg* and *5 m* agree, and a date is its three numbers in
+whatever order. Numbers of list items count. Negators are counted, not understood: *not once* and *never* differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+Pairs = tuple[tuple[str, str], ...]
+
+_CODE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)|(?<!`)`([^`\n]+)`(?!`)", re.DOTALL)
+_NUMBER = re.compile(
+    r"(?P<sign>(?<![\w)\]%])[-+\u2212](?=\.?\d))?"
+    r"(?:(?P<grouped>\d{1,3}(?:,\d{3})+(?!\d))(?P<rest>\.\d+)?|(?P<plain>\d+(?:\.\d+)?|(?<!\d)\.\d+))"
+    r"(?:[eE](?P<power>[-+]?\d{1,4})(?!\w))?"
+)
+_PERCENT = re.compile(r"\s?(?:%|per\s?cent\b)", re.IGNORECASE)
+_NEGATION = re.compile(
+    r"\b(?:not|no|never|none|nor|neither|nobody|nothing|nowhere|without|cannot)\b|n['\u2019]t\b"
+    r"|\b(?:do|does|did|is|are|was|were|would|should|could|has|have|had)nt\b",
+    re.IGNORECASE,
+)
+_NOT_KEPT_APART = frozenset({"no", "never", "none", "nor", "neither", "nobody", "nothing", "nowhere", "without"})
+_WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
+_ENDS_SENTENCE = re.compile(r"[.!?:;\n\"\u201c\u2022*#>|]")
+_FIRST_PERSON = re.compile(r"I(?:['\u2019].*)?")
+
+_SMALL = {
+    word: value
+    for value, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen".split()
+    )
+}
+_TENS = {
+    word: 10 * value
+    for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
+}
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_NUMBER_WORD = "|".join((*_SMALL, *_TENS, "hundred", *_SCALES))
+_SPELLED = re.compile(
+    rf"\b(?:{_NUMBER_WORD})(?:(?:[ -]|[ -]and[ -])(?:{_NUMBER_WORD}))*\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactDiff:
+    """Facts that differ, as pairs (baseline, candidate) in reading order; ``""`` where one side has none to pair.
+
+    ``numbers`` are normalised (``1,000``, ``1000.0``, ``1e3`` and ``one thousand`` are ``1000``; ``30 percent`` is
+    ``30%``), ``negations`` are reduced to ``not``, ``never``, ``without`` …, ``code`` is what stands between backticks
+    or fences, ``names`` are words with a capital in mid sentence.
+    """
+
+    numbers: Pairs = ()
+    negations: Pairs = ()
+    code: Pairs = ()
+    names: Pairs = ()
+
+    @property
+    def blocking(self) -> bool:
+        """Whether no measure of similarity may call the texts alike: another number, or another count of negators."""
+        return bool(self.numbers or self.negations)
+
+    def describe(self) -> str:
+        """One line, worst first: ``number 30 → 14; negation not only in the baseline``; empty when nothing differs."""
+        kinds = (("number", self.numbers), ("negation", self.negations), ("code", self.code), ("name", self.names))
+        return "; ".join(_phrase(kind, pair) for kind, pairs in kinds for pair in pairs)
+
+
+def fact_diff(a: str, b: str) -> FactDiff:
+    """Return the facts of the baseline's text ``a`` and the candidate's text ``b`` that have no equal on the other side.
+
+    Facts are compared as multisets: order does not matter, how often does.
+    """
+    return FactDiff(
+        numbers=_unmatched(_numbers(a), _numbers(b)),
+        negations=_unmatched(_negations(a), _negations(b)),
+        code=_unmatched(_code(a), _code(b)),
+        names=_unmatched(list(_names(a)), list(_names(b))),
+    )
+
+
+def _unmatched(a: Sequence[str], b: Sequence[str]) -> Pairs:
+    return tuple(zip_longest(_beyond(a, Counter(b)), _beyond(b, Counter(a)), fillvalue=""))
+
+
+def _beyond(items: Sequence[str], matched: Counter[str]) -> Iterator[str]:
+    for item in items:
+        if matched[item] > 0:
+            matched[item] -= 1
+        else:
+            yield item
+
+
+def _phrase(kind: str, pair: tuple[str, str]) -> str:
+    ours, theirs = (_shorten(text) for text in pair)
+    if ours and theirs:
+        return f"{kind} {ours} → {theirs}"
+    return f"{kind} {ours or theirs} only in the {'baseline' if ours else 'candidate'}"
+
+
+def _shorten(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 40 else line[:39] + "…"
+
+
+def _numbers(text: str) -> list[str]:
+    found: list[tuple[int, str]] = []
+    for match in _NUMBER.finditer(text):
+        found.append((match.start(), _canonical(match) + _percent(text, match.end())))
+    for match in _SPELLED.finditer(text):
+        words = [word for word in re.split(r"[ -]", match.group().lower()) if word != "and"]
+        if words == ["one"]:
+            continue  # far more often a pronoun than a number
+        value = _compose(words)
+        found.append((match.start(), (" ".join(words) if value is None else str(value)) + _percent(text, match.end())))
+    return [number for _, number in sorted(found)]
+
+
+def _percent(text: str, end: int) -> str:
+    return "%" if _PERCENT.match(text, end) else ""
+
+
+def _canonical(match: re.Match[str]) -> str:
+    """Digits without leading or trailing zeros and a power of ten, written plainly while it stays short."""
+    body = match["plain"] or match["grouped"].replace(",", "") + (match["rest"] or "")
+    whole, _, part = body.partition(".")
+    digits = "".join(str(int(digit)) for digit in whole + part)  # other scripts' digits become ASCII
+    power = int(match["power"] or 0) - len(part)
+    stripped = digits.rstrip("0")
+    power += len(digits) - len(stripped)
+    stripped = stripped.lstrip("0")
+    if not stripped:
+        return "0"
+    sign = "" if match["sign"] in (None, "+") else "-"
+    if 0 <= power <= 15:
+        return sign + stripped + "0" * power
+    if -15 <= power < 0:
+        padded = stripped.rjust(1 - power, "0")
+        return f"{sign}{padded[:power]}.{padded[power:]}"
+    return f"{sign}{stripped}e{power}"
+
+
+def _compose(words: Sequence[str]) -> int | None:
+    """Value of a run of English number words, ``None`` when they are no single number (*nineteen eighty*)."""
+    total, current, scale = 0, 0, 10**12
+    for position, word in enumerate(words):
+        if word in _SMALL:
+            value = _SMALL[word]
+            free = current % 100 == 0 if value == 0 or value >= 10 else current % 10 == 0 and current % 100 != 10
+            if not free or (value == 0 and len(words) > 1) or (position and current and current < 20):
+                return None
+            current += value
+        elif word in _TENS:
+            if current % 100:
+                return None
+            current += _TENS[word]
+        elif word == "hundred":
+            if current > 9:
+                return None
+            current = 100 * max(current, 1)
+        else:
+            if _SCALES[word] >= scale:
+                return None
+            scale = _SCALES[word]
+            total, current = total + max(current, 1) * scale, 0
+    return total + current
+
+
+def _negations(text: str) -> list[str]:
+    found = (match.group().lower() for match in _NEGATION.finditer(text))
+    return [word if word in _NOT_KEPT_APART else "not" for word in found]
+
+
+def _code(text: str) -> list[str]:
+    return [(match[1] if match[1] is not None else match[2]).strip() for match in _CODE.finditer(text)]
+
+
+def _names(text: str) -> Iterator[str]:
+    prose = _CODE.sub(" \n", text)
+    name: list[str] = []
+    end: int | None = None
+    for match in _WORD.finditer(prose):
+        word = match.group()
+        between = "" if end is None else prose[end : match.start()]
+        if name and between != " ":
+            yield " ".join(name)
+            name = []
+        first = end is None or _ENDS_SENTENCE.search(between) is not None
+        if word[0].isupper() and not first and not _FIRST_PERSON.fullmatch(word):
+            name.append(word)
+        elif name:
+            yield " ".join(name)
+            name = []
+        end = match.end()
+    if name:
+        yield " ".join(name)

@@ -1,0 +1,202 @@
+"""Where two greedy answers part, how far two texts are apart, and which facts differ between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+from rapidfuzz.distance import Levenshtein
+
+from pytest_llmparity.core.compare.facts import FactDiff, fact_diff
+from pytest_llmparity.core.sample import Completion, TokenLogprob
+
+__all__ = ["NEAR_TIE", "FactDiff", "Fork", "Unit", "edit_similarity", "fact_diff", "find_fork"]
+
+NEAR_TIE = 0.125
+"""Nats. A BF16 number has 8 significant bits, so logits between 16 and 32 lie 0.125 apart: two tokens closer than that
+may swap places by arithmetic alone."""
+LONGEST = 50_000
+"""Characters of each text the edit distance looks at; its cost grows with the product of both lengths."""
+BYTES_PER_TOKEN = 4
+"""Used only where neither engine reported tokens."""
+
+Unit = Literal["tokens", "scaled", "guessed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fork:
+    """Where the candidate's answer leaves the baseline's, and how many baseline tokens were at risk until then.
+
+    ``forked`` is true when they part within the horizon. ``at_risk`` counts baseline tokens up to and including the
+    fork, or up to the horizon or the end of what both show. ``byte`` and ``char`` are offsets into the baseline's text
+    (UTF-8 bytes, code points), ``token`` is the position in baseline tokens counted from 0; all three are set wherever
+    the texts part, also beyond the horizon, and ``None`` where they do not or one was merely cut by its length limit.
+
+    ``grade`` compares the two contested tokens, where logprobs exist: ``near-tie``, ``rank shift``, ``outside top-k``.
+    ``unit`` says where ``token`` comes from: ``tokens`` (the baseline's own token bytes), ``scaled`` (a token count
+    times the share of bytes) or ``guessed`` (nobody counted: 4 bytes a token).
+    """
+
+    forked: bool
+    at_risk: float
+    byte: int | None = None
+    char: int | None = None
+    token: float | None = None
+    grade: str | None = None
+    unit: Unit = "tokens"
+
+
+def find_fork(baseline: Completion, candidate: Completion, *, horizon: int) -> Fork:
+    """Compare two greedy answers byte by byte; never look beyond the fork (DESIGN 6).
+
+    If one text is a prefix of the other, the shorter one's end decides: cut by its length limit (``finish_reason`` is
+    ``length``), nothing is known beyond it; any other end is a fork there, because the other engine went on. Equal
+    texts do not fork whatever ended them. An end token is a token at risk like any other, so an answer that ended by
+    itself had one more at risk than its text has tokens, as far as the server's count includes it. A fork inside a
+    character counts at the character's start. Raises ``ValueError`` for a horizon below 1.
+    """
+    if horizon < 1:
+        raise ValueError(f"a horizon is at least 1 token, not {horizon}")
+    ours, theirs = _encode(baseline.text), _encode(candidate.text)
+    ruler = _Ruler(baseline, candidate, ours)
+    at = _first_difference(ours, theirs)
+    if at is None:
+        seen = ruler.whole if baseline.finish_reason == "length" else ruler.with_end
+        return Fork(forked=False, at_risk=float(min(seen, horizon)), unit=ruler.unit)
+    shorter = baseline if at == len(ours) else candidate if at == len(theirs) else None
+    if shorter is not None and shorter.finish_reason == "length":
+        return Fork(forked=False, at_risk=float(min(ruler.complete(at), horizon)), unit=ruler.unit)
+    token = ruler.index(at)
+    forked = token < horizon
+    return Fork(
+        forked=forked,
+        at_risk=float(token + 1 if forked else horizon),
+        byte=at,
+        char=len(ours[:at].decode("utf-8", "surrogatepass")),
+        token=ruler.position(at),
+        grade=_grade(baseline.logprobs, candidate.logprobs, at),
+        unit=ruler.unit,
+    )
+
+
+def edit_similarity(a: str, b: str) -> float:
+    """Return 1 - Levenshtein distance / length of the longer text, in characters: 1 for equal texts, 0 for strangers.
+
+    Of very long texts only the first 50,000 characters are compared.
+    """
+    if a == b:
+        return 1.0
+    return float(Levenshtein.normalized_similarity(a[:LONGEST], b[:LONGEST]))
+
+
+class _Ruler:
+    """Measures bytes of the baseline's text in baseline tokens, by the best data there is."""
+
+    def __init__(self, baseline: Completion, candidate: Completion, text: bytes) -> None:
+        self._bytes = len(text)
+        self._ends = _token_ends(baseline.logprobs, text)
+        self.unit: Unit
+        self._count: float
+        ended = baseline.finish_reason != "length"
+        if self._ends is not None:
+            self.unit, self._count = "tokens", len(self._ends)
+            self.with_end = len(self._ends) + 1 if ended else len(self._ends)
+        elif baseline.completion_tokens:
+            # As the server counts, which for an answer that ended by itself usually includes its end token.
+            self.unit, self._count = "scaled", baseline.completion_tokens
+            self.with_end = baseline.completion_tokens
+        else:
+            theirs = len(_encode(candidate.text))
+            scaled = candidate.completion_tokens and theirs
+            self.unit = "scaled" if scaled else "guessed"
+            per_byte = (candidate.completion_tokens or 0) / theirs if scaled else 1 / BYTES_PER_TOKEN
+            self._count = self._bytes * per_byte
+            self.with_end = int(self._count) + 1
+        self.whole = int(self._count)
+
+    def position(self, at: int) -> float:
+        """Position of a byte in tokens, from 0: a whole number where token bytes are known, else in proportion."""
+        if self._ends is not None:
+            return float(self.complete(at))
+        return self._count * at / self._bytes if self._bytes else 0.0
+
+    def index(self, at: int) -> int:
+        """Index of the token a byte belongs to; the end of the text belongs to the end token."""
+        return min(int(self.position(at)), self.with_end - 1) if self.with_end else 0
+
+    def complete(self, at: int) -> int:
+        """How many tokens end at or before a byte."""
+        if self._ends is None:
+            return int(self.position(at))
+        return sum(end <= at for end in self._ends)
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _first_difference(a: bytes, b: bytes) -> int | None:
+    """First differing byte, moved back to the start of its character; the shorter length for a proper prefix."""
+    if a == b:
+        return None
+    low, high = 0, min(len(a), len(b))
+    while low < high:  # halving on slices compares at the speed of memcmp; a loop over bytes is slow for megabytes
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    while low and (_continues(a, low) or _continues(b, low)):
+        low -= 1
+    return low
+
+
+def _continues(text: bytes, at: int) -> bool:
+    return at < len(text) and text[at] & 0xC0 == 0x80
+
+
+def _token_ends(tokens: Sequence[TokenLogprob], text: bytes) -> list[int] | None:
+    """Byte offset behind each token if the tokens spell the text; what follows it (an end token) is left out."""
+    ends = [end for end in accumulate(len(entry.token) for entry in tokens) if end <= len(text)]
+    if not tokens or (ends[-1] if ends else 0) != len(text):
+        return None
+    if b"".join(entry.token for entry in tokens[: len(ends)]) != text:
+        return None
+    # Empty tokens behind the text (an end token some servers spell as nothing) end where the text ends: not part of it.
+    while ends and not tokens[len(ends) - 1].token:
+        ends.pop()
+    return ends
+
+
+def _grade(ours: Sequence[TokenLogprob], theirs: Sequence[TokenLogprob], at: int) -> str | None:
+    """Grade the first pair of tokens that differ, as vLLM's closeness test does: is each among the other's top k?"""
+    start = 0
+    for mine, other in zip(ours, theirs, strict=False):
+        if mine.token != other.token:
+            break
+        start += len(mine.token)
+    else:
+        return None
+    if not start <= at <= start + max(len(mine.token), len(other.token)):
+        return None  # the texts part elsewhere: these two only cut the same text differently
+    gaps = [
+        _gap(entry, rival)
+        for entry, rival in ((mine, other.token), (other, mine.token))
+        if entry.top and entry.logprob is not None
+    ]
+    if not gaps:
+        return None
+    known = [gap for gap in gaps if gap is not None]
+    if len(known) < len(gaps):
+        return "outside top-k"
+    return "near-tie" if max(known) <= NEAR_TIE else "rank shift"
+
+
+def _gap(entry: TokenLogprob, rival: bytes) -> float | None:
+    """How far the rival lies below the chosen token, in nats; ``None`` when it is not among the alternatives."""
+    for token, logprob in entry.top:
+        if token == rival:
+            return (entry.logprob or 0.0) - logprob
+    return None

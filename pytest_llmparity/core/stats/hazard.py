@@ -1,0 +1,152 @@
+"""Fork hazard: how often two greedy answers part, per token at risk, with bounds that hold for templated prompts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.stats import chi2, poisson
+
+from pytest_llmparity.core.stats.cluster import clustered_ratio, t_bounds
+
+FEW_GROUPS = 12
+"""Below this many groups the bounds speak for this mix of prompts only (DESIGN 6)."""
+MOST_PROMPTS = 100_000
+"""More prompts than this and :func:`prompts_needed` says "no number would do"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HazardResult:
+    """Forks per token at risk, one-sided bounds and the p-values that go with them.
+
+    ``p_pass`` belongs to "the hazard is at least the margin", ``p_fail`` to "at most the margin": ``upper < margin``
+    exactly when ``p_pass < alpha``, ``lower > margin`` exactly when ``p_fail < alpha``. ``at_risk`` is in baseline
+    tokens. ``groups`` counts groups with tokens at risk; ``clustered`` says whether the cluster-robust bound took part
+    (it needs two groups), ``se`` is its standard error. With nothing at risk the estimate is 0 and says nothing: the
+    bounds are 0 and infinity and both p-values 1.
+    """
+
+    estimate: float
+    lower: float
+    upper: float
+    p_pass: float
+    p_fail: float
+    forks: int
+    at_risk: float
+    groups: int
+    clustered: bool
+    se: float | None = None
+
+    @property
+    def few_groups(self) -> bool:
+        """Whether the verdict must say *for this mix of prompts*."""
+        return self.groups < FEW_GROUPS
+
+
+def hazard(
+    forked: Sequence[bool], at_risk: Sequence[float], groups: Sequence[str], *, margin: float, alpha: float = 0.05
+) -> HazardResult:
+    """Judge forks per token against ``margin``, one entry per prompt.
+
+    Each bound is the wider of two: Garwood's exact Poisson bound (Biometrika 1936 28:437), which knows how little a
+    handful of forks says, and the cluster-robust one with t(G-1), which knows that prompts of one template fork
+    together. Each p-value is the larger of the two. The Poisson bound is conservative because at most one fork per
+    prompt can happen. Raises ``ValueError`` for lengths that differ, a margin that is not positive, an alpha outside
+    0..0.5 or tokens at risk that are negative or not finite.
+    """
+    _check(margin, alpha)
+    if any(not (math.isfinite(tokens) and tokens >= 0.0) for tokens in at_risk):
+        raise ValueError("tokens at risk must be finite and not negative")
+    forks = sum(map(bool, forked))
+    exposure = math.fsum(at_risk)
+    if len(forked) != len(at_risk) or len(forked) != len(groups):
+        raise ValueError(f"{len(forked)} prompts, {len(at_risk)} at-risk counts and {len(groups)} groups do not match")
+    if exposure == 0.0:
+        return HazardResult(
+            estimate=0.0,
+            lower=0.0,
+            upper=math.inf,
+            p_pass=1.0,
+            p_fail=1.0,
+            forks=forks,
+            at_risk=0.0,
+            groups=0,
+            clustered=False,
+        )
+    ratio = clustered_ratio([float(fork) for fork in forked], at_risk, groups)
+    exact_lower, exact_upper = garwood(forks, exposure, alpha)
+    lower, upper = exact_lower, exact_upper
+    p_pass = float(poisson.cdf(forks, margin * exposure))
+    p_fail = float(poisson.sf(forks - 1, margin * exposure))
+    if ratio.se is not None:
+        cluster_lower, cluster_upper = ratio.bounds(alpha)
+        cluster_pass, cluster_fail = ratio.p_values(margin)
+        lower, upper = max(0.0, min(lower, cluster_lower)), max(upper, cluster_upper)
+        p_pass, p_fail = max(p_pass, cluster_pass), max(p_fail, cluster_fail)
+    return HazardResult(
+        estimate=ratio.estimate,
+        lower=lower,
+        upper=upper,
+        p_pass=p_pass,
+        p_fail=p_fail,
+        forks=forks,
+        at_risk=exposure,
+        groups=ratio.groups,
+        clustered=ratio.se is not None,
+        se=ratio.se,
+    )
+
+
+def garwood(forks: float, at_risk: float, alpha: float) -> tuple[float, float]:
+    """Exact one-sided Poisson bounds of a rate: χ²(alpha; 2D)/2E and χ²(1-alpha; 2D+2)/2E (Garwood 1936)."""
+    lower = 0.0 if forks == 0 else float(chi2.ppf(alpha, 2 * forks)) / (2 * at_risk)
+    return lower, float(chi2.isf(alpha, 2 * forks + 2)) / (2 * at_risk)
+
+
+def prompts_needed(result: HazardResult, n: int, margin: float, alpha: float) -> int | None:
+    """Return how many prompts in all would settle the question if further ones behaved like the ``n`` so far.
+
+    Forks, tokens at risk and groups grow in proportion, the standard error falls with the root. ``None`` when more than
+    100,000 would be needed (hazard and margin nearly equal) or nothing was at risk. An estimate, not a promise: after
+    looking once, bounds must be tightened (DESIGN 6, *looking again*).
+    """
+    _check(margin, alpha)
+    if n <= 0 or result.at_risk == 0.0:
+        return None
+
+    def settles(total: int) -> bool:
+        lower, upper = _scaled_bounds(result, total / n, alpha)
+        return upper < margin or lower > margin
+
+    if not settles(MOST_PROMPTS):
+        return None
+    low, high = n, MOST_PROMPTS
+    while low < high:
+        middle = (low + high) // 2
+        if settles(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _scaled_bounds(result: HazardResult, factor: float, alpha: float) -> tuple[float, float]:
+    lower, upper = garwood(result.forks * factor, result.at_risk * factor, alpha)
+    if result.se is None:
+        return lower, upper
+    cluster = t_bounds(result.estimate, result.se / math.sqrt(factor), result.groups * factor, alpha)
+    return min(lower, cluster[0]), max(upper, cluster[1])
+
+
+def can_pass(n_tokens: float, margin: float, alpha: float) -> bool:
+    """Whether ``n_tokens`` tokens at risk without a single fork would bound the hazard below ``margin``."""
+    _check(margin, alpha)
+    return n_tokens > 0 and -math.log(alpha) / n_tokens < margin
+
+
+def _check(margin: float, alpha: float) -> None:
+    if not (math.isfinite(margin) and margin > 0.0):
+        raise ValueError(f"a margin is a positive number of forks per token, not {margin!r}")
+    if not 0.0 < alpha < 0.5:
+        raise ValueError(f"alpha lies between 0 and 0.5, not {alpha!r}")
