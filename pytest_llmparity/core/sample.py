@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -192,7 +193,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """One thing known about an engine. ``source``: ``reported`` by the server, read from a ``file``, or ``declared``."""
+    """One thing known about an engine. ``source``: ``reported`` by the server, from a ``file``, or ``declared``."""
 
     value: str | int | float | bool
     source: typing.Literal["reported", "file", "declared"]
@@ -232,9 +233,14 @@ def to_json(value: object) -> Any:
 
 def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
     """Rebuild a dataclass of ours from what :func:`to_json` made; unknown keys are ignored, so old rows still read."""
-    hints = typing.get_type_hints(kind)
-    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: _revive(hints[name], item) for name, item in data.items() if name in known})
+    hints = _hints(kind)
+    return kind(**{name: _revive(hints[name], item) for name, item in data.items() if name in hints})
+
+
+@functools.cache
+def _hints(kind: Hashable) -> Mapping[str, Any]:
+    # Resolved once per class: a run holds hundreds of thousands of token records.
+    return typing.get_type_hints(kind)
 
 
 def _revive(hint: Any, item: Any) -> Any:
@@ -248,7 +254,7 @@ def _revive(hint: Any, item: Any) -> Any:
         if len(args) == 2 and args[1] is Ellipsis:
             return tuple(_revive(args[0], part) for part in item)
         return tuple(_revive(a, part) for a, part in zip(args, item, strict=True))
-    if origin is not None and issubclass(origin, Mapping) and args:
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         return {key: _revive(args[1], part) for key, part in item.items()}
     if dataclasses.is_dataclass(hint):
         return from_json(typing.cast("type[Any]", hint), item)

@@ -1,0 +1,372 @@
+"""Runs and their samples on disk: gathered once, judged as often as wanted, never lost to a crash.
+
+Several pytest processes write at once; what one that is killed had put is there afterwards. A run never reads another
+run's samples, except to resume an unfinished one, to replay, and to reuse a noise floor (:meth:`Store.reusable_floor`).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets as random_source
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+import psutil
+
+from pytest_llmparity.core.errors import StoreError
+from pytest_llmparity.core.masking import Mask
+from pytest_llmparity.core.record import FailureRecord
+from pytest_llmparity.core.sample import Failure, Identity, Phase, Sample, from_json
+from pytest_llmparity.core.verdict import Outcome
+from pytest_llmparity.database import Database, file_system_of, local_folder
+from pytest_llmparity.rows import SAMPLE_COLUMNS, SCHEMA, identity_from, pack, row_of, sample_from, unpack
+
+FILE_NAME = "samples.sqlite"
+FORMAT = 1
+FLOOR_PHASES = (Phase.COLD, Phase.WARM, Phase.PARALLEL)
+
+
+class Key(NamedTuple):
+    """What makes a sample of one engine in one run the same sample."""
+
+    request_sha256: str
+    case: str
+    phase: Phase
+    repeat: int
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunHandle:
+    """The run a session writes to; ``resumed`` when it goes on where an interrupted one stopped."""
+
+    id: str
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """One run in the store. ``started`` and ``finished`` are seconds since the epoch, ``None``: not finished."""
+
+    id: str
+    plan_hash: str
+    session: str
+    started: float
+    finished: float | None
+    host: str
+    version: str
+
+
+def key_of(sample: Sample) -> Key:
+    """Return the key the store files this sample under."""
+    return Key(sample.request_sha256, sample.case, sample.phase, sample.repeat, sample.concurrency)
+
+
+class Store:
+    """The run store in one folder; safe to use from several threads and processes at once.
+
+    ``secrets`` maps names to values that are replaced by ``«NAME»`` before anything is written. ``now`` gives seconds
+    since the epoch. Use :meth:`open`, which prepares the folder; close it, or use it in a ``with`` statement.
+    """
+
+    def __init__(
+        self, path: Path, *, secrets: Mapping[str, str] | None = None, now: Callable[[], float] = time.time
+    ) -> None:
+        self.path = path
+        self.mask = Mask(secrets or {})
+        self._now = now
+        self._file = Database(path, schema=SCHEMA, format=FORMAT)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        secrets: Mapping[str, str] | None = None,
+        now: Callable[[], float] = time.time,
+        file_system: Callable[[Path], str] = file_system_of,
+    ) -> Store:
+        """Open the store in ``folder``, which is made (and kept out of git) when it is not there.
+
+        Raises ``StoreError`` when the folder cannot be written, lies on a network file system, or holds a store of
+        another format.
+        """
+        return cls(local_folder(folder, file_system) / FILE_NAME, secrets=secrets, now=now)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; closing twice does nothing."""
+        self._file.close()
+
+    # -- runs ---------------------------------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        *,
+        plan_hash: str,
+        session: str,
+        version: str,
+        resume: Literal["auto", "resume", "fresh"] = "auto",
+        max_age_s: float = 6 * 3600,
+    ) -> RunHandle:
+        """Return this session's run: the one it has (another xdist worker began it), an unfinished one, or a new one.
+
+        ``auto`` and ``resume`` go on with the newest run of the same plan and version on this host that no living
+        process holds, if it is unfinished and began less than ``max_age_s`` ago; without one ``resume`` raises
+        ``StoreError``. Of a resumed run the answers stay; timings, timed samples and failures are dropped, because
+        the first two are evidence only when taken in one go and the last are asked again.
+        """
+        with self._file.write() as db:
+            row = db.execute("SELECT id, resumed FROM runs WHERE session = ?", (session,)).fetchone()
+            if row is not None:
+                _hold(db, row[0])
+                return RunHandle(id=row[0], resumed=bool(row[1]))
+            earlier = None if resume == "fresh" else self._unfinished(plan_hash, version, max_age_s)
+            if earlier is not None:
+                _take_over(db, earlier, session)
+                return RunHandle(id=earlier, resumed=True)
+            if resume == "resume":
+                message = (
+                    f"no run in {self.path.parent} can be resumed: none of this plan and version on this host is "
+                    f"unfinished, free and younger than {max_age_s / 3600:g} h; run again without --parity-resume"
+                )
+                raise StoreError(message)
+            fresh = self._new_id()
+            db.execute(
+                "INSERT INTO runs (id, plan_hash, session, started, host, version) VALUES (?, ?, ?, ?, ?, ?)",
+                (fresh, plan_hash, session, self._now(), platform.node(), version),
+            )
+            _hold(db, fresh)
+            return RunHandle(id=fresh, resumed=False)
+
+    def finish(self, run: str) -> None:
+        """Mark the run as finished: it is never resumed."""
+        with self._file.write() as db:
+            db.execute("UPDATE runs SET finished = ? WHERE id = ?", (self._now(), run))
+
+    def runs(self) -> list[RunInfo]:
+        """Return every run, oldest first."""
+        query = "SELECT id, plan_hash, session, started, finished, host, version FROM runs ORDER BY started, id"
+        return [
+            RunInfo(id=i, plan_hash=p, session=s, started=a, finished=f, host=h, version=v)
+            for i, p, s, a, f, h, v in self._file.read(query)
+        ]
+
+    def latest(self, plan_hash: str | None = None) -> RunInfo | None:
+        """Return the newest run (of a plan), finished ones before unfinished; ``None`` when there is none."""
+        runs = [run for run in self.runs() if plan_hash in (None, run.plan_hash)]
+        return max(runs, key=lambda run: (run.finished is not None, run.started, run.id), default=None)
+
+    # -- engines ------------------------------------------------------------------------------------------------------
+
+    def put_engine(self, run: str, name: str, spec_hash: str, identity: Identity) -> bool:
+        """Record who answers under this name; return whether samples of a resumed run had to be dropped.
+
+        They are dropped when the engine they came from had another spec or reported other values than this one.
+        """
+        identity = self.mask.identity(identity)
+        with self._file.write() as db:
+            query = "SELECT spec_hash, identity, earlier FROM engines WHERE run = ? AND name = ?"
+            row = db.execute(query, (run, name)).fetchone()
+            other = (
+                row is not None
+                and bool(row[2])
+                and (row[0], _values(identity_from(row[1]))) != (spec_hash, _values(identity))
+            )
+            if other:
+                db.execute("DELETE FROM samples WHERE run = ? AND engine = ?", (run, name))
+            db.execute(
+                "INSERT OR REPLACE INTO engines (run, name, spec_hash, identity) VALUES (?, ?, ?, ?)",
+                (run, name, spec_hash, pack(identity)),
+            )
+        return other
+
+    def engine(self, run: str, name: str) -> Identity | None:
+        """Return what the engine of this name said it is, ``None`` when the run has none of that name."""
+        rows = self._file.read("SELECT identity FROM engines WHERE run = ? AND name = ?", (run, name))
+        return identity_from(rows[0][0]) if rows else None
+
+    # -- notes --------------------------------------------------------------------------------------------------------
+
+    def put_note(self, run: str, name: str, content: Mapping[str, Any]) -> None:
+        """Write down something about the run that other processes and a replay must know; builtins only, masked."""
+        packed = self.mask.data(pack(content))
+        with self._file.write() as db:
+            db.execute("INSERT OR REPLACE INTO notes (run, name, content) VALUES (?, ?, ?)", (run, name, packed))
+
+    def note(self, run: str, name: str) -> dict[str, Any] | None:
+        """Return what was written down under this name, ``None`` when nothing was."""
+        rows = self._file.read("SELECT content FROM notes WHERE run = ? AND name = ?", (run, name))
+        return dict(unpack(rows[0][0])) if rows else None
+
+    # -- samples ------------------------------------------------------------------------------------------------------
+
+    def put(self, run: str, samples: Sequence[Sample]) -> None:
+        """Write samples in one transaction, secrets masked; a sample with a key that is there replaces it."""
+        rows = [row_of(run, self.mask.sample(sample)) for sample in samples]
+        with self._file.write() as db:
+            db.executemany(
+                f"INSERT OR REPLACE INTO samples (run, {SAMPLE_COLUMNS}) VALUES ({', '.join('?' * 12)})",  # noqa: S608
+                rows,
+            )
+
+    def get(self, run: str, engine: str, *, phases: Collection[Phase] | None = None) -> list[Sample]:
+        """Return an engine's samples of these phases (``None``: all), sorted by phase, case and repeat."""
+        return self._samples(run, engine, tuple(Phase) if phases is None else phases)
+
+    def have(self, run: str, engine: str) -> set[Key]:
+        """Return the keys of what is there, failures included."""
+        query = "SELECT request_sha256, case_id, phase, repeat, concurrency FROM samples WHERE run = ? AND engine = ?"
+        return {
+            Key(sha, case, Phase(phase), rep, conc)
+            for sha, case, phase, rep, conc in self._file.read(query, (run, engine))
+        }
+
+    def failures(self, run: str) -> list[FailureRecord]:
+        """Return every answer of the run that never came, by engine, phase and case."""
+        query = (
+            "SELECT engine, case_id, phase, failure FROM samples WHERE run = ? AND failure IS NOT NULL"
+            " ORDER BY engine, phase, case_id, repeat, concurrency"
+        )
+        found = [
+            (engine, case, phase, from_json(Failure, unpack(data)))
+            for engine, case, phase, data in self._file.read(query, (run,))
+        ]
+        return [
+            FailureRecord(engine=engine, case=case, phase=phase, kind=f.kind, message=f.message, status=f.status)
+            for engine, case, phase, f in found
+        ]
+
+    def reusable_floor(
+        self,
+        *,
+        spec_hash: str,
+        identity: Identity,
+        concurrency: int,
+        version: str,
+        wanted: Collection[Key] | None = None,
+    ) -> list[Sample]:
+        """Return the noise floor another run measured on this very engine, or nothing.
+
+        It is the newest one on this host with equal spec, identity, concurrency and version of this package; an
+        identity with a value the server did not report itself proves nothing and gives nothing. With ``wanted`` a run
+        counts only when it has all of these keys, and only they come back. The caller puts them into its own run:
+        checks read one run.
+        """
+        identity = self.mask.identity(identity)
+        if not identity.facts or any(fact.source != "reported" for fact in identity.facts.values()):
+            return []
+        query = (
+            "SELECT e.run, e.name, e.identity FROM engines e JOIN runs r ON r.id = e.run"
+            " WHERE e.spec_hash = ? AND r.version = ? AND r.host = ? ORDER BY r.started DESC, r.id DESC"
+        )
+        for run, name, known in self._file.read(query, (spec_hash, version, platform.node())):
+            if identity_from(known) != identity:
+                continue
+            samples = {
+                key_of(sample): sample
+                for sample in self._samples(run, name, FLOOR_PHASES)
+                if sample.concurrency == concurrency and sample.completion is not None
+            }
+            if wanted is not None:
+                samples = (
+                    {key: samples[key] for key in samples if key in wanted} if samples.keys() >= set(wanted) else {}
+                )
+            if samples:
+                return list(samples.values())
+        return []
+
+    # -- looks --------------------------------------------------------------------------------------------------------
+
+    def looks(self, test: str, check: str, pair: str, prompt_digest: str) -> int:
+        """Return how many earlier looks this judgement has to pay for; k means bounds at alpha / 2**k.
+
+        Judging more prompts because fewer were INCONCLUSIVE is another look. Judging the same prompts again is the
+        same look, and after PASS or FAIL the count starts anew.
+        """
+        query = "SELECT prompt_digest, outcome, earlier FROM looks WHERE test = ? AND check_name = ? AND pair = ?"
+        for digest, outcome, earlier in self._file.read(query, (test, check, pair)):
+            if outcome == Outcome.INCONCLUSIVE:
+                return int(earlier) if digest == prompt_digest else int(earlier) + 1
+        return 0
+
+    def look(self, test: str, check: str, pair: str, prompt_digest: str, outcome: Outcome) -> None:
+        """Record a judgement for :meth:`looks`; outcomes that judged no drift (ERROR, …) leave the count as it is."""
+        if outcome not in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
+            return
+        with self._file.write() as db:
+            earlier = self.looks(test, check, pair, prompt_digest)
+            db.execute(
+                "INSERT OR REPLACE INTO looks (test, check_name, pair, prompt_digest, outcome, earlier)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (test, check, pair, prompt_digest, str(outcome), earlier),
+            )
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _new_id(self) -> str:
+        """Return a short id that sorts by time (UTC) and can be read aloud."""
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self._now()))
+        return f"{stamp}-{random_source.token_hex(2)}"
+
+    def _unfinished(self, plan_hash: str, version: str, max_age_s: float) -> str | None:
+        query = (
+            "SELECT id, started, finished FROM runs WHERE plan_hash = ? AND version = ? AND host = ?"
+            " ORDER BY started DESC, id DESC"
+        )
+        for run, started, finished in self._file.read(query, (plan_hash, version, platform.node())):
+            if finished is not None or self._now() - started >= max_age_s:
+                return None
+            if not any(
+                _alive(pid, born)
+                for pid, born in self._file.read("SELECT pid, born FROM holders WHERE run = ?", (run,))
+            ):
+                return str(run)
+        return None
+
+    def _samples(self, run: str, engine: str, phases: Iterable[Phase]) -> list[Sample]:
+        wanted = [str(phase) for phase in phases]
+        query = (
+            f"SELECT {SAMPLE_COLUMNS} FROM samples WHERE run = ? AND engine = ?"  # noqa: S608 - our own names
+            f" AND phase IN ({', '.join('?' * len(wanted))}) ORDER BY phase, case_id, repeat, concurrency"
+        )
+        return [sample_from(row) for row in self._file.read(query, (run, engine, *wanted))]
+
+
+def _hold(db: sqlite3.Connection, run: str) -> None:
+    born = psutil.Process().create_time()
+    db.execute("INSERT OR IGNORE INTO holders (run, pid, born) VALUES (?, ?, ?)", (run, os.getpid(), born))
+
+
+def _take_over(db: sqlite3.Connection, run: str, session: str) -> None:
+    db.execute("UPDATE runs SET session = ?, resumed = 1 WHERE id = ?", (session, run))
+    db.execute("DELETE FROM holders WHERE run = ?", (run,))
+    db.execute("UPDATE engines SET earlier = 1 WHERE run = ?", (run,))
+    db.execute("DELETE FROM samples WHERE run = ? AND (phase = ? OR failure IS NOT NULL)", (run, Phase.TIMED))
+    db.execute("UPDATE samples SET timing = NULL WHERE run = ?", (run,))
+    _hold(db, run)
+
+
+def _alive(pid: int, born: float) -> bool:
+    try:
+        # Ids are used again; the start time tells (5 s: it is derived from a clock that may be set in between).
+        return abs(psutil.Process(pid).create_time() - born) < 5
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
+
+
+def _values(identity: Identity) -> dict[str, object]:
+    return {name: fact.value for name, fact in identity.facts.items()}
