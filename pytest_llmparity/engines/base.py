@@ -1,0 +1,280 @@
+"""What every adapter shares: an OpenAI-shaped wire, control calls, and the facts known before anything is sent."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from pytest_llmparity.core.errors import (
+    ConfigError,
+    EmptyAnswer,
+    EngineSelectionError,
+    LaunchError,
+    NotAuthorised,
+    ParameterNotHonoured,
+    ProtocolError,
+    Timeout,
+    Unreachable,
+)
+from pytest_llmparity.core.ports import Answer
+from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sampling, WireRequest
+from pytest_llmparity.core.settings import EngineSpec, EnvRef
+from pytest_llmparity.engines import answers, building
+from pytest_llmparity.engines.control import Control, Reply
+from pytest_llmparity.engines.refusals import read_refusal, shown
+
+ATTACH_DEADLINE_S: Final = 10.0
+"""How long a server somebody else started may take to answer: it is there already, or its address is wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How one engine process is started and stopped.
+
+    ``env`` is laid over the inherited environment after every variable that matches a pattern of ``scrub``
+    (``fnmatch``) was taken out of it. ``deadline_s`` is the time to become ready; ``stop_signal`` is followed by
+    SIGKILL to the whole tree after ``grace_s``.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    scrub: tuple[str, ...] = ()
+    cwd: Path
+    deadline_s: float
+    stop_signal: int = signal.SIGTERM
+    grace_s: float = 10.0
+
+
+class Adapter:
+    """Our code for one kind of engine, around one server. Satisfies ``core.ports.Engine``.
+
+    Subclasses set ``kind``, ``fields`` (the allow-list: our sampling name to the wire's) and ``health_path``, and say
+    how to launch and identify. ``base_url`` is the server's root, ``headers`` go with every request (they may hold
+    secrets: never write them down).
+    """
+
+    kind: ClassVar[str] = ""
+    fields: ClassVar[Mapping[str, str]] = building.EVERY_SERVER
+    constants: ClassVar[Mapping[str, Any]] = {}
+    health_path: ClassVar[str] = "/health"
+    raw_honours_format: ClassVar[bool] = False
+    least_logprobs: ClassVar[int] = 0
+    """The smallest ``top_logprobs`` with which this kind still reports the chosen token."""
+
+    def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
+        self.spec = spec
+        self.base_url = base_url.rstrip("/")
+        self.headers = dict(headers)
+        self.recognised = ""
+        self._model = self.wire_model(spec)
+        self._fingerprint = ""
+
+    @property
+    def name(self) -> str:
+        """The engine's name in this run."""
+        return self.spec.name
+
+    @property
+    def openai_base_url(self) -> str:
+        """What a client of the ``openai`` package takes as ``base_url``."""
+        return self.base_url + "/v1"
+
+    @property
+    def api_key(self) -> str:
+        """The key sent with every request; ``EMPTY`` where the server wants none (clients insist on a value)."""
+        scheme, _, key = self.headers.get("authorization", "").partition(" ")
+        return key if scheme.lower() == "bearer" and key else "EMPTY"
+
+    @property
+    def control(self) -> Control:
+        """Asks this server unmeasured questions."""
+        return Control(
+            engine=self.name,
+            base_url=self.base_url,
+            headers=self.headers,
+            ca_bundle=self.spec.ca_bundle,
+            proxy=self.spec.proxy,
+        )
+
+    @property
+    def model(self) -> str:
+        """The model's name on the wire: the configured one, else the only one the server lists (asked once)."""
+        if not self._model:
+            self._model = self._only_model()
+        return self._model
+
+    @classmethod
+    def wire_model(cls, spec: EngineSpec) -> str:
+        """Return the name requests will carry, empty when the server has to be asked."""
+        return spec.model or ""
+
+    @classmethod
+    def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
+        """Say how to start this engine on a loopback port; ``LaunchError`` says why it cannot be, and what to do."""
+        raise LaunchError(
+            f"{spec.name}: engines of kind {cls.kind!r} cannot be started from here; give base_url to attach to a "
+            "running server.",
+            engine=spec.name,
+        )
+
+    def start_deadline_s(self) -> float:
+        """Return how long readiness may take for a server that was not launched by us."""
+        return self.spec.start_timeout_s if self.spec.start_timeout_s is not None else ATTACH_DEADLINE_S
+
+    # ---- readiness -------------------------------------------------------------------------------------------------
+
+    def ready(self) -> str | None:
+        """Return ``None`` when the server can answer, else why not yet.
+
+        Raises for a final no: ``NotAuthorised``, or ``LaunchError`` when another server answers on our port.
+        """
+        try:
+            reply = self.control.get(self.health_path)
+        except Unreachable:
+            return f"nothing listens at {self.base_url}"
+        except (Timeout, ProtocolError) as exc:
+            return str(exc)
+        if reply.status in (401, 403):
+            raise NotAuthorised(
+                f"{self.name} refused GET {self.health_path} with {reply.status}: set api_key_env to the variable that "
+                "holds its key.",
+                engine=self.name,
+                status=reply.status,
+            )
+        if reply.status == 200:
+            return self._impostor(reply)
+        said = shown(read_refusal(reply.body).message, 120)
+        return f"GET {self.health_path} says {reply.status}" + (f" ({said})" if said else "")
+
+    def _impostor(self, reply: Reply) -> str | None:
+        """Raise when the server that answers cannot be the one we started; nothing to say for most kinds."""
+        return None
+
+    def warm_up(self) -> None:
+        """Ask for one token and drop it: a first request differs in time, on vLLM in text too. Raises as answers do."""
+        request = Request(
+            case="warm-up", messages=({"role": "user", "content": "Hi"},), sampling=Sampling(max_tokens=1)
+        )
+        built = self.build(request, stream=False)
+        reply = self.control.post(built.path, built.body, timeout_s=self.spec.request_timeout_s)
+        try:
+            self._fingerprint = self.parse(reply, case="warm-up").fingerprint
+        except EmptyAnswer:
+            return
+
+    # ---- identity --------------------------------------------------------------------------------------------------
+
+    def identity(self) -> Identity:
+        """Ask the live server what it is; what it does not say comes from local files, then the configuration."""
+        facts = self.declared() | self.from_files() | self.reported()
+        return Identity(facts={"kind": Fact(value=self.kind, source="declared")} | facts)
+
+    def declared(self) -> dict[str, Fact]:
+        """Return what only the configuration says."""
+        facts = {"model": self.model, "revision": self.spec.revision}
+        return {name: Fact(value=value, source="declared") for name, value in facts.items() if value}
+
+    def from_files(self) -> dict[str, Fact]:
+        """Return what local model files say, where we know that the server reads them."""
+        return {}
+
+    def reported(self) -> dict[str, Fact]:
+        """Return what the server says about itself."""
+        return {}
+
+    def _entry(self) -> Mapping[str, Any]:
+        """Return our model's entry of ``/v1/models``: the one with our name, else the only one."""
+        data = self.control.ask("/v1/models").get("data")
+        entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+        for entry in entries:
+            if self._model and entry.get("id") == self._model:
+                return entry
+        return entries[0] if len(entries) == 1 else {}
+
+    def _only_model(self) -> str:
+        data = self.control.get("/v1/models").json().get("data")
+        listed = [entry.get("id") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+        names = [name for name in listed if isinstance(name, str) and name]
+        if len(names) == 1:
+            return names[0]
+        known = ", ".join(shown(name, 80) for name in names[:20]) or "none"
+        raise EngineSelectionError(
+            f"{self.name}: {self.base_url} serves {len(names)} models ({known}), so which one is meant must be said: "
+            f"{self.base_url}#MODEL, or model = in the configuration."
+        )
+
+    # ---- the wire --------------------------------------------------------------------------------------------------
+
+    def build(self, request: Request, *, stream: bool = True) -> WireRequest:
+        """Put a request into this engine's words; ``ParameterNotHonoured`` if it has no word for what matters."""
+        sampling, omitted = building.sampling_fields(request.sampling, self.fields, engine=self.name, case=request.case)
+        body: dict[str, Any] = {"model": self.model}
+        if request.prompt is not None:
+            self._refuse_for_raw(request)
+            body["prompt"] = request.prompt
+            if request.response_format is not None:
+                body["response_format"] = dict(request.response_format)
+        else:
+            body |= building.chat_fields(request)
+        body |= sampling
+        body |= self.constants
+        if request.top_logprobs is not None:
+            top = max(request.top_logprobs, self.least_logprobs)
+            body |= {"logprobs": top} if request.prompt is not None else {"logprobs": True, "top_logprobs": top}
+        if stream and self.can_stream(request):
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        path = building.RAW_PATH if request.prompt is not None else building.CHAT_PATH
+        return building.wire(path, body, omitted)
+
+    def can_stream(self, request: Request) -> bool:
+        """Tell whether this request may be streamed; one that may not is sent unstreamed, with the same answer."""
+        return True
+
+    def _refuse_for_raw(self, request: Request) -> None:
+        lost = "tools" if request.tools else ""
+        if request.response_format is not None and not self.raw_honours_format:
+            lost = "response_format"
+        if lost:
+            raise ParameterNotHonoured(
+                f"{self.name} takes no {lost} with a raw prompt (case {request.case!r}); use messages for this case.",
+                engine=self.name,
+                case=request.case,
+            )
+
+    def parse(self, answer: Answer, *, case: str) -> Completion:
+        """Read a finished answer, streamed or not; raises an ``AnswerError`` that names engine and case."""
+        return answers.parse_answer(answer, engine=self.name, case=case)
+
+    def token_ends(self, answer: Answer) -> tuple[int, ...]:
+        """Return the body offsets at which events that carry generated tokens end; empty when not streamed."""
+        return answers.token_ends(answer)
+
+
+def resolve_headers(spec: EngineSpec, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return a spec's request headers in lower case, variables read; ``ConfigError`` names one that is not set."""
+    headers: dict[str, str] = {}
+    if spec.api_key_env:
+        headers["authorization"] = f"Bearer {_variable(spec, 'api_key_env', spec.api_key_env, environ)}"
+    for name, value in spec.headers.items():
+        if isinstance(value, EnvRef):
+            value = _variable(spec, f"headers.{name}", value.env, environ)
+        headers[name.lower()] = value
+    return headers
+
+
+def _variable(spec: EngineSpec, key: str, variable: str, environ: Mapping[str, str]) -> str:
+    value = environ.get(variable, "").strip()
+    if not value:
+        raise ConfigError(
+            f"engine {spec.name!r}: {key} names the environment variable {variable}, which is not set. Export it "
+            "before starting pytest."
+        )
+    if not value.isascii() or not value.isprintable():
+        raise ConfigError(
+            f"engine {spec.name!r}: the value of {variable} ({key}) holds characters no HTTP header can carry."
+        )
+    return value

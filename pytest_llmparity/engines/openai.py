@@ -1,0 +1,43 @@
+"""Any OpenAI-compatible server: attach only, and only what every such server knows."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pytest_llmparity.core.sample import Fact
+from pytest_llmparity.engines.base import Adapter
+
+_NO_LIST = tuple(f"GET /v1/models says {status}" for status in (404, 405, 501))
+
+
+class OpenAIAdapter(Adapter):
+    """A server about which nothing is assumed but ``/v1/models`` and ``/v1/chat/completions``.
+
+    It gets the sampling fields of OpenAI's own API. ``top_k``, ``min_p`` and ``repetition_penalty`` have no field
+    there: neutral ones are left out of greedy requests and recorded, others are refused before anything is sent.
+    """
+
+    kind: ClassVar[str] = "openai"
+    health_path: ClassVar[str] = "/v1/models"
+
+    def ready(self) -> str | None:
+        """Return ``None`` when it answers; a server without ``/v1/models`` is ready too, the warm-up will tell more."""
+        said = super().ready()
+        return None if said is not None and said.startswith(_NO_LIST) else said
+
+    def reported(self) -> dict[str, Fact]:
+        """Return the model's entry, its context if the server says so, and what the address looks like."""
+        entry = self._entry()
+        facts: dict[str, Fact] = {}
+        if isinstance(entry.get("id"), str):
+            facts["model"] = Fact(value=entry["id"], source="reported")
+        for name in ("max_model_len", "context_length", "context_window"):
+            value = entry.get(name)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                facts["context_length"] = Fact(value=value, source="reported", raw=name)
+                break
+        if self._fingerprint:
+            facts["build"] = Fact(value=self._fingerprint, source="reported", raw="system_fingerprint")
+        if self.recognised:
+            facts["recognised"] = Fact(value=self.recognised, source="reported")
+        return facts

@@ -1,0 +1,203 @@
+"""vLLM: ``vllm serve`` from PATH or of a configured interpreter, or attached."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Final
+
+from pytest_llmparity.core.errors import LaunchError, ProtocolError, Timeout, Unreachable
+from pytest_llmparity.core.quantization import normalise
+from pytest_llmparity.core.sample import Fact
+from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.engines import building, files
+from pytest_llmparity.engines.base import Adapter, Launch
+from pytest_llmparity.engines.control import Reply
+
+DEADLINE_S: Final = 600.0
+"""vLLM's own limit for its engine to become ready (VLLM_ENGINE_READY_TIMEOUT_S)."""
+
+CPU_DEADLINE_S: Final = 900.0
+"""The same on a machine without a GPU, where compiling and loading share the cores."""
+
+CPU_KV_CACHE_GIB: Final = "1"
+"""Key-value cache of a vLLM on the CPU when VLLM_CPU_KVCACHE_SPACE is not set: its default is sized for servers."""
+
+_DTYPES: Final = {"auto": None, "half": "float16", "float": "float32"}
+
+
+class VllmAdapter(Adapter):
+    """One vLLM server."""
+
+    kind: ClassVar[str] = "vllm"
+    fields: ClassVar[Mapping[str, str]] = building.EVERY_SERVER | {
+        "top_k": "top_k",
+        "min_p": "min_p",
+        "repetition_penalty": "repetition_penalty",
+    }
+    raw_honours_format: ClassVar[bool] = True
+
+    @classmethod
+    def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
+        """Say how to serve the spec's model: no prefix cache, no sampling defaults of the model's own, seed 0.
+
+        ``spec.command``, else ``spec.python -m vllm.entrypoints.openai.api_server``, else ``vllm serve`` from PATH.
+        Without ``download`` the hub is off, so a model that is not here is an error instead of a download.
+        """
+        gpu = _gpu_visible(environ)
+        model = str(spec.model_path) if spec.model_path is not None else _hub_model(spec, environ)
+        argv = [*_program(spec, environ, model), "--host", "127.0.0.1", "--port", str(port)]
+        argv += ["--served-model-name", cls.wire_model(spec)]
+        argv += ["--generation-config", "vllm", "--no-enable-prefix-caching", "--seed", "0"]
+        if spec.revision is not None:
+            argv += ["--revision", spec.revision, "--tokenizer-revision", spec.revision]
+        if spec.context_length is not None:
+            argv += ["--max-model-len", str(spec.context_length)]
+        if spec.slots is not None:
+            argv += ["--max-num-seqs", str(spec.slots)]
+        env = {} if spec.download else {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        env |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        if not gpu and "VLLM_CPU_KVCACHE_SPACE" not in environ:
+            env["VLLM_CPU_KVCACHE_SPACE"] = CPU_KV_CACHE_GIB
+        deadline = spec.start_timeout_s if spec.start_timeout_s is not None else DEADLINE_S if gpu else CPU_DEADLINE_S
+        return Launch(
+            argv=(*argv, *spec.args),
+            env=env | dict(spec.env),
+            # VLLM_PORT seeds ports inside vLLM; the key would lock us out; the Rust front end renders and parses anew.
+            scrub=("VLLM_PORT", "VLLM_API_KEY", "VLLM_HOST_IP", "VLLM_USE_RUST_FRONTEND", "VLLM_CONFIGURE_LOGGING"),
+            cwd=workdir,
+            deadline_s=deadline,
+            grace_s=20.0,
+        )
+
+    @classmethod
+    def wire_model(cls, spec: EngineSpec) -> str:
+        """Return a served local folder's name: a path would make request hashes differ between machines."""
+        if spec.model_path is not None and spec.launch == "process":
+            return spec.model_path.name
+        return spec.model or ""
+
+    def _impostor(self, reply: Reply) -> str | None:
+        if self.spec.launch != "process":
+            return None
+        data = self.control.ask("/v1/models").get("data")
+        names = [entry.get("id") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+        if names and self.model not in names:
+            raise LaunchError(
+                f"{self.name}: another server answers on its port, serving {names[0]!r} instead of {self.model!r}. "
+                "Start again: another port will be taken.",
+                engine=self.name,
+            )
+        return None
+
+    def from_files(self) -> dict[str, Fact]:
+        """Return what the model folder says that we started the server with, after the types vLLM makes of it."""
+        folder = self.spec.model_path
+        if self.spec.launch != "process" or folder is None or not folder.is_dir():
+            return {}
+        facts = files.hf_facts(folder)
+        quantised = _option(self.spec.args, "--quantization", "-q")
+        chosen = quantised or _DTYPES.get(dtype := _option(self.spec.args, "--dtype") or "auto", dtype)
+        if chosen:
+            facts["quantization"] = Fact(value=normalise(chosen), source="declared", raw=chosen)
+        elif "quantization" in facts and facts["quantization"].value == "F32":
+            # --dtype auto serves FP32 checkpoints as FP16.
+            facts["quantization"] = Fact(value="F16", source="declared", raw="dtype auto of a FP32 checkpoint")
+        return facts
+
+    def reported(self) -> dict[str, Fact]:
+        """Return what ``/version``, ``/v1/models``, ``/metrics`` and (dev mode only) ``/server_info`` say."""
+        entry = self._entry()
+        plain = {
+            "version": self.control.ask("/version").get("version"),
+            "model": entry.get("id"),
+            "context_length": entry.get("max_model_len"),
+            "build": self._fingerprint,
+            "kv_cache": self._kv_cache(),
+        }
+        facts = {
+            name: Fact(value=value, source="reported")
+            for name, value in plain.items()
+            if isinstance(value, (str, int)) and value
+        }
+        return facts | self._dev_mode()
+
+    def _kv_cache(self) -> str:
+        try:
+            text = self.control.get("/metrics").body.decode("utf-8", "replace")
+        except (Unreachable, Timeout, ProtocolError):
+            return ""
+        found = re.search(r'^vllm:cache_config_info\{[^}\n]*\bcache_dtype="([^"]*)"', text, re.MULTILINE)
+        return found[1] if found else ""
+
+    def _dev_mode(self) -> dict[str, Fact]:
+        config = self.control.ask("/server_info?config_format=json").get("vllm_config")
+        model = config.get("model_config") if isinstance(config, dict) else None
+        if not isinstance(model, dict):
+            return {}
+        facts: dict[str, Fact] = {}
+        raw = model.get("quantization") or model.get("dtype")
+        if isinstance(raw, str) and raw:
+            facts["quantization"] = Fact(value=normalise(raw), source="reported", raw=raw)
+        if isinstance(model.get("revision"), str):
+            facts["revision"] = Fact(value=model["revision"], source="reported")
+        return facts
+
+
+def _hub_model(spec: EngineSpec, environ: Mapping[str, str]) -> str:
+    if not spec.model:
+        raise LaunchError(f"{spec.name}: give model = a Hugging Face id or folder for vLLM to serve.", engine=spec.name)
+    looks_local = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
+    if not looks_local and (spec.download or _in_hub_cache(spec.model, environ)):
+        return spec.model
+    advice = (
+        "correct the path."
+        if looks_local
+        else f"fetch it with: hf download {spec.model}{f' --revision {spec.revision}' if spec.revision else ''} "
+        "(or set download = true)."
+    )
+    raise LaunchError(f"{spec.name}: the model {spec.model!r} is not on this machine; {advice}", engine=spec.name)
+
+
+def _in_hub_cache(model: str, environ: Mapping[str, str]) -> bool:
+    home = environ.get("HF_HOME") or str(Path(environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface")
+    cache = Path(environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+    return (cache / f"models--{model.replace('/', '--')}" / "snapshots").is_dir()
+
+
+def _program(spec: EngineSpec, environ: Mapping[str, str], model: str) -> list[str]:
+    wanted = spec.command[0] if spec.command else spec.python or "vllm"
+    program = shutil.which(wanted, path=environ.get("PATH"))
+    if program is None:
+        raise LaunchError(
+            f"{spec.name}: {wanted!r} is not on PATH. Install vLLM (on a machine without a GPU its CPU build) and give "
+            'python = "…/bin/python" of that environment, or base_url of a running server.',
+            engine=spec.name,
+        )
+    if spec.command:
+        return [program, *spec.command[1:], "--model", model]
+    if spec.python is not None:
+        return [program, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    return [program, "serve", model]
+
+
+def _gpu_visible(environ: Mapping[str, str]) -> bool:
+    """Tell whether a process started now would see an NVIDIA or AMD GPU, from the devices and variables alone."""
+    if environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        return False
+    return any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
+
+
+def _option(args: tuple[str, ...], *names: str) -> str | None:
+    """Return the value of a flag in a list of arguments (``--name value`` or ``--name=value``); the last one wins."""
+    found = None
+    for place, arg in enumerate(args):
+        for name in names:
+            if arg == name and place + 1 < len(args):
+                found = args[place + 1]
+            elif arg.startswith(f"{name}="):
+                found = arg.partition("=")[2]
+    return found
