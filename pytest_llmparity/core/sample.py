@@ -11,7 +11,7 @@ import enum
 import functools
 import types
 import typing
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -233,12 +233,12 @@ def to_json(value: object) -> Any:
 
 def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
     """Rebuild a dataclass of ours from what :func:`to_json` made; unknown keys are ignored, so old rows still read."""
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]  # mypy: a class of unknown T might not be hashable
     return kind(**{name: _revive(hints[name], item) for name, item in data.items() if name in hints})
 
 
 @functools.cache
-def _hints(kind: Hashable) -> Mapping[str, Any]:
+def _hints(kind: type) -> Mapping[str, Any]:
     # Resolved once per class: a run holds hundreds of thousands of token records.
     return typing.get_type_hints(kind)
 
