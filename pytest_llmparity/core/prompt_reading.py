@@ -1,0 +1,255 @@
+"""From the text of a prompt file to cases: JSON Lines or YAML, every problem with its line."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Never
+
+from pydantic import ValidationError
+
+from pytest_llmparity.core.errors import PromptSetError
+from pytest_llmparity.core.problems import describe, dotted, given, nearest
+from pytest_llmparity.core.prompt_rows import PromptRow
+from pytest_llmparity.core.prompts import Case, Expect, PromptSet
+
+SHOWN = 10
+"""Problems reported at once."""
+
+MAX_DEPTH = 64
+"""Levels of nesting in a row; deeper ones are refused before they exhaust the interpreter's stack."""
+
+MAX_VALUES = 200_000
+"""Values in a row, counted after YAML aliases: a few lines of nested aliases can stand for billions."""
+
+_FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
+
+
+def read(text: str, *, source: str, name: str) -> PromptSet:
+    """Read a prompt set; see ``prompts.parse_prompts``."""
+    text = text.removeprefix("\ufeff")
+    problems: list[tuple[int, str]] = []
+    yaml = source.lower().endswith((".yaml", ".yml"))
+    cases: list[Case] = []
+    seen: dict[str, int] = {}
+    for line, value in (_yaml_rows if yaml else _json_rows)(text, problems):
+        case = _case(value, line, problems)
+        if case is None:
+            continue
+        if case.id in seen:
+            problems.append((line, f"case {given(case.id)} was already given in line {seen[case.id]}; ids are unique"))
+            continue
+        seen[case.id] = line
+        cases.append(case)
+    if problems:
+        _fail(source, problems)
+    if not cases:
+        raise PromptSetError(f"{source}: holds no cases; write one per line, such as {EXAMPLE}")
+    return PromptSet(name=name, cases=tuple(cases))
+
+
+EXAMPLE = '{"id": "refund-1", "messages": [{"role": "user", "content": "How long does a refund take?"}]}'
+"""A whole row, quoted where a file has none."""
+
+
+def _fail(source: str, problems: list[tuple[int, str]]) -> Never:
+    shown = [f"{source}:{line}: {text}" for line, text in sorted(problems, key=lambda item: item[0])[:SHOWN]]
+    if len(problems) > SHOWN:
+        shown.append(f"… and {len(problems) - SHOWN} more")
+    raise PromptSetError("\n".join(shown))
+
+
+# -- text to values
+
+
+def _json_rows(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int, object]]:
+    # Not splitlines(): U+2028 and friends may stand unescaped inside a JSON string.
+    for line, raw in enumerate(text.split("\n"), start=1):
+        if not raw.strip():
+            continue
+        try:
+            yield line, json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)
+        except json.JSONDecodeError as error:
+            problems.append((line, f"not JSON at column {error.colno}: {error.msg}; one case per line"))
+        except RecursionError:
+            problems.append((line, f"nested deeper than {MAX_DEPTH} levels"))
+        except ValueError as error:
+            problems.append((line, str(error)))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise ValueError(f"key {given(key)} is given twice")
+        made[key] = value
+    return made
+
+
+def _no_constant(word: str) -> Never:
+    raise ValueError(f"{word} is not JSON; numbers must be finite")
+
+
+def _yaml_rows(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int, object]]:
+    import yaml  # only who writes YAML pays for it
+
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return
+        if not isinstance(root, yaml.SequenceNode):
+            problems.append((root.start_mark.line + 1, "expected a list of cases, each starting with '- id: …'"))
+            return
+        _no_twins(root, problems)
+        values = loader.construct_document(root)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+        problems.append((mark.line + 1 if mark else _yaml_line(error, text), f"not YAML: {what}"))
+        return
+    except RecursionError:
+        problems.append((1, f"nested deeper than {MAX_DEPTH} levels"))
+        return
+    except ValueError as error:  # dates such as 2026-13-45 reach Python's own constructors
+        problems.append((1, f"not YAML: {error}"))
+        return
+    for node, value in zip(root.value, values, strict=True):
+        yield node.start_mark.line + 1, value
+
+
+def _yaml_line(error: Exception, text: str) -> int:
+    """Return the line of an error that only knows its character offset (an unprintable character)."""
+    return text.count("\n", 0, getattr(error, "position", 0)) + 1
+
+
+def _no_twins(root: Any, problems: list[tuple[int, str]]) -> None:
+    """Report keys given twice in one mapping: YAML's loader keeps the last one without a word."""
+    todo, met = [root], set()
+    while todo:
+        node = todo.pop()
+        if id(node) in met or isinstance(node.value, str):
+            continue
+        met.add(id(node))
+        if node.id == "sequence":
+            todo += node.value
+            continue
+        keys = set()
+        for key, value in node.value:
+            if isinstance(key.value, str) and key.tag != "tag:yaml.org,2002:merge":
+                if (key.tag, key.value) in keys:
+                    problems.append((key.start_mark.line + 1, f"key {given(key.value)} is given twice"))
+                keys.add((key.tag, key.value))
+            todo.append(value)
+
+
+# -- values to cases
+
+
+def _case(value: object, line: int, problems: list[tuple[int, str]]) -> Case | None:
+    if not isinstance(value, dict):
+        problems.append((line, f"is {given(value)}; expected an object with id and messages or prompt"))
+        return None
+    unfit = _unfit(value)
+    if unfit is not None:
+        problems.append((line, unfit))
+        return None
+    try:
+        row = PromptRow.model_validate(value)
+    except ValidationError as error:
+        problems += [(line, text) for text in describe(error, PromptRow, hints=HINTS)]
+        return None
+    found: list[str] = []
+    case = _filled(row, line, found)
+    problems += [(line, text) for text in found]
+    return None if found else case
+
+
+HINTS = {
+    "expected": "what a right answer looks like is expect = {schema, answer, tool, contains}",
+    "max_tokens": 'parameters of one case belong under sampling: {"max_tokens": …}',
+    "temperature": 'parameters of one case belong under sampling: {"temperature": …}',
+    "images": "prompts are text only",
+}
+
+
+def _unfit(value: object) -> str | None:
+    """Return why a value cannot be sent as JSON (types only YAML has, half characters, no end), ``None`` if it can."""
+    count = 0
+    todo: list[tuple[object, tuple[str | int, ...]]] = [(value, ())]
+    while todo:
+        item, place = todo.pop()
+        count += 1
+        if count > MAX_VALUES:
+            return f"holds more than {MAX_VALUES} values"
+        if len(place) > MAX_DEPTH:
+            return f"nested deeper than {MAX_DEPTH} levels"
+        where = dotted(place)
+        if isinstance(item, str):
+            if not _whole(item):
+                return f"{where} holds half a character (a lone surrogate), which no server can be sent"
+        elif isinstance(item, Mapping):
+            for key, inner in item.items():
+                if not isinstance(key, str):
+                    return f"{where or 'the case'} has the key {given(key)}, which is not text; put it in quotes"
+                if not _whole(key):
+                    return f"{where or 'the case'} has a key that holds half a character (a lone surrogate)"
+                todo.append((inner, (*place, key)))
+        elif isinstance(item, list):
+            todo += [(inner, (*place, index)) for index, inner in enumerate(item)]
+        elif isinstance(item, float) and not math.isfinite(item):
+            return f"{where} is {item}; numbers must be finite"
+        elif item is not None and not isinstance(item, (bool, int, float)):
+            return f"{where} is {given(item)} ({type(item).__name__}); put it in quotes"
+    return None
+
+
+def _whole(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _filled(row: PromptRow, line: int, found: list[str]) -> Case:
+    messages = None
+    if row.messages is not None:
+        messages = tuple(message.model_dump(exclude_unset=True) for message in row.messages)
+    prompt = row.prompt
+    if row.vars is not None:
+        prompt = None if prompt is None else _fill(prompt, row.vars, "prompt", found)
+        for index, message in enumerate(messages or ()):
+            message["content"] = _fill(message["content"], row.vars, f"messages[{index}].content", found)
+    expect = row.expect
+    return Case(
+        id=row.id,
+        messages=messages,
+        prompt=prompt,
+        group=row.group or row.id,
+        tags=tuple(row.tags),
+        sampling=row.sampling.overrides() if row.sampling else {},
+        tools=tuple(row.tools) if row.tools is not None else None,
+        tool_choice=row.tool_choice,
+        response_format=row.response_format,
+        expect=None
+        if expect is None
+        else Expect(schema=expect.schema_, answer=expect.answer, tool=expect.tool, contains=tuple(expect.contains)),
+        line=line,
+    )
+
+
+def _fill(text: str, variables: Mapping[str, str], where: str, found: list[str]) -> str:
+    """Replace ``{name}``; what cannot be replaced is reported and left as it was."""
+
+    def one(match: re.Match[str]) -> str:
+        whole, name = match.group(), match.group(1)
+        if whole in ("{{", "}}"):
+            return whole[0]
+        if name is None:
+            found.append(f"{where} has a lone {whole!r}; with vars, write {whole * 2} for a brace")
+        elif name not in variables:
+            found.append(f"{where} uses {{{name}}}, which vars does not hold{nearest(name, variables)}")
+        else:
+            return variables[name]
+        return whole
+
+    return _FIELD.sub(one, text)
