@@ -287,6 +287,19 @@ class Store:
                 return list(samples.values())
         return []
 
+    # -- notes --------------------------------------------------------------------------------------------------------
+
+    def put_note(self, run: str, name: str, value: Mapping[str, Any]) -> None:
+        """Keep what else must be known to judge the run later: JSON builtins under a name, replacing what was there."""
+        with self._file.write() as db:
+            data = pack(self.mask.value(value))
+            db.execute("INSERT OR REPLACE INTO notes (run, name, value) VALUES (?, ?, ?)", (run, name, data))
+
+    def note(self, run: str, name: str) -> dict[str, Any] | None:
+        """Return a note of the run, ``None`` when there is none of that name; a resumed run starts without notes."""
+        rows = self._file.read("SELECT value FROM notes WHERE run = ? AND name = ?", (run, name))
+        return dict(unpack(rows[0][0])) if rows else None
+
     # -- looks --------------------------------------------------------------------------------------------------------
 
     def looks(self, test: str, check: str, pair: str, prompt_digest: str) -> int:
@@ -352,6 +365,7 @@ def _hold(db: sqlite3.Connection, run: str) -> None:
 def _take_over(db: sqlite3.Connection, run: str, session: str) -> None:
     db.execute("UPDATE runs SET session = ?, resumed = 1 WHERE id = ?", (session, run))
     db.execute("DELETE FROM holders WHERE run = ?", (run,))
+    db.execute("DELETE FROM notes WHERE run = ?", (run,))
     db.execute("UPDATE engines SET earlier = 1 WHERE run = ?", (run,))
     db.execute("DELETE FROM samples WHERE run = ? AND (phase = ? OR failure IS NOT NULL)", (run, Phase.TIMED))
     db.execute("UPDATE samples SET timing = NULL WHERE run = ?", (run,))
