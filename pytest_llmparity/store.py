@@ -201,12 +201,12 @@ class Store:
 
     def put_note(self, run: str, name: str, content: Mapping[str, Any]) -> None:
         """Write down something about the run that other processes and a replay must know; builtins only, masked."""
-        packed = self.mask.data(pack(content))
+        packed = pack(self.mask.value(content))
         with self._file.write() as db:
             db.execute("INSERT OR REPLACE INTO notes (run, name, content) VALUES (?, ?, ?)", (run, name, packed))
 
     def note(self, run: str, name: str) -> dict[str, Any] | None:
-        """Return what was written down under this name, ``None`` when nothing was."""
+        """Return what was written down under this name, ``None`` when nothing was. A resumed run starts without notes."""
         rows = self._file.read("SELECT content FROM notes WHERE run = ? AND name = ?", (run, name))
         return dict(unpack(rows[0][0])) if rows else None
 
@@ -286,19 +286,6 @@ class Store:
             if samples:
                 return list(samples.values())
         return []
-
-    # -- notes --------------------------------------------------------------------------------------------------------
-
-    def put_note(self, run: str, name: str, value: Mapping[str, Any]) -> None:
-        """Keep what else must be known to judge the run later: JSON builtins under a name, replacing what was there."""
-        with self._file.write() as db:
-            data = pack(self.mask.value(value))
-            db.execute("INSERT OR REPLACE INTO notes (run, name, value) VALUES (?, ?, ?)", (run, name, data))
-
-    def note(self, run: str, name: str) -> dict[str, Any] | None:
-        """Return a note of the run, ``None`` when there is none of that name; a resumed run starts without notes."""
-        rows = self._file.read("SELECT value FROM notes WHERE run = ? AND name = ?", (run, name))
-        return dict(unpack(rows[0][0])) if rows else None
 
     # -- looks --------------------------------------------------------------------------------------------------------
 
