@@ -1,4 +1,4 @@
-"""Under xdist the controller owns the keeper and hands its address to the workers; registered only if xdist is there."""
+"""Under xdist the controller owns the keeper and hands its address to the workers."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Floor 3: records in, text or files out."""

@@ -1,0 +1,1 @@
+"""Floor 2: order and lifetimes of a run."""

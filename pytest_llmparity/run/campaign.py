@@ -143,7 +143,9 @@ class Campaign:
             except (ParameterNotHonoured, UnsupportedParameter) as error:
                 refused[unit.key] = str(error)
                 continue
-            self._store.put_note(self._run, wires_note(adapter.name, unit), {c: w.sha256 for c, w in built[unit.key].items()})
+            self._store.put_note(
+                self._run, wires_note(adapter.name, unit), {c: w.sha256 for c, w in built[unit.key].items()}
+            )
         if refused:
             self._notes[adapter.name] = dataclasses.replace(self._notes[adapter.name], refused=refused)
         return built

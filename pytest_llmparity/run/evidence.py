@@ -166,5 +166,3 @@ def failure_records(samples: Mapping[str, Sequence[Sample]]) -> list[FailureReco
         for sample in all_samples
         if sample.failure is not None
     ]
-
-

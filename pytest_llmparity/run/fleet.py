@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-from pytest_llmparity.core.errors import KeeperError, LaunchError, LLMParityError
+from pytest_llmparity.core.errors import LaunchError, LLMParityError
 from pytest_llmparity.core.pins import hold
 from pytest_llmparity.core.sample import Identity, from_json, to_json
 from pytest_llmparity.core.settings import EngineSpec
@@ -171,7 +171,9 @@ class Fleet:
 def _held(spec: EngineSpec, identity: Identity) -> tuple[str | None, list[str]]:
     """Hold the pins against what the server says: the sentence of the contradictions, and what could not be checked."""
     findings = hold(spec.pin, identity)
-    wrong = [f"{f.field} is pinned to {f.pinned} but the server has {f.seen}" for f in findings if f.state == "contradicted"]
+    wrong = [
+        f"{f.field} is pinned to {f.pinned} but the server has {f.seen}" for f in findings if f.state == "contradicted"
+    ]
     unseen = [f.field for f in findings if f.state == "unverified"]
     if unseen and spec.strict_pins:
         wrong += [f"{field} is pinned but the server does not report it (strict_pins)" for field in unseen]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pytest_llmparity.core.errors import EngineDied, EngineError, Unreachable
 from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.sample import Failure, Phase, Sample, WireRequest
-from pytest_llmparity.transport.clock import timing
 from pytest_llmparity.transport.client import Client
+from pytest_llmparity.transport.clock import timing
 from pytest_llmparity.transport.exchange import Exchange
 
 ATTEMPTS = 4

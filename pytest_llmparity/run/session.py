@@ -83,9 +83,13 @@ class Session:
         )
         return self._declared[test]
 
+    def declarations(self) -> list[Declaration]:
+        """Return what the tests declared, in collection order."""
+        return list(self._declared.values())
+
     def plan(self) -> Plan:
         """Return what is asked of every engine, the same in every process."""
-        return make_plan(list(self._declared.values()), only=self.settings.cases)
+        return make_plan(self.declarations(), only=self.settings.cases)
 
     def unit(self, declaration: Declaration) -> Unit:
         """Return the unit a declaration's samples were gathered as."""
@@ -207,7 +211,7 @@ class Session:
             samples=self._samples,
             alpha=ALPHA / 2 ** self._looks(declaration, check),
             incomplete=self._state.get("incomplete"),
-            embedder=self._embedder(),
+            embedder=self.embedder,
         )
 
     def _looks(self, declaration: Declaration, check: Check) -> int:
@@ -259,6 +263,11 @@ class Session:
             api_key=adapter.api_key or "EMPTY",
             _adapter=adapter,
         )
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """What turns texts into vectors, ``None`` when the ``embeddings`` extra is not installed."""
+        return self._embedder()
 
     @property
     def fleet(self) -> Fleet:

@@ -1,0 +1,1 @@
+"""Comparators: two answers in, what differs out."""

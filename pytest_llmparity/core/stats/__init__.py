@@ -1,0 +1,1 @@
+"""Bounds and tests; every function is pure and names its source."""

@@ -1,0 +1,255 @@
+"""What the hooks of one pytest process share: the session, what each test declared, the verdicts so far."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import pytest
+
+from pytest_llmparity import xdist
+from pytest_llmparity.core.errors import LLMParityError
+from pytest_llmparity.core.explain import failure_text
+from pytest_llmparity.core.record import EngineRecord, RunRecord
+from pytest_llmparity.core.sample import from_json, to_json
+from pytest_llmparity.core.settings import Settings
+from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
+from pytest_llmparity.embedding import default_embedder
+from pytest_llmparity.report import json_report, junit, terminal
+from pytest_llmparity.report.progress import Bars, Silent
+from pytest_llmparity.run.ask import SessionAsker
+from pytest_llmparity.run.keeper import Keeper
+from pytest_llmparity.run.parity import EngineHandle, Parity, ParityRun
+from pytest_llmparity.run.session import Session
+
+OUTCOME = "llmparity.outcome"
+"""User property that carries a test's worst outcome; the report's category follows from it."""
+
+
+class Door:
+    """One per pytest process in which engines are selected."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self.config = config
+        self.settings = settings
+        self.broken: str | None = None
+        self.verdicts: list[Verdict] = []
+        self.summary: list[str] = []
+        self._problems: dict[str, str] = {}
+        self._runs: dict[str, ParityRun] = {}
+        self._handed: dict[str, str] | None = xdist.shared(config)
+        self._token = self._handed["token"] if self._handed else uuid.uuid4().hex
+        self._declared: set[str] = set()
+        self.session = Session(
+            settings,
+            root=config.rootpath,
+            token=self._token,
+            keeper=self._keeper,
+            version=metadata.version("pytest-llmparity"),
+            progress=_progress(config),
+            embedder=default_embedder,
+        )
+
+    # before the tests ------------------------------------------------------------------------------------------------
+
+    def share(self) -> dict[str, str]:
+        """Return what a worker of xdist needs; the keeper is spawned here, in the controller."""
+        return {"token": self._token, "keeper": self.session.keeper().address}
+
+    def prepare(self, items: Sequence[pytest.Item]) -> None:
+        """Read the markers of the tests that will run; what is wrong with one is told by its own set-up."""
+        for item in items:
+            marker = item.get_closest_marker("parity")
+            if marker is None or item.nodeid in self._declared:
+                continue
+            self._declared.add(item.nodeid)
+            try:
+                self.session.declare(item.nodeid, marker.args, marker.kwargs, folder=item.path.parent)
+            except LLMParityError as error:
+                self._problems[item.nodeid] = str(error)
+
+    def gather(self) -> None:
+        """Gather what the tests declared; an error of ours becomes the set-up error of every gate."""
+        try:
+            self.session.gather()
+        except LLMParityError as error:
+            self.broken = str(error)
+
+    def header(self) -> list[str]:
+        """Return one line per selected engine, as configured."""
+        return terminal.engine_lines(self._planned(), why=self.settings.baseline_source)
+
+    def plan_lines(self, *, detailed: bool) -> list[str]:
+        """Return the plan: requests and tokens per engine; in detail also every gate with its power."""
+        plan = self.session.plan()
+        if not plan.units:
+            return []
+        lines = [
+            terminal.plan_line(
+                requests=plan.requests,
+                tokens=plan.tokens,
+                engines=len(self.settings.engines),
+                residency=self.settings.residency,
+            )
+        ]
+        if detailed:
+            for declaration in self.session.declarations():
+                cases, groups = len(declaration.prompts.cases), declaration.prompts.groups
+                lines.append(f"  {declaration.test}: {cases} cases in {groups} groups")
+                lines += [f"    {check}: {check.power(cases=cases, groups=groups)}" for check in declaration.checks]
+        return lines
+
+    # around one test -------------------------------------------------------------------------------------------------
+
+    def trouble(self, item: pytest.Item) -> str | None:
+        """Say why this gate cannot run at all, ``None`` when it can."""
+        if item.nodeid in self._problems:
+            return self._problems[item.nodeid]
+        return self.broken if item.nodeid in self._declared else None
+
+    def run_of(self, item: pytest.Item) -> ParityRun | None:
+        """Return what this test gathered, ``None`` for a test without a marker."""
+        if item.nodeid not in self._declared:
+            return None
+        if item.nodeid not in self._runs:
+            self._runs[item.nodeid] = self.session.parity_run(item.nodeid, reproduce=self._reproduce(item))
+        return self._runs[item.nodeid]
+
+    def conclude(self, item: pytest.Item, gathered: ParityRun) -> list[Verdict]:
+        """Settle one test's verdicts and hand them to properties and observers."""
+        verdicts = self.session.settle(item.nodeid, gathered)
+        for verdict in verdicts:
+            item.user_properties.extend(junit.properties(verdict))
+            self.config.hook.pytest_llmparity_check_finished(item=item, verdict=verdict)
+        if verdicts:
+            worst = max((verdict.outcome for verdict in verdicts), key=SEVERITY.index)
+            item.user_properties.append((OUTCOME, worst.value))
+        return verdicts
+
+    def fails(self, verdicts: Sequence[Verdict]) -> bool:
+        """Tell whether these verdicts fail their test."""
+        strict = self.settings.inconclusive == "fail"
+        return any(v.outcome.fails_test or (strict and v.outcome is Outcome.INCONCLUSIVE) for v in verdicts)
+
+    def raise_outcome(self, item: pytest.Item, verdicts: Sequence[Verdict], gathered: ParityRun) -> None:
+        """Fail or skip a gate whose body has ended; a gate that judged nothing and read nothing fails."""
+        __tracebackhide__ = True
+        if self.fails(verdicts):
+            pytest.fail(self.explain(item, verdicts), pytrace=False)
+        outcomes = {verdict.outcome for verdict in verdicts}
+        if Outcome.INCONCLUSIVE in outcomes and self.settings.inconclusive == "skip":
+            pytest.skip(self.explain(item, verdicts).splitlines()[0])
+        if outcomes <= {Outcome.SKIPPED} and not gathered.touched:
+            if verdicts:
+                pytest.skip("; ".join(dict.fromkeys(verdict.message for verdict in verdicts)))
+            if self.settings.cases:
+                pytest.skip("--parity-case gathers rows and gives no verdict, and this test reads no row")
+            pytest.fail(
+                "this parity test judged nothing and read no answer; add a check to its marker, such as check.text(), "
+                "or read rows from parity_run",
+                pytrace=False,
+            )
+
+    def explain(self, item: pytest.Item, verdicts: Sequence[Verdict]) -> str:
+        """Return the failure text of one test."""
+        return failure_text(verdicts, reproduce=self._reproduce(item))
+
+    def _reproduce(self, item: pytest.Item) -> str:
+        words = ["pytest", item.nodeid]
+        for value in self.config.getoption("engines") or ():
+            words += ["--engines", value]
+        if self.settings.profile:
+            words += ["--parity-profile", self.settings.profile]
+        return shlex.join(words)
+
+    # engines for application code ------------------------------------------------------------------------------------
+
+    def handle(self, name: str) -> EngineHandle:
+        """Return one engine for application code, or fail the test with the reason."""
+        try:
+            return self.session.handle(name)
+        except LLMParityError as error:
+            pytest.fail(str(error), pytrace=False)
+
+    @contextlib.contextmanager
+    def lent(self, name: str) -> Iterator[EngineHandle]:
+        """Lend one engine to tests: shared with other workers, never while somebody gathers or measures."""
+        if self.settings.mode == "replay":
+            pytest.skip("a replay has stored answers but no live engines")
+        if self._handed and self.settings.residency == "one-at-a-time":
+            pytest.fail("engine tests with one engine at a time cannot run under -n; run them without", pytrace=False)
+        with self.session.keeper().lend("engines", exclusive=False, timeout_s=None):
+            yield self.handle(name)
+
+    def parity(self) -> Parity:
+        """Return what asks questions on the spot, or end the test where no engine can be asked."""
+        if self.settings.mode == "replay":
+            pytest.skip("a replay has stored answers but no live engines to ask")
+        if self._handed and self.settings.residency == "one-at-a-time":
+            pytest.fail("parity.ask with one engine at a time cannot run under -n; run it without", pytrace=False)
+        return Parity(SessionAsker(self.session))
+
+    # after the tests -------------------------------------------------------------------------------------------------
+
+    def carry(self, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+        """Return what travels with a test's report from a worker to the controller: builtins only."""
+        return {"run": self.session.run, "verdicts": [to_json(verdict) for verdict in verdicts]}
+
+    def receive(self, carried: Mapping[str, Any]) -> None:
+        """Take a test's verdicts out of its report."""
+        if carried.get("run"):
+            self.session.adopt(carried["run"])
+        self.verdicts += [from_json(Verdict, data) for data in carried["verdicts"]]
+
+    def finish(self) -> None:
+        """Write the reports, keep the summary, stop every engine."""
+        try:
+            if self.verdicts or self.session.run:
+                record = self.session.record(self.verdicts)
+                self.config.hook.pytest_llmparity_report(config=self.config, record=record)
+                self.summary = terminal.summary(record, verbose=self.config.get_verbosity() > 0)
+                self.summary += self._write(record)
+        except LLMParityError as error:
+            self.summary.append(f"llmparity: the report could not be written: {error}")
+        finally:
+            self.session.close()
+
+    def _write(self, record: RunRecord) -> list[str]:
+        if "json" not in self.settings.reports:
+            return []
+        json_report.write(record, self.session.samples(), self.settings.out)
+        return [f"report: {self.settings.out / 'run.json'}"]
+
+    def _planned(self) -> list[EngineRecord]:
+        return [
+            EngineRecord(
+                name=spec.name,
+                kind=spec.kind or "probed at start",
+                model=spec.model,
+                quantization=str(spec.pin["quantization"]) if "quantization" in spec.pin else None,
+                context_length=spec.context_length,
+                launch=spec.launch,
+                route=spec.route,
+                baseline=spec.name == self.settings.baseline,
+            )
+            for spec in self.settings.engines
+        ]
+
+    def _keeper(self) -> Keeper:
+        if self._handed:
+            return Keeper.connect(self._handed["keeper"])
+        return Keeper.spawn(self.config.rootpath / ".llmparity")
+
+
+def _progress(config: pytest.Config) -> Bars | Silent:
+    """Draw bars where a person watches a terminal and this process owns it."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if xdist.is_worker(config) or not sys.__stderr__ or not sys.__stderr__.isatty() or config.get_verbosity() < 0:
+        return Silent()
+    lifted = contextlib.nullcontext if capture is None else capture.global_and_fixture_disabled
+    return Bars(sys.__stderr__, lifted)

@@ -1,0 +1,226 @@
+"""The door to pytest: hooks and fixtures, a few lines each. What they do is in ``door``, ``run`` and ``report``.
+
+Module level imports nothing heavy: an installed but unused plugin costs a pytest run nothing that can be noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity import hookspecs, options, xdist
+
+if TYPE_CHECKING:
+    from pytest_llmparity.door import Door
+    from pytest_llmparity.run.parity import EngineHandle, Parity, ParityRun
+
+DOOR = pytest.StashKey["Door"]()
+VERDICTS = pytest.StashKey["list[Verdict]"]()
+UNSELECTED = "needs engines: pytest --engines NAME,NAME (or LLMPARITY_ENGINES)"
+FIXTURES = frozenset({"engine", "engines", "parity", "parity_run"})
+MARKER = (
+    "parity(prompts, *checks, max_tokens=64, sampling=None, concurrency=None, repeats=1): "
+    "ask the prompts on every selected engine and hold the answers against the checks"
+)
+OUTCOME = "llmparity.outcome"
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Offer our hooks to conftest files and other plugins."""
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--engines`` and ``--parity-*``."""
+    options.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Resolve every setting, once, before collection: a mistake ends here with exit code 4."""
+    config.addinivalue_line("markers", MARKER)
+    if not options.requested(config):
+        return
+    settings = options.resolve(config)
+    from pytest_llmparity.door import Door
+
+    door = Door(config, settings)
+    config.stash[DOOR] = door
+    if not xdist.is_worker(config):
+        config.pluginmanager.register(Receiver(door), "llmparity-receiver")
+    if xdist.is_controller(config):
+        config.pluginmanager.register(xdist.XdistHooks(door.share), "llmparity-xdist")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say which engines are compared."""
+    return config.stash[DOOR].header() if DOOR in config.stash else []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that use ``engine`` once per selected engine; node ids are the engines' names."""
+    if "engine" not in metafunc.fixturenames:
+        return
+    door = metafunc.config.stash.get(DOOR, None)
+    names = [spec.name for spec in door.settings.engines] if door is not None else []
+    values = names or [pytest.param("none", marks=pytest.mark.skip(reason=UNSELECTED))]
+    metafunc.parametrize("engine", values, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without engines, skip what needs them."""
+    if DOOR in config.stash:
+        return
+    for item in items:
+        if item.get_closest_marker("parity") or FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.skip(reason=UNSELECTED))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Read the markers of the tests that are left after ``-k``, ``-m`` and ``--lf``."""
+    door = session.config.stash.get(DOOR, None)
+    if door is not None:
+        door.prepare(session.items)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """Show the plan: what will be asked of every engine."""
+    door = config.stash.get(DOOR, None)
+    if door is None:
+        return []
+    return door.plan_lines(detailed=config.option.collectonly or config.get_verbosity() > 0)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Gather before the first test: here no per-test timeout can cut a gathering in half."""
+    config = session.config
+    door = config.stash.get(DOOR, None)
+    errors = session.testsfailed and not config.option.continue_on_collection_errors
+    if door is not None and not config.option.collectonly and not xdist.is_controller(config) and not errors:
+        door.gather()
+    return (yield)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tell a gate that cannot run what is wrong with it."""
+    door = item.config.stash.get(DOOR, None)
+    trouble = door.trouble(item) if door is not None else None
+    if trouble:
+        pytest.fail(trouble, pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Set a gate's outcome when its call phase ends: all checks run, then the test fails once."""
+    door = item.config.stash.get(DOOR, None)
+    gathered = door.run_of(item) if door is not None else None
+    if door is None or gathered is None:
+        return (yield)
+    try:
+        result = yield
+    except pytest.skip.Exception:
+        raise
+    except Exception as error:
+        verdicts = item.stash[VERDICTS] = door.conclude(item, gathered)
+        if door.fails(verdicts):
+            error.add_note(door.explain(item, verdicts))
+        raise
+    verdicts = item.stash[VERDICTS] = door.conclude(item, gathered)
+    door.raise_outcome(item, verdicts, gathered)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the verdicts travel with the call's report, as builtins: xdist carries them to the controller."""
+    report = yield
+    if report.when == "call" and VERDICTS in item.stash:
+        report.llmparity = item.config.stash[DOOR].carry(item.stash[VERDICTS])
+    return report
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, tuple[str, Mapping[str, bool]]] | None:
+    """Show ``inconclusive`` as an outcome of its own."""
+    if report.when == "call" and report.passed and (OUTCOME, "INCONCLUSIVE") in report.user_properties:
+        return "inconclusive", "i", ("INCONCLUSIVE", {"yellow": True})
+    return None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write reports and stop every engine before the summary is printed."""
+    door = session.config.stash.get(DOOR, None)
+    if door is not None:
+        door.finish()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the grid, or the one line that says why gates were skipped."""
+    door = config.stash.get(DOOR, None)
+    if xdist.is_worker(config):
+        return
+    if door is not None and door.summary:
+        terminalreporter.section("LLM parity")
+        for line in door.summary:
+            terminalreporter.write_line(line)
+    skipped = [r for r in terminalreporter.getreports("skipped") if UNSELECTED in str(r.longrepr)]
+    if skipped:
+        noun = "test" if len(skipped) == 1 else "tests"
+        terminalreporter.write_line(f"llmparity: {len(skipped)} {noun} skipped, {UNSELECTED}", yellow=True)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave no engine behind, however the session ended."""
+    door = config.stash.get(DOOR, None)
+    if door is not None:
+        door.session.close()
+
+
+class Receiver:
+    """Takes verdicts out of the reports: of this process without xdist, of every worker with it."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what a gate's call report carries."""
+        carried = getattr(report, "llmparity", None)
+        if carried is not None:
+            self._door.receive(carried)
+
+
+@pytest.fixture(scope="session")
+def engine(request: pytest.FixtureRequest) -> Iterator[EngineHandle]:
+    """One selected engine for application code; tests that use it run once per engine.
+
+    ``engine.openai()`` and ``engine.async_openai()`` are clients, ``engine.base_url``, ``engine.api_key`` and
+    ``engine.model`` serve everything else. Parity's sampling parameters are not applied to them.
+    """
+    with request.config.stash[DOOR].lent(request.param) as handle:
+        yield handle
+
+
+@pytest.fixture(scope="session")
+def engines(pytestconfig: pytest.Config) -> Mapping[str, EngineHandle]:
+    """Every selected engine by name, all running."""
+    door = pytestconfig.stash[DOOR]
+    return {spec.name: door.handle(spec.name) for spec in door.settings.engines}
+
+
+@pytest.fixture
+def parity(pytestconfig: pytest.Config) -> Parity:
+    """Ask every engine on the spot: ``parity.ask("…").check(check.similarity(at_least=0.85))``."""
+    return pytestconfig.stash[DOOR].parity()
+
+
+@pytest.fixture
+def parity_run(request: pytest.FixtureRequest) -> ParityRun:
+    """What this test's marker gathered: rows by engine and case, and checks on them."""
+    gathered = request.config.stash[DOOR].run_of(request.node)
+    if gathered is None:
+        pytest.fail("parity_run needs a marker: @pytest.mark.parity('prompts.jsonl', check.text())", pytrace=False)
+    return gathered

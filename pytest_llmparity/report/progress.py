@@ -1,0 +1,68 @@
+"""A progress bar per engine while gathering; silent when nobody watches."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+
+class Silent:
+    """Shows nothing. Satisfies ``run.campaign.Progress``."""
+
+    def begin(self, engine: str, total: int) -> None:
+        """Show nothing."""
+
+    def advance(self, engine: str) -> None:
+        """Show nothing."""
+
+    def end(self) -> None:
+        """Show nothing."""
+
+
+class Bars:
+    """Draws one bar per engine on a terminal, with pytest's capture lifted by ``uncaptured``.
+
+    Only for the controlling process. Satisfies ``run.campaign.Progress``.
+    """
+
+    def __init__(self, stream: TextIO, uncaptured: Callable[[], AbstractContextManager[None]]) -> None:
+        self._stream = stream
+        self._uncaptured = uncaptured
+        self._open = contextlib.ExitStack()
+        self._bars: RichProgress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def begin(self, engine: str, total: int) -> None:
+        """Draw a bar for one engine."""
+        if self._bars is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._open.enter_context(self._uncaptured())
+            self._bars = self._open.enter_context(
+                Progress(
+                    TextColumn("{task.description}"),
+                    BarColumn(bar_width=24),
+                    MofNCompleteColumn(),
+                    TimeRemainingColumn(),
+                    console=Console(file=self._stream),
+                    transient=True,
+                )
+            )
+        self._tasks[engine] = self._bars.add_task(engine, total=total)
+
+    def advance(self, engine: str) -> None:
+        """Move one engine's bar."""
+        if self._bars is not None and engine in self._tasks:
+            self._bars.advance(self._tasks[engine])
+
+    def end(self) -> None:
+        """Take the bars away."""
+        self._open.close()
+        self._bars, self._tasks = None, {}
