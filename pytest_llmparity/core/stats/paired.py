@@ -1,0 +1,174 @@
+"""Contracts kept or broken: one engine's rate, and the gap between two engines asked the same cases.
+
+Of ``n`` cases, ``b`` are kept by the baseline only and ``c`` by the candidate only; the gap is (b - c)/n. Only an
+unconditional test judges it at the stated error rate (METHODS 10b): exact probabilities of (b, c), cases ordered by
+Tango's score (Tango 1998, Stat Med 17:891), the p-value maximised over the one parameter the hypothesis leaves open
+(Hsueh, Liu, Chen 2001, Biometrics 57:478; Fagerland, Lydersen, Laake 2014, Stat Med 33:2850). See ``unconditional``.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy.stats import beta, binom, norm
+
+from pytest_llmparity.core.stats.unconditional import OneSided, TwoSided, tango_score
+
+__all__ = ["GapResult", "RateResult", "Side", "gap", "min_cases", "rate", "score_interval", "tango_score"]
+
+Side = Literal["either", "worse"]
+
+PRECISION = 1e-4
+"""How finely the exact bounds of a gap are searched: a hundredth of a percentage point."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapResult:
+    """A gap between paired shares, one-sided bounds and p-values.
+
+    ``p_pass`` belongs to "the gap is at least the margin", ``p_fail`` to "at most the margin": ``upper < margin``
+    exactly when ``p_pass < alpha``, ``lower > margin`` exactly when ``p_fail < alpha``. With ``side="either"`` the
+    quantity is the absolute gap, so nothing is negative.
+    """
+
+    estimate: float
+    lower: float
+    upper: float
+    p_pass: float
+    p_fail: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateResult:
+    """A share of cases that keep a contract, exact one-sided bounds and p-values.
+
+    ``p_pass`` belongs to "the rate is at most what is asked", ``p_fail`` to "at least": ``lower > at_least`` exactly
+    when ``p_pass < alpha``, ``upper < at_least`` exactly when ``p_fail < alpha``.
+    """
+
+    estimate: float
+    lower: float
+    upper: float
+    p_pass: float
+    p_fail: float
+
+
+@functools.lru_cache(maxsize=256)
+def gap(b: int, c: int, n: int, *, margin: float, alpha: float = 0.05, side: Side = "either") -> GapResult:
+    """Judge the gap between two engines on the same ``n`` cases against ``margin`` (a share: 0.05 is 5 points).
+
+    ``side="worse"``: the gap is (b - c)/n, a better candidate never fails. ``side="either"``: it is |b - c|/n; PASS
+    needs both directions below the margin, and for FAIL the chances of wrongly failing in either direction are added
+    up, so that both kinds of error keep to ``alpha``. Bounds invert the same tests, to a hundredth of a point on the
+    cautious side. Raises ``ValueError`` for impossible counts, a margin outside 0..1 or an alpha outside 0..0.5.
+    """
+    _check_counts(b, c, n)
+    _check_alpha(alpha)
+    if not 0.0 < margin < 1.0:
+        raise ValueError(f"a margin lies between 0 and 1 (5 points are 0.05), not {margin!r}")
+    if side == "either":
+        b, c = max(b, c), min(b, c)
+    below = OneSided(b, c, n, tail="below")
+    above = TwoSided(b, c, n) if side == "either" else OneSided(b, c, n, tail="above")
+    estimate = (b - c) / n
+    p_pass, p_fail = below.p(margin), above.p(margin)
+    floor = 0.0 if side == "either" else -1.0
+    if p_pass < alpha:
+        upper = _search(below, alpha, inside=max(estimate, floor), outside=margin)
+    else:
+        upper = _search(below, alpha, inside=max(estimate, margin), outside=1.0)
+    if p_fail < alpha:
+        lower = _search(above, alpha, inside=estimate, outside=margin)
+    else:
+        lower = _search(above, alpha, inside=min(estimate, margin), outside=floor)
+    return GapResult(estimate=estimate, lower=lower, upper=upper, p_pass=p_pass, p_fail=p_fail)
+
+
+def _search(test: OneSided | TwoSided, alpha: float, *, inside: float, outside: float) -> float:
+    """Find where the p-value falls below alpha on the way from ``inside`` (not rejected) to ``outside``.
+
+    Returns a value at most :data:`PRECISION` beyond the last one not rejected; the limit of the parameter space itself
+    if nothing on the way is rejected.
+    """
+    if outside in (-1.0, 0.0, 1.0) and not test.rejects(outside, alpha):
+        return outside
+    while abs(outside - inside) > PRECISION:
+        middle = (inside + outside) / 2
+        if test.rejects(middle, alpha):
+            outside = middle
+        else:
+            inside = middle
+    return outside
+
+
+def score_interval(b: int, c: int, n: int, alpha: float = 0.05) -> tuple[float, float]:
+    """Return Tango's two-sided asymptotic interval of (b - c)/n at level 1 - alpha, for display beside exact results.
+
+    The solutions of ``tango_score(b, c, n, delta) = ±z``. R's ``PropCIs::scoreci.mp(c, b, n)`` gives the same numbers
+    (its argument names are the other way round). Raises ``ValueError`` for impossible counts or alpha outside 0..1.
+    """
+    _check_counts(b, c, n)
+    if not 0.0 < alpha < 1.0:
+        raise ValueError(f"alpha lies between 0 and 1, not {alpha!r}")
+    z = float(norm.isf(alpha / 2))
+    estimate = (b - c) / n
+
+    def solve(target: float, outside: float) -> float:
+        inside = estimate
+        for _ in range(200):
+            middle = (inside + outside) / 2
+            if middle in (inside, outside):
+                break
+            if abs(float(tango_score(b, c, n, middle))) < target:
+                inside = middle
+            else:
+                outside = middle
+        return outside
+
+    return solve(z, -1.0), solve(z, 1.0)
+
+
+@functools.lru_cache(maxsize=64)
+def min_cases(margin: float, alpha: float) -> int:
+    """Return the fewest cases with which a gap test can pass at all: without one discordant case (59 at 5 points)."""
+    _check_alpha(alpha)
+    if not 0.0 < margin < 1.0:
+        raise ValueError(f"a margin lies between 0 and 1 (5 points are 0.05), not {margin!r}")
+    n = max(1, math.ceil(math.log(alpha) / math.log1p(-margin)))
+    while not OneSided(0, 0, n, tail="below").rejects(margin, alpha):
+        n += 1
+    return n
+
+
+def rate(k: int, n: int, *, at_least: float, alpha: float = 0.05) -> RateResult:
+    """Judge the share ``k/n`` of cases that keep a contract against ``at_least``, by Clopper and Pearson.
+
+    Exact binomial bounds and p-values (Biometrika 1934 26:404). ``at_least=1`` can be failed but never passed: no
+    number of cases shows that none will ever break it. Raises ``ValueError`` for impossible counts, ``at_least``
+    outside 0..1 or an alpha outside 0..0.5.
+    """
+    if not (0 <= k <= n and n > 0):
+        raise ValueError(f"{k} of {n} cases is impossible")
+    _check_alpha(alpha)
+    if not 0.0 < at_least <= 1.0:
+        raise ValueError(f"a rate lies above 0 and at most at 1, not {at_least!r}")
+    return RateResult(
+        estimate=k / n,
+        lower=0.0 if k == 0 else float(beta.ppf(alpha, k, n - k + 1)),
+        upper=1.0 if k == n else float(beta.isf(alpha, k + 1, n - k)),
+        p_pass=float(binom.sf(k - 1, n, at_least)),
+        p_fail=float(binom.cdf(k, n, at_least)),
+    )
+
+
+def _check_counts(b: int, c: int, n: int) -> None:
+    if b < 0 or c < 0 or n < 1 or b + c > n:
+        raise ValueError(f"{b} + {c} discordant of {n} cases is impossible")
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0.0 < alpha < 0.5:
+        raise ValueError(f"alpha lies between 0 and 0.5, not {alpha!r}")

@@ -1,0 +1,291 @@
+"""Latency budgets: shares over a limit, ratios of quantiles, and how many requests they need.
+
+A quantile that decides is the nearest rank (the smallest value with at least that share of values at or below it), one
+that is shown is interpolated linearly. Failed requests are passed as ``math.inf``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta, binom
+from scipy.stats import t as student
+
+from pytest_llmparity.core.stats.cluster import clustered_ratio
+
+Floats = NDArray[np.float64]
+
+DRAWS = 1_999
+"""Bootstrap resamples; with the observed data 2,000, so a p-value is a multiple of 0.0005."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareResult:
+    """Share of requests over a budget, held against the share a quantile allows (``limit``, 0.05 for p95).
+
+    ``upper < limit`` exactly when ``p_pass < alpha``, ``lower > limit`` exactly when ``p_fail < alpha``. ``blocks``
+    counts the time blocks; ``clustered`` is false when there was only one, and nothing is known about how much blocks
+    differ: the bounds then take requests for independent.
+    """
+
+    estimate: float
+    lower: float
+    upper: float
+    p_pass: float
+    p_fail: float
+    limit: float
+    over: int
+    n: int
+    blocks: int
+    clustered: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatioResult:
+    """The candidate's quantile over the baseline's, held against a limit.
+
+    ``upper < limit`` exactly when ``p_pass < alpha``, ``lower > limit`` exactly when ``p_fail < alpha``. ``pairs``
+    counts pairs of neighbouring A and B blocks; ``clustered`` is false when there was only one and requests were
+    resampled instead. ``bounded`` is false when there were too few requests for the quantile: the bounds are 0 and
+    infinity and nothing can be concluded.
+    """
+
+    estimate: float
+    lower: float
+    upper: float
+    p_pass: float
+    p_fail: float
+    pairs: int
+    clustered: bool
+    bounded: bool
+
+
+def share_over(over: Sequence[bool], blocks: Sequence[int], *, quantile: float, alpha: float = 0.05) -> ShareResult:
+    """Judge "the ``quantile`` is within the budget" by counting requests over it: at most 1 - quantile may be.
+
+    Each bound is the wider of Clopper and Pearson's exact one and the cluster-robust one over time blocks with
+    t(blocks - 1), each p-value the larger: requests of one wave are slow together. A share of 0 or 1 shows no variation
+    between blocks, so the exact bound alone decides there. Raises ``ValueError`` without requests, for lengths that
+    differ, or a quantile or alpha out of range.
+    """
+    _check_quantile(quantile, alpha)
+    n, k = len(over), sum(map(bool, over))
+    if n == 0:
+        raise ValueError("a share needs at least one request")
+    limit = 1.0 - quantile
+    ratio = clustered_ratio([float(late) for late in over], [1.0] * n, blocks)
+    lower = 0.0 if k == 0 else float(beta.ppf(alpha, k, n - k + 1))
+    upper = 1.0 if k == n else float(beta.isf(alpha, k + 1, n - k))
+    p_pass, p_fail = float(binom.cdf(k, n, limit)), float(binom.sf(k - 1, n, limit))
+    if ratio.se is not None:
+        cluster_lower, cluster_upper = ratio.bounds(alpha)
+        cluster_pass, cluster_fail = ratio.p_values(limit)
+        lower, upper = max(0.0, min(lower, cluster_lower)), min(1.0, max(upper, cluster_upper))
+        p_pass, p_fail = max(p_pass, cluster_pass), max(p_fail, cluster_fail)
+    return ShareResult(
+        estimate=k / n,
+        lower=lower,
+        upper=upper,
+        p_pass=p_pass,
+        p_fail=p_fail,
+        limit=limit,
+        over=k,
+        n=n,
+        blocks=ratio.groups,
+        clustered=ratio.se is not None,
+    )
+
+
+def quantile_ratio(
+    a: Sequence[float],
+    b: Sequence[float],
+    blocks_a: Sequence[int],
+    blocks_b: Sequence[int],
+    *,
+    quantile: float,
+    limit: float,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> RatioResult:
+    """Judge the ratio of the candidate's quantile (``b``) to the baseline's (``a``) against ``limit``.
+
+    The n-th block of one engine and the n-th of the other ran next to each other (A B B A …) and form a pair; pairs are
+    resampled with replacement, so what slows a whole pair does not count as evidence. Each bound is the wider of the
+    bootstrap percentile and a t(pairs - 1) bound on the logarithm with the bootstrap's standard error, because few
+    pairs make percentiles too narrow. With one pair requests are resampled instead (``clustered`` is false).
+
+    Below :func:`min_requests` ``(quantile, alpha / 2)`` requests a side the quantile is not bounded by its sample and
+    neither is the ratio. A failed request is ``inf`` and slower than any other; where both quantiles are infinite the
+    ratio is unknown and speaks against PASS and against FAIL. Raises ``ValueError`` for empty or negative data, NaN,
+    lengths that differ, unequal numbers of blocks or parameters out of range.
+    """
+    _check_quantile(quantile, alpha)
+    if not (math.isfinite(limit) and limit > 0.0):
+        raise ValueError(f"the limit of a ratio is a positive number, not {limit!r}")
+    ours, theirs = _sample(a, blocks_a), _sample(b, blocks_b)
+    if len(ours.names) != len(theirs.names):
+        raise ValueError(f"{len(ours.names)} blocks of the baseline cannot pair with {len(theirs.names)}")
+    pairs = len(ours.names)
+    estimate = _divide(nearest_rank(b, quantile), nearest_rank(a, quantile))
+    unknown = math.isnan(estimate)
+    if min(len(a), len(b)) < min_requests(quantile, alpha / 2) or unknown:
+        return RatioResult(
+            estimate=1.0 if unknown else estimate,
+            lower=0.0,
+            upper=math.inf,
+            p_pass=1.0,
+            p_fail=1.0,
+            pairs=pairs,
+            clustered=pairs > 1,
+            bounded=False,
+        )
+    rng = np.random.default_rng(seed)
+    if pairs > 1:
+        draws = rng.multinomial(pairs, [1.0 / pairs] * pairs, size=DRAWS).astype(np.float64)
+        top, below = theirs.quantiles(draws[:, theirs.block], quantile), ours.quantiles(draws[:, ours.block], quantile)
+    else:
+        top, below = (
+            sample.quantiles(
+                rng.multinomial(len(sample.values), [1.0 / len(sample.values)] * len(sample.values), size=DRAWS).astype(
+                    np.float64
+                ),
+                quantile,
+            )
+            for sample in (theirs, ours)
+        )
+    lower, upper, p_pass, p_fail = _percentile_bounds(top, below, limit, alpha)
+    if pairs > 1:
+        wider = _log_t_bounds(estimate, top, below, pairs, limit, alpha)
+        if wider is not None:
+            lower, upper = min(lower, wider[0]), max(upper, wider[1])
+            p_pass, p_fail = max(p_pass, wider[2]), max(p_fail, wider[3])
+    return RatioResult(
+        estimate=estimate,
+        lower=lower,
+        upper=upper,
+        p_pass=p_pass,
+        p_fail=p_fail,
+        pairs=pairs,
+        clustered=pairs > 1,
+        bounded=True,
+    )
+
+
+def min_requests(quantile: float, alpha: float = 0.05) -> int:
+    """Return the fewest requests that can pass a budget on ``quantile``: with none over it (p50 5, p90 29, p95 59, p99 299)."""
+    _check_quantile(quantile, alpha)
+    n = max(1, math.floor(math.log(alpha) / math.log(quantile)))
+    while quantile**n >= alpha:
+        n += 1
+    return n
+
+
+def nearest_rank(values: Sequence[float], quantile: float) -> float:
+    """Return the smallest value with at least ``quantile`` of all values at or below it."""
+    ordered = sorted(values)
+    return ordered[_rank(quantile, len(ordered)) - 1]
+
+
+def describe(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return p50, p95 and p99 for display, interpolated linearly; infinite where an infinite value takes part.
+
+    Raises ``ValueError`` without values.
+    """
+    if not values:
+        raise ValueError("quantiles need at least one value")
+    ordered = sorted(values)
+    return _linear(ordered, 0.5), _linear(ordered, 0.95), _linear(ordered, 0.99)
+
+
+def _linear(ordered: Sequence[float], quantile: float) -> float:
+    place = quantile * (len(ordered) - 1)
+    index = math.floor(place)
+    share = place - index
+    if share == 0.0:
+        return ordered[index]
+    low, high = ordered[index], ordered[index + 1]
+    return high if math.isinf(high) else low + share * (high - low)
+
+
+def _rank(quantile: float, n: float) -> int:
+    return max(1, math.ceil(quantile * n - 1e-9))  # 0.95 * 20 is 19.000000000000004 without the allowance
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Latencies in ascending order with the index of each one's block among its engine's blocks."""
+
+    values: Floats
+    block: NDArray[np.intp]
+    names: tuple[int, ...]
+
+    def quantiles(self, weights: Floats, quantile: float) -> Floats:
+        """Nearest-rank quantile of each resample; ``weights[r, i]`` says how often value i occurs in resample r."""
+        cumulated = weights.cumsum(axis=1)
+        wanted = np.maximum(1.0, np.ceil(quantile * cumulated[:, -1:] - 1e-9))
+        found: Floats = self.values[(cumulated >= wanted).argmax(axis=1)]
+        return found
+
+
+def _sample(values: Sequence[float], blocks: Sequence[int]) -> _Sample:
+    if not values or len(values) != len(blocks):
+        raise ValueError(f"{len(values)} latencies and {len(blocks)} block numbers do not match")
+    if any(not value >= 0.0 for value in values):
+        raise ValueError("latencies are numbers of seconds from 0 up; NaN and negative ones are not")
+    names = tuple(sorted(set(blocks)))
+    array = np.asarray(values, dtype=np.float64)
+    order = np.argsort(array, kind="stable")
+    index = np.searchsorted(np.asarray(names), np.asarray(blocks))
+    return _Sample(array[order], index[order], names)
+
+
+def _divide(top: float, below: float) -> float:
+    """Ratio of two latencies; NaN where it is unknown (both infinite or both 0)."""
+    if below == 0.0:
+        return math.inf if top > 0.0 else math.nan
+    return top / below
+
+
+def _percentile_bounds(top: Floats, below: Floats, limit: float, alpha: float) -> tuple[float, float, float, float]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = top / below
+    # An unknown ratio counts as high for the upper bound and as low for the lower one.
+    high, low = np.sort(np.nan_to_num(ratios, nan=math.inf, posinf=math.inf)), np.sort(np.nan_to_num(ratios, nan=0.0, posinf=math.inf))
+    p_pass = (1 + int(np.count_nonzero(high >= limit))) / (DRAWS + 1)
+    p_fail = (1 + int(np.count_nonzero(low <= limit))) / (DRAWS + 1)
+    # The most resamples that may lie beyond the limit while p stays below alpha.
+    spare = math.ceil(alpha * (DRAWS + 1)) - 2
+    if spare < 0:
+        return 0.0, math.inf, p_pass, p_fail
+    return float(low[spare]), float(high[-1 - spare]), p_pass, p_fail
+
+
+def _log_t_bounds(
+    estimate: float, top: Floats, below: Floats, pairs: int, limit: float, alpha: float
+) -> tuple[float, float, float, float] | None:
+    """Bounds and p-values by t(pairs - 1) on the log ratio; ``None`` where a ratio is 0, infinite or unknown."""
+    if not (np.all(np.isfinite(top)) and np.all(np.isfinite(below)) and np.all(top > 0) and np.all(below > 0)):
+        return None
+    se = float(np.std(np.log(top) - np.log(below), ddof=1)) * math.sqrt(pairs / (pairs - 1))
+    centre = math.log(estimate)
+    if se == 0.0:
+        return estimate, estimate, float(estimate >= limit), float(estimate <= limit)
+    reach = float(student.isf(alpha, pairs - 1)) * se
+    z = (centre - math.log(limit)) / se
+    return (
+        math.exp(centre - reach),
+        math.exp(centre + reach),
+        float(student.cdf(z, pairs - 1)),
+        float(student.sf(z, pairs - 1)),
+    )
+
+
+def _check_quantile(quantile: float, alpha: float) -> None:
+    if not 0.0 < quantile < 1.0:
+        raise ValueError(f"a quantile lies between 0 and 1 (p95 is 0.95), not {quantile!r}")
+    if not 0.0 < alpha < 0.5:
+        raise ValueError(f"alpha lies between 0 and 0.5, not {alpha!r}")
