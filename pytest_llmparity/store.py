@@ -206,7 +206,7 @@ class Store:
             db.execute("INSERT OR REPLACE INTO notes (run, name, content) VALUES (?, ?, ?)", (run, name, packed))
 
     def note(self, run: str, name: str) -> dict[str, Any] | None:
-        """Return what was written down under this name, ``None`` when nothing was. A resumed run starts without notes."""
+        """Return what was written down under this name, ``None`` when nothing was; a resumed run starts empty."""
         rows = self._file.read("SELECT content FROM notes WHERE run = ? AND name = ?", (run, name))
         return dict(unpack(rows[0][0])) if rows else None
 

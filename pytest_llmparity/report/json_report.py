@@ -1,0 +1,156 @@
+"""The run as files for programs: ``run.json`` (verdicts and what stands behind them) and ``samples.jsonl``.
+
+Both are described by ``pytest_llmparity/schemas/run.schema.json``; a line of ``samples.jsonl`` is its
+``$defs/sample``. They hold no request headers and no absolute paths of the machine they were made on, numbers are
+finite (what is infinite or unknown is ``null``), and every text is valid Unicode.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from pytest_llmparity.core import sample as samples_module
+from pytest_llmparity.core.errors import UsageError
+from pytest_llmparity.core.record import EngineRecord, RunRecord
+from pytest_llmparity.core.sample import Sample
+from pytest_llmparity.core.verdict import Verdict
+
+SCHEMA = 1
+"""Number of the format; it changes when a reader of the old one would misread the new one."""
+
+_VERDICT_FIELDS = (
+    *("test", "check", "kind", "engine", "baseline", "outcome", "estimate", "lower", "upper", "margin", "unit", "side"),
+    *("n", "groups", "horizon", "requests", "alpha", "p_pass", "p_fail", "floor", "differs", "cause", "message"),
+)
+
+
+def to_json(record: RunRecord) -> dict[str, Any]:
+    """Return the content of ``run.json`` as JSON builtins."""
+    content = {
+        "schema": SCHEMA,
+        "run": record.run,
+        "version": record.version,
+        "engines": [_engine(engine) for engine in record.engines],
+        "verdicts": [_verdict(verdict) for verdict in record.verdicts],
+        "latency": [samples_module.to_json(row) for row in record.latency],
+        "failures": [samples_module.to_json(failure) for failure in record.failures],
+    }
+    clean: dict[str, Any] = _clean(content)
+    return clean
+
+
+def sample_to_json(run: str, sample: Sample) -> dict[str, Any]:
+    """Return one line of ``samples.jsonl`` as JSON builtins. Times are seconds from the request's first byte."""
+    answer = sample.completion
+    line = {
+        "run": run,
+        "engine": sample.engine,
+        "case": sample.case,
+        "phase": sample.phase.value,
+        "repeat": sample.repeat,
+        "concurrency": sample.concurrency,
+        "attempts": sample.attempts,
+        "text": answer and answer.text,
+        "reasoning": answer and answer.reasoning,
+        "tool_calls": answer and [samples_module.to_json(call) for call in answer.tool_calls],
+        "finish_reason": answer and answer.finish_reason,
+        "usage": answer
+        and {
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+            "cached_tokens": answer.cached_tokens,
+        },
+        "timing": sample.timing and samples_module.to_json(sample.timing),
+        "failure": sample.failure and samples_module.to_json(sample.failure),
+    }
+    clean: dict[str, Any] = _clean(line)
+    return clean
+
+
+def write(record: RunRecord, samples: Iterable[Sample], folder: Path) -> None:
+    """Write ``run.json`` and ``samples.jsonl`` into ``folder``, which is made when it is not there.
+
+    Each file appears whole or not at all; ``run.json`` comes last, so whoever sees it finds its samples. Raises
+    ``UsageError`` when the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = (json.dumps(sample_to_json(record.run, sample), allow_nan=False) + "\n" for sample in samples)
+        _replace(folder / "samples.jsonl", lines)
+        _replace(folder / "run.json", [json.dumps(to_json(record), allow_nan=False, indent=1) + "\n"])
+    except OSError as error:
+        message = f"the report cannot be written to {folder} ({error.strerror}); choose another --parity-out"
+        raise UsageError(message) from error
+
+
+def _replace(path: Path, parts: Iterable[str]) -> None:
+    # In the same folder, because only there a rename is atomic; named after the process, so that two do not mix.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with unfinished.open("w", encoding="ascii") as file:
+            file.writelines(parts)
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _engine(engine: EngineRecord) -> dict[str, Any]:
+    facts = engine.identity.facts
+    return {
+        "name": engine.name,
+        "kind": engine.kind,
+        "version": engine.version,
+        "model": _without_folder(engine.model),
+        "quantization": engine.quantization,
+        "context_length": engine.context_length,
+        "launch": engine.launch,
+        "route": engine.route,
+        "baseline": engine.baseline,
+        "identity": {name: {"value": _without_folder(f.value), "source": f.source} for name, f in facts.items()},
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    content = samples_module.to_json(verdict)
+    return {name: content[name] for name in _VERDICT_FIELDS}
+
+
+def _without_folder(value: Any) -> Any:
+    """Reduce an absolute path of this machine to the file's name; anything else stays."""
+    if isinstance(value, str):
+        for path in (PurePosixPath(value), PureWindowsPath(value)):
+            if path.is_absolute():
+                return path.name
+    return value
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return _unicode(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return dict(_clean_items(value))
+    if isinstance(value, (list, tuple)):
+        return [_clean(item) for item in value]
+    return value
+
+
+def _clean_items(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        yield _unicode(key), _clean(item)
+
+
+def _unicode(text: str) -> str:
+    """Replace lone surrogates: many JSON readers refuse a whole file for one of them."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+    return text

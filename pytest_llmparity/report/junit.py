@@ -1,0 +1,42 @@
+"""A verdict as properties of a JUnit test case.
+
+The names are public: ``llmparity.KIND.ENGINE.FIELD`` with KIND as in the JSON report (``text``, ``schema.gap``,
+``latency.ttft_p50``) and FIELD one of ``outcome estimate lower upper margin unit n groups floor baseline``. What is
+not known has no property.
+"""
+
+from __future__ import annotations
+
+from pytest_llmparity.core.printable import printable
+from pytest_llmparity.core.verdict import Verdict
+
+
+def properties(verdict: Verdict) -> list[tuple[str, str]]:
+    """Return name and value of each property; texts only, because xdist and XML carry nothing else safely.
+
+    >>> from pytest_llmparity.core.verdict import Outcome
+    >>> properties(Verdict(test="t", check="text()", kind="text", engine="q4", baseline=None, outcome=Outcome.ERROR))
+    [('llmparity.text.q4.outcome', 'ERROR'), ('llmparity.text.q4.n', '0')]
+    """
+    fields: dict[str, str | float | None] = {
+        "outcome": verdict.outcome.value,
+        "estimate": verdict.estimate,
+        "lower": verdict.lower,
+        "upper": verdict.upper,
+        "margin": verdict.margin,
+        "unit": verdict.unit or None,
+        "n": verdict.n,
+        "groups": verdict.groups or None,
+        "floor": verdict.floor,
+        "baseline": verdict.baseline,
+    }
+    stem = f"llmparity.{verdict.kind}.{verdict.engine}"
+    return [(printable(f"{stem}.{field}"), _text(value)) for field, value in fields.items() if value is not None]
+
+
+def _text(value: str | float) -> str:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, int):
+        return str(value)
+    return f"{float(value):.6g}"

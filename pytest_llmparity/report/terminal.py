@@ -1,0 +1,249 @@
+"""The run in a terminal: plain lines of at most ``width`` columns, without colour and without foreign control bytes.
+
+Nothing here knows pytest: the door writes the lines under a title of its own.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from pytest_llmparity.core import explain
+from pytest_llmparity.core.printable import cells, elide, pad, printable
+from pytest_llmparity.core.record import EngineRecord, LatencyRow, RunRecord
+from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
+
+WIDTH: Final = 80
+
+WORDS: Final[Mapping[Outcome, str]] = {
+    Outcome.PASS: "pass",
+    Outcome.FAIL: "FAIL",
+    Outcome.INCONCLUSIVE: "inconcl.",
+    Outcome.INCOMPARABLE: "incomp.",
+    Outcome.ERROR: "ERROR",
+    Outcome.SKIPPED: "skip",
+}
+"""What fails a test is in capitals."""
+
+_LABEL: Final = 22
+"""Columns the names of checks get at least before engines move to a grid of their own below."""
+
+
+def engine_lines(engines: Sequence[EngineRecord], *, why: str = "", width: int = WIDTH) -> list[str]:
+    """Return one line per engine: name, kind and version, model, quantisation, digest, context, how it is reached.
+
+    What is not known is left out. ``why`` says why the baseline is the baseline.
+    """
+    name_width = max((cells(printable(engine.name)) for engine in engines), default=0)
+    lines = []
+    for engine in engines:
+        head = f"{pad(printable(engine.name), min(name_width, 24))}  "
+        model = None if engine.model is None else printable(engine.model)
+        parts = [
+            printable(f"{engine.kind} {engine.version or ''}".rstrip()),
+            model,
+            engine.quantization and printable(engine.quantization),
+            _digest(engine),
+            None if engine.context_length is None else f"context {engine.context_length}",
+            engine.launch,
+            "baseline" if engine.baseline else None,
+        ]
+        # Only the model's name may be as long as it likes, so it alone makes room.
+        rest = cells(", ".join(part for part in parts if part)) - cells(model or "")
+        if model is not None:
+            parts[1] = elide(model, max(12, width - cells(head) - rest))
+        lines.append(elide(head + ", ".join(part for part in parts if part), width))
+    if why:
+        lines += [
+            line for e in engines if e.baseline for line in _wrapped("baseline: ", f"{e.name}, {why}", width=width)
+        ]
+    return lines
+
+
+def plan_line(*, requests: int, tokens: int, engines: int, residency: str) -> str:
+    """Return what will be asked: requests and the most tokens of each engine, and how the engines share the machine."""
+    each = "" if engines == 1 else " of each engine"
+    together = "" if engines == 1 else f", {explain.count(engines, 'engine')} {residency.replace('-', ' ')}"
+    return f"plan: {explain.count(requests, 'request')}, at most {explain.count(tokens, 'token')}{each}{together}"
+
+
+def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> list[str]:
+    """Return the end of a session: engines, grid, a sentence per engine, latency, what stayed open, notes.
+
+    ``verbose`` gives each quantity of a check its own row and each verdict its own sentence.
+    """
+    blocks = [
+        engine_lines(record.engines, width=width),
+        grid(record.verdicts, [engine.name for engine in record.engines], verbose=verbose, width=width),
+        conclusions(record.verdicts, [engine.name for engine in record.engines], verbose=verbose, width=width),
+        latency(record.latency, width=width),
+        open_questions(record.verdicts, width=width),
+        _missing(record, width=width),
+        [line for note in _ending(record) for line in _wrapped("", printable(note), width=width)],
+    ]
+    lines: list[str] = []
+    for block in blocks:
+        if block:
+            lines += ["", *block] if lines else block
+    return lines
+
+
+def grid(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose: bool, width: int = WIDTH) -> list[str]:
+    """Return checks as rows, grouped by test, and engines as columns; more engines than fit follow in further grids.
+
+    A cell holds the worst outcome of that check on that engine, with its estimate.
+    """
+    if not verdicts:
+        return []
+    rows: dict[str, dict[str, dict[str, list[Verdict]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for verdict in verdicts:
+        rows[verdict.test][_label(verdict, verdicts, verbose=verbose)][verdict.engine].append(verdict)
+    names = [name for name in dict.fromkeys([*engines, *(v.engine for v in verdicts)]) if _seen(name, verdicts)]
+    column = 2 + max(
+        *(min(cells(printable(name)), 16) for name in names),
+        *(
+            len(_cell(found))
+            for checks in rows.values()
+            for by_engine in checks.values()
+            for found in by_engine.values()
+        ),
+    )
+    fitting = max(1, (width - _LABEL) // column)
+    lines: list[str] = []
+    for begin in range(0, len(names), fitting):
+        shown = names[begin : begin + fitting]
+        label = width - column * len(shown)
+        label = min(label, 2 + max(cells(printable(text)) + 2 for checks in rows.values() for text in checks))
+        label = max(label, _LABEL)
+        heads = "".join(" " * 2 + pad(elide(printable(name), column - 2), column - 2) for name in shown)
+        lines += ([""] if lines else []) + [(pad("check", label) + heads).rstrip()]
+        for test, checks in rows.items():
+            lines.append(elide(printable(test), width))
+            for text, by_engine in checks.items():
+                found = "".join(f"  {pad(_cell(by_engine.get(name, [])), column - 2)}" for name in shown)
+                lines.append((pad(f"  {printable(text)}", label) + found).rstrip())
+    return lines
+
+
+def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose: bool, width: int = WIDTH) -> list[str]:
+    """Return what each engine's verdicts come to, in words: one line per failure, else that it passes."""
+    lines: list[str] = []
+    for name in dict.fromkeys([*engines, *(verdict.engine for verdict in verdicts)]):
+        own = [v for v in verdicts if v.engine == name and v.outcome is not Outcome.SKIPPED]
+        bad = sorted((v for v in own if v.outcome.fails_test), key=lambda v: SEVERITY.index(v.outcome), reverse=True)
+        said = dict.fromkeys((WORDS[v.outcome], _finding(v), v.cause or "") for v in (own if verbose else bad))
+        for word, finding, cause in said:
+            lines += _wrapped(f"{printable(name)}: {word}  ", finding, width=width)
+            if cause:
+                lines += _wrapped("    cause: ", printable(cause), width=width)
+        left_open = sum(v.outcome is Outcome.INCONCLUSIVE for v in own)
+        passed = explain.count(len(own) - left_open, "verdict")
+        if own and not bad:
+            words = f"not settled  {passed} passed, {left_open} inconclusive" if left_open else f"passes  {passed}"
+            lines += _wrapped(f"{printable(name)}: ", words, width=width)
+    return lines
+
+
+def latency(rows: Sequence[LatencyRow], *, width: int = WIDTH) -> list[str]:
+    """Return a table of quantiles, one line per engine and metric."""
+    if not rows:
+        return []
+    name_width = min(max(7, *(cells(printable(row.engine)) for row in rows)), width - 48)
+    lines = [f"{pad('latency', name_width)}  {'metric':6}{'p50':>10}{'p95':>10}{'p99':>10}{'n':>8}"]
+    for row in rows:
+        quantiles = "".join(f"{explain.number(value, row.unit):>10}" for value in (row.p50, row.p95, row.p99))
+        lines.append(f"{pad(printable(row.engine), name_width)}  {row.metric:6}{quantiles}{row.n:>8}")
+    return lines
+
+
+def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
+    """Return what was inconclusive and how many prompts in all would settle it."""
+    found = [verdict for verdict in verdicts if verdict.outcome is Outcome.INCONCLUSIVE]
+    if not found:
+        return []
+    lines = ["inconclusive:"]
+    for verdict in found:
+        lines += _wrapped("  ", f"{printable(verdict.engine)}: {_finding(verdict)}", width=width)
+        if verdict.needed is not None:
+            prompts = explain.count(verdict.needed, "prompt")
+            lines += _wrapped("    ", f"a run of about {prompts} in all would settle it", width=width)
+    return lines
+
+
+def _label(verdict: Verdict, verdicts: Sequence[Verdict], *, verbose: bool) -> str:
+    """Name a row by the quantity or its check; by the check as written where a test has two of one kind."""
+    short = verdict.kind if verbose else verdict.kind.partition(".")[0]
+    kind = verdict.kind.partition(".")[0]
+    twins = {v.check for v in verdicts if v.test == verdict.test and v.kind.partition(".")[0] == kind}
+    return f"{short} {verdict.check}" if len(twins) > 1 else short
+
+
+def _seen(engine: str, verdicts: Sequence[Verdict]) -> bool:
+    return any(engine in (verdict.engine, verdict.baseline) for verdict in verdicts)
+
+
+def _cell(found: Sequence[Verdict]) -> str:
+    if not found:
+        return "-"
+    worst = max(found, key=lambda verdict: SEVERITY.index(verdict.outcome))
+    if worst.estimate is None or worst.outcome in (Outcome.INCOMPARABLE, Outcome.ERROR, Outcome.SKIPPED):
+        return WORDS[worst.outcome]
+    return f"{WORDS[worst.outcome]} {explain.number(worst.estimate, worst.unit)}"
+
+
+def _finding(verdict: Verdict) -> str:
+    """Say what a verdict found: quantity, estimate, margin; the reason where there is no number."""
+    test = printable(verdict.test.rpartition("::")[2])
+    if verdict.estimate is None or verdict.outcome in (Outcome.INCOMPARABLE, Outcome.ERROR):
+        reason = printable(verdict.reason or verdict.message)
+        return f"{printable(verdict.kind)}  {reason}  ({test})" if reason else f"{printable(verdict.kind)}  ({test})"
+    per = "/token" if verdict.unit == "forks/token" else ""
+    parts = [f"{explain.number(verdict.estimate, verdict.unit)}{per}"]
+    if verdict.outcome is Outcome.INCONCLUSIVE and verdict.lower is not None and verdict.upper is not None:
+        low, high = (explain.number(bound, verdict.unit) for bound in (verdict.lower, verdict.upper))
+        parts.append(f"between {low} and {high}")
+    if verdict.margin is not None:
+        limit = explain.number(verdict.margin, verdict.unit)
+        parts.append(f"at least {limit} asked" if verdict.side == "at_least" else f"margin {limit}")
+    if verdict.reason:
+        parts.append(printable(verdict.reason))
+    return f"{printable(verdict.kind)}  {', '.join(parts)}  ({test})"
+
+
+def _missing(record: RunRecord, *, width: int) -> list[str]:
+    """Say how many answers never came, by engine and error."""
+    lines: list[str] = []
+    for engine, kinds in _counted((failure.engine, failure.kind) for failure in record.failures).items():
+        reasons = ", ".join(f"{printable(kind)} {n}" for kind, n in kinds.most_common())
+        answers = explain.count(kinds.total(), "answer")
+        lines += _wrapped(f"{printable(engine)}: ", f"{answers} missing ({reasons})", width=width)
+    return lines
+
+
+def _counted(pairs: Iterable[tuple[str, str]]) -> dict[str, Counter[str]]:
+    counted: dict[str, Counter[str]] = defaultdict(Counter)
+    for first, second in pairs:
+        counted[first][second] += 1
+    return counted
+
+
+def _ending(record: RunRecord) -> list[str]:
+    sent = []
+    if record.requests:
+        retries = f", {explain.count(record.retries, 'retry', 'retries')}" if record.retries else ""
+        sent = [f"run {record.run}: {explain.count(record.requests, 'request')} sent{retries}"]
+    return [*record.notes, *sent]
+
+
+def _digest(engine: EngineRecord) -> str | None:
+    digest = engine.identity.get("digest")
+    return None if digest is None else str(digest).removeprefix("sha256:")[:12]
+
+
+def _wrapped(head: str, text: str, *, width: int) -> list[str]:
+    """Return the text in lines of at most ``width`` columns, the first one after ``head``, the rest indented."""
+    indent = " " * min(cells(head) if len(head) < 30 else 4, 16)
+    lines = textwrap.wrap(text, width, initial_indent=head, subsequent_indent=indent, break_on_hyphens=False)
+    return [elide(line, width) for line in lines]
