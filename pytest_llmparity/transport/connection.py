@@ -159,7 +159,8 @@ class Connection:
             what = f"did not finish within {limits.total_s:g} s; {len(response.body)} body bytes came (total limit)"
         left_ns = gap_end_ns - time.perf_counter_ns()
         if left_ns > 0:
-            self._watcher = self._loop.call_later(left_ns / _NS, self._watch)
+            # Not later than an idle gap from now: with the first byte the due time may come nearer.
+            self._watcher = self._loop.call_later(min(left_ns / _NS, limits.idle_s), self._watch)
         else:
             done.set_exception(Timeout(f"{self._where} {what}. Raise the limit, or ask why the engine is that slow."))
 

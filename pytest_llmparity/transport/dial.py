@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import re
 import socket
 import ssl
@@ -139,7 +140,8 @@ async def _connect_tcp(host: str, port: int, where: str, *, answered: bool) -> s
             raise
         else:
             return sock
-    reason = (refusal.strerror if refusal is not None else None) or str(refusal)
+    # asyncio puts a text of its own in place of the system's
+    reason = os.strerror(refusal.errno) if refusal is not None and refusal.errno else str(refusal)
     if answered:
         raise EngineDied(f"{where} answered before and now accepts no connection ({reason}). Look at the engine's log.")
     raise Unreachable(
