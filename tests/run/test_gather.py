@@ -1,0 +1,213 @@
+"""Every job becomes exactly one sample, retries are counted and bounded, limits stop the sending."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from pytest_llmparity.core.errors import BadRequest, EngineDied, EngineError, Overloaded, ServerFailure, Unreachable
+from pytest_llmparity.core.ports import Answer
+from pytest_llmparity.core.sample import Completion, Identity, Phase, Request, Sample, WireRequest
+from pytest_llmparity.run.gather import ATTEMPTS, GONE_AFTER, Allowance, Job, gather
+from pytest_llmparity.transport.client import Client
+from pytest_llmparity.transport.exchange import Exchange, Read
+
+
+class Echo:
+    """An engine whose answer is the body it was sent."""
+
+    name = "echo"
+    kind = "openai"
+
+    def build(self, request: Request, *, stream: bool = True) -> WireRequest:
+        raise AssertionError("jobs are built already")
+
+    def parse(self, answer: Answer, *, case: str) -> Completion:
+        if answer.status != 200:
+            raise BadRequest(f"status {answer.status}", status=answer.status)
+        return Completion(text=answer.body.decode(), completion_tokens=2)
+
+    def token_ends(self, answer: Answer) -> tuple[int, ...]:
+        return (len(answer.body),)
+
+    def identity(self) -> Identity:
+        return Identity()
+
+
+class Scripted:
+    """A client that answers each request by the next entry of its script: an error, or a status."""
+
+    def __init__(self, script: Callable[[int, bytes], EngineError | int]) -> None:
+        self.sent: list[bytes] = []
+        self._script = script
+
+    async def send(self, method: str, path: str, body: bytes = b"") -> Exchange:
+        self.sent.append(body)
+        outcome = self._script(len(self.sent), body)
+        if isinstance(outcome, EngineError):
+            raise outcome
+        return Exchange(
+            status=outcome,
+            headers={},
+            body=body,
+            sent_ns=0,
+            headers_ns=10,
+            done_ns=30,
+            reads=(Read(20, 20, len(body)),),
+        )
+
+
+def jobs(count: int) -> list[Job]:
+    return [
+        Job(
+            case=f"c{i}",
+            wire=WireRequest(path="/", body=f"text {i}".encode(), sha256=f"sha{i}"),
+            phase=Phase.MAIN,
+            repeat=0,
+            concurrency=2,
+        )
+        for i in range(count)
+    ]
+
+
+async def run(
+    script: Callable[[int, bytes], EngineError | int],
+    count: int = 3,
+    *,
+    allowance: Allowance | None = None,
+    gone: Callable[[], str | None] = lambda: None,
+    concurrency: int = 1,
+) -> tuple[list[Sample], Scripted, list[float], Allowance]:
+    client, waits, samples = Scripted(script), list[float](), list[Sample]()
+    allowed = allowance or Allowance(requests=None, seconds=None)
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    await gather(
+        Echo(),
+        cast("Client", client),
+        jobs(count),
+        concurrency=concurrency,
+        allowance=allowed,
+        gone=gone,
+        deliver=samples.append,
+        sleep=sleep,
+    )
+    return samples, client, waits, allowed
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 8])
+async def test_every_job_becomes_one_sample(concurrency: int) -> None:
+    samples, _, waits, allowed = await run(lambda n, b: 200, 5, concurrency=concurrency)
+
+    assert sorted(s.completion.text for s in samples if s.completion) == [f"text {i}" for i in range(5)]
+    assert all(s.timing is not None and s.attempts == 1 for s in samples)
+    assert (waits, allowed.sent, allowed.retries) == ([], 5, 0)
+
+
+async def test_a_refused_request_is_a_failure_and_the_rest_goes_on() -> None:
+    samples, _, waits, _ = await run(lambda n, b: 400 if b == b"text 1" else 200)
+
+    failure = samples[1].failure
+    assert failure is not None
+    assert (failure.kind, failure.status) == ("BadRequest", 400)
+    assert [s.completion is not None for s in samples] == [True, False, True]
+    assert waits == []
+
+
+async def test_a_retried_answer_is_counted_and_is_no_timed_evidence() -> None:
+    samples, _, waits, allowed = await run(lambda n, b: Overloaded("busy", status=503) if n == 1 else 200, 1)
+
+    (sample,) = samples
+    assert sample.attempts == 2
+    assert sample.timing is None
+    assert sample.completion is not None
+    assert allowed.retries == 1
+    assert 0.25 <= waits[0] <= 0.375
+
+
+async def test_retry_after_is_waited_for() -> None:
+    _, _, waits, _ = await run(lambda n, b: Overloaded("busy", retry_after_s=7.0) if n == 1 else 200, 1)
+
+    assert waits == [7.0]
+
+
+async def test_a_server_that_asks_for_an_hour_is_not_waited_for() -> None:
+    samples, client, waits, _ = await run(lambda n, b: Overloaded("busy", retry_after_s=3600.0), 1)
+
+    assert samples[0].failure is not None
+    assert (len(client.sent), waits) == (1, [])
+
+
+async def test_retries_end() -> None:
+    samples, client, waits, _ = await run(lambda n, b: ServerFailure("500", status=500), 1)
+
+    assert len(client.sent) == ATTEMPTS == samples[0].attempts
+    assert len(waits) == ATTEMPTS - 1
+    assert waits == sorted(waits)
+
+
+async def test_a_dead_process_ends_the_sending_and_every_job_says_so() -> None:
+    samples, client, _, _ = await run(
+        lambda n, b: 200 if n == 1 else EngineDied("closed"), 4, gone=lambda: "it ended with exit code 3\nlast words"
+    )
+
+    assert len(client.sent) == 2
+    assert [s.failure.kind if s.failure else None for s in samples] == [None, "EngineDied", "EngineDied", "EngineDied"]
+    assert samples[3].failure is not None
+    assert "exit code 3" in samples[3].failure.message
+    assert samples[3].attempts == 0
+
+
+async def test_an_attached_engine_that_nobody_answers_for_is_given_up() -> None:
+    samples, client, _, _ = await run(lambda n, b: Unreachable("refused"), 20)
+
+    assert len(client.sent) == GONE_AFTER
+    assert len(samples) == 20
+    assert all(s.failure is not None for s in samples)
+
+
+async def test_the_number_of_requests_is_a_hard_stop_retries_included() -> None:
+    allowance = Allowance(requests=3, seconds=None)
+
+    samples, client, _, _ = await run(lambda n, b: Overloaded("busy") if n == 1 else 200, 5, allowance=allowance)
+
+    assert len(client.sent) == 3
+    assert len(samples) == 2
+    assert allowance.reason == "stopped after 3 requests (--parity-max-requests)"
+
+
+async def test_a_retry_beyond_the_allowance_is_not_sent() -> None:
+    samples, client, waits, _ = await run(
+        lambda n, b: Overloaded("busy"), 1, allowance=Allowance(requests=1, seconds=None)
+    )
+
+    assert (len(client.sent), waits) == (1, [])
+    assert samples[0].failure is not None
+
+
+async def test_time_is_a_hard_stop() -> None:
+    clock = iter([0.0, 1.0, 2.0, 11.0, 12.0, 13.0])
+    allowance = Allowance(requests=None, seconds=10.0, now=lambda: next(clock))
+
+    samples, _, _, _ = await run(lambda n, b: 200, 5, allowance=allowance)
+
+    assert len(samples) == 2
+    assert allowance.reason == "stopped after 10 s (--parity-budget)"
+
+
+async def test_errors_of_the_transport_learn_engine_and_case() -> None:
+    error = Unreachable("refused")
+
+    await run(lambda n, b: error, 1)
+
+    assert (error.engine, error.case) == ("echo", "c0")
+
+
+async def test_nothing_to_send_sends_nothing() -> None:
+    samples, client, _, _ = await run(lambda n, b: 200, 0)
+
+    assert (samples, client.sent) == ([], [])

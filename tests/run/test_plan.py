@@ -1,0 +1,159 @@
+"""The plan is the same in every process, merges what tests share, and never asks more than was declared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmparity.core.checks.base import Evidence, Needs
+from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.sample import Phase, Sampling
+from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.run.plan import Declaration, floor_cases, make_plan, shuffled, step_of, union
+
+FLOOR = frozenset({Phase.MAIN, Phase.COLD, Phase.WARM, Phase.PARALLEL})
+
+
+@dataclass(frozen=True)
+class Wants:
+    """A check that only has needs."""
+
+    wanted: Needs
+    kind: str = "wants"
+    pairwise: bool = True
+    where: str = "here:1"
+
+    def needs(self) -> Needs:
+        return self.wanted
+
+    def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
+        return None
+
+    def power(self, *, cases: int, groups: int) -> str:
+        return ""
+
+    def judge(self, evidence: Evidence) -> list[Verdict]:
+        return []
+
+
+def prompt_set(count: int, groups: int = 4, name: str = "set") -> PromptSet:
+    cases = tuple(Case(id=f"{name}-{i}", prompt=f"{name} {i}", group=f"g{i % groups}") for i in range(count))
+    return PromptSet(name=name, cases=cases)
+
+
+def declaration(prompts: PromptSet, *needs: Needs, test: str = "test_a", concurrency: int = 4) -> Declaration:
+    return Declaration(
+        test=test,
+        prompts=prompts,
+        checks=tuple(Wants(need) for need in needs),
+        sampling=Sampling(),
+        concurrency=concurrency,
+    )
+
+
+def test_tests_that_ask_the_same_thing_share_one_unit() -> None:
+    prompts = prompt_set(10)
+
+    plan = make_plan(
+        [
+            declaration(prompts, Needs(phases=FLOOR, top_logprobs=5)),
+            declaration(prompts, Needs(timed=128, timed_relative=True), test="test_b"),
+        ]
+    )
+
+    (unit,) = plan.units
+    assert unit.needs == Needs(phases=FLOOR, top_logprobs=5, timed=128, timed_relative=True)
+    assert plan.requests == 4 * 10 + 128
+    assert plan.tokens == plan.requests * 64
+    assert plan.timed == (unit,)
+
+
+def test_another_concurrency_is_another_unit() -> None:
+    prompts = prompt_set(10)
+
+    plan = make_plan([declaration(prompts), declaration(prompts, concurrency=8)])
+
+    assert len(plan.units) == 2
+
+
+def test_phases_come_cold_first_and_floor_phases_run_alone() -> None:
+    plan = make_plan([declaration(prompt_set(100), Needs(phases=FLOOR))])
+
+    steps = list(plan.steps())
+
+    assert [(s.phase, s.concurrency, len(s.cases)) for s in steps] == [
+        (Phase.COLD, 1, 32),
+        (Phase.MAIN, 4, 100),
+        (Phase.WARM, 1, 32),
+        (Phase.PARALLEL, 4, 32),
+    ]
+
+
+def test_the_order_of_tests_changes_nothing() -> None:
+    declared = [declaration(prompt_set(5, name=f"s{i}"), test=f"t{i}") for i in range(6)]
+
+    there, back = make_plan(declared), make_plan(declared[::-1])
+
+    assert there == back
+    assert there.digest(["a", "b"]) == back.digest(["a", "b"])
+    assert there.digest(["a", "b"]) != there.digest(["b", "a"])
+
+
+def test_a_case_filter_gathers_rows_and_no_floor() -> None:
+    plan = make_plan([declaration(prompt_set(10), Needs(phases=FLOOR, timed=128))], only=["set-3"])
+
+    assert [case.id for case in plan.units[0].prompts.cases] == ["set-3"]
+    assert plan.requests == 1
+
+
+def test_a_case_filter_that_names_nothing_plans_nothing() -> None:
+    assert make_plan([declaration(prompt_set(10))], only=["nobody"]).units == ()
+
+
+def test_no_checks_still_gather_the_main_phase() -> None:
+    assert union([]).phases == {Phase.MAIN}
+
+
+@given(count=st.integers(1, 120), groups=st.integers(1, 40))
+def test_floor_cases_are_enough_distinct_and_spread_over_groups(count: int, groups: int) -> None:
+    prompts = prompt_set(count, groups)
+
+    chosen = floor_cases(prompts)
+
+    assert len(chosen) == min(32, count) == len({case.id for case in chosen})
+    assert len({case.group for case in chosen}) == min(32, prompts.groups)
+    assert chosen == floor_cases(prompts)
+
+
+@given(st.text(max_size=5))
+def test_shuffling_depends_on_the_seed_alone(seed: str) -> None:
+    cases = prompt_set(20).cases
+
+    assert sorted(shuffled(cases, seed=seed), key=lambda c: c.id) == sorted(cases, key=lambda c: c.id)
+    assert shuffled(cases, seed=seed) == shuffled(cases, seed=seed)
+
+
+def test_phases_are_shuffled_differently_so_that_batch_neighbours_change() -> None:
+    (unit,) = make_plan([declaration(prompt_set(32), Needs(phases=FLOOR))]).units
+
+    orders = {tuple(case.id for case in step_of(unit, phase).cases) for phase in FLOOR}
+
+    assert len(orders) == 4
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_repeats_multiply_the_main_phase_only(repeats: int) -> None:
+    base = declaration(prompt_set(40), Needs(phases=FLOOR))
+    declared = Declaration(
+        test=base.test,
+        prompts=base.prompts,
+        checks=base.checks,
+        sampling=base.sampling,
+        concurrency=base.concurrency,
+        repeats=repeats,
+    )
+
+    assert make_plan([declared]).requests == 40 * repeats + 3 * 32
