@@ -160,11 +160,10 @@ def _bounds(verdict: Verdict) -> str:
     passing, failing = f"at most {number(upper, unit)}", f"at least {number(lower, unit)}"
     if verdict.side == "at_least":
         passing, failing = failing, passing
-    if verdict.side != "either":
-        if verdict.outcome is Outcome.PASS:
-            return passing
-        if verdict.outcome is Outcome.FAIL:
-            return failing
+    if verdict.outcome is Outcome.PASS:
+        return passing
+    if verdict.outcome is Outcome.FAIL:
+        return failing
     return f"between {number(lower, unit)} and {number(upper, unit)}"
 
 

@@ -1,0 +1,1 @@
+"""The checks: what each needs to be gathered, and how it judges that."""

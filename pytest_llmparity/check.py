@@ -1,0 +1,184 @@
+"""The checks a ``parity`` marker takes: ``from pytest_llmparity import check``.
+
+Each function returns a value that says which answers it needs and judges them once they are there. Arguments are
+keywords and are looked at right here, so a wrong one is reported where it was written.
+
+    >>> str(check.text(margin=0.12))
+    'text(margin=0.12)'
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from pytest_llmparity.core.checks.contract import Contract
+from pytest_llmparity.core.checks.latency import REQUESTS, LatencyCheck, parse_budget
+from pytest_llmparity.core.checks.prompts import PromptsCheck
+from pytest_llmparity.core.checks.schema import SchemaCheck
+from pytest_llmparity.core.checks.similarity import SimilarityCheck
+from pytest_llmparity.core.checks.text import HORIZON, TextCheck
+from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.stats.paired import Side
+
+__all__ = ["latency", "prompts", "schema", "similarity", "text"]
+
+
+@runtime_checkable
+class JsonModel(Protocol):
+    """A pydantic model class, or anything else that can describe itself as JSON Schema."""
+
+    __name__: str
+
+    def model_json_schema(self) -> dict[str, Any]:
+        """Return the JSON Schema."""
+
+
+def prompts() -> PromptsCheck:
+    """Require that both engines saw the same prompt, uncut: the same number of prompt tokens on every case.
+
+    An exact comparison: one prompt that differs fails it, and the text says whether template, tokeniser or a cut is
+    behind it. Engines that report no counts leave it inconclusive.
+    """
+    return PromptsCheck(where=_caller())
+
+
+def text(*, margin: float | None = None, horizon: int = HORIZON) -> TextCheck:
+    """Require that greedy answers part from the baseline's at fewer than ``margin`` of tokens.
+
+    Counted over the first ``horizon`` tokens of each answer. ``margin`` is a share (0.05 is 5 %); without one it
+    follows from the two engines' quantisations: 5 % for 16- and 8-bit weights, 7 % for 6-bit, 12 % for 4-bit ones.
+    These belong to a horizon of 32, so another horizon takes a margin of its own. Raises ``DesignError`` for a margin
+    outside 0..1 or a horizon that is not a positive whole number.
+    """
+    if margin is not None:
+        margin = _share("text", "margin", margin)
+    if not _whole(horizon):
+        raise DesignError(f"text(horizon={horizon!r}): a horizon is a whole number of tokens from 1 up")
+    if margin is None and horizon != HORIZON:
+        raise DesignError(
+            f"text(horizon={horizon}): the built-in margins belong to a horizon of {HORIZON} tokens; give margin= too"
+        )
+    return TextCheck(margin=margin, horizon=horizon, where=_caller())
+
+
+def schema(
+    target: JsonModel | Mapping[str, Any] | str | Path,
+    *,
+    rate: float | None = None,
+    gap: float | None = None,
+    agree: float | None = None,
+    side: Side = "either",
+) -> SchemaCheck:
+    """Require answers that fit a JSON Schema: a pydantic model, the path of a schema file, or a schema itself.
+
+    ``rate``: at least this share of each engine's answers fits. ``gap``: between baseline and candidate that share
+    differs by at most this much; ``side="worse"`` lets a better candidate pass whatever the gap. ``agree``: at least
+    this share of cases has equal values on both engines, whatever the order of keys. At least one of them is needed.
+    The draft is the one ``$schema`` names, else 2020-12; remote references are refused.
+
+    Raises ``DesignError`` for anything else, a schema that cannot be used included (a file is read later).
+    """
+    limits = {"rate": rate, "gap": gap, "agree": agree}
+    given = {name: _share("schema", name, value) for name, value in limits.items() if value is not None}
+    if not given:
+        raise DesignError("schema() needs at least one limit: rate=0.98, gap=0.05 or agree=0.95")
+    if given.get("gap") == 1.0:
+        raise DesignError("schema(gap=1.0): a gap of 100 % accepts everything; 0.05 is 5 points")
+    if side not in ("either", "worse"):
+        raise DesignError(f'schema(side={side!r}): side is "either" or "worse"')
+    where = _caller()
+    common: dict[str, Any] = {**given, "side": side, "where": where}
+    if isinstance(target, (str, Path)):
+        return SchemaCheck(name=repr(str(target)), path=str(target), **common)
+    if isinstance(target, Mapping):
+        name, found = str(target.get("title", "{…}")), target
+    elif isinstance(target, type) and isinstance(target, JsonModel):
+        name, found = target.__name__, target.model_json_schema()
+    else:
+        raise DesignError(
+            f"schema({target!r}): the target is a pydantic model class, a path to a JSON Schema or a schema as a dict"
+        )
+    try:
+        content = json.dumps(found, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DesignError(f"schema({name}): the schema is not JSON: {error}") from error
+    Contract.from_text(content, name)
+    return SchemaCheck(name=name, text=content, **common)
+
+
+def similarity(*, at_least: float | None = None) -> SimilarityCheck:
+    """Require that 90 % of answers are alike: no other number, no flipped negation, and close enough.
+
+    ``at_least`` is the least closeness of a pair, 0..1: cosine of embeddings where an embedder is configured, else edit
+    similarity; such a number is reported as uncalibrated. Without it the limit is the 5 % quantile of what the baseline
+    scores against its own repeats. Raises ``DesignError`` for a number outside 0..1.
+    """
+    if at_least is not None:
+        at_least = _share("similarity", "at_least", at_least)
+    return SimilarityCheck(at_least=at_least, where=_caller())
+
+
+def latency(
+    *,
+    ttft_p50: str | float | None = None,
+    ttft_p95: str | float | None = None,
+    ttft_p99: str | float | None = None,
+    tpot_p50: str | float | None = None,
+    tpot_p95: str | float | None = None,
+    tpot_p99: str | float | None = None,
+    e2e_p50: str | float | None = None,
+    e2e_p95: str | float | None = None,
+    e2e_p99: str | float | None = None,
+    success_rate: float | None = None,
+    n: int = REQUESTS,
+) -> LatencyCheck:
+    """Require latency within budgets, measured in a phase of its own of ``n`` requests per engine.
+
+    Time to first token, time per output token and end-to-end time at p50, p95 and p99: ``"x1.25"`` is relative to the
+    baseline's, ``"250ms"``, ``"2s"`` or a number of seconds is absolute and holds for every engine. ``success_rate`` is
+    the least share of requests that are answered. Failed requests count as over every budget. At least one limit is
+    needed; ``DesignError`` says what is wrong with one.
+    """
+    asked = {
+        "ttft_p50": ttft_p50,
+        "ttft_p95": ttft_p95,
+        "ttft_p99": ttft_p99,
+        "tpot_p50": tpot_p50,
+        "tpot_p95": tpot_p95,
+        "tpot_p99": tpot_p99,
+        "e2e_p50": e2e_p50,
+        "e2e_p95": e2e_p95,
+        "e2e_p99": e2e_p99,
+    }
+    budgets = tuple(parse_budget(name, value) for name, value in asked.items() if value is not None)
+    if success_rate is not None:
+        success_rate = _share("latency", "success_rate", success_rate)
+    if not budgets and success_rate is None:
+        raise DesignError('latency() needs at least one budget, such as ttft_p50="x1.25" or e2e_p95="2s"')
+    if not _whole(n):
+        raise DesignError(f"latency(n={n!r}): n is a whole number of requests from 1 up")
+    return LatencyCheck(budgets=budgets, success_rate=success_rate, n=n, where=_caller())
+
+
+def _share(function: str, name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise DesignError(f"{function}({name}={value!r}): {name} is a share, a number above 0 and at most 1")
+    if not 0.0 < value <= 1.0:
+        hint = f": {value / 100:g} is {value:g} %" if 1 < value <= 100 else ", above 0 and at most 1"
+        raise DesignError(f"{function}({name}={value!r}): {name} is a share{hint}")
+    return float(value)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _caller() -> str:
+    """Return ``file:line`` of the line that called one of the functions above."""
+    frame = sys._getframe(2)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -1,0 +1,173 @@
+"""Reading evidence: the answers of one phase by case, what is missing and why, and verdicts that need no numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pytest_llmparity.core import explain
+from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
+from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.sample import Completion, Failure, Phase
+from pytest_llmparity.core.verdict import Outcome, Verdict
+
+LOST: Final = 0.05
+"""Share of pairs without two answers above which a comparison of texts is an ERROR instead of a verdict."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One case both engines answered in the main phase."""
+
+    case: Case
+    baseline: Completion
+    candidate: Completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """The main phase of a pair of engines: what can be compared and what cannot.
+
+    ``failed`` are cases the baseline answered and the candidate did not (a typed failure): they count against the
+    candidate where a check says so. ``lost`` are all cases without two answers; ``absent`` those never asked.
+    """
+
+    pairs: tuple[Pair, ...]
+    failed: tuple[Case, ...]
+    lost: tuple[Case, ...]
+    absent: int
+    first_failure: str = ""
+
+    @property
+    def note(self) -> str:
+        """One line about missing answers, empty when there are none."""
+        if not self.lost:
+            return ""
+        total = len(self.pairs) + len(self.lost)
+        text = f"{explain.count(len(self.lost), 'prompt')} of {total} without two answers"
+        return f"{text}; first: {self.first_failure}" if self.first_failure else text
+
+
+def answers(engine: EngineEvidence, phase: Phase = Phase.MAIN) -> dict[str, Completion]:
+    """Return the first answer of each case in a phase; cases that only failed are not in it."""
+    found: dict[str, Completion] = {}
+    for case, samples in engine.samples.get(phase, {}).items():
+        for sample in samples:
+            if sample.completion is not None:
+                found[case] = sample.completion
+                break
+    return found
+
+
+def failures(engine: EngineEvidence, phase: Phase = Phase.MAIN) -> dict[str, Failure]:
+    """Return the first failure of each case that has no answer in a phase."""
+    found: dict[str, Failure] = {}
+    for case, samples in engine.samples.get(phase, {}).items():
+        failed = [sample.failure for sample in samples if sample.failure is not None]
+        if failed and len(failed) == len(samples):
+            found[case] = failed[0]
+    return found
+
+
+def describe(engine: EngineEvidence, case: str, failure: Failure) -> str:
+    """Return a failure as words: whose, which case, the error's class and what it said."""
+    return f"{engine.name} on {explain.plain(case, 40)}: {failure.kind}: {explain.plain(failure.message, 120)}"
+
+
+def gather(evidence: Evidence, candidate: EngineEvidence) -> Gathered:
+    """Pair the main-phase answers of the baseline and one candidate, in the order of the prompt set."""
+    baseline = evidence.engines[evidence.baseline]
+    ours, theirs = answers(baseline), answers(candidate)
+    bad_ours, bad_theirs = failures(baseline), failures(candidate)
+    pairs: list[Pair] = []
+    failed: list[Case] = []
+    lost: list[Case] = []
+    absent = 0
+    first = ""
+    for case in evidence.prompts.cases:
+        if case.id in ours and case.id in theirs:
+            pairs.append(Pair(case=case, baseline=ours[case.id], candidate=theirs[case.id]))
+            continue
+        lost.append(case)
+        if case.id in bad_theirs:
+            first = first or describe(candidate, case.id, bad_theirs[case.id])
+            if case.id in ours:
+                failed.append(case)
+        elif case.id in bad_ours:
+            first = first or describe(baseline, case.id, bad_ours[case.id])
+        else:
+            absent += 1
+    return Gathered(pairs=tuple(pairs), failed=tuple(failed), lost=tuple(lost), absent=absent, first_failure=first)
+
+
+def start(check: Check, evidence: Evidence, engine: EngineEvidence, *, kind: str, alone: bool = False) -> Verdict:
+    """Return the verdict a check begins with for one engine (``alone``) or one pair: named, nothing judged yet."""
+    return Verdict(
+        test=evidence.test,
+        check=str(check),
+        kind=kind,
+        engine=engine.name,
+        baseline=None if alone else evidence.baseline,
+        outcome=Outcome.INCONCLUSIVE,
+        alpha=evidence.alpha,
+        where=check.where,
+    )
+
+
+def finish(verdict: Verdict, **changes: Any) -> Verdict:
+    """Return the verdict with these fields set and its headline written."""
+    done = dataclasses.replace(verdict, **changes)
+    return dataclasses.replace(done, message=explain.headline(done))
+
+
+def blocked(verdict: Verdict, *engines: EngineEvidence) -> Verdict | None:
+    """Return the INCOMPARABLE or ERROR verdict when one of these engines cannot be judged at all, else ``None``."""
+    for engine in engines:
+        if engine.incomparable is not None:
+            return finish(verdict, outcome=Outcome.INCOMPARABLE, reason=engine.incomparable)
+    for engine in engines:
+        if engine.error is not None:
+            return finish(verdict, outcome=Outcome.ERROR, reason=engine.error)
+    return None
+
+
+def candidates(check: Check, evidence: Evidence, kind: str) -> Iterator[tuple[EngineEvidence, Verdict]]:
+    """Yield every candidate with its opening verdict."""
+    for candidate in evidence.candidates:
+        yield candidate, start(check, evidence, candidate, kind=kind)
+
+
+def alone(check: Check, evidence: Evidence, kind: str) -> list[Verdict]:
+    """Return the SKIPPED verdict of a pairwise check when only one engine is selected, nothing otherwise."""
+    if evidence.candidates:
+        return []
+    only = evidence.engines[evidence.baseline]
+    verdict = start(check, evidence, only, kind=kind, alone=True)
+    return [finish(verdict, outcome=Outcome.SKIPPED, reason="it compares two engines and only one is selected")]
+
+
+def unanswered(verdict: Verdict, gathered: Gathered, evidence: Evidence) -> Verdict | None:
+    """Return the ERROR (or, after a hard stop, INCONCLUSIVE) verdict when too few pairs have two answers."""
+    total = len(gathered.pairs) + len(gathered.lost)
+    if gathered.pairs and len(gathered.lost) <= LOST * total:
+        return None
+    if evidence.incomplete is not None and gathered.absent == len(gathered.lost):
+        return finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=evidence.incomplete)
+    return finish(verdict, outcome=Outcome.ERROR, reason=gathered.note or "no prompt has two answers")
+
+
+def settled(verdict: Verdict, evidence: Evidence, *, absent: int) -> Verdict:
+    """Take back a statistical PASS or FAIL, and an exact PASS, when a hard stop left out cases it should rest on."""
+    if evidence.incomplete is None or not absent:
+        return verdict
+    exact_failure = verdict.outcome is Outcome.FAIL and verdict.p_fail is None
+    if exact_failure or verdict.outcome not in (Outcome.PASS, Outcome.FAIL):
+        return verdict
+    return finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=evidence.incomplete)
+
+
+def worst(groups: Mapping[str, float], limit: int = 3) -> Sequence[tuple[str, float]]:
+    """Return the names with the largest numbers, largest first, equal ones by name."""
+    return sorted(groups.items(), key=lambda item: (-item[1], item[0]))[:limit]

@@ -1,0 +1,338 @@
+"""Latency budgets over the timed phase: absolute ones per engine, relative ones against the baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pytest_llmparity.core import explain
+from pytest_llmparity.core.checks import gathered
+from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.checks.shares import judge_share, least_perfect, share_needed
+from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.sample import Phase, Sample, Timing
+from pytest_llmparity.core.stats.quantiles import describe, min_requests, quantile_ratio, share_over
+from pytest_llmparity.core.verdict import Outcome, Verdict
+
+REQUESTS: Final = 128
+MERGED: Final = 0.01
+"""Share of first tokens that arrived in one read with later ones above which a TTFT is not trusted (DESIGN 10)."""
+WORDS: Final = {"ttft": "to the first token", "tpot": "per output token", "e2e": "end to end"}
+QUANTILES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+
+_VALUE = re.compile(r"(?:x\s*(?P<ratio>[\d.]+)|(?P<time>[\d.]+)\s*(?P<unit>ms|s))", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """One limit: ``metric`` (ttft, tpot, e2e) at ``rank`` (p50, p95, p99) within ``limit``.
+
+    ``limit`` is in seconds, or with ``relative`` a factor on the baseline's quantile. ``text`` is what the user wrote.
+    """
+
+    metric: str
+    rank: str
+    limit: float
+    relative: bool
+    text: str
+
+    @property
+    def name(self) -> str:
+        """Metric and rank as the keyword spells them."""
+        return f"{self.metric}_{self.rank}"
+
+    @property
+    def quantile(self) -> float:
+        """The rank as a share."""
+        return QUANTILES[self.rank]
+
+    @property
+    def least(self) -> int:
+        """Fewest requests per engine that can settle it."""
+        return min_requests(self.quantile, 0.025 if self.relative else 0.05)
+
+
+def parse_budget(name: str, value: str | float) -> Budget:
+    """Read one budget: ``"x1.25"`` (against the baseline), ``"250ms"``, ``"2s"`` or a number of seconds.
+
+    Raises ``DesignError`` with what was given and what is allowed.
+    """
+    metric, _, rank = name.partition("_")
+    limit: float = math.nan
+    relative = False
+    if isinstance(value, str):
+        if match := _VALUE.fullmatch(value.strip()):
+            relative = match["ratio"] is not None
+            try:
+                limit = float(match["ratio"] or match["time"])
+            except ValueError:
+                limit = math.nan
+            if match["unit"] and match["unit"].lower() == "ms":
+                limit /= 1000
+    elif not isinstance(value, bool):
+        limit = float(value)
+    if not (math.isfinite(limit) and limit > 0):
+        raise DesignError(
+            f'latency({name}={value!r}): a budget is "x1.25" (times the baseline), "250ms", "2s" or a number of '
+            "seconds above 0"
+        )
+    text = value.strip() if isinstance(value, str) else explain.seconds(limit)
+    return Budget(metric=metric, rank=rank, limit=limit, relative=relative, text=text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyCheck:
+    """Holds latency budgets and the share of requests that succeed against ``n`` timed requests per engine.
+
+    Made by ``check.latency()``. Verdicts are named ``latency.ttft_p95`` and so on. An absolute budget is judged per
+    engine, by the share of requests over it (the wider of Clopper-Pearson and a bound over time blocks); a relative one
+    per candidate, by the ratio of quantiles (bootstrap over pairs of blocks). Failed requests count as over any budget.
+    """
+
+    budgets: tuple[Budget, ...] = ()
+    success_rate: float | None = None
+    n: int = REQUESTS
+    where: str = field(default="", compare=False)
+
+    @property
+    def kind(self) -> str:
+        """Short name."""
+        return "latency"
+
+    @property
+    def pairwise(self) -> bool:
+        """True when every budget is relative."""
+        return self.success_rate is None and all(budget.relative for budget in self.budgets)
+
+    def __str__(self) -> str:
+        parts = [f"{budget.name}={budget.text}" for budget in self.budgets]
+        if self.success_rate is not None:
+            parts.append(f"success_rate={self.success_rate:g}")
+        if self.n != REQUESTS:
+            parts.append(f"n={self.n}")
+        return f"latency({', '.join(parts)})"
+
+    def needs(self) -> Needs:
+        """Timed requests; both engines at once when a budget is relative."""
+        return Needs(timed=self.n, timed_relative=any(budget.relative for budget in self.budgets))
+
+    def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
+        """Refuse a budget on a quantile that ``n`` requests cannot bound."""
+        for budget in self.budgets:
+            if self.n < budget.least:
+                return (
+                    f"{self}: {budget.name} takes at least {budget.least} timed requests per engine to settle and "
+                    f"there are {self.n}; give n={budget.least} or more"
+                )
+        if self.success_rate is not None:
+            least = least_perfect(self.success_rate, 0.05)
+            if least is None:
+                return f"{self}: no number of requests can show success_rate={self.success_rate:g}; ask for less"
+            if self.n < least:
+                return (
+                    f"{self}: success_rate={self.success_rate:g} takes at least {least} timed requests per engine to "
+                    f"pass and there are {self.n}; give n={least} or more"
+                )
+        return None
+
+    def power(self, *, cases: int, groups: int) -> str:
+        """How many requests it times."""
+        return f"{self}: {explain.count(self.n, 'timed request')} per engine"
+
+    def judge(self, evidence: Evidence) -> list[Verdict]:
+        """One verdict per budget and engine (absolute) or candidate (relative), and per engine for ``success_rate``."""
+        timed = {name: _Timed(engine) for name, engine in evidence.engines.items()}
+        verdicts: list[Verdict] = []
+        for budget in self.budgets:
+            kind = f"latency.{budget.name}"
+            if budget.relative:
+                verdicts += gathered.alone(self, evidence, kind)
+                baseline = timed[evidence.baseline]
+                for candidate, start in gathered.candidates(self, evidence, kind):
+                    both = (baseline, timed[candidate.name])
+                    refused = self._refused(start, evidence, *both)
+                    verdicts.append(refused or self._ratio(start, evidence, budget, *both))
+                continue
+            for name, engine in evidence.engines.items():
+                start = gathered.start(self, evidence, engine, kind=kind, alone=True)
+                refused = self._refused(start, evidence, timed[name])
+                verdicts.append(refused or self._absolute(start, evidence, budget, timed[name]))
+        if self.success_rate is not None:
+            for name, engine in evidence.engines.items():
+                start = gathered.start(self, evidence, engine, kind="latency.success_rate", alone=True)
+                refused = self._refused(start, evidence, timed[name])
+                verdicts.append(refused or self._success(start, evidence, timed[name], self.success_rate))
+        return verdicts
+
+    def _refused(self, verdict: Verdict, evidence: Evidence, *sides: _Timed) -> Verdict | None:
+        if (refused := gathered.blocked(verdict, *(side.engine for side in sides))) is not None:
+            return refused
+        if evidence.single:
+            reason = "latency is judged over a timed phase, not of a single answer; declare it in a parity marker"
+            return gathered.finish(verdict, outcome=Outcome.SKIPPED, reason=reason)
+        for side in sides:
+            if not side.samples:
+                outcome = Outcome.ERROR if evidence.incomplete is None else Outcome.INCONCLUSIVE
+                reason = evidence.incomplete or f"{side.engine.name} has no timed requests"
+                return gathered.finish(verdict, outcome=outcome, reason=reason)
+        return None
+
+    def _absolute(self, verdict: Verdict, evidence: Evidence, budget: Budget, timed: _Timed) -> Verdict:
+        values, blocks = timed.values(budget.metric)
+        if not values:
+            return _unmeasured(verdict, budget, timed)
+        result = share_over(
+            [value > budget.limit for value in values], blocks, quantile=budget.quantile, alpha=evidence.alpha
+        )
+        changes: dict[str, Any] = {
+            "estimate": result.estimate,
+            "lower": result.lower,
+            "upper": result.upper,
+            "margin": round(result.limit, 12),
+            "p_pass": result.p_pass,
+            "p_fail": result.p_fail,
+            "unit": "share",
+            "measures": f"of requests took over {explain.seconds(budget.limit)} {WORDS[budget.metric]}",
+            "n": result.n,
+            "requests": result.n,
+            "details": tuple(timed.lines(budget.metric)),
+        }
+        outcome = Outcome.INCONCLUSIVE
+        if result.upper < result.limit:
+            outcome = Outcome.PASS
+        elif result.lower > result.limit:
+            outcome = Outcome.FAIL
+        else:
+            changes["needed"] = share_needed(result.n - result.over, result.n, budget.quantile, evidence.alpha)
+        return self._done(verdict, evidence, budget, changes | {"outcome": outcome}, timed)
+
+    def _ratio(
+        self, verdict: Verdict, evidence: Evidence, budget: Budget, baseline: _Timed, candidate: _Timed
+    ) -> Verdict:
+        ours, our_blocks = baseline.values(budget.metric)
+        theirs, their_blocks = candidate.values(budget.metric)
+        for values, side in ((ours, baseline), (theirs, candidate)):
+            if not values:
+                return _unmeasured(verdict, budget, side)
+        if len(set(our_blocks)) != len(set(their_blocks)):
+            reason = (
+                f"{baseline.engine.name} was timed in {explain.count(len(set(our_blocks)), 'block')} and "
+                f"{candidate.engine.name} in {len(set(their_blocks))}: they cannot be paired"
+            )
+            return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=evidence.incomplete or reason)
+        result = quantile_ratio(
+            ours,
+            theirs,
+            our_blocks,
+            their_blocks,
+            quantile=budget.quantile,
+            limit=budget.limit,
+            alpha=evidence.alpha,
+            seed=evidence.seed,
+        )
+        changes: dict[str, Any] = {
+            "estimate": result.estimate,
+            "lower": result.lower,
+            "upper": result.upper,
+            "margin": budget.limit,
+            "p_pass": result.p_pass,
+            "p_fail": result.p_fail,
+            "unit": "ratio",
+            "measures": f"of {baseline.engine.name}'s {budget.rank} {WORDS[budget.metric]}",
+            "n": min(len(ours), len(theirs)),
+            "requests": len(ours) + len(theirs),
+            "details": (*baseline.lines(budget.metric), *candidate.lines(budget.metric)),
+        }
+        outcome = Outcome.INCONCLUSIVE
+        if result.upper < budget.limit:
+            outcome = Outcome.PASS
+        elif result.lower > budget.limit:
+            outcome = Outcome.FAIL
+        elif not result.bounded:
+            changes["reason"] = f"too few answers to bound {budget.rank}"
+        return self._done(verdict, evidence, budget, changes | {"outcome": outcome}, baseline, candidate)
+
+    def _success(self, verdict: Verdict, evidence: Evidence, timed: _Timed, wanted: float) -> Verdict:
+        good = sum(sample.completion is not None for sample in timed.samples)
+        changes = judge_share(good, len(timed.samples), at_least=wanted, evidence=evidence)
+        changes |= {
+            "measures": "of requests succeeded",
+            "requests": len(timed.samples),
+            "details": tuple(timed.failed_lines()),
+        }
+        done = gathered.finish(verdict, **changes)
+        return gathered.settled(done, evidence, absent=max(0, self.n - len(timed.samples)))
+
+    def _done(
+        self, verdict: Verdict, evidence: Evidence, budget: Budget, changes: dict[str, Any], *sides: _Timed
+    ) -> Verdict:
+        """Finish a verdict, unless the stamps it rests on cannot be trusted or a hard stop cut the phase short."""
+        done = gathered.finish(verdict, **changes)
+        for side in sides:
+            if budget.metric == "ttft" and (merged := side.merged) > MERGED * len(side.samples):
+                reason = (
+                    f"{merged} of {explain.count(len(side.samples), 'first token')} of {side.engine.name} arrived "
+                    "together with later ones, so the time to the first token is not known"
+                )
+                done = dataclasses.replace(done, needed=None)
+                return gathered.finish(done, outcome=Outcome.INCONCLUSIVE, reason=reason)
+        absent = sum(max(0, self.n - len(side.samples)) for side in sides)
+        return gathered.settled(done, evidence, absent=absent)
+
+
+class _Timed:
+    """The timed phase of one engine."""
+
+    def __init__(self, engine: EngineEvidence) -> None:
+        self.engine = engine
+        self.samples: Sequence[Sample] = [
+            sample for samples in engine.samples.get(Phase.TIMED, {}).values() for sample in samples
+        ]
+        timings = [sample.timing for sample in self.samples if sample.timing is not None]
+        self._last_block = max((timing.block for timing in timings), default=0)
+        self.merged = sum(timing.merged_first for timing in timings)
+
+    def values(self, metric: str) -> tuple[list[float], list[int]]:
+        """Return seconds and blocks; a failed request takes for ever, an answer too short for the metric is left out.
+
+        A failure without stamps counts into the last block, so that blocks still pair.
+        """
+        found: list[tuple[float, int]] = []
+        for sample in self.samples:
+            timing = sample.timing
+            block = self._last_block if timing is None else timing.block
+            if sample.completion is None:
+                found.append((math.inf, block))
+            elif timing is not None and (value := _metric(timing, metric)) is not None:
+                found.append((value, block))
+        return [value for value, _ in found], [block for _, block in found]
+
+    def lines(self, metric: str) -> list[str]:
+        """Say the quantiles and what failed."""
+        values, blocks = self.values(metric)
+        p50, p95, p99 = (explain.seconds(value) for value in describe(values))
+        where = f"{explain.count(len(values), 'request')} in {explain.count(len(set(blocks)), 'block')}"
+        line = f"{self.engine.name} {WORDS[metric]}: p50 {p50}, p95 {p95}, p99 {p99}; {where}"
+        return [line, *self.failed_lines()]
+
+    def failed_lines(self) -> list[str]:
+        """Say how many requests failed, and the first of them; nothing when none did."""
+        failed = [(sample.case, sample.failure) for sample in self.samples if sample.failure is not None]
+        if not failed:
+            return []
+        case, failure = failed[0]
+        first = gathered.describe(self.engine, case, failure)
+        return [f"{explain.count(len(failed), 'failed request')}, counted as over; first: {first}"]
+
+
+def _metric(timing: Timing, metric: str) -> float | None:
+    return {"ttft": timing.ttft_s, "tpot": timing.tpot_s, "e2e": timing.e2e_s}[metric]
+
+
+def _unmeasured(verdict: Verdict, budget: Budget, timed: _Timed) -> Verdict:
+    reason = f"no answer of {timed.engine.name} has a time {WORDS[budget.metric]}"
+    return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)

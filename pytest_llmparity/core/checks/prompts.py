@@ -1,0 +1,118 @@
+"""Whether both engines saw the same prompt, uncut: an exact comparison of prompt token counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pytest_llmparity.core import diagnosis, explain
+from pytest_llmparity.core.checks import gathered
+from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.verdict import Outcome, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptsCheck:
+    """Compares the number of prompt tokens each engine reports, case by case.
+
+    Made by ``check.prompts()``. Any difference, and any prompt refused as too long, is FAIL: an exact finding without
+    p-values. PASS needs counts for every prompt; an engine that reports none leaves it INCONCLUSIVE. ``estimate`` is
+    the number of prompts that differ, ``margin`` is 0.
+    """
+
+    where: str = field(default="", compare=False)
+
+    @property
+    def kind(self) -> str:
+        """Short name."""
+        return "prompts"
+
+    @property
+    def pairwise(self) -> bool:
+        """It says nothing about a single engine."""
+        return True
+
+    def __str__(self) -> str:
+        return "prompts()"
+
+    def needs(self) -> Needs:
+        """The main phase."""
+        return Needs()
+
+    def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
+        """Nothing: one prompt is enough to find a difference."""
+        return None
+
+    def power(self, *, cases: int, groups: int) -> str:
+        """What it compares."""
+        return f"{self}: exact, token counts of {explain.count(cases, 'prompt')}"
+
+    def judge(self, evidence: Evidence) -> list[Verdict]:
+        """One verdict per candidate."""
+        verdicts = gathered.alone(self, evidence, self.kind)
+        baseline = evidence.engines[evidence.baseline]
+        for candidate, verdict in gathered.candidates(self, evidence, self.kind):
+            refused = gathered.blocked(verdict, baseline, candidate)
+            verdicts.append(self._compare(verdict, evidence, candidate) if refused is None else refused)
+        return verdicts
+
+    def _compare(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
+        both = gathered.gather(evidence, candidate)
+        rows = diagnosis.prompt_counts(evidence, candidate)
+        counts = diagnosis.compare_counts(rows)
+        findings = diagnosis.counts_in_words(counts, evidence.baseline, candidate.name)
+        findings += self._too_long(evidence, candidate)
+        details = list(findings)
+        if both.note:
+            details.append(both.note)
+        if differing := [row for row in rows if row[1] != row[2]][:3]:
+            details += [
+                f"{explain.plain(case, 40)}: {evidence.baseline} {ours}, {candidate.name} {theirs}"
+                for case, ours, theirs in differing
+            ]
+        changes: dict[str, object] = {
+            "n": len(rows),
+            "requests": 2 * len(both.pairs),
+            "unit": "prompts",
+            "measures": "prompts differ",
+            "side": "either",
+            "differs": diagnosis.layers(evidence, candidate),
+        }
+        if findings:
+            changes |= {"estimate": float(counts.differing), "margin": 0.0, "details": tuple(details[1:])}
+            return gathered.finish(verdict, **changes, outcome=Outcome.FAIL, reason=findings[0])
+        changes["details"] = tuple(details)
+        if (refused := gathered.unanswered(verdict, both, evidence)) is not None:
+            return refused
+        silent = [
+            name
+            for name, uses in (
+                (evidence.baseline, [pair.baseline for pair in both.pairs]),
+                (candidate.name, [pair.candidate for pair in both.pairs]),
+            )
+            if any(completion.prompt_tokens is None for completion in uses)
+        ]
+        if silent:
+            reason = f"{' and '.join(silent)} did not say how many tokens each prompt has"
+            return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, reason=reason)
+        reason = f"equal token counts on {explain.count(len(rows), 'prompt')}"
+        changes |= {"estimate": 0.0, "margin": 0.0}
+        passed = gathered.finish(verdict, **changes, outcome=Outcome.PASS, reason=reason)
+        return gathered.settled(passed, evidence, absent=both.absent)
+
+    def _too_long(self, evidence: Evidence, candidate: EngineEvidence) -> list[str]:
+        """Name the engine that refused prompts the other one answered because they do not fit."""
+        found: list[str] = []
+        sides = (evidence.engines[evidence.baseline], candidate)
+        for engine, other in (sides, sides[::-1]):
+            answered = gathered.answers(other)
+            refused = [
+                case
+                for case, failure in gathered.failures(engine).items()
+                if failure.kind == "ContextOverflow" and case in answered
+            ]
+            if refused:
+                found.append(
+                    f"{engine.name} refused {explain.count(len(refused), 'prompt')} as longer than its context "
+                    f"({explain.plain(refused[0], 40)}), {other.name} answered them"
+                )
+        return found

@@ -1,0 +1,274 @@
+"""Answers that must fit a JSON Schema: how many do, whether both engines do alike, and whether their values agree."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pytest_llmparity.core import diagnosis, explain
+from pytest_llmparity.core.checks import gathered
+from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.checks.contract import Contract, Reading
+from pytest_llmparity.core.checks.shares import gap_needed, judge_share, least_perfect
+from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.stats.paired import Side, gap, min_cases
+from pytest_llmparity.core.verdict import Outcome, Verdict
+
+_SHOWN_FIELDS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaCheck:
+    """Validates every answer against one JSON Schema and compares the values between engines.
+
+    Made by ``check.schema()``. ``name`` is how the user wrote the target, ``text`` the schema as JSON text (``None``
+    until :meth:`resolve` has read ``path``). Each limit that is set gives verdicts of its own kind:
+
+    - ``schema.rate``: per engine, the share of answers that fit is at least ``rate`` (Clopper-Pearson).
+    - ``schema.gap``: per candidate, the difference in that share on the same cases is at most ``gap`` (exact
+      unconditional test). ``side="either"`` counts both directions, ``"worse"`` only a worse candidate.
+    - ``schema.agree``: per candidate, the share of cases whose parsed values are equal (order of keys aside) is at
+      least ``agree``. An answer that is not JSON equals nothing.
+
+    Cases the engine failed to answer do not fit; in a pair, cases the baseline did not answer are left out.
+    """
+
+    name: str
+    text: str | None = None
+    path: str | None = None
+    rate: float | None = None
+    gap: float | None = None
+    agree: float | None = None
+    side: Side = "either"
+    where: str = field(default="", compare=False)
+
+    @property
+    def kind(self) -> str:
+        """Short name."""
+        return "schema"
+
+    @property
+    def pairwise(self) -> bool:
+        """True when only the limits between engines are set."""
+        return self.rate is None
+
+    def __str__(self) -> str:
+        limits = [f"{limit}={value:g}" for limit, value in self._limits().items()]
+        if self.side != "either":
+            limits.append(f"side={self.side!r}")
+        return f"schema({', '.join([self.name, *limits])})"
+
+    def resolve(self, read: Callable[[str], str]) -> SchemaCheck:
+        """Return the check with its schema read: ``read`` turns the path into text; others come back unchanged.
+
+        Raises ``DesignError`` when the text is not JSON or not a schema, or refers to another document.
+        """
+        if self.path is None or self.text is not None:
+            return self
+        return self.with_schema(read(self.path))
+
+    def with_schema(self, text: str) -> SchemaCheck:
+        """Return the check with this schema; ``DesignError`` when it cannot be used."""
+        Contract.from_text(text, self.name)
+        return dataclasses.replace(self, text=text)
+
+    def needs(self) -> Needs:
+        """The main phase."""
+        return Needs()
+
+    def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
+        """Refuse a limit that not even perfect answers could be shown to keep."""
+        for limit, needed in self._least().items():
+            value = self._limits()[limit]
+            if needed is None:
+                return f"{self}: no number of prompts can show {limit}={value:g}; ask for less, such as {limit}=0.98"
+            if cases < needed:
+                return (
+                    f"{self}: {limit}={value:g} takes at least {needed} prompts to pass, even if every answer is "
+                    f"right; there {'is' if cases == 1 else 'are'} {cases}"
+                )
+        return None
+
+    def power(self, *, cases: int, groups: int) -> str:
+        """How many prompts each limit takes at the least."""
+        least = ", ".join(f"{limit} {needed or 'never'}" for limit, needed in self._least().items())
+        return f"{self}: {explain.count(cases, 'prompt')}; at least needed: {least}"
+
+    def judge(self, evidence: Evidence) -> list[Verdict]:
+        """Verdicts of each limit that is set: ``rate`` per engine, ``gap`` and ``agree`` per candidate."""
+        if self.text is None:
+            raise DesignError(f"{self}: the schema {self.path!r} was never read")
+        contract = Contract.from_text(self.text, self.name)
+        readings = {name: contract.read(engine) for name, engine in evidence.engines.items()}
+        verdicts: list[Verdict] = []
+        if self.rate is not None:
+            for name, engine in evidence.engines.items():
+                start = gathered.start(self, evidence, engine, kind="schema.rate", alone=True)
+                refused = gathered.blocked(start, engine) or _silent(start, engine, readings[name], evidence)
+                verdicts.append(refused or self._rate(start, evidence, readings[name], contract))
+        for limit, judge_pair in (("gap", self._gap), ("agree", self._agree)):
+            if self._limits().get(limit) is None:
+                continue
+            kind = f"schema.{limit}"
+            verdicts += gathered.alone(self, evidence, kind)
+            baseline = evidence.engines[evidence.baseline]
+            for candidate, start in gathered.candidates(self, evidence, kind):
+                both = _Both(evidence, readings[evidence.baseline], readings[candidate.name])
+                refused = gathered.blocked(start, baseline, candidate) or both.silent(start, candidate)
+                if refused is None:
+                    layers = diagnosis.layers(evidence, candidate, schema=contract.schema)
+                    refused = judge_pair(dataclasses.replace(start, differs=layers), evidence, both)
+                verdicts.append(refused)
+        return verdicts
+
+    def _limits(self) -> dict[str, float]:
+        given = {"rate": self.rate, "gap": self.gap, "agree": self.agree}
+        return {limit: value for limit, value in given.items() if value is not None}
+
+    def _least(self) -> dict[str, int | None]:
+        return {
+            limit: min_cases(value, 0.05) if limit == "gap" else least_perfect(value, 0.05)
+            for limit, value in self._limits().items()
+        }
+
+    def _rate(
+        self, verdict: Verdict, evidence: Evidence, readings: Mapping[str, Reading], contract: Contract
+    ) -> Verdict:
+        assert self.rate is not None
+        kept = sum(reading.problem is None for reading in readings.values())
+        n = len(readings)
+        order = diagnosis.order_line(
+            verdict.engine, [(r.value, contract.schema) for r in readings.values() if r.parsed]
+        )
+        changes = {"reason": order} | judge_share(kept, n, at_least=self.rate, evidence=evidence)
+        changes |= {
+            "measures": "of answers fit the schema",
+            "requests": n,
+            "differs": (order,) if order else (),
+            "details": tuple(_invalid(verdict.engine, evidence.prompts.cases, readings)),
+        }
+        done = gathered.finish(verdict, **changes)
+        return gathered.settled(done, evidence, absent=len(evidence.prompts.cases) - n)
+
+    def _gap(self, verdict: Verdict, evidence: Evidence, both: _Both) -> Verdict:
+        assert self.gap is not None
+        rows = both.rows
+        only_ours = sum(ours.problem is None and theirs.problem is not None for _, ours, theirs in rows)
+        only_theirs = sum(ours.problem is not None and theirs.problem is None for _, ours, theirs in rows)
+        changes: dict[str, Any] = {
+            "unit": "share",
+            "margin": self.gap,
+            "side": self.side,
+            "n": len(rows),
+            "requests": 2 * len(rows),
+            "details": (
+                f"fits on {evidence.baseline} only: {only_ours}; on {verdict.engine} only: {only_theirs}",
+                *_invalid(verdict.engine, evidence.prompts.cases, {case.id: theirs for case, _, theirs in rows}),
+            ),
+        }
+        if evidence.single:
+            parted = only_ours + (only_theirs if self.side == "either" else 0)
+            changes |= {"outcome": Outcome.FAIL if parted else Outcome.PASS, "estimate": float(parted)}
+            return gathered.finish(verdict, **changes, measures="of answers fit on one engine only", reason="single")
+        result = gap(only_ours, only_theirs, len(rows), margin=self.gap, alpha=evidence.alpha, side=self.side)
+        changes |= dataclasses.asdict(result)
+        changes["measures"] = "of answers fit on one engine only, net"
+        if result.upper < self.gap:
+            changes["outcome"] = Outcome.PASS
+        elif result.lower > self.gap:
+            changes["outcome"] = Outcome.FAIL
+        else:
+            changes["outcome"] = Outcome.INCONCLUSIVE
+            changes["needed"] = gap_needed(only_ours, only_theirs, len(rows), self.gap, evidence.alpha, self.side)
+        return gathered.settled(gathered.finish(verdict, **changes), evidence, absent=both.absent)
+
+    def _agree(self, verdict: Verdict, evidence: Evidence, both: _Both) -> Verdict:
+        assert self.agree is not None
+        paths: Counter[str] = Counter()
+        equal = 0
+        for _, ours, theirs in both.rows:
+            fields = ours.differing(theirs)
+            equal += not fields
+            paths.update(fields)
+        n = len(both.rows)
+        order = next((line for line in verdict.differs if line.startswith(diagnosis.PROPERTY_ORDER)), "")
+        details = [
+            f"{explain.plain(path, 60)} differs in {times} of {n}" for path, times in paths.most_common(_SHOWN_FIELDS)
+        ]
+        details += both.example()
+        changes = {"reason": order} | judge_share(equal, n, at_least=self.agree, evidence=evidence)
+        changes |= {"measures": "of answers have equal values", "requests": 2 * n, "details": tuple(details)}
+        return gathered.settled(gathered.finish(verdict, **changes), evidence, absent=both.absent)
+
+
+class _Both:
+    """Readings of a pair over the cases the baseline answered and the candidate was asked."""
+
+    def __init__(self, evidence: Evidence, ours: Mapping[str, Reading], theirs: Mapping[str, Reading]) -> None:
+        self._evidence = evidence
+        cases = evidence.prompts.cases
+        self.rows = [
+            (case, ours[case.id], theirs[case.id])
+            for case in cases
+            if case.id in ours and ours[case.id].answered and case.id in theirs
+        ]
+        self.absent = sum(case.id not in ours or case.id not in theirs for case in cases)
+        self._answered = any(theirs.answered for _, _, theirs in self.rows)
+
+    def silent(self, verdict: Verdict, candidate: EngineEvidence) -> Verdict | None:
+        """Return a verdict when there is no pair of answers at all."""
+        if self._answered:
+            return None
+        return gathered.unanswered(verdict, gathered.gather(self._evidence, candidate), self._evidence)
+
+    def example(self) -> list[str]:
+        """Show the first case whose values differ: path and both values."""
+        for case, ours, theirs in self.rows:
+            for difference in ours.differences(theirs)[:1]:
+                return [
+                    f"first: {explain.plain(case.id, 40)} at {explain.plain(difference.path, 60)}: "
+                    f"{explain.quote(_value(difference.baseline))} and {explain.quote(_value(difference.candidate))}"
+                ]
+        return []
+
+
+def _value(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError:  # a field that is not there
+        return str(value)
+
+
+def _silent(
+    verdict: Verdict, engine: EngineEvidence, readings: Mapping[str, Reading], evidence: Evidence
+) -> Verdict | None:
+    if any(reading.answered for reading in readings.values()):
+        return None
+    for case, failure in gathered.failures(engine).items():
+        reason = gathered.describe(engine, case, failure)
+        return gathered.finish(verdict, outcome=Outcome.ERROR, reason=f"no answer at all; first: {reason}")
+    reason = evidence.incomplete or "no answer was gathered"
+    outcome = Outcome.ERROR if evidence.incomplete is None else Outcome.INCONCLUSIVE
+    return gathered.finish(verdict, outcome=outcome, reason=reason)
+
+
+def _invalid(engine: str, cases: Sequence[Case], readings: Mapping[str, Reading]) -> list[str]:
+    """Count the answers of an engine that do not fit, show the first, and say how many stand in a code block."""
+    bad = [(case.id, readings[case.id]) for case in cases if case.id in readings and readings[case.id].problem]
+    lines: list[str] = []
+    if bad:
+        case, reading = bad[0]
+        lines.append(
+            f"{len(bad)} of {explain.count(len(readings), 'answer')} of {engine} do not fit; first: "
+            f"{explain.plain(case, 40)}: {explain.plain(str(reading.problem), 120)}"
+        )
+        if reading.text:
+            lines.append(f"  it answered {explain.quote(reading.text)}")
+    if fenced := sum(reading.fenced for reading in readings.values()):
+        lines.append(f"{explain.count(fenced, 'answer')} of {engine} in a Markdown code block, read all the same")
+    return lines

@@ -1,0 +1,85 @@
+"""Shares of cases judged against what is asked of them, and how many cases would settle what they leave open."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+from scipy.stats import beta
+
+from pytest_llmparity.core.checks.base import Evidence
+from pytest_llmparity.core.stats.paired import Side, rate, score_interval
+from pytest_llmparity.core.verdict import Outcome
+
+MOST: Final = 100_000
+"""More cases than this and nothing is promised."""
+
+
+def judge_share(kept: int, n: int, *, at_least: float, evidence: Evidence) -> dict[str, Any]:
+    """Return the verdict fields that follow from ``kept`` of ``n`` cases where ``at_least`` (a share) is asked.
+
+    Exact binomial bounds. Of a single question only the outcome is said.
+    """
+    changes: dict[str, Any] = {"unit": "share", "margin": at_least, "side": "at_least", "n": n}
+    if evidence.single:
+        outcome = Outcome.PASS if kept == n else Outcome.FAIL
+        return changes | {"outcome": outcome, "estimate": kept / n, "reason": "single"}
+    result = rate(kept, n, at_least=at_least, alpha=evidence.alpha)
+    changes |= dataclasses.asdict(result)
+    if result.lower > at_least:
+        return changes | {"outcome": Outcome.PASS}
+    if result.upper < at_least:
+        return changes | {"outcome": Outcome.FAIL}
+    return changes | {"outcome": Outcome.INCONCLUSIVE, "needed": share_needed(kept, n, at_least, evidence.alpha)}
+
+
+def least_perfect(at_least: float, alpha: float) -> int | None:
+    """Return how many cases, all kept, show that at least this share is (59 for 0.95); ``None`` when none can (1.0).
+
+    >>> least_perfect(0.95, 0.05), least_perfect(0.98, 0.05), least_perfect(1.0, 0.05)
+    (59, 149, None)
+    """
+    if at_least >= 1.0:
+        return None
+    n = max(1, math.ceil(math.log(alpha) / math.log(at_least)))
+    return n if at_least**n < alpha else n + 1
+
+
+def share_needed(kept: int, n: int, at_least: float, alpha: float) -> int | None:
+    """Return how many cases in all would settle a share that stays as it is; ``None`` when no number in reach does."""
+
+    def settles(total: int) -> bool:
+        k = kept / n * total
+        lower = 0.0 if k == 0 else float(beta.ppf(alpha, k, total - k + 1))
+        upper = 1.0 if kept == n else float(beta.isf(alpha, k + 1, total - k))
+        return lower > at_least or upper < at_least
+
+    return _first(n, settles)
+
+
+def gap_needed(b: int, c: int, n: int, margin: float, alpha: float, side: Side) -> int | None:
+    """Return how many cases in all would settle a gap that stays as it is, by Tango's asymptotic interval."""
+
+    def settles(total: int) -> bool:
+        factor = total / n
+        lower, upper = score_interval(round(b * factor), round(c * factor), total, 2 * alpha)
+        if side == "worse":
+            return upper < margin or lower > margin
+        return max(upper, -lower) < margin or lower > margin or -upper > margin
+
+    return _first(n, settles)
+
+
+def _first(n: int, settles: Callable[[int], bool]) -> int | None:
+    if not settles(MOST):
+        return None
+    low, high = n, MOST
+    while low < high:
+        middle = (low + high) // 2
+        if settles(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low
