@@ -40,7 +40,7 @@ def engine_lines(engines: Sequence[EngineRecord], *, why: str = "", width: int =
     lines = []
     for engine in engines:
         head = f"{pad(printable(engine.name), min(name_width, 24))}  "
-        model = None if engine.model is None else printable(engine.model)
+        model = None if engine.model is None else printable(_file_name(engine.model))
         parts = [
             printable(f"{engine.kind} {engine.version or ''}".rstrip()),
             model,
@@ -235,6 +235,11 @@ def _ending(record: RunRecord) -> list[str]:
         retries = f", {explain.count(record.retries, 'retry', 'retries')}" if record.retries else ""
         sent = [f"run {record.run}: {explain.count(record.requests, 'request')} sent{retries}"]
     return [*record.notes, *sent]
+
+
+def _file_name(model: str) -> str:
+    """Return a model file without its folder; a name such as ``Qwen/Qwen3-8B`` stays."""
+    return model.rpartition("/")[2] if model.endswith(".gguf") else model
 
 
 def _digest(engine: EngineRecord) -> str | None:
