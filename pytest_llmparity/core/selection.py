@@ -98,7 +98,9 @@ def _entry(text: str, value: str) -> Entry:
     if _URL.match(spec):
         url, _, fragment = spec.partition("#")
         base_url = _root(url, text)
-        return Entry(text=text, name=name or derive(spec), base_url=base_url, model=urllib.parse.unquote(fragment) or None)
+        return Entry(
+            text=text, name=name or derive(spec), base_url=base_url, model=urllib.parse.unquote(fragment) or None
+        )
     head, colon, rest = spec.partition(":")
     if not colon:
         if not NAME.fullmatch(spec):
@@ -110,8 +112,8 @@ def _entry(text: str, value: str) -> Entry:
         return Entry(text=text, name=name or f"golden-{rest}", golden=rest)
     if not NAME.fullmatch(head):
         raise EngineSelectionError(f"--engines: {_show(text)} does not start with a kind: {FORMS}{_comma(value)}")
-    model, base_url = _model_at(rest, text)
-    return Entry(text=text, name=name or derive(spec), kind=head, model=model or None, base_url=base_url)
+    model, at = _model_at(rest, text)
+    return Entry(text=text, name=name or derive(spec), kind=head, model=model or None, base_url=at)
 
 
 LETTERS = "names consist of a-z, 0-9, '.', '_' and '-' and start with a letter or digit"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,23 @@ Resume = Literal["auto", "resume", "fresh"]
 
 DEFAULT_CONCURRENCY = 4
 """Requests in flight per engine when neither marker, profile nor file says otherwise."""
+
+
+_DURATION = re.compile(r"(?=\d)(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?", re.ASCII)
+
+
+def seconds(text: str) -> float:
+    """Read a duration: ``900`` (seconds), ``90s``, ``15m``, ``2h``, ``1h30m``. ``ValueError`` unless it is above zero.
+
+    >>> seconds("1h30m")
+    5400.0
+    """
+    match = _DURATION.fullmatch(text)
+    hours, minutes, rest = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    total = hours * 3600 + minutes * 60 + rest
+    if total == 0:
+        raise ValueError(f"is {text[:40]!r}; expected a time above zero such as 900 (seconds), 90s, 15m or 1h30m")
+    return float(total)
 
 
 @dataclass(frozen=True, slots=True)

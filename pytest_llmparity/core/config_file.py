@@ -1,0 +1,230 @@
+"""What ``llmparity.toml`` may hold. The published JSON Schema of the file is made from these models."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
+
+from pytest_llmparity.core.errors import EngineSelectionError
+from pytest_llmparity.core.problems import Strict, given, looks_secret, nearest
+from pytest_llmparity.core.selection import KINDS, LETTERS, NAME, Kind, parse_engines, root_of
+from pytest_llmparity.core.settings import EnvRef, seconds
+
+_SECRET_HEADERS = re.compile(r"authori[sz]ation|cookie|key|token|secret|password", re.IGNORECASE)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = "holds a value that looks like a key (not shown); a key stays in an environment variable: {}"  # noqa: S105
+_STARTING = ("requires", "python", "command", "args", "env", "download", "start_timeout_s")
+
+
+def _text(value: str) -> str:
+    if looks_secret(value):
+        raise ValueError(_SECRET.format("name that in api_key_env, or in headers as {env = …}"))
+    if not value.strip():
+        raise ValueError("is empty")
+    if not value.isprintable():
+        raise ValueError(f"is {given(value)}, which holds characters that cannot be printed")
+    return value
+
+
+def _argument(value: str) -> str:
+    if looks_secret(value):
+        raise ValueError(_SECRET.format("name that in api_key_env"))
+    if "\0" in value:
+        raise ValueError("holds a NUL, which no program can be given")
+    return value
+
+
+def _budget(value: object) -> float:
+    if isinstance(value, str):
+        return seconds(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    raise ValueError(f"is {given(value)}; expected seconds above 0, or text such as '15m' or '1h30m'")
+
+
+def _name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError(f"is {given(value)}; {LETTERS}")
+    return value
+
+
+def _name_key(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError(f"cannot be a name; {LETTERS}")
+    return value
+
+
+def _variable(value: str) -> str:
+    if looks_secret(value) or not _VARIABLE.fullmatch(value):
+        shown = "a value that looks like a key (not shown)" if looks_secret(value) else given(value)
+        raise ValueError(f"is {shown}; expected the name of an environment variable, such as VLLM_API_KEY")
+    return value
+
+
+def _kind(value: str, info: ValidationInfo) -> str:
+    kinds = (info.context or {}).get("kinds", KINDS)
+    if value not in kinds:
+        raise ValueError(f"is {given(value)}; known kinds: {', '.join(sorted(kinds))}{nearest(value, kinds)}")
+    return value
+
+
+def _url(value: str) -> str:
+    try:
+        return root_of(value)
+    except ValueError as error:
+        raise ValueError(f"{error}") from None
+
+
+def _header(value: object) -> object:
+    if isinstance(value, str):
+        if looks_secret(value):
+            raise ValueError(_SECRET.format('write {env = "VARIABLE"}'))
+        if not value.isascii() or not value.isprintable():
+            raise ValueError("holds characters that have no place in a header")
+        return value
+    if isinstance(value, dict) and list(value) == ["env"] and isinstance(value["env"], str):
+        return EnvRef(_variable(value["env"]))
+    raise ValueError('is neither text nor {env = "VARIABLE"}')
+
+
+def _headers(value: dict[str, Any]) -> dict[str, Any]:
+    for name, content in value.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"has {given(name)}, which is not the name of a header")
+        if isinstance(content, str) and _SECRET_HEADERS.search(name):
+            raise ValueError(f'has {given(name)} as literal text (not shown); write {name} = {{env = "VARIABLE"}}')
+    return value
+
+
+def _entries(value: list[str]) -> list[str]:
+    if not value:
+        raise ValueError("is empty; name at least one engine")
+    try:
+        parse_engines(value)
+    except EngineSelectionError as error:
+        raise ValueError(f"cannot be used: {str(error).removeprefix('--engines: ')}") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+Argument = Annotated[str, AfterValidator(_argument)]
+Name = Annotated[str, AfterValidator(_name)]
+NameKey = Annotated[str, AfterValidator(_name_key)]
+Variable = Annotated[str, AfterValidator(_variable)]
+Url = Annotated[str, AfterValidator(_url)]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Budget = Annotated[
+    Any,
+    AfterValidator(_budget),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}),
+]
+Header = Annotated[
+    Any,
+    BeforeValidator(_header),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "properties": {"env": {"type": "string"}},
+                    "required": ["env"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+
+
+class Pin(Strict):
+    """What the live server must report; ``context_length`` is in tokens and means what one request gets."""
+
+    version: Text | None = None
+    build: Text | None = None
+    model: Text | None = None
+    revision: Text | None = None
+    digest: Text | None = None
+    quantization: Text | None = None
+    format: Text | None = None
+    kv_cache: Text | None = None
+    template_sha256: Text | None = None
+    context_length: Count | None = None
+    slots: Count | None = None
+
+
+class EngineTable(Strict):
+    """One engine. With ``base_url`` we attach to it, without it we start it. Times are seconds, lengths tokens."""
+
+    kind: Annotated[str, AfterValidator(_kind)] | None = None
+    model: Text | None = None
+    base_url: Url | None = None
+    revision: Text | None = None
+    requires: Text | None = None
+    python: Text | None = None
+    command: Annotated[list[Text], Field(min_length=1)] | None = None
+    args: list[Argument] | None = None
+    env: dict[Variable, Argument] | None = None
+    headers: Annotated[dict[str, Header], AfterValidator(_headers)] | None = None
+    api_key_env: Variable | None = None
+    route: Literal["openai", "native"] = "openai"
+    pin: Pin | None = None
+    strict_pins: bool = False
+    context_length: Count | None = None
+    slots: Count | None = None
+    ca_bundle: Text | None = None
+    proxy: Url | None = None
+    download: bool = False
+    start_timeout_s: Seconds | None = None
+    request_timeout_s: Seconds = 300.0
+    idle_timeout_s: Seconds = 120.0
+    connect_timeout_s: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _whole(self, info: ValidationInfo) -> EngineTable:
+        kinds = (info.context or {}).get("kinds", KINDS)
+        if self.base_url is None:
+            self._can_start(kinds)
+            return self
+        useless = [key for key in _STARTING if key in self.model_fields_set]
+        if useless:
+            raise ValueError(f"has {' and '.join(useless)}, which only an engine we start can use, and a base_url")
+        return self
+
+    def _can_start(self, kinds: dict[str, Kind]) -> None:
+        if self.kind is None:
+            raise ValueError(f"has neither kind nor base_url; known kinds: {', '.join(sorted(kinds))}")
+        if not kinds[self.kind].starts:
+            raise ValueError(f"has no base_url; an engine of kind {self.kind!r} is attached to, never started")
+        if self.model is None:
+            raise ValueError(f"has no model; an engine of kind {self.kind!r} without base_url is started with one")
+        ways = [key for key in ("requires", "python", "command") if getattr(self, key) is not None]
+        if len(ways) > 1:
+            raise ValueError(f"has {' and '.join(ways)}; one of them says what is started")
+
+
+class ProfileTable(Strict):
+    """Settings chosen together by ``--parity-profile``; they win over the top level of the file."""
+
+    engines: Annotated[list[Text], AfterValidator(_entries)] | None = None
+    baseline: Name | None = None
+    concurrency: Count | None = None
+    residency: Literal["together", "one-at-a-time"] | None = None
+    inconclusive: Literal["show", "fail", "skip"] | None = None
+    required: bool | None = None
+    max_requests: Count | None = None
+    budget: Budget = None
+
+
+class ConfigTable(Strict):
+    """The whole file."""
+
+    baseline: Name | None = None
+    concurrency: Count | None = None
+    residency: Literal["together", "one-at-a-time"] | None = None
+    engines: dict[NameKey, EngineTable] = Field(default_factory=dict)
+    profiles: dict[NameKey, ProfileTable] = Field(default_factory=dict)
