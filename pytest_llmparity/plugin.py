@@ -13,6 +13,7 @@ import pytest
 from pytest_llmparity import hookspecs, options, xdist
 
 if TYPE_CHECKING:
+    from pytest_llmparity.core.verdict import Verdict
     from pytest_llmparity.door import Door
     from pytest_llmparity.run.parity import EngineHandle, Parity, ParityRun
 
@@ -25,6 +26,7 @@ MARKER = (
     "ask the prompts on every selected engine and hold the answers against the checks"
 )
 OUTCOME = "llmparity.outcome"
+CARRIED = "llmparity"
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -43,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not options.requested(config):
         return
     settings = options.resolve(config)
+    from pytest_llmparity.core.verdict import Verdict
     from pytest_llmparity.door import Door
 
     door = Door(config, settings)
@@ -64,7 +67,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     door = metafunc.config.stash.get(DOOR, None)
     names = [spec.name for spec in door.settings.engines] if door is not None else []
-    values = names or [pytest.param("none", marks=pytest.mark.skip(reason=UNSELECTED))]
+    values: list[object] = [*names] or [pytest.param("none", marks=pytest.mark.skip(reason=UNSELECTED))]
     metafunc.parametrize("engine", values, indirect=True, scope="session")
 
 
@@ -77,6 +80,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=UNSELECTED))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Read the markers of the tests that are left after ``-k``, ``-m`` and ``--lf``."""
     door = session.config.stash.get(DOOR, None)
@@ -139,7 +143,8 @@ def pytest_runtest_makereport(
     """Let the verdicts travel with the call's report, as builtins: xdist carries them to the controller."""
     report = yield
     if report.when == "call" and VERDICTS in item.stash:
-        report.llmparity = item.config.stash[DOOR].carry(item.stash[VERDICTS])
+        verdicts = item.stash[VERDICTS]
+        setattr(report, CARRIED, item.config.stash[DOOR].carry(verdicts))
     return report
 
 
@@ -188,7 +193,7 @@ class Receiver:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a gate's call report carries."""
-        carried = getattr(report, "llmparity", None)
+        carried = getattr(report, CARRIED, None)
         if carried is not None:
             self._door.receive(carried)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -24,7 +25,7 @@ from pytest_llmparity.transport.limits import Limits
 GATHERED = "gathered"
 """Name of the run's note that says: gathering has ended, this is what happened."""
 BLOCKS = 16
-"""A B B A blocks per engine in the timed phase: pairs of them are what the ratio's bootstrap resamples."""
+"""Most A B B A blocks per engine in the timed phase: pairs of them are what the ratio's bootstrap resamples."""
 
 
 class Progress(Protocol):
@@ -185,14 +186,7 @@ class Campaign:
 
     def _timed(self, unit: Unit) -> None:
         """Measure latency in A B B A blocks over the same cases, every engine resident."""
-        adapters = [
-            engaged.adapter
-            for spec in self._order()
-            if (engaged := self._fleet.engage(spec.name)).adapter is not None
-            and not self._notes[spec.name].incomparable
-            and unit.key not in self._notes[spec.name].refused
-        ]
-        ready = {adapter.name: adapter for adapter in adapters if adapter is not None}
+        ready = {adapter.name: adapter for adapter in self._comparable(unit)}
         missing = [name for name, a in ready.items() if not self._has_timed(a, unit)]
         if not missing or not self._afford(unit.needs.timed * len(ready)):
             return
@@ -204,31 +198,25 @@ class Campaign:
             [target_of(ready[name], [(case.id, wires[name][case.id]) for case in cases]) for name in ready],
             concurrency=unit.concurrency,
             per_engine=unit.needs.timed,
-            blocks=BLOCKS,
+            blocks=blocks_of(unit),
         )
-        self._words.append(result.calibration.sentence)
+        self._words.append(instrument(result.calibration))
+        asked = Counter[str]()
         samples = []
-        for order, outcome in enumerate(result.outcomes):
-            samples.append(self._timed_sample(ready[outcome.engine], wires[outcome.engine], unit, order, outcome))
+        for record in result.records:
+            adapter = ready[record.engine]
+            samples.append(timed_sample(adapter, wires[adapter.name][record.case], unit, asked[record.engine], record))
+            asked[record.engine] += 1
         self._store.put(self._run, samples)
 
-    def _timed_sample(
-        self, adapter: Adapter, wires: Mapping[str, WireRequest], unit: Unit, order: int, outcome: timed.Outcome
-    ) -> Sample:
-        job = Job(
-            case=outcome.case,
-            wire=wires[outcome.case],
-            phase=Phase.TIMED,
-            repeat=order,
-            concurrency=unit.concurrency,
-        )
-        try:
-            if outcome.error is not None:
-                raise outcome.error
-            assert outcome.exchange is not None
-            return answered(adapter, job, outcome.exchange, attempts=1, block=outcome.block)
-        except EngineError as error:
-            return failed(adapter.name, job, named(error, adapter.name, job.case), attempts=1)
+    def _comparable(self, unit: Unit) -> list[Adapter]:
+        """Return the engines that can be asked this unit, the baseline first."""
+        found = []
+        for spec in self._order():
+            engaged, entry = self._fleet.engage(spec.name), self._notes[spec.name]
+            if engaged.adapter is not None and not entry.incomparable and unit.key not in entry.refused:
+                found.append(engaged.adapter)
+        return found
 
     def _has_timed(self, adapter: Adapter, unit: Unit) -> bool:
         wires = {wire.sha256 for wire in requests_of(adapter, unit).values()}
@@ -237,6 +225,32 @@ class Campaign:
 
     def _afford(self, requests: int) -> bool:
         return all(self._allowance.take() for _ in range(requests))
+
+
+def blocks_of(unit: Unit) -> int:
+    """Return how many blocks the timed phase has: each must keep the declared concurrency busy."""
+    return max(1, min(BLOCKS, unit.needs.timed // unit.concurrency))
+
+
+def timed_sample(adapter: Adapter, wire: WireRequest, unit: Unit, order: int, record: timed.Record) -> Sample:
+    """Turn one record of the timed phase into a sample; ``order`` is its place among this engine's requests."""
+    job = Job(case=record.case, wire=wire, phase=Phase.TIMED, repeat=order, concurrency=unit.concurrency)
+    if record.exchange is None:
+        sample = failed(adapter.name, job, EngineError("no answer"), attempts=1)
+        return dataclasses.replace(sample, failure=record.failure)
+    try:
+        return answered(adapter, job, record.exchange, attempts=1, block=record.block)
+    except EngineError as error:
+        return failed(adapter.name, job, named(error, adapter.name, job.case), attempts=1)
+
+
+def instrument(calibration: timed.Calibration) -> str:
+    """Return the sentence that says how wrong the clock was just before the timed phase."""
+    return (
+        f"timed phase: at {calibration.concurrency} streams our client saw a paced server's first token "
+        f"{1000 * calibration.ttft_error_p50_s:.2f} ms late at the median, {1000 * calibration.ttft_error_p99_s:.2f} ms "
+        f"at p99 ({calibration.clock} clock)"
+    )
 
 
 def wires_note(engine: str, unit: Unit) -> str:

@@ -17,7 +17,7 @@ from pytest_llmparity.core.verdict import Outcome, Verdict
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    import openai
+    import openai as sdk
 
     from pytest_llmparity.engines.base import Adapter
 
@@ -160,13 +160,13 @@ class EngineHandle:
     api_key: str
     _adapter: Adapter
 
-    def openai(self) -> openai.OpenAI:
+    def openai(self) -> sdk.OpenAI:
         """Return a client of the ``openai`` package: no retries, the configured timeout, none of parity's sampling."""
         import openai
 
         return openai.OpenAI(**self._arguments())
 
-    def async_openai(self) -> openai.AsyncOpenAI:
+    def async_openai(self) -> sdk.AsyncOpenAI:
         """Return the asynchronous client of the ``openai`` package, configured like :meth:`openai`."""
         import openai
 
@@ -178,7 +178,7 @@ class EngineHandle:
             "api_key": self.api_key,
             "max_retries": 0,
             "timeout": self._adapter.spec.request_timeout_s,
-            "default_headers": dict(self._adapter.extra_headers),
+            "default_headers": {n: v for n, v in self._adapter.headers.items() if n != "authorization"},
         }
 
 
@@ -257,7 +257,7 @@ def _question(question: str | Sequence[Mapping[str, Any]], sampling: Mapping[str
     if unknown:
         raise errors.UsageError(f"parity.ask does not know {', '.join(unknown)}; it takes {', '.join(sorted(known))}")
     messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
-    values = {name: tuple(value) if name == "stop" else value for name, value in sampling.items()}
+    values: dict[str, Any] = {name: tuple(value) if name == "stop" else value for name, value in sampling.items()}
     return Case(id="ask", messages=tuple(messages), group="ask"), Sampling(**values)
 
 

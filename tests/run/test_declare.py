@@ -1,0 +1,114 @@
+"""A marker becomes a declaration, or an error that says which argument and what is allowed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_llmparity import check
+from pytest_llmparity.core.checks.schema import SchemaCheck
+from pytest_llmparity.core.errors import DesignError, PromptSetError, UsageError
+from pytest_llmparity.core.sample import Sampling
+from pytest_llmparity.run.declare import declare
+from pytest_llmparity.run.plan import Declaration
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tests").mkdir()
+    rows = [{"id": f"c{i}", "prompt": f"say {i}", "group": f"g{i}"} for i in range(150)]
+    (tmp_path / "tests" / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (tmp_path / "few.jsonl").write_text("\n".join(json.dumps(row) for row in rows[:30]))
+    (tmp_path / "schema.json").write_text(json.dumps({"type": "object", "properties": {"a": {"type": "integer"}}}))
+    return tmp_path
+
+
+def call(folder: Path, *args: Any, engines: int = 2, **kwargs: Any) -> Declaration:
+    return declare("t", args, kwargs, folders=(folder / "tests", folder), concurrency=4, engines=engines)
+
+
+def test_defaults_are_greedy_and_the_configured_concurrency(folder: Path) -> None:
+    declaration = call(folder, "prompts.jsonl")
+
+    assert declaration.sampling == Sampling(max_tokens=64)
+    assert (declaration.concurrency, declaration.repeats, declaration.checks) == (4, 1, ())
+    assert declaration.prompts.name == "prompts"
+
+
+def test_paths_are_looked_for_beside_the_test_then_at_the_root(folder: Path) -> None:
+    assert len(call(folder, "few.jsonl").prompts.cases) == 30
+    assert len(call(folder, folder / "few.jsonl").prompts.cases) == 30
+
+
+def test_keywords_reach_the_sampling(folder: Path) -> None:
+    declaration = call(
+        folder,
+        "prompts.jsonl",
+        max_tokens=8,
+        sampling={"temperature": 0.7, "stop": "\n"},
+        concurrency=2,
+        repeats=3,
+    )
+
+    assert declaration.sampling == Sampling(max_tokens=8, temperature=0.7, stop=("\n",))
+    assert (declaration.concurrency, declaration.repeats) == (2, 3)
+    assert call(folder, "prompts.jsonl", sampling=Sampling(top_k=5)).sampling.top_k == 5
+    assert call(folder, "prompts.jsonl", sampling={"stop": ["a", "b"]}).sampling.stop == ("a", "b")
+
+
+def test_a_schema_file_is_read(folder: Path) -> None:
+    (found,) = call(folder, "prompts.jsonl", check.schema("schema.json", rate=0.9)).checks
+
+    assert isinstance(found, SchemaCheck)
+    assert found.problem(cases=150, groups=150, engines=2) is None
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        ((), {}, "names no prompt file"),
+        ((3,), {}, "path of a prompt file, not 3"),
+        (("prompts.jsonl", "text"), {}, "'text' is no check"),
+        (("prompts.jsonl",), {"max_token": 3}, "no argument 'max_token', did you mean max_tokens"),
+        (("prompts.jsonl",), {"zzz": 3}, "no argument 'zzz'; parity"),
+        (("prompts.jsonl",), {"max_tokens": 0}, "max_tokens of the parity marker is 0"),
+        (("prompts.jsonl",), {"repeats": True}, "repeats of the parity marker is True"),
+        (("prompts.jsonl",), {"sampling": 3}, "sampling of the parity marker is a dictionary"),
+        (("prompts.jsonl",), {"sampling": {"temprature": 1}}, "no parameter 'temprature', did you mean temperature"),
+        (("prompts.jsonl",), {"sampling": {"zzz": 1}}, "no parameter 'zzz'; it has max_tokens"),
+    ],
+)
+def test_misuse_is_named(folder: Path, args: tuple[Any, ...], kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        call(folder, *args, **kwargs)
+
+
+def test_a_missing_prompt_file_names_the_nearest(folder: Path) -> None:
+    with pytest.raises(PromptSetError, match=r"no prompt file 'promts\.jsonl'.*nearest name there is 'prompts\.jsonl'"):
+        call(folder, "promts.jsonl")
+    with pytest.raises(PromptSetError, match=r"'nowhere/at/all\.jsonl' beside the test"):
+        call(folder, "nowhere/at/all.jsonl")
+
+
+def test_a_prompt_file_in_another_encoding_says_where(folder: Path) -> None:
+    (folder / "latin.jsonl").write_bytes('{"id": "é"}'.encode("latin-1"))
+
+    with pytest.raises(PromptSetError, match=r"latin\.jsonl: not UTF-8 at byte 8"):
+        call(folder, "latin.jsonl")
+
+
+def test_a_folder_is_not_a_prompt_file(folder: Path) -> None:
+    with pytest.raises(PromptSetError, match="no prompt file"):
+        call(folder, "tests")
+
+
+def test_a_design_that_cannot_settle_is_refused_with_the_number_that_could(folder: Path) -> None:
+    with pytest.raises(DesignError, match="59"):
+        call(folder, "few.jsonl", check.schema("schema.json", gap=0.05))
+
+
+def test_one_engine_does_not_make_a_pairwise_check_impossible(folder: Path) -> None:
+    assert call(folder, "few.jsonl", check.text(margin=0.05), engines=1).checks
