@@ -99,6 +99,7 @@ class Client:
 
         Raises ``Unreachable``, ``EngineDied`` or ``Timeout``.
         """
+        self._open -= {connection for connection in self._idle if not connection.usable}
         self._idle = [connection for connection in self._idle if connection.usable]
         missing = range(count - len(self._idle))
         deadline_ns = time.perf_counter_ns() + int(self._limits.total_s * _NS)
