@@ -39,7 +39,7 @@ def positive(text: str) -> int:
     """Read a whole number above zero."""
     digits = text.strip()
     if not (digits.isascii() and digits.isdigit() and len(digits) < 10 and int(digits) > 0):
-        raise argparse.ArgumentTypeError(f"is {text[:40]!r}; expected a whole number above zero")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number above zero")
     return int(digits)
 
 
@@ -48,7 +48,7 @@ def formats(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in FORMATS:
-            raise argparse.ArgumentTypeError(f"is {text[:40]!r}; allowed: {', '.join(FORMATS)}")
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not allowed; expected one of: {', '.join(FORMATS)}")
     return tuple(dict.fromkeys(names))
 
 
@@ -57,13 +57,13 @@ def mode(text: str) -> tuple[str, str | None]:
     word, equals, run = text.strip().partition("=")
     if (word == "live" and not equals) or (word == "replay" and (run or not equals)):
         return word, run or None
-    raise argparse.ArgumentTypeError(f"is {text[:40]!r}; allowed: live, replay, replay=RUN")
+    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not allowed; expected live, replay or replay=RUN")
 
 
 def inconclusive(text: str) -> str:
     """Read ``--parity-inconclusive``."""
     if text not in ("show", "fail", "skip"):
-        raise argparse.ArgumentTypeError(f"is {text[:40]!r}; allowed: show, fail, skip")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not allowed; expected show, fail or skip")
     return text
 
 
@@ -71,7 +71,9 @@ def switch(text: str) -> bool:
     """Read a yes or no from the environment."""
     word = text.strip().lower()
     if word not in (*_TRUE, *_FALSE):
-        raise argparse.ArgumentTypeError(f"is {text[:40]!r}; allowed: {', '.join((*_TRUE, *_FALSE))}")
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is not allowed; expected one of: {', '.join((*_TRUE, *_FALSE))}"
+        )
     return word in _TRUE
 
 

@@ -39,7 +39,7 @@ class Given:
         try:
             return source.read(text), source.variable
         except argparse.ArgumentTypeError as error:
-            raise pytest.UsageError(f"{source.variable} {error}") from None
+            raise pytest.UsageError(f"{source.variable}: {error}") from None
 
     def value(self, option: str) -> Any:
         """Return a value, ``None`` when nobody named one."""

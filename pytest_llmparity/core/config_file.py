@@ -39,7 +39,10 @@ def _argument(value: str) -> str:
 
 def _budget(value: object) -> float:
     if isinstance(value, str):
-        return seconds(value)
+        try:
+            return seconds(value)
+        except ValueError as error:
+            raise ValueError(f"cannot be used: {error}") from None
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
         return float(value)
     raise ValueError(f"is {given(value)}; expected seconds above 0, or text such as '15m' or '1h30m'")
@@ -69,13 +72,6 @@ def _kind(value: str, info: ValidationInfo) -> str:
     if value not in kinds:
         raise ValueError(f"is {given(value)}; known kinds: {', '.join(sorted(kinds))}{nearest(value, kinds)}")
     return value
-
-
-def _url(value: str) -> str:
-    try:
-        return root_of(value)
-    except ValueError as error:
-        raise ValueError(f"{error}") from None
 
 
 def _header(value: object) -> object:
@@ -114,7 +110,7 @@ Argument = Annotated[str, AfterValidator(_argument)]
 Name = Annotated[str, AfterValidator(_name)]
 NameKey = Annotated[str, AfterValidator(_name_key)]
 Variable = Annotated[str, AfterValidator(_variable)]
-Url = Annotated[str, AfterValidator(_url)]
+Url = Annotated[str, AfterValidator(root_of)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Budget = Annotated[

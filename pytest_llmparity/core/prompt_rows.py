@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictStr, WithJsonSchema, model_validator
 
@@ -64,7 +64,18 @@ Choice = Annotated[
 Filling = Annotated[Any, AfterValidator(_fill), WithJsonSchema({"type": ["string", "number"]})]
 
 
-class MessageRow(Strict):
+class Row(Strict):
+    """Base of what a row holds: null is an error except in ``seed``, where it means that none is sent."""
+
+    @model_validator(mode="after")
+    def _no_null(self) -> Self:
+        for name in sorted(self.model_fields_set - {"seed"}):
+            if getattr(self, name) is None:
+                raise ValueError(f"has {name.removesuffix('_')} = null; leave the key out")
+        return self
+
+
+class MessageRow(Row):
     """One turn of a conversation. ``tool_call_id`` and ``tool_calls`` are what OpenAI's format wants around tools."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -74,7 +85,7 @@ class MessageRow(Strict):
     tool_calls: list[dict[str, Any]] | None = None
 
 
-class SamplingRow(Strict):
+class SamplingRow(Row):
     """Sampling parameters this row overrides; the others come from the test."""
 
     max_tokens: int | None = Field(default=None, ge=1)
@@ -88,14 +99,6 @@ class SamplingRow(Strict):
     seed: int | None = None
     stop: Texts | None = None
 
-    @model_validator(mode="after")
-    def _null_means_nothing(self) -> SamplingRow:
-        """Only ``seed`` may be null (send none); elsewhere null would silently mean the test's value."""
-        for name in self.model_fields_set - {"seed"}:
-            if getattr(self, name) is None:
-                raise ValueError(f"{name} is null; leave the key out to use the test's value")
-        return self
-
     def overrides(self) -> dict[str, Any]:
         """Return the fields the row sets, ready for ``dataclasses.replace`` on a ``Sampling``."""
         values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
@@ -104,7 +107,7 @@ class SamplingRow(Strict):
         return values
 
 
-class ExpectRow(Strict):
+class ExpectRow(Row):
     """What a right answer looks like. ``schema`` is a JSON Schema or the path of one."""
 
     schema_: Schema = Field(default=None, alias="schema")
@@ -113,7 +116,7 @@ class ExpectRow(Strict):
     contains: Texts = Field(default_factory=list)
 
 
-class PromptRow(Strict):
+class PromptRow(Row):
     """One case: an id, and exactly one of ``messages`` and ``prompt``.
 
     Only where ``vars`` is present is ``{name}`` in prompts and message contents replaced (``{{`` and ``}}`` are braces
@@ -121,7 +124,6 @@ class PromptRow(Strict):
     """
 
     model_config = ConfigDict(
-        title="One case of a prompt file",
         json_schema_extra={"oneOf": [{"required": ["messages"]}, {"required": ["prompt"]}]},
     )
 

@@ -38,7 +38,7 @@ def seconds(text: str) -> float:
     hours, minutes, rest = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
     total = hours * 3600 + minutes * 60 + rest
     if total == 0:
-        raise ValueError(f"is {text[:40]!r}; expected a time above zero such as 900 (seconds), 90s, 15m or 1h30m")
+        raise ValueError(f"{text[:40]!r} is no time above zero; write 900 (seconds), 90s, 15m or 1h30m")
     return float(total)
 
 
