@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from pytest_llmparity.core.printable import printable
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 
 MAX_LINES: Final = 15
@@ -64,7 +65,7 @@ def count(n: int, noun: str, plural: str = "") -> str:
 
 def plain(text: str, limit: int = 240) -> str:
     """Return foreign text on one line: control, bidirectional and unpaired characters escaped, cut to ``limit``."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[: limit + 1])
+    shown = printable(text[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 

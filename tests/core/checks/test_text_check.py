@@ -1,0 +1,372 @@
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+import pytest
+
+from pytest_llmparity import check
+from pytest_llmparity.core.checks.text import TextCheck, preset
+from pytest_llmparity.core.sample import Completion, Phase, Sampling, TokenLogprob
+from pytest_llmparity.core.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from tests.core.conftest import Factory
+
+SAME = "a" * 32
+
+
+def forked(at: int) -> str:
+    """An answer that leaves ``SAME`` at one token."""
+    return SAME[:at] + "b" * (32 - at)
+
+
+class Floors(TypedDict):
+    cold: list[Completion]
+    warm: list[Completion]
+    parallel: list[Completion]
+
+
+def floors(answers: list[Completion]) -> Floors:
+    return {"cold": answers, "warm": answers, "parallel": answers}
+
+
+def judge(
+    make: Factory, texts: list[str], *, checked: TextCheck | None = None, noisy: list[str] | None = None, **more: object
+) -> list[Verdict]:
+    """Judge a candidate that said ``texts`` against a baseline that always says ``SAME``, except where ``noisy``."""
+    n = len(texts)
+    ours = [make.cut(SAME)] * n
+    theirs = [make.cut(text) for text in texts]
+    again = ours if noisy is None else [make.cut(text) for text in noisy]
+    baseline = make.engine("base", ours, cold=ours, warm=ours, parallel=again)
+    candidate = make.engine("cand", theirs, **floors(theirs), quantization="Q8_0")
+    evidence = make.evidence(baseline, candidate, cases=n, **more)  # type: ignore[arg-type]
+    return (checked or check.text()).judge(evidence)
+
+
+def test_equal_answers_pass_and_say_how_sure_that_is(make: Factory) -> None:
+    text, repeat = judge(make, [SAME] * 64)
+
+    assert (text.outcome, text.kind, text.n, text.groups, text.horizon) == (Outcome.PASS, "text", 64, 64, 32)
+    assert text.estimate == 0.0
+    assert text.upper == pytest.approx(2.9957 / 2048, rel=1e-3)
+    assert text.margin == 0.05
+    assert text.message == "PASS text, cand against base: 0 % of tokens fork, at most 0.15 %, margin 5 %, 64 prompts"
+    assert (repeat.kind, repeat.outcome) == ("text.repeat", Outcome.PASS)
+
+
+def test_many_forks_fail_and_show_the_first_one(make: Factory) -> None:
+    text, repeat = judge(make, [SAME] * 4 + [forked(8)] * 60)
+
+    assert text.outcome is Outcome.FAIL
+    assert text.estimate == pytest.approx(60 / (60 * 9 + 4 * 32))
+    assert text.p_fail is not None
+    assert text.p_fail < 0.01
+    assert text.floor == 0.0
+    assert text.details[0] == (
+        "60 forks in 668 baseline tokens at risk, 64 prompts in 64 groups; "
+        "margin 5 % for F16 against Q8_0, over 32 tokens"
+    )
+    assert text.details[1] == "first fork: c4 after 8 characters"
+    assert text.details[2] == "  base 'aaaaaaaaaaaaaaaaaaaaaaaa'"
+    assert text.details[3] == "  cand 'bbbbbbbbbbbbbbbbbbbbbbbb'"
+    assert "weights: F16 and Q8_0" in text.differs
+    assert repeat.outcome is Outcome.PASS
+
+
+def test_between_the_bounds_it_says_how_many_prompts_would_settle_it(make: Factory) -> None:
+    near = judge(make, [SAME] * 10 + [forked(12)] * 40)[0]
+    assert near.outcome is Outcome.INCONCLUSIVE
+    assert near.needed is not None
+    assert near.needed > 50
+    assert near.message.endswith(f"a run of about {near.needed} prompts in all would settle it")
+
+
+def test_a_baseline_that_forks_from_itself_as_much_makes_it_inconclusive(make: Factory) -> None:
+    texts = [forked(5)] * 60 + [SAME] * 4
+    text = judge(make, texts, noisy=[SAME] * 4 + [forked(5)] * 60)[0]
+
+    assert text.lower is not None
+    assert text.lower > 0.05
+    assert text.outcome is Outcome.INCONCLUSIVE
+    assert text.needed is None
+    assert (
+        "baseline too noisy at this concurrency: base differs from itself by 12.3 % per token at 8 in parallel"
+        in text.message
+    )
+    assert any(line.startswith("cache or concurrency: base") for line in text.differs)
+
+
+def test_more_drift_than_a_noisy_baseline_shows_is_still_a_failure(make: Factory) -> None:
+    text = judge(make, [forked(1)] * 64, noisy=[SAME] * 50 + [forked(20)] * 14)[0]
+
+    assert text.outcome is Outcome.FAIL
+
+
+def test_a_floor_that_was_not_measured_excuses_nothing_and_condemns_nothing(make: Factory) -> None:
+    ours = [make.cut(SAME)] * 64
+    bad = [make.cut(forked(1))] * 64
+    for said, outcome in ((bad, Outcome.INCONCLUSIVE), (ours, Outcome.PASS)):
+        evidence = make.evidence(make.engine("base", ours), make.engine("cand", said))
+        text, repeat = check.text().judge(evidence)
+
+        assert text.outcome is outcome
+        assert repeat.outcome is Outcome.INCONCLUSIVE
+        assert "cand has no repeated answers" in repeat.reason
+    assert (
+        "what base differs from itself was not measured"
+        in check.text().judge(make.evidence(make.engine("base", ours), make.engine("cand", bad)))[0].reason
+    )
+
+
+def test_a_candidate_that_does_not_repeat_itself_fails_however_noisy_the_baseline_is(make: Factory) -> None:
+    ours = [make.cut(SAME)] * 64
+    wild = [make.cut(forked(2))] * 64
+    baseline = make.engine("base", ours, cold=wild, warm=wild, parallel=wild)
+    candidate = make.engine("cand", ours, cold=ours, warm=ours, parallel=wild)
+    text, repeat = check.text().judge(make.evidence(baseline, candidate))
+
+    assert text.outcome is Outcome.PASS
+    assert repeat.outcome is Outcome.FAIL
+    assert "of tokens fork from cand's own first answer (asked 8 in parallel)" in repeat.message
+    assert repeat.message.endswith("; it does not repeat itself")
+
+
+@pytest.mark.parametrize(
+    ("phase", "words"), [("cold", "asked with a cold cache"), ("warm", "asked again with a warm cache")]
+)
+def test_the_phase_with_the_most_drift_is_named(make: Factory, phase: Literal["cold", "warm"], words: str) -> None:
+    ours = [make.cut(SAME)] * 40
+    wild = [make.cut(forked(2))] * 40
+    said = floors(ours)
+    said[phase] = wild
+    repeat = check.text().judge(
+        make.evidence(make.engine("base", ours, **floors(ours)), make.engine("cand", ours, **said), cases=40)
+    )[1]
+
+    assert words in repeat.message
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "margin"),
+    [
+        ("F16", "BF16", 0.05),
+        ("F32", "Q8_0", 0.05),
+        ("BF16", "FP8", 0.05),
+        ("Q6_K", "F16", 0.07),
+        ("F16", "Q4_K_M", 0.12),
+        ("AWQ", "Q4_0", 0.12),
+        ("Q8_0", "Q6_K", 0.07),
+    ],
+)
+def test_the_margin_follows_the_coarser_quantisation(
+    make: Factory, baseline: str, candidate: str, margin: float
+) -> None:
+    found, why = preset(make.engine("a", quantization=baseline), make.engine("b", quantization=candidate))
+
+    assert found == margin
+    assert f"{baseline} against {candidate}" in why
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "words"),
+    [
+        ("F16", None, "the quantisation of b is not known; pin it or give margin="),
+        (None, "F16", "the quantisation of a is not known"),
+        ("F16", "GPTQ", "GPTQ of b does not say its bits"),
+        ("F16", "Q2_K", "none is known for 2-bit weights (Q2_K)"),
+        ("Q5_K_M", "F16", "none is known for 5-bit weights (Q5_K_M)"),
+    ],
+)
+def test_without_a_known_margin_it_asks_for_one_and_still_shows_the_numbers(
+    make: Factory, baseline: str | None, candidate: str | None, words: str
+) -> None:
+    ours = [make.cut(SAME)] * 64
+    evidence = make.evidence(
+        make.engine("a", ours, **floors(ours), quantization=baseline),
+        make.engine("b", ours, **floors(ours), quantization=candidate),
+    )
+    text, repeat = check.text().judge(evidence)
+
+    assert text.outcome is repeat.outcome is Outcome.INCONCLUSIVE
+    assert text.margin is None
+    assert text.p_fail is None
+    assert text.upper is not None
+    assert words in text.message
+    given = check.text(margin=0.2).judge(evidence)[0]
+    assert (given.outcome, given.margin) == (Outcome.PASS, 0.2)
+
+
+def test_few_groups_speak_for_this_mix_of_prompts_only(make: Factory) -> None:
+    cases = [make.case(index, group=f"g{index % 4}") for index in range(64)]
+    ours = [make.cut(SAME)] * 64
+    bad = [make.cut(forked(3))] * 64
+    evidence = make.evidence(
+        make.engine("base", ours, **floors(ours)), make.engine("cand", bad, **floors(bad)), cases=cases
+    )
+    text = check.text().judge(evidence)[0]
+
+    assert text.outcome is Outcome.FAIL
+    assert "for this mix of prompts (4 groups)" in text.message
+    assert "most by group: g0 25 %, g1 25 %, g2 25 %" in text.details
+
+
+def test_tags_are_listed_rather_than_groups(make: Factory) -> None:
+    tags = [("poem", "long"), ("math",), ("json",), ("list",)]
+    cases = [make.case(index, tags=tags[index % 4]) for index in range(64)]
+    ours = [make.cut(SAME)] * 64
+    said = [make.cut(forked(3) if index % 4 == 0 else SAME) for index in range(64)]
+    evidence = make.evidence(make.engine("base", ours), make.engine("cand", said), cases=cases)
+
+    assert "most by tag: long 25 %, poem 25 %, json 0 %" in check.text().judge(evidence)[0].details
+
+
+def test_forks_are_graded_where_logprobs_exist(make: Factory) -> None:
+    def said(word: bytes, other: bytes, gap: float) -> Completion:
+        token = TokenLogprob(token=word, logprob=-0.1, top=((word, -0.1), (other, -0.1 - gap)))
+        return make.completion(word.decode(), logprobs=(token,))
+
+    ours, near, far = said(b"yes", b"no", 0.01), said(b"no", b"yes", 0.02), said(b"no", b"maybe", 3.0)
+    evidence = make.evidence(make.engine("base", [ours] * 3), make.engine("cand", [near, near, far]), cases=3)
+    text = check.text().judge(evidence)[0]
+
+    assert "forks by grade: near-tie 2, outside top-k 1" in text.details
+    assert "first fork: c0 after 0 characters, near-tie" in text.details
+
+
+def test_control_sequences_of_a_model_never_come_out_raw(make: Factory) -> None:
+    text = judge(make, ["\x1b[31mred\x07\ud800\u202e"] * 64)[0]
+
+    shown = "\n".join([text.message, *text.details])
+    assert "\\x1b[31mred\\x07\\ud800\\u202e" in shown
+    assert all(c.isprintable() or c == "\n" for c in shown)
+
+
+def test_lost_answers_are_dropped_while_few_and_an_error_when_many(make: Factory) -> None:
+    ours = [make.cut(SAME)] * 64
+    few = [make.failure()] * 3 + ours[3:]
+    text = check.text().judge(make.evidence(make.engine("base", ours), make.engine("cand", few)))[0]
+    assert (text.outcome, text.n) == (Outcome.PASS, 61)
+    assert "3 prompts of 64 without two answers; first: cand on c0: Timeout: no first byte within 60 s" in text.details
+
+    many = [make.failure()] * 4 + ours[4:]
+    verdicts = check.text().judge(make.evidence(make.engine("base", ours), make.engine("cand", many)))
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.ERROR]
+    assert "4 prompts of 64 without two answers; first: cand on c0: Timeout" in verdicts[0].message
+
+    verdicts = check.text().judge(make.evidence(make.engine("base", many), make.engine("cand", ours)))
+    assert "first: base on c0: Timeout" in verdicts[0].message
+
+
+def test_a_hard_stop_leaves_nothing_settled(make: Factory) -> None:
+    ours = [make.cut(SAME)] * 62 + [None, None]
+    evidence = make.evidence(
+        make.engine("base", ours), make.engine("cand", ours), incomplete="stopped at --parity-max-requests 124"
+    )
+    text, repeat = check.text().judge(evidence)
+    assert text.outcome is repeat.outcome is Outcome.INCONCLUSIVE
+    assert "stopped at --parity-max-requests 124" in text.message
+    assert repeat.reason == "stopped at --parity-max-requests 124"
+
+    half = [make.cut(SAME)] * 30 + [None] * 34
+    evidence = make.evidence(make.engine("base", half), make.engine("cand", half), incomplete="stopped early")
+    assert [v.outcome for v in check.text().judge(evidence)] == [Outcome.INCONCLUSIVE]
+
+
+def test_a_floor_phase_cut_short_keeps_the_repeat_open(make: Factory) -> None:
+    ours = [make.cut(SAME)] * 64
+    stopped = make.evidence(
+        make.engine("base", ours, **floors(ours)), make.engine("cand", ours, cold=ours), incomplete="time is up"
+    )
+    text, repeat = check.text().judge(stopped)
+
+    assert text.outcome is Outcome.PASS
+    assert (repeat.outcome, repeat.reason) == (Outcome.INCONCLUSIVE, "time is up")
+
+
+def test_engines_that_cannot_be_judged_give_their_sentence(make: Factory) -> None:
+    ours = [make.cut(SAME)] * 64
+    baseline = make.engine("base", ours, **floors(ours))
+    pinned = make.engine("pinned", incomparable="pin quantization: Q8_0 pinned, Q4_0 reported")
+    dead = make.engine("dead", error="exited with code 1")
+    fine = make.engine("fine", ours, **floors(ours))
+    verdicts = check.text().judge(make.evidence(baseline, pinned, dead, fine))
+
+    assert [v.outcome for v in verdicts] == [Outcome.INCOMPARABLE, Outcome.ERROR, Outcome.PASS, Outcome.PASS]
+    assert verdicts[0].message == "INCOMPARABLE text, pinned against base: pin quantization: Q8_0 pinned, Q4_0 reported"
+    assert verdicts[1].message == "ERROR text, dead against base: exited with code 1"
+
+
+def test_sampled_answers_are_not_compared_by_forks(make: Factory) -> None:
+    ours = [make.cut(SAME)] * 64
+    warm = make.evidence(make.engine("a", ours), make.engine("b", ours), sampling=Sampling(temperature=0.7))
+    (text,) = check.text().judge(warm)
+    assert text.outcome is Outcome.INCONCLUSIVE
+    assert "64 prompts (c0, …) ask for a temperature above 0" in text.reason
+
+    cases = [make.case(index, sampling={"temperature": 0.0}) for index in range(64)]
+    cooled = make.evidence(
+        make.engine("a", ours), make.engine("b", ours), sampling=Sampling(temperature=0.7), cases=cases
+    )
+    assert check.text().judge(cooled)[0].outcome is Outcome.PASS
+
+
+def test_one_engine_alone_is_skipped_with_a_reason(make: Factory) -> None:
+    (verdict,) = check.text().judge(make.evidence(make.engine("only", [make.cut(SAME)] * 64)))
+
+    assert (verdict.outcome, verdict.engine, verdict.baseline) == (Outcome.SKIPPED, "only", None)
+    assert "it compares two engines and only one is selected" in verdict.message
+
+
+def test_a_single_question_passes_or_fails_without_a_bound(make: Factory) -> None:
+    for said, outcome, words in (
+        (SAME, Outcome.PASS, "agree over 32 tokens"),
+        (forked(3), Outcome.FAIL, "answers part"),
+    ):
+        evidence = make.evidence(
+            make.engine("a", [make.cut(SAME)]),
+            make.engine("b", [make.cut(said)], quantization=None),
+            cases=1,
+            single=True,
+        )
+        (verdict,) = check.text().judge(evidence)
+        assert (verdict.outcome, verdict.p_fail, verdict.upper) == (outcome, None, None)
+        assert words in verdict.message
+        assert verdict.message.endswith("(single)")
+
+
+def test_a_design_that_can_never_pass_is_refused_with_the_number_that_could() -> None:
+    assert check.text(margin=0.01).problem(cases=9, groups=9, engines=2) == (
+        "text(margin=0.01): 9 prompts of 32 tokens can never pass a margin of 1 %, not even without a fork; it takes 10"
+    )
+    assert check.text(margin=0.01).problem(cases=10, groups=10, engines=2) is None
+    assert check.text().problem(cases=1, groups=1, engines=2) is not None
+    assert check.text().problem(cases=2, groups=2, engines=2) is None
+
+
+def test_the_plan_says_what_the_design_can_see() -> None:
+    assert check.text().power(cases=64, groups=64) == "text(): without a fork 64 prompts bound the drift at 0.15 %"
+    assert check.text().power(cases=64, groups=1).endswith("; with 1 group it speaks for this mix of prompts only")
+    assert check.text().needs().phases == {Phase.MAIN, Phase.COLD, Phase.WARM, Phase.PARALLEL}
+
+
+def _noisy_engine(rng: random.Random, make: Factory, hazard: float, n: int) -> list[Completion]:
+    """Answers that leave ``SAME`` at each token with this chance, each time by another word."""
+    answers = []
+    for _ in range(n):
+        at = next((token for token in range(32) if rng.random() < hazard), 32)
+        answers.append(make.cut(SAME[:at] + chr(rng.randrange(0x100, 0x3000)) * (32 - at)))
+    return answers
+
+
+def test_an_engine_as_noisy_as_the_margin_is_failed_against_itself_in_at_most_one_draw_of_twenty(make: Factory) -> None:
+    rng = random.Random(3)
+    draws, failed = 120, 0
+    for _ in range(draws):
+        said = [_noisy_engine(rng, make, 0.06, 64) for _ in range(3)]
+        ours, again, theirs = said
+        baseline = make.engine("base", ours, parallel=again)
+        candidate = make.engine("cand", theirs)
+        failed += check.text().judge(make.evidence(baseline, candidate))[0].outcome is Outcome.FAIL
+    assert failed <= 12  # 5 % of 120 is 6; more than 12 has a chance below 1 %
