@@ -62,9 +62,8 @@ def _width(char: str) -> int:
 
 
 def _fitting(text: str, width: int) -> str:
-    used = 0
-    for place, char in enumerate(text):
-        used += _width(char)
-        if used > width:
-            return text[:place]
-    return text
+    """Return as much of the beginning of a wider text as fits."""
+    kept = used = 0
+    while (used := used + _width(text[kept])) <= width:
+        kept += 1
+    return text[:kept]

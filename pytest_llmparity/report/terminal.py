@@ -53,7 +53,7 @@ def engine_lines(engines: Sequence[EngineRecord], *, why: str = "", width: int =
         # Only the model's name may be as long as it likes, so it alone makes room.
         rest = cells(", ".join(part for part in parts if part)) - cells(model or "")
         if model is not None:
-            parts[1] = elide(model, max(12, width - cells(head) - rest))
+            parts[1] = elide(model, max(10, width - cells(head) - rest))
         lines.append(elide(head + ", ".join(part for part in parts if part), width))
     if why:
         lines += [
@@ -238,13 +238,13 @@ def _ending(record: RunRecord) -> list[str]:
 
 
 def _file_name(model: str) -> str:
-    """Return a model file without its folder; a name such as ``Qwen/Qwen3-8B`` stays."""
-    return model.rpartition("/")[2] if model.endswith(".gguf") else model
+    """Return a model file without folder and suffix; a name such as ``Qwen/Qwen3-8B`` stays."""
+    return model.rpartition("/")[2].removesuffix(".gguf") if model.endswith(".gguf") else model
 
 
 def _digest(engine: EngineRecord) -> str | None:
     digest = engine.identity.get("digest")
-    return None if digest is None else str(digest).removeprefix("sha256:")[:12]
+    return None if digest is None else printable(str(digest).removeprefix("sha256:")[:8])
 
 
 def _wrapped(head: str, text: str, *, width: int) -> list[str]:

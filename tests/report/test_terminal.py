@@ -1,0 +1,278 @@
+"""What a person reads at the end: it fits, it says who passed and who did not; no foreign byte steers it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmparity.core.printable import cells
+from pytest_llmparity.core.record import EngineRecord, FailureRecord, LatencyRow, RunRecord
+from pytest_llmparity.core.sample import Fact, Identity
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.report import terminal
+
+
+def verdict(engine: str, outcome: Outcome, kind: str = "text", **more: Any) -> Verdict:
+    given = {"test": "tests/test_demo.py::test_tickets", "check": f"{kind.partition('.')[0]}()", "n": 64, **more}
+    return Verdict(kind=kind, engine=engine, baseline="f16", outcome=outcome, **given)
+
+
+def engine(name: str, **more: Any) -> EngineRecord:
+    known = {
+        "version": "b7001",
+        "model": f"fixtures/models/tiny/tiny-{name}.gguf",
+        "quantization": name.upper(),
+        "context_length": 2048,
+        "launch": "process",
+        "identity": Identity(facts={"digest": Fact(value="sha256:0123456789abcdef", source="file")}),
+        **more,
+    }
+    return EngineRecord(name=name, kind="llamacpp", **known)
+
+
+PASSING = verdict("q8_0", Outcome.PASS, estimate=0.0031, lower=0.0, upper=0.01, margin=0.05, unit="forks/token")
+CAUGHT = verdict("q4_0", Outcome.FAIL, estimate=0.081, lower=0.06, upper=0.1, margin=0.05, unit="forks/token")
+OPEN = verdict(
+    "q8_0",
+    Outcome.INCONCLUSIVE,
+    "schema.gap",
+    estimate=0.02,
+    lower=-0.01,
+    upper=0.06,
+    margin=0.05,
+    unit="share",
+    needed=310,
+)
+DEMO = RunRecord(
+    run="20261121-034501-ab12",
+    version="1.0",
+    engines=(engine("f16", baseline=True), engine("q8_0"), engine("q4_0")),
+    verdicts=(
+        verdict("q8_0", Outcome.PASS, "prompts"),
+        verdict("q4_0", Outcome.PASS, "prompts"),
+        PASSING,
+        CAUGHT,
+    ),
+    requests=600,
+)
+
+
+def test_one_line_per_engine_says_what_it_is() -> None:
+    assert terminal.engine_lines(DEMO.engines) == [
+        "f16   llamacpp b7001, tiny-f16, F16, 01234567, context 2048, process, baseline",
+        "q8_0  llamacpp b7001, tiny-q8_0, Q8_0, 01234567, context 2048, process",
+        "q4_0  llamacpp b7001, tiny-q4_0, Q4_0, 01234567, context 2048, process",
+    ]
+
+
+def test_what_is_not_known_yet_is_left_out_and_the_baseline_is_explained() -> None:
+    known = [EngineRecord(name="vllm", kind="probed at start", baseline=True), EngineRecord(name="o", kind="ollama")]
+
+    assert terminal.engine_lines(known, why="first of --engines") == [
+        "vllm  probed at start, attach, baseline",
+        "o     ollama, attach",
+        "baseline: vllm, first of --engines",
+    ]
+
+
+def test_a_long_model_name_makes_room_for_the_rest() -> None:
+    (line,) = terminal.engine_lines([engine("f16", model="Organisation/" + "long-" * 20 + "8B", baseline=True)])
+
+    assert cells(line) == 80
+    assert line.startswith("f16  llamacpp b7001, Org")
+    assert line.endswith("8B, F16, 01234567, context 2048, process, baseline")
+
+
+def test_no_engines_are_no_lines() -> None:
+    assert terminal.engine_lines([]) == []
+
+
+def test_the_plan_is_one_line() -> None:
+    assert (
+        terminal.plan_line(requests=64, tokens=4096, engines=2, residency="one-at-a-time")
+        == "plan: 64 requests, at most 4096 tokens of each engine, 2 engines one at a time"
+    )
+    assert (
+        terminal.plan_line(requests=1, tokens=64, engines=1, residency="together")
+        == "plan: 1 request, at most 64 tokens"
+    )
+
+
+def test_the_demo_says_in_words_who_passes_and_who_is_caught() -> None:
+    lines = terminal.summary(DEMO)
+
+    assert lines[4:] == [
+        "check                   f16          q8_0         q4_0",
+        "tests/test_demo.py::test_tickets",
+        "  prompts               -            pass         pass",
+        "  text                  -            pass 0.31 %  FAIL 8.1 %",
+        "",
+        "q8_0: passes  2 verdicts",
+        "q4_0: FAIL  text  8.1 %/token, margin 5 %  (test_tickets)",
+        "",
+        "run 20261121-034501-ab12: 600 requests sent",
+    ]
+
+
+def test_one_row_per_check_holds_the_worst_and_verbose_gives_each_quantity_its_own() -> None:
+    rate = verdict("q8_0", Outcome.PASS, "schema.rate", estimate=0.99, unit="share")
+
+    short = terminal.grid([rate, OPEN], ["f16", "q8_0"], verbose=False)
+    long = terminal.grid([rate, OPEN], ["f16", "q8_0"], verbose=True)
+
+    assert [line.split() for line in short[2:]] == [["schema", "-", "inconcl.", "2", "%"]]
+    assert [line.split() for line in long[2:]] == [
+        ["schema.rate", "-", "pass", "99", "%"],
+        ["schema.gap", "-", "inconcl.", "2", "%"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "word"),
+    [
+        (Outcome.PASS, "pass"),
+        (Outcome.FAIL, "FAIL"),
+        (Outcome.INCONCLUSIVE, "inconcl."),
+        (Outcome.INCOMPARABLE, "incomp."),
+        (Outcome.ERROR, "ERROR"),
+        (Outcome.SKIPPED, "skip"),
+    ],
+)
+def test_every_outcome_has_its_word(outcome: Outcome, word: str) -> None:
+    assert terminal.grid([verdict("q4_0", outcome)], ["q4_0"], verbose=False)[-1].split() == ["text", word]
+
+
+def test_two_checks_of_one_kind_are_told_apart_by_how_they_were_written() -> None:
+    both = [verdict("q4", Outcome.PASS, check=f"text(horizon={n})") for n in (16, 32)]
+
+    rows = terminal.grid(both, ["q4"], verbose=False)[2:]
+
+    assert [row.split()[1] for row in rows] == ["text(horizon=16)", "text(horizon=32)"]
+
+
+def test_engines_that_do_not_fit_get_a_grid_of_their_own() -> None:
+    names = [f"engine-number-{n}" for n in range(7)]
+    lines = terminal.grid([verdict(name, Outcome.PASS) for name in names], names, verbose=False)
+
+    assert lines.count("tests/test_demo.py::test_tickets") == 3
+    assert all(any(name in line for line in lines) for name in names)
+    assert max(map(cells, lines)) <= 80
+
+
+def test_a_cause_stands_below_its_failure() -> None:
+    lines = terminal.conclusions([dataclasses.replace(CAUGHT, cause="weights, about Q4_K_M")], [], verbose=False)
+
+    assert lines == [
+        "q4_0: FAIL  text  8.1 %/token, margin 5 %  (test_tickets)",
+        "    cause: weights, about Q4_K_M",
+    ]
+
+
+def test_one_sentence_for_an_engine_whose_every_check_failed_for_the_same_reason() -> None:
+    refused = [
+        verdict("q4", Outcome.INCOMPARABLE, reason="the pin says Q4_K_M, the server Q4_0", test="t::a")
+        for _ in range(2)
+    ]
+
+    assert terminal.conclusions(refused, [], verbose=False) == [
+        "q4: incomp.  text  the pin says Q4_K_M, the server Q4_0  (a)"
+    ]
+
+
+def test_the_worst_comes_first_and_verbose_shows_what_passed() -> None:
+    error = verdict("q4_0", Outcome.ERROR, "latency", message="it died")
+    passed = verdict("q4_0", Outcome.PASS, "schema.rate", estimate=0.99, margin=0.95, unit="share", side="at_least")
+
+    short = terminal.conclusions([CAUGHT, passed, error], [], verbose=False)
+    long = terminal.conclusions([CAUGHT, passed, error], [], verbose=True)
+
+    assert short == [
+        "q4_0: ERROR  latency  it died  (test_tickets)",
+        "q4_0: FAIL  text  8.1 %/token, margin 5 %  (test_tickets)",
+    ]
+    assert "q4_0: pass  schema.rate  99 %, at least 95 % asked  (test_tickets)" in long
+
+
+def test_an_engine_with_an_open_question_does_not_pass() -> None:
+    assert terminal.conclusions([PASSING, OPEN], [], verbose=False) == [
+        "q8_0: not settled  1 verdict passed, 1 inconclusive"
+    ]
+
+
+def test_an_engine_that_was_only_skipped_is_not_mentioned() -> None:
+    assert terminal.conclusions([verdict("q4", Outcome.SKIPPED)], ["f16"], verbose=False) == []
+
+
+def test_what_stayed_open_says_how_many_prompts_would_settle_it() -> None:
+    reason = dataclasses.replace(OPEN, needed=None, reason="baseline too noisy", margin=None, lower=None)
+
+    assert terminal.open_questions([PASSING, OPEN, reason]) == [
+        "inconclusive:",
+        "  q8_0: schema.gap  2 %, between -1 % and 6 %, margin 5 %  (test_tickets)",
+        "    a run of about 310 prompts in all would settle it",
+        "  q8_0: schema.gap  2 %, baseline too noisy  (test_tickets)",
+    ]
+
+
+def test_latency_is_a_table() -> None:
+    rows = [LatencyRow(engine="f16", metric="ttft", p50=0.05, p95=1.5, p99=math.inf, n=128)]
+
+    header, row = terminal.latency(rows)
+
+    assert header.split() == ["latency", "metric", "p50", "p95", "p99", "n"]
+    assert row.split() == ["f16", "ttft", "50", "ms", "1.5", "s", "never", "128"]
+    assert len(header) == len(row)
+
+
+def test_missing_answers_retries_and_notes_end_the_summary() -> None:
+    failures = [FailureRecord(engine="q4", case=str(n), phase="main", kind=k, message="m") for n, k in enumerate("TTO")]
+    record = RunRecord(
+        run="r",
+        version="1",
+        failures=tuple(failures),
+        requests=5,
+        retries=1,
+        notes=("2 cases left out: --parity-budget",),
+    )
+
+    assert terminal.summary(record) == [
+        "q4: 3 answers missing (T 2, O 1)",
+        "",
+        "2 cases left out: --parity-budget",
+        "run r: 5 requests sent, 1 retry",
+    ]
+
+
+def test_nothing_that_ran_is_nothing_to_read() -> None:
+    assert terminal.summary(RunRecord(run="", version="1")) == []
+
+
+foreign = st.text(st.characters(), max_size=120)
+
+
+@given(text=foreign, verbose=st.booleans())
+def test_no_text_of_an_engine_steers_the_terminal_or_breaks_the_width(text: str, verbose: bool) -> None:
+    facts = Identity(facts={"digest": Fact(value=text, source="reported")})
+    hostile = [
+        verdict("q4", Outcome.ERROR, reason=text, test=f"t.py::{text}"),
+        verdict("q4", Outcome.FAIL, message=text, cause=text, check=text),
+        verdict("q4", Outcome.INCONCLUSIVE, reason=text, estimate=0.1, unit="share", check=text),
+    ]
+    record = RunRecord(
+        run="r",
+        version="1",
+        engines=(EngineRecord(name="q4", kind=text, version=text, model=text, quantization=text, identity=facts),),
+        verdicts=tuple(hostile),
+        failures=(FailureRecord(engine="q4", case=text, phase="main", kind=text, message=text),),
+        notes=(text,),
+    )
+
+    lines = terminal.summary(record, verbose=verbose)
+
+    assert all(cells(line) <= 80 for line in lines)
+    assert not [c for line in lines for c in line if ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000]
