@@ -64,6 +64,8 @@ class Adapter:
     raw_honours_format: ClassVar[bool] = False
     least_logprobs: ClassVar[int] = 0
     """The smallest ``top_logprobs`` with which this kind still reports the chosen token."""
+    warm_up_logprobs: ClassVar[int | None] = None
+    """``top_logprobs`` of the warm-up, for kinds that compile that path when it is first asked for."""
 
     def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
         self.spec = spec
@@ -157,7 +159,10 @@ class Adapter:
     def warm_up(self) -> None:
         """Ask for one token and drop it: a first request differs in time, on vLLM in text too. Raises as answers do."""
         request = Request(
-            case="warm-up", messages=({"role": "user", "content": "Hi"},), sampling=Sampling(max_tokens=1)
+            case="warm-up",
+            messages=({"role": "user", "content": "Hi"},),
+            sampling=Sampling(max_tokens=1),
+            top_logprobs=self.warm_up_logprobs,
         )
         built = self.build(request, stream=False)
         reply = self.control.post(built.path, built.body, timeout_s=self.spec.request_timeout_s)

@@ -39,6 +39,8 @@ class VllmAdapter(Adapter):
         "repetition_penalty": "repetition_penalty",
     }
     raw_honours_format: ClassVar[bool] = True
+    # The first request for logprobs makes vLLM compile its ranking: more than 20 s were seen on two busy CPU cores.
+    warm_up_logprobs: ClassVar[int | None] = 1
 
     @classmethod
     def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_llmparity.core.sample import Request
+from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.engines.registry import make
+from pytest_llmparity.testing import LoopbackEngine
+from pytest_llmparity.testing.script import Fault, Reply
+from pytest_llmparity.transport.client import Client
+from pytest_llmparity.transport.exchange import Exchange
+
+REPO = Path(__file__).parents[2]
+
+Send = Callable[..., Exchange]
+Start = Callable[..., LoopbackEngine]
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    return REPO / "fixtures/models/tiny"
+
+
+@pytest.fixture(scope="session")
+def wire() -> Path:
+    return REPO / "fixtures/wire"
+
+
+@pytest.fixture(scope="session")
+def send() -> Send:
+    """Sends what an adapter builds, through the client the product gathers with."""
+
+    def send_one(adapter: Adapter, request: Request, *, stream: bool = True) -> Exchange:
+        built = adapter.build(request, stream=stream)
+
+        async def exchange() -> Exchange:
+            headers = {"content-type": "application/json", **adapter.headers}
+            async with Client(adapter.base_url, headers=headers) as client:
+                return await client.send(built.method, built.path, built.body)
+
+        return asyncio.run(exchange())
+
+    return send_one
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts loopback engines that end with the test."""
+    running: list[LoopbackEngine] = []
+
+    def start_one(answer: str | Reply | Fault | None = None, **options: object) -> LoopbackEngine:
+        engine = LoopbackEngine(answer, **options)  # type: ignore[arg-type]
+        running.append(engine)
+        return engine.start()
+
+    yield start_one
+    for engine in running:
+        engine.stop()
+
+
+@pytest.fixture
+def attach() -> Callable[..., Adapter]:
+    """Makes the adapter of a kind around a URL."""
+
+    def attach_to(base_url: str, kind: str | None = "openai", **fields: object) -> Adapter:
+        options: dict[str, object] = {"name": "cand", "model": "loopback", **fields}
+        spec = EngineSpec(kind=kind, base_url=base_url, **options)  # type: ignore[arg-type]
+        return make(spec, base_url, environ={"KEY": "sk-test-0123456789"})
+
+    return attach_to

@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from pytest_llmparity.core import errors
+from pytest_llmparity.core.settings import EngineSpec, EnvRef
+from pytest_llmparity.engines import files
+from pytest_llmparity.engines.base import Adapter, resolve_headers
+from pytest_llmparity.engines.control import MAX_BYTES, Control
+from pytest_llmparity.engines.llamacpp import LlamaCppAdapter
+from pytest_llmparity.engines.readiness import free_port
+from pytest_llmparity.engines.vllm import VllmAdapter
+from pytest_llmparity.testing import Fault, LoopbackEngine
+from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
+
+Attach = Callable[..., Adapter]
+Start = Callable[..., LoopbackEngine]
+
+
+class Answering(LoopbackServer):
+    """Answers everything by one function."""
+
+    def __init__(self, how: Callable[[Call], None]) -> None:
+        super().__init__()
+        self.how = how
+
+    def answer(self, call: Call) -> None:
+        self.how(call)
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[Callable[[Call], None]], str]]:
+    running: list[Answering] = []
+
+    def serve(how: Callable[[Call], None]) -> str:
+        running.append(Answering(how).start())
+        return running[-1].base_url
+
+    yield serve
+    for server in running:
+        server.stop()
+
+
+# ---- readiness -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["llamacpp", "vllm", "openai"])
+def test_server_that_answers_is_ready_and_warms_up(kind: str, start: Start, attach: Attach) -> None:
+    engine = start("Hi there", poses_as=kind)
+    adapter = attach(engine.base_url + "/", kind)
+
+    assert adapter.ready() is None
+    adapter.warm_up()
+
+    (request,) = engine.requests
+    assert request.json["max_tokens"] == 1
+    assert request.json.get("top_logprobs") == (1 if kind == "vllm" else None)
+    assert adapter.openai_base_url == engine.base_url + "/v1"
+    assert adapter.api_key == "EMPTY"
+
+
+def test_nothing_listening_is_not_yet_ready(attach: Attach) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+
+    assert attach(url, "vllm").ready() == f"nothing listens at {url}"
+
+
+def test_loading_server_says_so(attach: Attach, answering: Callable[[Callable[[Call], None]], str]) -> None:
+    url = answering(lambda call: call.send(503, b'{"error":{"code":503,"message":"Loading model"}}'))
+
+    assert attach(url, "llamacpp").ready() == "GET /health says 503 (Loading model)"
+
+
+def test_server_without_a_word_is_not_yet_ready(
+    attach: Attach, answering: Callable[[Callable[[Call], None]], str]
+) -> None:
+    def hang_up(call: Call) -> None:
+        raise Hangup
+
+    said = attach(answering(hang_up), "llamacpp").ready()
+
+    assert said is not None
+    assert "did not end as HTTP does" in said
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_refused_key_is_a_final_no(
+    status: int, attach: Attach, answering: Callable[[Callable[[Call], None]], str]
+) -> None:
+    url = answering(lambda call: call.send(status, b"{}"))
+
+    with pytest.raises(errors.NotAuthorised, match="api_key_env"):
+        attach(url, "vllm").ready()
+
+
+@pytest.mark.parametrize(("status", "ready"), [(404, True), (405, True), (500, False)])
+def test_generic_server_may_lack_the_list_of_models(
+    status: int, ready: bool, attach: Attach, answering: Callable[[Callable[[Call], None]], str]
+) -> None:
+    url = answering(lambda call: call.send(status, b"{}"))
+
+    assert (attach(url).ready() is None) is ready
+
+
+def test_warm_up_takes_an_empty_answer_and_raises_a_refusal(start: Start, attach: Attach) -> None:
+    attach(start(Fault.empty()).base_url).warm_up()
+
+    with pytest.raises(errors.ModelMissing):
+        attach(start(Fault.refuse(404)).base_url).warm_up()
+
+
+def test_another_server_on_our_port_is_noticed(start: Start, models: Path) -> None:
+    llamacpp = start(poses_as="llamacpp", model="/models/other.gguf")
+    vllm = start(poses_as="vllm", model="other")
+    launched = EngineSpec(name="cand", launch="process", model="x", model_path=models / "tiny-F16.gguf")
+
+    with pytest.raises(errors.LaunchError, match=r"'/models/other.gguf' instead of 'tiny-F16.gguf'"):
+        LlamaCppAdapter(launched, llamacpp.base_url, {}).ready()
+    with pytest.raises(errors.LaunchError, match="'other' instead of 'tiny'"):
+        VllmAdapter(dataclasses.replace(launched, model_path=models), vllm.base_url, {}).ready()
+
+
+def test_our_own_server_is_accepted(start: Start, models: Path) -> None:
+    llamacpp = start(poses_as="llamacpp", model="/models/tiny-F16.gguf")
+    vllm = start(poses_as="vllm", model="tiny")
+    launched = EngineSpec(name="cand", launch="process", model="x", model_path=models / "tiny-F16.gguf")
+
+    assert LlamaCppAdapter(launched, llamacpp.base_url, {}).ready() is None
+    assert VllmAdapter(dataclasses.replace(launched, model_path=models), vllm.base_url, {}).ready() is None
+
+
+# ---- identity ------------------------------------------------------------------------------------------------------
+
+
+def test_llamacpp_reports_itself_and_the_file_adds_its_digest(start: Start, models: Path) -> None:
+    file = models / "tiny-Q4_K_M.gguf"
+    engine = start(poses_as="llamacpp", model=file.name, quantization="Q4_K - Medium", context_length=512, slots=2)
+    launched = EngineSpec(name="cand", launch="process", model=str(file), model_path=file)
+
+    identity = LlamaCppAdapter(launched, engine.base_url, {}).identity()
+
+    facts = {name: (fact.value, fact.source) for name, fact in identity.facts.items()}
+    assert facts["quantization"] == ("Q4_K_M", "reported")
+    assert identity.facts["quantization"].raw == "Q4_K - Medium"
+    assert facts["digest"] == ("sha256:" + hashlib.sha256(file.read_bytes()).hexdigest(), "file")
+    assert (facts["context_length"], facts["slots"]) == ((512, "reported"), (2, "reported"))
+    assert facts["model"] == ("tiny-Q4_K_M.gguf", "reported")
+    assert str(facts["version"][0]).startswith("xllamacpp ")
+
+
+def test_llamacpp_that_is_gone_is_known_by_its_file_only(models: Path) -> None:
+    file = models / "tiny-Q8_0.gguf"
+    spec = EngineSpec(name="cand", launch="process", model=str(file), model_path=file, command=("llama-server",))
+
+    facts = LlamaCppAdapter(spec, f"http://127.0.0.1:{free_port()}", {}).identity().facts
+
+    assert {name: fact.source for name, fact in facts.items()} == {
+        "kind": "declared",
+        "model": "declared",
+        "digest": "file",
+        "format": "file",
+        "quantization": "file",
+        "template_sha256": "file",
+    }
+    assert (facts["quantization"].value, facts["format"].value) == ("Q8_0", "gguf")
+
+
+def test_build_number_of_llama_server_is_its_version(
+    attach: Attach, answering: Callable[[Callable[[Call], None]], str]
+) -> None:
+    url = answering(lambda call: call.send(200, b'{"build_info": "b9123-abcdef", "total_slots": 0}'))
+
+    facts = attach(url, "llamacpp").identity().facts
+
+    assert facts["version"].value == "b9123-abcdef"
+    assert "slots" not in facts
+
+
+@pytest.mark.parametrize(
+    ("args", "value", "source"),
+    [
+        ((), "BF16", "file"),
+        (("--dtype", "auto"), "BF16", "file"),
+        (("--dtype=half",), "F16", "declared"),
+        (("--dtype", "float"), "F32", "declared"),
+        (("--dtype", "bfloat16", "--quantization", "fp8"), "FP8", "declared"),
+        (("-q", "awq"), "AWQ", "declared"),
+        (("--dtype",), "BF16", "file"),
+    ],
+)
+def test_vllm_quantisation_follows_files_and_arguments(
+    args: tuple[str, ...], value: str, source: str, models: Path
+) -> None:
+    spec = EngineSpec(name="cand", launch="process", model="tiny", model_path=models, args=args)
+
+    fact = VllmAdapter(spec, "http://127.0.0.1:1", {}).from_files()["quantization"]
+
+    assert (fact.value, fact.source) == (value, source)
+
+
+def test_vllm_serves_single_precision_checkpoints_as_half(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"torch_dtype": "float32"}')
+    spec = EngineSpec(name="cand", launch="process", model="x", model_path=tmp_path)
+
+    assert VllmAdapter(spec, "http://127.0.0.1:1", {}).from_files()["quantization"].value == "F16"
+
+
+def test_vllm_in_dev_mode_and_its_metrics_are_read(
+    attach: Attach, answering: Callable[[Callable[[Call], None]], str]
+) -> None:
+    answers = {
+        "/server_info?config_format=json": {
+            "vllm_config": {"model_config": {"dtype": "torch.bfloat16", "quantization": None, "revision": "abc"}}
+        },
+    }
+
+    def how(call: Call) -> None:
+        if call.path == "/metrics":
+            call.send(200, b'# HELP\nvllm:cache_config_info{block_size="16",cache_dtype="fp8",engine="0"} 1.0\n')
+        else:
+            call.send(200, json.dumps(answers.get(call.path, {})).encode())
+
+    facts = attach(answering(how), "vllm").identity().facts
+
+    assert (facts["quantization"].value, facts["quantization"].source) == ("BF16", "reported")
+    assert (facts["kv_cache"].value, facts["revision"].value) == ("fp8", "abc")
+
+
+def test_generic_server_tells_its_model_context_and_fingerprint(
+    start: Start, attach: Attach, answering: Callable[[Callable[[Call], None]], str]
+) -> None:
+    adapter = attach(start("Hi").base_url)
+    adapter.warm_up()
+    assert adapter.identity().get("build") == "loopback"
+
+    url = answering(lambda call: call.send(200, b'{"data":[{"id":"loopback","context_window":8192}]}'))
+    facts = attach(url).identity().facts
+    assert (facts["model"].source, facts["context_length"].value) == ("reported", 8192)
+
+
+def test_unknown_server_is_only_what_was_declared(attach: Attach) -> None:
+    facts = attach(f"http://127.0.0.1:{free_port()}").identity().facts
+
+    assert {name: (fact.value, fact.source) for name, fact in facts.items()} == {
+        "kind": ("openai", "declared"),
+        "model": ("loopback", "declared"),
+    }
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+
+def test_gguf_and_directory_of_one_model_share_the_template(models: Path) -> None:
+    gguf, folder = files.gguf_facts(models / "tiny-F16.gguf"), files.hf_facts(models)
+
+    assert gguf["template_sha256"].value == folder["template_sha256"].value
+    assert (gguf["quantization"].value, folder["quantization"].value) == ("F16", "BF16")
+    assert folder["format"].value == "safetensors"
+    assert files.gguf_header(models / "tiny-F16.gguf")["context_length"] == 1024
+
+
+@pytest.mark.parametrize("name", ["F16", "Q8_0", "Q6_K", "Q4_K_M", "Q4_0", "Q2_K"])
+def test_quantisation_is_read_from_the_file(name: str, models: Path) -> None:
+    assert files.gguf_facts(models / f"tiny-{name}.gguf")["quantization"].value == name
+
+
+def test_index_names_the_weights_of_a_split_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "awq"}, "dtype": "float16"}')
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "{{ x }}"}')
+    for name in ("a.safetensors", "b.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    assert "digest" not in files.hf_facts(tmp_path)
+
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    facts = files.hf_facts(tmp_path)
+
+    assert facts["quantization"].value == "AWQ"
+    assert facts["digest"].raw == "model.safetensors.index.json"
+    assert facts["template_sha256"].value == files.text_sha256("{{ x }}\n")
+
+
+def test_folder_that_says_nothing_has_no_facts(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[]")
+
+    assert files.hf_facts(tmp_path) == {}
+
+
+def test_changed_file_is_hashed_again(tmp_path: Path, models: Path) -> None:
+    file = Path(shutil.copy(models / "config.json", tmp_path))
+    before = files.sha256(file)
+    file.write_text("{}")
+
+    assert files.sha256(file) == hashlib.sha256(b"{}").hexdigest() != before
+
+
+# ---- headers and control calls -------------------------------------------------------------------------------------
+
+
+def test_headers_are_read_from_the_environment() -> None:
+    spec = EngineSpec(name="e", api_key_env="KEY", headers={"X-Team": "search", "X-Token": EnvRef("TOKEN")})
+
+    assert resolve_headers(spec, {"KEY": " k1 ", "TOKEN": "t1"}) == {
+        "authorization": "Bearer k1",
+        "x-team": "search",
+        "x-token": "t1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({}, r"api_key_env names the environment variable KEY, which is not set"),
+        ({"KEY": "  "}, "is not set"),
+        ({"KEY": "a\nb"}, "no HTTP header can carry"),
+        ({"KEY": "clé"}, "no HTTP header can carry"),
+        ({"KEY": "k"}, r"headers.X-Token names the environment variable TOKEN"),
+    ],
+)
+def test_unusable_variable_is_named_and_its_value_is_not(environ: dict[str, str], said: str) -> None:
+    spec = EngineSpec(name="e", api_key_env="KEY", headers={"X-Token": EnvRef("TOKEN")})
+
+    with pytest.raises(errors.ConfigError, match=said) as caught:
+        resolve_headers(spec, environ)
+
+    assert "clé" not in str(caught.value)
+
+
+def control(base_url: str, **fields: Path | str) -> Control:
+    return Control(engine="cand", base_url=base_url, headers={}, **fields)  # type: ignore[arg-type]
+
+
+def test_control_call_has_a_deadline(answering: Callable[[Callable[[Call], None]], str]) -> None:
+    url = answering(lambda call: call.wait(None))
+
+    with pytest.raises(errors.Timeout, match=r"did not answer GET .*/health in 0.05 s"):
+        control(url).get("/health", timeout_s=0.05)
+
+
+def test_control_call_has_a_limit(answering: Callable[[Callable[[Call], None]], str]) -> None:
+    url = answering(lambda call: call.send(200, b"x" * (MAX_BYTES + 1)))
+
+    with pytest.raises(errors.ProtocolError, match=f"more than {MAX_BYTES} bytes"):
+        control(url).get("/metrics")
+
+
+def test_proxy_that_is_not_there_is_unreachable() -> None:
+    with pytest.raises(errors.Unreachable):
+        control("http://127.0.0.1:1", proxy=f"http://127.0.0.1:{free_port()}").get("/health")
+
+
+def test_garbage_is_no_answer(answering: Callable[[Callable[[Call], None]], str]) -> None:
+    url = answering(lambda call: call.send(200, b"{broken"))
+
+    assert control(url).ask("/props") == {}
+    assert control(f"http://127.0.0.1:{free_port()}").ask("/props") == {}
+
+
+def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("no certificate")
+
+    with pytest.raises(errors.LaunchError, match=r"ca\.pem' cannot be read as certificates"):
+        control("https://127.0.0.1:1", ca_bundle=bundle).get("/")
+
+
+def test_private_authority_is_used_for_https(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(bundle)
+
+    with pytest.raises(errors.Unreachable):
+        control(f"https://127.0.0.1:{free_port()}", ca_bundle=bundle).get("/")

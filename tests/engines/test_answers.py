@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmparity.core import errors
+from pytest_llmparity.core.ports import Answer
+from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.engines.answers import parse_answer, token_ends
+
+STREAM = {"content-type": "text/event-stream; charset=utf-8"}
+
+
+def answer(body: bytes | str | object, headers: dict[str, str] | None = None, status: int = 200) -> Answer:
+    if not isinstance(body, (bytes, str)):
+        body = json.dumps(body)
+    raw = body if isinstance(body, bytes) else body.encode()
+    return cast("Answer", SimpleNamespace(status=status, headers=headers or {}, body=raw))
+
+
+def read(body: bytes | str | object, headers: dict[str, str] | None = None) -> Completion:
+    return parse_answer(answer(body, headers), engine="cand", case="c")
+
+
+def message(**fields: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "message": {"role": "assistant", **fields}, "finish_reason": "stop"}]}
+
+
+def events(*deltas: dict[str, Any], finish: str | None = "stop", done: bool = True) -> str:
+    chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    if finish is not None:
+        chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+    text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+    return text + ("data: [DONE]\n\n" if done else "")
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content", "thinking"])
+def test_reasoning_is_kept_apart_whatever_its_field(field: str) -> None:
+    whole = read(message(**{"content": "4", field: "2+2"}))
+    streamed = read(events({field: "2"}, {field: "+2"}, {"content": "4"}), STREAM)
+
+    assert (whole.text, whole.reasoning) == (streamed.text, streamed.reasoning) == ("4", "2+2")
+    assert whole.normalised == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "reasoning"),
+    [
+        ("<think>2+2</think>\n\n4", "4", "2+2"),
+        ("\n<think>2+2</think>4", "4", "2+2"),
+        ("<think>cut here", "", "cut here"),
+        ("4 <think>no</think>", "4 <think>no</think>", ""),
+    ],
+)
+def test_inline_thinking_at_the_start_is_reasoning(content: str, text: str, reasoning: str) -> None:
+    found = read(message(content=content))
+
+    assert (found.text, found.reasoning) == (text, reasoning)
+    assert found.normalised == (("inline <think> moved to reasoning",) if reasoning else ())
+
+
+def test_think_tag_split_over_deltas_is_found() -> None:
+    assert read(events({"content": "<thi"}, {"content": "nk>a</think>b"}), STREAM).reasoning == "a"
+
+
+def test_content_may_be_a_list_of_parts() -> None:
+    assert read(message(content=[{"type": "text", "text": "Pa"}, {"type": "text", "text": "ris"}, 3])).text == "Paris"
+
+
+def test_tool_calls_are_put_together_by_index() -> None:
+    found = read(
+        events(
+            {"tool_calls": [{"index": 1, "id": "b", "function": {"name": "g", "arguments": "{"}}]},
+            {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}]},
+            {"tool_calls": [{"index": 1, "function": {"arguments": "}"}}]},
+            finish="tool_calls",
+        ),
+        STREAM,
+    )
+
+    assert [(call.name, call.arguments, call.id) for call in found.tool_calls] == [("f", "{}", "a"), ("g", "{}", "b")]
+    assert (found.text, found.finish_reason) == ("", "tool_calls")
+
+
+def test_tool_arguments_that_are_a_value_become_its_text() -> None:
+    found = read(message(content=None, tool_calls=[{"function": {"name": "f", "arguments": {"b": 1, "a": 2}}}, None]))
+
+    assert found.tool_calls[0].arguments == '{"b": 1, "a": 2}'
+
+
+def test_usage_timings_model_and_fingerprint_are_read() -> None:
+    found = read(
+        message(content="x")
+        | {
+            "model": "tiny",
+            "system_fingerprint": "b1",
+            "usage": {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}},
+            "timings": {"cache_n": 3, "prompt_ms": 1.5, "prompt_n": 9, "predicted_ms": "x"},
+            "metrics": {"time_to_first_token_ms": 7, "queue_time_ms": math.nan, "tokens_per_second": 3},
+        }
+    )
+
+    assert (found.prompt_tokens, found.completion_tokens, found.cached_tokens) == (9, 2, 4)
+    assert (found.model, found.fingerprint) == ("tiny", "b1")
+    assert found.server == {"prompt_ms": 1.5, "time_to_first_token_ms": 7.0}
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, True, "3", 2**70, None])
+def test_counts_that_are_none_stay_unknown(count: object) -> None:
+    found = read(message(content="x") | {"usage": {"prompt_tokens": count}, "timings": {"cache_n": 2}})
+
+    assert found.prompt_tokens is None
+    assert found.cached_tokens == 2
+
+
+def test_usage_may_come_in_a_chunk_without_choices() -> None:
+    body = events({"content": "x"}, done=False) + 'data: {"choices":[],"usage":{"completion_tokens":1}}\n\n'
+
+    assert read(body, STREAM).completion_tokens == 1
+
+
+@pytest.mark.parametrize("raw", ["NaN", "-9999.0", "-3.4028234663852886e+38", "null", '"x"', "-Infinity", "true"])
+def test_sentinels_of_logprobs_are_unknown(raw: str) -> None:
+    entry = f'{{"token":"a","bytes":[97],"logprob":{raw}}}'
+    body = f'{{"choices":[{{"message":{{"content":"a"}},"logprobs":{{"content":[{entry}]}}}}]}}'
+
+    (token,) = read(body).logprobs
+
+    assert (token.token, token.logprob, token.top) == (b"a", None, ())
+
+
+def test_logprob_too_large_for_a_float_is_unknown() -> None:
+    body = message(content="a")
+    body["choices"][0]["logprobs"] = {"content": [{"token": "a", "logprob": 10**400}]}  # type: ignore[index]
+
+    assert read(body).logprobs[0].logprob is None
+
+
+def test_token_bytes_beat_text_and_alternatives_are_best_first() -> None:
+    tops = [
+        {"token": "b", "logprob": -2},
+        {"token": "\ufffd", "bytes": [0xC3], "logprob": -1},
+        {"token": "z", "logprob": -9999},
+    ]
+    body = message(content="é")
+    body["choices"][0]["logprobs"] = {  # type: ignore[index]
+        "content": [{"id": 5, "token": "\ufffd", "bytes": [0xC3], "logprob": -1, "top_logprobs": tops}, "junk"]
+    }
+
+    token, junk = read(body).logprobs
+
+    assert (token.id, token.token, token.top) == (5, b"\xc3", ((b"\xc3", -1.0), (b"b", -2.0)))
+    assert (junk.token, junk.logprob) == (b"", None)
+
+
+def test_legacy_logprobs_of_the_completions_route() -> None:
+    choice = {
+        "text": "a b",
+        "finish_reason": "stop",
+        "logprobs": {
+            "tokens": ["a", " b", "!"],
+            "token_logprobs": [-0.5, None],
+            "top_logprobs": [{"a": -0.5, "c": -1}],
+        },
+    }
+
+    first, second, third = read({"choices": [choice]}).logprobs
+
+    assert (first.token, first.logprob, first.top) == (b"a", -0.5, ((b"a", -0.5), (b"c", -1.0)))
+    assert (second.token, second.logprob) == (b" b", None)
+    assert third.logprob is None
+
+
+def test_surrogate_pair_shared_by_two_deltas_is_one_character() -> None:
+    found = read(events({"content": "\ud83d"}, {"content": "\ude00"}), STREAM)
+
+    assert (found.text, found.normalised) == ("😀", ())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        message(content="a\ud800b"),
+        message(content="x", reasoning="\udc00"),
+        message(content="", tool_calls=[{"function": {"name": "f", "arguments": '"\ud800"'}}]),
+    ],
+    ids=["text", "reasoning", "arguments"],
+)
+def test_lone_surrogate_is_replaced_and_recorded(body: dict[str, object]) -> None:
+    found = read(body)
+
+    assert found.normalised == ("lone surrogate replaced",)
+    everything = found.text + found.reasoning + "".join(call.arguments for call in found.tool_calls)
+    assert "\ufffd" in everything
+    everything.encode("utf-8")
+
+
+def test_only_the_first_choice_is_read() -> None:
+    choices = [{"index": 1, "message": {"content": "b"}}, {"index": 0, "message": {"content": "a"}}, 3]
+
+    assert read({"choices": choices}).text == "a"
+
+
+def test_stream_is_known_by_its_body_when_the_type_was_dropped() -> None:
+    assert read(": ping\n\n" + events({"content": "x"})).text == "x"
+
+
+def test_stream_without_a_finish_reason_ends_with_done() -> None:
+    assert read(events({"content": "x"}, finish=None), STREAM).finish_reason == ""
+
+
+def test_stream_with_a_finish_reason_needs_no_done() -> None:
+    assert read(events({"content": "x"}, finish="length", done=False), STREAM).finish_reason == "length"
+
+
+def test_what_follows_done_is_not_read() -> None:
+    assert read(events({"content": "x"}) + "data: {broken\n\n", STREAM).text == "x"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "said"),
+    [
+        ("", {}, "the body is empty"),
+        ('{"choices":[{"mess', {}, "stops being JSON at character"),
+        ("<html><title>Login</title>", {}, "an HTML page titled “Login”"),
+        ("[1]", {}, "a JSON list, not an object"),
+        ('{"status":"ok"}', {}, "no choices"),
+        ('{"choices":[{"delta":', STREAM, "without a finish reason"),
+        (events({"content": "x"}, finish=None, done=False), STREAM, "without a finish reason or [DONE]"),
+        ("data: [1]\n\n", STREAM, "an event is a JSON list"),
+        ('data: {"a\n\n', STREAM, "stops being JSON"),
+        (b'{"choices":[{"message":{"content":"\xff"}}]}', {}, "byte 35 of the body is not UTF-8 (0xff)"),
+        (b"data: \xc3\n\n", STREAM, "byte 6 of the body is not UTF-8 (0xc3)"),
+        ("[" * 100_000, {}, "nested too deeply"),
+        ('{"choices":' + "1" * 5000 + "}", {}, "the body is not JSON"),
+    ],
+)
+def test_what_is_not_a_whole_answer_is_a_protocol_error(body: bytes | str, headers: dict[str, str], said: str) -> None:
+    with pytest.raises(errors.ProtocolError) as caught:
+        read(body, headers)
+
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("cand answered 200 for case 'c', but ")
+    assert (caught.value.engine, caught.value.case, caught.value.status) == ("cand", "c", 200)
+
+
+def test_blank_events_are_skipped() -> None:
+    assert read("data: \n\n" + events({"content": "x"}), STREAM).text == "x"
+
+
+@pytest.mark.parametrize("body", [message(content=""), message(content=None), {"choices": [None]}])
+def test_answer_without_anything_is_empty(body: dict[str, object]) -> None:
+    with pytest.raises(errors.EmptyAnswer, match="no text, no reasoning and no tool call"):
+        read(body)
+
+
+def test_error_inside_a_stream_is_the_error_it_names() -> None:
+    body = events({"content": "x"}, finish=None, done=False) + 'data: {"error":{"message":"slow down","code":429}}\n\n'
+
+    with pytest.raises(errors.Overloaded) as caught:
+        parse_answer(answer(body, STREAM | {"retry-after": "3"}), engine="cand", case="c")
+
+    assert (caught.value.status, caught.value.retry_after_s) == (429, 3.0)
+
+
+def test_error_in_a_200_document_is_an_error() -> None:
+    with pytest.raises(errors.ServerFailure):
+        read({"error": "llama runner process has terminated"})
+
+
+def test_errors_without_a_case_name_none() -> None:
+    with pytest.raises(errors.ProtocolError, match=r"^cand answered 200, but the body is empty"):
+        parse_answer(answer(""), engine="cand", case=None)
+    with pytest.raises(errors.EmptyAnswer, match=r"^cand answered 200 with no text"):
+        parse_answer(answer(message(content="")), engine="cand", case=None)
+
+
+def test_token_ends_skip_roles_blanks_and_usage() -> None:
+    parts = [
+        'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n',
+        'data: {"choices":[{"delta":{"reasoning":"a"}}]}\n\n',
+        'data: {"choices":[{"delta":{"content":"b"}}]}\n\n',
+        ": ping\n\n",
+        'data: {"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}\n\n',
+        "data: not json\n\n",
+        'data: {"choices":[{"text":"c"}]}\n\n',
+        "data: 7\n\n",
+        'data: {"choices":[],"usage":{}}\n\n',
+        "data: [DONE]\n\n",
+    ]
+    offsets = [sum(map(len, parts[: place + 1])) for place in range(len(parts))]
+
+    assert token_ends(answer("".join(parts), STREAM)) == (offsets[1], offsets[2], offsets[4], offsets[6])
+
+
+def test_token_ends_of_anything_but_a_stream_are_none() -> None:
+    assert token_ends(answer(message(content="x"))) == ()
+    assert token_ends(answer(events({"content": "x"}), STREAM, status=500)) == ()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "choices",
+                    "delta",
+                    "message",
+                    "content",
+                    "text",
+                    "index",
+                    "tool_calls",
+                    "function",
+                    "name",
+                    "arguments",
+                    "usage",
+                    "logprobs",
+                    "top_logprobs",
+                    "tokens",
+                    "token_logprobs",
+                    "bytes",
+                    "finish_reason",
+                    "timings",
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(chunks=st.lists(JSON, max_size=4), streamed=st.booleans())
+def test_any_json_is_a_completion_or_a_typed_error(chunks: list[object], streamed: bool) -> None:
+    if streamed:
+        body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    else:
+        body = json.dumps({"choices": chunks})
+    one = answer(body, STREAM if streamed else None)
+
+    token_ends(one)
+    try:
+        found = parse_answer(one, engine="cand", case="c")
+    except errors.AnswerError:
+        return
+    found.text.encode("utf-8")
+
+
+@given(body=st.binary(max_size=80), streamed=st.booleans())
+def test_any_bytes_are_a_completion_or_a_typed_error(body: bytes, streamed: bool) -> None:
+    one = answer(body, STREAM if streamed else None)
+
+    token_ends(one)
+    with pytest.raises(errors.EngineError):
+        parse_answer(one, engine="cand", case="c")
+
+
+@given(text=st.text(min_size=1), cuts=st.lists(st.integers(0, 200), max_size=6))
+def test_streamed_text_is_the_whole_text_however_it_is_cut(text: str, cuts: list[int]) -> None:
+    places = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
+    deltas = [{"content": text[a:b]} for a, b in itertools.pairwise(places)]
+
+    assert read(events(*deltas), STREAM) == read(message(content=text))

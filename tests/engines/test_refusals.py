@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmparity.core import errors
+from pytest_llmparity.engines.refusals import SHOWN_CHARS, read_refusal, refusal_of, refused, retry_after, shown
+
+
+def error(status: int, body: object, headers: dict[str, str] | None = None) -> errors.EngineError:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return refused(read_refusal(raw), status=status, headers=headers or {}, engine="cand", case="refund-3")
+
+
+def nested(message: str, **fields: object) -> dict[str, object]:
+    return {"error": {"message": message, **fields}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, nested("'messages' is required", type="invalid_request_error", code=400), errors.BadRequest),
+        (400, nested("too many tokens", type="exceed_context_size_error"), errors.ContextOverflow),
+        (400, nested("This model's maximum context length is 1024 tokens."), errors.ContextOverflow),
+        (400, nested("no", code="context_length_exceeded"), errors.ContextOverflow),
+        (422, {"error": "Input validation error", "error_type": "validation"}, errors.BadRequest),
+        (413, nested("longer than the model's context length"), errors.ContextOverflow),
+        (400, nested("top_k is not supported", param="top_k"), errors.UnsupportedParameter),
+        (
+            422,
+            {
+                "detail": [
+                    {"loc": ["body", "top_k"], "msg": "Extra inputs are not permitted", "type": "extra_forbidden"}
+                ]
+            },
+            errors.UnsupportedParameter,
+        ),
+        (401, {"error": "Unauthorized"}, errors.NotAuthorised),
+        (403, b"Forbidden", errors.NotAuthorised),
+        (404, nested("The model `x` does not exist.", type="NotFoundError"), errors.ModelMissing),
+        (404, {"detail": "Not Found"}, errors.AnswerError),
+        (404, nested("File Not Found"), errors.AnswerError),
+        (404, b"<html><head><title>404</title></head></html>", errors.AnswerError),
+        (404, b"", errors.AnswerError),
+        (408, b"", errors.Timeout),
+        (418, b"", errors.AnswerError),
+        (424, {"error": "Request failed during generation", "error_type": "generation"}, errors.ServerFailure),
+        (429, nested("maximum context length of your plan"), errors.Overloaded),
+        (500, nested("boom"), errors.ServerFailure),
+        (501, nested("not implemented"), errors.ServerFailure),
+        (503, nested("Loading model", type="unavailable_error"), errors.Overloaded),
+        (503, nested("EngineCore encountered an issue. EngineDeadError"), errors.EngineDied),
+        (500, {"object": "error", "message": "EngineDeadError", "code": 500}, errors.EngineDied),
+        (302, b"", errors.ProtocolError),
+    ],
+)
+def test_every_refusal_is_one_typed_error(status: int, body: object, kind: type[errors.EngineError]) -> None:
+    found = error(status, body)
+
+    assert type(found) is kind
+    assert (found.engine, found.case, found.status) == ("cand", "refund-3", status)
+    assert str(found).startswith(f"cand answered {status} to case 'refund-3': ")
+
+
+def test_field_and_reason_of_a_validation_error_are_named() -> None:
+    found = str(error(422, {"detail": [{"loc": ["body", "top_k"], "msg": "Extra inputs are not permitted"}]}))
+
+    assert "Extra inputs are not permitted (field body.top_k)" in found
+
+
+def test_request_without_a_case_is_named_as_one() -> None:
+    found = refused(read_refusal(b""), status=500, headers={}, engine="cand", case=None)
+
+    assert str(found).startswith("cand answered 500 to a request: nothing.")
+
+
+def test_html_is_told_by_its_title() -> None:
+    assert "titled “Bad gateway”" in str(error(502, b"<!doctype html><title>Bad gateway</title>"))
+    assert read_refusal(b"<html>").message == "an HTML page, not an API's answer"
+
+
+def test_error_without_a_message_is_shown_whole() -> None:
+    assert refusal_of({"error": {"reason": "why"}}) is not None
+    assert '{"reason": "why"}' in str(error(500, {"error": {"reason": "why"}}))
+
+
+@pytest.mark.parametrize("value", [{"choices": []}, [], "x", None, {"error": None}, {"error": ""}])
+def test_what_is_no_error_is_not_read_as_one(value: object) -> None:
+    assert refusal_of(value) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-3"}, None),
+        (
+            {"retry-after": "Sat, 21 Nov 2026 10:00:30 GMT", "date": "Sat, 21 Nov 2026 10:00:00 GMT"},
+            30.0,
+        ),
+        ({"retry-after": "Sat, 21 Nov 2026 09:00:00 GMT", "date": "Sat, 21 Nov 2026 10:00:00 GMT"}, 0.0),
+        ({"retry-after": "Sat, 21 Nov 2020 09:00:00 -0000"}, 0.0),
+        ({"retry-after": "Sat, 99 Nov 2026 10:00:30 GMT"}, None),
+    ],
+)
+def test_retry_after_in_seconds_or_as_a_date(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers) == seconds
+    assert error(429, b"busy", headers).retry_after_s == seconds
+
+
+@given(text=st.text(alphabet=st.characters(), max_size=2000))
+def test_shown_text_cannot_steer_a_terminal(text: str) -> None:
+    safe = shown(text)
+
+    assert len(safe) <= SHOWN_CHARS
+    assert safe.isprintable()
+    safe.encode("utf-8")
+
+
+def test_shown_escapes_rather_than_drops() -> None:
+    assert shown("\x1b[2Jred\r\n\u202eevil") == "\\x1b[2Jred \\u202eevil"
+    assert shown("x" * 400) == "x" * (SHOWN_CHARS - 1) + "…"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["error", "message", "code", "detail", "loc", "msg", "type"]), inner, max_size=4
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(value=JSON, status=st.integers(300, 599))
+def test_any_json_is_a_typed_error(value: Any, status: int) -> None:
+    assert isinstance(error(status, value), errors.EngineError)
+
+
+@given(body=st.binary(max_size=60), status=st.integers(300, 599))
+def test_any_bytes_are_a_typed_error(body: bytes, status: int) -> None:
+    assert isinstance(error(status, body), errors.EngineError)
