@@ -33,17 +33,11 @@ _WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
 _ENDS_SENTENCE = re.compile(r"[.!?:;\n\"\u201c\u2022*#>|]")
 _FIRST_PERSON = re.compile(r"I(?:['\u2019].*)?")
 
-_SMALL = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen".split()
-    )
-}
-_TENS = {
-    word: 10 * value
-    for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
-}
+_UNITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
+_SMALL = {word: value for value, word in enumerate(_UNITS + _TEENS)}
+_DECADES = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_TENS = {word: 10 * value for value, word in enumerate(_DECADES, start=2)}
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
 _NUMBER_WORD = "|".join((*_SMALL, *_TENS, "hundred", *_SCALES))
 _SPELLED = re.compile(
@@ -78,7 +72,7 @@ class FactDiff:
 
 
 def fact_diff(a: str, b: str) -> FactDiff:
-    """Return the facts of the baseline's text ``a`` and the candidate's text ``b`` that have no equal on the other side.
+    """Return what the baseline's text ``a`` and the candidate's ``b`` state without an equal on the other side.
 
     Facts are compared as multisets: order does not matter, how often does.
     """
@@ -154,26 +148,23 @@ def _canonical(match: re.Match[str]) -> str:
 def _compose(words: Sequence[str]) -> int | None:
     """Value of a run of English number words, ``None`` when they are no single number (*nineteen eighty*)."""
     total, current, scale = 0, 0, 10**12
-    for position, word in enumerate(words):
-        if word in _SMALL:
-            value = _SMALL[word]
-            free = current % 100 == 0 if value == 0 or value >= 10 else current % 10 == 0 and current % 100 != 10
-            if not free or (value == 0 and len(words) > 1) or (position and current and current < 20):
+    for word in words:
+        if word in _SCALES:
+            if _SCALES[word] >= scale:
                 return None
-            current += value
-        elif word in _TENS:
-            if current % 100:
-                return None
-            current += _TENS[word]
+            scale = _SCALES[word]
+            total, current = total + max(current, 1) * scale, 0
         elif word == "hundred":
             if current > 9:
                 return None
             current = 100 * max(current, 1)
         else:
-            if _SCALES[word] >= scale:
+            value = _TENS.get(word, _SMALL.get(word, 0))
+            # A unit follows a hundred or a decade, a teen or a decade only a hundred, zero nothing.
+            free = current % 100 == 0 or (0 < value < 10 and current % 100 >= 20 and current % 10 == 0)
+            if not free or (value == 0 and len(words) > 1):
                 return None
-            scale = _SCALES[word]
-            total, current = total + max(current, 1) * scale, 0
+            current += value
     return total + current
 
 

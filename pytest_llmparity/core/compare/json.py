@@ -28,8 +28,11 @@ ABSENT = Absent.ABSENT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
-    """An answer read as JSON. ``error`` says why it is none (then ``value`` is ``None``); ``fenced``: it stood in a
-    Markdown code block, which an application that calls a JSON parser would trip over."""
+    """An answer read as JSON, or why it is none.
+
+    With an ``error`` the ``value`` is ``None``. ``fenced``: it stood in a Markdown code block, which an application
+    that calls a JSON parser would trip over.
+    """
 
     value: Any = None
     error: str | None = None

@@ -62,8 +62,10 @@ def gap(b: int, c: int, n: int, *, margin: float, alpha: float = 0.05, side: Sid
 
     ``side="worse"``: the gap is (b - c)/n, a better candidate never fails. ``side="either"``: it is |b - c|/n; PASS
     needs both directions below the margin, and for FAIL the chances of wrongly failing in either direction are added
-    up, so that both kinds of error keep to ``alpha``. Bounds invert the same tests, to a hundredth of a point on the
-    cautious side. Raises ``ValueError`` for impossible counts, a margin outside 0..1 or an alpha outside 0..0.5.
+    up, so that both kinds of error keep to ``alpha``. Bounds invert the same tests, to a hundredth of a point; as
+    p-values of exact tests rise and fall a little with the margin, a bound is one point where they cross alpha, and the
+    p-values at the margin are what decides. Raises ``ValueError`` for impossible counts, a margin outside 0..1 or an
+    alpha outside 0..0.5.
     """
     _check_counts(b, c, n)
     _check_alpha(alpha)
@@ -90,10 +92,10 @@ def gap(b: int, c: int, n: int, *, margin: float, alpha: float = 0.05, side: Sid
 def _search(test: OneSided | TwoSided, alpha: float, *, inside: float, outside: float) -> float:
     """Find where the p-value falls below alpha on the way from ``inside`` (not rejected) to ``outside``.
 
-    Returns a value at most :data:`PRECISION` beyond the last one not rejected; the limit of the parameter space itself
-    if nothing on the way is rejected.
+    Returns a rejected value at most :data:`PRECISION` beyond one that is not. A gap of 0 (for an absolute gap) is
+    returned when even that is not rejected; gaps of -1 and 1 are rejected unless every case says so.
     """
-    if outside in (-1.0, 0.0, 1.0) and not test.rejects(outside, alpha):
+    if outside == 0.0 and not test.rejects(outside, alpha):
         return outside
     while abs(outside - inside) > PRECISION:
         middle = (inside + outside) / 2

@@ -76,7 +76,7 @@ def share_over(over: Sequence[bool], blocks: Sequence[int], *, quantile: float, 
     n, k = len(over), sum(map(bool, over))
     if n == 0:
         raise ValueError("a share needs at least one request")
-    limit = 1.0 - quantile
+    limit = round(1.0 - quantile, 12)  # 0.05, not 0.05000000000000004
     ratio = clustered_ratio([float(late) for late in over], [1.0] * n, blocks)
     lower = 0.0 if k == 0 else float(beta.ppf(alpha, k, n - k + 1))
     upper = 1.0 if k == n else float(beta.isf(alpha, k + 1, n - k))
@@ -120,7 +120,7 @@ def quantile_ratio(
 
     Below :func:`min_requests` ``(quantile, alpha / 2)`` requests a side the quantile is not bounded by its sample and
     neither is the ratio. A failed request is ``inf`` and slower than any other; where both quantiles are infinite the
-    ratio is unknown and speaks against PASS and against FAIL. Raises ``ValueError`` for empty or negative data, NaN,
+    ratio is unknown (estimate ``inf``, not bounded). Raises ``ValueError`` for empty or negative data, NaN,
     lengths that differ, unequal numbers of blocks or parameters out of range.
     """
     _check_quantile(quantile, alpha)
@@ -134,7 +134,7 @@ def quantile_ratio(
     unknown = math.isnan(estimate)
     if min(len(a), len(b)) < min_requests(quantile, alpha / 2) or unknown:
         return RatioResult(
-            estimate=1.0 if unknown else estimate,
+            estimate=math.inf if unknown else estimate,
             lower=0.0,
             upper=math.inf,
             p_pass=1.0,
@@ -145,18 +145,10 @@ def quantile_ratio(
         )
     rng = np.random.default_rng(seed)
     if pairs > 1:
-        draws = rng.multinomial(pairs, [1.0 / pairs] * pairs, size=DRAWS).astype(np.float64)
+        draws = _resample(rng, pairs)
         top, below = theirs.quantiles(draws[:, theirs.block], quantile), ours.quantiles(draws[:, ours.block], quantile)
     else:
-        top, below = (
-            sample.quantiles(
-                rng.multinomial(len(sample.values), [1.0 / len(sample.values)] * len(sample.values), size=DRAWS).astype(
-                    np.float64
-                ),
-                quantile,
-            )
-            for sample in (theirs, ours)
-        )
+        top, below = (sample.quantiles(_resample(rng, len(sample.values)), quantile) for sample in (theirs, ours))
     lower, upper, p_pass, p_fail = _percentile_bounds(top, below, limit, alpha)
     if pairs > 1:
         wider = _log_t_bounds(estimate, top, below, pairs, limit, alpha)
@@ -176,7 +168,7 @@ def quantile_ratio(
 
 
 def min_requests(quantile: float, alpha: float = 0.05) -> int:
-    """Return the fewest requests that can pass a budget on ``quantile``: with none over it (p50 5, p90 29, p95 59, p99 299)."""
+    """Return the fewest requests that can pass a budget on ``quantile``, none being over it: p95 59, p99 299."""
     _check_quantile(quantile, alpha)
     n = max(1, math.floor(math.log(alpha) / math.log(quantile)))
     while quantile**n >= alpha:
@@ -243,6 +235,11 @@ def _sample(values: Sequence[float], blocks: Sequence[int]) -> _Sample:
     return _Sample(array[order], index[order], names)
 
 
+def _resample(rng: np.random.Generator, size: int) -> Floats:
+    """How often each of ``size`` things occurs in each of the bootstrap's resamples with replacement."""
+    return rng.multinomial(size, np.full(size, 1.0 / size), size=DRAWS).astype(np.float64)
+
+
 def _divide(top: float, below: float) -> float:
     """Ratio of two latencies; NaN where it is unknown (both infinite or both 0)."""
     if below == 0.0:
@@ -254,7 +251,10 @@ def _percentile_bounds(top: Floats, below: Floats, limit: float, alpha: float) -
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = top / below
     # An unknown ratio counts as high for the upper bound and as low for the lower one.
-    high, low = np.sort(np.nan_to_num(ratios, nan=math.inf, posinf=math.inf)), np.sort(np.nan_to_num(ratios, nan=0.0, posinf=math.inf))
+    high, low = (
+        np.sort(np.nan_to_num(ratios, nan=math.inf, posinf=math.inf)),
+        np.sort(np.nan_to_num(ratios, nan=0.0, posinf=math.inf)),
+    )
     p_pass = (1 + int(np.count_nonzero(high >= limit))) / (DRAWS + 1)
     p_fail = (1 + int(np.count_nonzero(low <= limit))) / (DRAWS + 1)
     # The most resamples that may lie beyond the limit while p stays below alpha.
