@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from pytest_llmparity.core.errors import EngineSelectionError
+from pytest_llmparity.core.printable import printable
 from pytest_llmparity.core.problems import Strict, given, looks_secret, nearest
 from pytest_llmparity.core.selection import KINDS, LETTERS, NAME, Kind, parse_engines, root_of
 from pytest_llmparity.core.settings import EnvRef, seconds
@@ -24,7 +25,7 @@ def _text(value: str) -> str:
         raise ValueError(_SECRET.format("name that in api_key_env, or in headers as {env = …}"))
     if not value.strip():
         raise ValueError("is empty")
-    if not value.isprintable():
+    if printable(value) != value:
         raise ValueError(f"is {given(value)}, which holds characters that cannot be printed")
     return value
 

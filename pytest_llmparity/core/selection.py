@@ -92,7 +92,7 @@ def parse_engines(values: Sequence[str]) -> list[Entry]:
 def _entry(text: str, value: str) -> Entry:
     if not text:
         raise EngineSelectionError(f"--engines: {_show(value)} has an empty entry; write names separated by one comma")
-    if not text.isprintable():
+    if printable(text) != text:
         raise EngineSelectionError(f"--engines: {_show(text)} holds characters that cannot be printed")
     name, spec = _named(text)
     if _URL.match(spec):
@@ -167,7 +167,7 @@ def root_of(url: str) -> str:
     """
     if not _URL.match(url):
         raise ValueError("does not start with http:// or https://")
-    if not url.isprintable() or " " in url:
+    if printable(url) != url or " " in url:
         raise ValueError("holds a space or a character that cannot be printed; write it as %20 or the like")
     try:
         parts = urllib.parse.urlsplit(url)

@@ -19,7 +19,7 @@ from pytest_llmparity.core.sample import Sampling
 
 WORDS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
 IDS = st.text(string.ascii_letters + string.digits + "-/.é ", min_size=1, max_size=30).filter(str.strip)
-ROWS = st.fixed_dictionaries(
+ROWS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"id": IDS},
     optional={
         "group": IDS,
@@ -159,7 +159,7 @@ def test_groups_and_ids_can_be_looked_up() -> None:
         {"expect": {"answer": "x"}},
         {"prompt": None, "messages": [{"role": "user", "content": "x"}]},
     ],
-    ids=lambda change: "-".join(change),
+    ids="-".join,
 )
 def test_digest_changes_with_everything_that_can_change_an_answer_or_its_judgement(change: dict[str, Any]) -> None:
     row = {key: value for key, value in {"id": "a", "prompt": "x", **change}.items() if value is not None}
@@ -169,7 +169,7 @@ def test_digest_changes_with_everything_that_can_change_an_answer_or_its_judgeme
 
 def test_digest_sees_the_order_in_which_a_schema_declares_its_properties() -> None:
     def schema(*names: str) -> PromptSet:
-        return read({"id": "a", "prompt": "x", "response_format": {"properties": dict.fromkeys(names, {})}})
+        return read({"id": "a", "prompt": "x", "response_format": {"properties": {name: {} for name in names}}})
 
     assert schema("a", "b").digest != schema("b", "a").digest
 
@@ -310,9 +310,11 @@ def test_any_text_gives_cases_or_a_prompt_set_error(text: str, source: str) -> N
     try:
         found = parse_prompts(text, source=source, name="a")
     except PromptSetError as error:
-        assert str(error).startswith(source)
+        message = str(error)
     else:
         assert found.cases
+        return
+    assert message.startswith(source)
 
 
 # -- the published schema
