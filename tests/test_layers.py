@@ -1,0 +1,286 @@
+"""Imports point down, the core is pure, only the doors know pytest, modules stay small. Read from the source with ast.
+
+The rules are those of the design: floor 0 ``core``, 1 the outside world, 2 ``run``, 3 ``report``, 4 the doors.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = "pytest_llmparity"
+FLOORS = {
+    "core": 0,
+    "check": 0,
+    "engines": 1,
+    "transport": 1,
+    "store": 1,
+    "database": 1,
+    "rows": 1,
+    "golden": 1,
+    "lockfile": 1,
+    "embedding": 1,
+    "resolving": 1,
+    "run": 2,
+    "report": 3,
+    "plugin": 4,
+    "door": 4,
+    "options": 4,
+    "hookspecs": 4,
+    "xdist": 4,
+    "cli": 4,
+    "testing": 4,
+}
+KNOWS_PYTEST = {name for name, floor in FLOORS.items() if floor == 4}
+PURE = ("core", "run.plan")
+IMPURE = {
+    *("aiohttp", "asyncio", "ctypes", "fcntl", "filelock", "ftplib", "getpass", "glob", "http", "httptools", "httpx"),
+    *(
+        "httpx2",
+        "importlib.resources",
+        "io",
+        "llama_cpp",
+        "logging",
+        "mmap",
+        "multiprocessing",
+        "openai",
+        "os",
+        "pkgutil",
+    ),
+    *("platform", "psutil", "requests", "resource", "rich", "secrets", "select", "selectors", "sentence_transformers"),
+    *("shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "termios", "threading", "time"),
+    *("urllib.request", "uuid", "xllamacpp"),
+}
+LEXICAL = {"basename", "commonpath", "commonprefix", "dirname", "isabs", "join", "normcase", "normpath", "sep", "split"}
+"""What of ``os.path`` looks at the text of a path only."""
+READING = {
+    *("absolute", "chmod", "cwd", "exists", "expanduser", "glob", "home", "is_dir", "is_file", "is_symlink", "iterdir"),
+    *(
+        "lstat",
+        "mkdir",
+        "open",
+        "read_bytes",
+        "read_text",
+        "readlink",
+        "rename",
+        "resolve",
+        "rglob",
+        "rmdir",
+        "samefile",
+    ),
+    *("stat", "symlink_to", "touch", "unlink", "walk", "write_bytes", "write_text"),
+}
+"""Methods of ``pathlib.Path`` that ask the disk; looked for only in modules that import it."""
+CLOCKS = {"now", "today", "utcnow"}
+LONGEST = {"plugin": 249}
+LONGEST_ELSEWHERE = 400
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
+
+
+class Violation(NamedTuple):
+    """One broken rule; reads as a compiler would say it."""
+
+    file: str
+    line: int
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.rule}"
+
+
+class Import(NamedTuple):
+    """A module that is imported, wherever the statement stands, and what is taken from it."""
+
+    line: int
+    module: str
+
+
+def imports(tree: ast.AST, module: str, *, is_package: bool = False) -> Iterator[Import]:
+    """Yield every import: at the top, in functions, under ``if TYPE_CHECKING``, by ``import_module("…")``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (Import(node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = module.split(".")
+                parents = parts[: len(parts) - node.level + is_package]
+                base = ".".join([*parents, *([base] if base else [])])
+            # "from package import module" imports the module; a name that is none does no harm here.
+            yield from (Import(node.lineno, f"{base}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                yield Import(node.lineno, node.args[0].value)
+
+
+def room(module: str) -> str | None:
+    """Return the part of the package a module lies in, ``None`` for foreign modules and the package itself."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == PACKAGE and len(parts) > 1 else None
+
+
+def within(module: str, names: set[str]) -> bool:
+    """Whether a module is one of these or inside one."""
+    return any(module == name or module.startswith(f"{name}.") for name in names)
+
+
+def wrong_direction(module: str, tree: ast.AST, *, is_package: bool = False) -> Iterator[tuple[int, str]]:
+    """Yield imports that point up, and pytest below the doors."""
+    own = room(module)
+    for line, target in imports(tree, module, is_package=is_package):
+        if within(target, {"_pytest"}):
+            yield line, f"imports {target}: only pytest's public API"
+        if within(target, {"pytest", "pluggy", "xdist"}) and own not in KNOWS_PYTEST:
+            yield line, f"imports {target}: only floor 4 knows pytest"
+        other = room(target)
+        if own in FLOORS and other in FLOORS and FLOORS[other] > FLOORS[own]:
+            yield line, f"floor {FLOORS[own]} imports {target} of floor {FLOORS[other]}: imports point down"
+        if own == "transport" and other == "engines":
+            yield line, f"imports {target}: transport knows no engine"
+
+
+def impure(module: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield what a pure module must not do: I/O, clocks, HTTP."""
+    if not within(module, {f"{PACKAGE}.{name}" for name in PURE}):
+        return
+    known = list(imports(tree, module))
+    for line, target in known:
+        if within(target, IMPURE) and not within(target, {"os.path", "os.PathLike"}):
+            yield line, f"imports {target}: the core is pure, no I/O, no clock, no HTTP"
+    paths = any(within(target, {"pathlib"}) for _, target in known)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ("open", "input", "print")
+        ):
+            yield node.lineno, f"calls {node.func.id}: the core is pure"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            name, owner = node.func.attr, ast.unparse(node.func.value)
+            if paths and name in READING and owner != "os.path":
+                yield node.lineno, f"calls {owner}.{name}: the core asks no disk"
+            if name in CLOCKS and within(owner, {"datetime", "date"}):
+                yield node.lineno, f"calls {owner}.{name}: the core has no clock"
+        if isinstance(node, ast.Attribute):
+            owner = ast.unparse(node.value)
+            if (owner == "os" and node.attr not in ("path", "PathLike")) or (
+                owner == "os.path" and node.attr not in LEXICAL
+            ):
+                yield (
+                    node.lineno,
+                    f"uses {owner}.{node.attr}: the core is pure, of os it may use the text side of os.path",
+                )
+
+
+def misplaced(module: str, source: str) -> Iterator[tuple[int, str]]:
+    """Yield what is wrong with a module as a whole: no floor, a name that says nothing, too many lines."""
+    own = room(module)
+    if own is not None and own not in FLOORS:
+        yield 1, f"{own} has no floor: give it one in {Path(__file__).name}"
+    if module.rpartition(".")[2] in ("utils", "util", "helpers", "common"):
+        yield 1, "a module is named after what it does; no utils.py"
+    limit = LONGEST.get(own or "", LONGEST_ELSEWHERE)
+    lines = len(source.splitlines())
+    if lines > limit:
+        yield limit + 1, f"{lines} lines, at most {limit}: what is the second file called?"
+
+
+def violations(source: str, module: str, *, file: str = "x.py", is_package: bool = False) -> list[Violation]:
+    """Return every rule a module breaks, by line."""
+    tree = ast.parse(source)
+    found = {*wrong_direction(module, tree, is_package=is_package), *impure(module, tree), *misplaced(module, source)}
+    return [Violation(file, line, rule) for line, rule in sorted(found)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_module_keeps_to_the_plan(path: Path) -> None:
+    name = path.relative_to(ROOT)
+    is_package = path.name == "__init__.py"
+    module = ".".join((name.parent if is_package else name.with_suffix("")).parts)
+
+    found = violations(path.read_text("utf-8"), module, file=name.as_posix(), is_package=is_package)
+
+    assert not found, "\n" + "\n".join(map(str, found))
+
+
+def test_there_is_something_to_read() -> None:
+    assert {room(".".join(path.relative_to(ROOT).with_suffix("").parts)) for path in FILES} >= {"core", "run", "report"}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "expected"),
+    [
+        # direction
+        ("core.sample", "import pytest_llmparity.store", "x.py:1: floor 0 imports pytest_llmparity.store of floor 1"),
+        ("core.sample", "from pytest_llmparity import run", "floor 0 imports pytest_llmparity.run of floor 2"),
+        (
+            "store",
+            "def f():\n    from .report import terminal",
+            "x.py:2: floor 1 imports pytest_llmparity.report.terminal",
+        ),
+        ("run.gather", "from ..report.junit import properties", "floor 2 imports pytest_llmparity.report.junit"),
+        ("report.html", "if TYPE_CHECKING:\n    from pytest_llmparity.plugin import x", "x.py:2: floor 3 imports"),
+        ("engines.vllm", "import_module('pytest_llmparity.run.gather')", "floor 1 imports pytest_llmparity.run.gather"),
+        ("engines.vllm", "importlib.import_module('pytest_llmparity.cli')", "floor 1 imports pytest_llmparity.cli"),
+        ("transport.client", "from pytest_llmparity.engines import base", "transport knows no engine"),
+        # pytest
+        ("run.session", "import pytest", "only floor 4 knows pytest"),
+        ("report.terminal", "def f():\n    import xdist.plugin", "x.py:2: imports xdist.plugin: only floor 4"),
+        ("plugin", "from _pytest.config import Config", "only pytest's public API"),
+        # purity
+        ("core.config", "import os", "imports os: the core is pure"),
+        ("core.config", "from os import environ", "imports os.environ: the core is pure"),
+        ("core.config", "import os.path\nos.getcwd()", "x.py:2: uses os.getcwd"),
+        ("core.config", "import os.path\nos.path.exists('x')", "x.py:2: uses os.path.exists"),
+        ("core.stats.noise", "def f():\n    import time", "x.py:2: imports time: the core is pure"),
+        ("core.prompts", "from pathlib import Path\nPath('x').read_text()", "x.py:2: calls Path('x').read_text"),
+        ("core.prompts", "open('x')", "calls open"),
+        ("core.verdict", "import datetime\ndatetime.datetime.now()", "x.py:2: calls datetime.datetime.now"),
+        ("core.embed", "import urllib.request", "imports urllib.request"),
+        ("core.embed", "import httpx", "imports httpx"),
+        ("run.plan", "import sqlite3", "imports sqlite3"),
+        # the module as a whole
+        ("attic", "", "attic has no floor"),
+        ("core.utils", "", "no utils.py"),
+        ("core.big", "x = 1\n" * 401, "x.py:401: 401 lines, at most 400"),
+        ("plugin", "x = 1\n" * 250, "x.py:250: 250 lines, at most 249"),
+    ],
+)
+def test_a_broken_rule_is_named_with_file_and_line(module: str, source: str, expected: str) -> None:
+    found = [str(violation) for violation in violations(source, f"{PACKAGE}.{module}")]
+
+    assert [text for text in found if expected in text], found
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("core.config", "import json, re, math\nfrom pathlib import Path\nPath('a') / 'b'\nos.path.join('a', 'b')"),
+        ("core.config", "import os.path\nos.path.normpath('a')\nregistry.resolve(x)"),
+        ("core.checks.text", "from pytest_llmparity.core import explain\nfrom . import base\nimport timeit_like"),
+        ("run.session", "import time\nfrom pytest_llmparity.store import Store\nfrom .plan import Plan"),
+        ("report.terminal", "from pytest_llmparity.core import explain\nfrom pytest_llmparity.run.plan import Plan"),
+        ("plugin", "import pytest\nfrom pytest_llmparity import check, store\nfrom .report import terminal"),
+        ("testing.loopback", "import pytest, os"),
+        ("plugin", "x = 1\n" * 249),
+    ],
+)
+def test_what_the_rules_allow(module: str, source: str) -> None:
+    assert violations(source, f"{PACKAGE}.{module}") == []
+
+
+def test_a_relative_import_in_a_package_starts_there() -> None:
+    source = "from . import keeper\nfrom .. import report"
+
+    found = violations(source, f"{PACKAGE}.run", is_package=True)
+
+    assert [str(violation) for violation in found] == [
+        "x.py:2: floor 2 imports pytest_llmparity.report of floor 3: imports point down"
+    ]
