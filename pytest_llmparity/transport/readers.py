@@ -112,7 +112,8 @@ class KernelReader:
 
     def write(self, data: bytes) -> None:
         """Send ``data``, what the socket does not take at once as it becomes writable."""
-        self._unsent = memoryview(data)
+        # A server may answer, and the next request be due, before it has read the last body to its end.
+        self._unsent = memoryview(self._unsent.tobytes() + data)
         self._writable()
 
     def _writable(self) -> None:
