@@ -150,7 +150,7 @@ class Keeper:
     def wait(self, name: str, timeout_s: float) -> EngineState:
         """Return the engine's state once it is not ``starting``, or after ``timeout_s`` seconds as it is then."""
         request = {"op": "wait", "name": name, "timeout_s": timeout_s}
-        return _state(self._ask(request, timeout_s=timeout_s + _ANSWER_S))
+        return _state(self._ask(request, wait_s=timeout_s))
 
     def announce(self, name: str, info: Mapping[str, Any]) -> EngineState:
         """Tell everyone that the engine is ready; ``info`` is JSON. Refused when its process has ended."""
@@ -216,9 +216,9 @@ class Keeper:
         token, _, path = self.address.partition("@")
         return _Line(path, token)
 
-    def _ask(self, request: Mapping[str, object], *, timeout_s: float = _ANSWER_S) -> object:
+    def _ask(self, request: Mapping[str, object], *, wait_s: float = 0.0) -> object:
         with contextlib.closing(self._dial()) as line:
-            return line.ask(request, timeout_s)
+            return line.ask(request, wait_s + _ANSWER_S)
 
 
 class _Line:
@@ -298,7 +298,7 @@ def _private_directory() -> Path:
     if len(os.fsencode(directory / "socket")) < _SOCKET_PATH_LIMIT:
         return directory
     directory.rmdir()
-    return Path(tempfile.mkdtemp(prefix="llmparity-", dir="/tmp"))  # noqa: S108 - mkdtemp makes it private
+    return Path(tempfile.mkdtemp(prefix="llmparity-", dir="/tmp"))
 
 
 def _wait_up(process: subprocess.Popen[bytes], order: Mapping[str, object], log: Path) -> None:

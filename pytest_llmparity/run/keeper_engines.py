@@ -15,8 +15,8 @@ from pytest_llmparity.run import keeper_tree as tree
 KILL_LIMIT_S = 10.0
 """How long a tree is killed again before the keeper gives up on it: a process inside a hung driver never ends."""
 _SWEEP_S = 0.02
-_CLEAR_SWEEPS = 2
-"""A process in the middle of exec shows no environment, so one look at the orphans is not enough."""
+"""Between two looks at a tree; it is gone when two in a row find nothing, because a process in the middle of exec
+shows no environment and so no marker."""
 
 
 class Engine:
@@ -38,7 +38,7 @@ class Engine:
         self.info: dict[str, object] = {}
         self.reason: str | None = None
         self.ending = False
-        self.clear_sweeps = 0
+        self.clear_since: float | None = None
         self.kill_at = 0.0
         self.give_up_at = 0.0
 
@@ -122,7 +122,7 @@ class Engines:
             engine.give_up_at = engine.kill_at + KILL_LIMIT_S
             return
         if engine.process is not None and engine.returncode is None:
-            engine.ending, engine.clear_sweeps = True, 0
+            engine.ending, engine.clear_since = True, None
             engine.kill_at = kill_at
             engine.give_up_at = kill_at + KILL_LIMIT_S
             tree.send(engine.process.pid, engine.stop_signal)
@@ -147,10 +147,14 @@ class Engines:
             if not engine.ending or (engine.runs and now < engine.kill_at):
                 continue
             left = tree.kill_all(lambda engine=engine: self._members(engine))  # type: ignore[misc]
-            engine.clear_sweeps = 0 if left or engine.runs else engine.clear_sweeps + 1
-            if engine.clear_sweeps == _CLEAR_SWEEPS:
+            if left or engine.runs:
+                engine.clear_since = None
+            elif engine.clear_since is None:
+                engine.clear_since = now
+            elif now - engine.clear_since >= _SWEEP_S:
                 engine.ending = False
-            elif now > engine.give_up_at:
+                continue
+            if now > engine.give_up_at:
                 engine.ending = False
                 engine.reason = f"{engine.name}: processes {sorted(left)} do not end, even when killed"
 
@@ -177,7 +181,7 @@ class Engines:
             before = " before it was ready" if engine.state == "starting" else ""
             engine.state, engine.reason = "exited", f"{engine.name} {how}{before}"
         if not engine.ending:  # its workers may hold memory, a GPU or a port
-            engine.ending, engine.clear_sweeps = True, 0
+            engine.ending, engine.clear_since = True, None
             engine.kill_at = time.monotonic()
             engine.give_up_at = engine.kill_at + KILL_LIMIT_S
 

@@ -139,7 +139,8 @@ class Server:
                 orphaned()
 
             self._on_readable(watch, gone)
-        except OSError:  # a kernel or a sandbox without it, or the owner is gone already: our parent's id tells
+        except (OSError, AttributeError):
+            # A kernel, a sandbox or a Python built without it, or the owner is gone already: our parent's id tells.
             self._polls = True
         self._on_readable(0, piped)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -362,12 +363,11 @@ def test_leases_come_in_the_order_they_were_asked_for(keeper: Keeper) -> None:
             raise AssertionError("granted while another holds it")
         return str(refused.value).count("(exclusive)") - 1
 
-    with ThreadPoolExecutor(4) as pool:
-        with keeper.lend("gpu", exclusive=True, timeout_s=0.0):
-            for number in range(4):
-                pool.submit(ask, number)
-                while waiting() <= number:
-                    pass
+    with ThreadPoolExecutor(4) as pool, keeper.lend("gpu", exclusive=True, timeout_s=0.0):
+        for number in range(4):
+            pool.submit(ask, number)
+            while waiting() <= number:
+                pass
 
     assert order == [0, 1, 2, 3]
 
@@ -468,11 +468,14 @@ def test_kill_9_of_the_owner_leaves_no_process_after_five_seconds(
         worker = Keeper.connect(address)
         start(worker, pipe, body)
         pipe.hear("up")
-        the_keeper = psutil.Process(int(pid))
-        process.kill()
+        with selectors.DefaultSelector() as selector:
+            the_keeper = os.pidfd_open(int(pid))  # readable when it has ended, reaped or not
+            cleanup.callback(os.close, the_keeper)
+            selector.register(the_keeper, selectors.EVENT_READ)
+            process.kill()
 
-        took = pipe.ended(5.0)
-        the_keeper.wait(5.0 - took)
+            took = pipe.ended(5.0)
+            assert selector.select(5.0 - took)
         assert not directory_of(address).exists()
         worker.close()
 
@@ -489,6 +492,98 @@ def test_an_owner_that_ends_without_closing_takes_everything_with_it(tmp_path: P
 
     assert pipe.ended(5.0) < 5.0
     assert log_tail(tmp_path / "engine.log") == "bye"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="takes pidfd away")
+def test_without_pidfd_and_with_the_pipe_held_open_the_owner_is_still_missed(tmp_path: Path, pipe: Pipe) -> None:
+    real = Path(__file__).parents[2] / "pytest_llmparity" / "run" / "keeper_process.py"
+    (tmp_path / "keeper_process.py").write_text(
+        f"import os, runpy\ndel os.pidfd_open\nrunpy.run_path({str(real)!r}, run_name='__main__')"
+    )
+    script = OWNER.replace(
+        "keeper =", f"import pytest_llmparity.run.keeper as client; client.__file__ = {str(tmp_path / 'x')!r}\nkeeper ="
+    )
+    with ExitStack() as cleanup, owner(script + FORKED, str(tmp_path)) as process:
+        cleanup.callback(process.kill)
+        assert process.stdout is not None
+        _, address = process.stdout.readline().split()
+        cleanup.callback(os.kill, int(process.stdout.readline().split()[1]), signal.SIGKILL)
+        worker = Keeper.connect(address)
+        start(worker, pipe, DETACHED)
+        pipe.hear("up", "detached")
+        process.kill()
+
+        assert pipe.ended(5.0) < 5.0
+        worker.close()
+
+
+def test_an_owner_that_closes_its_pipe_is_gone_as_well(tmp_path: Path, pipe: Pipe) -> None:
+    keeper = Keeper.spawn(tmp_path)
+    start(keeper, pipe, PLAIN)
+    pipe.hear("up")
+    assert keeper._process is not None
+    assert keeper._process.stdin is not None
+    keeper._process.stdin.close()
+
+    pipe.ended(5.0)
+    assert keeper._process.wait(LIMIT_S) == 0
+    keeper.close()
+
+
+def test_a_keeper_that_hangs_is_cleared_away_with_its_engines(
+    tmp_path: Path, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Keeper.spawn(tmp_path)
+    start(keeper, pipe, DETACHED)
+    pipe.hear("up", "detached")
+    monkeypatch.setattr("pytest_llmparity.run.keeper._ANSWER_S", 0.2)
+    os.kill(pid_of(keeper), signal.SIGSTOP)
+    with pytest.raises(KeeperError, match=r"did not answer 'wait' in time; is it stopped\?"):
+        keeper.wait("engine", 0.1)
+    keeper.close()
+
+    pipe.ended()
+    assert not directory_of(keeper.address).exists()
+
+
+@pytest.mark.parametrize("said", [b"nonsense\n", b"[]\n", b"7\n", b'{"pid": 1}\n', b"\xff\n", b"x" * 100])
+def test_nonsense_is_refused_and_harms_nobody(keeper: Keeper, said: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
+        raw.settimeout(LIMIT_S)
+        raw.connect(keeper.address.partition("@")[2])
+        raw.sendall(said)
+        if said.endswith(b"\n"):
+            assert b"does not understand" in raw.recv(4096)
+            assert raw.recv(4096) == b""
+    with pytest.raises(KeeperError, match="does not understand this request: KeyError"):
+        keeper._ask({"op": "dance"})
+    assert keeper.state("engine").state == "absent"
+
+
+def test_an_answer_of_a_megabyte_arrives_whole(keeper: Keeper, pipe: Pipe) -> None:
+    start(keeper, pipe, PLAIN)
+    pipe.hear("up")
+    keeper.announce("engine", {"text": "x" * 1_000_000})
+
+    assert len(keeper.state("engine").info["text"]) == 1_000_000
+
+
+def test_nothing_is_started_while_the_keeper_closes(tmp_path: Path, pipe: Pipe) -> None:
+    keeper = Keeper.spawn(tmp_path)
+    pid = start(keeper, pipe, DEAF, grace_s=LIMIT_S).pid
+    pipe.hear("up")
+    assert pid is not None
+    other = Keeper.connect(keeper.address)
+    with ThreadPoolExecutor(1) as pool:
+        closing = pool.submit(keeper.close)
+        while other.state("engine").state != "stopped":
+            pass
+        with pytest.raises(KeeperError, match="second is not started: the keeper is closing"):
+            start(other, pipe, PLAIN, name="second")
+        os.kill(pid, signal.SIGKILL)
+        closing.result()
+
+    pipe.ended()
 
 
 def test_ctrl_c_reaches_neither_keeper_nor_engines(keeper: Keeper, pipe: Pipe) -> None:
