@@ -6,10 +6,21 @@ surrogates are not text to it at all.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
-from pytest_llmparity.core.sample import Completion, Failure, Identity, Phase, Sample, Timing, from_json, to_json
+from pytest_llmparity.core.sample import (
+    Completion,
+    Failure,
+    Identity,
+    Phase,
+    Sample,
+    Timing,
+    TokenLogprob,
+    from_json,
+    to_json,
+)
 
 SCHEMA = """
 CREATE TABLE runs (
@@ -49,9 +60,10 @@ def identity_from(data: bytes) -> Identity:
 
 
 def pack(value: object) -> bytes:
-    """Return a dataclass of ours as JSON bytes."""
+    """Return a dataclass of ours, or a dictionary of builtins, as JSON bytes."""
+    content = value if isinstance(value, dict) else to_json(value)
     # Not ASCII-escaped: two lone surrogates in a row would come back as one character.
-    return json.dumps(to_json(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
 def unpack(data: bytes) -> Any:
@@ -61,7 +73,7 @@ def unpack(data: bytes) -> Any:
 
 def row_of(run: str, sample: Sample) -> tuple[object, ...]:
     """Return the run and the values of :data:`SAMPLE_COLUMNS`."""
-    parts = (sample.completion, sample.failure, sample.timing)
+    rest = (sample.failure, sample.timing)
     return (
         run,
         sample.engine,
@@ -70,7 +82,8 @@ def row_of(run: str, sample: Sample) -> tuple[object, ...]:
         sample.repeat,
         sample.concurrency,
         sample.request_sha256,
-        *(None if part is None else pack(part) for part in parts),
+        None if sample.completion is None else _pack_completion(sample.completion),
+        *(None if part is None else pack(part) for part in rest),
         sample.attempts,
         json.dumps(sample.omitted),
     )
@@ -86,9 +99,33 @@ def sample_from(row: tuple[Any, ...]) -> Sample:
         repeat=repeat,
         concurrency=concurrency,
         request_sha256=sha,
-        completion=None if completion is None else from_json(Completion, unpack(completion)),
+        completion=None if completion is None else _completion_from(completion),
         failure=None if failure is None else from_json(Failure, unpack(failure)),
         timing=None if timing is None else from_json(Timing, unpack(timing)),
         attempts=attempts,
         omitted=tuple(json.loads(omitted)),
     )
+
+
+def _pack_completion(completion: Completion) -> bytes:
+    # Token records are most of a completion; as plain lists they are written and read several times faster.
+    content = to_json(dataclasses.replace(completion, logprobs=()))
+    content["logprobs"] = [
+        (t.token.decode("latin-1"), t.logprob, t.id, [(other.decode("latin-1"), lp) for other, lp in t.top])
+        for t in completion.logprobs
+    ]
+    return pack(content)
+
+
+def _completion_from(data: bytes) -> Completion:
+    content = unpack(data)
+    logprobs = tuple(
+        TokenLogprob(
+            token=token.encode("latin-1"),
+            logprob=logprob,
+            top=tuple((other.encode("latin-1"), lp) for other, lp in top),
+            id=number,
+        )
+        for token, logprob, number, top in content.pop("logprobs")
+    )
+    return dataclasses.replace(from_json(Completion, content), logprobs=logprobs)

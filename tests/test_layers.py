@@ -39,40 +39,17 @@ KNOWS_PYTEST = {name for name, floor in FLOORS.items() if floor == 4}
 PURE = ("core", "run.plan")
 IMPURE = {
     *("aiohttp", "asyncio", "ctypes", "fcntl", "filelock", "ftplib", "getpass", "glob", "http", "httptools", "httpx"),
-    *(
-        "httpx2",
-        "importlib.resources",
-        "io",
-        "llama_cpp",
-        "logging",
-        "mmap",
-        "multiprocessing",
-        "openai",
-        "os",
-        "pkgutil",
-    ),
-    *("platform", "psutil", "requests", "resource", "rich", "secrets", "select", "selectors", "sentence_transformers"),
+    *("httpx2", "importlib.resources", "io", "llama_cpp", "logging", "mmap", "multiprocessing", "openai", "os"),
+    *("pkgutil", "platform", "psutil", "requests", "resource", "rich", "secrets", "select", "selectors"),
     *("shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "termios", "threading", "time"),
-    *("urllib.request", "uuid", "xllamacpp"),
+    *("sentence_transformers", "urllib.request", "uuid", "xllamacpp"),
 }
 LEXICAL = {"basename", "commonpath", "commonprefix", "dirname", "isabs", "join", "normcase", "normpath", "sep", "split"}
 """What of ``os.path`` looks at the text of a path only."""
 READING = {
     *("absolute", "chmod", "cwd", "exists", "expanduser", "glob", "home", "is_dir", "is_file", "is_symlink", "iterdir"),
-    *(
-        "lstat",
-        "mkdir",
-        "open",
-        "read_bytes",
-        "read_text",
-        "readlink",
-        "rename",
-        "resolve",
-        "rglob",
-        "rmdir",
-        "samefile",
-    ),
-    *("stat", "symlink_to", "touch", "unlink", "walk", "write_bytes", "write_text"),
+    *("lstat", "mkdir", "open", "read_bytes", "read_text", "readlink", "rename", "resolve", "rglob", "rmdir"),
+    *("samefile", "stat", "symlink_to", "touch", "unlink", "walk", "write_bytes", "write_text"),
 }
 """Methods of ``pathlib.Path`` that ask the disk; looked for only in modules that import it."""
 CLOCKS = {"now", "today", "utcnow"}
