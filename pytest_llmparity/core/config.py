@@ -119,10 +119,10 @@ def _toml(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text.removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
-        place = re.search(r" \(at line (\d+), column \d+\)$", str(error))
-        line = f":{place.group(1)}" if place else ""
-        reason = str(error)[: place.start()] if place else str(error)
-        raise ConfigError(f"{source}{line}: not TOML: {reason}") from None
+        reason, _, place = str(error).rpartition(" (at ")
+        digits = re.match(r"line (\d+)", place)
+        line = int(digits.group(1)) if digits else text.count("\n") + 1  # else "end of document"
+        raise ConfigError(f"{source}:{line}: not TOML: {reason}") from None
     except RecursionError:
         raise ConfigError(f"{source}: nested too deeply") from None
 

@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from pytest_llmparity.options import budget, formats, inconclusive, mode, positive, switch
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+CONFTEST = """
+import json, sys
+from pytest_llmparity import options
+from pytest_llmparity.core.sample import to_json
+
+def pytest_addoption(parser):
+    options.add_options(parser)
+
+def pytest_configure(config):
+    asked = options.requested(config)
+    settings = options.resolve(config)
+    heavy = [name for name in ("pydantic", "httpx", "openai", "numpy", "yaml") if name in sys.modules]
+    found = {**to_json(settings), "asked": asked, "heavy": heavy, "out": str(settings.out)}
+    found["config_path"] = settings.config_path and str(settings.config_path)
+    found["engines"] = [[s.name, s.launch, s.model_path and str(s.model_path)] for s in settings.engines]
+    (config.rootpath / "settings.json").write_text(json.dumps(found, default=str))
+"""
+TWO = ("--engines", "a=http://h:1,b=http://h:2")
+FILE = """
+baseline = "b"
+concurrency = 2
+[engines.a]
+base_url = "http://h:1"
+[engines.b]
+base_url = "http://h:2"
+[profiles.ci]
+engines = ["b", "a"]
+baseline = "a"
+concurrency = 8
+residency = "one-at-a-time"
+inconclusive = "fail"
+max_requests = 9
+budget = "15m"
+[profiles.strict]
+required = true
+"""
+
+Found = dict[str, object]
+Resolve = Callable[..., Found]
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite itself may run under variables of ours."""
+    for name in ("ENGINES", "BASELINE", "PROFILE", "CONFIG", "REQUIRED", "MODE", "INCONCLUSIVE", "BUDGET", "OUT"):
+        monkeypatch.delenv(f"LLMPARITY_{name}", raising=False)
+
+
+@pytest.fixture
+def resolve(pytester: pytest.Pytester) -> Resolve:
+    """Run pytest with the options; returns the settings they came to."""
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile("def test_a(): pass")
+
+    def run(*options: str) -> Found:
+        result = pytester.runpytest_subprocess("-p", "no:llmparity", *options)
+        assert result.ret == 0, result.stdout.str() + result.stderr.str()
+        found: Found = json.loads((pytester.path / "settings.json").read_text())
+        return found
+
+    return run
+
+
+@pytest.fixture
+def refuse(pytester: pytest.Pytester) -> Refuse:
+    """Run pytest with the options; returns the complaint after checking that it ends with exit 4 before collection."""
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile("raise AssertionError('collected')")
+
+    def run(*options: str) -> str:
+        result = pytester.runpytest_inprocess("-p", "no:llmparity", *options)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stdout.no_fnmatch_line("*INTERNALERROR*")
+        return result.stderr.str()
+
+    return run
+
+
+# -- parsers
+
+
+@pytest.mark.parametrize(("text", "value"), [("900", 900.0), (" 15m", 900.0), ("1h30m", 5400.0)])
+def test_budget(text: str, value: float) -> None:
+    assert budget(text) == value
+
+
+def test_formats_come_once_each() -> None:
+    assert formats("json, json") == ("json",)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("live", ("live", None)), ("replay", ("replay", None)), ("replay=r1", ("replay", "r1"))]
+)
+def test_mode(text: str, value: tuple[str, str | None]) -> None:
+    assert mode(text) == value
+
+
+def test_positive() -> None:
+    assert positive("12") == 12
+
+
+def test_switch() -> None:
+    assert switch("Yes")
+    assert not switch("0")
+
+
+@pytest.mark.parametrize(
+    ("parser", "text", "expected"),
+    [
+        (budget, "0", "'0' is no time above zero"),
+        (budget, "-5", "'-5' is no time above zero; write 900 (seconds), 90s, 15m or 1h30m"),
+        (formats, "json,pdf", "'json,pdf' is not allowed; expected one of: json"),
+        (formats, "", "'' is not allowed"),
+        (mode, "replay=", "expected live, replay or replay=RUN"),
+        (mode, "live=x", "'live=x' is not allowed"),
+        (positive, "0", "'0' is no whole number above zero"),
+        (positive, "1.5", "'1.5' is no whole number"),
+        (positive, "\u0663", "is no whole number"),
+        (positive, "9" * 5000, "is no whole number"),
+        (inconclusive, "hide", "expected show, fail or skip"),
+        (switch, "maybe", "expected one of: 1, true, yes, on, 0, false, no, off"),
+    ],
+)
+def test_parsers_say_what_was_given_and_what_is_allowed(
+    parser: Callable[[str], object], text: str, expected: str
+) -> None:
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        parser(text)
+
+    assert expected in str(caught.value)
+
+
+# -- what is resolved
+
+
+def test_an_unused_plugin_reads_nothing_and_imports_nothing(resolve: Resolve, pytester: pytest.Pytester) -> None:
+    pytester.path.joinpath("llmparity.toml").write_text("broken")
+
+    found = resolve()
+
+    assert (found["asked"], found["engines"], found["heavy"]) == (False, [], [])
+    assert found["out"] == str(pytester.path / ".llmparity/report")
+
+
+def test_the_first_engine_is_the_baseline(resolve: Resolve) -> None:
+    found = resolve(*TWO)
+
+    assert found["engines"] == [["a", "attach", None], ["b", "attach", None]]
+    assert (found["baseline"], found["baseline_source"]) == ("a", "first of --engines")
+    assert (found["concurrency"], found["residency"], found["inconclusive"], found["mode"]) == (
+        4,
+        "together",
+        "show",
+        "live",
+    )
+
+
+def test_every_option_arrives(resolve: Resolve, pytester: pytest.Pytester) -> None:
+    found = resolve(
+        "--engines=a=http://h:1",
+        "--engines=b=http://h:2",
+        "--parity-baseline=b",
+        "--parity-required",
+        "--parity-fresh",
+        "--parity-inconclusive=skip",
+        "--parity-max-requests=7",
+        "--parity-budget=15m",
+        "--parity-case=x,y",
+        "--parity-case=z",
+        "--parity-report=json",
+        "--parity-out=there",
+    )
+
+    assert (found["baseline"], found["baseline_source"]) == ("b", "--parity-baseline")
+    assert (found["required"], found["resume"], found["inconclusive"]) == (True, "fresh", "skip")
+    assert (found["max_requests"], found["budget_s"], found["cases"]) == (7, 900.0, ["x,y", "z"])
+    assert (found["reports"], found["out"]) == (["json"], str(pytester.path / "there"))
+
+
+def test_the_file_in_rootdir_is_read(resolve: Resolve, pytester: pytest.Pytester) -> None:
+    pytester.path.joinpath("llmparity.toml").write_text(FILE)
+
+    found = resolve("--engines=a,b")
+
+    assert (found["baseline"], found["baseline_source"], found["concurrency"]) == ("b", "llmparity.toml", 2)
+    assert found["config_path"] == str(pytester.path / "llmparity.toml")
+
+
+def test_a_baseline_of_the_file_that_is_not_selected_gives_way_aloud(
+    resolve: Resolve, pytester: pytest.Pytester
+) -> None:
+    pytester.path.joinpath("llmparity.toml").write_text(FILE)
+
+    found = resolve("--engines=a")
+
+    assert found["baseline"] == "a"
+    assert found["baseline_source"] == "first of --engines; b, the baseline of llmparity.toml, is not selected"
+
+
+def test_a_profile_wins_over_the_file_and_loses_to_environment_and_options(
+    resolve: Resolve, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.path.joinpath("pyproject.toml").write_text(
+        FILE.replace("[engines", "[tool.llmparity.engines")
+        .replace("[profiles", "[tool.llmparity.profiles")
+        .replace('\nbaseline = "b"', '[tool.llmparity]\nbaseline = "b"', 1)
+    )
+    monkeypatch.setenv("LLMPARITY_MAX_REQUESTS", "5")
+    monkeypatch.setenv("LLMPARITY_INCONCLUSIVE", "skip")
+    monkeypatch.setenv("LLMPARITY_OUT", "")
+
+    found = resolve("--parity-profile=ci", "--parity-inconclusive=show")
+
+    assert [name for name, *_ in found["engines"]] == ["b", "a"]  # type: ignore[attr-defined]
+    assert (found["baseline"], found["baseline_source"]) == ("a", "pyproject.toml")
+    assert (found["concurrency"], found["residency"], found["budget_s"]) == (8, "one-at-a-time", 900.0)
+    assert (found["max_requests"], found["inconclusive"]) == (5, "show")
+
+
+def test_the_environment_selects_engines(resolve: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMPARITY_ENGINES", "a=http://h:1,b=http://h:2")
+    monkeypatch.setenv("LLMPARITY_BASELINE", "b")
+
+    found = resolve()
+
+    assert (found["asked"], found["baseline"], found["baseline_source"]) == (True, "b", "LLMPARITY_BASELINE")
+
+
+def test_replay_needs_neither_engines_nor_their_files(resolve: Resolve) -> None:
+    assert resolve("--parity-mode=replay=r1", "--parity-required")["replay_run"] == "r1"
+    assert resolve("--parity-mode=replay", "--engines=llamacpp:gone.gguf")["mode"] == "replay"
+
+
+def test_models_are_found_from_the_folder_pytest_was_started_in(resolve: Resolve, pytester: pytest.Pytester) -> None:
+    pytester.path.joinpath("m.gguf").write_bytes(b"")
+
+    assert resolve("--engines=llamacpp:m.gguf")["engines"] == [["llamacpp-m", "process", str(pytester.path / "m.gguf")]]
+
+
+def test_a_file_named_by_option_is_the_place_its_paths_start_from(resolve: Resolve, pytester: pytest.Pytester) -> None:
+    folder = pytester.mkdir("sub")
+    folder.joinpath("m.gguf").write_bytes(b"")
+    folder.joinpath("p.toml").write_text('[engines.a]\nkind = "llamacpp"\nmodel = "m.gguf"\n')
+
+    found = resolve("--parity-config=sub/p.toml", "--engines=a")
+
+    assert found["engines"] == [["a", "process", str(folder / "m.gguf")]]
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--engines=a,,b"], "--engines: 'a,,b' has an empty entry"),
+        (["--engines=nobody"], "--engines: 'nobody': unknown engine 'nobody'"),
+        (["--engines=http://me:hunter2@h"], "carries credentials"),
+        (["--engines=golden:a"], "golden engines come with the golden store; not available in this version"),
+        (["--engines=llamacpp:" + "a" * 5000 + ".gguf"], "is not there"),
+        ([*TWO, "--parity-baseline=c"], "--parity-baseline is 'c', which is not selected"),
+        (["--parity-required"], "no engines are selected, and --parity-required makes that an error"),
+        (["--parity-profile=ci"], "--parity-profile is 'ci', but there is no configuration"),
+        (["--parity-config=gone.toml"], "--parity-config: there is no file"),
+        ([*TWO, "--parity-resume", "--parity-fresh"], "contradict each other"),
+        (["--parity-mode=replay", "--parity-fresh"], "--parity-fresh is for live runs"),
+        (["--parity-budget=soon"], "'soon' is no time above zero"),
+        (["--parity-max-requests=0"], "'0' is no whole number above zero"),
+        (["--parity-report=html"], "'html' is not allowed; expected one of: json"),
+        (["--parity-mode=dry"], "'dry' is not allowed; expected live, replay or replay=RUN"),
+        (["--parity-inconclusive=no"], "'no' is not allowed; expected show, fail or skip"),
+    ],
+    ids=lambda value: value[0][:40] if isinstance(value, list) and len(value) == 1 else None,
+)
+def test_misuse_is_a_sentence_and_exit_4(refuse: Refuse, options: list[str], expected: str) -> None:
+    message = refuse(*options)
+
+    assert expected in " ".join(message.split())
+    assert "hunter2" not in message.replace("--engines=http://me:hunter2@h", "")
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "expected"),
+    [
+        ({"llmparity.toml": "concurrency = 0"}, TWO, "llmparity.toml: concurrency is 0"),
+        ({"llmparity.toml": b"\xff"}, TWO, "not UTF-8 at byte 0"),
+        ({"llmparity.toml": FILE}, ["--parity-profile=cii"], "no profile \"cii\" (did you mean 'ci'?)"),
+        ({"llmparity.toml": FILE}, ["--parity-profile=strict"], "and the profile makes that an error"),
+        ({"llmparity.toml": "", "pyproject.toml": "[tool.llmparity]"}, TWO, "keep one of them"),
+    ],
+    ids=["value", "encoding", "profile", "required", "two-files"],
+)
+def test_a_wrong_configuration_is_exit_4(
+    refuse: Refuse, pytester: pytest.Pytester, files: dict[str, str | bytes], options: list[str], expected: str
+) -> None:
+    for name, content in files.items():
+        pytester.path.joinpath(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    assert expected in refuse(*options)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem is a file that even root cannot read")
+def test_a_configuration_that_cannot_be_read(refuse: Refuse, pytester: pytest.Pytester) -> None:
+    pytester.path.joinpath("llmparity.toml").symlink_to("/proc/self/mem")
+
+    assert "llmparity.toml: cannot be read: " in refuse(*TWO)
+
+
+def test_a_wrong_variable_is_named(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMPARITY_REQUIRED", "maybe")
+
+    assert "LLMPARITY_REQUIRED: 'maybe' is not allowed" in refuse(*TWO)
+
+
+def test_help_states_every_default(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(CONFTEST)
+
+    text = " ".join(pytester.runpytest_inprocess("-p", "no:llmparity", "--help").stdout.str().split())
+
+    section = text.partition("LLM parity:")[2].partition("[pytest]")[0]
+    assert section.count(" --parity-") >= 13
+    for option in section.split(" --")[1:]:
+        assert "default" in option or option.startswith(("parity-fresh", "parity-case")), option
