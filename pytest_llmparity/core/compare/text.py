@@ -171,7 +171,7 @@ def _token_ends(tokens: Sequence[TokenLogprob], text: bytes) -> list[int] | None
 
 
 def _grade(ours: Sequence[TokenLogprob], theirs: Sequence[TokenLogprob], at: int) -> str | None:
-    """Grade the first pair of tokens that differ; like vLLM's closeness test, ask whether each is in the other's top k."""
+    """Grade the first pair of tokens that differ, as vLLM's closeness test does: by the rank in the other's top k."""
     start = 0
     for mine, other in zip(ours, theirs, strict=False):
         if mine.token != other.token:
