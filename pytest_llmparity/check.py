@@ -3,6 +3,7 @@
 Each function returns a value that says which answers it needs and judges them once they are there. Arguments are
 keywords and are looked at right here, so a wrong one is reported where it was written.
 
+    >>> from pytest_llmparity import check
     >>> str(check.text(margin=0.12))
     'text(margin=0.12)'
 """
@@ -31,8 +32,6 @@ __all__ = ["latency", "prompts", "schema", "similarity", "text"]
 @runtime_checkable
 class JsonModel(Protocol):
     """A pydantic model class, or anything else that can describe itself as JSON Schema."""
-
-    __name__: str
 
     def model_json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema."""

@@ -232,7 +232,9 @@ def _reasoning(baseline: str, candidate: str, pairs: Sequence[tuple[Completion, 
     ]
     found: list[str] = []
     if ours != theirs:
-        found.append(f"reasoning channel: {ours} answers of {baseline} and {theirs} of {candidate} use it")
+        found.append(
+            f"reasoning channel: used in {explain.count(ours, 'answer')} of {baseline} and {theirs} of {candidate}"
+        )
     for name, n in ((baseline, tags[0]), (candidate, tags[1])):
         if n and tags[0] != tags[1]:
             found.append(f"reasoning channel: {explain.count(n, 'answer')} of {name} with <think> in the text")

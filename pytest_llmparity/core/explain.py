@@ -94,14 +94,15 @@ def headline(verdict: Verdict) -> str:
         return f"{head}: {verdict.reason}"
     parts = [f"{number(verdict.estimate, verdict.unit)} {verdict.measures}".rstrip()]
     parts += [text for text in (_bounds(verdict), _limit(verdict)) if text]
-    parts.append(count(verdict.n, "request" if verdict.kind.startswith("latency") else "prompt"))
+    noun = "request" if verdict.kind.startswith("latency.") else "prompt"
+    parts.append(count(verdict.n, noun))
     line = f"{head}: {', '.join(parts)}"
     if 0 < verdict.groups < FEW_GROUPS and verdict.groups < verdict.n:
         line += f", for this mix of prompts ({count(verdict.groups, 'group')})"
     if verdict.reason:
         line += f"; {verdict.reason}"
     if verdict.needed is not None and verdict.outcome is Outcome.INCONCLUSIVE:
-        line += f"; a run of about {count(verdict.needed, 'prompt')} in all would settle it"
+        line += f"; a run of about {count(verdict.needed, noun)} in all would settle it"
     return line
 
 
@@ -155,17 +156,14 @@ def _floor(verdict: Verdict) -> str:
 
 
 def _bounds(verdict: Verdict) -> str:
-    lower, upper, unit = verdict.lower, verdict.upper, verdict.unit
-    if lower is None or upper is None:
-        return ""
-    passing, failing = f"at most {number(upper, unit)}", f"at least {number(lower, unit)}"
-    if verdict.side == "at_least":
-        passing, failing = failing, passing
-    if verdict.outcome is Outcome.PASS:
-        return passing
-    if verdict.outcome is Outcome.FAIL:
-        return failing
-    return f"between {number(lower, unit)} and {number(upper, unit)}"
+    """Return the bound that decided, or both of them; nothing where it is not known."""
+    lower = None if verdict.lower is None else number(verdict.lower, verdict.unit)
+    upper = None if verdict.upper is None else number(verdict.upper, verdict.unit)
+    if verdict.outcome is (Outcome.FAIL if verdict.side == "at_least" else Outcome.PASS):
+        return "" if upper is None else f"at most {upper}"
+    if verdict.outcome is (Outcome.PASS if verdict.side == "at_least" else Outcome.FAIL):
+        return "" if lower is None else f"at least {lower}"
+    return "" if lower is None or upper is None else f"between {lower} and {upper}"
 
 
 def _limit(verdict: Verdict) -> str:

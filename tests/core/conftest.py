@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,18 +71,16 @@ class Factory:
         failure = answer if isinstance(answer, Failure) else None
         return Sample(engine=name, case=case, phase=phase, completion=completion, failure=failure, timing=timing)
 
-    def timed(self, name: str, seconds: Sequence[float | None], *, per_block: int = 16, blocks: str = "ABBA") -> Any:
-        """An engine with a timed phase: end-to-end seconds in order, ``None`` for a failed request."""
-        mine = [index for index in range(100) if blocks[index % len(blocks)] == ("A" if name == "base" else "B")]
+    def timed(self, name: str, seconds: Sequence[float | None], *, per_block: int = 16) -> EngineEvidence:
+        """An engine with a timed phase: end-to-end seconds in the order asked, ``None`` for a failed request."""
         samples: dict[str, list[Sample]] = {}
         for index, value in enumerate(seconds):
-            case = f"c{index % 8}"
-            timing = None
+            case, timing, answer = f"c{index % 8}", None, self.failure() if value is None else "ok"
             if value is not None:
-                block = mine[index // per_block]
+                block = index // per_block
                 timing = Timing(ttfb_s=value / 4, ttft_s=value / 2, e2e_s=value, tpot_s=value / 100, block=block)
-            answer: Answer = "ok" if value is not None else self.failure()
-            samples.setdefault(case, []).append(self.sample(name, case, Phase.TIMED, answer, timing))
+            sample = self.sample(name, case, Phase.TIMED, answer, timing)
+            samples.setdefault(case, []).append(dataclasses.replace(sample, repeat=index))
         return EngineEvidence(name=name, kind="fake", quantization="F16", samples={Phase.TIMED: samples})
 
     def failure(self, kind: str = "Timeout", message: str = "no first byte within 60 s") -> Failure:

@@ -87,11 +87,14 @@ class Contract:
 
     def _problem(self, value: Any) -> str | None:
         try:
-            for error in self._validator.iter_errors(value):
-                path = "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path)
-                return f"{path}: {error.message}"
+            json.dumps(value, ensure_ascii=False).encode()  # nobody can send on or store what fails here
         except UnicodeEncodeError:
             return "a string holds half a character (a lone surrogate)"
+        except RecursionError:
+            return "nested too deeply"
+        for error in self._validator.iter_errors(value):
+            path = "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path)
+            return f"{path}: {error.message}"
         return None
 
 

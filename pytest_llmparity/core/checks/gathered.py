@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -117,7 +118,10 @@ def start(check: Check, evidence: Evidence, engine: EngineEvidence, *, kind: str
 
 
 def finish(verdict: Verdict, **changes: Any) -> Verdict:
-    """Return the verdict with these fields set and its headline written."""
+    """Return the verdict with these fields set and its headline written; numbers that are not finite become unknown."""
+    for name in ("estimate", "lower", "upper"):
+        if (value := changes.get(name)) is not None and not math.isfinite(value):
+            changes[name] = None
     done = dataclasses.replace(verdict, **changes)
     return dataclasses.replace(done, message=explain.headline(done))
 

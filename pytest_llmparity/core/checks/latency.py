@@ -252,6 +252,8 @@ class LatencyCheck:
             outcome = Outcome.PASS
         elif result.lower > budget.limit:
             outcome = Outcome.FAIL
+        if math.isinf(result.estimate):
+            changes["reason"] = f"{candidate.engine.name}'s {budget.rank} is a request that failed"
         elif not result.bounded:
             changes["reason"] = f"too few answers to bound {budget.rank}"
         return self._done(verdict, evidence, budget, changes | {"outcome": outcome}, baseline, candidate)
@@ -289,22 +291,21 @@ class _Timed:
 
     def __init__(self, engine: EngineEvidence) -> None:
         self.engine = engine
-        self.samples: Sequence[Sample] = [
-            sample for samples in engine.samples.get(Phase.TIMED, {}).values() for sample in samples
-        ]
+        self.samples: Sequence[Sample] = sorted(
+            (sample for samples in engine.samples.get(Phase.TIMED, {}).values() for sample in samples),
+            key=lambda sample: sample.repeat,
+        )
         timings = [sample.timing for sample in self.samples if sample.timing is not None]
-        self._last_block = max((timing.block for timing in timings), default=0)
         self.merged = sum(timing.merged_first for timing in timings)
 
     def values(self, metric: str) -> tuple[list[float], list[int]]:
         """Return seconds and blocks; a failed request takes for ever, an answer too short for the metric is left out.
 
-        A failure without stamps counts into the last block, so that blocks still pair.
+        A failure has no stamps; its place among the engine's requests says which block it was in.
         """
         found: list[tuple[float, int]] = []
-        for sample in self.samples:
+        for sample, block in zip(self.samples, _blocks(self.samples), strict=True):
             timing = sample.timing
-            block = self._last_block if timing is None else timing.block
             if sample.completion is None:
                 found.append((math.inf, block))
             elif timing is not None and (value := _metric(timing, metric)) is not None:
@@ -327,6 +328,28 @@ class _Timed:
         case, failure = failed[0]
         first = gathered.describe(self.engine, case, failure)
         return [f"{explain.count(len(failed), 'failed request')}, counted as over; first: {first}"]
+
+
+def _blocks(samples: Sequence[Sample]) -> list[int]:
+    """Return the block of each sample, given in the order asked (``repeat``); blocks are numbered from 0.
+
+    Where there is no stamp the block follows from the order and the blocks' size, between those of its neighbours.
+    """
+    spans: dict[int, tuple[int, int]] = {}
+    for sample in samples:
+        if sample.timing is not None:
+            first, _ = spans.get(sample.timing.block, (sample.repeat, 0))
+            spans[sample.timing.block] = (first, sample.repeat)
+    size = max((last - first + 1 for first, last in spans.values()), default=len(samples) or 1)
+    found: list[int] = []
+    for sample in samples:
+        if sample.timing is not None:
+            found.append(sample.timing.block)
+            continue
+        low = max((block for block, (first, _) in spans.items() if first < sample.repeat), default=0)
+        high = min((block for block, (_, last) in spans.items() if last > sample.repeat), default=sample.repeat // size)
+        found.append(min(max(sample.repeat // size, low), max(low, high)))
+    return found
 
 
 def _metric(timing: Timing, metric: str) -> float | None:

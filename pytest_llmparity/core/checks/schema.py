@@ -241,7 +241,7 @@ def _value(value: object) -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except TypeError:  # a field that is not there
-        return str(value)
+        return repr(value)
 
 
 def _silent(

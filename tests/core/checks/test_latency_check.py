@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmparity import check
+from pytest_llmparity.core.checks.base import EngineEvidence, Evidence
+from pytest_llmparity.core.checks.latency import LatencyCheck, parse_budget
+from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.sample import Phase, Sample, Timing
+from pytest_llmparity.core.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from tests.core.conftest import Factory
+
+
+def spread(around: float, n: int = 128, *, seed: int = 1) -> list[float]:
+    rng = random.Random(seed)
+    return [around * rng.lognormvariate(0, 0.1) for _ in range(n)]
+
+
+def only(checked: LatencyCheck, evidence: Evidence) -> Verdict:
+    (verdict,) = checked.judge(evidence)
+    return verdict
+
+
+def test_an_absolute_budget_that_every_request_keeps_passes(make: Factory) -> None:
+    verdict = only(check.latency(e2e_p95="2s"), make.evidence(make.timed("base", spread(1.0))))
+
+    assert (verdict.kind, verdict.outcome, verdict.baseline) == ("latency.e2e_p95", Outcome.PASS, None)
+    assert (verdict.estimate, verdict.margin, verdict.unit, verdict.n) == (0.0, 0.05, "share", 128)
+    assert verdict.message == (
+        "PASS latency.e2e_p95, base: 0 % of requests took over 2 s end to end, at most 2.31 %, margin 5 %, 128 requests"
+    )
+    assert verdict.details[0].startswith("base end to end: p50 ")
+    assert verdict.details[0].endswith("; 128 requests in 8 blocks")
+
+
+def test_an_absolute_budget_is_judged_for_every_engine(make: Factory) -> None:
+    evidence = make.evidence(make.timed("base", spread(1.0)), make.timed("cand", spread(3.0)))
+    outcomes = {verdict.engine: verdict.outcome for verdict in check.latency(ttft_p50="1s").judge(evidence)}
+
+    assert outcomes == {"base": Outcome.PASS, "cand": Outcome.FAIL}
+
+
+def test_near_the_budget_it_says_how_many_requests_would_settle_it(make: Factory) -> None:
+    slow = [1.0] * 124 + [3.0] * 4
+    verdict = only(check.latency(e2e_p95=2.0), make.evidence(make.timed("base", slow)))
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.needed is not None
+    assert verdict.message.endswith(f"a run of about {verdict.needed} requests in all would settle it")
+
+
+def test_a_relative_budget_compares_quantiles_of_paired_blocks(make: Factory) -> None:
+    for factor, outcome in ((1.05, Outcome.PASS), (1.6, Outcome.FAIL)):
+        evidence = make.evidence(make.timed("base", spread(1.0)), make.timed("cand", spread(factor, seed=2)))
+        verdict = only(check.latency(ttft_p50="x1.25"), evidence)
+        assert verdict.outcome is outcome
+        assert (verdict.engine, verdict.baseline, verdict.unit, verdict.margin) == ("cand", "base", "ratio", 1.25)
+        assert verdict.estimate == pytest.approx(factor, rel=0.05)
+        assert "of base's p50 to the first token" in verdict.message
+        assert len(verdict.details) == 2
+
+
+def test_failed_requests_count_as_over_and_the_first_is_named(make: Factory) -> None:
+    values = [None if index % 4 == 0 else value for index, value in enumerate(spread(1.0))]
+    verdict = only(check.latency(tpot_p95="1s"), make.evidence(make.timed("base", values)))
+
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.estimate == 0.25
+    assert "p99 never" in verdict.details[0]
+    assert verdict.details[0].endswith("128 requests in 8 blocks")
+    assert verdict.details[1] == (
+        "32 failed requests, counted as over; first: base on c0: Timeout: no first byte within 60 s"
+    )
+
+
+def test_an_engine_that_dies_half_way_keeps_its_blocks_and_fails(make: Factory) -> None:
+    dead = [*spread(1.0, 64), *[None] * 64]
+    evidence = make.evidence(make.timed("base", spread(1.0)), make.timed("cand", dead))
+    ours, theirs = check.latency(e2e_p50="2s").judge(evidence)
+    assert ours.outcome is Outcome.PASS
+    assert theirs.details[0].endswith("128 requests in 8 blocks")
+    ratio = only(check.latency(e2e_p95="x1.25"), evidence)
+    assert ratio.outcome is not Outcome.PASS
+    assert ratio.estimate is None
+    assert ratio.message.endswith("cand's p95 is a request that failed")
+
+    never = make.evidence(make.timed("base", [None] * 128))
+    verdict = only(check.latency(e2e_p50="2s"), never)
+    assert (verdict.outcome, verdict.estimate) == (Outcome.FAIL, 1.0)
+
+
+def test_the_share_that_succeeds_is_judged_exactly(make: Factory) -> None:
+    fine = make.timed("base", spread(1.0))
+    bad = make.timed("cand", [*spread(1.0, 100), *[None] * 28])
+    ours, theirs = check.latency(success_rate=0.95).judge(make.evidence(fine, bad))
+
+    assert (ours.kind, ours.outcome) == ("latency.success_rate", Outcome.PASS)
+    assert theirs.outcome is Outcome.FAIL
+    assert theirs.message.startswith("FAIL latency.success_rate, cand: 78.12 % of requests succeeded, at most ")
+
+
+def test_first_tokens_that_came_with_later_ones_make_ttft_unknown(make: Factory) -> None:
+    engine = make.timed("base", spread(1.0))
+    samples = {
+        case: [
+            dataclasses.replace(sample, timing=dataclasses.replace(sample.timing, merged_first=case == "c0"))
+            for sample in rows
+            if sample.timing is not None
+        ]
+        for case, rows in engine.samples[Phase.TIMED].items()
+    }
+    merged = dataclasses.replace(engine, samples={Phase.TIMED: samples})
+    first, whole = check.latency(ttft_p50="2s", e2e_p50="2s").judge(make.evidence(merged))
+
+    assert first.outcome is Outcome.INCONCLUSIVE
+    assert first.reason.startswith("16 of 128 first tokens of base arrived together with later ones")
+    assert whole.outcome is Outcome.PASS
+
+
+def test_an_answer_too_short_for_a_metric_is_left_out(make: Factory) -> None:
+    timing = Timing(ttfb_s=0.1, ttft_s=0.1, e2e_s=0.2, tpot_s=None, block=0)
+    samples: list[Sample] = [make.sample("base", "c0", Phase.TIMED, "x", timing)] * 128
+    engine = EngineEvidence(name="base", kind="fake", samples={Phase.TIMED: {"c0": samples}})
+    absolute = only(check.latency(tpot_p50="1s"), make.evidence(engine))
+    assert (absolute.outcome, absolute.reason) == (
+        Outcome.INCONCLUSIVE,
+        "no answer of base has a time per output token",
+    )
+    other = make.timed("cand", spread(1.0))
+    relative = only(check.latency(tpot_p50="x2"), make.evidence(engine, other))
+    assert relative.reason == "no answer of base has a time per output token"
+
+
+def test_blocks_that_do_not_pair_are_not_compared(make: Factory) -> None:
+    evidence = make.evidence(make.timed("base", spread(1.0)), make.timed("cand", spread(1.0), per_block=32))
+    verdict = only(check.latency(e2e_p50="x1.25"), evidence)
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason == "base was timed in 8 blocks and cand in 4: they cannot be paired"
+
+
+def test_too_few_answers_to_bound_a_quantile_are_said_to_be(make: Factory) -> None:
+    evidence = make.evidence(make.timed("base", spread(1.0, 32)), make.timed("cand", spread(1.0, 32)))
+    verdict = only(check.latency(e2e_p95="x1.25", n=32), evidence)
+
+    assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "too few answers to bound p95")
+
+
+def test_a_phase_cut_short_settles_nothing(make: Factory) -> None:
+    short = make.evidence(make.timed("base", spread(1.0, 100)), incomplete="out of time")
+    for verdict in check.latency(e2e_p50="2s", success_rate=0.9).judge(short):
+        assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "out of time")
+
+    none = make.evidence(make.engine("base"), incomplete="out of time")
+    assert only(check.latency(e2e_p50="2s"), none).outcome is Outcome.INCONCLUSIVE
+    assert only(check.latency(e2e_p50="2s"), make.evidence(make.engine("base"))).outcome is Outcome.ERROR
+
+
+def test_engines_that_cannot_be_judged_and_engines_alone(make: Factory) -> None:
+    base = make.timed("base", spread(1.0))
+    broken = make.engine("cand", error="it never started")
+    asked = check.latency(e2e_p50="x1.25", e2e_p95="2s", success_rate=0.9)
+    found = [(v.kind, v.engine, v.outcome) for v in asked.judge(make.evidence(base, broken))]
+    assert found == [
+        ("latency.e2e_p50", "cand", Outcome.ERROR),
+        ("latency.e2e_p95", "base", Outcome.PASS),
+        ("latency.e2e_p95", "cand", Outcome.ERROR),
+        ("latency.success_rate", "base", Outcome.PASS),
+        ("latency.success_rate", "cand", Outcome.ERROR),
+    ]
+    assert only(check.latency(e2e_p50="x1.25"), make.evidence(base)).outcome is Outcome.SKIPPED
+    assert only(check.latency(e2e_p50="2s"), make.evidence(base, single=True)).outcome is Outcome.SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "relative"),
+    [
+        ("x1.25", 1.25, True),
+        ("X 2", 2.0, True),
+        ("250ms", 0.25, False),
+        ("2 s", 2.0, False),
+        (0.5, 0.5, False),
+        (2, 2.0, False),
+    ],
+)
+def test_budgets_are_read(value: Any, limit: float, relative: bool) -> None:
+    budget = parse_budget("ttft_p95", value)
+
+    assert (budget.limit, budget.relative) == (limit, relative)
+    assert (budget.metric, budget.rank, budget.name, budget.quantile) == ("ttft", "p95", "ttft_p95", 0.95)
+
+
+@pytest.mark.parametrize("value", ["fast", "1.2.3s", "x0", "0ms", -1.0, float("nan"), float("inf"), True, "2", ""])
+def test_anything_else_is_refused_with_what_is_allowed(value: Any) -> None:
+    with pytest.raises(DesignError, match=r'a budget is "x1\.25" \(times the baseline\), "250ms", "2s" or a number'):
+        parse_budget("e2e_p50", value)
+
+
+def test_a_design_that_cannot_settle_a_quantile_is_refused_with_the_number_that_could() -> None:
+    asked = check.latency(ttft_p99="300ms")
+    assert asked.problem(cases=64, groups=64, engines=2) == (
+        "latency(ttft_p99=300ms): ttft_p99 takes at least 299 timed requests per engine to settle and there are 128; "
+        "give n=299 or more"
+    )
+    assert check.latency(ttft_p99="300ms", n=299).problem(cases=64, groups=64, engines=2) is None
+    assert "72 timed" in str(check.latency(e2e_p95="x1.25", n=64).problem(cases=64, groups=64, engines=2))
+    assert "149 timed" in str(check.latency(success_rate=0.98).problem(cases=64, groups=64, engines=2))
+    assert "no number of requests" in str(check.latency(success_rate=1.0).problem(cases=64, groups=64, engines=2))
+    assert check.latency(success_rate=0.95, e2e_p95="2s").problem(cases=1, groups=1, engines=1) is None
+
+
+def test_what_it_needs_and_says() -> None:
+    relative = check.latency(ttft_p50="x1.25", n=200)
+    assert (relative.needs().timed, relative.needs().timed_relative, relative.pairwise) == (200, True, True)
+    mixed = check.latency(ttft_p50="x1.25", e2e_p95="2s", success_rate=0.99)
+    assert (mixed.needs().timed, mixed.pairwise, mixed.kind) == (128, False, "latency")
+    assert str(mixed) == "latency(ttft_p50=x1.25, e2e_p95=2s, success_rate=0.99)"
+    assert relative.power(cases=8, groups=8) == "latency(ttft_p50=x1.25, n=200): 200 timed requests per engine"

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llmparity import check
+from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.verdict import Outcome
+
+if TYPE_CHECKING:
+    from tests.core.conftest import Answer, Factory
+
+
+def counted(make: Factory, *tokens: int | None) -> list[Completion]:
+    return [make.completion("ok", prompt_tokens=n) for n in tokens]
+
+
+def test_equal_counts_pass_exactly(make: Factory) -> None:
+    said = counted(make, 20, 30, 40)
+    (verdict,) = check.prompts().judge(make.evidence(make.engine("a", said), make.engine("b", said), cases=3))
+
+    assert verdict.outcome is Outcome.PASS
+    assert (verdict.p_pass, verdict.p_fail) == (None, None)
+    assert verdict.message == "PASS prompts, b against a: equal token counts on 3 prompts"
+
+
+def test_another_template_fails_and_is_described(make: Factory) -> None:
+    ours, theirs = counted(make, 20, 30, 40, 50), counted(make, 25, 35, 45, 55)
+    (verdict,) = check.prompts().judge(make.evidence(make.engine("a", ours), make.engine("b", theirs), cases=4))
+
+    assert verdict.outcome is Outcome.FAIL
+    assert (verdict.estimate, verdict.margin, verdict.p_fail) == (4.0, 0.0, None)
+    assert verdict.message == (
+        "FAIL prompts, b against a: b counts 5 tokens more than a on every prompt: another chat template, BOS token or "
+        "system prompt"
+    )
+    assert verdict.details == ("c0: a 20, b 25", "c1: a 30, b 35", "c2: a 40, b 45")
+
+
+def test_a_prompt_refused_as_too_long_by_one_engine_fails(make: Factory) -> None:
+    ours = counted(make, 20, 30)
+    theirs: list[Answer] = [ours[0], make.failure("ContextOverflow", "1294 tokens do not fit into 1024")]
+    for engines, name, other in (
+        ((make.engine("a", ours), make.engine("b", theirs)), "b", "a"),
+        ((make.engine("b", theirs), make.engine("a", ours)), "b", "a"),
+    ):
+        (verdict,) = check.prompts().judge(make.evidence(*engines, cases=2))
+        assert verdict.outcome is Outcome.FAIL
+        assert f"{name} refused 1 prompt as longer than its context (c1), {other} answered them" in verdict.message
+
+
+def test_an_engine_that_counts_nothing_leaves_it_open(make: Factory) -> None:
+    ours, theirs = counted(make, 20, 30), counted(make, None, None)
+    (verdict,) = check.prompts().judge(make.evidence(make.engine("a", ours), make.engine("b", theirs), cases=2))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason == "b did not say how many tokens each prompt has"
+
+    (verdict,) = check.prompts().judge(make.evidence(make.engine("a", theirs), make.engine("b", theirs), cases=2))
+    assert verdict.reason.startswith("a and b did not say")
+
+
+def test_a_count_missing_on_one_prompt_is_no_pass_but_a_difference_is_still_a_failure(make: Factory) -> None:
+    ours = counted(make, 20, 30, 40)
+    for tokens, outcome in (((20, None, 40), Outcome.INCONCLUSIVE), ((21, None, 41), Outcome.FAIL)):
+        theirs = counted(make, *tokens)
+        (verdict,) = check.prompts().judge(make.evidence(make.engine("a", ours), make.engine("b", theirs), cases=3))
+        assert verdict.outcome is outcome
+
+
+def test_no_answers_are_an_error_and_a_hard_stop_leaves_it_open(make: Factory) -> None:
+    ours = counted(make, 20, 30)
+    bad = make.engine("b", [make.failure()] * 2)
+    (verdict,) = check.prompts().judge(make.evidence(make.engine("a", ours), bad, cases=2))
+    assert verdict.outcome is Outcome.ERROR
+
+    stopped = make.evidence(
+        make.engine("a", counted(make, *range(20, 49))),
+        make.engine("b", counted(make, *range(20, 49))),
+        cases=30,
+        incomplete="out of time",
+    )
+    (verdict,) = check.prompts().judge(stopped)
+    assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "out of time")
+
+
+def test_an_exact_failure_survives_a_hard_stop(make: Factory) -> None:
+    ours, theirs = counted(make, *range(20, 49)), counted(make, *range(25, 54))
+    stopped = make.evidence(make.engine("a", ours), make.engine("b", theirs), cases=30, incomplete="out of time")
+
+    assert check.prompts().judge(stopped)[0].outcome is Outcome.FAIL
+
+
+def test_missing_answers_are_mentioned_below_a_pass(make: Factory) -> None:
+    ours = counted(make, *range(20, 60))
+    theirs: list[Answer] = [make.failure(), *ours[1:]]
+    (verdict,) = check.prompts().judge(make.evidence(make.engine("a", ours), make.engine("b", theirs), cases=40))
+
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.details == (
+        "1 prompt of 40 without two answers; first: b on c0: Timeout: no first byte within 60 s",
+    )
+
+
+def test_pins_that_do_not_hold_come_first_and_one_engine_alone_is_skipped(make: Factory) -> None:
+    pinned = make.engine("b", incomparable="pin digest: another model")
+    (verdict,) = check.prompts().judge(make.evidence(make.engine("a", counted(make, 20)), pinned, cases=1))
+    assert verdict.outcome is Outcome.INCOMPARABLE
+    assert check.prompts().judge(make.evidence(make.engine("a"), cases=1))[0].outcome is Outcome.SKIPPED
+
+
+def test_any_number_of_prompts_will_do() -> None:
+    asked = check.prompts()
+
+    assert asked.problem(cases=1, groups=1, engines=2) is None
+    assert asked.power(cases=3, groups=3) == "prompts(): exact, token counts of 3 prompts"
+    assert (asked.pairwise, asked.kind, str(asked)) == (True, "prompts", "prompts()")

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import BaseModel
+
+from pytest_llmparity import check
+from pytest_llmparity.core.checks.schema import SchemaCheck
+from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from tests.core.conftest import Answer, Factory
+
+
+class Ticket(BaseModel):
+    title: str
+    priority: int
+
+
+GOOD = '{"title": "Leak", "priority": 2}'
+MOVED = '{"priority": 2, "title": "Leak"}'
+WRONG = '{"title": "Leak", "priority": 3}'
+BROKEN = '{"title": "Leak"'
+UNFIT = '{"title": "Leak", "priority": "high"}'
+
+
+def judge(
+    make: Factory, checked: SchemaCheck, theirs: Sequence[Answer], ours: Sequence[Answer] | None = None, **more: Any
+) -> dict[tuple[str, str], Verdict]:
+    baseline = make.engine("base", [GOOD] * len(theirs) if ours is None else ours)
+    evidence = make.evidence(baseline, make.engine("cand", theirs), cases=len(theirs), **more)
+    return {(verdict.kind, verdict.engine): verdict for verdict in checked.judge(evidence)}
+
+
+def test_answers_that_fit_and_agree_pass_every_limit(make: Factory) -> None:
+    found = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), [GOOD] * 64)
+
+    assert list(found) == [
+        ("schema.rate", "base"),
+        ("schema.rate", "cand"),
+        ("schema.gap", "cand"),
+        ("schema.agree", "cand"),
+    ]
+    assert {verdict.outcome for verdict in found.values()} == {Outcome.PASS}
+    rate = found["schema.rate", "cand"]
+    assert (rate.baseline, rate.margin, rate.side, rate.estimate) == (None, 0.95, "at_least", 1.0)
+    assert rate.message == (
+        "PASS schema.rate, cand: 100 % of answers fit the schema, at least 95.43 %, at least 95 % asked, 64 prompts"
+    )
+    assert found["schema.gap", "cand"].baseline == "base"
+
+
+def test_answers_that_do_not_fit_fail_rate_and_gap_and_show_the_first(make: Factory) -> None:
+    found = judge(make, check.schema(Ticket, rate=0.95, gap=0.05), [GOOD] * 40 + [UNFIT] * 12 + [BROKEN] * 12)
+    rate, gap = found["schema.rate", "cand"], found["schema.gap", "cand"]
+
+    assert rate.outcome is gap.outcome is Outcome.FAIL
+    assert found["schema.rate", "base"].outcome is Outcome.PASS
+    assert rate.details[0] == (
+        '24 of 64 answers of cand do not fit; first: c40: $.priority: "high" is not of type "integer"'
+    )
+    assert rate.details[1] == f"  it answered {UNFIT!r}"
+    assert gap.details[0] == "fits on base only: 24; on cand only: 0"
+    assert gap.estimate == pytest.approx(0.375)
+    assert gap.p_fail is not None
+    assert gap.p_fail < 1e-3
+
+
+def test_a_better_candidate_fails_only_when_either_side_counts(make: Factory) -> None:
+    ours = [GOOD] * 44 + [BROKEN] * 20
+    theirs = [GOOD] * 64
+    assert judge(make, check.schema(Ticket, gap=0.05), theirs, ours)["schema.gap", "cand"].outcome is Outcome.FAIL
+    worse = judge(make, check.schema(Ticket, gap=0.05, side="worse"), theirs, ours)["schema.gap", "cand"]
+    assert (worse.outcome, worse.side) == (Outcome.PASS, "worse")
+
+
+def test_equal_values_in_another_order_agree_and_the_order_is_mentioned(make: Factory) -> None:
+    found = judge(make, check.schema(Ticket, rate=0.95, agree=0.95), [MOVED] * 64)
+    agree = found["schema.agree", "cand"]
+    line = "property order: 64 of 64 JSON answers of cand in another order than declared"
+
+    assert agree.outcome is Outcome.PASS
+    assert agree.differs == (line,)
+    assert agree.message.endswith(f"64 prompts; {line}")
+    assert found["schema.rate", "cand"].differs == (line,)
+    assert found["schema.rate", "base"].differs == ()
+
+
+def test_valid_answers_with_other_values_fail_and_name_the_fields(make: Factory) -> None:
+    agree = judge(make, check.schema(Ticket, agree=0.95), [WRONG] * 12 + [GOOD] * 50 + [BROKEN] * 2)[
+        "schema.agree", "cand"
+    ]
+
+    assert agree.outcome is Outcome.FAIL
+    assert agree.estimate == pytest.approx(50 / 64)
+    assert agree.details == (
+        "$.priority differs in 12 of 64",
+        "$ differs in 2 of 64",
+        "first: c0 at $.priority: '2' and '3'",
+    )
+
+
+def test_places_in_arrays_are_one_field_and_missing_ones_are_shown(make: Factory) -> None:
+    schema = {"type": "array", "items": {"type": "object"}}
+    ours, theirs = '[{"a": 1}, {"a": 2}]', '[{"a": 9}, {}]'
+    agree = judge(make, check.schema(schema, agree=0.5), [theirs] * 30, [ours] * 30)["schema.agree", "cand"]
+
+    assert agree.details == ("$[].a differs in 30 of 30", "first: c0 at $[0].a: '1' and '9'")
+    gone = judge(make, check.schema(schema, agree=0.5), ['[{"a": 1}]'] * 30, [ours] * 30)["schema.agree", "cand"]
+    assert gone.details[1] == "first: c0 at $[1]: '{\"a\": 2}' and 'absent'"
+
+
+def test_a_failed_answer_counts_against_the_engine_that_failed(make: Factory) -> None:
+    theirs: list[Answer] = [make.failure("ServerFailure", "500 \x1b[2J")] * 20 + [GOOD] * 44
+    found = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), theirs)
+
+    assert found["schema.rate", "cand"].outcome is Outcome.FAIL
+    assert (
+        found["schema.rate", "cand"]
+        .details[0]
+        .endswith("first: c0: no answer: cand on c0: ServerFailure: 500 \\x1b[2J")
+    )
+    assert found["schema.gap", "cand"].outcome is Outcome.FAIL
+    assert found["schema.agree", "cand"].estimate == pytest.approx(44 / 64)
+
+    swapped = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), [GOOD] * 64, theirs)
+    assert swapped["schema.rate", "base"].outcome is Outcome.FAIL
+    assert swapped["schema.gap", "cand"].n == swapped["schema.agree", "cand"].n == 44
+
+
+def test_no_answer_at_all_is_an_error(make: Factory) -> None:
+    dead: list[Answer] = [make.failure()] * 64
+    found = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), dead)
+
+    assert found["schema.rate", "base"].outcome is Outcome.PASS
+    for kind in ("schema.rate", "schema.gap", "schema.agree"):
+        assert found[kind, "cand"].outcome is Outcome.ERROR
+        assert "first: cand on c0: Timeout" in found[kind, "cand"].message
+
+
+def test_nothing_gathered_is_an_error_or_after_a_hard_stop_open(make: Factory) -> None:
+    nothing: list[Answer] = [None] * 64
+    assert judge(make, check.schema(Ticket, rate=0.9), nothing)["schema.rate", "cand"].outcome is Outcome.ERROR
+    stopped = judge(make, check.schema(Ticket, rate=0.9, agree=0.9), nothing, incomplete="out of time")
+    for verdict in (stopped["schema.rate", "cand"], stopped["schema.agree", "cand"]):
+        assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "out of time")
+
+
+def test_a_hard_stop_takes_back_what_rests_on_missing_cases(make: Factory) -> None:
+    theirs: list[Answer] = [GOOD] * 60 + [None] * 4
+    found = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), theirs, incomplete="out of time")
+
+    assert found["schema.rate", "base"].outcome is Outcome.PASS
+    for kind in ("schema.rate", "schema.gap", "schema.agree"):
+        assert (found[kind, "cand"].outcome, found[kind, "cand"].reason) == (Outcome.INCONCLUSIVE, "out of time")
+
+
+def test_open_limits_say_how_many_prompts_would_settle_them(make: Factory) -> None:
+    theirs = [BROKEN] + [GOOD] * 63
+    found = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), theirs)
+
+    for kind in ("schema.rate", "schema.gap", "schema.agree"):
+        verdict = found[kind, "cand"]
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert verdict.needed is not None
+        assert 64 < verdict.needed < 300
+
+
+def test_a_code_block_is_read_and_reported(make: Factory) -> None:
+    fenced = f"```json\n{GOOD}\n```"
+    rate = judge(make, check.schema(Ticket, rate=0.95), [fenced] * 64)["schema.rate", "cand"]
+
+    assert rate.outcome is Outcome.PASS
+    assert rate.details == ("64 answers of cand in a Markdown code block, read all the same",)
+
+
+def test_a_lone_surrogate_fits_no_schema_and_breaks_nothing(make: Factory) -> None:
+    half = json.dumps({"title": "\ud800", "priority": 2})
+    rate = judge(make, check.schema(Ticket, rate=0.95), [half] * 64)["schema.rate", "cand"]
+
+    assert rate.outcome is Outcome.FAIL
+    assert "half a character" in rate.details[0]
+
+
+def test_an_answer_nested_beyond_reason_fits_no_schema(make: Factory) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    rate = judge(make, check.schema({}, rate=0.95), [deep] * 64)["schema.rate", "cand"]
+
+    assert rate.outcome is Outcome.FAIL
+    assert "nested too deeply" in rate.details[0]
+
+
+def test_the_draft_is_the_one_the_schema_names(make: Factory) -> None:
+    old = {"$schema": "http://json-schema.org/draft-07/schema#", "items": [{"type": "integer"}]}
+    new = {"prefixItems": [{"type": "integer"}]}
+    schemas: list[dict[str, Any]] = [old, new]
+    for schema in schemas:
+        found = judge(make, check.schema(schema, rate=0.9), ['["x"]'] * 40, ["[1]"] * 40)
+        assert found["schema.rate", "base"].outcome is Outcome.PASS
+        assert found["schema.rate", "cand"].outcome is Outcome.FAIL
+
+
+def test_a_path_is_read_when_the_floor_above_says_so(make: Factory, tmp_path: Path) -> None:
+    asked = check.schema(Path("schemas/ticket.json"), rate=0.95)
+    assert (asked.path, asked.text) == ("schemas/ticket.json", None)
+    assert str(asked) == "schema('schemas/ticket.json', rate=0.95)"
+    with pytest.raises(DesignError, match="was never read"):
+        judge(make, asked, [GOOD] * 64)
+
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "ticket.json").write_text(json.dumps(Ticket.model_json_schema()))
+    read = asked.resolve(lambda path: (tmp_path / path).read_text())
+    assert judge(make, read, [GOOD] * 64)["schema.rate", "cand"].outcome is Outcome.PASS
+    assert read.resolve(lambda path: "never read twice") is read
+    model = check.schema(Ticket, rate=0.95)
+    assert model.resolve(lambda path: "never read at all") is model
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is not JSON"),
+        ("```json\n{}\n```", "it stands in a code block"),
+        ("[1]", "is not a JSON Schema object but '[1]'"),
+        ('{"type": "nope"}', "is not a usable JSON Schema"),
+        ('{"$ref": "https://example.com/other.json"}', "nothing is fetched"),
+        ('{"$ref": "other.json"}', "nothing is fetched"),
+    ],
+)
+def test_a_file_that_is_no_usable_schema_is_refused(text: str, words: str) -> None:
+    with pytest.raises(DesignError, match=words.replace("[", r"\[").replace("]", r"\]")):
+        check.schema("x.json", rate=0.9).resolve(lambda path: text)
+
+
+def test_a_single_question_passes_or_fails_without_a_bound(make: Factory) -> None:
+    asked = check.schema(Ticket, rate=0.98, gap=0.05, agree=0.95)
+    good = judge(make, asked, [MOVED], single=True)
+    assert {verdict.outcome for verdict in good.values()} == {Outcome.PASS}
+    assert {verdict.p_fail for verdict in good.values()} == {None}
+    bad = judge(make, asked, [UNFIT], single=True)
+    assert {kind for (kind, name), verdict in bad.items() if verdict.outcome is Outcome.FAIL and name == "cand"} == {
+        "schema.rate",
+        "schema.gap",
+        "schema.agree",
+    }
+    better = judge(make, check.schema(Ticket, gap=0.05, side="worse"), [GOOD], [UNFIT], single=True)
+    assert better["schema.gap", "cand"].outcome is Outcome.PASS
+
+
+def test_engines_that_cannot_be_judged_and_engines_alone(make: Factory) -> None:
+    asked = check.schema(Ticket, rate=0.95, gap=0.05)
+    baseline, pinned = make.engine("base", [GOOD] * 64), make.engine("cand", incomparable="pinned otherwise")
+    outcomes = [verdict.outcome for verdict in asked.judge(make.evidence(baseline, pinned))]
+    assert outcomes == [Outcome.PASS, Outcome.INCOMPARABLE, Outcome.INCOMPARABLE]
+
+    assert [(v.kind, v.outcome) for v in asked.judge(make.evidence(baseline))] == [
+        ("schema.rate", Outcome.PASS),
+        ("schema.gap", Outcome.SKIPPED),
+    ]
+
+
+def test_a_design_that_can_never_pass_is_refused_with_the_number_that_could() -> None:
+    asked = check.schema(Ticket, rate=0.98, gap=0.05, agree=0.95)
+
+    assert asked.problem(cases=148, groups=148, engines=2) == (
+        "schema(Ticket, rate=0.98, gap=0.05, agree=0.95): rate=0.98 takes at least 149 prompts to pass, even if every "
+        "answer is right; there are 148"
+    )
+    assert asked.problem(cases=149, groups=149, engines=2) is None
+    assert check.schema(Ticket, gap=0.05).problem(cases=58, groups=58, engines=2) is not None
+    assert check.schema(Ticket, gap=0.05).problem(cases=59, groups=59, engines=2) is None
+    assert "there is 1" in str(check.schema(Ticket, agree=0.5).problem(cases=1, groups=1, engines=2))
+    assert "no number of prompts can show rate=1" in str(
+        check.schema(Ticket, rate=1.0).problem(cases=500, groups=500, engines=2)
+    )
+    assert asked.power(cases=64, groups=64).endswith("64 prompts; at least needed: rate 149, gap 59, agree 59")
+    assert asked.pairwise is False
+    assert check.schema(Ticket, gap=0.05, side="worse").pairwise is True
+    assert str(check.schema(Ticket, gap=0.05, side="worse")) == "schema(Ticket, gap=0.05, side='worse')"

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import dataclasses
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmparity.core.checks.settle import settle
+from pytest_llmparity.core.stats.hazard import hazard
+from pytest_llmparity.core.verdict import Outcome, Verdict
+
+OUTCOMES = st.sampled_from([Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.ERROR])
+
+
+def verdict(outcome: Outcome, p_fail: float | None, **changes: object) -> Verdict:
+    made = Verdict(
+        test="t", check="text()", kind="text", engine="b", baseline="a", outcome=outcome, p_fail=p_fail, estimate=0.08
+    )
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+def outcomes(verdicts: list[Verdict]) -> list[Outcome]:
+    return [settled.outcome for settled in settle(verdicts, 0.05)]
+
+
+def test_one_clear_failure_stays_one() -> None:
+    assert outcomes([verdict(Outcome.FAIL, 0.04)]) == [Outcome.FAIL]
+    assert outcomes([verdict(Outcome.FAIL, 0.001)] + [verdict(Outcome.PASS, 1.0)] * 9) == [
+        Outcome.FAIL,
+        *[Outcome.PASS] * 9,
+    ]
+
+
+def test_a_narrow_failure_among_many_judgements_is_left_open_and_says_so() -> None:
+    (first, second) = settle(
+        [verdict(Outcome.FAIL, 0.04, reason="it does not repeat itself"), verdict(Outcome.PASS, 1.0)], 0.05
+    )
+
+    assert first.outcome is Outcome.INCONCLUSIVE
+    assert first.reason == (
+        "it does not repeat itself; alone it would fail, but with 1 other judgement in this test that happens too "
+        "often by chance"
+    )
+    assert first.message.startswith("INCONCLUSIVE text, b against a: ")
+    assert first.message.endswith(first.reason)
+    assert second == verdict(Outcome.PASS, 1.0)
+    assert settle([verdict(Outcome.FAIL, 0.04), verdict(Outcome.PASS, 0.9)], 0.05)[0].reason.startswith("alone it")
+
+
+def test_several_failures_help_each_other_step_by_step() -> None:
+    assert outcomes([verdict(Outcome.FAIL, 0.01), verdict(Outcome.FAIL, 0.04)]) == [Outcome.FAIL, Outcome.FAIL]
+    assert outcomes([verdict(Outcome.FAIL, 0.03), verdict(Outcome.FAIL, 0.04)]) == [Outcome.INCONCLUSIVE] * 2
+
+
+def test_exact_findings_are_untouched() -> None:
+    exact = verdict(Outcome.FAIL, None)
+    assert settle([exact, verdict(Outcome.FAIL, 0.001)], 0.05)[0] is exact
+    assert settle([], 0.05) == []
+
+
+def test_a_verdict_after_another_look_keeps_its_smaller_alpha() -> None:
+    assert outcomes([verdict(Outcome.FAIL, 0.02, alpha=0.0125)]) == [Outcome.INCONCLUSIVE]
+
+
+@given(st.lists(st.tuples(OUTCOMES, st.none() | st.floats(0, 1))))
+def test_only_failures_change_and_only_into_inconclusive(given_: list[tuple[Outcome, float | None]]) -> None:
+    before = [verdict(outcome, p) for outcome, p in given_]
+    for old, new in zip(before, settle(before, 0.05), strict=True):
+        if old.outcome is Outcome.FAIL and old.p_fail is not None:
+            assert new.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)
+            assert new.outcome is Outcome.INCONCLUSIVE or old.p_fail < 0.05
+        else:
+            assert new is old
+
+
+def test_ten_judgements_exactly_at_their_margins_fail_a_test_in_at_most_one_run_of_twenty() -> None:
+    rng = random.Random(11)
+    failed = 0
+    for _ in range(200):
+        verdicts = []
+        for _ in range(10):
+            at = [next((t for t in range(32) if rng.random() < 0.05), 32) for _ in range(40)]
+            found = hazard([t < 32 for t in at], [min(t + 1, 32) for t in at], [str(i) for i in range(40)], margin=0.05)
+            verdicts.append(verdict(Outcome.FAIL if found.lower > 0.05 else Outcome.PASS, found.p_fail))
+        failed += Outcome.FAIL in outcomes(verdicts)
+    assert failed <= 18  # 5 % of 200 is 10; above 18 has a chance below 1 %
