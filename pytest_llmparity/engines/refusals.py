@@ -78,7 +78,9 @@ def refusal_of(value: object) -> Refusal | None:
         return _flat(error)
     if isinstance(error, str) and error:
         return Refusal(message=error, type=_text(value.get("error_type")))
-    if value.get("object") == "error" or (error is None and "message" in value and "choices" not in value):
+    if value.get("object") == "error" or (
+        error is None and isinstance(value.get("message"), str) and "choices" not in value
+    ):
         return _flat(value)
     detail = value.get("detail")
     if isinstance(detail, str):

@@ -234,10 +234,11 @@ class _Speech:
     def __init__(
         self, engine: LoopbackEngine, request: Mapping[str, Any], reply: Reply, tokens: Sequence[str], *, chat: bool
     ) -> None:
-        limit = request.get("max_tokens")
+        limit = request.get("max_tokens", request.get("max_completion_tokens"))
         kept = list(tokens) if not isinstance(limit, int) else list(tokens[:limit])
         cut = len(kept) < len(tokens)
-        stops = [stop for stop in request.get("stop") or () if stop in "".join(kept)]
+        wanted = request.get("stop") or ()
+        stops = [stop for stop in ([wanted] if isinstance(wanted, str) else wanted) if stop in "".join(kept)]
         if stops:
             text = "".join(kept)
             kept, cut = split_tokens(text[: min(text.index(stop) for stop in stops)]), False
@@ -288,7 +289,15 @@ class _Speech:
         return _data(self._frame([choice]))
 
     def _frame(self, choices: list[dict[str, object]]) -> dict[str, object]:
-        return {"id": "loopback-1", "model": self.engine.model, "system_fingerprint": "loopback", "choices": choices}
+        kind = "chat.completion" if self.chat else "text_completion"
+        return {
+            "id": "loopback-1",
+            "object": f"{kind}.chunk" if self.chat and self.streamed else kind,
+            "created": 0,
+            "model": self.engine.model,
+            "system_fingerprint": "loopback",
+            "choices": choices,
+        }
 
     def _usage(self) -> dict[str, object]:
         prompt = len(prompt_of(self.request).split())

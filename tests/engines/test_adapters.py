@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gguf
 import pytest
 import trustme
 
 from pytest_llmparity.core import errors
+from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.settings import EngineSpec, EnvRef
 from pytest_llmparity.engines import files
 from pytest_llmparity.engines.base import Adapter, resolve_headers
@@ -47,6 +50,18 @@ def answering() -> Iterator[Callable[[Callable[[Call], None]], str]]:
     yield serve
     for server in running:
         server.stop()
+
+
+def test_adapter_is_what_the_core_calls_an_engine(attach: Attach) -> None:
+    engine: Engine = attach("http://127.0.0.1:1")
+
+    assert (engine.name, engine.kind) == ("cand", "openai")
+
+
+def test_kind_without_reports_of_its_own_is_what_was_declared() -> None:
+    adapter = Adapter(EngineSpec(name="cand", model="m"), "http://127.0.0.1:1", {})
+
+    assert set(adapter.identity().facts) == {"kind", "model"}
 
 
 # ---- readiness -----------------------------------------------------------------------------------------------------
@@ -255,6 +270,36 @@ def test_unknown_server_is_only_what_was_declared(attach: Attach) -> None:
     }
 
 
+@pytest.mark.parametrize("kind", ["llamacpp", "vllm"])
+def test_engine_that_is_gone_is_only_what_was_declared(kind: str, attach: Attach) -> None:
+    facts = attach(f"http://127.0.0.1:{free_port()}", kind).identity().facts
+
+    assert {name: fact.source for name, fact in facts.items()} == {"kind": "declared", "model": "declared"}
+
+
+def test_package_that_is_not_installed_gives_no_version(
+    start: Start, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    file = models / "tiny-F16.gguf"
+    launched = EngineSpec(name="cand", launch="process", model=str(file), model_path=file)
+
+    assert "version" not in LlamaCppAdapter(launched, start(poses_as="llamacpp").base_url, {}).identity().facts
+
+
+def test_entry_of_our_model_is_found_among_others(
+    attach: Attach, answering: Callable[[Callable[[Call], None]], str]
+) -> None:
+    entries = [{"id": "other", "max_model_len": 1}, {"id": "loopback", "max_model_len": 2}]
+    url = answering(lambda call: call.send(200, json.dumps({"data": entries}).encode()))
+
+    assert attach(url, model="loopback").identity().get("context_length") == 2
+    assert attach(url, model="third").identity().get("context_length") is None
+
+
 # ---- files ---------------------------------------------------------------------------------------------------------
 
 
@@ -291,6 +336,18 @@ def test_folder_that_says_nothing_has_no_facts(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]")
 
     assert files.hf_facts(tmp_path) == {}
+
+
+def test_gguf_without_metadata_has_only_digest_and_format(tmp_path: Path) -> None:
+    file = tmp_path / "bare.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    assert set(files.gguf_facts(file)) == {"digest", "format"}
+    assert files.gguf_header(file) == {}
 
 
 def test_changed_file_is_hashed_again(tmp_path: Path, models: Path) -> None:
@@ -335,6 +392,12 @@ def test_unusable_variable_is_named_and_its_value_is_not(environ: dict[str, str]
 
 def control(base_url: str, **fields: Path | str) -> Control:
     return Control(engine="cand", base_url=base_url, headers={}, **fields)  # type: ignore[arg-type]
+
+
+def test_control_never_shows_its_headers() -> None:
+    shown = repr(Control(engine="cand", base_url="http://127.0.0.1:1", headers={"authorization": "Bearer sk-1"}))
+
+    assert "sk-1" not in shown
 
 
 def test_control_call_has_a_deadline(answering: Callable[[Callable[[Call], None]], str]) -> None:

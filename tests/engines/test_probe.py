@@ -12,7 +12,7 @@ from pytest_llmparity.engines.probe import models, recognise
 from pytest_llmparity.engines.readiness import free_port
 from pytest_llmparity.engines.registry import adapter_for, kinds, make
 from pytest_llmparity.testing import LoopbackEngine, Replay
-from pytest_llmparity.testing.server import Call, LoopbackServer
+from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
 
 Start = Callable[..., LoopbackEngine]
 
@@ -89,6 +89,18 @@ def test_recorded_engines_are_recognised(kind: str, wire: Path) -> None:
 def test_server_that_is_not_there_is_unreachable() -> None:
     with pytest.raises(Unreachable, match="nothing answers"):
         recognise(f"http://127.0.0.1:{free_port()}", name="cand")
+
+
+def test_route_that_breaks_the_connection_is_no_tell() -> None:
+    class Moody(LoopbackServer):
+        def answer(self, call: Call) -> None:
+            if call.path == "/v1/models":
+                call.send(404, b"{}")
+            else:
+                raise Hangup
+
+    with Moody() as server:
+        assert recognise(server.base_url) == "openai"
 
 
 def test_models_are_listed_in_the_servers_order(serve: Callable[..., str]) -> None:
