@@ -155,7 +155,7 @@ class Client:
 
     async def _dial(self, deadline_ns: int) -> Connection:
         left_s = (deadline_ns - time.perf_counter_ns()) / _NS
-        connect_s = min(self._limits.connect_s, left_s)
+        connect_s, limit = min((self._limits.connect_s, "connect"), (left_s, "total"))
         where = self._origin.where
         try:
             async with asyncio.timeout(connect_s):
@@ -163,7 +163,7 @@ class Client:
         except TimeoutError:
             via = "" if self._proxy is None else f" through the proxy {self._proxy.where}"
             raise Timeout(
-                f"connecting to {where}{via} took longer than {connect_s:g} s (connect limit). "
+                f"connecting to {where}{via} took longer than {connect_s:.3g} s ({limit} limit). "
                 "Is the address right, and does a firewall drop packets?"
             ) from None
 

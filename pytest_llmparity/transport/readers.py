@@ -151,7 +151,7 @@ class TransportReader(asyncio.BufferedProtocol):
         self._sink = sink
         self._buffer = bytearray(BUFFER_BYTES)  # not shared: a proactor loop fills it while others run
         self._view = memoryview(self._buffer)
-        self._transport: asyncio.WriteTransport | None = None
+        self._transport: asyncio.WriteTransport  # asyncio sets it before it hands the reader out
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -180,15 +180,12 @@ class TransportReader(asyncio.BufferedProtocol):
 
     def write(self, data: bytes) -> None:
         """Send ``data``; asyncio tries the socket before the call returns."""
-        if self._transport is not None:
-            self._transport.write(data)
+        self._transport.write(data)
 
     def close(self) -> None:
         """Abort the transport; may be called more than once."""
-        if self._transport is not None:
-            self._transport.abort()
+        self._transport.abort()
 
     async def wait_closed(self) -> None:
         """Wait until asyncio has let go of the socket."""
-        if self._transport is not None:
-            await self._gone
+        await self._gone

@@ -259,11 +259,16 @@ async def test_a_proxy_that_refuses(start_proxy: StartProxy, behaviour: str, tex
     assert "secret" not in str(caught.value)
 
 
-async def test_a_proxy_that_hangs_or_is_not_there(start_proxy: StartProxy) -> None:
+@pytest.mark.parametrize(("limits", "limit"), [(Limits(connect_s=0.05), "connect"), (Limits(total_s=0.05), "total")])
+async def test_a_proxy_that_hangs(start_proxy: StartProxy, limits: Limits, limit: str) -> None:
     port, _ = await start_proxy("hang")
-    async with Client("http://h", proxy=f"http://127.0.0.1:{port}", limits=Limits(connect_s=0.05)) as client:
-        with pytest.raises(Timeout, match=f"connecting to h:80 through the proxy 127.0.0.1:{port} took longer"):
+    text = rf"connecting to h:80 through the proxy 127.0.0.1:{port} took longer than 0.05 s \({limit} limit\)"
+    async with Client("http://h", proxy=f"http://127.0.0.1:{port}", limits=limits) as client:
+        with pytest.raises(Timeout, match=text):
             await client.send("GET", "/")
+
+
+async def test_a_proxy_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closing:
         port = closing.getsockname()[1]
     async with Client("http://h", proxy=f"http://127.0.0.1:{port}") as client:

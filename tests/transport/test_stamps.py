@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import time
 from collections.abc import Iterable
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from pytest_llmparity.core.errors import Timeout
 from pytest_llmparity.transport import Client, Exchange, Limits, Read
 from pytest_llmparity.transport.connection import MAX_OFFSET_MOVE_NS, ClosedEarlyError, Connection
 from pytest_llmparity.transport.events import sse
-from pytest_llmparity.transport.readers import realtime_offset_ns
+from pytest_llmparity.transport.readers import KernelReader, realtime_offset_ns
 
 if TYPE_CHECKING:
     from tests.transport.conftest import Piece, StartPeer
@@ -149,3 +151,26 @@ async def test_what_follows_the_answer_at_once_ends_the_connection() -> None:
 
     assert (await task).body == b"ok"
     assert not connection.usable
+
+
+async def test_a_deadline_that_has_passed() -> None:
+    connection = Connection("h:1", Limits())
+    reader = Fed("user")
+    connection.attach(reader)
+    with pytest.raises(Timeout, match=r"total limit"):
+        await connection.exchange(b"GET", time.perf_counter_ns() - 1)
+
+    assert not reader.open
+
+
+@linux
+async def test_writing_to_one_who_has_gone_is_told_by_reading() -> None:
+    here, far = socket.socketpair()
+    here.setblocking(False)
+    connection = Connection("h:1", Limits())
+    reader = KernelReader(here, connection, bytearray(100))
+    connection.attach(reader)
+    far.close()
+    with pytest.raises(ClosedEarlyError):
+        await connection.exchange(b"GET", time.perf_counter_ns() + 10**12)
+    reader.close()
