@@ -120,10 +120,8 @@ def score_interval(b: int, c: int, n: int, alpha: float = 0.05) -> tuple[float, 
 
     def solve(target: float, outside: float) -> float:
         inside = estimate
-        for _ in range(200):
+        for _ in range(64):  # down to the last bit of a double
             middle = (inside + outside) / 2
-            if middle in (inside, outside):
-                break
             if abs(float(tango_score(b, c, n, middle))) < target:
                 inside = middle
             else:

@@ -12,9 +12,9 @@ with p_b and rises with p_c, so its largest value over "gap at least delta" lies
 second derivative of any tail's chance with respect to φ is at most 3nL. (It is the expectation of S² + S' over the
 tail, S the score of φ; over all tables that is 0, so over the tail at most half of E[S²] + E|S'|. E[S²] is the Fisher
 information n(1/p_b + 1/p_c + 4/(1 - p_b - p_c)) times (dq/dφ)², at most 2nL; E|S'| is at most that plus 4n·|d²q/dφ²|,
-at most 4nL.) So between two points h apart the chance is at most the larger of both plus 3nL·h²/8. Stretches whose bound
-is too loose are halved until the largest bound exceeds the largest chance by one part in two hundred and 1e-4 at most;
-that bound is returned. A p-value is therefore never too small.
+at most 4nL.) So between two points h apart the chance is at most the larger of both plus 3nL·h²/8. Stretches whose
+bound is too loose are halved until the largest bound exceeds the largest chance by one part in two hundred and 1e-4 at
+most; that bound is returned. A p-value is therefore never too small.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,12 +17,12 @@ def answer(
     *,
     end: str = "length",
     tokens: int | None = None,
-    pieces: list[str] | list[bytes] | None = None,
+    pieces: Sequence[str | bytes] | None = None,
     top: dict[int, dict[str, float]] | None = None,
 ) -> Completion:
     logprobs = tuple(
         TokenLogprob(
-            token=piece.encode() if isinstance(piece, str) else piece,
+            token=piece if isinstance(piece, bytes) else piece.encode(),
             logprob=-0.1,
             top=tuple((name.encode(), value) for name, value in (top or {}).get(index, {}).items()),
         )

@@ -1,0 +1,171 @@
+"""Fork hazard: both bounds, their agreement with p-values, and the error rates they promise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chi2
+from scipy.stats import t as student
+from statsmodels.stats.rates import confint_poisson
+
+from pytest_llmparity.core.stats.cluster import clustered_ratio
+from pytest_llmparity.core.stats.hazard import can_pass, garwood, hazard, prompts_needed
+
+
+@given(st.integers(0, 200), st.floats(1, 1e5), st.sampled_from([0.05, 0.01]))
+def test_garwood_agrees_with_statsmodels(forks: int, exposure: float, alpha: float) -> None:
+    lower, upper = garwood(forks, exposure, alpha)
+    expected = confint_poisson(forks, exposure, method="exact-c", alpha=2 * alpha)
+
+    assert lower == pytest.approx(0.0 if forks == 0 else expected[0], rel=1e-9)
+    assert upper == pytest.approx(expected[1], rel=1e-9)
+
+
+def test_no_fork_in_2048_tokens() -> None:
+    result = hazard([False] * 64, [32.0] * 64, [str(i) for i in range(64)], margin=0.05)
+
+    assert result.upper == pytest.approx(0.00146, abs=5e-6)  # METHODS 7.4
+    assert (result.estimate, result.lower, result.forks, result.groups) == (0.0, 0.0, 0, 64)
+
+
+def test_the_clustered_bound_computed_by_hand() -> None:
+    # Groups a: 3 forks in 20 tokens, b: 1 in 30. D = 4, E = 50, h = .08; d - h e = 1.4 and -1.4.
+    ratio = clustered_ratio([1, 2, 1], [5, 15, 30], ["a", "a", "b"])
+
+    assert ratio.estimate == pytest.approx(0.08)
+    assert ratio.se == pytest.approx(math.sqrt(2 / 1 * 2 * 1.4**2) / 50)
+    assert ratio.bounds(0.05)[1] == pytest.approx(0.08 + float(student.ppf(0.95, 1)) * (ratio.se or 0))
+
+
+def test_families_that_fork_together_widen_the_bound() -> None:
+    forked = [True] * 16 + [False] * 48
+    at_risk = [10.0] * 64
+    apart = hazard(forked, at_risk, [str(i) for i in range(64)], margin=0.05)
+    together = hazard(forked, at_risk, [str(i // 16) for i in range(64)], margin=0.05)
+
+    assert together.upper > apart.upper
+    assert together.p_pass > apart.p_pass
+    assert together.few_groups
+    assert not apart.few_groups
+
+
+def test_one_group_leaves_the_poisson_bound_and_says_so() -> None:
+    result = hazard([True, False], [4, 32], ["only", "only"], margin=0.5)
+
+    assert (result.clustered, result.groups, result.se) == (False, 1, None)
+    assert result.upper == pytest.approx(float(chi2.ppf(0.95, 4)) / 72)
+
+
+def test_nothing_at_risk_says_nothing() -> None:
+    for prompts in (0, 3):
+        result = hazard([False] * prompts, [0.0] * prompts, ["g"] * prompts, margin=0.05)
+        assert (result.estimate, result.lower, result.upper) == (0.0, 0.0, math.inf)
+        assert (result.p_pass, result.p_fail, result.groups) == (1.0, 1.0, 0)
+        assert prompts_needed(result, prompts, 0.05, 0.05) is None
+
+
+def test_a_group_without_tokens_is_no_group() -> None:
+    result = hazard([True, False, False], [8, 32, 0], ["a", "b", "empty"], margin=0.05)
+
+    assert result.groups == 2
+
+
+@st.composite
+def prompts(draw: st.DrawFn) -> tuple[list[bool], list[float], list[str]]:
+    rows = draw(st.lists(st.tuples(st.booleans(), st.integers(1, 32), st.integers(0, 6)), min_size=1, max_size=60))
+    return [row[0] for row in rows], [float(row[1]) for row in rows], [str(row[2]) for row in rows]
+
+
+@given(prompts(), st.sampled_from([0.005, 0.05, 0.12]), st.sampled_from([0.05, 0.0125]))
+def test_bounds_and_p_values_agree(
+    data: tuple[list[bool], list[float], list[str]], margin: float, alpha: float
+) -> None:
+    result = hazard(*data, margin=margin, alpha=alpha)
+
+    assert (result.upper < margin) == (result.p_pass < alpha)
+    assert (result.lower > margin) == (result.p_fail < alpha)
+    assert 0.0 <= result.lower <= result.estimate <= result.upper
+    assert garwood(result.forks, result.at_risk, alpha)[1] <= result.upper
+
+
+@given(prompts())
+def test_the_order_of_prompts_does_not_matter(data: tuple[list[bool], list[float], list[str]]) -> None:
+    forward = hazard(*data, margin=0.05)
+    backward = hazard(*(part[::-1] for part in data), margin=0.05)  # type: ignore[arg-type]
+
+    assert forward.upper == pytest.approx(backward.upper)
+    assert forward.p_fail == pytest.approx(backward.p_fail)
+
+
+def test_false_pass_and_false_fail_stay_at_five_percent() -> None:
+    """64 prompts of 32 tokens at a hazard equal to the margin, 600 seeded draws, 3 SE of slack."""
+    rng = np.random.default_rng(3)
+    slack = 3 * math.sqrt(0.05 * 0.95 / 600)
+    groups = [str(i) for i in range(64)]
+    passed = failed = 0
+    for _ in range(600):
+        first = rng.geometric(0.05, size=64)
+        result = hazard((first <= 32).tolist(), np.minimum(first, 32).tolist(), groups, margin=0.05)
+        passed += result.upper < 0.05
+        failed += result.lower > 0.05
+
+    assert passed / 600 <= 0.05 + slack
+    assert failed / 600 <= 0.05 + slack
+
+
+def test_prompts_needed_is_where_the_verdict_turns() -> None:
+    groups = [str(i) for i in range(64)]
+    undecided = hazard([True] * 4 + [False] * 60, [16.0] * 64, groups, margin=0.006)
+    needed = prompts_needed(undecided, 64, 0.006, 0.05)
+
+    assert undecided.lower < 0.006 < undecided.upper
+    assert needed is not None
+    factor = needed / 64
+    assert needed > 64
+    assert garwood(4 * factor, 1024 * factor, 0.05)[1] < 0.006
+    assert prompts_needed(hazard([False] * 64, [32.0] * 64, groups, margin=0.05), 64, 0.05, 0.05) == 64
+    assert prompts_needed(undecided, 64, 4 / 1024, 0.05) is None
+
+
+def test_prompts_needed_with_one_group_scales_the_poisson_bound() -> None:
+    result = hazard([True] + [False] * 31, [32.0] * 32, ["g"] * 32, margin=0.002)
+    needed = prompts_needed(result, 32, 0.002, 0.05)
+
+    assert needed is not None
+    assert garwood(needed / 32, 1024 * needed / 32, 0.05)[1] < 0.002
+    assert garwood((needed - 1) / 32, 1024 * (needed - 1) / 32, 0.05)[1] >= 0.002
+
+
+def test_can_pass() -> None:
+    assert can_pass(2048, 0.0015, 0.05)
+    assert not can_pass(2048, 0.0014, 0.05)
+    assert not can_pass(0, 0.5, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("forked", "at_risk", "groups", "margin", "alpha", "words"),
+    [
+        ([True], [1.0], ["a"], 0.0, 0.05, "margin"),
+        ([True], [1.0], ["a"], math.inf, 0.05, "margin"),
+        ([True], [1.0], ["a"], 0.1, 0.0, "alpha"),
+        ([True], [-1.0], ["a"], 0.1, 0.05, "not negative"),
+        ([True], [math.nan], ["a"], 0.1, 0.05, "finite"),
+        ([True, True], [1.0], ["a"], 0.1, 0.05, "do not match"),
+    ],
+)
+def test_bad_data_is_refused(
+    forked: list[bool], at_risk: list[float], groups: list[str], margin: float, alpha: float, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        hazard(forked, at_risk, groups, margin=margin, alpha=alpha)
+
+
+def test_a_ratio_needs_something_below_the_line() -> None:
+    with pytest.raises(ValueError, match="positive total"):
+        clustered_ratio([0.0], [0.0], ["a"])
+    assert clustered_ratio([1.0], [2.0], ["a"]).bounds(0.05) == (-math.inf, math.inf)
+    assert clustered_ratio([1.0], [2.0], ["a"]).p_values(0.1) == (1.0, 1.0)

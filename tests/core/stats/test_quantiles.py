@@ -1,0 +1,201 @@
+"""Latency budgets: shares, ratios, and how many requests they need."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
+
+from pytest_llmparity.core.stats.quantiles import (
+    RatioResult,
+    describe,
+    min_requests,
+    nearest_rank,
+    quantile_ratio,
+    share_over,
+)
+
+
+@pytest.mark.parametrize(("quantile", "needed"), [(0.5, 5), (0.9, 29), (0.95, 59), (0.99, 299)])
+def test_fewest_requests(quantile: float, needed: int) -> None:
+    assert min_requests(quantile, 0.05) == needed
+    assert binom.cdf(0, needed, 1 - quantile) < 0.05 <= binom.cdf(0, needed - 1, 1 - quantile)
+
+
+def test_counts_that_pass_p95_are_the_plans() -> None:
+    for n, over in ((59, 0), (93, 1), (124, 2)):  # PERFORMANCE 3.6
+        for requests, passes in ((n, True), (n - 1, False)):
+            late = [True] * over + [False] * (requests - over)
+            result = share_over(late, [0] * requests, quantile=0.95)
+            assert (result.p_pass < 0.05) == passes
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=80), st.sampled_from([0.5, 0.9, 0.95])
+)
+def test_share_is_never_surer_than_scipy(rows: list[tuple[bool, int]], quantile: float) -> None:
+    late, blocks = [row[0] for row in rows], [row[1] for row in rows]
+    result = share_over(late, blocks, quantile=quantile)
+    exact = binomtest(sum(late), len(late), result.limit, alternative="less")
+
+    assert result.p_pass >= exact.pvalue - 1e-12
+    assert result.upper >= min(exact.proportion_ci(0.95).high, 1.0) - 1e-9
+    assert (result.upper < result.limit) == (result.p_pass < 0.05)
+    assert (result.lower > result.limit) == (result.p_fail < 0.05)
+    assert 0.0 <= result.lower <= result.estimate <= result.upper <= 1.0
+    assert result.clustered == (len(set(blocks)) > 1)
+
+
+def test_slow_blocks_widen_the_share() -> None:
+    late = [True] * 8 + [False] * 120
+    together = share_over(late, [i // 8 for i in range(128)], quantile=0.9)
+    spread = share_over(late, [i % 8 for i in range(128)], quantile=0.9)
+
+    assert together.upper > spread.upper
+    assert (together.over, together.n, together.blocks) == (8, 128, 16)
+
+
+def test_all_over_budget_fails() -> None:
+    result = share_over([True] * 10, [0] * 10, quantile=0.95)
+
+    assert (result.upper, result.p_pass, result.clustered) == (1.0, 1.0, False)
+    assert result.p_fail < 1e-9
+
+
+def ratio(a: list[float], b: list[float], *, pairs: int = 8, **options: float) -> RatioResult:
+    blocks_a, blocks_b = (
+        [i * pairs // len(a) for i in range(len(a))],
+        [100 + i * pairs // len(b) for i in range(len(b))],
+    )
+    settings = {"quantile": 0.5, "limit": 1.25, "alpha": 0.05} | options
+    return quantile_ratio(a, b, blocks_a, blocks_b, seed=1, **settings)
+
+
+def lognormal(seed: int, n: int, scale: float = 1.0) -> list[float]:
+    return [scale * float(value) for value in np.random.default_rng(seed).lognormal(0, 0.2, n)]
+
+
+def test_equal_engines_pass_and_slow_ones_fail() -> None:
+    assert ratio(lognormal(1, 128), lognormal(2, 128)).upper < 1.25
+    slow = ratio(lognormal(1, 128), lognormal(2, 128, 1.6))
+
+    assert slow.lower > 1.25
+    assert slow.p_fail < 0.05
+    assert slow.clustered
+
+
+def test_what_slows_a_whole_pair_is_no_evidence() -> None:
+    drift = np.repeat([1.0, 3.0, 1.5, 5.0, 2.0, 1.0, 4.0, 2.5], 16)
+    a, b = (np.array(lognormal(seed, 128)) * drift for seed in (5, 6))
+
+    assert ratio(a.tolist(), b.tolist(), limit=1.5).p_pass < 0.05
+
+
+def test_one_pair_says_that_requests_were_taken_for_independent() -> None:
+    result = ratio(lognormal(1, 64), lognormal(2, 64), pairs=1)
+
+    assert (result.clustered, result.bounded, result.pairs) == (False, True, 1)
+    assert result.lower < result.estimate < result.upper
+
+
+def test_too_few_requests_bound_nothing() -> None:
+    result = ratio(lognormal(1, 71), lognormal(2, 200), quantile=0.95)
+
+    assert (result.bounded, result.lower, result.upper) == (False, 0.0, math.inf)
+    assert (result.p_pass, result.p_fail) == (1.0, 1.0)
+    assert ratio(lognormal(1, 72), lognormal(2, 72), quantile=0.95).bounded
+
+
+def test_failed_requests_are_slower_than_any_other() -> None:
+    broken = [math.inf] * 40 + lognormal(2, 88)
+    result = ratio(lognormal(1, 128), broken, quantile=0.9, pairs=4)
+
+    assert (result.estimate, result.upper) == (math.inf, math.inf)
+    assert result.p_pass > 0.5
+    both = ratio([math.inf] * 128, [math.inf] * 128)
+    assert (both.estimate, both.bounded, both.p_fail) == (math.inf, False, 1.0)
+    partly = ratio([math.inf] * 60 + lognormal(1, 68), [math.inf] * 60 + lognormal(2, 68), pairs=4)
+    assert partly.p_pass >= 0.05
+
+
+def test_zero_latencies_are_survived() -> None:
+    assert ratio([0.0] * 20, [0.0] * 20).bounded is False
+    assert ratio([0.0] * 20, [1.0] * 20).estimate == math.inf
+    assert ratio([1.0] * 20, [1.0] * 20).upper == 1.0
+    assert ratio([1.0] * 20, [2.0] * 20, limit=2.0).p_pass == 1.0
+
+
+def test_alpha_below_what_the_resamples_resolve_bounds_nothing() -> None:
+    result = ratio(lognormal(1, 64), lognormal(2, 64), alpha=1e-4, pairs=1)
+
+    assert (result.lower, result.upper) == (0.0, math.inf)
+    assert result.p_pass >= 1e-4
+
+
+latencies = st.lists(st.floats(0.01, 10) | st.just(math.inf), min_size=8, max_size=30)
+
+
+@given(latencies, latencies, st.integers(1, 4), st.sampled_from([0.05, 0.01]), st.sampled_from([0.8, 1.25]))
+@settings(max_examples=60, deadline=None)
+def test_ratio_bounds_and_p_values_agree(
+    a: list[float], b: list[float], pairs: int, alpha: float, limit: float
+) -> None:
+    result = ratio(a, b, pairs=pairs, alpha=alpha, limit=limit)
+
+    assert (result.upper < limit) == (result.p_pass < alpha)
+    assert (result.lower > limit) == (result.p_fail < alpha)
+    assert result.lower <= result.upper
+
+
+def test_ratio_size_at_the_limit() -> None:
+    """True ratio equal to the limit, 8 pairs of 16 requests that share a factor; 120 seeded draws.
+
+    A block bootstrap is approximate: 0.05 plus three standard errors and 0.015 of it.
+    """
+    rng = np.random.default_rng(5)
+    passed = 0
+    for _ in range(120):
+        a, b = (np.repeat(rng.lognormal(0, 0.1, 8), 16) * rng.lognormal(0, 0.2, 128) for _ in range(2))
+        passed += ratio(a.tolist(), (1.25 * b).tolist()).p_pass < 0.05
+
+    assert passed / 120 <= 0.05 + 0.015 + 3 * math.sqrt(0.05 * 0.95 / 120)
+
+
+def test_quantiles_shown_are_numpys() -> None:
+    values = lognormal(3, 37)
+
+    assert describe(values) == pytest.approx(tuple(np.percentile(values, [50, 95, 99])))
+    assert describe([2.0]) == (2.0, 2.0, 2.0)
+    assert describe([1.0] * 19 + [math.inf]) == (1.0, math.inf, math.inf)
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=50), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_nearest_rank_is_numpys_inverted_cdf(values: list[float], quantile: float) -> None:
+    found = nearest_rank(values, quantile)
+
+    assert found in values
+    assert sum(value <= found for value in values) >= quantile * len(values) - 1e-9
+    assert sum(value < found for value in values) < quantile * len(values) - 1e-9 or found == min(values)
+
+
+def test_bad_data_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one request"):
+        share_over([], [], quantile=0.95)
+    with pytest.raises(ValueError, match="quantile lies"):
+        share_over([True], [0], quantile=95)
+    with pytest.raises(ValueError, match="alpha lies"):
+        min_requests(0.95, 0.7)
+    with pytest.raises(ValueError, match="at least one value"):
+        describe([])
+    with pytest.raises(ValueError, match="limit of a ratio"):
+        quantile_ratio([1.0], [1.0], [0], [0], quantile=0.5, limit=0.0)
+    with pytest.raises(ValueError, match="do not match"):
+        quantile_ratio([], [1.0], [], [0], quantile=0.5, limit=1.0)
+    with pytest.raises(ValueError, match="NaN and negative"):
+        quantile_ratio([math.nan], [1.0], [0], [0], quantile=0.5, limit=1.0)
+    with pytest.raises(ValueError, match="cannot pair"):
+        quantile_ratio([1.0, 1.0], [1.0, 1.0], [0, 1], [0, 0], quantile=0.5, limit=1.0)
