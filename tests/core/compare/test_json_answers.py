@@ -159,6 +159,9 @@ BA = {"b": 1, "a": 1}
         ({"anyOf": [{"type": "boolean"}, {"type": "integer"}, {"type": "number"}]}, 1.5, []),
         ({"anyOf": [{"type": "array", "items": AB}, {"type": "boolean"}]}, [BA], ["$[0]"]),
         ({"anyOf": [{"type": "boolean"}, {"type": "integer"}]}, True, []),
+        ({"oneOf": [AB, {"properties": {"a": True, "b": True}}]}, BA, []),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "text", []),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, 1, []),
         ({}, 1, []),
     ],
 )

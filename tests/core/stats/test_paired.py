@@ -121,6 +121,7 @@ def test_mirror_images_agree() -> None:
 
 def test_first_design_that_can_pass_at_five_points_has_59_cases() -> None:
     assert min_cases(0.05, 0.05) == 59
+    assert min_cases(0.5, 0.03126) == 6  # five give .03125, too close below alpha for a p-value rounded up
     assert gap(0, 0, 59, margin=0.05).p_pass < 0.05 <= gap(0, 0, 58, margin=0.05).p_pass
 
 
