@@ -10,12 +10,12 @@ from typing import Final
 
 from pytest_llmparity.core import diagnosis, explain
 from pytest_llmparity.core.checks import gathered
-from pytest_llmparity.core.checks.base import FLOOR_CASES, FLOOR_PHASES, EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.checks.base import FLOOR_PHASES, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.gathered import Gathered, Pair
 from pytest_llmparity.core.compare.text import Fork, find_fork
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.quantization import bits
-from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.sample import Completion, Phase
 from pytest_llmparity.core.stats.hazard import HazardResult, can_pass, hazard, prompts_needed
 from pytest_llmparity.core.stats.noise import excess
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -149,7 +149,11 @@ class TextCheck:
         margin: float | None,
         why: str,
     ) -> Verdict:
-        forks = [(pair, find_fork(pair.baseline, pair.candidate, horizon=self.horizon)) for pair in both.pairs]
+        forks = [
+            (pair, find_fork(pair.baseline, pair.candidate, horizon=self.horizon))
+            for pair in both.pairs
+            if not _both_call(pair.baseline, pair.candidate)
+        ]
         result = self._hazard([(pair.case, fork) for pair, fork in forks], margin, evidence.alpha)
         changes = _numbers(result, self.horizon, margin, n=len(forks), requests=2 * len(forks))
         changes |= {
@@ -157,8 +161,9 @@ class TextCheck:
             "differs": diagnosis.layers(evidence, candidate, floor=None if floor is None else floor.result.estimate),
             "details": tuple(_details(verdict, forks, result, both, why)),
         }
-        if margin is None:
-            return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, reason=why)
+        if margin is None or not result.at_risk:
+            reason = why if result.at_risk else "no answer has text to compare"
+            return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, reason=reason)
         above = 1.0 if floor is None else _above_floor(forks, floor, evidence.alpha)
         changes |= {"p_pass": result.p_pass, "p_fail": max(result.p_fail, above)}
         if result.upper < margin:
@@ -213,7 +218,7 @@ class TextCheck:
         return [
             (case, find_fork(main[case.id], again[case.id], horizon=self.horizon))
             for case in evidence.prompts.cases
-            if case.id in main and case.id in again
+            if case.id in main and case.id in again and not _both_call(main[case.id], again[case.id])
         ]
 
     def _floor(
@@ -265,6 +270,11 @@ def preset(baseline: EngineEvidence, candidate: EngineEvidence) -> tuple[float |
     return None, f"no margin: none is known for {coarser:g}-bit weights ({name}); give margin="
 
 
+def _both_call(a: Completion, b: Completion) -> bool:
+    """Whether both answers are tool calls: their arguments are JSON, whose spelling differs between engines."""
+    return bool(a.tool_calls and b.tool_calls)
+
+
 def _numbers(result: HazardResult, horizon: int, margin: float | None, *, n: int, requests: int) -> dict[str, object]:
     return {
         "estimate": result.estimate,
@@ -309,6 +319,8 @@ def _details(
         f"{explain.count(result.forks, 'fork')} in {result.at_risk:.0f} baseline tokens at risk, "
         f"{explain.count(len(forks), 'prompt')} in {explain.count(result.groups, 'group')}; {why}"
     ]
+    if calls := len(both.pairs) - len(forks):
+        lines.append(f"{explain.count(calls, 'pair')} of tool calls not compared as text")
     if both.note:
         lines.append(both.note)
     if spread := _by_part(forks):
@@ -353,6 +365,3 @@ def _asked(phase: Phase, evidence: Evidence) -> str:
     if phase is Phase.PARALLEL:
         return f"asked {evidence.concurrency} in parallel"
     return "asked with a cold cache" if phase is Phase.COLD else "asked again with a warm cache"
-
-
-__all__ = ["FLOOR_CASES", "HORIZON", "PRESETS", "TextCheck", "preset"]

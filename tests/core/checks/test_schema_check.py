@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pytest_llmparity import check
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -279,6 +280,6 @@ def test_a_design_that_can_never_pass_is_refused_with_the_number_that_could() ->
         check.schema(Ticket, rate=1.0).problem(cases=500, groups=500, engines=2)
     )
     assert asked.power(cases=64, groups=64).endswith("64 prompts; at least needed: rate 149, gap 59, agree 59")
-    assert asked.pairwise is False
+    assert (asked.kind, asked.pairwise, set(asked.needs().phases)) == ("schema", False, {Phase.MAIN})
     assert check.schema(Ticket, gap=0.05, side="worse").pairwise is True
     assert str(check.schema(Ticket, gap=0.05, side="worse")) == "schema(Ticket, gap=0.05, side='worse')"

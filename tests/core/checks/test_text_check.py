@@ -7,7 +7,7 @@ import pytest
 
 from pytest_llmparity import check
 from pytest_llmparity.core.checks.text import TextCheck, preset
-from pytest_llmparity.core.sample import Completion, Phase, Sampling, TokenLogprob
+from pytest_llmparity.core.sample import Completion, Phase, Sampling, TokenLogprob, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -348,7 +348,21 @@ def test_a_design_that_can_never_pass_is_refused_with_the_number_that_could() ->
 def test_the_plan_says_what_the_design_can_see() -> None:
     assert check.text().power(cases=64, groups=64) == "text(): without a fork 64 prompts bound the drift at 0.15 %"
     assert check.text().power(cases=64, groups=1).endswith("; with 1 group it speaks for this mix of prompts only")
+    assert (check.text().kind, check.text().pairwise) == ("text", True)
     assert check.text().needs().phases == {Phase.MAIN, Phase.COLD, Phase.WARM, Phase.PARALLEL}
+
+
+def test_tool_calls_are_no_text_but_calling_one_instead_of_answering_is_a_fork(make: Factory) -> None:
+    call = make.completion("", tool_calls=(ToolCall(name="f", arguments="{}"),), finish_reason="tool_calls")
+    other = make.completion("", tool_calls=(ToolCall(name="g", arguments="{}"),), finish_reason="tool_calls")
+    text = check.text().judge(
+        make.evidence(make.engine("base", [call] * 4 + [make.cut(SAME)] * 60), make.engine("cand", [other] * 64))
+    )[0]
+    assert "4 pairs of tool calls not compared as text" in text.details
+    assert (text.n, text.estimate) == (60, 1.0)
+
+    only = check.text().judge(make.evidence(make.engine("base", [call] * 64), make.engine("cand", [other] * 64)))[0]
+    assert (only.outcome, only.reason) == (Outcome.INCONCLUSIVE, "no answer has text to compare")
 
 
 def _noisy_engine(rng: random.Random, make: Factory, hazard: float, n: int) -> list[Completion]:
