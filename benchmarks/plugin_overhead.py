@@ -8,7 +8,7 @@ PYTHON is an interpreter that has pytest and this package installed.
 from __future__ import annotations
 
 import argparse
-import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -22,13 +22,13 @@ KINDS = {"collect only": ["--collect-only"], "one test": []}
 
 def seconds(python: str, arguments: list[str], folder: str) -> tuple[float, float]:
     """Run pytest once; returns wall and CPU seconds."""
-    before, start = os.times(), time.perf_counter()
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     argv = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
-    wall, after = time.perf_counter() - start, os.times()
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise SystemExit(f"{' '.join(argv)} failed:\n{done.stdout}{done.stderr}")
-    return wall, after.children_user - before.children_user + after.children_system - before.children_system
+    return wall, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def main() -> None:
