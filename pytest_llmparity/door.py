@@ -101,7 +101,7 @@ class Door:
             for declaration in self.session.declarations():
                 cases, groups = len(declaration.prompts.cases), declaration.prompts.groups
                 lines.append(f"  {declaration.test}: {cases} cases in {groups} groups")
-                lines += [f"    {check}: {check.power(cases=cases, groups=groups)}" for check in declaration.checks]
+                lines += [f"    {check.power(cases=cases, groups=groups)}" for check in declaration.checks]
         return lines
 
     # around one test -------------------------------------------------------------------------------------------------

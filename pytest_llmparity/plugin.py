@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 DOOR = pytest.StashKey["Door"]()
 VERDICTS = pytest.StashKey["list[Verdict]"]()
 UNSELECTED = "needs engines: pytest --engines NAME,NAME (or LLMPARITY_ENGINES)"
-FIXTURES = frozenset({"engine", "engines", "parity", "parity_run"})
 MARKER = (
     "parity(prompts, *checks, max_tokens=64, sampling=None, concurrency=None, repeats=1): "
     "ask the prompts on every selected engine and hold the answers against the checks"
@@ -63,12 +62,12 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests that use ``engine`` once per selected engine; node ids are the engines' names."""
-    if "engine" not in metafunc.fixturenames:
+    if "llmparity_engine_name" not in metafunc.fixturenames:
         return
     door = metafunc.config.stash.get(DOOR, None)
     names = [spec.name for spec in door.settings.engines] if door is not None else []
     values: list[object] = [*names] or [pytest.param("none", marks=pytest.mark.skip(reason=UNSELECTED))]
-    metafunc.parametrize("engine", values, indirect=True, scope="session")
+    metafunc.parametrize("llmparity_engine_name", values, indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -76,7 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if DOOR in config.stash:
         return
     for item in items:
-        if item.get_closest_marker("parity") or FIXTURES & set(getattr(item, "fixturenames", ())):
+        if item.get_closest_marker("parity") or "llmparity_door" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.skip(reason=UNSELECTED))
 
 
@@ -199,33 +198,44 @@ class Receiver:
 
 
 @pytest.fixture(scope="session")
-def engine(request: pytest.FixtureRequest) -> Iterator[EngineHandle]:
+def llmparity_door(pytestconfig: pytest.Config) -> Door:
+    """The session behind our fixtures; tests that reach it need engines. Another plugin's ``engine`` does not."""
+    return pytestconfig.stash[DOOR]
+
+
+@pytest.fixture(scope="session")
+def llmparity_engine_name(request: pytest.FixtureRequest) -> str:
+    """Name of the engine this test runs on; parametrised over the selection."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def engine(llmparity_door: Door, llmparity_engine_name: str) -> Iterator[EngineHandle]:
     """One selected engine for application code; tests that use it run once per engine.
 
     ``engine.openai()`` and ``engine.async_openai()`` are clients, ``engine.base_url``, ``engine.api_key`` and
     ``engine.model`` serve everything else. Parity's sampling parameters are not applied to them.
     """
-    with request.config.stash[DOOR].lent(request.param) as handle:
+    with llmparity_door.lent(llmparity_engine_name) as handle:
         yield handle
 
 
 @pytest.fixture(scope="session")
-def engines(pytestconfig: pytest.Config) -> Mapping[str, EngineHandle]:
+def engines(llmparity_door: Door) -> Mapping[str, EngineHandle]:
     """Every selected engine by name, all running."""
-    door = pytestconfig.stash[DOOR]
-    return {spec.name: door.handle(spec.name) for spec in door.settings.engines}
+    return {spec.name: llmparity_door.handle(spec.name) for spec in llmparity_door.settings.engines}
 
 
 @pytest.fixture
-def parity(pytestconfig: pytest.Config) -> Parity:
+def parity(llmparity_door: Door) -> Parity:
     """Ask every engine on the spot: ``parity.ask("…").check(check.similarity(at_least=0.85))``."""
-    return pytestconfig.stash[DOOR].parity()
+    return llmparity_door.parity()
 
 
 @pytest.fixture
-def parity_run(request: pytest.FixtureRequest) -> ParityRun:
+def parity_run(llmparity_door: Door, request: pytest.FixtureRequest) -> ParityRun:
     """What this test's marker gathered: rows by engine and case, and checks on them."""
-    gathered = request.config.stash[DOOR].run_of(request.node)
+    gathered = llmparity_door.run_of(request.node)
     if gathered is None:
         pytest.fail("parity_run needs a marker: @pytest.mark.parity('prompts.jsonl', check.text())", pytrace=False)
     return gathered

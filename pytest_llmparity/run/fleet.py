@@ -131,7 +131,6 @@ class Fleet:
                     self._keeper().stop(spec.name)
                     continue
                 self._keeper().fail(spec.name, str(error))
-                self._keeper().stop(spec.name)
                 raise
             info = {"base_url": adapter.base_url, "identity": to_json(identity)}
             self._keeper().announce(spec.name, info)
@@ -157,6 +156,8 @@ class Fleet:
     def _join(self, spec: EngineSpec) -> Adapter:
         """Wait for the process that another worker is starting."""
         state = self._keeper().wait(spec.name, timeout_s=3600.0)
+        if state.state == "stopped":
+            return self._launch(spec)  # the starter gave up a port that was taken and tries another
         if state.state != "ready":
             raise LaunchError(state.reason or _ended(state), engine=spec.name)
         return registry.make(spec, str(state.info["base_url"]), environ=self._environ)

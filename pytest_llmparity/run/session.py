@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -183,7 +184,13 @@ class Session:
         if check.pairwise and len(self.notes) < 2:
             name = next(iter(self.notes), "")
             return [_skipped(declaration, check, name, f"{check.kind} compares engines and only {name} is selected")]
-        return check.judge(self._evidence(declaration, check))
+        found = check.judge(self._evidence(declaration, check))
+        return [dataclasses.replace(verdict, where=self._relative(verdict.where)) for verdict in found]
+
+    def _relative(self, where: str) -> str:
+        """Return ``file:line`` without this machine's folders."""
+        path, _, line = where.rpartition(":")
+        return f"{os.path.relpath(path, self._root)}:{line}" if path else where
 
     def _judge_in_body(self, declaration: Declaration, check: Check) -> list[Verdict]:
         check = resolve(check, (self._root,))

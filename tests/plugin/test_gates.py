@@ -1,0 +1,501 @@
+"""What a person running pytest sees: outcomes, exit codes, headlines, the grid."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity.testing import Fault, LoopbackEngine
+
+if TYPE_CHECKING:
+    from tests.plugin.conftest import Bench
+
+OK, FAILED, USAGE = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.USAGE_ERROR
+
+
+def test_equal_engines_pass(bench: Bench) -> None:
+    bench.gate("check.prompts(), check.text(margin=0.05)")
+
+    result = bench.run(engines=[bench.engine(), bench.engine()])
+
+    assert result.ret == OK
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["a *loopback*attach, baseline", "b *loopback*attach", "*text *pass 0 %*"])
+
+
+def test_a_drifting_engine_is_caught_with_headline_details_and_command(bench: Bench) -> None:
+    bench.gate()
+
+    result = bench.run(engines=[bench.engine(), bench.engine(drift=0.15)])
+
+    assert result.ret == FAILED
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "FAIL text, b against a: * margin 5 %*100 prompts*",
+            "*first fork*",
+            "*check: text(margin=0.05) at test_gate.py:4",
+            "reproduce: pytest test_gate.py::test_gate --engines a=http://127.0.0.1:* --engines b=*",
+            "FAILED test_gate.py::test_gate - *FAIL text, b against a*",
+        ]
+    )
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_one_bad_engine_stops_no_other(bench: Bench) -> None:
+    bench.gate()
+
+    result = bench.run(engines=[bench.engine(), bench.engine(), bench.engine(drift=0.2)])
+
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines(["*text*pass 0 %*FAIL*"])
+
+
+def test_too_little_to_tell_is_an_outcome_of_its_own(bench: Bench) -> None:
+    bench.gate()
+
+    result = bench.run(engines=[bench.engine(), bench.engine(drift=0.05)])
+
+    assert result.ret == OK
+    result.stdout.fnmatch_lines(["*inconclusive*", "*prompts in all would settle it*", "*1 inconclusive in *"])
+
+
+@pytest.mark.parametrize(("policy", "code", "outcome"), [("fail", FAILED, "failed"), ("skip", OK, "skipped")])
+def test_the_policy_for_inconclusive(bench: Bench, policy: str, code: int, outcome: str) -> None:
+    bench.gate()
+
+    result = bench.run(f"--parity-inconclusive={policy}", engines=[bench.engine(), bench.engine(drift=0.05)])
+
+    assert result.ret == code
+    result.assert_outcomes(**{outcome: 1})
+
+
+def test_without_engines_gates_are_skipped_with_one_line(bench: Bench) -> None:
+    bench.pytester.makepyfile(
+        """
+        import pytest
+        @pytest.mark.parity("prompts.jsonl")
+        def test_gate(): ...
+        def test_app(engine): ...
+        def test_all(engines): ...
+        def test_plain(): ...
+        """
+    )
+
+    result = bench.run()
+
+    result.assert_outcomes(passed=1, skipped=3)
+    result.stdout.fnmatch_lines(["llmparity: 3 tests skipped, needs engines: pytest --engines NAME,NAME *"])
+    result.stdout.no_fnmatch_line("*LLM parity*")
+
+
+def test_required_engines_that_are_missing_are_a_usage_error(bench: Bench) -> None:
+    bench.gate()
+
+    result = bench.run("--parity-required")
+
+    assert result.ret == USAGE
+
+
+def test_engines_from_the_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.gate()
+    engines = [bench.engine(), bench.engine()]
+    monkeypatch.setenv("LLMPARITY_ENGINES", ",".join(f"{n}={e.base_url}" for n, e in zip("xy", engines, strict=True)))
+
+    result = bench.run()
+
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*x *baseline*"])
+
+
+def test_a_pairwise_check_with_one_engine_is_skipped_with_its_reason(bench: Bench) -> None:
+    bench.gate()
+
+    result = bench.run("-rs", engines=[bench.engine()])
+
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*text compares engines and only a is selected*"])
+
+
+def test_absolute_checks_work_with_one_engine(bench: Bench) -> None:
+    bench.gate('check.schema({"type": "object"}, rate=0.9, gap=0.05)')
+
+    result = bench.run(engines=[bench.engine('{"a": 1}')])
+
+    result.assert_outcomes(passed=1)
+
+
+def test_rows_are_read_by_engine_and_case(bench: Bench) -> None:
+    bench.gate(
+        "check.prompts()",
+        "assert parity_run['b']['case-3'].text == parity_run['a']['case-3'].text == 'yes'\n"
+        "    assert list(parity_run) == ['a', 'b'] and len(parity_run['a']) == 100",
+    )
+
+    bench.run(engines=[bench.engine("yes"), bench.engine("yes")]).assert_outcomes(passed=1)
+
+
+def test_a_body_that_raises_wins_and_carries_the_verdicts(bench: Bench) -> None:
+    bench.gate(body="assert parity_run['a']['case-0'].text == 'nothing like it'")
+
+    result = bench.run(engines=[bench.engine(), bench.engine(drift=0.2)])
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E *AssertionError*", "*FAIL text, b against a*"])
+
+
+def test_a_check_in_the_body_uses_what_was_gathered(bench: Bench) -> None:
+    bench.gate("check.text(margin=0.5)", "parity_run.check(check.text(margin=0.05))")
+
+    result = bench.run(engines=[bench.engine(), bench.engine(drift=0.15)])
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["FAIL text, b against a*margin 5 %*"])
+
+
+def test_hard_raises_at_once(bench: Bench) -> None:
+    bench.gate(
+        "check.text(margin=0.9)",
+        "with parity_run.hard():\n        parity_run.check(check.text(margin=0.05))\n    print('never' 'there')",
+    )
+
+    result = bench.run(engines=[bench.engine(), bench.engine(drift=0.2)])
+
+    result.assert_outcomes(failed=1)
+    result.stdout.no_fnmatch_line("*neverthere*")
+
+
+def test_a_body_check_that_needs_undeclared_samples_names_the_marker_line(bench: Bench) -> None:
+    bench.gate("check.prompts()", "parity_run.check(check.latency(ttft_p50='1s'))")
+
+    result = bench.run(engines=[bench.engine(), bench.engine()])
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*needs samples that nobody declared*timed requests per engine*add check.latency*"])
+
+
+def test_a_gate_that_judges_and_reads_nothing_fails(bench: Bench) -> None:
+    bench.gate("*[]")
+
+    result = bench.run(engines=[bench.engine()])
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*judged nothing and read no answer*"])
+
+
+def test_parity_run_without_a_marker_says_what_is_missing(bench: Bench) -> None:
+    bench.pytester.makepyfile("def test_it(parity_run): ...")
+
+    result = bench.run(engines=[bench.engine()])
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*parity_run needs a marker*"])
+
+
+def test_a_design_that_cannot_pass_is_its_own_error_before_any_request(bench: Bench) -> None:
+    bench.prompts(30)
+    bench.pytester.makepyfile(
+        """
+        import pytest
+        from pytest_llmparity import check
+        @pytest.mark.parity("prompts.jsonl", check.schema({}, gap=0.05))
+        def test_hopeless(): ...
+        def test_other(): ...
+        """
+    )
+    engine = bench.engine("{}")
+
+    result = bench.run(engines=[engine, bench.engine("{}")])
+
+    result.assert_outcomes(errors=1, passed=1)
+    result.stdout.fnmatch_lines(["*can never settle*"])
+    assert engine.count == 0
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ("'prompts.jsonl', max_token=3", "*no argument 'max_token', did you mean max_tokens*"),
+        ("'nowhere.jsonl'", "*no prompt file 'nowhere.jsonl'*"),
+        ("'broken.jsonl'", "*broken.jsonl:2*"),
+        ("'twice.jsonl'", "*twice.jsonl:2*same*"),
+        ("'empty.jsonl'", "*empty.jsonl*no cases*"),
+        ("'vars.jsonl'", "*vars.jsonl:1*name*"),
+    ],
+)
+def test_bad_markers_and_prompt_files_are_set_up_errors_of_their_test_only(
+    bench: Bench, marker: str, message: str
+) -> None:
+    path = bench.pytester.path
+    (path / "broken.jsonl").write_text('{"id": "a", "prompt": "x"}\n{"id": oops}\n')
+    (path / "twice.jsonl").write_text('{"id": "same", "prompt": "x"}\n{"id": "same", "prompt": "y"}\n')
+    (path / "empty.jsonl").write_text("\n")
+    (path / "vars.jsonl").write_text('{"id": "a", "prompt": "hi {name}", "vars": {"other": 1}}\n')
+    bench.pytester.makepyfile(f"import pytest\n@pytest.mark.parity({marker})\ndef test_it(): ...\ndef test_b(): ...\n")
+
+    result = bench.run(engines=[bench.engine()])
+
+    result.assert_outcomes(errors=1, passed=1)
+    result.stdout.fnmatch_lines([message])
+
+
+def test_engine_runs_application_code_once_per_engine(bench: Bench) -> None:
+    bench.pytester.makepyfile(
+        """
+        def test_app(engine):
+            with engine.openai() as client:
+                assert client.max_retries == 0
+                hello = [{"role": "user", "content": "hi"}]
+                answer = client.chat.completions.create(model=engine.model, messages=hello)
+            assert answer.choices[0].message.content == engine.name
+        async def test_async_app(engine):
+            async with engine.async_openai() as client:
+                hello = [{"role": "user", "content": "hi"}]
+                answer = await client.chat.completions.create(model=engine.model, messages=hello)
+            assert answer.choices[0].message.content == engine.name
+        def test_all(engines):
+            assert list(engines) == ["a", "b"]
+            assert engines["a"].base_url.endswith("/v1") and engines["a"].api_key == "EMPTY"
+        """
+    )
+
+    result = bench.run("-v", "-o", "asyncio_mode=auto", engines=[bench.engine("a"), bench.engine("b")])
+
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines(["*test_app[[]a[]] PASSED*", "*test_app[[]b[]] PASSED*"])
+
+
+def test_somebody_elses_fixture_of_the_same_name_is_left_alone(bench: Bench) -> None:
+    bench.pytester.makepyfile(
+        """
+        import pytest
+        @pytest.fixture(params=["sqlite", "postgres"])
+        def engine(request):
+            return request.param
+        def test_database(engine):
+            assert engine in ("sqlite", "postgres")
+        """
+    )
+
+    bench.run().assert_outcomes(passed=2)
+    bench.run(engines=[bench.engine()]).assert_outcomes(passed=2)
+
+
+def test_ask_is_an_assertion_on_one_pair(bench: Bench) -> None:
+    bench.pytester.makepyfile(
+        """
+        from pytest_llmparity import check
+        def test_same(parity):
+            asked = parity.ask("How long does a refund take?", max_tokens=16)
+            assert asked["a"].text.startswith("30 days")
+            asked.check(check.similarity(at_least=0.85))
+        def test_other(parity):
+            parity.ask("How long does a refund take?").check(check.similarity(at_least=0.85))
+        async def test_async(parity):
+            (await parity.aask([{"role": "user", "content": "hi"}])).check(check.text(margin=0.05))
+        def test_unknown(parity):
+            parity.ask("hi", temprature=1)
+        """
+    )
+    answers = iter(["30 days", "60 days", "30 days", "30 days"])
+    other = bench.engine(lambda request: next(answers) if request["max_tokens"] != 16 else "30 days")
+
+    result = bench.run("-o", "asyncio_mode=auto", engines=[bench.engine("30 days"), other])
+
+    result.stdout.fnmatch_lines(["*ask does not know temprature*"])
+    result.assert_outcomes(passed=1, failed=3)
+
+
+def test_the_json_report_and_its_samples(bench: Bench) -> None:
+    bench.gate("check.prompts(), check.text(margin=0.05)")
+
+    result = bench.run("--parity-report=json", "--parity-out=out", engines=[bench.engine(), bench.engine(drift=0.15)])
+
+    assert result.ret == FAILED
+    run = json.loads(Path("out/run.json").read_text())
+    assert run["schema"] == 1
+    assert [e["name"] for e in run["engines"]] == ["a", "b"]
+    assert {(v["kind"], v["engine"], v["outcome"]) for v in run["verdicts"]} == {
+        ("prompts", "b", "PASS"),
+        ("text", "b", "FAIL"),
+        ("text.repeat", "b", "PASS"),
+    }
+    samples = [json.loads(line) for line in Path("out/samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 2 * (100 + 3 * 32)
+    assert "127.0.0.1" not in json.dumps(samples)
+
+
+def test_junit_properties(bench: Bench) -> None:
+    bench.gate()
+
+    bench.run("--junitxml=junit.xml", engines=[bench.engine(), bench.engine()])
+
+    found = {p.get("name"): p.get("value") for p in ET.parse("junit.xml").iter("property")}
+    assert found["llmparity.text.b.outcome"] == "PASS"
+    assert found["llmparity.outcome"] == "PASS"
+    assert float(str(found["llmparity.text.b.margin"])) == 0.05
+
+
+def test_hooks_observe_verdicts_and_the_record(bench: Bench) -> None:
+    bench.gate()
+    bench.pytester.makeconftest(
+        """
+        def pytest_llmparity_check_finished(item, verdict):
+            print("HOOK", item.name, verdict.kind, verdict.outcome)
+        def pytest_llmparity_report(config, record):
+            print("RECORD", len(record.verdicts), [e.name for e in record.engines])
+        """
+    )
+
+    result = bench.run("-s", engines=[bench.engine(), bench.engine()])
+
+    result.stdout.fnmatch_lines(["*HOOK test_gate text PASS*", "*RECORD 2 ['a', 'b']*"])
+
+
+def test_collect_only_shows_the_plan_and_asks_nobody(bench: Bench) -> None:
+    bench.gate()
+    engine = bench.engine()
+
+    result = bench.run("--collect-only", engines=[engine, bench.engine()])
+
+    assert result.ret == OK
+    result.stdout.fnmatch_lines(["plan: 196 requests*", "*test_gate.py::test_gate: 100 cases in 100 groups*"])
+    assert engine.count == 0
+
+
+def test_latency_is_judged_on_timed_requests_only(bench: Bench) -> None:
+    bench.gate("check.latency(e2e_p95='20s', success_rate=0.9)")
+
+    result = bench.run(engines=[bench.engine("one two three"), bench.engine("one two three")])
+
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*latency*pass*pass*", "*ttft*", "timed phase: at 4 streams our client saw *"])
+
+
+def test_a_time_to_first_token_that_was_not_seen_is_not_judged(bench: Bench) -> None:
+    bench.gate("check.latency(ttft_p50='20s')")
+
+    result = bench.run(engines=[bench.engine("one two three"), bench.engine("one two three")])
+
+    result.stdout.fnmatch_lines(["*arrived together with later ones*", "*1 inconclusive in *"])
+
+
+def test_a_case_filter_gathers_rows_and_gives_no_verdict(bench: Bench) -> None:
+    bench.gate(body="assert parity_run['a']['case-7'].text")
+    engine = bench.engine()
+
+    result = bench.run("--parity-case=case-7", engines=[engine, bench.engine(drift=0.5)])
+
+    result.assert_outcomes(passed=1)
+    assert engine.count - 1 == 1, "one request beside the warm-up"
+
+
+def test_a_hard_stop_makes_verdicts_inconclusive(bench: Bench) -> None:
+    bench.gate()
+
+    result = bench.run("--parity-max-requests=150", engines=[bench.engine(), bench.engine()])
+
+    assert result.ret == OK
+    result.stdout.fnmatch_lines(["*--parity-max-requests*"])
+    result.stdout.fnmatch_lines(["*1 inconclusive in *"])
+
+
+def test_an_engine_that_nobody_answers_for_is_an_error_of_its_pairs(bench: Bench) -> None:
+    bench.gate()
+    with LoopbackEngine() as gone:
+        address = gone.base_url
+    bench.pytester.makefile(".toml", llmparity=f'[engines.dead]\nkind = "openai"\nbase_url = "{address}"\n')
+
+    result = bench.run("--engines=dead", engines=[bench.engine()])
+
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines(["*ERROR text, dead against a: *nothing listens at*"])
+
+
+def test_a_contradicted_pin_is_incomparable_and_no_prompt_is_sent(bench: Bench) -> None:
+    engine = bench.engine(poses_as="llamacpp", quantization="Q4_K - Medium")
+    bench.pytester.makefile(
+        ".toml",
+        llmparity=f'[engines.dev]\nkind = "llamacpp"\nbase_url = "{engine.base_url}"\n'
+        '[engines.dev.pin]\nquantization = "Q8_0"\n',
+    )
+    bench.gate()
+
+    result = bench.run("--engines=dev", engines=[bench.engine()])
+
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines(["*INCOMPARABLE text, dev against a: *quantization*Q8_0*Q4_K_M*"])
+    assert engine.count == 1, "the warm-up is all it was asked"
+
+
+@pytest.mark.parametrize("body", ["raise KeyError('boom')", "..."])
+def test_xfail_is_respected(bench: Bench, body: str) -> None:
+    bench.pytester.makepyfile(
+        f"""
+        import pytest
+        from pytest_llmparity import check
+        @pytest.mark.xfail(strict=True)
+        @pytest.mark.parity("prompts.jsonl", check.text(margin=0.05))
+        def test_gate():
+            {body}
+        """
+    )
+
+    bench.run(engines=[bench.engine(), bench.engine(drift=0.2)]).assert_outcomes(xfailed=1)
+
+
+def test_async_gates_work(bench: Bench) -> None:
+    bench.pytester.makepyfile(
+        """
+        import pytest
+        from pytest_llmparity import check
+        @pytest.mark.parity("prompts.jsonl", check.text(margin=0.05))
+        async def test_gate(parity_run):
+            assert parity_run["a"]["case-1"].text
+        """
+    )
+
+    bench.run("-o", "asyncio_mode=auto", engines=[bench.engine(), bench.engine()]).assert_outcomes(passed=1)
+
+
+def test_selection_and_last_failed(bench: Bench) -> None:
+    bench.pytester.makepyfile(
+        """
+        import pytest
+        from pytest_llmparity import check
+        @pytest.mark.parity("prompts.jsonl", check.text(margin=0.05))
+        def test_one(): ...
+        @pytest.mark.parity("prompts.jsonl", check.text(margin=0.05), max_tokens=8)
+        def test_two(): ...
+        """
+    )
+    engine = bench.engine()
+
+    bench.run("-k", "two", engines=[engine, bench.engine()]).assert_outcomes(passed=1, deselected=1)
+
+    assert {request.json["max_tokens"] for request in engine.requests} == {1, 8}
+
+
+def test_every_answer_failing_is_an_error_that_names_the_first(bench: Bench) -> None:
+    bench.gate()
+
+    result = bench.run(
+        engines=[bench.engine(), bench.engine(lambda r: "fine" if r["max_tokens"] == 1 else Fault.html())]
+    )
+
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines(["*ERROR text, b against a*"])
+
+
+def test_failed_rows_raise_their_typed_error(bench: Bench) -> None:
+    bench.gate("check.prompts()", "parity_run['b']['case-0'].text")
+
+    refusing = bench.engine(lambda request: "fine" if request["max_tokens"] == 1 else Fault.refuse(400))
+
+    result = bench.run(engines=[bench.engine(), refusing])
+
+    result.stdout.fnmatch_lines(["E *BadRequest*b, case-0*"])
