@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 import uuid
@@ -160,9 +161,12 @@ class Door:
         return failure_text(verdicts, reproduce=self._reproduce(item))
 
     def _reproduce(self, item: pytest.Item) -> str:
-        words = ["pytest", item.nodeid]
+        inside = item.nodeid.partition("::")[2]
+        words = ["pytest", f"{os.path.relpath(item.path, self.config.invocation_params.dir)}::{inside}"]
         for value in self.config.getoption("engines") or ():
             words += ["--engines", value]
+        if self.config.getoption("parity_config"):
+            words += ["--parity-config", str(self.config.getoption("parity_config"))]
         if self.settings.profile:
             words += ["--parity-profile", self.settings.profile]
         return shlex.join(words)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pytest_llmparity.door import Door
     from pytest_llmparity.run.parity import EngineHandle, Parity, ParityRun
 
-DOOR = pytest.StashKey["Door"]()
-VERDICTS = pytest.StashKey["list[Verdict]"]()
+DOOR: pytest.StashKey[Door] = pytest.StashKey()
+VERDICTS: pytest.StashKey[list[Verdict]] = pytest.StashKey()
 UNSELECTED = "needs engines: pytest --engines NAME,NAME (or LLMPARITY_ENGINES)"
 MARKER = (
     "parity(prompts, *checks, max_tokens=64, sampling=None, concurrency=None, repeats=1): "
@@ -44,7 +44,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if not options.requested(config):
         return
     settings = options.resolve(config)
-    from pytest_llmparity.core.verdict import Verdict
     from pytest_llmparity.door import Door
 
     door = Door(config, settings)

@@ -1,6 +1,7 @@
 """The configuration, and the engines that ``--engines`` selects with it.
 
-It stands in ``llmparity.toml`` or under ``[tool.llmparity]`` in ``pyproject.toml``. Pure: takes text, and asks about files through the functions it is given.
+It stands in ``llmparity.toml`` or under ``[tool.llmparity]`` in ``pyproject.toml``. Pure: takes text, and asks about
+files through the functions it is given.
 """
 
 from __future__ import annotations

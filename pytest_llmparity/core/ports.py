@@ -47,7 +47,7 @@ class Engine(Protocol):
 
     @property
     def kind(self) -> str:
-        """The adapter's kind: ``llamacpp``, ``vllm``, ``openai``, …"""
+        """The adapter's kind, such as ``llamacpp`` or ``vllm``."""
 
     def build(self, request: Request, *, stream: bool = True) -> WireRequest:
         """Put a request into this engine's words; ``ParameterNotHonoured`` if it has no word for what matters."""

@@ -52,8 +52,11 @@ class FailureRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """Everything about one run. ``requests`` counts what was sent, ``retries`` what was sent again, ``notes`` are
-    sentences for the end of the summary (what was resumed, what a hard stop left out)."""
+    """Everything about one run.
+
+    ``requests`` counts what was sent, ``retries`` what was sent again, ``notes`` are sentences for the end of the
+    summary (what was resumed, what a hard stop left out).
+    """
 
     run: str
     version: str

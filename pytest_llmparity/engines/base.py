@@ -62,6 +62,8 @@ class Adapter:
     constants: ClassVar[Mapping[str, Any]] = {}
     health_path: ClassVar[str] = "/health"
     raw_honours_format: ClassVar[bool] = False
+    reports_logprobs: ClassVar[bool] = False
+    """Whether every server of this kind answers a request for logprobs; others are not asked for what only grades."""
     least_logprobs: ClassVar[int] = 0
     """The smallest ``top_logprobs`` with which this kind still reports the chosen token."""
     warm_up_logprobs: ClassVar[int | None] = None

@@ -41,6 +41,7 @@ class LlamaCppAdapter(Adapter):
     }
     # A prompt half taken from the cache runs in other batch shapes, which moves logits (llama.cpp's README).
     constants: ClassVar[Mapping[str, Any]] = {"cache_prompt": False}
+    reports_logprobs: ClassVar[bool] = True
     least_logprobs: ClassVar[int] = 1
 
     @classmethod
@@ -137,7 +138,7 @@ class LlamaCppAdapter(Adapter):
                 version = importlib.metadata.version("xllamacpp")
             except importlib.metadata.PackageNotFoundError:
                 return {}
-            return {"version": Fact(value=f"xllamacpp {version}", source="file")}
+            return {"version": Fact(value=version, source="file", raw="xllamacpp")}
         return {}
 
 

@@ -33,6 +33,7 @@ class VllmAdapter(Adapter):
     """One vLLM server."""
 
     kind: ClassVar[str] = "vllm"
+    reports_logprobs: ClassVar[bool] = True
     fields: ClassVar[Mapping[str, str]] = building.EVERY_SERVER | {
         "top_k": "top_k",
         "min_p": "min_p",

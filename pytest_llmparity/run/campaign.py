@@ -246,10 +246,10 @@ def timed_sample(adapter: Adapter, wire: WireRequest, unit: Unit, order: int, re
 
 def instrument(calibration: timed.Calibration) -> str:
     """Return the sentence that says how wrong the clock was just before the timed phase."""
+    median, p99 = (1000 * late for late in (calibration.ttft_error_p50_s, calibration.ttft_error_p99_s))
     return (
         f"timed phase: at {calibration.concurrency} streams our client saw a paced server's first token "
-        f"{1000 * calibration.ttft_error_p50_s:.2f} ms late at the median, {1000 * calibration.ttft_error_p99_s:.2f} ms "
-        f"at p99 ({calibration.clock} clock)"
+        f"{median:.2f} ms late at the median, {p99:.2f} ms at p99 ({calibration.clock} clock)"
     )
 
 
@@ -261,12 +261,12 @@ def wires_note(engine: str, unit: Unit) -> str:
 def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
     """Return the unit's requests in the engine's words, by case.
 
-    Logprobs are left out beside tools: llama.cpp refuses the two together in a stream (ENGINES 3.4).
+    Logprobs only grade forks, so an engine that may refuse them is not asked, nor any engine beside tools: llama.cpp
+    does not stream the two together.
     """
+    wanted = unit.needs.top_logprobs if adapter.reports_logprobs else None
     return {
-        case.id: adapter.build(
-            case.request(unit.sampling, top_logprobs=None if case.tools else unit.needs.top_logprobs)
-        )
+        case.id: adapter.build(case.request(unit.sampling, top_logprobs=None if case.tools else wanted))
         for case in unit.prompts.cases
     }
 

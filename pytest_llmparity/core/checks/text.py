@@ -21,6 +21,8 @@ from pytest_llmparity.core.stats.noise import excess
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
 HORIZON: Final = 32
+TOP_LOGPROBS: Final = 5
+"""Alternatives per token that are asked for to grade forks."""
 PRESETS: Final = ((8.0, 0.05), (6.0, 0.07), (4.0, 0.12))
 """Accepted forks per token by the bits of the coarser quantisation, for a horizon of 32 tokens and mixed prompts
 (METHODS 7.4: an honest 16- or 8-bit pair forks at 1-3 %, a 6-bit one at 3-4.5 %, a 4-bit one at 7-8.5 %)."""
@@ -67,8 +69,8 @@ class TextCheck:
         return f"text({', '.join(given)})"
 
     def needs(self) -> Needs:
-        """The main phase and the floor of both engines."""
-        return Needs(phases=frozenset({Phase.MAIN, *FLOOR_PHASES}))
+        """The main phase and the floor of both engines; logprobs, where an engine has them, grade the forks."""
+        return Needs(phases=frozenset({Phase.MAIN, *FLOOR_PHASES}), top_logprobs=TOP_LOGPROBS)
 
     def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
         """Refuse a set so small that not even answers without a single fork would pass."""
