@@ -1,30 +1,30 @@
 """Every error this package raises, and what each one asks of its reader.
 
-    LLMParityError
-    ├── UsageError                 the person must change something; exit code 4 where it is known early
-    │   ├── ConfigError            a file, key or value of the configuration
-    │   ├── EngineSelectionError   an entry of --engines
-    │   ├── PromptSetError         a prompt file: file, line, case
-    │   └── DesignError            a check that cannot settle what it is asked (too few cases, one engine, …)
-    ├── EngineError                an engine did not do what was asked; carries engine and case
-    │   ├── LaunchError            it could not be started, or exited, or never became ready
-    │   ├── EngineDied             it was there and is gone
-    │   ├── Unreachable            nothing accepts the connection
-    │   ├── AnswerError            it answered, but not with an answer
-    │   │   ├── BadRequest         400, 422: the request was refused
-    │   │   │   ├── ContextOverflow    the prompt does not fit
-    │   │   │   └── UnsupportedParameter   a parameter it cannot honour
-    │   │   ├── NotAuthorised      401, 403
-    │   │   ├── ModelMissing       404
-    │   │   ├── Overloaded         429, 503 (retried with backoff)
-    │   │   ├── ServerFailure      5xx
-    │   │   ├── ProtocolError      not HTTP, not JSON, not UTF-8, cut in half, over the limits
-    │   │   └── EmptyAnswer        200 without text, tool call or reasoning
-    │   ├── Timeout                connect, first byte, idle gap or total
-    │   └── ParameterNotHonoured   known before the first request: the engine's route has no such field
-    ├── MissingSample              a row that is read but was never gathered; carries the reason
-    ├── StoreError                 the run store cannot be used (network file system, other version, locked)
-    └── KeeperError                the process that owns the engines is gone or refused
+LLMParityError
+├── UsageError                 the person must change something; exit code 4 where it is known early
+│   ├── ConfigError            a file, key or value of the configuration
+│   ├── EngineSelectionError   an entry of --engines
+│   ├── PromptSetError         a prompt file: file, line, case
+│   └── DesignError            a check that cannot settle what it is asked (too few cases, one engine, …)
+├── EngineError                an engine did not do what was asked; carries engine and case
+│   ├── LaunchError            it could not be started, or exited, or never became ready
+│   ├── EngineDied             it was there and is gone
+│   ├── Unreachable            nothing accepts the connection
+│   ├── AnswerError            it answered, but not with an answer
+│   │   ├── BadRequest         400, 422: the request was refused
+│   │   │   ├── ContextOverflow    the prompt does not fit
+│   │   │   └── UnsupportedParameter   a parameter it cannot honour
+│   │   ├── NotAuthorised      401, 403
+│   │   ├── ModelMissing       404
+│   │   ├── Overloaded         429, 503 (retried with backoff)
+│   │   ├── ServerFailure      5xx
+│   │   ├── ProtocolError      not HTTP, not JSON, not UTF-8, cut in half, over the limits
+│   │   └── EmptyAnswer        200 without text, tool call or reasoning
+│   ├── Timeout                connect, first byte, idle gap or total
+│   └── ParameterNotHonoured   known before the first request: the engine's route has no such field
+├── MissingSample              a row that is read but was never gathered; carries the reason
+├── StoreError                 the run store cannot be used (network file system, other version, locked)
+└── KeeperError                the process that owns the engines is gone or refused
 """
 
 from __future__ import annotations
