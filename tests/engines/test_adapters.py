@@ -169,7 +169,7 @@ def test_llamacpp_reports_itself_and_the_file_adds_its_digest(start: Start, mode
     assert (facts["context_length"], facts["slots"]) == ((512, "reported"), (2, "reported"))
     assert facts["model"] == ("tiny-Q4_K_M.gguf", "reported")
     assert facts["version"][0] == importlib.metadata.version("xllamacpp")
-        assert identity.facts["version"].raw == "xllamacpp"
+    assert identity.facts["version"].raw == "xllamacpp"
 
 
 def test_llamacpp_that_is_gone_is_known_by_its_file_only(models: Path) -> None:
