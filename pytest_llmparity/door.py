@@ -16,6 +16,7 @@ import pytest
 from pytest_llmparity import xdist
 from pytest_llmparity.core.errors import LLMParityError
 from pytest_llmparity.core.explain import failure_text
+from pytest_llmparity.core.printable import printable_lines
 from pytest_llmparity.core.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
 from pytest_llmparity.core.settings import Settings
@@ -123,7 +124,11 @@ class Door:
 
     def conclude(self, item: pytest.Item, gathered: ParityRun) -> list[Verdict]:
         """Settle one test's verdicts and hand them to properties and observers."""
-        verdicts = self.session.settle(item.nodeid, gathered)
+        __tracebackhide__ = True
+        try:
+            verdicts = self.session.settle(item.nodeid, gathered)
+        except LLMParityError as error:
+            pytest.fail(str(error), pytrace=False)
         for verdict in verdicts:
             item.user_properties.extend(junit.properties(verdict))
             self.config.hook.pytest_llmparity_check_finished(item=item, verdict=verdict)
@@ -131,6 +136,12 @@ class Door:
             worst = max((verdict.outcome for verdict in verdicts), key=SEVERITY.index)
             item.user_properties.append((OUTCOME, worst.value))
         return verdicts
+
+    def defuse(self, error: BaseException) -> None:
+        """Escape control sequences in an exception's text: a failed comparison repeats what a model wrote."""
+        error.args = tuple(printable_lines(arg) if isinstance(arg, str) else arg for arg in error.args)
+        if isinstance(error, pytest.fail.Exception) and error.msg:
+            error.msg = printable_lines(error.msg)
 
     def fails(self, verdicts: Sequence[Verdict]) -> bool:
         """Tell whether these verdicts fail their test."""

@@ -117,20 +117,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Set a gate's outcome when its call phase ends: all checks run, then the test fails once."""
     door = item.config.stash.get(DOOR, None)
-    gathered = door.run_of(item) if door is not None else None
-    if door is None or gathered is None:
+    if door is None:
         return (yield)
+    gathered = door.run_of(item)
     try:
         result = yield
     except pytest.skip.Exception:
         raise
-    except Exception as error:
-        verdicts = item.stash[VERDICTS] = door.conclude(item, gathered)
-        if door.fails(verdicts):
-            error.add_note(door.explain(item, verdicts))
+    except (Exception, pytest.fail.Exception) as error:
+        door.defuse(error)
+        if gathered is not None:
+            verdicts = item.stash[VERDICTS] = door.conclude(item, gathered)
+            if door.fails(verdicts):
+                error.add_note(door.explain(item, verdicts))
         raise
-    verdicts = item.stash[VERDICTS] = door.conclude(item, gathered)
-    door.raise_outcome(item, verdicts, gathered)
+    if gathered is not None:
+        verdicts = item.stash[VERDICTS] = door.conclude(item, gathered)
+        door.raise_outcome(item, verdicts, gathered)
     return result
 
 

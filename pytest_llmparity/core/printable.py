@@ -21,6 +21,15 @@ def printable(text: str) -> str:
     return "".join(_shown(char) for char in text)
 
 
+def printable_lines(text: str) -> str:
+    r"""Return :func:`printable` of every line; the lines stay.
+
+    >>> printable_lines("one\ntwo\x1b[2J") == "one\ntwo\\x1b[2J"
+    True
+    """
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def cells(text: str) -> int:
     """Return how many terminal columns a :func:`printable` text takes."""
     if text.isascii():
