@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import openai  # noqa: F401 - see below
@@ -15,6 +22,10 @@ import pytest_llmparity.check
 import pytest_llmparity.door  # noqa: F401 - see above
 from pytest_llmparity.testing import LoopbackEngine
 
+HERE = Path(__file__).parent
+MODELS = HERE.parents[1] / "fixtures/models/tiny"
+LIMIT_S = 60.0
+"""For what takes a second or two, on a machine that is busy."""
 PROMPTS = 100
 """Enough cases for every design the tests use."""
 
@@ -34,6 +45,7 @@ class Bench:
     def __init__(self, pytester: pytest.Pytester, stack: ExitStack) -> None:
         self.pytester = pytester
         self._stack = stack
+        self._spawned = 0
         self.prompts()
 
     def prompts(self, count: int = PROMPTS, **row: Any) -> None:
@@ -55,6 +67,89 @@ class Bench:
         """Run pytest in this process; engines are named a, b, c, …, the first is the baseline."""
         chosen = [f"--engines={name}={engine.base_url}" for name, engine in zip("abcdef", engines, strict=False)]
         return self.pytester.runpytest_inprocess("-p", "no:cacheprovider", *chosen, *args)
+
+    def configure(self, text: str) -> None:
+        """Write ``llmparity.toml``."""
+        (self.pytester.path / "llmparity.toml").write_text(text)
+
+    def process(self, name: str, behaviour: str = "", **keys: Any) -> str:
+        """Return the configuration of an engine that is a process of its own: ``fake_engine.py``, which behaves so."""
+        table = {
+            "kind": "llamacpp",
+            "model": str(MODELS / "tiny-Q4_0.gguf"),
+            "command": [sys.executable, str(HERE / "fake_engine.py")],
+            "context_length": 512,
+            **keys,
+        }
+        lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+        starts = str(self.pytester.path / f"{name}.starts")
+        env = f"[engines.{name}.env]\nFAKE_STARTS = {json.dumps(starts)}\nFAKE_BEHAVIOUR = {json.dumps(behaviour)}\n"
+        return "\n".join([f"[engines.{name}]", *lines, env])
+
+    def starts(self, name: str) -> list[int]:
+        """Process ids of every start of a fake engine."""
+        path = self.pytester.path / f"{name}.starts"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+    def spawn(
+        self, *args: str, engines: Sequence[LoopbackEngine] = (), stdin: str = "", env: Mapping[str, str] | None = None
+    ) -> Spawned:
+        """Start pytest as a process of its own, for what concerns signals, imports and exit."""
+        chosen = [f"--engines={name}={engine.base_url}" for name, engine in zip("abcdef", engines, strict=False)]
+        argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *chosen, *args]
+        self._spawned += 1
+        spawned = Spawned(argv, self.pytester.path, self._spawned, stdin, {**os.environ, **(env or {})})
+        self._stack.callback(spawned.kill)
+        return spawned
+
+    def report(self, folder: str = "out") -> Any:
+        """Return ``run.json`` of a run with ``--parity-report=json --parity-out=FOLDER``."""
+        return json.loads((self.pytester.path / folder / "run.json").read_text())
+
+
+class Spawned:
+    """A running pytest whose output goes to a file."""
+
+    def __init__(self, argv: Sequence[str], folder: Path, number: int, stdin: str, env: Mapping[str, str]) -> None:
+        self._output = folder / f"pytest-{number}.txt"
+        with self._output.open("wb") as out:
+            self.process = subprocess.Popen(
+                argv, cwd=folder, env=env, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True
+            )
+        assert self.process.stdin is not None
+        self.process.stdin.write(stdin.encode())
+        self.process.stdin.close()
+
+    def wait(self) -> int:
+        """Return the exit code."""
+        return self.process.wait(LIMIT_S)
+
+    @property
+    def output(self) -> str:
+        """What it printed so far."""
+        return self._output.read_text("utf-8", "replace")
+
+    def kill(self) -> None:
+        """End it without warning, if it still runs, as a machine that kills for memory does."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait(LIMIT_S)
+
+
+def until(done: Callable[[], object], limit_s: float = LIMIT_S) -> float:
+    """Wait until something is true; return the seconds it took."""
+    began = time.monotonic()
+    pause = threading.Event()
+    while not done():
+        assert time.monotonic() - began < limit_s, f"not within {limit_s:g} s"
+        pause.wait(0.02)
+    return time.monotonic() - began
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., float]:
+    """Wait until something is true; return the seconds it took."""
+    return until
 
 
 @pytest.fixture

@@ -1,0 +1,73 @@
+"""What the plugin loads when nobody uses it, and that it works beside switched-off plugins."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.plugin.conftest import Bench
+
+HEAVY = {
+    "httptools",
+    "httpx",
+    "jsonschema_rs",
+    "numpy",
+    "openai",
+    "pydantic",
+    "rapidfuzz",
+    "rich",
+    "scipy",
+    "sentence_transformers",
+    "sqlite3",
+    "torch",
+    "xllamacpp",
+}
+
+
+def test_an_unused_plugin_imports_nothing_heavy(bench: Bench) -> None:
+    bench.pytester.makepyfile("def test_something_else(): ...")
+    bench.pytester.makeconftest(
+        """
+        import json, sys
+        def pytest_unconfigure():
+            with open("modules.json", "w") as out:
+                json.dump(sorted(sys.modules), out)
+        """
+    )
+
+    spawned = bench.spawn()
+
+    assert spawned.wait() == pytest.ExitCode.OK, spawned.output
+    assert "1 passed" in spawned.output
+    modules = set(json.loads((bench.pytester.path / "modules.json").read_text()))
+    assert "pytest_llmparity.plugin" in modules
+    assert {name.partition(".")[0] for name in modules} & HEAVY == set()
+    assert {name for name in modules if name.startswith("pytest_llmparity.")} <= {
+        "pytest_llmparity.hookspecs",
+        "pytest_llmparity.options",
+        "pytest_llmparity.plugin",
+        "pytest_llmparity.xdist",
+    }
+
+
+@pytest.mark.parametrize("without", ["xdist", "terminal", "cacheprovider", "capture", "junitxml", "timeout", "asyncio"])
+def test_it_works_without_another_plugin(bench: Bench, without: str) -> None:
+    bench.gate("check.prompts(), check.text(margin=0.05)")
+    engines = [bench.engine(), bench.engine(drift=0.2)]
+
+    spawned = bench.spawn("-p", f"no:{without}", "--parity-report=json", "--parity-out=out", engines=engines)
+
+    assert spawned.wait() == pytest.ExitCode.TESTS_FAILED, spawned.output
+    assert "INTERNALERROR" not in spawned.output
+    assert {v["kind"]: v["outcome"] for v in bench.report()["verdicts"]}["text"] == "FAIL"
+
+
+def test_a_plugin_that_is_switched_off_registers_nothing(bench: Bench) -> None:
+    bench.pytester.makepyfile("def test_something_else(): ...")
+
+    result = bench.pytester.runpytest_inprocess("-p", "no:llmparity", "--help")
+
+    result.stdout.no_fnmatch_line("*--engines*")
