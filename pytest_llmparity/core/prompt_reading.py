@@ -27,8 +27,23 @@ MAX_VALUES = 200_000
 _FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
 
 
-def read(text: str, *, source: str, name: str) -> PromptSet:
-    """Read a prompt set; see ``prompts.parse_prompts``."""
+def parse_prompts(text: str, *, source: str, name: str) -> PromptSet:
+    r"""Read a prompt set from the text of a file.
+
+    ``source`` is the file as messages name it; one that ends in ``.yaml`` or ``.yml`` is a YAML list of cases, any
+    other is JSON Lines (blank lines, a byte order mark and a final newline do no harm). ``name`` is
+    the set's name.
+
+    In a row with ``vars``, ``{name}`` in the prompt and in message contents is replaced and ``{{`` and ``}}`` stand
+    for braces; in a row without it every brace stays, so JSON in a prompt needs no escaping.
+
+    Raises :class:`~pytest_llmparity.core.errors.PromptSetError` with up to ten problems at once, each as
+    ``source:line: …``: a broken line, a wrong type, an unknown key, a missing variable, a duplicate id, no case at all.
+
+    >>> cases = parse_prompts('{"id": "a", "prompt": "{n} cats", "vars": {"n": 2}}', source="p.jsonl", name="p").cases
+    >>> cases[0].prompt
+    '2 cats'
+    """
     text = text.removeprefix("\ufeff")
     problems: list[tuple[int, str]] = []
     yaml = source.lower().endswith((".yaml", ".yml"))

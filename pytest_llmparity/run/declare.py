@@ -11,7 +11,8 @@ from typing import Any
 from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError, PromptSetError, UsageError
-from pytest_llmparity.core.prompts import PromptSet, parse_prompts
+from pytest_llmparity.core.prompt_reading import parse_prompts
+from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.run.plan import Declaration
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import pytest_llmparity
 from pytest_llmparity.core import schemas
 from pytest_llmparity.core.errors import PromptSetError
-from pytest_llmparity.core.prompts import Case, Expect, PromptSet, parse_prompts
+from pytest_llmparity.core.prompt_reading import parse_prompts
+from pytest_llmparity.core.prompts import Case, Expect, PromptSet
 from pytest_llmparity.core.sample import Sampling
 
 WORDS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
