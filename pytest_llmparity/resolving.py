@@ -183,6 +183,13 @@ def settings(given: Given, loaded: Loaded) -> Settings:
         "residency": _first(profile and profile.residency, content and content.residency),
         "reports": given.value("report"),
     }
+    attached = [spec.name for spec in loaded.engines if spec.launch == "attach"]
+    if defaults["residency"] == "one-at-a-time" and attached and mode_word == "live":
+        raise pytest.UsageError(
+            f"residency = 'one-at-a-time' stops each engine before the next one starts, and {', '.join(attached)} "
+            f"{'runs' if len(attached) == 1 else 'run'} elsewhere and cannot be stopped from here; leave base_url out "
+            "so that it is started by us, or use residency = 'together'"
+        )
     return Settings(
         engines=loaded.engines,
         baseline=baseline,

@@ -33,9 +33,11 @@ FILE = """
 baseline = "b"
 concurrency = 2
 [engines.a]
-base_url = "http://h:1"
+kind = "vllm"
+model = "m"
 [engines.b]
-base_url = "http://h:2"
+kind = "vllm"
+model = "m"
 [profiles.ci]
 engines = ["b", "a"]
 baseline = "a"
@@ -300,9 +302,14 @@ def test_misuse_is_a_sentence_and_exit_4(refuse: Refuse, options: list[str], exp
         ({"llmparity.toml": b"\xff"}, TWO, "not UTF-8 at byte 0"),
         ({"llmparity.toml": FILE}, ["--parity-profile=cii"], "no profile \"cii\" (did you mean 'ci'?)"),
         ({"llmparity.toml": FILE}, ["--parity-profile=strict"], "and the profile makes that an error"),
+        (
+            {"llmparity.toml": 'residency = "one-at-a-time"'},
+            ["--engines=a=http://h:1"],
+            "a runs elsewhere and cannot be stopped from here",
+        ),
         ({"llmparity.toml": "", "pyproject.toml": "[tool.llmparity]"}, TWO, "keep one of them"),
     ],
-    ids=["value", "encoding", "profile", "required", "two-files"],
+    ids=["value", "encoding", "profile", "required", "one-at-a-time", "two-files"],
 )
 def test_a_wrong_configuration_is_exit_4(
     refuse: Refuse, pytester: pytest.Pytester, files: dict[str, str | bytes], options: list[str], expected: str
