@@ -41,7 +41,8 @@ class Engaged:
 class Fleet:
     """Starts engines on first request through the keeper and keeps one answer per name.
 
-    Safe to call from several processes at once: the keeper makes one of them the starter, the others wait.
+    Safe to call from several processes at once: the keeper makes one of them the starter, the others wait. With
+    ``one_at_a_time`` every other engine is stopped, its memory given back, before one is started.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Fleet:
         keeper: Callable[[], Keeper],
         workdir: Path,
         environ: Mapping[str, str] | None = None,
+        one_at_a_time: bool = False,
     ) -> None:
         self._specs = dict(specs)
+        self._one_at_a_time = one_at_a_time
         self._keeper = keeper
         self._workdir = workdir
         self._environ = dict(os.environ if environ is None else environ)
@@ -60,6 +63,8 @@ class Fleet:
 
     def engage(self, name: str) -> Engaged:
         """Return the engine, started and identified. Never raises for an engine's failure: ``error`` holds it."""
+        if self._one_at_a_time:
+            self._make_room(name)
         if name not in self._engaged:
             self._engaged[name] = self._engage(self._specs[name])
         return self._engaged[name]
@@ -79,6 +84,15 @@ class Fleet:
         if state.state in ("ready", "starting"):
             return None
         return f"{_ended(state)}\n{self._tail(name)}"
+
+    def _make_room(self, name: str) -> None:
+        for other, spec in self._specs.items():
+            if other == name or spec.launch != "process":
+                continue
+            if self._keeper().state(other).state in ("starting", "ready"):
+                self._keeper().stop(other)
+            if other in self._engaged and self._engaged[other].error is None:
+                del self._engaged[other]  # it will be started again when it is asked for
 
     def _engage(self, spec: EngineSpec) -> Engaged:
         log = f"{spec.name}.log" if spec.launch == "process" else None
@@ -142,7 +156,6 @@ class Fleet:
         env.update(launch.env)
         log = self._log(spec.name)
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_bytes(b"")
         return self._keeper().start(
             spec.name,
             argv=list(launch.argv),

@@ -118,8 +118,8 @@ class Keeper:
         """Start a process unless one of this name was started before; exactly one caller gets ``first``.
 
         The process gets exactly ``env`` (and one variable by which its descendants are found), an empty standard
-        input, and writes to the end of ``log``. It starts anew only after :meth:`stop`. ``stop_signal`` and
-        ``grace_s`` (seconds) say how it is asked to end and how long it may take before it is killed.
+        input, and writes to ``log``, which is emptied first. It starts anew only after :meth:`stop`. ``stop_signal``
+        and ``grace_s`` (seconds) say how it is asked to end and how long it may take before it is killed.
         """
         request = {
             "op": "start",

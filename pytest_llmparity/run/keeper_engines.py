@@ -95,6 +95,7 @@ class Engines:
         self._engines[name] = engine
         try:
             with open(log, "ab") as file:
+                file.truncate(0)  # by whoever starts it: a worker that only joins must not empty the log
                 engine.process = subprocess.Popen(
                     list(argv),
                     stdin=subprocess.DEVNULL,

@@ -1,0 +1,208 @@
+"""Engines are started or attached to once, told apart from the dead, and never resident together when told so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.testing import LoopbackEngine
+
+if TYPE_CHECKING:
+    from tests.run.conftest import Project
+
+
+def fleet_of(project: Project, *specs: EngineSpec, **more: Any) -> Fleet:
+    keeper = project.keeper()
+    return Fleet({s.name: s for s in specs}, keeper=lambda: keeper, workdir=project.path / ".llmparity", **more)
+
+
+def test_a_process_is_started_identified_and_asked_once(project: Project) -> None:
+    fleet = fleet_of(project, project.process("a"))
+
+    engaged = fleet.engage("a")
+
+    assert engaged.error is None
+    assert engaged.adapter is not None
+    assert engaged.identity.get("quantization") == "Q4_0"
+    assert engaged.log == "a.log"
+    assert (project.path / ".llmparity/logs/a.log").read_text() == "a wakes up\n"
+    assert fleet.engage("a") is engaged
+    assert fleet.gone("a") is None
+    assert project.events == ["a starts"]
+
+
+def test_several_processes_start_side_by_side(project: Project) -> None:
+    fleet = fleet_of(project, project.process("a"), project.process("b"), project.attached("c", project.engine()))
+
+    fleet.engage_all()
+    fleet.engage_all()
+
+    assert sorted(project.events) == ["a starts", "b starts"]
+    assert all(fleet.engage(name).error is None for name in "abc")
+
+
+def test_everyone_gets_the_process_that_one_started(project: Project, at_once: Callable[..., list[Any]]) -> None:
+    keeper, spec = project.keeper(), project.process("a")
+    fleets = [Fleet({"a": spec}, keeper=lambda: keeper, workdir=project.path / ".llmparity") for _ in range(3)]
+
+    found = at_once(*(lambda fleet=fleet: fleet.engage("a") for fleet in fleets))
+    late = Fleet({"a": spec}, keeper=lambda: keeper, workdir=project.path / ".llmparity").engage("a")
+
+    assert project.events == ["a starts"]
+    assert {engaged.adapter.base_url for engaged in [*found, late]} == {late.adapter.base_url if late.adapter else ""}
+    assert {engaged.identity.get("quantization") for engaged in [*found, late]} == {"Q4_0"}
+    assert (project.path / ".llmparity/logs/a.log").read_text() == "a wakes up\n", "nobody who joins empties the log"
+
+
+@pytest.mark.parametrize(("mode", "how"), [("exit", "exit code 1"), ("killed", "signal 9")])
+def test_a_process_that_ends_at_start_is_told_with_its_last_words(project: Project, mode: str, how: str) -> None:
+    keeper = project.keeper()
+    spec = project.process("a", mode)
+    first, second = (Fleet({"a": spec}, keeper=lambda: keeper, workdir=project.path / ".llmparity") for _ in range(2))
+
+    engaged = first.engage("a")
+
+    assert engaged.adapter is None
+    assert engaged.error is not None
+    assert f"ended with {how}" in engaged.error
+    assert ("the weights are broken" if mode == "exit" else "a wakes up") in engaged.error
+    assert first.engage("a") is engaged, "it is not tried again"
+    assert second.engage("a").error is not None, "by nobody"
+    assert project.events == ["a starts"]
+
+
+def test_a_port_that_was_taken_is_left_for_another(project: Project) -> None:
+    fleet = fleet_of(project, project.process("a", "taken"))
+
+    assert fleet.engage("a").error is None
+    assert project.events == ["a starts", "a starts"]
+
+
+def test_a_process_that_dies_later_is_gone(project: Project) -> None:
+    keeper = project.keeper()
+    fleet = Fleet({"a": project.process("a")}, keeper=lambda: keeper, workdir=project.path / ".llmparity")
+    fleet.engage("a")
+
+    keeper.stop("a")
+
+    gone = fleet.gone("a")
+    assert gone is not None
+    assert gone.startswith("a ended with ")
+    assert "a wakes up" in gone
+
+
+def test_an_engine_that_was_never_started_is_not_there(project: Project) -> None:
+    gone = fleet_of(project, project.process("a")).gone("a")
+
+    assert gone is not None
+    assert gone.startswith("a: absent")
+
+
+def test_a_program_that_is_not_there_is_an_error_of_its_engine(project: Project) -> None:
+    spec = project.process("a")
+    missing = EngineSpec(
+        name="a", kind="llamacpp", launch="process", model="m", model_path=spec.model_path, command=("no-such-program",)
+    )
+
+    engaged = fleet_of(project, missing).engage("a")
+
+    assert engaged.error is not None
+    assert "no-such-program" in engaged.error
+
+
+def test_variables_of_the_environment_that_would_change_the_engine_stay_outside(project: Project) -> None:
+    environ = {**os.environ, "LLAMA_ARG_CTX_SIZE": "7", "LLMPARITY_SEEN": "yes"}
+    script = "import os, sys; sys.exit(' '.join(sorted(k for k in os.environ if 'LLAMA_ARG' in k or '_SEEN' in k)))"
+    spec = project.process("a")
+    told = EngineSpec(
+        name="a",
+        kind="llamacpp",
+        launch="process",
+        model="m",
+        model_path=spec.model_path,
+        command=(*spec.command[:1], "-c", script),
+    )
+
+    error = fleet_of(project, told, environ=environ).engage("a").error
+
+    assert error is not None
+    assert "LLMPARITY_SEEN" in error
+    assert "LLAMA_ARG" not in error
+
+
+def test_one_at_a_time_stops_the_others_first_and_starts_again_what_is_asked_for_again(project: Project) -> None:
+    fleet = fleet_of(project, project.process("a"), project.process("b"), one_at_a_time=True)
+
+    first = fleet.engage("a")
+    assert fleet.engage("a") is first
+    fleet.engage("b")
+    again = fleet.engage("a")
+
+    assert project.events == ["a starts", "a stops", "b starts", "b stops", "a starts"]
+    assert again is not first
+    assert again.adapter is not None
+    assert again.adapter.ready() is None
+
+
+def test_one_at_a_time_does_not_try_again_what_could_not_start(project: Project) -> None:
+    fleet = fleet_of(project, project.process("a", "exit"), project.process("b"), one_at_a_time=True)
+
+    broken = fleet.engage("a")
+    fleet.engage("b")
+
+    assert fleet.engage("a") is broken
+    assert project.events == ["a starts", "b starts", "b stops"]
+
+
+def test_one_at_a_time_stops_what_a_process_that_died_has_left_behind(project: Project) -> None:
+    keeper = project.keeper()
+    specs = {spec.name: spec for spec in (project.process("a"), project.process("b"))}
+    died, heir = (
+        Fleet(specs, keeper=lambda: keeper, workdir=project.path / ".llmparity", one_at_a_time=True) for _ in range(2)
+    )
+    died.engage("a")
+
+    heir.engage("b")
+
+    assert project.events == ["a starts", "a stops", "b starts"]
+
+
+def test_a_server_that_is_not_there_is_an_error_of_its_engine(project: Project) -> None:
+    with LoopbackEngine() as engine:
+        spec = project.attached("a", engine, start_timeout_s=0.2)
+    fleet = fleet_of(project, spec)
+
+    engaged = fleet.engage("a")
+
+    assert engaged.adapter is None
+    assert engaged.log is None
+    assert engaged.error is not None
+    assert "nothing listens" in engaged.error
+    assert fleet.gone("a") is None, "what is not ours is not watched"
+
+
+@pytest.mark.parametrize(
+    ("pin", "strict", "sentence", "notes"),
+    [
+        ({"quantization": "Q4_K_M"}, False, None, 0),
+        ({"quantization": "Q8_0"}, False, "a: quantization is pinned to Q8_0 but the server has Q4_K_M", 0),
+        ({"digest": "sha256:00"}, False, None, 1),
+        ({"digest": "sha256:00"}, True, "a: digest is pinned but the server does not report it (strict_pins)", 1),
+    ],
+    ids=["held", "contradicted", "unverified", "unverified and strict"],
+)
+def test_pins_are_held_against_the_server(
+    project: Project, pin: dict[str, str], strict: bool, sentence: str | None, notes: int
+) -> None:
+    server = project.engine(poses_as="llamacpp", quantization="Q4_K - Medium")
+
+    engaged = fleet_of(project, project.attached("a", server, pin=pin, strict_pins=strict)).engage("a")
+
+    assert engaged.incomparable == sentence
+    assert len(engaged.notes) == notes
+    assert all("pin digest unverified" in note for note in engaged.notes)
