@@ -9,6 +9,7 @@ from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.errors import EngineError, LLMParityError
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, Sample, Sampling
+from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run.campaign import client_of
@@ -23,13 +24,21 @@ class SessionAsker:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._notes: dict[str, EngineNote] = {}
 
     def send(self, case: Case, sampling: Sampling) -> Mapping[str, Sample]:
         """Return one sample per engine; raises the reason when an engine is not available."""
+        if self._session.settings.residency == "one-at-a-time":
+            found: dict[str, Sample] = {}
+            for spec in self._specs():
+                found |= self._session.loop.run(_all(case, sampling, [self._adapter(spec)]))
+            return found
         return self._session.loop.run(_all(case, sampling, self._adapters()))
 
     async def asend(self, case: Case, sampling: Sampling) -> Mapping[str, Sample]:
         """Return one sample per engine without blocking the caller's loop (starting an engine may)."""
+        if self._session.settings.residency == "one-at-a-time":
+            return await asyncio.to_thread(self.send, case, sampling)
         adapters = await asyncio.to_thread(self._adapters)
         return await _all(case, sampling, adapters)
 
@@ -38,12 +47,12 @@ class SessionAsker:
         engines = {
             name: EngineEvidence(
                 name=name,
-                kind=entry.kind,
-                identity=entry.identity,
-                quantization=entry.quantization,
-                samples={Phase.MAIN: {case.id: [samples[name]]}},
+                kind=self._notes[name].kind,
+                identity=self._notes[name].identity,
+                quantization=self._notes[name].quantization,
+                samples={Phase.MAIN: {case.id: [sample]}},
             )
-            for name, entry in self._notes(samples).items()
+            for name, sample in samples.items()
         }
         return check.judge(
             Evidence(
@@ -59,19 +68,20 @@ class SessionAsker:
             )
         )
 
-    def _adapters(self) -> list[Adapter]:
+    def _specs(self) -> list[EngineSpec]:
         """Return every selected engine, the baseline first."""
-        found = []
-        for spec in sorted(self._session.settings.engines, key=lambda s: s.name != self._session.baseline):
-            engaged = self._session.fleet.engage(spec.name)
-            if engaged.adapter is None or engaged.incomparable:
-                raise LLMParityError(engaged.error or engaged.incomparable or f"{spec.name} is not available")
-            found.append(engaged.adapter)
-        return found
+        return sorted(self._session.settings.engines, key=lambda spec: spec.name != self._session.baseline)
 
-    def _notes(self, samples: Mapping[str, Sample]) -> dict[str, EngineNote]:
-        engaged = {name: self._session.fleet.engage(name) for name in samples}
-        return {name: note(e.spec, kind=e.spec.kind or "", identity=e.identity) for name, e in engaged.items()}
+    def _adapters(self) -> list[Adapter]:
+        return [self._adapter(spec) for spec in self._specs()]
+
+    def _adapter(self, spec: EngineSpec) -> Adapter:
+        """Return one engine, started if need be; raises why it cannot be asked, a contradicted pin included."""
+        engaged = self._session.fleet.engage(spec.name)
+        if engaged.adapter is None or engaged.incomparable:
+            raise LLMParityError(engaged.error or engaged.incomparable or f"{spec.name} is not available")
+        self._notes[spec.name] = note(spec, kind=engaged.adapter.kind, identity=engaged.identity)
+        return engaged.adapter
 
 
 async def _all(case: Case, sampling: Sampling, adapters: list[Adapter]) -> Mapping[str, Sample]:

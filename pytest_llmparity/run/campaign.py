@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from pytest_llmparity.core.checks.base import FLOOR_PHASES
 from pytest_llmparity.core.errors import EngineError, ParameterNotHonoured, UnsupportedParameter
 from pytest_llmparity.core.sample import Phase, Sample, WireRequest, to_json
 from pytest_llmparity.core.settings import EngineSpec, Settings
@@ -15,7 +16,6 @@ from pytest_llmparity.run import timed
 from pytest_llmparity.run.evidence import EngineNote, note
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather import Allowance, Job, answered, failed, gather, named
-from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.plan import Plan, Step, Unit, shuffled
 from pytest_llmparity.store import Key, Store
@@ -26,6 +26,9 @@ GATHERED = "gathered"
 """Name of the run's note that says: gathering has ended, this is what happened."""
 BLOCKS = 16
 """Most A B B A blocks per engine in the timed phase: pairs of them are what the ratio's bootstrap resamples."""
+
+PROVEN = ({"quantization", "digest"}, {"version", "build"})
+"""What a server must tell of its weights and of its program before a noise floor is reused: a name proves neither."""
 
 
 class Progress(Protocol):
@@ -53,7 +56,7 @@ class Campaign:
         resumed: bool,
         store: Store,
         fleet: Fleet,
-        keeper: Keeper,
+        version: str,
         loop: LoopThread,
         progress: Progress,
     ) -> None:
@@ -63,7 +66,7 @@ class Campaign:
         self._resumed = resumed
         self._store = store
         self._fleet = fleet
-        self._keeper = keeper
+        self._version = version
         self._loop = loop
         self._progress = progress
         self._allowance = Allowance(requests=settings.max_requests, seconds=settings.budget_s)
@@ -80,10 +83,10 @@ class Campaign:
         try:
             for spec in self._order():
                 self._one(spec)
-                if in_turn and spec.launch == "process":
-                    self._keeper.stop(spec.name)
-            for unit in self._plan.timed:
-                self._timed(unit)
+                if in_turn:
+                    self._time([spec])
+            if not in_turn:
+                self._time(self._order())
         finally:
             self._progress.end()
         self._store.put_note(
@@ -98,7 +101,8 @@ class Campaign:
                 "notes": self._words,
             },
         )
-        self._store.finish(self._run)
+        if self._allowance.reason is None:
+            self._store.finish(self._run)
 
     def _order(self) -> list[EngineSpec]:
         """The baseline first: when its pins are contradicted nobody is asked anything."""
@@ -121,7 +125,8 @@ class Campaign:
             entry = dataclasses.replace(entry, model=engaged.adapter.model)
         self._words.extend(engaged.notes)
         self._notes[spec.name] = entry
-        self._store.put_engine(self._run, spec.name, spec.spec_hash, engaged.identity)
+        if self._store.put_engine(self._run, spec.name, spec.spec_hash, engaged.identity):
+            self._words.append(f"{spec.name} is not the engine the interrupted run asked: its answers are asked again")
         if engaged.adapter is None or entry.incomparable:
             return
         wires = self._build(engaged.adapter)
@@ -152,6 +157,7 @@ class Campaign:
         return built
 
     def _gather(self, adapter: Adapter, wires: Mapping[str, Mapping[str, WireRequest]]) -> None:
+        self._reuse_floor(adapter, wires)
         have = self._store.have(self._run, adapter.name)
         steps: list[tuple[Step, list[Job]]] = []
         for step in self._plan.steps():
@@ -163,6 +169,40 @@ class Campaign:
             return
         self._progress.begin(adapter.name, total)
         self._loop.run(self._send(adapter, steps))
+
+    def _reuse_floor(self, adapter: Adapter, wires: Mapping[str, Mapping[str, WireRequest]]) -> None:
+        """Copy the noise floor an earlier run measured on this very server, where nothing about it has changed.
+
+        Only of a server that somebody else keeps running: one that we start is measured as it is this time. Timings
+        stay behind, they are evidence of their own run alone.
+        """
+        facts = self._notes[adapter.name].identity.facts
+        if adapter.spec.launch != "attach" or self._settings.resume == "fresh":
+            return
+        if not all(names & facts.keys() for names in PROVEN):
+            return
+        have, found = self._store.have(self._run, adapter.name), 0
+        for step in self._plan.steps():
+            if step.phase not in FLOOR_PHASES or step.unit.key not in wires:
+                continue
+            wanted = {key_of(job) for job in jobs_of(step, wires[step.unit.key])}
+            if wanted & have:
+                continue
+            samples = self._store.reusable_floor(
+                spec_hash=adapter.spec.spec_hash,
+                identity=self._notes[adapter.name].identity,
+                concurrency=step.concurrency,
+                version=self._version,
+                wanted=wanted,
+            )
+            copies = [dataclasses.replace(sample, engine=adapter.name, timing=None) for sample in samples]
+            self._store.put(self._run, copies)
+            found += len(copies)
+        if found:
+            self._words.append(
+                f"{adapter.name}: {found} answers of its noise floor come from an earlier run on the same server; "
+                "--parity-fresh measures it again"
+            )
 
     async def _send(self, adapter: Adapter, steps: Sequence[tuple[Step, list[Job]]]) -> None:
         client = client_of(adapter)
@@ -184,11 +224,15 @@ class Campaign:
         self._store.put(self._run, [sample])
         self._progress.advance(sample.engine)
 
-    def _timed(self, unit: Unit) -> None:
-        """Measure latency in A B B A blocks over the same cases, every engine resident."""
-        ready = {adapter.name: adapter for adapter in self._comparable(unit)}
+    def _time(self, specs: Sequence[EngineSpec]) -> None:
+        for unit in self._plan.timed:
+            self._timed(unit, specs)
+
+    def _timed(self, unit: Unit, specs: Sequence[EngineSpec]) -> None:
+        """Measure latency in A B B A blocks over the same cases, these engines resident."""
+        ready = {adapter.name: adapter for adapter in self._comparable(unit, specs)}
         missing = [name for name, a in ready.items() if not self._has_timed(a, unit)]
-        if not missing or not self._afford(unit.needs.timed * len(ready)):
+        if not missing or not self._allowance.take(unit.needs.timed * len(ready)):
             return
         cases = shuffled(unit.prompts.cases, seed=f"{unit.prompts.digest}/{Phase.TIMED}")
         wires = {name: requests_of(adapter, unit) for name, adapter in ready.items()}
@@ -209,10 +253,10 @@ class Campaign:
             asked[record.engine] += 1
         self._store.put(self._run, samples)
 
-    def _comparable(self, unit: Unit) -> list[Adapter]:
-        """Return the engines that can be asked this unit, the baseline first."""
+    def _comparable(self, unit: Unit, specs: Sequence[EngineSpec]) -> list[Adapter]:
+        """Return those of the engines that can be asked this unit, in their order."""
         found = []
-        for spec in self._order():
+        for spec in specs:
             engaged, entry = self._fleet.engage(spec.name), self._notes[spec.name]
             if engaged.adapter is not None and not entry.incomparable and unit.key not in entry.refused:
                 found.append(engaged.adapter)
@@ -222,9 +266,6 @@ class Campaign:
         wires = {wire.sha256 for wire in requests_of(adapter, unit).values()}
         stored = self._store.get(self._run, adapter.name, phases=[Phase.TIMED])
         return sum(s.request_sha256 in wires for s in stored) >= unit.needs.timed
-
-    def _afford(self, requests: int) -> bool:
-        return all(self._allowance.take() for _ in range(requests))
 
 
 def blocks_of(unit: Unit) -> int:

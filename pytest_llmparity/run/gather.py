@@ -55,17 +55,17 @@ class Allowance:
         self.retries = 0
         self.reason: str | None = None
 
-    def take(self) -> bool:
-        """Take one request from the allowance; False when there is none left."""
-        if self.reason is None and self._left is not None and self._left <= 0:
+    def take(self, count: int = 1) -> bool:
+        """Take this many requests from the allowance; False, and none taken, when there are not so many left."""
+        if self.reason is None and self._left is not None and self._left < count:
             self.reason = f"stopped after {self._limit} requests (--parity-max-requests)"
         if self.reason is None and self._end is not None and self._now() >= self._end:
             self.reason = f"stopped after {self._seconds:g} s (--parity-budget)"
         if self.reason is not None:
             return False
         if self._left is not None:
-            self._left -= 1
-        self.sent += 1
+            self._left -= count
+        self.sent += count
         return True
 
 

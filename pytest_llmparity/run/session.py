@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_llmparity.core.checks.base import Check, Evidence
 from pytest_llmparity.core.checks.settle import settle
-from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError
+from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError, UsageError
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.record import RunRecord
 from pytest_llmparity.core.sample import Phase, Sample, from_json
@@ -68,13 +68,18 @@ class Session:
         self._state: Mapping[str, Any] = {}
         self._samples: dict[str, list[Sample]] = {}
         self._wires: dict[tuple[str, str], Mapping[str, str]] = {}
-        self._fleet = Fleet({s.name: s for s in settings.engines}, keeper=self.keeper, workdir=self._folder)
+        self._fleet = Fleet(
+            {s.name: s for s in settings.engines},
+            keeper=self.keeper,
+            workdir=self._folder,
+            one_at_a_time=settings.residency == "one-at-a-time",
+        )
 
     # what the tests declare ------------------------------------------------------------------------------------------
 
     def declare(self, test: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, folder: Path) -> Declaration:
         """Take note of one test's marker; raises ``UsageError`` when it cannot be used."""
-        self._declared[test] = declare(
+        declared = declare(
             test,
             args,
             kwargs,
@@ -82,7 +87,13 @@ class Session:
             concurrency=self.settings.concurrency,
             engines=len(self.settings.engines),
         )
-        return self._declared[test]
+        if declared.needs().timed_relative and self.settings.residency == "one-at-a-time":
+            raise UsageError(
+                "a relative latency limit compares engines that run side by side, and residency is one-at-a-time; "
+                'give an absolute limit such as check.latency(ttft_p50="1s"), or run with residency = "together"'
+            )
+        self._declared[test] = declared
+        return declared
 
     def declarations(self) -> list[Declaration]:
         """Return what the tests declared, in collection order."""
@@ -99,14 +110,18 @@ class Session:
     # gathering -------------------------------------------------------------------------------------------------------
 
     def gather(self) -> None:
-        """Gather what the declared tests need, once for all processes of this run, or load the run to replay."""
+        """Gather what the declared tests need, once for all processes of this run, or load the run to replay.
+
+        Every worker of xdist comes here before its first test and waits until the first to come has gathered, so no
+        test talks to an engine meanwhile.
+        """
         if self.settings.mode == "replay":
             self._replay()
             return
         plan = self.plan()
         if not plan.units:
             return
-        with self.keeper().lend("engines", exclusive=True, timeout_s=None):
+        with self.keeper().lend("gathering", exclusive=True, timeout_s=None):
             begun = self.store().begin(
                 plan_hash=plan.digest([spec.spec_hash for spec in self.settings.engines]),
                 session=self._token,
@@ -122,7 +137,7 @@ class Session:
                     resumed=begun.resumed,
                     store=self.store(),
                     fleet=self._fleet,
-                    keeper=self.keeper(),
+                    version=self.version,
                     loop=self._loop,
                     progress=self._progress,
                 ).go()
@@ -134,6 +149,13 @@ class Session:
         if wanted is None or wanted not in {info.id for info in self.store().runs()}:
             known = ", ".join(info.id for info in self.store().runs()[-5:]) or "none"
             raise StoreError(f"there is no run {wanted or ''} to replay in {self._folder.name}; stored runs: {known}")
+        state = self.store().note(wanted, GATHERED)
+        if state is None:
+            raise StoreError(f"run {wanted} was interrupted while gathering; only a run that ended can be replayed")
+        asked = [spec.name for spec in self.settings.engines] + [self.settings.baseline or ""]
+        unknown = sorted(set(asked) - {"", *state["engines"]})
+        if unknown:
+            raise StoreError(f"run {wanted} has no engine {', '.join(unknown)}; it has {', '.join(state['engines'])}")
         self.run = wanted
         self._load()
 
@@ -173,11 +195,8 @@ class Session:
         found = [v for check in declaration.checks for v in self._judge(declaration, check)] + gathered.verdicts
         settled = settle(found, ALPHA)
         if self.settings.mode == "live":
-            for verdict in settled:
-                if verdict.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
-                    self.store().look(
-                        verdict.test, verdict.check, _pair(verdict), declaration.prompts.digest, verdict.outcome
-                    )
+            for (check, pair), outcome in _looked(settled).items():
+                self.store().look(test, check, pair, declaration.prompts.digest, outcome)
         return settled
 
     def _judge(self, declaration: Declaration, check: Check) -> list[Verdict]:
@@ -223,14 +242,10 @@ class Session:
 
     def _looks(self, declaration: Declaration, check: Check) -> int:
         """How often this question was looked at before with fewer prompts and left open (DESIGN 6, looking again)."""
-        if self.settings.mode == "replay":
-            return 0
-        pairs = [(name, self.baseline) for name in self.notes if name != self.baseline]
+        pairs = [f"{self.baseline}|{name}" for name in self.notes if name != self.baseline]
+        digest = declaration.prompts.digest
         return max(
-            (
-                self.store().looks(declaration.test, str(check), f"{baseline}|{name}", declaration.prompts.digest)
-                for name, baseline in pairs
-            ),
+            (self.store().looks(declaration.test, str(check), pair, digest) for pair in [*self.notes, *pairs]),
             default=0,
         )
 
@@ -342,8 +357,15 @@ def secrets_of(specs: Sequence[EngineSpec]) -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
-def _pair(verdict: Verdict) -> str:
-    return verdict.engine if verdict.baseline is None else f"{verdict.baseline}|{verdict.engine}"
+def _looked(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], Outcome]:
+    """Return one outcome per check and engine or pair: a check with several limits is open while one of them is."""
+    found: dict[tuple[str, str], Outcome] = {}
+    for verdict in verdicts:
+        if verdict.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
+            pair = verdict.engine if verdict.baseline is None else f"{verdict.baseline}|{verdict.engine}"
+            if found.get((verdict.check, pair)) is not Outcome.INCONCLUSIVE:
+                found[verdict.check, pair] = verdict.outcome
+    return found
 
 
 def _skipped(declaration: Declaration, check: Check, engine: str, reason: str) -> Verdict:

@@ -1,0 +1,303 @@
+"""Sessions: gathering once, resuming, judging again from the store, looking again, and what cannot be judged."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmparity import check
+from pytest_llmparity.core.errors import LLMParityError, MissingSample, StoreError, UsageError
+from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.run.session import Session, secrets_of
+from pytest_llmparity.testing import LoopbackEngine
+
+if TYPE_CHECKING:
+    from tests.run.conftest import Project
+
+
+def judged(session: Session, test: str = "t") -> list[Verdict]:
+    return session.settle(test, session.parity_run(test, reproduce="again"))
+
+
+def number(request: Mapping[str, Any]) -> int:
+    """Return the number in ``question 7``, 1 for the warm-up."""
+    return int(request["messages"][-1]["content"].partition(" ")[2] or 1)
+
+
+def verdict_of(verdict: Verdict) -> Verdict:
+    return dataclasses.replace(verdict, where="")
+
+
+def test_what_was_gathered_is_judged_from_the_store_without_engines(project: Project) -> None:
+    project.prompts(64)
+    live = project.session(project.attached("a", project.engine()), project.attached("b", project.engine()))
+    project.declare(live, check.text(margin=0.05))
+    live.gather()
+    found = judged(live)
+    live.close()
+
+    replay = project.session(mode="replay")
+    project.declare(replay, check.text(margin=0.05))
+    replay.gather()
+
+    assert replay.run == live.run
+    assert [verdict_of(v) for v in judged(replay)] == [verdict_of(v) for v in found]
+    assert [v.outcome for v in found if v.kind == "text"] == [Outcome.PASS]
+    assert replay.baseline == "a"
+
+
+def test_a_replay_of_a_named_run_judges_that_one(project: Project) -> None:
+    first = project.session(project.attached("a", project.engine("one")))
+    project.declare(first)
+    first.gather()
+    second = project.session(project.attached("a", project.engine("two")), token="two", resume="fresh")
+    project.declare(second)
+    second.gather()
+
+    replay = project.session(mode="replay", replay_run=first.run)
+    project.declare(replay)
+    replay.gather()
+
+    assert replay.parity_run("t", reproduce="")["a"]["c0"].text == "one"
+
+
+def test_a_replay_says_which_runs_there_are(project: Project) -> None:
+    with pytest.raises(StoreError, match=r"no run .*stored runs: none"):
+        project.session(mode="replay").gather()
+    live = project.session(project.attached("a", project.engine()))
+    project.declare(live)
+    live.gather()
+
+    with pytest.raises(StoreError, match=f"no run nowhere to replay .*stored runs: {live.run}"):
+        project.session(mode="replay", replay_run="nowhere").gather()
+
+
+def test_a_replay_of_engines_the_run_does_not_have_says_which_it_has(project: Project) -> None:
+    a, b = project.attached("a", project.engine()), project.attached("b", project.engine())
+    live = project.session(a)
+    project.declare(live)
+    live.gather()
+
+    with pytest.raises(StoreError, match="has no engine b; it has a"):
+        project.session(a, b, mode="replay").gather()
+    with pytest.raises(StoreError, match="has no engine c; it has a"):
+        project.session(mode="replay", baseline="c").gather()
+
+
+def test_an_interrupted_run_is_not_replayed(project: Project) -> None:
+    session = project.session(project.attached("a", project.engine()))
+    run = session.store().begin(plan_hash="p", session="one", version="1").id
+
+    with pytest.raises(StoreError, match=f"run {run} was interrupted"):
+        project.session(mode="replay").gather()
+
+
+def test_processes_of_one_run_share_one_gathering(project: Project) -> None:
+    engine = project.engine()
+    spec = project.attached("a", engine)
+    for _ in range(2):
+        session = project.session(spec)
+        project.declare(session)
+        session.gather()
+        assert len(session.parity_run("t", reproduce="")["a"]) == 12
+        session.close()
+
+    assert engine.count == 12 + 1, "and one warm-up: the second process attached to nothing"
+
+
+def test_a_session_without_gates_gathers_nothing(project: Project) -> None:
+    session = project.session(project.attached("a", project.engine()))
+
+    session.gather()
+
+    assert session.run is None
+    assert not (project.path / ".llmparity").exists()
+
+
+def test_the_controller_reads_the_run_its_workers_gathered(project: Project) -> None:
+    spec = project.attached("a", project.engine())
+    worker, controller = project.session(spec), project.session(spec)
+    project.declare(worker)
+    worker.gather()
+
+    controller.adopt(str(worker.run))
+    controller.adopt("another run, which comes too late")
+
+    record = controller.record([])
+    assert (record.run, record.requests, [e.name for e in record.engines]) == (worker.run, 12, ["a"])
+    assert len(controller.samples()) == 12
+
+
+def test_a_relative_latency_limit_needs_engines_side_by_side(project: Project) -> None:
+    session = project.session(project.process("a"), project.process("b"), residency="one-at-a-time")
+
+    with pytest.raises(UsageError, match=r"one-at-a-time.*absolute limit"):
+        project.declare(session, check.latency(ttft_p50="x1.25"))
+
+
+def test_more_prompts_after_an_open_verdict_cost_half_the_error_rate_until_one_settles(project: Project) -> None:
+    alphas: list[float | None] = []
+    for count, outcome in ((40, Outcome.INCONCLUSIVE), (40, Outcome.INCONCLUSIVE), (60, Outcome.INCONCLUSIVE)):
+        project.prompts(count)
+        drift = project.engine(drift=0.05)
+        session = project.session(
+            project.attached("a", project.engine()),
+            project.attached("b", drift),
+            token=str(len(alphas)),
+            resume="fresh",
+        )
+        project.declare(session, check.text(margin=0.05))
+        session.gather()
+        verdict = next(v for v in judged(session) if v.kind == "text")
+        assert verdict.outcome is outcome
+        alphas.append(verdict.alpha)
+        session.close()
+
+    replay = project.session(mode="replay")
+    project.declare(replay, check.text(margin=0.05))
+    replay.gather()
+
+    assert alphas == [0.05, 0.05, 0.025]
+    assert next(v.alpha for v in judged(replay) if v.kind == "text") == 0.025, "a replay is no way round it"
+
+
+def test_an_absolute_limit_is_looked_at_again_too(project: Project) -> None:
+    alphas = []
+    for count in (30, 50):
+        project.prompts(count)
+        engine = project.engine(lambda request: "{}" if number(request) % 10 else "no")
+        session = project.session(project.attached("a", engine), token=str(count), resume="fresh")
+        project.declare(session, check.schema({}, rate=0.85, gap=None))
+        session.gather()
+        (verdict,) = judged(session)
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        alphas.append(verdict.alpha)
+        session.close()
+
+    assert alphas == [0.05, 0.025]
+
+
+def test_a_check_of_several_limits_stays_open_while_one_of_them_is(project: Project) -> None:
+    """An open gap and settled values of one check on one pair: the gap's next look costs, whichever came last."""
+    schema = {"type": "object", "properties": {"a": {}}, "required": ["a"]}
+    alphas = []
+    for count in (70, 90):
+        project.prompts(count)
+        good = project.engine('{"a": 1}')
+        bad = project.engine(lambda request: '{"a": 1}' if number(request) % 16 else "no")
+        session = project.session(
+            project.attached("a", good), project.attached("b", bad), token=str(count), resume="fresh"
+        )
+        project.declare(session, check.schema(schema, gap=0.07, agree=0.5))
+        session.gather()
+        outcomes = {v.kind: v.outcome for v in judged(session)}
+        assert outcomes["schema.gap"] is Outcome.INCONCLUSIVE, outcomes
+        assert Outcome.PASS in outcomes.values()
+        alphas.append(next(v.alpha for v in judged(session) if v.kind == "schema.gap"))
+        session.close()
+
+    assert alphas == [0.05, 0.025]
+
+
+def test_a_row_nobody_could_gather_says_why(project: Project) -> None:
+    session = project.session(project.attached("a", project.engine()), max_requests=3)
+    project.declare(session)
+    session.gather()
+
+    rows = session.parity_run("t", reproduce="")["a"]
+    missing = [row for row in rows.values() if not row.samples]
+
+    assert len(missing) == 9
+    with pytest.raises(MissingSample, match=r"stopped after 3 requests"):
+        _ = missing[0].text
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_stopped(project: Project) -> None:
+    engine = project.engine()
+    stopped = project.gathered_before("a", engine, limit=5)
+
+    session = project.session(project.attached("a", engine))
+    project.declare(session)
+    session.gather()
+
+    assert session.run == stopped
+    assert engine.count == 12 + 2, "every case once, and a warm-up each"
+    assert any(note.startswith("resumed run") for note in session.record([]).notes)
+    timings = [row.timing for row in session.parity_run("t", reproduce="")["a"].values()]
+    assert timings.count(None) == 5, "those of the earlier process are no evidence"
+
+
+def test_an_engine_that_changed_since_the_interruption_is_asked_everything_again(project: Project) -> None:
+    engine = project.engine(poses_as="llamacpp")
+    project.gathered_before("a", engine, limit=5)
+    engine.quantization = "Q8_0"
+
+    session = project.session(project.attached("a", engine))
+    project.declare(session)
+    session.gather()
+
+    assert engine.count == 5 + 12 + 2
+    assert any("not the engine the interrupted run asked" in note for note in session.record([]).notes)
+
+
+def test_case_filters_gather_rows_and_judge_nothing(project: Project) -> None:
+    session = project.session(project.attached("a", project.engine()), cases=("c3",))
+    project.declare(session, check.text(margin=0.05))
+    session.gather()
+    gathered = session.parity_run("t", reproduce="")
+
+    assert list(gathered["a"]) == ["c3"]
+    assert gathered.check(check.prompts()) == []
+    assert session.settle("t", gathered) == []
+
+
+def test_an_engine_that_cannot_be_had_says_why(project: Project) -> None:
+    with LoopbackEngine() as engine:
+        spec = project.attached("a", engine, start_timeout_s=0.2)
+    session = project.session(spec)
+
+    with pytest.raises(LLMParityError, match="nothing listens"):
+        session.handle("a")
+
+
+def test_secrets_are_the_values_of_the_variables_a_spec_names(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMPARITY_TEST_KEY", "a value of some length")
+    monkeypatch.delenv("LLMPARITY_TEST_UNSET", raising=False)
+    specs = [project.attached(n, project.engine(), api_key_env=f"LLMPARITY_TEST_{n}") for n in ("KEY", "UNSET")]
+
+    assert secrets_of(specs) == {"LLMPARITY_TEST_KEY": "a value of some length"}
+
+
+def test_the_floor_of_an_unchanged_server_is_measured_once(project: Project) -> None:
+    engine = project.engine(poses_as="llamacpp")
+    counts, notes = [], []
+    for token, resume in (("one", "auto"), ("two", "auto"), ("three", "fresh")):
+        session = project.session(project.attached("a", engine), token=token, resume=resume)
+        project.declare(session, check.similarity(at_least=0.5), check.text(margin=0.05))
+        before = engine.count
+        session.gather()
+        counts.append(engine.count - before - 1)
+        notes.append([note for note in session.record([]).notes if "noise floor" in note])
+        assert {s.phase for s in session.samples()} == {Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL}
+        session.close()
+
+    assert counts == [48, 12, 48]
+    assert [len(found) for found in notes] == [0, 1, 0]
+    assert notes[1][0].startswith("a: 36 answers of its noise floor come from an earlier run")
+
+
+def test_the_floor_of_a_server_that_says_too_little_about_itself_is_measured_each_time(project: Project) -> None:
+    engine = project.engine()
+    for token in ("one", "two"):
+        session = project.session(project.attached("a", engine, kind="openai"), token=token)
+        project.declare(session, check.text(margin=0.05))
+        session.gather()
+        session.close()
+
+    assert engine.count == 2 * (48 + 1)
