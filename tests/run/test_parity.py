@@ -1,0 +1,114 @@
+"""Rows, checks in the body and clients, as the fixtures hand them out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity import check
+from pytest_llmparity.core.errors import MissingSample, StoreError, UsageError
+from pytest_llmparity.core.sample import Completion, Failure, Phase, Sample, ToolCall
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.run.parity import EngineRows, Parity, ParityFailure, ParityRun, Row
+
+if TYPE_CHECKING:
+    from tests.run.conftest import Project
+
+
+def sample(completion: Completion | None = None, failure: Failure | None = None) -> Sample:
+    return Sample(
+        engine="a",
+        case="c",
+        phase=Phase.MAIN,
+        repeat=0,
+        concurrency=1,
+        request_sha256="x",
+        completion=completion,
+        failure=failure,
+    )
+
+
+def run_of(outcome: Outcome) -> ParityRun:
+    verdict = Verdict(test="t", check="text()", kind="text", engine="b", baseline="a", outcome=outcome, message="no")
+    rows = {"a": EngineRows("a", {"c": Row("a", "c", [sample(Completion(text="hi"))], missing="")})}
+    return ParityRun(lambda: rows, lambda _: [verdict], reproduce="pytest x")
+
+
+def test_a_row_is_its_first_answer() -> None:
+    call = ToolCall(name="f", arguments="{}")
+    row = Row("a", "c", [sample(Completion(text="hi", tool_calls=(call,)))], missing="")
+
+    assert (row.text, row.tool_calls, row.timing, len(row.samples)) == ("hi", (call,), None, 1)
+
+
+def test_a_row_without_an_answer_raises_why() -> None:
+    row = Row("a", "c", [], missing="it was stopped")
+
+    assert row.timing is None
+    with pytest.raises(MissingSample, match="a has no answer to 'c': it was stopped"):
+        _ = row.text
+
+
+def test_a_failure_that_is_no_engines_keeps_its_type() -> None:
+    row = Row("a", "c", [sample(failure=Failure(kind="StoreError", message="full"))], missing="")
+
+    with pytest.raises(StoreError, match="a, c: full"):
+        _ = row.text
+
+
+def test_names_that_are_not_there_are_told_with_those_that_are() -> None:
+    run = run_of(Outcome.PASS)
+    many = EngineRows("a", {f"c{i}": Row("a", f"c{i}", [], missing="") for i in range(7)})
+
+    assert (list(run), len(run), list(run["a"]), len(many)) == (["a"], 1, ["c"], 7)
+    with pytest.raises(KeyError, match="no engine 'z' in this run; it has 'a'"):
+        _ = run["z"]
+    with pytest.raises(KeyError, match=r"no case 'z' in this prompt set; it has 'c0', .*'c4' and 2 more"):
+        _ = many["z"]
+
+
+def test_a_check_is_soft_unless_told_otherwise() -> None:
+    run = run_of(Outcome.FAIL)
+
+    before = run.touched
+    run.check(check.prompts())
+    with pytest.raises(ParityFailure, match="pytest x"), run.hard():
+        run.check(check.prompts())
+    run.check(check.prompts())
+
+    assert (before, run.touched) == (False, True)
+    assert len(run.verdicts) == 3
+
+
+def test_a_check_that_does_not_fail_goes_on_inside_hard() -> None:
+    run = run_of(Outcome.INCONCLUSIVE)
+
+    with run.hard() as same:
+        assert same.check(check.prompts()) == run.verdicts
+
+
+def test_clients_carry_the_key_the_headers_and_no_retries(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMPARITY_TEST_KEY", "a key of some length")
+    engine = project.engine("hi", api_key="a key of some length")
+    spec = project.attached(
+        "a", engine, api_key_env="LLMPARITY_TEST_KEY", headers={"x-team": "search"}, request_timeout_s=7.0
+    )
+    handle = project.session(spec).handle("a")
+
+    with handle.openai() as client:
+        client.chat.completions.create(model=handle.model, messages=[{"role": "user", "content": "hi"}])
+    other = handle.async_openai()
+    asyncio.run(other.close())
+
+    assert (handle.name, handle.kind, handle.api_key) == ("a", "llamacpp", "a key of some length")
+    assert engine.requests[-1].headers["x-team"] == "search"
+    assert (client.max_retries, client.timeout, other.timeout) == (0, 7.0, 7.0)
+
+
+def test_an_unknown_word_for_a_question_is_told(project: Project) -> None:
+    from pytest_llmparity.run.ask import SessionAsker
+
+    with pytest.raises(UsageError, match=r"does not know temprature; it takes .*temperature"):
+        Parity(SessionAsker(project.session())).ask("?", temprature=1)
