@@ -193,13 +193,16 @@ class Door:
 
     @contextlib.contextmanager
     def lent(self, name: str) -> Iterator[EngineHandle]:
-        """Lend one engine to tests: shared with other workers, never while somebody gathers or measures."""
+        """Lend one engine to tests; workers share it.
+
+        No lease is held: this fixture lives as long as its worker, and a worker that came late to gathering would wait
+        for it for ever. Nobody gathers any more when a test runs.
+        """
         if self.settings.mode == "replay":
             pytest.skip("a replay has stored answers but no live engines")
         if self._handed and self.settings.residency == "one-at-a-time":
             pytest.fail("engine tests with one engine at a time cannot run under -n; run them without", pytrace=False)
-        with self.session.keeper().lend("engines", exclusive=False, timeout_s=None):
-            yield self.handle(name)
+        yield self.handle(name)
 
     def parity(self) -> Parity:
         """Return what asks questions on the spot, or end the test where no engine can be asked."""
