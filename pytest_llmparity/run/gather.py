@@ -24,6 +24,8 @@ RETRY_AFTER_LIMIT_S = 60.0
 """A server that asks for a longer wait is taken as not answering."""
 GONE_AFTER = 3
 """So many requests in a row that reached nothing mean the engine is gone; the rest is not sent."""
+GONE_PAUSE_S = 0.2
+"""A process that dies closes its connections a little before its exit status can be read; the status says more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ async def gather(
     delivered as an ``EngineDied`` failure without being sent. Jobs beyond the allowance are not delivered at all.
     """
     queue = iter(jobs)
-    line = _Line(gone)
+    line = _Line(gone, sleep)
 
     async def worker() -> None:
         for job in queue:
@@ -105,22 +107,23 @@ async def gather(
 class _Line:
     """Whether anybody is at the other end: the process is watched, and unanswered connections are counted."""
 
-    def __init__(self, gone: Callable[[], str | None]) -> None:
+    def __init__(self, gone: Callable[[], str | None], sleep: Callable[[float], Awaitable[None]]) -> None:
         self._gone = gone
+        self._sleep = sleep
         self._missed = 0
         self.dead: str | None = None
 
     def answered(self) -> None:
         self._missed = 0
 
-    def missed(self, error: EngineError) -> None:
-        reason = self._gone()
-        if reason is not None:
-            self.dead = reason
-        elif isinstance(error, (Unreachable, EngineDied)):
+    async def missed(self, error: EngineError) -> None:
+        self.dead = self._gone() or self.dead
+        if self.dead is None and isinstance(error, (Unreachable, EngineDied)):
             self._missed += 1
             if self._missed >= GONE_AFTER:
-                self.dead = f"{self._missed} requests in a row reached nothing; the last: {error}"
+                count = self._missed
+                await self._sleep(GONE_PAUSE_S)
+                self.dead = self._gone() or f"{count} requests in a row reached nothing; the last: {error}"
 
 
 async def _one(
@@ -139,7 +142,7 @@ async def _one(
             sample = answered(engine, job, exchange, attempts=attempt)
         except EngineError as error:
             named(error, engine.name, job.case)
-            line.missed(error)
+            await line.missed(error)
             wait = _wait(error, attempt)
             if wait is None or line.dead is not None:
                 return _failed(engine, job, error, attempts=attempt)

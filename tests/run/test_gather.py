@@ -10,7 +10,7 @@ import pytest
 from pytest_llmparity.core.errors import BadRequest, EngineDied, EngineError, Overloaded, ServerFailure, Unreachable
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Identity, Phase, Request, Sample, WireRequest
-from pytest_llmparity.run.gather import ATTEMPTS, GONE_AFTER, Allowance, Job, gather
+from pytest_llmparity.run.gather import ATTEMPTS, GONE_AFTER, GONE_PAUSE_S, Allowance, Job, gather
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange, Read
 
@@ -160,6 +160,17 @@ async def test_a_dead_process_ends_the_sending_and_every_job_says_so() -> None:
     assert samples[3].failure is not None
     assert "exit code 3" in samples[3].failure.message
     assert samples[3].attempts == 0
+
+
+async def test_a_process_whose_end_is_seen_late_is_told_by_its_exit_status() -> None:
+    ends = iter([None] * GONE_AFTER)
+
+    samples, client, waits, _ = await run(
+        lambda n, b: EngineDied("closed"), 8, gone=lambda: next(ends, "it ended with exit code 3")
+    )
+
+    assert (len(client.sent), waits) == (GONE_AFTER, [GONE_PAUSE_S])
+    assert [s.failure.message for s in samples[GONE_AFTER:] if s.failure] == ["it ended with exit code 3"] * 5
 
 
 async def test_an_attached_engine_that_nobody_answers_for_is_given_up() -> None:
