@@ -198,18 +198,26 @@ class Door:
         No lease is held: this fixture lives as long as its worker, and a worker that came late to gathering would wait
         for it for ever. Nobody gathers any more when a test runs.
         """
-        if self.settings.mode == "replay":
-            pytest.skip("a replay has stored answers but no live engines")
-        if self._handed and self.settings.residency == "one-at-a-time":
-            pytest.fail("engine tests with one engine at a time cannot run under -n; run them without", pytrace=False)
+        self._live("engine tests")
         yield self.handle(name)
+
+    def all_lent(self) -> dict[str, EngineHandle]:
+        """Lend every engine to one test, all of them running."""
+        self._live("tests with all engines")
+        if self.settings.residency == "one-at-a-time" and len(self.settings.engines) > 1:
+            pytest.fail("engines needs all engines at once, and residency is one-at-a-time; use engine", pytrace=False)
+        return {spec.name: self.handle(spec.name) for spec in self.settings.engines}
+
+    def _live(self, what: str) -> None:
+        """End a test that cannot have live engines in this run."""
+        if self.settings.mode == "replay":
+            pytest.skip(f"a replay has stored answers but no live engines for {what}")
+        if self._handed and self.settings.residency == "one-at-a-time":
+            pytest.fail(f"{what} with one engine at a time cannot run under -n; run without it", pytrace=False)
 
     def parity(self) -> Parity:
         """Return what asks questions on the spot, or end the test where no engine can be asked."""
-        if self.settings.mode == "replay":
-            pytest.skip("a replay has stored answers but no live engines to ask")
-        if self._handed and self.settings.residency == "one-at-a-time":
-            pytest.fail("parity.ask with one engine at a time cannot run under -n; run it without", pytrace=False)
+        self._live("parity.ask")
         return Parity(SessionAsker(self.session))
 
     # after the tests -------------------------------------------------------------------------------------------------

@@ -225,7 +225,7 @@ def engine(llmparity_door: Door, llmparity_engine_name: str) -> Iterator[EngineH
 @pytest.fixture(scope="session")
 def engines(llmparity_door: Door) -> Mapping[str, EngineHandle]:
     """Every selected engine by name, all running."""
-    return {spec.name: llmparity_door.handle(spec.name) for spec in llmparity_door.settings.engines}
+    return llmparity_door.all_lent()
 
 
 @pytest.fixture

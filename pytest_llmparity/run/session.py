@@ -272,11 +272,14 @@ class Session:
     # engines ---------------------------------------------------------------------------------------------------------
 
     def handle(self, name: str) -> EngineHandle:
-        """Return the engine for application code, started if need be; raises the reason when it cannot be had."""
+        """Return the engine for application code, started if need be.
+
+        Raises the reason when it cannot be had, or is another engine than its pins say.
+        """
         engaged = self._fleet.engage(name)
-        if engaged.adapter is None:
-            raise LLMParityError(engaged.error or f"{name} is not available")
         adapter = engaged.adapter
+        if adapter is None or engaged.incomparable:
+            raise LLMParityError(engaged.error or engaged.incomparable or f"{name} is not available")
         return EngineHandle(
             name=name,
             kind=adapter.kind,
