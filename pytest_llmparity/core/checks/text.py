@@ -204,15 +204,16 @@ class TextCheck:
             "p_pass": min(1.0, len(phases) * result.p_pass),
             "p_fail": min(1.0, len(phases) * result.p_fail),
         }
-        missing = len(phases) < len(FLOOR_PHASES)
+        missing = [_asked(phase, evidence) for phase in FLOOR_PHASES if phase not in phases]
         if result.lower > margin:
             changes |= {"outcome": Outcome.FAIL, "reason": "it does not repeat itself"}
         elif result.upper < margin and not missing:
             changes |= {"outcome": Outcome.PASS}
         else:
             changes |= {"outcome": Outcome.INCONCLUSIVE}
-            if missing and evidence.incomplete is not None:
-                changes["reason"] = evidence.incomplete
+            if missing:
+                reason = f"it has no answers to compare when {' or '.join(missing)}"
+                changes["reason"] = evidence.incomplete or reason
         return gathered.finish(verdict, **changes)
 
     def _against_itself(self, evidence: Evidence, engine: EngineEvidence, phase: Phase) -> list[tuple[Case, Fork]]:

@@ -285,6 +285,18 @@ def test_a_floor_phase_cut_short_keeps_the_repeat_open(make: Factory) -> None:
     assert (repeat.outcome, repeat.reason) == (Outcome.INCONCLUSIVE, "time is up")
 
 
+def test_a_floor_phase_without_an_answer_is_named(make: Factory) -> None:
+    ours = [make.cut(SAME)] * 64
+    evidence = make.evidence(make.engine("base", ours, **floors(ours)), make.engine("cand", ours, cold=ours))
+    _, repeat = check.text().judge(evidence)
+
+    assert repeat.outcome is Outcome.INCONCLUSIVE
+    assert repeat.reason == (
+        f"it has no answers to compare when asked again with a warm cache or asked {evidence.concurrency} in parallel"
+    )
+    assert repeat.reason in repeat.message
+
+
 def test_engines_that_cannot_be_judged_give_their_sentence(make: Factory) -> None:
     ours = [make.cut(SAME)] * 64
     baseline = make.engine("base", ours, **floors(ours))
