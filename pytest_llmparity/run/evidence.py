@@ -43,8 +43,8 @@ class EngineNote:
 
 
 def note(spec: EngineSpec, *, kind: str, identity: Identity, **more: Any) -> EngineNote:
-    """Write down an engine. The quantisation is the pinned one, else what server or file said, normalised."""
-    raw = spec.pin.get("quantization") or identity.get("quantization")
+    """Write down an engine. The quantisation is what server or file said, else the pinned one, normalised."""
+    raw = identity.get("quantization") or spec.pin.get("quantization")
     context = identity.get("context_length")
     model = spec.model or identity.get("model")
     return EngineNote(

@@ -429,6 +429,7 @@ def test_a_contradicted_pin_is_incomparable_and_no_prompt_is_sent(bench: Bench) 
 
     assert result.ret == FAILED
     result.stdout.fnmatch_lines(["*INCOMPARABLE text, dev against a: *quantization*Q8_0*Q4_K_M*"])
+    result.stdout.fnmatch_lines(["dev *loopback, Q4_K_M, context*"])
     assert engine.count == 1, "the warm-up is all it was asked"
 
 
