@@ -1,0 +1,133 @@
+"""Runs of the store seen from pytest: killed and resumed, begun anew, replayed, two at once, cut by a hard stop."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.plugin.conftest import Bench
+
+OK, FAILED, USAGE = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.USAGE_ERROR
+REPORT = ("--parity-report=json", "--parity-out=out")
+PLAN = 100 + 3 * 32
+"""Requests of a text check on 100 cases: the answers and three passes for the noise floor."""
+WARM_UP = 1
+
+
+def verdicts(report: Any) -> list[dict[str, Any]]:
+    return sorted(report["verdicts"], key=lambda v: (v["test"], v["check"], v["kind"], v["engine"]))
+
+
+def stored(bench: Bench, engine: str) -> int:
+    """Return how many answers of an engine the store holds, read as another program would."""
+    with sqlite3.connect(bench.pytester.path / ".llmparity/samples.sqlite") as db:
+        return int(db.execute("SELECT count(*) FROM samples WHERE engine = ?", (engine,)).fetchone()[0])
+
+
+@pytest.mark.parametrize("option", ["--parity-resume", "--parity-fresh"])
+def test_a_killed_run_is_resumed_or_begun_anew(bench: Bench, wait_until: Callable[..., float], option: str) -> None:
+    bench.gate("check.prompts(), check.text(margin=0.05)")
+    engines = [bench.engine(first_delay_s=0.03), bench.engine(drift=0.2)]
+    spawned = bench.spawn(engines=engines)
+    wait_until(lambda: engines[0].count > 60)
+    spawned.kill()
+    engines[0].first_delay_s = 0.0
+    kept, before = stored(bench, "a"), engines[0].count
+    assert kept > 40
+
+    result = bench.run(option, *REPORT, engines=engines)
+
+    assert result.ret == FAILED
+    asked = engines[0].count - before - WARM_UP
+    assert asked == (PLAN - kept if option == "--parity-resume" else PLAN)
+    assert engines[1].count == PLAN + 2 * WARM_UP
+    assert ("resumed run" in result.stdout.str()) == (option == "--parity-resume")
+    assert [v["outcome"] for v in verdicts(bench.report()) if v["kind"] == "text"] == ["FAIL"]
+    assert [v["n"] for v in verdicts(bench.report()) if v["kind"] == "text"] == [100]
+
+
+def test_a_finished_run_is_not_resumed(bench: Bench) -> None:
+    bench.gate("check.prompts()")
+    engine = bench.engine()
+    bench.run(engines=[engine, bench.engine()]).assert_outcomes(passed=1)
+
+    result = bench.run("--parity-resume", engines=[engine, bench.engine()])
+
+    assert result.ret == FAILED
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*can be resumed*run again without --parity-resume*"])
+
+
+def test_a_replay_judges_the_same_without_engines_and_without_a_request(bench: Bench) -> None:
+    bench.gate(
+        "check.prompts(), check.text(margin=0.05), check.schema({'type': 'object'}, gap=0.05), "
+        "check.latency(e2e_p95='10s')",
+        "assert parity_run['b']['case-3'].text",
+    )
+    engines = [bench.engine(), bench.engine(drift=0.2)]
+    live = bench.run(*REPORT, engines=engines)
+    run = bench.report()["run"]
+    asked = [engine.count for engine in engines]
+    for engine in engines:
+        engine.stop()
+
+    for number, mode in enumerate(("replay", f"replay={run}")):
+        again = bench.run(f"--parity-mode={mode}", "--parity-report=json", f"--parity-out=again-{number}")
+
+        assert (live.ret, again.ret) == (FAILED, FAILED)
+        assert verdicts(bench.report(f"again-{number}")) == verdicts(bench.report())
+        assert bench.report(f"again-{number}")["run"] == run
+        assert bench.report(f"again-{number}")["latency"] == bench.report()["latency"]
+    assert [engine.count for engine in engines] == asked
+
+
+def test_a_replay_of_a_run_nobody_knows_lists_the_runs(bench: Bench) -> None:
+    bench.gate()
+
+    result = bench.run("--parity-mode=replay=20200101-000000-abcd")
+
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines(["*no run 20200101-000000-abcd to replay*stored runs: none*"])
+
+
+def test_two_runs_at_once_share_a_store_and_nothing_else(bench: Bench) -> None:
+    bench.gate("check.prompts(), check.text(margin=0.05)")
+    engines = [bench.engine(first_delay_s=0.005), bench.engine(first_delay_s=0.005)]
+
+    both = [bench.spawn("--parity-report=json", f"--parity-out=out-{n}", engines=engines) for n in "12"]
+
+    assert [spawned.wait() for spawned in both] == [OK, OK], both[0].output + both[1].output
+    first, second = bench.report("out-1"), bench.report("out-2")
+    assert first["run"] != second["run"]
+    assert verdicts(first) == verdicts(second)
+    assert [engine.count for engine in engines] == [2 * (PLAN + WARM_UP)] * 2
+
+
+def test_a_run_cut_by_its_budget_says_so(bench: Bench) -> None:
+    bench.gate()
+    engine = bench.engine(first_delay_s=0.05)
+
+    result = bench.run("--parity-budget=1s", *REPORT, engines=[engine, bench.engine()])
+
+    assert result.ret == OK
+    result.stdout.fnmatch_lines(["*--parity-budget*"])
+    assert {v["outcome"] for v in bench.report()["verdicts"]} == {"INCONCLUSIVE"}
+    assert engine.count < PLAN
+
+
+def test_a_store_that_cannot_be_opened_is_the_gates_error_and_other_tests_run(bench: Bench) -> None:
+    bench.gate()
+    bench.pytester.makepyfile(test_other="def test_other(): ...")
+    folder = bench.pytester.path / ".llmparity"
+    folder.mkdir()
+    (folder / "samples.sqlite").write_bytes(b"this is no database" * 100)
+
+    result = bench.run(engines=[bench.engine(), bench.engine()])
+
+    assert result.ret == FAILED
+    result.assert_outcomes(errors=1, passed=1)
+    result.stdout.fnmatch_lines(["*samples.sqlite*"])

@@ -1,0 +1,143 @@
+"""Under xdist: the same verdicts, every request once, every engine once, and a crash of a worker costs no answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from tests.plugin.conftest import Bench
+
+OK, FAILED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
+
+SUITE = """
+import os
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity("prompts.jsonl", check.prompts(), check.text(margin=0.05))
+def test_text(parity_run):
+    assert parity_run["a"]["case-1"].text
+
+@pytest.mark.parity("prompts.jsonl", check.schema({"type": "object"}, gap=0.05), max_tokens=8)
+def test_schema(): ...
+
+@pytest.mark.parity("prompts.jsonl", check.text(margin=0.9), max_tokens=16)
+def test_wide(): ...
+
+def test_app(engine):
+    client = engine.openai()
+    said = client.chat.completions.create(model=engine.model, messages=[{"role": "user", "content": "app"}])
+    assert said.choices[0].message.content
+
+def test_ask(parity):
+    assert parity.ask("on the spot")["a"].text
+"""
+GATHERED = (100 + 3 * 32) + 100 + (100 + 3 * 32)
+
+
+def verdicts(report: Any) -> list[dict[str, Any]]:
+    return sorted(report["verdicts"], key=lambda v: (v["test"], v["check"], v["kind"], v["engine"]))
+
+
+def test_workers_give_the_same_verdicts_and_ask_everything_once(bench: Bench) -> None:
+    bench.pytester.makepyfile(test_suite=SUITE)
+    bench.configure(bench.process("fake", "drift"))
+    reports, counts, starts = [], [], []
+    for workers in ("0", "2"):
+        engines = [bench.engine(), bench.engine(drift=0.2)]
+        before = len(bench.starts("fake"))
+        spawned = bench.spawn(
+            *("-n", workers, "--engines=fake", "--parity-report=json", f"--parity-out=out-{workers}"), engines=engines
+        )
+
+        assert spawned.wait() == FAILED, spawned.output
+        assert "1 failed, 6 passed" in spawned.output, spawned.output
+        assert "INTERNALERROR" not in spawned.output
+        assert "LLM parity" in spawned.output
+        reports.append(bench.report(f"out-{workers}"))
+        asked = [r.json["messages"][-1]["content"] for r in engines[0].requests]
+        counts.append([len([text for text in asked if text.startswith("question")]), asked.count("app")])
+        starts.append(len(bench.starts("fake")) - before)
+
+    assert verdicts(reports[0]) == verdicts(reports[1])
+    assert counts == [[GATHERED, 1]] * 2
+    assert starts == [1, 1]
+    assert [pid for pid in bench.starts("fake") if psutil.pid_exists(pid)] == []
+
+
+def test_a_crash_of_a_worker_loses_no_answer_and_asks_nothing_twice(bench: Bench) -> None:
+    bench.pytester.makepyfile(
+        test_suite=f"""{SUITE}
+def test_crash():
+    os._exit(3)
+"""
+    )
+    bench.configure(bench.process("fake"))
+    engines = [bench.engine(), bench.engine()]
+
+    spawned = bench.spawn(
+        *("-n", "2", "--engines=fake", "--parity-report=json", "--parity-out=out", "-k", "crash or text or schema"),
+        engines=engines,
+    )
+
+    assert spawned.wait() == FAILED, spawned.output
+    assert "crashed" in spawned.output
+    assert {(v["test"].rpartition("::")[2], v["engine"], v["kind"]) for v in bench.report()["verdicts"]} >= {
+        ("test_text", "b", "text"),
+        ("test_text", "fake", "text"),
+        ("test_schema", "b", "schema.gap"),
+    }
+    asked = [r.json["messages"][-1]["content"] for r in engines[0].requests]
+    assert len([text for text in asked if text.startswith("question")]) == (100 + 3 * 32) + 100
+    assert len(bench.starts("fake")) == 1
+    assert [pid for pid in bench.starts("fake") if psutil.pid_exists(pid)] == []
+
+
+def test_latency_and_a_dead_engine_under_workers(bench: Bench) -> None:
+    bench.pytester.makepyfile(
+        """
+        import pytest
+        from pytest_llmparity import check
+        @pytest.mark.parity("prompts.jsonl", check.latency(e2e_p95="10s"), check.prompts())
+        def test_fast(): ...
+        def test_app(engine):
+            assert engine.openai().models.list()
+        """
+    )
+    bench.configure(bench.process("gone", "exit"))
+
+    spawned = bench.spawn("-n2", "--engines=gone", "--parity-report=json", "--parity-out=out", engines=[bench.engine()])
+
+    assert spawned.wait() == FAILED, spawned.output
+    outcomes = {(v["engine"], v["kind"]): v["outcome"] for v in bench.report()["verdicts"]}
+    assert outcomes["gone", "prompts"] == "ERROR"
+    assert [v for (engine, kind), v in outcomes.items() if engine == "a" and kind.startswith("latency")] == ["PASS"]
+    assert "exit code 7" in " ".join(spawned.output.split())
+    assert len(bench.starts("gone")) <= 3, "once for gathering, and at most once more in each worker that wants it"
+
+
+def test_what_needs_engines_in_turn_is_refused_with_a_sentence(bench: Bench) -> None:
+    bench.pytester.makepyfile(
+        """
+        def test_app(engine): ...
+        def test_ask(parity): ...
+        """
+    )
+    bench.configure(bench.process("one") + bench.process("two") + '[profiles.turn]\nresidency = "one-at-a-time"\n')
+
+    spawned = bench.spawn("-n1", "--parity-profile=turn", "--engines=one,two")
+
+    assert spawned.wait() == FAILED, spawned.output
+    assert "engine tests with one engine at a time cannot run under -n" in spawned.output
+    assert "parity.ask with one engine at a time cannot run under -n" in spawned.output
+    assert bench.starts("one") + bench.starts("two") == []
+
+
+def test_a_wrong_option_is_a_usage_error_under_workers_too(bench: Bench) -> None:
+    spawned = bench.spawn("-n2", "--engines=nobody-knows-this")
+
+    assert spawned.wait() == pytest.ExitCode.USAGE_ERROR, spawned.output
+    assert "nobody-knows-this" in spawned.output
