@@ -1,0 +1,177 @@
+"""Whole pytest runs on real engines, as processes of their own, so that they can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+REPO = Path(__file__).parents[2]
+MODELS = REPO / "fixtures/models/tiny"
+PROMPTS = REPO / "fixtures/prompts"
+GONE_S = 5.0
+"""What the promise allows: after so many seconds nothing of a killed run is left."""
+
+OBSERVER = """
+import json
+
+def pytest_llmparity_check_finished(item, verdict):
+    seen = {name: getattr(verdict, name) for name in ("kind", "engine", "estimate", "upper", "margin", "n", "message")}
+    with open("verdicts.jsonl", "a") as out:
+        out.write(json.dumps({"test": item.name, "outcome": str(verdict.outcome), **seen}) + "\\n")
+"""
+"""Writes every verdict down at once: a run that is killed leaves no report."""
+
+STAY = """
+
+def test_stay():
+    import pathlib, threading
+    pathlib.Path("all-up").touch()
+    threading.Event().wait(600)
+"""
+"""The last test of a run that is to be killed with every engine alive."""
+
+
+class LiveRun:
+    """A running pytest in a folder of its own."""
+
+    def __init__(self, folder: Path, *, suite: str, config: str, args: Sequence[str]) -> None:
+        self.folder = folder
+        (folder / "test_live_suite.py").write_text(suite)
+        (folder / "conftest.py").write_text(OBSERVER)
+        (folder / "llmparity.toml").write_text(config)
+        (folder / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+        env = {name: value for name, value in os.environ.items() if not name.startswith("LLMPARITY_")}
+        with (folder / "output.txt").open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args],
+                cwd=folder,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        """What it printed so far, and the logs of its engines."""
+        logs = sorted((self.folder / ".llmparity").glob("logs/*.log"))
+        parts = [path.read_text("utf-8", "replace")[-3000:] for path in [self.folder / "output.txt", *logs]]
+        return "\n----\n".join(parts)
+
+    def verdicts(self) -> dict[tuple[str, str, str], dict[str, Any]]:
+        """Every verdict so far by test, kind and engine."""
+        lines = (self.folder / "verdicts.jsonl").read_text().splitlines()
+        return {(v["test"], v["kind"], v["engine"]): v for v in map(json.loads, lines)}
+
+    def wait_for(self, file: str, limit_s: float) -> None:
+        """Wait until the run wrote a file; fail with its output when it ends before."""
+        until(lambda: (self.folder / file).exists() or self.process.poll() is not None, limit_s, self)
+        assert (self.folder / file).exists(), self.output
+
+    def family(self) -> list[psutil.Process]:
+        """Every living process this run started: keeper, engines, and what those started."""
+        return [p for p in psutil.Process(self.process.pid).children(recursive=True) if p.is_running()]
+
+    def kill_9(self) -> list[psutil.Process]:
+        """Kill pytest alone; return what of its family is alive after the promised seconds."""
+        family = self.family()
+        self.process.kill()
+        self.process.wait()
+        return psutil.wait_procs(family, GONE_S)[1]
+
+    def close(self) -> None:
+        """Leave nothing behind, whatever the test found."""
+        if self.process.poll() is None:
+            for process in self.kill_9():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+def until(done: Callable[[], object], limit_s: float, run: LiveRun) -> None:
+    began, pause = time.monotonic(), threading.Event()
+    while not done():
+        assert time.monotonic() - began < limit_s, f"not within {limit_s:g} s\n{run.output}"
+        pause.wait(0.1)
+
+
+def unavailable(engine: str, why: str) -> None:
+    """Skip, or fail where the run says that this engine has to be there."""
+    if engine in os.environ.get("LLMPARITY_REQUIRE_LIVE", "").split(","):
+        pytest.fail(f"{engine} is required by LLMPARITY_REQUIRE_LIVE, but {why}")
+    pytest.skip(why)
+
+
+@pytest.fixture(scope="module")
+def llamacpp() -> None:
+    """Say that llama.cpp can be started here."""
+    if shutil.which("llama-server") is None and importlib.util.find_spec("xllamacpp") is None:
+        unavailable("llamacpp", "there is neither llama-server nor xllamacpp")
+
+
+@pytest.fixture(scope="module")
+def vllm_python() -> str:
+    """Name the interpreter that has vLLM."""
+    python = os.environ.get("LLMPARITY_VLLM_PYTHON", "")
+    if not python:
+        unavailable("vllm", "LLMPARITY_VLLM_PYTHON does not name an interpreter that has vLLM")
+    return python
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., LiveRun]]:
+    """Start runs that end with the module."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*args: str, suite: str, config: str) -> LiveRun:
+            run = LiveRun(tmp_path_factory.mktemp("live"), suite=suite, config=config, args=args)
+            stack.callback(run.close)
+            return run
+
+        yield start
+
+
+def gguf(name: str, quantization: str, *, pinned: str | None = None) -> str:
+    """Return the configuration of one llama.cpp process."""
+    return (
+        f'[engines.{name}]\nkind = "llamacpp"\nmodel = "{MODELS / f"tiny-{quantization}.gguf"}"\n'
+        f'context_length = 1024\nargs = ["--threads", "1"]\n'
+        f'[engines.{name}.pin]\nquantization = "{pinned or quantization}"\ncontext_length = 1024\n'
+    )
+
+
+@pytest.fixture(scope="session", name="gguf")
+def gguf_fixture() -> Callable[..., str]:
+    """Return the configuration of one llama.cpp process."""
+    return gguf
+
+
+@pytest.fixture(scope="session")
+def prompts() -> Path:
+    """Return the folder of the prompt sets."""
+    return PROMPTS
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """Return the folder of the tiny model."""
+    return MODELS
+
+
+@pytest.fixture(scope="session")
+def stay() -> str:
+    """Return a last test that keeps the run alive with every engine up."""
+    return STAY

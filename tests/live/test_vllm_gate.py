@@ -1,0 +1,93 @@
+"""Real vLLM on the CPU and real llama.cpp serve the same weights: one run judges them, then it is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.live.conftest import LiveRun
+
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
+
+SUITE = """
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity("{prompts}/capitals.jsonl", check.prompts(), check.text(margin=0.1), max_tokens=32)
+def test_capitals(): ...
+
+@pytest.mark.parity(
+    "{prompts}/tickets_constrained.jsonl", check.schema("{prompts}/../schemas/ticket.json", gap=0.1), max_tokens=64
+)
+def test_tickets(): ...
+
+def test_app(engine):
+    said = engine.openai().chat.completions.create(
+        model=engine.model, temperature=0, messages=[{{"role": "user", "content": "What is the capital of France?"}}]
+    )
+    assert said.choices[0].message.content == "The capital of France is Paris."
+    with open("app.txt", "a") as out:
+        out.write(engine.name + "\\n")
+"""
+VLLM = """
+[engines.bf16]
+kind = "vllm"
+python = "{python}"
+model = "{models}"
+context_length = 1024
+args = ["--dtype", "bfloat16", "--enforce-eager"]
+[engines.bf16.pin]
+context_length = 1024
+"""
+
+
+@pytest.fixture(scope="module")
+def run(
+    launch: Callable[..., LiveRun],
+    gguf: Callable[..., str],
+    prompts: Path,
+    models: Path,
+    stay: str,
+    vllm_python: str,
+) -> LiveRun:
+    run = launch(
+        "--engines=f16,bf16",
+        suite=SUITE.format(prompts=prompts) + stay,
+        config=gguf("f16", "F16") + VLLM.format(python=vllm_python, models=models),
+    )
+    run.wait_for("all-up", 900)
+    return run
+
+
+def test_both_engines_see_the_same_prompts(run: LiveRun) -> None:
+    assert run.verdicts()["test_capitals", "prompts", "bf16"]["outcome"] == "PASS"
+
+
+def test_16_bits_here_and_there_say_the_same(run: LiveRun) -> None:
+    said = run.verdicts()["test_capitals", "text", "bf16"]
+
+    assert said["outcome"] == "PASS", said
+    assert said["n"] == 64
+
+
+def test_a_forced_schema_holds_on_both(run: LiveRun) -> None:
+    said = run.verdicts()["test_tickets", "schema.gap", "bf16"]
+
+    assert said["outcome"] == "PASS", said
+    assert said["estimate"] == 0
+
+
+def test_application_code_ran_on_both(run: LiveRun) -> None:
+    assert sorted((run.folder / "app.txt").read_text().split()) == ["bf16", "f16"]
+
+
+def test_kill_9_of_pytest_leaves_no_grandchild_of_vllm(run: LiveRun) -> None:
+    names = [" ".join(process.cmdline()) for process in run.family()]
+    assert any("vllm" in name.lower() for name in names), names
+    assert len(names) >= 4, "the keeper, llama.cpp, vLLM's server and its engine core"
+
+    assert run.kill_9() == []
