@@ -355,3 +355,14 @@ def test_a_killed_pytest_leaves_no_engine(bench: Bench, wait_until: Callable[...
     spawned.kill()
 
     assert wait_until(lambda: not psutil.pid_exists(pid)) < 5
+
+
+def test_a_body_that_calls_fail_keeps_its_verdicts(bench: Bench) -> None:
+    bench.gate(body="pytest.fail('said \\x1b[2J by hand')")
+
+    result = bench.run(*REPORT, engines=[bench.engine(), bench.engine(drift=0.2)])
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*said \\x1b?2J by hand*"])
+    assert {v["kind"]: v["outcome"] for v in bench.report()["verdicts"]}["text"] == "FAIL"
+    assert "\x1b" not in result.stdout.str()
