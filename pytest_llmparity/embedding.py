@@ -11,7 +11,7 @@ from typing import Any
 from pytest_llmparity.core.errors import UsageError
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-"""Used unless ``LLMPARITY_EMBEDDING_MODEL`` names another model or a local folder."""
+"""Used unless ``LLMPARITY_EMBEDDING_MODEL`` names another model or a local folder; ``none`` switches embeddings off."""
 BATCH = 8
 """Best size on one core after sorting by length; larger batches lose to padding."""
 
@@ -50,12 +50,14 @@ class SentenceEmbedder:
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"the embedding model {self._model_name!r} is not on this machine and nothing is downloaded; fetch it "
-                "once with `hf download`, or set LLMPARITY_EMBEDDING_MODEL to a local folder"
+                "once with `hf download`, or set LLMPARITY_EMBEDDING_MODEL to a local folder, or to none to compare "
+                "characters instead"
             ) from error
 
 
 def default_embedder() -> SentenceEmbedder | None:
-    """Return the configured embedder, ``None`` when the ``embeddings`` extra is not installed."""
-    if importlib.util.find_spec("sentence_transformers") is None:
+    """Return the configured embedder; ``None`` without the ``embeddings`` extra, or when the model is ``none``."""
+    model = os.environ.get("LLMPARITY_EMBEDDING_MODEL", DEFAULT_MODEL)
+    if model.lower() == "none" or importlib.util.find_spec("sentence_transformers") is None:
         return None
-    return SentenceEmbedder(os.environ.get("LLMPARITY_EMBEDDING_MODEL", DEFAULT_MODEL))
+    return SentenceEmbedder(model)

@@ -90,3 +90,9 @@ def test_without_the_extra_there_is_none() -> None:
     done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
 
     assert (done.stdout.strip(), done.stderr) == ("None", "")
+
+
+def test_embeddings_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMPARITY_EMBEDDING_MODEL", "None")
+
+    assert default_embedder() is None

@@ -156,6 +156,7 @@ def wait_until() -> Callable[..., float]:
 def bench(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """A project of its own, without the environment of whoever runs these tests."""
     monkeypatch.delenv("LLMPARITY_ENGINES", raising=False)
+    monkeypatch.setenv("LLMPARITY_EMBEDDING_MODEL", "none")
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
     with ExitStack() as stack:
         yield Bench(pytester, stack)
