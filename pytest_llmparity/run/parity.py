@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llmparity.core import errors
@@ -151,14 +151,17 @@ class ParityRun(Mapping[str, EngineRows]):
 
 @dataclass(frozen=True)
 class EngineHandle:
-    """One engine for application code: its address, its model's name, and clients that speak to it."""
+    """One engine for application code: its address, its model's name, and clients that speak to it.
+
+    Its representation leaves the key out: pytest prints the arguments of a test that fails.
+    """
 
     name: str
     kind: str
     model: str
     base_url: str
-    api_key: str
-    _adapter: Adapter
+    api_key: str = field(repr=False)
+    _adapter: Adapter = field(repr=False)
 
     def openai(self) -> sdk.OpenAI:
         """Return a client of the ``openai`` package: no retries, the configured timeout, none of parity's sampling."""
