@@ -14,6 +14,7 @@ from pytest_llmparity.core.errors import DesignError, PromptSetError, UsageError
 from pytest_llmparity.core.prompt_reading import parse_prompts
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Sampling
+from pytest_llmparity.core.sampling import sampling_of
 from pytest_llmparity.run.plan import Declaration
 
 KEYWORDS = ("max_tokens", "sampling", "concurrency", "repeats")
@@ -50,13 +51,19 @@ def declare(
         repeats=_positive(kwargs, "repeats", 1),
     )
     problems = [
-        f"{check} ({check.where}): {problem}"
+        f"{problem}: {check} at {_place(check.where, folders[-1])}"
         for check in checks
         if not (check.pairwise and engines < 2)
         and (problem := check.problem(cases=len(prompts.cases), groups=prompts.groups, engines=engines))
     ]
+    problems += [
+        f"{check} ({check.where}): {timed} timed requests cannot keep concurrency={declaration.concurrency} busy: "
+        f"give n={declaration.concurrency} or more, or a lower concurrency"
+        for check in checks
+        if 0 < (timed := check.needs().timed) < declaration.concurrency
+    ]
     if problems:
-        raise DesignError("this design can never settle what it asks\n" + "\n".join(problems))
+        raise DesignError("\n".join(problems))
     return declaration
 
 
@@ -65,23 +72,20 @@ def load_prompts(value: object, folders: Sequence[Path]) -> PromptSet:
     if not isinstance(value, (str, Path)):
         raise UsageError(f"the parity marker's first argument is the path of a prompt file, not {value!r}; {SIGNATURE}")
     path = find(value, folders, what="prompt file")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptSetError(f"{value}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
-    except OSError as error:
-        raise PromptSetError(f"{value}: cannot be read: {error.strerror}") from error
-    return parse_prompts(text, source=str(value), name=path.stem)
+    return parse_prompts(_text(path, value), source=str(value), name=path.stem)
 
 
 def find(value: str | Path, folders: Sequence[Path], *, what: str) -> Path:
     """Return the first existing file; relative paths are tried in each folder in turn."""
     wanted = Path(value)
     tried = [wanted] if wanted.is_absolute() else [folder / wanted for folder in folders]
-    for path in tried:
-        if path.is_file():
-            return path
-    near = difflib.get_close_matches(wanted.name, [p.name for t in tried for p in _siblings(t)], n=1)
+    try:
+        for path in tried:
+            if path.is_file():
+                return path
+        near = difflib.get_close_matches(wanted.name, [p.name for t in tried for p in _siblings(t)], n=1)
+    except OSError as error:
+        raise PromptSetError(f"{what} {str(value)!r} cannot be looked for: {error.strerror}") from error
     hint = f"; the nearest name there is {near[0]!r}" if near else ""
     raise PromptSetError(f"no {what} {str(value)!r} beside the test or at the root of the project{hint}")
 
@@ -89,8 +93,26 @@ def find(value: str | Path, folders: Sequence[Path], *, what: str) -> Path:
 def resolve(check: Check, folders: Sequence[Path]) -> Check:
     """Return the check with the file it names, if any, read."""
     if isinstance(check, SchemaCheck):
-        return check.resolve(lambda path: find(path, folders, what="schema").read_text(encoding="utf-8"))
+        return check.resolve(
+            lambda path: find(path, folders, what="schema").read_text(encoding="utf-8"), within=folders
+        )
     return check
+
+
+def _place(where: str, root: Path) -> str:
+    """Return ``file:line`` as seen from the root: the text lands in reports, which leave this machine."""
+    path = Path(where)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def _text(path: Path, named: str | Path) -> str:
+    """Return what a file of the project holds; ``PromptSetError`` calls it as the test does."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PromptSetError(f"{named}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    except OSError as error:
+        raise PromptSetError(f"{named}: cannot be read: {error.strerror}") from error
 
 
 def _siblings(path: Path) -> list[Path]:
@@ -129,15 +151,6 @@ def _sampling(kwargs: Mapping[str, Any]) -> Sampling:
         values = dict(given)
     else:
         raise UsageError(f"sampling of the parity marker is a dictionary such as {{'temperature': 0.7}}, not {given!r}")
-    fields = [f.name for f in dataclasses.fields(Sampling)]
-    for name in values:
-        if name not in fields:
-            near = difflib.get_close_matches(str(name), fields, n=1)
-            hint = f", did you mean {near[0]}?" if near else ""
-            raise UsageError(f"sampling has no parameter {name!r}{hint}; it has {', '.join(fields)}")
-    if "stop" in values:
-        stop = values["stop"]
-        values["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
     if kwargs.get("max_tokens") is not None:
         values["max_tokens"] = _positive(kwargs, "max_tokens", 64)
-    return Sampling(**values)
+    return sampling_of(values, what="sampling of the parity marker")

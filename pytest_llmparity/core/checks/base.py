@@ -91,7 +91,10 @@ class Check(Protocol):
         """Samples to gather for it."""
 
     def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
-        """Say why this design can never settle anything (with the number that could), or ``None``."""
+        """Say why this design can never settle anything (with the number that could), or ``None``.
+
+        A clause that starts with the reason and does not name the check: the caller puts check and place behind it.
+        """
 
     def power(self, *, cases: int, groups: int) -> str:
         """One line for the plan: what this design can and cannot see."""

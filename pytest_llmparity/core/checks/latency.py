@@ -125,16 +125,16 @@ class LatencyCheck:
         for budget in self.budgets:
             if self.n < budget.least:
                 return (
-                    f"{self}: {budget.name} takes at least {budget.least} timed requests per engine to settle and "
+                    f"{budget.name} takes at least {budget.least} timed requests per engine to settle and "
                     f"there are {self.n}; give n={budget.least} or more"
                 )
         if self.success_rate is not None:
             least = least_perfect(self.success_rate, 0.05)
             if least is None:
-                return f"{self}: no number of requests can show success_rate={self.success_rate:g}; ask for less"
+                return f"no number of requests can show success_rate={self.success_rate:g}; ask for less"
             if self.n < least:
                 return (
-                    f"{self}: success_rate={self.success_rate:g} takes at least {least} timed requests per engine to "
+                    f"success_rate={self.success_rate:g} takes at least {least} timed requests per engine to "
                     f"pass and there are {self.n}; give n={least} or more"
                 )
         return None

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from pytest_llmparity.core import diagnosis, explain
@@ -63,14 +64,18 @@ class SchemaCheck:
             limits.append(f"side={self.side!r}")
         return f"schema({', '.join([self.name, *limits])})"
 
-    def resolve(self, read: Callable[[str], str]) -> SchemaCheck:
+    def resolve(self, read: Callable[[str], str], *, within: Sequence[Path] = ()) -> SchemaCheck:
         """Return the check with its schema read: ``read`` turns the path into text; others come back unchanged.
+
+        An absolute path is named from the first folder of ``within`` it lies in, else by the file alone: the name goes
+        into reports and is the key of earlier looks, which must be the same on every machine.
 
         Raises ``DesignError`` when the text is not JSON or not a schema, or refers to another document.
         """
         if self.path is None or self.text is not None:
             return self
-        return self.with_schema(read(self.path))
+        named = dataclasses.replace(self, name=repr(_portable(Path(self.path), within)))
+        return named.with_schema(read(self.path))
 
     def with_schema(self, text: str) -> SchemaCheck:
         """Return the check with this schema; ``DesignError`` when it cannot be used."""
@@ -86,11 +91,11 @@ class SchemaCheck:
         for limit, needed in self._least().items():
             value = self._limits()[limit]
             if needed is None:
-                return f"{self}: no number of prompts can show {limit}={value:g}; ask for less, such as {limit}=0.98"
+                return f"no number of prompts can show {limit}={value:g}; ask for less, such as {limit}=0.98"
             if cases < needed:
                 return (
-                    f"{self}: {limit}={value:g} takes at least {needed} prompts to pass, even if every answer is "
-                    f"right; there {'is' if cases == 1 else 'are'} {cases}"
+                    f"{limit}={value:g} takes at least {needed} prompts even if every answer is right, "
+                    f"and there {'is' if cases == 1 else 'are'} {cases}"
                 )
         return None
 
@@ -235,6 +240,15 @@ class _Both:
                     f"{explain.quote(_value(difference.baseline))} and {explain.quote(_value(difference.candidate))}"
                 ]
         return []
+
+
+def _portable(path: Path, folders: Sequence[Path]) -> str:
+    if not path.is_absolute():
+        return str(path)
+    for folder in folders:
+        if path.is_relative_to(folder):
+            return path.relative_to(folder).as_posix()
+    return path.name
 
 
 def _value(value: object) -> str:

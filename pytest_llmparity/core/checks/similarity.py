@@ -70,7 +70,7 @@ class SimilarityCheck:
         if cases >= needed:
             return None
         return (
-            f"{self}: {explain.count(cases, 'prompt')} can never show that {explain.percent(ALIKE)} of answers are "
+            f"{explain.count(cases, 'prompt')} can never show that {explain.percent(ALIKE)} of answers are "
             f"alike, not even if all are equal; it takes {needed}"
         )
 

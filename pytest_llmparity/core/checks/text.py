@@ -79,7 +79,7 @@ class TextCheck:
             return None
         needed = math.floor(-math.log(0.05) / (margin * self.horizon)) + 1
         return (
-            f"{self}: {explain.count(cases, 'prompt')} of {self.horizon} tokens can never pass a margin of "
+            f"{explain.count(cases, 'prompt')} of {self.horizon} tokens can never pass a margin of "
             f"{explain.percent(margin)}, not even without a fork; it takes {needed}"
         )
 

@@ -161,8 +161,7 @@ def test_what_it_needs_and_says() -> None:
     assert (str(given), str(calibrated)) == ("similarity(at_least=0.85)", "similarity()")
     assert (given.kind, given.pairwise) == ("similarity", True)
     assert given.problem(cases=28, groups=28, engines=2) == (
-        "similarity(at_least=0.85): 28 prompts can never show that 90 % of answers are alike, not even if all are "
-        "equal; it takes 29"
+        "28 prompts can never show that 90 % of answers are alike, not even if all are equal; it takes 29"
     )
     assert given.problem(cases=29, groups=29, engines=2) is None
     assert given.power(cases=64, groups=64) == "similarity(at_least=0.85): at least 90 % of 64 prompts alike"

@@ -350,7 +350,7 @@ def test_a_single_question_passes_or_fails_without_a_bound(make: Factory) -> Non
 
 def test_a_design_that_can_never_pass_is_refused_with_the_number_that_could() -> None:
     assert check.text(margin=0.01).problem(cases=9, groups=9, engines=2) == (
-        "text(margin=0.01): 9 prompts of 32 tokens can never pass a margin of 1 %, not even without a fork; it takes 10"
+        "9 prompts of 32 tokens can never pass a margin of 1 %, not even without a fork; it takes 10"
     )
     assert check.text(margin=0.01).problem(cases=10, groups=10, engines=2) is None
     assert check.text().problem(cases=1, groups=1, engines=2) is not None
