@@ -80,7 +80,7 @@ class Door:
         try:
             self.session.gather()
         except LLMParityError as error:
-            self.broken = str(error)
+            self.broken = self.session.mask.text(str(error))
 
     def header(self) -> list[str]:
         """Return one line per selected engine, as configured."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
-from pytest_llmparity.core.errors import EngineError, LLMParityError
+from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, Sample, Sampling
 from pytest_llmparity.core.settings import EngineSpec
@@ -31,16 +31,16 @@ class SessionAsker:
         if self._session.settings.residency == "one-at-a-time":
             found: dict[str, Sample] = {}
             for spec in self._specs():
-                found |= self._session.loop.run(_all(case, sampling, [self._adapter(spec)]))
+                found |= self._session.loop.run(self._all(case, sampling, [self._adapter(spec)]))
             return found
-        return self._session.loop.run(_all(case, sampling, self._adapters()))
+        return self._session.loop.run(self._all(case, sampling, self._adapters()))
 
     async def asend(self, case: Case, sampling: Sampling) -> Mapping[str, Sample]:
         """Return one sample per engine without blocking the caller's loop (starting an engine may)."""
         if self._session.settings.residency == "one-at-a-time":
             return await asyncio.to_thread(self.send, case, sampling)
         adapters = await asyncio.to_thread(self._adapters)
-        return await _all(case, sampling, adapters)
+        return await self._all(case, sampling, adapters)
 
     def judge(self, case: Case, sampling: Sampling, samples: Mapping[str, Sample], check: Check) -> list[Verdict]:
         """Judge one answer per engine: PASS or FAIL, marked single."""
@@ -77,16 +77,14 @@ class SessionAsker:
 
     def _adapter(self, spec: EngineSpec) -> Adapter:
         """Return one engine, started if need be; raises why it cannot be asked, a contradicted pin included."""
-        engaged = self._session.fleet.engage(spec.name)
-        if engaged.adapter is None or engaged.incomparable:
-            raise LLMParityError(engaged.error or engaged.incomparable or f"{spec.name} is not available")
-        self._notes[spec.name] = note(spec, kind=engaged.adapter.kind, identity=engaged.identity)
-        return engaged.adapter
+        adapter, identity = self._session.available(spec.name)
+        self._notes[spec.name] = note(spec, kind=adapter.kind, identity=identity)
+        return adapter
 
-
-async def _all(case: Case, sampling: Sampling, adapters: list[Adapter]) -> Mapping[str, Sample]:
-    samples = await asyncio.gather(*(_one(case, sampling, adapter) for adapter in adapters))
-    return {sample.engine: sample for sample in samples}
+    async def _all(self, case: Case, sampling: Sampling, adapters: list[Adapter]) -> Mapping[str, Sample]:
+        """Ask the engines at once; what a server repeats of its key is masked, as the store does with gathered ones."""
+        samples = await asyncio.gather(*(_one(case, sampling, adapter) for adapter in adapters))
+        return {sample.engine: self._session.mask.sample(sample) for sample in samples}
 
 
 async def _one(case: Case, sampling: Sampling, adapter: Adapter) -> Sample:

@@ -12,11 +12,13 @@ from typing import Any
 from pytest_llmparity.core.checks.base import Check, Evidence
 from pytest_llmparity.core.checks.settle import settle
 from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError, UsageError
+from pytest_llmparity.core.masking import Mask
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.record import RunRecord
-from pytest_llmparity.core.sample import Phase, Sample, from_json
+from pytest_llmparity.core.sample import Identity, Phase, Sample, from_json
 from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run import evidence as proof
 from pytest_llmparity.run.campaign import GATHERED, Campaign, Progress, wires_note
 from pytest_llmparity.run.declare import declare, resolve
@@ -54,6 +56,7 @@ class Session:
         self.version = version
         self.run: str | None = None
         self.notes: dict[str, EngineNote] = {}
+        self.mask = Mask(secrets_of(settings.engines))
         self._root = root
         self._folder = root / ".llmparity"
         self._token = token
@@ -271,15 +274,21 @@ class Session:
 
     # engines ---------------------------------------------------------------------------------------------------------
 
+    def available(self, name: str) -> tuple[Adapter, Identity]:
+        """Return an engine that can be asked, started if need be; the error of one that cannot repeats no key."""
+        engaged = self._fleet.engage(name)
+        if engaged.adapter is None or engaged.incomparable:
+            reason = self.mask.text(engaged.error or engaged.incomparable or f"{name} is not available")
+            del engaged  # a traceback that shows local variables would show its texts as they came
+            raise LLMParityError(reason)
+        return engaged.adapter, self.mask.identity(engaged.identity)
+
     def handle(self, name: str) -> EngineHandle:
         """Return the engine for application code, started if need be.
 
         Raises the reason when it cannot be had, or is another engine than its pins say.
         """
-        engaged = self._fleet.engage(name)
-        adapter = engaged.adapter
-        if adapter is None or engaged.incomparable:
-            raise LLMParityError(engaged.error or engaged.incomparable or f"{name} is not available")
+        adapter = self.available(name)[0]
         return EngineHandle(
             name=name,
             kind=adapter.kind,
@@ -293,11 +302,6 @@ class Session:
     def embedder(self) -> Embedder | None:
         """What turns texts into vectors, ``None`` when the ``embeddings`` extra is not installed."""
         return self._embedder()
-
-    @property
-    def fleet(self) -> Fleet:
-        """The engines of this run."""
-        return self._fleet
 
     @property
     def loop(self) -> LoopThread:

@@ -212,7 +212,7 @@ def test_a_design_that_cannot_pass_is_its_own_error_before_any_request(bench: Be
     result = bench.run(engines=[engine, bench.engine("{}")])
 
     result.assert_outcomes(errors=1, passed=1)
-    result.stdout.fnmatch_lines(["*can never settle*"])
+    result.stdout.fnmatch_lines(["*gap=0.05 takes at least 59 prompts even if *there are 30: schema({…}, gap=0.05) at test_*"])
     assert engine.count == 0
 
 
@@ -306,7 +306,7 @@ def test_ask_is_an_assertion_on_one_pair(bench: Bench) -> None:
 
     result = bench.run("-o", "asyncio_mode=auto", engines=[bench.engine("30 days"), other])
 
-    result.stdout.fnmatch_lines(["*ask does not know temprature*"])
+    result.stdout.fnmatch_lines(["*ask has no parameter ?temprature?, did you mean temperature*"])
     result.assert_outcomes(passed=2, failed=2)
 
 
@@ -500,3 +500,72 @@ def test_failed_rows_raise_their_typed_error(bench: Bench) -> None:
     result = bench.run(engines=[bench.engine(), refusing])
 
     result.stdout.fnmatch_lines(["E *BadRequest*b, case-0*"])
+
+
+KEY = "sk-live-0123456789abcdef"
+
+
+def keyed(bench: Bench, monkeypatch: pytest.MonkeyPatch, engine: LoopbackEngine) -> None:
+    """Configure an engine ``k`` whose key is in the environment."""
+    monkeypatch.setenv("GATES_API_KEY", KEY)
+    bench.configure(f'[engines.k]\nkind = "openai"\nbase_url = "{engine.base_url}"\napi_key_env = "GATES_API_KEY"\n')
+
+
+def test_a_failing_engine_test_does_not_print_the_key(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyed(bench, monkeypatch, bench.engine(api_key=KEY))
+    bench.pytester.makepyfile(
+        """
+        def test_app(engine):
+            assert engine.model == "another"
+        def test_all(engines):
+            assert list(engines.values()) == []
+        """
+    )
+
+    result = bench.run("--engines=k", "-vv", "-l")
+
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*EngineHandle(name='k'*"])
+    assert KEY not in result.stdout.str() + result.stderr.str()
+
+
+def test_a_key_that_a_server_repeats_is_masked_in_answers_and_errors_of_the_spot(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyed(bench, monkeypatch, bench.engine(Fault.echo_key(), api_key=KEY))
+    bench.pytester.makepyfile(
+        """
+        def test_ask(parity):
+            assert parity.ask("hi")["k"].text == "x"
+        async def test_aask(parity):
+            assert (await parity.aask("hi"))["k"].text == "x"
+        """
+    )
+
+    result = bench.run("--engines=k", "-vv", "-l", "-o", "asyncio_mode=auto")
+
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*you sent Bearer «GATES_API_KEY»*"] * 2)
+    assert KEY not in result.stdout.str() + result.stderr.str()
+
+
+def test_a_key_in_the_reason_why_an_engine_is_not_there_is_masked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = Fault.refuse(400, json.dumps({"error": {"message": f"bad request with Bearer {KEY}"}}).encode())
+    keyed(bench, monkeypatch, bench.engine(refused, api_key=KEY))
+    bench.gate(body="assert parity_run['k']['case-7'].text")
+    bench.pytester.makepyfile(
+        test_app="""
+        def test_app(engine): ...
+        def test_ask(parity):
+            parity.ask("hi")
+        """
+    )
+
+    result = bench.run("--engines=k", "-vv", "-l", engines=[bench.engine()])
+
+    assert result.ret == FAILED
+    printed = result.stdout.str() + result.stderr.str()
+    assert printed.count("bad request with Bearer «GATES_API_KEY»") >= 3
+    assert KEY not in printed
