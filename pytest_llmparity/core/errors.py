@@ -4,7 +4,7 @@ LLMParityError
 ├── UsageError                 the person must change something; exit code 4 where it is known early
 │   ├── ConfigError            a file, key or value of the configuration
 │   ├── EngineSelectionError   an entry of --engines
-│   ├── PromptSetError         a prompt file: file, line, case
+│   ├── PromptSetError         a prompt file: file, line, case; or a schema file that cannot be read
 │   └── DesignError            a check that cannot settle what it is asked (too few cases, one engine, …)
 ├── EngineError                an engine did not do what was asked; carries engine and case
 │   ├── LaunchError            it could not be started, or exited, or never became ready

@@ -93,9 +93,7 @@ def find(value: str | Path, folders: Sequence[Path], *, what: str) -> Path:
 def resolve(check: Check, folders: Sequence[Path]) -> Check:
     """Return the check with the file it names, if any, read."""
     if isinstance(check, SchemaCheck):
-        return check.resolve(
-            lambda path: find(path, folders, what="schema").read_text(encoding="utf-8"), within=folders
-        )
+        return check.resolve(lambda path: _text(find(path, folders, what="schema"), path), within=folders)
     return check
 
 

@@ -12,6 +12,7 @@ from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.explain import failure_text
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Completion, Sample, Sampling, Timing, ToolCall
+from pytest_llmparity.core.sampling import sampling_of
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class Parity:
     def ask(self, question: str | Sequence[Mapping[str, Any]], **sampling: Any) -> Asked:
         """Ask every engine: a user message, or a list of messages. Keywords are fields of ``Sampling``.
 
-        Raises ``UsageError`` for an unknown keyword.
+        Raises ``UsageError`` for an unknown keyword and for a value that makes no sense.
         """
         case, wanted = _question(question, sampling)
         return Asked(self._asker, case, wanted, self._asker.send(case, wanted))
@@ -255,13 +256,8 @@ def single(case: Case) -> PromptSet:
 
 
 def _question(question: str | Sequence[Mapping[str, Any]], sampling: Mapping[str, Any]) -> tuple[Case, Sampling]:
-    known = set(Sampling.__dataclass_fields__)
-    unknown = sorted(set(sampling) - known)
-    if unknown:
-        raise errors.UsageError(f"parity.ask does not know {', '.join(unknown)}; it takes {', '.join(sorted(known))}")
     messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
-    values: dict[str, Any] = {name: tuple(value) if name == "stop" else value for name, value in sampling.items()}
-    return Case(id="ask", messages=tuple(messages), group="ask"), Sampling(**values)
+    return Case(id="ask", messages=tuple(messages), group="ask"), sampling_of(sampling, what="parity.ask")
 
 
 def _some(names: Mapping[str, object]) -> str:

@@ -79,6 +79,14 @@ def test_a_schema_file_is_read(folder: Path) -> None:
         (("prompts.jsonl",), {"sampling": 3}, "sampling of the parity marker is a dictionary"),
         (("prompts.jsonl",), {"sampling": {"temprature": 1}}, "no parameter 'temprature', did you mean temperature"),
         (("prompts.jsonl",), {"sampling": {"zzz": 1}}, "no parameter 'zzz'; it has max_tokens"),
+        (("prompts.jsonl",), {"sampling": {3: 1}}, "no parameter 3; it has max_tokens"),
+        (("prompts.jsonl",), {"sampling": {"stop": 5}}, "sampling of the parity marker: stop is 5; expected a list"),
+        (("prompts.jsonl",), {"sampling": {"stop": [5]}}, r"stop\[0\] is 5; expected text"),
+        (("prompts.jsonl",), {"sampling": {"temperature": "hot"}}, 'temperature is "hot"; expected a number'),
+        (("prompts.jsonl",), {"sampling": {"temperature": float("nan")}}, "temperature is NaN; expected a finite"),
+        (("prompts.jsonl",), {"sampling": {"top_p": 0}}, "top_p is 0; expected a number above 0"),
+        (("prompts.jsonl",), {"sampling": {"temperature": None}}, "temperature = null"),
+        (("prompts.jsonl",), {"sampling": Sampling(max_tokens=0)}, "max_tokens is 0; expected a number at least 1"),
     ],
 )
 def test_misuse_is_named(folder: Path, args: tuple[Any, ...], kwargs: dict[str, Any], message: str) -> None:
@@ -100,14 +108,42 @@ def test_a_prompt_file_in_another_encoding_says_where(folder: Path) -> None:
         call(folder, "latin.jsonl")
 
 
+def test_a_schema_in_another_encoding_says_where(folder: Path) -> None:
+    (folder / "latin.json").write_bytes('{"title": "é"}'.encode("latin-1"))
+
+    with pytest.raises(PromptSetError, match=r"latin\.json: not UTF-8 at byte 11"):
+        call(folder, "prompts.jsonl", check.schema("latin.json", rate=0.9))
+
+
+def test_a_name_no_file_system_takes_is_an_error_of_its_own(folder: Path) -> None:
+    with pytest.raises(PromptSetError, match=r"prompt file .* cannot be looked for: File name too long"):
+        call(folder, "x" * 5000)
+
+
+def test_a_seed_of_none_is_kept(folder: Path) -> None:
+    assert call(folder, "prompts.jsonl", sampling={"seed": None}).sampling.seed is None
+
+
+def test_too_few_timed_requests_for_the_concurrency_are_refused_before_anything_is_asked(folder: Path) -> None:
+    limits = check.latency(e2e_p50="20s", n=16)
+
+    assert call(folder, "prompts.jsonl", limits, concurrency=16).concurrency == 16
+    with pytest.raises(DesignError, match=r"16 timed requests cannot keep concurrency=32 busy: give n=32 or more"):
+        call(folder, "prompts.jsonl", limits, concurrency=32)
+
+
 def test_a_folder_is_not_a_prompt_file(folder: Path) -> None:
     with pytest.raises(PromptSetError, match="no prompt file"):
         call(folder, "tests")
 
 
 def test_a_design_that_cannot_settle_is_refused_with_the_number_that_could(folder: Path) -> None:
-    with pytest.raises(DesignError, match="59"):
-        call(folder, "few.jsonl", check.schema("schema.json", gap=0.05))
+    with pytest.raises(DesignError, match="59") as caught:
+        call(folder, "few.jsonl", check.schema(folder / "schema.json", gap=0.05))
+
+    reason, _, place = str(caught.value).partition(": ")
+    assert reason == "gap=0.05 takes at least 59 prompts even if every answer is right, and there are 30"
+    assert place.startswith("schema('schema.json', gap=0.05) at test_declare.py:")
 
 
 def test_one_engine_does_not_make_a_pairwise_check_impossible(folder: Path) -> None:

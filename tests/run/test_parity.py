@@ -110,5 +110,5 @@ def test_clients_carry_the_key_the_headers_and_no_retries(project: Project, monk
 def test_an_unknown_word_for_a_question_is_told(project: Project) -> None:
     from pytest_llmparity.run.ask import SessionAsker
 
-    with pytest.raises(UsageError, match=r"does not know temprature; it takes .*temperature"):
+    with pytest.raises(UsageError, match=r"has no parameter .temprature., did you mean temperature"):
         Parity(SessionAsker(project.session())).ask("?", temprature=1)
