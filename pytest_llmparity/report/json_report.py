@@ -1,8 +1,9 @@
 """The run as files for programs: ``run.json`` (verdicts and what stands behind them) and ``samples.jsonl``.
 
 Both are described by ``pytest_llmparity/schemas/run.schema.json``; a line of ``samples.jsonl`` is its
-``$defs/sample``. They hold no request headers and no absolute paths of the machine they were made on, numbers are
-finite (what is infinite or unknown is ``null``), and every text is valid Unicode.
+``$defs/sample``. They hold no request headers, and of the machine they were made on neither the project's folder nor
+the user's nor where models lie; numbers are finite (what is infinite or unknown is ``null``), and every text is valid
+Unicode. What a model answered is kept as it is.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from pytest_llmparity.core import sample as samples_module
@@ -19,6 +20,7 @@ from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import Sample
 from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.report.places import Places, absolute, here
 
 SCHEMA = 1
 """Number of the format; it changes when a reader of the old one would misread the new one."""
@@ -29,8 +31,8 @@ _VERDICT_FIELDS = (
 )
 
 
-def to_json(record: RunRecord) -> dict[str, Any]:
-    """Return the content of ``run.json`` as JSON builtins."""
+def to_json(record: RunRecord, *, places: Places | None = None) -> dict[str, Any]:
+    """Return the content of ``run.json`` as JSON builtins, with ``places`` shortened in every text."""
     content = {
         "schema": SCHEMA,
         "run": record.run,
@@ -40,13 +42,17 @@ def to_json(record: RunRecord) -> dict[str, Any]:
         "latency": [samples_module.to_json(row) for row in record.latency],
         "failures": [samples_module.to_json(failure) for failure in record.failures],
     }
-    clean: dict[str, Any] = _clean(content)
+    clean: dict[str, Any] = _clean(content if places is None else places.shorten(content))
     return clean
 
 
-def sample_to_json(run: str, sample: Sample) -> dict[str, Any]:
-    """Return one line of ``samples.jsonl`` as JSON builtins. Times are seconds from the request's first byte."""
+def sample_to_json(run: str, sample: Sample, *, places: Places | None = None) -> dict[str, Any]:
+    """Return one line of ``samples.jsonl`` as JSON builtins. Times are seconds from the request's first byte.
+
+    ``places`` are shortened in what failed, never in an answer.
+    """
     answer = sample.completion
+    failure = sample.failure and samples_module.to_json(sample.failure)
     line = {
         "run": run,
         "engine": sample.engine,
@@ -66,23 +72,27 @@ def sample_to_json(run: str, sample: Sample) -> dict[str, Any]:
             "cached_tokens": answer.cached_tokens,
         },
         "timing": sample.timing and samples_module.to_json(sample.timing),
-        "failure": sample.failure and samples_module.to_json(sample.failure),
+        "failure": failure if places is None else places.shorten(failure),
     }
     clean: dict[str, Any] = _clean(line)
     return clean
 
 
-def write(record: RunRecord, samples: Iterable[Sample], folder: Path) -> None:
+def write(record: RunRecord, samples: Iterable[Sample], folder: Path, *, root: Path | None = None) -> None:
     """Write ``run.json`` and ``samples.jsonl`` into ``folder``, which is made when it is not there.
 
-    Each file appears whole or not at all; ``run.json`` comes last, so whoever sees it finds its samples. Raises
-    ``UsageError`` when the folder cannot be written.
+    Each file appears whole or not at all; ``run.json`` comes last, so whoever sees it finds its samples. ``root`` is
+    the project's folder, left out of paths. Raises ``UsageError`` when the folder cannot be written.
     """
+    places = here(root, _files(record))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lines = (json.dumps(sample_to_json(record.run, sample), allow_nan=False) + "\n" for sample in samples)
+        lines = (
+            json.dumps(sample_to_json(record.run, sample, places=places), allow_nan=False) + "\n" for sample in samples
+        )
         _replace(folder / "samples.jsonl", lines)
-        _replace(folder / "run.json", [json.dumps(to_json(record), allow_nan=False, indent=1) + "\n"])
+        content = to_json(record, places=places)
+        _replace(folder / "run.json", [json.dumps(content, allow_nan=False, indent=1) + "\n"])
     except OSError as error:
         message = f"the report cannot be written to {folder} ({error.strerror}); choose another --parity-out"
         raise UsageError(message) from error
@@ -123,11 +133,15 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 
 def _without_folder(value: Any) -> Any:
     """Reduce an absolute path of this machine to the file's name; anything else stays."""
-    if isinstance(value, str):
-        for path in (PurePosixPath(value), PureWindowsPath(value)):
-            if path.is_absolute():
-                return path.name
-    return value
+    path = absolute(value) if isinstance(value, str) else None
+    return value if path is None else path.name
+
+
+def _files(record: RunRecord) -> list[str]:
+    """Return what the engines say about files of theirs."""
+    said: list[object] = [engine.model for engine in record.engines]
+    said += [fact.value for engine in record.engines for fact in engine.identity.facts.values()]
+    return [text for text in said if isinstance(text, str)]
 
 
 def _clean(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -163,6 +164,34 @@ def test_no_absolute_path_is_published() -> None:
     }
     assert content["engines"][1]["model"] == "Qwen/Qwen3-8B"
     assert "somebody" not in json.dumps(content)
+
+
+def test_folders_of_this_machine_are_left_out_of_sentences_but_not_of_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("USERPROFILE", "/home/somebody")
+    root = Path("/home/somebody/project")
+    told = "'/home/somebody/project/x.gguf' cannot be read, nor /home/somebody/.cache, nor /data/m/y.gguf"
+    (verdict,) = RECORD.verdicts
+    record = dataclasses.replace(
+        RECORD,
+        engines=(EngineRecord(name="f16", kind="llamacpp", model="/data/m/y.gguf"),),
+        verdicts=(dataclasses.replace(verdict, message=told, check="schema('s.json')", cause=told, differs=(told,)),),
+        failures=(FailureRecord(engine="f16", case="c", phase="main", kind="EngineDied", message=told),),
+    )
+    missing = dataclasses.replace(MISSING, failure=Failure(kind="EngineDied", message=told))
+    answered = dataclasses.replace(ANSWER, completion=Completion(text=told))
+
+    json_report.write(record, [missing, answered], tmp_path, root=root)
+
+    short = "'x.gguf' cannot be read, nor ~/.cache, nor y.gguf"
+    content = json.loads((tmp_path / "run.json").read_bytes())
+    (published,) = content["verdicts"]
+    assert (published["message"], published["cause"], published["differs"]) == (short, short, [short])
+    assert content["failures"][0]["message"] == short
+    lost, line = map(json.loads, (tmp_path / "samples.jsonl").read_text("ascii").splitlines())
+    assert (lost["failure"]["message"], line["text"]) == (short, told)
 
 
 @pytest.mark.parametrize(

@@ -71,10 +71,11 @@ def test_one_line_per_engine_says_what_it_is() -> None:
 
 
 def test_what_is_not_known_yet_is_left_out_and_the_baseline_is_explained() -> None:
-    known = [EngineRecord(name="vllm", kind="probed at start", baseline=True), EngineRecord(name="o", kind="ollama")]
+    known = [EngineRecord(name="vllm", kind="unknown", baseline=True), EngineRecord(name="o", kind="ollama")]
+    unasked = {"vllm": "http://127.0.0.1:8000"}
 
-    assert terminal.engine_lines(known, why="first of --engines") == [
-        "vllm  probed at start, attach, baseline",
+    assert terminal.engine_lines(known, why="first of --engines", unasked=unasked) == [
+        "vllm  http://127.0.0.1:8000, kind asked at start, attach, baseline",
         "o     ollama, attach",
         "baseline: vllm, first of --engines",
     ]
