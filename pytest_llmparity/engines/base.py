@@ -62,6 +62,8 @@ class Adapter:
     constants: ClassVar[Mapping[str, Any]] = {}
     health_path: ClassVar[str] = "/health"
     raw_honours_format: ClassVar[bool] = False
+    queues_beyond_slots: ClassVar[bool] = False
+    """Whether a server of this kind answers a fixed number of requests at once, set at its start; others queue."""
     reports_logprobs: ClassVar[bool] = False
     """Whether every server of this kind answers a request for logprobs; others are not asked for what only grades."""
     least_logprobs: ClassVar[int] = 0

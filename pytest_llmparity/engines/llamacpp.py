@@ -41,6 +41,7 @@ class LlamaCppAdapter(Adapter):
     }
     # A prompt half taken from the cache runs in other batch shapes, which moves logits (llama.cpp's README).
     constants: ClassVar[Mapping[str, Any]] = {"cache_prompt": False}
+    queues_beyond_slots: ClassVar[bool] = True
     reports_logprobs: ClassVar[bool] = True
     least_logprobs: ClassVar[int] = 1
 
@@ -54,8 +55,8 @@ class LlamaCppAdapter(Adapter):
         """Say how to serve the spec's GGUF file.
 
         ``spec.command``, else ``llama-server`` from PATH, else xllamacpp run by ``spec.python`` or this interpreter.
-        llama.cpp shares ``n_ctx`` between its slots, so it gets ``context_length`` times the slots; there are as many
-        slots as requests are in flight by default, and more requests than slots queue.
+        llama.cpp shares ``n_ctx`` between its slots, so it gets ``context_length`` times the slots; more requests than
+        slots queue. A run launches with a slot for every request in flight where the configuration names no number.
         """
         path = _model_file(spec)
         slots = spec.slots or DEFAULT_CONCURRENCY

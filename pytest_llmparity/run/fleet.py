@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import threading
+import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,12 +15,14 @@ from pathlib import Path
 from pytest_llmparity.core.errors import LaunchError, LLMParityError
 from pytest_llmparity.core.pins import hold
 from pytest_llmparity.core.sample import Identity, from_json, to_json
-from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.core.settings import DEFAULT_CONCURRENCY, EngineSpec
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.base import Adapter, Launch
 from pytest_llmparity.engines.readiness import free_port, port_was_taken, wait_ready
 from pytest_llmparity.run.keeper import EngineState, Keeper, log_tail
 
+INTERRUPTED_S = 2.0
+"""What engines that are starting get to notice an interruption; whoever is still waiting is left behind."""
 PORT_TRIES = 3
 """A port can be taken between choosing and binding it; the launch is repeated with another one."""
 
@@ -42,7 +47,8 @@ class Fleet:
     """Starts engines on first request through the keeper and keeps one answer per name.
 
     Safe to call from several processes at once: the keeper makes one of them the starter, the others wait. With
-    ``one_at_a_time`` every other engine is stopped, its memory given back, before one is started.
+    ``one_at_a_time`` every other engine is stopped, its memory given back, before one is started. ``slots`` is how many
+    requests an engine must be able to answer at once where its own configuration does not say.
     """
 
     def __init__(
@@ -53,13 +59,16 @@ class Fleet:
         workdir: Path,
         environ: Mapping[str, str] | None = None,
         one_at_a_time: bool = False,
+        slots: int = DEFAULT_CONCURRENCY,
     ) -> None:
+        self.slots = slots
         self._specs = dict(specs)
         self._one_at_a_time = one_at_a_time
         self._keeper = keeper
         self._workdir = workdir
         self._environ = dict(os.environ if environ is None else environ)
         self._engaged: dict[str, Engaged] = {}
+        self._interrupted = threading.Event()
 
     def engage(self, name: str) -> Engaged:
         """Return the engine, started and identified. Never raises for an engine's failure: ``error`` holds it."""
@@ -70,10 +79,35 @@ class Fleet:
         return self._engaged[name]
 
     def engage_all(self) -> None:
-        """Start every engine at the same time (they load while the others do) and wait for all of them."""
-        with ThreadPoolExecutor(max_workers=max(1, len(self._specs)), thread_name_prefix="llmparity-start") as pool:
-            for engaged in pool.map(self._engage, [s for n, s in self._specs.items() if n not in self._engaged]):
-                self._engaged[engaged.spec.name] = engaged
+        """Start every engine at the same time (they load while the others do) and wait for all of them.
+
+        Ctrl-C ends the waiting at once; what was being started is not used again and goes with the keeper.
+        """
+        wanted = [spec for name, spec in self._specs.items() if name not in self._engaged]
+        started = [(spec, Future[Engaged]()) for spec in wanted]
+        # Daemons: an interpreter that ends must not wait for an engine that never becomes ready.
+        threads = [
+            threading.Thread(target=self._start_into, args=one, name=f"llmparity-start-{one[0].name}", daemon=True)
+            for one in started
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            for spec, found in started:
+                self._engaged[spec.name] = found.result()
+        except BaseException:
+            self._interrupted.set()
+            patience = time.monotonic() + INTERRUPTED_S
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join(max(0.0, patience - time.monotonic()))
+            raise
+
+    def _start_into(self, spec: EngineSpec, found: Future[Engaged]) -> None:
+        try:
+            found.set_result(self._engage(spec))
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            found.set_exception(error)
 
     def gone(self, name: str) -> str | None:
         """Say why a launched engine's process is no more, ``None`` while it runs or when we only attached to it."""
@@ -116,7 +150,7 @@ class Fleet:
 
     def _attach(self, spec: EngineSpec) -> Adapter:
         adapter = registry.make(spec, spec.base_url or "", environ=self._environ)
-        wait_ready(adapter, alive=lambda: None, deadline_s=adapter.start_deadline_s())
+        wait_ready(adapter, alive=self._stop_waiting, deadline_s=adapter.start_deadline_s())
         adapter.warm_up()
         return adapter
 
@@ -127,7 +161,7 @@ class Fleet:
         kind = registry.adapter_for(spec.kind or "")
         for attempt in range(1, PORT_TRIES + 1):
             port = free_port()
-            launch = kind.launch(spec, port, self._workdir, environ=self._environ)
+            launch = kind.launch(self._sized(spec, kind), port, self._workdir, environ=self._environ)
             state = self._start(spec, launch)
             if not state.first:
                 return self._join(spec)
@@ -135,12 +169,14 @@ class Fleet:
             try:
                 wait_ready(
                     adapter,
-                    alive=lambda: self.gone(spec.name),
+                    alive=lambda: self._stop_waiting() or self.gone(spec.name),
                     deadline_s=spec.start_timeout_s or launch.deadline_s,
                 )
                 adapter.warm_up()
                 identity = adapter.identity()
             except LLMParityError as error:
+                if self._interrupted.is_set():
+                    raise  # the keeper is about to end, and this engine with it
                 if attempt < PORT_TRIES and port_was_taken(self._tail(spec.name)):
                     self._keeper().stop(spec.name)
                     continue
@@ -151,11 +187,27 @@ class Fleet:
             return adapter
         raise AssertionError("the last try returns or raises")  # pragma: no cover - see the loop
 
+    def _sized(self, spec: EngineSpec, kind: type[Adapter]) -> EngineSpec:
+        """Return the spec to launch: an engine that queues what finds no slot gets one for every request in flight.
+
+        Only the launch sees it. The spec's own hash stays what the configuration says.
+        """
+        if spec.slots is not None or not kind.queues_beyond_slots:
+            return spec
+        return dataclasses.replace(spec, slots=self.slots)
+
+    def _stop_waiting(self) -> str | None:
+        return "it was interrupted" if self._interrupted.is_set() else None
+
     def _start(self, spec: EngineSpec, launch: Launch) -> EngineState:
         env = {k: v for k, v in self._environ.items() if not any(fnmatch(k, pattern) for pattern in launch.scrub)}
         env.update(launch.env)
         log = self._log(spec.name)
-        log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            text = f"{spec.name} cannot be started: no folder for its log, {log.parent}: {error.strerror}"
+            raise LaunchError(text, engine=spec.name) from error
         return self._keeper().start(
             spec.name,
             argv=list(launch.argv),
@@ -169,7 +221,7 @@ class Fleet:
     def _join(self, spec: EngineSpec) -> Adapter:
         """Wait for the process that another worker is starting."""
         state = self._keeper().wait(spec.name, timeout_s=3600.0)
-        if state.state == "stopped":
+        if state.state == "stopped" and not self._interrupted.is_set():
             return self._launch(spec)  # the starter gave up a port that was taken and tries another
         if state.state != "ready":
             raise LaunchError(state.reason or _ended(state), engine=spec.name)

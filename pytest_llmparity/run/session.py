@@ -76,6 +76,7 @@ class Session:
             keeper=self.keeper,
             workdir=self._folder,
             one_at_a_time=settings.residency == "one-at-a-time",
+            slots=settings.concurrency,
         )
 
     # what the tests declare ------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -341,6 +343,23 @@ def test_the_debugger_opens_at_a_failed_gate_and_nothing_is_left_when_it_ends(be
     assert "INTERNALERROR" not in spawned.output
     assert [pid for pid in bench.starts("drifting") if psutil.pid_exists(pid)] == []
     assert len(bench.starts("drifting")) == 1
+
+
+def test_ctrl_c_does_not_wait_for_engines_that_are_starting(bench: Bench, wait_until: Callable[..., float]) -> None:
+    bench.gate()
+    bench.configure(bench.process("mute", "mute", start_timeout_s=300))
+    # A port that takes connections and never answers keeps the one we only attach to waiting inside a request.
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        spawned = bench.spawn(f"--engines=mute,deaf=http://127.0.0.1:{deaf.getsockname()[1]}")
+        wait_until(lambda: bench.starts("mute"))
+        (pid,) = bench.starts("mute")
+
+        spawned.process.send_signal(signal.SIGINT)
+
+        assert wait_until(lambda: spawned.process.poll() is not None) < 15
+        assert spawned.wait() == INTERRUPTED
+        assert wait_until(lambda: not psutil.pid_exists(pid)) < 5
+        assert "INTERNALERROR" not in spawned.output
 
 
 def test_a_killed_pytest_leaves_no_engine(bench: Bench, wait_until: Callable[..., float]) -> None:

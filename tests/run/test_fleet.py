@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.testing import LoopbackEngine
 
 if TYPE_CHECKING:
@@ -206,3 +209,31 @@ def test_pins_are_held_against_the_server(
     assert engaged.incomparable == sentence
     assert len(engaged.notes) == notes
     assert all("pin digest unverified" in note for note in engaged.notes)
+
+
+def test_an_engine_without_slots_of_its_own_gets_one_for_every_request_in_flight(project: Project) -> None:
+    script = "import sys; sys.exit(sys.argv[sys.argv.index('--parallel') + 1] + ' slots')"
+
+    def error(slots: int | None) -> str:
+        spec = dataclasses.replace(project.process("a"), command=(sys.executable, "-c", script), slots=slots)
+        return fleet_of(project, spec, slots=12).engage("a").error or ""
+
+    assert "12 slots" in error(None)
+    assert "3 slots" in error(3)
+
+
+def test_a_folder_that_cannot_hold_the_log_is_an_error_of_the_engine(project: Project) -> None:
+    fleet = fleet_of(project, project.process("a"))
+    (project.path / ".llmparity/logs").write_text("in the way")
+
+    assert "a cannot be started: no folder for its log" in (fleet.engage("a").error or "")
+
+
+def test_a_mistake_of_ours_while_starting_is_not_swallowed(project: Project) -> None:
+    def broken() -> Keeper:
+        raise ZeroDivisionError
+
+    fleet = Fleet({"a": project.process("a")}, keeper=broken, workdir=project.path)
+
+    with pytest.raises(ZeroDivisionError):
+        fleet.engage_all()
