@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import sys
@@ -42,6 +43,7 @@ class Door:
         self.broken: str | None = None
         self.verdicts: list[Verdict] = []
         self.summary: list[str] = []
+        self._planned: list[str] = []
         self._problems: dict[str, str] = {}
         self._runs: dict[str, ParityRun] = {}
         self._handed: dict[str, str] | None = xdist.shared(config)
@@ -84,7 +86,8 @@ class Door:
 
     def header(self) -> list[str]:
         """Return one line per selected engine, as configured."""
-        return terminal.engine_lines(self._planned(), why=self.settings.baseline_source)
+        unknown = {spec.name: spec.base_url or "" for spec in self.settings.engines if spec.kind is None}
+        return terminal.engine_lines(self._engines(), why=self.settings.baseline_source, unasked=unknown)
 
     def plan_lines(self, *, detailed: bool) -> list[str]:
         """Return the plan: requests and tokens per engine; in detail also every gate with its power."""
@@ -232,30 +235,48 @@ class Door:
             self.session.adopt(carried["run"])
         self.verdicts += [from_json(Verdict, data) for data in carried["verdicts"]]
 
+    def ended(self, handed_back: Mapping[str, Any]) -> None:
+        """Take what a worker planned and gathered: under xdist nobody else collects tests."""
+        if handed_back["run"]:
+            self.session.adopt(handed_back["run"])
+        self._planned = self._planned or handed_back["plan"]
+
     def finish(self) -> None:
-        """Write the reports, keep the summary, stop every engine."""
+        """Write the reports, keep the summary, stop every engine; a worker leaves the first two to the controller."""
         try:
-            if self.verdicts or self.session.run:
-                record = self.session.record(self.verdicts)
-                self.config.hook.pytest_llmparity_report(config=self.config, record=record)
-                self.summary = terminal.summary(record, verbose=self.config.get_verbosity() > 0)
-                self.summary += self._write(record)
+            if xdist.is_worker(self.config):
+                plan = self.plan_lines(detailed=self.config.get_verbosity() > 0)
+                xdist.hand_back(self.config, {"run": self.session.run, "plan": plan})
+            elif not self.config.option.collectonly:
+                self._report()
         except LLMParityError as error:
             self.summary.append(f"llmparity: the report could not be written: {error}")
         finally:
             self.session.close()
 
+    def _report(self) -> None:
+        """Report what there is; a report that was asked for is written even where no gate got as far as a verdict."""
+        self.summary += self._planned
+        if not (self.verdicts or self.session.run or self.settings.reports):
+            return
+        record = self.session.record(self.verdicts)
+        if not self.session.run:
+            record = dataclasses.replace(record, engines=tuple(self._engines()))
+        self.config.hook.pytest_llmparity_report(config=self.config, record=record)
+        self.summary += terminal.summary(record, verbose=self.config.get_verbosity() > 0)
+        self.summary += self._write(record)
+
     def _write(self, record: RunRecord) -> list[str]:
         if "json" not in self.settings.reports:
             return []
-        json_report.write(record, self.session.samples(), self.settings.out)
+        json_report.write(record, self.session.samples(), self.settings.out, root=self.config.rootpath)
         return [f"report: {self.settings.out / 'run.json'}"]
 
-    def _planned(self) -> list[EngineRecord]:
+    def _engines(self) -> list[EngineRecord]:
         return [
             EngineRecord(
                 name=spec.name,
-                kind=spec.kind or "probed at start",
+                kind=spec.kind or "unknown",
                 model=spec.model,
                 quantization=str(spec.pin["quantization"]) if "quantization" in spec.pin else None,
                 context_length=spec.context_length,

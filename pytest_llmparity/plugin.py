@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not xdist.is_worker(config):
         config.pluginmanager.register(Receiver(door), "llmparity-receiver")
     if xdist.is_controller(config):
-        config.pluginmanager.register(xdist.XdistHooks(door.share), "llmparity-xdist")
+        config.pluginmanager.register(xdist.XdistHooks(door.share, door.ended), "llmparity-xdist")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -202,6 +202,8 @@ class Receiver:
 @pytest.fixture(scope="session")
 def llmparity_door(pytestconfig: pytest.Config) -> Door:
     """The session behind our fixtures; tests that reach it need engines. Another plugin's ``engine`` does not."""
+    if DOOR not in pytestconfig.stash:  # asked for in a test's body, where its collection could not be skipped
+        pytest.skip(UNSELECTED)
     return pytestconfig.stash[DOOR]
 
 

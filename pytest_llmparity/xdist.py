@@ -1,14 +1,14 @@
-"""Under xdist the controller owns the keeper and hands its address to the workers."""
+"""Under xdist the controller owns the keeper and hands its address to the workers; they hand back what they planned."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import pytest
 
 KEY = "llmparity"
-"""Our entry in ``workerinput``."""
+"""Our entry in ``workerinput`` and ``workeroutput``."""
 
 
 class Node(Protocol):
@@ -18,21 +18,37 @@ class Node(Protocol):
 
 
 class XdistHooks:
-    """Hooks xdist calls in the controller. ``share`` returns what workers need, as builtins; it spawns the keeper."""
+    """Hooks xdist calls in the controller; only builtins cross.
 
-    def __init__(self, share: Callable[[], dict[str, str]]) -> None:
+    ``share`` returns what workers need and spawns the keeper, ``ended`` takes what a worker handed back.
+    """
+
+    def __init__(self, share: Callable[[], dict[str, str]], ended: Callable[[Mapping[str, Any]], None]) -> None:
         self._share = share
+        self._ended = ended
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Node) -> None:
         """Give a new worker the keeper's address and this run's token."""
         node.workerinput[KEY] = self._share()
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: object) -> None:
+        """Take what a worker handed back; one that crashed handed back nothing."""
+        given = getattr(node, "workeroutput", {}).get(KEY)
+        if given is not None:
+            self._ended(given)
+
 
 def shared(config: pytest.Config) -> dict[str, str] | None:
     """Return what the controller gave this worker, ``None`` in the controller and without xdist."""
     given = getattr(config, "workerinput", {}).get(KEY)
     return dict(given) if given else None
+
+
+def hand_back(config: pytest.Config, given: Mapping[str, Any]) -> None:
+    """Leave builtins for the controller; in a worker, when its session ends."""
+    config.workeroutput[KEY] = dict(given)  # type: ignore[attr-defined]  # xdist adds it
 
 
 def is_worker(config: pytest.Config) -> bool:

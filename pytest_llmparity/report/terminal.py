@@ -31,18 +31,26 @@ _LABEL: Final = 22
 """Columns the names of checks get at least before engines move to a grid of their own below."""
 
 
-def engine_lines(engines: Sequence[EngineRecord], *, why: str = "", width: int = WIDTH) -> list[str]:
+def engine_lines(
+    engines: Sequence[EngineRecord], *, why: str = "", unasked: Mapping[str, str] | None = None, width: int = WIDTH
+) -> list[str]:
     """Return one line per engine: name, kind and version, model, quantisation, digest, context, how it is reached.
 
-    What is not known is left out. ``why`` says why the baseline is the baseline.
+    What is not known is left out. ``why`` says why the baseline is the baseline. ``unasked`` has the addresses of
+    engines, by name, whose kind is asked for when the run starts.
     """
+    unasked = unasked or {}
     name_width = max((cells(printable(engine.name)) for engine in engines), default=0)
     lines = []
     for engine in engines:
         head = f"{pad(printable(engine.name), min(name_width, 24))}  "
         model = None if engine.model is None else printable(_file_name(engine.model))
         parts = [
-            printable(f"{engine.kind} {engine.version or ''}".rstrip()),
+            printable(
+                f"{unasked[engine.name]}, kind asked at start"
+                if engine.name in unasked
+                else f"{engine.kind} {engine.version or ''}".rstrip()
+            ),
             model,
             engine.quantization and printable(engine.quantization),
             _digest(engine),

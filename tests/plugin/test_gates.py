@@ -569,3 +569,22 @@ def test_a_key_in_the_reason_why_an_engine_is_not_there_is_masked(
     printed = result.stdout.str() + result.stderr.str()
     assert printed.count("bad request with Bearer «GATES_API_KEY»") >= 3
     assert KEY not in printed
+
+
+@pytest.mark.parametrize("fixture", ["parity", "parity_run", "engines", "engine"])
+def test_a_fixture_asked_for_in_the_body_is_skipped_without_engines(bench: Bench, fixture: str) -> None:
+    bench.pytester.makepyfile(f"def test_it(request):\n    request.getfixturevalue({fixture!r})\n")
+
+    result = bench.run()
+
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["llmparity: 1 test skipped, needs engines: pytest --engines NAME,NAME *"])
+
+
+def test_the_header_says_where_an_engine_of_unknown_kind_is(bench: Bench) -> None:
+    bench.gate("check.prompts()")
+    engine = bench.engine()
+
+    result = bench.run(engines=[engine, bench.engine()])
+
+    result.stdout.fnmatch_lines([f"a  {engine.base_url}, kind asked at start, attach, baseline"])

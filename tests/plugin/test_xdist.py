@@ -141,3 +141,39 @@ def test_a_wrong_option_is_a_usage_error_under_workers_too(bench: Bench) -> None
 
     assert spawned.wait() == pytest.ExitCode.USAGE_ERROR, spawned.output
     assert "nobody-knows-this" in spawned.output
+
+
+def test_only_the_controller_reports_and_it_shows_what_the_workers_planned(bench: Bench) -> None:
+    bench.pytester.makepyfile(test_suite=SUITE)
+    bench.pytester.makeconftest(
+        """
+        import os
+        def pytest_llmparity_report(config, record):
+            with open("reported", "a") as out:
+                out.write(f"{os.environ.get('PYTEST_XDIST_WORKER', 'controller')} {len(record.verdicts)}\\n")
+        """
+    )
+
+    spawned = bench.spawn(
+        *("-n2", "-v", "--parity-report=json", "--parity-out=out", "-k", "text"),
+        engines=[bench.engine(), bench.engine()],
+    )
+
+    assert spawned.wait() == OK, spawned.output
+    assert (bench.pytester.path / "reported").read_text() == "controller 3\n"
+    assert spawned.output.count("plan: 196 requests, at most") == 1
+    assert "test_suite.py::test_text: 100 cases in 100 groups" in spawned.output
+
+
+def test_a_report_is_written_where_no_gate_got_past_its_set_up(bench: Bench) -> None:
+    bench.pytester.makepyfile("import pytest\n@pytest.mark.parity('nowhere.jsonl')\ndef test_gate(): ...\n")
+
+    for workers in ("0", "1"):
+        spawned = bench.spawn(
+            *("-n", workers, "--parity-report=json", f"--parity-out=out-{workers}"), engines=[bench.engine()]
+        )
+
+        assert spawned.wait() == FAILED, spawned.output
+        report = bench.report(f"out-{workers}")
+        assert (report["verdicts"], [e["name"] for e in report["engines"]]) == ([], ["a"])
+        assert f"report: {bench.pytester.path}/out-{workers}/run.json" in spawned.output
