@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from pytest_llmparity.core.errors import EngineDied, EngineError, Unreachable
+from pytest_llmparity.core.errors import EngineDied, EngineError, Timeout, Unreachable
 from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.sample import Failure, Phase, Sample, WireRequest
 from pytest_llmparity.transport.client import Client
@@ -22,8 +22,10 @@ BACKOFF_S = (0.25, 1.0, 4.0)
 """Waits before the further attempts, each stretched by up to a half at random so that requests do not come in step."""
 RETRY_AFTER_LIMIT_S = 60.0
 """A server that asks for a longer wait is taken as not answering."""
+TIMEOUT_ATTEMPTS = 2
+"""A request that ran into a deadline is sent at most this often: each try costs the whole deadline."""
 GONE_AFTER = 3
-"""So many requests in a row that reached nothing mean the engine is gone; the rest is not sent."""
+"""So many requests in a row that reached nothing or got no answer mean the engine is gone; the rest is not sent."""
 GONE_PAUSE_S = 0.2
 """A process that dies closes its connections a little before its exit status can be read; the status says more."""
 
@@ -57,18 +59,38 @@ class Allowance:
         self.retries = 0
         self.reason: str | None = None
 
-    def take(self, count: int = 1) -> bool:
-        """Take this many requests from the allowance; False, and none taken, when there are not so many left."""
+    def take(self, count: int = 1, *, what: str = "") -> bool:
+        """Take this many requests from the allowance; False, and none taken, when there are not so many left.
+
+        ``what`` names a phase that is asked as a whole or not at all.
+        """
         if self.reason is None and self._left is not None and self._left < count:
             self.reason = f"stopped after {self._limit} requests (--parity-max-requests)"
+            if what:
+                self.reason = f"{what} needs {count} requests and {self._left} are left (--parity-max-requests)"
         if self.reason is None and self._end is not None and self._now() >= self._end:
-            self.reason = f"stopped after {self._seconds:g} s (--parity-budget)"
+            self.out_of_time()
         if self.reason is not None:
             return False
         if self._left is not None:
             self._left -= count
         self.sent += count
         return True
+
+    def give_back(self, count: int) -> None:
+        """Return requests that were taken and not sent."""
+        self.sent -= count
+        if self._left is not None:
+            self._left += count
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the moment to stop, never below zero; ``None`` when there is no such moment."""
+        return None if self._end is None else max(0.0, self._end - self._now())
+
+    def out_of_time(self) -> None:
+        """Say that the time is up; nothing more is allowed."""
+        self.reason = f"stopped after {self._seconds:g} s (--parity-budget)"
 
 
 async def gather(
@@ -85,7 +107,8 @@ async def gather(
     """Send the jobs, at most ``concurrency`` at a time, and deliver one sample for each as it finishes.
 
     ``gone`` says why the engine's process is no more, or ``None``. Once the engine is gone every further job is
-    delivered as an ``EngineDied`` failure without being sent. Jobs beyond the allowance are not delivered at all.
+    delivered as an ``EngineDied`` failure without being sent. Jobs beyond the allowance, and those whose next attempt
+    would be, are not delivered at all. An error of ``gone`` or ``deliver`` ends the gathering and is raised as it is.
     """
     queue = iter(jobs)
     line = _Line(gone, sleep)
@@ -97,15 +120,21 @@ async def gather(
                 continue
             if not allowance.take():
                 return
-            deliver(await _one(engine, client, job, allowance=allowance, line=line, sleep=sleep))
+            sample = await _one(engine, client, job, allowance=allowance, line=line, sleep=sleep)
+            if sample is not None:
+                deliver(sample)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(concurrency, len(jobs))):
-            group.create_task(worker())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(jobs))):
+                group.create_task(worker())
+    except ExceptionGroup as errors:
+        # All of them stumbled over the same thing, a full disk or a keeper that is gone; callers know its type.
+        raise errors.exceptions[0] from errors
 
 
 class _Line:
-    """Whether anybody is at the other end: the process is watched, and unanswered connections are counted."""
+    """Whether anybody is at the other end: the process is watched, and requests without an answer are counted."""
 
     def __init__(self, gone: Callable[[], str | None], sleep: Callable[[float], Awaitable[None]]) -> None:
         self._gone = gone
@@ -118,12 +147,13 @@ class _Line:
 
     async def missed(self, error: EngineError) -> None:
         self.dead = self._gone() or self.dead
-        if self.dead is None and isinstance(error, (Unreachable, EngineDied)):
+        if self.dead is None and isinstance(error, (Unreachable, EngineDied, Timeout)):
             self._missed += 1
             if self._missed >= GONE_AFTER:
                 count = self._missed
                 await self._sleep(GONE_PAUSE_S)
-                self.dead = self._gone() or f"{count} requests in a row reached nothing; the last: {error}"
+                how = "got no answer in time" if isinstance(error, Timeout) else "reached nothing"
+                self.dead = self._gone() or f"{count} requests in a row {how}; the last: {error}"
 
 
 async def _one(
@@ -134,8 +164,11 @@ async def _one(
     allowance: Allowance,
     line: _Line,
     sleep: Callable[[float], Awaitable[None]],
-) -> Sample:
-    """Return the sample of one job, retrying what can help; a retried answer has no timing (it is no evidence)."""
+) -> Sample | None:
+    """Return the sample of one job, retrying what can help; a retried answer has no timing (it is no evidence).
+
+    ``None`` when the allowance ended before the job did: what more attempts would have brought is not known.
+    """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             exchange = await client.send(job.wire.method, job.wire.path, job.wire.body)
@@ -147,7 +180,7 @@ async def _one(
             if wait is None or line.dead is not None:
                 return _failed(engine, job, error, attempts=attempt)
             if not allowance.take():
-                return _failed(engine, job, error, attempts=attempt)
+                return None
             allowance.retries += 1
             await sleep(wait)
         else:
@@ -205,7 +238,7 @@ def failed(engine: str, job: Job, error: EngineError, *, attempts: int) -> Sampl
 
 def _wait(error: EngineError, attempt: int) -> float | None:
     """Return how long to wait before asking again, ``None`` when asking again makes no sense."""
-    if not error.retryable or attempt >= ATTEMPTS:
+    if not error.retryable or attempt >= (TIMEOUT_ATTEMPTS if isinstance(error, Timeout) else ATTEMPTS):
         return None
     if error.retry_after_s is not None:
         return error.retry_after_s if error.retry_after_s <= RETRY_AFTER_LIMIT_S else None
