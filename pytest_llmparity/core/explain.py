@@ -97,13 +97,19 @@ def headline(verdict: Verdict) -> str:
     noun = "request" if verdict.kind.startswith("latency.") else "prompt"
     parts.append(count(verdict.n, noun))
     line = f"{head}: {', '.join(parts)}"
-    if 0 < verdict.groups < FEW_GROUPS and verdict.groups < verdict.n:
-        line += f", for this mix of prompts ({count(verdict.groups, 'group')})"
+    line += mix(verdict)
     if verdict.reason:
         line += f"; {verdict.reason}"
     if verdict.needed is not None and verdict.outcome is Outcome.INCONCLUSIVE:
         line += f"; a run of about {count(verdict.needed, noun)} in all would settle it"
     return line
+
+
+def mix(verdict: Verdict) -> str:
+    """Return the words that limit a verdict on few groups to its own prompts, empty where there are enough of them."""
+    if 0 < verdict.groups < FEW_GROUPS and verdict.groups < verdict.n:
+        return f", for this mix of prompts ({count(verdict.groups, 'group')})"
+    return ""
 
 
 def failure_text(verdicts: Sequence[Verdict], *, reproduce: str) -> str:

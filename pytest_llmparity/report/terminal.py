@@ -149,7 +149,13 @@ def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose:
         left_open = sum(v.outcome is Outcome.INCONCLUSIVE for v in own)
         passed = explain.count(len(own) - left_open, "verdict")
         if own and not bad:
-            words = f"not settled  {passed} passed, {left_open} inconclusive" if left_open else f"passes  {passed}"
+            words = f"passes  {passed}"
+            if left_open:
+                settled = f"{passed} passed, " if left_open < len(own) else ""
+                words = f"not settled  {settled}{left_open} inconclusive"
+            few = [verdict for verdict in own if verdict.outcome is Outcome.PASS and explain.mix(verdict)]
+            if few:
+                words += explain.mix(min(few, key=lambda verdict: verdict.groups))
             lines += _wrapped(f"{printable(name)}: ", words, width=width)
     return lines
 
@@ -217,7 +223,7 @@ def _finding(verdict: Verdict) -> str:
         parts.append(f"at least {limit} asked" if verdict.side == "at_least" else f"margin {limit}")
     if verdict.reason:
         parts.append(printable(verdict.reason))
-    return f"{printable(verdict.kind)}  {', '.join(parts)}  ({test})"
+    return f"{printable(verdict.kind)}  {', '.join(parts)}{explain.mix(verdict)}  ({test})"
 
 
 def _missing(record: RunRecord, *, width: int) -> list[str]:

@@ -120,6 +120,26 @@ def test_the_demo_says_in_words_who_passes_and_who_is_caught() -> None:
     ]
 
 
+def test_verdicts_on_few_groups_say_so_wherever_they_are_told() -> None:
+    one, two = (verdict("q8_0", Outcome.PASS, "text", n=64, groups=n) for n in (1, 4))
+    apart = verdict("f8", Outcome.PASS, "text", n=4, groups=4)
+    bad = verdict("q4_0", Outcome.FAIL, "text", estimate=0.08, unit="forks/token", n=64, groups=4)
+
+    lines = terminal.conclusions([two, one, apart, bad], [], verbose=False, width=120)
+
+    assert lines == [
+        "q8_0: passes  2 verdicts, for this mix of prompts (1 group)",
+        "f8: passes  1 verdict",
+        f"q4_0: FAIL  text  8 %/token, for this mix of prompts (4 groups)  ({bad.test.rpartition('::')[2]})",
+    ]
+
+
+def test_nothing_settled_counts_what_is_open_alone() -> None:
+    left_open = verdict("a", Outcome.INCONCLUSIVE, "text")
+
+    assert terminal.conclusions([left_open], ["a"], verbose=False) == ["a: not settled  1 inconclusive"]
+
+
 def test_one_row_per_check_holds_the_worst_and_verbose_gives_each_quantity_its_own() -> None:
     rate = verdict("q8_0", Outcome.PASS, "schema.rate", estimate=0.99, unit="share")
 

@@ -21,6 +21,7 @@ from pytest_llmparity.core.stats.noise import excess
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
 HORIZON: Final = 32
+ONE_GROUP: Final = "all prompts come from one group: they count as one"
 TOP_LOGPROBS: Final = 5
 """Alternatives per token that are asked for to grade forks."""
 PRESETS: Final = ((8.0, 0.05), (6.0, 0.07), (4.0, 0.12))
@@ -42,7 +43,9 @@ class TextCheck:
     """Judges forks per token over the first ``horizon`` tokens against ``margin``.
 
     Made by ``check.text()``. ``margin`` ``None`` takes the preset of the two engines' quantisations. Gives two verdicts
-    per candidate: ``text`` (candidate against baseline) and ``text.repeat`` (candidate against itself).
+    per candidate: ``text`` (candidate against baseline) and ``text.repeat`` (candidate against itself). Prompts of one
+    ``group`` are one piece of evidence: several prompts of a single group are INCONCLUSIVE, and below 12 groups a
+    verdict speaks for this mix of prompts only.
 
     FAIL of ``text`` needs the lower bound above the margin and more drift than the baseline shows against itself
     (paired sign-flip test); its ``p_fail`` is the larger of the two. ``text.repeat`` takes the worst of the floor
@@ -87,7 +90,9 @@ class TextCheck:
         """What this many prompts can and cannot see, from the Poisson bound without a fork."""
         least = -math.log(0.05) / (cases * self.horizon)
         text = f"{self}: without a fork {explain.count(cases, 'prompt')} bound the drift at {explain.percent(least)}"
-        if groups < explain.FEW_GROUPS:
+        if groups == 1 < cases:
+            text += f"; {ONE_GROUP}, so nothing will be settled"
+        elif groups < explain.FEW_GROUPS:
             text += f"; with {explain.count(groups, 'group')} it speaks for this mix of prompts only"
         return text
 
@@ -172,7 +177,8 @@ class TextCheck:
             return gathered.finish(verdict, **changes, outcome=Outcome.PASS)
         if result.lower <= margin:
             needed = prompts_needed(result, len(forks), margin, evidence.alpha)
-            return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, needed=needed)
+            reason = ONE_GROUP if result.one_group else ""
+            return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, needed=needed, reason=reason)
         if above < evidence.alpha:
             return gathered.finish(verdict, **changes, outcome=Outcome.FAIL)
         name = evidence.baseline
@@ -199,7 +205,7 @@ class TextCheck:
             f"of tokens fork from {candidate.name}'s own first answer ({_asked(floor.phase, evidence)})"
         )
         if margin is None:
-            return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, reason=why)
+            return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, reason="no margin: see text")
         changes |= {
             "p_pass": min(1.0, len(phases) * result.p_pass),
             "p_fail": min(1.0, len(phases) * result.p_fail),
@@ -210,7 +216,7 @@ class TextCheck:
         elif result.upper < margin and not missing:
             changes |= {"outcome": Outcome.PASS}
         else:
-            changes |= {"outcome": Outcome.INCONCLUSIVE}
+            changes |= {"outcome": Outcome.INCONCLUSIVE, "reason": ONE_GROUP if result.one_group else ""}
             if missing:
                 reason = f"it has no answers to compare when {' or '.join(missing)}"
                 changes["reason"] = evidence.incomplete or reason

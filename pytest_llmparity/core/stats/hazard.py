@@ -10,8 +10,6 @@ from scipy.stats import chi2, poisson
 
 from pytest_llmparity.core.stats.cluster import clustered_ratio, t_bounds
 
-FEW_GROUPS = 12
-"""Below this many groups the bounds speak for this mix of prompts only (DESIGN 6)."""
 MOST_PROMPTS = 100_000
 """More prompts than this and :func:`prompts_needed` says "no number would do"."""
 
@@ -23,8 +21,8 @@ class HazardResult:
     ``p_pass`` belongs to "the hazard is at least the margin", ``p_fail`` to "at most the margin": ``upper < margin``
     exactly when ``p_pass < alpha``, ``lower > margin`` exactly when ``p_fail < alpha``. ``at_risk`` is in baseline
     tokens. ``groups`` counts groups with tokens at risk; ``clustered`` says whether the cluster-robust bound took part
-    (it needs two groups), ``se`` is its standard error. With nothing at risk the estimate is 0 and says nothing: the
-    bounds are 0 and infinity and both p-values 1.
+    (it needs two groups), ``se`` is its standard error. With nothing at risk the estimate is 0 and says nothing, and
+    several prompts of one group count as one, which bounds nothing: the bounds are 0 and infinity and both p-values 1.
     """
 
     estimate: float
@@ -39,9 +37,9 @@ class HazardResult:
     se: float | None = None
 
     @property
-    def few_groups(self) -> bool:
-        """Whether the verdict must say *for this mix of prompts*."""
-        return self.groups < FEW_GROUPS
+    def one_group(self) -> bool:
+        """Whether several prompts were judged and all of them come from one group."""
+        return self.groups == 1 and math.isinf(self.upper)
 
 
 def hazard(
@@ -84,6 +82,8 @@ def hazard(
         cluster_pass, cluster_fail = ratio.p_values(margin)
         lower, upper = max(0.0, min(lower, cluster_lower)), max(upper, cluster_upper)
         p_pass, p_fail = max(p_pass, cluster_pass), max(p_fail, cluster_fail)
+    elif sum(tokens > 0.0 for tokens in at_risk) > 1:  # how alike prompts of one group are shows only between groups
+        lower, upper, p_pass, p_fail = 0.0, math.inf, 1.0, 1.0
     return HazardResult(
         estimate=ratio.estimate,
         lower=lower,
@@ -108,11 +108,11 @@ def prompts_needed(result: HazardResult, n: int, margin: float, alpha: float) ->
     """Return how many prompts in all would settle the question if further ones behaved like the ``n`` so far.
 
     Forks, tokens at risk and groups grow in proportion, the standard error falls with the root. ``None`` when more than
-    100,000 would be needed (hazard and margin nearly equal) or nothing was at risk. An estimate, not a promise: after
-    looking once, bounds must be tightened (DESIGN 6, *looking again*).
+    100,000 would be needed (hazard and margin nearly equal), nothing was at risk or all come from one group. An
+    estimate, not a promise: after looking once, bounds must be tightened (DESIGN 6, *looking again*).
     """
     _check(margin, alpha)
-    if n <= 0 or result.at_risk == 0.0:
+    if n <= 0 or result.at_risk == 0.0 or result.one_group:
         return None
 
     def settles(total: int) -> bool:

@@ -212,6 +212,38 @@ def test_few_groups_speak_for_this_mix_of_prompts_only(make: Factory) -> None:
     assert "most by group: g0 25 %, g1 25 %, g2 25 %" in text.details
 
 
+@pytest.mark.parametrize("at", [None, 0])
+def test_copies_of_one_prompt_settle_nothing_however_many(make: Factory, at: int | None) -> None:
+    cases = [make.case(index, group="g") for index in range(100)]
+    ours = [make.cut(SAME)] * 100
+    theirs = ours if at is None else [make.cut(forked(at))] * 100
+    evidence = make.evidence(
+        make.engine("base", ours, **floors(ours)), make.engine("cand", theirs, **floors(theirs)), cases=cases
+    )
+
+    text, repeat = check.text(margin=0.05).judge(evidence)
+
+    for verdict in (text, repeat):
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert verdict.needed is None
+        assert verdict.message.endswith(
+            "for this mix of prompts (1 group); all prompts come from one group: they count as one"
+        )
+    assert check.text().power(cases=100, groups=1).endswith("they count as one, so nothing will be settled")
+
+
+def test_without_a_margin_the_repeat_points_to_the_text(make: Factory) -> None:
+    said = [make.cut(SAME)] * 64
+    evidence = make.evidence(
+        make.engine("base", said, **floors(said)), make.engine("cand", said, **floors(said), quantization=None)
+    )
+
+    text, repeat = check.text().judge(evidence)
+
+    assert text.reason == "no margin: the quantisation of cand is not known; pin it or give margin="
+    assert (repeat.outcome, repeat.reason) == (Outcome.INCONCLUSIVE, "no margin: see text")
+
+
 def test_tags_are_listed_rather_than_groups(make: Factory) -> None:
     tags = [("poem", "long"), ("math",), ("json",), ("list",)]
     cases = [make.case(index, tags=tags[index % 4]) for index in range(64)]
@@ -359,7 +391,7 @@ def test_a_design_that_can_never_pass_is_refused_with_the_number_that_could() ->
 
 def test_the_plan_says_what_the_design_can_see() -> None:
     assert check.text().power(cases=64, groups=64) == "text(): without a fork 64 prompts bound the drift at 0.15 %"
-    assert check.text().power(cases=64, groups=1).endswith("; with 1 group it speaks for this mix of prompts only")
+    assert check.text().power(cases=64, groups=2).endswith("; with 2 groups it speaks for this mix of prompts only")
     assert (check.text().kind, check.text().pairwise) == ("text", True)
     assert check.text().needs().phases == {Phase.MAIN, Phase.COLD, Phase.WARM, Phase.PARALLEL}
 

@@ -49,15 +49,22 @@ def test_families_that_fork_together_widen_the_bound() -> None:
 
     assert together.upper > apart.upper
     assert together.p_pass > apart.p_pass
-    assert together.few_groups
-    assert not apart.few_groups
 
 
-def test_one_group_leaves_the_poisson_bound_and_says_so() -> None:
-    result = hazard([True, False], [4, 32], ["only", "only"], margin=0.5)
+def test_a_single_prompt_has_the_poisson_bound() -> None:
+    result = hazard([True, False], [4, 0], ["only", "only"], margin=0.5)
 
-    assert (result.clustered, result.groups, result.se) == (False, 1, None)
-    assert result.upper == pytest.approx(float(chi2.ppf(0.95, 4)) / 72)
+    assert (result.clustered, result.groups, result.se, result.one_group) == (False, 1, None, False)
+    assert result.upper == pytest.approx(float(chi2.ppf(0.95, 4)) / 8)
+
+
+def test_copies_of_one_prompt_bound_nothing() -> None:
+    for forked in (False, True):
+        result = hazard([forked] * 100, [32] * 100, ["only"] * 100, margin=0.05)
+
+        assert (result.groups, result.one_group, result.lower, result.upper) == (1, True, 0.0, math.inf)
+        assert (result.p_pass, result.p_fail) == (1.0, 1.0)
+        assert prompts_needed(result, 100, 0.05, 0.05) is None
 
 
 def test_nothing_at_risk_says_nothing() -> None:
@@ -131,13 +138,13 @@ def test_prompts_needed_is_where_the_verdict_turns() -> None:
     assert prompts_needed(undecided, 64, 4 / 1024, 0.05) is None
 
 
-def test_prompts_needed_with_one_group_scales_the_poisson_bound() -> None:
-    result = hazard([True] + [False] * 31, [32.0] * 32, ["g"] * 32, margin=0.002)
-    needed = prompts_needed(result, 32, 0.002, 0.05)
+def test_prompts_needed_after_one_prompt_scales_the_poisson_bound() -> None:
+    result = hazard([True], [32.0], ["g"], margin=0.05)
+    needed = prompts_needed(result, 1, 0.05, 0.05)
 
     assert needed is not None
-    assert garwood(needed / 32, 1024 * needed / 32, 0.05)[1] < 0.002
-    assert garwood((needed - 1) / 32, 1024 * (needed - 1) / 32, 0.05)[1] >= 0.002
+    assert garwood(needed, 32 * needed, 0.05)[1] < 0.05
+    assert garwood(needed - 1, 32 * (needed - 1), 0.05)[1] >= 0.05
 
 
 def test_can_pass() -> None:
