@@ -36,7 +36,9 @@ class SchemaCheck:
     - ``schema.agree``: per candidate, the share of cases whose parsed values are equal (order of keys aside) is at
       least ``agree``. An answer that is not JSON equals nothing.
 
-    Cases the engine failed to answer do not fit; in a pair, cases the baseline did not answer are left out.
+    Every case counts as one piece of evidence, whatever its ``group``: of rows made from one template the bounds claim
+    to know more than they do. Cases the engine failed to answer do not fit; in a pair, cases the baseline did not
+    answer are left out.
     """
 
     name: str
