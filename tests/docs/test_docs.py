@@ -1,0 +1,214 @@
+"""What the documentation shows is true: examples run, tables equal the code, links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import openai  # noqa: F401 - see below
+import pytest
+
+# pytester forgets modules that a run inside this process imported, and numpy cannot be imported twice.
+import pytest_llmparity.door  # noqa: F401 - see above
+from pytest_llmparity import check
+from pytest_llmparity.core import config_file, errors, prompt_rows
+from pytest_llmparity.core.checks.base import Check
+from pytest_llmparity.core.config import parse_config
+from pytest_llmparity.core.prompt_reading import parse_prompts
+from pytest_llmparity.testing import LoopbackEngine
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(?P<info>[^\n]+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
+
+
+def blocks(info: str) -> list[object]:
+    found = []
+    for page in PAGES:
+        for number, match in enumerate(FENCE.finditer(page.read_text("utf-8"))):
+            if match["info"] == info:
+                found.append(pytest.param(match["body"], id=f"{page.stem}-{number}"))
+    assert found, f"no page has a block marked {info!r}"
+    return found
+
+
+def between(page: str, marker: str) -> str:
+    text = (ROOT / page).read_text("utf-8")
+    return text.partition(f"<!-- {marker} -->")[2].partition(f"<!-- /{marker.partition(':')[0]} -->")[0]
+
+
+def names_in(table: str) -> set[str]:
+    rows = [re.split(r"(?<!\\)\|", line)[1] for line in table.splitlines() if line.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The files the examples name, two engines called prod and dev; gives the command line."""
+    monkeypatch.setenv("LLMPARITY_EMBEDDING_MODEL", "none")
+    pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
+    (pytester.path / "prompts").mkdir()
+    (pytester.path / "schemas").mkdir()
+    rows = [{"id": f"c{i}", "messages": [{"role": "user", "content": f"ticket {i}"}]} for i in range(64)]
+    (pytester.path / "prompts/tickets.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (pytester.path / "schemas/ticket.json").write_text('{"type": "object"}')
+    with LoopbackEngine('{"queue": 1}') as prod, LoopbackEngine('{"queue": 1}') as dev:
+        yield ["-p", "no:cacheprovider", f"--engines=prod={prod.base_url},dev={dev.base_url}"]
+
+
+@pytest.mark.parametrize("body", blocks("python test"))
+def test_examples_run(pytester: pytest.Pytester, project: list[str], body: str) -> None:
+    pytester.makepyfile(body)
+
+    result = pytester.runpytest_inprocess(*project)
+
+    counts = result.parseoutcomes()
+    assert counts.get("passed", 0) + counts.get("inconclusive", 0) >= 1
+    assert not {"failed", "errors", "error", "skipped"} & set(counts), counts
+
+
+def test_hooks_run(pytester: pytest.Pytester, project: list[str]) -> None:
+    (hooks,) = (block.values[0] for block in blocks("python conftest"))  # type: ignore[attr-defined]
+    (first, *_) = (block.values[0] for block in blocks("python test"))  # type: ignore[attr-defined]
+    pytester.makeconftest(hooks)
+    pytester.makepyfile(first)
+
+    result = pytester.runpytest_inprocess("-s", *project)
+
+    result.stdout.fnmatch_lines(["*prompts PASS*"])
+
+
+@pytest.mark.parametrize("body", blocks("toml llmparity"))
+def test_configurations_are_valid(body: str) -> None:
+    assert parse_config(body, source="llmparity.toml")
+
+
+@pytest.mark.parametrize("body", blocks("toml pyproject"))
+def test_pyproject_configurations_are_valid(body: str) -> None:
+    assert parse_config(body, source="pyproject.toml", table=("tool", "llmparity"))
+
+
+@pytest.mark.parametrize("body", blocks("jsonl prompts"))
+def test_prompt_lines_are_valid(body: str) -> None:
+    assert parse_prompts(body, source="p.jsonl", name="p").cases
+
+
+@pytest.mark.parametrize("body", blocks("yaml prompts"))
+def test_prompt_documents_are_valid(body: str) -> None:
+    assert parse_prompts(body, source="p.yaml", name="p").cases
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for match in LINK.finditer(page.read_text("utf-8")):
+        target, _, anchor = match["target"].partition("#")
+        if target.startswith("http"):
+            continue
+        there = (page.parent / target).resolve() if target else page
+        assert there.exists(), match["target"]
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", there.read_text("utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, match["target"]
+
+
+def test_every_option_is_in_the_table_and_no_other(pytester: pytest.Pytester) -> None:
+    shown = names_in(between("docs/configuration.md", "options"))
+
+    text = pytester.runpytest_inprocess("--help").stdout.str()
+
+    known = set(re.findall(r"--(?:engines|parity-[a-z-]+)", text.partition("LLM parity:")[2].partition("\n\n")[0]))
+    assert {name.split()[0] for name in shown if name.startswith("--")} == known
+
+
+@pytest.mark.parametrize("model", ["ConfigTable", "EngineTable", "ProfileTable"])
+def test_every_configuration_key_is_in_its_table(model: str) -> None:
+    fields = getattr(config_file, model).model_fields
+
+    shown = names_in(between("docs/configuration.md", f"keys: {model}"))
+
+    assert shown == {field.alias or name for name, field in fields.items()}
+
+
+def test_every_prompt_key_is_in_its_table() -> None:
+    fields = prompt_rows.PromptRow.model_fields
+
+    shown = names_in(between("docs/prompts.md", "keys: PromptRow"))
+
+    assert shown == {field.alias or name for name, field in fields.items()}
+
+
+CHECKS: dict[str, Check] = {
+    "text(margin=0.02)": check.text(margin=0.02),
+    "text(margin=0.05)": check.text(margin=0.05),
+    "schema(rate=0.9)": check.schema({}, rate=0.9),
+    "schema(rate=0.95)": check.schema({}, rate=0.95),
+    "schema(rate=0.98)": check.schema({}, rate=0.98),
+    "schema(rate=0.99)": check.schema({}, rate=0.99),
+    "schema(gap=0.1)": check.schema({}, gap=0.1),
+    "schema(gap=0.05)": check.schema({}, gap=0.05),
+    "schema(gap=0.02)": check.schema({}, gap=0.02),
+    "schema(agree=0.95)": check.schema({}, agree=0.95),
+    "similarity(at_least=0.8)": check.similarity(at_least=0.8),
+}
+
+
+def test_the_least_numbers_of_prompts_are_those_the_checks_ask_for() -> None:
+    rows = re.findall(r"^\| `(.+?)` \| (\d+) prompts \|$", between("docs/writing-tests.md", "sizes"), re.MULTILINE)
+
+    assert {name for name, _ in rows} == set(CHECKS)
+    for name, least in rows:
+        enough, short = int(least), int(least) - 1
+        assert CHECKS[name].problem(cases=enough, groups=enough, engines=2) is None, name
+        assert CHECKS[name].problem(cases=short, groups=short, engines=2), name
+
+
+def test_the_least_numbers_of_requests_are_those_the_checks_ask_for() -> None:
+    rows = re.findall(
+        r"^\| `latency\((\w+)=(.+?)\)` \| (\d+) requests \|$", between("docs/writing-tests.md", "sizes"), re.MULTILINE
+    )
+
+    assert len(rows) == 5
+    for name, budget, least in rows:
+        enough = check.latency(**{name: budget}, n=int(least))
+        short = check.latency(**{name: budget}, n=int(least) - 1)
+        assert enough.problem(cases=64, groups=64, engines=2) is None, name
+        assert short.problem(cases=64, groups=64, engines=2), name
+
+
+def test_every_error_a_user_may_meet_is_explained() -> None:
+    shown = names_in((ROOT / "docs/troubleshooting.md").read_text("utf-8"))
+    abstract = {"LLMParityError", "UsageError", "EngineError", "AnswerError"}
+
+    known = {name for name, kind in vars(errors).items() if isinstance(kind, type)} - abstract
+
+    assert shown == known
+
+
+def test_the_support_table_is_the_one_the_code_makes() -> None:
+    support = load(ROOT / "docs" / "support.py")
+
+    assert support.BEGIN + support.table() + support.END in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_support_table_rests_on_tests_that_exist() -> None:
+    support = load(ROOT / "docs" / "support.py")
+    live = support.LIVE.read_text("utf-8")
+
+    for live_test, _, double in support.CAPABILITIES.values():
+        assert f"def {live_test}(" in live
+        assert not double or (ROOT / f"tests/engines/{double}.py").exists()
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
