@@ -20,11 +20,11 @@ from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.engines.llamacpp import LlamaCppAdapter
 from pytest_llmparity.engines.vllm import VllmAdapter
 from pytest_llmparity.run import evidence as proof
-from pytest_llmparity.run.campaign import client_of, jobs_of, key_of, requests_of
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather import Allowance, Job, gather
 from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.run.plan import PHASE_ORDER, Step, Unit, shuffled
+from pytest_llmparity.run.wires import client_of, jobs_of, key_of, requests_of
 from pytest_llmparity.store import Store
 
 MODEL: Final = Path(__file__).resolve().parent.parent / "fixtures" / "models" / "tiny"

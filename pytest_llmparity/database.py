@@ -48,11 +48,8 @@ def file_system_of(folder: Path) -> str:
     return kind
 
 
-def local_folder(folder: Path, file_system: Callable[[Path], str] = file_system_of) -> Path:
-    """Return the folder, made and kept out of git, ready to hold a database.
-
-    Raises ``StoreError`` when it cannot be written or lies on a network file system.
-    """
+def own_folder(folder: Path) -> Path:
+    """Return the folder our files of a project live in, made and kept out of git; ``StoreError`` if it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         ignore = folder / ".gitignore"
@@ -61,6 +58,15 @@ def local_folder(folder: Path, file_system: Callable[[Path], str] = file_system_
     except OSError as error:
         message = f"the run store needs a folder it can write: {folder} ({error.strerror}); make it writable"
         raise StoreError(message) from error
+    return folder
+
+
+def local_folder(folder: Path, file_system: Callable[[Path], str] = file_system_of) -> Path:
+    """Return the folder, made and kept out of git, ready to hold a database.
+
+    Raises ``StoreError`` when it cannot be written or lies on a network file system.
+    """
+    own_folder(folder)
     kind = file_system(folder)
     if kind in NETWORK_FILE_SYSTEMS:
         message = (

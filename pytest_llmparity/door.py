@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from pytest_llmparity import xdist
-from pytest_llmparity.core.errors import LLMParityError
-from pytest_llmparity.core.explain import failure_text
+from pytest_llmparity.core.errors import KeeperError, LLMParityError
+from pytest_llmparity.core.explain import count, failure_text
 from pytest_llmparity.core.printable import printable_lines
 from pytest_llmparity.core.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
@@ -25,6 +25,7 @@ from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.embedding import default_embedder
 from pytest_llmparity.report import json_report, junit, terminal
 from pytest_llmparity.report.progress import Bars, Silent
+from pytest_llmparity.resolving import Given
 from pytest_llmparity.run.ask import SessionAsker
 from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.run.parity import EngineHandle, Parity, ParityRun
@@ -63,13 +64,19 @@ class Door:
 
     def share(self) -> dict[str, str]:
         """Return what a worker of xdist needs; the keeper is spawned here, in the controller."""
-        return {"token": self._token, "keeper": self.session.keeper().address}
+        try:
+            return {"token": self._token, "keeper": self.session.keeper().address}
+        except LLMParityError as error:  # engines that are only attached to need no keeper: workers tell who does
+            return {"token": self._token, "trouble": str(error)}
 
     def prepare(self, items: Sequence[pytest.Item]) -> None:
-        """Read the markers of the tests that will run; what is wrong with one is told by its own set-up."""
+        """Read the markers of the tests that will run; what is wrong with one is told by its own set-up.
+
+        A test marked ``skip`` will not run. Whether ``skipif`` holds is known at set-up only, so such tests are read.
+        """
         for item in items:
             marker = item.get_closest_marker("parity")
-            if marker is None or item.nodeid in self._declared:
+            if marker is None or item.get_closest_marker("skip") or item.nodeid in self._declared:
                 continue
             self._declared.add(item.nodeid)
             try:
@@ -94,18 +101,21 @@ class Door:
         plan = self.session.plan()
         if not plan.units:
             return []
-        lines = [
-            terminal.plan_line(
-                requests=plan.requests,
-                tokens=plan.tokens,
-                engines=len(self.settings.engines),
-                residency=self.settings.residency,
-            )
-        ]
+        if self.settings.mode == "replay":
+            lines = [f"replay of {self.settings.replay_run or 'the newest run'}: nothing is asked"]
+        else:
+            lines = [
+                terminal.plan_line(
+                    requests=plan.requests,
+                    tokens=plan.tokens,
+                    engines=len(self.settings.engines),
+                    residency=self.settings.residency,
+                )
+            ]
         if detailed:
             for declaration in self.session.declarations():
                 cases, groups = len(declaration.prompts.cases), declaration.prompts.groups
-                lines.append(f"  {declaration.test}: {cases} cases in {groups} groups")
+                lines.append(f"  {declaration.test}: {count(cases, 'case')} in {count(groups, 'group')}")
                 lines += [f"    {check.power(cases=cases, groups=groups)}" for check in declaration.checks]
         return lines
 
@@ -141,7 +151,12 @@ class Door:
         return verdicts
 
     def defuse(self, error: BaseException) -> None:
-        """Escape control sequences in an exception's text: a failed comparison repeats what a model wrote."""
+        """Escape control sequences in an assertion's text and in ours: both repeat what a model wrote.
+
+        Other exceptions belong to the code that raised them, which may read their arguments.
+        """
+        if not isinstance(error, (AssertionError, pytest.fail.Exception, LLMParityError)):
+            return
         error.args = tuple(printable_lines(arg) if isinstance(arg, str) else arg for arg in error.args)
         if isinstance(error, pytest.fail.Exception) and error.msg:
             error.msg = printable_lines(error.msg)
@@ -175,14 +190,17 @@ class Door:
         return failure_text(verdicts, reproduce=self._reproduce(item))
 
     def _reproduce(self, item: pytest.Item) -> str:
+        """Return the command that repeats this test with the same selection, wherever the selection came from."""
         inside = item.nodeid.partition("::")[2]
         words = ["pytest", f"{os.path.relpath(item.path, self.config.invocation_params.dir)}::{inside}"]
-        for value in self.config.getoption("engines") or ():
+        given = Given(self.config, os.environ)
+        for value in given.engines[0]:
             words += ["--engines", value]
-        if self.config.getoption("parity_config"):
-            words += ["--parity-config", str(self.config.getoption("parity_config"))]
-        if self.settings.profile:
-            words += ["--parity-profile", self.settings.profile]
+        for option in ("baseline", "config", "profile"):
+            if given.value(option) is not None:
+                words += [f"--parity-{option}", str(given.value(option))]
+        if self.settings.mode == "replay":
+            words += ["--parity-mode", f"replay={self.session.run}"]
         return shlex.join(words)
 
     # engines for application code ------------------------------------------------------------------------------------
@@ -288,6 +306,8 @@ class Door:
         ]
 
     def _keeper(self) -> Keeper:
+        if self._handed and "trouble" in self._handed:
+            raise KeeperError(self._handed["trouble"])
         if self._handed:
             return Keeper.connect(self._handed["keeper"])
         return Keeper.spawn(self.config.rootpath / ".llmparity")

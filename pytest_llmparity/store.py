@@ -7,6 +7,7 @@ run's samples, except to resume an unfinished one, to replay, and to reuse a noi
 from __future__ import annotations
 
 import os
+import math
 import platform
 import secrets as random_source
 import sqlite3
@@ -123,8 +124,8 @@ class Store:
         """Return this session's run: the one it has (another xdist worker began it), an unfinished one, or a new one.
 
         ``auto`` and ``resume`` go on with the newest run of the same plan and version on this host that no living
-        process holds, if it is unfinished and began less than ``max_age_s`` ago; without one ``resume`` raises
-        ``StoreError``. Of a resumed run the answers stay; timings, timed samples and failures are dropped, because
+        process holds, if it is unfinished: ``auto`` if it began less than ``max_age_s`` ago, ``resume`` however old it
+        is; without one ``resume`` raises ``StoreError``. Of a resumed run the answers stay; timings, timed samples and failures are dropped, because
         the first two are evidence only when taken in one go and the last are asked again.
         """
         with self._file.write() as db:
@@ -132,14 +133,15 @@ class Store:
             if row is not None:
                 _hold(db, row[0])
                 return RunHandle(id=row[0], resumed=bool(row[1]))
-            earlier = None if resume == "fresh" else self._unfinished(plan_hash, version, max_age_s)
+            oldest = math.inf if resume == "resume" else max_age_s
+            earlier = None if resume == "fresh" else self._unfinished(plan_hash, version, oldest)
             if earlier is not None:
                 _take_over(db, earlier, session)
                 return RunHandle(id=earlier, resumed=True)
             if resume == "resume":
                 message = (
                     f"no run in {self.path.parent} can be resumed: none of this plan and version on this host is "
-                    f"unfinished, free and younger than {max_age_s / 3600:g} h; run again without --parity-resume"
+                    "unfinished and free; run again without --parity-resume"
                 )
                 raise StoreError(message)
             fresh = self._new_id()
@@ -163,9 +165,12 @@ class Store:
             for i, p, s, a, f, h, v in self._file.read(query)
         ]
 
-    def latest(self, plan_hash: str | None = None) -> RunInfo | None:
-        """Return the newest run (of a plan), finished ones before unfinished; ``None`` when there is none."""
-        runs = [run for run in self.runs() if plan_hash in (None, run.plan_hash)]
+    def latest(self, plan_hash: str | None = None, *, without: Collection[str] = ()) -> RunInfo | None:
+        """Return the newest run (of a plan), finished ones before unfinished; ``None`` when there is none.
+
+        Runs whose ids are in ``without`` do not count.
+        """
+        runs = [run for run in self.runs() if plan_hash in (None, run.plan_hash) and run.id not in without]
         return max(runs, key=lambda run: (run.finished is not None, run.started, run.id), default=None)
 
     # -- engines ------------------------------------------------------------------------------------------------------

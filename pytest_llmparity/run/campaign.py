@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from pytest_llmparity.core.checks.base import FLOOR_PHASES
-from pytest_llmparity.core.errors import EngineError, ParameterNotHonoured, UnsupportedParameter
-from pytest_llmparity.core.sample import Phase, Sample, WireRequest, to_json
+from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter
+from pytest_llmparity.core.sample import Sample, WireRequest, to_json
 from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.run import timed
 from pytest_llmparity.run.evidence import EngineNote, note
 from pytest_llmparity.run.fleet import Engaged, Fleet
-from pytest_llmparity.run.gather import Allowance, Job, answered, failed, gather, named
+from pytest_llmparity.run.gather import Allowance, Job, gather
 from pytest_llmparity.run.loop import LoopThread
-from pytest_llmparity.run.plan import Plan, Step, Unit, shuffled
-from pytest_llmparity.store import Key, Store
-from pytest_llmparity.transport.client import Client
-from pytest_llmparity.transport.limits import Limits
+from pytest_llmparity.run.plan import Plan, Step, Unit
+from pytest_llmparity.run.timing import TimedPhase
+from pytest_llmparity.run.wires import client_of, jobs_of, key_of, requests_of, wires_note
+from pytest_llmparity.store import RunInfo, Store
 
 GATHERED = "gathered"
 """Name of the run's note that says: gathering has ended, this is what happened."""
-BLOCKS = 16
-"""Most A B B A blocks per engine in the timed phase: pairs of them are what the ratio's bootstrap resamples."""
 
+UNPROVEN = "repetition_penalty"
+"""The one neutral value left out of requests that could change a greedy answer where a server's default is another."""
 PROVEN = ({"quantization", "digest"}, {"version", "build"})
 """What a server must tell of its weights and of its program before a noise floor is reused: a name proves neither."""
+
+
+def newest_whole(store: Store) -> RunInfo | None:
+    """Return the newest run to replay, finished ones first; runs of ``--parity-case`` asked too little."""
+    parts = {run.id for run in store.runs() if (store.note(run.id, GATHERED) or {}).get("cases")}
+    return store.latest(without=parts)
 
 
 class Progress(Protocol):
@@ -72,11 +76,15 @@ class Campaign:
         self._allowance = Allowance(requests=settings.max_requests, seconds=settings.budget_s)
         self._notes: dict[str, EngineNote] = {}
         self._words: list[str] = []
+        self._timing = TimedPhase(
+            run=run, store=store, allowance=self._allowance, words=self._words, begin=progress.begin
+        )
 
     def go(self) -> None:
         """Gather; the run is marked finished unless a hard stop left something out."""
         if self._resumed:
             self._words.append(f"resumed run {self._run}: its earlier answers are kept, their timings are not")
+        self._fleet.slots = max([self._settings.concurrency, *(unit.concurrency for unit in self._plan.units)])
         in_turn = self._settings.residency == "one-at-a-time"
         if not in_turn:
             self._fleet.engage_all()
@@ -89,10 +97,13 @@ class Campaign:
                 self._time(self._order())
         finally:
             self._progress.end()
+        if self._allowance.reason is not None:
+            self._words.append(f"incomplete: {self._allowance.reason}")
         self._store.put_note(
             self._run,
             GATHERED,
             {
+                "cases": list(self._settings.cases),
                 "engines": {name: to_json(entry) for name, entry in self._notes.items()},
                 "baseline": self._settings.baseline,
                 "incomplete": self._allowance.reason,
@@ -151,6 +162,12 @@ class Campaign:
                 continue
             self._store.put_note(
                 self._run, wires_note(adapter.name, unit), {c: w.sha256 for c, w in built[unit.key].items()}
+            )
+        omitted = {name for wires in built.values() for wire in wires.values() for name in wire.omitted}
+        if UNPROVEN in omitted:
+            self._words.append(
+                f"{adapter.name}: {UNPROVEN} was not sent, this kind of engine has no field for it; a server whose "
+                "default is not 1 answers differently"
             )
         if refused:
             self._notes[adapter.name] = dataclasses.replace(self._notes[adapter.name], refused=refused)
@@ -225,33 +242,9 @@ class Campaign:
         self._progress.advance(sample.engine)
 
     def _time(self, specs: Sequence[EngineSpec]) -> None:
+        """Measure latency of every unit that asks for it on those of these engines that can be asked, all resident."""
         for unit in self._plan.timed:
-            self._timed(unit, specs)
-
-    def _timed(self, unit: Unit, specs: Sequence[EngineSpec]) -> None:
-        """Measure latency in A B B A blocks over the same cases, these engines resident."""
-        ready = {adapter.name: adapter for adapter in self._comparable(unit, specs)}
-        missing = [name for name, a in ready.items() if not self._has_timed(a, unit)]
-        if not missing or not self._allowance.take(unit.needs.timed * len(ready)):
-            return
-        cases = shuffled(unit.prompts.cases, seed=f"{unit.prompts.digest}/{Phase.TIMED}")
-        wires = {name: requests_of(adapter, unit) for name, adapter in ready.items()}
-        for name in ready:
-            self._progress.begin(f"{name} (timed)", unit.needs.timed)
-        result = timed.measure(
-            [target_of(ready[name], [(case.id, wires[name][case.id]) for case in cases]) for name in ready],
-            concurrency=unit.concurrency,
-            per_engine=unit.needs.timed,
-            blocks=blocks_of(unit),
-        )
-        self._words.append(instrument(result.calibration))
-        asked = Counter[str]()
-        samples = []
-        for record in result.records:
-            adapter = ready[record.engine]
-            samples.append(timed_sample(adapter, wires[adapter.name][record.case], unit, asked[record.engine], record))
-            asked[record.engine] += 1
-        self._store.put(self._run, samples)
+            self._timing.time(unit, self._comparable(unit, specs))
 
     def _comparable(self, unit: Unit, specs: Sequence[EngineSpec]) -> list[Adapter]:
         """Return those of the engines that can be asked this unit, in their order."""
@@ -261,100 +254,3 @@ class Campaign:
             if engaged.adapter is not None and not entry.incomparable and unit.key not in entry.refused:
                 found.append(engaged.adapter)
         return found
-
-    def _has_timed(self, adapter: Adapter, unit: Unit) -> bool:
-        wires = {wire.sha256 for wire in requests_of(adapter, unit).values()}
-        stored = self._store.get(self._run, adapter.name, phases=[Phase.TIMED])
-        return sum(s.request_sha256 in wires for s in stored) >= unit.needs.timed
-
-
-def blocks_of(unit: Unit) -> int:
-    """Return how many blocks the timed phase has: each must keep the declared concurrency busy."""
-    return max(1, min(BLOCKS, unit.needs.timed // unit.concurrency))
-
-
-def timed_sample(adapter: Adapter, wire: WireRequest, unit: Unit, order: int, record: timed.Record) -> Sample:
-    """Turn one record of the timed phase into a sample; ``order`` is its place among this engine's requests."""
-    job = Job(case=record.case, wire=wire, phase=Phase.TIMED, repeat=order, concurrency=unit.concurrency)
-    if record.exchange is None:
-        sample = failed(adapter.name, job, EngineError("no answer"), attempts=1)
-        return dataclasses.replace(sample, failure=record.failure)
-    try:
-        return answered(adapter, job, record.exchange, attempts=1, block=record.block)
-    except EngineError as error:
-        return failed(adapter.name, job, named(error, adapter.name, job.case), attempts=1)
-
-
-def instrument(calibration: timed.Calibration) -> str:
-    """Return the sentence that says how wrong the clock was just before the timed phase."""
-    median, p99 = (1000 * late for late in (calibration.ttft_error_p50_s, calibration.ttft_error_p99_s))
-    return (
-        f"timed phase: at {calibration.concurrency} streams our client saw a paced server's first token "
-        f"{median:.2f} ms late at the median, {p99:.2f} ms at p99 ({calibration.clock} clock)"
-    )
-
-
-def wires_note(engine: str, unit: Unit) -> str:
-    """Name of the run's note that says which request of this engine belongs to which case of a unit."""
-    return f"wires/{engine}/{unit.key}"
-
-
-def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
-    """Return the unit's requests in the engine's words, by case.
-
-    Logprobs only grade forks, so an engine that may refuse them is not asked, nor any engine beside tools: llama.cpp
-    does not stream the two together.
-    """
-    wanted = unit.needs.top_logprobs if adapter.reports_logprobs else None
-    return {
-        case.id: adapter.build(case.request(unit.sampling, top_logprobs=None if case.tools else wanted))
-        for case in unit.prompts.cases
-    }
-
-
-def jobs_of(step: Step, wires: Mapping[str, WireRequest]) -> list[Job]:
-    """Return the jobs of one step in the order they are sent."""
-    return [
-        Job(case=case.id, wire=wires[case.id], phase=step.phase, repeat=repeat, concurrency=step.concurrency)
-        for repeat in range(step.repeats)
-        for case in step.cases
-    ]
-
-
-def key_of(job: Job) -> Key:
-    """Return what the store calls this job's sample."""
-    return Key(job.wire.sha256, job.case, job.phase, job.repeat, job.concurrency)
-
-
-def client_of(adapter: Adapter) -> Client:
-    """Return a measuring client for one engine, with its headers, limits and route to the server."""
-    return Client(
-        adapter.base_url,
-        headers=adapter.headers,
-        limits=limits_of(adapter.spec),
-        ca_bundle=adapter.spec.ca_bundle,
-        proxy=adapter.spec.proxy,
-    )
-
-
-def limits_of(spec: EngineSpec) -> Limits:
-    """Return the transport's limits under the deadlines of the configuration."""
-    return Limits(
-        connect_s=spec.connect_timeout_s,
-        first_byte_s=spec.request_timeout_s,
-        idle_s=spec.idle_timeout_s,
-        total_s=spec.request_timeout_s,
-    )
-
-
-def target_of(adapter: Adapter, requests: Sequence[tuple[str, WireRequest]]) -> timed.Target:
-    """Return one engine as the timed phase needs it."""
-    return timed.Target(
-        name=adapter.name,
-        base_url=adapter.base_url,
-        headers=dict(adapter.headers),
-        limits=limits_of(adapter.spec),
-        ca_bundle=adapter.spec.ca_bundle,
-        proxy=adapter.spec.proxy,
-        requests=tuple(requests),
-    )

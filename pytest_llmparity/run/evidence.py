@@ -68,18 +68,23 @@ def collect(
     baseline: str,
     notes: Mapping[str, EngineNote],
     wires: Mapping[str, Mapping[str, str]],
+    timed: Mapping[str, range],
     samples: Mapping[str, Sequence[Sample]],
     alpha: float,
     incomplete: str | None,
     embedder: Embedder | None,
 ) -> Evidence:
-    """Return what the checks of one test judge: for every engine the samples of exactly these requests."""
+    """Return what the checks of one test judge: for every engine the samples of exactly these requests.
+
+    ``timed`` says for every engine which of its timed answers (by ``repeat``) were asked for this very unit.
+    """
     engines = {}
     for name in [baseline, *(other for other in notes if other != baseline)]:
         if name not in notes:
             continue
         engine = notes[name]
-        chosen = select(samples.get(name, ()), wires.get(name, {}), concurrency=declaration.concurrency)
+        ours = [s for s in samples.get(name, ()) if s.phase is not Phase.TIMED or s.repeat in timed.get(name, ())]
+        chosen = select(ours, wires.get(name, {}), concurrency=declaration.concurrency)
         engines[name] = EngineEvidence(
             name=name,
             kind=engine.kind,

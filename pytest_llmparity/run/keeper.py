@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pytest_llmparity.core.errors import KeeperError
+from pytest_llmparity.core.errors import KeeperError, StoreError
 from pytest_llmparity.core.printable import elide, printable
+from pytest_llmparity.database import own_folder
 
 Lifecycle = Literal["absent", "starting", "ready", "failed", "exited", "stopped"]
 
@@ -77,8 +78,10 @@ class Keeper:
                 "engines cannot be started on Windows, only attached to: start the server yourself and give its "
                 "base_url (or run pytest inside WSL)"
             )
-        workdir.mkdir(parents=True, exist_ok=True)
-        log = workdir / "keeper.log"
+        try:
+            log = own_folder(workdir) / "keeper.log"
+        except StoreError as error:
+            raise KeeperError(str(error)) from error
         token, directory = secrets.token_hex(16), _private_directory()
         try:
             with log.open("ab") as complaints:
@@ -92,8 +95,10 @@ class Keeper:
                 )
             order = {"owner": os.getpid(), "token": token, "directory": str(directory)}
             _wait_up(process, order, log)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(directory, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise KeeperError(f"the engine keeper could not be started: {error}") from error
             raise
         return cls(f"{token}@{directory / 'socket'}", process=process)
 
@@ -294,11 +299,14 @@ def _state(answer: object) -> EngineState:
 
 def _private_directory() -> Path:
     """Return a new directory only this user can enter, with a path short enough for a socket inside."""
-    directory = Path(tempfile.mkdtemp(prefix="llmparity-"))
-    if len(os.fsencode(directory / "socket")) < _SOCKET_PATH_LIMIT:
-        return directory
-    directory.rmdir()
-    return Path(tempfile.mkdtemp(prefix="llmparity-", dir="/tmp"))
+    try:
+        directory = Path(tempfile.mkdtemp(prefix="llmparity-"))
+        if len(os.fsencode(directory / "socket")) < _SOCKET_PATH_LIMIT:
+            return directory
+        directory.rmdir()
+        return Path(tempfile.mkdtemp(prefix="llmparity-", dir="/tmp"))
+    except OSError as error:
+        raise KeeperError(f"the engine keeper needs a temporary folder for its socket: {error}") from error
 
 
 def _wait_up(process: subprocess.Popen[bytes], order: Mapping[str, object], log: Path) -> None:

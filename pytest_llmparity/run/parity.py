@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,6 +39,7 @@ class Row:
     @property
     def completion(self) -> Completion:
         """The first answer; with repeats the others are in :attr:`samples`."""
+        __tracebackhide__ = True
         if not self.samples:
             raise errors.MissingSample(f"{self.engine} has no answer to {self.id!r}: {self._missing}")
         first = self.samples[0]
@@ -54,11 +55,13 @@ class Row:
     @property
     def text(self) -> str:
         """The answer's text, reasoning apart."""
+        __tracebackhide__ = True
         return self.completion.text
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls the answer makes."""
+        __tracebackhide__ = True
         return self.completion.tool_calls
 
     @property
@@ -68,17 +71,26 @@ class Row:
 
 
 class EngineRows(Mapping[str, Row]):
-    """Rows of one engine by case id, in the order of the prompt file."""
+    """Rows of one engine by case id, in the order of the prompt file.
 
-    def __init__(self, engine: str, rows: Mapping[str, Row]) -> None:
+    Under ``--parity-case`` it has the rows of the selected cases; reading one of the ``unselected`` says so.
+    """
+
+    def __init__(self, engine: str, rows: Mapping[str, Row], *, unselected: Collection[str] = ()) -> None:
         self.engine = engine
         self._rows = rows
+        self._unselected = unselected
 
     def __getitem__(self, case: str) -> Row:
         try:
             return self._rows[case]
         except KeyError:
+            if case in self._unselected:
+                return Row(self.engine, case, (), missing="not selected by --parity-case")
             raise KeyError(f"no case {case!r} in this prompt set; it has {_some(self._rows)}") from None
+
+    def __contains__(self, case: object) -> bool:
+        return case in self._rows
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -127,6 +139,7 @@ class ParityRun(Mapping[str, EngineRows]):
 
         Raises ``DesignError`` when the check needs samples that no marker declared; the text names the marker line.
         """
+        __tracebackhide__ = True
         self.touched = True
         found = self._judge(check)
         self.verdicts.extend(found)
@@ -224,9 +237,15 @@ class Asked(Mapping[str, Row]):
 
         Raises :class:`ParityFailure` unless every engine passes.
         """
+        __tracebackhide__ = True
+        if check.pairwise and len(self._samples) < 2:
+            raise ParityFailure(
+                f"{check.kind} compares engines and only {next(iter(self._samples), 'none')} is selected; give --engines A,B"
+            )
         found = self._asker.judge(self._case, self._sampling, self._samples, check)
         if any(verdict.outcome is not Outcome.PASS for verdict in found):
-            raise ParityFailure(failure_text(found, reproduce=""))
+            skipped = "; ".join(verdict.message for verdict in found if verdict.outcome is Outcome.SKIPPED)
+            raise ParityFailure(failure_text(found, reproduce="") or skipped)
         return found
 
 

@@ -68,7 +68,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Units in seeded order. Every engine gets the same steps in the same order."""
+    """Units in seeded order. Every engine gets the same steps in the same order.
+
+    Prompt files that hold the same request under the same case id at one concurrency share that case's answer: the
+    unit asked last writes it. Which prompts were its neighbours in a batch then depends on which gates are selected.
+    """
 
     units: tuple[Unit, ...]
 
@@ -98,7 +102,14 @@ class Plan:
     def digest(self, engines: Sequence[str]) -> str:
         """Hash of everything that makes two runs the same gathering; ``engines`` are spec hashes in order."""
         parts = [
-            [unit.key, unit.repeats, sorted(unit.needs.phases), unit.needs.top_logprobs, unit.needs.timed]
+            [
+                unit.key,
+                unit.repeats,
+                sorted(unit.needs.phases),
+                unit.needs.top_logprobs,
+                unit.needs.timed,
+                sorted(case.id for case in unit.prompts.cases),  # ``keep`` leaves the digest that of the whole set
+            ]
             for unit in self.units
         ]
         return hashlib.sha256(json.dumps([list(engines), parts]).encode()).hexdigest()
@@ -123,16 +134,7 @@ def make_plan(declarations: Sequence[Declaration], *, only: Sequence[str] = ()) 
     """
     merged: dict[str, Unit] = {}
     for declaration in declarations:
-        needs, prompts = declaration.needs(), declaration.prompts
-        if only:
-            needs, prompts = Needs(top_logprobs=needs.top_logprobs), keep(prompts, only)
-        unit = Unit(
-            prompts=prompts,
-            sampling=declaration.sampling,
-            concurrency=declaration.concurrency,
-            repeats=declaration.repeats,
-            needs=needs,
-        )
+        unit = unit_of(declaration, only=only)
         other = merged.get(unit.key)
         if other is not None:
             unit = dataclasses.replace(
@@ -141,6 +143,20 @@ def make_plan(declarations: Sequence[Declaration], *, only: Sequence[str] = ()) 
         merged[unit.key] = unit
     ordered = sorted(merged.values(), key=lambda unit: hashlib.sha256(unit.key.encode()).hexdigest())
     return Plan(units=tuple(unit for unit in ordered if unit.prompts.cases))
+
+
+def unit_of(declaration: Declaration, *, only: Sequence[str] = ()) -> Unit:
+    """Return what one test asks; with ``only`` perhaps no case at all, where they are another test's."""
+    needs, prompts = declaration.needs(), declaration.prompts
+    if only:
+        needs, prompts = Needs(top_logprobs=needs.top_logprobs), keep(prompts, only)
+    return Unit(
+        prompts=prompts,
+        sampling=declaration.sampling,
+        concurrency=declaration.concurrency,
+        repeats=declaration.repeats,
+        needs=needs,
+    )
 
 
 def keep(prompts: PromptSet, ids: Sequence[str]) -> PromptSet:

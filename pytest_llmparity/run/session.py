@@ -20,14 +20,17 @@ from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run import evidence as proof
-from pytest_llmparity.run.campaign import GATHERED, Campaign, Progress, wires_note
+from pytest_llmparity.run.campaign import GATHERED, Campaign, Progress, newest_whole
 from pytest_llmparity.run.declare import declare, resolve
 from pytest_llmparity.run.evidence import EngineNote
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.parity import EngineHandle, EngineRows, ParityRun, Row
-from pytest_llmparity.run.plan import Declaration, Plan, Unit, make_plan
+from pytest_llmparity.run.plan import Declaration, Plan, Unit, make_plan, unit_of
+from pytest_llmparity.run.timing import timed_places
+from pytest_llmparity.run.turns import turn
+from pytest_llmparity.run.wires import wires_note
 from pytest_llmparity.store import Store
 
 ALPHA = 0.05
@@ -108,8 +111,8 @@ class Session:
         return make_plan(self.declarations(), only=self.settings.cases)
 
     def unit(self, declaration: Declaration) -> Unit:
-        """Return the unit a declaration's samples were gathered as."""
-        return make_plan([declaration], only=self.settings.cases).units[0]
+        """Return the unit a declaration's samples were gathered as; its prompts are the selected ones."""
+        return unit_of(declaration, only=self.settings.cases)
 
     # gathering -------------------------------------------------------------------------------------------------------
 
@@ -125,7 +128,7 @@ class Session:
         plan = self.plan()
         if not plan.units:
             return
-        with self.keeper().lend("gathering", exclusive=True, timeout_s=None):
+        with turn(self._folder, f"gathering-{self._token}"):
             begun = self.store().begin(
                 plan_hash=plan.digest([spec.spec_hash for spec in self.settings.engines]),
                 session=self._token,
@@ -148,11 +151,13 @@ class Session:
         self._load()
 
     def _replay(self) -> None:
-        newest = self.store().latest()
+        newest = newest_whole(self.store())
         wanted = self.settings.replay_run or (newest.id if newest else None)
         if wanted is None or wanted not in {info.id for info in self.store().runs()}:
+            if wanted is None:
+                raise StoreError(f"no run is stored in {self._folder.name} yet; run once without --parity-mode replay")
             known = ", ".join(info.id for info in self.store().runs()[-5:]) or "none"
-            raise StoreError(f"there is no run {wanted or ''} to replay in {self._folder.name}; stored runs: {known}")
+            raise StoreError(f"there is no run {wanted} to replay in {self._folder.name}; stored runs: {known}")
         state = self.store().note(wanted, GATHERED)
         if state is None:
             raise StoreError(f"run {wanted} was interrupted while gathering; only a run that ended can be replayed")
@@ -217,7 +222,7 @@ class Session:
 
     def _judge_in_body(self, declaration: Declaration, check: Check) -> list[Verdict]:
         check = resolve(check, (self._root,))
-        wanted, declared = check.needs(), self.unit(declaration).needs
+        wanted, declared = check.needs(), declaration.needs()
         missing = sorted(phase.value for phase in wanted.phases - declared.phases)
         if wanted.timed > declared.timed:
             missing.append(f"{wanted.timed} timed requests per engine")
@@ -238,6 +243,7 @@ class Session:
             baseline=self.baseline,
             notes=self.notes,
             wires={name: self._wire(name, unit) for name in self.notes},
+            timed={name: timed_places(self.store(), self.run or "", name, unit) for name in self.notes},
             samples=self._samples,
             alpha=ALPHA / 2 ** self._looks(declaration, check),
             incomplete=self._state.get("incomplete"),
@@ -269,7 +275,9 @@ class Session:
             ).get(Phase.MAIN, {})
             why = engine.error or engine.incomparable or self._state.get("incomplete") or "it was not gathered"
             rows[name] = EngineRows(
-                name, {case.id: Row(name, case.id, chosen.get(case.id, ()), missing=why) for case in unit.prompts.cases}
+                name,
+                {case.id: Row(name, case.id, chosen.get(case.id, ()), missing=why) for case in unit.prompts.cases},
+                unselected=declaration.prompts.by_id.keys() - unit.prompts.by_id.keys(),
             )
         return rows
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from pytest_llmparity import check
+from pytest_llmparity.core.errors import KeeperError
 from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.settings import Settings
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.report.progress import Silent
+from pytest_llmparity.run import timed
+from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.testing import Fault
 
@@ -85,9 +93,129 @@ def test_a_timed_phase_that_no_longer_fits_is_not_begun(project: Project) -> Non
 
     (verdict,) = judged(session)
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert "--parity-max-requests" in verdict.message + " ".join(verdict.details)
+    why = "the timed phase needs 128 requests and 10 are left (--parity-max-requests)"
+    assert why in verdict.message + " ".join(verdict.details)
     assert engine.count == 30 + 1
     assert session.record([]).requests == 30, "what was not sent is not counted"
+    assert f"incomplete: {why}" in session.record([]).notes
+
+
+def test_time_that_runs_out_while_timing_stops_the_timed_phase(project: Project) -> None:
+    project.prompts(4)
+    # 256 requests, two at a time and a tenth of a second each, would take 13 s.
+    engine = project.engine("one two three", first_delay_s=0.1)
+    session = project.session(project.attached("a", engine), budget_s=5.0, concurrency=2)
+    project.declare(session, check.latency(e2e_p50="20s", n=256), max_tokens=4)
+    session.gather()
+
+    record = session.record([])
+    assert "incomplete: stopped after 5 s (--parity-budget)" in record.notes
+    assert {v.outcome for v in judged(session)} == {Outcome.INCONCLUSIVE}
+    answers = len([s for s in session.samples() if s.phase in (Phase.MAIN, Phase.TIMED)])
+    assert answers < 4 + 256
+    assert record.requests == answers, "what was not sent is not counted"
+
+
+def test_each_gate_has_timed_answers_of_its_own(project: Project) -> None:
+    project.prompts(30)
+    lines = (project.path / "prompts.jsonl").read_text().splitlines()
+    (project.path / "some.jsonl").write_text("\n".join(lines[:10]))
+    session = project.session(project.attached("a", project.engine("one two three")))
+    limits = check.latency(e2e_p50="20s", n=64)
+    project.declare(session, limits, test="t", max_tokens=4, concurrency=2)
+    project.declare(session, limits, test="wide", max_tokens=4, concurrency=8)
+    session.declare("some", ["some.jsonl", limits], {"max_tokens": 4, "concurrency": 2}, folder=project.path)
+    session.gather()
+
+    for test in ("t", "wide", "some"):
+        (verdict,) = session.settle(test, session.parity_run(test, reproduce=""))
+        assert (verdict.outcome, verdict.n) == (Outcome.PASS, 64), test
+    assert len([s for s in session.samples() if s.phase is Phase.TIMED]) == 3 * 64
+
+
+def test_a_timed_phase_that_breaks_concerns_its_own_gate(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.prompts(30)
+    monkeypatch.setattr(timed, "BOOT", "import sys; sys.exit('no room for another process')")
+    session = project.session(project.attached("a", project.engine()), project.attached("b", project.engine()))
+    project.declare(session, check.latency(e2e_p50="20s"), max_tokens=4)
+    project.declare(session, check.text(margin=0.2), test="other", max_tokens=8)
+    session.gather()
+
+    assert {v.outcome for v in judged(session)} == {Outcome.ERROR}
+    others = session.settle("other", session.parity_run("other", reproduce=""))
+    assert Outcome.ERROR not in {v.outcome for v in others}
+    notes = " ".join(session.record([]).notes)
+    assert "prompts could not be timed" in notes
+    assert "no room for another process" in notes
+
+
+def test_a_penalty_that_could_not_be_sent_is_told_once(project: Project) -> None:
+    unable, able = project.engine(), project.engine()
+    session = project.session(project.attached("a", unable, kind="openai"), project.attached("b", able))
+    project.declare(session)
+    session.gather()
+
+    told = [note for note in session.record([]).notes if "repetition_penalty was not sent" in note]
+    assert len(told) == 1
+    assert told[0].startswith("a: ")
+
+
+def test_a_run_of_some_cases_is_neither_gone_on_with_nor_replayed(project: Project) -> None:
+    engine = project.engine()
+    spec = project.attached("a", engine)
+    whole = project.session(spec)
+    project.declare(whole)
+    whole.gather()
+    # What a hard stop leaves unfinished is resumed by the next run of the same plan.
+    some = project.session(spec, token="two", cases=("c3", "c4"), max_requests=1)
+    project.declare(some)
+    some.gather()
+    again = project.session(spec, token="three")
+    project.declare(again)
+    again.gather()
+    replay = project.session(spec, token="four", mode="replay")
+    project.declare(replay)
+    some_again = project.session(spec, token="five", cases=("c5",))
+    project.declare(some_again)
+    some_again.gather()
+    replay.gather()
+
+    assert len({whole.run, some.run, again.run, some_again.run}) == 4
+    assert replay.run == again.run
+    assert {s.case for s in some_again.samples()} == {"c5"}
+
+
+def test_engines_that_only_run_elsewhere_need_no_keeper(project: Project) -> None:
+    def nobody() -> Keeper:
+        raise KeeperError("engines cannot be started here")
+
+    session = Session(
+        Settings(engines=(project.attached("a", project.engine()),), baseline="a"),
+        root=project.path,
+        token="one",
+        keeper=nobody,
+        version="1",
+        progress=Silent(),
+    )
+    project.declare(session)
+    session.gather()
+    session.close()
+
+    assert sorted(path.name for path in (project.path / ".llmparity").iterdir() if path.suffix == ".lock") == [
+        "samples.lock"
+    ]
+
+
+def test_processes_of_one_run_gather_once(project: Project, at_once: Callable[..., list[Any]]) -> None:
+    engine = project.engine()
+    sessions = [project.session(project.attached("a", engine), token="shared") for _ in range(3)]
+    for session in sessions:
+        project.declare(session)
+
+    at_once(*(session.gather for session in sessions))
+
+    assert len({session.run for session in sessions}) == 1
+    assert engine.count == 12 + 1
 
 
 def test_answers_that_fail_while_timed_are_failures_of_the_timed_phase(project: Project) -> None:

@@ -255,6 +255,36 @@ def test_case_filters_gather_rows_and_judge_nothing(project: Project) -> None:
     assert session.settle("t", gathered) == []
 
 
+def test_a_case_filter_leaves_a_gate_on_other_prompts_without_rows(project: Project) -> None:
+    session = project.session(project.attached("a", project.engine()), cases=("c3",))
+    project.declare(session)
+    (project.path / "other.jsonl").write_text('{"id": "d1", "prompt": "another question"}\n')
+    session.declare("other", ["other.jsonl"], {}, folder=project.path)
+    session.gather()
+    gathered = session.parity_run("other", reproduce="")
+
+    rows = gathered["a"]
+    assert (list(rows), "d1" in rows) == ([], False)
+    with pytest.raises(MissingSample, match="a has no answer to 'd1': not selected by --parity-case"):
+        _ = rows["d1"].text
+    with pytest.raises(KeyError, match="no case 'd2'"):
+        _ = rows["d2"]
+    assert gathered.check(check.prompts()) == []
+    assert session.settle("other", gathered) == []
+
+
+def test_a_case_filter_does_not_ask_a_check_in_the_body_for_samples_it_kept_from_being_gathered(
+    project: Project,
+) -> None:
+    session = project.session(
+        project.attached("a", project.engine()), project.attached("b", project.engine()), cases=("c3",)
+    )
+    project.declare(session, check.text(margin=0.5))
+    session.gather()
+
+    assert session.parity_run("t", reproduce="").check(check.text(margin=0.9)) == []
+
+
 def test_an_engine_that_cannot_be_had_says_why(project: Project) -> None:
     with LoopbackEngine() as engine:
         spec = project.attached("a", engine, start_timeout_s=0.2)

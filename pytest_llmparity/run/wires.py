@@ -1,0 +1,67 @@
+"""From plan to wire: the requests of a unit in one engine's words, the jobs they become, the client that sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pytest_llmparity.core.sample import WireRequest
+from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.run.gather import Job
+from pytest_llmparity.run.plan import Step, Unit
+from pytest_llmparity.store import Key
+from pytest_llmparity.transport.client import Client
+from pytest_llmparity.transport.limits import Limits
+
+
+def wires_note(engine: str, unit: Unit) -> str:
+    """Name of the run's note that says which request of this engine belongs to which case of a unit."""
+    return f"wires/{engine}/{unit.key}"
+
+
+def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
+    """Return the unit's requests in the engine's words, by case.
+
+    Logprobs only grade forks, so an engine that may refuse them is not asked, nor any engine beside tools: llama.cpp
+    does not stream the two together.
+    """
+    wanted = unit.needs.top_logprobs if adapter.reports_logprobs else None
+    return {
+        case.id: adapter.build(case.request(unit.sampling, top_logprobs=None if case.tools else wanted))
+        for case in unit.prompts.cases
+    }
+
+
+def jobs_of(step: Step, wires: Mapping[str, WireRequest]) -> list[Job]:
+    """Return the jobs of one step in the order they are sent."""
+    return [
+        Job(case=case.id, wire=wires[case.id], phase=step.phase, repeat=repeat, concurrency=step.concurrency)
+        for repeat in range(step.repeats)
+        for case in step.cases
+    ]
+
+
+def key_of(job: Job) -> Key:
+    """Return what the store calls this job's sample."""
+    return Key(job.wire.sha256, job.case, job.phase, job.repeat, job.concurrency)
+
+
+def client_of(adapter: Adapter) -> Client:
+    """Return a measuring client for one engine, with its headers, limits and route to the server."""
+    return Client(
+        adapter.base_url,
+        headers=adapter.headers,
+        limits=limits_of(adapter.spec),
+        ca_bundle=adapter.spec.ca_bundle,
+        proxy=adapter.spec.proxy,
+    )
+
+
+def limits_of(spec: EngineSpec) -> Limits:
+    """Return the transport's limits under the deadlines of the configuration."""
+    return Limits(
+        connect_s=spec.connect_timeout_s,
+        first_byte_s=spec.request_timeout_s,
+        idle_s=spec.idle_timeout_s,
+        total_s=spec.request_timeout_s,
+    )
