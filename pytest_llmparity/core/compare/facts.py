@@ -2,15 +2,17 @@
 
 Limits: written for English. Negators and number words are English lists; names are found by their capitals in mid
 sentence, so German nouns are names and Chinese ones are not. A decimal comma is not guessed: ``3,5`` is the numbers 3
-and 5, in both texts alike. What a number counts is not read: *5 kg* and *5 m* agree, and a date is its three numbers in
-whatever order. Numbers of list items count. Negators are counted, not understood: *not once* and *never* differ.
+and 5, in both texts alike. What a number counts is not read: *5 kg* and *5 m* agree. Numbers come in the same order or
+differ, so a list in another order differs too, and numbers of list items count. Negators are compared with the word
+they stand before, not understood: *not once* and *never* differ. Antonyms without a negator in them are not seen:
+*allowed* and *forbidden*, *always* and *rarely* agree.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -28,6 +30,19 @@ _NEGATION = re.compile(
     r"|\b(?:do|does|did|is|are|was|were|would|should|could|has|have|had)nt\b",
     re.IGNORECASE,
 )
+_NEGATED = re.compile(
+    r"(?:[\s\"'\u201c\u2018*_`(]+(?:an?|the|any|be|been|being|to)\b)*[\s\"'\u201c\u2018*_`(]+([^\W\d_][\w-]*)", re.I
+)
+"""The word behind a negator, past what may stand between them without changing what is denied."""
+_PREFIXES = ("non-", "non", "dis", "un", "in", "im", "ir", "il")
+_SHORTEST_STEM = 4
+_NO_NEGATIONS = tuple(
+    "disable discard discharge disclose discount discover discuss disease dispatch display dispose distress immediate "
+    "impart implant import impose impress imprint improve inbound income incoming increase indeed indoor inflow inform "
+    "inland inline insight inside install instance instead insure intake intend intent invest invoice nonsense "
+    "regardless".split()  # noqa: SIM905 - read as words, not as forty lines
+)
+"""How words begin that only look like the negation of another English word."""
 _NOT_KEPT_APART = frozenset({"no", "never", "none", "nor", "neither", "nobody", "nothing", "nowhere", "without"})
 _WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
 _ENDS_SENTENCE = re.compile(r"[.!?:;\n\"\u201c\u2022*#>|]")
@@ -51,8 +66,9 @@ class FactDiff:
     """Facts that differ, as pairs (baseline, candidate) in reading order; ``""`` where one side has none to pair.
 
     ``numbers`` are normalised (``1,000``, ``1000.0``, ``1e3`` and ``one thousand`` are ``1000``; ``30 percent`` is
-    ``30%``), ``negations`` are reduced to ``not``, ``never``, ``without`` …, ``code`` is what stands between backticks
-    or fences, ``names`` are words with a capital in mid sentence.
+    ``30%``), ``negations`` are a negator reduced to ``not``, ``never``, ``without`` … and the word it stands before
+    (``not refundable``, which ``non-refundable`` is too where the other text has the stem), ``code`` is what stands
+    between backticks or fences, ``names`` are words with a capital in mid sentence.
     """
 
     numbers: Pairs = ()
@@ -62,7 +78,7 @@ class FactDiff:
 
     @property
     def blocking(self) -> bool:
-        """Whether no measure of similarity may call the texts alike: another number, or another count of negators."""
+        """Whether no measure of similarity may call the texts alike: other numbers, or something else denied."""
         return bool(self.numbers or self.negations)
 
     def describe(self) -> str:
@@ -74,14 +90,21 @@ class FactDiff:
 def fact_diff(a: str, b: str) -> FactDiff:
     """Return what the baseline's text ``a`` and the candidate's ``b`` state without an equal on the other side.
 
-    Facts are compared as multisets: order does not matter, how often does.
+    Numbers are compared in their order: *3 every 5 hours* is not *5 every 3 hours*. Other facts are compared as
+    multisets: order does not matter, how often does.
     """
+    known = {match.group().lower() for text in (a, b) for match in _WORD.finditer(text)}
     return FactDiff(
-        numbers=_unmatched(_numbers(a), _numbers(b)),
-        negations=_unmatched(_negations(a), _negations(b)),
+        numbers=_in_order(_numbers(a), _numbers(b)),
+        negations=_unmatched(_negations(a, known), _negations(b, known)),
         code=_unmatched(_code(a), _code(b)),
         names=_unmatched(list(_names(a)), list(_names(b))),
     )
+
+
+def _in_order(a: Sequence[str], b: Sequence[str]) -> Pairs:
+    """Return numbers without an equal; if all have one, those that changed places."""
+    return _unmatched(a, b) or tuple((ours, theirs) for ours, theirs in zip(a, b, strict=True) if ours != theirs)
 
 
 def _unmatched(a: Sequence[str], b: Sequence[str]) -> Pairs:
@@ -168,9 +191,29 @@ def _compose(words: Sequence[str]) -> int | None:
     return total + current
 
 
-def _negations(text: str) -> list[str]:
-    found = (match.group().lower() for match in _NEGATION.finditer(text))
-    return [word if word in _NOT_KEPT_APART else "not" for word in found]
+def _negations(text: str, known: Set[str]) -> list[str]:
+    """Return what a text denies, in reading order: negator and word. ``known`` are the words of both texts."""
+    found: list[tuple[int, str]] = []
+    for match in _NEGATION.finditer(text):
+        word = match.group().lower()
+        denied = _NEGATED.match(text, match.end())
+        negator = word if word in _NOT_KEPT_APART else "not"
+        found.append((match.start(), f"{negator} {denied[1].lower()}" if denied else negator))
+    for match in _WORD.finditer(text):
+        if stem := _stem(match.group().lower(), known):
+            found.append((match.start(), f"not {stem}"))
+    return [negation for _, negation in sorted(found)]
+
+
+def _stem(word: str, known: Set[str]) -> str | None:
+    """Return the word that *un-*, *-less* and the like deny, if one of the texts has it."""
+    if word.startswith(_NO_NEGATIONS):
+        return None
+    stems = [word.removeprefix(prefix) for prefix in _PREFIXES if word.startswith(prefix)]
+    if word.endswith("less"):
+        bare = word.removesuffix("less")
+        stems += [bare + "ful", bare] if len(bare) >= _SHORTEST_STEM else []
+    return next((stem for stem in stems if len(stem) >= _SHORTEST_STEM and stem in known), None)
 
 
 def _code(text: str) -> list[str]:
