@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -27,7 +27,7 @@ FENCE = re.compile(r"^```(?P<info>[^\n]+)\n(?P<body>.*?)^```$", re.MULTILINE | r
 LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 
 
-def blocks(info: str) -> list[object]:
+def blocks(info: str) -> Sequence[object]:
     found = []
     for page in PAGES:
         for number, match in enumerate(FENCE.finditer(page.read_text("utf-8"))):
@@ -85,12 +85,12 @@ def test_hooks_run(pytester: pytest.Pytester, project: list[str]) -> None:
 
 @pytest.mark.parametrize("body", blocks("toml llmparity"))
 def test_configurations_are_valid(body: str) -> None:
-    assert parse_config(body, source="llmparity.toml")
+    assert parse_config(body, source="llmparity.toml") is not None
 
 
 @pytest.mark.parametrize("body", blocks("toml pyproject"))
 def test_pyproject_configurations_are_valid(body: str) -> None:
-    assert parse_config(body, source="pyproject.toml", table=("tool", "llmparity"))
+    assert parse_config(body, source="pyproject.toml", table=("tool", "llmparity")) is not None
 
 
 @pytest.mark.parametrize("body", blocks("jsonl prompts"))
