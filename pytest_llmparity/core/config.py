@@ -43,6 +43,9 @@ HINTS = {
     "password": _KEY,
     "launch": "it follows from base_url: with one we attach, without one we start the engine",
     "host": 'write base_url = "http://HOST:PORT" to attach; an engine we start listens on 127.0.0.1',
+    "requires": "not in this version, which makes no environment for an engine; write python = "
+    '"PATH/TO/bin/python" of one that has it',
+    "route": "not in this version, which asks every engine through its OpenAI-compatible route; leave it out",
     "port": 'write base_url = "http://HOST:PORT" to attach; an engine we start gets a free port',
 }
 
@@ -239,14 +242,12 @@ def _configured(entry: Entry, config: Config, configured: str, places: Places, k
         base_url=table.base_url,
         launch="process" if started else "attach",
         revision=table.revision,
-        requires=table.requires,
         python=_program(table.python, places) if table.python else None,
         command=_command(table.command, places),
         args=tuple(table.args or ()),
         env=dict(table.env or {}),
         headers=dict(table.headers or {}),
         api_key_env=table.api_key_env,
-        route=table.route,
         pin=table.pin.model_dump(exclude_none=True) if table.pin else {},
         strict_pins=table.strict_pins,
         context_length=table.context_length,

@@ -17,7 +17,7 @@ _SECRET_HEADERS = re.compile(r"authori[sz]ation|cookie|key|token|secret|password
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = "holds a value that looks like a key (not shown); a key stays in an environment variable: {}"  # noqa: S105
-_STARTING = ("requires", "python", "command", "args", "env", "download", "start_timeout_s")
+_STARTING = ("python", "command", "args", "env", "download", "start_timeout_s")
 
 
 def _text(value: str) -> str:
@@ -161,14 +161,12 @@ class EngineTable(Strict):
     model: Text | None = None
     base_url: Url | None = None
     revision: Text | None = None
-    requires: Text | None = None
     python: Text | None = None
     command: Annotated[list[Text], Field(min_length=1)] | None = None
     args: list[Argument] | None = None
     env: dict[Variable, Argument] | None = None
     headers: Annotated[dict[str, Header], AfterValidator(_headers)] | None = None
     api_key_env: Variable | None = None
-    route: Literal["openai", "native"] = "openai"
     pin: Pin | None = None
     strict_pins: bool = False
     context_length: Count | None = None
@@ -199,7 +197,7 @@ class EngineTable(Strict):
             raise ValueError(f"has no base_url; an engine of kind {self.kind!r} is attached to, never started")
         if self.model is None:
             raise ValueError(f"has no model; an engine of kind {self.kind!r} without base_url is started with one")
-        ways = [key for key in ("requires", "python", "command") if getattr(self, key) is not None]
+        ways = [key for key in ("python", "command") if getattr(self, key) is not None]
         if len(ways) > 1:
             raise ValueError(f"has {' and '.join(ways)}; one of them says what is started")
 

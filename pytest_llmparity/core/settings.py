@@ -67,7 +67,6 @@ class EngineSpec:
     base_url: str | None = None
     launch: Launch = "attach"
     revision: str | None = None
-    requires: str | None = None
     python: str | None = None
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()

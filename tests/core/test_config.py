@@ -39,7 +39,6 @@ args = ["--max-model-len", "8192", ""]
 env = {VLLM_CPU_KVCACHE_SPACE = "1"}
 api_key_env = "VLLM_API_KEY"
 headers = {X-Team = "search", X-Other = {env = "OTHER_KEY"}}
-route = "native"
 strict_pins = true
 context_length = 8192
 slots = 2
@@ -107,7 +106,6 @@ def test_a_configured_engine_becomes_a_spec_with_paths_beside_the_file() -> None
         env={"VLLM_CPU_KVCACHE_SPACE": "1"},
         api_key_env="VLLM_API_KEY",
         headers={"X-Team": "search", "X-Other": EnvRef("OTHER_KEY")},
-        route="native",
         pin={"quantization": "F16", "context_length": 8192},
         strict_pins=True,
         context_length=8192,
@@ -225,7 +223,12 @@ def test_a_wrong_file_says_which_key_what_was_given_and_what_is_allowed(text: st
         ("kind = 'vlm'\nmodel = 'm'", ".kind is \"vlm\"; known kinds: llamacpp, openai, vllm (did you mean 'vllm'?)"),
         ("kind = 'vllm'", " has no model; an engine of kind 'vllm' without base_url is started with one"),
         ("kind = 'openai'\nmodel = 'm'", " has no base_url; an engine of kind 'openai' is attached to, never started"),
-        ("kind = 'vllm'\nmodel = 'm'\npython = 'p'\nrequires = 'vllm'", " has requires and python; one of them"),
+        ("kind = 'vllm'\nmodel = 'm'\npython = 'p'\ncommand = ['vllm']", " has python and command; one of them"),
+        (
+            "requires = 'vllm'",
+            ".requires is not a key: not in this version, which makes no environment for an engine; ",
+        ),
+        ("route = 'native'", ".route is not a key: not in this version, which asks every engine through its OpenAI-"),
         ("base_url = 'http://h'\nargs = ['-x']", " has args, which only an engine we start can use, and a base_url"),
         ("base_url = 'http://me:hunter2@h'", ".base_url carries credentials"),
         ("base_url = 'h:80'", ".base_url does not start with http:// or https://"),
