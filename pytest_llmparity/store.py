@@ -6,8 +6,8 @@ run's samples, except to resume an unfinished one, to replay, and to reuse a noi
 
 from __future__ import annotations
 
-import os
 import math
+import os
 import platform
 import secrets as random_source
 import sqlite3
@@ -125,7 +125,8 @@ class Store:
 
         ``auto`` and ``resume`` go on with the newest run of the same plan and version on this host that no living
         process holds, if it is unfinished: ``auto`` if it began less than ``max_age_s`` ago, ``resume`` however old it
-        is; without one ``resume`` raises ``StoreError``. Of a resumed run the answers stay; timings, timed samples and failures are dropped, because
+        is; without one ``resume`` raises ``StoreError``. Of a resumed run the answers stay; timings, timed samples and
+        failures are dropped, because
         the first two are evidence only when taken in one go and the last are asked again.
         """
         with self._file.write() as db:

@@ -235,6 +235,14 @@ def test_what_is_not_resumed(store: Store, clock: Clock, change: str) -> None:
     assert not again.resumed
 
 
+def test_asking_to_resume_takes_an_unfinished_run_however_old(store: Store, clock: Clock) -> None:
+    run = begin(store, "s1").id
+    let_go(store, run)
+    clock.at += 1000 * HOUR
+
+    assert begin(store, "s2", resume="resume") == RunHandle(id=run, resumed=True)
+
+
 def test_only_the_newest_free_run_of_a_plan_is_looked_at(store: Store, clock: Clock) -> None:
     crashed = begin(store, "s1").id
     let_go(store, crashed)
@@ -251,7 +259,7 @@ def test_only_the_newest_free_run_of_a_plan_is_looked_at(store: Store, clock: Cl
 
 
 def test_asking_to_resume_nothing_says_what_was_looked_for(store: Store) -> None:
-    with pytest.raises(StoreError, match=r"younger than 6 h; run again without --parity-resume"):
+    with pytest.raises(StoreError, match=r"unfinished and free; run again without --parity-resume"):
         begin(store, resume="resume")
 
     assert store.runs() == []
