@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -181,13 +182,13 @@ class EngineHandle:
         """Return a client of the ``openai`` package: no retries, the configured timeout, none of parity's sampling."""
         import openai
 
-        return openai.OpenAI(**self._arguments())
+        return openai.OpenAI(**self._arguments(), **self._route(openai.DefaultHttpxClient))
 
     def async_openai(self) -> sdk.AsyncOpenAI:
         """Return the asynchronous client of the ``openai`` package, configured like :meth:`openai`."""
         import openai
 
-        return openai.AsyncOpenAI(**self._arguments())
+        return openai.AsyncOpenAI(**self._arguments(), **self._route(openai.DefaultAsyncHttpxClient))
 
     def _arguments(self) -> dict[str, Any]:
         return {
@@ -197,6 +198,14 @@ class EngineHandle:
             "timeout": self._adapter.spec.request_timeout_s,
             "default_headers": {n: v for n, v in self._adapter.headers.items() if n != "authorization"},
         }
+
+    def _route(self, client: Callable[..., object]) -> dict[str, Any]:
+        """Return the HTTP client that knows the configured certificates and proxy; nothing where there are none."""
+        spec = self._adapter.spec
+        if spec.ca_bundle is None and spec.proxy is None:
+            return {}
+        # With no cafile given this reads the system's store, as the other connections to the engine do.
+        return {"http_client": client(verify=ssl.create_default_context(cafile=spec.ca_bundle), proxy=spec.proxy)}
 
 
 class Asker(Protocol):
@@ -239,9 +248,8 @@ class Asked(Mapping[str, Row]):
         """
         __tracebackhide__ = True
         if check.pairwise and len(self._samples) < 2:
-            raise ParityFailure(
-                f"{check.kind} compares engines and only {next(iter(self._samples), 'none')} is selected; give --engines A,B"
-            )
+            only = next(iter(self._samples), "none")
+            raise ParityFailure(f"{check.kind} compares engines and only {only} is selected; give --engines A,B")
         found = self._asker.judge(self._case, self._sampling, self._samples, check)
         if any(verdict.outcome is not Outcome.PASS for verdict in found):
             skipped = "; ".join(verdict.message for verdict in found if verdict.outcome is Outcome.SKIPPED)

@@ -42,6 +42,13 @@ def test_a_check_on_one_answer_passes_or_fails_without_a_bound(project: Project)
         parity_of(project.session(a, c)).ask("How long?").check(check.text(margin=0.05))
 
 
+def test_a_check_of_pairs_says_that_there_is_none(project: Project) -> None:
+    asked = parity_of(project.session(project.attached("a", project.engine("x")))).ask("?")
+
+    with pytest.raises(ParityFailure, match=r"text compares engines and only a is selected; give --engines A,B"):
+        asked.check(check.text(margin=0.05))
+
+
 def test_an_answer_that_failed_raises_its_error_where_it_is_read(project: Project) -> None:
     bad = project.engine(lambda request: "hi" if request["max_tokens"] == 1 else Fault.refuse(400))
     asked = parity_of(project.session(project.attached("a", project.engine("x")), project.attached("b", bad))).ask("?")

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import contextlib
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import openai
 import pytest
+import trustme
 
 from pytest_llmparity import check
 from pytest_llmparity.core.errors import MissingSample, StoreError, UsageError
 from pytest_llmparity.core.sample import Completion, Failure, Phase, Sample, ToolCall
+from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.run.parity import EngineRows, Parity, ParityFailure, ParityRun, Row
+from pytest_llmparity.engines import registry
+from pytest_llmparity.run.parity import EngineHandle, EngineRows, Parity, ParityFailure, ParityRun, Row
 
 if TYPE_CHECKING:
     from tests.run.conftest import Project
@@ -105,6 +115,86 @@ def test_clients_carry_the_key_the_headers_and_no_retries(project: Project, monk
     assert (handle.name, handle.kind, handle.api_key) == ("a", "llamacpp", "a key of some length")
     assert engine.requests[-1].headers["x-team"] == "search"
     assert (client.max_retries, client.timeout, other.timeout) == (0, 7.0, 7.0)
+
+
+class Listing(BaseHTTPRequestHandler):
+    """Lists no models and remembers the path of every request."""
+
+    def do_GET(self) -> None:
+        self.server.paths.append(self.path)  # type: ignore[attr-defined]
+        body = b'{"object": "list", "data": []}'
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def listing() -> Iterator[Callable[..., tuple[int, list[str]]]]:
+    """Start servers that list models, with TLS where a context is given; returns the port and the paths asked for."""
+    with contextlib.ExitStack() as stack:
+
+        def start(tls: ssl.SSLContext | None = None) -> tuple[int, list[str]]:
+            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Listing))
+            server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a refused certificate is no news
+            server.paths = []  # type: ignore[attr-defined]
+            if tls is not None:
+                server.socket = tls.wrap_socket(server.socket, server_side=True)
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(server.shutdown)
+            return server.server_address[1], server.paths  # type: ignore[attr-defined]
+
+        yield start
+
+
+def handle_of(base_url: str, **keys: Any) -> EngineHandle:
+    spec = EngineSpec(name="a", kind="openai", model="m", base_url=base_url, request_timeout_s=20.0, **keys)
+    adapter = registry.make(spec, base_url, environ={})
+    return EngineHandle(
+        name="a", kind="openai", model="m", base_url=adapter.openai_base_url, api_key="EMPTY", _adapter=adapter
+    )
+
+
+async def listed(handle: EngineHandle) -> None:
+    """List the models with both clients."""
+
+    def once() -> None:
+        with handle.openai() as client:
+            client.models.list()
+
+    await asyncio.to_thread(once)
+    async with handle.async_openai() as client:
+        await client.models.list()
+
+
+async def test_clients_go_through_the_configured_proxy(listing: Callable[..., tuple[int, list[str]]]) -> None:
+    port, paths = listing()
+
+    await listed(handle_of("http://engine.example:8000", proxy=f"http://127.0.0.1:{port}"))
+
+    assert paths == ["http://engine.example:8000/v1/models"] * 2
+
+
+async def test_clients_trust_the_configured_certificates(
+    listing: Callable[..., tuple[int, list[str]]], tmp_path: Path
+) -> None:
+    authority, bundle = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(tls)
+    port, paths = listing(tls)
+
+    await listed(handle_of(f"https://localhost:{port}", ca_bundle=bundle))
+
+    assert paths == ["/v1/models"] * 2
+    with pytest.raises(openai.APIConnectionError):
+        await listed(handle_of(f"https://localhost:{port}"))
 
 
 def test_an_unknown_word_for_a_question_is_told(project: Project) -> None:
