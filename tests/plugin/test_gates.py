@@ -212,7 +212,9 @@ def test_a_design_that_cannot_pass_is_its_own_error_before_any_request(bench: Be
     result = bench.run(engines=[engine, bench.engine("{}")])
 
     result.assert_outcomes(errors=1, passed=1)
-    result.stdout.fnmatch_lines(["*gap=0.05 takes at least 59 prompts even if *there are 30: schema({…}, gap=0.05) at test_*"])
+    result.stdout.fnmatch_lines(
+        ["*gap=0.05 takes at least 59 prompts even if *there are 30: schema({…}, gap=0.05) at test_*"]
+    )
     assert engine.count == 0
 
 
@@ -579,6 +581,96 @@ def test_a_fixture_asked_for_in_the_body_is_skipped_without_engines(bench: Bench
 
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["llmparity: 1 test skipped, needs engines: pytest --engines NAME,NAME *"])
+
+
+@pytest.mark.parametrize("marks", ["@pytest.mark.skip(reason='not now')", "pytestmark = pytest.mark.skip('not now')"])
+def test_a_gate_that_is_marked_skip_is_not_gathered(bench: Bench, marks: str) -> None:
+    bench.pytester.makepyfile(
+        f"""
+        import pytest
+        from pytest_llmparity import check
+        {marks}
+        @pytest.mark.parity("prompts.jsonl", check.text(margin=0.05))
+        def test_gate(): ...
+        """
+    )
+    engine = bench.engine()
+
+    bench.run(engines=[engine, bench.engine()]).assert_outcomes(skipped=1)
+
+    assert engine.count == 0
+
+
+def test_the_command_to_reproduce_names_what_the_environment_and_options_chose(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = bench.engine(), bench.engine(drift=0.3)
+    (bench.pytester.path / "other.toml").write_text(
+        f'[engines.x]\nbase_url = "{first.base_url}"\n[engines.y]\nbase_url = "{second.base_url}"\n[profiles.p]\n'
+    )
+    monkeypatch.setenv("LLMPARITY_ENGINES", "x,y")
+    monkeypatch.setenv("LLMPARITY_CONFIG", "other.toml")
+    monkeypatch.setenv("LLMPARITY_PROFILE", "p")
+    bench.gate()
+
+    live = bench.run("--parity-baseline=y")
+    for name in ("ENGINES", "CONFIG", "PROFILE"):
+        monkeypatch.delenv(f"LLMPARITY_{name}")
+    replay = bench.run("--parity-mode=replay", "-v")
+
+    command = "reproduce: pytest test_gate.py::test_gate"
+    chosen = "--engines x,y --parity-baseline y --parity-config other.toml --parity-profile p"
+    live.stdout.fnmatch_lines([f"{command} {chosen}"])
+    replay.stdout.fnmatch_lines(
+        [
+            "replay of the newest run: nothing is asked",
+            "  test_gate.py::test_gate: 100 cases in 100 groups",
+            f"{command} --parity-mode replay=2*",
+        ]
+    )
+
+
+def test_the_arguments_of_other_peoples_exceptions_are_left_alone(bench: Bench) -> None:
+    bench.gate("check.prompts()", "raise ValueError('a\x1bb', 3)")
+    bench.pytester.makeconftest(
+        """
+        import pytest
+        @pytest.hookimpl(wrapper=True, tryfirst=True)
+        def pytest_runtest_call(item):
+            try:
+                return (yield)
+            except ValueError as error:
+                assert error.args == ("a\x1bb", 3), error.args
+        """
+    )
+
+    bench.run(engines=[bench.engine(), bench.engine()]).assert_outcomes(passed=1)
+
+
+def test_the_plan_counts_one_group_as_one(bench: Bench) -> None:
+    bench.prompts(group="the same")
+    bench.gate("check.prompts()")
+
+    result = bench.run("--collect-only", engines=[bench.engine(), bench.engine()])
+
+    result.stdout.fnmatch_lines(["*test_gate.py::test_gate: 100 cases in 1 group"])
+
+
+def test_a_check_of_pairs_on_the_spot_fails_at_the_line_that_asked(bench: Bench) -> None:
+    bench.pytester.makepyfile(
+        """
+        from pytest_llmparity import check
+        def test_ask(parity):
+            parity.ask("hi").check(check.similarity(at_least=0.5))
+        """
+    )
+
+    result = bench.run(engines=[bench.engine("hi")])
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E *similarity compares engines and only a is selected; give --engines A,B", "*test_*.py:3: ParityFailure"]
+    )
 
 
 def test_the_header_says_where_an_engine_of_unknown_kind_is(bench: Bench) -> None:

@@ -66,8 +66,10 @@ def test_a_replay_of_a_named_run_judges_that_one(project: Project) -> None:
 
 
 def test_a_replay_says_which_runs_there_are(project: Project) -> None:
-    with pytest.raises(StoreError, match=r"no run .*stored runs: none"):
+    with pytest.raises(StoreError, match=r"no run is stored in \.llmparity yet; run once without --parity-mode replay"):
         project.session(mode="replay").gather()
+    with pytest.raises(StoreError, match=r"no run nowhere to replay .*stored runs: none"):
+        project.session(mode="replay", replay_run="nowhere").gather()
     live = project.session(project.attached("a", project.engine()))
     project.declare(live)
     live.gather()
