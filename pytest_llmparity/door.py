@@ -31,9 +31,6 @@ from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.run.parity import EngineHandle, Parity, ParityRun
 from pytest_llmparity.run.session import Session
 
-OUTCOME = "llmparity.outcome"
-"""User property that carries a test's worst outcome; the report's category follows from it."""
-
 
 class Door:
     """One per pytest process in which engines are selected."""
@@ -147,7 +144,7 @@ class Door:
             self.config.hook.pytest_llmparity_check_finished(item=item, verdict=verdict)
         if verdicts:
             worst = max((verdict.outcome for verdict in verdicts), key=SEVERITY.index)
-            item.user_properties.append((OUTCOME, worst.value))
+            item.user_properties.append((xdist.OUTCOME, worst.value))
         return verdicts
 
     def defuse(self, error: BaseException) -> None:

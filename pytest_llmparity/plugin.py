@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity import hookspecs, options, xdist
+from pytest_llmparity.core.marker import SIGNATURE
 
 if TYPE_CHECKING:
     from pytest_llmparity.core.verdict import Verdict
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 DOOR: pytest.StashKey[Door] = pytest.StashKey()
 VERDICTS: pytest.StashKey[list[Verdict]] = pytest.StashKey()
 UNSELECTED = "needs engines: pytest --engines NAME,NAME (or LLMPARITY_ENGINES)"
-MARKER = (
-    "parity(prompts, *checks, max_tokens=64, sampling=None, concurrency=None, repeats=1): "
-    "ask the prompts on every selected engine and hold the answers against the checks"
-)
-OUTCOME = "llmparity.outcome"
 CARRIED = "llmparity"
 
 
@@ -40,7 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Resolve every setting, once, before collection: a mistake ends here with exit code 4."""
-    config.addinivalue_line("markers", MARKER)
+    does = "ask the prompts on every selected engine and hold the answers against the checks"
+    config.addinivalue_line("markers", f"{SIGNATURE}: {does}")
     if not options.requested(config):
         return
     settings = options.resolve(config)
@@ -151,7 +148,7 @@ def pytest_runtest_makereport(
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, tuple[str, Mapping[str, bool]]] | None:
     """Show ``inconclusive`` as an outcome of its own."""
-    if report.when == "call" and report.passed and (OUTCOME, "INCONCLUSIVE") in report.user_properties:
+    if report.when == "call" and report.passed and (xdist.OUTCOME, "INCONCLUSIVE") in report.user_properties:
         return "inconclusive", "i", ("INCONCLUSIVE", {"yellow": True})
     return None
 

@@ -10,6 +10,9 @@ import pytest
 KEY = "llmparity"
 """Our entry in ``workerinput`` and ``workeroutput``."""
 
+OUTCOME = "llmparity.outcome"
+"""User property that carries a test's worst outcome to the controller; the report's category follows from it."""
+
 
 class Node(Protocol):
     """The part of xdist's worker controller we use."""

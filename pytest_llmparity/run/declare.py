@@ -11,6 +11,7 @@ from typing import Any
 from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError, PromptSetError, UsageError
+from pytest_llmparity.core.marker import SIGNATURE
 from pytest_llmparity.core.prompt_reading import parse_prompts
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Sampling
@@ -18,8 +19,6 @@ from pytest_llmparity.core.sampling import sampling_of
 from pytest_llmparity.run.plan import Declaration
 
 KEYWORDS = ("max_tokens", "sampling", "concurrency", "repeats")
-SIGNATURE = "parity(prompts, *checks, max_tokens=64, sampling=None, concurrency=None, repeats=1)"
-"""The marker as users write it; registered with pytest and quoted in every error about it."""
 
 
 def declare(

@@ -680,3 +680,14 @@ def test_the_header_says_where_an_engine_of_unknown_kind_is(bench: Bench) -> Non
     result = bench.run(engines=[engine, bench.engine()])
 
     result.stdout.fnmatch_lines([f"a  {engine.base_url}, kind asked at start, attach, baseline"])
+
+
+def test_the_marker_is_listed_as_errors_quote_it(bench: Bench) -> None:
+    bench.pytester.makepyfile("import pytest\n@pytest.mark.parity()\ndef test_it(): ...\n")
+
+    listed = bench.run("--markers")
+    refused = bench.run(engines=[bench.engine()])
+
+    signature = "parity(prompts, [*]checks, max_tokens=64, sampling=None, concurrency=None, repeats=1)"
+    listed.stdout.fnmatch_lines([f"@pytest.mark.{signature}: ask the prompts *"])
+    refused.stdout.fnmatch_lines([f"*names no prompt file; write {signature}"])

@@ -49,6 +49,8 @@ def test_an_unused_plugin_imports_nothing_heavy(bench: Bench, monkeypatch: pytes
     assert "pytest_llmparity.plugin" in modules
     assert {name.partition(".")[0] for name in modules} & HEAVY == set()
     assert {name for name in modules if name.startswith("pytest_llmparity.")} <= {
+        "pytest_llmparity.core",
+        "pytest_llmparity.core.marker",
         "pytest_llmparity.hookspecs",
         "pytest_llmparity.options",
         "pytest_llmparity.plugin",
