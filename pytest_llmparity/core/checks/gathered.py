@@ -157,19 +157,25 @@ def unanswered(verdict: Verdict, gathered: Gathered, evidence: Evidence) -> Verd
     total = len(gathered.pairs) + len(gathered.lost)
     if gathered.pairs and len(gathered.lost) <= LOST * total:
         return None
-    if evidence.incomplete is not None and gathered.absent == len(gathered.lost):
+    asked = total - gathered.absent
+    if evidence.incomplete is not None and len(gathered.lost) - gathered.absent <= LOST * asked:
         return finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=evidence.incomplete)
     return finish(verdict, outcome=Outcome.ERROR, reason=gathered.note or "no prompt has two answers")
 
 
 def settled(verdict: Verdict, evidence: Evidence, *, absent: int) -> Verdict:
-    """Take back a statistical PASS or FAIL, and an exact PASS, when a hard stop left out cases it should rest on."""
+    """Take back a statistical PASS or FAIL, and an exact PASS, when a hard stop left out cases it should rest on.
+
+    What is INCONCLUSIVE then says what stopped the run instead of how many prompts would settle it: they were there.
+    """
     if evidence.incomplete is None or not absent:
         return verdict
     exact_failure = verdict.outcome is Outcome.FAIL and verdict.p_fail is None
-    if exact_failure or verdict.outcome not in (Outcome.PASS, Outcome.FAIL):
+    if exact_failure or verdict.outcome not in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
         return verdict
-    return finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=evidence.incomplete)
+    open_before = verdict.reason if verdict.outcome is Outcome.INCONCLUSIVE else ""
+    reason = "; ".join(filter(None, [open_before, evidence.incomplete]))
+    return finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None)
 
 
 def worst(groups: Mapping[str, float], limit: int = 3) -> Sequence[tuple[str, float]]:

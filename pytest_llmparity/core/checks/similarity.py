@@ -45,7 +45,7 @@ class SimilarityCheck:
 
     Every case counts as one piece of evidence, whatever its ``group``. PASS when at least 90 % of pairs are shown to be
     alike (Clopper-Pearson; 29 prompts at the least), FAIL when fewer are. A pair whose candidate failed to answer is
-    not alike.
+    not alike; above 5 % of pairs without two answers nothing is judged: ERROR.
     """
 
     at_least: float | None = None
@@ -90,9 +90,8 @@ class SimilarityCheck:
         for candidate, verdict in gathered.candidates(self, evidence, self.kind):
             both = gathered.gather(evidence, candidate)
             refused = gathered.blocked(verdict, baseline, candidate)
-            if refused is None and not both.pairs:
-                refused = gathered.unanswered(verdict, both, evidence)
-            verdicts.append(self._judge(verdict, evidence, candidate, both) if refused is None else refused)
+            refused = refused or gathered.unanswered(verdict, both, evidence)
+            verdicts.append(refused or self._judge(verdict, evidence, candidate, both))
         return verdicts
 
     def _judge(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence, both: Gathered) -> Verdict:

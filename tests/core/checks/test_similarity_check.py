@@ -117,12 +117,13 @@ def test_few_repeats_give_no_quantile(make: Factory) -> None:
 
 
 def test_failed_answers_are_not_alike_and_none_at_all_is_an_error(make: Factory) -> None:
-    verdict = judge(make, [make.failure()] * 20 + [TEXT] * 44)
-    assert (verdict.outcome, verdict.n) == (Outcome.FAIL, 64)
-    assert (
-        "20 prompts of 64 without two answers; first: cand on c0: Timeout: no first byte within 60 s" in verdict.details
-    )
+    verdict = judge(make, [make.failure()] * 3 + [TEXT] * 61)
+    assert (verdict.n, verdict.estimate) == (64, 61 / 64)
+    words = "{} prompts of 64 without two answers; first: cand on c0: Timeout: no first byte within 60 s"
+    assert words.format(3) in verdict.details
 
+    verdict = judge(make, [make.failure()] * 4 + [TEXT] * 60)
+    assert (verdict.outcome, verdict.reason) == (Outcome.ERROR, words.format(4))
     assert judge(make, [make.failure()] * 64).outcome is Outcome.ERROR
 
 
@@ -130,6 +131,12 @@ def test_a_hard_stop_and_pins_and_one_engine_alone(make: Factory) -> None:
     asked = check.similarity(at_least=0.5)
     cut = make.evidence(make.engine("base", [TEXT] * 60), make.engine("cand", [TEXT] * 60), incomplete="out of time")
     assert asked.judge(cut)[0].outcome is Outcome.INCONCLUSIVE
+    few = make.evidence(
+        *(make.engine(name, [TEXT] * 20 + [None]) for name in ("base", "cand")), cases=21, incomplete="out of time"
+    )
+    (verdict,) = asked.judge(few)
+    assert (verdict.outcome, verdict.reason, verdict.needed) == (Outcome.INCONCLUSIVE, "out of time", None)
+    assert verdict.message.endswith("20 prompts; out of time")
     pinned = make.evidence(make.engine("base", [TEXT]), make.engine("cand", incomparable="pinned otherwise"), cases=1)
     assert asked.judge(pinned)[0].outcome is Outcome.INCOMPARABLE
     assert asked.judge(make.evidence(make.engine("base", [TEXT]), cases=1))[0].outcome is Outcome.SKIPPED

@@ -305,6 +305,10 @@ def test_a_hard_stop_leaves_nothing_settled(make: Factory) -> None:
     evidence = make.evidence(make.engine("base", half), make.engine("cand", half), incomplete="stopped early")
     assert [v.outcome for v in check.text().judge(evidence)] == [Outcome.INCONCLUSIVE]
 
+    lost = [make.cut(SAME)] * 29 + [make.failure()] + [None] * 34
+    evidence = make.evidence(make.engine("base", half), make.engine("cand", lost), incomplete="stopped early")
+    assert [(v.outcome, v.reason) for v in check.text().judge(evidence)] == [(Outcome.INCONCLUSIVE, "stopped early")]
+
 
 def test_a_floor_phase_cut_short_keeps_the_repeat_open(make: Factory) -> None:
     ours = [make.cut(SAME)] * 64
