@@ -385,3 +385,93 @@ def test_a_body_that_calls_fail_keeps_its_verdicts(bench: Bench) -> None:
     result.stdout.fnmatch_lines(["*said \\x1b?2J by hand*"])
     assert {v["kind"]: v["outcome"] for v in bench.report()["verdicts"]}["text"] == "FAIL"
     assert "\x1b" not in result.stdout.str()
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("launched", [False, True], ids=["attached", "started"])
+def test_a_folder_that_cannot_be_written_is_an_error_of_every_gate_and_the_rest_runs(
+    bench: Bench, workers: str, launched: bool
+) -> None:
+    bench.gate()
+    bench.pytester.makepyfile(test_other="def test_other(): ...")
+    (bench.pytester.path / ".llmparity").write_text("in the way")
+    bench.configure(bench.process("started"))
+
+    spawned = bench.spawn(
+        *("-n", workers, *(["--engines=started"] if launched else [])), engines=[bench.engine(), bench.engine()]
+    )
+
+    assert spawned.wait() == FAILED, spawned.output
+    assert "INTERNALERROR" not in spawned.output
+    assert "1 passed, 1 error" in spawned.output
+    assert "needs a folder it can write" in spawned.output
+    assert "make it writable" in spawned.output
+
+
+def test_a_store_that_breaks_while_gathering_is_an_error_of_every_gate(bench: Bench) -> None:
+    bench.gate()
+    bench.pytester.makeconftest(
+        """
+        from pytest_llmparity.core.errors import StoreError
+        from pytest_llmparity.store import Store
+
+        def full(self, run, samples):
+            raise StoreError("the disk is full")
+
+        Store.put = full
+        """
+    )
+
+    # A process of its own: the store is broken for good there.
+    spawned = bench.spawn(engines=[bench.engine(), bench.engine()])
+
+    assert spawned.wait() == FAILED, spawned.output
+    assert "INTERNALERROR" not in spawned.output
+    assert "the disk is full" in spawned.output
+    assert "1 error" in spawned.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("sampling={'stop': 5}", "stop is 5; expected a list"),
+        ("sampling={'temperature': 'hot'}", 'temperature is "hot"; expected a number'),
+        ("check.schema('latin.json', rate=0.5)", "latin.json: not UTF-8 at byte 0"),
+        ("check.latency(e2e_p50='9s', n=16), concurrency=32", "16 timed requests cannot keep concurrency=32 busy"),
+    ],
+)
+def test_a_marker_that_makes_no_sense_is_an_error_of_its_own_gate(bench: Bench, arguments: str, said: str) -> None:
+    (bench.pytester.path / "latin.json").write_bytes(b"\xe9")
+    bench.gate("check.prompts()")
+    bench.pytester.makepyfile(
+        test_wrong=f"""
+        import pytest
+        from pytest_llmparity import check
+
+        @pytest.mark.parity("prompts.jsonl", {arguments})
+        def test_wrong(): ...
+        """
+    )
+
+    result = bench.run(engines=[bench.engine(), bench.engine()])
+
+    result.assert_outcomes(passed=1, errors=1)
+    assert said in " ".join(result.stdout.str().split())
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
+
+
+def test_an_engine_that_hangs_for_good_costs_three_deadlines(bench: Bench) -> None:
+    bench.gate("check.prompts(), concurrency=1")
+
+    def silent(request: Mapping[str, Any]) -> Fault | None:
+        return Fault.hang() if "question" in request["messages"][-1]["content"] else None  # the warm-up is answered
+
+    hung = bench.engine(silent)
+    keys = {"kind": "llamacpp", "model": "m", "base_url": hung.base_url, "request_timeout_s": 0.5}
+    bench.configure("[engines.b]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in keys.items()))
+
+    result = bench.run("--engines=b", engines=[bench.engine()])
+
+    assert result.ret == FAILED
+    assert hung.count == 1 + 3
+    assert "3 requests in a row got no answer in time" in " ".join(result.stdout.str().split())

@@ -618,6 +618,30 @@ def test_a_keeper_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest
         Keeper.spawn(tmp_path)
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(KeeperError, match=r"needs a folder it can write: .*file"):
+        Keeper.spawn(tmp_path / "file")
+
+
+def test_the_folder_it_makes_stays_out_of_git(tmp_path: Path) -> None:
+    Keeper.spawn(tmp_path / ".llmparity").close()
+
+    assert (tmp_path / ".llmparity/.gitignore").read_text() == "*\n"
+
+
+def test_a_program_or_a_folder_for_the_socket_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.executable", str(tmp_path / "no-python"))
+        with pytest.raises(KeeperError, match=r"could not be started: .*no-python"):
+            Keeper.spawn(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no-folder"))
+    with pytest.raises(KeeperError, match="temporary folder for its socket"):
+        Keeper.spawn(tmp_path)
+
+
 def test_the_keeper_process_imports_little() -> None:
     root = Path(__file__).parents[2]
     script = (
