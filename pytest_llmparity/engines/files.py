@@ -43,8 +43,11 @@ def _gguf_header(path: Path, _size: int, _mtime_ns: int) -> Mapping[str, Any]:
 
     try:
         fields = GGUFReader(path).fields
-    except (ValueError, OSError, IndexError) as exc:
-        raise LaunchError(f"{str(path)!r} cannot be read as GGUF ({exc}); download or convert it again.") from exc
+    except OSError as exc:
+        raise LaunchError(f"{str(path)!r} cannot be read ({exc.strerror}); give a file this account may read.") from exc
+    except (ValueError, IndexError, KeyError, OverflowError) as exc:  # their texts are numpy's, about arrays
+        message = f"{str(path)!r} is no whole GGUF file (it ends early or is damaged); download or convert it again."
+        raise LaunchError(message) from exc
 
     def value(key: str) -> Any:
         return fields[key].contents() if key in fields else None

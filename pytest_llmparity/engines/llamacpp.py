@@ -134,7 +134,7 @@ class LlamaCppAdapter(Adapter):
         """Return the version: llama.cpp's build, or the package's, whose builds do not know their number."""
         if build is not None and not str(build.value).startswith("b0-"):
             return {"version": Fact(value=build.value, source="reported")}
-        if self.spec.launch == "process" and self.spec.python is None and not self.spec.command:
+        if self.spec.launch == "process" and _embedded(self.spec, os.environ):
             try:
                 version = importlib.metadata.version("xllamacpp")
             except importlib.metadata.PackageNotFoundError:
@@ -155,6 +155,11 @@ def _model_file(spec: EngineSpec) -> Path:
     return path
 
 
+def _embedded(spec: EngineSpec, environ: Mapping[str, str]) -> bool:
+    """Tell whether this interpreter's xllamacpp is what is started: nothing else is named or on PATH."""
+    return not spec.command and spec.python is None and shutil.which("llama-server", path=environ.get("PATH")) is None
+
+
 def _program(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:
     if spec.command:
         program = shutil.which(spec.command[0], path=environ.get("PATH"))
@@ -168,9 +173,8 @@ def _program(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:
         if program is None:
             raise LaunchError(f"{spec.name}: python = {spec.python!r} is not an interpreter.", engine=spec.name)
         return [program, "-P", str(_CHILD)]
-    server = shutil.which("llama-server", path=environ.get("PATH"))
-    if server is not None:
-        return [server]
+    if not _embedded(spec, environ):
+        return [str(shutil.which("llama-server", path=environ.get("PATH")))]
     if importlib.util.find_spec("xllamacpp") is None:
         raise LaunchError(
             f"{spec.name}: there is no llama-server on PATH and no xllamacpp in {sys.executable}. Install the embedded "

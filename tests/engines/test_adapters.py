@@ -278,6 +278,19 @@ def test_engine_that_is_gone_is_only_what_was_declared(kind: str, attach: Attach
     assert {name: fact.source for name, fact in facts.items()} == {"kind": "declared", "model": "declared"}
 
 
+def test_llama_server_from_path_does_not_take_the_version_of_the_package(
+    start: Start, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = tmp_path / "llama-server"
+    server.write_text("#!/bin/sh\n")
+    server.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    file = models / "tiny-F16.gguf"
+    launched = EngineSpec(name="cand", launch="process", model=str(file), model_path=file)
+
+    assert "version" not in LlamaCppAdapter(launched, start(poses_as="llamacpp").base_url, {}).identity().facts
+
+
 def test_package_that_is_not_installed_gives_no_version(
     start: Start, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +362,27 @@ def test_gguf_without_metadata_has_only_digest_and_format(tmp_path: Path) -> Non
 
     assert set(files.gguf_facts(file)) == {"digest", "format"}
     assert files.gguf_header(file) == {}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.00001, 0.001, 0.5, 0.999])
+def test_a_gguf_that_ends_early_is_named_and_nothing_is_said_of_arrays(
+    tmp_path: Path, models: Path, share: float
+) -> None:
+    whole = (models / "tiny-F16.gguf").read_bytes()
+    file = tmp_path / "x.gguf"
+    file.write_bytes(whole[: int(len(whole) * share)])
+
+    with pytest.raises(errors.LaunchError) as caught:
+        files.gguf_header(file)
+
+    assert str(caught.value) == (
+        f"{str(file)!r} is no whole GGUF file (it ends early or is damaged); download or convert it again."
+    )
+
+
+def test_a_gguf_that_may_not_be_read_says_so(tmp_path: Path) -> None:
+    with pytest.raises(errors.LaunchError, match=r"cannot be read \(Is a directory\); give a file"):
+        files.gguf_header(tmp_path)
 
 
 def test_changed_file_is_hashed_again(tmp_path: Path, models: Path) -> None:

@@ -140,7 +140,7 @@ def test_file_that_is_no_gguf_is_told(tmp_path: Path) -> None:
     file = tmp_path / "x.gguf"
     file.write_bytes(b"<html>not found</html>")
 
-    with pytest.raises(LaunchError, match="cannot be read as GGUF"):
+    with pytest.raises(LaunchError, match="is no whole GGUF file"):
         LlamaCppAdapter.launch(spec(model="x", model_path=file), 1, tmp_path)
 
 
