@@ -20,17 +20,16 @@ from typing import Any, Literal, NamedTuple, Self
 
 import psutil
 
+from pytest_llmparity.core.checks.base import FLOOR_PHASES
 from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.masking import Mask
-from pytest_llmparity.core.record import FailureRecord
-from pytest_llmparity.core.sample import Failure, Identity, Phase, Sample, from_json
+from pytest_llmparity.core.sample import Identity, Phase, Sample
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.database import Database, file_system_of, local_folder
 from pytest_llmparity.rows import SAMPLE_COLUMNS, SCHEMA, identity_from, pack, row_of, sample_from, unpack
 
 FILE_NAME = "samples.sqlite"
 FORMAT = 1
-FLOOR_PHASES = (Phase.COLD, Phase.WARM, Phase.PARALLEL)
 
 
 class Key(NamedTuple):
@@ -126,8 +125,7 @@ class Store:
         ``auto`` and ``resume`` go on with the newest run of the same plan and version on this host that no living
         process holds, if it is unfinished: ``auto`` if it began less than ``max_age_s`` ago, ``resume`` however old it
         is; without one ``resume`` raises ``StoreError``. Of a resumed run the answers stay; timings, timed samples and
-        failures are dropped, because
-        the first two are evidence only when taken in one go and the last are asked again.
+        failures are dropped, because the first two are evidence only when taken in one go and the last are asked again.
         """
         with self._file.write() as db:
             row = db.execute("SELECT id, resumed FROM runs WHERE session = ?", (session,)).fetchone()
@@ -198,11 +196,6 @@ class Store:
             )
         return other
 
-    def engine(self, run: str, name: str) -> Identity | None:
-        """Return what the engine of this name said it is, ``None`` when the run has none of that name."""
-        rows = self._file.read("SELECT identity FROM engines WHERE run = ? AND name = ?", (run, name))
-        return identity_from(rows[0][0]) if rows else None
-
     # -- notes --------------------------------------------------------------------------------------------------------
 
     def put_note(self, run: str, name: str, content: Mapping[str, Any]) -> None:
@@ -238,21 +231,6 @@ class Store:
             Key(sha, case, Phase(phase), rep, conc)
             for sha, case, phase, rep, conc in self._file.read(query, (run, engine))
         }
-
-    def failures(self, run: str) -> list[FailureRecord]:
-        """Return every answer of the run that never came, by engine, phase and case."""
-        query = (
-            "SELECT engine, case_id, phase, failure FROM samples WHERE run = ? AND failure IS NOT NULL"
-            " ORDER BY engine, phase, case_id, repeat, concurrency"
-        )
-        found = [
-            (engine, case, phase, from_json(Failure, unpack(data)))
-            for engine, case, phase, data in self._file.read(query, (run,))
-        ]
-        return [
-            FailureRecord(engine=engine, case=case, phase=phase, kind=f.kind, message=f.message, status=f.status)
-            for engine, case, phase, f in found
-        ]
 
     def reusable_floor(
         self,

@@ -20,7 +20,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmparity.core.errors import StoreError
-from pytest_llmparity.core.record import FailureRecord
 from pytest_llmparity.core.sample import (
     Completion,
     Fact,
@@ -301,16 +300,6 @@ def test_the_latest_run_is_the_newest_finished_one(store: Store, clock: Clock) -
 # -- engines and notes ------------------------------------------------------------------------------------------------
 
 
-def test_an_engine_is_known_by_its_name_in_one_run(store: Store) -> None:
-    run = begin(store).id
-
-    assert store.put_engine(run, "f16", "spec", identity()) is False
-
-    assert store.engine(run, "f16") == identity()
-    assert store.engine(run, "q4") is None
-    assert store.engine("other", "f16") is None
-
-
 def test_an_engine_of_an_unknown_run_is_refused(store: Store) -> None:
     with pytest.raises(StoreError, match="FOREIGN KEY"):
         store.put_engine("20200101-000000-0000", "f16", "spec", identity())
@@ -324,7 +313,7 @@ def test_a_resumed_run_drops_samples_of_an_engine_that_changed(
     store: Store, spec: str, now: Identity, dropped: bool
 ) -> None:
     run = begin(store, "s1").id
-    store.put_engine(run, "f16", "spec", identity())
+    assert store.put_engine(run, "f16", "spec", identity()) is False
     store.put(run, [sample()])
     let_go(store, run)
     begin(store, "s2")
@@ -419,7 +408,6 @@ def test_a_run_reads_no_other_run(store: Store) -> None:
 
     assert store.get(second, "f16") == []
     assert store.have(second, "f16") == set()
-    assert store.failures(second) == []
 
 
 def test_the_same_key_is_replaced_and_any_other_part_of_it_is_kept_apart(store: Store) -> None:
@@ -438,19 +426,17 @@ def test_the_same_key_is_replaced_and_any_other_part_of_it_is_kept_apart(store: 
     assert store.have(run, "f16") == {key_of(one) for one in (again, *others)}
     assert Key("sha-c1", "c1", Phase.MAIN, 0, 1) in store.have(run, "f16")
     assert again in store.get(run, "f16")
-    assert store.failures(run) == []
+    assert all(one.failure is None for one in store.get(run, "f16"))
 
 
-def test_failures_are_listed(store: Store) -> None:
+def test_a_failure_is_kept_without_the_key_it_echoes(store: Store) -> None:
     run = begin(store).id
     failure = Failure(kind="Overloaded", message=f"busy, key {KEY}", status=429)
-    store.put(run, [sample("c2", completion=None, failure=failure), sample("c1")])
+    store.put(run, [sample("c2", completion=None, failure=failure)])
 
-    assert store.failures(run) == [
-        FailureRecord(
-            engine="f16", case="c2", phase="main", kind="Overloaded", message="busy, key «VLLM_API_KEY»", status=429
-        )
-    ]
+    (kept,) = store.get(run, "f16")
+
+    assert kept.failure == Failure(kind="Overloaded", message="busy, key «VLLM_API_KEY»", status=429)
 
 
 def test_a_key_echoed_by_a_server_is_in_no_file(store: Store) -> None:
