@@ -58,6 +58,8 @@ def engine_lines(
             engine.launch,
             "baseline" if engine.baseline else None,
         ]
+        if parts[3] is not None and cells(head + ", ".join(part for part in parts if part)) > width:
+            parts[3] = None  # of what has a fixed length only the digest can go; the quantisation must be seen
         # Only the model's name may be as long as it likes, so it alone makes room.
         rest = cells(", ".join(part for part in parts if part)) - cells(model or "")
         if model is not None:

@@ -86,7 +86,13 @@ def test_a_long_model_name_makes_room_for_the_rest() -> None:
 
     assert cells(line) == 80
     assert line.startswith("f16  llamacpp b7001, Org")
-    assert line.endswith("8B, F16, 01234567, context 2048, process, baseline")
+    assert line.endswith("8B, F16, context 2048, process, baseline")
+
+
+def test_the_digest_goes_before_the_quantisation_when_a_line_is_full() -> None:
+    (line,) = terminal.engine_lines([engine("f16", model="tiny-F16.gguf", version="2026.10.11549", baseline=True)])
+
+    assert line == "f16  llamacpp 2026.10.11549, tiny-F16, F16, context 2048, process, baseline"
 
 
 def test_no_engines_are_no_lines() -> None:
