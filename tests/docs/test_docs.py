@@ -5,21 +5,25 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import openai  # noqa: F401 - see below
 import pytest
+import yaml
 
 # pytester forgets modules that a run inside this process imported, and numpy cannot be imported twice.
 import pytest_llmparity.door  # noqa: F401 - see above
-from pytest_llmparity import check
+from pytest_llmparity import check, options
 from pytest_llmparity.core import config_file, errors, prompt_rows
 from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.config import parse_config
 from pytest_llmparity.core.prompt_reading import parse_prompts
 from pytest_llmparity.testing import LoopbackEngine
+from pytest_llmparity.testing.script import babble, prompt_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -126,7 +130,78 @@ def test_every_option_is_in_the_table_and_no_other(pytester: pytest.Pytester) ->
     assert {name.split()[0] for name in shown if name.startswith("--")} == known
 
 
-@pytest.mark.parametrize("model", ["ConfigTable", "EngineTable", "ProfileTable"])
+def test_every_environment_variable_is_explained_and_no_other() -> None:
+    text = (ROOT / "docs/configuration.md").read_text("utf-8")
+    known = {options.ENGINES_VARIABLE, *(source.variable for source in options.SOURCES.values())}
+
+    rows = [line for line in between("docs/configuration.md", "options").splitlines() if line.startswith("| `--")]
+
+    in_table = {name for row in rows for name in re.findall(r"`(LLMPARITY_[A-Z_]+)`", row)}
+    assert in_table == known
+    assert set(re.findall(r"LLMPARITY_[A-Z_]+", text)) - known == {"LLMPARITY_EMBEDDING_MODEL"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_option_that_is_named_exists(pytester: pytest.Pytester, page: Path) -> None:
+    known = set(re.findall(r"--parity-[a-z-]+", pytester.runpytest_inprocess("--help").stdout.str()))
+    later = {"--parity-frozen"}
+
+    assert set(re.findall(r"--parity-[a-z-]+[a-z]", page.read_text("utf-8"))) - later <= known
+
+
+@pytest.mark.parametrize("body", blocks("yaml"))
+def test_workflow_steps_are_yaml(body: str) -> None:
+    steps = yaml.safe_load(body)
+
+    assert all({"run", "uses"} & step.keys() for step in steps)
+
+
+def test_the_output_in_the_readme_has_the_form_of_the_real_one(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo, played by doubles: one that drifts little, one that drifts much; numbers and models' words differ."""
+    monkeypatch.setenv("LLMPARITY_EMBEDDING_MODEL", "none")
+    tests = (ROOT / "fixtures/demo/test_demo.py").read_text("utf-8").replace('"../', f'"{ROOT}/fixtures/')
+    pytester.path.joinpath("test_demo.py").write_text(tests, "utf-8")
+    with ExitStack() as stack:
+        quantisations = (("F16", 0.0), ("Q8_0", 0.003), ("Q4_0", 0.3))
+        engines = {
+            name.lower(): stack.enter_context(LoopbackEngine(plays(drift), poses_as="llamacpp", quantization=name))
+            for name, drift in quantisations
+        }
+        chosen = ",".join(f"{name}={engine.base_url}" for name, engine in engines.items())
+        result = pytester.runpytest_inprocess("-p", "no:cacheprovider", f"--engines={chosen}")
+
+    lines = [form(line) for line in result.outlines]
+    shown = [line for block in blocks("text output") for line in block.values[0].splitlines()]  # type: ignore[attr-defined]
+    assert len(shown) > 20
+    for line in shown:
+        if line.strip() and not line.lstrip().startswith(VARIES):
+            assert form(line) in lines, line
+    result.stdout.re_match_lines(
+        [r"reproduce: pytest test_demo\.py::test_answers_stay_as_close_as_8_bits --engines \S+"]
+    )
+
+
+VARIES = ("most by tag", "forks by grade", "first fork", "f16  '", "q4_0 '", "reproduce")
+"""Lines that hold a model's own words, or where and with what pytest was started."""
+
+
+def form(line: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"\d+(?:\.\d+)?", "N", line.replace("q8_0", "qA").replace("q4_0", "qB"))).strip()
+
+
+def plays(drift: float) -> Callable[[Mapping[str, Any]], str]:
+    ticket = '{"customer": "Vera", "order": 1388, "department": "returns", "urgent": false}'
+
+    def answer(request: Mapping[str, Any]) -> str:
+        prompt = prompt_of(request)
+        return ticket if "ticket" in prompt else "".join(babble(prompt, length=32, drift=drift, seed=1))
+
+    return answer
+
+
+@pytest.mark.parametrize("model", ["ConfigTable", "EngineTable", "Pin", "ProfileTable"])
 def test_every_configuration_key_is_in_its_table(model: str) -> None:
     fields = getattr(config_file, model).model_fields
 
