@@ -109,6 +109,16 @@ def test_a_case_filter_gathers_rows_and_no_floor() -> None:
     assert plan.requests == 1
 
 
+def test_a_case_filter_is_another_gathering() -> None:
+    declared = declaration(prompt_set(50), Needs())
+    digests = {
+        make_plan([declared], only=only).digest(["e"]) for only in ([], ["set-1"], ["set-2"], ["set-1", "set-2"])
+    }
+
+    assert len(digests) == 4
+    assert make_plan([declared], only=["set-2", "set-1"]).digest(["e"]) in digests
+
+
 def test_a_case_filter_that_names_nothing_plans_nothing() -> None:
     assert make_plan([declaration(prompt_set(10))], only=["nobody"]).units == ()
 
