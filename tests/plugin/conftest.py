@@ -14,10 +14,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpcore2  # noqa: F401 - see below
 import openai  # noqa: F401 - see below
 import pytest
 
-# pytester forgets modules that a run inside this process imported, and numpy cannot be imported twice.
+# pytester forgets modules that a run inside this process imported: numpy cannot be imported twice, and errors of a
+# second httpcore2, which openai's client imports when it is first used, are none of those that the client translates.
 import pytest_llmparity.check
 import pytest_llmparity.door  # noqa: F401 - see above
 from pytest_llmparity.testing import LoopbackEngine
