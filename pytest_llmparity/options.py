@@ -119,7 +119,8 @@ def add_options(parser: pytest.Parser) -> None:
         "--parity-resume",
         action="store_true",
         default=False,
-        help="Resume the newest unfinished run of the same plan, however old (default: if under 6 hours old)",
+        help="Resume the newest unfinished run of the same plan, however old; fail if there is none "
+        "(default: resume it if under 6 hours old, else start anew)",
     )
     add(
         "--parity-fresh",
