@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from pytest_llmparity.core.sample import Identity, Phase, Sample, WireRequest
+from pytest_llmparity.core.sample import Identity, Phase, Sample, WireRequest, from_json, to_json
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.engines.llamacpp import LlamaCppAdapter
@@ -28,6 +28,8 @@ from pytest_llmparity.run.wires import client_of, jobs_of, key_of, requests_of
 from pytest_llmparity.store import Store
 
 MODEL: Final = Path(__file__).resolve().parent.parent / "fixtures" / "models" / "tiny"
+IDENTITY = "identity"
+"""Name of the run's note that says what the engine is."""
 VERSION: Final = "outcomes 1"
 """Stands in the store where a run names the package's version."""
 CONCURRENCY: Final = 8
@@ -137,7 +139,7 @@ class Gatherer:
             self._store.finish(run)
         else:
             run = known.id
-        identity = self._store.engine(run, spec.name) or Identity()
+        identity = from_json(Identity, self._store.note(run, IDENTITY) or {})
         shas = {case: wire.sha256 for case, wire in wires.items()}
         samples = proof.select(self._store.get(run, spec.name), shas, concurrency=CONCURRENCY)
         if served.caching:  # the first of two equal questions fills the cache
@@ -158,6 +160,7 @@ class Gatherer:
             if engaged.adapter is None or engaged.incomparable is not None:
                 raise SystemExit(engaged.error or engaged.incomparable)
             self._store.put_engine(run, name, served.spec.spec_hash, engaged.identity)
+            self._store.put_note(run, IDENTITY, to_json(engaged.identity))
             adapter = served.adapter(served.spec, engaged.adapter.base_url, engaged.adapter.headers)
             have = self._store.have(run, name)
             steps = [
