@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_llmparity.core.settings import Settings
+    pass
 
 FORMATS = ("json",)
 """Report formats of this version."""
@@ -200,25 +200,3 @@ def requested(config: pytest.Config, environ: Mapping[str, str] = os.environ) ->
         config.getoption(f"parity_{option}") or environ.get(SOURCES[option].variable)
         for option in ("profile", "config", "mode", "required")
     )
-
-
-def resolve(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings of this run: command line, else environment, else profile, else file, else default.
-
-    A run that asks for nothing (see :func:`requested`) gets the defaults and imports nothing heavy.
-    Raises ``pytest.UsageError`` (exit 4) with a sentence for every misuse: an unreadable or wrong configuration, an
-    engine nobody knows, a baseline that is not selected, options that contradict each other, required engines missing.
-    """
-    if not requested(config, environ):
-        from pytest_llmparity.core.settings import Settings
-
-        return Settings(out=config.rootpath / OUT)
-
-    from pytest_llmparity.core.errors import UsageError
-    from pytest_llmparity.resolving import Given, load, settings
-
-    try:
-        given = Given(config, environ)
-        return settings(given, load(given))
-    except UsageError as error:
-        raise pytest.UsageError(str(error)) from None

@@ -40,10 +40,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{SIGNATURE}: {does}")
     if not options.requested(config):
         return
-    settings = options.resolve(config)
     from pytest_llmparity.door import Door
+    from pytest_llmparity.resolving import resolve
 
-    door = Door(config, settings)
+    door = Door(config, resolve(config))
     config.stash[DOOR] = door
     if not xdist.is_worker(config):
         config.pluginmanager.register(Receiver(door), "llmparity-receiver")

@@ -1,8 +1,9 @@
-"""Finds, reads and applies the configuration when a run asks for engines; see ``options.resolve``."""
+"""Options become settings: finds, reads and applies the configuration when a run asks for engines."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -11,11 +12,25 @@ import pytest
 
 from pytest_llmparity.core.config import Config, Places, has_table, parse_config, parse_engines, select
 from pytest_llmparity.core.config_file import ProfileTable
+from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.problems import nearest
 from pytest_llmparity.core.settings import EngineSpec, Mode, Resume, Settings
 from pytest_llmparity.options import ENGINES_VARIABLE, FILE, OUT, SOURCES
 
 T = TypeVar("T")
+
+
+def resolve(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings of this run: command line, else environment, else profile, else file, else default.
+
+    Raises ``pytest.UsageError`` (exit 4) with a sentence for every misuse: an unreadable or wrong configuration, an
+    engine nobody knows, a baseline that is not selected, options that contradict each other, required engines missing.
+    """
+    try:
+        given = Given(config, environ)
+        return settings(given, load(given))
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 class Given:

@@ -21,7 +21,12 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     asked = options.requested(config)
-    settings = options.resolve(config)
+    if asked:
+        from pytest_llmparity.resolving import resolve
+        settings = resolve(config)
+    else:
+        from pytest_llmparity.core.settings import Settings
+        settings = Settings(out=config.rootpath / options.OUT)
     heavy = [name for name in ("pydantic", "httpx", "openai", "numpy", "yaml") if name in sys.modules]
     found = {**to_json(settings), "asked": asked, "heavy": heavy, "out": str(settings.out)}
     found["config_path"] = settings.config_path and str(settings.config_path)
