@@ -206,7 +206,16 @@ def _cell(found: Sequence[Verdict]) -> str:
     worst = max(found, key=lambda verdict: SEVERITY.index(verdict.outcome))
     if worst.estimate is None or worst.outcome in (Outcome.INCOMPARABLE, Outcome.ERROR, Outcome.SKIPPED):
         return WORDS[worst.outcome]
-    return f"{WORDS[worst.outcome]} {explain.number(worst.estimate, worst.unit)}"
+    return f"{WORDS[worst.outcome]} {explain.number(worst.estimate, worst.unit)}{_of_what(worst)}"
+
+
+def _of_what(verdict: Verdict) -> str:
+    """Say what a bare number counts where a good one looks bad: prompts that differ, requests over budget."""
+    if verdict.kind == "prompts":
+        return " differ"
+    budget = verdict.kind.startswith("latency.") and verdict.kind != "latency.success_rate"
+    over = budget and verdict.unit == "share"
+    return " over" if over else ""
 
 
 def _finding(verdict: Verdict) -> str:

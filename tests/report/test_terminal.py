@@ -303,3 +303,19 @@ def test_no_text_of_an_engine_steers_the_terminal_or_breaks_the_width(text: str,
 
     assert all(cells(line) <= 80 for line in lines)
     assert not [c for line in lines for c in line if ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000]
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "cell"),
+    [
+        ("prompts", {"estimate": 0.0, "unit": "prompts"}, "pass 0 differ"),
+        ("latency.e2e_p95", {"estimate": 0.02, "unit": "share"}, "pass 2 % over"),
+        ("latency.ttft_p50", {"estimate": 1.1, "unit": "ratio"}, "pass x1.10"),
+        ("latency.success_rate", {"estimate": 1.0, "unit": "share"}, "pass 100 %"),
+        ("schema.rate", {"estimate": 0.98, "unit": "share"}, "pass 98 %"),
+    ],
+)
+def test_a_number_whose_direction_is_not_plain_says_what_it_counts(kind: str, more: dict[str, Any], cell: str) -> None:
+    lines = terminal.grid([verdict("q8_0", Outcome.PASS, kind, **more)], ["q8_0"], verbose=False)
+
+    assert lines[-1].endswith(cell)
