@@ -147,10 +147,10 @@ def test_only_the_controller_reports_and_it_shows_what_the_workers_planned(bench
     bench.pytester.makepyfile(test_suite=SUITE)
     bench.pytester.makeconftest(
         """
-        import os
         def pytest_llmparity_report(config, record):
             with open("reported", "a") as out:
-                out.write(f"{os.environ.get('PYTEST_XDIST_WORKER', 'controller')} {len(record.verdicts)}\\n")
+                role = "worker" if hasattr(config, "workerinput") else "controller"
+                out.write(f"{role} {len(record.verdicts)}\\n")
         """
     )
 

@@ -424,8 +424,9 @@ def test_a_connected_keeper_only_disconnects(keeper: Keeper, pipe: Pipe) -> None
 def test_closing_ends_every_engine_by_its_signal_first_and_may_be_repeated(tmp_path: Path, pipe: Pipe) -> None:
     keeper = Keeper.spawn(tmp_path)
     start(keeper, pipe, POLITE)
+    pipe.hear("up")  # it alone: only now does it listen to the signal
     start(keeper, pipe, DETACHED, name="deaf", grace_s=0.2)
-    pipe.hear("up", "detached")
+    pipe.hear("detached")
     keeper.close()
 
     assert pipe.ended(0.5) < 0.5
