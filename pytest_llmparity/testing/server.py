@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import socket
 import threading
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ class Call:
         self._handler.end_headers()
 
 
-class LoopbackServer:
+class LoopbackServer(abc.ABC):
     """A server on 127.0.0.1 that runs between ``start`` and ``stop``; usable as a context manager.
 
     ``accepting`` ``False`` closes every new connection at once, as a server that is going down does.
@@ -67,9 +68,9 @@ class LoopbackServer:
         self._server: _Threaded | None = None
         self._thread: threading.Thread | None = None
 
+    @abc.abstractmethod
     def answer(self, call: Call) -> None:
         """Answer one request; called in a thread of its own."""
-        raise NotImplementedError
 
     @property
     def port(self) -> int:
