@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from scipy.stats import beta
 
 from pytest_llmparity.core.checks.base import Evidence
 from pytest_llmparity.core.stats.paired import Side, rate, score_interval
+from pytest_llmparity.core.stats.totals import smallest_total
 from pytest_llmparity.core.verdict import Outcome
-
-MOST: Final = 100_000
-"""More cases than this and nothing is promised."""
 
 
 def judge_share(kept: int, n: int, *, at_least: float, evidence: Evidence) -> dict[str, Any]:
@@ -56,7 +53,7 @@ def share_needed(kept: int, n: int, at_least: float, alpha: float) -> int | None
         upper = 1.0 if kept == n else float(beta.isf(alpha, k + 1, total - k))
         return lower > at_least or upper < at_least
 
-    return _first(n, settles)
+    return smallest_total(n, settles)
 
 
 def gap_needed(b: int, c: int, n: int, margin: float, alpha: float, side: Side) -> int | None:
@@ -69,17 +66,4 @@ def gap_needed(b: int, c: int, n: int, margin: float, alpha: float, side: Side) 
             return upper < margin or lower > margin
         return max(upper, -lower) < margin or lower > margin or -upper > margin
 
-    return _first(n, settles)
-
-
-def _first(n: int, settles: Callable[[int], bool]) -> int | None:
-    if not settles(MOST):
-        return None
-    low, high = n, MOST
-    while low < high:
-        middle = (low + high) // 2
-        if settles(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return smallest_total(n, settles)

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from scipy.stats import chi2, poisson
 
 from pytest_llmparity.core.stats.cluster import clustered_ratio, t_bounds
-
-MOST_PROMPTS = 100_000
-"""More prompts than this and :func:`prompts_needed` says "no number would do"."""
+from pytest_llmparity.core.stats.totals import smallest_total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,16 +117,7 @@ def prompts_needed(result: HazardResult, n: int, margin: float, alpha: float) ->
         lower, upper = _scaled_bounds(result, total / n, alpha)
         return upper < margin or lower > margin
 
-    if not settles(MOST_PROMPTS):
-        return None
-    low, high = n, MOST_PROMPTS
-    while low < high:
-        middle = (low + high) // 2
-        if settles(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return smallest_total(n, settles)
 
 
 def _scaled_bounds(result: HazardResult, factor: float, alpha: float) -> tuple[float, float]:
