@@ -55,7 +55,7 @@ def table() -> str:
         ["", *(f"`{name}`" for name in names)],
         ["---"] * (len(names) + 1),
         ["start it", *("yes" if KINDS[name].starts else "no, attach only" for name in names)],
-        ["asked for logprobs", *("yes" if kinds()[name].reports_logprobs else "no" for name in names)],
+        ["asked for logprobs", *("yes" if kinds()[name].declares.logprobs else "no" for name in names)],
         *([capability, *(cell(name, capability) for name in names)] for capability in CAPABILITIES),
     ]
     words = (

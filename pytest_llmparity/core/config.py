@@ -43,9 +43,6 @@ HINTS = {
     "password": _KEY,
     "launch": "it follows from base_url: with one we attach, without one we start the engine",
     "host": 'write base_url = "http://HOST:PORT" to attach; an engine we start listens on 127.0.0.1',
-    "requires": "not in this version, which makes no environment for an engine; write python = "
-    '"PATH/TO/bin/python" of one that has it',
-    "route": "not in this version, which asks every engine through its OpenAI-compatible route; leave it out",
     "port": 'write base_url = "http://HOST:PORT" to attach; an engine we start gets a free port',
 }
 
@@ -242,7 +239,12 @@ def _configured(entry: Entry, config: Config, configured: str, places: Places, k
         base_url=table.base_url,
         launch="process" if started else "attach",
         revision=table.revision,
+        route=table.route,
         python=_program(table.python, places) if table.python else None,
+        requires=tuple(table.requires or ()),
+        extra_index_urls=tuple(table.extra_index_urls or ()),
+        constraints=_file(table.constraints, f"{where}.constraints", places),
+        overrides=_file(table.overrides, f"{where}.overrides", places),
         command=_command(table.command, places),
         args=tuple(table.args or ()),
         env=dict(table.env or {}),

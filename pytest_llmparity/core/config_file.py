@@ -17,7 +17,8 @@ _SECRET_HEADERS = re.compile(r"authori[sz]ation|cookie|key|token|secret|password
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = "holds a value that looks like a key (not shown); a key stays in an environment variable: {}"  # noqa: S105
-_STARTING = ("python", "command", "args", "env", "download", "start_timeout_s")
+_INSTALLING = ("extra_index_urls", "constraints", "overrides")
+_STARTING = ("python", "requires", *_INSTALLING, "command", "args", "env", "download", "start_timeout_s")
 
 
 def _text(value: str) -> str:
@@ -96,6 +97,18 @@ def _headers(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _index(value: str) -> str:
+    try:
+        root_of(value)
+    except ValueError as error:
+        raise ValueError(f"{error}") from None
+    return value
+
+
 def _entries(value: list[str]) -> list[str]:
     if not value:
         raise ValueError("is empty; name at least one engine")
@@ -112,6 +125,7 @@ Name = Annotated[str, AfterValidator(_name)]
 NameKey = Annotated[str, AfterValidator(_name_key)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Url = Annotated[str, AfterValidator(root_of)]
+IndexUrl = Annotated[str, AfterValidator(_index)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Budget = Annotated[
@@ -139,7 +153,7 @@ Header = Annotated[
 
 
 class Pin(Strict):
-    """What the live server must report; ``context_length`` is in tokens and means what one request gets."""
+    """What the live server must report: any field of an identity; ``context_length`` is what one request gets."""
 
     version: Text | None = None
     build: Text | None = None
@@ -147,11 +161,18 @@ class Pin(Strict):
     revision: Text | None = None
     digest: Text | None = None
     quantization: Text | None = None
+    bits_per_weight: Annotated[float, Field(gt=0)] | None = None
+    tensor_types: Text | None = None
     format: Text | None = None
-    kv_cache: Text | None = None
-    template_sha256: Text | None = None
     context_length: Count | None = None
     slots: Count | None = None
+    kv_cache: Text | None = None
+    template_sha256: Text | None = None
+    template_path: Text | None = None
+    tokenizer_sha256: Text | None = None
+    sampling_defaults: Text | None = None
+    device: Text | None = None
+    attention: Text | None = None
 
 
 class EngineTable(Strict):
@@ -161,7 +182,12 @@ class EngineTable(Strict):
     model: Text | None = None
     base_url: Url | None = None
     revision: Text | None = None
+    route: Literal["openai", "native"] = "openai"
     python: Text | None = None
+    requires: Annotated[list[Text], Field(min_length=1), BeforeValidator(_listed)] | None = None
+    extra_index_urls: list[IndexUrl] | None = None
+    constraints: Text | None = None
+    overrides: Text | None = None
     command: Annotated[list[Text], Field(min_length=1)] | None = None
     args: list[Argument] | None = None
     env: dict[Variable, Argument] | None = None
@@ -182,6 +208,11 @@ class EngineTable(Strict):
     @model_validator(mode="after")
     def _whole(self, info: ValidationInfo) -> EngineTable:
         kinds = (info.context or {}).get("kinds", KINDS)
+        if self.route == "native" and not (self.kind in kinds and kinds[self.kind].native):
+            native = ", ".join(sorted(name for name, kind in kinds.items() if kind.native))
+            raise ValueError(f"has route 'native', which only these kinds have: {native}")
+        if self.requires is None and (useless := [key for key in _INSTALLING if key in self.model_fields_set]):
+            raise ValueError(f"has {' and '.join(useless)}, which only say how requires is installed, and no requires")
         if self.base_url is None:
             self._can_start(kinds)
             return self
@@ -197,7 +228,7 @@ class EngineTable(Strict):
             raise ValueError(f"has no base_url; an engine of kind {self.kind!r} is attached to, never started")
         if self.model is None:
             raise ValueError(f"has no model; an engine of kind {self.kind!r} without base_url is started with one")
-        ways = [key for key in ("python", "command") if getattr(self, key) is not None]
+        ways = [key for key in ("python", "requires", "command") if getattr(self, key) is not None]
         if len(ways) > 1:
             raise ValueError(f"has {' and '.join(ways)}; one of them says what is started")
 

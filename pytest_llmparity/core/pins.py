@@ -21,7 +21,7 @@ class PinFinding:
     """
 
     field: str
-    pinned: str | int
+    pinned: str | int | float
     seen: str | int | float | bool | None
     source: str | None
     state: State
@@ -37,7 +37,7 @@ class PinFinding:
         return f"{self.field} pinned to {self.pinned}, but {self.source} as {self.seen}"
 
 
-def hold(pin: Mapping[str, str | int], identity: Identity) -> list[PinFinding]:
+def hold(pin: Mapping[str, str | int | float], identity: Identity) -> list[PinFinding]:
     """Return one finding per pin, in the order they were written.
 
     Quantisations are compared by their normalised names, digests without their ``sha256:`` prefix and case, everything

@@ -200,13 +200,34 @@ class Fact:
     raw: str = ""
 
 
+IDENTITY: Mapping[str, str] = {
+    "kind": "the engine's kind",
+    "version": "the engine's release",
+    "build": "its build, as finely as it says",
+    "model": "the name it serves the model under",
+    "revision": "the commit of the model's repository",
+    "digest": "sha256 of the weights: what the server says, else of the local file or index",
+    "quantization": "the normalised name: Q4_K_M, F16, BF16, AWQ, FP8, MLX_4BIT, …",
+    "bits_per_weight": "stored bits per weight, scales counted",
+    "tensor_types": "how many tensors of which type, such as F32:9 Q4_K:24 Q6_K:5: survives a rewritten file",
+    "format": "gguf, safetensors, mlx",
+    "context_length": "what one request gets, in tokens",
+    "slots": "requests answered at once",
+    "kv_cache": "type of the key-value cache",
+    "template_sha256": "sha256 of the chat template's text without trailing newlines",
+    "template_path": "who renders the prompt where a server has several ways: jinja, go-template, renderer:NAME",
+    "tokenizer_sha256": "sha256 of the vocabulary in order of ids",
+    "sampling_defaults": "what the server samples with when a request does not say, as sorted JSON",
+    "device": "GPU and driver, or the CPU's model and vector extensions",
+    "attention": "the attention backend",
+    "recognised": "what a server attached to as openai looks like",
+}
+"""Field names of an identity and what they mean; each of them but ``recognised`` can be pinned."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What is known about the server behind a name.
-
-    Field names in use: ``kind version build model revision digest quantization format context_length slots
-    kv_cache template_sha256``. Missing means unknown.
-    """
+    """What is known about the server behind a name: :data:`IDENTITY` names the fields. Missing means unknown."""
 
     facts: Mapping[str, Fact] = field(default_factory=dict)
 

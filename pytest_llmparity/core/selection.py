@@ -35,16 +35,27 @@ class Kind:
     """What the core must know of a kind before its adapter is loaded.
 
     ``starts``: we can start it, not only attach. ``local_model``: its model may be a local file or folder.
+    ``native``: it has a route of its own beside OpenAI's. ``unloads``: a running one can give its memory back.
     """
 
     starts: bool
     local_model: bool
+    native: bool = False
+    unloads: bool = False
 
 
 KINDS: Mapping[str, Kind] = {
+    "litellm": Kind(starts=True, local_model=False),
     "llamacpp": Kind(starts=True, local_model=True),
+    "llamacpp-python": Kind(starts=True, local_model=True),
+    "lmstudio": Kind(starts=False, local_model=False, unloads=True),
+    "mlx": Kind(starts=True, local_model=True),
+    "ollama": Kind(starts=True, local_model=True, native=True, unloads=True),
     "openai": Kind(starts=False, local_model=False),
-    "vllm": Kind(starts=True, local_model=True),
+    "sglang": Kind(starts=True, local_model=True),
+    "tgi": Kind(starts=True, local_model=True),
+    "transformers": Kind(starts=True, local_model=True),
+    "vllm": Kind(starts=True, local_model=True, unloads=True),
 }
 """The kinds that come with the package."""
 

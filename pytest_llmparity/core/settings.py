@@ -57,8 +57,10 @@ class EngineSpec:
     ``/`` or ``/v1``; with it we attach, without it ``launch`` is ``process`` and we start the engine. ``model`` is the
     name as written, ``model_path`` the absolute local file or folder it stands for, if it is one. ``context_length`` is
     what one request gets, in tokens. ``pin`` is held against what the server reports; with ``strict_pins`` a pin the
-    server cannot confirm counts as contradicted. ``command`` replaces the program that is started, ``args`` are added
-    to it. Times are seconds; ``start_timeout_s`` ``None`` leaves the deadline to the kind.
+    server cannot confirm counts as contradicted. ``requires`` are the packages of an isolated environment the engine
+    is run from, with ``extra_index_urls``, ``constraints`` and ``overrides`` as uv understands them. ``command``
+    replaces the program that is started, ``args`` are added to it. Times are seconds; ``start_timeout_s`` ``None``
+    leaves the deadline to the kind.
     """
 
     name: str
@@ -68,13 +70,17 @@ class EngineSpec:
     launch: Launch = "attach"
     revision: str | None = None
     python: str | None = None
+    requires: tuple[str, ...] = ()
+    extra_index_urls: tuple[str, ...] = ()
+    constraints: Path | None = None
+    overrides: Path | None = None
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str | EnvRef] = field(default_factory=dict)
     api_key_env: str | None = None
     route: Route = "openai"
-    pin: Mapping[str, str | int] = field(default_factory=dict)
+    pin: Mapping[str, str | int | float] = field(default_factory=dict)
     strict_pins: bool = False
     context_length: int | None = None
     slots: int | None = None

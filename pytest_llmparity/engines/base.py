@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.errors import (
     ConfigError,
     EmptyAnswer,
@@ -22,7 +23,7 @@ from pytest_llmparity.core.errors import (
 )
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sampling, WireRequest
-from pytest_llmparity.core.settings import EngineSpec, EnvRef
+from pytest_llmparity.core.settings import EngineSpec, EnvRef, Route
 from pytest_llmparity.engines import answers, building
 from pytest_llmparity.engines.control import Control, Reply
 from pytest_llmparity.engines.refusals import read_refusal, shown
@@ -64,8 +65,14 @@ class Adapter:
     raw_honours_format: ClassVar[bool] = False
     queues_beyond_slots: ClassVar[bool] = False
     """Whether a server of this kind answers a fixed number of requests at once, set at its start; others queue."""
-    reports_logprobs: ClassVar[bool] = False
-    """Whether every server of this kind answers a request for logprobs; others are not asked for what only grades."""
+    declares: ClassVar[Capabilities] = Capabilities()
+    """What every server of this kind can do, as far as its documentation or source says; probes correct it."""
+    routes: ClassVar[tuple[Route, ...]] = ("openai",)
+    """Ways to ask a server of this kind; ``spec.route`` is one of them."""
+    local_model: ClassVar[bool] = True
+    """Whether a model of this kind may be written as a local file or folder."""
+    unloads: ClassVar[bool] = False
+    """Whether :meth:`unload` can make a server that somebody else started give its memory back."""
     least_logprobs: ClassVar[int] = 0
     """The smallest ``top_logprobs`` with which this kind still reports the chosen token."""
     warm_up_logprobs: ClassVar[int | None] = None
@@ -174,6 +181,25 @@ class Adapter:
             self._fingerprint = self.parse(reply, case="warm-up").fingerprint
         except EmptyAnswer:
             return
+
+    def load(self) -> None:
+        """Bring the model into a server that answers without it (Ollama, LM Studio); most kinds have it by then.
+
+        Called once between readiness and warm-up, with the deadline of a start. Raises ``LaunchError`` or an
+        ``AnswerError`` that says which command fetches the model; nothing is downloaded unless ``spec.download``.
+        """
+
+    def unload(self) -> None:
+        """Make the server give the model's memory back, keeping the server; ``LaunchError`` says why it cannot."""
+        raise LaunchError(
+            f"{self.name}: a server of kind {self.kind!r} cannot be told to unload its model; start it from here "
+            "(leave base_url out), or use residency = 'together'.",
+            engine=self.name,
+        )
+
+    def limits(self) -> tuple[str, ...]:
+        """Return what this route silently drops or changes, a sentence each, for people who read ``doctor``."""
+        return ()
 
     # ---- identity --------------------------------------------------------------------------------------------------
 

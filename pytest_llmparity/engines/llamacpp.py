@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.sample import Fact, Request
@@ -42,7 +43,16 @@ class LlamaCppAdapter(Adapter):
     # A prompt half taken from the cache runs in other batch shapes, which moves logits (llama.cpp's README).
     constants: ClassVar[Mapping[str, Any]] = {"cache_prompt": False}
     queues_beyond_slots: ClassVar[bool] = True
-    reports_logprobs: ClassVar[bool] = True
+    declares: ClassVar[Capabilities] = Capabilities(
+        logprobs=True,
+        token_ids=True,
+        json_schema=True,
+        schema_order=True,
+        tools=True,
+        raw_prompt=True,
+        unknown_fields="dropped",
+        overflow="refused",
+    )
     least_logprobs: ClassVar[int] = 1
 
     @classmethod

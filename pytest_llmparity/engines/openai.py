@@ -18,6 +18,7 @@ class OpenAIAdapter(Adapter):
     """
 
     kind: ClassVar[str] = "openai"
+    local_model: ClassVar[bool] = False
     health_path: ClassVar[str] = "/v1/models"
 
     def ready(self) -> str | None:

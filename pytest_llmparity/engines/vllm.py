@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Final
 
+from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.errors import LaunchError, ProtocolError, Timeout, Unreachable
 from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines import building, files
+from pytest_llmparity.engines import arguments, building, files, hub
 from pytest_llmparity.engines.base import Adapter, Launch
 from pytest_llmparity.engines.control import Reply
 
@@ -26,6 +26,10 @@ CPU_DEADLINE_S: Final = 900.0
 CPU_KV_CACHE_GIB: Final = "1"
 """Key-value cache of a vLLM on the CPU when VLLM_CPU_KVCACHE_SPACE is not set: its default is sized for servers."""
 
+_INSTALL: Final = (
+    'Give requires = "vllm==…" to have it installed in an environment of its own, python = "…/bin/python" of one that '
+    "has it (on a machine without a GPU a CPU build), or base_url of a running server."
+)
 _DTYPES: Final = {"auto": None, "half": "float16", "float": "float32"}
 
 
@@ -33,7 +37,15 @@ class VllmAdapter(Adapter):
     """One vLLM server."""
 
     kind: ClassVar[str] = "vllm"
-    reports_logprobs: ClassVar[bool] = True
+    unloads: ClassVar[bool] = True
+    declares: ClassVar[Capabilities] = Capabilities(
+        logprobs=True,
+        json_schema=True,
+        schema_order=True,
+        raw_prompt=True,
+        unknown_fields="dropped",
+        overflow="refused",
+    )
     fields: ClassVar[Mapping[str, str]] = building.EVERY_SERVER | {
         "top_k": "top_k",
         "min_p": "min_p",
@@ -51,7 +63,7 @@ class VllmAdapter(Adapter):
         Without ``download`` the hub is off, so a model that is not here is an error instead of a download.
         """
         gpu = _gpu_visible(environ)
-        model = str(spec.model_path) if spec.model_path is not None else _hub_model(spec, environ)
+        model = hub.served(spec, environ)
         argv = [*_program(spec, environ, model), "--host", "127.0.0.1", "--port", str(port)]
         argv += ["--served-model-name", cls.wire_model(spec)]
         argv += ["--generation-config", "vllm", "--no-enable-prefix-caching", "--seed", "0"]
@@ -61,7 +73,7 @@ class VllmAdapter(Adapter):
             argv += ["--max-model-len", str(spec.context_length)]
         if spec.slots is not None:
             argv += ["--max-num-seqs", str(spec.slots)]
-        env = {} if spec.download else {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        env: dict[str, str] = {} if spec.download else dict(hub.OFFLINE)
         env |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
         if not gpu and "VLLM_CPU_KVCACHE_SPACE" not in environ:
             env["VLLM_CPU_KVCACHE_SPACE"] = CPU_KV_CACHE_GIB
@@ -102,8 +114,8 @@ class VllmAdapter(Adapter):
         if self.spec.launch != "process" or folder is None or not folder.is_dir():
             return {}
         facts = files.hf_facts(folder)
-        quantised = _option(self.spec.args, "--quantization", "-q")
-        chosen = quantised or _DTYPES.get(dtype := _option(self.spec.args, "--dtype") or "auto", dtype)
+        quantised = arguments.option(self.spec.args, "--quantization", "-q")
+        chosen = quantised or _DTYPES.get(dtype := arguments.option(self.spec.args, "--dtype") or "auto", dtype)
         if chosen:
             facts["quantization"] = Fact(value=normalise(chosen), source="declared", raw=chosen)
         elif "quantization" in facts and facts["quantization"].value == "F32":
@@ -150,41 +162,13 @@ class VllmAdapter(Adapter):
         return facts
 
 
-def _hub_model(spec: EngineSpec, environ: Mapping[str, str]) -> str:
-    if not spec.model:
-        raise LaunchError(f"{spec.name}: give model = a Hugging Face id or folder for vLLM to serve.", engine=spec.name)
-    looks_local = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
-    if not looks_local and (spec.download or _in_hub_cache(spec.model, environ)):
-        return spec.model
-    advice = (
-        "correct the path."
-        if looks_local
-        else f"fetch it with: hf download {spec.model}{f' --revision {spec.revision}' if spec.revision else ''} "
-        "(or set download = true)."
-    )
-    raise LaunchError(f"{spec.name}: the model {spec.model!r} is not on this machine; {advice}", engine=spec.name)
-
-
-def _in_hub_cache(model: str, environ: Mapping[str, str]) -> bool:
-    home = environ.get("HF_HOME") or str(Path(environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface")
-    cache = Path(environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    return (cache / f"models--{model.replace('/', '--')}" / "snapshots").is_dir()
-
-
 def _program(spec: EngineSpec, environ: Mapping[str, str], model: str) -> list[str]:
-    wanted = spec.command[0] if spec.command else spec.python or "vllm"
-    program = shutil.which(wanted, path=environ.get("PATH"))
-    if program is None:
-        raise LaunchError(
-            f"{spec.name}: {wanted!r} is not on PATH. Install vLLM (on a machine without a GPU its CPU build) and give "
-            'python = "…/bin/python" of that environment, or base_url of a running server.',
-            engine=spec.name,
-        )
-    if spec.command:
-        return [program, *spec.command[1:], "--model", model]
-    if spec.python is not None:
-        return [program, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
-    return [program, "serve", model]
+    program = arguments.program(
+        spec, environ, command="vllm", module="vllm.entrypoints.openai.api_server", install=_INSTALL
+    )
+    if not spec.command and spec.python is None:
+        return [*program, "serve", model]
+    return [*program, "--model", model]
 
 
 def _gpu_visible(environ: Mapping[str, str]) -> bool:
@@ -192,15 +176,3 @@ def _gpu_visible(environ: Mapping[str, str]) -> bool:
     if environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         return False
     return any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
-
-
-def _option(args: tuple[str, ...], *names: str) -> str | None:
-    """Return the value of a flag in a list of arguments (``--name value`` or ``--name=value``); the last one wins."""
-    found = None
-    for place, arg in enumerate(args):
-        for name in names:
-            if arg == name and place + 1 < len(args):
-                found = args[place + 1]
-            elif arg.startswith(f"{name}="):
-                found = arg.partition("=")[2]
-    return found

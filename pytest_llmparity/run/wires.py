@@ -25,7 +25,7 @@ def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
     Logprobs only grade forks, so an engine that may refuse them is not asked, nor any engine beside tools: llama.cpp
     does not stream the two together.
     """
-    wanted = unit.needs.top_logprobs if adapter.reports_logprobs else None
+    wanted = unit.needs.top_logprobs if adapter.declares.logprobs else None
     return {
         case.id: adapter.build(case.request(unit.sampling, top_logprobs=None if case.tools else wanted))
         for case in unit.prompts.cases

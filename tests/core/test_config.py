@@ -219,16 +219,14 @@ def test_a_wrong_file_says_which_key_what_was_given_and_what_is_allowed(text: st
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", " has neither kind nor base_url; known kinds: llamacpp, openai, vllm"),
-        ("kind = 'vlm'\nmodel = 'm'", ".kind is \"vlm\"; known kinds: llamacpp, openai, vllm (did you mean 'vllm'?)"),
+        ("", " has neither kind nor base_url; known kinds: litellm, llamacpp"),
+        ("kind = 'vlm'\nmodel = 'm'", "transformers, vllm (did you mean 'vllm'?)"),
         ("kind = 'vllm'", " has no model; an engine of kind 'vllm' without base_url is started with one"),
         ("kind = 'openai'\nmodel = 'm'", " has no base_url; an engine of kind 'openai' is attached to, never started"),
         ("kind = 'vllm'\nmodel = 'm'\npython = 'p'\ncommand = ['vllm']", " has python and command; one of them"),
-        (
-            "requires = 'vllm'",
-            ".requires is not a key: not in this version, which makes no environment for an engine; ",
-        ),
-        ("route = 'native'", ".route is not a key: not in this version, which asks every engine through its OpenAI-"),
+        ("kind = 'vllm'\nmodel = 'm'\npython = 'p'\nrequires = 'vllm'", " has python and requires; one of them"),
+        ("kind = 'vllm'\nmodel = 'm'\nconstraints = 'c.txt'", " has constraints, which only say how requires is"),
+        ("kind = 'vllm'\nmodel = 'm'\nroute = 'native'", " has route 'native', which only these kinds have: ollama"),
         ("base_url = 'http://h'\nargs = ['-x']", " has args, which only an engine we start can use, and a base_url"),
         ("base_url = 'http://me:hunter2@h'", ".base_url carries credentials"),
         ("base_url = 'h:80'", ".base_url does not start with http:// or https://"),
@@ -375,7 +373,7 @@ def test_what_cannot_be_selected_says_what_can(text: str, expected: str) -> None
 
 
 def test_without_configuration_nothing_is_configured() -> None:
-    assert "unknown engine 'x'; none is configured; kinds (KIND:MODEL): llamacpp" in unselected("x")
+    assert "unknown engine 'x'; none is configured; kinds (KIND:MODEL): litellm, llamacpp" in unselected("x")
 
 
 def test_files_named_in_the_configuration_must_be_there() -> None:

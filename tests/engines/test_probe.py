@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_llmparity.core.errors import EngineSelectionError, Unreachable
+from pytest_llmparity.core.selection import KINDS
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines.probe import models, recognise
 from pytest_llmparity.engines.readiness import free_port
@@ -117,15 +118,6 @@ def test_bare_url_gets_the_adapter_of_what_answers(start: Start) -> None:
     assert (adapter.kind, adapter.recognised, adapter.model) == ("vllm", "", "loopback")
 
 
-def test_recognised_engine_without_an_adapter_is_served_as_openai_and_named(serve: Callable[..., str]) -> None:
-    url = serve({"/": b"Ollama is running"} | listing({"id": "qwen3:8b"}))
-    adapter = make(EngineSpec(name="x", base_url=url), url, environ={})
-
-    facts = adapter.identity().facts
-    assert (adapter.kind, adapter.recognised) == ("openai", "ollama")
-    assert (facts["recognised"].value, facts["model"].value) == ("ollama", "qwen3:8b")
-
-
 def test_several_models_and_none_named_is_an_error_that_lists_them(serve: Callable[..., str]) -> None:
     url = serve(listing({"id": "a"}, {"id": "b"}))
     adapter = make(EngineSpec(name="x", kind="openai", base_url=url), url, environ={})
@@ -143,7 +135,7 @@ def test_no_model_at_all_is_an_error(serve: Callable[..., str]) -> None:
 
 
 def test_kinds_and_the_nearest_one() -> None:
-    assert set(kinds()) == {"llamacpp", "vllm", "openai"}
+    assert set(kinds()) == set(KINDS)
     assert adapter_for("vllm").kind == "vllm"
     with pytest.raises(EngineSelectionError, match="Did you mean 'vllm'"):
         adapter_for("vlm")

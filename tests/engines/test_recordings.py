@@ -1,10 +1,13 @@
-"""What the adapters read from every recording of a real engine."""
+"""What the adapters read from every recording of a real engine; ``recorded/FOLDER.toml`` says what that is."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,92 +18,32 @@ from pytest_llmparity.testing import Replay
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange
 
-PARIS = "The capital of France is Paris."
-PERSON = '{"name": "Maria Lopez", "age": 34, "city": "Lisbon"}'
-WEATHER = 'get_weather({"city": "Lisbon"})'
-
-ANSWERS: dict[str, dict[str, tuple[str, str, tuple[int | None, int | None], int, int]]] = {
-    # name: text or call, finish reason, (prompt tokens, completion tokens), logprobs, events with tokens
-    "llamacpp": {
-        "v1_chat": (PARIS, "stop", (20, 12), 0, 0),
-        "v1_chat_bad_temperature": (PARIS, "stop", (20, 12), 0, 0),
-        "v1_chat_defaults": (PARIS, "stop", (20, 12), 0, 0),
-        "v1_chat_json_object": (PERSON, "stop", (32, 22), 0, 0),
-        "v1_chat_length": ("One morning a quiet raven", "length", (18, 5), 0, 0),
-        "v1_chat_logprobs": (PARIS, "stop", (20, 12), 12, 0),
-        "v1_chat_logprobs_stream": (PARIS, "stop", (None, None), 11, 11),
-        "v1_chat_max_completion_tokens": ("One morning a quiet raven", "length", (18, 5), 0, 0),
-        "v1_chat_schema": (PERSON, "stop", (32, 22), 0, 0),
-        "v1_chat_schema_stream": (PERSON, "stop", (None, None), 0, 21),
-        "v1_chat_stop": ("The capital of France", "stop", (20, 8), 0, 0),
-        "v1_chat_stream": (PARIS, "stop", (20, 12), 0, 11),
-        "v1_chat_tools": (WEATHER, "tool_calls", (92, 25), 0, 0),
-        "v1_chat_tools_required": (WEATHER, "tool_calls", (92, 25), 0, 0),
-        "v1_chat_tools_stream": (WEATHER, "tool_calls", (None, None), 0, 8),
-        "v1_chat_top_logprobs_50": (PARIS, "stop", (20, 12), 12, 0),
-        "v1_chat_unknown_field": (PARIS, "stop", (20, 12), 0, 0),
-        "v1_chat_unknown_model": ("The capital of F", "length", (20, 4), 0, 0),
-        "v1_completions_raw": (PARIS, "stop", (20, 12), 0, 0),
-    },
-    "vllm": {
-        "chat_prompt_logprobs": (PARIS, "stop", (20, 12), 0, 0),
-        "chat_return_token_ids": (PARIS, "stop", (20, 12), 0, 0),
-        "v1_chat": (PARIS, "stop", (20, 12), 0, 0),
-        "v1_chat_defaults": (PARIS, "stop", (20, 12), 0, 0),
-        "v1_chat_json_object": (PERSON, "stop", (32, 22), 0, 0),
-        "v1_chat_length": ("The quiet heron guarded the", "length", (18, 5), 0, 0),
-        "v1_chat_logprobs": (PARIS, "stop", (20, 12), 12, 0),
-        "v1_chat_logprobs_stream": (PARIS, "stop", (None, None), 12, 11),
-        "v1_chat_max_completion_tokens": ("The quiet heron guarded the", "length", (18, 5), 0, 0),
-        "v1_chat_n2": (PARIS, "stop", (20, 24), 0, 0),
-        "v1_chat_schema": (PERSON, "stop", (32, 22), 0, 0),
-        "v1_chat_schema_stream": (PERSON, "stop", (None, None), 0, 21),
-        "v1_chat_stop": ("The capital of France", "stop", (20, 8), 0, 0),
-        "v1_chat_stream": (PARIS, "stop", (20, 12), 0, 11),
-        "v1_chat_tools": (WEATHER, "tool_calls", (92, 25), 0, 0),
-        "v1_chat_tools_required": (WEATHER, "tool_calls", (92, 25), 0, 0),
-        "v1_chat_tools_stream": (WEATHER, "tool_calls", (None, None), 0, 8),
-        "v1_chat_unknown_field": (PARIS, "stop", (20, 12), 0, 0),
-        "v1_completions_raw": (PARIS, "stop", (20, 12), 0, 0),
-    },
+EXPECTED: dict[str, dict[str, Any]] = {
+    file.stem: tomllib.loads(file.read_text("utf-8"))
+    for file in sorted(Path(__file__).with_name("recorded").glob("*.toml"))
 }
+"""By folder of ``fixtures/wire``: ``kind``, ``route``; ``answers`` and ``errors`` by recording."""
 
-ERRORS: dict[str, dict[str, tuple[type[errors.EngineError], str]]] = {
-    "llamacpp": {
-        "apply_template": (errors.ProtocolError, "no choices"),
-        "completion_native": (errors.ProtocolError, "no choices"),
-        "health": (errors.ProtocolError, "no choices"),
-        "props": (errors.ProtocolError, "no choices"),
-        "slots": (errors.ProtocolError, "a JSON list"),
-        "tokenize": (errors.ProtocolError, "no choices"),
-        "v1_chat_bad_json": (errors.BadRequest, "parse error at line 1"),
-        "v1_chat_n2": (errors.BadRequest, "Field 'n'"),
-        "v1_chat_no_messages": (errors.BadRequest, "'messages' is required"),
-        "v1_chat_too_long": (errors.ContextOverflow, "2829 tokens"),
-        "v1_models": (errors.ProtocolError, "no choices"),
-        "v1_unknown_route": (errors.AnswerError, "no such route"),
-    },
-    "vllm": {
-        "health": (errors.ProtocolError, "the body is empty"),
-        "server_info": (errors.AnswerError, "no such route"),
-        "tokenize": (errors.ProtocolError, "no choices"),
-        "v1_chat_bad_json": (errors.BadRequest, "JSON decode error"),
-        "v1_chat_bad_temperature": (errors.BadRequest, "(field temperature)"),
-        "v1_chat_no_messages": (errors.BadRequest, "(field body.messages)"),
-        "v1_chat_too_long": (errors.ContextOverflow, "maximum context length is 1024"),
-        "v1_chat_top_logprobs_50": (errors.BadRequest, "max allowed: 20"),
-        "v1_chat_unknown_model": (errors.ModelMissing, "does not exist"),
-        "v1_models": (errors.ProtocolError, "no choices"),
-        "v1_unknown_route": (errors.AnswerError, "no such route"),
-        "version": (errors.ProtocolError, "no choices"),
-    },
-}
+
+def listed(part: str) -> list[tuple[str, str]]:
+    return [(folder, name) for folder, content in EXPECTED.items() for name in content.get(part, {})]
 
 
 @pytest.fixture(scope="module")
 def replays(wire: Path) -> Iterator[dict[str, Replay]]:
-    with Replay(wire / "llamacpp") as llamacpp, Replay(wire / "vllm") as vllm:
-        yield {"llamacpp": llamacpp, "vllm": vllm}
+    with contextlib.ExitStack() as stack:
+        yield {folder: stack.enter_context(Replay(wire / folder)) for folder in EXPECTED}
+
+
+@pytest.fixture
+def adapter_of(replays: dict[str, Replay], attach: Callable[..., Adapter]) -> Callable[..., Adapter]:
+    """Makes the adapter that is to read a recording: the folder's, on the route the recording's table names."""
+
+    def make_one(folder: str, expected: dict[str, Any]) -> Adapter:
+        kind, route = EXPECTED[folder]["kind"], expected.get("route", "openai")
+        return attach(replays[folder].base_url, kind, model="tiny", route=route)
+
+    return make_one
 
 
 def fetch(replay: Replay, name: str) -> Exchange:
@@ -116,45 +59,56 @@ def said(completion: Completion) -> str:
     return completion.text + calls
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind, names in ANSWERS.items() for name in names], ids=lambda part: part
-)
-def test_recorded_answer(kind: str, name: str, replays: dict[str, Replay], attach: Callable[..., Adapter]) -> None:
-    text, finish, counts, logprobs, events = ANSWERS[kind][name]
-    adapter = attach(replays[kind].base_url, kind, model="tiny")
-    exchange = fetch(replays[kind], name)
+@pytest.mark.parametrize(("folder", "name"), listed("answers"))
+def test_recorded_answer(
+    folder: str, name: str, replays: dict[str, Replay], adapter_of: Callable[..., Adapter]
+) -> None:
+    expected = EXPECTED[folder]["answers"][name]
+    adapter = adapter_of(folder, expected)
+    exchange = fetch(replays[folder], name)
 
     found = adapter.parse(exchange, case=name)
 
-    assert (said(found), found.finish_reason) == (text, finish)
-    assert (found.prompt_tokens, found.completion_tokens) == counts
-    assert (len(found.logprobs), len(adapter.token_ends(exchange))) == (logprobs, events)
-    assert found.normalised == ()
-    assert found.fingerprint == {"llamacpp": "b0-unknown", "vllm": "vllm-0.32.0-ab0a12d1"}[kind]
-    assert found.cached_tokens == {"llamacpp": 0, "vllm": None}[kind]
-    assert set(found.server) >= ({"prompt_ms", "predicted_ms"} if kind == "llamacpp" else set())
+    assert (said(found), found.finish_reason) == (expected["said"], expected["finish"])
+    assert (found.prompt_tokens, found.completion_tokens) == (
+        expected.get("prompt_tokens"),
+        expected.get("completion_tokens"),
+    )
+    assert len(found.logprobs) == expected.get("logprobs", 0)
+    assert len(adapter.token_ends(exchange)) == expected.get("events", 0)
+    assert found.reasoning == expected.get("reasoning", "")
+    assert found.normalised == tuple(expected.get("normalised", ()))
+    assert found.fingerprint == expected.get("fingerprint", "")
+    assert found.cached_tokens == expected.get("cached_tokens")
+    assert found.server.keys() >= set(expected.get("server", ()))
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind, names in ERRORS.items() for name in names], ids=lambda part: part
-)
-def test_recorded_refusal(kind: str, name: str, replays: dict[str, Replay], attach: Callable[..., Adapter]) -> None:
-    error, words = ERRORS[kind][name]
-    adapter = attach(replays[kind].base_url, kind, model="tiny")
+@pytest.mark.parametrize(("folder", "name"), listed("errors"))
+def test_recorded_refusal(
+    folder: str, name: str, replays: dict[str, Replay], adapter_of: Callable[..., Adapter]
+) -> None:
+    expected = EXPECTED[folder]["errors"][name]
+    error = getattr(errors, expected["error"])
+    adapter = adapter_of(folder, expected)
 
     with pytest.raises(error) as caught:
-        adapter.parse(fetch(replays[kind], name), case=name)
+        adapter.parse(fetch(replays[folder], name), case=name)
 
     assert type(caught.value) is error
-    assert words in str(caught.value)
+    assert expected["words"] in str(caught.value)
     assert (caught.value.engine, caught.value.case) == ("cand", name)
 
 
-@pytest.mark.parametrize("kind", ["llamacpp", "vllm"])
-def test_no_recording_is_left_out(kind: str, wire: Path) -> None:
-    names = {file.stem for file in (wire / kind).glob("*.json")}
+@pytest.mark.parametrize("folder", EXPECTED)
+def test_no_recording_is_left_out(folder: str, wire: Path) -> None:
+    names = {file.stem for file in (wire / folder).glob("*.json")}
+    control = set(EXPECTED[folder].get("control", ()))  # read by tests of identity, not as answers
 
-    assert names == set(ANSWERS[kind]) | set(ERRORS[kind])
+    assert names == EXPECTED[folder]["answers"].keys() | EXPECTED[folder]["errors"].keys() | control
+
+
+def test_every_folder_of_recordings_is_read(wire: Path) -> None:
+    assert {folder.name for folder in wire.iterdir() if folder.is_dir()} == set(EXPECTED)
 
 
 def test_logprobs_of_both_engines_name_the_same_tokens(
@@ -163,6 +117,7 @@ def test_logprobs_of_both_engines_name_the_same_tokens(
     found = {
         kind: attach(replay.base_url, kind, model="tiny").parse(fetch(replay, "v1_chat_logprobs"), case="c").logprobs
         for kind, replay in replays.items()
+        if kind in ("llamacpp", "vllm")
     }
 
     ends = {kind: tokens[-1].token for kind, tokens in found.items()}

@@ -1,0 +1,46 @@
+"""Command lines of engines: the program that is started, and what its arguments say."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytest_llmparity.core.errors import LaunchError
+from pytest_llmparity.core.settings import EngineSpec
+
+
+def program(
+    spec: EngineSpec, environ: Mapping[str, str], *, command: str, module: str | None = None, install: str
+) -> list[str]:
+    """Return how the engine's program begins its command line.
+
+    ``spec.command``, else ``spec.python -m module`` (or ``command`` beside that interpreter, where ``module`` is
+    ``None``), else ``command`` from PATH. ``LaunchError`` names what is missing and ends in ``install``.
+    """
+    wanted = spec.command[0] if spec.command else spec.python or command
+    found = shutil.which(wanted, path=environ.get("PATH"))
+    if found is None:
+        raise LaunchError(f"{spec.name}: {wanted!r} is not on PATH. {install}", engine=spec.name)
+    if spec.command:
+        return [found, *spec.command[1:]]
+    if spec.python is None:
+        return [found]
+    if module is not None:
+        return [found, "-m", module]
+    beside = Path(found).with_name(command)
+    if not beside.is_file():
+        raise LaunchError(f"{spec.name}: there is no {command!r} beside {found!r}. {install}", engine=spec.name)
+    return [str(beside)]
+
+
+def option(args: tuple[str, ...], *names: str) -> str | None:
+    """Return the value of a flag in a list of arguments (``--name value`` or ``--name=value``); the last one wins."""
+    found = None
+    for place, arg in enumerate(args):
+        for name in names:
+            if arg == name and place + 1 < len(args):
+                found = args[place + 1]
+            elif arg.startswith(f"{name}="):
+                found = arg.partition("=")[2]
+    return found

@@ -1,0 +1,40 @@
+"""Models by their Hugging Face name: what is on this machine, and nothing is fetched that nobody asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pytest_llmparity.core.errors import LaunchError
+from pytest_llmparity.core.settings import EngineSpec
+
+OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+"""Environment of a program that must not download."""
+
+
+def served(spec: EngineSpec, environ: Mapping[str, str]) -> str:
+    """Return what a program that takes a hub id or a folder is told to serve: the local folder, else the id.
+
+    Without ``spec.download`` an id has to be in the local cache: ``LaunchError`` says how to fetch it.
+    """
+    if spec.model_path is not None:
+        return str(spec.model_path)
+    if not spec.model:
+        raise LaunchError(f"{spec.name}: give model = a Hugging Face id or folder to serve.", engine=spec.name)
+    looks_local = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
+    if not looks_local and (spec.download or _in_hub_cache(spec.model, environ)):
+        return spec.model
+    advice = (
+        "correct the path."
+        if looks_local
+        else f"fetch it with: hf download {spec.model}{f' --revision {spec.revision}' if spec.revision else ''} "
+        "(or set download = true)."
+    )
+    raise LaunchError(f"{spec.name}: the model {spec.model!r} is not on this machine; {advice}", engine=spec.name)
+
+
+def _in_hub_cache(model: str, environ: Mapping[str, str]) -> bool:
+    home = environ.get("HF_HOME") or str(Path(environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface")
+    cache = Path(environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+    return (cache / f"models--{model.replace('/', '--')}" / "snapshots").is_dir()
