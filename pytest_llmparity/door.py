@@ -25,7 +25,7 @@ from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.embedding import default_embedder
 from pytest_llmparity.report import json_report, junit, terminal
 from pytest_llmparity.report.progress import Bars, Silent
-from pytest_llmparity.resolving import Given
+from pytest_llmparity.resolving import given_to
 from pytest_llmparity.run.ask import SessionAsker
 from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.run.parity import EngineHandle, Parity, ParityRun
@@ -190,7 +190,7 @@ class Door:
         """Return the command that repeats this test with the same selection, wherever the selection came from."""
         inside = item.nodeid.partition("::")[2]
         words = ["pytest", f"{os.path.relpath(item.path, self.config.invocation_params.dir)}::{inside}"]
-        given = Given(self.config, os.environ)
+        given = given_to(self.config)
         for value in given.engines[0]:
             words += ["--engines", value]
         for option in ("baseline", "config", "profile"):

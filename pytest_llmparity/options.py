@@ -1,6 +1,6 @@
 """Command line options and environment variables, and how they become one ``Settings``.
 
-Imported in every run of everybody who has the plugin installed, so the module level imports only stdlib and pytest;
+Imported in every run of everybody who has the plugin installed, so the module level imports only stdlib;
 what reads the configuration is imported when engines are asked for.
 """
 
@@ -11,10 +11,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pytest
-
 if TYPE_CHECKING:
-    pass
+    import pytest
 
 FORMATS = ("json",)
 """Report formats of this version."""

@@ -1,14 +1,17 @@
-"""Options become settings: finds, reads and applies the configuration when a run asks for engines."""
+"""Options become settings: finds, reads and applies the configuration when a run asks for engines.
+
+The same for pytest's command line and for ``llmparity``'s, which does without importing pytest.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+import re
+import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-import pytest
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pytest_llmparity.core.config import Config, Places, has_table, parse_config, parse_engines, select
 from pytest_llmparity.core.config_file import ProfileTable
@@ -16,6 +19,9 @@ from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.problems import nearest
 from pytest_llmparity.core.settings import EngineSpec, Mode, Resume, Settings
 from pytest_llmparity.options import ENGINES_VARIABLE, FILE, OUT, SOURCES
+
+if TYPE_CHECKING:
+    import pytest
 
 T = TypeVar("T")
 
@@ -26,27 +32,51 @@ def resolve(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> S
     Raises ``pytest.UsageError`` (exit 4) with a sentence for every misuse: an unreadable or wrong configuration, an
     engine nobody knows, a baseline that is not selected, options that contradict each other, required engines missing.
     """
+    import pytest  # at hand in a run of pytest, and costly in any other
+
     try:
-        given = Given(config, environ)
+        given = given_to(config, environ)
         return settings(given, load(given))
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
 
 
-class Given:
-    """What the person asked for on the command line or, failing that, in the environment."""
+def given_to(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Given:
+    """Return what was asked for on pytest's command line and in the environment."""
+    return Given(
+        lambda option: config.getoption(option if option == "engines" else f"parity_{option}"),
+        environ,
+        root=config.rootpath,
+        cwd=config.invocation_params.dir,
+        prefix="--parity-",
+    )
 
-    def __init__(self, config: pytest.Config, environ: Mapping[str, str]) -> None:
-        self._config = config
+
+class Given:
+    """What the person asked for on a command line or, failing that, in the environment.
+
+    ``option`` returns the value of an option by its bare name (``baseline``), ``None`` where it was not given.
+    ``prefix`` is what its name starts with as it is written on this command line.
+    """
+
+    def __init__(
+        self, option: Callable[[str], Any], environ: Mapping[str, str], *, root: Path, cwd: Path, prefix: str
+    ) -> None:
+        self._option = option
         self._environ = environ
-        self.root = config.rootpath
-        self.cwd = config.invocation_params.dir
+        self._prefix = prefix
+        self.root = root
+        self.cwd = cwd
+
+    def spelt(self, option: str) -> str:
+        """Return an option as it is written on this command line."""
+        return self._prefix + option.replace("_", "-")
 
     def find(self, option: str) -> tuple[Any, str]:
-        """Return a value and what named it (``--parity-x`` or the variable); ``(None, "")`` when nobody did."""
-        value = self._config.getoption(f"parity_{option}")
+        """Return a value and what named it (the option or the variable); ``(None, "")`` when nobody did."""
+        value = self._option(option)
         if value is not None:
-            return value, "--parity-" + option.replace("_", "-")
+            return value, self.spelt(option)
         source = SOURCES[option]
         text = self._environ.get(source.variable, "").strip()
         if not text:
@@ -54,7 +84,7 @@ class Given:
         try:
             return source.read(text), source.variable
         except argparse.ArgumentTypeError as error:
-            raise pytest.UsageError(f"{source.variable}: {error}") from None
+            raise UsageError(f"{source.variable}: {error}") from None
 
     def value(self, option: str) -> Any:
         """Return a value, ``None`` when nobody named one."""
@@ -63,7 +93,7 @@ class Given:
     @property
     def engines(self) -> tuple[list[str], str]:
         """The texts of ``--engines`` and what named them."""
-        texts = self._config.getoption("engines")
+        texts = self._option("engines")
         if texts:
             return texts, "--engines"
         text = self._environ.get(ENGINES_VARIABLE, "").strip()
@@ -77,15 +107,49 @@ class Given:
     @property
     def cases(self) -> list[str]:
         """Ids the run is restricted to."""
-        return self._config.getoption("parity_case") or []
+        return self._option("case") or []
 
     @property
     def resume(self) -> Resume:
         """What becomes of an unfinished run."""
-        resume, fresh = self._config.getoption("parity_resume"), self._config.getoption("parity_fresh")
+        resume, fresh = self._option("resume"), self._option("fresh")
         if resume and fresh:
-            raise pytest.UsageError("--parity-resume and --parity-fresh contradict each other; give one of them")
+            raise UsageError("--parity-resume and --parity-fresh contradict each other; give one of them")
         return "resume" if resume else "fresh" if fresh else "auto"
+
+
+def project_root(cwd: Path) -> Path:
+    """Return what pytest, started in ``cwd`` without arguments, takes for its rootdir.
+
+    That is the nearest folder upwards with a configuration of pytest; where there is none, with a ``pyproject.toml``,
+    a ``setup.py``, else ``cwd`` itself.
+    """
+    upwards = (cwd, *cwd.parents)
+    for marks in (_configures_pytest, _has("pyproject.toml"), _has("setup.py")):
+        for folder in upwards:
+            if marks(folder):
+                return folder
+    return cwd
+
+
+def _has(name: str) -> Callable[[Path], bool]:
+    return lambda folder: (folder / name).is_file()
+
+
+def _configures_pytest(folder: Path) -> bool:
+    if any((folder / name).is_file() for name in ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini")):
+        return True
+    sections = {"tox.ini": r"^\[pytest\]", "setup.cfg": r"^\[tool:pytest\]"}
+    if any(re.search(section, _readable(folder / name), re.MULTILINE) for name, section in sections.items()):
+        return True
+    try:
+        return bool(tomllib.loads(_readable(folder / "pyproject.toml")).get("tool", {}).get("pytest"))
+    except tomllib.TOMLDecodeError:
+        return False
+
+
+def _readable(path: Path) -> str:
+    return path.read_text("utf-8", "replace") if path.is_file() else ""
 
 
 class Loaded(NamedTuple):
@@ -98,21 +162,26 @@ class Loaded(NamedTuple):
     named_by: str = ""
 
 
-def load(given: Given) -> Loaded:
-    """Read the configuration and select engines; raises ``pytest.UsageError`` or one of ``core.errors.UsageError``."""
+def load(given: Given, *, otherwise_all: bool = False) -> Loaded:
+    """Read the configuration and select engines; with ``otherwise_all`` every configured one where none was asked for.
+
+    Raises ``core.errors.UsageError``.
+    """
     path, config = _read_config(given)
     name, named_by = given.find("profile")
     profile = None
     if name is not None:
         if config is None:
-            raise pytest.UsageError(
+            raise UsageError(
                 f"{named_by} is {name!r}, but there is no configuration: neither {FILE} nor [tool.llmparity] in "
-                f"pyproject.toml in {given.root}; name the file with --parity-config"
+                f"pyproject.toml in {given.root}; name the file with {given.spelt('config')}"
             )
         profile = config.profile(name)
     texts, source = given.engines
     if not texts and profile is not None and profile.engines:
         texts, source = profile.engines, f"profile {name}"
+    if not texts and otherwise_all and config is not None:
+        texts, source = list(config.engines), config.source
     # A stored run is judged again without its engines, so their files may be gone.
     exists = _exists if given.mode[0] == "live" else _always
     home = _home()
@@ -129,14 +198,14 @@ def _read_config(given: Given) -> tuple[Path | None, Config | None]:
     if named is not None:
         path = given.cwd / named
         if not path.is_file():
-            raise pytest.UsageError(f"{named_by}: there is no file {str(path)!r}")
+            raise UsageError(f"{named_by}: there is no file {str(path)!r}")
         text = _text(path)
     else:
         inside = shared.is_file() and has_table(_text(shared))
         if own.is_file() and inside:
-            raise pytest.UsageError(
+            raise UsageError(
                 f"both {own} and [tool.llmparity] in {shared} configure engines; keep one of them, "
-                "or choose with --parity-config"
+                f"or choose with {given.spelt('config')}"
             )
         if not own.is_file() and not inside:
             return None, None
@@ -151,9 +220,9 @@ def _text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise pytest.UsageError(f"{path}: not UTF-8 at byte {error.start}") from None
+        raise UsageError(f"{path}: not UTF-8 at byte {error.start}") from None
     except OSError as error:
-        raise pytest.UsageError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _exists(path: Path) -> bool:
@@ -175,19 +244,19 @@ def _home() -> Path | None:
 
 
 def settings(given: Given, loaded: Loaded) -> Settings:
-    """Put options, environment, profile and file together; raises ``pytest.UsageError`` for contradictions."""
+    """Put options, environment, profile and file together; raises ``core.errors.UsageError`` for contradictions."""
     profile, content = loaded.profile, loaded.config.content if loaded.config else None
     mode_word, run = given.mode
     required, required_by = given.find("required")
     if required is None and profile is not None:
         required, required_by = profile.required, "the profile"
     if required and not loaded.engines and mode_word == "live":
-        raise pytest.UsageError(
+        raise UsageError(
             f"no engines are selected, and {required_by} makes that an error; give --engines A,B, "
             f"${ENGINES_VARIABLE} or a profile with engines"
         )
     if mode_word == "replay" and given.resume != "auto":
-        raise pytest.UsageError(f"--parity-mode replay judges a stored run; --parity-{given.resume} is for live runs")
+        raise UsageError(f"--parity-mode replay judges a stored run; --parity-{given.resume} is for live runs")
     baseline, source = _baseline(given, loaded)
     out = given.value("out")
     defaults: dict[str, Any] = {
@@ -200,7 +269,7 @@ def settings(given: Given, loaded: Loaded) -> Settings:
     }
     attached = [spec.name for spec in loaded.engines if spec.launch == "attach"]
     if defaults["residency"] == "one-at-a-time" and attached and mode_word == "live":
-        raise pytest.UsageError(
+        raise UsageError(
             f"residency = 'one-at-a-time' stops each engine before the next one starts, and {', '.join(attached)} "
             f"{'runs' if len(attached) == 1 else 'run'} elsewhere and cannot be stopped from here; leave base_url out "
             "so that it is started by us, or use residency = 'together'"
@@ -235,7 +304,7 @@ def _baseline(given: Given, loaded: Loaded) -> tuple[str | None, str]:
     asked, source = given.find("baseline")
     if asked is not None:
         if names and asked not in names:
-            raise pytest.UsageError(
+            raise UsageError(
                 f"{source} is {asked!r}, which is not selected{nearest(asked, names)}; selected: {', '.join(names)}"
             )
         return asked, source

@@ -32,6 +32,7 @@ FLOORS = {
     "resolving": 4,
     "hookspecs": 4,
     "xdist": 4,
+    "__main__": 4,
     "cli": 4,
     "testing": 4,
 }
