@@ -28,8 +28,8 @@ class _Tool:
 
 
 @dataclass(slots=True)
-class _Draft:
-    """The parts of one answer while its chunks are put together."""
+class Draft:
+    """The parts of one answer while its chunks are put together by :func:`take`."""
 
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
@@ -50,19 +50,19 @@ def parse_answer(answer: Answer, *, engine: str, case: str | None) -> Completion
     """
     if answer.status != 200:
         raise refused(read_refusal(answer.body), status=answer.status, headers=answer.headers, engine=engine, case=case)
-    reader = _Reader(engine, case, answer)
-    draft = _Draft()
+    reader = Reader(engine, case, answer)
+    draft = Draft()
     if is_stream(answer):
         whole = False
         for chunk in reader.chunks():
             whole |= chunk is None
             if chunk is not None:
-                _take(draft, chunk)
+                take(draft, chunk)
         if not (whole or draft.finish):
             raise reader.broken(f"the stream ended after {len(answer.body)} bytes without a finish reason or [DONE]")
     else:
-        _take(draft, reader.document())
-    return _finish(draft, reader)
+        take(draft, reader.document())
+    return finished(draft, reader)
 
 
 def token_ends(answer: Answer) -> tuple[int, ...]:
@@ -89,8 +89,8 @@ def is_stream(answer: Answer) -> bool:
     return answer.body.startswith((b"data:", b"event:", b":"))
 
 
-class _Reader:
-    """Decodes one body and words what is wrong with it."""
+class Reader:
+    """Decodes one body and words what is wrong with it; readers of other shapes than OpenAI's share it."""
 
     def __init__(self, engine: str, case: str | None, answer: Answer) -> None:
         self.engine = engine
@@ -98,6 +98,7 @@ class _Reader:
         self.answer = answer
 
     def broken(self, what: str) -> errors.ProtocolError:
+        """Return the error of an answer that is not whole; ``what`` ends "answered 200, but …"."""
         about = f" for case {self.case!r}" if self.case else ""
         return errors.ProtocolError(
             f"{self.engine} answered 200{about}, but {what}. Whole JSON or a finished event stream was expected; "
@@ -108,6 +109,7 @@ class _Reader:
         )
 
     def empty(self, finish: str) -> errors.EmptyAnswer:
+        """Return the error of an answer that says nothing."""
         about = f" to case {self.case!r}" if self.case else ""
         return errors.EmptyAnswer(
             f"{self.engine} answered 200{about} with no text, no reasoning and no tool call (finish reason "
@@ -118,20 +120,21 @@ class _Reader:
         )
 
     def document(self) -> Mapping[str, Any]:
-        text = self._text()
+        """Return an unstreamed answer."""
+        text = self.text()
         if not text.strip():
             raise self.broken("the body is empty")
-        value = self._json(text)
+        value = self.json(text)
         if not isinstance(value, dict):
             raise self.broken(f"the body is a JSON {type(value).__name__}, not an object")
-        self._no_error(value)
+        self.no_error(value)
         if not _sequence(value.get("choices")):
             raise self.broken(f"the JSON has no choices: {shown(text, 120)}")
         return value
 
     def chunks(self) -> Iterator[Mapping[str, Any] | None]:
         """Yield each chunk, and ``None`` for ``[DONE]``."""
-        self._text()
+        self.text()
         for event in sse(self.answer.body):
             data = event.data.decode("utf-8").strip()
             if data == "[DONE]":
@@ -139,19 +142,21 @@ class _Reader:
                 return
             if not data:
                 continue
-            value = self._json(data)
+            value = self.json(data)
             if not isinstance(value, dict):
                 raise self.broken(f"an event is a JSON {type(value).__name__}, not an object")
-            self._no_error(value)
+            self.no_error(value)
             yield value
 
-    def _text(self) -> str:
+    def text(self) -> str:
+        """Return the body as text; ``ProtocolError`` says where it is not UTF-8."""
         try:
             return self.answer.body.decode("utf-8")
         except UnicodeDecodeError as exc:
             raise self.broken(f"byte {exc.start} of the body is not UTF-8 (0x{exc.object[exc.start]:02x})") from exc
 
-    def _json(self, text: str) -> object:
+    def json(self, text: str) -> object:
+        """Return the value of a JSON text; ``ProtocolError`` says where it stops being JSON."""
         try:
             return json.loads(text)
         except RecursionError as exc:
@@ -163,7 +168,8 @@ class _Reader:
             where = f"stops being JSON at character {at} of {len(text)}" if at is not None else "is not JSON"
             raise self.broken(f"the body {where}: {shown(text[-120:])!r} is its end") from exc
 
-    def _no_error(self, value: Mapping[str, Any]) -> None:
+    def no_error(self, value: Mapping[str, Any]) -> None:
+        """Raise the typed error that a 200 answer, or an event of it, holds instead of an answer."""
         refusal = refusal_of(value)
         if refusal is not None:
             headers = self.answer.headers
@@ -171,7 +177,8 @@ class _Reader:
             raise refused(refusal, status=status, headers=headers, engine=self.engine, case=self.case)
 
 
-def _take(draft: _Draft, chunk: Mapping[str, Any]) -> None:
+def take(draft: Draft, chunk: Mapping[str, Any]) -> None:
+    """Add what one chunk (or a whole answer) in OpenAI's shape holds."""
     draft.model = _string(chunk.get("model")) or draft.model
     draft.fingerprint = _string(chunk.get("system_fingerprint")) or draft.fingerprint
     draft.usage = _mapping(chunk.get("usage")) or draft.usage
@@ -202,7 +209,8 @@ def _take_tools(tools: dict[int, _Tool], parts: Sequence[Any]) -> None:
         call.arguments += arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else ""
 
 
-def _finish(draft: _Draft, reader: _Reader) -> Completion:
+def finished(draft: Draft, reader: Reader) -> Completion:
+    """Return the whole answer, text made valid Unicode; ``EmptyAnswer`` when there is nothing in it."""
     normalised: list[str] = []
     text, reasoning = "".join(draft.text), "".join(draft.reasoning)
     if not reasoning and text.lstrip().startswith(_THINK_OPEN):

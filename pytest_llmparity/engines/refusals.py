@@ -2,7 +2,8 @@
 
 Shapes seen: ``{"error": {"message", "type", "code", "param"}}`` (OpenAI, vLLM, llama.cpp), the same flat (SGLang),
 ``{"error": text}`` (Ollama, mlx-lm), ``{"error", "error_type"}`` (TGI), ``{"detail": text | [{"msg", "loc"}]}``
-(FastAPI), an HTML page of a proxy, or plain text.
+(FastAPI), an HTML page of a proxy, or plain text. A server in front of another one may pass that one's error on as the
+JSON text of its own message (Ollama before its llama-server).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SHOWN_CHARS: Final = 300
 
 _OVERFLOW: Final = re.compile(
     r"exceed_context_size|context_length_exceeded|maximum context length|exceeds the (available )?context"
-    r"|longer than the model'?s context|exceeds? (the )?(model'?s )?(max(imum)? )?context|max_model_len"
+    r"|longer than the (model'?s )?context|exceeds? (the )?(model'?s )?(max(imum)? )?context|max_model_len"
     r"|must have less than \d+ tokens|input (is )?too long|prompt is too long",
     re.IGNORECASE,
 )
@@ -75,9 +76,9 @@ def refusal_of(value: object) -> Refusal | None:
         return None
     error = value.get("error")
     if isinstance(error, Mapping):
-        return _flat(error)
+        return _passed_on(_flat(error))
     if isinstance(error, str) and error:
-        return Refusal(message=error, type=_text(value.get("error_type")))
+        return _passed_on(Refusal(message=error, type=_text(value.get("error_type"))))
     if value.get("object") == "error" or (
         error is None and isinstance(value.get("message"), str) and "choices" not in value
     ):
@@ -92,6 +93,24 @@ def refusal_of(value: object) -> Refusal | None:
         kinds = " ".join(_text(part.get("type")) for part in parts)
         return Refusal(message=said, type=kinds, param=", ".join(where))
     return None
+
+
+def _passed_on(outer: Refusal) -> Refusal:
+    """Return the error inside an error: the words, type and status of the server behind, where the message is JSON."""
+    if not outer.message.startswith('{"'):
+        return outer
+    try:
+        value = json.loads(outer.message)
+    except (ValueError, RecursionError):
+        return outer
+    error = value.get("error") if isinstance(value, dict) else None
+    if not isinstance(error, Mapping):
+        return outer
+    inner = _flat(error)
+    kinds = " ".join(kind for kind in (outer.type, inner.type) if kind)
+    return Refusal(
+        message=inner.message, type=kinds, param=inner.param or outer.param, status=outer.status or inner.status
+    )
 
 
 def _flat(error: Mapping[str, object]) -> Refusal:

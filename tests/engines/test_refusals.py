@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ def nested(message: str, **fields: object) -> dict[str, object]:
         (400, nested("no", code="context_length_exceeded"), errors.ContextOverflow),
         (422, {"error": "Input validation error", "error_type": "validation"}, errors.BadRequest),
         (413, nested("longer than the model's context length"), errors.ContextOverflow),
+        (400, {"error": "the prompt is longer than the context length currently available"}, errors.ContextOverflow),
         (400, nested("top_k is not supported", param="top_k"), errors.UnsupportedParameter),
         (
             422,
@@ -86,6 +88,35 @@ def test_html_is_told_by_its_title() -> None:
 def test_error_without_a_message_is_shown_whole() -> None:
     assert refusal_of({"error": {"reason": "why"}}) is not None
     assert '{"reason": "why"}' in str(error(500, {"error": {"reason": "why"}}))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda text: {"error": text}, lambda text: nested(text, type="invalid_request_error")],
+    ids=["text", "object"],
+)
+def test_error_of_the_server_behind_is_read_out_of_the_message(wrap: Callable[[str], dict[str, object]]) -> None:
+    behind = json.dumps(nested("request (2829 tokens) is too much", type="exceed_context_size_error", code=400))
+
+    found = error(400, wrap(behind))
+
+    assert type(found) is errors.ContextOverflow
+    assert str(found).startswith("cand answered 400 to case 'refund-3': request (2829 tokens) is too much. ")
+
+
+def test_status_of_the_server_behind_counts_where_the_one_before_says_none() -> None:
+    found = refusal_of({"error": json.dumps(nested("boom", code=503))})
+
+    assert found is not None
+    assert (found.message, found.status) == ("boom", 503)
+
+
+@pytest.mark.parametrize("text", ['{"error": "half', '{"error": "text"}', '{"message": {}}'])
+def test_message_that_only_looks_like_an_error_stays_as_it_is(text: str) -> None:
+    found = refusal_of({"error": text})
+
+    assert found is not None
+    assert found.message == text
 
 
 @pytest.mark.parametrize("value", [{"choices": []}, [], "x", None, {"error": None}, {"error": ""}])
