@@ -123,9 +123,10 @@ class TokenLogprob:
 class Completion:
     """One answer, normalised: same fields whatever the engine.
 
-    ``reasoning`` never mixes with ``text``. ``finish_reason`` is ``stop``, ``length``, ``tool_calls``, ``abort`` or
-    what the engine said. Token counts are the server's, ``None`` where it sent none. ``server`` holds the engine's
-    own timings in milliseconds under their original names. ``normalised`` names what the adapter changed in the text.
+    ``reasoning`` never mixes with ``text``. ``finish_reason`` is ``stop``, ``length``, ``tool_calls`` or what the
+    engine said; an answer that was broken off (``abort``) is a failure instead. Token counts are the server's, ``None``
+    where it sent none. ``server`` holds the engine's own timings in milliseconds under their original names.
+    ``normalised`` names what the adapter changed in the text.
     """
 
     text: str

@@ -11,11 +11,14 @@ from typing import Any, Final
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, TokenLogprob, ToolCall
-from pytest_llmparity.engines.refusals import read_refusal, refusal_of, refused, shown
+from pytest_llmparity.engines.refusals import implied_status, read_refusal, refusal_of, refused, shown
 from pytest_llmparity.transport.events import sse
 
 UNKNOWN_LOGPROB: Final = -9999.0
 """vLLM's stand-in for a missing value; llama.cpp's is -3.4e38. No token a model generates is this unlikely."""
+
+_SECONDS: Final = {"meta_info": ("e2e_latency",), "stats": ("time_to_first_token", "generation_time")}
+"""Timings in seconds, by the object that holds them: SGLang's (``return_meta_info``) and LM Studio's."""
 
 _THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
 
@@ -111,9 +114,25 @@ class Reader:
     def empty(self, finish: str) -> errors.EmptyAnswer:
         """Return the error of an answer that says nothing."""
         about = f" to case {self.case!r}" if self.case else ""
+        cause = (
+            "The token limit came first: raise max_tokens, or context_length where the prompt fills it or is cut to it."
+            if finish == "length"
+            else "A chat template that ends the turn at once, or a stop string, does that."
+        )
         return errors.EmptyAnswer(
             f"{self.engine} answered 200{about} with no text, no reasoning and no tool call (finish reason "
-            f"{shown(finish, 40) or 'none'}). A chat template that ends the turn at once, or a stop string, does that.",
+            f"{shown(finish, 40) or 'none'}). {cause}",
+            engine=self.engine,
+            case=self.case,
+            status=200,
+        )
+
+    def aborted(self) -> errors.ServerFailure:
+        """Return the error of an answer that the server broke off."""
+        about = f" to case {self.case!r}" if self.case else ""
+        return errors.ServerFailure(
+            f"{self.engine} broke its answer{about} off (finish reason abort): somebody aborted the request, or the "
+            "server is going down; its log says which. Half an answer is not judged.",
             engine=self.engine,
             case=self.case,
             status=200,
@@ -173,7 +192,7 @@ class Reader:
         refusal = refusal_of(value)
         if refusal is not None:
             headers = self.answer.headers
-            status = refusal.status or 500
+            status = implied_status(refusal)
             raise refused(refusal, status=status, headers=headers, engine=self.engine, case=self.case)
 
 
@@ -185,9 +204,13 @@ def take(draft: Draft, chunk: Mapping[str, Any]) -> None:
     timings = _mapping(chunk.get("timings"))
     for source in (timings, _mapping(chunk.get("metrics"))):
         draft.server.update({k: float(v) for k, v in source.items() if k.endswith("_ms") and _finite(v)})
-    cached = _count(timings.get("cache_n"))
-    draft.cached = cached if cached is not None else draft.cached
     choice = _choice(chunk)
+    meta = _mapping(choice.get("meta_info"))
+    for holder, names in _SECONDS.items():
+        source = meta if holder == "meta_info" else _mapping(chunk.get(holder))
+        draft.server.update({name: 1000 * float(source[name]) for name in names if _finite(source.get(name))})
+    cached = _count(timings.get("cache_n", meta.get("cached_tokens")))
+    draft.cached = cached if cached is not None else draft.cached
     draft.finish = _string(choice.get("finish_reason")) or draft.finish
     part = _mapping(choice.get("delta")) or _mapping(choice.get("message"))
     draft.text.append(_content(part) or _content(choice))
@@ -226,6 +249,8 @@ def finished(draft: Draft, reader: Reader) -> Completion:
     joined = "".join((*draft.text, *draft.reasoning))
     if cleaned or _whole(joined).count("\ufffd") > joined.count("\ufffd"):
         normalised.append("lone surrogate replaced")
+    if draft.finish == "abort":
+        raise reader.aborted()
     if not (text or reasoning or calls):
         raise reader.empty(draft.finish)
     details = _mapping(draft.usage.get("prompt_tokens_details"))

@@ -75,6 +75,8 @@ class Adapter:
     """Whether :meth:`unload` can make a server that somebody else started give its memory back."""
     least_logprobs: ClassVar[int] = 0
     """The smallest ``top_logprobs`` with which this kind still reports the chosen token."""
+    most_logprobs: ClassVar[int | None] = None
+    """The largest ``top_logprobs`` this kind takes; a request for more asks for this many. ``None``: nobody knows."""
     warm_up_logprobs: ClassVar[int | None] = None
     """``top_logprobs`` of the warm-up, for kinds that compile that path when it is first asked for."""
 
@@ -145,23 +147,28 @@ class Adapter:
 
         Raises for a final no: ``NotAuthorised``, or ``LaunchError`` when another server answers on our port.
         """
+        reply = self._reached(self.health_path)
+        return reply if isinstance(reply, str) else self._impostor(reply)
+
+    def _reached(self, path: str) -> Reply | str:
+        """Return the 200 answer to GET ``path``, else why there is none; ``NotAuthorised`` when the key is refused."""
         try:
-            reply = self.control.get(self.health_path)
+            reply = self.control.get(path)
         except Unreachable:
             return f"nothing listens at {self.base_url}"
         except (Timeout, ProtocolError) as exc:
             return str(exc)
         if reply.status in (401, 403):
             raise NotAuthorised(
-                f"{self.name} refused GET {self.health_path} with {reply.status}: set api_key_env to the variable that "
-                "holds its key.",
+                f"{self.name} refused GET {path} with {reply.status}: set api_key_env to the variable that holds its "
+                "key.",
                 engine=self.name,
                 status=reply.status,
             )
         if reply.status == 200:
-            return self._impostor(reply)
+            return reply
         said = shown(read_refusal(reply.body).message, 120)
-        return f"GET {self.health_path} says {reply.status}" + (f" ({said})" if said else "")
+        return f"GET {path} says {reply.status}" + (f" ({said})" if said else "")
 
     def _impostor(self, reply: Reply) -> str | None:
         """Raise when the server that answers cannot be the one we started; nothing to say for most kinds."""
@@ -196,6 +203,10 @@ class Adapter:
             "(leave base_url out), or use residency = 'together'.",
             engine=self.name,
         )
+
+    def capabilities(self) -> Capabilities:
+        """Return what this very server can do as far as it says: :attr:`declares`, corrected by its own settings."""
+        return self.declares
 
     def limits(self) -> tuple[str, ...]:
         """Return what this route silently drops or changes, a sentence each, for people who read ``doctor``."""
@@ -246,7 +257,7 @@ class Adapter:
 
     def build(self, request: Request, *, stream: bool = True) -> WireRequest:
         """Put a request into this engine's words; ``ParameterNotHonoured`` if it has no word for what matters."""
-        sampling, omitted = building.sampling_fields(request.sampling, self.fields, engine=self.name, case=request.case)
+        sampling, omitted = self._sampling_fields(request)
         body: dict[str, Any] = {"model": self.model}
         if request.prompt is not None:
             self._refuse_for_raw(request)
@@ -254,16 +265,37 @@ class Adapter:
             if request.response_format is not None:
                 body["response_format"] = dict(request.response_format)
         else:
-            body |= building.chat_fields(request)
+            body |= self._chat_fields(request)
         body |= sampling
         body |= self.constants
-        if request.top_logprobs is not None:
-            top = max(request.top_logprobs, self.least_logprobs)
-            body |= {"logprobs": top} if request.prompt is not None else {"logprobs": True, "top_logprobs": top}
+        body |= self._logprob_fields(request)
         if stream and self.can_stream(request):
             body |= {"stream": True, "stream_options": {"include_usage": True}}
+        else:
+            body |= self._unstreamed_fields(request)
         path = building.RAW_PATH if request.prompt is not None else building.CHAT_PATH
         return building.wire(path, body, omitted)
+
+    def _sampling_fields(self, request: Request) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Return the sampling in this engine's words, and our names of what was left out."""
+        return building.sampling_fields(request.sampling, self.fields, engine=self.name, case=request.case)
+
+    def _chat_fields(self, request: Request) -> dict[str, Any]:
+        """Return messages, tools and format in this engine's words."""
+        return building.chat_fields(request)
+
+    def _logprob_fields(self, request: Request) -> dict[str, Any]:
+        """Return the fields that ask for logprobs, none when the request wants none."""
+        if request.top_logprobs is None:
+            return {}
+        top = max(request.top_logprobs, self.least_logprobs)
+        if self.most_logprobs is not None:
+            top = min(top, self.most_logprobs)
+        return {"logprobs": top} if request.prompt is not None else {"logprobs": True, "top_logprobs": top}
+
+    def _unstreamed_fields(self, request: Request) -> dict[str, Any]:
+        """Return fields that ask for more than the answer where it comes whole, the server's timings say."""
+        return {}
 
     def can_stream(self, request: Request) -> bool:
         """Tell whether this request may be streamed; one that may not is sent unstreamed, with the same answer."""

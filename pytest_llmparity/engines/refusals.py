@@ -24,7 +24,9 @@ SHOWN_CHARS: Final = 300
 _OVERFLOW: Final = re.compile(
     r"exceed_context_size|context_length_exceeded|maximum context length|exceeds the (available )?context"
     r"|longer than the (model'?s )?context|exceeds? (the )?(model'?s )?(max(imum)? )?context|max_model_len"
-    r"|must have less than \d+ tokens|input (is )?too long|prompt is too long",
+    r"|must have less than \d+ tokens|`inputs` tokens \+ `max_new_tokens` must be|input (is )?too long"
+    r"|prompt is too long|exceeds the maximum allowed length|greater than the context length"
+    r"|when context the overflows|context size has been exceeded",
     re.IGNORECASE,
 )
 _UNSUPPORTED: Final = re.compile(
@@ -33,7 +35,19 @@ _UNSUPPORTED: Final = re.compile(
     re.IGNORECASE,
 )
 _DEAD: Final = re.compile(r"EngineDeadError|engine (core )?(is dead|has died|died|encountered)", re.IGNORECASE)
-_NO_ROUTE: Final = re.compile(r"^(not found|file not found|404( page)? not found)\.?$", re.IGNORECASE)
+_NO_ROUTE: Final = re.compile(
+    r"^((not found|file not found|404( page)? not found)\.?$|unexpected endpoint or method)", re.IGNORECASE
+)
+_STATUS: Final = {
+    "validation": 422,
+    "template_error": 422,
+    "missing_template_variable": 422,
+    "tool_error": 422,
+    "overloaded": 429,
+    "generation": 424,
+    "invalid_request_error": 400,
+}
+"""What a type of error (TGI's, OpenAI's) means as a status, for errors inside an answer that began with 200."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +148,7 @@ def refused(
 ) -> errors.EngineError:
     """Return the typed error for a refusal; ``status`` is HTTP's, or the body's where HTTP said 200."""
     kind, advice = _classify(refusal, status)
-    said = shown(refusal.message) or "nothing"
+    said = shown(refusal.message).rstrip(".") or "nothing"
     extra = f" (field {shown(refusal.param, 80)})" if refusal.param else ""
     about = f" case {case!r}" if case else ""
     return kind(
@@ -144,6 +158,17 @@ def refused(
         status=status,
         retry_after_s=retry_after(headers),
     )
+
+
+def implied_status(refusal: Refusal) -> int:
+    """Return the HTTP status an error inside a 200 answer stands for: the one it names, else by its type or words."""
+    if refusal.status is not None:
+        return refusal.status
+    if _OVERFLOW.search(refusal.message):
+        return 400
+    if _NO_ROUTE.match(refusal.message):
+        return 404
+    return _STATUS.get(refusal.type.partition(" ")[0].lower(), 500)
 
 
 def _classify(refusal: Refusal, status: int) -> tuple[type[errors.EngineError], str]:

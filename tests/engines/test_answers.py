@@ -275,6 +275,55 @@ def test_error_in_a_200_document_is_an_error() -> None:
         read({"error": "llama runner process has terminated"})
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"error": "Input validation error: `top_p` must be > 0.0", "error_type": "validation"}, errors.BadRequest),
+        (
+            {"error": "`inputs` tokens + `max_new_tokens` must be <= 8. Given: 9 `inputs`", "error_type": "validation"},
+            errors.ContextOverflow,
+        ),
+        ({"error": "Model is overloaded", "error_type": "overloaded"}, errors.Overloaded),
+        ({"error": "Request failed during generation", "error_type": "generation"}, errors.ServerFailure),
+        ({"error": "Context size has been exceeded."}, errors.ContextOverflow),
+        ({"error": "Unexpected endpoint or method. (POST /chat/completions)"}, errors.AnswerError),
+        ({"error": {"message": "no", "type": "invalid_request_error"}}, errors.BadRequest),
+        ({"error": "anything else"}, errors.ServerFailure),
+    ],
+)
+def test_error_in_a_stream_that_names_no_status_is_known_by_its_type_or_words(
+    error: dict[str, object], kind: type[errors.EngineError]
+) -> None:
+    with pytest.raises(kind) as caught:
+        read(f"data: {json.dumps(error)}\n\ndata: [DONE]\n\n", STREAM)
+
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_answer_that_was_broken_off_is_no_answer(streamed: bool) -> None:
+    whole = message(content="The cap")
+    whole["choices"][0]["finish_reason"] = "abort"  # type: ignore[index]
+
+    with pytest.raises(errors.ServerFailure, match="broke its answer to case 'c' off"):
+        read(events({"content": "The cap"}, finish="abort") if streamed else whole)
+
+
+def test_empty_answer_of_the_token_limit_names_the_limit() -> None:
+    with pytest.raises(errors.EmptyAnswer, match="raise max_tokens"):
+        read(events(finish="length"))
+
+
+def test_timings_in_seconds_become_milliseconds() -> None:
+    whole = message(content="x") | {"stats": {"time_to_first_token": 0.25, "tokens_per_second": 51.4}}
+    whole["choices"][0]["meta_info"] = {"e2e_latency": 0.5, "cached_tokens": 19}  # type: ignore[index]
+
+    found = read(whole)
+
+    assert found.server == {"time_to_first_token": 250.0, "e2e_latency": 500.0}
+    assert found.cached_tokens == 19
+
+
 def test_errors_without_a_case_name_none() -> None:
     with pytest.raises(errors.ProtocolError, match=r"^cand answered 200, but the body is empty"):
         parse_answer(answer(""), engine="cand", case=None)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.sample import Request, Sampling
+from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.engines.building import encode
+from pytest_llmparity.engines.openai import OpenAIAdapter
 
 Attach = Callable[..., Adapter]
 
@@ -180,3 +182,23 @@ def test_equal_requests_have_equal_bytes(adapters: dict[str, Adapter]) -> None:
     assert adapters["vllm"].build(request) == adapters["vllm"].build(request)
     other = Request(case="other", messages=CHAT, response_format=FORMAT, top_logprobs=5)
     assert adapters["vllm"].build(other).sha256 == adapters["vllm"].build(request).sha256
+
+
+class Sparing(OpenAIAdapter):
+    """A kind that reports three alternatives at most."""
+
+    most_logprobs: ClassVar[int | None] = 3
+
+
+@pytest.mark.parametrize(("wanted", "asked"), [(0, 0), (3, 3), (20, 3)])
+def test_no_more_alternatives_are_asked_for_than_the_kind_takes(wanted: int, asked: int) -> None:
+    adapter = Sparing(EngineSpec(name="cand", model="m"), "http://127.0.0.1:9", {})
+
+    chat = body(adapter, Request(case="c", messages=CHAT, top_logprobs=wanted))
+    raw = body(adapter, Request(case="c", prompt="x", top_logprobs=wanted))
+
+    assert (chat["top_logprobs"], raw["logprobs"]) == (asked, asked)
+
+
+def test_kind_that_says_nothing_of_itself_can_do_what_it_declares(adapters: dict[str, Adapter]) -> None:
+    assert adapters["vllm"].capabilities() == adapters["vllm"].declares

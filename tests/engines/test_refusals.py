@@ -41,6 +41,16 @@ def nested(message: str, **fields: object) -> dict[str, object]:
             },
             errors.UnsupportedParameter,
         ),
+        (
+            400,
+            nested("Input length (1018 tokens) exceeds the maximum allowed length (1018 tokens)."),
+            errors.ContextOverflow,
+        ),
+        (
+            400,
+            {"error": "The number of tokens to keep from the initial prompt is greater than the context length."},
+            errors.ContextOverflow,
+        ),
         (401, {"error": "Unauthorized"}, errors.NotAuthorised),
         (403, b"Forbidden", errors.NotAuthorised),
         (404, nested("The model `x` does not exist.", type="NotFoundError"), errors.ModelMissing),
@@ -72,6 +82,10 @@ def test_field_and_reason_of_a_validation_error_are_named() -> None:
     found = str(error(422, {"detail": [{"loc": ["body", "top_k"], "msg": "Extra inputs are not permitted"}]}))
 
     assert "Extra inputs are not permitted (field body.top_k)" in found
+
+
+def test_full_stop_of_the_server_is_not_doubled() -> None:
+    assert "is full. It is busy" in str(error(503, nested("The request queue is full.")))
 
 
 def test_request_without_a_case_is_named_as_one() -> None:
