@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pytest
 
+    from pytest_llmparity.adapter import Adapter
     from pytest_llmparity.core.record import RunRecord
     from pytest_llmparity.core.verdict import Verdict
+
+
+def pytest_llmparity_engines(config: pytest.Config) -> list[type[Adapter]]:  # type: ignore[empty-body]
+    """Bring kinds of engine of your own: subclasses of ``pytest_llmparity.adapter.Adapter``.
+
+    Called once, before the configuration is read, in every process of a run that asks for engines; so a conftest.py
+    that implements it lies in the rootdir or beside the tests named on the command line. Import the adapters inside.
+
+    Example: ``def pytest_llmparity_engines(config): return [KoboldCppAdapter]``.
+    """
 
 
 def pytest_llmparity_check_finished(item: pytest.Item, verdict: Verdict) -> None:

@@ -6,6 +6,7 @@ The same for pytest's command line and for ``llmparity``'s, which does without i
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 import tomllib
@@ -17,7 +18,9 @@ from pytest_llmparity.core.config import Config, Places, has_table, parse_config
 from pytest_llmparity.core.config_file import ProfileTable
 from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.problems import nearest
+from pytest_llmparity.core.selection import Kind
 from pytest_llmparity.core.settings import EngineSpec, Mode, Resume, Settings
+from pytest_llmparity.engines import plugins, registry
 from pytest_llmparity.options import ENGINES_VARIABLE, FILE, OUT, SOURCES
 
 if TYPE_CHECKING:
@@ -35,10 +38,19 @@ def resolve(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> S
     import pytest  # at hand in a run of pytest, and costly in any other
 
     try:
+        _bring_engines(config)
         given = given_to(config, environ)
         return settings(given, load(given))
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def _bring_engines(config: pytest.Config) -> None:
+    """Make the kinds of engine known that conftest files and plugins bring to this run."""
+    # Another run in this process may bring its own of the same name.
+    config.add_cleanup(functools.partial(registry.restore, registry.added()))
+    for adapters in config.hook.pytest_llmparity_engines(config=config):
+        plugins.bring(adapters, by="pytest_llmparity_engines")
 
 
 def given_to(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Given:
@@ -165,9 +177,11 @@ class Loaded(NamedTuple):
 def load(given: Given, *, otherwise_all: bool = False) -> Loaded:
     """Read the configuration and select engines; with ``otherwise_all`` every configured one where none was asked for.
 
-    Raises ``core.errors.UsageError``.
+    Kinds of engine of installed distributions are known from here on. Raises ``core.errors.UsageError``.
     """
-    path, config = _read_config(given)
+    plugins.discover()
+    kinds = registry.known()
+    path, config = _read_config(given, kinds)
     name, named_by = given.find("profile")
     profile = None
     if name is not None:
@@ -187,12 +201,11 @@ def load(given: Given, *, otherwise_all: bool = False) -> Loaded:
     home = _home()
     places = Places(folders=tuple(dict.fromkeys((given.cwd, given.root))), exists=exists, home=home)
     beside = Places(folders=(path.parent,), exists=exists, home=home) if path else None
-    return Loaded(
-        config, path, profile, select(parse_engines(texts), config, places=places, config_places=beside), source
-    )
+    engines = select(parse_engines(texts), config, places=places, config_places=beside, kinds=kinds)
+    return Loaded(config, path, profile, engines, source)
 
 
-def _read_config(given: Given) -> tuple[Path | None, Config | None]:
+def _read_config(given: Given, kinds: Mapping[str, Kind]) -> tuple[Path | None, Config | None]:
     named, named_by = given.find("config")
     own, shared = given.root / FILE, given.root / "pyproject.toml"
     if named is not None:
@@ -213,7 +226,7 @@ def _read_config(given: Given) -> tuple[Path | None, Config | None]:
         text = _text(path)
     source = str(path.relative_to(given.root)) if path.is_relative_to(given.root) else str(path)
     table = ("tool", "llmparity") if path.name == "pyproject.toml" else ()
-    return path, parse_config(text, source=source, table=table)
+    return path, parse_config(text, source=source, table=table, kinds=kinds)
 
 
 def _text(path: Path) -> str:

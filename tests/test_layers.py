@@ -17,6 +17,7 @@ FLOORS = {
     "core": 0,
     "check": 0,
     "engines": 1,
+    "adapter": 1,
     "transport": 1,
     "store": 1,
     "database": 1,

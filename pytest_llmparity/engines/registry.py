@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Final
 
 from pytest_llmparity.core.errors import EngineSelectionError
-from pytest_llmparity.core.selection import KINDS, Kind
+from pytest_llmparity.core.sample import Sampling
+from pytest_llmparity.core.selection import KINDS, LETTERS, NAME, Kind
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines import probe
 from pytest_llmparity.engines.base import Adapter, resolve_headers
@@ -28,24 +30,55 @@ _HOMES: Final = {
 }
 """Where the adapters that come with the package are; loaded when a run names their kind."""
 
+_RESERVED: Final = {"golden", "http", "https"}
+"""Words that lead an entry of ``--engines`` of another form."""
+
 _added: dict[str, type[Adapter]] = {}
 
 
-def add(adapter: type[Adapter]) -> None:
-    """Make a kind known that comes from elsewhere; ``EngineSelectionError`` when its name is taken or unusable.
+def add(adapter: object) -> None:
+    """Make a kind known that comes from elsewhere. Adding the same class again changes nothing.
 
-    Adding the same class again changes nothing.
+    ``EngineSelectionError`` when it is no adapter, its name is taken or something about it cannot work.
     """
-    kind = adapter.kind
-    taken = _added.get(kind) or (_load(kind) if kind in _HOMES else None)
-    if taken is adapter:
+    if not isinstance(adapter, type) or not issubclass(adapter, Adapter):
+        raise EngineSelectionError(f"{adapter!r} is no subclass of pytest_llmparity.adapter.Adapter.")
+    kind, name = adapter.kind, f"{adapter.__module__}.{adapter.__qualname__}"
+    problem = _problem(adapter)
+    if problem:
+        raise EngineSelectionError(f"{name} {problem}.")
+    if _added.get(kind) is adapter:
         return
-    if taken is not None:
+    if kind in _HOMES or kind in _added:
+        owner = _added[kind].__module__ if kind in _added else __package__
         raise EngineSelectionError(
-            f"{adapter.__module__}.{adapter.__qualname__} brings an engine kind {kind!r}, and {taken.__module__} has "
-            "one of that name; give it another name."
+            f"{name} brings an engine kind {kind!r}, and {owner} has one of that name; give it another name."
         )
     _added[kind] = adapter
+
+
+def added() -> Mapping[str, type[Adapter]]:
+    """Return the kinds that come from elsewhere, as they are now."""
+    return dict(_added)
+
+
+def restore(before: Mapping[str, type[Adapter]]) -> None:
+    """Go back to what :func:`added` returned earlier, for the end of the run that brought more."""
+    _added.clear()
+    _added.update(before)
+
+
+def _problem(adapter: type[Adapter]) -> str:
+    """Return the end of a sentence about an adapter class that cannot work; empty when nothing is wrong with it."""
+    kind = adapter.kind
+    if not NAME.fullmatch(kind) or kind in _RESERVED:
+        return f"has kind {kind!r}; {LETTERS}, and {', '.join(sorted(_RESERVED))} mean something else"
+    unknown = sorted(set(adapter.fields) - set(Sampling.__dataclass_fields__))
+    if unknown:
+        return f"maps {', '.join(unknown)} in fields, which are no sampling parameters: write our name, then the wire's"
+    if not isinstance(inspect.getattr_static(adapter, "launch"), classmethod):
+        return "has a launch that is no classmethod: it is asked before there is a server"
+    return ""
 
 
 def known() -> Mapping[str, Kind]:
@@ -55,8 +88,9 @@ def known() -> Mapping[str, Kind]:
 
 def facts(adapter: type[Adapter]) -> Kind:
     """Return what the core must know of an adapter's kind, read from the class."""
+    launch = inspect.getattr_static(adapter, "launch")
     return Kind(
-        starts=adapter.launch.__func__ is not Adapter.launch.__func__,  # type: ignore[attr-defined]
+        starts=launch is not inspect.getattr_static(Adapter, "launch"),
         local_model=adapter.local_model,
         native="native" in adapter.routes,
         unloads=adapter.unloads,

@@ -13,8 +13,11 @@ pytestmark = pytest.mark.usefixtures("clean")
 
 CONFTEST = """
 import json, sys
-from pytest_llmparity import options
+from pytest_llmparity import hookspecs, options
 from pytest_llmparity.core.sample import to_json
+
+def pytest_addhooks(pluginmanager):
+    pluginmanager.add_hookspecs(hookspecs)
 
 def pytest_addoption(parser):
     options.add_options(parser)

@@ -1,0 +1,53 @@
+"""What an adapter for another engine is made of: everything its author may rely on, in one place.
+
+    from pytest_llmparity.adapter import Adapter, EVERY_SERVER
+
+Subclass :class:`Adapter` and hand the class over, by the hook ``pytest_llmparity_engines`` or by an entry point of
+the group ``llmparity.engines`` whose name is the adapter's kind. ``docs/adding-an-engine.md`` walks through one.
+Names that are not in ``__all__`` may change in any release.
+"""
+
+from pytest_llmparity.core import errors
+from pytest_llmparity.core.capabilities import Capabilities
+from pytest_llmparity.core.ports import Answer
+from pytest_llmparity.core.quantization import normalise
+from pytest_llmparity.core.sample import (
+    IDENTITY,
+    Completion,
+    Fact,
+    Identity,
+    Request,
+    Sampling,
+    TokenLogprob,
+    ToolCall,
+    WireRequest,
+)
+from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.engines.arguments import option, program
+from pytest_llmparity.engines.base import Adapter, Launch
+from pytest_llmparity.engines.building import EVERY_SERVER
+from pytest_llmparity.engines.control import Control, Reply
+
+__all__ = [
+    "EVERY_SERVER",
+    "IDENTITY",
+    "Adapter",
+    "Answer",
+    "Capabilities",
+    "Completion",
+    "Control",
+    "EngineSpec",
+    "Fact",
+    "Identity",
+    "Launch",
+    "Reply",
+    "Request",
+    "Sampling",
+    "TokenLogprob",
+    "ToolCall",
+    "WireRequest",
+    "errors",
+    "normalise",
+    "option",
+    "program",
+]
