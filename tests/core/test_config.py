@@ -220,7 +220,7 @@ def test_a_wrong_file_says_which_key_what_was_given_and_what_is_allowed(text: st
     ("text", "expected"),
     [
         ("", " has neither kind nor base_url; known kinds: litellm, llamacpp"),
-        ("kind = 'vlm'\nmodel = 'm'", ".kind is \"vlm\"; known kinds: litellm"),
+        ("kind = 'vlm'\nmodel = 'm'", '.kind is "vlm"; known kinds: litellm'),
         ("kind = 'vllm'", " has no model; an engine of kind 'vllm' without base_url is started with one"),
         ("kind = 'openai'\nmodel = 'm'", " has no base_url; an engine of kind 'openai' is attached to, never started"),
         ("kind = 'vllm'\nmodel = 'm'\npython = 'p'\ncommand = ['vllm']", " has python and command; one of them"),
