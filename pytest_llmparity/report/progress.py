@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TextIO
+
+from pytest_llmparity.core.printable import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
 
 class Silent:
     """Shows nothing. Satisfies ``run.campaign.Progress``."""
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
 
     def begin(self, engine: str, total: int) -> None:
         """Show nothing."""
@@ -34,9 +40,20 @@ class Bars:
     def __init__(self, stream: TextIO, uncaptured: Callable[[], AbstractContextManager[None]]) -> None:
         self._stream = stream
         self._uncaptured = uncaptured
+        self._saying = threading.Lock()
         self._open = contextlib.ExitStack()
         self._bars: RichProgress | None = None
         self._tasks: dict[str, TaskID] = {}
+
+    def say(self, text: str) -> None:
+        """Write a line, above the bars where there are some."""
+        line = printable(text)
+        if self._bars is not None:
+            self._bars.console.print(line, markup=False, highlight=False)
+            return
+        with self._saying, self._uncaptured():  # engines start in threads, and capture is lifted for one at a time
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
 
     def begin(self, engine: str, total: int) -> None:
         """Draw a bar for one engine."""

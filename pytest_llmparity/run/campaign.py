@@ -38,6 +38,9 @@ def newest_whole(store: Store) -> RunInfo | None:
 class Progress(Protocol):
     """Shows how far gathering is; silent where nobody watches."""
 
+    def say(self, text: str) -> None:
+        """Something is going to take its time."""
+
     def begin(self, engine: str, total: int) -> None:
         """An engine starts on so many requests."""
 

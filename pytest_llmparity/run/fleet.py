@@ -16,9 +16,11 @@ from pytest_llmparity.core.errors import LaunchError, LLMParityError
 from pytest_llmparity.core.pins import hold
 from pytest_llmparity.core.sample import Identity, from_json, to_json
 from pytest_llmparity.core.settings import DEFAULT_CONCURRENCY, EngineSpec
-from pytest_llmparity.engines import registry
+from pytest_llmparity.engines import environments, registry
 from pytest_llmparity.engines.base import Adapter, Launch
+from pytest_llmparity.engines.environments import Environment
 from pytest_llmparity.engines.readiness import free_port, port_was_taken, wait_ready
+from pytest_llmparity.run.installing import KeptRunner
 from pytest_llmparity.run.keeper import EngineState, Keeper, log_tail
 
 INTERRUPTED_S = 2.0
@@ -48,7 +50,8 @@ class Fleet:
 
     Safe to call from several processes at once: the keeper makes one of them the starter, the others wait. With
     ``one_at_a_time`` every other engine is stopped, its memory given back, before one is started. ``slots`` is how many
-    requests an engine must be able to answer at once where its own configuration does not say.
+    requests an engine must be able to answer at once where its own configuration does not say. ``say`` is told what
+    takes its time before an engine starts.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Fleet:
         environ: Mapping[str, str] | None = None,
         one_at_a_time: bool = False,
         slots: int = DEFAULT_CONCURRENCY,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.slots = slots
         self._specs = dict(specs)
@@ -67,6 +71,8 @@ class Fleet:
         self._keeper = keeper
         self._workdir = workdir
         self._environ = dict(os.environ if environ is None else environ)
+        self._say = say
+        self._made: dict[str, str] = {}
         self._engaged: dict[str, Engaged] = {}
         self._interrupted = threading.Event()
 
@@ -132,25 +138,27 @@ class Fleet:
         log = f"{spec.name}.log" if spec.launch == "process" else None
         try:
             adapter = self._attach(spec) if spec.launch != "process" else self._launch(spec)
-            identity = self._identify(spec, adapter)
+            identity, installed = self._identify(spec, adapter)
         except LLMParityError as error:
             return Engaged(spec=spec, error=str(error), log=log)
-        contradicted, notes = _held(spec, identity)
+        contradicted, notes = _held(spec, identity, installed)
+        notes += [self._made.pop(spec.name)] if spec.name in self._made else []
         return Engaged(
             spec=spec, adapter=adapter, identity=identity, incomparable=contradicted, notes=tuple(notes), log=log
         )
 
-    def _identify(self, spec: EngineSpec, adapter: Adapter) -> Identity:
-        """Return the identity the starter published, else ask the server."""
+    def _identify(self, spec: EngineSpec, adapter: Adapter) -> tuple[Identity, Mapping[str, str]]:
+        """Return the identity the starter published and what it had installed for the engine, else ask the server."""
         if spec.launch == "process":
             info = self._keeper().state(spec.name).info
             if "identity" in info:
-                return from_json(Identity, info["identity"])
-        return adapter.identity()
+                return from_json(Identity, info["identity"]), info["installed"]
+        return adapter.identity(), {}
 
     def _attach(self, spec: EngineSpec) -> Adapter:
         adapter = registry.make(spec, spec.base_url or "", environ=self._environ)
         wait_ready(adapter, alive=self._stop_waiting, deadline_s=adapter.start_deadline_s())
+        adapter.load()
         adapter.warm_up()
         return adapter
 
@@ -159,10 +167,13 @@ class Fleet:
         if state.state == "ready":
             return registry.make(spec, str(state.info["base_url"]), environ=self._environ)
         kind = registry.adapter_for(spec.kind or "")
+        environment = self._provide(spec)
+        environ = self._environ if environment is None else environment.environ(self._environ)
+        installed = {} if environment is None else environment.versions(kind.distributions)
         for attempt in range(1, PORT_TRIES + 1):
             port = free_port()
-            launch = kind.launch(self._sized(spec, kind), port, self._workdir, environ=self._environ)
-            state = self._start(spec, launch)
+            launch = kind.launch(self._prepared(spec, kind, environment), port, self._workdir, environ=environ)
+            state = self._start(spec, launch, environ)
             if not state.first:
                 return self._join(spec)
             adapter = registry.make(spec, f"http://127.0.0.1:{port}", environ=self._environ)
@@ -172,8 +183,9 @@ class Fleet:
                     alive=lambda: self._stop_waiting() or self.gone(spec.name),
                     deadline_s=spec.start_timeout_s or launch.deadline_s,
                 )
+                adapter.load()
                 adapter.warm_up()
-                identity = adapter.identity()
+                identity = environments.with_version(adapter.identity(), installed)
             except LLMParityError as error:
                 if self._interrupted.is_set():
                     raise  # the keeper is about to end, and this engine with it
@@ -182,16 +194,32 @@ class Fleet:
                     continue
                 self._keeper().fail(spec.name, str(error))
                 raise
-            info = {"base_url": adapter.base_url, "identity": to_json(identity)}
+            info = {"base_url": adapter.base_url, "identity": to_json(identity), "installed": installed}
             self._keeper().announce(spec.name, info)
             return adapter
         raise AssertionError("the last try returns or raises")  # pragma: no cover - see the loop
 
-    def _sized(self, spec: EngineSpec, kind: type[Adapter]) -> EngineSpec:
-        """Return the spec to launch: an engine that queues what finds no slot gets one for every request in flight.
+    def _provide(self, spec: EngineSpec) -> Environment | None:
+        """Return the environment of an engine with ``requires``, made if nobody has made it before."""
+        if not spec.requires:
+            return None
+        stop = self._stop_waiting
+        run = KeptRunner(spec.name, self._keeper, stop)
+        found = environments.provide(spec, environ=self._environ, run=run, say=self._say, stop=stop)
+        if found.took_s is not None:
+            self._made[spec.name] = (
+                f"{spec.name}: requires was installed in {found.took_s:.0f} s and is kept in {found.folder.parent}"
+            )
+        return found
 
-        Only the launch sees it. The spec's own hash stays what the configuration says.
+    def _prepared(self, spec: EngineSpec, kind: type[Adapter], environment: Environment | None) -> EngineSpec:
+        """Return the spec to launch: with its environment's interpreter, and slots where there would be a queue.
+
+        An engine that queues what finds no slot gets one for every request in flight. Only the launch sees it: the
+        spec's own hash stays what the configuration says.
         """
+        if environment is not None:
+            spec = dataclasses.replace(spec, python=environment.python)
         if spec.slots is not None or not kind.queues_beyond_slots:
             return spec
         return dataclasses.replace(spec, slots=self.slots)
@@ -199,8 +227,8 @@ class Fleet:
     def _stop_waiting(self) -> str | None:
         return "it was interrupted" if self._interrupted.is_set() else None
 
-    def _start(self, spec: EngineSpec, launch: Launch) -> EngineState:
-        env = {k: v for k, v in self._environ.items() if not any(fnmatch(k, pattern) for pattern in launch.scrub)}
+    def _start(self, spec: EngineSpec, launch: Launch, environ: Mapping[str, str]) -> EngineState:
+        env = {k: v for k, v in environ.items() if not any(fnmatch(k, pattern) for pattern in launch.scrub)}
         env.update(launch.env)
         log = self._log(spec.name)
         try:
@@ -234,12 +262,17 @@ class Fleet:
         return log_tail(self._log(name))
 
 
-def _held(spec: EngineSpec, identity: Identity) -> tuple[str | None, list[str]]:
-    """Hold the pins against what the server says: the sentence of the contradictions, and what could not be checked."""
+def _held(spec: EngineSpec, identity: Identity, installed: Mapping[str, str]) -> tuple[str | None, list[str]]:
+    """Hold the pins against what the server says: the sentence of the contradictions, and what could not be checked.
+
+    What was installed because of ``requires`` is a pin too.
+    """
     findings = hold(spec.pin, identity)
     wrong = [
         f"{f.field} is pinned to {f.pinned} but the server has {f.seen}" for f in findings if f.state == "contradicted"
     ]
+    other = environments.contradiction(spec, installed, identity)
+    wrong += [other] if other is not None else []
     unseen = [f.field for f in findings if f.state == "unverified"]
     if unseen and spec.strict_pins:
         wrong += [f"{field} is pinned but the server does not report it (strict_pins)" for field in unseen]

@@ -80,6 +80,7 @@ class Session:
             workdir=self._folder,
             one_at_a_time=settings.residency == "one-at-a-time",
             slots=settings.concurrency,
+            say=progress.say,
         )
 
     # what the tests declare ------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from pytest_llmparity.core import config_file, errors, prompt_rows
 from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.config import parse_config
 from pytest_llmparity.core.prompt_reading import parse_prompts
+from pytest_llmparity.engines import environments
 from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.script import babble, prompt_of
 
@@ -138,7 +139,10 @@ def test_every_environment_variable_is_explained_and_no_other() -> None:
 
     in_table = {name for row in rows for name in re.findall(r"`(LLMPARITY_[A-Z_]+)`", row)}
     assert in_table == known
-    assert set(re.findall(r"LLMPARITY_[A-Z_]+", text)) - known == {"LLMPARITY_EMBEDDING_MODEL"}
+    assert set(re.findall(r"LLMPARITY_[A-Z_]+", text)) - known == {
+        "LLMPARITY_EMBEDDING_MODEL",
+        environments.FOLDER_VARIABLE,
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -62,6 +62,21 @@ def test_bars_can_be_drawn_again_after_their_end() -> None:
     assert lifted.events == ["lifted", "back"] * 2
 
 
+def test_what_takes_its_time_is_a_line_with_and_without_bars() -> None:
+    stream, lifted = io.StringIO(), Lifted()
+    bars = Bars(stream, lifted)
+
+    bars.say("installing [vllm]\x1b[2J")
+    before = stream.getvalue()
+    bars.begin("vllm", 2)
+    bars.say("waiting [for another]")
+    bars.end()
+
+    assert before == "installing [vllm]\\x1b[2J\n"
+    assert "waiting [for another]" in stream.getvalue()
+    assert lifted.events == ["lifted", "back"] * 2
+
+
 def test_nothing_is_drawn_before_there_is_something_to_do() -> None:
     stream, lifted = io.StringIO(), Lifted()
     bars = Bars(stream, lifted)
@@ -75,6 +90,7 @@ def test_nothing_is_drawn_before_there_is_something_to_do() -> None:
 def test_silence(capfd: pytest.CaptureFixture[str]) -> None:
     silent = Silent()
 
+    silent.say("installing")
     silent.begin("a", 3)
     silent.advance("a")
     silent.end()
