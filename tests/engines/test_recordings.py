@@ -22,7 +22,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     file.stem: tomllib.loads(file.read_text("utf-8"))
     for file in sorted(Path(__file__).with_name("recorded").glob("*.toml"))
 }
-"""By folder of ``fixtures/wire``: ``kind``, ``route``; ``answers`` and ``errors`` by recording."""
+"""By folder of ``fixtures/wire``: ``kind``, ``route``; ``answers``, ``errors`` and ``hangups`` by recording."""
 
 
 def listed(part: str) -> list[tuple[str, str]]:
@@ -99,12 +99,23 @@ def test_recorded_refusal(
     assert (caught.value.engine, caught.value.case) == ("cand", name)
 
 
+@pytest.mark.parametrize(("folder", "name"), listed("hangups"))
+def test_recorded_hangup_ends_the_exchange(folder: str, name: str, replays: dict[str, Replay]) -> None:
+    expected = EXPECTED[folder]["hangups"][name]
+
+    with pytest.raises(getattr(errors, expected["error"])) as caught:
+        fetch(replays[folder], name)
+
+    assert expected["words"] in str(caught.value)
+
+
 @pytest.mark.parametrize("folder", EXPECTED)
 def test_no_recording_is_left_out(folder: str, wire: Path) -> None:
     names = {file.stem for file in (wire / folder).glob("*.json")}
     control = set(EXPECTED[folder].get("control", ()))  # read by tests of identity, not as answers
+    parts = [EXPECTED[folder].get(part, {}).keys() for part in ("answers", "errors", "hangups")]
 
-    assert names == EXPECTED[folder]["answers"].keys() | EXPECTED[folder]["errors"].keys() | control
+    assert names == control.union(*parts)
 
 
 def test_every_folder_of_recordings_is_read(wire: Path) -> None:
