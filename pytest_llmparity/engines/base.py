@@ -87,6 +87,7 @@ class Adapter:
         self.base_url = base_url.rstrip("/")
         self.headers = dict(headers)
         self.recognised = ""
+        """What the server of a bare URL was seen to be (``engines.probe``); empty while nobody looked."""
         self._model = self.wire_model(spec)
         self._fingerprint = ""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pytest_llmparity.core.errors import ProtocolError, Timeout, Unreachable
 from pytest_llmparity.core.sample import Fact
+from pytest_llmparity.engines import probe
 from pytest_llmparity.engines.base import Adapter
 
 _NO_LIST = tuple(f"GET /v1/models says {status}" for status in (404, 405, 501))
@@ -32,13 +34,25 @@ class OpenAIAdapter(Adapter):
         facts: dict[str, Fact] = {}
         if isinstance(entry.get("id"), str):
             facts["model"] = Fact(value=entry["id"], source="reported")
-        for name in ("max_model_len", "context_length", "context_window"):
-            value = entry.get(name)
+        about = entry.get("metadata")
+        for name in ("max_model_len", "context_length", "context_window", "max_request_context_length"):
+            # Ray Serve LLM keeps its own below "metadata".
+            value = entry.get(name) or (about.get(name) if isinstance(about, dict) else None)
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
                 facts["context_length"] = Fact(value=value, source="reported", raw=name)
                 break
         if self._fingerprint:
             facts["build"] = Fact(value=self._fingerprint, source="reported", raw="system_fingerprint")
-        if self.recognised:
-            facts["recognised"] = Fact(value=self.recognised, source="reported")
-        return facts
+        return facts | self._looks()
+
+    def _looks(self) -> dict[str, Fact]:
+        """Return what the server looks like, where it gives itself away; ``raw`` says it in words."""
+        if not self.recognised:
+            try:
+                self.recognised = probe.look(self.control)
+            except (Unreachable, Timeout, ProtocolError):
+                return {}
+        if self.recognised == probe.GENERIC:
+            return {}
+        said = probe.LOOKS.get(self.recognised, f"kind {self.recognised} would fit it")
+        return {"recognised": Fact(value=self.recognised, source="reported", raw=said)}

@@ -124,7 +124,9 @@ def make(spec: EngineSpec, base_url: str, *, environ: Mapping[str, str]) -> Adap
     if spec.kind is not None:
         return adapter_for(spec.kind)(spec, base_url, headers)
     seen = probe.recognise(base_url, headers, name=spec.name, ca_bundle=spec.ca_bundle, proxy=spec.proxy)
-    return adapter_for(seen)(spec, base_url, headers)
+    adapter = adapter_for(probe.kind_of(seen))(spec, base_url, headers)
+    adapter.recognised = seen
+    return adapter
 
 
 def _load(kind: str) -> type[Adapter]:

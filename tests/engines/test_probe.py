@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from pytest_llmparity.core.errors import EngineSelectionError, Unreachable
+from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.core.selection import KINDS
 from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.probe import models, recognise
+from pytest_llmparity.engines.probe import LOOKS, kind_of, recognise
 from pytest_llmparity.engines.readiness import free_port
-from pytest_llmparity.engines.registry import adapter_for, kinds, make
+from pytest_llmparity.engines.registry import adapter_for, known, make
 from pytest_llmparity.testing import LoopbackEngine, Replay
 from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
 
@@ -19,28 +20,45 @@ Start = Callable[..., LoopbackEngine]
 
 
 class Routes(LoopbackServer):
-    """Answers GET by a table; what is not in it is 404."""
+    """Answers GET by a table and keeps what was asked; what is not in it is 404, a number is a status."""
 
     def __init__(self, routes: Mapping[str, object], headers: Mapping[str, str]) -> None:
         super().__init__()
         self.routes = routes
         self.headers = headers
+        self.asked: list[str] = []
 
     def answer(self, call: Call) -> None:
-        found = self.routes.get(call.path)
-        if found is None:
-            call.send(404, b"{}", self.headers)
+        self.asked.append(call.path)
+        found = self.routes.get(call.path, 404)
+        if isinstance(found, int):
+            call.send(found, b"{}", self.headers)
         else:
             call.send(200, found if isinstance(found, bytes) else json.dumps(found).encode(), self.headers)
 
 
+class Counting(Replay):
+    """A replay that keeps what was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.asked: list[str] = []
+
+    def answer(self, call: Call) -> None:
+        self.asked.append(call.path)
+        super().answer(call)
+
+
+Serve = Callable[..., Routes]
+
+
 @pytest.fixture
-def serve() -> Iterator[Callable[..., str]]:
+def serve() -> Iterator[Serve]:
     running: list[Routes] = []
 
-    def serve_one(routes: Mapping[str, object], headers: Mapping[str, str] | None = None) -> str:
+    def serve_one(routes: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Routes:
         running.append(Routes(routes, headers or {}).start())
-        return running[-1].base_url
+        return running[-1]
 
     yield serve_one
     for server in running:
@@ -51,40 +69,89 @@ def listing(*entries: dict[str, object]) -> dict[str, object]:
     return {"/v1/models": {"data": list(entries)}}
 
 
-TELLS: dict[str, tuple[dict[str, object], dict[str, str], str]] = {
-    "llamacpp-owner": (listing({"id": "m", "owned_by": "llamacpp"}), {}, "llamacpp"),
-    "llamacpp-header": (listing({"id": "m"}), {"server": "llama.cpp"}, "llamacpp"),
-    "llamacpp-props": ({"/props": {"build_info": "b1-abc"}}, {}, "llamacpp"),
-    "vllm": (listing({"id": "m", "owned_by": "vllm"}), {}, "vllm"),
-    "sglang-owner": (listing({"id": "m", "owned_by": "sglang"}) | {"/api/tags": {"models": []}}, {}, "sglang"),
-    "sglang-info": ({"/server_info": {"sglang_version": "1"}, "/api/version": {"version": "1"}}, {}, "sglang"),
-    "ollama-root": ({"/": b"Ollama is running"}, {}, "ollama"),
-    "ollama-api": ({"/api/version": {"version": "0.33"}, "/api/tags": {"models": []}}, {}, "ollama"),
-    "tgi": ({"/info": {"model_sha": "abc"}}, {}, "tgi"),
-    "lmstudio-v1": ({"/api/v1/models": {"models": []}}, {}, "lmstudio"),
-    "lmstudio-v0": ({"/api/v0/models": {"data": []}}, {}, "lmstudio"),
-    "litellm": (listing({"id": "m", "owned_by": "vllm"}), {"x-litellm-version": "1"}, "litellm"),
-    "llama-cpp-python": (listing({"id": "m", "owned_by": "me"}), {}, "llama-cpp-python"),
-    "transformers": (listing({"id": "Qwen/Qwen3", "owned_by": "Qwen"}), {}, "transformers"),
-    "mlx": (listing({"id": "m"}), {"server": "BaseHTTP/0.6 Python/3.11"}, "mlx"),
-    "openai-header": (listing({"id": "m"}), {"openai-processing-ms": "3"}, "openai"),
-    "nothing": ({}, {}, "openai"),
-    "other": (listing({"id": "m", "owned_by": "acme"}), {}, "openai"),
-    "garbage": ({"/v1/models": b"<html>"}, {}, "openai"),
+def owned(owner: str, **more: object) -> dict[str, object]:
+    return listing({"id": "m", "owned_by": owner, **more})
+
+
+OLLAMA_API = {"/api/version": {"version": "0.33"}, "/api/tags": {"models": []}}
+LOCALAI = {"/.well-known/localai.json": {"version": "v4", "endpoints": {}}}
+RAY = {"model_id": "m", "max_request_context_length": 8192}
+
+TELLS: dict[str, tuple[dict[str, object], dict[str, str], str, int]] = {
+    "llamacpp-owner": (owned("llamacpp"), {}, "llamacpp", 1),
+    "llamacpp-header": (listing({"id": "m"}), {"server": "llama.cpp"}, "llamacpp", 1),
+    "llamacpp-loading": ({"/v1/models": 503}, {"server": "llama.cpp"}, "llamacpp", 1),
+    "llamacpp-props": ({"/props": {"build_info": "b1-abc"}}, {}, "llamacpp", 3),
+    "vllm": (owned("vllm"), {}, "vllm", 1),
+    "sglang-owner": (owned("sglang") | OLLAMA_API, {}, "sglang", 1),
+    "sglang-info": ({"/server_info": {"sglang_version": "1"}} | OLLAMA_API, {}, "sglang", 4),
+    "ollama-root": (owned("library") | {"/": b"Ollama is running"}, {}, "ollama", 2),
+    "ollama-empty": (listing() | {"/": b"Ollama is running"}, {}, "ollama", 2),
+    "ollama-api": (OLLAMA_API, {}, "ollama", 8),
+    "tgi": (owned("google/gemma") | {"/info": {"model_sha": "abc"}}, {}, "tgi", 5),
+    "lmstudio-v1": (owned("organization_owner") | {"/api/v1/models": {"models": []}}, {}, "lmstudio", 8),
+    "lmstudio-v0": ({"/api/v0/models": {"data": []}}, {}, "lmstudio", 9),
+    "litellm-header": (owned("vllm"), {"x-litellm-version": "1"}, "litellm", 1),
+    "litellm-page": (owned("openai") | {"/": b"<html><title>LiteLLM API - Swagger UI</title>"}, {}, "litellm", 2),
+    "litellm-bare": (owned("openai") | {"/health/liveliness": "I'm alive!"}, {}, "litellm", 11),
+    "llamacpp-python": (owned("me"), {"openai-processing-ms": "3"}, "llamacpp-python", 1),
+    "transformers": (listing({"id": "Qwen/Qwen3", "owned_by": "Qwen"}) | {"/load_model": 405}, {}, "transformers", 10),
+    "transformers-4": (listing({"id": "Q/q", "owned_by": "Q"}), {"server": "uvicorn"}, "transformers", 11),
+    "mlx": (listing({"id": "m"}), {"server": "BaseHTTP/0.6 Python/3.11"}, "mlx", 11),
+    "koboldcpp-owner": (owned("koboldcpp") | OLLAMA_API, {}, "koboldcpp", 1),
+    "koboldcpp-header": ({"/v1/models": 503}, {"server": "KoboldCppServer 1"}, "koboldcpp", 1),
+    "llama-swap": (owned("llama-swap"), {}, "llama-swap", 1),
+    "localai": (listing({"id": "m"}) | LOCALAI | OLLAMA_API, {}, "localai", 6),
+    "localai-as-ollama": (listing({"id": "m"}) | LOCALAI | {"/": b"Ollama is running"}, {}, "localai", 6),
+    "ray-serve": (owned("organization-owner", metadata=RAY), {}, "ray-serve", 1),
+    "openai.com": (owned("system"), {"openai-version": "2020-10-01"}, "hosted", 1),
+    "openrouter": (listing({"id": "a/b", "pricing": {}}), {}, "hosted", 1),
+    "hub-router": (listing({"id": "Qwen/Qwen3", "owned_by": "Qwen"}), {}, "openai", 11),
+    "nothing": ({}, {}, "openai", 11),
+    "other": (owned("acme"), {}, "openai", 11),
+    "http.server": (owned("acme"), {"server": "BaseHTTP/0.6"}, "openai", 11),
+    "garbage": ({"/v1/models": b"<html>"}, {}, "openai", 11),
 }
+"""Routes and headers of a server, what it is, and how many requests it takes to see that."""
 
 
 @pytest.mark.parametrize("name", TELLS)
-def test_server_is_recognised_by_its_tell(name: str, serve: Callable[..., str]) -> None:
-    routes, headers, kind = TELLS[name]
+def test_server_is_recognised_by_its_first_tell(name: str, serve: Serve) -> None:
+    routes, headers, seen, requests = TELLS[name]
+    server = serve(routes, headers)
 
-    assert recognise(serve(routes, headers)) == kind
+    assert recognise(server.base_url) == seen
+    assert len(server.asked) == len(set(server.asked)) == requests
 
 
-@pytest.mark.parametrize("kind", ["llamacpp", "vllm"])
-def test_recorded_engines_are_recognised(kind: str, wire: Path) -> None:
-    with Replay(wire / kind) as replay:
-        assert recognise(replay.base_url + "/") == kind
+def test_every_kind_and_every_other_look_has_a_tell() -> None:
+    assert {seen for _, _, seen, _ in TELLS.values()} == {*KINDS, *LOOKS}
+
+
+RECORDED = {
+    "llamacpp": ("llamacpp", 1),
+    "vllm": ("vllm", 1),
+    "sglang": ("sglang", 4),  # several servers in one folder; the first list of models was asked for without a key
+    "ollama": ("ollama", 2),
+    "ollama-paths": ("openai", 11),  # holds no list of models and no root: nothing to tell by
+    "mlx": ("mlx", 11),
+    "transformers": ("openai", 11),  # its list failed without a hub cache, and nobody recorded /load_model
+}
+"""By folder of fixtures/wire: what it is recognised as, and after how many requests."""
+
+
+@pytest.mark.parametrize("folder", RECORDED)
+def test_recorded_engines_are_recognised(folder: str, wire: Path) -> None:
+    if not (wire / folder).is_dir():
+        pytest.skip(f"no recordings of {folder} here")
+    seen, requests = RECORDED[folder]
+    with Counting(wire / folder) as replay:
+        assert recognise(replay.base_url + "/") == seen
+        assert len(replay.asked) == requests
+
+
+def test_every_folder_of_recordings_is_looked_at(wire: Path) -> None:
+    assert {folder.name for folder in wire.iterdir() if folder.is_dir()} <= set(RECORDED)
 
 
 def test_server_that_is_not_there_is_unreachable() -> None:
@@ -104,30 +171,58 @@ def test_route_that_breaks_the_connection_is_no_tell() -> None:
         assert recognise(server.base_url) == "openai"
 
 
-def test_models_are_listed_in_the_servers_order(serve: Callable[..., str]) -> None:
-    url = serve(listing({"id": "b"}, {"id": "a"}, {"name": "no id"}))
-
-    assert models(url) == ("b", "a")
-    assert models(serve({})) == ()
+# ---- what is made of it ---------------------------------------------------------------------------------------------
 
 
 def test_bare_url_gets_the_adapter_of_what_answers(start: Start) -> None:
     engine = start(poses_as="vllm")
     adapter = make(EngineSpec(name="x", base_url=engine.base_url), engine.base_url, environ={})
 
-    assert (adapter.kind, adapter.recognised, adapter.model) == ("vllm", "", "loopback")
+    assert (adapter.kind, adapter.recognised, adapter.model) == ("vllm", "vllm", "loopback")
 
 
-def test_several_models_and_none_named_is_an_error_that_lists_them(serve: Callable[..., str]) -> None:
-    url = serve(listing({"id": "a"}, {"id": "b"}))
+@pytest.mark.parametrize("kind", [None, "openai"])
+@pytest.mark.parametrize("name", ["localai", "koboldcpp-owner", "llama-swap", "ray-serve", "openrouter", "vllm"])
+def test_what_is_asked_as_openai_says_what_it_looks_like(name: str, kind: str | None, serve: Serve) -> None:
+    routes, headers, seen, _ = TELLS[name]
+    server = serve(routes, headers)
+
+    adapter = make(EngineSpec(name="x", kind=kind, base_url=server.base_url), server.base_url, environ={})
+    facts = adapter.identity().facts
+
+    assert adapter.kind == (kind or kind_of(seen))
+    if adapter.kind == "openai":
+        words = LOOKS.get(seen, "kind vllm would fit it")
+        assert facts["recognised"] == Fact(value=seen, source="reported", raw=words)
+        assert server.asked.count("/props") <= 1  # a bare URL is not looked at twice
+
+
+def test_server_that_gives_nothing_away_has_no_such_fact(serve: Serve) -> None:
+    server = serve(owned("acme"))
+
+    facts = make(EngineSpec(name="x", kind="openai"), server.base_url, environ={}).identity().facts
+
+    assert "recognised" not in facts
+
+
+def test_ray_serve_tells_the_context_of_a_request(serve: Serve) -> None:
+    server = serve(owned("organization-owner", metadata=RAY))
+
+    facts = make(EngineSpec(name="x", kind="openai"), server.base_url, environ={}).identity().facts
+
+    assert facts["context_length"] == Fact(value=8192, source="reported", raw="max_request_context_length")
+
+
+def test_several_models_and_none_named_is_an_error_that_lists_them(serve: Serve) -> None:
+    url = serve(listing({"id": "a"}, {"id": "b"})).base_url
     adapter = make(EngineSpec(name="x", kind="openai", base_url=url), url, environ={})
 
     with pytest.raises(EngineSelectionError, match=r"serves 2 models \(a, b\).*#MODEL"):
         _ = adapter.model
 
 
-def test_no_model_at_all_is_an_error(serve: Callable[..., str]) -> None:
-    url = serve({})
+def test_no_model_at_all_is_an_error(serve: Serve) -> None:
+    url = serve({}).base_url
     adapter = make(EngineSpec(name="x", kind="openai", base_url=url), url, environ={})
 
     with pytest.raises(EngineSelectionError, match=r"serves 0 models \(none\)"):
@@ -135,7 +230,7 @@ def test_no_model_at_all_is_an_error(serve: Callable[..., str]) -> None:
 
 
 def test_kinds_and_the_nearest_one() -> None:
-    assert set(kinds()) == set(KINDS)
+    assert set(known()) == set(KINDS)
     assert adapter_for("vllm").kind == "vllm"
     with pytest.raises(EngineSelectionError, match="Did you mean 'vllm'"):
         adapter_for("vlm")
