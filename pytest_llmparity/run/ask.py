@@ -14,8 +14,9 @@ from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run.evidence import EngineNote, note
 from pytest_llmparity.run.gather import Job, answered, failed, named
+from pytest_llmparity.run.judging import ALPHA
 from pytest_llmparity.run.parity import single
-from pytest_llmparity.run.session import ALPHA, Session
+from pytest_llmparity.run.session import Session
 from pytest_llmparity.run.wires import client_of
 
 

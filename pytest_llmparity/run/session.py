@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_llmparity.core.checks.base import Check, Evidence
-from pytest_llmparity.core.checks.settle import settle
+from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError, UsageError
 from pytest_llmparity.core.masking import Mask
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.record import RunRecord
-from pytest_llmparity.core.sample import Identity, Phase, Sample, from_json
+from pytest_llmparity.core.sample import Identity, Sample
 from pytest_llmparity.core.settings import EngineSpec, Settings
-from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run import evidence as proof
 from pytest_llmparity.run.campaign import GATHERED, Campaign, Progress, newest_whole
 from pytest_llmparity.run.declare import declare, resolve
-from pytest_llmparity.run.evidence import EngineNote
 from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.run.judging import Judging
 from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.run.loop import LoopThread
-from pytest_llmparity.run.parity import EngineHandle, EngineRows, ParityRun, Row
-from pytest_llmparity.run.plan import Declaration, Plan, Unit, make_plan, unit_of
-from pytest_llmparity.run.timing import timed_places
+from pytest_llmparity.run.parity import EngineHandle, ParityRun
+from pytest_llmparity.run.plan import Declaration, Plan, make_plan
 from pytest_llmparity.run.turns import turn
-from pytest_llmparity.run.wires import wires_note
 from pytest_llmparity.store import Store
 
 ALPHA = 0.05
@@ -58,7 +54,6 @@ class Session:
         self.settings = settings
         self.version = version
         self.run: str | None = None
-        self.notes: dict[str, EngineNote] = {}
         self.mask = Mask(secrets_of(settings.engines))
         self._root = root
         self._folder = root / ".llmparity"
@@ -72,8 +67,7 @@ class Session:
         self._store: Store | None = None
         self._declared: dict[str, Declaration] = {}
         self._state: Mapping[str, Any] = {}
-        self._samples: dict[str, list[Sample]] = {}
-        self._wires: dict[tuple[str, str], Mapping[str, str]] = {}
+        self._judging: Judging | None = None
         self._fleet = Fleet(
             {s.name: s for s in settings.engines},
             keeper=self.keeper,
@@ -110,10 +104,6 @@ class Session:
     def plan(self) -> Plan:
         """Return what is asked of every engine, the same in every process."""
         return make_plan(self.declarations(), only=self.settings.cases)
-
-    def unit(self, declaration: Declaration) -> Unit:
-        """Return the unit a declaration's samples were gathered as; its prompts are the selected ones."""
-        return unit_of(declaration, only=self.settings.cases)
 
     # gathering -------------------------------------------------------------------------------------------------------
 
@@ -173,18 +163,14 @@ class Session:
         """Read what the run wrote down: state, engines, samples."""
         assert self.run is not None
         self._state = self.store().note(self.run, GATHERED) or {}
-        self.notes = {n: from_json(EngineNote, data) for n, data in self._state.get("engines", {}).items()}
-        if self.settings.engines:
-            chosen = [spec.name for spec in self.settings.engines]
-            self.notes = {name: self.notes[name] for name in chosen if name in self.notes}
-        self._samples = {name: self.store().get(self.run, name) for name in self.notes}
+        self._judging = Judging.of(
+            self.store(), self.run, self._state, settings=self.settings, root=self._root, embedder=self._embedder
+        )
 
     @property
     def baseline(self) -> str:
         """Name of the engine the others are held against."""
-        if self.settings.baseline is not None:
-            return self.settings.baseline
-        return str(self._state.get("baseline") or next(iter(self.notes), ""))
+        return self.settings.baseline or ("" if self._judging is None else self._judging.baseline)
 
     # judging ---------------------------------------------------------------------------------------------------------
 
@@ -192,7 +178,7 @@ class Session:
         """Return what the ``parity_run`` fixture of this test hands out."""
         declaration = self._declared[test]
         return ParityRun(
-            rows=lambda: self._rows(declaration),
+            rows=lambda: {} if self._judging is None else self._judging.rows(declaration),
             judge=lambda check: self._judge_in_body(declaration, check),
             reproduce=reproduce,
         )
@@ -200,26 +186,12 @@ class Session:
     def settle(self, test: str, gathered: ParityRun) -> list[Verdict]:
         """Judge the marker's checks, settle them with those of the body as one family, and remember the look."""
         declaration = self._declared[test]
-        if self.settings.cases:
+        if self.settings.cases or self._judging is None:
             return []
-        found = [v for check in declaration.checks for v in self._judge(declaration, check)] + gathered.verdicts
-        settled = settle(found, ALPHA)
+        settled = self._judging.settle(declaration, gathered.verdicts)
         if self.settings.mode == "live":
-            for (check, pair), outcome in _looked(settled).items():
-                self.store().look(test, check, pair, declaration.prompts.digest, outcome)
+            self._judging.remember(declaration, settled)
         return settled
-
-    def _judge(self, declaration: Declaration, check: Check) -> list[Verdict]:
-        if check.pairwise and len(self.notes) < 2:
-            name = next(iter(self.notes), "")
-            return [_skipped(declaration, check, name, f"{check.kind} compares engines and only {name} is selected")]
-        found = check.judge(self._evidence(declaration, check))
-        return [dataclasses.replace(verdict, where=self._relative(verdict.where)) for verdict in found]
-
-    def _relative(self, where: str) -> str:
-        """Return ``file:line`` without this machine's folders."""
-        path, _, line = where.rpartition(":")
-        return f"{os.path.relpath(path, self._root)}:{line}" if path else where
 
     def _judge_in_body(self, declaration: Declaration, check: Check) -> list[Verdict]:
         check = resolve(check, (self._root,))
@@ -232,55 +204,9 @@ class Session:
                 f"{check} needs samples that nobody declared ({', '.join(missing)}); "
                 f"add check.{check} to the parity marker of {declaration.test}"
             )
-        if self.settings.cases:
+        if self.settings.cases or self._judging is None:
             return []
-        return self._judge(declaration, check)
-
-    def _evidence(self, declaration: Declaration, check: Check) -> Evidence:
-        unit = self.unit(declaration)
-        return proof.collect(
-            declaration,
-            unit_key=unit.key,
-            baseline=self.baseline,
-            notes=self.notes,
-            wires={name: self._wire(name, unit) for name in self.notes},
-            timed={name: timed_places(self.store(), self.run or "", name, unit) for name in self.notes},
-            samples=self._samples,
-            alpha=ALPHA / 2 ** self._looks(declaration, check),
-            incomplete=self._state.get("incomplete"),
-            embedder=self.embedder,
-        )
-
-    def _looks(self, declaration: Declaration, check: Check) -> int:
-        """How often this question was looked at before with fewer prompts and left open (DESIGN 6, looking again)."""
-        pairs = [f"{self.baseline}|{name}" for name in self.notes if name != self.baseline]
-        digest = declaration.prompts.digest
-        return max(
-            (self.store().looks(declaration.test, str(check), pair, digest) for pair in [*self.notes, *pairs]),
-            default=0,
-        )
-
-    def _wire(self, name: str, unit: Unit) -> Mapping[str, str]:
-        """Return the sha256 of the requests whose samples belong to this unit, by case."""
-        key = (name, unit.key)
-        if key not in self._wires and self.run is not None:
-            self._wires[key] = self.store().note(self.run, wires_note(name, unit)) or {}
-        return self._wires.get(key, {})
-
-    def _rows(self, declaration: Declaration) -> Mapping[str, EngineRows]:
-        unit = self.unit(declaration)
-        rows: dict[str, EngineRows] = {}
-        for name, engine in self.notes.items():
-            chosen = proof.select(
-                self._samples.get(name, ()), self._wire(name, unit), concurrency=declaration.concurrency
-            ).get(Phase.MAIN, {})
-            why = engine.error or engine.incomparable or self._state.get("incomplete") or "it was not gathered"
-            rows[name] = EngineRows(
-                name,
-                {case.id: Row(name, case.id, chosen.get(case.id, ()), missing=why) for case in unit.prompts.cases},
-                unselected=declaration.prompts.by_id.keys() - unit.prompts.by_id.keys(),
-            )
-        return rows
+        return self._judging.judge(declaration, check)
 
     # engines ---------------------------------------------------------------------------------------------------------
 
@@ -328,13 +254,14 @@ class Session:
 
     def record(self, verdicts: Sequence[Verdict]) -> RunRecord:
         """Return everything about the run for the reports."""
+        notes, samples = ({}, {}) if self._judging is None else (self._judging.notes, self._judging.samples)
         return RunRecord(
             run=self.run or "",
             version=self.version,
-            engines=tuple(proof.engine_record(n, baseline=self.baseline) for n in self.notes.values()),
+            engines=tuple(proof.engine_record(n, baseline=self.baseline) for n in notes.values()),
             verdicts=tuple(verdicts),
-            latency=tuple(proof.latency_rows(self._samples)),
-            failures=tuple(proof.failure_records(self._samples)),
+            latency=tuple(proof.latency_rows(samples)),
+            failures=tuple(proof.failure_records(samples)),
             requests=int(self._state.get("requests", 0)),
             retries=int(self._state.get("retries", 0)),
             notes=tuple(self._state.get("notes", ())),
@@ -342,7 +269,8 @@ class Session:
 
     def samples(self) -> list[Sample]:
         """Return every sample of the run, engine by engine."""
-        return [sample for samples in self._samples.values() for sample in samples]
+        gathered = {} if self._judging is None else self._judging.samples
+        return [sample for samples in gathered.values() for sample in samples]
 
     def close(self) -> None:
         """Stop what this process started and close what it opened. Safe to call twice."""
@@ -372,27 +300,3 @@ def secrets_of(specs: Sequence[EngineSpec]) -> dict[str, str]:
     """Return the values that must never be written down, by the name of their variable."""
     names = [name for spec in specs for name in spec.secret_variables]
     return {name: os.environ[name] for name in names if os.environ.get(name)}
-
-
-def _looked(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], Outcome]:
-    """Return one outcome per check and engine or pair: a check with several limits is open while one of them is."""
-    found: dict[tuple[str, str], Outcome] = {}
-    for verdict in verdicts:
-        if verdict.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
-            pair = verdict.engine if verdict.baseline is None else f"{verdict.baseline}|{verdict.engine}"
-            if found.get((verdict.check, pair)) is not Outcome.INCONCLUSIVE:
-                found[verdict.check, pair] = verdict.outcome
-    return found
-
-
-def _skipped(declaration: Declaration, check: Check, engine: str, reason: str) -> Verdict:
-    return Verdict(
-        test=declaration.test,
-        check=str(check),
-        kind=check.kind,
-        engine=engine,
-        baseline=None,
-        outcome=Outcome.SKIPPED,
-        message=reason,
-        where=check.where,
-    )
