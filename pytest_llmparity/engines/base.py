@@ -71,6 +71,8 @@ class Adapter:
     """Ways to ask a server of this kind; ``spec.route`` is one of them."""
     local_model: ClassVar[bool] = True
     """Whether a model of this kind may be written as a local file or folder."""
+    how_to_attach: ClassVar[str] = "give base_url to attach to a running server"
+    """What a person does instead where a kind cannot be started by us; ends a sentence."""
     unloads: ClassVar[bool] = False
     """Whether :meth:`unload` can make a server that somebody else started give its memory back."""
     distributions: ClassVar[tuple[str, ...]] = ()
@@ -134,8 +136,7 @@ class Adapter:
     def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
         """Say how to start this engine on a loopback port; ``LaunchError`` says why it cannot be, and what to do."""
         raise LaunchError(
-            f"{spec.name}: engines of kind {cls.kind!r} cannot be started from here; give base_url to attach to a "
-            "running server.",
+            f"{spec.name}: engines of kind {cls.kind!r} cannot be started from here; {cls.how_to_attach}.",
             engine=spec.name,
         )
 

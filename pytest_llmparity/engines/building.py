@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from pytest_llmparity.core.errors import ParameterNotHonoured
@@ -26,13 +26,14 @@ EVERY_SERVER: Final = {
 
 
 def sampling_fields(
-    sampling: Sampling, fields: Mapping[str, str], *, engine: str, case: str
+    sampling: Sampling, fields: Mapping[str, str], *, engine: str, case: str, off: Collection[str] = ()
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the wire's sampling fields and the names left out.
 
     ``fields`` is the engine's allow-list. A neutral value it has no word for is left out of a greedy request only:
     ``top_k`` and ``min_p`` cannot change an argmax. (A server that penalises repetition by default could still change
-    a greedy answer; nobody can tell from outside, so the name is recorded.) Anything else raises
+    a greedy answer; nobody can tell from outside, so the name is recorded.) What the engine is known to leave off
+    by itself (``off``) is left out of any request, and not recorded: nothing hangs on a default. Anything else raises
     ``ParameterNotHonoured``.
     """
     sent: dict[str, Any] = {}
@@ -50,6 +51,8 @@ def sampling_fields(
                 engine=engine,
                 case=case,
             )
+        elif name in off:
+            continue
         elif sampling.temperature > 0:
             raise ParameterNotHonoured(
                 f"{engine} has no field for {name}, and case {case!r} samples at temperature {sampling.temperature:g}, "

@@ -65,6 +65,7 @@ class SglangAdapter(Adapter):
     """
 
     kind: ClassVar[str] = "sglang"
+    distributions: ClassVar[tuple[str, ...]] = ("sglang",)
     health_path: ClassVar[str] = "/ready"
     fields: ClassVar[Mapping[str, str]] = building.EVERY_SERVER | {
         "top_k": "top_k",
