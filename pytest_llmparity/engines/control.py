@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
 from pytest_llmparity.core.errors import LaunchError, ProtocolError, Timeout, Unreachable
@@ -56,6 +56,15 @@ class Control:
         """Return the answer to POST of a JSON body, as :meth:`get` does."""
         return self._send("POST", path, body, timeout_s)
 
+    def head(self, path: str) -> Reply:
+        """Return the answer to HEAD, as :meth:`get` does."""
+        return self._send("HEAD", path, b"", CALL_TIMEOUT_S)
+
+    def upload(self, path: str, file: Path, *, timeout_s: float) -> Reply:
+        """Return the answer to POST of a file's bytes, read piece by piece, as :meth:`get` does."""
+        with file.open("rb") as content:
+            return self._send("POST", path, content, timeout_s)
+
     def ask(self, path: str) -> Mapping[str, Any]:
         """Return the JSON object at a path; empty when the route is missing, refused or answers something else."""
         try:
@@ -63,10 +72,11 @@ class Control:
         except (Unreachable, Timeout, ProtocolError):
             return {}
 
-    def _send(self, method: str, path: str, body: bytes, timeout_s: float) -> Reply:
+    def _send(self, method: str, path: str, body: bytes | BinaryIO, timeout_s: float) -> Reply:
         import httpx
 
-        headers = dict(self.headers) | ({"content-type": "application/json"} if body else {})
+        kind = "application/json" if isinstance(body, bytes) else "application/octet-stream"
+        headers = dict(self.headers) | ({"content-type": kind} if body else {})
         url = self.base_url + path
         try:
             with (

@@ -14,6 +14,7 @@ from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.script import Fault, Reply
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange
+from tests.engines.ollama_daemon import OllamaDaemon
 
 REPO = Path(__file__).parents[2]
 
@@ -73,3 +74,20 @@ def attach() -> Callable[..., Adapter]:
         return make(spec, base_url, environ={"KEY": "sk-test-0123456789"})
 
     return attach_to
+
+
+@pytest.fixture
+def daemon() -> Iterator[OllamaDaemon]:
+    """A double of the Ollama daemon that has one model, ``tiny``."""
+    with OllamaDaemon() as running:
+        yield running
+
+
+@pytest.fixture
+def ask(daemon: OllamaDaemon, attach: Callable[..., Adapter]) -> Callable[..., Adapter]:
+    """Makes an adapter around that daemon."""
+
+    def on(route: str = "openai", model: str = "tiny", **fields: object) -> Adapter:
+        return attach(daemon.base_url, "ollama", model=model, route=route, **fields)
+
+    return on
