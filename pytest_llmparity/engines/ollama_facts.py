@@ -113,14 +113,19 @@ def openai_sampling(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the sampling fields for ``/v1`` and the names left out, as ``building.sampling_fields`` does.
 
-    What it has no field for is left out where the server's own default is the value that is asked for, and in a greedy
-    request where a default cannot change the answer (``top_k``, ``min_p``) or nobody knows it. Otherwise the answer
-    would be another one than asked for: ``ParameterNotHonoured``.
+    What it has no field for is left out where the server's own default is the value that is asked for; that is as good
+    as sent and not named. In a greedy request it is left out, and named, where the default cannot change the answer
+    (``top_k``, ``min_p``) or nobody knows it. Otherwise the answer would be another one than asked for:
+    ``ParameterNotHonoured``.
     """
+    omitted = []
     for name, wire in UNSENT.items():
         wanted, there = getattr(sampling, name), defaults.get(wire)
         harmless = sampling.temperature == 0 and wanted == NEUTRAL[name]
-        if there == wanted or (harmless and (there is None or name != "repetition_penalty")):
+        if there == wanted:
+            continue
+        if harmless and (there is None or name != "repetition_penalty"):
+            omitted.append(name)
             continue
         raise ParameterNotHonoured(
             f"{engine}: Ollama's /v1 has no field for {name}, so {'its unknown default' if there is None else there} "
@@ -132,7 +137,7 @@ def openai_sampling(
     sent, _ = building.sampling_fields(
         sampling, building.EVERY_SERVER | {name: name for name in UNSENT}, engine=engine, case=case
     )
-    return {name: value for name, value in sent.items() if name not in UNSENT}, tuple(UNSENT)
+    return {name: value for name, value in sent.items() if name not in UNSENT}, tuple(omitted)
 
 
 # ---- template ------------------------------------------------------------------------------------------------------
