@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 FaultKind = Literal[
     "status",
+    "missing",
     "html",
     "truncated-json",
     "half-stream",
@@ -101,16 +102,21 @@ class Fault:
 
     kind: FaultKind
     status: int = 200
-    body: bytes = b""
+    body: bytes | None = None
+    message: str = "refused by the script"
     headers: Mapping[str, str] = field(default_factory=dict)
     count: int = 0
     reply: Reply = field(default_factory=lambda: Reply(text="all is well again now"))
 
     @classmethod
     def refuse(cls, status: int, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Fault:
-        """Answer with a status and a body (default: OpenAI's error shape)."""
-        default = b'{"error":{"message":"refused by the script","type":"scripted","code":%d}}' % status
-        return cls(kind="status", status=status, body=default if body is None else body, headers=headers or {})
+        """Answer with a status and a body (default: the engine's error shape)."""
+        return cls(kind="status", status=status, body=body, headers=headers or {})
+
+    @classmethod
+    def missing(cls) -> Fault:
+        """Answer that there is no such model, as the engine's kind does."""
+        return cls(kind="missing")
 
     @classmethod
     def html(cls, status: int = 200) -> Fault:
@@ -157,8 +163,7 @@ class Fault:
         """Refuse the same request some times with 429 (or 503) and ``Retry-After``, then answer it."""
         reply = then if isinstance(then, Reply) else Reply(text=then or "no longer busy")
         headers = {} if retry_after is None else {"retry-after": retry_after}
-        body = b'{"error":{"message":"too many requests","type":"rate_limit_exceeded","code":%d}}' % status
-        return cls(kind="busy", status=status, body=body, headers=headers, count=times, reply=reply)
+        return cls(kind="busy", status=status, message="too many requests", headers=headers, count=times, reply=reply)
 
     @classmethod
     def echo_key(cls) -> Fault:

@@ -21,8 +21,8 @@ from pytest_llmparity.engines.control import MAX_BYTES, Control
 from pytest_llmparity.engines.llamacpp import LlamaCppAdapter
 from pytest_llmparity.engines.readiness import free_port
 from pytest_llmparity.engines.vllm import VllmAdapter
-from pytest_llmparity.testing import Fault, LoopbackEngine
-from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
+from pytest_llmparity.testing import LoopbackEngine
+from pytest_llmparity.testing.server import Call, LoopbackServer
 
 Attach = Callable[..., Adapter]
 Start = Callable[..., LoopbackEngine]
@@ -67,53 +67,12 @@ def test_kind_without_reports_of_its_own_is_what_was_declared() -> None:
 # ---- readiness -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["llamacpp", "vllm", "openai"])
-def test_server_that_answers_is_ready_and_warms_up(kind: str, start: Start, attach: Attach) -> None:
-    engine = start("Hi there", poses_as=kind)
-    adapter = attach(engine.base_url + "/", kind)
+def test_vllm_is_warmed_up_for_logprobs_too(start: Start, attach: Attach) -> None:
+    engine = start(poses_as="vllm")
 
-    assert adapter.ready() is None
-    adapter.warm_up()
+    attach(engine.base_url + "/", "vllm").warm_up()
 
-    (request,) = engine.requests
-    assert request.json["max_tokens"] == 1
-    assert request.json.get("top_logprobs") == (1 if kind == "vllm" else None)
-    assert adapter.openai_base_url == engine.base_url + "/v1"
-    assert adapter.api_key == "EMPTY"
-
-
-def test_nothing_listening_is_not_yet_ready(attach: Attach) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-
-    assert attach(url, "vllm").ready() == f"nothing listens at {url}"
-
-
-def test_loading_server_says_so(attach: Attach, answering: Callable[[Callable[[Call], None]], str]) -> None:
-    url = answering(lambda call: call.send(503, b'{"error":{"code":503,"message":"Loading model"}}'))
-
-    assert attach(url, "llamacpp").ready() == "GET /health says 503 (Loading model)"
-
-
-def test_server_without_a_word_is_not_yet_ready(
-    attach: Attach, answering: Callable[[Callable[[Call], None]], str]
-) -> None:
-    def hang_up(call: Call) -> None:
-        raise Hangup
-
-    said = attach(answering(hang_up), "llamacpp").ready()
-
-    assert said is not None
-    assert "did not end as HTTP does" in said
-
-
-@pytest.mark.parametrize("status", [401, 403])
-def test_refused_key_is_a_final_no(
-    status: int, attach: Attach, answering: Callable[[Callable[[Call], None]], str]
-) -> None:
-    url = answering(lambda call: call.send(status, b"{}"))
-
-    with pytest.raises(errors.NotAuthorised, match="api_key_env"):
-        attach(url, "vllm").ready()
+    assert engine.requests[0].json["top_logprobs"] == 1
 
 
 @pytest.mark.parametrize(("status", "ready"), [(404, True), (405, True), (500, False)])
@@ -123,13 +82,6 @@ def test_generic_server_may_lack_the_list_of_models(
     url = answering(lambda call: call.send(status, b"{}"))
 
     assert (attach(url).ready() is None) is ready
-
-
-def test_warm_up_takes_an_empty_answer_and_raises_a_refusal(start: Start, attach: Attach) -> None:
-    attach(start(Fault.empty()).base_url).warm_up()
-
-    with pytest.raises(errors.ModelMissing):
-        attach(start(Fault.refuse(404)).base_url).warm_up()
 
 
 def test_another_server_on_our_port_is_noticed(start: Start, models: Path) -> None:
@@ -260,22 +212,6 @@ def test_generic_server_tells_its_model_context_and_fingerprint(
     url = answering(lambda call: call.send(200, b'{"data":[{"id":"loopback","context_window":8192}]}'))
     facts = attach(url).identity().facts
     assert (facts["model"].source, facts["context_length"].value) == ("reported", 8192)
-
-
-def test_unknown_server_is_only_what_was_declared(attach: Attach) -> None:
-    facts = attach(f"http://127.0.0.1:{free_port()}").identity().facts
-
-    assert {name: (fact.value, fact.source) for name, fact in facts.items()} == {
-        "kind": ("openai", "declared"),
-        "model": ("loopback", "declared"),
-    }
-
-
-@pytest.mark.parametrize("kind", ["llamacpp", "vllm"])
-def test_engine_that_is_gone_is_only_what_was_declared(kind: str, attach: Attach) -> None:
-    facts = attach(f"http://127.0.0.1:{free_port()}", kind).identity().facts
-
-    assert {name: fact.source for name, fact in facts.items()} == {"kind": "declared", "model": "declared"}
 
 
 def test_llama_server_from_path_does_not_take_the_version_of_the_package(

@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmparity.core.sample import Request, Sampling
+from pytest_llmparity.core.selection import KINDS
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.testing import Fault, LoopbackEngine, Replay, Reply
+from pytest_llmparity.testing.dialects import DIALECTS
 from pytest_llmparity.testing.script import babble, drifted, prompt_of, split_tokens
 from pytest_llmparity.testing.server import LoopbackServer
 from pytest_llmparity.transport.client import Client
@@ -180,6 +182,25 @@ def test_stopping_ends_hanging_answers_and_the_port_is_free(fault: Fault) -> Non
 def test_a_server_without_an_answer_cannot_be_made() -> None:
     with pytest.raises(TypeError, match="answer"):
         LoopbackServer()  # type: ignore[abstract]
+
+
+def test_engine_poses_as_every_kind_and_no_other() -> None:
+    assert set(DIALECTS) == set(KINDS)
+    assert all(dialect.after for dialect in DIALECTS.values())
+    with pytest.raises(ValueError, match="poses_as is 'vlm'; expected one of: litellm, llamacpp"):
+        LoopbackEngine(poses_as="vlm")
+
+
+def test_engine_is_locked_but_for_the_routes_its_kind_leaves_open(start: Start) -> None:
+    engine = start(poses_as="vllm", api_key="sk-1")
+
+    answers = {path: call(engine.base_url, "GET", path)[0] for path in ("/health", "/version", "/v1/models")}
+
+    assert answers == {"/health": 200, "/version": 200, "/v1/models": 401}
+
+
+def test_control_question_with_a_broken_body_is_none(start: Start) -> None:
+    assert call(start(poses_as="ollama").base_url, "POST", "/api/show", b"{broken")[0] == 404
 
 
 def test_engine_that_was_not_started_says_so() -> None:

@@ -1,0 +1,842 @@
+"""What every adapter promises, held for every kind in ``registry.kinds()`` and every route it has.
+
+A kind is picked up by itself; what it does otherwise than the others stands in the small tables below. It is asked
+through ``LoopbackEngine(poses_as=KIND)``, and what it declares is held against its recordings. The live engines go
+through ``test_live.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonschema_rs
+import pytest
+
+from pytest_llmparity.core import errors
+from pytest_llmparity.core.sample import IDENTITY, NEUTRAL, Completion, Request, Sampling
+from pytest_llmparity.core.selection import KINDS
+from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.engines import ollama_native
+from pytest_llmparity.engines.base import Adapter, Launch
+from pytest_llmparity.engines.readiness import free_port
+from pytest_llmparity.engines.registry import adapter_for, facts
+from pytest_llmparity.testing import Fault, LoopbackEngine, Replay, Reply
+from pytest_llmparity.testing.dialects import DIALECTS
+from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
+from pytest_llmparity.transport.client import Client
+from pytest_llmparity.transport.exchange import Exchange
+
+Attach = Callable[..., Adapter]
+Send = Callable[..., Exchange]
+Start = Callable[..., LoopbackEngine]
+KEY = "sk-test-0123456789"
+
+ASKED = ({"role": "user", "content": "How long does a refund take?"},)
+TOOLS = ({"type": "function", "function": {"name": "f", "parameters": {"properties": {"b": {}, "a": {}}}}},)
+SCHEMA = {"type": "object", "properties": {"zeta": {"type": "string"}, "alpha": {"type": "string"}}}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+
+
+class Way(NamedTuple):
+    """One kind, asked over one of its routes."""
+
+    kind: str
+    route: str
+
+    def __str__(self) -> str:
+        return self.kind if self.route == "openai" else f"{self.kind}-{self.route}"
+
+
+def landed() -> dict[str, type[Adapter]]:
+    found = {}
+    for kind in KINDS:
+        try:
+            found[kind] = adapter_for(kind)
+        except ModuleNotFoundError:
+            continue
+    return found
+
+
+ADAPTERS = landed()
+WAYS = [Way(kind, route) for kind, adapter in ADAPTERS.items() for route in adapter.routes]
+
+# ---- where kinds differ ---------------------------------------------------------------------------------------------
+
+OWN_FIELDS: dict[str, set[str]] = {
+    "ollama": {"options", "raw", "truncate", "shift", "num_ctx", "num_batch", *ollama_native.OPTIONS.values()},
+    "sglang": {"return_meta_info"},
+    "transformers": {"generation_config", "do_sample"},
+}
+"""Fields of a body, at any depth of ours, that only this kind has, beside its allow-list and constants."""
+
+DEFAULT_IS_NEUTRAL: dict[str, set[str]] = {
+    "ollama": {"min_p", "repetition_penalty"},
+    "tgi": {"top_p", "top_k", "min_p", "presence_penalty", "repetition_penalty"},
+}
+"""Sampling left out and not recorded, because the server is known to leave it off by itself."""
+
+STREAMS_WITHOUT: dict[str, set[str]] = {
+    "litellm": {"server"},
+    "llamacpp-python": {"prompt_tokens", "completion_tokens", "server"},
+    "sglang": {"server", "cached_tokens"},
+    "tgi": {"server"},
+}
+"""What only an unstreamed answer of this kind carries."""
+
+SOON = {"vllm"}
+"""Kinds whose unload() is on its way."""
+
+FINAL_503 = {"mlx"}
+"""Kinds whose 503 says that the server will never be ready."""
+
+TIMED = {"llamacpp", "vllm", "sglang", "ollama-native", "tgi", "llamacpp-python", "litellm"}
+"""Ways that report the server's own timings."""
+
+FILES = {"llamacpp": "tiny-Q4_0.gguf", "llamacpp-python": "tiny-Q4_0.gguf", "ollama": "tiny-Q4_0.gguf"}
+"""Which file a kind is started with; the others take a folder."""
+
+
+# ---- doubles ---------------------------------------------------------------------------------------------------------
+
+
+class Answering(LoopbackServer):
+    """Answers everything by one function."""
+
+    def __init__(self, how: Callable[[Call], None]) -> None:
+        super().__init__()
+        self.how = how
+
+    def answer(self, call: Call) -> None:
+        self.how(call)
+
+
+@pytest.fixture(params=WAYS, ids=str)
+def way(request: pytest.FixtureRequest) -> Way:
+    found = request.param
+    assert isinstance(found, Way)
+    return found
+
+
+@pytest.fixture(params=[True, False], ids=["streamed", "whole"])
+def stream(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def pose(way: Way, start: Start, attach: Attach) -> Callable[..., tuple[LoopbackEngine, Adapter]]:
+    """Starts a server of the kind that says something, and makes the adapter around it."""
+
+    def pose_as(
+        answer: str | Reply | Fault | None = "30 days", *, key: bool = False, **options: Any
+    ) -> tuple[LoopbackEngine, Adapter]:
+        engine = start(answer, poses_as=way.kind, **options)
+        fields = {"api_key_env": "KEY"} if key else {}
+        return engine, attach(engine.base_url, way.kind, route=way.route, **fields)
+
+    return pose_as
+
+
+Pose = Callable[..., tuple[LoopbackEngine, Adapter]]
+
+
+@pytest.fixture
+def answering(way: Way, attach: Attach) -> Iterator[Callable[[Callable[[Call], None]], Adapter]]:
+    """Makes the adapter around a server that answers everything by one function."""
+    running: list[Answering] = []
+
+    def serve(how: Callable[[Call], None]) -> Adapter:
+        running.append(Answering(how).start())
+        return attach(running[-1].base_url, way.kind, route=way.route)
+
+    yield serve
+    for server in running:
+        server.stop()
+
+
+def asking(**fields: Any) -> Request:
+    return Request(**{"case": "refund-3", "messages": ASKED, **fields})
+
+
+def begin(adapter: Adapter) -> None:
+    """Do what a run does before the first prompt."""
+    said = adapter.ready()
+    assert said is None, said
+    adapter.load()
+    adapter.warm_up()
+
+
+def words(value: object) -> Iterator[tuple[str, object]]:
+    """Yield every field of a body of ours, also those inside its options and inside JSON text; not what users wrote."""
+    if isinstance(value, str) and value.startswith("{"):
+        value = json.loads(value)
+    if not isinstance(value, Mapping):
+        return
+    for name, content in value.items():
+        yield name, content
+        if name in ("options", "generation_config"):
+            yield from words(content)
+
+
+# ---- the kind itself ------------------------------------------------------------------------------------------------
+
+
+def test_the_core_knows_the_kinds_that_are_there() -> None:
+    assert {kind: facts(adapter) for kind, adapter in ADAPTERS.items()} == {kind: KINDS[kind] for kind in ADAPTERS}
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_a_kind_is_what_it_is_registered_as_and_has_a_double(kind: str) -> None:
+    adapter = ADAPTERS[kind]
+
+    assert adapter.kind == kind
+    assert adapter.fields.keys() <= set(Sampling.__dataclass_fields__)
+    assert "openai" in adapter.routes
+    assert kind in DIALECTS
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_what_can_be_unloaded_has_a_way_to(kind: str) -> None:
+    adapter = ADAPTERS[kind]
+
+    assert (adapter.unload is not Adapter.unload) is adapter.unloads or kind in SOON
+
+
+# ---- readiness ------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_answers_is_ready_and_warms_up_with_one_token(pose: Pose) -> None:
+    engine, adapter = pose()
+
+    begin(adapter)
+
+    body = dict(words(engine.requests[-1].json))
+    assert body.get("max_tokens", body.get("num_predict")) == 1
+    assert adapter.openai_base_url == engine.base_url + "/v1"
+    assert adapter.api_key == "EMPTY"
+
+
+def test_nothing_listening_is_not_yet_ready(way: Way, attach: Attach) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+
+    assert attach(url, way.kind, route=way.route).ready() == f"nothing listens at {url}"
+
+
+def test_a_server_that_loads_is_not_ready(way: Way, answering: Callable[[Callable[[Call], None]], Adapter]) -> None:
+    adapter = answering(lambda call: call.send(503, b'{"error":{"code":503,"message":"Loading model"}}'))
+
+    if way.kind in FINAL_503:
+        with pytest.raises(errors.LaunchError):
+            adapter.ready()
+    else:
+        said = adapter.ready()
+        assert said is not None
+        assert "503" in said
+
+
+def test_a_server_without_a_word_is_not_yet_ready(answering: Callable[[Callable[[Call], None]], Adapter]) -> None:
+    def hang_up(call: Call) -> None:
+        raise Hangup
+
+    said = answering(hang_up).ready()
+
+    assert said is not None
+    assert "did not end as HTTP does" in said
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_a_final_no(status: int, answering: Callable[[Callable[[Call], None]], Adapter]) -> None:
+    adapter = answering(lambda call: call.send(status, b'{"error":"no"}'))
+
+    with pytest.raises(errors.NotAuthorised, match="api_key_env"):
+        begin(adapter)
+
+
+def test_a_missing_key_is_told_before_the_first_prompt(pose: Pose) -> None:
+    _, adapter = pose(api_key=KEY)
+
+    with pytest.raises(errors.NotAuthorised, match="api_key_env"):
+        begin(adapter)
+
+
+def test_the_right_key_opens_the_server(pose: Pose) -> None:
+    engine, adapter = pose(api_key=KEY, key=True)
+
+    begin(adapter)
+
+    assert all(request.headers["authorization"] == f"Bearer {KEY}" for request in engine.requests)
+    assert adapter.api_key == KEY
+
+
+def test_a_warm_up_takes_an_empty_answer_and_raises_a_refusal(pose: Pose) -> None:
+    engine, adapter = pose(Fault.empty())
+    begin(adapter)
+
+    engine.script = Fault.missing()
+    with pytest.raises(errors.ModelMissing):
+        adapter.warm_up()
+
+
+def test_memory_is_given_back_or_the_reason_is_told(way: Way, pose: Pose) -> None:
+    engine, adapter = pose()
+    if ADAPTERS[way.kind].unloads and way.kind not in SOON:
+        begin(adapter)
+        adapter.unload()
+        assert not engine.loaded
+    else:
+        with pytest.raises(errors.LaunchError, match="residency"):
+            adapter.unload()
+
+
+# ---- identity -------------------------------------------------------------------------------------------------------
+
+
+def test_an_identity_names_known_fields_with_legal_sources_and_plain_values(way: Way, pose: Pose) -> None:
+    _, adapter = pose()
+    begin(adapter)
+
+    identity = adapter.identity()
+
+    assert identity.get("kind") == way.kind
+    assert set(identity.facts) <= set(IDENTITY)
+    for name, fact in identity.facts.items():
+        assert fact.source in ("reported", "file", "declared"), name
+        assert isinstance(fact.value, (str, int, float, bool)), name
+        assert fact.value != "", name
+        assert not isinstance(fact.value, float) or math.isfinite(fact.value), name
+    assert adapter.identity() == identity
+
+
+def test_an_identity_never_holds_the_key(pose: Pose) -> None:
+    _, adapter = pose(api_key=KEY, key=True)
+    begin(adapter)
+
+    assert KEY not in repr(adapter.identity())
+    assert KEY not in repr(adapter.limits())
+
+
+def test_a_server_that_is_gone_is_only_what_was_declared(way: Way, attach: Attach) -> None:
+    found = attach(f"http://127.0.0.1:{free_port()}", way.kind, route=way.route).identity().facts
+
+    assert found["kind"].value == way.kind
+    assert {fact.source for fact in found.values()} == {"declared"}
+
+
+# ---- requests -------------------------------------------------------------------------------------------------------
+
+SET = Sampling(
+    max_tokens=7,
+    temperature=0.5,
+    top_p=0.9,
+    top_k=41,
+    min_p=0.125,
+    repetition_penalty=1.25,
+    presence_penalty=0.375,
+    frequency_penalty=0.625,
+    seed=3,
+    stop=("END",),
+)
+"""Every sampling parameter with a value of its own."""
+
+
+def built(adapter: Adapter, request: Request, *, stream: bool = True) -> dict[str, Any]:
+    wire = adapter.build(request, stream=stream)
+    assert wire.sha256 == hashlib.sha256(wire.body).hexdigest()
+    body = json.loads(wire.body.decode("utf-8"))
+    assert isinstance(body, dict)
+    return body
+
+
+def tried(adapter: Adapter, request: Request) -> tuple[bytes, str]:
+    """Return the body and nothing, or nothing and why the request is refused before it is sent."""
+    try:
+        return adapter.build(request, stream=False).body, ""
+    except errors.ParameterNotHonoured as refused:
+        return b"", f"{refused.engine} {refused.case} {refused}"
+
+
+def test_equal_requests_have_equal_bytes_whatever_the_case(pose: Pose, stream: bool) -> None:
+    _, adapter = pose()
+    request = asking(top_logprobs=2)
+
+    first, again = (adapter.build(request, stream=stream) for _ in range(2))
+
+    assert first == again
+    assert adapter.build(dataclasses.replace(request, case="other"), stream=stream).body == first.body
+
+
+def test_a_body_holds_no_field_that_is_not_known(way: Way, pose: Pose, stream: bool) -> None:
+    _, adapter = pose()
+    known = {"model", "messages", "prompt", "tools", "tool_choice", "response_format", "logprobs", "top_logprobs"}
+    known |= {"stream", "stream_options", *adapter.fields.values(), *adapter.constants}
+    known |= OWN_FIELDS.get(way.kind, set())
+    requests = [asking(top_logprobs=1), asking(tools=TOOLS), asking(messages=None, prompt="raw", top_logprobs=0)]
+
+    for request in requests:
+        assert {name for name, _ in words(built(adapter, request, stream=stream))} <= known
+
+
+@pytest.mark.parametrize("name", Sampling.__dataclass_fields__)
+def test_a_sampling_parameter_that_is_set_is_sent_or_refused(name: str, pose: Pose) -> None:
+    _, adapter = pose()
+    value = getattr(SET, name)
+
+    body, refused = tried(adapter, asking(sampling=Sampling(**{name: value})))
+
+    if refused:
+        assert refused.startswith("cand refund-3 cand")
+        assert any(parameter in refused for parameter in Sampling.__dataclass_fields__)
+        return
+    sent = dict(words(json.loads(body)))
+    spelled = {adapter.fields.get(name, name), ollama_native.OPTIONS[name]} & sent.keys()
+    assert [sent[word] for word in spelled] == [list(value) if isinstance(value, tuple) else value]
+
+
+def test_a_neutral_sampling_parameter_is_sent_or_recorded_as_left_out(way: Way, pose: Pose) -> None:
+    _, adapter = pose()
+    wire = adapter.build(asking(), stream=False)
+    sent = dict(words(json.loads(wire.body)))
+    left_out = {*wire.omitted, *DEFAULT_IS_NEUTRAL.get(way.kind, ())}
+
+    assert set(wire.omitted) <= set(NEUTRAL)
+    for name, value in NEUTRAL.items():
+        spelled = {adapter.fields.get(name, name), ollama_native.OPTIONS[name]} & sent.keys()
+        # SGLang's own word for a top_k that is off is -1.
+        assert name in left_out if not spelled else sent[spelled.pop()] in (value, -1), name
+
+
+def test_a_sampled_request_leaves_nothing_to_unknown_defaults(pose: Pose) -> None:
+    _, adapter = pose()
+
+    body, refused = tried(adapter, asking(sampling=Sampling(temperature=0.7)))
+
+    if refused:
+        assert "temperature" in refused or "top_k" in refused
+    else:
+        omitted = adapter.build(asking(sampling=Sampling(temperature=0.7))).omitted
+        assert set(omitted) <= {"presence_penalty", "frequency_penalty"}  # what the server does not read at all
+        assert 0.7 in dict(words(json.loads(body))).values()
+
+
+def test_a_stream_is_asked_for_where_it_may_be(pose: Pose) -> None:
+    _, adapter = pose()
+    for request in (asking(), asking(top_logprobs=1), asking(tools=TOOLS, top_logprobs=1)):
+        assert built(adapter, request)["stream" if adapter.can_stream(request) else "model"]
+        assert not built(adapter, request, stream=False).get("stream")
+
+
+def test_tools_and_schemas_keep_the_order_they_were_declared_in(pose: Pose) -> None:
+    _, adapter = pose()
+    body, refused = tried(adapter, asking(response_format=FORMAT))
+
+    assert b'"properties":{"b":{},"a":{}}' in adapter.build(asking(tools=TOOLS)).body
+    assert "response_format" in refused or 0 < body.index(b'"zeta"') < body.index(b'"alpha"')
+
+
+@pytest.mark.parametrize("choice", ["required", "none", {"type": "function", "function": {"name": "f"}}], ids=str)
+def test_a_tool_choice_is_sent_or_refused(choice: object, pose: Pose) -> None:
+    _, adapter = pose()
+
+    body, refused = tried(adapter, asking(tools=TOOLS, tool_choice=choice))
+
+    assert "tool_choice" in refused or json.loads(body)["tool_choice"] == choice
+
+
+def test_a_raw_prompt_goes_out_as_it_is_and_without_tools(pose: Pose) -> None:
+    _, adapter = pose()
+    text = "<|im_start|>user\nné \u2028<|im_end|>"
+
+    body = built(adapter, asking(messages=None, prompt=text))
+
+    assert body["prompt"] == text
+    assert "messages" not in body
+    with pytest.raises(errors.ParameterNotHonoured, match="tools with a raw prompt"):
+        adapter.build(asking(messages=None, prompt=text, tools=TOOLS))
+
+
+def test_any_text_goes_out_as_utf8(pose: Pose) -> None:
+    _, adapter = pose()
+
+    body = built(adapter, asking(messages=({"role": "user", "content": "a\ud800 é 😀"},)))
+
+    assert body["messages"][0]["content"] == "a\ud800 é 😀"
+
+
+# ---- answers --------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_the_same_streamed_or_whole(way: Way, pose: Pose, send: Send) -> None:
+    _, adapter = pose(Reply(text="30 days, says the agent.", reasoning="refund policy"), took_ms=12.0)
+
+    streamed, whole = (send(adapter, asking(), stream=stream) for stream in (True, False))
+    found = adapter.parse(whole, case="refund-3")
+
+    assert (found.text, found.reasoning, found.finish_reason) == ("30 days, says the agent.", "refund policy", "stop")
+    assert (found.prompt_tokens, found.completion_tokens) == (7, 7)
+    assert found.normalised == ()
+    without = STREAMS_WITHOUT.get(str(way), set())
+    lost = {name: getattr(Completion(text=""), name) for name in without}
+    assert adapter.parse(streamed, case="refund-3") == dataclasses.replace(found, **lost)
+
+
+def test_tokens_end_where_events_that_carry_tokens_end(pose: Pose, send: Send) -> None:
+    _, adapter = pose(Reply(text="30 days, says", reasoning="refund policy", tool_calls=[("f", "{}")]))
+
+    streamed, whole = (send(adapter, asking(), stream=stream) for stream in (True, False))
+    ends = adapter.token_ends(streamed)
+
+    assert len(ends) == 6
+    assert list(ends) == sorted(set(ends))
+    assert ends[-1] < len(streamed.body)
+    for end in ends:
+        assert streamed.body[:end].endswith(b"\n")
+    assert adapter.token_ends(whole) == ()
+
+
+def test_the_server_s_own_timings_are_in_milliseconds(way: Way, pose: Pose, send: Send) -> None:
+    _, adapter = pose("30 days", took_ms=12.0)
+
+    found = adapter.parse(send(adapter, asking(), stream=False), case="c")
+
+    assert set(found.server.values()) == ({12.0} if str(way) in TIMED else set())
+
+
+def test_tool_calls_arrive_streamed_or_whole(pose: Pose, stream: bool, send: Send) -> None:
+    calls = [("get_weather", '{"city": "Lisbon", "at": "noon"}'), ("get_time", "{}")]
+    _, adapter = pose(Reply(tool_calls=calls))
+
+    found = adapter.parse(send(adapter, asking(tools=TOOLS), stream=stream), case="c")
+
+    assert [(call.name, list(json.loads(call.arguments).items())) for call in found.tool_calls] == [
+        (name, list(json.loads(arguments).items())) for name, arguments in calls
+    ]
+    assert (found.text, found.finish_reason) == ("", "tool_calls")
+
+
+def test_a_raw_prompt_is_answered(pose: Pose, stream: bool, send: Send) -> None:
+    _, adapter = pose("Paris it is")
+
+    found = adapter.parse(send(adapter, asking(messages=None, prompt="raw text"), stream=stream), case="c")
+
+    assert (found.text, found.finish_reason) == ("Paris it is", "stop")
+
+
+def test_length_and_stop_are_told_apart(pose: Pose, stream: bool, send: Send) -> None:
+    _, adapter = pose("one two three four")
+    cut, stopped = (
+        adapter.parse(send(adapter, asking(sampling=sampling), stream=stream), case="c")
+        for sampling in (Sampling(max_tokens=2), Sampling(stop=(" three",)))
+    )
+
+    assert (cut.text, cut.finish_reason) == ("one two", "length")
+    assert (stopped.text, stopped.finish_reason) == ("one two", "stop")
+
+
+def test_reasoning_never_mixes_with_the_text(pose: Pose, stream: bool, send: Send) -> None:
+    _, adapter = pose(Reply(text="4", reasoning="two and two"))
+
+    found = adapter.parse(send(adapter, asking(), stream=stream), case="c")
+
+    assert (found.text, found.reasoning) == ("4", "two and two")
+
+
+def test_logprobs_are_bytes_with_alternatives_best_first(way: Way, pose: Pose, send: Send) -> None:
+    _, adapter = pose("30 days, then")
+
+    found = adapter.parse(send(adapter, asking(top_logprobs=1)), case="c")
+
+    if ADAPTERS[way.kind].declares.logprobs is False:
+        assert found.logprobs == ()
+        return
+    assert b"".join(token.token for token in found.logprobs) == b"30 days, then"
+    assert {token.logprob for token in found.logprobs} == {-0.25}
+    for token in found.logprobs:
+        assert token.top == ((token.token, -0.25),)
+
+
+# ---- what goes wrong -----------------------------------------------------------------------------------------------
+
+FAULTS: dict[str, tuple[Fault, type[errors.EngineError], str]] = {
+    "400": (Fault.refuse(400), errors.BadRequest, "refused by the script"),
+    "401": (Fault.refuse(401), errors.NotAuthorised, "api_key_env"),
+    "404": (Fault.missing(), errors.ModelMissing, "odel"),
+    "429": (Fault.busy(9, retry_after="7"), errors.Overloaded, "too many requests"),
+    "500": (Fault.refuse(500), errors.ServerFailure, "its log"),
+    "503": (Fault.refuse(503), errors.Overloaded, "still loading"),
+    "html": (Fault.html(), errors.ProtocolError, "titled “Bad gateway”"),
+    "html-502": (Fault.html(502), errors.ServerFailure, "titled “Bad gateway”"),
+    "truncated": (Fault.truncated_json(), errors.ProtocolError, "stops being JSON"),
+    "empty": (Fault.empty(), errors.EmptyAnswer, "finish reason stop"),
+    "utf8": (Fault.invalid_utf8(), errors.ProtocolError, "is not UTF-8 (0xff)"),
+    "no-body": (Fault.refuse(500, b""), errors.ServerFailure, "nothing"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_the_same_typed_error(name: str, pose: Pose, stream: bool, send: Send) -> None:
+    fault, error, said = FAULTS[name]
+    _, adapter = pose(fault)
+    answer = send(adapter, asking(), stream=stream)
+
+    with pytest.raises(error) as caught:
+        adapter.parse(answer, case="refund-3")
+
+    assert type(caught.value) is error
+    assert said in str(caught.value)
+    assert (caught.value.engine, caught.value.case) == ("cand", "refund-3")
+    assert caught.value.retry_after_s == (7.0 if name == "429" else None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [(Fault.half_stream(clean=True), errors.ProtocolError), (Fault.error_event(), errors.ServerFailure)],
+    ids=["half", "error"],
+)
+def test_a_stream_that_breaks_off_is_no_answer(
+    fault: Fault, error: type[errors.EngineError], pose: Pose, send: Send
+) -> None:
+    _, adapter = pose(fault)
+    answer = send(adapter, asking())
+
+    with pytest.raises(error) as caught:
+        adapter.parse(answer, case="c")
+
+    assert type(caught.value) is error
+
+
+def test_a_prompt_beyond_the_context_is_told_as_such(way: Way, pose: Pose, stream: bool, send: Send) -> None:
+    if DIALECTS[way.kind].too_long is None:
+        pytest.skip(f"{way.kind} answers prompts of any length")
+    _, adapter = pose(context_length=3)
+    answer = send(adapter, asking(), stream=stream)
+
+    with pytest.raises(errors.ContextOverflow, match="Raise context_length") as caught:
+        adapter.parse(answer, case="c")
+
+    assert type(caught.value) is errors.ContextOverflow
+
+
+def test_a_lone_surrogate_is_replaced_and_recorded(pose: Pose, stream: bool, send: Send) -> None:
+    _, adapter = pose(Reply(text="a\ud800b"))
+
+    found = adapter.parse(send(adapter, asking(), stream=stream), case="c")
+
+    assert (found.text, found.normalised) == ("a\ufffdb", ("lone surrogate replaced",))
+
+
+def test_odd_text_is_read_whole(pose: Pose, stream: bool, send: Send) -> None:
+    text = "né 😀\u2028 \x1b[2J\x07 ok"
+    _, adapter = pose(Reply(text=text))
+
+    assert adapter.parse(send(adapter, asking(), stream=stream), case="c").text == text
+
+
+def test_five_megabytes_are_read_whole(pose: Pose, stream: bool, send: Send) -> None:
+    _, adapter = pose(Reply(text="x" * 5_000_000))
+
+    assert adapter.parse(send(adapter, asking(), stream=stream), case="c").text == "x" * 5_000_000
+
+
+# ---- launching ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> str:
+    file = tmp_path / "my-server"
+    file.write_text("#!/bin/sh\n")
+    file.chmod(0o755)
+    return str(file)
+
+
+def starting(kind: str, models: Path, tmp_path: Path, **fields: Any) -> EngineSpec:
+    """Return what starts a kind on the tiny model, as the configuration would."""
+    path = models / FILES[kind] if kind in FILES else models
+    spec: dict[str, Any] = {"name": "cand", "kind": kind, "launch": "process", "model": "tiny", "api_key_env": "KEY"}
+    if ADAPTERS[kind].local_model:
+        spec["model_path"] = path
+    if kind == "litellm":
+        (tmp_path / "litellm.yaml").write_text("model_list: []\n")
+        spec["args"] = ("--config", str(tmp_path / "litellm.yaml"))
+    return EngineSpec(**{**spec, **fields})
+
+
+STARTED = [kind for kind, adapter in ADAPTERS.items() if facts(adapter).starts]
+ATTACHED = [kind for kind in ADAPTERS if kind not in STARTED]
+ENVIRON = {"PATH": "", "KEY": KEY, "HOME": "/nowhere"}
+
+
+@pytest.mark.parametrize("kind", STARTED)
+def test_a_launch_is_text_on_loopback_without_a_secret(kind: str, models: Path, tmp_path: Path, program: str) -> None:
+    def launch() -> Launch:
+        spec = starting(kind, models, tmp_path, command=(program,))
+        return ADAPTERS[kind].launch(spec, 8123, tmp_path, environ=ENVIRON)
+
+    found = launch()
+    told = [*found.argv, *found.env.values()]
+
+    assert all(isinstance(part, str) for part in told)
+    assert found.argv[0] == program
+    assert "8123" in found.argv or "127.0.0.1:8123" in told
+    assert "127.0.0.1" in found.argv or "127.0.0.1:8123" in told
+    assert not any("0.0.0.0" in part for part in told)
+    assert KEY not in " ".join(found.argv)
+    assert found.deadline_s > 0
+    assert found.grace_s > 0
+
+
+@pytest.mark.parametrize("kind", STARTED)
+def test_arguments_variables_and_the_deadline_are_the_user_s(
+    kind: str, models: Path, tmp_path: Path, program: str
+) -> None:
+    spec = starting(kind, models, tmp_path, command=(program,), env={"A": "b"}, start_timeout_s=42.0)
+    spec = dataclasses.replace(spec, args=(*spec.args, "--mine"))
+
+    found = ADAPTERS[kind].launch(spec, 8123, tmp_path, environ=ENVIRON)
+
+    assert found.argv[-1] == "--mine"
+    assert found.env["A"] == "b"
+    assert found.deadline_s == 42.0
+
+
+@pytest.mark.parametrize("kind", STARTED)
+def test_nothing_is_downloaded_unless_asked_for(kind: str, models: Path, tmp_path: Path, program: str) -> None:
+    if kind in ("ollama", "litellm"):
+        pytest.skip("fetches nothing from the hub at its start")
+    spec = starting(kind, models, tmp_path, command=(program,))
+
+    found = ADAPTERS[kind].launch(spec, 8123, tmp_path, environ=ENVIRON)
+    asked = ADAPTERS[kind].launch(dataclasses.replace(spec, download=True), 8123, tmp_path, environ=ENVIRON)
+
+    assert found.env["HF_HUB_OFFLINE"] == "1"
+    assert "HF_HUB_OFFLINE" not in asked.env
+
+
+@pytest.mark.parametrize("kind", STARTED)
+@pytest.mark.parametrize("field", [{"command": ("no-such-server",)}, {"python": "no-such-python"}], ids=str)
+def test_a_missing_program_is_named_with_what_to_do(
+    kind: str, field: dict[str, Any], models: Path, tmp_path: Path
+) -> None:
+    spec = starting(kind, models, tmp_path, **field)
+
+    with pytest.raises(errors.LaunchError, match=r"cand: .*no-such") as caught:
+        ADAPTERS[kind].launch(spec, 8123, tmp_path, environ=ENVIRON)
+
+    assert caught.value.engine == "cand"
+
+
+@pytest.mark.parametrize("kind", ATTACHED)
+def test_what_is_only_attached_to_says_how(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(errors.LaunchError, match="base_url"):
+        ADAPTERS[kind].launch(EngineSpec(name="cand", kind=kind, launch="process"), 8123, tmp_path)
+
+
+# ---- recordings -----------------------------------------------------------------------------------------------------
+
+RECORDED = [file.stem for file in sorted(Path(__file__).with_name("recorded").glob("*.toml")) if file.stem in ADAPTERS]
+"""Kinds with a folder of recordings of their own, which holds the calls that every engine was asked."""
+
+
+@pytest.fixture(params=RECORDED)
+def recorded(
+    request: pytest.FixtureRequest, wire: Path, attach: Attach
+) -> Iterator[Callable[[str], tuple[int, Completion]]]:
+    """Reads a recording with the adapter of its kind; gives the HTTP status and the completion, or raises."""
+    kind = str(request.param)
+    with Replay(wire / kind) as replay:
+
+        def read(name: str) -> tuple[int, Completion]:
+            if name not in replay.recordings:
+                pytest.skip(f"{name} was not recorded of {kind}")
+            adapter = attach(f"{replay.base_url}/@{name}", kind, model="tiny")
+            answer = _fetch(adapter.base_url)
+            return answer.status, adapter.parse(answer, case=name)
+
+        read.kind = kind  # type: ignore[attr-defined]
+        yield read
+
+
+def _fetch(url: str) -> Exchange:
+    import asyncio
+
+    async def exchange() -> Exchange:
+        async with Client(url) as client:
+            return await client.send("POST", "/v1/chat/completions", b"{}")
+
+    return asyncio.run(exchange())
+
+
+Read = Callable[[str], tuple[int, Completion]]
+
+
+def declared(recorded: Read, name: str) -> object:
+    return getattr(ADAPTERS[recorded.kind].declares, name)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["v1_chat", "v1_chat_tools", "v1_chat_schema"])
+def test_a_recorded_answer_is_the_same_streamed_or_whole(name: str, recorded: Read) -> None:
+    whole, streamed = recorded(name)[1], recorded(f"{name}_stream")[1]
+
+    assert (streamed.text, streamed.finish_reason) == (whole.text, whole.finish_reason)
+    assert [(call.name, call.arguments) for call in streamed.tool_calls] == [
+        (call.name, call.arguments) for call in whole.tool_calls
+    ]
+
+
+def test_a_recorded_cut_is_told_from_a_recorded_end(recorded: Read) -> None:
+    assert recorded("v1_chat_length")[1].finish_reason == "length"
+    assert recorded("v1_chat_stop")[1].finish_reason == "stop"
+
+
+def test_declared_logprobs_were_seen(recorded: Read) -> None:
+    found = recorded("v1_chat_logprobs")[1]
+
+    if declared(recorded, "logprobs") is not None:
+        assert bool(found.logprobs) is declared(recorded, "logprobs")
+    if declared(recorded, "token_ids") is not None:
+        ids = bool(found.logprobs) and found.logprobs[0].id is not None
+        assert ids is declared(recorded, "token_ids")
+
+
+def test_a_declared_schema_was_enforced(recorded: Read) -> None:
+    if declared(recorded, "json_schema") is not True:
+        pytest.skip("declares no schema")
+    properties = {"name": {"type": "string"}, "age": {"type": "integer"}, "city": {"type": "string"}}
+    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    text = recorded("v1_chat_schema")[1].text
+
+    assert jsonschema_rs.is_valid(schema, json.loads(text))
+    if declared(recorded, "schema_order") is not None:
+        assert (list(json.loads(text)) == list(properties)) is declared(recorded, "schema_order")
+
+
+def test_declared_tools_were_called(recorded: Read) -> None:
+    if declared(recorded, "tools") is True:
+        assert recorded("v1_chat_tools")[1].tool_calls[0].name == "get_weather"
+
+
+def test_a_declared_raw_prompt_was_answered(recorded: Read) -> None:
+    if declared(recorded, "raw_prompt") is True:
+        assert recorded("v1_completions_raw")[1].text
+
+
+def test_an_unknown_field_was_treated_as_declared(recorded: Read) -> None:
+    wanted = declared(recorded, "unknown_fields")
+    if wanted == "dropped":
+        assert recorded("v1_chat_unknown_field")[0] == 200
+    elif wanted == "refused":
+        with pytest.raises(errors.BadRequest):
+            recorded("v1_chat_unknown_field")
+
+
+def test_a_prompt_that_does_not_fit_was_treated_as_declared(recorded: Read) -> None:
+    wanted = declared(recorded, "overflow")
+    if wanted == "refused":
+        with pytest.raises(errors.ContextOverflow):
+            recorded("v1_chat_too_long")
+    elif wanted == "answered uncut":
+        assert recorded("v1_chat_too_long")[0] == 200
