@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 _SPELLINGS: Final = {
     "FLOAT32": "F32",
@@ -112,3 +113,68 @@ def bits(normalised: str) -> float | None:
     ):
         return float(found[1])
     return None
+
+
+def of_config(config: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what a model's ``config.json`` says its weights are: normalised, and as written; empty when it does not.
+
+    >>> of_config({"quantization_config": {"quant_method": "gptq", "bits": 4}, "dtype": "float16"})
+    ('GPTQ_INT4', 'gptq, 4 bits')
+    >>> of_config({"dtype": "bfloat16"}), of_config({"quantization": {"bits": 4, "group_size": 64}})
+    (('BF16', 'bfloat16'), ('MLX_4BIT', 'mlx, 4 bits'))
+    """
+    if mlx := _mlx(config):
+        raw = f"mlx, {mlx['bits']} bits"
+        mode = str(mlx.get("mode", "affine"))
+        return (f"MLX_{mlx['bits']}BIT", raw) if mode == "affine" else (normalise(mode), f"{raw}, {mode}")
+    table = config.get("quantization_config")
+    if not isinstance(table, Mapping):
+        raw = config.get("dtype") or config.get("torch_dtype") or ""
+        return (normalise(raw), raw) if isinstance(raw, str) else ("", "")
+    method = str(table.get("quant_method") or "")
+    schemes = list(dict.fromkeys(_schemes(method, table)))
+    more = f"{table['bits']} bits" if isinstance(table.get("bits"), int) else " and ".join(schemes)
+    return (schemes[0] if len(schemes) == 1 else normalise(method)), ", ".join(part for part in (method, more) if part)
+
+
+def packed_bits(config: Mapping[str, Any], tensor: str) -> int | None:
+    """Return how many bits one weight has in a packed tensor of a checkpoint with this ``config.json``, if it says."""
+    if mlx := _mlx(config):
+        own = mlx.get(tensor.rpartition(".")[0])  # a layer may have bits of its own
+        bits_ = own.get("bits") if isinstance(own, Mapping) else mlx["bits"]
+        return bits_ if isinstance(bits_, int) else None
+    found = bits(of_config(config)[0])
+    return int(found) if found else None
+
+
+def _mlx(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return MLX's own table; it writes the same under ``quantization_config``, without a method."""
+    table = config.get("quantization")
+    return table if isinstance(table, Mapping) and isinstance(table.get("bits"), int) else {}
+
+
+def _schemes(method: str, table: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the normalised name of each way the weights are stored, as far as the table says more than its method."""
+    number = table.get("bits")
+    if method in ("gptq", "awq") and isinstance(number, int):
+        yield "AWQ" if (method, number) == ("awq", 4) else f"{method.upper()}_INT{number}"
+    elif method == "bitsandbytes":
+        yield "INT8" if table.get("load_in_8bit") else normalise(str(table.get("bnb_4bit_quant_type", "fp4")))
+    elif isinstance(table.get("quant_algo"), str):
+        yield normalise(table["quant_algo"])
+    elif isinstance(groups := table.get("config_groups"), Mapping):
+        for group in groups.values():
+            if isinstance(group, Mapping) and isinstance(group.get("weights"), Mapping):
+                form = group.get("format") or table.get("format")
+                yield _scheme(group["weights"], group.get("input_activations"), str(form).partition("-")[0])
+
+
+def _scheme(weights: Mapping[str, Any], activations: object, form: str) -> str:
+    """Return the name of a scheme of compressed-tensors (its quantization/quant_scheme.py, ``PRESET_SCHEMES``)."""
+    number = weights.get("num_bits")
+    if form in ("mxfp4", "mxfp8", "nvfp4"):
+        return normalise(form)
+    if weights.get("type") == "float":
+        return f"FP{number}"
+    other = activations.get("num_bits") if isinstance(activations, Mapping) else 16
+    return f"W{number}A{other}"

@@ -207,7 +207,7 @@ IDENTITY: Mapping[str, str] = {
     "build": "its build, as finely as it says",
     "model": "the name it serves the model under",
     "revision": "the commit of the model's repository",
-    "digest": "sha256 of the weights: what the server says, else of the local file or index",
+    "digest": "sha256 of the weights: what the server says, else of the file, or of what sha256sum prints of several",
     "quantization": "the normalised name: Q4_K_M, F16, BF16, AWQ, FP8, MLX_4BIT, …",
     "bits_per_weight": "stored bits per weight, scales counted",
     "tensor_types": "how many tensors of which type, such as F32:9 Q4_K:24 Q6_K:5: survives a rewritten file",
@@ -219,7 +219,7 @@ IDENTITY: Mapping[str, str] = {
     "template_path": "who renders the prompt where a server has several ways: jinja, go-template, renderer:NAME",
     "tokenizer_sha256": "sha256 of the vocabulary in order of ids",
     "sampling_defaults": "what the server samples with when a request does not say, as sorted JSON",
-    "device": "GPU and driver, or the CPU's model and vector extensions",
+    "device": "GPUs and their driver, the CPU's model and its vector extensions",
     "attention": "the attention backend",
     "recognised": "what a server attached to as openai looks like",
 }

@@ -24,7 +24,7 @@ from pytest_llmparity.core.errors import (
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sampling, WireRequest
 from pytest_llmparity.core.settings import EngineSpec, EnvRef, Route
-from pytest_llmparity.engines import answers, building
+from pytest_llmparity.engines import answers, building, device
 from pytest_llmparity.engines.control import Control, Reply
 from pytest_llmparity.engines.refusals import read_refusal, shown
 
@@ -220,8 +220,13 @@ class Adapter:
 
     def identity(self) -> Identity:
         """Ask the live server what it is; what it does not say comes from local files, then the configuration."""
-        facts = self.declared() | self.from_files() | self.reported()
+        facts = self.machine() | self.declared() | self.from_files() | self.reported()
         return Identity(facts={"kind": Fact(value=self.kind, source="declared")} | facts)
+
+    def machine(self) -> dict[str, Fact]:
+        """Return what a server that we start computes with: this machine's GPUs and CPU."""
+        found = device.of_process(self.spec.env) if self.spec.launch == "process" else ""
+        return {"device": Fact(value=found, source="file")} if found else {}
 
     def declared(self) -> dict[str, Fact]:
         """Return what only the configuration says."""

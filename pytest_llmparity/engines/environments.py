@@ -31,6 +31,7 @@ from packaging.version import InvalidVersion, Version
 from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.sample import Fact, Identity
 from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.engines import user_cache
 
 FOLDER_VARIABLE: Final = "LLMPARITY_ENVIRONMENTS"
 """Names the folder that environments are kept in, instead of the user's cache folder."""
@@ -122,9 +123,7 @@ def home(environ: Mapping[str, str]) -> Path:
     named = environ.get(FOLDER_VARIABLE, "").strip()
     if named:
         return Path(named).expanduser().absolute()
-    cache = environ.get("XDG_CACHE_HOME", "")
-    base = Path(cache) if os.path.isabs(cache) else Path("~/.cache").expanduser()  # the standard ignores relative ones
-    return base / "pytest-llmparity" / "environments"
+    return user_cache.folder(environ) / "environments"
 
 
 def with_version(identity: Identity, installed: Mapping[str, str]) -> Identity:

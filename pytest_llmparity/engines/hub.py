@@ -34,7 +34,30 @@ def served(spec: EngineSpec, environ: Mapping[str, str]) -> str:
     raise LaunchError(f"{spec.name}: the model {spec.model!r} is not on this machine; {advice}", engine=spec.name)
 
 
+def snapshot(spec: EngineSpec, environ: Mapping[str, str]) -> Path | None:
+    """Return the folder a program reads this model from: a local one, else the hub cache's for the spec's revision.
+
+    ``None`` where it is not known. Without a revision a program reads what the ``main`` of the last download was
+    (huggingface_hub, ``try_to_load_from_cache``).
+    """
+    if spec.model_path is not None:
+        return spec.model_path if spec.model_path.is_dir() else None
+    model = _cached(spec.model or "", environ)
+    revision = spec.revision or "main"
+    note = model / "refs" / revision
+    try:
+        commit = note.read_text("utf-8").strip() if note.is_file() else revision
+    except OSError:
+        return None
+    folder = model / "snapshots" / commit
+    return folder if spec.model and folder.is_dir() else None
+
+
 def _in_hub_cache(model: str, environ: Mapping[str, str]) -> bool:
+    return (_cached(model, environ) / "snapshots").is_dir()
+
+
+def _cached(model: str, environ: Mapping[str, str]) -> Path:
     home = environ.get("HF_HOME") or str(Path(environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface")
     cache = Path(environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    return (cache / f"models--{model.replace('/', '--')}" / "snapshots").is_dir()
+    return cache / f"models--{model.replace('/', '--')}"

@@ -17,7 +17,8 @@ from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.sample import Fact, Request
 from pytest_llmparity.core.settings import DEFAULT_CONCURRENCY, EngineSpec
-from pytest_llmparity.engines import building, files
+from pytest_llmparity.core.spelling import sampling_defaults
+from pytest_llmparity.engines import arguments, building, files
 from pytest_llmparity.engines.base import Adapter, Launch
 from pytest_llmparity.engines.control import Reply
 
@@ -108,13 +109,20 @@ class LlamaCppAdapter(Adapter):
         return None
 
     def from_files(self) -> dict[str, Fact]:
-        """Return what the GGUF file says that we started the server with."""
-        if self.spec.launch != "process" or self.spec.model_path is None:
+        """Return what the GGUF file says that we started the server with, and the cache's type that we chose."""
+        path = self.spec.model_path
+        if self.spec.launch != "process" or path is None:
             return {}
-        return files.gguf_facts(self.spec.model_path)
+        facts = {"kv_cache": Fact(value=_kv_cache(self.spec), source="declared")} | files.gguf_facts(path)
+        if defaults := files.gguf_header(path).get("sampling"):
+            facts["sampling_defaults"] = Fact(value=defaults, source="file")
+        return facts
 
     def reported(self) -> dict[str, Fact]:
-        """Return what ``/props`` and ``/v1/models`` say: quantisation, build, context of one slot, slots, template."""
+        """Return what ``/props`` and ``/v1/models`` say.
+
+        Quantisation, build, context of one slot, slots, template, and the sampling of requests that say nothing.
+        """
         props = self.control.ask("/props")
         entry = self._entry()
         meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
@@ -133,6 +141,7 @@ class LlamaCppAdapter(Adapter):
             "model": props.get("model_alias") or entry.get("id"),
             "context_length": context,
             "slots": props.get("total_slots"),
+            "sampling_defaults": _sampling(settings.get("params") if isinstance(settings, dict) else None),
         }
         for name, value in plain.items():
             if isinstance(value, (str, int)) and value:
@@ -152,6 +161,20 @@ class LlamaCppAdapter(Adapter):
                 return {}
             return {"version": Fact(value=version, source="file", raw="xllamacpp")}
         return {}
+
+
+def _sampling(params: object) -> str:
+    return sampling_defaults(params) if isinstance(params, dict) else ""
+
+
+def _kv_cache(spec: EngineSpec) -> str:
+    """Return the cache's type as ``K`` or ``K/V``: llama.cpp's own is F16 (common/common.h), and nothing reports it."""
+    flags = {"K": ("-ctk", "--cache-type-k"), "V": ("-ctv", "--cache-type-v")}
+    kinds = [
+        normalise(arguments.option(spec.args, *names) or spec.env.get(f"LLAMA_ARG_CACHE_TYPE_{half}") or "F16")
+        for half, names in flags.items()
+    ]
+    return "/".join(dict.fromkeys(kinds))
 
 
 def _model_file(spec: EngineSpec) -> Path:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pytest_llmparity.core import spelling
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.sample import NEUTRAL, Fact, Sampling
@@ -181,16 +181,6 @@ def weights(show: Show) -> str:
     return f"sha256:{found[1]}" if found else ""
 
 
-def tensor_types(show: Show) -> str:
-    """Return how many tensors have which type, types sorted; empty when the server lists none.
-
-    >>> tensor_types({"tensors": [{"type": "Q4_K"}, {"type": "F32"}, {"type": "Q4_K"}]})
-    'F32:1 Q4_K:2'
-    """
-    counts = Counter(str(tensor.get("type")) for tensor in _tensors(show))
-    return " ".join(f"{name}:{count}" for name, count in sorted(counts.items()))
-
-
 def bits_per_weight(show: Show) -> float | None:
     """Return the bits stored per weight over all tensors, scales counted; ``None`` when a type's size is not known."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -232,14 +222,11 @@ def model_facts(show: Show, *, version: str, route: Route) -> dict[str, Fact]:
     path = template_path(show)
     if path in ("jinja", "go-template"):
         facts["template_sha256"] = Fact(value=files.text_sha256(_text(show, "template")), source="reported")
-    defaults = sampling_defaults(show, version, route)
-    if "repeat_penalty" in defaults:
-        defaults["repetition_penalty"] = defaults.pop("repeat_penalty")
     plain = {
-        "tensor_types": tensor_types(show),
+        "tensor_types": spelling.tensor_types(str(tensor.get("type")) for tensor in _tensors(show)),
         "bits_per_weight": bits_per_weight(show),
         "template_path": path,
-        "sampling_defaults": json.dumps(defaults, sort_keys=True) if defaults else "",
+        "sampling_defaults": spelling.sampling_defaults(sampling_defaults(show, version, route)),
     }
     return facts | {name: Fact(value=value, source="reported") for name, value in plain.items() if value}
 

@@ -6,7 +6,6 @@ Verified on recordings of 0.5.23 (``fixtures/wire/sglang``); starting it was not
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from pytest_llmparity.core.errors import LaunchError, ModelMissing
 from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.sample import Fact, Request
 from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.core.spelling import sampling_defaults
 from pytest_llmparity.engines import arguments, building, files, hub
 from pytest_llmparity.engines.base import Adapter, Launch
 from pytest_llmparity.engines.control import Reply
@@ -251,7 +251,7 @@ class SglangAdapter(Adapter):
             "format": told.get("load_format") if told.get("load_format") in ("gguf", "safetensors") else None,
         }
         if told.get("sampling_defaults") == "openai":
-            plain["sampling_defaults"] = json.dumps(NEUTRAL_DEFAULTS, sort_keys=True)
+            plain["sampling_defaults"] = sampling_defaults(NEUTRAL_DEFAULTS)
         facts = {
             name: Fact(value=value, source="reported")
             for name, value in plain.items()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.errors import LaunchError, ProtocolError, Timeout, Unreachable
 from pytest_llmparity.core.quantization import normalise
-from pytest_llmparity.core.sample import Fact
+from pytest_llmparity.core.sample import NEUTRAL, Fact
 from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines import arguments, building, files, hub
+from pytest_llmparity.core.spelling import sampling_defaults
+from pytest_llmparity.engines import arguments, building, device, files, hub
 from pytest_llmparity.engines.base import Adapter, Launch
 from pytest_llmparity.engines.control import Reply
 
@@ -25,6 +27,9 @@ CPU_DEADLINE_S: Final = 900.0
 
 CPU_KV_CACHE_GIB: Final = "1"
 """Key-value cache of a vLLM on the CPU when VLLM_CPU_KVCACHE_SPACE is not set: its default is sized for servers."""
+
+OWN_DEFAULTS: Final = {**NEUTRAL, "temperature": 1.0}
+"""What vLLM samples with where neither request nor model says (ChatCompletionRequest._DEFAULT_SAMPLING_PARAMS)."""
 
 _INSTALL: Final = (
     'Give requires = "vllm==…" to have it installed in an environment of its own, python = "…/bin/python" of one that '
@@ -110,18 +115,24 @@ class VllmAdapter(Adapter):
         return None
 
     def from_files(self) -> dict[str, Fact]:
-        """Return what the model folder says that we started the server with, after the types vLLM makes of it."""
-        folder = self.spec.model_path
-        if self.spec.launch != "process" or folder is None or not folder.is_dir():
+        """Return what the model's folder says that we started the server with, after what vLLM makes of it."""
+        environ = {**os.environ, **self.spec.env}
+        folder = hub.snapshot(self.spec, environ) if self.spec.launch == "process" else None
+        if folder is None:
             return {}
-        facts = files.hf_facts(folder)
-        quantised = arguments.option(self.spec.args, "--quantization", "-q")
-        chosen = quantised or _DTYPES.get(dtype := arguments.option(self.spec.args, "--dtype") or "auto", dtype)
+        facts, args = files.hf_facts(folder), self.spec.args
+        quantised = arguments.option(args, "--quantization", "-q")
+        chosen = quantised or _DTYPES.get(dtype := arguments.option(args, "--dtype") or "auto", dtype)
         if chosen:
             facts["quantization"] = Fact(value=normalise(chosen), source="declared", raw=chosen)
         elif "quantization" in facts and facts["quantization"].value == "F32":
             # --dtype auto serves FP32 checkpoints as FP16.
             facts["quantization"] = Fact(value="F16", source="declared", raw="dtype auto of a FP32 checkpoint")
+        for field, option in (("template_sha256", "--chat-template"), ("tokenizer_sha256", "--tokenizer")):
+            if arguments.option(args, option):
+                facts.pop(field, None)
+        if defaults := _sampling(args, folder):
+            facts["sampling_defaults"] = Fact(value=defaults, source="declared")
         return facts
 
     def reported(self) -> dict[str, Fact]:
@@ -131,7 +142,7 @@ class VllmAdapter(Adapter):
             "version": self.control.ask("/version").get("version"),
             "model": entry.get("id"),
             "context_length": entry.get("max_model_len"),
-            "build": self._fingerprint,
+            "build": self._build(),
             "kv_cache": self._kv_cache(),
         }
         facts = {
@@ -149,18 +160,64 @@ class VllmAdapter(Adapter):
         found = re.search(r'^vllm:cache_config_info\{[^}\n]*\bcache_dtype="([^"]*)"', text, re.MULTILINE)
         return found[1] if found else ""
 
+    def _build(self) -> str:
+        """Return the fingerprint of every answer, ``vllm-VERSION[-PARALLELISM]-HASH``, as far as it is the build's.
+
+        The hash is of the whole configuration, a local folder's path in it (vllm/entrypoints/serve/utils/
+        fingerprint.py): with a path of this machine it tells two machines apart that run the same.
+        """
+        if self.spec.launch == "process" and self.spec.model_path is not None:
+            return re.sub(r"^(vllm-.+)-[0-9a-f]{8}$", r"\1", self._fingerprint)
+        return self._fingerprint
+
     def _dev_mode(self) -> dict[str, Fact]:
-        config = self.control.ask("/server_info?config_format=json").get("vllm_config")
-        model = config.get("model_config") if isinstance(config, dict) else None
-        if not isinstance(model, dict):
+        """Return what a server with ``VLLM_SERVER_DEV_MODE=1`` tells of its configuration and its machine."""
+        told = self.control.ask("/server_info?config_format=json")
+        config = _table(told, "vllm_config")
+        model, system = _table(config, "model_config"), _table(told, "system_env")
+        if not model:
             return {}
-        facts: dict[str, Fact] = {}
         raw = model.get("quantization") or model.get("dtype")
+        facts: dict[str, Fact] = {}
         if isinstance(raw, str) and raw:
             facts["quantization"] = Fact(value=normalise(raw), source="reported", raw=raw)
-        if isinstance(model.get("revision"), str):
-            facts["revision"] = Fact(value=model["revision"], source="reported")
-        return facts
+        plain = {
+            "revision": model.get("revision"),
+            "attention": _table(config, "attention_config").get("backend"),
+            "device": device.reported(
+                str(system.get("nvidia_gpu_models") or ""),
+                str(system.get("nvidia_driver_version") or ""),
+                str(system.get("cpu_info") or ""),
+            ),
+        }
+        if model.get("generation_config") == "vllm":
+            plain["sampling_defaults"] = sampling_defaults(OWN_DEFAULTS | _table(model, "override_generation_config"))
+        return facts | {
+            name: Fact(value=value, source="reported")
+            for name, value in plain.items()
+            if isinstance(value, str) and value
+        }
+
+
+def _table(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = content.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _sampling(args: tuple[str, ...], folder: Path) -> str:
+    """Return the sampling of requests that say nothing: vLLM's own, as :meth:`VllmAdapter.launch` asks for.
+
+    The spec's own arguments may ask for the model's instead, or for single values (vllm/config/model.py,
+    ``get_diff_sampling_param``); empty where they cannot be read.
+    """
+    wanted = arguments.option(args, "--generation-config") or "vllm"
+    source = {"vllm": None, "auto": folder}.get(wanted, Path(wanted))
+    try:
+        found = json.loads(files.hf_sampling(source) or "{}") if source is not None else {}
+        own = json.loads(arguments.option(args, "--override-generation-config") or "{}")
+        return sampling_defaults({**OWN_DEFAULTS, **found, **own})
+    except (ValueError, TypeError):
+        return ""
 
 
 def _program(spec: EngineSpec, environ: Mapping[str, str], model: str) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.quantization import bits, normalise
+from pytest_llmparity.core.quantization import bits, normalise, of_config, packed_bits
 
 SPELLINGS = {
     "Q4_K - Medium": "Q4_K_M",
@@ -87,3 +87,68 @@ def test_the_name_says_how_many_bits(name: str, expected: float) -> None:
 @pytest.mark.parametrize("name", ["GPTQ", "COMPRESSED_TENSORS", "", "Q9_0", "UNKNOWN,_MAY_NOT_WORK", "QWEN"])
 def test_a_name_that_does_not_say_gives_no_number(name: str) -> None:
     assert bits(name) is None
+
+
+def groups(form: str, *weights: dict[str, object], activations: object = None) -> dict[str, object]:
+    listed = {f"group_{n}": {"weights": each, "input_activations": activations} for n, each in enumerate(weights)}
+    return {"quantization_config": {"quant_method": "compressed-tensors", "format": form, "config_groups": listed}}
+
+
+CONFIGS: dict[str, tuple[dict[str, object], tuple[str, str]]] = {
+    "nothing": ({}, ("", "")),
+    "odd": ({"dtype": 7, "quantization_config": "x", "quantization": {"bits": "4"}}, ("", "")),
+    "older transformers": ({"torch_dtype": "float16"}, ("F16", "float16")),
+    "awq": ({"quantization_config": {"quant_method": "awq", "bits": 4}}, ("AWQ", "awq, 4 bits")),
+    "awq of 8 bits": ({"quantization_config": {"quant_method": "awq", "bits": 8}}, ("AWQ_INT8", "awq, 8 bits")),
+    "gptq": ({"quantization_config": {"quant_method": "gptq", "bits": 3}}, ("GPTQ_INT3", "gptq, 3 bits")),
+    "fp8": ({"quantization_config": {"quant_method": "fp8"}}, ("FP8", "fp8")),
+    "no method": ({"quantization_config": {}}, ("", "")),
+    "bitsandbytes": (
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
+        ("INT8", "bitsandbytes, INT8"),
+    ),
+    "bitsandbytes nf4": (
+        {"quantization_config": {"quant_method": "bitsandbytes", "bnb_4bit_quant_type": "nf4"}},
+        ("NF4", "bitsandbytes, NF4"),
+    ),
+    "modelopt": (
+        {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}},
+        ("NVFP4", "modelopt, NVFP4"),
+    ),
+    "4-bit weights": (
+        groups("pack-quantized", {"num_bits": 4, "type": "int"}),
+        ("W4A16", "compressed-tensors, W4A16"),
+    ),
+    "8-bit all": (
+        groups("int-quantized", {"num_bits": 8, "type": "int"}, activations={"num_bits": 8}),
+        ("W8A8", "compressed-tensors, W8A8"),
+    ),
+    "float": (groups("float-quantized", {"num_bits": 8, "type": "float"}), ("FP8", "compressed-tensors, FP8")),
+    "mx": (groups("mxfp8-quantized", {"num_bits": 8, "type": "float"}), ("MXFP8", "compressed-tensors, MXFP8")),
+    "mixed": (
+        groups("mixed-precision", {"num_bits": 4, "type": "int"}, {"num_bits": 8, "type": "float"}),
+        ("COMPRESSED_TENSORS", "compressed-tensors, W4A16 and FP8"),
+    ),
+    "unreadable groups": (
+        {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"g": 1}}},
+        ("COMPRESSED_TENSORS", "compressed-tensors"),
+    ),
+    "mlx": ({"quantization": {"bits": 6, "group_size": 64}}, ("MLX_6BIT", "mlx, 6 bits")),
+    "mlx of another mode": (
+        {"quantization": {"bits": 4, "group_size": 32, "mode": "mxfp4"}},
+        ("MXFP4", "mlx, 4 bits, mxfp4"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "expected"), CONFIGS.values(), ids=CONFIGS)
+def test_what_a_model_s_configuration_says_of_its_weights(config: dict[str, object], expected: tuple[str, str]) -> None:
+    assert of_config(config) == expected
+
+
+def test_what_is_packed_is_as_wide_as_its_layer_says() -> None:
+    mlx = {"quantization": {"bits": 4, "model.b": {"bits": 6}, "model.c": False}}
+
+    assert [packed_bits(mlx, f"model.{layer}.weight") for layer in "abc"] == [4, 6, 4]
+    assert packed_bits({"quantization_config": {"quant_method": "gptq", "bits": 8}}, "x.qweight") == 8
+    assert packed_bits({"quantization_config": {"quant_method": "hqq"}}, "x.W_q") is None

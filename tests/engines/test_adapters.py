@@ -15,13 +15,12 @@ import trustme
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.settings import EngineSpec, EnvRef
-from pytest_llmparity.engines import files
 from pytest_llmparity.engines.base import Adapter, resolve_headers
 from pytest_llmparity.engines.control import MAX_BYTES, Control
 from pytest_llmparity.engines.llamacpp import LlamaCppAdapter
 from pytest_llmparity.engines.readiness import free_port
 from pytest_llmparity.engines.vllm import VllmAdapter
-from pytest_llmparity.testing import LoopbackEngine
+from pytest_llmparity.testing import LoopbackEngine, Replay
 from pytest_llmparity.testing.server import Call, LoopbackServer
 
 Attach = Callable[..., Adapter]
@@ -133,12 +132,63 @@ def test_llamacpp_that_is_gone_is_known_by_its_file_only(models: Path) -> None:
     assert {name: fact.source for name, fact in facts.items()} == {
         "kind": "declared",
         "model": "declared",
+        "kv_cache": "declared",
+        "device": "file",
         "digest": "file",
         "format": "file",
         "quantization": "file",
+        "bits_per_weight": "file",
+        "tensor_types": "file",
         "template_sha256": "file",
+        "tokenizer_sha256": "file",
     }
     assert (facts["quantization"].value, facts["format"].value) == ("Q8_0", "gguf")
+
+
+def test_llamacpp_reports_the_sampling_of_requests_that_say_nothing(
+    attach: Attach, answering: Callable[[Callable[[Call], None]], str], wire: Path
+) -> None:
+    with Replay(wire / "llamacpp") as replay:
+        fact = attach(replay.base_url, "llamacpp").identity().facts["sampling_defaults"]
+
+    told = json.loads(str(fact.value))
+    assert fact.source == "reported"
+    assert (told["temperature"], told["top_k"], told["top_p"], told["repetition_penalty"]) == (0.8, 40, 0.95, 1)
+    assert "n_predict" not in told
+
+
+def test_llamacpp_without_an_answer_samples_as_its_file_asks(tmp_path: Path) -> None:
+    file = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_float32("general.sampling.temp", 0.6)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    spec = EngineSpec(name="cand", launch="process", model="m", model_path=file)
+
+    fact = LlamaCppAdapter(spec, "http://127.0.0.1:1", {}).from_files()["sampling_defaults"]
+
+    assert (fact.value, fact.source) == ('{"temperature": 0.6}', "file")
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "value"),
+    [
+        ((), {}, "F16"),
+        (("-ctk", "q8_0"), {}, "Q8_0/F16"),
+        (("-ctk", "q8_0", "--cache-type-v=q8_0"), {}, "Q8_0"),
+        ((), {"LLAMA_ARG_CACHE_TYPE_V": "q4_0"}, "F16/Q4_0"),
+    ],
+)
+def test_llamacpp_s_cache_is_of_the_type_it_is_started_with(
+    args: tuple[str, ...], env: dict[str, str], value: str, models: Path
+) -> None:
+    file = models / "tiny-F16.gguf"
+    spec = EngineSpec(name="cand", launch="process", model="m", model_path=file, args=args, env=env)
+
+    fact = LlamaCppAdapter(spec, "http://127.0.0.1:1", {}).from_files()["kv_cache"]
+
+    assert (fact.value, fact.source) == (value, "declared")
 
 
 def test_build_number_of_llama_server_is_its_version(
@@ -181,14 +231,105 @@ def test_vllm_serves_single_precision_checkpoints_as_half(tmp_path: Path) -> Non
     assert VllmAdapter(spec, "http://127.0.0.1:1", {}).from_files()["quantization"].value == "F16"
 
 
+@pytest.mark.parametrize(
+    ("args", "changed"),
+    [
+        ((), {}),
+        (("--generation-config", "auto"), {"temperature": 0.6, "top_k": 20}),
+        (("--override-generation-config", '{"top_k": 3}'), {"top_k": 3}),
+        (("--override-generation-config", "{"), None),
+        (("--override-generation-config", "[1]"), None),
+    ],
+)
+def test_vllm_samples_as_it_was_started_to(
+    args: tuple[str, ...], changed: dict[str, float] | None, tmp_path: Path
+) -> None:
+    (tmp_path / "generation_config.json").write_text('{"temperature": 0.6, "top_k": 20}')
+    spec = EngineSpec(name="cand", launch="process", model="x", model_path=tmp_path, args=args)
+    own = {"temperature": 1, "top_p": 1, "top_k": 0, "min_p": 0, "repetition_penalty": 1}
+
+    facts = VllmAdapter(spec, "http://127.0.0.1:1", {}).from_files()
+
+    if changed is None:
+        assert "sampling_defaults" not in facts
+    else:
+        told = json.loads(str(facts["sampling_defaults"].value))
+        assert told == {**own, "presence_penalty": 0, "frequency_penalty": 0, **changed}
+
+
+@pytest.mark.parametrize(
+    ("args", "missing"),
+    [((), set()), (("--chat-template", "x.jinja"), {"template_sha256"}), (("--tokenizer=y",), {"tokenizer_sha256"})],
+)
+def test_vllm_s_folder_says_nothing_of_what_is_read_from_elsewhere(
+    args: tuple[str, ...], missing: set[str], models: Path
+) -> None:
+    spec = EngineSpec(name="cand", launch="process", model="tiny", model_path=models, args=args)
+
+    facts = VllmAdapter(spec, "http://127.0.0.1:1", {}).from_files()
+
+    assert {"template_sha256", "tokenizer_sha256"} - facts.keys() == missing
+
+
+def test_vllm_reads_the_snapshot_the_hub_has_of_its_model(tmp_path: Path, models: Path) -> None:
+    folder = tmp_path / "hub/models--a--b/snapshots" / ("ab" * 20)
+    shutil.copytree(models, folder, ignore=shutil.ignore_patterns("*.gguf", "*.py"))
+    note = tmp_path / "hub/models--a--b/refs/main"
+    note.parent.mkdir()
+    note.write_text("ab" * 20 + "\n")
+    spec = EngineSpec(name="cand", launch="process", model="a/b", env={"HF_HOME": str(tmp_path)})
+
+    facts = VllmAdapter(spec, "http://127.0.0.1:1", {}).from_files()
+    pinned = VllmAdapter(dataclasses.replace(spec, revision="ab" * 20), "http://127.0.0.1:1", {}).from_files()
+    other = VllmAdapter(dataclasses.replace(spec, revision="v2"), "http://127.0.0.1:1", {}).from_files()
+
+    assert facts["revision"].value == "ab" * 20
+    assert facts["digest"] == pinned["digest"]
+    assert other == {}
+    note.unlink()
+    note.mkdir()
+    assert VllmAdapter(spec, "http://127.0.0.1:1", {}).from_files() == {}
+
+
+@pytest.mark.parametrize(
+    ("launch", "path", "build"),
+    [("process", True, "vllm-0.32.0-tp2"), ("process", False, "vllm-0.32.0-tp2-4f842c8d"), ("attach", True, None)],
+)
+def test_vllm_s_fingerprint_keeps_its_hash_where_no_path_of_this_machine_is_in_it(
+    launch: str, path: bool, build: str | None, models: Path, answering: Callable[[Callable[[Call], None]], str]
+) -> None:
+    answer = {"choices": [{"message": {"content": "Hi"}}], "system_fingerprint": "vllm-0.32.0-tp2-4f842c8d"}
+    url = answering(lambda call: call.send(200, json.dumps(answer).encode()))
+    spec = EngineSpec(name="c", launch=launch, model="tiny", model_path=models if path else None)  # type: ignore[arg-type]
+    adapter = VllmAdapter(spec, url, {})
+    adapter.warm_up()
+
+    assert adapter.identity().get("build") == (build or "vllm-0.32.0-tp2-4f842c8d")
+
+
+DEV_MODE = {
+    "vllm_config": {
+        "model_config": {
+            "dtype": "torch.bfloat16",
+            "quantization": None,
+            "revision": "abc",
+            "generation_config": "vllm",
+            "override_generation_config": {"top_k": 7},
+        },
+        "attention_config": {"backend": "FLASH_ATTN"},
+    },
+    "system_env": {
+        "nvidia_gpu_models": "GPU 0: NVIDIA H200\nGPU 1: NVIDIA H200 (UUID: GPU-x)",
+        "nvidia_driver_version": "570.1",
+        "cpu_info": "Architecture:   x86_64\nModel name:   AMD EPYC\nModel:   1\nFlags:   fpu avx2",
+    },
+}
+
+
 def test_vllm_in_dev_mode_and_its_metrics_are_read(
     attach: Attach, answering: Callable[[Callable[[Call], None]], str]
 ) -> None:
-    answers = {
-        "/server_info?config_format=json": {
-            "vllm_config": {"model_config": {"dtype": "torch.bfloat16", "quantization": None, "revision": "abc"}}
-        },
-    }
+    answers = {"/server_info?config_format=json": DEV_MODE}
 
     def how(call: Call) -> None:
         if call.path == "/metrics":
@@ -200,6 +341,9 @@ def test_vllm_in_dev_mode_and_its_metrics_are_read(
 
     assert (facts["quantization"].value, facts["quantization"].source) == ("BF16", "reported")
     assert (facts["kv_cache"].value, facts["revision"].value) == ("fp8", "abc")
+    assert facts["attention"].value == "FLASH_ATTN"
+    assert facts["device"].value == "2 x NVIDIA H200 (driver 570.1); AMD EPYC (avx2)"
+    assert json.loads(str(facts["sampling_defaults"].value))["top_k"] == 7
 
 
 def test_generic_server_tells_its_model_context_and_fingerprint(
@@ -248,85 +392,6 @@ def test_entry_of_our_model_is_found_among_others(
 
     assert attach(url, model="loopback").identity().get("context_length") == 2
     assert attach(url, model="third").identity().get("context_length") is None
-
-
-# ---- files ---------------------------------------------------------------------------------------------------------
-
-
-def test_gguf_and_directory_of_one_model_share_the_template(models: Path) -> None:
-    gguf, folder = files.gguf_facts(models / "tiny-F16.gguf"), files.hf_facts(models)
-
-    assert gguf["template_sha256"].value == folder["template_sha256"].value
-    assert (gguf["quantization"].value, folder["quantization"].value) == ("F16", "BF16")
-    assert folder["format"].value == "safetensors"
-    assert files.gguf_header(models / "tiny-F16.gguf")["context_length"] == 1024
-
-
-@pytest.mark.parametrize("name", ["F16", "Q8_0", "Q6_K", "Q4_K_M", "Q4_0", "Q2_K"])
-def test_quantisation_is_read_from_the_file(name: str, models: Path) -> None:
-    assert files.gguf_facts(models / f"tiny-{name}.gguf")["quantization"].value == name
-
-
-def test_index_names_the_weights_of_a_split_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "awq"}, "dtype": "float16"}')
-    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "{{ x }}"}')
-    for name in ("a.safetensors", "b.safetensors"):
-        (tmp_path / name).write_bytes(b"")
-    assert "digest" not in files.hf_facts(tmp_path)
-
-    (tmp_path / "model.safetensors.index.json").write_text("{}")
-    facts = files.hf_facts(tmp_path)
-
-    assert facts["quantization"].value == "AWQ"
-    assert facts["digest"].raw == "model.safetensors.index.json"
-    assert facts["template_sha256"].value == files.text_sha256("{{ x }}\n")
-
-
-def test_folder_that_says_nothing_has_no_facts(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("[]")
-
-    assert files.hf_facts(tmp_path) == {}
-
-
-def test_gguf_without_metadata_has_only_digest_and_format(tmp_path: Path) -> None:
-    file = tmp_path / "bare.gguf"
-    writer = gguf.GGUFWriter(file, "llama")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-    assert set(files.gguf_facts(file)) == {"digest", "format"}
-    assert files.gguf_header(file) == {}
-
-
-@pytest.mark.parametrize("share", [0.0, 0.00001, 0.001, 0.5, 0.999])
-def test_a_gguf_that_ends_early_is_named_and_nothing_is_said_of_arrays(
-    tmp_path: Path, models: Path, share: float
-) -> None:
-    whole = (models / "tiny-F16.gguf").read_bytes()
-    file = tmp_path / "x.gguf"
-    file.write_bytes(whole[: int(len(whole) * share)])
-
-    with pytest.raises(errors.LaunchError) as caught:
-        files.gguf_header(file)
-
-    assert str(caught.value) == (
-        f"{str(file)!r} is no whole GGUF file (it ends early or is damaged); download or convert it again."
-    )
-
-
-def test_a_gguf_that_may_not_be_read_says_so(tmp_path: Path) -> None:
-    with pytest.raises(errors.LaunchError, match=r"cannot be read \(Is a directory\); give a file"):
-        files.gguf_header(tmp_path)
-
-
-def test_changed_file_is_hashed_again(tmp_path: Path, models: Path) -> None:
-    file = Path(shutil.copy(models / "config.json", tmp_path))
-    before = files.sha256(file)
-    file.write_text("{}")
-
-    assert files.sha256(file) == hashlib.sha256(b"{}").hexdigest() != before
 
 
 # ---- headers and control calls -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pytest_llmparity.core.pins import hold
 from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.engines import files, ollama_facts
 from pytest_llmparity.engines.base import Adapter
@@ -47,6 +48,22 @@ def test_identity_of_recorded_ollama(wire: Path, attach: Attach, models: Path) -
     }
     assert {name for name, fact in facts.items() if fact.source != "reported"} == {"kind", "revision"}
     assert facts["digest"].raw == "sha256:" + files.sha256(models / "tiny-Q4_K_M.gguf")
+
+
+def test_the_pin_of_a_file_s_tensor_types_holds_for_what_ollama_made_of_the_file(
+    wire: Path, attach: Attach, models: Path
+) -> None:
+    file = files.gguf_facts(models / "tiny-Q4_K_M.gguf")
+    pin = {name: file[name].value for name in ("tensor_types", "bits_per_weight", "template_sha256", "digest")}
+    with Replay(wire / "ollama") as replay:
+        held = hold(pin, attach(replay.base_url, "ollama", model="tiny:q4_k_m").identity())
+
+    assert {finding.field: finding.state for finding in held} == {
+        "tensor_types": "held",
+        "bits_per_weight": "held",
+        "template_sha256": "held",
+        "digest": "contradicted",  # that of Ollama's manifest
+    }
 
 
 @pytest.mark.parametrize(("route", "temperature", "top_p"), [("openai", 1, 1), ("native", 0.9, 0.9)])

@@ -217,7 +217,7 @@ def test_no_key_and_no_command_line_is_kept(attach: Attach, recorded: Callable[[
 def test_defaults_that_are_sglangs_own_are_part_of_the_identity(attach: Attach, told: Told) -> None:
     found = attach(told(sampling_defaults="openai"), "sglang", model="tiny").identity()
 
-    assert json.loads(str(found.get("sampling_defaults"))) == NEUTRAL_DEFAULTS
+    assert json.loads(str(found.get("sampling_defaults"))) == {**NEUTRAL_DEFAULTS, "top_k": 0}
 
 
 @pytest.mark.parametrize(

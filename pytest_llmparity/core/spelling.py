@@ -1,0 +1,67 @@
+"""One spelling for facts made of several parts, so that two sources of the same fact compare equal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+SAMPLING: Final[Mapping[str, str]] = {
+    "do_sample": "do_sample",
+    "dry_multiplier": "dry_multiplier",
+    "dynatemp_range": "dynatemp_range",
+    "frequency_penalty": "frequency_penalty",
+    "min_p": "min_p",
+    "mirostat": "mirostat",
+    "penalty_last_n": "repeat_last_n",
+    "penalty_repeat": "repetition_penalty",
+    "presence_penalty": "presence_penalty",
+    "repeat_last_n": "repeat_last_n",
+    "repeat_penalty": "repetition_penalty",
+    "repetition_penalty": "repetition_penalty",
+    "temp": "temperature",
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_n_sigma": "top_n_sigma",
+    "top_p": "top_p",
+    "typ_p": "typical_p",
+    "typical_p": "typical_p",
+    "xtc_probability": "xtc_probability",
+}
+"""What engines call the parameters that change which token is drawn, and our name for each."""
+
+
+def sampling_defaults(values: Mapping[str, Any]) -> str:
+    """Return the sampling parameters among ``values`` under our names, as JSON with sorted keys; empty for none.
+
+    Numbers are rounded to six digits, as single precision holds them. Every spelling of "off" becomes one: ``top_k``
+    below 1 is 0 (vLLM says -1), a negative ``top_n_sigma`` is -1.
+
+    >>> sampling_defaults({"repeat_penalty": 1.1, "temp": 0.800000011920929, "top_k": -1, "stream": False})
+    '{"repetition_penalty": 1.1, "temperature": 0.8, "top_k": 0}'
+    """
+    found: dict[str, float | bool] = {}
+    for name, value in values.items():
+        if name in SAMPLING and isinstance(value, (int, float)) and math.isfinite(value):
+            found[SAMPLING[name]] = value if isinstance(value, bool) else _plain(SAMPLING[name], value)
+    return json.dumps(found, sort_keys=True) if found else ""
+
+
+def _plain(name: str, value: float) -> float:
+    if name == "top_k":
+        value = max(value, 0)
+    if name == "top_n_sigma" and value < 0:
+        value = -1
+    rounded = float(f"{value:.6g}")
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def tensor_types(types: Iterable[str]) -> str:
+    """Return how many tensors there are of which type: what is left of a quantised file when its bytes are rewritten.
+
+    >>> tensor_types(["Q4_K", "F32", "Q4_K"])
+    'F32:1 Q4_K:2'
+    """
+    return " ".join(f"{name}:{number}" for name, number in sorted(Counter(types).items()))
