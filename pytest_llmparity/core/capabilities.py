@@ -1,16 +1,40 @@
-"""What a server can do: declared for its kind, corrected by probes of the live server."""
+"""What a server can do: declared for its kind, corrected by probes of the live server, and how that is said."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 Overflow = Literal["refused", "oldest turns dropped", "middle cut", "end cut", "answered uncut"]
 """What happens to a conversation that does not fit the context."""
 UnknownField = Literal["dropped", "refused"]
 """What happens to a field of a request that the server does not know."""
+
+WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "logprobs": ("reports logprobs", "reports no logprobs"),
+    "token_ids": ("reports token ids", "reports no token ids"),
+    "json_schema": ("enforces response_format", "does not enforce response_format"),
+    "schema_order": (
+        "forces a schema's properties in declared order",
+        "forces a schema's properties in alphabetical order",
+    ),
+    "seed": ("repeats sampled text for the same seed", "does not repeat sampled text for the same seed"),
+    "tools": ("takes tools", "does not take tools"),
+    "raw_prompt": ("takes raw prompts as they are", "does not take raw prompts as they are"),
+    "stream_equal": ("streams what it answers unstreamed", "answers differently when streamed"),
+}
+"""What a yes and a no of each field mean, as the rest of a sentence that begins with the engine's name."""
+OVERFLOWS: Final[Mapping[Overflow, str]] = {
+    "refused": "refuses a conversation that does not fit its context",
+    "oldest turns dropped": "drops the oldest turns of a conversation that does not fit its context",
+    "middle cut": "cuts the middle out of a conversation that does not fit its context",
+    "end cut": "cuts the end off a conversation that does not fit its context",
+    "answered uncut": "answers a conversation longer than its context without a cut",
+}
+CUTS: Final[frozenset[Overflow]] = frozenset({"oldest turns dropped", "middle cut", "end cut"})
+"""Ways to answer a conversation that was not read whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,3 +72,45 @@ class Capabilities:
         """Return what probes found otherwise than ``declared`` says: field to (declared, found)."""
         pairs = {name: (getattr(declared, name), getattr(self, name)) for name in self.probed}
         return {name: pair for name, pair in pairs.items() if pair[0] is not None and pair[0] != pair[1]}
+
+    def lacks(self, name: str, declared: Capabilities) -> bool:
+        """Tell whether a field is a no that nobody promised otherwise.
+
+        A yes of the kind that its server does not keep is no missing capability but a finding: what rests on it is
+        judged, and fails.
+        """
+        return getattr(self, name) is False and name not in self.contradictions(declared)
+
+    def basis(self, name: str, declared: Capabilities) -> str:
+        """Return where a field's value comes from: declared, probed, or both and whether they agree."""
+        if name not in self.probed:
+            return "declared"
+        if getattr(declared, name) is None:
+            return "probed"
+        agree = getattr(declared, name) == getattr(self, name)
+        return "declared, confirmed by a probe" if agree else "probed, declared otherwise"
+
+    def sentence(self, name: str) -> str:
+        """Return what a field says about an engine, to be put behind its name; empty when nobody knows.
+
+        >>> Capabilities(json_schema=False).sentence("json_schema")
+        'does not enforce response_format'
+        """
+        value = getattr(self, name)
+        if value is None:
+            return ""
+        if name in WORDS:
+            return WORDS[name][0 if value else 1]
+        if name == "overflow":
+            return OVERFLOWS[value]
+        if name == "unknown_fields":
+            return "drops fields it does not know" if value == "dropped" else "refuses fields it does not know"
+        return f"was seen to answer {value} tokens of prompt and answer together"
+
+    def findings(self, engine: str, declared: Capabilities) -> tuple[str, ...]:
+        """Return one sentence per contradiction between what the kind promises and what its server does."""
+        return tuple(
+            f"{engine} {self.sentence(name)} (a probe; its kind is known as one that "
+            f"{dataclasses.replace(self, **{name: promised}).sentence(name)})"  # type: ignore[arg-type]
+            for name, (promised, _) in self.contradictions(declared).items()
+        )

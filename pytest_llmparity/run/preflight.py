@@ -1,0 +1,136 @@
+"""What is asked of an engine between its identity and its first prompt: probes, remembered from run to run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_llmparity.core.capabilities import Capabilities
+from pytest_llmparity.core.diagnosis import response_schema
+from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.sample import Identity, to_json
+from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.run import overflow, probes
+from pytest_llmparity.run.plan import Unit
+from pytest_llmparity.run.probes import Probe, Probed
+from pytest_llmparity.store import Store
+
+PROBES: Final[Mapping[str, Probe]] = {
+    "streaming": probes.STREAM,
+    "unknown fields": probes.UNKNOWN_FIELDS,
+    "logprobs": probes.LOGPROBS,
+    "schema": probes.STRUCTURED,
+    "tools": probes.OFFERED,
+    "seed": probes.SEED,
+    "raw prompt": probes.RAW,
+    "context": overflow.FIT,
+    "overflow": overflow.OVERFLOW,
+}
+"""Every probe by name, in the order they are asked: what fills the context comes last."""
+ALWAYS: Final = ("streaming", "unknown fields")
+"""What a run asks that judges anything: three or four tiny requests that no server was seen to mind."""
+GATES: Final = ("logprobs", "json_schema", "tools")
+"""Fields whose no keeps checks from being judged. It is asked again in every run: a person may have repaired it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learnt:
+    """What is known of one server. ``probed`` holds everything found, earlier runs' answers included."""
+
+    capabilities: Capabilities
+    probed: Probed
+    requests: int = 0
+
+
+def wanted(units: Sequence[Unit], *, context: int | None) -> tuple[str, ...]:
+    """Return the probes that matter to these units on an engine with such a context (``None``: nobody knows).
+
+    A run asks only what its own tests make matter: a feature nobody uses may be one that a server breaks at.
+    """
+    judged = [unit for unit in units if unit.needs.judged]
+    cases = [(unit, case) for unit in judged for case in unit.prompts.cases]
+    matters = {
+        **dict.fromkeys(ALWAYS, bool(judged)),
+        "logprobs": any(unit.needs.top_logprobs is not None for unit in judged),
+        "schema": any(response_schema(case) is not None for _, case in cases),
+        "tools": any(case.tools for _, case in cases),
+        "seed": any(case.request(unit.sampling).sampling.temperature > 0 for unit, case in cases),
+        "raw prompt": any(case.prompt is not None for _, case in cases),
+        **dict.fromkeys(("context", "overflow"), any(_may_overflow(unit, case, context) for unit, case in cases)),
+    }
+    return tuple(name for name in PROBES if matters[name])
+
+
+def most_requests(units: Sequence[Unit], contexts: Sequence[int | None]) -> int:
+    """Return the most probe requests one engine gets for these units; ``contexts`` has what is known of each engine."""
+    names = {name for context in contexts for name in wanted(units, context=context)}
+    return sum(PROBES[name].requests for name in names)
+
+
+def learn(
+    adapter: Adapter, identity: Identity, *, names: Sequence[str], store: Store, version: str, fresh: bool
+) -> Learnt:
+    """Find out what a server can do by these probes and tell its adapter; what is remembered is not asked again.
+
+    Remembered under the engine's kind, configuration and identity and this package's version. ``fresh`` forgets.
+    """
+    key = _key(adapter, identity, version)
+    known = Probed() if fresh else _recalled(store.probes(key))
+    again = set(_disappointing(known, adapter.declares))
+    due = {name: PROBES[name] for name in names if name not in known.settled or name in again}
+    asked = probes.probe(adapter, due, context=_context(identity), known=known.found)
+    gone = {field for name in due for field in PROBES[name].fields}
+    found = Probed(
+        found={name: value for name, value in known.found.items() if name not in gone} | asked.found,
+        settled=[*(name for name in known.settled if name not in due), *asked.settled],
+        notes={name: text for name, text in known.notes.items() if name not in due} | asked.notes,
+    )
+    if due:
+        store.put_probes(key, {"found": found.found, "settled": found.settled, "notes": found.notes})
+    adapter.can = adapter.declares.corrected(found.found)
+    return Learnt(capabilities=adapter.can, probed=found, requests=asked.requests)
+
+
+def words(adapter: Adapter, learnt: Learnt) -> Iterator[str]:
+    """Yield what the reader of a run should know: promises that are not kept, and probes that failed."""
+    yield from learnt.capabilities.findings(adapter.name, adapter.declares)
+    for name, why in learnt.probed.notes.items():
+        if name not in learnt.probed.settled:
+            yield f"{adapter.name}: the probe of {name} failed, so only what its kind declares is known: {why}"
+
+
+def _recalled(content: Mapping[str, object] | None) -> Probed:
+    known = Probed()
+    if content:
+        known.found.update(content["found"])  # type: ignore[call-overload]  # our own JSON
+        known.settled.extend(content["settled"])  # type: ignore[arg-type]
+        known.notes.update(content["notes"])  # type: ignore[call-overload]
+    return known
+
+
+def _disappointing(known: Probed, declared: Capabilities) -> Iterator[str]:
+    for name in known.settled:
+        fields = [field for field in PROBES[name].fields if field in GATES] if name in PROBES else []
+        if any(known.found.get(field) is False and getattr(declared, field) is not False for field in fields):
+            yield name
+
+
+def _key(adapter: Adapter, identity: Identity, version: str) -> str:
+    facts = {name: fact.value for name, fact in identity.facts.items()}
+    content = [adapter.kind, adapter.spec.spec_hash, to_json(facts), version]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _context(identity: Identity) -> int | None:
+    context = identity.get("context_length")
+    return context if isinstance(context, int) else None
+
+
+def _may_overflow(unit: Unit, case: Case, context: int | None) -> bool:
+    """Tell whether a prompt could be too long: it has at most about as many tokens as bytes."""
+    content = [case.prompt, case.messages, case.tools]
+    size = len(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
+    return context is None or size + case.request(unit.sampling).sampling.max_tokens > context
