@@ -29,6 +29,7 @@ from pytest_llmparity.resolving import given_to
 from pytest_llmparity.run.ask import SessionAsker
 from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.run.parity import EngineHandle, Parity, ParityRun
+from pytest_llmparity.run.preflight import most_requests
 from pytest_llmparity.run.session import Session
 
 
@@ -109,6 +110,9 @@ class Door:
                     residency=self.settings.residency,
                 )
             ]
+            contexts = [spec.context_length for spec in self.settings.engines]
+            if asked := most_requests(plan.units, contexts):
+                lines.append(terminal.probe_line(asked))
         if detailed:
             for declaration in self.session.declarations():
                 cases, groups = len(declaration.prompts.cases), declaration.prompts.groups

@@ -43,6 +43,7 @@ CREATE TABLE samples (
 CREATE TABLE notes (
     run TEXT NOT NULL REFERENCES runs, name TEXT NOT NULL, content BLOB NOT NULL, PRIMARY KEY (run, name)
 ) WITHOUT ROWID;
+CREATE TABLE probes (key TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE looks (
     test TEXT NOT NULL, check_name TEXT NOT NULL, pair TEXT NOT NULL, prompt_digest TEXT NOT NULL,
     outcome TEXT NOT NULL, earlier INTEGER NOT NULL, PRIMARY KEY (test, check_name, pair)

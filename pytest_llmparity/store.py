@@ -29,7 +29,7 @@ from pytest_llmparity.database import Database, file_system_of, local_folder
 from pytest_llmparity.rows import SAMPLE_COLUMNS, SCHEMA, identity_from, pack, row_of, sample_from, unpack
 
 FILE_NAME = "samples.sqlite"
-FORMAT = 1
+FORMAT = 2
 
 
 class Key(NamedTuple):
@@ -207,6 +207,19 @@ class Store:
     def note(self, run: str, name: str) -> dict[str, Any] | None:
         """Return what was written down under this name, ``None`` when nothing was; a resumed run starts empty."""
         rows = self._file.read("SELECT content FROM notes WHERE run = ? AND name = ?", (run, name))
+        return dict(unpack(rows[0][0])) if rows else None
+
+    # -- probes -------------------------------------------------------------------------------------------------------
+
+    def put_probes(self, key: str, content: Mapping[str, Any]) -> None:
+        """Remember, across runs, what probes of one server found; builtins only, masked."""
+        packed = pack(self.mask.value(content))
+        with self._file.write() as db:
+            db.execute("INSERT OR REPLACE INTO probes (key, content) VALUES (?, ?)", (key, packed))
+
+    def probes(self, key: str) -> dict[str, Any] | None:
+        """Return what was remembered under this key, ``None`` when nothing was."""
+        rows = self._file.read("SELECT content FROM probes WHERE key = ?", (key,))
         return dict(unpack(rows[0][0])) if rows else None
 
     # -- samples ------------------------------------------------------------------------------------------------------

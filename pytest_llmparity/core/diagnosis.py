@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from pytest_llmparity.core import explain
+from pytest_llmparity.core.capabilities import CUTS
 from pytest_llmparity.core.checks.base import EngineEvidence, Evidence
 from pytest_llmparity.core.checks.gathered import answers
 from pytest_llmparity.core.compare.json import key_order, parse_json
@@ -173,9 +174,10 @@ def layers(
 ) -> tuple[str, ...]:
     """Return everything that differs between the baseline and a candidate, in the order of DESIGN 7.
 
-    Identity, context limit, rendered prompt and truncation (by token counts), finish reason, reasoning channel, order
-    of properties, cache and concurrency (``floor``, the baseline's own forks per token), weights. ``schema`` is what
-    the answers should look like; without it each case's own ``response_format`` is used.
+    Identity, context limit, rendered prompt and truncation (by token counts), route, streaming, finish reason,
+    reasoning channel, structured output and the order of properties, tools, cache and concurrency (``floor``, the
+    baseline's own forks per token), weights. ``schema`` is what the answers should look like; without it each case's
+    own ``response_format`` is used.
     """
     baseline = evidence.engines[evidence.baseline]
     ours, theirs = answers(baseline), answers(candidate)
@@ -183,9 +185,13 @@ def layers(
     counts = compare_counts(prompt_counts(evidence, candidate))
     found = _identity(baseline, candidate)
     found += counts_in_words(counts, baseline.name, candidate.name)
+    found += _truncation(baseline if counts.cut_side == "baseline" else candidate, counts)
+    found += [f"route: {engine.route}" for engine in (baseline, candidate) if engine.route]
+    found += [line for engine in (baseline, candidate) for line in _streaming(engine)]
     found += _finish(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
     found += _reasoning(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
     for engine, texts in ((baseline, ours), (candidate, theirs)):
+        found += enforcement(engine, evidence.prompts.cases)
         if line := _ordered(engine.name, shared, texts, schema):
             found.append(line)
     if floor:
@@ -212,6 +218,35 @@ def _identity(baseline: EngineEvidence, candidate: EngineEvidence) -> list[str]:
 def _engine(engine: EngineEvidence) -> str:
     version = engine.identity.get("version")
     return engine.kind if version is None else f"{engine.kind} {explain.plain(str(version), 40)}"
+
+
+def _truncation(engine: EngineEvidence, counts: Counts) -> list[str]:
+    """Say how the engine that cut prompts does it, where that is known."""
+    can = engine.capabilities
+    if not counts.cut or can.overflow not in CUTS:
+        return []
+    return [f"truncation: {engine.name} {can.sentence('overflow')} ({can.basis('overflow', engine.declares)})"]
+
+
+def _streaming(engine: EngineEvidence) -> list[str]:
+    can = engine.capabilities
+    if can.stream_equal is not False:
+        return []
+    return [f"streaming: {engine.name} {can.sentence('stream_equal')}, and was asked for a stream"]
+
+
+def enforcement(engine: EngineEvidence, cases: Sequence[Case]) -> list[str]:
+    """Return what an engine does not do with the schemas and tools of these cases, and how that is known."""
+    can, names = engine.capabilities, list[tuple[str, str]]()
+    if any(response_schema(case) is not None for case in cases):
+        names += [("structured output", "json_schema"), ("structured output", "schema_order")]
+    if any(case.tools for case in cases):
+        names.append(("tools", "tools"))
+    return [
+        f"{layer}: {engine.name} {can.sentence(name)} ({can.basis(name, engine.declares)})"
+        for layer, name in names
+        if getattr(can, name) is False
+    ]
 
 
 def _finish(baseline: str, candidate: str, pairs: Sequence[tuple[Completion, Completion]]) -> list[str]:

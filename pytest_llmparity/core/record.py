@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pytest_llmparity.core.capabilities import Capabilities
+from pytest_llmparity.core.routes import RouteCheck
 from pytest_llmparity.core.sample import Identity
 from pytest_llmparity.core.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRecord:
-    """One engine of a run as the reports name it. ``launch`` is ``attach`` or ``process``."""
+    """One engine of a run as the reports name it. ``launch`` is ``attach`` or ``process``.
+
+    ``declares`` is what its kind promises, ``capabilities`` that corrected by probes; ``route_check`` is there where
+    another route is measured than applications use.
+    """
 
     name: str
     kind: str
@@ -22,6 +28,9 @@ class EngineRecord:
     route: str = "openai"
     baseline: bool = False
     identity: Identity = field(default_factory=Identity)
+    declares: Capabilities = field(default_factory=Capabilities)
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    route_check: RouteCheck | None = None
     log: str | None = None
 
 

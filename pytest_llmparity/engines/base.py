@@ -55,7 +55,7 @@ class Adapter:
 
     Subclasses set ``kind``, ``fields`` (the allow-list: our sampling name to the wire's) and ``health_path``, and say
     how to launch and identify. ``base_url`` is the server's root, ``headers`` go with every request (they may hold
-    secrets: never write them down).
+    secrets: never write them down). ``can`` is what this server can do: ``declares`` until probes have corrected it.
     """
 
     kind: ClassVar[str] = ""
@@ -90,6 +90,7 @@ class Adapter:
         self.headers = dict(headers)
         self.recognised = ""
         """What the server of a bare URL was seen to be (``engines.probe``); empty while nobody looked."""
+        self.can = self.declares
         self._model = self.wire_model(spec)
         self._fingerprint = ""
 

@@ -123,7 +123,26 @@ def _engine(engine: EngineRecord) -> dict[str, Any]:
         "route": engine.route,
         "baseline": engine.baseline,
         "identity": {name: {"value": _without_folder(f.value), "source": f.source} for name, f in facts.items()},
+        "capabilities": _capabilities(engine),
+        "route_check": None if engine.route_check is None else _route_check(engine),
     }
+
+
+def _capabilities(engine: EngineRecord) -> dict[str, Any]:
+    """Return what is known of what the server can do; what nobody knows is left out."""
+    can, declares = samples_module.to_json(engine.capabilities), samples_module.to_json(engine.declares)
+    probed = can.pop("probed")
+    return {
+        name: {"value": value, "declared": declares[name], "probed": name in probed}
+        for name, value in can.items()
+        if value is not None
+    }
+
+
+def _route_check(engine: EngineRecord) -> dict[str, Any]:
+    assert engine.route_check is not None
+    content: dict[str, Any] = samples_module.to_json(engine.route_check)
+    return content | {"differs": engine.route_check.differs, "sentence": engine.route_check.sentence(engine.name)}
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:

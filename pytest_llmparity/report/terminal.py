@@ -79,6 +79,11 @@ def plan_line(*, requests: int, tokens: int, engines: int, residency: str) -> st
     return f"plan: {explain.count(requests, 'request')}, at most {explain.count(tokens, 'token')}{each}{together}"
 
 
+def probe_line(requests: int) -> str:
+    """Return what the run asks before the first prompt, to find out what its engines can do."""
+    return f"probes: about {explain.count(requests, 'short request')} to each engine, whose answers are remembered"
+
+
 def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> list[str]:
     """Return the end of a session: engines, grid, a sentence per engine, latency, what stayed open, notes.
 
@@ -90,6 +95,7 @@ def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> 
         conclusions(record.verdicts, [engine.name for engine in record.engines], verbose=verbose, width=width),
         latency(record.latency, width=width),
         open_questions(record.verdicts, width=width),
+        unjudged(record.verdicts, width=width),
         _missing(record, width=width),
         [line for note in _ending(record) for line in _wrapped("", printable(note), width=width)],
     ]
@@ -186,6 +192,20 @@ def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[s
             prompts = explain.count(verdict.needed, "prompt")
             lines += _wrapped("    ", f"a run of about {prompts} in all would settle it", width=width)
     return lines
+
+
+def unjudged(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
+    """Return why checks were skipped, each reason once, and which checks of which tests it concerns."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for verdict in verdicts:
+        if verdict.outcome is Outcome.SKIPPED and verdict.reason:
+            found[verdict.reason][f"{verdict.kind} of {verdict.test.rpartition('::')[2]}"] = None
+    lines = [
+        line
+        for reason, checks in found.items()
+        for line in _wrapped("  ", printable(f"{reason}: {', '.join(checks)}"), width=width)
+    ]
+    return ["skipped:", *lines] if lines else []
 
 
 def _label(verdict: Verdict, verdicts: Sequence[Verdict], *, verbose: bool) -> str:

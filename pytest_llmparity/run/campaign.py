@@ -16,6 +16,7 @@ from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather import Allowance, Job, gather
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.plan import Plan, Step, Unit
+from pytest_llmparity.run.preflight import compare_routes, learn, remarks, wanted
 from pytest_llmparity.run.timing import TimedPhase
 from pytest_llmparity.run.wires import client_of, jobs_of, key_of, requests_of, wires_note
 from pytest_llmparity.store import RunInfo, Store
@@ -143,8 +144,31 @@ class Campaign:
             self._words.append(f"{spec.name} is not the engine the interrupted run asked: its answers are asked again")
         if engaged.adapter is None or entry.incomparable:
             return
+        if self._built(engaged.adapter)[0]:
+            self._prepare(engaged.adapter)
         wires = self._build(engaged.adapter)
         self._gather(engaged.adapter, wires)
+
+    def _prepare(self, adapter: Adapter) -> None:
+        """Find out what the server does with what it will be sent, before the first prompt."""
+        entry = self._notes[adapter.name]
+        context = entry.context_length
+        learnt = learn(
+            adapter,
+            entry.identity,
+            names=wanted(self._plan.units, context=context),
+            store=self._store,
+            version=self._version,
+            fresh=self._settings.resume == "fresh",
+        )
+        self._words.extend(remarks(adapter, learnt))
+        routes = compare_routes(adapter, self._plan.units)
+        if routes is not None:
+            alike = f"{adapter.name}: its {routes.measured} and {routes.other} routes answer {routes.cases} cases alike"
+            self._words.append(routes.sentence(adapter.name) or alike)
+        self._notes[adapter.name] = dataclasses.replace(
+            entry, declares=learnt.declares, capabilities=learnt.capabilities, route_check=routes
+        )
 
     def _incomparable(self, engaged: Engaged) -> str | None:
         """A contradicted pin of the baseline stands for every pair: there is nothing left to compare with."""
@@ -155,17 +179,11 @@ class Campaign:
 
     def _build(self, adapter: Adapter) -> dict[str, Mapping[str, WireRequest]]:
         """Put every request into the engine's words before the first one is sent; refused units are written down."""
-        built: dict[str, Mapping[str, WireRequest]] = {}
-        refused: dict[str, str] = {}
+        built, refused = self._built(adapter)
         for unit in self._plan.units:
-            try:
-                built[unit.key] = requests_of(adapter, unit)
-            except (ParameterNotHonoured, UnsupportedParameter) as error:
-                refused[unit.key] = str(error)
-                continue
-            self._store.put_note(
-                self._run, wires_note(adapter.name, unit), {c: w.sha256 for c, w in built[unit.key].items()}
-            )
+            if unit.key in built:
+                sent = {case: wire.sha256 for case, wire in built[unit.key].items()}
+                self._store.put_note(self._run, wires_note(adapter.name, unit), sent)
         omitted = {name for wires in built.values() for wire in wires.values() for name in wire.omitted}
         if UNPROVEN in omitted:
             self._words.append(
@@ -175,6 +193,17 @@ class Campaign:
         if refused:
             self._notes[adapter.name] = dataclasses.replace(self._notes[adapter.name], refused=refused)
         return built
+
+    def _built(self, adapter: Adapter) -> tuple[dict[str, Mapping[str, WireRequest]], dict[str, str]]:
+        """Return the requests of every unit in the engine's words, and by unit why some cannot be put into them."""
+        built: dict[str, Mapping[str, WireRequest]] = {}
+        refused: dict[str, str] = {}
+        for unit in self._plan.units:
+            try:
+                built[unit.key] = requests_of(adapter, unit)
+            except (ParameterNotHonoured, UnsupportedParameter) as error:
+                refused[unit.key] = str(error)
+        return built, refused
 
     def _gather(self, adapter: Adapter, wires: Mapping[str, Mapping[str, WireRequest]]) -> None:
         self._reuse_floor(adapter, wires)

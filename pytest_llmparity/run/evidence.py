@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_llmparity.core.checks.base import EngineEvidence, Evidence
+from pytest_llmparity.core.capabilities import Capabilities
+from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
+from pytest_llmparity.core.checks.required import lacking
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.record import EngineRecord, FailureRecord, LatencyRow
+from pytest_llmparity.core.routes import RouteCheck
 from pytest_llmparity.core.sample import Identity, Phase, Sample
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.core.stats.quantiles import describe
@@ -22,7 +25,8 @@ class EngineNote:
 
     ``error``: it never became usable. ``incomparable``: a pin contradicted. ``refused`` maps a unit's key to the
     sentence that says which parameter the engine's route cannot honour. ``address`` and ``model`` let a replay build
-    the same requests again.
+    the same requests again. ``declares`` is what its kind promises, ``capabilities`` that corrected by probes;
+    ``route_check`` is there where another route is measured than applications use.
     """
 
     name: str
@@ -40,6 +44,9 @@ class EngineNote:
     refused: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     log: str | None = None
+    declares: Capabilities = field(default_factory=Capabilities)
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    route_check: RouteCheck | None = None
 
 
 def note(spec: EngineSpec, *, kind: str, identity: Identity, **more: Any) -> EngineNote:
@@ -64,6 +71,8 @@ def note(spec: EngineSpec, *, kind: str, identity: Identity, **more: Any) -> Eng
 def collect(
     declaration: Declaration,
     *,
+    check: Check,
+    required: bool,
     unit_key: str,
     baseline: str,
     notes: Mapping[str, EngineNote],
@@ -74,8 +83,9 @@ def collect(
     incomplete: str | None,
     embedder: Embedder | None,
 ) -> Evidence:
-    """Return what the checks of one test judge: for every engine the samples of exactly these requests.
+    """Return what one check of a test judges: for every engine the samples of exactly these requests.
 
+    A capability the check needs and an engine lacks keeps it from being judged there; ``required`` makes that an error.
     ``timed`` says for every engine which of its timed answers (by ``repeat``) were asked for this very unit.
     """
     engines = {}
@@ -84,6 +94,7 @@ def collect(
             continue
         engine = notes[name]
         ours = [s for s in samples.get(name, ()) if s.phase is not Phase.TIMED or s.repeat in timed.get(name, ())]
+        missing = lacking(name, check, declaration.prompts, can=engine.capabilities, declares=engine.declares)
         chosen = select(ours, wires.get(name, {}), concurrency=declaration.concurrency)
         engines[name] = EngineEvidence(
             name=name,
@@ -92,7 +103,12 @@ def collect(
             quantization=engine.quantization,
             samples=chosen,
             incomparable=engine.incomparable or engine.refused.get(unit_key),
-            error=engine.error,
+            error=engine.error
+            or (f"{missing}, and --parity-required asks for a verdict" if missing and required else None),
+            lacking=missing,
+            capabilities=engine.capabilities,
+            declares=engine.declares,
+            route=engine.route_check.sentence(name) if engine.route_check else "",
         )
     return Evidence(
         test=declaration.test,
@@ -139,6 +155,9 @@ def engine_record(engine: EngineNote, *, baseline: str) -> EngineRecord:
         route=engine.route,
         baseline=engine.name == baseline,
         identity=engine.identity,
+        declares=engine.declares,
+        capabilities=engine.capabilities,
+        route_check=engine.route_check,
         log=engine.log,
     )
 

@@ -32,7 +32,8 @@ class Judging:
     """Judges the tests of one run by what the store held when this was made.
 
     ``notes`` and ``samples`` are of the engines that count, ``incomplete`` says why something is missing, ``only`` are
-    the case ids the run was restricted to, ``root`` is the project's folder, left out of the places of checks.
+    the case ids the run was restricted to, ``root`` is the project's folder, left out of the places of checks. With
+    ``required`` a check that an engine lacks a capability for is an error instead of skipped.
     """
 
     store: Store
@@ -44,6 +45,7 @@ class Judging:
     incomplete: str | None
     embedder: Callable[[], Embedder | None]
     only: Sequence[str] = ()
+    required: bool = False
     _wires: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -74,6 +76,7 @@ class Judging:
             incomplete=state.get("incomplete"),
             embedder=embedder,
             only=settings.cases,
+            required=settings.required,
         )
 
     def judge(self, declaration: Declaration, check: Check) -> list[Verdict]:
@@ -118,6 +121,8 @@ class Judging:
         unit = self._unit(declaration)
         return proof.collect(
             declaration,
+            check=check,
+            required=self.required,
             unit_key=unit.key,
             baseline=self.baseline,
             notes=self.notes,

@@ -24,7 +24,10 @@ TURNS: Final = 9
 """Messages of the conversation, the last one the user's. Each is small, so that none fills the context by itself."""
 ANSWER_TOKENS: Final = 8
 
-_FILLER: Final = "the river by the old stone house was quiet and cold in the early light of day".split()
+_FILLER: Final = [
+    *("the", "river", "by", "the", "old", "stone", "house", "was", "quiet", "and", "cold"),
+    *("in", "the", "early", "light", "of", "day"),
+]
 _NAMES: Final = ("Vera", "Otto")
 _QUESTIONS: Final = ("What is my name?", "How are you today?")
 
@@ -33,7 +36,7 @@ def conversation(words: int, *, name: str = _NAMES[0], question: str = _QUESTION
     """Return a conversation of at least so many words: ``name`` in its first message, ``question`` in its last."""
     each = -(-words // TURNS)
     text = " ".join(_FILLER[place % len(_FILLER)] for place in range(each))
-    messages = [
+    messages: list[Mapping[str, Any]] = [
         {"role": "assistant" if place % 2 else "user", "content": f"{text}."} for place in range(TURNS)
     ]
     messages[0] = {"role": "user", "content": f"My name is {name}. {text}."}
@@ -70,7 +73,7 @@ def _overflow(prober: Prober) -> Mapping[str, object]:
     Only to servers whose kind is known to do something about it (a server without any check may break), and only into
     a context that is known and not large.
     """
-    if prober.adapter.declares.overflow is None:
+    if prober.declares.overflow is None:
         raise Undecided("nothing is known of what this kind of server does with it, and it may break")
     if prober.context is None or prober.context > OVERFLOW_TOKENS:
         size = "not known" if prober.context is None else f"{prober.context} tokens, too many to fill for a probe"
@@ -103,7 +106,7 @@ def _cut(prober: Prober, words: int, answer: Completion) -> Overflow:
 
 
 def _send(prober: Prober, words: int, **parts: str) -> Completion:
-    known = prober.found.get("logprobs", prober.adapter.declares.logprobs)
+    known = prober.found.get("logprobs", prober.declares.logprobs)
     top = 1 if known else None
     return prober.ask(asking(conversation(words, **parts), max_tokens=ANSWER_TOKENS, top_logprobs=top))
 

@@ -123,6 +123,8 @@ def union(needs: Sequence[Needs]) -> Needs:
         top_logprobs=max(logprobs) if logprobs else None,
         timed=max((n.timed for n in needs), default=0),
         timed_relative=any(n.timed_relative for n in needs),
+        capabilities=frozenset().union(*(n.capabilities for n in needs)),
+        judged=any(n.judged for n in needs),
     )
 
 
@@ -149,7 +151,7 @@ def unit_of(declaration: Declaration, *, only: Sequence[str] = ()) -> Unit:
     """Return what one test asks; with ``only`` perhaps no case at all, where they are another test's."""
     needs, prompts = declaration.needs(), declaration.prompts
     if only:
-        needs, prompts = Needs(top_logprobs=needs.top_logprobs), keep(prompts, only)
+        needs, prompts = Needs(top_logprobs=needs.top_logprobs, judged=False), keep(prompts, only)
     return Unit(
         prompts=prompts,
         sampling=declaration.sampling,

@@ -1,7 +1,8 @@
-"""What is asked of an engine between its identity and its first prompt: probes, remembered from run to run."""
+"""What is asked of an engine between its identity and its first prompt: probes, and some cases over its other route."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,12 +10,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_llmparity.core.capabilities import Capabilities
+from pytest_llmparity.core.compare.json import parse_json
 from pytest_llmparity.core.diagnosis import response_schema
+from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import Identity, to_json
+from pytest_llmparity.core.routes import CASES, RouteCheck
+from pytest_llmparity.core.sample import Completion, Identity, to_json
+from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run import overflow, probes
-from pytest_llmparity.run.plan import Unit
+from pytest_llmparity.run.plan import Unit, shuffled
 from pytest_llmparity.run.probes import Probe, Probed
 from pytest_llmparity.store import Store
 
@@ -38,8 +43,9 @@ GATES: Final = ("logprobs", "json_schema", "tools")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learnt:
-    """What is known of one server. ``probed`` holds everything found, earlier runs' answers included."""
+    """What is known of one server: what it declares, and that corrected by all its probes, earlier runs' included."""
 
+    declares: Capabilities
     capabilities: Capabilities
     probed: Probed
     requests: int = 0
@@ -77,11 +83,11 @@ def learn(
 
     Remembered under the engine's kind, configuration and identity and this package's version. ``fresh`` forgets.
     """
-    key = _key(adapter, identity, version)
+    key, declares = _key(adapter, identity, version), adapter.capabilities()
     known = Probed() if fresh else _recalled(store.probes(key))
-    again = set(_disappointing(known, adapter.declares))
+    again = set(_disappointing(known, declares))
     due = {name: PROBES[name] for name in names if name not in known.settled or name in again}
-    asked = probes.probe(adapter, due, context=_context(identity), known=known.found)
+    asked = probes.probe(adapter, due, declares=declares, context=_context(identity), known=known.found)
     gone = {field for name in due for field in PROBES[name].fields}
     found = Probed(
         found={name: value for name, value in known.found.items() if name not in gone} | asked.found,
@@ -90,16 +96,66 @@ def learn(
     )
     if due:
         store.put_probes(key, {"found": found.found, "settled": found.settled, "notes": found.notes})
-    adapter.can = adapter.declares.corrected(found.found)
-    return Learnt(capabilities=adapter.can, probed=found, requests=asked.requests)
+    adapter.can = declares.corrected(found.found)
+    return Learnt(declares=declares, capabilities=adapter.can, probed=found, requests=asked.requests)
 
 
-def words(adapter: Adapter, learnt: Learnt) -> Iterator[str]:
+def remarks(adapter: Adapter, learnt: Learnt) -> Iterator[str]:
     """Yield what the reader of a run should know: promises that are not kept, and probes that failed."""
-    yield from learnt.capabilities.findings(adapter.name, adapter.declares)
+    yield from learnt.capabilities.findings(adapter.name, learnt.declares)
     for name, why in learnt.probed.notes.items():
         if name not in learnt.probed.settled:
             yield f"{adapter.name}: the probe of {name} failed, so only what its kind declares is known: {why}"
+
+
+def compare_routes(adapter: Adapter, units: Sequence[Unit]) -> RouteCheck | None:
+    """Ask a few of the cases over the measured route and over the one ``engine.openai()`` uses, and hold them together.
+
+    ``None`` where they are the same route. Never raises for what the server does.
+    """
+    if adapter.spec.route == "openai":
+        return None
+    spec = dataclasses.replace(adapter.spec, route="openai")
+    other = registry.adapter_for(adapter.kind)(spec, adapter.base_url, adapter.headers)
+    chosen = [(unit, case) for unit in units for case in shuffled(unit.prompts.cases, seed=unit.prompts.digest)[:CASES]]
+    step = max(1, len(chosen) // CASES)
+    pairs, failed, dropped = [], 0, dict[str, None]()
+    for unit, case in chosen[::step][:CASES]:
+        ours, _ = _over(adapter, case, unit)
+        theirs, omitted = _over(other, case, unit)
+        dropped |= dict.fromkeys(omitted)
+        if ours is not None and theirs is not None:
+            pairs.append((ours, theirs))
+        else:
+            failed += ours is not theirs
+    offsets = [(b.prompt_tokens or 0) - (a.prompt_tokens or 0) for a, b in pairs if a.prompt_tokens and b.prompt_tokens]
+    return RouteCheck(
+        measured=adapter.spec.route,
+        other=spec.route,
+        cases=min(CASES, len(chosen)),
+        texts=sum(_answer(a) != _answer(b) for a, b in pairs),
+        prompts=sum(bool(offset) for offset in offsets),
+        finishes=sum(a.finish_reason != b.finish_reason for a, b in pairs),
+        failed=failed,
+        tokens=offsets[0] if len(set(offsets)) == 1 else 0,
+        dropped=tuple(dropped),
+    )
+
+
+def _over(adapter: Adapter, case: Case, unit: Unit) -> tuple[Completion | None, tuple[str, ...]]:
+    """Return one case's answer over an adapter's route (``None``: there is none), and what was left out of it."""
+    try:
+        wire = adapter.build(case.request(unit.sampling))
+        reply = adapter.control.post(wire.path, wire.body, timeout_s=adapter.spec.request_timeout_s)
+        return adapter.parse(reply, case=case.id), wire.omitted
+    except EngineError:
+        return None, ()
+
+
+def _answer(completion: Completion) -> tuple[object, ...]:
+    """Return what an application gets; arguments of calls as values, because routes write the same JSON differently."""
+    calls = [(call.name, parse_json(call.arguments).value or call.arguments) for call in completion.tool_calls]
+    return completion.text, completion.reasoning, calls
 
 
 def _recalled(content: Mapping[str, object] | None) -> Probed:
@@ -133,4 +189,5 @@ def _may_overflow(unit: Unit, case: Case, context: int | None) -> bool:
     """Tell whether a prompt could be too long: it has at most about as many tokens as bytes."""
     content = [case.prompt, case.messages, case.tools]
     size = len(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
-    return context is None or size + case.request(unit.sampling).sampling.max_tokens > context
+    needed = size + case.request(unit.sampling).sampling.max_tokens
+    return needed > (overflow.VERIFIED_TOKENS if context is None else context)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.errors import (
     AnswerError,
     BadRequest,
@@ -22,7 +23,6 @@ from pytest_llmparity.core.errors import (
     NotAuthorised,
     Overloaded,
     ParameterNotHonoured,
-    ServerFailure,
     Timeout,
     Unreachable,
 )
@@ -31,7 +31,7 @@ from pytest_llmparity.engines import building
 from pytest_llmparity.engines.base import Adapter
 
 TIMEOUT_S: Final = 60.0
-"""Longest wait for a probe's answer: a first grammar or a first logprob makes some engines compile for 20 s and more."""
+"""Longest wait for a probe's answer: a first grammar or logprob makes some engines compile for more than 20 s."""
 CASE: Final = "probe"
 """What errors call the case."""
 QUESTION: Final = ({"role": "user", "content": "Describe a harbour in the morning."},)
@@ -65,16 +65,20 @@ _GONE = (Unreachable, EngineDied, Timeout, NotAuthorised, Overloaded)
 _NO_ROUTE = (404, 405, 501)
 
 
-class Undecided(Exception):  # noqa: N818 - not an error: the probe's way to say why it knows nothing
+class Undecided(Exception):
     """A probe was answered and settled nothing; its text says why."""
 
 
 class Prober:
-    """Sends one server's probes, one at a time. ``requests`` counts them; ``context`` is what the server says one
-    request gets, in tokens, ``None`` where it says nothing. ``found`` has what earlier probes settled."""
+    """Sends one server's probes, one at a time. ``requests`` counts them.
 
-    def __init__(self, adapter: Adapter, *, context: int | None = None) -> None:
+    ``declares`` is what is known without asking, ``context`` what the server says one request gets, in tokens (``None``
+    where it says nothing), ``found`` what earlier probes settled.
+    """
+
+    def __init__(self, adapter: Adapter, *, declares: Capabilities, context: int | None = None) -> None:
         self.adapter = adapter
+        self.declares = declares
         self.context = context
         self.requests = 0
         self.found: dict[str, object] = {}
@@ -124,14 +128,20 @@ def asking(messages: Iterable[Mapping[str, Any]], *, max_tokens: int, **more: An
 
 
 def probe(
-    adapter: Adapter, probes: Mapping[str, Probe], *, context: int | None = None, known: Mapping[str, object] | None = None
+    adapter: Adapter,
+    probes: Mapping[str, Probe],
+    *,
+    declares: Capabilities,
+    context: int | None = None,
+    known: Mapping[str, object] | None = None,
 ) -> Probed:
     """Ask a server these probes in order. Never raises for what the server does.
 
     A probe that fails settles nothing and leaves a note; once the server is gone, silent or refuses us, the rest is not
-    asked. ``context`` is what one request gets, in tokens; ``known`` what earlier probes found.
+    asked. ``declares`` is what is known without asking, ``context`` what one request gets, in tokens, ``known`` what
+    earlier probes found.
     """
-    prober, result = Prober(adapter, context=context), Probed()
+    prober, result = Prober(adapter, declares=declares, context=context), Probed()
     prober.found.update(known or {})
     for name, one in probes.items():
         try:

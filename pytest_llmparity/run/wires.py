@@ -22,10 +22,10 @@ def wires_note(engine: str, unit: Unit) -> str:
 def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
     """Return the unit's requests in the engine's words, by case.
 
-    Logprobs only grade forks, so an engine that may refuse them is not asked, nor any engine beside tools: llama.cpp
-    does not stream the two together.
+    Logprobs only grade forks, so an engine that is not known to give them is not asked for any, nor any engine beside
+    tools: llama.cpp does not stream the two together.
     """
-    wanted = unit.needs.top_logprobs if adapter.declares.logprobs else None
+    wanted = unit.needs.top_logprobs if adapter.can.logprobs else None
     return {
         case.id: adapter.build(case.request(unit.sampling, top_logprobs=None if case.tools else wanted))
         for case in unit.prompts.cases

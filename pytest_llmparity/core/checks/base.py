@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Identity, Phase, Sample, Sampling
@@ -18,12 +19,18 @@ FLOOR_CASES = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """Samples a check reads: phases of each engine, logprobs, and how many timed requests per engine (0: none)."""
+    """Samples a check reads: phases of each engine, logprobs, and how many timed requests per engine (0: none).
+
+    ``capabilities`` names fields of ``core.capabilities.Capabilities`` without which it cannot be judged
+    (``json_schema`` counts only where a case asks for a schema). ``judged`` is false where rows are only read.
+    """
 
     phases: frozenset[Phase] = frozenset({Phase.MAIN})
     top_logprobs: int | None = None
     timed: int = 0
     timed_relative: bool = False
+    capabilities: frozenset[str] = frozenset()
+    judged: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +40,9 @@ class EngineEvidence:
     ``samples[phase][case id]`` lists the repeats in order; failed ones are there too. ``quantization`` is the pinned
     value, else what the server or file said, normalised (``F16``, ``Q4_K_M``, ``awq``), ``None`` when unknown.
     ``incomparable`` is the sentence that makes every check of this engine INCOMPARABLE, ``error`` the one that makes
-    them ERROR (it never started, …).
+    them ERROR (it never started, …), ``lacking`` the one that makes this check SKIPPED (a capability it needs is not
+    there). ``capabilities`` are those of the live server, ``declares`` what its kind promises. ``route`` says how its
+    other route answers differently, empty where it does not or there is none.
     """
 
     name: str
@@ -43,6 +52,10 @@ class EngineEvidence:
     samples: Mapping[Phase, Mapping[str, Sequence[Sample]]] = field(default_factory=dict)
     incomparable: str | None = None
     error: str | None = None
+    lacking: str | None = None
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    declares: Capabilities = field(default_factory=Capabilities)
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

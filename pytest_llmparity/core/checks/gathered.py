@@ -127,13 +127,16 @@ def finish(verdict: Verdict, **changes: Any) -> Verdict:
 
 
 def blocked(verdict: Verdict, *engines: EngineEvidence) -> Verdict | None:
-    """Return the INCOMPARABLE or ERROR verdict when one of these engines cannot be judged at all, else ``None``."""
+    """Return the INCOMPARABLE, ERROR or SKIPPED verdict when one of these engines cannot be judged, else ``None``."""
     for engine in engines:
         if engine.incomparable is not None:
             return finish(verdict, outcome=Outcome.INCOMPARABLE, reason=engine.incomparable)
     for engine in engines:
         if engine.error is not None:
             return finish(verdict, outcome=Outcome.ERROR, reason=engine.error)
+    for engine in engines:
+        if engine.lacking is not None:
+            return finish(verdict, outcome=Outcome.SKIPPED, reason=engine.lacking)
     return None
 
 

@@ -85,8 +85,8 @@ class SchemaCheck:
         return dataclasses.replace(self, text=text)
 
     def needs(self) -> Needs:
-        """The main phase."""
-        return Needs()
+        """The main phase; where a case asks for a schema, an engine that enforces it."""
+        return Needs(capabilities=frozenset({"json_schema"}))
 
     def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
         """Refuse a limit that not even perfect answers could be shown to keep."""
@@ -152,11 +152,12 @@ class SchemaCheck:
         order = diagnosis.order_line(
             verdict.engine, [(r.value, contract.schema) for r in readings.values() if r.parsed]
         )
+        enforced = diagnosis.enforcement(evidence.engines[verdict.engine], evidence.prompts.cases)
         changes = {"reason": order} | judge_share(kept, n, at_least=self.rate, evidence=evidence)
         changes |= {
             "measures": "of answers fit the schema",
             "requests": n,
-            "differs": (order,) if order else (),
+            "differs": (*enforced, *([order] if order else [])),
             "details": tuple(_invalid(verdict.engine, evidence.prompts.cases, readings)),
         }
         done = gathered.finish(verdict, **changes)
