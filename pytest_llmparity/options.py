@@ -105,7 +105,7 @@ def add_options(parser: pytest.Parser) -> None:
         "--parity-required",
         action="store_true",
         default=None,
-        help="Make it an error when no engines are selected (default: off)",
+        help="Make it an error when no engines are selected, or when an engine lacks what a check needs (default: off)",
     )
     add(
         "--parity-mode",
@@ -124,7 +124,7 @@ def add_options(parser: pytest.Parser) -> None:
         "--parity-fresh",
         action="store_true",
         default=False,
-        help="Start a new run even if an unfinished one could be resumed",
+        help="Start a new run even if an unfinished one could be resumed, and probe the engines again",
     )
     add(
         "--parity-inconclusive",

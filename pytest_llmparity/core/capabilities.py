@@ -110,7 +110,6 @@ class Capabilities:
     def findings(self, engine: str, declared: Capabilities) -> tuple[str, ...]:
         """Return one sentence per contradiction between what the kind promises and what its server does."""
         return tuple(
-            f"{engine} {self.sentence(name)} (a probe; its kind is known as one that "
-            f"{dataclasses.replace(self, **{name: promised}).sentence(name)})"  # type: ignore[arg-type]
-            for name, (promised, _) in self.contradictions(declared).items()
+            f"{engine} {self.sentence(name)} (found by a probe; its kind {declared.sentence(name)})"
+            for name in self.contradictions(declared)
         )

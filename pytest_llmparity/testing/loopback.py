@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_llmparity.testing.abilities import Abilities
 from pytest_llmparity.testing.dialects import DIALECTS, Refusal
 from pytest_llmparity.testing.script import Fault, Reply, babble, drifted, prompt_of, split_tokens
 from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
@@ -37,14 +38,15 @@ class LoopbackEngine(LoopbackServer):
     """An OpenAI-compatible engine on 127.0.0.1, used as a context manager.
 
     ``answer`` is what it says: a text, a :class:`Reply`, a :class:`Fault`, or a function from the decoded request to
-    one of these; ``None`` babbles, a deterministic text that depends on the prompt. ``drift`` is the probability per
-    token of another word, decided by ``seed``: the same request always drifts the same way. ``noise`` is the same,
-    decided anew for each request, so the engine does not repeat itself. ``poses_as`` is a kind: the engine says of
-    itself what such a server says, with its names for things, its errors and (``ollama``) its own route. A prompt
-    longer than ``context_length`` words is refused as the kind does, if it does. With ``api_key`` other keys get 401.
+    one of these; ``None`` babbles, a deterministic text that depends on the prompt (and, where it samples, on the
+    request's seed). ``drift`` is the probability per token of another word, decided by ``seed``: the same request
+    always drifts the same way. ``noise`` is the same, decided anew for each request, so the engine does not repeat
+    itself. ``poses_as`` is a kind: the engine says of itself what such a server says, with its names for things, its
+    errors and (``ollama``) its own route. A prompt longer than ``context_length`` words is refused as the kind does, if
+    it does; ``abilities`` may say otherwise of this and more. With ``api_key`` other keys get 401.
     ``took_ms`` is what the engine says an answer took, in the kind's words. Delays are seconds. Tokens are words; a
     streamed one is one event. ``requests`` holds what was asked, ``peak`` the most at once. ``script`` (the answer),
-    ``loaded`` and ``accepting`` may be changed while it runs.
+    ``abilities``, ``loaded`` and ``accepting`` may be changed while it runs.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class LoopbackEngine(LoopbackServer):
         context_length: int = 4096,
         slots: int = 4,
         quantization: str = "F16",
+        abilities: Abilities | None = None,
         api_key: str | None = None,
         took_ms: float | None = None,
         port: int = 0,
@@ -80,6 +83,7 @@ class LoopbackEngine(LoopbackServer):
         self.context_length = context_length
         self.slots = slots
         self.quantization = quantization
+        self.abilities = abilities or Abilities()
         self.api_key = api_key
         self.took_ms = took_ms
         self.loaded = not self.dialect.lazy
@@ -171,11 +175,15 @@ class LoopbackEngine(LoopbackServer):
         if refusal is not None:
             self._refuse(call, *refusal)
             return
+        request = self.abilities.seen(request, self.context_length)
         script = self.script(request) if callable(self.script) else self.script
         if isinstance(script, Fault):
             self._fault(call, request, path, script, earlier)
             return
-        if script is None or isinstance(script, str):
+        forced = self.abilities.forced(request)
+        if forced is not None:
+            tokens, reply = split_tokens(forced), Reply()
+        elif script is None or isinstance(script, str):
             tokens = self._tokens(request, script, number)
             reply = Reply(first_delay_s=self.first_delay_s, token_delay_s=self.token_delay_s)
         else:
@@ -185,10 +193,10 @@ class LoopbackEngine(LoopbackServer):
     def _refusal(self, call: Call, request: Mapping[str, Any]) -> Refusal | None:
         if self._locked(call):
             return 401, "Invalid API key", "authentication_error"
-        words = len(prompt_of(request).split())
-        if words > self.context_length and self.dialect.too_long is not None:
-            return self.dialect.too_long(words, self.context_length)
-        return None
+        words, too_long = len(prompt_of(request).split()), self.dialect.too_long
+        if words > self.context_length and too_long is not None and self.abilities.overflow is None:
+            return too_long(words, self.context_length)
+        return self.abilities.refusal(request)
 
     def _speech(self, request: Mapping[str, Any], path: str, reply: Reply, tokens: Sequence[str]) -> Speech:
         kind = NativeSpeech if path in NATIVE else Speech
@@ -200,12 +208,15 @@ class LoopbackEngine(LoopbackServer):
             dialect=self.dialect,
             chat=path in (CHAT, NATIVE[0]),
             took_ms=self.took_ms,
+            counted=self.abilities.usage,
         )
 
     def _tokens(self, request: Mapping[str, Any], text: str | None, number: int) -> list[str]:
         prompt = prompt_of(request)
         seed = self.seed
         if text is None:
+            if request.get("temperature"):
+                prompt = f"{prompt} sampled with {request.get('seed')}"
             length = 24 + sum(prompt.encode("utf-8", "replace")) % 24
             tokens = babble(prompt, length=length, drift=self.drift, seed=seed)
         else:

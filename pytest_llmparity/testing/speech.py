@@ -16,7 +16,10 @@ def dump(value: object) -> bytes:
 
 
 class Speech:
-    """One answer in OpenAI's shapes, whole or as events; ``took_ms`` is what the engine says it took."""
+    """One answer in OpenAI's shapes, whole or as events.
+
+    ``took_ms`` is what the engine says it took; it counts tokens unless ``counted`` is false.
+    """
 
     stream_type: ClassVar[str] = "text/event-stream"
     end: ClassVar[bytes] = b"data: [DONE]\n\n"
@@ -31,6 +34,7 @@ class Speech:
         dialect: Dialect,
         chat: bool,
         took_ms: float | None = None,
+        counted: bool = True,
     ) -> None:
         limit = self._limit(request)
         kept = list(tokens) if not isinstance(limit, int) else list(tokens[:limit])
@@ -47,6 +51,7 @@ class Speech:
         self.dialect = dialect
         self.chat = chat
         self.took_ms = took_ms
+        self.counted = counted
         self.streamed = self._streams(request)
         self.finish = reply.finish_reason or ("length" if cut else "tool_calls" if reply.tool_calls else "stop")
 
@@ -132,6 +137,8 @@ class Speech:
         return prompt, len(self.tokens) + len(split_tokens(self.reply.reasoning)) + len(self.reply.tool_calls)
 
     def _usage(self) -> dict[str, object]:
+        if not self.counted:
+            return {}
         prompt, made = self._counts()
         return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
 
@@ -219,7 +226,8 @@ class NativeSpeech(Speech):
         prompt, made = self._counts()
         took = {} if self.took_ms is None else {"total_duration": int(self.took_ms * 1e6)}
         reason = "stop" if self.finish == "tool_calls" else self.finish
-        return {"done": True, "done_reason": reason, "prompt_eval_count": prompt, "eval_count": made, **took}
+        counts = {"prompt_eval_count": prompt, "eval_count": made} if self.counted else {}
+        return {"done": True, "done_reason": reason, **counts, **took}
 
 
 def _data(value: object) -> bytes:

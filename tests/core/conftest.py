@@ -41,6 +41,7 @@ class Factory:
         parallel: Sequence[Answer] = (),
         incomparable: str | None = None,
         error: str | None = None,
+        **more: Any,
     ) -> EngineEvidence:
         """An engine that said ``answers`` in the main phase; the floor phases are empty unless given."""
         phases = {Phase.MAIN: answers, Phase.COLD: cold, Phase.WARM: warm, Phase.PARALLEL: parallel}
@@ -61,6 +62,7 @@ class Factory:
             samples=samples,
             incomparable=incomparable,
             error=error,
+            **more,
         )
 
     def sample(self, name: str, case: str, phase: Phase, answer: Answer, timing: Timing | None = None) -> Sample:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.diagnosis import compare_counts, counts_in_words, layers, order_line, response_schema
 
 if TYPE_CHECKING:
@@ -155,3 +156,61 @@ def test_the_order_of_keys_is_read_against_the_schema_given_or_the_one_asked_for
     assert response_schema(make.case(0)) is None
     assert response_schema(make.case(0, response_format={"type": "json_object"})) is None
     assert response_schema(make.case(0, response_format={"json_schema": {"schema": True}})) is None
+
+
+FORCED = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+PROMISES = Capabilities(json_schema=True, schema_order=True, overflow="refused")
+
+
+def test_what_an_engine_does_not_do_with_schemas_is_a_layer_where_a_case_has_one(make: Factory) -> None:
+    sorts, ignores = PROMISES.corrected({"schema_order": False}), Capabilities(json_schema=False)
+    base = make.engine("ollama", ["{}"], capabilities=sorts, declares=PROMISES)
+    other = make.engine("mlx", ["{}"], capabilities=ignores, declares=ignores)
+
+    with_schema = layers(make.evidence(base, other, cases=[make.case(0, response_format=FORCED)]), other)
+    without = layers(make.evidence(base, other), other)
+
+    assert [line for line in with_schema if line.startswith("structured output")] == [
+        "structured output: ollama forces a schema's properties in alphabetical order (probed, declared otherwise)",
+        "structured output: mlx does not enforce response_format (declared)",
+    ]
+    assert not any(line.startswith("structured output") for line in without)
+
+
+def test_functions_that_never_reach_the_prompt_are_a_layer_where_a_case_has_them(make: Factory) -> None:
+    base = make.engine("a", ["x"])
+    other = make.engine("b", ["x"], capabilities=Capabilities().corrected({"tools": False}))
+    offered = make.evidence(base, other, cases=[make.case(0, tools=({"type": "function"},))])
+
+    assert "tools: b does not take tools (probed)" in layers(offered, other)
+
+
+def test_how_prompts_were_cut_is_said_of_the_engine_that_cut_them(make: Factory) -> None:
+    can = PROMISES.corrected({"overflow": "oldest turns dropped"})
+
+    def said(can: Capabilities) -> tuple[str, ...]:
+        base = make.engine("vllm", [make.completion("x", prompt_tokens=n) for n in LENGTHS])
+        other = make.engine(
+            "ollama",
+            [make.completion("x", prompt_tokens=min(n, 130)) for n in LENGTHS],
+            capabilities=can,
+            declares=PROMISES,
+        )
+        return layers(make.evidence(base, other), other)
+
+    cut = next(index for index, line in enumerate(said(can)) if line.startswith("ollama cut 3 of 8"))
+    assert said(can)[cut + 1] == (
+        "truncation: ollama drops the oldest turns of a conversation that does not fit its context "
+        "(probed, declared otherwise)"
+    )
+    assert not any(line.startswith("truncation") for line in said(PROMISES))
+
+
+def test_another_route_and_another_stream_are_layers(make: Factory) -> None:
+    base = make.engine("a", ["x"], route="a is measured over its native route")
+    other = make.engine("b", ["x"], capabilities=Capabilities().corrected({"stream_equal": False}))
+
+    assert layers(make.evidence(base, other), other) == (
+        "route: a is measured over its native route",
+        "streaming: b answers differently when streamed, and was asked for a stream",
+    )

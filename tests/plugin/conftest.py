@@ -61,6 +61,10 @@ class Bench:
         """Start an engine that lives as long as the test."""
         return self._stack.enter_context(LoopbackEngine(*args, **kwargs))
 
+    def asked(self, engine: LoopbackEngine) -> list[Mapping[str, Any]]:
+        """Return the requests that carried one of the prompts: neither warm-ups nor probes."""
+        return [received.json for received in engine.requests if "question" in str(received.json)]
+
     def gate(self, checks: str = "check.text(margin=0.05)", body: str = "...", fixtures: str = "parity_run") -> None:
         """Write a test file with one gate."""
         self.pytester.makepyfile(test_gate=SUITE.format(checks=checks, body=body, fixtures=fixtures))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmparity.testing import Fault, LoopbackEngine
+from pytest_llmparity.testing import Abilities, Fault, LoopbackEngine
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
@@ -480,7 +480,7 @@ def test_selection_and_last_failed(bench: Bench) -> None:
 
     bench.run("-k", "two", engines=[engine, bench.engine()]).assert_outcomes(passed=1, deselected=1)
 
-    assert {request.json["max_tokens"] for request in engine.requests} == {1, 8}
+    assert {request["max_tokens"] for request in bench.asked(engine)} == {8}
 
 
 def test_every_answer_failing_is_an_error_that_names_the_first(bench: Bench) -> None:
@@ -691,3 +691,49 @@ def test_the_marker_is_listed_as_errors_quote_it(bench: Bench) -> None:
     signature = "parity(prompts, [*]checks, max_tokens=64, sampling=None, concurrency=None, repeats=1)"
     listed.stdout.fnmatch_lines([f"@pytest.mark.{signature}: ask the prompts *"])
     refused.stdout.fnmatch_lines([f"*names no prompt file; write {signature}"])
+
+
+OFFERED = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+
+
+def test_a_gate_whose_engine_lacks_what_it_needs_is_skipped_with_the_reason(bench: Bench) -> None:
+    bench.gate("check.prompts()")
+    bench.prompts(tools=OFFERED)
+    engines = [bench.engine(abilities=Abilities(tools="taken")), bench.engine(abilities=Abilities(tools="refused"))]
+
+    result = bench.run("-rs", engines=engines)
+
+    assert result.ret == OK
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "probes: about 6 short requests to each engine*",
+            "*SKIPPED*prompts, b against a: b does not take tools (probed)*",
+            "skipped:",
+            "  b does not take tools (probed): prompts of test_gate",
+        ],
+        consecutive=False,
+    )
+
+
+def test_a_gate_that_was_required_fails_where_its_engine_lacks_what_it_needs(bench: Bench) -> None:
+    bench.gate("check.prompts()")
+    bench.prompts(tools=OFFERED)
+    engines = [bench.engine(abilities=Abilities(tools="taken")), bench.engine()]
+
+    result = bench.run("--parity-required", engines=engines)
+
+    assert result.ret == FAILED
+    result.assert_outcomes(failed=1)
+    assert "b does not take tools (probed), and --parity-required asks for a verdict" in result.stdout.str()
+
+
+def test_a_gate_is_judged_on_the_engines_that_have_what_it_needs(bench: Bench) -> None:
+    bench.gate("check.prompts()")
+    bench.prompts(tools=OFFERED)
+    taken = Abilities(tools="taken")
+
+    result = bench.run(engines=[bench.engine(abilities=taken), bench.engine(), bench.engine(abilities=taken)])
+
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*prompts*skip*pass 0 differ*", "*b does not take tools (probed)*"])

@@ -15,7 +15,6 @@ OK, FAILED, USAGE = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.Exi
 REPORT = ("--parity-report=json", "--parity-out=out")
 PLAN = 100 + 3 * 32
 """Requests of a text check on 100 cases: the answers and three passes for the noise floor."""
-WARM_UP = 1
 
 
 def verdicts(report: Any) -> list[dict[str, Any]]:
@@ -36,15 +35,15 @@ def test_a_killed_run_is_resumed_or_begun_anew(bench: Bench, wait_until: Callabl
     wait_until(lambda: engines[0].count > 60)
     spawned.kill()
     engines[0].first_delay_s = 0.0
-    kept, before = stored(bench, "a"), engines[0].count
+    kept, before = stored(bench, "a"), len(bench.asked(engines[0]))
     assert kept > 40
 
     result = bench.run(option, *REPORT, engines=engines)
 
     assert result.ret == FAILED
-    asked = engines[0].count - before - WARM_UP
+    asked = len(bench.asked(engines[0])) - before
     assert asked == (PLAN - kept if option == "--parity-resume" else PLAN)
-    assert engines[1].count == PLAN + 2 * WARM_UP
+    assert len(bench.asked(engines[1])) == PLAN
     assert ("resumed run" in result.stdout.str()) == (option == "--parity-resume")
     assert [v["outcome"] for v in verdicts(bench.report()) if v["kind"] == "text"] == ["FAIL"]
     assert [v["n"] for v in verdicts(bench.report()) if v["kind"] == "text"] == [100]
@@ -104,7 +103,7 @@ def test_two_runs_at_once_share_a_store_and_nothing_else(bench: Bench) -> None:
     first, second = bench.report("out-1"), bench.report("out-2")
     assert first["run"] != second["run"]
     assert verdicts(first) == verdicts(second)
-    assert [engine.count for engine in engines] == [2 * (PLAN + WARM_UP)] * 2
+    assert [len(bench.asked(engine)) for engine in engines] == [2 * PLAN] * 2
 
 
 def test_a_run_cut_by_its_budget_says_so(bench: Bench) -> None:

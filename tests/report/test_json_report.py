@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.record import EngineRecord, FailureRecord, LatencyRow, RunRecord
+from pytest_llmparity.core.routes import RouteCheck
 from pytest_llmparity.core.sample import (
     Completion,
     Fact,
@@ -114,6 +116,8 @@ def test_a_run_has_exactly_the_published_keys() -> None:
             "route",
             "baseline",
             "identity",
+            "capabilities",
+            "route_check",
         ]
     )
     assert list(content["verdicts"][0]) == [
@@ -297,3 +301,21 @@ def test_the_report_may_be_read_by_whoever_may_read_the_folder(tmp_path: Path) -
     json_report.write(RECORD, [], tmp_path)
 
     assert os.stat(tmp_path / "run.json").st_mode == os.stat(tmp_path / "other").st_mode
+
+
+def test_what_an_engine_can_do_is_published_with_what_was_promised() -> None:
+    declares = Capabilities(json_schema=True, overflow="refused")
+    can = declares.corrected({"json_schema": False, "context_length": 885})
+    routes = RouteCheck(measured="native", other="openai", cases=8, texts=2)
+    engine = dataclasses.replace(RECORD.engines[0], declares=declares, capabilities=can, route_check=routes)
+
+    content = json_report.to_json(dataclasses.replace(RECORD, engines=(engine,)))
+
+    RUN.validate(content)
+    assert content["engines"][0]["capabilities"] == {
+        "json_schema": {"value": False, "declared": True, "probed": True},
+        "overflow": {"value": "refused", "declared": "refused", "probed": False},
+        "context_length": {"value": 885, "declared": None, "probed": True},
+    }
+    assert content["engines"][0]["route_check"]["differs"] is True
+    assert content["engines"][0]["route_check"]["sentence"].endswith("2 of 8 answers differ")

@@ -319,3 +319,23 @@ def test_a_number_whose_direction_is_not_plain_says_what_it_counts(kind: str, mo
     lines = terminal.grid([verdict("q8_0", Outcome.PASS, kind, **more)], ["q8_0"], verbose=False)
 
     assert lines[-1].endswith(cell)
+
+
+def test_what_was_skipped_says_why_once_with_every_check_it_concerns() -> None:
+    lacks = "mlx does not enforce response_format (declared)"
+    skipped = [
+        dataclasses.replace(verdict("mlx", Outcome.SKIPPED), kind=kind, reason=lacks, test=f"t.py::{test}")
+        for kind, test in (("schema.rate", "test_a"), ("schema.gap", "test_a"), ("schema.gap", "test_b"))
+    ]
+
+    lines = terminal.unjudged([PASSING, *skipped, verdict("q4", Outcome.SKIPPED)])
+
+    assert lines[0] == "skipped:"
+    assert " ".join(" ".join(lines[1:]).split()) == (
+        f"{lacks}: schema.rate of test_a, schema.gap of test_a, schema.gap of test_b"
+    )
+    assert terminal.unjudged([PASSING]) == []
+
+
+def test_probes_are_part_of_the_plan() -> None:
+    assert terminal.probe_line(4) == "probes: about 4 short requests to each engine, whose answers are remembered"

@@ -21,6 +21,9 @@ from pytest_llmparity.testing import Fault
 if TYPE_CHECKING:
     from tests.run.conftest import Project
 
+PROBES = 3
+"""What a run that judges something asks beforehand: two for streaming, one for unknown fields."""
+
 
 def judged(session: Session) -> list[Verdict]:
     return session.settle("t", session.parity_run("t", reproduce="again"))
@@ -95,7 +98,7 @@ def test_a_timed_phase_that_no_longer_fits_is_not_begun(project: Project) -> Non
     assert verdict.outcome is Outcome.INCONCLUSIVE
     why = "the timed phase needs 128 requests and 10 are left (--parity-max-requests)"
     assert why in verdict.message + " ".join(verdict.details)
-    assert engine.count == 30 + 1
+    assert engine.count == 30 + 1 + PROBES
     assert session.record([]).requests == 30, "what was not sent is not counted"
     assert f"incomplete: {why}" in session.record([]).notes
 

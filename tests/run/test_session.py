@@ -18,6 +18,9 @@ from pytest_llmparity.testing import LoopbackEngine
 if TYPE_CHECKING:
     from tests.run.conftest import Project
 
+PROBES = 4
+"""What a run with a text check asks beforehand: two for streaming, one for unknown fields, one for logprobs."""
+
 
 def judged(session: Session, test: str = "t") -> list[Verdict]:
     return session.settle(test, session.parity_run(test, reproduce="again"))
@@ -319,7 +322,7 @@ def test_the_floor_of_an_unchanged_server_is_measured_once(project: Project) -> 
         assert {s.phase for s in session.samples()} == {Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL}
         session.close()
 
-    assert counts == [48, 12, 48]
+    assert counts == [48 + PROBES, 12, 48 + PROBES]
     assert [len(found) for found in notes] == [0, 1, 0]
     assert notes[1][0].startswith("a: 36 answers of its noise floor come from an earlier run")
 
@@ -332,4 +335,4 @@ def test_the_floor_of_a_server_that_says_too_little_about_itself_is_measured_eac
         session.gather()
         session.close()
 
-    assert engine.count == 2 * (48 + 1)
+    assert engine.count == 2 * (48 + 1) + PROBES

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from pytest_llmparity import check
+from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.sample import Phase
@@ -296,3 +297,35 @@ def test_a_design_that_can_never_pass_is_refused_with_the_number_that_could() ->
     assert (asked.kind, asked.pairwise, set(asked.needs().phases)) == ("schema", False, {Phase.MAIN})
     assert check.schema(Ticket, gap=0.05, side="worse").pairwise is True
     assert str(check.schema(Ticket, gap=0.05, side="worse")) == "schema(Ticket, gap=0.05, side='worse')"
+
+
+FORCED = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+
+
+def test_an_engine_that_lacks_what_the_check_needs_is_skipped_alone_and_in_its_pair(make: Factory) -> None:
+    able = make.engine("able", ["{}"] * 64)
+    unable = make.engine("mlx", ["{}"] * 64, lacking="mlx does not enforce response_format (declared)")
+
+    found = check.schema({"type": "object"}, rate=0.9, gap=0.1).judge(make.evidence(able, unable))
+
+    assert {(v.kind, v.engine): v.outcome for v in found} == {
+        ("schema.rate", "able"): Outcome.PASS,
+        ("schema.rate", "mlx"): Outcome.SKIPPED,
+        ("schema.gap", "mlx"): Outcome.SKIPPED,
+    }
+    assert found[1].message == "SKIPPED schema.rate, mlx: mlx does not enforce response_format (declared)"
+
+
+def test_a_schema_that_is_promised_and_not_enforced_is_said_beside_the_rate(make: Factory) -> None:
+    promised = Capabilities(json_schema=True)
+    liar = make.engine(
+        "ollama", ["no"] * 64, declares=promised, capabilities=promised.corrected({"json_schema": False})
+    )
+    cases = [make.case(index, response_format=FORCED) for index in range(64)]
+
+    (verdict,) = check.schema({"type": "object"}, rate=0.9).judge(make.evidence(liar, cases=cases))
+
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.differs == (
+        "structured output: ollama does not enforce response_format (probed, declared otherwise)",
+    )
