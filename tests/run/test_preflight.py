@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from pytest_llmparity import check
+from pytest_llmparity.core.record import EngineRecord
 from pytest_llmparity.core.routes import CASES
 from pytest_llmparity.core.sample import Request, Sampling, WireRequest
 from pytest_llmparity.core.settings import Route
@@ -40,6 +41,10 @@ def gathered(project: Project, *engines: LoopbackEngine, judge: Any = TEXT, **mo
 
 def verdicts(session: Session) -> list[Verdict]:
     return session.settle("t", session.parity_run("t", reproduce=""))
+
+
+def known(session: Session, name: str) -> EngineRecord:
+    return next(engine for engine in session.record([]).engines if engine.name == name)
 
 
 def probed(engine: LoopbackEngine, since: int = 0) -> list[Mapping[str, Any]]:
@@ -115,8 +120,8 @@ def test_a_second_run_on_the_same_server_asks_nothing_and_knows_the_same(project
     second = gathered(project, *engines, token="two")
 
     assert [len(probed(engine, since)) for engine, since in zip(engines, before, strict=True)] == [0, 0]
-    assert first.notes["a"].capabilities == second.notes["a"].capabilities
-    assert {"logprobs", "stream_equal", "unknown_fields"} <= set(second.notes["a"].capabilities.probed)
+    assert known(first, "a").capabilities == known(second, "a").capabilities
+    assert {"logprobs", "stream_equal", "unknown_fields"} <= set(known(second, "a").capabilities.probed)
 
 
 def test_a_fresh_run_asks_again(project: Project) -> None:
@@ -149,7 +154,7 @@ def test_a_probe_that_was_not_asked_before_is_asked_beside_what_is_remembered(pr
         (True, False),
         (False, True),
     ]
-    assert {"stream_equal", "json_schema"} <= set(session.notes["a"].capabilities.probed)
+    assert {"stream_equal", "json_schema"} <= set(known(session, "a").capabilities.probed)
 
 
 def test_a_no_that_keeps_a_check_from_being_judged_is_asked_again(project: Project) -> None:
@@ -160,8 +165,8 @@ def test_a_no_that_keeps_a_check_from_being_judged_is_asked_again(project: Proje
     engine.abilities = Abilities(tools="taken")
     after_repair = gathered(project, engine, project.engine(), kind="openai", token="two")
 
-    assert before_repair.notes["a"].capabilities.tools is False
-    assert after_repair.notes["a"].capabilities.tools is True
+    assert known(before_repair, "a").capabilities.tools is False
+    assert known(after_repair, "a").capabilities.tools is True
     assert len(probed(engine, before)) == PROBES["tools"].requests
 
 
@@ -175,7 +180,7 @@ def test_a_probe_that_failed_is_told_and_asked_again(project: Project) -> None:
         "a: the probe of streaming failed",
         "a: the probe of logprobs failed",
     ]
-    assert session.notes["a"].capabilities.logprobs is True, "declared"
+    assert known(session, "a").capabilities.logprobs is True, "declared"
     before = engine.count
     engine.script = "well"
     after = gathered(project, engine, project.engine(), token="two")
@@ -258,7 +263,7 @@ def test_a_replay_knows_what_was_probed(project: Project) -> None:
         project, engine, project.engine(), judge=check.prompts(), kind="openai", token="two", mode="replay"
     )
 
-    assert replay.notes["a"].capabilities.tools is True
+    assert known(replay, "a").capabilities.tools is True
     assert engine.count == asked
 
 
@@ -304,7 +309,7 @@ def test_a_few_cases_are_asked_over_the_route_that_applications_use(project: Pro
 
     session, engine = over_both(project, answer)
 
-    found = session.notes["a"].route_check
+    found = known(session, "a").route_check
     assert found is not None
     assert (found.measured, found.other, found.cases) == ("native", "openai", CASES)
     assert 0 < found.texts < CASES
@@ -330,7 +335,7 @@ def test_answers_on_one_route_only_and_other_ends_are_counted(project: Project) 
 
     session, engine = over_both(project, answer)
 
-    found = session.notes["a"].route_check
+    found = known(session, "a").route_check
     assert found is not None
     asked = [int(prompt_of(r.json).split()[-1]) for r in engine.requests if "question" in prompt_of(r.json)][
         : 2 * CASES
@@ -345,7 +350,7 @@ def test_a_template_of_the_other_route_shows_in_the_counts(project: Project, mon
 
     session, _ = over_both(project, "well")
 
-    found = session.notes["a"].route_check
+    found = known(session, "a").route_check
     assert found is not None
     assert (found.texts, found.prompts, found.tokens) == (0, CASES, -3)
 
@@ -354,7 +359,7 @@ def test_a_template_of_the_other_route_shows_in_the_counts(project: Project, mon
 def test_one_route_alone_is_held_against_nothing(project: Project) -> None:
     session, engine = over_both(project, "well", route="openai")
 
-    assert session.notes["a"].route_check is None
+    assert known(session, "a").route_check is None
     assert len([r for r in engine.requests if "question" in prompt_of(r.json)]) == 20
 
 
