@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from pytest_llmparity.core.printable import printable
 from pytest_llmparity.core.problems import Strict, given, looks_secret, nearest
 from pytest_llmparity.core.selection import KINDS, LETTERS, NAME, Kind, parse_engines, root_of
 from pytest_llmparity.core.settings import EnvRef, seconds
+from pytest_llmparity.core.spelling import SAMPLING, sampling_defaults
 
 _SECRET_HEADERS = re.compile(r"authori[sz]ation|cookie|key|token|secret|password", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
@@ -88,6 +90,23 @@ def _header(value: object) -> object:
     raise ValueError('is neither text nor {env = "VARIABLE"}')
 
 
+def _sampling_defaults(value: object) -> str:
+    """Return a pinned table, or the same as JSON text, the way an identity spells it."""
+    try:
+        table = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        table = None
+    if not isinstance(table, dict) or not table:
+        raise ValueError(f"is {given(value)}; expected a table such as {{ temperature = 0.6, top_k = 20 }}")
+    for name, item in table.items():
+        if not sampling_defaults({name: item}):
+            if name in SAMPLING:
+                raise ValueError(f"has {given(name)} with {given(item)}, which is no number")
+            known = ", ".join(sorted(set(SAMPLING.values())))
+            raise ValueError(f"has {given(name)}, no sampling parameter{nearest(name, SAMPLING)}; known here: {known}")
+    return sampling_defaults(table)
+
+
 def _headers(value: dict[str, Any]) -> dict[str, Any]:
     for name, content in value.items():
         if not _HEADER_NAME.fullmatch(name):
@@ -133,6 +152,9 @@ Budget = Annotated[
     AfterValidator(_budget),
     WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}),
 ]
+SamplingDefaults = Annotated[
+    str, BeforeValidator(_sampling_defaults), WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}]})
+]
 Header = Annotated[
     Any,
     BeforeValidator(_header),
@@ -170,7 +192,7 @@ class Pin(Strict):
     template_sha256: Text | None = None
     template_path: Text | None = None
     tokenizer_sha256: Text | None = None
-    sampling_defaults: Text | None = None
+    sampling_defaults: SamplingDefaults | None = None
     device: Text | None = None
     attention: Text | None = None
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.sample import Identity
 
 State = Literal["held", "contradicted", "unverified"]
+Value = str | int | float | bool
+
+SHORTEST_DIGEST: Final = 12
+"""A pinned digest or commit may be cut to this many hexadecimal digits, as git and Ollama show them."""
+BITS_TOLERANCE: Final = 0.01
+"""Bits per weight are written with two digits behind the point."""
+
+_WHO: Final = {"reported": "the server has", "file": "the model's files say", "declared": "the engine is started with"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,34 +33,30 @@ class PinFinding:
 
     field: str
     pinned: str | int | float
-    seen: str | int | float | bool | None
+    seen: Value | None
     source: str | None
     state: State
 
     def describe(self) -> str:
         """Say in one line what was pinned, what was seen and where it was seen."""
         if self.state == "held":
-            return f"{self.field} {self.seen} ({self.source}) as pinned"
+            return f"{self.field} is {self.seen} ({self.source}) as pinned"
         if self.seen is None:
-            return f"{self.field} pinned to {self.pinned}, but the server does not say"
+            return f"{self.field} is pinned but the server does not report it"
         if self.state == "unverified":
-            return f"{self.field} pinned to {self.pinned}, and only our own configuration says so"
-        return f"{self.field} pinned to {self.pinned}, but {self.source} as {self.seen}"
+            return f"{self.field} is pinned to {self.pinned} and only our own configuration says so"
+        return f"{self.field} is pinned to {self.pinned} but {_WHO[self.source or 'reported']} {self.seen}"
 
 
 def hold(pin: Mapping[str, str | int | float], identity: Identity) -> list[PinFinding]:
-    """Return one finding per pin, in the order they were written.
-
-    Quantisations are compared by their normalised names, digests without their ``sha256:`` prefix and case, everything
-    else as text.
-    """
+    """Return one finding per pin, in the order they were written; :func:`agree` says what is equal."""
     findings = []
     for field, pinned in pin.items():
         fact = identity.facts.get(field)
         state: State
         if fact is None:
             state = "unverified"
-        elif _plain(field, fact.value) != _plain(field, pinned):
+        elif not agree(field, pinned, fact.value):
             state = "contradicted"
         else:
             state = "unverified" if fact.source == "declared" else "held"
@@ -65,10 +72,89 @@ def hold(pin: Mapping[str, str | int | float], identity: Identity) -> list[PinFi
     return findings
 
 
-def _plain(field: str, value: str | int | float | bool) -> str:
-    text = str(value).strip()
-    if field == "quantization":
-        return normalise(text)
-    if field.endswith(("digest", "sha256")):
-        return text.lower().removeprefix("sha256:")
-    return text
+def verdict(findings: Sequence[PinFinding], *, strict: bool) -> tuple[list[str], list[str]]:
+    """Return what makes an engine another one than was pinned, and what could not be confirmed: a sentence each.
+
+    With ``strict`` a pin that nothing but the configuration confirms is among the former.
+    """
+    wrong = [finding.describe() for finding in findings if finding.state == "contradicted"]
+    unseen = [finding for finding in findings if finding.state == "unverified"]
+    if strict:
+        wrong += [f"{finding.describe()} (strict_pins)" for finding in unseen]
+    return wrong, [f"pin {finding.field} unverified, the server does not report it" for finding in unseen]
+
+
+def agree(field: str, pinned: Value, seen: Value) -> bool:
+    """Tell whether what was seen is what was pinned.
+
+    Quantisations and cache types are compared by their normalised names. Digests and commits without their
+    ``sha256:`` and case, and a pinned one may be cut to 12 digits. Bits per weight may differ by 0.01. Tensor types in
+    any order. Of sampling defaults those that are pinned. A device is what holds the pinned text, in any case. Format
+    and attention in any case, all other fields as text.
+    """
+    return _RULES.get(field, _same)(str(pinned).strip(), str(seen).strip())
+
+
+def _same(pinned: str, seen: str) -> bool:
+    return pinned == seen
+
+
+def _any_case(pinned: str, seen: str) -> bool:
+    return pinned.casefold() == seen.casefold()
+
+
+def _normalised(pinned: str, seen: str) -> bool:
+    return normalise(pinned) == normalise(seen)
+
+
+def _hexadecimal(pinned: str, seen: str) -> bool:
+    short, long = (text.lower().removeprefix("sha256:") for text in (pinned, seen))
+    cut = len(short) >= SHORTEST_DIGEST and re.fullmatch(r"[0-9a-f]+", long) is not None and long.startswith(short)
+    return short == long or cut
+
+
+def _bits(pinned: str, seen: str) -> bool:
+    try:
+        return abs(float(pinned) - float(seen)) <= BITS_TOLERANCE + 1e-9
+    except ValueError:
+        return pinned == seen
+
+
+def _counts(pinned: str, seen: str) -> bool:
+    return sorted(pinned.split()) == sorted(seen.split())
+
+
+def _sampling(pinned: str, seen: str) -> bool:
+    try:
+        wanted, there = json.loads(pinned), json.loads(seen)
+    except ValueError:
+        return pinned == seen
+    if not isinstance(wanted, dict) or not isinstance(there, dict):
+        return bool(wanted == there)
+    return all(name in there and _number(value, there[name]) for name, value in wanted.items())
+
+
+def _number(pinned: object, seen: object) -> bool:
+    if isinstance(pinned, (int, float)) and isinstance(seen, (int, float)):
+        return math.isclose(pinned, seen, rel_tol=1e-5, abs_tol=1e-9)
+    return pinned == seen
+
+
+def _within(pinned: str, seen: str) -> bool:
+    return pinned.casefold() in seen.casefold()
+
+
+_RULES: Final[Mapping[str, Callable[[str, str], bool]]] = {
+    "quantization": _normalised,
+    "kv_cache": _normalised,
+    "digest": _hexadecimal,
+    "template_sha256": _hexadecimal,
+    "tokenizer_sha256": _hexadecimal,
+    "revision": _hexadecimal,
+    "bits_per_weight": _bits,
+    "tensor_types": _counts,
+    "sampling_defaults": _sampling,
+    "device": _within,
+    "format": _any_case,
+    "attention": _any_case,
+}

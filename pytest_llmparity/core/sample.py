@@ -223,7 +223,7 @@ IDENTITY: Mapping[str, str] = {
     "attention": "the attention backend",
     "recognised": "what a server attached to as openai looks like",
 }
-"""Field names of an identity and what they mean; each of them but ``recognised`` can be pinned."""
+"""Field names of an identity and what they mean; each of them but ``kind`` and ``recognised`` can be pinned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

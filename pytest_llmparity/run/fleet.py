@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from pytest_llmparity.core.errors import LaunchError, LLMParityError
-from pytest_llmparity.core.pins import hold
+from pytest_llmparity.core.pins import hold, verdict
 from pytest_llmparity.core.sample import Identity, from_json, to_json
 from pytest_llmparity.core.settings import DEFAULT_CONCURRENCY, EngineSpec
 from pytest_llmparity.engines import environments, registry
@@ -267,16 +267,10 @@ def _held(spec: EngineSpec, identity: Identity, installed: Mapping[str, str]) ->
 
     What was installed because of ``requires`` is a pin too.
     """
-    findings = hold(spec.pin, identity)
-    wrong = [
-        f"{f.field} is pinned to {f.pinned} but the server has {f.seen}" for f in findings if f.state == "contradicted"
-    ]
+    wrong, unseen = verdict(hold(spec.pin, identity), strict=spec.strict_pins)
     other = environments.contradiction(spec, installed, identity)
     wrong += [other] if other is not None else []
-    unseen = [f.field for f in findings if f.state == "unverified"]
-    if unseen and spec.strict_pins:
-        wrong += [f"{field} is pinned but the server does not report it (strict_pins)" for field in unseen]
-    notes = [f"{spec.name}: pin {field} unverified, the server does not report it" for field in unseen]
+    notes = [f"{spec.name}: {sentence}" for sentence in unseen]
     return (f"{spec.name}: {'; '.join(wrong)}" if wrong else None), notes
 
 

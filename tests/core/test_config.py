@@ -22,7 +22,9 @@ from pytest_llmparity.core.config import (
     parse_engines,
     select,
 )
+from pytest_llmparity.core.config_file import Pin
 from pytest_llmparity.core.errors import ConfigError, EngineSelectionError
+from pytest_llmparity.core.sample import IDENTITY
 from pytest_llmparity.core.settings import Settings, seconds
 
 FULL = """
@@ -244,6 +246,19 @@ def test_a_wrong_file_says_which_key_what_was_given_and_what_is_allowed(text: st
         ("headers = {A = {env = 'B', x = 1}}", '.headers.A is neither text nor {env = "VARIABLE"}'),
         ("headers = {A = {env = '1'}}", '.headers.A is "1"; expected the name of an environment variable'),
         ("pin = {quantisation = 'F16'}", ".pin.quantisation is not a key (did you mean 'quantization'?)"),
+        ("pin = {sampling_defaults = 'hot'}", '.pin.sampling_defaults is "hot"; expected a table such as'),
+        (
+            "pin = {sampling_defaults = {}}",
+            ".pin.sampling_defaults is {}; expected a table such as { temperature = 0.6, top_k = 20 }",
+        ),
+        (
+            "pin = {sampling_defaults = {top_q = 1}}",
+            ".pin.sampling_defaults has \"top_q\", no sampling parameter (did you mean 'top_p'?)",
+        ),
+        (
+            "pin = {sampling_defaults = {top_k = '1'}}",
+            '.pin.sampling_defaults has "top_k" with "1", which is no number',
+        ),
         ("pin = {context_length = '8192'}", '.pin.context_length is "8192"; expected a whole number'),
         ("env = {'A-B' = 'x'}", ".env."),
         ('args = ["a\\u0000"]', ".args[0] holds a NUL"),
@@ -422,3 +437,17 @@ def test_a_duration_is_above_zero_or_refused(text: str) -> None:
     except ValueError:
         return
     assert value > 0
+
+
+@pytest.mark.parametrize("written", ["{ temp = 0.6, top_k = -1 }", """'{"top_k": 0, "temperature": 0.6}'"""])
+def test_pinned_sampling_is_a_table_or_json_and_spelt_as_an_identity_spells_it(written: str) -> None:
+    text = f"[engines.a]\nbase_url = 'http://h'\npin.sampling_defaults = {written}\n"
+
+    pin = parse_config(text, source="llmparity.toml").engines["a"].pin
+
+    assert pin is not None
+    assert pin.sampling_defaults == '{"temperature": 0.6, "top_k": 0}'
+
+
+def test_every_field_of_an_identity_can_be_pinned_but_what_is_no_fact_of_the_server() -> None:
+    assert set(Pin.model_fields) == IDENTITY.keys() - {"kind", "recognised"}
