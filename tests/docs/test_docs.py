@@ -22,6 +22,7 @@ from pytest_llmparity.core import config_file, errors, prompt_rows
 from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.config import parse_config
 from pytest_llmparity.core.prompt_reading import parse_prompts
+from pytest_llmparity.core.sample import IDENTITY
 from pytest_llmparity.engines import environments
 from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.script import babble, prompt_of
@@ -212,6 +213,17 @@ def test_every_configuration_key_is_in_its_table(model: str) -> None:
     shown = names_in(between("docs/configuration.md", f"keys: {model}"))
 
     assert shown == {field.alias or name for name, field in fields.items()}
+
+
+def test_every_pin_means_the_field_of_the_identity_and_its_example_can_be_written() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| (.+?) \| `(.+?)` \|", between("docs/configuration.md", "keys: Pin"), re.MULTILINE
+    )
+
+    assert {name: meaning for name, meaning, _ in rows}.items() <= IDENTITY.items()
+    pins = "\n".join(f"{name} = {example}" for name, _, example in rows)
+    text = f'[engines.a]\nbase_url = "http://127.0.0.1:1"\n[engines.a.pin]\n{pins}\n'
+    assert parse_config(text, source="docs").engines["a"].pin is not None
 
 
 def test_every_prompt_key_is_in_its_table() -> None:
