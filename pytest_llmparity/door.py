@@ -271,7 +271,7 @@ class Door:
         except LLMParityError as error:
             self.summary.append(f"llmparity: the report could not be written: {error}")
         finally:
-            self.session.close()
+            self.summary += self.session.close()
 
     def _report(self) -> None:
         """Report what there is; a report that was asked for is written even where no gate got as far as a verdict."""

@@ -10,7 +10,7 @@ import functools
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -280,13 +280,8 @@ def settings(given: Given, loaded: Loaded) -> Settings:
         "residency": _first(profile and profile.residency, content and content.residency),
         "reports": given.value("report"),
     }
-    attached = [spec.name for spec in loaded.engines if spec.launch == "attach"]
-    if defaults["residency"] == "one-at-a-time" and attached and mode_word == "live":
-        raise UsageError(
-            f"residency = 'one-at-a-time' stops each engine before the next one starts, and {', '.join(attached)} "
-            f"{'runs' if len(attached) == 1 else 'run'} elsewhere and cannot be stopped from here; leave base_url out "
-            "so that it is started by us, or use residency = 'together'"
-        )
+    if defaults["residency"] == "one-at-a-time" and mode_word == "live":
+        _check_turns(loaded.engines)
     return Settings(
         engines=loaded.engines,
         baseline=baseline,
@@ -300,6 +295,21 @@ def settings(given: Given, loaded: Loaded) -> Settings:
         cases=tuple(dict.fromkeys(given.cases)),
         out=given.cwd / out if out else given.root / OUT,
         **{name: value for name, value in defaults.items() if value is not None},
+    )
+
+
+def _check_turns(engines: Sequence[EngineSpec]) -> None:
+    """Refuse servers that run elsewhere and cannot be told to unload, where one engine at a time may be in memory."""
+    kinds = registry.known()
+    staying = [s for s in engines if s.launch == "attach" and not (s.kind is not None and kinds[s.kind].unloads)]
+    if not staying or len(engines) < 2:
+        return
+    shown = ", ".join(f"{spec.name} ({spec.kind or 'of a kind that is not named'})" for spec in staying)
+    raise UsageError(
+        f"residency = 'one-at-a-time' keeps one engine in memory, and {shown} "
+        f"{'runs' if len(staying) == 1 else 'run'} elsewhere and cannot be told to unload. Only these kinds can: "
+        f"{', '.join(sorted(name for name, kind in kinds.items() if kind.unloads))} (a URL alone does not say which it "
+        "is: write KIND:MODEL@URL). Leave base_url out so that it is started by us, or use residency = 'together'"
     )
 
 

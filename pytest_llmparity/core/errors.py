@@ -8,6 +8,7 @@ LLMParityError
 │   └── DesignError            a check that cannot settle what it is asked (too few cases, one engine, …)
 ├── EngineError                an engine did not do what was asked; carries engine and case
 │   ├── LaunchError            it could not be started, or exited, or never became ready
+│   │   └── MemoryHeld         the engine before it is still in memory, and only one may be
 │   ├── EngineDied             it was there and is gone
 │   ├── Unreachable            nothing accepts the connection
 │   ├── AnswerError            it answered, but not with an answer
@@ -81,6 +82,10 @@ class EngineError(LLMParityError):
 
 class LaunchError(EngineError):
     """The engine could not be started; the text ends with the last lines of its log."""
+
+
+class MemoryHeld(LaunchError):
+    """The engine was not started: only one may be in memory, and another's has not come back; says whose, how much."""
 
 
 class EngineDied(EngineError):

@@ -213,6 +213,12 @@ class Adapter:
         """Return what this very server can do as far as it says: :attr:`declares`, corrected by its own settings."""
         return self.declares
 
+    def restore(self) -> None:
+        """Let a server that was told to unload serve others again, at the end of a run; raises as :meth:`load` does.
+
+        Nothing to do for kinds that load a model when it is asked for.
+        """
+
     def limits(self) -> tuple[str, ...]:
         """Return what this route silently drops or changes, a sentence each, for people who read ``doctor``."""
         return ()

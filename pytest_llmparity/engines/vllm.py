@@ -18,6 +18,7 @@ from pytest_llmparity.core.spelling import sampling_defaults
 from pytest_llmparity.engines import arguments, building, device, files, hub
 from pytest_llmparity.engines.base import Adapter, Launch
 from pytest_llmparity.engines.control import Reply
+from pytest_llmparity.engines.refusals import read_refusal, shown
 
 DEADLINE_S: Final = 600.0
 """vLLM's own limit for its engine to become ready (VLLM_ENGINE_READY_TIMEOUT_S)."""
@@ -30,6 +31,9 @@ CPU_KV_CACHE_GIB: Final = "1"
 
 OWN_DEFAULTS: Final = {**NEUTRAL, "temperature": 1.0}
 """What vLLM samples with where neither request nor model says (ChatCompletionRequest._DEFAULT_SAMPLING_PARAMS)."""
+
+SLEEP_S: Final = 120.0
+"""What moving the weights between GPU and RAM may take, requests in flight included. Chosen, not measured."""
 
 _INSTALL: Final = (
     'Give requires = "vllm==…" to have it installed in an environment of its own, python = "…/bin/python" of one that '
@@ -60,6 +64,10 @@ class VllmAdapter(Adapter):
     raw_honours_format: ClassVar[bool] = True
     # The first request for logprobs makes vLLM compile its ranking: more than 20 s were seen on two busy CPU cores.
     warm_up_logprobs: ClassVar[int | None] = 1
+
+    def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
+        super().__init__(spec, base_url, headers)
+        self._found_asleep: bool | None = None
 
     @classmethod
     def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
@@ -93,6 +101,75 @@ class VllmAdapter(Adapter):
             deadline_s=deadline,
             grace_s=20.0,
         )
+
+    # Sleep mode (docs/features/sleep_mode.md, entrypoints/serve/dev/sleep/api_router.py). Seen on a real vLLM 0.32 on
+    # the CPU: /sleep says 200, frees nothing, and requests hang until /wake_up. No GPU was there to see it free memory.
+
+    def load(self) -> None:
+        """Wake a server that sleeps; one that has no sleep mode is awake."""
+        if self._asleep():
+            self._dev("/wake_up", "be woken")
+            if self._asleep():
+                raise LaunchError(f"{self.name}: vLLM answered /wake_up and still sleeps.", engine=self.name)
+
+    def unload(self) -> None:
+        """Put the server to sleep: its weights go to RAM, its key-value cache is given up, the GPU's memory is free.
+
+        Requests in flight are finished first. Level 1, because a server that slept at level 2 wakes up without weights.
+        ``LaunchError`` says how vLLM has to be started for that, also where it would sleep and free nothing.
+        """
+        asleep = self._asleep()
+        if asleep:
+            return
+        why = "it has no /sleep" if asleep is None else self._sleeps_in_vain()
+        if why:
+            raise LaunchError(
+                f"{self.name}: this vLLM cannot give its memory back: {why}. On a GPU, start it with "
+                "--enable-sleep-mode and VLLM_SERVER_DEV_MODE=1 in its environment; or let us start it (leave base_url "
+                "out), or use residency = 'together'.",
+                engine=self.name,
+            )
+        self._dev("/sleep?level=1&mode=wait", "be put to sleep")
+        if not self._asleep():
+            raise LaunchError(f"{self.name}: vLLM answered /sleep and does not sleep.", engine=self.name)
+
+    def restore(self) -> None:
+        """Wake the server if it was awake when we first asked."""
+        if self._found_asleep is False:
+            self.load()
+
+    def _asleep(self) -> bool | None:
+        """Tell whether the server sleeps; ``None`` when it has no sleep mode or does not say."""
+        found = self.control.ask("/is_sleeping").get("is_sleeping")
+        if not isinstance(found, bool):
+            return None
+        if self._found_asleep is None:
+            self._found_asleep = found
+        return found
+
+    def _sleeps_in_vain(self) -> str:
+        """Say why sleeping would free nothing, as far as the server tells its configuration; empty when it would."""
+        try:
+            # The first answer runs the programs of vLLM's collect_env, which can take a while.
+            told = self.control.get("/server_info?config_format=json", timeout_s=SLEEP_S).json().get("vllm_config")
+        except (Unreachable, Timeout, ProtocolError):
+            return ""
+        config = told if isinstance(told, dict) else {}
+        if "cpu" in (_inside(config, "device_config", "device"), _inside(config, "device_config", "device_type")):
+            return "on the CPU /sleep frees nothing"
+        if _inside(config, "model_config", "enable_sleep_mode") is False:
+            return "without --enable-sleep-mode /sleep frees nothing"
+        return ""
+
+    def _dev(self, path: str, what: str) -> None:
+        reply = self.control.post(path, b"", timeout_s=self.spec.start_timeout_s or SLEEP_S)
+        if reply.status != 200:
+            said = shown(read_refusal(reply.body).message, 200) or "no reason"
+            raise LaunchError(
+                f"{self.name} cannot {what}: POST {path} says {reply.status} ({said}). Its log has the rest.",
+                engine=self.name,
+                status=reply.status,
+            )
 
     @classmethod
     def wire_model(cls, spec: EngineSpec) -> str:
@@ -227,6 +304,11 @@ def _program(spec: EngineSpec, environ: Mapping[str, str], model: str) -> list[s
     if not spec.command and spec.python is None:
         return [*program, "serve", model]
     return [*program, "--model", model]
+
+
+def _inside(config: Mapping[str, object], part: str, name: str) -> object:
+    found = config.get(part)
+    return found.get(name) if isinstance(found, dict) else None
 
 
 def _gpu_visible(environ: Mapping[str, str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import threading
 import time
@@ -16,12 +17,14 @@ from pytest_llmparity.core.errors import LaunchError, LLMParityError
 from pytest_llmparity.core.pins import hold, verdict
 from pytest_llmparity.core.sample import Identity, from_json, to_json
 from pytest_llmparity.core.settings import DEFAULT_CONCURRENCY, EngineSpec
-from pytest_llmparity.engines import environments, registry
+from pytest_llmparity.engines import environments, memory, registry
 from pytest_llmparity.engines.base import Adapter, Launch
 from pytest_llmparity.engines.environments import Environment
+from pytest_llmparity.engines.memory import Gpus
 from pytest_llmparity.engines.readiness import free_port, port_was_taken, wait_ready
 from pytest_llmparity.run.installing import KeptRunner
 from pytest_llmparity.run.keeper import EngineState, Keeper, log_tail
+from pytest_llmparity.run.residency import Residency
 
 INTERRUPTED_S = 2.0
 """What engines that are starting get to notice an interruption; whoever is still waiting is left behind."""
@@ -49,9 +52,9 @@ class Fleet:
     """Starts engines on first request through the keeper and keeps one answer per name.
 
     Safe to call from several processes at once: the keeper makes one of them the starter, the others wait. With
-    ``one_at_a_time`` every other engine is stopped, its memory given back, before one is started. ``slots`` is how many
-    requests an engine must be able to answer at once where its own configuration does not say. ``say`` is told what
-    takes its time before an engine starts.
+    ``one_at_a_time`` every other engine is stopped or unloaded, its memory given back, before one is started. ``slots``
+    is how many requests an engine must be able to answer at once where its own configuration does not say. ``say`` is
+    told what takes its time before an engine starts.
     """
 
     def __init__(
@@ -64,22 +67,32 @@ class Fleet:
         one_at_a_time: bool = False,
         slots: int = DEFAULT_CONCURRENCY,
         say: Callable[[str], None] = lambda text: None,
+        gpus: Callable[[], tuple[Gpus | None, str | None]] = memory.nvidia,
     ) -> None:
         self.slots = slots
         self._specs = dict(specs)
-        self._one_at_a_time = one_at_a_time
         self._keeper = keeper
         self._workdir = workdir
         self._environ = dict(os.environ if environ is None else environ)
         self._say = say
         self._made: dict[str, str] = {}
+        self._attached: dict[str, Adapter] = {}
+        self._one_at_a_time = one_at_a_time
+        self._gpus = gpus
+        self._unmeasured: str | None = None
         self._engaged: dict[str, Engaged] = {}
         self._interrupted = threading.Event()
 
     def engage(self, name: str) -> Engaged:
         """Return the engine, started and identified. Never raises for an engine's failure: ``error`` holds it."""
-        if self._one_at_a_time:
-            self._make_room(name)
+        known = self._engaged.get(name)
+        if known is not None and (known.error is not None or self._residency is None):
+            return known
+        if self._residency is not None:
+            try:
+                self._residency.make_room(name, left=self._forget)
+            except LLMParityError as error:
+                self._engaged[name] = Engaged(spec=self._specs[name], error=str(error))
         if name not in self._engaged:
             self._engaged[name] = self._engage(self._specs[name])
         return self._engaged[name]
@@ -125,14 +138,39 @@ class Fleet:
             return None
         return f"{_ended(state)}\n{self._tail(name)}"
 
-    def _make_room(self, name: str) -> None:
-        for other, spec in self._specs.items():
-            if other == name or spec.launch != "process":
-                continue
-            if self._keeper().state(other).state in ("starting", "ready"):
-                self._keeper().stop(other)
-            if other in self._engaged and self._engaged[other].error is None:
-                del self._engaged[other]  # it will be started again when it is asked for
+    def close(self) -> list[str]:
+        """Where engines took turns, let attached ones load again what they were told to unload.
+
+        What was started here is stopped first: it may hold the memory they need. Returns a sentence for each server
+        that was not left as it was found. May be called again.
+        """
+        attached, self._attached = self._attached, {}
+        if self._residency is None or not attached:
+            return []
+        words = []
+        try:
+            for name in [name for name in self._engaged if self._specs[name].launch == "process"]:
+                self._residency.let_go(name, left=self._forget)
+        except LLMParityError as error:
+            words.append(str(error))
+        for adapter in attached.values():
+            try:
+                adapter.restore()
+            except LLMParityError as error:
+                words.append(f"{adapter.name} was not left as it was found: {error}")
+        return words
+
+    @functools.cached_property
+    def _residency(self) -> Residency | None:
+        """Who sees to it that one engine is in memory at a time, ``None`` where all may be."""
+        if not self._one_at_a_time:
+            return None
+        gpus, self._unmeasured = self._gpus()
+        return Residency(self._specs, keeper=self._keeper, attached=self._adapter, gpus=gpus, stop=self._stop_waiting)
+
+    def _forget(self, name: str) -> None:
+        if name in self._engaged and self._engaged[name].error is None:
+            del self._engaged[name]  # it will be started or loaded again when it is asked for
 
     def _engage(self, spec: EngineSpec) -> Engaged:
         log = f"{spec.name}.log" if spec.launch == "process" else None
@@ -143,6 +181,8 @@ class Fleet:
             return Engaged(spec=spec, error=str(error), log=log)
         contradicted, notes = _held(spec, identity, installed)
         notes += [self._made.pop(spec.name)] if spec.name in self._made else []
+        if self._unmeasured is not None and spec.launch == "process":
+            notes, self._unmeasured = [*notes, self._unmeasured], None
         return Engaged(
             spec=spec, adapter=adapter, identity=identity, incomparable=contradicted, notes=tuple(notes), log=log
         )
@@ -155,8 +195,16 @@ class Fleet:
                 return from_json(Identity, info["identity"]), info["installed"]
         return adapter.identity(), {}
 
+    def _adapter(self, spec: EngineSpec) -> Adapter:
+        """Return what asks a server that runs elsewhere, the same each time: it knows how the server was found."""
+        if spec.name not in self._attached:
+            self._attached[spec.name] = registry.make(spec, spec.base_url or "", environ=self._environ)
+        return self._attached[spec.name]
+
     def _attach(self, spec: EngineSpec) -> Adapter:
-        adapter = registry.make(spec, spec.base_url or "", environ=self._environ)
+        adapter = self._adapter(spec)
+        if self._residency is not None:
+            self._residency.loads(spec.name)
         wait_ready(adapter, alive=self._stop_waiting, deadline_s=adapter.start_deadline_s())
         adapter.load()
         adapter.warm_up()
@@ -173,6 +221,8 @@ class Fleet:
         for attempt in range(1, PORT_TRIES + 1):
             port = free_port()
             launch = kind.launch(self._prepared(spec, kind, environment), port, self._workdir, environ=environ)
+            if self._residency is not None:
+                self._residency.starts(spec.name)
             state = self._start(spec, launch, environ)
             if not state.first:
                 return self._join(spec)

@@ -175,6 +175,10 @@ class Keeper:
         self._hold(name, None)
         return state
 
+    def members(self, name: str) -> tuple[int, ...]:
+        """Return the processes there are of an engine now, everything it started included; empty when all have gone."""
+        return tuple(cast("list[int]", self._ask({"op": "members", "name": name})))
+
     @contextlib.contextmanager
     def lend(self, resource: str, *, exclusive: bool, timeout_s: float | None) -> Iterator[None]:
         """Hold a shared or exclusive lease of ``resource`` for the length of a ``with`` block.

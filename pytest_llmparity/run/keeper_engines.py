@@ -22,7 +22,8 @@ shows no environment and so no marker."""
 class Engine:
     """One engine by name. ``state`` is one of starting, ready, failed, exited, stopped.
 
-    ``ending`` is true from the moment its processes are asked to go until none is left. ``kill_at`` is when asking
+    ``ending`` is true from the moment its processes are asked to go until none is left, or until they are given up as
+    ``stuck``. ``kill_at`` is when asking
     turns into killing, ``starter`` whoever must announce it (an object of the caller's).
     """
 
@@ -38,6 +39,7 @@ class Engine:
         self.info: dict[str, object] = {}
         self.reason: str | None = None
         self.ending = False
+        self.stuck = False
         self.clear_since: float | None = None
         self.kill_at = 0.0
         self.give_up_at = 0.0
@@ -156,8 +158,15 @@ class Engines:
                 engine.ending = False
                 continue
             if now > engine.give_up_at:
-                engine.ending = False
+                engine.ending, engine.stuck = False, True
                 engine.reason = f"{engine.name}: processes {sorted(left)} do not end, even when killed"
+
+    def left(self, name: str) -> set[int]:
+        """Return every process there is of an engine; of one that is ending at least its first, until all are gone."""
+        engine = self._engines.get(name)
+        if engine is None or engine.process is None or not (engine.runs or engine.ending or engine.stuck):
+            return set()
+        return self._members(engine) or ({engine.process.pid} if engine.ending else set())
 
     def deadlines(self, now: float) -> list[float]:
         """Return when :meth:`sweep` has to be called next."""

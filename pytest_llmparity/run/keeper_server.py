@@ -249,6 +249,9 @@ class Server:
     def _state(self, connection: Connection, request: Request) -> None:
         self._answer(connection, request["name"])
 
+    def _members(self, connection: Connection, request: Request) -> None:
+        self._send(connection, {"ok": sorted(self._engines.left(request["name"]))})
+
     def _answer(self, connection: Connection, name: str, *, first: bool = False) -> None:
         engine = self._engines.get(name)
         wire = {"name": name, "state": "absent"} if engine is None else engine.wire()
@@ -362,6 +365,7 @@ _OPS: dict[str, Callable[[Server, Connection, Request], None]] = {
     "announce": Server._announce,
     "fail": Server._fail,
     "stop": Server._stop,
+    "members": Server._members,
     "lend": Server._lend,
     "release": Server._release,
     "close": Server._shut,

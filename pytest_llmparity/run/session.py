@@ -272,15 +272,16 @@ class Session:
         gathered = {} if self._judging is None else self._judging.samples
         return [sample for samples in gathered.values() for sample in samples]
 
-    def close(self) -> None:
-        """Stop what this process started and close what it opened. Safe to call twice."""
+    def close(self) -> list[str]:
+        """Stop what this process started and close what it opened; return what went wrong. Safe to call twice."""
+        parting = [self.mask.text(sentence) for sentence in self._fleet.close()]
         self._loop.close()
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.close()
-        store, self._store = self._store, None
-        if store is not None:
-            store.close()
+        opened = (self._keeper, self._store)
+        self._keeper = self._store = None
+        for one in opened:
+            if one is not None:
+                one.close()
+        return parting
 
     def keeper(self) -> Keeper:
         """Return the connection to the process that owns the engines; it is spawned when first asked for."""

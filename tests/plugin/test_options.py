@@ -312,8 +312,9 @@ def test_misuse_is_a_sentence_and_exit_4(refuse: Refuse, options: list[str], exp
         ({"llmparity.toml": FILE}, ["--parity-profile=strict"], "and the profile makes that an error"),
         (
             {"llmparity.toml": 'residency = "one-at-a-time"'},
-            ["--engines=a=http://h:1"],
-            "a runs elsewhere and cannot be stopped from here",
+            ["--engines=a=http://h:1,b=llamacpp:m@http://h:2,c=ollama:m@http://h:3"],
+            "a (of a kind that is not named), b (llamacpp) run elsewhere and cannot be told to unload. Only these "
+            "kinds can: lmstudio, ollama, vllm (a URL alone",
         ),
         ({"llmparity.toml": "", "pyproject.toml": "[tool.llmparity]"}, TWO, "keep one of them"),
     ],

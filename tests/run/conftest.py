@@ -41,6 +41,11 @@ if mode == "taken" and open(os.environ["STARTS"]).read().count("starts") == 1:
 def stop(*_):
     with open(os.environ["STARTS"], "a") as out:
         out.write(f"{os.environ['NAME']} stops\\n")
+        out.flush()
+        if mode == "lingers":
+            open("told", "w").close()
+            open("leave").close()
+            out.write(f"{os.environ['NAME']} leaves\\n")
     os._exit(0)
 signal.signal(signal.SIGTERM, stop)
 engine = LoopbackEngine(model=flags.alias, poses_as="llamacpp", port=int(flags.port), quantization="Q4_0")

@@ -1,0 +1,152 @@
+"""One engine in memory at a time: before one starts, every other has gone and what it held has come back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pytest_llmparity.core.errors import LaunchError, LLMParityError, MemoryHeld
+from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.engines import memory
+from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.engines.memory import GpuMemory, Gpus
+from pytest_llmparity.run.keeper import Keeper
+
+BACK_S: Final = 60.0
+"""How long memory may take to come back once an engine was told to go. Chosen: a process that has ended holds nothing,
+and the keeper kills what does not end; what is left after this long is a hung driver or somebody else's."""
+POLL_S: Final = 0.1
+SLACK: Final = 0.01
+"""Part of a GPU's memory that others may have taken meanwhile (a desktop, say) without it counting as not returned.
+Chosen, not measured."""
+
+
+class Residency:
+    """Lets every other engine go before one is started.
+
+    A started engine is stopped; an attached one is told to unload. Then its processes have to be gone (their resident
+    memory is what the error names) and, where ``gpus`` can be read, each GPU has to be back at what was in use before
+    the engine was started. ``attached`` makes an adapter around a server that runs elsewhere; ``stop`` says why nobody
+    waits any more.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, EngineSpec],
+        *,
+        keeper: Callable[[], Keeper],
+        attached: Callable[[EngineSpec], Adapter],
+        gpus: Gpus | None = None,
+        deadline_s: float = BACK_S,
+        stop: Callable[[], str | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._specs = dict(specs)
+        self._keeper = keeper
+        self._attached = attached
+        self._gpus = gpus
+        self._deadline_s = deadline_s
+        self._stop = stop
+        self._clock = clock
+        self._pause = pause
+        self._before: dict[str, Mapping[str, GpuMemory]] = {}
+        self._unloaded: set[str] = set()
+
+    def make_room(self, name: str, *, left: Callable[[str], None]) -> None:
+        """Return when no other engine is in memory; ``left`` is told of each that was there until now.
+
+        Raises ``MemoryHeld`` when one cannot be made to go, or still holds memory at the deadline.
+        """
+        began = self._clock()
+        others = {other: spec for other, spec in self._specs.items() if other != name}
+        for other, spec in others.items():
+            if spec.launch == "attach" and self._unload(spec, wanted=name):
+                left(other)
+            if spec.launch == "process":
+                self.let_go(other, left=left)
+        for other, spec in others.items():
+            if spec.launch == "process":
+                self._wait(other, wanted=name, since=began)
+
+    def let_go(self, name: str, *, left: Callable[[str], None]) -> None:
+        """Stop one engine that was started here, if it is up; ``left`` is told."""
+        if self._keeper().state(name).state in ("starting", "ready"):
+            self._keeper().stop(name)
+            left(name)
+
+    def starts(self, name: str) -> None:
+        """Take note of what is in use right before an engine is started."""
+        if self._gpus is not None:
+            self._before[name] = self._gpus.read()
+
+    def loads(self, name: str) -> None:
+        """Take note that an attached engine is about to be used: it has to be unloaded before another's turn."""
+        self._unloaded.discard(name)
+
+    def _unload(self, spec: EngineSpec, *, wanted: str) -> bool:
+        """Make an attached server give its memory back, also one this run has not asked yet."""
+        if spec.name in self._unloaded:
+            return False
+        try:
+            adapter = self._attached(spec)
+            if adapter.ready() is not None:
+                return False
+        except LLMParityError:
+            return False  # it is told when this engine itself is wanted
+        try:
+            adapter.unload()
+        except LLMParityError as error:
+            raise MemoryHeld(
+                f"{wanted} is not started: {spec.name} is in memory, and residency is one-at-a-time. {error}",
+                engine=wanted,
+            ) from error
+        self._unloaded.add(spec.name)
+        return True
+
+    def _wait(self, other: str, *, wanted: str, since: float) -> None:
+        while held := self._held(other):
+            why = self._stop()
+            if why is not None:
+                raise LaunchError(f"{wanted} was not started: {why}", engine=wanted)
+            took = self._clock() - since
+            if took >= self._deadline_s:
+                raise MemoryHeld(
+                    f"{wanted} is not started: {took:.0f} s after {other} was told to go, {held}. End what holds it, "
+                    'or run with residency = "together" if both fit.',
+                    engine=wanted,
+                )
+            self._pause(POLL_S)
+        self._before.pop(other, None)  # what others take from now on is not this engine's
+
+    def _held(self, other: str) -> str:
+        """Say what an engine that was told to go still holds; empty when it is nothing."""
+        pids = self._keeper().members(other)
+        if pids:
+            there = memory.resident(pids)
+            total = sum(size for _, size in there.values())
+            names = ", ".join(f"{pid} ({name}, {memory.shown(size)})" for pid, (name, size) in there.items())
+            return f"its processes still hold {memory.shown(total)}: {names or pids}"
+        if self._gpus is None or other not in self._before:
+            return ""
+        held = []
+        for gpu, now in self._gpus.read().items():
+            before = self._before[other].get(gpu)
+            if before is not None and now.used - before.used > SLACK * now.total:
+                held.append(
+                    f"{gpu} has {memory.shown(now.used - before.used)} more in use than before {other} was started"
+                    f"{_by(now)}"
+                )
+        return "; ".join(held)
+
+
+def _by(gpu: GpuMemory) -> str:
+    if not gpu.holders:
+        return " (its driver names no process)"
+    there = memory.resident(gpu.holders)
+    parts = []
+    for pid, size in gpu.holders.items():
+        name = there[pid][0] if pid in there else "not seen from here"
+        parts.append(f"{pid} ({name}{'' if size is None else f', {memory.shown(size)}'})")
+    return f", in use by {', '.join(parts)}"

@@ -1,0 +1,121 @@
+"""vLLM's sleep mode as its own routes have it: asked for at level 1, believed only where it frees something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from pytest_llmparity.core.errors import LaunchError
+from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.engines.vllm import VllmAdapter
+from tests.engines.sleeping import Vllm
+
+
+@pytest.fixture
+def vllm() -> Iterator[Callable[..., tuple[Vllm, VllmAdapter]]]:
+    with ExitStack() as stack:
+
+        def start(*args: object, **kwargs: Any) -> tuple[Vllm, VllmAdapter]:
+            server = stack.enter_context(Vllm(*args, **kwargs))
+            spec = EngineSpec(name="big", kind="vllm", model="loopback", base_url=server.base_url)
+            return server, VllmAdapter(spec, server.base_url, {})
+
+        yield start
+
+
+Start = Callable[..., tuple[Vllm, VllmAdapter]]
+
+
+def test_it_sleeps_at_the_level_it_wakes_up_whole_from(vllm: Start) -> None:
+    server, adapter = vllm()
+
+    adapter.unload()
+    adapter.unload()
+    adapter.load()
+    adapter.load()
+
+    assert server.told == ["/sleep?level=1&mode=wait", "/wake_up"]
+    assert server.asleep is False
+
+
+@pytest.mark.parametrize(
+    ("start", "why"),
+    [
+        ({"dev": False}, "it has no /sleep"),
+        ({"asleep": "perhaps"}, "it has no /sleep"),
+        ({"config": {"device_config": {"device": "cpu"}}}, "on the CPU /sleep frees nothing"),
+        ({"config": {"device_config": {"device_type": "cpu"}}}, "on the CPU /sleep frees nothing"),
+        (
+            {"config": {"model_config": {"enable_sleep_mode": False}}},
+            "without --enable-sleep-mode /sleep frees nothing",
+        ),
+    ],
+    ids=["no development mode", "says no truth value", "CPU", "CPU in other words", "not enabled"],
+)
+def test_where_sleeping_frees_nothing_it_is_told_how_to_start_vllm(
+    vllm: Start, start: dict[str, object], why: str
+) -> None:
+    server, adapter = vllm(**start)
+
+    with pytest.raises(LaunchError) as caught:
+        adapter.unload()
+
+    assert caught.value.engine == "big"
+    assert f"big: this vLLM cannot give its memory back: {why}. On a GPU, start it with --enable-sleep-mode" in str(
+        caught.value
+    )
+    assert server.told == []
+
+
+@pytest.mark.parametrize("config", ["VllmConfig(model=…)", {}, {"device_config": None}])
+def test_a_server_that_does_not_tell_its_configuration_is_put_to_sleep(vllm: Start, config: object) -> None:
+    server, adapter = vllm(config)
+
+    adapter.unload()
+
+    assert server.asleep is True
+
+
+def test_a_server_that_cannot_be_put_to_sleep_or_woken_is_told_with_its_reason(vllm: Start) -> None:
+    server, adapter = vllm()
+    server.status = 500
+
+    with pytest.raises(LaunchError, match=r"big cannot be put to sleep: POST /sleep.* says 500 \(CUDA out of memory\)"):
+        adapter.unload()
+    server.asleep = True
+    with pytest.raises(LaunchError, match=r"big cannot be woken: POST /wake_up says 500 \(CUDA out of memory\)"):
+        adapter.load()
+
+
+def test_a_server_that_only_says_yes_is_not_believed(vllm: Start) -> None:
+    server, adapter = vllm(stuck=True)
+
+    with pytest.raises(LaunchError, match="vLLM answered /sleep and does not sleep"):
+        adapter.unload()
+    server.asleep = True
+    with pytest.raises(LaunchError, match="vLLM answered /wake_up and still sleeps"):
+        adapter.load()
+
+
+@pytest.mark.parametrize(("found", "left"), [(False, False), (True, True)])
+def test_it_is_left_as_it_was_found(vllm: Start, found: bool, left: bool) -> None:
+    server, adapter = vllm(asleep=found)
+
+    adapter.restore()
+    adapter.load()
+    adapter.unload()
+    adapter.restore()
+
+    assert server.asleep is left
+
+
+def test_a_server_without_sleep_mode_is_awake(vllm: Start) -> None:
+    server, adapter = vllm(dev=False)
+
+    adapter.load()
+    adapter.restore()
+
+    assert server.told == []
