@@ -106,7 +106,7 @@ class Door:
                 terminal.plan_line(
                     requests=plan.requests,
                     tokens=plan.tokens,
-                    engines=len(self.settings.engines),
+                    engines=[spec.name for spec in self.settings.in_turn()],
                     residency=self.settings.residency,
                 )
             ]

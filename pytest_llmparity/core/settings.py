@@ -147,6 +147,10 @@ class Settings:
     concurrency: int = DEFAULT_CONCURRENCY
     residency: Residency = "together"
 
+    def in_turn(self) -> list[EngineSpec]:
+        """Return the engines in the order they are asked: the baseline first, then as selected."""
+        return sorted(self.engines, key=lambda spec: spec.name != self.baseline)
+
     def engine(self, name: str) -> EngineSpec:
         """Return the selected engine with this name; ``KeyError`` if it is not selected."""
         for spec in self.engines:

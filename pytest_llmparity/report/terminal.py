@@ -72,11 +72,16 @@ def engine_lines(
     return lines
 
 
-def plan_line(*, requests: int, tokens: int, engines: int, residency: str) -> str:
-    """Return what will be asked: requests and the most tokens of each engine, and how the engines share the machine."""
-    each = "" if engines == 1 else " of each engine"
-    together = "" if engines == 1 else f", {explain.count(engines, 'engine')} {residency.replace('-', ' ')}"
-    return f"plan: {explain.count(requests, 'request')}, at most {explain.count(tokens, 'token')}{each}{together}"
+def plan_line(*, requests: int, tokens: int, engines: Sequence[str], residency: str) -> str:
+    """Return what will be asked: requests and the most tokens of each engine, and how the engines share the machine.
+
+    ``engines`` are their names in the order they are asked; it is shown where one has to go before the next comes.
+    """
+    plan = f"plan: {explain.count(requests, 'request')}, at most {explain.count(tokens, 'token')}"
+    if len(engines) == 1:
+        return plan
+    order = f": {', then '.join(engines)}" if residency == "one-at-a-time" else ""
+    return f"{plan} of each engine, {explain.count(len(engines), 'engine')} {residency.replace('-', ' ')}{order}"
 
 
 def probe_line(requests: int) -> str:

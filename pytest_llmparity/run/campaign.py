@@ -121,7 +121,7 @@ class Campaign:
 
     def _order(self) -> list[EngineSpec]:
         """The baseline first: when its pins are contradicted nobody is asked anything."""
-        return sorted(self._settings.engines, key=lambda spec: spec.name != self._settings.baseline)
+        return self._settings.in_turn()
 
     def _one(self, spec: EngineSpec) -> None:
         engaged = self._fleet.engage(spec.name)

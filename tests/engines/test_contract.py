@@ -89,9 +89,6 @@ STREAMS_WITHOUT: dict[str, set[str]] = {
 }
 """What only an unstreamed answer of this kind carries."""
 
-SOON = {"vllm"}
-"""Kinds whose unload() is on its way."""
-
 FINAL_503 = {"mlx"}
 """Kinds whose 503 says that the server will never be ready."""
 
@@ -204,7 +201,7 @@ def test_a_kind_is_what_it_is_registered_as_and_has_a_double(kind: str) -> None:
 def test_what_can_be_unloaded_has_a_way_to(kind: str) -> None:
     adapter = ADAPTERS[kind]
 
-    assert (adapter.unload is not Adapter.unload) is adapter.unloads or kind in SOON
+    assert (adapter.unload is not Adapter.unload) is adapter.unloads
 
 
 # ---- readiness ------------------------------------------------------------------------------------------------------
@@ -284,7 +281,7 @@ def test_a_warm_up_takes_an_empty_answer_and_raises_a_refusal(pose: Pose) -> Non
 
 def test_memory_is_given_back_or_the_reason_is_told(way: Way, pose: Pose) -> None:
     engine, adapter = pose()
-    if ADAPTERS[way.kind].unloads and way.kind not in SOON:
+    if ADAPTERS[way.kind].unloads:
         begin(adapter)
         adapter.unload()
         assert not engine.loaded

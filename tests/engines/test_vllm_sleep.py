@@ -70,7 +70,7 @@ def test_where_sleeping_frees_nothing_it_is_told_how_to_start_vllm(
     assert server.told == []
 
 
-@pytest.mark.parametrize("config", ["VllmConfig(model=…)", {}, {"device_config": None}])
+@pytest.mark.parametrize("config", ["VllmConfig(model=…)", {}, {"device_config": None}, None])
 def test_a_server_that_does_not_tell_its_configuration_is_put_to_sleep(vllm: Start, config: object) -> None:
     server, adapter = vllm(config)
 

@@ -101,11 +101,15 @@ def test_no_engines_are_no_lines() -> None:
 
 def test_the_plan_is_one_line() -> None:
     assert (
-        terminal.plan_line(requests=64, tokens=4096, engines=2, residency="one-at-a-time")
-        == "plan: 64 requests, at most 4096 tokens of each engine, 2 engines one at a time"
+        terminal.plan_line(requests=64, tokens=4096, engines=["prod", "dev"], residency="one-at-a-time")
+        == "plan: 64 requests, at most 4096 tokens of each engine, 2 engines one at a time: prod, then dev"
     )
     assert (
-        terminal.plan_line(requests=1, tokens=64, engines=1, residency="together")
+        terminal.plan_line(requests=64, tokens=4096, engines=["prod", "dev"], residency="together")
+        == "plan: 64 requests, at most 4096 tokens of each engine, 2 engines together"
+    )
+    assert (
+        terminal.plan_line(requests=1, tokens=64, engines=["dev"], residency="one-at-a-time")
         == "plan: 1 request, at most 64 tokens"
     )
 

@@ -309,9 +309,11 @@ def test_stopping_one_engine_ends_its_whole_tree_and_nothing_else(
     start(keeper, pipe, body, grace_s=0.2)
     pipe.hear("up")
     pid = start(keeper, pipe, body).pid
+    assert pid in keeper.members("engine")
 
     assert keeper.stop("engine").returncode == -9
     assert pipe.ended(0.5) < 0.5
+    assert keeper.members("engine") == keeper.members("nobody") == ()
     for survivor in other.hear("up", "detached").values():
         assert psutil.Process(survivor).status() != psutil.STATUS_STOPPED
     again = start(keeper, pipe, PLAIN)

@@ -258,9 +258,9 @@ def test_an_attached_engine_is_unloaded_for_the_others_and_loaded_for_itself(
     assert fleet.close() == []
 
 
-def test_two_attached_engines_take_turns(project: Project, sleepy: Callable[..., Vllm]) -> None:
-    servers = [sleepy(), sleepy(asleep=True)]
-    fleet = fleet_of(project, *(project.attached(name, s, kind="vllm") for name, s in zip("vw", servers, strict=True)))
+def test_attached_engines_take_turns(project: Project, sleepy: Callable[..., Vllm]) -> None:
+    servers = [sleepy(), sleepy(asleep=True), sleepy()]
+    fleet = fleet_of(project, *(project.attached(name, s, kind="vllm") for name, s in zip("vwx", servers, strict=True)))
 
     seen = []
     for name in ("v", "w", "v"):
@@ -268,8 +268,8 @@ def test_two_attached_engines_take_turns(project: Project, sleepy: Callable[...,
         seen.append([server.asleep for server in servers])
     fleet.close()
 
-    assert seen == [[False, True], [True, False], [False, True]]
-    assert [server.asleep for server in servers] == [False, True], "as they were found"
+    assert seen == [[False, True, True], [True, False, True], [False, True, True]]
+    assert [server.asleep for server in servers] == [False, True, False], "as they were found"
 
 
 def test_an_engine_that_stays_in_memory_keeps_the_others_from_starting(
