@@ -80,12 +80,13 @@ def _healthy(engine: Posed, owner: str | None, **more: object) -> dict[str, obje
 class Dialect:
     """One kind's words.
 
-    ``routes`` are answers to GET, ``asked`` answers POST of a control route (``None`` for what is none). ``keyless``
-    routes answer without a key. ``server`` is the header of that name. ``reasoning`` names the field of that channel.
-    ``shape`` is the body of an error. ``too_long`` refuses a prompt that does not fit, ``None`` where the kind answers
-    it; ``missing`` a model that is not there. Timings are made of milliseconds: fields of the last chunk, of its
-    choice, headers of unstreamed answers. ``spell`` writes a token as the kind does in logprobs, ``ids`` says that its
-    id stands there. ``lazy`` kinds answer before they have loaded a model.
+    ``routes`` are answers to GET (a number refuses with that status), ``asked`` answers POST of a control route
+    (``None`` for what is none). ``keyless`` routes answer without a key. ``server`` is the header of that name.
+    ``reasoning`` names the field of that channel. ``shape`` is the body of an error. ``too_long`` refuses a prompt that
+    does not fit, ``None`` where the kind answers it; ``missing`` a model that is not there. Timings are made of
+    milliseconds: fields of the last chunk, of its choice, headers of unstreamed answers. ``spell`` writes a token as
+    the kind does in logprobs, ``ids`` says that its id stands there. ``lazy`` kinds answer before they have loaded a
+    model, ``counts`` kinds end a stream with token counts unasked.
     """
 
     after: str
@@ -104,6 +105,7 @@ class Dialect:
     spell: Callable[[str], str] | None = None
     ids: bool = False
     lazy: bool = False
+    counts: bool = False
 
 
 # ---- llama.cpp and what holds it -----------------------------------------------------------------------------------
@@ -222,7 +224,7 @@ def _mlx(engine: Posed) -> dict[str, object]:
 
 
 def _transformers(engine: Posed) -> dict[str, object]:
-    return _healthy(engine, "")
+    return _healthy(engine, "") | {"/load_model": 405}
 
 
 def _transformers_missing(model: str) -> Refusal:
@@ -332,6 +334,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         shape=_detail,
         too_long=None,
         missing=_transformers_missing,
+        counts=True,
     ),
     "llamacpp-python": Dialect(
         after="llama_cpp/server of 0.3.36",

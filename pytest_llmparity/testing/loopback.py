@@ -121,9 +121,10 @@ class LoopbackEngine(LoopbackServer):
         if self._locked(call) and path not in self.dialect.keyless:
             self._refuse(call, 401, "Invalid API key", "authentication_error")
             return
-        found = self.dialect.routes(self).get(path) if call.method == "GET" else None
-        if found is None:
-            self._refuse(call, 404, "File Not Found", "not_found_error")
+        found = self.dialect.routes(self).get(path, 404) if call.method == "GET" else 404
+        if isinstance(found, int):
+            said = "File Not Found" if found == 404 else "Method Not Allowed"
+            self._refuse(call, found, said, "not_found_error")
         else:
             call.send(200, found if isinstance(found, bytes) else dump(found), self._headers())
 

@@ -98,7 +98,7 @@ class Speech:
             yield self._event({"tool_calls": [call]})
         yield self._event({}, finish=self.finish, more=self._timings())
         options = self.request.get("stream_options")
-        if isinstance(options, dict) and options.get("include_usage"):
+        if self.dialect.counts or (isinstance(options, dict) and options.get("include_usage")):
             yield _data({**self._frame([]), "usage": self._usage()})
 
     def error(self, message: str) -> bytes:

@@ -7,6 +7,7 @@ through ``test_live.py``.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
@@ -24,6 +25,7 @@ from pytest_llmparity.core.selection import KINDS
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines import ollama_native
 from pytest_llmparity.engines.base import Adapter, Launch
+from pytest_llmparity.engines.probe import recognise
 from pytest_llmparity.engines.readiness import free_port
 from pytest_llmparity.engines.registry import adapter_for, facts
 from pytest_llmparity.testing import Fault, LoopbackEngine, Replay, Reply
@@ -195,6 +197,11 @@ def test_a_kind_is_what_it_is_registered_as_and_has_a_double(kind: str) -> None:
     assert adapter.fields.keys() <= set(Sampling.__dataclass_fields__)
     assert "openai" in adapter.routes
     assert kind in DIALECTS
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_a_server_of_the_kind_is_recognised_by_its_url(kind: str, start: Start) -> None:
+    assert recognise(start(poses_as=kind).base_url) == kind
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)
@@ -738,45 +745,48 @@ RECORDED = [file.stem for file in sorted(Path(__file__).with_name("recorded").gl
 """Kinds with a folder of recordings of their own, which holds the calls that every engine was asked."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """The recordings of one kind, read with its adapter."""
+
+    kind: str
+    replay: Replay
+    attach: Attach
+
+    def read(self, name: str) -> tuple[int, Completion]:
+        """Return the HTTP status and the completion of a recording, or raise what the adapter makes of it."""
+        if name not in self.replay.recordings:
+            pytest.skip(f"{name} was not recorded of {self.kind}")
+        adapter = self.attach(f"{self.replay.base_url}/@{name}", self.kind, model="tiny")
+
+        async def exchange() -> Exchange:
+            async with Client(adapter.base_url) as client:
+                return await client.send("POST", "/v1/chat/completions", b"{}")
+
+        answer = asyncio.run(exchange())
+        return answer.status, adapter.parse(answer, case=name)
+
+    def declares(self, name: str) -> object:
+        """Return one declared capability of the kind."""
+        return getattr(ADAPTERS[self.kind].declares, name)
+
+
 @pytest.fixture(params=RECORDED)
-def recorded(
-    request: pytest.FixtureRequest, wire: Path, attach: Attach
-) -> Iterator[Callable[[str], tuple[int, Completion]]]:
-    """Reads a recording with the adapter of its kind; gives the HTTP status and the completion, or raises."""
+def recorded(request: pytest.FixtureRequest, wire: Path, attach: Attach) -> Iterator[Recorded]:
     kind = str(request.param)
     with Replay(wire / kind) as replay:
-
-        def read(name: str) -> tuple[int, Completion]:
-            if name not in replay.recordings:
-                pytest.skip(f"{name} was not recorded of {kind}")
-            adapter = attach(f"{replay.base_url}/@{name}", kind, model="tiny")
-            answer = _fetch(adapter.base_url)
-            return answer.status, adapter.parse(answer, case=name)
-
-        read.kind = kind  # type: ignore[attr-defined]
-        yield read
+        yield Recorded(kind, replay, attach)
 
 
-def _fetch(url: str) -> Exchange:
-    import asyncio
-
-    async def exchange() -> Exchange:
-        async with Client(url) as client:
-            return await client.send("POST", "/v1/chat/completions", b"{}")
-
-    return asyncio.run(exchange())
-
-
-Read = Callable[[str], tuple[int, Completion]]
-
-
-def declared(recorded: Read, name: str) -> object:
-    return getattr(ADAPTERS[recorded.kind].declares, name)  # type: ignore[attr-defined]
+SCHEMA_CALL = {"llamacpp-python": "v1_chat_json_object_schema"}
+"""Recordings of the request that this kind's adapter makes of a schema."""
 
 
 @pytest.mark.parametrize("name", ["v1_chat", "v1_chat_tools", "v1_chat_schema"])
-def test_a_recorded_answer_is_the_same_streamed_or_whole(name: str, recorded: Read) -> None:
-    whole, streamed = recorded(name)[1], recorded(f"{name}_stream")[1]
+def test_a_recorded_answer_is_the_same_streamed_or_whole(name: str, recorded: Recorded) -> None:
+    if name == "v1_chat_schema":
+        name = SCHEMA_CALL.get(recorded.kind, name)
+    whole, streamed = recorded.read(name)[1], recorded.read(f"{name}_stream")[1]
 
     assert (streamed.text, streamed.finish_reason) == (whole.text, whole.finish_reason)
     assert [(call.name, call.arguments) for call in streamed.tool_calls] == [
@@ -784,56 +794,56 @@ def test_a_recorded_answer_is_the_same_streamed_or_whole(name: str, recorded: Re
     ]
 
 
-def test_a_recorded_cut_is_told_from_a_recorded_end(recorded: Read) -> None:
-    assert recorded("v1_chat_length")[1].finish_reason == "length"
-    assert recorded("v1_chat_stop")[1].finish_reason == "stop"
+def test_a_recorded_cut_is_told_from_a_recorded_end(recorded: Recorded) -> None:
+    assert recorded.read("v1_chat_length")[1].finish_reason == "length"
+    assert recorded.read("v1_chat_stop")[1].finish_reason == "stop"
 
 
-def test_declared_logprobs_were_seen(recorded: Read) -> None:
-    found = recorded("v1_chat_logprobs")[1]
+def test_declared_logprobs_were_seen(recorded: Recorded) -> None:
+    found = recorded.read("v1_chat_logprobs")[1]
 
-    if declared(recorded, "logprobs") is not None:
-        assert bool(found.logprobs) is declared(recorded, "logprobs")
-    if declared(recorded, "token_ids") is not None:
+    if recorded.declares("logprobs") is not None:
+        assert bool(found.logprobs) is recorded.declares("logprobs")
+    if recorded.declares("token_ids") is not None:
         ids = bool(found.logprobs) and found.logprobs[0].id is not None
-        assert ids is declared(recorded, "token_ids")
+        assert ids is recorded.declares("token_ids")
 
 
-def test_a_declared_schema_was_enforced(recorded: Read) -> None:
-    if declared(recorded, "json_schema") is not True:
+def test_a_declared_schema_was_enforced(recorded: Recorded) -> None:
+    if recorded.declares("json_schema") is not True:
         pytest.skip("declares no schema")
     properties = {"name": {"type": "string"}, "age": {"type": "integer"}, "city": {"type": "string"}}
     schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-    text = recorded("v1_chat_schema")[1].text
+    text = recorded.read(SCHEMA_CALL.get(recorded.kind, "v1_chat_schema"))[1].text
 
     assert jsonschema_rs.is_valid(schema, json.loads(text))
-    if declared(recorded, "schema_order") is not None:
-        assert (list(json.loads(text)) == list(properties)) is declared(recorded, "schema_order")
+    if recorded.declares("schema_order") is not None:
+        assert (list(json.loads(text)) == list(properties)) is recorded.declares("schema_order")
 
 
-def test_declared_tools_were_called(recorded: Read) -> None:
-    if declared(recorded, "tools") is True:
-        assert recorded("v1_chat_tools")[1].tool_calls[0].name == "get_weather"
+def test_declared_tools_were_called(recorded: Recorded) -> None:
+    if recorded.declares("tools") is True:
+        assert recorded.read("v1_chat_tools")[1].tool_calls[0].name == "get_weather"
 
 
-def test_a_declared_raw_prompt_was_answered(recorded: Read) -> None:
-    if declared(recorded, "raw_prompt") is True:
-        assert recorded("v1_completions_raw")[1].text
+def test_a_declared_raw_prompt_was_answered(recorded: Recorded) -> None:
+    if recorded.declares("raw_prompt") is True:
+        assert recorded.read("v1_completions_raw")[1].text
 
 
-def test_an_unknown_field_was_treated_as_declared(recorded: Read) -> None:
-    wanted = declared(recorded, "unknown_fields")
+def test_an_unknown_field_was_treated_as_declared(recorded: Recorded) -> None:
+    wanted = recorded.declares("unknown_fields")
     if wanted == "dropped":
-        assert recorded("v1_chat_unknown_field")[0] == 200
+        assert recorded.read("v1_chat_unknown_field")[0] == 200
     elif wanted == "refused":
         with pytest.raises(errors.BadRequest):
-            recorded("v1_chat_unknown_field")
+            recorded.read("v1_chat_unknown_field")
 
 
-def test_a_prompt_that_does_not_fit_was_treated_as_declared(recorded: Read) -> None:
-    wanted = declared(recorded, "overflow")
+def test_a_prompt_that_does_not_fit_was_treated_as_declared(recorded: Recorded) -> None:
+    wanted = recorded.declares("overflow")
     if wanted == "refused":
         with pytest.raises(errors.ContextOverflow):
-            recorded("v1_chat_too_long")
+            recorded.read("v1_chat_too_long")
     elif wanted == "answered uncut":
-        assert recorded("v1_chat_too_long")[0] == 200
+        assert recorded.read("v1_chat_too_long")[0] == 200
