@@ -19,10 +19,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from pytest_llmparity.core.checks.contract import Contract
 from pytest_llmparity.core.checks.latency import REQUESTS, LatencyCheck, parse_budget
+from pytest_llmparity.core.checks.margins import HORIZON
 from pytest_llmparity.core.checks.prompts import PromptsCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.checks.similarity import SimilarityCheck
-from pytest_llmparity.core.checks.text import HORIZON, TextCheck
+from pytest_llmparity.core.checks.text import TextCheck
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.stats.paired import Side
 

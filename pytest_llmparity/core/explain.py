@@ -98,11 +98,17 @@ def headline(verdict: Verdict) -> str:
     parts.append(count(verdict.n, noun))
     line = f"{head}: {', '.join(parts)}"
     line += mix(verdict)
-    if verdict.reason:
-        line += f"; {verdict.reason}"
-    if verdict.needed is not None and verdict.outcome is Outcome.INCONCLUSIVE:
-        line += f"; a run of about {count(verdict.needed, noun)} in all would settle it"
+    line += "".join(f"; {text}" for text in (verdict.sequence, verdict.reason, settling(verdict)) if text)
     return line
+
+
+def settling(verdict: Verdict) -> str:
+    """Return what would settle an INCONCLUSIVE verdict, empty for others and where nobody knows."""
+    if verdict.needed is None or verdict.outcome is not Outcome.INCONCLUSIVE:
+        return ""
+    noun = "request" if verdict.kind.startswith("latency.") else "prompt"
+    words = f"a run of about {count(verdict.needed, noun)} in all would settle it"
+    return f"{words}; add some and run again with --parity-sequential" if verdict.open else words
 
 
 def mix(verdict: Verdict) -> str:

@@ -193,9 +193,8 @@ def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[s
     lines = ["inconclusive:"]
     for verdict in found:
         lines += _wrapped("  ", f"{printable(verdict.engine)}: {_finding(verdict)}", width=width)
-        if verdict.needed is not None:
-            prompts = explain.count(verdict.needed, "prompt")
-            lines += _wrapped("    ", f"a run of about {prompts} in all would settle it", width=width)
+        if settling := explain.settling(verdict):
+            lines += _wrapped("    ", settling, width=width)
     return lines
 
 

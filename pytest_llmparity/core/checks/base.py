@@ -65,6 +65,10 @@ class Evidence:
     ``alpha`` is already divided for repeated looks. ``incomplete`` says why cases are missing (a hard stop such as
     ``--parity-max-requests``), else ``None``. ``seed`` makes resampling repeatable. ``single`` marks one question
     asked on the spot: checks then say PASS or FAIL of that answer, without a bound.
+
+    ``sequential``: the cases are in the order in which they are asked, wave by wave, until nothing is open; an engine
+    was asked as many of them as have answers or failures, and its main phase holds nothing of an unfinished wave.
+    Checks that can then judge by evidence which is valid whenever one stops.
     """
 
     test: str
@@ -78,6 +82,7 @@ class Evidence:
     embedder: Embedder | None = None
     seed: int = 0
     single: bool = False
+    sequential: bool = False
 
     @property
     def candidates(self) -> tuple[EngineEvidence, ...]:
@@ -97,19 +102,23 @@ class Check(Protocol):
         """True when it says nothing about a single engine."""
 
     @property
+    def sequential(self) -> bool:
+        """Whether a sequential run can settle it before every case was asked."""
+
+    @property
     def where(self) -> str:
         """``file:line`` where the user wrote it."""
 
     def needs(self) -> Needs:
         """Samples to gather for it."""
 
-    def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
+    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Say why this design can never settle anything (with the number that could), or ``None``.
 
         A clause that starts with the reason and does not name the check: the caller puts check and place behind it.
         """
 
-    def power(self, *, cases: int, groups: int) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """One line for the plan: what this design can and cannot see."""
 
     def judge(self, evidence: Evidence) -> list[Verdict]:

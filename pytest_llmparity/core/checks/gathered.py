@@ -32,7 +32,8 @@ class Gathered:
     """The main phase of a pair of engines: what can be compared and what cannot.
 
     ``failed`` are cases the baseline answered and the candidate did not (a typed failure): they count against the
-    candidate where a check says so. ``lost`` are all cases without two answers; ``absent`` those never asked.
+    candidate where a check says so. ``lost`` are all cases without two answers; ``absent`` those never asked, which are
+    among the lost unless the run is sequential.
     """
 
     pairs: tuple[Pair, ...]
@@ -42,12 +43,16 @@ class Gathered:
     first_failure: str = ""
 
     @property
+    def asked(self) -> int:
+        """Cases this is about: in a sequential run those both engines were asked, else all of the prompt set."""
+        return len(self.pairs) + len(self.lost)
+
+    @property
     def note(self) -> str:
         """One line about missing answers, empty when there are none."""
         if not self.lost:
             return ""
-        total = len(self.pairs) + len(self.lost)
-        text = f"{explain.count(len(self.lost), 'prompt')} of {total} without two answers"
+        text = f"{explain.count(len(self.lost), 'prompt')} of {self.asked} without two answers"
         return f"{text}; first: {self.first_failure}" if self.first_failure else text
 
 
@@ -82,6 +87,7 @@ def gather(evidence: Evidence, candidate: EngineEvidence) -> Gathered:
     baseline = evidence.engines[evidence.baseline]
     ours, theirs = answers(baseline), answers(candidate)
     bad_ours, bad_theirs = failures(baseline), failures(candidate)
+    sides = ((ours, bad_ours), (theirs, bad_theirs))
     pairs: list[Pair] = []
     failed: list[Case] = []
     lost: list[Case] = []
@@ -90,6 +96,9 @@ def gather(evidence: Evidence, candidate: EngineEvidence) -> Gathered:
     for case in evidence.prompts.cases:
         if case.id in ours and case.id in theirs:
             pairs.append(Pair(case=case, baseline=ours[case.id], candidate=theirs[case.id]))
+            continue
+        if evidence.sequential and not all(case.id in good or case.id in bad for good, bad in sides):
+            absent += 1
             continue
         lost.append(case)
         if case.id in bad_theirs:
@@ -156,25 +165,32 @@ def alone(check: Check, evidence: Evidence, kind: str) -> list[Verdict]:
 
 
 def unanswered(verdict: Verdict, gathered: Gathered, evidence: Evidence) -> Verdict | None:
-    """Return the ERROR (or, after a hard stop, INCONCLUSIVE) verdict when too few pairs have two answers."""
-    total = len(gathered.pairs) + len(gathered.lost)
-    if gathered.pairs and len(gathered.lost) <= LOST * total:
+    """Return the ERROR (or, after a hard stop, INCONCLUSIVE) verdict when too few pairs have two answers.
+
+    One or two lost of the first few may be bad luck, so in a sequential run it stays open while half of them answer.
+    """
+    lost = len(gathered.lost)
+    if gathered.pairs and lost <= LOST * gathered.asked:
         return None
-    asked = total - gathered.absent
-    if evidence.incomplete is not None and len(gathered.lost) - gathered.absent <= LOST * asked:
+    unasked = 0 if evidence.sequential else gathered.absent
+    if evidence.incomplete is not None and lost - unasked <= LOST * (gathered.asked - unasked):
         return finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=evidence.incomplete)
-    return finish(verdict, outcome=Outcome.ERROR, reason=gathered.note or "no prompt has two answers")
+    reason = gathered.note or "no prompt has two answers"
+    hopeful = evidence.sequential and 0 < 2 * lost <= gathered.asked
+    return finish(verdict, outcome=Outcome.ERROR, reason=reason, open=hopeful)
 
 
 def settled(verdict: Verdict, evidence: Evidence, *, absent: int) -> Verdict:
     """Take back a statistical PASS or FAIL, and an exact PASS, when a hard stop left out cases it should rest on.
 
-    What is INCONCLUSIVE then says what stopped the run instead of how many prompts would settle it: they were there.
+    Sequential evidence may stop anywhere, so its PASS and FAIL stand. What is INCONCLUSIVE then says what stopped the
+    run instead of how many prompts would settle it: they were there.
     """
     if evidence.incomplete is None or not absent:
         return verdict
     exact_failure = verdict.outcome is Outcome.FAIL and verdict.p_fail is None
-    if exact_failure or verdict.outcome not in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
+    stands = verdict.open and verdict.outcome is not Outcome.INCONCLUSIVE
+    if exact_failure or stands or verdict.outcome not in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
         return verdict
     open_before = verdict.reason if verdict.outcome is Outcome.INCONCLUSIVE else ""
     reason = "; ".join(filter(None, [open_before, evidence.incomplete]))

@@ -108,6 +108,11 @@ class LatencyCheck:
         """True when every budget is relative."""
         return self.success_rate is None and all(budget.relative for budget in self.budgets)
 
+    @property
+    def sequential(self) -> bool:
+        """A timed phase has a fixed number of requests."""
+        return False
+
     def __str__(self) -> str:
         parts = [f"{budget.name}={budget.text}" for budget in self.budgets]
         if self.success_rate is not None:
@@ -120,7 +125,7 @@ class LatencyCheck:
         """Timed requests; both engines at once when a budget is relative."""
         return Needs(timed=self.n, timed_relative=any(budget.relative for budget in self.budgets))
 
-    def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
+    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Refuse a budget on a quantile that ``n`` requests cannot bound."""
         for budget in self.budgets:
             if self.n < budget.least:
@@ -139,7 +144,7 @@ class LatencyCheck:
                 )
         return None
 
-    def power(self, *, cases: int, groups: int) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """How many requests it times."""
         return f"{self}: {explain.count(self.n, 'timed request')} per engine"
 

@@ -31,6 +31,11 @@ class PromptsCheck:
         """It says nothing about a single engine."""
         return True
 
+    @property
+    def sequential(self) -> bool:
+        """An exact comparison: it speaks for the prompts that were asked, however many."""
+        return False
+
     def __str__(self) -> str:
         return "prompts()"
 
@@ -38,11 +43,11 @@ class PromptsCheck:
         """The main phase."""
         return Needs()
 
-    def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
+    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Nothing: one prompt is enough to find a difference."""
         return None
 
-    def power(self, *, cases: int, groups: int) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """What it compares."""
         return f"{self}: exact, token counts of {explain.count(cases, 'prompt')}"
 

@@ -14,9 +14,11 @@ from pytest_llmparity.core import diagnosis, explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.contract import Contract, Reading
-from pytest_llmparity.core.checks.shares import gap_needed, judge_share, least_perfect
+from pytest_llmparity.core.checks.sequence import numbers
+from pytest_llmparity.core.checks.shares import gap_needed, judge_cases, least_perfect
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.stats import sequential
 from pytest_llmparity.core.stats.paired import Side, gap, min_cases
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
@@ -60,6 +62,11 @@ class SchemaCheck:
         """True when only the limits between engines are set."""
         return self.rate is None
 
+    @property
+    def sequential(self) -> bool:
+        """Every limit has a sequential test."""
+        return True
+
     def __str__(self) -> str:
         limits = [f"{limit}={value:g}" for limit, value in self._limits().items()]
         if self.side != "either":
@@ -88,9 +95,9 @@ class SchemaCheck:
         """The main phase; where a case asks for a schema, an engine that enforces it."""
         return Needs(capabilities=frozenset({"json_schema"}))
 
-    def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
+    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Refuse a limit that not even perfect answers could be shown to keep."""
-        for limit, needed in self._least().items():
+        for limit, needed in self._least(sequential=sequential).items():
             value = self._limits()[limit]
             if needed is None:
                 return f"no number of prompts can show {limit}={value:g}; ask for less, such as {limit}=0.98"
@@ -101,9 +108,9 @@ class SchemaCheck:
                 )
         return None
 
-    def power(self, *, cases: int, groups: int) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """How many prompts each limit takes at the least."""
-        least = ", ".join(f"{limit} {needed or 'never'}" for limit, needed in self._least().items())
+        least = ", ".join(f"{limit} {n or 'never'}" for limit, n in self._least(sequential=sequential).items())
         return f"{self}: {explain.count(cases, 'prompt')}; at least needed: {least}"
 
     def judge(self, evidence: Evidence) -> list[Verdict]:
@@ -137,9 +144,11 @@ class SchemaCheck:
         given = {"rate": self.rate, "gap": self.gap, "agree": self.agree}
         return {limit: value for limit, value in given.items() if value is not None}
 
-    def _least(self) -> dict[str, int | None]:
+    def _least(self, *, sequential: bool) -> dict[str, int | None]:
         return {
-            limit: min_cases(value, 0.05) if limit == "gap" else least_perfect(value, 0.05)
+            limit: min_cases(value, 0.05)
+            if limit == "gap" and not sequential
+            else least_perfect(1.0 - value if limit == "gap" else value, 0.05, sequential=sequential)
             for limit, value in self._limits().items()
         }
 
@@ -147,13 +156,13 @@ class SchemaCheck:
         self, verdict: Verdict, evidence: Evidence, readings: Mapping[str, Reading], contract: Contract
     ) -> Verdict:
         assert self.rate is not None
-        kept = sum(reading.problem is None for reading in readings.values())
-        n = len(readings)
+        kept = [readings[case.id].problem is None for case in evidence.prompts.cases if case.id in readings]
+        n = len(kept)
         order = diagnosis.order_line(
             verdict.engine, [(r.value, contract.schema) for r in readings.values() if r.parsed]
         )
         enforced = diagnosis.enforcement(evidence.engines[verdict.engine], evidence.prompts.cases)
-        changes = {"reason": order} | judge_share(kept, n, at_least=self.rate, evidence=evidence)
+        changes = {"reason": order} | judge_cases(kept, at_least=self.rate, evidence=evidence)
         changes |= {
             "measures": "of answers fit the schema",
             "requests": n,
@@ -166,8 +175,8 @@ class SchemaCheck:
     def _gap(self, verdict: Verdict, evidence: Evidence, both: _Both) -> Verdict:
         assert self.gap is not None
         rows = both.rows
-        only_ours = sum(ours.problem is None and theirs.problem is not None for _, ours, theirs in rows)
-        only_theirs = sum(ours.problem is not None and theirs.problem is None for _, ours, theirs in rows)
+        differences = [(ours.problem is None) - (theirs.problem is None) for _, ours, theirs in rows]
+        only_ours, only_theirs = differences.count(1), differences.count(-1)
         changes: dict[str, Any] = {
             "unit": "share",
             "margin": self.gap,
@@ -183,9 +192,13 @@ class SchemaCheck:
             parted = only_ours + (only_theirs if self.side == "either" else 0)
             changes |= {"outcome": Outcome.FAIL if parted else Outcome.PASS, "estimate": float(parted)}
             return gathered.finish(verdict, **changes, measures="of answers fit on one engine only", reason="single")
+        changes["measures"] = "of answers fit on one engine only, net"
+        if evidence.sequential:
+            found = sequential.gap(differences, margin=self.gap, alpha=evidence.alpha, side=self.side)
+            changes |= numbers(found, evidence, asked=len(rows))
+            return gathered.settled(gathered.finish(verdict, **changes), evidence, absent=both.absent)
         result = gap(only_ours, only_theirs, len(rows), margin=self.gap, alpha=evidence.alpha, side=self.side)
         changes |= dataclasses.asdict(result)
-        changes["measures"] = "of answers fit on one engine only, net"
         if result.upper < self.gap:
             changes["outcome"] = Outcome.PASS
         elif result.lower > self.gap:
@@ -198,10 +211,10 @@ class SchemaCheck:
     def _agree(self, verdict: Verdict, evidence: Evidence, both: _Both) -> Verdict:
         assert self.agree is not None
         paths: Counter[str] = Counter()
-        equal = 0
+        equal: list[bool] = []
         for _, ours, theirs in both.rows:
             fields = ours.differing(theirs)
-            equal += not fields
+            equal.append(not fields)
             paths.update(fields)
         n = len(both.rows)
         order = next((line for line in verdict.differs if line.startswith(diagnosis.PROPERTY_ORDER)), "")
@@ -209,7 +222,7 @@ class SchemaCheck:
             f"{explain.plain(path, 60)} differs in {times} of {n}" for path, times in paths.most_common(_SHOWN_FIELDS)
         ]
         details += both.example()
-        changes = {"reason": order} | judge_share(equal, n, at_least=self.agree, evidence=evidence)
+        changes = {"reason": order} | judge_cases(equal, at_least=self.agree, evidence=evidence)
         changes |= {"measures": "of answers have equal values", "requests": 2 * n, "details": tuple(details)}
         return gathered.settled(gathered.finish(verdict, **changes), evidence, absent=both.absent)
 

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from scipy.stats import beta
 
 from pytest_llmparity.core.checks.base import Evidence
+from pytest_llmparity.core.checks.sequence import numbers
 from pytest_llmparity.core.stats.paired import Side, rate, score_interval
+from pytest_llmparity.core.stats.sequential import least_units, share
 from pytest_llmparity.core.stats.totals import smallest_total
 from pytest_llmparity.core.verdict import Outcome
+
+
+def judge_cases(kept: Sequence[bool], *, at_least: float, evidence: Evidence) -> dict[str, Any]:
+    """Return the verdict fields that follow from which cases are kept, in their order, like :func:`judge_share`.
+
+    In a sequential run bounds and p-values are sequential.
+    """
+    n = len(kept)
+    if evidence.single or not evidence.sequential:
+        return judge_share(sum(kept), n, at_least=at_least, evidence=evidence)
+    changes: dict[str, Any] = {"unit": "share", "margin": at_least, "side": "at_least", "n": n}
+    return changes | numbers(share(kept, at_least=at_least, alpha=evidence.alpha), evidence, asked=n)
 
 
 def judge_share(kept: int, n: int, *, at_least: float, evidence: Evidence) -> dict[str, Any]:
@@ -32,7 +47,7 @@ def judge_share(kept: int, n: int, *, at_least: float, evidence: Evidence) -> di
     return changes | {"outcome": Outcome.INCONCLUSIVE, "needed": share_needed(kept, n, at_least, evidence.alpha)}
 
 
-def least_perfect(at_least: float, alpha: float) -> int | None:
+def least_perfect(at_least: float, alpha: float, *, sequential: bool = False) -> int | None:
     """Return how many cases, all kept, show that at least this share is (59 for 0.95); ``None`` when none can (1.0).
 
     >>> least_perfect(0.95, 0.05), least_perfect(0.98, 0.05), least_perfect(1.0, 0.05)
@@ -40,6 +55,8 @@ def least_perfect(at_least: float, alpha: float) -> int | None:
     """
     if at_least >= 1.0:
         return None
+    if sequential:
+        return least_units(1.0 - at_least, most=1.0, alpha=alpha)
     n = max(1, math.ceil(math.log(alpha) / math.log(at_least)))
     return n if at_least**n < alpha else n + 1
 

@@ -13,7 +13,7 @@ from pytest_llmparity.core import diagnosis, explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import FLOOR_PHASES, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.gathered import Gathered
-from pytest_llmparity.core.checks.shares import judge_share, least_perfect
+from pytest_llmparity.core.checks.shares import judge_cases, least_perfect
 from pytest_llmparity.core.compare.facts import FactDiff
 from pytest_llmparity.core.compare.text import edit_similarity, fact_diff
 from pytest_llmparity.core.ports import Embedder
@@ -61,6 +61,11 @@ class SimilarityCheck:
         """It says nothing about a single engine."""
         return True
 
+    @property
+    def sequential(self) -> bool:
+        """The share of alike pairs has a sequential test."""
+        return True
+
     def __str__(self) -> str:
         return "similarity()" if self.at_least is None else f"similarity(at_least={self.at_least:g})"
 
@@ -68,9 +73,9 @@ class SimilarityCheck:
         """The main phase; without a given limit the baseline's repeats too."""
         return Needs() if self.at_least is not None else Needs(phases=frozenset({Phase.MAIN, *FLOOR_PHASES}))
 
-    def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
+    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Refuse a set so small that not even equal answers would pass."""
-        needed = least_perfect(ALIKE, 0.05)
+        needed = least_perfect(ALIKE, 0.05, sequential=sequential)
         assert needed is not None
         if cases >= needed:
             return None
@@ -79,7 +84,7 @@ class SimilarityCheck:
             f"alike, not even if all are equal; it takes {needed}"
         )
 
-    def power(self, *, cases: int, groups: int) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """What it asks of how many prompts."""
         return f"{self}: at least {explain.percent(ALIKE)} of {explain.count(cases, 'prompt')} alike"
 
@@ -103,8 +108,10 @@ class SimilarityCheck:
         facts = [fact_diff(ours, theirs) for ours, theirs in texts]
         scores = scored(texts, evidence.embedder)
         alike = [not fact.blocking and score >= limit for fact, score in zip(facts, scores, strict=True)]
-        n = len(both.pairs) + len(both.failed)
-        changes: dict[str, Any] = judge_share(sum(alike), n, at_least=ALIKE, evidence=evidence)
+        by_case = {case.id: False for case in both.failed}
+        by_case |= {pair.case.id: same for pair, same in zip(both.pairs, alike, strict=True)}
+        in_order = [by_case[case.id] for case in evidence.prompts.cases if case.id in by_case]
+        changes: dict[str, Any] = judge_cases(in_order, at_least=ALIKE, evidence=evidence)
         if evidence.single:
             changes["reason"] = _single(facts[0], scores[0], measure, limit)
         changes |= {

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from pytest_llmparity.core import diagnosis, explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import FLOOR_PHASES, EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.checks.fork_lines import first_fork, fork_lines
 from pytest_llmparity.core.checks.gathered import Gathered, Pair
+from pytest_llmparity.core.checks.margins import HORIZON, PRESETS, preset
+from pytest_llmparity.core.checks.sequence import numbers, one_of_each
 from pytest_llmparity.core.compare.text import Fork, find_fork
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.quantization import bits
 from pytest_llmparity.core.sample import Completion, Phase
 from pytest_llmparity.core.stats.hazard import HazardResult, can_pass, hazard, prompts_needed
 from pytest_llmparity.core.stats.noise import excess
+from pytest_llmparity.core.stats.sequential import least_units, ratio
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
-HORIZON: Final = 32
 ONE_GROUP: Final = "all prompts come from one group: they count as one"
 TOP_LOGPROBS: Final = 5
 """Alternatives per token that are asked for to grade forks."""
-PRESETS: Final = ((8.0, 0.05), (6.0, 0.07), (4.0, 0.12))
-"""Accepted forks per token by the bits of the coarser quantisation, for a horizon of 32 tokens and mixed prompts
-(METHODS 7.4: an honest 16- or 8-bit pair forks at 1-3 %, a 6-bit one at 3-4.5 %, a 4-bit one at 7-8.5 %)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,8 @@ class TextCheck:
     FAIL of ``text`` needs the lower bound above the margin and more drift than the baseline shows against itself
     (paired sign-flip test); its ``p_fail`` is the larger of the two. ``text.repeat`` takes the worst of the floor
     phases, so its p-values and bounds are Bonferroni-corrected for their number.
+
+    In a sequential run ``text`` counts one prompt of each group, the first in the run's order.
     """
 
     margin: float | None = None
@@ -66,6 +67,11 @@ class TextCheck:
         """It says nothing about a single engine."""
         return True
 
+    @property
+    def sequential(self) -> bool:
+        """Forks per token have a sequential test; the floor's number of cases is fixed."""
+        return True
+
     def __str__(self) -> str:
         given = [f"margin={self.margin:g}"] if self.margin is not None else []
         given += [f"horizon={self.horizon}"] if self.horizon != HORIZON else []
@@ -75,9 +81,12 @@ class TextCheck:
         """The main phase and the floor of both engines; logprobs, where an engine has them, grade the forks."""
         return Needs(phases=frozenset({Phase.MAIN, *FLOOR_PHASES}), top_logprobs=TOP_LOGPROBS)
 
-    def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
+    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Refuse a set so small that not even answers without a single fork would pass."""
         margin = PRESETS[0][1] if self.margin is None else self.margin
+        if sequential:
+            least = least_units(margin, most=self.horizon, alpha=0.05)
+            return None if least is not None and least <= groups else self._too_few_groups(groups, margin, least)
         if can_pass(cases * self.horizon, margin, 0.05):
             return None
         needed = math.floor(-math.log(0.05) / (margin * self.horizon)) + 1
@@ -86,8 +95,16 @@ class TextCheck:
             f"{explain.percent(margin)}, not even without a fork; it takes {needed}"
         )
 
-    def power(self, *, cases: int, groups: int) -> str:
+    def _too_few_groups(self, groups: int, margin: float, least: int | None) -> str:
+        return (
+            f"{explain.count(groups, 'group')} of prompts, one of each with {self.horizon} tokens, can never pass a "
+            f"margin of {explain.percent(margin)} in a sequential run, not even without a fork; it takes {least}"
+        )
+
+    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """What this many prompts can and cannot see, from the Poisson bound without a fork."""
+        if sequential:
+            return f"{self}: counts one prompt of each group, {explain.count(groups, 'group')} in all"
         least = -math.log(0.05) / (cases * self.horizon)
         text = f"{self}: without a fork {explain.count(cases, 'prompt')} bound the drift at {explain.percent(least)}"
         if groups == 1 < cases:
@@ -143,7 +160,7 @@ class TextCheck:
             n=1,
             requests=2,
             horizon=self.horizon,
-            details=tuple(_first_fork(verdict, [(pair, fork)])),
+            details=tuple(first_fork(verdict, [(pair, fork)])),
         )
 
     def _cross(
@@ -161,24 +178,48 @@ class TextCheck:
             for pair in both.pairs
             if not _both_call(pair.baseline, pair.candidate)
         ]
-        result = self._hazard([(pair.case, fork) for pair, fork in forks], margin, evidence.alpha)
-        changes = _numbers(result, self.horizon, margin, n=len(forks), requests=2 * len(forks))
+        counted = forks
+        if evidence.sequential:
+            counted = one_of_each((pair.case.group, (pair, fork)) for pair, fork in forks)
+        result = self._hazard([(pair.case, fork) for pair, fork in counted], margin, evidence.alpha)
+        bets: dict[str, Any] = {}
+        if evidence.sequential:
+            bets = self._bets([fork for _, fork in counted], margin, evidence, asked=both.asked)
+            result = dataclasses.replace(
+                result, **{name: bets[name] for name in ("lower", "upper", "p_pass", "p_fail")}
+            )
+        changes = _numbers(result, self.horizon, margin, n=len(counted), requests=2 * len(counted))
         changes |= {
             "floor": None if floor is None else floor.result.estimate,
             "differs": diagnosis.layers(evidence, candidate, floor=None if floor is None else floor.result.estimate),
-            "details": tuple(_details(verdict, forks, result, both, why)),
+            "sequence": bets.get("sequence", ""),
+            "details": tuple(
+                fork_lines(
+                    verdict,
+                    counted,
+                    result,
+                    both,
+                    why,
+                    calls=len(both.pairs) - len(forks),
+                    further=len(forks) - len(counted),
+                )
+            ),
         }
         if margin is None or not result.at_risk:
             reason = why if result.at_risk else "no answer has text to compare"
             return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, reason=reason)
         above = 1.0 if floor is None else _above_floor(forks, floor, evidence.alpha)
-        changes |= {"p_pass": result.p_pass, "p_fail": max(result.p_fail, above)}
-        if result.upper < margin:
+        changes |= {"p_pass": result.p_pass, "p_fail": max(result.p_fail, above), "open": bool(bets)}
+        passes, fails = result.upper < margin, result.lower > margin
+        if bets:
+            passes, fails = bets["outcome"] is Outcome.PASS, bets["outcome"] is Outcome.FAIL
+        if passes:
             return gathered.finish(verdict, **changes, outcome=Outcome.PASS)
-        if result.lower <= margin:
-            needed = prompts_needed(result, len(forks), margin, evidence.alpha)
+        if not fails:
+            needed = bets["needed"] if bets else prompts_needed(result, len(forks), margin, evidence.alpha)
             reason = ONE_GROUP if result.one_group else ""
             return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, needed=needed, reason=reason)
+        changes["open"] = bool(bets) and above < result.p_fail  # the floor has as many prompts as it will ever have
         if above < evidence.alpha:
             return gathered.finish(verdict, **changes, outcome=Outcome.FAIL)
         name = evidence.baseline
@@ -251,32 +292,22 @@ class TextCheck:
             alpha=alpha,
         )
 
+    def _bets(self, counted: Sequence[Fork], margin: float | None, evidence: Evidence, *, asked: int) -> dict[str, Any]:
+        """Return the verdict fields of sequential evidence: a unit is one prompt of a group."""
+        found = ratio(
+            [float(fork.forked) for fork in counted],
+            [fork.at_risk for fork in counted],
+            margin=PRESETS[0][1] if margin is None else margin,
+            most=self.horizon,
+            alpha=evidence.alpha,
+        )
+        return numbers(found, evidence, asked=asked)
+
     def _margin(self, baseline: EngineEvidence, candidate: EngineEvidence) -> tuple[float | None, str]:
         """Return the margin and where it comes from, or ``None`` and what the user must do."""
         if self.margin is not None:
             return self.margin, f"margin {explain.percent(self.margin)} as given"
         return preset(baseline, candidate)
-
-
-def preset(baseline: EngineEvidence, candidate: EngineEvidence) -> tuple[float | None, str]:
-    """Return the margin two engines' quantisations call for and why; ``None`` and the next step where none is known."""
-    found: list[float] = []
-    for engine in (baseline, candidate):
-        if engine.quantization is None:
-            return None, f"no margin: the quantisation of {engine.name} is not known; pin it or give margin="
-        width = bits(engine.quantization)
-        if width is None:
-            return None, f"no margin: {engine.quantization} of {engine.name} does not say its bits; give margin="
-        found.append(min(width, 16.0))
-    coarser = min(found)
-    if coarser > PRESETS[0][0]:
-        coarser = PRESETS[0][0]
-    for width, margin in PRESETS:
-        if coarser == width:
-            both = f"{baseline.quantization} against {candidate.quantization}"
-            return margin, f"margin {explain.percent(margin)} for {both}, over {HORIZON} tokens"
-    name = baseline.quantization if found[0] == coarser else candidate.quantization
-    return None, f"no margin: none is known for {coarser:g}-bit weights ({name}); give margin="
 
 
 def _both_call(a: Completion, b: Completion) -> bool:
@@ -319,55 +350,6 @@ def _above_floor(forks: Sequence[tuple[Pair, Fork]], floor: Floor, alpha: float)
         [case.id if few else case.group for case, _, _ in shared],
         alpha,
     ).p
-
-
-def _details(
-    verdict: Verdict, forks: Sequence[tuple[Pair, Fork]], result: HazardResult, both: Gathered, why: str
-) -> list[str]:
-    lines = [
-        f"{explain.count(result.forks, 'fork')} in {result.at_risk:.0f} baseline tokens at risk, "
-        f"{explain.count(len(forks), 'prompt')} in {explain.count(result.groups, 'group')}; {why}"
-    ]
-    if calls := len(both.pairs) - len(forks):
-        lines.append(f"{explain.count(calls, 'pair')} of tool calls not compared as text")
-    if both.note:
-        lines.append(both.note)
-    if spread := _by_part(forks):
-        lines.append(spread)
-    grades = Counter(fork.grade for _, fork in forks if fork.forked and fork.grade is not None)
-    if grades:
-        lines.append("forks by grade: " + ", ".join(f"{name} {n}" for name, n in grades.most_common()))
-    return lines + _first_fork(verdict, forks)
-
-
-def _by_part(forks: Sequence[tuple[Pair, Fork]]) -> str:
-    """Name the three tags (groups, where no case has a tag) with the most forks per token; empty if all is one part."""
-    tagged = any(pair.case.tags for pair, _ in forks)
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for pair, fork in forks:
-        for part in pair.case.tags if tagged else (pair.case.group,):
-            sums[part][0] += fork.forked
-            sums[part][1] += fork.at_risk
-    rates = {part: d / e for part, (d, e) in sums.items() if e > 0}
-    if len(rates) < 2 or (not tagged and len(rates) == len(forks)) or not any(rates.values()):
-        return ""
-    shown = ", ".join(f"{explain.plain(part, 30)} {explain.percent(rate)}" for part, rate in gathered.worst(rates))
-    return f"most by {'tag' if tagged else 'group'}: {shown}"
-
-
-def _first_fork(verdict: Verdict, forks: Sequence[tuple[Pair, Fork]]) -> list[str]:
-    for pair, fork in forks:
-        if fork.forked:
-            at = fork.char or 0
-            grade = f", {fork.grade}" if fork.grade is not None else ""
-            where = f"first fork: {explain.plain(pair.case.id, 40)} after {explain.count(at, 'character')}{grade}"
-            width = max(len(verdict.engine), len(str(verdict.baseline)))
-            return [
-                where,
-                f"  {verdict.baseline:<{width}} {explain.quote(pair.baseline.text[at:]) or 'ends'}",
-                f"  {verdict.engine:<{width}} {explain.quote(pair.candidate.text[at:])}",
-            ]
-    return []
 
 
 def _asked(phase: Phase, evidence: Evidence) -> str:

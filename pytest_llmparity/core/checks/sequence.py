@@ -1,0 +1,44 @@
+"""Verdicts of a sequential run: what the evidence so far says, how far the run came, and which prompts count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable
+from typing import Any, TypeVar
+
+from pytest_llmparity.core import explain
+from pytest_llmparity.core.checks.base import Evidence
+from pytest_llmparity.core.stats.sequential import SequentialResult
+from pytest_llmparity.core.verdict import Outcome
+
+T = TypeVar("T")
+
+
+def numbers(result: SequentialResult, evidence: Evidence, *, asked: int) -> dict[str, Any]:
+    """Return the verdict fields that follow from the evidence after ``asked`` prompts.
+
+    The verdict stays open: further prompts may settle it, or make a FAIL survive the correction for its family.
+    """
+    changes: dict[str, Any] = {
+        "estimate": result.estimate,
+        "lower": result.lower,
+        "upper": result.upper,
+        "p_pass": result.p_pass,
+        "p_fail": result.p_fail,
+        "open": True,
+        "sequence": f"sequential, stopped after {asked} of {explain.count(len(evidence.prompts.cases), 'prompt')}",
+    }
+    if result.passed:
+        return changes | {"outcome": Outcome.PASS}
+    if result.failed:
+        return changes | {"outcome": Outcome.FAIL}
+    needed = None if result.needed is None else math.ceil(result.needed * asked / result.n)
+    return changes | {"outcome": Outcome.INCONCLUSIVE, "needed": needed}
+
+
+def one_of_each(rows: Iterable[tuple[Hashable, T]]) -> list[T]:
+    """Return the first of the things with one key, in order: of a group one prompt counts."""
+    found: dict[Hashable, T] = {}
+    for key, row in rows:
+        found.setdefault(key, row)
+    return list(found.values())
