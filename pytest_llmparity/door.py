@@ -27,6 +27,7 @@ from pytest_llmparity.report import json_report, junit, terminal
 from pytest_llmparity.report.progress import Bars, Silent
 from pytest_llmparity.resolving import given_to
 from pytest_llmparity.run.ask import SessionAsker
+from pytest_llmparity.run.course import WAVE
 from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.run.parity import EngineHandle, Parity, ParityRun
 from pytest_llmparity.run.preflight import most_requests
@@ -108,6 +109,7 @@ class Door:
                     tokens=plan.tokens,
                     engines=[spec.name for spec in self.settings.in_turn()],
                     residency=self.settings.residency,
+                    wave=WAVE if self.session.sequential else None,
                 )
             ]
             contexts = [spec.context_length for spec in self.settings.engines]
@@ -117,7 +119,11 @@ class Door:
             for declaration in self.session.declarations():
                 cases, groups = len(declaration.prompts.cases), declaration.prompts.groups
                 lines.append(f"  {declaration.test}: {count(cases, 'case')} in {count(groups, 'group')}")
-                lines += [f"    {check.power(cases=cases, groups=groups)}" for check in declaration.checks]
+                sequential = self.session.sequential
+                lines += [
+                    f"    {check.power(cases=cases, groups=groups, sequential=sequential)}"
+                    for check in declaration.checks
+                ]
         return lines
 
     # around one test -------------------------------------------------------------------------------------------------

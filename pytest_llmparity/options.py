@@ -147,6 +147,13 @@ def add_options(parser: pytest.Parser) -> None:
         "inconclusive (default: no limit)",
     )
     add(
+        "--parity-sequential",
+        action="store_true",
+        default=None,
+        help="Ask in waves and stop as soon as every check is settled, by a test that stays valid whenever one stops; "
+        "a run that ends inconclusive is continued when prompts were added (default: off)",
+    )
+    add(
         "--parity-case",
         action="append",
         metavar="ID",
@@ -180,6 +187,7 @@ SOURCES = {
         Source("inconclusive", "LLMPARITY_INCONCLUSIVE", inconclusive),
         Source("max_requests", "LLMPARITY_MAX_REQUESTS", positive),
         Source("budget", "LLMPARITY_BUDGET", budget),
+        Source("sequential", "LLMPARITY_SEQUENTIAL", switch),
         Source("report", "LLMPARITY_REPORT", formats),
         Source("out", "LLMPARITY_OUT", str),
     )

@@ -276,6 +276,7 @@ def settings(given: Given, loaded: Loaded) -> Settings:
         "inconclusive": _first(given.value("inconclusive"), profile and profile.inconclusive),
         "max_requests": _first(given.value("max_requests"), profile and profile.max_requests),
         "budget_s": _first(given.value("budget"), profile and profile.budget),
+        "sequential": _first(given.value("sequential"), profile and profile.sequential),
         "concurrency": _first(profile and profile.concurrency, content and content.concurrency),
         "residency": _first(profile and profile.residency, content and content.residency),
         "reports": given.value("report"),

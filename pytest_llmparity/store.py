@@ -30,6 +30,8 @@ from pytest_llmparity.rows import SAMPLE_COLUMNS, SCHEMA, identity_from, pack, r
 
 FILE_NAME = "samples.sqlite"
 FORMAT = 2
+KEPT = "kept/"
+"""Notes whose names begin like this outlive a resumption."""
 
 
 class Key(NamedTuple):
@@ -164,13 +166,16 @@ class Store:
             for i, p, s, a, f, h, v in self._file.read(query)
         ]
 
-    def latest(self, plan_hash: str | None = None, *, without: Collection[str] = ()) -> RunInfo | None:
+    def latest(
+        self, plan_hash: str | None = None, *, without: Collection[str] = (), ended: Collection[str] = ()
+    ) -> RunInfo | None:
         """Return the newest run (of a plan), finished ones before unfinished; ``None`` when there is none.
 
-        Runs whose ids are in ``without`` do not count.
+        Runs whose ids are in ``without`` do not count, those in ``ended`` count as finished.
         """
         runs = [run for run in self.runs() if plan_hash in (None, run.plan_hash) and run.id not in without]
-        return max(runs, key=lambda run: (run.finished is not None, run.started, run.id), default=None)
+        done = {run.id for run in runs if run.finished is not None} | set(ended)
+        return max(runs, key=lambda run: (run.id in done, run.started, run.id), default=None)
 
     # -- engines ------------------------------------------------------------------------------------------------------
 
@@ -205,9 +210,18 @@ class Store:
             db.execute("INSERT OR REPLACE INTO notes (run, name, content) VALUES (?, ?, ?)", (run, name, packed))
 
     def note(self, run: str, name: str) -> dict[str, Any] | None:
-        """Return what was written down under this name, ``None`` when nothing was; a resumed run starts empty."""
+        """Return what was written down under this name, ``None`` when nothing was.
+
+        A resumed run starts empty, but for names that begin with :data:`KEPT`.
+        """
         rows = self._file.read("SELECT content FROM notes WHERE run = ? AND name = ?", (run, name))
         return dict(unpack(rows[0][0])) if rows else None
+
+    def kept_notes(self, run: str) -> dict[str, dict[str, Any]]:
+        """Return the notes that outlive a resumption, by the rest of their names."""
+        query = "SELECT name, content FROM notes WHERE run = ? AND substr(name, 1, ?) = ?"
+        rows = self._file.read(query, (run, len(KEPT), KEPT))
+        return {name.removeprefix(KEPT): dict(unpack(content)) for name, content in rows}
 
     # -- probes -------------------------------------------------------------------------------------------------------
 
@@ -287,24 +301,27 @@ class Store:
 
     # -- looks --------------------------------------------------------------------------------------------------------
 
-    def looks(self, test: str, check: str, pair: str, prompt_digest: str) -> int:
+    def looks(self, test: str, check: str, pair: str, prompt_digest: str, *, continued: bool = False) -> int:
         """Return how many earlier looks this judgement has to pay for; k means bounds at alpha / 2**k.
 
         Judging more prompts because fewer were INCONCLUSIVE is another look. Judging the same prompts again is the
-        same look, and after PASS or FAIL the count starts anew.
+        same look, and so is sequential evidence that is ``continued`` with more of them. After PASS or FAIL the count
+        starts anew.
         """
         query = "SELECT prompt_digest, outcome, earlier FROM looks WHERE test = ? AND check_name = ? AND pair = ?"
         for digest, outcome, earlier in self._file.read(query, (test, check, pair)):
             if outcome == Outcome.INCONCLUSIVE:
-                return int(earlier) if digest == prompt_digest else int(earlier) + 1
+                return int(earlier) if continued or digest == prompt_digest else int(earlier) + 1
         return 0
 
-    def look(self, test: str, check: str, pair: str, prompt_digest: str, outcome: Outcome) -> None:
+    def look(
+        self, test: str, check: str, pair: str, prompt_digest: str, outcome: Outcome, *, continued: bool = False
+    ) -> None:
         """Record a judgement for :meth:`looks`; outcomes that judged no drift (ERROR, …) leave the count as it is."""
         if outcome not in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
             return
         with self._file.write() as db:
-            earlier = self.looks(test, check, pair, prompt_digest)
+            earlier = self.looks(test, check, pair, prompt_digest, continued=continued)
             db.execute(
                 "INSERT OR REPLACE INTO looks (test, check_name, pair, prompt_digest, outcome, earlier)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
@@ -350,7 +367,7 @@ def _hold(db: sqlite3.Connection, run: str) -> None:
 def _take_over(db: sqlite3.Connection, run: str, session: str) -> None:
     db.execute("UPDATE runs SET session = ?, resumed = 1 WHERE id = ?", (session, run))
     db.execute("DELETE FROM holders WHERE run = ?", (run,))
-    db.execute("DELETE FROM notes WHERE run = ?", (run,))
+    db.execute("DELETE FROM notes WHERE run = ? AND substr(name, 1, ?) != ?", (run, len(KEPT), KEPT))
     db.execute("UPDATE engines SET earlier = 1 WHERE run = ?", (run,))
     db.execute("DELETE FROM samples WHERE run = ? AND (phase = ? OR failure IS NOT NULL)", (run, Phase.TIMED))
     db.execute("UPDATE samples SET timing = NULL WHERE run = ?", (run,))

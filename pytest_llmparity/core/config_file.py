@@ -266,6 +266,7 @@ class ProfileTable(Strict):
     required: bool | None = None
     max_requests: Count | None = None
     budget: Budget = None
+    sequential: bool | None = None
 
 
 class ConfigTable(Strict):

@@ -124,9 +124,9 @@ class Settings:
 
     ``engines`` are in the order selected; ``baseline`` is the name of one of them and ``baseline_source`` says which
     setting named it. ``concurrency`` is what a marker may still override. ``max_requests`` and ``budget_s`` (seconds)
-    are hard stops, ``None`` for none. ``cases`` restricts the run to rows with these ids and forbids verdicts.
-    ``replay_run`` is the run to judge again in mode ``replay``, ``None`` for the newest. ``out`` and ``config_path``
-    are absolute.
+    are hard stops, ``None`` for none. ``sequential`` stops asking when nothing is open. ``cases`` restricts the run to
+    rows with these ids and forbids verdicts. ``replay_run`` is the run to judge again in mode ``replay``, ``None`` for
+    the newest. ``out`` and ``config_path`` are absolute.
     """
 
     engines: tuple[EngineSpec, ...] = ()
@@ -141,6 +141,7 @@ class Settings:
     inconclusive: Inconclusive = "show"
     max_requests: int | None = None
     budget_s: float | None = None
+    sequential: bool = False
     cases: tuple[str, ...] = ()
     reports: tuple[str, ...] = ()
     out: Path = field(default_factory=lambda: Path(".llmparity/report"))

@@ -72,12 +72,14 @@ def engine_lines(
     return lines
 
 
-def plan_line(*, requests: int, tokens: int, engines: Sequence[str], residency: str) -> str:
+def plan_line(*, requests: int, tokens: int, engines: Sequence[str], residency: str, wave: int | None = None) -> str:
     """Return what will be asked: requests and the most tokens of each engine, and how the engines share the machine.
 
-    ``engines`` are their names in the order they are asked; it is shown where one has to go before the next comes.
+    ``engines`` are their names in the order they are asked; it is shown where one has to go before the next comes. With
+    a ``wave`` they are asked so many cases at a time, and less than all as soon as nothing is open.
     """
-    plan = f"plan: {explain.count(requests, 'request')}, at most {explain.count(tokens, 'token')}"
+    much, most = explain.count(requests, "request"), explain.count(tokens, "token")
+    plan = f"plan: {much}, at most {most}" if wave is None else f"plan: at most {much} in waves of {wave}, {most}"
     if len(engines) == 1:
         return plan
     order = f": {', then '.join(engines)}" if residency == "one-at-a-time" else ""

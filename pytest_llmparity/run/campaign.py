@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 from pytest_llmparity.core.checks.base import FLOOR_PHASES
 from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter
@@ -18,8 +18,9 @@ from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.plan import Plan, Step, Unit
 from pytest_llmparity.run.preflight import compare_routes, learn, remarks, wanted
 from pytest_llmparity.run.timing import TimedPhase
+from pytest_llmparity.run.waves import Waves
 from pytest_llmparity.run.wires import client_of, jobs_of, key_of, requests_of, wires_note
-from pytest_llmparity.store import RunInfo, Store
+from pytest_llmparity.store import Key, RunInfo, Store
 
 GATHERED = "gathered"
 """Name of the run's note that says: gathering has ended, this is what happened."""
@@ -32,8 +33,10 @@ PROVEN = ({"quantization", "digest"}, {"version", "build"})
 
 def newest_whole(store: Store) -> RunInfo | None:
     """Return the newest run to replay, finished ones first; runs of ``--parity-case`` asked too little."""
-    parts = {run.id for run in store.runs() if (store.note(run.id, GATHERED) or {}).get("cases")}
-    return store.latest(without=parts)
+    told = {run.id: store.note(run.id, GATHERED) or {} for run in store.runs()}
+    parts = {run for run, state in told.items() if state.get("cases")}
+    left_open = {run for run, state in told.items() if state.get("open")}
+    return store.latest(without=parts, ended=left_open)
 
 
 class Progress(Protocol):
@@ -67,6 +70,7 @@ class Campaign:
         version: str,
         loop: LoopThread,
         progress: Progress,
+        sequential: Callable[[Campaign], Waves] | None = None,
     ) -> None:
         self._settings = settings
         self._plan = plan
@@ -80,6 +84,8 @@ class Campaign:
         self._allowance = Allowance(requests=settings.max_requests, seconds=settings.budget_s)
         self._notes: dict[str, EngineNote] = {}
         self._words: list[str] = []
+        self._ready: dict[str, tuple[Adapter, Mapping[str, Mapping[str, WireRequest]]]] = {}
+        self._waves = sequential(self) if sequential is not None else None
         self._timing = TimedPhase(
             run=run, store=store, allowance=self._allowance, words=self._words, begin=progress.begin
         )
@@ -96,28 +102,31 @@ class Campaign:
             for spec in self._order():
                 self._one(spec)
                 if in_turn:
+                    self._all_of([spec])
                     self._time([spec])
             if not in_turn:
+                self._all_of(self._order())
                 self._time(self._order())
         finally:
             self._progress.end()
         if self._allowance.reason is not None:
             self._words.append(f"incomplete: {self._allowance.reason}")
-        self._store.put_note(
-            self._run,
-            GATHERED,
-            {
-                "cases": list(self._settings.cases),
-                "engines": {name: to_json(entry) for name, entry in self._notes.items()},
-                "baseline": self._settings.baseline,
-                "incomplete": self._allowance.reason,
-                "requests": self._allowance.sent,
-                "retries": self._allowance.retries,
-                "notes": self._words,
-            },
-        )
-        if self._allowance.reason is None:
+        left_open = self._waves is not None and self._waves.open
+        self._store.put_note(self._run, GATHERED, {**self.state(), "open": left_open})
+        if self._allowance.reason is None and not left_open:
             self._store.finish(self._run)
+
+    def state(self) -> dict[str, Any]:
+        """Return what there is to say of the gathering so far, as builtins."""
+        return {
+            "cases": list(self._settings.cases),
+            "engines": {name: to_json(entry) for name, entry in self._notes.items()},
+            "baseline": self._settings.baseline,
+            "incomplete": self._allowance.reason,
+            "requests": self._allowance.sent,
+            "retries": self._allowance.retries,
+            "notes": self._words,
+        }
 
     def _order(self) -> list[EngineSpec]:
         """The baseline first: when its pins are contradicted nobody is asked anything."""
@@ -142,12 +151,13 @@ class Campaign:
         self._notes[spec.name] = entry
         if self._store.put_engine(self._run, spec.name, spec.spec_hash, engaged.identity):
             self._words.append(f"{spec.name} is not the engine the interrupted run asked: its answers are asked again")
+            if self._waves is not None:
+                self._waves.anew()
         if engaged.adapter is None or entry.incomparable:
             return
         if self._built(engaged.adapter)[0]:
             self._prepare(engaged.adapter)
-        wires = self._build(engaged.adapter)
-        self._gather(engaged.adapter, wires)
+        self._ready[spec.name] = (engaged.adapter, self._build(engaged.adapter))
 
     def _prepare(self, adapter: Adapter) -> None:
         """Find out what the server does with what it will be sent, before the first prompt."""
@@ -205,21 +215,51 @@ class Campaign:
                 refused[unit.key] = str(error)
         return built, refused
 
-    def _gather(self, adapter: Adapter, wires: Mapping[str, Mapping[str, WireRequest]]) -> None:
-        self._reuse_floor(adapter, wires)
-        have = self._store.have(self._run, adapter.name)
-        steps: list[tuple[Step, list[Job]]] = []
-        for step in self._plan.steps():
-            if step.unit.key in wires:
-                jobs = [job for job in jobs_of(step, wires[step.unit.key]) if key_of(job) not in have]
-                steps.append((step, jobs))
-        total = sum(len(jobs) for _, jobs in steps)
+    def _all_of(self, specs: Sequence[EngineSpec]) -> None:
+        """Ask these engines, those that can be asked, everything but the timed phase."""
+        names = [spec.name for spec in specs if spec.name in self._ready]
+        for name in names:
+            self._begin(name)
+        if self._waves is None:
+            return
+        # Whoever is asked in turn before the others cannot know when they will be settled.
+        whole = self._settings.residency == "one-at-a-time" and names == [self._settings.baseline]
+        for unit in self._plan.units:
+            self._waves.go(unit, [name for name in names if unit.key in self._ready[name][1]], whole=whole)
+
+    def _begin(self, name: str) -> None:
+        """Reuse what may be reused of an engine's noise floor; ask it what is missing, unless waves will do that."""
+        adapter, wires = self._ready[name]
+        asked = self._plan.steps() if self._waves is None else self._waves.all_steps()
+        steps = [step for step in asked if step.unit.key in wires]
+        self._reuse_floor(adapter, wires, steps)
+        have = self._store.have(self._run, name)
+        jobs = [(step, self._missing(name, step, have)) for step in steps]
+        total = sum(len(missing) for _, missing in jobs)
         if total == 0:
             return
-        self._progress.begin(adapter.name, total)
-        self._loop.run(self._send(adapter, steps))
+        self._progress.begin(name, total)
+        if self._waves is None:
+            self._loop.run(self._send(adapter, jobs))
 
-    def _reuse_floor(self, adapter: Adapter, wires: Mapping[str, Mapping[str, WireRequest]]) -> None:
+    def missing(self, engine: str, step: Step) -> int:
+        """How many requests of a step have no sample yet. For ``run.waves``."""
+        return len(self._missing(engine, step, self._store.have(self._run, engine)))
+
+    def ask(self, engine: str, step: Step) -> bool:
+        """Send what is missing of a step; False when a hard stop left something out. For ``run.waves``."""
+        missing = self._missing(engine, step, self._store.have(self._run, engine))
+        if missing:
+            self._loop.run(self._send(self._ready[engine][0], [(step, missing)]))
+        return self._allowance.reason is None or not missing
+
+    def _missing(self, engine: str, step: Step, have: Collection[Key]) -> list[Job]:
+        wires = self._ready[engine][1][step.unit.key]
+        return [job for job in jobs_of(step, wires) if key_of(job) not in have]
+
+    def _reuse_floor(
+        self, adapter: Adapter, wires: Mapping[str, Mapping[str, WireRequest]], steps: Sequence[Step]
+    ) -> None:
         """Copy the noise floor an earlier run measured on this very server, where nothing about it has changed.
 
         Only of a server that somebody else keeps running: one that we start is measured as it is this time. Timings
@@ -231,8 +271,8 @@ class Campaign:
         if not all(names & facts.keys() for names in PROVEN):
             return
         have, found = self._store.have(self._run, adapter.name), 0
-        for step in self._plan.steps():
-            if step.phase not in FLOOR_PHASES or step.unit.key not in wires:
+        for step in steps:
+            if step.phase not in FLOOR_PHASES:
                 continue
             wanted = {key_of(job) for job in jobs_of(step, wires[step.unit.key])}
             if wanted & have:

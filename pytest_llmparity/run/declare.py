@@ -29,12 +29,14 @@ def declare(
     folders: Sequence[Path],
     concurrency: int,
     engines: int,
+    sequential: bool = False,
 ) -> Declaration:
     """Return what one marker declares.
 
     ``folders`` are searched in order for relative paths (the test file's folder, then the root). ``concurrency`` is
-    what holds when the marker names none, ``engines`` how many are selected. Raises ``UsageError`` for arguments the
-    marker does not take, ``PromptSetError`` for the prompt file and ``DesignError`` for a check that can never settle.
+    what holds when the marker names none, ``engines`` how many are selected, ``sequential`` how the answers will be
+    judged. Raises ``UsageError`` for arguments the marker does not take, ``PromptSetError`` for the prompt file and
+    ``DesignError`` for a check that can never settle.
     """
     _known(kwargs)
     if not args:
@@ -49,11 +51,11 @@ def declare(
         concurrency=_positive(kwargs, "concurrency", concurrency),
         repeats=_positive(kwargs, "repeats", 1),
     )
+    size: dict[str, Any] = {"cases": len(prompts.cases), "groups": prompts.groups, "engines": engines}
     problems = [
         f"{problem}: {check} at {_place(check.where, folders[-1])}"
         for check in checks
-        if not (check.pairwise and engines < 2)
-        and (problem := check.problem(cases=len(prompts.cases), groups=prompts.groups, engines=engines))
+        if not (check.pairwise and engines < 2) and (problem := check.problem(**size, sequential=sequential))
     ]
     problems += [
         f"{check} ({check.where}): {timed} timed requests cannot keep concurrency={declaration.concurrency} busy: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +11,14 @@ from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.checks.required import lacking
 from pytest_llmparity.core.ports import Embedder
+from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.record import EngineRecord, FailureRecord, LatencyRow
 from pytest_llmparity.core.routes import RouteCheck
 from pytest_llmparity.core.sample import Identity, Phase, Sample
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.core.stats.quantiles import describe
+from pytest_llmparity.run.course import Course
 from pytest_llmparity.run.plan import Declaration
 
 
@@ -82,11 +85,13 @@ def collect(
     alpha: float,
     incomplete: str | None,
     embedder: Embedder | None,
+    course: Course | None = None,
 ) -> Evidence:
     """Return what one check of a test judges: for every engine the samples of exactly these requests.
 
     A capability the check needs and an engine lacks keeps it from being judged there; ``required`` makes that an error.
-    ``timed`` says for every engine which of its timed answers (by ``repeat``) were asked for this very unit.
+    ``timed`` says for every engine which of its timed answers (by ``repeat``) were asked for this very unit. With a
+    ``course`` the cases stand in its order, and of each engine the main phase ends with its last whole wave.
     """
     engines = {}
     for name in [baseline, *(other for other in notes if other != baseline)]:
@@ -96,6 +101,9 @@ def collect(
         ours = [s for s in samples.get(name, ()) if s.phase is not Phase.TIMED or s.repeat in timed.get(name, ())]
         missing = lacking(name, check, declaration.prompts, can=engine.capabilities, declares=engine.declares)
         chosen = select(ours, wires.get(name, {}), concurrency=declaration.concurrency)
+        if course is not None:
+            main = chosen.get(Phase.MAIN, {})
+            chosen[Phase.MAIN] = {case: main[case] for case in course.ids[: course.asked.get(name, 0)] if case in main}
         engines[name] = EngineEvidence(
             name=name,
             kind=engine.kind,
@@ -112,7 +120,7 @@ def collect(
         )
     return Evidence(
         test=declaration.test,
-        prompts=declaration.prompts,
+        prompts=declaration.prompts if course is None else in_order(declaration.prompts, course),
         sampling=declaration.sampling,
         concurrency=declaration.concurrency,
         baseline=baseline,
@@ -120,7 +128,13 @@ def collect(
         alpha=alpha,
         incomplete=incomplete,
         embedder=embedder,
+        sequential=course is not None,
     )
+
+
+def in_order(prompts: PromptSet, course: Course) -> PromptSet:
+    """Return the set with its cases in the order they are asked."""
+    return dataclasses.replace(prompts, cases=tuple(prompts.by_id[case] for case in course.ids))
 
 
 def select(

@@ -16,6 +16,7 @@ from pytest_llmparity.core.sample import Phase, Sample, from_json
 from pytest_llmparity.core.settings import Settings
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run import evidence as proof
+from pytest_llmparity.run.course import Course
 from pytest_llmparity.run.evidence import EngineNote
 from pytest_llmparity.run.parity import EngineRows, Row
 from pytest_llmparity.run.plan import Declaration, Unit, unit_of
@@ -33,7 +34,8 @@ class Judging:
 
     ``notes`` and ``samples`` are of the engines that count, ``incomplete`` says why something is missing, ``only`` are
     the case ids the run was restricted to, ``root`` is the project's folder, left out of the places of checks. With
-    ``required`` a check that an engine lacks a capability for is an error instead of skipped.
+    ``required`` a check that an engine lacks a capability for is an error instead of skipped. ``courses`` says of every
+    unit of a sequential run, by its key, in which order it was asked and how far.
     """
 
     store: Store
@@ -46,6 +48,7 @@ class Judging:
     embedder: Callable[[], Embedder | None]
     only: Sequence[str] = ()
     required: bool = False
+    courses: Mapping[str, Course] = field(default_factory=dict)
     _wires: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -77,6 +80,7 @@ class Judging:
             embedder=embedder,
             only=settings.cases,
             required=settings.required,
+            courses=courses(store, run),
         )
 
     def judge(self, declaration: Declaration, check: Check) -> list[Verdict]:
@@ -94,8 +98,10 @@ class Judging:
 
     def remember(self, declaration: Declaration, settled: Sequence[Verdict]) -> None:
         """Count this as a look at every question it answered or left open."""
+        course = self.courses.get(self._unit(declaration).key)
         for (check, pair), outcome in _looked(settled).items():
-            self.store.look(declaration.test, check, pair, declaration.prompts.digest, outcome)
+            question = (declaration.test, check, pair, _looked_at(declaration, course))
+            self.store.look(*question, outcome, continued=course is not None and course.continued)
 
     def rows(self, declaration: Declaration) -> Mapping[str, EngineRows]:
         """Return the answers of a test's main phase by engine and case; what is missing says why."""
@@ -105,7 +111,7 @@ class Judging:
             chosen = proof.select(
                 self.samples.get(name, ()), self._wire(name, unit), concurrency=declaration.concurrency
             ).get(Phase.MAIN, {})
-            why = engine.error or engine.incomparable or self.incomplete or "it was not gathered"
+            why = engine.error or engine.incomparable or self._unasked(unit) or "it was not gathered"
             rows[name] = EngineRows(
                 name,
                 {case.id: Row(name, case.id, chosen.get(case.id, ()), missing=why) for case in unit.prompts.cases},
@@ -113,12 +119,20 @@ class Judging:
             )
         return rows
 
+    def _unasked(self, unit: Unit) -> str | None:
+        """Say why cases of a unit were not asked, ``None`` where a hard stop or a sequential test is not the reason."""
+        course = self.courses.get(unit.key)
+        if course is None or course.cut or not course.asked:
+            return self.incomplete
+        return f"not asked, the sequential test had settled after {max(course.asked.values())} prompts"
+
     def _unit(self, declaration: Declaration) -> Unit:
         """Return the unit a declaration's samples were gathered as; its prompts are the selected ones."""
         return unit_of(declaration, only=self.only)
 
     def _evidence(self, declaration: Declaration, check: Check) -> Evidence:
         unit = self._unit(declaration)
+        course = self.courses.get(unit.key)
         return proof.collect(
             declaration,
             check=check,
@@ -130,16 +144,21 @@ class Judging:
             timed={name: timed_places(self.store, self.run, name, unit) for name in self.notes},
             samples=self.samples,
             alpha=ALPHA / 2 ** self._looks(declaration, check),
-            incomplete=self.incomplete,
+            incomplete=self.incomplete if course is None or course.cut or not course.asked else None,
             embedder=self.embedder(),
+            course=course,
         )
 
     def _looks(self, declaration: Declaration, check: Check) -> int:
         """How often this question was looked at before with fewer prompts and left open (DESIGN 6, looking again)."""
         pairs = [f"{self.baseline}|{name}" for name in self.notes if name != self.baseline]
-        digest = declaration.prompts.digest
+        course = self.courses.get(self._unit(declaration).key)
+        digest, continued = _looked_at(declaration, course), course is not None and course.continued
         return max(
-            (self.store.looks(declaration.test, str(check), pair, digest) for pair in [*self.notes, *pairs]),
+            (
+                self.store.looks(declaration.test, str(check), pair, digest, continued=continued)
+                for pair in [*self.notes, *pairs]
+            ),
             default=0,
         )
 
@@ -154,6 +173,17 @@ class Judging:
         """Return ``file:line`` without this machine's folders."""
         path, _, line = where.rpartition(":")
         return f"{os.path.relpath(path, self.root)}:{line}" if path else where
+
+
+def courses(store: Store, run: str) -> dict[str, Course]:
+    """Return the courses of a sequential run's units by their keys; a run of a fixed design has none."""
+    return {key: from_json(Course, data) for key, data in store.kept_notes(run).items()}
+
+
+def _looked_at(declaration: Declaration, course: Course | None) -> str:
+    """Return what is looked at; sequentially the same prompts are another design, and another look."""
+    digest = declaration.prompts.digest
+    return digest if course is None else f"sequential/{digest}"
 
 
 def _looked(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], Outcome]:

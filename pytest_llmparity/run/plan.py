@@ -47,7 +47,16 @@ class Unit:
     @property
     def key(self) -> str:
         """Stable text that names the unit, the same in every process."""
-        return f"{self.prompts.digest}/{json.dumps(to_json(self.sampling), sort_keys=True)}/{self.concurrency}"
+        return f"{self.prompts.digest}/{self._way}"
+
+    @property
+    def series(self) -> str:
+        """Text that stays the same when prompts are added to the file."""
+        return f"{self.prompts.name}/{self._way}"
+
+    @property
+    def _way(self) -> str:
+        return f"{json.dumps(to_json(self.sampling), sort_keys=True)}/{self.concurrency}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +108,11 @@ class Plan:
         """Units with a latency check."""
         return tuple(unit for unit in self.units if unit.needs.timed)
 
-    def digest(self, engines: Sequence[str]) -> str:
-        """Hash of everything that makes two runs the same gathering; ``engines`` are spec hashes in order."""
+    def digest(self, engines: Sequence[str], *, sequential: bool = False) -> str:
+        """Hash of everything that makes two runs the same gathering; ``engines`` are spec hashes in order.
+
+        Which cases there are is no part of it when the run is ``sequential``: it may be extended.
+        """
         parts = [
             [
                 unit.key,
@@ -112,6 +124,9 @@ class Plan:
             ]
             for unit in self.units
         ]
+        if sequential:
+            parts = [[unit.series, "sequential", *part[1:-1]] for unit, part in zip(self.units, parts, strict=True)]
+            parts.sort(key=json.dumps)
         return hashlib.sha256(json.dumps([list(engines), parts]).encode()).hexdigest()
 
 
@@ -166,9 +181,13 @@ def keep(prompts: PromptSet, ids: Sequence[str]) -> PromptSet:
     return dataclasses.replace(prompts, cases=tuple(case for case in prompts.cases if case.id in set(ids)))
 
 
-def step_of(unit: Unit, phase: Phase) -> Step:
-    """Return one phase of a unit: the floor phases take some cases, one at a time except ``PARALLEL``."""
-    cases = floor_cases(unit.prompts) if phase in FLOOR_PHASES else unit.prompts.cases
+def step_of(unit: Unit, phase: Phase, cases: Sequence[Case] | None = None) -> Step:
+    """Return one phase of a unit: the floor phases take some cases, one at a time except ``PARALLEL``.
+
+    ``cases`` are asked in place of those that a fixed design would choose.
+    """
+    if cases is None:
+        cases = floor_cases(unit.prompts) if phase in FLOOR_PHASES else unit.prompts.cases
     alone = phase in (Phase.COLD, Phase.WARM)
     return Step(
         unit=unit,

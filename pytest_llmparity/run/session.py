@@ -27,6 +27,7 @@ from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan
 from pytest_llmparity.run.turns import turn
+from pytest_llmparity.run.waves import Waves
 from pytest_llmparity.store import Store
 
 ALPHA = 0.05
@@ -88,6 +89,7 @@ class Session:
             folders=(folder, self._root),
             concurrency=self.settings.concurrency,
             engines=len(self.settings.engines),
+            sequential=self.sequential,
         )
         if declared.needs().timed_relative and self.settings.residency == "one-at-a-time":
             raise UsageError(
@@ -121,7 +123,7 @@ class Session:
             return
         with turn(self._folder, f"gathering-{self._token}"):
             begun = self.store().begin(
-                plan_hash=plan.digest([spec.spec_hash for spec in self.settings.engines]),
+                plan_hash=plan.digest([spec.spec_hash for spec in self.settings.engines], sequential=self.sequential),
                 session=self._token,
                 version=self.version,
                 resume=self.settings.resume,
@@ -138,8 +140,25 @@ class Session:
                     version=self.version,
                     loop=self._loop,
                     progress=self._progress,
+                    sequential=(lambda asks: self._waves(plan, begun.id, asks)) if self.sequential else None,
                 ).go()
         self._load()
+
+    @property
+    def sequential(self) -> bool:
+        """Whether this run stops asking when nothing is open; rows of single cases are asked for as they are."""
+        return self.settings.sequential and not self.settings.cases
+
+    def _waves(self, plan: Plan, run: str, asks: Campaign) -> Waves:
+        return Waves(
+            run=run,
+            store=self.store(),
+            plan=plan,
+            declarations=self.declarations(),
+            engines=len(self.settings.engines),
+            judging=lambda: self._judge(run, asks.state()),
+            asks=asks,
+        )
 
     def _replay(self) -> None:
         newest = newest_whole(self.store())
@@ -163,9 +182,10 @@ class Session:
         """Read what the run wrote down: state, engines, samples."""
         assert self.run is not None
         self._state = self.store().note(self.run, GATHERED) or {}
-        self._judging = Judging.of(
-            self.store(), self.run, self._state, settings=self.settings, root=self._root, embedder=self._embedder
-        )
+        self._judging = self._judge(self.run, self._state)
+
+    def _judge(self, run: str, state: Mapping[str, Any]) -> Judging:
+        return Judging.of(self.store(), run, state, settings=self.settings, root=self._root, embedder=self._embedder)
 
     @property
     def baseline(self) -> str:

@@ -24,15 +24,16 @@ class Wants:
     wanted: Needs
     kind: str = "wants"
     pairwise: bool = True
+    sequential: bool = False
     where: str = "here:1"
 
     def needs(self) -> Needs:
         return self.wanted
 
-    def problem(self, *, cases: int, groups: int, engines: int) -> str | None:
+    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         return None
 
-    def power(self, *, cases: int, groups: int) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         return ""
 
     def judge(self, evidence: Evidence) -> list[Verdict]:

@@ -26,7 +26,7 @@ def numbers(result: SequentialResult, evidence: Evidence, *, asked: int) -> dict
         "p_pass": result.p_pass,
         "p_fail": result.p_fail,
         "open": True,
-        "sequence": f"sequential, stopped after {asked} of {explain.count(len(evidence.prompts.cases), 'prompt')}",
+        "sequence": _progress(asked, len(evidence.prompts.cases)),
     }
     if result.passed:
         return changes | {"outcome": Outcome.PASS}
@@ -34,6 +34,11 @@ def numbers(result: SequentialResult, evidence: Evidence, *, asked: int) -> dict
         return changes | {"outcome": Outcome.FAIL}
     needed = None if result.needed is None else math.ceil(result.needed * asked / result.n)
     return changes | {"outcome": Outcome.INCONCLUSIVE, "needed": needed}
+
+
+def _progress(asked: int, total: int) -> str:
+    prompts = explain.count(total, "prompt")
+    return f"sequential, all {prompts} asked" if asked == total else f"sequential, stopped after {asked} of {prompts}"
 
 
 def one_of_each(rows: Iterable[tuple[Hashable, T]]) -> list[T]:

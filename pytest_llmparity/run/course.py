@@ -1,0 +1,96 @@
+"""The order in which a sequential run asks one unit, fixed before its first request, and how far it has come. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pytest_llmparity.core.checks.base import FLOOR_CASES, FLOOR_PHASES
+from pytest_llmparity.core.prompts import Case, digest
+from pytest_llmparity.run.plan import Unit
+
+WAVE = 16
+"""Cases every engine is asked before it is looked whether anything is still open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """One unit of a sequential run.
+
+    ``series`` is what the unit keeps when prompts are added to it. ``order`` pairs case ids with hashes of their
+    content. ``asked`` counts, by engine, the cases of whole waves. ``continued``: the order begins with what an earlier
+    gathering of this run had asked before prompts were added. ``cut``: a hard stop ended it while something was open.
+    """
+
+    series: str
+    order: tuple[tuple[str, str], ...]
+    asked: Mapping[str, int] = field(default_factory=dict)
+    continued: bool = False
+    cut: bool = False
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of all cases in the order they are asked."""
+        return tuple(case for case, _ in self.order)
+
+
+def course_of(unit: Unit, earlier: Mapping[str, Course]) -> Course:
+    """Return the course of a unit, nothing asked yet.
+
+    ``earlier`` has the courses of a resumed run by the keys of their units. One that this unit extends (every case it
+    had asked is there, unchanged) is gone on with: its order so far is the beginning of this one.
+    """
+    order = tuple((case.id, digest([case])) for case in in_rounds(unit.prompts.cases))
+    same = earlier.get(unit.key)
+    if same is not None:
+        return dataclasses.replace(same, asked={}, cut=False)
+    begun = [_asked(course) for course in earlier.values() if course.series == unit.series]
+    longest = max((done for done in begun if set(done) <= set(order)), key=len, default=())
+    if not longest:
+        return Course(series=unit.series, order=order)
+    ids = {case for case, _ in longest}
+    groups = Counter(unit.prompts.by_id[case].group for case in ids)
+    rest = in_rounds([case for case in unit.prompts.cases if case.id not in ids], begun=groups)
+    return Course(series=unit.series, order=(*longest, *((case.id, digest([case])) for case in rest)), continued=True)
+
+
+def _asked(course: Course) -> tuple[tuple[str, str], ...]:
+    return course.order[: max(course.asked.values(), default=0)]
+
+
+def in_rounds(cases: Iterable[Case], *, begun: Mapping[str, int] | None = None) -> list[Case]:
+    """Return the cases in an order that depends on nothing but their ids and groups: one of each group in turn.
+
+    So the first cases are as different from each other as the set allows. ``begun`` counts what was asked of a group
+    before: it has had its turn so often.
+    """
+    members: dict[str, list[Case]] = defaultdict(list)
+    for case in sorted(cases, key=lambda case: _draw(case.id)):
+        members[case.group].append(case)
+    had = begun or {}
+    places = {case.id: had.get(group, 0) + n for group, found in members.items() for n, case in enumerate(found)}
+    drawn = {group: _draw(group) for group in members}
+    return sorted((case for found in members.values() for case in found), key=lambda c: (places[c.id], drawn[c.group]))
+
+
+def _draw(text: str) -> str:
+    """Return the text's lot: as good as random, the same in every run."""
+    return hashlib.sha256(f"pytest-llmparity sequential 1/{text}".encode()).hexdigest()
+
+
+def waves(unit: Unit) -> Iterator[int]:
+    """Yield after how many cases it is looked: the first time when all that measure the noise floor were asked."""
+    total = len(unit.prompts.cases)
+    place = min(total, FLOOR_CASES if unit.needs.phases & set(FLOOR_PHASES) else WAVE)
+    yield place
+    while place < total:
+        place = min(total, place + WAVE)
+        yield place
+
+
+def cases_of(unit: Unit, course: Course, begin: int, end: int | None) -> Sequence[Case]:
+    """Return the cases from one place of the order to another, ``None`` for its end."""
+    return [unit.prompts.by_id[case] for case in course.ids[begin:end]]
