@@ -241,6 +241,19 @@ def test_a_profile_wins_over_the_file_and_loses_to_environment_and_options(
     assert (found["max_requests"], found["inconclusive"]) == (5, "show")
 
 
+@pytest.mark.parametrize(
+    "engines",
+    ["a=ollama:m@http://h:1,b=vllm:m@http://h:2,c=lmstudio:m@http://h:3", "a=http://h:1"],
+    ids=["told to unload", "alone"],
+)
+def test_engines_take_turns_where_they_can_be_told_to_unload(
+    resolve: Resolve, pytester: pytest.Pytester, engines: str
+) -> None:
+    pytester.path.joinpath("llmparity.toml").write_text('residency = "one-at-a-time"')
+
+    assert resolve(f"--engines={engines}")["residency"] == "one-at-a-time"
+
+
 def test_the_environment_selects_engines(resolve: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMPARITY_ENGINES", "a=http://h:1,b=http://h:2")
     monkeypatch.setenv("LLMPARITY_BASELINE", "b")

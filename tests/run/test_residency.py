@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from pytest_llmparity import check
 from pytest_llmparity.core.errors import LaunchError, MemoryHeld
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines.base import Adapter
@@ -287,6 +288,33 @@ def test_an_engine_that_stays_in_memory_keeps_the_others_from_starting(
     assert fleet.engage("a") is engaged
     assert fleet.engage("v").error is None
     assert project.events == []
+
+
+def test_a_whole_gathering_asks_each_engine_while_the_others_are_away(
+    project: Project, sleepy: Callable[..., Vllm]
+) -> None:
+    server = sleepy()
+    seen: set[tuple[str, ...]] = set()
+
+    def answer(request: Mapping[str, Any]) -> str:
+        seen.add(tuple(project.events))
+        return "well, yes"
+
+    server.script = answer
+    session = project.session(
+        project.process("a"),
+        project.attached("v", server, kind="vllm"),
+        project.process("b"),
+        residency="one-at-a-time",
+    )
+    project.declare(session, check.text(margin=0.5), max_tokens=4)
+
+    session.gather()
+
+    assert project.events == ["a starts", "a stops", "b starts"]
+    assert seen == {("a starts", "a stops")}
+    assert server.asleep is True
+    assert {s.engine for s in session.samples() if s.completion is not None} == {"a", "v", "b"}
 
 
 def test_a_server_that_is_not_there_is_in_nobodys_way(project: Project) -> None:
