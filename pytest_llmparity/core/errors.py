@@ -20,6 +20,7 @@ LLMParityError
 │   │   ├── Overloaded         429, 503 (retried with backoff)
 │   │   ├── ServerFailure      5xx
 │   │   ├── ProtocolError      not HTTP, not JSON, not UTF-8, cut in half, over the limits
+│   │   ├── Substituted        a proxy answered from its cache or by another model
 │   │   └── EmptyAnswer        200 without text, tool call or reasoning
 │   ├── Timeout                connect, first byte, idle gap or total
 │   └── ParameterNotHonoured   known before the first request: the engine's route has no such field
@@ -136,6 +137,10 @@ class ServerFailure(AnswerError):
 
 class ProtocolError(AnswerError):
     """What came back is not an HTTP answer with JSON or events in UTF-8, was cut, or passed a limit."""
+
+
+class Substituted(AnswerError):
+    """A proxy answered 200, but from its cache or by another model than the one that was asked."""
 
 
 class EmptyAnswer(AnswerError):

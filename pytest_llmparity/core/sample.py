@@ -221,6 +221,7 @@ IDENTITY: Mapping[str, str] = {
     "sampling_defaults": "what the server samples with when a request does not say, as sorted JSON",
     "device": "GPUs and their driver, the CPU's model and its vector extensions",
     "attention": "the attention backend",
+    "upstream": "the model and address a proxy passes requests on to, as its own configuration says",
     "recognised": "what a server attached to as openai looks like",
 }
 """Field names of an identity and what they mean; each of them but ``kind`` and ``recognised`` can be pinned."""

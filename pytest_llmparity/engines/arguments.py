@@ -1,12 +1,14 @@
-"""Command lines of engines: the program that is started, and what its arguments say."""
+"""Command lines of engines: the program that is started, what is beside it, and what its arguments say."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_llmparity.core.errors import LaunchError
+from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.core.settings import EngineSpec
 
 
@@ -44,3 +46,21 @@ def option(args: tuple[str, ...], *names: str) -> str | None:
             elif arg.startswith(f"{name}="):
                 found = arg.partition("=")[2]
     return found
+
+
+def installed(program: str, distribution: str) -> dict[str, Fact]:
+    """Return the version of a package beside a program of its virtual environment (``version``, by file), else nothing.
+
+    Nothing is run for it, so a system's interpreter, whose packages may be anywhere, tells nothing.
+    """
+    folders = [str(folder) for folder in Path(program).parent.parent.glob("lib/python3*/site-packages")]
+    for found in importlib.metadata.distributions(name=distribution, path=folders):
+        return {"version": Fact(value=found.version, source="file", raw=f"{distribution} {found.version}")}
+    return {}
+
+
+def gpu_visible(environ: Mapping[str, str]) -> bool:
+    """Tell whether a process started now would see an NVIDIA or AMD GPU, from the devices and variables alone."""
+    if environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        return False
+    return any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))

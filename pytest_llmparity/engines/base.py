@@ -61,6 +61,8 @@ class Adapter:
     kind: ClassVar[str] = ""
     fields: ClassVar[Mapping[str, str]] = building.EVERY_SERVER
     constants: ClassVar[Mapping[str, Any]] = {}
+    stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True, "stream_options": {"include_usage": True}}
+    """What asks for a stream, and in it for token counts where the server knows how to send them."""
     health_path: ClassVar[str] = "/health"
     raw_honours_format: ClassVar[bool] = False
     queues_beyond_slots: ClassVar[bool] = False
@@ -93,6 +95,7 @@ class Adapter:
         self.can = self.declares
         self._model = self.wire_model(spec)
         self._fingerprint = ""
+        self._warm_headers: Mapping[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -181,6 +184,10 @@ class Adapter:
 
     def warm_up(self) -> None:
         """Ask for one token and drop it: a first request differs in time, on vLLM in text too. Raises as answers do."""
+        self._first_answer(self.spec.request_timeout_s)
+
+    def _first_answer(self, timeout_s: float) -> None:
+        """Ask for one token, keep what its answer says about the server, drop the rest."""
         request = Request(
             case="warm-up",
             messages=({"role": "user", "content": "Hi"},),
@@ -188,7 +195,8 @@ class Adapter:
             top_logprobs=self.warm_up_logprobs,
         )
         built = self.build(request, stream=False)
-        reply = self.control.post(built.path, built.body, timeout_s=self.spec.request_timeout_s)
+        reply = self.control.post(built.path, built.body, timeout_s=timeout_s)
+        self._warm_headers = reply.headers
         try:
             self._fingerprint = self.parse(reply, case="warm-up").fingerprint
         except EmptyAnswer:
@@ -286,7 +294,7 @@ class Adapter:
         body |= self.constants
         body |= self._logprob_fields(request)
         if stream and self.can_stream(request):
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
+            body |= self.stream_fields
         else:
             body |= self._unstreamed_fields(request)
         path = building.RAW_PATH if request.prompt is not None else building.CHAT_PATH

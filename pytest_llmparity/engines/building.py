@@ -92,3 +92,13 @@ def chat_fields(request: Request) -> dict[str, Any]:
     if request.response_format is not None:
         body["response_format"] = dict(request.response_format)
     return body
+
+
+def refuse(what: str, why: str, *, engine: str, case: str) -> ParameterNotHonoured:
+    """Return the error of a request that asks for what the engine would ignore; ``why`` names the source of that."""
+    return ParameterNotHonoured(
+        f"{engine} would ignore {what} of case {case!r}: {why}. Leave it out of the case, or compare on an engine that "
+        "has it.",
+        engine=engine,
+        case=case,
+    )

@@ -148,6 +148,20 @@ def refused(
 ) -> errors.EngineError:
     """Return the typed error for a refusal; ``status`` is HTTP's, or the body's where HTTP said 200."""
     kind, advice = _classify(refusal, status)
+    return worded(kind, advice, refusal, status=status, headers=headers, engine=engine, case=case)
+
+
+def worded(
+    kind: type[errors.EngineError],
+    advice: str,
+    refusal: Refusal,
+    *,
+    status: int,
+    headers: Mapping[str, str],
+    engine: str,
+    case: str | None,
+) -> errors.EngineError:
+    """Return an error of this type for a refusal whose meaning is known, ending in ``advice``."""
     said = shown(refusal.message).rstrip(".") or "nothing"
     extra = f" (field {shown(refusal.param, 80)})" if refusal.param else ""
     about = f" case {case!r}" if case else ""

@@ -76,7 +76,7 @@ class VllmAdapter(Adapter):
         ``spec.command``, else ``spec.python -m vllm.entrypoints.openai.api_server``, else ``vllm serve`` from PATH.
         Without ``download`` the hub is off, so a model that is not here is an error instead of a download.
         """
-        gpu = _gpu_visible(environ)
+        gpu = arguments.gpu_visible(environ)
         model = hub.served(spec, environ)
         argv = [*_program(spec, environ, model), "--host", "127.0.0.1", "--port", str(port)]
         argv += ["--served-model-name", cls.wire_model(spec)]
@@ -309,10 +309,3 @@ def _program(spec: EngineSpec, environ: Mapping[str, str], model: str) -> list[s
 def _inside(config: Mapping[str, object], part: str, name: str) -> object:
     found = config.get(part)
     return found.get(name) if isinstance(found, dict) else None
-
-
-def _gpu_visible(environ: Mapping[str, str]) -> bool:
-    """Tell whether a process started now would see an NVIDIA or AMD GPU, from the devices and variables alone."""
-    if environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
-        return False
-    return any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))

@@ -135,7 +135,9 @@ RECORDED = {
     "ollama": ("ollama", 2),
     "ollama-paths": ("openai", 11),  # holds no list of models and no root: nothing to tell by
     "mlx": ("mlx", 11),
-    "transformers": ("openai", 11),  # its list failed without a hub cache, and nobody recorded /load_model
+    "transformers": ("transformers", 10),
+    "llamacpp-python": ("llamacpp-python", 1),
+    "litellm": ("litellm", 11),
 }
 """By folder of fixtures/wire: what it is recognised as, and after how many requests."""
 
