@@ -14,6 +14,7 @@ from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.script import Fault, Reply
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange
+from tests.engines.live import KINDS, STARTS, Served
 from tests.engines.ollama_daemon import OllamaDaemon
 
 REPO = Path(__file__).parents[2]
@@ -74,6 +75,13 @@ def attach() -> Callable[..., Adapter]:
         return make(spec, base_url, environ={"KEY": "sk-test-0123456789"})
 
     return attach_to
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A real engine of each kind in turn: pytest ends one before it starts the next."""
+    with STARTS[request.param](tmp_path_factory.mktemp(request.param)) as running:
+        yield running
 
 
 @pytest.fixture

@@ -1,32 +1,31 @@
-"""The adapters against real engines that serve the tiny model: llama.cpp (xllamacpp) and, where there is one, vLLM."""
+"""What every adapter promises, held against real engines that serve the tiny model: one engine after another.
+
+What a kind declares decides what is expected: a promise is kept, and what an engine would ignore is never sent to it.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import os
-import shutil
-import signal
-import subprocess
-from collections.abc import Callable, Iterator
-from fnmatch import fnmatch
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Completion, Request, Sampling
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.engines.readiness import free_port, wait_ready
-from pytest_llmparity.engines.registry import adapter_for, make
+from pytest_llmparity.engines.probe import recognise
 from pytest_llmparity.transport.exchange import Exchange
+from tests.engines.live import Served, half, python_of, start
 
 Send = Callable[..., Exchange]
+Ask = Callable[..., Completion]
 
 pytestmark = pytest.mark.live
 
 CAPITAL = ({"role": "user", "content": "What is the capital of France?"},)
+STORY = ({"role": "user", "content": "Tell me a story in four sentences."},)
+TOO_LONG = ({"role": "user", "content": "The hotel was clean and quiet. " * 160},)
+RENDERED = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+PERSON = ({"role": "user", "content": "Extract name, age, city as JSON: Maria Lopez, 34, a nurse from Lisbon."},)
 SCHEMA = {
     "type": "object",
     "properties": {"name": {"type": "string"}, "age": {"type": "integer"}, "city": {"type": "string"}},
@@ -34,6 +33,8 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FORMAT = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA}}
+BACKWARDS = SCHEMA | {"properties": dict(reversed(SCHEMA["properties"].items()))}  # type: ignore[attr-defined]
+WEATHER = ({"role": "user", "content": "What is the weather in Lisbon?"},)
 TOOLS = (
     {
         "type": "function",
@@ -45,187 +46,186 @@ TOOLS = (
 )
 
 
-def unavailable(engine: str, why: str) -> None:
-    """Skip, or fail where the run says that this engine has to be there."""
-    if engine in os.environ.get("LLMPARITY_REQUIRE_LIVE", "").split(","):
-        pytest.fail(f"{engine} is required by LLMPARITY_REQUIRE_LIVE, but {why}")
-    pytest.skip(why)
-
-
-@contextlib.contextmanager
-def running(spec: EngineSpec, workdir: Path) -> Iterator[Adapter]:
-    """Start an engine as its adapter says, wait until it is ready, stop its whole session at the end."""
-    port = free_port()
-    assert spec.kind is not None
-    launch = adapter_for(spec.kind).launch(spec, port, workdir)
-    env = {k: v for k, v in os.environ.items() if not any(fnmatch(k, pattern) for pattern in launch.scrub)}
-    log = workdir / "engine.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            launch.argv,
-            cwd=launch.cwd,
-            env=env | dict(launch.env),
-            stdout=out,
-            stderr=out,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def alive() -> str | None:
-        if process.poll() is None:
-            return None
-        return f"exit status {process.returncode}: {log.read_text('utf-8', 'replace')[-2000:]}"
-
-    try:
-        adapter = make(spec, f"http://127.0.0.1:{port}", environ=os.environ)
-        wait_ready(adapter, alive, launch.deadline_s)
-        adapter.warm_up()
-        yield adapter
-    finally:
-        process.send_signal(launch.stop_signal)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(launch.grace_s)
-        with contextlib.suppress(ProcessLookupError):  # nothing of the session may be left
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def llamacpp(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adapter]:
-    if shutil.which("llama-server") is None and importlib.util.find_spec("xllamacpp") is None:
-        unavailable("llamacpp", "there is neither llama-server nor xllamacpp")
-    file = models / "tiny-F16.gguf"
-    spec = EngineSpec(
-        name="f16", kind="llamacpp", launch="process", model=str(file), model_path=file, context_length=512, slots=2
-    )
-    with running(spec, tmp_path_factory.mktemp("llamacpp")) as adapter:
-        yield adapter
-
-
-@pytest.fixture(scope="module")
-def vllm(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adapter]:
-    python = os.environ.get("LLMPARITY_VLLM_PYTHON", "")
-    if not python:
-        unavailable("vllm", "LLMPARITY_VLLM_PYTHON does not name an interpreter that has vLLM")
-    spec = EngineSpec(
-        name="bf16",
-        kind="vllm",
-        launch="process",
-        model="tiny",
-        model_path=models,
-        python=python,
-        context_length=1024,
-        args=("--dtype", "bfloat16", "--enforce-eager", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-    )
-    with running(spec, tmp_path_factory.mktemp("vllm")) as adapter:
-        yield adapter
-
-
-@pytest.fixture(params=["llamacpp", "vllm"])
-def served(request: pytest.FixtureRequest) -> Adapter:
-    adapter = request.getfixturevalue(request.param)
-    assert isinstance(adapter, Adapter)
-    return adapter
-
-
 @pytest.fixture
-def ask(served: Adapter, send: Send) -> Callable[..., Completion]:
+def ask(served: Served, send: Send) -> Ask:
     def ask_one(stream: bool = True, **fields: object) -> Completion:
         request = Request(case="c", **fields)  # type: ignore[arg-type]
-        return served.parse(send(served, request, stream=stream), case="c")
+        return served.adapter.parse(send(served.adapter, request, stream=stream), case="c")
 
     return ask_one
 
 
+def test_kind_is_recognised_by_its_address(served: Served) -> None:
+    assert recognise(served.adapter.base_url) == served.adapter.kind
+
+
 @pytest.mark.parametrize("stream", [True, False])
-def test_chat_with_logprobs(stream: bool, ask: Callable[..., Completion]) -> None:
-    found = ask(stream, messages=CAPITAL, top_logprobs=3)
+def test_chat_is_answered(stream: bool, served: Served, ask: Ask) -> None:
+    found = ask(stream, messages=CAPITAL)
 
     assert (found.text, found.finish_reason) == ("The capital of France is Paris.", "stop")
-    assert (found.prompt_tokens, found.completion_tokens) == (20, 12)
+    if "stream_options" in served.adapter.stream_fields or not stream:
+        assert (found.prompt_tokens, found.completion_tokens) == (20, 12 - served.uncounted)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_chat_with_logprobs(stream: bool, served: Served, ask: Ask) -> None:
+    found = ask(stream, messages=CAPITAL, top_logprobs=3)
+
+    assert found.text == "The capital of France is Paris."
+    if not served.can.logprobs:
+        assert found.logprobs == ()
+        return
     assert found.logprobs[0].token == b"The"
     assert len(found.logprobs[0].top) == 3
     assert b"".join(token.token for token in found.logprobs).startswith(found.text.encode())
+    assert all(token.logprob == token.top[0][1] for token in found.logprobs if token.token)
+    if served.can.token_ids:
+        assert [token.id for token in found.logprobs[:2]] == [437, 395]
 
 
-def test_chosen_token_alone(ask: Callable[..., Completion]) -> None:
-    assert ask(messages=CAPITAL, top_logprobs=0).logprobs[0].logprob == pytest.approx(0, abs=0.01)
+def test_chosen_token_alone(served: Served, ask: Ask) -> None:
+    found = ask(messages=CAPITAL, top_logprobs=0)
+
+    if served.can.logprobs:
+        assert found.logprobs[0].logprob == pytest.approx(0, abs=0.01)
 
 
-def test_raw_prompt_is_the_rendered_chat(ask: Callable[..., Completion]) -> None:
-    raw = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
-
-    found = ask(prompt=raw, top_logprobs=2)
+def test_raw_prompt_is_the_rendered_chat(served: Served, ask: Ask) -> None:
+    found = ask(stream=False, prompt=RENDERED, top_logprobs=2)
 
     assert (found.text, found.prompt_tokens) == ("The capital of France is Paris.", 20)
-    assert len(found.logprobs[0].top) == 2
+    if served.can.logprobs:
+        assert len(found.logprobs[0].top) == 2
 
 
-def test_schema_is_forced(ask: Callable[..., Completion]) -> None:
-    question = "Extract name, age, city as JSON: Maria Lopez, 34, a nurse from Lisbon."
+def test_schema_is_forced(served: Served, ask: Ask) -> None:
+    if served.can.json_schema is False:
+        with pytest.raises(errors.ParameterNotHonoured, match="would ignore response_format"):
+            ask(messages=PERSON, response_format=FORMAT)
+        return
 
-    found = ask(messages=({"role": "user", "content": question},), response_format=FORMAT)
+    assert ask(messages=PERSON, response_format=FORMAT).text == '{"name": "Maria Lopez", "age": 34, "city": "Lisbon"}'
 
-    assert found.text == '{"name": "Maria Lopez", "age": 34, "city": "Lisbon"}'
+
+def test_schema_is_forced_in_the_order_it_declares(served: Served, ask: Ask) -> None:
+    if not served.can.schema_order:
+        pytest.skip(f"{served.adapter.kind} does not promise it")
+    wanted = {"type": "json_schema", "json_schema": {"name": "order", "schema": BACKWARDS}}
+
+    text = ask(messages=PERSON, response_format=wanted).text
+
+    assert 0 < text.find('"city"') < text.find('"age"')
 
 
 @pytest.mark.parametrize("top", [None, 1])
-def test_tool_is_called(top: int | None, ask: Callable[..., Completion]) -> None:
-    question = ({"role": "user", "content": "What is the weather in Lisbon?"},)
+def test_tool_is_called(top: int | None, served: Served, ask: Ask) -> None:
+    # llama.cpp refuses logprobs and tools in one stream, and the proxy before it cannot know.
+    stream = top is None or served.adapter.kind != "litellm"
+    found = ask(stream, messages=WEATHER, tools=TOOLS, top_logprobs=top)
 
-    found = ask(messages=question, tools=TOOLS, top_logprobs=top)
-
+    if served.can.tools is False:
+        assert found.text.startswith("<tool_call>")
+        return
     assert [(call.name, call.arguments) for call in found.tool_calls] == [("get_weather", '{"city": "Lisbon"}')]
 
 
-def test_every_sampling_parameter_is_taken(ask: Callable[..., Completion]) -> None:
-    sampling = Sampling(
-        temperature=0.7,
-        top_k=3,
-        top_p=0.9,
-        min_p=0.05,
-        repetition_penalty=1.05,
-        presence_penalty=0.1,
-        frequency_penalty=0.1,
-        stop=(" of",),
+@pytest.mark.parametrize(
+    "name", ["top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"]
+)
+def test_every_sampling_parameter_is_taken(name: str, served: Served, ask: Ask) -> None:
+    given = {"top_k": 3, "top_p": 0.9, "min_p": 0.05, "repetition_penalty": 1.05}.get(name, 0.1)
+    unknown = {
+        "litellm": ("top_k", "min_p", "repetition_penalty"),
+        "transformers": ("presence_penalty", "frequency_penalty"),
+    }.get(served.adapter.kind, ())
+    sampling = Sampling(stop=(" of",), **{name: given})  # type: ignore[arg-type]
+
+    if name in unknown:
+        with pytest.raises(errors.ParameterNotHonoured, match=name):
+            ask(messages=CAPITAL, sampling=sampling)
+    else:
+        assert ask(messages=CAPITAL, sampling=sampling).text.removesuffix(" of") == "The capital"
+
+
+def test_repetition_penalty_has_its_effect(served: Served, ask: Ask) -> None:
+    if "repetition_penalty" not in served.adapter.fields:
+        pytest.skip(f"{served.adapter.kind} has no field for it")
+    plain, punished = (
+        ask(messages=STORY, sampling=Sampling(max_tokens=40, repetition_penalty=value)).text for value in (1.0, 1.8)
     )
 
-    assert ask(messages=CAPITAL, sampling=sampling).text == "The capital"
+    assert plain != punished
 
 
-def test_length_is_said(ask: Callable[..., Completion]) -> None:
-    found = ask(messages=CAPITAL, sampling=Sampling(max_tokens=3))
+def test_seed_repeats_what_was_sampled(served: Served, ask: Ask) -> None:
+    if not served.can.seed:
+        pytest.skip(f"{served.adapter.kind} does not promise it")
+    texts = [
+        ask(messages=STORY, sampling=Sampling(max_tokens=24, temperature=1.5, seed=seed)).text for seed in (1, 1, 2, 3)
+    ]
+
+    assert texts[0] == texts[1]
+    assert len(set(texts)) > 1, "nothing was sampled"
+
+
+def test_length_is_said(served: Served, ask: Ask) -> None:
+    found = ask(stream=False, messages=CAPITAL, sampling=Sampling(max_tokens=3))
 
     assert (found.text, found.finish_reason, found.completion_tokens) == ("The capital of", "length", 3)
 
 
-def test_prompt_too_long_is_refused(ask: Callable[..., Completion]) -> None:
-    with pytest.raises(errors.ContextOverflow):
-        ask(messages=({"role": "user", "content": "The hotel was clean and quiet. " * 400},))
+@pytest.mark.parametrize("stream", [True, False])
+def test_prompt_too_long_is_refused(stream: bool, served: Served, ask: Ask) -> None:
+    if served.can.overflow == "answered uncut":
+        assert (ask(stream, messages=TOO_LONG, sampling=Sampling(max_tokens=1)).prompt_tokens or 0) > 1100
+        return
+    # llama_cpp.server has begun its stream when it finds out.
+    silent = stream and served.adapter.kind == "llamacpp-python"
+
+    with pytest.raises(errors.ProtocolError if silent else errors.ContextOverflow, match="context"):
+        ask(stream, messages=TOO_LONG)
 
 
-def test_identity(served: Adapter) -> None:
-    identity = served.identity()
+def test_field_nobody_knows_is_dropped_or_refused_as_declared(served: Served, ask: Ask) -> None:
+    adapter = served.adapter
+    if served.can.unknown_fields is None:
+        pytest.skip(f"{adapter.kind} does not say")
+    built = adapter.build(Request(case="c", messages=CAPITAL), stream=False)
+    body = built.body[:-1] + b',"x_llmparity_probe":1}'
 
-    expected = {"llamacpp": ("tiny-F16.gguf", "F16", 512), "vllm": ("tiny", "BF16", 1024)}[served.kind]
+    reply = adapter.control.post(built.path, body, timeout_s=60)
+
+    assert reply.status == (200 if served.can.unknown_fields == "dropped" else 422)
+
+
+def test_identity(served: Served) -> None:
+    identity = served.adapter.identity()
+
+    expected = {
+        "litellm": ("tiny", None, None),
+        "llamacpp": ("tiny-F16.gguf", "F16", 512),
+        "llamacpp-python": ("tiny-F16.gguf", "F16", 512),
+        "mlx": ("tiny", "BF16", None),
+        "transformers": ("tiny", "F32", None),
+        "vllm": ("tiny", "BF16", 1024),
+    }[served.adapter.kind]
     assert tuple(identity.get(name) for name in ("model", "quantization", "context_length")) == expected
-    assert identity.facts["context_length"].source == "reported"
-    assert str(identity.get("digest")).startswith("sha256:")
     assert identity.get("version")
-    assert identity.get("template_sha256")
+    if served.adapter.local_model:
+        assert str(identity.get("digest")).startswith("sha256:")
+        assert identity.get("template_sha256")
 
 
-def test_llamacpp_slots_are_reported(llamacpp: Adapter) -> None:
-    assert llamacpp.identity().get("slots") == 2
+@pytest.mark.parametrize("served", ["llamacpp", "vllm"], indirect=True)
+def test_context_is_what_the_server_reports(served: Served) -> None:
+    assert served.adapter.identity().facts["context_length"].source == "reported"
 
 
-def test_model_that_is_broken_ends_the_start_with_the_log(tmp_path: Path, models: Path) -> None:
-    file = tmp_path / "half.gguf"
-    whole = (models / "tiny-Q4_0.gguf").read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
-    spec = EngineSpec(
-        name="half", kind="llamacpp", launch="process", model=str(file), model_path=file, context_length=128
-    )
+@pytest.mark.parametrize("served", ["llamacpp", "llamacpp-python"], indirect=True)
+def test_model_that_is_broken_ends_the_start_with_the_log(served: Served, tmp_path: Path) -> None:
+    kind = served.adapter.kind
+    python = python_of(kind) if kind == "llamacpp-python" else None
 
-    with pytest.raises(errors.LaunchError, match="half did not start: exit status 1"), running(spec, tmp_path):
-        pass
+    with pytest.raises(errors.LaunchError, match=r"(?s)half did not start: exit status 1.*half\.gguf"):
+        start(half(kind, tmp_path, python=python), tmp_path)
