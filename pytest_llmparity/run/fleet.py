@@ -145,7 +145,7 @@ class Fleet:
         that was not left as it was found. May be called again.
         """
         attached, self._attached = self._attached, {}
-        if self._residency is None or not attached:
+        if not attached or self._residency is None:
             return []
         words = []
         try:
