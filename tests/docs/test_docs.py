@@ -23,7 +23,7 @@ from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.config import parse_config
 from pytest_llmparity.core.prompt_reading import parse_prompts
 from pytest_llmparity.core.sample import IDENTITY
-from pytest_llmparity.engines import environments
+from pytest_llmparity.engines import environments, registry
 from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.script import babble, prompt_of
 
@@ -144,6 +144,15 @@ def test_every_environment_variable_is_explained_and_no_other() -> None:
         "LLMPARITY_EMBEDDING_MODEL",
         environments.FOLDER_VARIABLE,
     }
+
+
+def test_the_packages_an_engine_may_require_are_those_its_version_is_read_from() -> None:
+    rows = [line.split("|")[1:3] for line in between("docs/engines.md", "requires").splitlines()[3:]]
+
+    listed = {kind.strip(" `"): set(re.findall(r"`([a-z-]+)[^`]*`", packages)) for kind, packages in rows}
+    named = {kind: set(adapter.distributions) for kind, adapter in registry.kinds().items() if adapter.distributions}
+    assert listed.keys() == named.keys()
+    assert {kind: listed[kind] & packages for kind, packages in named.items()} == named
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
