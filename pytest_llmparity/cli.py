@@ -16,9 +16,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmparity.core.printable import printable, printable_lines
 from pytest_llmparity.options import ENGINES_VARIABLE, FILE
 
 if TYPE_CHECKING:
+    from pytest_llmparity.core.lock import Difference, Locked
     from pytest_llmparity.run.session import Session
 
 OK, WRONG, MISUSE, INTERRUPTED = 0, 1, 2, 130
@@ -28,7 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a mistake in ``argv`` ends in ``SystemExit(2)``, as argparse does."""
     asked = _parser().parse_args(argv)
     from pytest_llmparity.core.errors import LLMParityError, UsageError
-    from pytest_llmparity.core.printable import printable_lines
 
     try:
         code: int = asked.command(asked)
@@ -101,6 +102,7 @@ def live(asked: argparse.Namespace) -> Iterator[Session]:
         "config": asked.config,
         "mode": ("live", None),
         "required": False,
+        "frozen": False,
     }
     given = Given(named.get, os.environ, root=root, cwd=cwd, prefix="--")
     chosen = settings(given, load(given, otherwise_all=True))
@@ -127,22 +129,72 @@ def live(asked: argparse.Namespace) -> Iterator[Session]:
 
 
 def _add_lock(commands: Any) -> None:
-    parser = _add_command(commands, "lock", does="Start or attach to the engines and say what they are.")
+    does = "Start or attach to the engines and write down in llmparity.lock what they are."
+    parser = _add_command(commands, "lock", does=does)
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="Write nothing; exit with 1 when an engine is not in the lock, or not as it stands there",
+    )
     parser.set_defaults(command=_lock, name="lock")
 
 
 def _lock(asked: argparse.Namespace) -> int:
-    from pytest_llmparity.core.errors import LLMParityError
+    from pytest_llmparity import lockfile
+    from pytest_llmparity.core import lock
 
-    code = OK
     with live(asked) as session:
-        for spec in session.settings.engines:
-            try:
-                identity = session.available(spec.name)[1]
-            except LLMParityError as error:
-                code = _complain(str(error), WRONG)
-                continue
-            print(spec.name)
-            for field, fact in identity.facts.items():
-                print(f"  {field}: {fact.value} ({fact.source})")
-    return code
+        path = session.root / lock.NAME
+        before = lockfile.read(path) or {}
+        seen = _seen(session)
+        names = [spec.name for spec in session.settings.engines]
+        gone = before.keys() - set(names) if _every_engine(asked) else set()
+    after = lock.renewed({name: locked for name, locked in before.items() if name not in gone}, seen)
+    touched = {*seen, *gone}
+    stale = False
+    for name, found in lock.changes(before, after).items():
+        if name in touched:
+            stale |= found is None or not all(difference.machine for difference in found)
+            _tell(name, before.get(name), after.get(name), found)
+    for sentence in lock.twins(seen):
+        print(printable(sentence))
+    if not asked.check and after != before:
+        lockfile.write(path, after)
+        print(f"wrote {path}")
+    return WRONG if len(seen) < len(names) or (asked.check and stale) else OK
+
+
+def _seen(session: Session) -> dict[str, Locked]:
+    """Return what the lock keeps of every engine that is there; of the others the reason is told."""
+    from pytest_llmparity.core import lock
+    from pytest_llmparity.core.errors import LLMParityError
+    from pytest_llmparity.run.session import secrets_of
+
+    found = {}
+    variables = secrets_of(session.settings.engines)
+    for spec in session.settings.engines:
+        try:
+            adapter, identity = session.available(spec.name)
+            locked = lock.entry(spec, identity, kind=adapter.kind, plugin=session.version, root=str(session.root))
+            lock.refuse_private(spec.name, locked, session.mask, variables)
+        except LLMParityError as error:
+            _complain(printable_lines(f"{spec.name}: {error}"), WRONG)
+        else:
+            found[spec.name] = locked
+    return found
+
+
+def _every_engine(asked: argparse.Namespace) -> bool:
+    """Tell whether the command speaks of all the project has, so that what else stands in the lock is left over."""
+    chosen = [asked.engines, asked.more, asked.profile]
+    return not any(chosen) and not any(os.environ.get(f"LLMPARITY_{name}") for name in ("ENGINES", "PROFILE"))
+
+
+def _tell(name: str, before: Locked | None, after: Locked | None, found: list[Difference] | None) -> None:
+    state = "removed" if after is None else "new" if before is None else "changed" if found else "unchanged"
+    print(f"{name}: {state}")
+    if before is None and after is not None:
+        for field, fact in after.identity.items():
+            print(printable(f"  {field}: {fact.value} ({fact.source})"))
+    for difference in found or ():
+        print(printable(f"  {difference}"))

@@ -108,6 +108,13 @@ def add_options(parser: pytest.Parser) -> None:
         help="Make it an error when no engines are selected, or when an engine lacks what a check needs (default: off)",
     )
     add(
+        "--parity-frozen",
+        action="store_true",
+        default=None,
+        help="Refuse to judge an engine that is not in llmparity.lock, or not as it stands there (default: off, a "
+        "difference is told)",
+    )
+    add(
         "--parity-mode",
         type=mode,
         metavar="live|replay[=RUN]",
@@ -183,6 +190,7 @@ SOURCES = {
         Source("profile", "LLMPARITY_PROFILE", str),
         Source("config", "LLMPARITY_CONFIG", str),
         Source("required", "LLMPARITY_REQUIRED", switch),
+        Source("frozen", "LLMPARITY_FROZEN", switch),
         Source("mode", "LLMPARITY_MODE", mode),
         Source("inconclusive", "LLMPARITY_INCONCLUSIVE", inconclusive),
         Source("max_requests", "LLMPARITY_MAX_REQUESTS", positive),

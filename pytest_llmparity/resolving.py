@@ -172,6 +172,7 @@ class Loaded(NamedTuple):
     profile: ProfileTable | None = None
     engines: tuple[EngineSpec, ...] = ()
     named_by: str = ""
+    selection: tuple[str, ...] = ()
 
 
 def load(given: Given, *, otherwise_all: bool = False) -> Loaded:
@@ -202,7 +203,7 @@ def load(given: Given, *, otherwise_all: bool = False) -> Loaded:
     places = Places(folders=tuple(dict.fromkeys((given.cwd, given.root))), exists=exists, home=home)
     beside = Places(folders=(path.parent,), exists=exists, home=home) if path else None
     engines = select(parse_engines(texts), config, places=places, config_places=beside, kinds=kinds)
-    return Loaded(config, path, profile, engines, source)
+    return Loaded(config, path, profile, engines, source, tuple(texts))
 
 
 def _read_config(given: Given, kinds: Mapping[str, Kind]) -> tuple[Path | None, Config | None]:
@@ -278,6 +279,7 @@ def settings(given: Given, loaded: Loaded) -> Settings:
         "budget_s": _first(given.value("budget"), profile and profile.budget),
         "sequential": _first(given.value("sequential"), profile and profile.sequential),
         "concurrency": _first(profile and profile.concurrency, content and content.concurrency),
+        "frozen": _first(given.value("frozen"), profile and profile.frozen),
         "residency": _first(profile and profile.residency, content and content.residency),
         "reports": given.value("report"),
     }
@@ -285,6 +287,7 @@ def settings(given: Given, loaded: Loaded) -> Settings:
         _check_turns(loaded.engines)
     return Settings(
         engines=loaded.engines,
+        selection=loaded.selection,
         baseline=baseline,
         baseline_source=source,
         config_path=loaded.path,

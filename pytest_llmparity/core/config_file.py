@@ -264,6 +264,7 @@ class ProfileTable(Strict):
     residency: Literal["together", "one-at-a-time"] | None = None
     inconclusive: Literal["show", "fail", "skip"] | None = None
     required: bool | None = None
+    frozen: bool | None = None
     max_requests: Count | None = None
     budget: Budget = None
     sequential: bool | None = None

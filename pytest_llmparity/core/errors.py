@@ -25,6 +25,7 @@ LLMParityError
 │   ├── Timeout                connect, first byte, idle gap or total
 │   └── ParameterNotHonoured   known before the first request: the engine's route has no such field
 ├── MissingSample              a row that is read but was never gathered; carries the reason
+├── LockError                  the lock file cannot be used, or would hold what has no place in it
 ├── StoreError                 the run store cannot be used (network file system, other version, locked)
 └── KeeperError                the process that owns the engines is gone or refused
 """
@@ -159,6 +160,10 @@ class ParameterNotHonoured(EngineError):
 
 class MissingSample(LLMParityError):
     """A row has no answer; the text says why it is missing."""
+
+
+class LockError(LLMParityError):
+    """``llmparity.lock`` cannot be read or written, or would hold a secret or a path of this machine."""
 
 
 class StoreError(LLMParityError):

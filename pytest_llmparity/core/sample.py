@@ -192,12 +192,15 @@ class Sample:
     omitted: tuple[str, ...] = ()
 
 
+Source = typing.Literal["reported", "file", "declared"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
     """One thing known about an engine. ``source``: ``reported`` by the server, from a ``file``, or ``declared``."""
 
     value: str | int | float | bool
-    source: typing.Literal["reported", "file", "declared"]
+    source: Source
     raw: str = ""
 
 

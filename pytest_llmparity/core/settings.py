@@ -122,14 +122,16 @@ def _plain(value: object) -> object:
 class Settings:
     """Every option of a run, resolved once: command line, environment, profile, file, default (in this order).
 
-    ``engines`` are in the order selected; ``baseline`` is the name of one of them and ``baseline_source`` says which
-    setting named it. ``concurrency`` is what a marker may still override. ``max_requests`` and ``budget_s`` (seconds)
-    are hard stops, ``None`` for none. ``sequential`` stops asking when nothing is open. ``cases`` restricts the run to
-    rows with these ids and forbids verdicts. ``replay_run`` is the run to judge again in mode ``replay``, ``None`` for
-    the newest. ``out`` and ``config_path`` are absolute.
+    ``engines`` are in the order selected, by the entries of ``selection``; ``baseline`` is the name of one of them and
+    ``baseline_source`` says which setting named it. ``concurrency`` is what a marker may still override.
+    ``max_requests`` and ``budget_s`` (seconds) are hard stops, ``None`` for none. ``sequential`` stops asking when
+    nothing is open. ``cases`` restricts the run to rows with these ids and forbids verdicts. ``frozen`` refuses engines
+    that are not as the lock file says. ``replay_run`` is the run to judge again in mode ``replay``, ``None`` for the
+    newest. ``out`` and ``config_path`` are absolute.
     """
 
     engines: tuple[EngineSpec, ...] = ()
+    selection: tuple[str, ...] = ()
     baseline: str | None = None
     baseline_source: str = ""
     config_path: Path | None = None
@@ -147,6 +149,7 @@ class Settings:
     out: Path = field(default_factory=lambda: Path(".llmparity/report"))
     concurrency: int = DEFAULT_CONCURRENCY
     residency: Residency = "together"
+    frozen: bool = False
 
     def in_turn(self) -> list[EngineSpec]:
         """Return the engines in the order they are asked: the baseline first, then as selected."""

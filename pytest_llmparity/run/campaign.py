@@ -67,6 +67,7 @@ class Campaign:
         resumed: bool,
         store: Store,
         fleet: Fleet,
+        twins: Callable[[], list[str]] = list,
         version: str,
         loop: LoopThread,
         progress: Progress,
@@ -78,6 +79,7 @@ class Campaign:
         self._resumed = resumed
         self._store = store
         self._fleet = fleet
+        self._twins = twins
         self._version = version
         self._loop = loop
         self._progress = progress
@@ -109,6 +111,7 @@ class Campaign:
                 self._time(self._order())
         finally:
             self._progress.end()
+        self._words += self._twins()
         if self._allowance.reason is not None:
             self._words.append(f"incomplete: {self._allowance.reason}")
         left_open = self._waves is not None and self._waves.open

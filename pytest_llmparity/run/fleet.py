@@ -24,6 +24,7 @@ from pytest_llmparity.engines.memory import Gpus
 from pytest_llmparity.engines.readiness import free_port, port_was_taken, wait_ready
 from pytest_llmparity.run.installing import KeptRunner
 from pytest_llmparity.run.keeper import EngineState, Keeper, log_tail
+from pytest_llmparity.run.locking import Held
 from pytest_llmparity.run.residency import Residency
 
 INTERRUPTED_S = 2.0
@@ -36,7 +37,8 @@ PORT_TRIES = 3
 class Engaged:
     """One engine as this run found it. ``adapter`` is ``None`` when ``error`` says why it cannot be used.
 
-    ``incomparable`` is the sentence of a contradicted pin, ``notes`` what the reader should know (unverified pins).
+    ``incomparable`` is the sentence of contradicted pins or of a lock that says otherwise, ``notes`` what the reader
+    should know (unverified pins, an old lock).
     """
 
     spec: EngineSpec
@@ -54,7 +56,7 @@ class Fleet:
     Safe to call from several processes at once: the keeper makes one of them the starter, the others wait. With
     ``one_at_a_time`` every other engine is stopped or unloaded, its memory given back, before one is started. ``slots``
     is how many requests an engine must be able to answer at once where its own configuration does not say. ``say`` is
-    told what takes its time before an engine starts.
+    told what takes its time before an engine starts. ``locked`` holds a live engine against the lock file.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Fleet:
         one_at_a_time: bool = False,
         slots: int = DEFAULT_CONCURRENCY,
         say: Callable[[str], None] = lambda text: None,
+        locked: Callable[[EngineSpec, Identity, str], Held] = lambda spec, identity, kind: Held(),
         gpus: Callable[[], tuple[Gpus | None, str | None]] = memory.nvidia,
     ) -> None:
         self.slots = slots
@@ -75,6 +78,7 @@ class Fleet:
         self._workdir = workdir
         self._environ = dict(os.environ if environ is None else environ)
         self._say = say
+        self._locked = locked
         self._made: dict[str, str] = {}
         self._attached: dict[str, Adapter] = {}
         self._one_at_a_time = one_at_a_time
@@ -179,7 +183,7 @@ class Fleet:
             identity, installed = self._identify(spec, adapter)
         except LLMParityError as error:
             return Engaged(spec=spec, error=str(error), log=log)
-        contradicted, notes = _held(spec, identity, installed)
+        contradicted, notes = _held(spec, identity, installed, self._locked(spec, identity, adapter.kind))
         notes += [self._made.pop(spec.name)] if spec.name in self._made else []
         if self._unmeasured is not None and spec.launch == "process":
             notes, self._unmeasured = [*notes, self._unmeasured], None
@@ -312,15 +316,18 @@ class Fleet:
         return log_tail(self._log(name))
 
 
-def _held(spec: EngineSpec, identity: Identity, installed: Mapping[str, str]) -> tuple[str | None, list[str]]:
+def _held(
+    spec: EngineSpec, identity: Identity, installed: Mapping[str, str], locked: Held
+) -> tuple[str | None, list[str]]:
     """Hold the pins against what the server says: the sentence of the contradictions, and what could not be checked.
 
-    What was installed because of ``requires`` is a pin too.
+    What was installed because of ``requires`` is a pin too, and what the lock file says may be.
     """
     wrong, unseen = verdict(hold(spec.pin, identity), strict=spec.strict_pins)
     other = environments.contradiction(spec, installed, identity)
     wrong += [other] if other is not None else []
-    notes = [f"{spec.name}: {sentence}" for sentence in unseen]
+    wrong += locked.wrong
+    notes = [f"{spec.name}: {sentence}" for sentence in (*unseen, *locked.notes)]
     return (f"{spec.name}: {'; '.join(wrong)}" if wrong else None), notes
 
 

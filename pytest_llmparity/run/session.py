@@ -23,6 +23,7 @@ from pytest_llmparity.run.declare import declare, resolve
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.judging import Judging
 from pytest_llmparity.run.keeper import Keeper
+from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan
@@ -56,7 +57,7 @@ class Session:
         self.version = version
         self.run: str | None = None
         self.mask = Mask(secrets_of(settings.engines))
-        self._root = root
+        self.root = root
         self._folder = root / ".llmparity"
         self._token = token
         self._keeper_factory = keeper
@@ -69,6 +70,7 @@ class Session:
         self._declared: dict[str, Declaration] = {}
         self._state: Mapping[str, Any] = {}
         self._judging: Judging | None = None
+        self._lock = Guard(root, settings)
         self._fleet = Fleet(
             {s.name: s for s in settings.engines},
             keeper=self.keeper,
@@ -76,6 +78,7 @@ class Session:
             one_at_a_time=settings.residency == "one-at-a-time",
             slots=settings.concurrency,
             say=progress.say,
+            locked=self._lock.hold,
         )
 
     # what the tests declare ------------------------------------------------------------------------------------------
@@ -86,7 +89,7 @@ class Session:
             test,
             args,
             kwargs,
-            folders=(folder, self._root),
+            folders=(folder, self.root),
             concurrency=self.settings.concurrency,
             engines=len(self.settings.engines),
             sequential=self.sequential,
@@ -137,6 +140,7 @@ class Session:
                     resumed=begun.resumed,
                     store=self.store(),
                     fleet=self._fleet,
+                    twins=self._lock.twins,
                     version=self.version,
                     loop=self._loop,
                     progress=self._progress,
@@ -185,7 +189,7 @@ class Session:
         self._judging = self._judge(self.run, self._state)
 
     def _judge(self, run: str, state: Mapping[str, Any]) -> Judging:
-        return Judging.of(self.store(), run, state, settings=self.settings, root=self._root, embedder=self._embedder)
+        return Judging.of(self.store(), run, state, settings=self.settings, root=self.root, embedder=self._embedder)
 
     @property
     def baseline(self) -> str:
@@ -214,7 +218,7 @@ class Session:
         return settled
 
     def _judge_in_body(self, declaration: Declaration, check: Check) -> list[Verdict]:
-        check = resolve(check, (self._root,))
+        check = resolve(check, (self.root,))
         wanted, declared = check.needs(), declaration.needs()
         missing = sorted(phase.value for phase in wanted.phases - declared.phases)
         if wanted.timed > declared.timed:

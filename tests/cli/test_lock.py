@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity import lockfile
+from pytest_llmparity.core.lock import NAME, Locked
+
+if TYPE_CHECKING:
+    from pytest_llmparity.testing import LoopbackEngine
+    from tests.cli.conftest import Shell
+
+Configured = Callable[..., str]
+
+
+def locked(shell: Shell) -> dict[str, Locked]:
+    found = lockfile.read(shell.path / NAME)
+    assert found is not None
+    return found
+
+
+def llamacpp(shell: Shell, **kwargs: object) -> LoopbackEngine:
+    return shell.engine(poses_as="llamacpp", **kwargs)
+
+
+def test_what_every_engine_is_is_shown_and_written(shell: Shell, configured: Configured) -> None:
+    shell.configure(configured(one=llamacpp(shell, quantization="Q4_0"), two=shell.engine(poses_as="vllm")))
+
+    ended = shell.run("lock")
+
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("one: new\n")
+    assert "  quantization: Q4_0 (reported)\n" in ended.out
+    assert ended.out.endswith(f"wrote {shell.path / NAME}\n")
+    assert {name: entry.kind for name, entry in locked(shell).items()} == {"one": "llamacpp", "two": "vllm"}
+    assert "127.0.0.1" not in (shell.path / NAME).read_text()
+
+
+def test_an_engine_that_is_as_it_was_changes_no_byte(shell: Shell, configured: Configured) -> None:
+    shell.configure(configured(one=llamacpp(shell)))
+    shell.run("lock")
+    older = {"one": dataclasses.replace(locked(shell)["one"], plugin="0.0.1")}
+    lockfile.write(shell.path / NAME, older)
+    before = (shell.path / NAME).stat().st_mtime_ns
+
+    ended = shell.run("lock")
+
+    assert ended.out == "one: unchanged\n"
+    assert (shell.path / NAME).stat().st_mtime_ns == before
+
+
+def test_what_changed_is_said_field_by_field(shell: Shell, configured: Configured) -> None:
+    shell.configure(configured(one=llamacpp(shell, quantization="Q4_0"), two=llamacpp(shell)))
+    shell.run("lock")
+    shell.configure(configured(one=llamacpp(shell, quantization="Q8_0", context_length=9), two=llamacpp(shell)))
+
+    ended = shell.run("lock", "one")
+
+    lines = ended.out.splitlines()
+    assert lines[:3] == ["one: changed", "  quantization: Q4_0 -> Q8_0", "  context_length: 4096 -> 9"]
+    assert "two" not in ended.out
+    assert locked(shell)["one"].identity["quantization"].value == "Q8_0"
+    assert "two" in locked(shell)
+
+
+@pytest.mark.parametrize(("named", "gone"), [((), True), (("one",), False)])
+def test_engines_the_project_has_no_more_go_when_all_of_it_is_locked(
+    shell: Shell, configured: Configured, named: tuple[str, ...], gone: bool
+) -> None:
+    engine = llamacpp(shell)
+    shell.configure(configured(one=engine, two=engine))
+    shell.run("lock")
+    shell.configure(configured(one=engine))
+
+    ended = shell.run("lock", *named)
+
+    assert ("two: removed" in ended.out) == gone
+    assert ("two" not in locked(shell)) == gone
+
+
+def test_check_writes_nothing_and_fails_when_the_lock_is_old(shell: Shell, configured: Configured) -> None:
+    shell.configure(configured(one=llamacpp(shell, quantization="Q4_0")))
+
+    assert shell.run("lock", "--check").code == 1
+    assert not (shell.path / NAME).exists()
+
+    shell.run("lock")
+    assert shell.run("lock", "--check").code == 0
+
+    text = (shell.path / NAME).read_text()
+    shell.configure(configured(one=llamacpp(shell, quantization="Q8_0")))
+    ended = shell.run("lock", "--check")
+    assert (ended.code, ended.out) == (1, "one: changed\n  quantization: Q4_0 -> Q8_0\n")
+    assert (shell.path / NAME).read_text() == text
+
+
+def test_an_engine_that_is_not_there_leaves_its_lock_and_no_other_untouched(
+    shell: Shell, configured: Configured
+) -> None:
+    shell.configure(configured(up=llamacpp(shell, quantization="Q4_0"), down=llamacpp(shell)))
+    shell.run("lock")
+    before = locked(shell)
+    shell.configure(configured(up=llamacpp(shell, quantization="Q8_0"), down=shell.engine(api_key="0123456789abc")))
+
+    ended = shell.run("lock")
+
+    assert ended.code == 1
+    assert ended.err.startswith("llmparity: down: ")
+    assert "set api_key_env" in ended.err
+    assert locked(shell)["down"] == before["down"]
+    assert locked(shell)["up"].identity["quantization"].value == "Q8_0"
+
+
+def test_an_engine_that_is_not_as_pinned_is_not_locked(shell: Shell, configured: Configured) -> None:
+    shell.configure(configured(one=llamacpp(shell, quantization="Q4_0")) + "pin.quantization = 'F16'\n")
+
+    ended = shell.run("lock")
+
+    assert ended.code == 1
+    assert "quantization is pinned to F16 but the server has Q4_0" in ended.err
+    assert not (shell.path / NAME).exists()
+
+
+def test_a_secret_is_refused_with_its_field(
+    shell: Shell, configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "0123456789-secret")
+    shell.configure(
+        configured(one=shell.engine(model="tuned-0123456789-secret", api_key="0123456789-secret"))
+        + "api_key_env = 'KEY'\n"
+    )
+
+    ended = shell.run("lock")
+
+    assert ended.code == 1
+    assert "engines.one.identity.model holds the value of a key variable" in ended.err
+    assert "0123456789-secret" not in ended.err + ended.out
+
+
+def test_a_frozen_environment_does_not_keep_the_lock_from_being_renewed(
+    shell: Shell, configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMPARITY_FROZEN", "1")
+    shell.configure(configured(one=llamacpp(shell)))
+
+    assert shell.run("lock").code == 0
+
+
+def test_a_damaged_lock_is_not_overwritten(shell: Shell, configured: Configured) -> None:
+    shell.configure(configured(one=llamacpp(shell)))
+    (shell.path / NAME).write_text("format = ")
+
+    ended = shell.run("lock")
+
+    assert ended.code == 1
+    assert "is no lock file" in ended.err
+    assert (shell.path / NAME).read_text() == "format = "
+
+
+FAKE = """
+[engines.{name}]
+kind = "llamacpp"
+model = "{model}"
+command = ["{python}", "{fake}"]
+context_length = 512
+args = {args}
+env = {{ FAKE_STARTS = "{{starts}}", FAKE_BEHAVIOUR = "" }}
+"""
+
+
+def test_engines_are_started_and_what_sets_two_of_them_apart_is_said(shell: Shell) -> None:
+    root = Path(__file__).parents[2]
+    tables = [
+        FAKE.format(
+            name=name,
+            model=root / "fixtures/models/tiny/tiny-Q4_0.gguf",
+            python=sys.executable,
+            fake=shutil.copy(root / "tests/plugin/fake_engine.py", shell.path),
+            args=args,
+        ).replace("{starts}", str(shell.path / "starts"))
+        for name, args in (("plain", "[]"), ("fast", '["--flash-attn", "on"]'))
+    ]
+    shell.configure("".join(tables))
+    argv = [sys.executable, "-m", "pytest_llmparity", "lock"]
+
+    ended = subprocess.run(argv, cwd=shell.path, capture_output=True, text=True, check=False)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "plain and fast say the same of themselves; they differ in args (none and --flash-attn on)" in ended.stdout
+    entry = locked(shell)["fast"]
+    assert entry.launch["model"] == "tiny-Q4_0.gguf"
+    assert entry.launch["command"] == (Path(sys.executable).name, "{root}/fake_engine.py")
+    assert entry.launch["env"] == ("FAKE_BEHAVIOUR", "FAKE_STARTS")
+    assert entry.identity["tensor_types"].source == "file"
+    assert "slots" not in entry.identity
+    assert str(shell.path) not in (shell.path / NAME).read_text()

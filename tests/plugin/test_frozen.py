@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity.cli import main
+
+if TYPE_CHECKING:
+    from pytest_llmparity.testing import LoopbackEngine
+    from tests.plugin.conftest import Bench
+
+FROZEN = ("--parity-frozen", "-rN")
+
+
+@pytest.fixture
+def locked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> tuple[LoopbackEngine, LoopbackEngine]:
+    """Two engines in the lock of the project, and a gate."""
+    monkeypatch.chdir(bench.pytester.path)
+    first = bench.engine(poses_as="llamacpp", quantization="Q8_0")
+    second = bench.engine(poses_as="llamacpp", quantization="Q8_0")
+    bench.gate("check.prompts()")
+    assert main(["lock", f"a={first.base_url}", f"b={second.base_url}"]) == 0
+    return first, second
+
+
+def test_engines_that_are_as_locked_pass(bench: Bench, locked: tuple[LoopbackEngine, LoopbackEngine]) -> None:
+    result = bench.run(*FROZEN, engines=locked)
+
+    assert result.ret == 0
+    result.stdout.no_fnmatch_line("*llmparity.lock*")
+
+
+def test_an_engine_that_changed_is_incomparable_before_a_prompt_is_sent(
+    bench: Bench, locked: tuple[LoopbackEngine, LoopbackEngine]
+) -> None:
+    locked[1].quantization = "Q4_0"
+    asked = len(locked[1].requests)
+
+    result = bench.run(*FROZEN, engines=locked)
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "INCOMPARABLE prompts, b against a: b: it differs from llmparity.lock: quantization: Q8_0 -> Q4_0; if that "
+            "is meant, run: llmparity lock b=http://127.0.0.1:*"
+        ]
+    )
+    assert [request.json["max_tokens"] for request in locked[1].requests[asked:]] == [1], "the warm-up alone"
+
+
+def test_an_engine_that_changed_is_told_in_any_other_run(
+    bench: Bench, locked: tuple[LoopbackEngine, LoopbackEngine]
+) -> None:
+    locked[1].quantization = "Q4_0"
+
+    result = bench.run(engines=locked)
+
+    assert result.ret == 0
+    told = " ".join(result.stdout.str().split())
+    assert "b: it differs from llmparity.lock: quantization: Q8_0 -> Q4_0; if that is meant, run: llmparity" in told
+
+
+def test_an_engine_or_a_project_without_a_lock_fails_a_frozen_run(
+    bench: Bench, locked: tuple[LoopbackEngine, LoopbackEngine]
+) -> None:
+    third = bench.engine(poses_as="llamacpp")
+
+    unlocked = bench.run(*FROZEN, engines=(*locked, third))
+    (bench.pytester.path / "llmparity.lock").unlink()
+    without = bench.run(*FROZEN, engines=locked)
+
+    assert (unlocked.ret, without.ret) == (1, 1)
+    unlocked.stdout.fnmatch_lines(["INCOMPARABLE prompts, c against a: c: it is not in llmparity.lock, and this run *"])
+    without.stdout.fnmatch_lines(["INCOMPARABLE prompts, b against a: a: there is no llmparity.lock in *"])
+
+
+def test_application_tests_get_no_engine_that_changed(
+    bench: Bench, locked: tuple[LoopbackEngine, LoopbackEngine]
+) -> None:
+    locked[1].quantization = "Q4_0"
+    bench.pytester.makepyfile(test_gate="def test_app(engine): pass")
+
+    result = bench.run(*FROZEN, engines=locked)
+
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*b: it differs from llmparity.lock: quantization: Q8_0 -> Q4_0*"])
+
+
+@pytest.mark.parametrize("by", ["environment", "profile"])
+def test_a_run_is_frozen_by_environment_and_profile_too(
+    bench: Bench, locked: tuple[LoopbackEngine, LoopbackEngine], monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    locked[1].quantization = "Q4_0"
+    bench.configure("[profiles.ci]\nfrozen = true\n")
+    if by == "environment":
+        monkeypatch.setenv("LLMPARITY_FROZEN", "yes")
+    options = ("--parity-profile=ci",) if by == "profile" else ()
+
+    assert bench.run(*options, engines=locked).ret == 1
+
+
+def test_a_replay_asks_no_engine_and_holds_none(bench: Bench, locked: tuple[LoopbackEngine, LoopbackEngine]) -> None:
+    bench.run(engines=locked)
+    (bench.pytester.path / "llmparity.lock").unlink()
+
+    assert bench.run("--parity-mode=replay", *FROZEN).ret == 0
+
+
+def test_engines_that_say_the_same_are_told_apart_in_the_summary(bench: Bench) -> None:
+    bench.gate("check.prompts()")
+    bench.configure(
+        bench.process("a") + bench.process("b", args=["--flash-attn", "on"]) + '[profiles.p]\nengines = ["a", "b"]\n'
+    )
+
+    result = bench.run("--parity-profile=p")
+
+    told = " ".join(result.stdout.str().split())
+    assert "a and b say the same of themselves; they differ in args (none and --flash-attn on)" in told

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_llmparity import lockfile
+from pytest_llmparity.core import lock
+from pytest_llmparity.core.sample import Fact, Identity
+from pytest_llmparity.core.settings import EngineSpec, Settings
+from pytest_llmparity.run.locking import Guard, Held
+
+SPEC = EngineSpec(name="dev", kind="vllm", base_url="http://127.0.0.1:1", model="m")
+
+
+def identity(version: str, **more: str) -> Identity:
+    facts = {"version": version, "digest": "sha256:0", **more}
+    return Identity(facts={name: Fact(value=value, source="reported") for name, value in facts.items()})
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project whose lock has the engine at version 1 on machine A."""
+    locked = lock.entry(SPEC, identity("1", device="A"), kind="vllm", plugin="0", root=str(tmp_path))
+    lockfile.write(tmp_path / lock.NAME, {"dev": locked})
+    return tmp_path
+
+
+def hold(root: Path, found: Identity, *, frozen: bool, selection: tuple[str, ...] = ("dev",)) -> Held:
+    return Guard(root, Settings(engines=(SPEC,), selection=selection, frozen=frozen)).hold(SPEC, found, "vllm")
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_engine_that_is_as_locked_has_nothing_said_of_it(root: Path, frozen: bool) -> None:
+    assert hold(root, identity("1", device="A"), frozen=frozen) == Held()
+
+
+def test_a_difference_is_a_note_and_wrong_in_a_frozen_run(root: Path) -> None:
+    sentence = "it differs from llmparity.lock: version: 1 -> 2; if that is meant, run: llmparity lock dev"
+
+    assert hold(root, identity("2", device="A"), frozen=False) == Held(notes=(sentence,))
+    assert hold(root, identity("2", device="A"), frozen=True) == Held(wrong=(sentence,))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_another_machine_is_a_note_in_every_run(root: Path, frozen: bool) -> None:
+    machine = "it was locked on another machine: device: A -> B"
+
+    assert hold(root, identity("1", device="B"), frozen=frozen) == Held(notes=(machine,))
+    assert machine in hold(root, identity("2", device="B"), frozen=frozen).notes
+
+
+def test_an_engine_nobody_locked_is_wrong_in_a_frozen_run_only(root: Path) -> None:
+    lockfile.write(root / lock.NAME, {})
+
+    assert hold(root, identity("1"), frozen=False) == Held()
+    assert hold(root, identity("1"), frozen=True).wrong == (
+        "it is not in llmparity.lock, and this run is frozen; if that is meant, run: llmparity lock dev",
+    )
+
+
+def test_a_lock_that_is_not_there_is_wrong_in_a_frozen_run_only(tmp_path: Path) -> None:
+    assert hold(tmp_path, identity("1"), frozen=False) == Held()
+    assert hold(tmp_path, identity("1"), frozen=True).wrong == (
+        f"there is no llmparity.lock in {tmp_path}, and this run is frozen; if that is meant, run: llmparity lock dev",
+    )
+
+
+def test_a_damaged_lock_is_told_in_every_run(root: Path) -> None:
+    (root / lock.NAME).write_text("format = 9")
+
+    (note,) = hold(root, identity("1"), frozen=False).notes
+    (wrong,) = hold(root, identity("1"), frozen=True).wrong
+
+    assert note == wrong
+    assert "has format 9" in note
+
+
+def test_the_command_names_the_engine_as_it_was_selected(root: Path) -> None:
+    selection = ("dev=vllm:m x@http://127.0.0.1:1",)
+
+    (note,) = hold(root, identity("2", device="A"), frozen=False, selection=selection).notes
+
+    assert note.endswith("run: llmparity lock 'dev=vllm:m x@http://127.0.0.1:1'")
+
+
+def test_what_sets_engines_apart_that_say_the_same_is_known_of_those_that_were_seen(tmp_path: Path) -> None:
+    prod = EngineSpec(name="prod", kind="vllm", model="m", context_length=9)
+    guard = Guard(tmp_path, Settings(engines=(SPEC, prod)))
+    assert guard.twins() == []
+
+    guard.hold(prod, identity("1"), "vllm")
+    guard.hold(SPEC, identity("1"), "vllm")
+
+    assert guard.twins() == ["dev and prod say the same of themselves; they differ in context_length (none and 9)"]

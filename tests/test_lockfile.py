@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import stat
+import string
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmparity import lockfile
+from pytest_llmparity.core.errors import LockError
+from pytest_llmparity.core.lock import Locked
+from pytest_llmparity.core.sample import IDENTITY, Fact
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+NAMES = st.text(string.ascii_lowercase + string.digits + "._-", min_size=1, max_size=8)
+VALUES = st.one_of(TEXT, st.integers(-(2**62), 2**62), st.floats(allow_nan=False), st.booleans())
+ENGINES = st.dictionaries(
+    NAMES,
+    st.builds(
+        Locked,
+        kind=TEXT,
+        plugin=TEXT,
+        identity=st.dictionaries(
+            st.sampled_from(sorted(IDENTITY)),
+            st.builds(Fact, value=VALUES, source=st.sampled_from(["reported", "file", "declared"])),
+        ),
+        launch=st.dictionaries(
+            st.sampled_from(["launch", "args", "spec", "slots"]),
+            st.one_of(TEXT, st.integers(-(2**62), 2**62), st.lists(TEXT, max_size=3).map(tuple)),
+        ),
+    ),
+    max_size=3,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lock")
+
+
+@given(ENGINES)
+def test_what_is_written_is_read_back(folder: Path, engines: dict[str, Locked]) -> None:
+    lockfile.write(folder / "llmparity.lock", engines)
+
+    assert lockfile.read(folder / "llmparity.lock") == engines
+
+
+@given(ENGINES)
+def test_the_same_engines_are_the_same_text_in_any_order(engines: dict[str, Locked]) -> None:
+    assert lockfile.dumps(dict(reversed(engines.items()))) == lockfile.dumps(engines)
+
+
+def test_a_line_is_one_thing() -> None:
+    locked = Locked(
+        kind="llamacpp",
+        plugin="0.1",
+        identity={"version": Fact(value="b1", source="reported"), "digest": Fact(value="sha256:0", source="file")},
+        launch={"launch": "process", "args": ("-fa", "on"), "spec": "ab"},
+    )
+
+    assert (
+        lockfile.dumps({"dev": locked}).partition("format")[2]
+        == """ = 1
+
+[engines.dev]
+kind = "llamacpp"
+plugin = "0.1"
+
+[engines.dev.identity]
+digest = {value = "sha256:0", source = "file"}
+version = {value = "b1", source = "reported"}
+
+[engines.dev.launch]
+launch = "process"
+args = [
+    "-fa",
+    "on",
+]
+spec = "ab"
+"""
+    )
+
+
+def test_no_file_is_no_lock(tmp_path: Path) -> None:
+    assert lockfile.read(tmp_path / "llmparity.lock") is None
+
+
+ENGINE = '[engines.a]\nkind = "k"\nplugin = "p"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("format = ", "is no lock file: Invalid value"),
+        ("a = '\udcff'", "is no lock file: 'utf-8' codec"),
+        ("format = 2", "has format 2, and this version reads 1"),
+        ("", "has format None"),
+        ("format = 1\nengines = 3", "engines is no table"),
+        ("format = 1\nengines.a = 3", "engines.a is no table"),
+        (f"format = 1\n{ENGINE}identity = 1\nlaunch = {{}}", "engines.a.identity is missing or of another type"),
+        (f"format = 1\n{ENGINE}identity = {{}}", "engines.a.launch is missing or of another type"),
+        (f"format = 1\n{ENGINE}launch = {{}}\nidentity.v = 1", "engines.a.identity.v is no fact"),
+        (f"format = 1\n{ENGINE}launch = {{}}\nidentity.v = {{value = [], source = 'file'}}", "identity.v is no fact"),
+        (f"format = 1\n{ENGINE}identity = {{}}\nlaunch.x = [1]", "engines.a.launch.x is neither text"),
+    ],
+)
+def test_a_file_that_is_no_lock_is_named_with_what_is_wrong(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "llmparity.lock"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+    with pytest.raises(LockError) as caught:
+        lockfile.read(path)
+
+    assert str(caught.value).startswith(str(path))
+    assert problem in str(caught.value)
+    assert "llmparity lock" in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    with pytest.raises(LockError, match="cannot be read: Is a directory"):
+        lockfile.read(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["nowhere/llmparity.lock", "folder"])
+def test_a_place_that_cannot_be_written_says_so_and_leaves_nothing_behind(tmp_path: Path, path: str) -> None:
+    (tmp_path / "folder/x").mkdir(parents=True)
+
+    with pytest.raises(LockError, match="cannot be written"):
+        lockfile.write(tmp_path / path, {})
+
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have other rights there")
+def test_everybody_who_has_the_project_can_read_it(tmp_path: Path) -> None:
+    lockfile.write(tmp_path / "llmparity.lock", {})
+
+    assert stat.S_IMODE((tmp_path / "llmparity.lock").stat().st_mode) == 0o644
