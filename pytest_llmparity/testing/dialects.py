@@ -344,7 +344,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         header_timings=_bare_key("openai-processing-ms"),
     ),
     "litellm": Dialect(
-        after="litellm/proxy of 1.109.1",
+        after="litellm/proxy of 1.106.2",
         routes=_litellm,
         keyless=("/", "/health/readiness", "/health/liveliness"),
         missing=_litellm_missing,

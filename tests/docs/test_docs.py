@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import openai  # noqa: F401 - see below
@@ -297,27 +295,3 @@ def test_every_error_a_user_may_meet_is_explained() -> None:
     known = {name for name, kind in vars(errors).items() if isinstance(kind, type)} - abstract
 
     assert shown == known
-
-
-def test_the_support_table_is_the_one_the_code_makes() -> None:
-    support = load(ROOT / "docs" / "support.py")
-
-    assert support.BEGIN + support.table() + support.END in (ROOT / "README.md").read_text("utf-8")
-
-
-def test_the_support_table_rests_on_tests_that_exist() -> None:
-    support = load(ROOT / "docs" / "support.py")
-    live = support.LIVE.read_text("utf-8")
-
-    for live_test, _, double in support.CAPABILITIES.values():
-        assert f"def {live_test}(" in live
-        assert not double or (ROOT / f"tests/engines/{double}.py").exists()
-
-
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -27,7 +27,7 @@ from pytest_llmparity.engines import ollama_native
 from pytest_llmparity.engines.base import Adapter, Launch
 from pytest_llmparity.engines.probe import recognise
 from pytest_llmparity.engines.readiness import free_port
-from pytest_llmparity.engines.registry import adapter_for, facts
+from pytest_llmparity.engines.registry import facts, kinds
 from pytest_llmparity.testing import Fault, LoopbackEngine, Replay, Reply
 from pytest_llmparity.testing.dialects import DIALECTS
 from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
@@ -55,17 +55,7 @@ class Way(NamedTuple):
         return self.kind if self.route == "openai" else f"{self.kind}-{self.route}"
 
 
-def landed() -> dict[str, type[Adapter]]:
-    found = {}
-    for kind in KINDS:
-        try:
-            found[kind] = adapter_for(kind)
-        except ModuleNotFoundError:
-            continue
-    return found
-
-
-ADAPTERS = landed()
+ADAPTERS = kinds()
 WAYS = [Way(kind, route) for kind, adapter in ADAPTERS.items() for route in adapter.routes]
 
 # ---- where kinds differ ---------------------------------------------------------------------------------------------
@@ -186,7 +176,7 @@ def words(value: object) -> Iterator[tuple[str, object]]:
 
 
 def test_the_core_knows_the_kinds_that_are_there() -> None:
-    assert {kind: facts(adapter) for kind, adapter in ADAPTERS.items()} == {kind: KINDS[kind] for kind in ADAPTERS}
+    assert {kind: facts(adapter) for kind, adapter in ADAPTERS.items()} == dict(KINDS)
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)

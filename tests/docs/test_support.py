@@ -1,0 +1,67 @@
+"""The tables of what every kind can do: made from the code, resting on evidence that is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pytest_llmparity.core.selection import KINDS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def support(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("support", ROOT / "docs/support.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "support", module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/engines.md"])
+def test_the_table_is_the_one_the_code_makes(page: str, support: ModuleType) -> None:
+    assert support.table(page) in (ROOT / page).read_text("utf-8"), "run: python docs/support.py"
+
+
+def test_every_row_rests_on_tests_and_recordings_that_exist(support: ModuleType) -> None:
+    live, contract = (
+        support.ENGINES.joinpath(name).read_text("utf-8") for name in ("test_live.py", "test_contract.py")
+    )
+    recorded = set().union(*(support.recordings(kind) for kind in KINDS))
+
+    for name, capability in support.CAPABILITIES.items():
+        assert f"def {capability.live}(" in live, name
+        assert f"def {capability.contract}(" in contract, name
+        assert not capability.recordings or recorded & set(capability.recordings), name
+    generic = support.ENGINES.joinpath("test_live_openai.py").read_text("utf-8")
+    assert "def test_" in generic
+
+
+def test_every_kind_has_its_column_and_its_evidence(support: ModuleType) -> None:
+    assert set(support.ordered()) == set(KINDS)
+    assert set(support.required_kinds()) <= set(support.live_kinds()) <= set(KINDS)
+    for kind in KINDS:
+        assert support.ways(kind), kind
+
+
+def test_a_kind_without_evidence_is_said_to_be_documented_only(support: ModuleType) -> None:
+    capability = support.CAPABILITIES["tool calls"]
+
+    assert support.ways("tgi") == ["documented"]
+    assert support.cell("tgi", capability) == "yes (documented)"
+    assert support.cell("openai", capability) == support.PROBED
+
+
+def test_every_kind_is_listed_and_every_section_is_a_kind() -> None:
+    text = (ROOT / "docs/engines.md").read_text("utf-8")
+
+    assert set(re.findall(r"^## ([a-z-]+)$", text, re.MULTILINE)) <= set(KINDS)
+    assert set(re.findall(r"^\| \[?`([a-z-]+)`.* \|", text.partition("## What each")[0], re.MULTILINE)) == set(KINDS)
