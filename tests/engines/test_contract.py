@@ -282,6 +282,9 @@ def test_memory_is_given_back_or_the_reason_is_told(way: Way, pose: Pose) -> Non
         begin(adapter)
         adapter.unload()
         assert not engine.loaded
+        adapter.restore()
+        begin(adapter)
+        assert engine.loaded
     else:
         with pytest.raises(errors.LaunchError, match="residency"):
             adapter.unload()
@@ -304,6 +307,15 @@ def test_an_identity_names_known_fields_with_legal_sources_and_plain_values(way:
         assert fact.value != "", name
         assert not isinstance(fact.value, float) or math.isfinite(fact.value), name
     assert adapter.identity() == identity
+
+
+def test_limits_are_sentences(pose: Pose) -> None:
+    _, adapter = pose()
+
+    for said in adapter.limits():
+        assert len(said) > 20
+        assert said.isprintable()
+        assert not said.startswith(" ")
 
 
 def test_an_identity_never_holds_the_key(pose: Pose) -> None:
