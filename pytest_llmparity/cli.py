@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_llmparity.core.printable import printable, printable_lines
 from pytest_llmparity.options import ENGINES_VARIABLE, FILE
 
 if TYPE_CHECKING:
     from pytest_llmparity.core.lock import Difference, Locked
+    from pytest_llmparity.core.settings import Settings
+    from pytest_llmparity.resolving import Given, Loaded
     from pytest_llmparity.run.session import Session
 
 OK, WRONG, MISUSE, INTERRUPTED = 0, 1, 2, 130
@@ -53,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"pytest-llmparity {metadata.version('pytest-llmparity')}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_doctor(commands)
     _add_lock(commands)
     return parser
 
@@ -82,17 +86,21 @@ def _add_command(commands: Any, name: str, *, does: str, **more: Any) -> argpars
     return parser
 
 
-@contextlib.contextmanager
-def live(asked: argparse.Namespace) -> Iterator[Session]:
-    """Resolve the engines a command was asked for; gives the session that starts or attaches them, and stops them.
+class Chosen(NamedTuple):
+    """What a command was asked for, as given, as the configuration completes it, and as it is in force."""
+
+    given: Given
+    loaded: Loaded
+    settings: Settings
+
+
+def chosen(asked: argparse.Namespace) -> Chosen:
+    """Resolve the engines a command was asked for.
 
     Raises ``core.errors.UsageError`` as pytest's own command line does, also where no engine is selected.
     """
     from pytest_llmparity.core.errors import EngineSelectionError
-    from pytest_llmparity.report.progress import Silent
     from pytest_llmparity.resolving import Given, load, project_root, settings
-    from pytest_llmparity.run.keeper import Keeper
-    from pytest_llmparity.run.session import Session
 
     cwd = Path.cwd()
     root = (cwd / asked.rootdir).resolve() if asked.rootdir else project_root(cwd)
@@ -105,14 +113,36 @@ def live(asked: argparse.Namespace) -> Iterator[Session]:
         "frozen": False,
     }
     given = Given(named.get, os.environ, root=root, cwd=cwd, prefix="--")
-    chosen = settings(given, load(given, otherwise_all=True))
-    if not chosen.engines:
+    loaded = load(given, otherwise_all=True)
+    found = settings(given, loaded)
+    if not found.engines:
         raise EngineSelectionError(
             f"no engine is named and none is configured in {root}; name one, such as llmparity {asked.name} "
             "http://127.0.0.1:8080, or write llmparity.toml"
         )
+    return Chosen(given, loaded, found)
+
+
+@contextlib.contextmanager
+def live(asked: argparse.Namespace) -> Iterator[Session]:
+    """Give the session that starts or attaches the engines a command was asked for, and stops them at the end.
+
+    Raises as :func:`chosen` does.
+    """
+    with serving(chosen(asked)) as session:
+        yield session
+
+
+@contextlib.contextmanager
+def serving(found: Chosen) -> Iterator[Session]:
+    """Give the session that starts or attaches these engines, and stops them at the end."""
+    from pytest_llmparity.report.progress import Silent
+    from pytest_llmparity.run.keeper import Keeper
+    from pytest_llmparity.run.session import Session
+
+    root = found.given.root
     session = Session(
-        chosen,
+        found.settings,
         root=root,
         token=uuid.uuid4().hex,
         keeper=lambda: Keeper.spawn(root / ".llmparity"),
@@ -123,6 +153,47 @@ def live(asked: argparse.Namespace) -> Iterator[Session]:
         yield session
     finally:
         session.close()
+
+
+# doctor ---------------------------------------------------------------------------------------------------------------
+
+
+def _add_doctor(commands: Any) -> None:
+    does = "Start or attach to the engines and say what they are, what they can do, and what to change."
+    parser = _add_command(commands, "doctor", does=does)
+    parser.add_argument(
+        "--prompts", nargs="+", metavar="FILE", help="Prompt files to hold against the engines' context and words"
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON, as schemas/doctor.schema.json describes it")
+    parser.set_defaults(command=_doctor, name="doctor")
+
+
+def _doctor(asked: argparse.Namespace) -> int:
+    from pytest_llmparity import origins
+    from pytest_llmparity.core.selection import parse_engines
+    from pytest_llmparity.report import doctor as report
+    from pytest_llmparity.run.declare import load_prompts
+    from pytest_llmparity.run.doctor import examine
+
+    found = chosen(asked)
+    entries = parse_engines(found.loaded.selection)
+    folders = (found.given.cwd, found.given.root)
+    prompts = [load_prompts(name, folders) for name in asked.prompts or ()]
+    whole = list(origins.of_run(found.settings, found.given, found.loaded))
+    examined = []
+    with serving(found) as session:
+        for spec, entry in zip(found.settings.engines, entries, strict=True):
+            told = list(origins.of_engine(spec, entry, found.loaded, environ=os.environ))
+            one = examine(session, spec, settings=told, prompts=prompts)
+            examined.append(one)
+            if not asked.json:
+                print(*report.engine_lines(one), "", sep="\n", flush=True)
+        keys = session.mask.unsearched
+        if asked.json:
+            print(json.dumps(report.to_record(examined, whole, keys, version=session.version), indent=1))
+        else:
+            print(*report.ending_lines(examined, whole, keys), sep="\n")
+    return OK if all(one.well for one in examined) else WRONG
 
 
 # lock -----------------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ FLOORS = {
     "door": 4,
     "options": 4,
     "resolving": 4,
+    "origins": 4,
     "hookspecs": 4,
     "xdist": 4,
     "__main__": 4,

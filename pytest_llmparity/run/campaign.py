@@ -16,7 +16,7 @@ from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather import Allowance, Job, gather
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.plan import Plan, Step, Unit
-from pytest_llmparity.run.preflight import compare_routes, learn, remarks, wanted
+from pytest_llmparity.run.preflight import compare_routes, learn, remarks, some_requests, wanted
 from pytest_llmparity.run.timing import TimedPhase
 from pytest_llmparity.run.waves import Waves
 from pytest_llmparity.run.wires import client_of, jobs_of, key_of, requests_of, wires_note
@@ -175,7 +175,7 @@ class Campaign:
             fresh=self._settings.resume == "fresh",
         )
         self._words.extend(remarks(adapter, learnt))
-        routes = compare_routes(adapter, self._plan.units)
+        routes = compare_routes(adapter, some_requests(self._plan.units))
         if routes is not None:
             alike = f"{adapter.name}: its {routes.measured} and {routes.other} routes answer {routes.cases} cases alike"
             self._words.append(routes.sentence(adapter.name) or alike)

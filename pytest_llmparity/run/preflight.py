@@ -15,7 +15,7 @@ from pytest_llmparity.core.diagnosis import response_schema
 from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.routes import CASES, RouteCheck
-from pytest_llmparity.core.sample import Completion, Identity, to_json
+from pytest_llmparity.core.sample import Completion, Identity, Request, to_json
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run import overflow, probes
@@ -108,8 +108,18 @@ def remarks(adapter: Adapter, learnt: Learnt) -> Iterator[str]:
             yield f"{adapter.name}: the probe of {name} failed, so only what its kind declares is known: {why}"
 
 
-def compare_routes(adapter: Adapter, units: Sequence[Unit]) -> RouteCheck | None:
-    """Ask a few of the cases over the measured route and over the one ``engine.openai()`` uses, and hold them together.
+def some_requests(units: Sequence[Unit]) -> list[Request]:
+    """Return a few of the requests of these units, some of each, the same in every run."""
+    chosen = [
+        case.request(unit.sampling)
+        for unit in units
+        for case in shuffled(unit.prompts.cases, seed=unit.prompts.digest)[:CASES]
+    ]
+    return chosen[:: max(1, len(chosen) // CASES)][:CASES]
+
+
+def compare_routes(adapter: Adapter, requests: Sequence[Request]) -> RouteCheck | None:
+    """Ask these over the measured route and over the one ``engine.openai()`` uses, and hold the answers together.
 
     ``None`` where they are the same route. Never raises for what the server does.
     """
@@ -117,12 +127,10 @@ def compare_routes(adapter: Adapter, units: Sequence[Unit]) -> RouteCheck | None
         return None
     spec = dataclasses.replace(adapter.spec, route="openai")
     other = registry.adapter_for(adapter.kind)(spec, adapter.base_url, adapter.headers)
-    chosen = [(unit, case) for unit in units for case in shuffled(unit.prompts.cases, seed=unit.prompts.digest)[:CASES]]
-    step = max(1, len(chosen) // CASES)
     pairs, failed, dropped = [], 0, dict[str, None]()
-    for unit, case in chosen[::step][:CASES]:
-        ours, _ = _over(adapter, case, unit)
-        theirs, omitted = _over(other, case, unit)
+    for request in requests:
+        ours, _ = _over(adapter, request)
+        theirs, omitted = _over(other, request)
         dropped |= dict.fromkeys(omitted)
         if ours is not None and theirs is not None:
             pairs.append((ours, theirs))
@@ -132,7 +140,7 @@ def compare_routes(adapter: Adapter, units: Sequence[Unit]) -> RouteCheck | None
     return RouteCheck(
         measured=adapter.spec.route,
         other=spec.route,
-        cases=min(CASES, len(chosen)),
+        cases=len(requests),
         texts=sum(_answer(a) != _answer(b) for a, b in pairs),
         prompts=sum(bool(offset) for offset in offsets),
         finishes=sum(a.finish_reason != b.finish_reason for a, b in pairs),
@@ -142,12 +150,12 @@ def compare_routes(adapter: Adapter, units: Sequence[Unit]) -> RouteCheck | None
     )
 
 
-def _over(adapter: Adapter, case: Case, unit: Unit) -> tuple[Completion | None, tuple[str, ...]]:
-    """Return one case's answer over an adapter's route (``None``: there is none), and what was left out of it."""
+def _over(adapter: Adapter, request: Request) -> tuple[Completion | None, tuple[str, ...]]:
+    """Return the answer over an adapter's route (``None``: there is none), and what was left out of the request."""
     try:
-        wire = adapter.build(case.request(unit.sampling))
+        wire = adapter.build(request)
         reply = adapter.control.post(wire.path, wire.body, timeout_s=adapter.spec.request_timeout_s)
-        return adapter.parse(reply, case=case.id), wire.omitted
+        return adapter.parse(reply, case=request.case), wire.omitted
     except EngineError:
         return None, ()
 

@@ -20,7 +20,7 @@ from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run import evidence as proof
 from pytest_llmparity.run.campaign import GATHERED, Campaign, Progress, newest_whole
 from pytest_llmparity.run.declare import declare, resolve
-from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.judging import Judging
 from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.run.locking import Guard
@@ -242,6 +242,13 @@ class Session:
             del engaged  # a traceback that shows local variables would show its texts as they came
             raise LLMParityError(reason)
         return engaged.adapter, self.mask.identity(engaged.identity)
+
+    def engaged(self, name: str) -> Engaged:
+        """Return an engine as it was found, started if need be, also one that cannot be asked or compared.
+
+        What it says may repeat a key: :attr:`mask` what is shown.
+        """
+        return self._fleet.engage(name)
 
     def handle(self, name: str) -> EngineHandle:
         """Return the engine for application code, started if need be.

@@ -1,0 +1,172 @@
+"""What the doctor found, as lines for a terminal and as JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from pytest_llmparity.core import explain
+from pytest_llmparity.core.capabilities import Capabilities
+from pytest_llmparity.core.examination import Examination, Setting
+from pytest_llmparity.core.printable import cells, printable
+from pytest_llmparity.core.sample import IDENTITY, Fact, to_json
+
+WIDTH: Final = 100
+"""Columns of the doctor's lines: facts, capabilities and origins stand beside each other."""
+SCHEMA: Final = 1
+"""Number of the JSON's format; it changes when a reader of the old one would misread the new one."""
+_KEY: Final = 20
+_LABELS: Final = {
+    "logprobs": "logprobs",
+    "token_ids": "token ids",
+    "json_schema": "schema enforced",
+    "schema_order": "schema in order",
+    "seed": "seed repeats",
+    "tools": "tools",
+    "raw_prompt": "raw prompts",
+    "stream_equal": "stream is equal",
+    "unknown_fields": "unknown fields",
+    "overflow": "does not fit",
+    "context_length": "context verified",
+}
+
+
+def engine_lines(found: Examination, *, width: int = WIDTH) -> Iterator[str]:
+    """Yield one engine: what it is, can do, was told, does otherwise, and what to do about it."""
+    model = found.model and (found.model.rpartition("/")[2] if found.model.startswith("/") else found.model)
+    marks = [found.kind, model, found.launch, f"route {found.route}", "baseline" if found.baseline else None]
+    yield printable(f"{found.name}: {', '.join(mark for mark in marks if mark)}")
+    if found.error is not None:
+        yield from _said("WRONG", [found.error], width)
+        if found.log:
+            yield f"  its log: .llmparity/logs/{found.log}"
+    else:
+        yield from _facts(found, width)
+        yield from _capabilities(found, width)
+    yield from _settings(found.settings, width)
+    yield from _said("limit", found.limits, width)
+    if found.error is None:
+        yield from _said("WRONG", found.wrong, width)
+        yield from _said("advice", found.advice, width)
+
+
+def ending_lines(
+    found: Sequence[Examination], settings: Sequence[Setting], unsearched: Sequence[str], *, width: int = WIDTH
+) -> Iterator[str]:
+    """Yield what concerns all engines, and the conclusion."""
+    yield "all engines"
+    yield from _settings(settings, width, title="")
+    if unsearched:
+        names = ", ".join(unsearched)
+        it = "its value is" if len(unsearched) == 1 else "their values are"
+        text = f"{names}: {it} too short to be searched for, or known to everybody, and would be stored as it came"
+        yield from _said("advice", [text], width)
+    ill = [one.name for one in found if not one.well]
+    advice = sum(len(one.advice) for one in found) + bool(unsearched)
+    more = f"; {explain.count(advice, 'piece')} of advice" if advice else ""
+    if ill:
+        yield printable(f"something is wrong with {', '.join(ill)}{more}")
+    else:
+        yield f"nothing is wrong with {explain.count(len(found), 'engine')}{more}"
+
+
+def to_record(
+    found: Sequence[Examination], settings: Sequence[Setting], unsearched: Sequence[str], *, version: str
+) -> dict[str, Any]:
+    """Return everything as JSON builtins, as ``schemas/doctor.schema.json`` says."""
+    return {
+        "schema": SCHEMA,
+        "version": version,
+        "well": all(one.well for one in found),
+        "engines": [_engine(one) for one in found],
+        "settings": [to_json(one) for one in settings],
+        "unsearched_keys": list(unsearched),
+    }
+
+
+def _engine(found: Examination) -> dict[str, Any]:
+    content: dict[str, Any] = to_json(found)
+    facts = content.pop("identity")["facts"]
+    declares, can = content.pop("declares"), content.pop("capabilities")
+    probed = can.pop("probed")
+    return content | {
+        "well": found.well,
+        "identity": facts,
+        "capabilities": {
+            name: {"value": value, "declared": declares[name], "probed": name in probed} for name, value in can.items()
+        },
+    }
+
+
+def _facts(found: Examination, width: int) -> Iterator[str]:
+    yield f"  what it is, at {printable(found.address)}"
+    names = [name for name in IDENTITY if name in found.identity.facts]
+    for name in names:
+        fact = found.identity.facts[name]
+        yield from _row(name, _value(fact), fact.source, width)
+
+
+def _value(fact: Fact) -> str:
+    raw = f" ({fact.raw})" if fact.raw and fact.raw != str(fact.value) else ""
+    return f"{fact.value}{raw}"
+
+
+def _capabilities(found: Examination, width: int) -> Iterator[str]:
+    yield f"  what it can do, by {explain.count(found.requests, 'request')}"
+    unlike = found.capabilities.contradictions(found.declares)
+    for field in dataclasses.fields(Capabilities):
+        name = field.name
+        if name == "probed":
+            continue
+        seen, said = getattr(found.capabilities, name), getattr(found.declares, name)
+        if seen is None:
+            yield from _row(_LABELS[name], "not known", "", width)
+            continue
+        how = f"probed, declared {_plain(said)}" if name in unlike else found.capabilities.basis(name, found.declares)
+        mark = " <- differs" if name in unlike else ""
+        value = f"{seen} tokens" if name == "context_length" else _plain(seen)
+        yield from _row(_LABELS[name], value, how + mark, width)
+    for name, why in found.open.items():
+        yield from _wrapped("    ", f"{name}: not found out, {why}", width)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def _settings(settings: Iterable[Setting], width: int, *, title: str = "  what it was told") -> Iterator[str]:
+    rows = list(settings)
+    if rows and title:
+        yield title
+    for one in rows:
+        yield from _row(one.key, one.value, one.origin, width)
+
+
+def _row(key: str, value: str, origin: str, width: int) -> Iterator[str]:
+    """Yield name, value and where it comes from; a value that leaves the origin no room has it on a line below."""
+    head = f"    {printable(key):<{_KEY}} "
+    shown, source = printable(value), printable(origin)
+    column = 64 - len(head)
+    if not source or cells(shown) <= column:
+        yield (f"{head}{shown:<{column}} {source}" if source else f"{head}{shown}").rstrip()
+        return
+    lines = textwrap.wrap(shown, width - len(head)) or [shown]
+    yield f"{head}{lines[0]}"
+    yield from (" " * len(head) + line for line in [*lines[1:], source])
+
+
+def _said(mark: str, texts: Iterable[str], width: int) -> Iterator[str]:
+    for text in texts:
+        yield from _wrapped(f"  {mark:<7} ", text, width)
+
+
+def _wrapped(head: str, text: str, width: int) -> Iterator[str]:
+    for number, paragraph in enumerate(text.splitlines() or [""]):
+        first = head if number == 0 else " " * len(head)
+        yield from textwrap.wrap(
+            printable(paragraph), width, initial_indent=first, subsequent_indent=" " * len(head), break_on_hyphens=False
+        ) or [first.rstrip()]

@@ -1,0 +1,180 @@
+"""Examines engines outside a test run: what they are, what they can do, where that breaks a promise, what to change."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from pytest_llmparity.core import examination as say
+from pytest_llmparity.core.errors import EngineError, ParameterNotHonoured, UnsupportedParameter
+from pytest_llmparity.core.examination import Examination, PromptFit, Setting
+from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.routes import CASES, RouteCheck
+from pytest_llmparity.core.sample import Completion, Request, Sampling, from_json, to_json
+from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.run.fleet import Engaged
+from pytest_llmparity.run.preflight import PROBES, Learnt, compare_routes, learn
+from pytest_llmparity.run.probes import asking
+from pytest_llmparity.run.session import Session
+
+QUESTIONS: Final = (
+    "How long does a refund take?",
+    "Name three rivers in Europe.",
+    "What is 17 plus 25?",
+    "Write one sentence about the sea.",
+    "Which colour do you get from blue and yellow?",
+    "Translate 'good morning' into French.",
+    "List the first four months of the year.",
+    "Why is the sky blue? Answer in one sentence.",
+)
+"""What two routes are asked where no prompt file is given."""
+SHOWN: Final = 3
+"""How many cases that an engine has no words for are named."""
+
+
+def examine(
+    session: Session, spec: EngineSpec, *, settings: Sequence[Setting] = (), prompts: Sequence[PromptSet] = ()
+) -> Examination:
+    """Start or attach to one engine of a session, ask every probe anew, and say what is wrong and what could be better.
+
+    ``settings`` are its values and their origins. The longest prompt of each of ``prompts`` is held against its
+    context, and all of them against the words it has. Never raises for what an engine does; ``StoreError`` where the
+    answers of probes cannot be remembered. Configured keys are masked in everything it returns.
+    """
+    found = _examined(session, spec, settings, prompts)
+    return from_json(Examination, session.mask.value(to_json(found)))
+
+
+def _examined(
+    session: Session, spec: EngineSpec, settings: Sequence[Setting], prompts: Sequence[PromptSet]
+) -> Examination:
+    engaged = session.engaged(spec.name)
+    found = Examination(
+        name=spec.name,
+        kind=spec.kind or "unknown",
+        model=spec.model,
+        launch=spec.launch,
+        route=spec.route,
+        baseline=spec.name == session.baseline,
+        settings=tuple(settings),
+        log=engaged.log,
+        error=engaged.error,
+    )
+    if engaged.adapter is None:
+        return found
+    adapter, identity = engaged.adapter, engaged.identity
+    learnt = learn(adapter, identity, names=tuple(PROBES), store=session.store(), version=session.version, fresh=True)
+    consulting = _Consulting(adapter)
+    routes = compare_routes(adapter, _requests(prompts))
+    advice = tuple(consulting.advice(engaged, learnt, routes, prompts))
+    return dataclasses.replace(
+        found,
+        kind=adapter.kind,
+        model=spec.model or adapter.model,
+        address=adapter.base_url,
+        identity=identity,
+        declares=learnt.declares,
+        capabilities=learnt.capabilities,
+        open=learnt.probed.notes,
+        route_check=routes,
+        limits=adapter.limits(),
+        wrong=(*_wrong(engaged, adapter, learnt), *_unsaid(adapter, prompts)),
+        advice=advice,
+        requests=learnt.requests + consulting.requests + (0 if routes is None else 2 * routes.cases),
+    )
+
+
+def _requests(prompts: Sequence[PromptSet]) -> list[Request]:
+    """Return what two routes are asked: some of the given prompts, else questions of ours."""
+    ours = [Case(id=text, messages=({"role": "user", "content": text},)) for text in QUESTIONS]
+    return [case.request(Sampling()) for case in [case for one in prompts for case in one.cases][:CASES] or ours]
+
+
+def _wrong(engaged: Engaged, adapter: Adapter, learnt: Learnt) -> Iterator[str]:
+    if engaged.incomparable:
+        yield engaged.incomparable.removeprefix(f"{adapter.name}: ")
+    for finding in learnt.capabilities.findings(adapter.name, learnt.declares):
+        yield finding.removeprefix(f"{adapter.name} ")
+    for name, why in learnt.probed.notes.items():
+        if name not in learnt.probed.settled:
+            yield f"the probe of {name} failed: {why}"
+
+
+def _unsaid(adapter: Adapter, prompts: Sequence[PromptSet]) -> Iterator[str]:
+    """Yield what the route has no field for, of a plain greedy request and of the given prompts."""
+    said: dict[str, None] = {}
+    for request in [
+        asking(_messages("Hi"), max_tokens=1),
+        *(c.request(Sampling()) for one in prompts for c in one.cases),
+    ]:
+        try:
+            adapter.build(request)
+        except (ParameterNotHonoured, UnsupportedParameter) as error:
+            said[str(error)] = None
+    yield from list(said)[:SHOWN]
+    if len(said) > SHOWN:
+        yield f"{len(said) - SHOWN} more cases hold what it has no field for"
+
+
+class _Consulting:
+    """Asks one engine what its prompts come to; ``requests`` counts what was asked."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter = adapter
+        self.requests = 0
+
+    def advice(
+        self, engaged: Engaged, learnt: Learnt, routes: RouteCheck | None, prompts: Sequence[PromptSet]
+    ) -> Iterator[str]:
+        """Yield what could be better, most concrete first."""
+        context = engaged.identity.get("context_length")
+        tokens = context if isinstance(context, int) else None
+        for one in prompts:
+            yield from say.on_prompts(self._fit(one), tokens)
+        yield from (note.removeprefix(f"{self._adapter.name}: ") for note in engaged.notes)
+        yield from say.on_capabilities(learnt.capabilities, tokens)
+        if routes is not None and routes.differs:
+            yield routes.sentence("it")
+        yield from say.on_sampling(engaged.identity)
+        yield from say.on_template(self._tokens(_messages("Hi")), self._tokens(_messages("Hi", system="Hi")))
+
+    def _ask(self, request: Request) -> Completion:
+        wire = self._adapter.build(request, stream=False)
+        self.requests += 1
+        reply = self._adapter.control.post(wire.path, wire.body, timeout_s=self._adapter.spec.request_timeout_s)
+        return self._adapter.parse(reply, case=request.case)
+
+    def _tokens(self, messages: Sequence[dict[str, Any]]) -> int | None:
+        """Return how many tokens the server counts in these messages, ``None`` where it refuses or does not count."""
+        try:
+            return self._ask(asking(messages, max_tokens=8)).prompt_tokens
+        except EngineError:
+            return None
+
+    def _fit(self, prompts: PromptSet) -> PromptFit:
+        """Ask the longest prompt of a set for a short answer and see how many tokens of it the server counts."""
+        longest = max(prompts.cases, key=lambda case: len(_text_of(case)))
+        asked = longest.request(Sampling())
+        fit = PromptFit(
+            prompts=prompts.name,
+            case=longest.id,
+            words=len(_text_of(longest).split()),
+            answer=asked.sampling.max_tokens,
+        )
+        try:
+            answer = self._ask(dataclasses.replace(asked, sampling=Sampling(max_tokens=8), response_format=None))
+            return dataclasses.replace(fit, tokens=answer.prompt_tokens)
+        except EngineError as error:
+            return dataclasses.replace(fit, failed=str(error))
+
+
+def _messages(text: str, *, system: str = "") -> list[dict[str, Any]]:
+    spoken: list[dict[str, Any]] = [{"role": "user", "content": text}]
+    return [{"role": "system", "content": system}, *spoken] if system else spoken
+
+
+def _text_of(case: Case) -> str:
+    contents = [str(message.get("content") or "") for message in case.messages or ()]
+    return " ".join([case.prompt or "", *contents])

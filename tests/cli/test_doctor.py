@@ -1,0 +1,333 @@
+"""``llmparity doctor``: what engines are, can do and were told, and what to change; exit 1 where something is wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonschema_rs
+import pytest
+
+from pytest_llmparity.testing import Abilities, Fault, LoopbackEngine
+from pytest_llmparity.testing.script import prompt_of
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Ended, Shell
+
+PUBLISHED = json.loads(resources.files("pytest_llmparity").joinpath("schemas/doctor.schema.json").read_text("utf-8"))
+GGUF = Path(__file__).parents[2] / "fixtures/models/tiny/tiny-Q4_0.gguf"
+HONEST = Abilities(schema="forced", tools="taken")
+"""What llama.cpp is known for."""
+
+
+@pytest.fixture
+def able(shell: Shell) -> Callable[..., LoopbackEngine]:
+    """Start a llama.cpp that keeps what its kind promises."""
+
+    def start(**more: Any) -> LoopbackEngine:
+        return shell.engine(**{"poses_as": "llamacpp", "abilities": HONEST, "context_length": 2048} | more)
+
+    return start
+
+
+def table(name: str, engine: LoopbackEngine, **keys: Any) -> str:
+    content = {"kind": "llamacpp", "model": "loopback", "base_url": engine.base_url, **keys}
+    return f"[engines.{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in content.items())
+
+
+def one_line(ended: Ended) -> str:
+    return " ".join(ended.out.split())
+
+
+def test_an_engine_that_keeps_its_promises_is_well(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
+    engine = able()
+    shell.configure(table("dev", engine))
+
+    ended = shell.run("doctor")
+
+    assert (ended.code, ended.err) == (0, "")
+    said = one_line(ended)
+    assert "dev: llamacpp, loopback, attach, route openai, baseline" in said
+    assert f"what it is, at {engine.base_url}" in said
+    assert "quantization F16 reported" in said
+    assert "schema enforced yes declared, confirmed by a probe" in said
+    assert "seed repeats yes probed" in said
+    assert "does not fit refused declared, confirmed by a probe" in said
+    assert "nothing is wrong with 1 engine" in said
+    assert "WRONG" not in said
+
+
+def test_every_request_is_counted(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
+    engine = able()
+    shell.configure(table("dev", engine))
+
+    ended = shell.run("doctor")
+
+    assert f"what it can do, by {engine.count - 1} requests" in ended.out, "and a warm-up"
+
+
+def test_values_say_where_they_come_from(
+    shell: Shell, able: Callable[..., LoopbackEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMPARITY_TEST_KEY", "a key of some length")
+    monkeypatch.delenv("LLMPARITY_TEST_GONE", raising=False)
+    headers = 'headers = {x-team = "search", x-key = {env = "LLMPARITY_TEST_KEY"}}\n'
+    engine = able()
+    shell.configure(
+        "concurrency = 2\n"
+        + table("dev", engine, api_key_env="LLMPARITY_TEST_KEY", request_timeout_s=20.0, strict_pins=True)
+        + headers
+        + '[engines.dev.pin]\nquantization = "F16"\n'
+        + '[profiles.ci]\nengines = ["dev"]\nresidency = "together"\n'
+    )
+
+    said = one_line(shell.run("doctor", "--profile", "ci"))
+
+    for line in (
+        "kind llamacpp llmparity.toml: engines.dev.kind",
+        f"base_url {engine.base_url} llmparity.toml: engines.dev.base_url",
+        "headers x-team=search, x-key=$LLMPARITY_TEST_KEY llmparity.toml: engines.dev.headers",
+        "api_key_env LLMPARITY_TEST_KEY llmparity.toml: engines.dev.api_key_env",
+        "request_timeout_s 20 llmparity.toml: engines.dev.request_timeout_s",
+        "idle_timeout_s 120 default",
+        "strict_pins yes llmparity.toml: engines.dev.strict_pins",
+        "pin.quantization F16 llmparity.toml: engines.dev.pin.quantization",
+        "launch attach base_url is given",
+        "engines dev profile ci",
+        "baseline dev first of profile ci",
+        "concurrency 2 llmparity.toml: concurrency",
+        "residency together profile ci",
+        "inconclusive show default",
+    ):
+        assert line in said, line
+    assert "a key of some length" not in said
+
+
+def test_values_may_come_from_the_command_line_and_the_environment(
+    shell: Shell, able: Callable[..., LoopbackEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = able()
+    given = f"dev=llamacpp:loopback@{engine.base_url}"
+
+    by_hand = one_line(shell.run("doctor", given))
+    monkeypatch.setenv("LLMPARITY_ENGINES", given)
+    monkeypatch.setenv("LLMPARITY_MAX_REQUESTS", "7")
+    by_variable = one_line(shell.run("doctor"))
+
+    assert "kind llamacpp command line" in by_hand
+    assert "kind llamacpp LLMPARITY_ENGINES" in by_variable
+    assert "max_requests 7 LLMPARITY_MAX_REQUESTS" in by_variable
+    assert "route openai default" in by_hand
+
+
+def test_a_variable_that_is_not_set_is_told_with_the_error(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
+    shell.configure(table("dev", able(), api_key_env="LLMPARITY_TEST_GONE"))
+
+    ended = shell.run("doctor")
+
+    assert ended.code == 1
+    assert "api_key_env LLMPARITY_TEST_GONE (not set)" in one_line(ended)
+    assert "WRONG engine 'dev': api_key_env names the environment variable LLMPARITY_TEST_GONE" in one_line(ended)
+
+
+def test_one_engine_that_is_down_hides_no_other(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
+    with LoopbackEngine() as gone:
+        config = table("gone", gone)
+    shell.configure(config + table("dev", able()))
+
+    ended = shell.run("doctor", "gone", "dev")
+
+    said = one_line(ended)
+    assert ended.code == 1
+    assert "gone: llamacpp, loopback, attach, route openai, baseline WRONG" in said
+    assert "nothing listens" in said
+    assert "dev: llamacpp, loopback, attach, route openai what it is" in said
+    assert "something is wrong with gone" in said
+
+
+def test_a_process_that_does_not_start_names_its_log(shell: Shell) -> None:
+    command = json.dumps([sys.executable, "-c", "exit('broken')"])
+    shell.configure(f'[engines.dev]\nkind = "llamacpp"\nmodel = "{GGUF}"\ncommand = {command}\n')
+
+    ended = shell.run("doctor")
+
+    assert ended.code == 1
+    assert "broken" in ended.out
+    assert "its log: .llmparity/logs/dev.log" in ended.out
+
+
+def test_a_contradicted_pin_is_wrong_and_an_unverified_one_is_advice(
+    shell: Shell, able: Callable[..., LoopbackEngine]
+) -> None:
+    pins = '[engines.dev.pin]\nquantization = "Q8_0"\nattention = "triton"\n'
+    shell.configure(table("dev", able()) + pins)
+
+    ended = shell.run("doctor")
+
+    said = one_line(ended)
+    assert ended.code == 1
+    assert "WRONG quantization is pinned to Q8_0" in said
+    assert "advice pin attention unverified" in said
+    assert "quantization F16 reported" in said, "it is examined all the same"
+
+
+def test_a_promise_that_is_not_kept_is_wrong(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
+    shell.configure(table("dev", able(abilities=Abilities(schema="sorted", tools="taken"))))
+
+    ended = shell.run("doctor")
+
+    said = one_line(ended)
+    assert ended.code == 1
+    assert "schema in order no probed, declared yes <- differs" in said
+    assert "WRONG forces a schema's properties in alphabetical order (found by a probe" in said
+    assert "advice it forces a schema's properties in alphabetical order" in said
+
+
+def test_a_probe_that_fails_is_wrong_and_what_nobody_knows_is_told(
+    shell: Shell, able: Callable[..., LoopbackEngine]
+) -> None:
+    def answer(request: Mapping[str, Any]) -> Any:
+        return Fault.refuse(500) if request.get("tools") else "always the same"
+
+    shell.configure(table("dev", able(answer=answer)))
+
+    ended = shell.run("doctor")
+
+    said = one_line(ended)
+    assert ended.code == 1
+    assert "WRONG the probe of tools failed: dev answered 500" in said
+    assert "seed repeats not known" in said
+    assert "seed: not found out, answers sampled with different seeds are the same" in said
+
+
+def test_a_parameter_without_a_word_is_wrong(shell: Shell) -> None:
+    rows = [
+        {"id": f"c{i}", "messages": [{"role": "user", "content": "hi"}], "sampling": {"top_k": i + 1}} for i in range(5)
+    ]
+    (shell.path / "p.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+
+    ended = shell.run("doctor", f"dev=openai:m@{shell.engine().base_url}", "--prompts", "p.jsonl")
+
+    said = one_line(ended)
+    assert ended.code == 1
+    assert said.count("WRONG dev has no field for top_k") == 3
+    assert "WRONG 2 more cases hold what it has no field for" in said
+
+
+def test_prompts_are_held_against_the_context(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
+    for words, name in ((50, "short"), (1990, "tight"), (3000, "long")):
+        rows = [
+            {"id": "a", "messages": [{"role": "user", "content": "hi"}]},
+            {"id": "b", "messages": [{"role": "user", "content": "word " * words}]},
+        ]
+        (shell.path / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    cuts = able(abilities=Abilities(schema="forced", tools="taken", overflow="end"))
+    mute = able(abilities=Abilities(schema="forced", tools="taken", usage=False))
+    shell.configure(table("dev", able()) + table("cuts", cuts) + table("mute", mute))
+
+    ended = shell.run("doctor", "dev", "cuts", "mute", "--prompts", "short.jsonl", "tight.jsonl", "long.jsonl")
+
+    said = one_line(ended)
+    assert "b, the longest of short" not in said.partition("mute: llamacpp")[0]
+    assert "advice b, the longest of tight, has 1991 tokens, which leaves 57 of a context of 2048" in said
+    assert "advice b, the longest of long, gets no answer: dev answered 400" in said
+    assert "advice b, the longest of long, was cut: 2048 tokens were read of a prompt of 3000 words" in said
+    assert "b, the longest of short, was answered, but the server does not say how many tokens it has" in said
+
+
+def test_a_missing_prompt_file_is_misuse(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
+    shell.configure(table("dev", able()))
+
+    ended = shell.run("doctor", "--prompts", "gone.jsonl")
+
+    assert ended.code == 2
+    assert "no prompt file 'gone.jsonl'" in ended.err
+
+
+def test_a_key_that_is_too_short_to_be_searched_is_told(
+    shell: Shell, able: Callable[..., LoopbackEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMPARITY_TEST_KEY", "short")
+    shell.configure(table("dev", able(), api_key_env="LLMPARITY_TEST_KEY"))
+
+    ended = shell.run("doctor")
+
+    assert ended.code == 0
+    assert "advice LLMPARITY_TEST_KEY: its value is too short to be searched for" in one_line(ended)
+
+
+def test_a_key_that_the_server_repeats_is_masked(
+    shell: Shell, able: Callable[..., LoopbackEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "a value of some length"
+    monkeypatch.setenv("LLMPARITY_TEST_KEY", secret)
+    shell.configure(table("dev", able(quantization=secret, model=secret), api_key_env="LLMPARITY_TEST_KEY"))
+
+    shown = shell.run("doctor")
+    told = shell.run("doctor", "--json")
+
+    assert secret not in shown.out + shown.err + told.out + told.err
+    assert "«LLMPARITY_TEST_KEY»" in shown.out
+    assert json.loads(told.out)["engines"][0]["identity"]["quantization"]["value"] == "«LLMPARITY_TEST_KEY»"
+
+
+def test_json_is_as_published(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
+    shell.configure(table("dev", able(abilities=Abilities(tools="taken"))) + table("prod", able()))
+
+    ended = shell.run("doctor", "dev", "prod", "--json")
+
+    content = json.loads(ended.out)
+    jsonschema_rs.validator_for(PUBLISHED).validate(content)
+    assert ended.code == 1
+    assert content["well"] is False
+    dev, prod = content["engines"]
+    assert (dev["well"], prod["well"]) == (False, True)
+    assert dev["capabilities"]["json_schema"] == {"value": False, "declared": True, "probed": True}
+    assert dev["identity"]["quantization"] == {"value": "F16", "source": "reported", "raw": "F16"}
+    assert {"key": "kind", "value": "llamacpp", "origin": "llmparity.toml: engines.dev.kind"} in dev["settings"]
+    assert dev["wrong"][0].startswith("does not enforce response_format")
+    assert prod["wrong"] == []
+
+
+def test_json_of_an_engine_that_is_down_is_as_published(shell: Shell) -> None:
+    with LoopbackEngine() as gone:
+        url = gone.base_url
+
+    ended = shell.run("doctor", f"gone=llamacpp:m@{url}", "--json")
+
+    content = json.loads(ended.out)
+    jsonschema_rs.validator_for(PUBLISHED).validate(content)
+    assert ended.code == 1
+    assert "nothing listens" in content["engines"][0]["error"]
+
+
+def test_the_published_schema_is_itself_valid() -> None:
+    jsonschema_rs.meta.validate(PUBLISHED)
+
+
+def test_a_bare_url_is_asked_what_it_is(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
+    ended = shell.run("doctor", f"dev={able().base_url}")
+
+    assert "dev: llamacpp, loopback, attach, route openai, baseline" in ended.out
+
+
+def test_two_routes_are_held_together(shell: Shell) -> None:
+    def answer(request: Mapping[str, Any]) -> str:
+        return "one way" if "options" in request else f"another {prompt_of(request)}"
+
+    engine = shell.engine(answer=answer, poses_as="ollama", context_length=512)
+    shell.configure(table("dev", engine, kind="ollama", route="native"))
+
+    said = one_line(shell.run("doctor"))
+
+    assert "advice it is measured over its native route, engine.openai() uses openai: 8 of 8 answers differ" in said
+
+
+def test_a_model_of_one_file_is_called_by_its_name(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
+    shell.configure(table("dev", able(), model="/models/deep/model.gguf"))
+
+    assert shell.run("doctor").out.startswith("dev: llamacpp, model.gguf, attach")
