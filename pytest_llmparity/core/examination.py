@@ -46,8 +46,9 @@ class PromptFit:
 class Examination:
     """One engine, examined. ``error`` says why there is nothing to examine.
 
-    ``wrong`` keeps it from being compared or breaks a promise; ``advice`` does not. ``open`` says, by probe, why one
-    found out nothing. ``limits`` are what its route drops or changes, ``requests`` what was asked of it.
+    ``wrong`` keeps it from being compared or breaks a promise; ``advice`` does not. ``remarks`` says, by probe, why it
+    found out nothing or with which words it was refused. ``limits`` are what its route drops or changes, ``requests``
+    what was asked of it.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Examination:
     identity: Identity = field(default_factory=Identity)
     declares: Capabilities = field(default_factory=Capabilities)
     capabilities: Capabilities = field(default_factory=Capabilities)
-    open: Mapping[str, str] = field(default_factory=dict)
+    remarks: Mapping[str, str] = field(default_factory=dict)
     route_check: RouteCheck | None = None
     settings: tuple[Setting, ...] = ()
     limits: tuple[str, ...] = ()

@@ -92,6 +92,17 @@ class LlamaCppAdapter(Adapter):
             deadline_s=spec.start_timeout_s if spec.start_timeout_s is not None else DEADLINE_S,
         )
 
+    def limits(self) -> tuple[str, ...]:
+        """Return what llama.cpp changes without saying so."""
+        said = (
+            "any model name is answered by the one model it has.",
+            "a sampling value out of range is moved into it instead of refused.",
+        )
+        if self.spec.launch == "process":
+            return said
+        cache = "parity asks without the prompt cache; an application's answer to a prompt seen before may differ"
+        return (*said, f"{cache} unless the server runs with --no-cache-prompt.")
+
     def can_stream(self, request: Request) -> bool:
         """Tell whether this request may be streamed: llama.cpp refuses logprobs beside tools in a stream."""
         return not (request.tools and request.top_logprobs is not None)

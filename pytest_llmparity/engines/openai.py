@@ -28,6 +28,13 @@ class OpenAIAdapter(Adapter):
         said = super().ready()
         return None if said is not None and said.startswith(_NO_LIST) else said
 
+    def limits(self) -> tuple[str, ...]:
+        """Return what OpenAI's API has no field for."""
+        return (
+            "top_k, min_p and repetition_penalty have no field in OpenAI's API: neutral ones are left out of greedy "
+            "requests, and a server whose default is another answers by that.",
+        )
+
     def reported(self) -> dict[str, Fact]:
         """Return the model's entry, its context if the server says so, and what the address looks like."""
         entry = self._entry()

@@ -171,6 +171,15 @@ class VllmAdapter(Adapter):
                 status=reply.status,
             )
 
+    def limits(self) -> tuple[str, ...]:
+        """Return what this server changes by its flags, as far as it says."""
+        if self._cache_config("enable_prefix_caching") != "True":
+            return ()
+        return (
+            "the prefix cache is on: an answer to a prompt seen before may differ (--no-enable-prefix-caching; vLLM "
+            "issue 40896).",
+        )
+
     @classmethod
     def wire_model(cls, spec: EngineSpec) -> str:
         """Return a served local folder's name: a path would make request hashes differ between machines."""
@@ -220,7 +229,7 @@ class VllmAdapter(Adapter):
             "model": entry.get("id"),
             "context_length": entry.get("max_model_len"),
             "build": self._build(),
-            "kv_cache": self._kv_cache(),
+            "kv_cache": self._cache_config("cache_dtype"),
         }
         facts = {
             name: Fact(value=value, source="reported")
@@ -229,12 +238,13 @@ class VllmAdapter(Adapter):
         }
         return facts | self._dev_mode()
 
-    def _kv_cache(self) -> str:
+    def _cache_config(self, name: str) -> str:
+        """Return one setting of the cache as ``/metrics`` shows it (vllm/config/cache.py, ``metrics_info``)."""
         try:
             text = self.control.get("/metrics").body.decode("utf-8", "replace")
         except (Unreachable, Timeout, ProtocolError):
             return ""
-        found = re.search(r'^vllm:cache_config_info\{[^}\n]*\bcache_dtype="([^"]*)"', text, re.MULTILINE)
+        found = re.search(rf'^vllm:cache_config_info\{{[^}}\n]*\b{name}="([^"]*)"', text, re.MULTILINE)
         return found[1] if found else ""
 
     def _build(self) -> str:

@@ -128,8 +128,8 @@ def _capabilities(found: Examination, width: int) -> Iterator[str]:
         mark = " <- differs" if name in unlike else ""
         value = f"{seen} tokens" if name == "context_length" else _plain(seen)
         yield from _row(_LABELS[name], value, how + mark, width)
-    for name, why in found.open.items():
-        yield from _wrapped("    ", f"{name}: not found out, {why}", width)
+    for name, why in found.remarks.items():
+        yield from _wrapped("    ", f"{name}: {why}", width)
 
 
 def _plain(value: object) -> str:

@@ -77,7 +77,7 @@ def _examined(
         identity=identity,
         declares=learnt.declares,
         capabilities=learnt.capabilities,
-        open=learnt.probed.notes,
+        remarks=learnt.probed.notes,
         route_check=routes,
         limits=adapter.limits(),
         wrong=(*_wrong(engaged, adapter, learnt), *_unsaid(adapter, prompts)),

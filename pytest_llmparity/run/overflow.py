@@ -12,7 +12,7 @@ from typing import Any, Final
 from pytest_llmparity.core.capabilities import Overflow
 from pytest_llmparity.core.errors import ContextOverflow, EngineError
 from pytest_llmparity.core.sample import Completion
-from pytest_llmparity.run.probes import Probe, Prober, Undecided, asking, refused
+from pytest_llmparity.run.probes import Probe, Prober, Undecided, asking
 
 VERIFIED_TOKENS: Final = 1024
 """How far the context is verified: enough to catch a server that gives less than it says, seconds even on a CPU."""
@@ -82,7 +82,7 @@ def _overflow(prober: Prober) -> Mapping[str, object]:
     try:
         answer = _send(prober, words)
     except EngineError as error:
-        if isinstance(error, ContextOverflow) or refused(error):
+        if isinstance(error, ContextOverflow) or prober.refused(error):
             return {"overflow": "refused"}
         raise
     if answer.prompt_tokens is None:

@@ -73,7 +73,8 @@ class Prober:
     """Sends one server's probes, one at a time. ``requests`` counts them.
 
     ``declares`` is what is known without asking, ``context`` what the server says one request gets, in tokens (``None``
-    where it says nothing), ``found`` what earlier probes settled.
+    where it says nothing), ``found`` what earlier probes settled, ``refusal`` what a server said that refused the last
+    one.
     """
 
     def __init__(self, adapter: Adapter, *, declares: Capabilities, context: int | None = None) -> None:
@@ -82,6 +83,7 @@ class Prober:
         self.context = context
         self.requests = 0
         self.found: dict[str, object] = {}
+        self.refusal = ""
         self._greeting: int | None = None
 
     def ask(self, request: Request, *, stream: bool = False, change: Mapping[str, object] | None = None) -> Completion:
@@ -92,6 +94,14 @@ class Prober:
         self.requests += 1
         timeout = min(TIMEOUT_S, self.adapter.spec.request_timeout_s)
         return self.adapter.parse(self.adapter.control.post(wire.path, wire.body, timeout_s=timeout), case=CASE)
+
+    def refused(self, error: EngineError) -> bool:
+        """Tell whether a server said no to what was asked of it, rather than failed at it, and keep its words."""
+        no = isinstance(error, BadRequest) or (isinstance(error, AnswerError) and error.status in _NO_ROUTE)
+        if no and not isinstance(error, ContextOverflow):
+            self.refusal = str(error)
+            return True
+        return False
 
     def greeting_tokens(self) -> int | None:
         """Return how many prompt tokens the plain greeting has, ``None`` where the server does not say."""
@@ -144,11 +154,12 @@ def probe(
     prober, result = Prober(adapter, declares=declares, context=context), Probed()
     prober.found.update(known or {})
     for name, one in probes.items():
+        prober.refusal = ""
         try:
             found = dict(one.run(prober))
         except Undecided as why:
             result.settled.append(name)
-            result.notes[name] = str(why)
+            result.notes[name] = f"nothing found out: {why}"
         except ParameterNotHonoured as error:  # known before anything is sent, and no other next time
             result.settled.append(name)
             result.notes[name] = str(error)
@@ -160,15 +171,10 @@ def probe(
             result.settled.append(name)
             result.found.update(found)
             prober.found.update(found)
+            if prober.refusal:
+                result.notes[name] = prober.refusal
     result.requests = prober.requests
     return result
-
-
-def refused(error: EngineError) -> bool:
-    """Tell whether a server said no to what was asked of it, rather than failed at it."""
-    if isinstance(error, ContextOverflow):
-        return False
-    return isinstance(error, BadRequest) or (isinstance(error, AnswerError) and error.status in _NO_ROUTE)
 
 
 def _changed(body: dict[str, Any], change: Mapping[str, object]) -> dict[str, Any]:
@@ -202,7 +208,7 @@ def _unknown(prober: Prober) -> Mapping[str, object]:
     except EmptyAnswer:
         pass
     except EngineError as error:
-        if refused(error):
+        if prober.refused(error):
             return {"unknown_fields": "refused"}
         raise
     return {"unknown_fields": "dropped"}
@@ -212,7 +218,7 @@ def _logprobs(prober: Prober) -> Mapping[str, object]:
     try:
         answer = prober.ask(asking(QUESTION, max_tokens=4, top_logprobs=1))
     except EngineError as error:
-        if refused(error):
+        if prober.refused(error):
             return {"logprobs": False}
         raise
     if not any(token.logprob is not None for token in answer.logprobs):
@@ -230,7 +236,7 @@ def _schema(prober: Prober) -> Mapping[str, object]:
     try:
         answer = prober.ask(asking(FORM, max_tokens=96, response_format=shape))
     except EngineError as error:
-        if refused(error):
+        if prober.refused(error):
             return {"json_schema": False}
         raise
     said, cut = "".join(answer.text.split()), answer.finish_reason == "length"
@@ -268,7 +274,7 @@ def _tools(prober: Prober) -> Mapping[str, object]:
     try:
         answer = prober.ask(asking(GREETING, max_tokens=16, tools=TOOLS))
     except EngineError as error:
-        if refused(error):
+        if prober.refused(error):
             return {"tools": False}
         raise
     if answer.tool_calls:
@@ -283,7 +289,7 @@ def _raw(prober: Prober) -> Mapping[str, object]:
     try:
         answer = prober.ask(Request(case=CASE, prompt="a", sampling=Sampling(max_tokens=8)))
     except EngineError as error:
-        if refused(error):
+        if prober.refused(error):
             return {"raw_prompt": False}
         raise
     if answer.prompt_tokens is None:

@@ -201,7 +201,7 @@ def test_a_probe_that_fails_is_wrong_and_what_nobody_knows_is_told(
     assert ended.code == 1
     assert "WRONG the probe of tools failed: dev answered 500" in said
     assert "seed repeats not known" in said
-    assert "seed: not found out, answers sampled with different seeds are the same" in said
+    assert "seed: nothing found out: answers sampled with different seeds are the same" in said
 
 
 def test_a_parameter_without_a_word_is_wrong(shell: Shell) -> None:
@@ -265,14 +265,14 @@ def test_a_key_that_the_server_repeats_is_masked(
 ) -> None:
     secret = "a value of some length"
     monkeypatch.setenv("LLMPARITY_TEST_KEY", secret)
-    shell.configure(table("dev", able(quantization=secret, model=secret), api_key_env="LLMPARITY_TEST_KEY"))
+    shell.configure(table("dev", able(model=secret), api_key_env="LLMPARITY_TEST_KEY"))
 
     shown = shell.run("doctor")
     told = shell.run("doctor", "--json")
 
     assert secret not in shown.out + shown.err + told.out + told.err
     assert "«LLMPARITY_TEST_KEY»" in shown.out
-    assert json.loads(told.out)["engines"][0]["identity"]["quantization"]["value"] == "«LLMPARITY_TEST_KEY»"
+    assert json.loads(told.out)["engines"][0]["identity"]["model"]["value"] == "«LLMPARITY_TEST_KEY»"
 
 
 def test_json_is_as_published(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:

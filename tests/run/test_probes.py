@@ -83,7 +83,8 @@ def test_what_a_server_does_is_found_out(
     result = ask(engine, one)
 
     assert result.found == found
-    assert (result.settled, result.notes) == (["it"], {})
+    assert result.settled == ["it"]
+    assert ("not supported" in result.notes.get("it", "")) is ("refused" in str(abilities)), "in the server's words"
     assert result.requests == engine.count <= one.requests
 
 
@@ -165,7 +166,7 @@ def test_a_forced_answer_is_told_from_a_guess_even_where_it_was_cut(
     result = ask(project.engine(schema_answer(text, finish_reason=finish)), STRUCTURED)
 
     assert result.found == found
-    assert result.notes.get("it", "").startswith(note)
+    assert note in result.notes.get("it", "")
 
 
 def test_the_names_the_schema_forces_stand_in_reverse_alphabetical_order(
