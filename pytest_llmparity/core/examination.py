@@ -96,6 +96,12 @@ def on_sampling(identity: Identity) -> Iterator[str]:
         )
 
 
+def on_context(wanted: int | None, seen: int | None) -> Iterator[str]:
+    """Yield that a server gives another context than was asked for (llama.cpp gives multiples of 256 per slot)."""
+    if wanted is not None and seen is not None and wanted != seen:
+        yield f"context_length is {wanted} in the configuration, and the server gives {seen}"
+
+
 def on_capabilities(can: Capabilities, context: int | None) -> Iterator[str]:
     """Yield what follows from what a server can do, for whoever writes prompts and checks."""
     if can.overflow in CUTS:

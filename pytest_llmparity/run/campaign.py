@@ -158,24 +158,22 @@ class Campaign:
                 self._waves.anew()
         if engaged.adapter is None or entry.incomparable:
             return
-        if self._built(engaged.adapter)[0]:
-            self._prepare(engaged.adapter)
+        self._prepare(engaged.adapter, asked=bool(self._built(engaged.adapter)[0]))
         self._ready[spec.name] = (engaged.adapter, self._build(engaged.adapter))
 
-    def _prepare(self, adapter: Adapter) -> None:
-        """Find out what the server does with what it will be sent, before the first prompt."""
+    def _prepare(self, adapter: Adapter, *, asked: bool) -> None:
+        """Find out what the server does with what it will be sent, before the first prompt; nothing if none will be."""
         entry = self._notes[adapter.name]
-        context = entry.context_length
         learnt = learn(
             adapter,
             entry.identity,
-            names=wanted(self._plan.units, context=context),
+            names=wanted(self._plan.units, context=entry.context_length) if asked else (),
             store=self._store,
             version=self._version,
             fresh=self._settings.resume == "fresh",
         )
         self._words.extend(remarks(adapter, learnt))
-        routes = compare_routes(adapter, some_requests(self._plan.units))
+        routes = compare_routes(adapter, some_requests(self._plan.units)) if asked else None
         if routes is not None:
             alike = f"{adapter.name}: its {routes.measured} and {routes.other} routes answer {routes.cases} cases alike"
             self._words.append(routes.sentence(adapter.name) or alike)

@@ -133,6 +133,7 @@ class _Consulting:
         tokens = context if isinstance(context, int) else None
         for one in prompts:
             yield from say.on_prompts(self._fit(one), tokens)
+        yield from say.on_context(self._adapter.spec.context_length, tokens)
         yield from (note.removeprefix(f"{self._adapter.name}: ") for note in engaged.notes)
         yield from say.on_capabilities(learnt.capabilities, tokens)
         if routes is not None and routes.differs:

@@ -89,7 +89,8 @@ def collect(
 ) -> Evidence:
     """Return what one check of a test judges: for every engine the samples of exactly these requests.
 
-    A capability the check needs and an engine lacks keeps it from being judged there; ``required`` makes that an error.
+    A capability the check needs and an engine lacks keeps it from being judged there, also where the engine's route
+    has no word for it; ``required`` makes that an error.
     ``timed`` says for every engine which of its timed answers (by ``repeat``) were asked for this very unit. With a
     ``course`` the cases stand in its order, and of each engine the main phase ends with its last whole wave.
     """
@@ -110,7 +111,7 @@ def collect(
             identity=engine.identity,
             quantization=engine.quantization,
             samples=chosen,
-            incomparable=engine.incomparable or engine.refused.get(unit_key),
+            incomparable=engine.incomparable or (None if missing else engine.refused.get(unit_key)),
             error=engine.error
             or (f"{missing}, and --parity-required asks for a verdict" if missing and required else None),
             lacking=missing,

@@ -10,6 +10,7 @@ from pytest_llmparity.core.examination import (
     Examination,
     PromptFit,
     on_capabilities,
+    on_context,
     on_prompts,
     on_sampling,
     on_template,
@@ -49,6 +50,11 @@ def test_sampling_that_is_not_neutral_is_told() -> None:
 )
 def test_nothing_special_needs_no_word(identity: Identity) -> None:
     assert list(on_sampling(identity)) == []
+
+
+@pytest.mark.parametrize(("wanted", "seen", "said"), [(128, 256, 1), (256, 256, 0), (None, 256, 0), (128, None, 0)])
+def test_another_context_than_was_asked_for_is_told(wanted: int | None, seen: int | None, said: int) -> None:
+    assert len(list(on_context(wanted, seen))) == said
 
 
 def test_what_a_server_does_asks_for_something_of_whoever_writes_prompts() -> None:

@@ -326,6 +326,29 @@ DEV_MODE = {
 }
 
 
+@pytest.mark.parametrize(("caches", "limits"), [("True", 1), ("False", 0), (None, 0)])
+def test_a_prefix_cache_of_vllm_is_a_limit(
+    attach: Attach, answering: Callable[[Callable[[Call], None]], str], caches: str | None, limits: int
+) -> None:
+    def how(call: Call) -> None:
+        told = f'vllm:cache_config_info{{block_size="16",enable_prefix_caching="{caches}",engine="0"}} 1.0\n'
+        call.send(404 if caches is None else 200, told.encode() if caches else b"")
+
+    said = attach(answering(how), "vllm").limits()
+
+    assert len(said) == limits
+    assert all("the prefix cache is on" in limit for limit in said)
+
+
+def test_what_llama_cpp_and_openai_servers_change_is_told(attach: Attach) -> None:
+    attached = attach("http://127.0.0.1:1", "llamacpp")
+    started = LlamaCppAdapter(dataclasses.replace(attached.spec, launch="process"), attached.base_url, {})
+
+    assert any("--no-cache-prompt" in limit for limit in attached.limits())
+    assert not any("--no-cache-prompt" in limit for limit in started.limits())
+    assert any("top_k, min_p and repetition_penalty" in limit for limit in attach("http://127.0.0.1:1").limits())
+
+
 def test_vllm_in_dev_mode_and_its_metrics_are_read(
     attach: Attach, answering: Callable[[Callable[[Call], None]], str]
 ) -> None:

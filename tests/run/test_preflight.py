@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from pytest_llmparity import check
+from pytest_llmparity.core.capabilities import Capabilities
+from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.record import EngineRecord
 from pytest_llmparity.core.routes import CASES
 from pytest_llmparity.core.sample import Request, Sampling, WireRequest
@@ -265,6 +267,38 @@ def test_a_replay_knows_what_was_probed(project: Project) -> None:
 
     assert known(replay, "a").capabilities.tools is True
     assert engine.count == asked
+
+
+class NoSchemas(Adapter):
+    """A kind whose servers ignore response_format, so that nothing that has one is sent."""
+
+    kind: ClassVar[str] = "no-schemas"
+    health_path: ClassVar[str] = "/v1/models"
+    declares: ClassVar[Capabilities] = Capabilities(json_schema=False)
+
+    def build(self, request: Request, *, stream: bool = True) -> WireRequest:
+        if request.response_format is not None:
+            raise ParameterNotHonoured(f"{self.name} ignores response_format", engine=self.name)
+        return super().build(request, stream=stream)
+
+
+def test_what_a_kind_has_no_word_for_is_skipped_where_the_check_needs_it_and_incomparable_elsewhere(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_added", {**registry._added, "no-schemas": NoSchemas})
+    project.prompts(64, response_format=FORCED)
+    engine = project.engine("no JSON")
+    able = project.attached("a", project.engine(abilities=Abilities(schema="forced")))
+    session = project.session(able, project.attached("b", engine, kind="no-schemas"))
+    project.declare(session, check.schema({"type": "object"}, rate=0.5), check.text(margin=0.5))
+    session.gather()
+
+    found = {v.kind: v for v in verdicts(session) if v.engine == "b"}
+    assert found["schema.rate"].outcome is Outcome.SKIPPED
+    assert found["schema.rate"].reason == "b does not enforce response_format (declared)"
+    assert found["text"].outcome is Outcome.INCOMPARABLE
+    assert found["text"].reason == "b ignores response_format"
+    assert engine.count == 1, "the warm-up"
 
 
 # routes ---------------------------------------------------------------------------------------------------------------

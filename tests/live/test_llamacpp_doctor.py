@@ -1,0 +1,72 @@
+"""The doctor on a real llama.cpp: what is promised of it is true, and a lie of the configuration is found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_llmparity.cli import main
+
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
+
+
+@pytest.fixture
+def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Run the doctor on a configuration; gives exit code and what it says as JSON."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ENGINES", "BASELINE", "PROFILE", "CONFIG"):
+        monkeypatch.delenv(f"LLMPARITY_{name}", raising=False)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+
+    def run(config: str, *args: str) -> tuple[int, dict[str, Any]]:
+        (tmp_path / "llmparity.toml").write_text(config)
+        code = main(["doctor", "--json", *args])
+        return code, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_what_is_promised_of_llama_cpp_is_true(
+    doctor: Callable[..., Any], gguf: Callable[..., str], prompts: Path
+) -> None:
+    code, said = doctor(gguf("f16", "F16"), "--prompts", str(prompts / "needle.jsonl"))
+
+    (engine,) = said["engines"]
+    assert (code, engine["wrong"], engine["remarks"]) == (0, [], {})
+    found = {name: content["value"] for name, content in engine["capabilities"].items()}
+    assert found.pop("context_length") > 800
+    assert found == {
+        "logprobs": True,
+        "token_ids": True,
+        "json_schema": True,
+        "schema_order": True,
+        "seed": True,
+        "tools": True,
+        "raw_prompt": True,
+        "stream_equal": True,
+        "unknown_fields": "dropped",
+        "overflow": "refused",
+    }
+    assert all(content["probed"] for content in engine["capabilities"].values())
+    assert engine["identity"]["quantization"] == {"value": "F16", "source": "reported", "raw": "F16"}
+    assert any("temperature 0.8" in advice for advice in engine["advice"])
+
+
+def test_a_pin_that_lies_and_a_context_too_small_are_found(
+    doctor: Callable[..., Any], gguf: Callable[..., str], prompts: Path
+) -> None:
+    config = gguf("q4", "Q4_0", pinned="Q8_0").replace("context_length = 1024", "context_length = 128")
+
+    code, said = doctor(config, "--prompts", str(prompts / "needle.jsonl"))
+
+    (engine,) = said["engines"]
+    assert code == 1
+    assert any("quantization is pinned to Q8_0" in wrong for wrong in engine["wrong"])
+    assert any(
+        "the longest of needle, has" in advice and "of a context of 256" in advice for advice in engine["advice"]
+    )
+    assert "context_length is 128 in the configuration, and the server gives 256" in engine["advice"]
