@@ -32,6 +32,9 @@ LLMParityError
 
 from __future__ import annotations
 
+import sys
+import traceback
+
 
 class LLMParityError(Exception):
     """Base of every error of this package; its text says what happened and what to do next."""
@@ -172,6 +175,22 @@ class StoreError(LLMParityError):
 
 class KeeperError(LLMParityError):
     """The process that owns the engines is gone or refused a request."""
+
+
+def told(error: Exception, engine: str) -> str:
+    """Return what an engine's error says; of an exception that is not ours, what it is and whom to report it to."""
+    if isinstance(error, LLMParityError):
+        return str(error)
+    modules = [
+        (str(frame.f_globals.get("__name__", "")), line) for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    written = [place for place in modules if place[0].partition(".")[0] not in sys.stdlib_module_names]
+    module, line = (written or [("", 0)])[-1]
+    package = module.partition(".")[0].replace("_", "-") or "its adapter"
+    return (
+        f"{engine}: {type(error).__name__}: {error} (in {module or 'an unknown module'}, line {line}). This is a "
+        f"mistake in {package}, not in your configuration: report it, with this text, to those who maintain {package}."
+    )
 
 
 def by_name(name: str) -> type[LLMParityError]:

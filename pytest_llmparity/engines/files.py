@@ -266,7 +266,7 @@ def _vocabulary_sha256(tokens: Iterable[tuple[int, str]]) -> str:
 def _json(path: Path) -> Mapping[str, Any]:
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last: brackets nested by the thousand
         return {}
     return value if isinstance(value, dict) else {}
 

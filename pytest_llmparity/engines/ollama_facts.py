@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -190,10 +191,10 @@ def bits_per_weight(show: Show) -> float | None:
         kind, shape = str(tensor.get("type")), tensor.get("shape")
         if kind not in GGMLQuantizationType.__members__ or not isinstance(shape, list):
             return None
+        if not all(isinstance(side, int) for side in shape):
+            return None
         block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
-        count = 1
-        for side in shape:
-            count *= int(side)
+        count = math.prod(shape)
         elements += count
         bits += 8 * size * count // block
     return round(bits / elements, 3) if elements else None

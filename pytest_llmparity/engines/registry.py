@@ -70,8 +70,8 @@ def restore(before: Mapping[str, type[Adapter]]) -> None:
 
 def _problem(adapter: type[Adapter]) -> str:
     """Return the end of a sentence about an adapter class that cannot work; empty when nothing is wrong with it."""
-    kind = adapter.kind
-    if not NAME.fullmatch(kind) or kind in _RESERVED:
+    kind: object = adapter.kind
+    if not isinstance(kind, str) or not NAME.fullmatch(kind) or kind in _RESERVED:
         return f"has kind {kind!r}; {LETTERS}, and {', '.join(sorted(_RESERVED))} mean something else"
     unknown = sorted(set(adapter.fields) - set(Sampling.__dataclass_fields__))
     if unknown:

@@ -189,9 +189,12 @@ class TgiAdapter(Adapter):
         wanted = body.pop("response_format", None)
         if wanted is None or wanted.get("type") == "text":
             return body
-        schema = wanted["json_schema"].get("schema") if wanted.get("type") == "json_schema" else None
+        table = wanted.get("json_schema") if wanted.get("type") == "json_schema" else None
+        schema = table.get("schema") if isinstance(table, Mapping) else None
         if schema is None or request.tools:
             lost = "tools beside a response_format" if request.tools else f"response_format {wanted.get('type')!r}"
+            if wanted.get("type") == "json_schema" and not request.tools:
+                lost += " without json_schema = {schema = …}"
             raise ParameterNotHonoured(
                 f"{self.name} takes no {lost} (case {request.case!r}): TGI constrains an answer by one JSON schema "
                 "with properties, or by tools. Give the case the one or the other.",

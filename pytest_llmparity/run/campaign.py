@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from pytest_llmparity.core.checks.base import FLOOR_PHASES
-from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter
+from pytest_llmparity.core.errors import KeeperError, ParameterNotHonoured, StoreError, UnsupportedParameter, told
 from pytest_llmparity.core.sample import Sample, WireRequest, to_json
 from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.engines.base import Adapter
@@ -148,18 +148,25 @@ class Campaign:
             notes=engaged.notes,
             log=engaged.log,
         )
-        if entry.model is None and engaged.adapter is not None:
-            entry = dataclasses.replace(entry, model=engaged.adapter.model)
         self._words.extend(engaged.notes)
         self._notes[spec.name] = entry
         if self._store.put_engine(self._run, spec.name, spec.spec_hash, engaged.identity):
             self._words.append(f"{spec.name} is not the engine the interrupted run asked: its answers are asked again")
             if self._waves is not None:
                 self._waves.anew()
-        if engaged.adapter is None or entry.incomparable:
+        if engaged.adapter is None:
             return
-        self._prepare(engaged.adapter, asked=bool(self._built(engaged.adapter)[0]))
-        self._ready[spec.name] = (engaged.adapter, self._build(engaged.adapter))
+        try:
+            if entry.model is None:
+                self._notes[spec.name] = dataclasses.replace(entry, model=engaged.adapter.model)
+            if entry.incomparable:
+                return
+            self._prepare(engaged.adapter, asked=bool(self._built(engaged.adapter)[0]))
+            self._ready[spec.name] = (engaged.adapter, self._build(engaged.adapter))
+        except (StoreError, KeeperError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
+            self._notes[spec.name] = dataclasses.replace(self._notes[spec.name], error=told(error, spec.name))
 
     def _prepare(self, adapter: Adapter, *, asked: bool) -> None:
         """Find out what the server does with what it will be sent, before the first prompt; nothing if none will be."""
@@ -324,6 +331,10 @@ class Campaign:
         found = []
         for spec in specs:
             engaged, entry = self._fleet.engage(spec.name), self._notes[spec.name]
-            if engaged.adapter is not None and not entry.incomparable and unit.key not in entry.refused:
+            if (
+                engaged.adapter is not None
+                and not (entry.error or entry.incomparable)
+                and unit.key not in entry.refused
+            ):
                 found.append(engaged.adapter)
         return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-from pytest_llmparity.core.errors import LaunchError, LLMParityError
+from pytest_llmparity.core.errors import LaunchError, told
 from pytest_llmparity.core.pins import hold, verdict
 from pytest_llmparity.core.sample import Identity, from_json, to_json
 from pytest_llmparity.core.settings import DEFAULT_CONCURRENCY, EngineSpec
@@ -95,8 +95,8 @@ class Fleet:
         if self._residency is not None:
             try:
                 self._residency.make_room(name, left=self._forget)
-            except LLMParityError as error:
-                self._engaged[name] = Engaged(spec=self._specs[name], error=str(error))
+            except Exception as error:  # noqa: BLE001 - also what an adapter from elsewhere stumbles over
+                self._engaged[name] = Engaged(spec=self._specs[name], error=told(error, name))
         if name not in self._engaged:
             self._engaged[name] = self._engage(self._specs[name])
         return self._engaged[name]
@@ -155,13 +155,13 @@ class Fleet:
         try:
             for name in [name for name in self._engaged if self._specs[name].launch == "process"]:
                 self._residency.let_go(name, left=self._forget)
-        except LLMParityError as error:
-            words.append(str(error))
+        except Exception as error:  # noqa: BLE001 - the end of a run is no place to fail
+            words.append(told(error, "residency"))
         for adapter in attached.values():
             try:
                 adapter.restore()
-            except LLMParityError as error:
-                words.append(f"{adapter.name} was not left as it was found: {error}")
+            except Exception as error:  # noqa: BLE001 - the others are still to be restored
+                words.append(f"{adapter.name} was not left as it was found: {told(error, adapter.name)}")
         return words
 
     @functools.cached_property
@@ -181,9 +181,9 @@ class Fleet:
         try:
             adapter = self._attach(spec) if spec.launch != "process" else self._launch(spec)
             identity, installed = self._identify(spec, adapter)
-        except LLMParityError as error:
-            return Engaged(spec=spec, error=str(error), log=log)
-        contradicted, notes = _held(spec, identity, installed, self._locked(spec, identity, adapter.kind))
+            contradicted, notes = _held(spec, identity, installed, self._locked(spec, identity, adapter.kind))
+        except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
+            return Engaged(spec=spec, error=told(error, spec.name), log=log)
         notes += [self._made.pop(spec.name)] if spec.name in self._made else []
         if self._unmeasured is not None and spec.launch == "process":
             notes, self._unmeasured = [*notes, self._unmeasured], None
@@ -240,13 +240,13 @@ class Fleet:
                 adapter.load()
                 adapter.warm_up()
                 identity = environments.with_version(adapter.identity(), installed)
-            except LLMParityError as error:
+            except Exception as error:
                 if self._interrupted.is_set():
                     raise  # the keeper is about to end, and this engine with it
                 if attempt < PORT_TRIES and port_was_taken(self._tail(spec.name)):
                     self._keeper().stop(spec.name)
                     continue
-                self._keeper().fail(spec.name, str(error))
+                self._keeper().fail(spec.name, told(error, spec.name))
                 raise
             info = {"base_url": adapter.base_url, "identity": to_json(identity), "installed": installed}
             self._keeper().announce(spec.name, info)

@@ -9,7 +9,15 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from pytest_llmparity.core.errors import EngineDied, EngineError, Timeout, Unreachable
+from pytest_llmparity.core.errors import (
+    AnswerError,
+    EngineDied,
+    EngineError,
+    LLMParityError,
+    Timeout,
+    Unreachable,
+    told,
+)
 from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.sample import Failure, Phase, Sample, WireRequest
 from pytest_llmparity.transport.client import Client
@@ -190,12 +198,20 @@ async def _one(
 
 
 def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, block: int = -1) -> Sample:
-    """Turn a finished exchange into a sample; raises the adapter's typed error when it is no answer."""
-    completion = engine.parse(exchange, case=job.case)
+    """Turn a finished exchange into a sample; raises the adapter's typed error when it is no answer.
+
+    ``AnswerError`` also where the adapter stumbles over an answer it does not expect.
+    """
+    try:
+        completion = engine.parse(exchange, case=job.case)
+        ends = engine.token_ends(exchange) if attempts == 1 else ()
+    except LLMParityError:
+        raise
+    except Exception as error:
+        raise AnswerError(told(error, engine.name), engine=engine.name, case=job.case) from error
     when = None
     if attempts == 1:
-        when = timing(exchange, engine.token_ends(exchange), completion.completion_tokens)
-        when = dataclasses.replace(when, block=block)
+        when = dataclasses.replace(timing(exchange, ends, completion.completion_tokens), block=block)
     return Sample(
         engine=engine.name,
         case=job.case,

@@ -481,3 +481,10 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(cache: Path, tmp_
     (tmp_path / "f").write_bytes(b"one")
 
     assert digests.sha256(tmp_path / "f") == hashlib.sha256(b"one").hexdigest()
+
+
+def test_brackets_nested_by_the_thousand_are_a_file_that_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"dtype": "float32"}')
+    (tmp_path / "tokenizer.json").write_text("[" * 200_000)
+
+    assert set(files.hf_facts(tmp_path)) == {"quantization"}

@@ -178,6 +178,7 @@ def test_go_template_is_told_from_the_ggufs_own_by_its_digest(daemon: OllamaDaem
         ({"tensors": [{"type": "F16", "shape": [4]}, {"type": "F32", "shape": [4]}]}, 24.0),
         ({"tensors": [{"type": "Q9_Z", "shape": [32]}]}, None),
         ({"tensors": [{"type": "F16", "shape": None}]}, None),
+        ({"tensors": [{"type": "F16", "shape": [None]}]}, None),
         ({"tensors": []}, None),
         ({"tensors": None}, None),
     ],

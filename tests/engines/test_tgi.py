@@ -194,6 +194,10 @@ def test_format_text_is_no_format(adapter: Adapter) -> None:
         (Request(case="c", messages=CHAT, response_format={"type": "json_object"}), "response_format 'json_object'"),
         (Request(case="c", messages=CHAT, response_format=FORMAT, tools=TOOLS), "tools beside a response_format"),
         (Request(case="c", prompt="x", response_format=FORMAT), "response_format with a raw prompt"),
+        *(
+            (Request(case="c", messages=CHAT, response_format={"type": "json_schema"} | more), "without json_schema = ")
+            for more in ({"schema": SCHEMA}, {"json_schema": None}, {"json_schema": {"schema": None}})
+        ),
     ],
 )
 def test_what_tgi_cannot_constrain_is_refused(request_: Request, said: str, adapter: Adapter) -> None:

@@ -133,6 +133,7 @@ def test_an_entry_point_that_cannot_be_used_names_its_distribution(
     [
         (ADAPTER.replace('"mine"', '"My Engine"'), "brought.Mine has kind 'My Engine'; names consist of"),
         (ADAPTER.replace('kind = "mine"', "pass"), "brought.Mine has kind ''; names consist of"),
+        (ADAPTER.replace('"mine"', "None"), "brought.Mine has kind None; names consist of"),
         (ADAPTER.replace("mine", "golden"), "golden, http, https mean something else"),
         (ADAPTER.replace("mine", "ollama"), "brings an engine kind 'ollama', and pytest_llmparity.engines has"),
         (ADAPTER + '    fields = {"temprature": "temperature"}\n', "brought.Mine maps temprature in fields"),
@@ -202,6 +203,19 @@ class Mine(Adapter):
     result.assert_outcomes(passed=1)
     assert {engine["kind"] for engine in bench.report()["engines"]} == {"mine"}
     assert len(bench.starts("a")) == 1
+
+
+@pytest.mark.parametrize("method", ["reported(self)", "build(self, request, **more)", "parse(self, answer, **more)"])
+def test_an_adapter_that_stumbles_is_an_error_of_its_engine(bench: Bench, bring: Bring, method: str) -> None:
+    bring(adapter=ADAPTER + f"\n    def {method}:\n        return {{}}['nope']\n")
+
+    result = bench.run(chosen(bench.engine(SAYS), bench.engine(SAYS)))
+
+    result.assert_outcomes(failed=1)
+    text = result.stdout.str()
+    assert "INTERNALERROR" not in text
+    assert "KeyError: 'nope' (in brought, line 9)" in text
+    assert "This is a mistake in brought, not in your configuration" in text
 
 
 def test_the_command_line_knows_entry_points_too(bench: Bench, install: Install) -> None:

@@ -12,6 +12,7 @@ from pytest_llmparity.core.errors import KeeperError
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.settings import Settings
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.engines.vllm import VllmAdapter
 from pytest_llmparity.report.progress import Silent
 from pytest_llmparity.run import timed
 from pytest_llmparity.run.keeper import Keeper
@@ -150,6 +151,31 @@ def test_a_timed_phase_that_breaks_concerns_its_own_gate(project: Project, monke
     notes = " ".join(session.record([]).notes)
     assert "prompts could not be timed" in notes
     assert "no room for another process" in notes
+
+
+def test_an_adapter_that_stumbles_over_a_case_is_an_error_and_the_others_are_asked(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(request: object) -> dict[str, object]:
+        raise KeyError("nope")
+
+    project.prompts(64)
+    engines = [project.engine() for _ in range(3)]
+    specs = [project.attached(name, engine) for name, engine in zip("ab", engines, strict=False)]
+    session = project.session(*specs, project.attached("c", engines[2], kind="vllm"))
+    project.declare(session, check.text(margin=0.05))
+    build = VllmAdapter.build
+    monkeypatch.setattr(
+        VllmAdapter,
+        "build",
+        lambda self, request, **more: build(self, request, **more) if request.case == "warm-up" else stumble(request),
+    )
+    session.gather()
+
+    found = {v.engine: v for v in judged(session) if v.kind == "text"}
+    assert found["b"].outcome is Outcome.PASS
+    assert found["c"].outcome is Outcome.ERROR
+    assert "c: KeyError: 'nope'" in found["c"].message
 
 
 def test_a_penalty_that_could_not_be_sent_is_told_once(project: Project) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.engines.llamacpp import LlamaCppAdapter
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.testing import LoopbackEngine
@@ -229,11 +230,39 @@ def test_a_folder_that_cannot_hold_the_log_is_an_error_of_the_engine(project: Pr
     assert "a cannot be started: no folder for its log" in (fleet.engage("a").error or "")
 
 
-def test_a_mistake_of_ours_while_starting_is_not_swallowed(project: Project) -> None:
+def test_a_mistake_of_ours_while_starting_is_an_error_that_says_so(project: Project) -> None:
     def broken() -> Keeper:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("no share")
+
+    fleet = Fleet({"a": project.process("a")}, keeper=broken, workdir=project.path)
+    fleet.engage_all()
+
+    error = fleet.engage("a").error or ""
+    assert error.startswith("a: ZeroDivisionError: no share (in tests.run.test_fleet, line ")
+    assert "report it, with this text, to those who maintain tests" in error
+
+
+def test_an_interruption_while_starting_is_not_swallowed(project: Project) -> None:
+    def broken() -> Keeper:
+        raise KeyboardInterrupt
 
     fleet = Fleet({"a": project.process("a")}, keeper=broken, workdir=project.path)
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(KeyboardInterrupt):
         fleet.engage_all()
+
+
+def test_everybody_hears_of_an_adapter_that_stumbles_at_a_start(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(adapter: LlamaCppAdapter) -> None:
+        raise KeyError("nope")
+
+    keeper, spec = project.keeper(), project.process("a")
+    monkeypatch.setattr(LlamaCppAdapter, "reported", stumble)
+    fleets = [Fleet({"a": spec}, keeper=lambda: keeper, workdir=project.path / ".llmparity") for _ in range(2)]
+
+    errors = [fleet.engage("a").error or "" for fleet in fleets]
+
+    assert errors[0] == errors[1]
+    assert errors[0].startswith("a: KeyError: 'nope'")
