@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pytest_llmparity.core.quantization import normalise
-from pytest_llmparity.core.sample import Identity
+from pytest_llmparity.core.quantization import normalise, same, says_less
+from pytest_llmparity.core.sample import Fact, Identity
 
 State = Literal["held", "contradicted", "unverified"]
 Value = str | int | float | bool
@@ -28,7 +28,7 @@ class PinFinding:
     """One pin against one fact. ``seen`` and ``source`` are ``None`` when nothing is known about the field.
 
     A fact that is only ``declared`` can contradict a pin, never confirm it: the configuration agreeing with itself
-    says nothing about the server.
+    says nothing about the server. Nor does one that says less than the pin (``GPTQ`` of ``GPTQ_INT4``).
     """
 
     field: str
@@ -43,8 +43,10 @@ class PinFinding:
             return f"{self.field} is {self.seen} ({self.source}) as pinned"
         if self.seen is None:
             return f"{self.field} is pinned but the server does not report it"
-        if self.state == "unverified":
+        if self.state == "unverified" and self.source == "declared":
             return f"{self.field} is pinned to {self.pinned} and only our own configuration says so"
+        if self.state == "unverified":
+            return f"{self.field} is pinned to {self.pinned} and {_WHO[self.source or 'reported']} {self.seen}, no more"
         return f"{self.field} is pinned to {self.pinned} but {_WHO[self.source or 'reported']} {self.seen}"
 
 
@@ -56,10 +58,11 @@ def hold(pin: Mapping[str, str | int | float], identity: Identity) -> list[PinFi
         state: State
         if fact is None:
             state = "unverified"
-        elif not agree(field, pinned, fact.value):
+        elif not agree(field, pinned, seen := _as_seen(field, fact)):
             state = "contradicted"
         else:
-            state = "unverified" if fact.source == "declared" else "held"
+            vague = _RULES.get(field) is _quantised and says_less(str(seen), str(pinned))
+            state = "unverified" if fact.source == "declared" or vague else "held"
         findings.append(
             PinFinding(
                 field=field,
@@ -87,9 +90,10 @@ def verdict(findings: Sequence[PinFinding], *, strict: bool) -> tuple[list[str],
 def agree(field: str, pinned: Value, seen: Value) -> bool:
     """Tell whether what was seen is what was pinned.
 
-    Quantisations and cache types are compared by their normalised names. Digests and commits without their
+    Quantisations and cache types are compared by their normalised names, where one side says more than the other as far
+    as both do. Versions without a local part (``+cpu``) that is not pinned. Digests and commits without their
     ``sha256:`` and case, and a pinned one may be cut to 12 digits. Bits per weight may differ by 0.01. Tensor types in
-    any order. Of sampling defaults those that are pinned. A device is what holds the pinned text, in any case. Format
+    any order. Of sampling defaults those that are pinned. A device is what holds the pinned words, in any case. Format
     and attention in any case, all other fields as text.
     """
     return _RULES.get(field, _same)(str(pinned).strip(), str(seen).strip())
@@ -103,8 +107,17 @@ def _any_case(pinned: str, seen: str) -> bool:
     return pinned.casefold() == seen.casefold()
 
 
-def _normalised(pinned: str, seen: str) -> bool:
-    return normalise(pinned) == normalise(seen)
+def _as_seen(field: str, fact: Fact) -> Value:
+    """Return a fact's value as it was reported where normalising it has lost something (FP8's E5M2)."""
+    return fact.raw if field == "quantization" and normalise(fact.raw) == fact.value else fact.value
+
+
+def _quantised(pinned: str, seen: str) -> bool:
+    return same(pinned, seen)
+
+
+def _version(pinned: str, seen: str) -> bool:
+    return pinned == seen or ("+" not in pinned and pinned == seen.partition("+")[0])
 
 
 def _hexadecimal(pinned: str, seen: str) -> bool:
@@ -141,12 +154,14 @@ def _number(pinned: object, seen: object) -> bool:
 
 
 def _within(pinned: str, seen: str) -> bool:
-    return pinned.casefold() in seen.casefold()
+    words = rf"(?<!\w){re.escape(pinned.casefold())}(?!\w)"  # an L40S is no L4
+    return pinned == seen or (pinned != "" and re.search(words, seen.casefold()) is not None)
 
 
 _RULES: Final[Mapping[str, Callable[[str, str], bool]]] = {
-    "quantization": _normalised,
-    "kv_cache": _normalised,
+    "version": _version,
+    "quantization": _quantised,
+    "kv_cache": _quantised,
     "digest": _hexadecimal,
     "template_sha256": _hexadecimal,
     "tokenizer_sha256": _hexadecimal,

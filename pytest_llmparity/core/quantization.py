@@ -67,6 +67,18 @@ _BITS: Final = {
 }
 """Classes whose name says how many bits a weight has. GPTQ and compressed-tensors are not here: theirs does not."""
 
+PLAIN: Final = frozenset({"F32", "F16", "BF16"})
+"""Types of weights that are not quantised; engines convert from one to another."""
+
+_METHODS: Final = {
+    "GPTQ": r"GPTQ_(INT)?[1-8].*",
+    "AWQ": r"AWQ_(INT)?[1-8].*",
+    "COMPRESSED_TENSORS": r"W\d+A\d+|FP[48]|INT[48]|MXFP[48]|NVFP4",
+    "MODELOPT": r"W\d+A\d+.*|FP8.*|MXFP8|NVFP4.*",
+    "BITSANDBYTES": r"INT8|NF4|FP4|[48]BIT",
+}
+"""Names that engines report for a method, and what weights that were quantised by it are called more precisely."""
+
 
 def normalise(raw: str) -> str:
     """Return the one spelling of a quantisation's name: upper case, words joined by ``_``, fillers removed.
@@ -91,6 +103,37 @@ def normalise(raw: str) -> str:
     if method := re.fullmatch(r"(FP8|INT8|INT4|MXFP8|MXFP4)_(PER|WEIGHT)_.+", text):
         return method[1]  # vLLM's online shorthands: fp8_per_tensor, int8_per_channel_weight_only
     return text
+
+
+def says_less(raw: str, precise: str) -> bool:
+    """Tell whether a name is true of what another one names, and says less of it: only the method, or only FP8.
+
+    >>> says_less("gptq_marlin", "GPTQ_INT4"), says_less("compressed-tensors", "W4A16"), says_less("fp8", "fp8_e5m2")
+    (True, True, True)
+    >>> says_less("GPTQ_INT4", "gptq_marlin"), says_less("awq", "GPTQ_INT4"), says_less("F16", "fp16")
+    (False, False, False)
+    """
+    less, more = normalise(raw), normalise(precise)
+    if less == more:
+        return not _float8(raw) and bool(_float8(precise))
+    return re.fullmatch(_METHODS.get(less, "(?!)"), more) is not None
+
+
+def same(one: str, other: str) -> bool:
+    """Tell whether two names can be one quantisation: spelt alike, or one of them says less.
+
+    >>> same("Q4_K - Medium", "q4_k_m"), same("GPTQ_INT4", "gptq_marlin"), same("fp8_e4m3", "fp8_e5m2")
+    (True, True, False)
+    """
+    if normalise(one) == normalise(other):
+        return not (_float8(one) and _float8(other)) or _float8(one) == _float8(other)
+    return says_less(one, other) or says_less(other, one)
+
+
+def _float8(raw: str) -> str:
+    """Return how an FP8 splits its bits, as far as its name says: E4M3 and E5M2 hold different numbers."""
+    found = re.search(r"E4M3|E5M2", raw.upper())
+    return found[0] if found else ""
 
 
 def bits(normalised: str) -> float | None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Final
 
 from pytest_llmparity.core.errors import LaunchError
+from pytest_llmparity.core.quantization import PLAIN, normalise, says_less
 from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.core.settings import EngineSpec
+
+_DTYPES: Final = {"auto": "", "half": "float16", "float": "float32"}
+"""What vLLM and SGLang take ``--dtype`` by, where it is no type's name."""
 
 
 def program(
@@ -46,6 +51,27 @@ def option(args: tuple[str, ...], *names: str) -> str | None:
             elif arg.startswith(f"{name}="):
                 found = arg.partition("=")[2]
     return found
+
+
+def dtype(name: object) -> str:
+    """Return the type that a ``--dtype`` means; empty for ``auto`` and for what is no text."""
+    return _DTYPES.get(name, name) if isinstance(name, str) else ""
+
+
+def quantization(
+    checkpoint: Fact | None, args: tuple[str, ...], *flags: str, converted: Collection[str]
+) -> Fact | None:
+    """Return what the weights are served as: what ``flags`` or ``--dtype`` ask for, else the checkpoint's own.
+
+    ``--dtype`` is not the type of weights that are quantised. A flag that only names the method of a checkpoint whose
+    bits are known says less than that. ``converted`` are the types a checkpoint is not served in unless somebody asks:
+    the engine chooses by the device, so ``None`` is returned.
+    """
+    plain = checkpoint is None or checkpoint.value in PLAIN
+    asked = option(args, *flags) or (dtype(option(args, "--dtype")) if plain else "")
+    if asked and not (checkpoint is not None and says_less(asked, str(checkpoint.value))):
+        return Fact(value=normalise(asked), source="declared", raw=asked)
+    return None if checkpoint is not None and checkpoint.value in converted else checkpoint
 
 
 def installed(program: str, distribution: str) -> dict[str, Fact]:

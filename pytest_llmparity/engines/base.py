@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from pytest_llmparity.core.errors import (
     Unreachable,
 )
 from pytest_llmparity.core.ports import Answer
+from pytest_llmparity.core.quantization import says_less
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sampling, WireRequest
 from pytest_llmparity.core.settings import EngineSpec, EnvRef, Route
 from pytest_llmparity.engines import answers, building, device
@@ -234,8 +236,16 @@ class Adapter:
     # ---- identity --------------------------------------------------------------------------------------------------
 
     def identity(self) -> Identity:
-        """Ask the live server what it is; what it does not say comes from local files, then the configuration."""
-        facts = self.machine() | self.declared() | self.from_files() | self.reported()
+        """Ask the live server what it is; what it does not say comes from local files, then the configuration.
+
+        Where it only names the method of a quantisation that the files name with its bits, theirs is kept.
+        """
+        files, reported = self.from_files(), self.reported()
+        facts = self.machine() | self.declared() | files | reported
+        stored, said = files.get("quantization"), reported.get("quantization")
+        if stored and said and stored.source == "file" and says_less(str(said.value), str(stored.value)):
+            raw = f"{stored.raw or stored.value}; reported: {said.raw or said.value}"
+            facts["quantization"] = dataclasses.replace(stored, raw=raw)
         return Identity(facts={"kind": Fact(value=self.kind, source="declared")} | facts)
 
     def machine(self) -> dict[str, Fact]:

@@ -54,7 +54,6 @@ _INSTALL: Final = (
     'Give requires = "sglang==…" to have it installed in an environment of its own, python = "…/bin/python" of one '
     "that has it, or base_url of a running server."
 )
-_DTYPES: Final = {"auto": None, "half": "float16", "float": "float32"}
 
 
 class SglangAdapter(Adapter):
@@ -225,14 +224,11 @@ class SglangAdapter(Adapter):
         if self.spec.launch != "process" or folder is None or not folder.is_dir():
             return {}
         facts = files.hf_facts(folder)
-        dtype = arguments.option(self.spec.args, "--dtype") or "auto"
-        chosen = arguments.option(self.spec.args, "--quantization") or _DTYPES.get(dtype, dtype)
-        if chosen:
-            facts["quantization"] = Fact(value=normalise(chosen), source="declared", raw=chosen)
-        elif "quantization" in facts and facts["quantization"].value == "F32":
-            # --dtype auto serves FP32 checkpoints as FP16 (configs/model_config.py), Gemma's as BF16.
-            del facts["quantization"]
-        return facts
+        # --dtype auto serves FP32 checkpoints as FP16 (configs/model_config.py), Gemma's as BF16.
+        weights = arguments.quantization(
+            facts.pop("quantization", None), self.spec.args, "--quantization", converted=("F32",)
+        )
+        return facts if weights is None else facts | {"quantization": weights}
 
     def reported(self) -> dict[str, Fact]:
         """Return what ``/server_info``, ``/v1/models`` and ``/v1/loads`` say; never a key or the command line."""
@@ -257,8 +253,7 @@ class SglangAdapter(Adapter):
             for name, value in plain.items()
             if isinstance(value, (str, int)) and value
         }
-        dtype = told.get("dtype")
-        raw = told.get("quantization") or (_DTYPES.get(dtype, dtype) if isinstance(dtype, str) else None)
+        raw = told.get("quantization") or arguments.dtype(told.get("dtype"))
         if isinstance(raw, str) and raw:
             facts["quantization"] = Fact(value=normalise(raw), source="reported", raw=raw)
         return facts

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.errors import LaunchError, ModelMissing, ParameterNotHonoured
 from pytest_llmparity.core.ports import Answer
-from pytest_llmparity.core.quantization import normalise
+from pytest_llmparity.core.quantization import PLAIN
 from pytest_llmparity.core.sample import Completion, Fact, Request
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines import arguments, building, files, hub
@@ -139,12 +139,8 @@ class TgiAdapter(Adapter):
         if self.spec.launch != "process" or folder is None or not folder.is_dir():
             return {}
         facts = files.hf_facts(folder)
-        chosen = arguments.option(self.spec.args, "--quantize") or arguments.option(self.spec.args, "--dtype")
-        if chosen:
-            facts["quantization"] = Fact(value=normalise(chosen), source="declared", raw=chosen)
-        elif "quantization" in facts and facts["quantization"].value in ("F32", "F16", "BF16"):
-            del facts["quantization"]
-        return facts
+        weights = arguments.quantization(facts.pop("quantization", None), self.spec.args, "--quantize", converted=PLAIN)
+        return facts if weights is None else facts | {"quantization": weights}
 
     def reported(self) -> dict[str, Fact]:
         """Return what ``/info`` says; ``model_sha`` is the commit on the hub (none for a folder), no weights digest."""

@@ -39,7 +39,6 @@ _INSTALL: Final = (
     'Give requires = "vllm==…" to have it installed in an environment of its own, python = "…/bin/python" of one that '
     "has it (on a machine without a GPU a CPU build), or base_url of a running server."
 )
-_DTYPES: Final = {"auto": None, "half": "float16", "float": "float32"}
 
 
 class VllmAdapter(Adapter):
@@ -207,13 +206,12 @@ class VllmAdapter(Adapter):
         if folder is None:
             return {}
         facts, args = files.hf_facts(folder), self.spec.args
-        quantised = arguments.option(args, "--quantization", "-q")
-        chosen = quantised or _DTYPES.get(dtype := arguments.option(args, "--dtype") or "auto", dtype)
-        if chosen:
-            facts["quantization"] = Fact(value=normalise(chosen), source="declared", raw=chosen)
-        elif "quantization" in facts and facts["quantization"].value == "F32":
-            # --dtype auto serves FP32 checkpoints as FP16.
-            facts["quantization"] = Fact(value="F16", source="declared", raw="dtype auto of a FP32 checkpoint")
+        # --dtype auto serves FP32 checkpoints in the first type the platform has (vllm/config/model.py,
+        # _resolve_auto_dtype): BF16 on CPUs and newer GPUs, else FP16. Only the server knows.
+        weights = arguments.quantization(
+            facts.pop("quantization", None), args, "--quantization", "-q", converted=("F32",)
+        )
+        facts |= {} if weights is None else {"quantization": weights}
         for field, option in (("template_sha256", "--chat-template"), ("tokenizer_sha256", "--tokenizer")):
             if arguments.option(args, option):
                 facts.pop(field, None)

@@ -259,6 +259,7 @@ def test_a_wrong_file_says_which_key_what_was_given_and_what_is_allowed(text: st
             "pin = {sampling_defaults = {top_k = '1'}}",
             '.pin.sampling_defaults has "top_k" with "1", which is no number',
         ),
+        ("pin = {device = ' '}", ".pin.device is empty"),
         ("pin = {context_length = '8192'}", '.pin.context_length is "8192"; expected a whole number'),
         ("env = {'A-B' = 'x'}", ".env."),
         ('args = ["a\\u0000"]', ".args[0] holds a NUL"),

@@ -48,6 +48,10 @@ SHA = "b0caf1a31c0a5b8f0c5d0e2f8d6f6f7c0caf1a31c0a5b8f0c5d0e2f8d6f6f7c0"
     [
         ("version", "0.32.0", "0.32.0", True),
         ("version", "0.32", "0.32.0", False),
+        ("version", "0.32.0", "0.32.0+cpu", True),
+        ("version", "0.32.0+cpu", "0.32.0+cpu", True),
+        ("version", "0.32.0+cu129", "0.32.0+cpu", False),
+        ("version", "0.32.0+cu129", "0.32.0", False),
         ("build", "b10566", "b10566-0c1e57098", False),
         ("digest", SHA[:12], f"sha256:{SHA}", True),
         ("digest", f"sha256:{SHA[:12].upper()}", SHA, True),
@@ -59,6 +63,16 @@ SHA = "b0caf1a31c0a5b8f0c5d0e2f8d6f6f7c0caf1a31c0a5b8f0c5d0e2f8d6f6f7c0"
         ("revision", "main", "main", True),
         ("revision", "release-of-may", "release-of-may-2", False),
         ("quantization", "awq_marlin", "AWQ", True),
+        ("quantization", "GPTQ_INT4", "gptq_marlin", True),
+        ("quantization", "gptq", "GPTQ_INT4", True),
+        ("quantization", "W4A16", "compressed-tensors", True),
+        ("quantization", "W4A16", "gptq_marlin", False),
+        ("quantization", "GPTQ_INT4", "GPTQ_INT8", False),
+        ("quantization", "fp8_e4m3", "FP8", True),
+        ("quantization", "fp8_e4m3", "fp8_e5m2", False),
+        ("kv_cache", "fp8_e4m3", "fp8_e5m2", False),
+        ("kv_cache", "fp8_e4m3", "fp8_e4m3fn", True),
+        ("kv_cache", "fp8", "fp8_e5m2", True),
         ("kv_cache", "fp16", "F16", True),
         ("kv_cache", "Q8_0/F16", "Q8_0", False),
         ("bits_per_weight", 4.85, 4.846, True),
@@ -75,6 +89,10 @@ SHA = "b0caf1a31c0a5b8f0c5d0e2f8d6f6f7c0caf1a31c0a5b8f0c5d0e2f8d6f6f7c0"
         ("sampling_defaults", "hot", "hot", True),
         ("device", "nvidia h200", "2 x NVIDIA H200 (driver 570.1); AMD EPYC (avx2)", True),
         ("device", "H100", "NVIDIA H200 (driver 570.1)", False),
+        ("device", "L4", "NVIDIA L40S", False),
+        ("device", "L4", "NVIDIA L4; AMD EPYC", True),
+        ("device", "A100", "NVIDIA A100-SXM4-80GB", True),
+        ("device", "", "NVIDIA  H200", False),
         ("attention", "flash_attn", "FLASH_ATTN", True),
         ("format", "GGUF", "gguf", True),
         ("slots", 4, 4.0, False),
@@ -92,6 +110,35 @@ def test_whatever_is_seen_agrees_with_itself(field: str, value: str | float) -> 
 @given(st.sampled_from(sorted(FIELDS)), st.text(), st.text())
 def test_no_text_breaks_a_comparison(field: str, pinned: str, seen: str) -> None:
     assert agree(field, pinned, seen) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("field", "pinned", "fact", "state"),
+    [
+        ("quantization", "GPTQ_INT4", Fact(value="GPTQ", source="reported", raw="gptq_marlin"), "unverified"),
+        ("quantization", "GPTQ", Fact(value="GPTQ_INT4", source="file", raw="gptq, 4 bits"), "held"),
+        ("quantization", "fp8_e4m3", Fact(value="FP8", source="reported", raw="fp8"), "unverified"),
+        ("quantization", "fp8_e4m3", Fact(value="FP8", source="reported", raw="fp8_e4m3"), "held"),
+        ("quantization", "fp8_e4m3", Fact(value="FP8", source="reported", raw="fp8_e5m2"), "contradicted"),
+        ("kv_cache", "fp8_e5m2", Fact(value="fp8", source="reported"), "unverified"),
+    ],
+)
+def test_what_says_less_than_the_pin_neither_holds_nor_contradicts_it(
+    field: str, pinned: str, fact: Fact, state: str
+) -> None:
+    (finding,) = hold({field: pinned}, Identity(facts={field: fact}))
+
+    assert finding.state == state
+
+
+def test_what_says_less_than_the_pin_is_named() -> None:
+    (finding,) = hold({"quantization": "W4A16"}, Identity(facts={"quantization": Fact(value="AWQ", source="file")}))
+    (vague,) = hold(
+        {"quantization": "AWQ_INT8"}, Identity(facts={"quantization": Fact(value="AWQ", source="reported")})
+    )
+
+    assert finding.state == "contradicted"
+    assert vague.describe() == "quantization is pinned to AWQ_INT8 and the server has AWQ, no more"
 
 
 def test_findings_keep_the_order_of_the_pins() -> None:

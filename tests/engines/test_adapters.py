@@ -15,6 +15,7 @@ import trustme
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.settings import EngineSpec, EnvRef
+from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.base import Adapter, resolve_headers
 from pytest_llmparity.engines.control import MAX_BYTES, Control
 from pytest_llmparity.engines.llamacpp import LlamaCppAdapter
@@ -224,11 +225,55 @@ def test_vllm_quantisation_follows_files_and_arguments(
     assert (fact.value, fact.source) == (value, source)
 
 
-def test_vllm_serves_single_precision_checkpoints_as_half(tmp_path: Path) -> None:
+def test_vllm_chooses_by_the_device_what_single_precision_checkpoints_are_served_as(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"torch_dtype": "float32"}')
     spec = EngineSpec(name="cand", launch="process", model="x", model_path=tmp_path)
 
-    assert VllmAdapter(spec, "http://127.0.0.1:1", {}).from_files()["quantization"].value == "F16"
+    assert "quantization" not in VllmAdapter(spec, "http://127.0.0.1:1", {}).from_files()
+
+
+GPTQ = '{"quantization_config": {"quant_method": "gptq", "bits": 4}, "dtype": "float16"}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "value"),
+    [
+        ("vllm", ("--dtype", "half"), "GPTQ_INT4"),
+        ("vllm", ("--quantization", "gptq_marlin"), "GPTQ_INT4"),
+        ("vllm", ("-q", "awq"), "AWQ"),
+        ("sglang", ("--quantization", "gptq", "--dtype", "bfloat16"), "GPTQ_INT4"),
+        ("tgi", ("--dtype", "bfloat16"), "GPTQ_INT4"),
+    ],
+)
+def test_arguments_that_say_less_than_a_quantised_checkpoint_leave_it_its_bits(
+    kind: str, args: tuple[str, ...], value: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(GPTQ)
+    spec = EngineSpec(name="cand", kind=kind, launch="process", model="x", model_path=tmp_path, args=args)
+
+    adapter = registry.make(spec, "http://127.0.0.1:1", environ={})
+
+    assert adapter.from_files()["quantization"].value == value
+
+
+@pytest.mark.parametrize(
+    ("reported", "expected"),
+    [
+        ("gptq_marlin", ("GPTQ_INT4", "file", "gptq, 4 bits; reported: gptq_marlin")),
+        ("awq_marlin", ("AWQ", "reported", "awq_marlin")),
+    ],
+)
+def test_the_method_a_server_reports_does_not_hide_the_bits_its_files_tell(
+    reported: str, expected: tuple[str, str, str], tmp_path: Path, answering: Callable[[Callable[[Call], None]], str]
+) -> None:
+    (tmp_path / "config.json").write_text(GPTQ)
+    told = json.dumps({"vllm_config": {"model_config": {"quantization": reported, "dtype": "torch.float16"}}}).encode()
+    url = answering(lambda call: call.send(200, told if call.path.startswith("/server_info") else b"{}"))
+    spec = EngineSpec(name="cand", kind="vllm", launch="process", model="x", model_path=tmp_path)
+
+    fact = registry.make(spec, url, environ={}).identity().facts["quantization"]
+
+    assert (fact.value, fact.source, fact.raw) == expected
 
 
 @pytest.mark.parametrize(
