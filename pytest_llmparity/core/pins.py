@@ -96,7 +96,8 @@ def agree(field: str, pinned: Value, seen: Value) -> bool:
     any order. Of sampling defaults those that are pinned. A device is what holds the pinned words, in any case. Format
     and attention in any case, all other fields as text.
     """
-    return _RULES.get(field, _same)(str(pinned).strip(), str(seen).strip())
+    one, other = str(pinned).strip(), str(seen).strip()
+    return one == other or _RULES.get(field, _same)(one, other)
 
 
 def _same(pinned: str, seen: str) -> bool:
@@ -117,7 +118,7 @@ def _quantised(pinned: str, seen: str) -> bool:
 
 
 def _version(pinned: str, seen: str) -> bool:
-    return pinned == seen or ("+" not in pinned and pinned == seen.partition("+")[0])
+    return "+" not in pinned and pinned == seen.partition("+")[0]
 
 
 def _hexadecimal(pinned: str, seen: str) -> bool:
@@ -155,7 +156,7 @@ def _number(pinned: object, seen: object) -> bool:
 
 def _within(pinned: str, seen: str) -> bool:
     words = rf"(?<!\w){re.escape(pinned.casefold())}(?!\w)"  # an L40S is no L4
-    return pinned == seen or (pinned != "" and re.search(words, seen.casefold()) is not None)
+    return pinned != "" and re.search(words, seen.casefold()) is not None
 
 
 _RULES: Final[Mapping[str, Callable[[str, str], bool]]] = {

@@ -78,6 +78,7 @@ SHA = "b0caf1a31c0a5b8f0c5d0e2f8d6f6f7c0caf1a31c0a5b8f0c5d0e2f8d6f6f7c0"
         ("bits_per_weight", 4.85, 4.846, True),
         ("bits_per_weight", 4.85, 4.839, False),
         ("bits_per_weight", "few", "few", True),
+        ("bits_per_weight", float("inf"), float("inf"), True),
         ("tensor_types", "Q4_K:24 F32:9", "F32:9 Q4_K:24", True),
         ("tensor_types", "F32:9 Q4_K:24", "F32:9 Q4_K:25", False),
         ("tensor_types", "F32:9", "F32:9 Q4_K:24", False),
