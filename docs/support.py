@@ -214,7 +214,7 @@ def recordings(kind: str) -> frozenset[str]:
 def ways(kind: str, capability: Capability | None = None) -> list[str]:
     """Return how a kind, or one capability of it, was verified: best evidence first."""
     found = []
-    if kind in live_kinds() or (kind == "openai" and capability is not None and capability.generic):
+    if kind in live_kinds() or (kind == "openai" and (capability is None or capability.generic)):
         found.append(LIVE if kind in (*required_kinds(), "openai") else ONCE)
     seen = recordings(kind)
     if capability is None and seen:
