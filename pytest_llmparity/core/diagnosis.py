@@ -17,6 +17,7 @@ from pytest_llmparity.core.capabilities import CUTS
 from pytest_llmparity.core.checks.base import EngineEvidence, Evidence
 from pytest_llmparity.core.checks.gathered import answers
 from pytest_llmparity.core.compare.json import key_order, parse_json
+from pytest_llmparity.core.pins import agree
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion
 
@@ -200,18 +201,32 @@ def layers(
     return tuple(found)
 
 
+_AUTO: Final = "auto"
+"""A cache of the type the weights have: which one that is the server does not say."""
+_TELLING: Final = {
+    "device": "device",
+    "attention": "attention backend",
+    "context_length": "context limit",
+    "kv_cache": "KV cache",
+    "template_sha256": "chat template",
+    "tokenizer_sha256": "vocabulary",
+}
+"""Facts of the identity that can explain a difference. Sampling defaults cannot: every parameter is sent."""
+
+
 def _identity(baseline: EngineEvidence, candidate: EngineEvidence) -> list[str]:
     found: list[str] = []
     names = [_engine(engine) for engine in (baseline, candidate)]
     if names[0] != names[1]:
         found.append(f"engine: {names[0]} and {names[1]}")
-    for field, words in (("context_length", "context limit"), ("kv_cache", "KV cache")):
+    for field, words in _TELLING.items():
         ours, theirs = baseline.identity.get(field), candidate.identity.get(field)
-        if ours is not None and theirs is not None and ours != theirs:
+        if ours is None or theirs is None or agree(field, ours, theirs):
+            continue
+        if field.endswith("sha256"):
+            found.append(f"{words}: the two engines have different ones")
+        elif _AUTO not in (str(ours).lower(), str(theirs).lower()):
             found.append(f"{words}: {explain.plain(str(ours), 40)} and {explain.plain(str(theirs), 40)}")
-    ours, theirs = baseline.identity.get("template_sha256"), candidate.identity.get("template_sha256")
-    if ours is not None and theirs is not None and ours != theirs:
-        found.append("chat template: the two engines report different ones")
     return found
 
 

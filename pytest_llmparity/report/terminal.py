@@ -12,6 +12,7 @@ from typing import Final
 
 from pytest_llmparity.core import explain
 from pytest_llmparity.core.printable import cells, elide, pad, printable
+from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.record import EngineRecord, LatencyRow, RunRecord
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 
@@ -55,6 +56,7 @@ def engine_lines(
             engine.quantization and printable(engine.quantization),
             _digest(engine),
             None if engine.context_length is None else f"context {engine.context_length}",
+            _kv_cache(engine),
             engine.launch,
             "baseline" if engine.baseline else None,
         ]
@@ -94,10 +96,12 @@ def probe_line(requests: int) -> str:
 def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> list[str]:
     """Return the end of a session: engines, grid, a sentence per engine, latency, what stayed open, notes.
 
-    ``verbose`` gives each quantity of a check its own row and each verdict its own sentence.
+    ``verbose`` adds every fact of every engine, and gives each quantity of a check its own row and each verdict its
+    own sentence.
     """
     blocks = [
         engine_lines(record.engines, width=width),
+        [line for engine in record.engines for line in _facts(engine, width=width)] if verbose else [],
         grid(record.verdicts, [engine.name for engine in record.engines], verbose=verbose, width=width),
         conclusions(record.verdicts, [engine.name for engine in record.engines], verbose=verbose, width=width),
         latency(record.latency, width=width),
@@ -291,6 +295,19 @@ def _ending(record: RunRecord) -> list[str]:
 def _file_name(model: str) -> str:
     """Return a model file without folder and suffix; a name such as ``Qwen/Qwen3-8B`` stays."""
     return model.rpartition("/")[2].removesuffix(".gguf") if model.endswith(".gguf") else model
+
+
+def _facts(engine: EngineRecord, *, width: int) -> list[str]:
+    """Return everything known of an engine's identity, with who says so."""
+    known = [f"{name} {fact.value} ({fact.source})" for name, fact in sorted(engine.identity.facts.items())]
+    return _wrapped(f"{printable(engine.name)} is: ", printable(", ".join(known)), width=width) if known else []
+
+
+def _kv_cache(engine: EngineRecord) -> str | None:
+    """Return the cache's type where it is narrower than usual."""
+    found = engine.identity.get("kv_cache")
+    usual = found is None or normalise(str(found)) in ("AUTO", "BF16", "F16", "F32")
+    return None if usual else f"KV {printable(str(found))}"
 
 
 def _digest(engine: EngineRecord) -> str | None:

@@ -128,7 +128,7 @@ def test_layers_come_from_the_outside_in(make: Factory) -> None:
     assert found == (
         "engine: vllm 0.33 and ollama 0.9",
         "context limit: 8192 and 4096",
-        "chat template: the two engines report different ones",
+        "chat template: the two engines have different ones",
         "ollama counts 5 tokens more than vllm on every prompt: another chat template, BOS token or system prompt",
         "finish reason: differs on 1 of 5 prompts, mostly stop on vllm, length on ollama (1)",
         "reasoning channel: used in 1 answer of vllm and 0 of ollama",
@@ -137,6 +137,30 @@ def test_layers_come_from_the_outside_in(make: Factory) -> None:
         "cache or concurrency: vllm differs from itself by 1.2 % per token",
         "weights: F16 and Q4_K_M",
     )
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        ({"device": "NVIDIA H200"}, {"device": "AMD EPYC"}, ("device: NVIDIA H200 and AMD EPYC",)),
+        ({"kv_cache": "fp16"}, {"kv_cache": "F16"}, ()),
+        ({"kv_cache": "auto"}, {"kv_cache": "F16"}, ()),
+        ({"kv_cache": "q8_0"}, {"kv_cache": "F16"}, ("KV cache: q8_0 and F16",)),
+        (
+            {"tokenizer_sha256": "a" * 64},
+            {"tokenizer_sha256": "b"},
+            ("vocabulary: the two engines have different ones",),
+        ),
+        ({"sampling_defaults": "{}"}, {"sampling_defaults": '{"top_k": 1}'}, ()),
+        ({"attention": "FLASH_ATTN"}, {}, ()),
+    ],
+)
+def test_facts_that_can_explain_a_difference_are_named(
+    make: Factory, ours: dict[str, str], theirs: dict[str, str], expected: tuple[str, ...]
+) -> None:
+    baseline, candidate = make.engine("a", ["x"], identity=ours), make.engine("b", ["x"], identity=theirs)
+
+    assert layers(make.evidence(baseline, candidate, cases=1), candidate) == expected
 
 
 def test_an_engine_against_its_twin_differs_in_nothing(make: Factory) -> None:

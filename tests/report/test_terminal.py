@@ -343,3 +343,26 @@ def test_what_was_skipped_says_why_once_with_every_check_it_concerns() -> None:
 
 def test_probes_are_part_of_the_plan() -> None:
     assert terminal.probe_line(4) == "probes: about 4 short requests to each engine, whose answers are remembered"
+
+
+def test_a_narrow_cache_is_seen_and_a_usual_one_is_not() -> None:
+    def line(kv_cache: str) -> str:
+        return terminal.engine_lines([engine("a", identity=identity_of(kv_cache=kv_cache))])[0]
+
+    assert "KV q8_0" in line("q8_0")
+    assert all("KV" not in line(usual) for usual in ("auto", "f16", "bfloat16"))
+
+
+def test_verbose_tells_every_fact_and_who_says_so() -> None:
+    known = identity_of(version="b1", device="NVIDIA \x1b[31mH200")
+    record = dataclasses.replace(DEMO, engines=(engine("a", identity=known), engine("b", identity=Identity())))
+
+    lines = terminal.summary(record, verbose=True)
+
+    assert r"a is: device NVIDIA \x1b[31mH200 (reported), version b1 (reported)" in lines
+    assert not any(line.startswith("b is:") for line in lines)
+    assert not any(line.startswith("a is:") for line in terminal.summary(record))
+
+
+def identity_of(**values: str) -> Identity:
+    return Identity(facts={name: Fact(value=value, source="reported") for name, value in values.items()})
