@@ -249,7 +249,7 @@ def _seen(session: Session) -> dict[str, Locked]:
             locked = lock.entry(spec, identity, kind=adapter.kind, plugin=session.version, root=str(session.root))
             lock.refuse_private(spec.name, locked, session.mask, variables)
         except LLMParityError as error:
-            _complain(printable_lines(f"{spec.name}: {error}"), WRONG)
+            _complain(printable_lines(str(error)), WRONG)
         else:
             found[spec.name] = locked
     return found

@@ -112,7 +112,7 @@ def test_an_engine_that_is_not_there_leaves_its_lock_and_no_other_untouched(
     ended = shell.run("lock")
 
     assert ended.code == 1
-    assert ended.err.startswith("llmparity: down: ")
+    assert ended.err.startswith("llmparity: down refused GET ")
     assert "set api_key_env" in ended.err
     assert locked(shell)["down"] == before["down"]
     assert locked(shell)["up"].identity["quantization"].value == "Q8_0"

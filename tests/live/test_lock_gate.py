@@ -1,0 +1,93 @@
+"""What real engines say of themselves is the same at the next start, in another folder: a lock can be held."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_llmparity import lockfile
+from pytest_llmparity.core.lock import NAME
+
+pytestmark = pytest.mark.live
+
+LLAMACPP = """
+[engines.f16]
+kind = "llamacpp"
+model = "tiny-F16.gguf"
+context_length = 256
+args = ["--threads", "1"]
+"""
+VLLM = """
+[engines.bf16]
+kind = "vllm"
+model = "tiny"
+python = "{python}"
+context_length = 256
+"""
+
+Lock = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def lock() -> Lock:
+    """Run ``llmparity lock`` in a folder."""
+
+    def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "pytest_llmparity", "lock", *args]
+        env = {name: value for name, value in os.environ.items() if not name.startswith("LLMPARITY_")}
+        return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=900, check=False)
+
+    return run
+
+
+@pytest.fixture
+def project(tmp_path: Path, models: Path) -> Path:
+    """A project with a model of its own."""
+    folder = tmp_path / "project"
+    shutil.copytree(models, folder / "tiny", ignore=shutil.ignore_patterns("*.gguf", "*.py"))
+    shutil.copy(models / "tiny-F16.gguf", folder)
+    (folder / "pytest.ini").write_text("")
+    return folder
+
+
+@pytest.mark.usefixtures("llamacpp")
+def test_llamacpp_is_as_locked_in_another_folder_until_it_is_started_otherwise(
+    project: Path, tmp_path: Path, lock: Lock
+) -> None:
+    (project / "llmparity.toml").write_text(LLAMACPP)
+    first = lock(project)
+    moved = project.rename(tmp_path / "moved")
+
+    again = lock(moved, "--check")
+    (moved / "llmparity.toml").write_text(LLAMACPP.replace('"1"', '"2"'))
+    otherwise = lock(moved, "--check")
+
+    assert first.returncode == 0, first.stderr
+    assert (again.returncode, again.stdout) == (0, "f16: unchanged\n"), again.stderr
+    assert (otherwise.returncode, otherwise.stdout) == (1, "f16: changed\n  args: --threads 1 -> --threads 2\n")
+    known = (lockfile.read(moved / NAME) or {})["f16"].identity
+    assert {name: fact.source for name, fact in known.items()}.items() >= {
+        "quantization": "reported",
+        "sampling_defaults": "reported",
+        "digest": "file",
+        "tokenizer_sha256": "file",
+        "kv_cache": "declared",
+    }.items()
+
+
+def test_vllm_is_as_locked_in_another_folder(project: Path, tmp_path: Path, lock: Lock, vllm_python: str) -> None:
+    (project / "llmparity.toml").write_text(VLLM.format(python=vllm_python))
+    first = lock(project)
+    moved = project.rename(tmp_path / "moved")
+
+    again = lock(moved, "--check")
+
+    assert first.returncode == 0, first.stderr
+    assert (again.returncode, again.stdout) == (0, "bf16: unchanged\n"), again.stderr
+    assert (lockfile.read(moved / NAME) or {})["bf16"].identity["build"].source == "reported"
