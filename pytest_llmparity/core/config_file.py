@@ -195,6 +195,7 @@ class Pin(Strict):
     sampling_defaults: SamplingDefaults | None = None
     device: Text | None = None
     attention: Text | None = None
+    upstream: Text | None = None
 
 
 class EngineTable(Strict):

@@ -45,10 +45,7 @@ def snapshot(spec: EngineSpec, environ: Mapping[str, str]) -> Path | None:
     model = _cached(spec.model or "", environ)
     revision = spec.revision or "main"
     note = model / "refs" / revision
-    try:
-        commit = note.read_text("utf-8").strip() if note.is_file() else revision
-    except OSError:
-        return None
+    commit = note.read_text("utf-8", "replace").strip() if note.is_file() else revision
     folder = model / "snapshots" / commit
     return folder if spec.model and folder.is_dir() else None
 

@@ -86,7 +86,7 @@ SHA = "b0caf1a31c0a5b8f0c5d0e2f8d6f6f7c0caf1a31c0a5b8f0c5d0e2f8d6f6f7c0"
         ("sampling_defaults", '{"temperature": 0.6}', '{"temperature": 0.600000001}', True),
         ("sampling_defaults", '{"temperature": 0.6, "min_p": 0}', '{"temperature": 0.6}', False),
         ("sampling_defaults", '{"top_k": 20}', '{"top_k": "20"}', False),
-        ("sampling_defaults", "[1]", "[1]", True),
+        ("sampling_defaults", "[1]", "[1.0]", True),
         ("sampling_defaults", "hot", "hot", True),
         ("device", "nvidia h200", "2 x NVIDIA H200 (driver 570.1); AMD EPYC (avx2)", True),
         ("device", "H100", "NVIDIA H200 (driver 570.1)", False),
