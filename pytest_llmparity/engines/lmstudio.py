@@ -34,6 +34,8 @@ LOAD_DEADLINE_S: Final = 300.0
 """LM Studio states no limit for loading a model; Ollama's for a load that stalls is as long."""
 
 _MODELS, _LOAD, _UNLOAD = "/api/v1/models", "/api/v1/models/load", "/api/v1/models/unload"
+_LOADS: Final = ("context_length", "eval_batch_size", "flash_attention", "num_experts", "offload_kv_cache_to_gpu")
+"""Settings of an instance that a load takes (lmstudio.ai/docs/developer/rest/load)."""
 _OLD_MODELS, _OLD_CHAT = "/api/v0/models", "/api/v0/chat/completions"
 _TOO_OLD: Final = "its server has no /api/v1/models, which came with LM Studio 0.4.0"
 
@@ -66,6 +68,9 @@ class LmStudioAdapter(Adapter):
     def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
         super().__init__(spec, base_url, headers)
         self._runtime = ""
+        self._found: list[Mapping[str, Any]] | None = None
+        """The instances that were loaded when we first asked; ``None`` while nobody has."""
+        self._key = ""
 
     # ---- readiness and memory --------------------------------------------------------------------------------------
 
@@ -85,6 +90,7 @@ class LmStudioAdapter(Adapter):
         listed = _models(self.control.get(_MODELS).json())
         if listed is None:
             return
+        self._note(listed)
         entry = self._ours(listed)
         if not entry:
             known = ", ".join(str(one.get("key")) for one in listed[:20] if one.get("type") != "embedding") or "none"
@@ -96,8 +102,9 @@ class LmStudioAdapter(Adapter):
         wanted = self.spec.context_length
         instances = self._instances(entry)
         if not instances:
-            body = {"model": self.model} | ({} if wanted is None else {"context_length": wanted})
-            self._post(_LOAD, body)
+            theirs = self._found[:1] if self._found else []  # unloaded for another engine's turn
+            body = next((_settings(one) for one in theirs), {}) | {"model": self.model}
+            self._post(_LOAD, body | ({} if wanted is None else {"context_length": wanted}))
             return
         seen = _config(instances[0]).get("context_length")
         if wanted is not None and isinstance(seen, int) and seen != wanted:
@@ -109,7 +116,7 @@ class LmStudioAdapter(Adapter):
             )
 
     def unload(self) -> None:
-        """Unload every instance of our model, or the one instance that requests are sent to."""
+        """Unload every instance of our model, or the one instance that requests are sent to; :meth:`restore` undoes."""
         listed = _models(self.control.get(_MODELS).json())
         if listed is None:
             raise LaunchError(
@@ -117,8 +124,30 @@ class LmStudioAdapter(Adapter):
                 "residency = 'together'.",
                 engine=self.name,
             )
+        self._note(listed)
         for instance in self._instances(self._ours(listed)):
             self._post(_UNLOAD, {"instance_id": instance.get("id")})
+
+    def restore(self) -> None:
+        """Load again what was loaded when we first asked, with its settings; unload what was not.
+
+        The server chooses the identifiers of instances: ``LaunchError`` says when one has another than it had.
+        """
+        listed = _models(self.control.ask(_MODELS)) if self._found is not None else None
+        if self._found is None or listed is None:
+            return
+        found = self._found
+        if [_told(one) for one in self._instances(self._ours(listed))] == [_told(one) for one in found]:
+            return
+        self.unload()
+        key = self._key
+        named = [self._post(_LOAD, _settings(one) | {"model": key}).get("instance_id") for one in found]
+        if (before := [one.get("id") for one in found]) != named:
+            raise LaunchError(
+                f"{self.name}: LM Studio had {key!r} loaded as {_listed(before)} and has it as {_listed(named)} now. "
+                "Load it again under its old identifier: lms load MODEL --identifier NAME",
+                engine=self.name,
+            )
 
     def warm_up(self) -> None:
         """Ask for one token and drop it; ask the deprecated route for another, which alone names the engine's build."""
@@ -132,11 +161,11 @@ class LmStudioAdapter(Adapter):
         if isinstance(runtime, dict):
             self._runtime = " ".join(str(runtime[part]) for part in ("name", "version") if runtime.get(part))
 
-    def _post(self, path: str, body: Mapping[str, Any]) -> None:
+    def _post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         deadline = self.spec.start_timeout_s if self.spec.start_timeout_s is not None else LOAD_DEADLINE_S
         reply = self.control.post(path, building.encode(body), timeout_s=deadline)
         if reply.status == 200 and "error" not in reply.json():
-            return
+            return reply.json()
         refusal = read_refusal(reply.body)
         status = reply.status if reply.status != 200 else implied_status(refusal)
         raise refused(refusal, status=status, headers=reply.headers, engine=self.name, case=None)
@@ -145,6 +174,11 @@ class LmStudioAdapter(Adapter):
         """Return our model's entry: the one with our key, else the one with an instance of our name, else nothing."""
         named = [entry for entry in listed if self._is_key(entry)]
         return next(iter(named or [entry for entry in listed if self._instances(entry)]), {})
+
+    def _note(self, listed: Sequence[Mapping[str, Any]]) -> None:
+        if self._found is None:
+            self._found = self._instances(self._ours(listed))
+            self._key = str(self._ours(listed).get("key") or self.model)
 
     def _is_key(self, entry: Mapping[str, Any]) -> bool:
         return self.model in (entry.get("key"), entry.get("selected_variant"))
@@ -232,3 +266,16 @@ def _models(answer: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
 def _config(instance: Mapping[str, Any]) -> Mapping[str, Any]:
     config = instance.get("config")
     return config if isinstance(config, dict) else {}
+
+
+def _settings(instance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an instance was loaded with, as far as a load can ask for it."""
+    return {name: value for name, value in _config(instance).items() if name in _LOADS and value is not None}
+
+
+def _told(instance: Mapping[str, Any]) -> tuple[object, Mapping[str, Any]]:
+    return instance.get("id"), _settings(instance)
+
+
+def _listed(names: Sequence[object]) -> str:
+    return ", ".join(repr(name) for name in names)

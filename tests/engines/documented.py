@@ -242,8 +242,9 @@ class LmStudioDouble(Documented):
         if body["model"] not in (self.model, f"{self.model}@q4_k_m"):
             self.tell(call, {"error": {"message": f"Model {body['model']} not found", "type": "not_found"}}, status=404)
             return
-        self.loaded[self.model] = body.get("context_length", self.default_context)
-        answer = {"type": "llm", "instance_id": self.model, "load_time_seconds": 9.1, "status": "loaded"}
+        name = self.model if self.model not in self.loaded else f"{self.model}:{len(self.loaded) + 1}"
+        self.loaded[name] = body.get("context_length", self.default_context)
+        answer = {"type": "llm", "instance_id": name, "load_time_seconds": 9.1, "status": "loaded"}
         self.tell(call, answer)
 
     def _unload(self, call: Call) -> None:

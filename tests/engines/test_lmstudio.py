@@ -161,6 +161,44 @@ def test_unload_of_one_instance_leaves_the_others(studio: LmStudioDouble, attach
     assert studio.loaded == {MODEL: 2048}
 
 
+@pytest.mark.parametrize("found", [{}, {MODEL: 2048}, {MODEL: 2048, f"{MODEL}:2": 4096}])
+@pytest.mark.parametrize("context", [None, 8192])
+def test_what_somebody_had_loaded_is_loaded_again_as_it_was(
+    found: dict[str, int], context: int | None, studio: LmStudioDouble, attach: Attach
+) -> None:
+    studio.loaded = dict(found)
+    adapter = attach(studio.base_url, "lmstudio", model=MODEL, context_length=context)
+    adapter.unload()
+
+    adapter.load()
+    used = dict(studio.loaded)
+    adapter.restore()
+
+    assert used == {MODEL: context or found.get(MODEL, studio.default_context)}
+    assert studio.loaded == found
+
+
+def test_what_was_left_alone_is_not_touched(studio: LmStudioDouble, adapter: Adapter) -> None:
+    studio.loaded = {MODEL: 2048}
+    adapter.restore()
+    adapter.load()
+    adapter.restore()
+
+    assert studio.loaded == {MODEL: 2048}
+    assert studio.bodies == []
+
+
+def test_identifier_that_cannot_be_given_back_is_told(studio: LmStudioDouble, attach: Attach) -> None:
+    studio.loaded = {"chat": 4096}
+    adapter = attach(studio.base_url, "lmstudio", model="chat")
+    adapter.unload()
+
+    with pytest.raises(errors.LaunchError, match=f"had '{MODEL}' loaded as 'chat' and has it as '{MODEL}' now"):
+        adapter.restore()
+
+    assert studio.loaded == {MODEL: 4096}
+
+
 def test_unload_that_is_refused_with_200_is_an_error(attach: Attach) -> None:
     class Forgetful(LmStudioDouble):
         def _unload(self, call: Call) -> None:
