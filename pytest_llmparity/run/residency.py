@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
-from pytest_llmparity.core.errors import LaunchError, LLMParityError, MemoryHeld
+from pytest_llmparity.core.errors import LaunchError, LLMParityError, MemoryHeld, Unreachable
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines import memory
 from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.engines.control import Control
 from pytest_llmparity.engines.memory import GpuMemory, Gpus
 from pytest_llmparity.run.keeper import Keeper
 
@@ -62,12 +64,12 @@ class Residency:
         began = self._clock()
         others = {other: spec for other, spec in self._specs.items() if other != name}
         for other, spec in others.items():
-            if spec.launch == "attach" and self._unload(spec, wanted=name):
+            if spec.launch == "attach" and self._unload(spec, wanted=name, since=began):
                 left(other)
             if spec.launch == "process":
                 self.let_go(other, left=left)
         for other, spec in others.items():
-            if spec.launch == "process":
+            if is_here(spec):
                 self._wait(other, wanted=name, since=began)
 
     def let_go(self, name: str, *, left: Callable[[str], None]) -> None:
@@ -82,22 +84,31 @@ class Residency:
             self._before[name] = self._gpus.read()
 
     def loads(self, name: str) -> None:
-        """Take note that an attached engine is about to be used: it has to be unloaded before another's turn."""
-        self._unloaded.discard(name)
+        """Take note that an attached engine is about to be used: it has to be unloaded before another's turn.
 
-    def _unload(self, spec: EngineSpec, *, wanted: str) -> bool:
-        """Make an attached server give its memory back, also one this run has not asked yet."""
-        if spec.name in self._unloaded:
+        What is in use on this machine's GPUs is noted too: a server that had its model loaded by then is not measured.
+        """
+        self._unloaded.discard(name)
+        if is_here(self._specs[name]):
+            self.starts(name)
+
+    def _unload(self, spec: EngineSpec, *, wanted: str, since: float) -> bool:
+        """Make an attached server give its memory back, also one this run has not asked yet.
+
+        Only where nothing listens is nothing in memory. A server that is not ready may be loading, so it is waited for.
+        """
+        if spec.name in self._unloaded or not _listens(spec):
             return False
         try:
             adapter = self._attached(spec)
-            if adapter.ready() is not None:
-                return False
-        except LLMParityError:
-            return False  # it is told when this engine itself is wanted
-        try:
+            while (why := adapter.ready()) is not None:
+                if not _listens(spec):
+                    return False
+                self._be_patient(since, f"{spec.name} was asked to make room, it is not ready ({why})", wanted=wanted)
             adapter.unload()
         except LLMParityError as error:
+            if isinstance(error, MemoryHeld) or self._stop() is not None:
+                raise
             raise MemoryHeld(
                 f"{wanted} is not started: {spec.name} is in memory, and residency is one-at-a-time. {error}",
                 engine=wanted,
@@ -105,24 +116,28 @@ class Residency:
         self._unloaded.add(spec.name)
         return True
 
+    def _be_patient(self, since: float, what: str, *, wanted: str) -> None:
+        """Pause; raises when nobody waits any more, or so long after ``what`` that nobody should."""
+        why = self._stop()
+        if why is not None:
+            raise LaunchError(f"{wanted} was not started: {why}", engine=wanted)
+        took = self._clock() - since
+        if took >= self._deadline_s:
+            raise MemoryHeld(
+                f"{wanted} is not started: {took:.0f} s after {what}. End what holds it, or run with residency = "
+                '"together" if both fit.',
+                engine=wanted,
+            )
+        self._pause(POLL_S)
+
     def _wait(self, other: str, *, wanted: str, since: float) -> None:
         while held := self._held(other):
-            why = self._stop()
-            if why is not None:
-                raise LaunchError(f"{wanted} was not started: {why}", engine=wanted)
-            took = self._clock() - since
-            if took >= self._deadline_s:
-                raise MemoryHeld(
-                    f"{wanted} is not started: {took:.0f} s after {other} was told to go, {held}. End what holds it, "
-                    'or run with residency = "together" if both fit.',
-                    engine=wanted,
-                )
-            self._pause(POLL_S)
+            self._be_patient(since, f"{other} was told to go, {held}", wanted=wanted)
         self._before.pop(other, None)  # what others take from now on is not this engine's
 
     def _held(self, other: str) -> str:
         """Say what an engine that was told to go still holds; empty when it is nothing."""
-        pids = self._keeper().members(other)
+        pids = self._keeper().members(other) if self._specs[other].launch == "process" else ()
         if pids:
             there = memory.resident(pids)
             total = sum(size for _, size in there.values())
@@ -139,6 +154,26 @@ class Residency:
                     f"{_by(now)}"
                 )
         return "; ".join(held)
+
+
+def is_here(spec: EngineSpec) -> bool:
+    """Tell whether an engine uses this machine's memory, as far as its address says (a tunnel's says so too)."""
+    host = urlsplit(spec.base_url or "").hostname or ""
+    return spec.launch == "process" or host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _listens(spec: EngineSpec) -> bool:
+    """Tell whether anything answers at an attached engine's address, whatever it says."""
+    there = Control(
+        engine=spec.name, base_url=spec.base_url or "", headers={}, ca_bundle=spec.ca_bundle, proxy=spec.proxy
+    )
+    try:
+        there.get("/")
+    except Unreachable:
+        return False
+    except LLMParityError:
+        return True
+    return True
 
 
 def _by(gpu: GpuMemory) -> str:

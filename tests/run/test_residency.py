@@ -17,12 +17,15 @@ import pytest
 from pytest_llmparity import check
 from pytest_llmparity.core.errors import LaunchError, MemoryHeld
 from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.engines.memory import GpuMemory, Gpus
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.keeper import Keeper
-from pytest_llmparity.run.residency import Residency
+from pytest_llmparity.run.residency import Residency, is_here
 from pytest_llmparity.testing import LoopbackEngine
+from pytest_llmparity.testing.server import Call, LoopbackServer
+from tests.engines.ollama_daemon import OllamaDaemon
 from tests.engines.sleeping import Vllm
 
 if TYPE_CHECKING:
@@ -315,6 +318,84 @@ def test_a_whole_gathering_asks_each_engine_while_the_others_are_away(
     assert seen == {("a starts", "a stops")}
     assert server.asleep is True
     assert {s.engine for s in session.samples() if s.completion is not None} == {"a", "v", "b"}
+
+
+class Loading(LoopbackServer):
+    """A server that listens and is not ready."""
+
+    def answer(self, call: Call) -> None:
+        call.send(503 if call.path == "/health" else 404, b"{}")
+
+
+def test_a_server_that_is_there_and_not_ready_is_waited_for(project: Project) -> None:
+    with Loading() as server:
+        clock = iter([0.0, 30.0, 60.0])
+        pauses: list[float] = []
+        busy = EngineSpec(name="v", kind="vllm", model="m", base_url=server.base_url)
+        turns = Residency(
+            {"a": project.process("a"), "v": busy},
+            keeper=project.keeper,
+            attached=lambda spec: registry.make(spec, spec.base_url or "", environ={}),
+            clock=lambda: next(clock),
+            pause=pauses.append,
+        )
+
+        with pytest.raises(
+            MemoryHeld, match=r"60 s after v was asked to make room, it is not ready \(GET /health says 503"
+        ):
+            turns.make_room("a", left=lambda name: None)
+
+    assert len(pauses) == 1
+
+
+def test_a_server_that_ends_while_it_is_waited_for_holds_nothing(project: Project) -> None:
+    with Loading() as server:
+        busy = EngineSpec(name="v", kind="vllm", model="m", base_url=server.base_url)
+        turns = Residency(
+            {"a": project.process("a"), "v": busy},
+            keeper=project.keeper,
+            attached=lambda spec: registry.make(spec, spec.base_url or "", environ={}),
+            pause=lambda seconds: server.__exit__(None, None, None),
+        )
+
+        turns.make_room("a", left=lambda name: pytest.fail(f"{name} was never up"))
+
+
+def test_a_server_that_refuses_us_may_hold_memory(project: Project) -> None:
+    engine = project.engine(poses_as="vllm", model="m")
+    keyless = project.attached("v", engine, kind="vllm", api_key_env="LLMPARITY_NO_SUCH_KEY")
+
+    error = fleet_of(project, project.process("a"), keyless).engage("a").error
+
+    assert error is not None
+    assert error.startswith("a is not started: v is in memory, and residency is one-at-a-time.")
+    assert "LLMPARITY_NO_SUCH_KEY" in error
+
+
+def test_gpu_memory_of_an_attached_server_has_to_come_back_too(project: Project) -> None:
+    gpu = ScriptedGpu(1 * GIB, 60 * GIB, 1 * GIB)
+    with OllamaDaemon() as one, OllamaDaemon() as other:
+        specs = [
+            EngineSpec(name=name, kind="ollama", model="tiny", base_url=daemon.base_url)
+            for name, daemon in (("a", one), ("b", other))
+        ]
+        fleet = fleet_of(project, *specs, gpus=gpu)
+
+        fleet.engage("a")
+        found = fleet.engage("b")
+
+    assert found.error is None
+    assert found.notes == ()
+    assert gpu.readings == 4, "before a; twice until it was back; before b"
+
+
+def test_that_a_server_elsewhere_is_not_measured_is_said() -> None:
+    here = EngineSpec(name="a", base_url="http://127.0.0.5:1")
+
+    assert is_here(here)
+    assert is_here(dataclasses.replace(here, base_url="http://[::1]:1/v1"))
+    assert is_here(dataclasses.replace(here, base_url="http://localhost"))
+    assert not is_here(dataclasses.replace(here, base_url="http://gpu.example:8000"))
 
 
 def test_a_server_that_is_not_there_is_in_nobodys_way(project: Project) -> None:
