@@ -219,6 +219,13 @@ class Adapter:
             engine=self.name,
         )
 
+    def shares_with(self, other: EngineSpec) -> str | None:
+        """Say why a request for ``other`` would be answered by the process that answers ours, as another model.
+
+        Asked before :meth:`load`, of every other engine that is attached at the same time; ``None`` when it would not.
+        """
+        return None
+
     def capabilities(self) -> Capabilities:
         """Return what this very server can do as far as it says: :attr:`declares`, corrected by its own settings."""
         return self.declares

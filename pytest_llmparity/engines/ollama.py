@@ -170,6 +170,21 @@ class OllamaAdapter(Adapter):
         """Make the daemon let go of the model, and wait until it has."""
         ollama_store.unload(self.control, self.model)
 
+    def shares_with(self, other: EngineSpec) -> str | None:
+        """Say that another model of this daemon has the same weights: the first one's process answers for both.
+
+        With the first one's template (server/sched.go, ``schedulerModelKey``; seen with v0.33.0).
+        """
+        if other.kind != self.kind or not other.model or _daemon(other.base_url or "") != _daemon(self.base_url):
+            return None
+        if not ollama_store.one_process(self.control, self.model, other.model):
+            return None
+        return (
+            f"{self.name} ({self.model}) and {other.name} ({other.model}) have the same weights on one Ollama, which "
+            "answers for both with one process and the template of the model that was loaded first. Use residency = "
+            "'one-at-a-time', another daemon for one of them, or two copies of the weights."
+        )
+
     def _patience(self) -> float:
         """Return how long a load or a file may take: the daemon says nothing while it works."""
         return max(self.spec.request_timeout_s, self.spec.start_timeout_s or 0.0)
@@ -321,6 +336,10 @@ class OllamaAdapter(Adapter):
                 status=error.status,
                 retry_after_s=error.retry_after_s,
             ) from error
+
+
+def _daemon(url: str) -> str:
+    return url.rstrip("/").replace("//localhost", "//127.0.0.1")
 
 
 def _advice(error: AnswerError, model: str) -> str:

@@ -110,15 +110,28 @@ def load(control: Control, model: str, fields: Mapping[str, Any], *, timeout_s: 
     Ollama keeps one process per weights, not per model, and does not start it anew for another template: a model whose
     weights are loaded under another name gets that one's process, which may not apply its Jinja template and then
     refuses tools (server/sched.go, ``schedulerModelKey``, ``needsReload``; seen with v0.33.0). ``/api/ps`` shows the
-    first name, so where it does not show ours the process is ended and started once more. Raises as answers do.
+    first name, so where it shows another model of the same weights and not ours, the process is ended and started once
+    more. Models that run in Ollama's cloud are never shown there. Raises as answers do.
     """
     asked = body(model, **fields)
     _answered(control, control.post("/api/generate", asked, timeout_s=timeout_s))
     loaded = control.ask("/api/ps")
     others = ollama_facts.names(loaded)
-    if others and not ollama_facts.entry(loaded, model):
+    if not ollama_facts.entry(loaded, model) and any(one_process(control, model, other) for other in others):
         release(control, model, gone=lambda now: ollama_facts.names(now) != others)
         _answered(control, control.post("/api/generate", asked, timeout_s=timeout_s))
+
+
+def one_process(control: Control, model: str, other: str) -> bool:
+    """Tell whether two names are of different models over the same weights, which Ollama serves with one process."""
+    weights = "" if ollama_facts.entry({"models": [{"name": other}]}, model) else _weights(control, model)
+    return weights != "" and weights == _weights(control, other)
+
+
+def _weights(control: Control, model: str) -> str:
+    """Return what holds a model's weights; empty where that is not this machine, or nobody says."""
+    told = show(control, model)
+    return "" if told.get("remote_host") else ollama_facts.weights(told)
 
 
 def _answered(control: Control, reply: Reply) -> None:

@@ -145,10 +145,12 @@ class TgiAdapter(Adapter):
     def reported(self) -> dict[str, Fact]:
         """Return what ``/info`` says; ``model_sha`` is the commit on the hub (none for a folder), no weights digest."""
         info = self.control.ask("/info")
+        folder = self.spec.model_path if self.spec.launch == "process" else None
         plain = {
             "version": info.get("version"),
             "build": info.get("sha") or info.get("docker_label"),
-            "model": info.get("model_id"),
+            # Of a folder TGI says the whole path, which is another one on every machine.
+            "model": folder.name if folder is not None and info.get("model_id") else info.get("model_id"),
             "revision": info.get("model_sha"),
             "context_length": info.get("max_total_tokens"),
             "device": info.get("model_device_type"),

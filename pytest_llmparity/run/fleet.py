@@ -25,7 +25,7 @@ from pytest_llmparity.engines.readiness import free_port, port_was_taken, wait_r
 from pytest_llmparity.run.installing import KeptRunner
 from pytest_llmparity.run.keeper import EngineState, Keeper, log_tail
 from pytest_llmparity.run.locking import Held
-from pytest_llmparity.run.residency import Residency
+from pytest_llmparity.run.residency import Residency, is_here
 
 INTERRUPTED_S = 2.0
 """What engines that are starting get to notice an interruption; whoever is still waiting is left behind."""
@@ -185,8 +185,10 @@ class Fleet:
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
             return Engaged(spec=spec, error=told(error, spec.name), log=log)
         notes += [self._made.pop(spec.name)] if spec.name in self._made else []
-        if self._unmeasured is not None and spec.launch == "process":
+        if self._unmeasured is not None and is_here(spec):
             notes, self._unmeasured = [*notes, self._unmeasured], None
+        if self._residency is not None and not is_here(spec):
+            notes.append(f"{spec.name} runs elsewhere: nobody looked whether its memory came back after its turn")
         return Engaged(
             spec=spec, adapter=adapter, identity=identity, incomparable=contradicted, notes=tuple(notes), log=log
         )
@@ -202,7 +204,8 @@ class Fleet:
     def _adapter(self, spec: EngineSpec) -> Adapter:
         """Return what asks a server that runs elsewhere, the same each time: it knows how the server was found."""
         if spec.name not in self._attached:
-            self._attached[spec.name] = registry.make(spec, spec.base_url or "", environ=self._environ)
+            made = registry.make(spec, spec.base_url or "", environ=self._environ)
+            return self._attached.setdefault(spec.name, made)  # engines start in threads
         return self._attached[spec.name]
 
     def _attach(self, spec: EngineSpec) -> Adapter:
@@ -210,6 +213,10 @@ class Fleet:
         if self._residency is not None:
             self._residency.loads(spec.name)
         wait_ready(adapter, alive=self._stop_waiting, deadline_s=adapter.start_deadline_s())
+        for other in self._specs.values():
+            shared = other.launch == "attach" and self._residency is None and other.name != spec.name
+            if shared and (why := adapter.shares_with(other)):
+                raise LaunchError(why, engine=spec.name)
         adapter.load()
         adapter.warm_up()
         return adapter
@@ -261,8 +268,9 @@ class Fleet:
         run = KeptRunner(spec.name, self._keeper, stop)
         found = environments.provide(spec, environ=self._environ, run=run, say=self._say, stop=stop)
         if found.took_s is not None:
+            shown = str(found.folder.parent).replace(str(Path.home()), "~", 1)  # notes leave this machine
             self._made[spec.name] = (
-                f"{spec.name}: requires was installed in {found.took_s:.0f} s and is kept in {found.folder.parent}"
+                f"{spec.name}: requires was installed in {found.took_s:.0f} s and is kept in {shown}"
             )
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -218,6 +219,47 @@ def test_weights_loaded_under_another_name_are_loaded_again_under_ours(daemon: O
 
     assert [name for name, _, _ in daemon.loaded.values()] == ["tiny:latest"]
     assert daemon.launches == 2
+
+
+def test_model_in_the_cloud_is_never_loaded_here_and_needs_no_process(ask: Attach) -> None:
+    class Clouded(OllamaDaemon):
+        def _load(self, name: str, model: Model, body: dict[str, Any]) -> None:
+            if not model.more.get("remote_host"):
+                super()._load(name, model, body)
+
+    cloud = Model(more={"remote_host": "https://ollama.com"})
+    with Clouded({"tiny:latest": Model(), "big:cloud": cloud}) as daemon:
+        spec = EngineSpec(name="t", kind="ollama", model="tiny", base_url=daemon.base_url)
+        make(spec, daemon.base_url, environ={}).warm_up()
+        big = dataclasses.replace(spec, name="c", model="big:cloud")
+
+        make(big, daemon.base_url, environ={}).warm_up()
+
+        assert [body["keep_alive"] for body in daemon.asked("/api/generate")] == ["30m", "30m"], "nothing was released"
+
+
+@pytest.mark.parametrize(
+    ("other", "shared"),
+    [
+        ({"model": "twin"}, True),
+        ({"model": "tiny"}, False),
+        ({"model": "other"}, False),
+        ({"model": "absent"}, False),
+        ({"model": None}, False),
+        ({"model": "twin", "kind": "openai"}, False),
+        ({"model": "twin", "base_url": "http://127.0.0.2:1"}, False),
+    ],
+)
+def test_two_models_over_the_same_weights_of_one_daemon_share_a_process(other: dict[str, Any], shared: bool) -> None:
+    with OllamaDaemon({"tiny:latest": Model(), "twin:latest": Model(), "other:latest": Model(blob="b")}) as daemon:
+        spec = EngineSpec(name="a", kind="ollama", model="tiny", base_url=daemon.base_url)
+        adapter = make(spec, daemon.base_url, environ={})
+        local = daemon.base_url.replace("127.0.0.1", "localhost")
+
+        why = adapter.shares_with(dataclasses.replace(spec, name="b", **{"base_url": local} | other))
+
+        assert (why is not None) is shared
+        assert not shared or (why or "").startswith("a (tiny) and b (twin) have the same weights on one Ollama")
 
 
 def test_dead_llama_server_is_told_from_a_dead_daemon(daemon: OllamaDaemon, ask: Attach) -> None:

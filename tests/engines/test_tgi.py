@@ -108,6 +108,13 @@ def test_identity_is_what_info_says_and_the_sha_is_a_revision(adapter: Adapter) 
     }
 
 
+def test_folder_that_is_served_is_named_without_its_path(tgi: TgiDouble, models: Path) -> None:
+    tgi.model = str(models)
+    launched = EngineSpec(name="cand", kind="tgi", launch="process", model="tiny", model_path=models)
+
+    assert TgiAdapter(launched, tgi.base_url, {}).reported()["model"].value == models.name
+
+
 def test_server_that_is_gone_is_only_what_was_declared(attach: Attach) -> None:
     url = f"http://127.0.0.1:{free_port()}"
 

@@ -15,6 +15,7 @@ from pytest_llmparity.engines.llamacpp import LlamaCppAdapter
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.testing import LoopbackEngine
+from tests.engines.ollama_daemon import GO, Model, OllamaDaemon
 
 if TYPE_CHECKING:
     from tests.run.conftest import Project
@@ -188,6 +189,44 @@ def test_a_server_that_is_not_there_is_an_error_of_its_engine(project: Project) 
     assert engaged.error is not None
     assert "nothing listens" in engaged.error
     assert fleet.gone("a") is None, "what is not ours is not watched"
+
+
+@pytest.mark.parametrize("one_at_a_time", [False, True])
+def test_two_models_that_one_process_would_answer_for_are_refused_side_by_side(
+    project: Project, one_at_a_time: bool
+) -> None:
+    with OllamaDaemon({"tiny:latest": Model(), "twin:latest": Model(go=GO)}) as daemon:
+        specs = [
+            EngineSpec(name=name, kind="ollama", model=model, base_url=daemon.base_url)
+            for name, model in (("a", "tiny"), ("b", "twin"))
+        ]
+        fleet = fleet_of(project, *specs, one_at_a_time=one_at_a_time, gpus=lambda: (None, None))
+        if not one_at_a_time:
+            fleet.engage_all()
+
+        found = [fleet.engage(name).error for name in "ab"]
+
+    if one_at_a_time:
+        assert found == [None, None]
+        return
+    assert [(error or "").partition(" have the same weights")[0] for error in found] == [
+        "a (tiny) and b (twin)",
+        "b (twin) and a (tiny)",
+    ]
+    assert daemon.launches == 0, "nothing was loaded"
+
+
+def test_that_nobody_measures_a_server_elsewhere_is_noted_where_engines_take_turns(project: Project) -> None:
+    server = project.engine(poses_as="llamacpp")
+    here = project.attached("a", server)
+    elsewhere = dataclasses.replace(here, base_url=server.base_url.replace("127.0.0.1", "0.0.0.0"))
+
+    notes = [
+        fleet_of(project, spec, one_at_a_time=turns, gpus=lambda: (None, None)).engage("a").notes
+        for spec, turns in ((here, True), (elsewhere, False), (elsewhere, True))
+    ]
+
+    assert notes == [(), (), ("a runs elsewhere: nobody looked whether its memory came back after its turn",)]
 
 
 @pytest.mark.parametrize(

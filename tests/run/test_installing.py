@@ -81,7 +81,10 @@ def fleet_of(project: Project, environ: dict[str, str], *specs: EngineSpec, said
     )
 
 
-def test_an_engine_runs_from_the_environment_it_requires(project: Project, environ: dict[str, str]) -> None:
+def test_an_engine_runs_from_the_environment_it_requires(
+    project: Project, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(project.path))
     said: list[str] = []
     keeper = project.keeper()
     fleet, later = (
@@ -102,6 +105,7 @@ def test_an_engine_runs_from_the_environment_it_requires(project: Project, envir
     assert joined.identity == engaged.identity
     assert said == ["a: installing 'vllm==0.33.0' into an environment of its own; this can take minutes"]
     assert [note.partition(" was installed in ")[0] for note in engaged.notes] == ["a: requires"]
+    assert " s and is kept in ~/environments" in engaged.notes[0], "notes are shown to others"
     assert joined.notes == ()
     (folder,) = (project.path / "environments").glob("*/env-*")
     log = (project.path / ".llmparity/logs/a.log").read_text()
