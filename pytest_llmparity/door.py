@@ -30,7 +30,7 @@ from pytest_llmparity.run.ask import SessionAsker
 from pytest_llmparity.run.course import WAVE
 from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.run.parity import EngineHandle, Parity, ParityRun
-from pytest_llmparity.run.preflight import most_requests
+from pytest_llmparity.run.preflight import most_requests, some_requests
 from pytest_llmparity.run.session import Session
 
 
@@ -115,6 +115,9 @@ class Door:
             contexts = [spec.context_length for spec in self.settings.engines]
             if asked := most_requests(plan.units, contexts):
                 lines.append(terminal.probe_line(asked))
+            two_ways = [spec.name for spec in self.settings.engines if spec.route != "openai"]
+            if two_ways:
+                lines.append(terminal.route_line(2 * len(some_requests(plan.units)), two_ways))
         if detailed:
             for declaration in self.session.declarations():
                 cases, groups = len(declaration.prompts.cases), declaration.prompts.groups

@@ -14,8 +14,10 @@ CASES = 8
 class RouteCheck:
     """How many of ``cases``, asked over the measured route and over the one ``engine.openai()`` uses, differ in what.
 
-    ``failed`` counts cases that only one of them answered. ``tokens`` is the difference in prompt tokens where it is
-    the same on every case, else 0. ``dropped`` names the sampling parameters the other route has no field for.
+    ``failed`` counts cases that only one of them answered, ``unasked`` those the other route has no words for, the
+    first of them because of ``why``. ``tokens`` is the difference in prompt tokens where it is the same on every case,
+    else 0. ``dropped`` names the sampling parameters that were not sent over the other route because it has no field
+    for them: what may explain a difference, and is none.
     """
 
     measured: str
@@ -27,11 +29,13 @@ class RouteCheck:
     failed: int = 0
     tokens: int = 0
     dropped: tuple[str, ...] = ()
+    unasked: int = 0
+    why: str = ""
 
     @property
     def differs(self) -> bool:
         """Whether the two routes are not the same to an application."""
-        return bool(self.texts or self.prompts or self.finishes or self.failed or self.dropped)
+        return bool(self.texts or self.prompts or self.finishes or self.failed or self.unasked)
 
     def sentence(self, engine: str) -> str:
         """Return what differs as one sentence, empty where nothing does."""
@@ -45,6 +49,7 @@ class RouteCheck:
             f"the finish reason on {self.finishes} {of}" if self.finishes else "",
             f"{self.failed} {of} answered on one of them only" if self.failed else "",
             f"{', '.join(self.dropped)} not sent there" if self.dropped else "",
+            f"{self.unasked} {of} cannot be asked over {self.other}: {self.why}" if self.unasked else "",
         ]
         found = "; ".join(part for part in parts if part)
         return f"{engine} is measured over its {self.measured} route, engine.openai() uses {self.other}: {found}"

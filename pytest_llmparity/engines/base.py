@@ -230,6 +230,10 @@ class Adapter:
         """Return what this very server can do as far as it says: :attr:`declares`, corrected by its own settings."""
         return self.declares
 
+    def learnt(self, found: Capabilities) -> None:
+        """Take note of what this server can do, as probes found it: requests are built for that."""
+        self.can = found
+
     def restore(self) -> None:
         """Let a server that was told to unload serve others again, at the end of a run; raises as :meth:`load` does.
 

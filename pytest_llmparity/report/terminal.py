@@ -90,7 +90,12 @@ def plan_line(*, requests: int, tokens: int, engines: Sequence[str], residency: 
 
 def probe_line(requests: int) -> str:
     """Return what the run asks before the first prompt, to find out what its engines can do."""
-    return f"probes: about {explain.count(requests, 'short request')} to each engine, whose answers are remembered"
+    return f"probes: about {explain.count(requests, 'short request')} to each engine"
+
+
+def route_line(requests: int, engines: Sequence[str]) -> str:
+    """Return what is asked more of engines that are measured over another route than applications use."""
+    return f"routes: up to {explain.count(requests, 'whole prompt')} more to {', '.join(engines)}, half over each route"
 
 
 def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> list[str]:

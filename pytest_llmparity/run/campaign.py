@@ -11,7 +11,7 @@ from pytest_llmparity.core.errors import KeeperError, ParameterNotHonoured, Stor
 from pytest_llmparity.core.sample import Sample, WireRequest, to_json
 from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.run.evidence import EngineNote, note
+from pytest_llmparity.run.evidence import EngineNote, note, pointless, proven
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather import Allowance, Job, gather
 from pytest_llmparity.run.loop import LoopThread
@@ -27,8 +27,6 @@ GATHERED = "gathered"
 
 UNPROVEN = "repetition_penalty"
 """The one neutral value left out of requests that could change a greedy answer where a server's default is another."""
-PROVEN = ({"quantization", "digest"}, {"version", "build"})
-"""What a server must tell of its weights and of its program before a noise floor is reused: a name proves neither."""
 
 
 def newest_whole(store: Store) -> RunInfo | None:
@@ -178,15 +176,16 @@ class Campaign:
             store=self._store,
             version=self._version,
             fresh=self._settings.resume == "fresh",
+            take=self._allowance.take,
         )
         self._words.extend(remarks(adapter, learnt))
-        routes = compare_routes(adapter, some_requests(self._plan.units)) if asked else None
+        entry = dataclasses.replace(entry, declares=learnt.declares, capabilities=learnt.capabilities)
+        units = [unit for unit in self._plan.units if not pointless(entry, unit)]
+        routes = compare_routes(adapter, some_requests(units), take=self._allowance.take) if asked and units else None
         if routes is not None:
             alike = f"{adapter.name}: its {routes.measured} and {routes.other} routes answer {routes.cases} cases alike"
             self._words.append(routes.sentence(adapter.name) or alike)
-        self._notes[adapter.name] = dataclasses.replace(
-            entry, declares=learnt.declares, capabilities=learnt.capabilities, route_check=routes
-        )
+        self._notes[adapter.name] = dataclasses.replace(entry, route_check=routes)
 
     def _incomparable(self, engaged: Engaged) -> str | None:
         """A contradicted pin of the baseline stands for every pair: there is nothing left to compare with."""
@@ -196,8 +195,14 @@ class Campaign:
         return baseline.incomparable if baseline is not None else None
 
     def _build(self, adapter: Adapter) -> dict[str, Mapping[str, WireRequest]]:
-        """Put every request into the engine's words before the first one is sent; refused units are written down."""
+        """Put every request into the engine's words before the first one is sent; refused units are written down.
+
+        So are those of which every check is going to be skipped, for want of what it needs: they are not asked.
+        """
         built, refused = self._built(adapter)
+        entry = self._notes[adapter.name]
+        lacks = {unit.key: why for unit in self._plan.units if (why := pointless(entry, unit)) is not None}
+        built = {key: wires for key, wires in built.items() if key not in lacks}
         for unit in self._plan.units:
             if unit.key in built:
                 sent = {case: wire.sha256 for case, wire in built[unit.key].items()}
@@ -208,8 +213,7 @@ class Campaign:
                 f"{adapter.name}: {UNPROVEN} was not sent, this kind of engine has no field for it; a server whose "
                 "default is not 1 answers differently"
             )
-        if refused:
-            self._notes[adapter.name] = dataclasses.replace(self._notes[adapter.name], refused=refused)
+        self._notes[adapter.name] = dataclasses.replace(entry, refused=refused, left_out=lacks)
         return built
 
     def _built(self, adapter: Adapter) -> tuple[dict[str, Mapping[str, WireRequest]], dict[str, str]]:
@@ -273,10 +277,9 @@ class Campaign:
         Only of a server that somebody else keeps running: one that we start is measured as it is this time. Timings
         stay behind, they are evidence of their own run alone.
         """
-        facts = self._notes[adapter.name].identity.facts
         if adapter.spec.launch != "attach" or self._settings.resume == "fresh":
             return
-        if not all(names & facts.keys() for names in PROVEN):
+        if not proven(self._notes[adapter.name].identity):
             return
         have, found = self._store.have(self._run, adapter.name), 0
         for step in steps:
@@ -330,11 +333,7 @@ class Campaign:
         """Return those of the engines that can be asked this unit, in their order."""
         found = []
         for spec in specs:
-            engaged, entry = self._fleet.engage(spec.name), self._notes[spec.name]
-            if (
-                engaged.adapter is not None
-                and not (entry.error or entry.incomparable)
-                and unit.key not in entry.refused
-            ):
+            engaged = self._fleet.engage(spec.name)
+            if engaged.adapter is not None and spec.name in self._ready and unit.key in self._ready[spec.name][1]:
                 found.append(engaged.adapter)
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
@@ -19,7 +19,10 @@ from pytest_llmparity.core.sample import Identity, Phase, Sample
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.core.stats.quantiles import describe
 from pytest_llmparity.run.course import Course
-from pytest_llmparity.run.plan import Declaration
+from pytest_llmparity.run.plan import Declaration, Unit
+
+PROVEN: Final = ({"quantization", "digest"}, {"version", "build"})
+"""What a server must tell of its weights and of its program before it counts as the one asked earlier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +30,8 @@ class EngineNote:
     """What the run wrote down about one engine, so that other processes and a replay know it without asking.
 
     ``error``: it never became usable. ``incomparable``: a pin contradicted. ``refused`` maps a unit's key to the
-    sentence that says which parameter the engine's route cannot honour. ``address`` and ``model`` let a replay build
+    sentence that says which parameter the engine's route cannot honour, ``left_out`` to the one that says what the
+    engine lacks for every check of it. ``address`` and ``model`` let a replay build
     the same requests again. ``declares`` is what its kind promises, ``capabilities`` that corrected by probes;
     ``route_check`` is there where another route is measured than applications use.
     """
@@ -45,6 +49,7 @@ class EngineNote:
     error: str | None = None
     incomparable: str | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     log: str | None = None
     declares: Capabilities = field(default_factory=Capabilities)
@@ -52,10 +57,29 @@ class EngineNote:
     route_check: RouteCheck | None = None
 
 
+def proven(identity: Identity) -> bool:
+    """Tell whether a server says enough of its weights and its program to be known again; a name proves neither."""
+    return all(names & identity.facts.keys() for names in PROVEN)
+
+
+def context_of(spec: EngineSpec, identity: Identity) -> int | None:
+    """Return the tokens one request gets, as the server says, else as configured; ``None`` when nobody knows."""
+    context = identity.get("context_length")
+    return context if isinstance(context, int) else spec.context_length
+
+
+def pointless(engine: EngineNote, unit: Unit) -> str | None:
+    """Return why nothing of a unit can be judged on an engine, ``None`` where something can, or rows are read."""
+    reasons = [
+        lacking(engine.name, check, unit.prompts, can=engine.capabilities, declares=engine.declares)
+        for check in unit.checks
+    ]
+    return next(iter(reasons), None) if all(reasons) else None
+
+
 def note(spec: EngineSpec, *, kind: str, identity: Identity, **more: Any) -> EngineNote:
     """Write down an engine. The quantisation is what server or file said, else the pinned one, normalised."""
     raw = identity.get("quantization") or spec.pin.get("quantization")
-    context = identity.get("context_length")
     model = spec.model or identity.get("model")
     return EngineNote(
         name=spec.name,
@@ -65,7 +89,7 @@ def note(spec: EngineSpec, *, kind: str, identity: Identity, **more: Any) -> Eng
         route=spec.route,
         spec_hash=spec.spec_hash,
         quantization=None if raw is None else normalise(str(raw)),
-        context_length=int(context) if isinstance(context, int) else spec.context_length,
+        context_length=context_of(spec, identity),
         identity=identity,
         **more,
     )
@@ -101,6 +125,7 @@ def collect(
         engine = notes[name]
         ours = [s for s in samples.get(name, ()) if s.phase is not Phase.TIMED or s.repeat in timed.get(name, ())]
         missing = lacking(name, check, declaration.prompts, can=engine.capabilities, declares=engine.declares)
+        missing = missing or engine.left_out.get(unit_key)
         chosen = select(ours, wires.get(name, {}), concurrency=declaration.concurrency)
         if course is not None:
             main = chosen.get(Phase.MAIN, {})

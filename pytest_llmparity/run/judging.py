@@ -111,7 +111,9 @@ class Judging:
             chosen = proof.select(
                 self.samples.get(name, ()), self._wire(name, unit), concurrency=declaration.concurrency
             ).get(Phase.MAIN, {})
-            why = engine.error or engine.incomparable or self._unasked(unit) or "it was not gathered"
+            lacks = engine.left_out.get(unit.key)
+            skipped = f"not asked, every check is skipped: {lacks}" if lacks else None
+            why = engine.error or engine.incomparable or skipped or self._unasked(unit) or "it was not gathered"
             rows[name] = EngineRows(
                 name,
                 {case.id: Row(name, case.id, chosen.get(case.id, ()), missing=why) for case in unit.prompts.cases},

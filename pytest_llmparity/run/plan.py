@@ -36,13 +36,17 @@ class Declaration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """One prompt set asked in one way: tests that ask the same thing share its samples."""
+    """One prompt set asked in one way: tests that ask the same thing share its samples.
+
+    ``checks`` are those of all of them, none where one test only reads the answers.
+    """
 
     prompts: PromptSet
     sampling: Sampling
     concurrency: int
     repeats: int
     needs: Needs
+    checks: tuple[Check, ...] = ()
 
     @property
     def key(self) -> str:
@@ -155,7 +159,10 @@ def make_plan(declarations: Sequence[Declaration], *, only: Sequence[str] = ()) 
         other = merged.get(unit.key)
         if other is not None:
             unit = dataclasses.replace(
-                unit, repeats=max(unit.repeats, other.repeats), needs=union([unit.needs, other.needs])
+                unit,
+                repeats=max(unit.repeats, other.repeats),
+                needs=union([unit.needs, other.needs]),
+                checks=(*other.checks, *unit.checks) if other.checks and unit.checks else (),
             )
         merged[unit.key] = unit
     ordered = sorted(merged.values(), key=lambda unit: hashlib.sha256(unit.key.encode()).hexdigest())
@@ -173,6 +180,7 @@ def unit_of(declaration: Declaration, *, only: Sequence[str] = ()) -> Unit:
         concurrency=declaration.concurrency,
         repeats=declaration.repeats,
         needs=needs,
+        checks=() if only else declaration.checks,
     )
 
 

@@ -5,22 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.compare.json import parse_json
 from pytest_llmparity.core.diagnosis import response_schema
-from pytest_llmparity.core.errors import EngineError
+from pytest_llmparity.core.errors import EngineError, ParameterNotHonoured
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.routes import CASES, RouteCheck
 from pytest_llmparity.core.sample import Completion, Identity, Request, to_json
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run import overflow, probes
+from pytest_llmparity.run.evidence import context_of, proven
 from pytest_llmparity.run.plan import Unit, shuffled
-from pytest_llmparity.run.probes import Probe, Probed
+from pytest_llmparity.run.probes import Probe, Probed, Spent
 from pytest_llmparity.store import Store
 
 PROBES: Final[Mapping[str, Probe]] = {
@@ -77,26 +78,37 @@ def most_requests(units: Sequence[Unit], contexts: Sequence[int | None]) -> int:
 
 
 def learn(
-    adapter: Adapter, identity: Identity, *, names: Sequence[str], store: Store, version: str, fresh: bool
+    adapter: Adapter,
+    identity: Identity,
+    *,
+    names: Sequence[str],
+    store: Store,
+    version: str,
+    fresh: bool,
+    take: Callable[[], bool] = lambda: True,
 ) -> Learnt:
     """Find out what a server can do by these probes and tell its adapter; what is remembered is not asked again.
 
-    Remembered under the engine's kind, configuration and identity and this package's version. ``fresh`` forgets.
+    Remembered under the engine's kind, configuration and identity, what it says it can do and this package's version,
+    of servers that say enough to be known again. ``fresh`` forgets. ``take`` says before each request whether it may be
+    sent.
     """
-    key, declares = _key(adapter, identity, version), adapter.capabilities()
-    known = Probed() if fresh else _recalled(store.probes(key))
+    declares = adapter.capabilities()
+    key, lasting = _key(adapter, identity, declares, version), _known_again(adapter, identity)
+    known = _recalled(store.probes(key)) if lasting and not fresh else Probed()
     again = set(_disappointing(known, declares))
     due = {name: PROBES[name] for name in names if name not in known.settled or name in again}
-    asked = probes.probe(adapter, due, declares=declares, context=_context(identity), known=known.found)
+    context = context_of(adapter.spec, identity)
+    asked = probes.probe(adapter, due, declares=declares, context=context, known=known.found, take=take)
     gone = {field for name in due for field in PROBES[name].fields}
     found = Probed(
         found={name: value for name, value in known.found.items() if name not in gone} | asked.found,
         settled=[*(name for name in known.settled if name not in due), *asked.settled],
         notes={name: text for name, text in known.notes.items() if name not in due} | asked.notes,
     )
-    if due:
+    if due and lasting:
         store.put_probes(key, {"found": found.found, "settled": found.settled, "notes": found.notes})
-    adapter.can = declares.corrected(found.found)
+    adapter.learnt(declares.corrected(found.found))
     return Learnt(declares=declares, capabilities=adapter.can, probed=found, requests=asked.requests)
 
 
@@ -118,24 +130,30 @@ def some_requests(units: Sequence[Unit]) -> list[Request]:
     return chosen[:: max(1, len(chosen) // CASES)][:CASES]
 
 
-def compare_routes(adapter: Adapter, requests: Sequence[Request]) -> RouteCheck | None:
-    """Ask these over the measured route and over the one ``engine.openai()`` uses, and hold the answers together.
+def compare_routes(
+    adapter: Adapter, requests: Sequence[Request], *, take: Callable[[], bool] = lambda: True
+) -> RouteCheck | None:
+    """Ask these over the route ``engine.openai()`` uses, then over the measured one, and hold the answers together.
 
-    ``None`` where they are the same route. Never raises for what the server does.
+    One route after the other, the measured one last: Ollama loads the model again where the options of a request are
+    not those it was loaded with (server/sched.go, ``needsReload``). ``None`` where they are the same route, or ``take``
+    says that no more requests may be sent. Never raises for what the server does.
     """
     if adapter.spec.route == "openai":
         return None
     spec = dataclasses.replace(adapter.spec, route="openai")
     other = registry.adapter_for(adapter.kind)(spec, adapter.base_url, adapter.headers)
-    pairs, failed, dropped = [], 0, dict[str, None]()
-    for request in requests:
-        ours, _ = _over(adapter, request)
-        theirs, omitted = _over(other, request)
-        dropped |= dict.fromkeys(omitted)
-        if ours is not None and theirs is not None:
-            pairs.append((ours, theirs))
-        else:
-            failed += ours is not theirs
+    other.learnt(adapter.can)
+    try:
+        there = [_over(other, request, take) for request in requests]
+        here = [_over(adapter, request, take) for request in requests]
+    except Spent:
+        return None
+    both = [(ours.completion, theirs) for ours, theirs in zip(here, there, strict=True)]
+    pairs = [(ours, theirs.completion) for ours, theirs in both if ours and theirs.completion]
+    unasked = [theirs.unasked for ours, theirs in both if ours and theirs.unasked]
+    failed = sum((ours is None) != (theirs.completion is None) for ours, theirs in both) - len(unasked)
+    dropped = dict.fromkeys(name for theirs in there for name in theirs.omitted)
     offsets = [(b.prompt_tokens or 0) - (a.prompt_tokens or 0) for a, b in pairs if a.prompt_tokens and b.prompt_tokens]
     return RouteCheck(
         measured=adapter.spec.route,
@@ -147,17 +165,30 @@ def compare_routes(adapter: Adapter, requests: Sequence[Request]) -> RouteCheck 
         failed=failed,
         tokens=offsets[0] if len(set(offsets)) == 1 else 0,
         dropped=tuple(dropped),
+        unasked=len(unasked),
+        why=next(iter(unasked), ""),
     )
 
 
-def _over(adapter: Adapter, request: Request) -> tuple[Completion | None, tuple[str, ...]]:
-    """Return the answer over an adapter's route (``None``: there is none), and what was left out of the request."""
+class _Over(NamedTuple):
+    """An answer over one route, ``None`` where there is none; what was left out; why the route has no words for it."""
+
+    completion: Completion | None = None
+    omitted: tuple[str, ...] = ()
+    unasked: str = ""
+
+
+def _over(adapter: Adapter, request: Request, take: Callable[[], bool]) -> _Over:
     try:
         wire = adapter.build(request)
+        if not take():
+            raise Spent
         reply = adapter.control.post(wire.path, wire.body, timeout_s=adapter.spec.request_timeout_s)
-        return adapter.parse(reply, case=request.case), wire.omitted
+        return _Over(adapter.parse(reply, case=request.case), wire.omitted)
+    except ParameterNotHonoured as error:
+        return _Over(unasked=str(error))
     except EngineError:
-        return None, ()
+        return _Over()
 
 
 def _answer(completion: Completion) -> tuple[object, ...]:
@@ -182,15 +213,16 @@ def _disappointing(known: Probed, declared: Capabilities) -> Iterator[str]:
             yield name
 
 
-def _key(adapter: Adapter, identity: Identity, version: str) -> str:
+def _known_again(adapter: Adapter, identity: Identity) -> bool:
+    """Tell whether a server is surely the one that was asked earlier, should the same be known of it once more."""
+    ours = adapter.spec.launch == "process" and adapter.spec.model_path is not None and "digest" in identity.facts
+    return ours or proven(identity)
+
+
+def _key(adapter: Adapter, identity: Identity, declares: Capabilities, version: str) -> str:
     facts = {name: fact.value for name, fact in identity.facts.items()}
-    content = [adapter.kind, adapter.spec.spec_hash, to_json(facts), version]
+    content = [adapter.kind, adapter.spec.spec_hash, to_json(facts), to_json(declares), version]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _context(identity: Identity) -> int | None:
-    context = identity.get("context_length")
-    return context if isinstance(context, int) else None
 
 
 def _may_overflow(unit: Unit, case: Case, context: int | None) -> bool:

@@ -46,6 +46,13 @@ SCHEMA: Final = {
     "required": list(SECRET),
     "additionalProperties": False,
 }
+PLAIN_SCHEMA: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in SECRET.values()},
+    "required": list(SECRET.values()),
+    "additionalProperties": False,
+}
+"""A schema every server that enforces any knows; its names are as hard to guess."""
 TOOLS: Final = (
     {
         "type": "function",
@@ -69,16 +76,28 @@ class Undecided(Exception):
     """A probe was answered and settled nothing; its text says why."""
 
 
+class Spent(Exception):
+    """The run may send no more requests."""
+
+
 class Prober:
     """Sends one server's probes, one at a time. ``requests`` counts them.
 
-    ``declares`` is what is known without asking, ``context`` what the server says one request gets, in tokens (``None``
-    where it says nothing), ``found`` what earlier probes settled, ``refusal`` what a server said that refused the last
-    one.
+    ``take`` is asked before each whether it may be sent (``Spent`` is raised where it may not). ``declares`` is what is
+    known without asking, ``context`` what the server says one request gets, in tokens (``None`` where it says nothing),
+    ``found`` what earlier probes settled, ``refusal`` what a server said that refused the last one.
     """
 
-    def __init__(self, adapter: Adapter, *, declares: Capabilities, context: int | None = None) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        *,
+        declares: Capabilities,
+        context: int | None = None,
+        take: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.adapter = adapter
+        self._take = take
         self.declares = declares
         self.context = context
         self.requests = 0
@@ -91,6 +110,8 @@ class Prober:
         wire = self.adapter.build(request, stream=stream)
         if change:
             wire = building.wire(wire.path, _changed(json.loads(wire.body), change), wire.omitted)
+        if not self._take():
+            raise Spent
         self.requests += 1
         timeout = min(TIMEOUT_S, self.adapter.spec.request_timeout_s)
         return self.adapter.parse(self.adapter.control.post(wire.path, wire.body, timeout_s=timeout), case=CASE)
@@ -144,19 +165,22 @@ def probe(
     declares: Capabilities,
     context: int | None = None,
     known: Mapping[str, object] | None = None,
+    take: Callable[[], bool] = lambda: True,
 ) -> Probed:
     """Ask a server these probes in order. Never raises for what the server does.
 
     A probe that fails settles nothing and leaves a note; once the server is gone, silent or refuses us, the rest is not
     asked. ``declares`` is what is known without asking, ``context`` what one request gets, in tokens, ``known`` what
-    earlier probes found.
+    earlier probes found. Once ``take`` says that no more may be sent, the rest is left out without a word.
     """
-    prober, result = Prober(adapter, declares=declares, context=context), Probed()
+    prober, result = Prober(adapter, declares=declares, context=context, take=take), Probed()
     prober.found.update(known or {})
     for name, one in probes.items():
         prober.refusal = ""
         try:
             found = dict(one.run(prober))
+        except Spent:
+            break
         except Undecided as why:
             result.settled.append(name)
             result.notes[name] = f"nothing found out: {why}"
@@ -231,14 +255,11 @@ def _schema(prober: Prober) -> Mapping[str, object]:
 
     White space is left out of account: some grammars allow any amount of it between the parts, and a weak model goes on
     with it for ever (vLLM and SGLang with xgrammar), so the first of the two texts is enough where the answer was cut.
+    A server that does not force the texts may only lack ``const``: a schema without it has to fail too.
     """
-    shape = {"type": "json_schema", "json_schema": {"name": "probe", "strict": True, "schema": SCHEMA}}
-    try:
-        answer = prober.ask(asking(FORM, max_tokens=96, response_format=shape))
-    except EngineError as error:
-        if prober.refused(error):
-            return {"json_schema": False}
-        raise
+    answer = _formed(prober, SCHEMA)
+    if answer is None:
+        return _plain_schema(prober)
     said, cut = "".join(answer.text.split()), answer.finish_reason == "length"
     for names in (list(SECRET), sorted(SECRET)):
         whole = json.dumps({name: SECRET[name] for name in names}, separators=(",", ":"))
@@ -246,7 +267,33 @@ def _schema(prober: Prober) -> Mapping[str, object]:
             return {"json_schema": True, "schema_order": names == list(SECRET)}
         if cut and whole.startswith(said):
             raise Undecided(f"the answer to a schema was cut after {answer.completion_tokens or 96} tokens")
+    return _plain_schema(prober)
+
+
+def _plain_schema(prober: Prober) -> Mapping[str, object]:
+    """Say no where names nobody can guess are not forced either; where they are, only ``const`` is missing."""
+    answer = _formed(prober, PLAIN_SCHEMA)
+    if answer is None:
+        return {"json_schema": False}
+    said = "".join(answer.text.split())
+    if any(said.startswith(f'{{"{name}":') for name in PLAIN_SCHEMA["required"]):
+        raise Undecided("a schema's properties are forced, its const is not")
+    if answer.finish_reason == "length" and said in ("", "{"):
+        raise Undecided(f"the answer to a schema was cut after {answer.completion_tokens or 96} tokens")
     return {"json_schema": False}
+
+
+def _formed(prober: Prober, schema: Mapping[str, Any]) -> Completion | None:
+    """Return the answer under a schema, ``None`` where it was refused."""
+    shape = {"type": "json_schema", "json_schema": {"name": "probe", "strict": True, "schema": schema}}
+    try:
+        answer = prober.ask(asking(FORM, max_tokens=96, response_format=shape))
+    except EngineError as error:
+        if prober.refused(error):
+            return None
+        raise
+    prober.refusal = ""
+    return answer
 
 
 def _seed(prober: Prober) -> Mapping[str, object]:
@@ -300,7 +347,7 @@ def _raw(prober: Prober) -> Mapping[str, object]:
 STREAM: Final = Probe(fields=("stream_equal",), requests=3, run=_stream)
 UNKNOWN_FIELDS: Final = Probe(fields=("unknown_fields",), requests=1, run=_unknown)
 LOGPROBS: Final = Probe(fields=("logprobs", "token_ids"), requests=1, run=_logprobs)
-STRUCTURED: Final = Probe(fields=("json_schema", "schema_order"), requests=1, run=_schema)
+STRUCTURED: Final = Probe(fields=("json_schema", "schema_order"), requests=2, run=_schema)
 SEED: Final = Probe(fields=("seed",), requests=3, run=_seed)
 OFFERED: Final = Probe(fields=("tools",), requests=2, run=_tools)
 RAW: Final = Probe(fields=("raw_prompt",), requests=1, run=_raw)

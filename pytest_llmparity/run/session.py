@@ -31,9 +31,6 @@ from pytest_llmparity.run.turns import turn
 from pytest_llmparity.run.waves import Waves
 from pytest_llmparity.store import Store
 
-ALPHA = 0.05
-"""Error rate of every one-sided bound before it is divided for repeated looks (DESIGN 6)."""
-
 
 class Session:
     """One process's part of a run. Nothing is started or opened before it is asked for.

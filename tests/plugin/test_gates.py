@@ -736,3 +736,13 @@ def test_a_gate_is_judged_on_the_engines_that_have_what_it_needs(bench: Bench) -
 
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*prompts*skip*pass 0 differ*", "*b does not take tools (probed)*"])
+
+
+def test_the_plan_names_the_prompts_that_go_over_both_routes(bench: Bench) -> None:
+    bench.gate("check.prompts()")
+    table = '[engines.{0}]\nkind = "ollama"\nmodel = "m"\nbase_url = "http://127.0.0.1:9"\nroute = "{1}"\n'
+    bench.configure(table.format("a", "openai") + table.format("b", "native"))
+
+    result = bench.run("--engines=a,b", "--collect-only")
+
+    result.stdout.fnmatch_lines(["routes: up to 16 whole prompts more to b, half over each route"])

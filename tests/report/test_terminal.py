@@ -342,7 +342,11 @@ def test_what_was_skipped_says_why_once_with_every_check_it_concerns() -> None:
 
 
 def test_probes_are_part_of_the_plan() -> None:
-    assert terminal.probe_line(4) == "probes: about 4 short requests to each engine, whose answers are remembered"
+    assert terminal.probe_line(4) == "probes: about 4 short requests to each engine"
+
+
+def test_the_line_about_routes_counts_whole_prompts() -> None:
+    assert terminal.route_line(16, ["o", "l"]) == "routes: up to 16 whole prompts more to o, l, half over each route"
 
 
 def test_a_narrow_cache_is_seen_and_a_usual_one_is_not() -> None:

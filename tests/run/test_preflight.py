@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +11,7 @@ import pytest
 
 from pytest_llmparity import check
 from pytest_llmparity.core.capabilities import Capabilities
-from pytest_llmparity.core.errors import ParameterNotHonoured
+from pytest_llmparity.core.errors import MissingSample, ParameterNotHonoured
 from pytest_llmparity.core.record import EngineRecord
 from pytest_llmparity.core.routes import CASES
 from pytest_llmparity.core.sample import Request, Sampling, WireRequest
@@ -18,6 +19,7 @@ from pytest_llmparity.core.settings import Route
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.engines import building, registry
 from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.engines.llamacpp import LlamaCppAdapter
 from pytest_llmparity.run.preflight import ALWAYS, PROBES, most_requests, wanted
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.testing import Abilities, Fault, LoopbackEngine
@@ -145,6 +147,41 @@ def test_another_server_is_asked_anew(project: Project) -> None:
     assert len(probed(engine, before)) == 4
 
 
+def test_a_server_that_does_not_say_what_it_is_is_asked_every_time(project: Project) -> None:
+    project.prompts(64, response_format=FORCED)
+    engine = project.engine(abilities=Abilities(schema="forced"))
+    before = gathered(project, engine, project.engine(), kind="openai")
+    engine.abilities = Abilities(schema="sorted")
+    after = gathered(project, engine, project.engine(), kind="openai", token="two")
+
+    assert known(before, "a").capabilities.schema_order is True
+    assert known(after, "a").capabilities.schema_order is False
+
+
+def test_a_server_that_says_something_else_of_what_it_can_do_is_asked_anew(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = project.engine(poses_as="llamacpp")
+    gathered(project, engine, project.engine())
+    before = engine.count
+    monkeypatch.setattr(LlamaCppAdapter, "declares", dataclasses.replace(LlamaCppAdapter.declares, overflow=None))
+    gathered(project, engine, project.engine(), token="two")
+
+    assert len(probed(engine, before)) == 4
+
+
+@pytest.mark.parametrize("limit", [2, 3])
+def test_probes_are_part_of_what_may_be_sent(project: Project, limit: int) -> None:
+    engines = [project.engine(poses_as="llamacpp"), project.engine()]
+    session = gathered(project, *engines, max_requests=limit)
+
+    assert [engine.count for engine in engines] == [1 + limit, 1]
+    assert session.record([]).requests == limit
+    assert f"incomplete: stopped after {limit} requests (--parity-max-requests)" in session.record([]).notes
+    assert not [note for note in session.record([]).notes if "the probe of" in note]
+    assert {v.outcome for v in verdicts(session)} == {Outcome.INCONCLUSIVE}
+
+
 def test_a_probe_that_was_not_asked_before_is_asked_beside_what_is_remembered(project: Project) -> None:
     engine = project.engine(poses_as="llamacpp", abilities=Abilities(schema="forced"))
     gathered(project, engine, project.engine(), judge=check.prompts())
@@ -161,11 +198,11 @@ def test_a_probe_that_was_not_asked_before_is_asked_beside_what_is_remembered(pr
 
 def test_a_no_that_keeps_a_check_from_being_judged_is_asked_again(project: Project) -> None:
     project.prompts(64, tools=TOOLS)
-    engine = project.engine()
-    before_repair = gathered(project, engine, project.engine(), kind="openai")
+    engine = project.engine(poses_as="llamacpp")
+    before_repair = gathered(project, engine, project.engine())
     before = engine.count
     engine.abilities = Abilities(tools="taken")
-    after_repair = gathered(project, engine, project.engine(), kind="openai", token="two")
+    after_repair = gathered(project, engine, project.engine(), token="two")
 
     assert known(before_repair, "a").capabilities.tools is False
     assert known(after_repair, "a").capabilities.tools is True
@@ -229,6 +266,22 @@ def test_what_an_engine_cannot_do_is_skipped_with_the_reason(project: Project) -
         ("schema.gap", "b"): Outcome.SKIPPED,
     }
     assert found["schema.gap", "b"].reason == "b does not enforce response_format (probed)"
+    assert not [received for received in unable.requests if "question" in prompt_of(received.json)]
+    row = session.parity_run("t", reproduce="")["b"]["c3"]
+    with pytest.raises(MissingSample, match="not asked, every check is skipped: b does not enforce response_format"):
+        _ = row.text
+
+
+def test_what_an_engine_cannot_be_judged_by_is_asked_where_a_test_reads_the_answers(project: Project) -> None:
+    project.prompts(64, response_format=FORCED)
+    able, unable = project.engine(abilities=Abilities(schema="forced")), project.engine('{"queue": 1}')
+    session = project.session(*(project.attached(n, e, kind="openai") for n, e in (("a", able), ("b", unable))))
+    project.declare(session, check.schema({"type": "object"}, rate=0.5))
+    project.declare(session, test="reads")
+    session.gather()
+
+    assert session.parity_run("reads", reproduce="")["b"]["c3"].text == '{"queue": 1}'
+    assert {v.engine: v.outcome for v in verdicts(session)}["b"] is Outcome.SKIPPED
 
 
 def test_what_was_required_is_an_error_with_the_same_reason(project: Project) -> None:
@@ -311,10 +364,15 @@ class TwoRoutes(Adapter):
     routes: ClassVar[tuple[Route, ...]] = ("openai", "native")
     health_path: ClassVar[str] = "/v1/models"
     system: ClassVar[str] = ""
+    wordless: ClassVar[str] = ""
+    known: ClassVar[set[Capabilities]] = set()
 
     def build(self, request: Request, *, stream: bool = True) -> WireRequest:
         wire = super().build(request, stream=stream)
         if self.spec.route == "openai":
+            self.known.add(self.can)
+            if self.wordless and self.wordless in str(request.messages):
+                raise ParameterNotHonoured("there is no word for it")
             return wire
         body = json.loads(wire.body)
         if self.system:
@@ -327,10 +385,12 @@ def two_routes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_added", {**registry._added, "two-routes": TwoRoutes})
 
 
-def over_both(project: Project, answer: Any, route: Route = "native") -> tuple[Session, LoopbackEngine]:
+def over_both(
+    project: Project, answer: Any, route: Route = "native", **settings: Any
+) -> tuple[Session, LoopbackEngine]:
     project.prompts(20)
     engine = project.engine(answer)
-    session = project.session(project.attached("a", engine, kind="two-routes", route=route))
+    session = project.session(project.attached("a", engine, kind="two-routes", route=route), **settings)
     project.declare(session, check.similarity(at_least=0.5))
     session.gather()
     return session, engine
@@ -351,6 +411,8 @@ def test_a_few_cases_are_asked_over_the_route_that_applications_use(project: Pro
     assert found.dropped == ("top_k", "min_p", "repetition_penalty")
     prompts = [received for received in engine.requests if "question" in prompt_of(received.json)]
     assert len(prompts) == 20 + 2 * CASES
+    assert [bool(received.json.get("native")) for received in prompts] == [False] * CASES + [True] * (20 + CASES)
+    assert session.record([]).requests == 20 + 2 * CASES + 3
     assert any(note == found.sentence("a") for note in session.record([]).notes)
     assert session.record([]).engines[0].route_check == found
 
@@ -387,6 +449,37 @@ def test_a_template_of_the_other_route_shows_in_the_counts(project: Project, mon
     found = known(session, "a").route_check
     assert found is not None
     assert (found.texts, found.prompts, found.tokens) == (0, CASES, -3)
+
+
+@pytest.mark.usefixtures("two_routes")
+def test_what_the_other_route_has_no_words_for_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TwoRoutes, "wordless", "question 1")
+
+    session, _ = over_both(project, "well")
+
+    found = known(session, "a").route_check
+    assert found is not None
+    assert (found.failed, found.why) == (0, "there is no word for it")
+    assert 0 < found.unasked < CASES
+    assert "cannot be asked over openai: there is no word for it" in found.sentence("a")
+
+
+@pytest.mark.usefixtures("two_routes")
+def test_the_other_route_knows_what_was_found_out(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TwoRoutes, "known", set())
+
+    session, _ = over_both(project, "well")
+
+    assert TwoRoutes.known == {known(session, "a").capabilities}
+
+
+@pytest.mark.usefixtures("two_routes")
+def test_routes_are_not_compared_beyond_what_may_be_sent(project: Project) -> None:
+    session, engine = over_both(project, "well", max_requests=3 + CASES + 1)
+
+    assert known(session, "a").route_check is None
+    assert engine.count == 1 + 3 + CASES + 1
+    assert session.record([]).requests == 3 + CASES + 1
 
 
 @pytest.mark.usefixtures("two_routes")

@@ -169,13 +169,56 @@ def test_a_forced_answer_is_told_from_a_guess_even_where_it_was_cut(
     assert note in result.notes.get("it", "")
 
 
+@pytest.mark.parametrize("without_const", [Fault.refuse(400), "well"], ids=["refused", "ignored"])
+@pytest.mark.parametrize(
+    ("plain", "found", "note"),
+    [
+        ('{"vq7rk2mx": "harbour', {}, "a schema's properties are forced, its const is not"),
+        ('{"hw4tz9bd": "harbour', {}, "a schema's properties are forced, its const is not"),
+        ("{\n\n\n", {}, "the answer to a schema was cut after"),
+        ('{"place": "harbour"}', {"json_schema": False}, ""),
+    ],
+)
+def test_const_alone_decides_nothing(
+    project: Project,
+    ask: Callable[..., Probed],
+    without_const: Any,
+    plain: str,
+    found: dict[str, object],
+    note: str,
+) -> None:
+    def answer(request: Mapping[str, Any]) -> Any:
+        knows = "const" not in str(request["response_format"])
+        return Reply(text=plain, finish_reason="length") if knows else without_const
+
+    result = ask(project.engine(answer), STRUCTURED)
+
+    assert result.found == found
+    assert note in result.notes.get("it", "")
+
+
+def test_what_the_run_may_no_longer_send_is_left_open_without_a_word(project: Project) -> None:
+    engine = project.engine()
+    may = iter([True, True, False])
+
+    result = probe(
+        adapter_of(project, engine),
+        {"stream": STREAM, "tools": OFFERED},
+        declares=Capabilities(),
+        take=lambda: next(may),
+    )
+
+    assert (result.settled, result.notes) == (["stream"], {})
+    assert engine.count == result.requests == 2
+
+
 def test_the_names_the_schema_forces_stand_in_reverse_alphabetical_order(
     project: Project, ask: Callable[..., Probed]
 ) -> None:
     engine = project.engine()
     ask(engine, STRUCTURED)
 
-    (sent,) = (received.json["response_format"]["json_schema"]["schema"] for received in engine.requests)
+    sent, _ = (received.json["response_format"]["json_schema"]["schema"] for received in engine.requests)
     assert list(sent["properties"]) == list(SECRET) == sorted(SECRET, reverse=True)
     assert not any(secret in prompt_of(engine.requests[0].json) for secret in SECRET.values())
 

@@ -335,4 +335,4 @@ def test_the_floor_of_a_server_that_says_too_little_about_itself_is_measured_eac
         session.gather()
         session.close()
 
-    assert engine.count == 2 * (48 + 1) + PROBES
+    assert engine.count == 2 * (48 + 1 + PROBES)
