@@ -184,6 +184,14 @@ class Adapter:
         """Raise when the server that answers cannot be the one we started; nothing to say for most kinds."""
         return None
 
+    def _another(self, serves: object, *, instead_of: str) -> LaunchError:
+        """Return the error of a port of ours that another server has."""
+        return LaunchError(
+            f"{self.name}: another server answers on its port, serving {serves!r} instead of {instead_of!r}. "
+            "Start again: another port will be taken.",
+            engine=self.name,
+        )
+
     def warm_up(self) -> None:
         """Ask for one token and drop it: a first request differs in time, on vLLM in text too. Raises as answers do."""
         self._first_answer(self.spec.request_timeout_s)

@@ -141,11 +141,7 @@ class LlamaCppPythonAdapter(Adapter):
             return None
         seen = self._entry().get("id")
         if seen != self.model:
-            raise LaunchError(
-                f"{self.name}: another server answers on its port, serving {seen!r} instead of {self.model!r}. Start "
-                "again: another port will be taken.",
-                engine=self.name,
-            )
+            raise self._another(seen, instead_of=self.model)
         return None
 
     def limits(self) -> tuple[str, ...]:

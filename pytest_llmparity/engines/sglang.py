@@ -156,11 +156,7 @@ class SglangAdapter(Adapter):
         if not names or self.model in names or self._is_adapter(names):
             return None
         if self.spec.launch == "process":
-            raise LaunchError(
-                f"{self.name}: another server answers on its port, serving {names[0]!r} instead of {self.model!r}. "
-                "Start again: another port will be taken.",
-                engine=self.name,
-            )
+            raise self._another(names[0], instead_of=self.model)
         _, colon, tag = self.model.partition(":")
         known = ", ".join(shown(name, 80) for name in names[:20])
         raise ModelMissing(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.capabilities import Capabilities
-from pytest_llmparity.core.errors import LaunchError, ModelMissing, ParameterNotHonoured
+from pytest_llmparity.core.errors import ModelMissing, ParameterNotHonoured
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.quantization import PLAIN
 from pytest_llmparity.core.sample import Completion, Fact, Request
@@ -109,11 +109,7 @@ class TgiAdapter(Adapter):
         if not isinstance(serves, str) or not wanted or wanted in (serves, ANY_MODEL):
             return None
         if self.spec.launch == "process":
-            raise LaunchError(
-                f"{self.name}: another server answers on its port, serving {serves!r} instead of {wanted!r}. "
-                "Start again: another port will be taken.",
-                engine=self.name,
-            )
+            raise self._another(serves, instead_of=wanted)
         raise ModelMissing(
             f"{self.name}: {self.base_url} serves {shown(serves, 120)!r} and not {wanted!r}, but would answer all the "
             f"same. Name what it serves, or model = {ANY_MODEL!r} for whatever that is.",

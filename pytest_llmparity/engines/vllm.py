@@ -192,11 +192,7 @@ class VllmAdapter(Adapter):
         data = self.control.ask("/v1/models").get("data")
         names = [entry.get("id") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
         if names and self.model not in names:
-            raise LaunchError(
-                f"{self.name}: another server answers on its port, serving {names[0]!r} instead of {self.model!r}. "
-                "Start again: another port will be taken.",
-                engine=self.name,
-            )
+            raise self._another(names[0], instead_of=self.model)
         return None
 
     def from_files(self) -> dict[str, Fact]:
