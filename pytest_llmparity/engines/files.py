@@ -170,19 +170,6 @@ def hf_sampling(folder: Path) -> str:
     return sampling_defaults(_json(folder / "generation_config.json"))
 
 
-def trained_context(path: Path) -> int | None:
-    """Return the context length a model (GGUF file or Hugging Face directory) was trained for, if it says."""
-    if path.is_file():
-        found = gguf_header(path).get("context_length")
-    else:
-        config = _json(path / "config.json")
-        text = config.get("text_config")
-        found = config.get("max_position_embeddings") or (
-            text.get("max_position_embeddings") if isinstance(text, dict) else None
-        )
-    return found if isinstance(found, int) else None
-
-
 def _config(folder: Path) -> Mapping[str, Any]:
     """Return ``config.json``; modelopt writes what it did to the weights into a file of its own."""
     config, beside = _json(folder / "config.json"), _json(folder / "hf_quant_config.json").get("quantization")

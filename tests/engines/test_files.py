@@ -62,17 +62,6 @@ def test_a_file_and_a_directory_of_one_model_share_template_and_vocabulary(model
     assert (file["format"].value, folder["format"].value) == ("gguf", "safetensors")
 
 
-def test_the_trained_context_is_read_from_both(models: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"text_config": {"max_position_embeddings": 32768}}')
-
-    assert files.trained_context(models / "tiny-F16.gguf") == files.trained_context(models) == 1024
-    assert files.trained_context(tmp_path) == 32768
-    assert files.trained_context(tmp_path / "nowhere") is None
-
-
-Written = Callable[..., Path]
-
-
 @pytest.fixture
 def written(tmp_path: Path) -> Written:
     """Write a GGUF file by the gguf package; returns where it is."""
