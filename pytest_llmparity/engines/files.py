@@ -18,7 +18,7 @@ from pytest_llmparity.engines import digests, safetensors_header
 from pytest_llmparity.engines.digests import sha256
 from pytest_llmparity.engines.gguf_header import Header, NotWhole, Tensor, read_header
 
-__all__ = ["gguf_facts", "gguf_header", "hf_facts", "hf_sampling", "sha256", "text_sha256", "trained_context"]
+__all__ = ["gguf_facts", "gguf_header", "hf_facts", "hf_sampling", "sha256", "text_sha256"]
 
 _PART: Final = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _SNAPSHOT: Final = re.compile(r"[0-9a-f]{40}")

@@ -62,6 +62,9 @@ def test_a_file_and_a_directory_of_one_model_share_template_and_vocabulary(model
     assert (file["format"].value, folder["format"].value) == ("gguf", "safetensors")
 
 
+Written = Callable[..., Path]
+
+
 @pytest.fixture
 def written(tmp_path: Path) -> Written:
     """Write a GGUF file by the gguf package; returns where it is."""
