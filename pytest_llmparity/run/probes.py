@@ -7,6 +7,7 @@ every request) or is known to end a server (``top_logprobs`` stays at 1).
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -307,12 +308,14 @@ def _seed(prober: Prober) -> Mapping[str, object]:
 
 
 def _sampled(prober: Prober, seed: int) -> Completion:
-    """Ask at temperature 1, past adapters that refuse to sample where a server's defaults are not known."""
-    fields = prober.adapter.fields
-    return prober.ask(
-        Request(case=CASE, messages=POEM, sampling=Sampling(max_tokens=24, seed=seed)),
-        change={fields.get("temperature", "temperature"): 1.0},
-    )
+    """Ask at temperature 1, also of adapters that refuse to sample where a server's defaults are not known."""
+    greedy = Sampling(max_tokens=24, seed=seed)
+    try:
+        sampling = dataclasses.replace(greedy, temperature=1.0)
+        return prober.ask(Request(case=CASE, messages=POEM, sampling=sampling))
+    except ParameterNotHonoured:
+        name = prober.adapter.fields.get("temperature", "temperature")
+        return prober.ask(Request(case=CASE, messages=POEM, sampling=greedy), change={name: 1.0})
 
 
 def _tools(prober: Prober) -> Mapping[str, object]:

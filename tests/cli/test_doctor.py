@@ -309,6 +309,18 @@ def test_the_published_schema_is_itself_valid() -> None:
     jsonschema_rs.meta.validate(PUBLISHED)
 
 
+def test_a_system_message_that_is_refused_leaves_the_template_open(
+    shell: Shell, able: Callable[..., LoopbackEngine]
+) -> None:
+    engine = able(answer=lambda r: Fault.refuse(400) if "system" in prompt_of(r) else "well", abilities=None)
+    shell.configure(table("dev", engine, kind="openai"))
+
+    said = one_line(shell.run("doctor"))
+
+    assert "chat template" not in said
+    assert "nothing is wrong" in said
+
+
 def test_a_bare_url_is_asked_what_it_is(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
     ended = shell.run("doctor", f"dev={able().base_url}")
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pytest_llmparity.core.sample import Request, Sampling
 from pytest_llmparity.core.selection import KINDS
 from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.testing import Fault, LoopbackEngine, Replay, Reply
+from pytest_llmparity.testing import Abilities, Fault, LoopbackEngine, Replay, Reply
 from pytest_llmparity.testing.dialects import DIALECTS
 from pytest_llmparity.testing.script import babble, drifted, prompt_of, split_tokens
 from pytest_llmparity.testing.server import LoopbackServer
@@ -322,3 +322,32 @@ def test_request_without_a_recording_is_missing(tmp_path: Path) -> None:
 def test_folder_without_recordings_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no recordings"):
         Replay(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer"),
+    [
+        ({"type": "object", "properties": {"b": {"const": 7}, "a": {"enum": ["x", "y"]}}}, {"b": 7, "a": "x"}),
+        ({"type": "array", "items": {"type": "integer"}}, [1]),
+        ({"type": "object", "properties": {"n": {"type": "null"}, "f": {"type": "number"}}}, {"n": None, "f": 0.5}),
+        ({"type": "boolean"}, False),
+    ],
+)
+def test_a_forced_schema_leaves_no_choice(start: Start, schema: object, answer: object) -> None:
+    engine = start("something else", abilities=Abilities(schema="forced"))
+
+    assert json.loads(said(engine, "hello", schema)) == answer
+    assert said(engine, "hello", None) == "something else"
+
+
+def test_a_forced_text_depends_on_the_prompt(start: Start) -> None:
+    engine = start(abilities=Abilities(schema="forced"))
+
+    assert said(engine, "one prompt", {"type": "string"}) != said(engine, "another prompt", {"type": "string"})
+
+
+def said(engine: LoopbackEngine, text: str, schema: object) -> str:
+    shape = {"json_schema": {"name": "x", "schema": schema}} if schema else {"type": "json_object"}
+    body = {"messages": [{"role": "user", "content": text}], "response_format": shape}
+    _, answer = call(engine.base_url, "POST", "/v1/chat/completions", json.dumps(body).encode())
+    return str(json.loads(answer)["choices"][0]["message"]["content"])

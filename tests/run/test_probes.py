@@ -122,6 +122,13 @@ def test_a_seed_that_is_ignored_is_found_out(project: Project, ask: Callable[...
     assert {received.json["seed"] for received in engine.requests} == {7}
 
 
+def test_a_kind_that_can_sample_is_asked_in_its_own_words(project: Project, ask: Callable[..., Probed]) -> None:
+    engine = project.engine(poses_as="llamacpp")
+
+    assert ask(engine, SEED, kind="llamacpp").found == {"seed": True}
+    assert {(asked.json["temperature"], asked.json["top_k"]) for asked in engine.requests} == {(1.0, 0)}
+
+
 def test_answers_that_no_seed_changes_prove_nothing_about_seeds(project: Project, ask: Callable[..., Probed]) -> None:
     result = ask(project.engine("always the same"), SEED)
 
