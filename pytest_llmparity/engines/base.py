@@ -65,6 +65,8 @@ class Adapter:
     constants: ClassVar[Mapping[str, Any]] = {}
     stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True, "stream_options": {"include_usage": True}}
     """What asks for a stream, and in it for token counts where the server knows how to send them."""
+    counts_in_streams: ClassVar[bool] = True
+    """Whether a stream can carry token counts; answers of other kinds are asked for whole where nothing is timed."""
     health_path: ClassVar[str] = "/health"
     raw_honours_format: ClassVar[bool] = False
     queues_beyond_slots: ClassVar[bool] = False

@@ -88,6 +88,7 @@ class LlamaCppPythonAdapter(Adapter):
         "repetition_penalty": "repeat_penalty",
     }
     stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True}
+    counts_in_streams: ClassVar[bool] = False
     health_path: ClassVar[str] = "/v1/models"
     declares: ClassVar[Capabilities] = Capabilities(
         logprobs=True,

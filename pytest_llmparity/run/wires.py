@@ -23,11 +23,13 @@ def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
     """Return the unit's requests in the engine's words, by case.
 
     Logprobs only grade forks, so an engine that is not known to give them is not asked for any, nor any engine beside
-    tools: llama.cpp does not stream the two together.
+    tools: llama.cpp does not stream the two together. Streams that say nothing of tokens are asked for only where
+    their timing counts, because checks hold the prompts' token counts against each other.
     """
     wanted = unit.needs.top_logprobs if adapter.can.logprobs else None
+    stream = adapter.counts_in_streams or unit.needs.timed > 0
     return {
-        case.id: adapter.build(case.request(unit.sampling, top_logprobs=None if case.tools else wanted))
+        case.id: adapter.build(case.request(unit.sampling, top_logprobs=None if case.tools else wanted), stream=stream)
         for case in unit.prompts.cases
     }
 
