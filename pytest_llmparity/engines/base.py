@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.errors import (
-    ConfigError,
     EmptyAnswer,
     EngineSelectionError,
     LaunchError,
@@ -25,7 +24,7 @@ from pytest_llmparity.core.errors import (
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.quantization import says_less
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sampling, WireRequest
-from pytest_llmparity.core.settings import EngineSpec, EnvRef, Route
+from pytest_llmparity.core.settings import EngineSpec, Route
 from pytest_llmparity.engines import answers, building, device
 from pytest_llmparity.engines.control import Control, Reply
 from pytest_llmparity.engines.refusals import read_refusal, shown
@@ -374,29 +373,3 @@ class Adapter:
     def token_ends(self, answer: Answer) -> tuple[int, ...]:
         """Return the body offsets at which events that carry generated tokens end; empty when not streamed."""
         return answers.token_ends(answer)
-
-
-def resolve_headers(spec: EngineSpec, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a spec's request headers in lower case, variables read; ``ConfigError`` names one that is not set."""
-    headers: dict[str, str] = {}
-    if spec.api_key_env:
-        headers["authorization"] = f"Bearer {_variable(spec, 'api_key_env', spec.api_key_env, environ)}"
-    for name, value in spec.headers.items():
-        if isinstance(value, EnvRef):
-            value = _variable(spec, f"headers.{name}", value.env, environ)
-        headers[name.lower()] = value
-    return headers
-
-
-def _variable(spec: EngineSpec, key: str, variable: str, environ: Mapping[str, str]) -> str:
-    value = environ.get(variable, "").strip()
-    if not value:
-        raise ConfigError(
-            f"engine {spec.name!r}: {key} names the environment variable {variable}, which is not set. Export it "
-            "before starting pytest."
-        )
-    if not value.isascii() or not value.isprintable():
-        raise ConfigError(
-            f"engine {spec.name!r}: the value of {variable} ({key}) holds characters no HTTP header can carry."
-        )
-    return value

@@ -130,11 +130,7 @@ class MlxAdapter(Adapter):
             return None
         served = self._served_folders()
         if served and str(folder.resolve()) not in served:
-            raise LaunchError(
-                f"{self.name}: another mlx_lm.server answers on its port, serving {served[0]!r}. Start again: another "
-                "port will be taken.",
-                engine=self.name,
-            )
+            raise self._another(served[0], instead_of=str(folder.resolve()))
         return None
 
     def _served_folders(self) -> list[str]:

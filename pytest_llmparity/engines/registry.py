@@ -13,7 +13,8 @@ from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.core.selection import KINDS, LETTERS, NAME, Kind
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines import probe
-from pytest_llmparity.engines.base import Adapter, resolve_headers
+from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.engines.headers import resolve_headers
 
 _HOMES: Final = {
     "litellm": "litellm:LiteLlmAdapter",

@@ -16,8 +16,9 @@ from pytest_llmparity.core import errors
 from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.settings import EngineSpec, EnvRef
 from pytest_llmparity.engines import registry
-from pytest_llmparity.engines.base import Adapter, resolve_headers
+from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.engines.control import MAX_BYTES, Control
+from pytest_llmparity.engines.headers import resolve_headers
 from pytest_llmparity.engines.llamacpp import LlamaCppAdapter
 from pytest_llmparity.engines.readiness import free_port
 from pytest_llmparity.engines.vllm import VllmAdapter

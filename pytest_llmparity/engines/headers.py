@@ -1,0 +1,34 @@
+"""Headers that go with every request to a server, the values of variables among them: secrets, never written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pytest_llmparity.core.errors import ConfigError
+from pytest_llmparity.core.settings import EngineSpec, EnvRef
+
+
+def resolve_headers(spec: EngineSpec, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return a spec's request headers in lower case, variables read; ``ConfigError`` names one that is not set."""
+    headers: dict[str, str] = {}
+    if spec.api_key_env:
+        headers["authorization"] = f"Bearer {_variable(spec, 'api_key_env', spec.api_key_env, environ)}"
+    for name, value in spec.headers.items():
+        if isinstance(value, EnvRef):
+            value = _variable(spec, f"headers.{name}", value.env, environ)
+        headers[name.lower()] = value
+    return headers
+
+
+def _variable(spec: EngineSpec, key: str, variable: str, environ: Mapping[str, str]) -> str:
+    value = environ.get(variable, "").strip()
+    if not value:
+        raise ConfigError(
+            f"engine {spec.name!r}: {key} names the environment variable {variable}, which is not set. Export it "
+            "before starting pytest."
+        )
+    if not value.isascii() or not value.isprintable():
+        raise ConfigError(
+            f"engine {spec.name!r}: the value of {variable} ({key}) holds characters no HTTP header can carry."
+        )
+    return value
