@@ -34,7 +34,7 @@ from pytest_llmparity.core.sample import (
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.database import Database, file_system_of
 from pytest_llmparity.rows import row_of, sample_from
-from pytest_llmparity.store import Key, RunHandle, Store, key_of
+from pytest_llmparity.store import KEPT, Key, RunHandle, Store, key_of
 
 KEY = "sk-live-3f9a1Q7z"
 HOUR = 3600.0
@@ -201,6 +201,18 @@ def test_an_interrupted_run_goes_on_without_timings_timed_samples_and_failures(s
     assert store.note(run, "gathered") is None
 
 
+def test_kept_notes_outlive_a_resumption(store: Store) -> None:
+    run = begin(store, "s1").id
+    store.put_note(run, f"{KEPT}one", {"asked": 16, "said": KEY})
+    store.put_note(run, "other", {"asked": 16})
+    let_go(store, run)
+
+    assert begin(store, "s2") == RunHandle(id=run, resumed=True)
+    assert store.kept_notes(run) == {"one": {"asked": 16, "said": "«VLLM_API_KEY»"}}
+    assert store.note(run, "other") is None
+    assert store.kept_notes("nobody's run") == {}
+
+
 def test_a_run_that_a_living_process_holds_is_not_resumed(store: Store) -> None:
     run = begin(store, "s1").id
 
@@ -292,6 +304,9 @@ def test_the_latest_run_is_the_newest_finished_one(store: Store, clock: Clock) -
         ids[1],
     ]
     assert store.latest("c") is None
+    ended = store.latest(ended=ids[3:])
+    assert ended is not None
+    assert ended.id == ids[3]
     finished = store.latest()
     assert finished is not None
     assert (finished.plan_hash, finished.version, finished.finished) == ("a", "1.0", clock.at)
@@ -692,6 +707,16 @@ def test_only_more_prompts_after_an_open_verdict_count_as_a_look(
     judged(store, *looks)
 
     assert store.looks("t", "text()", "f16|q4", "128") == expected
+
+
+def test_evidence_that_is_continued_is_no_new_look(store: Store) -> None:
+    question = ("t", "text()", "f16|q4")
+    judged(store, ("64", Outcome.INCONCLUSIVE), ("96", Outcome.INCONCLUSIVE))
+
+    assert store.looks(*question, "128", continued=True) == 1
+    store.look(*question, "128", Outcome.INCONCLUSIVE, continued=True)
+    assert store.looks(*question, "128") == 1
+    assert store.looks(*question, "160") == 2
 
 
 def test_looks_are_counted_for_each_test_check_and_pair(store: Store) -> None:

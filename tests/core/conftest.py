@@ -98,6 +98,7 @@ class Factory:
         embedder: Embedder | None = None,
         sampling: Sampling | None = None,
         single: bool = False,
+        sequential: bool = False,
     ) -> Evidence:
         """Evidence of these engines, the first one the baseline."""
         if isinstance(cases, int):
@@ -113,6 +114,7 @@ class Factory:
             incomplete=incomplete,
             embedder=embedder,
             single=single,
+            sequential=sequential,
         )
 
     def case(self, index: int, **fields: Any) -> Case:

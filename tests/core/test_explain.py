@@ -105,6 +105,15 @@ def test_one_of_a_thing_is_singular() -> None:
     )
 
 
+def test_sequential_verdicts_say_how_far_they_came_and_how_to_go_on() -> None:
+    far = {"sequence": "sequential, stopped after 64 of 300 prompts", "open": True}
+    assert said(**far).endswith("64 prompts; sequential, stopped after 64 of 300 prompts")
+    assert said(**far, outcome=Outcome.INCONCLUSIVE, needed=450).endswith(
+        "of 300 prompts; a run of about 450 prompts in all would settle it; add some and run again with "
+        "--parity-sequential"
+    )
+
+
 @pytest.mark.parametrize(
     ("value", "unit", "expected"),
     [

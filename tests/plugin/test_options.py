@@ -185,6 +185,7 @@ def test_every_option_arrives(resolve: Resolve, pytester: pytest.Pytester) -> No
         "--engines=b=http://h:2",
         "--parity-baseline=b",
         "--parity-required",
+        "--parity-sequential",
         "--parity-fresh",
         "--parity-inconclusive=skip",
         "--parity-max-requests=7",
@@ -197,6 +198,7 @@ def test_every_option_arrives(resolve: Resolve, pytester: pytest.Pytester) -> No
 
     assert (found["baseline"], found["baseline_source"]) == ("b", "--parity-baseline")
     assert (found["required"], found["resume"], found["inconclusive"]) == (True, "fresh", "skip")
+    assert found["sequential"] is True
     assert (found["max_requests"], found["budget_s"], found["cases"]) == (7, 900.0, ["x,y", "z"])
     assert (found["reports"], found["out"]) == (["json"], str(pytester.path / "there"))
 

@@ -109,6 +109,10 @@ def test_the_plan_is_one_line() -> None:
         == "plan: 64 requests, at most 4096 tokens of each engine, 2 engines together"
     )
     assert (
+        terminal.plan_line(requests=64, tokens=4096, engines=["prod", "dev"], residency="together", wave=16)
+        == "plan: at most 64 requests in waves of 16, 4096 tokens of each engine, 2 engines together"
+    )
+    assert (
         terminal.plan_line(requests=1, tokens=64, engines=["dev"], residency="one-at-a-time")
         == "plan: 1 request, at most 64 tokens"
     )

@@ -53,6 +53,13 @@ def test_several_failures_help_each_other_step_by_step() -> None:
     assert outcomes([verdict(Outcome.FAIL, 0.03), verdict(Outcome.FAIL, 0.04)]) == [Outcome.INCONCLUSIVE] * 2
 
 
+def test_verdicts_still_to_come_count_as_judgements() -> None:
+    (first,) = settle([verdict(Outcome.FAIL, 0.02)], 0.05, to_come=1)
+    (second,) = settle([verdict(Outcome.FAIL, 0.02)], 0.05, to_come=2)
+
+    assert (first.outcome, second.outcome) == (Outcome.FAIL, Outcome.INCONCLUSIVE)
+
+
 def test_exact_findings_are_untouched() -> None:
     exact = verdict(Outcome.FAIL, None)
     assert settle([exact, verdict(Outcome.FAIL, 0.001)], 0.05)[0] is exact

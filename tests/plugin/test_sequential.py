@@ -1,0 +1,129 @@
+"""``--parity-sequential`` from the outside: plan, outcomes, reports, workers, replay, and prompts that are added."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_llmparity.testing import LoopbackEngine
+    from tests.plugin.conftest import Bench
+
+OK, FAILED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
+SUITE = """
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity("prompts.jsonl", check.prompts(), check.schema({"type": "object"}, agree=0.9), max_tokens=32)
+def test_values(parity_run): ...
+
+@pytest.mark.parity("prompts.jsonl", check.similarity(at_least=0.9), max_tokens=8)
+def test_words(parity_run): ...
+"""
+
+
+def verdicts(report: Any) -> list[dict[str, Any]]:
+    return sorted(report["verdicts"], key=lambda v: (v["test"], v["check"], v["kind"], v["engine"]))
+
+
+def asked(engine: LoopbackEngine) -> int:
+    """How many prompts an engine got, warm-ups and probes apart."""
+    return sum(str(request.json["messages"][-1]["content"]).startswith("question") for request in engine.requests)
+
+
+def test_the_plan_says_what_is_asked_at_most_and_how(bench: Bench) -> None:
+    bench.gate("check.text(margin=0.05), check.schema({'type': 'object'}, rate=0.95)")
+    engine = bench.engine()
+    result = bench.run("--collect-only", "-v", "--parity-sequential", engines=[engine, bench.engine()])
+
+    result.stdout.fnmatch_lines(
+        [
+            "plan: at most 196 requests in waves of 16, 12544 tokens of each engine, 2 engines together",
+            "*test_gate: 100 cases in 100 groups",
+            "*text(margin=0.05): counts one prompt of each group, 100 groups in all",
+            "*at least needed: rate 65",
+        ]
+    )
+    assert engine.count == 0
+
+
+@pytest.mark.parametrize("way", ["option", "environment", "profile"])
+def test_equal_engines_are_settled_with_fewer_requests(bench: Bench, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.gate(body="assert not [row for row in parity_run['a'].values() if row.samples][32:]")
+    bench.configure("[profiles.quick]\nsequential = true\n")
+    if way == "environment":
+        monkeypatch.setenv("LLMPARITY_SEQUENTIAL", "yes")
+    args = {"option": ["--parity-sequential"], "environment": [], "profile": ["--parity-profile=quick"]}[way]
+    engines = [bench.engine(), bench.engine()]
+    result = bench.run(*args, "--parity-report=json", "--parity-out=out", engines=engines)
+
+    assert result.ret == OK
+    result.stdout.fnmatch_lines(["*run *: 256 requests sent"])
+    assert [asked(engine) for engine in engines] == [32 + 96] * 2
+    text = next(v for v in bench.report()["verdicts"] if v["kind"] == "text")
+    assert (text["outcome"], text["n"], text["requests"]) == ("PASS", 32, 64)
+    assert text["message"].endswith("sequential, stopped after 32 of 100 prompts")
+
+
+def test_an_engine_that_drifts_fails_early(bench: Bench) -> None:
+    bench.gate()
+    engines = [bench.engine(), bench.engine(drift=0.2)]
+    result = bench.run("--parity-sequential", engines=engines)
+
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines(["FAIL text, b against a: *; sequential, stopped after * of 100 prompts"])
+    assert asked(engines[0]) < 100 + 96
+
+
+def test_what_stays_open_says_how_to_go_on_and_does(bench: Bench) -> None:
+    bench.prompts(64)
+    bench.gate("check.text(margin=0.05), check.prompts()")
+    engines = [bench.engine(), bench.engine(drift=0.05)]
+    first = bench.spawn("--parity-sequential", engines=engines)
+    assert first.wait() == OK, first.output
+    bench.prompts(80)
+    second = bench.spawn("--parity-sequential", "--parity-report=json", "--parity-out=out", engines=engines)
+    assert second.wait() == OK, second.output
+
+    assert "1 inconclusive" in first.output
+    assert "run again with --parity-sequential" in " ".join(first.output.split())
+    assert "resumed run" in second.output
+    assert [asked(engine) for engine in engines] == [80 + 96] * 2
+    text = next(v for v in bench.report()["verdicts"] if v["kind"] == "text")
+    assert (text["n"], text["alpha"]) == (80, 0.05)
+
+
+def test_workers_and_a_replay_give_the_same_verdicts(bench: Bench) -> None:
+    bench.pytester.makepyfile(test_suite=SUITE)
+    engines = [bench.engine('{"a": 1}'), bench.engine('{"a": 1}'), bench.engine()]
+    reports, counts = [], []
+    for workers in ("0", "2"):
+        before = [asked(engine) for engine in engines]
+        spawned = bench.spawn(
+            *("-n", workers, "--parity-sequential", "--parity-fresh", "--parity-report=json"),
+            f"--parity-out=out-{workers}",
+            engines=engines,
+        )
+        assert spawned.wait() == FAILED, spawned.output
+        reports.append(bench.report(f"out-{workers}"))
+        counts.append([asked(engine) - earlier for engine, earlier in zip(engines, before, strict=True)])
+    replay = bench.spawn("--parity-mode=replay", "--parity-report=json", "--parity-out=again", engines=engines)
+    assert replay.wait() == FAILED, replay.output
+
+    assert verdicts(reports[0]) == verdicts(reports[1]) == verdicts(bench.report("again"))
+    assert counts[0] == counts[1]
+    outcomes = {(v["test"].rpartition("::")[2], v["kind"], v["engine"]): v["outcome"] for v in reports[0]["verdicts"]}
+    assert outcomes["test_values", "schema.agree", "b"] == outcomes["test_words", "similarity", "b"] == "PASS"
+    assert outcomes["test_values", "schema.agree", "c"] == outcomes["test_words", "similarity", "c"] == "FAIL"
+
+
+def test_a_design_too_small_is_an_error_of_its_own_test(bench: Bench) -> None:
+    bench.prompts(60)
+    bench.gate("check.schema({'type': 'object'}, gap=0.05)")
+    result = bench.run("--parity-sequential", engines=[bench.engine(), bench.engine()])
+
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines(
+        ["*gap=0.05 takes at least 65 prompts even if every answer is right, and there are 60*"]
+    )
