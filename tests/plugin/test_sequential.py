@@ -59,8 +59,8 @@ def test_equal_engines_are_settled_with_fewer_requests(bench: Bench, way: str, m
     result = bench.run(*args, "--parity-report=json", "--parity-out=out", engines=engines)
 
     assert result.ret == OK
-    result.stdout.fnmatch_lines(["*run *: 256 requests sent"])
     assert [asked(engine) for engine in engines] == [32 + 96] * 2
+    result.stdout.fnmatch_lines([f"*run *: {sum(engine.count - 1 for engine in engines)} requests sent"])
     text = next(v for v in bench.report()["verdicts"] if v["kind"] == "text")
     assert (text["outcome"], text["n"], text["requests"]) == ("PASS", 32, 64)
     assert text["message"].endswith("sequential, stopped after 32 of 100 prompts")
