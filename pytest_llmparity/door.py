@@ -209,6 +209,9 @@ class Door:
         for option in ("baseline", "config", "profile"):
             if given.value(option) is not None:
                 words += [f"--parity-{option}", str(given.value(option))]
+        for option in ("frozen", "sequential"):
+            if getattr(self.settings, option):
+                words.append(f"--parity-{option}")
         if self.settings.mode == "replay":
             words += ["--parity-mode", f"replay={self.session.run}"]
         return shlex.join(words)

@@ -5,6 +5,7 @@ Nothing here knows pytest: the door writes the lines under a title of its own.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from pytest_llmparity.core.printable import cells, elide, pad, printable
 from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.record import EngineRecord, LatencyRow, RunRecord
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
+from pytest_llmparity.run.judging import ALPHA
 
 WIDTH: Final = 80
 
@@ -197,7 +199,7 @@ def latency(rows: Sequence[LatencyRow], *, width: int = WIDTH) -> list[str]:
 
 
 def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
-    """Return what was inconclusive and how many prompts in all would settle it."""
+    """Return what was inconclusive, how many prompts in all would settle it, and what earlier looks cost it."""
     found = [verdict for verdict in verdicts if verdict.outcome is Outcome.INCONCLUSIVE]
     if not found:
         return []
@@ -206,6 +208,10 @@ def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[s
         lines += _wrapped("  ", f"{printable(verdict.engine)}: {_finding(verdict)}", width=width)
         if settling := explain.settling(verdict):
             lines += _wrapped("    ", settling, width=width)
+        if verdict.alpha < ALPHA:
+            look = 1 + round(math.log2(ALPHA / verdict.alpha))
+            words = f"look {look} at this question, so judged at {100 * verdict.alpha:g} % instead of {100 * ALPHA:g} %"
+            lines += _wrapped("    ", words, width=width)
     return lines
 
 
@@ -257,7 +263,8 @@ def _finding(verdict: Verdict) -> str:
     """Say what a verdict found: quantity, estimate, margin; the reason where there is no number."""
     test = printable(verdict.test.rpartition("::")[2])
     if verdict.estimate is None or verdict.outcome in (Outcome.INCOMPARABLE, Outcome.ERROR):
-        reason = printable(verdict.reason or verdict.message)
+        first, more, _ = (verdict.reason or verdict.message).partition("\n")
+        reason = printable(first) + (" …" if more else "")  # a log's tail is in the failure's own text
         return f"{printable(verdict.kind)}  {reason}  ({test})" if reason else f"{printable(verdict.kind)}  ({test})"
     per = "/token" if verdict.unit == "forks/token" else ""
     parts = [f"{explain.number(verdict.estimate, verdict.unit)}{per}"]

@@ -254,6 +254,21 @@ def test_what_stayed_open_says_how_many_prompts_would_settle_it() -> None:
     ]
 
 
+def test_what_stayed_open_at_a_later_look_says_what_the_earlier_ones_cost() -> None:
+    (*_, last) = terminal.open_questions([dataclasses.replace(OPEN, alpha=0.0125)])
+
+    assert last == "    look 3 at this question, so judged at 1.25 % instead of 5 %"
+
+
+def test_a_reason_of_many_lines_gives_its_first() -> None:
+    gone = verdict("q4", Outcome.ERROR, reason="q4 ended with exit code 2\nusage: x\n  error: y")
+
+    (line, *_) = [line for line in terminal.conclusions([gone], ["q4"], verbose=False) if "exit code" in line]
+
+    assert "exit code 2 …" in line
+    assert "usage" not in line
+
+
 def test_latency_is_a_table() -> None:
     rows = [LatencyRow(engine="f16", metric="ttft", p50=0.05, p95=1.5, p99=math.inf, n=128)]
 
