@@ -151,7 +151,7 @@ def test_only_engines_about_which_something_is_open_are_asked_on(project: Projec
 def test_every_wave_is_asked_in_the_drawn_order_on_all_engines(project: Project) -> None:
     project.prompts(60)
     engines = [project.engine('{"a": 1}'), project.engine('{"a": 1}')]
-    session, verdicts = gathered(project, engines, check.schema(OBJECT, agree=0.9), concurrency=1)
+    _, verdicts = gathered(project, engines, check.schema(OBJECT, agree=0.9), concurrency=1)
 
     assert verdicts["schema.agree", "b"].n == 32
     assert asked(engines[0]) == asked(engines[1])
