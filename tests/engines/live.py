@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NoReturn
@@ -58,7 +58,6 @@ class Served:
     adapter: Adapter
     can: Capabilities
     uncounted: int = 0
-    log: Path = field(default_factory=Path)
 
 
 def unavailable(engine: str, why: str) -> NoReturn:
