@@ -98,8 +98,9 @@ class Door:
     def plan_lines(self, *, detailed: bool) -> list[str]:
         """Return the plan: requests and tokens per engine; in detail also every gate with its power."""
         plan = self.session.plan()
+        hopeless = [f"  {test} cannot run: {problem}" for test, problem in self._problems.items()] if detailed else []
         if not plan.units:
-            return []
+            return hopeless
         if self.settings.mode == "replay":
             lines = [f"replay of {self.settings.replay_run or 'the newest run'}: nothing is asked"]
         else:
@@ -127,7 +128,7 @@ class Door:
                     f"    {check.power(cases=cases, groups=groups, sequential=sequential)}"
                     for check in declaration.checks
                 ]
-        return lines
+        return lines + hopeless
 
     # around one test -------------------------------------------------------------------------------------------------
 
@@ -294,6 +295,8 @@ class Door:
         if not self.session.run:
             record = dataclasses.replace(record, engines=tuple(self._engines()))
         self.config.hook.pytest_llmparity_report(config=self.config, record=record)
+        if self.settings.cases:
+            self.summary += terminal.rows(self.session.samples())
         self.summary += terminal.summary(record, verbose=self.config.get_verbosity() > 0)
         self.summary += self._write(record)
 

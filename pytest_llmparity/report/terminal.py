@@ -15,6 +15,7 @@ from pytest_llmparity.core import explain
 from pytest_llmparity.core.printable import cells, elide, pad, printable
 from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.record import EngineRecord, LatencyRow, RunRecord
+from pytest_llmparity.core.sample import Phase, Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.run.judging import ALPHA
 
@@ -196,6 +197,28 @@ def latency(rows: Sequence[LatencyRow], *, width: int = WIDTH) -> list[str]:
         quantiles = "".join(f"{explain.number(value, row.unit):>10}" for value in (row.p50, row.p95, row.p99))
         lines.append(f"{pad(printable(row.engine), name_width)}  {row.metric:6}{quantiles}{row.n:>8}")
     return lines
+
+
+def rows(samples: Iterable[Sample], *, width: int = WIDTH) -> list[str]:
+    """Return every answer in full, or why there is none, under its case: what ``--parity-case`` is asked for."""
+    by_case: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if sample.phase is Phase.MAIN:
+            by_case[sample.case].append(sample)
+    lines: list[str] = []
+    for case, found in by_case.items():
+        lines.append(printable(case))
+        for sample in found:
+            lines += _wrapped("  ", f"{printable(sample.engine)}: {_answer(sample)}", width=width)
+    return lines
+
+
+def _answer(sample: Sample) -> str:
+    if sample.completion is None:
+        return printable(sample.failure.message if sample.failure is not None else "no answer")
+    calls = [f"{call.name}({call.arguments})" for call in sample.completion.tool_calls]
+    said = " ".join(part for part in (sample.completion.text, *calls) if part)
+    return f"{printable(said)}  ({printable(sample.completion.finish_reason) or 'no finish reason'})"
 
 
 def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:

@@ -369,6 +369,14 @@ def test_collect_only_shows_the_plan_and_asks_nobody(bench: Bench) -> None:
     assert engine.count == 0
 
 
+def test_collect_only_names_a_gate_that_cannot_run(bench: Bench) -> None:
+    bench.gate("check.schema({'type': 'object'}, rate=0.999)")
+
+    result = bench.run("--collect-only", engines=[bench.engine(), bench.engine()])
+
+    result.stdout.fnmatch_lines(["*test_gate.py::test_gate cannot run: rate=0.999 takes at least *"])
+
+
 def test_latency_is_judged_on_timed_requests_only(bench: Bench) -> None:
     bench.gate("check.latency(e2e_p95='20s', success_rate=0.9)")
 
@@ -394,6 +402,7 @@ def test_a_case_filter_gathers_rows_and_gives_no_verdict(bench: Bench) -> None:
 
     result.assert_outcomes(passed=1)
     assert engine.count - 1 == 1, "one request beside the warm-up"
+    result.stdout.fnmatch_lines(["case-7", "  a: *", "  b: *"])
 
 
 def test_a_hard_stop_makes_verdicts_inconclusive(bench: Bench) -> None:

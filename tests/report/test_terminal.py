@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.printable import cells
 from pytest_llmparity.core.record import EngineRecord, FailureRecord, LatencyRow, RunRecord
-from pytest_llmparity.core.sample import Fact, Identity
+from pytest_llmparity.core.sample import Completion, Fact, Failure, Identity, Phase, Sample, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.report import terminal
 
@@ -267,6 +267,25 @@ def test_a_reason_of_many_lines_gives_its_first() -> None:
 
     assert "exit code 2 …" in line
     assert "usage" not in line
+
+
+def test_rows_show_answers_calls_and_why_there_is_none() -> None:
+    call = ToolCall(name="get_weather", arguments='{"city": "Lisbon"}')
+    samples = [
+        Sample(
+            engine="a", case="c1", phase=Phase.MAIN, completion=Completion(text="30\x1b days", finish_reason="stop")
+        ),
+        Sample(engine="a", case="c1", phase=Phase.WARM, completion=Completion(text="not this one")),
+        Sample(engine="b", case="c1", phase=Phase.MAIN, completion=Completion(text="", tool_calls=(call,))),
+        Sample(engine="c", case="c1", phase=Phase.MAIN, failure=Failure(kind="Timeout", message="no answer in 5 s")),
+    ]
+
+    assert terminal.rows(samples) == [
+        "c1",
+        "  a: 30\\x1b days  (stop)",
+        '  b: get_weather({"city": "Lisbon"})  (no finish reason)',
+        "  c: no answer in 5 s",
+    ]
 
 
 def test_latency_is_a_table() -> None:
