@@ -77,16 +77,17 @@ class Waves:
         for end in waves(unit):
             step = self._step(unit, Phase.MAIN, begin, end)
             if begin and not whole and any(self._asks.missing(name, step) for name in active):
-                active = [name for name in active if name in self._wanting(unit)]
+                wanting = self._wanting(unit)
+                active = [name for name in active if name in wanting]
                 if not active:
-                    return
+                    break
             steps = [step] if begin else [step if one.phase is Phase.MAIN else one for one in self._steps(unit)]
             if not all(self._asks.ask(name, one) for one in steps for name in active):
                 self._note(unit, cut=True)
                 return
             self._note(unit, asked=dict.fromkeys(active, end))
             begin = end
-        self.open = self.open or (not whole and bool(set(active) & self._wanting(unit)))
+        self.open = self.open or (not whole and self._left_open(unit))
 
     def _of(self, unit: Unit) -> list[Declaration]:
         return [declaration for declaration in self._declarations if unit_of(declaration).key == unit.key]
@@ -107,16 +108,21 @@ class Waves:
         self._store.put_note(self._run, KEPT + unit.key, to_json(course))
 
     def _wanting(self, unit: Unit) -> set[str]:
-        """Return the engines that must be asked on: some verdict about them is open."""
+        """Return the engines that must be asked on: some verdict about them is open and would gain by it.
+
+        One that counts a prompt of each group gains nothing once every group has had its turn.
+        """
+        open_ones = [v for v in self._verdicts(unit) if v.open and v.outcome in (Outcome.INCONCLUSIVE, Outcome.ERROR)]
+        gaining = [verdict for verdict in open_ones if verdict.groups != unit.prompts.groups]
+        return {name for verdict in gaining for name in (verdict.engine, verdict.baseline) if name is not None}
+
+    def _left_open(self, unit: Unit) -> bool:
+        """Whether more prompts than there are could settle something."""
+        return any(verdict.open and verdict.outcome is Outcome.INCONCLUSIVE for verdict in self._verdicts(unit))
+
+    def _verdicts(self, unit: Unit) -> list[Verdict]:
         judging = self._judging()
-        return {
-            name
-            for declaration in self._of(unit)
-            for verdict in self._settled(judging, declaration)
-            if verdict.open and verdict.outcome in (Outcome.INCONCLUSIVE, Outcome.ERROR)
-            for name in (verdict.engine, verdict.baseline)
-            if name is not None
-        }
+        return [verdict for declaration in self._of(unit) for verdict in self._settled(judging, declaration)]
 
     def _settled(self, judging: Judging, declaration: Declaration) -> list[Verdict]:
         """Judge one test as it stands, corrected for the verdicts that are still to come.

@@ -430,10 +430,11 @@ def test_groups_take_turns_and_count_once_in_texts(project: Project) -> None:
         for i in range(120)
     ]
     (project.path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    _, verdicts = gathered(project, [project.engine(), project.engine(drift=0.05)], TEXT)
+    session, verdicts = gathered(project, [project.engine(), project.engine(drift=0.05)], TEXT)
     text = verdicts["text", "b"]
 
-    assert (text.n, text.groups) == (40, 40)
-    assert text.sequence == "sequential, all 120 prompts asked"
-    assert "80 further prompts of these groups not counted" in text.details
+    assert (text.outcome, text.n, text.groups) == (Outcome.INCONCLUSIVE, 40, 40)
+    assert text.sequence == "sequential, stopped after 48 of 120 prompts", "others would not count"
+    assert "8 further prompts of these groups not counted" in text.details
     assert text.needed is None or text.needed > 120
+    assert session.store().runs()[-1].finished is None

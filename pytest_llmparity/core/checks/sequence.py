@@ -14,10 +14,11 @@ from pytest_llmparity.core.verdict import Outcome
 T = TypeVar("T")
 
 
-def numbers(result: SequentialResult, evidence: Evidence, *, asked: int) -> dict[str, Any]:
+def numbers(result: SequentialResult, evidence: Evidence, *, asked: int, by_group: bool = False) -> dict[str, Any]:
     """Return the verdict fields that follow from the evidence after ``asked`` prompts.
 
-    The verdict stays open: further prompts may settle it, or make a FAIL survive the correction for its family.
+    ``by_group`` says that units are groups: as many prompts as such a number of groups has are needed. The verdict
+    stays open: further prompts may settle it, or make a FAIL survive the correction for its family.
     """
     changes: dict[str, Any] = {
         "estimate": result.estimate,
@@ -32,7 +33,8 @@ def numbers(result: SequentialResult, evidence: Evidence, *, asked: int) -> dict
         return changes | {"outcome": Outcome.PASS}
     if result.failed:
         return changes | {"outcome": Outcome.FAIL}
-    needed = None if result.needed is None else math.ceil(result.needed * asked / result.n)
+    each = len(evidence.prompts.cases) / evidence.prompts.groups if by_group else 1.0
+    needed = None if result.needed is None else math.ceil(result.needed * each)
     return changes | {"outcome": Outcome.INCONCLUSIVE, "needed": needed}
 
 

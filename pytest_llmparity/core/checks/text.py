@@ -301,7 +301,7 @@ class TextCheck:
             most=self.horizon,
             alpha=evidence.alpha,
         )
-        return numbers(found, evidence, asked=asked)
+        return numbers(found, evidence, asked=asked, by_group=True)
 
     def _margin(self, baseline: EngineEvidence, candidate: EngineEvidence) -> tuple[float | None, str]:
         """Return the margin and where it comes from, or ``None`` and what the user must do."""

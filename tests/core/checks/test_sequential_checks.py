@@ -99,7 +99,7 @@ def test_prompts_needed_are_scaled_to_prompts_of_such_groups(make: Factory) -> N
     grouped = texts(make, said * 3, cases=cases)[0]
 
     assert single.needed is not None
-    assert grouped.needed == 3 * single.needed
+    assert grouped.needed == 3 * single.needed, "three prompts a group"
     assert grouped.message.endswith("in all would settle it; add some and run again with --parity-sequential")
 
 
