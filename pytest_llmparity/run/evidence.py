@@ -20,6 +20,7 @@ from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.core.stats.quantiles import describe
 from pytest_llmparity.run.course import Course
 from pytest_llmparity.run.plan import Declaration, Unit
+from pytest_llmparity.run.timing import Timed
 
 PROVEN: Final = ({"quantization", "digest"}, {"version", "build"})
 """What a server must tell of its weights and of its program before it counts as the one asked earlier."""
@@ -104,7 +105,7 @@ def collect(
     baseline: str,
     notes: Mapping[str, EngineNote],
     wires: Mapping[str, Mapping[str, str]],
-    timed: Mapping[str, range],
+    timed: Mapping[str, Timed],
     samples: Mapping[str, Sequence[Sample]],
     alpha: float,
     incomplete: str | None,
@@ -114,16 +115,17 @@ def collect(
     """Return what one check of a test judges: for every engine the samples of exactly these requests.
 
     A capability the check needs and an engine lacks keeps it from being judged there, also where the engine's route
-    has no word for it; ``required`` makes that an error.
-    ``timed`` says for every engine which of its timed answers (by ``repeat``) were asked for this very unit. With a
-    ``course`` the cases stand in its order, and of each engine the main phase ends with its last whole wave.
+    has no word for it; ``required`` makes that an error. ``timed`` says for every engine which of its timed answers
+    were asked for this very unit. With a ``course`` the cases stand in its order, and of each engine the main phase
+    ends with its last whole wave.
     """
     engines = {}
     for name in [baseline, *(other for other in notes if other != baseline)]:
         if name not in notes:
             continue
         engine = notes[name]
-        ours = [s for s in samples.get(name, ()) if s.phase is not Phase.TIMED or s.repeat in timed.get(name, ())]
+        clocked = timed.get(name, Timed())
+        ours = [s for s in samples.get(name, ()) if s.phase is not Phase.TIMED or s.repeat in clocked.places]
         missing = lacking(name, check, declaration.prompts, can=engine.capabilities, declares=engine.declares)
         missing = missing or engine.left_out.get(unit_key)
         chosen = select(ours, wires.get(name, {}), concurrency=declaration.concurrency)
@@ -139,6 +141,7 @@ def collect(
             incomparable=engine.incomparable or (None if missing else engine.refused.get(unit_key)),
             error=engine.error
             or (f"{missing}, and --parity-required asks for a verdict" if missing and required else None),
+            untimed=clocked.error,
             lacking=missing,
             capabilities=engine.capabilities,
             declares=engine.declares,

@@ -20,7 +20,7 @@ from pytest_llmparity.run.course import Course
 from pytest_llmparity.run.evidence import EngineNote
 from pytest_llmparity.run.parity import EngineRows, Row
 from pytest_llmparity.run.plan import Declaration, Unit, unit_of
-from pytest_llmparity.run.timing import timed_places
+from pytest_llmparity.run.timing import timed_of
 from pytest_llmparity.run.wires import wires_note
 from pytest_llmparity.store import Store
 
@@ -143,7 +143,7 @@ class Judging:
             baseline=self.baseline,
             notes=self.notes,
             wires={name: self._wire(name, unit) for name in self.notes},
-            timed={name: timed_places(self.store, self.run, name, unit) for name in self.notes},
+            timed={name: timed_of(self.store, self.run, name, unit) for name in self.notes},
             samples=self.samples,
             alpha=ALPHA / 2 ** self._looks(declaration, check),
             incomplete=self.incomplete if course is None or course.cut or not course.asked else None,

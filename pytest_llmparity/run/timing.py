@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from pytest_llmparity.core.errors import EngineError, LLMParityError
 from pytest_llmparity.core.sample import Phase, Sample, WireRequest
@@ -63,6 +64,8 @@ class TimedPhase:
             )
         except LLMParityError as error:
             self._words.append(f"{unit.prompts.name} could not be timed: {error}")
+            for name in ready:
+                self._store.put_note(self._run, timed_note(name, unit), {"first": 0, "count": 0, "error": str(error)})
             return 0
         self._words.append(instrument(result.calibration))
         if result.stopped:
@@ -91,10 +94,18 @@ def timed_note(engine: str, unit: Unit) -> str:
     return f"timed/{engine}/{unit.key}"
 
 
-def timed_places(store: Store, run: str, engine: str, unit: Unit) -> range:
-    """Return the ``repeat`` numbers of this engine's timed answers that were asked for this unit; empty: not timed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """What became of one unit's timed phase on one engine: its answers by ``repeat``, or why there are none."""
+
+    places: range = range(0)
+    error: str | None = None
+
+
+def timed_of(store: Store, run: str, engine: str, unit: Unit) -> Timed:
+    """Return which of this engine's timed answers were asked for this unit; none where nobody tried."""
     span = store.note(run, timed_note(engine, unit)) or {"first": 0, "count": 0}
-    return range(span["first"], span["first"] + span["count"])
+    return Timed(places=range(span["first"], span["first"] + span["count"]), error=span.get("error"))
 
 
 def blocks_of(unit: Unit) -> int:

@@ -145,7 +145,10 @@ def test_a_timed_phase_that_breaks_concerns_its_own_gate(project: Project, monke
     project.declare(session, check.text(margin=0.2), test="other", max_tokens=8)
     session.gather()
 
-    assert {v.outcome for v in judged(session)} == {Outcome.ERROR}
+    broken = judged(session)
+    assert {v.outcome for v in broken} == {Outcome.ERROR}
+    assert all("the timed phase failed: " in v.message for v in broken)
+    assert all("no room for another process" in v.message for v in broken)
     others = session.settle("other", session.parity_run("other", reproduce=""))
     assert Outcome.ERROR not in {v.outcome for v in others}
     notes = " ".join(session.record([]).notes)

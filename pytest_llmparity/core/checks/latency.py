@@ -182,7 +182,8 @@ class LatencyCheck:
         for side in sides:
             if not side.samples:
                 outcome = Outcome.ERROR if evidence.incomplete is None else Outcome.INCONCLUSIVE
-                reason = evidence.incomplete or f"{side.engine.name} has no timed requests"
+                broken = side.engine.untimed and f"the timed phase failed: {side.engine.untimed}"
+                reason = evidence.incomplete or broken or f"{side.engine.name} has no timed requests"
                 return gathered.finish(verdict, outcome=outcome, reason=reason)
         return None
 
