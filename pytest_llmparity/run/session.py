@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +62,7 @@ class Session:
         self._keeper: Keeper | None = None
         self._guard = threading.Lock()
         self._progress = progress
-        self._embedder = embedder
+        self._embedder = functools.cache(embedder)  # its model is loaded once, and it remembers texts
         self._loop = LoopThread()
         self._store: Store | None = None
         self._declared: dict[str, Declaration] = {}

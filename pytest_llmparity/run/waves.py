@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from pytest_llmparity.core.checks.base import FLOOR_CASES
 from pytest_llmparity.core.checks.settle import settle
+from pytest_llmparity.core.errors import LLMParityError
 from pytest_llmparity.core.sample import Phase, to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.course import cases_of, course_of, waves
@@ -121,8 +123,12 @@ class Waves:
         return any(verdict.open and verdict.outcome is Outcome.INCONCLUSIVE for verdict in self._verdicts(unit))
 
     def _verdicts(self, unit: Unit) -> list[Verdict]:
-        judging = self._judging()
-        return [verdict for declaration in self._of(unit) for verdict in self._settled(judging, declaration)]
+        """Return how the unit's tests stand; one that cannot be judged has nothing open, and says so when it runs."""
+        judging, found = self._judging(), []
+        for declaration in self._of(unit):
+            with contextlib.suppress(LLMParityError):
+                found += self._settled(judging, declaration)
+        return found
 
     def _settled(self, judging: Judging, declaration: Declaration) -> list[Verdict]:
         """Judge one test as it stands, corrected for the verdicts that are still to come.

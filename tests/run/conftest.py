@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.report.progress import Silent
 from pytest_llmparity.run.keeper import Keeper
@@ -127,7 +128,13 @@ class Project:
         self._stack.callback(keeper.close)
         return keeper
 
-    def session(self, *specs: EngineSpec, token: str = "one", **settings: Any) -> Session:
+    def session(
+        self,
+        *specs: EngineSpec,
+        token: str = "one",
+        embedder: Callable[[], Embedder | None] = lambda: None,
+        **settings: Any,
+    ) -> Session:
         """Return a session; the first spec is the baseline unless named otherwise."""
         chosen: dict[str, Any] = {"engines": specs, "baseline": specs[0].name if specs else None} | settings
         session = Session(
@@ -137,6 +144,7 @@ class Project:
             keeper=lambda: Keeper.spawn(self.path / ".llmparity"),
             version="1",
             progress=Silent(),
+            embedder=embedder,
         )
         self._stack.callback(session.close)
         return session

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.errors import DesignError, MissingSample
+from pytest_llmparity.core.errors import DesignError, MissingSample, UsageError
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -383,6 +383,32 @@ def test_answers_that_fail_by_chance_do_not_stop_it_and_a_dead_engine_does(proje
     _, verdicts = gathered(project, [project.engine("yes, well"), dead], TEXT, check.similarity(at_least=0.9))
     assert {v.outcome for v in verdicts.values()} == {Outcome.ERROR}
     assert len(asked(dead)) == 32 + FLOOR
+
+
+def test_a_check_that_cannot_judge_concerns_its_own_test(project: Project) -> None:
+    class Missing:
+        name = "a model that is not there"
+
+        def embed(self, texts: Sequence[str]) -> list[list[float]]:
+            raise UsageError("the embedding model is not on this machine")
+
+    project.prompts(64)
+    specs = [project.attached(name, project.engine('{"a": 1}')) for name in "ab"]
+    loaded: list[Missing] = []
+
+    def load() -> Missing:
+        loaded.append(Missing())
+        return loaded[-1]
+
+    session = project.session(*specs, sequential=True, embedder=load)
+    project.declare(session, check.similarity(at_least=0.9), test="similar", max_tokens=8)
+    project.declare(session, AGREE, test="equal", max_tokens=16)
+    session.gather()
+
+    assert judged(session, "equal")["schema.agree", "b"].n == 32
+    with pytest.raises(UsageError, match="embedding model"):
+        judged(session, "similar")
+    assert len(loaded) == 1, "a model is loaded once"
 
 
 def test_single_cases_are_rows_as_ever(project: Project) -> None:

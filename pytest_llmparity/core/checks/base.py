@@ -41,8 +41,9 @@ class EngineEvidence:
     value, else what the server or file said, normalised (``F16``, ``Q4_K_M``, ``awq``), ``None`` when unknown.
     ``incomparable`` is the sentence that makes every check of this engine INCOMPARABLE, ``error`` the one that makes
     them ERROR (it never started, …), ``lacking`` the one that makes this check SKIPPED (a capability it needs is not
-    there). ``untimed`` says why its timed phase failed. ``capabilities`` are those of the live server, ``declares`` what
-    its kind promises. ``route`` says how its other route answers differently, empty where it does not or there is none.
+    there). ``untimed`` says why its timed phase failed. ``capabilities`` are those of the live server, ``declares``
+    what its kind promises. ``route`` says how its other route answers differently, empty where it does not or there is
+    none.
     """
 
     name: str
