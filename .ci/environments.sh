@@ -54,3 +54,15 @@ vllm_environment() {
   "$path/bin/python" -m pip uninstall --yes --quiet $VLLM_UNWANTED >>"$cache/vllm-install.log" 2>&1 || return 1
   echo "$path"
 }
+
+# ollama_program BESIDE : print the absolute path of an ollama: LLMPARITY_OLLAMA, the one in PATH, else BESIDE; nothing
+# where there is none of them.
+ollama_program() {
+  local path
+  for path in "${LLMPARITY_OLLAMA:-}" "$(command -v ollama || true)" "$1"; do
+    if [ -n "$path" ] && [ -x "$path" ]; then
+      echo "$(cd "$(dirname "$path")" && pwd)/$(basename "$path")"
+      return
+    fi
+  done
+}
