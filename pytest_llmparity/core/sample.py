@@ -86,7 +86,7 @@ class WireRequest:
     """A request in one engine's words: what is written to the socket, and what was knowingly left out of it.
 
     ``sha256`` is the hex digest of ``body``. ``omitted`` names sampling fields left out because the adapter
-    proves the engine's default neutral.
+    proves the engine's default neutral. ``max_tokens`` is the limit the request sets, ``None`` where nobody noted it.
     """
 
     path: str
@@ -94,6 +94,7 @@ class WireRequest:
     sha256: str
     omitted: tuple[str, ...] = ()
     method: str = "POST"
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,8 @@ class Completion:
     ``reasoning`` never mixes with ``text``. ``finish_reason`` is ``stop``, ``length``, ``tool_calls`` or what the
     engine said; an answer that was broken off (``abort``) is a failure instead. Token counts are the server's, ``None``
     where it sent none. ``server`` holds the engine's own timings in milliseconds under their original names.
-    ``normalised`` names what the adapter changed in the text.
+    ``normalised`` names what the adapter changed in the text. ``max_tokens`` is the limit the request set, ``None``
+    where it is not known (answers stored by an older version).
     """
 
     text: str
@@ -141,6 +143,20 @@ class Completion:
     fingerprint: str = ""
     server: Mapping[str, float] = field(default_factory=dict)
     normalised: tuple[str, ...] = ()
+    max_tokens: int | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Tell whether the token limit ended the answer, so that nothing is known of what would have followed.
+
+        The finish reason ``length`` says so, and so does an answer with as many tokens as the request allowed, whatever
+        its finish reason: servers are known that call every end a stop (LocalAI issue 3533, ``transformers serve``
+        before its pull request 42157). Tokens are the server's count, else the token records that came with the text.
+        """
+        if self.finish_reason == "length":
+            return True
+        tokens = len(self.logprobs) if self.completion_tokens is None else self.completion_tokens
+        return self.max_tokens is not None and tokens >= self.max_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from pytest_llmparity.run.gather import Job, answered, failed, named
 from pytest_llmparity.run.judging import ALPHA
 from pytest_llmparity.run.parity import single
 from pytest_llmparity.run.session import Session
-from pytest_llmparity.run.wires import client_of
+from pytest_llmparity.run.wires import client_of, wire_of
 
 
 class SessionAsker:
@@ -89,7 +89,7 @@ class SessionAsker:
 
 
 async def _one(case: Case, sampling: Sampling, adapter: Adapter) -> Sample:
-    wire = adapter.build(case.request(sampling))
+    wire = wire_of(adapter, case.request(sampling))
     job = Job(case=case.id, wire=wire, phase=Phase.MAIN, repeat=0, concurrency=1)
     client = client_of(adapter)
     try:

@@ -203,7 +203,7 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
     ``AnswerError`` also where the adapter stumbles over an answer it does not expect.
     """
     try:
-        completion = engine.parse(exchange, case=job.case)
+        completion = dataclasses.replace(engine.parse(exchange, case=job.case), max_tokens=job.wire.max_tokens)
         ends = engine.token_ends(exchange) if attempts == 1 else ()
     except LLMParityError:
         raise

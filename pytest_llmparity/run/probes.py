@@ -115,7 +115,8 @@ class Prober:
             raise Spent
         self.requests += 1
         timeout = min(TIMEOUT_S, self.adapter.spec.request_timeout_s)
-        return self.adapter.parse(self.adapter.control.post(wire.path, wire.body, timeout_s=timeout), case=CASE)
+        answer = self.adapter.parse(self.adapter.control.post(wire.path, wire.body, timeout_s=timeout), case=CASE)
+        return dataclasses.replace(answer, max_tokens=request.sampling.max_tokens)
 
     def refused(self, error: EngineError) -> bool:
         """Tell whether a server said no to what was asked of it, rather than failed at it, and keep its words."""
@@ -261,7 +262,7 @@ def _schema(prober: Prober) -> Mapping[str, object]:
     answer = _formed(prober, SCHEMA)
     if answer is None:
         return _plain_schema(prober)
-    said, cut = "".join(answer.text.split()), answer.finish_reason == "length"
+    said, cut = "".join(answer.text.split()), answer.cut
     for names in (list(SECRET), sorted(SECRET)):
         whole = json.dumps({name: SECRET[name] for name in names}, separators=(",", ":"))
         if said == whole or (cut and whole.startswith(said) and SECRET[names[0]] in said):
@@ -279,7 +280,7 @@ def _plain_schema(prober: Prober) -> Mapping[str, object]:
     said = "".join(answer.text.split())
     if any(said.startswith(f'{{"{name}":') for name in PLAIN_SCHEMA["required"]):
         raise Undecided("a schema's properties are forced, its const is not")
-    if answer.finish_reason == "length" and said in ("", "{"):
+    if answer.cut and said in ("", "{"):
         raise Undecided(f"the answer to a schema was cut after {answer.completion_tokens or 96} tokens")
     return {"json_schema": False}
 

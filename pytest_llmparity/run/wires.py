@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
-from pytest_llmparity.core.sample import WireRequest
+from pytest_llmparity.core.sample import Request, WireRequest
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run.gather import Job
@@ -19,6 +20,11 @@ def wires_note(engine: str, unit: Unit) -> str:
     return f"wires/{engine}/{unit.key}"
 
 
+def wire_of(adapter: Adapter, request: Request, *, stream: bool = True) -> WireRequest:
+    """Return a request in the engine's words with the token limit it sets, by which an answer is known to be cut."""
+    return dataclasses.replace(adapter.build(request, stream=stream), max_tokens=request.sampling.max_tokens)
+
+
 def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
     """Return the unit's requests in the engine's words, by case.
 
@@ -29,7 +35,9 @@ def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
     wanted = unit.needs.top_logprobs if adapter.can.logprobs else None
     stream = adapter.counts_in_streams or unit.needs.timed > 0
     return {
-        case.id: adapter.build(case.request(unit.sampling, top_logprobs=None if case.tools else wanted), stream=stream)
+        case.id: wire_of(
+            adapter, case.request(unit.sampling, top_logprobs=None if case.tools else wanted), stream=stream
+        )
         for case in unit.prompts.cases
     }
 

@@ -72,7 +72,7 @@ def jobs(count: int) -> list[Job]:
     return [
         Job(
             case=f"c{i}",
-            wire=WireRequest(path="/", body=f"text {i}".encode(), sha256=f"sha{i}"),
+            wire=WireRequest(path="/", body=f"text {i}".encode(), sha256=f"sha{i}", max_tokens=16),
             phase=Phase.MAIN,
             repeat=0,
             concurrency=2,
@@ -114,6 +114,7 @@ async def test_every_job_becomes_one_sample(concurrency: int) -> None:
 
     assert sorted(s.completion.text for s in samples if s.completion) == [f"text {i}" for i in range(5)]
     assert all(s.timing is not None and s.attempts == 1 for s in samples)
+    assert {s.completion.max_tokens for s in samples if s.completion} == {16}  # by which an answer is known to be cut
     assert (waits, allowed.sent, allowed.retries) == ([], 5, 0)
 
 

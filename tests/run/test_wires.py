@@ -33,3 +33,4 @@ def test_streams_without_token_counts_are_asked_for_only_where_they_are_timed(
     (wire,) = requests_of(adapter, unit).values()
 
     assert json.loads(wire.body).get("stream", False) is streamed
+    assert wire.max_tokens == json.loads(wire.body)["max_tokens"] == Sampling().max_tokens
