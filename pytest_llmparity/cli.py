@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_llmparity.core.printable import printable, printable_lines
+from pytest_llmparity.core.printable import printable, printable_lines, uncommanded, uncommanded_json
 from pytest_llmparity.options import ENGINES_VARIABLE, FILE
 
 if TYPE_CHECKING:
@@ -187,12 +187,13 @@ def _doctor(asked: argparse.Namespace) -> int:
             one = examine(session, spec, settings=told, prompts=prompts)
             examined.append(one)
             if not asked.json:
-                print(*report.engine_lines(one), "", sep="\n", flush=True)
+                print(*map(uncommanded, report.engine_lines(one)), "", sep="\n", flush=True)
         keys = session.mask.unsearched
         if asked.json:
-            print(json.dumps(report.to_record(examined, whole, keys, version=session.version), indent=1))
+            record = json.dumps(report.to_record(examined, whole, keys, version=session.version), indent=1)
+            print(uncommanded_json(record))
         else:
-            print(*report.ending_lines(examined, whole, keys), sep="\n")
+            print(*map(uncommanded, report.ending_lines(examined, whole, keys)), sep="\n")
     return OK if all(one.well for one in examined) else WRONG
 
 

@@ -17,13 +17,13 @@ import pytest
 from pytest_llmparity import xdist
 from pytest_llmparity.core.errors import KeeperError, LLMParityError
 from pytest_llmparity.core.explain import count, failure_text
-from pytest_llmparity.core.printable import printable_lines
+from pytest_llmparity.core.printable import printable_lines, uncommanded
 from pytest_llmparity.core.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
 from pytest_llmparity.core.settings import Settings
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.embedding import default_embedder
-from pytest_llmparity.report import json_report, junit, terminal
+from pytest_llmparity.report import json_report, junit, outcome, terminal
 from pytest_llmparity.report.progress import Bars, Silent
 from pytest_llmparity.resolving import given_to
 from pytest_llmparity.run.ask import SessionAsker
@@ -93,14 +93,15 @@ class Door:
     def header(self) -> list[str]:
         """Return one line per selected engine, as configured."""
         unknown = {spec.name: spec.base_url or "" for spec in self.settings.engines if spec.kind is None}
-        return terminal.engine_lines(self._engines(), why=self.settings.baseline_source, unasked=unknown)
+        lines = terminal.engine_lines(self._engines(), why=self.settings.baseline_source, unasked=unknown)
+        return list(map(uncommanded, lines))
 
     def plan_lines(self, *, detailed: bool) -> list[str]:
         """Return the plan: requests and tokens per engine; in detail also every gate with its power."""
         plan = self.session.plan()
         hopeless = [f"  {test} cannot run: {problem}" for test, problem in self._problems.items()] if detailed else []
         if not plan.units:
-            return hopeless
+            return list(map(uncommanded, hopeless))
         if self.settings.mode == "replay":
             lines = [f"replay of {self.settings.replay_run or 'the newest run'}: nothing is asked"]
         else:
@@ -128,7 +129,7 @@ class Door:
                     f"    {check.power(cases=cases, groups=groups, sequential=sequential)}"
                     for check in declaration.checks
                 ]
-        return lines + hopeless
+        return list(map(uncommanded, lines + hopeless))
 
     # around one test -------------------------------------------------------------------------------------------------
 
@@ -257,6 +258,10 @@ class Door:
 
     # after the tests -------------------------------------------------------------------------------------------------
 
+    def tidy(self, report: pytest.TestReport) -> None:
+        """Take out of what pytest will print of a test whatever a CI service would execute."""
+        report.longrepr, report.sections = outcome.harmless(report.longrepr), outcome.harmless(report.sections)
+
     def carry(self, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Return what travels with a test's report from a worker to the controller: builtins only."""
         return {"run": self.session.run, "verdicts": [to_json(verdict) for verdict in verdicts]}
@@ -285,6 +290,7 @@ class Door:
             self.summary.append(f"llmparity: the report could not be written: {error}")
         finally:
             self.summary += self.session.close()
+            self.summary = list(map(uncommanded, self.summary))
 
     def _report(self) -> None:
         """Report what there is; a report that was asked for is written even where no gate got as far as a verdict."""

@@ -134,15 +134,18 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     return result
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let the verdicts travel with the call's report, as builtins: xdist carries them to the controller."""
     report = yield
-    if report.when == "call" and VERDICTS in item.stash:
-        verdicts = item.stash[VERDICTS]
-        setattr(report, CARRIED, item.config.stash[DOOR].carry(verdicts))
+    door = item.config.stash.get(DOOR, None)
+    if door is not None:
+        door.tidy(report)
+    verdicts = item.stash.get(VERDICTS, None)
+    if door is not None and report.when == "call" and verdicts is not None:
+        setattr(report, CARRIED, door.carry(verdicts))
     return report
 
 

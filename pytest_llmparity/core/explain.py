@@ -71,7 +71,7 @@ def plain(text: str, limit: int = 240) -> str:
 
 def quote(text: str, limit: int = QUOTED) -> str:
     """Return the beginning of a model's text as a Python string literal of at most ``limit`` characters and quotes."""
-    shown = repr(text[:limit])
+    shown = printable(repr(text[:limit]))
     if len(text) <= limit and len(shown) <= limit + 2:
         return shown
     return shown[: min(limit, len(shown) - 1)] + "…"

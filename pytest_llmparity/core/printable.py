@@ -1,11 +1,14 @@
-"""Text from a model or a server made harmless for a terminal, and cut to a width.
+"""Text from a model or a server made harmless for a terminal and for the log of a CI service, and cut to a width.
 
 What an engine wrote is data: it may hold escape sequences that recolour, retitle or clear a terminal, direction
-marks that reorder what is read, or lone surrogates that no output can encode.
+marks that reorder what is read, lone surrogates that no output can encode, or words that the service which runs the
+tests takes for an order of the workflow.
 """
 
 from __future__ import annotations
 
+import re
+import textwrap
 import unicodedata
 
 _KEPT = frozenset("\u200c\u200d")
@@ -13,12 +16,49 @@ _KEPT = frozenset("\u200c\u200d")
 
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
+# GitHub's runner executes ##[NAME …] anywhere in a line and ::NAME …:: at the start of one, blanks before it trimmed
+# (actions/runner, ActionCommand); Azure's agent ##vso[ and TeamCity ##teamcity[. They search by the rules of a
+# language, for which joiners, marks and whatever else has no weight is not there: so a break has to be visible to break
+# anything, and any character outside ASCII may stand in between.
+_ANYWHERE = re.compile(r"(#[^\x20-\x7e\n\r]*#[^\s\[#]*)\[")
+_AT_START = re.compile(r"((?:^|[\n\r])(?:\s|[^\x00-\x7e])*):([^\x20-\x7e\n\r]*:)")
+
 
 def printable(text: str) -> str:
-    """Return the text on one line with every control, direction and unencodable character as its Python escape."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_shown(char) for char in text)
+    r"""Return the text on one line with every control, direction and unencodable character as its Python escape.
+
+    So is the one character without which the text would be no :func:`uncommanded`.
+    """
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(_shown(char) for char in text)
+    return uncommanded(text)
+
+
+def uncommanded(text: str) -> str:
+    r"""Return the text with nothing in it that a CI service would execute: ``[`` or ``:`` is shown as its escape.
+
+    >>> uncommanded("see ##[add-mask]all"), uncommanded(" ::error::no"), uncommanded("test_a.py::test_b")
+    ('see ##\\x5badd-mask]all', ' \\x3a:error::no', 'test_a.py::test_b')
+    """
+    if "#" in text:
+        text = _ANYWHERE.sub(r"\1\\x5b", text)
+    if ":" in text:
+        text = _AT_START.sub(r"\1\\x3a\2", text)
+    return text
+
+
+def uncommanded_json(text: str) -> str:
+    """Return a JSON text with the same value that can be printed: what :func:`uncommanded` shows it escapes as JSON."""
+    return _ANYWHERE.sub(r"\1\\u005b", text)
+
+
+def wrapped(text: str, width: int, *, head: str = "", indent: str = "") -> list[str]:
+    """Return a :func:`printable` text in lines of at most ``width`` columns, wherever they break :func:`uncommanded`.
+
+    The first line comes after ``head``, the others after ``indent``.
+    """
+    lines = textwrap.wrap(text, width, initial_indent=head, subsequent_indent=indent, break_on_hyphens=False)
+    return [elide(uncommanded(line), width) for line in lines]
 
 
 def printable_lines(text: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from pytest_llmparity.core import explain
 from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.examination import Examination, Setting
-from pytest_llmparity.core.printable import cells, printable
+from pytest_llmparity.core.printable import cells, printable, wrapped
 from pytest_llmparity.core.sample import IDENTITY, Fact, to_json
 
 WIDTH: Final = 100
@@ -154,7 +153,7 @@ def _row(key: str, value: str, origin: str, width: int) -> Iterator[str]:
     if not source or cells(shown) <= column:
         yield (f"{head}{shown:<{column}} {source}" if source else f"{head}{shown}").rstrip()
         return
-    lines = textwrap.wrap(shown, width - len(head)) or [shown]
+    lines = wrapped(shown, width - len(head)) or [shown]
     yield f"{head}{lines[0]}"
     yield from (" " * len(head) + line for line in [*lines[1:], source])
 
@@ -167,6 +166,4 @@ def _said(mark: str, texts: Iterable[str], width: int) -> Iterator[str]:
 def _wrapped(head: str, text: str, width: int) -> Iterator[str]:
     for number, paragraph in enumerate(text.splitlines() or [""]):
         first = head if number == 0 else " " * len(head)
-        yield from textwrap.wrap(
-            printable(paragraph), width, initial_indent=first, subsequent_indent=" " * len(head), break_on_hyphens=False
-        ) or [first.rstrip()]
+        yield from wrapped(printable(paragraph), width, head=first, indent=" " * len(head)) or [first.rstrip()]

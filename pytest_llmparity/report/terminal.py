@@ -6,13 +6,12 @@ Nothing here knows pytest: the door writes the lines under a title of its own.
 from __future__ import annotations
 
 import math
-import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from pytest_llmparity.core import explain
-from pytest_llmparity.core.printable import cells, elide, pad, printable
+from pytest_llmparity.core.printable import cells, elide, pad, printable, wrapped
 from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.record import EngineRecord, LatencyRow, RunRecord
 from pytest_llmparity.core.sample import Phase, Sample
@@ -353,5 +352,4 @@ def _digest(engine: EngineRecord) -> str | None:
 def _wrapped(head: str, text: str, *, width: int) -> list[str]:
     """Return the text in lines of at most ``width`` columns, the first one after ``head``, the rest indented."""
     indent = " " * min(cells(head) if len(head) < 30 else 4, 16)
-    lines = textwrap.wrap(text, width, initial_indent=head, subsequent_indent=indent, break_on_hyphens=False)
-    return [elide(line, width) for line in lines]
+    return wrapped(text, width, head=head, indent=indent)
