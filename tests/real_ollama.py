@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import shutil
@@ -18,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
-import httpx
 import pytest
 
 from pytest_llmparity.engines.readiness import free_port
+from tests.unavailable import unavailable
 
 PROGRAM: Final = "LLMPARITY_OLLAMA"
 """The variable that names the program; without it the one of ``PATH`` is taken."""
@@ -34,12 +35,7 @@ SCRUBBED: Final = ("OLLAMA_", "LLAMA_ARG_")
 def program() -> str:
     """Return the path of the program, or end the test: skipped, or failed where the run requires an Ollama."""
     path = os.environ.get(PROGRAM) or shutil.which("ollama")
-    if path:
-        return path
-    why = f"{PROGRAM} does not name an Ollama and there is none in PATH"
-    if "ollama" in os.environ.get("LLMPARITY_REQUIRE_LIVE", "").split(","):
-        pytest.fail(f"ollama is required by LLMPARITY_REQUIRE_LIVE, but {why}")
-    pytest.skip(why)
+    return path or unavailable("ollama", f"{PROGRAM} does not name an Ollama and there is none in PATH")
 
 
 class RealOllama:
@@ -55,7 +51,6 @@ class RealOllama:
         self.store = folder / "models"
         self.log = folder / "daemon.log"
         self.env = {"OLLAMA_NUM_PARALLEL": "2", "OLLAMA_KEEP_ALIVE": "-1", **(env or {})}
-        self._http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -64,7 +59,6 @@ class RealOllama:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self._http.close()
 
     def start(self) -> None:
         """Start the daemon, again after :meth:`stop` on the same port, and wait until it answers."""
@@ -86,8 +80,8 @@ class RealOllama:
             )
         until = time.monotonic() + START_S
         while self._process.poll() is None and time.monotonic() < until:
-            with contextlib.suppress(httpx.TransportError):
-                self._http.get("/api/version")
+            with contextlib.suppress(ConnectionError):
+                self._send("GET", "/api/version")
                 return
             time.sleep(0.02)
         self.stop()
@@ -110,11 +104,9 @@ class RealOllama:
 
         An answer that is no success fails the test.
         """
-        answer = self._http.post(path, json=body) if body else self._http.get(path)
-        lines = answer.text.strip().splitlines()
-        value: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-        assert answer.is_success, f"{path}: {answer.status_code} {answer.text}"
-        assert "error" not in value, f"{path}: {answer.text}"
+        text = self._send("POST", path, json.dumps(body).encode()) if body else self._send("GET", path)
+        value: dict[str, Any] = json.loads(text.strip().rpartition("\n")[2] or "{}")
+        assert "error" not in value, f"{path}: {text}"
         return value
 
     def model(self, quantization: str, name: str | None = None, **fields: object) -> str:
@@ -127,8 +119,7 @@ class RealOllama:
             file = MODELS / f"tiny-{quantization}.gguf"
             content = file.read_bytes()
             digest = "sha256:" + hashlib.sha256(content).hexdigest()
-            sent = self._http.post(f"/api/blobs/{digest}", content=content)
-            assert sent.is_success, sent.text
+            self._send("POST", f"/api/blobs/{digest}", content)
             self.call("/api/create", model=name, files={file.name: digest}, **fields)
         return name
 
@@ -150,6 +141,15 @@ class RealOllama:
     def loaded(self) -> dict[str, int]:
         """Return the models in memory with the context each was loaded with."""
         return {model["name"]: model["context_length"] for model in self.call("/api/ps")["models"]}
+
+    def _send(self, method: str, path: str, body: bytes | None = None) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        assert answer.status in (200, 201), f"{path}: {answer.status} {text}"
+        return text
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Ollama: ``ollama serve`` from PATH with a store and port of its own, or a running daemon attached.
 
-What is said here of its behaviour was read in its source and held against recordings of v0.33.0
-(``fixtures/wire/ollama``, ``fixtures/wire/ollama-paths``); starting a daemon was tried with a double only.
+What is said here of its behaviour was read in its source and held against v0.33.0 itself and recordings of it
+(``fixtures/wire/ollama``, ``fixtures/wire/ollama-paths``).
 """
 
 from __future__ import annotations

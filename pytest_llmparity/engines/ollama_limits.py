@@ -25,6 +25,7 @@ _NATIVE: Final = (
 )
 _ALWAYS: Final = (
     "Ollama reuses its prompt cache for every request; no field switches it off.",
+    "Ollama refuses logprobs beside tools, streamed or not; cases with tools are asked without logprobs.",
     "Models over the same weights share one process: which of them loaded it first decides whose template the "
     "llama-server behind it applies, and nothing shows that but the names in ollama ps.",
 )

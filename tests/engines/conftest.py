@@ -14,7 +14,7 @@ from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.script import Fault, Reply
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange
-from tests.engines.live import KINDS, STARTS, Served
+from tests.engines.live import STARTS, WAYS, Served
 from tests.engines.ollama_daemon import OllamaDaemon
 
 REPO = Path(__file__).parents[2]
@@ -77,10 +77,12 @@ def attach() -> Callable[..., Adapter]:
     return attach_to
 
 
-@pytest.fixture(scope="session", params=KINDS)
+@pytest.fixture(scope="session", params=WAYS)
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A real engine of each kind in turn: pytest ends one before it starts the next."""
-    with STARTS[request.param](tmp_path_factory.mktemp(request.param)) as running:
+    """A real engine of each kind in turn, over each of its routes: pytest ends one before it starts the next."""
+    kind = request.param.removesuffix("-native")
+    route = {} if kind == request.param else {"route": "native"}
+    with STARTS[kind](tmp_path_factory.mktemp(request.param), **route) as running:
         yield running
 
 

@@ -13,15 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NoReturn
-
-import pytest
 
 from pytest_llmparity.core.capabilities import Capabilities
-from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.core.settings import EngineSpec, Route
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.engines.readiness import free_port, wait_ready
 from pytest_llmparity.engines.registry import adapter_for, make
+from tests.real_ollama import program
+from tests.unavailable import unavailable
 
 MODELS = Path(__file__).parents[2] / "fixtures/models/tiny"
 PYTHONS: Mapping[str, str] = {
@@ -32,7 +31,8 @@ PYTHONS: Mapping[str, str] = {
     "vllm": "LLMPARITY_VLLM_PYTHON",
 }
 """The variables that name interpreters with an engine in them."""
-KINDS = ("llamacpp", *sorted(PYTHONS))
+WAYS = ("llamacpp", *sorted(PYTHONS), "ollama", "ollama-native")
+"""The kinds that are started here, with the route behind it where it is not the first one of its kind."""
 
 PROXY = """
 model_list:
@@ -58,13 +58,6 @@ class Served:
     adapter: Adapter
     can: Capabilities
     uncounted: int = 0
-
-
-def unavailable(engine: str, why: str) -> NoReturn:
-    """Skip, or fail where the run says that this engine has to be there."""
-    if engine in os.environ.get("LLMPARITY_REQUIRE_LIVE", "").split(","):
-        pytest.fail(f"{engine} is required by LLMPARITY_REQUIRE_LIVE, but {why}")
-    pytest.skip(why)
 
 
 def python_of(kind: str) -> str:
@@ -204,11 +197,19 @@ def litellm(workdir: Path) -> Iterator[Served]:
             yield Served(adapter=adapter, can=adapter.declares.corrected(can))
 
 
-STARTS: Mapping[str, Callable[[Path], contextlib.AbstractContextManager[Served]]] = {
+@contextlib.contextmanager
+def ollama(workdir: Path, route: Route = "openai") -> Iterator[Served]:
+    spec = gguf("ollama", "f16", "tiny-F16.gguf", context_length=512, slots=2, route=route, command=(program(),))
+    with running(spec, workdir) as adapter:
+        yield Served(adapter=adapter, can=adapter.capabilities())
+
+
+STARTS: Mapping[str, Callable[..., contextlib.AbstractContextManager[Served]]] = {
     "litellm": litellm,
     "llamacpp": llamacpp,
     "llamacpp-python": llamacpp_python,
     "mlx": mlx,
+    "ollama": ollama,
     "transformers": transformers,
     "vllm": vllm,
 }

@@ -5,6 +5,7 @@ What a kind declares decides what is expected: a promise is kept, and what an en
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,7 +106,12 @@ def test_schema_is_forced(served: Served, ask: Ask) -> None:
             ask(messages=PERSON, response_format=FORMAT)
         return
 
-    assert ask(messages=PERSON, response_format=FORMAT).text == '{"name": "Maria Lopez", "age": 34, "city": "Lisbon"}'
+    text = ask(messages=PERSON, response_format=FORMAT).text
+
+    if served.can.schema_order is False:  # then the grammar makes the model say another person
+        assert list(json.loads(text)) == ["age", "city", "name"]
+    else:
+        assert text == '{"name": "Maria Lopez", "age": 34, "city": "Lisbon"}'
 
 
 def test_schema_is_forced_in_the_order_it_declares(served: Served, ask: Ask) -> None:
@@ -122,12 +128,18 @@ def test_schema_is_forced_in_the_order_it_declares(served: Served, ask: Ask) -> 
 def test_tool_is_called(top: int | None, served: Served, ask: Ask) -> None:
     # llama.cpp refuses logprobs and tools in one stream, and the proxy before it cannot know.
     stream = top is None or served.adapter.kind != "litellm"
+    if served.adapter.kind == "ollama" and top is not None:  # its llama-server is always asked for a stream
+        with pytest.raises(errors.UnsupportedParameter, match="logprobs is not supported with tools"):
+            ask(stream, messages=WEATHER, tools=TOOLS, top_logprobs=top)
+        return
     found = ask(stream, messages=WEATHER, tools=TOOLS, top_logprobs=top)
 
     if served.can.tools is False:
         assert found.text.startswith("<tool_call>")
         return
-    assert [(call.name, call.arguments) for call in found.tool_calls] == [("get_weather", '{"city": "Lisbon"}')]
+    assert [(call.name, json.loads(call.arguments)) for call in found.tool_calls] == [
+        ("get_weather", {"city": "Lisbon"})
+    ]
 
 
 @pytest.mark.parametrize(
@@ -136,9 +148,10 @@ def test_tool_is_called(top: int | None, served: Served, ask: Ask) -> None:
 def test_every_sampling_parameter_is_taken(name: str, served: Served, ask: Ask) -> None:
     given = {"top_k": 3, "top_p": 0.9, "min_p": 0.05, "repetition_penalty": 1.05}.get(name, 0.1)
     unknown = {
-        "litellm": ("top_k", "min_p", "repetition_penalty"),
-        "transformers": ("presence_penalty", "frequency_penalty"),
-    }.get(served.adapter.kind, ())
+        ("litellm", "openai"): ("top_k", "min_p", "repetition_penalty"),
+        ("ollama", "openai"): ("top_k", "min_p", "repetition_penalty"),
+        ("transformers", "openai"): ("presence_penalty", "frequency_penalty"),
+    }.get((served.adapter.kind, served.adapter.spec.route), ())
     sampling = Sampling(stop=(" of",), **{name: given})  # type: ignore[arg-type]
 
     if name in unknown:
@@ -207,6 +220,7 @@ def test_identity(served: Served) -> None:
         "llamacpp": ("tiny-F16.gguf", "F16", 512),
         "llamacpp-python": ("tiny-F16.gguf", "F16", 512),
         "mlx": ("tiny", "BF16", None),
+        "ollama": ("tiny-f16:f16", "F16", 512),
         "transformers": ("tiny", "F32", None),
         "vllm": ("tiny", "BF16", 1024),
     }[served.adapter.kind]
@@ -217,7 +231,7 @@ def test_identity(served: Served) -> None:
         assert identity.get("template_sha256")
 
 
-@pytest.mark.parametrize("served", ["llamacpp", "vllm"], indirect=True)
+@pytest.mark.parametrize("served", ["llamacpp", "ollama", "ollama-native", "vllm"], indirect=True)
 def test_context_is_what_the_server_reports(served: Served) -> None:
     assert served.adapter.identity().facts["context_length"].source == "reported"
 

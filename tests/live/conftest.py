@@ -18,6 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.unavailable import unavailable
+
 REPO = Path(__file__).parents[2]
 MODELS = REPO / "fixtures/models/tiny"
 PROMPTS = REPO / "fixtures/prompts"
@@ -106,13 +108,6 @@ def until(done: Callable[[], object], limit_s: float, run: LiveRun) -> None:
     while not done():
         assert time.monotonic() - began < limit_s, f"not within {limit_s:g} s\n{run.output}"
         pause.wait(0.1)
-
-
-def unavailable(engine: str, why: str) -> None:
-    """Skip, or fail where the run says that this engine has to be there."""
-    if engine in os.environ.get("LLMPARITY_REQUIRE_LIVE", "").split(","):
-        pytest.fail(f"{engine} is required by LLMPARITY_REQUIRE_LIVE, but {why}")
-    pytest.skip(why)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines.environments import FOLDER_VARIABLE
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.keeper import Keeper
-from tests.live.conftest import MODELS, unavailable
+from tests.live.conftest import MODELS
+from tests.unavailable import unavailable
 
 pytestmark = pytest.mark.live
 
