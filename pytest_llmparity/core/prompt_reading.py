@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, Never
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Never, TypeGuard
 
 from pydantic import ValidationError
 
-from pytest_llmparity.core.errors import PromptSetError
+from pytest_llmparity.core.errors import PromptSetError, UsageError
 from pytest_llmparity.core.problems import describe, dotted, given, nearest
 from pytest_llmparity.core.prompt_rows import PromptRow
+from pytest_llmparity.core.prompt_yaml import MAX_DEPTH, MAX_TEXT, MAX_VALUES, yaml_rows
 from pytest_llmparity.core.prompts import Case, Expect, PromptSet
 
 SHOWN = 10
 """Problems reported at once."""
-
-MAX_DEPTH = 64
-"""Levels of nesting in a row; deeper ones are refused before they exhaust the interpreter's stack."""
-
-MAX_VALUES = 200_000
-"""Values in a row, counted after YAML aliases: a few lines of nested aliases can stand for billions."""
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
 
@@ -49,7 +44,7 @@ def parse_prompts(text: str, *, source: str, name: str) -> PromptSet:
     yaml = source.lower().endswith((".yaml", ".yml"))
     cases: list[Case] = []
     seen: dict[str, int] = {}
-    for line, value in (_yaml_rows if yaml else _json_rows)(text, problems):
+    for line, value in (yaml_rows if yaml else _json_rows)(text, problems):
         case = _case(value, line, problems)
         if case is None:
             continue
@@ -63,6 +58,27 @@ def parse_prompts(text: str, *, source: str, name: str) -> PromptSet:
     if not cases:
         raise PromptSetError(f"{source}: holds no cases; write one per line, such as {EXAMPLE}")
     return PromptSet(name=name, cases=tuple(cases))
+
+
+def messages_of(turns: object, *, what: str) -> tuple[dict[str, Any], ...]:
+    """Return messages written in a test, held to the rules of a prompt file; ``UsageError`` names what is wrong.
+
+    ``what`` names the place in messages (``parity.ask``).
+    """
+    listed = [dict(turn) if isinstance(turn, Mapping) else turn for turn in turns] if _is_list(turns) else turns
+    problems = [unfit] if (unfit := _unfit({"messages": listed})) is not None else []
+    if not problems:
+        try:
+            row = PromptRow.model_validate({"id": "ask", "messages": listed})
+        except ValidationError as error:
+            problems = describe(error, PromptRow, hints=HINTS)
+        else:
+            return tuple(message.as_given() for message in row.messages or ())
+    raise UsageError(f"{what}: {'; '.join(problems)}")
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 EXAMPLE = '{"id": "refund-1", "messages": [{"role": "user", "content": "How long does a refund take?"}]}'
@@ -84,14 +100,27 @@ def _json_rows(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int
     for line, raw in enumerate(text.split("\n"), start=1):
         if not raw.strip():
             continue
+        if len(raw) > MAX_TEXT:
+            problems.append((line, f"has {len(raw)} characters; a case may have {MAX_TEXT}"))
+            continue
         try:
-            yield line, json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)
+            yield line, _as_written(raw, json.loads(raw, **_STRICT))
         except json.JSONDecodeError as error:
             problems.append((line, f"not JSON at column {error.colno}: {error.msg}; one case per line"))
         except RecursionError:
             problems.append((line, f"nested deeper than {MAX_DEPTH} levels"))
         except ValueError as error:
             problems.append((line, str(error)))
+
+
+def _as_written(raw: str, row: Any) -> Any:
+    """Return a row whose ``vars`` hold decimal numbers as they are written: 3.10 is a version, 3.1 another."""
+    variables = row.get("vars") if isinstance(row, dict) else None
+    if not isinstance(variables, dict) or not any(isinstance(value, float) for value in variables.values()):
+        return row
+    written = json.loads(raw, parse_float=str)["vars"]
+    filled = {name: written[name] if isinstance(value, float) else value for name, value in variables.items()}
+    return {**row, "vars": filled}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -107,57 +136,13 @@ def _no_constant(word: str) -> Never:
     raise ValueError(f"{word} is not JSON; numbers must be finite")
 
 
-def _yaml_rows(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int, object]]:
-    import yaml  # only who writes YAML pays for it
-
-    try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
-        if root is None:
-            return
-        if not isinstance(root, yaml.SequenceNode):
-            problems.append((root.start_mark.line + 1, "expected a list of cases, each starting with '- id: …'"))
-            return
-        _no_twins(root, problems)
-        values = loader.construct_document(root)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-        problems.append((mark.line + 1 if mark else _yaml_line(error, text), f"not YAML: {what}"))
-        return
-    except RecursionError:
-        problems.append((1, f"nested deeper than {MAX_DEPTH} levels"))
-        return
-    except ValueError as error:  # dates such as 2026-13-45 reach Python's own constructors
-        problems.append((1, f"not YAML: {error}"))
-        return
-    for node, value in zip(root.value, values, strict=True):
-        yield node.start_mark.line + 1, value
+def _integer(text: str) -> int:
+    if len(text) > 400:  # a double ends at 309 digits, and Python refuses to convert beyond 4,300
+        raise ValueError(f"a number of {len(text)} digits is more than a server can be sent")
+    return int(text)
 
 
-def _yaml_line(error: Exception, text: str) -> int:
-    """Return the line of an error that only knows its character offset (an unprintable character)."""
-    return text.count("\n", 0, getattr(error, "position", 0)) + 1
-
-
-def _no_twins(root: Any, problems: list[tuple[int, str]]) -> None:
-    """Report keys given twice in one mapping: YAML's loader keeps the last one without a word."""
-    todo, met = [root], set()
-    while todo:
-        node = todo.pop()
-        if id(node) in met or isinstance(node.value, str):
-            continue
-        met.add(id(node))
-        if node.id == "sequence":
-            todo += node.value
-            continue
-        keys = set()
-        for key, value in node.value:
-            if isinstance(key.value, str) and key.tag != "tag:yaml.org,2002:merge":
-                if (key.tag, key.value) in keys:
-                    problems.append((key.start_mark.line + 1, f"key {given(key.value)} is given twice"))
-                keys.add((key.tag, key.value))
-            todo.append(value)
+_STRICT: Any = {"object_pairs_hook": _unique, "parse_constant": _no_constant, "parse_int": _integer}
 
 
 # -- values to cases
@@ -228,12 +213,16 @@ def _whole(text: str) -> bool:
 def _filled(row: PromptRow, line: int, found: list[str]) -> Case:
     messages = None
     if row.messages is not None:
-        messages = tuple(message.model_dump(exclude_unset=True) for message in row.messages)
+        messages = tuple(message.as_given() for message in row.messages)
     prompt = row.prompt
     if row.vars is not None:
         prompt = None if prompt is None else _fill(prompt, row.vars, "prompt", found)
         for index, message in enumerate(messages or ()):
-            message["content"] = _fill(message["content"], row.vars, f"messages[{index}].content", found)
+            where, content = f"messages[{index}].content", message.get("content")
+            if isinstance(content, str):
+                message["content"] = _fill(content, row.vars, where, found)
+            for place, part in enumerate(content if isinstance(content, list) else ()):
+                part["text"] = _fill(part["text"], row.vars, f"{where}[{place}].text", found)
     expect = row.expect
     return Case(
         id=row.id,
@@ -267,4 +256,8 @@ def _fill(text: str, variables: Mapping[str, str], where: str, found: list[str])
             return variables[name]
         return whole
 
+    length = len(text) + sum(len(variables.get(name, "")) for name in _FIELD.findall(text))
+    if length > MAX_TEXT:
+        found.append(f"{where} would have {length} characters with its variables; a case may have {MAX_TEXT}")
+        return text
     return _FIELD.sub(one, text)

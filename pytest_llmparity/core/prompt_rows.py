@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictStr, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictStr,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from pytest_llmparity.core.problems import Strict, given
 
@@ -65,24 +74,103 @@ Filling = Annotated[Any, AfterValidator(_fill), WithJsonSchema({"type": ["string
 
 
 class Row(Strict):
-    """Base of what a row holds: null is an error except in ``seed``, where it means that none is sent."""
+    """Base of what a row holds: null is an error except where it means something, as in ``seed``: none is sent."""
+
+    _NULLABLE: ClassVar[frozenset[str]] = frozenset({"seed"})
 
     @model_validator(mode="after")
     def _no_null(self) -> Self:
-        for name in sorted(self.model_fields_set - {"seed"}):
+        for name in sorted(self.model_fields_set - self._NULLABLE):
             if getattr(self, name) is None:
                 raise ValueError(f"has {name.removesuffix('_')} = null; leave the key out")
         return self
 
 
-class MessageRow(Row):
-    """One turn of a conversation. ``tool_call_id`` and ``tool_calls`` are what OpenAI's format wants around tools."""
+class TextPart(Strict):
+    """One part of a content that is a list."""
 
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str
+    type: Literal["text"]
+    text: str
+
+
+def _content(value: object) -> object:
+    """Accept text, null, and a list of text parts; say of another part that it cannot be sent yet."""
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise ValueError(f"is {given(value)}; expected text in quotes, or a list of parts of type text")
+    if not value:
+        raise ValueError("is an empty list; expected at least one part of type text")
+    for index, part in enumerate(value):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind != "text":
+            raise ValueError(f"has a part of type {given(kind)} at {index}; prompts are text only, so far")
+        try:
+            TextPart.model_validate(part)
+        except ValidationError:
+            raise ValueError(
+                f'has {given(part)} at {index}; a part is {{"type": "text", "text": "…"}} and nothing more'
+            ) from None
+    return value
+
+
+Content = Annotated[
+    Any,
+    AfterValidator(_content),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "minItems": 1, "items": TextPart.model_json_schema()},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+
+
+class MessageRow(Row):
+    """One turn of a conversation, as OpenAI's format has it; it is sent as it is given.
+
+    ``content`` is text, a list of parts of type text, or null in an assistant's turn that calls tools (there it may be
+    left out too). ``tool_call_id`` and ``tool_calls`` are what goes round tools. What an answer holds besides
+    (``refusal``, ``annotations``, ``audio``, ``function_call``) may stand there as the server left it empty.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},
+                {"required": ["tool_calls"], "properties": {"role": {"const": "assistant"}}},
+            ]
+        },
+    )
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content = None
     name: str | None = None
     tool_call_id: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
+    refusal: str | None = None
+    annotations: list[Any] | None = Field(default=None, max_length=0)
+    audio: None = None
+    function_call: None = None
+
+    _NULLABLE: ClassVar[frozenset[str]] = frozenset(
+        {"content", "tool_calls", "refusal", "annotations", "audio", "function_call"}
+    )
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Self:
+        if self.content is None and not (self.role == "assistant" and self.tool_calls):
+            if "content" in self.model_fields_set:
+                raise ValueError("has content = null, which only an assistant's turn with tool_calls may have")
+            raise ValueError("has no content")
+        return self
+
+    def as_given(self) -> dict[str, Any]:
+        """Return the turn as it is sent: the keys that were given, in their order in the row's format."""
+        return self.model_dump(exclude_unset=True)
 
 
 class SamplingRow(Row):

@@ -29,6 +29,10 @@ FILES: Mapping[str, Callable[[], str]] = {"prompts.schema.json": prompts, "llmpa
 """File name to the function that writes its text."""
 
 
+_NULLABLE = frozenset({"Seed", "Content", "Tool Calls", "Refusal", "Annotations"})
+"""Titles of the keys in which null is a value, so that it stays in the schema."""
+
+
 def _text(model: type[BaseModel]) -> str:
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **_plain(model.model_json_schema())}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
@@ -50,7 +54,7 @@ def _plain(value: Any, *, names: bool = False) -> Any:
     }
     if kept.get("default", 0) is None:
         del kept["default"]
-    members = [item for item in kept.get("anyOf", ()) if item != {"type": "null"} or value.get("title") == "Seed"]
+    members = [item for item in kept.get("anyOf", ()) if item != {"type": "null"} or value.get("title") in _NULLABLE]
     if len(members) == 1:
         del kept["anyOf"]
         return _plain({**members[0], **kept})

@@ -64,11 +64,17 @@ def messages(turns: Sequence[Mapping[str, Any]], *, engine: str, case: str) -> l
     """Return turns in OpenAI's shape in Ollama's: arguments of tool calls are objects, a tool's answer names the tool.
 
     The name is looked up by the call's id, as ``/v1`` does (openai/openai.go, ``nameFromToolCallID``). Raises
-    ``ParameterNotHonoured`` for arguments that are no JSON object: Ollama has no other kind.
+    ``ParameterNotHonoured`` for arguments that are no JSON object, and for content in parts: Ollama has no such kind.
     """
     called: dict[object, object] = {}
     shaped = []
     for turn in turns:
+        if isinstance(turn.get("content"), list):
+            raise ParameterNotHonoured(
+                f"{engine}: a content that is a list of parts has no place on the native route; write it as one text",
+                engine=engine,
+                case=case,
+            )
         message: dict[str, Any] = {"role": turn.get("role"), "content": turn.get("content") or ""}
         if turn.get("tool_calls"):
             message["tool_calls"] = [_called(call, engine=engine, case=case) for call in turn["tool_calls"]]

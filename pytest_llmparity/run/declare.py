@@ -18,6 +18,8 @@ from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.core.sampling import sampling_of
 from pytest_llmparity.run.plan import Declaration
 
+MAX_BYTES = 512 * 2**20
+"""Bytes of a prompt or schema file: all of it is held in memory."""
 KEYWORDS = ("max_tokens", "sampling", "concurrency", "repeats")
 
 
@@ -107,6 +109,8 @@ def _place(where: str, root: Path) -> str:
 def _text(path: Path, named: str | Path) -> str:
     """Return what a file of the project holds; ``PromptSetError`` calls it as the test does."""
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise PromptSetError(f"{named}: has {size} bytes; a file of up to {MAX_BYTES} is read, so split it")
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise PromptSetError(f"{named}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error

@@ -177,5 +177,6 @@ def _messages(text: str, *, system: str = "") -> list[dict[str, Any]]:
 
 
 def _text_of(case: Case) -> str:
-    contents = [str(message.get("content") or "") for message in case.messages or ()]
-    return " ".join([case.prompt or "", *contents])
+    contents = [message.get("content") or "" for message in case.messages or ()]
+    parts = [part["text"] for content in contents if isinstance(content, list) for part in content]
+    return " ".join([case.prompt or "", *(content for content in contents if isinstance(content, str)), *parts])

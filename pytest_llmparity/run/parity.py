@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.explain import failure_text
+from pytest_llmparity.core.prompt_reading import messages_of
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Completion, Sample, Sampling, Timing, ToolCall
 from pytest_llmparity.core.sampling import sampling_of
@@ -264,9 +265,10 @@ class Parity:
         self._asker = asker
 
     def ask(self, question: str | Sequence[Mapping[str, Any]], **sampling: Any) -> Asked:
-        """Ask every engine: a user message, or a list of messages. Keywords are fields of ``Sampling``.
+        """Ask every engine: a user message, or a list of messages as a prompt file has them.
 
-        Raises ``UsageError`` for an unknown keyword and for a value that makes no sense.
+        Keywords are fields of ``Sampling``. Raises ``UsageError`` for an unknown keyword, for a value that makes no
+        sense, and for a message that a prompt file could not hold.
         """
         case, wanted = _question(question, sampling)
         return Asked(self._asker, case, wanted, self._asker.send(case, wanted))
@@ -283,8 +285,9 @@ def single(case: Case) -> PromptSet:
 
 
 def _question(question: str | Sequence[Mapping[str, Any]], sampling: Mapping[str, Any]) -> tuple[Case, Sampling]:
-    messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
-    return Case(id="ask", messages=tuple(messages), group="ask"), sampling_of(sampling, what="parity.ask")
+    turns = [{"role": "user", "content": question}] if isinstance(question, str) else question
+    messages = messages_of(turns, what="parity.ask")
+    return Case(id="ask", messages=messages, group="ask"), sampling_of(sampling, what="parity.ask")
 
 
 def _some(names: Mapping[str, object]) -> str:

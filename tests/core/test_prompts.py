@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import json
 import string
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ from hypothesis import strategies as st
 
 import pytest_llmparity
 from pytest_llmparity.core import schemas
-from pytest_llmparity.core.errors import PromptSetError
-from pytest_llmparity.core.prompt_reading import parse_prompts
+from pytest_llmparity.core.errors import PromptSetError, UsageError
+from pytest_llmparity.core.prompt_reading import messages_of, parse_prompts
 from pytest_llmparity.core.prompts import Case, Expect, PromptSet
 from pytest_llmparity.core.sample import Sampling
 
@@ -255,12 +257,9 @@ def test_a_wrong_row_says_which_key_what_was_given_and_what_is_allowed(row: dict
 def test_a_wrong_message_is_named_by_its_place() -> None:
     message = complaint('{"id": "a", "messages": [{"role": "user", "content": "x"}, {"role": "usr", "cntent": 1}]}')
 
-    assert (
-        "messages[1].role is \"usr\"; allowed: 'system', 'user', 'assistant' or 'tool' (did you mean 'user'?)"
-        in message
-    )
-    assert "messages[1].cntent is not a key (did you mean 'content'?); known here: content, name, role" in message
-    assert "messages[1].content is missing" in message
+    allowed = "'system', 'developer', 'user', 'assistant' or 'tool'"
+    assert f"messages[1].role is \"usr\"; allowed: {allowed} (did you mean 'user'?)" in message
+    assert "messages[1].cntent is not a key (did you mean 'content'?); known here: annotations, audio" in message
 
 
 def test_neither_messages_nor_prompt() -> None:
@@ -286,15 +285,26 @@ def test_ten_problems_are_shown_in_line_order_and_the_others_counted() -> None:
         ("- id: a\n  prompt: [\n", "p.yaml:3: not YAML"),
         ("- id: a\n  prompt: x\n  prompt: y\n", 'p.yaml:3: key "prompt" is given twice'),
         ("id: a\nprompt: x\n", "p.yaml:1: expected a list of cases"),
-        ("- id: a\n  prompt: yes\n", "p.yaml:1: prompt is true; expected text in quotes"),
-        ("- id: 2026-11-21\n  prompt: x\n", "p.yaml:1: id is 2026-11-21 (date); put it in quotes"),
-        ("- id: a\n  prompt: x\n  vars: {1: y}\n", "vars has the key 1, which is not text"),
-        ("- id: a\n  prompt: x\n  expect: {schema: {x: .nan}}\n", "expect.schema.x is nan"),
-        ("- id: a\n  prompt: x\n  response_format: &a {a: *a}\n", "nested deeper than 64"),
+        ("- id: a\n  prompt: x\n  response_format: &a {a: *a}\n", "p.yaml:3: *a stands inside what it names"),
+        ("- id: a\n  prompt: *x\n", "p.yaml:2: *x names no anchor above it"),
+        ("- &r {id: a, prompt: x}\n- *r\n", 'p.yaml:2: case "a" was already given in line 1'),
+        ("- id: a\n  prompt:\n", 'p.yaml:2: prompt has no value; write ""'),
+        ("- id: a\n  prompt: x\n  group: ~\n", "p.yaml:1: has group = null; leave the key out"),
+        ("- id: a\n  prompt: x\n  sampling: {max_tokens: 1_000}\n", 'max_tokens is "1_000"; expected a whole number'),
+        ("- id: a\n  prompt: x\n  sampling: {max_tokens: 010}\n", 'max_tokens is "010"; expected a whole number'),
+        ("- id: a\n  prompt: x\n  sampling: {top_p: .nan}\n", 'top_p is ".nan"; expected a number'),
+        ("- id: a\n  prompt: x\n  ? [1]\n  : y\n", "p.yaml:3: a key is a list or a mapping"),
+        ("- id: a\n  prompt: x\n  <<: 5\n", "p.yaml:3: << takes over the keys of a mapping"),
+        ("- id: a\n  prompt: x\n---\n- id: b\n  prompt: x\n", "p.yaml:3: a second YAML document"),
+        ("- id: a\n\tprompt: x\n", "p.yaml:2: not YAML"),
+        ("- id: a\n  prompt: 'x\0'\n", "p.yaml:2: not YAML"),
+        ("x" * (2**25 + 1), "use JSON Lines"),
+        ("- a\n- id: b\n  prompt: x\n", 'p.yaml:1: is "a"; expected an object'),
+        ("text", "p.yaml:1: expected a list of cases"),
         ("- id: a\n  prompt: x\n- id: b\n  prompt: 'x\x07'\n", "p.yaml:4: not YAML"),
         ("- id: a\n  prompt: !!python/object:os.system x\n", "p.yaml:2: not YAML"),
-        ("- id: 2026-13-45\n  prompt: x\n", "p.yaml:1: not YAML"),
-        ("[" * 5000, "p.yaml:1: nested deeper"),
+        ("- id: a\n  prompt: !!int 5\n", "p.yaml:2: not YAML that is read here: the tag"),
+        ("[" * 5000, "nest"),
         ("", "p.yaml: holds no cases"),
         ("[]", "p.yaml: holds no cases"),
     ],
@@ -316,6 +326,217 @@ def test_any_text_gives_cases_or_a_prompt_set_error(text: str, source: str) -> N
         assert found.cases
         return
     assert message.startswith(source)
+
+
+# -- YAML: text as it is written
+
+
+NUMBERS = ["02142", "3.10", "12:30", "1_000", "0x1F", "1e3", ".5", ".inf", "-0", "1.", "007"]
+WORDS_OF_YAML = ["no", "Yes", "on", "null", "~", "true", "2026-03-01", "2026-13-45", "<<", "="]
+
+
+@pytest.mark.parametrize("word", [*NUMBERS, *WORDS_OF_YAML])
+def test_what_stands_in_a_yaml_file_as_text_is_sent_as_it_stands(word: str) -> None:
+    text = (
+        f"- id: {word}\n  vars: {{it: {word}}}\n  tags: [{word}]\n  sampling: {{stop: [x, 5]}}\n  messages:\n"
+        f"    - {{role: user, content: {word}}}\n    - {{role: user, content: [{{type: text, text: 'is {{it}}'}}]}}\n"
+        f"  expect: {{answer: {word}, tool: {word}, contains: [{word}]}}\n"
+    )
+
+    (case,) = parse_prompts(text, source="p.yaml", name="p").cases
+
+    assert (case.id, case.tags, case.sampling) == (word, (word,), {"stop": ("x", "5")})
+    assert case.messages == (
+        {"role": "user", "content": word},
+        {"role": "user", "content": [{"type": "text", "text": f"is {word}"}]},
+    )
+    assert case.expect == Expect(answer=word, tool=word, contains=(word,))
+
+
+def test_yaml_numbers_stay_numbers_where_numbers_are_meant() -> None:
+    text = """
+- id: a
+  prompt: x
+  sampling: {temperature: 0.70, max_tokens: 12, top_p: .5, seed: ~, presence_penalty: -1}
+  tools:
+    - type: function
+      function:
+        name: no
+        description: 3.10
+        parameters:
+          type: object
+          properties:
+            zip: {type: string, enum: [02142, 3.10, no, null], default: 12:30}
+            maybe: {type: [string, null], enum: [yes, null]}
+            count: {type: integer, minimum: 0.10, default: 5}
+            type: {type: boolean, default: true}
+          required: [on, 1]
+          additionalProperties: false
+"""
+
+    (case,) = parse_prompts(text, source="p.yaml", name="p").cases
+
+    assert case.sampling == {
+        "temperature": 0.7,
+        "max_tokens": 12,
+        "top_p": 0.5,
+        "seed": None,
+        "presence_penalty": -1,
+    }
+    assert case.tools is not None
+    function = case.tools[0]["function"]
+    assert (function["name"], function["description"]) == ("no", "3.10")
+    assert function["parameters"] == {
+        "type": "object",
+        "properties": {
+            "zip": {"type": "string", "enum": ["02142", "3.10", "no", "null"], "default": "12:30"},
+            "maybe": {"type": ["string", "null"], "enum": ["yes", None]},
+            "count": {"type": "integer", "minimum": 0.1, "default": 5},
+            "type": {"type": "boolean", "default": True},
+        },
+        "required": ["on", "1"],
+        "additionalProperties": False,
+    }
+
+
+@pytest.mark.parametrize(
+    "word", ["no", "02142", "3.10", "12:30", "1_000", "0x1F", ".5", "~", ".nan", "True", "1" * 401]
+)
+def test_a_word_in_a_schema_that_may_be_text_or_number_is_refused_with_its_line(word: str) -> None:
+    text = f"- id: a\n  prompt: x\n  response_format:\n    json_schema: {{schema: {{enum: [a, {word}]}}}}\n"
+
+    message = complaint(text, "p.yaml")
+
+    assert message.startswith("p.yaml:4: response_format.json_schema.schema.enum[1] is")
+    assert "put it in quotes" in message
+
+
+class Quoting(yaml.SafeDumper):
+    """Writes text in quotes."""
+
+
+Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
+@given(st.dictionaries(st.text(string.ascii_letters, min_size=1, max_size=5), JSON, max_size=4))
+def test_any_json_written_as_yaml_is_the_same_in_a_schema(schema: dict[str, Any]) -> None:
+    row = {"id": "a", "prompt": "x", "response_format": schema}
+
+    text = yaml.dump([row], Dumper=Quoting, allow_unicode=False, sort_keys=False)
+
+    assert parse_prompts(text, source="p.yaml", name="p").digest == read(row).digest
+
+
+def test_numbers_in_vars_of_a_json_row_are_filled_in_as_they_are_written() -> None:
+    text = '{"id": "a", "prompt": "{a} {b} {c}", "vars": {"a": 3.10, "b": 1e3, "c": 1000}, "sampling": {"top_p": 0.10}}'
+
+    (case,) = parse_prompts(text, source="p.jsonl", name="p").cases
+
+    assert (case.prompt, case.sampling) == ("3.10 1e3 1000", {"top_p": 0.1})
+
+
+# -- bombs
+
+
+LAUGHS = "- a: &a [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n" + "".join(
+    f"  {name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in itertools.pairwise("abcdefghi")
+)
+MERGES = "- a: &a {" + ", ".join(f"k{n}: 1" for n in range(600)) + "}\n  b: [" + "{<<: *a}, " * 2000 + "]\n"
+ROWS_OF_ALIASES = "- &a {id: a, prompt: x, tags: [" + "t, " * 5000 + "]}\n"
+ROWS_OF_ALIASES += "".join(f"- {{<<: *a, id: a{n}}}\n" for n in range(400))
+LONG = "- &a " + "x" * 3000 + "\n- [" + "*a, " * 30_000 + "]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (LAUGHS, "p.yaml:6: holds more than 200000 values"),
+        (MERGES, "p.yaml:2: the aliases of this file stand for more than 1000000 values"),
+        (ROWS_OF_ALIASES, ": the aliases of this file stand for more than 1000000 values"),
+        (LONG, "or 67108864 characters"),
+        ("- " + "{a: " * 50_000, "p.yaml:1: nested deeper than 64 levels"),
+        ("- " * 50_000, "p.yaml:1: nested deeper than 64 levels"),
+    ],
+    ids=["laughs", "merges", "rows", "long", "flow", "block"],
+)
+def test_a_small_file_that_stands_for_a_huge_one_is_refused_at_once(text: str, expected: str) -> None:
+    begun = time.process_time()
+
+    message = complaint(text, "p.yaml")
+
+    assert expected in message
+    assert time.process_time() - begun < 2
+
+
+def test_variables_cannot_blow_a_prompt_up() -> None:
+    row = {"id": "a", "prompt": "{x}" * 5000, "vars": {"x": "y" * 5000}}
+
+    assert "prompt would have 25015000 characters" in complaint(json.dumps(row))
+
+
+def test_a_line_of_a_gigabyte_is_refused_before_it_is_read() -> None:
+    assert "p.jsonl:2: has 16777217 characters" in complaint('{"id": "a", "prompt": "x"}\n' + "x" * (2**24 + 1))
+
+
+# -- messages as OpenAI has them
+
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "assistant", "tool_calls": [CALL]},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "developer", "content": "Be brief."},
+        {"role": "tool", "content": "18", "tool_call_id": "call_1"},
+        {"role": "tool", "content": [{"type": "text", "text": "18"}], "tool_call_id": "call_1"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": "x", "refusal": None, "tool_calls": None, "annotations": [], "audio": None},
+        {"role": "assistant", "content": None, "tool_calls": [CALL], "function_call": None, "refusal": None},
+    ],
+)
+def test_turns_as_openai_has_them_are_sent_as_they_are_given(turn: dict[str, Any]) -> None:
+    row = {"id": "a", "messages": [{"role": "user", "content": "x"}, turn]}
+
+    assert read(row).cases[0].messages == tuple(row["messages"])
+    assert parse_prompts(yaml.safe_dump([row]), source="p.yaml", name="p").cases[0].messages == tuple(row["messages"])
+    assert messages_of(row["messages"], what="parity.ask") == tuple(row["messages"])
+    assert jsonschema_rs.is_valid(json.loads(shipped("prompts.schema.json")), row)
+
+
+@pytest.mark.parametrize(
+    ("turn", "expected"),
+    [
+        ({"role": "user", "content": None}, "has content = null, which only an assistant's turn with tool_calls"),
+        ({"role": "assistant", "content": None}, "has content = null, which only an assistant's turn with tool_calls"),
+        ({"role": "assistant", "content": None, "tool_calls": []}, "has content = null"),
+        ({"role": "user"}, "has no content"),
+        ({"role": "user", "content": 5}, "content is 5; expected text in quotes, or a list of parts"),
+        ({"role": "user", "content": []}, "content is an empty list"),
+        ({"role": "user", "content": ["x"]}, 'content has "x" at 0; a part is {"type": "text"'),
+        ({"role": "user", "content": [{"type": "text", "text": "x", "more": 1}]}, "and nothing more"),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+            'content has a part of type "image_url" at 0; prompts are text only',
+        ),
+        ({"role": "user", "content": "x", "name": None}, "has name = null; leave the key out"),
+    ],
+)
+def test_a_turn_that_cannot_be_sent_is_refused_in_a_file_and_on_the_spot(turn: dict[str, Any], expected: str) -> None:
+    assert expected in complaint(json.dumps({"id": "a", "messages": [turn]}))
+    with pytest.raises(UsageError) as caught:
+        messages_of([turn], what="parity.ask")
+    assert str(caught.value).startswith("parity.ask: messages[0]")
+    assert expected in str(caught.value)
+
+
+def test_questions_that_are_no_list_of_messages() -> None:
+    for turns in (5, [], ["x"], b"x"):
+        with pytest.raises(UsageError, match=r"^parity\.ask: "):
+            messages_of(turns, what="parity.ask")
 
 
 # -- the published schema
