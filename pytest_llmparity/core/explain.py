@@ -20,6 +20,9 @@ QUOTED: Final = 60
 FEW_GROUPS: Final = 12
 """Below this many independent groups a verdict speaks for this mix of prompts only (DESIGN 6)."""
 
+_WORDS: Final = (
+    *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+)
 _SHARES: Final = frozenset({"share", "forks/token"})
 
 
@@ -61,6 +64,16 @@ def count(n: int, noun: str, plural: str = "") -> str:
     ('1 prompt', '64 prompts', '2 replies')
     """
     return f"{n} {noun if n == 1 else plural or noun + 's'}"
+
+
+def in_words(n: int, noun: str) -> str:
+    """Return a number with its noun, the number in words up to twelve.
+
+    >>> in_words(6, "verdict"), in_words(1, "verdict"), in_words(18, "verdict")
+    ('six verdicts', 'one verdict', '18 verdicts')
+    """
+    _, _, rest = count(n, noun).partition(" ")
+    return f"{_WORDS[n]} {rest}" if n < len(_WORDS) else count(n, noun)
 
 
 def plain(text: str, limit: int = 240) -> str:
@@ -122,19 +135,41 @@ def failure_text(verdicts: Sequence[Verdict], *, reproduce: str) -> str:
     """Return the text of a failed test: the worst verdict's headline first, then what stands behind each of them.
 
     Passed and skipped verdicts are counted, not shown. Every verdict takes at most :data:`MAX_LINES` lines; the last
-    one of the whole text is ``reproduce``, the command that runs this test again (left out when empty).
+    one of the whole text is ``reproduce``, the command that runs this test again (left out when empty). Why an engine
+    cannot be used concerns the whole run: the session's summary tells it in full, here stands its first line, once.
     """
     shown = [v for v in verdicts if v.outcome not in (Outcome.PASS, Outcome.SKIPPED)]
     shown.sort(key=lambda v: SEVERITY.index(v.outcome), reverse=True)
     passed = sum(v.outcome is Outcome.PASS for v in verdicts)
     lines: list[str] = []
+    blocked: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in shown:
-        lines += block(verdict, lines_left=MAX_LINES)
+        if verdict.blocked_by:
+            blocked.setdefault((verdict.blocked_by, verdict.reason), []).append(verdict)
+    for verdict in shown:
+        if not verdict.blocked_by:
+            lines += block(verdict, lines_left=MAX_LINES)
+        elif (found := blocked[verdict.blocked_by, verdict.reason])[0] is verdict:
+            lines += _unusable(found)
     if passed:
         lines.append(f"({count(passed, 'other verdict')} of this test: PASS)")
     if reproduce:
         lines.append(f"reproduce: {reproduce}")
     return "\n".join(lines)
+
+
+def _unusable(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return the lines of verdicts that one engine's trouble left without anything to judge."""
+    first, *others = verdicts
+    reason, more, _ = first.reason.partition("\n")
+    lines = [f"{first.outcome} {first.kind}, {pair(first)}: {reason}{' …' if more else ''}"]
+    if others:
+        same = pair(first)
+        names = "; ".join(dict.fromkeys(o.kind if pair(o) == same else f"{o.kind}, {pair(o)}" for o in others))
+        lines.append(f"  and so {in_words(len(others), 'other verdict')} of this test: {names}")
+    if more:
+        lines.append(f"  what {first.blocked_by} said stands in the summary of this run")
+    return [*lines, f"  check: {first.check}" + (f" at {first.where}" if first.where else "")]
 
 
 def block(verdict: Verdict, *, lines_left: int = MAX_LINES) -> list[str]:

@@ -15,7 +15,8 @@ class EngineRecord:
     """One engine of a run as the reports name it. ``launch`` is ``attach`` or ``process``.
 
     ``declares`` is what its kind promises, ``capabilities`` that corrected by probes; ``route_check`` is there where
-    another route is measured than applications use.
+    another route is measured than applications use. ``log`` is the name of the log of an engine that we start;
+    ``log_hint`` says where another's may be found.
     """
 
     name: str
@@ -32,6 +33,7 @@ class EngineRecord:
     capabilities: Capabilities = field(default_factory=Capabilities)
     route_check: RouteCheck | None = None
     log: str | None = None
+    log_hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

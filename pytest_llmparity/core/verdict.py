@@ -44,6 +44,7 @@ class Verdict:
     is the baseline's own drift. ``differs`` lists layers that differ, ``cause`` is set only when shown to be the cause.
     ``needed`` is how many prompts in all would settle an INCONCLUSIVE. ``measures`` says in words what the estimate
     counts (``of tokens fork``), ``reason`` in one sentence why the outcome is not what the bounds alone say.
+    ``blocked_by`` names the engine that cannot be used at all, where that is the reason: such a reason is told once.
     ``open``: judged by evidence that may still grow in a sequential run; ``sequence`` says how far that run came.
     ``message`` is the headline, ``details`` the lines below it, ``where`` the ``file:line`` of the check.
     """
@@ -75,6 +76,7 @@ class Verdict:
     sequence: str = ""
     measures: str = ""
     reason: str = ""
+    blocked_by: str = ""
     message: str = ""
     details: tuple[str, ...] = ()
     where: str = ""

@@ -78,6 +78,8 @@ class Adapter:
     """Whether a model of this kind may be written as a local file or folder."""
     how_to_attach: ClassVar[str] = "give base_url to attach to a running server"
     """What a person does instead where a kind cannot be started by us; ends a sentence."""
+    log_hint: ClassVar[str] = "what it printed where it was started (docker logs NAME, journalctl -u NAME)"
+    """Where a person finds what a server says that somebody else started."""
     unloads: ClassVar[bool] = False
     """Whether :meth:`unload` can make a server that somebody else started give its memory back."""
     distributions: ClassVar[tuple[str, ...]] = ()

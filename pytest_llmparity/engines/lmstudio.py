@@ -49,6 +49,7 @@ class LmStudioAdapter(Adapter):
         "LM Studio is one server per account. Start it with: lms daemon up && lms server start --port 1234, and give "
         "base_url = 'http://127.0.0.1:1234'; the model is then loaded for the run"
     )
+    log_hint: ClassVar[str] = "lms log stream, and the files in ~/.lmstudio/server-logs"
     unloads: ClassVar[bool] = True
     health_path: ClassVar[str] = "/v1/models"
     # The documented fields of /v1/chat/completions; min_p is not one of them.

@@ -79,6 +79,9 @@ class OllamaAdapter(Adapter):
     kind: ClassVar[str] = "ollama"
     health_path: ClassVar[str] = "/api/version"
     routes: ClassVar[tuple[Route, ...]] = ("openai", "native")
+    log_hint: ClassVar[str] = (
+        "journalctl -u ollama on Linux, ~/.ollama/logs/server.log on macOS, %LOCALAPPDATA%\\Ollama on Windows"
+    )
     unloads: ClassVar[bool] = True
     queues_beyond_slots: ClassVar[bool] = True
     raw_honours_format: ClassVar[bool] = True

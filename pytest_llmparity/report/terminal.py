@@ -16,6 +16,7 @@ from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.record import EngineRecord, LatencyRow, RunRecord
 from pytest_llmparity.core.sample import Phase, Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
+from pytest_llmparity.report.troubles import troubles
 from pytest_llmparity.run.judging import ALPHA
 
 WIDTH: Final = 80
@@ -110,6 +111,7 @@ def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> 
         engine_lines(record.engines, width=width),
         [line for engine in record.engines for line in _facts(engine, width=width)] if verbose else [],
         grid(record.verdicts, [engine.name for engine in record.engines], verbose=verbose, width=width),
+        troubles(record.verdicts, record.engines, width=width),
         conclusions(record.verdicts, [engine.name for engine in record.engines], verbose=verbose, width=width),
         latency(record.latency, width=width),
         open_questions(record.verdicts, width=width),
@@ -162,16 +164,23 @@ def grid(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose: bool, 
 
 
 def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose: bool, width: int = WIDTH) -> list[str]:
-    """Return what each engine's verdicts come to, in words: one line per failure, else that it passes."""
+    """Return what each engine's verdicts come to, in words: one line per failure, else that it passes.
+
+    Of verdicts that an engine's trouble left without anything to judge only whose it is: ``troubles`` tells the rest.
+    """
     lines: list[str] = []
     for name in dict.fromkeys([*engines, *(verdict.engine for verdict in verdicts)]):
         own = [v for v in verdicts if v.engine == name and v.outcome is not Outcome.SKIPPED]
         bad = sorted((v for v in own if v.outcome.fails_test), key=lambda v: SEVERITY.index(v.outcome), reverse=True)
-        said = dict.fromkeys((WORDS[v.outcome], _finding(v), v.cause or "") for v in (own if verbose else bad))
+        told = [v for v in (own if verbose else bad) if not v.blocked_by]
+        said = dict.fromkeys((WORDS[v.outcome], _finding(v), v.cause or "") for v in told)
         for word, finding, cause in said:
             lines += _wrapped(f"{printable(name)}: {word}  ", finding, width=width)
             if cause:
                 lines += _wrapped("    cause: ", printable(cause), width=width)
+        for other, n in Counter(v.blocked_by for v in own if v.blocked_by not in ("", name)).items():
+            judged = explain.in_words(n, "verdict")
+            lines += _wrapped(f"{printable(name)}: ", printable(f"{judged} not judged because of {other}"), width=width)
         left_open = sum(v.outcome is Outcome.INCONCLUSIVE for v in own)
         passed = explain.count(len(own) - left_open, "verdict")
         if own and not bad:

@@ -145,6 +145,7 @@ class Campaign:
             incomparable=self._incomparable(engaged),
             notes=engaged.notes,
             log=engaged.log,
+            log_hint=engaged.log_hint,
         )
         self._words.extend(engaged.notes)
         self._notes[spec.name] = entry

@@ -53,6 +53,7 @@ class EngineNote:
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     log: str | None = None
+    log_hint: str = ""
     declares: Capabilities = field(default_factory=Capabilities)
     capabilities: Capabilities = field(default_factory=Capabilities)
     route_check: RouteCheck | None = None
@@ -202,6 +203,7 @@ def engine_record(engine: EngineNote, *, baseline: str) -> EngineRecord:
         capabilities=engine.capabilities,
         route_check=engine.route_check,
         log=engine.log,
+        log_hint=engine.log_hint,
     )
 
 

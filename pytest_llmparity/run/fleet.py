@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-from pytest_llmparity.core.errors import LaunchError, told
+from pytest_llmparity.core.errors import EngineSelectionError, LaunchError, told
 from pytest_llmparity.core.pins import hold, verdict
 from pytest_llmparity.core.sample import Identity, from_json, to_json
 from pytest_llmparity.core.settings import DEFAULT_CONCURRENCY, EngineSpec
@@ -48,6 +48,7 @@ class Engaged:
     incomparable: str | None = None
     notes: tuple[str, ...] = ()
     log: str | None = None
+    log_hint: str = ""
 
 
 class Fleet:
@@ -178,19 +179,26 @@ class Fleet:
 
     def _engage(self, spec: EngineSpec) -> Engaged:
         log = f"{spec.name}.log" if spec.launch == "process" else None
+        hint = "" if log else _log_hint(spec)
         try:
             adapter = self._attach(spec) if spec.launch != "process" else self._launch(spec)
             identity, installed = self._identify(spec, adapter)
             contradicted, notes = _held(spec, identity, installed, self._locked(spec, identity, adapter.kind))
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
-            return Engaged(spec=spec, error=told(error, spec.name), log=log)
+            return Engaged(spec=spec, error=told(error, spec.name), log=log, log_hint=hint)
         notes += [self._made.pop(spec.name)] if spec.name in self._made else []
         if self._unmeasured is not None and is_here(spec):
             notes, self._unmeasured = [*notes, self._unmeasured], None
         if self._residency is not None and not is_here(spec):
             notes.append(f"{spec.name} runs elsewhere: nobody looked whether its memory came back after its turn")
         return Engaged(
-            spec=spec, adapter=adapter, identity=identity, incomparable=contradicted, notes=tuple(notes), log=log
+            spec=spec,
+            adapter=adapter,
+            identity=identity,
+            incomparable=contradicted,
+            notes=tuple(notes),
+            log=log,
+            log_hint=hint,
         )
 
     def _identify(self, spec: EngineSpec, adapter: Adapter) -> tuple[Identity, Mapping[str, str]]:
@@ -337,6 +345,14 @@ def _held(
     wrong += locked.wrong
     notes = [f"{spec.name}: {sentence}" for sentence in (*unseen, *locked.notes)]
     return (f"{spec.name}: {'; '.join(wrong)}" if wrong else None), notes
+
+
+def _log_hint(spec: EngineSpec) -> str:
+    """Say where a person finds the log of a server that somebody else started."""
+    try:
+        return registry.adapter_for(spec.kind or "openai").log_hint
+    except EngineSelectionError:  # a kind nobody knows is told as the engine's own error
+        return ""
 
 
 def _ended(state: EngineState) -> str:

@@ -139,10 +139,11 @@ def blocked(verdict: Verdict, *engines: EngineEvidence) -> Verdict | None:
     """Return the INCOMPARABLE, ERROR or SKIPPED verdict when one of these engines cannot be judged, else ``None``."""
     for engine in engines:
         if engine.incomparable is not None:
-            return finish(verdict, outcome=Outcome.INCOMPARABLE, reason=engine.incomparable)
+            reason = engine.incomparable
+            return finish(verdict, outcome=Outcome.INCOMPARABLE, reason=reason, blocked_by=engine.name)
     for engine in engines:
         if engine.error is not None:
-            return finish(verdict, outcome=Outcome.ERROR, reason=engine.error)
+            return finish(verdict, outcome=Outcome.ERROR, reason=engine.error, blocked_by=engine.name)
     for engine in engines:
         if engine.lacking is not None:
             return finish(verdict, outcome=Outcome.SKIPPED, reason=engine.lacking)

@@ -1,0 +1,58 @@
+"""Engines that could not be used, each told once a run: why, where its log is, and which verdicts that cost."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pytest_llmparity.core import explain
+from pytest_llmparity.core.printable import elide, printable
+from pytest_llmparity.core.record import EngineRecord
+from pytest_llmparity.core.verdict import Outcome, Verdict
+
+_NAMED: Final = 3
+"""Tests whose verdicts are named before the rest is counted."""
+
+
+def troubles(verdicts: Sequence[Verdict], engines: Sequence[EngineRecord], *, width: int) -> list[str]:
+    """Return every reason why an engine could not be used, in full and once, with the verdicts that follow from it."""
+    logs = {engine.name: _log(engine) for engine in engines}
+    lines: list[str] = []
+    for (name, reason), found in _by_reason(verdicts).items():
+        word = "ERROR" if found[0].outcome is Outcome.ERROR else "incomp."
+        first, *more = [printable(line) for line in reason.splitlines() if line.strip()] or ["no reason was given"]
+        lines += _wrapped(f"{printable(name)}: {word}  {first}", width=width, indent="    ")
+        lines += [elide(f"    {line}", width) for line in more]
+        if found[0].outcome is Outcome.ERROR and logs.get(name):
+            lines += _wrapped(f"    its log: {printable(logs[name])}", width=width, indent="      ")
+        lines += _wrapped(f"    and so {_counted(found)}", width=width, indent="      ")
+    return lines
+
+
+def _by_reason(verdicts: Sequence[Verdict]) -> Mapping[tuple[str, str], list[Verdict]]:
+    found: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
+    for verdict in verdicts:
+        if verdict.blocked_by:
+            found[verdict.blocked_by, verdict.reason].append(verdict)
+    return found
+
+
+def _counted(verdicts: Sequence[Verdict]) -> str:
+    """Count the verdicts in words, and name what they are about test by test."""
+    kinds: dict[str, dict[str, None]] = defaultdict(dict)
+    for verdict in verdicts:
+        kinds[verdict.test.rpartition("::")[2]][verdict.kind] = None
+    named = [f"{', '.join(of_test)} of {test}" for test, of_test in list(kinds.items())[:_NAMED]]
+    rest = [f"and {explain.count(len(kinds) - _NAMED, 'more test')}"] if len(kinds) > _NAMED else []
+    return printable(f"{explain.in_words(len(verdicts), 'verdict')}: {'; '.join([*named, *rest])}")
+
+
+def _log(engine: EngineRecord) -> str:
+    return f".llmparity/logs/{engine.log}" if engine.log else engine.log_hint
+
+
+def _wrapped(text: str, *, width: int, indent: str) -> list[str]:
+    lines = textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False, drop_whitespace=True)
+    return [elide(line, width) for line in lines]
