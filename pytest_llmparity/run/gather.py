@@ -33,7 +33,10 @@ RETRY_AFTER_LIMIT_S = 60.0
 TIMEOUT_ATTEMPTS = 2
 """A request that ran into a deadline is sent at most this often: each try costs the whole deadline."""
 GONE_AFTER = 3
-"""So many requests in a row that reached nothing or got no answer mean the engine is gone; the rest is not sent."""
+"""So many requests in a row that reached nothing or got no answer mean the engine is gone; the rest is not sent.
+
+Requests that waited beside each other and ran out of time together are one of them: they tell of one slow spell.
+"""
 GONE_PAUSE_S = 0.2
 """A process that dies closes its connections a little before its exit status can be read; the status says more."""
 
@@ -148,13 +151,26 @@ class _Line:
         self._gone = gone
         self._sleep = sleep
         self._missed = 0
+        self._spells = 0
         self.dead: str | None = None
+
+    def sends(self) -> int:
+        """Return what :meth:`missed` wants to know of a request that is about to be sent: how many spells came before.
+
+        A spell is a stretch of time whose requests got no answer; it ends where the first of them ran out of time.
+        """
+        return self._spells
 
     def answered(self) -> None:
         self._missed = 0
 
-    async def missed(self, error: EngineError) -> None:
+    async def missed(self, error: EngineError, since: int) -> None:
+        """Count a request that failed; ``since`` is what :meth:`sends` returned for it."""
         self.dead = self._gone() or self.dead
+        if isinstance(error, Timeout):
+            if since < self._spells:
+                return  # it was on its way when another one ran out of time: both waited through the same spell
+            self._spells += 1
         if self.dead is None and isinstance(error, (Unreachable, EngineDied, Timeout)):
             self._missed += 1
             if self._missed >= GONE_AFTER:
@@ -178,12 +194,13 @@ async def _one(
     ``None`` when the allowance ended before the job did: what more attempts would have brought is not known.
     """
     for attempt in range(1, ATTEMPTS + 1):
+        since = line.sends()
         try:
             exchange = await client.send(job.wire.method, job.wire.path, job.wire.body)
             sample = answered(engine, job, exchange, attempts=attempt)
         except EngineError as error:
             named(error, engine.name, job.case)
-            await line.missed(error)
+            await line.missed(error, since)
             wait = _wait(error, attempt)
             if wait is None or line.dead is not None:
                 return _failed(engine, job, error, attempts=attempt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import cast
 
@@ -66,6 +67,10 @@ class Scripted:
             done_ns=30,
             reads=(Read(20, 20, len(body)),),
         )
+
+
+async def no_wait(seconds: float) -> None:
+    await asyncio.sleep(0)
 
 
 def jobs(count: int) -> list[Job]:
@@ -214,6 +219,43 @@ async def test_answers_in_between_keep_a_slow_engine_alive() -> None:
 
     assert len(client.sent) == 16
     assert all(s.completion is not None for s in samples)
+
+
+async def test_parallel_requests_that_run_out_of_time_together_are_not_so_many_in_a_row() -> None:
+    """Eight slow answers at once are one slow spell of a server that is there: everything is asked again, and comes."""
+    waiting = asyncio.Barrier(8)
+
+    class Slow(Scripted):
+        async def send(self, method: str, path: str, body: bytes = b"") -> Exchange:
+            first = len(self.sent) < 8
+            exchange = await super().send(method, path, body)
+            if first:
+                await waiting.wait()  # all of them are under way before the first runs out of time
+                raise Timeout("no answer within 300 s")
+            return exchange
+
+    client, samples = Slow(lambda n, b: 200), list[Sample]()
+    await gather(
+        Echo(),
+        cast("Client", client),
+        jobs(24),
+        concurrency=8,
+        allowance=Allowance(requests=None, seconds=None),
+        gone=lambda: None,
+        deliver=samples.append,
+        sleep=no_wait,
+    )
+
+    assert len(client.sent) == 8 + 24
+    assert all(sample.completion is not None for sample in samples)
+
+
+async def test_a_hanging_engine_is_given_up_at_any_concurrency() -> None:
+    samples, client, _, _ = await run(lambda n, b: Timeout("no answer within 300 s"), 40, concurrency=8)
+
+    assert len(client.sent) <= GONE_AFTER * 8
+    assert len(samples) == 40
+    assert samples[-1].attempts == 0
 
 
 async def test_what_delivering_raises_comes_out_as_it_is() -> None:
