@@ -12,11 +12,17 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pytest_llmparity.core.errors import ConfigError, ProtocolError, Timeout
-from pytest_llmparity.transport.connection import ClosedEarlyError, Connection
+from pytest_llmparity.transport.connection import ClosedEarlyError, Connection, UnaskedError
 from pytest_llmparity.transport.dial import Origin, connect, parse_origin, parse_proxy, tls_context, tls_failure
 from pytest_llmparity.transport.exchange import Exchange
 from pytest_llmparity.transport.limits import Limits
-from pytest_llmparity.transport.readers import BUFFER_BYTES, KERNEL_STAMPS, KernelReader, TransportReader
+from pytest_llmparity.transport.readers import (
+    BUFFER_BYTES,
+    KERNEL_STAMPS,
+    TLS_BUFFER_BYTES,
+    KernelReader,
+    TransportReader,
+)
 
 _NS = 1_000_000_000
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -55,10 +61,12 @@ class Client:
             raise ConfigError("the kernel reader needs plain http on Linux; use reader='auto'")
         self._kernel = reader != "transport" and not self._origin.tls and KERNEL_STAMPS
         self._head = _common_headers(self._origin, headers or {})
-        self._buffer = bytearray(BUFFER_BYTES)
+        self._buffer = bytearray(TLS_BUFFER_BYTES if self._origin.tls else BUFFER_BYTES)
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._answered = False
+        self._keeps = True
+        """Whether connections are kept; no longer once a server sent what nobody asked for on one of them."""
 
     async def __aenter__(self) -> Client:
         """Use the client in ``async with``; it is closed at the end."""
@@ -74,7 +82,8 @@ class Client:
         """Send one request and return the whole answer, whatever its status, redirects excepted.
 
         ``path`` is appended to the base URL's prefix. ``sent_ns`` of the answer is taken just before the write; name
-        look-up and connecting come before it. A kept connection that was closed meanwhile is replaced once.
+        look-up and connecting come before it. A kept connection that was closed meanwhile, or on which bytes came that
+        nobody asked for, is replaced once.
         Raises ``Unreachable``, ``EngineDied``, ``Timeout``, ``ProtocolError``.
         """
         request = self._request(method, path, body)
@@ -88,6 +97,11 @@ class Client:
         connection = await self._dial(deadline_ns)
         try:
             return await self._exchange(connection, request, deadline_ns)
+        except UnaskedError:
+            raise ProtocolError(
+                f"{self._origin.where} sent bytes before it was asked anything, so they are no answer. An HTTP server "
+                "waits for a request: check host and port in base_url."
+            ) from None
         except ClosedEarlyError:
             raise ProtocolError(
                 f"{self._origin.where} accepted the connection and closed it without a byte of an answer. "
@@ -99,8 +113,9 @@ class Client:
 
         Raises ``Unreachable``, ``EngineDied`` or ``Timeout``.
         """
-        self._open -= {connection for connection in self._idle if not connection.usable}
-        self._idle = [connection for connection in self._idle if connection.usable]
+        for connection in [connection for connection in self._idle if not connection.usable]:
+            self._idle.remove(connection)
+            self._forget(connection)
         missing = range(count - len(self._idle))
         deadline_ns = time.perf_counter_ns() + int(self._limits.total_s * _NS)
         results = await asyncio.gather(*(self._dial(deadline_ns) for _ in missing), return_exceptions=True)
@@ -135,20 +150,25 @@ class Client:
             connection = self._idle.pop()
             if connection.usable:
                 return connection
-            self._open.discard(connection)
+            self._forget(connection)
         return None
+
+    def _forget(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        self._keeps = self._keeps and not connection.unasked
 
     async def _exchange(self, connection: Connection, request: bytes, deadline_ns: int) -> Exchange:
         try:
             exchange = await connection.exchange(request, deadline_ns)
         except BaseException:
-            self._open.discard(connection)
+            self._forget(connection)
             raise
         self._answered = True
-        if connection.usable:
+        if connection.usable and self._keeps:
             self._idle.append(connection)
         else:
-            self._open.discard(connection)
+            connection.close()
+            self._forget(connection)
         if 300 <= exchange.status < 400 and exchange.status != 304:
             raise self._redirected(exchange)
         return exchange
@@ -176,7 +196,7 @@ class Client:
             loop = asyncio.get_running_loop()
             try:
                 _, reader = await loop.create_connection(
-                    lambda: TransportReader(connection),
+                    lambda: TransportReader(connection, self._buffer if self._tls else None),
                     sock=sock,
                     ssl=self._tls,
                     server_hostname=self._origin.host if self._tls else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 
@@ -17,8 +18,16 @@ MAX_OFFSET_MOVE_NS = 50_000
 """A realtime clock that moved more than this during an exchange was stepped: its stamps are not used."""
 
 
+_TIMED_OUT = re.compile(rb"HTTP/1\.[01] 408\b")
+"""How a server says that it waited long enough for a request; many do before they close a connection."""
+
+
 class ClosedEarlyError(Exception):
     """The connection ended before the first byte of an answer."""
+
+
+class UnaskedError(ClosedEarlyError):
+    """The connection was closed because bytes came that no request asked for: they are nobody's answer."""
 
 
 class Connection:
@@ -38,8 +47,10 @@ class Connection:
         self._done: asyncio.Future[None] | None = None
         self._watcher: asyncio.TimerHandle | None = None
         self._open = True
-        self._used = False
+        self._used = self._kept = False
         self._unstamped = False
+        self.unasked = False
+        """Whether bytes came that nobody asked for, other than a 408: what such a server sends may be anybody's."""
         self._sent_ns = 0
         self._deadline_ns = 0
         self._offset_ns = 0
@@ -56,18 +67,21 @@ class Connection:
     async def exchange(self, request: bytes, deadline_ns: int) -> Exchange:
         """Send ``request`` and return its answer, whatever its status.
 
-        ``deadline_ns`` ends the whole exchange, on ``perf_counter_ns``'s clock. Raises ``Timeout``,
-        ``ProtocolError``, or ``ClosedEarlyError`` when the connection ended before the first byte. After an error the
-        connection is closed.
+        ``deadline_ns`` ends the whole exchange, on ``perf_counter_ns``'s clock. What arrived before the request is
+        written is no answer to it, so the socket is looked at first. Raises ``Timeout``, ``ProtocolError``, or
+        ``ClosedEarlyError`` when the connection ended before the first byte, an ``UnaskedError`` where bytes that
+        nobody asked for ended it. After an error the connection is closed.
         """
+        if self._reader is not None and self.usable:
+            await self._reader.settle()
         if self._reader is None or not self.usable:
-            raise ClosedEarlyError
+            raise UnaskedError if self.unasked else ClosedEarlyError
         response = self._response = ResponseParser(self._where, self._limits)
         self._done = self._loop.create_future()
         self._deadline_ns = deadline_ns
         self._unstamped = self._reader.clock == "user"
         self._offset_ns = 0 if self._unstamped else self._clock_offset()
-        reused, self._used = self._used, True
+        self._kept, self._used = self._used, True
         self._sent_ns = time.perf_counter_ns()
         self._reader.write(request)
         self._watch()
@@ -83,11 +97,11 @@ class Connection:
             response.release()
         if not response.keep_alive:
             self.close()
-        return self._record(response, reused)
+        return self._record(response)
 
-    def _record(self, response: ResponseParser, reused: bool) -> Exchange:
+    def _record(self, response: ResponseParser) -> Exchange:
         reads, head, last = tuple(response.reads), response.head, response.last
-        kernel = not self._unstamped and abs(self._clock_offset() - self._offset_ns) <= MAX_OFFSET_MOVE_NS
+        kernel = not self._unstamped and self._steady()
         if not kernel:  # one clock for the whole exchange
             reads = tuple(Read(read.seen_ns, read.seen_ns, read.end) for read in reads)
         return Exchange(
@@ -99,20 +113,31 @@ class Connection:
             done_ns=last.arrived_ns if kernel else last.seen_ns,
             reads=reads,
             clock="kernel" if kernel else "user",
-            reused=reused,
+            reused=self._kept,
         )
+
+    def _steady(self) -> bool:
+        """Tell whether the realtime clock, the kernel's stamps with it, still runs as it did when we wrote."""
+        return abs(self._clock_offset() - self._offset_ns) <= MAX_OFFSET_MOVE_NS
 
     def received(self, data: memoryview, kernel_ns: int, seen_ns: int) -> None:
         """Take one read (the reader's call)."""
         response, done = self._response, self._done
-        if response is None or done is None:  # bytes nobody asked for: a broken or a closing server
-            self.close()
-            return
-        if done.done():  # more than the answer: nothing that comes on this connection can be trusted
+        if response is None or done is None or done.done():
+            # More than the answer, or what is left of a broken one: nothing that follows can be trusted.
+            nobody_s = response is None or response.complete
+            self.unasked = self.unasked or (nobody_s and not _TIMED_OUT.match(data))
             self.close()
             return
         if kernel_ns:
             arrived_ns = min(kernel_ns - self._offset_ns, seen_ns)
+            if self._kept and not response.seen_bytes and arrived_ns < self._sent_ns and self._steady():
+                # It came between the look at the socket and the write. A clock that is being slewed may say so of a
+                # fast answer too: on a kept connection that costs one more request, on a fresh one it would an answer.
+                self.unasked = True
+                self.close()
+                done.set_exception(UnaskedError())
+                return
         else:
             arrived_ns = seen_ns
             self._unstamped = True
@@ -157,6 +182,10 @@ class Connection:
         if self._deadline_ns <= gap_end_ns:
             gap_end_ns = self._deadline_ns
             what = f"did not finish within {limits.total_s:g} s; {len(response.body)} body bytes came (total limit)"
+        unsent = 0 if self._reader is None or response.seen_bytes else self._reader.unsent
+        if unsent:
+            waited_s = (gap_end_ns - self._sent_ns) / _NS
+            what = f"did not take the whole request within {waited_s:.3g} s; {unsent} bytes of it were never sent"
         left_ns = gap_end_ns - time.perf_counter_ns()
         if left_ns > 0:
             # Not later than an idle gap from now: with the first byte the due time may come nearer.

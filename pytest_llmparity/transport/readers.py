@@ -3,13 +3,14 @@
 ``KernelReader`` reads its own non-blocking socket with ``recvmsg`` and takes the kernel's arrival stamp, which stays
 right when our process was not scheduled in time. asyncio's transports offer no ``recvmsg``, hence the second one:
 ``TransportReader`` is a ``BufferedProtocol`` and stamps as the first statement after the read; it serves TLS and every
-system but Linux. Both hand what they read to a ``Sink``.
+system but Linux. Both hand what they read to a ``Sink``, and look at the socket when they are told to ``settle``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import struct
 import sys
@@ -17,6 +18,13 @@ import time
 from typing import Literal, Protocol
 
 BUFFER_BYTES = 64 * 1024
+TLS_BUFFER_BYTES = 512 * 1024
+"""More than asyncio's TLS decrypts of one read (256 KiB of them and a record begun before).
+
+What does not fit it reads in a later turn of its loop, and where the connection ends before that, never.
+"""
+_SETTLE_TURNS = 64
+"""Turns of the loop that bytes which have arrived may take to come through TLS; a few are needed."""
 _SO_TIMESTAMPNS: int = getattr(socket, "SO_TIMESTAMPNS", 35)  # asm-generic/socket.h; Python has no name for it yet
 _TIMESPEC = struct.Struct("@ll")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size) if hasattr(socket, "CMSG_SPACE") else 0
@@ -55,6 +63,13 @@ class Reader(Protocol):
     @property
     def clock(self) -> Literal["kernel", "user"]:
         """Which stamps ``Sink.received`` gets."""
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes of what was written the socket has not taken yet."""
+
+    async def settle(self) -> None:
+        """Hand on all that has arrived by now, an end too: the next write answers nothing of it."""
 
     def write(self, data: bytes) -> None:
         """Send ``data``; the first part leaves before the call returns if the socket takes it."""
@@ -110,6 +125,16 @@ class KernelReader:
         self._loop.remove_reader(self._sock)  # or an end of file would call us for ever
         self._sink.closed(error)
 
+    @property
+    def unsent(self) -> int:
+        """How many bytes of what was written the socket has not taken yet."""
+        return len(self._unsent)
+
+    async def settle(self) -> None:
+        """Read what has arrived, if anything has."""
+        if self._open:
+            self._readable()
+
     def write(self, data: bytes) -> None:
         """Send ``data``, what the socket does not take at once as it becomes writable."""
         # A server may answer, and the next request be due, before it has read the last body to its end.
@@ -143,14 +168,17 @@ class KernelReader:
 
 
 class TransportReader(asyncio.BufferedProtocol):
-    """Reads through asyncio's own transport, TLS or not, with stamps of our process."""
+    """Reads through asyncio's own transport, TLS or not, with stamps of our process.
+
+    ``buffer`` may be shared by all readers with TLS of one event loop: it is filled and handed on in one go. Without
+    one the reader has its own, because a proactor loop fills it while others run.
+    """
 
     clock: Literal["kernel", "user"] = "user"
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, buffer: bytearray | None = None) -> None:
         self._sink = sink
-        self._buffer = bytearray(BUFFER_BYTES)  # not shared: a proactor loop fills it while others run
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(bytearray(BUFFER_BYTES) if buffer is None else buffer)
         self._transport: asyncio.WriteTransport  # asyncio sets it before it hands the reader out
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -159,9 +187,13 @@ class TransportReader(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.WriteTransport)
         self._transport = transport
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        """Lend the buffer (asyncio's callback)."""
-        return self._buffer
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Lend the buffer (asyncio's callback).
+
+        A memoryview: asyncio's TLS writes its second record into a slice of what it is lent, and a slice of a
+        bytearray is a copy. The bytes would be counted and not be there (https://github.com/python/cpython/issues/156275).
+        """
+        return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         """Hand on what was read (asyncio's callback)."""
@@ -178,6 +210,21 @@ class TransportReader(asyncio.BufferedProtocol):
             self._gone.set_result(None)
         self._sink.closed(exc)
 
+    @property
+    def unsent(self) -> int:
+        """How many bytes of what was written the socket has not taken yet."""
+        return self._transport.get_write_buffer_size()
+
+    async def settle(self) -> None:
+        """Let the loop read until nothing is left to be read."""
+        number = self._transport.get_extra_info("socket").fileno()
+        for _ in range(_SETTLE_TURNS):
+            if self._transport.is_closing() or number < 0 or not _has_arrived(number):
+                return
+            await asyncio.sleep(0)
+        self.close()  # what never ends is no answer to the next request
+        self._sink.closed(None)
+
     def write(self, data: bytes) -> None:
         """Send ``data``; asyncio tries the socket before the call returns."""
         self._transport.write(data)
@@ -189,3 +236,12 @@ class TransportReader(asyncio.BufferedProtocol):
     async def wait_closed(self) -> None:
         """Wait until asyncio has let go of the socket."""
         await self._gone
+
+
+def _has_arrived(number: int) -> bool:
+    """Tell whether a socket, by its file number, has bytes or an end that nobody has read."""
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([number], [], [], 0)[0])
+    waiting = select.poll()
+    waiting.register(number, select.POLLIN)
+    return bool(waiting.poll(0))

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_llmparity.core.errors import Timeout
 from pytest_llmparity.transport import Client, Exchange, Limits, Read
-from pytest_llmparity.transport.connection import MAX_OFFSET_MOVE_NS, ClosedEarlyError, Connection
+from pytest_llmparity.transport.connection import MAX_OFFSET_MOVE_NS, ClosedEarlyError, Connection, UnaskedError
 from pytest_llmparity.transport.events import sse
 from pytest_llmparity.transport.readers import KernelReader, realtime_offset_ns
 
@@ -68,6 +68,10 @@ class Fed:
         self.clock: Literal["kernel", "user"] = clock
         self.written: list[bytes] = []
         self.open = True
+
+    unsent = 0
+
+    async def settle(self) -> None: ...
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
@@ -151,6 +155,46 @@ async def test_what_follows_the_answer_at_once_ends_the_connection() -> None:
 
     assert (await task).body == b"ok"
     assert not connection.usable
+
+
+async def test_what_arrived_before_the_request_was_written_is_no_answer() -> None:
+    """The bytes of another answer came between the look at the socket and the write; their stamp tells."""
+    connection = Connection("h:1", Limits(), clock_offset=lambda: OFFSET)
+    connection.attach(Fed("kernel"))
+    for early_ns in (-1, 20_000):
+        task = asyncio.create_task(connection.exchange(b"GET", time.perf_counter_ns() + 10**12))
+        before = time.perf_counter_ns()
+        await asyncio.sleep(0)
+        now = time.perf_counter_ns()
+        if early_ns > 0:
+            connection.received(memoryview(b"".join(ANSWER)), before - early_ns + OFFSET, now)
+            with pytest.raises(UnaskedError):
+                await task
+        else:
+            connection.received(memoryview(b"".join(ANSWER)), now + OFFSET, now)
+            assert (await task).body == b"ok"
+
+    assert connection.unasked
+    assert not connection.usable
+
+
+@pytest.mark.parametrize(("surplus", "unasked"), [(ANSWER[0], True), (b"HTTP/1.1 408 Request Timeout\r\n", False)])
+async def test_bytes_between_two_requests_end_the_connection(surplus: bytes, unasked: bool) -> None:
+    connection = Connection("h:1", Limits())
+    connection.attach(Fed("user"))
+    connection.received(memoryview(surplus), 0, time.perf_counter_ns())
+
+    assert not connection.usable
+    assert connection.unasked is unasked
+
+
+async def test_a_request_that_the_socket_never_took_is_not_called_unanswered() -> None:
+    reader = Fed("user")
+    reader.unsent = 77
+    connection = Connection("h:1", Limits(first_byte_s=0.01))
+    connection.attach(reader)
+    with pytest.raises(Timeout, match=r"h:1 did not take the whole request within 0.01 s; 77 bytes of it were never"):
+        await connection.exchange(b"GET", time.perf_counter_ns() + 10**12)
 
 
 async def test_a_deadline_that_has_passed() -> None:
