@@ -25,7 +25,8 @@ class Project:
     def engine(self, name: str, answer: Callable[[Json], Answer], **server: Any) -> WireServer:
         """Start a server and select it as an engine; the first is the baseline. ``server`` as ``serving`` has it."""
         started = self._stack.enter_context(serving(answer, **server))
-        self._engines.append(f"--engines={name}=http://127.0.0.1:{started.port}")
+        scheme = "https" if server.get("tls") else "http"
+        self._engines.append(f"--engines={name}={scheme}://127.0.0.1:{started.port}")
         return started
 
     def write(self, name: str, text: str) -> Path:
