@@ -6,16 +6,15 @@ that takes an experiment that removes the difference (DESIGN 7).
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pytest_llmparity.core import explain
 from pytest_llmparity.core.capabilities import CUTS
 from pytest_llmparity.core.checks.base import EngineEvidence, Evidence
 from pytest_llmparity.core.checks.gathered import answers
+from pytest_llmparity.core.compare.counts import NOTHING, Counts, Cut, Known, compare_counts
 from pytest_llmparity.core.compare.json import key_order, parse_json
 from pytest_llmparity.core.pins import agree
 from pytest_llmparity.core.prompts import Case
@@ -23,114 +22,19 @@ from pytest_llmparity.core.sample import Completion
 
 PROPERTY_ORDER: Final = "property order"
 """How the line begins that says an engine answers in another key order than declared."""
-SLOPE_STEP: Final = 0.005
-"""Relative difference in tokens per token below which a slope is rounding, not another tokeniser."""
-CUT_SHARE: Final = 0.10
-"""A count this far below what the other prompts predict is a cut prompt …"""
-CUT_TOKENS: Final = 8
-"""… and at least this many tokens, so that short prompts' noise is not one."""
-_FIT_CASES: Final = 400
-"""Prompts the line is fitted to; the median of their pairwise slopes needs no more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """How the candidate's prompt token counts relate to the baseline's.
-
-    ``kind``: ``equal``; ``offset`` (the same number more or fewer on every prompt: template, BOS or system prompt);
-    ``slope`` (in proportion to length: tokeniser); ``mixed`` (some prompts differ, by no rule); ``unknown``.
-    ``offset`` is in tokens, ``slope`` candidate tokens per baseline token. ``cut`` lists cases whose count falls short
-    of what the others predict, on the engine ``cut_side``. ``differing`` counts prompts whose counts differ, of ``n``.
-    """
-
-    kind: Literal["equal", "offset", "slope", "mixed", "unknown"]
-    n: int
-    differing: int = 0
-    offset: int = 0
-    slope: float = 1.0
-    cut: tuple[str, ...] = ()
-    cut_side: Literal["baseline", "candidate"] = "candidate"
-    worst_cut: tuple[int, int] = (0, 0)
-
-
-def compare_counts(rows: Sequence[tuple[str, int, int]]) -> Counts:
-    """Relate counts, given as (case, baseline's, candidate's), by a line through the medians (METHODS 9).
-
-    The line is Theil and Sen's (median of pairwise slopes), so up to a quarter of the prompts may be cut without moving
-    it. A prompt far below the line was cut.
-    """
-    if not rows:
-        return Counts(kind="unknown", n=0)
-    differing = sum(ours != theirs for _, ours, theirs in rows)
-    if not differing:
-        return Counts(kind="equal", n=len(rows))
-    offset, offset_rows = Counter(theirs - ours for _, ours, theirs in rows).most_common(1)[0]
-    slope = 1.0
-    if 2 * offset_rows <= len(rows):
-        slope = _slope([(ours, theirs) for _, ours, theirs in rows])
-    level = statistics.median(theirs - slope * ours for _, ours, theirs in rows)
-    if slope == 1.0:
-        level = offset
-    side, cut = _cuts(rows, slope, level)
-    names = {case for case, _, _ in cut}
-    whole = [(ours, theirs) for case, ours, theirs in rows if case not in names]
-    kind: Literal["equal", "offset", "slope", "mixed"]
-    if all(theirs - ours == offset for ours, theirs in whole):
-        kind, slope = ("offset" if offset else "equal"), 1.0
-    elif abs(slope - 1) > SLOPE_STEP:
-        kind, offset = "slope", round(level)
-    else:
-        kind, offset, slope = "mixed", 0, 1.0
-    worst = min(cut, key=lambda row: min(row[1:]) / max(row[1:]), default=None)
-    return Counts(
-        kind=kind,
-        n=len(rows),
-        differing=differing,
-        offset=offset,
-        slope=slope,
-        cut=tuple(case for case, _, _ in cut),
-        cut_side=side,
-        worst_cut=(0, 0) if worst is None else (worst[1], worst[2]),
-    )
-
-
-def _slope(points: Sequence[tuple[int, int]]) -> float:
-    step = max(1, len(points) // _FIT_CASES)
-    used = sorted(points)[::step]
-    slopes = [
-        (used[j][1] - used[i][1]) / (used[j][0] - used[i][0])
-        for i in range(len(used))
-        for j in range(i + 1, len(used))
-        if used[j][0] != used[i][0]
-    ]
-    found = statistics.median(slopes) if slopes else 1.0
-    return found if found > 0 else 1.0
-
-
-def _cuts(
-    rows: Sequence[tuple[str, int, int]], slope: float, level: float
-) -> tuple[Literal["baseline", "candidate"], list[tuple[str, int, int]]]:
-    """Return the engine that cut and the rows it cut: counts far below what the line through the others predicts."""
-    by_candidate = [row for row in rows if _short(row[2], slope * row[1] + level)]
-    by_baseline = [row for row in rows if _short(row[1], (row[2] - level) / slope)]
-    if len(by_baseline) > len(by_candidate):
-        return "baseline", by_baseline
-    return "candidate", by_candidate
-
-
-def _short(seen: int, expected: float) -> bool:
-    return expected - seen > max(CUT_TOKENS, CUT_SHARE * expected)
-
-
-def counts_in_words(counts: Counts, baseline: str, candidate: str) -> list[str]:
+def counts_in_words(counts: Counts, baseline: str, candidate: str, known: Known = NOTHING) -> list[str]:
     """Return what the counts say, one sentence per finding; empty when they are equal or unknown."""
     lines: list[str] = []
     if counts.kind == "offset":
         more = "more" if counts.offset > 0 else "fewer"
-        scope = "every uncut prompt" if counts.cut else "every prompt"
+        causes = "another chat template, BOS token or system prompt"
+        if counts.cuts and counts.lengths < 2 and not known.same_vocabulary:
+            causes = "another chat template, BOS token, system prompt or tokeniser"
         lines.append(
-            f"{candidate} counts {explain.count(abs(counts.offset), 'token')} {more} than {baseline} on {scope}: "
-            "another chat template, BOS token or system prompt"
+            f"{candidate} counts {explain.count(abs(counts.offset), 'token')} {more} than {baseline} on "
+            f"{_scope(counts)}: {causes}"
         )
     if counts.kind == "slope":
         more = "more" if counts.slope > 1 else "fewer"
@@ -138,30 +42,91 @@ def counts_in_words(counts: Counts, baseline: str, candidate: str) -> list[str]:
             f"{candidate} counts {explain.percent(abs(counts.slope - 1))} {more} tokens than {baseline} for the same "
             "text: another tokeniser"
         )
-    if counts.kind == "mixed":
-        lines.append(
-            f"counts differ on {counts.differing} of {explain.count(counts.n, 'prompt')} by no rule: "
-            "a tokeniser that treats some text differently"
-        )
-    if counts.cut:
-        name = candidate if counts.cut_side == "candidate" else baseline
-        ours, theirs = counts.worst_cut
-        seen, other = (theirs, ours) if counts.cut_side == "candidate" else (ours, theirs)
-        lines.append(
-            f"{name} cut {len(counts.cut)} of {explain.count(counts.n, 'prompt')}, one of them to {seen} tokens where "
-            f"the other engine counts {other}"
-        )
+    if counts.odd:
+        causes = "a tokeniser that treats some text differently"
+        if known.same_vocabulary:
+            causes = "the vocabularies are equal, so something was added to them or left out"
+        lines.append(f"counts differ on {len(counts.odd)} of {explain.count(counts.n, 'prompt')} by no rule: {causes}")
+    names = {"baseline": baseline, "candidate": candidate}
+    lines += [_cut_in_words(cut, counts.n, names) for cut in counts.cuts]
     return lines
 
 
+def _scope(counts: Counts) -> str:
+    if counts.odd:
+        return f"{counts.uncut - len(counts.odd)} of {explain.count(counts.n, 'prompt')}"
+    return "every uncut prompt" if counts.cuts else "every prompt"
+
+
+def _cut_in_words(cut: Cut, n: int, names: Mapping[str, str]) -> str:
+    """Say which engine cut how many prompts, which ones, how much of one was left, and the context that explains it."""
+    name = names[cut.side]
+    context = "" if cut.context is None else f"; its context is {cut.context:,} tokens"
+    of = f"{len(cut.cases)} of {explain.count(n, 'prompt')} ({_some(cut.cases, together=cut.together)})"
+    if cut.worst is None:
+        if cut.context is not None:
+            return f"{name} cut at least {of}: more text than a context of {cut.context:,} tokens holds"
+        return f"{name} cut at least {of}: its counts stand still while their texts grow"
+    kept, whole = cut.worst
+    other = names["candidate" if cut.side == "baseline" else "baseline"]
+    return f"{name} cut {of}, one of them to {kept:,} tokens where {other} counts {whole:,}{context}"
+
+
+def _some(cases: Sequence[str], *, together: bool) -> str:
+    """Name cases: all of a few, else the first and the last, or the first ones where others stand between them."""
+    shown = [explain.plain(case, 40) for case in cases]
+    if len(shown) <= 3:
+        return ", ".join(shown)
+    return f"{shown[0]} to {shown[-1]}" if together else f"{', '.join(shown[:3])} and {len(shown) - 3} more"
+
+
+def known_of(evidence: Evidence, candidate: EngineEvidence) -> Known:
+    """Return what is known of a pair of engines that helps to explain their prompt token counts."""
+    engines = (evidence.engines[evidence.baseline], candidate)
+    contexts = [engine.identity.get("context_length") for engine in engines]
+    return Known(
+        contexts=(_whole(contexts[0]), _whole(contexts[1])),
+        same_vocabulary=_alike("tokenizer_sha256", engines),
+        same_template=_alike("template_sha256", engines),
+        characters={case.id: _characters(case) for case in evidence.prompts.cases},
+    )
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _alike(field: str, engines: Sequence[EngineEvidence]) -> bool:
+    ours, theirs = (engine.identity.get(field) for engine in engines)
+    return ours is not None and theirs is not None and agree(field, ours, theirs)
+
+
+def _characters(case: Case) -> int:
+    """Return how long the text of a case's prompt is, in characters; what is not text counts nothing."""
+    if case.prompt is not None:
+        return len(case.prompt)
+    return sum(_text_length(message.get("content")) for message in case.messages or ())
+
+
+def _text_length(content: object) -> int:
+    if isinstance(content, str):
+        return len(content)
+    if isinstance(content, Sequence):
+        return sum(_text_length(part.get("text")) for part in content if isinstance(part, Mapping))
+    return 0
+
+
 def prompt_counts(evidence: Evidence, candidate: EngineEvidence) -> list[tuple[str, int, int]]:
-    """Return (case, baseline's, candidate's) prompt tokens of the main phase where both engines reported them."""
+    """Return (case, baseline's, candidate's) prompt tokens of the main phase where both engines counted them.
+
+    A prompt has tokens, so a server that says 0 did not count.
+    """
     ours, theirs = answers(evidence.engines[evidence.baseline]), answers(candidate)
     rows: list[tuple[str, int, int]] = []
     for case in evidence.prompts.cases:
         if case.id in ours and case.id in theirs:
             a, b = ours[case.id].prompt_tokens, theirs[case.id].prompt_tokens
-            if a is not None and b is not None:
+            if a and b and a > 0 and b > 0:
                 rows.append((case.id, a, b))
     return rows
 
@@ -183,10 +148,11 @@ def layers(
     baseline = evidence.engines[evidence.baseline]
     ours, theirs = answers(baseline), answers(candidate)
     shared = [case for case in evidence.prompts.cases if case.id in ours and case.id in theirs]
-    counts = compare_counts(prompt_counts(evidence, candidate))
+    known = known_of(evidence, candidate)
+    counts = compare_counts(prompt_counts(evidence, candidate), known)
     found = _identity(baseline, candidate)
-    found += counts_in_words(counts, baseline.name, candidate.name)
-    found += _truncation(baseline if counts.cut_side == "baseline" else candidate, counts)
+    found += counts_in_words(counts, baseline.name, candidate.name, known)
+    found += [line for cut in counts.cuts for line in _truncation(baseline if cut.side == "baseline" else candidate)]
     found += [f"route: {engine.route}" for engine in (baseline, candidate) if engine.route]
     found += [line for engine in (baseline, candidate) for line in _streaming(engine)]
     found += _finish(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
@@ -235,10 +201,10 @@ def _engine(engine: EngineEvidence) -> str:
     return engine.kind if version is None else f"{engine.kind} {explain.plain(str(version), 40)}"
 
 
-def _truncation(engine: EngineEvidence, counts: Counts) -> list[str]:
-    """Say how the engine that cut prompts does it, where that is known."""
+def _truncation(engine: EngineEvidence) -> list[str]:
+    """Say how an engine that cut prompts does it, where that is known."""
     can = engine.capabilities
-    if not counts.cut or can.overflow not in CUTS:
+    if can.overflow not in CUTS:
         return []
     return [f"truncation: {engine.name} {can.sentence('overflow')} ({can.basis('overflow', engine.declares)})"]
 

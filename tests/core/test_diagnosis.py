@@ -3,107 +3,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pytest_llmparity.core.capabilities import Capabilities
-from pytest_llmparity.core.diagnosis import compare_counts, counts_in_words, layers, order_line, response_schema
+from pytest_llmparity.core.diagnosis import layers, order_line, response_schema
 
 if TYPE_CHECKING:
     from tests.core.conftest import Factory
 
 LENGTHS = [20, 35, 50, 80, 120, 200, 310, 500]
-
-
-def rows(candidate: list[int]) -> list[tuple[str, int, int]]:
-    return [(f"c{index}", ours, theirs) for index, (ours, theirs) in enumerate(zip(LENGTHS, candidate, strict=True))]
-
-
-def words(candidate: list[int]) -> list[str]:
-    return counts_in_words(compare_counts(rows(candidate)), "vllm", "ollama")
-
-
-def test_equal_counts_say_nothing() -> None:
-    found = compare_counts(rows(LENGTHS))
-
-    assert (found.kind, found.n, found.differing) == ("equal", 8, 0)
-    assert words(LENGTHS) == []
-    assert compare_counts([]).kind == "unknown"
-    assert counts_in_words(compare_counts([]), "a", "b") == []
-
-
-@pytest.mark.parametrize(("offset", "said"), [(5, "5 tokens more"), (-1, "1 token fewer")])
-def test_the_same_number_on_every_prompt_is_template_bos_or_system_prompt(offset: int, said: str) -> None:
-    assert words([length + offset for length in LENGTHS]) == [
-        f"ollama counts {said} than vllm on every prompt: another chat template, BOS token or system prompt"
-    ]
-
-
-@pytest.mark.parametrize(("slope", "said"), [(1.08, "8 % more"), (0.9, "10 % fewer")])
-def test_counts_in_proportion_are_another_tokeniser(slope: float, said: str) -> None:
-    (line,) = words([round(length * slope) + 3 for length in LENGTHS])
-
-    assert line.endswith("tokens than vllm for the same text: another tokeniser")
-    number = float(line.split("counts ")[1].split(" %")[0])
-    assert number == pytest.approx(float(said.split(" %")[0]), abs=0.6)
-    assert said.split()[-1] in line
-
-
-def test_a_few_odd_prompts_are_a_tokeniser_that_treats_some_text_differently() -> None:
-    found = list(LENGTHS)
-    found[1] += 2
-    found[4] -= 3
-    assert words(found) == ["counts differ on 2 of 8 prompts by no rule: a tokeniser that treats some text differently"]
-
-
-def test_prompts_far_below_the_others_were_cut() -> None:
-    assert words([*LENGTHS[:6], 130, 130]) == [
-        "ollama cut 2 of 8 prompts, one of them to 130 tokens where the other engine counts 500"
-    ]
-
-
-def test_the_baseline_may_be_the_one_that_cuts() -> None:
-    cut = [(case, min(ours, 130), ours) for case, ours, _ in rows(LENGTHS)]
-    (line,) = counts_in_words(compare_counts(cut), "vllm", "ollama")
-
-    assert line == "vllm cut 3 of 8 prompts, one of them to 130 tokens where the other engine counts 500"
-
-
-def test_a_cut_beside_another_template_names_both() -> None:
-    both = [length + 5 for length in LENGTHS]
-    both[7] = 260
-    assert words(both) == [
-        "ollama counts 5 tokens more than vllm on every uncut prompt: "
-        "another chat template, BOS token or system prompt",
-        "ollama cut 1 of 8 prompts, one of them to 260 tokens where the other engine counts 500",
-    ]
-
-
-def test_a_cut_beside_another_tokeniser_names_both() -> None:
-    both = [round(length * 1.3) for length in LENGTHS]
-    both[7] = 260
-    lines = words(both)
-
-    assert "another tokeniser" in lines[0]
-    assert lines[1].startswith("ollama cut 1 of 8 prompts")
-
-
-def test_prompts_of_one_length_that_differ_by_no_rule_have_no_slope() -> None:
-    assert compare_counts([("a", 20, 21), ("b", 20, 22), ("c", 20, 23)]).kind == "mixed"
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000)), min_size=1, max_size=30),
-    st.integers(min_value=-1, max_value=40),
-)
-def test_any_counts_are_described_and_an_offset_is_never_missed(pairs: list[tuple[int, int]], offset: int) -> None:
-    found = compare_counts([(str(index), ours, theirs) for index, (ours, theirs) in enumerate(pairs)])
-    assert (found.differing == 0) == (found.kind == "equal" and not found.cut)
-    assert found.differing == 0 or counts_in_words(found, "a", "b")
-
-    moved = compare_counts([(str(index), ours, ours + offset) for index, (ours, _) in enumerate(pairs)])
-    assert moved.kind == ("offset" if offset else "equal")
-    assert (moved.offset, moved.cut) == (offset, ())
 
 
 def test_layers_come_from_the_outside_in(make: Factory) -> None:

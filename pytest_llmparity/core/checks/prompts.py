@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pytest_llmparity.core import diagnosis, explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.compare.counts import compare_counts
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
 
@@ -63,8 +64,9 @@ class PromptsCheck:
     def _compare(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
         both = gathered.gather(evidence, candidate)
         rows = diagnosis.prompt_counts(evidence, candidate)
-        counts = diagnosis.compare_counts(rows)
-        findings = diagnosis.counts_in_words(counts, evidence.baseline, candidate.name)
+        known = diagnosis.known_of(evidence, candidate)
+        counts = compare_counts(rows, known)
+        findings = diagnosis.counts_in_words(counts, evidence.baseline, candidate.name, known)
         findings += self._too_long(evidence, candidate)
         details = list(findings)
         if both.note:

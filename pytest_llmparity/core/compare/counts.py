@@ -1,0 +1,436 @@
+"""How two engines' prompt token counts relate: equal, shifted, in proportion, and which engine cut what.
+
+A cut is a plateau: the engine's counts stop growing although the other's go on. So the line between the counts is
+never fitted to what was cut. Several lines are tried, those through the shortest prompts among them, and the one is
+taken that explains every count with the fewest assumptions, each at a price in bits (Rissanen's description length):
+an offset, another tokeniser, an engine that cuts, a prompt that fits no rule. What is known beside the counts makes
+explanations cheaper or impossible: the contexts in force, an equal vocabulary, an equal template, how long the texts
+are.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+Side = Literal["baseline", "candidate"]
+SIDES: Final[tuple[Side, Side]] = ("baseline", "candidate")
+
+SLOPE_STEP: Final = 0.005
+"""Relative difference in tokens per token below which a slope is rounding, not another tokeniser."""
+CUT_SHARE: Final = 0.10
+"""A count this far below what the other prompts predict is a cut prompt …"""
+CUT_TOKENS: Final = 8
+"""… and at least this many tokens, so that short prompts' noise is not one."""
+NOISE: Final = 0.30
+"""The same between two tokenisers, whose counts of single prompts vary."""
+KEPT: Final = 0.4
+"""Share of its context that an engine keeps of a prompt it cuts, at the least: Ollama keeps half of it."""
+SPARSE: Final = 10
+"""Characters per token that no tokeniser reaches over a whole prompt: a count below that is not of all its text."""
+
+_SLOPES: Final = (1 / 3, 3.0)
+"""Tokens per token of the other engine that tokenisers reach; what is flatter is a plateau."""
+_TWO_POINTS: Final = (0.6, 1.6)
+"""The same where only two lengths say it."""
+_FIT_POINTS: Final = 100
+"""Prompts a slope is fitted to; the median of their pairwise slopes needs no more."""
+_TRIED: Final = 150
+"""Prompts every line is tried on; the best one is then held against all of them."""
+_LEVELS: Final = 12
+"""Offsets that are tried: so many of the most common ones, and those of so many of the shortest prompts."""
+_SURE: Final = 1.5
+"""How far beyond an engine's largest count a text must be, by its length, to say that it was cut there too …"""
+_FLAT_ROWS: Final = 4
+"""… on so many prompts …"""
+_FLAT: Final = 0.2
+"""… whose counts grow by less than this part of what their texts do."""
+_OFFSET_BITS, _TEMPLATE_BITS, _SLOPE_BITS, _RARE_BITS, _CUT_BITS = 6, 6, 20, 12, 6
+_ODD_BITS, _DOUBT_BITS, _CHANCE_BITS = 12, 8, 2
+"""Prices: an offset, one beside an equal template, another tokeniser, one that counts far more or less, an engine that
+cuts; a prompt that fits no rule, one whose count says it was not read whole, one beyond a context that did not matter.
+"""
+
+
+class Row(NamedTuple):
+    """A case and its prompt tokens as either engine counts them."""
+
+    case: str
+    baseline: int
+    candidate: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known beside the counts; nothing of it is needed.
+
+    ``contexts`` are those in force on the baseline and the candidate, in tokens. ``same_vocabulary`` and
+    ``same_template``: both engines report them and they are equal. ``characters`` maps cases to the length of the text
+    they send.
+    """
+
+    contexts: tuple[int | None, int | None] = (None, None)
+    same_vocabulary: bool = False
+    same_template: bool = False
+    characters: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """Prompts one engine cut, in the order given. ``worst`` is one of them: tokens it kept, tokens the other counts.
+
+    ``together``: no prompt that was not cut stands between them. ``context`` is the context in force that explains it,
+    ``None`` where it is not known or does not explain it. ``at_least``: the other engine cut them too, so their number
+    is read from the length of their texts, and is the smallest it can be; ``worst`` is then ``None``.
+    """
+
+    side: Side
+    cases: tuple[str, ...]
+    worst: tuple[int, int] | None
+    together: bool
+    context: int | None = None
+    at_least: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How the candidate's prompt token counts relate to the baseline's.
+
+    ``kind``: ``equal``; ``offset`` (the same number more or fewer: template, BOS or system prompt); ``slope`` (in
+    proportion to length: tokeniser); ``mixed`` (some prompts differ, by no rule); ``unknown``. It is about prompts that
+    were not cut; ``cuts`` says who cut the others. ``offset`` is in tokens, ``slope`` candidate tokens per baseline
+    token. ``differing`` counts prompts whose counts differ, of ``n``; ``odd`` are uncut ones that fit no rule.
+    ``lengths`` is how many different lengths the uncut prompts have, by the baseline's count.
+    """
+
+    kind: Literal["equal", "offset", "slope", "mixed", "unknown"]
+    n: int
+    differing: int = 0
+    offset: int = 0
+    slope: float = 1.0
+    cuts: tuple[Cut, ...] = ()
+    odd: tuple[str, ...] = ()
+    lengths: int = 0
+
+    @property
+    def uncut(self) -> int:
+        """How many prompts nobody cut."""
+        return self.n - len({case for cut in self.cuts for case in cut.cases})
+
+
+NOTHING: Final = Known()
+
+
+def compare_counts(rows: Sequence[tuple[str, int, int]], known: Known = NOTHING) -> Counts:
+    """Relate counts, given as (case, baseline's, candidate's) in any order.
+
+    Short prompts that were read whole say how tokeniser and template differ; a prompt whose count stays behind that,
+    at a level this engine's counts do not pass, was cut by it.
+    """
+    if not rows:
+        return Counts(kind="unknown", n=0)
+    counted = [Row(*row) for row in rows]
+    differing = sum(row.baseline != row.candidate for row in counted)
+    if not differing:
+        return Counts(kind="equal", n=len(rows), cuts=_cut_alike(counted, known))
+    by_length = sorted(counted, key=lambda row: max(row.baseline, row.candidate))
+    some = by_length[:_LEVELS] + by_length[_LEVELS :: max(1, len(counted) // _TRIED)]
+    readings = [_Reading(line, some, known) for line in _lines(by_length, known)]
+    best = _Reading(min(readings, key=lambda reading: reading.rank).line, counted, known)
+    cuts = best.cuts()
+    cuts += _hidden(counted, cuts, known)
+    cut = {case for found in cuts for case in found.cases}
+    whole = [row for row in counted if row.case not in cut]
+    moved = tuple(row.case for row in whole if row.baseline != row.candidate)
+    odd = tuple(row.case for row in whole if row.case in best.odd)
+    size = {"n": len(rows), "differing": differing, "lengths": len({row.baseline for row in whole})}
+    if best.line.slope != 1.0:
+        if abs(best.line.slope - 1.0) > SLOPE_STEP:
+            return Counts(
+                kind="slope", offset=round(best.line.level), slope=best.line.slope, cuts=cuts, odd=odd, **size
+            )
+        return Counts(kind="mixed", cuts=cuts, odd=moved, **size)
+    offset = round(best.line.level)
+    if odd and (not offset or 2 * (len(whole) - len(odd)) <= len(whole)):
+        return Counts(kind="mixed", cuts=cuts, odd=moved, **size)
+    return Counts(kind="offset" if offset and whole else "equal", offset=offset, cuts=cuts, odd=odd, **size)
+
+
+class _Line(NamedTuple):
+    """Candidate's count = ``slope`` · baseline's count + ``level``, for prompts that nobody cut."""
+
+    slope: float
+    level: float
+
+    def expected(self, row: Row, side: Side) -> float:
+        """What an engine would count, by what the other one counts."""
+        if side == "candidate":
+            return self.slope * row.baseline + self.level
+        return (row.candidate - self.level) / self.slope
+
+
+def _lines(by_length: Sequence[Row], known: Known) -> list[_Line]:
+    """Return the lines worth trying, by rows in order of their length; that of equal counts is always among them."""
+    differences = Counter(row.candidate - row.baseline for row in by_length)
+    levels = [0, *(level for level, _ in differences.most_common(_LEVELS))]
+    levels += [row.candidate - row.baseline for row in by_length[:_LEVELS]]
+    lines = [_Line(1.0, float(level)) for level in dict.fromkeys(levels)]
+    if known.same_vocabulary:
+        return lines
+    size = len(by_length)
+    while size >= 2:
+        if (line := _fitted(by_length[:size])) is not None:
+            lines.append(line)
+        size = size * 3 // 4
+    return lines
+
+
+def _fitted(rows: Sequence[Row]) -> _Line | None:
+    """Return the line through these rows by Theil and Sen, ``None`` where lengths are too few or no tokeniser fits."""
+    slope = _median_slope((row.baseline, row.candidate) for row in rows)
+    low, high = _SLOPES if len({row.baseline for row in rows}) > 2 else _TWO_POINTS
+    if slope is None or not low <= slope <= high or slope == 1.0:
+        return None
+    return _Line(slope, statistics.median(row.candidate - slope * row.baseline for row in rows))
+
+
+class _Reading:
+    """The rows as one line explains them: on it, cut by an engine, or odd; ``bits`` is what that takes to say."""
+
+    def __init__(self, line: _Line, rows: Sequence[Row], known: Known) -> None:
+        self.line = line
+        self._rows = rows
+        self._known = known
+        self._contexts = {side: _in_force(side, rows, known) for side in SIDES}
+        self._ceilings = {side: max(_seen(row, side) for row in rows) for side in SIDES}
+        off = self._off()
+        away = {case for side in SIDES for case in off[side]}
+        self._on = [row for row in rows if row.case not in away]
+        self._cut = {side: self._cut_of(side, off[side]) for side in SIDES}
+        cut = {case for side in SIDES for case in self._cut[side]}
+        self._on = [row for row in self._on if row.case not in cut]
+        self.odd = away - cut
+        self.bits = self._price()
+
+    @property
+    def rank(self) -> tuple[float, float, float]:
+        """What the best reading has the least of."""
+        return self.bits, abs(self.line.slope - 1.0), abs(self.line.level)
+
+    def cuts(self) -> tuple[Cut, ...]:
+        """Return the engines that cut, each with its prompts."""
+        found = []
+        for side in SIDES:
+            rows = [row for row in self._rows if row.case in self._cut[side]]
+            if rows:
+                worst = min(rows, key=lambda row: _seen(row, side) / max(1, _seen(row, _other(side))))
+                found.append(
+                    Cut(
+                        side=side,
+                        cases=tuple(row.case for row in rows),
+                        together=_together(rows, self._rows),
+                        worst=(_seen(worst, side), _seen(worst, _other(side))),
+                        context=self._contexts[side] if any(self._forced(row, side) for row in rows) else None,
+                    )
+                )
+        return tuple(found)
+
+    def _off(self) -> dict[Side, dict[str, Row]]:
+        """Return the rows away from the line, by the engine that counts less than it says."""
+        scale = 0.0
+        if self.line.slope != 1.0:
+            apart = [abs(self._behind(row, "candidate")) / max(1.0, row.candidate) for row in self._rows]
+            scale = min(0.3, 6 * statistics.median(apart))
+        off: dict[Side, dict[str, Row]] = {side: {} for side in SIDES}
+        for row in self._rows:
+            behind = self._behind(row, "candidate")
+            side: Side = "candidate" if behind > 0 else "baseline"
+            share = max(CUT_SHARE, scale)
+            slack = 0.0 if self.line.slope == 1.0 else max(CUT_TOKENS, share * self.line.expected(row, side))
+            if abs(self._behind(row, side)) > slack:
+                off[side][row.case] = row
+        return off
+
+    def _behind(self, row: Row, side: Side) -> float:
+        """How many tokens an engine counts fewer than the line says."""
+        return self.line.expected(row, side) - _seen(row, side)
+
+    def _cut_of(self, side: Side, off: Mapping[str, Row]) -> dict[str, Row]:
+        """Return the rows this engine cut; ``off`` are those where it counts less than the line says."""
+        forced = {case for case, row in off.items() if self._forced(row, side)}
+        ceiling = self._ceilings[side]
+        above = {row.case for row in self._rows if self.line.expected(row, side) > ceiling * self._grain}
+        clear = forced | {case for case, row in off.items() if case in above and self._far(row, side)}
+        if not self._on and not self._shown([off[case] for case in clear], side):
+            return {}
+        if clear:  # a plateau is there: what should have passed it and lies on it was cut too, however little
+            level = (1 + CUT_SHARE) * max(_seen(off[case], side) for case in clear)
+            clear |= {row.case for row in self._rows if row.case in above and _seen(row, side) <= level}
+        if 2 * len(self._on) > len(self._rows):
+            clear |= {case for case, row in off.items() if self._far(row, side)}
+        return {row.case: row for row in self._rows if row.case in clear and self._behind(row, side) > 0}
+
+    @property
+    def _grain(self) -> float:
+        """How far above the largest count an expected one must be: lines of other tokenisers are not exact."""
+        return 1.0 if self.line.slope == 1.0 else 1.02
+
+    def _far(self, row: Row, side: Side) -> bool:
+        """Whether an engine counts so little that it is no noise."""
+        share = CUT_SHARE if self.line.slope == 1.0 else NOISE
+        return self._behind(row, side) > max(CUT_TOKENS, share * self.line.expected(row, side))
+
+    def _shown(self, rows: Sequence[Row], side: Side) -> bool:
+        """Whether rows show a cut although no prompt lies on the line: by context or text, or because they are flat."""
+        if not rows:
+            return False
+        if all(self._forced(row, side) for row in rows):
+            return True
+        if any(_impossible(row, side, self._known) and not _impossible(row, _other(side), self._known) for row in rows):
+            return True
+        kept, whole = ([_seen(row, each) for row in rows] for each in (side, _other(side)))
+        return max(whole) > min(whole) and 2 * (max(kept) - min(kept)) <= max(whole) - min(whole)
+
+    def _forced(self, row: Row, side: Side) -> bool:
+        """Whether the engine's context leaves it no choice but to cut this prompt, and what it kept looks like that."""
+        context = self._contexts[side]
+        return context is not None and self.line.expected(row, side) > context and _seen(row, side) >= KEPT * context
+
+    def _price(self) -> float:
+        slope, level = self.line
+        bits = 0.0
+        if slope != 1.0:
+            bits += _SLOPE_BITS + math.log2(1 + abs(level))
+            if not _TWO_POINTS[0] <= slope <= _TWO_POINTS[1]:
+                bits += _RARE_BITS
+        elif level:
+            bits += _OFFSET_BITS + 2 * math.log2(1 + abs(level)) + _TEMPLATE_BITS * self._known.same_template
+        for row in _distinct(self._on):
+            bits += self._price_on(row)
+        for side in SIDES:
+            cut = _distinct(self._cut[side].values())
+            if cut:
+                kept = [_seen(row, side) for row in cut]
+                spread = math.log2(1 + max(kept) - min(kept))
+                forced = sum(self._forced(row, side) for row in cut)
+                bits += _CUT_BITS + forced + (len(cut) - forced) * max(1.0, spread)
+        odd = _distinct(row for row in self._rows if row.case in self.odd)
+        return bits + sum(_ODD_BITS + 2 * math.log2(1 + abs(self._behind(row, "candidate"))) for row in odd)
+
+    def _price_on(self, row: Row) -> float:
+        """What a row on the line costs: how far from it, and the doubt that it was read whole after all."""
+        if self.line.slope != 1.0:
+            return math.log2(1 + 2 * abs(self._behind(row, "candidate")))
+        if not self.line.level:
+            return 0.0
+        less: Side = "candidate" if self.line.level < 0 else "baseline"
+        context = self._contexts[less]
+        bits = 0.0
+        if context is not None and _seen(row, _other(less)) > context and _seen(row, less) >= KEPT * context:
+            bits += _CHANCE_BITS  # that all of them lie on both sides of its context by chance
+        if _impossible(row, less, self._known) and not _impossible(row, _other(less), self._known):
+            bits += _DOUBT_BITS
+        return bits
+
+
+def _seen(row: Row, side: Side) -> int:
+    return row.candidate if side == "candidate" else row.baseline
+
+
+def _other(side: Side) -> Side:
+    return "baseline" if side == "candidate" else "candidate"
+
+
+def _distinct(rows: Iterable[Row]) -> list[Row]:
+    """Return one row of each pair of counts: copies of a prompt are one piece of evidence."""
+    return list({(row.baseline, row.candidate): row for row in rows}.values())
+
+
+def _in_force(side: Side, rows: Sequence[Row], known: Known) -> int | None:
+    """Return an engine's context, ``None`` where a count is larger: then it is not what limits this engine."""
+    context = known.contexts[SIDES.index(side)]
+    return None if context is None or any(_seen(row, side) > context for row in rows) else context
+
+
+def _impossible(row: Row, side: Side, known: Known) -> bool:
+    """Whether an engine counts so little that it cannot have read all of the case's text."""
+    return SPARSE * _seen(row, side) < known.characters.get(row.case, 0)
+
+
+def _too_long(row: Row, side: Side, context: int | None, known: Known) -> bool:
+    """Whether a text is too long for an engine's context whatever the tokeniser, and the count looks like a cut."""
+    if context is None or _seen(row, side) < KEPT * context:
+        return False
+    return known.characters.get(row.case, 0) > SPARSE * context
+
+
+def _cut_alike(rows: Sequence[Row], known: Known) -> tuple[Cut, ...]:
+    """Return cuts that equal counts hide: texts that fit neither context, and counts that do."""
+    found = []
+    for side in SIDES:
+        context = _in_force(side, rows, known)
+        cut = [row for row in rows if _too_long(row, side, context, known)]
+        if cut:
+            found.append(_by_text(side, cut, rows, context))
+    return tuple(found) if len(found) == len(SIDES) else ()
+
+
+def _hidden(rows: Sequence[Row], cuts: Sequence[Cut], known: Known) -> tuple[Cut, ...]:
+    """Return the cut of the engine whose prompts all seem whole, where the texts of what the other one cut say so.
+
+    Its counts must stand still while these texts grow, far beyond what they would have by the uncut prompts: nothing
+    less is enough to accuse an engine.
+    """
+    if len(cuts) != 1:
+        return ()
+    (cut,) = cuts
+    side = _other(cut.side)
+    context = _in_force(side, rows, known)
+    shared = [row for row in rows if row.case in set(cut.cases) and row.case in known.characters]
+    certain = {row.case for row in shared if _too_long(row, side, context, known)}
+    ceiling = max(_seen(row, side) for row in rows)
+    estimate = _by_length([row for row in rows if row.case not in set(cut.cases)], side, known)
+    if estimate is not None:
+        far = [row for row in shared if estimate(row) > _SURE * ceiling]
+        flat = _median_slope([(estimate(row), _seen(row, side)) for row in far])
+        if len(far) >= _FLAT_ROWS and flat is not None and flat < _FLAT:
+            certain |= {row.case for row in far}
+    if not certain:
+        return ()
+    return (_by_text(side, [row for row in rows if row.case in certain], rows, context),)
+
+
+def _by_text(side: Side, cut: Sequence[Row], rows: Sequence[Row], context: int | None) -> Cut:
+    """Return a cut that only the length of the texts shows."""
+    cases, together = tuple(row.case for row in cut), _together(cut, rows)
+    return Cut(side=side, cases=cases, worst=None, together=together, context=context, at_least=True)
+
+
+def _together(some: Sequence[Row], rows: Sequence[Row]) -> bool:
+    """Whether some rows stand side by side among all of them."""
+    first = rows.index(some[0])
+    return list(rows[first : first + len(some)]) == list(some)
+
+
+def _by_length(rows: Sequence[Row], side: Side, known: Known) -> Callable[[Row], float] | None:
+    """Return how many tokens an engine would count of a row's text, learnt from these rows; ``None`` from too few."""
+    points = [(float(known.characters[row.case]), _seen(row, side)) for row in rows if row.case in known.characters]
+    slope = _median_slope(points)
+    if len(points) < _FLAT_ROWS or slope is None or slope <= 0:
+        return None
+    level = statistics.median(seen - slope * length for length, seen in points)
+    return lambda row: slope * known.characters[row.case] + level
+
+
+def _median_slope(points: Iterable[tuple[float, float]]) -> float | None:
+    """Return the median of the pairwise slopes (Theil and Sen), ``None`` where all points have one place."""
+    ordered = sorted(set(points))
+    used = ordered[:: max(1, len(ordered) // _FIT_POINTS)]
+    slopes = [
+        (y - used[i][1]) / (x - used[i][0]) for i in range(len(used)) for x, y in used[i + 1 :] if x != used[i][0]
+    ]
+    return statistics.median(slopes) if slopes else None
