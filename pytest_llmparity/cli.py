@@ -226,7 +226,7 @@ def _lock(asked: argparse.Namespace) -> int:
     stale = False
     for name, found in lock.changes(before, after).items():
         if name in touched:
-            stale |= found is None or not all(difference.machine for difference in found)
+            stale |= found is None or any(difference.fails for difference in found)
             _tell(name, before.get(name), after.get(name), found)
     for sentence in lock.twins(seen):
         print(printable(sentence))
@@ -264,6 +264,8 @@ def _every_engine(asked: argparse.Namespace) -> bool:
 
 def _tell(name: str, before: Locked | None, after: Locked | None, found: list[Difference] | None) -> None:
     state = "removed" if after is None else "new" if before is None else "changed" if found else "unchanged"
+    if found and all(difference.untold for difference in found):
+        state = "tells less than it did"
     print(f"{name}: {state}")
     if before is None and after is not None:
         for field, fact in after.identity.items():

@@ -49,15 +49,26 @@ class Locked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One field that is not what the lock says; ``None`` where it is not known. ``machine``: it fails nothing."""
+    """One field that is not what the lock says; ``None`` where it is not known.
+
+    ``machine`` and ``untold`` ones fail nothing. ``untold`` is a fact that the lock holds and nobody tells now, as the
+    context of a model that is not loaded: it is neither equal nor different.
+    """
 
     field: str
     locked: str | None
     live: str | None
     machine: bool = False
+    untold: bool = False
+
+    @property
+    def fails(self) -> bool:
+        """Whether a frozen run may not use an engine because of it."""
+        return not (self.machine or self.untold)
 
     def __str__(self) -> str:
-        return f"{self.field}: {_shown(self.locked)} -> {_shown(self.live)}"
+        live = "not told now" if self.untold else _shown(self.live)
+        return f"{self.field}: {_shown(self.locked)} -> {live}"
 
 
 def entry(spec: EngineSpec, identity: Identity, *, kind: str, plugin: str, root: str) -> Locked:
@@ -94,8 +105,12 @@ def refuse_private(name: str, locked: Locked, mask: Mask, variables: Iterable[st
 
 
 def differences(locked: Locked, live: Locked) -> list[Difference]:
-    """Return every field that is not as locked, identity first. The plugin's version is none of them."""
+    """Return every field that is not as locked, identity first. The plugin's version is none of them.
+
+    Of an engine that tells nothing at all of what it told when it was locked every fact differs: nothing is held.
+    """
     found = []
+    silent = _tells_nothing(locked, live)
     if locked.kind != live.kind:
         found.append(Difference(field="kind", locked=locked.kind, live=live.kind))
     for name in [*IDENTITY, *sorted(locked.identity.keys() - IDENTITY.keys())]:
@@ -103,7 +118,13 @@ def differences(locked: Locked, live: Locked) -> list[Difference]:
         values = (None if before is None else before.value, None if now is None else now.value)
         if values[0] != values[1]:
             found.append(
-                Difference(field=name, locked=_text(values[0]), live=_text(values[1]), machine=name in _MACHINE)
+                Difference(
+                    field=name,
+                    locked=_text(values[0]),
+                    live=_text(values[1]),
+                    machine=name in _MACHINE,
+                    untold=now is None and not silent,
+                )
             )
     return found + settings_apart(locked, live)
 
@@ -195,6 +216,11 @@ def _launch(spec: EngineSpec, root: str) -> dict[str, Setting]:
     }
     text = json.dumps([kept, hidden], sort_keys=True)
     return {**kept, "spec": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()}
+
+
+def _tells_nothing(locked: Locked, live: Locked) -> bool:
+    told = {name for name, fact in locked.identity.items() if fact.source != "declared" and name not in _MACHINE}
+    return bool(told) and not told & live.identity.keys()
 
 
 def portable(text: str, root: str) -> str:

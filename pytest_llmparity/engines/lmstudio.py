@@ -72,6 +72,8 @@ class LmStudioAdapter(Adapter):
         self._found: list[Mapping[str, Any]] | None = None
         """The instances that were loaded when we first asked; ``None`` while nobody has."""
         self._key = ""
+        self._in_force: Mapping[str, Any] = {}
+        """What our instance was loaded with when we warmed it up: the app may have unloaded it for another since."""
 
     # ---- readiness and memory --------------------------------------------------------------------------------------
 
@@ -153,6 +155,8 @@ class LmStudioAdapter(Adapter):
     def warm_up(self) -> None:
         """Ask for one token and drop it; ask the deprecated route for another, which alone names the engine's build."""
         super().warm_up()
+        listed = _models(self.control.ask(_MODELS)) or ()
+        self._in_force = next((_config(instance) for instance in self._instances(self._ours(listed))), {})
         body = {"model": self.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "temperature": 0}
         try:
             reply = self.control.post(_OLD_CHAT, building.encode(body), timeout_s=self.spec.request_timeout_s)
@@ -202,7 +206,7 @@ class LmStudioAdapter(Adapter):
         """
         listed = _models(self.control.ask(_MODELS))
         entry = self._ours(listed) if listed is not None else self._old_entry()
-        config = next((_config(instance) for instance in self._instances(entry)), {})
+        config = next((_config(instance) for instance in self._instances(entry)), self._in_force)
         kind = entry.get("format") or entry.get("compatibility_type")
         plain = {
             "model": entry.get("key") or entry.get("id"),

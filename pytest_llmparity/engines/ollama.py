@@ -98,6 +98,8 @@ class OllamaAdapter(Adapter):
         super().__init__(spec, base_url, headers)
         self._show: ollama_facts.Show = {}
         self._version = ""
+        self._in_memory: Mapping[str, Any] = {}
+        """Our model's entry in ``/api/ps`` when we loaded it: another engine may have evicted it since."""
 
     @classmethod
     def wire_model(cls, spec: EngineSpec) -> str:
@@ -165,7 +167,7 @@ class OllamaAdapter(Adapter):
         if self.spec.route == "native":
             fields |= {"options": self._load_options(), "shift": False}
         with self._advising():
-            ollama_store.load(self.control, self.model, fields, timeout_s=self._patience())
+            self._in_memory = ollama_store.load(self.control, self.model, fields, timeout_s=self._patience())
         with contextlib.suppress(ParameterNotHonoured):  # said of every case it concerns
             super().warm_up()
 
@@ -217,14 +219,14 @@ class OllamaAdapter(Adapter):
         return facts
 
     def reported(self) -> dict[str, Fact]:
-        """Return what ``/api/version``, ``/api/tags``, ``/api/show`` and (of a loaded model) ``/api/ps`` say.
+        """Return what ``/api/version``, ``/api/tags``, ``/api/show`` and (when we loaded the model) ``/api/ps`` say.
 
         ``digest`` is the manifest's (weights, template, parameters and configuration), as ``ollama list`` shows it; its
         ``raw`` is the weights' blob, which differs from the file's own sha256 where Ollama rewrote the file.
         ``tensor_types`` survives that.
         """
         listed = ollama_facts.entry(self.control.ask("/api/tags"), self.model)
-        loaded = ollama_facts.entry(self.control.ask("/api/ps"), self.model)
+        loaded = self._in_memory or ollama_facts.entry(self.control.ask("/api/ps"), self.model)
         show = self._shown() or {"details": listed.get("details")}
         facts = ollama_facts.model_facts(show, version=self._release(), route=self.spec.route)
         digest = listed.get("digest") or loaded.get("digest")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,8 +22,13 @@ MADE_FROM: Final = "made by pytest-llmparity from "
 ``/api/create`` may rewrite a file (ollama/ollama issue 17554), so the stored weights do not tell which file they came
 from. The licence does: it is kept with the model, shown again, and plays no part in answering.
 """
+LOAD_TRIES: Final = 5
+"""How often a model is loaded until it is seen in memory, beside others who use the daemon."""
 UNLOAD_S: Final = 30.0
 """How long a model may take to leave the memory; Ollama waits for its runner to end."""
+
+_LOADING: Final[dict[str, threading.Lock]] = {}
+"""One lock per daemon: engines that are engaged at once must not evict each other between a load and a look at it."""
 
 
 def body(model: str, **fields: object) -> bytes:
@@ -104,22 +110,27 @@ def _failed(control: Control, what: str, reply: Reply) -> LaunchError:
 # ---- memory --------------------------------------------------------------------------------------------------------
 
 
-def load(control: Control, model: str, fields: Mapping[str, Any], *, timeout_s: float) -> None:
-    """Load a model by an empty ``/api/generate`` and see that it is the one that is loaded.
+def load(control: Control, model: str, fields: Mapping[str, Any], *, timeout_s: float) -> Mapping[str, Any]:
+    """Load a model by an empty ``/api/generate``, see that it is the one that is loaded, return its ``/api/ps`` entry.
 
     Ollama keeps one process per weights, not per model, and does not start it anew for another template: a model whose
     weights are loaded under another name gets that one's process, which may not apply its Jinja template and then
     refuses tools (server/sched.go, ``schedulerModelKey``, ``needsReload``; seen with v0.33.0). ``/api/ps`` shows the
     first name, so where it shows another model of the same weights and not ours, the process is ended and started once
-    more. Models that run in Ollama's cloud are never shown there. Raises as answers do.
+    more. A daemon without room for two may have let go of ours for another before it was asked: then it is loaded
+    again. Empty for models that run in Ollama's cloud, which are never shown there. Raises as answers do.
     """
     asked = body(model, **fields)
-    _answered(control, control.post("/api/generate", asked, timeout_s=timeout_s))
-    loaded = control.ask("/api/ps")
-    others = ollama_facts.names(loaded)
-    if not ollama_facts.entry(loaded, model) and any(one_process(control, model, other) for other in others):
-        release(control, model, gone=lambda now: ollama_facts.names(now) != others)
-        _answered(control, control.post("/api/generate", asked, timeout_s=timeout_s))
+    with _LOADING.setdefault(control.base_url, threading.Lock()):
+        for _ in range(LOAD_TRIES):
+            _answered(control, control.post("/api/generate", asked, timeout_s=timeout_s))
+            loaded = control.ask("/api/ps")
+            if (there := ollama_facts.entry(loaded, model)) or not _weights(control, model):
+                return there
+            others = ollama_facts.names(loaded)
+            if any(one_process(control, model, other) for other in others):
+                release(control, model, gone=lambda now, before=others: ollama_facts.names(now) != before)
+    return {}
 
 
 def one_process(control: Control, model: str, other: str) -> bool:

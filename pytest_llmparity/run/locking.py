@@ -27,7 +27,7 @@ class Guard:
     """Holds engines against the lock file in ``root``, which is read when the first one is there.
 
     In a frozen run whatever differs is wrong, and so is an engine that is not in the lock, or a lock that is not there.
-    In any other run a difference is a note. Facts of the machine are notes in both.
+    In any other run a difference is a note. Facts of the machine, and those that nobody tells now, are notes in both.
     """
 
     def __init__(self, root: Path, settings: Settings) -> None:
@@ -51,12 +51,14 @@ class Guard:
         if locked is None:
             return self._sorted(f"it is not in {lock.NAME}, and this run is frozen; {self._renew(spec)}", quiet=True)
         found = lock.differences(locked, live)
-        machine = tuple(f"it was locked on another machine: {one}" for one in found if one.machine)
-        apart = "; ".join(str(one) for one in found if not one.machine)
+        notes = tuple(f"it was locked on another machine: {one}" for one in found if one.machine and not one.untold)
+        if untold := ", ".join(f"{one.field} (locked: {one.locked})" for one in found if one.untold):
+            notes += (f"it does not tell now what {lock.NAME} holds, so that is neither equal nor different: {untold}",)
+        apart = "; ".join(str(one) for one in found if one.fails)
         if not apart:
-            return Held(notes=machine)
+            return Held(notes=notes)
         held = self._sorted(f"it differs from {lock.NAME}: {apart}; {self._renew(spec)}")
-        return Held(held.wrong, held.notes + machine)
+        return Held(held.wrong, held.notes + notes)
 
     def twins(self) -> list[str]:
         """Return what sets engines apart that say the same of themselves, of those seen so far."""

@@ -12,6 +12,7 @@ import pytest
 
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.lock import NAME, Locked
+from pytest_llmparity.core.sample import Fact
 
 if TYPE_CHECKING:
     from pytest_llmparity.testing import LoopbackEngine
@@ -99,6 +100,17 @@ def test_check_writes_nothing_and_fails_when_the_lock_is_old(shell: Shell, confi
     ended = shell.run("lock", "--check")
     assert (ended.code, ended.out) == (1, "one: changed\n  quantization: Q4_0 -> Q8_0\n")
     assert (shell.path / NAME).read_text() == text
+
+
+def test_a_fact_that_is_not_told_now_is_shown_and_makes_no_lock_old(shell: Shell, configured: Configured) -> None:
+    shell.configure(configured(one=llamacpp(shell)))
+    shell.run("lock")
+    more = {**locked(shell)["one"].identity, "kv_cache": Fact(value="f16", source="reported")}
+    lockfile.write(shell.path / NAME, {"one": dataclasses.replace(locked(shell)["one"], identity=more)})
+
+    ended = shell.run("lock", "--check")
+
+    assert (ended.code, ended.out) == (0, "one: tells less than it did\n  kv_cache: f16 -> not told now\n")
 
 
 def test_an_engine_that_is_not_there_leaves_its_lock_and_no_other_untouched(

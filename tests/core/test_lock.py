@@ -164,7 +164,7 @@ def test_every_field_that_differs_is_named_with_both_values() -> None:
     assert [str(difference) for difference in found] == [
         "kind: llamacpp -> vllm",
         "version: b1 -> b2",
-        "context_length: 8192 -> nothing",
+        "context_length: 8192 -> not told now",
         "args: nothing -> -fa on",
     ]
 
@@ -173,6 +173,24 @@ def test_another_machine_is_a_difference_of_its_own_sort() -> None:
     (found,) = lock.differences(entry(device="AMD EPYC"), entry(device="Apple M4"))
 
     assert (found.field, found.machine) == ("device", True)
+
+
+def test_a_fact_that_is_not_told_now_is_no_difference_that_fails() -> None:
+    locked = entry(version="b1", context_length=8192, device="AMD EPYC")
+
+    found = lock.differences(locked, entry(version="b1"))
+
+    assert [(one.field, one.untold, one.fails) for one in found] == [
+        ("context_length", True, False),
+        ("device", True, False),
+    ]
+    assert [one.fails for one in lock.differences(entry(version="b1"), locked)] == [True, False]
+
+
+def test_an_engine_that_tells_nothing_of_what_is_locked_differs_in_all_of_it() -> None:
+    found = lock.differences(entry(version="b1", digest="sha256:1"), entry(device="AMD EPYC"))
+
+    assert [str(one) for one in found if one.fails] == ["version: b1 -> nothing", "digest: sha256:1 -> nothing"]
 
 
 def test_a_field_this_version_does_not_know_is_compared_too() -> None:

@@ -50,7 +50,8 @@ class Model:
 class OllamaDaemon(LoopbackServer):
     """Serves ``models`` by name. ``launches`` counts how often a model was loaded, ``calls`` holds what was asked.
 
-    ``registry`` are names that can be pulled. ``unloads`` ``False`` keeps a model loaded whatever is asked.
+    ``registry`` are names that can be pulled. ``unloads`` ``False`` keeps a model loaded whatever is asked. ``room`` is
+    how many models stay loaded at once.
     ``refuse`` maps a path to the (status, body) it is answered with. ``lines`` replaces the lines of a native stream.
     """
 
@@ -63,6 +64,7 @@ class OllamaDaemon(LoopbackServer):
         self.loaded: dict[str, tuple[str, object, object]] = {}
         self.launches = 0
         self.unloads = True
+        self.room = 9
         self.refuse: dict[str, tuple[int, bytes]] = {}
         self.lines: list[dict[str, Any]] | None = None
         self.calls: list[tuple[str, str, Any]] = []
@@ -125,6 +127,8 @@ class OllamaDaemon(LoopbackServer):
         if held is None or held[1] != runner:
             self.launches += 1
             held = (name, runner, None)
+        while len(self.loaded.keys() - {model.blob}) >= self.room:
+            self.loaded.pop(next(iter(self.loaded.keys() - {model.blob})))
         self.loaded[model.blob] = (held[0], held[1], body.get("keep_alive", held[2]))
 
     def _generate(self, call: Call, body: dict[str, Any]) -> None:

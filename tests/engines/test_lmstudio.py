@@ -258,6 +258,16 @@ def test_server_before_the_rest_api_is_identified_by_the_one_before(old: LmStudi
     assert adapter.identity().get("context_length") == 4096
 
 
+def test_context_is_the_one_our_model_was_loaded_with_after_it_has_gone(studio: LmStudioDouble, attach: Attach) -> None:
+    adapter = attach(studio.base_url, "lmstudio", model=MODEL, context_length=2048)
+    adapter.load()
+    adapter.warm_up()
+
+    adapter.unload()
+
+    assert adapter.identity().get("context_length") == 2048
+
+
 def test_model_the_server_does_not_list_is_only_what_was_declared(studio: LmStudioDouble, attach: Attach) -> None:
     for url in (studio.base_url, f"http://127.0.0.1:{free_port()}"):
         facts = attach(url, "lmstudio", model="gemma").identity().facts

@@ -1,4 +1,4 @@
-"""How the adapter of Ollama gets a model in, loads it, lets it go and starts a daemon: no real one runs here."""
+"""How the adapter of Ollama gets a model in, loads it, lets it go and starts a daemon, held against a double."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from pytest_llmparity.engines.ollama import KEEP_ALIVE, OllamaAdapter
 from pytest_llmparity.engines.readiness import free_port, wait_ready
 from pytest_llmparity.engines.registry import make
 from pytest_llmparity.testing import Replay
+from pytest_llmparity.testing.server import Call
 from pytest_llmparity.transport.exchange import Exchange
 from tests.engines.ollama_daemon import GO, Model, OllamaDaemon, as_started
 
@@ -293,7 +295,42 @@ def test_unloaded_model_is_not_loaded(daemon: OllamaDaemon, ask: Attach) -> None
     adapter.unload()
 
     assert daemon.loaded == {}
-    assert "context_length" not in values(adapter)
+    assert values(adapter)["context_length"] == 1024, "as it was when we loaded it"
+    assert "context_length" not in values(ask())
+
+
+def test_facts_are_those_of_the_model_while_it_was_loaded_whoever_evicts_it() -> None:
+    with OllamaDaemon({"tiny:latest": Model(), "other:latest": Model(blob="b")}) as daemon:
+        daemon.room = 1
+        spec = EngineSpec(name="t", kind="ollama", model="tiny", base_url=daemon.base_url)
+        adapters = [
+            make(dataclasses.replace(spec, model=model), daemon.base_url, environ={}) for model in daemon.models
+        ]
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda adapter: adapter.warm_up(), adapters))
+
+        assert len(daemon.loaded) == 1
+        assert [values(adapter)["context_length"] for adapter in adapters] == [1024, 1024]
+
+
+def test_model_that_somebody_else_evicted_at_once_is_loaded_again() -> None:
+    class Contended(OllamaDaemon):
+        """Somebody asks for another model right after the first load."""
+
+        def _generate(self, call: Call, body: dict[str, Any]) -> None:
+            super()._generate(call, body)
+            if self.launches == 1:
+                self._load("other:latest", self.models["other:latest"], {})
+
+    with Contended({"tiny:latest": Model(), "other:latest": Model(blob="b")}) as daemon:
+        daemon.room = 1
+        spec = EngineSpec(name="t", kind="ollama", model="tiny", base_url=daemon.base_url)
+        adapter = make(spec, daemon.base_url, environ={})
+
+        adapter.warm_up()
+
+        assert values(adapter)["context_length"] == 1024
 
 
 def test_model_that_stays_loaded_is_an_error(daemon: OllamaDaemon) -> None:

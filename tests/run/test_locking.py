@@ -50,6 +50,16 @@ def test_another_machine_is_a_note_in_every_run(root: Path, frozen: bool) -> Non
     assert machine in hold(root, identity("2", device="B"), frozen=frozen).notes
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_fact_that_is_not_told_now_is_a_note_in_every_run(root: Path, frozen: bool) -> None:
+    held = hold(root, identity("1"), frozen=frozen)
+
+    sentence = (
+        "it does not tell now what llmparity.lock holds, so that is neither equal nor different: device (locked: A)"
+    )
+    assert held == Held(notes=(sentence,))
+
+
 def test_an_engine_nobody_locked_is_wrong_in_a_frozen_run_only(root: Path) -> None:
     lockfile.write(root / lock.NAME, {})
 
