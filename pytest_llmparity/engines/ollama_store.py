@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import threading
@@ -129,8 +130,12 @@ def load(control: Control, model: str, fields: Mapping[str, Any], *, timeout_s: 
                 return there
             others = ollama_facts.names(loaded)
             if any(one_process(control, model, other) for other in others):
-                release(control, model, gone=lambda now, before=others: ollama_facts.names(now) != before)
+                release(control, model, gone=functools.partial(_changed, others))
     return {}
+
+
+def _changed(before: tuple[str, ...], now: Mapping[str, Any]) -> bool:
+    return ollama_facts.names(now) != before
 
 
 def one_process(control: Control, model: str, other: str) -> bool:
