@@ -23,6 +23,7 @@ from pytest_llmparity.core.sample import from_json, to_json
 from pytest_llmparity.core.settings import Settings
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.embedding import default_embedder
+from pytest_llmparity.engines import daemons
 from pytest_llmparity.report import json_report, junit, outcome, terminal
 from pytest_llmparity.report.progress import Bars, Silent
 from pytest_llmparity.resolving import given_to
@@ -63,10 +64,11 @@ class Door:
 
     def share(self) -> dict[str, str]:
         """Return what a worker of xdist needs; the keeper is spawned here, in the controller."""
+        known = {"token": self._token, "attached": daemons.to_text(self.settings.engines)}
         try:
-            return {"token": self._token, "keeper": self.session.keeper().address}
+            return known | {"keeper": self.session.keeper().address}
         except LLMParityError as error:  # engines that are only attached to need no keeper: workers tell who does
-            return {"token": self._token, "trouble": str(error)}
+            return known | {"trouble": str(error)}
 
     def prepare(self, items: Sequence[pytest.Item]) -> None:
         """Read the markers of the tests that will run; what is wrong with one is told by its own set-up.
@@ -91,9 +93,11 @@ class Door:
             self.broken = self.session.mask.text(str(error))
 
     def header(self) -> list[str]:
-        """Return one line per selected engine, as configured."""
+        """Return one line per selected engine, as configured, and what starting them runs."""
         unknown = {spec.name: spec.base_url or "" for spec in self.settings.engines if spec.kind is None}
         lines = terminal.engine_lines(self._engines(), why=self.settings.baseline_source, unasked=unknown)
+        notes = [terminal.header_notes(spec) for spec in self.settings.engines]
+        lines += [self.session.mask.text(line) for of_one in notes for line in of_one]
         return list(map(uncommanded, lines))
 
     def plan_lines(self, *, detailed: bool) -> list[str]:
@@ -318,7 +322,6 @@ class Door:
                 name=spec.name,
                 kind=spec.kind or "unknown",
                 model=spec.model,
-                quantization=str(spec.pin["quantization"]) if "quantization" in spec.pin else None,
                 context_length=spec.context_length,
                 launch=spec.launch,
                 route=spec.route,

@@ -34,6 +34,8 @@ def of_engine(spec: EngineSpec, entry: Entry, loaded: Loaded, *, environ: Mappin
         if not text:
             continue
         origin = _origin(key, entry, table, file=f"{where}{dotted((*inside, key))}", named=named)
+        if key == "base_url" and spec.daemon:
+            origin = "found running"
         if key == "api_key_env" and not environ.get(text, "").strip():
             text += " (not set)"
         yield Setting(key=key, value=text, origin=origin)
@@ -42,8 +44,16 @@ def of_engine(spec: EngineSpec, entry: Entry, loaded: Loaded, *, environ: Mappin
     yield Setting(
         key="launch",
         value=spec.launch,
-        origin="base_url is given" if spec.launch == "attach" else "no base_url is given",
+        origin=_launch_origin(spec, table),
     )
+
+
+def _launch_origin(spec: EngineSpec, table: EngineTable | None) -> str:
+    if spec.daemon:
+        return f"the {spec.kind} that is running has the model"
+    if table is not None and table.launch is not None:
+        return "launch is given"
+    return "base_url is given" if spec.launch == "attach" else "no base_url is given"
 
 
 def _origin(key: str, entry: Entry, table: EngineTable | None, *, file: str, named: str) -> str:

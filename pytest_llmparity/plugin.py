@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from pytest_llmparity.door import Door
     from pytest_llmparity.resolving import resolve
 
-    door = Door(config, resolve(config))
+    door = Door(config, resolve(config, attached=(xdist.shared(config) or {}).get("attached")))
     config.stash[DOOR] = door
     if not xdist.is_worker(config):
         config.pluginmanager.register(Receiver(door), "llmparity-receiver")

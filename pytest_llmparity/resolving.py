@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pytest_llmparity.core.config import Config, Places, has_table, parse_config, parse_engines, select
 from pytest_llmparity.core.config_file import ProfileTable
-from pytest_llmparity.core.errors import UsageError
+from pytest_llmparity.core.errors import EngineSelectionError, UsageError
 from pytest_llmparity.core.problems import nearest
 from pytest_llmparity.core.selection import Kind
 from pytest_llmparity.core.settings import EngineSpec, Mode, Resume, Settings
-from pytest_llmparity.engines import plugins, registry
+from pytest_llmparity.engines import daemons, plugins, registry
 from pytest_llmparity.options import ENGINES_VARIABLE, FILE, OUT, SOURCES
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def resolve(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Settings:
+def resolve(config: pytest.Config, environ: Mapping[str, str] = os.environ, *, attached: str | None = None) -> Settings:
     """Return the settings of this run: command line, else environment, else profile, else file, else default.
 
+    ``attached`` is what another process of this run found out about running daemons (``daemons.to_text``).
     Raises ``pytest.UsageError`` (exit 4) with a sentence for every misuse: an unreadable or wrong configuration, an
     engine nobody knows, a baseline that is not selected, options that contradict each other, required engines missing.
     """
@@ -40,7 +41,8 @@ def resolve(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> S
     try:
         _bring_engines(config)
         given = given_to(config, environ)
-        return settings(given, load(given))
+        decided = None if attached is None else daemons.from_text(attached)
+        return settings(given, load(given, decided=decided))
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -75,7 +77,7 @@ class Given:
         self, option: Callable[[str], Any], environ: Mapping[str, str], *, root: Path, cwd: Path, prefix: str
     ) -> None:
         self._option = option
-        self._environ = environ
+        self.environ = environ
         self._prefix = prefix
         self.root = root
         self.cwd = cwd
@@ -90,7 +92,7 @@ class Given:
         if value is not None:
             return value, self.spelt(option)
         source = SOURCES[option]
-        text = self._environ.get(source.variable, "").strip()
+        text = self.environ.get(source.variable, "").strip()
         if not text:
             return None, ""
         try:
@@ -108,7 +110,7 @@ class Given:
         texts = self._option("engines")
         if texts:
             return texts, "--engines"
-        text = self._environ.get(ENGINES_VARIABLE, "").strip()
+        text = self.environ.get(ENGINES_VARIABLE, "").strip()
         return ([text], ENGINES_VARIABLE) if text else ([], "")
 
     @property
@@ -175,10 +177,11 @@ class Loaded(NamedTuple):
     selection: tuple[str, ...] = ()
 
 
-def load(given: Given, *, otherwise_all: bool = False) -> Loaded:
+def load(given: Given, *, otherwise_all: bool = False, decided: Mapping[str, str] | None = None) -> Loaded:
     """Read the configuration and select engines; with ``otherwise_all`` every configured one where none was asked for.
 
-    Kinds of engine of installed distributions are known from here on. Raises ``core.errors.UsageError``.
+    Kinds of engine of installed distributions are known from here on. A model's name may mean a daemon that is running:
+    it is looked for, unless ``decided`` says what was found. Raises ``core.errors.UsageError``.
     """
     plugins.discover()
     kinds = registry.known()
@@ -198,12 +201,36 @@ def load(given: Given, *, otherwise_all: bool = False) -> Loaded:
     if not texts and otherwise_all and config is not None:
         texts, source = list(config.engines), config.source
     # A stored run is judged again without its engines, so their files may be gone.
-    exists = _exists if given.mode[0] == "live" else _always
+    live = given.mode[0] == "live"
+    exists = _exists if live else _always
     home = _home()
     places = Places(folders=tuple(dict.fromkeys((given.cwd, given.root))), exists=exists, home=home)
     beside = Places(folders=(path.parent,), exists=exists, home=home) if path else None
-    engines = select(parse_engines(texts), config, places=places, config_places=beside, kinds=kinds)
+    entries = parse_engines(texts)
+    try:
+        engines = select(entries, config, places=places, config_places=beside, kinds=kinds, looked=_looked(given, path))
+    except EngineSelectionError as error:
+        known = () if config is None else config.engines
+        words = [
+            word for entry in entries if (word := entry.configured) in kinds and word is not None and word not in known
+        ]
+        if not words or not live:
+            raise
+        raise EngineSelectionError(f"{error}\n{daemons.offer(words, given.environ)}") from None
+    if live:
+        engines = daemons.settle(engines, given.environ, decided=decided)
     return Loaded(config, path, profile, engines, source, tuple(texts))
+
+
+def _looked(given: Given, path: Path | None) -> str:
+    """Return which file was read, or where one was looked for and where there is one that was not."""
+    if path is not None:
+        return str(path)
+    text = f"neither {FILE} nor [tool.llmparity] in pyproject.toml is in {given.root}, the root of this run"
+    folders = dict.fromkeys((given.cwd, *given.cwd.parents, *given.root.parents))
+    elsewhere = next((folder / FILE for folder in folders if _exists(folder / FILE)), None)
+    option = given.spelt("config")
+    return f"{text}; there is {elsewhere}: name it with {option}" if elsewhere else f"{text} ({option} names another)"
 
 
 def _read_config(given: Given, kinds: Mapping[str, Kind]) -> tuple[Path | None, Config | None]:

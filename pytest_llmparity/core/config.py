@@ -17,9 +17,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from pytest_llmparity.core.config_file import ConfigTable, EngineTable, ProfileTable
-from pytest_llmparity.core.errors import ConfigError, EngineSelectionError
+from pytest_llmparity.core.errors import ConfigError, EngineSelectionError, UsageError
 from pytest_llmparity.core.problems import describe, dotted, given, nearest
-from pytest_llmparity.core.selection import KINDS, Entry, Kind, is_path, parse_engines
+from pytest_llmparity.core.selection import (
+    KINDS,
+    Entry,
+    Kind,
+    address_behind,
+    address_of,
+    is_bare_address,
+    is_path,
+    parse_engines,
+)
 from pytest_llmparity.core.settings import EngineSpec, EnvRef, Settings
 
 __all__ = [
@@ -41,7 +50,6 @@ HINTS = {
     "key": _KEY,
     "token": _KEY,
     "password": _KEY,
-    "launch": "it follows from base_url: with one we attach, without one we start the engine",
     "host": 'write base_url = "http://HOST:PORT" to attach; an engine we start listens on 127.0.0.1',
     "port": 'write base_url = "http://HOST:PORT" to attach; an engine we start gets a free port',
 }
@@ -162,18 +170,30 @@ def select(
     places: Places,
     config_places: Places | None = None,
     kinds: Mapping[str, Kind] = KINDS,
+    looked: str = "",
 ) -> tuple[EngineSpec, ...]:
     """Turn entries of ``--engines`` into specs, looking configured names up.
 
     ``places`` serves models written on the command line, ``config_places`` (the file's folder) those of the file.
-    Raises ``EngineSelectionError`` for an unknown name or kind (the nearest is offered), a model that should be a file
-    and is not there, and a golden, which needs the golden store; ``ConfigError`` for files a configured engine names.
+    ``looked`` says which file was read, or where one was looked for. Raises ``EngineSelectionError`` for an unknown
+    name or kind (the nearest is offered), a model that should be a file and is not there, and a golden, which needs the
+    golden store; ``ConfigError`` for files a configured engine names. One error tells of all entries.
     """
-    return tuple(_spec(entry, config, places, config_places or places, kinds) for entry in entries)
+    specs: list[EngineSpec] = []
+    problems: list[UsageError] = []
+    for entry in entries:
+        try:
+            specs.append(_spec(entry, config, places, config_places or places, kinds, looked))
+        except UsageError as error:
+            problems.append(error)
+    if problems:
+        kind = ConfigError if all(isinstance(problem, ConfigError) for problem in problems) else EngineSelectionError
+        raise kind("\n".join(map(str, problems)))
+    return tuple(specs)
 
 
 def _spec(
-    entry: Entry, config: Config | None, places: Places, config_places: Places, kinds: Mapping[str, Kind]
+    entry: Entry, config: Config | None, places: Places, config_places: Places, kinds: Mapping[str, Kind], looked: str
 ) -> EngineSpec:
     if entry.golden is not None:
         raise EngineSelectionError(
@@ -181,14 +201,18 @@ def _spec(
         )
     if entry.configured is not None:
         if config is None or entry.configured not in config.engines:
-            raise _unknown(entry, config, kinds)
+            raise _unknown(entry, config, kinds, looked)
         return _configured(entry, config, entry.configured, config_places, kinds)
     if entry.kind is None:
-        return EngineSpec(name=entry.name, model=entry.model, base_url=entry.base_url)
+        return EngineSpec(name=entry.name, model=entry.model, base_url=entry.base_url, api=entry.api)
     kind = kinds.get(entry.kind)
     if kind is None:
-        raise _unknown(entry, config, kinds)
-    if entry.base_url is None and not kind.starts:
+        raise _unknown(entry, config, kinds, looked)
+    if entry.base_url is None and (apart := address_behind(entry.model or "")):
+        raise EngineSelectionError(
+            f"--engines: {entry.text!r}: {apart[1]!r} lacks its scheme; write {entry.kind}:{apart[0]}@http://{apart[1]}"
+        )
+    if entry.base_url is None and not (kind.starts or kind.daemon):
         raise EngineSelectionError(
             f"--engines: {entry.text!r}: an engine of kind {entry.kind!r} is attached to, never started; "
             f"write {entry.kind}:{entry.model}@URL"
@@ -202,21 +226,32 @@ def _spec(
         kind=entry.kind,
         model=entry.model,
         base_url=entry.base_url,
-        launch="attach" if entry.base_url else "process",
+        api=entry.api,
+        launch="attach" if entry.base_url or not kind.starts else "process",
+        daemon=kind.daemon and entry.base_url is None and path is None,
         model_path=path,
     )
 
 
-def _unknown(entry: Entry, config: Config | None, kinds: Mapping[str, Kind]) -> EngineSelectionError:
+def _unknown(entry: Entry, config: Config | None, kinds: Mapping[str, Kind], looked: str) -> EngineSelectionError:
     configured = list(config.engines) if config else []
     word = entry.configured or entry.kind or ""
+    if config:
+        where = f"configured in {looked or config.source}: {', '.join(configured) or 'none'}"
+    else:
+        where = f"no configuration was found: {looked}" if looked else "none is configured"
     if word in kinds:
         return EngineSelectionError(
-            f"--engines: {entry.text!r}: {word!r} is a kind, and no engine of that name is configured; write "
+            f"--engines: {entry.text!r}: {word!r} is a kind, and no engine of that name is configured ({where}); write "
             f"{word}:MODEL, {word}:MODEL@URL, or a table [engines.{word}] in llmparity.toml"
         )
+    address = entry.text.partition("=")[2] if entry.text.startswith(f"{entry.name}=") else entry.text
+    if is_bare_address(address):
+        return EngineSelectionError(
+            f"--engines: {entry.text!r}: {address!r} is no engine's name, and an address starts with its scheme; "
+            f"write http://{address} (or https://); {where}"
+        )
     what = "engine" if entry.configured else "kind"
-    where = f"configured in {config.source}: {', '.join(configured) or 'none'}" if config else "none is configured"
     return EngineSelectionError(
         f"--engines: {entry.text!r}: unknown {what} {word!r}{nearest(word, [*configured, *kinds])}; {where}; "
         f"kinds (KIND:MODEL): {', '.join(sorted(kinds))}; any OpenAI-compatible server: http://HOST:PORT[#MODEL]"
@@ -227,17 +262,20 @@ def _configured(entry: Entry, config: Config, configured: str, places: Places, k
     table = config.engines[configured]
     where = f"{config.source}: {dotted((*config.table, 'engines', configured))}"
     kind = kinds[table.kind] if table.kind is not None else None
-    started = table.base_url is None
+    started = table.base_url is None and (kind is None or kind.starts)
+    address = None if table.base_url is None else address_of(table.base_url)
     try:
-        path = _model_path(table.model, kind, places, started=started) if kind is not None else None
+        path = _model_path(table.model, kind, places, started=table.base_url is None) if kind is not None else None
     except ValueError as error:
         raise ConfigError(f"{where}.model {error}") from None
     return EngineSpec(
         name=entry.name,
         kind=table.kind,
         model=table.model,
-        base_url=table.base_url,
-        launch="process" if started else "attach",
+        base_url=None if address is None else address.root,
+        api=None if address is None else address.api,
+        launch="process" if started and table.launch != "attach" else "attach",
+        daemon=kind is not None and kind.daemon and path is None and table.means_daemon,
         revision=table.revision,
         route=table.route,
         python=_program(table.python, places) if table.python else None,

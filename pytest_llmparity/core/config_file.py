@@ -20,6 +20,8 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: to
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = "holds a value that looks like a key (not shown); a key stays in an environment variable: {}"  # noqa: S105
 _INSTALLING = ("extra_index_urls", "constraints", "overrides")
+_OWN_PROCESS = ("python", "requires", "command", "args", "env")
+"""Keys that only a process of ours can follow: an engine that has one is started, whatever is running."""
 _STARTING = ("python", "requires", *_INSTALLING, "command", "args", "env", "download", "start_timeout_s")
 
 
@@ -143,6 +145,7 @@ Argument = Annotated[str, AfterValidator(_argument)]
 Name = Annotated[str, AfterValidator(_name)]
 NameKey = Annotated[str, AfterValidator(_name_key)]
 Variable = Annotated[str, AfterValidator(_variable)]
+Address = Annotated[str, AfterValidator(_index)]
 Url = Annotated[str, AfterValidator(root_of)]
 IndexUrl = Annotated[str, AfterValidator(_index)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -199,11 +202,15 @@ class Pin(Strict):
 
 
 class EngineTable(Strict):
-    """One engine. With ``base_url`` we attach to it, without it we start it. Times are seconds, lengths tokens."""
+    """One engine. With ``base_url`` we attach to it, without it we start it. Times are seconds, lengths tokens.
+
+    Of a kind with a daemon a model's name means the one that is running, if it has the model; ``launch`` decides.
+    """
 
     kind: Annotated[str, AfterValidator(_kind)] | None = None
     model: Text | None = None
-    base_url: Url | None = None
+    base_url: Address | None = None
+    launch: Literal["attach", "process"] | None = None
     revision: Text | None = None
     route: Literal["openai", "native"] = "openai"
     python: Text | None = None
@@ -239,6 +246,8 @@ class EngineTable(Strict):
         if self.base_url is None:
             self._can_start(kinds)
             return self
+        if self.launch == "process":
+            raise ValueError("has launch 'process', which starts an engine, and a base_url, which attaches to one")
         useless = [key for key in _STARTING if key in self.model_fields_set]
         if useless:
             raise ValueError(f"has {' and '.join(useless)}, which only an engine we start can use, and a base_url")
@@ -247,13 +256,29 @@ class EngineTable(Strict):
     def _can_start(self, kinds: dict[str, Kind]) -> None:
         if self.kind is None:
             raise ValueError(f"has neither kind nor base_url; known kinds: {', '.join(sorted(kinds))}")
-        if not kinds[self.kind].starts:
+        kind, own = kinds[self.kind], [key for key in _OWN_PROCESS if key in self.model_fields_set]
+        if self.launch == "attach":
+            if not kind.daemon:
+                raise ValueError(f"has launch 'attach' and no base_url; where is the {self.kind} it is attached to?")
+            if own:
+                raise ValueError(f"has {' and '.join(own)}, which only an engine we start can use, and launch 'attach'")
+        if own and not kind.starts:
+            raise ValueError(f"has {' and '.join(own)}; an engine of kind {self.kind!r} is attached to, never started")
+        if not kind.starts and self.launch == "process":
+            raise ValueError(f"has launch 'process'; an engine of kind {self.kind!r} is attached to, never started")
+        if not (kind.starts or kind.daemon):
             raise ValueError(f"has no base_url; an engine of kind {self.kind!r} is attached to, never started")
         if self.model is None:
             raise ValueError(f"has no model; an engine of kind {self.kind!r} without base_url is started with one")
         ways = [key for key in ("python", "requires", "command") if getattr(self, key) is not None]
         if len(ways) > 1:
             raise ValueError(f"has {' and '.join(ways)}; one of them says what is started")
+
+    @property
+    def means_daemon(self) -> bool:
+        """Whether a running daemon is meant, if its kind has one: nothing says that a process of ours is."""
+        own = self.launch == "process" or any(key in self.model_fields_set for key in _OWN_PROCESS)
+        return self.base_url is None and not own
 
 
 class ProfileTable(Strict):

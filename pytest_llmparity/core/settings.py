@@ -54,20 +54,24 @@ class EngineSpec:
     """One selected engine, everything known before it is touched.
 
     ``kind`` is ``None`` for a bare URL, whose server is asked what it is. ``base_url`` is the root, without a trailing
-    ``/`` or ``/v1``; with it we attach, without it ``launch`` is ``process`` and we start the engine. ``model`` is the
+    ``/`` or ``/v1``; with it we attach, without it ``launch`` is ``process`` and we start the engine. ``api`` is what
+    OpenAI's routes start with below the root, ``None`` where nobody said so: ``/v1``, or nothing. ``model`` is the
     name as written, ``model_path`` the absolute local file or folder it stands for, if it is one. ``context_length`` is
     what one request gets, in tokens. ``pin`` is held against what the server reports; with ``strict_pins`` a pin the
     server cannot confirm counts as contradicted. ``requires`` are the packages of an isolated environment the engine
     is run from, with ``extra_index_urls``, ``constraints`` and ``overrides`` as uv understands them. ``command``
-    replaces the program that is started, ``args`` are added to it. Times are seconds; ``start_timeout_s`` ``None``
-    leaves the deadline to the kind.
+    replaces the program that is started, ``args`` are added to it. ``daemon`` means the server of this kind that is
+    running already, if it has the model (``engines.daemons`` finds out; then ``base_url`` is its address). Times are
+    seconds; ``start_timeout_s`` ``None`` leaves the deadline to the kind.
     """
 
     name: str
     kind: str | None = None
     model: str | None = None
     base_url: str | None = None
+    api: str | None = None
     launch: Launch = "attach"
+    daemon: bool = False
     revision: str | None = None
     python: str | None = None
     requires: tuple[str, ...] = ()

@@ -26,11 +26,13 @@ from pytest_llmparity.core.quantization import says_less
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sampling, WireRequest
 from pytest_llmparity.core.settings import EngineSpec, Route
 from pytest_llmparity.engines import answers, building, device
-from pytest_llmparity.engines.control import Control, Reply
+from pytest_llmparity.engines.control import API, Control, Reply, routed
 from pytest_llmparity.engines.refusals import read_refusal, shown
 
 ATTACH_DEADLINE_S: Final = 10.0
 """How long a server somebody else started may take to answer: it is there already, or its address is wrong."""
+
+_LIST: Final = "/v1/models"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,8 @@ class Adapter:
     """Where a person finds what a server says that somebody else started."""
     unloads: ClassVar[bool] = False
     """Whether :meth:`unload` can make a server that somebody else started give its memory back."""
+    daemon: ClassVar[bool] = False
+    """Whether people have one such server running that holds all their models, which a model's name then means."""
     distributions: ClassVar[tuple[str, ...]] = ()
     """Packages that hold a server of this kind; where ``requires`` installs one, its version is the engine's."""
     least_logprobs: ClassVar[int] = 0
@@ -94,6 +98,8 @@ class Adapter:
     def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
         self.spec = spec
         self.base_url = base_url.rstrip("/")
+        self.api = API if spec.api is None else spec.api
+        """What OpenAI's routes start with below :attr:`base_url`."""
         self.headers = dict(headers)
         self.recognised = ""
         """What the server of a bare URL was seen to be (``engines.probe``); empty while nobody looked."""
@@ -110,7 +116,7 @@ class Adapter:
     @property
     def openai_base_url(self) -> str:
         """What a client of the ``openai`` package takes as ``base_url``."""
-        return self.base_url + "/v1"
+        return self.base_url + self.api
 
     @property
     def api_key(self) -> str:
@@ -124,6 +130,7 @@ class Adapter:
         return Control(
             engine=self.name,
             base_url=self.base_url,
+            api=self.api,
             headers=self.headers,
             ca_bundle=self.spec.ca_bundle,
             proxy=self.spec.proxy,
@@ -161,10 +168,16 @@ class Adapter:
         Raises for a final no: ``NotAuthorised``, or ``LaunchError`` when another server answers on our port.
         """
         reply = self._reached(self.health_path)
-        return reply if isinstance(reply, str) else self._impostor(reply)
+        if isinstance(reply, str):
+            return reply
+        return self._impostor(reply) if reply.status == 200 else None
 
     def _reached(self, path: str) -> Reply | str:
-        """Return the 200 answer to GET ``path``, else why there is none; ``NotAuthorised`` when the key is refused."""
+        """Return the 200 answer to GET ``path``, else why there is none; ``NotAuthorised`` when the key is refused.
+
+        A key may be good for answers and not for the list of models. Where the model is known that refusal is returned
+        instead of raised: the warm-up tells whether the key is any good.
+        """
         try:
             reply = self.control.get(path)
         except Unreachable:
@@ -172,16 +185,28 @@ class Adapter:
         except (Timeout, ProtocolError) as exc:
             return str(exc)
         if reply.status in (401, 403):
-            raise NotAuthorised(
-                f"{self.name} refused GET {path} with {reply.status}: set api_key_env to the variable that holds its "
-                "key.",
-                engine=self.name,
-                status=reply.status,
-            )
+            if path == _LIST and self._model:
+                return reply
+            raise self._not_authorised(path, reply)
         if reply.status == 200:
             return reply
-        said = shown(read_refusal(reply.body).message, 120)
-        return f"GET {path} says {reply.status}" + (f" ({said})" if said else "")
+        return _said(routed(path, self.api), reply)
+
+    def _not_authorised(self, path: str, reply: Reply) -> NotAuthorised:
+        """Return the error of a refused key, with the server's own words and what would help."""
+        advice = "Set api_key_env to the variable that holds its key."
+        if "authorization" in self.headers:
+            advice = "Look whether the variable named by api_key_env holds a key this server accepts."
+        if path == _LIST:
+            advice += (
+                " A key that may not list models will do where the model is named: "
+                f"{self.openai_base_url}#MODEL, or model = in the configuration."
+            )
+        return NotAuthorised(
+            f"{self.name} refused the key: {_said(routed(path, self.api), reply)}. {advice}",
+            engine=self.name,
+            status=reply.status,
+        )
 
     def _impostor(self, reply: Reply) -> str | None:
         """Raise when the server that answers cannot be the one we started; nothing to say for most kinds."""
@@ -290,7 +315,7 @@ class Adapter:
 
     def _entry(self) -> Mapping[str, Any]:
         """Return our model's entry of ``/v1/models``: the one with our name, else the only one."""
-        data = self.control.ask("/v1/models").get("data")
+        data = self.control.ask(_LIST).get("data")
         entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
         for entry in entries:
             if self._model and entry.get("id") == self._model:
@@ -298,15 +323,30 @@ class Adapter:
         return entries[0] if len(entries) == 1 else {}
 
     def _only_model(self) -> str:
-        data = self.control.get("/v1/models").json().get("data")
-        listed = [entry.get("id") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+        reply = self.control.get(_LIST)
+        if reply.status in (401, 403):
+            raise self._not_authorised(_LIST, reply)
+        data = reply.json().get("data")
+        how = f"{self.openai_base_url}#MODEL, or model = in the configuration."
+        if not isinstance(data, list):
+            raise EngineSelectionError(
+                f"{self.name}: which models there are cannot be told: {_said(routed(_LIST, self.api), reply)}, no list "
+                f"of models. Say which one is meant: {how} If {self.openai_base_url} is not what a client of OpenAI's "
+                "API takes as its base URL, correct base_url."
+            )
+        listed = [entry.get("id") for entry in data if isinstance(entry, dict)]
         names = [name for name in listed if isinstance(name, str) and name]
         if len(names) == 1:
             return names[0]
-        known = ", ".join(shown(name, 80) for name in names[:20]) or "none"
+        if not names:
+            raise EngineSelectionError(
+                f"{self.name}: {self.control.url(_LIST)} lists no model. Load one there, or say which one it serves "
+                f"without listing it: {how}"
+            )
+        known = ", ".join(shown(name, 80) for name in names[:20])
         raise EngineSelectionError(
             f"{self.name}: {self.base_url} serves {len(names)} models ({known}), so which one is meant must be said: "
-            f"{self.base_url}#MODEL, or model = in the configuration."
+            f"{how}"
         )
 
     # ---- the wire --------------------------------------------------------------------------------------------------
@@ -330,7 +370,7 @@ class Adapter:
         else:
             body |= self._unstreamed_fields(request)
         path = building.RAW_PATH if request.prompt is not None else building.CHAT_PATH
-        return building.wire(path, body, omitted)
+        return building.wire(routed(path, self.api), body, omitted)
 
     def _sampling_fields(self, request: Request) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Return the sampling in this engine's words, and our names of what was left out."""
@@ -375,3 +415,9 @@ class Adapter:
     def token_ends(self, answer: Answer) -> tuple[int, ...]:
         """Return the body offsets at which events that carry generated tokens end; empty when not streamed."""
         return answers.token_ends(answer)
+
+
+def _said(path: str, reply: Reply) -> str:
+    """Return what a server answered to a GET, in its own words."""
+    words = shown(read_refusal(reply.body).message, 120)
+    return f"GET {path} says {reply.status}" + (f" ({words})" if words else "")

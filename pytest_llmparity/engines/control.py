@@ -38,12 +38,29 @@ class Reply:
         return value if isinstance(value, dict) else {}
 
 
+API: Final = "/v1"
+"""What OpenAI's routes start with below a server's root, unless an address says otherwise."""
+
+
+def routed(path: str, api: str) -> str:
+    """Return a path with ``api`` in place of its leading ``/v1``; other paths, and one that has it, as they are.
+
+    >>> routed("/v1/chat/completions", "/v3"), routed("/v1/models", ""), routed("/health", "/v3")
+    ('/v3/chat/completions', '/models', '/health')
+    """
+    return api + path.removeprefix(API) if path.startswith(f"{API}/") else path
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """Asks one server. Holds no connection between calls and reads no proxy from the environment."""
+    """Asks one server. Holds no connection between calls and reads no proxy from the environment.
+
+    ``api`` is what stands in place of the ``/v1`` that paths begin with.
+    """
 
     engine: str
     base_url: str
+    api: str = API
     headers: Mapping[str, str] = field(repr=False)
     ca_bundle: Path | None = None
     proxy: str | None = None
@@ -72,12 +89,16 @@ class Control:
         except (Unreachable, Timeout, ProtocolError):
             return {}
 
+    def url(self, path: str) -> str:
+        """Return the whole address of a path."""
+        return self.base_url + routed(path, self.api)
+
     def _send(self, method: str, path: str, body: bytes | BinaryIO, timeout_s: float) -> Reply:
         import httpx
 
         kind = "application/json" if isinstance(body, bytes) else "application/octet-stream"
         headers = dict(self.headers) | ({"content-type": kind} if body else {})
-        url = self.base_url + path
+        url = self.url(path)
         try:
             with (
                 httpx.Client(trust_env=False, timeout=timeout_s, verify=self._verify(), proxy=self.proxy) as client,

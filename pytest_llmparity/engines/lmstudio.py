@@ -51,6 +51,7 @@ class LmStudioAdapter(Adapter):
     )
     log_hint: ClassVar[str] = "lms log stream, and the files in ~/.lmstudio/server-logs"
     unloads: ClassVar[bool] = True
+    daemon: ClassVar[bool] = True
     health_path: ClassVar[str] = "/v1/models"
     # The documented fields of /v1/chat/completions; min_p is not one of them.
     fields: ClassVar[Mapping[str, str]] = building.EVERY_SERVER | {

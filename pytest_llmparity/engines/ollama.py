@@ -27,6 +27,7 @@ from pytest_llmparity.core.settings import DEFAULT_CONCURRENCY, EngineSpec, Rout
 from pytest_llmparity.engines import (
     arguments,
     building,
+    daemons,
     files,
     ollama_facts,
     ollama_limits,
@@ -83,6 +84,7 @@ class OllamaAdapter(Adapter):
         "journalctl -u ollama on Linux, ~/.ollama/logs/server.log on macOS, %LOCALAPPDATA%\\Ollama on Windows"
     )
     unloads: ClassVar[bool] = True
+    daemon: ClassVar[bool] = True
     queues_beyond_slots: ClassVar[bool] = True
     raw_honours_format: ClassVar[bool] = True
     most_logprobs: ClassVar[int | None] = ollama_native.MOST_LOGPROBS
@@ -158,8 +160,21 @@ class OllamaAdapter(Adapter):
             ollama_store.make(self.control, self.model, path, timeout_s=self._patience())
         elif not self._shown():
             if not self.spec.download:
-                raise ollama_store.missing(self.name, self.model)
+                raise self._missing()
             ollama_store.pull(self.control, self.model, timeout_s=self.spec.start_timeout_s or PULL_S)
+
+    def _missing(self) -> ModelMissing:
+        """Return the error of a model this daemon lacks; it names the running one that has it, if ours lacks it."""
+        theirs = daemons.holder(self.kind, self.model, os.environ) if self.spec.launch == "process" else ""
+        if not theirs:
+            return ollama_store.missing(self.name, self.model)
+        return ModelMissing(
+            f"{self.name}: the Ollama started here reads another store than the one that runs at {theirs}, which has "
+            f"{self.model!r}. To use that one give base_url = {theirs!r} (or leave launch, command, args and env "
+            "out); to start our own on its models give env = { OLLAMA_MODELS = 'its folder' }.",
+            engine=self.name,
+            status=404,
+        )
 
     def warm_up(self) -> None:
         """Load the model with the options every later request has, then ask for one token."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import ClassVar
 
-from pytest_llmparity.core.errors import ProtocolError, Timeout, Unreachable
+from pytest_llmparity.core.errors import AnswerError, EngineError, ProtocolError, Timeout, Unreachable
 from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.engines import probe
 from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.engines.control import API, Reply
 
-_NO_LIST = tuple(f"GET /v1/models says {status}" for status in (404, 405, 501))
+_NO_LIST = re.compile(r" says (404|405|501|200 without a list)\b")
 
 
 class OpenAIAdapter(Adapter):
@@ -24,9 +27,38 @@ class OpenAIAdapter(Adapter):
     health_path: ClassVar[str] = "/v1/models"
 
     def ready(self) -> str | None:
-        """Return ``None`` when it answers; a server without ``/v1/models`` is ready too, the warm-up will tell more."""
+        """Return ``None`` when it answers; a server without a list of models is ready too, the warm-up will tell more.
+
+        Where the address does not say what the routes start with, and no list is below ``/v1``, one is looked for at
+        the address itself.
+        """
         said = super().ready()
-        return None if said is not None and said.startswith(_NO_LIST) else said
+        if said is None or not said.startswith("GET ") or not _NO_LIST.search(said):
+            return said
+        if self.spec.api is None and self.api == API:
+            there = dataclasses.replace(self.control, api="").get(self.health_path)
+            if there.status in (401, 403) or isinstance(there.json().get("data"), list):
+                self.api = ""
+                return super().ready()
+        return None
+
+    def warm_up(self) -> None:
+        """Ask for one token and drop it; where there is no such route below ``/v1``, at the address itself."""
+        try:
+            super().warm_up()
+        except AnswerError as error:
+            if self.spec.api is not None or self.api != API or error.status not in (404, 405):
+                raise
+            self.api = ""
+            try:
+                super().warm_up()
+            except EngineError:
+                self.api = API
+                raise error from None
+
+    def _impostor(self, reply: Reply) -> str | None:
+        """Take a page that is no list of models (a web application answers every path) for a missing route."""
+        return None if isinstance(reply.json().get("data"), list) else "GET says 200 without a list of models"
 
     def limits(self) -> tuple[str, ...]:
         """Return what OpenAI's API has no field for."""

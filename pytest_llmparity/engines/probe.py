@@ -12,7 +12,7 @@ from typing import Final
 
 from pytest_llmparity.core.errors import ProtocolError, Timeout, Unreachable
 from pytest_llmparity.core.selection import KINDS
-from pytest_llmparity.engines.control import Control, Reply
+from pytest_llmparity.engines.control import API, Control, Reply
 
 GENERIC: Final = "openai"
 """What a server is called that gives itself away by nothing."""
@@ -42,18 +42,21 @@ def recognise(
     base_url: str,
     headers: Mapping[str, str] | None = None,
     *,
+    api: str | None = None,
     name: str = "",
     ca_bundle: Path | None = None,
     proxy: str | None = None,
 ) -> str:
     """Return what the server at a URL looks like: a kind, one of :data:`LOOKS`, else ``openai``.
 
-    Raises ``Unreachable`` or ``Timeout`` when nothing answers at all.
+    ``api`` is what its OpenAI routes start with (default ``/v1``). Raises ``Unreachable`` or ``Timeout`` when nothing
+    answers at all.
     """
     return look(
         Control(
             engine=name or base_url,
             base_url=base_url.rstrip("/"),
+            api=API if api is None else api,
             headers=headers or {},
             ca_bundle=ca_bundle,
             proxy=proxy,
@@ -175,7 +178,8 @@ def _by_words(listed: Reply) -> str:
         if named and server == "uvicorn":  # releases of transformers without /load_model
             return "transformers"
     # mlx-lm serves from Python's own http.server, names no owner, and breaks off where there is no hub cache to list.
-    if server.startswith("basehttp") and listed.status == 200:
+    page = listed.body.lstrip()[:1] == b"<"  # any other program's; it answers every path with one
+    if server.startswith("basehttp") and listed.status == 200 and not page:
         return GENERIC if any("owned_by" in entry for entry in _entries(listed)) else "mlx"
     return GENERIC
 

@@ -217,7 +217,7 @@ def _not_found(refusal: Refusal) -> tuple[type[errors.EngineError], str]:
     if _NO_ROUTE.match(refusal.message.strip()) or "HTML page" in refusal.message or not refusal.message:
         return (
             errors.AnswerError,
-            "There is no such route: base_url is the server's root, without a path like /v1/chat.",
+            "There is no such route: base_url is what a client of OpenAI's API takes, with or without /v1.",
         )
     return errors.ModelMissing, "Name a model this server serves (GET /v1/models lists them)."
 

@@ -95,6 +95,7 @@ def facts(adapter: type[Adapter]) -> Kind:
         local_model=adapter.local_model,
         native="native" in adapter.routes,
         unloads=adapter.unloads,
+        daemon=adapter.daemon,
     )
 
 
@@ -124,7 +125,7 @@ def make(spec: EngineSpec, base_url: str, *, environ: Mapping[str, str]) -> Adap
     headers = resolve_headers(spec, environ)
     if spec.kind is not None:
         return adapter_for(spec.kind)(spec, base_url, headers)
-    seen = probe.recognise(base_url, headers, name=spec.name, ca_bundle=spec.ca_bundle, proxy=spec.proxy)
+    seen = probe.recognise(base_url, headers, api=spec.api, name=spec.name, ca_bundle=spec.ca_bundle, proxy=spec.proxy)
     adapter = adapter_for(probe.kind_of(seen))(spec, base_url, headers)
     adapter.recognised = seen
     return adapter

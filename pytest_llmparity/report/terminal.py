@@ -6,6 +6,7 @@ Nothing here knows pytest: the door writes the lines under a title of its own.
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -15,6 +16,7 @@ from pytest_llmparity.core.printable import cells, elide, pad, printable, wrappe
 from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.record import EngineRecord, LatencyRow, RunRecord
 from pytest_llmparity.core.sample import Phase, Sample
+from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.report.troubles import troubles
 from pytest_llmparity.run.judging import ALPHA
@@ -75,6 +77,23 @@ def engine_lines(
             line for e in engines if e.baseline for line in _wrapped("baseline: ", f"{e.name}, {why}", width=width)
         ]
     return lines
+
+
+def header_notes(spec: EngineSpec, *, width: int = WIDTH) -> list[str]:
+    """Return what a reader should know of an engine before it is there: whose it is, what runs, what is pinned."""
+    notes = []
+    if spec.daemon and spec.base_url:
+        notes.append(
+            f"uses the {spec.kind} that is running at {spec.base_url}, which has {spec.model}"
+            + ('; launch = "process" starts our own' if spec.kind == "ollama" else "")
+        )
+    if spec.command:
+        notes.append(f"runs the command {shlex.join(spec.command)}")
+    if spec.requires and spec.launch == "process":
+        notes.append(f"installs and runs, in an environment of its own: {', '.join(spec.requires)}")
+    if spec.pin:
+        notes.append(f"pinned: {', '.join(f'{name} {value}' for name, value in spec.pin.items())}")
+    return [line for note in notes for line in _wrapped(f"{spec.name}: ", printable(note), width=width)]
 
 
 def plan_line(*, requests: int, tokens: int, engines: Sequence[str], residency: str, wave: int | None = None) -> str:

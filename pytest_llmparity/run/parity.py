@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -183,13 +182,17 @@ class EngineHandle:
         """Return a client of the ``openai`` package: no retries, the configured timeout, none of parity's sampling."""
         import openai
 
-        return openai.OpenAI(**self._arguments(), **self._route(openai.DefaultHttpxClient))
+        from pytest_llmparity.run.clients import Direct, way
+
+        return openai.OpenAI(**self._arguments(), http_client=Direct(**way(self.base_url, **self._through())))
 
     def async_openai(self) -> sdk.AsyncOpenAI:
         """Return the asynchronous client of the ``openai`` package, configured like :meth:`openai`."""
         import openai
 
-        return openai.AsyncOpenAI(**self._arguments(), **self._route(openai.DefaultAsyncHttpxClient))
+        from pytest_llmparity.run.clients import AsyncDirect, way
+
+        return openai.AsyncOpenAI(**self._arguments(), http_client=AsyncDirect(**way(self.base_url, **self._through())))
 
     def _arguments(self) -> dict[str, Any]:
         return {
@@ -200,13 +203,8 @@ class EngineHandle:
             "default_headers": {n: v for n, v in self._adapter.headers.items() if n != "authorization"},
         }
 
-    def _route(self, client: Callable[..., object]) -> dict[str, Any]:
-        """Return the HTTP client that knows the configured certificates and proxy; nothing where there are none."""
-        spec = self._adapter.spec
-        if spec.ca_bundle is None and spec.proxy is None:
-            return {}
-        # With no cafile given this reads the system's store, as the other connections to the engine do.
-        return {"http_client": client(verify=ssl.create_default_context(cafile=spec.ca_bundle), proxy=spec.proxy)}
+    def _through(self) -> dict[str, Any]:
+        return {"ca_bundle": self._adapter.spec.ca_bundle, "proxy": self._adapter.spec.proxy}
 
 
 class Asker(Protocol):

@@ -143,6 +143,7 @@ def compare_routes(
         return None
     spec = dataclasses.replace(adapter.spec, route="openai")
     other = registry.adapter_for(adapter.kind)(spec, adapter.base_url, adapter.headers)
+    other.api = adapter.api
     other.learnt(adapter.can)
     try:
         there = [_over(other, request, take) for request in requests]

@@ -231,10 +231,15 @@ def test_a_wrong_file_says_which_key_what_was_given_and_what_is_allowed(text: st
         ("kind = 'vllm'\nmodel = 'm'\nroute = 'native'", " has route 'native', which only these kinds have: ollama"),
         ("base_url = 'http://h'\nargs = ['-x']", " has args, which only an engine we start can use, and a base_url"),
         ("base_url = 'http://me:hunter2@h'", ".base_url carries credentials"),
-        ("base_url = 'h:80'", ".base_url does not start with http:// or https://"),
+        ("base_url = 'h:80'", ".base_url does not start with http:// or https://; write http://h:80"),
         ("proxy = 'http://me:hunter2@h'", ".proxy carries credentials"),
         ("modle = 'm'", ".modle is not a key (did you mean 'model'?)"),
-        ("launch = 'process'", ".launch is not a key: it follows from base_url"),
+        ("launch = 'container'", ".launch is \"container\"; allowed: 'attach' or 'process'"),
+        ("base_url = 'http://h'\nlaunch = 'process'", " has launch 'process', which starts an engine, and a base_url"),
+        ("kind = 'vllm'\nmodel = 'm'\nlaunch = 'attach'", " has launch 'attach' and no base_url; where is the vllm"),
+        ("kind = 'ollama'\nmodel = 'm'\nlaunch = 'attach'\nargs = ['-v']", " has args, which only an engine we start"),
+        ("kind = 'lmstudio'\nmodel = 'm'\nlaunch = 'process'", " has launch 'process'; an engine of kind 'lmstudio'"),
+        ("kind = 'lmstudio'\nmodel = 'm'\nargs = ['-v']", " has args; an engine of kind 'lmstudio' is attached to"),
         ("port = 80", '.port is not a key: write base_url = "http://HOST:PORT"'),
         ("model = ''", ".model is empty"),
         ('model = "a\\u0007"', ".model is"),
@@ -377,8 +382,12 @@ def test_the_full_example_fits_the_published_schema() -> None:
     [
         ("served1", "unknown engine 'served1' (did you mean 'served'?); configured in llmparity.toml: vllm, served"),
         ("vlm:m", "unknown kind 'vlm' (did you mean 'vllm'?)"),
-        ("llamacpp", "'llamacpp' is a kind, and no engine of that name is configured; write llamacpp:MODEL"),
+        ("llamacpp", "'llamacpp' is a kind, and no engine of that name is configured (configured in"),
         ("openai:m", "an engine of kind 'openai' is attached to, never started; write openai:m@URL"),
+        ("127.0.0.1:8000", "an address starts with its scheme; write http://127.0.0.1:8000 (or https://)"),
+        ("a=gpu-1:8000/v1#m", "write http://gpu-1:8000/v1#m (or"),
+        ("localhost", "write http://localhost (or"),
+        ("vllm:m@gpu-1:8000/v1", "'gpu-1:8000/v1' lacks its scheme; write vllm:m@http://gpu-1:8000/v1"),
         ("golden:vllm", "golden engines come with the golden store; not available in this version"),
         ("llamacpp:a.gguf", "the model 'a.gguf' is not there; looked for /work/a.gguf"),
     ],
@@ -386,6 +395,38 @@ def test_the_full_example_fits_the_published_schema() -> None:
 def test_what_cannot_be_selected_says_what_can(text: str, expected: str) -> None:
     assert f"--engines: {text!r}" in unselected(text, read(FULL))
     assert expected in unselected(text, read(FULL))
+
+
+def test_one_error_tells_of_every_entry_that_cannot_be_selected() -> None:
+    message = unselected("vlm:m,served1,llamacpp:a.gguf", read(FULL))
+
+    assert [line.split("'")[1] for line in message.splitlines()] == ["vlm:m", "served1", "llamacpp:a.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("table", "daemon", "launch"),
+    [
+        ("kind = 'ollama'", True, "process"),
+        ("kind = 'ollama'\nlaunch = 'attach'", True, "attach"),
+        ("kind = 'ollama'\nlaunch = 'process'", False, "process"),
+        ("kind = 'ollama'\nenv = {OLLAMA_DEBUG = '1'}", False, "process"),
+        ("kind = 'ollama'\nbase_url = 'http://h'", False, "attach"),
+        ("kind = 'lmstudio'", True, "attach"),
+        ("kind = 'vllm'", False, "process"),
+    ],
+)
+def test_a_models_name_means_the_daemon_that_is_running_where_nothing_says_otherwise(
+    table: str, daemon: bool, launch: str
+) -> None:
+    spec = chosen("a", read(f"[engines.a]\nmodel = 'm'\n{table}\n"))
+
+    assert (spec.daemon, spec.launch) == (daemon, launch)
+
+
+def test_a_file_is_never_asked_of_a_daemon() -> None:
+    spec = chosen("ollama:/models/q4.gguf", None, "/models/q4.gguf")
+
+    assert (spec.daemon, spec.launch) == (False, "process")
 
 
 def test_without_configuration_nothing_is_configured() -> None:

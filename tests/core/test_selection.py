@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.errors import EngineSelectionError
 from pytest_llmparity.core.printable import printable
-from pytest_llmparity.core.selection import NAME, Entry, derive, is_path, parse_engines, root_of
+from pytest_llmparity.core.selection import NAME, Address, Entry, address_of, derive, is_path, parse_engines, root_of
 
 NAMES = st.from_regex(NAME, fullmatch=True)
 MODELS = st.text(string.ascii_letters + string.digits + "-_./:", min_size=1, max_size=20).filter(
@@ -168,6 +168,9 @@ def test_any_text_gives_entries_or_a_selection_error(values: list[str]) -> None:
         ("golden:", "names no golden; write golden:NAME"),
         ("golden:A", "names no golden"),
         ("vllm:m@http://h#n", "names a model twice"),
+        ("[::1]:8000", "if that is an address, write http://[::1]:8000"),
+        ("localhost/v1", "if that is an address, write http://localhost/v1"),
+        ("GPU.example.org:8000", "if that is an address, write http://GPU.example.org:8000"),
         ("vllm:m@httpx", "the URL of 'vllm:m@httpx' does not start with http:// or https://"),
         ("http://", "has no host"),
         ("http://h:0", "has port 0"),
@@ -217,8 +220,47 @@ def test_the_root_of_a_server_has_no_version_and_no_slash(url: str) -> None:
     assert root_of(url) == "http://h:80"
 
 
+@pytest.mark.parametrize(
+    ("path", "below", "api"),
+    [
+        ("", "", None),
+        ("/llm/chat/", "/llm/chat", None),
+        ("/openai", "/openai", None),
+        ("/v1", "", "/v1"),
+        ("/llm/v1/", "/llm", "/v1"),
+        ("/v3", "", "/v3"),
+        ("/api/paas/v4/", "/api/paas", "/v4"),
+        ("/v1beta", "", "/v1beta"),
+        ("/v1beta/openai/", "/v1beta/openai", ""),
+        ("/v1/openai", "/v1/openai", ""),
+        ("/v1/chat/completions", "", "/v1"),
+        ("/v1/chat/completions/", "", "/v1"),
+        ("/v1/chat", "", "/v1"),
+        ("/v1/completions", "", "/v1"),
+        ("/v1/models", "", "/v1"),
+        ("/v1/models/org/name", "", "/v1"),
+        ("/api/paas/v4/chat/completions", "/api/paas", "/v4"),
+        ("/v1beta/openai/chat/completions", "/v1beta/openai", ""),
+        ("/chat/completions", "", ""),
+        ("/inference/chat/completions", "/inference", ""),
+        ("/models", "/models", None),
+        ("/api/chat", "", None),
+    ],
+)
+def test_an_address_is_read_as_people_write_it(path: str, below: str, api: str | None) -> None:
+    assert address_of(f"http://h:80{path}") == Address(root=f"http://h:80{below}", api=api)
+
+
+@given(ROOTS)
+def test_whatever_of_a_route_is_pasted_the_base_is_the_same(root: str) -> None:
+    bases = {address_of(root + route) for route in ("/v1", "/v1/", "/v1/chat/completions", "/v1/models", "/v1//")}
+
+    assert bases == {Address(root=root, api="/v1")}
+    assert address_of(root).root == root
+
+
 def test_the_root_refuses_what_is_no_url_and_a_fragment() -> None:
-    for url in ("ftp://h", "h:80"):
+    for url in ("ftp://h", "h:80", "me:hunter2@h"):
         with pytest.raises(ValueError, match=re.escape("does not start with http:// or https://")):
             root_of(url)
     with pytest.raises(ValueError, match="has a part behind"):

@@ -224,10 +224,18 @@ def test_several_models_and_none_named_is_an_error_that_lists_them(serve: Serve)
 
 
 def test_no_model_at_all_is_an_error(serve: Serve) -> None:
+    url = serve({"/v1/models": {"data": []}}).base_url
+    adapter = make(EngineSpec(name="x", kind="openai", base_url=url), url, environ={})
+
+    with pytest.raises(EngineSelectionError, match=rf"{url}/v1/models lists no model.*{url}/v1#MODEL"):
+        _ = adapter.model
+
+
+def test_a_missing_list_of_models_is_not_called_an_empty_one(serve: Serve) -> None:
     url = serve({}).base_url
     adapter = make(EngineSpec(name="x", kind="openai", base_url=url), url, environ={})
 
-    with pytest.raises(EngineSelectionError, match=r"serves 0 models \(none\)"):
+    with pytest.raises(EngineSelectionError, match=r"be told: GET /v1/models says 404.*#MODEL.*correct base_url"):
         _ = adapter.model
 
 

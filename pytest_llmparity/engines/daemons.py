@@ -1,0 +1,311 @@
+"""Servers that are running already: the daemon that the name of a model means, and what listens at known ports.
+
+Everything here is asked before collection, while a person waits, so each question has a total and none is fatal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import ipaddress
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from pytest_llmparity.core.errors import EngineError, EngineSelectionError, LLMParityError
+from pytest_llmparity.core.selection import KINDS, address_of
+from pytest_llmparity.core.settings import EngineSpec
+from pytest_llmparity.engines import probe
+from pytest_llmparity.engines.control import Control
+from pytest_llmparity.engines.refusals import shown
+
+T = TypeVar("T")
+
+TOTAL_S: Final = 2.0
+"""How long finding out about all daemons, or all ports, may take. Loopback answers in milliseconds."""
+
+OLLAMA_PORT: Final = 11434
+LMSTUDIO = "http://127.0.0.1:1234"
+PORTS: Final = (1234, 8000, 8080, 30000, 4000, 3000, 5000, 5001, 1337, 12434)
+"""Where servers listen that are started without an option: LM Studio; vLLM, transformers and llama-cpp-python;
+llama.cpp, MLX and LocalAI; SGLang; LiteLLM; TGI; text-generation-webui; KoboldCpp; Jan; Docker's model runner."""
+
+HOW_TO_START: Final = {
+    "ollama": "ollama serve",
+    "lmstudio": "lms daemon up && lms server start --port 1234",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A server that answered: what it is, where, and the models it lists."""
+
+    kind: str
+    base_url: str
+    models: tuple[str, ...] = ()
+
+
+# ---- where a daemon is -----------------------------------------------------------------------------------------------
+
+
+def address(kind: str, environ: Mapping[str, str]) -> str:
+    """Return where the daemon of a kind listens; ``EngineSelectionError`` where ``OLLAMA_HOST`` is no address."""
+    if kind != "ollama":
+        return LMSTUDIO
+    return ollama_address(environ.get("OLLAMA_HOST", ""))
+
+
+def ollama_address(host: str) -> str:
+    """Return the URL that a value of ``OLLAMA_HOST`` means to a client (Ollama's envconfig, ``Host``).
+
+    Host, port and scheme may each be missing; an address that means *every interface* to a server is loopback.
+
+    >>> ollama_address("0.0.0.0"), ollama_address(":11500"), ollama_address("https://gpu")
+    ('http://127.0.0.1:11434', 'http://127.0.0.1:11500', 'https://gpu:443')
+    """
+    scheme, sign, rest = host.strip().strip("\"'").strip().partition("://")
+    if not sign:
+        scheme, rest = "http", scheme
+    own = {"http": 80, "https": 443}.get(scheme.lower(), OLLAMA_PORT) if sign else OLLAMA_PORT
+    place, slash, path = rest.partition("/")
+    name, port = _split_port(place)
+    number = int(port) if port.isascii() and port.isdigit() and int(port) <= 65535 else own
+    try:
+        return address_of(f"{scheme}://{_connectable(name)}:{number}{slash}{path}").root
+    except ValueError as error:
+        raise EngineSelectionError(
+            f"the daemon of Ollama is where OLLAMA_HOST says, and that {error}; write host:port there"
+        ) from None
+
+
+def _split_port(place: str) -> tuple[str, str]:
+    if place.startswith("["):
+        inside, _, port = place[1:].partition("]")
+        return inside, port.removeprefix(":")
+    if place.count(":") > 1:
+        return place, ""  # an IPv6 address
+    name, _, port = place.partition(":")
+    return name, port
+
+
+def _connectable(name: str) -> str:
+    try:
+        ip = ipaddress.ip_address(name)
+    except ValueError:
+        return name or "127.0.0.1"
+    if ip.is_unspecified:
+        return "127.0.0.1" if ip.version == 4 else "[::1]"
+    return f"[{ip}]" if ip.version == 6 else str(ip)
+
+
+# ---- the daemon a model's name means ---------------------------------------------------------------------------------
+
+
+def settle(
+    specs: Sequence[EngineSpec], environ: Mapping[str, str], *, decided: Mapping[str, str] | None = None
+) -> tuple[EngineSpec, ...]:
+    """Return the specs with every ``daemon`` decided: attached where the daemon answers and has the model.
+
+    The others are started by us, as far as their kind can be: ``EngineSelectionError`` says of all those that cannot
+    what to do. ``decided`` has the addresses of those that another process of this run found attached, by name, so
+    that nobody looks a second time.
+    """
+    open_ones = [spec for spec in specs if spec.daemon]
+    if not open_ones:
+        return tuple(specs)
+    if decided is None:
+        places = list(dict.fromkeys((spec.kind or "", address(spec.kind or "", environ)) for spec in open_ones))
+        listings = dict(zip(places, _together([functools.partial(running, *place) for place in places]), strict=True))
+    settled, problems = [], []
+    for spec in specs:
+        if not spec.daemon:
+            settled.append(spec)
+            continue
+        kind = spec.kind or ""
+        if decided is not None:
+            there = decided.get(spec.name)
+        else:
+            place = address(kind, environ)
+            there = place if has(listings[kind, place], spec.model or "") else None
+            if there is None and spec.launch == "attach":
+                problems.append(_absent(spec, place, listings[kind, place]))
+        settled.append(_attached(spec, there) if there else dataclasses.replace(spec, daemon=False))
+    if problems:
+        raise EngineSelectionError("\n".join(problems))
+    return tuple(settled)
+
+
+def _attached(spec: EngineSpec, base_url: str) -> EngineSpec:
+    """Attach a spec to a daemon. What would have been asked of an engine of our own has to be so there."""
+    wanted = {"context_length": spec.context_length} if spec.route == "openai" else {}
+    pins = {name: value for name, value in wanted.items() if value is not None}
+    return dataclasses.replace(spec, base_url=base_url, launch="attach", pin={**pins, **spec.pin})
+
+
+def _absent(spec: EngineSpec, place: str, found: Running | None) -> str:
+    kind, head = spec.kind or "", f"--engines: {spec.name} ({spec.kind}:{spec.model})"
+    if found is None:
+        return (
+            f"{head}: no {kind} answers at {place}. Start it ({HOW_TO_START.get(kind, 'as its manual says')}), or say "
+            f"where it is: {kind}:{spec.model}@URL, or base_url in the configuration"
+        )
+    known = ", ".join(shown(model, 80) for model in found.models[:20]) or "none"
+    fetch = {"lmstudio": "lms get", "ollama": "ollama pull"}.get(kind, "fetch")
+    return f"{head}: the {kind} at {place} has no such model; it has {known}. Fetch it with: {fetch} {spec.model}"
+
+
+def holder(kind: str, model: str, environ: Mapping[str, str]) -> str:
+    """Return the address of the running daemon that has a model, empty when there is none."""
+    try:
+        place = address(kind, environ)
+        [found] = _together([functools.partial(running, kind, place)])
+    except LLMParityError:
+        return ""
+    return place if has(found, model) else ""
+
+
+def has(found: Running | None, model: str) -> bool:
+    """Tell whether a daemon lists a model under this name; Ollama's may leave the tag ``latest`` and its host out."""
+    if found is None:
+        return False
+    if found.kind != "ollama":
+        return model in found.models
+    return _whole(model) in {_whole(name) for name in found.models}
+
+
+def _whole(name: str) -> str:
+    """Return one of Ollama's names in full, without its own registry, in lower case: it keeps files by that."""
+    plain = name.lower().removeprefix("registry.ollama.ai/").removeprefix("library/")
+    return plain if ":" in plain.rpartition("/")[2] else f"{plain}:latest"
+
+
+def running(kind: str, base_url: str) -> Running | None:
+    """Return the daemon of a kind at an address with the models it has; ``None`` where none of that kind answers."""
+    control = Control(engine=kind, base_url=base_url, headers={})
+    if kind == "ollama":
+        version, tags = control.ask("/api/version"), control.ask("/api/tags")
+        if not isinstance(version.get("version"), str) or not isinstance(tags.get("models"), list):
+            return None
+        names: list[Any] | None = [entry.get("name") for entry in tags["models"] if isinstance(entry, dict)]
+    else:
+        names = _lmstudio(control)
+    if names is None:
+        return None
+    models = dict.fromkeys(name for name in names if isinstance(name, str) and name)
+    return Running(kind=kind, base_url=base_url, models=tuple(models))
+
+
+def _lmstudio(control: Control) -> list[Any] | None:
+    listed = control.ask("/api/v1/models").get("models")
+    if isinstance(listed, list):
+        entries = [entry for entry in listed if isinstance(entry, dict)]
+        loaded = [one for entry in entries for one in entry.get("loaded_instances") or () if isinstance(one, dict)]
+        return [entry.get(key) for entry in entries for key in ("key", "selected_variant")] + [
+            one.get("id") for one in loaded
+        ]
+    old = control.ask("/api/v0/models").get("data")  # before 0.4.0
+    return [entry.get("id") for entry in old if isinstance(entry, dict)] if isinstance(old, list) else None
+
+
+# ---- what is running here --------------------------------------------------------------------------------------------
+
+
+def offer(
+    words: Sequence[str], environ: Mapping[str, str], *, ports: Sequence[int] = PORTS, total_s: float = TOTAL_S
+) -> str:
+    """Return what was found running on this machine and the ``--engines`` line that would use it.
+
+    ``words`` are the kinds that were asked for by their bare name.
+    """
+    try:
+        ollama = address("ollama", environ)
+    except EngineSelectionError:
+        ollama = ollama_address("")
+    places = list(dict.fromkeys([ollama, *(f"http://127.0.0.1:{port}" for port in ports)]))
+    found = [one for one in _together([functools.partial(_listening, url) for url in places], total_s=total_s) if one]
+    if not found:
+        return f"Nothing was found running here (asked: {', '.join(_short(url) for url in places)})."
+    lines = ["Found running on this machine:"]
+    for one in found:
+        known = ", ".join(shown(model, 80) for model in one.models[:5]) or "no model listed"
+        more = f" and {len(one.models) - 5} more" if len(one.models) > 5 else ""
+        lines.append(f"  {one.kind} at {one.base_url}: {known}{more}")
+    chosen = [next((one for one in found if one.kind == word and one.models), None) for word in words]
+    if usable := [_entry(one, ollama) for one in chosen if one is not None]:
+        lines.append(f"This would use {'it' if len(usable) == 1 else 'them'}: --engines {','.join(usable)}")
+    if missing := [word for word, one in zip(words, chosen, strict=True) if one is None]:
+        lines.append(f"Not found with a model: {', '.join(missing)}.")
+    return "\n".join(lines)
+
+
+def _entry(one: Running, ollama: str) -> str:
+    meant = f"{one.kind}:{one.models[0]}"
+    return meant if one.kind == "ollama" and one.base_url == ollama else f"{meant}@{one.base_url}"
+
+
+def _short(url: str) -> str:
+    return url.partition("://")[2]
+
+
+def _listening(base_url: str) -> Running | None:
+    """Return the inference server at an address, ``None`` where none answers: most ports belong to other programs."""
+    if not _accepts(base_url):
+        return None
+    control = Control(engine=base_url, base_url=base_url, headers={})
+    try:
+        kind = probe.kind_of(probe.look(control))
+    except EngineError:
+        return None
+    if (daemon := running(kind, base_url) if kind in ("ollama", "lmstudio") else None) is not None:
+        return daemon
+    data = control.ask("/v1/models").get("data")
+    names = [entry.get("id") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else None
+    if names is None and kind == probe.GENERIC:
+        return None
+    models = tuple(name for name in names or () if isinstance(name, str))
+    return Running(kind=kind if kind in KINDS else probe.GENERIC, base_url=base_url, models=models)
+
+
+def _accepts(base_url: str) -> bool:
+    host, _, port = _short(base_url).partition("/")[0].rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=TOTAL_S / 2):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def _together(questions: Sequence[Callable[[], T | None]], *, total_s: float = TOTAL_S) -> list[T | None]:
+    """Return the answers to questions asked at once; ``None`` for one without an answer when ``total_s`` is over.
+
+    Threads that are left behind are daemons, which hold nobody up.
+    """
+    answers: list[T | None] = [None] * len(questions)
+
+    def ask(place: int) -> None:
+        with contextlib.suppress(LLMParityError):
+            answers[place] = questions[place]()
+
+    threads = [threading.Thread(target=ask, args=(place,), daemon=True) for place in range(len(questions))]
+    until = time.monotonic() + total_s
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    return list(answers)
+
+
+def to_text(specs: Sequence[EngineSpec]) -> str:
+    """Return which specs were attached to a daemon, as text that other processes of the run are given."""
+    return json.dumps({spec.name: spec.base_url for spec in specs if spec.daemon})
+
+
+def from_text(text: str) -> Mapping[str, str]:
+    """Return what :func:`to_text` wrote."""
+    found: dict[str, str] = json.loads(text)
+    return found
