@@ -143,13 +143,18 @@ def latency(
     e2e_p99: str | float | None = None,
     success_rate: float | None = None,
     n: int = REQUESTS,
+    cached: bool = False,
 ) -> LatencyCheck:
     """Require latency within budgets, measured in a phase of its own of ``n`` requests per engine.
 
     Time to first token, time per output token and end-to-end time at p50, p95 and p99: ``"x1.25"`` is relative to the
     baseline's, ``"250ms"``, ``"2s"`` or a number of seconds is absolute and holds for every engine. ``success_rate`` is
-    the least share of requests that are answered. Failed requests count as over every budget. At least one limit is
-    needed; ``DesignError`` says what is wrong with one.
+    the least share of requests that are answered. Failed requests count as over every budget.
+
+    Every timed prompt begins with a number of its own, so that no engine answers from a prefix cache that holds what
+    was asked before; ``cached=True`` times the prompts as they are, with whatever caches hold of them.
+
+    At least one limit is needed; ``DesignError`` says what is wrong with one.
     """
     asked = {
         "ttft_p50": ttft_p50,
@@ -169,7 +174,9 @@ def latency(
         raise DesignError('latency() needs at least one budget, such as ttft_p50="x1.25" or e2e_p95="2s"')
     if not _whole(n):
         raise DesignError(f"latency(n={n!r}): n is a whole number of requests from 1 up")
-    return LatencyCheck(budgets=budgets, success_rate=success_rate, n=n, where=_caller())
+    if not isinstance(cached, bool):
+        raise DesignError(f"latency(cached={cached!r}): cached is True or False")
+    return LatencyCheck(budgets=budgets, success_rate=success_rate, n=n, cached=cached, where=_caller())
 
 
 def _share(function: str, name: str, value: object) -> float:

@@ -38,6 +38,7 @@ CREATE TABLE samples (
     run TEXT NOT NULL REFERENCES runs, engine TEXT NOT NULL, request_sha256 TEXT NOT NULL, case_id TEXT NOT NULL,
     phase TEXT NOT NULL, repeat INTEGER NOT NULL, concurrency INTEGER NOT NULL, completion BLOB, failure BLOB,
     timing BLOB, attempts INTEGER NOT NULL, omitted TEXT NOT NULL,
+    prefix TEXT NOT NULL,
     PRIMARY KEY (run, engine, request_sha256, case_id, phase, repeat, concurrency)
 );
 CREATE TABLE notes (
@@ -51,7 +52,8 @@ CREATE TABLE looks (
 """
 
 SAMPLE_COLUMNS = (
-    "engine, case_id, phase, repeat, concurrency, request_sha256, completion, failure, timing, attempts, omitted"
+    "engine, case_id, phase, repeat, concurrency, request_sha256, completion, failure, timing, attempts, "
+    "omitted, prefix"
 )
 
 
@@ -87,12 +89,13 @@ def row_of(run: str, sample: Sample) -> tuple[object, ...]:
         *(None if part is None else pack(part) for part in rest),
         sample.attempts,
         json.dumps(sample.omitted),
+        sample.prefix,
     )
 
 
 def sample_from(row: tuple[Any, ...]) -> Sample:
     """Return the sample from the values of :data:`SAMPLE_COLUMNS`."""
-    engine, case, phase, repeat, concurrency, sha, completion, failure, timing, attempts, omitted = row
+    engine, case, phase, repeat, concurrency, sha, completion, failure, timing, attempts, omitted, prefix = row
     return Sample(
         engine=engine,
         case=case,
@@ -105,6 +108,7 @@ def sample_from(row: tuple[Any, ...]) -> Sample:
         timing=None if timing is None else from_json(Timing, unpack(timing)),
         attempts=attempts,
         omitted=tuple(json.loads(omitted)),
+        prefix=prefix,
     )
 
 

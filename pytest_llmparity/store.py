@@ -29,7 +29,7 @@ from pytest_llmparity.database import Database, file_system_of, local_folder
 from pytest_llmparity.rows import SAMPLE_COLUMNS, SCHEMA, identity_from, pack, row_of, sample_from, unpack
 
 FILE_NAME = "samples.sqlite"
-FORMAT = 2
+FORMAT = 3
 KEPT = "kept/"
 """Notes whose names begin like this outlive a resumption."""
 
@@ -243,7 +243,7 @@ class Store:
         rows = [row_of(run, self.mask.sample(sample)) for sample in samples]
         with self._file.write() as db:
             db.executemany(
-                f"INSERT OR REPLACE INTO samples (run, {SAMPLE_COLUMNS}) VALUES ({', '.join('?' * 12)})",  # noqa: S608
+                f"INSERT OR REPLACE INTO samples (run, {SAMPLE_COLUMNS}) VALUES ({', '.join('?' * 13)})",  # noqa: S608
                 rows,
             )
 

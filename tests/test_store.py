@@ -133,7 +133,7 @@ def test_another_format_is_refused_and_left_alone(store: Store, tmp_path: Path) 
         db.execute("PRAGMA user_version = 99")
     db.close()
 
-    with pytest.raises(StoreError, match=r"format 99, this version reads format 2; delete .*\.llmparity"):
+    with pytest.raises(StoreError, match=r"format 99, this version reads format 3; delete .*\.llmparity"):
         Store.open(tmp_path / ".llmparity")
 
 

@@ -116,6 +116,8 @@ def differences(locked: Locked, live: Locked) -> list[Difference]:
     for name in [*IDENTITY, *sorted(locked.identity.keys() - IDENTITY.keys())]:
         before, now = locked.identity.get(name), live.identity.get(name)
         values = (None if before is None else before.value, None if now is None else now.value)
+        if before is not None and before.source == "probed" and now is None:
+            continue  # a run asks for it only where it matters, and two requests do not always tell
         if values[0] != values[1]:
             found.append(
                 Difference(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pytest_llmparity.core.quantization import normalise, same, says_less
-from pytest_llmparity.core.sample import Fact, Identity
+from pytest_llmparity.core.sample import SEVERAL, Fact, Identity
 
 State = Literal["held", "contradicted", "unverified"]
 Value = str | int | float | bool
@@ -20,7 +20,12 @@ SHORTEST_DIGEST: Final = 12
 BITS_TOLERANCE: Final = 0.01
 """Bits per weight are written with two digits behind the point."""
 
-_WHO: Final = {"reported": "the server has", "file": "the model's files say", "declared": "the engine is started with"}
+_WHO: Final = {
+    "reported": "the server has",
+    "file": "the model's files say",
+    "declared": "the engine is started with",
+    "probed": "a probe found",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +67,7 @@ def hold(pin: Mapping[str, str | int | float], identity: Identity) -> list[PinFi
             state = "contradicted"
         else:
             vague = _RULES.get(field) is _quantised and says_less(str(seen), str(pinned))
+            vague |= fact.source == "probed" and str(seen) != str(pinned)
             state = "unverified" if fact.source == "declared" or vague else "held"
         findings.append(
             PinFinding(
@@ -93,8 +99,8 @@ def agree(field: str, pinned: Value, seen: Value) -> bool:
     Quantisations and cache types are compared by their normalised names, where one side says more than the other as far
     as both do. Versions without a local part (``+cpu``) that is not pinned. Digests and commits without their
     ``sha256:`` and case, and a pinned one may be cut to 12 digits. Bits per weight may differ by 0.01. Tensor types in
-    any order. Of sampling defaults those that are pinned. A device is what holds the pinned words, in any case. Format
-    and attention in any case, all other fields as text.
+    any order. Of sampling defaults those that are pinned. Slots as far as a probe saw them. A device is what holds the
+    pinned words, in any case. Format and attention in any case, all other fields as text.
     """
     one, other = str(pinned).strip(), str(seen).strip()
     return one == other or _RULES.get(field, _same)(one, other)
@@ -159,6 +165,10 @@ def _within(pinned: str, seen: str) -> bool:
     return pinned != "" and re.search(words, seen.casefold()) is not None
 
 
+def _at_once(pinned: str, seen: str) -> bool:
+    return seen == SEVERAL and pinned.isdecimal() and int(pinned) > 1
+
+
 _RULES: Final[Mapping[str, Callable[[str, str], bool]]] = {
     "version": _version,
     "quantization": _quantised,
@@ -171,6 +181,7 @@ _RULES: Final[Mapping[str, Callable[[str, str], bool]]] = {
     "tensor_types": _counts,
     "sampling_defaults": _sampling,
     "device": _within,
+    "slots": _at_once,
     "format": _any_case,
     "attention": _any_case,
 }

@@ -167,7 +167,8 @@ class Timing:
     token, by the server's token count. ``gaps_s``: between reads that carried tokens. ``merged_first``: the first
     token shared its read with later ones, so ``ttft_s`` is an upper bound. ``clock`` is ``kernel`` or ``user``.
     ``lag_s`` is the worst lag of our own process behind the kernel's stamp (0 with the user clock).
-    ``block`` is the A/B block the request ran in (timed phase), -1 elsewhere.
+    ``block`` is the A/B block the request ran in (timed phase), -1 elsewhere. ``met_load``: the server loaded a model
+    meanwhile, so these are not the times of an answer.
     """
 
     ttfb_s: float
@@ -180,6 +181,7 @@ class Timing:
     clock: str = "user"
     lag_s: float = 0.0
     block: int = -1
+    met_load: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +195,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One answer (or failure) with its provenance. Exactly one of ``completion`` and ``failure`` is set."""
+    """One answer (or failure) with its provenance. Exactly one of ``completion`` and ``failure`` is set.
+
+    ``request_sha256`` names the case's own request. ``prefix`` is the text that stood before its first message where
+    it was timed behind one, so that no prefix cache could hold it; empty elsewhere.
+    """
 
     engine: str
     case: str
@@ -206,19 +212,27 @@ class Sample:
     timing: Timing | None = None
     attempts: int = 1
     omitted: tuple[str, ...] = ()
+    prefix: str = ""
 
 
-Source = typing.Literal["reported", "file", "declared"]
+Source = typing.Literal["reported", "file", "declared", "probed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """One thing known about an engine. ``source``: ``reported`` by the server, from a ``file``, or ``declared``."""
+    """One thing known about an engine.
+
+    ``source``: ``reported`` by the server, from a ``file``, ``declared`` by the configuration, or ``probed``: found out
+    by what the server does.
+    """
 
     value: str | int | float | bool
     source: Source
     raw: str = ""
 
+
+SEVERAL = "2 or more"
+"""The value of ``slots`` where a probe saw two requests answered at once; how many more would be is not known."""
 
 IDENTITY: Mapping[str, str] = {
     "kind": "the engine's kind",

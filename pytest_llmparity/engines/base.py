@@ -255,6 +255,31 @@ class Adapter:
             engine=self.name,
         )
 
+    def residence(self) -> WireRequest | None:
+        """Return the request whose answer tells whether our model is in memory, ``None`` where no route tells.
+
+        Sent before and after every block of a timed phase.
+        """
+        return None
+
+    def resident(self, answer: Answer) -> bool | None:
+        """Return whether the model is in memory, from the answer to :meth:`residence`; ``None`` where it does not say.
+
+        In memory means: a request is answered without loading anything.
+        """
+        return None
+
+    def met_load(self, completion: Completion) -> bool:
+        """Tell whether an answer says of itself that the model was loaded for it."""
+        return False
+
+    def crowds_out(self, other: EngineSpec) -> str | None:
+        """Say why a request of ours makes a server that answers ``other`` too drop that one's model, ``None`` if none.
+
+        Asked when every engine of the run has been loaded, of those that are attached.
+        """
+        return None
+
     def shares_with(self, other: EngineSpec) -> str | None:
         """Say why a request for ``other`` would be answered by the process that answers ours, as another model.
 

@@ -22,8 +22,9 @@ from pytest_llmparity.core.errors import (
     Timeout,
     Unreachable,
 )
+from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.quantization import normalise
-from pytest_llmparity.core.sample import Fact, Request
+from pytest_llmparity.core.sample import Fact, Request, WireRequest
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines import building
 from pytest_llmparity.engines.base import Adapter
@@ -152,6 +153,28 @@ class LmStudioAdapter(Adapter):
                 "Load it again under its old identifier: lms load MODEL --identifier NAME",
                 engine=self.name,
             )
+
+    def residence(self) -> WireRequest:
+        """Return the question for the models and their loaded instances."""
+        return WireRequest(method="GET", path=_MODELS, body=b"", sha256="")
+
+    def resident(self, answer: Answer) -> bool | None:
+        """Return whether an instance that our requests reach is loaded; servers before 0.4.0 do not say."""
+        listed = _models(Reply(status=answer.status, headers=answer.headers, body=answer.body).json())
+        return None if listed is None else bool(self._instances(self._ours(listed)))
+
+    def crowds_out(self, other: EngineSpec) -> str | None:
+        """Say that one server does not keep both models: of two that were loaded one is gone.
+
+        As the app does with its setting to unload what was loaded on request. Written from the documentation, not seen.
+        """
+        listed = _models(self.control.ask(_MODELS))
+        if listed is None or other.kind != self.kind or (other.base_url or "").rstrip("/") != self.base_url:
+            return None
+        loaded = [entry for entry in listed if entry.get("loaded_instances")]
+        theirs = any(other.model in (entry.get("key"), entry.get("selected_variant")) for entry in loaded)
+        both = theirs and self._instances(self._ours(listed))
+        return None if both or other.model == self.model else "the server has room for one of their models at a time"
 
     def warm_up(self) -> None:
         """Ask for one token and drop it; ask the deprecated route for another, which alone names the engine's build."""

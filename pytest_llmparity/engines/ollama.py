@@ -35,6 +35,7 @@ from pytest_llmparity.engines import (
     ollama_store,
 )
 from pytest_llmparity.engines.base import Adapter, Launch
+from pytest_llmparity.engines.control import Reply
 
 DEADLINE_S: Final = 60.0
 """How long the daemon may take to answer; it binds its port before it looks at a model."""
@@ -49,6 +50,10 @@ default depends on the machine's GPU memory (4,096, 32,768 or 262,144 tokens: se
 NUM_BATCH: Final = 512
 """Tokens per batch on the native route: llama.cpp's own micro-batch. Left alone, Ollama chooses 512, 1,024 or 2,048 by
 context and free memory (server/sched.go, ``automaticGenerationBatch``), and batch shapes move logits."""
+
+LOADED_MS: Final = 100.0
+"""``load_duration`` from which on an answer met a load. Measured with v0.33.0 on a CPU: 0.7 to 2.5 ms without, 257 ms
+and more with the smallest model we have; it covers the wait for the scheduler, so it is never 0."""
 
 KEEP_ALIVE: Final = "30m"
 """How long a daemon that is not ours keeps the model after the last request: longer than its own 5 minutes, so that it
@@ -189,6 +194,38 @@ class OllamaAdapter(Adapter):
     def unload(self) -> None:
         """Make the daemon let go of the model, and wait until it has."""
         ollama_store.unload(self.control, self.model)
+
+    def residence(self) -> WireRequest:
+        """Return the question for what is loaded."""
+        return WireRequest(method="GET", path="/api/ps", body=b"", sha256="")
+
+    def resident(self, answer: Answer) -> bool | None:
+        """Return whether ``/api/ps`` lists our model; models in Ollama's cloud are never listed."""
+        if answer.status != 200 or self._shown().get("remote_host"):
+            return None
+        reply = Reply(status=answer.status, headers=answer.headers, body=answer.body)
+        return bool(ollama_facts.entry(reply.json(), self.model))
+
+    def met_load(self, completion: Completion) -> bool:
+        """Tell whether the native route's ``load_duration`` is that of a load; ``/v1`` says nothing of it."""
+        return completion.server.get("load_duration", 0.0) >= LOADED_MS
+
+    def crowds_out(self, other: EngineSpec) -> str | None:
+        """Say why one daemon cannot keep both: two routes of one model, or no room for two models.
+
+        The routes' load options differ (server/sched.go, ``needsReload``). Whether there is room shows in ``/api/ps``
+        once both were loaded: with ``OLLAMA_MAX_LOADED_MODELS=1``, or too little memory, one of the two is gone.
+        """
+        if other.kind != self.kind or not other.model or _daemon(other.base_url or "") != _daemon(self.base_url):
+            return None
+        if ollama_facts.entry({"models": [{"name": other.model}]}, self.model):
+            reason = f"the load options of route {self.spec.route!r} are not those of route {other.route!r}"
+            return reason if other.route != self.spec.route else None
+        if self._shown().get("remote_host") or ollama_store.show(self.control, other.model).get("remote_host"):
+            return None
+        loaded = self.control.ask("/api/ps")
+        both = all(ollama_facts.entry(loaded, model) for model in (self.model, other.model))
+        return None if both or not loaded else "the daemon has room for one of their models at a time"
 
     def shares_with(self, other: EngineSpec) -> str | None:
         """Say that another model of this daemon has the same weights: the first one's process answers for both.

@@ -60,6 +60,7 @@ def sample_to_json(run: str, sample: Sample, *, places: Places | None = None) ->
         "phase": sample.phase.value,
         "repeat": sample.repeat,
         "concurrency": sample.concurrency,
+        "prefix": sample.prefix,
         "attempts": sample.attempts,
         "text": answer and answer.text,
         "reasoning": answer and answer.reasoning,

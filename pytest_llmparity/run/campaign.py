@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from pytest_llmparity.core.checks.base import FLOOR_PHASES
-from pytest_llmparity.core.errors import KeeperError, ParameterNotHonoured, StoreError, UnsupportedParameter, told
+from pytest_llmparity.core.errors import (
+    KeeperError,
+    LLMParityError,
+    ParameterNotHonoured,
+    StoreError,
+    UnsupportedParameter,
+    told,
+)
 from pytest_llmparity.core.sample import Sample, WireRequest, to_json
 from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.engines.base import Adapter
@@ -17,7 +25,7 @@ from pytest_llmparity.run.gather import Allowance, Job, gather
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.plan import Plan, Step, Unit
 from pytest_llmparity.run.preflight import compare_routes, learn, remarks, some_requests, wanted
-from pytest_llmparity.run.timing import TimedPhase
+from pytest_llmparity.run.timing import BLOCKS_APART, TimedPhase
 from pytest_llmparity.run.waves import Waves
 from pytest_llmparity.run.wires import client_of, jobs_of, key_of, requests_of, wires_note
 from pytest_llmparity.store import Key, RunInfo, Store
@@ -83,6 +91,7 @@ class Campaign:
         self._progress = progress
         self._allowance = Allowance(requests=settings.max_requests, seconds=settings.budget_s)
         self._notes: dict[str, EngineNote] = {}
+        self._apart: Mapping[str, str] = {}
         self._words: list[str] = []
         self._ready: dict[str, tuple[Adapter, Mapping[str, Mapping[str, WireRequest]]]] = {}
         self._waves = sequential(self) if sequential is not None else None
@@ -95,9 +104,12 @@ class Campaign:
         if self._resumed:
             self._words.append(f"resumed run {self._run}: its earlier answers are kept, their timings are not")
         self._fleet.slots = max([self._settings.concurrency, *(unit.concurrency for unit in self._plan.units)])
+        if any(unit.concurrency > 1 for unit in self._plan.timed):
+            self._fleet.may_probe = self._allowance.take
         in_turn = self._settings.residency == "one-at-a-time"
         if not in_turn:
             self._fleet.engage_all()
+            self._stand_apart()
         try:
             for spec in self._order():
                 self._one(spec)
@@ -105,7 +117,9 @@ class Campaign:
                     self._all_of([spec])
                     self._time([spec])
             if not in_turn:
-                self._all_of(self._order())
+                # Waves that alternate between engines which drop each other's model would load one for each of them.
+                for specs in [[spec] for spec in self._order()] if self._apart else [self._order()]:
+                    self._all_of(specs)
                 self._time(self._order())
         finally:
             self._progress.end()
@@ -116,6 +130,16 @@ class Campaign:
         self._store.put_note(self._run, GATHERED, {**self.state(), "open": left_open})
         if self._allowance.reason is None and not left_open:
             self._store.finish(self._run)
+
+    def _stand_apart(self) -> None:
+        """Find out which engines cannot stay in memory beside another, and say what follows from that."""
+        self._apart = self._fleet.apart()
+        for why in dict.fromkeys(self._apart.values()):
+            self._words.append(
+                f"{why}. So they are asked one after the other, timed in at most {BLOCKS_APART} blocks each and warmed "
+                "up again after every change; no request that waits for a load is timed"
+            )
+            self._progress.say(self._words[-1])
 
     def state(self) -> dict[str, Any]:
         """Return what there is to say of the gathering so far, as builtins."""
@@ -236,7 +260,8 @@ class Campaign:
         if self._waves is None:
             return
         # Whoever is asked in turn before the others cannot know when they will be settled.
-        whole = self._settings.residency == "one-at-a-time" and names == [self._settings.baseline]
+        in_turn = self._settings.residency == "one-at-a-time" or bool(self._apart)
+        whole = in_turn and names == [self._settings.baseline]
         for unit in self._plan.units:
             self._waves.go(unit, [name for name in names if unit.key in self._ready[name][1]], whole=whole)
 
@@ -252,6 +277,9 @@ class Campaign:
         if total == 0:
             return
         self._progress.begin(name, total)
+        if name in self._apart:
+            with contextlib.suppress(LLMParityError):  # the requests themselves will say what is wrong
+                adapter.warm_up()
         if self._waves is None:
             self._loop.run(self._send(adapter, jobs))
 
@@ -328,7 +356,7 @@ class Campaign:
     def _time(self, specs: Sequence[EngineSpec]) -> None:
         """Measure latency of every unit that asks for it on those of these engines that can be asked, all resident."""
         for unit in self._plan.timed:
-            self._timing.time(unit, self._comparable(unit, specs))
+            self._timing.time(unit, self._comparable(unit, specs), apart=self._apart.keys())
 
     def _comparable(self, unit: Unit, specs: Sequence[EngineSpec]) -> list[Adapter]:
         """Return those of the engines that can be asked this unit, in their order."""

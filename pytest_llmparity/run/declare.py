@@ -65,6 +65,8 @@ def declare(
         for check in checks
         if 0 < (timed := check.needs().timed) < declaration.concurrency
     ]
+    if len({check.needs().timed_cached for check in checks if check.needs().timed}) > 1:
+        problems.append("latency(cached=True) beside a latency check without it: give them a test each")
     if problems:
         raise DesignError("\n".join(problems))
     return declaration

@@ -26,6 +26,7 @@ from pytest_llmparity.run.installing import KeptRunner
 from pytest_llmparity.run.keeper import EngineState, Keeper, log_tail
 from pytest_llmparity.run.locking import Held
 from pytest_llmparity.run.residency import Residency, is_here
+from pytest_llmparity.run.slots import probe_slots
 
 INTERRUPTED_S = 2.0
 """What engines that are starting get to notice an interruption; whoever is still waiting is left behind."""
@@ -74,6 +75,9 @@ class Fleet:
         gpus: Callable[[], tuple[Gpus | None, str | None]] = memory.nvidia,
     ) -> None:
         self.slots = slots
+        self.may_probe: Callable[[int], bool] = lambda count: False
+        """Whether so many requests may be sent to find out how many an attached server answers at once."""
+        self._probing = threading.Lock()
         self._specs = dict(specs)
         self._keeper = keeper
         self._workdir = workdir
@@ -87,6 +91,9 @@ class Fleet:
         self._unmeasured: str | None = None
         self._engaged: dict[str, Engaged] = {}
         self._interrupted = threading.Event()
+        # One server's engines are found one after the other: those that drop each other's model would load it again and
+        # again, and what is known of a model only while it is in memory would not be.
+        self._servers = {spec.base_url or name: threading.Lock() for name, spec in specs.items()}
 
     def engage(self, name: str) -> Engaged:
         """Return the engine, started and identified. Never raises for an engine's failure: ``error`` holds it."""
@@ -132,6 +139,21 @@ class Fleet:
             found.set_result(self._engage(spec))
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             found.set_exception(error)
+
+    def apart(self) -> dict[str, str]:
+        """Return of every engine that cannot stay in memory beside another one of the run why that is.
+
+        Known when all have been loaded: asked of servers that are attached to and answer for several engines.
+        """
+        reasons: dict[str, str] = {}
+        attached = [e.adapter for e in self._engaged.values() if e.adapter is not None and e.spec.launch == "attach"]
+        for adapter in attached:
+            for other in attached:
+                why = adapter.crowds_out(other.spec) if other is not adapter else None
+                if why is not None:
+                    reasons.setdefault(adapter.name, f"{adapter.name} and {other.name}: {why}")
+                    reasons.setdefault(other.name, f"{adapter.name} and {other.name}: {why}")
+        return reasons
 
     def gone(self, name: str) -> str | None:
         """Say why a launched engine's process is no more, ``None`` while it runs or when we only attached to it."""
@@ -181,8 +203,9 @@ class Fleet:
         log = f"{spec.name}.log" if spec.launch == "process" else None
         hint = "" if log else _log_hint(spec)
         try:
-            adapter = self._attach(spec) if spec.launch != "process" else self._launch(spec)
-            identity, installed = self._identify(spec, adapter)
+            with self._servers[spec.base_url or spec.name]:
+                adapter = self._attach(spec) if spec.launch != "process" else self._launch(spec)
+                identity, installed = self._identify(spec, adapter)
             contradicted, notes = _held(spec, identity, installed, self._locked(spec, identity, adapter.kind))
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
             return Engaged(spec=spec, error=told(error, spec.name), log=log, log_hint=hint)
@@ -207,7 +230,13 @@ class Fleet:
             info = self._keeper().state(spec.name).info
             if "identity" in info:
                 return from_json(Identity, info["identity"]), info["installed"]
-        return adapter.identity(), {}
+        identity = adapter.identity()
+        slots = None if "slots" in identity.facts else probe_slots(adapter, self._take)
+        return (identity if slots is None else Identity(facts={**identity.facts, "slots": slots})), {}
+
+    def _take(self, count: int) -> bool:
+        with self._probing:
+            return self.may_probe(count)
 
     def _adapter(self, spec: EngineSpec) -> Adapter:
         """Return what asks a server that runs elsewhere, the same each time: it knows how the server was found."""

@@ -60,7 +60,8 @@ class Unit:
 
     @property
     def _way(self) -> str:
-        return f"{json.dumps(to_json(self.sampling), sort_keys=True)}/{self.concurrency}"
+        cached = "/cached" if self.needs.timed_cached else ""  # timed in another way, so another unit
+        return f"{json.dumps(to_json(self.sampling), sort_keys=True)}/{self.concurrency}{cached}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +143,7 @@ def union(needs: Sequence[Needs]) -> Needs:
         top_logprobs=max(logprobs) if logprobs else None,
         timed=max((n.timed for n in needs), default=0),
         timed_relative=any(n.timed_relative for n in needs),
+        timed_cached=any(n.timed_cached for n in needs),
         capabilities=frozenset().union(*(n.capabilities for n in needs)),
         judged=any(n.judged for n in needs),
     )

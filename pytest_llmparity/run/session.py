@@ -244,8 +244,10 @@ class Session:
     def engaged(self, name: str) -> Engaged:
         """Return an engine as it was found, started if need be, also one that cannot be asked or compared.
 
-        What it says may repeat a key: :attr:`mask` what is shown.
+        What it says may repeat a key: :attr:`mask` what is shown. Of a server that does not say how many requests it
+        answers at once that is found out.
         """
+        self._fleet.may_probe = lambda count: True
         return self._fleet.engage(name)
 
     def handle(self, name: str) -> EngineHandle:

@@ -34,12 +34,17 @@ class Target:
     """One engine under load: where it listens and what it is asked, as (case id, request) in the order of asking.
 
     ``headers`` may hold keys: they travel through a pipe only and stay out of ``repr``. All targets of one
-    measurement ask the same cases in the same order.
+    measurement ask the same cases in the same order. ``warm_up`` is sent and dropped before anything counts, and with
+    ``evicted`` (another of the engines makes this one's server drop its model) after each turn of another. ``watch`` is
+    asked before and after every block, unmeasured.
     """
 
     name: str
     base_url: str
     requests: tuple[tuple[str, WireRequest], ...]
+    warm_up: WireRequest
+    evicted: bool = False
+    watch: WireRequest | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     limits: Limits = field(default_factory=Limits)
     ca_bundle: Path | None = None
@@ -59,6 +64,16 @@ class Record:
     case: str
     exchange: Exchange | None = None
     failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What an engine's ``watch`` brought around one block; ``None`` where no answer came."""
+
+    engine: str
+    block: int
+    before: Exchange | None
+    after: Exchange | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +103,15 @@ class TimedResult:
     """What the timed phase brought: records in order of asking within each block, blocks in order of time.
 
     ``cpu_share`` is the CPU time of the measuring process per second of load (1 = one core). ``stopped`` tells that
-    the deadline passed before every request was sent; unsent ones have no record.
+    the deadline passed before every request was sent; unsent ones have no record. ``watched`` has one entry per block
+    of every engine that is watched.
     """
 
     records: tuple[Record, ...]
     calibration: Calibration
     cpu_share: float
     stopped: bool = False
+    watched: tuple[Watched, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +153,8 @@ def measure(
     Engines take turns: A B B A for two blocks, their order and its mirror for more engines or blocks. In every block
     all engines get the same cases in the same order, starting where the block before ended and going round. Each
     block keeps ``concurrency`` requests under way (closed loop, staggered start); connections are opened and one
-    request per engine is sent and dropped before anything counts. ``deadline_s`` ends the sending of new requests.
+    request per engine is sent and dropped before anything counts, of an engine that was ``evicted`` before each of its
+    blocks that follows another engine's. ``deadline_s`` ends the sending of new requests.
 
     A request that fails is a record with its failure; nothing is retried. Raises ``DesignError`` for numbers that
     cannot be run, ``LLMParityError`` if the measuring process breaks.

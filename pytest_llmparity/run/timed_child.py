@@ -20,7 +20,7 @@ from math import ceil
 
 from pytest_llmparity.core.errors import EngineError, LLMParityError
 from pytest_llmparity.core.sample import Failure, WireRequest
-from pytest_llmparity.run.timed import BOOT, Calibration, Plan, Record, Target, TimedResult, block_sizes, order
+from pytest_llmparity.run.timed import BOOT, Calibration, Plan, Record, Target, TimedResult, Watched, block_sizes, order
 from pytest_llmparity.run.timed_mock import end_with_stdin
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.events import sse
@@ -69,25 +69,44 @@ async def block(
     return sorted(records, key=lambda record: record.index)
 
 
-async def load(plan: Plan, clients: Sequence[Client]) -> tuple[list[Record], bool]:
-    """Run all blocks in their order; returns the records and whether the deadline cut them short."""
+async def load(plan: Plan, clients: Sequence[Client]) -> tuple[list[Record], list[Watched], bool]:
+    """Run all blocks in their order; returns records, what was watched, and whether the deadline cut them short."""
     deadline_s = float("inf") if plan.deadline_s is None else time.monotonic() + plan.deadline_s
     sizes = block_sizes(plan.per_engine, plan.blocks)
     records: list[Record] = []
+    watched: list[Watched] = []
+    before_this: int | None = None
     for engine, number in order(len(plan.targets), plan.blocks):
-        target = plan.targets[engine]
+        target, client = plan.targets[engine], clients[engine]
+        if target.evicted and before_this != engine and time.monotonic() < deadline_s:
+            await warm_up(client, target, plan.concurrency)
+        before_this = engine
         start = sum(sizes[:number])
         asked = list(islice(cycle(target.requests), start, start + sizes[number]))
-        records += await block(clients[engine], target.name, number, asked, plan.concurrency, deadline_s)
-    return records, len(records) < plan.per_engine * len(plan.targets)
+        before = await look(client, target)
+        records += await block(client, target.name, number, asked, plan.concurrency, deadline_s)
+        if target.watch is not None:
+            after = await look(client, target)
+            watched.append(Watched(engine=target.name, block=number, before=before, after=after))
+    return records, watched, len(records) < plan.per_engine * len(plan.targets)
 
 
 async def warm_up(client: Client, target: Target, concurrency: int) -> None:
-    """Open the connections and send one request whose answer is dropped: the last case, which comes round latest."""
+    """Open the connections and send one request whose answer is dropped; a server may load its model for it."""
     with contextlib.suppress(EngineError):
         await client.open(concurrency)
-        _, wire = target.requests[-1]
+        wire = target.warm_up
         await client.send(wire.method, wire.path, wire.body)
+
+
+async def look(client: Client, target: Target) -> Exchange | None:
+    """Return the answer to what is asked around a block, ``None`` where nothing is, or none came."""
+    if target.watch is None:
+        return None
+    try:
+        return await client.send(target.watch.method, target.watch.path, target.watch.body)
+    except EngineError:
+        return None
 
 
 @contextlib.asynccontextmanager
@@ -182,9 +201,15 @@ async def run(plan: Plan) -> TimedResult:
         for client, target in zip(clients, plan.targets, strict=True):
             await warm_up(client, target, plan.concurrency)
         wall_s, cpu_s = time.monotonic(), time.process_time()
-        records, stopped = await load(plan, clients)
+        records, watched, stopped = await load(plan, clients)
         cpu_share = (time.process_time() - cpu_s) / (time.monotonic() - wall_s)
-    return TimedResult(records=tuple(records), calibration=calibration, cpu_share=cpu_share, stopped=stopped)
+    return TimedResult(
+        records=tuple(records),
+        calibration=calibration,
+        cpu_share=cpu_share,
+        stopped=stopped,
+        watched=tuple(watched),
+    )
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from pytest_llmparity.core import unseen
+from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Request, WireRequest
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines.base import Adapter
@@ -32,14 +34,19 @@ def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
     tools: llama.cpp does not stream the two together. Streams that say nothing of tokens are asked for only where
     their timing counts, because checks hold the prompts' token counts against each other.
     """
-    wanted = unit.needs.top_logprobs if adapter.can.logprobs else None
     stream = adapter.counts_in_streams or unit.needs.timed > 0
-    return {
-        case.id: wire_of(
-            adapter, case.request(unit.sampling, top_logprobs=None if case.tools else wanted), stream=stream
-        )
-        for case in unit.prompts.cases
-    }
+    return {case.id: wire_of(adapter, _request(adapter, unit, case), stream=stream) for case in unit.prompts.cases}
+
+
+def request_of(adapter: Adapter, unit: Unit, case: Case, *, prefix: str) -> WireRequest | None:
+    """Return one of the unit's requests, streamed, with a prefix before its first text; ``None`` if it has none."""
+    request = unseen.behind(prefix, _request(adapter, unit, case))
+    return None if request is None else wire_of(adapter, request)
+
+
+def _request(adapter: Adapter, unit: Unit, case: Case) -> Request:
+    wanted = unit.needs.top_logprobs if adapter.can.logprobs else None
+    return case.request(unit.sampling, top_logprobs=None if case.tools else wanted)
 
 
 def jobs_of(step: Step, wires: Mapping[str, WireRequest]) -> list[Job]:

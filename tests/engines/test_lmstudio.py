@@ -360,3 +360,28 @@ def test_address_with_a_path_is_told_as_a_missing_route(studio: LmStudioDouble, 
 
     with pytest.raises(errors.AnswerError, match="There is no such route"):
         adapter.parse(send(adapter, Request(case="c", messages=CHAT)), case="c")
+
+
+def test_what_is_loaded_is_told_around_a_timed_block(studio: LmStudioDouble, adapter: Adapter) -> None:
+    question = adapter.residence()
+    assert question is not None
+
+    told = []
+    for loaded in ({}, {MODEL: 2048}):
+        studio.loaded = loaded
+        told.append(adapter.resident(adapter.control.get(question.path)))
+
+    assert told == [False, True]
+
+
+def test_model_that_is_gone_when_another_was_loaded_has_no_room_beside_it(
+    studio: LmStudioDouble, adapter: Adapter
+) -> None:
+    def spec(**keys: Any) -> EngineSpec:
+        keys = {"name": "b", "kind": "lmstudio", "launch": "attach", "base_url": studio.base_url, **keys}
+        return EngineSpec(**keys)
+
+    studio.loaded = {MODEL: 2048}
+    assert adapter.crowds_out(spec(model="gemma")) == "the server has room for one of their models at a time"
+    assert adapter.crowds_out(spec(model=MODEL)) is None
+    assert adapter.crowds_out(spec(model="gemma", base_url="http://127.0.0.1:1")) is None

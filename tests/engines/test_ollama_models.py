@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pytest_llmparity.core import errors
-from pytest_llmparity.core.sample import Request
+from pytest_llmparity.core.sample import Completion, Request
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines import files, ollama_facts, ollama_store
 from pytest_llmparity.engines.base import Adapter
@@ -463,3 +463,53 @@ def test_started_program_serves_the_file_and_ends_when_told(
     assert ended == 0
     assert answer.text == "The capital is Paris."
     assert (seen["model"], seen["version"], seen["quantization"]) == ("tiny-q4_k_m:own", "0.33.0", "Q4_K_M")
+
+
+# ---- engines that do not fit beside each other ----------------------------------------------------------------------
+
+
+def beside(daemon: OllamaDaemon, model: str, **keys: Any) -> EngineSpec:
+    """Return another engine of the same run."""
+    keys = {"name": "b", "kind": "ollama", "launch": "attach", "base_url": daemon.base_url, "model": model, **keys}
+    return EngineSpec(**keys)
+
+
+def test_what_is_in_memory_is_told_around_a_timed_block(attach: Attach) -> None:
+    with OllamaDaemon({"tiny:latest": Model(), "other:latest": Model(blob="b")}) as daemon:
+        adapter = attach(daemon.base_url, "ollama", model="tiny")
+        question = adapter.residence()
+        assert question is not None
+        told = [adapter.resident(adapter.control.get(question.path))]
+        adapter.warm_up()
+        told.append(adapter.resident(adapter.control.get(question.path)))
+        daemon.refuse[question.path] = (500, b"")
+        told.append(adapter.resident(adapter.control.get(question.path)))
+
+    assert told == [False, True, None]
+
+
+def test_a_daemon_with_room_for_one_is_told_by_who_is_gone(attach: Attach) -> None:
+    with OllamaDaemon({"tiny:latest": Model(), "other:latest": Model(blob="b")}) as daemon:
+        for model in ("other", "tiny"):
+            attach(daemon.base_url, "ollama", model=model).warm_up()
+        adapter = attach(daemon.base_url, "ollama", model="tiny")
+        assert adapter.crowds_out(beside(daemon, "other")) is None
+        daemon.loaded = {key: value for key, value in daemon.loaded.items() if value[0] == "tiny:latest"}
+        assert adapter.crowds_out(beside(daemon, "other")) == "the daemon has room for one of their models at a time"
+        assert adapter.crowds_out(beside(daemon, "other", base_url="http://127.0.0.1:1")) is None
+        assert adapter.crowds_out(beside(daemon, "other", kind="vllm")) is None
+
+
+def test_two_routes_of_one_model_load_it_in_turn(attach: Attach) -> None:
+    with OllamaDaemon() as daemon:
+        adapter = attach(daemon.base_url, "ollama", model="tiny")
+        assert "load options" in str(adapter.crowds_out(beside(daemon, "tiny:latest", route="native")))
+        assert adapter.crowds_out(beside(daemon, "tiny:latest")) is None
+
+
+@pytest.mark.parametrize(("duration_ms", "loaded"), [(2.5, False), (257.4, True), (None, False)])
+def test_an_answer_says_itself_that_it_waited_for_a_load(
+    attach: Attach, duration_ms: float | None, loaded: bool
+) -> None:
+    server = {} if duration_ms is None else {"load_duration": duration_ms}
+    assert attach("http://127.0.0.1:1", "ollama", model="tiny").met_load(Completion(text="a", server=server)) is loaded

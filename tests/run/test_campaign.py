@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PROBES = 3
 """What a run that judges something asks beforehand: two for streaming, one for unknown fields."""
+SLOTS = 8
+"""What a run with a timed phase asks of a server that does not say how many requests it answers at once."""
 
 
 def judged(session: Session) -> list[Verdict]:
@@ -91,7 +93,7 @@ def test_a_parameter_a_route_cannot_honour_is_incomparable_before_the_first_requ
 def test_a_timed_phase_that_no_longer_fits_is_not_begun(project: Project) -> None:
     project.prompts(30)
     engine = project.engine("one two three")
-    session = project.session(project.attached("a", engine), max_requests=40)
+    session = project.session(project.attached("a", engine), max_requests=48)
     project.declare(session, check.latency(e2e_p50="20s"), max_tokens=4)
     session.gather()
 
@@ -99,8 +101,8 @@ def test_a_timed_phase_that_no_longer_fits_is_not_begun(project: Project) -> Non
     assert verdict.outcome is Outcome.INCONCLUSIVE
     why = "the timed phase needs 128 requests and 7 are left (--parity-max-requests)"
     assert why in verdict.message + " ".join(verdict.details)
-    assert engine.count == 30 + 1 + PROBES
-    assert session.record([]).requests == 30 + PROBES, "what was not sent is not counted"
+    assert engine.count == 30 + 1 + PROBES + SLOTS
+    assert session.record([]).requests == 30 + PROBES + SLOTS, "what was not sent is not counted"
     assert f"incomplete: {why}" in session.record([]).notes
 
 
@@ -117,7 +119,35 @@ def test_time_that_runs_out_while_timing_stops_the_timed_phase(project: Project)
     assert {v.outcome for v in judged(session)} == {Outcome.INCONCLUSIVE}
     answers = len([s for s in session.samples() if s.phase in (Phase.MAIN, Phase.TIMED)])
     assert answers < 4 + 256
-    assert record.requests == answers + PROBES, "what was not sent is not counted"
+    assert record.requests == answers + PROBES + SLOTS, "what was not sent is not counted"
+
+
+def test_no_timed_prompt_was_asked_before_and_the_store_says_how_it_began(project: Project) -> None:
+    project.prompts(30)
+    engines = [project.engine("one two three"), project.engine("one two three")]
+    session = project.session(*(project.attached(name, engine) for name, engine in zip("ab", engines, strict=True)))
+    project.declare(session, check.latency(e2e_p50="20s", n=64), max_tokens=4, concurrency=4)
+    session.gather()
+
+    timed_samples = [s for s in session.samples() if s.phase is Phase.TIMED]
+    prefixes = [s.prefix for s in timed_samples]
+    assert len(timed_samples) == len(set(prefixes)) == 2 * 64
+    asked = [str(request.json["messages"][0]["content"]) for engine in engines for request in engine.requests]
+    assert all(sum(text.startswith(prefix) for text in asked) == 1 for prefix in prefixes)
+    assert {s.prefix for s in session.samples() if s.phase is not Phase.TIMED} == {""}
+    assert not any("prefix cache" in line for v in judged(session) for line in v.details)
+
+
+def test_prompts_are_timed_as_they_are_where_the_check_says_so(project: Project) -> None:
+    project.prompts(30)
+    engine = project.engine("one two three")
+    session = project.session(project.attached("a", engine))
+    project.declare(session, check.latency(e2e_p50="20s", n=32, cached=True), max_tokens=4, concurrency=4)
+    session.gather()
+
+    assert {s.prefix for s in session.samples()} == {""}
+    (verdict,) = judged(session)
+    assert "32 requests of a as gathered: a prefix cache may have held them" in verdict.details
 
 
 def test_each_gate_has_timed_answers_of_its_own(project: Project) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ import pytest_llmparity
 from pytest_llmparity.core.errors import ConfigError, DesignError, LLMParityError, Timeout, by_name
 from pytest_llmparity.core.sample import WireRequest
 from pytest_llmparity.run import timed, timed_child, timed_mock
-from pytest_llmparity.run.timed import Plan, Record, Target, block_sizes, measure, order
+from pytest_llmparity.run.timed import Plan, Record, Watched, block_sizes, measure, order
 from pytest_llmparity.transport import Client, Exchange, Limits, Read
 
 
@@ -72,6 +73,17 @@ def requests(*cases: str) -> tuple[tuple[str, WireRequest], ...]:
     return tuple((case, WireRequest(method="GET", path=f"/{case}", body=b"", sha256="")) for case in cases)
 
 
+def Target(*, requests: tuple[tuple[str, WireRequest], ...], **more: Any) -> timed.Target:  # noqa: N802 - as the class
+    """Return a target that is warmed up with its last request, as a set that is asked once around is."""
+    return timed.Target(
+        requests=requests, **({"warm_up": requests[-1][1]} if requests else {"warm_up": get("/")}) | more
+    )
+
+
+def get(path: str) -> WireRequest:
+    return WireRequest(method="GET", path=path, body=b"", sha256="")
+
+
 def nobody() -> str:
     with socket.create_server(("127.0.0.1", 0)) as closing:
         return f"http://127.0.0.1:{closing.getsockname()[1]}"
@@ -126,6 +138,34 @@ def test_a_whole_measurement(server: Engine) -> None:
     assert result.calibration.concurrency == 2
     assert result.calibration.requests == 8
     assert 0 < result.calibration.event_error_p50_s <= result.calibration.event_error_p99_s
+
+
+def test_an_evicted_engine_is_warmed_up_after_each_turn_of_another(server: Engine) -> None:
+    asked = requests("a")
+    evicted = Target(name="evicted", base_url=server.url, requests=asked, warm_up=get("/wake"), evicted=True)
+    other = Target(name="other", base_url=nobody(), requests=asked)
+
+    result = measure([evicted, other], concurrency=1, per_engine=4, blocks=4)
+
+    assert [record.engine[0] for record in result.records] == list("eooeeooe")
+    # Before anything counts, before its first block, and before the two that follow blocks of the other.
+    assert server.asked == ["/wake", "/wake", "/a", "/wake", "/a", "/a", "/wake", "/a"]
+
+
+def test_what_is_watched_is_asked_before_and_after_every_block(server: Engine) -> None:
+    target = Target(name="x", base_url=server.url, requests=requests("a"), watch=get("/ps"))
+    silent = Target(name="y", base_url=nobody(), requests=requests("a"), watch=get("/ps"))
+
+    result = measure([target, silent], concurrency=1, per_engine=2, blocks=2)
+
+    assert server.asked == ["/a", "/ps", "/a", "/ps", "/ps", "/a", "/ps"]
+    assert [(one.engine, one.block, one.before is not None, one.after is not None) for one in result.watched] == [
+        ("x", 0, True, True),
+        ("y", 0, False, False),
+        ("y", 1, False, False),
+        ("x", 1, True, True),
+    ]
+    assert all(isinstance(one, Watched) for one in result.watched)
 
 
 def test_a_key_is_not_shown() -> None:

@@ -22,13 +22,15 @@ class Needs:
     """Samples a check reads: phases of each engine, logprobs, and how many timed requests per engine (0: none).
 
     ``capabilities`` names fields of ``core.capabilities.Capabilities`` without which it cannot be judged
-    (``json_schema`` counts only where a case asks for a schema). ``judged`` is false where rows are only read.
+    (``json_schema`` counts only where a case asks for a schema). ``judged`` is false where rows are only read. With
+    ``timed_cached`` prompts are timed as they were gathered, so that a prefix cache may hold them.
     """
 
     phases: frozenset[Phase] = frozenset({Phase.MAIN})
     top_logprobs: int | None = None
     timed: int = 0
     timed_relative: bool = False
+    timed_cached: bool = False
     capabilities: frozenset[str] = frozenset()
     judged: bool = True
 

@@ -91,11 +91,14 @@ class LatencyCheck:
     Made by ``check.latency()``. Verdicts are named ``latency.ttft_p95`` and so on. An absolute budget is judged per
     engine, by the share of requests over it (the wider of Clopper-Pearson and a bound over time blocks); a relative one
     per candidate, by the ratio of quantiles (bootstrap over pairs of blocks). Failed requests count as over any budget.
+    Requests during which a server loaded its model do not count. With ``cached`` prompts are timed as they were
+    gathered, else each behind a number of its own, so that no prefix cache holds it.
     """
 
     budgets: tuple[Budget, ...] = ()
     success_rate: float | None = None
     n: int = REQUESTS
+    cached: bool = False
     where: str = field(default="", compare=False)
 
     @property
@@ -119,11 +122,14 @@ class LatencyCheck:
             parts.append(f"success_rate={self.success_rate:g}")
         if self.n != REQUESTS:
             parts.append(f"n={self.n}")
+        if self.cached:
+            parts.append("cached=True")
         return f"latency({', '.join(parts)})"
 
     def needs(self) -> Needs:
         """Timed requests; both engines at once when a budget is relative."""
-        return Needs(timed=self.n, timed_relative=any(budget.relative for budget in self.budgets))
+        relative = any(budget.relative for budget in self.budgets)
+        return Needs(timed=self.n, timed_relative=relative, timed_cached=self.cached)
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Refuse a budget on a quantile that ``n`` requests cannot bound."""
@@ -297,10 +303,12 @@ class _Timed:
 
     def __init__(self, engine: EngineEvidence) -> None:
         self.engine = engine
-        self.samples: Sequence[Sample] = sorted(
+        asked = sorted(
             (sample for samples in engine.samples.get(Phase.TIMED, {}).values() for sample in samples),
             key=lambda sample: sample.repeat,
         )
+        self.samples: Sequence[Sample] = [s for s in asked if s.timing is None or not s.timing.met_load]
+        self.loads = len(asked) - len(self.samples)
         timings = [sample.timing for sample in self.samples if sample.timing is not None]
         self.merged = sum(timing.merged_first for timing in timings)
 
@@ -324,7 +332,22 @@ class _Timed:
         p50, p95, p99 = (explain.seconds(value) for value in describe(values))
         where = f"{explain.count(len(values), 'request')} in {explain.count(len(set(blocks)), 'block')}"
         line = f"{self.engine.name} {WORDS[metric]}: p50 {p50}, p95 {p95}, p99 {p99}; {where}"
-        return [line, *self.failed_lines()]
+        return [line, *self.failed_lines(), *self._provisos()]
+
+    def _provisos(self) -> list[str]:
+        """Say what these times are of, where that is more, or less, than the engine's own."""
+        name, lines = self.engine.name, []
+        if self.loads:
+            count = explain.count(self.loads, "request")
+            lines.append(f"{name} loaded its model meanwhile: {count} that may have waited for it do not count")
+        slots, under_way = self.engine.identity.facts.get("slots"), max(s.concurrency for s in self.samples)
+        if slots is not None and isinstance(slots.value, int) and slots.value < under_way:
+            at_once = f"answers {explain.count(slots.value, 'request')} at a time ({slots.source})"
+            lines.append(f"{name} {at_once} and {under_way} were under way: its times hold the wait in its queue")
+        seen = sum(not sample.prefix for sample in self.samples)
+        if seen:
+            lines.append(f"{explain.count(seen, 'request')} of {name} as gathered: a prefix cache may have held them")
+        return lines
 
     def failed_lines(self) -> list[str]:
         """Say how many requests failed, and the first of them; nothing when none did."""

@@ -10,7 +10,7 @@ from pytest_llmparity import check
 from pytest_llmparity.core.checks.base import EngineEvidence, Evidence
 from pytest_llmparity.core.checks.latency import LatencyCheck, parse_budget
 from pytest_llmparity.core.errors import DesignError
-from pytest_llmparity.core.sample import Phase, Sample, Timing
+from pytest_llmparity.core.sample import Fact, Identity, Phase, Sample, Timing
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -53,6 +53,40 @@ def test_near_the_budget_it_says_how_many_requests_would_settle_it(make: Factory
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.needed is not None
     assert verdict.message.endswith(f"a run of about {verdict.needed} requests in all would settle it")
+
+
+def test_requests_that_met_a_load_do_not_count(make: Factory) -> None:
+    engine = make.timed("base", [0.1] * 112 + [9.0] * 16)
+    samples = {
+        case: [
+            dataclasses.replace(s, timing=dataclasses.replace(s.timing, met_load=True))
+            if s.repeat >= 112 and s.timing
+            else s
+            for s in timed
+        ]
+        for case, timed in engine.samples[Phase.TIMED].items()
+    }
+    verdict = only(
+        check.latency(e2e_p95="1s"), make.evidence(dataclasses.replace(engine, samples={Phase.TIMED: samples}))
+    )
+
+    assert (verdict.estimate, verdict.n) == (0.0, 112)
+    assert any("16 requests that may have waited for it do not count" in line for line in verdict.details)
+
+
+@pytest.mark.parametrize(("slots", "said"), [(1, True), (8, False), ("2 or more", False)])
+def test_a_queue_is_named(make: Factory, slots: int | str, said: bool) -> None:
+    engine = make.timed("base", spread(1.0))
+    busy = {
+        case: [dataclasses.replace(s, concurrency=4) for s in timed]
+        for case, timed in engine.samples[Phase.TIMED].items()
+    }
+    identity = Identity(facts={"slots": Fact(value=slots, source="probed")})
+    engine = dataclasses.replace(engine, samples={Phase.TIMED: busy}, identity=identity)
+    verdict = only(check.latency(e2e_p95="5s"), make.evidence(engine))
+
+    queue = "base answers 1 request at a time (probed) and 4 were under way: its times hold the wait in its queue"
+    assert (queue in verdict.details) == said
 
 
 def test_a_relative_budget_compares_quantiles_of_paired_blocks(make: Factory) -> None:

@@ -1,0 +1,91 @@
+"""Latency on one real Ollama: engines that take each other's place in memory, and requests that wait in its queue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.real_ollama import RealOllama
+
+if TYPE_CHECKING:
+    from tests.live.conftest import LiveRun
+
+pytestmark = pytest.mark.live
+
+SUITE = """
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity(
+    "{prompts}/capitals.jsonl",
+    check.prompts(),
+    check.latency(ttft_p50="x9", e2e_p50="20s", n=32),
+    max_tokens=16,
+    concurrency=4,
+)
+def test_capitals(): ...
+"""
+ENGINE = """
+[engines.{name}]
+kind = "ollama"
+model = "{model}"
+base_url = "{url}"
+route = "{route}"
+"""
+REPORT = ("--parity-report=json", "--parity-out=out")
+
+
+def run(
+    start: Callable[..., LiveRun], daemon: RealOllama, engines: dict[str, tuple[str, str]], prompts: Path
+) -> tuple[LiveRun, Any, list[Any]]:
+    """Run the gate; return the run, its ``run.json`` and the rows of its timed samples."""
+    config = "".join(
+        ENGINE.format(name=name, model=model, url=daemon.url, route=route) for name, (model, route) in engines.items()
+    )
+    args = (f"--engines={','.join(engines)}", *REPORT)
+    running = start(*args, suite=SUITE.format(prompts=prompts), config=config)
+    running.process.wait(180)
+    out = running.folder / "out"
+    assert out.exists(), running.output
+    rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    return running, json.loads((out / "run.json").read_text()), [row for row in rows if row["phase"] == "timed"]
+
+
+def loads(daemon: RealOllama) -> int:
+    return daemon.log.read_text("utf-8", "replace").count("starting llama-server")
+
+
+def test_models_that_do_not_fit_together_are_timed_in_blocks(
+    start_ollama: Callable[..., RealOllama], launch: Callable[..., LiveRun], prompts: Path
+) -> None:
+    daemon = start_ollama(OLLAMA_MAX_LOADED_MODELS="1", OLLAMA_NUM_PARALLEL="1")
+    engines = {"f16": (daemon.model("F16"), "openai"), "q4": (daemon.model("Q4_0"), "openai")}
+
+    running, report, timed = run(launch, daemon, engines, prompts)
+
+    assert "the daemon has room for one of their models at a time" in running.output
+    # Both engaged; both probed; both gathered; the timed phase: each warmed up, then at most one a change, and the end.
+    assert loads(daemon) <= 14, running.output
+    assert len(timed) == 2 * 32
+    assert {row["timing"]["block"] for row in timed} == {0, 1, 2, 3}
+    assert not any(row["timing"]["met_load"] for row in timed)
+    assert len({row["prefix"] for row in timed}) == 2 * 32, "every timed prompt is a new one"
+    assert "answers 1 request at a time (probed)" in json.dumps(report)
+
+
+def test_two_routes_of_one_model_are_timed_in_blocks(
+    start_ollama: Callable[..., RealOllama], launch: Callable[..., LiveRun], prompts: Path
+) -> None:
+    daemon = start_ollama(OLLAMA_NUM_PARALLEL="4")
+    model = daemon.model("F16")
+
+    running, report, timed = run(launch, daemon, {"v1": (model, "openai"), "api": (model, "native")}, prompts)
+
+    assert "load options of route" in running.output
+    assert {row["timing"]["block"] for row in timed} == {0, 1, 2, 3}
+    assert not any(row["timing"]["met_load"] for row in timed)
+    assert '"2 or more"' in json.dumps(report)
