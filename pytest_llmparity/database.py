@@ -7,7 +7,10 @@ turn instead of failing half way. What a process that is killed had committed is
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
+import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -51,7 +54,10 @@ def file_system_of(folder: Path) -> str:
 def own_folder(folder: Path) -> Path:
     """Return the folder our files of a project live in, made and kept out of git; ``StoreError`` if it cannot be."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if stat.S_IMODE(folder.stat().st_mode) & 0o077:  # made by an earlier version: answers are nobody else's
+            with contextlib.suppress(PermissionError):  # another user's, which is told elsewhere
+                folder.chmod(0o700)
         ignore = folder / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n", encoding="utf-8")
@@ -77,6 +83,20 @@ def local_folder(folder: Path, file_system: Callable[[Path], str] = file_system_
     return folder
 
 
+def _make_private(path: Path) -> None:
+    """Make a file, unless it is there, that nobody else can read, whatever the mask of this process."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if sys.platform != "win32":
+                os.fchmod(file, 0o600)
+        finally:
+            os.close(file)
+    except OSError as error:
+        message = f"{path} cannot be used: {error.strerror}; make sure the folder can be written and the file is yours"
+        raise StoreError(message) from error
+
+
 class Database:
     """An open file of one format; safe to use from several threads. All methods raise ``StoreError``.
 
@@ -89,7 +109,8 @@ class Database:
         self._busy_s = busy_s
         self._lock = threading.RLock()
         # Two processes that turn WAL on at once would see "database is locked" without any waiting.
-        with self._translated(), filelock.FileLock(path.with_suffix(".lock"), timeout=busy_s):
+        with self._translated(), filelock.FileLock(path.with_suffix(".lock"), timeout=busy_s, mode=0o600):
+            _make_private(path)  # SQLite gives the files it puts beside this one the same mode
             self._db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare(schema, format)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from pytest_llmparity.core.hiding import TextMask
 from pytest_llmparity.core.sample import Completion, Identity, Request, WireRequest
 
 
@@ -48,6 +49,10 @@ class Engine(Protocol):
     @property
     def kind(self) -> str:
         """The adapter's kind, such as ``llamacpp`` or ``vllm``."""
+
+    @property
+    def mask(self) -> TextMask:
+        """Hides what the server repeats of the keys it is sent."""
 
     def build(self, request: Request, *, stream: bool = True) -> WireRequest:
         """Put a request into this engine's words; ``ParameterNotHonoured`` if it has no word for what matters."""

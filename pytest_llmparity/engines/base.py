@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 from collections.abc import Mapping
@@ -21,12 +22,14 @@ from pytest_llmparity.core.errors import (
     Timeout,
     Unreachable,
 )
+from pytest_llmparity.core.hiding import TextMask
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.quantization import says_less
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sampling, WireRequest
 from pytest_llmparity.core.settings import EngineSpec, Route
 from pytest_llmparity.engines import answers, building, device
 from pytest_llmparity.engines.control import API, Control, Reply, routed
+from pytest_llmparity.engines.headers import sent_secrets
 from pytest_llmparity.engines.refusals import read_refusal, shown
 
 ATTACH_DEADLINE_S: Final = 10.0
@@ -134,7 +137,13 @@ class Adapter:
             headers=self.headers,
             ca_bundle=self.spec.ca_bundle,
             proxy=self.spec.proxy,
+            mask=self.mask,
         )
+
+    @functools.cached_property
+    def mask(self) -> TextMask:
+        """Hides what the server repeats of the keys it is sent; errors are worded from what it leaves."""
+        return TextMask(sent_secrets(self.spec, self.headers))
 
     @property
     def model(self) -> str:

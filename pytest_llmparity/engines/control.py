@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
 from pytest_llmparity.core.errors import LaunchError, ProtocolError, Timeout, Unreachable
+from pytest_llmparity.core.hiding import NOTHING, TextMask
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 """No answer to a control call is longer; a server that sends more is not one we know."""
@@ -55,7 +56,8 @@ def routed(path: str, api: str) -> str:
 class Control:
     """Asks one server. Holds no connection between calls and reads no proxy from the environment.
 
-    ``api`` is what stands in place of the ``/v1`` that paths begin with.
+    ``api`` is what stands in place of the ``/v1`` that paths begin with. ``mask`` hides what a server repeats of its
+    key.
     """
 
     engine: str
@@ -64,6 +66,7 @@ class Control:
     headers: Mapping[str, str] = field(repr=False)
     ca_bundle: Path | None = None
     proxy: str | None = None
+    mask: TextMask = field(default=NOTHING, repr=False)
 
     def get(self, path: str, *, timeout_s: float = CALL_TIMEOUT_S) -> Reply:
         """Return the answer to GET, any status; ``Unreachable``, ``Timeout`` or ``ProtocolError`` if none came."""
@@ -113,7 +116,9 @@ class Control:
                             "we know does: check base_url.",
                             engine=self.engine,
                         )
-                return Reply(status=response.status_code, headers=dict(response.headers), body=bytes(data))
+                # Here, because whoever words it will shorten it, and nobody recognises half a key.
+                said = self.mask.data(bytes(data), torn=response.status_code >= 400)
+                return Reply(status=response.status_code, headers=dict(response.headers), body=said)
         except httpx.TimeoutException as exc:
             raise Timeout(
                 f"{self.engine} did not answer {method} {url} in {timeout_s:g} s.", engine=self.engine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pytest_llmparity.core.errors import ConfigError
 from pytest_llmparity.core.settings import EngineSpec, EnvRef
@@ -18,6 +18,22 @@ def resolve_headers(spec: EngineSpec, environ: Mapping[str, str]) -> dict[str, s
             value = _variable(spec, f"headers.{name}", value.env, environ)
         headers[name.lower()] = value
     return headers
+
+
+def secrets_of(specs: Iterable[EngineSpec], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the values that must never be written down, as they are sent, by the name of their variable."""
+    names = [name for spec in specs for name in spec.secret_variables]
+    return {name: value for name in names if (value := environ.get(name, "").strip())}
+
+
+def sent_secrets(spec: EngineSpec, headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the secrets among headers that :func:`resolve_headers` made, by the name of their variable."""
+    found = {
+        value.env: headers.get(name.lower(), "") for name, value in spec.headers.items() if isinstance(value, EnvRef)
+    }
+    if spec.api_key_env and spec.api_key_env not in found:
+        found[spec.api_key_env] = headers.get("authorization", "").removeprefix("Bearer ")
+    return found
 
 
 def _variable(spec: EngineSpec, key: str, variable: str, environ: Mapping[str, str]) -> str:

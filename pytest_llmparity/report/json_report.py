@@ -87,7 +87,7 @@ def write(record: RunRecord, samples: Iterable[Sample], folder: Path, *, root: P
     """
     places = here(root, _files(record))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lines = (
             json.dumps(sample_to_json(record.run, sample, places=places), allow_nan=False) + "\n" for sample in samples
         )
@@ -103,12 +103,17 @@ def _replace(path: Path, parts: Iterable[str]) -> None:
     # In the same folder, because only there a rename is atomic; named after the process, so that two do not mix.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with unfinished.open("w", encoding="ascii") as file:
+        with open(unfinished, "w", encoding="ascii", opener=_private) as file:
             file.writelines(parts)
         unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file only this user can read: it holds prompts and answers."""
+    return os.open(path, flags, 0o600)
 
 
 def _engine(engine: EngineRecord) -> dict[str, Any]:

@@ -14,12 +14,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from pytest_llmparity.core.errors import EngineSelectionError, LaunchError, told
+from pytest_llmparity.core.hiding import TextMask
 from pytest_llmparity.core.pins import hold, verdict
 from pytest_llmparity.core.sample import Identity, from_json, to_json
 from pytest_llmparity.core.settings import DEFAULT_CONCURRENCY, EngineSpec
 from pytest_llmparity.engines import environments, memory, registry
 from pytest_llmparity.engines.base import Adapter, Launch
 from pytest_llmparity.engines.environments import Environment
+from pytest_llmparity.engines.headers import secrets_of
 from pytest_llmparity.engines.memory import Gpus
 from pytest_llmparity.engines.readiness import free_port, port_was_taken, wait_ready
 from pytest_llmparity.run.installing import KeptRunner
@@ -82,6 +84,8 @@ class Fleet:
         self._keeper = keeper
         self._workdir = workdir
         self._environ = dict(os.environ if environ is None else environ)
+        self._secrets = secrets_of(self._specs.values(), self._environ)
+        self._mask = TextMask(self._secrets)
         self._say = say
         self._locked = locked
         self._made: dict[str, str] = {}
@@ -302,7 +306,7 @@ class Fleet:
         if not spec.requires:
             return None
         stop = self._stop_waiting
-        run = KeptRunner(spec.name, self._keeper, stop)
+        run = KeptRunner(spec.name, self._keeper, stop, self._secrets)
         found = environments.provide(spec, environ=self._environ, run=run, say=self._say, stop=stop)
         if found.took_s is not None:
             shown = str(found.folder.parent).replace(str(Path.home()), "~", 1)  # notes leave this machine
@@ -331,7 +335,7 @@ class Fleet:
         env.update(launch.env)
         log = self._log(spec.name)
         try:
-            log.parent.mkdir(parents=True, exist_ok=True)
+            log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             text = f"{spec.name} cannot be started: no folder for its log, {log.parent}: {error.strerror}"
             raise LaunchError(text, engine=spec.name) from error
@@ -343,6 +347,7 @@ class Fleet:
             log=log,
             stop_signal=launch.stop_signal,
             grace_s=launch.grace_s,
+            secrets=self._secrets,
         )
 
     def _join(self, spec: EngineSpec) -> Adapter:
@@ -358,7 +363,7 @@ class Fleet:
         return self._workdir / "logs" / f"{name}.log"
 
     def _tail(self, name: str) -> str:
-        return log_tail(self._log(name))
+        return log_tail(self._log(name), mask=self._mask)
 
 
 def _held(

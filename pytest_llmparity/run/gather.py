@@ -19,7 +19,7 @@ from pytest_llmparity.core.errors import (
     told,
 )
 from pytest_llmparity.core.ports import Engine
-from pytest_llmparity.core.sample import Failure, Phase, Sample, WireRequest
+from pytest_llmparity.core.sample import Completion, Failure, Phase, Sample, WireRequest
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.clock import timing
 from pytest_llmparity.transport.exchange import Exchange
@@ -217,15 +217,16 @@ async def _one(
 def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, block: int = -1) -> Sample:
     """Turn a finished exchange into a sample; raises the adapter's typed error when it is no answer.
 
-    ``AnswerError`` also where the adapter stumbles over an answer it does not expect.
+    ``AnswerError`` also where the adapter stumbles over an answer it does not expect. What the server repeats of its
+    key is in no error.
     """
     try:
-        completion = dataclasses.replace(engine.parse(exchange, case=job.case), max_tokens=job.wire.max_tokens)
+        completion = dataclasses.replace(_parsed(engine, exchange, job.case), max_tokens=job.wire.max_tokens)
         ends = engine.token_ends(exchange) if attempts == 1 else ()
     except LLMParityError:
         raise
     except Exception as error:
-        raise AnswerError(told(error, engine.name), engine=engine.name, case=job.case) from error
+        raise AnswerError(engine.mask.torn(told(error, engine.name)), engine=engine.name, case=job.case) from error
     when = None
     if attempts == 1:
         when = dataclasses.replace(timing(exchange, ends, completion.completion_tokens), block=block)
@@ -241,6 +242,20 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
         attempts=attempts,
         omitted=job.wire.omitted,
     )
+
+
+def _parsed(engine: Engine, exchange: Exchange, case: str) -> Completion:
+    """Return the answer; an error quotes its beginning, so it is worded anew from one in which the key is hidden."""
+    try:
+        return engine.parse(exchange, case=case)
+    except LLMParityError as error:
+        wrong = error
+    hidden = engine.mask.data(exchange.body, torn=True)
+    if hidden == exchange.body:
+        raise wrong
+    engine.parse(dataclasses.replace(exchange, body=hidden), case=case)
+    wrong.args = (engine.mask.torn(str(wrong)),)
+    raise wrong
 
 
 def named(error: EngineError, engine: str, case: str | None) -> EngineError:

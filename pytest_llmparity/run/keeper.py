@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from pytest_llmparity.core.errors import KeeperError, StoreError
+from pytest_llmparity.core.hiding import NOTHING, TextMask
 from pytest_llmparity.core.printable import elide, printable
 from pytest_llmparity.database import own_folder
 
@@ -84,7 +85,7 @@ class Keeper:
             raise KeeperError(str(error)) from error
         token, directory = secrets.token_hex(16), _private_directory()
         try:
-            with log.open("ab") as complaints:
+            with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as complaints:
                 process = subprocess.Popen(
                     [sys.executable, "-I", str(Path(__file__).with_name("keeper_process.py"))],
                     stdin=subprocess.PIPE,
@@ -119,11 +120,13 @@ class Keeper:
         log: str | Path,
         stop_signal: int,
         grace_s: float,
+        secrets: Mapping[str, str] | None = None,
     ) -> EngineState:
         """Start a process unless one of this name was started before; exactly one caller gets ``first``.
 
         The process gets exactly ``env`` (and one variable by which its descendants are found), an empty standard
-        input, and writes to ``log``, which is emptied first. It starts anew only after :meth:`stop`. ``stop_signal``
+        input, and writes to ``log``, which is emptied first and only this user can read; the values of ``secrets`` are
+        replaced by their names on the way. It starts anew only after :meth:`stop`. ``stop_signal``
         and ``grace_s`` (seconds) say how it is asked to end and how long it may take before it is killed.
         """
         request = {
@@ -133,6 +136,7 @@ class Keeper:
             "env": dict(env),
             "cwd": os.path.abspath(cwd),
             "log": os.path.abspath(log),
+            "secrets": dict(secrets or {}),
             "stop_signal": int(stop_signal),
             "grace_s": grace_s,
         }
@@ -281,16 +285,19 @@ class _Line:
         )
 
 
-def log_tail(path: str | Path, lines: int = 20, *, width: int = 300) -> str:
+def log_tail(path: str | Path, lines: int = 20, *, width: int = 300, mask: TextMask = NOTHING) -> str:
     """Return the last lines of a log with control sequences escaped and long lines elided; empty without a log.
 
-    Of a line that rewrites itself (a progress bar) the last version is shown, as in a terminal.
+    Of a line that rewrites itself (a progress bar) the last version is shown, as in a terminal. What ``mask`` knows is
+    hidden before anything is cut.
     """
     try:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
+            begin = max(0, file.tell() - _TAIL_BYTES)
+            file.seek(begin)
+            read = mask.data(file.read(), torn=True)
+            text = read.decode("utf-8", "replace")
     except OSError:
         return ""
     shown = [line.rstrip("\r").rpartition("\r")[2].expandtabs(4).rstrip() for line in text.split("\n")]

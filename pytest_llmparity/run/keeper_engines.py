@@ -10,7 +10,9 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
+from pytest_llmparity.core.hiding import TextMask
 from pytest_llmparity.run import keeper_tree as tree
+from pytest_llmparity.run.keeper_logs import CopiedLog, open_log
 
 KILL_LIMIT_S = 10.0
 """How long a tree is killed again before the keeper gives up on it: a process inside a hung driver never ends."""
@@ -24,7 +26,8 @@ class Engine:
 
     ``ending`` is true from the moment its processes are asked to go until none is left, or until they are given up as
     ``stuck``. ``kill_at`` is when asking
-    turns into killing, ``starter`` whoever must announce it (an object of the caller's).
+    turns into killing, ``starter`` whoever must announce it (an object of the caller's). ``log`` is there where what
+    it writes is copied.
     """
 
     def __init__(self, name: str, *, marker: str, stop_signal: int, grace_s: float, starter: object) -> None:
@@ -35,6 +38,7 @@ class Engine:
         self.starter: object | None = starter
         self.state = "starting"
         self.process: subprocess.Popen[bytes] | None = None
+        self.log: CopiedLog | None = None
         self.returncode: int | None = None
         self.info: dict[str, object] = {}
         self.reason: str | None = None
@@ -86,30 +90,40 @@ class Engines:
         env: Mapping[str, str],
         cwd: str,
         log: str,
+        secrets: Mapping[str, str],
         stop_signal: int,
         grace_s: float,
         starter: object,
     ) -> Engine:
-        """Start a process under this name and return its engine; one that cannot be started is ``failed``."""
+        """Start a process under this name and return its engine; one that cannot be started is ``failed``.
+
+        Where there are ``secrets`` (name to value) whoever watches must copy :attr:`Engine.log`.
+        """
         self._started += 1
         marker = f"{self._label}.{self._started}"
         engine = Engine(name, marker=marker, stop_signal=stop_signal, grace_s=grace_s, starter=starter)
         self._engines[name] = engine
+        mask = TextMask(secrets)
         try:
-            with open(log, "ab") as file:
-                file.truncate(0)  # by whoever starts it: a worker that only joins must not empty the log
+            written = open_log(log)
+            if mask.longest:
+                engine.log = CopiedLog(written, mask)
+                written = engine.log.entrance
+            try:
                 engine.process = subprocess.Popen(
                     list(argv),
                     stdin=subprocess.DEVNULL,
-                    stdout=file,
+                    stdout=written,
                     stderr=subprocess.STDOUT,
                     cwd=cwd,
                     env={**env, tree.MARKER: marker},
                     start_new_session=True,
                 )
+            finally:
+                os.close(written)
         except (OSError, ValueError) as error:
             engine.state = "failed"
-            engine.reason = f"{name} could not be started: {error}"
+            engine.reason = mask.torn(f"{name} could not be started: {error}")
         return engine
 
     def fail(self, engine: Engine, reason: str) -> None:
@@ -142,6 +156,8 @@ class Engines:
             for engine in self._engines.values():
                 if engine.process is not None and engine.process.pid == pid and engine.returncode is None:
                     engine.returncode = engine.process.returncode = os.waitstatus_to_exitcode(status)
+                    if engine.log is not None:
+                        engine.log.flush()  # before anybody is told of its end and reads its last words
                     self._ended(engine)
 
     def sweep(self, now: float) -> None:

@@ -82,6 +82,9 @@ class Server:
             self._engines.sweep(time.monotonic())
             self._settle(time.monotonic())
         self._engines.kill_everything(_LAST_SWEEP_S)
+        for engine in self._engines.all():
+            if engine.log is not None:
+                engine.log.close()
         os.unlink(self._address)
         os.rmdir(self._directory)
         for connection in self._closers:
@@ -151,6 +154,18 @@ class Server:
         if self._polls:
             times.append(now + _POLL_S)
         return max(0.0, min(times) - now) if times else None
+
+    def _watch_log(self, engine: Engine) -> None:
+        log = engine.log
+        if log is None:
+            return
+
+        def wrote() -> None:
+            if not log.copy():
+                self._selector.unregister(log.fileno())
+                log.close()
+
+        self._on_readable(log.fileno(), wrote)
 
     # connections
 
@@ -240,6 +255,7 @@ class Server:
         if first:
             arguments = {key: value for key, value in request.items() if key != "op"}
             engine = self._engines.start(**arguments, starter=connection)
+            self._watch_log(engine)
         elif engine is not None and engine.state == "stopped":
             self._send(connection, {"patience_s": engine.grace_s + KILL_LIMIT_S})
             self._starters.append((connection, request))  # until the old one has gone

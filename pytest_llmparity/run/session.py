@@ -17,6 +17,7 @@ from pytest_llmparity.core.record import RunRecord
 from pytest_llmparity.core.sample import Identity, Sample
 from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.engines import headers
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run import evidence as proof
 from pytest_llmparity.run.campaign import GATHERED, Campaign, Progress, newest_whole
@@ -330,5 +331,4 @@ class Session:
 
 def secrets_of(specs: Sequence[EngineSpec]) -> dict[str, str]:
     """Return the values that must never be written down, by the name of their variable."""
-    names = [name for spec in specs for name in spec.secret_variables]
-    return {name: os.environ[name] for name in names if os.environ.get(name)}
+    return headers.secrets_of(specs, os.environ)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.masking import DUMMIES, SHORTEST, Mask
+from pytest_llmparity.core.hiding import DUMMIES, SHORTEST, TextMask
+from pytest_llmparity.core.masking import Mask
 from pytest_llmparity.core.sample import (
     Completion,
     Fact,
@@ -205,3 +206,61 @@ def test_without_secrets_nothing_is_copied() -> None:
 
     assert mask.sample(answer) is answer
     assert mask.identity(identity := Identity()) is identity
+
+
+tokens = st.text(string.ascii_letters + string.digits + "-_/+=.%", min_size=SHORTEST, max_size=60)
+chatter = st.text('abc {}":,.\n 東', max_size=40)
+
+
+@given(tokens, st.sampled_from(sorted(forms(KEY))), chatter, chatter, st.data())
+def test_no_piece_of_a_key_is_left_wherever_a_server_cut_it(
+    key: str, form: str, before: str, after: str, data: st.DataObject
+) -> None:
+    assume(key.lower() not in DUMMIES)
+    whole = forms(key)[form]
+    mask = Mask({"K«»": key}) if key in "«K»" else Mask({"K": key})
+    text = before + whole + after
+    begin = data.draw(st.integers(0, len(before) + 3))
+    end = data.draw(st.integers(max(begin, len(before)), len(text)))
+    assume(begin <= len(before) or end >= len(before) + len(whole))  # of a key cut at both sides nothing is known
+
+    masked = mask.torn(text[begin:end])
+
+    core = whole[3:-3] if "base64" in form else whole
+    assert not [core[i : i + 8] for i in range(len(core) - 7) if core[i : i + 8] in masked.replace("«K»", "\0")]
+
+
+@given(tokens, st.lists(chatter, min_size=1, max_size=6), st.integers(1, 9))
+def test_a_log_that_comes_in_pieces_is_masked_as_a_whole(key: str, parts: list[str], size: int) -> None:
+    assume(key.lower() not in DUMMIES)
+    mask = TextMask({"K": key})
+    log = key.join(parts)
+    held, shown = "", ""
+    for start in range(0, len(log), size):
+        held += log[start : start + size]
+        safe = mask.safe(held)
+        shown, held = shown + mask.torn(held[:safe]), held[safe:]
+    shown += mask.torn(held)
+
+    assert key not in shown
+    assert shown == mask.torn(log)
+
+
+def test_words_that_begin_as_a_key_does_stay_in_answers() -> None:
+    mask = Mask({"K": "production-9f8e7d6c5b"})
+    said = sample(Completion(text="it runs in production", finish_reason="stop"))
+
+    assert mask.sample(said) == said
+    assert mask.torn("production-9f8 is no key, says the server") == "«K» is no key, says the server"
+
+
+def test_the_beginning_of_a_key_at_the_end_of_a_cut_answer_is_hidden() -> None:
+    mask = Mask({"K": "sk-live-9f8e7d6c5b"})
+    records = tuple(TokenLogprob(token=t.encode(), logprob=-0.1) for t in ("use ", "sk-live", "-9f8"))
+    cut = sample(Completion(text="use sk-live-9f8", finish_reason="length", logprobs=records))
+
+    masked = mask.sample(cut)
+
+    assert masked.completion is not None
+    assert masked.completion.text == "use «K»"
+    assert b"9f8" not in b"".join(record.token for record in masked.completion.logprobs)

@@ -18,6 +18,7 @@ from pytest_llmparity.core.errors import (
     Timeout,
     Unreachable,
 )
+from pytest_llmparity.core.hiding import NOTHING
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Identity, Phase, Request, Sample, WireRequest
 from pytest_llmparity.run.gather import ATTEMPTS, GONE_AFTER, GONE_PAUSE_S, Allowance, Job, gather
@@ -30,6 +31,7 @@ class Echo:
 
     name = "echo"
     kind = "openai"
+    mask = NOTHING
 
     def build(self, request: Request, *, stream: bool = True) -> WireRequest:
         raise AssertionError("jobs are built already")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -151,7 +151,15 @@ def directory_of(address: str) -> Path:
     return Path(address.partition("@")[2]).parent
 
 
-def start(keeper: Keeper, pipe: Pipe, body: str, *, name: str = "engine", grace_s: float = 10.0) -> EngineState:
+def start(
+    keeper: Keeper,
+    pipe: Pipe,
+    body: str,
+    *,
+    name: str = "engine",
+    grace_s: float = 10.0,
+    secrets: Mapping[str, str] | None = None,
+) -> EngineState:
     return keeper.start(
         name,
         argv=[sys.executable, "-ISc", ENGINE + body, str(pipe.path)],
@@ -160,6 +168,7 @@ def start(keeper: Keeper, pipe: Pipe, body: str, *, name: str = "engine", grace_
         log=pipe.path.parent / f"{name}.log",
         stop_signal=signal.SIGTERM,
         grace_s=grace_s,
+        secrets=secrets,
     )
 
 
@@ -178,6 +187,37 @@ def test_an_engine_is_absent_then_starting_then_ready_then_stopped(keeper: Keepe
     assert pipe.ended(0.5) < 0.5
     assert log_tail(tmp_path / "engine.log") == "bye"
     assert keeper.stop("engine").state == "stopped"
+
+
+def test_no_key_is_in_an_engines_log_and_only_its_user_can_read_it(keeper: Keeper, pipe: Pipe, tmp_path: Path) -> None:
+    key = "sk-live-0123456789abcdef"
+    body = (
+        "import base64\n"
+        "log = lambda text: os.write(1, text.encode())\n"
+        f"k = {key!r}\n"
+        "log('caf\\u00e9 ' + k[:9]); say('half'); log(k[9:] + ' ' + base64.b64encode(k.encode()).decode())\n"
+        "log(' ' + 'x' * 290 + k + 'y' * 300 + chr(10) + 'truncated: ' + k[:12]); say('up'); sys.exit(3)"
+    )
+    log = tmp_path / "engine.log"
+    log.write_text("what an earlier start wrote\n")
+
+    start(keeper, pipe, body, secrets={"THE_KEY": key})
+
+    assert keeper.wait("engine", LIMIT_S).returncode == 3
+    kept = log.read_text("utf-8")
+    assert kept == f"caf\u00e9 «THE_KEY» «THE_KEY» {'x' * 290}«THE_KEY»{'y' * 300}\ntruncated: «THE_KEY»"
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert key not in str(psutil.Process(pid_of(keeper)).cmdline()) + str(psutil.Process(pid_of(keeper)).environ())
+
+
+def test_an_engine_whose_log_is_copied_does_not_wait_for_the_disk(keeper: Keeper, pipe: Pipe, tmp_path: Path) -> None:
+    body = "[os.write(1, b'line of a log' * 8 + b'.\\n') for _ in range(40_000)]; say('up'); hang()"
+
+    start(keeper, pipe, body, secrets={"THE_KEY": "sk-live-0123456789abcdef"})
+
+    pipe.hear("up")
+    assert keeper.stop("engine").state == "stopped"
+    assert (tmp_path / "engine.log").stat().st_size == 40_000 * 106
 
 
 def test_an_engine_gets_its_own_session_no_input_its_environment_and_folder(
