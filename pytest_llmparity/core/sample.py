@@ -126,7 +126,8 @@ class Completion:
 
     ``reasoning`` never mixes with ``text``. ``finish_reason`` is ``stop``, ``length``, ``tool_calls`` or what the
     engine said; an answer that was broken off (``abort``) is a failure instead. Token counts are the server's, ``None``
-    where it sent none. ``server`` holds the engine's own timings in milliseconds under their original names.
+    where it sent none, or 0: a prompt has tokens. ``completion_tokens`` includes ``reasoning_tokens``. ``server`` holds
+    the engine's own timings in milliseconds under their original names.
     ``normalised`` names what the adapter changed in the text. ``max_tokens`` is the limit the request set, ``None``
     where it is not known (answers stored by an older version).
     """
@@ -137,6 +138,7 @@ class Completion:
     finish_reason: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
     cached_tokens: int | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     model: str = ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -11,39 +10,79 @@ from typing import Any, Final
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, TokenLogprob, ToolCall
-from pytest_llmparity.engines.refusals import implied_status, read_refusal, refusal_of, refused, shown
+from pytest_llmparity.engines import thinking, token_records
+from pytest_llmparity.engines.assembling import Calls, join_text
+from pytest_llmparity.engines.refusals import (
+    Refusal,
+    cut_call,
+    implied_status,
+    read_refusal,
+    refusal_event,
+    refusal_in,
+    refusal_of,
+    refusal_said,
+    refused,
+    shown,
+)
+from pytest_llmparity.engines.values import count, mapping, mappings, sequence, string, valid
 from pytest_llmparity.transport.events import sse
-
-UNKNOWN_LOGPROB: Final = -9999.0
-"""vLLM's stand-in for a missing value; llama.cpp's is -3.4e38. No token a model generates is this unlikely."""
 
 _SECONDS: Final = {"meta_info": ("e2e_latency",), "stats": ("time_to_first_token", "generation_time")}
 """Timings in seconds, by the object that holds them: SGLang's (``return_meta_info``) and LM Studio's."""
 
-_THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
+_COUNTS: Final = {
+    "prompt": (
+        "prompt_tokens",
+        "input_tokens",
+        "prompt_eval_count",
+        "promptTokens",
+        "inputTokens",
+        "prompt_token_count",
+    ),
+    "completion": (
+        *("completion_tokens", "output_tokens", "eval_count", "completionTokens", "outputTokens"),
+        *("candidates_token_count", "generated_tokens"),
+    ),
+}
+"""What servers call their counts: OpenAI's chat and responses routes, Ollama, gateways in front of others."""
 
+_FINISH: Final = {
+    **dict.fromkeys(("max_tokens", "max_length", "max_output_tokens", "model_length", "token_limit"), "length"),
+    **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"),
+    **dict.fromkeys(("tool_use", "tool_call", "function_call"), "tool_calls"),
+}
+"""Other servers' words for OpenAI's finish reasons: TGI, Anthropic's and Google's APIs behind gateways, Mistral."""
 
-@dataclass(slots=True)
-class _Tool:
-    name: str = ""
-    arguments: str = ""
-    id: str = ""
+_BROKEN_OFF: Final = ("abort", "aborted", "error", "cancelled", "canceled")
+"""Finish reasons of an answer that the server did not finish: SGLang and vLLM, OpenRouter."""
+
+_UNFRAMED_NOTE: Final = "chunks outside the event stream's framing: read all the same"
+_STRAY_NOTE: Final = "lines that are no part of the event stream: left out"
+_CUT_CALL_NOTE: Final = "a tool call that the token limit cut came as an error"
 
 
 @dataclass(slots=True)
 class Draft:
-    """The parts of one answer while its chunks are put together by :func:`take`."""
+    """The parts of one answer while its chunks are taken in by :func:`take`."""
 
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
-    tools: dict[int, _Tool] = field(default_factory=dict)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
+    closing: list[str] = field(default_factory=list)
+    closing_reasoning: list[str] = field(default_factory=list)
+    calls: Calls = field(default_factory=Calls)
+    logprobs: list[list[TokenLogprob]] = field(default_factory=list)
     finish: str = ""
     model: str = ""
     fingerprint: str = ""
-    usage: Mapping[str, Any] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     server: dict[str, float] = field(default_factory=dict)
     cached: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def cut_call(self) -> bool:
+        """Whether an error said that the token limit had cut a tool call: nothing follows it."""
+        return _CUT_CALL_NOTE in self.notes
 
 
 def parse_answer(answer: Answer, *, engine: str, case: str | None) -> Completion:
@@ -51,45 +90,57 @@ def parse_answer(answer: Answer, *, engine: str, case: str | None) -> Completion
 
     A stream is whole when a chunk carried a finish reason or ``[DONE]`` came; anything else is ``ProtocolError``.
     """
-    if answer.status != 200:
-        raise refused(read_refusal(answer.body), status=answer.status, headers=answer.headers, engine=engine, case=case)
-    reader = Reader(engine, case, answer)
-    draft = Draft()
+    reader, draft = Reader(engine, case, answer), Draft()
+    reader.no_refusal(draft)
+    if draft.cut_call:
+        return finished(draft, reader)
     if is_stream(answer):
         whole = False
-        for chunk in reader.chunks():
+        for chunk in reader.chunks(draft):
             whole |= chunk is None
             if chunk is not None:
-                take(draft, chunk)
+                take(draft, chunk, streamed=True)
         if not (whole or draft.finish):
-            raise reader.broken(f"the stream ended after {len(answer.body)} bytes without a finish reason or [DONE]")
+            raise reader.unfinished(
+                f"the stream ended after {len(answer.body)} bytes without a finish reason or [DONE]"
+            )
     else:
         take(draft, reader.document())
     return finished(draft, reader)
 
 
 def token_ends(answer: Answer) -> tuple[int, ...]:
-    """Return the body offsets at which events with generated tokens (of any channel) end; empty if not streamed."""
+    """Return the body offsets at which events with generated tokens (of any channel) end; empty if not streamed.
+
+    A last event that only repeats the whole message carries none.
+    """
     if answer.status != 200 or not is_stream(answer):
         return ()
-    ends = []
+    ends, pieces = [], []
     for event in sse(answer.body):
+        if not event.framed:
+            continue
         try:
             chunk = json.loads(event.data)
         except (ValueError, RecursionError):
             continue
         choice = _choice(chunk) if isinstance(chunk, dict) else {}
-        part = _mapping(choice.get("delta")) or _mapping(choice.get("message"))
-        if _content(part) or _content(choice) or _reasoning(part) or _sequence(part.get("tool_calls")):
-            ends.append(event.end)
-    return tuple(ends)
+        part = mapping(choice.get("delta")) or mapping(choice.get("message"))
+        text = _content(part) or _content(choice)
+        if text:
+            pieces.append(text)
+        if text or _reasoning(part) or sequence(part.get("tool_calls")) or mapping(part.get("function_call")):
+            ends.append((event.end, bool(text)))
+    if ends and ends[-1][1] and join_text(pieces).used < len(pieces):
+        ends.pop()
+    return tuple(end for end, _ in ends)
 
 
 def is_stream(answer: Answer) -> bool:
     """Tell whether the body is server-sent events, by its type or (proxies drop types) by how it begins."""
     if "text/event-stream" in answer.headers.get("content-type", "").lower():
         return True
-    return answer.body.startswith((b"data:", b"event:", b":"))
+    return answer.body[:64].lstrip(b"\xef\xbb\xbf\r\n").startswith((b"data:", b"event:", b"id:", b":"))
 
 
 class Reader:
@@ -99,6 +150,12 @@ class Reader:
         self.engine = engine
         self.case = case
         self.answer = answer
+        self.stray = ""
+
+    def no_refusal(self, draft: Draft) -> None:
+        """Raise the typed error of an answer whose status is not 200; a cut tool call becomes the draft instead."""
+        if self.answer.status != 200:
+            self._refuse(read_refusal(self.answer.body), draft, status=self.answer.status)
 
     def broken(self, what: str) -> errors.ProtocolError:
         """Return the error of an answer that is not whole; ``what`` ends "answered 200, but …"."""
@@ -127,12 +184,12 @@ class Reader:
             status=200,
         )
 
-    def aborted(self) -> errors.ServerFailure:
+    def aborted(self, finish: str) -> errors.ServerFailure:
         """Return the error of an answer that the server broke off."""
         about = f" to case {self.case!r}" if self.case else ""
         return errors.ServerFailure(
-            f"{self.engine} broke its answer{about} off (finish reason abort): somebody aborted the request, or the "
-            "server is going down; its log says which. Half an answer is not judged.",
+            f"{self.engine} broke its answer{about} off (finish reason {shown(finish, 40)}): somebody "
+            "aborted the request, or the server is going down; its log says which. Half an answer is not judged.",
             engine=self.engine,
             case=self.case,
             status=200,
@@ -144,28 +201,66 @@ class Reader:
         if not text.strip():
             raise self.broken("the body is empty")
         value = self.json(text)
+        self.no_error(value)
         if not isinstance(value, dict):
             raise self.broken(f"the body is a JSON {type(value).__name__}, not an object")
-        self.no_error(value)
-        if not _sequence(value.get("choices")):
+        if not sequence(value.get("choices")):
             raise self.broken(f"the JSON has no choices: {shown(text, 120)}")
         return value
 
-    def chunks(self) -> Iterator[Mapping[str, Any] | None]:
-        """Yield each chunk, and ``None`` for ``[DONE]``."""
+    def chunks(self, draft: Draft) -> Iterator[Mapping[str, Any] | None]:
+        """Yield each chunk, and ``None`` for ``[DONE]``; an error in any clothes is raised where it stands.
+
+        Front ends that have said 200 write an error as an event of that kind, as a line without ``data:``, or behind
+        half a chunk. Lines that are neither error nor chunk are left out with a note, unless the stream is not whole.
+        """
         self.text()
+        unframed: list[str] = []
         for event in sse(self.answer.body):
-            data = event.data.decode("utf-8").strip()
-            if data == "[DONE]":
+            line = event.data.decode("utf-8").strip()
+            if not event.framed:
+                unframed.append(line)
+                continue
+            yield from self._unframed(unframed, draft)
+            unframed = []
+            if line == "[DONE]":
                 yield None
                 return
-            if not data:
+            if not line:
                 continue
-            value = self.json(data)
+            if event.kind.lower() == b"error":
+                self._refuse(refusal_event(line), draft)
+                return
+            value = self.json(line)
+            self.no_error(value, draft)
+            if draft.cut_call:
+                return
             if not isinstance(value, dict):
                 raise self.broken(f"an event is a JSON {type(value).__name__}, not an object")
-            self.no_error(value)
             yield value
+        yield from self._unframed(unframed, draft)
+
+    def _unframed(self, lines: Sequence[str], draft: Draft) -> Iterator[Mapping[str, Any]]:
+        """Yield the chunks among lines without framing, raise the error they are, or note that they were left out."""
+        if not lines:
+            return
+        for text in ("\n".join(lines), *lines):
+            refusal = refusal_said(text)
+            if refusal is not None:
+                self._refuse(refusal, draft)
+                return
+        for texts in (["".join(lines)], lines):
+            values = [_decoded(text) for text in texts]
+            if all(isinstance(value, dict) and "choices" in value for value in values):
+                draft.notes.append(_UNFRAMED_NOTE)
+                yield from (mapping(value) for value in values)
+                return
+        self.stray = self.stray or shown(" ".join(lines), 120)
+        draft.notes.append(_STRAY_NOTE)
+
+    def unfinished(self, what: str) -> errors.ProtocolError:
+        """Return the error of a stream that ended too early, with the line in it that was no part of it, if any."""
+        return self.broken(what + (f", and with a line that is no part of it: {self.stray}" if self.stray else ""))
 
     def text(self) -> str:
         """Return the body as text; ``ProtocolError`` says where it is not UTF-8."""
@@ -175,7 +270,10 @@ class Reader:
             raise self.broken(f"byte {exc.start} of the body is not UTF-8 (0x{exc.object[exc.start]:02x})") from exc
 
     def json(self, text: str) -> object:
-        """Return the value of a JSON text; ``ProtocolError`` says where it stops being JSON."""
+        """Return the value of a JSON text; ``ProtocolError`` says where it stops being JSON.
+
+        Where an error takes the place of JSON, or stands behind half of some, it is raised as the error it is.
+        """
         try:
             return json.loads(text)
         except RecursionError as exc:
@@ -183,101 +281,131 @@ class Reader:
         except ValueError as exc:
             if text.lstrip().startswith("<"):
                 raise self.broken(read_refusal(text.encode()).message + " came back") from exc
+            begin = text.rfind('{"error"')
+            refusal = refusal_said(text) or (refusal_in(text[begin:]) if begin > 0 else None)
+            if refusal is not None:
+                raise self._refused(refusal, None) from exc
             at = getattr(exc, "pos", None)
             where = f"stops being JSON at character {at} of {len(text)}" if at is not None else "is not JSON"
             raise self.broken(f"the body {where}: {shown(text[-120:])!r} is its end") from exc
 
-    def no_error(self, value: Mapping[str, Any]) -> None:
-        """Raise the typed error that a 200 answer, or an event of it, holds instead of an answer."""
+    def no_error(self, value: object, draft: Draft | None = None) -> None:
+        """Raise the typed error that a 200 answer, or an event of it, holds instead of an answer.
+
+        A tool call that the token limit cut, which Ollama calls an error, becomes the end of the draft instead.
+        """
         refusal = refusal_of(value)
         if refusal is not None:
-            headers = self.answer.headers
-            status = implied_status(refusal)
-            raise refused(refusal, status=status, headers=headers, engine=self.engine, case=self.case)
+            self._refuse(refusal, draft)
+
+    def _refuse(self, refusal: Refusal, draft: Draft | None, *, status: int | None = None) -> None:
+        cut = cut_call(refusal) if draft is not None else None
+        if draft is None or cut is None:
+            raise self._refused(refusal, status)
+        name, arguments = cut
+        draft.calls.take([{"function": {"name": name, "arguments": arguments}}], whole=True)
+        draft.finish = "length"
+        draft.notes.append(_CUT_CALL_NOTE)
+
+    def _refused(self, refusal: Refusal, status: int | None) -> errors.EngineError:
+        headers, status = self.answer.headers, implied_status(refusal) if status is None else status
+        return refused(refusal, status=status, headers=headers, engine=self.engine, case=self.case)
 
 
-def take(draft: Draft, chunk: Mapping[str, Any]) -> None:
+def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False) -> None:
     """Add what one chunk (or a whole answer) in OpenAI's shape holds."""
-    draft.model = _string(chunk.get("model")) or draft.model
-    draft.fingerprint = _string(chunk.get("system_fingerprint")) or draft.fingerprint
-    draft.usage = _mapping(chunk.get("usage")) or draft.usage
-    timings = _mapping(chunk.get("timings"))
-    for source in (timings, _mapping(chunk.get("metrics"))):
+    draft.model = string(chunk.get("model")) or draft.model
+    draft.fingerprint = string(chunk.get("system_fingerprint")) or draft.fingerprint
+    timings = mapping(chunk.get("timings"))
+    for source in (timings, mapping(chunk.get("metrics"))):
         draft.server.update({k: float(v) for k, v in source.items() if k.endswith("_ms") and _finite(v)})
     choice = _choice(chunk)
-    meta = _mapping(choice.get("meta_info"))
+    for usage in (mapping(chunk.get("usage")), mapping(choice.get("usage"))):
+        _take_usage(draft, usage)
+    meta = mapping(choice.get("meta_info"))
     for holder, names in _SECONDS.items():
-        source = meta if holder == "meta_info" else _mapping(chunk.get(holder))
+        source = meta if holder == "meta_info" else mapping(chunk.get(holder))
         draft.server.update({name: 1000 * float(source[name]) for name in names if _finite(source.get(name))})
-    cached = _count(timings.get("cache_n", meta.get("cached_tokens")))
+    cached = count(timings.get("cache_n", meta.get("cached_tokens")))
     draft.cached = cached if cached is not None else draft.cached
-    draft.finish = _string(choice.get("finish_reason")) or draft.finish
-    part = _mapping(choice.get("delta")) or _mapping(choice.get("message"))
+    finish = string(choice.get("finish_reason"))
+    draft.finish = _FINISH.get(finish.lower(), finish) or draft.finish
+    delta, message = mapping(choice.get("delta")), mapping(choice.get("message"))
+    part = delta or ({} if streamed else message)
     draft.text.append(_content(part) or _content(choice))
     draft.reasoning.append(_reasoning(part))
-    _take_tools(draft.tools, _sequence(part.get("tool_calls")))
-    draft.logprobs.extend(_logprobs(_mapping(choice.get("logprobs"))))
+    draft.calls.take(_tool_calls(part), whole=not streamed)
+    if streamed and message:
+        draft.closing.append(_content(message))
+        draft.closing_reasoning.append(_reasoning(message))
+        draft.calls.close(_tool_calls(message))
+    if records := list(token_records.records(mapping(choice.get("logprobs")))):
+        draft.logprobs.append(records)
 
 
-def _take_tools(tools: dict[int, _Tool], parts: Sequence[Any]) -> None:
-    for place, part in enumerate(parts):
-        part = _mapping(part)
-        index = _count(part.get("index"))
-        call = tools.setdefault(place if index is None else index, _Tool())
-        function = _mapping(part.get("function"))
-        call.id = _string(part.get("id")) or call.id
-        call.name += _string(function.get("name"))
-        arguments = function.get("arguments")
-        # OpenAI sends the arguments as JSON text; some servers send the value itself.
-        call.arguments += arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else ""
+def _take_usage(draft: Draft, usage: Mapping[str, Any]) -> None:
+    """Keep what is counted. A prompt has tokens and so has an answer, so 0 of them were not counted (LocalAI 3436)."""
+    for what, names in _COUNTS.items():
+        known = next((number for name in names if (number := count(usage.get(name)))), None)
+        if known is not None:
+            draft.counts[what] = known
+    for name in ("prompt_tokens_details", "input_tokens_details"):
+        cached = count(mapping(usage.get(name)).get("cached_tokens"))
+        if cached is not None:
+            draft.counts["cached"] = cached
+    for name in ("completion_tokens_details", "output_tokens_details"):
+        reasoning = count(mapping(usage.get(name)).get("reasoning_tokens"))
+        if reasoning is not None:
+            draft.counts["reasoning"] = reasoning
 
 
 def finished(draft: Draft, reader: Reader) -> Completion:
     """Return the whole answer, text made valid Unicode; ``EmptyAnswer`` when there is nothing in it."""
-    normalised: list[str] = []
-    text, reasoning = "".join(draft.text), "".join(draft.reasoning)
-    if not reasoning and text.lstrip().startswith(_THINK_OPEN):
-        reasoning, _, text = text.lstrip().removeprefix(_THINK_OPEN).partition(_THINK_CLOSE)
-        text = text.lstrip("\n")
-        normalised.append("inline <think> moved to reasoning")
-    text, reasoning, cleaned = _whole(text), _whole(reasoning), False
-    calls = []
-    for _, tool in sorted(draft.tools.items()):
-        call = ToolCall(name=_whole(tool.name), arguments=_whole(tool.arguments), id=_whole(tool.id))
-        cleaned |= (call.name, call.arguments) != (tool.name, tool.arguments)
-        calls.append(call)
-    joined = "".join((*draft.text, *draft.reasoning))
-    if cleaned or _whole(joined).count("\ufffd") > joined.count("\ufffd"):
-        normalised.append("lone surrogate replaced")
-    if draft.finish == "abort":
-        raise reader.aborted()
+    said, thought = join_text(draft.text, draft.closing), join_text(draft.reasoning, draft.closing_reasoning)
+    split = thinking.split(said.text)
+    text, reasoning = valid(split.text), valid(_both(thought.text, split.reasoning))
+    assembled = draft.calls.finished()
+    calls = tuple(ToolCall(name=valid(name), arguments=valid(given), id=valid(id)) for name, given, id in assembled)
+    notes = [*draft.notes, said.note, thought.note, *draft.calls.notes]
+    if split.tag:
+        notes.append(f"inline {split.tag} moved to reasoning")
+    if _replaced(said.text, thought.text, *(part for name, given, _ in assembled for part in (name, given))):
+        notes.append("lone surrogate replaced")
+    if draft.finish.lower() in _BROKEN_OFF:
+        raise reader.aborted(draft.finish)
     if not (text or reasoning or calls):
         raise reader.empty(draft.finish)
-    details = _mapping(draft.usage.get("prompt_tokens_details"))
-    cached = _count(details.get("cached_tokens"))
+    cached = draft.counts.get("cached")
     return Completion(
         text=text,
         reasoning=reasoning,
-        tool_calls=tuple(calls),
-        finish_reason=_whole(draft.finish),
-        prompt_tokens=_count(draft.usage.get("prompt_tokens")),
-        completion_tokens=_count(draft.usage.get("completion_tokens")),
+        tool_calls=calls,
+        finish_reason=valid(draft.finish),
+        prompt_tokens=draft.counts.get("prompt"),
+        completion_tokens=draft.counts.get("completion"),
+        reasoning_tokens=draft.counts.get("reasoning"),
         cached_tokens=draft.cached if cached is None else cached,
-        logprobs=tuple(draft.logprobs),
-        model=_whole(draft.model),
-        fingerprint=_whole(draft.fingerprint),
+        logprobs=token_records.spelling(draft.logprobs, split.text, whole="".join(draft.text)),
+        model=valid(draft.model),
+        fingerprint=valid(draft.fingerprint),
         server=draft.server,
-        normalised=tuple(normalised),
+        normalised=tuple(dict.fromkeys(note for note in notes if note)),
     )
 
 
-def _whole(text: str) -> str:
-    """Join surrogate pairs that two chunks shared and replace lone ones by U+FFFD, so the text is valid Unicode."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+def _both(channel: str, inline: str) -> str:
+    """Return reasoning from its own field and from the text: some servers send the same in both."""
+    if not inline.strip() or inline.strip() == channel.strip():
+        return channel or inline
+    return f"{channel}\n{inline}" if channel else inline
+
+
+def _replaced(*texts: str) -> bool:
+    return any(valid(text).count("\ufffd") > text.count("\ufffd") for text in texts)
 
 
 def _choice(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
-    for choice in _sequence(chunk.get("choices")):
+    for choice in sequence(chunk.get("choices")):
         if isinstance(choice, dict) and not choice.get("index"):
             return choice
     return {}
@@ -288,78 +416,31 @@ def _content(part: Mapping[str, Any]) -> str:
     content = part.get("content", part.get("text"))
     if isinstance(content, str):
         return content
-    return "".join(_string(_mapping(piece).get("text")) for piece in _sequence(content))
+    return "".join(string(mapping(piece).get("text")) for piece in sequence(content))
 
 
 def _reasoning(part: Mapping[str, Any]) -> str:
-    return _string(part.get("reasoning")) or _string(part.get("reasoning_content")) or _string(part.get("thinking"))
+    """Return the reasoning of a delta or message, under any of its names, or of the content's parts (Mistral)."""
+    for name in ("reasoning", "reasoning_content", "thinking"):
+        if text := string(part.get(name)):
+            return text
+    thoughts = [piece.get("thinking") for piece in mappings(part.get("content"))]
+    return "".join(string(t) or "".join(string(piece.get("text")) for piece in mappings(t)) for t in thoughts)
 
 
-def _logprobs(logprobs: Mapping[str, Any]) -> Iterator[TokenLogprob]:
-    for entry in _sequence(logprobs.get("content")):
-        entry = _mapping(entry)
-        known = [(_token(alt), lp) for alt in _maps(entry.get("top_logprobs")) if (lp := _logprob(alt)) is not None]
-        yield TokenLogprob(
-            token=_token(entry), logprob=_logprob(entry), top=_best_first(known), id=_count(entry.get("id"))
-        )
-    # The old completions route: parallel lists, alternatives as a mapping of text to logprob, no bytes.
-    values, tops = _sequence(logprobs.get("token_logprobs")), _sequence(logprobs.get("top_logprobs"))
-    for place, token in enumerate(_sequence(logprobs.get("tokens"))):
-        value = values[place] if place < len(values) else None
-        top = _mapping(tops[place]) if place < len(tops) else {}
-        known = [(_encode(text), lp) for text, raw in top.items() if (lp := _number(raw)) is not None]
-        yield TokenLogprob(token=_encode(_string(token)), logprob=_number(value), top=_best_first(known))
-
-
-def _best_first(pairs: list[tuple[bytes, float]]) -> tuple[tuple[bytes, float], ...]:
-    return tuple(sorted(pairs, key=lambda pair: -pair[1]))
-
-
-def _token(entry: Mapping[str, Any]) -> bytes:
-    """Return a token's bytes: the ``bytes`` list where there is one, for the text of half a character is lossy."""
-    raw = _sequence(entry.get("bytes"))
-    if raw and all(isinstance(value, int) and 0 <= value <= 255 for value in raw):
-        return bytes(raw)
-    return _encode(_string(entry.get("token")))
-
-
-def _encode(text: str) -> bytes:
-    return _whole(text).encode("utf-8")
-
-
-def _logprob(entry: Mapping[str, Any]) -> float | None:
-    return _number(entry.get("logprob"))
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) and number > UNKNOWN_LOGPROB else None
+def _tool_calls(part: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the tool calls of a delta or message; the one call of OpenAI's first API for them counts as one."""
+    calls = sequence(part.get("tool_calls"))
+    single = mapping(part.get("function_call"))
+    return calls or ([{"index": 0, "function": single}] if single else ())
 
 
 def _finite(value: object) -> bool:
-    return _number(value) is not None
+    return token_records.number(value) is not None
 
 
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
-
-
-def _string(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _sequence(value: object) -> Sequence[Any]:
-    return value if isinstance(value, list) else ()
-
-
-def _maps(value: object) -> list[Mapping[str, Any]]:
-    return [item for item in _sequence(value) if isinstance(item, dict)]
+def _decoded(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

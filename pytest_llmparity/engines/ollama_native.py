@@ -10,7 +10,6 @@ from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Request
 from pytest_llmparity.engines import answers
-from pytest_llmparity.engines.refusals import read_refusal, refused
 from pytest_llmparity.transport.events import ndjson
 
 CHAT_PATH: Final = "/api/chat"
@@ -169,18 +168,19 @@ def parse(answer: Answer, *, engine: str, case: str | None) -> Completion:
     Whole is what ends in an object with ``done``: Ollama ends a stream without one when a model repeats itself for too
     long (llm/llama_server.go, ``Completion``). Durations arrive in nanoseconds and leave in milliseconds.
     """
-    if answer.status != 200:
-        raise refused(read_refusal(answer.body), status=answer.status, headers=answer.headers, engine=engine, case=case)
     reader, draft, whole = answers.Reader(engine, case, answer), answers.Draft(), False
-    for value in _objects(reader):
-        answers.take(draft, _chunk(value, len(draft.tools)))
+    reader.no_refusal(draft)
+    if draft.cut_call:
+        return answers.finished(draft, reader)
+    for value in _objects(reader, draft):
+        answers.take(draft, _chunk(value))
         whole |= value.get("done") is True
         draft.server |= {name: value[name] / 1e6 for name in _DURATIONS if isinstance(value.get(name), int)}
         if isinstance(cached := value.get("prompt_eval_cached_count"), int):  # since v0.34
             draft.cached = cached
-    if not whole:
-        raise reader.broken(f"it ended after {len(answer.body)} bytes without an object that says done")
-    if draft.tools and draft.finish == "stop":
+    if not (whole or draft.finish):
+        raise reader.unfinished(f"it ended after {len(answer.body)} bytes without an object that says done")
+    if draft.calls.calls and draft.finish == "stop":
         draft.finish = "tool_calls"  # as /v1 calls it
     return answers.finished(draft, reader)
 
@@ -195,33 +195,37 @@ def token_ends(answer: Answer) -> tuple[int, ...]:
             value = json.loads(line.data)
         except (ValueError, RecursionError):
             continue
-        delta = _chunk(value, 0)["choices"][0]["delta"] if isinstance(value, dict) else {}
+        delta = _chunk(value)["choices"][0]["delta"] if isinstance(value, dict) else {}
         if any(delta.get(channel) for channel in ("content", "reasoning", "tool_calls")):
             ends.append(line.end)
     return tuple(ends)
 
 
-def _objects(reader: answers.Reader) -> Iterator[Mapping[str, Any]]:
+def _objects(reader: answers.Reader, draft: answers.Draft) -> Iterator[Mapping[str, Any]]:
     if not reader.text().strip():
         raise reader.broken("the body is empty")
-    for line in ndjson(reader.answer.body):
-        value = reader.json(line.data.decode("utf-8"))
+    lines = [line.data.decode("utf-8") for line in ndjson(reader.answer.body)]
+    if len(lines) > 1 and lines[0] in ("{", "["):  # one value, written over several lines
+        lines = ["\n".join(lines)]
+    for line in lines:
+        value = reader.json(line)
+        reader.no_error(value, draft)
+        if draft.cut_call:
+            return
         if not isinstance(value, dict):
             raise reader.broken(f"a line is a JSON {type(value).__name__}, not an object")
-        reader.no_error(value)
         yield value
 
 
-def _chunk(value: Mapping[str, Any], calls: int) -> dict[str, Any]:
-    """Return one object as the chunk ``/v1`` would have made of it; ``calls`` is how many tool calls came before it."""
+def _chunk(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one object as the whole message ``/v1`` would have made of it."""
     message = value.get("message")
     part: Mapping[str, Any] = message if isinstance(message, dict) else value
     delta = {
         "content": part.get("content", part.get("response")),
         "reasoning": part.get("thinking"),
-        "tool_calls": [_call(call, calls + place) for place, call in enumerate(_objects_in(part.get("tool_calls")))],
+        "tool_calls": [_call(call) for call in _objects_in(part.get("tool_calls"))],
     }
-    counts = {"prompt_tokens": value.get("prompt_eval_count"), "completion_tokens": value.get("eval_count")}
     return {
         "model": value.get("model"),
         "choices": [
@@ -231,16 +235,16 @@ def _chunk(value: Mapping[str, Any], calls: int) -> dict[str, Any]:
                 "logprobs": {"content": value.get("logprobs")},
             }
         ],
-        "usage": {name: count for name, count in counts.items() if count is not None},
+        "usage": {name: value[name] for name in ("prompt_eval_count", "eval_count") if name in value},
     }
 
 
-def _call(call: Mapping[str, Any], index: int) -> dict[str, Any]:
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     """Return a tool call, which Ollama always sends whole. Its own index is not used: some parsers leave it at 0."""
     function = call.get("function")
     function = function if isinstance(function, dict) else {}
     arguments = json.dumps(function.get("arguments") or {}, ensure_ascii=False)
-    return {"index": index, "id": call.get("id"), "function": {"name": function.get("name"), "arguments": arguments}}
+    return {"id": call.get("id"), "function": {"name": function.get("name"), "arguments": arguments}}
 
 
 def _objects_in(value: object) -> list[Mapping[str, Any]]:

@@ -2,14 +2,16 @@
 
 Shapes seen: ``{"error": {"message", "type", "code", "param"}}`` (OpenAI, vLLM, llama.cpp), the same flat (SGLang),
 ``{"error": text}`` (Ollama, mlx-lm), ``{"error", "error_type"}`` (TGI), ``{"detail": text | [{"msg", "loc"}]}``
-(FastAPI), an HTML page of a proxy, or plain text. A server in front of another one may pass that one's error on as the
-JSON text of its own message (Ollama before its llama-server).
+(FastAPI), in a list (Google), inside a choice (OpenRouter), an HTML page of a proxy, or plain text. A server in front
+of another one may pass that one's error on as JSON in the text of its own message (Ollama before its llama-server,
+LiteLLM). Whatever comes under a status of 200 is told from an answer here, in one place, for every route.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import email.utils
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -21,20 +23,43 @@ from pytest_llmparity.core import errors
 SHOWN_CHARS: Final = 300
 """How much of a server's own words an error message repeats."""
 
+LINE_CHARS: Final = 600
+"""A text without any form is an error by its words only where it is no longer: pages of metrics name limits too."""
+
 _OVERFLOW: Final = re.compile(
-    r"exceed_context_size|context_length_exceeded|maximum context length|exceeds the (available )?context"
-    r"|longer than the (model'?s )?context|exceeds? (the )?(model'?s )?(max(imum)? )?context|max_model_len"
-    r"|must have less than \d+ tokens|`inputs` tokens \+ `max_new_tokens` must be|input (is )?too long"
-    r"|prompt is too long|exceeds the maximum allowed length|greater than the context length"
-    r"|when context the overflows|context size has been exceeded",
+    r"exceed_context_size|context_length_exceeded|ContextWindowExceeded|max_model_len|max_seq_len|max_input_len"
+    r"|maximum context length|context length is only|context overflow|reached (the )?context"
+    r"|exceed\w*[^.]{0,80}\b(context|sequence length|input length|input token count)"
+    r"|(input|prompt|token)s?\b[^.]{0,60}\bexceed\w*[^.]{0,60}(allowed length|tokens allowed|limit of \d+ tokens)"
+    r"|(longer|larger|bigger|greater) than [^.]{0,40}\b(context|model length|sequence length)"
+    r"|too (long|large|big) for [^.]{0,40}\bcontext|too big compared to kv size"
+    r"|\b(input|prompt|conversation) (is )?too long|input tokens?[^.]{0,40}too many"
+    r"|must have less than \d+ tokens|`inputs` tokens \+ `max_new_tokens` must be"
+    r"|when context the overflows|context (size|window|length|limit) (has been |was |is )?exceeded"
+    r"|reduce the length of (the|your) (input|prompt|message|conversation)",
     re.IGNORECASE,
 )
+"""How servers say that a prompt does not fit: OpenAI, vLLM, SGLang, TGI, llama.cpp (also as Ollama passes it on),
+LM Studio, LiteLLM, Anthropic's and Google's APIs, TabbyAPI, TensorRT-LLM; each is held by a test."""
 _UNSUPPORTED: Final = re.compile(
     r"unsupported|not supported|does not support|unrecogni[sz]ed|unknown (field|parameter|argument|option)"
     r"|extra_forbidden|extra (inputs|fields)|unexpected (keys|fields|parameter)|is not allowed|is not implemented",
     re.IGNORECASE,
 )
 _DEAD: Final = re.compile(r"EngineDeadError|engine (core )?(is dead|has died|died|encountered)", re.IGNORECASE)
+_FAILED: Final = re.compile(
+    r"^\W{0,3}(internal server |upstream |backend |server |fatal |runtime |api |http )*(error|exception|failure)\b"
+    r"|^\w*(error|exception)\b\s*[:(]|^traceback \(most recent call last\)"
+    r"|^(bad gateway|service unavailable|gateway time-?out)|^upstream (connect|request|timed)"
+    r"|^no healthy upstream|^(http\W{0,3})?[45]\d\d\b",
+    re.IGNORECASE,
+)
+"""How a line of text begins that a proxy or a framework wrote because something failed."""
+_CUT_CALL: Final = re.compile(
+    r'invalid tool call arguments for "(?P<name>[^"]*)": unexpected end of JSON input'
+    r"|error parsing tool call: raw='(?P<raw>.*)', err=unexpected end of JSON input",
+    re.DOTALL,
+)
 _NO_ROUTE: Final = re.compile(
     r"^((not found|file not found|404( page)? not found)\.?$|unexpected endpoint or method)", re.IGNORECASE
 )
@@ -46,6 +71,13 @@ _STATUS: Final = {
     "overloaded": 429,
     "generation": 424,
     "invalid_request_error": 400,
+    "badrequesterror": 400,
+    "not_found_error": 404,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "rate_limit_error": 429,
+    "overloaded_error": 429,
+    "unavailable_error": 503,
 }
 """What a type of error (TGI's, OpenAI's) means as a status, for errors inside an answer that began with 200."""
 
@@ -80,47 +112,130 @@ def read_refusal(body: bytes) -> Refusal:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return Refusal(message=text)
+        return refusal_in(text) or Refusal(message=text)
     return refusal_of(value) or Refusal(message=text)
 
 
-def refusal_of(value: object) -> Refusal | None:
-    """Return the error a decoded JSON value holds, ``None`` when it is not an error."""
+def refusal_of(value: object, *, depth: int = 4) -> Refusal | None:
+    """Return the error a decoded JSON value holds, ``None`` when it is not an error.
+
+    A value with ``choices`` is an answer unless it holds an ``error`` too (the chunk's own or a choice's). Errors
+    inside errors are followed ``depth`` levels down: a list, the JSON text of a message, an object in place of words.
+    """
+    if depth == 0:
+        return None
+    if isinstance(value, str):
+        return refusal_said(value)
+    if isinstance(value, list):
+        return next((refusal for part in value if (refusal := refusal_of(part, depth=depth - 1)) is not None), None)
     if not isinstance(value, Mapping):
         return None
-    error = value.get("error")
-    if isinstance(error, Mapping):
-        return _passed_on(_flat(error))
-    if isinstance(error, str) and error:
-        return _passed_on(Refusal(message=error, type=_text(value.get("error_type"))))
-    if value.get("object") == "error" or (
-        error is None and isinstance(value.get("message"), str) and "choices" not in value
-    ):
-        return _flat(value)
-    detail = value.get("detail")
-    if isinstance(detail, str):
-        return Refusal(message=detail)
-    if isinstance(detail, list):
-        parts = [part for part in detail if isinstance(part, Mapping)]
-        where = [".".join(str(step) for step in part["loc"]) for part in parts if isinstance(part.get("loc"), list)]
-        said = "; ".join(_text(part.get("msg")) for part in parts)
-        kinds = " ".join(_text(part.get("type")) for part in parts)
-        return Refusal(message=said, type=kinds, param=", ".join(where))
+    choices = value.get("choices")
+    if isinstance(choices, list) and choices:
+        # OpenRouter writes a failure in the middle of an answer into its choice.
+        held = [value, *(choice for choice in choices if isinstance(choice, Mapping))]
+        return next((_held(part["error"], part, depth) for part in held if part.get("error")), None)
+    for name in ("error", "errors", "exception", "fault"):
+        if value.get(name):
+            return _held(value[name], value, depth)
+    if value.get("object") == "error" or value.get("type") == "error" or isinstance(value.get("message"), str):
+        return _passed_on(_flat(value), depth)
+    return _detailed(value, depth)
+
+
+def refusal_in(text: str, *, depth: int = 4) -> Refusal | None:
+    """Return the error that a text holds as JSON, at its start or after other words; ``None`` where there is none.
+
+    What stands before it (*upstream said 400:*) is left out, because the error says as much. Behind other words only
+    what calls itself an error is taken for one: servers quote requests in their messages.
+    """
+    decoder = json.JSONDecoder()
+    # An opening brace before a quote: inside a JSON string the quote would have a backslash before it.
+    for place in itertools.islice(re.finditer(r'[{\[]\s*["{]|^\s*"', text), 20):
+        try:
+            value, _ = decoder.raw_decode(text, place.end() - 1 if text[place.start()] not in "{[" else place.start())
+        except (ValueError, RecursionError):
+            continue
+        named = isinstance(value, Mapping) and (
+            value.get("error") or "error" in (value.get("object"), value.get("type"))
+        )
+        if place.start() > 0 and not named:
+            continue
+        refusal = refusal_of(value, depth=depth - 1)
+        if refusal is not None:
+            return refusal
     return None
 
 
-def _passed_on(outer: Refusal) -> Refusal:
-    """Return the error inside an error: the words, type and status of the server behind, where the message is JSON."""
-    if not outer.message.startswith('{"'):
-        return outer
+def refusal_said(text: str) -> Refusal | None:
+    """Return the error that a text outside an answer's framing is: JSON of any shape, or words that only errors have.
+
+    ``None`` for words that could be anything.
+    """
+    text = text.strip()
+    # llama.cpp's servers before 2025 wrote errors as a field of the stream, named "error".
+    bare = re.sub(r"^(event:\s*)?error:\s*(?=[{\[])", "", text, flags=re.IGNORECASE)
     try:
-        value = json.loads(outer.message)
+        value = json.loads(bare)
     except (ValueError, RecursionError):
+        refusal = refusal_in(bare)
+    else:
+        refusal = refusal_of(value)
+        if refusal is None and bare != text and isinstance(value, Mapping):
+            refusal = _flat(value)
+    words = "" if text.startswith(("{", "[")) else text
+    if refusal is None and (_FAILED.match(words) or (len(words) <= LINE_CHARS and _OVERFLOW.search(words))):
+        refusal = Refusal(message=text)
+    return refusal
+
+
+def refusal_event(text: str) -> Refusal:
+    """Return the error of an event that says it is one, whatever it holds."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    return refusal_said(text) or (_flat(value) if isinstance(value, Mapping) else Refusal(message=text))
+
+
+def _held(error: object, around: Mapping[str, object], depth: int) -> Refusal:
+    """Return the error in a field of that name; what stands beside it says more where the field itself is no object."""
+    if isinstance(error, Mapping):
+        return _passed_on(_flat(error), depth)
+    beside = _flat(around)
+    if isinstance(error, str):
+        # {"statusCode": 400, "error": "Bad Request", "message": "…"} has its words in the second.
+        words = f"{error}: {around['message']}" if isinstance(around.get("message"), str) else error
+        kind = _text(around.get("error_type")) or beside.type
+        return _passed_on(Refusal(message=words, type=kind, param=beside.param, status=beside.status), depth)
+    if isinstance(error, list):
+        inner = refusal_of(error, depth=depth - 1)
+        return inner or Refusal(message="; ".join(str(part) for part in error), status=beside.status)
+    return _passed_on(beside, depth)
+
+
+def _detailed(value: Mapping[str, object], depth: int) -> Refusal | None:
+    """Return the error of FastAPI's ``detail``: a text, a list of what is wrong with fields, or an error of its own."""
+    detail = value.get("detail")
+    status = _status(value)
+    if isinstance(detail, str) and detail:
+        return _passed_on(Refusal(message=detail, status=status), depth)
+    if isinstance(detail, Mapping):
+        return refusal_of(detail, depth=depth - 1) or Refusal(message=json.dumps(detail, default=str), status=status)
+    if isinstance(detail, list) and detail:
+        parts = [part for part in detail if isinstance(part, Mapping)]
+        where = [".".join(str(step) for step in part["loc"]) for part in parts if isinstance(part.get("loc"), list)]
+        said = "; ".join(_text(part.get("msg")) for part in parts) or "; ".join(str(part) for part in detail)
+        kinds = " ".join(_text(part.get("type")) for part in parts)
+        return Refusal(message=said, type=kinds, param=", ".join(where), status=status)
+    return None
+
+
+def _passed_on(outer: Refusal, depth: int) -> Refusal:
+    """Return the error inside an error: the words, type and status of the server behind, where the message has JSON."""
+    inner = refusal_in(outer.message, depth=depth) if depth > 1 else None
+    if inner is None:
         return outer
-    error = value.get("error") if isinstance(value, dict) else None
-    if not isinstance(error, Mapping):
-        return outer
-    inner = _flat(error)
     kinds = " ".join(kind for kind in (outer.type, inner.type) if kind)
     return Refusal(
         message=inner.message, type=kinds, param=inner.param or outer.param, status=outer.status or inner.status
@@ -128,19 +243,41 @@ def _passed_on(outer: Refusal) -> Refusal:
 
 
 def _flat(error: Mapping[str, object]) -> Refusal:
-    code = error.get("code")
-    status = code if isinstance(code, int) and not isinstance(code, bool) and 100 <= code <= 599 else None
-    kinds = [_text(error.get("type")), code if isinstance(code, str) else ""]
+    kinds = [_text(error.get("type")), _text(error.get("error_type")), _text(error.get("code"))]
+    words = next((said for name in ("message", "msg", "detail", "error") if (said := _text(error.get(name)))), "")
     return Refusal(
-        message=_text(error.get("message")) or json.dumps(dict(error), default=str),
-        type=" ".join(kind for kind in kinds if kind),
+        message=words or json.dumps(dict(error), default=str),
+        type=" ".join(kind for kind in kinds if kind and not kind.isdecimal()),
         param=_text(error.get("param")),
-        status=status,
+        status=_status(error),
     )
+
+
+def _status(error: Mapping[str, object]) -> int | None:
+    """Return the HTTP status an error names, as a number or a text, under any of the names in use."""
+    for name in ("code", "status", "statusCode", "status_code", "http_status", "error"):
+        code = error.get(name)
+        if isinstance(code, str) and code.isdecimal() and len(code) == 3:
+            code = int(code)
+        if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599:
+            return code
+    return None
 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def cut_call(refusal: Refusal) -> tuple[str, str] | None:
+    """Return name and arguments so far of the tool call that a token limit cut, where an error says no more than that.
+
+    Ollama parses a call's arguments itself and answers 500 to those that end too early (seen with v0.33.0 on both
+    routes, streamed or not; before v0.30 in its own parsers' words), where other servers say ``length``.
+    """
+    cut = _CUT_CALL.search(refusal.message)
+    if cut is None:
+        return None
+    return cut["name"] or "", cut["raw"] or ""
 
 
 def refused(
@@ -178,7 +315,7 @@ def implied_status(refusal: Refusal) -> int:
     """Return the HTTP status an error inside a 200 answer stands for: the one it names, else by its type or words."""
     if refusal.status is not None:
         return refusal.status
-    if _OVERFLOW.search(refusal.message):
+    if _OVERFLOW.search(f"{refusal.type} {refusal.message}"):
         return 400
     if _NO_ROUTE.match(refusal.message):
         return 404
@@ -191,7 +328,8 @@ def _classify(refusal: Refusal, status: int) -> tuple[type[errors.EngineError], 
         return errors.ProtocolError, "Redirects are not followed: give the address it redirects to as base_url."
     if status in (401, 403):
         return errors.NotAuthorised, "Set the variable named by api_key_env to a key this server accepts."
-    if 400 <= status < 500 and status != 429 and _OVERFLOW.search(words):
+    # Also under a 5xx: a front end makes one of whatever the server behind it says.
+    if status >= 400 and status != 429 and _OVERFLOW.search(words):
         return errors.ContextOverflow, "Raise context_length, shorten the prompt or lower max_tokens."
     if status == 404:
         return _not_found(refusal)

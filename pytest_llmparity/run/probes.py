@@ -38,6 +38,9 @@ CASE: Final = "probe"
 QUESTION: Final = ({"role": "user", "content": "Describe a harbour in the morning."},)
 POEM: Final = ({"role": "user", "content": "Write a short poem about anything you like."},)
 GREETING: Final = ({"role": "user", "content": "Say hello."},)
+LONG_GREETING: Final = (
+    {"role": "user", "content": "Say hello to the people of the harbour, and wish each one of them a good morning."},
+)
 FORM: Final = ({"role": "user", "content": "Fill in the form as compact JSON."},)
 SECRET: Final = {"zone": "vq7rk2mx", "area": "hw4tz9bd"}
 """What the schema of the probe forces: no model guesses it, and the names stand in reverse alphabetical order."""
@@ -64,6 +67,8 @@ TOOLS: Final = (
         },
     },
 )
+CALL_TOKENS: Final = 64
+"""Enough for a call of that function in any template's words: a cut one is no call on some servers."""
 UNKNOWN: Final = "x_llmparity_probe"
 """A field no server has."""
 RAW_TOKENS: Final = 3
@@ -320,10 +325,13 @@ def _sampled(prober: Prober, seed: int) -> Completion:
 
 
 def _tools(prober: Prober) -> Mapping[str, object]:
-    """Offer a function: it must make the prompt longer, or be called; one that does neither was dropped."""
+    """Offer a function: it must make the prompt longer, or be called; one that does neither was dropped.
+
+    A no is said only by counts that move: some servers count nothing, or the same for every prompt.
+    """
     without = prober.greeting_tokens()
     try:
-        answer = prober.ask(asking(GREETING, max_tokens=16, tools=TOOLS))
+        answer = prober.ask(asking(GREETING, max_tokens=CALL_TOKENS, tools=TOOLS))
     except EngineError as error:
         if prober.refused(error):
             return {"tools": False}
@@ -332,7 +340,14 @@ def _tools(prober: Prober) -> Mapping[str, object]:
         return {"tools": True}
     if without is None or answer.prompt_tokens is None:
         raise Undecided("the server takes tools, but does not say how many tokens a prompt has: it may drop them")
-    return {"tools": answer.prompt_tokens > without}
+    if answer.prompt_tokens > without:
+        return {"tools": True}
+    longer = prober.ask(asking(LONG_GREETING, max_tokens=8)).prompt_tokens
+    if longer is None or longer <= without:
+        raise Undecided(
+            f"the server says {without} tokens of a short prompt and {longer} of a long one: it does not count"
+        )
+    return {"tools": False}
 
 
 def _raw(prober: Prober) -> Mapping[str, object]:
@@ -353,5 +368,5 @@ UNKNOWN_FIELDS: Final = Probe(fields=("unknown_fields",), requests=1, run=_unkno
 LOGPROBS: Final = Probe(fields=("logprobs", "token_ids"), requests=1, run=_logprobs)
 STRUCTURED: Final = Probe(fields=("json_schema", "schema_order"), requests=2, run=_schema)
 SEED: Final = Probe(fields=("seed",), requests=3, run=_seed)
-OFFERED: Final = Probe(fields=("tools",), requests=2, run=_tools)
+OFFERED: Final = Probe(fields=("tools",), requests=3, run=_tools)
 RAW: Final = Probe(fields=("raw_prompt",), requests=1, run=_raw)

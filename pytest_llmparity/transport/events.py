@@ -11,10 +11,18 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Event(NamedTuple):
-    """One event: its data without framing, and the offset in the body just after it."""
+    """One event: its data without framing, and the offset in the body just after it.
+
+    ``kind`` is what its ``event`` line says. ``framed`` is false for a line that is no field of the format.
+    """
 
     data: bytes
     end: int
+    kind: bytes = b""
+    framed: bool = True
+
+
+_FIELDS = (b"id", b"retry")
 
 
 def sse(body: bytes) -> Iterator[Event]:
@@ -24,30 +32,41 @@ def sse(body: bytes) -> Iterator[Event]:
     and other fields are skipped. Unlike a browser this yields data after which the body just ends: engines leave the
     last blank line out. ``end`` lies after the blank line that closes the event.
 
-    >>> list(sse(b": ping\n\ndata: {}\n\ndata: [DONE]\n\n"))
-    [Event(data=b'{}', end=18), Event(data=b'[DONE]', end=32)]
+    Lines that are no field at all, which a browser drops, come as events that are not ``framed``, where they stand:
+    a front end that has said 200 already writes the error of the server behind it like that.
+
+    >>> [(event.data, event.end) for event in sse(b": ping\n\ndata: {}\n\ndata: [DONE]\n\n")]
+    [(b'{}', 18), (b'[DONE]', 32)]
+    >>> list(sse(b'event: error\ndata: no\n\n{"error"'))
+    [Event(data=b'no', end=23, kind=b'error', framed=True), Event(data=b'{"error"', end=31, kind=b'', framed=False)]
     """
     data: list[bytes] = []
+    kind = b""
     start = len(_BOM) if body.startswith(_BOM) else 0
     for match in _LINE.finditer(body, start):
         line = match[1]
         if not line:
             if data:
-                yield Event(b"\n".join(data), match.end())
+                yield Event(b"\n".join(data), match.end(), kind)
                 data = []
+            kind = b""
             continue
         name, _, value = line.partition(b":")
         if name == b"data":
             data.append(value.removeprefix(b" "))
+        elif name == b"event":
+            kind = value.strip()
+        elif name and name not in _FIELDS:
+            yield Event(line, match.end(), framed=False)
     if data:
-        yield Event(b"\n".join(data), len(body))
+        yield Event(b"\n".join(data), len(body), kind)
 
 
 def ndjson(body: bytes) -> Iterator[Event]:
     r"""Yield the lines of a newline-delimited JSON body that are not blank.
 
-    >>> list(ndjson(b'{"a":1}\n\n{"b":2}'))
-    [Event(data=b'{"a":1}', end=8), Event(data=b'{"b":2}', end=16)]
+    >>> [(line.data, line.end) for line in ndjson(b'{"a":1}\n\n{"b":2}')]
+    [(b'{"a":1}', 8), (b'{"b":2}', 16)]
     """
     start = 0
     while start < len(body):

@@ -66,6 +66,26 @@ def test_inline_thinking_at_the_start_is_reasoning(content: str, text: str, reas
     assert found.normalised == (("inline <think> moved to reasoning",) if reasoning else ())
 
 
+def test_inline_thinking_beside_a_field_of_its_own_is_added_once() -> None:
+    assert read(message(content="<think>b</think>4", reasoning="a")).reasoning == "a\nb"
+    assert read(message(content="<think>a</think>4", reasoning="a")).reasoning == "a"
+    assert read(message(content="b</think>4")).normalised == ("inline </think> moved to reasoning",)
+
+
+def test_reasoning_may_be_parts_of_the_content() -> None:
+    found = read(message(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "2+2"}]}, {"text": "4"}]))
+
+    assert (found.text, found.reasoning) == ("4", "2+2")
+
+
+def test_tokens_of_inline_thinking_are_not_those_of_the_answer() -> None:
+    pieces = ["<think>", "a", "</think>", "\n\n", "4", "2", "<|im_end|>"]
+    choice = message(content="<think>a</think>\n\n42")
+    choice["choices"][0]["logprobs"] = {"content": [{"token": piece, "logprob": -0.1} for piece in pieces]}  # type: ignore[index]
+
+    assert [token.token for token in read(choice).logprobs] == [b"4", b"2", b"<|im_end|>"]
+
+
 def test_think_tag_split_over_deltas_is_found() -> None:
     assert read(events({"content": "<thi"}, {"content": "nk>a</think>b"}), STREAM).reasoning == "a"
 
@@ -118,6 +138,52 @@ def test_counts_that_are_none_stay_unknown(count: object) -> None:
 
     assert found.prompt_tokens is None
     assert found.cached_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, (None, None)),
+        ({"prompt_tokens": 0, "input_tokens": 9, "completion_tokens": 2}, (9, 2)),
+        ({"input_tokens": 9, "output_tokens": 2}, (9, 2)),
+        ({"prompt_eval_count": 9, "eval_count": 2}, (9, 2)),
+        ({"promptTokens": 9, "completionTokens": 2}, (9, 2)),
+        ({"total_tokens": 11}, (None, None)),
+        ({}, (None, None)),
+    ],
+)
+def test_counts_are_known_by_any_of_their_names_and_none_is_zero(
+    usage: dict[str, int], counts: tuple[int | None, int | None]
+) -> None:
+    whole = read(message(content="x") | {"usage": usage})
+    chunks = [
+        {"choices": [{"delta": {"content": "x"}}], "usage": usage},
+        {"choices": [], "usage": {"prompt_tokens": 0}},
+    ]
+    streamed = read("".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n", STREAM)
+
+    assert (whole.prompt_tokens, whole.completion_tokens) == counts
+    assert (streamed.prompt_tokens, streamed.completion_tokens) == counts
+
+
+def test_counts_may_stand_in_the_choice() -> None:
+    body = message(content="x")
+    body["choices"][0]["usage"] = {  # type: ignore[index]
+        "input_tokens": 9,
+        "input_tokens_details": {"cached_tokens": 4},
+        "output_tokens_details": {"reasoning_tokens": 3},
+    }
+
+    found = read(body)
+
+    assert (found.prompt_tokens, found.cached_tokens, found.reasoning_tokens) == (9, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"), [("max_tokens", "length"), ("end_turn", "stop"), ("tool_use", "tool_calls")]
+)
+def test_finish_reasons_have_one_name(word: str, reason: str) -> None:
+    assert read(events({"content": "x"}, finish=word), STREAM).finish_reason == reason
 
 
 def test_usage_may_come_in_a_chunk_without_choices() -> None:
@@ -301,12 +367,132 @@ def test_error_in_a_stream_that_names_no_status_is_known_by_its_type_or_words(
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_answer_that_was_broken_off_is_no_answer(streamed: bool) -> None:
+@pytest.mark.parametrize("finish", ["abort", "error"])
+def test_answer_that_was_broken_off_is_no_answer(streamed: bool, finish: str) -> None:
     whole = message(content="The cap")
-    whole["choices"][0]["finish_reason"] = "abort"  # type: ignore[index]
+    whole["choices"][0]["finish_reason"] = finish  # type: ignore[index]
 
-    with pytest.raises(errors.ServerFailure, match="broke its answer to case 'c' off"):
-        read(events({"content": "The cap"}, finish="abort") if streamed else whole)
+    with pytest.raises(errors.ServerFailure, match=rf"broke its answer to case 'c' off \(finish reason {finish}\)"):
+        read(events({"content": "The cap"}, finish=finish) if streamed else whole)
+
+
+OVERFLOW = "request (6009 tokens) exceeds the available context size (4096 tokens)"
+FLAT = {"code": 400, "message": OVERFLOW, "type": "exceed_context_size_error"}
+ERRORS = [
+    {"error": FLAT},
+    {"error": OVERFLOW},
+    {"error": {"message": OVERFLOW, "code": 500}},
+    {"error": {"message": "no", "type": "exceed_context_size_error", "code": 500}},
+    {"error": {"message": json.dumps({"error": FLAT}), "code": 500}},
+    {"error": f"upstream said 400: {json.dumps({'error': FLAT})}"},
+    {"error": json.dumps({"error": OVERFLOW})},
+    {"error": [OVERFLOW]},
+    {"error": True, "message": OVERFLOW},
+    {"error": "Bad Request", "statusCode": 400, "message": OVERFLOW},
+    {"errors": [{"message": OVERFLOW}]},
+    {"detail": OVERFLOW},
+    {"detail": {"error": FLAT}},
+    {"detail": [{"loc": ["body"], "msg": OVERFLOW}]},
+    {"object": "error", "message": OVERFLOW, "code": 40303},
+    {"object": "error", "choices": [], **FLAT},
+    {"type": "error", "error": FLAT},
+    {"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error", "error": FLAT}]},
+    [{"error": FLAT}],
+    json.dumps({"error": FLAT}),
+    f"Error: {OVERFLOW}",
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: json.dumps(error)[:40])
+def test_a_context_refusal_under_a_status_of_200_is_one_in_any_clothes(error: object) -> None:
+    text, pretty = json.dumps(error), json.dumps(error, indent=2)
+    begun = events({"content": "x"}, finish=None, done=False)
+    done = "data: [DONE]\n\n"
+    bodies = {
+        "data": f"data: {text}\n\n",
+        "data after chunks, with the end of a whole stream": begun + f"data: {text}\n\n" + done,
+        "event": f"event: error\ndata: {text}\n\n",
+        "line": f"{text}\n",
+        "line after chunks": begun + text + "\n" + done,
+        "line in the middle of an event": begun.rstrip("\n") + f"\n{text}\n\n",
+        "several lines": begun + pretty + "\n",
+        "half a chunk before it": begun + 'data: {"choices":[{"del' + text + "\n\n"
+        if text.startswith('{"error"')
+        else text,
+    }
+    for how, body in bodies.items():
+        with pytest.raises(errors.ContextOverflow) as caught:
+            read(body, STREAM)
+        assert type(caught.value) is errors.ContextOverflow, how
+    for body in (text, pretty, "\n" + text + "\n"):
+        with pytest.raises(errors.ContextOverflow):
+            read(body)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (f"error: {json.dumps(FLAT)}", errors.ContextOverflow),
+        (f"Error: {OVERFLOW}", errors.ContextOverflow),
+        (OVERFLOW, errors.ContextOverflow),
+        ("upstream connect error or disconnect/reset before headers", errors.ServerFailure),
+        ("Internal Server Error", errors.ServerFailure),
+        ("event: error\ndata: backend gone\n", errors.ServerFailure),
+        ('event: error\ndata: {"code": 429, "reason": "busy"}\n', errors.Overloaded),
+    ],
+)
+def test_a_line_of_words_in_a_stream_is_the_error_it_says(line: str, kind: type[errors.EngineError]) -> None:
+    begun = events({"content": "x"}, finish=None, done=False)
+
+    for body in (f"{line}\n", begun + f"{line}\n", begun + f"{line}\n\ndata: [DONE]\n\n"):
+        with pytest.raises(kind) as caught:
+            read(body, STREAM)
+        assert type(caught.value) is kind
+
+
+def test_a_line_that_is_no_error_is_left_out_with_a_note_or_named_where_the_stream_is_not_whole() -> None:
+    whole = read(events({"content": "x"}, done=False) + "hello there\n\ndata: [DONE]\n\n", STREAM)
+
+    assert (whole.text, whole.normalised) == ("x", ("lines that are no part of the event stream: left out",))
+    with pytest.raises(errors.ProtocolError, match="a line that is no part of it: hello there"):
+        read(events({"content": "x"}, finish=None, done=False) + "hello there\n", STREAM)
+
+
+def test_a_whole_answer_is_read_though_its_type_says_stream() -> None:
+    for body in (json.dumps(message(content="x")), json.dumps(message(content="x"), indent=1)):
+        found = read(body, STREAM)
+        assert (found.text, found.normalised) == (
+            "x",
+            ("chunks outside the event stream's framing: read all the same",),
+        )
+
+
+CUT_CALL = 'llama-server returned invalid tool call arguments for "get_tide": unexpected end of JSON input'
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (CUT_CALL, ("get_tide", "")),
+        (
+            """error parsing tool call: raw='{"harbour":"Lis', err=unexpected end of JSON input""",
+            ("", '{"harbour":"Lis'),
+        ),
+    ],
+)
+def test_a_tool_call_that_the_token_limit_cut_is_an_answer_though_the_server_calls_it_an_error(
+    words: str, call: tuple[str, str]
+) -> None:
+    nested = json.dumps({"error": {"message": words, "type": "api_error", "param": None, "code": None}})
+    refused = answer(nested, status=500)
+    begun = events({"content": "x"}, finish=None, done=False)
+
+    found = [parse_answer(refused, engine="cand", case="c"), read(begun + f"data: {nested}\n\n", STREAM)]
+
+    for one, text in zip(found, ("", "x"), strict=True):
+        assert (one.text, one.finish_reason, one.cut) == (text, "length", True)
+        assert [(part.name, part.arguments) for part in one.tool_calls] == [call]
+        assert one.normalised == ("a tool call that the token limit cut came as an error",)
 
 
 def test_empty_answer_of_the_token_limit_names_the_limit() -> None:

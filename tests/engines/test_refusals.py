@@ -78,6 +78,37 @@ def test_every_refusal_is_one_typed_error(status: int, body: object, kind: type[
     assert str(found).startswith(f"cand answered {status} to case 'refund-3': ")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens",
+        "You passed 5000 input tokens. However, the model's context length is only 4096 tokens.",
+        "The decoder prompt (length 5000) is longer than the maximum model length of 4096.",
+        "Your input exceeds the context window of this model. Please adjust your input and try again.",
+        "Input tokens exceed the configured limit of 272000 tokens.",
+        "The input token count (40000) exceeds the maximum number of tokens allowed (32767).",
+        "prompt is too long: 210000 tokens > 200000 maximum",
+        "input length and `max_tokens` exceed context limit: 199000 + 4096 > 200000",
+        "Requested tokens (5000) exceed context window of 4096",
+        "litellm.ContextWindowExceededError: BadRequestError",
+        "Prompt length 5000 is greater than max_seq_len 4096",
+        "Input prompt is too big compared to KV size. Please try increasing KV size.",
+        "Reached context length of 4096 tokens, but this model does not currently support mid-generation overflow",
+        "Please reduce the length of the messages or completion.",
+        "Prompt contains 40000 tokens, too large for model with 32768 maximum context length",
+        "the input length exceeds the context length",
+    ],
+)
+@pytest.mark.parametrize("status", [400, 413, 500, 503])
+def test_a_prompt_that_does_not_fit_is_known_by_any_server_s_words_under_any_status(words: str, status: int) -> None:
+    assert type(error(status, {"error": words})) is errors.ContextOverflow
+
+
+@pytest.mark.parametrize("words", ["Rate limit exceeded", "max_tokens must be positive", "the model is too large"])
+def test_other_limits_are_no_context(words: str) -> None:
+    assert not isinstance(error(400, nested(words)), errors.ContextOverflow)
+
+
 def test_field_and_reason_of_a_validation_error_are_named() -> None:
     found = str(error(422, {"detail": [{"loc": ["body", "top_k"], "msg": "Extra inputs are not permitted"}]}))
 
@@ -125,7 +156,7 @@ def test_status_of_the_server_behind_counts_where_the_one_before_says_none() -> 
     assert (found.message, found.status) == ("boom", 503)
 
 
-@pytest.mark.parametrize("text", ['{"error": "half', '{"error": "text"}', '{"message": {}}'])
+@pytest.mark.parametrize("text", ['{"error": "half', '{"message": {}}', 'no such field in {"message": "hi"}'])
 def test_message_that_only_looks_like_an_error_stays_as_it_is(text: str) -> None:
     found = refusal_of({"error": text})
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from pytest_llmparity.core.capabilities import Capabilities
+from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run.overflow import ANSWER_TOKENS, FIT, OVERFLOW, OVERFLOW_TOKENS, VERIFIED_TOKENS, conversation
@@ -28,6 +29,7 @@ from pytest_llmparity.run.probes import (
 )
 from pytest_llmparity.testing import Abilities, Fault, LoopbackEngine, Reply
 from pytest_llmparity.testing.script import prompt_of
+from tests.plugin.reported.wire import Answer, counts, document, message, serving
 
 if TYPE_CHECKING:
     from tests.run.conftest import Project
@@ -234,6 +236,35 @@ def test_a_function_that_is_called_was_offered(project: Project, ask: Callable[.
     engine = project.engine(Reply(tool_calls=[("get_tide", "{}")]), abilities=Abilities(usage=False))
 
     assert ask(engine, OFFERED).found == {"tools": True}
+
+
+@pytest.mark.parametrize("prompt", [0, 7], ids=["no count", "one count for all"])
+def test_counts_that_say_nothing_leave_it_open_whether_functions_are_taken(project: Project, prompt: int) -> None:
+    def answer(body: Mapping[str, Any]) -> Answer:
+        return document(message({"content": "Hello."}, use=counts(prompt, 2)))
+
+    with serving(answer) as server:
+        spec = EngineSpec(name="a", kind="openai", model="m", base_url=f"http://127.0.0.1:{server.port}")
+        result = probe(registry.make(spec, spec.base_url or "", environ={}), {"it": OFFERED}, declares=Capabilities())
+
+    assert (result.found, result.settled) == ({}, ["it"])
+    assert "count" in result.notes["it"] or "not say how many" in result.notes["it"]
+
+
+def test_a_call_that_the_token_limit_cut_was_offered(project: Project) -> None:
+    """Ollama answers 500 to it (v0.33.0, both routes)."""
+    words = 'llama-server returned invalid tool call arguments for "get_tide": unexpected end of JSON input'
+
+    def answer(body: Mapping[str, Any]) -> Answer:
+        if body.get("tools"):
+            return document({"error": {"message": words, "type": "api_error", "param": None, "code": None}}, 500)
+        return document(message({"content": "Hello."}, use=counts(7, 2)))
+
+    with serving(answer) as server:
+        spec = EngineSpec(name="a", kind="openai", model="m", base_url=f"http://127.0.0.1:{server.port}")
+        result = probe(registry.make(spec, spec.base_url or "", environ={}), {"it": OFFERED}, declares=Capabilities())
+
+    assert (result.found, result.requests) == ({"tools": True}, 2)
 
 
 @pytest.mark.parametrize("one", [OFFERED, RAW, FIT], ids=["tools", "raw prompt", "context"])

@@ -1,0 +1,392 @@
+"""Putting the pieces of a streamed message together: one assembler, one table of rules.
+
+Servers agree on OpenAI's field names and not on what a piece is: some send a tool call whole, some repeat its name or
+id with every piece, some count every call as the first one, some repeat in each piece all that came before. Each rule
+below names who does what it is for. A rule that guesses leaves a note, which the completion carries in ``normalised``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
+
+SURE: Final = 16
+"""Characters from which a piece that repeats the one before is a repetition: models loop, by shorter tokens."""
+VARIED: Final = 3
+"""Different characters a piece needs to be known again; a run of one (a rule of dashes) comes in pieces of any size."""
+
+REPEATED_NOTE: Final = "the last piece repeated the whole message: taken once"
+GROWING_NOTE: Final = "every piece repeated all before it: taken once"
+UNSURE_NOTE: Final = "the last piece equals all before it, or begins with it: kept, though it may be a repetition"
+DIFFERENT_NOTE: Final = "the closing message is not what was streamed: the stream was taken"
+NAME_NOTE: Final = "a tool call's name came in pieces: put together"
+TWICE_NOTE: Final = "a tool call came twice with nothing to tell the two apart: taken once"
+RUN_TOGETHER_NOTE: Final = "the arguments of a tool call hold several values: calls that nothing tells apart"
+
+
+# ---- text ----------------------------------------------------------------------------------------------------------
+
+
+class Joined(NamedTuple):
+    """What pieces of text amount to. ``note`` is empty where nothing was guessed; ``used`` of the pieces count."""
+
+    text: str
+    note: str = ""
+    used: int = 0
+
+
+def join_text(pieces: Sequence[str], closing: Sequence[str] = ()) -> Joined:
+    """Return the text of streamed pieces; ``closing`` is what came as a whole message rather than as a delta.
+
+    A piece that equals all before it, or begins with it, is a repetition where it is long or many pieces agree; a text
+    that is twice the same word in two pieces stays as it is, with a note.
+    """
+    parts = [piece for piece in pieces if piece]
+    wholes = [piece for piece in closing if piece]
+    if not parts:
+        return _joined(wholes)
+    told = _joined(parts)
+    if not wholes or wholes[-1].strip() == told.text.strip() or "".join(wholes) == told.text:
+        return told
+    return Joined(told.text, DIFFERENT_NOTE, told.used)
+
+
+def _joined(parts: Sequence[str]) -> Joined:
+    plain = Joined("".join(parts), "", len(parts))
+    if len(parts) < 2:
+        return plain
+    before, last = "".join(parts[:-1]), parts[-1]
+    growing, repeated = _growing(parts), last.strip() == before.strip()
+    if len(set(last)) >= VARIED:
+        # Servers that decode everything so far anew for each event: SGLang's and Qwen's without incremental output.
+        if growing > 1 or (growing and len(parts[-2]) >= SURE):
+            return Joined(last, GROWING_NOTE, len(parts))
+        # Front ends that send the finished message once more with the finish reason (one-api and its forks).
+        if repeated and (len(before) >= SURE or len(parts) > 2):
+            return Joined(before, REPEATED_NOTE, len(parts) - 1)
+    unsure = (repeated or growing == len(parts) - 1) and len(before.strip()) > 1
+    return Joined(plain.text, UNSURE_NOTE if unsure else "", plain.used)
+
+
+def _growing(parts: Sequence[str]) -> int:
+    """Return how often pieces grew if each begins with the one before, else 0; U+FFFD may become a whole character."""
+    grown = 0
+    for piece, after in itertools.pairwise(parts):
+        if not after.startswith(piece.rstrip("\ufffd")):
+            return 0
+        grown += after != piece
+    return grown
+
+
+# ---- tool calls ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One entry of a chunk's ``tool_calls``; ``index`` is ``None``, texts are empty, where the server sent none.
+
+    ``first`` is false where an earlier entry of the same chunk belongs to the call it would continue: entries of one
+    list are calls of their own unless they say otherwise.
+    """
+
+    index: int | None
+    id: str
+    name: str
+    arguments: str
+    first: bool = True
+
+    @property
+    def whole(self) -> bool:
+        """Whether its arguments alone are a whole value."""
+        return _complete(self.arguments)
+
+
+@dataclass(slots=True)
+class Call:
+    """A tool call under way."""
+
+    index: int | None
+    id: str
+    name: str
+    parts: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The arguments so far."""
+        return _arguments(self.parts).text
+
+    @property
+    def state(self) -> Literal["empty", "open", "complete"]:
+        """How far its arguments are: none yet, some, or a whole value."""
+        if not any(part.strip() for part in self.parts):
+            return "empty"
+        return "complete" if _complete(self.parts[-1]) or _complete("".join(self.parts)) else "open"
+
+
+Act = Literal["new", "same", "again"]
+"""What a piece is: the beginning of another call, more of this one, or this one once more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What a piece is to the call it may continue: ``act`` where ``applies``. ``who`` is known to send such pieces."""
+
+    when: str
+    who: str
+    applies: Callable[[Call, Piece], bool]
+    act: Act
+    note: str = ""
+
+
+def _other_id(call: Call, piece: Piece) -> bool:
+    return bool(call.id and piece.id and call.id != piece.id)
+
+
+def _same_id(call: Call, piece: Piece) -> bool:
+    return bool(piece.id) and call.id == piece.id
+
+
+def _other_name(call: Call, piece: Piece) -> bool:
+    return bool(piece.name) and piece.name != call.name
+
+
+RULES: Final = (
+    Rule(
+        when="neither a name nor an id: more arguments",
+        who="OpenAI, vLLM, SGLang, llama.cpp: every piece of a call but its first",
+        applies=lambda call, piece: not piece.name and not piece.id,
+        act="same",
+    ),
+    Rule(
+        when="another id, a name and whole arguments that do not go on from those before",
+        who="Ollama (issues 15457, 16212), LiteLLM (33678): parallel calls, each whole, all with index 0",
+        applies=lambda call, piece: (
+            _other_id(call, piece)
+            and bool(piece.name)
+            and piece.whole
+            and not piece.arguments.startswith(call.text or "?")
+        ),
+        act="new",
+    ),
+    Rule(
+        when="arguments are under way and the name is no other",
+        who="servers that repeat name or id with every piece; vLLM 0.8 (issue 17523), which made a new id for each",
+        applies=lambda call, piece: call.state == "open" and not _other_name(call, piece),
+        act="same",
+    ),
+    Rule(
+        when="another id and a name",
+        who="Ollama (issue 15457): calls that share an index, their arguments in pieces or empty",
+        applies=lambda call, piece: _other_id(call, piece) and bool(piece.name),
+        act="new",
+    ),
+    Rule(
+        when="another id without a name",
+        who="vLLM 0.8 (issue 17523): a new id for each piece",
+        applies=_other_id,
+        act="same",
+    ),
+    Rule(
+        when="another name after whole arguments, or in the same chunk",
+        who="Ollama before v0.5.2 (issue 7881), opik (8362): no index; servers that give every call one id",
+        applies=lambda call, piece: _other_name(call, piece) and (call.state == "complete" or not piece.first),
+        act="new",
+    ),
+    Rule(
+        when="another name without an index, before any arguments or in the middle of some",
+        who="servers without an index whose functions take no arguments",
+        applies=lambda call, piece: _other_name(call, piece) and (piece.index is None or call.state == "open"),
+        act="new",
+    ),
+    Rule(
+        when="more of the name",
+        who="nobody seen; OpenAI's reference allows it, and its own client adds names up",
+        applies=_other_name,
+        act="same",
+        note=NAME_NOTE,
+    ),
+    Rule(
+        when="the same id with the same whole arguments",
+        who="front ends whose last chunk repeats the message",
+        applies=lambda call, piece: _same_id(call, piece) and call.state == "complete" and _equal(call, piece),
+        act="again",
+    ),
+    Rule(
+        when="whole arguments after whole arguments, others or in the same chunk or without an index",
+        who="servers without ids; ids that are the function's name: two calls of one function",
+        applies=lambda call, piece: (
+            call.state == "complete"
+            and piece.whole
+            and (not piece.first or not _equal(call, piece) or (piece.index is None and not _same_id(call, piece)))
+        ),
+        act="new",
+    ),
+    Rule(
+        when="the same name, index and whole arguments without an id",
+        who="front ends whose last chunk repeats the message",
+        applies=lambda call, piece: call.state == "complete" and piece.whole,
+        act="again",
+        note=TWICE_NOTE,
+    ),
+    Rule(
+        when="the same name once more, and arguments begin after whole ones",
+        who="servers without ids that stream two calls of one function under one index, or none",
+        applies=lambda call, piece: (
+            call.state == "complete" and not _same_id(call, piece) and piece.arguments.lstrip().startswith("{")
+        ),
+        act="new",
+    ),
+    Rule(
+        when="anything else with the same name",
+        who="servers that repeat the name with every piece, the closing one included",
+        applies=lambda call, piece: True,
+        act="same",
+    ),
+)
+"""Tried in order on the call a piece may continue; the first that applies decides."""
+
+
+class Calls:
+    """The tool calls of one answer while their pieces come in; ``notes`` says what was guessed."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.notes: dict[str, None] = {}
+        self._closed = False
+
+    def take(self, entries: Sequence[Any], *, whole: bool = False) -> None:
+        """Add one chunk's ``tool_calls``; ``whole`` where every entry is a call of its own (an unstreamed message)."""
+        touched: list[Call] = []
+        for entry in entries:
+            piece = _piece(entry)
+            if piece is None:
+                continue
+            call = None if whole else self._continued(piece)
+            if call is None:
+                index = None if whole else piece.index
+                self.calls.append(call := Call(index=index, id=piece.id, name=piece.name, parts=[piece.arguments]))
+            else:
+                first = not any(call is other for other in touched)
+                call = self._add(call, piece if first else _beside(piece))
+            touched.append(call)
+
+    def close(self, entries: Sequence[Any]) -> None:
+        """Take the calls of a closing message: they are all there is where none was streamed, the newest message's."""
+        if entries and (self._closed or not self.calls):
+            self.calls, self._closed = [], True
+            self.take(entries, whole=True)
+
+    def finished(self) -> list[tuple[str, str, str]]:
+        """Return name, arguments and id of every call, by index where each has one, else as they came."""
+        calls = self.calls
+        if all(call.index is not None for call in calls):
+            calls = sorted(calls, key=lambda call: call.index or 0)
+        done = []
+        for call in calls:
+            arguments = _arguments(call.parts)
+            if arguments.note:
+                self.notes[arguments.note] = None
+            done.append((call.name, arguments.text, call.id))
+        return done
+
+    def _continued(self, piece: Piece) -> Call | None:
+        """Return the call that a piece may continue: its index's last one, else its id's, else the last of all."""
+        if not self.calls:
+            return None
+        if piece.index is not None:
+            same = [call for call in self.calls if call.index == piece.index]
+            if same:
+                return next((call for call in reversed(same) if _same_id(call, piece)), same[-1])
+        known = next((call for call in reversed(self.calls) if _same_id(call, piece)), None)
+        if piece.index is None:
+            return known or self.calls[-1]
+        # An index nobody announced: a chunk's number (the id tells), or nothing but arguments.
+        if known is not None and known.state == "open":
+            return known
+        return None if piece.name or piece.id else self.calls[-1]
+
+    def _add(self, call: Call, piece: Piece) -> Call:
+        rule = next(rule for rule in RULES if rule.applies(call, piece))
+        if rule.note:
+            self.notes[rule.note] = None
+        if rule.act == "new":
+            self.calls.append(Call(index=piece.index, id=piece.id, name=piece.name, parts=[piece.arguments]))
+            return self.calls[-1]
+        call.id = call.id or piece.id
+        if rule.act == "same":
+            if _other_name(call, piece):
+                call.name = piece.name if piece.name.startswith(call.name) else call.name + piece.name
+            call.parts.append(piece.arguments)
+        return call
+
+
+def _piece(entry: object) -> Piece | None:
+    if not isinstance(entry, Mapping):
+        return None
+    function = entry.get("function")
+    function = function if isinstance(function, Mapping) else {}
+    index, arguments = entry.get("index"), function.get("arguments")
+    # OpenAI sends the arguments as JSON text; some servers send the value itself.
+    text = arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments)
+    return Piece(
+        index=index if isinstance(index, int) and not isinstance(index, bool) and index >= 0 else None,
+        id=_text(entry.get("id")),
+        name=_text(function.get("name")),
+        arguments=text,
+    )
+
+
+def _beside(piece: Piece) -> Piece:
+    return Piece(index=piece.index, id=piece.id, name=piece.name, arguments=piece.arguments, first=False)
+
+
+def _arguments(parts: Sequence[str]) -> Joined:
+    """Return a call's arguments: its pieces in a row, unless they make sense only as repetitions of one another."""
+    parts = [part for part in parts if part]
+    joined = "".join(parts)
+    if len(parts) < 2 or _complete(joined):
+        return Joined(joined, "", len(parts))
+    if joined.lstrip().startswith(("{", "[")):
+        # Qwen's servers, and wrappers that parse what came so far anew for every token.
+        if _growing(parts):
+            return Joined(parts[-1], "", len(parts))
+        before = "".join(parts[:-1])
+        if parts[-1] == before or (_complete(before) and _complete(parts[-1]) and _value(before) == _value(parts[-1])):
+            return Joined(before, "", len(parts) - 1)
+    return Joined(joined, RUN_TOGETHER_NOTE if _several(joined) else "", len(parts))
+
+
+def _equal(call: Call, piece: Piece) -> bool:
+    return _complete(call.text) and _value(call.text) == _value(piece.arguments)
+
+
+def _complete(text: str) -> bool:
+    """Tell whether a text is a whole JSON object, list or null: fragments of arguments may be numbers and texts."""
+    text = text.strip()
+    if not (text.startswith("{") and text.endswith("}")) and not (text.startswith("[") and text.endswith("]")):
+        return text == "null"
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _value(text: str) -> object:
+    return json.loads(text)
+
+
+def _several(text: str) -> bool:
+    """Tell whether a text begins with a whole JSON value and goes on with another one."""
+    try:
+        _, end = json.JSONDecoder().raw_decode(text.lstrip())
+    except (ValueError, RecursionError):
+        return False
+    return text.lstrip()[end:].lstrip().startswith(("{", "["))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

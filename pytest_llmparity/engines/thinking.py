@@ -1,0 +1,93 @@
+"""Reasoning that a server left in the text, between the model's own tags, told from the answer."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+_PAIRS: Final = (
+    (r"<think>", r"</think>"),  # DeepSeek-R1, Qwen3, QwQ and most others
+    (r"<thinking>", r"</thinking>"),
+    (r"<thought>", r"</thought>"),
+    (r"<reasoning>", r"</reasoning>"),
+    (r"<seed:think>", r"</seed:think>"),  # Seed-OSS
+    (r"\[THINK\]", r"\[/THINK\]"),  # Magistral
+    (r"◁think▷", r"◁/think▷"),  # Kimi-VL
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A
+    (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),  # Apertus
+    # gpt-oss: channels of messages, the last of which is the answer; Gemma 4's spelling of the same.
+    (
+        r"(?:<\|start\|>assistant)?<\|channel\|?>(?:analysis|commentary|thought)\s*(?:<\|message\|>|\n)",
+        r"<\|end\|>|<channel\|>|(?=<\|channel\|?>final)",
+    ),
+)
+_FINAL: Final = r"\s*(?:<\|start\|>assistant)?<\|channel\|?>final\s*(?:<\|message\|>|\n)"
+_HARMONY: Final = re.compile(rf"{_FINAL}|<\|start\|>assistant\s*\Z|(?:<\|return\|>|<\|end\|>)\s*\Z")
+"""What frames gpt-oss's answer behind its reasoning."""
+_QUOTED: Final = "`'\"\u201c\u201d\u2018\u2019"
+
+
+class Split(NamedTuple):
+    """Text and reasoning apart; ``tag`` is the one they were told by, empty where there was none."""
+
+    text: str
+    reasoning: str = ""
+    tag: str = ""
+
+
+def split(text: str) -> Split:
+    """Return what a text says without the reasoning in it.
+
+    Reasoning stands at the beginning: one or more blocks, the last of which may lack its end (the answer was cut in it)
+    and the first its beginning (many chat templates write it into the prompt). Once an answer has begun with one, later
+    whole blocks are reasoning too. Tags in quotes, and blocks in the middle of an answer that began without one, are
+    text: somebody may have asked about them.
+    """
+    for opening, closing in _PAIRS:
+        told = _split(text, opening, closing)
+        if told.tag:
+            return told
+    return Split(text)
+
+
+def _split(text: str, opening: str, closing: str) -> Split:
+    first = re.match(rf"\s*{opening}", text, re.IGNORECASE)
+    orphan = None if first else _orphan(text, opening, closing)
+    if first is None and orphan is None:
+        framed = "channel" in opening and re.match(_FINAL, text) is not None
+        return Split(_HARMONY.sub("", text), "", "<|channel|>") if framed else Split(text)
+    thoughts: list[str] = []
+    if orphan is not None:
+        thoughts.append(text[: orphan.start()])
+        tag, rest = orphan[0], text[orphan.end() :]
+    else:
+        assert first is not None
+        tag, rest = first[0].strip(), text[first.start() :]
+    said: list[str] = []
+    while (begin := re.search(opening, rest, re.IGNORECASE)) is not None:
+        leading = not "".join(said).strip() and not rest[: begin.start()].strip()
+        end = re.compile(closing, re.IGNORECASE).search(rest, begin.end())
+        if end is None and not leading:
+            break
+        said.append(rest[: begin.start()])
+        thoughts.append(rest[begin.end() : len(rest) if end is None else end.start()])
+        rest = "" if end is None else rest[end.end() :]
+    answer = "".join((*said, rest))
+    if "channel" in opening:
+        answer = _HARMONY.sub("", answer)
+    return Split(answer.lstrip("\n"), "\n".join(thoughts) if len(thoughts) > 1 else thoughts[0], _named(tag))
+
+
+def _orphan(text: str, opening: str, closing: str) -> re.Match[str] | None:
+    """Return an end of reasoning whose beginning is not in the text; a lookahead alone is none."""
+    if "channel" in opening:
+        return None
+    end = re.search(closing, text, re.IGNORECASE)
+    if end is None or re.search(opening, text[: end.start()], re.IGNORECASE):
+        return None
+    around = text[max(0, end.start() - 1) : end.start()], text[end.end() : end.end() + 1]
+    return None if all(side and side in _QUOTED for side in around) else end
+
+
+def _named(tag: str) -> str:
+    return "<|channel|>" if "channel" in tag else tag

@@ -1,0 +1,376 @@
+"""However a message is cut into pieces, in any dialect of servers, it is the one the unstreamed answer has."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_llmparity.core.ports import Answer
+from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.engines import thinking
+from pytest_llmparity.engines.answers import parse_answer, token_ends
+from pytest_llmparity.engines.assembling import (
+    DIFFERENT_NOTE,
+    GROWING_NOTE,
+    NAME_NOTE,
+    REPEATED_NOTE,
+    RULES,
+    RUN_TOGETHER_NOTE,
+    TWICE_NOTE,
+    UNSURE_NOTE,
+)
+
+Delta = dict[str, Any]
+Tool = tuple[str, str, str]
+"""Name, arguments, id."""
+
+WEATHER: Tool = ("get_weather", '{"city": "Lisbon"}', "call_a")
+TIME: Tool = ("get_time", '{"city": "Porto"}', "call_b")
+
+
+def stream(*chunks: dict[str, Any]) -> Answer:
+    body = "".join(f"data: {json.dumps({'choices': [{'index': 0, **chunk}]})}\n\n" for chunk in chunks)
+    return answer(body + "data: [DONE]\n\n")
+
+
+def answer(body: str) -> Answer:
+    return cast(
+        "Answer", SimpleNamespace(status=200, headers={"content-type": "text/event-stream"}, body=body.encode())
+    )
+
+
+def streamed(*deltas: Delta, last: dict[str, Any] | None = None) -> Completion:
+    closing = {"delta": {}, "finish_reason": "stop"} | (last or {})
+    return parse_answer(stream(*({"delta": delta} for delta in deltas), closing), engine="cand", case="c")
+
+
+def unstreamed(message: Delta) -> Completion:
+    body = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+    plain = cast("Answer", SimpleNamespace(status=200, headers={}, body=body.encode()))
+    return parse_answer(plain, engine="cand", case="c")
+
+
+def entry(index: int | None, name: str | None, arguments: object, id: str | None) -> Delta:
+    fields: Delta = {"function": {} if name is None else {"name": name}}
+    fields["function"] |= {} if arguments is None else {"arguments": arguments}
+    fields |= {} if index is None else {"index": index}
+    return fields | ({} if id is None else {"id": id, "type": "function"})
+
+
+def called(found: Completion) -> list[Tool]:
+    return [(call.name, call.arguments, call.id) for call in found.tool_calls]
+
+
+# ---- the dialects: one call's arguments in pieces, as the entries of chunks ---------------------------------------
+
+
+def openai(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    """OpenAI, vLLM, SGLang: name and id first, then arguments."""
+    name, _, id = tool
+    return [[entry(place, name, "", id)], *([entry(place, None, piece, None)] for piece in pieces)]
+
+
+def one_index(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    """Every call is the first one."""
+    name, _, id = tool
+    return [[entry(0, name, pieces[0], id)], *([entry(0, None, piece, None)] for piece in pieces[1:])]
+
+
+def whole_one_index(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    """Ollama 15457."""
+    return [[entry(0, *tool)]]
+
+
+def whole_no_index(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    """Ollama 7881."""
+    return [[entry(None, *tool)]]
+
+
+def whole_no_id(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    return [[entry(None, tool[0], tool[1], None)]]
+
+
+def whole_empty_id(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    return [[entry(place, tool[0], tool[1], "")]]
+
+
+def values(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    """Arguments as the value rather than its text."""
+    return [[entry(place, tool[0], json.loads(tool[1]), tool[2])]]
+
+
+def no_index(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    name, _, id = tool
+    return [[entry(None, name, pieces[0], id)], *([entry(None, None, piece, None)] for piece in pieces[1:])]
+
+
+def from_one(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    """Gateways before Anthropic's API count the content blocks."""
+    return openai(3 * place + 1, tool, pieces)
+
+
+def repeats_name(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    name, _, id = tool
+    return [[entry(place, name, "", id)], *([entry(place, name, piece, None)] for piece in pieces)]
+
+
+def repeats_both(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    name, _, id = tool
+    return [[entry(place, name, piece, id)] for piece in pieces]
+
+
+def repeats_both_one_index(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    return repeats_both(0, tool, pieces)
+
+
+def fresh_ids(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    """vLLM 17523."""
+    name, _, id = tool
+    later = ([entry(place, None, piece, f"{id}-{turn}")] for turn, piece in enumerate(pieces))
+    return [[entry(place, name, "", id)], *later]
+
+
+def growing(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    name, _, id = tool
+    return [[entry(place, name, so_far, id)] for so_far in itertools.accumulate(pieces)]
+
+
+def growing_no_id(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    return [[entry(place, tool[0], so_far, None)] for so_far in itertools.accumulate(pieces)]
+
+
+def said_twice(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    """The last chunk of the call is the whole call."""
+    return [*openai(place, tool, pieces), [entry(place, *tool)]]
+
+
+DIALECTS: list[Callable[[int, Tool, Sequence[str]], list[list[Delta]]]] = [
+    *(openai, one_index, whole_one_index, whole_no_index, whole_no_id, whole_empty_id, values, no_index, from_one),
+    *(repeats_name, repeats_both, repeats_both_one_index, fresh_ids, growing, growing_no_id, said_twice),
+]
+WITHOUT_IDS = (whole_no_id, whole_empty_id, growing_no_id)
+
+NAMES = st.sampled_from(["get_weather", "get_time", "get", "get_weather_now"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+ARGUMENTS = st.dictionaries(st.text(min_size=1, max_size=6), VALUES, max_size=4)
+CUTS = st.lists(st.integers(1, 60), max_size=8)
+
+
+def cut(text: str, cuts: Sequence[int]) -> list[str]:
+    places = sorted({0, len(text), *(place for place in cuts if place < len(text))})
+    return [text[a:b] for a, b in itertools.pairwise(places)]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.__name__)
+@settings(max_examples=25)
+@given(tools=st.lists(st.tuples(NAMES, ARGUMENTS, CUTS), min_size=1, max_size=4))
+def test_tool_calls_are_those_of_the_unstreamed_answer(
+    dialect: Callable[[int, Tool, Sequence[str]], list[list[Delta]]], tools: list[tuple[str, dict[str, Any], list[int]]]
+) -> None:
+    calls = [(name, json.dumps(value), f"call_{place}") for place, (name, value, _) in enumerate(tools)]
+    chunks = [
+        {"tool_calls": entries}
+        for place, (tool, (_, _, cuts)) in enumerate(zip(calls, tools, strict=True))
+        for entries in dialect(place, tool, cut(tool[1], cuts))
+    ]
+
+    found = called(streamed(*chunks))
+
+    wanted = called(unstreamed({"content": None, "tool_calls": [entry(None, *call) for call in calls]}))
+    if dialect in WITHOUT_IDS:
+        found, wanted = [call[:2] for call in found], [call[:2] for call in wanted]  # type: ignore[misc]
+    assert found == wanted
+
+
+@given(tools=st.lists(st.tuples(NAMES, ARGUMENTS), min_size=1, max_size=4), one_index=st.booleans(), ids=st.booleans())
+def test_calls_that_come_in_one_list_are_calls_of_their_own(
+    tools: list[tuple[str, dict[str, Any]]], one_index: bool, ids: bool
+) -> None:
+    calls = [(name, json.dumps(value), f"c{place}" if ids else "") for place, (name, value) in enumerate(tools)]
+    entries = [entry(0 if one_index else place, *call) for place, call in enumerate(calls)]
+
+    assert called(streamed({"tool_calls": entries})) == calls
+
+
+@given(order=st.permutations(range(6)))
+def test_pieces_of_several_calls_may_alternate(order: list[int]) -> None:
+    pieces = {0: cut(WEATHER[1], [3, 9]), 1: cut(TIME[1], [2, 11])}
+    chunks = [[entry(0, WEATHER[0], "", "call_a"), entry(1, TIME[0], "", "call_b")]]
+    chunks += [[entry(place % 2, None, pieces[place % 2].pop(0), None)] for place in order]
+
+    assert called(streamed(*({"tool_calls": entries} for entries in chunks))) == [WEATHER, TIME]
+
+
+@pytest.mark.parametrize("at", range(1, len(WEATHER[1])))
+@pytest.mark.parametrize("dialect", [openai, repeats_both, growing, fresh_ids], ids=lambda dialect: dialect.__name__)
+def test_a_call_that_was_cut_keeps_what_came_of_it(
+    dialect: Callable[[int, Tool, Sequence[str]], list[list[Delta]]], at: int
+) -> None:
+    begun = WEATHER[1][:at]
+    chunks = dialect(0, (WEATHER[0], begun, WEATHER[2]), cut(begun, [2, 5, 11]))
+
+    assert called(streamed(*({"tool_calls": entries} for entries in chunks))) == [(WEATHER[0], begun, WEATHER[2])]
+
+
+def test_two_calls_without_anything_to_tell_them_apart_but_what_they_say() -> None:
+    again = ("get_weather", '{"city": "Porto"}', "")
+    first = (*WEATHER[:2], "")
+
+    assert called(streamed(*({"tool_calls": [entry(0, *call)]} for call in (first, again)))) == [first, again]
+
+
+@pytest.mark.parametrize(
+    ("entries", "wanted", "note"),
+    [
+        ([entry(0, "get_", "", "a"), entry(0, "time", "{}", None)], [("get_time", "{}", "a")], NAME_NOTE),
+        ([entry(0, "get_", "", None), entry(0, "get_time", "{}", None)], [("get_time", "{}", "")], NAME_NOTE),
+        ([entry(0, "f", "{}", None), entry(0, "f", "{}", None)], [("f", "{}", "")], TWICE_NOTE),
+        (
+            [entry(0, "f", '{"a": 1}', None), entry(0, None, '{"a": 2}', None)],
+            [("f", '{"a": 1}{"a": 2}', "")],
+            RUN_TOGETHER_NOTE,
+        ),
+    ],
+    ids=["name in pieces", "name grows", "twice", "run together"],
+)
+def test_what_is_guessed_or_cannot_be_told_is_said(entries: list[Delta], wanted: list[Tool], note: str) -> None:
+    found = streamed(*({"tool_calls": [piece]} for piece in entries))
+
+    assert called(found) == wanted
+    assert found.normalised == (note,)
+
+
+def test_one_id_for_every_call_and_calls_of_one_function_named_by_their_function() -> None:
+    one_id = [("f", '{"a": 1}', "call"), ("g", '{"a": 1}', "call"), ("g", '{"a": 2}', "call")]
+
+    for index in (0, None):
+        assert called(streamed(*({"tool_calls": [entry(index, *call)]} for call in one_id))) == one_id
+
+
+def test_the_first_api_for_calls_has_one() -> None:
+    pieces = [{"name": "f", "arguments": ""}, {"arguments": '{"a"'}, {"arguments": ": 1}"}]
+
+    found = streamed(*({"function_call": piece} for piece in pieces))
+
+    assert called(found) == called(unstreamed({"function_call": {"name": "f", "arguments": '{"a": 1}'}}))
+
+
+def test_every_rule_says_when_it_applies_and_who_needs_it() -> None:
+    assert len({rule.when for rule in RULES}) == len(RULES)
+    assert all(rule.who for rule in RULES)
+
+
+# ---- text ----------------------------------------------------------------------------------------------------------
+
+TEXTS = st.text(min_size=1, max_size=60).filter(
+    lambda text: text[: len(text) // 2] != text[len(text) // 2 :] and not thinking.split(text).tag
+)
+SENTENCE = "The refund takes five days, Mrs Müller."
+
+
+@given(text=TEXTS, reasoning=st.just("") | TEXTS, cuts=CUTS)
+def test_text_and_reasoning_are_the_whole_ones_however_they_are_cut(text: str, reasoning: str, cuts: list[int]) -> None:
+    deltas = [{"reasoning_content": piece} for piece in cut(reasoning, cuts)] if reasoning else []
+    deltas += [{"content": piece} for piece in cut(text, cuts)]
+
+    found = streamed({"role": "assistant", "content": ""}, *deltas)
+
+    assert (found.text, found.reasoning) == (text, reasoning)
+    assert found.normalised in ((), (UNSURE_NOTE,))
+
+
+@pytest.mark.parametrize("channel", ["content", "reasoning"])
+@given(cuts=st.lists(st.integers(1, len(SENTENCE) - 1), min_size=1, max_size=8, unique=True))
+def test_deltas_that_repeat_everything_so_far_are_taken_once(channel: str, cuts: list[int]) -> None:
+    pieces = list(itertools.accumulate(cut(SENTENCE, cuts)))
+    found = streamed(*({channel: piece} for piece in pieces), {channel: pieces[-1]})
+
+    assert SENTENCE in (found.text, found.reasoning)
+    assert found.normalised in ((GROWING_NOTE,), (REPEATED_NOTE,))
+
+
+@given(cuts=st.lists(st.integers(1, len(SENTENCE) - 1), max_size=8))
+def test_a_last_chunk_that_repeats_the_message_is_taken_once(cuts: list[int]) -> None:
+    deltas = [{"content": piece} for piece in cut(SENTENCE, cuts)]
+    closed = streamed(*deltas, last={"delta": {"content": SENTENCE}, "finish_reason": "stop"})
+    messaged = streamed(*deltas, last={"message": {"role": "assistant", "content": SENTENCE}})
+
+    assert closed.text == messaged.text == SENTENCE
+    assert closed.normalised == (REPEATED_NOTE,)
+    assert messaged.normalised == ()
+
+
+def test_a_closing_message_may_be_all_there_is_or_repeat_its_calls() -> None:
+    message = {"role": "assistant", "content": "Hi.", "tool_calls": [entry(None, *WEATHER)]}
+
+    alone = streamed(last={"message": message})
+    after = streamed(
+        {"content": "H"}, {"content": "i."}, {"tool_calls": [entry(0, *WEATHER)]}, last={"message": message}
+    )
+
+    assert alone.text == after.text == "Hi."
+    assert called(alone) == called(after) == [WEATHER]
+
+
+def test_a_stream_of_messages_grows() -> None:
+    growing = ({"message": {"role": "assistant", "content": SENTENCE[:end]}} for end in (9, 20, len(SENTENCE)))
+
+    found = parse_answer(stream(*growing, {"finish_reason": "stop"}), engine="cand", case="c")
+
+    assert found.text == SENTENCE
+
+
+def test_a_closing_message_that_says_something_else_is_named() -> None:
+    found = streamed({"content": "Yes"}, {"content": "."}, last={"message": {"content": "No."}})
+
+    assert (found.text, found.normalised) == ("Yes.", (DIFFERENT_NOTE,))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "normalised"),
+    [
+        (["ha", "ha"], "haha", (UNSURE_NOTE,)),
+        ([" no", " no", " no"], " no no no", ()),
+        (["-", "--", "----"], "-------", (UNSURE_NOTE,)),
+        (["4", "4"], "44", ()),
+        (["caf\ufffd", "café", "café."], "café.", (GROWING_NOTE,)),
+    ],
+)
+def test_pieces_that_could_be_either_stay_and_say_so(pieces: list[str], text: str, normalised: tuple[str, ...]) -> None:
+    found = streamed(*({"content": piece} for piece in pieces))
+
+    assert (found.text, found.normalised) == (text, normalised)
+
+
+def test_a_repetition_is_no_event_with_tokens() -> None:
+    deltas: list[dict[str, Any]] = [{"delta": {"content": piece}} for piece in (SENTENCE[:9], SENTENCE[9:])]
+
+    plain = token_ends(stream(*deltas))
+    repeated = token_ends(stream(*deltas, {"delta": {"content": SENTENCE}, "finish_reason": "stop"}))
+
+    assert repeated == plain
+    assert len(plain) == 2
+
+
+def test_tokens_of_a_repetition_are_listed_once() -> None:
+    def chunk(text: str) -> dict[str, Any]:
+        return {"delta": {"content": text}, "logprobs": {"content": [{"token": text, "logprob": -0.1}]}}
+
+    found = parse_answer(
+        stream(chunk(SENTENCE[:9]), chunk(SENTENCE[9:]), chunk(SENTENCE), {"delta": {}, "finish_reason": "stop"}),
+        engine="cand",
+        case="c",
+    )
+
+    assert b"".join(token.token for token in found.logprobs).decode() == found.text == SENTENCE
