@@ -11,6 +11,7 @@ LLMParityError
 │   │   └── MemoryHeld         the engine before it is still in memory, and only one may be
 │   ├── EngineDied             it was there and is gone
 │   ├── Unreachable            nothing accepts the connection
+│   │   └── TlsFailure         its certificate is not trusted, or only one side speaks TLS
 │   ├── AnswerError            it answered, but not with an answer
 │   │   ├── BadRequest         400, 422: the request was refused
 │   │   │   ├── ContextOverflow    the prompt does not fit
@@ -101,6 +102,12 @@ class Unreachable(EngineError):
     """Nothing accepts a connection at the engine's address."""
 
     retryable = True
+
+
+class TlsFailure(Unreachable):
+    """Something is there, and TLS with it cannot be: its certificate is not trusted, or one side speaks plain HTTP."""
+
+    retryable = False
 
 
 class AnswerError(EngineError):

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -20,6 +20,7 @@ from pytest_llmparity.core.errors import (
     ParameterNotHonoured,
     ProtocolError,
     Timeout,
+    TlsFailure,
     Unreachable,
 )
 from pytest_llmparity.core.hiding import TextMask
@@ -107,6 +108,8 @@ class Adapter:
         self.recognised = ""
         """What the server of a bare URL was seen to be (``engines.probe``); empty while nobody looked."""
         self.can = self.declares
+        self.time_left: Callable[[], float | None] = lambda: None
+        """Seconds the run may still take, ``None`` for no end: no control call lasts longer."""
         self._model = self.wire_model(spec)
         self._fingerprint = ""
         self._warm_headers: Mapping[str, str] = {}
@@ -138,6 +141,7 @@ class Adapter:
             ca_bundle=self.spec.ca_bundle,
             proxy=self.spec.proxy,
             mask=self.mask,
+            time_left=self.time_left,
         )
 
     @functools.cached_property
@@ -174,7 +178,8 @@ class Adapter:
     def ready(self) -> str | None:
         """Return ``None`` when the server can answer, else why not yet.
 
-        Raises for a final no: ``NotAuthorised``, or ``LaunchError`` when another server answers on our port.
+        Raises for a final no: ``NotAuthorised``, ``TlsFailure``, or ``LaunchError`` when another server answers on
+        our port.
         """
         reply = self._reached(self.health_path)
         if isinstance(reply, str):
@@ -189,6 +194,8 @@ class Adapter:
         """
         try:
             reply = self.control.get(path)
+        except TlsFailure:
+            raise  # waiting mends no certificate
         except Unreachable:
             return f"nothing listens at {self.base_url}"
         except (Timeout, ProtocolError) as exc:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pytest_llmparity.core.errors import LaunchError, ModelMissing, ProtocolError, Timeout, Unreachable
 from pytest_llmparity.engines import files, ollama_facts
-from pytest_llmparity.engines.control import CALL_TIMEOUT_S, Control, Reply
+from pytest_llmparity.engines.control import CALL_TIMEOUT_S, Control, Reply, upload_s
 from pytest_llmparity.engines.readiness import POLL_S
 from pytest_llmparity.engines.refusals import read_refusal, refused, shown
 
@@ -61,7 +61,8 @@ def name_for(path: Path, engine: str) -> str:
 def make(control: Control, model: str, path: Path, *, timeout_s: float) -> None:
     """Make a model from a GGUF file: upload it where it is not there yet, then ``/api/create``.
 
-    A model that was made from the same bytes before is left as it is. ``timeout_s`` is for each pause of the daemon.
+    A model that was made from the same bytes before is left as it is. ``timeout_s`` is for each pause of the daemon;
+    the whole may take as long as the file is large.
     ``LaunchError`` repeats what Ollama says.
     """
     digest = f"sha256:{files.sha256(path)}"
@@ -73,7 +74,7 @@ def make(control: Control, model: str, path: Path, *, timeout_s: float) -> None:
         if sent.status not in (200, 201):
             raise _failed(control, f"did not take {path.name!r}", sent)
     asked = body(model, files={path.name: digest}, license=MADE_FROM + digest)
-    made = control.post("/api/create", asked, timeout_s=timeout_s)
+    made = control.post("/api/create", asked, timeout_s=timeout_s, total_s=upload_s(path, timeout_s))
     _succeeded(control, made, f"could not make {model!r} from {path.name!r}")
 
 

@@ -46,11 +46,12 @@ def recognise(
     name: str = "",
     ca_bundle: Path | None = None,
     proxy: str | None = None,
+    time_left: Callable[[], float | None] = lambda: None,
 ) -> str:
     """Return what the server at a URL looks like: a kind, one of :data:`LOOKS`, else ``openai``.
 
     ``api`` is what its OpenAI routes start with (default ``/v1``). Raises ``Unreachable`` or ``Timeout`` when nothing
-    answers at all.
+    answers at all. No question lasts longer than ``time_left``.
     """
     return look(
         Control(
@@ -60,6 +61,7 @@ def recognise(
             headers=headers or {},
             ca_bundle=ca_bundle,
             proxy=proxy,
+            time_left=time_left,
         )
     )
 

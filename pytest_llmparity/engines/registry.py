@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from pytest_llmparity.core.errors import EngineSelectionError
@@ -116,18 +116,34 @@ def adapter_for(kind: str) -> type[Adapter]:
     raise EngineSelectionError(f"There is no engine kind {kind!r}; known are {', '.join(names)}.{hint}")
 
 
-def make(spec: EngineSpec, base_url: str, *, environ: Mapping[str, str]) -> Adapter:
+def make(
+    spec: EngineSpec,
+    base_url: str,
+    *,
+    environ: Mapping[str, str],
+    time_left: Callable[[], float | None] = lambda: None,
+) -> Adapter:
     """Return the adapter for a spec around the server at ``base_url``.
 
     Header variables are read from ``environ`` (``ConfigError`` if one is not set). A spec without a kind has its server
-    probed.
+    probed. ``time_left`` is how many seconds the run may still take: no control call lasts longer.
     """
     headers = resolve_headers(spec, environ)
-    if spec.kind is not None:
-        return adapter_for(spec.kind)(spec, base_url, headers)
-    seen = probe.recognise(base_url, headers, api=spec.api, name=spec.name, ca_bundle=spec.ca_bundle, proxy=spec.proxy)
-    adapter = adapter_for(probe.kind_of(seen))(spec, base_url, headers)
+    seen, kind = "", spec.kind
+    if kind is None:
+        seen = probe.recognise(
+            base_url,
+            headers,
+            api=spec.api,
+            name=spec.name,
+            ca_bundle=spec.ca_bundle,
+            proxy=spec.proxy,
+            time_left=time_left,
+        )
+        kind = probe.kind_of(seen)
+    adapter = adapter_for(kind)(spec, base_url, headers)
     adapter.recognised = seen
+    adapter.time_left = time_left
     return adapter
 
 

@@ -13,9 +13,12 @@ from pytest_llmparity.core.errors import (
     LLMParityError,
     ParameterNotHonoured,
     StoreError,
+    Timeout,
+    Unreachable,
     UnsupportedParameter,
     told,
 )
+from pytest_llmparity.core.routes import RouteCheck
 from pytest_llmparity.core.sample import Sample, WireRequest, to_json
 from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.engines.base import Adapter
@@ -107,10 +110,11 @@ class Campaign:
         if any(unit.concurrency > 1 for unit in self._plan.timed):
             self._fleet.may_probe = self._allowance.take
         in_turn = self._settings.residency == "one-at-a-time"
-        if not in_turn:
-            self._fleet.engage_all()
-            self._stand_apart()
+        self._fleet.time_left = lambda: self._allowance.left_s
         try:
+            if not in_turn:
+                self._fleet.engage_all()
+                self._stand_apart()
             for spec in self._order():
                 self._one(spec)
                 if in_turn:
@@ -122,6 +126,7 @@ class Campaign:
                     self._all_of(specs)
                 self._time(self._order())
         finally:
+            self._fleet.time_left = lambda: None  # what tests ask of an engine afterwards is their own affair
             self._progress.end()
         self._words += self._twins()
         if self._allowance.reason is not None:
@@ -206,11 +211,18 @@ class Campaign:
         self._words.extend(remarks(adapter, learnt))
         entry = dataclasses.replace(entry, declares=learnt.declares, capabilities=learnt.capabilities)
         units = [unit for unit in self._plan.units if not pointless(entry, unit)]
-        routes = compare_routes(adapter, some_requests(units), take=self._allowance.take) if asked and units else None
+        routes = self._routes(adapter, units) if asked and units else None
         if routes is not None:
             alike = f"{adapter.name}: its {routes.measured} and {routes.other} routes answer {routes.cases} cases alike"
             self._words.append(routes.sentence(adapter.name) or alike)
         self._notes[adapter.name] = dataclasses.replace(entry, route_check=routes)
+
+    def _routes(self, adapter: Adapter, units: Sequence[Unit]) -> RouteCheck | None:
+        try:
+            return compare_routes(adapter, some_requests(units), take=self._allowance.take)
+        except (Timeout, Unreachable) as error:
+            self._words.append(f"{adapter.name}: its routes were not held against each other: {error}")
+            return None
 
     def _incomparable(self, engaged: Engaged) -> str | None:
         """A contradicted pin of the baseline stands for every pair: there is nothing left to compare with."""

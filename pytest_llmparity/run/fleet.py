@@ -80,6 +80,8 @@ class Fleet:
         self.may_probe: Callable[[int], bool] = lambda count: False
         """Whether so many requests may be sent to find out how many an attached server answers at once."""
         self._probing = threading.Lock()
+        self.time_left: Callable[[], float | None] = lambda: None
+        """Seconds the run may still take, ``None`` for no end: no start and no control call goes on beyond them."""
         self._specs = dict(specs)
         self._keeper = keeper
         self._workdir = workdir
@@ -245,9 +247,16 @@ class Fleet:
     def _adapter(self, spec: EngineSpec) -> Adapter:
         """Return what asks a server that runs elsewhere, the same each time: it knows how the server was found."""
         if spec.name not in self._attached:
-            made = registry.make(spec, spec.base_url or "", environ=self._environ)
+            made = self._make(spec, spec.base_url or "")
             return self._attached.setdefault(spec.name, made)  # engines start in threads
         return self._attached[spec.name]
+
+    def _make(self, spec: EngineSpec, base_url: str) -> Adapter:
+        return registry.make(spec, base_url, environ=self._environ, time_left=self._left_s)
+
+    def _left_s(self) -> float | None:
+        """Return what is left by the clock of whoever gathers now; an adapter may be older than that."""
+        return self.time_left()
 
     def _attach(self, spec: EngineSpec) -> Adapter:
         adapter = self._adapter(spec)
@@ -265,7 +274,7 @@ class Fleet:
     def _launch(self, spec: EngineSpec) -> Adapter:
         state = self._keeper().state(spec.name)
         if state.state == "ready":
-            return registry.make(spec, str(state.info["base_url"]), environ=self._environ)
+            return self._make(spec, str(state.info["base_url"]))
         kind = registry.adapter_for(spec.kind or "")
         environment = self._provide(spec)
         environ = self._environ if environment is None else environment.environ(self._environ)
@@ -278,7 +287,7 @@ class Fleet:
             state = self._start(spec, launch, environ)
             if not state.first:
                 return self._join(spec)
-            adapter = registry.make(spec, f"http://127.0.0.1:{port}", environ=self._environ)
+            adapter = self._make(spec, f"http://127.0.0.1:{port}")
             try:
                 wait_ready(
                     adapter,
@@ -328,7 +337,9 @@ class Fleet:
         return dataclasses.replace(spec, slots=self.slots)
 
     def _stop_waiting(self) -> str | None:
-        return "it was interrupted" if self._interrupted.is_set() else None
+        if self._interrupted.is_set():
+            return "it was interrupted"
+        return "the run's time was up (--parity-budget)" if self.time_left() == 0 else None
 
     def _start(self, spec: EngineSpec, launch: Launch, environ: Mapping[str, str]) -> EngineState:
         env = {k: v for k, v in environ.items() if not any(fnmatch(k, pattern) for pattern in launch.scrub)}
@@ -357,7 +368,7 @@ class Fleet:
             return self._launch(spec)  # the starter gave up a port that was taken and tries another
         if state.state != "ready":
             raise LaunchError(state.reason or _ended(state), engine=spec.name)
-        return registry.make(spec, str(state.info["base_url"]), environ=self._environ)
+        return self._make(spec, str(state.info["base_url"]))
 
     def _log(self, name: str) -> Path:
         return self._workdir / "logs" / f"{name}.log"

@@ -191,19 +191,31 @@ async def _one(
 ) -> Sample | None:
     """Return the sample of one job, retrying what can help; a retried answer has no timing (it is no evidence).
 
-    ``None`` when the allowance ended before the job did: what more attempts would have brought is not known.
+    ``None`` when the allowance ended before the job did, its answer under way or not: what more of it would have
+    brought is not known.
     """
     for attempt in range(1, ATTEMPTS + 1):
         since = line.sends()
+        budget = asyncio.timeout(allowance.left_s)
         try:
-            exchange = await client.send(job.wire.method, job.wire.path, job.wire.body)
+            async with budget:
+                exchange = await client.send(job.wire.method, job.wire.path, job.wire.body)
             sample = answered(engine, job, exchange, attempts=attempt)
+        except TimeoutError:
+            if not budget.expired():
+                raise
+            allowance.out_of_time()
+            return None
         except EngineError as error:
             named(error, engine.name, job.case)
             await line.missed(error, since)
             wait = _wait(error, attempt)
             if wait is None or line.dead is not None:
                 return _failed(engine, job, error, attempts=attempt)
+            left_s = allowance.left_s
+            if left_s is not None and left_s <= wait:
+                allowance.out_of_time()
+                return None
             if not allowance.take():
                 return None
             allowance.retries += 1

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.compare.json import parse_json
 from pytest_llmparity.core.diagnosis import response_schema
-from pytest_llmparity.core.errors import EngineError, ParameterNotHonoured
+from pytest_llmparity.core.errors import EngineError, ParameterNotHonoured, Timeout, Unreachable
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.routes import CASES, RouteCheck
 from pytest_llmparity.core.sample import Completion, Identity, Request, to_json
@@ -137,13 +137,15 @@ def compare_routes(
 
     One route after the other, the measured one last: Ollama loads the model again where the options of a request are
     not those it was loaded with (server/sched.go, ``needsReload``). ``None`` where they are the same route, or ``take``
-    says that no more requests may be sent. Never raises for what the server does.
+    says that no more requests may be sent. Raises ``Timeout`` or ``Unreachable`` once one of them is met, instead of
+    waiting for each of the rest; never for what a server answers.
     """
     if adapter.spec.route == "openai":
         return None
     spec = dataclasses.replace(adapter.spec, route="openai")
     other = registry.adapter_for(adapter.kind)(spec, adapter.base_url, adapter.headers)
     other.api = adapter.api
+    other.time_left = adapter.time_left
     other.learnt(adapter.can)
     try:
         there = [_over(other, request, take) for request in requests]
@@ -188,6 +190,8 @@ def _over(adapter: Adapter, request: Request, take: Callable[[], bool]) -> _Over
         return _Over(adapter.parse(reply, case=request.case), wire.omitted)
     except ParameterNotHonoured as error:
         return _Over(unasked=str(error))
+    except (Timeout, Unreachable):
+        raise
     except EngineError:
         return _Over()
 

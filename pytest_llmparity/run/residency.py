@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from pytest_llmparity.core.errors import LaunchError, LLMParityError, MemoryHeld, Unreachable
+from pytest_llmparity.core.errors import LaunchError, LLMParityError, MemoryHeld, TlsFailure, Unreachable
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines import memory
 from pytest_llmparity.engines.base import Adapter
@@ -169,6 +169,8 @@ def _listens(spec: EngineSpec) -> bool:
     )
     try:
         there.get("/")
+    except TlsFailure:
+        return True
     except Unreachable:
         return False
     except LLMParityError:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pytest_llmparity.core.errors import ConfigError, ProtocolError, Timeout
 from pytest_llmparity.transport.connection import ClosedEarlyError, Connection, UnaskedError
-from pytest_llmparity.transport.dial import Origin, connect, parse_origin, parse_proxy, tls_context, tls_failure
+from pytest_llmparity.transport.dial import Origin, connect, parse_origin, parse_proxy
 from pytest_llmparity.transport.exchange import Exchange
 from pytest_llmparity.transport.limits import Limits
 from pytest_llmparity.transport.readers import (
@@ -23,6 +23,7 @@ from pytest_llmparity.transport.readers import (
     KernelReader,
     TransportReader,
 )
+from pytest_llmparity.transport.tls import speaks_tls, tls_context, tls_failure, wants_tls
 
 _NS = 1_000_000_000
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -103,6 +104,8 @@ class Client:
                 "waits for a request: check host and port in base_url."
             ) from None
         except ClosedEarlyError:
+            if await self._wants_tls():
+                raise wants_tls(self._origin.where) from None
             raise ProtocolError(
                 f"{self._origin.where} accepted the connection and closed it without a byte of an answer. "
                 "The engine's log says why."
@@ -204,10 +207,16 @@ class Client:
                 )
             except OSError as error:
                 sock.close()
-                raise tls_failure(self._origin, error) from error
+                raise tls_failure(self._origin.where, error) from error
             connection.attach(reader)
         self._open.add(connection)
         return connection
+
+    async def _wants_tls(self) -> bool:
+        """Tell whether a server that never answered would, if it were asked over TLS."""
+        if self._origin.tls or self._answered or self._proxy is not None:
+            return False
+        return await asyncio.to_thread(speaks_tls, self._origin.host, self._origin.port)
 
     def _redirected(self, exchange: Exchange) -> ProtocolError:
         try:

@@ -1,4 +1,4 @@
-"""From a base URL to a connected socket: addresses, the proxy's CONNECT, TLS."""
+"""From a base URL to a connected socket: addresses and the proxy's CONNECT."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import base64
 import os
 import re
 import socket
-import ssl
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pytest_llmparity.core.errors import ConfigError, EngineDied, EngineError, Unreachable
@@ -90,16 +88,6 @@ def _split(text: str, what: str, schemes: tuple[str, ...]) -> tuple[SplitResult,
     return url, host, port
 
 
-def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
-    """Make the TLS context: the system's authorities (``SSL_CERT_FILE`` counts), or those in ``ca_bundle`` alone."""
-    try:
-        context = ssl.create_default_context(cafile=None if ca_bundle is None else str(ca_bundle))
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(f"ca_bundle {str(ca_bundle)!r} cannot be read as PEM certificates: {error}") from error
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
 async def connect(origin: Origin, proxy: Proxy | None, *, answered: bool) -> socket.socket:
     """Return a non-blocking socket that reaches ``origin``, through ``proxy`` if there is one.
 
@@ -178,15 +166,3 @@ def _refused(origin: Origin, proxy: Proxy, what: str) -> EngineError:
         f"the proxy {proxy.where} was asked to CONNECT to {origin.where} and {what}. "
         "Every request goes through CONNECT: allow that port in the proxy, or leave proxy unset for this engine."
     )
-
-
-def tls_failure(origin: Origin, error: Exception) -> EngineError:
-    """Put a failed handshake into words."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return Unreachable(
-            f"the certificate of {origin.where} is not trusted ({error.verify_message}). "
-            "Name its authority in ca_bundle or SSL_CERT_FILE."
-        )
-    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-        return Unreachable(f"{origin.where} does not speak TLS. Write http:// in base_url if that is meant.")
-    return Unreachable(f"the TLS handshake with {origin.where} failed ({str(error) or type(error).__name__}).")

@@ -315,12 +315,42 @@ async def test_a_retry_beyond_the_allowance_is_not_sent() -> None:
 
 
 async def test_time_is_a_hard_stop() -> None:
-    clock = iter([0.0, 1.0, 2.0, 11.0, 12.0, 13.0])
+    clock = iter([0.0, 1.0, 1.0, 2.0, 2.0, 11.0])
     allowance = Allowance(requests=None, seconds=10.0, now=lambda: next(clock))
 
     samples, _, _, _ = await run(lambda n, b: 200, 5, allowance=allowance)
 
     assert len(samples) == 2
+    assert allowance.reason == "stopped after 10 s (--parity-budget)"
+
+
+async def test_an_answer_that_trickles_past_the_time_is_not_waited_for() -> None:
+    class Endless(Scripted):
+        async def send(self, method: str, path: str, body: bytes = b"") -> Exchange:
+            await asyncio.Event().wait()
+            raise AssertionError("it never ends")
+
+    allowance, samples = Allowance(requests=None, seconds=0.05), list[Sample]()
+    await gather(
+        Echo(),
+        cast("Client", Endless(lambda n, b: 200)),
+        jobs(8),
+        concurrency=4,
+        allowance=allowance,
+        gone=lambda: None,
+        deliver=samples.append,
+    )
+
+    assert samples == [], "nobody knows what the rest of them would have been"
+    assert allowance.reason == "stopped after 0.05 s (--parity-budget)"
+
+
+async def test_a_wait_beyond_the_time_is_not_begun() -> None:
+    allowance = Allowance(requests=None, seconds=10.0)
+
+    samples, client, waits, _ = await run(lambda n, b: Overloaded("busy", retry_after_s=50.0), 1, allowance=allowance)
+
+    assert (samples, len(client.sent), waits) == ([], 1, [])
     assert allowance.reason == "stopped after 10 s (--parity-budget)"
 
 
