@@ -115,6 +115,19 @@ def headline(verdict: Verdict) -> str:
     return line
 
 
+def remarks(verdict: Verdict) -> list[str]:
+    """Return what a reader should know of a verdict whatever its outcome: which prompts it does not rest on."""
+    return [
+        f"left out {count(len(part.cases), 'prompt')} ({_some(part.cases)}): {plain(part.reason)}"
+        for part in verdict.left_out
+    ]
+
+
+def _some(names: Sequence[str], limit: int = 3) -> str:
+    shown = [plain(name, 40) for name in names[:limit]]
+    return ", ".join(shown) + (", …" if len(names) > limit else "")
+
+
 def settling(verdict: Verdict) -> str:
     """Return what would settle an INCONCLUSIVE verdict, empty for others and where nobody knows."""
     if verdict.needed is None or verdict.outcome is not Outcome.INCONCLUSIVE:
@@ -177,6 +190,7 @@ def block(verdict: Verdict, *, lines_left: int = MAX_LINES) -> list[str]:
     tail: list[str] = []
     if verdict.floor is not None:
         tail.append(f"  noise floor: {verdict.baseline or verdict.engine} differs from itself by {_floor(verdict)}")
+    tail += [f"  {remark}" for remark in remarks(verdict)]
     if verdict.cause is not None:
         tail.append(f"  cause: {verdict.cause}")
     if verdict.differs:

@@ -33,6 +33,15 @@ SEVERITY = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """Prompts that an engine could not be asked, or not for this check, and the sentence that says why."""
+
+    engine: str
+    reason: str
+    cases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """One judgement of one check about one engine (``baseline`` is ``None``) or one pair.
 
@@ -45,6 +54,7 @@ class Verdict:
     ``needed`` is how many prompts in all would settle an INCONCLUSIVE. ``measures`` says in words what the estimate
     counts (``of tokens fork``), ``reason`` in one sentence why the outcome is not what the bounds alone say.
     ``blocked_by`` names the engine that cannot be used at all, where that is the reason: such a reason is told once.
+    ``left_out`` are prompts the verdict does not rest on because an engine cannot be asked them; ``n`` is without them.
     ``open``: judged by evidence that may still grow in a sequential run; ``sequence`` says how far that run came.
     ``message`` is the headline, ``details`` the lines below it, ``where`` the ``file:line`` of the check.
     """
@@ -77,6 +87,7 @@ class Verdict:
     measures: str = ""
     reason: str = ""
     blocked_by: str = ""
+    left_out: tuple[LeftOut, ...] = ()
     message: str = ""
     details: tuple[str, ...] = ()
     where: str = ""

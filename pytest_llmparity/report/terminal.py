@@ -135,6 +135,7 @@ def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> 
         latency(record.latency, width=width),
         open_questions(record.verdicts, width=width),
         unjudged(record.verdicts, width=width),
+        noted(record.verdicts, width=width),
         _missing(record, width=width),
         [line for note in _ending(record) for line in _wrapped("", printable(note), width=width)],
     ]
@@ -277,6 +278,24 @@ def unjudged(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
         for line in _wrapped("  ", printable(f"{reason}: {', '.join(checks)}"), width=width)
     ]
     return ["skipped:", *lines] if lines else []
+
+
+def noted(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
+    """Return what a reader should know of verdicts whatever they came to, each thing once, with the checks concerned.
+
+    What could not be asked of an engine, for one: a PASS does not speak for it.
+    """
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for verdict in verdicts:
+        if verdict.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
+            for remark in explain.remarks(verdict):
+                found[remark][f"{verdict.kind} of {verdict.test.rpartition('::')[2]}"] = None
+    lines = [
+        line
+        for remark, checks in found.items()
+        for line in _wrapped("  ", printable(f"{remark}: {', '.join(checks)}"), width=width)
+    ]
+    return ["noted:", *lines] if lines else []
 
 
 def _label(verdict: Verdict, verdicts: Sequence[Verdict], *, verbose: bool) -> str:

@@ -11,11 +11,9 @@ from pytest_llmparity.core.checks.base import FLOOR_PHASES
 from pytest_llmparity.core.errors import (
     KeeperError,
     LLMParityError,
-    ParameterNotHonoured,
     StoreError,
     Timeout,
     Unreachable,
-    UnsupportedParameter,
     told,
 )
 from pytest_llmparity.core.routes import RouteCheck
@@ -30,7 +28,7 @@ from pytest_llmparity.run.plan import Plan, Step, Unit
 from pytest_llmparity.run.preflight import compare_routes, learn, remarks, some_requests, wanted
 from pytest_llmparity.run.timing import BLOCKS_APART, TimedPhase
 from pytest_llmparity.run.waves import Waves
-from pytest_llmparity.run.wires import client_of, jobs_of, key_of, requests_of, wires_note
+from pytest_llmparity.run.wires import client_of, jobs_of, key_of, narrowed, requests_by_case, wires_note
 from pytest_llmparity.store import Key, RunInfo, Store
 
 GATHERED = "gathered"
@@ -210,7 +208,9 @@ class Campaign:
         )
         self._words.extend(remarks(adapter, learnt))
         entry = dataclasses.replace(entry, declares=learnt.declares, capabilities=learnt.capabilities)
-        units = [unit for unit in self._plan.units if not pointless(entry, unit)]
+        judged = [(unit, pointless(entry, unit)) for unit in self._plan.units]
+        units = [narrowed(unit, (c for c in unit.prompts.cases if c.id not in lacks)) for unit, lacks in judged]
+        units = [unit for unit in units if unit.prompts.cases]
         routes = self._routes(adapter, units) if asked and units else None
         if routes is not None:
             alike = f"{adapter.name}: its {routes.measured} and {routes.other} routes answer {routes.cases} cases alike"
@@ -232,14 +232,29 @@ class Campaign:
         return baseline.incomparable if baseline is not None else None
 
     def _build(self, adapter: Adapter) -> dict[str, Mapping[str, WireRequest]]:
-        """Put every request into the engine's words before the first one is sent; refused units are written down.
+        """Put every request into the engine's words before the first one is sent; what is not asked is written down.
 
-        So are those of which every check is going to be skipped, for want of what it needs: they are not asked.
+        That is what the route has no words for, and what no check could judge for want of what it needs: a unit where
+        that holds for all of its cases, else the cases.
         """
-        built, refused = self._built(adapter)
         entry = self._notes[adapter.name]
-        lacks = {unit.key: why for unit in self._plan.units if (why := pointless(entry, unit)) is not None}
-        built = {key: wires for key, wires in built.items() if key not in lacks}
+        built, words_missing = self._built(adapter)
+        refused: dict[str, str] = {}
+        left_out: dict[str, str] = {}
+        unasked: dict[str, Mapping[str, str]] = {}
+        for unit in self._plan.units:
+            lacks = pointless(entry, unit)
+            wires = {case: wire for case, wire in built.get(unit.key, {}).items() if case not in lacks}
+            missing = {**words_missing.get(unit.key, {}), **lacks}
+            if wires:
+                built[unit.key] = wires
+                unasked |= {unit.key: missing} if missing else {}
+                continue
+            built.pop(unit.key, None)
+            if len(lacks) == len(unit.prompts.cases):
+                left_out[unit.key] = next(iter(lacks.values()))
+            else:
+                refused[unit.key] = next(why for case, why in missing.items() if case not in lacks)
         for unit in self._plan.units:
             if unit.key in built:
                 sent = {case: wire.sha256 for case, wire in built[unit.key].items()}
@@ -250,18 +265,19 @@ class Campaign:
                 f"{adapter.name}: {UNPROVEN} was not sent, this kind of engine has no field for it; a server whose "
                 "default is not 1 answers differently"
             )
-        self._notes[adapter.name] = dataclasses.replace(entry, refused=refused, left_out=lacks)
+        self._notes[adapter.name] = dataclasses.replace(entry, refused=refused, left_out=left_out, unasked=unasked)
         return built
 
-    def _built(self, adapter: Adapter) -> tuple[dict[str, Mapping[str, WireRequest]], dict[str, str]]:
-        """Return the requests of every unit in the engine's words, and by unit why some cannot be put into them."""
+    def _built(self, adapter: Adapter) -> tuple[dict[str, Mapping[str, WireRequest]], dict[str, Mapping[str, str]]]:
+        """Return, by unit, the requests in the engine's words, and why some cases cannot be put into them."""
         built: dict[str, Mapping[str, WireRequest]] = {}
-        refused: dict[str, str] = {}
+        refused: dict[str, Mapping[str, str]] = {}
         for unit in self._plan.units:
-            try:
-                built[unit.key] = requests_of(adapter, unit)
-            except (ParameterNotHonoured, UnsupportedParameter) as error:
-                refused[unit.key] = str(error)
+            wires, missing = requests_by_case(adapter, unit)
+            if wires:
+                built[unit.key] = wires
+            if missing:
+                refused[unit.key] = missing
         return built, refused
 
     def _all_of(self, specs: Sequence[EngineSpec]) -> None:
@@ -327,7 +343,7 @@ class Campaign:
             if step.phase not in FLOOR_PHASES:
                 continue
             wanted = {key_of(job) for job in jobs_of(step, wires[step.unit.key])}
-            if wanted & have:
+            if not wanted or wanted & have:
                 continue
             samples = self._store.reusable_floor(
                 spec_hash=adapter.spec.spec_hash,
@@ -367,8 +383,13 @@ class Campaign:
 
     def _time(self, specs: Sequence[EngineSpec]) -> None:
         """Measure latency of every unit that asks for it on those of these engines that can be asked, all resident."""
-        for unit in self._plan.timed:
+        for unit in map(self._askable, self._plan.timed):
             self._timing.time(unit, self._comparable(unit, specs), apart=self._apart.keys())
+
+    def _askable(self, unit: Unit) -> Unit:
+        """Return the unit with the cases that every engine asked any of them can be asked: timed side by side."""
+        asked = [wires[unit.key] for _, wires in self._ready.values() if unit.key in wires]
+        return narrowed(unit, (case for case in unit.prompts.cases if all(case.id in wires for wires in asked)))
 
     def _comparable(self, unit: Unit, specs: Sequence[EngineSpec]) -> list[Adapter]:
         """Return those of the engines that can be asked this unit, in their order."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
-from pytest_llmparity.core.checks.required import lacking
+from pytest_llmparity.core.checks.required import left_out
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.quantization import normalise
@@ -32,8 +32,9 @@ class EngineNote:
 
     ``error``: it never became usable. ``incomparable``: a pin contradicted. ``refused`` maps a unit's key to the
     sentence that says which parameter the engine's route cannot honour, ``left_out`` to the one that says what the
-    engine lacks for every check of it. ``address`` and ``model`` let a replay build
-    the same requests again. ``declares`` is what its kind promises, ``capabilities`` that corrected by probes;
+    engine lacks for every check of it; ``unasked`` has the same of single cases, where the rest of a unit is asked.
+    ``address`` and ``model`` let a replay build the same requests again. ``declares`` is what its kind promises,
+    ``capabilities`` that corrected by probes;
     ``route_check`` is there where another route is measured than applications use.
     """
 
@@ -51,6 +52,7 @@ class EngineNote:
     incomparable: str | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    unasked: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     log: str | None = None
     log_hint: str = ""
@@ -70,13 +72,14 @@ def context_of(spec: EngineSpec, identity: Identity) -> int | None:
     return context if isinstance(context, int) else spec.context_length
 
 
-def pointless(engine: EngineNote, unit: Unit) -> str | None:
-    """Return why nothing of a unit can be judged on an engine, ``None`` where something can, or rows are read."""
-    reasons = [
-        lacking(engine.name, check, unit.prompts, can=engine.capabilities, declares=engine.declares)
+def pointless(engine: EngineNote, unit: Unit) -> dict[str, str]:
+    """Return why no check of a unit can be judged on an engine, by case; empty where each can, or rows are read."""
+    missing = [
+        left_out(engine.name, check, unit.prompts, can=engine.capabilities, declares=engine.declares)
         for check in unit.checks
     ]
-    return next(iter(reasons), None) if all(reasons) else None
+    first, others = missing[:1], missing[1:]
+    return {case: why for reasons in first for case, why in reasons.items() if all(case in other for other in others)}
 
 
 def note(spec: EngineSpec, *, kind: str, identity: Identity, **more: Any) -> EngineNote:
@@ -115,10 +118,10 @@ def collect(
 ) -> Evidence:
     """Return what one check of a test judges: for every engine the samples of exactly these requests.
 
-    A capability the check needs and an engine lacks keeps it from being judged there, also where the engine's route
-    has no word for it; ``required`` makes that an error. ``timed`` says for every engine which of its timed answers
-    were asked for this very unit. With a ``course`` the cases stand in its order, and of each engine the main phase
-    ends with its last whole wave.
+    A capability the check needs and an engine lacks keeps a case from being judged there, also where the engine's route
+    has no word for it; where that is every case ``required`` makes it an error. ``timed`` says for every engine which
+    of its timed answers were asked for this very unit. With a ``course`` the cases stand in its order, and of each
+    engine the main phase ends with its last whole wave.
     """
     engines = {}
     for name in [baseline, *(other for other in notes if other != baseline)]:
@@ -127,9 +130,16 @@ def collect(
         engine = notes[name]
         clocked = timed.get(name, Timed())
         ours = [s for s in samples.get(name, ()) if s.phase is not Phase.TIMED or s.repeat in clocked.places]
-        missing = lacking(name, check, declaration.prompts, can=engine.capabilities, declares=engine.declares)
-        missing = missing or engine.left_out.get(unit_key)
+        able = {"can": engine.capabilities, "declares": engine.declares}
+        apart = {**engine.unasked.get(unit_key, {}), **left_out(name, check, declaration.prompts, **able)}
+        missing = engine.left_out.get(unit_key)
+        if missing is None and len(apart) == len(declaration.prompts.cases):
+            missing = next(iter(apart.values()))
         chosen = select(ours, wires.get(name, {}), concurrency=declaration.concurrency)
+        chosen = {
+            phase: {case: found for case, found in by_case.items() if case not in apart}
+            for phase, by_case in chosen.items()
+        }
         if course is not None:
             main = chosen.get(Phase.MAIN, {})
             chosen[Phase.MAIN] = {case: main[case] for case in course.ids[: course.asked.get(name, 0)] if case in main}
@@ -144,6 +154,7 @@ def collect(
             or (f"{missing}, and --parity-required asks for a verdict" if missing and required else None),
             untimed=clocked.error,
             lacking=missing,
+            left_out=apart,
             capabilities=engine.capabilities,
             declares=engine.declares,
             route=engine.route_check.sentence(name) if engine.route_check else "",

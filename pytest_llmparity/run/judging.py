@@ -11,6 +11,7 @@ from typing import Any
 
 from pytest_llmparity.core.checks.base import Check, Evidence
 from pytest_llmparity.core.checks.settle import settle
+from pytest_llmparity.core.checks.unasked import told
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.sample import Phase, Sample, from_json
 from pytest_llmparity.core.settings import Settings
@@ -88,7 +89,8 @@ class Judging:
         if check.pairwise and len(self.notes) < 2:
             name = next(iter(self.notes), "")
             return [_skipped(declaration, check, name, f"{check.kind} compares engines and only {name} is selected")]
-        found = check.judge(self._evidence(declaration, check))
+        evidence = self._evidence(declaration, check)
+        found = [told(verdict, evidence, required=self.required) for verdict in check.judge(evidence)]
         return [dataclasses.replace(verdict, where=self._relative(verdict.where)) for verdict in found]
 
     def settle(self, declaration: Declaration, further: Sequence[Verdict] = ()) -> list[Verdict]:
@@ -111,12 +113,16 @@ class Judging:
             chosen = proof.select(
                 self.samples.get(name, ()), self._wire(name, unit), concurrency=declaration.concurrency
             ).get(Phase.MAIN, {})
-            lacks = engine.left_out.get(unit.key)
-            skipped = f"not asked, every check is skipped: {lacks}" if lacks else None
+            lacks, refused = engine.left_out.get(unit.key), engine.refused.get(unit.key)
+            skipped = f"not asked, every check is skipped: {lacks}" if lacks else refused and f"not asked: {refused}"
             why = engine.error or engine.incomparable or skipped or self._unasked(unit) or "it was not gathered"
+            apart = {case: f"not asked: {reason}" for case, reason in engine.unasked.get(unit.key, {}).items()}
             rows[name] = EngineRows(
                 name,
-                {case.id: Row(name, case.id, chosen.get(case.id, ()), missing=why) for case in unit.prompts.cases},
+                {
+                    case.id: Row(name, case.id, chosen.get(case.id, ()), missing=apart.get(case.id, why))
+                    for case in unit.prompts.cases
+                },
                 unselected=declaration.prompts.by_id.keys() - unit.prompts.by_id.keys(),
             )
         return rows

@@ -51,7 +51,7 @@ class TimedPhase:
         blocks and warmed up again whenever another had its turn.
         """
         ready = {adapter.name: adapter for adapter in adapters}
-        if all(self._store.note(self._run, timed_note(name, unit)) for name in ready):
+        if not unit.prompts.cases or all(self._store.note(self._run, timed_note(name, unit)) for name in ready):
             return
         wanted = unit.needs.timed * len(ready)
         if not self._allowance.take(wanted, what="the timed phase"):

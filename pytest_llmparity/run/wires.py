@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pytest_llmparity.core import unseen
+from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Request, WireRequest
 from pytest_llmparity.core.settings import EngineSpec
@@ -49,12 +50,30 @@ def _request(adapter: Adapter, unit: Unit, case: Case) -> Request:
     return case.request(unit.sampling, top_logprobs=None if case.tools else wanted)
 
 
+def requests_by_case(adapter: Adapter, unit: Unit) -> tuple[dict[str, WireRequest], dict[str, str]]:
+    """Return the requests of a unit that the engine's route has words for, and of the other cases why it has none."""
+    wires: dict[str, WireRequest] = {}
+    refused: dict[str, str] = {}
+    for case in unit.prompts.cases:
+        try:
+            wires |= requests_of(adapter, narrowed(unit, [case]))
+        except (ParameterNotHonoured, UnsupportedParameter) as error:
+            refused[case.id] = str(error)
+    return wires, refused
+
+
+def narrowed(unit: Unit, cases: Iterable[Case]) -> Unit:
+    """Return the unit, under the same key, with these of its cases alone."""
+    return dataclasses.replace(unit, prompts=dataclasses.replace(unit.prompts, cases=tuple(cases)))
+
+
 def jobs_of(step: Step, wires: Mapping[str, WireRequest]) -> list[Job]:
-    """Return the jobs of one step in the order they are sent."""
+    """Return the jobs of one step in the order they are sent; a case without a request is not asked."""
     return [
         Job(case=case.id, wire=wires[case.id], phase=step.phase, repeat=repeat, concurrency=step.concurrency)
         for repeat in range(step.repeats)
         for case in step.cases
+        if case.id in wires
     ]
 
 

@@ -144,6 +144,7 @@ def test_a_run_has_exactly_the_published_keys() -> None:
         "differs",
         "cause",
         "message",
+        "left_out",
     ]
     assert list(content["latency"][0]) == ["engine", "metric", "p50", "p95", "p99", "n", "unit"]
 

@@ -43,9 +43,11 @@ class EngineEvidence:
     value, else what the server or file said, normalised (``F16``, ``Q4_K_M``, ``awq``), ``None`` when unknown.
     ``incomparable`` is the sentence that makes every check of this engine INCOMPARABLE, ``error`` the one that makes
     them ERROR (it never started, …), ``lacking`` the one that makes this check SKIPPED (a capability it needs is not
-    there). ``untimed`` says why its timed phase failed. ``capabilities`` are those of the live server, ``declares``
-    what its kind promises. ``route`` says how its other route answers differently, empty where it does not or there is
-    none.
+    there). ``left_out`` says by case id why this check cannot be judged on a case that another engine may have answered
+    (a capability it needs is not there, the route has no word for what it asks): such a case is no evidence of this
+    engine or of a pair with it. ``untimed`` says why its timed phase failed. ``capabilities`` are those of the live
+    server, ``declares`` what its kind promises. ``route`` says how its other route answers differently, empty where it
+    does not or there is none.
     """
 
     name: str
@@ -57,6 +59,7 @@ class EngineEvidence:
     error: str | None = None
     untimed: str | None = None
     lacking: str | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
     capabilities: Capabilities = field(default_factory=Capabilities)
     declares: Capabilities = field(default_factory=Capabilities)
     route: str = ""

@@ -33,7 +33,7 @@ class Gathered:
 
     ``failed`` are cases the baseline answered and the candidate did not (a typed failure): they count against the
     candidate where a check says so. ``lost`` are all cases without two answers; ``absent`` those never asked, which are
-    among the lost unless the run is sequential.
+    among the lost unless the run is sequential. Cases that one of the two cannot be asked are nowhere.
     """
 
     pairs: tuple[Pair, ...]
@@ -94,6 +94,8 @@ def gather(evidence: Evidence, candidate: EngineEvidence) -> Gathered:
     absent = 0
     first = ""
     for case in evidence.prompts.cases:
+        if case.id in baseline.left_out or case.id in candidate.left_out:
+            continue
         if case.id in ours and case.id in theirs:
             pairs.append(Pair(case=case, baseline=ours[case.id], candidate=theirs[case.id]))
             continue

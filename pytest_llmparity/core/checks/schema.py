@@ -132,7 +132,7 @@ class SchemaCheck:
             verdicts += gathered.alone(self, evidence, kind)
             baseline = evidence.engines[evidence.baseline]
             for candidate, start in gathered.candidates(self, evidence, kind):
-                both = _Both(evidence, readings[evidence.baseline], readings[candidate.name])
+                both = _Both(evidence, candidate, readings)
                 refused = gathered.blocked(start, baseline, candidate) or both.silent(start, candidate)
                 if refused is None:
                     layers = diagnosis.layers(evidence, candidate, schema=contract.schema)
@@ -156,12 +156,13 @@ class SchemaCheck:
         self, verdict: Verdict, evidence: Evidence, readings: Mapping[str, Reading], contract: Contract
     ) -> Verdict:
         assert self.rate is not None
+        engine = evidence.engines[verdict.engine]
         kept = [readings[case.id].problem is None for case in evidence.prompts.cases if case.id in readings]
         n = len(kept)
         order = diagnosis.order_line(
             verdict.engine, [(r.value, contract.schema) for r in readings.values() if r.parsed]
         )
-        enforced = diagnosis.enforcement(evidence.engines[verdict.engine], evidence.prompts.cases)
+        enforced = diagnosis.enforcement(engine, evidence.prompts.cases)
         changes = {"reason": order} | judge_cases(kept, at_least=self.rate, evidence=evidence)
         changes |= {
             "measures": "of answers fit the schema",
@@ -170,7 +171,7 @@ class SchemaCheck:
             "details": tuple(_invalid(verdict.engine, evidence.prompts.cases, readings)),
         }
         done = gathered.finish(verdict, **changes)
-        return gathered.settled(done, evidence, absent=len(evidence.prompts.cases) - n)
+        return gathered.settled(done, evidence, absent=len(evidence.prompts.cases) - len(engine.left_out) - n)
 
     def _gap(self, verdict: Verdict, evidence: Evidence, both: _Both) -> Verdict:
         assert self.gap is not None
@@ -230,9 +231,13 @@ class SchemaCheck:
 class _Both:
     """Readings of a pair over the cases the baseline answered and the candidate was asked."""
 
-    def __init__(self, evidence: Evidence, ours: Mapping[str, Reading], theirs: Mapping[str, Reading]) -> None:
+    def __init__(
+        self, evidence: Evidence, candidate: EngineEvidence, readings: Mapping[str, Mapping[str, Reading]]
+    ) -> None:
         self._evidence = evidence
-        cases = evidence.prompts.cases
+        ours, theirs = readings[evidence.baseline], readings[candidate.name]
+        left_out = evidence.engines[evidence.baseline].left_out.keys() | candidate.left_out.keys()
+        cases = [case for case in evidence.prompts.cases if case.id not in left_out]
         self.rows = [
             (case, ours[case.id], theirs[case.id])
             for case in cases

@@ -9,7 +9,7 @@ from pytest_llmparity import check
 from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.checks.base import Check, Needs
 from pytest_llmparity.core.checks.prompts import PromptsCheck
-from pytest_llmparity.core.checks.required import lacking, required
+from pytest_llmparity.core.checks.required import left_out, required
 from pytest_llmparity.core.prompts import Case, PromptSet
 
 SCHEMA = check.schema({"type": "object"}, rate=0.9)
@@ -45,29 +45,29 @@ def prompts(**row: Any) -> PromptSet:
     ],
 )
 def test_a_check_needs_what_its_cases_ask_for(judge: Check, row: dict[str, Any], names: tuple[str, ...]) -> None:
-    assert required(judge, prompts(**row)) == names
+    assert required(judge, prompts(**row).cases[1]) == names
 
 
-def test_what_is_missing_is_said_with_how_it_is_known() -> None:
+def test_what_is_missing_is_said_by_case_with_how_it_is_known() -> None:
     forced = prompts(response_format=FORCED)
     confirmed = UNABLE.corrected({"json_schema": False})
 
-    assert (
-        lacking("mlx", SCHEMA, forced, can=confirmed, declares=UNABLE)
-        == "mlx does not enforce response_format (declared, confirmed by a probe)"
-    )
-    assert lacking("mlx", SCHEMA, prompts(), can=UNABLE, declares=UNABLE) is None
-    assert lacking("mlx", Probabilities(), forced, can=UNABLE, declares=UNABLE) == "mlx reports no logprobs (declared)"
+    assert left_out("mlx", SCHEMA, forced, can=confirmed, declares=UNABLE) == {
+        "b": "mlx does not enforce response_format (declared, confirmed by a probe)"
+    }
+    assert left_out("mlx", SCHEMA, prompts(), can=UNABLE, declares=UNABLE) == {}
+    nothing = "mlx reports no logprobs (declared)"
+    assert left_out("mlx", Probabilities(), forced, can=UNABLE, declares=UNABLE) == {"a": nothing, "b": nothing}
 
 
 def test_what_nobody_knows_is_judged() -> None:
     nobody = Capabilities()
 
-    assert lacking("a", SCHEMA, prompts(response_format=FORCED), can=nobody, declares=nobody) is None
+    assert left_out("a", SCHEMA, prompts(response_format=FORCED), can=nobody, declares=nobody) == {}
 
 
 def test_a_promise_that_is_not_kept_is_judged() -> None:
     declares = Capabilities(json_schema=True)
     can = declares.corrected({"json_schema": False})
 
-    assert lacking("a", SCHEMA, prompts(response_format=FORCED), can=can, declares=declares) is None
+    assert left_out("a", SCHEMA, prompts(response_format=FORCED), can=can, declares=declares) == {}
