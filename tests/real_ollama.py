@@ -119,7 +119,8 @@ class RealOllama:
             file = MODELS / f"tiny-{quantization}.gguf"
             content = file.read_bytes()
             digest = "sha256:" + hashlib.sha256(content).hexdigest()
-            self._send("POST", f"/api/blobs/{digest}", content)
+            if not (self.store / "blobs" / digest.replace(":", "-")).exists():
+                self._send("POST", f"/api/blobs/{digest}", content)
             self.call("/api/create", model=name, files={file.name: digest}, **fields)
         return name
 

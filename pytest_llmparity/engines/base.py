@@ -354,6 +354,10 @@ class Adapter:
         """Return what the server says about itself."""
         return {}
 
+    def trained_context(self) -> int | None:
+        """Return how many tokens the model was trained for, of a server without a limit; ``None`` when not known."""
+        return None
+
     def _entry(self) -> Mapping[str, Any]:
         """Return our model's entry of ``/v1/models``: the one with our name, else the only one."""
         data = self.control.ask(_LIST).get("data")

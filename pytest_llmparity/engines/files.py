@@ -170,6 +170,17 @@ def hf_sampling(folder: Path) -> str:
     return sampling_defaults(_json(folder / "generation_config.json"))
 
 
+def hf_trained(folder: Path) -> int | None:
+    """Return the tokens of the longest text that ``config.json`` says the model was trained for, else ``None``.
+
+    A model that also sees or hears keeps it in its ``text_config``.
+    """
+    config = _config(folder)
+    text = config.get("text_config")
+    longest = (text if isinstance(text, dict) else config).get("max_position_embeddings")
+    return longest if isinstance(longest, int) else None
+
+
 def _config(folder: Path) -> Mapping[str, Any]:
     """Return ``config.json``; modelopt writes what it did to the weights into a file of its own."""
     config, beside = _json(folder / "config.json"), _json(folder / "hf_quant_config.json").get("quantization")

@@ -110,11 +110,20 @@ class TransformersAdapter(Adapter):
 
     # ---- identity --------------------------------------------------------------------------------------------------
 
+    def trained_context(self) -> int | None:
+        """Return what the model's folder says that it was trained for: the server itself has no limit."""
+        folder = self._folder()
+        return None if folder is None else files.hf_trained(folder)
+
+    def _folder(self) -> Path | None:
+        """Return the folder of the model that we started the server with, ``None`` where it is somebody else's."""
+        return hub.snapshot(self.spec, {**os.environ, **self.spec.env}) if self.spec.launch == "process" else None
+
     def from_files(self) -> dict[str, Fact]:
         """Return what the model's folder and the environment say that we started the server with."""
+        folder = self._folder()
         if self.spec.launch != "process":
             return {}
-        folder = hub.snapshot(self.spec, {**os.environ, **self.spec.env})
         facts = files.hf_facts(folder) if folder is not None else {}
         if folder is not None and (defaults := files.hf_sampling(folder)):
             facts["sampling_defaults"] = Fact(value=defaults, source="file")

@@ -1,7 +1,8 @@
 """Probes of the context: how much is seen to fit, and what happens to a conversation that does not.
 
 Counted without a tokenizer: a word of the filler is at least one token everywhere, so a server that counts fewer prompt
-tokens than there were words has cut the prompt.
+tokens than there were words has cut the prompt. What it cut is told by counts too, where they tell it: an answer to one
+prompt is not the same twice where a prompt cache holds part of it (seen with Ollama), a count is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ EXCESS: Final = 1.25
 TURNS: Final = 9
 """Messages of the conversation, the last one the user's. Each is small, so that none fills the context by itself."""
 ANSWER_TOKENS: Final = 8
+NOISE: Final = 4.0
+"""A logprob has changed when it moved so many times as far as between two answers to one prompt. Chosen: the two are
+few, and what moves them (caches, batches) moves others farther."""
+LEAST: Final = 1e-3
+"""And at least so far: two answers out of one cache are equal to the last bit. Chosen."""
 
 _FILLER: Final = [
     *("the", "river", "by", "the", "old", "stone", "house", "was", "quiet", "and", "cold"),
@@ -32,20 +38,30 @@ _NAMES: Final = ("Vera", "Otto")
 _QUESTIONS: Final = ("What is my name?", "How are you today?")
 
 
-def conversation(words: int, *, name: str = _NAMES[0], question: str = _QUESTIONS[0]) -> list[Mapping[str, Any]]:
-    """Return a conversation of at least so many words: ``name`` in its first message, ``question`` in its last."""
+def conversation(
+    words: int, *, name: str = _NAMES[0], question: str = _QUESTIONS[0], halved: int | None = None
+) -> list[Mapping[str, Any]]:
+    """Return a conversation of at least so many words: ``name`` in its first message, ``question`` in its last.
+
+    The filler of the ``halved`` message is half as long, so the words may be that many fewer.
+    """
     each = -(-words // TURNS)
-    text = " ".join(_FILLER[place % len(_FILLER)] for place in range(each))
+    texts = [" ".join(_FILLER[at % len(_FILLER)] for at in range(each))] * TURNS
+    if halved is not None:
+        texts[halved] = " ".join(texts[halved].split()[: each // 2])
     messages: list[Mapping[str, Any]] = [
-        {"role": "assistant" if place % 2 else "user", "content": f"{text}."} for place in range(TURNS)
+        {"role": "assistant" if place % 2 else "user", "content": f"{text}."} for place, text in enumerate(texts)
     ]
-    messages[0] = {"role": "user", "content": f"My name is {name}. {text}."}
-    messages[-1] = {"role": "user", "content": f"{text}. {question}"}
+    messages[0] = {"role": "user", "content": f"My name is {name}. {texts[0]}."}
+    messages[-1] = {"role": "user", "content": f"{texts[-1]}. {question}"}
     return messages
 
 
 def _fit(prober: Prober) -> Mapping[str, object]:
-    """Let a conversation grow until it nearly fills what the server says it takes, or :data:`VERIFIED_TOKENS`."""
+    """Let a conversation grow until it nearly fills what the server says it takes, or :data:`VERIFIED_TOKENS`.
+
+    Where that is more than it takes and it refuses, that settles what it does with a conversation that does not fit.
+    """
     limit = min(VERIFIED_TOKENS, prober.context or VERIFIED_TOKENS) - ANSWER_TOKENS
     words = limit // 4
     seen = 0
@@ -54,8 +70,9 @@ def _fit(prober: Prober) -> Mapping[str, object]:
             answer = prober.ask(asking(conversation(words), max_tokens=ANSWER_TOKENS))
         except ContextOverflow as error:
             if seen:
-                break
-            raise Undecided(f"a conversation of {words} words does not fit: {error}") from None
+                return {"context_length": seen, "overflow": "refused"}
+            prober.refusal = f"a conversation of {words} words does not fit: {error}"
+            return {"overflow": "refused"}
         if answer.prompt_tokens is None:
             raise Undecided("the server does not say how many tokens a prompt has")
         if answer.prompt_tokens < words:
@@ -71,14 +88,19 @@ def _overflow(prober: Prober) -> Mapping[str, object]:
     """Send more words than the context has tokens.
 
     Only to servers whose kind is known to do something about it (a server without any check may break), and only into
-    a context that is known and not large.
+    a context that is known and not large. A kind that has no limit is sent more than its model was trained for.
     """
+    if prober.found.get("overflow") == "refused":
+        return {"overflow": "refused"}  # seen while the context was verified
     if prober.declares.overflow is None:
         raise Undecided("nothing is known of what this kind of server does with it, and it may break")
-    if prober.context is None or prober.context > OVERFLOW_TOKENS:
-        size = "not known" if prober.context is None else f"{prober.context} tokens, too many to fill for a probe"
+    limit = prober.context
+    if limit is None and prober.declares.overflow == "answered uncut":
+        limit = prober.adapter.trained_context()
+    if limit is None or limit > OVERFLOW_TOKENS:
+        size = "not known" if limit is None else f"{limit} tokens, too many to fill for a probe"
         raise Undecided(f"the context is {size}")
-    words = int(EXCESS * prober.context)
+    words = int(EXCESS * limit)
     try:
         answer = _send(prober, words)
     except EngineError as error:
@@ -93,28 +115,44 @@ def _overflow(prober: Prober) -> Mapping[str, object]:
 
 
 def _cut(prober: Prober, words: int, answer: Completion) -> Overflow:
-    """Find out what was cut away by changing the first message, then the last: what was cut changes nothing."""
-    head = _traces(_send(prober, words, name=_NAMES[1])) != _traces(answer)
-    tail = _traces(_send(prober, words, question=_QUESTIONS[1])) != _traces(answer)
-    if not (head or tail):
+    """Find out what was cut away by changing the first message, then the last: what was cut changes nothing.
+
+    Who drops whole turns counts other tokens where a message that it read is shorter. Who cuts to a fixed size counts
+    the same whatever is changed: then the answers are looked at.
+    """
+    head = _send(prober, words, name=_NAMES[1], halved=0)
+    tail = _send(prober, words, question=_QUESTIONS[1], halved=TURNS - 1)
+    if None in (head.prompt_tokens, tail.prompt_tokens):
+        raise Undecided("it was cut, and the server does not always say how many tokens of it were read")
+    read = [one.prompt_tokens != answer.prompt_tokens for one in (head, tail)]
+    if not any(read):
+        again = _send(prober, words)
+        if _said(again) != _said(answer):
+            raise Undecided("it was cut to a fixed size, and two answers to it differ, so nothing tells what was left")
+        limit = max(LEAST, NOISE * _moved(again, answer))
+        read = [_said(one) != _said(answer) or _moved(one, answer) > limit for one in (head, tail)]
+    if not any(read):
         raise Undecided("it was cut, and neither its beginning nor its end makes a difference to the answer")
-    if head and tail:
-        if _traces(_send(prober, words)) != _traces(answer):
-            raise Undecided("it was cut, and two answers to it differ, so nothing tells what was left")
+    if all(read):
         return "middle cut"
-    return "end cut" if head else "oldest turns dropped"
+    return "end cut" if read[0] else "oldest turns dropped"
 
 
-def _send(prober: Prober, words: int, **parts: str) -> Completion:
+def _send(prober: Prober, words: int, **parts: Any) -> Completion:
     known = prober.found.get("logprobs", prober.declares.logprobs)
     top = 1 if known else None
     return prober.ask(asking(conversation(words, **parts), max_tokens=ANSWER_TOKENS, top_logprobs=top))
 
 
-def _traces(answer: Completion) -> tuple[object, ...]:
-    """Return what an answer shows of its prompt: a weak model may say the same, but not with the same probabilities."""
-    return answer.text, answer.reasoning, tuple(token.logprob for token in answer.logprobs)
+def _said(answer: Completion) -> tuple[str, str]:
+    return answer.text, answer.reasoning
+
+
+def _moved(one: Completion, other: Completion) -> float:
+    """Return how far a logprob of the chosen tokens moved at most: a weak model says the same, less or more surely."""
+    pairs = zip(one.logprobs, other.logprobs, strict=False)
+    return max((abs((a.logprob or 0.0) - (b.logprob or 0.0)) for a, b in pairs), default=0.0)
 
 
 FIT: Final = Probe(fields=("context_length",), requests=2, run=_fit)
-OVERFLOW: Final = Probe(fields=("overflow",), requests=5, run=_overflow)
+OVERFLOW: Final = Probe(fields=("overflow",), requests=4, run=_overflow)

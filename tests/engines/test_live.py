@@ -14,6 +14,9 @@ import pytest
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Completion, Request, Sampling
 from pytest_llmparity.engines.probe import recognise
+from pytest_llmparity.run.evidence import context_of
+from pytest_llmparity.run.overflow import FIT, OVERFLOW
+from pytest_llmparity.run.probes import probe
 from pytest_llmparity.transport.exchange import Exchange
 from tests.engines.live import Served, half, python_of, start
 
@@ -198,6 +201,19 @@ def test_prompt_too_long_is_refused(stream: bool, served: Served, ask: Ask) -> N
 
     with pytest.raises(errors.ProtocolError if silent else errors.ContextOverflow, match="context"):
         ask(stream, messages=TOO_LONG)
+
+
+def test_probe_decides_what_becomes_of_a_conversation_that_does_not_fit(served: Served) -> None:
+    adapter = served.adapter
+    context = context_of(adapter.spec, adapter.identity())
+
+    result = probe(adapter, {"context": FIT, "overflow": OVERFLOW}, declares=adapter.capabilities(), context=context)
+
+    uncut = {"mlx": "answered uncut", "transformers": "answered uncut"}
+    expected = uncut.get(adapter.kind, "refused")
+    if (adapter.kind, adapter.spec.route) == ("ollama", "openai"):
+        expected = "oldest turns dropped"
+    assert result.found["overflow"] == expected, result.notes
 
 
 def test_field_nobody_knows_is_dropped_or_refused_as_declared(served: Served, ask: Ask) -> None:

@@ -338,16 +338,19 @@ def test_a_second_step_that_does_not_fit_leaves_the_first(project: Project, ask:
         many = len(prompt_of(request).split()) > 600
         return Fault.refuse(400, b'{"error":{"message":"maximum context length exceeded"}}') if many else "well"
 
-    seen = ask(project.engine(answer), FIT, context=1024).found["context_length"]
+    found = ask(project.engine(answer), FIT, context=1024).found
 
-    assert 254 <= int(str(seen)) < 600
+    assert 254 <= int(str(found["context_length"])) < 600
+    assert found["overflow"] == "refused", "seen in passing"
 
 
 def test_a_context_smaller_than_it_says_is_noticed(project: Project, ask: Callable[..., Probed]) -> None:
     refuses = project.engine(context_length=100)
     cuts = project.engine(context_length=100, abilities=Abilities(overflow="end"))
 
-    assert "does not fit" in ask(refuses, FIT, context=1024).notes["it"]
+    refused = ask(refuses, FIT, context=1024)
+    assert refused.found == {"overflow": "refused"}
+    assert "does not fit" in refused.notes["it"]
     assert "it was cut before" in ask(cuts, FIT, context=1024).notes["it"]
 
 
@@ -357,7 +360,7 @@ def test_a_context_smaller_than_it_says_is_noticed(project: Project, ask: Callab
         (Abilities(), "refused", 1),
         (Abilities(overflow="oldest"), "oldest turns dropped", 3),
         (Abilities(overflow="middle"), "middle cut", 4),
-        (Abilities(overflow="end"), "end cut", 3),
+        (Abilities(overflow="end"), "end cut", 4),
         (Abilities(overflow="ignored"), "answered uncut", 1),
     ],
 )
@@ -370,6 +373,37 @@ def test_what_becomes_of_a_conversation_that_does_not_fit(
 
     assert result.found == {"overflow": found}
     assert engine.count == requests
+
+
+def test_dropped_turns_are_told_by_counts_where_two_answers_to_one_prompt_differ(
+    project: Project, ask: Callable[..., Probed]
+) -> None:
+    engine = project.engine(noise=0.9, context_length=200, abilities=Abilities(overflow="oldest"))
+
+    result = ask(engine, OVERFLOW, context=200, overflow="oldest turns dropped")
+
+    assert (result.found, engine.count) == ({"overflow": "oldest turns dropped"}, 3)
+
+
+def test_a_refusal_seen_while_the_context_was_verified_is_not_asked_for_again(project: Project) -> None:
+    engine = project.engine(context_length=600)
+    both = {"context": FIT, "overflow": OVERFLOW}
+
+    result = probe(adapter_of(project, engine), both, declares=Capabilities())
+
+    assert (result.found["overflow"], engine.count) == ("refused", 2)
+
+
+def test_a_server_without_a_limit_is_sent_more_than_its_model_was_trained_for(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = project.engine(context_length=9000)
+    adapter = adapter_of(project, engine)
+    monkeypatch.setattr(adapter, "trained_context", lambda: 300)
+
+    result = probe(adapter, {"overflow": OVERFLOW}, declares=Capabilities(overflow="answered uncut"))
+
+    assert (result.found, engine.count) == ({"overflow": "answered uncut"}, 1)
 
 
 def test_a_refusal_in_words_nobody_knows_is_one(project: Project, ask: Callable[..., Probed]) -> None:
