@@ -86,7 +86,8 @@ class WireRequest:
     """A request in one engine's words: what is written to the socket, and what was knowingly left out of it.
 
     ``sha256`` is the hex digest of ``body``. ``omitted`` names sampling fields left out because the adapter
-    proves the engine's default neutral. ``max_tokens`` is the limit the request sets, ``None`` where nobody noted it.
+    proves the engine's default neutral. ``max_tokens`` is the limit the request sets, ``answer_bytes`` the longest body
+    that can be an answer to it (``core.sizes``); ``None`` where nobody noted them.
     """
 
     path: str
@@ -95,6 +96,7 @@ class WireRequest:
     omitted: tuple[str, ...] = ()
     method: str = "POST"
     max_tokens: int | None = None
+    answer_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

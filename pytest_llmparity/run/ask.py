@@ -93,7 +93,7 @@ async def _one(case: Case, sampling: Sampling, adapter: Adapter) -> Sample:
     job = Job(case=case.id, wire=wire, phase=Phase.MAIN, repeat=0, concurrency=1)
     client = client_of(adapter)
     try:
-        exchange = await client.send(wire.method, wire.path, wire.body)
+        exchange = await client.send(wire.method, wire.path, wire.body, most_bytes=wire.answer_bytes)
         return answered(adapter, job, exchange, attempts=1)
     except EngineError as error:
         return failed(adapter.name, job, named(error, adapter.name, case.id), attempts=1)

@@ -9,11 +9,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from pytest_llmparity.core import sizes
 from pytest_llmparity.core.errors import (
     AnswerError,
     EngineDied,
     EngineError,
     LLMParityError,
+    ProtocolError,
     Timeout,
     Unreachable,
     told,
@@ -199,7 +201,9 @@ async def _one(
         budget = asyncio.timeout(allowance.left_s)
         try:
             async with budget:
-                exchange = await client.send(job.wire.method, job.wire.path, job.wire.body)
+                exchange = await client.send(
+                    job.wire.method, job.wire.path, job.wire.body, most_bytes=job.wire.answer_bytes
+                )
             sample = answered(engine, job, exchange, attempts=attempt)
         except TimeoutError:
             if not budget.expired():
@@ -234,6 +238,12 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
     """
     try:
         completion = dataclasses.replace(_parsed(engine, exchange, job.case), max_tokens=job.wire.max_tokens)
+        if job.wire.max_tokens is not None and (size := sizes.beyond(completion, job.wire.max_tokens)):
+            raise ProtocolError(
+                f"{engine.name} sent {size}: it does not keep to the limit, or repeats what it sent.",
+                engine=engine.name,
+                case=job.case,
+            )
         ends = engine.token_ends(exchange) if attempts == 1 else ()
     except LLMParityError:
         raise

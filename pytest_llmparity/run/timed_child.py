@@ -58,7 +58,7 @@ async def block(
             exchange: Exchange | None = None
             failure: Failure | None = None
             try:
-                exchange = await client.send(wire.method, wire.path, wire.body)
+                exchange = await client.send(wire.method, wire.path, wire.body, most_bytes=wire.answer_bytes)
             except EngineError as error:
                 failure = Failure(kind=type(error).__name__, message=str(error), status=error.status)
             records.append(
@@ -96,7 +96,7 @@ async def warm_up(client: Client, target: Target, concurrency: int) -> None:
     with contextlib.suppress(EngineError):
         await client.open(concurrency)
         wire = target.warm_up
-        await client.send(wire.method, wire.path, wire.body)
+        await client.send(wire.method, wire.path, wire.body, most_bytes=wire.answer_bytes)
 
 
 async def look(client: Client, target: Target) -> Exchange | None:

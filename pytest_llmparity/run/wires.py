@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from pytest_llmparity.core import unseen
+from pytest_llmparity.core import sizes, unseen
 from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Request, WireRequest
@@ -24,8 +24,13 @@ def wires_note(engine: str, unit: Unit) -> str:
 
 
 def wire_of(adapter: Adapter, request: Request, *, stream: bool = True) -> WireRequest:
-    """Return a request in the engine's words with the token limit it sets, by which an answer is known to be cut."""
-    return dataclasses.replace(adapter.build(request, stream=stream), max_tokens=request.sampling.max_tokens)
+    """Return a request in the engine's words with the token limit it sets, by which an answer is known to be cut.
+
+    What follows from that limit comes with it: how large an answer can be.
+    """
+    wire = adapter.build(request, stream=stream)
+    most = sizes.wire_bytes(request, sent=len(wire.body))
+    return dataclasses.replace(wire, max_tokens=request.sampling.max_tokens, answer_bytes=most)
 
 
 def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:

@@ -79,12 +79,13 @@ class Client:
         """Close."""
         await self.aclose()
 
-    async def send(self, method: str, path: str, body: bytes = b"") -> Exchange:
+    async def send(self, method: str, path: str, body: bytes = b"", *, most_bytes: int | None = None) -> Exchange:
         """Send one request and return the whole answer, whatever its status, redirects excepted.
 
         ``path`` is appended to the base URL's prefix. ``sent_ns`` of the answer is taken just before the write; name
         look-up and connecting come before it. A kept connection that was closed meanwhile, or on which bytes came that
-        nobody asked for, is replaced once.
+        nobody asked for, is replaced once. ``most_bytes`` is the longest body that can be an answer to this request,
+        where that is less than the limits allow.
         Raises ``Unreachable``, ``EngineDied``, ``Timeout``, ``ProtocolError``.
         """
         request = self._request(method, path, body)
@@ -92,12 +93,12 @@ class Client:
         connection = self._kept()
         if connection is not None:
             try:
-                return await self._exchange(connection, request, deadline_ns)
+                return await self._exchange(connection, request, deadline_ns, most_bytes)
             except ClosedEarlyError:
                 pass  # the server's keep-alive ended as we wrote; once more on a fresh one, which starts a new clock
         connection = await self._dial(deadline_ns)
         try:
-            return await self._exchange(connection, request, deadline_ns)
+            return await self._exchange(connection, request, deadline_ns, most_bytes)
         except UnaskedError:
             raise ProtocolError(
                 f"{self._origin.where} sent bytes before it was asked anything, so they are no answer. An HTTP server "
@@ -160,9 +161,11 @@ class Client:
         self._open.discard(connection)
         self._keeps = self._keeps and not connection.unasked
 
-    async def _exchange(self, connection: Connection, request: bytes, deadline_ns: int) -> Exchange:
+    async def _exchange(
+        self, connection: Connection, request: bytes, deadline_ns: int, most_bytes: int | None
+    ) -> Exchange:
         try:
-            exchange = await connection.exchange(request, deadline_ns)
+            exchange = await connection.exchange(request, deadline_ns, most_bytes)
         except BaseException:
             self._forget(connection)
             raise

@@ -64,19 +64,19 @@ class Connection:
         """Whether another request can be sent on it, as far as we know."""
         return self._open and self._done is None
 
-    async def exchange(self, request: bytes, deadline_ns: int) -> Exchange:
+    async def exchange(self, request: bytes, deadline_ns: int, most_bytes: int | None = None) -> Exchange:
         """Send ``request`` and return its answer, whatever its status.
 
-        ``deadline_ns`` ends the whole exchange, on ``perf_counter_ns``'s clock. What arrived before the request is
-        written is no answer to it, so the socket is looked at first. Raises ``Timeout``, ``ProtocolError``, or
-        ``ClosedEarlyError`` when the connection ended before the first byte, an ``UnaskedError`` where bytes that
-        nobody asked for ended it. After an error the connection is closed.
+        ``most_bytes`` limits the body of this answer. ``deadline_ns`` ends the whole exchange, on ``perf_counter_ns``'s
+        clock. What arrived before the request is written is no answer to it, so the socket is looked at first. Raises
+        ``Timeout``, ``ProtocolError``, or ``ClosedEarlyError`` when the connection ended before the first byte, an
+        ``UnaskedError`` where bytes that nobody asked for ended it. After an error the connection is closed.
         """
         if self._reader is not None and self.usable:
             await self._reader.settle()
         if self._reader is None or not self.usable:
             raise UnaskedError if self.unasked else ClosedEarlyError
-        response = self._response = ResponseParser(self._where, self._limits)
+        response = self._response = ResponseParser(self._where, self._limits, most_bytes)
         self._done = self._loop.create_future()
         self._deadline_ns = deadline_ns
         self._unstamped = self._reader.clock == "user"

@@ -16,12 +16,14 @@ class ResponseParser:
 
     ``reads`` are those that carried body bytes, ``head`` the one that ended the headers, ``last`` the newest of all.
 
-    ``where`` (host:port) goes into the texts of ``ProtocolError``. Made anew for every exchange. httptools looks its
+    ``where`` (host:port) goes into the texts of ``ProtocolError``. ``most_bytes`` is the longest body that can be an
+    answer to this request, where that is less than the limits allow. Made anew for every exchange. httptools looks its
     callbacks up by name when it is made, so ``on_body`` is the bytearray's own ``extend``: no Python frame per chunk.
     """
 
-    def __init__(self, where: str, limits: Limits) -> None:
+    def __init__(self, where: str, limits: Limits, most_bytes: int | None = None) -> None:
         self.where = where
+        self._most_bytes = limits.body_bytes if most_bytes is None else min(most_bytes, limits.body_bytes)
         self.limits = limits
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -63,8 +65,8 @@ class ResponseParser:
         if end != self._end:
             self._end = end
             self.reads.append(read)
-            if end > self.limits.body_bytes:
-                raise self._error(f"its body passed the limit of {self.limits.body_bytes} bytes")
+            if end > self._most_bytes:
+                raise self._error(f"its body passed {self._too_long()}")
         else:
             self._bare_bytes += len(data)
             if self._bare_bytes > self.limits.header_bytes:
@@ -114,12 +116,15 @@ class ResponseParser:
         version = self._parser.get_http_version()
         coding = self.headers.get("transfer-encoding", "").lower()
         content = self.headers.get("content-encoding", "identity").lower()
+        length = self.headers.get("content-length") or "0"  # llhttp has seen to it that it is a number, and one
         if version not in ("1.0", "1.1"):
             self._problem = f"it answered with HTTP/{version}, expected HTTP/1.1"
         elif coding not in ("", "chunked"):
             self._problem = "it used a transfer encoding other than chunked, which nobody asked for"
         elif content not in ("", "identity"):
             self._problem = "it compressed its answer although Accept-Encoding said identity. Switch compression off"
+        elif int(length) > self._most_bytes and self.status not in _WITHOUT_BODY:
+            self._problem = f"its body is announced with {length} bytes, past {self._too_long()}"
         self._until_close = not coding and "content-length" not in self.headers and self.status not in _WITHOUT_BODY
 
     def on_message_complete(self) -> None:
@@ -128,6 +133,14 @@ class ResponseParser:
             self.complete = True
         else:
             self.headers.clear()
+
+    def _too_long(self) -> str:
+        if self._most_bytes == self.limits.body_bytes:
+            return f"the limit of {self._most_bytes} bytes"
+        return (
+            f"the limit of {self._most_bytes} bytes, more than the tokens that were asked for can need: the server "
+            "does not keep to max_tokens, or repeats what it sent"
+        )
 
     def _syntax(self, error: Exception) -> str:
         if self.complete:

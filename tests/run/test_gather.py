@@ -55,7 +55,7 @@ class Scripted:
         self.sent: list[bytes] = []
         self._script = script
 
-    async def send(self, method: str, path: str, body: bytes = b"") -> Exchange:
+    async def send(self, method: str, path: str, body: bytes = b"", *, most_bytes: int | None = None) -> Exchange:
         self.sent.append(body)
         outcome = self._script(len(self.sent), body)
         if isinstance(outcome, EngineError):
@@ -228,7 +228,7 @@ async def test_parallel_requests_that_run_out_of_time_together_are_not_so_many_i
     waiting = asyncio.Barrier(8)
 
     class Slow(Scripted):
-        async def send(self, method: str, path: str, body: bytes = b"") -> Exchange:
+        async def send(self, method: str, path: str, body: bytes = b"", *, most_bytes: int | None = None) -> Exchange:
             first = len(self.sent) < 8
             exchange = await super().send(method, path, body)
             if first:
@@ -326,7 +326,7 @@ async def test_time_is_a_hard_stop() -> None:
 
 async def test_an_answer_that_trickles_past_the_time_is_not_waited_for() -> None:
     class Endless(Scripted):
-        async def send(self, method: str, path: str, body: bytes = b"") -> Exchange:
+        async def send(self, method: str, path: str, body: bytes = b"", *, most_bytes: int | None = None) -> Exchange:
             await asyncio.Event().wait()
             raise AssertionError("it never ends")
 

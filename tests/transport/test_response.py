@@ -91,3 +91,21 @@ def test_the_end_in_the_middle(reset: bool, word: str) -> None:
         parser.feed_eof(reset=reset)
 
     assert caught.value.status == 500
+
+
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: 101\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n65\r\n" + b"x" * 101]
+)
+def test_an_answer_that_is_longer_than_its_tokens_can_need_is_refused_early(head: bytes) -> None:
+    """One that is announced is not read at all."""
+    parser = ResponseParser("h:1", Limits(), most_bytes=100)
+
+    with pytest.raises(ProtocolError, match="limit of 100 bytes, more than the tokens that were asked for can need"):
+        parser.feed(memoryview(b"HTTP/1.1 200 OK\r\n" + head), 1, 1)
+
+
+def test_an_answer_as_long_as_it_may_be_is_one() -> None:
+    parser = ResponseParser("h:1", Limits(), most_bytes=100)
+    parser.feed(memoryview(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 100), 1, 1)
+
+    assert parser.complete
