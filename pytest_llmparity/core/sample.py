@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
@@ -163,13 +163,19 @@ class Completion:
         return self.max_tokens is not None and tokens >= self.max_tokens
 
 
+CORRESPOND: Final = 1.25
+"""How many tokens an event may hold on average, or events a token may take, for a time per token to be known: room for
+characters of several tokens and for words that a detokeniser holds back. One token more may be the end's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """When the parts of one streamed answer arrived, in seconds since the request's first byte was written.
 
     ``ttft_s``: first token of any channel (text, reasoning, tool call). ``tpot_s``: (last - first token) per further
-    token, by the server's token count. ``gaps_s``: between reads that carried tokens. ``merged_first``: the first
-    token shared its read with later ones, so ``ttft_s`` is an upper bound. ``clock`` is ``kernel`` or ``user``.
+    token, by the server's token count, ``None`` unless events and tokens correspond. ``gaps_s``: between reads that
+    carried tokens. ``token_events`` carried ``tokens``, the server's count of what it streamed. ``merged_first``: the
+    first token shared its read with later ones, so ``ttft_s`` is an upper bound. ``clock`` is ``kernel`` or ``user``.
     ``lag_s`` is the worst lag of our own process behind the kernel's stamp (0 with the user clock).
     ``block`` is the A/B block the request ran in (timed phase), -1 elsewhere. ``met_load``: the server loaded a model
     meanwhile, so these are not the times of an answer.
@@ -182,10 +188,23 @@ class Timing:
     gaps_s: tuple[float, ...] = ()
     merged_first: bool = False
     merged_reads: int = 0
+    token_events: int = 0
+    tokens: int | None = None
     clock: str = "user"
     lag_s: float = 0.0
     block: int = -1
     met_load: bool = False
+
+    @property
+    def corresponds(self) -> bool:
+        """Tell whether there were about as many events with tokens as tokens; also where one of them is not known.
+
+        Reasoning that is counted and not sent, a parser that holds tokens back and many tokens in one event make it
+        false: the time between two events says nothing of the time a token takes then.
+        """
+        if self.tokens is None or not self.token_events:
+            return True
+        return self.tokens - 1 <= CORRESPOND * self.token_events and self.token_events - 1 <= CORRESPOND * self.tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,15 +9,17 @@ from typing import Any, Final
 
 from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
+from pytest_llmparity.core.checks.latency import WORDS, unknown
 from pytest_llmparity.core.checks.required import left_out
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.record import EngineRecord, FailureRecord, LatencyRow
 from pytest_llmparity.core.routes import RouteCheck
-from pytest_llmparity.core.sample import Identity, Phase, Sample
+from pytest_llmparity.core.sample import Identity, Phase, Sample, Timing
 from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.core.stats.quantiles import describe
+from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.run.course import Course
 from pytest_llmparity.run.plan import Declaration, Unit
 from pytest_llmparity.run.timing import Timed
@@ -219,16 +221,36 @@ def engine_record(engine: EngineNote, *, baseline: str) -> EngineRecord:
 
 
 def latency_rows(samples: Mapping[str, Sequence[Sample]]) -> list[LatencyRow]:
-    """Return quantiles of the timed answers per engine and metric; engines without timed answers have none."""
+    """Return quantiles of the timed answers per engine and metric; engines without timed answers have none.
+
+    What a verdict would not be based on has no row: a metric that is not known, and requests that met a load.
+    """
     rows = []
-    for engine, all_samples in samples.items():
-        timings = [s.timing for s in all_samples if s.phase is Phase.TIMED and s.timing is not None]
-        for metric in ("ttft", "tpot", "e2e"):
+    for engine, timings in _timed(samples).items():
+        for metric in WORDS:
             values = [v for t in timings if (v := getattr(t, f"{metric}_s")) is not None]
-            if values:
+            if values and not unknown(engine, metric, timings):
                 p50, p95, p99 = describe(values)
                 rows.append(LatencyRow(engine=engine, metric=metric, p50=p50, p95=p95, p99=p99, n=len(values)))
     return rows
+
+
+def unknown_latency(samples: Mapping[str, Sequence[Sample]], verdicts: Iterable[Verdict]) -> list[str]:
+    """Return a sentence for every engine and metric of the timed phase that has no row, unless a verdict says why."""
+    told = {verdict.reason for verdict in verdicts}
+    return [
+        f"no {metric} is shown: {why}"
+        for engine, timings in _timed(samples).items()
+        for metric in WORDS
+        if (why := unknown(engine, metric, timings)) and why not in told
+    ]
+
+
+def _timed(samples: Mapping[str, Sequence[Sample]]) -> dict[str, list[Timing]]:
+    return {
+        engine: [s.timing for s in ours if s.phase is Phase.TIMED and s.timing is not None and not s.timing.met_load]
+        for engine, ours in samples.items()
+    }
 
 
 def failure_records(samples: Mapping[str, Sequence[Sample]]) -> list[FailureRecord]:

@@ -251,7 +251,10 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
         raise AnswerError(engine.mask.torn(told(error, engine.name)), engine=engine.name, case=job.case) from error
     when = None
     if attempts == 1:
-        when = dataclasses.replace(timing(exchange, ends, completion.completion_tokens), block=block)
+        hidden = 0 if completion.reasoning else completion.reasoning_tokens or 0
+        when = dataclasses.replace(
+            timing(exchange, ends, completion.completion_tokens, hidden_tokens=hidden), block=block
+        )
     return Sample(
         engine=engine.name,
         case=job.case,

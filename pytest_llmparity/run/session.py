@@ -296,7 +296,7 @@ class Session:
             failures=tuple(proof.failure_records(samples)),
             requests=int(self._state.get("requests", 0)),
             retries=int(self._state.get("retries", 0)),
-            notes=tuple(self._state.get("notes", ())),
+            notes=(*self._state.get("notes", ()), *proof.unknown_latency(samples, verdicts)),
         )
 
     def samples(self) -> list[Sample]:

@@ -31,14 +31,51 @@ def exchange(reads: Sequence[tuple[float, int]], *, lag_s: float = 0.0, clock: s
 def test_one_token_per_read() -> None:
     found = timing(exchange([(0.5, 10), (1.0, 20), (2.0, 30), (2.5, 40)], lag_s=0.125), [20, 30], 2)
 
-    assert found == Timing(ttfb_s=0.25, ttft_s=1.0, e2e_s=2.5, tpot_s=1.0, gaps_s=(1.0,), clock="kernel", lag_s=0.125)
+    assert found == Timing(
+        ttfb_s=0.25,
+        ttft_s=1.0,
+        e2e_s=2.5,
+        tpot_s=1.0,
+        gaps_s=(1.0,),
+        token_events=2,
+        tokens=2,
+        clock="kernel",
+        lag_s=0.125,
+    )
 
 
 def test_the_server_s_count_divides_not_the_events() -> None:
-    found = timing(exchange([(1.0, 10), (2.0, 20), (3.0, 30)]), [10, 20, 30], 9)
+    found = timing(exchange([(1.0, 10), (2.0, 20), (3.0, 30)]), [10, 20, 30], 4)  # the end token was counted too
 
-    assert found.tpot_s == 2.0 / 8
+    assert found.tpot_s == 2.0 / 3
     assert found.gaps_s == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("events", "tokens", "hidden", "counted"),
+    [
+        (10, 10, 0, 10),
+        (10, 13, 0, 13),
+        (10, 14, 0, None),  # held back, or several in one event
+        (10, 110, 0, None),  # reasoning that was not sent, and not told of
+        (10, 110, 100, 10),
+        (10, 10, 100, 10),  # counted beside the others
+        (10, 18, 8, 10),
+        (10, 110, 60, None),
+        (1, 30, 0, None),  # a tool call in one event
+        (40, 10, 0, None),  # each token in pieces
+    ],
+)
+def test_time_per_token_is_known_only_where_events_and_tokens_correspond(
+    events: int, tokens: int, hidden: int, counted: int | None
+) -> None:
+    ends = [10 * (place + 1) for place in range(events)]
+    reads = exchange([(0.1 * (place + 1), end) for place, end in enumerate(ends)])
+
+    found = timing(reads, ends, tokens, hidden_tokens=hidden)
+
+    assert found.corresponds is (counted is not None)
+    assert found.tpot_s == (None if counted is None else pytest.approx(0.1 * (events - 1) / (counted - 1)))
 
 
 def test_merged_reads_are_flagged() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Sequence
@@ -165,12 +164,12 @@ class LatencyCheck:
                 baseline = timed[evidence.baseline]
                 for candidate, start in gathered.candidates(self, evidence, kind):
                     both = (baseline, timed[candidate.name])
-                    refused = self._refused(start, evidence, *both)
+                    refused = self._refused(start, evidence, *both, metric=budget.metric)
                     verdicts.append(refused or self._ratio(start, evidence, budget, *both))
                 continue
             for name, engine in evidence.engines.items():
                 start = gathered.start(self, evidence, engine, kind=kind, alone=True)
-                refused = self._refused(start, evidence, timed[name])
+                refused = self._refused(start, evidence, timed[name], metric=budget.metric)
                 verdicts.append(refused or self._absolute(start, evidence, budget, timed[name]))
         if self.success_rate is not None:
             for name, engine in evidence.engines.items():
@@ -179,7 +178,8 @@ class LatencyCheck:
                 verdicts.append(refused or self._success(start, evidence, timed[name], self.success_rate))
         return verdicts
 
-    def _refused(self, verdict: Verdict, evidence: Evidence, *sides: _Timed) -> Verdict | None:
+    def _refused(self, verdict: Verdict, evidence: Evidence, *sides: _Timed, metric: str = "") -> Verdict | None:
+        """Return the verdict where there is nothing to judge, or nothing that can be trusted: without any number."""
         if (refused := gathered.blocked(verdict, *(side.engine for side in sides))) is not None:
             return refused
         if evidence.single:
@@ -191,7 +191,8 @@ class LatencyCheck:
                 broken = side.engine.untimed and f"the timed phase failed: {side.engine.untimed}"
                 reason = evidence.incomplete or broken or f"{side.engine.name} has no timed requests"
                 return gathered.finish(verdict, outcome=outcome, reason=reason)
-        return None
+        reason = next((why for side in sides if (why := unknown(side.engine.name, metric, side.timings))), "")
+        return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason) if reason else None
 
     def _absolute(self, verdict: Verdict, evidence: Evidence, budget: Budget, timed: _Timed) -> Verdict:
         values, blocks = timed.values(budget.metric)
@@ -284,16 +285,8 @@ class LatencyCheck:
     def _done(
         self, verdict: Verdict, evidence: Evidence, budget: Budget, changes: dict[str, Any], *sides: _Timed
     ) -> Verdict:
-        """Finish a verdict, unless the stamps it rests on cannot be trusted or a hard stop cut the phase short."""
+        """Finish a verdict, unless a hard stop cut the phase short."""
         done = gathered.finish(verdict, **changes)
-        for side in sides:
-            if budget.metric == "ttft" and (merged := side.merged) > MERGED * len(side.samples):
-                reason = (
-                    f"{merged} of {explain.count(len(side.samples), 'first token')} of {side.engine.name} arrived "
-                    "together with later ones, so the time to the first token is not known"
-                )
-                done = dataclasses.replace(done, needed=None)
-                return gathered.finish(done, outcome=Outcome.INCONCLUSIVE, reason=reason)
         absent = sum(max(0, self.n - len(side.samples)) for side in sides)
         return gathered.settled(done, evidence, absent=absent)
 
@@ -309,8 +302,7 @@ class _Timed:
         )
         self.samples: Sequence[Sample] = [s for s in asked if s.timing is None or not s.timing.met_load]
         self.loads = len(asked) - len(self.samples)
-        timings = [sample.timing for sample in self.samples if sample.timing is not None]
-        self.merged = sum(timing.merged_first for timing in timings)
+        self.timings = [sample.timing for sample in self.samples if sample.timing is not None]
 
     def values(self, metric: str) -> tuple[list[float], list[int]]:
         """Return seconds and blocks; a failed request takes for ever, an answer too short for the metric is left out.
@@ -383,6 +375,33 @@ def _blocks(samples: Sequence[Sample]) -> list[int]:
 
 def _metric(timing: Timing, metric: str) -> float | None:
     return {"ttft": timing.ttft_s, "tpot": timing.tpot_s, "e2e": timing.e2e_s}[metric]
+
+
+def unknown(engine: str, metric: str, timings: Sequence[Timing]) -> str:
+    """Say why a metric of these answers is not known, empty where it is.
+
+    The time to the first token, where more than :data:`MERGED` of them shared a read with later ones; the time per
+    token, where as many answers came in far fewer events, or more, than they have tokens.
+    """
+    if metric == "ttft" and (merged := sum(timing.merged_first for timing in timings)) > MERGED * len(timings):
+        return (
+            f"{merged} of {explain.count(len(timings), 'first token')} of {engine} arrived together with later ones, "
+            "so the time to the first token is not known"
+        )
+    apart = [timing for timing in timings if not timing.corresponds] if metric == "tpot" else []
+    if len(apart) <= MERGED * len(timings) or not apart:
+        return ""
+    first = apart[0]
+    cause = (
+        "many tokens in one event, a parser that holds them back, or hidden reasoning among the counted ones"
+        if (first.tokens or 0) > first.token_events
+        else "a server or proxy that cuts tokens into pieces, or leaves some out of its count"
+    )
+    tokens, events = explain.count(first.tokens or 0, "token"), explain.count(first.token_events, "event")
+    return (
+        f"{len(apart)} of {explain.count(len(timings), 'answer')} of {engine} came in other numbers of events than of "
+        f"tokens (the first: {tokens} in {events}), so the time per output token is not known: {cause}"
+    )
 
 
 def _unmeasured(verdict: Verdict, budget: Budget, timed: _Timed) -> Verdict:

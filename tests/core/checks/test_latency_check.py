@@ -157,6 +157,34 @@ def test_first_tokens_that_came_with_later_ones_make_ttft_unknown(make: Factory)
     assert whole.outcome is Outcome.PASS
 
 
+@pytest.mark.parametrize(
+    ("events", "tokens", "why"),
+    [(10, 110, "hidden reasoning"), (1, 30, "a parser that holds them back"), (90, 10, "cuts tokens into pieces")],
+)
+def test_time_per_token_of_tokens_nobody_sent_is_not_known(make: Factory, events: int, tokens: int, why: str) -> None:
+    engine = make.timed("base", spread(1.0))
+    apart = {
+        case: [
+            dataclasses.replace(s, timing=dataclasses.replace(s.timing, token_events=events, tokens=tokens))
+            for s in rows
+            if s.timing is not None
+        ]
+        for case, rows in engine.samples[Phase.TIMED].items()
+    }
+    evidence = make.evidence(dataclasses.replace(engine, samples={Phase.TIMED: apart}), make.timed("cand", spread(1.0)))
+    ours, theirs = check.latency(tpot_p50="1s").judge(evidence)
+    relative = only(check.latency(tpot_p50="x2"), evidence)
+    whole, _ = check.latency(e2e_p50="2s").judge(evidence)
+
+    said = f"128 of 128 answers of base came in other numbers of events than of tokens (the first: {tokens} tokens in "
+    for verdict in (ours, relative):
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert verdict.estimate is None
+        assert verdict.reason.startswith(said)
+        assert why in verdict.reason
+    assert (theirs.outcome, whole.outcome) == (Outcome.PASS, Outcome.PASS)
+
+
 def test_an_answer_too_short_for_a_metric_is_left_out(make: Factory) -> None:
     timing = Timing(ttfb_s=0.1, ttft_s=0.1, e2e_s=0.2, tpot_s=None, block=0)
     samples: list[Sample] = [make.sample("base", "c0", Phase.TIMED, "x", timing)] * 128
