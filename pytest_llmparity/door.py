@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import os
 import shlex
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -30,7 +31,7 @@ from pytest_llmparity.resolving import given_to
 from pytest_llmparity.run.ask import SessionAsker
 from pytest_llmparity.run.course import WAVE
 from pytest_llmparity.run.keeper import Keeper
-from pytest_llmparity.run.parity import EngineHandle, Parity, ParityRun
+from pytest_llmparity.run.parity import EngineHandle, Engines, Parity, ParityRun
 from pytest_llmparity.run.preflight import most_requests, some_requests
 from pytest_llmparity.run.session import Session
 
@@ -50,6 +51,7 @@ class Door:
         self._handed: dict[str, str] | None = xdist.shared(config)
         self._token = self._handed["token"] if self._handed else uuid.uuid4().hex
         self._declared: set[str] = set()
+        self._taken: set[str] = set()
         self.session = Session(
             settings,
             root=config.rootpath,
@@ -241,12 +243,20 @@ class Door:
         self._live("engine tests")
         yield self.handle(name)
 
-    def all_lent(self) -> dict[str, EngineHandle]:
+    def notice(self, function: Callable[..., object]) -> None:
+        """Take note of a fixture named as ours that was set up: what a suite means by it may be a database."""
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if code is not None and not function.__module__.startswith("pytest_llmparity."):
+            path = os.path.relpath(code.co_filename, self.config.rootpath)
+            self._taken.add(f"{path}:{code.co_firstlineno}")
+
+    def all_lent(self) -> Engines:
         """Lend every engine to one test, all of them running."""
         self._live("tests with all engines")
         if self.settings.residency == "one-at-a-time" and len(self.settings.engines) > 1:
             pytest.fail("engines needs all engines at once, and residency is one-at-a-time; use engine", pytrace=False)
-        return {spec.name: self.handle(spec.name) for spec in self.settings.engines}
+        handles = {spec.name: self.handle(spec.name) for spec in self.settings.engines}
+        return Engines(handles, baseline=self.settings.baseline or "")
 
     def _live(self, what: str) -> None:
         """End a test that cannot have live engines in this run."""
@@ -281,13 +291,15 @@ class Door:
         if handed_back["run"]:
             self.session.adopt(handed_back["run"])
         self._planned = self._planned or handed_back["plan"]
+        self._taken |= set(handed_back["taken"])
 
     def finish(self) -> None:
         """Write the reports, keep the summary, stop every engine; a worker leaves the first two to the controller."""
         try:
             if xdist.is_worker(self.config):
                 plan = self.plan_lines(detailed=self.config.get_verbosity() > 0)
-                xdist.hand_back(self.config, {"run": self.session.run, "plan": plan})
+                taken = sorted(self._taken)
+                xdist.hand_back(self.config, {"run": self.session.run, "plan": plan, "taken": taken})
             elif not self.config.option.collectonly:
                 self._report()
         except LLMParityError as error:
@@ -299,6 +311,10 @@ class Door:
     def _report(self) -> None:
         """Report what there is; a report that was asked for is written even where no gate got as far as a verdict."""
         self.summary += self._planned
+        self.summary += [
+            f"the fixture engine is this suite's own ({place}); that of llmparity is parity_engine too"
+            for place in sorted(self._taken)
+        ]
         if not (self.verdicts or self.session.run or self.settings.reports):
             return
         record = self.session.record(self.verdicts)

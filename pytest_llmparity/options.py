@@ -201,6 +201,12 @@ SOURCES = {
     )
 }
 ENGINES_VARIABLE = "LLMPARITY_ENGINES"
+WITH_VALUE = (
+    "--engines",
+    *("--parity-baseline", "--parity-profile", "--parity-config", "--parity-mode", "--parity-inconclusive"),
+    *("--parity-max-requests", "--parity-budget", "--parity-case", "--parity-report", "--parity-out"),
+)
+"""Options that a value follows, as ``=VALUE`` or as a word of its own."""
 
 
 def requested(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> bool:

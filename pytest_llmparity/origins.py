@@ -30,7 +30,7 @@ def of_engine(spec: EngineSpec, entry: Entry, loaded: Loaded, *, environ: Mappin
     inside = () if loaded.config is None else (*loaded.config.table, "engines", entry.configured or "")
     named = COMMAND_LINE if loaded.named_by == "--engines" else loaded.named_by
     for key in SHOWN:
-        text = _text(getattr(spec, key))
+        text = _text(_value(spec, key))
         if not text:
             continue
         origin = _origin(key, entry, table, file=f"{where}{dotted((*inside, key))}", named=named)
@@ -46,6 +46,12 @@ def of_engine(spec: EngineSpec, entry: Entry, loaded: Loaded, *, environ: Mappin
         value=spec.launch,
         origin=_launch_origin(spec, table),
     )
+
+
+def _value(spec: EngineSpec, key: str) -> object:
+    if key == "env":
+        return {**spec.env, **{name: EnvRef(variable) for name, variable in spec.env_from.items()}}
+    return getattr(spec, key)
 
 
 def _launch_origin(spec: EngineSpec, table: EngineTable | None) -> str:

@@ -5,22 +5,30 @@ Module level imports nothing heavy: an installed but unused plugin costs a pytes
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmparity import hookspecs, options, xdist
+from pytest_llmparity import hookspecs, options, rootdir, xdist
 from pytest_llmparity.core.marker import SIGNATURE
+from pytest_llmparity.fixtures import (  # noqa: F401 - pytest finds fixtures in the plugin's own module
+    DOOR,
+    UNSELECTED,
+    engine,
+    engines,
+    llmparity_door,
+    llmparity_engine_name,
+    parity,
+    parity_engine,
+    parity_run,
+)
 
 if TYPE_CHECKING:
     from pytest_llmparity.core.verdict import Verdict
     from pytest_llmparity.door import Door
-    from pytest_llmparity.run.parity import EngineHandle, Parity, ParityRun
 
-DOOR: pytest.StashKey[Door] = pytest.StashKey()
 VERDICTS: pytest.StashKey[list[Verdict]] = pytest.StashKey()
-UNSELECTED = "needs engines: pytest --engines NAME,NAME (or LLMPARITY_ENGINES)"
 CARRIED = "llmparity"
 
 
@@ -32,6 +40,12 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--engines`` and ``--parity-*``."""
     options.add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
+    """Begin anew where a value of ours misled pytest about the project's root."""
+    return rootdir.start_over(config)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -100,6 +114,13 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     if door is not None and not config.option.collectonly and not xdist.is_controller(config) and not errors:
         door.gather()
     return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> None:
+    """Notice an ``engine`` that is not ours."""
+    if fixturedef.argname == "engine" and (door := request.config.stash.get(DOOR, None)) is not None:
+        door.notice(fixturedef.func)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -197,49 +218,3 @@ class Receiver:
         carried = getattr(report, CARRIED, None)
         if carried is not None:
             self._door.receive(carried)
-
-
-@pytest.fixture(scope="session")
-def llmparity_door(pytestconfig: pytest.Config) -> Door:
-    """The session behind our fixtures; tests that reach it need engines. Another plugin's ``engine`` does not."""
-    if DOOR not in pytestconfig.stash:  # asked for in a test's body, where its collection could not be skipped
-        pytest.skip(UNSELECTED)
-    return pytestconfig.stash[DOOR]
-
-
-@pytest.fixture(scope="session")
-def llmparity_engine_name(request: pytest.FixtureRequest) -> str:
-    """Name of the engine this test runs on; parametrised over the selection."""
-    return str(request.param)
-
-
-@pytest.fixture(scope="session")
-def engine(llmparity_door: Door, llmparity_engine_name: str) -> Iterator[EngineHandle]:
-    """One selected engine for application code; tests that use it run once per engine.
-
-    ``engine.openai()`` and ``engine.async_openai()`` are clients, ``engine.base_url``, ``engine.api_key`` and
-    ``engine.model`` serve everything else. Parity's sampling parameters are not applied to them.
-    """
-    with llmparity_door.lent(llmparity_engine_name) as handle:
-        yield handle
-
-
-@pytest.fixture(scope="session")
-def engines(llmparity_door: Door) -> Mapping[str, EngineHandle]:
-    """Every selected engine by name, all running."""
-    return llmparity_door.all_lent()
-
-
-@pytest.fixture
-def parity(llmparity_door: Door) -> Parity:
-    """Ask every engine on the spot: ``parity.ask("…").check(check.similarity(at_least=0.85))``."""
-    return llmparity_door.parity()
-
-
-@pytest.fixture
-def parity_run(llmparity_door: Door, request: pytest.FixtureRequest) -> ParityRun:
-    """What this test's marker gathered: rows by engine and case, and checks on them."""
-    gathered = llmparity_door.run_of(request.node)
-    if gathered is None:
-        pytest.fail("parity_run needs a marker: @pytest.mark.parity('prompts.jsonl', check.text())", pytrace=False)
-    return gathered

@@ -324,9 +324,15 @@ def settings(given: Given, loaded: Loaded) -> Settings:
         replay_run=run,
         resume=given.resume,
         cases=tuple(dict.fromkeys(given.cases)),
+        key_variables=_key_variables(loaded),
         out=given.cwd / out if out else given.root / OUT,
         **{name: value for name, value in defaults.items() if value is not None},
     )
+
+
+def _key_variables(loaded: Loaded) -> tuple[str, ...]:
+    tables = loaded.config.engines.values() if loaded.config else ()
+    return tuple(dict.fromkeys(name for table in tables for name in table.key_variables))
 
 
 def _check_turns(engines: Sequence[EngineSpec]) -> None:

@@ -28,6 +28,8 @@ FLOORS = {
     "run": 2,
     "report": 3,
     "plugin": 4,
+    "fixtures": 4,
+    "rootdir": 4,
     "door": 4,
     "options": 4,
     "resolving": 4,

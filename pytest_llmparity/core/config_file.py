@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from pytest_llmparity.core.errors import EngineSelectionError
 from pytest_llmparity.core.printable import printable
-from pytest_llmparity.core.problems import Strict, given, looks_secret, nearest
+from pytest_llmparity.core.problems import Strict, given, looks_secret, names_secret, nearest
 from pytest_llmparity.core.selection import KINDS, LETTERS, NAME, Kind, parse_engines, root_of
 from pytest_llmparity.core.settings import EnvRef, seconds
 from pytest_llmparity.core.spelling import SAMPLING, sampling_defaults
@@ -40,6 +41,49 @@ def _argument(value: str) -> str:
         raise ValueError(_SECRET.format("name that in api_key_env"))
     if "\0" in value:
         raise ValueError("holds a NUL, which no program can be given")
+    return value
+
+
+_OPTION = re.compile(r"-{1,2}([A-Za-z][\w.-]*)(?:=(.*))?", re.DOTALL)
+_IN_THE_OPEN = (
+    "holds the value of {} as literal text (not shown), which everybody on the machine can read; an engine that we "
+    "start listens on loopback and needs no key: leave it out, or hand it over in the environment, "
+    'env = {{ NAME = {{ env = "VARIABLE" }} }}, and name VARIABLE as api_key_env too'
+)
+
+
+def _arguments(value: list[str]) -> list[str]:
+    """Refuse an option whose name says that its value is a secret, where the value stands beside it."""
+    for place, word in enumerate(value):
+        option = _OPTION.fullmatch(word)
+        if option is None or not names_secret(option[1]):
+            continue
+        given_here = option[2] if option[2] is not None else next(iter(value[place + 1 :]), "")
+        if given_here and not (option[2] is None and given_here.startswith("--")):
+            raise ValueError(_IN_THE_OPEN.format(word.partition("=")[0]))
+    return value
+
+
+def _words(value: object) -> object:
+    """Take a command that is written as in a shell apart; nothing in it is expanded."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"cannot be taken apart as a shell would: {str(error).lower()}; or write a list") from None
+
+
+def _variable_value(value: object) -> object:
+    if isinstance(value, str):
+        return _argument(value)
+    return _header(value)
+
+
+def _environment(value: dict[str, Any]) -> dict[str, Any]:
+    for name, content in value.items():
+        if isinstance(content, str) and content and names_secret(name):
+            raise ValueError(f'has {name} as literal text (not shown); write {name} = {{ env = "VARIABLE" }}')
     return value
 
 
@@ -175,6 +219,22 @@ Header = Annotated[
         }
     ),
 ]
+_ENV_REF: dict[str, Any] = {
+    "type": "object",
+    "properties": {"env": {"type": "string"}},
+    "required": ["env"],
+    "additionalProperties": False,
+}
+VariableValue = Annotated[
+    Any, BeforeValidator(_variable_value), WithJsonSchema({"anyOf": [{"type": "string"}, _ENV_REF]})
+]
+Command = Annotated[
+    list[Text],
+    Field(min_length=1),
+    BeforeValidator(_words),
+    AfterValidator(_arguments),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+]
 
 
 class Pin(Strict):
@@ -218,9 +278,9 @@ class EngineTable(Strict):
     extra_index_urls: list[IndexUrl] | None = None
     constraints: Text | None = None
     overrides: Text | None = None
-    command: Annotated[list[Text], Field(min_length=1)] | None = None
-    args: list[Argument] | None = None
-    env: dict[Variable, Argument] | None = None
+    command: Command | None = None
+    args: Annotated[list[Argument], AfterValidator(_arguments)] | None = None
+    env: Annotated[dict[Variable, VariableValue], AfterValidator(_environment)] | None = None
     headers: Annotated[dict[str, Header], AfterValidator(_headers)] | None = None
     api_key_env: Variable | None = None
     pin: Pin | None = None
@@ -273,6 +333,13 @@ class EngineTable(Strict):
         ways = [key for key in ("python", "requires", "command") if getattr(self, key) is not None]
         if len(ways) > 1:
             raise ValueError(f"has {' and '.join(ways)}; one of them says what is started")
+
+    @property
+    def key_variables(self) -> tuple[str, ...]:
+        """Names of the environment variables that hold what is this engine's secret."""
+        values = [*(self.headers or {}).values(), *(self.env or {}).values()]
+        named = [value.env for value in values if isinstance(value, EnvRef)]
+        return tuple(dict.fromkeys([*([self.api_key_env] if self.api_key_env else []), *named]))
 
     @property
     def means_daemon(self) -> bool:

@@ -206,13 +206,14 @@ def _launch(spec: EngineSpec, root: str) -> dict[str, Setting]:
         if spec.command
         else None,
         "args": tuple(portable(text, root) for text in spec.args),
-        "env": tuple(sorted(spec.env)),
+        "env": tuple(sorted({*spec.env, *spec.env_from})),
         "context_length": spec.context_length,
         "slots": spec.slots,
     }
     kept = {name: value for name, value in shown.items() if value is not None and value not in ("", ())}
     hidden = {
-        "env": {name: portable(value, root) for name, value in spec.env.items()},
+        "env": {name: portable(value, root) for name, value in spec.env.items()}
+        | {name: {"env": variable} for name, variable in spec.env_from.items()},
         "indexes": spec.extra_index_urls,
         "limits": [_file(str(path), root) for path in (spec.constraints, spec.overrides) if path is not None],
     }

@@ -47,6 +47,28 @@ def looks_secret(text: str) -> bool:
     return _KEY_SHAPE.search(text) is not None
 
 
+_SECRET_BY_ITSELF = frozenset({"apikey", "passwd", "password", "passphrase", "secret"})
+_SECRET_BESIDE: Mapping[str, frozenset[str]] = {
+    "key": frozenset({"access", "admin", "api", "auth", "license", "master", "private", "secret", "signing"}),
+    "token": frozenset(
+        {"access", "admin", "api", "auth", "bearer", "gh", "github", "hf", "hub", "huggingface", "refresh", "secret"}
+    ),
+}
+"""Words that make a name one of a secret: ``--api-key`` and ``HF_TOKEN``, but not ``--ssl-key`` or ``--eos-token``."""
+
+
+def names_secret(name: str) -> bool:
+    """Tell whether what an option or a variable is called says that its value is a key or a password.
+
+    >>> [names_secret(name) for name in ("--api-key", "HF_TOKEN", "--max-tokens", "--ssl-keyfile", "TOKENIZERS")]
+    [True, True, False, False, False]
+    """
+    *before, last = re.split(r"[-_.]+", name.lower().strip("-_.")) or [""]
+    if last in _SECRET_BY_ITSELF or (last in _SECRET_BESIDE and not before):
+        return True
+    return bool(before) and before[-1] in _SECRET_BESIDE.get(last, ())
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the most similar known word, an empty text when none is similar."""
     found = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.55)

@@ -60,9 +60,10 @@ class EngineSpec:
     what one request gets, in tokens. ``pin`` is held against what the server reports; with ``strict_pins`` a pin the
     server cannot confirm counts as contradicted. ``requires`` are the packages of an isolated environment the engine
     is run from, with ``extra_index_urls``, ``constraints`` and ``overrides`` as uv understands them. ``command``
-    replaces the program that is started, ``args`` are added to it. ``daemon`` means the server of this kind that is
-    running already, if it has the model (``engines.daemons`` finds out; then ``base_url`` is its address). Times are
-    seconds; ``start_timeout_s`` ``None`` leaves the deadline to the kind.
+    replaces the program that is started, ``args`` are added to it. ``env`` is laid over its environment, and so is
+    ``env_from``, whose values are names of variables to read. ``daemon`` means the server of this kind that is running
+    already, if it has the model (``engines.daemons`` finds out; then ``base_url`` is its address). Times are seconds;
+    ``start_timeout_s`` ``None`` leaves the deadline to the kind.
     """
 
     name: str
@@ -81,6 +82,7 @@ class EngineSpec:
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    env_from: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str | EnvRef] = field(default_factory=dict)
     api_key_env: str | None = None
     route: Route = "openai"
@@ -113,6 +115,7 @@ class EngineSpec:
         """Names of the environment variables whose values must never be written down."""
         names = [self.api_key_env] if self.api_key_env else []
         names += [value.env for value in self.headers.values() if isinstance(value, EnvRef)]
+        names += self.env_from.values()
         return tuple(dict.fromkeys(names))
 
 
@@ -131,7 +134,8 @@ class Settings:
     ``max_requests`` and ``budget_s`` (seconds) are hard stops, ``None`` for none. ``sequential`` stops asking when
     nothing is open. ``cases`` restricts the run to rows with these ids and forbids verdicts. ``frozen`` refuses engines
     that are not as the lock file says. ``replay_run`` is the run to judge again in mode ``replay``, ``None`` for the
-    newest. ``out`` and ``config_path`` are absolute.
+    newest. ``out`` and ``config_path`` are absolute. ``key_variables`` are the names of every configured engine's
+    secrets, selected or not: an engine's process gets its own only.
     """
 
     engines: tuple[EngineSpec, ...] = ()
@@ -153,6 +157,7 @@ class Settings:
     out: Path = field(default_factory=lambda: Path(".llmparity/report"))
     concurrency: int = DEFAULT_CONCURRENCY
     residency: Residency = "together"
+    key_variables: tuple[str, ...] = ()
     frozen: bool = False
 
     def in_turn(self) -> list[EngineSpec]:

@@ -1,4 +1,4 @@
-"""Headers that go with every request to a server, the values of variables among them: secrets, never written down."""
+"""What is read from variables for an engine, its request headers above all: secrets, never written down."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def sent_secrets(spec: EngineSpec, headers: Mapping[str, str]) -> dict[str, str]
     if spec.api_key_env and spec.api_key_env not in found:
         found[spec.api_key_env] = headers.get("authorization", "").removeprefix("Bearer ")
     return found
+
+
+def resolve_env(spec: EngineSpec, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a spec's process that are read from others; ``ConfigError`` names one that is not set."""
+    return {name: _variable(spec, f"env.{name}", source, environ) for name, source in spec.env_from.items()}
 
 
 def _variable(spec: EngineSpec, key: str, variable: str, environ: Mapping[str, str]) -> str:

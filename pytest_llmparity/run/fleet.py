@@ -7,7 +7,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -21,7 +21,7 @@ from pytest_llmparity.core.settings import DEFAULT_CONCURRENCY, EngineSpec
 from pytest_llmparity.engines import environments, memory, registry
 from pytest_llmparity.engines.base import Adapter, Launch
 from pytest_llmparity.engines.environments import Environment
-from pytest_llmparity.engines.headers import secrets_of
+from pytest_llmparity.engines.headers import resolve_env, secrets_of
 from pytest_llmparity.engines.memory import Gpus
 from pytest_llmparity.engines.readiness import free_port, port_was_taken, wait_ready
 from pytest_llmparity.run.installing import KeptRunner
@@ -61,6 +61,7 @@ class Fleet:
     ``one_at_a_time`` every other engine is stopped or unloaded, its memory given back, before one is started. ``slots``
     is how many requests an engine must be able to answer at once where its own configuration does not say. ``say`` is
     told what takes its time before an engine starts. ``locked`` holds a live engine against the lock file.
+    ``key_variables`` are variables of engines that may not be selected: a process gets those of its own engine only.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Fleet:
         say: Callable[[str], None] = lambda text: None,
         locked: Callable[[EngineSpec, Identity, str], Held] = lambda spec, identity, kind: Held(),
         gpus: Callable[[], tuple[Gpus | None, str | None]] = memory.nvidia,
+        key_variables: Collection[str] = (),
     ) -> None:
         self.slots = slots
         self.may_probe: Callable[[int], bool] = lambda count: False
@@ -82,6 +84,7 @@ class Fleet:
         self._probing = threading.Lock()
         self.time_left: Callable[[], float | None] = lambda: None
         """Seconds the run may still take, ``None`` for no end: no start and no control call goes on beyond them."""
+        self._key_variables = {*key_variables, *(name for spec in specs.values() for name in spec.secret_variables)}
         self._specs = dict(specs)
         self._keeper = keeper
         self._workdir = workdir
@@ -342,8 +345,14 @@ class Fleet:
         return "the run's time was up (--parity-budget)" if self.time_left() == 0 else None
 
     def _start(self, spec: EngineSpec, launch: Launch, environ: Mapping[str, str]) -> EngineState:
-        env = {k: v for k, v in environ.items() if not any(fnmatch(k, pattern) for pattern in launch.scrub)}
-        env.update(launch.env)
+        private = self._key_variables - set(spec.secret_variables)
+        env = {
+            name: value
+            for name, value in environ.items()
+            if name not in private and not any(fnmatch(name, pattern) for pattern in launch.scrub)
+        }
+        env |= launch.env
+        env |= resolve_env(spec, self._environ)
         log = self._log(spec.name)
         try:
             log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -207,6 +207,34 @@ class EngineHandle:
         return {"ca_bundle": self._adapter.spec.ca_bundle, "proxy": self._adapter.spec.proxy}
 
 
+class Engines(Mapping[str, EngineHandle]):
+    """Every selected engine by name, in the order selected."""
+
+    def __init__(self, handles: Mapping[str, EngineHandle], *, baseline: str) -> None:
+        self._handles = dict(handles)
+        self._baseline = baseline
+
+    @property
+    def baseline(self) -> EngineHandle:
+        """The engine the others are compared with."""
+        return self._handles[self._baseline]
+
+    def __getitem__(self, name: str) -> EngineHandle:
+        try:
+            return self._handles[name]
+        except KeyError:
+            raise KeyError(f"no engine {name!r} is selected; these are: {_some(self._handles)}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._handles
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._handles)
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+
 class Asker(Protocol):
     """Sends one case to every engine and judges what came back (``run.session`` has the real one)."""
 

@@ -78,6 +78,7 @@ class Session:
             slots=settings.concurrency,
             say=progress.say,
             locked=self._lock.hold,
+            key_variables=settings.key_variables,
         )
 
     # what the tests declare ------------------------------------------------------------------------------------------

@@ -270,6 +270,8 @@ def test_a_wrong_file_says_which_key_what_was_given_and_what_is_allowed(text: st
         ('args = ["a\\u0000"]', ".args[0] holds a NUL"),
         ("args = 'x'", '.args is "x"; expected a list'),
         ("command = []", ".command is []; expected at least 1"),
+        ("command = ''", '.command is ""; expected at least 1'),
+        ("command = 'a \"b'", ".command cannot be taken apart as a shell would: no closing quotation"),
     ],
 )
 def test_a_wrong_engine_is_named(text: str, expected: str) -> None:
@@ -293,7 +295,14 @@ def test_a_wrong_engine_is_named(text: str, expected: str) -> None:
         "headers = {X-Thing = 'sk-hunter2hunter2'}",
         "args = ['--api-key', 'sk-hunter2hunter2']",
         "args = ['--api-key=sk-hunter2hunter2']",
+        "args = ['--api-key', 'hunter2']",
+        "args = ['--api-key=hunter2']",
+        "args = ['--hf-token', 'hunter2']",
+        "args = ['-v', '--password', 'hunter2']",
+        "command = ['vllm', 'serve', '--api-key', 'hunter2']",
+        "command = 'vllm serve --api-key hunter2'",
         "env = {HF_TOKEN = 'hf_hunter2hunter2'}",
+        "env = {VLLM_API_KEY = 'hunter2'}",
         "model = 'sk-hunter2hunter2'",
         "kind = 'sk-hunter2hunter2'",
         "sk-hunter2hunter2 = 1",
@@ -313,6 +322,36 @@ def test_a_literal_key_is_refused_and_never_echoed(text: str) -> None:
 
 def test_a_literal_api_key_says_what_to_write_instead() -> None:
     assert "api_key_env = " in complaint("[engines.a]\nbase_url = 'http://h'\napi_key = 'x'")
+
+
+def test_a_key_on_a_command_line_says_how_to_hand_it_over() -> None:
+    message = complaint("[engines.a]\nkind = 'vllm'\nmodel = 'm'\nargs = ['--api-key', 'x']")
+
+    assert "engines.a.args holds the value of --api-key as literal text (not shown)" in message
+    assert 'env = { NAME = { env = "VARIABLE" } }, and name VARIABLE as api_key_env too' in message
+
+
+def test_what_only_looks_like_the_name_of_a_secret_is_left_alone() -> None:
+    harmless = ["--max-tokens", "5", "--ssl-keyfile", "k.pem", "--eos-token", "</s>", "--tokenizer", "t", "--api-key"]
+
+    spec = chosen("a", read(f"[engines.a]\nkind = 'vllm'\nmodel = 'm'\nargs = {harmless}\n"))
+
+    assert list(spec.args) == harmless
+
+
+def test_a_command_may_be_written_as_in_a_shell() -> None:
+    spec = chosen("a", read("[engines.a]\nkind = 'vllm'\nmodel = 'm'\ncommand = \"bin/vllm serve --name 'my model'\""))
+
+    assert spec.command == ("/etc/parity/bin/vllm", "serve", "--name", "my model")
+
+
+def test_a_variable_of_the_process_may_be_read_from_another() -> None:
+    table = "[engines.a]\nkind = 'vllm'\nmodel = 'm'\nenv = {A = 'x', VLLM_API_KEY = {env = 'MY_KEY'}}"
+
+    spec = chosen("a", read(table))
+
+    assert (spec.env, spec.env_from) == ({"A": "x"}, {"VLLM_API_KEY": "MY_KEY"})
+    assert spec.secret_variables == ("MY_KEY",)
 
 
 def test_every_problem_is_reported_at_once() -> None:
