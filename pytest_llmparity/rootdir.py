@@ -29,7 +29,8 @@ def start_over(config: pytest.Config) -> int | pytest.ExitCode | None:
     before = os.environ.get(ADDOPTS, "")
     args, values = joined(config.invocation_params.args)
     more, others = joined(shlex.split(before))
-    places = [place.partition("::")[0] for place in config.option.file_or_dir or ()]
+    written = getattr(config.option, "file_or_dir", None)  # --help ends the reading of options before there is one
+    places = [place.partition("::")[0] for place in written or ()]
     if not misleading([*values, *others], places, config.invocation_params.dir):
         return None
     try:

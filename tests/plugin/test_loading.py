@@ -51,9 +51,11 @@ def test_an_unused_plugin_imports_nothing_heavy(bench: Bench, monkeypatch: pytes
     assert {name for name in modules if name.startswith("pytest_llmparity.")} <= {
         "pytest_llmparity.core",
         "pytest_llmparity.core.marker",
+        "pytest_llmparity.fixtures",
         "pytest_llmparity.hookspecs",
         "pytest_llmparity.options",
         "pytest_llmparity.plugin",
+        "pytest_llmparity.rootdir",
         "pytest_llmparity.xdist",
     }
 

@@ -36,5 +36,5 @@ def test_a_process_gets_its_own_keys_and_no_other_engines(bench: Any, monkeypatc
 
     result.assert_outcomes(passed=1, deselected=1)
     result.stdout.fnmatch_lines(
-        ["a: runs the command*", "*fake_engine.py", "*has ['MINE_KEY', 'OWN_KEY', 'PASSED_ON']"]
+        ["a: runs the command*", "*fake_engine.py", "*has ?'MINE_KEY', 'OWN_KEY', 'PASSED_ON'?"]
     )
