@@ -270,7 +270,7 @@ def test_a_wrong_file_says_which_key_what_was_given_and_what_is_allowed(text: st
         ('args = ["a\\u0000"]', ".args[0] holds a NUL"),
         ("args = 'x'", '.args is "x"; expected a list'),
         ("command = []", ".command is []; expected at least 1"),
-        ("command = ''", '.command is ""; expected at least 1'),
+        ("command = ''", ".command is []; expected at least 1"),
         ("command = 'a \"b'", ".command cannot be taken apart as a shell would: no closing quotation"),
     ],
 )
