@@ -19,8 +19,8 @@ WIRE_BYTES_BESIDES: Final = 1024 * 1024
 """What an answer may hold beside its tokens: settings, timings, keep-alive comments, an error page."""
 ECHOES: Final = 16
 """An answer may repeat the request: as a prompt, escaped, as tokens with their texts."""
-MOST_WIRE_BYTES: Final = 32 * 1024 * 1024
-"""No answer may have more, whatever its limit of tokens: several are in memory at once."""
+MOST_WIRE_BYTES: Final = 24 * 1024 * 1024
+"""No answer may have more, whatever its limit of tokens: sixteen at once must leave a run below half a gigabyte."""
 
 
 def wire_bytes(request: Request, *, sent: int) -> int:

@@ -89,6 +89,7 @@ class Connection:
             await self._done
         except BaseException:
             self.close()
+            response.body.clear()  # the error's traceback holds this frame in a cycle, and that may be megabytes
             raise
         finally:
             if self._watcher is not None:

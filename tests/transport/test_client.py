@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -389,6 +390,24 @@ async def test_size_limits(start_peer: StartPeer, make: MakeClient, pieces: list
     async with make(peer.url, limits=Limits(header_bytes=1000, body_bytes=2000)) as client:
         with pytest.raises(ProtocolError, match=text):
             await client.send("GET", "/")
+
+
+async def test_answers_that_are_too_long_leave_no_memory_behind(start_peer: StartPeer, make: MakeClient) -> None:
+    peer = await start_peer([CHUNKED, *[chunk(b"a" * 500_000)] * 4, "hang"])
+    async with make(peer.url) as client:
+        tracemalloc.start()
+        try:
+            errors = []
+            for _ in range(10):
+                with pytest.raises(ProtocolError, match="passed the limit of 1000000 bytes") as caught:
+                    await client.send("GET", "/", most_bytes=1_000_000)
+                errors.append(caught.value)  # and with it its traceback
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert len(errors) == 10
+    assert held < 3_000_000
 
 
 @pytest.mark.parametrize(

@@ -170,3 +170,24 @@ async def _second_answer(bench: Bench, turns: int) -> None:
 
     assert [exchange.headers["x-seed"] for exchange in (first, second, third)] == ["1", "2", "1"]
     assert [exchange.reused for exchange in (first, second, third)] == [False, False, False]
+
+
+def test_a_request_that_a_kept_connection_ends_without_a_byte_is_asked_once_more(bench: Bench) -> None:
+    """Whether it ends in order or not; a fresh connection that ends so is told, and nothing is asked twice there."""
+    bench.runner.run(_hung_up(bench))
+
+
+async def _hung_up(bench: Bench) -> None:
+    server = bench.server
+    server.plans[:] = [Plan(seed=n, size=100) for n in range(3)]
+    server.asked.clear()
+    server.hangs_up = {1, 3, 4}
+    async with bench.make() as client:
+        exchanges = [await client.send("GET", f"/{n}") for n in range(2)]
+        with pytest.raises(ProtocolError, match="accepted the connection and closed it without a byte"):
+            await client.send("GET", "/2")
+    server.hangs_up = set()
+
+    assert [exchange.headers["x-seed"] for exchange in exchanges] == ["0", "1"]
+    assert not exchanges[1].reused
+    assert server.asked == ["/0", "/1", "/1", "/2", "/2"]

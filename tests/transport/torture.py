@@ -89,6 +89,9 @@ class TortureServer:
     tls: ssl.SSLContext | None
     plans: list[Plan] = field(default_factory=list)
     connections: int = 0
+    asked: list[str] = field(default_factory=list)
+    hangs_up: set[int] = field(default_factory=set)
+    """Requests, by their place in ``asked``, that are read and answered by closing the connection."""
     newest: _Line | None = None
     server: asyncio.Server | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -128,6 +131,9 @@ class TortureServer:
                 line = self.newest = _Line(reader, writer, self.tls)
                 await line.shake_hands()
                 while (request := await line.request()) is not None:
+                    self.asked.append(request.split()[1].decode())
+                    if len(self.asked) - 1 in self.hangs_up:
+                        break
                     if not await self._answer(line, self.plans[int(request.split()[1][1:])]):
                         break
             finally:
