@@ -10,16 +10,18 @@ keywords and are looked at right here, so a wrong one is reported where it was w
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from pytest_llmparity.core.checks.contract import Contract
 from pytest_llmparity.core.checks.latency import REQUESTS, LatencyCheck, parse_budget
 from pytest_llmparity.core.checks.margins import HORIZON
+from pytest_llmparity.core.checks.models import Adapter, ModelClass, adapted, name_of, schema_of
 from pytest_llmparity.core.checks.prompts import PromptsCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.checks.similarity import SimilarityCheck
@@ -67,14 +69,20 @@ def text(*, margin: float | None = None, horizon: int = HORIZON) -> TextCheck:
 
 
 def schema(
-    target: JsonModel | Mapping[str, Any] | str | Path,
+    target: JsonModel | Adapter | type | Mapping[str, Any] | str | Path,
     *,
     rate: float | None = None,
     gap: float | None = None,
     agree: float | None = None,
     side: Side = "either",
+    lenient: bool = False,
 ) -> SchemaCheck:
-    """Require answers that fit a JSON Schema: a pydantic model, the path of a schema file, or a schema itself.
+    """Require answers that fit: a pydantic model, the path of a JSON Schema, or a schema itself.
+
+    With a model class, a ``TypeAdapter``, a dataclass or a ``TypedDict`` an answer fits when pydantic validates it in
+    strict JSON mode, validators included; with a schema when it is valid, ``format`` included. An answer that
+    ``json.loads`` refuses does not fit: with ``lenient=True`` JSON in a Markdown code block, behind reasoning or
+    between words is read, and the verdict counts by engine how often.
 
     ``rate``: at least this share of each engine's answers fits. ``gap``: between baseline and candidate that share
     differs by at most this much; ``side="worse"`` lets a better candidate pass whatever the gap. ``agree``: at least
@@ -93,16 +101,22 @@ def schema(
     if side not in ("either", "worse"):
         raise DesignError(f'schema(side={side!r}): side is "either" or "worse"')
     where = _caller()
-    common: dict[str, Any] = {**given, "side": side, "where": where}
+    if not isinstance(lenient, bool):
+        raise DesignError(f"schema(lenient={lenient!r}): lenient is True or False")
+    common: dict[str, Any] = {**given, "side": side, "lenient": lenient, "where": where}
     if isinstance(target, (str, Path)):
         return SchemaCheck(name=repr(str(target)), path=str(target), **common)
+    if (model := _model(target)) is not None:
+        name, validator = model
+        return SchemaCheck(name=name, text=schema_of(validator, name), model=validator, **common)
     if isinstance(target, Mapping):
         name, found = str(target.get("title", "{…}")), target
     elif isinstance(target, type) and isinstance(target, JsonModel):
         name, found = target.__name__, target.model_json_schema()
     else:
         raise DesignError(
-            f"schema({target!r}): the target is a pydantic model class, a path to a JSON Schema or a schema as a dict"
+            f"schema({target!r}): the target is a pydantic model class, a TypeAdapter, a dataclass, a path to a JSON "
+            "Schema or a schema as a dict"
         )
     try:
         content = json.dumps(found, allow_nan=False)
@@ -110,6 +124,22 @@ def schema(
         raise DesignError(f"schema({name}): the schema is not JSON: {error}") from error
     Contract.from_text(content, name)
     return SchemaCheck(name=name, text=content, **common)
+
+
+def _model(target: object) -> tuple[str, ModelClass | Adapter] | None:
+    """Return name and validator of what pydantic validates by; ``None`` for anything else.
+
+    pydantic is imported only for a type it did not make itself: who gives a schema or a path does not pay for it.
+    """
+    if isinstance(target, type) and isinstance(target, ModelClass):
+        return target.__name__, target
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is not None and isinstance(target, pydantic.TypeAdapter):
+        return name_of(getattr(target, "_type", "TypeAdapter")), cast("Adapter", target)
+    typed_dict = hasattr(target, "__required_keys__")  # typing's own test does not know those of typing_extensions
+    if isinstance(target, type) and (dataclasses.is_dataclass(target) or typed_dict):
+        return target.__name__, adapted(target, target.__name__)
+    return None
 
 
 def similarity(*, at_least: float | None = None) -> SimilarityCheck:

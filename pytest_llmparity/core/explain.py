@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pytest_llmparity.core.printable import printable
-from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
+from pytest_llmparity.core.verdict import SEVERITY, Lenience, Outcome, Verdict
 
 MAX_LINES: Final = 15
 """Lines of one verdict in a failure text, its headline included (DESIGN 2.5)."""
@@ -116,11 +116,20 @@ def headline(verdict: Verdict) -> str:
 
 
 def remarks(verdict: Verdict) -> list[str]:
-    """Return what a reader should know of a verdict whatever its outcome: which prompts it does not rest on."""
-    return [
+    """Return what a reader should know of a verdict whatever its outcome.
+
+    Which prompts it does not rest on, and what was forgiven in the answers it does rest on.
+    """
+    left_out = [
         f"left out {count(len(part.cases), 'prompt')} ({_some(part.cases)}): {plain(part.reason)}"
         for part in verdict.left_out
     ]
+    return [*left_out, *(_forgiven(part) for part in verdict.lenience), *verdict.remarks]
+
+
+def _forgiven(part: Lenience) -> str:
+    words = f"{part.count} of {count(part.of, 'answer')} of {part.engine} {part.what}"
+    return words if part.accepted else f"{words}: json.loads refuses that, so they do not fit (lenient=True reads it)"
 
 
 def _some(names: Sequence[str], limit: int = 3) -> str:

@@ -42,6 +42,20 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lenience:
+    """How many ``of`` an engine's answers had something a strict reader trips over.
+
+    ``what`` goes on from *answers of ENGINE*; ``accepted`` says whether they were read all the same.
+    """
+
+    engine: str
+    what: str
+    count: int
+    of: int
+    accepted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """One judgement of one check about one engine (``baseline`` is ``None``) or one pair.
 
@@ -55,6 +69,8 @@ class Verdict:
     counts (``of tokens fork``), ``reason`` in one sentence why the outcome is not what the bounds alone say.
     ``blocked_by`` names the engine that cannot be used at all, where that is the reason: such a reason is told once.
     ``left_out`` are prompts the verdict does not rest on because an engine cannot be asked them; ``n`` is without them.
+    ``lenience`` counts, by engine, what was forgiven in the answers or was not, ``remarks`` are further sentences that
+    hold whatever the outcome.
     ``open``: judged by evidence that may still grow in a sequential run; ``sequence`` says how far that run came.
     ``message`` is the headline, ``details`` the lines below it, ``where`` the ``file:line`` of the check.
     """
@@ -88,6 +104,8 @@ class Verdict:
     reason: str = ""
     blocked_by: str = ""
     left_out: tuple[LeftOut, ...] = ()
+    lenience: tuple[Lenience, ...] = ()
+    remarks: tuple[str, ...] = ()
     message: str = ""
     details: tuple[str, ...] = ()
     where: str = ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_llmparity.core.checks.base import Check, Evidence
+from pytest_llmparity.core.checks.lenience import with_notes
 from pytest_llmparity.core.checks.settle import settle
 from pytest_llmparity.core.checks.unasked import told
 from pytest_llmparity.core.ports import Embedder
@@ -91,6 +92,7 @@ class Judging:
             return [_skipped(declaration, check, name, f"{check.kind} compares engines and only {name} is selected")]
         evidence = self._evidence(declaration, check)
         found = [told(verdict, evidence, required=self.required) for verdict in check.judge(evidence)]
+        found = [with_notes(verdict, evidence) for verdict in found]
         return [dataclasses.replace(verdict, where=self._relative(verdict.where)) for verdict in found]
 
     def settle(self, declaration: Declaration, further: Sequence[Verdict] = ()) -> list[Verdict]:

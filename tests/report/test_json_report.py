@@ -145,6 +145,8 @@ def test_a_run_has_exactly_the_published_keys() -> None:
         "cause",
         "message",
         "left_out",
+        "lenience",
+        "remarks",
     ]
     assert list(content["latency"][0]) == ["engine", "metric", "p50", "p95", "p99", "n", "unit"]
 

@@ -6,29 +6,36 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import jsonschema_rs
 
 from pytest_llmparity.core import explain
 from pytest_llmparity.core.checks.base import EngineEvidence
 from pytest_llmparity.core.checks.gathered import answers, describe, failures
+from pytest_llmparity.core.checks.models import Adapter, ModelClass, problem_of
 from pytest_llmparity.core.compare.json import FieldDiff, diff_values, parse_json
+from pytest_llmparity.core.compare.wrapped import REASONING, Unwrapped, unwrap
 from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.sample import Completion
+
+MOVED: Final = "moved to reasoning"
+"""How the reader's note ends where a server left reasoning in the text (``Completion.normalised``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """One case of one engine, read as JSON and validated. ``problem`` says why it does not fit, ``None`` if it does.
 
-    ``answered`` is false for a failed request, ``parsed`` true where ``value`` holds what was read.
+    ``answered`` is false for a failed request, ``parsed`` true where ``value`` holds what was read. ``wrapping`` names
+    what stands round the JSON and makes ``json.loads`` refuse the answer; it was read all the same if ``parsed``.
     """
 
     problem: str | None
     answered: bool = True
     parsed: bool = False
     value: Any = None
-    fenced: bool = False
+    wrapping: tuple[str, ...] = ()
     text: str = ""
 
     def differences(self, other: Reading) -> list[FieldDiff]:
@@ -46,56 +53,112 @@ class Reading:
 
 
 class Contract:
-    """A JSON Schema ready to validate: the draft its ``$schema`` names, else 2020-12; nothing is ever fetched."""
+    """What answers are held against: a JSON Schema, or the pydantic model it was made from.
 
-    def __init__(self, schema: Mapping[str, Any], name: str) -> None:
+    The draft is the one ``$schema`` names, else 2020-12; ``format`` is asserted in every draft, and formats that nobody
+    here knows are in ``unknown_formats``. Nothing is ever fetched. With a ``model`` it alone decides, in strict JSON
+    mode: a schema can neither say all that a model asks nor write down all that it takes. ``lenient`` reads JSON that
+    has something round it.
+    """
+
+    def __init__(
+        self, schema: Mapping[str, Any], name: str, *, model: ModelClass | Adapter | None = None, lenient: bool = False
+    ) -> None:
         self.schema = schema
+        self.unknown_formats: tuple[str, ...] = ()
+        self._model = model
+        self._lenient = lenient
+        if model is not None:
+            return
         try:
-            self._validator = jsonschema_rs.validator_for(dict(schema), retriever=_refuse)
+            self._validator = jsonschema_rs.validator_for(dict(schema), validate_formats=True, retriever=_refuse)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             said = explain.plain(str(getattr(error, "message", "") or error))
             hint = (
                 "; copy what it refers to into it, nothing is fetched" if _REFUSED in said or "base URI" in said else ""
             )
             raise DesignError(f"{name} is not a usable JSON Schema: {said}{hint}") from error
+        self.unknown_formats = tuple(word for word in formats(schema) if not _known(word, schema.get("$schema")))
 
     @classmethod
-    def from_text(cls, text: str, name: str) -> Contract:
+    def from_text(
+        cls, text: str, name: str, *, model: ModelClass | Adapter | None = None, lenient: bool = False
+    ) -> Contract:
         """Read a schema from JSON text; ``DesignError`` says what is wrong with it."""
         parsed = parse_json(text)
-        if parsed.error is not None or parsed.fenced:
-            raise DesignError(f"{name} is not JSON: {parsed.error or 'it stands in a code block'}")
+        if parsed.error is not None:
+            raise DesignError(f"{name} is not JSON: {parsed.error}")
         if not isinstance(parsed.value, dict):
             raise DesignError(f"{name} is not a JSON Schema object but {explain.quote(json.dumps(parsed.value))}")
-        return cls(parsed.value, name)
+        return cls(parsed.value, name, model=model, lenient=lenient)
 
     def read(self, engine: EngineEvidence) -> dict[str, Reading]:
         """Read every case of the main phase that was asked: answers are parsed and validated, failures do not fit."""
-        found = {case: self.hold(completion.text) for case, completion in answers(engine).items()}
+        found = {case: self.hold(completion) for case, completion in answers(engine).items()}
         for case, failure in failures(engine).items():
             found[case] = Reading(problem=f"no answer: {describe(engine, case, failure)}", answered=False)
         return found
 
-    def hold(self, text: str) -> Reading:
-        """Read one answer and hold it against the schema."""
-        parsed = parse_json(text)
-        if parsed.error is not None:
-            return Reading(problem=f"not JSON: {parsed.error}", text=text, fenced=parsed.fenced)
-        return Reading(
-            problem=self._problem(parsed.value), parsed=True, value=parsed.value, fenced=parsed.fenced, text=text
-        )
+    def hold(self, completion: Completion) -> Reading:
+        """Read one answer and hold it against the schema or the model."""
+        text = completion.text
+        strict = parse_json(text)
+        moved = any(note.endswith(MOVED) for note in completion.normalised)
+        if strict.error is None and not moved:
+            return self._fits(text, strict.value, text)
+        inner = Unwrapped(body=text, parsed=strict, wrapping=()) if strict.error is None else unwrap(text)
+        wrapping = tuple(dict.fromkeys([*([REASONING] if moved else []), *(inner.wrapping if inner else ())]))
+        readable = inner is not None and inner.parsed.error is None
+        if inner is not None and readable and self._lenient:
+            return self._fits(inner.body, inner.parsed.value, text, wrapping)
+        why = strict.error or "reasoning comes first in what the server sent"
+        if inner is not None and inner.parsed.error is not None:
+            why = inner.parsed.error
+        stands = f" ({', '.join(wrapping)})" if wrapping else ""
+        return Reading(problem=f"not JSON{stands}: {why}", text=text, wrapping=wrapping if readable else ())
 
-    def _problem(self, value: Any) -> str | None:
+    def _fits(self, body: str, value: Any, text: str, wrapping: tuple[str, ...] = ()) -> Reading:
+        return Reading(problem=self._problem(body, value), parsed=True, value=value, wrapping=wrapping, text=text)
+
+    def _problem(self, body: str, value: Any) -> str | None:
         try:
             json.dumps(value, ensure_ascii=False).encode()  # nobody can send on or store what fails here
         except UnicodeEncodeError:
             return "a string holds half a character (a lone surrogate)"
         except RecursionError:
             return "nested too deeply"
+        if self._model is not None:
+            return problem_of(self._model, body)
         for error in self._validator.iter_errors(value):
             path = "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path)
             return f"{path}: {error.message}"
         return None
+
+
+def formats(schema: object) -> list[str]:
+    """Return every ``format`` a schema asserts, once each, in the order they stand there."""
+    found: dict[str, None] = {}
+    waiting: list[object] = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Mapping):
+            if isinstance(part.get("format"), str):
+                found[part["format"]] = None
+            waiting += reversed(
+                [item for key, item in part.items() if key not in ("const", "default", "enum", "examples")]
+            )
+        elif isinstance(part, list):
+            waiting += reversed(part)
+    return list(found)
+
+
+def _known(word: str, draft: object) -> bool:
+    named = {"$schema": draft} if isinstance(draft, str) else {}
+    try:
+        jsonschema_rs.validator_for({**named, "format": word}, validate_formats=True, ignore_unknown_formats=False)
+    except jsonschema_rs.ValidationError:
+        return False
+    return True
 
 
 _REFUSED = "no schema is fetched"

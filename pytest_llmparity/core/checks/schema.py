@@ -14,6 +14,8 @@ from pytest_llmparity.core import diagnosis, explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.contract import Contract, Reading
+from pytest_llmparity.core.checks.lenience import wrapped
+from pytest_llmparity.core.checks.models import Adapter, ModelClass
 from pytest_llmparity.core.checks.sequence import numbers
 from pytest_llmparity.core.checks.shares import gap_needed, judge_cases, least_perfect
 from pytest_llmparity.core.errors import DesignError
@@ -38,6 +40,10 @@ class SchemaCheck:
     - ``schema.agree``: per candidate, the share of cases whose parsed values are equal (order of keys aside) is at
       least ``agree``. An answer that is not JSON equals nothing.
 
+    With a ``model`` an answer fits when pydantic validates it in strict JSON mode. An answer that ``json.loads``
+    refuses fits nothing and equals nothing, unless ``lenient`` reads what stands in a code block, behind reasoning or
+    between words; either way such answers are counted by engine.
+
     Every case counts as one piece of evidence, whatever its ``group``: of rows made from one template the bounds claim
     to know more than they do. Cases the engine failed to answer do not fit; in a pair, cases the baseline did not
     answer are left out.
@@ -50,6 +56,8 @@ class SchemaCheck:
     gap: float | None = None
     agree: float | None = None
     side: Side = "either"
+    lenient: bool = False
+    model: ModelClass | Adapter | None = field(default=None, repr=False)
     where: str = field(default="", compare=False)
 
     @property
@@ -71,6 +79,8 @@ class SchemaCheck:
         limits = [f"{limit}={value:g}" for limit, value in self._limits().items()]
         if self.side != "either":
             limits.append(f"side={self.side!r}")
+        if self.lenient:
+            limits.append("lenient=True")
         return f"schema({', '.join([self.name, *limits])})"
 
     def resolve(self, read: Callable[[str], str], *, within: Sequence[Path] = ()) -> SchemaCheck:
@@ -117,12 +127,18 @@ class SchemaCheck:
         """Verdicts of each limit that is set: ``rate`` per engine, ``gap`` and ``agree`` per candidate."""
         if self.text is None:
             raise DesignError(f"{self}: the schema {self.path!r} was never read")
-        contract = Contract.from_text(self.text, self.name)
+        contract = Contract.from_text(self.text, self.name, model=self.model, lenient=self.lenient)
+        remarks = tuple(
+            f"format {word!r} is known to no JSON Schema draft of this validator and was not checked"
+            for word in contract.unknown_formats
+        )
         readings = {name: contract.read(engine) for name, engine in evidence.engines.items()}
         verdicts: list[Verdict] = []
+        forgiven = {name: wrapped(name, found) for name, found in readings.items()}
         if self.rate is not None:
             for name, engine in evidence.engines.items():
                 start = gathered.start(self, evidence, engine, kind="schema.rate", alone=True)
+                start = dataclasses.replace(start, lenience=forgiven[name], remarks=remarks)
                 refused = gathered.blocked(start, engine) or _silent(start, engine, readings[name], evidence)
                 verdicts.append(refused or self._rate(start, evidence, readings[name], contract))
         for limit, judge_pair in (("gap", self._gap), ("agree", self._agree)):
@@ -131,8 +147,10 @@ class SchemaCheck:
             kind = f"schema.{limit}"
             verdicts += gathered.alone(self, evidence, kind)
             baseline = evidence.engines[evidence.baseline]
-            for candidate, start in gathered.candidates(self, evidence, kind):
+            for candidate, opened in gathered.candidates(self, evidence, kind):
                 both = _Both(evidence, candidate, readings)
+                pair = (*forgiven[baseline.name], *forgiven[candidate.name])
+                start = dataclasses.replace(opened, lenience=pair, remarks=remarks)
                 refused = gathered.blocked(start, baseline, candidate) or both.silent(start, candidate)
                 if refused is None:
                     layers = diagnosis.layers(evidence, candidate, schema=contract.schema)
@@ -293,7 +311,7 @@ def _silent(
 
 
 def _invalid(engine: str, cases: Sequence[Case], readings: Mapping[str, Reading]) -> list[str]:
-    """Count the answers of an engine that do not fit, show the first, and say how many stand in a code block."""
+    """Count the answers of an engine that do not fit, and show the first."""
     bad = [(case.id, readings[case.id]) for case in cases if case.id in readings and readings[case.id].problem]
     lines: list[str] = []
     if bad:
@@ -304,6 +322,4 @@ def _invalid(engine: str, cases: Sequence[Case], readings: Mapping[str, Reading]
         )
         if reading.text:
             lines.append(f"  it answered {explain.quote(reading.text)}")
-    if fenced := sum(reading.fenced for reading in readings.values()):
-        lines.append(f"{explain.count(fenced, 'answer')} of {engine} in a Markdown code block, read all the same")
     return lines

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-_FENCED = re.compile(r"\s*```(?:json|JSON)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -30,13 +29,11 @@ ABSENT = Absent.ABSENT
 class Parsed:
     """An answer read as JSON, or why it is none.
 
-    With an ``error`` the ``value`` is ``None``. ``fenced``: it stood in a Markdown code block, which an application
-    that calls a JSON parser would trip over.
+    With an ``error`` the ``value`` is ``None``.
     """
 
     value: Any = None
     error: str | None = None
-    fenced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,23 +52,21 @@ class _NotJson(ValueError):
 def parse_json(text: str) -> Parsed:
     """Read the whole answer as one JSON value; never raises.
 
-    White space around it is fine, and one fenced code block around everything is accepted and reported. Anything before
-    or after, NaN, Infinity, numbers beyond a double's range and duplicate keys are errors. Keys keep their order.
+    White space around it is fine. Anything else around it, NaN, Infinity, numbers beyond a double's range and duplicate
+    keys are errors. Keys keep their order. ``compare.wrapped`` reads what has something round it.
     """
-    match = _FENCED.fullmatch(text)
-    body = text if match is None else match[1]
     try:
         value = json.loads(
-            body, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer
+            text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer
         )
     except json.JSONDecodeError as error:
-        reason = "empty" if not body.strip() else f"{error.msg} at line {error.lineno} column {error.colno}"
-        return Parsed(error=reason, fenced=match is not None)
+        reason = "empty" if not text.strip() else f"{error.msg} at line {error.lineno} column {error.colno}"
+        return Parsed(error=reason)
     except _NotJson as error:
-        return Parsed(error=str(error), fenced=match is not None)
+        return Parsed(error=str(error))
     except RecursionError:
-        return Parsed(error="nested too deeply", fenced=match is not None)
-    return Parsed(value=value, fenced=match is not None)
+        return Parsed(error="nested too deeply")
+    return Parsed(value=value)
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ loose: Any = check
         (lambda: loose.schema(Reply, rate=98), "rate is a share: 0.98 is 98 %"),
         (lambda: loose.schema(Reply, gap=1.0), "a gap of 100 % accepts everything"),
         (lambda: loose.schema(Reply, gap=0.05, side="better"), 'side is "either" or "worse"'),
-        (lambda: loose.schema(42, rate=0.9), "the target is a pydantic model class, a path"),
+        (lambda: loose.schema(42, rate=0.9), "the target is a pydantic model class, a TypeAdapter"),
         (lambda: loose.schema(Reply(answer="x"), rate=0.9), "the target is a pydantic model class"),
         (lambda: loose.schema({"type": "nope"}, rate=0.9), "is not a usable JSON Schema"),
         (lambda: loose.schema({"title": "T", "x": {1, 2}}, rate=0.9), r"schema\(T\): the schema is not JSON"),

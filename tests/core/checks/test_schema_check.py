@@ -64,7 +64,7 @@ def test_answers_that_do_not_fit_fail_rate_and_gap_and_show_the_first(make: Fact
     assert rate.outcome is gap.outcome is Outcome.FAIL
     assert found["schema.rate", "base"].outcome is Outcome.PASS
     assert rate.details[0] == (
-        '24 of 64 answers of cand do not fit; first: c40: $.priority: "high" is not of type "integer"'
+        "24 of 64 answers of cand do not fit; first: c40: $.priority: Input should be a valid integer"
     )
     assert rate.details[1] == f"  it answered {UNFIT!r}"
     assert gap.details[0] == "fits on base only: 24; on cand only: 0"
@@ -173,14 +173,6 @@ def test_open_limits_say_how_many_prompts_would_settle_them(make: Factory) -> No
         assert 64 < verdict.needed < 300
 
 
-def test_a_code_block_is_read_and_reported(make: Factory) -> None:
-    fenced = f"```json\n{GOOD}\n```"
-    rate = judge(make, check.schema(Ticket, rate=0.95), [fenced] * 64)["schema.rate", "cand"]
-
-    assert rate.outcome is Outcome.PASS
-    assert rate.details == ("64 answers of cand in a Markdown code block, read all the same",)
-
-
 def test_a_lone_surrogate_fits_no_schema_and_breaks_nothing(make: Factory) -> None:
     half = json.dumps({"title": "\ud800", "priority": 2})
     rate = judge(make, check.schema(Ticket, rate=0.95), [half] * 64)["schema.rate", "cand"]
@@ -241,7 +233,7 @@ def test_an_absolute_path_is_named_without_the_folders_of_this_machine(tmp_path:
     ("text", "words"),
     [
         ("{", "is not JSON"),
-        ("```json\n{}\n```", "it stands in a code block"),
+        ("```json\n{}\n```", "is not JSON"),
         ("[1]", "is not a JSON Schema object but '[1]'"),
         ('{"type": "nope"}', "is not a usable JSON Schema"),
         ('{"$ref": "https://example.com/other.json"}', "nothing is fetched"),

@@ -24,14 +24,15 @@ def test_what_json_writes_is_read(value: Any) -> None:
     text = json.dumps(value)
 
     assert parse_json(f" {text}\n") == Parsed(value=value)
-    assert parse_json(f"```json\n{text}\n```") == Parsed(value=value, fenced=True)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "empty"),
-        ("```\n```", "empty"),
+        ("```\n```", "Expecting value"),
+        ('```json\n{"a": 1}\n```', "Expecting value"),
+        ('\ufeff{"a": 1}', "BOM"),
         ('{"a": 1} thanks', "Extra data"),
         ('Sure: {"a": 1}', "Expecting value at line 1 column 1"),
         ('{"a": 1', "Expecting"),

@@ -1,0 +1,105 @@
+"""JSON that an application cannot read does not fit.
+
+In a Markdown code block although a schema was asked for (microsoft/essex-toolkit 437, jundot/omlx 613); a field
+declared ``date-time`` that holds free words, and rules of a model that its schema does not carry (ollama/ollama 10936,
+python-jsonschema/jsonschema 848).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.plugin.reported.wire import Json, plain, question
+
+ORDER = {"type": "object", "properties": {"order": {"type": "integer"}}, "required": ["order"]}
+ROWS = [{"id": f"q{n}", "messages": [{"role": "user", "content": f"order {100 + n}"}]} for n in range(40)]
+MODEL = """
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated
+
+import pytest
+from pydantic import AfterValidator, BaseModel
+from pytest_llmparity import check
+
+def mailbox(value):
+    assert "@" in value
+    return value
+
+class Bill(BaseModel):
+    due: datetime
+    amount: Decimal
+    mail: Annotated[str, AfterValidator(mailbox)]
+
+@pytest.mark.parity("prompts.jsonl", check.schema(Bill, rate=0.9, gap=0.1), max_tokens=64)
+def test_bills(parity_run): ...
+"""
+
+
+def bare(body: Json) -> str:
+    return json.dumps({"order": int("0" + "".join(filter(str.isdigit, question(body))))})
+
+
+@pytest.mark.parametrize(
+    ("around", "what"),
+    [
+        ("```json\n%s\n```", "in a Markdown code block"),
+        ("```Json %s ```", "in a Markdown code block"),
+        ("let me see</think>%s", "with reasoning before the JSON"),
+        ("Sure: %s", "with text round the JSON"),
+    ],
+)
+def test_engines_that_wrap_their_json_differ_and_lenient_says_how_often(project: Any, around: str, what: str) -> None:
+    project.engine("base", plain(bare))
+    project.engine("cand", plain(lambda body: around.replace("%s", bare(body))))
+    project.prompts(ROWS)
+    project.gate(f"check.schema({ORDER!r}, rate=0.9, gap=0.1, agree=0.9)")
+
+    strict = project.run()
+
+    strict.assert_outcomes(failed=1)
+    outcomes = [(v["kind"], v["engine"], v["outcome"]) for v in project.report()["verdicts"]]
+    assert outcomes == [
+        ("schema.rate", "base", "PASS"),
+        ("schema.rate", "cand", "FAIL"),
+        ("schema.gap", "cand", "FAIL"),
+        ("schema.agree", "cand", "FAIL"),
+    ]
+    assert f"40 of 40 answers of cand {what}: json.loads refuses that" in strict.stdout.str()
+
+    project.gate(f"check.schema({ORDER!r}, rate=0.9, gap=0.1, agree=0.9, lenient=True)")
+    lenient = project.run("-v")
+
+    lenient.assert_outcomes(passed=1)
+    assert f"40 of 40 answers of cand {what}: schema.rate" in " ".join(lenient.stdout.str().split())
+    for verdict in project.report()["verdicts"]:
+        wanted = [{"engine": "cand", "what": what, "count": 40, "of": 40, "accepted": True}]
+        assert verdict["lenience"] == ([] if verdict["engine"] == "base" else wanted)
+
+
+def test_an_answer_that_the_model_refuses_does_not_fit(project: Any) -> None:
+    def good(body: Json) -> str:
+        return json.dumps({"due": "2026-03-01T09:00:00Z", "amount": "19.90", "mail": "desk@example.org"})
+
+    def bad(body: Json) -> str:
+        return json.dumps({"due": "next Tuesday", "amount": "19.90", "mail": "the desk"})
+
+    project.engine("base", plain(good))
+    project.engine("cand", plain(bad))
+    project.prompts(ROWS)
+    project.write("test_gate.py", MODEL)
+
+    result = project.run()
+
+    result.assert_outcomes(failed=1)
+    assert {(v["kind"], v["engine"]): v["outcome"] for v in project.report()["verdicts"]} == {
+        ("schema.rate", "base"): "PASS",
+        ("schema.rate", "cand"): "FAIL",
+        ("schema.gap", "cand"): "FAIL",
+    }
+    result.stdout.fnmatch_lines(["*40 of 40 answers of cand do not fit; first: q0: $.due: Input should be a valid*"])
+    replayed = project.run("--parity-mode=replay")
+    replayed.assert_outcomes(failed=1)
