@@ -1,4 +1,4 @@
-"""The command line beside pytest: ``llmparity lock`` and what else is done with engines outside a test run.
+"""The command line beside pytest: ``llmparity lock``, ``serve`` and what else is done with engines outside a test run.
 
 Exit codes: 0 all is well, 1 something is wrong with an engine or a file, 2 a mistake on the command line, in the
 environment or in the configuration, 130 interrupted. Module level imports only stdlib: ``--help`` answers at once.
@@ -10,7 +10,9 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -22,11 +24,13 @@ from pytest_llmparity.options import ENGINES_VARIABLE, FILE
 
 if TYPE_CHECKING:
     from pytest_llmparity.core.lock import Difference, Locked
-    from pytest_llmparity.core.settings import Settings
+    from pytest_llmparity.core.settings import EngineSpec, Settings
     from pytest_llmparity.resolving import Given, Loaded
     from pytest_llmparity.run.session import Session
 
 OK, WRONG, MISUSE, INTERRUPTED = 0, 1, 2, 130
+GONE_S = 0.2
+"""How often ``serve`` looks whether its engine still runs."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_doctor(commands)
     _add_lock(commands)
+    _add_serve(commands)
     return parser
 
 
@@ -228,6 +233,9 @@ def _lock(asked: argparse.Namespace) -> int:
         if name in touched:
             stale |= found is None or any(difference.fails for difference in found)
             _tell(name, before.get(name), after.get(name), found)
+    for name, locked in seen.items():
+        if blind := lock.unseen(locked):
+            print(printable(f"{name} {blind}"))
     for sentence in lock.twins(seen):
         print(printable(sentence))
     if not asked.check and after != before:
@@ -272,3 +280,48 @@ def _tell(name: str, before: Locked | None, after: Locked | None, found: list[Di
             print(printable(f"  {field}: {fact.value} ({fact.source})"))
     for difference in found or ():
         print(printable(f"  {difference}"))
+
+
+# serve ----------------------------------------------------------------------------------------------------------------
+
+
+def _add_serve(commands: Any) -> None:
+    does = "Start one engine as a run would, say where it is, and stop it at Ctrl-C."
+    parser = _add_command(commands, "serve", does=does)
+    parser.set_defaults(command=_serve, name="serve")
+
+
+def _serve(asked: argparse.Namespace) -> int:
+    from pytest_llmparity.core.errors import UsageError
+
+    found = chosen(asked)
+    if len(found.settings.engines) != 1:
+        names = ", ".join(spec.name for spec in found.settings.engines)
+        raise UsageError(f"serve starts one engine, and these are selected: {names}; name one of them")
+    (spec,) = found.settings.engines
+    if spec.launch != "process":
+        where = spec.base_url or "its own address"
+        raise UsageError(f"{spec.name} is not started by us, it is attached to at {where}; there is nothing to serve")
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    try:
+        with serving(found) as session:
+            print(f"{spec.name} is starting; its output goes to .llmparity/logs/{spec.name}.log", flush=True)
+            print(*_served(session, spec), sep="\n", flush=True)
+            while (why := session.gone(spec.name)) is None:
+                time.sleep(GONE_S)
+    except KeyboardInterrupt:
+        print(f"{spec.name} was stopped")
+        return OK
+    return _complain(printable_lines(why), WRONG)
+
+
+def _served(session: Session, spec: EngineSpec) -> Iterator[str]:
+    """Start the engine; yield what it is and how to reach it."""
+    adapter, identity = session.available(spec.name)
+    names = ("version", "quantization", "context_length", "slots", "digest")
+    facts = [f"{name} {identity.get(name)}" for name in names if identity.get(name) is not None]
+    yield printable(f"{spec.name}: {', '.join([adapter.kind, *facts])}")
+    yield printable(f"  base URL for clients of openai: {adapter.openai_base_url}")
+    yield printable(f"  model: {adapter.model}")
+    yield printable(f"  to attach a run to it: --engines {spec.name}={adapter.kind}:{adapter.model}@{adapter.base_url}")
+    yield "  Ctrl-C stops it"

@@ -242,6 +242,7 @@ class Pin(Strict):
 
     version: Text | None = None
     build: Text | None = None
+    configuration: Text | None = None
     model: Text | None = None
     revision: Text | None = None
     digest: Text | None = None

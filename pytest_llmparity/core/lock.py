@@ -27,7 +27,7 @@ _ABSOLUTE: Final = re.compile(r"(?<![\w.:/}~-])(?:~?(?:/[\w.@%+-]+){2,}|~/\S|[A-
 _ROOT: Final = "{root}"
 _MACHINE: Final = frozenset({"device"})
 """Facts of the machine. CI lends another one each time, so they are told and fail nothing; a pin makes them fail."""
-_OWN_NAME: Final = frozenset({"model", "recognised"}) | _MACHINE
+_OWN_NAME: Final = frozenset({"model", "recognised", "configuration"}) | _MACHINE
 """Facts that may differ between two engines that are otherwise the same."""
 
 
@@ -179,6 +179,20 @@ def twins(engines: Mapping[str, Locked]) -> list[str]:
                 if apart:
                     found.append(f"{first} and {second} say the same of themselves; they differ in {apart}")
     return found
+
+
+def unseen(locked: Locked) -> str:
+    """Return what a lock of this engine cannot see, as the end of a sentence about it; empty where it sees weights.
+
+    What only our configuration says of them proves nothing.
+    """
+    facts = [locked.identity.get(name) for name in ("digest", "revision")]
+    if any(fact is not None and fact.source != "declared" for fact in facts):
+        return ""
+    words = "does not say which weights it serves: if they are swapped under the same name, the lock does not see it"
+    if "configuration" in locked.identity:
+        words += " (its fingerprint is of the settings and the model's path, not of what lies there)"
+    return words
 
 
 _PROVES: Final = frozenset({"digest", "version", "build"})

@@ -261,6 +261,7 @@ IDENTITY: Mapping[str, str] = {
     "kind": "the engine's kind",
     "version": "the engine's release",
     "build": "its build, as finely as it says",
+    "configuration": "the server's own fingerprint of what it was started with, the path of its model among it",
     "model": "the name it serves the model under",
     "revision": "the commit of the model's repository",
     "digest": "sha256 of the weights: what the server says, else of the file, or of what sha256sum prints of several",

@@ -11,6 +11,7 @@ from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.engines import probe
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.engines.control import API, Reply
+from pytest_llmparity.engines.values import fingerprint
 
 _NO_LIST = re.compile(r" says (404|405|501|200 without a list)\b")
 
@@ -80,8 +81,8 @@ class OpenAIAdapter(Adapter):
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
                 facts["context_length"] = Fact(value=value, source="reported", raw=name)
                 break
-        if self._fingerprint:
-            facts["build"] = Fact(value=self._fingerprint, source="reported", raw="system_fingerprint")
+        told = zip(("build", "configuration"), fingerprint(self._fingerprint), strict=True)
+        facts |= {name: Fact(value=value, source="reported", raw="system_fingerprint") for name, value in told if value}
         return facts | self._looks()
 
     def _looks(self) -> dict[str, Fact]:

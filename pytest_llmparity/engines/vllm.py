@@ -19,6 +19,7 @@ from pytest_llmparity.engines import arguments, building, device, files, hub
 from pytest_llmparity.engines.base import Adapter, Launch
 from pytest_llmparity.engines.control import Reply
 from pytest_llmparity.engines.refusals import read_refusal, shown
+from pytest_llmparity.engines.values import fingerprint
 
 DEADLINE_S: Final = 600.0
 """vLLM's own limit for its engine to become ready (VLLM_ENGINE_READY_TIMEOUT_S)."""
@@ -218,11 +219,13 @@ class VllmAdapter(Adapter):
     def reported(self) -> dict[str, Fact]:
         """Return what ``/version``, ``/v1/models``, ``/metrics`` and (dev mode only) ``/server_info`` say."""
         entry = self._entry()
+        build, configuration = fingerprint(self._fingerprint)
         plain = {
             "version": self.control.ask("/version").get("version"),
             "model": entry.get("id"),
             "context_length": entry.get("max_model_len"),
-            "build": self._build(),
+            "build": build,
+            "configuration": self._configuration(configuration),
             "kv_cache": self._cache_config("cache_dtype"),
         }
         facts = {
@@ -241,15 +244,12 @@ class VllmAdapter(Adapter):
         found = re.search(rf'^vllm:cache_config_info\{{[^}}\n]*\b{name}="([^"]*)"', text, re.MULTILINE)
         return found[1] if found else ""
 
-    def _build(self) -> str:
-        """Return the fingerprint of every answer, ``vllm-VERSION[-PARALLELISM]-HASH``, as far as it is the build's.
+    def _configuration(self, told: str) -> str:
+        """Return the hash in the fingerprint, but where we start the server on a folder: then a path of ours is in it.
 
-        The hash is of the whole configuration, a local folder's path in it (vllm/entrypoints/serve/utils/
-        fingerprint.py): with a path of this machine it tells two machines apart that run the same.
+        With such a path it tells two machines apart that run the same.
         """
-        if self.spec.launch == "process" and self.spec.model_path is not None:
-            return re.sub(r"^(vllm-.+)-[0-9a-f]{8}$", r"\1", self._fingerprint)
-        return self._fingerprint
+        return "" if self.spec.launch == "process" and self.spec.model_path is not None else told
 
     def _dev_mode(self) -> dict[str, Fact]:
         """Return what a server with ``VLLM_SERVER_DEV_MODE=1`` tells of its configuration and its machine."""

@@ -54,6 +54,8 @@ class Guard:
         notes = tuple(f"it was locked on another machine: {one}" for one in found if one.machine and not one.untold)
         if untold := ", ".join(f"{one.field} (locked: {one.locked})" for one in found if one.untold):
             notes += (f"it does not tell now what {lock.NAME} holds, so that is neither equal nor different: {untold}",)
+        if self._frozen and (blind := lock.unseen(live)):
+            notes += (f"it {blind}",)
         apart = "; ".join(str(one) for one in found if one.fails)
         if not apart:
             return Held(notes=notes)

@@ -252,6 +252,11 @@ class Session:
         self._fleet.may_probe = lambda count: True
         return self._fleet.engage(name)
 
+    def gone(self, name: str) -> str | None:
+        """Say why an engine that was started here is no more, ``None`` while it runs."""
+        why = self._fleet.gone(name)
+        return None if why is None else self.mask.text(why)
+
     def handle(self, name: str) -> EngineHandle:
         """Return the engine for application code, started if need be.
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Configured = Callable[..., str]
 
+BLIND = "one does not say which weights it serves: if they are swapped under the same name, the lock does not see it\n"
+"""Said of a server that reports no digest."""
+
 
 def locked(shell: Shell) -> dict[str, Locked]:
     found = lockfile.read(shell.path / NAME)
@@ -53,7 +56,7 @@ def test_an_engine_that_is_as_it_was_changes_no_byte(shell: Shell, configured: C
 
     ended = shell.run("lock")
 
-    assert ended.out == "one: unchanged\n"
+    assert ended.out == f"one: unchanged\n{BLIND}"
     assert (shell.path / NAME).stat().st_mtime_ns == before
 
 
@@ -98,7 +101,7 @@ def test_check_writes_nothing_and_fails_when_the_lock_is_old(shell: Shell, confi
     text = (shell.path / NAME).read_text()
     shell.configure(configured(one=llamacpp(shell, quantization="Q8_0")))
     ended = shell.run("lock", "--check")
-    assert (ended.code, ended.out) == (1, "one: changed\n  quantization: Q4_0 -> Q8_0\n")
+    assert (ended.code, ended.out) == (1, f"one: changed\n  quantization: Q4_0 -> Q8_0\n{BLIND}")
     assert (shell.path / NAME).read_text() == text
 
 
@@ -110,7 +113,7 @@ def test_a_fact_that_is_not_told_now_is_shown_and_makes_no_lock_old(shell: Shell
 
     ended = shell.run("lock", "--check")
 
-    assert (ended.code, ended.out) == (0, "one: tells less than it did\n  kv_cache: f16 -> not told now\n")
+    assert (ended.code, ended.out) == (0, f"one: tells less than it did\n  kv_cache: f16 -> not told now\n{BLIND}")
 
 
 def test_an_engine_that_is_not_there_leaves_its_lock_and_no_other_untouched(
@@ -124,8 +127,8 @@ def test_an_engine_that_is_not_there_leaves_its_lock_and_no_other_untouched(
     ended = shell.run("lock")
 
     assert ended.code == 1
-    assert ended.err.startswith("llmparity: down refused GET ")
-    assert "set api_key_env" in ended.err
+    assert ended.err.startswith("llmparity: down refused the key: GET ")
+    assert "Set api_key_env" in ended.err
     assert locked(shell)["down"] == before["down"]
     assert locked(shell)["up"].identity["quantization"].value == "Q8_0"
 

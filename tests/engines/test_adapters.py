@@ -338,11 +338,11 @@ def test_vllm_reads_the_snapshot_the_hub_has_of_its_model(tmp_path: Path, models
 
 
 @pytest.mark.parametrize(
-    ("launch", "path", "build"),
-    [("process", True, "vllm-0.32.0-tp2"), ("process", False, "vllm-0.32.0-tp2-4f842c8d"), ("attach", True, None)],
+    ("launch", "path", "configuration"),
+    [("process", True, None), ("process", False, "4f842c8d"), ("attach", True, "4f842c8d")],
 )
-def test_vllm_s_fingerprint_keeps_its_hash_where_no_path_of_this_machine_is_in_it(
-    launch: str, path: bool, build: str | None, models: Path, answering: Callable[[Callable[[Call], None]], str]
+def test_vllm_s_fingerprint_is_its_build_and_apart_from_that_its_settings_path_and_all(
+    launch: str, path: bool, configuration: str | None, models: Path, answering: Callable[[Callable[[Call], None]], str]
 ) -> None:
     answer = {"choices": [{"message": {"content": "Hi"}}], "system_fingerprint": "vllm-0.32.0-tp2-4f842c8d"}
     url = answering(lambda call: call.send(200, json.dumps(answer).encode()))
@@ -350,7 +350,9 @@ def test_vllm_s_fingerprint_keeps_its_hash_where_no_path_of_this_machine_is_in_i
     adapter = VllmAdapter(spec, url, {})
     adapter.warm_up()
 
-    assert adapter.identity().get("build") == (build or "vllm-0.32.0-tp2-4f842c8d")
+    identity = adapter.identity()
+
+    assert (identity.get("build"), identity.get("configuration")) == ("vllm-0.32.0-tp2", configuration)
 
 
 DEV_MODE = {

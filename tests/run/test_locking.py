@@ -103,3 +103,22 @@ def test_what_sets_engines_apart_that_say_the_same_is_known_of_those_that_were_s
     guard.hold(SPEC, identity("1"), "vllm")
 
     assert guard.twins() == ["dev and prod say the same of themselves; they differ in context_length (none and 9)"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"digest": Fact(value="sha256:0", source="reported")}, ""),
+        ({"revision": Fact(value="abc", source="reported")}, ""),
+        ({"revision": Fact(value="abc", source="declared")}, "does not say which weights it serves"),
+        ({"configuration": Fact(value="4f842c8d", source="reported")}, "of the settings and the model's path, not of"),
+    ],
+)
+def test_what_a_lock_cannot_see_is_said_in_a_frozen_run(tmp_path: Path, facts: dict[str, Fact], words: str) -> None:
+    found = Identity(facts=facts)
+    locked = lock.entry(SPEC, found, kind="vllm", plugin="0", root=str(tmp_path))
+    lockfile.write(tmp_path / lock.NAME, {"dev": locked})
+
+    assert words in " ".join(hold(tmp_path, found, frozen=True).notes)
+    assert bool(hold(tmp_path, found, frozen=True).notes) is bool(words)
+    assert hold(tmp_path, found, frozen=False) == Held()

@@ -131,23 +131,23 @@ class LatencyCheck:
         return Needs(timed=self.n, timed_relative=relative, timed_cached=self.cached)
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
-        """Refuse a budget on a quantile that ``n`` requests cannot bound."""
-        for budget in self.budgets:
-            if self.n < budget.least:
-                return (
-                    f"{budget.name} takes at least {budget.least} timed requests per engine to settle and "
-                    f"there are {self.n}; give n={budget.least} or more"
-                )
+        """Refuse budgets on quantiles that ``n`` requests cannot bound, all of them at once."""
+        problems = [
+            f"{budget.name} takes at least {budget.least} timed requests per engine to settle and there are {self.n}; "
+            f"give n={budget.least} or more"
+            for budget in self.budgets
+            if self.n < budget.least
+        ]
         if self.success_rate is not None:
             least = least_perfect(self.success_rate, 0.05)
             if least is None:
-                return f"no number of requests can show success_rate={self.success_rate:g}; ask for less"
-            if self.n < least:
-                return (
+                problems.append(f"no number of requests can show success_rate={self.success_rate:g}; ask for less")
+            elif self.n < least:
+                problems.append(
                     f"success_rate={self.success_rate:g} takes at least {least} timed requests per engine to "
                     f"pass and there are {self.n}; give n={least} or more"
                 )
-        return None
+        return "; ".join(problems) or None
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """How many requests it times."""

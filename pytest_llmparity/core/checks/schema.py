@@ -106,17 +106,18 @@ class SchemaCheck:
         return Needs(capabilities=frozenset({"json_schema"}))
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
-        """Refuse a limit that not even perfect answers could be shown to keep."""
+        """Refuse limits that not even perfect answers could be shown to keep, all of them at once."""
+        problems = []
         for limit, needed in self._least(sequential=sequential).items():
             value = self._limits()[limit]
             if needed is None:
-                return f"no number of prompts can show {limit}={value:g}; ask for less, such as {limit}=0.98"
-            if cases < needed:
-                return (
+                problems.append(f"no number of prompts can show {limit}={value:g}; ask for less, such as {limit}=0.98")
+            elif cases < needed:
+                problems.append(
                     f"{limit}={value:g} takes at least {needed} prompts even if every answer is right, "
                     f"and there {'is' if cases == 1 else 'are'} {cases}"
                 )
-        return None
+        return "; ".join(problems) or None
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """How many prompts each limit takes at the least."""

@@ -274,6 +274,13 @@ def test_a_design_that_cannot_settle_a_quantile_is_refused_with_the_number_that_
     assert "149 timed" in str(check.latency(success_rate=0.98).problem(cases=64, groups=64, engines=2))
     assert "no number of requests" in str(check.latency(success_rate=1.0).problem(cases=64, groups=64, engines=2))
     assert check.latency(success_rate=0.95, e2e_p95="2s").problem(cases=1, groups=1, engines=1) is None
+    several = check.latency(ttft_p99="1s", e2e_p95="x2", success_rate=0.98, n=20)
+    said = str(several.problem(cases=64, groups=64, engines=2))
+    assert [part.split(" ")[0] for part in said.split("; ") if "takes at least" in part] == [
+        "ttft_p99",
+        "e2e_p95",
+        "success_rate=0.98",
+    ]
 
 
 def test_what_it_needs_and_says() -> None:

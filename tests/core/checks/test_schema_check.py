@@ -280,6 +280,8 @@ def test_a_design_that_can_never_pass_is_refused_with_the_number_that_could() ->
     )
     assert asked.problem(cases=149, groups=149, engines=2) is None
     assert check.schema(Ticket, gap=0.05).problem(cases=58, groups=58, engines=2) is not None
+    said = str(check.schema(Ticket, rate=1.0, gap=0.05, agree=0.95).problem(cases=20, groups=20, engines=2))
+    assert [limit for limit in ("rate=", "gap=", "agree=") if limit in said] == ["rate=", "gap=", "agree="]
     assert check.schema(Ticket, gap=0.05).problem(cases=59, groups=59, engines=2) is None
     assert "there is 1" in str(check.schema(Ticket, agree=0.5).problem(cases=1, groups=1, engines=2))
     assert "no number of prompts can show rate=1" in str(
