@@ -61,8 +61,9 @@ def probe_slots(adapter: Adapter, take: Callable[[int], bool]) -> Fact | None:
 def together(one: Span, other: Span) -> bool | None:
     """Tell whether two answers were given at the same time; ``None`` where their times do not show it.
 
-    They were where the later one's first token arrived before the earlier one's last. They were not where the later one
-    ended by at least half an answer's time after the earlier one.
+    They were where the later one's first token arrived before the earlier one's last. They were not where the earlier
+    one's tokens came one by one and none of the later one's among them; nor, where tokens came at once, when the later
+    one ended by at least half an answer's time after the earlier one.
     """
     earlier, later = sorted((one, other), key=lambda span: span.last_ns)
     took_ns = earlier.last_ns - min(one.sent_ns, other.sent_ns)
@@ -70,7 +71,8 @@ def together(one: Span, other: Span) -> bool | None:
         return None
     if later.first_ns < earlier.last_ns:
         return True
-    return False if later.last_ns - earlier.last_ns >= took_ns / 2 else None
+    queued = earlier.last_ns - earlier.first_ns >= SHORTEST_NS or later.last_ns - earlier.last_ns >= took_ns / 2
+    return False if queued else None
 
 
 async def _two(adapter: Adapter, attempt: int) -> tuple[Span, Span]:
