@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pytest_llmparity import xdist
+from pytest_llmparity import repeats, xdist
 from pytest_llmparity.core.errors import KeeperError, LLMParityError
 from pytest_llmparity.core.explain import count, failure_text
 from pytest_llmparity.core.printable import printable_lines, uncommanded
@@ -43,7 +43,9 @@ class Door:
         self.config = config
         self.settings = settings
         self.broken: str | None = None
-        self.verdicts: list[Verdict] = []
+        self._verdicts: dict[str, list[Verdict]] = {}
+        self._concluded: dict[str, list[Verdict]] = {}
+        self._used = False
         self.summary: list[str] = []
         self._planned: list[str] = []
         self._problems: dict[str, str] = {}
@@ -79,13 +81,14 @@ class Door:
         """
         for item in items:
             marker = item.get_closest_marker("parity")
-            if marker is None or item.get_closest_marker("skip") or item.nodeid in self._declared:
+            gate = repeats.gate_of(item)
+            if marker is None or item.get_closest_marker("skip") or gate in self._declared:
                 continue
-            self._declared.add(item.nodeid)
+            self._declared.add(gate)
             try:
-                self.session.declare(item.nodeid, marker.args, marker.kwargs, folder=item.path.parent)
+                self.session.declare(gate, marker.args, marker.kwargs, folder=item.path.parent)
             except LLMParityError as error:
-                self._problems[item.nodeid] = str(error)
+                self._problems[gate] = str(error)
 
     def gather(self) -> None:
         """Gather what the tests declared; an error of ours becomes the set-up error of every gate."""
@@ -139,29 +142,36 @@ class Door:
 
     # around one test -------------------------------------------------------------------------------------------------
 
-    def trouble(self, item: pytest.Item) -> str | None:
-        """Say why this gate cannot run at all, ``None`` when it can."""
-        if item.nodeid in self._problems:
-            return self._problems[item.nodeid]
-        return self.broken if item.nodeid in self._declared else None
+    def attempt(self, item: pytest.Item) -> str | None:
+        """Begin a test, which may have run before; say why this gate cannot run at all, ``None`` when it can."""
+        gate = repeats.gate_of(item)
+        self._runs.pop(gate, None)
+        self._concluded.pop(gate, None)
+        if gate in self._problems:
+            return self._problems[gate]
+        return self.broken if gate in self._declared else None
 
     def run_of(self, item: pytest.Item) -> ParityRun | None:
         """Return what this test gathered, ``None`` for a test without a marker."""
-        if item.nodeid not in self._declared:
+        gate = repeats.gate_of(item)
+        if gate not in self._declared:
             return None
-        if item.nodeid not in self._runs:
-            self._runs[item.nodeid] = self.session.parity_run(item.nodeid, reproduce=self._reproduce(item))
-        return self._runs[item.nodeid]
+        if gate not in self._runs:
+            self._runs[gate] = self.session.parity_run(gate, reproduce=self._reproduce(item))
+        return self._runs[gate]
 
     def conclude(self, item: pytest.Item, gathered: ParityRun) -> list[Verdict]:
         """Settle one test's verdicts and hand them to properties and observers."""
         __tracebackhide__ = True
+        gate = repeats.gate_of(item)
         try:
-            verdicts = self.session.settle(item.nodeid, gathered)
+            verdicts = self._concluded[gate] = self.session.settle(gate, gathered)
         except LLMParityError as error:
             pytest.fail(str(error), pytrace=False)
+        item.user_properties[:] = [(name, value) for name, value in item.user_properties if not junit.ours(name)]
         for verdict in verdicts:
-            item.user_properties.extend(junit.properties(verdict))
+            if repeats.is_last(item):
+                item.user_properties.extend(junit.properties(verdict))
             self.config.hook.pytest_llmparity_check_finished(item=item, verdict=verdict)
         if verdicts:
             worst = max((verdict.outcome for verdict in verdicts), key=SEVERITY.index)
@@ -190,6 +200,9 @@ class Door:
         if self.fails(verdicts):
             pytest.fail(self.explain(item, verdicts), pytrace=False)
         outcomes = {verdict.outcome for verdict in verdicts}
+        if verdicts and self.settings.required and outcomes == {Outcome.SKIPPED}:
+            reasons = "; ".join(dict.fromkeys(verdict.reason or verdict.message for verdict in verdicts))
+            pytest.fail(f"nothing was judged, and --parity-required asks for a verdict: {reasons}", pytrace=False)
         if Outcome.INCONCLUSIVE in outcomes and self.settings.inconclusive == "skip":
             pytest.skip(self.explain(item, verdicts).splitlines()[0])
         if outcomes <= {Outcome.SKIPPED} and not gathered.touched:
@@ -209,7 +222,7 @@ class Door:
 
     def _reproduce(self, item: pytest.Item) -> str:
         """Return the command that repeats this test with the same selection, wherever the selection came from."""
-        inside = item.nodeid.partition("::")[2]
+        inside = repeats.gate_of(item).partition("::")[2]
         words = ["pytest", f"{os.path.relpath(item.path, self.config.invocation_params.dir)}::{inside}"]
         given = given_to(self.config)
         for value in given.engines[0]:
@@ -276,15 +289,33 @@ class Door:
         """Take out of what pytest will print of a test whatever a CI service would execute."""
         report.longrepr, report.sections = outcome.harmless(report.longrepr), outcome.harmless(report.sections)
 
-    def carry(self, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-        """Return what travels with a test's report from a worker to the controller: builtins only."""
-        return {"run": self.session.run, "verdicts": [to_json(verdict) for verdict in verdicts]}
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Every verdict so far: of each gate those of its last attempt, gates in the order they ended first."""
+        return [verdict for found in self._verdicts.values() for verdict in found]
+
+    def carry(self, item: pytest.Item, *, judged: bool) -> dict[str, Any]:
+        """Return what travels with a test's report from a worker to the controller: builtins only.
+
+        ``judged`` tells that the test was not skipped. It used this plugin if it settled something, read an answer,
+        or ran on an engine.
+        """
+        gate = repeats.gate_of(item)
+        verdicts, gathered = self._concluded.get(gate), self._runs.get(gate)
+        used = any(verdict.outcome is not Outcome.SKIPPED for verdict in verdicts or ())
+        used = used or (gathered is not None and gathered.touched and not verdicts)
+        used = used or (gathered is None and "llmparity_door" in getattr(item, "fixturenames", ()))
+        carried = None if verdicts is None else [to_json(verdict) for verdict in verdicts]
+        return {"run": self.session.run, "test": gate, "verdicts": carried, "used": judged and used}
 
     def receive(self, carried: Mapping[str, Any]) -> None:
-        """Take a test's verdicts out of its report."""
-        if carried.get("run"):
+        """Take a test's verdicts out of its report; those of an earlier attempt at it no longer count."""
+        self._used = self._used or carried["used"]
+        if carried["verdicts"] is None:
+            return
+        if carried["run"]:
             self.session.adopt(carried["run"])
-        self.verdicts += [from_json(Verdict, data) for data in carried["verdicts"]]
+        self._verdicts[carried["test"]] = [from_json(Verdict, data) for data in carried["verdicts"]]
 
     def ended(self, handed_back: Mapping[str, Any]) -> None:
         """Take what a worker planned and gathered: under xdist nobody else collects tests."""
@@ -293,8 +324,11 @@ class Door:
         self._planned = self._planned or handed_back["plan"]
         self._taken |= set(handed_back["taken"])
 
-    def finish(self) -> None:
-        """Write the reports, keep the summary, stop every engine; a worker leaves the first two to the controller."""
+    def finish(self, exitstatus: int) -> int:
+        """Write the reports, keep the summary, stop every engine; return the exit status that counts.
+
+        A worker leaves reports and summary to the controller. ``exitstatus`` is pytest's own.
+        """
         try:
             if xdist.is_worker(self.config):
                 plan = self.plan_lines(detailed=self.config.get_verbosity() > 0)
@@ -302,11 +336,20 @@ class Door:
                 xdist.hand_back(self.config, {"run": self.session.run, "plan": plan, "taken": taken})
             elif not self.config.option.collectonly:
                 self._report()
+                if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+                    self.session.judged()
+                if exitstatus == pytest.ExitCode.OK and self._judged_nothing():
+                    self.summary.append("nothing was judged in this run, and --parity-required asks for a verdict")
+                    exitstatus = pytest.ExitCode.TESTS_FAILED
         except LLMParityError as error:
             self.summary.append(f"llmparity: the report could not be written: {error}")
         finally:
             self.summary += self.session.close()
-            self.summary = list(map(uncommanded, self.summary))
+        return exitstatus
+
+    def _judged_nothing(self) -> bool:
+        """Whether a run that must judge something settled nothing, read no answer and ran no test on an engine."""
+        return self.settings.required and not self._used and not self.settings.cases
 
     def _report(self) -> None:
         """Report what there is; a report that was asked for is written even where no gate got as far as a verdict."""

@@ -105,7 +105,8 @@ def add_options(parser: pytest.Parser) -> None:
         "--parity-required",
         action="store_true",
         default=None,
-        help="Make it an error when no engines are selected, or when an engine lacks what a check needs (default: off)",
+        help="Make it an error when no engines are selected, when an engine lacks what a check needs, or when nothing "
+        "is judged, of one gate or in the whole run (default: off)",
     )
     add(
         "--parity-frozen",
@@ -124,14 +125,21 @@ def add_options(parser: pytest.Parser) -> None:
         "--parity-resume",
         action="store_true",
         default=False,
-        help="Resume the newest unfinished run of the same plan, however old; fail if there is none "
-        "(default: resume it if under 6 hours old, else start anew)",
+        help="Resume the newest unfinished run of the same plan, however old; fail if there is none (default: resume "
+        "it if under 6 hours old, else start anew; one that was gathered and not judged is judged without asking)",
     )
     add(
         "--parity-fresh",
         action="store_true",
         default=False,
         help="Start a new run even if an unfinished one could be resumed, and probe the engines again",
+    )
+    add(
+        "--parity-retry-failed",
+        action="store_true",
+        default=False,
+        help="Ask only what failed or is missing in the newest run of the same plan, finished or not, and judge that "
+        "run as a whole; fail if there is none",
     )
     add(
         "--parity-inconclusive",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmparity import hookspecs, options, rootdir, xdist
+from pytest_llmparity import hookspecs, options, repeats, rootdir, xdist
 from pytest_llmparity.core.marker import SIGNATURE
 from pytest_llmparity.fixtures import (  # noqa: F401 - pytest finds fixtures in the plugin's own module
     DOOR,
@@ -25,10 +25,8 @@ from pytest_llmparity.fixtures import (  # noqa: F401 - pytest finds fixtures in
 )
 
 if TYPE_CHECKING:
-    from pytest_llmparity.core.verdict import Verdict
     from pytest_llmparity.door import Door
 
-VERDICTS: pytest.StashKey[list[Verdict]] = pytest.StashKey()
 CARRIED = "llmparity"
 
 
@@ -123,10 +121,11 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.
         door.notice(fixturedef.func)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tell a gate that cannot run what is wrong with it."""
     door = item.config.stash.get(DOOR, None)
-    trouble = door.trouble(item) if door is not None else None
+    trouble = door.attempt(item) if door is not None else None
     if trouble:
         pytest.fail(trouble, pytrace=False)
 
@@ -145,12 +144,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     except (Exception, pytest.fail.Exception) as error:
         door.defuse(error)
         if gathered is not None:
-            verdicts = item.stash[VERDICTS] = door.conclude(item, gathered)
+            verdicts = door.conclude(item, gathered)
             if door.fails(verdicts):
                 error.add_note(door.explain(item, verdicts))
         raise
     if gathered is not None:
-        verdicts = item.stash[VERDICTS] = door.conclude(item, gathered)
+        verdicts = door.conclude(item, gathered)
         door.raise_outcome(item, verdicts, gathered)
     return result
 
@@ -164,9 +163,8 @@ def pytest_runtest_makereport(
     door = item.config.stash.get(DOOR, None)
     if door is not None:
         door.tidy(report)
-    verdicts = item.stash.get(VERDICTS, None)
-    if door is not None and report.when == "call" and verdicts is not None:
-        setattr(report, CARRIED, door.carry(verdicts))
+    if door is not None and report.when == "call":
+        setattr(report, CARRIED, door.carry(item, judged=not report.skipped))
     return report
 
 
@@ -182,7 +180,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write reports and stop every engine before the summary is printed."""
     door = session.config.stash.get(DOOR, None)
     if door is not None:
-        door.finish()
+        session.exitstatus = door.finish(session.exitstatus)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -212,9 +210,12 @@ class Receiver:
 
     def __init__(self, door: Door) -> None:
         self._door = door
+        self._attempts = repeats.Attempts()
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what a gate's call report carries."""
+        """Keep what a gate's call report carries, before others write down what is told of a test."""
+        self._attempts.settle(report)
         carried = getattr(report, CARRIED, None)
         if carried is not None:
             self._door.receive(carried)

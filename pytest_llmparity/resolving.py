@@ -125,11 +125,13 @@ class Given:
 
     @property
     def resume(self) -> Resume:
-        """What becomes of an unfinished run."""
-        resume, fresh = self._option("resume"), self._option("fresh")
-        if resume and fresh:
-            raise UsageError("--parity-resume and --parity-fresh contradict each other; give one of them")
-        return "resume" if resume else "fresh" if fresh else "auto"
+        """What becomes of an earlier run of the same plan."""
+        options: dict[Resume, str] = {"resume": "resume", "fresh": "fresh", "retry": "retry_failed"}
+        given = [(word, self.spelt(option)) for word, option in options.items() if self._option(option)]
+        if len(given) > 1:
+            names = " and ".join(option for _, option in given)
+            raise UsageError(f"{names} contradict each other; give one of them")
+        return given[0][0] if given else "auto"
 
 
 def project_root(cwd: Path) -> Path:
@@ -297,7 +299,8 @@ def settings(given: Given, loaded: Loaded) -> Settings:
             f"${ENGINES_VARIABLE} or a profile with engines"
         )
     if mode_word == "replay" and given.resume != "auto":
-        raise UsageError(f"--parity-mode replay judges a stored run; --parity-{given.resume} is for live runs")
+        option = given.spelt("retry_failed" if given.resume == "retry" else given.resume)
+        raise UsageError(f"--parity-mode replay judges a stored run; {option} is for live runs")
     baseline, source = _baseline(given, loaded)
     out = given.value("out")
     defaults: dict[str, Any] = {

@@ -32,6 +32,12 @@ FILE_NAME = "samples.sqlite"
 FORMAT = 3
 KEPT = "kept/"
 """Notes whose names begin like this outlive a resumption."""
+TIMED = "timed/"
+"""Notes whose names begin like this say which answers belong to a timed phase; they last as long as those do."""
+GATHERED = "gathered"
+"""Name of the run's note that says: gathering has ended, this is what happened."""
+JUDGED = "judged"
+"""Name of the run's note that says: a session has judged and reported it to its end."""
 
 
 class Key(NamedTuple):
@@ -46,10 +52,16 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunHandle:
-    """The run a session writes to; ``resumed`` when it goes on where an interrupted one stopped."""
+    """The run a session writes to.
+
+    ``resumed``: it goes on where an interrupted one stopped. ``retried``: gathering had ended, and what failed or is
+    missing is asked (again); all else is kept. ``kept``: gathering had ended, nothing is asked, only judged.
+    """
 
     id: str
-    resumed: bool
+    resumed: bool = False
+    retried: bool = False
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +131,9 @@ class Store:
         plan_hash: str,
         session: str,
         version: str,
-        resume: Literal["auto", "resume", "fresh"] = "auto",
+        resume: Literal["auto", "resume", "fresh", "retry"] = "auto",
         max_age_s: float = 6 * 3600,
+        whole: Callable[[Mapping[str, Any]], bool] = lambda state: False,
     ) -> RunHandle:
         """Return this session's run: the one it has (another xdist worker began it), an unfinished one, or a new one.
 
@@ -128,17 +141,29 @@ class Store:
         process holds, if it is unfinished: ``auto`` if it began less than ``max_age_s`` ago, ``resume`` however old it
         is; without one ``resume`` raises ``StoreError``. Of a resumed run the answers stay; timings, timed samples and
         failures are dropped, because the first two are evidence only when taken in one go and the last are asked again.
+
+        A run whose gathering had ended is unfinished until it was judged: whoever went on with it was killed. If no
+        answer failed and ``whole`` says of what its gathering wrote down that nothing is missing, it is only judged.
+        Else its failures are asked again, and timed phases of which an answer failed; so it is with ``retry``, which
+        takes the newest run of the plan however old, judged or not, and raises ``StoreError`` where there is none.
         """
         with self._file.write() as db:
             row = db.execute("SELECT id, resumed FROM runs WHERE session = ?", (session,)).fetchone()
             if row is not None:
                 _hold(db, row[0])
                 return RunHandle(id=row[0], resumed=bool(row[1]))
-            oldest = math.inf if resume == "resume" else max_age_s
-            earlier = None if resume == "fresh" else self._unfinished(plan_hash, version, oldest)
+            oldest = max_age_s if resume == "auto" else math.inf
+            earlier = None
+            if resume != "fresh":
+                earlier = self._earlier(plan_hash, version, oldest, judged_too=resume == "retry")
             if earlier is not None:
-                _take_over(db, earlier, session)
-                return RunHandle(id=earlier, resumed=True)
+                return self._go_on(db, earlier, session, whole)
+            if resume == "retry":
+                message = (
+                    f"no run in {self.path.parent} has answers to ask again: there is none of this plan and version "
+                    "on this host; run again without --parity-retry-failed"
+                )
+                raise StoreError(message)
             if resume == "resume":
                 message = (
                     f"no run in {self.path.parent} can be resumed: none of this plan and version on this host is "
@@ -195,6 +220,9 @@ class Store:
             )
             if other:
                 db.execute("DELETE FROM samples WHERE run = ? AND engine = ?", (run, name))
+                # What was timed beside it compares with nothing any more: the phase is measured again on all.
+                db.execute("DELETE FROM samples WHERE run = ? AND phase = ?", (run, Phase.TIMED))
+                db.execute("DELETE FROM notes WHERE run = ? AND substr(name, 1, ?) = ?", (run, len(TIMED), TIMED))
             db.execute(
                 "INSERT OR REPLACE INTO engines (run, name, spec_hash, identity) VALUES (?, ?, ?, ?)",
                 (run, name, spec_hash, pack(identity)),
@@ -335,14 +363,42 @@ class Store:
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self._now()))
         return f"{stamp}-{random_source.token_hex(2)}"
 
-    def _unfinished(self, plan_hash: str, version: str, max_age_s: float) -> str | None:
+    def _go_on(
+        self, db: sqlite3.Connection, run: str, session: str, whole: Callable[[Mapping[str, Any]], bool]
+    ) -> RunHandle:
+        """Take over an earlier run; what of it is kept depends on how far it came."""
+        ((finished,),) = db.execute("SELECT finished FROM runs WHERE id = ?", (run,))
+        state = self.note(run, GATHERED)
+        if state is None or finished is None:
+            _take_over(db, run, session)
+            return RunHandle(id=run, resumed=True)
+        ((failed,),) = db.execute("SELECT count(*) FROM samples WHERE run = ? AND failure IS NOT NULL", (run,))
+        if not failed and whole(state):
+            _claim(db, run, session)
+            return RunHandle(id=run, kept=True)
+        _take_over_again(db, run, session, timed_again=self._timed_badly(run))
+        return RunHandle(id=run, retried=True)
+
+    def _timed_badly(self, run: str) -> bool:
+        """Whether an answer of a timed phase failed, or a whole phase did."""
+        failed = self._file.read(
+            "SELECT count(*) FROM samples WHERE run = ? AND phase = ? AND failure IS NOT NULL", (run, Phase.TIMED)
+        )
+        query = "SELECT content FROM notes WHERE run = ? AND substr(name, 1, ?) = ?"
+        notes = [unpack(content) for (content,) in self._file.read(query, (run, len(TIMED), TIMED))]
+        return bool(failed[0][0]) or any(note.get("error") for note in notes)
+
+    def _earlier(self, plan_hash: str, version: str, max_age_s: float, *, judged_too: bool) -> str | None:
         query = (
             "SELECT id, started, finished FROM runs WHERE plan_hash = ? AND version = ? AND host = ?"
             " ORDER BY started DESC, id DESC"
         )
         for run, started, finished in self._file.read(query, (plan_hash, version, platform.node())):
-            if finished is not None or self._now() - started >= max_age_s:
+            if self._now() - started >= max_age_s:
                 return None
+            judged = finished is not None and self.note(run, JUDGED) is not None
+            if judged:
+                return str(run) if judged_too else None
             if not any(
                 _alive(pid, born)
                 for pid, born in self._file.read("SELECT pid, born FROM holders WHERE run = ?", (run,))
@@ -364,14 +420,29 @@ def _hold(db: sqlite3.Connection, run: str) -> None:
     db.execute("INSERT OR IGNORE INTO holders (run, pid, born) VALUES (?, ?, ?)", (run, os.getpid(), born))
 
 
-def _take_over(db: sqlite3.Connection, run: str, session: str) -> None:
+def _claim(db: sqlite3.Connection, run: str, session: str) -> None:
     db.execute("UPDATE runs SET session = ?, resumed = 1 WHERE id = ?", (session, run))
     db.execute("DELETE FROM holders WHERE run = ?", (run,))
+    _hold(db, run)
+
+
+def _take_over(db: sqlite3.Connection, run: str, session: str) -> None:
+    _claim(db, run, session)
     db.execute("DELETE FROM notes WHERE run = ? AND substr(name, 1, ?) != ?", (run, len(KEPT), KEPT))
     db.execute("UPDATE engines SET earlier = 1 WHERE run = ?", (run,))
     db.execute("DELETE FROM samples WHERE run = ? AND (phase = ? OR failure IS NOT NULL)", (run, Phase.TIMED))
     db.execute("UPDATE samples SET timing = NULL WHERE run = ?", (run,))
-    _hold(db, run)
+
+
+def _take_over_again(db: sqlite3.Connection, run: str, session: str, *, timed_again: bool) -> None:
+    """Take over a run that was gathered to its end: what failed goes, and with ``timed_again`` what was timed."""
+    _claim(db, run, session)
+    db.execute("UPDATE runs SET finished = NULL WHERE id = ?", (run,))
+    query = "DELETE FROM notes WHERE run = ? AND substr(name, 1, ?) != ? AND (? OR substr(name, 1, ?) != ?)"
+    db.execute(query, (run, len(KEPT), KEPT, timed_again, len(TIMED), TIMED))
+    db.execute("UPDATE engines SET earlier = 1 WHERE run = ?", (run,))
+    failed = "DELETE FROM samples WHERE run = ? AND (failure IS NOT NULL OR (? AND phase = ?))"
+    db.execute(failed, (run, timed_again, Phase.TIMED))
 
 
 def _alive(pid: int, born: float) -> bool:

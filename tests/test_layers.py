@@ -36,6 +36,7 @@ FLOORS = {
     "origins": 4,
     "hookspecs": 4,
     "xdist": 4,
+    "repeats": 4,
     "__main__": 4,
     "cli": 4,
     "testing": 4,

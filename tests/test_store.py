@@ -34,7 +34,7 @@ from pytest_llmparity.core.sample import (
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.database import Database, file_system_of
 from pytest_llmparity.rows import row_of, sample_from
-from pytest_llmparity.store import KEPT, Key, RunHandle, Store, key_of
+from pytest_llmparity.store import JUDGED, KEPT, Key, RunHandle, Store, key_of
 
 KEY = "sk-live-3f9a1Q7z"
 HOUR = 3600.0
@@ -229,6 +229,7 @@ def test_what_is_not_resumed(store: Store, clock: Clock, change: str) -> None:
         clock.at += 6 * HOUR
     if change == "finished":
         store.finish(run)
+        store.put_note(run, JUDGED, {})
     if change == "host":
         with sqlite3.connect(store.path) as db:
             db.execute("UPDATE runs SET host = 'elsewhere'")
@@ -264,6 +265,7 @@ def test_only_the_newest_free_run_of_a_plan_is_looked_at(store: Store, clock: Cl
     assert begin(store, "s3").id == crashed
 
     store.finish(held)
+    store.put_note(held, JUDGED, {})
     let_go(store, crashed)
     let_go(store, held)
     assert begin(store, "s4").id not in (crashed, held)

@@ -19,7 +19,7 @@ Route = Literal["openai", "native"]
 Residency = Literal["together", "one-at-a-time"]
 Inconclusive = Literal["show", "fail", "skip"]
 Mode = Literal["live", "replay"]
-Resume = Literal["auto", "resume", "fresh"]
+Resume = Literal["auto", "resume", "fresh", "retry"]
 
 DEFAULT_CONCURRENCY = 4
 """Requests in flight per engine when neither marker, profile nor file says otherwise."""

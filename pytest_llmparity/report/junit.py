@@ -11,6 +11,11 @@ from pytest_llmparity.core.printable import printable
 from pytest_llmparity.core.verdict import Verdict
 
 
+def ours(name: str) -> bool:
+    """Tell whether a property is this plugin's."""
+    return name.startswith("llmparity.")
+
+
 def properties(verdict: Verdict) -> list[tuple[str, str]]:
     """Return name and value of each property; texts only, because xdist and XML carry nothing else safely.
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from pytest_llmparity.core.checks.base import FLOOR_PHASES
+from pytest_llmparity.core.checks.base import FLOOR_PHASES, Needs
 from pytest_llmparity.core.errors import (
     KeeperError,
     LLMParityError,
@@ -17,11 +17,12 @@ from pytest_llmparity.core.errors import (
     told,
 )
 from pytest_llmparity.core.routes import RouteCheck
-from pytest_llmparity.core.sample import Sample, WireRequest, to_json
+from pytest_llmparity.core.sample import Identity, Sample, WireRequest, to_json
 from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.run.company import alone, needs_alone
 from pytest_llmparity.run.evidence import EngineNote, note, pointless, proven
-from pytest_llmparity.run.fleet import Engaged, Fleet
+from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather import Allowance, Job, gather
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.plan import Plan, Step, Unit
@@ -29,10 +30,7 @@ from pytest_llmparity.run.preflight import compare_routes, learn, remarks, some_
 from pytest_llmparity.run.timing import BLOCKS_APART, TimedPhase
 from pytest_llmparity.run.waves import Waves
 from pytest_llmparity.run.wires import client_of, jobs_of, key_of, narrowed, requests_by_case, wires_note
-from pytest_llmparity.store import Key, RunInfo, Store
-
-GATHERED = "gathered"
-"""Name of the run's note that says: gathering has ended, this is what happened."""
+from pytest_llmparity.store import GATHERED, Key, RunHandle, RunInfo, Store
 
 UNPROVEN = "repetition_penalty"
 """The one neutral value left out of requests that could change a greedy answer where a server's default is another."""
@@ -70,8 +68,8 @@ class Campaign:
         settings: Settings,
         plan: Plan,
         *,
-        run: str,
-        resumed: bool,
+        begun: RunHandle,
+        guard: str = "",
         store: Store,
         fleet: Fleet,
         twins: Callable[[], list[str]] = list,
@@ -82,8 +80,9 @@ class Campaign:
     ) -> None:
         self._settings = settings
         self._plan = plan
-        self._run = run
-        self._resumed = resumed
+        self._run = begun.id
+        self._begun = begun
+        self._guard = guard
         self._store = store
         self._fleet = fleet
         self._twins = twins
@@ -94,24 +93,27 @@ class Campaign:
         self._notes: dict[str, EngineNote] = {}
         self._apart: Mapping[str, str] = {}
         self._words: list[str] = []
+        self._unusable: dict[str, str] = {}
         self._ready: dict[str, tuple[Adapter, Mapping[str, Mapping[str, WireRequest]]]] = {}
         self._waves = sequential(self) if sequential is not None else None
         self._timing = TimedPhase(
-            run=run, store=store, allowance=self._allowance, words=self._words, begin=progress.begin
+            run=begun.id, store=store, allowance=self._allowance, words=self._words, begin=progress.begin
         )
 
     def go(self) -> None:
         """Gather; the run is marked finished unless a hard stop left something out."""
-        if self._resumed:
+        if self._begun.resumed:
             self._words.append(f"resumed run {self._run}: its earlier answers are kept, their timings are not")
+        if self._begun.retried:
+            self._words.append(f"run {self._run} is gone on with: only what had failed or was missing is asked")
         self._fleet.slots = max([self._settings.concurrency, *(unit.concurrency for unit in self._plan.units)])
         if any(unit.concurrency > 1 for unit in self._plan.timed):
             self._fleet.may_probe = self._allowance.take
         in_turn = self._settings.residency == "one-at-a-time"
         self._fleet.time_left = lambda: self._allowance.left_s
         try:
+            self._look(in_turn=in_turn)
             if not in_turn:
-                self._fleet.engage_all()
                 self._stand_apart()
             for spec in self._order():
                 self._one(spec)
@@ -119,6 +121,7 @@ class Campaign:
                     self._all_of([spec])
                     self._time([spec])
             if not in_turn:
+                self._part()
                 # Waves that alternate between engines which drop each other's model would load one for each of them.
                 for specs in [[spec] for spec in self._order()] if self._apart else [self._order()]:
                     self._all_of(specs)
@@ -154,14 +157,68 @@ class Campaign:
             "requests": self._allowance.sent,
             "retries": self._allowance.retries,
             "notes": self._words,
+            "guard": self._guard,
         }
 
     def _order(self) -> list[EngineSpec]:
-        """The baseline first: when its pins are contradicted nobody is asked anything."""
+        """The baseline first: when it cannot be used nobody is asked for what only a comparison needs."""
         return self._settings.in_turn()
 
+    def _look(self, *, in_turn: bool) -> None:
+        """Find out which engines cannot be used before anybody is asked anything.
+
+        Where all may be in memory every one of them is started, identified and held against its pins. Where they take
+        turns the baseline is, and of the others what can be known without loading a model: who listens, whose key is
+        refused, which program is missing.
+        """
+        if not in_turn:
+            self._fleet.engage_all()
+        for spec in self._order()[1:] if in_turn else ():
+            self._fleet.glance(spec.name)
+        for spec in reversed(self._order()):
+            if in_turn and spec.name == self._settings.baseline and self._needed(spec.name):
+                self._fleet.engage(spec.name)
+            engaged = self._fleet.known(spec.name)
+            if engaged is not None and (why := engaged.error or engaged.incomparable):
+                self._unusable[spec.name] = why
+
+    def _needed(self, name: str) -> bool:
+        """Whether anything is asked of an engine."""
+        return any(self._needs(name, unit) is not None for unit in self._plan.units)
+
+    def _alone(self, name: str, unit: Unit) -> str | None:
+        """Say why nothing of a unit can be compared on an engine, ``None`` where something can."""
+        unusable = dict(self._unusable)
+        for other, entry in self._notes.items():
+            why = entry.error or entry.incomparable or entry.refused.get(unit.key) or entry.left_out.get(unit.key)
+            if why is not None:
+                unusable[other] = why
+        engines = [spec.name for spec in self._settings.engines]
+        return alone(name, baseline=self._settings.baseline or "", engines=engines, unusable=unusable)
+
+    def _needs(self, name: str, unit: Unit) -> Needs | None:
+        """Return what a unit needs of an engine; ``None``: nothing, because whom it is compared with is not there."""
+        return unit.needs if self._alone(name, unit) is None else needs_alone(unit)
+
+    def _part(self) -> None:
+        """Leave out what turned out to have nothing to be compared with, before the first prompt."""
+        for name, (adapter, wires) in list(self._ready.items()):
+            entry = self._notes[name]
+            lonely = {unit.key: why for unit in self._plan.units if (why := self._unasked(name, unit)) is not None}
+            self._notes[name] = dataclasses.replace(entry, lonely=lonely)
+            self._ready[name] = (adapter, {key: found for key, found in wires.items() if key not in lonely})
+
+    def _unasked(self, name: str, unit: Unit) -> str | None:
+        """Say why an engine is not asked a unit at all, ``None`` where it is."""
+        return self._alone(name, unit) if self._needs(name, unit) is None else None
+
     def _one(self, spec: EngineSpec) -> None:
-        engaged = self._fleet.engage(spec.name)
+        spared = self._settings.residency == "one-at-a-time" and not self._needed(spec.name)
+        engaged = self._fleet.known(spec.name) if spared else self._fleet.engage(spec.name)
+        if engaged is None:  # its model is not loaded for nothing
+            lonely = {unit.key: self._unasked(spec.name, unit) or "" for unit in self._plan.units}
+            self._notes[spec.name] = note(spec, kind=spec.kind or "unknown", identity=Identity(), lonely=lonely)
+            return
         kind = engaged.adapter.kind if engaged.adapter else spec.kind or "unknown"
         entry = note(
             spec,
@@ -169,7 +226,7 @@ class Campaign:
             identity=engaged.identity,
             address=engaged.adapter.base_url if engaged.adapter else "",
             error=engaged.error,
-            incomparable=self._incomparable(engaged),
+            incomparable=engaged.incomparable,
             notes=engaged.notes,
             log=engaged.log,
             log_hint=engaged.log_hint,
@@ -187,7 +244,9 @@ class Campaign:
                 self._notes[spec.name] = dataclasses.replace(entry, model=engaged.adapter.model)
             if entry.incomparable:
                 return
-            self._prepare(engaged.adapter, asked=bool(self._built(engaged.adapter)[0]))
+            units = {unit.key: unit for unit in self._plan.units}
+            built = [key for key in self._built(engaged.adapter)[0] if self._needs(spec.name, units[key]) is not None]
+            self._prepare(engaged.adapter, asked=bool(built))
             self._ready[spec.name] = (engaged.adapter, self._build(engaged.adapter))
         except (StoreError, KeeperError):
             raise
@@ -224,13 +283,6 @@ class Campaign:
             self._words.append(f"{adapter.name}: its routes were not held against each other: {error}")
             return None
 
-    def _incomparable(self, engaged: Engaged) -> str | None:
-        """A contradicted pin of the baseline stands for every pair: there is nothing left to compare with."""
-        if engaged.incomparable or engaged.spec.name == self._settings.baseline:
-            return engaged.incomparable
-        baseline = self._notes.get(self._settings.baseline or "")
-        return baseline.incomparable if baseline is not None else None
-
     def _build(self, adapter: Adapter) -> dict[str, Mapping[str, WireRequest]]:
         """Put every request into the engine's words before the first one is sent; what is not asked is written down.
 
@@ -255,6 +307,8 @@ class Campaign:
                 left_out[unit.key] = next(iter(lacks.values()))
             else:
                 refused[unit.key] = next(why for case, why in missing.items() if case not in lacks)
+        lonely = {unit.key: why for unit in self._plan.units if (why := self._unasked(adapter.name, unit))}
+        built = {key: wires for key, wires in built.items() if key not in lonely}
         for unit in self._plan.units:
             if unit.key in built:
                 sent = {case: wire.sha256 for case, wire in built[unit.key].items()}
@@ -265,7 +319,9 @@ class Campaign:
                 f"{adapter.name}: {UNPROVEN} was not sent, this kind of engine has no field for it; a server whose "
                 "default is not 1 answers differently"
             )
-        self._notes[adapter.name] = dataclasses.replace(entry, refused=refused, left_out=left_out, unasked=unasked)
+        self._notes[adapter.name] = dataclasses.replace(
+            entry, refused=refused, left_out=left_out, unasked=unasked, lonely=lonely
+        )
         return built
 
     def _built(self, adapter: Adapter) -> tuple[dict[str, Mapping[str, WireRequest]], dict[str, Mapping[str, str]]]:
@@ -297,7 +353,7 @@ class Campaign:
         """Reuse what may be reused of an engine's noise floor; ask it what is missing, unless waves will do that."""
         adapter, wires = self._ready[name]
         asked = self._plan.steps() if self._waves is None else self._waves.all_steps()
-        steps = [step for step in asked if step.unit.key in wires]
+        steps = [step for step in asked if step.unit.key in wires and self._wants(name, step)]
         self._reuse_floor(adapter, wires, steps)
         have = self._store.have(self._run, name)
         jobs = [(step, self._missing(name, step, have)) for step in steps]
@@ -310,6 +366,11 @@ class Campaign:
                 adapter.warm_up()
         if self._waves is None:
             self._loop.run(self._send(adapter, jobs))
+
+    def _wants(self, name: str, step: Step) -> bool:
+        """Whether a phase is worth asking: the noise floor serves comparisons only."""
+        needs = self._needs(name, step.unit)
+        return needs is not None and step.phase in needs.phases
 
     def missing(self, engine: str, step: Step) -> int:
         """How many requests of a step have no sample yet. For ``run.waves``."""
@@ -396,6 +457,8 @@ class Campaign:
         found = []
         for spec in specs:
             engaged = self._fleet.engage(spec.name)
-            if engaged.adapter is not None and spec.name in self._ready and unit.key in self._ready[spec.name][1]:
+            needs = self._needs(spec.name, unit)
+            asked = spec.name in self._ready and unit.key in self._ready[spec.name][1]
+            if engaged.adapter is not None and asked and needs is not None and needs.timed:
                 found.append(engaged.adapter)
         return found

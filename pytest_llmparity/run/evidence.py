@@ -35,6 +35,7 @@ class EngineNote:
     ``error``: it never became usable. ``incomparable``: a pin contradicted. ``refused`` maps a unit's key to the
     sentence that says which parameter the engine's route cannot honour, ``left_out`` to the one that says what the
     engine lacks for every check of it; ``unasked`` has the same of single cases, where the rest of a unit is asked.
+    ``lonely`` maps a unit's key to the sentence that says why nothing can be compared with it, so that it is not asked.
     ``address`` and ``model`` let a replay build the same requests again. ``declares`` is what its kind promises,
     ``capabilities`` that corrected by probes;
     ``route_check`` is there where another route is measured than applications use.
@@ -55,6 +56,7 @@ class EngineNote:
     refused: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     unasked: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    lonely: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     log: str | None = None
     log_hint: str = ""

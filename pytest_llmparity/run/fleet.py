@@ -118,6 +118,34 @@ class Fleet:
             self._engaged[name] = self._engage(self._specs[name])
         return self._engaged[name]
 
+    def known(self, name: str) -> Engaged | None:
+        """Return the engine if it was engaged, or found unusable, by now."""
+        return self._engaged.get(name)
+
+    def glance(self, name: str) -> None:
+        """Take note of an engine that certainly cannot be used, as far as that is known without loading its model.
+
+        A server that runs elsewhere must become ready; of one that we start, program and files must be there.
+        """
+        spec = self._specs[name]
+        if name in self._engaged:
+            return
+        try:
+            if spec.launch != "process":
+                adapter = self._adapter(spec)
+                wait_ready(adapter, alive=self._stop_waiting, deadline_s=adapter.start_deadline_s())
+            elif not spec.requires:
+                kind = registry.adapter_for(spec.kind or "")
+                kind.launch(self._prepared(spec, kind, None), free_port(), self._workdir, environ=self._environ)
+        except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
+            self._engaged[name] = self._failed(spec, error)
+
+    def _failed(self, spec: EngineSpec, error: Exception) -> Engaged:
+        started = spec.launch == "process"
+        log = f"{spec.name}.log" if started else None
+        hint = "" if started else _log_hint(spec)
+        return Engaged(spec=spec, error=told(error, spec.name), log=log, log_hint=hint)
+
     def engage_all(self) -> None:
         """Start every engine at the same time (they load while the others do) and wait for all of them.
 
@@ -217,7 +245,7 @@ class Fleet:
                 identity, installed = self._identify(spec, adapter)
             contradicted, notes = _held(spec, identity, installed, self._locked(spec, identity, adapter.kind))
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
-            return Engaged(spec=spec, error=told(error, spec.name), log=log, log_hint=hint)
+            return self._failed(spec, error)
         notes += [self._made.pop(spec.name)] if spec.name in self._made else []
         if self._unmeasured is not None and is_here(spec):
             notes, self._unmeasured = [*notes, self._unmeasured], None

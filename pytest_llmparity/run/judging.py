@@ -52,6 +52,7 @@ class Judging:
     required: bool = False
     courses: Mapping[str, Course] = field(default_factory=dict)
     _wires: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict, init=False, repr=False)
+    _paid: dict[tuple[str, str], int] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -117,6 +118,8 @@ class Judging:
             ).get(Phase.MAIN, {})
             lacks, refused = engine.left_out.get(unit.key), engine.refused.get(unit.key)
             skipped = f"not asked, every check is skipped: {lacks}" if lacks else refused and f"not asked: {refused}"
+            lonely = engine.lonely.get(unit.key)
+            skipped = skipped or (lonely and f"not asked: {lonely}")
             why = engine.error or engine.incomparable or skipped or self._unasked(unit) or "it was not gathered"
             apart = {case: f"not asked: {reason}" for case, reason in engine.unasked.get(unit.key, {}).items()}
             rows[name] = EngineRows(
@@ -160,7 +163,16 @@ class Judging:
         )
 
     def _looks(self, declaration: Declaration, check: Check) -> int:
-        """How often this question was looked at before with fewer prompts and left open (DESIGN 6, looking again)."""
+        """How often this question was looked at before with fewer prompts and left open (DESIGN 6, looking again).
+
+        Asked once: a test that is run again in this process looks at the same answers.
+        """
+        question = (declaration.test, str(check))
+        if question not in self._paid:
+            self._paid[question] = self._looked_before(declaration, check)
+        return self._paid[question]
+
+    def _looked_before(self, declaration: Declaration, check: Check) -> int:
         pairs = [f"{self.baseline}|{name}" for name in self.notes if name != self.baseline]
         course = self.courses.get(self._unit(declaration).key)
         digest, continued = _looked_at(declaration, course), course is not None and course.continued

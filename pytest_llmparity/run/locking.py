@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,6 +62,14 @@ class Guard:
             return Held(notes=notes)
         held = self._sorted(f"it differs from {lock.NAME}: {apart}; {self._renew(spec)}")
         return Held(held.wrong, held.notes + notes)
+
+    def fingerprint(self) -> str:
+        """Return a text that changes with what engines are held against: the lock file's bytes, and if it binds."""
+        try:
+            content = hashlib.sha256(self._path.read_bytes()).hexdigest()
+        except OSError as error:
+            content = type(error).__name__
+        return f"{'frozen' if self._frozen else 'open'}/{content}"
 
     def twins(self) -> list[str]:
         """Return what sets engines apart that say the same of themselves, of those seen so far."""

@@ -149,15 +149,17 @@ def union(needs: Sequence[Needs]) -> Needs:
     )
 
 
-def make_plan(declarations: Sequence[Declaration], *, only: Sequence[str] = ()) -> Plan:
+def make_plan(declarations: Sequence[Declaration], *, only: Sequence[str] = (), engines: int = 2) -> Plan:
     """Merge what the tests declare. ``only`` keeps those case ids and gathers the main phase alone (rows, no verdict).
+
+    With one of ``engines`` selected nothing is asked for the sake of comparisons but answers, which a test may read.
 
     The order of units follows their own digest, so selecting tests with ``-k`` never changes which prompts are
     neighbours in a batch.
     """
     merged: dict[str, Unit] = {}
     for declaration in declarations:
-        unit = unit_of(declaration, only=only)
+        unit = unit_of(declaration, only=only, engines=engines)
         other = merged.get(unit.key)
         if other is not None:
             unit = dataclasses.replace(
@@ -171,9 +173,12 @@ def make_plan(declarations: Sequence[Declaration], *, only: Sequence[str] = ()) 
     return Plan(units=tuple(unit for unit in ordered if unit.prompts.cases))
 
 
-def unit_of(declaration: Declaration, *, only: Sequence[str] = ()) -> Unit:
+def unit_of(declaration: Declaration, *, only: Sequence[str] = (), engines: int = 2) -> Unit:
     """Return what one test asks; with ``only`` perhaps no case at all, where they are another test's."""
     needs, prompts = declaration.needs(), declaration.prompts
+    if engines == 1 and declaration.checks:
+        alone = union([check.needs() for check in declaration.checks if not check.pairwise])
+        needs = dataclasses.replace(alone, top_logprobs=needs.top_logprobs)
     if only:
         needs, prompts = Needs(top_logprobs=needs.top_logprobs, judged=False), keep(prompts, only)
     return Unit(

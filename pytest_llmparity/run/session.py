@@ -14,14 +14,15 @@ from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError
 from pytest_llmparity.core.masking import Mask
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.record import RunRecord
-from pytest_llmparity.core.sample import Identity, Sample
+from pytest_llmparity.core.sample import Identity, Sample, from_json
 from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.engines import headers
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run import evidence as proof
-from pytest_llmparity.run.campaign import GATHERED, Campaign, Progress, newest_whole
+from pytest_llmparity.run.campaign import Campaign, Progress, newest_whole
 from pytest_llmparity.run.declare import declare, resolve
+from pytest_llmparity.run.evidence import EngineNote
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.judging import Judging
 from pytest_llmparity.run.keeper import Keeper
@@ -31,7 +32,7 @@ from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan
 from pytest_llmparity.run.turns import turn
 from pytest_llmparity.run.waves import Waves
-from pytest_llmparity.store import Store
+from pytest_llmparity.store import GATHERED, JUDGED, Store
 
 
 class Session:
@@ -99,8 +100,20 @@ class Session:
                 "a relative latency limit compares engines that run side by side, and residency is one-at-a-time; "
                 'give an absolute limit such as check.latency(ttft_p50="1s"), or run with residency = "together"'
             )
+        if self._never_judged(declared):
+            raise DesignError(
+                f"every check of this test compares engines and only {self.settings.engines[0].name} is selected, so "
+                "nothing can be judged, and --parity-required asks for a verdict; select another engine with "
+                "--engines, or add a check that judges one alone, such as check.schema(Ticket, rate=0.98)"
+            )
         self._declared[test] = declared
         return declared
+
+    def _never_judged(self, declared: Declaration) -> bool:
+        """Whether a run that must judge something cannot judge anything of a test: known before anybody is asked."""
+        if not self.settings.required or self.settings.cases or len(self.settings.engines) != 1:
+            return False
+        return bool(declared.checks) and all(check.pairwise for check in declared.checks)
 
     def declarations(self) -> list[Declaration]:
         """Return what the tests declared, in collection order."""
@@ -108,7 +121,8 @@ class Session:
 
     def plan(self) -> Plan:
         """Return what is asked of every engine, the same in every process."""
-        return make_plan(self.declarations(), only=self.settings.cases)
+        engines = len(self.settings.engines)
+        return make_plan(self.declarations(), only=self.settings.cases, engines=engines)
 
     # gathering -------------------------------------------------------------------------------------------------------
 
@@ -130,14 +144,17 @@ class Session:
                 session=self._token,
                 version=self.version,
                 resume=self.settings.resume,
+                whole=self._whole,
             )
             self.run = begun.id
+            if begun.kept:
+                self._keep(begun.id)
             if self.store().note(begun.id, GATHERED) is None:
                 Campaign(
                     self.settings,
                     plan,
-                    run=begun.id,
-                    resumed=begun.resumed,
+                    begun=begun,
+                    guard=self._lock.fingerprint(),
                     store=self.store(),
                     fleet=self._fleet,
                     twins=self._lock.twins,
@@ -147,6 +164,29 @@ class Session:
                     sequential=(lambda asks: self._waves(plan, begun.id, asks)) if self.sequential else None,
                 ).go()
         self._load()
+
+    def _whole(self, state: Mapping[str, Any]) -> bool:
+        """Whether what an earlier gathering wrote down can be judged as it is: every engine was there, and held alike.
+
+        Another lock file, or a lock that is now binding, may say otherwise of an engine: that takes the live one.
+        """
+        engines = [from_json(EngineNote, data) for data in state.get("engines", {}).values()]
+        unusable = any(engine.error or engine.incomparable for engine in engines)
+        return not unusable and state.get("guard") == self._lock.fingerprint()
+
+    def _keep(self, run: str) -> None:
+        """Say in a run that was gathered by another session that its answers are judged here."""
+        state = self.store().note(run, GATHERED) or {}
+        word = (
+            f"run {run} had gathered everything: its answers are judged, nobody was asked (--parity-fresh asks again)"
+        )
+        notes = [word, *(note for note in state.get("notes", ()) if note != word)]
+        self.store().put_note(run, GATHERED, {**state, "requests": 0, "retries": 0, "notes": notes})
+
+    def judged(self) -> None:
+        """Take note that this session judged and reported its run to the end: the next one of its plan begins anew."""
+        if self.run is not None and self.settings.mode == "live":
+            self.store().put_note(self.run, JUDGED, {})
 
     @property
     def sequential(self) -> bool:

@@ -17,7 +17,7 @@ from pytest_llmparity.run import timed
 from pytest_llmparity.run.gather import Allowance, Job, answered, failed, named
 from pytest_llmparity.run.plan import Unit, shuffled
 from pytest_llmparity.run.wires import limits_of, request_of, requests_of
-from pytest_llmparity.store import Store
+from pytest_llmparity.store import TIMED, Store
 
 BLOCKS = 16
 """Most A B B A blocks per engine in the timed phase: pairs of them are what the ratio's bootstrap resamples."""
@@ -130,7 +130,7 @@ class TimedPhase:
 
 def timed_note(engine: str, unit: Unit) -> str:
     """Name of the run's note that says which of this engine's timed answers belong to a unit."""
-    return f"timed/{engine}/{unit.key}"
+    return f"{TIMED}{engine}/{unit.key}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -163,7 +163,8 @@ def bench(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """A project of its own, without the environment of whoever runs these tests."""
     monkeypatch.delenv("LLMPARITY_ENGINES", raising=False)
     monkeypatch.setenv("LLMPARITY_EMBEDDING_MODEL", "none")
-    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    # pytest-rerunfailures keeps a socket open in every run that sees it: only runs of their own process ask for it.
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:rerunfailures\n")
     with ExitStack() as stack:
         yield Bench(pytester, stack)
 

@@ -1,0 +1,56 @@
+"""Tests that run several times: which gate an item stands for, and which of its attempts is the last.
+
+pytest-repeat makes several items of a test, pytest-rerunfailures runs one item until it passes.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+_STEP = "__pytest_repeat_step_number"
+"""The argument by which pytest-repeat multiplies a test; its id, such as ``2-3``, ends the item's."""
+_ID = re.compile(r"(?:^|-)(\d+)-(\d+)$", re.ASCII)
+
+
+def gate_of(item: pytest.Item) -> str:
+    """Return the node id of the gate an item is an attempt at: its own, without the number of its repetition."""
+    part = _repetition(item)
+    if part is None:
+        return item.nodeid
+    whole = str(item.callspec.id)  # type: ignore[attr-defined]  # a parametrised item has one
+    rest = whole[: part.start()]
+    return item.nodeid.removesuffix(f"[{whole}]") + (f"[{rest}]" if rest else "")
+
+
+def is_last(item: pytest.Item) -> bool:
+    """Tell whether an item is the last repetition of its gate, or its only one."""
+    part = _repetition(item)
+    return part is None or part[1] == part[2]
+
+
+class Attempts:
+    """Keeps verdicts of attempts that are made again out of what is told of them; sees every report in its order."""
+
+    def __init__(self) -> None:
+        self._again: set[tuple[str, str | None]] = set()
+
+    def settle(self, report: pytest.TestReport) -> None:
+        """Take our properties from the last report of an attempt that pytest-rerunfailures makes again."""
+        attempt = (report.nodeid, getattr(report, "worker_id", None))
+        if str(report.outcome) == "rerun":
+            self._again.add(attempt)
+        elif report.when == "setup":
+            self._again.discard(attempt)
+        if attempt in self._again:
+            from pytest_llmparity.report.junit import ours
+
+            report.user_properties[:] = [(name, value) for name, value in report.user_properties if not ours(name)]
+
+
+def _repetition(item: pytest.Item) -> re.Match[str] | None:
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or _STEP not in callspec.params:
+        return None
+    return _ID.search(str(callspec.id))

@@ -1,0 +1,179 @@
+"""What failed is asked again, and only that; what a killed run had gathered is judged and not asked again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmparity.testing import Fault
+
+if TYPE_CHECKING:
+    from tests.plugin.conftest import Bench
+
+OK, FAILED, USAGE = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.USAGE_ERROR
+REPORT = ("--parity-report=json", "--parity-out=out")
+HANGS = """
+import os, signal
+from pathlib import Path
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity("prompts.jsonl", {checks})
+def test_gate(parity_run):
+    if Path("die").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""A gate in whose body pytest is killed: everything is gathered by then, nothing judged."""
+
+
+def last(bench: Bench, before: dict[str, int], *engines: Any) -> list[list[str]]:
+    """Return the prompts that engines were asked since ``before`` counted them."""
+    return [
+        [str(request["messages"][-1]["content"]) for request in bench.asked(engine)[before[engine.base_url] :]]
+        for engine in engines
+    ]
+
+
+def counts(bench: Bench, *engines: Any) -> dict[str, int]:
+    return {engine.base_url: len(bench.asked(engine)) for engine in engines}
+
+
+def test_only_what_failed_is_asked_again_and_the_run_is_judged_as_a_whole(bench: Bench) -> None:
+    bench.gate('check.prompts(), check.schema({}, gap=0.2), check.latency(e2e_p95="30s")')
+    sick = {"question 7", "question 40"}
+    a = bench.engine()
+    b = bench.engine(lambda r: Fault.refuse(400) if r["messages"][-1]["content"] in sick else None)
+    bench.run(*REPORT, engines=[a, b])
+    assert {failure["case"] for failure in bench.report()["failures"]} == {"case-7", "case-40"}
+    run, before = bench.report()["run"], counts(bench, a, b)
+    sick.clear()
+
+    result = bench.run("--parity-retry-failed", *REPORT, engines=[a, b])
+
+    assert result.ret == OK, result.stdout.str()
+    assert bench.report()["run"] == run
+    assert bench.report()["failures"] == []
+    again_a, again_b = last(bench, before, a, b)
+    assert {"question 7", "question 40"} <= set(again_b[:2])
+    assert len(again_a) >= 128, "answers of the timed phase failed on b, so it was measured again on both"
+    assert len(again_b) == len(again_a) + 2
+    assert {v["kind"]: v["n"] for v in bench.report()["verdicts"]}["schema.gap"] == 100
+
+
+def test_what_was_timed_whole_is_not_timed_again(bench: Bench) -> None:
+    bench.prompts(40)
+    bench.gate('check.schema({}, gap=0.4), check.latency(e2e_p95="30s")')
+    calls: list[str] = []
+
+    def once(request: Any) -> Fault | None:
+        said = str(request["messages"][-1]["content"])
+        calls.append(said)
+        return Fault.refuse(400) if said == "question 7" and calls.count(said) == 1 else None
+
+    a, b = bench.engine(), bench.engine(once)
+    bench.run(*REPORT, engines=[a, b])
+    before = counts(bench, a, b)
+    assert [failure["case"] for failure in bench.report()["failures"]] == ["case-7"]
+
+    assert bench.run("--parity-retry-failed", *REPORT, engines=[a, b]).ret == OK
+
+    assert last(bench, before, a, b) == [[], ["question 7"]]
+    assert {row["n"] for row in bench.report()["latency"] if row["metric"] == "e2e"} == {128}
+
+
+def test_a_run_in_which_nothing_failed_is_judged_and_asks_nothing(bench: Bench) -> None:
+    bench.gate("check.prompts()")
+    engines = [bench.engine(), bench.engine()]
+    assert bench.run(*REPORT, engines=engines).ret == OK
+    before = [engine.count for engine in engines]
+
+    assert bench.run("--parity-retry-failed", *REPORT, engines=engines).ret == OK
+
+    assert [engine.count for engine in engines] == before
+
+
+def test_without_a_run_of_the_plan_there_is_nothing_to_ask_again(bench: Bench) -> None:
+    bench.gate("check.prompts()")
+
+    result = bench.run("--parity-retry-failed", engines=[bench.engine(), bench.engine()])
+
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines(["*has answers to ask again*run again without --parity-retry-failed*"])
+    assert bench.run("--parity-retry-failed", "--parity-fresh", "--engines=http://127.0.0.1:9").ret == USAGE
+
+
+@pytest.mark.parametrize("more", [(), ("-n2",), ("--parity-fresh",)], ids=["alone", "workers", "fresh"])
+def test_a_run_that_was_killed_after_gathering_is_judged_by_the_next(bench: Bench, more: tuple[str, ...]) -> None:
+    checks = 'check.text(margin=0.05), check.latency(e2e_p95="30s")'
+    bench.pytester.makepyfile(test_gate=HANGS.format(checks=checks))
+    engines = [bench.engine(), bench.engine()]
+    (bench.pytester.path / "die").touch()
+    assert bench.spawn(*REPORT, engines=engines).wait() == -9
+    (bench.pytester.path / "die").unlink()
+    before, asked = [engine.count for engine in engines], counts(bench, *engines)
+
+    if more == ("--parity-fresh",):
+        assert bench.run(*more, engines=engines).ret == OK
+        assert min(map(len, last(bench, asked, *engines))) >= 196
+        return
+    spawned = bench.spawn(*more, *REPORT, engines=engines)
+
+    assert spawned.wait() == OK, spawned.output
+    assert "nobody was asked (--parity-fresh asks again)" in " ".join(spawned.output.split())
+    assert [engine.count for engine in engines] == before, "not even a warm-up"
+    assert {v["outcome"] for v in bench.report()["verdicts"]} == {"PASS"}
+    assert {row["n"] for row in bench.report()["latency"] if row["metric"] == "e2e"} == {128}
+    assert bench.run(engines=engines).ret == OK
+    assert min(map(len, last(bench, asked, *engines))) >= 196, "what was judged is asked anew by the next run"
+
+
+def test_failures_of_a_killed_run_are_asked_again_before_it_is_judged(bench: Bench) -> None:
+    bench.pytester.makepyfile(test_gate=HANGS.format(checks="check.prompts()"))
+    sick = {"question 7"}
+    a = bench.engine()
+    b = bench.engine(lambda r: Fault.refuse(400) if r["messages"][-1]["content"] in sick else None)
+    (bench.pytester.path / "die").touch()
+    assert bench.spawn(engines=[a, b]).wait() == -9
+    (bench.pytester.path / "die").unlink()
+    before = counts(bench, a, b)
+    sick.clear()
+
+    assert bench.run(engines=[a, b]).ret == OK
+
+    assert last(bench, before, a, b) == [[], ["question 7"]]
+
+
+def test_a_lock_that_binds_now_is_held_before_a_killed_runs_answers_are_judged(bench: Bench) -> None:
+    bench.pytester.makepyfile(test_gate=HANGS.format(checks="check.prompts()"))
+    engines = [bench.engine(), bench.engine()]
+    (bench.pytester.path / "die").touch()
+    assert bench.spawn(engines=engines).wait() == -9
+    (bench.pytester.path / "die").unlink()
+
+    result = bench.run("--parity-frozen", *REPORT, engines=engines)
+
+    assert result.ret == FAILED
+    assert {v["outcome"] for v in bench.report()["verdicts"]} == {"INCOMPARABLE"}
+
+
+def test_five_interruptions_lose_no_answer(bench: Bench, wait_until: Callable[..., float]) -> None:
+    bench.gate("check.prompts(), check.text(margin=0.05)")
+    engines = [bench.engine(token_delay_s=0.001), bench.engine(token_delay_s=0.001, drift=0.2)]
+    for number, signal_number in enumerate((9, 15, 1, 2, 9), 1):
+        spawned = bench.spawn(engines=engines)
+        ended, goal = spawned.process.poll, 60 * number
+        wait_until(lambda goal=goal, ended=ended: ended() is not None or sum(counts(bench, *engines).values()) > goal)
+        spawned.process.send_signal(signal_number)
+        spawned.wait()
+
+    result = bench.run(*REPORT, engines=engines)
+
+    assert result.ret == FAILED
+    found = {v["kind"]: (v["outcome"], v["n"]) for v in bench.report()["verdicts"] if v["kind"] == "text"}
+    assert found == {"text": ("FAIL", 100)}
+    total = sum(len(bench.asked(engine)) for engine in engines)
+    assert 2 * 196 <= total <= 2 * 196 + 5 * 8, "what was in flight is asked again, nothing else"
+    assert json.dumps(bench.report()["failures"]) == "[]"
