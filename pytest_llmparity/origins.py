@@ -14,7 +14,9 @@ from pytest_llmparity.resolving import Given, Loaded
 
 COMMAND_LINE: Final = "command line"
 DEFAULT: Final = "default"
-ALWAYS: Final = ("route", "download", "strict_pins", "request_timeout_s", "idle_timeout_s", "connect_timeout_s")
+ALWAYS: Final = (
+    *("route", "download", "strict_pins", "request_timeout_s", "idle_timeout_s", "connect_timeout_s", "reconnect_s"),
+)
 """Keys of an engine that are in force whether or not anybody set them; others are shown where they are set."""
 SHOWN: Final = (
     *("kind", "model", "base_url", "revision", "python", "requires", "extra_index_urls", "constraints", "overrides"),

@@ -300,6 +300,7 @@ def _configured(entry: Entry, config: Config, configured: str, places: Places, k
         request_timeout_s=table.request_timeout_s,
         idle_timeout_s=table.idle_timeout_s,
         connect_timeout_s=table.connect_timeout_s,
+        reconnect_s=table.reconnect_s,
         model_path=path,
     )
 

@@ -295,6 +295,7 @@ class EngineTable(Strict):
     request_timeout_s: Seconds = 300.0
     idle_timeout_s: Seconds = 120.0
     connect_timeout_s: Seconds = 10.0
+    reconnect_s: Annotated[float, Field(ge=0)] = 30.0
 
     @model_validator(mode="after")
     def _whole(self, info: ValidationInfo) -> EngineTable:

@@ -10,6 +10,7 @@ LLMParityError
 │   ├── LaunchError            it could not be started, or exited, or never became ready
 │   │   └── MemoryHeld         the engine before it is still in memory, and only one may be
 │   ├── EngineDied             it was there and is gone
+│   │   └── NotAsked           it was gone before this prompt was sent
 │   ├── Unreachable            nothing accepts the connection
 │   │   └── TlsFailure         its certificate is not trusted, or only one side speaks TLS
 │   ├── AnswerError            it answered, but not with an answer
@@ -96,6 +97,10 @@ class MemoryHeld(LaunchError):
 
 class EngineDied(EngineError):
     """The engine answered before and its process or its listening socket is gone."""
+
+
+class NotAsked(EngineDied):
+    """The prompt was never sent: its engine had gone, or had become another one, before its turn came."""
 
 
 class Unreachable(EngineError):

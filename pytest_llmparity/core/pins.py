@@ -106,6 +106,17 @@ def agree(field: str, pinned: Value, seen: Value) -> bool:
     return one == other or _RULES.get(field, _same)(one, other)
 
 
+def changes(before: Identity, now: Identity) -> list[str]:
+    """Return which facts a server itself reported before and now, and that are not the same: a clause each."""
+    both = sorted(before.facts.keys() & now.facts.keys())
+    pairs = [(field, before.facts[field], now.facts[field]) for field in both]
+    return [
+        f"{field} was {one.value} and is {other.value}"
+        for field, one, other in pairs
+        if one.source == other.source == "reported" and not agree(field, one.value, other.value)
+    ]
+
+
 def _same(pinned: str, seen: str) -> bool:
     return pinned == seen
 

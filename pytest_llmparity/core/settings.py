@@ -63,7 +63,8 @@ class EngineSpec:
     replaces the program that is started, ``args`` are added to it. ``env`` is laid over its environment, and so is
     ``env_from``, whose values are names of variables to read. ``daemon`` means the server of this kind that is running
     already, if it has the model (``engines.daemons`` finds out; then ``base_url`` is its address). Times are seconds;
-    ``start_timeout_s`` ``None`` leaves the deadline to the kind.
+    ``start_timeout_s`` ``None`` leaves the deadline to the kind; ``reconnect_s`` is how long a server we attach to may
+    be away while it is asked.
     """
 
     name: str
@@ -97,6 +98,7 @@ class EngineSpec:
     request_timeout_s: float = 300.0
     idle_timeout_s: float = 120.0
     connect_timeout_s: float = 10.0
+    reconnect_s: float = 30.0
     model_path: Path | None = None
     golden: str | None = None
 

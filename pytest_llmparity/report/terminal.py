@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from pytest_llmparity.core import explain
+from pytest_llmparity.core.errors import NotAsked
 from pytest_llmparity.core.printable import cells, elide, pad, printable, wrapped
 from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.record import EngineRecord, LatencyRow, RunRecord
@@ -33,6 +34,8 @@ WORDS: Final[Mapping[Outcome, str]] = {
 }
 """What fails a test is in capitals."""
 
+UNSENT: Final = NotAsked.__name__
+"""Failures of prompts that were never sent: no answer of theirs is missing."""
 _LABEL: Final = 22
 """Columns the names of checks get at least before engines move to a grid of their own below."""
 
@@ -352,9 +355,11 @@ def _missing(record: RunRecord, *, width: int) -> list[str]:
     """Say how many answers never came, by engine and error."""
     lines: list[str] = []
     for engine, kinds in _counted((failure.engine, failure.kind) for failure in record.failures).items():
+        unsent = kinds.pop(UNSENT, 0)
         reasons = ", ".join(f"{printable(kind)} {n}" for kind, n in kinds.most_common())
-        answers = explain.count(kinds.total(), "answer")
-        lines += _wrapped(f"{printable(engine)}: ", f"{answers} missing ({reasons})", width=width)
+        parts = [f"{explain.count(kinds.total(), 'answer')} missing ({reasons})"] if kinds else []
+        parts += [f"{explain.count(unsent, 'prompt')} not asked"] if unsent else []
+        lines += _wrapped(f"{printable(engine)}: ", ", ".join(parts), width=width)
     return lines
 
 

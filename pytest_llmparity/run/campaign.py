@@ -27,6 +27,7 @@ from pytest_llmparity.run.gather import Allowance, Job, gather
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.plan import Plan, Step, Unit
 from pytest_llmparity.run.preflight import compare_routes, learn, remarks, some_requests, wanted
+from pytest_llmparity.run.reconnect import Watch
 from pytest_llmparity.run.timing import BLOCKS_APART, TimedPhase
 from pytest_llmparity.run.waves import Waves
 from pytest_llmparity.run.wires import client_of, jobs_of, key_of, narrowed, requests_by_case, wires_note
@@ -97,7 +98,12 @@ class Campaign:
         self._ready: dict[str, tuple[Adapter, Mapping[str, Mapping[str, WireRequest]]]] = {}
         self._waves = sequential(self) if sequential is not None else None
         self._timing = TimedPhase(
-            run=begun.id, store=store, allowance=self._allowance, words=self._words, begin=progress.begin
+            run=begun.id,
+            store=store,
+            allowance=self._allowance,
+            words=self._words,
+            begin=progress.begin,
+            hold=self._held_again,
         )
 
     def go(self) -> None:
@@ -233,12 +239,12 @@ class Campaign:
         )
         self._words.extend(engaged.notes)
         self._notes[spec.name] = entry
+        if engaged.adapter is None:  # nobody is there to be another engine than the one that answered before
+            return
         if self._store.put_engine(self._run, spec.name, spec.spec_hash, engaged.identity):
             self._words.append(f"{spec.name} is not the engine the interrupted run asked: its answers are asked again")
             if self._waves is not None:
                 self._waves.anew()
-        if engaged.adapter is None:
-            return
         try:
             if entry.model is None:
                 self._notes[spec.name] = dataclasses.replace(entry, model=engaged.adapter.model)
@@ -423,7 +429,7 @@ class Campaign:
             )
 
     async def _send(self, adapter: Adapter, steps: Sequence[tuple[Step, list[Job]]]) -> None:
-        client = client_of(adapter)
+        client, watch = client_of(adapter), self._watch(adapter)
         try:
             for step, jobs in steps:
                 await gather(
@@ -434,9 +440,43 @@ class Campaign:
                     allowance=self._allowance,
                     gone=lambda: self._fleet.gone(adapter.name),
                     deliver=self._deliver,
+                    watch=watch,
                 )
         finally:
             await client.aclose()
+            if watch is not None:
+                self._came_back(adapter.name, watch)
+
+    def _watch(self, adapter: Adapter) -> Watch | None:
+        """Return what waits for a server that somebody else runs; a process of ours that ends has ended for good."""
+        if adapter.spec.launch != "attach":
+            return None
+        return Watch(
+            adapter,
+            hold=lambda within_s, stop: self._fleet.hold_again(adapter.name, within_s, stop),
+            patience_s=adapter.spec.reconnect_s,
+            left_s=lambda: self._allowance.left_s,
+        )
+
+    def _held_again(self, adapter: Adapter) -> str | None:
+        """Wait for a server that went away in the timed phase; return why it cannot be asked again."""
+        left = self._allowance.left_s
+        patience = adapter.spec.reconnect_s if left is None else min(left, adapter.spec.reconnect_s)
+        why = self._fleet.hold_again(adapter.name, patience, lambda: None)
+        engaged = self._fleet.known(adapter.name)
+        if engaged is not None and engaged.incomparable:
+            self._notes[adapter.name] = dataclasses.replace(
+                self._notes[adapter.name], incomparable=engaged.incomparable
+            )
+        return why
+
+    def _came_back(self, name: str, watch: Watch) -> None:
+        """Write down that a server restarted, and what became of it: answers of two engines are none of either."""
+        if (sentence := watch.sentence()) is not None:
+            self._words.append(sentence)
+        engaged = self._fleet.known(name)
+        if engaged is not None and engaged.incomparable:
+            self._notes[name] = dataclasses.replace(self._notes[name], incomparable=engaged.incomparable)
 
     def _deliver(self, sample: Sample) -> None:
         self._store.put(self._run, [sample])

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pytest_llmparity.core import explain
 from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
+from pytest_llmparity.core.checks.gathered import LOST
 from pytest_llmparity.core.checks.latency import WORDS, unknown
 from pytest_llmparity.core.checks.required import left_out
+from pytest_llmparity.core.errors import NotAsked
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.quantization import normalise
@@ -147,6 +150,7 @@ def collect(
         if course is not None:
             main = chosen.get(Phase.MAIN, {})
             chosen[Phase.MAIN] = {case: main[case] for case in course.ids[: course.asked.get(name, 0)] if case in main}
+        unsent = never_asked(chosen, len(declaration.prompts.cases))
         engines[name] = EngineEvidence(
             name=name,
             kind=engine.kind,
@@ -155,6 +159,7 @@ def collect(
             samples=chosen,
             incomparable=engine.incomparable or (None if missing else engine.refused.get(unit_key)),
             error=engine.error
+            or unsent
             or (f"{missing}, and --parity-required asks for a verdict" if missing and required else None),
             untimed=clocked.error,
             lacking=missing,
@@ -175,6 +180,22 @@ def collect(
         embedder=embedder,
         sequential=course is not None,
     )
+
+
+def never_asked(chosen: dict[Phase, dict[str, list[Sample]]], cases: int) -> str | None:
+    """Take prompts that were never sent out of what is judged; say so where they are too many to judge the rest."""
+    main = chosen.get(Phase.MAIN, {})
+    unsent = {
+        case: failure
+        for case, samples in main.items()
+        if (failure := samples[0].failure) is not None and failure.kind == NotAsked.__name__
+    }
+    chosen[Phase.MAIN] = {case: samples for case, samples in main.items() if case not in unsent}
+    first = next(iter(unsent.values()), None)
+    if first is None or len(unsent) <= LOST * cases:
+        return None
+    why = first.message.removeprefix("not asked: ")
+    return f"{len(unsent)} of {explain.count(cases, 'prompt')} were not asked: {why}"
 
 
 def in_order(prompts: PromptSet, course: Course) -> PromptSet:

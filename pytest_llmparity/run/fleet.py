@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pytest_llmparity.core.errors import EngineSelectionError, LaunchError, told
 from pytest_llmparity.core.hiding import TextMask
-from pytest_llmparity.core.pins import hold, verdict
+from pytest_llmparity.core.pins import changes, hold, verdict
 from pytest_llmparity.core.sample import Identity, from_json, to_json
 from pytest_llmparity.core.settings import DEFAULT_CONCURRENCY, EngineSpec
 from pytest_llmparity.engines import environments, memory, registry
@@ -201,6 +201,33 @@ class Fleet:
         if state.state in ("ready", "starting"):
             return None
         return f"{_ended(state)}\n{self._tail(name)}"
+
+    def hold_again(self, name: str, within_s: float, stop: Callable[[], str | None]) -> str | None:
+        """Wait for an attached server that went away and see whether it is what it was.
+
+        Returns why it cannot be asked any more, ``None`` when it can. What contradicts its pins or the lock, or what it
+        said before, makes it another engine: :meth:`known` has it as incomparable then.
+        """
+        before = self._engaged[name]
+        adapter, spec = before.adapter, before.spec
+        assert adapter is not None
+        away = f"{name} went away while it was asked"
+        try:
+            wait_ready(adapter, alive=lambda: self._stop_waiting() or stop(), deadline_s=within_s)
+            adapter.load()
+            adapter.warm_up()
+            identity = adapter.identity()
+            contradicted, _ = _held(spec, identity, {}, self._locked(spec, identity, adapter.kind))
+        except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
+            return f"{away} and could not be used again within {within_s:g} s: {told(error, name)}"
+        changed = changes(before.identity, identity)
+        if changed and contradicted is None:
+            contradicted = f"{name}: its answers before and after belong to two engines: {'; '.join(changed)}"
+        if contradicted is None:
+            return None
+        why = f"{away} and came back as another engine; {contradicted}"
+        self._engaged[name] = dataclasses.replace(before, incomparable=why)
+        return why
 
     def close(self) -> list[str]:
         """Where engines took turns, let attached ones load again what they were told to unload.

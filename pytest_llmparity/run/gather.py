@@ -15,6 +15,7 @@ from pytest_llmparity.core.errors import (
     EngineDied,
     EngineError,
     LLMParityError,
+    NotAsked,
     ProtocolError,
     Timeout,
     Unreachable,
@@ -22,6 +23,7 @@ from pytest_llmparity.core.errors import (
 )
 from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.sample import Completion, Failure, Phase, Sample, WireRequest
+from pytest_llmparity.run.reconnect import RESTARTS, Watch
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.clock import timing
 from pytest_llmparity.transport.exchange import Exchange
@@ -115,25 +117,31 @@ async def gather(
     allowance: Allowance,
     gone: Callable[[], str | None],
     deliver: Callable[[Sample], None],
+    watch: Watch | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Send the jobs, at most ``concurrency`` at a time, and deliver one sample for each as it finishes.
 
     ``gone`` says why the engine's process is no more, or ``None``. Once the engine is gone every further job is
-    delivered as an ``EngineDied`` failure without being sent. Jobs beyond the allowance, and those whose next attempt
-    would be, are not delivered at all. An error of ``gone`` or ``deliver`` ends the gathering and is raised as it is.
+    delivered as a ``NotAsked`` failure. With a ``watch`` a server that goes away is waited for first. Jobs beyond the
+    allowance, and those whose next attempt would be, are not delivered at all. An error of ``gone`` or ``deliver`` ends
+    the gathering and is raised as it is.
     """
     queue = iter(jobs)
     line = _Line(gone, sleep)
+    line.dead = watch.lost if watch is not None else None  # an earlier step may have found out
 
     async def worker() -> None:
         for job in queue:
+            if watch is not None:
+                await watch.calm()
             if line.dead is not None:
-                deliver(_failed(engine, job, EngineDied(line.dead, engine=engine.name, case=job.case), attempts=0))
+                unsent = NotAsked(f"not asked: {line.dead}", engine=engine.name, case=job.case)
+                deliver(_failed(engine, job, unsent, attempts=0))
                 continue
             if not allowance.take():
                 return
-            sample = await _one(engine, client, job, allowance=allowance, line=line, sleep=sleep)
+            sample = await _one(engine, client, job, allowance=allowance, line=line, watch=watch, sleep=sleep)
             if sample is not None:
                 deliver(sample)
 
@@ -189,6 +197,7 @@ async def _one(
     *,
     allowance: Allowance,
     line: _Line,
+    watch: Watch | None,
     sleep: Callable[[float], Awaitable[None]],
 ) -> Sample | None:
     """Return the sample of one job, retrying what can help; a retried answer has no timing (it is no evidence).
@@ -196,15 +205,16 @@ async def _one(
     ``None`` when the allowance ended before the job did, its answer under way or not: what more of it would have
     brought is not known.
     """
-    for attempt in range(1, ATTEMPTS + 1):
-        since = line.sends()
+    attempt, outlived = 1, 0
+    while True:
+        since, before = line.sends(), watch.restarts if watch is not None else 0
         budget = asyncio.timeout(allowance.left_s)
         try:
             async with budget:
                 exchange = await client.send(
                     job.wire.method, job.wire.path, job.wire.body, most_bytes=job.wire.answer_bytes
                 )
-            sample = answered(engine, job, exchange, attempts=attempt)
+            sample = answered(engine, job, exchange, attempts=attempt + outlived)
         except TimeoutError:
             if not budget.expired():
                 raise
@@ -212,22 +222,27 @@ async def _one(
             return None
         except EngineError as error:
             named(error, engine.name, job.case)
-            await line.missed(error, since)
-            wait = _wait(error, attempt)
-            if wait is None or line.dead is not None:
-                return _failed(engine, job, error, attempts=attempt)
+            pause = 0.0
+            if watch is not None and outlived < RESTARTS and await watch.restarted(error, before):
+                outlived += 1
+            else:
+                line.dead = line.dead or (watch.lost if watch is not None else None)
+                await line.missed(error, since)
+                wait = _wait(error, attempt)
+                if wait is None or line.dead is not None:
+                    return _failed(engine, job, error, attempts=attempt + outlived)
+                attempt, pause = attempt + 1, wait
             left_s = allowance.left_s
-            if left_s is not None and left_s <= wait:
+            if left_s is not None and left_s <= pause:
                 allowance.out_of_time()
                 return None
             if not allowance.take():
                 return None
             allowance.retries += 1
-            await sleep(wait)
+            await sleep(pause)
         else:
             line.answered()
             return sample
-    raise AssertionError("the last attempt returns")  # pragma: no cover - the loop always returns
 
 
 def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, block: int = -1) -> Sample:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 
 from pytest_llmparity.core import explain, unseen
-from pytest_llmparity.core.errors import EngineError, LLMParityError
+from pytest_llmparity.core.errors import EngineDied, EngineError, LLMParityError, Unreachable
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, Sample, WireRequest
 from pytest_llmparity.engines.base import Adapter
@@ -26,6 +26,10 @@ BLOCKS_APART = 4
 and each change loads a model."""
 
 
+AWAY = (Unreachable.__name__, EngineDied.__name__)
+"""Failures of requests that found nobody: their server was away, and what it did before and after is not one load."""
+
+
 class TimedPhase:
     """Times units into one run of the store. ``words`` gets what the reader should know, ``begin`` each engine."""
 
@@ -37,12 +41,14 @@ class TimedPhase:
         allowance: Allowance,
         words: list[str],
         begin: Callable[[str, int], None],
+        hold: Callable[[Adapter], str | None] = lambda adapter: None,
     ) -> None:
         self._run = run
         self._store = store
         self._allowance = allowance
         self._words = words
         self._begin = begin
+        self._hold = hold
 
     def time(self, unit: Unit, adapters: Sequence[Adapter], *, apart: Collection[str] = ()) -> None:
         """Time one unit on these engines side by side, unless it was; what goes wrong concerns this unit alone.
@@ -56,10 +62,13 @@ class TimedPhase:
         wanted = unit.needs.timed * len(ready)
         if not self._allowance.take(wanted, what="the timed phase"):
             return
-        self._allowance.give_back(wanted - self._measure(unit, ready, {name for name in ready if name in apart}))
+        self._allowance.give_back(
+            max(0, wanted - self._measure(unit, ready, {name for name in ready if name in apart}))
+        )
 
-    def _measure(self, unit: Unit, ready: Mapping[str, Adapter], apart: Collection[str]) -> int:
-        """Return how many requests were sent."""
+    def _measure(self, unit: Unit, ready: Mapping[str, Adapter], apart: Collection[str], *, again: bool = False) -> int:
+        """Return how many requests were sent. A phase that met a restart counts once more, ``again``."""
+        attached = {name for name, adapter in ready.items() if adapter.spec.launch == "attach"}
         cases = shuffled(unit.prompts.cases, seed=f"{unit.prompts.digest}/{Phase.TIMED}")
         cases = tuple(islice(cycle(cases), unit.needs.timed))
         asked_as = {name: list(self._asked(adapter, unit, cases)) for name, adapter in ready.items()}
@@ -88,6 +97,9 @@ class TimedPhase:
             for name in ready:
                 self._store.put_note(self._run, timed_note(name, unit), {"first": 0, "count": 0, "error": str(error)})
             return 0
+        away = sorted({r.engine for r in result.records if r.failure is not None and r.failure.kind in AWAY} & attached)
+        if away and not again and self._all_back([ready[name] for name in away], unit):
+            return len(result.records) + self._measure_again(unit, ready, apart)
         self._words.append(instrument(result.calibration))
         if result.stopped:
             self._allowance.out_of_time()
@@ -108,6 +120,18 @@ class TimedPhase:
             span = {"first": first[name], "count": asked[name]}
             self._store.put_note(self._run, timed_note(name, unit), span)
         return len(samples)
+
+    def _all_back(self, away: Sequence[Adapter], unit: Unit) -> bool:
+        """Wait for servers that went away while they were timed; tell whether all are there again, as they were."""
+        lost = [why for adapter in away if (why := self._hold(adapter)) is not None]
+        names = ", ".join(adapter.name for adapter in away)
+        self._words += lost or [f"{names} restarted while {unit.prompts.name} was timed: it was measured again"]
+        return not lost
+
+    def _measure_again(self, unit: Unit, ready: Mapping[str, Adapter], apart: Collection[str]) -> int:
+        if not self._allowance.take(unit.needs.timed * len(ready), what="the timed phase, measured again,"):
+            return 0
+        return self._measure(unit, ready, apart, again=True)
 
     def _asked(self, adapter: Adapter, unit: Unit, cases: Sequence[Case]) -> Iterator[tuple[WireRequest, str]]:
         """Yield each timed request and what stands before its first text, so that no prefix cache holds the prompt."""

@@ -21,7 +21,9 @@ from pytest_llmparity.core.errors import (
 from pytest_llmparity.core.hiding import NOTHING
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Identity, Phase, Request, Sample, WireRequest
+from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run.gather import ATTEMPTS, GONE_AFTER, GONE_PAUSE_S, Allowance, Job, gather
+from pytest_llmparity.run.reconnect import RESTARTS, Watch
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange, Read
 
@@ -95,6 +97,7 @@ async def run(
     allowance: Allowance | None = None,
     gone: Callable[[], str | None] = lambda: None,
     concurrency: int = 1,
+    watch: Watch | None = None,
 ) -> tuple[list[Sample], Scripted, list[float], Allowance]:
     client, waits, samples = Scripted(script), list[float](), list[Sample]()
     allowed = allowance or Allowance(requests=None, seconds=None)
@@ -108,6 +111,7 @@ async def run(
         jobs(count),
         concurrency=concurrency,
         allowance=allowed,
+        watch=watch,
         gone=gone,
         deliver=samples.append,
         sleep=sleep,
@@ -173,7 +177,7 @@ async def test_a_dead_process_ends_the_sending_and_every_job_says_so() -> None:
     )
 
     assert len(client.sent) == 2
-    assert [s.failure.kind if s.failure else None for s in samples] == [None, "EngineDied", "EngineDied", "EngineDied"]
+    assert [s.failure.kind if s.failure else None for s in samples] == [None, "EngineDied", "NotAsked", "NotAsked"]
     assert samples[3].failure is not None
     assert "exit code 3" in samples[3].failure.message
     assert samples[3].attempts == 0
@@ -187,7 +191,9 @@ async def test_a_process_whose_end_is_seen_late_is_told_by_its_exit_status() -> 
     )
 
     assert (len(client.sent), waits) == (GONE_AFTER, [GONE_PAUSE_S])
-    assert [s.failure.message for s in samples[GONE_AFTER:] if s.failure] == ["it ended with exit code 3"] * 5
+    assert [s.failure.message for s in samples[GONE_AFTER:] if s.failure] == [
+        "not asked: it ended with exit code 3"
+    ] * 5
 
 
 async def test_an_attached_engine_that_nobody_answers_for_is_given_up() -> None:
@@ -196,6 +202,30 @@ async def test_an_attached_engine_that_nobody_answers_for_is_given_up() -> None:
     assert len(client.sent) == GONE_AFTER
     assert len(samples) == 20
     assert all(s.failure is not None for s in samples)
+
+
+async def test_a_prompt_that_brings_its_server_down_every_time_is_given_up_and_the_others_are_answered() -> None:
+    class Away(Watch):
+        def _is_away(self, error: EngineError) -> bool:
+            return True
+
+    watch = Away(cast("Adapter", None), hold=lambda within_s, stop: None, patience_s=5.0)
+
+    samples, client, _, allowed = await run(lambda n, b: EngineDied("cut") if b == b"text 1" else 200, 3, watch=watch)
+
+    assert [s.failure.kind if s.failure else None for s in samples] == [None, "EngineDied", None]
+    assert client.sent.count(b"text 1") == 1 + RESTARTS == 1 + watch.restarts
+    assert allowed.sent == len(client.sent)
+
+
+async def test_a_server_that_was_lost_in_an_earlier_step_is_not_asked_again() -> None:
+    watch = Watch(cast("Adapter", None), hold=lambda within_s, stop: None, patience_s=5.0)
+    watch.lost = "it did not come back"
+
+    samples, client, _, _ = await run(lambda n, b: 200, 3, watch=watch)
+
+    assert client.sent == []
+    assert {s.failure.message for s in samples if s.failure} == {"not asked: it did not come back"}
 
 
 async def test_a_request_that_ran_into_a_deadline_is_sent_once_more_only() -> None:
@@ -212,7 +242,7 @@ async def test_an_engine_that_hangs_is_given_up_after_a_few_deadlines() -> None:
     assert len(samples) == 20
     assert samples[19].failure is not None
     assert samples[19].failure.message == (
-        "3 requests in a row got no answer in time; the last: no answer within 300 s"
+        "not asked: 3 requests in a row got no answer in time; the last: no answer within 300 s"
     )
 
 
