@@ -20,6 +20,7 @@ import filelock
 import psutil
 
 from pytest_llmparity.core.errors import StoreError
+from pytest_llmparity.core.shortage import advice
 
 BUSY_S = 60.0
 """How long a write waits for another process before it gives up."""
@@ -52,19 +53,37 @@ def file_system_of(folder: Path) -> str:
 
 
 def own_folder(folder: Path) -> Path:
-    """Return the folder our files of a project live in, made and kept out of git; ``StoreError`` if it cannot be."""
+    """Return the folder our files of a project live in, made and kept out of git.
+
+    Raises ``StoreError`` if it cannot be made or written, or belongs to another user, who could read what is written
+    there and put files in our way.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if sys.platform != "win32" and (owner := folder.stat().st_uid) != os.geteuid():
+            message = (
+                f"{folder} belongs to another user (id {owner}, this process has {os.geteuid()}), and what a run "
+                "writes there belongs to whoever runs it; run as that user, or remove the folder"
+            )
+            raise StoreError(message)
         if stat.S_IMODE(folder.stat().st_mode) & 0o077:  # made by an earlier version: answers are nobody else's
             with contextlib.suppress(PermissionError):  # another user's, which is told elsewhere
                 folder.chmod(0o700)
-        ignore = folder / ".gitignore"
+        ignore = refuse_link(folder / ".gitignore")
         if not ignore.exists():
             ignore.write_text("*\n", encoding="utf-8")
     except OSError as error:
-        message = f"the run store needs a folder it can write: {folder} ({error.strerror}); make it writable"
+        message = f"the run store needs a folder it can write: {folder} ({advice(error)}); make it writable"
         raise StoreError(message) from error
     return folder
+
+
+def refuse_link(path: Path) -> Path:
+    """Return the path of a file of ours; ``StoreError`` where it is a link: what is written would go astray."""
+    if path.is_symlink():
+        message = f"{path} is a symbolic link, and a file of our own belongs there; delete the link, then run again"
+        raise StoreError(message)
+    return path
 
 
 def local_folder(folder: Path, file_system: Callable[[Path], str] = file_system_of) -> Path:
@@ -109,6 +128,8 @@ class Database:
         self._busy_s = busy_s
         self._lock = threading.RLock()
         # Two processes that turn WAL on at once would see "database is locked" without any waiting.
+        refuse_link(path)
+        refuse_link(path.with_suffix(".lock"))
         with self._translated(), filelock.FileLock(path.with_suffix(".lock"), timeout=busy_s, mode=0o600):
             _make_private(path)  # SQLite gives the files it puts beside this one the same mode
             self._db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
@@ -170,6 +191,8 @@ class Database:
             raise StoreError(message) from error
         except sqlite3.Error as error:
             raise StoreError(self._advice(error)) from error
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be used: {advice(error)}") from error
 
     def _advice(self, error: sqlite3.Error) -> str:
         code = getattr(error, "sqlite_errorname", "")
@@ -177,4 +200,9 @@ class Database:
             return f"another process has held {self.path} for {self._busy_s:g} s ({error}); end it, then run again"
         if code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
             return f"{self.path} is damaged or no database ({error}); delete it, runs can be gathered again"
+        if code.startswith("SQLITE_CANTOPEN"):
+            return (
+                f"{self.path} cannot be opened ({error}); make sure the folder can be written, and that this process "
+                "has file descriptors left (ulimit -n)"
+            )
         return f"{self.path} cannot be used: {error}; make sure the disk is not full and the folder can be written"

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 from pytest_llmparity import repeats, xdist
-from pytest_llmparity.core.errors import KeeperError, LLMParityError
+from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineError
 from pytest_llmparity.core.explain import count, failure_text
 from pytest_llmparity.core.printable import printable_lines, uncommanded
 from pytest_llmparity.core.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
 from pytest_llmparity.core.settings import Settings
+from pytest_llmparity.core.shortage import advice
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.embedding import default_embedder
 from pytest_llmparity.engines import daemons
@@ -96,6 +97,8 @@ class Door:
             self.session.gather()
         except LLMParityError as error:
             self.broken = self.session.mask.text(str(error))
+        except OSError as error:
+            self.broken = self.session.mask.text(str(_machine(error)))
 
     def header(self) -> list[str]:
         """Return one line per selected engine, as configured, and what starting them runs."""
@@ -341,7 +344,7 @@ class Door:
                 if exitstatus == pytest.ExitCode.OK and self._judged_nothing():
                     self.summary.append("nothing was judged in this run, and --parity-required asks for a verdict")
                     exitstatus = pytest.ExitCode.TESTS_FAILED
-        except LLMParityError as error:
+        except (LLMParityError, OSError) as error:
             self.summary.append(f"llmparity: the report could not be written: {error}")
         finally:
             self.summary += self.session.close()
@@ -395,6 +398,11 @@ class Door:
         if self._handed:
             return Keeper.connect(self._handed["keeper"])
         return Keeper.spawn(self.config.rootpath / ".llmparity")
+
+
+def _machine(error: OSError) -> MachineError:
+    """Return what the operating system refused as an error of ours; what was gathered by then is in the store."""
+    return MachineError(f"this machine stopped the run: {advice(error)}; what was answered is kept, run again to go on")
 
 
 def _progress(config: pytest.Config) -> Bars | Silent:

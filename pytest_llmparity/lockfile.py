@@ -27,6 +27,8 @@ def read(path: Path) -> dict[str, Locked] | None:
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
+        if path.is_symlink():
+            raise LockError(f"{path} is a symbolic link that leads to no file; {_AGAIN}") from None
         return None
     except OSError as error:
         raise LockError(f"{path} cannot be read: {error.strerror}") from error
@@ -46,6 +48,8 @@ def read(path: Path) -> dict[str, Locked] | None:
 def write(path: Path, engines: Mapping[str, Locked]) -> None:
     """Write a lock file in one step, engines and facts in the order of their names; ``LockError`` when it cannot be."""
     text = dumps(engines)
+    if path.is_symlink():
+        raise LockError(f"{path} is a symbolic link, which writing would replace by a file; delete it, then lock again")
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:

@@ -505,6 +505,7 @@ WRITER = textwrap.dedent(
         store.put(run, [Sample(engine="f16", case=str(number), phase=Phase.MAIN, completion=answer)])
         print(number, flush=True)
     store.finish(run)
+    store.put_note(run, "judged", {})
     """
 )
 

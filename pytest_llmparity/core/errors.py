@@ -27,6 +27,7 @@ LLMParityError
 │   ├── Timeout                connect, first byte, idle gap or total
 │   └── ParameterNotHonoured   known before the first request: the engine's route has no such field
 ├── MissingSample              a row that is read but was never gathered; carries the reason
+├── MachineError               this machine has no more of something: file descriptors, memory
 ├── LockError                  the lock file cannot be used, or would hold what has no place in it
 ├── StoreError                 the run store cannot be used (network file system, other version, locked)
 └── KeeperError                the process that owns the engines is gone or refused
@@ -175,6 +176,10 @@ class ParameterNotHonoured(EngineError):
 
 class MissingSample(LLMParityError):
     """A row has no answer; the text says why it is missing."""
+
+
+class MachineError(LLMParityError):
+    """The machine has no more of something, such as file descriptors; what was gathered by then is kept."""
 
 
 class LockError(LLMParityError):

@@ -13,8 +13,18 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
-from pytest_llmparity.core.errors import EngineError, LaunchError, ProtocolError, Timeout, TlsFailure, Unreachable
+from pytest_llmparity.core.errors import (
+    EngineError,
+    LaunchError,
+    LLMParityError,
+    MachineError,
+    ProtocolError,
+    Timeout,
+    TlsFailure,
+    Unreachable,
+)
 from pytest_llmparity.core.hiding import NOTHING, TextMask
+from pytest_llmparity.core.shortage import advice, no_descriptors
 from pytest_llmparity.transport.tls import speaks_tls, tls_failure, wants_tls
 
 MAX_BYTES: Final = 16 * 1024 * 1024
@@ -165,7 +175,7 @@ class Control:
             said = self.mask.data(bytes(data), torn=response.status_code >= 400)
             return Reply(status=response.status_code, headers=dict(response.headers), body=said)
 
-    def _told(self, method: str, path: str, exc: Exception) -> EngineError:
+    def _told(self, method: str, path: str, exc: Exception) -> LLMParityError:
         """Put what httpx raised into our words."""
         import httpx
 
@@ -173,6 +183,8 @@ class Control:
         reason = _cause(exc)
         if reason is not None and isinstance(failure := tls_failure(where, reason), TlsFailure):
             return self._named(failure)
+        if (short := no_descriptors(exc)) is not None:
+            return MachineError(f"{self.engine}: {url} cannot be asked: {advice(short)}.")
         if isinstance(exc, (httpx.ConnectError, httpx.ProxyError)):
             return Unreachable(
                 f"{self.engine}: nothing answers at {url} ({exc}). Start the server, or correct base_url.",

@@ -31,18 +31,10 @@ from pytest_llmparity.run.reconnect import Watch
 from pytest_llmparity.run.timing import BLOCKS_APART, TimedPhase
 from pytest_llmparity.run.waves import Waves
 from pytest_llmparity.run.wires import client_of, jobs_of, key_of, narrowed, requests_by_case, wires_note
-from pytest_llmparity.store import GATHERED, Key, RunHandle, RunInfo, Store
+from pytest_llmparity.store import GATHERED, Key, RunHandle, Store
 
 UNPROVEN = "repetition_penalty"
 """The one neutral value left out of requests that could change a greedy answer where a server's default is another."""
-
-
-def newest_whole(store: Store) -> RunInfo | None:
-    """Return the newest run to replay, finished ones first; runs of ``--parity-case`` asked too little."""
-    told = {run.id: store.note(run.id, GATHERED) or {} for run in store.runs()}
-    parts = {run for run, state in told.items() if state.get("cases")}
-    left_open = {run for run, state in told.items() if state.get("open")}
-    return store.latest(without=parts, ended=left_open)
 
 
 class Progress(Protocol):

@@ -18,6 +18,7 @@ from pytest_llmparity.core.hiding import TextMask
 from pytest_llmparity.core.pins import changes, hold, verdict
 from pytest_llmparity.core.sample import Identity, from_json, to_json
 from pytest_llmparity.core.settings import DEFAULT_CONCURRENCY, EngineSpec
+from pytest_llmparity.database import refuse_link
 from pytest_llmparity.engines import environments, memory, registry
 from pytest_llmparity.engines.base import Adapter, Launch
 from pytest_llmparity.engines.environments import Environment
@@ -410,6 +411,7 @@ class Fleet:
         env |= resolve_env(spec, self._environ)
         log = self._log(spec.name)
         try:
+            refuse_link(log)
             log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             text = f"{spec.name} cannot be started: no folder for its log, {log.parent}: {error.strerror}"

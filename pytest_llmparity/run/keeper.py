@@ -25,7 +25,8 @@ from typing import Any, Literal, cast
 from pytest_llmparity.core.errors import KeeperError, StoreError
 from pytest_llmparity.core.hiding import NOTHING, TextMask
 from pytest_llmparity.core.printable import elide, printable
-from pytest_llmparity.database import own_folder
+from pytest_llmparity.core.shortage import advice
+from pytest_llmparity.database import own_folder, refuse_link
 
 Lifecycle = Literal["absent", "starting", "ready", "failed", "exited", "stopped"]
 
@@ -80,7 +81,7 @@ class Keeper:
                 "base_url (or run pytest inside WSL)"
             )
         try:
-            log = own_folder(workdir) / "keeper.log"
+            log = refuse_link(own_folder(workdir) / "keeper.log")
         except StoreError as error:
             raise KeeperError(str(error)) from error
         token, directory = secrets.token_hex(16), _private_directory()
@@ -99,7 +100,7 @@ class Keeper:
         except BaseException as error:
             shutil.rmtree(directory, ignore_errors=True)
             if isinstance(error, OSError):
-                raise KeeperError(f"the engine keeper could not be started: {error}") from error
+                raise KeeperError(f"the engine keeper could not be started: {advice(error)}") from error
             raise
         return cls(f"{token}@{directory / 'socket'}", process=process)
 
@@ -239,7 +240,10 @@ class _Line:
 
     def __init__(self, path: str, token: str) -> None:
         self._path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise KeeperError(f"the engine keeper at {path} cannot be asked: {advice(error)}") from error
         self._socket.settimeout(_ANSWER_S)
         try:
             self._socket.connect(path)

@@ -16,7 +16,7 @@ _TURN = 16
 
 def open_log(path: str) -> int:
     """Return a descriptor that appends to an emptied log nobody else can read; whoever starts the engine empties it."""
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         os.fchmod(log, 0o600)
         os.ftruncate(log, 0)

@@ -20,7 +20,7 @@ from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.engines import headers
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run import evidence as proof
-from pytest_llmparity.run.campaign import Campaign, Progress, newest_whole
+from pytest_llmparity.run.campaign import Campaign, Progress
 from pytest_llmparity.run.declare import declare, resolve
 from pytest_llmparity.run.evidence import EngineNote
 from pytest_llmparity.run.fleet import Engaged, Fleet
@@ -32,7 +32,7 @@ from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan
 from pytest_llmparity.run.turns import turn
 from pytest_llmparity.run.waves import Waves
-from pytest_llmparity.store import GATHERED, JUDGED, Store
+from pytest_llmparity.store import GATHERED, JUDGED, RunInfo, Store
 
 
 class Session:
@@ -378,3 +378,11 @@ class Session:
 def secrets_of(specs: Sequence[EngineSpec]) -> dict[str, str]:
     """Return the values that must never be written down, by the name of their variable."""
     return headers.secrets_of(specs, os.environ)
+
+
+def newest_whole(store: Store) -> RunInfo | None:
+    """Return the newest run to replay, finished ones first; runs of ``--parity-case`` asked too little."""
+    told = {run.id: store.note(run.id, GATHERED) or {} for run in store.runs()}
+    parts = {run for run, state in told.items() if state.get("cases")}
+    left_open = {run for run, state in told.items() if state.get("open")}
+    return store.latest(without=parts, ended=left_open)

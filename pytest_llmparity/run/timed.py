@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest_llmparity
-from pytest_llmparity.core.errors import DesignError, LLMParityError
+from pytest_llmparity.core.errors import DesignError, LLMParityError, MachineError
 from pytest_llmparity.core.sample import Failure, WireRequest
+from pytest_llmparity.core.shortage import advice
 from pytest_llmparity.transport.exchange import Exchange
 from pytest_llmparity.transport.limits import Limits
 
@@ -179,6 +180,13 @@ def _validate(plan: Plan) -> None:
 
 
 def _in_child(plan: Plan) -> TimedResult:
+    try:
+        return _from_child(plan)
+    except OSError as error:
+        raise MachineError(f"the process that measures latency could not be started: {advice(error)}") from error
+
+
+def _from_child(plan: Plan) -> TimedResult:
     # -P: a file of the user's project called like a module of the standard library must not be imported there.
     argv = [sys.executable, "-P", "-c", BOOT, _ROOT, "pytest_llmparity.run.timed_child"]
     with (

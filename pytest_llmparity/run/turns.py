@@ -9,7 +9,8 @@ from pathlib import Path
 import filelock
 
 from pytest_llmparity.core.errors import StoreError
-from pytest_llmparity.database import own_folder
+from pytest_llmparity.core.shortage import advice
+from pytest_llmparity.database import own_folder, refuse_link
 
 
 @contextlib.contextmanager
@@ -19,12 +20,12 @@ def turn(folder: Path, name: str) -> Iterator[None]:
     A file lock, so that it works where no engine is started and no keeper can be (Windows). Raises ``StoreError``
     when the folder cannot be written.
     """
-    path = own_folder(folder) / f"{name}.lock"
+    path = refuse_link(own_folder(folder) / f"{name}.lock")
     lock = filelock.FileLock(path)
     try:
         lock.acquire()
     except OSError as error:
-        raise StoreError(f"{folder} cannot hold the lock {path.name}: {error.strerror}; make it writable") from error
+        raise StoreError(f"{folder} cannot hold the lock {path.name}: {advice(error)}") from error
     try:
         yield
     finally:

@@ -10,7 +10,8 @@ import socket
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from pytest_llmparity.core.errors import ConfigError, EngineDied, EngineError, Unreachable
+from pytest_llmparity.core.errors import ConfigError, EngineDied, EngineError, MachineError, Unreachable
+from pytest_llmparity.core.shortage import advice, no_descriptors
 
 _MAX_PROXY_HEAD_BYTES = 64 * 1024
 _PROXY_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
@@ -110,12 +111,20 @@ async def _connect_tcp(host: str, port: int, where: str, *, answered: bool) -> s
     try:
         addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
+        if no_descriptors(error):
+            raise _short(where, error) from error
         raise Unreachable(
             f"the name {host!r} cannot be resolved ({error.strerror}). Check base_url or proxy."
         ) from error
     refusal: OSError | None = None
     for family, kind, protocol, _, address in addresses:
-        sock = socket.socket(family, kind, protocol)
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:
+            if no_descriptors(error):
+                raise _short(where, error) from error
+            refusal = error  # a family this machine does not have
+            continue
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -135,6 +144,11 @@ async def _connect_tcp(host: str, port: int, where: str, *, answered: bool) -> s
     raise Unreachable(
         f"nothing accepts a connection at {where} ({reason}). Is it running, and are host and port right?"
     )
+
+
+def _short(where: str, error: OSError) -> MachineError:
+    """Return the error of a connection that this machine, not the engine, has no room for."""
+    return MachineError(f"no connection to {where} can be opened: {advice(error)}. What was answered is kept.")
 
 
 async def _ask_proxy(sock: socket.socket, origin: Origin, proxy: Proxy) -> None:
