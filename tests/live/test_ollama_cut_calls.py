@@ -1,0 +1,36 @@
+"""A tool call that the token limit cuts, on a real Ollama: a cut answer on every route, and functions are offered."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_llmparity.core.capabilities import Capabilities
+from pytest_llmparity.core.sample import Request, Sampling
+from pytest_llmparity.core.settings import EngineSpec, Route
+from pytest_llmparity.engines import registry
+from pytest_llmparity.run.probes import GREETING, OFFERED, TOOLS, probe
+from tests.real_ollama import RealOllama
+
+pytestmark = pytest.mark.live
+
+TOO_FEW = 16
+"""Tokens that end in the middle of the call the tiny model makes of the greeting."""
+
+
+@pytest.mark.parametrize("route", ["openai", "native"])
+def test_a_cut_tool_call_is_a_cut_answer(real_ollama: RealOllama, route: Route) -> None:
+    model = real_ollama.model("F16")
+    spec = EngineSpec(name="cand", kind="ollama", model=model, base_url=real_ollama.url, route=route)
+    adapter = registry.make(spec, real_ollama.url, environ={})
+    request = Request(case="c", messages=GREETING, tools=TOOLS, sampling=Sampling(max_tokens=TOO_FEW))
+
+    for stream in (False, True):
+        wire = adapter.build(request, stream=stream)
+        reply = adapter.control.post(wire.path, wire.body, timeout_s=60)
+        found = adapter.parse(reply, case="c")
+
+        assert reply.status == 500, "Ollama says what it cut by now: this test can go"
+        assert (found.finish_reason, found.cut, found.text) == ("length", True, "")
+        assert [call.name for call in found.tool_calls] == ["get_tide"]
+
+    assert probe(adapter, {"tools": OFFERED}, declares=Capabilities()).found == {"tools": True}
