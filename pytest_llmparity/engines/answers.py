@@ -129,7 +129,7 @@ def token_ends(answer: Answer) -> tuple[int, ...]:
         text = _content(part) or _content(choice)
         if text:
             pieces.append(text)
-        if text or _reasoning(part) or sequence(part.get("tool_calls")) or mapping(part.get("function_call")):
+        if text or _reasoning(part) or _tool_calls(part):
             ends.append((event.end, bool(text)))
     if ends and ends[-1][1] and join_text(pieces).used < len(pieces):
         ends.pop()
@@ -269,10 +269,11 @@ class Reader:
         except UnicodeDecodeError as exc:
             raise self.broken(f"byte {exc.start} of the body is not UTF-8 (0x{exc.object[exc.start]:02x})") from exc
 
-    def json(self, text: str) -> object:
+    def json(self, text: str, *, error: str = "") -> object:
         """Return the value of a JSON text; ``ProtocolError`` says where it stops being JSON.
 
         Where an error takes the place of JSON, or stands behind half of some, it is raised as the error it is.
+        ``error`` is the text to look for one in, where it may take more lines than this one.
         """
         try:
             return json.loads(text)
@@ -283,6 +284,7 @@ class Reader:
                 raise self.broken(read_refusal(text.encode()).message + " came back") from exc
             begin = text.rfind('{"error"')
             refusal = refusal_said(text) or (refusal_in(text[begin:]) if begin > 0 else None)
+            refusal = (refusal_said(error) if error else None) or refusal
             if refusal is not None:
                 raise self._refused(refusal, None) from exc
             at = getattr(exc, "pos", None)
@@ -334,7 +336,7 @@ def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False) -> N
     part = delta or ({} if streamed else message)
     draft.text.append(_content(part) or _content(choice))
     draft.reasoning.append(_reasoning(part))
-    draft.calls.take(_tool_calls(part), whole=not streamed)
+    draft.calls.take(_tool_calls(part), whole=not streamed, last=bool(finish))
     if streamed and message:
         draft.closing.append(_content(message))
         draft.closing_reasoning.append(_reasoning(message))
@@ -430,9 +432,10 @@ def _reasoning(part: Mapping[str, Any]) -> str:
 
 def _tool_calls(part: Mapping[str, Any]) -> Sequence[Any]:
     """Return the tool calls of a delta or message; the one call of OpenAI's first API for them counts as one."""
-    calls = sequence(part.get("tool_calls"))
-    single = mapping(part.get("function_call"))
-    return calls or ([{"index": 0, "function": single}] if single else ())
+    calls, single = part.get("tool_calls"), mapping(part.get("function_call"))
+    if isinstance(calls, dict) and calls:  # one call instead of a list, or calls by their index
+        return [calls] if "function" in calls or "name" in calls else list(calls.values())
+    return sequence(calls) or ([{"index": 0, "function": single}] if single else ())
 
 
 def _finite(value: object) -> bool:

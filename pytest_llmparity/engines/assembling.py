@@ -257,8 +257,13 @@ class Calls:
         self.notes: dict[str, None] = {}
         self._closed = False
 
-    def take(self, entries: Sequence[Any], *, whole: bool = False) -> None:
-        """Add one chunk's ``tool_calls``; ``whole`` where every entry is a call of its own (an unstreamed message)."""
+    def take(self, entries: Sequence[Any], *, whole: bool = False, last: bool = False) -> None:
+        """Add one chunk's ``tool_calls``; ``whole`` where every entry is a call of its own (an unstreamed message).
+
+        Of a ``last`` chunk, which has the finish reason, entries that are all the calls there are repeat them.
+        """
+        if last and not whole and self._repeated(entries):
+            return
         touched: list[Call] = []
         for entry in entries:
             piece = _piece(entry)
@@ -278,6 +283,17 @@ class Calls:
         if entries and (self._closed or not self.calls):
             self.calls, self._closed = [], True
             self.take(entries, whole=True)
+
+    def _repeated(self, entries: Sequence[Any]) -> bool:
+        pieces = [piece for entry in entries if (piece := _piece(entry)) is not None]
+        pairs = list(zip(self.calls, pieces, strict=False))
+        told = [call.id for call in self.calls] == [piece.id for piece in pieces]
+        same = all(call.name == piece.name and piece.whole and _equal(call, piece) for call, piece in pairs)
+        if not (pairs and len(pieces) == len(self.calls) and told and same):
+            return False
+        if not all(call.id for call in self.calls):
+            self.notes[TWICE_NOTE] = None
+        return True
 
     def finished(self) -> list[tuple[str, str, str]]:
         """Return name, arguments and id of every call, by index where each has one, else as they came."""
@@ -327,8 +343,10 @@ def _piece(entry: object) -> Piece | None:
     if not isinstance(entry, Mapping):
         return None
     function = entry.get("function")
-    function = function if isinstance(function, Mapping) else {}
+    function = function if isinstance(function, Mapping) else entry  # a few leave that level out
     index, arguments = entry.get("index"), function.get("arguments")
+    if isinstance(index, str) and index.isdecimal():
+        index = int(index)
     # OpenAI sends the arguments as JSON text; some servers send the value itself.
     text = arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments)
     return Piece(

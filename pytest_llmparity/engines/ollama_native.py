@@ -207,8 +207,9 @@ def _objects(reader: answers.Reader, draft: answers.Draft) -> Iterator[Mapping[s
     lines = [line.data.decode("utf-8") for line in ndjson(reader.answer.body)]
     if len(lines) > 1 and lines[0] in ("{", "["):  # one value, written over several lines
         lines = ["\n".join(lines)]
-    for line in lines:
-        value = reader.json(line)
+    for place, line in enumerate(lines):
+        begins = line in ("{", "[") or line.startswith("event:")
+        value = reader.json(line, error="\n".join(lines[place:]) if begins else "")
         reader.no_error(value, draft)
         if draft.cut_call:
             return

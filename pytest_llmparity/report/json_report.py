@@ -67,6 +67,8 @@ def sample_to_json(run: str, sample: Sample, *, places: Places | None = None) ->
         "reasoning": answer and answer.reasoning,
         "tool_calls": answer and [samples_module.to_json(call) for call in answer.tool_calls],
         "finish_reason": answer and answer.finish_reason,
+        "cut": answer and answer.cut,
+        "normalised": answer and list(answer.normalised),
         "usage": answer
         and {
             "prompt_tokens": answer.prompt_tokens,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -274,6 +275,16 @@ def _timed(samples: Mapping[str, Sequence[Sample]]) -> dict[str, list[Timing]]:
         engine: [s.timing for s in ours if s.phase is Phase.TIMED and s.timing is not None and not s.timing.met_load]
         for engine, ours in samples.items()
     }
+
+
+def read_otherwise(samples: Mapping[str, Sequence[Sample]]) -> list[str]:
+    """Return a sentence for each thing the reader changed or guessed in an engine's judged answers, and how often."""
+    sentences = []
+    for engine, ours in samples.items():
+        answers = [s.completion for s in ours if s.phase is Phase.MAIN and s.completion is not None]
+        counts = Counter(note for answer in answers for note in answer.normalised)
+        sentences += [f"{engine}: {note} ({n} of {len(answers)} answers)" for note, n in counts.items()]
+    return sentences
 
 
 def failure_records(samples: Mapping[str, Sequence[Sample]]) -> list[FailureRecord]:

@@ -342,7 +342,11 @@ class Session:
             failures=tuple(proof.failure_records(samples)),
             requests=int(self._state.get("requests", 0)),
             retries=int(self._state.get("retries", 0)),
-            notes=(*self._state.get("notes", ()), *proof.unknown_latency(samples, verdicts)),
+            notes=(
+                *self._state.get("notes", ()),
+                *proof.unknown_latency(samples, verdicts),
+                *proof.read_otherwise(samples),
+            ),
         )
 
     def samples(self) -> list[Sample]:

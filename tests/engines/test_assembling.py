@@ -251,6 +251,23 @@ def test_what_is_guessed_or_cannot_be_told_is_said(entries: list[Delta], wanted:
     assert found.normalised == (note,)
 
 
+@pytest.mark.parametrize("id", ["call_a", None])
+def test_a_last_chunk_that_repeats_the_calls_too_is_taken_once(id: str | None) -> None:
+    calls = [entry(None, "f", "{}", id), entry(None, "g", '{"a": 1}', id)]
+
+    found = streamed({"tool_calls": calls[:1]}, {"tool_calls": calls[1:]}, last={"delta": {"tool_calls": calls}})
+
+    assert [call[:2] for call in called(found)] == [("f", "{}"), ("g", '{"a": 1}')]
+    assert found.normalised == (() if id else (TWICE_NOTE,))
+
+
+def test_calls_without_their_list_or_their_inner_object() -> None:
+    flat = {"index": "0", "id": "a", "name": "f", "arguments": "{}"}
+
+    assert called(streamed({"tool_calls": flat})) == called(streamed({"tool_calls": [flat]})) == [("f", "{}", "a")]
+    assert called(streamed({"tool_calls": {"0": entry(0, *WEATHER), "1": entry(1, *TIME)}})) == [WEATHER, TIME]
+
+
 def test_one_id_for_every_call_and_calls_of_one_function_named_by_their_function() -> None:
     one_id = [("f", '{"a": 1}', "call"), ("g", '{"a": 1}', "call"), ("g", '{"a": 2}', "call")]
 
