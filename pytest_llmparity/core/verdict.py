@@ -56,6 +56,29 @@ class Lenience:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One case on which two engines differ, as one check sees it; ``what`` says how, in a few words.
+
+    ``baseline_sha256`` and ``candidate_sha256`` are hex digests of what was compared, as UTF-8: the text of an answer,
+    or its tool calls written out; ``None`` where there was none (a prompt count, a failed answer). Where texts fork,
+    ``byte`` and ``char`` are the place in the baseline's text, ``token`` the place in its tokens from 0, ``unit`` how
+    good that number is (see ``core.compare.text.Fork``) and ``grade`` what the logprobs say, ``None`` where there are
+    none. ``counted`` is false beyond the horizon and for further prompts of a group.
+    """
+
+    case: str
+    what: str
+    baseline_sha256: str | None = None
+    candidate_sha256: str | None = None
+    byte: int | None = None
+    char: int | None = None
+    token: float | None = None
+    unit: str | None = None
+    grade: str | None = None
+    counted: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """One judgement of one check about one engine (``baseline`` is ``None``) or one pair.
 
@@ -72,7 +95,8 @@ class Verdict:
     ``lenience`` counts, by engine, what was forgiven in the answers or was not, ``remarks`` are further sentences that
     hold whatever the outcome.
     ``open``: judged by evidence that may still grow in a sequential run; ``sequence`` says how far that run came.
-    ``message`` is the headline, ``details`` the lines below it, ``where`` the ``file:line`` of the check.
+    ``message`` is the headline, ``details`` the lines below it, ``where`` the ``file:line`` of the check. ``differing``
+    are the cases on which the two engines differ, in the order of the prompts.
     """
 
     test: str
@@ -109,3 +133,4 @@ class Verdict:
     message: str = ""
     details: tuple[str, ...] = ()
     where: str = ""
+    differing: tuple[Difference, ...] = ()

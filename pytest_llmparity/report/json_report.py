@@ -28,7 +28,7 @@ SCHEMA = 1
 _VERDICT_FIELDS = (
     *("test", "check", "kind", "engine", "baseline", "outcome", "estimate", "lower", "upper", "margin", "unit", "side"),
     *("n", "groups", "horizon", "requests", "alpha", "p_pass", "p_fail", "floor", "differs", "cause", "message"),
-    *("left_out", "lenience", "remarks"),
+    *("differing", "left_out", "lenience", "remarks"),
 )
 
 

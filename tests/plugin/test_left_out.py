@@ -66,7 +66,7 @@ def test_verdicts_that_rest_on_less_than_95_percent_of_prompts_are_not_settled(b
     result.stdout.fnmatch_lines(
         [
             "*MissingSample: b has no answer to 'case-0': not asked: b does not take tools (probed)*",
-            "*only 56 of 60 prompts could be asked; first: b does not take tools (probed)*",
+            "*it rests on 56 of 60 prompts: 4 prompts left out: b does not take tools (probed)*",
         ]
     )
 

@@ -30,7 +30,7 @@ from pytest_llmparity.core.sample import (
     TokenLogprob,
     ToolCall,
 )
-from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 from pytest_llmparity.report import json_report
 
 PUBLISHED = json.loads(resources.files("pytest_llmparity").joinpath("schemas/run.schema.json").read_text("utf-8"))
@@ -68,6 +68,7 @@ RECORD = RunRecord(
             upper=math.inf,
             lower=math.nan,
             differs=("template",),
+            differing=(Difference(case="c", what="text", baseline_sha256="ab" * 32, token=3.5, grade="near-tie"),),
             horizon=32,
             message="FAIL \ud800 text",
             details=("not published",),
@@ -144,6 +145,7 @@ def test_a_run_has_exactly_the_published_keys() -> None:
         "differs",
         "cause",
         "message",
+        "differing",
         "left_out",
         "lenience",
         "remarks",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pytest_llmparity.core import explain
 from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
+from pytest_llmparity.core.checks.missing import Missing
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Failure, Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -33,19 +35,23 @@ class Gathered:
 
     ``failed`` are cases the baseline answered and the candidate did not (a typed failure): they count against the
     candidate where a check says so. ``lost`` are all cases without two answers; ``absent`` those never asked, which are
-    among the lost unless the run is sequential. Cases that one of the two cannot be asked are nowhere.
+    among the lost unless the run is sequential. ``left_out`` counts, by the reason, cases that one of the engines
+    cannot be asked; they are not among the lost. ``cases`` are all it is about, in the order of the prompt set.
     """
 
+    candidate: str
+    cases: tuple[Case, ...]
     pairs: tuple[Pair, ...]
     failed: tuple[Case, ...]
     lost: tuple[Case, ...]
     absent: int
     first_failure: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def asked(self) -> int:
         """Cases this is about: in a sequential run those both engines were asked, else all of the prompt set."""
-        return len(self.pairs) + len(self.lost)
+        return len(self.cases)
 
     @property
     def note(self) -> str:
@@ -54,6 +60,24 @@ class Gathered:
             return ""
         text = f"{explain.count(len(self.lost), 'prompt')} of {self.asked} without two answers"
         return f"{text}; first: {self.first_failure}" if self.first_failure else text
+
+    def missing(self, evidence: Evidence, *, used: int, of: int | None = None, also: Sequence[str] = ()) -> Missing:
+        """Return what a verdict on ``used`` of these cases does not rest on; ``also`` says why pairs were not used.
+
+        ``of`` is the number of cases it is about where that is not all of them.
+        """
+        reasons = list(also)
+        if len(self.lost) > self.absent or (self.lost and evidence.incomplete is None):
+            reasons.append(self.note)
+        if evidence.incomplete is not None and self.absent:
+            reasons.append(evidence.incomplete)
+        return Missing(
+            of=self.asked if of is None else of,
+            used=used,
+            reasons=tuple(reasons),
+            left_out=tuple(f"{explain.count(n, 'prompt')} left out: {why}" for why, n in self.left_out.items()),
+            sequential=evidence.sequential,
+        )
 
 
 def answers(engine: EngineEvidence, phase: Phase = Phase.MAIN) -> dict[str, Completion]:
@@ -93,25 +117,49 @@ def gather(evidence: Evidence, candidate: EngineEvidence) -> Gathered:
     lost: list[Case] = []
     absent = 0
     first = ""
+    left_out: Counter[str] = Counter()
+    cases: list[Case] = []
+    waiting: list[tuple[Case, str]] = []  # left out; behind the last one asked they belong to the rest of the run
+
+    def pass_waiting() -> None:
+        cases.extend(case for case, _ in waiting)
+        left_out.update(reason for _, reason in waiting)
+        waiting.clear()
+
     for case in evidence.prompts.cases:
-        if case.id in baseline.left_out or case.id in candidate.left_out:
+        reason = baseline.left_out.get(case.id) or candidate.left_out.get(case.id)
+        if reason is not None:
+            waiting.append((case, reason))
             continue
         if case.id in ours and case.id in theirs:
             pairs.append(Pair(case=case, baseline=ours[case.id], candidate=theirs[case.id]))
-            continue
-        if evidence.sequential and not all(case.id in good or case.id in bad for good, bad in sides):
+        elif evidence.sequential and not all(case.id in good or case.id in bad for good, bad in sides):
             absent += 1
             continue
-        lost.append(case)
-        if case.id in bad_theirs:
-            first = first or describe(candidate, case.id, bad_theirs[case.id])
-            if case.id in ours:
-                failed.append(case)
-        elif case.id in bad_ours:
-            first = first or describe(baseline, case.id, bad_ours[case.id])
         else:
-            absent += 1
-    return Gathered(pairs=tuple(pairs), failed=tuple(failed), lost=tuple(lost), absent=absent, first_failure=first)
+            lost.append(case)
+            if case.id in bad_theirs:
+                first = first or describe(candidate, case.id, bad_theirs[case.id])
+                if case.id in ours:
+                    failed.append(case)
+            elif case.id in bad_ours:
+                first = first or describe(baseline, case.id, bad_ours[case.id])
+            else:
+                absent += 1
+        pass_waiting()
+        cases.append(case)
+    if not evidence.sequential or not absent:
+        pass_waiting()
+    return Gathered(
+        candidate=candidate.name,
+        cases=tuple(cases),
+        pairs=tuple(pairs),
+        failed=tuple(failed),
+        lost=tuple(lost),
+        absent=absent,
+        first_failure=first,
+        left_out=left_out,
+    )
 
 
 def start(check: Check, evidence: Evidence, engine: EngineEvidence, *, kind: str, alone: bool = False) -> Verdict:
@@ -173,7 +221,7 @@ def unanswered(verdict: Verdict, gathered: Gathered, evidence: Evidence) -> Verd
     One or two lost of the first few may be bad luck, so in a sequential run it stays open while half of them answer.
     """
     lost = len(gathered.lost)
-    if gathered.pairs and lost <= LOST * gathered.asked:
+    if (gathered.pairs or gathered.left_out) and lost <= LOST * gathered.asked:
         return None
     unasked = 0 if evidence.sequential else gathered.absent
     if evidence.incomplete is not None and lost - unasked <= LOST * (gathered.asked - unasked):
@@ -196,8 +244,31 @@ def settled(verdict: Verdict, evidence: Evidence, *, absent: int) -> Verdict:
     if exact_failure or stands or verdict.outcome not in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
         return verdict
     open_before = verdict.reason if verdict.outcome is Outcome.INCONCLUSIVE else ""
-    reason = "; ".join(filter(None, [open_before, evidence.incomplete]))
+    stopped = "" if evidence.incomplete in open_before else evidence.incomplete
+    reason = "; ".join(filter(None, [open_before, stopped]))
     return finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None)
+
+
+def rested(verdict: Verdict, missing: Missing, *, proven: Callable[[], float | None] = lambda: None) -> Verdict:
+    """Take back what a verdict says that rests on less than 95 % of its prompts, and say what was missing and why.
+
+    A FAIL stands if it is one even when everything missing is taken to speak for PASS: ``proven`` returns the p-value
+    it then has, ``None`` where it would not fail.
+    """
+    if missing.enough or verdict.outcome not in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
+        return verdict
+    if verdict.outcome is Outcome.FAIL and missing.used and (p_fail := proven()) is not None:
+        return finish(verdict, p_fail=p_fail)
+    open_before = verdict.reason if verdict.outcome is Outcome.INCONCLUSIVE else ""
+    changes: dict[str, Any] = {
+        "outcome": Outcome.INCONCLUSIVE,
+        "reason": "; ".join(filter(None, [open_before, missing.reason])),
+        "needed": None,
+        "open": verdict.open and missing.hopeful,
+    }
+    if not missing.used:
+        changes |= {"estimate": None, "lower": None, "upper": None, "reason": missing.reason}
+    return finish(verdict, **changes)
 
 
 def worst(groups: Mapping[str, float], limit: int = 3) -> Sequence[tuple[str, float]]:

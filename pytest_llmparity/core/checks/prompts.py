@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pytest_llmparity.core import diagnosis, explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.checks.gathered import Gathered
 from pytest_llmparity.core.compare.counts import compare_counts
-from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +17,8 @@ class PromptsCheck:
     """Compares the number of prompt tokens each engine reports, case by case.
 
     Made by ``check.prompts()``. Any difference, and any prompt refused as too long, is FAIL: an exact finding without
-    p-values. PASS needs counts for every prompt; an engine that reports none leaves it INCONCLUSIVE. ``estimate`` is
+    p-values. PASS needs counts for every prompt that was asked, and 0 is none; a prompt nobody counted leaves it
+    INCONCLUSIVE, whether its count or its answer is missing. ``estimate`` is
     the number of prompts that differ, ``margin`` is 0.
     """
 
@@ -68,9 +70,8 @@ class PromptsCheck:
         counts = compare_counts(rows, known)
         findings = diagnosis.counts_in_words(counts, evidence.baseline, candidate.name, known)
         findings += self._too_long(evidence, candidate)
-        details = list(findings)
-        if both.note:
-            details.append(both.note)
+        missing = both.missing(evidence, used=len(rows))
+        details = [*findings, *missing.reasons]
         if differing := [row for row in rows if row[1] != row[2]][:3]:
             details += [
                 f"{explain.plain(case, 40)}: {evidence.baseline} {ours}, {candidate.name} {theirs}"
@@ -83,6 +84,11 @@ class PromptsCheck:
             "measures": "prompts differ",
             "side": "either",
             "differs": diagnosis.layers(evidence, candidate),
+            "differing": tuple(
+                Difference(case=case, what=f"{ours} and {theirs} prompt tokens")
+                for case, ours, theirs in rows
+                if ours != theirs
+            ),
         }
         if findings:
             changes |= {"estimate": float(counts.differing), "margin": 0.0, "details": tuple(details[1:])}
@@ -90,21 +96,31 @@ class PromptsCheck:
         changes["details"] = tuple(details)
         if (refused := gathered.unanswered(verdict, both, evidence)) is not None:
             return refused
-        silent = [
-            name
-            for name, uses in (
-                (evidence.baseline, [pair.baseline for pair in both.pairs]),
-                (candidate.name, [pair.candidate for pair in both.pairs]),
-            )
-            if any(completion.prompt_tokens is None for completion in uses)
-        ]
-        if silent:
-            reason = f"{' and '.join(silent)} did not say how many tokens each prompt has"
+        uncounted = self._uncounted(evidence, candidate, both)
+        if uncounted or (both.lost and evidence.incomplete is None):
+            reason = "; ".join(filter(None, [uncounted, *missing.reasons]))
             return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, reason=reason)
         reason = f"equal token counts on {explain.count(len(rows), 'prompt')}"
         changes |= {"estimate": 0.0, "margin": 0.0}
         passed = gathered.finish(verdict, **changes, outcome=Outcome.PASS, reason=reason)
-        return gathered.settled(passed, evidence, absent=both.absent)
+        return gathered.settled(gathered.rested(passed, missing), evidence, absent=both.absent)
+
+    def _uncounted(self, evidence: Evidence, candidate: EngineEvidence, both: Gathered) -> str:
+        """Say of which answers an engine did not count the prompt; empty when of none."""
+        sides = {
+            evidence.baseline: {pair.case.id: pair.baseline.prompt_tokens for pair in both.pairs},
+            candidate.name: {pair.case.id: pair.candidate.prompt_tokens for pair in both.pairs},
+        }
+        missing = {name: [case for case, n in counts.items() if not n or n < 0] for name, counts in sides.items()}
+        silent = [name for name, cases in missing.items() if len(cases) == len(both.pairs) > 0]
+        said = [f"{' and '.join(silent)} did not say how many tokens each prompt has"] if silent else []
+        said += [
+            f"{name} did not count {len(cases)} of {explain.count(len(both.pairs), 'prompt')} "
+            f"({explain.plain(cases[0], 40)}{', …' if len(cases) > 1 else ''})"
+            for name, cases in missing.items()
+            if cases and name not in silent
+        ]
+        return "; ".join(said)
 
     def _too_long(self, evidence: Evidence, candidate: EngineEvidence) -> list[str]:
         """Name the engine that refused prompts the other one answered because they do not fit."""

@@ -15,14 +15,16 @@ from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.contract import Contract, Reading
 from pytest_llmparity.core.checks.lenience import wrapped
+from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.checks.models import Adapter, ModelClass
 from pytest_llmparity.core.checks.sequence import numbers
-from pytest_llmparity.core.checks.shares import gap_needed, judge_cases, least_perfect
+from pytest_llmparity.core.checks.shares import gap_needed, judge_cases, least_perfect, proven
+from pytest_llmparity.core.compare.answers import digest, same_calls, speechless, written_out
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.stats import sequential
 from pytest_llmparity.core.stats.paired import Side, gap, min_cases
-from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 
 _SHOWN_FIELDS: Final = 3
 
@@ -183,18 +185,22 @@ class SchemaCheck:
         )
         enforced = diagnosis.enforcement(engine, evidence.prompts.cases)
         changes = {"reason": order} | judge_cases(kept, at_least=self.rate, evidence=evidence)
+        silence = Silence()
+        for answer in gathered.answers(evidence.engines[verdict.engine]).values():
+            if speechless(answer):
+                silence.add({verdict.engine: answer})
         changes |= {
             "measures": "of answers fit the schema",
             "requests": n,
             "differs": (*enforced, *([order] if order else [])),
-            "details": tuple(_invalid(verdict.engine, evidence.prompts.cases, readings)),
+            "details": (*_invalid(verdict.engine, evidence.prompts.cases, readings), *silence.limits()),
         }
         done = gathered.finish(verdict, **changes)
         return gathered.settled(done, evidence, absent=len(evidence.prompts.cases) - len(engine.left_out) - n)
 
     def _gap(self, verdict: Verdict, evidence: Evidence, both: _Both) -> Verdict:
         assert self.gap is not None
-        rows = both.rows
+        rows = both.spoken
         differences = [(ours.problem is None) - (theirs.problem is None) for _, ours, theirs in rows]
         only_ours, only_theirs = differences.count(1), differences.count(-1)
         changes: dict[str, Any] = {
@@ -206,75 +212,149 @@ class SchemaCheck:
             "details": (
                 f"fits on {evidence.baseline} only: {only_ours}; on {verdict.engine} only: {only_theirs}",
                 *_invalid(verdict.engine, evidence.prompts.cases, {case.id: theirs for case, _, theirs in rows}),
+                *both.missing(rows).reasons,
+            ),
+            "differing": tuple(
+                both.difference(case, f"fits on {evidence.baseline if fits > 0 else verdict.engine} only")
+                for (case, _, _), fits in zip(rows, differences, strict=True)
+                if fits
             ),
         }
+        if not rows:
+            return gathered.rested(gathered.finish(verdict, **changes), both.missing(rows))
         if evidence.single:
             parted = only_ours + (only_theirs if self.side == "either" else 0)
             changes |= {"outcome": Outcome.FAIL if parted else Outcome.PASS, "estimate": float(parted)}
             return gathered.finish(verdict, **changes, measures="of answers fit on one engine only", reason="single")
         changes["measures"] = "of answers fit on one engine only, net"
+        changes |= self._gap_of(differences, evidence, asked=both.asked)
+
+        def proven() -> float | None:
+            unknown = [0] * (both.asked - len(rows))
+            best = self._gap_of([*differences, *unknown], evidence, asked=both.asked)
+            return float(best["p_fail"]) if best["outcome"] is Outcome.FAIL else None
+
+        done = gathered.rested(gathered.finish(verdict, **changes), both.missing(rows), proven=proven)
+        return gathered.settled(done, evidence, absent=both.absent)
+
+    def _gap_of(self, differences: Sequence[int], evidence: Evidence, *, asked: int) -> dict[str, Any]:
+        """Return the verdict fields that follow from 1 where only the baseline fits, -1 where only the other does."""
+        assert self.gap is not None
         if evidence.sequential:
-            found = sequential.gap(differences, margin=self.gap, alpha=evidence.alpha, side=self.side)
-            changes |= numbers(found, evidence, asked=len(rows))
-            return gathered.settled(gathered.finish(verdict, **changes), evidence, absent=both.absent)
-        result = gap(only_ours, only_theirs, len(rows), margin=self.gap, alpha=evidence.alpha, side=self.side)
-        changes |= dataclasses.asdict(result)
+            return numbers(
+                sequential.gap(differences, margin=self.gap, alpha=evidence.alpha, side=self.side),
+                evidence,
+                asked=asked,
+            )
+        b, c, n = differences.count(1), differences.count(-1), len(differences)
+        result = gap(b, c, n, margin=self.gap, alpha=evidence.alpha, side=self.side)
+        changes: dict[str, Any] = dataclasses.asdict(result)
         if result.upper < self.gap:
-            changes["outcome"] = Outcome.PASS
-        elif result.lower > self.gap:
-            changes["outcome"] = Outcome.FAIL
-        else:
-            changes["outcome"] = Outcome.INCONCLUSIVE
-            changes["needed"] = gap_needed(only_ours, only_theirs, len(rows), self.gap, evidence.alpha, self.side)
-        return gathered.settled(gathered.finish(verdict, **changes), evidence, absent=both.absent)
+            return changes | {"outcome": Outcome.PASS}
+        if result.lower > self.gap:
+            return changes | {"outcome": Outcome.FAIL}
+        needed = gap_needed(b, c, n, self.gap, evidence.alpha, self.side)
+        return changes | {"outcome": Outcome.INCONCLUSIVE, "needed": needed}
 
     def _agree(self, verdict: Verdict, evidence: Evidence, both: _Both) -> Verdict:
         assert self.agree is not None
         paths: Counter[str] = Counter()
-        equal: list[bool] = []
-        for _, ours, theirs in both.rows:
-            fields = ours.differing(theirs)
-            equal.append(not fields)
-            paths.update(fields)
-        n = len(both.rows)
+        fields = {case.id: both.differing(case, ours, theirs) for case, ours, theirs in both.rows}
+        for names in fields.values():
+            paths.update(names)
+        kept = [not fields[case.id] if case.id in fields else None for case in both.cases]
+        n, missing = len(both.rows), both.missing(both.rows)
         order = next((line for line in verdict.differs if line.startswith(diagnosis.PROPERTY_ORDER)), "")
         details = [
             f"{explain.plain(path, 60)} differs in {times} of {n}" for path, times in paths.most_common(_SHOWN_FIELDS)
         ]
-        details += both.example()
-        changes = {"reason": order} | judge_cases(equal, at_least=self.agree, evidence=evidence)
+        details += [*both.example(), *missing.reasons]
+        changes = {"reason": order} | judge_cases(kept, at_least=self.agree, evidence=evidence)
         changes |= {"measures": "of answers have equal values", "requests": 2 * n, "details": tuple(details)}
-        return gathered.settled(gathered.finish(verdict, **changes), evidence, absent=both.absent)
+        changes["differing"] = tuple(
+            both.difference(case, ", ".join(sorted(fields[case.id]))) for case, _, _ in both.rows if fields[case.id]
+        )
+        at_least = self.agree
+        done = gathered.rested(
+            gathered.finish(verdict, **changes),
+            missing,
+            proven=lambda: proven(kept, at_least=at_least, evidence=evidence),
+        )
+        return gathered.settled(done, evidence, absent=both.absent)
 
 
 class _Both:
-    """Readings of a pair over the cases the baseline answered and the candidate was asked."""
+    """Readings of a pair over the cases the baseline answered and the candidate was asked.
+
+    ``rows`` are without pairs that say nothing (neither text nor a call); where both answers call tools the calls are
+    compared. ``spoken`` are those of the rows that a schema can be held against on at least one engine.
+    """
 
     def __init__(
         self, evidence: Evidence, candidate: EngineEvidence, readings: Mapping[str, Mapping[str, Reading]]
     ) -> None:
-        self._evidence = evidence
         ours, theirs = readings[evidence.baseline], readings[candidate.name]
-        left_out = evidence.engines[evidence.baseline].left_out.keys() | candidate.left_out.keys()
-        cases = [case for case in evidence.prompts.cases if case.id not in left_out]
-        self.rows = [
-            (case, ours[case.id], theirs[case.id])
-            for case in cases
-            if case.id in ours and ours[case.id].answered and case.id in theirs
-        ]
-        self.absent = sum(case.id not in ours or case.id not in theirs for case in cases)
-        self._answered = any(theirs.answered for _, _, theirs in self.rows)
+        self._evidence = evidence
+        self._gathered = gathered.gather(evidence, candidate)
+        self._pairs = {pair.case.id: pair for pair in self._gathered.pairs}
+        self._silence = Silence()
+        self.cases = self._gathered.cases
+        self.rows: list[tuple[Case, Reading, Reading]] = []
+        for case in self.cases:
+            if case.id not in ours or not ours[case.id].answered or case.id not in theirs:
+                continue
+            pair = self._pairs.get(case.id)
+            if pair is not None and speechless(pair.baseline) and speechless(pair.candidate):
+                self._silence.add({evidence.baseline: pair.baseline, candidate.name: pair.candidate})
+                continue
+            self.rows.append((case, ours[case.id], theirs[case.id]))
+        self.spoken = [row for row in self.rows if not self._both_call(row[0])]
+        self.absent = self._gathered.absent
+        self._answered = any(theirs.answered for _, _, theirs in self.rows) or bool(self._pairs)
+
+    @property
+    def asked(self) -> int:
+        """How many cases this is about."""
+        return self._gathered.asked
+
+    def missing(self, rows: Sequence[tuple[Case, Reading, Reading]]) -> Missing:
+        """Return what a verdict on these rows does not rest on."""
+        also = self._silence.reasons()
+        if calls := len(self.rows) - len(rows):
+            also.append(f"both answers to {explain.count(calls, 'prompt')} call tools, which no schema is held against")
+        return self._gathered.missing(self._evidence, used=len(rows), also=also)
+
+    def differing(self, case: Case, ours: Reading, theirs: Reading) -> set[str]:
+        """Return the paths that differ, ``tool calls`` where both answers call tools otherwise; empty if none does."""
+        if self._both_call(case):
+            pair = self._pairs[case.id]
+            return set() if same_calls(pair.baseline.tool_calls, pair.candidate.tool_calls) else {"tool calls"}
+        return ours.differing(theirs)
+
+    def difference(self, case: Case, what: str) -> Difference:
+        """Return a case as reports list it."""
+        pair = self._pairs.get(case.id)
+        if pair is None:
+            return Difference(case=case.id, what=what)
+        texts = (pair.baseline.text, pair.candidate.text)
+        if pair.baseline.tool_calls or pair.candidate.tool_calls:
+            texts = written_out(pair.baseline, pair.candidate)
+        return Difference(case=case.id, what=what, baseline_sha256=digest(texts[0]), candidate_sha256=digest(texts[1]))
+
+    def _both_call(self, case: Case) -> bool:
+        pair = self._pairs.get(case.id)
+        return pair is not None and bool(pair.baseline.tool_calls and pair.candidate.tool_calls)
 
     def silent(self, verdict: Verdict, candidate: EngineEvidence) -> Verdict | None:
         """Return a verdict when there is no pair of answers at all."""
         if self._answered:
             return None
-        return gathered.unanswered(verdict, gathered.gather(self._evidence, candidate), self._evidence)
+        return gathered.unanswered(verdict, self._gathered, self._evidence)
 
     def example(self) -> list[str]:
         """Show the first case whose values differ: path and both values."""
         for case, ours, theirs in self.rows:
-            for difference in ours.differences(theirs)[:1]:
+            for difference in () if self._both_call(case) else ours.differences(theirs)[:1]:
                 return [
                     f"first: {explain.plain(case.id, 40)} at {explain.plain(difference.path, 60)}: "
                     f"{explain.quote(_value(difference.baseline))} and {explain.quote(_value(difference.candidate))}"

@@ -17,24 +17,36 @@ from pytest_llmparity.core.stats.totals import smallest_total
 from pytest_llmparity.core.verdict import Outcome
 
 
-def judge_cases(kept: Sequence[bool], *, at_least: float, evidence: Evidence) -> dict[str, Any]:
+def judge_cases(kept: Sequence[bool | None], *, at_least: float, evidence: Evidence) -> dict[str, Any]:
     """Return the verdict fields that follow from which cases are kept, in their order, like :func:`judge_share`.
 
-    In a sequential run bounds and p-values are sequential.
+    ``None`` stands for a case that says nothing: it was asked, and counts neither way. In a sequential run bounds and
+    p-values are sequential.
     """
-    n = len(kept)
-    if evidence.single or not evidence.sequential:
-        return judge_share(sum(kept), n, at_least=at_least, evidence=evidence)
-    changes: dict[str, Any] = {"unit": "share", "margin": at_least, "side": "at_least", "n": n}
-    return changes | numbers(share(kept, at_least=at_least, alpha=evidence.alpha), evidence, asked=n)
+    telling = [keeps for keeps in kept if keeps is not None]
+    if evidence.single or not evidence.sequential or not telling:
+        return judge_share(sum(telling), len(telling), at_least=at_least, evidence=evidence)
+    changes: dict[str, Any] = {"unit": "share", "margin": at_least, "side": "at_least", "n": len(telling)}
+    found = share(telling, at_least=at_least, alpha=evidence.alpha)
+    return changes | numbers(found, evidence, asked=len(kept))
+
+
+def proven(kept: Sequence[bool | None], *, at_least: float, evidence: Evidence) -> float | None:
+    """Return the p-value of a FAIL that stands even if every case that says nothing is kept, ``None`` if none does."""
+    if evidence.single:
+        return None
+    best = judge_cases([keeps is not False for keeps in kept], at_least=at_least, evidence=evidence)
+    return float(best["p_fail"]) if best["outcome"] is Outcome.FAIL else None
 
 
 def judge_share(kept: int, n: int, *, at_least: float, evidence: Evidence) -> dict[str, Any]:
     """Return the verdict fields that follow from ``kept`` of ``n`` cases where ``at_least`` (a share) is asked.
 
-    Exact binomial bounds. Of a single question only the outcome is said.
+    Exact binomial bounds. Of a single question only the outcome is said; of no case at all nothing is.
     """
     changes: dict[str, Any] = {"unit": "share", "margin": at_least, "side": "at_least", "n": n}
+    if n == 0:
+        return changes | {"outcome": Outcome.INCONCLUSIVE}
     if evidence.single:
         outcome = Outcome.PASS if kept == n else Outcome.FAIL
         return changes | {"outcome": outcome, "estimate": kept / n, "reason": "single"}

@@ -12,13 +12,15 @@ import numpy as np
 from pytest_llmparity.core import diagnosis, explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import FLOOR_PHASES, EngineEvidence, Evidence, Needs
-from pytest_llmparity.core.checks.gathered import Gathered
-from pytest_llmparity.core.checks.shares import judge_cases, least_perfect
+from pytest_llmparity.core.checks.gathered import Gathered, Pair
+from pytest_llmparity.core.checks.missing import Silence
+from pytest_llmparity.core.checks.shares import judge_cases, least_perfect, proven
+from pytest_llmparity.core.compare.answers import digest, no_evidence, same_calls, written_out
 from pytest_llmparity.core.compare.facts import FactDiff
 from pytest_llmparity.core.compare.text import edit_similarity, fact_diff
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.sample import Phase
-from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 
 ALIKE: Final = 0.90
 """Share of pairs that must be alike. The calibrated limit is the 5 % quantile of the baseline's own repeats, so even
@@ -42,6 +44,10 @@ class SimilarityCheck:
     This is no equivalence gate for open text: in 200 of 200 draws of 64 free-text prompts ``at_least=0.85`` failed an
     honest BF16 against F16 of the same model. Ask it of answers that are short or nearly fixed; whether two engines are
     equivalent on open text is what :class:`~pytest_llmparity.core.checks.text.TextCheck` asks.
+
+    Two answers that call tools are alike when they call the same functions in the same order with the same arguments,
+    as JSON values; where one calls and the other speaks they are not. A pair that says nothing (no text and no call) is
+    neither alike nor unlike.
 
     Every case counts as one piece of evidence, whatever its ``group``. PASS when at least 90 % of pairs are shown to be
     alike (Clopper-Pearson; 29 prompts at the least), FAIL when fewer are. A pair whose candidate failed to answer is
@@ -100,43 +106,61 @@ class SimilarityCheck:
         return verdicts
 
     def _judge(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence, both: Gathered) -> Verdict:
+        silence = Silence()
+        told: list[Pair] = []
+        for pair in both.pairs:
+            if no_evidence(pair.baseline, pair.candidate):
+                silence.add({evidence.baseline: pair.baseline, candidate.name: pair.candidate})
+            else:
+                told.append(pair)
+        spoken = [pair for pair in told if not (pair.baseline.tool_calls or pair.candidate.tool_calls)]
         measure = "edit similarity" if evidence.embedder is None else f"cosine of {evidence.embedder.name}"
         limit, origin = self._limit(evidence, measure)
-        if limit is None:
-            return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=origin, n=len(both.pairs))
-        texts = [(pair.baseline.text, pair.candidate.text) for pair in both.pairs]
+        if limit is None and spoken:
+            return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=origin, n=len(told))
+        texts = [(pair.baseline.text, pair.candidate.text) for pair in spoken]
         facts = [fact_diff(ours, theirs) for ours, theirs in texts]
         scores = scored(texts, evidence.embedder)
-        alike = [not fact.blocking and score >= limit for fact, score in zip(facts, scores, strict=True)]
-        by_case = {case.id: False for case in both.failed}
-        by_case |= {pair.case.id: same for pair, same in zip(both.pairs, alike, strict=True)}
-        in_order = [by_case[case.id] for case in evidence.prompts.cases if case.id in by_case]
-        changes: dict[str, Any] = judge_cases(in_order, at_least=ALIKE, evidence=evidence)
-        if evidence.single:
-            changes["reason"] = _single(facts[0], scores[0], measure, limit)
+        seen = {
+            pair.case.id: _Seen(pair, _both_speak(pair) and not fact.blocking and score >= (limit or 0.0), fact, score)
+            for pair, fact, score in zip(spoken, facts, scores, strict=True)
+        }
+        seen |= {
+            pair.case.id: _Seen(pair, same_calls(pair.baseline.tool_calls, pair.candidate.tool_calls))
+            for pair in told
+            if pair.case.id not in seen
+        }
+        failed = {case.id for case in both.failed}
+        kept = [False if case.id in failed else seen[case.id].alike if case.id in seen else None for case in both.cases]
+        missing = both.missing(evidence, used=len(told) + len(failed), also=silence.reasons())
+        changes: dict[str, Any] = judge_cases(kept, at_least=ALIKE, evidence=evidence)
+        if evidence.single and seen:
+            (only,) = seen.values()
+            changes["reason"] = only.single(measure, limit)
+        in_order = [seen[pair.case.id] for pair in told]
+        head = [f"alike: no other number or negation, {measure} at least {limit:.3f} ({origin})"] if spoken else []
         changes |= {
             "measures": "of answers are alike",
             "requests": 2 * len(both.pairs),
             "differs": diagnosis.layers(evidence, candidate),
-            "details": (
-                f"alike: no other number or negation, {measure} at least {limit:.3f} ({origin})",
-                *_counts(facts, scores, limit, both),
-                *_first(verdict, both, facts, alike),
-            ),
+            "details": (*head, *_counts(in_order, limit), *missing.reasons, *_first(verdict, in_order)),
+            "differing": tuple(one.difference for one in in_order if not one.alike),
         }
-        return gathered.settled(gathered.finish(verdict, **changes), evidence, absent=both.absent)
+        done = gathered.finish(verdict, **changes)
+        done = gathered.rested(done, missing, proven=lambda: proven(kept, at_least=ALIKE, evidence=evidence))
+        return gathered.settled(done, evidence, absent=both.absent)
 
     def _limit(self, evidence: Evidence, measure: str) -> tuple[float | None, str]:
         """Return the limit and where it comes from, or ``None`` and what the user must do."""
         if self.at_least is not None:
             return self.at_least, "as given, uncalibrated"
         baseline = evidence.engines[evidence.baseline]
-        main = gathered.answers(baseline)
+        main, cases = gathered.answers(baseline), evidence.prompts.by_id
         texts = [
             (main[case].text, again.text)
             for phase in FLOOR_PHASES
             for case, again in gathered.answers(baseline, phase).items()
-            if case in main
+            if case in main and _both_speak(Pair(case=cases[case], baseline=main[case], candidate=again))
         ]
         if len(texts) < LEAST_REPEATS:
             return None, (
@@ -165,30 +189,77 @@ def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
     return value
 
 
-def _counts(facts: Sequence[FactDiff], scores: Sequence[float], limit: float, both: Gathered) -> list[str]:
-    blocked = sum(fact.blocking for fact in facts)
-    below = sum(score < limit for score in scores)
-    line = f"{blocked} with another number or negation, {below} below the limit, median {float(np.median(scores)):.3f}"
-    lines = [line]
-    if both.note:
-        lines.append(both.note)
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One pair as it was judged; ``fact`` and ``score`` are those of two texts, ``None`` where calls were compared."""
+
+    pair: Pair
+    alike: bool
+    fact: FactDiff | None = None
+    score: float | None = None
+
+    @property
+    def shown(self) -> tuple[str, str]:
+        """What was compared: the texts, or the calls written out."""
+        if self.fact is None:
+            return written_out(self.pair.baseline, self.pair.candidate)
+        return self.pair.baseline.text, self.pair.candidate.text
+
+    @property
+    def why(self) -> str:
+        """Why they are not alike, empty where they are merely not close enough."""
+        if self.fact is None:
+            called = [bool(answer.tool_calls) for answer in (self.pair.baseline, self.pair.candidate)]
+            return "other tool calls" if all(called) else "one calls a tool, the other does not"
+        if not _both_speak(self.pair):
+            return "one has no text"
+        return self.fact.describe() if self.fact.blocking else ""
+
+    @property
+    def difference(self) -> Difference:
+        """The case as a report lists it."""
+        ours, theirs = self.shown
+        what = self.why or f"closeness {self.score:.3f}"
+        return Difference(
+            case=self.pair.case.id, what=what, baseline_sha256=digest(ours), candidate_sha256=digest(theirs)
+        )
+
+    def single(self, measure: str, limit: float | None) -> str:
+        """Say the verdict on this pair alone."""
+        if self.fact is None:
+            return "the same tool calls (single)" if self.alike else f"{self.why} (single)"
+        if self.fact.blocking:
+            return f"{explain.plain(self.fact.describe(), 160)} (single)"
+        return f"{measure} {self.score:.3f}, at least {limit or 0.0:.3f} asked (single)"
+
+
+def _both_speak(pair: Pair) -> bool:
+    return all(answer.text.strip() and not answer.tool_calls for answer in (pair.baseline, pair.candidate))
+
+
+def _counts(seen: Sequence[_Seen], limit: float | None) -> list[str]:
+    lines: list[str] = []
+    scores = [one.score for one in seen if one.score is not None]
+    if scores:
+        blocked = sum(one.fact.blocking for one in seen if one.fact is not None)
+        below = sum(score < (limit or 0.0) for score in scores)
+        median = float(np.median(scores))
+        lines.append(f"{blocked} with another number or negation, {below} below the limit, median {median:.3f}")
+    if calls := [one for one in seen if one.fact is None]:
+        unlike = sum(not one.alike for one in calls)
+        lines.append(f"{explain.count(len(calls), 'pair')} compared as tool calls, {unlike} of them differ")
     return lines
 
 
-def _first(verdict: Verdict, both: Gathered, facts: Sequence[FactDiff], alike: Sequence[bool]) -> list[str]:
-    for pair, fact, same in zip(both.pairs, facts, alike, strict=True):
-        if not same:
-            what = f": {explain.plain(fact.describe(), 160)}" if fact.blocking else ""
+def _first(verdict: Verdict, seen: Sequence[_Seen]) -> list[str]:
+    for one in seen:
+        if not one.alike:
+            what = f": {explain.plain(one.why, 160)}" if one.why else ""
             width = max(len(verdict.engine), len(str(verdict.baseline)))
+            ours, theirs = one.shown
             return [
-                f"first: {explain.plain(pair.case.id, 40)}{what}",
-                f"  {verdict.baseline:<{width}} {explain.quote(pair.baseline.text)}",
-                f"  {verdict.engine:<{width}} {explain.quote(pair.candidate.text)}",
+                f"first: {explain.plain(one.pair.case.id, 40)}{what}",
+                f"  {verdict.baseline:<{width}} {explain.quote(ours)}",
+                f"  {verdict.engine:<{width}} {explain.quote(theirs)}",
             ]
     return []
-
-
-def _single(fact: FactDiff, score: float, measure: str, limit: float) -> str:
-    if fact.blocking:
-        return f"{explain.plain(fact.describe(), 160)} (single)"
-    return f"{measure} {score:.3f}, at least {limit:.3f} asked (single)"

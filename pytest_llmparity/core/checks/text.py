@@ -11,30 +11,23 @@ from typing import Any, Final
 from pytest_llmparity.core import diagnosis, explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import FLOOR_PHASES, EngineEvidence, Evidence, Needs
-from pytest_llmparity.core.checks.fork_lines import first_fork, fork_lines
+from pytest_llmparity.core.checks.floor import Floor, Repeats, above_floor, floor_of, hazard_of, repeats
+from pytest_llmparity.core.checks.fork_lines import differing, first_fork, fork_lines
 from pytest_llmparity.core.checks.gathered import Gathered, Pair
 from pytest_llmparity.core.checks.margins import HORIZON, PRESETS, preset
+from pytest_llmparity.core.checks.missing import Silence
 from pytest_llmparity.core.checks.sequence import numbers, one_of_each
-from pytest_llmparity.core.compare.text import Fork, find_fork
+from pytest_llmparity.core.compare.answers import Compared, compare_answers
+from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import Completion, Phase
-from pytest_llmparity.core.stats.hazard import HazardResult, can_pass, hazard, prompts_needed
-from pytest_llmparity.core.stats.noise import excess
+from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.stats.hazard import HazardResult, can_pass, prompts_needed
 from pytest_llmparity.core.stats.sequential import least_units, ratio
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
 ONE_GROUP: Final = "all prompts come from one group: they count as one"
 TOP_LOGPROBS: Final = 5
 """Alternatives per token that are asked for to grade forks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Floor:
-    """What an engine differs from itself: the phase in which it drifted most from its own main answers."""
-
-    phase: Phase
-    result: HazardResult
-    forks: tuple[tuple[Case, Fork], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +110,9 @@ class TextCheck:
         """Two verdicts per candidate: against the baseline, and against itself."""
         verdicts = gathered.alone(self, evidence, self.kind)
         baseline = evidence.engines[evidence.baseline]
-        floor: Floor | None = None if evidence.single else self._floor(evidence, baseline)
+        floor: Floor | None = None
+        if not evidence.single:
+            floor = floor_of(repeats(evidence, baseline, horizon=self.horizon), alpha=evidence.alpha)
         for candidate, verdict in gathered.candidates(self, evidence, self.kind):
             if (refused := gathered.blocked(verdict, baseline, candidate)) is not None:
                 verdicts.append(refused)
@@ -128,11 +123,12 @@ class TextCheck:
                 continue
             margin, why = self._margin(baseline, candidate)
             if evidence.single:
-                verdicts.append(self._single(verdict, both.pairs[0]))
+                verdicts.append(self._single(verdict, evidence, both))
                 continue
             cross = self._cross(verdict, evidence, candidate, both, floor, margin, why)
             verdicts.append(gathered.settled(cross, evidence, absent=both.absent))
-            verdicts.append(self._repeat(evidence, candidate, margin, why))
+            phases = repeats(evidence, candidate, horizon=self.horizon)
+            verdicts.append(self._repeat(evidence, candidate, phases, margin))
         return verdicts
 
     def _unfit(self, verdict: Verdict, evidence: Evidence, both: Gathered) -> Verdict | None:
@@ -149,10 +145,14 @@ class TextCheck:
             return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
         return gathered.unanswered(verdict, both, evidence)
 
-    def _single(self, verdict: Verdict, pair: Pair) -> Verdict:
-        fork = find_fork(pair.baseline, pair.candidate, horizon=self.horizon)
-        outcome = Outcome.FAIL if fork.forked else Outcome.PASS
-        reason = "the answers part" if fork.forked else f"the answers agree over {self.horizon} tokens"
+    def _single(self, verdict: Verdict, evidence: Evidence, both: Gathered) -> Verdict:
+        pairs, silence = self._compared(evidence, both)
+        if not pairs:
+            missing = both.missing(evidence, used=0, also=silence.reasons())
+            return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{missing.reason} (single)")
+        forked = pairs[0][1].fork.forked
+        outcome = Outcome.FAIL if forked else Outcome.PASS
+        reason = "the answers part" if forked else f"the answers agree over {self.horizon} tokens"
         return gathered.finish(
             verdict,
             outcome=outcome,
@@ -160,8 +160,21 @@ class TextCheck:
             n=1,
             requests=2,
             horizon=self.horizon,
-            details=tuple(first_fork(verdict, [(pair, fork)])),
+            details=tuple(first_fork(verdict, pairs)),
+            differing=differing(pairs, pairs),
         )
+
+    def _compared(self, evidence: Evidence, both: Gathered) -> tuple[list[tuple[Pair, Compared]], Silence]:
+        """Return the pairs that can be compared, and why the others cannot."""
+        pairs: list[tuple[Pair, Compared]] = []
+        silence = Silence()
+        for pair in both.pairs:
+            compared = compare_answers(pair.baseline, pair.candidate, horizon=self.horizon)
+            if compared is None:
+                silence.add({evidence.baseline: pair.baseline, both.candidate: pair.candidate})
+            else:
+                pairs.append((pair, compared))
+        return pairs, silence
 
     def _cross(
         self,
@@ -173,50 +186,73 @@ class TextCheck:
         margin: float | None,
         why: str,
     ) -> Verdict:
-        forks = [
-            (pair, find_fork(pair.baseline, pair.candidate, horizon=self.horizon))
-            for pair in both.pairs
-            if not _both_call(pair.baseline, pair.candidate)
-        ]
-        counted = forks
+        pairs, silence = self._compared(evidence, both)
+        missing = both.missing(evidence, used=len(pairs), also=silence.reasons())
+        forks = [(pair.case, compared.fork) for pair, compared in pairs]
+        counted = pairs
         if evidence.sequential:
-            counted = one_of_each((pair.case.group, (pair, fork)) for pair, fork in forks)
-        result = self._hazard([(pair.case, fork) for pair, fork in counted], margin, evidence.alpha)
-        bets: dict[str, Any] = {}
-        if evidence.sequential:
-            bets = self._bets([fork for _, fork in counted], margin, evidence, asked=both.asked)
-            result = dataclasses.replace(
-                result, **{name: bets[name] for name in ("lower", "upper", "p_pass", "p_fail")}
-            )
-        changes = _numbers(result, self.horizon, margin, n=len(counted), requests=2 * len(counted))
-        changes |= {
+            counted = one_of_each((pair.case.group, (pair, compared)) for pair, compared in pairs)
+        changes: dict[str, Any] = {
             "floor": None if floor is None else floor.result.estimate,
             "differs": diagnosis.layers(evidence, candidate, floor=None if floor is None else floor.result.estimate),
-            "sequence": bets.get("sequence", ""),
+            "differing": differing(pairs, counted),
+        }
+        if not pairs:
+            verdict = gathered.finish(verdict, **changes, margin=margin, horizon=self.horizon, requests=2 * len(pairs))
+            return gathered.rested(verdict, missing)
+        judged = self._judged(forks, margin, evidence, asked=both.asked)
+        changes |= _numbers(judged.result, self.horizon, margin, n=len(counted), requests=2 * len(counted))
+        changes |= {
+            "sequence": judged.bets.get("sequence", ""),
             "details": tuple(
-                fork_lines(
-                    verdict,
-                    counted,
-                    result,
-                    both,
-                    why,
-                    calls=len(both.pairs) - len(forks),
-                    further=len(forks) - len(counted),
-                )
+                fork_lines(verdict, counted, judged.result, missing, why, further=len(pairs) - len(counted))
             ),
         }
-        if margin is None or not result.at_risk:
-            reason = why if result.at_risk else "no answer has text to compare"
-            return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, reason=reason)
-        above = 1.0 if floor is None else _above_floor(forks, floor, evidence.alpha)
+        if margin is None:
+            refused = gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, reason=why)
+            return gathered.rested(refused, missing)
+        above = 1.0 if floor is None else above_floor(forks, floor, evidence.alpha)
+        done = self._outcome(verdict, evidence, judged, changes, margin, floor=floor, above=above, n=len(forks))
+
+        def proven() -> float | None:
+            there = {case.id: fork for case, fork in forks}
+            best = [(case, there.get(case.id, Fork(forked=False, at_risk=float(self.horizon)))) for case in both.cases]
+            found = self._judged(best, margin, evidence, asked=both.asked)
+            return max(found.result.p_fail, above) if found.fails(margin) and above < evidence.alpha else None
+
+        return gathered.rested(done, missing, proven=proven)
+
+    def _judged(
+        self, forks: Sequence[tuple[Case, Fork]], margin: float | None, evidence: Evidence, *, asked: int
+    ) -> _Judged:
+        """Return what the forks say, in the order of the prompts: of a group all count, sequentially its first."""
+        if not evidence.sequential:
+            return _Judged(hazard_of(forks, margin, evidence.alpha), {})
+        counted = one_of_each((case.group, (case, fork)) for case, fork in forks)
+        bets = self._bets([fork for _, fork in counted], margin, evidence, asked=asked)
+        result = hazard_of(counted, margin, evidence.alpha)
+        bounds = {name: bets[name] for name in ("lower", "upper", "p_pass", "p_fail")}
+        return _Judged(dataclasses.replace(result, **bounds), bets)
+
+    def _outcome(
+        self,
+        verdict: Verdict,
+        evidence: Evidence,
+        judged: _Judged,
+        changes: dict[str, Any],
+        margin: float,
+        *,
+        floor: Floor | None,
+        above: float,
+        n: int,
+    ) -> Verdict:
+        """Return the verdict on forks that were judged; ``above`` is the p-value of no more drift than the floor's."""
+        result, bets = judged.result, judged.bets
         changes |= {"p_pass": result.p_pass, "p_fail": max(result.p_fail, above), "open": bool(bets)}
-        passes, fails = result.upper < margin, result.lower > margin
-        if bets:
-            passes, fails = bets["outcome"] is Outcome.PASS, bets["outcome"] is Outcome.FAIL
-        if passes:
+        if judged.passes(margin):
             return gathered.finish(verdict, **changes, outcome=Outcome.PASS)
-        if not fails:
-            needed = bets["needed"] if bets else prompts_needed(result, len(forks), margin, evidence.alpha)
+        if not judged.fails(margin):
+            needed = bets["needed"] if bets else prompts_needed(result, n, margin, evidence.alpha)
             reason = ONE_GROUP if result.one_group else ""
             return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, needed=needed, reason=reason)
         changes["open"] = bool(bets) and above < result.p_fail  # the floor has as many prompts as it will ever have
@@ -232,14 +268,18 @@ class TextCheck:
         )
         return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, reason=reason)
 
-    def _repeat(self, evidence: Evidence, candidate: EngineEvidence, margin: float | None, why: str) -> Verdict:
+    def _repeat(
+        self, evidence: Evidence, candidate: EngineEvidence, phases: Sequence[Repeats], margin: float | None
+    ) -> Verdict:
         verdict = gathered.start(self, evidence, candidate, kind="text.repeat")
-        phases = [phase for phase in FLOOR_PHASES if self._against_itself(evidence, candidate, phase)]
         share = evidence.alpha / max(1, len(phases))
-        floor = self._floor(evidence, candidate, margin=margin, alpha=share)
+        floor = floor_of(phases, margin=margin, alpha=share)
+        short = next((phase.missing for phase in phases if not phase.missing.enough), None)
         if floor is None:
-            reason = evidence.incomplete or f"{candidate.name} has no repeated answers to compare"
-            return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
+            nothing = f"{candidate.name} has no repeated answers to compare"
+            if short is not None:
+                nothing = short.reason
+            return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=evidence.incomplete or nothing)
         result, n = floor.result, len(floor.forks)
         changes = _numbers(result, self.horizon, margin, n=n, requests=2 * n)
         changes["measures"] = (
@@ -251,7 +291,8 @@ class TextCheck:
             "p_pass": min(1.0, len(phases) * result.p_pass),
             "p_fail": min(1.0, len(phases) * result.p_fail),
         }
-        missing = [_asked(phase, evidence) for phase in FLOOR_PHASES if phase not in phases]
+        asked = {phase.phase for phase in phases}
+        missing = [_asked(phase, evidence) for phase in FLOOR_PHASES if phase not in asked]
         if result.lower > margin:
             changes |= {"outcome": Outcome.FAIL, "reason": "it does not repeat itself"}
         elif result.upper < margin and not missing:
@@ -261,36 +302,20 @@ class TextCheck:
             if missing:
                 reason = f"it has no answers to compare when {' or '.join(missing)}"
                 changes["reason"] = evidence.incomplete or reason
-        return gathered.finish(verdict, **changes)
+        done = gathered.finish(verdict, **changes)
+        if short is None:
+            return done
 
-    def _against_itself(self, evidence: Evidence, engine: EngineEvidence, phase: Phase) -> list[tuple[Case, Fork]]:
-        main, again = gathered.answers(engine), gathered.answers(engine, phase)
-        return [
-            (case, find_fork(main[case.id], again[case.id], horizon=self.horizon))
-            for case in evidence.prompts.cases
-            if case.id in main and case.id in again and not _both_call(main[case.id], again[case.id])
-        ]
+        def proven() -> float | None:
+            (worst,) = [phase for phase in phases if phase.phase is floor.phase]
+            found = hazard_of([*worst.forks, *self._unforked(worst.silent)], margin, share)
+            return min(1.0, len(phases) * found.p_fail) if found.lower > margin else None
 
-    def _floor(
-        self, evidence: Evidence, engine: EngineEvidence, *, margin: float | None = None, alpha: float | None = None
-    ) -> Floor | None:
-        """Return the floor phase in which the engine drifted most, ``None`` when none was gathered."""
-        floors: list[Floor] = []
-        for phase in FLOOR_PHASES:
-            forks = self._against_itself(evidence, engine, phase)
-            result = self._hazard(forks, margin, evidence.alpha if alpha is None else alpha)
-            if result.at_risk > 0:
-                floors.append(Floor(phase, result, tuple(forks)))
-        return max(floors, key=lambda floor: floor.result.estimate, default=None)
+        return gathered.rested(done, short, proven=proven)
 
-    def _hazard(self, forks: Sequence[tuple[Case, Fork]], margin: float | None, alpha: float) -> HazardResult:
-        return hazard(
-            [fork.forked for _, fork in forks],
-            [fork.at_risk for _, fork in forks],
-            [case.group for case, _ in forks],
-            margin=PRESETS[0][1] if margin is None else margin,
-            alpha=alpha,
-        )
+    def _unforked(self, cases: Sequence[Case]) -> list[tuple[Case, Fork]]:
+        """Return the best that may be thought of cases that say nothing."""
+        return [(case, Fork(forked=False, at_risk=float(self.horizon))) for case in cases]
 
     def _bets(self, counted: Sequence[Fork], margin: float | None, evidence: Evidence, *, asked: int) -> dict[str, Any]:
         """Return the verdict fields of sequential evidence: a unit is one prompt of a group."""
@@ -310,9 +335,20 @@ class TextCheck:
         return preset(baseline, candidate)
 
 
-def _both_call(a: Completion, b: Completion) -> bool:
-    """Whether both answers are tool calls: their arguments are JSON, whose spelling differs between engines."""
-    return bool(a.tool_calls and b.tool_calls)
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """Forks per token with their bounds; ``bets`` are the verdict fields of sequential evidence, else empty."""
+
+    result: HazardResult
+    bets: dict[str, Any]
+
+    def passes(self, margin: float) -> bool:
+        """Whether the drift is shown to be below the margin."""
+        return self.bets["outcome"] is Outcome.PASS if self.bets else self.result.upper < margin
+
+    def fails(self, margin: float) -> bool:
+        """Whether the drift is shown to be above the margin."""
+        return self.bets["outcome"] is Outcome.FAIL if self.bets else self.result.lower > margin
 
 
 def _numbers(result: HazardResult, horizon: int, margin: float | None, *, n: int, requests: int) -> dict[str, object]:
@@ -328,28 +364,6 @@ def _numbers(result: HazardResult, horizon: int, margin: float | None, *, n: int
         "horizon": horizon,
         "requests": requests,
     }
-
-
-def _above_floor(forks: Sequence[tuple[Pair, Fork]], floor: Floor, alpha: float) -> float:
-    """Return the p-value of "the drift to the candidate is no more than the baseline's own", over the floor's cases.
-
-    Each case contributes d - h·e (forks minus those expected at the pooled hazard h of both), the score of a hazard
-    ratio: h does not change when the two numbers of a case are swapped, which is what the test does. Below 12 groups
-    the verdict speaks for this mix of prompts, so cases are swapped instead of groups.
-    """
-    cross = {pair.case.id: fork for pair, fork in forks}
-    shared = [(case, cross[case.id], fork) for case, fork in floor.forks if case.id in cross]
-    exposure = math.fsum(there.at_risk + here.at_risk for _, there, here in shared)
-    if exposure == 0.0:
-        return 1.0
-    pooled = sum(there.forked + here.forked for _, there, here in shared) / exposure
-    few = len({case.group for case, _, _ in shared}) < explain.FEW_GROUPS
-    return excess(
-        [there.forked - pooled * there.at_risk for _, there, _ in shared],
-        [here.forked - pooled * here.at_risk for _, _, here in shared],
-        [case.id if few else case.group for case, _, _ in shared],
-        alpha,
-    ).p
 
 
 def _asked(phase: Phase, evidence: Evidence) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from pytest_llmparity.core import explain
 from pytest_llmparity.core.checks.base import Evidence
 from pytest_llmparity.core.checks.gathered import finish
+from pytest_llmparity.core.checks.missing import COUNTING
 from pytest_llmparity.core.verdict import LeftOut, Outcome, Verdict
 
 ENOUGH: Final = 0.95
@@ -18,7 +19,8 @@ def told(verdict: Verdict, evidence: Evidence, *, required: bool = False) -> Ver
     """Return the verdict with the prompts that one of its engines cannot be asked named, whatever its outcome.
 
     Where they are more than 5 % of the set, a statistical PASS or FAIL and an exact PASS become INCONCLUSIVE: they
-    speak for other prompts than were declared. Where nothing is left the check is SKIPPED, an ERROR if ``required``.
+    speak for other prompts than were declared. Checks that count them among what is missing have judged that
+    themselves. Where nothing is left the check is SKIPPED, an ERROR if ``required``.
     """
     names = (verdict.baseline, verdict.engine)
     engines = [evidence.engines[name] for name in names if name is not None and name in evidence.engines]
@@ -40,9 +42,10 @@ def told(verdict: Verdict, evidence: Evidence, *, required: bool = False) -> Ver
         return finish(verdict, outcome=outcome, reason=reason, estimate=None)
     exact_failure = verdict.outcome is Outcome.FAIL and verdict.p_fail is None
     settled = verdict.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
-    if total - lost >= ENOUGH * total or exact_failure or not settled:
+    if verdict.kind in COUNTING or total - lost >= ENOUGH * total or exact_failure or not settled:
         return verdict
-    reason = f"only {total - lost} of {explain.count(total, 'prompt')} could be asked; first: {first}"
+    left = explain.count(lost, "prompt")
+    reason = f"it rests on {total - lost} of {explain.count(total, 'prompt')}: {left} left out: {first}"
     before = verdict.reason if verdict.outcome is Outcome.INCONCLUSIVE else ""
     changes: dict[str, Any] = {"needed": None, "open": False}
     reason = "; ".join(filter(None, [before, reason]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -51,8 +52,8 @@ class Fork:
 def find_fork(baseline: Completion, candidate: Completion, *, horizon: int) -> Fork:
     """Compare two greedy answers byte by byte; never look beyond the fork (DESIGN 6).
 
-    If one text is a prefix of the other, the shorter one's end decides: cut by its length limit (``finish_reason`` is
-    ``length``), nothing is known beyond it; any other end is a fork there, because the other engine went on. Equal
+    If one text is a prefix of the other, the shorter one's end decides: cut by its length limit (``Completion.cut``),
+    nothing is known beyond it; any other end is a fork there, because the other engine went on. Equal
     texts do not fork whatever ended them. An end token is a token at risk like any other, so an answer that ended by
     itself had one more at risk than its text has tokens, as far as the server's count includes it. A fork inside a
     character counts at the character's start. Raises ``ValueError`` for a horizon below 1.
@@ -63,10 +64,10 @@ def find_fork(baseline: Completion, candidate: Completion, *, horizon: int) -> F
     ruler = _Ruler(baseline, candidate, ours)
     at = _first_difference(ours, theirs)
     if at is None:
-        seen = ruler.whole if baseline.finish_reason == "length" else ruler.with_end
+        seen = ruler.whole if baseline.cut else ruler.with_end
         return Fork(forked=False, at_risk=float(min(seen, horizon)), unit=ruler.unit)
     shorter = baseline if at == len(ours) else candidate if at == len(theirs) else None
-    if shorter is not None and shorter.finish_reason == "length":
+    if shorter is not None and shorter.cut:
         return Fork(forked=False, at_risk=float(min(ruler.complete(at), horizon)), unit=ruler.unit)
     token = ruler.index(at)
     forked = token < horizon
@@ -99,19 +100,19 @@ class _Ruler:
         self._ends = _token_ends(baseline.logprobs, text)
         self.unit: Unit
         self._count: float
-        ended = baseline.finish_reason != "length"
+        ended = not baseline.cut
         if self._ends is not None:
             self.unit, self._count = "tokens", len(self._ends)
             self.with_end = len(self._ends) + 1 if ended else len(self._ends)
         elif baseline.completion_tokens:
             # As the server counts, which for an answer that ended by itself usually includes its end token.
-            self.unit, self._count = "scaled", baseline.completion_tokens
-            self.with_end = baseline.completion_tokens
+            self.unit, self._count = "scaled", _spoken(baseline, self._bytes)
+            self.with_end = math.ceil(self._count)
         else:
             theirs = len(_encode(candidate.text))
             scaled = candidate.completion_tokens and theirs
             self.unit = "scaled" if scaled else "guessed"
-            per_byte = (candidate.completion_tokens or 0) / theirs if scaled else 1 / BYTES_PER_TOKEN
+            per_byte = _spoken(candidate, theirs) / theirs if scaled else 1 / BYTES_PER_TOKEN
             self._count = self._bytes * per_byte
             self.with_end = int(self._count) + 1
         self.whole = int(self._count)
@@ -131,6 +132,18 @@ class _Ruler:
         if self._ends is None:
             return int(self.position(at))
         return sum(end <= at for end in self._ends)
+
+
+def _spoken(answer: Completion, size: int) -> float:
+    """Return how many of an answer's tokens are its text of so many bytes: servers count the reasoning with it.
+
+    Reasoning that is shown has its share of the bytes; of reasoning that is hidden it is known that no token of a text
+    has less than a byte, its end token aside.
+    """
+    tokens = float(answer.completion_tokens or 0)
+    if answer.reasoning:
+        tokens *= size / (size + len(_encode(answer.reasoning)))
+    return min(tokens, size + 1.0)
 
 
 def _encode(text: str) -> bytes:

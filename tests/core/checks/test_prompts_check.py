@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pytest_llmparity import check
 from pytest_llmparity.core.sample import Completion
 from pytest_llmparity.core.verdict import Outcome
@@ -89,15 +91,45 @@ def test_an_exact_failure_survives_a_hard_stop(make: Factory) -> None:
     assert check.prompts().judge(stopped)[0].outcome is Outcome.FAIL
 
 
-def test_missing_answers_are_mentioned_below_a_pass(make: Factory) -> None:
+@pytest.mark.parametrize("n", [0, -1])
+def test_a_count_of_nothing_is_no_count(make: Factory, n: int) -> None:
+    for ours, theirs, words in (
+        (counted(make, n, n), counted(make, n, n), "a and b did not say how many tokens each prompt has"),
+        (counted(make, 20, 30), counted(make, n, n), "b did not say how many tokens each prompt has"),
+        (counted(make, 20, 30), counted(make, 20, n), "b did not count 1 of 2 prompts (c1)"),
+    ):
+        (verdict,) = check.prompts().judge(make.evidence(make.engine("a", ours), make.engine("b", theirs), cases=2))
+        assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, words)
+
+
+def test_a_prompt_nobody_counted_is_no_pass_however_many_others_agree(make: Factory) -> None:
     ours = counted(make, *range(20, 60))
     theirs: list[Answer] = [make.failure(), *ours[1:]]
     (verdict,) = check.prompts().judge(make.evidence(make.engine("a", ours), make.engine("b", theirs), cases=40))
 
-    assert verdict.outcome is Outcome.PASS
-    assert verdict.details == (
-        "1 prompt of 40 without two answers; first: b on c0: Timeout: no first byte within 60 s",
-    )
+    words = "1 prompt of 40 without two answers; first: b on c0: Timeout: no first byte within 60 s"
+    assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, words)
+
+
+def test_prompts_that_cannot_be_asked_are_named_and_few_of_them_change_nothing(make: Factory) -> None:
+    said = counted(make, *range(20, 60))
+    for left_out, outcome in ((2, Outcome.PASS), (3, Outcome.INCONCLUSIVE)):
+        theirs = make.engine(
+            "b",
+            [*[None] * left_out, *said[left_out:]],
+            left_out={f"c{index}": "b does not take tools (probed)" for index in range(left_out)},
+        )
+        (verdict,) = check.prompts().judge(make.evidence(make.engine("a", said), theirs, cases=40))
+        assert verdict.outcome is outcome
+        words = "it rests on 37 of 40 prompts: 3 prompts left out: b does not take tools (probed)"
+        assert verdict.reason == (words if left_out == 3 else "equal token counts on 38 prompts")
+
+
+def test_the_cases_that_differ_are_listed(make: Factory) -> None:
+    ours, theirs = counted(make, 20, 30, 40), counted(make, 20, 31, 40)
+    (verdict,) = check.prompts().judge(make.evidence(make.engine("a", ours), make.engine("b", theirs), cases=3))
+
+    assert [(each.case, each.what) for each in verdict.differing] == [("c1", "30 and 31 prompt tokens")]
 
 
 def test_pins_that_do_not_hold_come_first_and_one_engine_alone_is_skipped(make: Factory) -> None:

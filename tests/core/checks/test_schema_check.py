@@ -159,7 +159,8 @@ def test_a_hard_stop_takes_back_what_rests_on_missing_cases(make: Factory) -> No
 
     assert found["schema.rate", "base"].outcome is Outcome.PASS
     for kind in ("schema.rate", "schema.gap", "schema.agree"):
-        assert (found[kind, "cand"].outcome, found[kind, "cand"].reason) == (Outcome.INCONCLUSIVE, "out of time")
+        assert found[kind, "cand"].outcome is Outcome.INCONCLUSIVE
+        assert found[kind, "cand"].reason.endswith("out of time")
 
 
 def test_open_limits_say_how_many_prompts_would_settle_them(make: Factory) -> None:

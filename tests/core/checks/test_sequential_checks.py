@@ -115,7 +115,10 @@ def test_texts_without_a_margin_or_without_text_are_settled(make: Factory) -> No
         floored(make, "base", [nothing] * 32), floored(make, "cand", [nothing] * 32), cases=64, sequential=True
     )
 
-    for evidence, reason in ((unknown, "pin it or give margin="), (empty, "no answer has text to compare")):
+    for evidence, reason in (
+        (unknown, "pin it or give margin="),
+        (empty, "nothing was compared: the token limit"),
+    ):
         text = check.text().judge(evidence)[0]
         assert (text.outcome, text.open) == (Outcome.INCONCLUSIVE, False)
         assert reason in text.message
@@ -233,11 +236,16 @@ def test_designs_that_cannot_pass_sequentially_are_refused_with_the_number_that_
     )
 
 
-def test_tool_calls_are_neither_compared_nor_counted(make: Factory) -> None:
-    call = Completion(text="", tool_calls=(ToolCall(name="f", arguments="{}"),), finish_reason="tool_calls")
-    ours: list[Answer] = [*[call] * 4, *[make.cut(SAME)] * 28]
-    base, cand = floored(make, "base", ours), floored(make, "cand", ours)
-    text = check.text(margin=0.05).judge(make.evidence(base, cand, cases=64, sequential=True))[0]
+def test_tool_calls_count_like_texts(make: Factory) -> None:
+    def calling(arguments: str) -> Completion:
+        call = ToolCall(name="f", arguments=arguments)
+        return make.completion("", completion_tokens=9, tool_calls=(call,), finish_reason="tool_calls")
 
-    assert (text.n, text.outcome) == (28, Outcome.PASS)
-    assert "4 pairs of tool calls not compared as text" in text.details
+    ours: list[Answer] = [*[calling('{"a": 1}')] * 4, *[make.cut(SAME)] * 28]
+    same: list[Answer] = [*[calling('{"a":1.0}')] * 4, *[make.cut(SAME)] * 28]
+    other: list[Answer] = [*[calling('{"a": 2}')] * 4, *[make.cut(SAME)] * 28]
+    for theirs, forks in ((same, 0), (other, 4)):
+        base, cand = floored(make, "base", ours), floored(make, "cand", theirs)
+        text = check.text(margin=0.05).judge(make.evidence(base, cand, cases=64, sequential=True))[0]
+        assert (text.n, len(text.differing)) == (32, forks)
+        assert "4 pairs compared as tool calls" in text.details

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import random
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -401,17 +402,53 @@ def test_the_plan_says_what_the_design_can_see() -> None:
     assert check.text().needs().phases == {Phase.MAIN, Phase.COLD, Phase.WARM, Phase.PARALLEL}
 
 
-def test_tool_calls_are_no_text_but_calling_one_instead_of_answering_is_a_fork(make: Factory) -> None:
-    call = make.completion("", tool_calls=(ToolCall(name="f", arguments="{}"),), finish_reason="tool_calls")
-    other = make.completion("", tool_calls=(ToolCall(name="g", arguments="{}"),), finish_reason="tool_calls")
-    text = check.text().judge(
-        make.evidence(make.engine("base", [call] * 4 + [make.cut(SAME)] * 60), make.engine("cand", [other] * 64))
-    )[0]
-    assert "4 pairs of tool calls not compared as text" in text.details
-    assert (text.n, text.estimate) == (60, 1.0)
+def test_answers_that_call_tools_are_compared_as_calls(make: Factory) -> None:
+    def calling(name: str, arguments: str, text: str = "") -> Completion:
+        call = ToolCall(name=name, arguments=arguments)
+        return make.completion(text, completion_tokens=12, tool_calls=(call,), finish_reason="tool_calls")
 
-    only = check.text().judge(make.evidence(make.engine("base", [call] * 64), make.engine("cand", [other] * 64)))[0]
-    assert (only.outcome, only.reason) == (Outcome.INCONCLUSIVE, "no answer has text to compare")
+    def judged(ours: Completion, theirs: Completion) -> Verdict:
+        base, cand = make.engine("base", [ours] * 64, **floors([ours] * 64)), make.engine("cand", [theirs] * 64)
+        return check.text(margin=0.05).judge(make.evidence(base, cand))[0]
+
+    refund = calling("refund", '{"order": 1, "now": true}')
+    same = judged(refund, calling("refund", '{"now":true,"order":1.0}'))
+    assert (same.outcome, same.n, same.estimate) == (Outcome.PASS, 64, 0.0)
+    assert "64 pairs compared as tool calls" in same.details
+
+    for other in (calling("cancel", '{"order": 1, "now": true}'), calling("refund", '{"order": 2, "now": true}')):
+        text = judged(refund, other)
+        assert (text.outcome, len(text.differing)) == (Outcome.FAIL, 64)
+        assert text.differing[0].what == "tool calls"
+        assert "first fork: c0 in its tool calls" in text.details
+    speaks = judged(refund, make.completion("I will refund it."))
+    assert (speaks.outcome, speaks.estimate) == (Outcome.FAIL, 1.0)
+    beside = judged(calling("refund", "{}", text="Let me see."), calling("refund", "{}"))
+    assert beside.outcome is Outcome.PASS
+    assert "64 pairs compared as tool calls; the text beside them differs in 64 and is not compared" in beside.details
+
+
+def test_grades_add_up(make: Factory) -> None:
+    def said(word: bytes, other: bytes) -> Completion:
+        token = TokenLogprob(token=word, logprob=-0.1, top=((word, -0.1), (other, -0.12)))
+        return make.completion(word.decode(), logprobs=(token,))
+
+    ours, theirs = said(b"yes", b"no"), [said(b"no", b"yes"), make.completion("no")]
+    plain = [make.completion("yes"), make.completion("yes")]
+    text = check.text().judge(make.evidence(make.engine("a", [ours, plain[0]]), make.engine("b", theirs), cases=2))[0]
+    assert "forks by grade: near-tie 1, ungraded 1" in text.details
+    assert [fork.grade for fork in text.differing] == ["near-tie", None]
+    none = check.text().judge(make.evidence(make.engine("a", plain), make.engine("b", [theirs[1]] * 2), cases=2))[0]
+    assert not any(line.startswith("forks by grade") for line in none.details)
+
+
+def test_the_cases_that_differ_are_listed_with_place_and_digests(make: Factory) -> None:
+    text = judge(make, [SAME] * 30 + [forked(5)] + [SAME] + ["a" * 32 + "b"])[0]
+    (fork,) = [each for each in text.differing if each.counted]
+
+    assert (fork.case, fork.what, fork.byte, fork.char, fork.token, fork.unit) == ("c30", "text", 5, 5, 5.0, "scaled")
+    assert fork.baseline_sha256 == hashlib.sha256(SAME.encode()).hexdigest()
+    assert fork.candidate_sha256 == hashlib.sha256(forked(5).encode()).hexdigest()
 
 
 def _noisy_engine(rng: random.Random, make: Factory, hazard: float, n: int) -> list[Completion]:

@@ -40,7 +40,7 @@ def test_below_that_nothing_is_settled(make: Factory, judge: Any) -> None:
     verdict = judged(make, judge, lost=6)
 
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert verdict.reason.endswith(f"only 94 of 100 prompts could be asked; first: {WHY}")
+    assert verdict.reason.endswith(f"it rests on 94 of 100 prompts: 6 prompts left out: {WHY}")
     assert (verdict.needed, verdict.open) == (None, False)
 
 

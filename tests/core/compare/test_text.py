@@ -190,3 +190,25 @@ def test_edit_similarity_is_symmetric_and_one_for_equals(a: str, b: str) -> None
 def test_edit_similarity_by_hand() -> None:
     assert edit_similarity("kitten", "sitting") == pytest.approx(1 - 3 / 7)
     assert edit_similarity("x" * 60_000 + "a", "x" * 60_000 + "b") == 1.0
+
+
+@pytest.mark.parametrize("thought", ["x" * 300, ""], ids=["shown", "hidden"])
+def test_tokens_of_the_reasoning_do_not_stretch_the_text(thought: str) -> None:
+    """Servers count the reasoning with the text: a fork in the text would lie beyond every horizon."""
+    ours = Completion(text="a" * 30, reasoning=thought, finish_reason="stop", completion_tokens=330)
+    theirs = Completion(text="a" * 20 + "b" * 10, finish_reason="stop", completion_tokens=30)
+
+    fork = find_fork(ours, theirs, horizon=32)
+    assert fork.forked
+    assert fork.token is not None
+    assert 15 <= fork.token <= 25
+
+
+def test_an_answer_of_as_many_tokens_as_allowed_was_cut_whatever_its_finish_reason() -> None:
+    ours = Completion(text="one two three four", finish_reason="length", completion_tokens=4, max_tokens=4)
+    for theirs in ("one two three", "one two three four"):
+        held = Completion(text=theirs, finish_reason="stop", completion_tokens=4, max_tokens=4)
+        for a, b in ((ours, held), (held, ours)):
+            assert not find_fork(a, b, horizon=32).forked
+    early = Completion(text="one two three", finish_reason="stop", completion_tokens=3, max_tokens=4)
+    assert find_fork(ours, early, horizon=32).forked

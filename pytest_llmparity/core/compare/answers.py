@@ -1,0 +1,136 @@
+"""Two answers of any sort: text, tool calls, or nothing that could be compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from pytest_llmparity.core.compare.json import diff_values
+from pytest_llmparity.core.compare.text import Fork, find_fork
+from pytest_llmparity.core.sample import Completion, ToolCall
+
+_NOT_JSON: Final = object()
+_BETWEEN: Final = re.compile(r'("(?:[^"\\]|\\.)*(?:"|\Z))|\s+', re.DOTALL)
+"""A JSON string, kept as it is, or white space between two tokens; a string may be cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Two answers that were compared: where they part, and what was compared of either.
+
+    ``baseline`` and ``candidate`` are the texts, or where an answer calls tools its calls written out; the fork's
+    ``byte`` and ``char`` are places in ``baseline``. ``calls``: at least one of the two calls tools.
+    """
+
+    fork: Fork
+    baseline: str
+    candidate: str
+    calls: bool = False
+
+
+def speechless(answer: Completion) -> bool:
+    """Whether an answer has neither text (white space is none) nor tool calls, whatever it reasoned."""
+    return not answer.tool_calls and not answer.text.strip()
+
+
+def no_evidence(ours: Completion, theirs: Completion) -> bool:
+    """Whether two answers say nothing about each other.
+
+    Both are speechless, or one is because its token limit was reached before it said anything: what it would have said
+    is not known. An answer that ended by itself without a word is evidence beside one that speaks.
+    """
+    if speechless(ours) and speechless(theirs):
+        return True
+    return any(speechless(answer) and answer.cut for answer in (ours, theirs))
+
+
+def compare_answers(baseline: Completion, candidate: Completion, *, horizon: int) -> Compared | None:
+    """Return where two answers part, ``None`` when that cannot be told (:func:`no_evidence`, or cut before a token).
+
+    Where both call tools their calls are compared: names in order, arguments as JSON values, so that spelling does not
+    count. Calls that differ part at the place, in baseline tokens, of the first difference in the calls as written out.
+    Where one calls and the other speaks, they part where the text of the first would go on, at its very start if it has
+    none. Raises ``ValueError`` for a horizon below 1.
+    """
+    if no_evidence(baseline, candidate):
+        return None
+    if not baseline.tool_calls and not candidate.tool_calls:
+        fork = find_fork(baseline, candidate, horizon=horizon)
+        compared = Compared(fork=fork, baseline=baseline.text, candidate=candidate.text)
+    else:
+        ours, theirs = written_out(baseline, candidate)
+        fork = find_fork(_saying(baseline, ours), _saying(candidate, theirs), horizon=horizon)
+        compared = Compared(fork=fork, baseline=ours, candidate=theirs, calls=True)
+    return compared if compared.fork.at_risk > 0 else None
+
+
+def digest(text: str) -> str:
+    """Return the hex sha256 of a text as UTF-8, by which it is found again; lone surrogates are kept."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def same_calls(ours: Sequence[ToolCall], theirs: Sequence[ToolCall]) -> bool:
+    """Whether two answers call the same functions in the same order with the same arguments, as JSON values.
+
+    >>> same_calls([ToolCall(name="f", arguments='{"a": 1}')], [ToolCall(name="f", arguments='{"a":1.0}')])
+    True
+    """
+    if [call.name for call in ours] != [call.name for call in theirs]:
+        return False
+    return all(_same_arguments(a.arguments, b.arguments) for a, b in zip(ours, theirs, strict=True))
+
+
+def written_out(baseline: Completion, candidate: Completion) -> tuple[str, str]:
+    """Return two answers, of which at least one calls tools, as texts that differ exactly where the answers do.
+
+    A call is a line of its own: ``[call] name {"key":"value"}``. Text beside calls is left out where both call.
+    """
+    if not (baseline.tool_calls and candidate.tool_calls):
+        return _written(baseline, baseline.text, sort=True), _written(candidate, candidate.text, sort=True)
+    if same_calls(baseline.tool_calls, candidate.tool_calls):
+        return (alike := _written(baseline, "", sort=True)), alike
+    calls = (*baseline.tool_calls, *candidate.tool_calls)
+    whole = all(_value(call.arguments) is not _NOT_JSON for call in calls)  # of a cut call the order written is known
+    return _written(baseline, "", sort=whole), _written(candidate, "", sort=whole)
+
+
+def _written(answer: Completion, text: str, *, sort: bool) -> str:
+    lines = [text] if text.strip() else []
+    lines += [f"[call] {call.name} {_arguments(call.arguments, sort=sort)}" for call in answer.tool_calls]
+    return "\n".join(lines)
+
+
+def _arguments(text: str, *, sort: bool) -> str:
+    value = _value(text)
+    if value is _NOT_JSON or not sort:
+        return _BETWEEN.sub(lambda match: match[1] or "", text)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _same_arguments(ours: str, theirs: str) -> bool:
+    a, b = _value(ours), _value(theirs)
+    if a is _NOT_JSON or b is _NOT_JSON:
+        return ours == theirs
+    return not diff_values(a, b)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return _NOT_JSON
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _saying(answer: Completion, text: str) -> Completion:
+    """Return the answer as if it had been this text; its token records spell another one."""
+    finish = "length" if answer.cut else answer.finish_reason
+    return dataclasses.replace(answer, text=text, logprobs=(), tool_calls=(), finish_reason=finish)
