@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pytest_llmparity import repeats, xdist
+from pytest_llmparity.core import brief
 from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineError
 from pytest_llmparity.core.explain import count, failure_text
 from pytest_llmparity.core.printable import printable_lines, uncommanded
@@ -32,7 +33,7 @@ from pytest_llmparity.resolving import given_to
 from pytest_llmparity.run.ask import SessionAsker
 from pytest_llmparity.run.course import WAVE
 from pytest_llmparity.run.keeper import Keeper
-from pytest_llmparity.run.parity import EngineHandle, Engines, Parity, ParityRun
+from pytest_llmparity.run.parity import EngineHandle, Engines, Parity, ParityFailure, ParityRun
 from pytest_llmparity.run.preflight import most_requests, some_requests
 from pytest_llmparity.run.session import Session
 
@@ -55,6 +56,7 @@ class Door:
         self._token = self._handed["token"] if self._handed else uuid.uuid4().hex
         self._declared: set[str] = set()
         self._taken: set[str] = set()
+        self._briefly: dict[str, str] = {}
         self.session = Session(
             settings,
             root=config.rootpath,
@@ -201,6 +203,7 @@ class Door:
         """Fail or skip a gate whose body has ended; a gate that judged nothing and read nothing fails."""
         __tracebackhide__ = True
         if self.fails(verdicts):
+            self._briefly[item.nodeid] = brief.line(verdicts)
             pytest.fail(self.explain(item, verdicts), pytrace=False)
         outcomes = {verdict.outcome for verdict in verdicts}
         if verdicts and self.settings.required and outcomes == {Outcome.SKIPPED}:
@@ -218,6 +221,15 @@ class Door:
                 "or read rows from parity_run",
                 pytrace=False,
             )
+
+    def annotate(self, error: BaseException, item: pytest.Item, verdicts: Sequence[Verdict]) -> None:
+        """Add to the error of a test's body what its verdicts say, where they fail it and the error has not said so."""
+        if isinstance(error, ParityFailure):
+            told = {(v.check, v.kind, v.engine, v.where) for v in error.verdicts}
+            verdicts = [v for v in verdicts if (v.check, v.kind, v.engine, v.where) not in told]
+        if self.fails(verdicts):
+            command = "" if isinstance(error, ParityFailure) else self._reproduce(item)
+            error.add_note(failure_text(verdicts, reproduce=command))
 
     def explain(self, item: pytest.Item, verdicts: Sequence[Verdict]) -> str:
         """Return the failure text of one test."""
@@ -288,8 +300,17 @@ class Door:
 
     # after the tests -------------------------------------------------------------------------------------------------
 
-    def tidy(self, report: pytest.TestReport) -> None:
-        """Take out of what pytest will print of a test whatever a CI service would execute."""
+    def tidy(self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> None:
+        """Take out of what pytest will print of a test whatever a CI service would execute.
+
+        The line of a test of ours in the short summary says why it failed, numbers first, and is one line: on a CI
+        service pytest would print the whole text there once more.
+        """
+        if report.failed and (
+            repeats.gate_of(item) in self._declared or "llmparity_door" in getattr(item, "fixturenames", ())
+        ):
+            words = self._briefly.pop(item.nodeid, "") or getattr(error, "brief", "")
+            outcome.shorten(report.longrepr, words)
         report.longrepr, report.sections = outcome.harmless(report.longrepr), outcome.harmless(report.sections)
 
     @property
@@ -345,6 +366,8 @@ class Door:
                     self.summary.append("nothing was judged in this run, and --parity-required asks for a verdict")
                     exitstatus = pytest.ExitCode.TESTS_FAILED
         except (LLMParityError, OSError) as error:
+            if exitstatus == pytest.ExitCode.OK and self.settings.reports:
+                exitstatus = pytest.ExitCode.TESTS_FAILED
             self.summary.append(f"llmparity: the report could not be written: {error}")
         finally:
             self.summary += self.session.close()

@@ -144,9 +144,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     except (Exception, pytest.fail.Exception) as error:
         door.defuse(error)
         if gathered is not None:
-            verdicts = door.conclude(item, gathered)
-            if door.fails(verdicts):
-                error.add_note(door.explain(item, verdicts))
+            door.annotate(error, item, door.conclude(item, gathered))
         raise
     if gathered is not None:
         verdicts = door.conclude(item, gathered)
@@ -162,7 +160,7 @@ def pytest_runtest_makereport(
     report = yield
     door = item.config.stash.get(DOOR, None)
     if door is not None:
-        door.tidy(report)
+        door.tidy(item, report, call.excinfo.value if call.excinfo else None)
     if door is not None and report.when == "call":
         setattr(report, CARRIED, door.carry(item, judged=not report.skipped))
     return report
@@ -177,7 +175,7 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, tuple
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write reports and stop every engine before the summary is printed."""
+    """Write reports and stop every engine before the summary is printed; a report that is missing fails the run."""
     door = session.config.stash.get(DOOR, None)
     if door is not None:
         session.exitstatus = door.finish(session.exitstatus)

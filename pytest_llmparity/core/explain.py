@@ -90,6 +90,18 @@ def quote(text: str, limit: int = QUOTED) -> str:
     return shown[: min(limit, len(shown) - 1)] + "…"
 
 
+def ending(message: str, room: int = 240) -> str:
+    """Return an error's text on one line: what happened, and of a log below it the last lines that have ``room``."""
+    head, *lines = message.split("\n")
+    kept: list[str] = []
+    for text in reversed([plain(line.strip(), room) for line in lines if line.strip()]):
+        room -= len(text) + 3
+        if kept and room < 0:
+            break
+        kept.insert(0, text)
+    return f"{plain(head)}; its log ends: {' | '.join(kept)}" if kept else plain(head)
+
+
 def pair(verdict: Verdict) -> str:
     """Return whom a verdict is about."""
     return verdict.engine if verdict.baseline is None else f"{verdict.engine} against {verdict.baseline}"
@@ -106,7 +118,7 @@ def headline(verdict: Verdict) -> str:
     if verdict.p_fail is None and verdict.reason:
         return f"{head}: {verdict.reason}"
     parts = [f"{number(verdict.estimate, verdict.unit)} {verdict.measures}".rstrip()]
-    parts += [text for text in (_bounds(verdict), _limit(verdict)) if text]
+    parts += [text for text in (bounds(verdict), limit(verdict)) if text]
     noun = "request" if verdict.kind.startswith("latency.") else "prompt"
     parts.append(count(verdict.n, noun))
     line = f"{head}: {', '.join(parts)}"
@@ -225,7 +237,7 @@ def _floor(verdict: Verdict) -> str:
     return number(verdict.floor, verdict.unit) + (" per token" if verdict.unit == "forks/token" else "")
 
 
-def _bounds(verdict: Verdict) -> str:
+def bounds(verdict: Verdict) -> str:
     """Return the bound that decided, or both of them; nothing where it is not known."""
     lower = None if verdict.lower is None else number(verdict.lower, verdict.unit)
     upper = None if verdict.upper is None else number(verdict.upper, verdict.unit)
@@ -236,7 +248,8 @@ def _bounds(verdict: Verdict) -> str:
     return "" if lower is None or upper is None else f"between {lower} and {upper}"
 
 
-def _limit(verdict: Verdict) -> str:
+def limit(verdict: Verdict) -> str:
+    """Return what a verdict was held against, nothing where that is not a number."""
     if verdict.margin is None:
         return ""
     shown = number(verdict.margin, verdict.unit)

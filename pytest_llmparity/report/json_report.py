@@ -89,16 +89,18 @@ def write(record: RunRecord, samples: Iterable[Sample], folder: Path, *, root: P
     the project's folder, left out of paths. Raises ``UsageError`` when the folder cannot be written.
     """
     places = here(root, _files(record))
+    lines = (
+        json.dumps(sample_to_json(record.run, sample, places=places), allow_nan=False) + "\n" for sample in samples
+    )
+    path = folder
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lines = (
-            json.dumps(sample_to_json(record.run, sample, places=places), allow_nan=False) + "\n" for sample in samples
-        )
-        _replace(folder / "samples.jsonl", lines)
-        content = to_json(record, places=places)
-        _replace(folder / "run.json", [json.dumps(content, allow_nan=False, indent=1) + "\n"])
+        path = folder / "samples.jsonl"
+        _replace(path, lines)
+        path = folder / "run.json"
+        _replace(path, [json.dumps(to_json(record, places=places), allow_nan=False, indent=1) + "\n"])
     except OSError as error:
-        message = f"the report cannot be written to {folder} ({error.strerror}); choose another --parity-out"
+        message = f"{path} cannot be written ({error.strerror or error}); choose another --parity-out"
         raise UsageError(message) from error
 
 

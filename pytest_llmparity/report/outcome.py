@@ -23,6 +23,14 @@ def harmless(shown: Any) -> Any:
     return _harmless(shown, set(), _DEPTH)
 
 
+def shorten(shown: Any, words: str) -> None:
+    """Make the one line that a short summary shows of an explanation: ``words``, else the first line there is."""
+    crash = getattr(shown, "reprcrash", None)
+    message = getattr(crash, "message", None)
+    if isinstance(message, str):
+        setattr(crash, "message", words or message.removeprefix("Failed: ").partition("\n")[0])  # noqa: B010 - a class of pytest's own
+
+
 def _harmless(shown: Any, seen: set[int], depth: int) -> Any:
     if isinstance(shown, str):
         return uncommanded(shown)

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from pytest_llmparity.core import explain
+from pytest_llmparity.core import brief, explain
 from pytest_llmparity.core.errors import NotAsked
 from pytest_llmparity.core.printable import cells, elide, pad, printable, wrapped
 from pytest_llmparity.core.quantization import normalise
@@ -36,8 +36,8 @@ WORDS: Final[Mapping[Outcome, str]] = {
 
 UNSENT: Final = NotAsked.__name__
 """Failures of prompts that were never sent: no answer of theirs is missing."""
-_LABEL: Final = 22
-"""Columns the names of checks get at least before engines move to a grid of their own below."""
+_NARROW: Final = 19
+"""Columns an engine gets at least; those for which that is not there move to a grid of their own below."""
 
 
 def engine_lines(
@@ -140,7 +140,12 @@ def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> 
         unjudged(record.verdicts, width=width),
         noted(record.verdicts, width=width),
         _missing(record, width=width),
-        [line for note in _ending(record) for line in _wrapped("", printable(note), width=width)],
+        [
+            line
+            for note in _ending(record)
+            for part in note.splitlines()
+            for line in _wrapped("", printable(part), width=width)
+        ],
     ]
     lines: list[str] = []
     for block in blocks:
@@ -152,7 +157,8 @@ def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> 
 def grid(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose: bool, width: int = WIDTH) -> list[str]:
     """Return checks as rows, grouped by test, and engines as columns; more engines than fit follow in further grids.
 
-    A cell holds the worst outcome of that check on that engine, with its estimate.
+    A cell holds the worst outcome of that check on that engine, its estimate, the bound that decided and how many
+    prompts (requests) it rests on, in several lines where engines are many or the terminal is narrow.
     """
     if not verdicts:
         return []
@@ -160,29 +166,63 @@ def grid(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose: bool, 
     for verdict in verdicts:
         rows[verdict.test][_label(verdict, verdicts, verbose=verbose)][verdict.engine].append(verdict)
     names = [name for name in dict.fromkeys([*engines, *(v.engine for v in verdicts)]) if _seen(name, verdicts)]
-    column = 2 + max(
-        *(min(cells(printable(name)), 16) for name in names),
-        *(
-            len(_cell(found))
-            for checks in rows.values()
-            for by_engine in checks.values()
-            for found in by_engine.values()
-        ),
-    )
-    fitting = max(1, (width - _LABEL) // column)
+    label = max(cells(printable(text)) + 2 for checks in rows.values() for text in checks)
+    label = max(min(label, width - _NARROW - 2), len("check"))
+    wide = {
+        name: max(
+            min(cells(printable(name)), 16),
+            *(len(" ".join(_cell(found.get(name, [])))) for checks in rows.values() for found in checks.values()),
+        )
+        for name in names
+    }
     lines: list[str] = []
-    for begin in range(0, len(names), fitting):
-        shown = names[begin : begin + fitting]
-        label = width - column * len(shown)
-        label = min(label, 2 + max(cells(printable(text)) + 2 for checks in rows.values() for text in checks))
-        label = max(label, _LABEL)
-        heads = "".join(" " * 2 + pad(elide(printable(name), column - 2), column - 2) for name in shown)
+    for shown in _fitting(names, wide, room=width - label):
+        columns = _columns({name: wide[name] for name in shown}, room=width - label)
+        heads = "".join(f"  {pad(printable(name), columns[name])}" for name in shown)
         lines += ([""] if lines else []) + [(pad("check", label) + heads).rstrip()]
         for test, checks in rows.items():
             lines.append(elide(printable(test), width))
-            for text, by_engine in checks.items():
-                found = "".join(f"  {pad(_cell(by_engine.get(name, [])), column - 2)}" for name in shown)
-                lines.append((pad(f"  {printable(text)}", label) + found).rstrip())
+            for row_name, by_engine in checks.items():
+                parts = [_broken(_cell(by_engine.get(name, [])), columns[name]) for name in shown]
+                for row in range(max(map(len, parts))):
+                    here = [part[row] if row < len(part) else "" for part in parts]
+                    said = "".join(f"  {pad(text, columns[name])}" for text, name in zip(here, shown, strict=True))
+                    lines.append((pad("" if row else f"  {printable(row_name)}", label) + said).rstrip())
+    return lines
+
+
+def _fitting(names: Iterable[str], wide: Mapping[str, int], *, room: int) -> list[list[str]]:
+    """Divide engines, which want columns so ``wide``, into as many as fit beside each other in ``room`` columns."""
+    parts: list[list[str]] = [[]]
+    left = room
+    for name in names:
+        least = 2 + min(wide[name], _NARROW)
+        if parts[-1] and least > left:
+            parts.append([])
+            left = room
+        parts[-1].append(name)
+        left -= least
+    return parts
+
+
+def _columns(wide: Mapping[str, int], *, room: int) -> dict[str, int]:
+    """Return the columns each engine gets: what it wants while there is room, the rest in equal shares."""
+    columns = {}
+    room -= 2 * len(wide)
+    for place, name in enumerate(sorted(wide, key=lambda name: wide[name])):
+        columns[name] = min(wide[name], room // (len(wide) - place))
+        room -= columns[name]
+    return columns
+
+
+def _broken(parts: Sequence[str], width: int) -> list[str]:
+    """Return a cell's parts in as few lines of at most ``width`` columns as they need."""
+    lines: list[str] = []
+    for word in [word for part in parts for word in ([part] if len(part) <= width else part.split())]:
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
     return lines
 
 
@@ -313,22 +353,11 @@ def _seen(engine: str, verdicts: Sequence[Verdict]) -> bool:
     return any(engine in (verdict.engine, verdict.baseline) for verdict in verdicts)
 
 
-def _cell(found: Sequence[Verdict]) -> str:
+def _cell(found: Sequence[Verdict]) -> list[str]:
     if not found:
-        return "-"
+        return ["-"]
     worst = max(found, key=lambda verdict: SEVERITY.index(verdict.outcome))
-    if worst.estimate is None or worst.outcome in (Outcome.INCOMPARABLE, Outcome.ERROR, Outcome.SKIPPED):
-        return WORDS[worst.outcome]
-    return f"{WORDS[worst.outcome]} {explain.number(worst.estimate, worst.unit)}{_of_what(worst)}"
-
-
-def _of_what(verdict: Verdict) -> str:
-    """Say what a bare number counts where a good one looks bad: prompts that differ, requests over budget."""
-    if verdict.kind == "prompts":
-        return " differ"
-    budget = verdict.kind.startswith("latency.") and verdict.kind != "latency.success_rate"
-    over = budget and verdict.unit == "share"
-    return " over" if over else ""
+    return brief.cell(worst, WORDS[worst.outcome])
 
 
 def _finding(verdict: Verdict) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_llmparity.core import errors
+from pytest_llmparity.core import brief, errors
 from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.explain import failure_text
 from pytest_llmparity.core.prompt_reading import messages_of
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 
 class ParityFailure(AssertionError):
-    """At least one verdict fails the test; the text is the whole explanation."""
+    """At least one of the ``verdicts`` fails the test; the text is the whole explanation, ``brief`` one line of it."""
+
+    def __init__(self, text: str, verdicts: Sequence[Verdict] = ()) -> None:
+        super().__init__(text)
+        self.verdicts = tuple(verdicts)
+        self.brief = brief.line(verdicts)
 
 
 class Row:
@@ -145,7 +150,7 @@ class ParityRun(Mapping[str, EngineRows]):
         found = self._judge(check)
         self.verdicts.extend(found)
         if self._hard and any(verdict.outcome.fails_test for verdict in found):
-            raise ParityFailure(failure_text(found, reproduce=self._reproduce))
+            raise ParityFailure(failure_text(found, reproduce=self._reproduce), found)
         return found
 
     @contextlib.contextmanager
@@ -280,7 +285,7 @@ class Asked(Mapping[str, Row]):
         found = self._asker.judge(self._case, self._sampling, self._samples, check)
         if any(verdict.outcome is not Outcome.PASS for verdict in found):
             skipped = "; ".join(verdict.message for verdict in found if verdict.outcome is Outcome.SKIPPED)
-            raise ParityFailure(failure_text(found, reproduce="") or skipped)
+            raise ParityFailure(failure_text(found, reproduce="") or skipped, found)
         return found
 
 

@@ -198,10 +198,11 @@ def test_the_output_in_the_readme_has_the_form_of_the_real_one(
     assert len(shown) > 20
     for line in shown:
         if line.strip() and not line.lstrip().startswith(VARIES):
-            assert form(line) in lines, line
-    result.stdout.re_match_lines(
-        [r"reproduce: pytest test_demo\.py::test_answers_stay_as_close_as_8_bits --engines \S+"]
-    )
+            # A cell of the grid breaks where its numbers are too long for the column, so its parts are looked for.
+            parts = re.split(r"\s{2,}", line.strip())
+            found = lines if len(parts) == 1 and not line.startswith(" " * 8) else " ".join(lines)
+            assert all(form(part) in found for part in parts), line
+    result.stdout.re_match_lines([r"reproduce: pytest test_demo\.py::test_answers_stay_close --engines \S+"])
 
 
 VARIES = ("most by tag", "forks by grade", "first fork", "f16  '", "q4_0 '", "reproduce")

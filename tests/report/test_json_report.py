@@ -296,7 +296,7 @@ def test_a_report_that_breaks_off_leaves_the_old_one(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(UsageError, match=r"cannot be written to .*file.*choose another --parity-out"):
+    with pytest.raises(UsageError, match=r"report cannot be written .*choose another --parity-out"):
         json_report.write(RECORD, [], tmp_path / "file" / "report")
 
 

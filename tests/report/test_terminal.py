@@ -122,10 +122,10 @@ def test_the_demo_says_in_words_who_passes_and_who_is_caught() -> None:
     lines = terminal.summary(DEMO)
 
     assert lines[4:] == [
-        "check                   f16          q8_0         q4_0",
+        "check      f16  q8_0                             q4_0",
         "tests/test_demo.py::test_tickets",
-        "  prompts               -            pass         pass",
-        "  text                  -            pass 0.31 %  FAIL 8.1 %",
+        "  prompts  -    pass                             pass",
+        "  text     -    pass 0.31 % (at most 1 %), n 64  FAIL 8.1 % (at least 6 %), n 64",
         "",
         "q8_0: passes  2 verdicts",
         "q4_0: FAIL  text  8.1 %/token, margin 5 %  (test_tickets)",
@@ -160,9 +160,9 @@ def test_one_row_per_check_holds_the_worst_and_verbose_gives_each_quantity_its_o
     short = terminal.grid([rate, OPEN], ["f16", "q8_0"], verbose=False)
     long = terminal.grid([rate, OPEN], ["f16", "q8_0"], verbose=True)
 
-    assert [line.split() for line in short[2:]] == [["schema", "-", "inconcl.", "2", "%"]]
-    assert [line.split() for line in long[2:]] == [
-        ["schema.rate", "-", "pass", "99", "%"],
+    assert [line.split()[:5] for line in short[2:]] == [["schema", "-", "inconcl.", "2", "%"]]
+    assert [line.split()[:5] for line in long[2:]] == [
+        ["schema.rate", "-", "pass", "99", "%,"],
         ["schema.gap", "-", "inconcl.", "2", "%"],
     ]
 
@@ -194,7 +194,7 @@ def test_engines_that_do_not_fit_get_a_grid_of_their_own() -> None:
     names = [f"engine-number-{n}" for n in range(7)]
     lines = terminal.grid([verdict(name, Outcome.PASS) for name in names], names, verbose=False)
 
-    assert lines.count("tests/test_demo.py::test_tickets") == 3
+    assert lines.count("tests/test_demo.py::test_tickets") == 2
     assert all(any(name in line for line in lines) for name in names)
     assert max(map(cells, lines)) <= 80
 
@@ -360,7 +360,42 @@ def test_no_text_of_an_engine_steers_the_terminal_or_breaks_the_width(text: str,
 def test_a_number_whose_direction_is_not_plain_says_what_it_counts(kind: str, more: dict[str, Any], cell: str) -> None:
     lines = terminal.grid([verdict("q8_0", Outcome.PASS, kind, **more)], ["q8_0"], verbose=False)
 
-    assert lines[-1].endswith(cell)
+    assert lines[2].partition(cell)[2][:1] in (",", "")
+    assert cell in lines[2]
+
+
+PASSED = {"estimate": 0.0845, "upper": 0.109, "unit": "forks/token", "n": 144, "margin": 0.15}
+
+
+def test_a_cell_shows_the_bound_and_what_it_rests_on_in_one_line_where_there_is_room() -> None:
+    lines = terminal.grid([verdict("q8_0", Outcome.PASS, "text", **PASSED)], ["f16", "q8_0"], verbose=False, width=80)
+
+    assert lines[2:] == ["  text  -    pass 8.45 % (at most 10.9 %), n 144"]
+
+
+def test_cells_take_more_lines_where_engines_are_many_and_no_number_is_cut() -> None:
+    names = ["f16", "q8_0", "q6_k", "q4_0"]
+    found = [verdict(name, Outcome.PASS, "text", **PASSED) for name in names[1:]]
+
+    lines = terminal.grid(found, names, verbose=False, width=80)
+
+    assert max(map(len, lines)) <= 80
+    assert "\n".join(lines).count("pass 8.45 %") == 3
+    assert "…" not in "".join(lines)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+@pytest.mark.parametrize("engines", [1, 2, 3, 7])
+def test_a_grid_keeps_to_its_width_with_every_number_in_it(width: int, engines: int) -> None:
+    names = [f"engine-{number}" for number in range(engines)]
+    open_one = {"estimate": 0.1023, "lower": 0.0412, "upper": 0.2456, "unit": "s", "n": 12345, "margin": 0.1}
+    found = [verdict(name, Outcome.INCONCLUSIVE, "latency.ttft_p50", **open_one) for name in names]
+
+    lines = terminal.grid(found, names, verbose=True, width=width)
+
+    assert max(map(len, lines)) <= width
+    text = " ".join(" ".join(lines).split())
+    assert all(text.count(number) == engines for number in ("102.3", "41.2", "245.6", "12345"))
 
 
 def test_what_was_skipped_says_why_once_with_every_check_it_concerns() -> None:

@@ -103,7 +103,8 @@ def failures(engine: EngineEvidence, phase: Phase = Phase.MAIN) -> dict[str, Fai
 
 def describe(engine: EngineEvidence, case: str, failure: Failure) -> str:
     """Return a failure as words: whose, which case, the error's class and what it said."""
-    return f"{engine.name} on {explain.plain(case, 40)}: {failure.kind}: {explain.plain(failure.message, 120)}"
+    said = explain.ending(failure.message) if "\n" in failure.message else explain.plain(failure.message, 120)
+    return f"{engine.name} on {explain.plain(case, 40)}: {failure.kind}: {said}"
 
 
 def gather(evidence: Evidence, candidate: EngineEvidence) -> Gathered:
