@@ -416,9 +416,10 @@ def _choice(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
 def _content(part: Mapping[str, Any]) -> str:
     """Return the visible text of a delta, message or raw completion choice (a string, or a list of text parts)."""
     content = part.get("content", part.get("text"))
-    if isinstance(content, str):
+    if isinstance(content, str) and (content or not part.get("refusal")):
         return content
-    return "".join(string(mapping(piece).get("text")) for piece in sequence(content))
+    # A model that will not answer says so in a field of its own on OpenAI's route.
+    return "".join(string(mapping(piece).get("text")) for piece in sequence(content)) or string(part.get("refusal"))
 
 
 def _reasoning(part: Mapping[str, Any]) -> str:

@@ -288,7 +288,10 @@ class Calls:
         pieces = [piece for entry in entries if (piece := _piece(entry)) is not None]
         pairs = list(zip(self.calls, pieces, strict=False))
         told = [call.id for call in self.calls] == [piece.id for piece in pieces]
-        same = all(call.name == piece.name and piece.whole and _equal(call, piece) for call, piece in pairs)
+        same = all(
+            call.name == piece.name and piece.index in (None, call.index) and piece.whole and _equal(call, piece)
+            for call, piece in pairs
+        )
         if not (pairs and len(pieces) == len(self.calls) and told and same):
             return False
         if not all(call.id for call in self.calls):

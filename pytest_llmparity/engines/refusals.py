@@ -46,6 +46,8 @@ _UNSUPPORTED: Final = re.compile(
     r"|extra_forbidden|extra (inputs|fields)|unexpected (keys|fields|parameter)|is not allowed|is not implemented",
     re.IGNORECASE,
 )
+_WORDS: Final = ("message", "msg", "error_msg", "error_message", "errorMessage", "reason", "faultstring", "detail")
+"""Where errors have their words."""
 _DEAD: Final = re.compile(r"EngineDeadError|engine (core )?(is dead|has died|died|encountered)", re.IGNORECASE)
 _FAILED: Final = re.compile(
     r"^\W{0,3}(internal server |upstream |backend |server |fatal |runtime |api |http )*(error|exception|failure)\b"
@@ -76,6 +78,10 @@ _STATUS: Final = {
     "authentication_error": 401,
     "permission_error": 403,
     "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "model_not_found": 404,
+    "invalid_api_key": 401,
     "overloaded_error": 429,
     "unavailable_error": 503,
 }
@@ -134,13 +140,19 @@ def refusal_of(value: object, *, depth: int = 4) -> Refusal | None:
     if isinstance(choices, list) and choices:
         # OpenRouter writes a failure in the middle of an answer into its choice.
         held = [value, *(choice for choice in choices if isinstance(choice, Mapping))]
-        return next((_held(part["error"], part, depth) for part in held if part.get("error")), None)
-    for name in ("error", "errors", "exception", "fault"):
-        if value.get(name):
+        return next((_held(part["error"], part, depth) for part in held if _meant(part.get("error"))), None)
+    for name in ("error", "errors", "exception", "fault", "err"):
+        if _meant(value.get(name)):
             return _held(value[name], value, depth)
-    if value.get("object") == "error" or value.get("type") == "error" or isinstance(value.get("message"), str):
+    says = any(isinstance(value.get(name), str) and value[name] for name in _WORDS if name != "detail")
+    if "error" in (value.get("object"), value.get("type"), value.get("status")) or says:
         return _passed_on(_flat(value), depth)
     return _detailed(value, depth)
+
+
+def _meant(error: object) -> bool:
+    """Tell whether what stands under the name of an error is one: some servers write an empty one into every answer."""
+    return any(error.values()) if isinstance(error, Mapping) else bool(error)
 
 
 def refusal_in(text: str, *, depth: int = 4) -> Refusal | None:
@@ -183,7 +195,7 @@ def refusal_said(text: str) -> Refusal | None:
         refusal = refusal_of(value)
         if refusal is None and bare != text and isinstance(value, Mapping):
             refusal = _flat(value)
-    words = "" if text.startswith(("{", "[")) else text
+    words = "" if re.match(r'[{\[]\s*["{\]}]', text) else text
     if refusal is None and (_FAILED.match(words) or (len(words) <= LINE_CHARS and _OVERFLOW.search(words))):
         refusal = Refusal(message=text)
     return refusal
@@ -244,7 +256,7 @@ def _passed_on(outer: Refusal, depth: int) -> Refusal:
 
 def _flat(error: Mapping[str, object]) -> Refusal:
     kinds = [_text(error.get("type")), _text(error.get("error_type")), _text(error.get("code"))]
-    words = next((said for name in ("message", "msg", "detail", "error") if (said := _text(error.get(name)))), "")
+    words = next((said for name in (*_WORDS, "error") if (said := _text(error.get(name)))), "")
     return Refusal(
         message=words or json.dumps(dict(error), default=str),
         type=" ".join(kind for kind in kinds if kind and not kind.isdecimal()),

@@ -90,6 +90,16 @@ def test_think_tag_split_over_deltas_is_found() -> None:
     assert read(events({"content": "<thi"}, {"content": "nk>a</think>b"}), STREAM).reasoning == "a"
 
 
+@pytest.mark.parametrize("error", [None, "", {}, {"code": 0, "message": ""}, False])
+def test_an_empty_error_beside_an_answer_is_none(error: object) -> None:
+    assert read(message(content="x") | {"error": error}).text == "x"
+
+
+def test_a_refusal_of_the_model_is_what_it_says() -> None:
+    assert read(message(content=None, refusal="I cannot.")).text == "I cannot."
+    assert read(events({"content": "", "refusal": "I can"}, {"refusal": "not."}), STREAM).text == "I cannot."
+
+
 def test_content_may_be_a_list_of_parts() -> None:
     assert read(message(content=[{"type": "text", "text": "Pa"}, {"type": "text", "text": "ris"}, 3])).text == "Paris"
 
@@ -391,6 +401,9 @@ ERRORS = [
     {"error": "Bad Request", "statusCode": 400, "message": OVERFLOW},
     {"errors": [{"message": OVERFLOW}]},
     {"detail": OVERFLOW},
+    {"code": 400, "msg": OVERFLOW},
+    {"status": "error", "reason": OVERFLOW},
+    {"success": False, "error_msg": OVERFLOW},
     {"detail": {"error": FLAT}},
     {"detail": [{"loc": ["body"], "msg": OVERFLOW}]},
     {"object": "error", "message": OVERFLOW, "code": 40303},
@@ -400,6 +413,7 @@ ERRORS = [
     [{"error": FLAT}],
     json.dumps({"error": FLAT}),
     f"Error: {OVERFLOW}",
+    f"[ERROR] {OVERFLOW}",
 ]
 
 

@@ -261,6 +261,16 @@ def test_a_last_chunk_that_repeats_the_calls_too_is_taken_once(id: str | None) -
     assert found.normalised == (() if id else (TWICE_NOTE,))
 
 
+def test_a_last_chunk_may_bring_the_same_call_under_another_index() -> None:
+    calls = [entry(0, "f", "{}", "a"), entry(1, "f", "{}", "a")]
+
+    found = streamed(
+        {"tool_calls": calls[:1]}, last={"delta": {"tool_calls": calls[1:]}, "finish_reason": "tool_calls"}
+    )
+
+    assert called(found) == [("f", "{}", "a")] * 2
+
+
 def test_calls_without_their_list_or_their_inner_object() -> None:
     flat = {"index": "0", "id": "a", "name": "f", "arguments": "{}"}
 

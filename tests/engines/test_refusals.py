@@ -131,8 +131,8 @@ def test_html_is_told_by_its_title() -> None:
 
 
 def test_error_without_a_message_is_shown_whole() -> None:
-    assert refusal_of({"error": {"reason": "why"}}) is not None
-    assert '{"reason": "why"}' in str(error(500, {"error": {"reason": "why"}}))
+    assert refusal_of({"error": {"cause": "why"}}) is not None
+    assert '{"cause": "why"}' in str(error(500, {"error": {"cause": "why"}}))
 
 
 @pytest.mark.parametrize(
