@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pytest_llmparity.core import explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.checks.missing import Missing
 from pytest_llmparity.core.checks.shares import judge_share, least_perfect, share_needed
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.sample import Phase, Sample, Timing
@@ -221,7 +223,16 @@ class LatencyCheck:
             outcome = Outcome.FAIL
         else:
             changes["needed"] = share_needed(result.n - result.over, result.n, budget.quantile, evidence.alpha)
-        return self._done(verdict, evidence, budget, changes | {"outcome": outcome}, timed)
+        unknown_ones = max(0, self.n - len(values))
+
+        def proven() -> float | None:
+            over = [*(value > budget.limit for value in values), *[False] * unknown_ones]
+            size, last = max(Counter(blocks).values()), max(blocks)
+            places = [*blocks, *(last + 1 + index // size for index in range(unknown_ones))]
+            best = share_over(over, places, quantile=budget.quantile, alpha=evidence.alpha)
+            return best.p_fail if best.lower > best.limit else None
+
+        return self._done(verdict, evidence, budget, changes | {"outcome": outcome}, timed, proven=proven)
 
     def _ratio(
         self, verdict: Verdict, evidence: Evidence, budget: Budget, baseline: _Timed, candidate: _Timed
@@ -279,14 +290,23 @@ class LatencyCheck:
             "requests": len(timed.samples),
             "details": tuple(timed.failed_lines()),
         }
-        done = gathered.finish(verdict, **changes)
+        done = gathered.rested(gathered.finish(verdict, **changes), timed.missing(len(timed.samples), self.n, evidence))
         return gathered.settled(done, evidence, absent=max(0, self.n - len(timed.samples)))
 
     def _done(
-        self, verdict: Verdict, evidence: Evidence, budget: Budget, changes: dict[str, Any], *sides: _Timed
+        self,
+        verdict: Verdict,
+        evidence: Evidence,
+        budget: Budget,
+        changes: dict[str, Any],
+        *sides: _Timed,
+        proven: Callable[[], float | None] = lambda: None,
     ) -> Verdict:
-        """Finish a verdict, unless a hard stop cut the phase short."""
+        """Finish a verdict, unless too few requests have this time or a hard stop cut the phase short."""
         done = gathered.finish(verdict, **changes)
+        for side in sides:
+            missing = side.missing(len(side.values(budget.metric)[0]), self.n, evidence, metric=budget.metric)
+            done = gathered.rested(done, missing, proven=proven)
         absent = sum(max(0, self.n - len(side.samples)) for side in sides)
         return gathered.settled(done, evidence, absent=absent)
 
@@ -303,6 +323,18 @@ class _Timed:
         self.samples: Sequence[Sample] = [s for s in asked if s.timing is None or not s.timing.met_load]
         self.loads = len(asked) - len(self.samples)
         self.timings = [sample.timing for sample in self.samples if sample.timing is not None]
+
+    def missing(self, used: int, n: int, evidence: Evidence, *, metric: str = "") -> Missing:
+        """Return what a verdict on ``used`` of ``n`` requests does not rest on."""
+        name, reasons = self.engine.name, list[str]()
+        if short := len(self.samples) - used:
+            reasons.append(f"{explain.count(short, 'answer')} of {name} too short to have a time {WORDS[metric]}")
+        if self.loads:
+            reasons.append(f"{explain.count(self.loads, 'request')} during which {name} loaded its model")
+        if (absent := n - len(self.samples) - self.loads) > 0:
+            stopped = evidence.incomplete or self.engine.untimed or "never asked"
+            reasons.append(f"{explain.count(absent, 'request')} of {name}: {stopped}")
+        return Missing(of=max(n, len(self.samples)), used=used, reasons=tuple(reasons), noun="request")
 
     def values(self, metric: str) -> tuple[list[float], list[int]]:
         """Return seconds and blocks; a failed request takes for ever, an answer too short for the metric is left out.

@@ -33,6 +33,7 @@ class Missing:
     reasons: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     sequential: bool = False
+    noun: str = "prompt"
 
     @property
     def enough(self) -> bool:
@@ -48,7 +49,7 @@ class Missing:
     def reason(self) -> str:
         """Why nothing is settled."""
         words = (
-            f"it rests on {self.used} of {explain.count(self.of, 'prompt')}" if self.used else "nothing was compared"
+            f"it rests on {self.used} of {explain.count(self.of, self.noun)}" if self.used else "nothing was compared"
         )
         return ": ".join(filter(None, [words, "; ".join((*self.reasons, *self.left_out))]))
 

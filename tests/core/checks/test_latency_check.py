@@ -217,7 +217,8 @@ def test_too_few_answers_to_bound_a_quantile_are_said_to_be(make: Factory) -> No
 def test_a_phase_cut_short_settles_nothing(make: Factory) -> None:
     short = make.evidence(make.timed("base", spread(1.0, 100)), incomplete="out of time")
     for verdict in check.latency(e2e_p50="2s", success_rate=0.9).judge(short):
-        assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "out of time")
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert verdict.reason == "it rests on 100 of 128 requests: 28 requests of base: out of time"
 
     none = make.evidence(make.engine("base"), incomplete="out of time")
     assert only(check.latency(e2e_p50="2s"), none).outcome is Outcome.INCONCLUSIVE
@@ -290,3 +291,35 @@ def test_what_it_needs_and_says() -> None:
     assert (mixed.needs().timed, mixed.pairwise, mixed.kind) == (128, False, "latency")
     assert str(mixed) == "latency(ttft_p50=x1.25, e2e_p95=2s, success_rate=0.99)"
     assert relative.power(cases=8, groups=8) == "latency(ttft_p50=x1.25, n=200): 200 timed requests per engine"
+
+
+@pytest.mark.parametrize(("short", "outcome"), [(6, Outcome.PASS), (7, Outcome.INCONCLUSIVE)])
+def test_a_time_that_few_answers_have_is_no_time_of_all(make: Factory, short: int, outcome: Outcome) -> None:
+    timed = make.timed("base", [1.0] * 128)
+    samples = timed.samples[Phase.TIMED]
+    cut = {
+        case: [
+            dataclasses.replace(one, timing=one.timing and dataclasses.replace(one.timing, tpot_s=None))
+            if one.repeat < short
+            else one
+            for one in each
+        ]
+        for case, each in samples.items()
+    }
+    (verdict,) = check.latency(tpot_p50="1s").judge(
+        make.evidence(dataclasses.replace(timed, samples={Phase.TIMED: cut}))
+    )
+
+    assert (verdict.outcome, verdict.n) == (outcome, 128 - short)
+    if outcome is Outcome.INCONCLUSIVE:
+        words = "it rests on 121 of 128 requests: 7 answers of base too short to have a time per output token"
+        assert verdict.reason == words
+
+
+def test_a_budget_broken_whatever_the_missing_answers_took_stays_broken(make: Factory) -> None:
+    late = make.timed("base", [9.0] * 64)
+    (verdict,) = check.latency(e2e_p95="1s").judge(make.evidence(late))
+    assert verdict.outcome is Outcome.FAIL, "half of the requests were over"
+    few = make.timed("base", [9.0] * 2)
+    (verdict,) = check.latency(e2e_p95="1s").judge(make.evidence(few))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
