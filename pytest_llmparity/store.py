@@ -456,4 +456,5 @@ def _alive(pid: int, born: float) -> bool:
 
 
 def _values(identity: Identity) -> dict[str, object]:
-    return {name: fact.value for name, fact in identity.facts.items()}
+    """Return what makes an engine the same one: not what a probe saw, which may see less on a busy day."""
+    return {name: fact.value for name, fact in identity.facts.items() if fact.source != "probed"}

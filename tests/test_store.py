@@ -519,6 +519,18 @@ def writer(folder: Path, session: str, count: int) -> subprocess.Popen[str]:
     )
 
 
+def test_a_probe_that_saw_less_this_time_makes_no_other_engine(store: Store) -> None:
+    told = Fact(value="sha256:1", source="reported")
+    run = begin(store, "s1").id
+    store.put_engine(run, "f16", "spec", Identity(facts={"digest": told, "slots": Fact(value=4, source="probed")}))
+    let_go(store, run)
+    begin(store, "s2")
+
+    again = Identity(facts={"digest": told, "slots": Fact(value=1, source="probed")})
+
+    assert not store.put_engine(run, "f16", "spec", again)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_what_a_killed_process_had_put_is_there_and_its_run_goes_on(tmp_path: Path) -> None:
     with writer(tmp_path, "s1", 1_000_000) as process:

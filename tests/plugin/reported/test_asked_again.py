@@ -43,9 +43,9 @@ def counts(bench: Bench, *engines: Any) -> dict[str, int]:
 
 def test_only_what_failed_is_asked_again_and_the_run_is_judged_as_a_whole(bench: Bench) -> None:
     bench.gate('check.prompts(), check.schema({}, gap=0.2), check.latency(e2e_p95="30s")')
-    sick = {"question 7", "question 40"}
+    sick = ["question 7", "question 40"]
     a = bench.engine()
-    b = bench.engine(lambda r: Fault.refuse(400) if r["messages"][-1]["content"] in sick else None)
+    b = bench.engine(lambda r: Fault.refuse(400) if r["messages"][-1]["content"].endswith(tuple(sick)) else None)
     bench.run(*REPORT, engines=[a, b])
     assert {failure["case"] for failure in bench.report()["failures"]} == {"case-7", "case-40"}
     run, before = bench.report()["run"], counts(bench, a, b)
@@ -107,8 +107,7 @@ def test_without_a_run_of_the_plan_there_is_nothing_to_ask_again(bench: Bench) -
 
 @pytest.mark.parametrize("more", [(), ("-n2",), ("--parity-fresh",)], ids=["alone", "workers", "fresh"])
 def test_a_run_that_was_killed_after_gathering_is_judged_by_the_next(bench: Bench, more: tuple[str, ...]) -> None:
-    checks = 'check.text(margin=0.05), check.latency(e2e_p95="30s")'
-    bench.pytester.makepyfile(test_gate=HANGS.format(checks=checks))
+    bench.pytester.makepyfile(test_gate=HANGS.format(checks="check.text(margin=0.05)"))
     engines = [bench.engine(), bench.engine()]
     (bench.pytester.path / "die").touch()
     assert bench.spawn(*REPORT, engines=engines).wait() == -9
@@ -122,10 +121,9 @@ def test_a_run_that_was_killed_after_gathering_is_judged_by_the_next(bench: Benc
     spawned = bench.spawn(*more, *REPORT, engines=engines)
 
     assert spawned.wait() == OK, spawned.output
-    assert "nobody was asked (--parity-fresh asks again)" in " ".join(spawned.output.split())
+    assert "nobody was asked (--parity-fresh asks again)" in " ".join(spawned.output.split()), spawned.output
     assert [engine.count for engine in engines] == before, "not even a warm-up"
     assert {v["outcome"] for v in bench.report()["verdicts"]} == {"PASS"}
-    assert {row["n"] for row in bench.report()["latency"] if row["metric"] == "e2e"} == {128}
     assert bench.run(engines=engines).ret == OK
     assert min(map(len, last(bench, asked, *engines))) >= 196, "what was judged is asked anew by the next run"
 
