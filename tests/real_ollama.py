@@ -112,7 +112,8 @@ class RealOllama:
     def model(self, quantization: str, name: str | None = None, **fields: object) -> str:
         """Return the name of a model made of one of the tiny model's files, made where it is not there yet.
 
-        ``fields`` are further ones of ``/api/create``: ``template``, ``parameters``, ``system``.
+        ``fields`` are further ones of ``/api/create``: ``template``, ``parameters``, ``system``. One thread each: what
+        else runs on a small machine makes more of them wait for each other.
         """
         name = name or f"tiny:{quantization.lower()}"
         if name not in self.names():
@@ -121,7 +122,9 @@ class RealOllama:
             digest = "sha256:" + hashlib.sha256(content).hexdigest()
             if not (self.store / "blobs" / digest.replace(":", "-")).exists():
                 self._send("POST", f"/api/blobs/{digest}", content)
-            self.call("/api/create", model=name, files={file.name: digest}, **fields)
+            self.call(
+                "/api/create", model=name, files={file.name: digest}, **{"parameters": {"num_thread": 1}, **fields}
+            )
         return name
 
     def copy(self, source: str, target: str) -> None:

@@ -84,6 +84,9 @@ def test_the_order_of_keys_is_read_against_the_schema_given_or_the_one_asked_for
 
     assert line == "property order: 1 of 1 JSON answer of b in another order than declared"
     assert order_line("b", []) == ""
+    asked = make.case(0, response_format={"json_schema": {"schema": {"properties": {"a": {}, "b": {}}}}})
+    (line,) = layers(make.evidence(ours, theirs, cases=[asked]), theirs, schema=schema)
+    assert line == "property order: 1 of 1 JSON answer of a in another order than declared"
     assert response_schema(make.case(0)) is None
     assert response_schema(make.case(0, response_format={"type": "json_object"})) is None
     assert response_schema(make.case(0, response_format={"json_schema": {"schema": True}})) is None

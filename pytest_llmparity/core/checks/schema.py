@@ -264,7 +264,7 @@ class SchemaCheck:
             paths.update(names)
         kept = [not fields[case.id] if case.id in fields else None for case in both.cases]
         n, missing = len(both.rows), both.missing(both.rows)
-        order = next((line for line in verdict.differs if line.startswith(diagnosis.PROPERTY_ORDER)), "")
+        order = "; ".join(line for line in verdict.differs if line.startswith(diagnosis.PROPERTY_ORDER))
         details = [
             f"{explain.plain(path, 60)} differs in {times} of {n}" for path, times in paths.most_common(_SHOWN_FIELDS)
         ]

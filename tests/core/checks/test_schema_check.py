@@ -93,6 +93,17 @@ def test_equal_values_in_another_order_agree_and_the_order_is_mentioned(make: Fa
     assert found["schema.rate", "base"].differs == ()
 
 
+def test_every_engine_that_moves_properties_is_named(make: Factory) -> None:
+    agree = judge(make, check.schema(Ticket, agree=0.95), [MOVED] * 64, [MOVED] * 5 + [GOOD] * 59)[
+        "schema.agree", "cand"
+    ]
+
+    assert agree.message.endswith(
+        "property order: 5 of 64 JSON answers of base in another order than declared; "
+        "property order: 64 of 64 JSON answers of cand in another order than declared"
+    )
+
+
 def test_valid_answers_with_other_values_fail_and_name_the_fields(make: Factory) -> None:
     agree = judge(make, check.schema(Ticket, agree=0.95), [WRONG] * 12 + [GOOD] * 50 + [BROKEN] * 2)[
         "schema.agree", "cand"
