@@ -371,6 +371,7 @@ class Door:
             self.summary.append(f"llmparity: the report could not be written: {error}")
         finally:
             self.summary += self.session.close()
+            self.summary = list(map(uncommanded, self.summary))
         return exitstatus
 
     def _judged_nothing(self) -> bool:
@@ -398,7 +399,9 @@ class Door:
     def _write(self, record: RunRecord) -> list[str]:
         if "json" not in self.settings.reports:
             return []
-        json_report.write(record, self.session.samples(), self.settings.out, root=self.config.rootpath)
+        origin = self.session.origin(self.verdicts)
+        samples = self.session.samples()
+        json_report.write(record, samples, self.settings.out, root=self.config.rootpath, origin=origin)
         return [f"report: {self.settings.out / 'run.json'}"]
 
     def _engines(self) -> list[EngineRecord]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.routes import RouteCheck
@@ -34,6 +36,21 @@ class EngineRecord:
     route_check: RouteCheck | None = None
     log: str | None = None
     log_hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleOrigin:
+    """Whose question an answer is: the ``tests`` that asked it, their prompt sets, and the case's messages or prompt.
+
+    ``judged``: a verdict of one of them rests on it; answers that measure the noise floor, and those that a test only
+    reads, are not. Everything is empty where nobody noted it (runs stored by an older version).
+    """
+
+    tests: tuple[str, ...] = ()
+    prompt_sets: tuple[str, ...] = ()
+    messages: Sequence[Mapping[str, Any]] | None = None
+    prompt: str | None = None
+    judged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

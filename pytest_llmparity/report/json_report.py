@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pytest_llmparity.core import sample as samples_module
 from pytest_llmparity.core.errors import UsageError
-from pytest_llmparity.core.record import EngineRecord, RunRecord
+from pytest_llmparity.core.record import EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Sample
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.report.places import Places, absolute, here
@@ -47,17 +47,25 @@ def to_json(record: RunRecord, *, places: Places | None = None) -> dict[str, Any
     return clean
 
 
-def sample_to_json(run: str, sample: Sample, *, places: Places | None = None) -> dict[str, Any]:
+def sample_to_json(
+    run: str, sample: Sample, *, origin: SampleOrigin | None = None, places: Places | None = None
+) -> dict[str, Any]:
     """Return one line of ``samples.jsonl`` as JSON builtins. Times are seconds from the request's first byte.
 
-    ``places`` are shortened in what failed, never in an answer.
+    ``origin`` says who asked, ``places`` are shortened in what failed, never in an answer.
     """
+    asked = origin or SampleOrigin()
     answer = sample.completion
     failure = sample.failure and samples_module.to_json(sample.failure)
     line = {
         "run": run,
         "engine": sample.engine,
+        "tests": list(asked.tests),
+        "prompt_sets": list(asked.prompt_sets),
         "case": sample.case,
+        "judged": asked.judged,
+        "messages": asked.messages,
+        "prompt": asked.prompt,
         "phase": sample.phase.value,
         "repeat": sample.repeat,
         "concurrency": sample.concurrency,
@@ -82,15 +90,24 @@ def sample_to_json(run: str, sample: Sample, *, places: Places | None = None) ->
     return clean
 
 
-def write(record: RunRecord, samples: Iterable[Sample], folder: Path, *, root: Path | None = None) -> None:
+def write(
+    record: RunRecord,
+    samples: Iterable[Sample],
+    folder: Path,
+    *,
+    root: Path | None = None,
+    origin: Callable[[Sample], SampleOrigin | None] = lambda sample: None,
+) -> None:
     """Write ``run.json`` and ``samples.jsonl`` into ``folder``, which is made when it is not there.
 
     Each file appears whole or not at all; ``run.json`` comes last, so whoever sees it finds its samples. ``root`` is
-    the project's folder, left out of paths. Raises ``UsageError`` when the folder cannot be written.
+    the project's folder, left out of paths; ``origin`` tells who asked what a sample answers. Raises ``UsageError``
+    when the folder cannot be written.
     """
     places = here(root, _files(record))
     lines = (
-        json.dumps(sample_to_json(record.run, sample, places=places), allow_nan=False) + "\n" for sample in samples
+        json.dumps(sample_to_json(record.run, sample, origin=origin(sample), places=places), allow_nan=False) + "\n"
+        for sample in samples
     )
     path = folder
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pytest_llmparity.core import brief, errors
+from pytest_llmparity.core import brief, errors, explain
 from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.explain import failure_text
 from pytest_llmparity.core.prompt_reading import messages_of
@@ -31,6 +31,14 @@ class ParityFailure(AssertionError):
         super().__init__(text)
         self.verdicts = tuple(verdicts)
         self.brief = brief.line(verdicts)
+
+
+class Usage(NamedTuple):
+    """Token counts of one answer as the server says, ``None`` where it does not; ``cached`` are part of ``prompt``."""
+
+    prompt: int | None
+    completion: int | None
+    cached: int | None
 
 
 class Row:
@@ -69,6 +77,36 @@ class Row:
         """The calls the answer makes."""
         __tracebackhide__ = True
         return self.completion.tool_calls
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought before it answered, empty where the engine sent none."""
+        __tracebackhide__ = True
+        return self.completion.reasoning
+
+    @property
+    def finish_reason(self) -> str:
+        """Why the answer ended, as the engine said: ``stop``, ``length``, ``tool_calls``."""
+        __tracebackhide__ = True
+        return self.completion.finish_reason
+
+    @property
+    def usage(self) -> Usage:
+        """The server's token counts."""
+        __tracebackhide__ = True
+        answer = self.completion
+        return Usage(answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens)
+
+    def __repr__(self) -> str:
+        """Show whose answer to which case it is, how it begins and how it ended; of a missing one, why."""
+        about = f"<Row {self.engine}, {explain.plain(self.id, 40)}:"
+        try:
+            answer = self.completion
+        except errors.LLMParityError as error:
+            return f"{about} {type(error).__name__}: {explain.plain(str(error), 120)}>"
+        calls = "".join(f" {explain.plain(f'{c.name}({c.arguments})', 60)}" for c in answer.tool_calls)
+        said = explain.quote(answer.text) if answer.text or not calls else ""
+        return f"{about} {f'{said}{calls}'.strip()} ({explain.plain(answer.finish_reason, 20) or 'no finish reason'})>"
 
     @property
     def timing(self) -> Timing | None:

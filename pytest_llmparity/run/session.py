@@ -13,13 +13,14 @@ from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError, UsageError
 from pytest_llmparity.core.masking import Mask
 from pytest_llmparity.core.ports import Embedder
-from pytest_llmparity.core.record import RunRecord
+from pytest_llmparity.core.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Identity, Sample, from_json
 from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.engines import headers
 from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run import evidence as proof
+from pytest_llmparity.run.asked import ASKED, asked_by, origins
 from pytest_llmparity.run.campaign import Campaign, Progress
 from pytest_llmparity.run.declare import declare, resolve
 from pytest_llmparity.run.evidence import EngineNote
@@ -147,6 +148,9 @@ class Session:
                 whole=self._whole,
             )
             self.run = begun.id
+            if self.store().note(begun.id, ASKED) is None:
+                asked = asked_by(self.declarations(), only=self.settings.cases)
+                self.store().put_note(begun.id, ASKED, asked)
             if begun.kept:
                 self._keep(begun.id)
             if self.store().note(begun.id, GATHERED) is None:
@@ -353,6 +357,11 @@ class Session:
         """Return every sample of the run, engine by engine."""
         gathered = {} if self._judging is None else self._judging.samples
         return [sample for samples in gathered.values() for sample in samples]
+
+    def origin(self, verdicts: Sequence[Verdict]) -> Callable[[Sample], SampleOrigin]:
+        """Return what says of a sample of the run which tests asked it and whether their verdicts rest on it."""
+        notes = {} if self._judging is None else self._judging.notes
+        return origins(self.store(), self.run or "", notes, verdicts)
 
     def close(self) -> list[str]:
         """Stop what this process started and close what it opened; return what went wrong. Safe to call twice."""

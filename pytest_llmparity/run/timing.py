@@ -154,7 +154,12 @@ class TimedPhase:
 
 def timed_note(engine: str, unit: Unit) -> str:
     """Name of the run's note that says which of this engine's timed answers belong to a unit."""
-    return f"{TIMED}{engine}/{unit.key}"
+    return timed_name(engine, unit.key)
+
+
+def timed_name(engine: str, key: str) -> str:
+    """Name of the same note, by the unit's key."""
+    return f"{TIMED}{engine}/{key}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

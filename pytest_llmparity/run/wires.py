@@ -20,7 +20,12 @@ from pytest_llmparity.transport.limits import Limits
 
 def wires_note(engine: str, unit: Unit) -> str:
     """Name of the run's note that says which request of this engine belongs to which case of a unit."""
-    return f"wires/{engine}/{unit.key}"
+    return wires_name(engine, unit.key)
+
+
+def wires_name(engine: str, key: str) -> str:
+    """Name of the same note, by the unit's key."""
+    return f"wires/{engine}/{key}"
 
 
 def wire_of(adapter: Adapter, request: Request, *, stream: bool = True) -> WireRequest:

@@ -202,3 +202,19 @@ def test_an_unknown_word_for_a_question_is_told(project: Project) -> None:
 
     with pytest.raises(UsageError, match=r"has no parameter .temprature., did you mean temperature"):
         Parity(SessionAsker(project.session())).ask("?", temprature=1)
+
+
+def test_a_row_shows_itself_and_names_what_is_in_it() -> None:
+    call = ToolCall(name="refund", arguments='{"order": 7}')
+    answer = Completion(
+        text="##[add-mask]it\nis", reasoning="hm", finish_reason="stop", prompt_tokens=9, completion_tokens=3
+    )
+    row = Row("a", "c", [sample(answer)], missing="")
+    calling = Row("a", "c", [sample(Completion(text="", tool_calls=(call,), finish_reason="tool_calls"))], missing="")
+    failed = Row("a", "c", [sample(failure=Failure(kind="Timeout", message="no byte in 2 s"))], missing="")
+
+    assert (row.reasoning, row.finish_reason, row.usage) == ("hm", "stop", (9, 3, None))
+    assert repr(row) == "<Row a, c: '##\\x5badd-mask]it\\nis' (stop)>"
+    assert repr(calling) == '<Row a, c: refund({"order": 7}) (tool_calls)>'
+    assert repr(failed) == "<Row a, c: Timeout: a, c: no byte in 2 s>"
+    assert repr(Row("a", "c", [], missing="it was stopped")).startswith("<Row a, c: MissingSample: a has no answer")
