@@ -67,7 +67,7 @@ def _joined(parts: Sequence[str]) -> Joined:
         # Front ends that send the finished message once more with the finish reason (one-api and its forks).
         if repeated and (len(before) >= SURE or len(parts) > 2):
             return Joined(before, REPEATED_NOTE, len(parts) - 1)
-    unsure = (repeated or growing == len(parts) - 1) and len(before.strip()) > 1
+    unsure = (repeated or growing == len(parts) - 1) and bool(before.strip())
     return Joined(plain.text, UNSURE_NOTE if unsure else "", plain.used)
 
 

@@ -370,7 +370,8 @@ def test_a_closing_message_that_says_something_else_is_named() -> None:
         (["ha", "ha"], "haha", (UNSURE_NOTE,)),
         ([" no", " no", " no"], " no no no", ()),
         (["-", "--", "----"], "-------", (UNSURE_NOTE,)),
-        (["4", "4"], "44", ()),
+        (["4", "42"], "442", (UNSURE_NOTE,)),
+        (["\n", "\n"], "\n\n", ()),
         (["caf\ufffd", "café", "café."], "café.", (GROWING_NOTE,)),
     ],
 )
