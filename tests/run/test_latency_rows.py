@@ -26,6 +26,17 @@ def test_a_metric_that_is_not_known_has_no_row_but_a_sentence() -> None:
     assert second.startswith("no tpot is shown: 1 of 3 answers of a came in other numbers of events than of tokens")
 
 
+def test_answers_that_arrive_whole_have_no_time_per_token_and_neither_have_the_few_that_do_not() -> None:
+    samples = timed(*[dataclasses.replace(PLAIN, tpot_s=None)] * 9, PLAIN)
+
+    assert [row.metric for row in latency_rows(samples)] == ["ttft", "e2e"]
+    assert unknown_latency(samples, [])[0].startswith(
+        "no tpot is shown: 9 of 10 answers of a arrived whole in one read"
+    )
+    short = dataclasses.replace(PLAIN, tpot_s=None, token_events=1, tokens=1)
+    assert [row.n for row in latency_rows(timed(*[short] * 9, PLAIN)) if row.metric == "tpot"] == [1]
+
+
 def test_what_a_verdict_says_is_not_said_twice() -> None:
     samples = timed(dataclasses.replace(PLAIN, tpot_s=None, tokens=110))
     why = unknown("a", "tpot", [sample.timing for sample in samples["a"] if sample.timing])

@@ -413,16 +413,24 @@ def unknown(engine: str, metric: str, timings: Sequence[Timing]) -> str:
     """Say why a metric of these answers is not known, empty where it is.
 
     The time to the first token, where more than :data:`MERGED` of them shared a read with later ones; the time per
-    token, where as many answers came in far fewer events, or more, than they have tokens.
+    token, where as many answers came in far fewer events, or more, than they have tokens, or whole in one read.
     """
     if metric == "ttft" and (merged := sum(timing.merged_first for timing in timings)) > MERGED * len(timings):
         return (
             f"{merged} of {explain.count(len(timings), 'first token')} of {engine} arrived together with later ones, "
             "so the time to the first token is not known"
         )
-    apart = [timing for timing in timings if not timing.corresponds] if metric == "tpot" else []
-    if len(apart) <= MERGED * len(timings) or not apart:
+    if metric != "tpot":
         return ""
+    apart = [timing for timing in timings if not timing.corresponds]
+    if len(apart) <= MERGED * len(timings):
+        at_once = sum(t.corresponds and t.token_events > 1 and bool(t.tokens) and t.tpot_s is None for t in timings)
+        if at_once <= MERGED * len(timings):
+            return ""
+        return (
+            f"{at_once} of {explain.count(len(timings), 'answer')} of {engine} arrived whole in one read, so the time "
+            "per output token is not known"
+        )
     first = apart[0]
     cause = (
         "many tokens in one event, a parser that holds them back, or hidden reasoning among the counted ones"
