@@ -151,6 +151,8 @@ class SglangAdapter(Adapter):
         listed = self._reached("/v1/models")
         if isinstance(listed, str):
             return listed
+        if listed.status != 200:  # one key opens all routes, and without the list nobody knows who would answer
+            raise self._not_authorised("/v1/models", listed)
         data = listed.json().get("data")
         names = [str(entry.get("id")) for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
         if not names or self.model in names or self._is_adapter(names):

@@ -128,7 +128,7 @@ def test_key_is_asked_for_by_the_list_of_models_only(
 ) -> None:
     url = routes({"/ready": (200, None), "/v1/models": (401, {"error": "Unauthorized"})})
 
-    with pytest.raises(errors.NotAuthorised, match="refused GET /v1/models with 401: set api_key_env"):
+    with pytest.raises(errors.NotAuthorised, match=r"key: GET /v1/models says 401 \(Unauthorized\)\. Set api_key_env"):
         attach(url, "sglang", model="tiny").ready()
 
 
