@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pytest_llmparity.core.printable import printable
-from pytest_llmparity.core.verdict import SEVERITY, Lenience, Outcome, Verdict
+from pytest_llmparity.core.verdict import READER, SEVERITY, Lenience, Outcome, Verdict
 
 MAX_LINES: Final = 15
 """Lines of one verdict in a failure text, its headline included (DESIGN 2.5)."""
@@ -127,16 +127,21 @@ def headline(verdict: Verdict) -> str:
     return line
 
 
-def remarks(verdict: Verdict) -> list[str]:
+def remarks(verdict: Verdict, *, of_reader: bool = True) -> list[str]:
     """Return what a reader should know of a verdict whatever its outcome.
 
-    Which prompts it does not rest on, and what was forgiven in the answers it does rest on.
+    Which prompts it does not rest on, and what was forgiven in the answers it does rest on; ``of_reader`` false leaves
+    out what holds for every check alike, for where a run tells that once.
     """
     left_out = [
         f"left out {count(len(part.cases), 'prompt')} ({_some(part.cases)}): {plain(part.reason)}"
         for part in verdict.left_out
     ]
-    return [*left_out, *(_forgiven(part) for part in verdict.lenience), *verdict.remarks]
+    return [
+        *left_out,
+        *(_forgiven(part) for part in verdict.lenience if of_reader or not part.what.startswith(READER)),
+        *verdict.remarks,
+    ]
 
 
 def _forgiven(part: Lenience) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
 
 class Outcome(enum.StrEnum):
@@ -39,6 +40,10 @@ class LeftOut:
     engine: str
     reason: str
     cases: tuple[str, ...]
+
+
+READER: Final = "put right by the reader"
+"""How the ``what`` begins of a :class:`Lenience` that every check shares, because our reader of answers had it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

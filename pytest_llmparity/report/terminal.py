@@ -331,7 +331,7 @@ def noted(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for verdict in verdicts:
         if verdict.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
-            for remark in explain.remarks(verdict):
+            for remark in explain.remarks(verdict, of_reader=False):
                 found[remark][f"{verdict.kind} of {verdict.test.rpartition('::')[2]}"] = None
     lines = [
         line

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pytest_llmparity.core.checks.base import Evidence
 from pytest_llmparity.core.checks.contract import MOVED, Reading
 from pytest_llmparity.core.checks.gathered import answers
-from pytest_llmparity.core.verdict import Lenience, Verdict
+from pytest_llmparity.core.verdict import READER, Lenience, Verdict
 
 
 def wrapped(engine: str, readings: Mapping[str, Reading]) -> tuple[Lenience, ...]:
@@ -37,6 +37,4 @@ def _put_right(name: str, evidence: Evidence, *, of_schema: bool) -> Iterable[Le
     notes = Counter(note for completion in said.values() for note in dict.fromkeys(completion.normalised))
     for note, count in notes.items():
         if not (of_schema and note.endswith(MOVED)):
-            yield Lenience(
-                engine=name, what=f"put right by the reader: {note}", count=count, of=len(said), accepted=True
-            )
+            yield Lenience(engine=name, what=f"{READER}: {note}", count=count, of=len(said), accepted=True)

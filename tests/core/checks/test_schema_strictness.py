@@ -102,6 +102,7 @@ def test_what_the_reader_put_right_is_counted_in_every_verdict(make: Factory) ->
         lenience=(Lenience(engine="b", what=f"put right by the reader: {note}", count=3, of=40, accepted=True),),
     )
     assert remarks(noted) == [f"3 of 40 answers of b put right by the reader: {note}"]
+    assert remarks(noted, of_reader=False) == []
 
 
 DRAFTS = [
