@@ -424,7 +424,7 @@ class Campaign:
         client, watch = client_of(adapter), self._watch(adapter)
         try:
             for step, jobs in steps:
-                await gather(
+                again = await gather(
                     adapter,
                     client,
                     jobs,
@@ -434,6 +434,11 @@ class Campaign:
                     deliver=self._deliver,
                     watch=watch,
                 )
+                if again:
+                    self._words.append(
+                        f"{adapter.name} sent more answers than it was asked for: {again} that may have been other "
+                        "prompts' were asked again, each on a connection of its own"
+                    )
         finally:
             await client.aclose()
             if watch is not None:

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_llmparity.core import sizes
@@ -24,7 +24,7 @@ from pytest_llmparity.core.errors import (
 from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.sample import Completion, Failure, Phase, Sample, WireRequest
 from pytest_llmparity.run.reconnect import RESTARTS, Watch
-from pytest_llmparity.transport.client import Client
+from pytest_llmparity.transport.client import MIXED, Client
 from pytest_llmparity.transport.clock import timing
 from pytest_llmparity.transport.exchange import Exchange
 
@@ -119,19 +119,23 @@ async def gather(
     deliver: Callable[[Sample], None],
     watch: Watch | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> None:
+) -> int:
     """Send the jobs, at most ``concurrency`` at a time, and deliver one sample for each as it finishes.
 
     ``gone`` says why the engine's process is no more, or ``None``. Once the engine is gone every further job is
     delivered as a ``NotAsked`` failure. With a ``watch`` a server that goes away is waited for first. Jobs beyond the
     allowance, and those whose next attempt would be, are not delivered at all. An error of ``gone`` or ``deliver`` ends
     the gathering and is raised as it is.
+
+    A server that sent more answers than it was asked for may have given one request's answer to another. Whatever came
+    on a connection that had carried an answer before is then delivered once more: as a failure, and as what a fresh
+    connection brings. Returns how many answers that were.
     """
-    queue = iter(jobs)
     line = _Line(gone, sleep)
     line.dead = watch.lost if watch is not None else None  # an earlier step may have found out
+    doubtful: list[Job] = []
 
-    async def worker() -> None:
+    async def worker(queue: Iterator[Job]) -> None:
         for job in queue:
             if watch is not None:
                 await watch.calm()
@@ -141,17 +145,30 @@ async def gather(
                 continue
             if not allowance.take():
                 return
-            sample = await _one(engine, client, job, allowance=allowance, line=line, watch=watch, sleep=sleep)
+            sample = await _one(
+                engine, client, job, allowance=allowance, line=line, watch=watch, sleep=sleep, reused=doubtful
+            )
             if sample is not None:
                 deliver(sample)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(concurrency, len(jobs))):
-                group.create_task(worker())
-    except ExceptionGroup as errors:
-        # All of them stumbled over the same thing, a full disk or a keeper that is gone; callers know its type.
-        raise errors.exceptions[0] from errors
+    async def work(jobs: Sequence[Job]) -> None:
+        queue = iter(jobs)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(concurrency, len(jobs))):
+                    group.create_task(worker(queue))
+        except ExceptionGroup as errors:
+            # All of them stumbled over the same thing, a full disk or a keeper that is gone; callers know its type.
+            raise errors.exceptions[0] from errors
+
+    await work(jobs)
+    if await client.part() or not doubtful:
+        return 0
+    again = list(doubtful)
+    for job in again:
+        deliver(_failed(engine, job, named(ProtocolError(MIXED), engine.name, job.case), attempts=1))
+    await work(again)
+    return len(again)
 
 
 class _Line:
@@ -199,6 +216,7 @@ async def _one(
     line: _Line,
     watch: Watch | None,
     sleep: Callable[[float], Awaitable[None]],
+    reused: list[Job],
 ) -> Sample | None:
     """Return the sample of one job, retrying what can help; a retried answer has no timing (it is no evidence).
 
@@ -242,6 +260,8 @@ async def _one(
             await sleep(pause)
         else:
             line.answered()
+            if exchange.reused:
+                reused.append(job)
             return sample
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import os
 import pickle
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from itertools import cycle, islice
 from math import ceil
 
@@ -22,7 +23,7 @@ from pytest_llmparity.core.errors import EngineError, LLMParityError
 from pytest_llmparity.core.sample import Failure, WireRequest
 from pytest_llmparity.run.timed import BOOT, Calibration, Plan, Record, Target, TimedResult, Watched, block_sizes, order
 from pytest_llmparity.run.timed_mock import end_with_stdin
-from pytest_llmparity.transport.client import Client
+from pytest_llmparity.transport.client import MIXED, Client
 from pytest_llmparity.transport.events import sse
 from pytest_llmparity.transport.exchange import Exchange
 
@@ -203,6 +204,8 @@ async def run(plan: Plan) -> TimedResult:
         wall_s, cpu_s = time.monotonic(), time.process_time()
         records, watched, stopped = await load(plan, clients)
         cpu_share = (time.process_time() - cpu_s) / (time.monotonic() - wall_s)
+        mixed = {target.name for client, target in zip(clients, plan.targets, strict=True) if not await client.part()}
+        records = [_without_mixed(record, mixed) for record in records]
     return TimedResult(
         records=tuple(records),
         calibration=calibration,
@@ -210,6 +213,13 @@ async def run(plan: Plan) -> TimedResult:
         stopped=stopped,
         watched=tuple(watched),
     )
+
+
+def _without_mixed(record: Record, mixed: Collection[str]) -> Record:
+    """Return a record whose answer is surely its own, else one of a failure."""
+    if record.engine not in mixed or record.exchange is None or not record.exchange.reused:
+        return record
+    return dataclasses.replace(record, exchange=None, failure=Failure(kind="ProtocolError", message=MIXED))
 
 
 def main() -> None:

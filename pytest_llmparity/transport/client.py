@@ -26,6 +26,18 @@ from pytest_llmparity.transport.readers import (
 from pytest_llmparity.transport.tls import speaks_tls, tls_context, tls_failure, wants_tls
 
 _NS = 1_000_000_000
+MIXED = (
+    "the server sent more answers than it was asked for, and nobody knows whose this one was. What is in front of the "
+    "engine (a proxy that asks twice?) can be told to close its connections after each answer."
+)
+"""What is wrong with an answer on a kept connection of a server for which :meth:`Client.part` says False."""
+_PART_S = 0.05
+_PART_MOST_S = 5.0
+"""Least and longest time a server gets to end kept connections after the last request, or to show that it is not done.
+
+In between it is twice the longest answer so far: an answer that is still to come, for a request that another answer was
+taken for, comes by then.
+"""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _TARGET = re.compile(r"/[!-~]*")
@@ -66,6 +78,7 @@ class Client:
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._answered = False
+        self._longest_s = 0.0
         self._keeps = True
         """Whether connections are kept; no longer once a server sent what nobody asked for on one of them."""
 
@@ -128,6 +141,21 @@ class Client:
             if isinstance(result, BaseException):
                 raise result
 
+    async def part(self) -> bool:
+        """Close the kept connections in order and tell whether this server sent only what it was asked for.
+
+        False means that bytes nobody asked for came on a connection of this client, now or earlier: answers with
+        ``reused`` may be other requests' then, those on fresh connections are not. More can be sent afterwards; such a
+        server gets a fresh connection for each request.
+        """
+        kept, self._idle = self._idle, []
+        patience_s = min(_PART_MOST_S, max(_PART_S, 2 * self._longest_s))
+        await asyncio.gather(*(connection.part(patience_s) for connection in kept))
+        for connection in kept:
+            self._forget(connection)
+            await connection.wait_closed()
+        return self._keeps
+
     async def aclose(self) -> None:
         """Close every connection; requests under way fail. The client can be used again afterwards."""
         connections = list(self._open)
@@ -170,6 +198,7 @@ class Client:
             self._forget(connection)
             raise
         self._answered = True
+        self._longest_s = max(self._longest_s, (exchange.done_ns - exchange.sent_ns) / _NS)
         if connection.usable and self._keeps:
             self._idle.append(connection)
         else:

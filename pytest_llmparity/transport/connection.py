@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -47,6 +48,7 @@ class Connection:
         self._done: asyncio.Future[None] | None = None
         self._watcher: asyncio.TimerHandle | None = None
         self._open = True
+        self._ended: asyncio.Future[None] = self._loop.create_future()
         self._used = self._kept = False
         self._unstamped = False
         self.unasked = False
@@ -145,6 +147,7 @@ class Connection:
         try:
             response.feed(data, arrived_ns, seen_ns)
         except ProtocolError as error:
+            self.unasked = self.unasked or response.complete  # it was whole, and there was more
             done.set_exception(error)
         else:
             if response.complete:
@@ -194,9 +197,25 @@ class Connection:
         else:
             done.set_exception(Timeout(f"{self._where} {what}. Raise the limit, or ask why the engine is that slow."))
 
+    async def part(self, patience_s: float) -> None:
+        """Close in order: ask nothing more, and see whether anything comes that nobody asked for (``unasked``).
+
+        A server that has answered everything closes its side too, at once. One whose answers are ahead of our requests
+        has more to send: it is waited for that or the end, ``patience_s`` seconds at most.
+        """
+        if self._reader is not None and self.usable and self._kept:  # one answer alone has no other to be taken for
+            await self._reader.settle()
+            self._reader.finish()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await asyncio.shield(self._ended)
+        self.close()
+
     def close(self) -> None:
         """Close at once; may be called more than once."""
         self._open = False
+        if not self._ended.done():
+            self._ended.set_result(None)
         if self._reader is not None:
             self._reader.close()
 

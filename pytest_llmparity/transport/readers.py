@@ -74,6 +74,9 @@ class Reader(Protocol):
     def write(self, data: bytes) -> None:
         """Send ``data``; the first part leaves before the call returns if the socket takes it."""
 
+    def finish(self) -> None:
+        """Tell the other side that nothing more will be asked; reading goes on."""
+
     def close(self) -> None:
         """Close at once, without a farewell; may be called more than once."""
 
@@ -155,6 +158,11 @@ class KernelReader:
         else:
             self._loop.remove_writer(self._sock)
 
+    def finish(self) -> None:
+        """End our direction of the socket; the other one stays open."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """Close the socket at once; may be called more than once."""
         if self._open:
@@ -228,6 +236,11 @@ class TransportReader(asyncio.BufferedProtocol):
     def write(self, data: bytes) -> None:
         """Send ``data``; asyncio tries the socket before the call returns."""
         self._transport.write(data)
+
+    def finish(self) -> None:
+        """End our direction of the socket; asyncio's TLS has no such thing, and the server's end needs no goodbye."""
+        with contextlib.suppress(OSError):
+            self._transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Abort the transport; may be called more than once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from typing import cast
 
@@ -71,6 +72,9 @@ class Scripted:
             done_ns=30,
             reads=(Read(20, 20, len(body)),),
         )
+
+    async def part(self) -> bool:
+        return True
 
 
 async def no_wait(seconds: float) -> None:
@@ -251,6 +255,35 @@ async def test_answers_in_between_keep_a_slow_engine_alive() -> None:
 
     assert len(client.sent) == 16
     assert all(s.completion is not None for s in samples)
+
+
+async def test_what_may_be_another_request_s_answer_is_delivered_as_a_failure_and_asked_again() -> None:
+    class Mixing(Scripted):
+        """Answers on one connection, until it is known to send more than it is asked for."""
+
+        async def send(self, method: str, path: str, body: bytes = b"", *, most_bytes: int | None = None) -> Exchange:
+            exchange = await super().send(method, path, body)
+            return dataclasses.replace(exchange, reused=1 < len(self.sent) <= 3)
+
+        async def part(self) -> bool:
+            return False
+
+    client, samples = Mixing(lambda n, b: 200), list[Sample]()
+    again = await gather(
+        Echo(),
+        cast("Client", client),
+        jobs(3),
+        concurrency=1,
+        allowance=Allowance(requests=4, seconds=None),
+        gone=lambda: None,
+        deliver=samples.append,
+    )
+
+    assert again == 2
+    assert [(s.case, s.failure.kind if s.failure else "answer") for s in samples] == [
+        *[("c0", "answer"), ("c1", "answer"), ("c2", "answer")],
+        *[("c1", "ProtocolError"), ("c2", "ProtocolError"), ("c1", "answer")],
+    ], "the fourth request was the last that was allowed, so nothing is known of c2"
 
 
 async def test_parallel_requests_that_run_out_of_time_together_are_not_so_many_in_a_row() -> None:

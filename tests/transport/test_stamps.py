@@ -73,6 +73,8 @@ class Fed:
 
     async def settle(self) -> None: ...
 
+    def finish(self) -> None: ...
+
     def write(self, data: bytes) -> None:
         self.written.append(data)
 

@@ -8,6 +8,7 @@ a copy of the buffer it was lent, so answers of other prompts came out of it wit
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
 import sys
@@ -191,3 +192,28 @@ async def _hung_up(bench: Bench) -> None:
     assert [exchange.headers["x-seed"] for exchange in exchanges] == ["0", "1"]
     assert not exchanges[1].reused
     assert server.asked == ["/0", "/1", "/1", "/2", "/2"]
+
+
+def test_an_answer_that_was_another_request_s_is_known_afterwards(bench: Bench) -> None:
+    """A second answer that comes while the next request is under way looks like its answer, until that comes too."""
+    bench.runner.run(_ahead_of_us(bench))
+
+
+async def _ahead_of_us(bench: Bench) -> None:
+    bench.server.plans[:] = [Plan(seed=n, size=100) for n in range(3)]
+    async with bench.make() as client:
+        for number in range(3):
+            assert (await client.send("GET", f"/{number}")).headers["x-seed"] == str(number)
+        assert await client.part()
+        await client.send("GET", "/0")
+        asking = asyncio.create_task(client.send("GET", "/1"))
+        await asyncio.sleep(0)
+        bench.server.send_unasked(SURPLUS)
+        with contextlib.suppress(ProtocolError):  # where both came in one read
+            exchange = await asking
+            assert (exchange.headers["x-seed"], exchange.reused) == ("77", True)
+
+        assert not await client.part()
+        again = [await client.send("GET", f"/{number}") for number in (1, 2)]
+
+    assert [(exchange.headers["x-seed"], exchange.reused) for exchange in again] == [("1", False), ("2", False)]
