@@ -133,7 +133,7 @@ class Control:
         late = f"{self.engine} did not answer {method} {url} in {total_s:g} s."
         if left_s is not None and left_s < total_s:
             total_s = left_s
-            late = f"{self.engine} had not answered {method} {url} when the run's time was up."
+            late = f"{self.engine} had not answered {method} {url} when the run's time was up (--parity-budget)."
         with _ending_after(total_s) as end:
             try:
                 reply = self._sent(method, path, body, min(timeout_s, max(total_s, 0.001)), end)

@@ -12,11 +12,8 @@ from pytest_llmparity.core.errors import (
     KeeperError,
     LLMParityError,
     StoreError,
-    Timeout,
-    Unreachable,
     told,
 )
-from pytest_llmparity.core.routes import RouteCheck
 from pytest_llmparity.core.sample import Identity, Sample, WireRequest, to_json
 from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.engines.base import Adapter
@@ -232,6 +229,8 @@ class Campaign:
         self._words.extend(engaged.notes)
         self._notes[spec.name] = entry
         if engaged.adapter is None:  # nobody is there to be another engine than the one that answered before
+            if self._allowance.left_s == 0:
+                self._allowance.out_of_time()  # it may be there when the run goes on
             return
         if self._store.put_engine(self._run, spec.name, spec.spec_hash, engaged.identity):
             self._words.append(f"{spec.name} is not the engine the interrupted run asked: its answers are asked again")
@@ -268,18 +267,12 @@ class Campaign:
         judged = [(unit, pointless(entry, unit)) for unit in self._plan.units]
         units = [narrowed(unit, (c for c in unit.prompts.cases if c.id not in lacks)) for unit, lacks in judged]
         units = [unit for unit in units if unit.prompts.cases]
-        routes = self._routes(adapter, units) if asked and units else None
+        some, take, say = some_requests(units), self._allowance.take, self._words.append
+        routes = compare_routes(adapter, some, take=take, say=say) if asked and units else None
         if routes is not None:
             alike = f"{adapter.name}: its {routes.measured} and {routes.other} routes answer {routes.cases} cases alike"
             self._words.append(routes.sentence(adapter.name) or alike)
         self._notes[adapter.name] = dataclasses.replace(entry, route_check=routes)
-
-    def _routes(self, adapter: Adapter, units: Sequence[Unit]) -> RouteCheck | None:
-        try:
-            return compare_routes(adapter, some_requests(units), take=self._allowance.take)
-        except (Timeout, Unreachable) as error:
-            self._words.append(f"{adapter.name}: its routes were not held against each other: {error}")
-            return None
 
     def _build(self, adapter: Adapter) -> dict[str, Mapping[str, WireRequest]]:
         """Put every request into the engine's words before the first one is sent; what is not asked is written down.

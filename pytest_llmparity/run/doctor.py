@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from pytest_llmparity.core import examination as say
-from pytest_llmparity.core.errors import EngineError, ParameterNotHonoured, Timeout, Unreachable, UnsupportedParameter
+from pytest_llmparity.core.errors import EngineError, ParameterNotHonoured, UnsupportedParameter
 from pytest_llmparity.core.examination import Examination, PromptFit, Setting
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.routes import CASES, RouteCheck
@@ -67,11 +67,8 @@ def _examined(
     adapter, identity = engaged.adapter, engaged.identity
     learnt = learn(adapter, identity, names=tuple(PROBES), store=session.store(), version=session.version, fresh=True)
     consulting = _Consulting(adapter)
-    routes, remarks = None, dict(learnt.probed.notes)
-    try:
-        routes = compare_routes(adapter, _requests(prompts))
-    except (Timeout, Unreachable) as error:
-        remarks["routes"] = str(error)
+    remarks = dict(learnt.probed.notes)
+    routes = compare_routes(adapter, _requests(prompts), say=lambda text: remarks.update(routes=text))
     advice = tuple(consulting.advice(engaged, learnt, routes, prompts))
     return dataclasses.replace(
         found,

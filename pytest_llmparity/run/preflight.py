@@ -131,14 +131,18 @@ def some_requests(units: Sequence[Unit]) -> list[Request]:
 
 
 def compare_routes(
-    adapter: Adapter, requests: Sequence[Request], *, take: Callable[[], bool] = lambda: True
+    adapter: Adapter,
+    requests: Sequence[Request],
+    *,
+    take: Callable[[], bool] = lambda: True,
+    say: Callable[[str], None] = lambda text: None,
 ) -> RouteCheck | None:
     """Ask these over the route ``engine.openai()`` uses, then over the measured one, and hold the answers together.
 
     One route after the other, the measured one last: Ollama loads the model again where the options of a request are
     not those it was loaded with (server/sched.go, ``needsReload``). ``None`` where they are the same route, or ``take``
-    says that no more requests may be sent. Raises ``Timeout`` or ``Unreachable`` once one of them is met, instead of
-    waiting for each of the rest; never for what a server answers.
+    says that no more requests may be sent, or one of them got no answer: ``say`` is told, and the rest is not waited
+    for. Never raises for what the server does.
     """
     if adapter.spec.route == "openai":
         return None
@@ -151,6 +155,9 @@ def compare_routes(
         there = [_over(other, request, take) for request in requests]
         here = [_over(adapter, request, take) for request in requests]
     except Spent:
+        return None
+    except (Timeout, Unreachable) as error:
+        say(f"{adapter.name}: its routes were not held against each other: {error}")
         return None
     both = [(ours.completion, theirs) for ours, theirs in zip(here, there, strict=True)]
     pairs = [(ours, theirs.completion) for ours, theirs in both if ours and theirs.completion]
