@@ -408,6 +408,8 @@ def _advice(error: AnswerError, model: str) -> str:
             f"Ollama keeps one process per weights: they were loaded for another model, whose template Ollama renders "
             f"itself. Unload that one (ollama ps, then ollama stop NAME) and load {model} first."
         )
+    if 'Unrecognized schema: {"type":""' in text:
+        return 'Give the parameters of every tool "type": "object": Ollama makes an empty type of one that is missing.'
     if "llama-server" in text and "terminated" in text:
         return "Ollama itself is alive; the llama-server it started for this model is not."
     return "format takes json or a JSON Schema." if "invalid format" in text else ""
