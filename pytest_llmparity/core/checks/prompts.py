@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pytest_llmparity.core import diagnosis, explain
 from pytest_llmparity.core.checks import gathered
@@ -19,7 +20,7 @@ class PromptsCheck:
     Made by ``check.prompts()``. Any difference, and any prompt refused as too long, is FAIL: an exact finding without
     p-values. PASS needs counts for every prompt that was asked, and 0 is none; a prompt nobody counted leaves it
     INCONCLUSIVE, whether its count or its answer is missing. ``estimate`` is
-    the number of prompts that differ, ``margin`` is 0.
+    the number of prompts that differ, were cut or were refused by one of the engines, ``margin`` is 0.
     """
 
     where: str = field(default="", compare=False)
@@ -69,7 +70,8 @@ class PromptsCheck:
         known = diagnosis.known_of(evidence, candidate)
         counts = compare_counts(rows, known)
         findings = diagnosis.counts_in_words(counts, evidence.baseline, candidate.name, known)
-        findings += self._too_long(evidence, candidate)
+        refusals = self._too_long(evidence, candidate)
+        findings += refusals.sentences
         missing = both.missing(evidence, used=len(rows))
         details = [*findings, *missing.reasons]
         if differing := [row for row in rows if row[1] != row[2]][:3]:
@@ -84,14 +86,14 @@ class PromptsCheck:
             "measures": "prompts differ",
             "side": "either",
             "differs": diagnosis.layers(evidence, candidate),
-            "differing": tuple(
-                Difference(case=case, what=f"{ours} and {theirs} prompt tokens")
-                for case, ours, theirs in rows
-                if ours != theirs
-            ),
         }
+        words = {case: f"{ours} and {theirs} prompt tokens" for case, ours, theirs in rows if ours != theirs}
+        words |= refusals.cases
+        words |= {case: "cut" for cut in counts.cuts for case in cut.cases if case not in words}
+        listed = tuple(Difference(case=c.id, what=words[c.id]) for c in evidence.prompts.cases if c.id in words)
         if findings:
-            changes |= {"estimate": float(counts.differing), "margin": 0.0, "details": tuple(details[1:])}
+            changes |= {"estimate": float(len(listed)), "margin": 0.0, "details": tuple(details[1:])}
+            changes["differing"] = listed
             return gathered.finish(verdict, **changes, outcome=Outcome.FAIL, reason=findings[0])
         changes["details"] = tuple(details)
         if (refused := gathered.unanswered(verdict, both, evidence)) is not None:
@@ -122,9 +124,10 @@ class PromptsCheck:
         ]
         return "; ".join(said)
 
-    def _too_long(self, evidence: Evidence, candidate: EngineEvidence) -> list[str]:
-        """Name the engine that refused prompts the other one answered because they do not fit."""
-        found: list[str] = []
+    def _too_long(self, evidence: Evidence, candidate: EngineEvidence) -> _Refusals:
+        """Return the prompts that one engine refused as too long and the other one answered."""
+        sentences: list[str] = []
+        cases: dict[str, str] = {}
         sides = (evidence.engines[evidence.baseline], candidate)
         for engine, other in (sides, sides[::-1]):
             answered = gathered.answers(other)
@@ -133,9 +136,17 @@ class PromptsCheck:
                 for case, failure in gathered.failures(engine).items()
                 if failure.kind == "ContextOverflow" and case in answered
             ]
+            cases |= dict.fromkeys(refused, f"{engine.name} refused it as longer than its context")
             if refused:
-                found.append(
+                sentences.append(
                     f"{engine.name} refused {explain.count(len(refused), 'prompt')} as longer than its context "
                     f"({explain.plain(refused[0], 40)}), {other.name} answered them"
                 )
-        return found
+        return _Refusals(sentences, cases)
+
+
+class _Refusals(NamedTuple):
+    """What is said of prompts that one engine refused, and of each of them."""
+
+    sentences: list[str]
+    cases: dict[str, str]

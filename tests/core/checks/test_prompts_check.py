@@ -48,6 +48,7 @@ def test_a_prompt_refused_as_too_long_by_one_engine_fails(make: Factory) -> None
         (verdict,) = check.prompts().judge(make.evidence(*engines, cases=2))
         assert verdict.outcome is Outcome.FAIL
         assert f"{name} refused 1 prompt as longer than its context (c1), {other} answered them" in verdict.message
+        assert (verdict.estimate, [each.case for each in verdict.differing]) == (1.0, ["c1"])
 
 
 def test_an_engine_that_counts_nothing_leaves_it_open(make: Factory) -> None:
