@@ -310,10 +310,12 @@ def test_secrets_are_the_values_of_the_variables_a_spec_names(
 
 
 def test_the_floor_of_an_unchanged_server_is_measured_once(project: Project) -> None:
-    engine = project.engine(poses_as="llamacpp")
+    project.prompts(64)
+    engine, other = project.engine(poses_as="llamacpp"), project.engine()
     counts, notes = [], []
     for token, resume in (("one", "auto"), ("two", "auto"), ("three", "fresh")):
-        session = project.session(project.attached("a", engine), token=token, resume=resume)
+        engines = project.attached("a", engine), project.attached("b", other, kind="openai")
+        session = project.session(*engines, token=token, resume=resume)
         project.declare(session, check.similarity(at_least=0.5), check.text(margin=0.05))
         before = engine.count
         session.gather()
@@ -322,17 +324,19 @@ def test_the_floor_of_an_unchanged_server_is_measured_once(project: Project) -> 
         assert {s.phase for s in session.samples()} == {Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL}
         session.close()
 
-    assert counts == [48 + PROBES, 12, 48 + PROBES]
+    assert counts == [160 + PROBES, 64, 160 + PROBES]
     assert [len(found) for found in notes] == [0, 1, 0]
-    assert notes[1][0].startswith("a: 36 answers of its noise floor come from an earlier run")
+    assert notes[1][0].startswith("a: 96 answers of its noise floor come from an earlier run")
 
 
 def test_the_floor_of_a_server_that_says_too_little_about_itself_is_measured_each_time(project: Project) -> None:
-    engine = project.engine()
+    project.prompts(64)
+    engine, other = project.engine(), project.engine()
     for token in ("one", "two"):
-        session = project.session(project.attached("a", engine, kind="openai"), token=token)
+        engines = project.attached("a", engine, kind="openai"), project.attached("b", other, kind="openai")
+        session = project.session(*engines, token=token)
         project.declare(session, check.text(margin=0.05))
         session.gather()
         session.close()
 
-    assert engine.count == 2 * (48 + 1 + PROBES)
+    assert engine.count == 2 * (160 + 1 + PROBES)
