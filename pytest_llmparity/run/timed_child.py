@@ -205,7 +205,7 @@ async def run(plan: Plan) -> TimedResult:
         records, watched, stopped = await load(plan, clients)
         cpu_share = (time.process_time() - cpu_s) / (time.monotonic() - wall_s)
         mixed = {target.name for client, target in zip(clients, plan.targets, strict=True) if not await client.part()}
-        records = [_without_mixed(record, mixed) for record in records]
+        records = [without_mixed(record, mixed) for record in records]
     return TimedResult(
         records=tuple(records),
         calibration=calibration,
@@ -215,7 +215,7 @@ async def run(plan: Plan) -> TimedResult:
     )
 
 
-def _without_mixed(record: Record, mixed: Collection[str]) -> Record:
+def without_mixed(record: Record, mixed: Collection[str]) -> Record:
     """Return a record whose answer is surely its own, else one of a failure."""
     if record.engine not in mixed or record.exchange is None or not record.exchange.reused:
         return record

@@ -336,3 +336,13 @@ def test_limits_reach_the_child() -> None:
 
     assert result.records[0].failure is not None
     assert result.records[0].failure.kind == "Timeout"
+
+
+@pytest.mark.parametrize(("engine", "reused", "kept"), [("a", True, False), ("a", False, True), ("b", True, True)])
+def test_an_answer_that_may_be_another_request_s_is_a_failed_request(engine: str, reused: bool, kept: bool) -> None:
+    exchange = Exchange(status=200, headers={}, body=b"", sent_ns=0, headers_ns=1, done_ns=2, reused=reused)
+    record = timed_child.without_mixed(
+        Record(engine=engine, block=0, index=0, case="c", exchange=exchange), mixed={"a"}
+    )
+
+    assert (record.exchange is not None, record.failure is None) == (kept, kept)
