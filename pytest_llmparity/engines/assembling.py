@@ -22,6 +22,9 @@ REPEATED_NOTE: Final = "the last piece repeated the whole message: taken once"
 GROWING_NOTE: Final = "every piece repeated all before it: taken once"
 UNSURE_NOTE: Final = "the last piece equals all before it, or begins with it: kept, though it may be a repetition"
 DIFFERENT_NOTE: Final = "the closing message is not what was streamed: the stream was taken"
+EXTENDED_NOTE: Final = "a tool call's arguments came anew, each time with more in them: the last were taken"
+LATE_NOTE: Final = "the last tool call equals one before it under another id: kept, though it may be a repetition"
+PLACEHOLDER_NOTE: Final = "a tool call's arguments came behind an empty object: that was left out"
 NAME_NOTE: Final = "a tool call's name came in pieces: put together"
 TWICE_NOTE: Final = "a tool call came twice with nothing to tell the two apart: taken once"
 RUN_TOGETHER_NOTE: Final = "the arguments of a tool call hold several values: calls that nothing tells apart"
@@ -49,6 +52,9 @@ def join_text(pieces: Sequence[str], closing: Sequence[str] = ()) -> Joined:
     if not parts:
         return _joined(wholes)
     told = _joined(parts)
+    if wholes and len(parts) > 1 and wholes[-1].strip() == parts[-1].strip() and parts[-1].startswith(parts[-2]):
+        # What few pieces cannot tell the closing message does: the last of them was all of it.
+        return Joined(parts[-1], GROWING_NOTE, len(parts))
     if not wholes or wholes[-1].strip() == told.text.strip() or "".join(wholes) == told.text:
         return told
     return Joined(told.text, DIFFERENT_NOTE, told.used)
@@ -60,6 +66,7 @@ def _joined(parts: Sequence[str]) -> Joined:
         return plain
     before, last = "".join(parts[:-1]), parts[-1]
     growing, repeated = _growing(parts), last.strip() == before.strip()
+    begins = bool(before.strip()) and last.startswith(before)
     if len(set(last)) >= VARIED:
         # Servers that decode everything so far anew for each event: SGLang's and Qwen's without incremental output.
         if growing > 1 or (growing and len(parts[-2]) >= SURE):
@@ -67,15 +74,20 @@ def _joined(parts: Sequence[str]) -> Joined:
         # Front ends that send the finished message once more with the finish reason (one-api and its forks).
         if repeated and (len(before) >= SURE or len(parts) > 2):
             return Joined(before, REPEATED_NOTE, len(parts) - 1)
-    unsure = (repeated or growing == len(parts) - 1) and bool(before.strip())
+        if begins and len(before) >= SURE:  # the same with the last of the text, which no piece before had
+            return Joined(last, REPEATED_NOTE, len(parts))
+    unsure = begins or (repeated and bool(before.strip()))
     return Joined(plain.text, UNSURE_NOTE if unsure else "", plain.used)
 
 
 def _growing(parts: Sequence[str]) -> int:
-    """Return how often pieces grew if each begins with the one before, else 0; U+FFFD may become a whole character."""
+    """Return how often pieces grew if each begins with the one before, else 0.
+
+    U+FFFD may become a whole character, and the last piece may have lost the white space at its ends.
+    """
     grown = 0
     for piece, after in itertools.pairwise(parts):
-        if not after.startswith(piece.rstrip("\ufffd")):
+        if not after.startswith(piece.rstrip("\ufffd")) and after.strip() != piece.strip():
             return 0
         grown += after != piece
     return grown
@@ -123,11 +135,11 @@ class Call:
         """How far its arguments are: none yet, some, or a whole value."""
         if not any(part.strip() for part in self.parts):
             return "empty"
-        return "complete" if _complete(self.parts[-1]) or _complete("".join(self.parts)) else "open"
+        return "complete" if _complete(self.text) else "open"
 
 
-Act = Literal["new", "same", "again"]
-"""What a piece is: the beginning of another call, more of this one, or this one once more."""
+Act = Literal["new", "same", "again", "anew"]
+"""What a piece is: the beginning of another call, more of this one, this one once more, or all of it in its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +179,8 @@ RULES: Final = (
             _other_id(call, piece)
             and bool(piece.name)
             and piece.whole
+            and piece.arguments.lstrip().startswith("{")
+            and not call.text.rstrip().endswith((":", "[", ","))
             and not piece.arguments.startswith(call.text or "?")
         ),
         act="new",
@@ -175,6 +189,18 @@ RULES: Final = (
         when="arguments are under way and the name is no other",
         who="servers that repeat name or id with every piece; vLLM 0.8 (issue 17523), which made a new id for each",
         applies=lambda call, piece: call.state == "open" and not _other_name(call, piece),
+        act="same",
+    ),
+    Rule(
+        when="another id with the same name, and a fragment of arguments where there are none yet",
+        who="vLLM 0.8 with a named tool_choice: name and a new id with each piece, the first of which may be empty",
+        applies=lambda call, piece: (
+            call.state == "empty"
+            and piece.name == call.name
+            and bool(piece.arguments.strip())
+            and not piece.whole
+            and piece.first
+        ),
         act="same",
     ),
     Rule(
@@ -213,6 +239,21 @@ RULES: Final = (
         who="front ends whose last chunk repeats the message",
         applies=lambda call, piece: _same_id(call, piece) and call.state == "complete" and _equal(call, piece),
         act="again",
+    ),
+    Rule(
+        when="the same id, and arguments behind an empty object",
+        who="gateways before Anthropic's API, whose calls begin with an empty input",
+        applies=lambda call, piece: _same_id(call, piece) and _hollow(call.text) and not _hollow(piece.arguments),
+        act="same",
+    ),
+    Rule(
+        when="the same id with whole arguments that hold all of those before, and more",
+        who="wrappers that parse what came so far anew for every token and send the value",
+        applies=lambda call, piece: (
+            _same_id(call, piece) and call.state == "complete" and piece.whole and piece.first and _extends(call, piece)
+        ),
+        act="anew",
+        note=EXTENDED_NOTE,
     ),
     Rule(
         when="whole arguments after whole arguments, others or in the same chunk or without an index",
@@ -283,20 +324,29 @@ class Calls:
         if entries and (self._closed or not self.calls):
             self.calls, self._closed = [], True
             self.take(entries, whole=True)
+        elif entries and not self._alike([piece for entry in entries if (piece := _piece(entry)) is not None]):
+            self.notes[DIFFERENT_NOTE] = None
 
     def _repeated(self, entries: Sequence[Any]) -> bool:
         pieces = [piece for entry in entries if (piece := _piece(entry)) is not None]
-        pairs = list(zip(self.calls, pieces, strict=False))
-        told = [call.id for call in self.calls] == [piece.id for piece in pieces]
-        same = all(
-            call.name == piece.name and piece.index in (None, call.index) and piece.whole and _equal(call, piece)
-            for call, piece in pairs
-        )
-        if not (pairs and len(pieces) == len(self.calls) and told and same):
+        placed = all(piece.index in (None, call.index) for call, piece in zip(self.calls, pieces, strict=False))
+        if not (pieces and placed and self._alike(pieces)):
             return False
-        if not all(call.id for call in self.calls):
+        if [call.id for call in self.calls] != [piece.id for piece in pieces]:
+            if len(pieces) == 1:  # two calls under one index look the same
+                self.notes[LATE_NOTE] = None
+                return False
+            self.notes[TWICE_NOTE] = None
+        elif not all(call.id for call in self.calls):
             self.notes[TWICE_NOTE] = None
         return True
+
+    def _alike(self, pieces: Sequence[Piece]) -> bool:
+        """Whether pieces are all the calls there are, one by one, whatever their ids."""
+        return len(pieces) == len(self.calls) and all(
+            call.name == piece.name and piece.whole and _equal(call, piece)
+            for call, piece in zip(self.calls, pieces, strict=True)
+        )
 
     def finished(self) -> list[tuple[str, str, str]]:
         """Return name, arguments and id of every call, by index where each has one, else as they came."""
@@ -335,6 +385,8 @@ class Calls:
             self.calls.append(Call(index=piece.index, id=piece.id, name=piece.name, parts=[piece.arguments]))
             return self.calls[-1]
         call.id = call.id or piece.id
+        if rule.act == "anew":
+            call.parts = [piece.arguments]
         if rule.act == "same":
             if _other_name(call, piece):
                 call.name = piece.name if piece.name.startswith(call.name) else call.name + piece.name
@@ -347,8 +399,9 @@ def _piece(entry: object) -> Piece | None:
         return None
     function = entry.get("function")
     function = function if isinstance(function, Mapping) else entry  # a few leave that level out
-    index, arguments = entry.get("index"), function.get("arguments")
-    if isinstance(index, str) and index.isdecimal():
+    arguments = next((function[name] for name in ("arguments", "parameters", "input") if name in function), None)
+    index = entry.get("index")
+    if (isinstance(index, str) and index.isdecimal()) or (isinstance(index, float) and index.is_integer()):
         index = int(index)
     # OpenAI sends the arguments as JSON text; some servers send the value itself.
     text = arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments)
@@ -370,10 +423,12 @@ def _arguments(parts: Sequence[str]) -> Joined:
     joined = "".join(parts)
     if len(parts) < 2 or _complete(joined):
         return Joined(joined, "", len(parts))
-    if joined.lstrip().startswith(("{", "[")):
+    if joined.lstrip().startswith(("{", "[", "null")):
         # Qwen's servers, and wrappers that parse what came so far anew for every token.
         if _growing(parts):
             return Joined(parts[-1], "", len(parts))
+        if _hollow(parts[0]) and (_complete(rest := "".join(parts[1:])) or not _several(rest)):
+            return Joined(rest, PLACEHOLDER_NOTE, len(parts))
         before = "".join(parts[:-1])
         if parts[-1] == before or (_complete(before) and _complete(parts[-1]) and _value(before) == _value(parts[-1])):
             return Joined(before, "", len(parts) - 1)
@@ -382,6 +437,26 @@ def _arguments(parts: Sequence[str]) -> Joined:
 
 def _equal(call: Call, piece: Piece) -> bool:
     return _complete(call.text) and _value(call.text) == _value(piece.arguments)
+
+
+def _extends(call: Call, piece: Piece) -> bool:
+    """Tell whether a piece's arguments hold all that a call's have, and more: a value that was parsed as it came."""
+    return piece.id != piece.name and not _equal(call, piece) and _holds(_value(piece.arguments), _value(call.text))
+
+
+def _holds(whole: object, part: object) -> bool:
+    if isinstance(whole, dict) and isinstance(part, dict):
+        return all(name in whole and _holds(whole[name], value) for name, value in part.items())
+    if isinstance(whole, list) and isinstance(part, list):
+        return len(part) <= len(whole) and all(map(_holds, whole, part))
+    if isinstance(whole, str) and isinstance(part, str):
+        return whole.startswith(part)
+    return whole == part or part is None
+
+
+def _hollow(text: str) -> bool:
+    """Tell whether arguments say nothing, and are whole all the same."""
+    return text.strip() in ("{}", "null")
 
 
 def _complete(text: str) -> bool:

@@ -18,8 +18,11 @@ from pytest_llmparity.engines import thinking
 from pytest_llmparity.engines.answers import parse_answer, token_ends
 from pytest_llmparity.engines.assembling import (
     DIFFERENT_NOTE,
+    EXTENDED_NOTE,
     GROWING_NOTE,
+    LATE_NOTE,
     NAME_NOTE,
+    PLACEHOLDER_NOTE,
     REPEATED_NOTE,
     RULES,
     RUN_TOGETHER_NOTE,
@@ -151,9 +154,31 @@ def said_twice(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta
     return [*openai(place, tool, pieces), [entry(place, *tool)]]
 
 
+def named_choice(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    """vLLM 0.8 with a named ``tool_choice``: the name and a new id with every piece, the first of them empty."""
+    name, _, id = tool
+    first = [entry(place, name, "", id)]
+    return [first, *([entry(place, name, piece, f"{id}-{turn}")] for turn, piece in enumerate(pieces))]
+
+
+def growing_values(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    """What came so far, parsed anew for every token."""
+    name, arguments, id = tool
+    items = list(json.loads(arguments).items())
+    return [[entry(place, name, dict(items[:size]), id)] for size in range(len(items) + 1)]
+
+
+def empty_first(place: int, tool: Tool, pieces: Sequence[str]) -> list[list[Delta]]:
+    """Gateways before Anthropic's API, whose calls begin with an empty input."""
+    if tool[1] == "{}":
+        return openai(place, tool, pieces)
+    return [[entry(place, tool[0], "{}", tool[2])], *([entry(place, None, piece, None)] for piece in pieces)]
+
+
 DIALECTS: list[Callable[[int, Tool, Sequence[str]], list[list[Delta]]]] = [
     *(openai, one_index, whole_one_index, whole_no_index, whole_no_id, whole_empty_id, values, no_index, from_one),
     *(repeats_name, repeats_both, repeats_both_one_index, fresh_ids, growing, growing_no_id, said_twice),
+    *(growing_values, empty_first),
 ]
 WITHOUT_IDS = (whole_no_id, whole_empty_id, growing_no_id)
 
@@ -223,6 +248,19 @@ def test_a_call_that_was_cut_keeps_what_came_of_it(
     assert called(streamed(*({"tool_calls": entries} for entries in chunks))) == [(WEATHER[0], begun, WEATHER[2])]
 
 
+@given(tools=st.lists(st.tuples(NAMES, ARGUMENTS, CUTS), min_size=1, max_size=4))
+def test_a_new_id_with_every_piece_makes_no_new_calls(tools: list[tuple[str, dict[str, Any], list[int]]]) -> None:
+    calls = [(name, json.dumps({"x": value}), f"c{place}") for place, (name, value, _) in enumerate(tools)]
+    parts = [[0, 1, *(1 + at for at in cuts)] for _, _, cuts in tools]  # one piece alone would be a call of its own
+    chunks = [
+        {"tool_calls": entries}
+        for place, (tool, cuts) in enumerate(zip(calls, parts, strict=True))
+        for entries in named_choice(place, tool, cut(tool[1], cuts))
+    ]
+
+    assert called(streamed(*chunks)) == calls
+
+
 def test_two_calls_without_anything_to_tell_them_apart_but_what_they_say() -> None:
     again = ("get_weather", '{"city": "Porto"}', "")
     first = (*WEATHER[:2], "")
@@ -241,8 +279,15 @@ def test_two_calls_without_anything_to_tell_them_apart_but_what_they_say() -> No
             [("f", '{"a": 1}{"a": 2}', "")],
             RUN_TOGETHER_NOTE,
         ),
+        ([entry(0, "f", "{}", "a"), entry(0, "f", '{"a": 1}', "a")], [("f", '{"a": 1}', "a")], PLACEHOLDER_NOTE),
+        ([entry(0, "f", "null", "a"), entry(0, None, '{"a": 1}', None)], [("f", '{"a": 1}', "a")], PLACEHOLDER_NOTE),
+        (
+            [entry(0, "f", {"a": "x"}, "a"), entry(0, "f", {"a": "xy", "b": [1]}, "a")],
+            [("f", '{"a": "xy", "b": [1]}', "a")],
+            EXTENDED_NOTE,
+        ),
     ],
-    ids=["name in pieces", "name grows", "twice", "run together"],
+    ids=["name in pieces", "name grows", "twice", "run together", "empty first", "null first", "value grows"],
 )
 def test_what_is_guessed_or_cannot_be_told_is_said(entries: list[Delta], wanted: list[Tool], note: str) -> None:
     found = streamed(*({"tool_calls": [piece]} for piece in entries))
@@ -259,6 +304,34 @@ def test_a_last_chunk_that_repeats_the_calls_too_is_taken_once(id: str | None) -
 
     assert [call[:2] for call in called(found)] == [("f", "{}"), ("g", '{"a": 1}')]
     assert found.normalised == (() if id else (TWICE_NOTE,))
+
+
+def test_a_last_chunk_that_repeats_the_calls_under_new_ids_is_taken_once_unless_it_is_one_call() -> None:
+    calls = [entry(0, "f", "{}", "a"), entry(1, "g", '{"a": 1}', "b")]
+    again = [entry(0, "f", "{}", "c"), entry(1, "g", '{"a":1}', "d")]
+
+    twice = streamed({"tool_calls": calls}, last={"delta": {"tool_calls": again}, "finish_reason": "tool_calls"})
+    kept = streamed({"tool_calls": calls[:1]}, last={"delta": {"tool_calls": again[:1]}, "finish_reason": "tool_calls"})
+
+    assert (called(twice), twice.normalised) == ([("f", "{}", "a"), ("g", '{"a": 1}', "b")], (TWICE_NOTE,))
+    assert (called(kept), kept.normalised) == ([("f", "{}", "a"), ("f", "{}", "c")], (LATE_NOTE,))
+
+
+def test_a_closing_message_with_other_calls_than_were_streamed_is_said() -> None:
+    message = {"tool_calls": [entry(None, *WEATHER), entry(None, *TIME)]}
+
+    found = streamed({"tool_calls": [entry(0, *WEATHER)]}, last={"message": message, "finish_reason": "tool_calls"})
+    alike = streamed({"tool_calls": message["tool_calls"]}, last={"message": message, "finish_reason": "tool_calls"})
+
+    assert (called(found), found.normalised) == ([WEATHER], (DIFFERENT_NOTE,))
+    assert (called(alike), alike.normalised) == ([WEATHER, TIME], ())
+
+
+@pytest.mark.parametrize("name", ["parameters", "input"])
+def test_arguments_under_another_name(name: str) -> None:
+    flat = {"index": 0.0, "id": "a", "function": {"name": "f", name: {"a": 1}}}
+
+    assert called(streamed({"tool_calls": [flat]})) == [("f", '{"a": 1}', "a")]
 
 
 def test_a_last_chunk_may_bring_the_same_call_under_another_index() -> None:
@@ -364,6 +437,13 @@ def test_a_closing_message_that_says_something_else_is_named() -> None:
     assert (found.text, found.normalised) == ("Yes.", (DIFFERENT_NOTE,))
 
 
+@pytest.mark.parametrize(("pieces", "whole"), [(["Yes", "Yes"], "Yes"), (["The", "The cat"], "The cat")])
+def test_the_closing_message_tells_what_two_pieces_cannot(pieces: list[str], whole: str) -> None:
+    found = streamed(*({"content": piece} for piece in pieces), last={"message": {"content": whole}})
+
+    assert (found.text, found.normalised) == (whole, (GROWING_NOTE,))
+
+
 @pytest.mark.parametrize(
     ("pieces", "text", "normalised"),
     [
@@ -371,6 +451,9 @@ def test_a_closing_message_that_says_something_else_is_named() -> None:
         ([" no", " no", " no"], " no no no", ()),
         (["-", "--", "----"], "-------", (UNSURE_NOTE,)),
         (["4", "42"], "442", (UNSURE_NOTE,)),
+        (["The", " cat", "The cat sat"], "The catThe cat sat", (UNSURE_NOTE,)),
+        (["The capital", " of Peru", "The capital of Peru is Lima."], "The capital of Peru is Lima.", (REPEATED_NOTE,)),
+        (["It", "It is", "It is so.\n", "It is so."], "It is so.", (GROWING_NOTE,)),
         (["\n", "\n"], "\n\n", ()),
         (["caf\ufffd", "café", "café."], "café.", (GROWING_NOTE,)),
     ],
