@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, TokenLogprob, ToolCall
-from pytest_llmparity.engines import thinking, token_records
+from pytest_llmparity.engines import thinking, token_records, usage
 from pytest_llmparity.engines.assembling import Calls, join_text
 from pytest_llmparity.engines.refusals import (
     Refusal,
@@ -30,34 +31,28 @@ from pytest_llmparity.transport.events import sse
 _SECONDS: Final = {"meta_info": ("e2e_latency",), "stats": ("time_to_first_token", "generation_time")}
 """Timings in seconds, by the object that holds them: SGLang's (``return_meta_info``) and LM Studio's."""
 
-_COUNTS: Final = {
-    "prompt": (
-        "prompt_tokens",
-        "input_tokens",
-        "prompt_eval_count",
-        "promptTokens",
-        "inputTokens",
-        "prompt_token_count",
-    ),
-    "completion": (
-        *("completion_tokens", "output_tokens", "eval_count", "completionTokens", "outputTokens"),
-        *("candidates_token_count", "generated_tokens"),
-    ),
-}
-"""What servers call their counts: OpenAI's chat and responses routes, Ollama, gateways in front of others."""
-
 _FINISH: Final = {
     **dict.fromkeys(("max_tokens", "max_length", "max_output_tokens", "model_length", "token_limit"), "length"),
     **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"),
     **dict.fromkeys(("tool_use", "tool_call", "function_call"), "tool_calls"),
+    **dict.fromkeys(("null", "none"), ""),
 }
-"""Other servers' words for OpenAI's finish reasons: TGI, Anthropic's and Google's APIs behind gateways, Mistral."""
+"""Other servers' words for OpenAI's finish reasons: TGI, Anthropic's and Google's APIs behind gateways, Mistral.
+
+DashScope writes "null" into every chunk of an answer that goes on.
+"""
 
 _BROKEN_OFF: Final = ("abort", "aborted", "error", "cancelled", "canceled")
 """Finish reasons of an answer that the server did not finish: SGLang and vLLM, OpenRouter."""
 
+_FAILED_KIND: Final = re.compile(rb"error|exception|fail|fault", re.IGNORECASE)
+"""What the kind of an event is called that stands for an error: also ``exception`` and ``response.failed``."""
+
+_OF_A_CHUNK: Final = frozenset({"choices", "usage", "usageMetadata", "usage_metadata", "x_groq", "timings", "delta"})
+"""An event that has none of these is no part of an answer."""
+
 _UNFRAMED_NOTE: Final = "chunks outside the event stream's framing: read all the same"
-_STRAY_NOTE: Final = "lines that are no part of the event stream: left out"
+_STRAY_NOTE: Final = "lines or events that are no part of the answer: left out"
 _CUT_CALL_NOTE: Final = "a tool call that the token limit cut came as an error"
 
 
@@ -88,7 +83,8 @@ class Draft:
 def parse_answer(answer: Answer, *, engine: str, case: str | None) -> Completion:
     """Read a finished answer; raises an :class:`~pytest_llmparity.core.errors.AnswerError` naming engine and case.
 
-    A stream is whole when a chunk carried a finish reason or ``[DONE]`` came; anything else is ``ProtocolError``.
+    A stream is whole when a chunk carried a finish reason, or ``[DONE]`` came and nothing was in it that is no part of
+    a stream; anything else is ``ProtocolError``.
     """
     reader, draft = Reader(engine, case, answer), Draft()
     reader.no_refusal(draft)
@@ -100,10 +96,9 @@ def parse_answer(answer: Answer, *, engine: str, case: str | None) -> Completion
             whole |= chunk is None
             if chunk is not None:
                 take(draft, chunk, streamed=True)
-        if not (whole or draft.finish):
-            raise reader.unfinished(
-                f"the stream ended after {len(answer.body)} bytes without a finish reason or [DONE]"
-            )
+        if not (draft.finish or (whole and not reader.stray)):
+            wanted = "a finish reason" if whole else "a finish reason or [DONE]"
+            raise reader.unfinished(f"the stream ended after {len(answer.body)} bytes without {wanted}")
     else:
         take(draft, reader.document())
     return finished(draft, reader)
@@ -226,17 +221,20 @@ class Reader:
             if line == "[DONE]":
                 yield None
                 return
-            if not line:
-                continue
-            if event.kind.lower() == b"error":
+            if _FAILED_KIND.search(event.kind):
                 self._refuse(refusal_event(line), draft)
                 return
+            if not line:
+                continue
             value = self.json(line)
             self.no_error(value, draft)
             if draft.cut_call:
                 return
             if not isinstance(value, dict):
                 raise self.broken(f"an event is a JSON {type(value).__name__}, not an object")
+            if not value.keys() & _OF_A_CHUNK and value.get("type") != "ping":
+                self.stray = self.stray or shown(line, 120)
+                draft.notes.append(_STRAY_NOTE)
             yield value
         yield from self._unframed(unframed, draft)
 
@@ -322,8 +320,7 @@ def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False) -> N
     for source in (timings, mapping(chunk.get("metrics"))):
         draft.server.update({k: float(v) for k, v in source.items() if k.endswith("_ms") and _finite(v)})
     choice = _choice(chunk)
-    for usage in (mapping(chunk.get("usage")), mapping(choice.get("usage"))):
-        _take_usage(draft, usage)
+    draft.counts |= usage.counts(chunk, choice)
     meta = mapping(choice.get("meta_info"))
     for holder, names in _SECONDS.items():
         source = meta if holder == "meta_info" else mapping(chunk.get(holder))
@@ -331,7 +328,8 @@ def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False) -> N
     cached = count(timings.get("cache_n", meta.get("cached_tokens")))
     draft.cached = cached if cached is not None else draft.cached
     finish = string(choice.get("finish_reason"))
-    draft.finish = _FINISH.get(finish.lower(), finish) or draft.finish
+    finish = _FINISH.get(finish.lower(), finish)
+    draft.finish = finish or draft.finish
     delta, message = mapping(choice.get("delta")), mapping(choice.get("message"))
     part = delta or ({} if streamed else message)
     draft.text.append(_content(part) or _content(choice))
@@ -343,22 +341,6 @@ def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False) -> N
         draft.calls.close(_tool_calls(message))
     if records := list(token_records.records(mapping(choice.get("logprobs")))):
         draft.logprobs.append(records)
-
-
-def _take_usage(draft: Draft, usage: Mapping[str, Any]) -> None:
-    """Keep what is counted. A prompt has tokens and so has an answer, so 0 of them were not counted (LocalAI 3436)."""
-    for what, names in _COUNTS.items():
-        known = next((number for name in names if (number := count(usage.get(name)))), None)
-        if known is not None:
-            draft.counts[what] = known
-    for name in ("prompt_tokens_details", "input_tokens_details"):
-        cached = count(mapping(usage.get(name)).get("cached_tokens"))
-        if cached is not None:
-            draft.counts["cached"] = cached
-    for name in ("completion_tokens_details", "output_tokens_details"):
-        reasoning = count(mapping(usage.get(name)).get("reasoning_tokens"))
-        if reasoning is not None:
-            draft.counts["reasoning"] = reasoning
 
 
 def finished(draft: Draft, reader: Reader) -> Completion:

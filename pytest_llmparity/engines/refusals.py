@@ -46,8 +46,20 @@ _UNSUPPORTED: Final = re.compile(
     r"|extra_forbidden|extra (inputs|fields)|unexpected (keys|fields|parameter)|is not allowed|is not implemented",
     re.IGNORECASE,
 )
-_WORDS: Final = ("message", "msg", "error_msg", "error_message", "errorMessage", "reason", "faultstring", "detail")
+_WORDS: Final = (
+    "message",
+    "Message",
+    "msg",
+    "error_msg",
+    "error_message",
+    "errorMessage",
+    "reason",
+    "faultstring",
+    "detail",
+)
 """Where errors have their words."""
+_MAYBE_WORDS: Final = ("error", "text", "title", "status_msg", "body")
+"""Where an object that is known to be an error may have them."""
 _DEAD: Final = re.compile(r"EngineDeadError|engine (core )?(is dead|has died|died|encountered)", re.IGNORECASE)
 _FAILED: Final = re.compile(
     r"^\W{0,3}(internal server |upstream |backend |server |fatal |runtime |api |http )*(error|exception|failure)\b"
@@ -140,14 +152,32 @@ def refusal_of(value: object, *, depth: int = 4) -> Refusal | None:
     if isinstance(choices, list) and choices:
         # OpenRouter writes a failure in the middle of an answer into its choice.
         held = [value, *(choice for choice in choices if isinstance(choice, Mapping))]
-        return next((_held(part["error"], part, depth) for part in held if _meant(part.get("error"))), None)
-    for name in ("error", "errors", "exception", "fault", "err"):
+        held += [
+            part
+            for choice in held[1:]
+            for name in ("delta", "message")
+            if isinstance(part := choice.get(name), Mapping)
+        ]
+        inside = next((_held(part["error"], part, depth) for part in held if _meant(part.get("error"))), None)
+        return inside or (_flat(value) if value.get("object") == "error" else None)
+    for name in ("error", "errors", "exception", "fault", "err", "Error"):
         if _meant(value.get(name)):
             return _held(value[name], value, depth)
     says = any(isinstance(value.get(name), str) and value[name] for name in _WORDS if name != "detail")
     if "error" in (value.get("object"), value.get("type"), value.get("status")) or says:
         return _passed_on(_flat(value), depth)
-    return _detailed(value, depth)
+    return _detailed(value, depth) or _by_number(value)
+
+
+def _by_number(value: Mapping[str, object]) -> Refusal | None:
+    """Return the error of an object that says so by a number or a flag alone, in whatever words it has."""
+    result = value.get("base_resp")  # MiniMax's, in every answer
+    if isinstance(result, Mapping) and result.get("status_code"):
+        return _flat(result)
+    # FastChat's error_code is one of its own (50001); a success of false is anybody's.
+    if _status(value) is not None or value.get("error_code") or value.get("success") is False:
+        return _flat(value)
+    return None
 
 
 def _meant(error: object) -> bool:
@@ -185,6 +215,8 @@ def refusal_said(text: str) -> Refusal | None:
     ``None`` for words that could be anything.
     """
     text = text.strip()
+    if re.match(r"<(!doctype|html|\?xml)", text, re.IGNORECASE):
+        return read_refusal(text.encode("utf-8", "replace"))
     # llama.cpp's servers before 2025 wrote errors as a field of the stream, named "error".
     bare = re.sub(r"^(event:\s*)?error:\s*(?=[{\[])", "", text, flags=re.IGNORECASE)
     try:
@@ -256,7 +288,7 @@ def _passed_on(outer: Refusal, depth: int) -> Refusal:
 
 def _flat(error: Mapping[str, object]) -> Refusal:
     kinds = [_text(error.get("type")), _text(error.get("error_type")), _text(error.get("code"))]
-    words = next((said for name in (*_WORDS, "error") if (said := _text(error.get(name)))), "")
+    words = next((said for name in (*_WORDS, *_MAYBE_WORDS) if (said := _text(error.get(name)))), "")
     return Refusal(
         message=words or json.dumps(dict(error), default=str),
         type=" ".join(kind for kind in kinds if kind and not kind.isdecimal()),

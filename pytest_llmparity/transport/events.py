@@ -30,7 +30,8 @@ def sse(body: bytes) -> Iterator[Event]:
 
     Lines end in ``\n``, ``\r\n`` or ``\r``. Several ``data`` lines are joined by ``\n``; comments (keep-alive pings)
     and other fields are skipped. Unlike a browser this yields data after which the body just ends: engines leave the
-    last blank line out. ``end`` lies after the blank line that closes the event.
+    last blank line out, and events that have a kind and no data: an error need not say more. ``end`` lies after the
+    blank line that closes the event.
 
     Lines that are no field at all, which a browser drops, come as events that are not ``framed``, where they stand:
     a front end that has said 200 already writes the error of the server behind it like that.
@@ -46,7 +47,7 @@ def sse(body: bytes) -> Iterator[Event]:
     for match in _LINE.finditer(body, start):
         line = match[1]
         if not line:
-            if data:
+            if data or kind:
                 yield Event(b"\n".join(data), match.end(), kind)
                 data = []
             kind = b""
@@ -58,7 +59,7 @@ def sse(body: bytes) -> Iterator[Event]:
             kind = value.strip()
         elif name and name not in _FIELDS:
             yield Event(line, match.end(), framed=False)
-    if data:
+    if data or kind:
         yield Event(b"\n".join(data), len(body), kind)
 
 

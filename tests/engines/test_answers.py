@@ -142,7 +142,7 @@ def test_usage_timings_model_and_fingerprint_are_read() -> None:
     assert found.server == {"prompt_ms": 1.5, "time_to_first_token_ms": 7.0}
 
 
-@pytest.mark.parametrize("count", [-1, 1.5, True, "3", 2**70, None])
+@pytest.mark.parametrize("count", [-1, 1.5, True, "three", 2**70, None])
 def test_counts_that_are_none_stay_unknown(count: object) -> None:
     found = read(message(content="x") | {"usage": {"prompt_tokens": count}, "timings": {"cache_n": 2}})
 
@@ -158,6 +158,10 @@ def test_counts_that_are_none_stay_unknown(count: object) -> None:
         ({"input_tokens": 9, "output_tokens": 2}, (9, 2)),
         ({"prompt_eval_count": 9, "eval_count": 2}, (9, 2)),
         ({"promptTokens": 9, "completionTokens": 2}, (9, 2)),
+        ({"promptTokenCount": 9, "candidatesTokenCount": 2}, (9, 2)),
+        ({"prompt_tokens": "9", "completion_tokens": 2.0}, (9, 2)),
+        ({"tokens": {"input_tokens": 9, "output_tokens": 2}}, (9, 2)),
+        ({"input_tokens": 2, "cache_read_input_tokens": 7, "output_tokens": 2}, (9, 2)),
         ({"total_tokens": 11}, (None, None)),
         ({}, (None, None)),
     ],
@@ -467,9 +471,68 @@ def test_a_line_of_words_in_a_stream_is_the_error_it_says(line: str, kind: type[
 def test_a_line_that_is_no_error_is_left_out_with_a_note_or_named_where_the_stream_is_not_whole() -> None:
     whole = read(events({"content": "x"}, done=False) + "hello there\n\ndata: [DONE]\n\n", STREAM)
 
-    assert (whole.text, whole.normalised) == ("x", ("lines that are no part of the event stream: left out",))
+    assert (whole.text, whole.normalised) == ("x", ("lines or events that are no part of the answer: left out",))
     with pytest.raises(errors.ProtocolError, match="a line that is no part of it: hello there"):
         read(events({"content": "x"}, finish=None, done=False) + "hello there\n", STREAM)
+
+
+@pytest.mark.parametrize("place", [("x_groq", "usage"), ("usageMetadata",), ("usage_metadata",), ()])
+def test_counts_may_stand_elsewhere(place: tuple[str, ...]) -> None:
+    counted: dict[str, Any] = {"prompt_tokens": 9, "completion_tokens": 2}
+    for name in reversed(place):
+        counted = {name: counted}
+    found = read(events({"content": "x"}, done=False) + f"data: {json.dumps({'choices': [], **counted})}\n\n", STREAM)
+
+    assert (found.prompt_tokens, found.completion_tokens) == (9, 2)
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        ('data: {"text": "NETWORK ERROR DUE TO HIGH TRAFFIC", "error_code": 50001}', errors.ServerFailure),
+        ('data: {"code": 500, "data": null}', errors.ServerFailure),
+        ('data: {"statusCode": 429, "body": "slow"}', errors.Overloaded),
+        ('data: {"Code": "InternalFailure", "Message": "x"}', errors.ServerFailure),
+        ('data: {"success": false}', errors.ServerFailure),
+        (
+            'data: {"choices": null, "base_resp": {"status_code": 1008, "status_msg": "no balance"}}',
+            errors.ServerFailure,
+        ),
+        ('data: {"choices": [{"index": 0, "delta": {"error": {"message": "x"}}}]}', errors.ServerFailure),
+        ('data: {"object": "error", "choices": [{"index": 0}], "message": "x"}', errors.ServerFailure),
+        ("event: exception\ndata: {}", errors.ServerFailure),
+        ('event: response.failed\ndata: {"id": 1}', errors.ServerFailure),
+        ("event: error", errors.ServerFailure),
+        ("<html><title>502 Bad Gateway</title></html>", errors.ServerFailure),
+        ("CUDA out of memory", errors.ProtocolError),
+        ('data: {"result": "stopped"}', errors.ProtocolError),
+    ],
+)
+def test_half_an_answer_is_none_whatever_ended_it_and_though_the_stream_calls_itself_done(
+    event: str, kind: type[errors.EngineError]
+) -> None:
+    with pytest.raises(errors.EngineError) as caught:
+        read(events({"content": "half"}, finish=None, done=False) + f"{event}\n\ndata: [DONE]\n\n", STREAM)
+
+    assert type(caught.value) is kind
+
+
+def test_events_that_are_no_errors_end_nothing() -> None:
+    harmless = (
+        'data: {"type": "ping"}\n\nevent: ping\n\ndata: {"choices": [], "base_resp": {"status_code": 0}}\n\n'
+        'data: {"choices": [], "prompt_filter_results": [], "error": null}\n\n'
+    )
+
+    found = read(harmless + events({"content": "x"}, finish=None), STREAM)
+
+    assert (found.text, found.normalised) == ("x", ())
+
+
+def test_a_finish_reason_of_null_in_words_is_none() -> None:
+    cut = 'data: {"choices": [{"index": 0, "delta": {"content": "half"}, "finish_reason": "null"}]}\n\n'
+
+    with pytest.raises(errors.ProtocolError, match=r"without a finish reason or \[DONE\]"):
+        read(cut, STREAM)
 
 
 def test_a_whole_answer_is_read_though_its_type_says_stream() -> None:

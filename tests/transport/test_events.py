@@ -36,9 +36,13 @@ def test_lines_may_end_in_cr_alone_and_a_bom_is_skipped() -> None:
 
 
 def test_nothing_comes_of_nothing() -> None:
-    for body in (b"", b"\n", b": ping\n\n", b"event: x\n\n"):
+    for body in (b"", b"\n", b": ping\n\n"):
         assert list(sse(body)) == []
     assert list(ndjson(b"\n \n")) == []
+
+
+def test_an_event_may_be_nothing_but_its_kind() -> None:
+    assert list(sse(b"event: error\n\nevent: x")) == [Event(b"", 14, b"error"), Event(b"", 22, b"x")]
 
 
 @given(st.lists(st.tuples(st.lists(TEXT, min_size=1, max_size=3), st.sampled_from(["\n", "\r\n", "\r"]), TEXT)))
