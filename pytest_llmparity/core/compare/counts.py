@@ -37,12 +37,16 @@ _SLOPES: Final = (1 / 3, 3.0)
 """Tokens per token of the other engine that tokenisers reach; what is flatter is a plateau."""
 _TWO_POINTS: Final = (0.6, 1.6)
 """The same where only two lengths say it."""
+_APART: Final = 1.3
+"""How many times as long as the shortest prompt the longest must be for a slope to be seen in them."""
 _FIT_POINTS: Final = 100
 """Prompts a slope is fitted to; the median of their pairwise slopes needs no more."""
 _TRIED: Final = 150
 """Prompts every line is tried on; the best one is then held against all of them."""
 _LEVELS: Final = 12
 """Offsets that are tried: so many of the most common ones, and those of so many of the shortest prompts."""
+_FEW_ON: Final = 2
+"""On so few different pairs of counts a line may lie by chance: a cut must be shown by more than being away from it."""
 _SURE: Final = 1.5
 """How far beyond an engine's largest count a text must be, by its length, to say that it was cut there too …"""
 _FLAT_ROWS: Final = 4
@@ -192,7 +196,10 @@ def _lines(by_length: Sequence[Row], known: Known) -> list[_Line]:
 def _fitted(rows: Sequence[Row]) -> _Line | None:
     """Return the line through these rows by Theil and Sen, ``None`` where lengths are too few or no tokeniser fits."""
     slope = _median_slope((row.baseline, row.candidate) for row in rows)
-    low, high = _SLOPES if len({row.baseline for row in rows}) > 2 else _TWO_POINTS
+    lengths = {row.baseline for row in rows}
+    low, high = _SLOPES if len(lengths) > 2 else _TWO_POINTS
+    if len(lengths) > 2 and max(lengths) < _APART * min(lengths):
+        return None  # between prompts of about one length a tokeniser's noise is steeper than its slope
     if slope is None or not low <= slope <= high or slope == 1.0:
         return None
     return _Line(slope, statistics.median(row.candidate - slope * row.baseline for row in rows))
@@ -265,13 +272,14 @@ class _Reading:
         ceiling = self._ceilings[side]
         above = {row.case for row in self._rows if self.line.expected(row, side) > ceiling * self._grain}
         clear = forced | {case for case, row in off.items() if case in above and self._far(row, side)}
-        if not self._on and not self._shown([off[case] for case in clear], side):
+        if len(_distinct(self._on)) < _FEW_ON and not self._shown([off[case] for case in clear], side):
             return {}
         if clear:  # a plateau is there: what should have passed it and lies on it was cut too, however little
             level = (1 + CUT_SHARE) * max(_seen(off[case], side) for case in clear)
             clear |= {row.case for row in self._rows if row.case in above and _seen(row, side) <= level}
         if 2 * len(self._on) > len(self._rows):
-            clear |= {case for case, row in off.items() if self._far(row, side)}
+            long = {case for case, row in off.items() if self.line.expected(row, side) >= KEPT * ceiling}
+            clear |= {case for case in long if self._far(off[case], side)}
         return {row.case: row for row in self._rows if row.case in clear and self._behind(row, side) > 0}
 
     @property
@@ -293,7 +301,8 @@ class _Reading:
         if any(_impossible(row, side, self._known) and not _impossible(row, _other(side), self._known) for row in rows):
             return True
         kept, whole = ([_seen(row, each) for row in rows] for each in (side, _other(side)))
-        return max(whole) > min(whole) and 2 * (max(kept) - min(kept)) <= max(whole) - min(whole)
+        # Texts of one length look flat too: another tokeniser counts them apart, by as much as its noise.
+        return max(whole) > (1 + NOISE) * min(whole) and 2 * (max(kept) - min(kept)) <= max(whole) - min(whole)
 
     def _forced(self, row: Row, side: Side) -> bool:
         """Whether the engine's context leaves it no choice but to cut this prompt, and what it kept looks like that."""

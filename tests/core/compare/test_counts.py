@@ -300,3 +300,22 @@ def test_the_cut_is_told_with_its_prompts_and_the_context_that_explains_it() -> 
     assert line.endswith("; its context is 256 tokens")
     (line,) = counts_in_words(compare_counts(planted.rows, planted.known), "base", "cand")
     assert f" and {n - 3} more), one of them to 2" in line
+
+
+@pytest.mark.parametrize("apart", [0, 1])
+def test_prompts_of_one_length_that_another_tokeniser_counts_apart_were_not_cut(apart: int) -> None:
+    """A template with a word in it: every prompt has 57 tokens here, and from 72 to 76 there."""
+    rows = [(f"c{i}", 57, 72 + i % 5) for i in range(20)] + [("last", 57, 55)] * apart
+
+    counts = compare_counts(rows)
+
+    assert counts.kind in ("mixed", "offset")
+    assert counts.cuts == ()
+
+
+def test_an_engine_that_read_long_prompts_whole_did_not_cut_short_ones() -> None:
+    """Half of the set is cut by the candidate to one level, which looks like a slope between two lengths."""
+    rows = [(f"s{i}", 50 + i % 6, round(1.25 * (50 + i % 6)) + i % 4 - 2) for i in range(60)]
+    rows += [(f"l{i}", 3000 + i % 6, 1023) for i in range(70)]
+
+    assert [cut.side for cut in compare_counts(rows).cuts] == ["candidate"]
