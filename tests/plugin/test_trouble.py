@@ -62,7 +62,7 @@ WHOLE: dict[str, Fault | Reply] = {
     "21": Fault.busy(1, status=503),
     "22": Reply(text="a lone \ud800 surrogate"),
     "23": Reply(text="no number at all", logprob=math.nan),
-    "24": Reply(text="x" * 5_000_000),
+    "24": Reply(text="x" * 30_000),
     "25": Reply(text="clear \x1b[2J the \x9b2J screen \x07"),
 }
 """Odd, but answers."""
@@ -95,7 +95,7 @@ def test_every_kind_of_trouble_is_a_typed_error_of_its_row_and_the_rest_is_judge
             assert parity_run["b"]["case-20"].timing is None
             assert parity_run["b"]["case-22"].text == "a lone \\ufffd surrogate"
             assert parity_run["b"]["case-23"].text == "no number at all"
-            assert len(parity_run["b"]["case-24"].text) == 5_000_000
+            assert len(parity_run["b"]["case-24"].text) == 30_000
             assert parity_run["b"]["case-25"].text == "clear \\x1b[2J the \\x9b2J screen \\x07"
             assert parity_run["b"]["case-50"].text == parity_run["a"]["case-50"].text
         """
@@ -111,7 +111,7 @@ def test_every_kind_of_trouble_is_a_typed_error_of_its_row_and_the_rest_is_judge
     printed = result.stdout.str() + result.stderr.str() + Path("junit.xml").read_text()
     assert [sign for sign in "\x1b\x9b\x07" if sign in printed] == []
     samples = [json.loads(line) for line in Path("out/samples.jsonl").read_text("utf-8").splitlines()]
-    assert 5_000_000 in {len(s["text"] or "") for s in samples}
+    assert 30_000 in {len(s["text"] or "") for s in samples}
 
 
 @pytest.mark.parametrize("comparison", ["== 'plain'", "== '', parity_run['b']['case-3'].text"])
