@@ -716,7 +716,7 @@ def test_a_gate_whose_engine_lacks_what_it_needs_is_skipped_with_the_reason(benc
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(
         [
-            "probes: about 6 short requests to each engine*",
+            "probes: about 7 short requests to each engine*",
             "skipped:",
             "  b does not take tools (probed): prompts of test_gate",
             "*SKIPPED*prompts, b against a: b does not take tools (probed)*",
