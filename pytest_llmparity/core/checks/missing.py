@@ -60,13 +60,17 @@ class Silence:
 
     thinking: Counter[str] = field(default_factory=Counter)
     early: Counter[str] = field(default_factory=Counter)
+    calling: Counter[str] = field(default_factory=Counter)
     wordless: int = 0
 
     def add(self, answers: Mapping[str, Completion]) -> None:
         """Count one pair, given as the two answers by their engines' names."""
         limited = False
         for name, answer in answers.items():
-            if answer.cut and (speechless(answer) or not any(map(speechless, answers.values()))):
+            if answer.cut and answer.tool_calls:
+                self.calling[name] += 1
+                limited = True
+            elif answer.cut and (speechless(answer) or not any(map(speechless, answers.values()))):
                 (self.thinking if answer.reasoning else self.early)[name] += 1
                 limited = True
         self.wordless += not limited
@@ -85,6 +89,8 @@ class Silence:
             found.append(f"the token limit was reached in the reasoning of {_of(self.thinking)}: raise max_tokens")
         if self.early:
             found.append(f"the token limit was reached before any text of {_of(self.early)}: raise max_tokens")
+        if self.calling:
+            found.append(f"the token limit was reached in a tool call of {_of(self.calling)}: raise max_tokens")
         return found
 
 

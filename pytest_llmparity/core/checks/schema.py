@@ -19,7 +19,7 @@ from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.checks.models import Adapter, ModelClass
 from pytest_llmparity.core.checks.sequence import numbers
 from pytest_llmparity.core.checks.shares import gap_needed, judge_cases, least_perfect, proven
-from pytest_llmparity.core.compare.answers import digest, same_calls, speechless, written_out
+from pytest_llmparity.core.compare.answers import cut_in_call, digest, same_calls, speechless, written_out
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.stats import sequential
@@ -304,7 +304,8 @@ class _Both:
             if case.id not in ours or not ours[case.id].answered or case.id not in theirs:
                 continue
             pair = self._pairs.get(case.id)
-            if pair is not None and speechless(pair.baseline) and speechless(pair.candidate):
+            silent = pair is not None and speechless(pair.baseline) and speechless(pair.candidate)
+            if pair is not None and (silent or cut_in_call(pair.baseline, pair.candidate)):
                 self._silence.add({evidence.baseline: pair.baseline, candidate.name: pair.candidate})
                 continue
             self.rows.append((case, ours[case.id], theirs[case.id]))

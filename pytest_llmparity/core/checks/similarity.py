@@ -15,7 +15,7 @@ from pytest_llmparity.core.checks.base import FLOOR_PHASES, EngineEvidence, Evid
 from pytest_llmparity.core.checks.gathered import Gathered, Pair
 from pytest_llmparity.core.checks.missing import Silence
 from pytest_llmparity.core.checks.shares import judge_cases, least_perfect, proven
-from pytest_llmparity.core.compare.answers import digest, no_evidence, same_calls, written_out
+from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_evidence, same_calls, written_out
 from pytest_llmparity.core.compare.facts import FactDiff
 from pytest_llmparity.core.compare.text import edit_similarity, fact_diff
 from pytest_llmparity.core.ports import Embedder
@@ -109,7 +109,7 @@ class SimilarityCheck:
         silence = Silence()
         told: list[Pair] = []
         for pair in both.pairs:
-            if no_evidence(pair.baseline, pair.candidate):
+            if no_evidence(pair.baseline, pair.candidate) or cut_in_call(pair.baseline, pair.candidate):
                 silence.add({evidence.baseline: pair.baseline, candidate.name: pair.candidate})
             else:
                 told.append(pair)

@@ -49,6 +49,24 @@ def no_evidence(ours: Completion, theirs: Completion) -> bool:
     return any(speechless(answer) and answer.cut for answer in (ours, theirs))
 
 
+def cut_in_call(ours: Completion, theirs: Completion) -> bool:
+    """Whether two answers call alike as far as a token limit let one of them write: what it would call is not known.
+
+    >>> whole, cut = (
+    ...     Completion(text="", tool_calls=(ToolCall(name="f", arguments=a),)) for a in ('{"a": 12}', '{"a": 1')
+    ... )
+    >>> cut_in_call(whole, dataclasses.replace(cut, finish_reason="length")), cut_in_call(whole, cut)
+    (True, False)
+    """
+    if not (ours.tool_calls and theirs.tool_calls and (ours.cut or theirs.cut)):
+        return False
+    if same_calls(ours.tool_calls, theirs.tool_calls):
+        return False
+    written = written_out(ours, theirs)
+    fork = find_fork(_saying(ours, written[0]), _saying(theirs, written[1]), horizon=max(1, *map(len, written)))
+    return fork.byte is None
+
+
 def compare_answers(baseline: Completion, candidate: Completion, *, horizon: int) -> Compared | None:
     """Return where two answers part, ``None`` when that cannot be told (:func:`no_evidence`, or cut before a token).
 

@@ -65,6 +65,21 @@ def test_answers_without_a_word_are_no_agreement(make: Factory, checked: Check, 
         assert not verdict.open
 
 
+@pytest.mark.parametrize("checked", CHECKS[1:3], ids=IDS[1:3])
+def test_a_call_that_the_token_limit_cut_is_no_other_call(make: Factory, checked: Check) -> None:
+    """Text is compared up to the cut; whether two calls are the same cannot be told."""
+    cut = make.completion("", tool_calls=(ToolCall(name="f", arguments='{"a": 1'),), finish_reason="length")
+    whole = make.completion("", tool_calls=(ToolCall(name="f", arguments='{"a": 12}'),))
+    other = make.completion("", tool_calls=(ToolCall(name="f", arguments='{"b": 12}'),))
+
+    open_ended = main_verdict(checked, make, [cut] * 64, [whole] * 64)
+    apart = main_verdict(checked, make, [cut] * 64, [other] * 64)
+
+    words = "the token limit was reached in a tool call of 64 answers of base: raise max_tokens"
+    assert (open_ended.outcome, open_ended.reason) == (Outcome.INCONCLUSIVE, f"nothing was compared: {words}")
+    assert apart.outcome is Outcome.FAIL
+
+
 @pytest.mark.parametrize("sequential", [False, True], ids=["fixed", "sequential"])
 @pytest.mark.parametrize("checked", CHECKS, ids=IDS)
 def test_a_pass_rests_on_at_least_95_of_100_prompts(make: Factory, checked: Check, sequential: bool) -> None:
