@@ -356,8 +356,9 @@ class Calls:
         done = []
         for call in calls:
             arguments = _arguments(call.parts)
-            if arguments.note:
-                self.notes[arguments.note] = None
+            note = arguments.note or (RUN_TOGETHER_NOTE if _several(arguments.text) else "")
+            if note:
+                self.notes[note] = None
             done.append((call.name, arguments.text, call.id))
         return done
 
@@ -432,7 +433,7 @@ def _arguments(parts: Sequence[str]) -> Joined:
         before = "".join(parts[:-1])
         if parts[-1] == before or (_complete(before) and _complete(parts[-1]) and _value(before) == _value(parts[-1])):
             return Joined(before, "", len(parts) - 1)
-    return Joined(joined, RUN_TOGETHER_NOTE if _several(joined) else "", len(parts))
+    return Joined(joined, "", len(parts))
 
 
 def _equal(call: Call, piece: Piece) -> bool:

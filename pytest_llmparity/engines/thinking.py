@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Final, NamedTuple
 
@@ -15,6 +16,9 @@ _PAIRS: Final = (
     (r"◁think▷", r"◁/think▷"),  # Kimi-VL
     (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A
     (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),  # Apertus
+    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),  # Sky-T1, OpenThinker
+    (r"<longcat_think>", r"</longcat_think>"),  # LongCat-Flash
+    (r"<unused94>thought\s", r"<unused95>"),  # MedGemma
     # gpt-oss: channels of messages, the last of which is the answer; Gemma 4's spelling of the same.
     (
         r"(?:<\|start\|>assistant)?<\|channel\|?>(?:analysis|commentary|thought)\s*(?:<\|message\|>|\n)",
@@ -83,10 +87,19 @@ def _orphan(text: str, opening: str, closing: str) -> re.Match[str] | None:
     if "channel" in opening:
         return None
     end = re.search(closing, text, re.IGNORECASE)
-    if end is None or re.search(opening, text[: end.start()], re.IGNORECASE):
+    if end is None or re.search(opening, text[: end.start()], re.IGNORECASE) or _is_json(text):
         return None
     around = text[max(0, end.start() - 1) : end.start()], text[end.end() : end.end() + 1]
     return None if all(side and side in _QUOTED for side in around) else end
+
+
+def _is_json(text: str) -> bool:
+    """Tell whether a text is JSON as it stands: a tag in it is in one of its strings."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _named(tag: str) -> str:

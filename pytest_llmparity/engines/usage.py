@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ _DETAILS: Final = {
     "reasoning": ("reasoning_tokens", ("completion_tokens_details", "output_tokens_details")),
 }
 
+_TOLD: Final = frozenset(itertools.chain(*_NAMES.values(), *(holders for _, holders in _DETAILS.values())))
+
 _BESIDE: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
 """Anthropic's ``input_tokens`` are those that no cache held; these are the others of the prompt."""
 
@@ -35,6 +38,8 @@ def counts(chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, int
     """
     known: dict[str, int] = {}
     for usage in _places(chunk, choice):
+        if _TOLD.isdisjoint(usage):
+            continue  # of thousands of chunks one has counts
         for what, names in _NAMES.items():
             name = next((name for name in names if _count(usage.get(name))), None)
             if name is not None:
