@@ -112,8 +112,7 @@ def _make_private(path: Path) -> None:
         finally:
             os.close(file)
     except OSError as error:
-        message = f"{path} cannot be used: {error.strerror}; make sure the folder can be written and the file is yours"
-        raise StoreError(message) from error
+        raise StoreError(f"{path} cannot be used: {advice(error)}") from error
 
 
 class Database:

@@ -38,6 +38,8 @@ from __future__ import annotations
 import sys
 import traceback
 
+from pytest_llmparity.core import shortage
+
 
 class LLMParityError(Exception):
     """Base of every error of this package; its text says what happened and what to do next."""
@@ -195,9 +197,14 @@ class KeeperError(LLMParityError):
 
 
 def told(error: Exception, engine: str) -> str:
-    """Return what an engine's error says; of an exception that is not ours, what it is and whom to report it to."""
+    """Return what an engine's error says; of an exception that is not ours, what it is and whom to report it to.
+
+    That this machine has no more of something is nobody's mistake: then what to do about it.
+    """
     if isinstance(error, LLMParityError):
         return str(error)
+    if (scarce := shortage.of_machine(error)) is not None:
+        return f"{engine}: {shortage.advice(scarce)}."
     modules = [
         (str(frame.f_globals.get("__name__", "")), line) for frame, line in traceback.walk_tb(error.__traceback__)
     ]

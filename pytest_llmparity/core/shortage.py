@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Collection
 
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+_USED_UP = _NO_DESCRIPTORS | {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
 _ADVICE = {
     errno.EMFILE: "this process has no file descriptor left: raise its limit (ulimit -n 4096), or lower concurrency",
     errno.ENFILE: "this machine has no file descriptor left: close other programs, or raise the system's limit",
@@ -30,8 +32,17 @@ def advice(error: OSError) -> str:
 
 def no_descriptors(error: BaseException | None) -> OSError | None:
     """Return the error of the system behind this one that says no file descriptor is left, ``None`` if none does."""
+    return _behind(error, _NO_DESCRIPTORS)
+
+
+def of_machine(error: BaseException | None) -> OSError | None:
+    """Return the error of the system behind this one that says the machine has no more of something, else ``None``."""
+    return _behind(error, _USED_UP)
+
+
+def _behind(error: BaseException | None, numbers: Collection[int]) -> OSError | None:
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS:
+        if isinstance(error, OSError) and error.errno in numbers:
             return error
         error = error.__cause__ or error.__context__
     return None
