@@ -208,6 +208,8 @@ def _unusable(verdicts: Sequence[Verdict]) -> list[str]:
         lines.append(f"  and so {in_words(len(others), 'other verdict')} of this test: {names}")
     if more:
         lines.append(f"  what {first.blocked_by} said stands in the summary of this run")
+    if first.cause is not None:
+        lines.append(f"  cause: {first.cause}")
     return [*lines, f"  check: {first.check}" + (f" at {first.where}" if first.where else "")]
 
 

@@ -95,7 +95,7 @@ class Verdict:
     is the baseline's own drift. ``differs`` lists layers that differ, ``cause`` is set only when shown to be the cause.
     ``needed`` is how many prompts in all would settle an INCONCLUSIVE. ``measures`` says in words what the estimate
     counts (``of tokens fork``), ``reason`` in one sentence why the outcome is not what the bounds alone say.
-    ``blocked_by`` names the engine that cannot be used at all, where that is the reason: such a reason is told once.
+    ``blocked_by`` names the engine that cannot be used, or failed to answer, where that is the reason: it is told once.
     ``left_out`` are prompts the verdict does not rest on because an engine cannot be asked them; ``n`` is without them.
     ``lenience`` counts, by engine, what was forgiven in the answers or was not, ``remarks`` are further sentences that
     hold whatever the outcome.

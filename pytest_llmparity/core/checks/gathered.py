@@ -35,8 +35,9 @@ class Gathered:
 
     ``failed`` are cases the baseline answered and the candidate did not (a typed failure): they count against the
     candidate where a check says so. ``lost`` are all cases without two answers; ``absent`` those never asked, which are
-    among the lost unless the run is sequential. ``left_out`` counts, by the reason, cases that one of the engines
-    cannot be asked; they are not among the lost. ``cases`` are all it is about, in the order of the prompt set.
+    among the lost unless the run is sequential. ``first_failure`` describes the first of them that failed, ``failing``
+    is the engine that did not answer it. ``left_out`` counts, by the reason, cases that one of the engines cannot be
+    asked; they are not among the lost. ``cases`` are all it is about, in the order of the prompt set.
     """
 
     candidate: str
@@ -46,6 +47,7 @@ class Gathered:
     lost: tuple[Case, ...]
     absent: int
     first_failure: str = ""
+    failing: str = ""
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -117,7 +119,7 @@ def gather(evidence: Evidence, candidate: EngineEvidence) -> Gathered:
     failed: list[Case] = []
     lost: list[Case] = []
     absent = 0
-    first = ""
+    first = failing = ""
     left_out: Counter[str] = Counter()
     cases: list[Case] = []
     waiting: list[tuple[Case, str]] = []  # left out; behind the last one asked they belong to the rest of the run
@@ -141,10 +143,12 @@ def gather(evidence: Evidence, candidate: EngineEvidence) -> Gathered:
             lost.append(case)
             if case.id in bad_theirs:
                 first = first or describe(candidate, case.id, bad_theirs[case.id])
+                failing = failing or candidate.name
                 if case.id in ours:
                     failed.append(case)
             elif case.id in bad_ours:
                 first = first or describe(baseline, case.id, bad_ours[case.id])
+                failing = failing or baseline.name
             else:
                 absent += 1
         pass_waiting()
@@ -159,6 +163,7 @@ def gather(evidence: Evidence, candidate: EngineEvidence) -> Gathered:
         lost=tuple(lost),
         absent=absent,
         first_failure=first,
+        failing=failing,
         left_out=left_out,
     )
 
@@ -229,7 +234,7 @@ def unanswered(verdict: Verdict, gathered: Gathered, evidence: Evidence) -> Verd
         return finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=evidence.incomplete)
     reason = gathered.note or "no prompt has two answers"
     hopeful = evidence.sequential and 0 < 2 * lost <= gathered.asked
-    return finish(verdict, outcome=Outcome.ERROR, reason=reason, open=hopeful)
+    return finish(verdict, outcome=Outcome.ERROR, reason=reason, blocked_by=gathered.failing, open=hopeful)
 
 
 def settled(verdict: Verdict, evidence: Evidence, *, absent: int) -> Verdict:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.plugin.reported.wire import plain
+from tests.plugin.reported.wire import document, plain
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
@@ -88,3 +88,19 @@ def test_what_a_started_engine_said_last_is_printed_once(bench: Bench) -> None:
     assert "its log: .llmparity/logs/gone.log" in printed
     assert "and so three verdicts" in printed
     assert "what gone said stands in the summary of this run" in printed
+
+
+def test_an_engine_that_refuses_every_prompt_is_told_once_for_all_its_checks(project: Any) -> None:
+    gates(project)
+    project.engine("base", plain("yes"))
+    ordinary, refusal = plain("yes"), document({"error": {"message": "no such adapter"}}, 400)
+    project.engine("cand", lambda body: refusal if "question" in str(body) else ordinary(body))
+
+    result = project.run()
+
+    printed = " ".join(result.stdout.str().split())
+    assert (
+        "and so six verdicts: prompts, text, schema.gap of test_one; prompts, text, schema.gap of test_two" in printed
+    )
+    assert "and so two other verdicts of this test: text; schema.gap" in printed
+    assert printed.count("no such adapter") <= 1 + 2 + 2, "as one that is not there"
