@@ -437,7 +437,7 @@ def _arguments(parts: Sequence[str]) -> Joined:
 
 
 def _equal(call: Call, piece: Piece) -> bool:
-    return _complete(call.text) and _value(call.text) == _value(piece.arguments)
+    return piece.whole and _complete(call.text) and _value(call.text) == _value(piece.arguments)
 
 
 def _extends(call: Call, piece: Piece) -> bool:

@@ -261,6 +261,19 @@ def test_a_new_id_with_every_piece_makes_no_new_calls(tools: list[tuple[str, dic
     assert called(streamed(*chunks)) == calls
 
 
+@pytest.mark.parametrize("last", [entry(0, None, "", "call_a"), entry(0, WEATHER[0], "", "call_a")])
+def test_a_piece_with_nothing_but_the_id_once_more_ends_a_call(last: Delta) -> None:
+    assert called(streamed({"tool_calls": [entry(0, *WEATHER)]}, {"tool_calls": [last]})) == [WEATHER]
+
+
+@given(pieces=st.lists(st.sampled_from(["", "{", "}", "{}", "[]", "null", '"a"', ":", "1", ",", "\ud800", '{"a":1}'])))
+@pytest.mark.parametrize("id", ["a", None])
+def test_any_pieces_are_read(id: str | None, pieces: list[str]) -> None:
+    found = called(streamed({"content": "x"}, *({"tool_calls": [entry(0, "f", piece, id)]} for piece in pieces)))
+
+    assert bool(found) == bool(pieces)
+
+
 def test_two_calls_without_anything_to_tell_them_apart_but_what_they_say() -> None:
     again = ("get_weather", '{"city": "Porto"}', "")
     first = (*WEATHER[:2], "")
