@@ -138,8 +138,8 @@ class ResponseParser:
         if self._most_bytes == self.limits.body_bytes:
             return f"the limit of {self._most_bytes} bytes"
         return (
-            f"the limit of {self._most_bytes} bytes, more than the tokens that were asked for can need: the server "
-            "does not keep to max_tokens, or repeats what it sent"
+            f"the limit of {self._most_bytes} bytes, more than is read of an answer to this request: the server does "
+            "not keep to max_tokens, repeats what it sent, or max_tokens asks for more than that"
         )
 
     def _syntax(self, error: Exception) -> str:

@@ -73,7 +73,8 @@ class PromptsCheck:
         refusals = self._too_long(evidence, candidate)
         findings += refusals.sentences
         missing = both.missing(evidence, used=len(rows))
-        details = [*findings, *missing.reasons]
+        uncounted = self._uncounted(evidence, candidate, both)
+        details = [*findings, *([uncounted] if findings and uncounted else []), *missing.reasons]
         if differing := [row for row in rows if row[1] != row[2]][:3]:
             details += [
                 f"{explain.plain(case, 40)}: {evidence.baseline} {ours}, {candidate.name} {theirs}"
@@ -98,7 +99,6 @@ class PromptsCheck:
         changes["details"] = tuple(details)
         if (refused := gathered.unanswered(verdict, both, evidence)) is not None:
             return refused
-        uncounted = self._uncounted(evidence, candidate, both)
         if uncounted or (both.lost and evidence.incomplete is None):
             reason = "; ".join(filter(None, [uncounted, *missing.reasons]))
             return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, reason=reason)

@@ -67,6 +67,7 @@ def test_a_count_missing_on_one_prompt_is_no_pass_but_a_difference_is_still_a_fa
         theirs = counted(make, *tokens)
         (verdict,) = check.prompts().judge(make.evidence(make.engine("a", ours), make.engine("b", theirs), cases=3))
         assert verdict.outcome is outcome
+        assert "b did not count 1 of 3 prompts (c1)" in (verdict.reason, *verdict.details)
 
 
 def test_no_answers_are_an_error_and_a_hard_stop_leaves_it_open(make: Factory) -> None:

@@ -16,7 +16,7 @@ from tests.plugin.reported.wire import Answer, Json, chunk, events, plain, quest
 @pytest.mark.parametrize(
     ("pieces", "text"),
     [
-        (40, "more than the tokens that were asked for can need"),
+        (40, "more than is read of an answer to this request"),
         (1, "sent 50000 bytes of text, and max_tokens = 16 can hold 8192 at most"),
     ],
 )
