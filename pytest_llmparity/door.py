@@ -321,8 +321,8 @@ class Door:
     def carry(self, item: pytest.Item, *, judged: bool) -> dict[str, Any]:
         """Return what travels with a test's report from a worker to the controller: builtins only.
 
-        ``judged`` tells that the test was not skipped. It used this plugin if it settled something, read an answer,
-        or ran on an engine.
+        ``judged`` tells that the test was run, also where it was expected to fail. It used this plugin if it settled
+        something, read an answer, or ran on an engine.
         """
         gate = repeats.gate_of(item)
         verdicts, gathered = self._concluded.get(gate), self._runs.get(gate)

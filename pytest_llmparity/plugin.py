@@ -162,7 +162,7 @@ def pytest_runtest_makereport(
     if door is not None:
         door.tidy(item, report, call.excinfo.value if call.excinfo else None)
     if door is not None and report.when == "call":
-        setattr(report, CARRIED, door.carry(item, judged=not report.skipped))
+        setattr(report, CARRIED, door.carry(item, judged=not report.skipped or hasattr(report, "wasxfail")))
     return report
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-from pytest_llmparity.core.errors import EngineSelectionError, LaunchError, told
+from pytest_llmparity.core.errors import EngineSelectionError, LaunchError, LLMParityError, told
 from pytest_llmparity.core.hiding import TextMask
 from pytest_llmparity.core.pins import changes, hold, verdict
 from pytest_llmparity.core.sample import Identity, from_json, to_json
@@ -126,7 +126,8 @@ class Fleet:
     def glance(self, name: str) -> None:
         """Take note of an engine that certainly cannot be used, as far as that is known without loading its model.
 
-        A server that runs elsewhere must become ready; of one that we start, program and files must be there.
+        A server that runs elsewhere must become ready, and what it says by then must not contradict its pins or the
+        lock; of one that we start, program and files must be there.
         """
         spec = self._specs[name]
         if name in self._engaged:
@@ -135,11 +136,30 @@ class Fleet:
             if spec.launch != "process":
                 adapter = self._adapter(spec)
                 wait_ready(adapter, alive=self._stop_waiting, deadline_s=adapter.start_deadline_s())
+                self._glance_at(spec, adapter)
             elif not spec.requires:
                 kind = registry.adapter_for(spec.kind or "")
                 kind.launch(self._prepared(spec, kind, None), free_port(), self._workdir, environ=self._environ)
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
             self._engaged[name] = self._failed(spec, error)
+
+    def _glance_at(self, spec: EngineSpec, adapter: Adapter) -> None:
+        """Hold a server against pins and lock before its turn; what it tells only of a loaded model is held then."""
+        try:
+            identity = adapter.identity()
+        except LLMParityError:  # it may not know before it has loaded the model
+            return
+        lenient = dataclasses.replace(spec, strict_pins=False)
+        contradicted, notes = _held(lenient, identity, {}, self._locked(spec, identity, adapter.kind))
+        if contradicted is not None:
+            self._engaged[spec.name] = Engaged(
+                spec=spec,
+                adapter=adapter,
+                identity=identity,
+                incomparable=contradicted,
+                notes=tuple(notes),
+                log_hint=_log_hint(spec),
+            )
 
     def _failed(self, spec: EngineSpec, error: Exception) -> Engaged:
         started = spec.launch == "process"

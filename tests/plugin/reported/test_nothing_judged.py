@@ -6,11 +6,14 @@ everything and ended with exit code 0; a wrong key of one engine cost the other 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.plugin.reported.wire import Answer, Json, WireServer, document, plain, question
+
+if TYPE_CHECKING:
+    from tests.plugin.conftest import Bench
 
 FAILED, OK = pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.OK
 PAIRWISE = "check.prompts(), check.text(margin=0.05)"
@@ -96,6 +99,20 @@ def test_a_required_run_of_tests_that_use_engines_is_no_error(project: Any, gate
     assert project.run("--parity-required").ret == OK
 
 
+def test_a_gate_that_is_expected_to_fail_was_judged(project: Any) -> None:
+    rows(project, 60)
+    project.engine("base", plain("yes"))
+    project.engine("cand", plain(question))
+    gate = "@pytest.mark.xfail\n@pytest.mark.parity('prompts.jsonl', check.text(margin=0.05))\ndef test_it(): ..."
+    project.write("test_it.py", f"import pytest\nfrom pytest_llmparity import check\n{gate}\n")
+
+    result = project.run("--parity-required")
+
+    assert result.ret == OK
+    result.assert_outcomes(xfailed=1)
+    assert "nothing was judged" not in result.stdout.str()
+
+
 @pytest.mark.parametrize("broken", ["base", "cand"])
 def test_who_has_nobody_to_be_compared_with_is_asked_no_prompt(project: Any, broken: str) -> None:
     rows(project)
@@ -127,6 +144,24 @@ def test_a_contradicted_pin_of_the_only_candidate_spares_the_baseline(project: A
     assert result.ret == FAILED
     assert {v["outcome"] for v in project.report()["verdicts"]} == {"INCOMPARABLE"}
     assert (posts(base), posts(cand)) == (1, 1)
+
+
+def test_engines_in_turn_are_held_against_pins_before_the_baseline_is_asked(bench: Bench) -> None:
+    bench.gate(PAIRWISE)
+    engines = {name: bench.engine(poses_as="ollama", quantization="Q4_K_M") for name in ("base", "cand")}
+    tables = [
+        f'[engines.{name}]\nkind = "ollama"\nmodel = "loopback"\nbase_url = "{engine.base_url}"\n'
+        for name, engine in engines.items()
+    ]
+    pin = '[engines.cand.pin]\nquantization = "F16"\n'
+    bench.configure("\n".join(['residency = "one-at-a-time"', *tables, pin]))
+
+    result = bench.run("--engines=base,cand", "--parity-report=json", "--parity-out=out")
+
+    assert result.ret == FAILED
+    assert {v["outcome"] for v in bench.report()["verdicts"]} == {"INCOMPARABLE"}
+    assert "quantization is pinned to F16 but the server has Q4_K_M" in " ".join(result.stdout.str().split())
+    assert [len(bench.asked(engine)) for engine in engines.values()] == [0, 0]
 
 
 @pytest.mark.parametrize("broken", ["base", "cand"])
