@@ -48,7 +48,9 @@ _BROKEN_OFF: Final = ("abort", "aborted", "error", "cancelled", "canceled")
 _FAILED_KIND: Final = re.compile(rb"error|exception|fail|fault", re.IGNORECASE)
 """What the kind of an event is called that stands for an error: also ``exception`` and ``response.failed``."""
 
-_OF_A_CHUNK: Final = frozenset({"choices", "usage", "usageMetadata", "usage_metadata", "x_groq", "timings", "delta"})
+_OF_A_CHUNK: Final = frozenset(
+    {"choices", "usage", "usageMetadata", "usage_metadata", "x_groq", "timings", "delta", "meta_info"}
+)
 """An event that has none of these is no part of an answer."""
 
 _UNFRAMED_NOTE: Final = "chunks outside the event stream's framing: read all the same"
