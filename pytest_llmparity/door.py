@@ -96,6 +96,7 @@ class Door:
     def gather(self) -> None:
         """Gather what the tests declared; an error of ours becomes the set-up error of every gate."""
         try:
+            self.session.refuse_unknown_cases()
             self.session.gather()
         except LLMParityError as error:
             self.broken = self.session.mask.text(str(error))
@@ -206,7 +207,7 @@ class Door:
             self._briefly[item.nodeid] = brief.line(verdicts)
             pytest.fail(self.explain(item, verdicts), pytrace=False)
         outcomes = {verdict.outcome for verdict in verdicts}
-        if verdicts and self.settings.required and outcomes == {Outcome.SKIPPED}:
+        if verdicts and self.settings.required and all(_settles_nothing(verdict) for verdict in verdicts):
             reasons = "; ".join(dict.fromkeys(verdict.reason or verdict.message for verdict in verdicts))
             pytest.fail(f"nothing was judged, and --parity-required asks for a verdict: {reasons}", pytrace=False)
         if Outcome.INCONCLUSIVE in outcomes and self.settings.inconclusive == "skip":
@@ -424,6 +425,11 @@ class Door:
         if self._handed:
             return Keeper.connect(self._handed["keeper"])
         return Keeper.spawn(self.config.rootpath / ".llmparity")
+
+
+def _settles_nothing(verdict: Verdict) -> bool:
+    """Tell whether a verdict rests on no answer at all: its check was skipped, or nothing could be compared."""
+    return verdict.outcome is Outcome.SKIPPED or (verdict.outcome is Outcome.INCONCLUSIVE and not verdict.n)
 
 
 def _machine(error: OSError) -> MachineError:

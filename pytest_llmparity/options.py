@@ -139,7 +139,7 @@ def add_options(parser: pytest.Parser) -> None:
         action="store_true",
         default=False,
         help="Ask only what failed or is missing in the newest run of the same plan, finished or not, and judge that "
-        "run as a whole; fail if there is none",
+        "run as a whole; fail if there is none (default: off)",
     )
     add(
         "--parity-inconclusive",

@@ -9,6 +9,8 @@ from typing import Final, Protocol
 
 from pytest_llmparity.core.errors import LaunchError
 
+THEIRS: Final = "Start it, or correct its address."
+"""The next step where a server that somebody else starts does not answer."""
 POLL_S: Final = 0.1
 """Pause between two questions: short beside any start-up, long beside a loopback answer."""
 
@@ -29,6 +31,7 @@ def wait_ready(
     alive: Callable[[], str | None],
     deadline_s: float,
     *,
+    longer: str = "Raise start_timeout_s if it needs longer.",
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> float:
@@ -36,7 +39,8 @@ def wait_ready(
 
     ``alive`` returns ``None`` while the process runs and how it ended (exit status, last log lines) once it does not;
     then ``LaunchError`` is raised at once, not after the deadline. Past ``deadline_s`` the error says what the server
-    last answered. An adapter that raises (key refused, another server on the port) ends the wait too.
+    last answered, and ``longer``, the next step. An adapter that raises (key refused, another server on the port) ends
+    the wait too.
     """
     began = clock()
     while True:
@@ -50,9 +54,7 @@ def wait_ready(
             return took
         if took >= deadline_s:
             raise LaunchError(
-                f"{adapter.name} was not ready after {deadline_s:g} s: {why}. "
-                "Raise start_timeout_s if it needs longer.",
-                engine=adapter.name,
+                f"{adapter.name} was not ready after {deadline_s:g} s: {why}. {longer}", engine=adapter.name
             )
         pause(min(POLL_S, max(0.0, deadline_s - took)))
 

@@ -17,7 +17,7 @@ from pytest_llmparity.core.errors import (
 from pytest_llmparity.core.sample import Identity, Sample, WireRequest, to_json
 from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.run.company import alone, needs_alone
+from pytest_llmparity.run.company import alone, needs_alone, selves
 from pytest_llmparity.run.evidence import EngineNote, note, pointless, proven
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather import Allowance, Job, gather
@@ -124,7 +124,7 @@ class Campaign:
         finally:
             self._fleet.time_left = lambda: None  # what tests ask of an engine afterwards is their own affair
             self._progress.end()
-        self._words += self._twins()
+        self._words += self._twins() + selves(self._settings.engines)
         if self._allowance.reason is not None:
             self._words.append(f"incomplete: {self._allowance.reason}")
         left_open = self._waves is not None and self._waves.open

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from pytest_llmparity.core.checks.base import Needs
+from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.run.plan import Unit, union
 
 
@@ -36,3 +37,19 @@ def needs_alone(unit: Unit) -> Needs | None:
         return unit.needs
     wanted = [check.needs() for check in unit.checks if not check.pairwise]
     return dataclasses.replace(union(wanted), top_logprobs=unit.needs.top_logprobs) if wanted else None
+
+
+def selves(specs: Sequence[EngineSpec]) -> list[str]:
+    """Return a sentence for every two engines that are one server, model and route: they are compared with themselves.
+
+    >>> specs = [EngineSpec(name=n, kind="vllm", base_url="http://h", launch="attach", model="m") for n in "ab"]
+    >>> selves(specs)
+    ['a and b are the same server and model: what they differ in is what it differs from itself']
+    """
+    attached = [spec for spec in specs if spec.launch == "attach"]
+    return [
+        f"{one.name} and {other.name} are the same server and model: what they differ in is what it differs from itself"
+        for place, one in enumerate(attached)
+        for other in attached[place + 1 :]
+        if (one.base_url, one.model, one.route) == (other.base_url, other.model, other.route)
+    ]

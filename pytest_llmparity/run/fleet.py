@@ -24,7 +24,7 @@ from pytest_llmparity.engines.base import Adapter, Launch
 from pytest_llmparity.engines.environments import Environment
 from pytest_llmparity.engines.headers import resolve_env, secrets_of
 from pytest_llmparity.engines.memory import Gpus
-from pytest_llmparity.engines.readiness import free_port, port_was_taken, wait_ready
+from pytest_llmparity.engines.readiness import THEIRS, free_port, port_was_taken, wait_ready
 from pytest_llmparity.run.installing import KeptRunner
 from pytest_llmparity.run.keeper import EngineState, Keeper, log_tail
 from pytest_llmparity.run.locking import Held
@@ -135,7 +135,7 @@ class Fleet:
         try:
             if spec.launch != "process":
                 adapter = self._adapter(spec)
-                wait_ready(adapter, alive=self._stop_waiting, deadline_s=adapter.start_deadline_s())
+                wait_ready(adapter, alive=self._stop_waiting, deadline_s=adapter.start_deadline_s(), longer=THEIRS)
                 self._glance_at(spec, adapter)
             elif not spec.requires:
                 kind = registry.adapter_for(spec.kind or "")
@@ -234,7 +234,8 @@ class Fleet:
         assert adapter is not None
         away = f"{name} went away while it was asked"
         try:
-            wait_ready(adapter, alive=lambda: self._stop_waiting() or stop(), deadline_s=within_s)
+            longer = "Raise reconnect_s if it needs longer."
+            wait_ready(adapter, alive=lambda: self._stop_waiting() or stop(), deadline_s=within_s, longer=longer)
             adapter.load()
             adapter.warm_up()
             identity = adapter.identity()
@@ -341,7 +342,7 @@ class Fleet:
         adapter = self._adapter(spec)
         if self._residency is not None:
             self._residency.loads(spec.name)
-        wait_ready(adapter, alive=self._stop_waiting, deadline_s=adapter.start_deadline_s())
+        wait_ready(adapter, alive=self._stop_waiting, deadline_s=adapter.start_deadline_s(), longer=THEIRS)
         for other in self._specs.values():
             shared = other.launch == "attach" and self._residency is None and other.name != spec.name
             if shared and (why := adapter.shares_with(other)):

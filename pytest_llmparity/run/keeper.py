@@ -100,7 +100,8 @@ class Keeper:
         except BaseException as error:
             shutil.rmtree(directory, ignore_errors=True)
             if isinstance(error, OSError):
-                raise KeeperError(f"the engine keeper could not be started: {advice(error)}") from error
+                what = "" if error.filename is None else f"{error.filename}: "
+                raise KeeperError(f"the engine keeper could not be started: {what}{advice(error)}") from error
             raise
         return cls(f"{token}@{directory / 'socket'}", process=process)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 import threading
@@ -126,6 +127,15 @@ class Session:
         return make_plan(self.declarations(), only=self.settings.cases, engines=engines)
 
     # gathering -------------------------------------------------------------------------------------------------------
+
+    def refuse_unknown_cases(self) -> None:
+        """Raise ``UsageError`` for a case that was selected and that no declared test has."""
+        known = {case.id for declared in self._declared.values() for case in declared.prompts.cases}
+        unknown = [case for case in self.settings.cases if case not in known]
+        if known and unknown:
+            near = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"; the nearest is {near[0]!r}" if near else ""
+            raise UsageError(f"--parity-case {unknown[0]}: no selected test has a case of this id{hint}")
 
     def gather(self) -> None:
         """Gather what the declared tests need, once for all processes of this run, or load the run to replay.

@@ -53,6 +53,7 @@ def test_an_unused_plugin_imports_nothing_heavy(bench: Bench, monkeypatch: pytes
         "pytest_llmparity.core.marker",
         "pytest_llmparity.fixtures",
         "pytest_llmparity.hookspecs",
+        "pytest_llmparity.repeats",
         "pytest_llmparity.options",
         "pytest_llmparity.plugin",
         "pytest_llmparity.rootdir",

@@ -272,9 +272,9 @@ def test_a_replay_gives_the_same_verdicts_and_finds_open_runs(project: Project) 
 def test_a_hard_stop_leaves_what_was_settled_and_says_what_was_not(project: Project) -> None:
     project.prompts(150)
     engines = [project.engine(), project.engine(), project.engine(drift=0.05)]
-    other = project.engine()
-    before, _ = gathered(project, [other], TEXT)
-    probes = before.record([]).requests - len(asked(other))
+    others = [project.engine(), project.engine()]
+    before, _ = gathered(project, others, TEXT)
+    probes = (before.record([]).requests - sum(len(asked(other)) for other in others)) // 2
     limit = 3 * (probes + 32 + FLOOR) + 40
     session, verdicts = gathered(project, engines, TEXT, max_requests=limit)
 
@@ -326,7 +326,7 @@ def test_one_engine_alone_is_asked_everything_where_only_pairs_are_judged(projec
     _, verdicts = gathered(project, [engine], TEXT)
 
     assert {v.outcome for v in verdicts.values()} == {Outcome.SKIPPED}
-    assert len(asked(engine)) == 50 + FLOOR
+    assert len(asked(engine)) == 50, "the answers may be read; a floor is there to be compared with"
 
 
 def test_units_are_settled_each_on_its_own(project: Project) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.plugin.reported.wire import Answer, Json, WireServer, document, plain, question
+from tests.plugin.reported.wire import Answer, Json, WireServer, chunk, document, events, plain, question, usage
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
@@ -195,3 +195,46 @@ def test_rows_of_an_engine_that_was_spared_say_why(project: Any) -> None:
 
     printed = " ".join(result.stdout.str().split())
     assert "cand has no answer to 'q1': not asked: the baseline base cannot be used" in printed
+
+
+def thinks_only(body: Json) -> Answer:
+    """Answer with reasoning alone, up to the token limit."""
+    return events(chunk({"reasoning_content": "hm " * 8}), chunk({}, "length"), usage(9, 64))
+
+
+def test_a_required_gate_over_answers_without_text_fails(project: Any) -> None:
+    rows(project)
+    project.engine("base", thinks_only)
+    project.engine("cand", thinks_only)
+    project.gate("check.text(margin=0.05)")
+
+    assert project.run().ret == OK
+    result = project.run("--parity-required", "--parity-fresh")
+
+    assert result.ret == FAILED
+    said = " ".join(result.stdout.str().split())
+    assert "nothing was judged, and --parity-required asks for a verdict" in said
+    assert "the token limit was reached in the reasoning" in said
+
+
+def test_a_case_that_no_selected_test_has_is_an_error_with_the_nearest(project: Any) -> None:
+    rows(project)
+    base = project.engine("base", plain("yes"))
+    project.gate(PAIRWISE)
+
+    result = project.run("--parity-case", "q600")
+
+    assert result.ret == FAILED
+    assert "--parity-case q600: no selected test has a case of this id; the nearest is 'q6" in result.stdout.str()
+    assert base.asked == []
+
+
+def test_a_server_that_is_compared_with_itself_is_named(project: Any) -> None:
+    rows(project)
+    base = project.engine("base", plain("yes"), models=("m",))
+    address = f"http://127.0.0.1:{base.port}#m"
+    project.gate("check.text(margin=0.05)")
+
+    result = project.run(f"--engines=one={address},other={address}")
+
+    assert "one and other are the same server and model" in " ".join(result.stdout.str().split())
