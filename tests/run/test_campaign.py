@@ -135,7 +135,7 @@ def test_no_timed_prompt_was_asked_before_and_the_store_says_how_it_began(projec
     asked = [str(request.json["messages"][0]["content"]) for engine in engines for request in engine.requests]
     assert all(sum(text.startswith(prefix) for text in asked) == 1 for prefix in prefixes)
     assert {s.prefix for s in session.samples() if s.phase is not Phase.TIMED} == {""}
-    assert not any("prefix cache" in line for v in judged(session) for line in v.details)
+    assert not any("prefix cache" in line for v in judged(session) for line in v.remarks)
 
 
 def test_prompts_are_timed_as_they_are_where_the_check_says_so(project: Project) -> None:
@@ -147,7 +147,7 @@ def test_prompts_are_timed_as_they_are_where_the_check_says_so(project: Project)
 
     assert {s.prefix for s in session.samples()} == {""}
     (verdict,) = judged(session)
-    assert "32 requests of a as gathered: a prefix cache may have held them" in verdict.details
+    assert "32 requests of a as gathered: a prefix cache may have held them" in verdict.remarks
 
 
 def test_each_gate_has_timed_answers_of_its_own(project: Project) -> None:

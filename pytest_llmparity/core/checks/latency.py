@@ -215,6 +215,7 @@ class LatencyCheck:
             "n": result.n,
             "requests": result.n,
             "details": tuple(timed.lines(budget.metric)),
+            "remarks": tuple(timed.provisos()),
         }
         outcome = Outcome.INCONCLUSIVE
         if result.upper < result.limit:
@@ -270,6 +271,7 @@ class LatencyCheck:
             "n": min(len(ours), len(theirs)),
             "requests": len(ours) + len(theirs),
             "details": (*baseline.lines(budget.metric), *candidate.lines(budget.metric)),
+            "remarks": (*baseline.provisos(), *candidate.provisos()),
         }
         outcome = Outcome.INCONCLUSIVE
         if result.upper < budget.limit:
@@ -356,9 +358,9 @@ class _Timed:
         p50, p95, p99 = (explain.seconds(value) for value in describe(values))
         where = f"{explain.count(len(values), 'request')} in {explain.count(len(set(blocks)), 'block')}"
         line = f"{self.engine.name} {WORDS[metric]}: p50 {p50}, p95 {p95}, p99 {p99}; {where}"
-        return [line, *self.failed_lines(), *self._provisos()]
+        return [line, *self.failed_lines()]
 
-    def _provisos(self) -> list[str]:
+    def provisos(self) -> list[str]:
         """Say what these times are of, where that is more, or less, than the engine's own."""
         name, lines = self.engine.name, []
         if self.loads:

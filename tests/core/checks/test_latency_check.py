@@ -71,7 +71,7 @@ def test_requests_that_met_a_load_do_not_count(make: Factory) -> None:
     )
 
     assert (verdict.estimate, verdict.n) == (0.0, 112)
-    assert any("16 requests that may have waited for it do not count" in line for line in verdict.details)
+    assert any("16 requests that may have waited for it do not count" in line for line in verdict.remarks)
 
 
 @pytest.mark.parametrize(("slots", "said"), [(1, True), (8, False), ("2 or more", False)])
@@ -86,7 +86,7 @@ def test_a_queue_is_named(make: Factory, slots: int | str, said: bool) -> None:
     verdict = only(check.latency(e2e_p95="5s"), make.evidence(engine))
 
     queue = "base answers 1 request at a time (probed) and 4 were under way: its times hold the wait in its queue"
-    assert (queue in verdict.details) == said
+    assert (queue in verdict.remarks) == said
 
 
 def test_a_relative_budget_compares_quantiles_of_paired_blocks(make: Factory) -> None:
