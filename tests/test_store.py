@@ -740,3 +740,75 @@ def test_looks_are_counted_for_each_test_check_and_pair(store: Store) -> None:
     assert store.looks("t", "text()", "f16|q8", "128") == 0
     assert store.looks("t", "schema()", "f16|q4", "128") == 0
     assert store.looks("u", "text()", "f16|q4", "128") == 0
+
+
+def damaged(way: str, path: Path) -> None:
+    """Damage a store's file as an editor, a full disk, a copy that broke off or another program does."""
+    content = path.read_bytes()
+    page = 4096
+    if way == "a folder in its place":
+        path.unlink()
+        path.mkdir()
+        return
+    path.write_bytes(
+        {
+            "text in its place": b"this is no database\n" * 500,
+            "header overwritten": b"\0" * 100 + content[100:],
+            "cut in the middle of a page": content[: page + page // 2],
+            "only its first page": content[:page],
+            "zeros after the first page": content[:page] + b"\0" * (len(content) - page),
+            "noise after the first page": content[:page] + b"\x5a\xa5" * ((len(content) - page) // 2),
+            "pages of two files mixed": content[:page] + content[2 * page :] + content[page : 2 * page],
+        }[way]
+    )
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        *("a folder in its place", "text in its place", "header overwritten", "cut in the middle of a page"),
+        *("only its first page", "zeros after the first page", "noise after the first page"),
+        "pages of two files mixed",
+    ],
+)
+def test_a_damaged_file_is_told_with_its_name_and_gives_no_wrong_answer(tmp_path: Path, way: str) -> None:
+    with Store.open(tmp_path / "s") as store:
+        run = begin(store).id
+        answers = [sample(f"c{number}", text="an answer " * 40) for number in range(60)]
+        store.put(run, answers)
+        path = store.path
+    for beside in path.parent.glob("samples.sqlite-*"):
+        beside.unlink()
+    damaged(way, path)
+
+    kept: list[Sample] = []
+    told = "samples.sqlite"
+    try:
+        with Store.open(tmp_path / "s") as store:
+            kept = store.get(run, "f16")
+    except StoreError as error:
+        told = str(error)
+
+    assert "samples.sqlite" in told
+    assert kept in ([], answers), "all of it or nothing, where the damage does not show"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file sizes cannot be limited there")
+def test_a_full_disk_loses_nothing_that_was_there(tmp_path: Path) -> None:
+    import resource
+
+    with Store.open(tmp_path / "s") as store:
+        run = begin(store).id
+        store.put(run, [sample("before")])
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        largest = max(file.stat().st_size for file in store.path.parent.iterdir())
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 4096, hard))
+        try:
+            with pytest.raises(StoreError, match=r"samples\.sqlite"):
+                store.put(run, [sample(f"c{number}", text="x" * 5000) for number in range(200)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        store.put(run, [sample("after")])
+
+    with Store.open(tmp_path / "s") as store:
+        assert [one.case for one in store.get(run, "f16")] == ["after", "before"]

@@ -43,7 +43,7 @@ _NARROW: Final = 19
 def engine_lines(
     engines: Sequence[EngineRecord], *, why: str = "", unasked: Mapping[str, str] | None = None, width: int = WIDTH
 ) -> list[str]:
-    """Return one line per engine: name, kind and version, model, quantisation, digest, context, how it is reached.
+    """Return one line per engine: name, kind, version, model, quantisation, digest, context, slots, how it is reached.
 
     What is not known is left out. ``why`` says why the baseline is the baseline. ``unasked`` has the addresses of
     engines, by name, whose kind is asked for when the run starts.
@@ -65,6 +65,7 @@ def engine_lines(
             _digest(engine),
             None if engine.context_length is None else f"context {engine.context_length}",
             _kv_cache(engine),
+            _slots(engine),
             engine.launch,
             "baseline" if engine.baseline else None,
         ]
@@ -423,6 +424,12 @@ def _kv_cache(engine: EngineRecord) -> str | None:
     found = engine.identity.get("kv_cache")
     usual = found is None or normalise(str(found)) in ("AUTO", "BF16", "F16", "F32")
     return None if usual else f"KV {printable(str(found))}"
+
+
+def _slots(engine: EngineRecord) -> str | None:
+    """Return how many requests are answered at once where that had to be found out."""
+    found = engine.identity.facts.get("slots")
+    return None if found is None or found.source != "probed" else f"slots {found.value} (probed)"
 
 
 def _digest(engine: EngineRecord) -> str | None:

@@ -93,17 +93,19 @@ def test_a_replay_of_a_run_nobody_knows_lists_the_runs(bench: Bench) -> None:
     result.stdout.fnmatch_lines(["*no run 20200101-000000-abcd to replay*stored runs: none*"])
 
 
-def test_two_runs_at_once_share_a_store_and_nothing_else(bench: Bench) -> None:
+@pytest.mark.parametrize("runs", [2, 4])
+def test_runs_at_once_share_a_store_and_nothing_else(bench: Bench, runs: int) -> None:
     bench.gate("check.prompts(), check.text(margin=0.05)")
     engines = [bench.engine(first_delay_s=0.005), bench.engine(first_delay_s=0.005)]
 
-    both = [bench.spawn("--parity-report=json", f"--parity-out=out-{n}", engines=engines) for n in "12"]
+    places = [f"out-{n}" for n in range(runs)]
+    spawned = [bench.spawn("--parity-report=json", f"--parity-out={place}", engines=engines) for place in places]
 
-    assert [spawned.wait() for spawned in both] == [OK, OK], both[0].output + both[1].output
-    first, second = bench.report("out-1"), bench.report("out-2")
-    assert first["run"] != second["run"]
-    assert verdicts(first) == verdicts(second)
-    assert [len(bench.asked(engine)) for engine in engines] == [2 * PLAN] * 2
+    assert [process.wait() for process in spawned] == [OK] * runs, "".join(process.output for process in spawned)
+    reports = [bench.report(place) for place in places]
+    assert len({report["run"] for report in reports}) == runs
+    assert all(verdicts(report) == verdicts(reports[0]) for report in reports)
+    assert [len(bench.asked(engine)) for engine in engines] == [runs * PLAN] * 2
 
 
 def test_a_run_cut_by_its_budget_says_so(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.printable import cells
 from pytest_llmparity.core.record import EngineRecord, FailureRecord, LatencyRow, RunRecord
-from pytest_llmparity.core.sample import Completion, Fact, Failure, Identity, Phase, Sample, ToolCall
+from pytest_llmparity.core.sample import Completion, Fact, Failure, Identity, Phase, Sample, Source, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.report import terminal
 
@@ -93,6 +93,14 @@ def test_the_digest_goes_before_the_quantisation_when_a_line_is_full() -> None:
     (line,) = terminal.engine_lines([engine("f16", model="tiny-F16.gguf", version="2026.10.11549", baseline=True)])
 
     assert line == "f16  llamacpp 2026.10.11549, tiny-F16, F16, context 2048, process, baseline"
+
+
+def test_slots_are_shown_where_they_had_to_be_found_out() -> None:
+    sources: tuple[tuple[Source, bool], ...] = (("probed", True), ("reported", False))
+    for source, shown in sources:
+        found = dataclasses.replace(engine("f16"), identity=Identity(facts={"slots": Fact(value=1, source=source)}))
+        (line,) = terminal.engine_lines([found])
+        assert ("slots 1 (probed)" in line) == shown
 
 
 def test_no_engines_are_no_lines() -> None:
