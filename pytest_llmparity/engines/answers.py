@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pytest_llmparity.core import errors
+from pytest_llmparity.core import errors, thinking
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, TokenLogprob, ToolCall
-from pytest_llmparity.engines import thinking, token_records, usage
+from pytest_llmparity.engines import token_records, usage
 from pytest_llmparity.engines.assembling import Calls, join_text
 from pytest_llmparity.engines.refusals import (
     Refusal,

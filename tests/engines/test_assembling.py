@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_llmparity.core import thinking
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion
-from pytest_llmparity.engines import thinking
 from pytest_llmparity.engines.answers import parse_answer, token_ends
 from pytest_llmparity.engines.assembling import (
     DIFFERENT_NOTE,

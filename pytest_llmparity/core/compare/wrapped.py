@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pytest_llmparity.core import thinking
 from pytest_llmparity.core.compare.json import Parsed, parse_json
 
 CODE_BLOCK: Final = "in a Markdown code block"
@@ -15,10 +16,6 @@ TEXT: Final = "with text round the JSON"
 MARK: Final = "with a byte order mark"
 
 _MARKS: Final = "\ufeff\u200b\u2060"
-_TAGS: Final = "(?:seed:)?think|thinking|thought|reasoning"
-_REASONING: Final = re.compile(
-    rf"(?:<(?:{_TAGS})>)?.*?</(?:{_TAGS})>|\[THINK\].*?\[/THINK\]", re.DOTALL | re.IGNORECASE
-)
 _OPENED: Final = re.compile(r"(?P<fence>`+|~{3,})[ \t]*[\w.+-]*\s*\Z")
 _CLOSED: Final = re.compile(r"\s*(?:`{3,}|~{3,})")
 _FENCED: Final = re.compile(
@@ -57,8 +54,8 @@ def unwrap(text: str) -> Unwrapped | None:
     rest = text.strip().strip(_MARKS)
     if rest != text.strip():
         wrapping.append(MARK)
-    if (match := _REASONING.match(rest)) is not None:
-        rest = rest[match.end() :].strip()
+    if (apart := thinking.split(rest)).tag:
+        rest = apart.text.strip()
         wrapping.append(REASONING)
     if (direct := parse_json(rest)).error is None:
         return Unwrapped(body=rest, parsed=direct, wrapping=tuple(wrapping)) if wrapping else None

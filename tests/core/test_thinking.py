@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llmparity.engines.thinking import split
+from pytest_llmparity.core.thinking import split
 
 
 @pytest.mark.parametrize(
