@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Final
+from typing import Any
 
 from pytest_llmparity.core import explain
 from pytest_llmparity.core.checks.base import Evidence
 from pytest_llmparity.core.checks.gathered import finish
-from pytest_llmparity.core.checks.missing import COUNTING
+from pytest_llmparity.core.checks.missing import COUNTING, Missing
 from pytest_llmparity.core.verdict import LeftOut, Outcome, Verdict
-
-ENOUGH: Final = 0.95
-"""Least share of its prompts that a verdict rests on; below it nothing is settled."""
 
 
 def told(verdict: Verdict, evidence: Evidence, *, required: bool = False) -> Verdict:
@@ -42,7 +39,8 @@ def told(verdict: Verdict, evidence: Evidence, *, required: bool = False) -> Ver
         return finish(verdict, outcome=outcome, reason=reason, estimate=None)
     exact_failure = verdict.outcome is Outcome.FAIL and verdict.p_fail is None
     settled = verdict.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
-    if verdict.kind in COUNTING or total - lost >= ENOUGH * total or exact_failure or not settled:
+    enough = Missing(of=total, used=total - lost).enough
+    if verdict.kind in COUNTING or enough or exact_failure or not settled:
         return verdict
     left = explain.count(lost, "prompt")
     reason = f"it rests on {total - lost} of {explain.count(total, 'prompt')}: {left} left out: {first}"
