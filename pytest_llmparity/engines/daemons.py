@@ -175,13 +175,9 @@ def has(found: Running | None, model: str) -> bool:
         return False
     if found.kind != "ollama":
         return model in found.models
-    return _whole(model) in {_whole(name) for name in found.models}
+    from pytest_llmparity.engines.ollama_facts import full_name  # here, or every start of pytest would pay for it
 
-
-def _whole(name: str) -> str:
-    """Return one of Ollama's names in full, without its own registry, in lower case: it keeps files by that."""
-    plain = name.lower().removeprefix("registry.ollama.ai/").removeprefix("library/")
-    return plain if ":" in plain.rpartition("/")[2] else f"{plain}:latest"
+    return full_name(model) in map(full_name, found.models)
 
 
 def running(kind: str, base_url: str) -> Running | None:

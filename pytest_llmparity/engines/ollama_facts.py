@@ -48,7 +48,11 @@ def entry(listing: Mapping[str, Any], model: str) -> Mapping[str, Any]:
     """Return a model's entry in the answer of ``/api/tags`` or ``/api/ps``; empty when it is not there."""
     models = listing.get("models")
     for one in models if isinstance(models, list) else ():
-        if isinstance(one, dict) and model and _full(model) in (_full(one.get("name")), _full(one.get("model"))):
+        if (
+            isinstance(one, dict)
+            and model
+            and full_name(model) in (full_name(one.get("name")), full_name(one.get("model")))
+        ):
             return one
     return {}
 
@@ -60,7 +64,7 @@ def names(listing: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in listed if isinstance(name, str))
 
 
-def _full(name: object) -> str:
+def full_name(name: object) -> str:
     """Return a name as Ollama lists it: with its tag, without the default registry, in one case."""
     text = str(name or "").casefold()
     text = text.removeprefix("registry.ollama.ai/").removeprefix("library/")
