@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pytest_llmparity.core import explain
-from pytest_llmparity.core.printable import elide, printable
+from pytest_llmparity.core.printable import elide, printable, wrapped
 from pytest_llmparity.core.record import EngineRecord
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
@@ -23,11 +22,11 @@ def troubles(verdicts: Sequence[Verdict], engines: Sequence[EngineRecord], *, wi
     for (name, reason), found in _by_reason(verdicts).items():
         word = "ERROR" if found[0].outcome is Outcome.ERROR else "incomp."
         first, *more = [printable(line) for line in reason.splitlines() if line.strip()] or ["no reason was given"]
-        lines += _wrapped(f"{printable(name)}: {word}  {first}", width=width, indent="    ")
+        lines += wrapped(f"{printable(name)}: {word}  {first}", width, indent="    ")
         lines += [elide(f"    {line}", width) for line in more]
         if found[0].outcome is Outcome.ERROR and logs.get(name):
-            lines += _wrapped(f"    its log: {printable(logs[name])}", width=width, indent="      ")
-        lines += _wrapped(f"    and so {_counted(found)}", width=width, indent="      ")
+            lines += wrapped(f"    its log: {printable(logs[name])}", width, indent="      ")
+        lines += wrapped(f"    and so {_counted(found)}", width, indent="      ")
     return lines
 
 
@@ -51,8 +50,3 @@ def _counted(verdicts: Sequence[Verdict]) -> str:
 
 def _log(engine: EngineRecord) -> str:
     return f".llmparity/logs/{engine.log}" if engine.log else engine.log_hint
-
-
-def _wrapped(text: str, *, width: int, indent: str) -> list[str]:
-    lines = textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False, drop_whitespace=True)
-    return [elide(line, width) for line in lines]
