@@ -17,6 +17,7 @@ from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.run.probes import QUESTION, asking
 from pytest_llmparity.run.wires import client_of
 from pytest_llmparity.transport.client import Client
+from pytest_llmparity.transport.clock import timing
 from pytest_llmparity.transport.exchange import Exchange
 
 TOKENS: Final = 32
@@ -98,9 +99,6 @@ def _wire(adapter: Adapter, about: str) -> WireRequest:
 
 def _span(exchange: Exchange, ends: tuple[int, ...]) -> Span:
     """Return when the first and the last token arrived; of an answer that was not streamed both are its end."""
-    arrived = [next((read.arrived_ns for read in exchange.reads if read.end >= end), exchange.done_ns) for end in ends]
-    return Span(
-        sent_ns=exchange.sent_ns,
-        first_ns=arrived[0] if arrived else exchange.done_ns,
-        last_ns=arrived[-1] if arrived else exchange.done_ns,
-    )
+    times = timing(exchange, ends, None)
+    first_ns = exchange.done_ns if times.ttft_s is None else exchange.sent_ns + round(times.ttft_s * 1e9)
+    return Span(sent_ns=exchange.sent_ns, first_ns=first_ns, last_ns=first_ns + round(sum(times.gaps_s) * 1e9))
