@@ -207,7 +207,7 @@ class Door:
             self._briefly[item.nodeid] = brief.line(verdicts)
             pytest.fail(self.explain(item, verdicts), pytrace=False)
         outcomes = {verdict.outcome for verdict in verdicts}
-        if verdicts and self.settings.required and all(_settles_nothing(verdict) for verdict in verdicts):
+        if verdicts and self.settings.required and all(verdict.rests_on_nothing for verdict in verdicts):
             reasons = "; ".join(dict.fromkeys(verdict.reason or verdict.message for verdict in verdicts))
             pytest.fail(f"nothing was judged, and --parity-required asks for a verdict: {reasons}", pytrace=False)
         if Outcome.INCONCLUSIVE in outcomes and self.settings.inconclusive == "skip":
@@ -425,11 +425,6 @@ class Door:
         if self._handed:
             return Keeper.connect(self._handed["keeper"])
         return Keeper.spawn(self.config.rootpath / ".llmparity")
-
-
-def _settles_nothing(verdict: Verdict) -> bool:
-    """Tell whether a verdict rests on no answer at all: its check was skipped, or nothing could be compared."""
-    return verdict.outcome is Outcome.SKIPPED or (verdict.outcome is Outcome.INCONCLUSIVE and not verdict.n)
 
 
 def _machine(error: OSError) -> MachineError:

@@ -139,3 +139,8 @@ class Verdict:
     details: tuple[str, ...] = ()
     where: str = ""
     differing: tuple[Difference, ...] = ()
+
+    @property
+    def rests_on_nothing(self) -> bool:
+        """Whether no answer stands behind it: its check was skipped, or nothing could be compared."""
+        return self.outcome is Outcome.SKIPPED or (self.outcome is Outcome.INCONCLUSIVE and not self.n)
