@@ -159,14 +159,20 @@ def wait_until() -> Callable[..., float]:
 
 
 @pytest.fixture
-def bench(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """A project of its own, without the environment of whoever runs these tests."""
+def apart(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """An empty project, without the environment of whoever runs these tests."""
     monkeypatch.delenv("LLMPARITY_ENGINES", raising=False)
     monkeypatch.setenv("LLMPARITY_EMBEDDING_MODEL", "none")
     # pytest-rerunfailures keeps a socket open in every run that sees it: only runs of their own process ask for it.
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:rerunfailures\n")
+    return pytester
+
+
+@pytest.fixture
+def bench(apart: pytest.Pytester) -> Iterator[Bench]:
+    """A project of its own."""
     with ExitStack() as stack:
-        yield Bench(pytester, stack)
+        yield Bench(apart, stack)
 
 
 @pytest.fixture

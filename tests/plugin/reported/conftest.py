@@ -62,11 +62,7 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """A project of its own, without the environment of whoever runs these tests."""
-    monkeypatch.delenv("LLMPARITY_ENGINES", raising=False)
-    monkeypatch.setenv("LLMPARITY_EMBEDDING_MODEL", "none")
-    # pytest-rerunfailures keeps a socket open in every run that sees it: only runs of their own process ask for it.
-    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:rerunfailures\n")
+def project(apart: pytest.Pytester) -> Iterator[Project]:
+    """A project of its own."""
     with ExitStack() as stack:
-        yield Project(pytester, stack)
+        yield Project(apart, stack)
