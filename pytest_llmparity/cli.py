@@ -302,7 +302,8 @@ def _serve(asked: argparse.Namespace) -> int:
     if spec.launch != "process":
         where = spec.base_url or "its own address"
         raise UsageError(f"{spec.name} is not started by us, it is attached to at {where}; there is nothing to serve")
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    # Not the handler of SIGINT: a shell's job in the background has that ignored.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with serving(found) as session:
             print(f"{spec.name} is starting; its output goes to .llmparity/logs/{spec.name}.log", flush=True)

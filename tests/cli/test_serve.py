@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -28,17 +28,17 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="engines are sta
 
 
 @pytest.fixture
-def serve(shell: Shell) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Start ``llmparity serve dev`` on an engine that behaves so."""
+def serve(shell: Shell) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``llmparity serve dev`` on an engine that behaves so, by way of a program where one is given."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(behaviour: str = "") -> subprocess.Popen[str]:
+    def start(behaviour: str = "", before: Sequence[str] = ()) -> subprocess.Popen[str]:
         command = json.dumps([sys.executable, str(FAKE)])
         shell.configure(
             f'[engines.dev]\nkind = "llamacpp"\nmodel = "{MODEL}"\ncommand = {command}\ncontext_length = 512\n'
             f'env = {{ FAKE_STARTS = "{shell.path}/starts", FAKE_BEHAVIOUR = "{behaviour}" }}\n'
         )
-        argv = [sys.executable, "-m", "pytest_llmparity", "serve", "dev"]
+        argv = [*before, sys.executable, "-m", "pytest_llmparity", "serve", "dev"]
         started.append(
             subprocess.Popen(argv, cwd=shell.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         )
@@ -88,6 +88,16 @@ def test_an_engine_is_served_until_it_is_told_to_stop(
     assert process.communicate(timeout=60)[0] == "dev was stopped\n"
     assert process.returncode == 0
     assert gone(int((shell.path / "starts").read_text()))
+
+
+def test_a_job_in_the_background_that_ignores_ctrl_c_can_still_be_told_to_stop(
+    serve: Callable[..., subprocess.Popen[str]],
+) -> None:
+    process = serve(before=["sh", "-c", "trap '' INT; exec \"$@\"", "sh"])
+    until("Ctrl-C stops it", process.stdout)
+    process.send_signal(signal.SIGTERM)
+
+    assert process.communicate(timeout=20)[0] == "dev was stopped\n"
 
 
 def test_an_engine_that_ends_by_itself_is_told(serve: Callable[..., subprocess.Popen[str]]) -> None:
