@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.sample import Identity, Phase, Sample, WireRequest, from_json, to_json
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.engines.llamacpp import LlamaCppAdapter
-from pytest_llmparity.engines.vllm import VllmAdapter
-from pytest_llmparity.run import evidence as proof
+from pytest_llmparity.engines.kinds.llamacpp import LlamaCppAdapter
+from pytest_llmparity.engines.kinds.vllm import VllmAdapter
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.gather import Allowance, Job, gather
-from pytest_llmparity.run.keeper import Keeper
+from pytest_llmparity.run.gather.requests import client_of, jobs_of, key_of, requests_of
+from pytest_llmparity.run.gather.sender import Allowance, Job, gather
+from pytest_llmparity.run.judge import evidence as proof
 from pytest_llmparity.run.plan import PHASE_ORDER, Step, Unit, shuffled
-from pytest_llmparity.run.wires import client_of, jobs_of, key_of, requests_of
-from pytest_llmparity.store import Store
+from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.store.runs import Store
 
 MODEL: Final = Path(__file__).resolve().parent.parent / "fixtures" / "models" / "tiny"
 IDENTITY = "identity"

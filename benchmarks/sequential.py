@@ -24,7 +24,7 @@ from pytest_llmparity.core.checks.settle import settle
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.run.course import in_rounds, waves
+from pytest_llmparity.run.gather.course import in_rounds, waves
 from pytest_llmparity.run.plan import Unit
 
 CHECK: Final = check.text(margin=0.05)

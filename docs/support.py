@@ -17,9 +17,9 @@ from pathlib import Path
 
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.sample import Request, Sampling
-from pytest_llmparity.core.settings import EngineSpec, Route
-from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.engines.registry import facts, kinds
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.settings.specification import EngineSpec, Route
 
 ROOT = Path(__file__).parents[1]
 ENGINES = ROOT / "tests/engines"

@@ -8,9 +8,9 @@ Names that are not in ``__all__`` may change in any release.
 """
 
 from pytest_llmparity.core import errors
-from pytest_llmparity.core.capabilities import Capabilities
+from pytest_llmparity.core.identity.capabilities import Capabilities
+from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.ports import Answer
-from pytest_llmparity.core.quantization import normalise
 from pytest_llmparity.core.sample import (
     IDENTITY,
     Completion,
@@ -22,11 +22,11 @@ from pytest_llmparity.core.sample import (
     ToolCall,
     WireRequest,
 )
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.arguments import option, program
-from pytest_llmparity.engines.base import Adapter, Launch
-from pytest_llmparity.engines.building import EVERY_SERVER
-from pytest_llmparity.engines.control import Control, Reply
+from pytest_llmparity.engines.start.arguments import option, program
+from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.engines.wire.build import EVERY_SERVER
+from pytest_llmparity.engines.wire.control import Control, Reply
+from pytest_llmparity.settings.specification import EngineSpec
 
 __all__ = [
     "EVERY_SERVER",

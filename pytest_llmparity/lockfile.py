@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from pytest_llmparity.core.errors import LockError
-from pytest_llmparity.core.lock import NAME, Locked, Setting
+from pytest_llmparity.core.identity.lock import NAME, Locked, Setting
 from pytest_llmparity.core.sample import Fact, Source
 
 FORMAT: Final = 1

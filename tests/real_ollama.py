@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 
 import pytest
 
-from pytest_llmparity.engines.readiness import free_port
+from pytest_llmparity.engines.start.readiness import free_port
 from tests.unavailable import unavailable
 
 PROGRAM: Final = "LLMPARITY_OLLAMA"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.errors import LockError
-from pytest_llmparity.core.lock import Locked
+from pytest_llmparity.core.identity.lock import Locked
 from pytest_llmparity.core.sample import IDENTITY, Fact
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

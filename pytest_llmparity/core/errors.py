@@ -38,7 +38,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-from pytest_llmparity.core import shortage
+from pytest_llmparity.core.words import shortage
 
 
 class LLMParityError(Exception):

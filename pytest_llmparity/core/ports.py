@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from pytest_llmparity.core.hiding import TextMask
 from pytest_llmparity.core.sample import Completion, Identity, Request, WireRequest
+from pytest_llmparity.core.words.hiding import TextMask
 
 
 class Embedder(Protocol):

@@ -1,4 +1,4 @@
-"""A verdict: numbers only. ``core.explain`` turns it into words, every report reads the same record."""
+"""A verdict: numbers only. ``core.words.explain`` turns it into words, every report reads the same record."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from pytest_llmparity.core.errors import EngineError, EngineSelectionError, LLMParityError
-from pytest_llmparity.core.selection import KINDS, address_of
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines import probe
-from pytest_llmparity.engines.control import Control
-from pytest_llmparity.engines.refusals import shown
+from pytest_llmparity.engines import recognise
+from pytest_llmparity.engines.wire.control import Control
+from pytest_llmparity.engines.wire.refusals import shown
+from pytest_llmparity.settings.selection import KINDS, address_of
+from pytest_llmparity.settings.specification import EngineSpec
 
 T = TypeVar("T")
 
@@ -175,7 +175,9 @@ def has(found: Running | None, model: str) -> bool:
         return False
     if found.kind != "ollama":
         return model in found.models
-    from pytest_llmparity.engines.ollama_facts import full_name  # here, or every start of pytest would pay for it
+    from pytest_llmparity.engines.kinds.ollama.about import (
+        full_name,  # here, or every start of pytest would pay for it
+    )
 
     return full_name(model) in map(full_name, found.models)
 
@@ -254,17 +256,17 @@ def _listening(base_url: str) -> Running | None:
         return None
     control = Control(engine=base_url, base_url=base_url, headers={})
     try:
-        kind = probe.kind_of(probe.look(control))
+        kind = recognise.kind_of(recognise.look(control))
     except EngineError:
         return None
     if (daemon := running(kind, base_url) if kind in ("ollama", "lmstudio") else None) is not None:
         return daemon
     data = control.ask("/v1/models").get("data")
     names = [entry.get("id") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else None
-    if names is None and kind == probe.GENERIC:
+    if names is None and kind == recognise.GENERIC:
         return None
     models = tuple(name for name in names or () if isinstance(name, str))
-    return Running(kind=kind if kind in KINDS else probe.GENERIC, base_url=base_url, models=models)
+    return Running(kind=kind if kind in KINDS else recognise.GENERIC, base_url=base_url, models=models)
 
 
 def _accepts(base_url: str) -> bool:

@@ -10,11 +10,11 @@ from typing import Final
 
 from pytest_llmparity.core.errors import EngineSelectionError
 from pytest_llmparity.core.sample import Sampling
-from pytest_llmparity.core.selection import KINDS, LETTERS, NAME, Kind
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines import probe
-from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.engines.headers import resolve_headers
+from pytest_llmparity.engines import recognise
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.engines.wire.headers import resolve_headers
+from pytest_llmparity.settings.selection import KINDS, LETTERS, NAME, Kind
+from pytest_llmparity.settings.specification import EngineSpec
 
 _HOMES: Final = {
     "litellm": "litellm:LiteLlmAdapter",
@@ -131,7 +131,7 @@ def make(
     headers = resolve_headers(spec, environ)
     seen, kind = "", spec.kind
     if kind is None:
-        seen = probe.recognise(
+        seen = recognise.recognise(
             base_url,
             headers,
             api=spec.api,
@@ -140,7 +140,7 @@ def make(
             proxy=spec.proxy,
             time_left=time_left,
         )
-        kind = probe.kind_of(seen)
+        kind = recognise.kind_of(seen)
     adapter = adapter_for(kind)(spec, base_url, headers)
     adapter.recognised = seen
     adapter.time_left = time_left
@@ -149,5 +149,5 @@ def make(
 
 def _load(kind: str) -> type[Adapter]:
     module, _, name = _HOMES[kind].partition(":")
-    found: type[Adapter] = getattr(importlib.import_module(f"pytest_llmparity.engines.{module}"), name)
+    found: type[Adapter] = getattr(importlib.import_module(f"pytest_llmparity.engines.kinds.{module}"), name)
     return found

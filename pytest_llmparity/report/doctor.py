@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from pytest_llmparity.core import explain
-from pytest_llmparity.core.capabilities import Capabilities
-from pytest_llmparity.core.examination import Examination, Setting
-from pytest_llmparity.core.printable import cells, printable, wrapped
+from pytest_llmparity.core.identity.capabilities import Capabilities
+from pytest_llmparity.core.identity.examination import Examination, Setting
 from pytest_llmparity.core.sample import IDENTITY, Fact, to_json
+from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.printable import cells, printable, wrapped
 
 WIDTH: Final = 100
 """Columns of the doctor's lines: facts, capabilities and origins stand beside each other."""

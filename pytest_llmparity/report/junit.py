@@ -7,8 +7,8 @@ not known has no property.
 
 from __future__ import annotations
 
-from pytest_llmparity.core.printable import printable
 from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.core.words.printable import printable
 
 
 def ours(name: str) -> bool:

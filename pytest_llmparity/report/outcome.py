@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pytest_llmparity.core.printable import uncommanded
+from pytest_llmparity.core.words.printable import uncommanded
 
 _DEPTH = 12
 """An explanation of chained exceptions is nested less deeply than this."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TextIO
 
-from pytest_llmparity.core.printable import printable
+from pytest_llmparity.core.words.printable import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Silent:
-    """Shows nothing. Satisfies ``run.campaign.Progress``."""
+    """Shows nothing. Satisfies ``run.gather.campaign.Progress``."""
 
     def say(self, text: str) -> None:
         """Show nothing."""
@@ -34,7 +34,7 @@ class Silent:
 class Bars:
     """Draws one bar per engine on a terminal, with pytest's capture lifted by ``uncaptured``.
 
-    Only for the controlling process. Satisfies ``run.campaign.Progress``.
+    Only for the controlling process. Satisfies ``run.gather.campaign.Progress``.
     """
 
     def __init__(self, stream: TextIO, uncaptured: Callable[[], AbstractContextManager[None]]) -> None:

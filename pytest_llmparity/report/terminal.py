@@ -11,16 +11,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from pytest_llmparity.core import brief, explain
 from pytest_llmparity.core.errors import NotAsked
-from pytest_llmparity.core.printable import cells, elide, pad, printable, wrapped
-from pytest_llmparity.core.quantization import normalise
-from pytest_llmparity.core.record import EngineRecord, LatencyRow, RunRecord
+from pytest_llmparity.core.identity.quantization import normalise
+from pytest_llmparity.core.identity.record import EngineRecord, LatencyRow, RunRecord
 from pytest_llmparity.core.sample import Phase, Sample
-from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
+from pytest_llmparity.core.words import brief, explain
+from pytest_llmparity.core.words.printable import cells, elide, pad, printable, wrapped
 from pytest_llmparity.report.troubles import troubles
-from pytest_llmparity.run.judging import ALPHA
+from pytest_llmparity.run.judge.judging import ALPHA
+from pytest_llmparity.settings.specification import EngineSpec
 
 WIDTH: Final = 80
 

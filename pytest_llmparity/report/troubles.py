@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pytest_llmparity.core import explain
-from pytest_llmparity.core.printable import elide, printable, wrapped
-from pytest_llmparity.core.record import EngineRecord
+from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.printable import elide, printable, wrapped
 
 _NAMED: Final = 3
 """Tests whose verdicts are named before the rest is counted."""

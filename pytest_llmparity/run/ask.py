@@ -9,15 +9,15 @@ from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, Sample, Sampling
-from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.core.verdict import Verdict
-from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.run.evidence import EngineNote, note
-from pytest_llmparity.run.gather import Job, answered, failed, named
-from pytest_llmparity.run.judging import ALPHA
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.gather.requests import client_of, wire_of
+from pytest_llmparity.run.gather.sender import Job, answered, failed, named
+from pytest_llmparity.run.judge.evidence import EngineNote, note
+from pytest_llmparity.run.judge.judging import ALPHA
 from pytest_llmparity.run.parity import single
 from pytest_llmparity.run.session import Session
-from pytest_llmparity.run.wires import client_of, wire_of
+from pytest_llmparity.settings.specification import EngineSpec
 
 
 class SessionAsker:

@@ -11,12 +11,12 @@ from typing import Any
 from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError, PromptSetError, UsageError
-from pytest_llmparity.core.marker import SIGNATURE
-from pytest_llmparity.core.prompt_reading import parse_prompts
 from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.prompts.reading import parse_prompts
+from pytest_llmparity.core.prompts.sampling import sampling_of
 from pytest_llmparity.core.sample import Sampling
-from pytest_llmparity.core.sampling import sampling_of
 from pytest_llmparity.run.plan import Declaration
+from pytest_llmparity.settings.sources import SIGNATURE
 
 MAX_BYTES = 512 * 2**20
 """Bytes of a prompt or schema file: all of it is held in memory."""

@@ -6,18 +6,18 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from pytest_llmparity.core import examination as say
 from pytest_llmparity.core.errors import EngineError, ParameterNotHonoured, UnsupportedParameter
-from pytest_llmparity.core.examination import Examination, PromptFit, Setting
+from pytest_llmparity.core.identity import examination as say
+from pytest_llmparity.core.identity.examination import Examination, PromptFit, Setting
+from pytest_llmparity.core.identity.routes import CASES, RouteCheck
 from pytest_llmparity.core.prompts import Case, PromptSet
-from pytest_llmparity.core.routes import CASES, RouteCheck
 from pytest_llmparity.core.sample import Completion, Request, Sampling, from_json, to_json
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Engaged
-from pytest_llmparity.run.preflight import PROBES, Learnt, compare_routes, learn
-from pytest_llmparity.run.probes import asking
+from pytest_llmparity.run.probe.preflight import PROBES, Learnt, compare_routes, learn
+from pytest_llmparity.run.probe.probes import asking
 from pytest_llmparity.run.session import Session
+from pytest_llmparity.settings.specification import EngineSpec
 
 QUESTIONS: Final = (
     "How long does a refund take?",

@@ -14,22 +14,23 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from pytest_llmparity.core.errors import EngineSelectionError, LaunchError, LLMParityError, told
-from pytest_llmparity.core.hiding import TextMask
-from pytest_llmparity.core.pins import changes, hold, verdict
+from pytest_llmparity.core.identity.pins import changes, hold, verdict
 from pytest_llmparity.core.sample import Identity, from_json, to_json
-from pytest_llmparity.core.settings import DEFAULT_CONCURRENCY, EngineSpec
-from pytest_llmparity.database import refuse_link
-from pytest_llmparity.engines import environments, memory, registry
-from pytest_llmparity.engines.base import Adapter, Launch
-from pytest_llmparity.engines.environments import Environment
-from pytest_llmparity.engines.headers import resolve_env, secrets_of
-from pytest_llmparity.engines.memory import Gpus
-from pytest_llmparity.engines.readiness import THEIRS, free_port, port_was_taken, wait_ready
-from pytest_llmparity.run.installing import KeptRunner
-from pytest_llmparity.run.keeper import EngineState, Keeper, log_tail
+from pytest_llmparity.core.words.hiding import TextMask
+from pytest_llmparity.engines import registry
+from pytest_llmparity.engines.start import environments, memory
+from pytest_llmparity.engines.start.environments import Environment
+from pytest_llmparity.engines.start.installing import KeptRunner
+from pytest_llmparity.engines.start.memory import Gpus
+from pytest_llmparity.engines.start.readiness import THEIRS, free_port, port_was_taken, wait_ready
+from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.engines.wire.headers import resolve_env, secrets_of
+from pytest_llmparity.keeper.client import EngineState, Keeper, log_tail
 from pytest_llmparity.run.locking import Held
+from pytest_llmparity.run.probe.slots import probe_slots
 from pytest_llmparity.run.residency import Residency, is_here
-from pytest_llmparity.run.slots import probe_slots
+from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec
+from pytest_llmparity.store.database import refuse_link
 
 INTERRUPTED_S = 2.0
 """What engines that are starting get to notice an interruption; whoever is still waiting is left behind."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os.path
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pytest_llmparity import lockfile
-from pytest_llmparity.core import lock
 from pytest_llmparity.core.errors import LockError
-from pytest_llmparity.core.lock import Locked
-from pytest_llmparity.core.sample import Identity
-from pytest_llmparity.core.selection import parse_engines
-from pytest_llmparity.core.settings import EngineSpec, Settings
+from pytest_llmparity.core.identity import lock
+from pytest_llmparity.core.identity.lock import Locked, Setting, Value
+from pytest_llmparity.core.sample import IDENTITY, Fact, Identity
+from pytest_llmparity.settings.selection import parse_engines
+from pytest_llmparity.settings.specification import EngineSpec, Settings
+
+_ROOT: Final = "{root}"
 
 
 class Held(NamedTuple):
@@ -42,7 +47,7 @@ class Guard:
 
     def hold(self, spec: EngineSpec, identity: Identity, kind: str) -> Held:
         """Return what is wrong with a live engine, and what is worth a note."""
-        live = lock.entry(spec, identity, kind=kind, plugin="", root=str(self._root))
+        live = entry(spec, identity, kind=kind, plugin="", root=str(self._root))
         self._live[spec.name] = live
         engines, broken = self._engines()
         if broken or engines is None:
@@ -90,3 +95,66 @@ class Guard:
             except LockError as error:
                 self._read = None, str(error)
         return self._read
+
+
+def entry(spec: EngineSpec, identity: Identity, *, kind: str, plugin: str, root: str) -> Locked:
+    """Return what the lock keeps of an engine; ``root`` is the absolute folder of the project.
+
+    ``slots`` of an engine that we start without the configuration saying how many follows from the run, and is left
+    out. A model named by an absolute path of the server's machine keeps its last part.
+    """
+    facts = {
+        name: Fact(value=_model(fact.value) if name == "model" else fact.value, source=fact.source)
+        for name, fact in sorted(identity.facts.items())
+        if name in IDENTITY and name != "kind" and not (name == "slots" and _free_slots(spec))
+    }
+    return Locked(kind=kind, plugin=plugin, identity=facts, launch=_launch(spec, root))
+
+
+def _launch(spec: EngineSpec, root: str) -> dict[str, Setting]:
+    shown: dict[str, Setting | None] = {
+        "launch": spec.launch,
+        "route": spec.route,
+        "model": _file(str(spec.model_path), root) if spec.model_path is not None else str(_model(spec.model or "")),
+        "revision": spec.revision,
+        "requires": tuple(portable(text, root) for text in spec.requires),
+        "python": _file(spec.python, root) if spec.python else None,
+        "command": (_file(spec.command[0], root), *(portable(text, root) for text in spec.command[1:]))
+        if spec.command
+        else None,
+        "args": tuple(portable(text, root) for text in spec.args),
+        "env": tuple(sorted({*spec.env, *spec.env_from})),
+        "context_length": spec.context_length,
+        "slots": spec.slots,
+    }
+    kept = {name: value for name, value in shown.items() if value is not None and value not in ("", ())}
+    hidden = {
+        "env": {name: portable(value, root) for name, value in spec.env.items()}
+        | {name: {"env": variable} for name, variable in spec.env_from.items()},
+        "indexes": spec.extra_index_urls,
+        "limits": [_file(str(path), root) for path in (spec.constraints, spec.overrides) if path is not None],
+    }
+    text = json.dumps([kept, hidden], sort_keys=True)
+    return {**kept, "spec": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()}
+
+
+def portable(text: str, root: str) -> str:
+    """Return a text in which the project's folder is written ``{root}``."""
+    return re.sub(rf"(?<![\w./-]){re.escape(root.rstrip('/'))}(?=/|$)", _ROOT, text)
+
+
+def _file(path: str, root: str) -> str:
+    """Return a file as the lock names it: relative to the project, outside of it by its name alone."""
+    inside = os.path.normpath(path).removeprefix(root.rstrip("/") + "/")
+    return inside if not os.path.isabs(inside) else os.path.basename(inside)
+
+
+def _model(value: Value) -> Value:
+    """Return a model's name without the folders of the server's machine."""
+    if isinstance(value, str) and re.match(r"/|[A-Za-z]:\\", value):
+        return value.replace("\\", "/").rstrip("/").rpartition("/")[2] or value
+    return value
+
+
+def _free_slots(spec: EngineSpec) -> bool:
+    return spec.launch == "process" and spec.slots is None

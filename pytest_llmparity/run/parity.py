@@ -7,21 +7,22 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pytest_llmparity.core import brief, errors, explain
+from pytest_llmparity.core import errors
 from pytest_llmparity.core.checks.base import Check
-from pytest_llmparity.core.explain import failure_text
-from pytest_llmparity.core.prompt_reading import messages_of
 from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.prompts.reading import messages_of
+from pytest_llmparity.core.prompts.sampling import sampling_of
 from pytest_llmparity.core.sample import Completion, Sample, Sampling, Timing, ToolCall
-from pytest_llmparity.core.sampling import sampling_of
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.words import brief, explain
+from pytest_llmparity.core.words.explain import failure_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     import openai as sdk
 
-    from pytest_llmparity.engines.base import Adapter
+    from pytest_llmparity.engines.wire.base import Adapter
 
 
 class ParityFailure(AssertionError):

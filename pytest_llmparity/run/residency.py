@@ -8,12 +8,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pytest_llmparity.core.errors import LaunchError, LLMParityError, MemoryHeld, TlsFailure, Unreachable
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines import memory
-from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.engines.control import Control
-from pytest_llmparity.engines.memory import GpuMemory, Gpus
-from pytest_llmparity.run.keeper import Keeper
+from pytest_llmparity.engines.start import memory
+from pytest_llmparity.engines.start.memory import GpuMemory, Gpus
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.engines.wire.control import Control
+from pytest_llmparity.keeper.client import Keeper
+from pytest_llmparity.settings.specification import EngineSpec
 
 BACK_S: Final = 60.0
 """How long memory may take to come back once an engine was told to go. Chosen: a process that has ended holds nothing,

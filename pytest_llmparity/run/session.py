@@ -12,29 +12,29 @@ from typing import Any
 
 from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError, UsageError
-from pytest_llmparity.core.masking import Mask
+from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.ports import Embedder
-from pytest_llmparity.core.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Identity, Sample, from_json
-from pytest_llmparity.core.settings import EngineSpec, Settings
 from pytest_llmparity.core.verdict import Verdict
-from pytest_llmparity.engines import headers
-from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.run import evidence as proof
-from pytest_llmparity.run.asked import ASKED, asked_by, origins
-from pytest_llmparity.run.campaign import Campaign, Progress
+from pytest_llmparity.core.words.masking import Mask
+from pytest_llmparity.engines.wire import headers
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.declare import declare, resolve
-from pytest_llmparity.run.evidence import EngineNote
 from pytest_llmparity.run.fleet import Engaged, Fleet
-from pytest_llmparity.run.judging import Judging
-from pytest_llmparity.run.keeper import Keeper
+from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins
+from pytest_llmparity.run.gather.campaign import Campaign, Progress
+from pytest_llmparity.run.gather.waves import Waves
+from pytest_llmparity.run.judge import evidence as proof
+from pytest_llmparity.run.judge.evidence import EngineNote
+from pytest_llmparity.run.judge.judging import Judging
 from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan
-from pytest_llmparity.run.turns import turn
-from pytest_llmparity.run.waves import Waves
-from pytest_llmparity.store import GATHERED, JUDGED, RunInfo, Store
+from pytest_llmparity.settings.specification import EngineSpec, Settings
+from pytest_llmparity.store.runs import GATHERED, JUDGED, RunInfo, Store
+from pytest_llmparity.store.turns import turn
 
 
 class Session:

@@ -1,7 +1,7 @@
 """How each kind of server says what all of them say: its control routes, its errors, its names for things.
 
 Written after recordings where ``after`` says so, else after documentation and source; only what adapters and
-``engines.probe`` read is there.
+``engines.recognise`` read is there.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity import lockfile
-from pytest_llmparity.core.lock import NAME, Locked
+from pytest_llmparity.core.identity.lock import NAME, Locked
 from pytest_llmparity.core.sample import Fact
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import openai  # noqa: F401 - see below
 import pytest
 
 # pytester forgets modules that a run inside this process imported, and numpy cannot be imported twice.
-import pytest_llmparity.door  # noqa: F401 - see above
+import pytest_llmparity.plugin.door  # noqa: F401 - see above
 from pytest_llmparity import adapter
 from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.server import Call

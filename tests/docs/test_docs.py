@@ -14,14 +14,18 @@ import pytest
 import yaml
 
 # pytester forgets modules that a run inside this process imported, and numpy cannot be imported twice.
-import pytest_llmparity.door  # noqa: F401 - see above
-from pytest_llmparity import check, lockfile, options
-from pytest_llmparity.core import config_file, errors, prompt_rows
+import pytest_llmparity.plugin.door  # noqa: F401 - see above
+from pytest_llmparity import check, lockfile
+from pytest_llmparity.core import errors
 from pytest_llmparity.core.checks.base import Check
-from pytest_llmparity.core.config import parse_config
-from pytest_llmparity.core.prompt_reading import parse_prompts
+from pytest_llmparity.core.prompts import rows
+from pytest_llmparity.core.prompts.reading import parse_prompts
 from pytest_llmparity.core.sample import IDENTITY
-from pytest_llmparity.engines import environments, registry
+from pytest_llmparity.engines import registry
+from pytest_llmparity.engines.start import environments
+from pytest_llmparity.settings import file as settings_file
+from pytest_llmparity.settings import sources
+from pytest_llmparity.settings.configuration import parse_config
 from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.script import babble, prompt_of
 
@@ -142,7 +146,7 @@ def test_every_option_is_in_the_table_and_no_other(pytester: pytest.Pytester) ->
 
 def test_every_environment_variable_is_explained_and_no_other() -> None:
     text = (ROOT / "docs/configuration.md").read_text("utf-8")
-    known = {options.ENGINES_VARIABLE, *(source.variable for source in options.SOURCES.values())}
+    known = {sources.ENGINES_VARIABLE, *(source.variable for source in sources.SOURCES.values())}
 
     rows = [line for line in between("docs/configuration.md", "options").splitlines() if line.startswith("| `--")]
 
@@ -225,7 +229,7 @@ def plays(drift: float) -> Callable[[Mapping[str, Any]], str]:
 
 @pytest.mark.parametrize("model", ["ConfigTable", "EngineTable", "Pin", "ProfileTable"])
 def test_every_configuration_key_is_in_its_table(model: str) -> None:
-    fields = getattr(config_file, model).model_fields
+    fields = getattr(settings_file, model).model_fields
 
     shown = names_in(between("docs/configuration.md", f"keys: {model}"))
 
@@ -244,7 +248,7 @@ def test_every_pin_means_the_field_of_the_identity_and_its_example_can_be_writte
 
 
 def test_every_prompt_key_is_in_its_table() -> None:
-    fields = prompt_rows.PromptRow.model_fields
+    fields = rows.PromptRow.model_fields
 
     shown = names_in(between("docs/prompts.md", "keys: PromptRow"))
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from pytest_llmparity.core.selection import KINDS
+from pytest_llmparity.settings.selection import KINDS
 
 ROOT = Path(__file__).parents[2]
 

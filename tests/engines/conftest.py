@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pytest_llmparity.core.sample import Request
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.engines.registry import make
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.script import Fault, Reply
 from pytest_llmparity.transport.client import Client

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from pytest_llmparity.core.capabilities import Capabilities
-from pytest_llmparity.core.settings import EngineSpec, Route
-from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.engines.readiness import free_port, wait_ready
+from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.engines.registry import adapter_for, make
+from pytest_llmparity.engines.start.readiness import free_port, wait_ready
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.settings.specification import EngineSpec, Route
 from tests.real_ollama import program
 from tests.unavailable import unavailable
 

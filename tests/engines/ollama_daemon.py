@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.engines.registry import make
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing.server import Call, LoopbackServer
 
 JINJA = "{%- for message in messages %}{{- message.content }}{%- endfor %}"

@@ -14,14 +14,14 @@ import trustme
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.ports import Engine
-from pytest_llmparity.core.settings import EngineSpec, EnvRef
 from pytest_llmparity.engines import registry
-from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.engines.control import MAX_BYTES, Control
-from pytest_llmparity.engines.headers import resolve_headers
-from pytest_llmparity.engines.llamacpp import LlamaCppAdapter
-from pytest_llmparity.engines.readiness import free_port
-from pytest_llmparity.engines.vllm import VllmAdapter
+from pytest_llmparity.engines.kinds.llamacpp import LlamaCppAdapter
+from pytest_llmparity.engines.kinds.vllm import VllmAdapter
+from pytest_llmparity.engines.start.readiness import free_port
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.engines.wire.control import MAX_BYTES, Control
+from pytest_llmparity.engines.wire.headers import resolve_headers
+from pytest_llmparity.settings.specification import EngineSpec, EnvRef
 from pytest_llmparity.testing import LoopbackEngine, Replay
 from pytest_llmparity.testing.server import Call, LoopbackServer
 

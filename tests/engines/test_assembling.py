@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pytest_llmparity.core import thinking
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion
-from pytest_llmparity.engines.answers import parse_answer, token_ends
-from pytest_llmparity.engines.assembling import (
+from pytest_llmparity.engines.wire.answers import parse_answer, token_ends
+from pytest_llmparity.engines.wire.assembling import (
     DIFFERENT_NOTE,
     EXTENDED_NOTE,
     GROWING_NOTE,

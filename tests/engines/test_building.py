@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.sample import Request, Sampling
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.engines.building import encode
-from pytest_llmparity.engines.openai import OpenAIAdapter
+from pytest_llmparity.engines.kinds.openai import OpenAIAdapter
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.engines.wire.build import encode
+from pytest_llmparity.settings.specification import EngineSpec
 
 Attach = Callable[..., Adapter]
 

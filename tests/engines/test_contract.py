@@ -21,13 +21,13 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import IDENTITY, NEUTRAL, Completion, Request, Sampling
-from pytest_llmparity.core.selection import KINDS
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines import ollama_native
-from pytest_llmparity.engines.base import Adapter, Launch
-from pytest_llmparity.engines.probe import recognise
-from pytest_llmparity.engines.readiness import free_port
+from pytest_llmparity.engines.kinds.ollama import native
+from pytest_llmparity.engines.recognise import recognise
 from pytest_llmparity.engines.registry import facts, kinds
+from pytest_llmparity.engines.start.readiness import free_port
+from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.settings.selection import KINDS
+from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import Fault, LoopbackEngine, Replay, Reply
 from pytest_llmparity.testing.dialects import DIALECTS
 from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
@@ -61,7 +61,7 @@ WAYS = [Way(kind, route) for kind, adapter in ADAPTERS.items() for route in adap
 # ---- where kinds differ ---------------------------------------------------------------------------------------------
 
 OWN_FIELDS: dict[str, set[str]] = {
-    "ollama": {"options", "raw", "truncate", "shift", "num_ctx", "num_batch", *ollama_native.OPTIONS.values()},
+    "ollama": {"options", "raw", "truncate", "shift", "num_ctx", "num_batch", *native.OPTIONS.values()},
     "sglang": {"return_meta_info"},
     "transformers": {"generation_config", "do_sample"},
 }
@@ -399,7 +399,7 @@ def test_a_sampling_parameter_that_is_set_is_sent_or_refused(name: str, pose: Po
         assert any(parameter in refused for parameter in Sampling.__dataclass_fields__)
         return
     sent = dict(words(json.loads(body)))
-    spelled = {adapter.fields.get(name, name), ollama_native.OPTIONS[name]} & sent.keys()
+    spelled = {adapter.fields.get(name, name), native.OPTIONS[name]} & sent.keys()
     assert [sent[word] for word in spelled] == [list(value) if isinstance(value, tuple) else value]
 
 
@@ -411,7 +411,7 @@ def test_a_neutral_sampling_parameter_is_sent_or_recorded_as_left_out(way: Way, 
 
     assert set(wire.omitted) <= set(NEUTRAL)
     for name, value in NEUTRAL.items():
-        spelled = {adapter.fields.get(name, name), ollama_native.OPTIONS[name]} & sent.keys()
+        spelled = {adapter.fields.get(name, name), native.OPTIONS[name]} & sent.keys()
         # SGLang's own word for a top_k that is off is -1.
         assert name in left_out if not spelled else sent[spelled.pop()] in (value, -1), name
 

@@ -14,9 +14,9 @@ import pytest
 import trustme
 
 from pytest_llmparity.core.errors import ProtocolError, Timeout, TlsFailure
-from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines import registry
-from pytest_llmparity.engines.control import Control, upload_s
+from pytest_llmparity.engines.wire.control import Control, upload_s
+from pytest_llmparity.settings.specification import EngineSpec
 
 Behaviour = Callable[[socket.socket], None]
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmparity.core.errors import EngineSelectionError
-from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines import daemons
+from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import LoopbackEngine
 
 NAMED = EngineSpec(name="a", kind="ollama", model="qwen3:8b", launch="process", daemon=True)

@@ -6,9 +6,9 @@ from types import ModuleType
 
 import pytest
 
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines import device
-from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.engines.facts import device
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.settings.specification import EngineSpec
 
 X86 = """processor\t: 0
 model name\t: AMD EPYC 7763 64-Core Processor

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmparity.core.sample import Request, Sampling
-from pytest_llmparity.core.selection import KINDS
-from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.settings.selection import KINDS
 from pytest_llmparity.testing import Abilities, Fault, LoopbackEngine, Replay, Reply
 from pytest_llmparity.testing.dialects import DIALECTS
 from pytest_llmparity.testing.script import babble, drifted, prompt_of, split_tokens

@@ -16,8 +16,7 @@ import pytest
 
 from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.sample import Fact, Identity
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.environments import (
+from pytest_llmparity.engines.start.environments import (
     FOLDER_VARIABLE,
     Environment,
     contradiction,
@@ -25,6 +24,7 @@ from pytest_llmparity.engines.environments import (
     provide,
     with_version,
 )
+from pytest_llmparity.settings.specification import EngineSpec
 from tests.engines.wheels import wheel
 
 Provide = Callable[..., Environment]
@@ -32,8 +32,8 @@ Provide = Callable[..., Environment]
 ELSEWHERE = """
 import os, subprocess, sys
 from pathlib import Path
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.environments import provide
+from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.engines.start.environments import provide
 
 def run(argv, *, env, cwd, log):
     with log.open("wb") as out:

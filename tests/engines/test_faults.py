@@ -9,7 +9,7 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Request
-from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.testing import Fault, LoopbackEngine, Reply
 from pytest_llmparity.transport.exchange import Exchange
 

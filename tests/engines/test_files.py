@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from pytest_llmparity.core import errors
-from pytest_llmparity.engines import digests, files
-from pytest_llmparity.engines.gguf_header import NotWhole, read_header
+from pytest_llmparity.engines.facts import digests, files
+from pytest_llmparity.engines.facts.gguf import NotWhole, read_header
 
 # ---- GGUF ----------------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from pytest_llmparity.core.errors import LaunchError
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.base import ATTACH_DEADLINE_S, Launch
-from pytest_llmparity.engines.llamacpp import DEADLINE_S as LLAMACPP_DEADLINE_S
-from pytest_llmparity.engines.llamacpp import LlamaCppAdapter
-from pytest_llmparity.engines.openai import OpenAIAdapter
-from pytest_llmparity.engines.vllm import CPU_DEADLINE_S, VllmAdapter
+from pytest_llmparity.engines.kinds.llamacpp import DEADLINE_S as LLAMACPP_DEADLINE_S
+from pytest_llmparity.engines.kinds.llamacpp import LlamaCppAdapter
+from pytest_llmparity.engines.kinds.openai import OpenAIAdapter
+from pytest_llmparity.engines.kinds.vllm import CPU_DEADLINE_S, VllmAdapter
+from pytest_llmparity.engines.wire.base import ATTACH_DEADLINE_S, Launch
+from pytest_llmparity.settings.specification import EngineSpec
 
 
 def spec(**fields: object) -> EngineSpec:

@@ -11,13 +11,13 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Request
-from pytest_llmparity.core.settings import EngineSpec, Route
-from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.engines.registry import make
-from pytest_llmparity.run.evidence import context_of
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.overflow import OVERFLOW
-from pytest_llmparity.run.probes import STRUCTURED, probe
+from pytest_llmparity.run.judge.evidence import context_of
+from pytest_llmparity.run.probe.overflow import OVERFLOW
+from pytest_llmparity.run.probe.probes import STRUCTURED, probe
+from pytest_llmparity.settings.specification import EngineSpec, Route
 from pytest_llmparity.transport.exchange import Exchange
 from tests.real_ollama import RealOllama
 

@@ -10,9 +10,9 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Fact, Request
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.base import Adapter
 from pytest_llmparity.engines.registry import make
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.transport.exchange import Exchange
 
 if TYPE_CHECKING:

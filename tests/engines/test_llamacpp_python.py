@@ -10,9 +10,9 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Request
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.control import Reply
-from pytest_llmparity.engines.llamacpp_python import DEADLINE_S, LlamaCppPythonAdapter
+from pytest_llmparity.engines.kinds.llamacpp_python import DEADLINE_S, LlamaCppPythonAdapter
+from pytest_llmparity.engines.wire.control import Reply
+from pytest_llmparity.settings.specification import EngineSpec
 from tests.engines.routes import routes
 
 MESSAGES = ({"role": "user", "content": "What is the capital of France?"},)

@@ -11,13 +11,13 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Request, Sampling
-from pytest_llmparity.core.selection import KINDS
-from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines import registry
-from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.engines.lmstudio import LmStudioAdapter
-from pytest_llmparity.engines.probe import recognise
-from pytest_llmparity.engines.readiness import free_port
+from pytest_llmparity.engines.kinds.lmstudio import LmStudioAdapter
+from pytest_llmparity.engines.recognise import recognise
+from pytest_llmparity.engines.start.readiness import free_port
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.settings.selection import KINDS
+from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing.server import Call, Hangup
 from pytest_llmparity.transport.exchange import Exchange
 from tests.engines.documented import LmStudioDouble

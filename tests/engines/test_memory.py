@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_llmparity.engines import memory
-from pytest_llmparity.engines.memory import GpuMemory, nvidia
+from pytest_llmparity.engines.start import memory
+from pytest_llmparity.engines.start.memory import GpuMemory, nvidia
 
 GIB = 2**30
 

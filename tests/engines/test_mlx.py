@@ -11,9 +11,9 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Completion, Request, Sampling
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.control import Reply
-from pytest_llmparity.engines.mlx import ANY_MODEL, DEADLINE_S, MlxAdapter
+from pytest_llmparity.engines.kinds.mlx import ANY_MODEL, DEADLINE_S, MlxAdapter
+from pytest_llmparity.engines.wire.control import Reply
+from pytest_llmparity.settings.specification import EngineSpec
 from tests.engines.routes import routes
 
 MESSAGES = ({"role": "user", "content": "What is the capital of France?"},)

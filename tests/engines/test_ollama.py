@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from pytest_llmparity.core.pins import hold
+from pytest_llmparity.core.identity.pins import hold
 from pytest_llmparity.core.sample import Fact
-from pytest_llmparity.engines import files, ollama_facts
-from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.engines.facts import files
+from pytest_llmparity.engines.kinds.ollama import about
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.testing import Replay
 from tests.engines.ollama_daemon import GO, JINJA, Model, OllamaDaemon, as_started, digest
 
@@ -72,7 +73,7 @@ def test_sampling_defaults_are_the_modelfiles_over_the_releases_under_the_routes
 ) -> None:
     with Replay(wire / "ollama-paths") as replay:
         said = dict(attach(replay.base_url, "ollama", model="tiny-hot", route=route).reported())
-        with_release = ollama_facts.sampling_defaults(recorded(replay, "show_with_parameters"), "0.33.0", "openai")
+        with_release = about.sampling_defaults(recorded(replay, "show_with_parameters"), "0.33.0", "openai")
 
     assert json.loads(str(said["sampling_defaults"].value)) == {
         "temperature": temperature,
@@ -99,10 +100,10 @@ def test_context_in_force_is_the_loaded_models(wire: Path) -> None:
     with Replay(wire / "ollama-paths") as replay:
         listings = {name: recorded(replay, name) for name in replay.recordings if name.startswith("ps_")}
 
-    context = {name: ollama_facts.entry(said, "tiny:q4_k_m").get("context_length") for name, said in listings.items()}
+    context = {name: about.entry(said, "tiny:q4_k_m").get("context_length") for name, said in listings.items()}
     assert context == {"ps_default_context": 1024, "ps_num_ctx_changed": 512, "ps_two_models": 1024}
     # Two names over the same weights were in use by then.
-    assert ollama_facts.names(listings["ps_two_models"]) == ("tiny:q4_k_m",)
+    assert about.names(listings["ps_two_models"]) == ("tiny:q4_k_m",)
 
 
 def test_model_that_cannot_be_shown_is_known_by_the_list(wire: Path, attach: Attach) -> None:
@@ -160,7 +161,7 @@ def test_template_of_the_file_is_no_fact_of_a_model_that_another_renders(daemon:
     ],
 )
 def test_who_renders_the_prompt(model: Model, path: str) -> None:
-    assert ollama_facts.template_path(model.show()) == path
+    assert about.template_path(model.show()) == path
 
 
 def test_go_template_is_told_from_the_ggufs_own_by_its_digest(daemon: OllamaDaemon, ask: Attach) -> None:
@@ -184,7 +185,7 @@ def test_go_template_is_told_from_the_ggufs_own_by_its_digest(daemon: OllamaDaem
     ],
 )
 def test_bits_per_weight_of_the_listed_tensors(show: dict[str, Any], bits: float | None) -> None:
-    assert ollama_facts.bits_per_weight(show) == bits
+    assert about.bits_per_weight(show) == bits
 
 
 def test_weights_of_another_runner_are_said_to_be_another_engine(daemon: OllamaDaemon, ask: Attach) -> None:
@@ -204,7 +205,7 @@ def test_weights_of_another_runner_are_said_to_be_another_engine(daemon: OllamaD
     ("version", "penalty"), [("0.32.10", 1.0), ("0.33.0-rc2", 1.0), ("0.32.9", 1.1), ("0.0.0", None), ("custom", None)]
 )
 def test_default_repeat_penalty_depends_on_the_release(version: str, penalty: float | None) -> None:
-    defaults = ollama_facts.sampling_defaults(Model().show(), version, "native")
+    defaults = about.sampling_defaults(Model().show(), version, "native")
 
     assert defaults.get("repeat_penalty") == penalty
     assert defaults["temperature"] == 0.8
@@ -213,12 +214,12 @@ def test_default_repeat_penalty_depends_on_the_release(version: str, penalty: fl
 def test_parameters_of_a_modelfile_keep_their_types() -> None:
     text = 'stop           "<|im_end|>"\nstop           "\\n\\n"\nmirostat  odd text\ntop_k 20\ntop_k 30\n\n'
 
-    assert ollama_facts.parameters({"parameters": text}) == {
+    assert about.parameters({"parameters": text}) == {
         "stop": ["<|im_end|>", "\n\n"],
         "mirostat": "odd text",
         "top_k": [20, 30],
     }
-    assert ollama_facts.parameters({"parameters": None}) == {}
+    assert about.parameters({"parameters": None}) == {}
 
 
 @pytest.mark.parametrize(
@@ -227,13 +228,13 @@ def test_parameters_of_a_modelfile_keep_their_types() -> None:
 def test_model_is_found_under_every_way_to_write_its_name(name: str) -> None:
     listing = {"models": ["odd", {"name": "other:latest"}, {"model": "tiny:latest", "digest": "x"}]}
 
-    assert ollama_facts.entry(listing, name) == {"model": "tiny:latest", "digest": "x"}
+    assert about.entry(listing, name) == {"model": "tiny:latest", "digest": "x"}
 
 
 @pytest.mark.parametrize(("listing", "model"), [({}, "tiny"), ({"models": [{}]}, "tiny"), ({"models": [{}]}, "")])
 def test_model_that_is_not_listed_is_not_found(listing: dict[str, Any], model: str) -> None:
-    assert ollama_facts.entry(listing, model) == {}
-    assert ollama_facts.names(listing) == ()
+    assert about.entry(listing, model) == {}
+    assert about.names(listing) == ()
 
 
 # ---- capabilities and limits ---------------------------------------------------------------------------------------

@@ -18,13 +18,14 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Completion, Request
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines import files, ollama_facts, ollama_store
-from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.engines.control import Control
-from pytest_llmparity.engines.ollama import KEEP_ALIVE, OllamaAdapter
-from pytest_llmparity.engines.readiness import free_port, wait_ready
+from pytest_llmparity.engines.facts import files
+from pytest_llmparity.engines.kinds.ollama import KEEP_ALIVE, OllamaAdapter, about
+from pytest_llmparity.engines.kinds.ollama import models as ollama_models
 from pytest_llmparity.engines.registry import make
+from pytest_llmparity.engines.start.readiness import free_port, wait_ready
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.engines.wire.control import Control
+from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import Replay
 from pytest_llmparity.testing.server import Call
 from pytest_llmparity.transport.exchange import Exchange
@@ -105,7 +106,7 @@ def test_model_is_made_from_a_file_once(daemon: OllamaDaemon, models: Path) -> N
     sha = "sha256:" + files.sha256(path)
     assert daemon.blobs == {sha: path.read_bytes()}
     assert daemon.asked("/api/create") == [
-        {"model": "tiny-q4_0:own", "files": {"tiny-Q4_0.gguf": sha}, "license": ollama_store.MADE_FROM + sha}
+        {"model": "tiny-q4_0:own", "files": {"tiny-Q4_0.gguf": sha}, "license": ollama_models.MADE_FROM + sha}
     ]
     assert json.loads(adapter.build(Request(case="c", messages=CHAT)).body)["model"] == "tiny-q4_0:own"
 
@@ -137,7 +138,7 @@ def test_recorded_refusals_of_a_file_are_repeated(name: str, words: str, wire: P
         control = Control(engine="own", base_url=f"{replay.base_url}/@{name}", headers={})
 
         with pytest.raises(errors.LaunchError) as caught:
-            ollama_store.make(control, "m:own", tmp_path / "m.gguf", timeout_s=5.0)
+            ollama_models.make(control, "m:own", tmp_path / "m.gguf", timeout_s=5.0)
 
     assert words in str(caught.value)
 
@@ -148,10 +149,10 @@ def test_recorded_steps_of_making_a_model_end_in_success(wire: Path) -> None:
             Control(engine="own", base_url=f"{replay.base_url}/@{name}", headers={})
             for name in ("create_from", "create_missing_blob")
         )
-        ollama_store.pull(made, "tiny-hot", timeout_s=5.0)
+        ollama_models.pull(made, "tiny-hot", timeout_s=5.0)
 
         with pytest.raises(errors.LaunchError, match="no such file or directory"):
-            ollama_store.pull(missing, "broken", timeout_s=5.0)
+            ollama_models.pull(missing, "broken", timeout_s=5.0)
         assert made.head("/").status == 200
 
 
@@ -181,7 +182,7 @@ def test_file_cannot_be_served_by_a_daemon_that_is_not_ours(ask: Attach, models:
     ("file", "name"), [("Qwen 2.5 (Q4).gguf", "qwen-2.5-q4"), ("...gguf", "model"), ("a" * 90 + ".gguf", "a" * 80)]
 )
 def test_name_of_a_files_model_is_one_ollama_allows(file: str, name: str) -> None:
-    assert ollama_store.name_for(Path("/x") / file, "own") == f"{name}:own"
+    assert ollama_models.name_for(Path("/x") / file, "own") == f"{name}:own"
 
 
 @pytest.mark.parametrize(
@@ -278,10 +279,10 @@ def test_unload_waits_until_the_model_is_gone(wire: Path) -> None:
     waited: list[float] = []
     with Replay(wire / "ollama") as replay:
         control = Control(engine="cand", base_url=replay.base_url, headers={})
-        ollama_store.release(
+        ollama_models.release(
             control,
             "tiny:q4_k_m",
-            gone=lambda now: not ollama_facts.entry(now, "tiny:q4_k_m"),
+            gone=lambda now: not about.entry(now, "tiny:q4_k_m"),
             pause=waited.append,
         )
 
@@ -340,10 +341,10 @@ def test_model_that_stays_loaded_is_an_error(daemon: OllamaDaemon) -> None:
     clock = iter((0.0, 1.0, 99.0))
 
     with pytest.raises(errors.LaunchError, match=r"still holds 'tiny' 30 s after keep_alive 0.*ollama stop tiny"):
-        ollama_store.release(
+        ollama_models.release(
             control,
             "tiny",
-            gone=lambda now: not ollama_facts.entry(now, "tiny"),
+            gone=lambda now: not about.entry(now, "tiny"),
             clock=lambda: next(clock),
             pause=lambda seconds: None,
         )

@@ -10,8 +10,8 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Request, Sampling
-from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.engines.control import Reply
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.transport.exchange import Exchange
 from tests.engines.ollama_daemon import Model, OllamaDaemon
 

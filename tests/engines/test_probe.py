@@ -8,11 +8,11 @@ import pytest
 
 from pytest_llmparity.core.errors import EngineSelectionError, Unreachable
 from pytest_llmparity.core.sample import Fact
-from pytest_llmparity.core.selection import KINDS
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.probe import LOOKS, kind_of, recognise
-from pytest_llmparity.engines.readiness import free_port
+from pytest_llmparity.engines.recognise import LOOKS, kind_of, recognise
 from pytest_llmparity.engines.registry import adapter_for, known, make
+from pytest_llmparity.engines.start.readiness import free_port
+from pytest_llmparity.settings.selection import KINDS
+from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import LoopbackEngine, Replay
 from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
 

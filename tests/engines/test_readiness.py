@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from pytest_llmparity.core.errors import LaunchError, NotAuthorised
-from pytest_llmparity.engines.readiness import POLL_S, free_port, port_was_taken, wait_ready
+from pytest_llmparity.engines.start.readiness import POLL_S, free_port, port_was_taken, wait_ready
 
 
 class Scripted:

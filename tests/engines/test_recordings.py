@@ -13,7 +13,7 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Completion
-from pytest_llmparity.engines.base import Adapter
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.testing import Replay
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange

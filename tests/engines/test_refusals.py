@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmparity.core import errors
-from pytest_llmparity.engines.refusals import SHOWN_CHARS, read_refusal, refusal_of, refused, retry_after, shown
+from pytest_llmparity.engines.wire.refusals import SHOWN_CHARS, read_refusal, refusal_of, refused, retry_after, shown
 
 
 def error(status: int, body: object, headers: dict[str, str] | None = None) -> errors.EngineError:

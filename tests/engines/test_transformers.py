@@ -8,9 +8,9 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Request, Sampling
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.control import Reply
-from pytest_llmparity.engines.transformers import DEADLINE_S, TransformersAdapter
+from pytest_llmparity.engines.kinds.transformers import DEADLINE_S, TransformersAdapter
+from pytest_llmparity.engines.wire.control import Reply
+from pytest_llmparity.settings.specification import EngineSpec
 
 MESSAGES = ({"role": "user", "content": "What is the capital of France?"},)
 FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
@@ -65,7 +65,7 @@ def test_hub_model_is_served_at_its_revision(tmp_path: Path) -> None:
 
 def test_graphics_card_is_left_to_the_server(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, "transformers")
-    monkeypatch.setattr("pytest_llmparity.engines.arguments.gpu_visible", lambda environ: True)
+    monkeypatch.setattr("pytest_llmparity.engines.start.arguments.gpu_visible", lambda environ: True)
 
     launch = TransformersAdapter.launch(spec(model_path=models), 1, tmp_path, environ={"PATH": str(tmp_path)})
 

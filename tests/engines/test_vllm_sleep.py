@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pytest_llmparity.core.errors import LaunchError
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.vllm import VllmAdapter
+from pytest_llmparity.engines.kinds.vllm import VllmAdapter
+from pytest_llmparity.settings.specification import EngineSpec
 from tests.engines.sleeping import Vllm
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.environments import FOLDER_VARIABLE
+from pytest_llmparity.engines.start.environments import FOLDER_VARIABLE
+from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Engaged, Fleet
-from pytest_llmparity.run.keeper import Keeper
+from pytest_llmparity.settings.specification import EngineSpec
 from tests.live.conftest import MODELS
 from tests.unavailable import unavailable
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_llmparity import lockfile
-from pytest_llmparity.core.lock import NAME
+from pytest_llmparity.core.identity.lock import NAME
 
 pytestmark = pytest.mark.live
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llmparity.core.capabilities import Capabilities
+from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.sample import Request, Sampling
-from pytest_llmparity.core.settings import EngineSpec, Route
 from pytest_llmparity.engines import registry
-from pytest_llmparity.run.probes import GREETING, OFFERED, TOOLS, probe
+from pytest_llmparity.run.probe.probes import GREETING, OFFERED, TOOLS, probe
+from pytest_llmparity.settings.specification import EngineSpec, Route
 from tests.real_ollama import RealOllama
 
 pytestmark = pytest.mark.live

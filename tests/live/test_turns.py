@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import psutil
 import pytest
 
-from pytest_llmparity.run.keeper_tree import MARKER
+from pytest_llmparity.keeper.tree import MARKER
 
 if TYPE_CHECKING:
     from tests.live.conftest import LiveRun

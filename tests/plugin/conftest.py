@@ -21,7 +21,7 @@ import pytest
 # pytester forgets modules that a run inside this process imported: numpy cannot be imported twice, and errors of a
 # second httpcore2, which openai's client imports when it is first used, are none of those that the client translates.
 import pytest_llmparity.check
-import pytest_llmparity.door  # noqa: F401 - see above
+import pytest_llmparity.plugin.door  # noqa: F401 - see above
 from pytest_llmparity.testing import LoopbackEngine
 
 HERE = Path(__file__).parent

@@ -49,15 +49,15 @@ def test_an_unused_plugin_imports_nothing_heavy(bench: Bench, monkeypatch: pytes
     assert "pytest_llmparity.plugin" in modules
     assert {name.partition(".")[0] for name in modules} & HEAVY == set()
     assert {name for name in modules if name.startswith("pytest_llmparity.")} <= {
-        "pytest_llmparity.core",
-        "pytest_llmparity.core.marker",
-        "pytest_llmparity.fixtures",
-        "pytest_llmparity.hookspecs",
-        "pytest_llmparity.repeats",
-        "pytest_llmparity.options",
+        "pytest_llmparity.plugin.fixtures",
+        "pytest_llmparity.plugin.hookspecs",
+        "pytest_llmparity.plugin.repeats",
+        "pytest_llmparity.plugin.options",
         "pytest_llmparity.plugin",
-        "pytest_llmparity.rootdir",
-        "pytest_llmparity.xdist",
+        "pytest_llmparity.plugin.rootdir",
+        "pytest_llmparity.plugin.xdist",
+        "pytest_llmparity.settings",
+        "pytest_llmparity.settings.sources",
     }
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_llmparity.options import budget, formats, inconclusive, mode, positive, switch
+from pytest_llmparity.settings.sources import budget, formats, inconclusive, mode, positive, switch
 
 pytestmark = pytest.mark.usefixtures("clean")
 
 CONFTEST = """
 import json, sys
-from pytest_llmparity import hookspecs, options
+from pytest_llmparity.plugin import hookspecs, options
 from pytest_llmparity.core.sample import to_json
 
 def pytest_addhooks(pluginmanager):
@@ -25,10 +25,10 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     asked = options.requested(config)
     if asked:
-        from pytest_llmparity.resolving import resolve
+        from pytest_llmparity.plugin.options import resolve
         settings = resolve(config)
     else:
-        from pytest_llmparity.core.settings import Settings
+        from pytest_llmparity.settings.specification import Settings
         settings = Settings(out=config.rootpath / options.OUT)
     heavy = [name for name in ("pydantic", "httpx", "openai", "numpy", "yaml") if name in sys.modules]
     found = {**to_json(settings), "asked": asked, "heavy": heavy, "out": str(settings.out)}

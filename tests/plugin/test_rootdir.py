@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmparity.options import WITH_VALUE, add_options
-from pytest_llmparity.rootdir import joined, misleading
+from pytest_llmparity.plugin.options import WITH_VALUE, add_options
+from pytest_llmparity.plugin.rootdir import joined, misleading
 
 
 @pytest.fixture

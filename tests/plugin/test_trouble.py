@@ -413,7 +413,7 @@ def test_a_store_that_breaks_while_gathering_is_an_error_of_every_gate(bench: Be
     bench.pytester.makeconftest(
         """
         from pytest_llmparity.core.errors import StoreError
-        from pytest_llmparity.store import Store
+        from pytest_llmparity.store.runs import Store
 
         def full(self, run, samples):
             raise StoreError("the disk is full")

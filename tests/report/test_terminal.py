@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.printable import cells
-from pytest_llmparity.core.record import EngineRecord, FailureRecord, LatencyRow, RunRecord
+from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyRow, RunRecord
 from pytest_llmparity.core.sample import Completion, Fact, Failure, Identity, Phase, Sample, Source, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.words.printable import cells
 from pytest_llmparity.report import terminal
 
 

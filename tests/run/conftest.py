@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from pytest_llmparity.core.ports import Embedder
-from pytest_llmparity.core.settings import EngineSpec, Settings
+from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.report.progress import Silent
-from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.run.session import Session
+from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.testing import LoopbackEngine
 
 MODEL = Path(__file__).parents[2] / "fixtures/models/tiny/tiny-Q4_0.gguf"
@@ -60,9 +60,9 @@ with engine:
 GATHER = """
 import sys
 from pathlib import Path
-from pytest_llmparity.core.settings import EngineSpec, Settings
+from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.report.progress import Silent
-from pytest_llmparity.run.keeper import Keeper
+from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.session import Session
 path, name, url, limit = Path(sys.argv[1]), *sys.argv[2:]
 spec = EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=url)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmparity.core.settings import EngineSpec
-from pytest_llmparity.engines.llamacpp import LlamaCppAdapter
+from pytest_llmparity.engines.kinds.llamacpp import LlamaCppAdapter
+from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.keeper import Keeper
+from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import LoopbackEngine
 from tests.engines.ollama_daemon import GO, Model, OllamaDaemon
 

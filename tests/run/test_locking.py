@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from pytest_llmparity import lockfile
-from pytest_llmparity.core import lock
+from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.sample import Fact, Identity
-from pytest_llmparity.core.settings import EngineSpec, Settings
+from pytest_llmparity.run import locking
 from pytest_llmparity.run.locking import Guard, Held
+from pytest_llmparity.settings.specification import EngineSpec, Settings
 
 SPEC = EngineSpec(name="dev", kind="vllm", base_url="http://127.0.0.1:1", model="m")
 
@@ -21,7 +22,7 @@ def identity(version: str, **more: str) -> Identity:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A project whose lock has the engine at version 1 on machine A."""
-    locked = lock.entry(SPEC, identity("1", device="A"), kind="vllm", plugin="0", root=str(tmp_path))
+    locked = locking.entry(SPEC, identity("1", device="A"), kind="vllm", plugin="0", root=str(tmp_path))
     lockfile.write(tmp_path / lock.NAME, {"dev": locked})
     return tmp_path
 
@@ -116,7 +117,7 @@ def test_what_sets_engines_apart_that_say_the_same_is_known_of_those_that_were_s
 )
 def test_what_a_lock_cannot_see_is_said_in_a_frozen_run(tmp_path: Path, facts: dict[str, Fact], words: str) -> None:
     found = Identity(facts=facts)
-    locked = lock.entry(SPEC, found, kind="vllm", plugin="0", root=str(tmp_path))
+    locked = locking.entry(SPEC, found, kind="vllm", plugin="0", root=str(tmp_path))
     lockfile.write(tmp_path / lock.NAME, {"dev": locked})
 
     assert words in " ".join(hold(tmp_path, found, frozen=True).notes)

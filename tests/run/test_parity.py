@@ -18,10 +18,10 @@ import trustme
 from pytest_llmparity import check
 from pytest_llmparity.core.errors import MissingSample, StoreError, UsageError
 from pytest_llmparity.core.sample import Completion, Failure, Phase, Sample, ToolCall
-from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.engines import registry
 from pytest_llmparity.run.parity import EngineHandle, EngineRows, Parity, ParityFailure, ParityRun, Row
+from pytest_llmparity.settings.specification import EngineSpec
 
 if TYPE_CHECKING:
     from tests.run.conftest import Project

@@ -16,13 +16,13 @@ import pytest
 
 from pytest_llmparity import check
 from pytest_llmparity.core.errors import LaunchError, MemoryHeld
-from pytest_llmparity.core.settings import EngineSpec
 from pytest_llmparity.engines import registry
-from pytest_llmparity.engines.base import Adapter
-from pytest_llmparity.engines.memory import GpuMemory, Gpus
+from pytest_llmparity.engines.start.memory import GpuMemory, Gpus
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.keeper import Keeper
 from pytest_llmparity.run.residency import Residency, is_here
+from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.server import Call, LoopbackServer
 from tests.engines.ollama_daemon import OllamaDaemon

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pytest_llmparity.core.capabilities import Capabilities
+from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Identity, Phase, Sample, Sampling
@@ -21,7 +21,7 @@ FLOOR_CASES = 32
 class Needs:
     """Samples a check reads: phases of each engine, logprobs, and how many timed requests per engine (0: none).
 
-    ``capabilities`` names fields of ``core.capabilities.Capabilities`` without which it cannot be judged
+    ``capabilities`` names fields of ``core.identity.capabilities.Capabilities`` without which it cannot be judged
     (``json_schema`` counts only where a case asks for a schema). ``judged`` is false where rows are only read. With
     ``timed_cached`` prompts are timed as they were gathered, so that a prefix cache may hold them.
     """

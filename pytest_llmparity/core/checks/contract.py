@@ -10,7 +10,6 @@ from typing import Any, Final, NoReturn
 
 import jsonschema_rs
 
-from pytest_llmparity.core import explain
 from pytest_llmparity.core.checks.base import EngineEvidence
 from pytest_llmparity.core.checks.gathered import answers, describe, failures
 from pytest_llmparity.core.checks.models import Adapter, ModelClass, problem_of
@@ -18,6 +17,7 @@ from pytest_llmparity.core.compare.json import FieldDiff, diff_values, parse_jso
 from pytest_llmparity.core.compare.wrapped import REASONING, Unwrapped, unwrap
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.words import explain
 
 MOVED: Final = "moved to reasoning"
 """How the reader's note ends where a server left reasoning in the text (``Completion.normalised``)."""

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_llmparity.core import explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import FLOOR_PHASES, EngineEvidence, Evidence
 from pytest_llmparity.core.checks.margins import PRESETS
@@ -17,6 +16,7 @@ from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.hazard import HazardResult, hazard
 from pytest_llmparity.core.stats.noise import excess
+from pytest_llmparity.core.words import explain
 
 Forks = Sequence[tuple[Case, Fork]]
 

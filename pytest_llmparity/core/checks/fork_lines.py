@@ -6,13 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from pytest_llmparity.core import explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.gathered import Pair
 from pytest_llmparity.core.checks.missing import Missing
 from pytest_llmparity.core.compare.answers import Compared, digest
 from pytest_llmparity.core.stats.hazard import HazardResult
 from pytest_llmparity.core.verdict import Difference, Verdict
+from pytest_llmparity.core.words import explain
 
 Pairs = Sequence[tuple[Pair, Compared]]
 UNGRADED: Final = "ungraded"

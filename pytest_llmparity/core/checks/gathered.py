@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pytest_llmparity.core import explain
 from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.checks.missing import Missing
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Failure, Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.words import explain
 
 LOST: Final = 0.05
 """Share of pairs without two answers above which a comparison of texts is an ERROR instead of a verdict."""

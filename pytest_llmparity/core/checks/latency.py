@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pytest_llmparity.core import explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.missing import Missing
@@ -18,6 +17,7 @@ from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.sample import Phase, Sample, Timing
 from pytest_llmparity.core.stats.quantiles import describe, min_requests, quantile_ratio, share_over
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.words import explain
 
 REQUESTS: Final = 128
 MERGED: Final = 0.01

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from pytest_llmparity.core import explain
 from pytest_llmparity.core.checks.base import EngineEvidence
-from pytest_llmparity.core.quantization import bits
+from pytest_llmparity.core.identity.quantization import bits
+from pytest_llmparity.core.words import explain
 
 HORIZON: Final = 32
 """Tokens of an answer that are compared; the margins below belong to this horizon."""

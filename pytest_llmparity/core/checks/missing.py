@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_llmparity.core import explain
 from pytest_llmparity.core.compare.answers import speechless
 from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.words import explain
 
 ONE_OF: Final = 20
 """At most one prompt of so many may be missing from a verdict; beyond that nothing is settled, a proven FAIL aside."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pytest_llmparity.core import diagnosis, explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.gathered import Gathered
-from pytest_llmparity.core.compare.counts import compare_counts
+from pytest_llmparity.core.diagnosis import layers
+from pytest_llmparity.core.diagnosis.counts import compare_counts
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
+from pytest_llmparity.core.words import explain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +67,10 @@ class PromptsCheck:
 
     def _compare(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
         both = gathered.gather(evidence, candidate)
-        rows = diagnosis.prompt_counts(evidence, candidate)
-        known = diagnosis.known_of(evidence, candidate)
+        rows = layers.prompt_counts(evidence, candidate)
+        known = layers.known_of(evidence, candidate)
         counts = compare_counts(rows, known)
-        findings = diagnosis.counts_in_words(counts, evidence.baseline, candidate.name, known)
+        findings = layers.counts_in_words(counts, evidence.baseline, candidate.name, known)
         refusals = self._too_long(evidence, candidate)
         findings += refusals.sentences
         missing = both.missing(evidence, used=len(rows))
@@ -86,7 +87,7 @@ class PromptsCheck:
             "unit": "prompts",
             "measures": "prompts differ",
             "side": "either",
-            "differs": diagnosis.layers(evidence, candidate),
+            "differs": layers.layers(evidence, candidate),
         }
         words = {case: f"{ours} and {theirs} prompt tokens" for case, ours, theirs in rows if ours != theirs}
         words |= refusals.cases

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.checks.base import Check
-from pytest_llmparity.core.diagnosis import response_schema
+from pytest_llmparity.core.diagnosis.layers import response_schema
+from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.prompts import Case, PromptSet
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_llmparity.core import diagnosis, explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.contract import Contract, Reading
@@ -20,11 +19,13 @@ from pytest_llmparity.core.checks.models import Adapter, ModelClass
 from pytest_llmparity.core.checks.sequence import numbers
 from pytest_llmparity.core.checks.shares import gap_needed, judge_cases, least_perfect, proven
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, same_calls, speechless, written_out
+from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.stats import sequential
 from pytest_llmparity.core.stats.paired import Side, gap, min_cases
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
+from pytest_llmparity.core.words import explain
 
 _SHOWN_FIELDS: Final = 3
 
@@ -156,8 +157,8 @@ class SchemaCheck:
                 start = dataclasses.replace(opened, lenience=pair, remarks=remarks)
                 refused = gathered.blocked(start, baseline, candidate) or both.silent(start, candidate)
                 if refused is None:
-                    layers = diagnosis.layers(evidence, candidate, schema=contract.schema)
-                    refused = judge_pair(dataclasses.replace(start, differs=layers), evidence, both)
+                    differs = layers.layers(evidence, candidate, schema=contract.schema)
+                    refused = judge_pair(dataclasses.replace(start, differs=differs), evidence, both)
                 verdicts.append(refused)
         return verdicts
 
@@ -180,10 +181,8 @@ class SchemaCheck:
         engine = evidence.engines[verdict.engine]
         kept = [readings[case.id].problem is None for case in evidence.prompts.cases if case.id in readings]
         n = len(kept)
-        order = diagnosis.order_line(
-            verdict.engine, [(r.value, contract.schema) for r in readings.values() if r.parsed]
-        )
-        enforced = diagnosis.enforcement(engine, evidence.prompts.cases)
+        order = layers.order_line(verdict.engine, [(r.value, contract.schema) for r in readings.values() if r.parsed])
+        enforced = layers.enforcement(engine, evidence.prompts.cases)
         changes = {"reason": order} | judge_cases(kept, at_least=self.rate, evidence=evidence)
         silence = Silence()
         for answer in gathered.answers(evidence.engines[verdict.engine]).values():
@@ -264,7 +263,7 @@ class SchemaCheck:
             paths.update(names)
         kept = [not fields[case.id] if case.id in fields else None for case in both.cases]
         n, missing = len(both.rows), both.missing(both.rows)
-        order = "; ".join(line for line in verdict.differs if line.startswith(diagnosis.PROPERTY_ORDER))
+        order = "; ".join(line for line in verdict.differs if line.startswith(layers.PROPERTY_ORDER))
         details = [
             f"{explain.plain(path, 60)} differs in {times} of {n}" for path, times in paths.most_common(_SHOWN_FIELDS)
         ]

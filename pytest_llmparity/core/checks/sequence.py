@@ -6,10 +6,10 @@ import math
 from collections.abc import Hashable, Iterable
 from typing import Any, TypeVar
 
-from pytest_llmparity.core import explain
 from pytest_llmparity.core.checks.base import Evidence
 from pytest_llmparity.core.stats.sequential import SequentialResult
 from pytest_llmparity.core.verdict import Outcome
+from pytest_llmparity.core.words import explain
 
 T = TypeVar("T")
 

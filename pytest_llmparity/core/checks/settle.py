@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from pytest_llmparity.core import explain
 from pytest_llmparity.core.stats.multiple import holm
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.words import explain
 
 
 def settle(verdicts: Sequence[Verdict], alpha: float, *, to_come: int = 0) -> list[Verdict]:

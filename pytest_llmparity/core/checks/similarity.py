@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from pytest_llmparity.core import diagnosis, explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import FLOOR_PHASES, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.gathered import Gathered, Pair
@@ -18,9 +17,11 @@ from pytest_llmparity.core.checks.shares import judge_cases, least_perfect, prov
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_evidence, same_calls, written_out
 from pytest_llmparity.core.compare.facts import FactDiff
 from pytest_llmparity.core.compare.text import edit_similarity, fact_diff
+from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
+from pytest_llmparity.core.words import explain
 
 ALIKE: Final = 0.90
 """Share of pairs that must be alike. The calibrated limit is the 5 % quantile of the baseline's own repeats, so even
@@ -142,7 +143,7 @@ class SimilarityCheck:
         changes |= {
             "measures": "of answers are alike",
             "requests": 2 * len(both.pairs),
-            "differs": diagnosis.layers(evidence, candidate),
+            "differs": layers.layers(evidence, candidate),
             "details": (*head, *_counts(in_order, limit), *missing.reasons, *_first(verdict, in_order)),
             "differing": tuple(one.difference for one in in_order if not one.alike),
         }

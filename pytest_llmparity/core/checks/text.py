@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pytest_llmparity.core import diagnosis, explain
 from pytest_llmparity.core.checks import gathered
 from pytest_llmparity.core.checks.base import FLOOR_PHASES, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.floor import Floor, Repeats, above_floor, floor_of, hazard_of, repeats
@@ -19,11 +18,13 @@ from pytest_llmparity.core.checks.missing import Silence
 from pytest_llmparity.core.checks.sequence import numbers, one_of_each
 from pytest_llmparity.core.compare.answers import Compared, compare_answers
 from pytest_llmparity.core.compare.text import Fork
+from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.hazard import HazardResult, can_pass, prompts_needed
 from pytest_llmparity.core.stats.sequential import least_units, ratio
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.words import explain
 
 ONE_GROUP: Final = "all prompts come from one group: they count as one"
 TOP_LOGPROBS: Final = 5
@@ -194,7 +195,7 @@ class TextCheck:
             counted = one_of_each((pair.case.group, (pair, compared)) for pair, compared in pairs)
         changes: dict[str, Any] = {
             "floor": None if floor is None else floor.result.estimate,
-            "differs": diagnosis.layers(evidence, candidate, floor=None if floor is None else floor.result.estimate),
+            "differs": layers.layers(evidence, candidate, floor=None if floor is None else floor.result.estimate),
             "differing": differing(pairs, counted),
         }
         if not pairs:

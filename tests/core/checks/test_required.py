@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.checks.base import Check, Needs
 from pytest_llmparity.core.checks.prompts import PromptsCheck
 from pytest_llmparity.core.checks.required import left_out, required
+from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.prompts import Case, PromptSet
 
 SCHEMA = check.schema({"type": "object"}, rate=0.9)

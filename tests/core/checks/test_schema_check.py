@@ -9,9 +9,9 @@ import pytest
 from pydantic import BaseModel
 
 from pytest_llmparity import check
-from pytest_llmparity.core.capabilities import Capabilities
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
 

@@ -6,8 +6,8 @@ import pytest
 
 from pytest_llmparity import check
 from pytest_llmparity.core.checks.unasked import told
-from pytest_llmparity.core.explain import block
 from pytest_llmparity.core.verdict import LeftOut, Outcome, Verdict
+from pytest_llmparity.core.words.explain import block
 
 if TYPE_CHECKING:
     from tests.core.conftest import Factory

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.compare.counts import Counts, Known, compare_counts
-from pytest_llmparity.core.diagnosis import counts_in_words
+from pytest_llmparity.core.diagnosis.counts import Counts, Known, compare_counts
+from pytest_llmparity.core.diagnosis.layers import counts_in_words
 
 LENGTHS = [20, 35, 50, 80, 120, 200, 310, 500]
 

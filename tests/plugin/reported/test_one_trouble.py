@@ -28,7 +28,7 @@ def test_two(): ...
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A port at which nobody listens while the test runs, and engines that are not waited for long."""
-    monkeypatch.setattr("pytest_llmparity.engines.base.ATTACH_DEADLINE_S", 0.2)
+    monkeypatch.setattr("pytest_llmparity.engines.wire.base.ATTACH_DEADLINE_S", 0.2)
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]

@@ -1,0 +1,1 @@
+"""From evidence to what differs between two engines, layer by layer."""

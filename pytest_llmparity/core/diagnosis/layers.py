@@ -1,0 +1,294 @@
+"""What differs underneath two engines' answers, layer by layer, from what they say they are down to their weights.
+
+Everything here is evidence that was gathered anyway. It says what *differs*; nothing in it is called the cause, because
+that takes an experiment that removes the difference (DESIGN 7).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pytest_llmparity.core.checks.base import EngineEvidence, Evidence
+from pytest_llmparity.core.checks.gathered import answers
+from pytest_llmparity.core.compare.json import key_order, parse_json
+from pytest_llmparity.core.diagnosis.counts import NOTHING, Counts, Cut, Known, compare_counts
+from pytest_llmparity.core.identity.capabilities import CUTS
+from pytest_llmparity.core.identity.pins import agree
+from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.words import explain
+
+PROPERTY_ORDER: Final = "property order"
+"""How the line begins that says an engine answers in another key order than declared."""
+
+
+def counts_in_words(counts: Counts, baseline: str, candidate: str, known: Known = NOTHING) -> list[str]:
+    """Return what the counts say, one sentence per finding; empty when they are equal or unknown."""
+    lines: list[str] = []
+    if counts.kind == "offset":
+        more = "more" if counts.offset > 0 else "fewer"
+        causes = "another chat template, BOS token or system prompt"
+        if counts.cuts and counts.lengths < 2 and not known.same_vocabulary:
+            causes = "another chat template, BOS token, system prompt or tokeniser"
+        lines.append(
+            f"{candidate} counts {explain.count(abs(counts.offset), 'token')} {more} than {baseline} on "
+            f"{_scope(counts)}: {causes}"
+        )
+    if counts.kind == "slope":
+        more = "more" if counts.slope > 1 else "fewer"
+        lines.append(
+            f"{candidate} counts {explain.percent(abs(counts.slope - 1))} {more} tokens than {baseline} for the same "
+            "text: another tokeniser"
+        )
+    if counts.odd:
+        causes = "a tokeniser that treats some text differently"
+        if known.same_vocabulary:
+            causes = "the vocabularies are equal, so something was added to them or left out"
+        lines.append(f"counts differ on {len(counts.odd)} of {explain.count(counts.n, 'prompt')} by no rule: {causes}")
+    names = {"baseline": baseline, "candidate": candidate}
+    lines += [_cut_in_words(cut, counts.n, names) for cut in counts.cuts]
+    return lines
+
+
+def _scope(counts: Counts) -> str:
+    if counts.odd:
+        return f"{counts.uncut - len(counts.odd)} of {explain.count(counts.n, 'prompt')}"
+    return "every uncut prompt" if counts.cuts else "every prompt"
+
+
+def _cut_in_words(cut: Cut, n: int, names: Mapping[str, str]) -> str:
+    """Say which engine cut how many prompts, which ones, how much of one was left, and the context that explains it."""
+    name = names[cut.side]
+    context = "" if cut.context is None else f"; its context is {cut.context:,} tokens"
+    of = f"{len(cut.cases)} of {explain.count(n, 'prompt')} ({_some(cut.cases, together=cut.together)})"
+    if cut.worst is None:
+        if cut.context is not None:
+            return f"{name} cut at least {of}: more text than a context of {cut.context:,} tokens holds"
+        return f"{name} cut at least {of}: its counts stand still while their texts grow"
+    kept, whole = cut.worst
+    other = names["candidate" if cut.side == "baseline" else "baseline"]
+    return f"{name} cut {of}, one of them to {kept:,} tokens where {other} counts {whole:,}{context}"
+
+
+def _some(cases: Sequence[str], *, together: bool) -> str:
+    """Name cases: all of a few, else the first and the last, or the first ones where others stand between them."""
+    shown = [explain.plain(case, 40) for case in cases]
+    if len(shown) <= 3:
+        return ", ".join(shown)
+    return f"{shown[0]} to {shown[-1]}" if together else f"{', '.join(shown[:3])} and {len(shown) - 3} more"
+
+
+def known_of(evidence: Evidence, candidate: EngineEvidence) -> Known:
+    """Return what is known of a pair of engines that helps to explain their prompt token counts."""
+    engines = (evidence.engines[evidence.baseline], candidate)
+    contexts = [engine.identity.get("context_length") for engine in engines]
+    return Known(
+        contexts=(_whole(contexts[0]), _whole(contexts[1])),
+        same_vocabulary=_alike("tokenizer_sha256", engines),
+        same_template=_alike("template_sha256", engines),
+        characters={case.id: _characters(case) for case in evidence.prompts.cases},
+    )
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _alike(field: str, engines: Sequence[EngineEvidence]) -> bool:
+    ours, theirs = (engine.identity.get(field) for engine in engines)
+    return ours is not None and theirs is not None and agree(field, ours, theirs)
+
+
+def _characters(case: Case) -> int:
+    """Return how long the text of a case's prompt is, in characters; what is not text counts nothing."""
+    if case.prompt is not None:
+        return len(case.prompt)
+    return sum(_text_length(message.get("content")) for message in case.messages or ())
+
+
+def _text_length(content: object) -> int:
+    if isinstance(content, str):
+        return len(content)
+    if isinstance(content, Sequence):
+        return sum(_text_length(part.get("text")) for part in content if isinstance(part, Mapping))
+    return 0
+
+
+def prompt_counts(evidence: Evidence, candidate: EngineEvidence) -> list[tuple[str, int, int]]:
+    """Return (case, baseline's, candidate's) prompt tokens of the main phase where both engines counted them.
+
+    A prompt has tokens, so a server that says 0 did not count.
+    """
+    ours, theirs = answers(evidence.engines[evidence.baseline]), answers(candidate)
+    rows: list[tuple[str, int, int]] = []
+    for case in evidence.prompts.cases:
+        if case.id in ours and case.id in theirs:
+            a, b = ours[case.id].prompt_tokens, theirs[case.id].prompt_tokens
+            if a and b and a > 0 and b > 0:
+                rows.append((case.id, a, b))
+    return rows
+
+
+def layers(
+    evidence: Evidence,
+    candidate: EngineEvidence,
+    *,
+    floor: float | None = None,
+    schema: Mapping[str, Any] | None = None,
+) -> tuple[str, ...]:
+    """Return everything that differs between the baseline and a candidate, in the order of DESIGN 7.
+
+    Identity, context limit, rendered prompt and truncation (by token counts), route, streaming, finish reason,
+    reasoning channel, structured output and the order of properties, tools, cache and concurrency (``floor``, the
+    baseline's own forks per token), weights. ``schema`` is what the answers should look like; without it each case's
+    own ``response_format`` is used.
+    """
+    baseline = evidence.engines[evidence.baseline]
+    ours, theirs = answers(baseline), answers(candidate)
+    shared = [case for case in evidence.prompts.cases if case.id in ours and case.id in theirs]
+    known = known_of(evidence, candidate)
+    counts = compare_counts(prompt_counts(evidence, candidate), known)
+    found = _identity(baseline, candidate)
+    found += counts_in_words(counts, baseline.name, candidate.name, known)
+    found += [line for cut in counts.cuts for line in _truncation(baseline if cut.side == "baseline" else candidate)]
+    found += [f"route: {engine.route}" for engine in (baseline, candidate) if engine.route]
+    found += [line for engine in (baseline, candidate) for line in _streaming(engine)]
+    found += _finish(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
+    found += _reasoning(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
+    for engine, texts in ((baseline, ours), (candidate, theirs)):
+        found += enforcement(engine, evidence.prompts.cases)
+        if line := _ordered(engine.name, shared, texts, schema):
+            found.append(line)
+    if floor:
+        found.append(f"cache or concurrency: {baseline.name} differs from itself by {explain.percent(floor)} per token")
+    found += _weights(baseline, candidate)
+    return tuple(found)
+
+
+_AUTO: Final = "auto"
+"""A cache of the type the weights have: which one that is the server does not say."""
+_TELLING: Final = {
+    "device": "device",
+    "attention": "attention backend",
+    "context_length": "context limit",
+    "kv_cache": "KV cache",
+    "template_sha256": "chat template",
+    "tokenizer_sha256": "vocabulary",
+}
+"""Facts of the identity that can explain a difference. Sampling defaults cannot: every parameter is sent."""
+
+
+def _identity(baseline: EngineEvidence, candidate: EngineEvidence) -> list[str]:
+    found: list[str] = []
+    names = [_engine(engine) for engine in (baseline, candidate)]
+    if names[0] != names[1]:
+        found.append(f"engine: {names[0]} and {names[1]}")
+    for field, words in _TELLING.items():
+        ours, theirs = baseline.identity.get(field), candidate.identity.get(field)
+        if ours is None or theirs is None or agree(field, ours, theirs):
+            continue
+        if field.endswith("sha256"):
+            found.append(f"{words}: the two engines have different ones")
+        elif _AUTO not in (str(ours).lower(), str(theirs).lower()):
+            found.append(f"{words}: {explain.plain(str(ours), 40)} and {explain.plain(str(theirs), 40)}")
+    return found
+
+
+def _engine(engine: EngineEvidence) -> str:
+    version = engine.identity.get("version")
+    return engine.kind if version is None else f"{engine.kind} {explain.plain(str(version), 40)}"
+
+
+def _truncation(engine: EngineEvidence) -> list[str]:
+    """Say how an engine that cut prompts does it, where that is known."""
+    can = engine.capabilities
+    if can.overflow not in CUTS:
+        return []
+    return [f"truncation: {engine.name} {can.sentence('overflow')} ({can.basis('overflow', engine.declares)})"]
+
+
+def _streaming(engine: EngineEvidence) -> list[str]:
+    can = engine.capabilities
+    if can.stream_equal is not False:
+        return []
+    return [f"streaming: {engine.name} {can.sentence('stream_equal')}, and was asked for a stream"]
+
+
+def enforcement(engine: EngineEvidence, cases: Sequence[Case]) -> list[str]:
+    """Return what an engine does not do with the schemas and tools of these cases, and how that is known."""
+    can, names = engine.capabilities, list[tuple[str, str]]()
+    if any(response_schema(case) is not None for case in cases):
+        names += [("structured output", "json_schema"), ("structured output", "schema_order")]
+    if any(case.tools for case in cases):
+        names.append(("tools", "tools"))
+    return [
+        f"{layer}: {engine.name} {can.sentence(name)} ({can.basis(name, engine.declares)})"
+        for layer, name in names
+        if getattr(can, name) is False
+    ]
+
+
+def _finish(baseline: str, candidate: str, pairs: Sequence[tuple[Completion, Completion]]) -> list[str]:
+    differing = [(a.finish_reason, b.finish_reason) for a, b in pairs if a.finish_reason != b.finish_reason]
+    if not differing:
+        return []
+    (ours, theirs), n = Counter(differing).most_common(1)[0]
+    mostly = f"{explain.plain(ours, 20) or 'none'} on {baseline}, {explain.plain(theirs, 20) or 'none'} on {candidate}"
+    return [
+        f"finish reason: differs on {len(differing)} of {explain.count(len(pairs), 'prompt')}, mostly {mostly} ({n})"
+    ]
+
+
+def _reasoning(baseline: str, candidate: str, pairs: Sequence[tuple[Completion, Completion]]) -> list[str]:
+    ours, theirs = sum(bool(a.reasoning) for a, _ in pairs), sum(bool(b.reasoning) for _, b in pairs)
+    tags = [
+        sum("<think>" in text for text in texts) for texts in ([a.text for a, _ in pairs], [b.text for _, b in pairs])
+    ]
+    found: list[str] = []
+    if ours != theirs:
+        found.append(
+            f"reasoning channel: used in {explain.count(ours, 'answer')} of {baseline} and {theirs} of {candidate}"
+        )
+    for name, n in ((baseline, tags[0]), (candidate, tags[1])):
+        if n and tags[0] != tags[1]:
+            found.append(f"reasoning channel: {explain.count(n, 'answer')} of {name} with <think> in the text")
+    return found
+
+
+def order_line(name: str, rows: Sequence[tuple[Any, Mapping[str, Any]]]) -> str:
+    """Say how many JSON answers of an engine, given with their schemas, order keys differently; empty if none does."""
+    moved = sum(bool(key_order(value, schema)) for value, schema in rows)
+    if not moved:
+        return ""
+    judged = explain.count(len(rows), "JSON answer")
+    return f"{PROPERTY_ORDER}: {moved} of {judged} of {name} in another order than declared"
+
+
+def _ordered(
+    name: str, cases: Sequence[Case], texts: Mapping[str, Completion], schema: Mapping[str, Any] | None
+) -> str:
+    rows: list[tuple[Any, Mapping[str, Any]]] = []
+    for case in cases:
+        asked = response_schema(case)  # what the engine was given counts before what the check holds it against
+        wanted = schema if asked is None else asked
+        if wanted is not None:
+            parsed = parse_json(texts[case.id].text)
+            if parsed.error is None:
+                rows.append((parsed.value, wanted))
+    return order_line(name, rows)
+
+
+def response_schema(case: Case) -> Mapping[str, Any] | None:
+    """Return the JSON Schema a case's ``response_format`` asks for, ``None`` when it asks for none."""
+    wanted = (case.response_format or {}).get("json_schema")
+    schema = wanted.get("schema") if isinstance(wanted, Mapping) else None
+    return schema if isinstance(schema, Mapping) else None
+
+
+def _weights(baseline: EngineEvidence, candidate: EngineEvidence) -> list[str]:
+    found: list[str] = []
+    if baseline.quantization != candidate.quantization and None not in (baseline.quantization, candidate.quantization):
+        found.append(f"weights: {baseline.quantization} and {candidate.quantization}")
+    return found

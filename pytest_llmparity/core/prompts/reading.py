@@ -1,0 +1,263 @@
+"""From the text of a prompt file to cases: JSON Lines or YAML, every problem with its line."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Never, TypeGuard
+
+from pydantic import ValidationError
+
+from pytest_llmparity.core.errors import PromptSetError, UsageError
+from pytest_llmparity.core.prompts import Case, Expect, PromptSet
+from pytest_llmparity.core.prompts.rows import PromptRow
+from pytest_llmparity.core.prompts.yaml import MAX_DEPTH, MAX_TEXT, MAX_VALUES, yaml_rows
+from pytest_llmparity.core.words.problems import describe, dotted, given, nearest
+
+SHOWN = 10
+"""Problems reported at once."""
+
+_FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
+
+
+def parse_prompts(text: str, *, source: str, name: str) -> PromptSet:
+    r"""Read a prompt set from the text of a file.
+
+    ``source`` is the file as messages name it; one that ends in ``.yaml`` or ``.yml`` is a YAML list of cases, any
+    other is JSON Lines (blank lines, a byte order mark and a final newline do no harm). ``name`` is
+    the set's name.
+
+    In a row with ``vars``, ``{name}`` in the prompt and in message contents is replaced and ``{{`` and ``}}`` stand
+    for braces; in a row without it every brace stays, so JSON in a prompt needs no escaping.
+
+    Raises :class:`~pytest_llmparity.core.errors.PromptSetError` with up to ten problems at once, each as
+    ``source:line: …``: a broken line, a wrong type, an unknown key, a missing variable, a duplicate id, no case at all.
+
+    >>> cases = parse_prompts('{"id": "a", "prompt": "{n} cats", "vars": {"n": 2}}', source="p.jsonl", name="p").cases
+    >>> cases[0].prompt
+    '2 cats'
+    """
+    text = text.removeprefix("\ufeff")
+    problems: list[tuple[int, str]] = []
+    yaml = source.lower().endswith((".yaml", ".yml"))
+    cases: list[Case] = []
+    seen: dict[str, int] = {}
+    for line, value in (yaml_rows if yaml else _json_rows)(text, problems):
+        case = _case(value, line, problems)
+        if case is None:
+            continue
+        if case.id in seen:
+            problems.append((line, f"case {given(case.id)} was already given in line {seen[case.id]}; ids are unique"))
+            continue
+        seen[case.id] = line
+        cases.append(case)
+    if problems:
+        _fail(source, problems)
+    if not cases:
+        raise PromptSetError(f"{source}: holds no cases; write one per line, such as {EXAMPLE}")
+    return PromptSet(name=name, cases=tuple(cases))
+
+
+def messages_of(turns: object, *, what: str) -> tuple[dict[str, Any], ...]:
+    """Return messages written in a test, held to the rules of a prompt file; ``UsageError`` names what is wrong.
+
+    ``what`` names the place in messages (``parity.ask``).
+    """
+    listed = [dict(turn) if isinstance(turn, Mapping) else turn for turn in turns] if _is_list(turns) else turns
+    problems = [unfit] if (unfit := _unfit({"messages": listed})) is not None else []
+    if not problems:
+        try:
+            row = PromptRow.model_validate({"id": "ask", "messages": listed})
+        except ValidationError as error:
+            problems = describe(error, PromptRow, hints=HINTS)
+        else:
+            return tuple(message.as_given() for message in row.messages or ())
+    raise UsageError(f"{what}: {'; '.join(problems)}")
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+EXAMPLE = '{"id": "refund-1", "messages": [{"role": "user", "content": "How long does a refund take?"}]}'
+"""A whole row, quoted where a file has none."""
+
+
+def _fail(source: str, problems: list[tuple[int, str]]) -> Never:
+    shown = [f"{source}:{line}: {text}" for line, text in sorted(problems, key=lambda item: item[0])[:SHOWN]]
+    if len(problems) > SHOWN:
+        shown.append(f"… and {len(problems) - SHOWN} more")
+    raise PromptSetError("\n".join(shown))
+
+
+# -- text to values
+
+
+def _json_rows(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int, object]]:
+    # Not splitlines(): U+2028 and friends may stand unescaped inside a JSON string.
+    for line, raw in enumerate(text.split("\n"), start=1):
+        if not raw.strip():
+            continue
+        if len(raw) > MAX_TEXT:
+            problems.append((line, f"has {len(raw)} characters; a case may have {MAX_TEXT}"))
+            continue
+        try:
+            yield line, _as_written(raw, json.loads(raw, **_STRICT))
+        except json.JSONDecodeError as error:
+            problems.append((line, f"not JSON at column {error.colno}: {error.msg}; one case per line"))
+        except RecursionError:
+            problems.append((line, f"nested deeper than {MAX_DEPTH} levels"))
+        except ValueError as error:
+            problems.append((line, str(error)))
+
+
+def _as_written(raw: str, row: Any) -> Any:
+    """Return a row whose ``vars`` hold decimal numbers as they are written: 3.10 is a version, 3.1 another."""
+    variables = row.get("vars") if isinstance(row, dict) else None
+    if not isinstance(variables, dict) or not any(isinstance(value, float) for value in variables.values()):
+        return row
+    written = json.loads(raw, parse_float=str)["vars"]
+    filled = {name: written[name] if isinstance(value, float) else value for name, value in variables.items()}
+    return {**row, "vars": filled}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise ValueError(f"key {given(key)} is given twice")
+        made[key] = value
+    return made
+
+
+def _no_constant(word: str) -> Never:
+    raise ValueError(f"{word} is not JSON; numbers must be finite")
+
+
+def _integer(text: str) -> int:
+    if len(text) > 400:  # a double ends at 309 digits, and Python refuses to convert beyond 4,300
+        raise ValueError(f"a number of {len(text)} digits is more than a server can be sent")
+    return int(text)
+
+
+_STRICT: Any = {"object_pairs_hook": _unique, "parse_constant": _no_constant, "parse_int": _integer}
+
+
+# -- values to cases
+
+
+def _case(value: object, line: int, problems: list[tuple[int, str]]) -> Case | None:
+    if not isinstance(value, dict):
+        problems.append((line, f"is {given(value)}; expected an object with id and messages or prompt"))
+        return None
+    unfit = _unfit(value)
+    if unfit is not None:
+        problems.append((line, unfit))
+        return None
+    try:
+        row = PromptRow.model_validate(value)
+    except ValidationError as error:
+        problems += [(line, text) for text in describe(error, PromptRow, hints=HINTS)]
+        return None
+    found: list[str] = []
+    case = _filled(row, line, found)
+    problems += [(line, text) for text in found]
+    return None if found else case
+
+
+HINTS = {
+    "expected": "what a right answer looks like is expect = {schema, answer, tool, contains}",
+    "max_tokens": 'parameters of one case belong under sampling: {"max_tokens": …}',
+    "temperature": 'parameters of one case belong under sampling: {"temperature": …}',
+    "images": "prompts are text only",
+}
+
+
+def _unfit(value: object) -> str | None:
+    """Return why a value cannot be sent as JSON (types only YAML has, half characters, no end), ``None`` if it can."""
+    count = 0
+    todo: list[tuple[object, tuple[str | int, ...]]] = [(value, ())]
+    while todo:
+        item, place = todo.pop()
+        count += 1
+        if count > MAX_VALUES:
+            return f"holds more than {MAX_VALUES} values"
+        if len(place) > MAX_DEPTH:
+            return f"nested deeper than {MAX_DEPTH} levels"
+        where = dotted(place)
+        if isinstance(item, str):
+            if not _whole(item):
+                return f"{where} holds half a character (a lone surrogate), which no server can be sent"
+        elif isinstance(item, Mapping):
+            for key, inner in item.items():
+                if not isinstance(key, str):
+                    return f"{where or 'the case'} has the key {given(key)}, which is not text; put it in quotes"
+                if not _whole(key):
+                    return f"{where or 'the case'} has a key that holds half a character (a lone surrogate)"
+                todo.append((inner, (*place, key)))
+        elif isinstance(item, list):
+            todo += [(inner, (*place, index)) for index, inner in enumerate(item)]
+        elif isinstance(item, float) and not math.isfinite(item):
+            return f"{where} is {item}; numbers must be finite"
+        elif item is not None and not isinstance(item, (bool, int, float)):
+            return f"{where} is {given(item)} ({type(item).__name__}); put it in quotes"
+    return None
+
+
+def _whole(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _filled(row: PromptRow, line: int, found: list[str]) -> Case:
+    messages = None
+    if row.messages is not None:
+        messages = tuple(message.as_given() for message in row.messages)
+    prompt = row.prompt
+    if row.vars is not None:
+        prompt = None if prompt is None else _fill(prompt, row.vars, "prompt", found)
+        for index, message in enumerate(messages or ()):
+            where, content = f"messages[{index}].content", message.get("content")
+            if isinstance(content, str):
+                message["content"] = _fill(content, row.vars, where, found)
+            for place, part in enumerate(content if isinstance(content, list) else ()):
+                part["text"] = _fill(part["text"], row.vars, f"{where}[{place}].text", found)
+    expect = row.expect
+    return Case(
+        id=row.id,
+        messages=messages,
+        prompt=prompt,
+        group=row.group or row.id,
+        tags=tuple(row.tags),
+        sampling=row.sampling.overrides() if row.sampling else {},
+        tools=tuple(row.tools) if row.tools is not None else None,
+        tool_choice=row.tool_choice,
+        response_format=row.response_format,
+        expect=None
+        if expect is None
+        else Expect(schema=expect.schema_, answer=expect.answer, tool=expect.tool, contains=tuple(expect.contains)),
+        line=line,
+    )
+
+
+def _fill(text: str, variables: Mapping[str, str], where: str, found: list[str]) -> str:
+    """Replace ``{name}``; what cannot be replaced is reported and left as it was."""
+
+    def one(match: re.Match[str]) -> str:
+        whole, name = match.group(), match.group(1)
+        if whole in ("{{", "}}"):
+            return whole[0]
+        if name is None:
+            found.append(f"{where} has a lone {whole!r}; with vars, write {whole * 2} for a brace")
+        elif name not in variables:
+            found.append(f"{where} uses {{{name}}}, which vars does not hold{nearest(name, variables)}")
+        else:
+            return variables[name]
+        return whole
+
+    length = len(text) + sum(len(variables.get(name, "")) for name in _FIELD.findall(text))
+    if length > MAX_TEXT:
+        found.append(f"{where} would have {length} characters with its variables; a case may have {MAX_TEXT}")
+        return text
+    return _FIELD.sub(one, text)

@@ -1,0 +1,236 @@
+"""What one row of a prompt file may hold. The published JSON Schema of a row is made from these models."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictStr,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+
+from pytest_llmparity.core.words.problems import Strict, given
+
+MAX_ID = 200
+"""Characters in a case id: it goes into file names of goldens, node ids and table cells."""
+
+
+def _identifier(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty; expected a name")
+    if len(value) > MAX_ID:
+        raise ValueError(f"has {len(value)} characters; at most {MAX_ID} are allowed")
+    if any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in value):
+        raise ValueError("holds a control character or line break; ids are one printable line")
+    return value
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _text_or_object(value: object) -> object:
+    if isinstance(value, (str, dict)):
+        return value
+    raise ValueError("is neither text (the path of a JSON Schema) nor a JSON Schema")
+
+
+def _choice(value: object) -> object:
+    if isinstance(value, dict) or value in ("none", "auto", "required"):
+        return value
+    raise ValueError(f"is {given(value)}; allowed: 'none', 'auto', 'required' or an object that names a function")
+
+
+def _fill(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(f"is {given(value)}; expected text or a number")
+
+
+# Unions are written as one validated value each: pydantic would report every member of a union as an error of its own.
+Identifier = Annotated[
+    StrictStr,
+    AfterValidator(_identifier),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_ID, "pattern": "^[^\\u0000-\\u001f\\u007f]+$"}),
+]
+Name = Annotated[StrictStr, Field(min_length=1)]
+Texts = Annotated[list[StrictStr], BeforeValidator(_listed, json_schema_input_type=StrictStr | list[StrictStr])]
+Schema = Annotated[Any, AfterValidator(_text_or_object), WithJsonSchema({"type": ["object", "string"]})]
+Choice = Annotated[
+    Any,
+    AfterValidator(_choice),
+    WithJsonSchema({"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}]}),
+]
+Filling = Annotated[Any, AfterValidator(_fill), WithJsonSchema({"type": ["string", "number"]})]
+
+
+class Row(Strict):
+    """Base of what a row holds: null is an error except where it means something, as in ``seed``: none is sent."""
+
+    _NULLABLE: ClassVar[frozenset[str]] = frozenset({"seed"})
+
+    @model_validator(mode="after")
+    def _no_null(self) -> Self:
+        for name in sorted(self.model_fields_set - self._NULLABLE):
+            if getattr(self, name) is None:
+                raise ValueError(f"has {name.removesuffix('_')} = null; leave the key out")
+        return self
+
+
+class TextPart(Strict):
+    """One part of a content that is a list."""
+
+    type: Literal["text"]
+    text: str
+
+
+def _content(value: object) -> object:
+    """Accept text, null, and a list of text parts; say of another part that it cannot be sent yet."""
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise ValueError(f"is {given(value)}; expected text in quotes, or a list of parts of type text")
+    if not value:
+        raise ValueError("is an empty list; expected at least one part of type text")
+    for index, part in enumerate(value):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind != "text":
+            raise ValueError(f"has a part of type {given(kind)} at {index}; prompts are text only, so far")
+        try:
+            TextPart.model_validate(part)
+        except ValidationError:
+            raise ValueError(
+                f'has {given(part)} at {index}; a part is {{"type": "text", "text": "…"}} and nothing more'
+            ) from None
+    return value
+
+
+Content = Annotated[
+    Any,
+    AfterValidator(_content),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "minItems": 1, "items": TextPart.model_json_schema()},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+
+
+class MessageRow(Row):
+    """One turn of a conversation, as OpenAI's format has it; it is sent as it is given.
+
+    ``content`` is text, a list of parts of type text, or null in an assistant's turn that calls tools (there it may be
+    left out too). ``tool_call_id`` and ``tool_calls`` are what goes round tools. What an answer holds besides
+    (``refusal``, ``annotations``, ``audio``, ``function_call``) may stand there as the server left it empty.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},
+                {"required": ["tool_calls"], "properties": {"role": {"const": "assistant"}}},
+            ]
+        },
+    )
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    refusal: str | None = None
+    annotations: list[Any] | None = Field(default=None, max_length=0)
+    audio: None = None
+    function_call: None = None
+
+    _NULLABLE: ClassVar[frozenset[str]] = frozenset(
+        {"content", "tool_calls", "refusal", "annotations", "audio", "function_call"}
+    )
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Self:
+        if self.content is None and not (self.role == "assistant" and self.tool_calls):
+            if "content" in self.model_fields_set:
+                raise ValueError("has content = null, which only an assistant's turn with tool_calls may have")
+            raise ValueError("has no content")
+        return self
+
+    def as_given(self) -> dict[str, Any]:
+        """Return the turn as it is sent: the keys that were given, in their order in the row's format."""
+        return self.model_dump(exclude_unset=True)
+
+
+class SamplingRow(Row):
+    """Sampling parameters this row overrides; the others come from the test."""
+
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    seed: int | None = None
+    stop: Texts | None = None
+
+    def overrides(self) -> dict[str, Any]:
+        """Return the fields the row sets, ready for ``dataclasses.replace`` on a ``Sampling``."""
+        values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+        if self.stop is not None:
+            values["stop"] = tuple(self.stop)
+        return values
+
+
+class ExpectRow(Row):
+    """What a right answer looks like. ``schema`` is a JSON Schema or the path of one."""
+
+    schema_: Schema = Field(default=None, alias="schema")
+    answer: str | None = None
+    tool: Name | None = None
+    contains: Texts = Field(default_factory=list)
+
+
+class PromptRow(Row):
+    """One case: an id, and exactly one of ``messages`` and ``prompt``.
+
+    Only where ``vars`` is present is ``{name}`` in prompts and message contents replaced (``{{`` and ``}}`` are braces
+    then); without it every brace stays as it is, so JSON in a prompt needs no escaping.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["messages"]}, {"required": ["prompt"]}]},
+    )
+
+    id: Identifier
+    messages: list[MessageRow] | None = Field(default=None, min_length=1)
+    prompt: str | None = Field(default=None, min_length=1)
+    group: Identifier | None = None
+    vars: dict[str, Filling] | None = None
+    tags: list[Name] = Field(default_factory=list)
+    sampling: SamplingRow | None = None
+    tools: list[dict[str, Any]] | None = Field(default=None, min_length=1)
+    tool_choice: Choice = None
+    response_format: dict[str, Any] | None = None
+    expect: ExpectRow | None = None
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> PromptRow:
+        if self.messages is not None and self.prompt is not None:
+            raise ValueError("has both messages and prompt; a case is one of them")
+        if self.messages is None and self.prompt is None:
+            raise ValueError("has neither messages nor prompt")
+        return self

@@ -1,0 +1,37 @@
+"""Sampling parameters as somebody wrote them become a ``Sampling``, or a sentence about what is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from pytest_llmparity.core.errors import UsageError
+from pytest_llmparity.core.prompts.rows import SamplingRow
+from pytest_llmparity.core.sample import Sampling
+from pytest_llmparity.core.words.problems import describe
+
+NAMES = tuple(field.name for field in dataclasses.fields(Sampling))
+
+
+def sampling_of(values: Mapping[str, Any], *, what: str) -> Sampling:
+    """Return the sampling that sets these fields and leaves the others greedy and neutral.
+
+    The rules are those of the ``sampling`` of a prompt row; ``stop`` may be one text or several. ``what`` names the
+    place in messages (``sampling of the parity marker``). Raises ``UsageError`` for an unknown name, a value of another
+    type or one out of bounds.
+    """
+    for name in values:
+        if name not in NAMES:
+            near = difflib.get_close_matches(str(name), NAMES, n=1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise UsageError(f"{what} has no parameter {name!r}{hint}; it has {', '.join(NAMES)}")
+    listed = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    try:
+        row = SamplingRow.model_validate(listed)
+    except ValidationError as error:
+        raise UsageError(f"{what}: {'; '.join(describe(error, SamplingRow, hints={}))}") from error
+    return Sampling(**row.overrides())

@@ -1,0 +1,1 @@
+"""Sentences for people: explanations, errors in words, text made harmless, keys hidden."""

@@ -1,0 +1,270 @@
+"""Verdicts in words: one headline each, and the few lines below it that a reader needs to act.
+
+Numbers are formatted here and nowhere else. Text that came from a model or a server passes through :func:`quote` or
+:func:`plain`, so no control sequence of theirs reaches a terminal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from pytest_llmparity.core.verdict import READER, SEVERITY, Lenience, Outcome, Verdict
+from pytest_llmparity.core.words.printable import printable
+
+MAX_LINES: Final = 15
+"""Lines of one verdict in a failure text, its headline included (DESIGN 2.5)."""
+QUOTED: Final = 60
+"""Characters of a model's text that are shown."""
+FEW_GROUPS: Final = 12
+"""Below this many independent groups a verdict speaks for this mix of prompts only (DESIGN 6)."""
+
+_WORDS: Final = (
+    *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+)
+_SHARES: Final = frozenset({"share", "forks/token"})
+
+
+def percent(value: float) -> str:
+    """Return a share as a percentage with at most two decimals.
+
+    >>> percent(0.05), percent(0.0214), percent(1)
+    ('5 %', '2.14 %', '100 %')
+    """
+    return f"{_short(100 * value)} %"
+
+
+def seconds(value: float) -> str:
+    """Return a duration, in milliseconds below one second.
+
+    >>> seconds(0.25), seconds(1.8765), seconds(float("inf"))
+    ('250 ms', '1.88 s', 'never')
+    """
+    if math.isinf(value):
+        return "never"
+    return f"{_short(1000 * value)} ms" if abs(value) < 1 else f"{_short(value)} s"
+
+
+def number(value: float, unit: str) -> str:
+    """Return a number of a verdict in its unit: ``share`` and ``forks/token`` in per cent, ``s``, ``ratio``, counts."""
+    if unit in _SHARES:
+        return percent(value)
+    if unit == "s":
+        return seconds(value)
+    if unit == "ratio":
+        return "x∞" if math.isinf(value) else f"x{value:.2f}"
+    return _short(value)
+
+
+def count(n: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun in the right form.
+
+    >>> count(1, "prompt"), count(64, "prompt"), count(2, "reply", "replies")
+    ('1 prompt', '64 prompts', '2 replies')
+    """
+    return f"{n} {noun if n == 1 else plural or noun + 's'}"
+
+
+def in_words(n: int, noun: str) -> str:
+    """Return a number with its noun, the number in words up to twelve.
+
+    >>> in_words(6, "verdict"), in_words(1, "verdict"), in_words(18, "verdict")
+    ('six verdicts', 'one verdict', '18 verdicts')
+    """
+    _, _, rest = count(n, noun).partition(" ")
+    return f"{_WORDS[n]} {rest}" if n < len(_WORDS) else count(n, noun)
+
+
+def plain(text: str, limit: int = 240) -> str:
+    """Return foreign text on one line: control, bidirectional and unpaired characters escaped, cut to ``limit``."""
+    shown = printable(text[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def quote(text: str, limit: int = QUOTED) -> str:
+    """Return the beginning of a model's text as a Python string literal of at most ``limit`` characters and quotes."""
+    shown = printable(repr(text[:limit]))
+    if len(text) <= limit and len(shown) <= limit + 2:
+        return shown
+    return shown[: min(limit, len(shown) - 1)] + "…"
+
+
+def ending(message: str, room: int = 240) -> str:
+    """Return an error's text on one line: what happened, and of a log below it the last lines that have ``room``."""
+    head, *lines = message.split("\n")
+    kept: list[str] = []
+    for text in reversed([plain(line.strip(), room) for line in lines if line.strip()]):
+        room -= len(text) + 3
+        if kept and room < 0:
+            break
+        kept.insert(0, text)
+    return f"{plain(head)}; its log ends: {' | '.join(kept)}" if kept else plain(head)
+
+
+def pair(verdict: Verdict) -> str:
+    """Return whom a verdict is about."""
+    return verdict.engine if verdict.baseline is None else f"{verdict.engine} against {verdict.baseline}"
+
+
+def headline(verdict: Verdict) -> str:
+    """Return the verdict on one line: outcome, what, whom, estimate, bound, margin, prompts, and what would settle it.
+
+    Exact findings, refusals and errors give their reason instead of numbers.
+    """
+    head = f"{verdict.outcome} {verdict.kind}, {pair(verdict)}"
+    if verdict.estimate is None or verdict.outcome in (Outcome.INCOMPARABLE, Outcome.ERROR, Outcome.SKIPPED):
+        return f"{head}: {verdict.reason or 'nothing was judged'}"
+    if verdict.p_fail is None and verdict.reason:
+        return f"{head}: {verdict.reason}"
+    parts = [f"{number(verdict.estimate, verdict.unit)} {verdict.measures}".rstrip()]
+    parts += [text for text in (bounds(verdict), limit(verdict)) if text]
+    noun = "request" if verdict.kind.startswith("latency.") else "prompt"
+    parts.append(count(verdict.n, noun))
+    line = f"{head}: {', '.join(parts)}"
+    line += mix(verdict)
+    line += "".join(f"; {text}" for text in (verdict.sequence, verdict.reason, settling(verdict)) if text)
+    return line
+
+
+def remarks(verdict: Verdict, *, of_reader: bool = True) -> list[str]:
+    """Return what a reader should know of a verdict whatever its outcome.
+
+    Which prompts it does not rest on, and what was forgiven in the answers it does rest on; ``of_reader`` false leaves
+    out what holds for every check alike, for where a run tells that once.
+    """
+    left_out = [
+        f"left out {count(len(part.cases), 'prompt')} ({_some(part.cases)}): {plain(part.reason)}"
+        for part in verdict.left_out
+    ]
+    return [
+        *left_out,
+        *(_forgiven(part) for part in verdict.lenience if of_reader or not part.what.startswith(READER)),
+        *verdict.remarks,
+    ]
+
+
+def _forgiven(part: Lenience) -> str:
+    words = f"{part.count} of {count(part.of, 'answer')} of {part.engine} {part.what}"
+    return words if part.accepted else f"{words}: json.loads refuses that, so they do not fit (lenient=True reads it)"
+
+
+def _some(names: Sequence[str], limit: int = 3) -> str:
+    shown = [plain(name, 40) for name in names[:limit]]
+    return ", ".join(shown) + (", …" if len(names) > limit else "")
+
+
+def settling(verdict: Verdict) -> str:
+    """Return what would settle an INCONCLUSIVE verdict, empty for others and where nobody knows."""
+    if verdict.needed is None or verdict.outcome is not Outcome.INCONCLUSIVE:
+        return ""
+    noun = "request" if verdict.kind.startswith("latency.") else "prompt"
+    words = f"a run of about {count(verdict.needed, noun)} in all would settle it"
+    return f"{words}; add some and run again with --parity-sequential" if verdict.open else words
+
+
+def mix(verdict: Verdict) -> str:
+    """Return the words that limit a verdict on few groups to its own prompts, empty where there are enough of them."""
+    if 0 < verdict.groups < FEW_GROUPS and verdict.groups < verdict.n:
+        return f", for this mix of prompts ({count(verdict.groups, 'group')})"
+    return ""
+
+
+def failure_text(verdicts: Sequence[Verdict], *, reproduce: str) -> str:
+    """Return the text of a failed test: the worst verdict's headline first, then what stands behind each of them.
+
+    Passed and skipped verdicts are counted, not shown. Every verdict takes at most :data:`MAX_LINES` lines; the last
+    one of the whole text is ``reproduce``, the command that runs this test again (left out when empty). Why an engine
+    cannot be used concerns the whole run: the session's summary tells it in full, here stands its first line, once.
+    """
+    shown = [v for v in verdicts if v.outcome not in (Outcome.PASS, Outcome.SKIPPED)]
+    shown.sort(key=lambda v: SEVERITY.index(v.outcome), reverse=True)
+    passed = sum(v.outcome is Outcome.PASS for v in verdicts)
+    lines: list[str] = []
+    blocked: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in shown:
+        if verdict.blocked_by:
+            blocked.setdefault((verdict.blocked_by, verdict.reason), []).append(verdict)
+    for verdict in shown:
+        if not verdict.blocked_by:
+            lines += block(verdict, lines_left=MAX_LINES)
+        elif (found := blocked[verdict.blocked_by, verdict.reason])[0] is verdict:
+            lines += _unusable(found)
+    if passed:
+        lines.append(f"({count(passed, 'other verdict')} of this test: PASS)")
+    if reproduce:
+        lines.append(f"reproduce: {reproduce}")
+    return "\n".join(lines)
+
+
+def _unusable(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return the lines of verdicts that one engine's trouble left without anything to judge."""
+    first, *others = verdicts
+    reason, more, _ = first.reason.partition("\n")
+    lines = [f"{first.outcome} {first.kind}, {pair(first)}: {reason}{' …' if more else ''}"]
+    if others:
+        same = pair(first)
+        names = "; ".join(dict.fromkeys(o.kind if pair(o) == same else f"{o.kind}, {pair(o)}" for o in others))
+        lines.append(f"  and so {in_words(len(others), 'other verdict')} of this test: {names}")
+    if more:
+        lines.append(f"  what {first.blocked_by} said stands in the summary of this run")
+    if first.cause is not None:
+        lines.append(f"  cause: {first.cause}")
+    return [*lines, f"  check: {first.check}" + (f" at {first.where}" if first.where else "")]
+
+
+def block(verdict: Verdict, *, lines_left: int = MAX_LINES) -> list[str]:
+    """Return one verdict as lines: headline, details, floor, what differs, the check's place in the test file."""
+    tail: list[str] = []
+    if verdict.floor is not None:
+        tail.append(f"  noise floor: {verdict.baseline or verdict.engine} differs from itself by {_floor(verdict)}")
+    tail += [f"  {remark}" for remark in remarks(verdict)]
+    if verdict.cause is not None:
+        tail.append(f"  cause: {verdict.cause}")
+    if verdict.differs:
+        tail += _differs(verdict.differs)
+    tail.append(f"  check: {verdict.check}" + (f" at {verdict.where}" if verdict.where else ""))
+    details = [f"  {line}" for line in verdict.details]
+    room = lines_left - 1 - len(tail)
+    if len(details) > room:
+        details = [*details[: room - 1], f"  … {count(len(details) - room + 1, 'more line')} in the report"]
+    return [verdict.message or headline(verdict), *details, *tail]
+
+
+def _differs(layers: Sequence[str]) -> list[str]:
+    head = "  differs, not shown to be the cause: "
+    if len(layers) <= 2:
+        return [head + "; ".join(layers)]
+    shown = layers if len(layers) <= 5 else [*layers[:4], f"and {len(layers) - 4} more"]
+    return [head.rstrip(), *(f"    {layer}" for layer in shown)]
+
+
+def _floor(verdict: Verdict) -> str:
+    assert verdict.floor is not None
+    return number(verdict.floor, verdict.unit) + (" per token" if verdict.unit == "forks/token" else "")
+
+
+def bounds(verdict: Verdict) -> str:
+    """Return the bound that decided, or both of them; nothing where it is not known."""
+    lower = None if verdict.lower is None else number(verdict.lower, verdict.unit)
+    upper = None if verdict.upper is None else number(verdict.upper, verdict.unit)
+    if verdict.outcome is (Outcome.FAIL if verdict.side == "at_least" else Outcome.PASS):
+        return "" if upper is None else f"at most {upper}"
+    if verdict.outcome is (Outcome.PASS if verdict.side == "at_least" else Outcome.FAIL):
+        return "" if lower is None else f"at least {lower}"
+    return "" if lower is None or upper is None else f"between {lower} and {upper}"
+
+
+def limit(verdict: Verdict) -> str:
+    """Return what a verdict was held against, nothing where that is not a number."""
+    if verdict.margin is None:
+        return ""
+    shown = number(verdict.margin, verdict.unit)
+    return f"at least {shown} asked" if verdict.side == "at_least" else f"margin {shown}"
+
+
+def _short(value: float) -> str:
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "") else text

@@ -1,0 +1,65 @@
+"""Keeping keys out of samples and identities before they are written; ``core.words.hiding`` says what is searched."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pytest_llmparity.core.sample import Completion, Identity, Sample, TokenLogprob, from_json, to_json
+from pytest_llmparity.core.words.hiding import TextMask
+
+
+class Mask(TextMask):
+    """Replaces the values of ``secrets`` in texts, and in the values of ours that hold texts."""
+
+    def sample(self, sample: Sample) -> Sample:
+        """Return the sample with the secrets in its texts replaced, also where its tokens spell one together.
+
+        So is the beginning of one with which an answer ends that the token limit cut.
+        """
+        if not self._forms:
+            return sample
+        completion = sample.completion
+        if completion is not None:
+            cut = completion.cut
+            plain = self.value(to_json(dataclasses.replace(completion, logprobs=())))
+            tokens = self._tokens(completion.logprobs, cut=cut)
+            completion = dataclasses.replace(from_json(Completion, plain), logprobs=tokens)
+            completion = self._uncut(completion) if cut else completion
+        failure = sample.failure
+        if failure is not None:
+            failure = dataclasses.replace(failure, message=self.torn(failure.message))
+        return dataclasses.replace(sample, completion=completion, failure=failure)
+
+    def identity(self, identity: Identity) -> Identity:
+        """Return the identity with the secrets in what the server said replaced."""
+        return from_json(Identity, self.value(to_json(identity))) if self._forms else identity
+
+    def _uncut(self, completion: Completion) -> Completion:
+        """Hide the beginning of a secret at the end of each text of an answer that was cut."""
+
+        def whole(text: str) -> str:
+            return self._hide(text, self._spans(text, cut=True))
+
+        return dataclasses.replace(
+            completion,
+            text=whole(completion.text),
+            reasoning=whole(completion.reasoning),
+            tool_calls=tuple(dataclasses.replace(c, arguments=whole(c.arguments)) for c in completion.tool_calls),
+        )
+
+    def _tokens(self, tokens: tuple[TokenLogprob, ...], *, cut: bool = False) -> tuple[TokenLogprob, ...]:
+        """Blank the tokens a secret is spelt with, alternatives and ids too: each would give a piece of it back."""
+        spelt = b"".join(token.token for token in tokens).decode("utf-8", "surrogateescape")
+        spans = [
+            (len(spelt[:start].encode("utf-8", "surrogateescape")), len(spelt[:end].encode("utf-8", "surrogateescape")))
+            for start, end, _ in self._spans(spelt, cut=cut)
+        ]
+        kept, place = [], 0
+        for token in tokens:
+            begin, place = place, place + len(token.token)
+            if any(start < place and begin < end for start, end in spans):
+                token = TokenLogprob(token="«»".encode(), logprob=token.logprob)
+            elif any(len(other) >= self._shortest and self.data(other) != other for other, _ in token.top):
+                token = dataclasses.replace(token, top=tuple((self.data(other), lp) for other, lp in token.top))
+            kept.append(token)
+        return tuple(kept)

@@ -1,0 +1,1 @@
+"""What files and this machine say: weights, digests, headers of model files, devices."""

@@ -1,0 +1,203 @@
+"""LiteLLM: its proxy as the target that applications talk to, started with a configuration file or attached.
+
+Behind it is an engine that cannot be seen, so what matters here is that this engine, and nothing else, has answered:
+requests ask for no fallback, no cache and no retry, and an answer whose headers say otherwise is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+from pytest_llmparity.core.errors import LaunchError, ModelMissing, Substituted
+from pytest_llmparity.core.identity.capabilities import Capabilities
+from pytest_llmparity.core.ports import Answer
+from pytest_llmparity.core.sample import Completion, Fact
+from pytest_llmparity.engines.start import arguments
+from pytest_llmparity.engines.wire import answers
+from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.engines.wire.control import Reply
+from pytest_llmparity.engines.wire.refusals import read_refusal, shown, worded
+from pytest_llmparity.settings.specification import EngineSpec
+
+DEADLINE_S: Final = 120.0
+"""LiteLLM names no limit; importing it took 8 to 19 s on two cores."""
+
+_INSTALL: Final = (
+    'Give requires = "litellm[proxy]==…" to have it installed in an environment of its own, python = "…/bin/python" of '
+    "one that has it, or base_url of a running proxy."
+)
+_CONFIG: Final = ("--config", "-c")
+_OWN: Final = {
+    # Nothing is fetched that nobody asked for: prices, headers and news come with the package.
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_LOCAL_BLOG_POSTS": "True",
+    "LITELLM_LOCAL_POLICY_TEMPLATES": "True",
+    "LITELLM_LOCAL_AUTOROUTER_PRESETS": "True",
+    # It refuses to start without a key otherwise (proxy/auth/master_key_boot_check.py); it listens on loopback only.
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+}
+_CHUNK_MODEL: Final = re.compile(rb'^data: \{[^\n]{0,200}?"model": ?"([^"\n]*)"', re.MULTILINE)
+_TIMINGS: Final = ("x-litellm-response-duration-ms", "x-litellm-overhead-duration-ms")
+
+
+class LiteLlmAdapter(Adapter):
+    """One LiteLLM proxy; ``model`` is a ``model_name`` of its configuration."""
+
+    kind: ClassVar[str] = "litellm"
+    local_model: ClassVar[bool] = False
+    distributions: ClassVar[tuple[str, ...]] = ("litellm",)
+    # GET /health asks every model behind it for real.
+    health_path: ClassVar[str] = "/health/readiness"
+    constants: ClassVar[Mapping[str, Any]] = {
+        "disable_fallbacks": True,
+        "num_retries": 0,
+        "cache": {"no-cache": True, "no-store": True},
+    }
+    # What llama.cpp needs behind it; others take it too.
+    least_logprobs: ClassVar[int] = 1
+    # Nothing else is known before the model behind it was asked.
+    declares: ClassVar[Capabilities] = Capabilities()
+
+    @classmethod
+    def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
+        """Say how to start the proxy with the file that ``args = ["--config", FILE]`` names.
+
+        A relative FILE is looked for in the folder of ``workdir``, pytest's rootdir. The key named by ``api_key_env``
+        becomes its master key. ``spec.command``, else ``litellm`` beside ``spec.python``, else from PATH.
+        """
+        program = arguments.program(spec, environ, command="litellm", install=_INSTALL)
+        config, rest = _config(spec, workdir)
+        env = dict(_OWN)
+        if spec.api_key_env and environ.get(spec.api_key_env):
+            env["LITELLM_MASTER_KEY"] = environ[spec.api_key_env]
+        flags = ("--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1")
+        return Launch(
+            argv=(*program, *flags, *rest),
+            env=env | dict(spec.env),
+            scrub=("LITELLM_MASTER_KEY", "LITELLM_CONFIG_BUCKET_*", "CONFIG_FILE_PATH", "WORKER_CONFIG", "NUM_WORKERS"),
+            cwd=workdir,
+            deadline_s=spec.start_timeout_s if spec.start_timeout_s is not None else DEADLINE_S,
+        )
+
+    def _impostor(self, reply: Reply) -> str | None:
+        """Raise when our model is not among those served: the proxy leaves a taken port 4000 for a random one."""
+        if self.spec.launch != "process":
+            return None
+        data = self.control.ask("/v1/models").get("data")
+        names = [entry.get("id") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+        if self.model not in names:
+            known = ", ".join(shown(str(name), 80) for name in names[:20]) or "none"
+            raise LaunchError(
+                f"{self.name}: the LiteLLM on its port serves no {self.model!r}, but {known}. Give a model_name of its "
+                "configuration as model; if these are not of it, another proxy has the port: start again.",
+                engine=self.name,
+            )
+        return None
+
+    def limits(self) -> tuple[str, ...]:
+        """Return what a proxy does to requests, as far as it can be known from outside."""
+        return (
+            "what the engine behind it is and does is declared, not known: attach to it directly to find out",
+            "requests are translated for the provider behind; with drop_params it drops what that does not take",
+            "several deployments under one model_name take turns, so answers may come from either",
+            "requests ask for no fallback, no cache and no retry; an application's requests may get all three",
+        )
+
+    # ---- identity --------------------------------------------------------------------------------------------------
+
+    def reported(self) -> dict[str, Fact]:
+        """Return the version out of the warm-up's headers, and where the proxy passes our model's requests on to."""
+        facts: dict[str, Fact] = {}
+        version = self._warm_headers.get("x-litellm-version")
+        if version:
+            facts["version"] = Fact(value=version, source="reported", raw=f"litellm {version}")
+        data = self.control.ask("/model/info").get("data")
+        entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+        behind = [_deployment(entry) for entry in entries if entry.get("model_name") == self.model]
+        if behind:
+            facts["upstream"] = Fact(value="; ".join(sorted(behind)), source="reported", raw="/model/info")
+            facts["model"] = Fact(value=self.model, source="reported")
+        return facts
+
+    # ---- the wire --------------------------------------------------------------------------------------------------
+
+    def parse(self, answer: Answer, *, case: str) -> Completion:
+        """Read a finished answer; ``Substituted`` when it came from a cache or from another model."""
+        refusal = read_refusal(answer.body) if answer.status == 400 else None
+        if refusal is not None and "Invalid model name" in refusal.message:
+            advice = "Name a model_name of the proxy's configuration."
+            raise worded(ModelMissing, advice, refusal, status=400, headers=answer.headers, engine=self.name, case=case)
+        if answer.status == 200:
+            self._substituted(answer, case)
+        found = super().parse(answer, case=case)
+        # Of a stream the whole duration is not known when the headers are written.
+        names = _TIMINGS[1:] if answers.is_stream(answer) else _TIMINGS
+        timings = {name: value for name in names if (value := _milliseconds(answer.headers.get(name))) is not None}
+        return dataclasses.replace(found, server={**found.server, **timings})
+
+    def _substituted(self, answer: Answer, case: str) -> None:
+        headers = answer.headers
+        what = ""
+        if (count := headers.get("x-litellm-attempted-fallbacks", "0")) != "0":
+            model = headers.get("x-litellm-model-group") or "another model"
+            what = f"fell back to {model!r} (fallbacks: {shown(count, 8)})"
+        elif key := headers.get("x-litellm-cache-key"):
+            what = f"answered from its cache (key {shown(key, 16)})"
+        elif answers.is_stream(answer):
+            models = dict.fromkeys(name.decode("utf-8", "replace") for name in _CHUNK_MODEL.findall(answer.body))
+            if b'"litellm_fallback"' in answer.body or len(models) > 1:
+                what = f"fell back in the middle of a stream ({' then '.join(repr(shown(m, 80)) for m in models)})"
+        if what:
+            raise Substituted(
+                f"{self.name} {what} for case {case!r} instead of asking {self.model!r}. Every request forbids that "
+                "(disable_fallbacks, cache); update LiteLLM, or take fallbacks and cache out of its configuration.",
+                engine=self.name,
+                case=case,
+                status=200,
+            )
+
+
+def _config(spec: EngineSpec, workdir: Path) -> tuple[Path, tuple[str, ...]]:
+    """Return the configuration's absolute path and the other arguments; ``LaunchError`` when there is no such file."""
+    written = arguments.option(spec.args, *_CONFIG)
+    if written is None:
+        raise LaunchError(
+            f'{spec.name}: a LiteLLM proxy is started with its configuration; give args = ["--config", "litellm.yaml"] '
+            "and a model_name of it as model, or base_url of a running proxy.",
+            engine=spec.name,
+        )
+    path = (workdir.parent / Path(written).expanduser()).resolve()
+    if not path.is_file():
+        raise LaunchError(
+            f"{spec.name}: args name the configuration {written!r}, and there is no file {str(path)!r}; write its path "
+            "from pytest's rootdir, or an absolute one.",
+            engine=spec.name,
+        )
+    rest, skip = [], False
+    for arg in spec.args:
+        if skip or arg in _CONFIG:
+            skip = not skip
+        elif not arg.startswith(tuple(f"{name}=" for name in _CONFIG)):
+            rest.append(arg)
+    return path, tuple(rest)
+
+
+def _deployment(entry: Mapping[str, Any]) -> str:
+    """Return one deployment's provider, model and address, without what an address may carry of keys."""
+    told = entry.get("litellm_params")
+    params: Mapping[str, Any] = told if isinstance(told, dict) else {}
+    parts = urlsplit(str(params.get("api_base") or ""))
+    where = f" at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else ""
+    return f"{params.get('model', 'an unnamed model')}{where}"
+
+
+def _milliseconds(raw: str | None) -> float | None:
+    found = re.fullmatch(r"\d{1,12}(\.\d{1,20})?", raw or "")
+    return float(found[0]) if found else None

@@ -1,0 +1,252 @@
+"""Ollama's own API, built and read: ``/api/chat``, and ``/api/generate`` for raw prompts (its docs/api.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from pytest_llmparity.core.errors import ParameterNotHonoured
+from pytest_llmparity.core.ports import Answer
+from pytest_llmparity.core.sample import Completion, Request
+from pytest_llmparity.engines.wire import answers
+from pytest_llmparity.transport.events import ndjson
+
+CHAT_PATH: Final = "/api/chat"
+RAW_PATH: Final = "/api/generate"
+
+OPTIONS: Final = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repeat_penalty",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "seed": "seed",
+    "stop": "stop",
+    "max_tokens": "num_predict",
+}
+"""Sampling in ``options``, our name to Ollama's; what is not in it (``n``, ``logit_bias``) exists nowhere in Ollama."""
+
+MOST_LOGPROBS: Final = 20
+"""Ollama answers 400 to a request for more alternatives, on every route."""
+
+_DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
+
+
+# ---- requests ------------------------------------------------------------------------------------------------------
+
+
+def body(request: Request, *, model: str, options: Mapping[str, Any], stream: bool, engine: str) -> dict[str, Any]:
+    """Return the body for ``/api/chat``, or for ``/api/generate`` with ``raw`` where the request is a raw prompt.
+
+    ``options`` is sampling and load options together. ``stream`` is always written: Ollama streams unless told not to.
+    """
+    fields: dict[str, Any] = {"model": model}
+    if request.prompt is not None:
+        fields |= {"prompt": request.prompt, "raw": True}
+    else:
+        fields["messages"] = messages(request.messages or (), engine=engine, case=request.case)
+        if request.tools:
+            fields["tools"] = list(request.tools)
+    wanted = schema_or_json(request, engine=engine)
+    if wanted is not None:
+        fields["format"] = wanted
+    fields |= {"options": dict(options), "stream": stream}
+    if request.top_logprobs is not None:
+        fields |= {"logprobs": True, "top_logprobs": min(request.top_logprobs, MOST_LOGPROBS)}
+    return fields
+
+
+def messages(turns: Sequence[Mapping[str, Any]], *, engine: str, case: str) -> list[dict[str, Any]]:
+    """Return turns in OpenAI's shape in Ollama's: arguments of tool calls are objects, a tool's answer names the tool.
+
+    The name is looked up by the call's id, as ``/v1`` does (openai/openai.go, ``nameFromToolCallID``). Raises
+    ``ParameterNotHonoured`` for arguments that are no JSON object, and for content in parts: Ollama has no such kind.
+    """
+    called: dict[object, object] = {}
+    shaped = []
+    for turn in turns:
+        if isinstance(turn.get("content"), list):
+            raise ParameterNotHonoured(
+                f"{engine}: a content that is a list of parts has no place on the native route; write it as one text",
+                engine=engine,
+                case=case,
+            )
+        message: dict[str, Any] = {"role": turn.get("role"), "content": turn.get("content") or ""}
+        if turn.get("tool_calls"):
+            message["tool_calls"] = [_called(call, engine=engine, case=case) for call in turn["tool_calls"]]
+            called |= {call["id"]: call["function"]["name"] for call in message["tool_calls"]}
+        if turn.get("role") == "tool":
+            answered = turn.get("tool_call_id")
+            names = {"tool_call_id": answered, "tool_name": turn.get("name") or called.get(answered)}
+            message |= {name: value for name, value in names.items() if value}
+        shaped.append(message)
+    return shaped
+
+
+def _called(call: Mapping[str, Any], *, engine: str, case: str) -> dict[str, Any]:
+    function = call.get("function") or {}
+    arguments = _object(function.get("arguments"), engine=engine, case=case)
+    return {"id": call.get("id"), "function": {"name": function.get("name"), "arguments": arguments}}
+
+
+def _object(arguments: object, *, engine: str, case: str) -> Mapping[str, Any]:
+    value = arguments
+    if isinstance(arguments, str):
+        try:
+            value = json.loads(arguments or "{}")
+        except ValueError:
+            value = None
+    if not isinstance(value, Mapping):
+        raise ParameterNotHonoured(
+            f"{engine}: the arguments of a tool call in case {case!r} are no JSON object, and Ollama's /api/chat takes "
+            "nothing else. Correct the case, or use route = 'openai'.",
+            engine=engine,
+            case=case,
+        )
+    return value
+
+
+def schema_or_json(request: Request, *, engine: str) -> Mapping[str, Any] | str | None:
+    """Return the native ``format`` of a request: a JSON Schema, ``"json"``, or ``None`` where none is asked for.
+
+    Raises ``ParameterNotHonoured`` for any other ``response_format``: ``/v1`` drops those without a word.
+    """
+    wanted = request.response_format
+    kind = None if wanted is None else wanted.get("type")
+    if wanted is None or kind == "text":
+        return None
+    if kind == "json_object":
+        return "json"
+    named = wanted.get("json_schema")
+    schema = named.get("schema") if kind == "json_schema" and isinstance(named, Mapping) else None
+    if not isinstance(schema, Mapping):
+        raise ParameterNotHonoured(
+            f"{engine}: Ollama enforces a response_format of type json_object, or json_schema with a schema, and drops "
+            f"{kind!r} of case {request.case!r}. Write one of these two.",
+            engine=engine,
+            case=request.case,
+        )
+    return schema
+
+
+def refuse_choice(request: Request, *, engine: str) -> None:
+    """Raise ``ParameterNotHonoured`` for a ``tool_choice`` other than ``auto``: no route of Ollama has that field."""
+    if request.tools and request.tool_choice not in (None, "auto"):
+        raise ParameterNotHonoured(
+            f"{engine}: Ollama has no tool_choice; the model always decides for itself, so {request.tool_choice!r} of "
+            f"case {request.case!r} would be dropped. Leave it out, or say in the prompt which tool to call.",
+            engine=engine,
+            case=request.case,
+        )
+
+
+# ---- answers -------------------------------------------------------------------------------------------------------
+
+
+def is_native(answer: Answer, *, otherwise: bool) -> bool:
+    """Tell whether an answer is in Ollama's own shape, by what it is; ``otherwise`` where it shows neither shape."""
+    if "ndjson" in answer.headers.get("content-type", "").lower():
+        return True
+    if answers.is_stream(answer):
+        return False
+    line = next(ndjson(answer.body), None)
+    try:
+        value = None if line is None else json.loads(line.data)
+    except (ValueError, RecursionError):
+        return otherwise
+    if not isinstance(value, dict) or not value.keys() & {"choices", "done"}:
+        return otherwise
+    return "choices" not in value
+
+
+def parse(answer: Answer, *, engine: str, case: str | None) -> Completion:
+    """Read a finished answer of ``/api/chat`` or ``/api/generate``, streamed or not.
+
+    Whole is what ends in an object with ``done``: Ollama ends a stream without one when a model repeats itself for too
+    long (llm/llama_server.go, ``Completion``). Durations arrive in nanoseconds and leave in milliseconds.
+    """
+    reader, draft, whole = answers.Reader(engine, case, answer), answers.Draft(), False
+    reader.no_refusal(draft)
+    if draft.cut_call:
+        return answers.finished(draft, reader)
+    for value in _objects(reader, draft):
+        answers.take(draft, _chunk(value))
+        whole |= value.get("done") is True
+        draft.server |= {name: value[name] / 1e6 for name in _DURATIONS if isinstance(value.get(name), int)}
+        if isinstance(cached := value.get("prompt_eval_cached_count"), int):  # since v0.34
+            draft.cached = cached
+    if not (whole or draft.finish):
+        raise reader.unfinished(f"it ended after {len(answer.body)} bytes without an object that says done")
+    if draft.calls.calls and draft.finish == "stop":
+        draft.finish = "tool_calls"  # as /v1 calls it
+    return answers.finished(draft, reader)
+
+
+def token_ends(answer: Answer) -> tuple[int, ...]:
+    """Return the body offsets at which lines with generated tokens (of any channel) end; empty if not streamed."""
+    if answer.status != 200 or "ndjson" not in answer.headers.get("content-type", "").lower():
+        return ()
+    ends = []
+    for line in ndjson(answer.body):
+        try:
+            value = json.loads(line.data)
+        except (ValueError, RecursionError):
+            continue
+        delta = _chunk(value)["choices"][0]["delta"] if isinstance(value, dict) else {}
+        if any(delta.get(channel) for channel in ("content", "reasoning", "tool_calls")):
+            ends.append(line.end)
+    return tuple(ends)
+
+
+def _objects(reader: answers.Reader, draft: answers.Draft) -> Iterator[Mapping[str, Any]]:
+    if not reader.text().strip():
+        raise reader.broken("the body is empty")
+    lines = [line.data.decode("utf-8") for line in ndjson(reader.answer.body)]
+    if len(lines) > 1 and lines[0] in ("{", "["):  # one value, written over several lines
+        lines = ["\n".join(lines)]
+    for place, line in enumerate(lines):
+        begins = line in ("{", "[") or line.startswith("event:")
+        value = reader.json(line, error="\n".join(lines[place:]) if begins else "")
+        reader.no_error(value, draft)
+        if draft.cut_call:
+            return
+        if not isinstance(value, dict):
+            raise reader.broken(f"a line is a JSON {type(value).__name__}, not an object")
+        yield value
+
+
+def _chunk(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one object as the whole message ``/v1`` would have made of it."""
+    message = value.get("message")
+    part: Mapping[str, Any] = message if isinstance(message, dict) else value
+    delta = {
+        "content": part.get("content", part.get("response")),
+        "reasoning": part.get("thinking"),
+        "tool_calls": [_call(call) for call in _objects_in(part.get("tool_calls"))],
+    }
+    return {
+        "model": value.get("model"),
+        "choices": [
+            {
+                "delta": delta,
+                "finish_reason": value.get("done_reason"),
+                "logprobs": {"content": value.get("logprobs")},
+            }
+        ],
+        "usage": {name: value[name] for name in ("prompt_eval_count", "eval_count") if name in value},
+    }
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tool call, which Ollama always sends whole. Its own index is not used: some parsers leave it at 0."""
+    function = call.get("function")
+    function = function if isinstance(function, dict) else {}
+    arguments = json.dumps(function.get("arguments") or {}, ensure_ascii=False)
+    return {"id": call.get("id"), "function": {"name": function.get("name"), "arguments": arguments}}
+
+
+def _objects_in(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -1,0 +1,317 @@
+"""vLLM: ``vllm serve`` from PATH or of a configured interpreter, or attached."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from pytest_llmparity.core.errors import LaunchError, ProtocolError, Timeout, Unreachable
+from pytest_llmparity.core.identity.capabilities import Capabilities
+from pytest_llmparity.core.identity.quantization import normalise
+from pytest_llmparity.core.identity.spelling import sampling_defaults
+from pytest_llmparity.core.sample import NEUTRAL, Fact
+from pytest_llmparity.engines.facts import device, files
+from pytest_llmparity.engines.start import arguments, hub
+from pytest_llmparity.engines.wire import build
+from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.engines.wire.control import Reply
+from pytest_llmparity.engines.wire.refusals import read_refusal, shown
+from pytest_llmparity.engines.wire.values import fingerprint
+from pytest_llmparity.settings.specification import EngineSpec
+
+DEADLINE_S: Final = 600.0
+"""vLLM's own limit for its engine to become ready (VLLM_ENGINE_READY_TIMEOUT_S)."""
+
+CPU_DEADLINE_S: Final = 900.0
+"""The same on a machine without a GPU, where compiling and loading share the cores."""
+
+CPU_KV_CACHE_GIB: Final = "1"
+"""Key-value cache of a vLLM on the CPU when VLLM_CPU_KVCACHE_SPACE is not set: its default is sized for servers."""
+
+OWN_DEFAULTS: Final = {**NEUTRAL, "temperature": 1.0}
+"""What vLLM samples with where neither request nor model says (ChatCompletionRequest._DEFAULT_SAMPLING_PARAMS)."""
+
+SLEEP_S: Final = 120.0
+"""What moving the weights between GPU and RAM may take, requests in flight included. Chosen, not measured."""
+
+_INSTALL: Final = (
+    'Give requires = "vllm==…" to have it installed in an environment of its own, python = "…/bin/python" of one that '
+    "has it (on a machine without a GPU a CPU build), or base_url of a running server."
+)
+
+
+class VllmAdapter(Adapter):
+    """One vLLM server."""
+
+    kind: ClassVar[str] = "vllm"
+    unloads: ClassVar[bool] = True
+    distributions: ClassVar[tuple[str, ...]] = ("vllm", "vllm-cpu")
+    declares: ClassVar[Capabilities] = Capabilities(
+        logprobs=True,
+        json_schema=True,
+        schema_order=True,
+        raw_prompt=True,
+        unknown_fields="dropped",
+        overflow="refused",
+    )
+    fields: ClassVar[Mapping[str, str]] = build.EVERY_SERVER | {
+        "top_k": "top_k",
+        "min_p": "min_p",
+        "repetition_penalty": "repetition_penalty",
+    }
+    raw_honours_format: ClassVar[bool] = True
+    # The first request for logprobs makes vLLM compile its ranking: more than 20 s were seen on two busy CPU cores.
+    warm_up_logprobs: ClassVar[int | None] = 1
+
+    def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
+        super().__init__(spec, base_url, headers)
+        self._found_asleep: bool | None = None
+
+    @classmethod
+    def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
+        """Say how to serve the spec's model: no prefix cache, no sampling defaults of the model's own, seed 0.
+
+        ``spec.command``, else ``spec.python -m vllm.entrypoints.openai.api_server``, else ``vllm serve`` from PATH.
+        Without ``download`` the hub is off, so a model that is not here is an error instead of a download.
+        """
+        gpu = arguments.gpu_visible(environ)
+        model = hub.served(spec, environ)
+        argv = [*_program(spec, environ, model), "--host", "127.0.0.1", "--port", str(port)]
+        argv += ["--served-model-name", cls.wire_model(spec)]
+        argv += ["--generation-config", "vllm", "--no-enable-prefix-caching", "--seed", "0"]
+        if spec.revision is not None:
+            argv += ["--revision", spec.revision, "--tokenizer-revision", spec.revision]
+        if spec.context_length is not None:
+            argv += ["--max-model-len", str(spec.context_length)]
+        if spec.slots is not None:
+            argv += ["--max-num-seqs", str(spec.slots)]
+        env: dict[str, str] = {} if spec.download else dict(hub.OFFLINE)
+        env |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        if not gpu and "VLLM_CPU_KVCACHE_SPACE" not in environ:
+            env["VLLM_CPU_KVCACHE_SPACE"] = CPU_KV_CACHE_GIB
+        deadline = spec.start_timeout_s if spec.start_timeout_s is not None else DEADLINE_S if gpu else CPU_DEADLINE_S
+        return Launch(
+            argv=(*argv, *spec.args),
+            env=env | dict(spec.env),
+            # VLLM_PORT seeds ports inside vLLM; the key would lock us out; the Rust front end renders and parses anew.
+            scrub=("VLLM_PORT", "VLLM_API_KEY", "VLLM_HOST_IP", "VLLM_USE_RUST_FRONTEND", "VLLM_CONFIGURE_LOGGING"),
+            cwd=workdir,
+            deadline_s=deadline,
+            grace_s=20.0,
+        )
+
+    # Sleep mode (docs/features/sleep_mode.md, entrypoints/serve/dev/sleep/api_router.py). Seen on a real vLLM 0.32 on
+    # the CPU: /sleep says 200, frees nothing, and requests hang until /wake_up. No GPU was there to see it free memory.
+
+    def load(self) -> None:
+        """Wake a server that sleeps; one that has no sleep mode is awake."""
+        if self._asleep():
+            self._dev("/wake_up", "be woken")
+            if self._asleep():
+                raise LaunchError(f"{self.name}: vLLM answered /wake_up and still sleeps.", engine=self.name)
+
+    def unload(self) -> None:
+        """Put the server to sleep: its weights go to RAM, its key-value cache is given up, the GPU's memory is free.
+
+        Requests in flight are finished first. Level 1, because a server that slept at level 2 wakes up without weights.
+        ``LaunchError`` says how vLLM has to be started for that, also where it would sleep and free nothing.
+        """
+        asleep = self._asleep()
+        if asleep:
+            return
+        why = "it has no /sleep" if asleep is None else self._sleeps_in_vain()
+        if why:
+            raise LaunchError(
+                f"{self.name}: this vLLM cannot give its memory back: {why}. On a GPU, start it with "
+                "--enable-sleep-mode and VLLM_SERVER_DEV_MODE=1 in its environment; or let us start it (leave base_url "
+                "out), or use residency = 'together'.",
+                engine=self.name,
+            )
+        self._dev("/sleep?level=1&mode=wait", "be put to sleep")
+        if not self._asleep():
+            raise LaunchError(f"{self.name}: vLLM answered /sleep and does not sleep.", engine=self.name)
+
+    def restore(self) -> None:
+        """Wake the server if it was awake when we first asked."""
+        if self._found_asleep is False:
+            self.load()
+
+    def _asleep(self) -> bool | None:
+        """Tell whether the server sleeps; ``None`` when it has no sleep mode or does not say."""
+        found = self.control.ask("/is_sleeping").get("is_sleeping")
+        if not isinstance(found, bool):
+            return None
+        if self._found_asleep is None:
+            self._found_asleep = found
+        return found
+
+    def _sleeps_in_vain(self) -> str:
+        """Say why sleeping would free nothing, as far as the server tells its configuration; empty when it would."""
+        try:
+            # The first answer runs the programs of vLLM's collect_env, which can take a while.
+            told = self.control.get("/server_info?config_format=json", timeout_s=SLEEP_S).json().get("vllm_config")
+        except (Unreachable, Timeout, ProtocolError):
+            return ""
+        config = told if isinstance(told, dict) else {}
+        if "cpu" in (_inside(config, "device_config", "device"), _inside(config, "device_config", "device_type")):
+            return "on the CPU /sleep frees nothing"
+        if _inside(config, "model_config", "enable_sleep_mode") is False:
+            return "without --enable-sleep-mode /sleep frees nothing"
+        return ""
+
+    def _dev(self, path: str, what: str) -> None:
+        reply = self.control.post(path, b"", timeout_s=self.spec.start_timeout_s or SLEEP_S)
+        if reply.status != 200:
+            said = shown(read_refusal(reply.body).message, 200) or "no reason"
+            raise LaunchError(
+                f"{self.name} cannot {what}: POST {path} says {reply.status} ({said}). Its log has the rest.",
+                engine=self.name,
+                status=reply.status,
+            )
+
+    def limits(self) -> tuple[str, ...]:
+        """Return what this server changes by its flags, as far as it says."""
+        if self._cache_config("enable_prefix_caching") != "True":
+            return ()
+        return (
+            "the prefix cache is on: an answer to a prompt seen before may differ (--no-enable-prefix-caching; vLLM "
+            "issue 40896).",
+        )
+
+    @classmethod
+    def wire_model(cls, spec: EngineSpec) -> str:
+        """Return a served local folder's name: a path would make request hashes differ between machines."""
+        if spec.model_path is not None and spec.launch == "process":
+            return spec.model_path.name
+        return spec.model or ""
+
+    def _impostor(self, reply: Reply) -> str | None:
+        if self.spec.launch != "process":
+            return None
+        data = self.control.ask("/v1/models").get("data")
+        names = [entry.get("id") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+        if names and self.model not in names:
+            raise self._another(names[0], instead_of=self.model)
+        return None
+
+    def from_files(self) -> dict[str, Fact]:
+        """Return what the model's folder says that we started the server with, after what vLLM makes of it."""
+        environ = {**os.environ, **self.spec.env}
+        folder = hub.snapshot(self.spec, environ) if self.spec.launch == "process" else None
+        if folder is None:
+            return {}
+        facts, args = files.hf_facts(folder), self.spec.args
+        # --dtype auto serves FP32 checkpoints in the first type the platform has (vllm/config/model.py,
+        # _resolve_auto_dtype): BF16 on CPUs and newer GPUs, else FP16. Only the server knows.
+        weights = arguments.quantization(
+            facts.pop("quantization", None), args, "--quantization", "-q", converted=("F32",)
+        )
+        facts |= {} if weights is None else {"quantization": weights}
+        for field, option in (("template_sha256", "--chat-template"), ("tokenizer_sha256", "--tokenizer")):
+            if arguments.option(args, option):
+                facts.pop(field, None)
+        if defaults := _sampling(args, folder):
+            facts["sampling_defaults"] = Fact(value=defaults, source="declared")
+        return facts
+
+    def reported(self) -> dict[str, Fact]:
+        """Return what ``/version``, ``/v1/models``, ``/metrics`` and (dev mode only) ``/server_info`` say."""
+        entry = self._entry()
+        build, configuration = fingerprint(self._fingerprint)
+        plain = {
+            "version": self.control.ask("/version").get("version"),
+            "model": entry.get("id"),
+            "context_length": entry.get("max_model_len"),
+            "build": build,
+            "configuration": self._configuration(configuration),
+            "kv_cache": self._cache_config("cache_dtype"),
+        }
+        facts = {
+            name: Fact(value=value, source="reported")
+            for name, value in plain.items()
+            if isinstance(value, (str, int)) and value
+        }
+        return facts | self._dev_mode()
+
+    def _cache_config(self, name: str) -> str:
+        """Return one setting of the cache as ``/metrics`` shows it (vllm/config/cache.py, ``metrics_info``)."""
+        try:
+            text = self.control.get("/metrics").body.decode("utf-8", "replace")
+        except (Unreachable, Timeout, ProtocolError):
+            return ""
+        found = re.search(rf'^vllm:cache_config_info\{{[^}}\n]*\b{name}="([^"]*)"', text, re.MULTILINE)
+        return found[1] if found else ""
+
+    def _configuration(self, told: str) -> str:
+        """Return the hash in the fingerprint, but where we start the server on a folder: then a path of ours is in it.
+
+        With such a path it tells two machines apart that run the same.
+        """
+        return "" if self.spec.launch == "process" and self.spec.model_path is not None else told
+
+    def _dev_mode(self) -> dict[str, Fact]:
+        """Return what a server with ``VLLM_SERVER_DEV_MODE=1`` tells of its configuration and its machine."""
+        told = self.control.ask("/server_info?config_format=json")
+        config = _table(told, "vllm_config")
+        model, system = _table(config, "model_config"), _table(told, "system_env")
+        if not model:
+            return {}
+        raw = model.get("quantization") or model.get("dtype")
+        facts: dict[str, Fact] = {}
+        if isinstance(raw, str) and raw:
+            facts["quantization"] = Fact(value=normalise(raw), source="reported", raw=raw)
+        plain = {
+            "revision": model.get("revision"),
+            "attention": _table(config, "attention_config").get("backend"),
+            "device": device.reported(
+                str(system.get("nvidia_gpu_models") or ""),
+                str(system.get("nvidia_driver_version") or ""),
+                str(system.get("cpu_info") or ""),
+            ),
+        }
+        if model.get("generation_config") == "vllm":
+            plain["sampling_defaults"] = sampling_defaults(OWN_DEFAULTS | _table(model, "override_generation_config"))
+        return facts | {
+            name: Fact(value=value, source="reported")
+            for name, value in plain.items()
+            if isinstance(value, str) and value
+        }
+
+
+def _table(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = content.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _sampling(args: tuple[str, ...], folder: Path) -> str:
+    """Return the sampling of requests that say nothing: vLLM's own, as :meth:`VllmAdapter.launch` asks for.
+
+    The spec's own arguments may ask for the model's instead, or for single values (vllm/config/model.py,
+    ``get_diff_sampling_param``); empty where they cannot be read.
+    """
+    wanted = arguments.option(args, "--generation-config") or "vllm"
+    source = {"vllm": None, "auto": folder}.get(wanted, Path(wanted))
+    try:
+        found = json.loads(files.hf_sampling(source) or "{}") if source is not None else {}
+        own = json.loads(arguments.option(args, "--override-generation-config") or "{}")
+        return sampling_defaults({**OWN_DEFAULTS, **found, **own})
+    except (ValueError, TypeError):
+        return ""
+
+
+def _program(spec: EngineSpec, environ: Mapping[str, str], model: str) -> list[str]:
+    program = arguments.program(
+        spec, environ, command="vllm", module="vllm.entrypoints.openai.api_server", install=_INSTALL
+    )
+    if not spec.command and spec.python is None:
+        return [*program, "serve", model]
+    return [*program, "--model", model]
+
+
+def _inside(config: Mapping[str, object], part: str, name: str) -> object:
+    found = config.get(part)
+    return found.get(name) if isinstance(found, dict) else None

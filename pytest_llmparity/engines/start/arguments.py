@@ -1,0 +1,92 @@
+"""Command lines of engines: the program that is started, what is beside it, and what its arguments say."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Final
+
+from pytest_llmparity.core.errors import LaunchError
+from pytest_llmparity.core.identity.quantization import PLAIN, normalise, says_less
+from pytest_llmparity.core.sample import Fact
+from pytest_llmparity.settings.specification import EngineSpec
+
+_DTYPES: Final = {"auto": "", "half": "float16", "float": "float32"}
+"""What vLLM and SGLang take ``--dtype`` by, where it is no type's name."""
+
+
+def program(
+    spec: EngineSpec, environ: Mapping[str, str], *, command: str, module: str | None = None, install: str
+) -> list[str]:
+    """Return how the engine's program begins its command line.
+
+    ``spec.command``, else ``spec.python -m module`` (or ``command`` beside that interpreter, where ``module`` is
+    ``None``), else ``command`` from PATH. ``LaunchError`` names what is missing and ends in ``install``.
+    """
+    wanted = spec.command[0] if spec.command else spec.python or command
+    found = shutil.which(wanted, path=environ.get("PATH"))
+    if found is None:
+        raise LaunchError(f"{spec.name}: {wanted!r} is not on PATH. {install}", engine=spec.name)
+    if spec.command:
+        return [found, *spec.command[1:]]
+    if spec.python is None:
+        return [found]
+    if module is not None:
+        return [found, "-m", module]
+    beside = Path(found).with_name(command)
+    if not beside.is_file():
+        raise LaunchError(f"{spec.name}: there is no {command!r} beside {found!r}. {install}", engine=spec.name)
+    return [str(beside)]
+
+
+def option(args: tuple[str, ...], *names: str) -> str | None:
+    """Return the value of a flag in a list of arguments (``--name value`` or ``--name=value``); the last one wins."""
+    found = None
+    for place, arg in enumerate(args):
+        for name in names:
+            if arg == name and place + 1 < len(args):
+                found = args[place + 1]
+            elif arg.startswith(f"{name}="):
+                found = arg.partition("=")[2]
+    return found
+
+
+def dtype(name: object) -> str:
+    """Return the type that a ``--dtype`` means; empty for ``auto`` and for what is no text."""
+    return _DTYPES.get(name, name) if isinstance(name, str) else ""
+
+
+def quantization(
+    checkpoint: Fact | None, args: tuple[str, ...], *flags: str, converted: Collection[str]
+) -> Fact | None:
+    """Return what the weights are served as: what ``flags`` or ``--dtype`` ask for, else the checkpoint's own.
+
+    ``--dtype`` is not the type of weights that are quantised. A flag that only names the method of a checkpoint whose
+    bits are known says less than that. ``converted`` are the types a checkpoint is not served in unless somebody asks:
+    the engine chooses by the device, so ``None`` is returned.
+    """
+    plain = checkpoint is None or checkpoint.value in PLAIN
+    asked = option(args, *flags) or (dtype(option(args, "--dtype")) if plain else "")
+    if asked and not (checkpoint is not None and says_less(asked, str(checkpoint.value))):
+        return Fact(value=normalise(asked), source="declared", raw=asked)
+    return None if checkpoint is not None and checkpoint.value in converted else checkpoint
+
+
+def installed(program: str, distribution: str) -> dict[str, Fact]:
+    """Return the version of a package beside a program of its virtual environment (``version``, by file), else nothing.
+
+    Nothing is run for it, so a system's interpreter, whose packages may be anywhere, tells nothing.
+    """
+    folders = [str(folder) for folder in Path(program).parent.parent.glob("lib/python3*/site-packages")]
+    for found in importlib.metadata.distributions(name=distribution, path=folders):
+        return {"version": Fact(value=found.version, source="file", raw=f"{distribution} {found.version}")}
+    return {}
+
+
+def gpu_visible(environ: Mapping[str, str]) -> bool:
+    """Tell whether a process started now would see an NVIDIA or AMD GPU, from the devices and variables alone."""
+    if environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        return False
+    return any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))

@@ -1,0 +1,60 @@
+"""Models by their Hugging Face name: what is on this machine, and nothing is fetched that nobody asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pytest_llmparity.core.errors import LaunchError
+from pytest_llmparity.settings.specification import EngineSpec
+
+OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+"""Environment of a program that must not download."""
+
+
+def served(spec: EngineSpec, environ: Mapping[str, str]) -> str:
+    """Return what a program that takes a hub id or a folder is told to serve: the local folder, else the id.
+
+    Without ``spec.download`` an id has to be in the local cache: ``LaunchError`` says how to fetch it.
+    """
+    if spec.model_path is not None:
+        return str(spec.model_path)
+    if not spec.model:
+        raise LaunchError(f"{spec.name}: give model = a Hugging Face id or folder to serve.", engine=spec.name)
+    looks_local = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
+    if not looks_local and (spec.download or _in_hub_cache(spec.model, environ)):
+        return spec.model
+    advice = (
+        "correct the path."
+        if looks_local
+        else f"fetch it with: hf download {spec.model}{f' --revision {spec.revision}' if spec.revision else ''} "
+        "(or set download = true)."
+    )
+    raise LaunchError(f"{spec.name}: the model {spec.model!r} is not on this machine; {advice}", engine=spec.name)
+
+
+def snapshot(spec: EngineSpec, environ: Mapping[str, str]) -> Path | None:
+    """Return the folder a program reads this model from: a local one, else the hub cache's for the spec's revision.
+
+    ``None`` where it is not known. Without a revision a program reads what the ``main`` of the last download was
+    (huggingface_hub, ``try_to_load_from_cache``).
+    """
+    if spec.model_path is not None:
+        return spec.model_path if spec.model_path.is_dir() else None
+    model = _cached(spec.model or "", environ)
+    revision = spec.revision or "main"
+    note = model / "refs" / revision
+    commit = note.read_text("utf-8", "replace").strip() if note.is_file() else revision
+    folder = model / "snapshots" / commit
+    return folder if spec.model and folder.is_dir() else None
+
+
+def _in_hub_cache(model: str, environ: Mapping[str, str]) -> bool:
+    return (_cached(model, environ) / "snapshots").is_dir()
+
+
+def _cached(model: str, environ: Mapping[str, str]) -> Path:
+    home = environ.get("HF_HOME") or str(Path(environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface")
+    cache = Path(environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+    return cache / f"models--{model.replace('/', '--')}"

@@ -1,0 +1,1 @@
+"""What every adapter sends and reads: requests, answers, refusals, control calls."""

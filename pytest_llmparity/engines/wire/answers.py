@@ -1,0 +1,434 @@
+"""Reading an OpenAI-shaped answer, streamed or not: tolerant of every shape seen, strict about being whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pytest_llmparity.core import errors, thinking
+from pytest_llmparity.core.ports import Answer
+from pytest_llmparity.core.sample import Completion, TokenLogprob, ToolCall
+from pytest_llmparity.engines.wire import token_records, usage
+from pytest_llmparity.engines.wire.assembling import Calls, join_text
+from pytest_llmparity.engines.wire.refusals import (
+    Refusal,
+    cut_call,
+    implied_status,
+    read_refusal,
+    refusal_event,
+    refusal_in,
+    refusal_of,
+    refusal_said,
+    refused,
+    shown,
+)
+from pytest_llmparity.engines.wire.values import count, mapping, mappings, sequence, string, valid
+from pytest_llmparity.transport.events import sse
+
+_SECONDS: Final = {"meta_info": ("e2e_latency",), "stats": ("time_to_first_token", "generation_time")}
+"""Timings in seconds, by the object that holds them: SGLang's (``return_meta_info``) and LM Studio's."""
+
+_FINISH: Final = {
+    **dict.fromkeys(("max_tokens", "max_length", "max_output_tokens", "model_length", "token_limit"), "length"),
+    **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"),
+    **dict.fromkeys(("tool_use", "tool_call", "function_call"), "tool_calls"),
+    **dict.fromkeys(("null", "none"), ""),
+}
+"""Other servers' words for OpenAI's finish reasons: TGI, Anthropic's and Google's APIs behind gateways, Mistral.
+
+DashScope writes "null" into every chunk of an answer that goes on.
+"""
+
+_BROKEN_OFF: Final = ("abort", "aborted", "error", "cancelled", "canceled")
+"""Finish reasons of an answer that the server did not finish: SGLang and vLLM, OpenRouter."""
+
+_FAILED_KIND: Final = re.compile(rb"error|exception|fail|fault", re.IGNORECASE)
+"""What the kind of an event is called that stands for an error: also ``exception`` and ``response.failed``."""
+
+_OF_A_CHUNK: Final = frozenset(
+    {"choices", "usage", "usageMetadata", "usage_metadata", "x_groq", "timings", "delta", "meta_info"}
+)
+"""An event that has none of these is no part of an answer."""
+
+_UNFRAMED_NOTE: Final = "chunks outside the event stream's framing: read all the same"
+_STRAY_NOTE: Final = "lines or events that are no part of the answer: left out"
+_CUT_CALL_NOTE: Final = "a tool call that the token limit cut came as an error"
+
+
+@dataclass(slots=True)
+class Draft:
+    """The parts of one answer while its chunks are taken in by :func:`take`."""
+
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    closing: list[str] = field(default_factory=list)
+    closing_reasoning: list[str] = field(default_factory=list)
+    calls: Calls = field(default_factory=Calls)
+    logprobs: list[list[TokenLogprob]] = field(default_factory=list)
+    finish: str = ""
+    model: str = ""
+    fingerprint: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+    server: dict[str, float] = field(default_factory=dict)
+    cached: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def cut_call(self) -> bool:
+        """Whether an error said that the token limit had cut a tool call: nothing follows it."""
+        return _CUT_CALL_NOTE in self.notes
+
+
+def parse_answer(answer: Answer, *, engine: str, case: str | None) -> Completion:
+    """Read a finished answer; raises an :class:`~pytest_llmparity.core.errors.AnswerError` naming engine and case.
+
+    A stream is whole when a chunk carried a finish reason, or ``[DONE]`` came and nothing was in it that is no part of
+    a stream; anything else is ``ProtocolError``.
+    """
+    reader, draft = Reader(engine, case, answer), Draft()
+    reader.no_refusal(draft)
+    if draft.cut_call:
+        return finished(draft, reader)
+    if is_stream(answer):
+        whole = False
+        for chunk in reader.chunks(draft):
+            whole |= chunk is None
+            if chunk is not None:
+                take(draft, chunk, streamed=True)
+        if not (draft.finish or (whole and not reader.stray)):
+            wanted = "a finish reason" if whole else "a finish reason or [DONE]"
+            raise reader.unfinished(f"the stream ended after {len(answer.body)} bytes without {wanted}")
+    else:
+        take(draft, reader.document())
+    return finished(draft, reader)
+
+
+def token_ends(answer: Answer) -> tuple[int, ...]:
+    """Return the body offsets at which events with generated tokens (of any channel) end; empty if not streamed.
+
+    A last event that only repeats the whole message carries none.
+    """
+    if answer.status != 200 or not is_stream(answer):
+        return ()
+    ends, pieces = [], []
+    for event in sse(answer.body):
+        if not event.framed:
+            continue
+        try:
+            chunk = json.loads(event.data)
+        except (ValueError, RecursionError):
+            continue
+        choice = _choice(chunk) if isinstance(chunk, dict) else {}
+        part = mapping(choice.get("delta")) or mapping(choice.get("message"))
+        text = _content(part) or _content(choice)
+        if text:
+            pieces.append(text)
+        if text or _reasoning(part) or _tool_calls(part):
+            ends.append((event.end, bool(text)))
+    if ends and ends[-1][1] and join_text(pieces).used < len(pieces):
+        ends.pop()
+    return tuple(end for end, _ in ends)
+
+
+def is_stream(answer: Answer) -> bool:
+    """Tell whether the body is server-sent events, by its type or (proxies drop types) by how it begins."""
+    if "text/event-stream" in answer.headers.get("content-type", "").lower():
+        return True
+    return answer.body[:64].lstrip(b"\xef\xbb\xbf\r\n").startswith((b"data:", b"event:", b"id:", b":"))
+
+
+class Reader:
+    """Decodes one body and words what is wrong with it; readers of other shapes than OpenAI's share it."""
+
+    def __init__(self, engine: str, case: str | None, answer: Answer) -> None:
+        self.engine = engine
+        self.case = case
+        self.answer = answer
+        self.stray = ""
+
+    def no_refusal(self, draft: Draft) -> None:
+        """Raise the typed error of an answer whose status is not 200; a cut tool call becomes the draft instead."""
+        if self.answer.status != 200:
+            self._refuse(read_refusal(self.answer.body), draft, status=self.answer.status)
+
+    def broken(self, what: str) -> errors.ProtocolError:
+        """Return the error of an answer that is not whole; ``what`` ends "answered 200, but …"."""
+        about = f" for case {self.case!r}" if self.case else ""
+        return errors.ProtocolError(
+            f"{self.engine} answered 200{about}, but {what}. Whole JSON or a finished event stream was expected; "
+            "its log, or a proxy between, says why.",
+            engine=self.engine,
+            case=self.case,
+            status=200,
+        )
+
+    def empty(self, finish: str) -> errors.EmptyAnswer:
+        """Return the error of an answer that says nothing."""
+        about = f" to case {self.case!r}" if self.case else ""
+        cause = (
+            "The token limit came first: raise max_tokens, or context_length where the prompt fills it or is cut to it."
+            if finish == "length"
+            else "A chat template that ends the turn at once, or a stop string, does that."
+        )
+        return errors.EmptyAnswer(
+            f"{self.engine} answered 200{about} with no text, no reasoning and no tool call (finish reason "
+            f"{shown(finish, 40) or 'none'}). {cause}",
+            engine=self.engine,
+            case=self.case,
+            status=200,
+        )
+
+    def aborted(self, finish: str) -> errors.ServerFailure:
+        """Return the error of an answer that the server broke off."""
+        about = f" to case {self.case!r}" if self.case else ""
+        return errors.ServerFailure(
+            f"{self.engine} broke its answer{about} off (finish reason {shown(finish, 40)}): somebody "
+            "aborted the request, or the server is going down; its log says which. Half an answer is not judged.",
+            engine=self.engine,
+            case=self.case,
+            status=200,
+        )
+
+    def document(self) -> Mapping[str, Any]:
+        """Return an unstreamed answer."""
+        text = self.text()
+        if not text.strip():
+            raise self.broken("the body is empty")
+        value = self.json(text)
+        self.no_error(value)
+        if not isinstance(value, dict):
+            raise self.broken(f"the body is a JSON {type(value).__name__}, not an object")
+        if not sequence(value.get("choices")):
+            raise self.broken(f"the JSON has no choices: {shown(text, 120)}")
+        return value
+
+    def chunks(self, draft: Draft) -> Iterator[Mapping[str, Any] | None]:
+        """Yield each chunk, and ``None`` for ``[DONE]``; an error in any clothes is raised where it stands.
+
+        Front ends that have said 200 write an error as an event of that kind, as a line without ``data:``, or behind
+        half a chunk. Lines that are neither error nor chunk are left out with a note, unless the stream is not whole.
+        """
+        self.text()
+        unframed: list[str] = []
+        for event in sse(self.answer.body):
+            line = event.data.decode("utf-8").strip()
+            if not event.framed:
+                unframed.append(line)
+                continue
+            yield from self._unframed(unframed, draft)
+            unframed = []
+            if line == "[DONE]":
+                yield None
+                return
+            if _FAILED_KIND.search(event.kind):
+                self._refuse(refusal_event(line), draft)
+                return
+            if not line:
+                continue
+            value = self.json(line)
+            self.no_error(value, draft)
+            if draft.cut_call:
+                return
+            if not isinstance(value, dict):
+                raise self.broken(f"an event is a JSON {type(value).__name__}, not an object")
+            if not value.keys() & _OF_A_CHUNK and value.get("type") != "ping":
+                self.stray = self.stray or shown(line, 120)
+                draft.notes.append(_STRAY_NOTE)
+            yield value
+        yield from self._unframed(unframed, draft)
+
+    def _unframed(self, lines: Sequence[str], draft: Draft) -> Iterator[Mapping[str, Any]]:
+        """Yield the chunks among lines without framing, raise the error they are, or note that they were left out."""
+        if not lines:
+            return
+        for text in ("\n".join(lines), *lines):
+            refusal = refusal_said(text)
+            if refusal is not None:
+                self._refuse(refusal, draft)
+                return
+        for texts in (["".join(lines)], lines):
+            values = [_decoded(text) for text in texts]
+            if all(isinstance(value, dict) and "choices" in value for value in values):
+                draft.notes.append(_UNFRAMED_NOTE)
+                yield from (mapping(value) for value in values)
+                return
+        self.stray = self.stray or shown(" ".join(lines), 120)
+        draft.notes.append(_STRAY_NOTE)
+
+    def unfinished(self, what: str) -> errors.ProtocolError:
+        """Return the error of a stream that ended too early, with the line in it that was no part of it, if any."""
+        return self.broken(what + (f", and with a line that is no part of it: {self.stray}" if self.stray else ""))
+
+    def text(self) -> str:
+        """Return the body as text; ``ProtocolError`` says where it is not UTF-8."""
+        try:
+            return self.answer.body.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise self.broken(f"byte {exc.start} of the body is not UTF-8 (0x{exc.object[exc.start]:02x})") from exc
+
+    def json(self, text: str, *, error: str = "") -> object:
+        """Return the value of a JSON text; ``ProtocolError`` says where it stops being JSON.
+
+        Where an error takes the place of JSON, or stands behind half of some, it is raised as the error it is.
+        ``error`` is the text to look for one in, where it may take more lines than this one.
+        """
+        try:
+            return json.loads(text)
+        except RecursionError as exc:
+            raise self.broken("its JSON is nested too deeply to be an answer") from exc
+        except ValueError as exc:
+            if text.lstrip().startswith("<"):
+                raise self.broken(read_refusal(text.encode()).message + " came back") from exc
+            begin = text.rfind('{"error"')
+            refusal = refusal_said(text) or (refusal_in(text[begin:]) if begin > 0 else None)
+            refusal = (refusal_said(error) if error else None) or refusal
+            if refusal is not None:
+                raise self._refused(refusal, None) from exc
+            at = getattr(exc, "pos", None)
+            where = f"stops being JSON at character {at} of {len(text)}" if at is not None else "is not JSON"
+            raise self.broken(f"the body {where}: {shown(text[-120:])!r} is its end") from exc
+
+    def no_error(self, value: object, draft: Draft | None = None) -> None:
+        """Raise the typed error that a 200 answer, or an event of it, holds instead of an answer.
+
+        A tool call that the token limit cut, which Ollama calls an error, becomes the end of the draft instead.
+        """
+        refusal = refusal_of(value)
+        if refusal is not None:
+            self._refuse(refusal, draft)
+
+    def _refuse(self, refusal: Refusal, draft: Draft | None, *, status: int | None = None) -> None:
+        cut = cut_call(refusal) if draft is not None else None
+        if draft is None or cut is None:
+            raise self._refused(refusal, status)
+        name, arguments = cut
+        draft.calls.take([{"function": {"name": name, "arguments": arguments}}], whole=True)
+        draft.finish = "length"
+        draft.notes.append(_CUT_CALL_NOTE)
+
+    def _refused(self, refusal: Refusal, status: int | None) -> errors.EngineError:
+        headers, status = self.answer.headers, implied_status(refusal) if status is None else status
+        return refused(refusal, status=status, headers=headers, engine=self.engine, case=self.case)
+
+
+def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False) -> None:
+    """Add what one chunk (or a whole answer) in OpenAI's shape holds."""
+    draft.model = string(chunk.get("model")) or draft.model
+    draft.fingerprint = string(chunk.get("system_fingerprint")) or draft.fingerprint
+    timings = mapping(chunk.get("timings"))
+    for source in (timings, mapping(chunk.get("metrics"))):
+        draft.server.update({k: float(v) for k, v in source.items() if k.endswith("_ms") and _finite(v)})
+    choice = _choice(chunk)
+    draft.counts |= usage.counts(chunk, choice)
+    meta = mapping(choice.get("meta_info"))
+    for holder, names in _SECONDS.items():
+        source = meta if holder == "meta_info" else mapping(chunk.get(holder))
+        draft.server.update({name: 1000 * float(source[name]) for name in names if _finite(source.get(name))})
+    cached = count(timings.get("cache_n", meta.get("cached_tokens")))
+    draft.cached = cached if cached is not None else draft.cached
+    finish = string(choice.get("finish_reason"))
+    finish = _FINISH.get(finish.lower(), finish)
+    draft.finish = finish or draft.finish
+    delta, message = mapping(choice.get("delta")), mapping(choice.get("message"))
+    part = delta or ({} if streamed else message)
+    draft.text.append(_content(part) or _content(choice))
+    draft.reasoning.append(_reasoning(part))
+    draft.calls.take(_tool_calls(part), whole=not streamed, last=bool(finish))
+    if streamed and message:
+        draft.closing.append(_content(message))
+        draft.closing_reasoning.append(_reasoning(message))
+        draft.calls.close(_tool_calls(message))
+    if records := list(token_records.records(mapping(choice.get("logprobs")))):
+        draft.logprobs.append(records)
+
+
+def finished(draft: Draft, reader: Reader) -> Completion:
+    """Return the whole answer, text made valid Unicode; ``EmptyAnswer`` when there is nothing in it."""
+    said, thought = join_text(draft.text, draft.closing), join_text(draft.reasoning, draft.closing_reasoning)
+    split = thinking.split(said.text)
+    text, reasoning = valid(split.text), valid(_both(thought.text, split.reasoning))
+    assembled = draft.calls.finished()
+    calls = tuple(ToolCall(name=valid(name), arguments=valid(given), id=valid(id)) for name, given, id in assembled)
+    notes = [*draft.notes, said.note, thought.note, *draft.calls.notes]
+    if split.tag:
+        notes.append(f"inline {split.tag} moved to reasoning")
+    if _replaced(said.text, thought.text, *(part for name, given, _ in assembled for part in (name, given))):
+        notes.append("lone surrogate replaced")
+    if draft.finish.lower() in _BROKEN_OFF:
+        raise reader.aborted(draft.finish)
+    if not (text or reasoning or calls):
+        raise reader.empty(draft.finish)
+    cached = draft.counts.get("cached")
+    return Completion(
+        text=text,
+        reasoning=reasoning,
+        tool_calls=calls,
+        finish_reason=valid(draft.finish),
+        prompt_tokens=draft.counts.get("prompt"),
+        completion_tokens=draft.counts.get("completion"),
+        reasoning_tokens=draft.counts.get("reasoning"),
+        cached_tokens=draft.cached if cached is None else cached,
+        logprobs=token_records.spelling(draft.logprobs, split.text, whole="".join(draft.text)),
+        model=valid(draft.model),
+        fingerprint=valid(draft.fingerprint),
+        server=draft.server,
+        normalised=tuple(dict.fromkeys(note for note in notes if note)),
+    )
+
+
+def _both(channel: str, inline: str) -> str:
+    """Return reasoning from its own field and from the text: some servers send the same in both."""
+    if not inline.strip() or inline.strip() == channel.strip():
+        return channel or inline
+    return f"{channel}\n{inline}" if channel else inline
+
+
+def _replaced(*texts: str) -> bool:
+    return any(valid(text).count("\ufffd") > text.count("\ufffd") for text in texts)
+
+
+def _choice(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
+    for choice in sequence(chunk.get("choices")):
+        if isinstance(choice, dict) and not choice.get("index"):
+            return choice
+    return {}
+
+
+def _content(part: Mapping[str, Any]) -> str:
+    """Return the visible text of a delta, message or raw completion choice (a string, or a list of text parts)."""
+    content = part.get("content", part.get("text"))
+    if isinstance(content, str) and (content or not part.get("refusal")):
+        return content
+    # A model that will not answer says so in a field of its own on OpenAI's route.
+    return "".join(string(mapping(piece).get("text")) for piece in sequence(content)) or string(part.get("refusal"))
+
+
+def _reasoning(part: Mapping[str, Any]) -> str:
+    """Return the reasoning of a delta or message, under any of its names, or of the content's parts (Mistral)."""
+    for name in ("reasoning", "reasoning_content", "thinking"):
+        if text := string(part.get(name)):
+            return text
+    thoughts = [piece.get("thinking") for piece in mappings(part.get("content"))]
+    return "".join(string(t) or "".join(string(piece.get("text")) for piece in mappings(t)) for t in thoughts)
+
+
+def _tool_calls(part: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the tool calls of a delta or message; the one call of OpenAI's first API for them counts as one."""
+    calls, single = part.get("tool_calls"), mapping(part.get("function_call"))
+    if isinstance(calls, dict) and calls:  # one call instead of a list, or calls by their index
+        return [calls] if "function" in calls or "name" in calls else list(calls.values())
+    return sequence(calls) or ([{"index": 0, "function": single}] if single else ())
+
+
+def _finite(value: object) -> bool:
+    return token_records.number(value) is not None
+
+
+def _decoded(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

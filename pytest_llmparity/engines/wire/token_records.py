@@ -1,0 +1,86 @@
+"""Reading the tokens an answer lists: their bytes, logprobs and alternatives, in the shapes of both OpenAI routes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from pytest_llmparity.core.sample import TokenLogprob
+from pytest_llmparity.engines.wire.values import count, mapping, mappings, sequence, string, valid
+
+UNKNOWN_LOGPROB: Final = -9999.0
+"""vLLM's stand-in for a missing value; llama.cpp's is -3.4e38. No token a model generates is this unlikely."""
+
+
+def records(logprobs: Mapping[str, Any]) -> Iterator[TokenLogprob]:
+    """Yield the tokens of one ``logprobs`` object."""
+    for entry in sequence(logprobs.get("content")):
+        entry = mapping(entry)
+        known = [(_token(alt), lp) for alt in mappings(entry.get("top_logprobs")) if (lp := _logprob(alt)) is not None]
+        yield TokenLogprob(
+            token=_token(entry), logprob=_logprob(entry), top=_best_first(known), id=count(entry.get("id"))
+        )
+    # The old completions route: parallel lists, alternatives as a mapping of text to logprob, no bytes.
+    values, tops = sequence(logprobs.get("token_logprobs")), sequence(logprobs.get("top_logprobs"))
+    for place, token in enumerate(sequence(logprobs.get("tokens"))):
+        value = values[place] if place < len(values) else None
+        top = mapping(tops[place]) if place < len(tops) else {}
+        known = [(_encode(text), lp) for text, raw in top.items() if (lp := number(raw)) is not None]
+        yield TokenLogprob(token=_encode(string(token)), logprob=number(value), top=_best_first(known))
+
+
+def _best_first(pairs: list[tuple[bytes, float]]) -> tuple[tuple[bytes, float], ...]:
+    return tuple(sorted(pairs, key=lambda pair: -pair[1]))
+
+
+def _token(entry: Mapping[str, Any]) -> bytes:
+    """Return a token's bytes: the ``bytes`` list where there is one, for the text of half a character is lossy."""
+    raw = sequence(entry.get("bytes"))
+    if raw and all(isinstance(value, int) and 0 <= value <= 255 for value in raw):
+        return bytes(raw)
+    return _encode(string(entry.get("token")))
+
+
+def _encode(text: str) -> bytes:
+    return valid(text).encode("utf-8")
+
+
+def _logprob(entry: Mapping[str, Any]) -> float | None:
+    return number(entry.get("logprob"))
+
+
+def number(value: object) -> float | None:
+    """Return a finite number that is no engine's stand-in for one it does not know, else ``None``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        known = float(value)
+    except OverflowError:
+        return None
+    return known if math.isfinite(known) and known > UNKNOWN_LOGPROB else None
+
+
+def spelling(chunks: Sequence[Sequence[TokenLogprob]], text: str, *, whole: str) -> tuple[TokenLogprob, ...]:
+    """Return the tokens of an answer that spell ``text``, of all that its chunks listed.
+
+    ``whole`` is the text as it was streamed. Where that is the text, all of them are; else those of the last chunk, of
+    all chunks but the last (repetitions), or those behind the reasoning that was taken out; none where none fit.
+    """
+    everything = tuple(token for chunk in chunks for token in chunk)
+    if text == whole or not everything:
+        return everything
+    wanted = text.encode("utf-8", "surrogatepass")
+    for tokens in (tuple(chunks[-1]), tuple(token for chunk in chunks[:-1] for token in chunk)):
+        if wanted and _spelt(tokens).startswith(wanted):  # an end token may follow
+            return tokens
+    start, at = _spelt(everything).rfind(wanted), 0
+    for place, token in enumerate(everything):
+        if at == start and wanted:
+            return everything[place:]
+        at += len(token.token)
+    return ()
+
+
+def _spelt(tokens: Sequence[TokenLogprob]) -> bytes:
+    return b"".join(token.token for token in tokens)

@@ -1,0 +1,1 @@
+"""The small process that owns engine processes, and its client."""

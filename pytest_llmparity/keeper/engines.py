@@ -1,0 +1,227 @@
+"""The engine processes one keeper owns: starting, noticing their end, ending whole trees. Part of the keeper process.
+
+Standard library only: the keeper must be up within a fraction of a second (see ``process``).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+
+from pytest_llmparity.core.words.hiding import TextMask
+from pytest_llmparity.keeper import tree
+from pytest_llmparity.keeper.logs import CopiedLog, open_log
+
+KILL_LIMIT_S = 10.0
+"""How long a tree is killed again before the keeper gives up on it: a process inside a hung driver never ends."""
+_SWEEP_S = 0.02
+"""Between two looks at a tree; it is gone when two in a row find nothing, because a process in the middle of exec
+shows no environment and so no marker."""
+
+
+class Engine:
+    """One engine by name. ``state`` is one of starting, ready, failed, exited, stopped.
+
+    ``ending`` is true from the moment its processes are asked to go until none is left, or until they are given up as
+    ``stuck``. ``kill_at`` is when asking
+    turns into killing, ``starter`` whoever must announce it (an object of the caller's). ``log`` is there where what
+    it writes is copied.
+    """
+
+    def __init__(self, name: str, *, marker: str, stop_signal: int, grace_s: float, starter: object) -> None:
+        self.name = name
+        self.marker = marker
+        self.stop_signal = stop_signal
+        self.grace_s = grace_s
+        self.starter: object | None = starter
+        self.state = "starting"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log: CopiedLog | None = None
+        self.returncode: int | None = None
+        self.info: dict[str, object] = {}
+        self.reason: str | None = None
+        self.ending = False
+        self.stuck = False
+        self.clear_since: float | None = None
+        self.kill_at = 0.0
+        self.give_up_at = 0.0
+
+    def wire(self) -> dict[str, object]:
+        """Return what the client's ``EngineState`` is made of."""
+        return {
+            "name": self.name,
+            "state": self.state,
+            "pid": None if self.process is None else self.process.pid,
+            "returncode": self.returncode,
+            "info": self.info,
+            "reason": self.reason,
+        }
+
+    @property
+    def runs(self) -> bool:
+        """Whether its first process is there and was not reaped."""
+        return self.process is not None and self.returncode is None
+
+
+class Engines:
+    """All engines of one keeper. ``label`` is part of every marker and unique to this keeper."""
+
+    def __init__(self, *, label: str, adopts: bool) -> None:
+        self._label = label
+        self._adopts = adopts
+        self._engines: dict[str, Engine] = {}
+        self._started = 0
+
+    def get(self, name: str) -> Engine | None:
+        """Return the engine of this name, ``None`` when it was never started."""
+        return self._engines.get(name)
+
+    def all(self) -> list[Engine]:
+        """Return every engine that was ever started, the latest of each name."""
+        return list(self._engines.values())
+
+    def start(
+        self,
+        name: str,
+        *,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        log: str,
+        secrets: Mapping[str, str],
+        stop_signal: int,
+        grace_s: float,
+        starter: object,
+    ) -> Engine:
+        """Start a process under this name and return its engine; one that cannot be started is ``failed``.
+
+        Where there are ``secrets`` (name to value) whoever watches must copy :attr:`Engine.log`.
+        """
+        self._started += 1
+        marker = f"{self._label}.{self._started}"
+        engine = Engine(name, marker=marker, stop_signal=stop_signal, grace_s=grace_s, starter=starter)
+        self._engines[name] = engine
+        mask = TextMask(secrets)
+        try:
+            written = open_log(log)
+            if mask.longest:
+                engine.log = CopiedLog(written, mask)
+                written = engine.log.entrance
+            try:
+                engine.process = subprocess.Popen(
+                    list(argv),
+                    stdin=subprocess.DEVNULL,
+                    stdout=written,
+                    stderr=subprocess.STDOUT,
+                    cwd=cwd,
+                    env={**env, tree.MARKER: marker},
+                    start_new_session=True,
+                )
+            finally:
+                os.close(written)
+        except (OSError, ValueError) as error:
+            engine.state = "failed"
+            engine.reason = mask.torn(f"{name} could not be started: {error}")
+        return engine
+
+    def fail(self, engine: Engine, reason: str) -> None:
+        """Call an engine failed and end what runs of it."""
+        engine.state, engine.reason = "failed", reason
+        self.end(engine, engine.grace_s)
+
+    def end(self, engine: Engine, grace_s: float) -> None:
+        """Ask an engine to go; what is left after ``grace_s`` seconds, or once its first process is gone, is killed."""
+        kill_at = time.monotonic() + grace_s
+        if engine.ending:
+            engine.kill_at = min(engine.kill_at, kill_at)
+            engine.give_up_at = engine.kill_at + KILL_LIMIT_S
+            return
+        if engine.process is not None and engine.returncode is None:
+            engine.ending, engine.clear_since = True, None
+            engine.kill_at = kill_at
+            engine.give_up_at = kill_at + KILL_LIMIT_S
+            tree.send(engine.process.pid, engine.stop_signal)
+
+    def reap(self) -> None:
+        """Take note of every child that has ended, adopted ones included."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for engine in self._engines.values():
+                if engine.process is not None and engine.process.pid == pid and engine.returncode is None:
+                    engine.returncode = engine.process.returncode = os.waitstatus_to_exitcode(status)
+                    if engine.log is not None:
+                        engine.log.flush()  # before anybody is told of its end and reads its last words
+                    self._ended(engine)
+
+    def sweep(self, now: float) -> None:
+        """Kill what should be gone by now; ``ending`` turns false for engines of which nothing is left."""
+        for engine in self._engines.values():
+            if not engine.ending or (engine.runs and now < engine.kill_at):
+                continue
+            left = tree.kill_all(lambda engine=engine: self._members(engine))  # type: ignore[misc]
+            if left or engine.runs:
+                engine.clear_since = None
+            elif engine.clear_since is None:
+                engine.clear_since = now
+            elif now - engine.clear_since >= _SWEEP_S:
+                engine.ending = False
+                continue
+            if now > engine.give_up_at:
+                engine.ending, engine.stuck = False, True
+                engine.reason = f"{engine.name}: processes {sorted(left)} do not end, even when killed"
+
+    def left(self, name: str) -> set[int]:
+        """Return every process there is of an engine; of one that is ending at least its first, until all are gone."""
+        engine = self._engines.get(name)
+        if engine is None or engine.process is None or not (engine.runs or engine.ending or engine.stuck):
+            return set()
+        return self._members(engine) or ({engine.process.pid} if engine.ending else set())
+
+    def deadlines(self, now: float) -> list[float]:
+        """Return when :meth:`sweep` has to be called next."""
+        return [
+            engine.kill_at if engine.runs and now < engine.kill_at else now + _SWEEP_S
+            for engine in self._engines.values()
+            if engine.ending
+        ]
+
+    def kill_everything(self, limit_s: float) -> None:
+        """Kill every descendant of this process, whoever started it, and wait for up to ``limit_s`` seconds."""
+        until = time.monotonic() + limit_s
+        while tree.kill_all(self._everything) and time.monotonic() < until:
+            self.reap()
+            time.sleep(_SWEEP_S)
+        self.reap()
+
+    def _ended(self, engine: Engine) -> None:
+        code = engine.returncode or 0
+        if engine.state in ("starting", "ready"):
+            how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+            before = " before it was ready" if engine.state == "starting" else ""
+            engine.state, engine.reason = "exited", f"{engine.name} {how}{before}"
+        if not engine.ending:  # its workers may hold memory, a GPU or a port
+            engine.ending, engine.clear_since = True, None
+            engine.kill_at = time.monotonic()
+            engine.give_up_at = engine.kill_at + KILL_LIMIT_S
+
+    def _members(self, engine: Engine) -> set[int]:
+        if engine.process is None:
+            return set()
+        return tree.members(
+            tree.read_table(),
+            main=engine.process.pid,
+            marker=engine.marker,
+            keeper=os.getpid(),
+            adopts=self._adopts,
+            marker_of=tree.marker_of,
+        )
+
+    def _everything(self) -> set[int]:
+        return tree.descendants(tree.read_table(), [os.getpid()])

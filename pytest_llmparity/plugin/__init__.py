@@ -1,0 +1,218 @@
+"""The door to pytest: hooks and fixtures, a few lines each. What they do is in ``door``, ``run`` and ``report``.
+
+Module level imports nothing heavy: an installed but unused plugin costs a pytest run nothing that can be noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity.plugin import hookspecs, options, repeats, rootdir, xdist
+from pytest_llmparity.plugin.fixtures import (  # noqa: F401 - pytest finds fixtures in the plugin's own module
+    DOOR,
+    UNSELECTED,
+    engine,
+    engines,
+    llmparity_door,
+    llmparity_engine_name,
+    parity,
+    parity_engine,
+    parity_run,
+)
+from pytest_llmparity.settings.sources import SIGNATURE
+
+if TYPE_CHECKING:
+    from pytest_llmparity.plugin.door import Door
+
+CARRIED = "llmparity"
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Offer our hooks to conftest files and other plugins."""
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--engines`` and ``--parity-*``."""
+    options.add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
+    """Begin anew where a value of ours misled pytest about the project's root."""
+    return rootdir.start_over(config)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Resolve every setting, once, before collection: a mistake ends here with exit code 4."""
+    does = "ask the prompts on every selected engine and hold the answers against the checks"
+    config.addinivalue_line("markers", f"{SIGNATURE}: {does}")
+    if not options.requested(config):
+        return
+    from pytest_llmparity.plugin.door import Door
+
+    door = Door(config, options.resolve(config, attached=(xdist.shared(config) or {}).get("attached")))
+    config.stash[DOOR] = door
+    if not xdist.is_worker(config):
+        config.pluginmanager.register(Receiver(door), "llmparity-receiver")
+    if xdist.is_controller(config):
+        config.pluginmanager.register(xdist.XdistHooks(door.share, door.ended), "llmparity-xdist")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say which engines are compared."""
+    return config.stash[DOOR].header() if DOOR in config.stash else []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that use ``engine`` once per selected engine; node ids are the engines' names."""
+    if "llmparity_engine_name" not in metafunc.fixturenames:
+        return
+    door = metafunc.config.stash.get(DOOR, None)
+    names = [spec.name for spec in door.settings.engines] if door is not None else []
+    values: list[object] = [*names] or [pytest.param("none", marks=pytest.mark.skip(reason=UNSELECTED))]
+    metafunc.parametrize("llmparity_engine_name", values, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without engines, skip what needs them."""
+    if DOOR in config.stash:
+        return
+    for item in items:
+        if item.get_closest_marker("parity") or "llmparity_door" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.skip(reason=UNSELECTED))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Read the markers of the tests that are left after ``-k``, ``-m`` and ``--lf``."""
+    door = session.config.stash.get(DOOR, None)
+    if door is not None:
+        door.prepare(session.items)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """Show the plan: what will be asked of every engine."""
+    door = config.stash.get(DOOR, None)
+    if door is None:
+        return []
+    return door.plan_lines(detailed=config.option.collectonly or config.get_verbosity() > 0)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Gather before the first test: here no per-test timeout can cut a gathering in half."""
+    config = session.config
+    door = config.stash.get(DOOR, None)
+    errors = session.testsfailed and not config.option.continue_on_collection_errors
+    if door is not None and not config.option.collectonly and not xdist.is_controller(config) and not errors:
+        door.gather()
+    return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> None:
+    """Notice an ``engine`` that is not ours."""
+    if fixturedef.argname == "engine" and (door := request.config.stash.get(DOOR, None)) is not None:
+        door.notice(fixturedef.func)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tell a gate that cannot run what is wrong with it."""
+    door = item.config.stash.get(DOOR, None)
+    trouble = door.attempt(item) if door is not None else None
+    if trouble:
+        pytest.fail(trouble, pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Set a gate's outcome when its call phase ends: all checks run, then the test fails once."""
+    door = item.config.stash.get(DOOR, None)
+    if door is None:
+        return (yield)
+    gathered = door.run_of(item)
+    try:
+        result = yield
+    except pytest.skip.Exception:
+        raise
+    except (Exception, pytest.fail.Exception) as error:
+        door.defuse(error)
+        if gathered is not None:
+            door.annotate(error, item, door.conclude(item, gathered))
+        raise
+    if gathered is not None:
+        verdicts = door.conclude(item, gathered)
+        door.raise_outcome(item, verdicts, gathered)
+    return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the verdicts travel with the call's report, as builtins: xdist carries them to the controller."""
+    report = yield
+    door = item.config.stash.get(DOOR, None)
+    if door is not None:
+        door.tidy(item, report, call.excinfo.value if call.excinfo else None)
+    if door is not None and report.when == "call":
+        setattr(report, CARRIED, door.carry(item, judged=not report.skipped or hasattr(report, "wasxfail")))
+    return report
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, tuple[str, Mapping[str, bool]]] | None:
+    """Show ``inconclusive`` as an outcome of its own."""
+    if report.when == "call" and report.passed and (xdist.OUTCOME, "INCONCLUSIVE") in report.user_properties:
+        return "inconclusive", "i", ("INCONCLUSIVE", {"yellow": True})
+    return None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write reports and stop every engine before the summary is printed; a report that is missing fails the run."""
+    door = session.config.stash.get(DOOR, None)
+    if door is not None:
+        session.exitstatus = door.finish(session.exitstatus)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the grid, or the one line that says why gates were skipped."""
+    door = config.stash.get(DOOR, None)
+    if xdist.is_worker(config):
+        return
+    if door is not None and door.summary:
+        terminalreporter.section("LLM parity")
+        for line in door.summary:
+            terminalreporter.write_line(line)
+    skipped = [r for r in terminalreporter.getreports("skipped") if UNSELECTED in str(r.longrepr)]
+    if skipped:
+        noun = "test" if len(skipped) == 1 else "tests"
+        terminalreporter.write_line(f"llmparity: {len(skipped)} {noun} skipped, {UNSELECTED}", yellow=True)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave no engine behind, however the session ended."""
+    door = config.stash.get(DOOR, None)
+    if door is not None:
+        door.session.close()
+
+
+class Receiver:
+    """Takes verdicts out of the reports: of this process without xdist, of every worker with it."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._attempts = repeats.Attempts()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what a gate's call report carries, before others write down what is told of a test."""
+        self._attempts.settle(report)
+        carried = getattr(report, CARRIED, None)
+        if carried is not None:
+            self._door.receive(carried)

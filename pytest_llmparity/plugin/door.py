@@ -1,0 +1,442 @@
+"""What the hooks of one pytest process share: the session, what each test declared, the verdicts so far."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import os
+import shlex
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import pytest
+
+from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineError
+from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
+from pytest_llmparity.core.sample import from_json, to_json
+from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
+from pytest_llmparity.core.words import brief
+from pytest_llmparity.core.words.explain import count, failure_text
+from pytest_llmparity.core.words.printable import printable_lines, uncommanded
+from pytest_llmparity.core.words.shortage import advice
+from pytest_llmparity.embedding import default_embedder
+from pytest_llmparity.engines import daemons
+from pytest_llmparity.keeper.client import Keeper
+from pytest_llmparity.plugin import repeats, xdist
+from pytest_llmparity.plugin.options import given_to
+from pytest_llmparity.report import json as json_report
+from pytest_llmparity.report import junit, outcome, terminal
+from pytest_llmparity.report.progress import Bars, Silent
+from pytest_llmparity.run.ask import SessionAsker
+from pytest_llmparity.run.gather.course import WAVE
+from pytest_llmparity.run.parity import EngineHandle, Engines, Parity, ParityFailure, ParityRun
+from pytest_llmparity.run.probe.preflight import most_requests, some_requests
+from pytest_llmparity.run.session import Session
+from pytest_llmparity.settings.specification import Settings
+
+
+class Door:
+    """One per pytest process in which engines are selected."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self.config = config
+        self.settings = settings
+        self.broken: str | None = None
+        self._verdicts: dict[str, list[Verdict]] = {}
+        self._concluded: dict[str, list[Verdict]] = {}
+        self._used = False
+        self.summary: list[str] = []
+        self._planned: list[str] = []
+        self._problems: dict[str, str] = {}
+        self._runs: dict[str, ParityRun] = {}
+        self._handed: dict[str, str] | None = xdist.shared(config)
+        self._token = self._handed["token"] if self._handed else uuid.uuid4().hex
+        self._declared: set[str] = set()
+        self._taken: set[str] = set()
+        self._briefly: dict[str, str] = {}
+        self.session = Session(
+            settings,
+            root=config.rootpath,
+            token=self._token,
+            keeper=self._keeper,
+            version=metadata.version("pytest-llmparity"),
+            progress=_progress(config),
+            embedder=default_embedder,
+        )
+
+    # before the tests ------------------------------------------------------------------------------------------------
+
+    def share(self) -> dict[str, str]:
+        """Return what a worker of xdist needs; the keeper is spawned here, in the controller."""
+        known = {"token": self._token, "attached": daemons.to_text(self.settings.engines)}
+        try:
+            return known | {"keeper": self.session.keeper().address}
+        except LLMParityError as error:  # engines that are only attached to need no keeper: workers tell who does
+            return known | {"trouble": str(error)}
+
+    def prepare(self, items: Sequence[pytest.Item]) -> None:
+        """Read the markers of the tests that will run; what is wrong with one is told by its own set-up.
+
+        A test marked ``skip`` will not run. Whether ``skipif`` holds is known at set-up only, so such tests are read.
+        """
+        for item in items:
+            marker = item.get_closest_marker("parity")
+            gate = repeats.gate_of(item)
+            if marker is None or item.get_closest_marker("skip") or gate in self._declared:
+                continue
+            self._declared.add(gate)
+            try:
+                self.session.declare(gate, marker.args, marker.kwargs, folder=item.path.parent)
+            except LLMParityError as error:
+                self._problems[gate] = str(error)
+
+    def gather(self) -> None:
+        """Gather what the tests declared; an error of ours becomes the set-up error of every gate."""
+        try:
+            self.session.refuse_unknown_cases()
+            self.session.gather()
+        except LLMParityError as error:
+            self.broken = self.session.mask.text(str(error))
+        except OSError as error:
+            self.broken = self.session.mask.text(str(_machine(error)))
+
+    def header(self) -> list[str]:
+        """Return one line per selected engine, as configured, and what starting them runs."""
+        unknown = {spec.name: spec.base_url or "" for spec in self.settings.engines if spec.kind is None}
+        lines = terminal.engine_lines(self._engines(), why=self.settings.baseline_source, unasked=unknown)
+        notes = [terminal.header_notes(spec) for spec in self.settings.engines]
+        lines += [self.session.mask.text(line) for of_one in notes for line in of_one]
+        return list(map(uncommanded, lines))
+
+    def plan_lines(self, *, detailed: bool) -> list[str]:
+        """Return the plan: requests and tokens per engine; in detail also every gate with its power."""
+        plan = self.session.plan()
+        hopeless = [f"  {test} cannot run: {problem}" for test, problem in self._problems.items()] if detailed else []
+        if not plan.units:
+            return list(map(uncommanded, hopeless))
+        if self.settings.mode == "replay":
+            lines = [f"replay of {self.settings.replay_run or 'the newest run'}: nothing is asked"]
+        else:
+            lines = [
+                terminal.plan_line(
+                    requests=plan.requests,
+                    tokens=plan.tokens,
+                    engines=[spec.name for spec in self.settings.in_turn()],
+                    residency=self.settings.residency,
+                    wave=WAVE if self.session.sequential else None,
+                )
+            ]
+            contexts = [spec.context_length for spec in self.settings.engines]
+            if asked := most_requests(plan.units, contexts):
+                lines.append(terminal.probe_line(asked))
+            two_ways = [spec.name for spec in self.settings.engines if spec.route != "openai"]
+            if two_ways:
+                lines.append(terminal.route_line(2 * len(some_requests(plan.units)), two_ways))
+        if detailed:
+            for declaration in self.session.declarations():
+                cases, groups = len(declaration.prompts.cases), declaration.prompts.groups
+                lines.append(f"  {declaration.test}: {count(cases, 'case')} in {count(groups, 'group')}")
+                sequential = self.session.sequential
+                lines += [
+                    f"    {check.power(cases=cases, groups=groups, sequential=sequential)}"
+                    for check in declaration.checks
+                ]
+        return list(map(uncommanded, lines + hopeless))
+
+    # around one test -------------------------------------------------------------------------------------------------
+
+    def attempt(self, item: pytest.Item) -> str | None:
+        """Begin a test, which may have run before; say why this gate cannot run at all, ``None`` when it can."""
+        gate = repeats.gate_of(item)
+        self._runs.pop(gate, None)
+        self._concluded.pop(gate, None)
+        if gate in self._problems:
+            return self._problems[gate]
+        return self.broken if gate in self._declared else None
+
+    def run_of(self, item: pytest.Item) -> ParityRun | None:
+        """Return what this test gathered, ``None`` for a test without a marker."""
+        gate = repeats.gate_of(item)
+        if gate not in self._declared:
+            return None
+        if gate not in self._runs:
+            self._runs[gate] = self.session.parity_run(gate, reproduce=self._reproduce(item))
+        return self._runs[gate]
+
+    def conclude(self, item: pytest.Item, gathered: ParityRun) -> list[Verdict]:
+        """Settle one test's verdicts and hand them to properties and observers."""
+        __tracebackhide__ = True
+        gate = repeats.gate_of(item)
+        try:
+            verdicts = self._concluded[gate] = self.session.settle(gate, gathered)
+        except LLMParityError as error:
+            pytest.fail(str(error), pytrace=False)
+        item.user_properties[:] = [(name, value) for name, value in item.user_properties if not junit.ours(name)]
+        for verdict in verdicts:
+            if repeats.is_last(item):
+                item.user_properties.extend(junit.properties(verdict))
+            self.config.hook.pytest_llmparity_check_finished(item=item, verdict=verdict)
+        if verdicts:
+            worst = max((verdict.outcome for verdict in verdicts), key=SEVERITY.index)
+            item.user_properties.append((xdist.OUTCOME, worst.value))
+        return verdicts
+
+    def defuse(self, error: BaseException) -> None:
+        """Escape control sequences in an assertion's text and in ours: both repeat what a model wrote.
+
+        Other exceptions belong to the code that raised them, which may read their arguments.
+        """
+        if not isinstance(error, (AssertionError, pytest.fail.Exception, LLMParityError)):
+            return
+        error.args = tuple(printable_lines(arg) if isinstance(arg, str) else arg for arg in error.args)
+        if isinstance(error, pytest.fail.Exception) and error.msg:
+            error.msg = printable_lines(error.msg)
+
+    def fails(self, verdicts: Sequence[Verdict]) -> bool:
+        """Tell whether these verdicts fail their test."""
+        strict = self.settings.inconclusive == "fail"
+        return any(v.outcome.fails_test or (strict and v.outcome is Outcome.INCONCLUSIVE) for v in verdicts)
+
+    def raise_outcome(self, item: pytest.Item, verdicts: Sequence[Verdict], gathered: ParityRun) -> None:
+        """Fail or skip a gate whose body has ended; a gate that judged nothing and read nothing fails."""
+        __tracebackhide__ = True
+        if self.fails(verdicts):
+            self._briefly[item.nodeid] = brief.line(verdicts)
+            pytest.fail(self.explain(item, verdicts), pytrace=False)
+        outcomes = {verdict.outcome for verdict in verdicts}
+        if verdicts and self.settings.required and all(verdict.rests_on_nothing for verdict in verdicts):
+            reasons = "; ".join(dict.fromkeys(verdict.reason or verdict.message for verdict in verdicts))
+            pytest.fail(f"nothing was judged, and --parity-required asks for a verdict: {reasons}", pytrace=False)
+        if Outcome.INCONCLUSIVE in outcomes and self.settings.inconclusive == "skip":
+            pytest.skip(self.explain(item, verdicts).splitlines()[0])
+        if outcomes <= {Outcome.SKIPPED} and not gathered.touched:
+            if verdicts:
+                pytest.skip("; ".join(dict.fromkeys(verdict.message for verdict in verdicts)))
+            if self.settings.cases:
+                pytest.skip("--parity-case gathers rows and gives no verdict, and this test reads no row")
+            pytest.fail(
+                "this parity test judged nothing and read no answer; add a check to its marker, such as check.text(), "
+                "or read rows from parity_run",
+                pytrace=False,
+            )
+
+    def annotate(self, error: BaseException, item: pytest.Item, verdicts: Sequence[Verdict]) -> None:
+        """Add to the error of a test's body what its verdicts say, where they fail it and the error has not said so."""
+        if isinstance(error, ParityFailure):
+            told = {(v.check, v.kind, v.engine, v.where) for v in error.verdicts}
+            verdicts = [v for v in verdicts if (v.check, v.kind, v.engine, v.where) not in told]
+        if self.fails(verdicts):
+            command = "" if isinstance(error, ParityFailure) else self._reproduce(item)
+            error.add_note(failure_text(verdicts, reproduce=command))
+
+    def explain(self, item: pytest.Item, verdicts: Sequence[Verdict]) -> str:
+        """Return the failure text of one test."""
+        return failure_text(verdicts, reproduce=self._reproduce(item))
+
+    def _reproduce(self, item: pytest.Item) -> str:
+        """Return the command that repeats this test with the same selection, wherever the selection came from."""
+        inside = repeats.gate_of(item).partition("::")[2]
+        words = ["pytest", f"{os.path.relpath(item.path, self.config.invocation_params.dir)}::{inside}"]
+        given = given_to(self.config)
+        for value in given.engines[0]:
+            words += ["--engines", value]
+        for option in ("baseline", "config", "profile"):
+            if given.value(option) is not None:
+                words += [f"--parity-{option}", str(given.value(option))]
+        for option in ("frozen", "sequential"):
+            if getattr(self.settings, option):
+                words.append(f"--parity-{option}")
+        if self.settings.mode == "replay":
+            words += ["--parity-mode", f"replay={self.session.run}"]
+        return shlex.join(words)
+
+    # engines for application code ------------------------------------------------------------------------------------
+
+    def handle(self, name: str) -> EngineHandle:
+        """Return one engine for application code, or fail the test with the reason."""
+        try:
+            return self.session.handle(name)
+        except LLMParityError as error:
+            pytest.fail(str(error), pytrace=False)
+
+    @contextlib.contextmanager
+    def lent(self, name: str) -> Iterator[EngineHandle]:
+        """Lend one engine to tests; workers share it.
+
+        No lease is held: this fixture lives as long as its worker, and a worker that came late to gathering would wait
+        for it for ever. Nobody gathers any more when a test runs.
+        """
+        self._live("engine tests")
+        yield self.handle(name)
+
+    def notice(self, function: Callable[..., object]) -> None:
+        """Take note of a fixture named as ours that was set up: what a suite means by it may be a database."""
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if code is not None and not function.__module__.startswith("pytest_llmparity."):
+            path = os.path.relpath(code.co_filename, self.config.rootpath)
+            self._taken.add(f"{path}:{code.co_firstlineno}")
+
+    def all_lent(self) -> Engines:
+        """Lend every engine to one test, all of them running."""
+        self._live("tests with all engines")
+        if self.settings.residency == "one-at-a-time" and len(self.settings.engines) > 1:
+            pytest.fail("engines needs all engines at once, and residency is one-at-a-time; use engine", pytrace=False)
+        handles = {spec.name: self.handle(spec.name) for spec in self.settings.engines}
+        return Engines(handles, baseline=self.settings.baseline or "")
+
+    def _live(self, what: str) -> None:
+        """End a test that cannot have live engines in this run."""
+        if self.settings.mode == "replay":
+            pytest.skip(f"a replay has stored answers but no live engines for {what}")
+        if self._handed and self.settings.residency == "one-at-a-time":
+            pytest.fail(f"{what} with one engine at a time cannot run under -n; run without it", pytrace=False)
+
+    def parity(self) -> Parity:
+        """Return what asks questions on the spot, or end the test where no engine can be asked."""
+        self._live("parity.ask")
+        return Parity(SessionAsker(self.session))
+
+    # after the tests -------------------------------------------------------------------------------------------------
+
+    def tidy(self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> None:
+        """Take out of what pytest will print of a test whatever a CI service would execute.
+
+        The line of a test of ours in the short summary says why it failed, numbers first, and is one line: on a CI
+        service pytest would print the whole text there once more.
+        """
+        if report.failed and (
+            repeats.gate_of(item) in self._declared or "llmparity_door" in getattr(item, "fixturenames", ())
+        ):
+            words = self._briefly.pop(item.nodeid, "") or getattr(error, "brief", "")
+            outcome.shorten(report.longrepr, words)
+        report.longrepr, report.sections = outcome.harmless(report.longrepr), outcome.harmless(report.sections)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Every verdict so far: of each gate those of its last attempt, gates in the order they ended first."""
+        return [verdict for found in self._verdicts.values() for verdict in found]
+
+    def carry(self, item: pytest.Item, *, judged: bool) -> dict[str, Any]:
+        """Return what travels with a test's report from a worker to the controller: builtins only.
+
+        ``judged`` tells that the test was run, also where it was expected to fail. It used this plugin if it settled
+        something, read an answer, or ran on an engine.
+        """
+        gate = repeats.gate_of(item)
+        verdicts, gathered = self._concluded.get(gate), self._runs.get(gate)
+        used = any(verdict.outcome is not Outcome.SKIPPED for verdict in verdicts or ())
+        used = used or (gathered is not None and gathered.touched and not verdicts)
+        used = used or (gathered is None and "llmparity_door" in getattr(item, "fixturenames", ()))
+        carried = None if verdicts is None else [to_json(verdict) for verdict in verdicts]
+        return {"run": self.session.run, "test": gate, "verdicts": carried, "used": judged and used}
+
+    def receive(self, carried: Mapping[str, Any]) -> None:
+        """Take a test's verdicts out of its report; those of an earlier attempt at it no longer count."""
+        self._used = self._used or carried["used"]
+        if carried["verdicts"] is None:
+            return
+        if carried["run"]:
+            self.session.adopt(carried["run"])
+        self._verdicts[carried["test"]] = [from_json(Verdict, data) for data in carried["verdicts"]]
+
+    def ended(self, handed_back: Mapping[str, Any]) -> None:
+        """Take what a worker planned and gathered: under xdist nobody else collects tests."""
+        if handed_back["run"]:
+            self.session.adopt(handed_back["run"])
+        self._planned = self._planned or handed_back["plan"]
+        self._taken |= set(handed_back["taken"])
+
+    def finish(self, exitstatus: int) -> int:
+        """Write the reports, keep the summary, stop every engine; return the exit status that counts.
+
+        A worker leaves reports and summary to the controller. ``exitstatus`` is pytest's own.
+        """
+        try:
+            if xdist.is_worker(self.config):
+                plan = self.plan_lines(detailed=self.config.get_verbosity() > 0)
+                taken = sorted(self._taken)
+                xdist.hand_back(self.config, {"run": self.session.run, "plan": plan, "taken": taken})
+            elif not self.config.option.collectonly:
+                self._report()
+                if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+                    self.session.judged()
+                if exitstatus == pytest.ExitCode.OK and self._judged_nothing():
+                    self.summary.append("nothing was judged in this run, and --parity-required asks for a verdict")
+                    exitstatus = pytest.ExitCode.TESTS_FAILED
+        except (LLMParityError, OSError) as error:
+            if exitstatus == pytest.ExitCode.OK and self.settings.reports:
+                exitstatus = pytest.ExitCode.TESTS_FAILED
+            self.summary.append(f"llmparity: the report could not be written: {error}")
+        finally:
+            self.summary += self.session.close()
+            self.summary = list(map(uncommanded, self.summary))
+        return exitstatus
+
+    def _judged_nothing(self) -> bool:
+        """Whether a run that must judge something settled nothing, read no answer and ran no test on an engine."""
+        return self.settings.required and not self._used and not self.settings.cases
+
+    def _report(self) -> None:
+        """Report what there is; a report that was asked for is written even where no gate got as far as a verdict."""
+        self.summary += self._planned
+        self.summary += [
+            f"the fixture engine is this suite's own ({place}); that of llmparity is parity_engine too"
+            for place in sorted(self._taken)
+        ]
+        if not (self.verdicts or self.session.run or self.settings.reports):
+            return
+        record = self.session.record(self.verdicts)
+        if not self.session.run:
+            record = dataclasses.replace(record, engines=tuple(self._engines()))
+        self.config.hook.pytest_llmparity_report(config=self.config, record=record)
+        if self.settings.cases:
+            self.summary += terminal.rows(self.session.samples())
+        self.summary += terminal.summary(record, verbose=self.config.get_verbosity() > 0)
+        self.summary += self._write(record)
+
+    def _write(self, record: RunRecord) -> list[str]:
+        if "json" not in self.settings.reports:
+            return []
+        origin = self.session.origin(self.verdicts)
+        samples = self.session.samples()
+        json_report.write(record, samples, self.settings.out, root=self.config.rootpath, origin=origin)
+        return [f"report: {self.settings.out / 'run.json'}"]
+
+    def _engines(self) -> list[EngineRecord]:
+        return [
+            EngineRecord(
+                name=spec.name,
+                kind=spec.kind or "unknown",
+                model=spec.model,
+                context_length=spec.context_length,
+                launch=spec.launch,
+                route=spec.route,
+                baseline=spec.name == self.settings.baseline,
+            )
+            for spec in self.settings.engines
+        ]
+
+    def _keeper(self) -> Keeper:
+        if self._handed and "trouble" in self._handed:
+            raise KeeperError(self._handed["trouble"])
+        if self._handed:
+            return Keeper.connect(self._handed["keeper"])
+        return Keeper.spawn(self.config.rootpath / ".llmparity")
+
+
+def _machine(error: OSError) -> MachineError:
+    """Return what the operating system refused as an error of ours; what was gathered by then is in the store."""
+    return MachineError(f"this machine stopped the run: {advice(error)}; what was answered is kept, run again to go on")
+
+
+def _progress(config: pytest.Config) -> Bars | Silent:
+    """Draw bars where a person watches a terminal and this process owns it."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if xdist.is_worker(config) or not sys.__stderr__ or not sys.__stderr__.isatty() or config.get_verbosity() < 0:
+        return Silent()
+    lifted = contextlib.nullcontext if capture is None else capture.global_and_fixture_disabled
+    return Bars(sys.__stderr__, lifted)

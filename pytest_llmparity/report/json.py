@@ -1,0 +1,217 @@
+"""The run as files for programs: ``run.json`` (verdicts and what stands behind them) and ``samples.jsonl``.
+
+Both are described by ``pytest_llmparity/schemas/run.schema.json``; a line of ``samples.jsonl`` is its
+``$defs/sample``. They hold no request headers, and of the machine they were made on neither the project's folder nor
+the user's nor where models lie; numbers are finite (what is infinite or unknown is ``null``), and every text is valid
+Unicode. What a model answered is kept as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_llmparity.core import sample as samples_module
+from pytest_llmparity.core.errors import UsageError
+from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
+from pytest_llmparity.core.sample import Sample
+from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.report.places import Places, absolute, here
+
+SCHEMA = 1
+"""Number of the format; it changes when a reader of the old one would misread the new one."""
+
+_VERDICT_FIELDS = (
+    *("test", "check", "kind", "engine", "baseline", "outcome", "estimate", "lower", "upper", "margin", "unit", "side"),
+    *("n", "groups", "horizon", "requests", "alpha", "p_pass", "p_fail", "floor", "differs", "cause", "message"),
+    *("differing", "left_out", "lenience", "remarks"),
+)
+
+
+def to_json(record: RunRecord, *, places: Places | None = None) -> dict[str, Any]:
+    """Return the content of ``run.json`` as JSON builtins, with ``places`` shortened in every text."""
+    content = {
+        "schema": SCHEMA,
+        "run": record.run,
+        "version": record.version,
+        "engines": [_engine(engine) for engine in record.engines],
+        "verdicts": [_verdict(verdict) for verdict in record.verdicts],
+        "latency": [samples_module.to_json(row) for row in record.latency],
+        "failures": [samples_module.to_json(failure) for failure in record.failures],
+    }
+    clean: dict[str, Any] = _clean(content if places is None else places.shorten(content))
+    return clean
+
+
+def sample_to_json(
+    run: str, sample: Sample, *, origin: SampleOrigin | None = None, places: Places | None = None
+) -> dict[str, Any]:
+    """Return one line of ``samples.jsonl`` as JSON builtins. Times are seconds from the request's first byte.
+
+    ``origin`` says who asked, ``places`` are shortened in what failed, never in an answer.
+    """
+    asked = origin or SampleOrigin()
+    answer = sample.completion
+    failure = sample.failure and samples_module.to_json(sample.failure)
+    line = {
+        "run": run,
+        "engine": sample.engine,
+        "tests": list(asked.tests),
+        "prompt_sets": list(asked.prompt_sets),
+        "case": sample.case,
+        "judged": asked.judged,
+        "messages": asked.messages,
+        "prompt": asked.prompt,
+        "phase": sample.phase.value,
+        "repeat": sample.repeat,
+        "concurrency": sample.concurrency,
+        "prefix": sample.prefix,
+        "attempts": sample.attempts,
+        "text": answer and answer.text,
+        "reasoning": answer and answer.reasoning,
+        "tool_calls": answer and [samples_module.to_json(call) for call in answer.tool_calls],
+        "finish_reason": answer and answer.finish_reason,
+        "cut": answer and answer.cut,
+        "normalised": answer and list(answer.normalised),
+        "usage": answer
+        and {
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+            "cached_tokens": answer.cached_tokens,
+        },
+        "timing": sample.timing and samples_module.to_json(sample.timing),
+        "failure": failure if places is None else places.shorten(failure),
+    }
+    clean: dict[str, Any] = _clean(line)
+    return clean
+
+
+def write(
+    record: RunRecord,
+    samples: Iterable[Sample],
+    folder: Path,
+    *,
+    root: Path | None = None,
+    origin: Callable[[Sample], SampleOrigin | None] = lambda sample: None,
+) -> None:
+    """Write ``run.json`` and ``samples.jsonl`` into ``folder``, which is made when it is not there.
+
+    Each file appears whole or not at all; ``run.json`` comes last, so whoever sees it finds its samples. ``root`` is
+    the project's folder, left out of paths; ``origin`` tells who asked what a sample answers. Raises ``UsageError``
+    when the folder cannot be written.
+    """
+    places = here(root, _files(record))
+    lines = (
+        json.dumps(sample_to_json(record.run, sample, origin=origin(sample), places=places), allow_nan=False) + "\n"
+        for sample in samples
+    )
+    path = folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = folder / "samples.jsonl"
+        _replace(path, lines)
+        path = folder / "run.json"
+        _replace(path, [json.dumps(to_json(record, places=places), allow_nan=False, indent=1) + "\n"])
+    except OSError as error:
+        message = f"{path} cannot be written ({error.strerror or error}); choose another --parity-out"
+        raise UsageError(message) from error
+
+
+def _replace(path: Path, parts: Iterable[str]) -> None:
+    # In the same folder, because only there a rename is atomic; named after the process, so that two do not mix.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(unfinished, "w", encoding="ascii", opener=_private) as file:
+            file.writelines(parts)
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file only this user can read: it holds prompts and answers."""
+    return os.open(path, flags, 0o600)
+
+
+def _engine(engine: EngineRecord) -> dict[str, Any]:
+    facts = engine.identity.facts
+    return {
+        "name": engine.name,
+        "kind": engine.kind,
+        "version": engine.version,
+        "model": _without_folder(engine.model),
+        "quantization": engine.quantization,
+        "context_length": engine.context_length,
+        "launch": engine.launch,
+        "route": engine.route,
+        "baseline": engine.baseline,
+        "identity": {name: {"value": _without_folder(f.value), "source": f.source} for name, f in facts.items()},
+        "capabilities": _capabilities(engine),
+        "route_check": None if engine.route_check is None else _route_check(engine),
+    }
+
+
+def _capabilities(engine: EngineRecord) -> dict[str, Any]:
+    """Return what is known of what the server can do; what nobody knows is left out."""
+    can, declares = samples_module.to_json(engine.capabilities), samples_module.to_json(engine.declares)
+    probed = can.pop("probed")
+    return {
+        name: {"value": value, "declared": declares[name], "probed": name in probed}
+        for name, value in can.items()
+        if value is not None
+    }
+
+
+def _route_check(engine: EngineRecord) -> dict[str, Any]:
+    assert engine.route_check is not None
+    content: dict[str, Any] = samples_module.to_json(engine.route_check)
+    return content | {"differs": engine.route_check.differs, "sentence": engine.route_check.sentence(engine.name)}
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    content = samples_module.to_json(verdict)
+    return {name: content[name] for name in _VERDICT_FIELDS}
+
+
+def _without_folder(value: Any) -> Any:
+    """Reduce an absolute path of this machine to the file's name; anything else stays."""
+    path = absolute(value) if isinstance(value, str) else None
+    return value if path is None else path.name
+
+
+def _files(record: RunRecord) -> list[str]:
+    """Return what the engines say about files of theirs."""
+    said: list[object] = [engine.model for engine in record.engines]
+    said += [fact.value for engine in record.engines for fact in engine.identity.facts.values()]
+    return [text for text in said if isinstance(text, str)]
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return _unicode(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return dict(_clean_items(value))
+    if isinstance(value, (list, tuple)):
+        return [_clean(item) for item in value]
+    return value
+
+
+def _clean_items(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        yield _unicode(key), _clean(item)
+
+
+def _unicode(text: str) -> str:
+    """Replace lone surrogates: many JSON readers refuse a whole file for one of them."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+    return text

@@ -1,0 +1,1 @@
+"""Asking the prompts of a run, engine by engine, into the store."""

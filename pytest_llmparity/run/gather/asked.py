@@ -1,0 +1,69 @@
+"""Whose question an answer of a run is: test, prompt set, messages. Kept with the run, so that any process can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from pytest_llmparity.core.identity.record import SampleOrigin
+from pytest_llmparity.core.sample import Phase, Sample, to_json
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.run.gather.requests import wires_name
+from pytest_llmparity.run.plan import Declaration, unit_of
+from pytest_llmparity.run.timed.phase import timed_name
+from pytest_llmparity.store.runs import Store
+
+ASKED: Final = "asked"
+"""Name of the run's note that holds what its tests ask."""
+_JUDGED: Final = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
+
+
+def asked_by(declarations: Iterable[Declaration], *, only: Sequence[str] = ()) -> dict[str, Any]:
+    """Return, by the key of each unit, the tests that ask it, its prompt set and every case's prompt; JSON builtins."""
+    units: dict[str, Any] = {}
+    for declaration in declarations:
+        unit = unit_of(declaration, only=only)
+        cases = {case.id: {"messages": to_json(case.messages), "prompt": case.prompt} for case in unit.prompts.cases}
+        asked = {"tests": [], "prompt_set": unit.prompts.name, "concurrency": unit.concurrency, "cases": cases}
+        units.setdefault(unit.key, asked)["tests"].append(declaration.test)
+    return units
+
+
+def origins(
+    store: Store, run: str, engines: Iterable[str], verdicts: Iterable[Verdict]
+) -> Callable[[Sample], SampleOrigin]:
+    """Return what says of a sample of this run whose it is; ``verdicts`` are those the run came to."""
+    units = store.note(run, ASKED) or {}
+    sent: dict[tuple[str, str, str], list[str]] = {}
+    timed: dict[str, list[tuple[range, str]]] = {}
+    for engine in engines:
+        for key in units:
+            for case, sha in (store.note(run, wires_name(engine, key)) or {}).items():
+                sent.setdefault((engine, case, sha), []).append(key)
+            span = store.note(run, timed_name(engine, key))
+            if span is not None:
+                timed.setdefault(engine, []).append((range(span["first"], span["first"] + span["count"]), key))
+    judged = {(v.test, v.kind.startswith("latency.")) for v in verdicts if v.outcome in _JUDGED}
+
+    def keys(sample: Sample) -> list[str]:
+        if sample.phase is Phase.TIMED:
+            return [key for places, key in timed.get(sample.engine, ()) if sample.repeat in places]
+        alone = sample.phase in (Phase.COLD, Phase.WARM)
+        asked = sent.get((sample.engine, sample.case, sample.request_sha256), ())
+        return [key for key in asked if alone or units[key]["concurrency"] == sample.concurrency]
+
+    def origin(sample: Sample) -> SampleOrigin:
+        asked: list[Mapping[str, Any]] = [units[key] for key in keys(sample) if sample.case in units[key]["cases"]]
+        if not asked:
+            return SampleOrigin()
+        tests = tuple(dict.fromkeys(test for unit in asked for test in unit["tests"]))
+        counts = sample.phase in (Phase.MAIN, Phase.TIMED)
+        return SampleOrigin(
+            tests=tests,
+            prompt_sets=tuple(dict.fromkeys(unit["prompt_set"] for unit in asked)),
+            messages=asked[0]["cases"][sample.case]["messages"],
+            prompt=asked[0]["cases"][sample.case]["prompt"],
+            judged=counts and any((test, sample.phase is Phase.TIMED) in judged for test in tests),
+        )
+
+    return origin

@@ -1,0 +1,55 @@
+"""Whom an engine can be compared with: without anybody only what is judged of it alone is worth asking. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from pytest_llmparity.core.checks.base import Needs
+from pytest_llmparity.run.plan import Unit, union
+from pytest_llmparity.settings.specification import EngineSpec
+
+
+def alone(name: str, *, baseline: str, engines: Sequence[str], unusable: Mapping[str, str]) -> str | None:
+    """Return why nothing of an engine can be compared, ``None`` where something can or nobody else is selected.
+
+    ``unusable`` has the engines that certainly give no answers, and why.
+    """
+    others = [other for other in engines if other != name] if name == baseline else [baseline]
+    if name == baseline and not others:
+        return None
+    reasons = [unusable[other] for other in others if other in unusable]
+    if len(reasons) < len(others):
+        return None
+    who = ", ".join(others)
+    first = reasons[0].partition("\n")[0]
+    if name == baseline:
+        return f"no engine is left to compare it with ({who} cannot be used; {first})"
+    return f"the baseline {who} cannot be used ({first})"
+
+
+def needs_alone(unit: Unit) -> Needs | None:
+    """Return what an engine that nobody can be compared with is asked of a unit; ``None``: nothing, nothing is judged.
+
+    A unit whose rows are only read is asked as ever.
+    """
+    if not unit.checks:
+        return unit.needs
+    wanted = [check.needs() for check in unit.checks if not check.pairwise]
+    return dataclasses.replace(union(wanted), top_logprobs=unit.needs.top_logprobs) if wanted else None
+
+
+def selves(specs: Sequence[EngineSpec]) -> list[str]:
+    """Return a sentence for every two engines that are one server, model and route: they are compared with themselves.
+
+    >>> specs = [EngineSpec(name=n, kind="vllm", base_url="http://h", launch="attach", model="m") for n in "ab"]
+    >>> selves(specs)
+    ['a and b are the same server and model: what they differ in is what it differs from itself']
+    """
+    attached = [spec for spec in specs if spec.launch == "attach"]
+    return [
+        f"{one.name} and {other.name} are the same server and model: what they differ in is what it differs from itself"
+        for place, one in enumerate(attached)
+        for other in attached[place + 1 :]
+        if (one.base_url, one.model, one.route) == (other.base_url, other.model, other.route)
+    ]

@@ -1,0 +1,354 @@
+"""Fans requests out to one engine and turns every one of them into a sample: an answer or a typed failure."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pytest_llmparity.core import sizes
+from pytest_llmparity.core.errors import (
+    AnswerError,
+    EngineDied,
+    EngineError,
+    LLMParityError,
+    NotAsked,
+    ProtocolError,
+    Timeout,
+    Unreachable,
+    told,
+)
+from pytest_llmparity.core.ports import Engine
+from pytest_llmparity.core.sample import Completion, Failure, Phase, Sample, WireRequest
+from pytest_llmparity.run.gather.reconnect import RESTARTS, Watch
+from pytest_llmparity.transport.client import MIXED, Client
+from pytest_llmparity.transport.clock import timing
+from pytest_llmparity.transport.exchange import Exchange
+
+ATTEMPTS = 4
+"""A request that can be retried is sent at most this often."""
+BACKOFF_S = (0.25, 1.0, 4.0)
+"""Waits before the further attempts, each stretched by up to a half at random so that requests do not come in step."""
+RETRY_AFTER_LIMIT_S = 60.0
+"""A server that asks for a longer wait is taken as not answering."""
+TIMEOUT_ATTEMPTS = 2
+"""A request that ran into a deadline is sent at most this often: each try costs the whole deadline."""
+GONE_AFTER = 3
+"""So many requests in a row that reached nothing or got no answer mean the engine is gone; the rest is not sent.
+
+Requests that waited beside each other and ran out of time together are one of them: they tell of one slow spell.
+"""
+GONE_PAUSE_S = 0.2
+"""A process that dies closes its connections a little before its exit status can be read; the status says more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One request to send: which case, in which phase, and its bytes."""
+
+    case: str
+    wire: WireRequest
+    phase: Phase
+    repeat: int
+    concurrency: int
+
+
+class Allowance:
+    """How much may still be sent: a number of requests and a moment in time, shared by all engines of a run.
+
+    ``reason`` is ``None`` until a limit was hit, then the sentence that verdicts carry.
+    """
+
+    def __init__(
+        self, *, requests: int | None, seconds: float | None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._left = requests
+        self._limit = requests
+        self._seconds = seconds
+        self._now = now
+        self._end = None if seconds is None else now() + seconds
+        self.sent = 0
+        self.retries = 0
+        self.reason: str | None = None
+
+    def take(self, count: int = 1, *, what: str = "") -> bool:
+        """Take this many requests from the allowance; False, and none taken, when there are not so many left.
+
+        ``what`` names a phase that is asked as a whole or not at all.
+        """
+        if self.reason is None and self._left is not None and self._left < count:
+            self.reason = f"stopped after {self._limit} requests (--parity-max-requests)"
+            if what:
+                self.reason = f"{what} needs {count} requests and {self._left} are left (--parity-max-requests)"
+        if self.reason is None and self._end is not None and self._now() >= self._end:
+            self.out_of_time()
+        if self.reason is not None:
+            return False
+        if self._left is not None:
+            self._left -= count
+        self.sent += count
+        return True
+
+    def give_back(self, count: int) -> None:
+        """Return requests that were taken and not sent."""
+        self.sent -= count
+        if self._left is not None:
+            self._left += count
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the moment to stop, never below zero; ``None`` when there is no such moment."""
+        return None if self._end is None else max(0.0, self._end - self._now())
+
+    def out_of_time(self) -> None:
+        """Say that the time is up; nothing more is allowed."""
+        self.reason = f"stopped after {self._seconds:g} s (--parity-budget)"
+
+
+async def gather(
+    engine: Engine,
+    client: Client,
+    jobs: Sequence[Job],
+    *,
+    concurrency: int,
+    allowance: Allowance,
+    gone: Callable[[], str | None],
+    deliver: Callable[[Sample], None],
+    watch: Watch | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> int:
+    """Send the jobs, at most ``concurrency`` at a time, and deliver one sample for each as it finishes.
+
+    ``gone`` says why the engine's process is no more, or ``None``. Once the engine is gone every further job is
+    delivered as a ``NotAsked`` failure. With a ``watch`` a server that goes away is waited for first. Jobs beyond the
+    allowance, and those whose next attempt would be, are not delivered at all. An error of ``gone`` or ``deliver`` ends
+    the gathering and is raised as it is.
+
+    A server that sent more answers than it was asked for may have given one request's answer to another. Whatever came
+    on a connection that had carried an answer before is then delivered once more: as a failure, and as what a fresh
+    connection brings. Returns how many answers that were.
+    """
+    line = _Line(gone, sleep)
+    line.dead = watch.lost if watch is not None else None  # an earlier step may have found out
+    doubtful: list[Job] = []
+
+    async def worker(queue: Iterator[Job]) -> None:
+        for job in queue:
+            if watch is not None:
+                await watch.calm()
+            if line.dead is not None:
+                unsent = NotAsked(f"not asked: {line.dead}", engine=engine.name, case=job.case)
+                deliver(_failed(engine, job, unsent, attempts=0))
+                continue
+            if not allowance.take():
+                return
+            sample = await _one(
+                engine, client, job, allowance=allowance, line=line, watch=watch, sleep=sleep, reused=doubtful
+            )
+            if sample is not None:
+                deliver(sample)
+
+    async def work(jobs: Sequence[Job]) -> None:
+        queue = iter(jobs)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(concurrency, len(jobs))):
+                    group.create_task(worker(queue))
+        except ExceptionGroup as errors:
+            # All of them stumbled over the same thing, a full disk or a keeper that is gone; callers know its type.
+            raise errors.exceptions[0] from errors
+
+    await work(jobs)
+    if await client.part() or not doubtful:
+        return 0
+    again = list(doubtful)
+    for job in again:
+        deliver(_failed(engine, job, named(ProtocolError(MIXED), engine.name, job.case), attempts=1))
+    await work(again)
+    return len(again)
+
+
+class _Line:
+    """Whether anybody is at the other end: the process is watched, and requests without an answer are counted."""
+
+    def __init__(self, gone: Callable[[], str | None], sleep: Callable[[float], Awaitable[None]]) -> None:
+        self._gone = gone
+        self._sleep = sleep
+        self._missed = 0
+        self._spells = 0
+        self.dead: str | None = None
+
+    def sends(self) -> int:
+        """Return what :meth:`missed` wants to know of a request that is about to be sent: how many spells came before.
+
+        A spell is a stretch of time whose requests got no answer; it ends where the first of them ran out of time.
+        """
+        return self._spells
+
+    def answered(self) -> None:
+        self._missed = 0
+
+    async def missed(self, error: EngineError, since: int) -> None:
+        """Count a request that failed; ``since`` is what :meth:`sends` returned for it."""
+        self.dead = self._gone() or self.dead
+        if isinstance(error, Timeout):
+            if since < self._spells:
+                return  # it was on its way when another one ran out of time: both waited through the same spell
+            self._spells += 1
+        if self.dead is None and isinstance(error, (Unreachable, EngineDied, Timeout)):
+            self._missed += 1
+            if self._missed >= GONE_AFTER:
+                count = self._missed
+                await self._sleep(GONE_PAUSE_S)
+                how = "got no answer in time" if isinstance(error, Timeout) else "reached nothing"
+                self.dead = self._gone() or f"{count} requests in a row {how}; the last: {error}"
+
+
+async def _one(
+    engine: Engine,
+    client: Client,
+    job: Job,
+    *,
+    allowance: Allowance,
+    line: _Line,
+    watch: Watch | None,
+    sleep: Callable[[float], Awaitable[None]],
+    reused: list[Job],
+) -> Sample | None:
+    """Return the sample of one job, retrying what can help; a retried answer has no timing (it is no evidence).
+
+    ``None`` when the allowance ended before the job did, its answer under way or not: what more of it would have
+    brought is not known.
+    """
+    attempt, outlived = 1, 0
+    while True:
+        since, before = line.sends(), watch.restarts if watch is not None else 0
+        budget = asyncio.timeout(allowance.left_s)
+        try:
+            async with budget:
+                exchange = await client.send(
+                    job.wire.method, job.wire.path, job.wire.body, most_bytes=job.wire.answer_bytes
+                )
+            sample = answered(engine, job, exchange, attempts=attempt + outlived)
+        except TimeoutError:
+            if not budget.expired():
+                raise
+            allowance.out_of_time()
+            return None
+        except EngineError as error:
+            named(error, engine.name, job.case)
+            pause = 0.0
+            if watch is not None and outlived < RESTARTS and await watch.restarted(error, before):
+                outlived += 1
+            else:
+                line.dead = line.dead or (watch.lost if watch is not None else None)
+                await line.missed(error, since)
+                wait = _wait(error, attempt)
+                if wait is None or line.dead is not None:
+                    return _failed(engine, job, error, attempts=attempt + outlived)
+                attempt, pause = attempt + 1, wait
+            left_s = allowance.left_s
+            if left_s is not None and left_s <= pause:
+                allowance.out_of_time()
+                return None
+            if not allowance.take():
+                return None
+            allowance.retries += 1
+            await sleep(pause)
+        else:
+            line.answered()
+            if exchange.reused:
+                reused.append(job)
+            return sample
+
+
+def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, block: int = -1) -> Sample:
+    """Turn a finished exchange into a sample; raises the adapter's typed error when it is no answer.
+
+    ``AnswerError`` also where the adapter stumbles over an answer it does not expect. What the server repeats of its
+    key is in no error.
+    """
+    try:
+        completion = dataclasses.replace(_parsed(engine, exchange, job.case), max_tokens=job.wire.max_tokens)
+        if job.wire.max_tokens is not None and (size := sizes.beyond(completion, job.wire.max_tokens)):
+            raise ProtocolError(
+                f"{engine.name} sent {size}: it does not keep to the limit, or repeats what it sent.",
+                engine=engine.name,
+                case=job.case,
+            )
+        ends = engine.token_ends(exchange) if attempts == 1 else ()
+    except LLMParityError:
+        raise
+    except Exception as error:
+        raise AnswerError(engine.mask.torn(told(error, engine.name)), engine=engine.name, case=job.case) from error
+    when = None
+    if attempts == 1:
+        hidden = 0 if completion.reasoning else completion.reasoning_tokens or 0
+        when = dataclasses.replace(
+            timing(exchange, ends, completion.completion_tokens, hidden_tokens=hidden), block=block
+        )
+    return Sample(
+        engine=engine.name,
+        case=job.case,
+        phase=job.phase,
+        repeat=job.repeat,
+        concurrency=job.concurrency,
+        request_sha256=job.wire.sha256,
+        completion=completion,
+        timing=when,
+        attempts=attempts,
+        omitted=job.wire.omitted,
+    )
+
+
+def _parsed(engine: Engine, exchange: Exchange, case: str) -> Completion:
+    """Return the answer; an error quotes its beginning, so it is worded anew from one in which the key is hidden."""
+    try:
+        return engine.parse(exchange, case=case)
+    except LLMParityError as error:
+        wrong = error
+    hidden = engine.mask.data(exchange.body, torn=True)
+    if hidden == exchange.body:
+        raise wrong
+    engine.parse(dataclasses.replace(exchange, body=hidden), case=case)
+    wrong.args = (engine.mask.torn(str(wrong)),)
+    raise wrong
+
+
+def named(error: EngineError, engine: str, case: str | None) -> EngineError:
+    """Fill in engine and case where the transport, which knows neither, raised the error."""
+    error.engine = error.engine or engine
+    error.case = error.case if error.case is not None else case
+    return error
+
+
+def _failed(engine: Engine, job: Job, error: EngineError, *, attempts: int) -> Sample:
+    return failed(engine.name, job, error, attempts=attempts)
+
+
+def failed(engine: str, job: Job, error: EngineError, *, attempts: int) -> Sample:
+    """Return the sample that stands for an answer that never came."""
+    return Sample(
+        engine=engine,
+        case=job.case,
+        phase=job.phase,
+        repeat=job.repeat,
+        concurrency=job.concurrency,
+        request_sha256=job.wire.sha256,
+        failure=Failure(kind=type(error).__name__, message=str(error), status=error.status),
+        attempts=attempts,
+        omitted=job.wire.omitted,
+    )
+
+
+def _wait(error: EngineError, attempt: int) -> float | None:
+    """Return how long to wait before asking again, ``None`` when asking again makes no sense."""
+    if not error.retryable or attempt >= (TIMEOUT_ATTEMPTS if isinstance(error, Timeout) else ATTEMPTS):
+        return None
+    if error.retry_after_s is not None:
+        return error.retry_after_s if error.retry_after_s <= RETRY_AFTER_LIMIT_S else None
+    pause = BACKOFF_S[attempt - 1]
+    return pause * random.Random(f"{error.case}/{attempt}").uniform(1.0, 1.5)  # noqa: S311 - spreads retries

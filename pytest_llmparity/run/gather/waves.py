@@ -1,0 +1,146 @@
+"""Gathering of a sequential run: wave by wave on all engines, until nothing is open or everything was asked."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from pytest_llmparity.core.checks.base import FLOOR_CASES
+from pytest_llmparity.core.checks.settle import settle
+from pytest_llmparity.core.errors import LLMParityError
+from pytest_llmparity.core.sample import Phase, to_json
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.run.gather.course import cases_of, course_of, waves
+from pytest_llmparity.run.judge.judging import ALPHA, Judging, courses
+from pytest_llmparity.run.plan import PHASE_ORDER, Declaration, Plan, Step, Unit, step_of, unit_of
+from pytest_llmparity.store.runs import KEPT, Store
+
+
+class Asks(Protocol):
+    """What sends requests (``run.gather.campaign.Campaign``)."""
+
+    def missing(self, engine: str, step: Step) -> int:
+        """How many requests of a step have no sample yet."""
+
+    def ask(self, engine: str, step: Step) -> bool:
+        """Send what is missing of a step; False when a hard stop left something out."""
+
+
+class Waves:
+    """Asks the units of a plan in waves.
+
+    ``judging`` reads what the store holds by now, ``engines`` is how many are selected. What was asked and in which
+    order is written down after every wave, so that a run that was interrupted or extended goes on in the same order.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: str,
+        store: Store,
+        plan: Plan,
+        declarations: Sequence[Declaration],
+        engines: int,
+        judging: Callable[[], Judging],
+        asks: Asks,
+    ) -> None:
+        self._run = run
+        self._store = store
+        self._declarations = declarations
+        self._engines = engines
+        self._judging = judging
+        self._asks = asks
+        earlier = courses(store, run)
+        self._units = plan.units
+        self._courses = {unit.key: course_of(unit, earlier) for unit in plan.units}
+        self.open = False
+
+    def anew(self) -> None:
+        """Take note that answers of the earlier gathering were dropped: nothing is continued."""
+        self._courses = {key: dataclasses.replace(course, continued=False) for key, course in self._courses.items()}
+
+    def all_steps(self) -> list[Step]:
+        """Return everything one engine may be asked."""
+        return [step for unit in self._units for step in self._steps(unit)]
+
+    def _steps(self, unit: Unit) -> list[Step]:
+        return [self._step(unit, phase) for phase in PHASE_ORDER if phase in unit.needs.phases]
+
+    def go(self, unit: Unit, names: Sequence[str], *, whole: bool = False) -> None:
+        """Ask one unit of these engines, to the end if it must be ``whole``.
+
+        First as many cases as measure the noise floor, and the floor; from then on only engines about which something
+        is open are asked on. Those of the unit's tests that no check can settle early need every case.
+        """
+        whole = whole or not all(self._early(declaration) for declaration in self._of(unit))
+        begin, active = 0, list(names)
+        for end in waves(unit):
+            step = self._step(unit, Phase.MAIN, begin, end)
+            if begin and not whole and any(self._asks.missing(name, step) for name in active):
+                wanting = self._wanting(unit)
+                active = [name for name in active if name in wanting]
+                if not active:
+                    break
+            steps = [step] if begin else [step if one.phase is Phase.MAIN else one for one in self._steps(unit)]
+            if not all(self._asks.ask(name, one) for one in steps for name in active):
+                self._note(unit, cut=True)
+                return
+            self._note(unit, asked=dict.fromkeys(active, end))
+            begin = end
+        self.open = self.open or (not whole and self._left_open(unit))
+
+    def _of(self, unit: Unit) -> list[Declaration]:
+        return [declaration for declaration in self._declarations if unit_of(declaration).key == unit.key]
+
+    def _early(self, declaration: Declaration) -> bool:
+        """Whether a test has a check that can be settled before every case was asked."""
+        return any(check.sequential and not (check.pairwise and self._engines < 2) for check in declaration.checks)
+
+    def _step(self, unit: Unit, phase: Phase, begin: int = 0, end: int | None = None) -> Step:
+        if phase is not Phase.MAIN:
+            end = FLOOR_CASES
+        return step_of(unit, phase, cases_of(unit, self._courses[unit.key], begin, end))
+
+    def _note(self, unit: Unit, *, asked: Mapping[str, int] | None = None, cut: bool = False) -> None:
+        course = self._courses[unit.key]
+        course = dataclasses.replace(course, asked={**course.asked, **(asked or {})}, cut=cut)
+        self._courses[unit.key] = course
+        self._store.put_note(self._run, KEPT + unit.key, to_json(course))
+
+    def _wanting(self, unit: Unit) -> set[str]:
+        """Return the engines that must be asked on: some verdict about them is open and would gain by it.
+
+        One that counts a prompt of each group gains nothing once every group has had its turn.
+        """
+        open_ones = [v for v in self._verdicts(unit) if v.open and v.outcome in (Outcome.INCONCLUSIVE, Outcome.ERROR)]
+        gaining = [verdict for verdict in open_ones if verdict.groups != unit.prompts.groups]
+        return {name for verdict in gaining for name in (verdict.engine, verdict.baseline) if name is not None}
+
+    def _left_open(self, unit: Unit) -> bool:
+        """Whether more prompts than there are could settle something."""
+        return any(verdict.open and verdict.outcome is Outcome.INCONCLUSIVE for verdict in self._verdicts(unit))
+
+    def _verdicts(self, unit: Unit) -> list[Verdict]:
+        """Return how the unit's tests stand; one that cannot be judged has nothing open, and says so when it runs."""
+        judging, found = self._judging(), []
+        for declaration in self._of(unit):
+            with contextlib.suppress(LLMParityError):
+                found += self._settled(judging, declaration)
+        return found
+
+    def _settled(self, judging: Judging, declaration: Declaration) -> list[Verdict]:
+        """Judge one test as it stands, corrected for the verdicts that are still to come.
+
+        Those are of the timed phase, and of engines that are not asked before the present one has gone.
+        """
+        found: list[Verdict] = []
+        to_come = 0
+        for check in declaration.checks:
+            verdicts = judging.judge(declaration, check)
+            to_come += len(verdicts) if check.needs().timed else 0
+            found += verdicts
+        tested = sum(verdict.p_fail is not None for verdict in found)
+        to_come += tested * (self._engines - len(judging.notes))
+        return settle(found, ALPHA, to_come=to_come)

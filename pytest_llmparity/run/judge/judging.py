@@ -1,0 +1,232 @@
+"""What one run gathered, judged: evidence for every check of a test, looks counted, verdicts settled as one family."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_llmparity.core.checks.base import Check, Evidence
+from pytest_llmparity.core.checks.lenience import with_notes
+from pytest_llmparity.core.checks.settle import settle
+from pytest_llmparity.core.checks.unasked import told
+from pytest_llmparity.core.ports import Embedder
+from pytest_llmparity.core.sample import Phase, Sample, from_json
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.run.gather.course import Course
+from pytest_llmparity.run.gather.requests import wires_note
+from pytest_llmparity.run.judge import evidence as proof
+from pytest_llmparity.run.judge.evidence import EngineNote
+from pytest_llmparity.run.parity import EngineRows, Row
+from pytest_llmparity.run.plan import Declaration, Unit, unit_of
+from pytest_llmparity.run.timed.phase import timed_of
+from pytest_llmparity.settings.specification import Settings
+from pytest_llmparity.store.runs import Store
+
+ALPHA = 0.05
+"""Error rate of every one-sided bound before it is divided for repeated looks (DESIGN 6)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """Judges the tests of one run by what the store held when this was made.
+
+    ``notes`` and ``samples`` are of the engines that count, ``incomplete`` says why something is missing, ``only`` are
+    the case ids the run was restricted to, ``root`` is the project's folder, left out of the places of checks. With
+    ``required`` a check that an engine lacks a capability for is an error instead of skipped. ``courses`` says of every
+    unit of a sequential run, by its key, in which order it was asked and how far.
+    """
+
+    store: Store
+    run: str
+    root: Path
+    baseline: str
+    notes: Mapping[str, EngineNote]
+    samples: Mapping[str, Sequence[Sample]]
+    incomplete: str | None
+    embedder: Callable[[], Embedder | None]
+    only: Sequence[str] = ()
+    required: bool = False
+    courses: Mapping[str, Course] = field(default_factory=dict)
+    _wires: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict, init=False, repr=False)
+    _paid: dict[tuple[str, str], int] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        store: Store,
+        run: str,
+        state: Mapping[str, Any],
+        *,
+        settings: Settings,
+        root: Path,
+        embedder: Callable[[], Embedder | None],
+    ) -> Judging:
+        """Read what a run holds; ``state`` is what its gathering wrote down so far.
+
+        With engines selected only they count, in their order; without, all the run has.
+        """
+        notes = {name: from_json(EngineNote, data) for name, data in state.get("engines", {}).items()}
+        if settings.engines:
+            notes = {spec.name: notes[spec.name] for spec in settings.engines if spec.name in notes}
+        return cls(
+            store=store,
+            run=run,
+            root=root,
+            baseline=settings.baseline or str(state.get("baseline") or next(iter(notes), "")),
+            notes=notes,
+            samples={name: store.get(run, name) for name in notes},
+            incomplete=state.get("incomplete"),
+            embedder=embedder,
+            only=settings.cases,
+            required=settings.required,
+            courses=courses(store, run),
+        )
+
+    def judge(self, declaration: Declaration, check: Check) -> list[Verdict]:
+        """Return the verdicts of one check of a test, as the check alone sees them."""
+        if check.pairwise and len(self.notes) < 2:
+            name = next(iter(self.notes), "")
+            return [_skipped(declaration, check, name, f"{check.kind} compares engines and only {name} is selected")]
+        evidence = self._evidence(declaration, check)
+        found = [told(verdict, evidence, required=self.required) for verdict in check.judge(evidence)]
+        found = [with_notes(verdict, evidence) for verdict in found]
+        return [dataclasses.replace(verdict, where=self._relative(verdict.where)) for verdict in found]
+
+    def settle(self, declaration: Declaration, further: Sequence[Verdict] = ()) -> list[Verdict]:
+        """Return the verdicts of a test's declared checks and ``further`` ones of its body, settled as one family."""
+        found = [verdict for check in declaration.checks for verdict in self.judge(declaration, check)]
+        return settle([*found, *further], ALPHA)
+
+    def remember(self, declaration: Declaration, settled: Sequence[Verdict]) -> None:
+        """Count this as a look at every question it answered or left open."""
+        course = self.courses.get(self._unit(declaration).key)
+        for (check, pair), outcome in _looked(settled).items():
+            question = (declaration.test, check, pair, _looked_at(declaration, course))
+            self.store.look(*question, outcome, continued=course is not None and course.continued)
+
+    def rows(self, declaration: Declaration) -> Mapping[str, EngineRows]:
+        """Return the answers of a test's main phase by engine and case; what is missing says why."""
+        unit = self._unit(declaration)
+        rows: dict[str, EngineRows] = {}
+        for name, engine in self.notes.items():
+            chosen = proof.select(
+                self.samples.get(name, ()), self._wire(name, unit), concurrency=declaration.concurrency
+            ).get(Phase.MAIN, {})
+            lacks, refused = engine.left_out.get(unit.key), engine.refused.get(unit.key)
+            skipped = f"not asked, every check is skipped: {lacks}" if lacks else refused and f"not asked: {refused}"
+            lonely = engine.lonely.get(unit.key)
+            skipped = skipped or (lonely and f"not asked: {lonely}")
+            why = engine.error or engine.incomparable or skipped or self._unasked(unit) or "it was not gathered"
+            apart = {case: f"not asked: {reason}" for case, reason in engine.unasked.get(unit.key, {}).items()}
+            rows[name] = EngineRows(
+                name,
+                {
+                    case.id: Row(name, case.id, chosen.get(case.id, ()), missing=apart.get(case.id, why))
+                    for case in unit.prompts.cases
+                },
+                unselected=declaration.prompts.by_id.keys() - unit.prompts.by_id.keys(),
+            )
+        return rows
+
+    def _unasked(self, unit: Unit) -> str | None:
+        """Say why cases of a unit were not asked, ``None`` where a hard stop or a sequential test is not the reason."""
+        course = self.courses.get(unit.key)
+        if course is None or course.cut or not course.asked:
+            return self.incomplete
+        return f"not asked, the sequential test had settled after {max(course.asked.values())} prompts"
+
+    def _unit(self, declaration: Declaration) -> Unit:
+        """Return the unit a declaration's samples were gathered as; its prompts are the selected ones."""
+        return unit_of(declaration, only=self.only)
+
+    def _evidence(self, declaration: Declaration, check: Check) -> Evidence:
+        unit = self._unit(declaration)
+        course = self.courses.get(unit.key)
+        return proof.collect(
+            declaration,
+            check=check,
+            required=self.required,
+            unit_key=unit.key,
+            baseline=self.baseline,
+            notes=self.notes,
+            wires={name: self._wire(name, unit) for name in self.notes},
+            timed={name: timed_of(self.store, self.run, name, unit) for name in self.notes},
+            samples=self.samples,
+            alpha=ALPHA / 2 ** self._looks(declaration, check),
+            incomplete=self.incomplete if course is None or course.cut or not course.asked else None,
+            embedder=self.embedder(),
+            course=course,
+        )
+
+    def _looks(self, declaration: Declaration, check: Check) -> int:
+        """How often this question was looked at before with fewer prompts and left open (DESIGN 6, looking again).
+
+        Asked once: a test that is run again in this process looks at the same answers.
+        """
+        question = (declaration.test, str(check))
+        if question not in self._paid:
+            self._paid[question] = self._looked_before(declaration, check)
+        return self._paid[question]
+
+    def _looked_before(self, declaration: Declaration, check: Check) -> int:
+        pairs = [f"{self.baseline}|{name}" for name in self.notes if name != self.baseline]
+        course = self.courses.get(self._unit(declaration).key)
+        digest, continued = _looked_at(declaration, course), course is not None and course.continued
+        return max(
+            (
+                self.store.looks(declaration.test, str(check), pair, digest, continued=continued)
+                for pair in [*self.notes, *pairs]
+            ),
+            default=0,
+        )
+
+    def _wire(self, name: str, unit: Unit) -> Mapping[str, str]:
+        """Return the sha256 of the requests whose samples belong to this unit, by case."""
+        key = (name, unit.key)
+        if key not in self._wires:
+            self._wires[key] = self.store.note(self.run, wires_note(name, unit)) or {}
+        return self._wires[key]
+
+    def _relative(self, where: str) -> str:
+        """Return ``file:line`` without this machine's folders."""
+        path, _, line = where.rpartition(":")
+        return f"{os.path.relpath(path, self.root)}:{line}" if path else where
+
+
+def courses(store: Store, run: str) -> dict[str, Course]:
+    """Return the courses of a sequential run's units by their keys; a run of a fixed design has none."""
+    return {key: from_json(Course, data) for key, data in store.kept_notes(run).items()}
+
+
+def _looked_at(declaration: Declaration, course: Course | None) -> str:
+    """Return what is looked at; sequentially the same prompts are another design, and another look."""
+    digest = declaration.prompts.digest
+    return digest if course is None else f"sequential/{digest}"
+
+
+def _looked(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], Outcome]:
+    """Return one outcome per check and engine or pair: a check with several limits is open while one of them is."""
+    found: dict[tuple[str, str], Outcome] = {}
+    for verdict in verdicts:
+        if verdict.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
+            pair = verdict.engine if verdict.baseline is None else f"{verdict.baseline}|{verdict.engine}"
+            if found.get((verdict.check, pair)) is not Outcome.INCONCLUSIVE:
+                found[verdict.check, pair] = verdict.outcome
+    return found
+
+
+def _skipped(declaration: Declaration, check: Check, engine: str, reason: str) -> Verdict:
+    return Verdict(
+        test=declaration.test,
+        check=str(check),
+        kind=check.kind,
+        engine=engine,
+        baseline=None,
+        outcome=Outcome.SKIPPED,
+        message=reason,
+        where=check.where,
+    )

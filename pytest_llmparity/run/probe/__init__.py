@@ -1,0 +1,1 @@
+"""Questions of our own to an engine, before prompts are asked."""

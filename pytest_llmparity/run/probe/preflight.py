@@ -1,0 +1,245 @@
+"""What is asked of an engine between its identity and its first prompt: probes, and some cases over its other route."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from pytest_llmparity.core.compare.json import parse_json
+from pytest_llmparity.core.diagnosis.layers import response_schema
+from pytest_llmparity.core.errors import EngineError, ParameterNotHonoured, Timeout, Unreachable
+from pytest_llmparity.core.identity.capabilities import Capabilities
+from pytest_llmparity.core.identity.routes import CASES, RouteCheck
+from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.sample import Completion, Identity, Request, to_json
+from pytest_llmparity.engines import registry
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.judge.evidence import context_of, proven
+from pytest_llmparity.run.plan import Unit, shuffled
+from pytest_llmparity.run.probe import overflow, probes
+from pytest_llmparity.run.probe.probes import Probe, Probed, Spent
+from pytest_llmparity.store.runs import Store
+
+PROBES: Final[Mapping[str, Probe]] = {
+    "streaming": probes.STREAM,
+    "unknown fields": probes.UNKNOWN_FIELDS,
+    "logprobs": probes.LOGPROBS,
+    "schema": probes.STRUCTURED,
+    "tools": probes.OFFERED,
+    "seed": probes.SEED,
+    "raw prompt": probes.RAW,
+    "context": overflow.FIT,
+    "overflow": overflow.OVERFLOW,
+}
+"""Every probe by name, in the order they are asked: what fills the context comes last."""
+ALWAYS: Final = ("streaming", "unknown fields")
+"""What a run asks that judges anything: three or four tiny requests that no server was seen to mind."""
+GATES: Final = ("logprobs", "json_schema", "tools")
+"""Fields whose no keeps checks from being judged. It is asked again in every run: a person may have repaired it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learnt:
+    """What is known of one server: what it declares, and that corrected by all its probes, earlier runs' included."""
+
+    declares: Capabilities
+    capabilities: Capabilities
+    probed: Probed
+    requests: int = 0
+
+
+def wanted(units: Sequence[Unit], *, context: int | None) -> tuple[str, ...]:
+    """Return the probes that matter to these units on an engine with such a context (``None``: nobody knows).
+
+    A run asks only what its own tests make matter: a feature nobody uses may be one that a server breaks at.
+    """
+    judged = [unit for unit in units if unit.needs.judged]
+    cases = [(unit, case) for unit in judged for case in unit.prompts.cases]
+    matters = {
+        **dict.fromkeys(ALWAYS, bool(judged)),
+        "logprobs": any(unit.needs.top_logprobs is not None for unit in judged),
+        "schema": any(response_schema(case) is not None for _, case in cases),
+        "tools": any(case.tools for _, case in cases),
+        "seed": any(case.request(unit.sampling).sampling.temperature > 0 for unit, case in cases),
+        "raw prompt": any(case.prompt is not None for _, case in cases),
+        **dict.fromkeys(("context", "overflow"), any(_may_overflow(unit, case, context) for unit, case in cases)),
+    }
+    return tuple(name for name in PROBES if matters[name])
+
+
+def most_requests(units: Sequence[Unit], contexts: Sequence[int | None]) -> int:
+    """Return the most probe requests one engine gets for these units; ``contexts`` has what is known of each engine."""
+    names = {name for context in contexts for name in wanted(units, context=context)}
+    return sum(PROBES[name].requests for name in names)
+
+
+def learn(
+    adapter: Adapter,
+    identity: Identity,
+    *,
+    names: Sequence[str],
+    store: Store,
+    version: str,
+    fresh: bool,
+    take: Callable[[], bool] = lambda: True,
+) -> Learnt:
+    """Find out what a server can do by these probes and tell its adapter; what is remembered is not asked again.
+
+    Remembered under the engine's kind, configuration and identity, what it says it can do and this package's version,
+    of servers that say enough to be known again. ``fresh`` forgets. ``take`` says before each request whether it may be
+    sent.
+    """
+    declares = adapter.capabilities()
+    key, lasting = _key(adapter, identity, declares, version), _known_again(adapter, identity)
+    known = _recalled(store.probes(key)) if lasting and not fresh else Probed()
+    again = set(_disappointing(known, declares))
+    due = {name: PROBES[name] for name in names if name not in known.settled or name in again}
+    context = context_of(adapter.spec, identity)
+    asked = probes.probe(adapter, due, declares=declares, context=context, known=known.found, take=take)
+    gone = {field for name in due for field in PROBES[name].fields}
+    found = Probed(
+        found={name: value for name, value in known.found.items() if name not in gone} | asked.found,
+        settled=[*(name for name in known.settled if name not in due), *asked.settled],
+        notes={name: text for name, text in known.notes.items() if name not in due} | asked.notes,
+    )
+    if due and lasting:
+        store.put_probes(key, {"found": found.found, "settled": found.settled, "notes": found.notes})
+    adapter.learnt(declares.corrected(found.found))
+    return Learnt(declares=declares, capabilities=adapter.can, probed=found, requests=asked.requests)
+
+
+def remarks(adapter: Adapter, learnt: Learnt) -> Iterator[str]:
+    """Yield what the reader of a run should know: promises that are not kept, and probes that failed."""
+    yield from learnt.capabilities.findings(adapter.name, learnt.declares)
+    for name, why in learnt.probed.notes.items():
+        if name not in learnt.probed.settled:
+            yield f"{adapter.name}: the probe of {name} failed, so only what its kind declares is known: {why}"
+
+
+def some_requests(units: Sequence[Unit]) -> list[Request]:
+    """Return a few of the requests of these units, some of each, the same in every run."""
+    chosen = [
+        case.request(unit.sampling)
+        for unit in units
+        for case in shuffled(unit.prompts.cases, seed=unit.prompts.digest)[:CASES]
+    ]
+    return chosen[:: max(1, len(chosen) // CASES)][:CASES]
+
+
+def compare_routes(
+    adapter: Adapter,
+    requests: Sequence[Request],
+    *,
+    take: Callable[[], bool] = lambda: True,
+    say: Callable[[str], None] = lambda text: None,
+) -> RouteCheck | None:
+    """Ask these over the route ``engine.openai()`` uses, then over the measured one, and hold the answers together.
+
+    One route after the other, the measured one last: Ollama loads the model again where the options of a request are
+    not those it was loaded with (server/sched.go, ``needsReload``). ``None`` where they are the same route, or ``take``
+    says that no more requests may be sent, or one of them got no answer: ``say`` is told, and the rest is not waited
+    for. Never raises for what the server does.
+    """
+    if adapter.spec.route == "openai":
+        return None
+    spec = dataclasses.replace(adapter.spec, route="openai")
+    other = registry.adapter_for(adapter.kind)(spec, adapter.base_url, adapter.headers)
+    other.api = adapter.api
+    other.time_left = adapter.time_left
+    other.learnt(adapter.can)
+    try:
+        there = [_over(other, request, take) for request in requests]
+        here = [_over(adapter, request, take) for request in requests]
+    except Spent:
+        return None
+    except (Timeout, Unreachable) as error:
+        say(f"{adapter.name}: its routes were not held against each other: {error}")
+        return None
+    both = [(ours.completion, theirs) for ours, theirs in zip(here, there, strict=True)]
+    pairs = [(ours, theirs.completion) for ours, theirs in both if ours and theirs.completion]
+    unasked = [theirs.unasked for ours, theirs in both if ours and theirs.unasked]
+    failed = sum((ours is None) != (theirs.completion is None) for ours, theirs in both) - len(unasked)
+    dropped = dict.fromkeys(name for theirs in there for name in theirs.omitted)
+    offsets = [(b.prompt_tokens or 0) - (a.prompt_tokens or 0) for a, b in pairs if a.prompt_tokens and b.prompt_tokens]
+    return RouteCheck(
+        measured=adapter.spec.route,
+        other=spec.route,
+        cases=len(requests),
+        texts=sum(_answer(a) != _answer(b) for a, b in pairs),
+        prompts=sum(bool(offset) for offset in offsets),
+        finishes=sum(a.finish_reason != b.finish_reason for a, b in pairs),
+        failed=failed,
+        tokens=offsets[0] if len(set(offsets)) == 1 else 0,
+        dropped=tuple(dropped),
+        unasked=len(unasked),
+        why=next(iter(unasked), ""),
+    )
+
+
+class _Over(NamedTuple):
+    """An answer over one route, ``None`` where there is none; what was left out; why the route has no words for it."""
+
+    completion: Completion | None = None
+    omitted: tuple[str, ...] = ()
+    unasked: str = ""
+
+
+def _over(adapter: Adapter, request: Request, take: Callable[[], bool]) -> _Over:
+    try:
+        wire = adapter.build(request)
+        if not take():
+            raise Spent
+        reply = adapter.control.post(wire.path, wire.body, timeout_s=adapter.spec.request_timeout_s)
+        return _Over(adapter.parse(reply, case=request.case), wire.omitted)
+    except ParameterNotHonoured as error:
+        return _Over(unasked=str(error))
+    except (Timeout, Unreachable):
+        raise
+    except EngineError:
+        return _Over()
+
+
+def _answer(completion: Completion) -> tuple[object, ...]:
+    """Return what an application gets; arguments of calls as values, because routes write the same JSON differently."""
+    calls = [(call.name, parse_json(call.arguments).value or call.arguments) for call in completion.tool_calls]
+    return completion.text, completion.reasoning, calls
+
+
+def _recalled(content: Mapping[str, object] | None) -> Probed:
+    known = Probed()
+    if content:
+        known.found.update(content["found"])  # type: ignore[call-overload]  # our own JSON
+        known.settled.extend(content["settled"])  # type: ignore[arg-type]
+        known.notes.update(content["notes"])  # type: ignore[call-overload]
+    return known
+
+
+def _disappointing(known: Probed, declared: Capabilities) -> Iterator[str]:
+    for name in known.settled:
+        fields = [field for field in PROBES[name].fields if field in GATES] if name in PROBES else []
+        if any(known.found.get(field) is False and getattr(declared, field) is not False for field in fields):
+            yield name
+
+
+def _known_again(adapter: Adapter, identity: Identity) -> bool:
+    """Tell whether a server is surely the one that was asked earlier, should the same be known of it once more."""
+    ours = adapter.spec.launch == "process" and adapter.spec.model_path is not None and "digest" in identity.facts
+    return ours or proven(identity)
+
+
+def _key(adapter: Adapter, identity: Identity, declares: Capabilities, version: str) -> str:
+    facts = {name: fact.value for name, fact in identity.facts.items()}
+    content = [adapter.kind, adapter.spec.spec_hash, to_json(facts), to_json(declares), version]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _may_overflow(unit: Unit, case: Case, context: int | None) -> bool:
+    """Tell whether a prompt could be too long: it has at most about as many tokens as bytes."""
+    content = [case.prompt, case.messages, case.tools]
+    size = len(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
+    needed = size + case.request(unit.sampling).sampling.max_tokens
+    return needed > (overflow.VERIFIED_TOKENS if context is None else context)

@@ -1,0 +1,372 @@
+"""Probes: a few tiny requests that find out what a live server does with what it is sent.
+
+Each probe goes through the adapter's own ``build`` and ``parse``, unmeasured, and answers with the fields of
+``core.identity.capabilities.Capabilities`` it settled. None of them touches what reloads a model (load options stay
+those of every request) or is known to end a server (``top_logprobs`` stays at 1).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pytest_llmparity.core.errors import (
+    AnswerError,
+    BadRequest,
+    ContextOverflow,
+    EmptyAnswer,
+    EngineDied,
+    EngineError,
+    NotAuthorised,
+    Overloaded,
+    ParameterNotHonoured,
+    Timeout,
+    Unreachable,
+)
+from pytest_llmparity.core.identity.capabilities import Capabilities
+from pytest_llmparity.core.sample import Completion, Request, Sampling
+from pytest_llmparity.engines.wire import build
+from pytest_llmparity.engines.wire.base import Adapter
+
+TIMEOUT_S: Final = 60.0
+"""Longest wait for a probe's answer: a first grammar or logprob makes some engines compile for more than 20 s."""
+CASE: Final = "probe"
+"""What errors call the case."""
+QUESTION: Final = ({"role": "user", "content": "Describe a harbour in the morning."},)
+POEM: Final = ({"role": "user", "content": "Write a short poem about anything you like."},)
+GREETING: Final = ({"role": "user", "content": "Say hello."},)
+LONG_GREETING: Final = (
+    {"role": "user", "content": "Say hello to the people of the harbour, and wish each one of them a good morning."},
+)
+FORM: Final = ({"role": "user", "content": "Fill in the form as compact JSON."},)
+SECRET: Final = {"zone": "vq7rk2mx", "area": "hw4tz9bd"}
+"""What the schema of the probe forces: no model guesses it, and the names stand in reverse alphabetical order."""
+SCHEMA: Final = {
+    "type": "object",
+    "properties": {name: {"type": "string", "const": value} for name, value in SECRET.items()},
+    "required": list(SECRET),
+    "additionalProperties": False,
+}
+PLAIN_SCHEMA: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in SECRET.values()},
+    "required": list(SECRET.values()),
+    "additionalProperties": False,
+}
+"""A schema every server that enforces any knows; its names are as hard to guess."""
+TOOLS: Final = (
+    {
+        "type": "function",
+        "function": {
+            "name": "get_tide",
+            "description": "Return the height of the tide in a harbour.",
+            "parameters": {"type": "object", "properties": {"harbour": {"type": "string"}}, "required": ["harbour"]},
+        },
+    },
+)
+CALL_TOKENS: Final = 64
+"""Enough for a call of that function in any template's words: a cut one is no call on some servers."""
+UNKNOWN: Final = "x_llmparity_probe"
+"""A field no server has."""
+RAW_TOKENS: Final = 3
+"""Most tokens of a one-letter prompt that nothing was put around: a start token, a blank, the letter."""
+
+_GONE = (Unreachable, EngineDied, Timeout, NotAuthorised, Overloaded)
+_NO_ROUTE = (404, 405, 501)
+
+
+class Undecided(Exception):
+    """A probe was answered and settled nothing; its text says why."""
+
+
+class Spent(Exception):
+    """The run may send no more requests."""
+
+
+class Prober:
+    """Sends one server's probes, one at a time. ``requests`` counts them.
+
+    ``take`` is asked before each whether it may be sent (``Spent`` is raised where it may not). ``declares`` is what is
+    known without asking, ``context`` what the server says one request gets, in tokens (``None`` where it says nothing),
+    ``found`` what earlier probes settled, ``refusal`` what a server said that refused the last one.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        *,
+        declares: Capabilities,
+        context: int | None = None,
+        take: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.adapter = adapter
+        self._take = take
+        self.declares = declares
+        self.context = context
+        self.requests = 0
+        self.found: dict[str, object] = {}
+        self.refusal = ""
+        self._greeting: int | None = None
+
+    def ask(self, request: Request, *, stream: bool = False, change: Mapping[str, object] | None = None) -> Completion:
+        """Return the answer; ``change`` replaces fields of the wire's body, or adds them. Raises as answers do."""
+        wire = self.adapter.build(request, stream=stream)
+        if change:
+            wire = build.wire(wire.path, _changed(json.loads(wire.body), change), wire.omitted)
+        if not self._take():
+            raise Spent
+        self.requests += 1
+        timeout = min(TIMEOUT_S, self.adapter.spec.request_timeout_s)
+        answer = self.adapter.parse(self.adapter.control.post(wire.path, wire.body, timeout_s=timeout), case=CASE)
+        return dataclasses.replace(answer, max_tokens=request.sampling.max_tokens)
+
+    def refused(self, error: EngineError) -> bool:
+        """Tell whether a server said no to what was asked of it, rather than failed at it, and keep its words."""
+        no = isinstance(error, BadRequest) or (isinstance(error, AnswerError) and error.status in _NO_ROUTE)
+        if no and not isinstance(error, ContextOverflow):
+            self.refusal = str(error)
+            return True
+        return False
+
+    def greeting_tokens(self) -> int | None:
+        """Return how many prompt tokens the plain greeting has, ``None`` where the server does not say."""
+        if self._greeting is None:
+            self._greeting = self.ask(asking(GREETING, max_tokens=8)).prompt_tokens
+        return self._greeting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One question to a server: the fields it may settle, the most requests it takes, and how it is asked."""
+
+    fields: tuple[str, ...]
+    requests: int
+    run: Callable[[Prober], Mapping[str, object]]
+
+
+@dataclass(slots=True)
+class Probed:
+    """What probes of one server brought. ``found``: field to value. ``settled``: probes that need not be asked again.
+
+    ``notes`` says, by probe, why one knows nothing.
+    """
+
+    found: dict[str, object] = field(default_factory=dict)
+    settled: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    requests: int = 0
+
+
+def asking(messages: Iterable[Mapping[str, Any]], *, max_tokens: int, **more: Any) -> Request:
+    """Return a greedy request of a probe."""
+    return Request(case=CASE, messages=tuple(messages), sampling=Sampling(max_tokens=max_tokens), **more)
+
+
+def probe(
+    adapter: Adapter,
+    probes: Mapping[str, Probe],
+    *,
+    declares: Capabilities,
+    context: int | None = None,
+    known: Mapping[str, object] | None = None,
+    take: Callable[[], bool] = lambda: True,
+) -> Probed:
+    """Ask a server these probes in order. Never raises for what the server does.
+
+    A probe that fails settles nothing and leaves a note; once the server is gone, silent or refuses us, the rest is not
+    asked. ``declares`` is what is known without asking, ``context`` what one request gets, in tokens, ``known`` what
+    earlier probes found. Once ``take`` says that no more may be sent, the rest is left out without a word.
+    """
+    prober, result = Prober(adapter, declares=declares, context=context, take=take), Probed()
+    prober.found.update(known or {})
+    for name, one in probes.items():
+        prober.refusal = ""
+        try:
+            found = dict(one.run(prober))
+        except Spent:
+            break
+        except Undecided as why:
+            result.settled.append(name)
+            result.notes[name] = f"nothing found out: {why}"
+        except ParameterNotHonoured as error:  # known before anything is sent, and no other next time
+            result.settled.append(name)
+            result.notes[name] = str(error)
+        except EngineError as error:
+            result.notes[name] = str(error)
+            if isinstance(error, _GONE):
+                break
+        else:
+            result.settled.append(name)
+            result.found.update(found)
+            prober.found.update(found)
+            if prober.refusal:
+                result.notes[name] = prober.refusal
+    result.requests = prober.requests
+    return result
+
+
+def _changed(body: dict[str, Any], change: Mapping[str, object]) -> dict[str, Any]:
+    """Return a wire body with fields replaced where they are (a native route keeps some in ``options``), else added."""
+    for name, value in change.items():
+        options = body.get("options")
+        home = options if isinstance(options, dict) and name in options else body
+        home[name] = value
+    return body
+
+
+def _said(answer: Completion) -> tuple[object, ...]:
+    calls = tuple((call.name, call.arguments) for call in answer.tool_calls)
+    return answer.text, answer.reasoning, calls, answer.finish_reason
+
+
+def _stream(prober: Prober) -> Mapping[str, object]:
+    """Ask the same twice, unstreamed and streamed; a difference counts when unstreamed answers repeat themselves."""
+    request = asking(QUESTION, max_tokens=24)
+    whole, streamed = prober.ask(request), prober.ask(request, stream=True)
+    if _said(whole) == _said(streamed):
+        return {"stream_equal": True}
+    if _said(prober.ask(request)) != _said(whole):
+        raise Undecided("two unstreamed greedy answers to one question differ, so a streamed one proves nothing")
+    return {"stream_equal": False}
+
+
+def _unknown(prober: Prober) -> Mapping[str, object]:
+    try:
+        prober.ask(asking(GREETING, max_tokens=8), change={UNKNOWN: True})
+    except EmptyAnswer:
+        pass
+    except EngineError as error:
+        if prober.refused(error):
+            return {"unknown_fields": "refused"}
+        raise
+    return {"unknown_fields": "dropped"}
+
+
+def _logprobs(prober: Prober) -> Mapping[str, object]:
+    try:
+        answer = prober.ask(asking(QUESTION, max_tokens=4, top_logprobs=1))
+    except EngineError as error:
+        if prober.refused(error):
+            return {"logprobs": False}
+        raise
+    if not any(token.logprob is not None for token in answer.logprobs):
+        return {"logprobs": False}
+    return {"logprobs": True, "token_ids": any(token.id is not None for token in answer.logprobs)}
+
+
+def _schema(prober: Prober) -> Mapping[str, object]:
+    """Force two texts nobody can guess; the prompt says nothing of them, so an answer that has them was forced.
+
+    White space is left out of account: some grammars allow any amount of it between the parts, and a weak model goes on
+    with it for ever (vLLM and SGLang with xgrammar), so the first of the two texts is enough where the answer was cut.
+    A server that does not force the texts may only lack ``const``: a schema without it has to fail too.
+    """
+    answer = _formed(prober, SCHEMA)
+    if answer is None:
+        return _plain_schema(prober)
+    said, cut = "".join(answer.text.split()), answer.cut
+    for names in (list(SECRET), sorted(SECRET)):
+        whole = json.dumps({name: SECRET[name] for name in names}, separators=(",", ":"))
+        if said == whole or (cut and whole.startswith(said) and SECRET[names[0]] in said):
+            return {"json_schema": True, "schema_order": names == list(SECRET)}
+        if cut and whole.startswith(said):
+            raise Undecided(f"the answer to a schema was cut after {answer.completion_tokens or 96} tokens")
+    return _plain_schema(prober)
+
+
+def _plain_schema(prober: Prober) -> Mapping[str, object]:
+    """Say no where names nobody can guess are not forced either; where they are, only ``const`` is missing."""
+    answer = _formed(prober, PLAIN_SCHEMA)
+    if answer is None:
+        return {"json_schema": False}
+    said = "".join(answer.text.split())
+    if any(said.startswith(f'{{"{name}":') for name in PLAIN_SCHEMA["required"]):
+        raise Undecided("a schema's properties are forced, its const is not")
+    if answer.cut and said in ("", "{"):
+        raise Undecided(f"the answer to a schema was cut after {answer.completion_tokens or 96} tokens")
+    return {"json_schema": False}
+
+
+def _formed(prober: Prober, schema: Mapping[str, Any]) -> Completion | None:
+    """Return the answer under a schema, ``None`` where it was refused."""
+    shape = {"type": "json_schema", "json_schema": {"name": "probe", "strict": True, "schema": schema}}
+    try:
+        answer = prober.ask(asking(FORM, max_tokens=96, response_format=shape))
+    except EngineError as error:
+        if prober.refused(error):
+            return None
+        raise
+    prober.refusal = ""
+    return answer
+
+
+def _seed(prober: Prober) -> Mapping[str, object]:
+    """Sample with one seed twice and with another once: equal texts prove something only where another seed differs."""
+    first, again = _sampled(prober, 7), _sampled(prober, 7)
+    if _said(first) != _said(again):
+        return {"seed": False}
+    if _said(_sampled(prober, 8)) == _said(first):
+        raise Undecided("answers sampled with different seeds are the same, so the seed proves nothing")
+    return {"seed": True}
+
+
+def _sampled(prober: Prober, seed: int) -> Completion:
+    """Ask at temperature 1, also of adapters that refuse to sample where a server's defaults are not known."""
+    greedy = Sampling(max_tokens=24, seed=seed)
+    try:
+        sampling = dataclasses.replace(greedy, temperature=1.0)
+        return prober.ask(Request(case=CASE, messages=POEM, sampling=sampling))
+    except ParameterNotHonoured:
+        name = prober.adapter.fields.get("temperature", "temperature")
+        return prober.ask(Request(case=CASE, messages=POEM, sampling=greedy), change={name: 1.0})
+
+
+def _tools(prober: Prober) -> Mapping[str, object]:
+    """Offer a function: it must make the prompt longer, or be called; one that does neither was dropped.
+
+    A no is said only by counts that move: some servers count nothing, or the same for every prompt.
+    """
+    without = prober.greeting_tokens()
+    try:
+        answer = prober.ask(asking(GREETING, max_tokens=CALL_TOKENS, tools=TOOLS))
+    except EngineError as error:
+        if prober.refused(error):
+            return {"tools": False}
+        raise
+    if answer.tool_calls:
+        return {"tools": True}
+    if without is None or answer.prompt_tokens is None:
+        raise Undecided("the server takes tools, but does not say how many tokens a prompt has: it may drop them")
+    if answer.prompt_tokens > without:
+        return {"tools": True}
+    longer = prober.ask(asking(LONG_GREETING, max_tokens=8)).prompt_tokens
+    if longer is None or longer <= without:
+        raise Undecided(
+            f"the server says {without} tokens of a short prompt and {longer} of a long one: it does not count"
+        )
+    return {"tools": False}
+
+
+def _raw(prober: Prober) -> Mapping[str, object]:
+    """Send one letter: more than a few prompt tokens mean that something was put around it."""
+    try:
+        answer = prober.ask(Request(case=CASE, prompt="a", sampling=Sampling(max_tokens=8)))
+    except EngineError as error:
+        if prober.refused(error):
+            return {"raw_prompt": False}
+        raise
+    if answer.prompt_tokens is None:
+        raise Undecided("the server does not say how many tokens a raw prompt has")
+    return {"raw_prompt": answer.prompt_tokens <= RAW_TOKENS}
+
+
+STREAM: Final = Probe(fields=("stream_equal",), requests=3, run=_stream)
+UNKNOWN_FIELDS: Final = Probe(fields=("unknown_fields",), requests=1, run=_unknown)
+LOGPROBS: Final = Probe(fields=("logprobs", "token_ids"), requests=1, run=_logprobs)
+STRUCTURED: Final = Probe(fields=("json_schema", "schema_order"), requests=2, run=_schema)
+SEED: Final = Probe(fields=("seed",), requests=3, run=_seed)
+OFFERED: Final = Probe(fields=("tools",), requests=3, run=_tools)
+RAW: Final = Probe(fields=("raw_prompt",), requests=1, run=_raw)

@@ -1,0 +1,1 @@
+"""The timed phase: latency, measured in a process of its own."""

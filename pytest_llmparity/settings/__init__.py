@@ -1,0 +1,1 @@
+"""Options and files become one specification of engines and run."""

@@ -1,0 +1,337 @@
+"""The configuration, and the engines that ``--engines`` selects with it.
+
+It stands in ``llmparity.toml`` or under ``[tool.llmparity]`` in ``pyproject.toml``. Pure: takes text, and asks about
+files through the functions it is given.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pytest_llmparity.core.errors import ConfigError, EngineSelectionError, UsageError
+from pytest_llmparity.core.words.problems import describe, dotted, given, nearest
+from pytest_llmparity.settings.file import ConfigTable, EngineTable, ProfileTable
+from pytest_llmparity.settings.selection import (
+    KINDS,
+    Entry,
+    Kind,
+    address_behind,
+    address_of,
+    is_bare_address,
+    is_path,
+    parse_engines,
+)
+from pytest_llmparity.settings.specification import EngineSpec, EnvRef, Settings
+
+__all__ = [
+    "Config",
+    "EngineSpec",
+    "EnvRef",
+    "Places",
+    "Settings",
+    "has_table",
+    "parse_config",
+    "parse_engines",
+    "select",
+]
+
+_KEY = 'keys never belong in the file; name the environment variable that holds yours: api_key_env = "VLLM_API_KEY"'
+HINTS = {
+    "api_key": _KEY,
+    "apikey": _KEY,
+    "key": _KEY,
+    "token": _KEY,
+    "password": _KEY,
+    "host": 'write base_url = "http://HOST:PORT" to attach; an engine we start listens on 127.0.0.1',
+    "port": 'write base_url = "http://HOST:PORT" to attach; an engine we start gets a free port',
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A configuration that was read and found right. ``source`` is the file as messages name it."""
+
+    source: str
+    table: tuple[str, ...]
+    content: ConfigTable
+
+    @property
+    def engines(self) -> Mapping[str, EngineTable]:
+        """The configured engines by name."""
+        return self.content.engines
+
+    def profile(self, name: str) -> ProfileTable:
+        """Return one profile; ``ConfigError`` names the known ones."""
+        profiles = self.content.profiles
+        if name not in profiles:
+            known = f"known profiles: {', '.join(profiles)}" if profiles else "it has no profiles"
+            raise ConfigError(f"{self.source}: no profile {given(name)}{nearest(name, profiles)}; {known}")
+        return profiles[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where paths lead: ``folders`` are tried in order for relative ones, ``home`` stands for ``~``."""
+
+    folders: tuple[Path, ...]
+    exists: Callable[[Path], bool]
+    home: Path | None = None
+
+    def find(self, written: str) -> Path | None:
+        """Return the absolute path of what is written if it exists."""
+        return next((path for path in self.candidates(written) if self.exists(path)), None)
+
+    def candidates(self, written: str) -> list[Path]:
+        """Return every absolute path a written one may stand for, in order."""
+        if written.startswith("~/") and self.home is not None:
+            return [self.home / written[2:]]
+        return [Path(os.path.normpath(folder / written)) for folder in self.folders]
+
+
+def has_table(text: str) -> bool:
+    """Tell whether the text of a ``pyproject.toml`` has ``[tool.llmparity]``; broken TOML has none."""
+    if "llmparity" not in text:
+        return False
+    try:
+        tool = tomllib.loads(text).get("tool")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return False
+    return isinstance(tool, dict) and "llmparity" in tool
+
+
+def parse_config(text: str, *, source: str, table: Sequence[str] = (), kinds: Mapping[str, Kind] = KINDS) -> Config:
+    """Read a configuration from text; ``table`` is where it sits in the file (``("tool", "llmparity")``).
+
+    Raises ``ConfigError`` with every problem at once, each naming file, key, what was given and what is allowed.
+    """
+    value = _table(_toml(text, source), source, table)
+    try:
+        content = ConfigTable.model_validate(value, context={"kinds": kinds})
+    except ValidationError as error:
+        found = describe(error, ConfigTable, prefix=tuple(table), hints=HINTS)
+        raise ConfigError("\n".join(f"{source}: {sentence}" for sentence in found)) from None
+    problems = _cross(content, tuple(table))
+    if problems:
+        raise ConfigError("\n".join(f"{source}: {sentence}" for sentence in problems))
+    return Config(source=source, table=tuple(table), content=content)
+
+
+def _toml(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text.removeprefix("\ufeff"))
+    except tomllib.TOMLDecodeError as error:
+        reason, _, place = str(error).rpartition(" (at ")
+        digits = re.match(r"line (\d+)", place)
+        line = int(digits.group(1)) if digits else text.count("\n") + 1  # else "end of document"
+        raise ConfigError(f"{source}:{line}: not TOML: {reason}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: nested too deeply") from None
+
+
+def _table(value: Any, source: str, table: Sequence[str]) -> Any:
+    for part in table:
+        if not isinstance(value, dict) or part not in value:
+            raise ConfigError(f"{source}: holds no [{'.'.join(table)}]")
+        value = value[part]
+    return value
+
+
+def _cross(content: ConfigTable, prefix: tuple[str, ...]) -> list[str]:
+    """Return what is wrong between keys that are each right: names that lead nowhere."""
+    problems = []
+
+    def check(place: tuple[str | int, ...], name: str | None, known: Sequence[str]) -> None:
+        if name is not None and known and name not in known:
+            where = dotted((*prefix, *place))
+            problems.append(f"{where} is {given(name)}{nearest(name, known)}; known here: {', '.join(known)}")
+
+    configured = list(content.engines)
+    check(("baseline",), content.baseline, configured)
+    for name, profile in content.profiles.items():
+        entries = parse_engines(profile.engines or ())
+        for entry in entries:
+            check(("profiles", name, "engines"), entry.configured, configured)
+        check(("profiles", name, "baseline"), profile.baseline, [entry.name for entry in entries] or configured)
+    return problems
+
+
+def select(
+    entries: Iterable[Entry],
+    config: Config | None,
+    *,
+    places: Places,
+    config_places: Places | None = None,
+    kinds: Mapping[str, Kind] = KINDS,
+    looked: str = "",
+) -> tuple[EngineSpec, ...]:
+    """Turn entries of ``--engines`` into specs, looking configured names up.
+
+    ``places`` serves models written on the command line, ``config_places`` (the file's folder) those of the file.
+    ``looked`` says which file was read, or where one was looked for. Raises ``EngineSelectionError`` for an unknown
+    name or kind (the nearest is offered), a model that should be a file and is not there, and a golden, which needs the
+    golden store; ``ConfigError`` for files a configured engine names. One error tells of all entries.
+    """
+    specs: list[EngineSpec] = []
+    problems: list[UsageError] = []
+    for entry in entries:
+        try:
+            specs.append(_spec(entry, config, places, config_places or places, kinds, looked))
+        except UsageError as error:
+            problems.append(error)
+    if problems:
+        kind = ConfigError if all(isinstance(problem, ConfigError) for problem in problems) else EngineSelectionError
+        raise kind("\n".join(map(str, problems)))
+    return tuple(specs)
+
+
+def _spec(
+    entry: Entry, config: Config | None, places: Places, config_places: Places, kinds: Mapping[str, Kind], looked: str
+) -> EngineSpec:
+    if entry.golden is not None:
+        raise EngineSelectionError(
+            f"--engines: {entry.text!r}: golden engines come with the golden store; not available in this version"
+        )
+    if entry.configured is not None:
+        if config is None or entry.configured not in config.engines:
+            raise _unknown(entry, config, kinds, looked)
+        return _configured(entry, config, entry.configured, config_places, kinds)
+    if entry.kind is None:
+        return EngineSpec(name=entry.name, model=entry.model, base_url=entry.base_url, api=entry.api)
+    kind = kinds.get(entry.kind)
+    if kind is None:
+        raise _unknown(entry, config, kinds, looked)
+    if entry.base_url is None and (apart := address_behind(entry.model or "")):
+        raise EngineSelectionError(
+            f"--engines: {entry.text!r}: {apart[1]!r} lacks its scheme; write {entry.kind}:{apart[0]}@http://{apart[1]}"
+        )
+    if entry.base_url is None and not (kind.starts or kind.daemon):
+        raise EngineSelectionError(
+            f"--engines: {entry.text!r}: an engine of kind {entry.kind!r} is attached to, never started; "
+            f"write {entry.kind}:{entry.model}@URL"
+        )
+    try:
+        path = _model_path(entry.model, kind, places, started=entry.base_url is None)
+    except ValueError as error:
+        raise EngineSelectionError(f"--engines: {entry.text!r}: the model {error}") from None
+    return EngineSpec(
+        name=entry.name,
+        kind=entry.kind,
+        model=entry.model,
+        base_url=entry.base_url,
+        api=entry.api,
+        launch="attach" if entry.base_url or not kind.starts else "process",
+        daemon=kind.daemon and entry.base_url is None and path is None,
+        model_path=path,
+    )
+
+
+def _unknown(entry: Entry, config: Config | None, kinds: Mapping[str, Kind], looked: str) -> EngineSelectionError:
+    configured = list(config.engines) if config else []
+    word = entry.configured or entry.kind or ""
+    if config:
+        where = f"configured in {looked or config.source}: {', '.join(configured) or 'none'}"
+    else:
+        where = f"no configuration was found: {looked}" if looked else "none is configured"
+    if word in kinds:
+        return EngineSelectionError(
+            f"--engines: {entry.text!r}: {word!r} is a kind, and no engine of that name is configured ({where}); write "
+            f"{word}:MODEL, {word}:MODEL@URL, or a table [engines.{word}] in llmparity.toml"
+        )
+    address = entry.text.partition("=")[2] if entry.text.startswith(f"{entry.name}=") else entry.text
+    if is_bare_address(address):
+        return EngineSelectionError(
+            f"--engines: {entry.text!r}: {address!r} is no engine's name, and an address starts with its scheme; "
+            f"write http://{address} (or https://); {where}"
+        )
+    what = "engine" if entry.configured else "kind"
+    return EngineSelectionError(
+        f"--engines: {entry.text!r}: unknown {what} {word!r}{nearest(word, [*configured, *kinds])}; {where}; "
+        f"kinds (KIND:MODEL): {', '.join(sorted(kinds))}; any OpenAI-compatible server: http://HOST:PORT[#MODEL]"
+    )
+
+
+def _configured(entry: Entry, config: Config, configured: str, places: Places, kinds: Mapping[str, Kind]) -> EngineSpec:
+    table = config.engines[configured]
+    where = f"{config.source}: {dotted((*config.table, 'engines', configured))}"
+    kind = kinds[table.kind] if table.kind is not None else None
+    started = table.base_url is None and (kind is None or kind.starts)
+    address = None if table.base_url is None else address_of(table.base_url)
+    try:
+        path = _model_path(table.model, kind, places, started=table.base_url is None) if kind is not None else None
+    except ValueError as error:
+        raise ConfigError(f"{where}.model {error}") from None
+    return EngineSpec(
+        name=entry.name,
+        kind=table.kind,
+        model=table.model,
+        base_url=None if address is None else address.root,
+        api=None if address is None else address.api,
+        launch="process" if started and table.launch != "attach" else "attach",
+        daemon=kind is not None and kind.daemon and path is None and table.means_daemon,
+        revision=table.revision,
+        route=table.route,
+        python=_program(table.python, places) if table.python else None,
+        requires=tuple(table.requires or ()),
+        extra_index_urls=tuple(table.extra_index_urls or ()),
+        constraints=_file(table.constraints, f"{where}.constraints", places),
+        overrides=_file(table.overrides, f"{where}.overrides", places),
+        command=_command(table.command, places),
+        args=tuple(table.args or ()),
+        env={name: value for name, value in (table.env or {}).items() if isinstance(value, str)},
+        env_from={name: value.env for name, value in (table.env or {}).items() if isinstance(value, EnvRef)},
+        headers=dict(table.headers or {}),
+        api_key_env=table.api_key_env,
+        pin=table.pin.model_dump(exclude_none=True) if table.pin else {},
+        strict_pins=table.strict_pins,
+        context_length=table.context_length,
+        slots=table.slots,
+        ca_bundle=_file(table.ca_bundle, f"{where}.ca_bundle", places),
+        proxy=table.proxy,
+        download=table.download,
+        start_timeout_s=table.start_timeout_s,
+        request_timeout_s=table.request_timeout_s,
+        idle_timeout_s=table.idle_timeout_s,
+        connect_timeout_s=table.connect_timeout_s,
+        reconnect_s=table.reconnect_s,
+        model_path=path,
+    )
+
+
+def _model_path(model: str | None, kind: Kind, places: Places, *, started: bool) -> Path | None:
+    """Return the local path a model stands for. ``ValueError`` when it must be one and nothing is there.
+
+    A server we attach to may name its model by a path of its own machine, so there nothing has to exist.
+    """
+    if model is None or not kind.local_model or not (started or is_path(model)):
+        return None
+    path = places.find(model)
+    if path is None and started and is_path(model):
+        raise ValueError(f"{model!r} is not there; looked for {' and '.join(map(str, places.candidates(model)))}")
+    return path
+
+
+def _program(written: str, places: Places) -> str:
+    """Return a program as it is started: relative to the file when written as a path, else left for PATH."""
+    return str(places.candidates(written)[0]) if "/" in written else written
+
+
+def _command(written: Sequence[str] | None, places: Places) -> tuple[str, ...]:
+    return (_program(written[0], places), *written[1:]) if written else ()
+
+
+def _file(written: str | None, where: str, places: Places) -> Path | None:
+    if written is None:
+        return None
+    path = places.find(written)
+    if path is None:
+        looked = " and ".join(map(str, places.candidates(written)))
+        raise ConfigError(f"{where} is {written!r}, which is not there; looked for {looked}")
+    return path

@@ -1,0 +1,375 @@
+"""What ``llmparity.toml`` may hold. The published JSON Schema of the file is made from these models."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
+
+from pytest_llmparity.core.errors import EngineSelectionError
+from pytest_llmparity.core.identity.spelling import SAMPLING, sampling_defaults
+from pytest_llmparity.core.words.printable import printable
+from pytest_llmparity.core.words.problems import Strict, given, looks_secret, names_secret, nearest
+from pytest_llmparity.settings.selection import KINDS, LETTERS, NAME, Kind, parse_engines, root_of
+from pytest_llmparity.settings.specification import EnvRef, seconds
+
+_SECRET_HEADERS = re.compile(r"authori[sz]ation|cookie|key|token|secret|password", re.IGNORECASE)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = "holds a value that looks like a key (not shown); a key stays in an environment variable: {}"  # noqa: S105
+_INSTALLING = ("extra_index_urls", "constraints", "overrides")
+_OWN_PROCESS = ("python", "requires", "command", "args", "env")
+"""Keys that only a process of ours can follow: an engine that has one is started, whatever is running."""
+_STARTING = ("python", "requires", *_INSTALLING, "command", "args", "env", "download", "start_timeout_s")
+
+
+def _text(value: str) -> str:
+    if looks_secret(value):
+        raise ValueError(_SECRET.format("name that in api_key_env, or in headers as {env = …}"))
+    if not value.strip():
+        raise ValueError("is empty")
+    if printable(value) != value:
+        raise ValueError(f"is {given(value)}, which holds characters that cannot be printed")
+    return value
+
+
+def _argument(value: str) -> str:
+    if looks_secret(value):
+        raise ValueError(_SECRET.format("name that in api_key_env"))
+    if "\0" in value:
+        raise ValueError("holds a NUL, which no program can be given")
+    return value
+
+
+_OPTION = re.compile(r"-{1,2}([A-Za-z][\w.-]*)(?:=(.*))?", re.DOTALL)
+_IN_THE_OPEN = (
+    "holds the value of {} as literal text (not shown), which everybody on the machine can read; an engine that we "
+    "start listens on loopback and needs no key: leave it out, or hand it over in the environment, "
+    'env = {{ NAME = {{ env = "VARIABLE" }} }}, and name VARIABLE as api_key_env too'
+)
+
+
+def _arguments(value: list[str]) -> list[str]:
+    """Refuse an option whose name says that its value is a secret, where the value stands beside it."""
+    for place, word in enumerate(value):
+        option = _OPTION.fullmatch(word)
+        if option is None or not names_secret(option[1]):
+            continue
+        given_here = option[2] if option[2] is not None else next(iter(value[place + 1 :]), "")
+        if given_here and not (option[2] is None and given_here.startswith("--")):
+            raise ValueError(_IN_THE_OPEN.format(word.partition("=")[0]))
+    return value
+
+
+def _words(value: object) -> object:
+    """Take a command that is written as in a shell apart; nothing in it is expanded."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"cannot be taken apart as a shell would: {str(error).lower()}; or write a list") from None
+
+
+def _variable_value(value: object) -> object:
+    if isinstance(value, str):
+        return _argument(value)
+    return _header(value)
+
+
+def _environment(value: dict[str, Any]) -> dict[str, Any]:
+    for name, content in value.items():
+        if isinstance(content, str) and content and names_secret(name):
+            raise ValueError(f'has {name} as literal text (not shown); write {name} = {{ env = "VARIABLE" }}')
+    return value
+
+
+def _budget(value: object) -> float:
+    if isinstance(value, str):
+        try:
+            return seconds(value)
+        except ValueError as error:
+            raise ValueError(f"cannot be used: {error}") from None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    raise ValueError(f"is {given(value)}; expected seconds above 0, or text such as '15m' or '1h30m'")
+
+
+def _name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError(f"is {given(value)}; {LETTERS}")
+    return value
+
+
+def _name_key(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError(f"cannot be a name; {LETTERS}")
+    return value
+
+
+def _variable(value: str) -> str:
+    if looks_secret(value) or not _VARIABLE.fullmatch(value):
+        shown = "a value that looks like a key (not shown)" if looks_secret(value) else given(value)
+        raise ValueError(f"is {shown}; expected the name of an environment variable, such as VLLM_API_KEY")
+    return value
+
+
+def _kind(value: str, info: ValidationInfo) -> str:
+    kinds = (info.context or {}).get("kinds", KINDS)
+    if value not in kinds:
+        raise ValueError(f"is {given(value)}; known kinds: {', '.join(sorted(kinds))}{nearest(value, kinds)}")
+    return value
+
+
+def _header(value: object) -> object:
+    if isinstance(value, str):
+        if looks_secret(value):
+            raise ValueError(_SECRET.format('write {env = "VARIABLE"}'))
+        if not value.isascii() or not value.isprintable():
+            raise ValueError("holds characters that have no place in a header")
+        return value
+    if isinstance(value, dict) and list(value) == ["env"] and isinstance(value["env"], str):
+        return EnvRef(_variable(value["env"]))
+    raise ValueError('is neither text nor {env = "VARIABLE"}')
+
+
+def _sampling_defaults(value: object) -> str:
+    """Return a pinned table, or the same as JSON text, the way an identity spells it."""
+    try:
+        table = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        table = None
+    if not isinstance(table, dict) or not table:
+        raise ValueError(f"is {given(value)}; expected a table such as {{ temperature = 0.6, top_k = 20 }}")
+    for name, item in table.items():
+        if not sampling_defaults({name: item}):
+            if name in SAMPLING:
+                raise ValueError(f"has {given(name)} with {given(item)}, which is no number")
+            known = ", ".join(sorted(set(SAMPLING.values())))
+            raise ValueError(f"has {given(name)}, no sampling parameter{nearest(name, SAMPLING)}; known here: {known}")
+    return sampling_defaults(table)
+
+
+def _headers(value: dict[str, Any]) -> dict[str, Any]:
+    for name, content in value.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"has {given(name)}, which is not the name of a header")
+        if isinstance(content, str) and _SECRET_HEADERS.search(name):
+            raise ValueError(f'has {given(name)} as literal text (not shown); write {name} = {{env = "VARIABLE"}}')
+    return value
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _index(value: str) -> str:
+    try:
+        root_of(value)
+    except ValueError as error:
+        raise ValueError(f"{error}") from None
+    return value
+
+
+def _entries(value: list[str]) -> list[str]:
+    if not value:
+        raise ValueError("is empty; name at least one engine")
+    try:
+        parse_engines(value)
+    except EngineSelectionError as error:
+        raise ValueError(f"cannot be used: {str(error).removeprefix('--engines: ')}") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+Argument = Annotated[str, AfterValidator(_argument)]
+Name = Annotated[str, AfterValidator(_name)]
+NameKey = Annotated[str, AfterValidator(_name_key)]
+Variable = Annotated[str, AfterValidator(_variable)]
+Address = Annotated[str, AfterValidator(_index)]
+Url = Annotated[str, AfterValidator(root_of)]
+IndexUrl = Annotated[str, AfterValidator(_index)]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Budget = Annotated[
+    Any,
+    AfterValidator(_budget),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}),
+]
+SamplingDefaults = Annotated[
+    str, BeforeValidator(_sampling_defaults), WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}]})
+]
+Header = Annotated[
+    Any,
+    BeforeValidator(_header),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "properties": {"env": {"type": "string"}},
+                    "required": ["env"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+_ENV_REF: dict[str, Any] = {
+    "type": "object",
+    "properties": {"env": {"type": "string"}},
+    "required": ["env"],
+    "additionalProperties": False,
+}
+VariableValue = Annotated[
+    Any, BeforeValidator(_variable_value), WithJsonSchema({"anyOf": [{"type": "string"}, _ENV_REF]})
+]
+Command = Annotated[
+    list[Text],
+    Field(min_length=1),
+    BeforeValidator(_words),
+    AfterValidator(_arguments),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+]
+
+
+class Pin(Strict):
+    """What the live server must report: any field of an identity; ``context_length`` is what one request gets."""
+
+    version: Text | None = None
+    build: Text | None = None
+    configuration: Text | None = None
+    model: Text | None = None
+    revision: Text | None = None
+    digest: Text | None = None
+    quantization: Text | None = None
+    bits_per_weight: Annotated[float, Field(gt=0)] | None = None
+    tensor_types: Text | None = None
+    format: Text | None = None
+    context_length: Count | None = None
+    slots: Count | None = None
+    kv_cache: Text | None = None
+    template_sha256: Text | None = None
+    template_path: Text | None = None
+    tokenizer_sha256: Text | None = None
+    sampling_defaults: SamplingDefaults | None = None
+    device: Text | None = None
+    attention: Text | None = None
+    upstream: Text | None = None
+
+
+class EngineTable(Strict):
+    """One engine. With ``base_url`` we attach to it, without it we start it. Times are seconds, lengths tokens.
+
+    Of a kind with a daemon a model's name means the one that is running, if it has the model; ``launch`` decides.
+    """
+
+    kind: Annotated[str, AfterValidator(_kind)] | None = None
+    model: Text | None = None
+    base_url: Address | None = None
+    launch: Literal["attach", "process"] | None = None
+    revision: Text | None = None
+    route: Literal["openai", "native"] = "openai"
+    python: Text | None = None
+    requires: Annotated[list[Text], Field(min_length=1), BeforeValidator(_listed)] | None = None
+    extra_index_urls: list[IndexUrl] | None = None
+    constraints: Text | None = None
+    overrides: Text | None = None
+    command: Command | None = None
+    args: Annotated[list[Argument], AfterValidator(_arguments)] | None = None
+    env: Annotated[dict[Variable, VariableValue], AfterValidator(_environment)] | None = None
+    headers: Annotated[dict[str, Header], AfterValidator(_headers)] | None = None
+    api_key_env: Variable | None = None
+    pin: Pin | None = None
+    strict_pins: bool = False
+    context_length: Count | None = None
+    slots: Count | None = None
+    ca_bundle: Text | None = None
+    proxy: Url | None = None
+    download: bool = False
+    start_timeout_s: Seconds | None = None
+    request_timeout_s: Seconds = 300.0
+    idle_timeout_s: Seconds = 120.0
+    connect_timeout_s: Seconds = 10.0
+    reconnect_s: Annotated[float, Field(ge=0)] = 30.0
+
+    @model_validator(mode="after")
+    def _whole(self, info: ValidationInfo) -> EngineTable:
+        kinds = (info.context or {}).get("kinds", KINDS)
+        if self.route == "native" and not (self.kind in kinds and kinds[self.kind].native):
+            native = ", ".join(sorted(name for name, kind in kinds.items() if kind.native))
+            raise ValueError(f"has route 'native', which only these kinds have: {native}")
+        if self.requires is None and (useless := [key for key in _INSTALLING if key in self.model_fields_set]):
+            raise ValueError(f"has {' and '.join(useless)}, which only say how requires is installed, and no requires")
+        if self.base_url is None:
+            self._can_start(kinds)
+            return self
+        if self.launch == "process":
+            raise ValueError("has launch 'process', which starts an engine, and a base_url, which attaches to one")
+        useless = [key for key in _STARTING if key in self.model_fields_set]
+        if useless:
+            raise ValueError(f"has {' and '.join(useless)}, which only an engine we start can use, and a base_url")
+        return self
+
+    def _can_start(self, kinds: dict[str, Kind]) -> None:
+        if self.kind is None:
+            raise ValueError(f"has neither kind nor base_url; known kinds: {', '.join(sorted(kinds))}")
+        kind, own = kinds[self.kind], [key for key in _OWN_PROCESS if key in self.model_fields_set]
+        if self.launch == "attach":
+            if not kind.daemon:
+                raise ValueError(f"has launch 'attach' and no base_url; where is the {self.kind} it is attached to?")
+            if own:
+                raise ValueError(f"has {' and '.join(own)}, which only an engine we start can use, and launch 'attach'")
+        if own and not kind.starts:
+            raise ValueError(f"has {' and '.join(own)}; an engine of kind {self.kind!r} is attached to, never started")
+        if not kind.starts and self.launch == "process":
+            raise ValueError(f"has launch 'process'; an engine of kind {self.kind!r} is attached to, never started")
+        if not (kind.starts or kind.daemon):
+            raise ValueError(f"has no base_url; an engine of kind {self.kind!r} is attached to, never started")
+        if self.model is None:
+            raise ValueError(f"has no model; an engine of kind {self.kind!r} without base_url is started with one")
+        ways = [key for key in ("python", "requires", "command") if getattr(self, key) is not None]
+        if len(ways) > 1:
+            raise ValueError(f"has {' and '.join(ways)}; one of them says what is started")
+
+    @property
+    def key_variables(self) -> tuple[str, ...]:
+        """Names of the environment variables that hold what is this engine's secret."""
+        values = [*(self.headers or {}).values(), *(self.env or {}).values()]
+        named = [value.env for value in values if isinstance(value, EnvRef)]
+        return tuple(dict.fromkeys([*([self.api_key_env] if self.api_key_env else []), *named]))
+
+    @property
+    def means_daemon(self) -> bool:
+        """Whether a running daemon is meant, if its kind has one: nothing says that a process of ours is."""
+        own = self.launch == "process" or any(key in self.model_fields_set for key in _OWN_PROCESS)
+        return self.base_url is None and not own
+
+
+class ProfileTable(Strict):
+    """Settings chosen together by ``--parity-profile``; they win over the top level of the file."""
+
+    engines: Annotated[list[Text], AfterValidator(_entries)] | None = None
+    baseline: Name | None = None
+    concurrency: Count | None = None
+    residency: Literal["together", "one-at-a-time"] | None = None
+    inconclusive: Literal["show", "fail", "skip"] | None = None
+    required: bool | None = None
+    frozen: bool | None = None
+    max_requests: Count | None = None
+    budget: Budget = None
+    sequential: bool | None = None
+
+
+class ConfigTable(Strict):
+    """The whole file."""
+
+    baseline: Name | None = None
+    concurrency: Count | None = None
+    residency: Literal["together", "one-at-a-time"] | None = None
+    engines: dict[NameKey, EngineTable] = Field(default_factory=dict)
+    profiles: dict[NameKey, ProfileTable] = Field(default_factory=dict)

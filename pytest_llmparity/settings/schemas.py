@@ -1,0 +1,63 @@
+"""JSON Schemas of the files people write, made from the models that read them.
+
+The files under ``pytest_llmparity/schemas`` are these texts; editors use them, and a test keeps them current.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from pytest_llmparity.core.prompts.rows import PromptRow
+from pytest_llmparity.settings.file import ConfigTable
+
+
+def prompts() -> str:
+    """Return the schema of one row of a prompt file."""
+    return _text(PromptRow)
+
+
+def configuration() -> str:
+    """Return the schema of ``llmparity.toml`` and of ``[tool.llmparity]``."""
+    return _text(ConfigTable)
+
+
+FILES: Mapping[str, Callable[[], str]] = {"prompts.schema.json": prompts, "llmparity.schema.json": configuration}
+"""File name to the function that writes its text."""
+
+
+_NULLABLE = frozenset({"Seed", "Content", "Tool Calls", "Refusal", "Annotations"})
+"""Titles of the keys in which null is a value, so that it stays in the schema."""
+
+
+def _text(model: type[BaseModel]) -> str:
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **_plain(model.model_json_schema())}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any, *, names: bool = False) -> Any:
+    """Drop what says nothing: made-up titles, ``default: null``, and null beside the real type (a key is left out).
+
+    ``names`` is true for a table of properties or definitions, whose keys are the user's words.
+    """
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if names:
+        return {key: _plain(item) for key, item in value.items()}
+    kept = {
+        key: item for key, item in value.items() if key != "title" and (key, item) != ("additionalProperties", True)
+    }
+    if kept.get("default", 0) is None:
+        del kept["default"]
+    members = [item for item in kept.get("anyOf", ()) if item != {"type": "null"} or value.get("title") in _NULLABLE]
+    if len(members) == 1:
+        del kept["anyOf"]
+        return _plain({**members[0], **kept})
+    if members:
+        kept["anyOf"] = members
+    return {key: _plain(item, names=key in ("properties", "$defs")) for key, item in kept.items()}

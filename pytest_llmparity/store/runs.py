@@ -1,0 +1,460 @@
+"""Runs and their samples on disk: gathered once, judged as often as wanted, never lost to a crash.
+
+Several pytest processes write at once; what one that is killed had put is there afterwards. A run never reads another
+run's samples, except to resume an unfinished one, to replay, and to reuse a noise floor (:meth:`Store.reusable_floor`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import secrets as random_source
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+import psutil
+
+from pytest_llmparity.core.checks.base import FLOOR_PHASES
+from pytest_llmparity.core.errors import StoreError
+from pytest_llmparity.core.sample import Identity, Phase, Sample
+from pytest_llmparity.core.verdict import Outcome
+from pytest_llmparity.core.words.masking import Mask
+from pytest_llmparity.store.database import Database, file_system_of, local_folder
+from pytest_llmparity.store.rows import SAMPLE_COLUMNS, SCHEMA, identity_from, pack, row_of, sample_from, unpack
+
+FILE_NAME = "samples.sqlite"
+FORMAT = 3
+KEPT = "kept/"
+"""Notes whose names begin like this outlive a resumption."""
+TIMED = "timed/"
+"""Notes whose names begin like this say which answers belong to a timed phase; they last as long as those do."""
+GATHERED = "gathered"
+"""Name of the run's note that says: gathering has ended, this is what happened."""
+JUDGED = "judged"
+"""Name of the run's note that says: a session has judged and reported it to its end."""
+
+
+class Key(NamedTuple):
+    """What makes a sample of one engine in one run the same sample."""
+
+    request_sha256: str
+    case: str
+    phase: Phase
+    repeat: int
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunHandle:
+    """The run a session writes to.
+
+    ``resumed``: it goes on where an interrupted one stopped. ``retried``: gathering had ended, and what failed or is
+    missing is asked (again); all else is kept. ``kept``: gathering had ended, nothing is asked, only judged.
+    """
+
+    id: str
+    resumed: bool = False
+    retried: bool = False
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """One run in the store. ``started`` and ``finished`` are seconds since the epoch, ``None``: not finished."""
+
+    id: str
+    plan_hash: str
+    session: str
+    started: float
+    finished: float | None
+    host: str
+    version: str
+
+
+def key_of(sample: Sample) -> Key:
+    """Return the key the store files this sample under."""
+    return Key(sample.request_sha256, sample.case, sample.phase, sample.repeat, sample.concurrency)
+
+
+class Store:
+    """The run store in one folder; safe to use from several threads and processes at once.
+
+    ``secrets`` maps names to values that are replaced by ``«NAME»`` before anything is written. ``now`` gives seconds
+    since the epoch. Use :meth:`open`, which prepares the folder; close it, or use it in a ``with`` statement.
+    """
+
+    def __init__(
+        self, path: Path, *, secrets: Mapping[str, str] | None = None, now: Callable[[], float] = time.time
+    ) -> None:
+        self.path = path
+        self.mask = Mask(secrets or {})
+        self._now = now
+        self._file = Database(path, schema=SCHEMA, format=FORMAT)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        secrets: Mapping[str, str] | None = None,
+        now: Callable[[], float] = time.time,
+        file_system: Callable[[Path], str] = file_system_of,
+    ) -> Store:
+        """Open the store in ``folder``, which is made (and kept out of git) when it is not there.
+
+        Raises ``StoreError`` when the folder cannot be written, lies on a network file system, or holds a store of
+        another format.
+        """
+        return cls(local_folder(folder, file_system) / FILE_NAME, secrets=secrets, now=now)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; closing twice does nothing."""
+        self._file.close()
+
+    # -- runs ---------------------------------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        *,
+        plan_hash: str,
+        session: str,
+        version: str,
+        resume: Literal["auto", "resume", "fresh", "retry"] = "auto",
+        max_age_s: float = 6 * 3600,
+        whole: Callable[[Mapping[str, Any]], bool] = lambda state: False,
+    ) -> RunHandle:
+        """Return this session's run: the one it has (another xdist worker began it), an unfinished one, or a new one.
+
+        ``auto`` and ``resume`` go on with the newest run of the same plan and version on this host that no living
+        process holds, if it is unfinished: ``auto`` if it began less than ``max_age_s`` ago, ``resume`` however old it
+        is; without one ``resume`` raises ``StoreError``. Of a resumed run the answers stay; timings, timed samples and
+        failures are dropped, because the first two are evidence only when taken in one go and the last are asked again.
+
+        A run whose gathering had ended is unfinished until it was judged: whoever went on with it was killed. If no
+        answer failed and ``whole`` says of what its gathering wrote down that nothing is missing, it is only judged.
+        Else its failures are asked again, and timed phases of which an answer failed; so it is with ``retry``, which
+        takes the newest run of the plan however old, judged or not, and raises ``StoreError`` where there is none.
+        """
+        with self._file.write() as db:
+            row = db.execute("SELECT id, resumed FROM runs WHERE session = ?", (session,)).fetchone()
+            if row is not None:
+                _hold(db, row[0])
+                return RunHandle(id=row[0], resumed=bool(row[1]))
+            oldest = max_age_s if resume == "auto" else math.inf
+            earlier = None
+            if resume != "fresh":
+                earlier = self._earlier(plan_hash, version, oldest, judged_too=resume == "retry")
+            if earlier is not None:
+                return self._go_on(db, earlier, session, whole)
+            if resume == "retry":
+                message = (
+                    f"no run in {self.path.parent} has answers to ask again: there is none of this plan and version "
+                    "on this host; run again without --parity-retry-failed"
+                )
+                raise StoreError(message)
+            if resume == "resume":
+                message = (
+                    f"no run in {self.path.parent} can be resumed: none of this plan and version on this host is "
+                    "unfinished and free; run again without --parity-resume"
+                )
+                raise StoreError(message)
+            fresh = self._new_id()
+            db.execute(
+                "INSERT INTO runs (id, plan_hash, session, started, host, version) VALUES (?, ?, ?, ?, ?, ?)",
+                (fresh, plan_hash, session, self._now(), platform.node(), version),
+            )
+            _hold(db, fresh)
+            return RunHandle(id=fresh, resumed=False)
+
+    def finish(self, run: str) -> None:
+        """Mark the run as finished: it is never resumed."""
+        with self._file.write() as db:
+            db.execute("UPDATE runs SET finished = ? WHERE id = ?", (self._now(), run))
+
+    def runs(self) -> list[RunInfo]:
+        """Return every run, oldest first."""
+        query = "SELECT id, plan_hash, session, started, finished, host, version FROM runs ORDER BY started, id"
+        return [
+            RunInfo(id=i, plan_hash=p, session=s, started=a, finished=f, host=h, version=v)
+            for i, p, s, a, f, h, v in self._file.read(query)
+        ]
+
+    def latest(
+        self, plan_hash: str | None = None, *, without: Collection[str] = (), ended: Collection[str] = ()
+    ) -> RunInfo | None:
+        """Return the newest run (of a plan), finished ones before unfinished; ``None`` when there is none.
+
+        Runs whose ids are in ``without`` do not count, those in ``ended`` count as finished.
+        """
+        runs = [run for run in self.runs() if plan_hash in (None, run.plan_hash) and run.id not in without]
+        done = {run.id for run in runs if run.finished is not None} | set(ended)
+        return max(runs, key=lambda run: (run.id in done, run.started, run.id), default=None)
+
+    # -- engines ------------------------------------------------------------------------------------------------------
+
+    def put_engine(self, run: str, name: str, spec_hash: str, identity: Identity) -> bool:
+        """Record who answers under this name; return whether samples of a resumed run had to be dropped.
+
+        They are dropped when the engine they came from had another spec or reported other values than this one.
+        """
+        identity = self.mask.identity(identity)
+        with self._file.write() as db:
+            query = "SELECT spec_hash, identity, earlier FROM engines WHERE run = ? AND name = ?"
+            row = db.execute(query, (run, name)).fetchone()
+            other = (
+                row is not None
+                and bool(row[2])
+                and (row[0], _values(identity_from(row[1]))) != (spec_hash, _values(identity))
+            )
+            if other:
+                db.execute("DELETE FROM samples WHERE run = ? AND engine = ?", (run, name))
+                # What was timed beside it compares with nothing any more: the phase is measured again on all.
+                db.execute("DELETE FROM samples WHERE run = ? AND phase = ?", (run, Phase.TIMED))
+                db.execute("DELETE FROM notes WHERE run = ? AND substr(name, 1, ?) = ?", (run, len(TIMED), TIMED))
+            db.execute(
+                "INSERT OR REPLACE INTO engines (run, name, spec_hash, identity) VALUES (?, ?, ?, ?)",
+                (run, name, spec_hash, pack(identity)),
+            )
+        return other
+
+    # -- notes --------------------------------------------------------------------------------------------------------
+
+    def put_note(self, run: str, name: str, content: Mapping[str, Any]) -> None:
+        """Write down something about the run that other processes and a replay must know; builtins only, masked."""
+        packed = pack(self.mask.value(content))
+        with self._file.write() as db:
+            db.execute("INSERT OR REPLACE INTO notes (run, name, content) VALUES (?, ?, ?)", (run, name, packed))
+
+    def note(self, run: str, name: str) -> dict[str, Any] | None:
+        """Return what was written down under this name, ``None`` when nothing was.
+
+        A resumed run starts empty, but for names that begin with :data:`KEPT`.
+        """
+        rows = self._file.read("SELECT content FROM notes WHERE run = ? AND name = ?", (run, name))
+        return dict(unpack(rows[0][0])) if rows else None
+
+    def kept_notes(self, run: str) -> dict[str, dict[str, Any]]:
+        """Return the notes that outlive a resumption, by the rest of their names."""
+        query = "SELECT name, content FROM notes WHERE run = ? AND substr(name, 1, ?) = ?"
+        rows = self._file.read(query, (run, len(KEPT), KEPT))
+        return {name.removeprefix(KEPT): dict(unpack(content)) for name, content in rows}
+
+    # -- probes -------------------------------------------------------------------------------------------------------
+
+    def put_probes(self, key: str, content: Mapping[str, Any]) -> None:
+        """Remember, across runs, what probes of one server found; builtins only, masked."""
+        packed = pack(self.mask.value(content))
+        with self._file.write() as db:
+            db.execute("INSERT OR REPLACE INTO probes (key, content) VALUES (?, ?)", (key, packed))
+
+    def probes(self, key: str) -> dict[str, Any] | None:
+        """Return what was remembered under this key, ``None`` when nothing was."""
+        rows = self._file.read("SELECT content FROM probes WHERE key = ?", (key,))
+        return dict(unpack(rows[0][0])) if rows else None
+
+    # -- samples ------------------------------------------------------------------------------------------------------
+
+    def put(self, run: str, samples: Sequence[Sample]) -> None:
+        """Write samples in one transaction, secrets masked; a sample with a key that is there replaces it."""
+        rows = [row_of(run, self.mask.sample(sample)) for sample in samples]
+        with self._file.write() as db:
+            db.executemany(
+                f"INSERT OR REPLACE INTO samples (run, {SAMPLE_COLUMNS}) VALUES ({', '.join('?' * 13)})",  # noqa: S608
+                rows,
+            )
+
+    def get(self, run: str, engine: str, *, phases: Collection[Phase] | None = None) -> list[Sample]:
+        """Return an engine's samples of these phases (``None``: all), sorted by phase, case and repeat."""
+        return self._samples(run, engine, tuple(Phase) if phases is None else phases)
+
+    def have(self, run: str, engine: str) -> set[Key]:
+        """Return the keys of what is there, failures included."""
+        query = "SELECT request_sha256, case_id, phase, repeat, concurrency FROM samples WHERE run = ? AND engine = ?"
+        return {
+            Key(sha, case, Phase(phase), rep, conc)
+            for sha, case, phase, rep, conc in self._file.read(query, (run, engine))
+        }
+
+    def reusable_floor(
+        self,
+        *,
+        spec_hash: str,
+        identity: Identity,
+        concurrency: int,
+        version: str,
+        wanted: Collection[Key] | None = None,
+    ) -> list[Sample]:
+        """Return the noise floor another run measured on this very engine, or nothing.
+
+        It is the newest one on this host with equal spec, identity, concurrency and version of this package; an
+        identity with a value the server did not report itself proves nothing and gives nothing. With ``wanted`` a run
+        counts only when it has all of these keys, and only they come back. The caller puts them into its own run:
+        checks read one run.
+        """
+        identity = self.mask.identity(identity)
+        told = [fact for name, fact in identity.facts.items() if name != "kind"]  # the kind is ours, not the server's
+        if not told or any(fact.source != "reported" for fact in told):
+            return []
+        query = (
+            "SELECT e.run, e.name, e.identity FROM engines e JOIN runs r ON r.id = e.run"
+            " WHERE e.spec_hash = ? AND r.version = ? AND r.host = ? ORDER BY r.started DESC, r.id DESC"
+        )
+        for run, name, known in self._file.read(query, (spec_hash, version, platform.node())):
+            if identity_from(known) != identity:
+                continue
+            samples = {
+                key_of(sample): sample
+                for sample in self._samples(run, name, FLOOR_PHASES)
+                if sample.concurrency == concurrency and sample.completion is not None
+            }
+            if wanted is not None:
+                samples = (
+                    {key: samples[key] for key in samples if key in wanted} if samples.keys() >= set(wanted) else {}
+                )
+            if samples:
+                return list(samples.values())
+        return []
+
+    # -- looks --------------------------------------------------------------------------------------------------------
+
+    def looks(self, test: str, check: str, pair: str, prompt_digest: str, *, continued: bool = False) -> int:
+        """Return how many earlier looks this judgement has to pay for; k means bounds at alpha / 2**k.
+
+        Judging more prompts because fewer were INCONCLUSIVE is another look. Judging the same prompts again is the
+        same look, and so is sequential evidence that is ``continued`` with more of them. After PASS or FAIL the count
+        starts anew.
+        """
+        query = "SELECT prompt_digest, outcome, earlier FROM looks WHERE test = ? AND check_name = ? AND pair = ?"
+        for digest, outcome, earlier in self._file.read(query, (test, check, pair)):
+            if outcome == Outcome.INCONCLUSIVE:
+                return int(earlier) if continued or digest == prompt_digest else int(earlier) + 1
+        return 0
+
+    def look(
+        self, test: str, check: str, pair: str, prompt_digest: str, outcome: Outcome, *, continued: bool = False
+    ) -> None:
+        """Record a judgement for :meth:`looks`; outcomes that judged no drift (ERROR, …) leave the count as it is."""
+        if outcome not in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
+            return
+        with self._file.write() as db:
+            earlier = self.looks(test, check, pair, prompt_digest, continued=continued)
+            db.execute(
+                "INSERT OR REPLACE INTO looks (test, check_name, pair, prompt_digest, outcome, earlier)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (test, check, pair, prompt_digest, str(outcome), earlier),
+            )
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _new_id(self) -> str:
+        """Return a short id that sorts by time (UTC) and can be read aloud."""
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self._now()))
+        return f"{stamp}-{random_source.token_hex(2)}"
+
+    def _go_on(
+        self, db: sqlite3.Connection, run: str, session: str, whole: Callable[[Mapping[str, Any]], bool]
+    ) -> RunHandle:
+        """Take over an earlier run; what of it is kept depends on how far it came."""
+        ((finished,),) = db.execute("SELECT finished FROM runs WHERE id = ?", (run,))
+        state = self.note(run, GATHERED)
+        if state is None or finished is None:
+            _take_over(db, run, session)
+            return RunHandle(id=run, resumed=True)
+        ((failed,),) = db.execute("SELECT count(*) FROM samples WHERE run = ? AND failure IS NOT NULL", (run,))
+        if not failed and whole(state):
+            _claim(db, run, session)
+            return RunHandle(id=run, kept=True)
+        _take_over_again(db, run, session, timed_again=self._timed_badly(run))
+        return RunHandle(id=run, retried=True)
+
+    def _timed_badly(self, run: str) -> bool:
+        """Whether an answer of a timed phase failed, or a whole phase did."""
+        failed = self._file.read(
+            "SELECT count(*) FROM samples WHERE run = ? AND phase = ? AND failure IS NOT NULL", (run, Phase.TIMED)
+        )
+        query = "SELECT content FROM notes WHERE run = ? AND substr(name, 1, ?) = ?"
+        notes = [unpack(content) for (content,) in self._file.read(query, (run, len(TIMED), TIMED))]
+        return bool(failed[0][0]) or any(note.get("error") for note in notes)
+
+    def _earlier(self, plan_hash: str, version: str, max_age_s: float, *, judged_too: bool) -> str | None:
+        query = (
+            "SELECT id, started, finished FROM runs WHERE plan_hash = ? AND version = ? AND host = ?"
+            " ORDER BY started DESC, id DESC"
+        )
+        for run, started, finished in self._file.read(query, (plan_hash, version, platform.node())):
+            if self._now() - started >= max_age_s:
+                return None
+            judged = finished is not None and self.note(run, JUDGED) is not None
+            if judged:
+                return str(run) if judged_too else None
+            if not any(
+                _alive(pid, born)
+                for pid, born in self._file.read("SELECT pid, born FROM holders WHERE run = ?", (run,))
+            ):
+                return str(run)
+        return None
+
+    def _samples(self, run: str, engine: str, phases: Iterable[Phase]) -> list[Sample]:
+        wanted = [str(phase) for phase in phases]
+        query = (
+            f"SELECT {SAMPLE_COLUMNS} FROM samples WHERE run = ? AND engine = ?"  # noqa: S608 - our own names
+            f" AND phase IN ({', '.join('?' * len(wanted))}) ORDER BY phase, case_id, repeat, concurrency"
+        )
+        return [sample_from(row) for row in self._file.read(query, (run, engine, *wanted))]
+
+
+def _hold(db: sqlite3.Connection, run: str) -> None:
+    born = psutil.Process().create_time()
+    db.execute("INSERT OR IGNORE INTO holders (run, pid, born) VALUES (?, ?, ?)", (run, os.getpid(), born))
+
+
+def _claim(db: sqlite3.Connection, run: str, session: str) -> None:
+    db.execute("UPDATE runs SET session = ?, resumed = 1 WHERE id = ?", (session, run))
+    db.execute("DELETE FROM holders WHERE run = ?", (run,))
+    _hold(db, run)
+
+
+def _take_over(db: sqlite3.Connection, run: str, session: str) -> None:
+    _claim(db, run, session)
+    db.execute("DELETE FROM notes WHERE run = ? AND substr(name, 1, ?) != ?", (run, len(KEPT), KEPT))
+    db.execute("UPDATE engines SET earlier = 1 WHERE run = ?", (run,))
+    db.execute("DELETE FROM samples WHERE run = ? AND (phase = ? OR failure IS NOT NULL)", (run, Phase.TIMED))
+    db.execute("UPDATE samples SET timing = NULL WHERE run = ?", (run,))
+
+
+def _take_over_again(db: sqlite3.Connection, run: str, session: str, *, timed_again: bool) -> None:
+    """Take over a run that was gathered to its end: what failed goes, and with ``timed_again`` what was timed."""
+    _claim(db, run, session)
+    db.execute("UPDATE runs SET finished = NULL WHERE id = ?", (run,))
+    query = "DELETE FROM notes WHERE run = ? AND substr(name, 1, ?) != ? AND (? OR substr(name, 1, ?) != ?)"
+    db.execute(query, (run, len(KEPT), KEPT, timed_again, len(TIMED), TIMED))
+    db.execute("UPDATE engines SET earlier = 1 WHERE run = ?", (run,))
+    failed = "DELETE FROM samples WHERE run = ? AND (failure IS NOT NULL OR (? AND phase = ?))"
+    db.execute(failed, (run, timed_again, Phase.TIMED))
+
+
+def _alive(pid: int, born: float) -> bool:
+    try:
+        # Ids are used again; the start time tells (5 s: it is derived from a clock that may be set in between).
+        return abs(psutil.Process(pid).create_time() - born) < 5
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:  # pragma: no cover - only Windows hides when another user's process began
+        return True
+
+
+def _values(identity: Identity) -> dict[str, object]:
+    """Return what makes an engine the same one: not what a probe saw, which may see less on a busy day."""
+    return {name: fact.value for name, fact in identity.facts.items() if fact.source != "probed"}
