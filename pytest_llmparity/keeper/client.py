@@ -1,4 +1,4 @@
-"""The small process that owns engine processes, seen from pytest and its xdist workers: start, lend, stop, close.
+"""The small process that owns engine processes, seen from pytest and its xdist workers: start, stop, close.
 
 :meth:`Keeper.spawn` starts it, its ``address`` goes to the workers as a plain string, :meth:`Keeper.connect` uses it
 there. Whatever happens to pytest, ``kill -9`` included, no engine process outlives it by more than a few seconds.
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -185,22 +185,6 @@ class Keeper:
         """Return the processes there are of an engine now, everything it started included; empty when all have gone."""
         return tuple(cast("list[int]", self._ask({"op": "members", "name": name})))
 
-    @contextlib.contextmanager
-    def lend(self, resource: str, *, exclusive: bool, timeout_s: float | None) -> Iterator[None]:
-        """Hold a shared or exclusive lease of ``resource`` for the length of a ``with`` block.
-
-        First come, first served; a process that ends gives back what it holds. Leases are not re-entrant. Waits for
-        ``timeout_s`` seconds (``None``: as long as it takes), then raises an error that says who holds it.
-        """
-        request = {"op": "lend", "resource": resource, "exclusive": exclusive, "timeout_s": timeout_s}
-        with contextlib.closing(self._dial()) as line:
-            line.ask(request, None if timeout_s is None else timeout_s + _ANSWER_S)
-            try:
-                yield
-            finally:
-                with contextlib.suppress(KeeperError):  # gone with the keeper, or with this connection
-                    line.ask({"op": "release"}, _ANSWER_S)
-
     def close(self) -> None:
         """Disconnect; the process that spawned the keeper stops every engine, then the keeper. May be called again."""
         with self._lock:
@@ -254,8 +238,8 @@ class _Line:
         self._answers = self._socket.makefile("rb")
         self._hello = {"token": token, "pid": os.getpid()}
 
-    def ask(self, request: Mapping[str, object], timeout_s: float | None) -> object:
-        """Send a request and return what it is answered; ``timeout_s`` in seconds, ``None`` waits for ever."""
+    def ask(self, request: Mapping[str, object], timeout_s: float) -> object:
+        """Send a request and return its answer, within ``timeout_s`` seconds."""
         hello, self._hello = self._hello, {}
         lines = [json.dumps(part) for part in (hello, request) if part]
         try:

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from typing import Any  # requests are JSON, written by our own client
 
 from pytest_llmparity.keeper.engines import KILL_LIMIT_S, Engine, Engines
-from pytest_llmparity.keeper.leases import Lease, Leases
 from pytest_llmparity.keeper.tree import adopt_orphans
 
 ORPHAN_GRACE_S = 1.0
@@ -32,12 +31,11 @@ Request = dict[str, Any]
 
 
 class Connection:
-    """One client connection: lines in, lines out, and the lease that ends with it."""
+    """One client connection: lines in, lines out."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.pid: int | None = None
-        self.lease: Lease | None = None
         self.received = b""
         self.unsent = b""
 
@@ -55,7 +53,6 @@ class Server:
         self._directory = directory
         self._address = os.path.join(directory, "socket")
         self._engines = Engines(label=os.path.basename(directory), adopts=adopt_orphans())
-        self._leases = Leases()
         self._connections: set[Connection] = set()
         self._waiters: list[tuple[float, Connection, str]] = []
         self._stoppers: list[tuple[Connection, Engine]] = []
@@ -150,7 +147,7 @@ class Server:
     def _patience(self) -> float | None:
         now = time.monotonic()
         times = [deadline for deadline, _, _ in self._waiters]
-        times += self._leases.deadlines() + self._engines.deadlines(now)
+        times += self._engines.deadlines(now)
         if self._polls:
             times.append(now + _POLL_S)
         return max(0.0, min(times) - now) if times else None
@@ -228,14 +225,12 @@ class Server:
         self._selector.modify(connection, events, self._selector.get_key(connection).data)
 
     def _drop(self, connection: Connection) -> None:
-        """Forget a connection: its lease is free again, what it was starting has failed."""
+        """Forget a connection: what it was starting has failed."""
         if connection not in self._connections:
             return
         self._connections.remove(connection)
         self._selector.unregister(connection)
         connection.sock.close()
-        if connection.lease is not None:
-            self._leases.drop(connection.lease)
         for engine in self._engines.all():
             if engine.starter is connection and engine.state == "starting":
                 reason = f"{engine.name}: the process that was starting it (pid {connection.pid}) went away"
@@ -303,22 +298,6 @@ class Server:
         self._send(connection, {"patience_s": engine.grace_s + KILL_LIMIT_S})
         self._stoppers.append((connection, engine))
 
-    def _lend(self, connection: Connection, request: Request) -> None:
-        timeout_s = request["timeout_s"]
-        connection.lease = Lease(
-            resource=request["resource"],
-            exclusive=request["exclusive"],
-            pid=connection.pid or 0,
-            deadline=None if timeout_s is None else time.monotonic() + timeout_s,
-        )
-        self._leases.ask(connection.lease)
-
-    def _release(self, connection: Connection, request: Request) -> None:
-        if connection.lease is not None:
-            self._leases.drop(connection.lease)
-            connection.lease = None
-        self._send(connection, {"ok": None})
-
     def _shut(self, connection: Connection, request: Request) -> None:
         graces = [engine.grace_s for engine in self._engines.all()]
         self._send(connection, {"patience_s": max(graces, default=0.0) + KILL_LIMIT_S + _LAST_SWEEP_S})
@@ -359,18 +338,6 @@ class Server:
                 self._starters.append((connection, request))
             else:
                 self._start(connection, request)
-        self._lease_settle(now)
-
-    def _lease_settle(self, now: float) -> None:
-        owners = {id(c.lease): c for c in self._connections if c.lease is not None}
-        for lease in self._leases.grant():
-            self._send(owners[id(lease)], {"ok": None})
-        for lease in self._leases.overdue(now):
-            owners[id(lease)].lease = None
-            self._send(owners[id(lease)], {"error": self._leases.refusal(lease)})
-        # Those behind a lease that gave up may go now; so may those who came in this very turn.
-        for lease in self._leases.grant():
-            self._send(owners[id(lease)], {"ok": None})
 
 
 _OPS: dict[str, Callable[[Server, Connection, Request], None]] = {
@@ -382,7 +349,5 @@ _OPS: dict[str, Callable[[Server, Connection, Request], None]] = {
     "fail": Server._fail,
     "stop": Server._stop,
     "members": Server._members,
-    "lend": Server._lend,
-    "release": Server._release,
     "close": Server._shut,
 }

@@ -265,11 +265,7 @@ class Door:
 
     @contextlib.contextmanager
     def lent(self, name: str) -> Iterator[EngineHandle]:
-        """Lend one engine to tests; workers share it.
-
-        No lease is held: this fixture lives as long as its worker, and a worker that came late to gathering would wait
-        for it for ever. Nobody gathers any more when a test runs.
-        """
+        """Lend one engine to tests; workers share it, and nobody gathers any more when a test runs."""
         self._live("engine tests")
         yield self.handle(name)
 

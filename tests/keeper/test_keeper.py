@@ -378,60 +378,6 @@ def test_a_start_during_a_stop_waits_until_the_old_one_is_gone(keeper: Keeper, p
     assert not psutil.pid_exists(old.pid)
 
 
-def test_leases_are_shared_or_exclusive_and_refusals_name_the_holder(keeper: Keeper) -> None:
-    other = Keeper.connect(keeper.address)
-    words = rf"no exclusive lease of 'gpu' in time: held by process {os.getpid()} \(shared\)"
-    with keeper.lend("gpu", exclusive=False, timeout_s=None), other.lend("gpu", exclusive=False, timeout_s=0.0):
-        with pytest.raises(KeeperError, match=words), other.lend("gpu", exclusive=True, timeout_s=0.05):
-            raise AssertionError("granted beside a shared lease")
-        with other.lend("disk", exclusive=True, timeout_s=0.0):
-            pass
-    with other.lend("gpu", exclusive=True, timeout_s=0.0):
-        pass
-    with keeper.lend("gpu", exclusive=True, timeout_s=0.0):
-        pass
-
-
-def test_leases_come_in_the_order_they_were_asked_for(keeper: Keeper) -> None:
-    order: list[int] = []
-
-    def ask(number: int) -> None:
-        with keeper.lend("gpu", exclusive=True, timeout_s=LIMIT_S):
-            order.append(number)
-
-    def waiting() -> int:
-        with pytest.raises(KeeperError) as refused, keeper.lend("gpu", exclusive=True, timeout_s=0.0):
-            raise AssertionError("granted while another holds it")
-        return str(refused.value).count("(exclusive)") - 1
-
-    with ThreadPoolExecutor(4) as pool, keeper.lend("gpu", exclusive=True, timeout_s=0.0):
-        for number in range(4):
-            pool.submit(ask, number)
-            while waiting() <= number:
-                pass
-
-    assert order == [0, 1, 2, 3]
-
-
-def test_the_lease_of_a_process_that_dies_is_free_again(keeper: Keeper) -> None:
-    script = (
-        "import signal, sys\nfrom pytest_llmparity.keeper.client import Keeper\n"
-        "with Keeper.connect(sys.argv[1]).lend('gpu', exclusive=True, timeout_s=0.0):\n"
-        "    print('held', flush=True); signal.pause()"
-    )
-    with owner(script, keeper.address) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        with (
-            pytest.raises(KeeperError, match=rf"held by process {process.pid} \(exclusive\)"),
-            keeper.lend("gpu", exclusive=False, timeout_s=0.0),
-        ):
-            raise AssertionError("granted beside an exclusive lease")
-        process.kill()
-        with keeper.lend("gpu", exclusive=True, timeout_s=LIMIT_S):
-            pass
-
-
 def owner(script: str, *arguments: str) -> subprocess.Popen[str]:
     root = str(Path(__file__).parents[2])
     return subprocess.Popen(
@@ -543,7 +489,8 @@ def test_without_pidfd_and_with_the_pipe_held_open_the_owner_is_still_missed(tmp
         f"import os, runpy\ndel os.pidfd_open\nrunpy.run_path({str(real)!r}, run_name='__main__')"
     )
     script = OWNER.replace(
-        "keeper =", f"import pytest_llmparity.run.keeper as client; client.__file__ = {str(tmp_path / 'x')!r}\nkeeper ="
+        "keeper =",
+        f"import pytest_llmparity.keeper.client as client; client.__file__ = {str(tmp_path / 'x')!r}\nkeeper =",
     )
     with ExitStack() as cleanup, owner(script + FORKED, str(tmp_path)) as process:
         cleanup.callback(process.kill)
