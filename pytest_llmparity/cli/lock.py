@@ -1,0 +1,95 @@
+"""``llmparity lock``: write down what the engines are, or hold them against what is written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from pytest_llmparity.cli import OK, WRONG, complain
+from pytest_llmparity.cli.selecting import add_verb, selected, serving
+from pytest_llmparity.core.words.printable import printable, printable_lines
+
+if TYPE_CHECKING:
+    from pytest_llmparity.cli import Commands
+    from pytest_llmparity.core.identity.lock import Difference, Locked
+    from pytest_llmparity.run.session import Session
+
+
+def add(commands: Commands) -> None:
+    """Add the verb to the command line."""
+    does = "Start or attach to the engines and write down in llmparity.lock what they are."
+    parser = add_verb(commands, "lock", does=does)
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="Write nothing; exit with 1 when an engine is not in the lock, or not as it stands there",
+    )
+    parser.set_defaults(command=_lock, name="lock")
+
+
+def _lock(asked: argparse.Namespace) -> int:
+    from pytest_llmparity import lockfile
+    from pytest_llmparity.core.identity import lock
+
+    with serving(selected(asked)) as session:
+        path = session.root / lock.NAME
+        before = lockfile.read(path) or {}
+        seen = _seen(session)
+        names = [spec.name for spec in session.settings.engines]
+        gone = before.keys() - set(names) if _every_engine(asked) else set()
+    after = lock.renewed({name: locked for name, locked in before.items() if name not in gone}, seen)
+    touched = {*seen, *gone}
+    stale = False
+    for name, differences in lock.changes(before, after).items():
+        if name in touched:
+            stale |= differences is None or any(difference.fails for difference in differences)
+            _tell(name, before.get(name), after.get(name), differences)
+    for name, locked in seen.items():
+        if blind := lock.unseen(locked):
+            print(printable(f"{name} {blind}"))
+    for sentence in lock.twins(seen):
+        print(printable(sentence))
+    if not asked.check and after != before:
+        lockfile.write(path, after)
+        print(f"wrote {path}")
+    return WRONG if len(seen) < len(names) or (asked.check and stale) else OK
+
+
+def _seen(session: Session) -> dict[str, Locked]:
+    """Return what the lock keeps of every engine that is there; of the others the reason is told."""
+    from pytest_llmparity.core.errors import LLMParityError
+    from pytest_llmparity.core.identity import lock
+    from pytest_llmparity.run import locking
+    from pytest_llmparity.run.session import secrets_of
+
+    seen = {}
+    variables = secrets_of(session.settings.engines)
+    for spec in session.settings.engines:
+        try:
+            adapter, identity = session.available(spec.name)
+            locked = locking.entry(spec, identity, kind=adapter.kind, plugin=session.version, root=str(session.root))
+            lock.refuse_private(spec.name, locked, session.mask, variables)
+        except LLMParityError as error:
+            complain(printable_lines(str(error)), WRONG)
+        else:
+            seen[spec.name] = locked
+    return seen
+
+
+def _every_engine(asked: argparse.Namespace) -> bool:
+    """Tell whether the command speaks of all the project has, so that what else stands in the lock is left over."""
+    narrowed = [asked.engines, asked.more, asked.profile]
+    return not any(narrowed) and not any(os.environ.get(f"LLMPARITY_{name}") for name in ("ENGINES", "PROFILE"))
+
+
+def _tell(name: str, before: Locked | None, after: Locked | None, differences: list[Difference] | None) -> None:
+    state = "removed" if after is None else "new" if before is None else "changed" if differences else "unchanged"
+    if differences and all(difference.untold for difference in differences):
+        state = "tells less than it did"
+    print(f"{name}: {state}")
+    if before is None and after is not None:
+        for field, fact in after.identity.items():
+            print(printable(f"  {field}: {fact.value} ({fact.source})"))
+    for difference in differences or ():
+        print(printable(f"  {difference}"))

@@ -1,0 +1,105 @@
+"""What verbs that work on engines share: the options that select engines, and the session that runs them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import uuid
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_llmparity.cli import Commands
+    from pytest_llmparity.run.resolving import Given, Loaded
+    from pytest_llmparity.run.session import Session
+    from pytest_llmparity.settings.specification import Settings
+
+
+def add_verb(commands: Commands, name: str, *, does: str) -> argparse.ArgumentParser:
+    """Add a verb that works on engines, with the options that select them."""
+    parser = commands.add_parser(name, help=does, description=does)
+    parser.add_argument(
+        "engines",
+        nargs="*",
+        metavar="ENGINE",
+        help=f"as --engines of pytest takes them (default: ${ENGINES_VARIABLE}, else the profile's, else every "
+        "configured one)",
+    )
+    parser.add_argument(
+        "--engines", action="append", metavar="SPEC[,SPEC...]", dest="more", help="the same, as pytest spells it"
+    )
+    parser.add_argument("--profile", metavar="NAME", help="Profile of the configuration to use (default: none)")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"Configuration file (default: {FILE}, or [tool.llmparity] in pyproject.toml, in the root)",
+    )
+    parser.add_argument(
+        "--rootdir", metavar="DIR", help="The project's root (default: the one pytest finds from this folder)"
+    )
+    return parser
+
+
+class Selection(NamedTuple):
+    """What a command was asked for, as given, as the configuration completes it, and as it is in force."""
+
+    given: Given
+    loaded: Loaded
+    settings: Settings
+
+
+def selected(asked: argparse.Namespace) -> Selection:
+    """Resolve the engines a command was asked for.
+
+    Raises ``core.errors.UsageError`` as pytest's own command line does, also where no engine is selected.
+    """
+    from pytest_llmparity.core.errors import EngineSelectionError
+    from pytest_llmparity.run.resolving import Given, load, project_root, settings
+
+    cwd = Path.cwd()
+    root = (cwd / asked.rootdir).resolve() if asked.rootdir else project_root(cwd)
+    named = {
+        "engines": [*asked.engines, *(asked.more or ())],
+        "profile": asked.profile,
+        "config": asked.config,
+        "mode": ("live", None),
+        "required": False,
+        "frozen": False,
+    }
+    given = Given(named.get, os.environ, root=root, cwd=cwd, prefix="--")
+    loaded = load(given, otherwise_all=True)
+    in_force = settings(given, loaded)
+    if not in_force.engines:
+        raise EngineSelectionError(
+            f"no engine is named and none is configured in {root}; name one, such as llmparity {asked.name} "
+            "http://127.0.0.1:8080, or write llmparity.toml"
+        )
+    return Selection(given, loaded, in_force)
+
+
+@contextlib.contextmanager
+def serving(selection: Selection) -> Iterator[Session]:
+    """Give the session that starts or attaches these engines, and stops them at the end."""
+    from pytest_llmparity.keeper.client import Keeper
+    from pytest_llmparity.report.progress import Silent
+    from pytest_llmparity.run.session import Session
+
+    root = selection.given.root
+    session = Session(
+        selection.settings,
+        root=root,
+        token=uuid.uuid4().hex,
+        keeper=lambda: Keeper.spawn(root / ".llmparity"),
+        version=metadata.version("pytest-llmparity"),
+        progress=Silent(),
+    )
+    try:
+        yield session
+    finally:
+        session.close()
