@@ -139,7 +139,7 @@ class Gatherer:
             self._store.finish(run)
         else:
             run = known.id
-        identity = from_json(Identity, self._store.note(run, IDENTITY) or {})
+        identity = from_json(Identity, self._store.document(run, IDENTITY) or {})
         shas = {case: wire.sha256 for case, wire in wires.items()}
         samples = proof.select(self._store.get(run, spec.name), shas, concurrency=CONCURRENCY)
         if served.caching:  # the first of two equal questions fills the cache
@@ -160,7 +160,7 @@ class Gatherer:
             if engaged.adapter is None or engaged.incomparable is not None:
                 raise SystemExit(engaged.error or engaged.incomparable)
             self._store.put_engine(run, name, served.spec.spec_hash, engaged.identity)
-            self._store.put_note(run, IDENTITY, to_json(engaged.identity))
+            self._store.put_document(run, IDENTITY, to_json(engaged.identity))
             adapter = served.adapter(served.spec, engaged.adapter.base_url, engaged.adapter.headers)
             have = self._store.have(run, name)
             steps = [

@@ -33,8 +33,8 @@ from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan
 from pytest_llmparity.settings.specification import EngineSpec, Settings
+from pytest_llmparity.store.once import once
 from pytest_llmparity.store.runs import GATHERED, JUDGED, RunInfo, Store
-from pytest_llmparity.store.turns import turn
 
 
 class Session:
@@ -149,7 +149,7 @@ class Session:
         plan = self.plan()
         if not plan.units:
             return
-        with turn(self._folder, f"gathering-{self._token}"):
+        with once(self._folder, f"gathering-{self._token}"):
             begun = self.store().begin(
                 plan_hash=plan.digest([spec.spec_hash for spec in self.settings.engines], sequential=self.sequential),
                 session=self._token,
@@ -158,12 +158,12 @@ class Session:
                 whole=self._whole,
             )
             self.run = begun.id
-            if self.store().note(begun.id, ASKED) is None:
+            if self.store().document(begun.id, ASKED) is None:
                 asked = asked_by(self.declarations(), only=self.settings.cases)
-                self.store().put_note(begun.id, ASKED, asked)
+                self.store().put_document(begun.id, ASKED, asked)
             if begun.kept:
                 self._keep(begun.id)
-            if self.store().note(begun.id, GATHERED) is None:
+            if self.store().document(begun.id, GATHERED) is None:
                 Campaign(
                     self.settings,
                     plan,
@@ -190,17 +190,17 @@ class Session:
 
     def _keep(self, run: str) -> None:
         """Say in a run that was gathered by another session that its answers are judged here."""
-        state = self.store().note(run, GATHERED) or {}
+        state = self.store().document(run, GATHERED) or {}
         word = (
             f"run {run} had gathered everything: its answers are judged, nobody was asked (--parity-fresh asks again)"
         )
         notes = [word, *(note for note in state.get("notes", ()) if note != word)]
-        self.store().put_note(run, GATHERED, {**state, "requests": 0, "retries": 0, "notes": notes})
+        self.store().put_document(run, GATHERED, {**state, "requests": 0, "retries": 0, "notes": notes})
 
     def judged(self) -> None:
         """Take note that this session judged and reported its run to the end: the next one of its plan begins anew."""
         if self.run is not None and self.settings.mode == "live":
-            self.store().put_note(self.run, JUDGED, {})
+            self.store().put_document(self.run, JUDGED, {})
 
     @property
     def sequential(self) -> bool:
@@ -226,7 +226,7 @@ class Session:
                 raise StoreError(f"no run is stored in {self._folder.name} yet; run once without --parity-mode replay")
             known = ", ".join(info.id for info in self.store().runs()[-5:]) or "none"
             raise StoreError(f"there is no run {wanted} to replay in {self._folder.name}; stored runs: {known}")
-        state = self.store().note(wanted, GATHERED)
+        state = self.store().document(wanted, GATHERED)
         if state is None:
             raise StoreError(f"run {wanted} was interrupted while gathering; only a run that ended can be replayed")
         asked = [spec.name for spec in self.settings.engines] + [self.settings.baseline or ""]
@@ -239,7 +239,7 @@ class Session:
     def _load(self) -> None:
         """Read what the run wrote down: state, engines, samples."""
         assert self.run is not None
-        self._state = self.store().note(self.run, GATHERED) or {}
+        self._state = self.store().document(self.run, GATHERED) or {}
         self._judging = self._judge(self.run, self._state)
 
     def _judge(self, run: str, state: Mapping[str, Any]) -> Judging:
@@ -405,7 +405,7 @@ def secrets_of(specs: Sequence[EngineSpec]) -> dict[str, str]:
 
 def newest_whole(store: Store) -> RunInfo | None:
     """Return the newest run to replay, finished ones first; runs of ``--parity-case`` asked too little."""
-    told = {run.id: store.note(run.id, GATHERED) or {} for run in store.runs()}
+    told = {run.id: store.document(run.id, GATHERED) or {} for run in store.runs()}
     parts = {run for run, state in told.items() if state.get("cases")}
     left_open = {run for run, state in told.items() if state.get("open")}
     return store.latest(without=parts, ended=left_open)

@@ -1,7 +1,8 @@
 """How runs, engines and samples lie in the store's tables.
 
 Model text is kept as UTF-8 bytes in a BLOB: SQLite cuts TEXT at a NUL byte in some of its functions, and lone
-surrogates are not text to it at all.
+surrogates are not text to it at all. What a run writes down beside its samples, its documents, lies in the table that
+was named ``notes`` when the format was made.
 """
 
 from __future__ import annotations

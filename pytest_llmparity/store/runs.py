@@ -31,13 +31,13 @@ from pytest_llmparity.store.rows import SAMPLE_COLUMNS, SCHEMA, identity_from, p
 FILE_NAME = "samples.sqlite"
 FORMAT = 3
 KEPT = "kept/"
-"""Notes whose names begin like this outlive a resumption."""
+"""Documents whose names begin like this outlive a resumption."""
 TIMED = "timed/"
-"""Notes whose names begin like this say which answers belong to a timed phase; they last as long as those do."""
+"""Documents whose names begin like this say which answers belong to a timed phase; they last as long as those do."""
 GATHERED = "gathered"
-"""Name of the run's note that says: gathering has ended, this is what happened."""
+"""Name of the run's document that says: gathering has ended, this is what happened."""
 JUDGED = "judged"
-"""Name of the run's note that says: a session has judged and reported it to its end."""
+"""Name of the run's document that says: a session has judged and reported it to its end."""
 
 
 class Key(NamedTuple):
@@ -229,15 +229,15 @@ class Store:
             )
         return other
 
-    # -- notes --------------------------------------------------------------------------------------------------------
+    # -- documents ----------------------------------------------------------------------------------------------------
 
-    def put_note(self, run: str, name: str, content: Mapping[str, Any]) -> None:
+    def put_document(self, run: str, name: str, content: Mapping[str, Any]) -> None:
         """Write down something about the run that other processes and a replay must know; builtins only, masked."""
         packed = pack(self.mask.value(content))
         with self._file.write() as db:
             db.execute("INSERT OR REPLACE INTO notes (run, name, content) VALUES (?, ?, ?)", (run, name, packed))
 
-    def note(self, run: str, name: str) -> dict[str, Any] | None:
+    def document(self, run: str, name: str) -> dict[str, Any] | None:
         """Return what was written down under this name, ``None`` when nothing was.
 
         A resumed run starts empty, but for names that begin with :data:`KEPT`.
@@ -245,8 +245,8 @@ class Store:
         rows = self._file.read("SELECT content FROM notes WHERE run = ? AND name = ?", (run, name))
         return dict(unpack(rows[0][0])) if rows else None
 
-    def kept_notes(self, run: str) -> dict[str, dict[str, Any]]:
-        """Return the notes that outlive a resumption, by the rest of their names."""
+    def kept_documents(self, run: str) -> dict[str, dict[str, Any]]:
+        """Return the documents that outlive a resumption, by the rest of their names."""
         query = "SELECT name, content FROM notes WHERE run = ? AND substr(name, 1, ?) = ?"
         rows = self._file.read(query, (run, len(KEPT), KEPT))
         return {name.removeprefix(KEPT): dict(unpack(content)) for name, content in rows}
@@ -368,7 +368,7 @@ class Store:
     ) -> RunHandle:
         """Take over an earlier run; what of it is kept depends on how far it came."""
         ((finished,),) = db.execute("SELECT finished FROM runs WHERE id = ?", (run,))
-        state = self.note(run, GATHERED)
+        state = self.document(run, GATHERED)
         if state is None or finished is None:
             _take_over(db, run, session)
             return RunHandle(id=run, resumed=True)
@@ -385,8 +385,8 @@ class Store:
             "SELECT count(*) FROM samples WHERE run = ? AND phase = ? AND failure IS NOT NULL", (run, Phase.TIMED)
         )
         query = "SELECT content FROM notes WHERE run = ? AND substr(name, 1, ?) = ?"
-        notes = [unpack(content) for (content,) in self._file.read(query, (run, len(TIMED), TIMED))]
-        return bool(failed[0][0]) or any(note.get("error") for note in notes)
+        phases = [unpack(content) for (content,) in self._file.read(query, (run, len(TIMED), TIMED))]
+        return bool(failed[0][0]) or any(phase.get("error") for phase in phases)
 
     def _earlier(self, plan_hash: str, version: str, max_age_s: float, *, judged_too: bool) -> str | None:
         query = (
@@ -396,7 +396,7 @@ class Store:
         for run, started, finished in self._file.read(query, (plan_hash, version, platform.node())):
             if self._now() - started >= max_age_s:
                 return None
-            judged = finished is not None and self.note(run, JUDGED) is not None
+            judged = finished is not None and self.document(run, JUDGED) is not None
             if judged:
                 return str(run) if judged_too else None
             if not any(

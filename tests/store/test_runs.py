@@ -189,7 +189,7 @@ def test_an_interrupted_run_goes_on_without_timings_timed_samples_and_failures(s
     timed = sample("c2", Phase.TIMED, timing=timing)
     failed = sample("c3", completion=None, failure=Failure(kind="Timeout", message="too late"))
     store.put(run, [sample("c1", timing=timing), timed, failed])
-    store.put_note(run, "gathered", {"requests": 3})
+    store.put_document(run, "gathered", {"requests": 3})
     let_go(store, run)
     clock.at += HOUR
 
@@ -198,19 +198,19 @@ def test_an_interrupted_run_goes_on_without_timings_timed_samples_and_failures(s
     assert resumed == RunHandle(id=run, resumed=True)
     assert begin(store, "s2") == resumed
     assert store.get(run, "f16") == [sample("c1")]
-    assert store.note(run, "gathered") is None
+    assert store.document(run, "gathered") is None
 
 
 def test_kept_notes_outlive_a_resumption(store: Store) -> None:
     run = begin(store, "s1").id
-    store.put_note(run, f"{KEPT}one", {"asked": 16, "said": KEY})
-    store.put_note(run, "other", {"asked": 16})
+    store.put_document(run, f"{KEPT}one", {"asked": 16, "said": KEY})
+    store.put_document(run, "other", {"asked": 16})
     let_go(store, run)
 
     assert begin(store, "s2") == RunHandle(id=run, resumed=True)
-    assert store.kept_notes(run) == {"one": {"asked": 16, "said": "«VLLM_API_KEY»"}}
-    assert store.note(run, "other") is None
-    assert store.kept_notes("nobody's run") == {}
+    assert store.kept_documents(run) == {"one": {"asked": 16, "said": "«VLLM_API_KEY»"}}
+    assert store.document(run, "other") is None
+    assert store.kept_documents("nobody's run") == {}
 
 
 def test_a_run_that_a_living_process_holds_is_not_resumed(store: Store) -> None:
@@ -229,7 +229,7 @@ def test_what_is_not_resumed(store: Store, clock: Clock, change: str) -> None:
         clock.at += 6 * HOUR
     if change == "finished":
         store.finish(run)
-        store.put_note(run, JUDGED, {})
+        store.put_document(run, JUDGED, {})
     if change == "host":
         with sqlite3.connect(store.path) as db:
             db.execute("UPDATE runs SET host = 'elsewhere'")
@@ -265,7 +265,7 @@ def test_only_the_newest_free_run_of_a_plan_is_looked_at(store: Store, clock: Cl
     assert begin(store, "s3").id == crashed
 
     store.finish(held)
-    store.put_note(held, JUDGED, {})
+    store.put_document(held, JUDGED, {})
     let_go(store, crashed)
     let_go(store, held)
     assert begin(store, "s4").id not in (crashed, held)
@@ -344,12 +344,12 @@ def test_a_resumed_run_drops_samples_of_an_engine_that_changed(
 
 def test_a_note_is_replaced_and_masked(store: Store) -> None:
     run = begin(store).id
-    store.put_note(run, "state", {"old": 1})
+    store.put_document(run, "state", {"old": 1})
 
-    store.put_note(run, "state", {"errors": [f"bad {KEY}"], "n": None})
+    store.put_document(run, "state", {"errors": [f"bad {KEY}"], "n": None})
 
-    assert store.note(run, "state") == {"errors": ["bad «VLLM_API_KEY»"], "n": None}
-    assert store.note(run, "other") is None
+    assert store.document(run, "state") == {"errors": ["bad «VLLM_API_KEY»"], "n": None}
+    assert store.document(run, "other") is None
 
 
 # -- samples ----------------------------------------------------------------------------------------------------------
@@ -505,7 +505,7 @@ WRITER = textwrap.dedent(
         store.put(run, [Sample(engine="f16", case=str(number), phase=Phase.MAIN, completion=answer)])
         print(number, flush=True)
     store.finish(run)
-    store.put_note(run, "judged", {})
+    store.put_document(run, "judged", {})
     """
 )
 

@@ -49,7 +49,7 @@ _FEW_ON: Final = 2
 """On so few different pairs of counts a line may lie by chance: a cut must be shown by more than being away from it."""
 _SURE: Final = 1.5
 """How far beyond an engine's largest count a text must be, by its length, to say that it was cut there too …"""
-_FLAT_ROWS: Final = 4
+_FLAT_PAIRS: Final = 4
 """… on so many prompts …"""
 _FLAT: Final = 0.2
 """… whose counts grow by less than this part of what their texts do."""
@@ -60,7 +60,7 @@ cuts; a prompt that fits no rule, one whose count says it was not read whole, on
 """
 
 
-class Row(NamedTuple):
+class CountPair(NamedTuple):
     """A case and its prompt tokens as either engine counts them."""
 
     case: str
@@ -129,29 +129,29 @@ class Counts:
 NOTHING: Final = Known()
 
 
-def compare_counts(rows: Sequence[tuple[str, int, int]], known: Known = NOTHING) -> Counts:
+def compare_counts(pairs: Sequence[tuple[str, int, int]], known: Known = NOTHING) -> Counts:
     """Relate counts, given as (case, baseline's, candidate's) in any order.
 
     Short prompts that were read whole say how tokeniser and template differ; a prompt whose count stays behind that,
     at a level this engine's counts do not pass, was cut by it.
     """
-    if not rows:
+    if not pairs:
         return Counts(kind="unknown", n=0)
-    counted = [Row(*row) for row in rows]
-    differing = sum(row.baseline != row.candidate for row in counted)
+    counted = [CountPair(*pair) for pair in pairs]
+    differing = sum(pair.baseline != pair.candidate for pair in counted)
     if not differing:
-        return Counts(kind="equal", n=len(rows), cuts=_cut_alike(counted, known))
-    by_length = sorted(counted, key=lambda row: max(row.baseline, row.candidate))
+        return Counts(kind="equal", n=len(pairs), cuts=_cut_alike(counted, known))
+    by_length = sorted(counted, key=lambda pair: max(pair.baseline, pair.candidate))
     some = by_length[:_LEVELS] + by_length[_LEVELS :: max(1, len(counted) // _TRIED)]
     readings = [_Reading(line, some, known) for line in _lines(by_length, known)]
     best = _Reading(min(readings, key=lambda reading: reading.rank).line, counted, known)
     cuts = best.cuts()
     cuts += _hidden(counted, cuts, known)
     cut = {case for found in cuts for case in found.cases}
-    whole = [row for row in counted if row.case not in cut]
-    moved = tuple(row.case for row in whole if row.baseline != row.candidate)
-    odd = tuple(row.case for row in whole if row.case in best.odd)
-    size = {"n": len(rows), "differing": differing, "lengths": len({row.baseline for row in whole})}
+    whole = [pair for pair in counted if pair.case not in cut]
+    moved = tuple(pair.case for pair in whole if pair.baseline != pair.candidate)
+    odd = tuple(pair.case for pair in whole if pair.case in best.odd)
+    size = {"n": len(pairs), "differing": differing, "lengths": len({pair.baseline for pair in whole})}
     if best.line.slope != 1.0:
         if abs(best.line.slope - 1.0) > SLOPE_STEP:
             return Counts(
@@ -170,18 +170,18 @@ class _Line(NamedTuple):
     slope: float
     level: float
 
-    def expected(self, row: Row, side: Side) -> float:
+    def expected(self, pair: CountPair, side: Side) -> float:
         """What an engine would count, by what the other one counts."""
         if side == "candidate":
-            return self.slope * row.baseline + self.level
-        return (row.candidate - self.level) / self.slope
+            return self.slope * pair.baseline + self.level
+        return (pair.candidate - self.level) / self.slope
 
 
-def _lines(by_length: Sequence[Row], known: Known) -> list[_Line]:
-    """Return the lines worth trying, by rows in order of their length; that of equal counts is always among them."""
-    differences = Counter(row.candidate - row.baseline for row in by_length)
+def _lines(by_length: Sequence[CountPair], known: Known) -> list[_Line]:
+    """Return the lines worth trying, by pairs in order of their length; that of equal counts is always among them."""
+    differences = Counter(pair.candidate - pair.baseline for pair in by_length)
     levels = [0, *(level for level, _ in differences.most_common(_LEVELS))]
-    levels += [row.candidate - row.baseline for row in by_length[:_LEVELS]]
+    levels += [pair.candidate - pair.baseline for pair in by_length[:_LEVELS]]
     lines = [_Line(1.0, float(level)) for level in dict.fromkeys(levels)]
     if known.same_vocabulary:
         return lines
@@ -193,33 +193,33 @@ def _lines(by_length: Sequence[Row], known: Known) -> list[_Line]:
     return lines
 
 
-def _fitted(rows: Sequence[Row]) -> _Line | None:
-    """Return the line through these rows by Theil and Sen, ``None`` where lengths are too few or no tokeniser fits."""
-    slope = _median_slope((row.baseline, row.candidate) for row in rows)
-    lengths = {row.baseline for row in rows}
+def _fitted(pairs: Sequence[CountPair]) -> _Line | None:
+    """Return the line through these pairs by Theil and Sen, ``None`` where lengths are too few or no tokeniser fits."""
+    slope = _median_slope((pair.baseline, pair.candidate) for pair in pairs)
+    lengths = {pair.baseline for pair in pairs}
     low, high = _SLOPES if len(lengths) > 2 else _TWO_POINTS
     if len(lengths) > 2 and max(lengths) < _APART * min(lengths):
         return None  # between prompts of about one length a tokeniser's noise is steeper than its slope
     if slope is None or not low <= slope <= high or slope == 1.0:
         return None
-    return _Line(slope, statistics.median(row.candidate - slope * row.baseline for row in rows))
+    return _Line(slope, statistics.median(pair.candidate - slope * pair.baseline for pair in pairs))
 
 
 class _Reading:
-    """The rows as one line explains them: on it, cut by an engine, or odd; ``bits`` is what that takes to say."""
+    """The pairs as one line explains them: on it, cut by an engine, or odd; ``bits`` is what that takes to say."""
 
-    def __init__(self, line: _Line, rows: Sequence[Row], known: Known) -> None:
+    def __init__(self, line: _Line, pairs: Sequence[CountPair], known: Known) -> None:
         self.line = line
-        self._rows = rows
+        self._pairs = pairs
         self._known = known
-        self._contexts = {side: _in_force(side, rows, known) for side in SIDES}
-        self._ceilings = {side: max(_seen(row, side) for row in rows) for side in SIDES}
+        self._contexts = {side: _in_force(side, pairs, known) for side in SIDES}
+        self._ceilings = {side: max(_seen(pair, side) for pair in pairs) for side in SIDES}
         off = self._off()
         away = {case for side in SIDES for case in off[side]}
-        self._on = [row for row in rows if row.case not in away]
+        self._on = [pair for pair in pairs if pair.case not in away]
         self._cut = {side: self._cut_of(side, off[side]) for side in SIDES}
         cut = {case for side in SIDES for case in self._cut[side]}
-        self._on = [row for row in self._on if row.case not in cut]
+        self._on = [pair for pair in self._on if pair.case not in cut]
         self.odd = away - cut
         self.bits = self._price()
 
@@ -232,82 +232,84 @@ class _Reading:
         """Return the engines that cut, each with its prompts."""
         found = []
         for side in SIDES:
-            rows = [row for row in self._rows if row.case in self._cut[side]]
-            if rows:
-                worst = min(rows, key=lambda row: _seen(row, side) / max(1, _seen(row, _other(side))))
+            pairs = [pair for pair in self._pairs if pair.case in self._cut[side]]
+            if pairs:
+                worst = min(pairs, key=lambda pair: _seen(pair, side) / max(1, _seen(pair, _other(side))))
                 found.append(
                     Cut(
                         side=side,
-                        cases=tuple(row.case for row in rows),
-                        together=_together(rows, self._rows),
+                        cases=tuple(pair.case for pair in pairs),
+                        together=_together(pairs, self._pairs),
                         worst=(_seen(worst, side), _seen(worst, _other(side))),
-                        context=self._contexts[side] if any(self._forced(row, side) for row in rows) else None,
+                        context=self._contexts[side] if any(self._forced(pair, side) for pair in pairs) else None,
                     )
                 )
         return tuple(found)
 
-    def _off(self) -> dict[Side, dict[str, Row]]:
-        """Return the rows away from the line, by the engine that counts less than it says."""
+    def _off(self) -> dict[Side, dict[str, CountPair]]:
+        """Return the pairs away from the line, by the engine that counts less than it says."""
         scale = 0.0
         if self.line.slope != 1.0:
-            apart = [abs(self._behind(row, "candidate")) / max(1.0, row.candidate) for row in self._rows]
+            apart = [abs(self._behind(pair, "candidate")) / max(1.0, pair.candidate) for pair in self._pairs]
             scale = min(0.3, 6 * statistics.median(apart))
-        off: dict[Side, dict[str, Row]] = {side: {} for side in SIDES}
-        for row in self._rows:
-            behind = self._behind(row, "candidate")
+        off: dict[Side, dict[str, CountPair]] = {side: {} for side in SIDES}
+        for pair in self._pairs:
+            behind = self._behind(pair, "candidate")
             side: Side = "candidate" if behind > 0 else "baseline"
             share = max(CUT_SHARE, scale)
-            slack = 0.0 if self.line.slope == 1.0 else max(CUT_TOKENS, share * self.line.expected(row, side))
-            if abs(self._behind(row, side)) > slack:
-                off[side][row.case] = row
+            slack = 0.0 if self.line.slope == 1.0 else max(CUT_TOKENS, share * self.line.expected(pair, side))
+            if abs(self._behind(pair, side)) > slack:
+                off[side][pair.case] = pair
         return off
 
-    def _behind(self, row: Row, side: Side) -> float:
+    def _behind(self, pair: CountPair, side: Side) -> float:
         """How many tokens an engine counts fewer than the line says."""
-        return self.line.expected(row, side) - _seen(row, side)
+        return self.line.expected(pair, side) - _seen(pair, side)
 
-    def _cut_of(self, side: Side, off: Mapping[str, Row]) -> dict[str, Row]:
-        """Return the rows this engine cut; ``off`` are those where it counts less than the line says."""
-        forced = {case for case, row in off.items() if self._forced(row, side)}
+    def _cut_of(self, side: Side, off: Mapping[str, CountPair]) -> dict[str, CountPair]:
+        """Return the pairs this engine cut; ``off`` are those where it counts less than the line says."""
+        forced = {case for case, pair in off.items() if self._forced(pair, side)}
         ceiling = self._ceilings[side]
-        above = {row.case for row in self._rows if self.line.expected(row, side) > ceiling * self._grain}
-        clear = forced | {case for case, row in off.items() if case in above and self._far(row, side)}
+        above = {pair.case for pair in self._pairs if self.line.expected(pair, side) > ceiling * self._grain}
+        clear = forced | {case for case, pair in off.items() if case in above and self._far(pair, side)}
         if len(_distinct(self._on)) < _FEW_ON and not self._shown([off[case] for case in clear], side):
             return {}
         if clear:  # a plateau is there: what should have passed it and lies on it was cut too, however little
             level = (1 + CUT_SHARE) * max(_seen(off[case], side) for case in clear)
-            clear |= {row.case for row in self._rows if row.case in above and _seen(row, side) <= level}
-        if 2 * len(self._on) > len(self._rows):
-            long = {case for case, row in off.items() if self.line.expected(row, side) >= KEPT * ceiling}
+            clear |= {pair.case for pair in self._pairs if pair.case in above and _seen(pair, side) <= level}
+        if 2 * len(self._on) > len(self._pairs):
+            long = {case for case, pair in off.items() if self.line.expected(pair, side) >= KEPT * ceiling}
             clear |= {case for case in long if self._far(off[case], side)}
-        return {row.case: row for row in self._rows if row.case in clear and self._behind(row, side) > 0}
+        return {pair.case: pair for pair in self._pairs if pair.case in clear and self._behind(pair, side) > 0}
 
     @property
     def _grain(self) -> float:
         """How far above the largest count an expected one must be: lines of other tokenisers are not exact."""
         return 1.0 if self.line.slope == 1.0 else 1.02
 
-    def _far(self, row: Row, side: Side) -> bool:
+    def _far(self, pair: CountPair, side: Side) -> bool:
         """Whether an engine counts so little that it is no noise."""
         share = CUT_SHARE if self.line.slope == 1.0 else NOISE
-        return self._behind(row, side) > max(CUT_TOKENS, share * self.line.expected(row, side))
+        return self._behind(pair, side) > max(CUT_TOKENS, share * self.line.expected(pair, side))
 
-    def _shown(self, rows: Sequence[Row], side: Side) -> bool:
-        """Whether rows show a cut although no prompt lies on the line: by context or text, or because they are flat."""
-        if not rows:
+    def _shown(self, pairs: Sequence[CountPair], side: Side) -> bool:
+        """Whether pairs show a cut although none lies on the line: by context or text, or because they are flat."""
+        if not pairs:
             return False
-        if all(self._forced(row, side) for row in rows):
+        if all(self._forced(pair, side) for pair in pairs):
             return True
-        if any(_impossible(row, side, self._known) and not _impossible(row, _other(side), self._known) for row in rows):
+        if any(
+            _impossible(pair, side, self._known) and not _impossible(pair, _other(side), self._known) for pair in pairs
+        ):
             return True
-        kept, whole = ([_seen(row, each) for row in rows] for each in (side, _other(side)))
+        kept, whole = ([_seen(pair, each) for pair in pairs] for each in (side, _other(side)))
         # Texts of one length look flat too: another tokeniser counts them apart, by as much as its noise.
         return max(whole) > (1 + NOISE) * min(whole) and 2 * (max(kept) - min(kept)) <= max(whole) - min(whole)
 
-    def _forced(self, row: Row, side: Side) -> bool:
+    def _forced(self, pair: CountPair, side: Side) -> bool:
         """Whether the engine's context leaves it no choice but to cut this prompt, and what it kept looks like that."""
         context = self._contexts[side]
-        return context is not None and self.line.expected(row, side) > context and _seen(row, side) >= KEPT * context
+        return context is not None and self.line.expected(pair, side) > context and _seen(pair, side) >= KEPT * context
 
     def _price(self) -> float:
         slope, level = self.line
@@ -318,77 +320,77 @@ class _Reading:
                 bits += _RARE_BITS
         elif level:
             bits += _OFFSET_BITS + 2 * math.log2(1 + abs(level)) + _TEMPLATE_BITS * self._known.same_template
-        for row in _distinct(self._on):
-            bits += self._price_on(row)
+        for pair in _distinct(self._on):
+            bits += self._price_on(pair)
         for side in SIDES:
             cut = _distinct(self._cut[side].values())
             if cut:
-                kept = [_seen(row, side) for row in cut]
+                kept = [_seen(pair, side) for pair in cut]
                 spread = math.log2(1 + max(kept) - min(kept))
-                forced = sum(self._forced(row, side) for row in cut)
+                forced = sum(self._forced(pair, side) for pair in cut)
                 bits += _CUT_BITS + forced + (len(cut) - forced) * max(1.0, spread)
-        odd = _distinct(row for row in self._rows if row.case in self.odd)
-        return bits + sum(_ODD_BITS + 2 * math.log2(1 + abs(self._behind(row, "candidate"))) for row in odd)
+        odd = _distinct(pair for pair in self._pairs if pair.case in self.odd)
+        return bits + sum(_ODD_BITS + 2 * math.log2(1 + abs(self._behind(pair, "candidate"))) for pair in odd)
 
-    def _price_on(self, row: Row) -> float:
-        """What a row on the line costs: how far from it, and the doubt that it was read whole after all."""
+    def _price_on(self, pair: CountPair) -> float:
+        """What a pair on the line costs: how far from it, and the doubt that it was read whole after all."""
         if self.line.slope != 1.0:
-            return math.log2(1 + 2 * abs(self._behind(row, "candidate")))
+            return math.log2(1 + 2 * abs(self._behind(pair, "candidate")))
         if not self.line.level:
             return 0.0
         less: Side = "candidate" if self.line.level < 0 else "baseline"
         context = self._contexts[less]
         bits = 0.0
-        if context is not None and _seen(row, _other(less)) > context and _seen(row, less) >= KEPT * context:
+        if context is not None and _seen(pair, _other(less)) > context and _seen(pair, less) >= KEPT * context:
             bits += _CHANCE_BITS  # that all of them lie on both sides of its context by chance
-        if _impossible(row, less, self._known) and not _impossible(row, _other(less), self._known):
+        if _impossible(pair, less, self._known) and not _impossible(pair, _other(less), self._known):
             bits += _DOUBT_BITS
         return bits
 
 
-def _seen(row: Row, side: Side) -> int:
-    return row.candidate if side == "candidate" else row.baseline
+def _seen(pair: CountPair, side: Side) -> int:
+    return pair.candidate if side == "candidate" else pair.baseline
 
 
 def _other(side: Side) -> Side:
     return "baseline" if side == "candidate" else "candidate"
 
 
-def _distinct(rows: Iterable[Row]) -> list[Row]:
-    """Return one row of each pair of counts: copies of a prompt are one piece of evidence."""
-    return list({(row.baseline, row.candidate): row for row in rows}.values())
+def _distinct(pairs: Iterable[CountPair]) -> list[CountPair]:
+    """Return one of equal pairs of counts: copies of a prompt are one piece of evidence."""
+    return list({(pair.baseline, pair.candidate): pair for pair in pairs}.values())
 
 
-def _in_force(side: Side, rows: Sequence[Row], known: Known) -> int | None:
+def _in_force(side: Side, pairs: Sequence[CountPair], known: Known) -> int | None:
     """Return an engine's context, ``None`` where a count is larger: then it is not what limits this engine."""
     context = known.contexts[SIDES.index(side)]
-    return None if context is None or any(_seen(row, side) > context for row in rows) else context
+    return None if context is None or any(_seen(pair, side) > context for pair in pairs) else context
 
 
-def _impossible(row: Row, side: Side, known: Known) -> bool:
+def _impossible(pair: CountPair, side: Side, known: Known) -> bool:
     """Whether an engine counts so little that it cannot have read all of the case's text."""
-    return SPARSE * _seen(row, side) < known.characters.get(row.case, 0)
+    return SPARSE * _seen(pair, side) < known.characters.get(pair.case, 0)
 
 
-def _too_long(row: Row, side: Side, context: int | None, known: Known) -> bool:
+def _too_long(pair: CountPair, side: Side, context: int | None, known: Known) -> bool:
     """Whether a text is too long for an engine's context whatever the tokeniser, and the count looks like a cut."""
-    if context is None or _seen(row, side) < KEPT * context:
+    if context is None or _seen(pair, side) < KEPT * context:
         return False
-    return known.characters.get(row.case, 0) > SPARSE * context
+    return known.characters.get(pair.case, 0) > SPARSE * context
 
 
-def _cut_alike(rows: Sequence[Row], known: Known) -> tuple[Cut, ...]:
+def _cut_alike(pairs: Sequence[CountPair], known: Known) -> tuple[Cut, ...]:
     """Return cuts that equal counts hide: texts that fit neither context, and counts that do."""
     found = []
     for side in SIDES:
-        context = _in_force(side, rows, known)
-        cut = [row for row in rows if _too_long(row, side, context, known)]
+        context = _in_force(side, pairs, known)
+        cut = [pair for pair in pairs if _too_long(pair, side, context, known)]
         if cut:
-            found.append(_by_text(side, cut, rows, context))
+            found.append(_by_text(side, cut, pairs, context))
     return tuple(found) if len(found) == len(SIDES) else ()
 
 
-def _hidden(rows: Sequence[Row], cuts: Sequence[Cut], known: Known) -> tuple[Cut, ...]:
+def _hidden(pairs: Sequence[CountPair], cuts: Sequence[Cut], known: Known) -> tuple[Cut, ...]:
     """Return the cut of the engine whose prompts all seem whole, where the texts of what the other one cut say so.
 
     Its counts must stand still while these texts grow, far beyond what they would have by the uncut prompts: nothing
@@ -398,41 +400,43 @@ def _hidden(rows: Sequence[Row], cuts: Sequence[Cut], known: Known) -> tuple[Cut
         return ()
     (cut,) = cuts
     side = _other(cut.side)
-    context = _in_force(side, rows, known)
-    shared = [row for row in rows if row.case in set(cut.cases) and row.case in known.characters]
-    certain = {row.case for row in shared if _too_long(row, side, context, known)}
-    ceiling = max(_seen(row, side) for row in rows)
-    estimate = _by_length([row for row in rows if row.case not in set(cut.cases)], side, known)
+    context, cut_cases = _in_force(side, pairs, known), set(cut.cases)
+    shared = [pair for pair in pairs if pair.case in cut_cases and pair.case in known.characters]
+    certain = {pair.case for pair in shared if _too_long(pair, side, context, known)}
+    ceiling = max(_seen(pair, side) for pair in pairs)
+    estimate = _by_length([pair for pair in pairs if pair.case not in cut_cases], side, known)
     if estimate is not None:
-        far = [row for row in shared if estimate(row) > _SURE * ceiling]
-        flat = _median_slope([(estimate(row), _seen(row, side)) for row in far])
-        if len(far) >= _FLAT_ROWS and flat is not None and flat < _FLAT:
-            certain |= {row.case for row in far}
+        far = [pair for pair in shared if estimate(pair) > _SURE * ceiling]
+        flat = _median_slope([(estimate(pair), _seen(pair, side)) for pair in far])
+        if len(far) >= _FLAT_PAIRS and flat is not None and flat < _FLAT:
+            certain |= {pair.case for pair in far}
     if not certain:
         return ()
-    return (_by_text(side, [row for row in rows if row.case in certain], rows, context),)
+    return (_by_text(side, [pair for pair in pairs if pair.case in certain], pairs, context),)
 
 
-def _by_text(side: Side, cut: Sequence[Row], rows: Sequence[Row], context: int | None) -> Cut:
+def _by_text(side: Side, cut: Sequence[CountPair], pairs: Sequence[CountPair], context: int | None) -> Cut:
     """Return a cut that only the length of the texts shows."""
-    cases, together = tuple(row.case for row in cut), _together(cut, rows)
+    cases, together = tuple(pair.case for pair in cut), _together(cut, pairs)
     return Cut(side=side, cases=cases, worst=None, together=together, context=context, at_least=True)
 
 
-def _together(some: Sequence[Row], rows: Sequence[Row]) -> bool:
-    """Whether some rows stand side by side among all of them."""
-    first = rows.index(some[0])
-    return list(rows[first : first + len(some)]) == list(some)
+def _together(some: Sequence[CountPair], pairs: Sequence[CountPair]) -> bool:
+    """Whether some pairs stand side by side among all of them."""
+    first = pairs.index(some[0])
+    return list(pairs[first : first + len(some)]) == list(some)
 
 
-def _by_length(rows: Sequence[Row], side: Side, known: Known) -> Callable[[Row], float] | None:
-    """Return how many tokens an engine would count of a row's text, learnt from these rows; ``None`` from too few."""
-    points = [(float(known.characters[row.case]), _seen(row, side)) for row in rows if row.case in known.characters]
+def _by_length(pairs: Sequence[CountPair], side: Side, known: Known) -> Callable[[CountPair], float] | None:
+    """Return how many tokens an engine would count of a pair's text, learnt from these pairs; ``None`` from too few."""
+    points = [
+        (float(known.characters[pair.case]), _seen(pair, side)) for pair in pairs if pair.case in known.characters
+    ]
     slope = _median_slope(points)
-    if len(points) < _FLAT_ROWS or slope is None or slope <= 0:
+    if len(points) < _FLAT_PAIRS or slope is None or slope <= 0:
         return None
     level = statistics.median(seen - slope * length for length, seen in points)
-    return lambda row: slope * known.characters[row.case] + level
+    return lambda pair: slope * known.characters[pair.case] + level
 
 
 def _median_slope(points: Iterable[tuple[float, float]]) -> float | None:

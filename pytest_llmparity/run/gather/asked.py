@@ -33,14 +33,14 @@ def origins(
     store: Store, run: str, engines: Iterable[str], verdicts: Iterable[Verdict]
 ) -> Callable[[Sample], SampleOrigin]:
     """Return what says of a sample of this run whose it is; ``verdicts`` are those the run came to."""
-    units = store.note(run, ASKED) or {}
+    units = store.document(run, ASKED) or {}
     sent: dict[tuple[str, str, str], list[str]] = {}
     timed: dict[str, list[tuple[range, str]]] = {}
     for engine in engines:
         for key in units:
-            for case, sha in (store.note(run, wires_name(engine, key)) or {}).items():
+            for case, sha in (store.document(run, wires_name(engine, key)) or {}).items():
                 sent.setdefault((engine, case, sha), []).append(key)
-            span = store.note(run, timed_name(engine, key))
+            span = store.document(run, timed_name(engine, key))
             if span is not None:
                 timed.setdefault(engine, []).append((range(span["first"], span["first"] + span["count"]), key))
     judged = {(v.test, v.kind.startswith("latency.")) for v in verdicts if v.outcome in _JUDGED}

@@ -128,7 +128,7 @@ class Campaign:
         if self._allowance.reason is not None:
             self._words.append(f"incomplete: {self._allowance.reason}")
         left_open = self._waves is not None and self._waves.open
-        self._store.put_note(self._run, GATHERED, {**self.state(), "open": left_open})
+        self._store.put_document(self._run, GATHERED, {**self.state(), "open": left_open})
         if self._allowance.reason is None and not left_open:
             self._store.finish(self._run)
 
@@ -303,7 +303,7 @@ class Campaign:
         for unit in self._plan.units:
             if unit.key in built:
                 sent = {case: wire.sha256 for case, wire in built[unit.key].items()}
-                self._store.put_note(self._run, wires_note(adapter.name, unit), sent)
+                self._store.put_document(self._run, wires_note(adapter.name, unit), sent)
         omitted = {name for wires in built.values() for wire in wires.values() for name in wire.omitted}
         if UNPROVEN in omitted:
             self._words.append(

@@ -107,7 +107,7 @@ class Waves:
         course = self._courses[unit.key]
         course = dataclasses.replace(course, asked={**course.asked, **(asked or {})}, cut=cut)
         self._courses[unit.key] = course
-        self._store.put_note(self._run, KEPT + unit.key, to_json(course))
+        self._store.put_document(self._run, KEPT + unit.key, to_json(course))
 
     def _wanting(self, unit: Unit) -> set[str]:
         """Return the engines that must be asked on: some verdict about them is open and would gain by it.

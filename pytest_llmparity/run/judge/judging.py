@@ -188,7 +188,7 @@ class Judging:
         """Return the sha256 of the requests whose samples belong to this unit, by case."""
         key = (name, unit.key)
         if key not in self._wires:
-            self._wires[key] = self.store.note(self.run, wires_note(name, unit)) or {}
+            self._wires[key] = self.store.document(self.run, wires_note(name, unit)) or {}
         return self._wires[key]
 
     def _relative(self, where: str) -> str:
@@ -199,7 +199,7 @@ class Judging:
 
 def courses(store: Store, run: str) -> dict[str, Course]:
     """Return the courses of a sequential run's units by their keys; a run of a fixed design has none."""
-    return {key: from_json(Course, data) for key, data in store.kept_notes(run).items()}
+    return {key: from_json(Course, data) for key, data in store.kept_documents(run).items()}
 
 
 def _looked_at(declaration: Declaration, course: Course | None) -> str:

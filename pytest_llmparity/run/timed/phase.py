@@ -57,7 +57,7 @@ class TimedPhase:
         blocks and warmed up again whenever another had its turn.
         """
         ready = {adapter.name: adapter for adapter in adapters}
-        if not unit.prompts.cases or all(self._store.note(self._run, timed_note(name, unit)) for name in ready):
+        if not unit.prompts.cases or all(self._store.document(self._run, timed_note(name, unit)) for name in ready):
             return
         wanted = unit.needs.timed * len(ready)
         if not self._allowance.take(wanted, what="the timed phase"):
@@ -95,7 +95,9 @@ class TimedPhase:
         except LLMParityError as error:
             self._words.append(f"{unit.prompts.name} could not be timed: {error}")
             for name in ready:
-                self._store.put_note(self._run, timed_note(name, unit), {"first": 0, "count": 0, "error": str(error)})
+                self._store.put_document(
+                    self._run, timed_note(name, unit), {"first": 0, "count": 0, "error": str(error)}
+                )
             return 0
         away = sorted({r.engine for r in result.records if r.failure is not None and r.failure.kind in AWAY} & attached)
         if away and not again and self._all_back([ready[name] for name in away], unit):
@@ -118,7 +120,7 @@ class TimedPhase:
         self._store.put(self._run, samples)
         for name in ready:
             span = {"first": first[name], "count": asked[name]}
-            self._store.put_note(self._run, timed_note(name, unit), span)
+            self._store.put_document(self._run, timed_note(name, unit), span)
         return len(samples)
 
     def _all_back(self, away: Sequence[Adapter], unit: Unit) -> bool:
@@ -172,7 +174,7 @@ class Timed:
 
 def timed_of(store: Store, run: str, engine: str, unit: Unit) -> Timed:
     """Return which of this engine's timed answers were asked for this unit; none where nobody tried."""
-    span = store.note(run, timed_note(engine, unit)) or {"first": 0, "count": 0}
+    span = store.document(run, timed_note(engine, unit)) or {"first": 0, "count": 0}
     return Timed(places=range(span["first"], span["first"] + span["count"]), error=span.get("error"))
 
 

@@ -185,7 +185,7 @@ def test_a_run_that_stayed_open_goes_on_when_prompts_are_added(project: Project)
     run, outcome, n, *_ = earlier(project, *engines)
     project.prompts(96)
     session, verdicts = gathered(project, engines, AGREE)
-    courses = {len(course["order"]): course for course in session.store().kept_notes(run).values()}
+    courses = {len(course["order"]): course for course in session.store().kept_documents(run).values()}
 
     assert (outcome, n) == ("INCONCLUSIVE", 64)
     assert session.run == run

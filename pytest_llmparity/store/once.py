@@ -1,4 +1,4 @@
-"""Turns between the processes of one pytest run: the first to come does the work, the others wait until it is done."""
+"""Work that one of the processes of a pytest run does: the first to come, while the others wait until it is done."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pytest_llmparity.store.database import own_folder, refuse_link
 
 
 @contextlib.contextmanager
-def turn(folder: Path, name: str) -> Iterator[None]:
-    """Hold the turn of this name in a ``with`` block; whoever comes meanwhile waits, and a process that ends lets go.
+def once(folder: Path, name: str) -> Iterator[None]:
+    """Hold the lock of this name in a ``with`` block; whoever comes meanwhile waits, and a process that ends lets go.
 
     A file lock, so that it works where no engine is started and no keeper can be (Windows). Raises ``StoreError``
     when the folder cannot be written.
@@ -30,6 +30,6 @@ def turn(folder: Path, name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-    # The work is done, so nobody who waits for this file or makes it anew has anything left to do in its turn.
+    # The work is done, so nobody who waits for this file or makes it anew has anything left to do.
     with contextlib.suppress(OSError):
         path.unlink()
