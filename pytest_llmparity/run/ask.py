@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.errors import EngineError
+from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, Sample, Sampling
 from pytest_llmparity.core.verdict import Verdict

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError, PromptSetError, UsageError
+from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.prompts.reading import parse_prompts
 from pytest_llmparity.core.prompts.sampling import sampling_of

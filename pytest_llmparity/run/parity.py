@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pytest_llmparity.core import errors
-from pytest_llmparity.core.checks.base import Check
+from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.prompts.reading import messages_of
 from pytest_llmparity.core.prompts.sampling import sampling_of

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_llmparity.core.checks.base import FLOOR_CASES, FLOOR_PHASES, Check, Needs
+from pytest_llmparity.core.evidence import FLOOR_CASES, FLOOR_PHASES, Check, Needs
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling, to_json
 

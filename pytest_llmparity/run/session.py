@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError, UsageError
+from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.sample import Identity, Sample, from_json

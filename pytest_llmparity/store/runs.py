@@ -20,8 +20,8 @@ from typing import Any, Literal, NamedTuple, Self
 
 import psutil
 
-from pytest_llmparity.core.checks.base import FLOOR_PHASES
 from pytest_llmparity.core.errors import StoreError
+from pytest_llmparity.core.evidence import FLOOR_PHASES
 from pytest_llmparity.core.sample import Identity, Phase, Sample
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.core.words.masking import Mask

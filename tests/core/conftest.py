@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_llmparity.core.checks.base import EngineEvidence, Evidence
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Completion, Fact, Failure, Identity, Phase, Sample, Sampling, Timing

@@ -17,7 +17,7 @@ import yaml
 import pytest_llmparity.plugin.door  # noqa: F401 - see above
 from pytest_llmparity import check, lockfile
 from pytest_llmparity.core import errors
-from pytest_llmparity.core.checks.base import Check
+from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import rows
 from pytest_llmparity.core.prompts.reading import parse_prompts
 from pytest_llmparity.core.sample import IDENTITY

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.checks.base import Evidence, Needs
+from pytest_llmparity.core.evidence import Evidence, Needs
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Verdict

@@ -10,12 +10,12 @@ from typing import Any, Final, NoReturn
 
 import jsonschema_rs
 
-from pytest_llmparity.core.checks.base import EngineEvidence
-from pytest_llmparity.core.checks.gathered import answers, describe, failures
+from pytest_llmparity.core.checks.gathered import describe
 from pytest_llmparity.core.checks.models import Adapter, ModelClass, problem_of
 from pytest_llmparity.core.compare.json import FieldDiff, diff_values, parse_json
 from pytest_llmparity.core.compare.wrapped import REASONING, Unwrapped, unwrap
 from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.evidence import EngineEvidence
 from pytest_llmparity.core.sample import Completion
 from pytest_llmparity.core.words import explain
 
@@ -94,8 +94,8 @@ class Contract:
 
     def read(self, engine: EngineEvidence) -> dict[str, Reading]:
         """Read every case of the main phase that was asked: answers are parsed and validated, failures do not fit."""
-        found = {case: self.hold(completion) for case, completion in answers(engine).items()}
-        for case, failure in failures(engine).items():
+        found = {case: self.hold(completion) for case, completion in engine.answers().items()}
+        for case, failure in engine.failures().items():
             found[case] = Reading(problem=f"no answer: {describe(engine, case, failure)}", answered=False)
         return found
 

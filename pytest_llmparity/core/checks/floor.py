@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_llmparity.core.checks import gathered
-from pytest_llmparity.core.checks.base import FLOOR_PHASES, EngineEvidence, Evidence
 from pytest_llmparity.core.checks.margins import PRESETS
 from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.compare.answers import compare_answers
 from pytest_llmparity.core.compare.text import Fork
+from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.hazard import HazardResult, hazard
@@ -42,10 +41,10 @@ class Floor:
 
 def repeats(evidence: Evidence, engine: EngineEvidence, *, horizon: int) -> list[Repeats]:
     """Return what the floor phases of an engine say; a phase in which nothing was answered twice is not among them."""
-    main = gathered.answers(engine)
+    main = engine.answers()
     found: list[Repeats] = []
     for phase in FLOOR_PHASES:
-        again = gathered.answers(engine, phase)
+        again = engine.answers(phase)
         cases = [case for case in evidence.prompts.cases if case.id in main and case.id in again]
         forks: list[tuple[Case, Fork]] = []
         silent: list[Case] = []

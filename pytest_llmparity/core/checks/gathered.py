@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.checks.missing import Missing
+from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import Completion, Failure, Phase
+from pytest_llmparity.core.sample import Completion, Failure
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
@@ -82,27 +82,6 @@ class Gathered:
         )
 
 
-def answers(engine: EngineEvidence, phase: Phase = Phase.MAIN) -> dict[str, Completion]:
-    """Return the first answer of each case in a phase; cases that only failed are not in it."""
-    found: dict[str, Completion] = {}
-    for case, samples in engine.samples.get(phase, {}).items():
-        for sample in samples:
-            if sample.completion is not None:
-                found[case] = sample.completion
-                break
-    return found
-
-
-def failures(engine: EngineEvidence, phase: Phase = Phase.MAIN) -> dict[str, Failure]:
-    """Return the first failure of each case that has no answer in a phase."""
-    found: dict[str, Failure] = {}
-    for case, samples in engine.samples.get(phase, {}).items():
-        failed = [sample.failure for sample in samples if sample.failure is not None]
-        if failed and len(failed) == len(samples):
-            found[case] = failed[0]
-    return found
-
-
 def describe(engine: EngineEvidence, case: str, failure: Failure) -> str:
     """Return a failure as words: whose, which case, the error's class and what it said."""
     said = explain.ending(failure.message) if "\n" in failure.message else explain.plain(failure.message, 120)
@@ -112,8 +91,8 @@ def describe(engine: EngineEvidence, case: str, failure: Failure) -> str:
 def gather(evidence: Evidence, candidate: EngineEvidence) -> Gathered:
     """Pair the main-phase answers of the baseline and one candidate, in the order of the prompt set."""
     baseline = evidence.engines[evidence.baseline]
-    ours, theirs = answers(baseline), answers(candidate)
-    bad_ours, bad_theirs = failures(baseline), failures(candidate)
+    ours, theirs = baseline.answers(), candidate.answers()
+    bad_ours, bad_theirs = baseline.failures(), candidate.failures()
     sides = ((ours, bad_ours), (theirs, bad_theirs))
     pairs: list[Pair] = []
     failed: list[Case] = []

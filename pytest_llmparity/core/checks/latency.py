@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pytest_llmparity.core.checks import gathered
-from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.missing import Missing
 from pytest_llmparity.core.checks.shares import judge_share, least_perfect, share_needed
 from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.sample import Phase, Sample, Timing
 from pytest_llmparity.core.stats.quantiles import describe, min_requests, quantile_ratio, share_over
 from pytest_llmparity.core.verdict import Outcome, Verdict

@@ -6,9 +6,8 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from pytest_llmparity.core.checks.base import Evidence
 from pytest_llmparity.core.checks.contract import MOVED, Reading
-from pytest_llmparity.core.checks.gathered import answers
+from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.verdict import READER, Lenience, Verdict
 
 
@@ -33,7 +32,7 @@ def with_notes(verdict: Verdict, evidence: Evidence) -> Verdict:
 
 
 def _put_right(name: str, evidence: Evidence, *, of_schema: bool) -> Iterable[Lenience]:
-    said = answers(evidence.engines[name])
+    said = evidence.engines[name].answers()
     notes = Counter(note for completion in said.values() for note in dict.fromkeys(completion.normalised))
     for note, count in notes.items():
         if not (of_schema and note.endswith(MOVED)):

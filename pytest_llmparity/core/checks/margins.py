@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pytest_llmparity.core.checks.base import EngineEvidence
+from pytest_llmparity.core.evidence import EngineEvidence
 from pytest_llmparity.core.identity.quantization import bits
 from pytest_llmparity.core.words import explain
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pytest_llmparity.core.checks import gathered
-from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.gathered import Gathered
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.diagnosis.counts import compare_counts
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
@@ -131,10 +131,10 @@ class PromptsCheck:
         cases: dict[str, str] = {}
         sides = (evidence.engines[evidence.baseline], candidate)
         for engine, other in (sides, sides[::-1]):
-            answered = gathered.answers(other)
+            answered = other.answers()
             refused = [
                 case
-                for case, failure in gathered.failures(engine).items()
+                for case, failure in engine.failures().items()
                 if failure.kind == "ContextOverflow" and case in answered
             ]
             cases |= dict.fromkeys(refused, f"{engine.name} refused it as longer than its context")

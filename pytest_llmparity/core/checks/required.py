@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_llmparity.core.checks.base import Check
 from pytest_llmparity.core.diagnosis.layers import response_schema
+from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.prompts import Case, PromptSet
 

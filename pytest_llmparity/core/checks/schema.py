@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_llmparity.core.checks import gathered
-from pytest_llmparity.core.checks.base import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.contract import Contract, Reading
 from pytest_llmparity.core.checks.lenience import wrapped
 from pytest_llmparity.core.checks.missing import Missing, Silence
@@ -21,6 +20,7 @@ from pytest_llmparity.core.checks.shares import gap_needed, judge_cases, least_p
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, same_calls, speechless, written_out
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.stats import sequential
 from pytest_llmparity.core.stats.paired import Side, gap, min_cases
@@ -185,7 +185,7 @@ class SchemaCheck:
         enforced = layers.enforcement(engine, evidence.prompts.cases)
         changes = {"reason": order} | judge_cases(kept, at_least=self.rate, evidence=evidence)
         silence = Silence()
-        for answer in gathered.answers(evidence.engines[verdict.engine]).values():
+        for answer in evidence.engines[verdict.engine].answers().values():
             if speechless(answer):
                 silence.add({verdict.engine: answer})
         changes |= {
@@ -383,7 +383,7 @@ def _silent(
 ) -> Verdict | None:
     if any(reading.answered for reading in readings.values()):
         return None
-    for case, failure in gathered.failures(engine).items():
+    for case, failure in engine.failures().items():
         reason = gathered.describe(engine, case, failure)
         return gathered.finish(verdict, outcome=Outcome.ERROR, reason=f"no answer at all; first: {reason}")
     reason = evidence.incomplete or "no answer was gathered"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Iterable
 from typing import Any, TypeVar
 
-from pytest_llmparity.core.checks.base import Evidence
+from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.stats.sequential import SequentialResult
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.core.words import explain

@@ -9,8 +9,8 @@ from typing import Any
 
 from scipy.stats import beta
 
-from pytest_llmparity.core.checks.base import Evidence
 from pytest_llmparity.core.checks.sequence import numbers
+from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.stats.paired import Side, rate, score_interval
 from pytest_llmparity.core.stats.sequential import least_units, share
 from pytest_llmparity.core.stats.totals import smallest_total

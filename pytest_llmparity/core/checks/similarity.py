@@ -10,7 +10,6 @@ from typing import Any, Final
 import numpy as np
 
 from pytest_llmparity.core.checks import gathered
-from pytest_llmparity.core.checks.base import FLOOR_PHASES, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.gathered import Gathered, Pair
 from pytest_llmparity.core.checks.missing import Silence
 from pytest_llmparity.core.checks.shares import judge_cases, least_perfect, proven
@@ -18,6 +17,7 @@ from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_eviden
 from pytest_llmparity.core.compare.facts import FactDiff
 from pytest_llmparity.core.compare.text import edit_similarity, fact_diff
 from pytest_llmparity.core.diagnosis import layers
+from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
@@ -156,11 +156,11 @@ class SimilarityCheck:
         if self.at_least is not None:
             return self.at_least, "as given, uncalibrated"
         baseline = evidence.engines[evidence.baseline]
-        main, cases = gathered.answers(baseline), evidence.prompts.by_id
+        main, cases = baseline.answers(), evidence.prompts.by_id
         texts = [
             (main[case].text, again.text)
             for phase in FLOOR_PHASES
-            for case, again in gathered.answers(baseline, phase).items()
+            for case, again in baseline.answers(phase).items()
             if case in main and _both_speak(Pair(case=cases[case], baseline=main[case], candidate=again))
         ]
         if len(texts) < LEAST_REPEATS:

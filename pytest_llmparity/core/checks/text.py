@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pytest_llmparity.core.checks import gathered
-from pytest_llmparity.core.checks.base import FLOOR_PHASES, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.checks.floor import Floor, Repeats, above_floor, floor_of, hazard_of, repeats
 from pytest_llmparity.core.checks.fork_lines import differing, first_fork, fork_lines
 from pytest_llmparity.core.checks.gathered import Gathered, Pair
@@ -19,6 +18,7 @@ from pytest_llmparity.core.checks.sequence import numbers, one_of_each
 from pytest_llmparity.core.compare.answers import Compared, compare_answers
 from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.diagnosis import layers
+from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.hazard import HazardResult, can_pass, prompts_needed

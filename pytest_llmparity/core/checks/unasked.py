@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from pytest_llmparity.core.checks.base import Evidence
 from pytest_llmparity.core.checks.gathered import finish
 from pytest_llmparity.core.checks.missing import COUNTING, Missing
+from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.verdict import LeftOut, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 

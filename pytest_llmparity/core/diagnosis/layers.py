@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pytest_llmparity.core.checks.base import EngineEvidence, Evidence
-from pytest_llmparity.core.checks.gathered import answers
 from pytest_llmparity.core.compare.json import key_order, parse_json
 from pytest_llmparity.core.diagnosis.counts import NOTHING, Counts, Cut, Known, compare_counts
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.identity.capabilities import CUTS
 from pytest_llmparity.core.identity.pins import agree
 from pytest_llmparity.core.prompts import Case
@@ -121,7 +120,7 @@ def prompt_counts(evidence: Evidence, candidate: EngineEvidence) -> list[tuple[s
 
     A prompt has tokens, so a server that says 0 did not count.
     """
-    ours, theirs = answers(evidence.engines[evidence.baseline]), answers(candidate)
+    ours, theirs = evidence.engines[evidence.baseline].answers(), candidate.answers()
     rows: list[tuple[str, int, int]] = []
     for case in evidence.prompts.cases:
         if case.id in ours and case.id in theirs:
@@ -146,7 +145,7 @@ def layers(
     own ``response_format`` is used.
     """
     baseline = evidence.engines[evidence.baseline]
-    ours, theirs = answers(baseline), answers(candidate)
+    ours, theirs = baseline.answers(), candidate.answers()
     shared = [case for case in evidence.prompts.cases if case.id in ours and case.id in theirs]
     known = known_of(evidence, candidate)
     counts = compare_counts(prompt_counts(evidence, candidate), known)

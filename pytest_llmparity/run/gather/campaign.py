@@ -7,13 +7,13 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from pytest_llmparity.core.checks.base import FLOOR_PHASES, Needs
 from pytest_llmparity.core.errors import (
     KeeperError,
     LLMParityError,
     StoreError,
     told,
 )
+from pytest_llmparity.core.evidence import FLOOR_PHASES, Needs
 from pytest_llmparity.core.sample import Identity, Sample, WireRequest, to_json
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from pytest_llmparity.core.checks.base import Needs
+from pytest_llmparity.core.evidence import Needs
 from pytest_llmparity.run.plan import Unit, union
 from pytest_llmparity.settings.specification import EngineSpec
 

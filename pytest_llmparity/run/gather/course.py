@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_llmparity.core.checks.base import FLOOR_CASES, FLOOR_PHASES
+from pytest_llmparity.core.evidence import FLOOR_CASES, FLOOR_PHASES
 from pytest_llmparity.core.prompts import Case, digest
 from pytest_llmparity.run.plan import Unit
 

@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from pytest_llmparity.core.checks.base import FLOOR_CASES
 from pytest_llmparity.core.checks.settle import settle
 from pytest_llmparity.core.errors import LLMParityError
+from pytest_llmparity.core.evidence import FLOOR_CASES
 from pytest_llmparity.core.sample import Phase, to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.gather.course import cases_of, course_of, waves

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pytest_llmparity.core.checks.base import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.checks.gathered import LOST
 from pytest_llmparity.core.checks.latency import WORDS, unknown
 from pytest_llmparity.core.checks.required import left_out
 from pytest_llmparity.core.errors import NotAsked
+from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyRow

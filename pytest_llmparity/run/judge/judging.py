@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_llmparity.core.checks.base import Check, Evidence
 from pytest_llmparity.core.checks.lenience import with_notes
 from pytest_llmparity.core.checks.settle import settle
 from pytest_llmparity.core.checks.unasked import told
+from pytest_llmparity.core.evidence import Check, Evidence
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.sample import Phase, Sample, from_json
 from pytest_llmparity.core.verdict import Outcome, Verdict

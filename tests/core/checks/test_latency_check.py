@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.base import EngineEvidence, Evidence
 from pytest_llmparity.core.checks.latency import LatencyCheck, parse_budget
 from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.sample import Fact, Identity, Phase, Sample, Timing
 from pytest_llmparity.core.verdict import Outcome, Verdict
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.base import Check, EngineEvidence
 from pytest_llmparity.core.checks.missing import Missing
 from pytest_llmparity.core.checks.shares import judge_cases
+from pytest_llmparity.core.evidence import Check, EngineEvidence
 from pytest_llmparity.core.sample import Completion, Phase, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
 

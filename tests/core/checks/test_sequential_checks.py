@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.base import Check, EngineEvidence
 from pytest_llmparity.core.checks.sequence import one_of_each
+from pytest_llmparity.core.evidence import Check, EngineEvidence
 from pytest_llmparity.core.sample import Completion, ToolCall
 from pytest_llmparity.core.stats import sequential
 from pytest_llmparity.core.verdict import Outcome, Verdict

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.checks.base import Needs
+from pytest_llmparity.core.evidence import Needs
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling, from_json, to_json
 from pytest_llmparity.run.gather.course import WAVE, Course, cases_of, course_of, in_rounds, waves

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pytest_llmparity.core.checks.base import Needs
+from pytest_llmparity.core.evidence import Needs
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.engines.registry import adapter_for

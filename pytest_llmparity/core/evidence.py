@@ -1,4 +1,4 @@
-"""What a check is: a frozen value that says which samples it needs and judges what was gathered."""
+"""What was gathered, as checks and the diagnosis read it, and what a check is: a frozen value that judges it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import PromptSet
-from pytest_llmparity.core.sample import Identity, Phase, Sample, Sampling
+from pytest_llmparity.core.sample import Completion, Failure, Identity, Phase, Sample, Sampling
 from pytest_llmparity.core.verdict import Verdict
 
 FLOOR_PHASES = (Phase.COLD, Phase.WARM, Phase.PARALLEL)
@@ -63,6 +63,25 @@ class EngineEvidence:
     capabilities: Capabilities = field(default_factory=Capabilities)
     declares: Capabilities = field(default_factory=Capabilities)
     route: str = ""
+
+    def answers(self, phase: Phase = Phase.MAIN) -> dict[str, Completion]:
+        """Return the first answer of each case in a phase; cases that only failed are not in it."""
+        answers: dict[str, Completion] = {}
+        for case, samples in self.samples.get(phase, {}).items():
+            for sample in samples:
+                if sample.completion is not None:
+                    answers[case] = sample.completion
+                    break
+        return answers
+
+    def failures(self, phase: Phase = Phase.MAIN) -> dict[str, Failure]:
+        """Return the first failure of each case that has no answer in a phase."""
+        failures: dict[str, Failure] = {}
+        for case, samples in self.samples.get(phase, {}).items():
+            failed = [sample.failure for sample in samples if sample.failure is not None]
+            if failed and len(failed) == len(samples):
+                failures[case] = failed[0]
+        return failures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
