@@ -75,14 +75,14 @@ def of_run(settings: Settings, given: Given, loaded: Loaded) -> Iterator[Setting
     named = COMMAND_LINE if loaded.named_by == "--engines" else loaded.named_by
     yield Setting(key="engines", value=", ".join(spec.name for spec in settings.engines), origin=named)
     yield Setting(key="baseline", value=settings.baseline or "", origin=settings.baseline_source)
-    for key in ("concurrency", "residency", "inconclusive", "max_requests", "budget"):
+    for key in ("concurrency", "residency", "gather", "inconclusive", "max_requests", "budget"):
         value = getattr(settings, "budget_s" if key == "budget" else key)
         if value is not None:
             yield Setting(key=key, value=_text(value), origin=_of_run(key, given, loaded))
 
 
 def _of_run(key: str, given: Given, loaded: Loaded) -> str:
-    if key not in ("concurrency", "residency"):
+    if key not in ("concurrency", "residency", "gather"):
         asked, source = given.find(key)
         if asked is not None and source:
             return source

@@ -269,9 +269,15 @@ def settings(given: Given, loaded: Loaded) -> Settings:
         "concurrency": _first(profile and profile.concurrency, content and content.concurrency),
         "frozen": _first(given.value("frozen"), profile and profile.frozen),
         "residency": _first(profile and profile.residency, content and content.residency),
+        "gather": _first(profile and profile.gather, content and content.gather),
         "reports": given.value("report"),
     }
     if defaults["residency"] == "one-at-a-time" and mode_word == "live":
+        if defaults["gather"] == "side-by-side" and len(loaded.engines) > 1:
+            raise UsageError(
+                "residency = 'one-at-a-time' keeps one engine in memory, and gather = 'side-by-side' asks all of them "
+                "at the same time; leave gather out, or use residency = 'together'"
+            )
         _check_turns(loaded.engines)
     return Settings(
         engines=loaded.engines,

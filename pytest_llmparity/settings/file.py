@@ -357,6 +357,7 @@ class ProfileTable(Strict):
     baseline: Name | None = None
     concurrency: Count | None = None
     residency: Literal["together", "one-at-a-time"] | None = None
+    gather: Literal["side-by-side", "in-turn"] | None = None
     inconclusive: Literal["show", "fail", "skip"] | None = None
     required: bool | None = None
     frozen: bool | None = None
@@ -371,5 +372,6 @@ class ConfigTable(Strict):
     baseline: Name | None = None
     concurrency: Count | None = None
     residency: Literal["together", "one-at-a-time"] | None = None
+    gather: Literal["side-by-side", "in-turn"] | None = None
     engines: dict[NameKey, EngineTable] = Field(default_factory=dict)
     profiles: dict[NameKey, ProfileTable] = Field(default_factory=dict)

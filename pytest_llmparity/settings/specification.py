@@ -17,6 +17,7 @@ from typing import Literal
 Launch = Literal["attach", "process", "golden"]
 Route = Literal["openai", "native"]
 Residency = Literal["together", "one-at-a-time"]
+Gather = Literal["side-by-side", "in-turn"]
 Inconclusive = Literal["show", "fail", "skip"]
 Mode = Literal["live", "replay"]
 Resume = Literal["auto", "resume", "fresh", "retry"]
@@ -137,7 +138,8 @@ class Settings:
     nothing is open. ``cases`` restricts the run to rows with these ids and forbids verdicts. ``frozen`` refuses engines
     that are not as the lock file says. ``replay_run`` is the run to judge again in mode ``replay``, ``None`` for the
     newest. ``out`` and ``config_path`` are absolute. ``key_variables`` are the names of every configured engine's
-    secrets, selected or not: an engine's process gets its own only.
+    secrets, selected or not: an engine's process gets its own only. ``gather`` says whether engines are asked at the
+    same time; ``None`` leaves it to their addresses.
     """
 
     engines: tuple[EngineSpec, ...] = ()
@@ -159,6 +161,7 @@ class Settings:
     out: Path = field(default_factory=lambda: Path(".llmparity/report"))
     concurrency: int = DEFAULT_CONCURRENCY
     residency: Residency = "together"
+    gather: Gather | None = None
     key_variables: tuple[str, ...] = ()
     frozen: bool = False
 

@@ -39,6 +39,7 @@ def pytest_configure(config):
 TWO = ("--engines", "a=http://h:1,b=http://h:2")
 FILE = """
 baseline = "b"
+gather = "side-by-side"
 concurrency = 2
 [engines.a]
 kind = "vllm"
@@ -51,6 +52,7 @@ engines = ["b", "a"]
 baseline = "a"
 concurrency = 8
 residency = "one-at-a-time"
+gather = "in-turn"
 inconclusive = "fail"
 max_requests = 9
 budget = "15m"
@@ -240,6 +242,7 @@ def test_a_profile_wins_over_the_file_and_loses_to_environment_and_options(
     assert [name for name, *_ in found["engines"]] == ["b", "a"]  # type: ignore[attr-defined]
     assert (found["baseline"], found["baseline_source"]) == ("a", "pyproject.toml")
     assert (found["concurrency"], found["residency"], found["budget_s"]) == (8, "one-at-a-time", 900.0)
+    assert found["gather"] == "in-turn"
     assert (found["max_requests"], found["inconclusive"]) == (5, "show")
 
 
@@ -331,9 +334,14 @@ def test_misuse_is_a_sentence_and_exit_4(refuse: Refuse, options: list[str], exp
             "a (of a kind that is not named), b (llamacpp) run elsewhere and cannot be told to unload. Only these "
             "kinds can: lmstudio, ollama, vllm (a URL alone",
         ),
+        (
+            {"llmparity.toml": 'residency = "one-at-a-time"\ngather = "side-by-side"'},
+            TWO,
+            "and gather = 'side-by-side' asks all of them at the same time; leave gather out",
+        ),
         ({"llmparity.toml": "", "pyproject.toml": "[tool.llmparity]"}, TWO, "keep one of them"),
     ],
-    ids=["value", "encoding", "profile", "required", "one-at-a-time", "two-files"],
+    ids=["value", "encoding", "profile", "required", "one-at-a-time", "one and all", "two-files"],
 )
 def test_a_wrong_configuration_is_exit_4(
     refuse: Refuse, pytester: pytest.Pytester, files: dict[str, str | bytes], options: list[str], expected: str
