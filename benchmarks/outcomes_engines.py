@@ -24,6 +24,7 @@ from pytest_llmparity.run.gather.requests import client_of, jobs_of, key_of, req
 from pytest_llmparity.run.gather.sender import Allowance, Job, gather
 from pytest_llmparity.run.judge import evidence as proof
 from pytest_llmparity.run.plan import PHASE_ORDER, Step, Unit, shuffled
+from pytest_llmparity.run.records import record_of
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.store.runs import Store
 
@@ -144,8 +145,8 @@ class Gatherer:
         samples = proof.select(self._store.get(run, spec.name), shas, concurrency=CONCURRENCY)
         if served.caching:  # the first of two equal questions fills the cache
             samples[Phase.WARM] = {case: both[1:] for case, both in samples[Phase.WARM].items()}
-        note = proof.note(spec, kind=str(spec.kind), identity=identity)
-        return Gathered(served=served, identity=identity, quantization=note.quantization, samples=samples)
+        record = record_of(spec, identity=identity)
+        return Gathered(served=served, identity=identity, quantization=record.quantization, samples=samples)
 
     def _plan_hash(self, spec: EngineSpec, wires: Mapping[str, WireRequest]) -> str:
         parts = [spec.name, spec.spec_hash, self._unit.key, sorted(wire.sha256 for wire in wires.values())]
@@ -157,10 +158,10 @@ class Gatherer:
         try:
             fleet = Fleet({name: served.spec}, keeper=lambda: keeper, workdir=self._folder)
             engaged = fleet.engage(name)
-            if engaged.adapter is None or engaged.incomparable is not None:
-                raise SystemExit(engaged.error or engaged.incomparable)
-            self._store.put_engine(run, name, served.spec.spec_hash, engaged.identity)
-            self._store.put_document(run, IDENTITY, to_json(engaged.identity))
+            if engaged.adapter is None or engaged.record.incomparable is not None:
+                raise SystemExit(engaged.record.unusable)
+            self._store.put_engine(run, name, served.spec.spec_hash, engaged.record.identity)
+            self._store.put_document(run, IDENTITY, to_json(engaged.record.identity))
             adapter = served.adapter(served.spec, engaged.adapter.base_url, engaged.adapter.headers)
             have = self._store.have(run, name)
             steps = [

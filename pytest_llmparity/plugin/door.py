@@ -35,6 +35,7 @@ from pytest_llmparity.run.ask import SessionAsker
 from pytest_llmparity.run.gather.course import WAVE
 from pytest_llmparity.run.parity import EngineHandle, Engines, Parity, ParityFailure, ParityRun
 from pytest_llmparity.run.probe.preflight import most_requests, some_requests
+from pytest_llmparity.run.records import record_of
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Settings
 
@@ -404,15 +405,7 @@ class Door:
 
     def _engines(self) -> list[EngineRecord]:
         return [
-            EngineRecord(
-                name=spec.name,
-                kind=spec.kind or "unknown",
-                model=spec.model,
-                context_length=spec.context_length,
-                launch=spec.launch,
-                route=spec.route,
-                baseline=spec.name == self.settings.baseline,
-            )
+            dataclasses.replace(record_of(spec, baseline=self.settings.baseline), quantization=None)
             for spec in self.settings.engines
         ]
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.examination import Examination, Setting
+from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import IDENTITY, Fact, to_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import cells, printable, wrapped
@@ -17,6 +18,9 @@ WIDTH: Final = 100
 SCHEMA: Final = 1
 """Number of the JSON's format; it changes when a reader of the old one would misread the new one."""
 _KEY: Final = 20
+_OF_THE_ENGINE: Final = (
+    *("name", "kind", "address", "model", "launch", "route", "baseline", "error", "log", "route_check"),
+)
 _LABELS: Final = {
     "logprobs": "logprobs",
     "token_ids": "token ids",
@@ -34,19 +38,20 @@ _LABELS: Final = {
 
 def engine_lines(found: Examination, *, width: int = WIDTH) -> Iterator[str]:
     """Yield one engine: what it is, can do, was told, does otherwise, and what to do about it."""
-    model = found.model and (found.model.rpartition("/")[2] if found.model.startswith("/") else found.model)
-    marks = [found.kind, model, found.launch, f"route {found.route}", "baseline" if found.baseline else None]
-    yield printable(f"{found.name}: {', '.join(mark for mark in marks if mark)}")
-    if found.error is not None:
-        yield from _said("WRONG", [found.error], width)
-        if found.log:
-            yield f"  its log: .llmparity/logs/{found.log}"
+    engine = found.engine
+    model = engine.model and (engine.model.rpartition("/")[2] if engine.model.startswith("/") else engine.model)
+    marks = [engine.kind, model, engine.launch, f"route {engine.route}", "baseline" if engine.baseline else None]
+    yield printable(f"{engine.name}: {', '.join(mark for mark in marks if mark)}")
+    if engine.error is not None:
+        yield from _said("WRONG", [engine.error], width)
+        if engine.log:
+            yield f"  its log: .llmparity/logs/{engine.log}"
     else:
-        yield from _facts(found, width)
+        yield from _facts(engine, width)
         yield from _capabilities(found, width)
     yield from _settings(found.settings, width)
     yield from _said("limit", found.limits, width)
-    if found.error is None:
+    if engine.error is None:
         yield from _said("WRONG", found.wrong, width)
         yield from _said("advice", found.advice, width)
 
@@ -62,7 +67,7 @@ def ending_lines(
         it = "its value is" if len(unsearched) == 1 else "their values are"
         text = f"{names}: {it} too short to be searched for, or known to everybody, and would be stored as it came"
         yield from _said("advice", [text], width)
-    ill = [one.name for one in found if not one.well]
+    ill = [one.engine.name for one in found if not one.well]
     advice = sum(len(one.advice) for one in found) + bool(unsearched)
     more = f"; {explain.count(advice, 'piece')} of advice" if advice else ""
     if ill:
@@ -87,23 +92,25 @@ def to_record(
 
 def _engine(found: Examination) -> dict[str, Any]:
     content: dict[str, Any] = to_json(found)
-    facts = content.pop("identity")["facts"]
-    declares, can = content.pop("declares"), content.pop("capabilities")
+    engine = content.pop("engine")
+    declares, can = engine["declares"], engine["capabilities"]
     probed = can.pop("probed")
-    return content | {
+    return {
+        **{name: engine[name] for name in _OF_THE_ENGINE},
+        **content,
         "well": found.well,
-        "identity": facts,
+        "identity": engine["identity"]["facts"],
         "capabilities": {
             name: {"value": value, "declared": declares[name], "probed": name in probed} for name, value in can.items()
         },
     }
 
 
-def _facts(found: Examination, width: int) -> Iterator[str]:
-    yield f"  what it is, at {printable(found.address)}"
-    names = [name for name in IDENTITY if name in found.identity.facts]
+def _facts(engine: EngineRecord, width: int) -> Iterator[str]:
+    yield f"  what it is, at {printable(engine.address)}"
+    names = [name for name in IDENTITY if name in engine.identity.facts]
     for name in names:
-        fact = found.identity.facts[name]
+        fact = engine.identity.facts[name]
         yield from _row(name, _value(fact), fact.source, width)
 
 
@@ -114,16 +121,17 @@ def _value(fact: Fact) -> str:
 
 def _capabilities(found: Examination, width: int) -> Iterator[str]:
     yield f"  what it can do, by {explain.count(found.requests, 'request')}"
-    unlike = found.capabilities.contradictions(found.declares)
+    can, declares = found.engine.capabilities, found.engine.declares
+    unlike = can.contradictions(declares)
     for field in dataclasses.fields(Capabilities):
         name = field.name
         if name == "probed":
             continue
-        seen, said = getattr(found.capabilities, name), getattr(found.declares, name)
+        seen, said = getattr(can, name), getattr(declares, name)
         if seen is None:
             yield from _row(_LABELS[name], "not known", "", width)
             continue
-        how = f"probed, declared {_plain(said)}" if name in unlike else found.capabilities.basis(name, found.declares)
+        how = f"probed, declared {_plain(said)}" if name in unlike else can.basis(name, declares)
         mark = " <- differs" if name in unlike else ""
         value = f"{seen} tokens" if name == "context_length" else _plain(seen)
         yield from _row(_LABELS[name], value, how + mark, width)

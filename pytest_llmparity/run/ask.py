@@ -7,15 +7,16 @@ from collections.abc import Mapping
 
 from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
+from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, Sample, Sampling
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.requests import client_of, wire_of
 from pytest_llmparity.run.gather.sender import Job, answered, failed, named
-from pytest_llmparity.run.judge.evidence import EngineNote, note
 from pytest_llmparity.run.judge.judging import ALPHA
 from pytest_llmparity.run.parity import single
+from pytest_llmparity.run.records import record_of
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec
 
@@ -25,7 +26,7 @@ class SessionAsker:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._notes: dict[str, EngineNote] = {}
+        self._records: dict[str, EngineRecord] = {}
 
     def send(self, case: Case, sampling: Sampling) -> Mapping[str, Sample]:
         """Return one sample per engine; raises the reason when an engine is not available."""
@@ -48,9 +49,9 @@ class SessionAsker:
         engines = {
             name: EngineEvidence(
                 name=name,
-                kind=self._notes[name].kind,
-                identity=self._notes[name].identity,
-                quantization=self._notes[name].quantization,
+                kind=self._records[name].kind,
+                identity=self._records[name].identity,
+                quantization=self._records[name].quantization,
                 samples={Phase.MAIN: {case.id: [sample]}},
             )
             for name, sample in samples.items()
@@ -79,7 +80,7 @@ class SessionAsker:
     def _adapter(self, spec: EngineSpec) -> Adapter:
         """Return one engine, started if need be; raises why it cannot be asked, a contradicted pin included."""
         adapter, identity = self._session.available(spec.name)
-        self._notes[spec.name] = note(spec, kind=adapter.kind, identity=identity)
+        self._records[spec.name] = record_of(spec, adapter=adapter, identity=identity)
         return adapter
 
     async def _all(self, case: Case, sampling: Sampling, adapters: list[Adapter]) -> Mapping[str, Sample]:

@@ -9,11 +9,11 @@ from typing import Any, Final
 from pytest_llmparity.core.errors import EngineError, ParameterNotHonoured, UnsupportedParameter
 from pytest_llmparity.core.identity import examination as say
 from pytest_llmparity.core.identity.examination import Examination, PromptFit, Setting
-from pytest_llmparity.core.identity.routes import CASES, RouteCheck
+from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.identity.routes import CASES
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Completion, Request, Sampling, from_json, to_json
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.fleet import Engaged
 from pytest_llmparity.run.probe.preflight import PROBES, Learnt, compare_routes, learn
 from pytest_llmparity.run.probe.probes import asking
 from pytest_llmparity.run.session import Session
@@ -51,37 +51,28 @@ def _examined(
     session: Session, spec: EngineSpec, settings: Sequence[Setting], prompts: Sequence[PromptSet]
 ) -> Examination:
     engaged = session.engaged(spec.name)
-    found = Examination(
-        name=spec.name,
-        kind=spec.kind or "unknown",
-        model=spec.model,
-        launch=spec.launch,
-        route=spec.route,
-        baseline=spec.name == session.baseline,
-        settings=tuple(settings),
-        log=engaged.log,
-        error=engaged.error,
-    )
+    record = dataclasses.replace(engaged.record, baseline=spec.name == session.baseline)
     if engaged.adapter is None:
-        return found
-    adapter, identity = engaged.adapter, engaged.identity
+        return Examination(engine=record, settings=tuple(settings))
+    adapter, identity = engaged.adapter, record.identity
     learnt = learn(adapter, identity, names=tuple(PROBES), store=session.store(), version=session.version, fresh=True)
     consulting = _Consulting(adapter)
     remarks = dict(learnt.probed.notes)
     routes = compare_routes(adapter, _requests(prompts), say=lambda text: remarks.update(routes=text))
-    advice = tuple(consulting.advice(engaged, learnt, routes, prompts))
-    return dataclasses.replace(
-        found,
-        kind=adapter.kind,
+    record = dataclasses.replace(
+        record,
         model=spec.model or adapter.model,
-        address=adapter.base_url,
-        identity=identity,
         declares=learnt.declares,
         capabilities=learnt.capabilities,
-        remarks=remarks,
         route_check=routes,
+    )
+    advice = tuple(consulting.advice(record, prompts))
+    return Examination(
+        engine=record,
+        settings=tuple(settings),
+        remarks=remarks,
         limits=adapter.limits(),
-        wrong=(*_wrong(engaged, adapter, learnt), *_unsaid(adapter, prompts)),
+        wrong=(*_wrong(record, learnt), *_unsaid(adapter, prompts)),
         advice=advice,
         requests=learnt.requests + consulting.requests + (0 if routes is None else 2 * routes.cases),
     )
@@ -93,11 +84,11 @@ def _requests(prompts: Sequence[PromptSet]) -> list[Request]:
     return [case.request(Sampling()) for case in [case for one in prompts for case in one.cases][:CASES] or ours]
 
 
-def _wrong(engaged: Engaged, adapter: Adapter, learnt: Learnt) -> Iterator[str]:
-    if engaged.incomparable:
-        yield engaged.incomparable.removeprefix(f"{adapter.name}: ")
-    for finding in learnt.capabilities.findings(adapter.name, learnt.declares):
-        yield finding.removeprefix(f"{adapter.name} ")
+def _wrong(record: EngineRecord, learnt: Learnt) -> Iterator[str]:
+    if record.incomparable:
+        yield record.incomparable.removeprefix(f"{record.name}: ")
+    for finding in record.capabilities.findings(record.name, record.declares):
+        yield finding.removeprefix(f"{record.name} ")
     for name, why in learnt.probed.notes.items():
         if name not in learnt.probed.settled:
             yield f"the probe of {name} failed: {why}"
@@ -126,20 +117,18 @@ class _Consulting:
         self._adapter = adapter
         self.requests = 0
 
-    def advice(
-        self, engaged: Engaged, learnt: Learnt, routes: RouteCheck | None, prompts: Sequence[PromptSet]
-    ) -> Iterator[str]:
+    def advice(self, record: EngineRecord, prompts: Sequence[PromptSet]) -> Iterator[str]:
         """Yield what could be better, most concrete first."""
-        context = engaged.identity.get("context_length")
+        context = record.identity.get("context_length")
         tokens = context if isinstance(context, int) else None
         for one in prompts:
             yield from say.on_prompts(self._fit(one), tokens)
         yield from say.on_context(self._adapter.spec.context_length, tokens)
-        yield from (note.removeprefix(f"{self._adapter.name}: ") for note in engaged.notes)
-        yield from say.on_capabilities(learnt.capabilities, tokens)
-        if routes is not None and routes.differs:
-            yield routes.sentence("it")
-        yield from say.on_sampling(engaged.identity)
+        yield from (note.removeprefix(f"{record.name}: ") for note in record.notes)
+        yield from say.on_capabilities(record.capabilities, tokens)
+        if record.route_check is not None and record.route_check.differs:
+            yield record.route_check.sentence("it")
+        yield from say.on_sampling(record.identity)
         yield from say.on_template(self._tokens(_messages("Hi")), self._tokens(_messages("Hi", system="Hi")))
 
     def _ask(self, request: Request) -> Completion:

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from pytest_llmparity.core.errors import EngineSelectionError, LaunchError, LLMParityError, told
 from pytest_llmparity.core.identity.pins import changes, hold, verdict
+from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import Identity, from_json, to_json
 from pytest_llmparity.core.words.hiding import TextMask
 from pytest_llmparity.engines import registry
@@ -28,6 +29,7 @@ from pytest_llmparity.engines.wire.headers import resolve_env, secrets_of
 from pytest_llmparity.keeper.client import EngineState, Keeper, log_tail
 from pytest_llmparity.run.locking import Held
 from pytest_llmparity.run.probe.slots import probe_slots
+from pytest_llmparity.run.records import record_of
 from pytest_llmparity.run.residency import Residency, is_here
 from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec
 from pytest_llmparity.store.database import refuse_link
@@ -40,20 +42,10 @@ PORT_TRIES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engaged:
-    """One engine as this run found it. ``adapter`` is ``None`` when ``error`` says why it cannot be used.
+    """One engine as this run found it; ``adapter`` is ``None`` when the record's ``error`` says why it is of no use."""
 
-    ``incomparable`` is the sentence of contradicted pins or of a lock that says otherwise, ``notes`` what the reader
-    should know (unverified pins, an old lock).
-    """
-
-    spec: EngineSpec
+    record: EngineRecord
     adapter: Adapter | None = None
-    identity: Identity = field(default_factory=Identity)
-    error: str | None = None
-    incomparable: str | None = None
-    notes: tuple[str, ...] = ()
-    log: str | None = None
-    log_hint: str = ""
 
 
 class Fleet:
@@ -109,13 +101,13 @@ class Fleet:
     def engage(self, name: str) -> Engaged:
         """Return the engine, started and identified. Never raises for an engine's failure: ``error`` holds it."""
         known = self._engaged.get(name)
-        if known is not None and (known.error is not None or self._residency is None):
+        if known is not None and (known.record.error is not None or self._residency is None):
             return known
         if self._residency is not None:
             try:
                 self._residency.make_room(name, left=self._forget)
             except Exception as error:  # noqa: BLE001 - also what an adapter from elsewhere stumbles over
-                self._engaged[name] = Engaged(spec=self._specs[name], error=told(error, name))
+                self._engaged[name] = _failed(record_of(self._specs[name]), error)
         if name not in self._engaged:
             self._engaged[name] = self._engage(self._specs[name])
         return self._engaged[name]
@@ -142,7 +134,7 @@ class Fleet:
                 kind = registry.adapter_for(spec.kind or "")
                 kind.launch(self._prepared(spec, kind, None), free_port(), self._workdir, environ=self._environ)
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
-            self._engaged[name] = self._failed(spec, error)
+            self._engaged[name] = _failed(_begun(spec), error)
 
     def _glance_at(self, spec: EngineSpec, adapter: Adapter) -> None:
         """Hold a server against pins and lock before its turn; what it tells only of a loaded model is held then."""
@@ -153,20 +145,8 @@ class Fleet:
         lenient = dataclasses.replace(spec, strict_pins=False)
         contradicted, notes = _held(lenient, identity, {}, self._locked(spec, identity, adapter.kind))
         if contradicted is not None:
-            self._engaged[spec.name] = Engaged(
-                spec=spec,
-                adapter=adapter,
-                identity=identity,
-                incomparable=contradicted,
-                notes=tuple(notes),
-                log_hint=_log_hint(spec),
-            )
-
-    def _failed(self, spec: EngineSpec, error: Exception) -> Engaged:
-        started = spec.launch == "process"
-        log = f"{spec.name}.log" if started else None
-        hint = "" if started else _log_hint(spec)
-        return Engaged(spec=spec, error=told(error, spec.name), log=log, log_hint=hint)
+            record = dataclasses.replace(_begun(spec, adapter, identity), incomparable=contradicted, notes=tuple(notes))
+            self._engaged[spec.name] = Engaged(record=record, adapter=adapter)
 
     def engage_all(self) -> None:
         """Start every engine at the same time (they load while the others do) and wait for all of them.
@@ -205,7 +185,7 @@ class Fleet:
         Known when all have been loaded: asked of servers that are attached to and answer for several engines.
         """
         reasons: dict[str, str] = {}
-        attached = [e.adapter for e in self._engaged.values() if e.adapter is not None and e.spec.launch == "attach"]
+        attached = [e.adapter for e in self._engaged.values() if e.adapter is not None and e.record.launch == "attach"]
         for adapter in attached:
             for other in attached:
                 why = adapter.crowds_out(other.spec) if other is not adapter else None
@@ -230,8 +210,8 @@ class Fleet:
         Returns why it cannot be asked any more, ``None`` when it can. What contradicts its pins or the lock, or what it
         said before, makes it another engine: :meth:`known` has it as incomparable then.
         """
-        before = self._engaged[name]
-        adapter, spec = before.adapter, before.spec
+        before, spec = self._engaged[name], self._specs[name]
+        adapter = before.adapter
         assert adapter is not None
         away = f"{name} went away while it was asked"
         try:
@@ -243,13 +223,13 @@ class Fleet:
             contradicted, _ = _held(spec, identity, {}, self._locked(spec, identity, adapter.kind))
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
             return f"{away} and could not be used again within {within_s:g} s: {told(error, name)}"
-        changed = changes(before.identity, identity)
+        changed = changes(before.record.identity, identity)
         if changed and contradicted is None:
             contradicted = f"{name}: its answers before and after belong to two engines: {'; '.join(changed)}"
         if contradicted is None:
             return None
         why = f"{away} and came back as another engine; {contradicted}"
-        self._engaged[name] = dataclasses.replace(before, incomparable=why)
+        self._engaged[name] = dataclasses.replace(before, record=dataclasses.replace(before.record, incomparable=why))
         return why
 
     def close(self) -> list[str]:
@@ -283,33 +263,24 @@ class Fleet:
         return Residency(self._specs, keeper=self._keeper, attached=self._adapter, gpus=gpus, stop=self._stop_waiting)
 
     def _forget(self, name: str) -> None:
-        if name in self._engaged and self._engaged[name].error is None:
+        if name in self._engaged and self._engaged[name].record.error is None:
             del self._engaged[name]  # it will be started or loaded again when it is asked for
 
     def _engage(self, spec: EngineSpec) -> Engaged:
-        log = f"{spec.name}.log" if spec.launch == "process" else None
-        hint = "" if log else _log_hint(spec)
         try:
             with self._servers[spec.base_url or spec.name]:
                 adapter = self._attach(spec) if spec.launch != "process" else self._launch(spec)
                 identity, installed = self._identify(spec, adapter)
             contradicted, notes = _held(spec, identity, installed, self._locked(spec, identity, adapter.kind))
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
-            return self._failed(spec, error)
+            return _failed(_begun(spec), error)
         notes += [self._made.pop(spec.name)] if spec.name in self._made else []
         if self._unmeasured is not None and is_here(spec):
             notes, self._unmeasured = [*notes, self._unmeasured], None
         if self._residency is not None and not is_here(spec):
             notes.append(f"{spec.name} runs elsewhere: nobody looked whether its memory came back after its turn")
-        return Engaged(
-            spec=spec,
-            adapter=adapter,
-            identity=identity,
-            incomparable=contradicted,
-            notes=tuple(notes),
-            log=log,
-            log_hint=hint,
-        )
+        record = dataclasses.replace(_begun(spec, adapter, identity), incomparable=contradicted, notes=tuple(notes))
+        return Engaged(record=record, adapter=adapter)
 
     def _identify(self, spec: EngineSpec, adapter: Adapter) -> tuple[Identity, Mapping[str, str]]:
         """Return the identity the starter published and what it had installed for the engine, else ask the server."""
@@ -478,6 +449,18 @@ def _held(
     wrong += locked.wrong
     notes = [f"{spec.name}: {sentence}" for sentence in (*unseen, *locked.notes)]
     return (f"{spec.name}: {'; '.join(wrong)}" if wrong else None), notes
+
+
+def _begun(spec: EngineSpec, adapter: Adapter | None = None, identity: Identity | None = None) -> EngineRecord:
+    """Return an engine's record with the place of its log."""
+    record = record_of(spec, adapter=adapter, identity=identity)
+    if spec.launch == "process":
+        return dataclasses.replace(record, log=f"{spec.name}.log")
+    return dataclasses.replace(record, log_hint=_log_hint(spec))
+
+
+def _failed(record: EngineRecord, error: Exception) -> Engaged:
+    return Engaged(record=dataclasses.replace(record, error=told(error, record.name)))
 
 
 def _log_hint(spec: EngineSpec) -> str:

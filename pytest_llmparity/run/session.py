@@ -14,7 +14,7 @@ from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.ports import Embedder
-from pytest_llmparity.core.sample import Identity, Sample, from_json
+from pytest_llmparity.core.sample import Identity, Sample
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.engines.wire import headers
@@ -26,8 +26,7 @@ from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins
 from pytest_llmparity.run.gather.campaign import Campaign, Progress
 from pytest_llmparity.run.gather.waves import Waves
 from pytest_llmparity.run.judge import evidence as proof
-from pytest_llmparity.run.judge.evidence import EngineNote
-from pytest_llmparity.run.judge.judging import Judging
+from pytest_llmparity.run.judge.judging import Judging, engine_records
 from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun
@@ -184,8 +183,7 @@ class Session:
 
         Another lock file, or a lock that is now binding, may say otherwise of an engine: that takes the live one.
         """
-        engines = [from_json(EngineNote, data) for data in state.get("engines", {}).values()]
-        unusable = any(engine.error or engine.incomparable for engine in engines)
+        unusable = any(engine.unusable for engine in engine_records(state).values())
         return not unusable and state.get("guard") == self._lock.fingerprint()
 
     def _keep(self, run: str) -> None:
@@ -291,11 +289,11 @@ class Session:
     def available(self, name: str) -> tuple[Adapter, Identity]:
         """Return an engine that can be asked, started if need be; the error of one that cannot repeats no key."""
         engaged = self._fleet.engage(name)
-        if engaged.adapter is None or engaged.incomparable:
-            reason = self.mask.text(engaged.error or engaged.incomparable or f"{name} is not available")
+        if engaged.adapter is None or engaged.record.incomparable:
+            reason = self.mask.text(engaged.record.unusable or f"{name} is not available")
             del engaged  # a traceback that shows local variables would show its texts as they came
             raise LLMParityError(reason)
-        return engaged.adapter, self.mask.identity(engaged.identity)
+        return engaged.adapter, self.mask.identity(engaged.record.identity)
 
     def engaged(self, name: str) -> Engaged:
         """Return an engine as it was found, started if need be, also one that cannot be asked or compared.
@@ -346,11 +344,11 @@ class Session:
 
     def record(self, verdicts: Sequence[Verdict]) -> RunRecord:
         """Return everything about the run for the reports."""
-        notes, samples = ({}, {}) if self._judging is None else (self._judging.notes, self._judging.samples)
+        engines, samples = ({}, {}) if self._judging is None else (self._judging.records, self._judging.samples)
         return RunRecord(
             run=self.run or "",
             version=self.version,
-            engines=tuple(proof.engine_record(n, baseline=self.baseline) for n in notes.values()),
+            engines=tuple(engines.values()),
             verdicts=tuple(verdicts),
             latency=tuple(proof.latency_rows(samples)),
             failures=tuple(proof.failure_records(samples)),
@@ -370,8 +368,8 @@ class Session:
 
     def origin(self, verdicts: Sequence[Verdict]) -> Callable[[Sample], SampleOrigin]:
         """Return what says of a sample of the run which tests asked it and whether their verdicts rest on it."""
-        notes = {} if self._judging is None else self._judging.notes
-        return origins(self.store(), self.run or "", notes, verdicts)
+        engines = {} if self._judging is None else self._judging.records
+        return origins(self.store(), self.run or "", engines, verdicts)
 
     def close(self) -> list[str]:
         """Stop what this process started and close what it opened; return what went wrong. Safe to call twice."""

@@ -14,9 +14,9 @@ from pytest_llmparity.core.sample import Request
 from pytest_llmparity.engines.registry import make
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.judge.evidence import context_of
 from pytest_llmparity.run.probe.overflow import OVERFLOW
 from pytest_llmparity.run.probe.probes import STRUCTURED, probe
+from pytest_llmparity.run.records import context_of
 from pytest_llmparity.settings.specification import EngineSpec, Route
 from pytest_llmparity.transport.exchange import Exchange
 from tests.real_ollama import RealOllama
@@ -87,7 +87,7 @@ def test_engines_that_take_turns_are_never_in_memory_together(real_ollama: RealO
     turns = []
     for name in ("a", "b", "a"):
         engaged = fleet.engage(name)
-        assert engaged.error is None
+        assert engaged.record.error is None
         turns.append(list(real_ollama.loaded()))
 
     assert turns == [["tiny:f16"], ["tiny:q4_0"], ["tiny:f16"]]

@@ -42,8 +42,8 @@ def engage(folder: Path, spec: EngineSpec) -> Engaged:
             environ={**os.environ, FOLDER_VARIABLE: str(folder / "environments")},
         )
         engaged = fleet.engage(spec.name)
-        if engaged.error and any(words in engaged.error for words in NO_INDEX):
-            unavailable("environments", f"no index can be reached: {engaged.error}")
+        if engaged.record.error and any(words in engaged.record.error for words in NO_INDEX):
+            unavailable("environments", f"no index can be reached: {engaged.record.error}")
         return engaged
     finally:
         keeper.close()
@@ -56,13 +56,13 @@ def test_an_engine_is_installed_started_and_known_by_its_version(tmp_path: Path)
     first = engage(tmp_path, dataclasses.replace(SPEC, constraints=limits))
     again = engage(tmp_path, dataclasses.replace(SPEC, constraints=limits))
 
-    assert (first.error, again.error) == (None, None)
-    (note,) = first.notes
+    assert (first.record.error, again.record.error) == (None, None)
+    (note,) = first.record.notes
     assert note.startswith("here: requires was installed in ")
-    assert again.notes == ()
-    version = first.identity.facts["version"]
+    assert again.record.notes == ()
+    version = first.record.identity.facts["version"]
     assert str(version.value).startswith("2026.")
     assert version.source == "file"
-    assert first.identity.get("quantization") == again.identity.get("quantization") == "Q8_0"
+    assert first.record.identity.get("quantization") == again.record.identity.get("quantization") == "Q8_0"
     (environment,) = (tmp_path / "environments").glob("xllamacpp-*/env-*")
     assert list(environment.glob("lib/python*/site-packages/xllamacpp/*.so"))

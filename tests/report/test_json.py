@@ -54,7 +54,7 @@ RECORD = RunRecord(
                 }
             ),
         ),
-        EngineRecord(name="q4_0", kind="vllm", version="1", model="Qwen/Qwen3-8B", context_length=2048),
+        EngineRecord(name="q4_0", kind="vllm", model="Qwen/Qwen3-8B", context_length=2048),
     ),
     verdicts=(
         Verdict(

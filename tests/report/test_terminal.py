@@ -23,13 +23,13 @@ def verdict(engine: str, outcome: Outcome, kind: str = "text", **more: Any) -> V
 
 
 def engine(name: str, **more: Any) -> EngineRecord:
+    told = {"digest": "sha256:0123456789abcdef", "version": more.pop("version", "b7001")}
     known = {
-        "version": "b7001",
         "model": f"fixtures/models/tiny/tiny-{name}.gguf",
         "quantization": name.upper(),
         "context_length": 2048,
         "launch": "process",
-        "identity": Identity(facts={"digest": Fact(value="sha256:0123456789abcdef", source="file")}),
+        "identity": Identity(facts={key: Fact(value=value, source="file") for key, value in told.items()}),
         **more,
     }
     return EngineRecord(name=name, kind="llamacpp", **known)
@@ -334,7 +334,7 @@ foreign = st.text(st.characters(), max_size=120)
 
 @given(text=foreign, verbose=st.booleans())
 def test_no_text_of_an_engine_steers_the_terminal_or_breaks_the_width(text: str, verbose: bool) -> None:
-    facts = Identity(facts={"digest": Fact(value=text, source="reported")})
+    facts = Identity(facts={name: Fact(value=text, source="reported") for name in ("digest", "version")})
     hostile = [
         verdict("q4", Outcome.ERROR, reason=text, test=f"t.py::{text}"),
         verdict("q4", Outcome.FAIL, message=text, cause=text, check=text),
@@ -343,7 +343,7 @@ def test_no_text_of_an_engine_steers_the_terminal_or_breaks_the_width(text: str,
     record = RunRecord(
         run="r",
         version="1",
-        engines=(EngineRecord(name="q4", kind=text, version=text, model=text, quantization=text, identity=facts),),
+        engines=(EngineRecord(name="q4", kind=text, model=text, quantization=text, identity=facts),),
         verdicts=tuple(hostile),
         failures=(FailureRecord(engine="q4", case=text, phase="main", kind=text, message=text),),
         notes=(text,),

@@ -31,10 +31,10 @@ def test_a_process_is_started_identified_and_asked_once(project: Project) -> Non
 
     engaged = fleet.engage("a")
 
-    assert engaged.error is None
+    assert engaged.record.error is None
     assert engaged.adapter is not None
-    assert engaged.identity.get("quantization") == "Q4_0"
-    assert engaged.log == "a.log"
+    assert engaged.record.identity.get("quantization") == "Q4_0"
+    assert engaged.record.log == "a.log"
     assert (project.path / ".llmparity/logs/a.log").read_text() == "a wakes up\n"
     assert fleet.engage("a") is engaged
     assert fleet.gone("a") is None
@@ -48,7 +48,7 @@ def test_several_processes_start_side_by_side(project: Project) -> None:
     fleet.engage_all()
 
     assert sorted(project.events) == ["a starts", "b starts"]
-    assert all(fleet.engage(name).error is None for name in "abc")
+    assert all(fleet.engage(name).record.error is None for name in "abc")
 
 
 def test_everyone_gets_the_process_that_one_started(project: Project, at_once: Callable[..., list[Any]]) -> None:
@@ -60,7 +60,7 @@ def test_everyone_gets_the_process_that_one_started(project: Project, at_once: C
 
     assert project.events == ["a starts"]
     assert {engaged.adapter.base_url for engaged in [*found, late]} == {late.adapter.base_url if late.adapter else ""}
-    assert {engaged.identity.get("quantization") for engaged in [*found, late]} == {"Q4_0"}
+    assert {engaged.record.identity.get("quantization") for engaged in [*found, late]} == {"Q4_0"}
     assert (project.path / ".llmparity/logs/a.log").read_text() == "a wakes up\n", "nobody who joins empties the log"
 
 
@@ -73,18 +73,18 @@ def test_a_process_that_ends_at_start_is_told_with_its_last_words(project: Proje
     engaged = first.engage("a")
 
     assert engaged.adapter is None
-    assert engaged.error is not None
-    assert f"ended with {how}" in engaged.error
-    assert ("the weights are broken" if mode == "exit" else "a wakes up") in engaged.error
+    assert engaged.record.error is not None
+    assert f"ended with {how}" in engaged.record.error
+    assert ("the weights are broken" if mode == "exit" else "a wakes up") in engaged.record.error
     assert first.engage("a") is engaged, "it is not tried again"
-    assert second.engage("a").error is not None, "by nobody"
+    assert second.engage("a").record.error is not None, "by nobody"
     assert project.events == ["a starts"]
 
 
 def test_a_port_that_was_taken_is_left_for_another(project: Project) -> None:
     fleet = fleet_of(project, project.process("a", "taken"))
 
-    assert fleet.engage("a").error is None
+    assert fleet.engage("a").record.error is None
     assert project.events == ["a starts", "a starts"]
 
 
@@ -116,8 +116,8 @@ def test_a_program_that_is_not_there_is_an_error_of_its_engine(project: Project)
 
     engaged = fleet_of(project, missing).engage("a")
 
-    assert engaged.error is not None
-    assert "no-such-program" in engaged.error
+    assert engaged.record.error is not None
+    assert "no-such-program" in engaged.record.error
 
 
 def test_variables_of_the_environment_that_would_change_the_engine_stay_outside(project: Project) -> None:
@@ -133,7 +133,7 @@ def test_variables_of_the_environment_that_would_change_the_engine_stay_outside(
         command=(*spec.command[:1], "-c", script),
     )
 
-    error = fleet_of(project, told, environ=environ).engage("a").error
+    error = fleet_of(project, told, environ=environ).engage("a").record.error
 
     assert error is not None
     assert "LLMPARITY_SEEN" in error
@@ -185,9 +185,9 @@ def test_a_server_that_is_not_there_is_an_error_of_its_engine(project: Project) 
     engaged = fleet.engage("a")
 
     assert engaged.adapter is None
-    assert engaged.log is None
-    assert engaged.error is not None
-    assert "nothing listens" in engaged.error
+    assert engaged.record.log is None
+    assert engaged.record.error is not None
+    assert "nothing listens" in engaged.record.error
     assert fleet.gone("a") is None, "what is not ours is not watched"
 
 
@@ -204,7 +204,7 @@ def test_two_models_that_one_process_would_answer_for_are_refused_side_by_side(
         if not one_at_a_time:
             fleet.engage_all()
 
-        found = [fleet.engage(name).error for name in "ab"]
+        found = [fleet.engage(name).record.error for name in "ab"]
 
     if one_at_a_time:
         assert found == [None, None]
@@ -222,7 +222,7 @@ def test_that_nobody_measures_a_server_elsewhere_is_noted_where_engines_take_tur
     elsewhere = dataclasses.replace(here, base_url=server.base_url.replace("127.0.0.1", "0.0.0.0"))
 
     notes = [
-        fleet_of(project, spec, one_at_a_time=turns, gpus=lambda: (None, None)).engage("a").notes
+        fleet_of(project, spec, one_at_a_time=turns, gpus=lambda: (None, None)).engage("a").record.notes
         for spec, turns in ((here, True), (elsewhere, False), (elsewhere, True))
     ]
 
@@ -246,9 +246,9 @@ def test_pins_are_held_against_the_server(
 
     engaged = fleet_of(project, project.attached("a", server, pin=pin, strict_pins=strict)).engage("a")
 
-    assert engaged.incomparable == sentence
-    assert len(engaged.notes) == notes
-    assert all("pin digest unverified" in note for note in engaged.notes)
+    assert engaged.record.incomparable == sentence
+    assert len(engaged.record.notes) == notes
+    assert all("pin digest unverified" in note for note in engaged.record.notes)
 
 
 def test_an_engine_without_slots_of_its_own_gets_one_for_every_request_in_flight(project: Project) -> None:
@@ -256,7 +256,7 @@ def test_an_engine_without_slots_of_its_own_gets_one_for_every_request_in_flight
 
     def error(slots: int | None) -> str:
         spec = dataclasses.replace(project.process("a"), command=(sys.executable, "-c", script), slots=slots)
-        return fleet_of(project, spec, slots=12).engage("a").error or ""
+        return fleet_of(project, spec, slots=12).engage("a").record.error or ""
 
     assert "12 slots" in error(None)
     assert "3 slots" in error(3)
@@ -266,7 +266,7 @@ def test_a_folder_that_cannot_hold_the_log_is_an_error_of_the_engine(project: Pr
     fleet = fleet_of(project, project.process("a"))
     (project.path / ".llmparity/logs").write_text("in the way")
 
-    assert "a cannot be started: no folder for its log" in (fleet.engage("a").error or "")
+    assert "a cannot be started: no folder for its log" in (fleet.engage("a").record.error or "")
 
 
 def test_a_mistake_of_ours_while_starting_is_an_error_that_says_so(project: Project) -> None:
@@ -276,7 +276,7 @@ def test_a_mistake_of_ours_while_starting_is_an_error_that_says_so(project: Proj
     fleet = Fleet({"a": project.process("a")}, keeper=broken, workdir=project.path)
     fleet.engage_all()
 
-    error = fleet.engage("a").error or ""
+    error = fleet.engage("a").record.error or ""
     assert error.startswith("a: ZeroDivisionError: no share (in tests.run.test_fleet, line ")
     assert "report it, with this text, to those who maintain tests" in error
 
@@ -301,7 +301,7 @@ def test_everybody_hears_of_an_adapter_that_stumbles_at_a_start(
     monkeypatch.setattr(LlamaCppAdapter, "reported", stumble)
     fleets = [Fleet({"a": spec}, keeper=lambda: keeper, workdir=project.path / ".llmparity") for _ in range(2)]
 
-    errors = [fleet.engage("a").error or "" for fleet in fleets]
+    errors = [fleet.engage("a").record.error or "" for fleet in fleets]
 
     assert errors[0] == errors[1]
     assert errors[0].startswith("a: KeyError: 'nope'")

@@ -100,13 +100,13 @@ def test_an_engine_runs_from_the_environment_it_requires(
 
     engaged, joined = fleet.engage("a"), later.engage("a")
 
-    assert (engaged.error, engaged.incomparable) == (None, None)
-    assert engaged.identity.facts["version"].source == "reported"
-    assert joined.identity == engaged.identity
+    assert (engaged.record.error, engaged.record.incomparable) == (None, None)
+    assert engaged.record.identity.facts["version"].source == "reported"
+    assert joined.record.identity == engaged.record.identity
     assert said == ["a: installing 'vllm==0.33.0' into an environment of its own; this can take minutes"]
-    assert [note.partition(" was installed in ")[0] for note in engaged.notes] == ["a: requires"]
-    assert " s and is kept in ~/environments" in engaged.notes[0], "notes are shown to others"
-    assert joined.notes == ()
+    assert [note.partition(" was installed in ")[0] for note in engaged.record.notes] == ["a: requires"]
+    assert " s and is kept in ~/environments" in engaged.record.notes[0], "notes are shown to others"
+    assert joined.record.notes == ()
     (folder,) = (project.path / "environments").glob("*/env-*")
     log = (project.path / ".llmparity/logs/a.log").read_text()
     assert log.startswith(f"run by {folder / 'bin/python'} path {folder / 'bin'}\n")
@@ -118,8 +118,8 @@ def test_a_server_of_another_version_than_installed_is_incomparable(project: Pro
     fleet = fleet_of(project, environ, vllm("0.32.1"), vllm("0.33.0", "b"))
     fleet.engage_all()
 
-    assert fleet.engage("a").incomparable == f"a: {said}"
-    assert fleet.engage("b").incomparable is None
+    assert fleet.engage("a").record.incomparable == f"a: {said}"
+    assert fleet.engage("b").record.incomparable is None
 
 
 def test_an_engine_that_does_not_report_its_version_has_the_installed_one(
@@ -127,7 +127,7 @@ def test_an_engine_that_does_not_report_its_version_has_the_installed_one(
 ) -> None:
     engaged = fleet_of(project, environ, vllm("")).engage("a")
 
-    fact = engaged.identity.facts["version"]
+    fact = engaged.record.identity.facts["version"]
     assert (fact.value, fact.source, fact.raw) == ("0.33.0+cpu", "file", "vllm 0.33.0+cpu")
 
 
@@ -135,8 +135,8 @@ def test_what_cannot_be_installed_is_an_error_of_its_engine(project: Project, en
     engaged = fleet_of(project, environ, vllm("0.33.0", requires="vllm==9")).engage("a")
 
     assert engaged.adapter is None
-    assert "could not be installed: uv ended with exit code 1" in (engaged.error or "")
-    assert "vllm==9" in (engaged.error or "").partition("ends:")[2]
+    assert "could not be installed: uv ended with exit code 1" in (engaged.record.error or "")
+    assert "vllm==9" in (engaged.record.error or "").partition("ends:")[2]
 
 
 def test_an_installer_that_is_interrupted_is_ended(project: Project) -> None:

@@ -93,7 +93,7 @@ def test_the_next_engine_starts_when_the_one_before_has_really_left(project: Pro
 
     assert meanwhile == ["a starts", "a stops"]
     assert project.events == ["a starts", "a stops", "a leaves", "b starts"]
-    assert fleet.engage("b").error is None
+    assert fleet.engage("b").record.error is None
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_a_gpu_has_to_be_back_at_what_was_in_use_before(project: Project) -> Non
     before = gpu.readings
     found = fleet.engage("b")
 
-    assert found.error is None
+    assert found.record.error is None
     assert (before, gpu.readings) == (1, 5), "before a; three times until it was back; before b"
     assert project.events == ["a starts", "a stops", "b starts"]
 
@@ -233,7 +233,7 @@ def test_that_nobody_measured_is_said_once(project: Project) -> None:
         gpus=lambda: (None, "nobody looked"),
     )
 
-    assert [fleet.engage(name).notes for name in "ab"] == [("nobody looked",), ()]
+    assert [fleet.engage(name).record.notes for name in "ab"] == [("nobody looked",), ()]
 
 
 # ---- engines that are attached -------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ def test_an_attached_engine_is_unloaded_for_the_others_and_loaded_for_itself(
     again = fleet.engage("a")
     asleep.append(server.asleep)
 
-    assert [engaged.error for engaged in (first, attached, again)] == [None] * 3
+    assert [engaged.record.error for engaged in (first, attached, again)] == [None] * 3
     assert asleep == [True, False, True], "also before it was asked anything"
     assert server.count == 1, "a warm-up"
     assert project.events == ["a starts", "a stops", "a starts"]
@@ -268,7 +268,7 @@ def test_attached_engines_take_turns(project: Project, sleepy: Callable[..., Vll
 
     seen = []
     for name in ("v", "w", "v"):
-        assert fleet.engage(name).error is None
+        assert fleet.engage(name).record.error is None
         seen.append([server.asleep for server in servers])
     fleet.close()
 
@@ -284,12 +284,12 @@ def test_an_engine_that_stays_in_memory_keeps_the_others_from_starting(
 
     engaged = fleet.engage("a")
 
-    assert engaged.error is not None
-    assert engaged.error.startswith(
+    assert engaged.record.error is not None
+    assert engaged.record.error.startswith(
         "a is not started: v is in memory, and residency is one-at-a-time. v: this vLLM cannot give its memory back"
     )
     assert fleet.engage("a") is engaged
-    assert fleet.engage("v").error is None
+    assert fleet.engage("v").record.error is None
     assert project.events == []
 
 
@@ -365,7 +365,7 @@ def test_a_server_that_refuses_us_may_hold_memory(project: Project) -> None:
     engine = project.engine(poses_as="vllm", model="m")
     keyless = project.attached("v", engine, kind="vllm", api_key_env="LLMPARITY_NO_SUCH_KEY")
 
-    error = fleet_of(project, project.process("a"), keyless).engage("a").error
+    error = fleet_of(project, project.process("a"), keyless).engage("a").record.error
 
     assert error is not None
     assert error.startswith("a is not started: v is in memory, and residency is one-at-a-time.")
@@ -384,8 +384,8 @@ def test_gpu_memory_of_an_attached_server_has_to_come_back_too(project: Project)
         fleet.engage("a")
         found = fleet.engage("b")
 
-    assert found.error is None
-    assert found.notes == ()
+    assert found.record.error is None
+    assert found.record.notes == ()
     assert gpu.readings == 4, "before a; twice until it was back; before b"
 
 
@@ -404,9 +404,9 @@ def test_a_server_that_is_not_there_is_in_nobodys_way(project: Project) -> None:
     keyless = dataclasses.replace(gone, name="w", api_key_env="LLMPARITY_NO_SUCH_KEY")
     fleet = fleet_of(project, project.process("a"), gone, keyless)
 
-    assert fleet.engage("a").error is None
-    assert "nothing listens" in (fleet.engage("v").error or "")
-    assert "LLMPARITY_NO_SUCH_KEY" in (fleet.engage("w").error or "")
+    assert fleet.engage("a").record.error is None
+    assert "nothing listens" in (fleet.engage("v").record.error or "")
+    assert "LLMPARITY_NO_SUCH_KEY" in (fleet.engage("w").record.error or "")
 
 
 def test_a_server_that_cannot_be_woken_at_the_end_is_told(project: Project, sleepy: Callable[..., Vllm]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pytest_llmparity.core.identity.capabilities import CUTS, Capabilities
-from pytest_llmparity.core.identity.routes import RouteCheck
+from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import NEUTRAL, Identity
 
 NEUTRAL_DEFAULTS: Final = {**NEUTRAL, "temperature": 1.0}
@@ -44,27 +44,15 @@ class PromptFit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """One engine, examined. ``error`` says why there is nothing to examine.
+    """What the doctor adds to the record of one ``engine``, whose ``error`` says why there is nothing to examine.
 
     ``wrong`` keeps it from being compared or breaks a promise; ``advice`` does not. ``remarks`` says, by probe, why it
     found out nothing or with which words it was refused. ``limits`` are what its route drops or changes, ``requests``
     what was asked of it.
     """
 
-    name: str
-    kind: str
-    address: str = ""
-    model: str | None = None
-    launch: str = "attach"
-    route: str = "openai"
-    baseline: bool = False
-    error: str | None = None
-    log: str | None = None
-    identity: Identity = field(default_factory=Identity)
-    declares: Capabilities = field(default_factory=Capabilities)
-    capabilities: Capabilities = field(default_factory=Capabilities)
+    engine: EngineRecord
     remarks: Mapping[str, str] = field(default_factory=dict)
-    route_check: RouteCheck | None = None
     settings: tuple[Setting, ...] = ()
     limits: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
@@ -74,7 +62,7 @@ class Examination:
     @property
     def well(self) -> bool:
         """Whether nothing is wrong with it; advice may still be given."""
-        return self.error is None and not self.wrong
+        return self.engine.error is None and not self.wrong
 
 
 def on_sampling(identity: Identity) -> Iterator[str]:

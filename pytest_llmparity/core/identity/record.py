@@ -1,4 +1,4 @@
-"""What a finished run hands to every report: one record, builtins inside, nothing to compute."""
+"""What a run knows of its engines, and what it hands to every report when it has ended."""
 
 from __future__ import annotations
 
@@ -14,28 +14,56 @@ from pytest_llmparity.core.verdict import Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRecord:
-    """One engine of a run as the reports name it. ``launch`` is ``attach`` or ``process``.
+    """Everything a run knows of one engine: begun with its configuration, filled as the run learns, stored with it.
 
-    ``declares`` is what its kind promises, ``capabilities`` that corrected by probes; ``route_check`` is there where
-    another route is measured than applications use. ``log`` is the name of the log of an engine that we start;
-    ``log_hint`` says where another's may be found.
+    Other processes, a replay, the checks and every report read it, so nobody asks the engine again.
+
+    ``kind`` is ``unknown`` as long as nobody knows it, ``launch`` is ``attach`` or ``process``. ``address`` and
+    ``model`` let a replay build the same requests again. ``error``: it never became usable. ``incomparable``: a pin or
+    the lock contradicted. ``notes`` are what the reader should know of it. ``log`` is the name of the log of an engine
+    that we start; ``log_hint`` says where another's may be found. ``declares`` is what its kind promises,
+    ``capabilities`` that corrected by probes; ``route_check`` is there where another route is measured than
+    applications use.
+
+    What is not asked of it stands by the key of the unit: ``refused`` has the sentence that says which parameter its
+    route cannot honour, ``left_out`` the one that says what it lacks for every check of the unit, ``lonely`` why
+    nothing can be compared with it; ``unasked`` has such sentences of single cases, where the others are asked.
     """
 
     name: str
     kind: str
-    version: str | None = None
     model: str | None = None
-    quantization: str | None = None
-    context_length: int | None = None
+    address: str = ""
     launch: str = "attach"
     route: str = "openai"
     baseline: bool = False
+    spec_hash: str = ""
+    quantization: str | None = None
+    context_length: int | None = None
     identity: Identity = field(default_factory=Identity)
+    error: str | None = None
+    incomparable: str | None = None
+    notes: tuple[str, ...] = ()
+    log: str | None = None
+    log_hint: str = ""
     declares: Capabilities = field(default_factory=Capabilities)
     capabilities: Capabilities = field(default_factory=Capabilities)
     route_check: RouteCheck | None = None
-    log: str | None = None
-    log_hint: str = ""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    unasked: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    lonely: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def version(self) -> str | None:
+        """The version or build the server tells, ``None`` where it tells neither."""
+        version = self.identity.get("version") or self.identity.get("build")
+        return None if version is None else str(version)
+
+    @property
+    def unusable(self) -> str | None:
+        """Why it cannot be asked or compared, ``None`` when it can."""
+        return self.error or self.incomparable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

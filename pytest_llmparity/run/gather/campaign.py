@@ -14,7 +14,8 @@ from pytest_llmparity.core.errors import (
     told,
 )
 from pytest_llmparity.core.evidence import FLOOR_PHASES, Needs
-from pytest_llmparity.core.sample import Identity, Sample, WireRequest, to_json
+from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.sample import Sample, WireRequest, to_json
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.company import alone, needs_alone, selves
@@ -22,10 +23,11 @@ from pytest_llmparity.run.gather.reconnect import Watch
 from pytest_llmparity.run.gather.requests import client_of, jobs_of, key_of, narrowed, requests_by_case, wires_note
 from pytest_llmparity.run.gather.sender import Allowance, Job, gather
 from pytest_llmparity.run.gather.waves import Waves
-from pytest_llmparity.run.judge.evidence import EngineNote, note, pointless, proven
+from pytest_llmparity.run.judge.evidence import pointless
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.plan import Plan, Step, Unit
 from pytest_llmparity.run.probe.preflight import compare_routes, learn, remarks, some_requests, wanted
+from pytest_llmparity.run.records import proven, record_of
 from pytest_llmparity.run.timed.phase import BLOCKS_APART, TimedPhase
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.store.runs import GATHERED, Key, RunHandle, Store
@@ -80,7 +82,7 @@ class Campaign:
         self._loop = loop
         self._progress = progress
         self._allowance = Allowance(requests=settings.max_requests, seconds=settings.budget_s)
-        self._notes: dict[str, EngineNote] = {}
+        self._records: dict[str, EngineRecord] = {}
         self._apart: Mapping[str, str] = {}
         self._words: list[str] = []
         self._unusable: dict[str, str] = {}
@@ -146,7 +148,7 @@ class Campaign:
         """Return what there is to say of the gathering so far, as builtins."""
         return {
             "cases": list(self._settings.cases),
-            "engines": {name: to_json(entry) for name, entry in self._notes.items()},
+            "engines": {name: to_json(entry) for name, entry in self._records.items()},
             "baseline": self._settings.baseline,
             "incomplete": self._allowance.reason,
             "requests": self._allowance.sent,
@@ -174,7 +176,7 @@ class Campaign:
             if in_turn and spec.name == self._settings.baseline and self._needed(spec.name):
                 self._fleet.engage(spec.name)
             engaged = self._fleet.known(spec.name)
-            if engaged is not None and (why := engaged.error or engaged.incomparable):
+            if engaged is not None and (why := engaged.record.unusable):
                 self._unusable[spec.name] = why
 
     def _needed(self, name: str) -> bool:
@@ -184,8 +186,8 @@ class Campaign:
     def _alone(self, name: str, unit: Unit) -> str | None:
         """Say why nothing of a unit can be compared on an engine, ``None`` where something can."""
         unusable = dict(self._unusable)
-        for other, entry in self._notes.items():
-            why = entry.error or entry.incomparable or entry.refused.get(unit.key) or entry.left_out.get(unit.key)
+        for other, entry in self._records.items():
+            why = entry.unusable or entry.refused.get(unit.key) or entry.left_out.get(unit.key)
             if why is not None:
                 unusable[other] = why
         engines = [spec.name for spec in self._settings.engines]
@@ -198,9 +200,9 @@ class Campaign:
     def _part(self) -> None:
         """Leave out what turned out to have nothing to be compared with, before the first prompt."""
         for name, (adapter, wires) in list(self._ready.items()):
-            entry = self._notes[name]
+            entry = self._records[name]
             lonely = {unit.key: why for unit in self._plan.units if (why := self._unasked(name, unit)) is not None}
-            self._notes[name] = dataclasses.replace(entry, lonely=lonely)
+            self._records[name] = dataclasses.replace(entry, lonely=lonely)
             self._ready[name] = (adapter, {key: found for key, found in wires.items() if key not in lonely})
 
     def _unasked(self, name: str, unit: Unit) -> str | None:
@@ -212,33 +214,23 @@ class Campaign:
         engaged = self._fleet.known(spec.name) if spared else self._fleet.engage(spec.name)
         if engaged is None:  # its model is not loaded for nothing
             lonely = {unit.key: self._unasked(spec.name, unit) or "" for unit in self._plan.units}
-            self._notes[spec.name] = note(spec, kind=spec.kind or "unknown", identity=Identity(), lonely=lonely)
+            record = record_of(spec, baseline=self._settings.baseline)
+            self._records[spec.name] = dataclasses.replace(record, lonely=lonely)
             return
-        kind = engaged.adapter.kind if engaged.adapter else spec.kind or "unknown"
-        entry = note(
-            spec,
-            kind=kind,
-            identity=engaged.identity,
-            address=engaged.adapter.base_url if engaged.adapter else "",
-            error=engaged.error,
-            incomparable=engaged.incomparable,
-            notes=engaged.notes,
-            log=engaged.log,
-            log_hint=engaged.log_hint,
-        )
-        self._words.extend(engaged.notes)
-        self._notes[spec.name] = entry
+        entry = dataclasses.replace(engaged.record, baseline=spec.name == self._settings.baseline)
+        self._words.extend(entry.notes)
+        self._records[spec.name] = entry
         if engaged.adapter is None:  # nobody is there to be another engine than the one that answered before
             if self._allowance.left_s == 0:
                 self._allowance.out_of_time()  # it may be there when the run goes on
             return
-        if self._store.put_engine(self._run, spec.name, spec.spec_hash, engaged.identity):
+        if self._store.put_engine(self._run, spec.name, spec.spec_hash, entry.identity):
             self._words.append(f"{spec.name} is not the engine the interrupted run asked: its answers are asked again")
             if self._waves is not None:
                 self._waves.anew()
         try:
             if entry.model is None:
-                self._notes[spec.name] = dataclasses.replace(entry, model=engaged.adapter.model)
+                self._records[spec.name] = dataclasses.replace(entry, model=engaged.adapter.model)
             if entry.incomparable:
                 return
             units = {unit.key: unit for unit in self._plan.units}
@@ -248,11 +240,11 @@ class Campaign:
         except (StoreError, KeeperError):
             raise
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
-            self._notes[spec.name] = dataclasses.replace(self._notes[spec.name], error=told(error, spec.name))
+            self._records[spec.name] = dataclasses.replace(self._records[spec.name], error=told(error, spec.name))
 
     def _prepare(self, adapter: Adapter, *, asked: bool) -> None:
         """Find out what the server does with what it will be sent, before the first prompt; nothing if none will be."""
-        entry = self._notes[adapter.name]
+        entry = self._records[adapter.name]
         learnt = learn(
             adapter,
             entry.identity,
@@ -272,7 +264,7 @@ class Campaign:
         if routes is not None:
             alike = f"{adapter.name}: its {routes.measured} and {routes.other} routes answer {routes.cases} cases alike"
             self._words.append(routes.sentence(adapter.name) or alike)
-        self._notes[adapter.name] = dataclasses.replace(entry, route_check=routes)
+        self._records[adapter.name] = dataclasses.replace(entry, route_check=routes)
 
     def _build(self, adapter: Adapter) -> dict[str, Mapping[str, WireRequest]]:
         """Put every request into the engine's words before the first one is sent; what is not asked is written down.
@@ -280,7 +272,7 @@ class Campaign:
         That is what the route has no words for, and what no check could judge for want of what it needs: a unit where
         that holds for all of its cases, else the cases.
         """
-        entry = self._notes[adapter.name]
+        entry = self._records[adapter.name]
         built, words_missing = self._built(adapter)
         refused: dict[str, str] = {}
         left_out: dict[str, str] = {}
@@ -310,7 +302,7 @@ class Campaign:
                 f"{adapter.name}: {UNPROVEN} was not sent, this kind of engine has no field for it; a server whose "
                 "default is not 1 answers differently"
             )
-        self._notes[adapter.name] = dataclasses.replace(
+        self._records[adapter.name] = dataclasses.replace(
             entry, refused=refused, left_out=left_out, unasked=unasked, lonely=lonely
         )
         return built
@@ -388,7 +380,7 @@ class Campaign:
         """
         if adapter.spec.launch != "attach" or self._settings.resume == "fresh":
             return
-        if not proven(self._notes[adapter.name].identity):
+        if not proven(self._records[adapter.name].identity):
             return
         have, found = self._store.have(self._run, adapter.name), 0
         for step in steps:
@@ -399,7 +391,7 @@ class Campaign:
                 continue
             samples = self._store.reusable_floor(
                 spec_hash=adapter.spec.spec_hash,
-                identity=self._notes[adapter.name].identity,
+                identity=self._records[adapter.name].identity,
                 concurrency=step.concurrency,
                 version=self._version,
                 wanted=wanted,
@@ -454,9 +446,9 @@ class Campaign:
         patience = adapter.spec.reconnect_s if left is None else min(left, adapter.spec.reconnect_s)
         why = self._fleet.hold_again(adapter.name, patience, lambda: None)
         engaged = self._fleet.known(adapter.name)
-        if engaged is not None and engaged.incomparable:
-            self._notes[adapter.name] = dataclasses.replace(
-                self._notes[adapter.name], incomparable=engaged.incomparable
+        if engaged is not None and engaged.record.incomparable:
+            self._records[adapter.name] = dataclasses.replace(
+                self._records[adapter.name], incomparable=engaged.record.incomparable
             )
         return why
 
@@ -465,8 +457,8 @@ class Campaign:
         if (sentence := watch.sentence()) is not None:
             self._words.append(sentence)
         engaged = self._fleet.known(name)
-        if engaged is not None and engaged.incomparable:
-            self._notes[name] = dataclasses.replace(self._notes[name], incomparable=engaged.incomparable)
+        if engaged is not None and engaged.record.incomparable:
+            self._records[name] = dataclasses.replace(self._records[name], incomparable=engaged.record.incomparable)
 
     def _deliver(self, sample: Sample) -> None:
         self._store.put(self._run, [sample])

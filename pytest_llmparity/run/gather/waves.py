@@ -142,5 +142,5 @@ class Waves:
             to_come += len(verdicts) if check.needs().timed else 0
             found += verdicts
         tested = sum(verdict.p_fail is not None for verdict in found)
-        to_come += tested * (self._engines - len(judging.notes))
+        to_come += tested * (self._engines - len(judging.records))
         return settle(found, ALPHA, to_come=to_come)

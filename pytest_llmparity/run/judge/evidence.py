@@ -5,82 +5,25 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
 
 from pytest_llmparity.core.checks.gathered import LOST
 from pytest_llmparity.core.checks.latency import WORDS, unknown
 from pytest_llmparity.core.checks.required import left_out
 from pytest_llmparity.core.errors import NotAsked
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
-from pytest_llmparity.core.identity.capabilities import Capabilities
-from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyRow
-from pytest_llmparity.core.identity.routes import RouteCheck
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import PromptSet
-from pytest_llmparity.core.sample import Identity, Phase, Sample, Timing
+from pytest_llmparity.core.sample import Phase, Sample, Timing
 from pytest_llmparity.core.stats.quantiles import describe
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.run.gather.course import Course
 from pytest_llmparity.run.plan import Declaration, Unit
 from pytest_llmparity.run.timed.phase import Timed
-from pytest_llmparity.settings.specification import EngineSpec
-
-PROVEN: Final = ({"quantization", "digest"}, {"version", "build"})
-"""What a server must tell of its weights and of its program before it counts as the one asked earlier."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineNote:
-    """What the run wrote down about one engine, so that other processes and a replay know it without asking.
-
-    ``error``: it never became usable. ``incomparable``: a pin contradicted. ``refused`` maps a unit's key to the
-    sentence that says which parameter the engine's route cannot honour, ``left_out`` to the one that says what the
-    engine lacks for every check of it; ``unasked`` has the same of single cases, where the rest of a unit is asked.
-    ``lonely`` maps a unit's key to the sentence that says why nothing can be compared with it, so that it is not asked.
-    ``address`` and ``model`` let a replay build the same requests again. ``declares`` is what its kind promises,
-    ``capabilities`` that corrected by probes;
-    ``route_check`` is there where another route is measured than applications use.
-    """
-
-    name: str
-    kind: str
-    model: str | None = None
-    address: str = ""
-    launch: str = "attach"
-    route: str = "openai"
-    spec_hash: str = ""
-    quantization: str | None = None
-    context_length: int | None = None
-    identity: Identity = field(default_factory=Identity)
-    error: str | None = None
-    incomparable: str | None = None
-    refused: Mapping[str, str] = field(default_factory=dict)
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    unasked: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    lonely: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    log: str | None = None
-    log_hint: str = ""
-    declares: Capabilities = field(default_factory=Capabilities)
-    capabilities: Capabilities = field(default_factory=Capabilities)
-    route_check: RouteCheck | None = None
-
-
-def proven(identity: Identity) -> bool:
-    """Tell whether a server says enough of its weights and its program to be known again; a name proves neither."""
-    return all(names & identity.facts.keys() for names in PROVEN)
-
-
-def context_of(spec: EngineSpec, identity: Identity) -> int | None:
-    """Return the tokens one request gets, as the server says, else as configured; ``None`` when nobody knows."""
-    context = identity.get("context_length")
-    return context if isinstance(context, int) else spec.context_length
-
-
-def pointless(engine: EngineNote, unit: Unit) -> dict[str, str]:
+def pointless(engine: EngineRecord, unit: Unit) -> dict[str, str]:
     """Return why no check of a unit can be judged on an engine, by case; empty where each can, or rows are read."""
     missing = [
         left_out(engine.name, check, unit.prompts, can=engine.capabilities, declares=engine.declares)
@@ -90,24 +33,6 @@ def pointless(engine: EngineNote, unit: Unit) -> dict[str, str]:
     return {case: why for reasons in first for case, why in reasons.items() if all(case in other for other in others)}
 
 
-def note(spec: EngineSpec, *, kind: str, identity: Identity, **more: Any) -> EngineNote:
-    """Write down an engine. The quantisation is what server or file said, else the pinned one, normalised."""
-    raw = identity.get("quantization") or spec.pin.get("quantization")
-    model = spec.model or identity.get("model")
-    return EngineNote(
-        name=spec.name,
-        kind=kind,
-        model=None if model is None else str(model),
-        launch=spec.launch,
-        route=spec.route,
-        spec_hash=spec.spec_hash,
-        quantization=None if raw is None else normalise(str(raw)),
-        context_length=context_of(spec, identity),
-        identity=identity,
-        **more,
-    )
-
-
 def collect(
     declaration: Declaration,
     *,
@@ -115,7 +40,7 @@ def collect(
     required: bool,
     unit_key: str,
     baseline: str,
-    notes: Mapping[str, EngineNote],
+    records: Mapping[str, EngineRecord],
     wires: Mapping[str, Mapping[str, str]],
     timed: Mapping[str, Timed],
     samples: Mapping[str, Sequence[Sample]],
@@ -132,10 +57,10 @@ def collect(
     engine the main phase ends with its last whole wave.
     """
     engines = {}
-    for name in [baseline, *(other for other in notes if other != baseline)]:
-        if name not in notes:
+    for name in [baseline, *(other for other in records if other != baseline)]:
+        if name not in records:
             continue
-        engine = notes[name]
+        engine = records[name]
         clocked = timed.get(name, Timed())
         ours = [s for s in samples.get(name, ()) if s.phase is not Phase.TIMED or s.repeat in clocked.places]
         able = {"can": engine.capabilities, "declares": engine.declares}
@@ -220,28 +145,6 @@ def select(
             continue
         found.setdefault(sample.phase, {}).setdefault(sample.case, []).append(sample)
     return found
-
-
-def engine_record(engine: EngineNote, *, baseline: str) -> EngineRecord:
-    """Return one engine as the reports name it."""
-    version = engine.identity.get("version") or engine.identity.get("build")
-    return EngineRecord(
-        name=engine.name,
-        kind=engine.kind,
-        version=None if version is None else str(version),
-        model=engine.model,
-        quantization=engine.quantization,
-        context_length=engine.context_length,
-        launch=engine.launch,
-        route=engine.route,
-        baseline=engine.name == baseline,
-        identity=engine.identity,
-        declares=engine.declares,
-        capabilities=engine.capabilities,
-        route_check=engine.route_check,
-        log=engine.log,
-        log_hint=engine.log_hint,
-    )
 
 
 def latency_rows(samples: Mapping[str, Sequence[Sample]]) -> list[LatencyRow]:

@@ -13,13 +13,13 @@ from pytest_llmparity.core.checks.lenience import with_notes
 from pytest_llmparity.core.checks.settle import settle
 from pytest_llmparity.core.checks.unasked import told
 from pytest_llmparity.core.evidence import Check, Evidence
+from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.sample import Phase, Sample, from_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.gather.course import Course
 from pytest_llmparity.run.gather.requests import wires_note
 from pytest_llmparity.run.judge import evidence as proof
-from pytest_llmparity.run.judge.evidence import EngineNote
 from pytest_llmparity.run.parity import EngineRows, Row
 from pytest_llmparity.run.plan import Declaration, Unit, unit_of
 from pytest_llmparity.run.timed.phase import timed_of
@@ -34,8 +34,8 @@ ALPHA = 0.05
 class Judging:
     """Judges the tests of one run by what the store held when this was made.
 
-    ``notes`` and ``samples`` are of the engines that count, ``incomplete`` says why something is missing, ``only`` are
-    the case ids the run was restricted to, ``root`` is the project's folder, left out of the places of checks. With
+    ``records`` and ``samples`` are of the engines that count, ``incomplete`` says why something is missing, ``only``
+    are the case ids the run was restricted to, ``root`` is the project's folder, left out of the places of checks. With
     ``required`` a check that an engine lacks a capability for is an error instead of skipped. ``courses`` says of every
     unit of a sequential run, by its key, in which order it was asked and how far.
     """
@@ -44,7 +44,7 @@ class Judging:
     run: str
     root: Path
     baseline: str
-    notes: Mapping[str, EngineNote]
+    records: Mapping[str, EngineRecord]
     samples: Mapping[str, Sequence[Sample]]
     incomplete: str | None
     embedder: Callable[[], Embedder | None]
@@ -69,16 +69,17 @@ class Judging:
 
         With engines selected only they count, in their order; without, all the run has.
         """
-        notes = {name: from_json(EngineNote, data) for name, data in state.get("engines", {}).items()}
+        records = engine_records(state)
         if settings.engines:
-            notes = {spec.name: notes[spec.name] for spec in settings.engines if spec.name in notes}
+            records = {spec.name: records[spec.name] for spec in settings.engines if spec.name in records}
+        baseline = settings.baseline or str(state.get("baseline") or next(iter(records), ""))
         return cls(
             store=store,
             run=run,
             root=root,
-            baseline=settings.baseline or str(state.get("baseline") or next(iter(notes), "")),
-            notes=notes,
-            samples={name: store.get(run, name) for name in notes},
+            baseline=baseline,
+            records={name: dataclasses.replace(e, baseline=name == baseline) for name, e in records.items()},
+            samples={name: store.get(run, name) for name in records},
             incomplete=state.get("incomplete"),
             embedder=embedder,
             only=settings.cases,
@@ -88,8 +89,8 @@ class Judging:
 
     def judge(self, declaration: Declaration, check: Check) -> list[Verdict]:
         """Return the verdicts of one check of a test, as the check alone sees them."""
-        if check.pairwise and len(self.notes) < 2:
-            name = next(iter(self.notes), "")
+        if check.pairwise and len(self.records) < 2:
+            name = next(iter(self.records), "")
             return [_skipped(declaration, check, name, f"{check.kind} compares engines and only {name} is selected")]
         evidence = self._evidence(declaration, check)
         found = [told(verdict, evidence, required=self.required) for verdict in check.judge(evidence)]
@@ -112,7 +113,7 @@ class Judging:
         """Return the answers of a test's main phase by engine and case; what is missing says why."""
         unit = self._unit(declaration)
         rows: dict[str, EngineRows] = {}
-        for name, engine in self.notes.items():
+        for name, engine in self.records.items():
             chosen = proof.select(
                 self.samples.get(name, ()), self._wire(name, unit), concurrency=declaration.concurrency
             ).get(Phase.MAIN, {})
@@ -152,9 +153,9 @@ class Judging:
             required=self.required,
             unit_key=unit.key,
             baseline=self.baseline,
-            notes=self.notes,
-            wires={name: self._wire(name, unit) for name in self.notes},
-            timed={name: timed_of(self.store, self.run, name, unit) for name in self.notes},
+            records=self.records,
+            wires={name: self._wire(name, unit) for name in self.records},
+            timed={name: timed_of(self.store, self.run, name, unit) for name in self.records},
             samples=self.samples,
             alpha=ALPHA / 2 ** self._looks(declaration, check),
             incomplete=self.incomplete if course is None or course.cut or not course.asked else None,
@@ -173,13 +174,13 @@ class Judging:
         return self._paid[question]
 
     def _looked_before(self, declaration: Declaration, check: Check) -> int:
-        pairs = [f"{self.baseline}|{name}" for name in self.notes if name != self.baseline]
+        pairs = [f"{self.baseline}|{name}" for name in self.records if name != self.baseline]
         course = self.courses.get(self._unit(declaration).key)
         digest, continued = _looked_at(declaration, course), course is not None and course.continued
         return max(
             (
                 self.store.looks(declaration.test, str(check), pair, digest, continued=continued)
-                for pair in [*self.notes, *pairs]
+                for pair in [*self.records, *pairs]
             ),
             default=0,
         )
@@ -195,6 +196,11 @@ class Judging:
         """Return ``file:line`` without this machine's folders."""
         path, _, line = where.rpartition(":")
         return f"{os.path.relpath(path, self.root)}:{line}" if path else where
+
+
+def engine_records(state: Mapping[str, Any]) -> dict[str, EngineRecord]:
+    """Return what the state of a run says of its engines, by name; older versions wrote down less."""
+    return {name: from_json(EngineRecord, data) for name, data in state.get("engines", {}).items()}
 
 
 def courses(store: Store, run: str) -> dict[str, Course]:

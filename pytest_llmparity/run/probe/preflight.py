@@ -18,10 +18,10 @@ from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Identity, Request, to_json
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.judge.evidence import context_of, proven
 from pytest_llmparity.run.plan import Unit, shuffled
 from pytest_llmparity.run.probe import overflow, probes
 from pytest_llmparity.run.probe.probes import Probe, Probed, Spent
+from pytest_llmparity.run.records import context_of, proven
 from pytest_llmparity.store.runs import Store
 
 PROBES: Final[Mapping[str, Probe]] = {

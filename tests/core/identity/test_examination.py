@@ -15,8 +15,10 @@ from pytest_llmparity.core.identity.examination import (
     on_sampling,
     on_template,
 )
+from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import Fact, Identity
 
+ENGINE = EngineRecord(name="a", kind="k")
 FIT = PromptFit(prompts="tickets", case="t1", words=100, answer=64)
 
 
@@ -25,9 +27,9 @@ def sampling(**values: object) -> Identity:
 
 
 def test_an_engine_is_well_without_an_error_and_anything_wrong() -> None:
-    assert Examination(name="a", kind="k", advice=("do this",)).well
-    assert not Examination(name="a", kind="k", error="down").well
-    assert not Examination(name="a", kind="k", wrong=("a lie",)).well
+    assert Examination(engine=ENGINE, advice=("do this",)).well
+    assert not Examination(engine=dataclasses.replace(ENGINE, error="down")).well
+    assert not Examination(engine=ENGINE, wrong=("a lie",)).well
 
 
 def test_sampling_that_is_not_neutral_is_told() -> None:

@@ -1,0 +1,50 @@
+"""The record of one engine: begun with its configuration, filled with what the server says."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytest_llmparity.core.identity.quantization import normalise
+from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.sample import Identity
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.settings.specification import EngineSpec
+
+PROVEN: Final = ({"quantization", "digest"}, {"version", "build"})
+"""What a server must tell of its weights and of its program before it counts as the one asked earlier."""
+
+
+def record_of(
+    spec: EngineSpec, *, adapter: Adapter | None = None, identity: Identity | None = None, baseline: str | None = None
+) -> EngineRecord:
+    """Return what is known of an engine by its configuration and, once it is there, by what its server says.
+
+    The quantisation is what server or file said, else the pinned one, normalised. ``baseline`` names the run's.
+    """
+    identity = identity or Identity()
+    quantization = identity.get("quantization") or spec.pin.get("quantization")
+    model = spec.model or identity.get("model")
+    return EngineRecord(
+        name=spec.name,
+        kind=spec.kind or "unknown" if adapter is None else adapter.kind,
+        model=None if model is None else str(model),
+        address="" if adapter is None else adapter.base_url,
+        launch=spec.launch,
+        route=spec.route,
+        baseline=spec.name == baseline,
+        spec_hash=spec.spec_hash,
+        quantization=None if quantization is None else normalise(str(quantization)),
+        context_length=context_of(spec, identity),
+        identity=identity,
+    )
+
+
+def context_of(spec: EngineSpec, identity: Identity) -> int | None:
+    """Return the tokens one request gets, as the server says, else as configured; ``None`` when nobody knows."""
+    context = identity.get("context_length")
+    return context if isinstance(context, int) else spec.context_length
+
+
+def proven(identity: Identity) -> bool:
+    """Tell whether a server says enough of its weights and its program to be known again; a name proves neither."""
+    return all(names & identity.facts.keys() for names in PROVEN)
