@@ -22,7 +22,7 @@ from pytest_llmparity.core.sample import (
     ToolCall,
     WireRequest,
 )
-from pytest_llmparity.engines.start.arguments import option, program
+from pytest_llmparity.engines.start.program import option, program
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.build import EVERY_SERVER
 from pytest_llmparity.engines.wire.control import Control, Reply

@@ -1,18 +1,19 @@
-"""Which kinds of engine there are, and the adapter of a spec."""
+"""Which kinds of engine there are, those that come with other distributions included, and the adapter of a spec."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.metadata
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from pytest_llmparity.core.errors import EngineSelectionError
 from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.engines import recognise
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.engines.wire.headers import resolve_headers
+from pytest_llmparity.engines.wire.control import resolve_headers
 from pytest_llmparity.settings.selection import KINDS, LETTERS, NAME, Kind
 from pytest_llmparity.settings.specification import EngineSpec
 
@@ -30,6 +31,9 @@ _HOMES: Final = {
     "vllm": "vllm:VllmAdapter",
 }
 """Where the adapters that come with the package are; loaded when a run names their kind."""
+
+GROUP: Final = "llmparity.engines"
+"""The entry-point group; an entry's name is the kind, its value the class: ``koboldcpp = "my_package:KoboldCpp"``."""
 
 _RESERVED: Final = {"golden", "http", "https"}
 """Words that lead an entry of ``--engines`` of another form."""
@@ -56,6 +60,45 @@ def add(adapter: object) -> None:
             f"{name} brings an engine kind {kind!r}, and {owner} has one of that name; give it another name."
         )
     _added[kind] = adapter
+
+
+def discover() -> None:
+    """Make the kinds of every installed distribution known: those at entry points of :data:`GROUP`.
+
+    Asked only when a run has engines, so an installed but unused adapter costs nothing.
+
+    ``EngineSelectionError`` names the distribution whose entry point cannot be loaded, is no adapter, brings another
+    kind than it is named after, or brings one that is taken.
+    """
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        try:
+            loaded = entry.load()
+        except Exception as error:
+            raise _broken(entry, f"cannot be loaded ({type(error).__name__}: {error}).") from error
+        if getattr(loaded, "kind", entry.name) != entry.name:
+            raise _broken(entry, f"brings the kind {loaded.kind!r} and has to be named after it.")
+        try:
+            add(loaded)
+        except EngineSelectionError as error:
+            raise _broken(entry, f"cannot be used: {error}") from None
+
+
+def bring(adapters: object, *, by: str) -> None:
+    """Make the kinds known that this run's own code brings; ``EngineSelectionError`` begins with ``by``."""
+    if isinstance(adapters, type) or not isinstance(adapters, Iterable):
+        raise EngineSelectionError(f"{by} returned {adapters!r}; expected a list of adapter classes.")
+    for adapter in adapters:
+        try:
+            add(adapter)
+        except EngineSelectionError as error:
+            raise EngineSelectionError(f"{by}: {error}") from None
+
+
+def _broken(entry: importlib.metadata.EntryPoint, what: str) -> EngineSelectionError:
+    source = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "a nameless distribution"
+    return EngineSelectionError(
+        f"The engine {entry.name!r} ({entry.value}) of {source} {what} Correct, update or uninstall {source}."
+    )
 
 
 def added() -> Mapping[str, type[Adapter]]:

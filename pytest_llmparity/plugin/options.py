@@ -182,12 +182,12 @@ def resolve(config: pytest.Config, environ: Mapping[str, str] = os.environ, *, a
 
 def _bring_engines(config: pytest.Config) -> None:
     """Make the kinds of engine known that conftest files and plugins bring to this run."""
-    from pytest_llmparity.engines import plugins, registry
+    from pytest_llmparity.engines import registry
 
     # Another run in this process may bring its own of the same name.
     config.add_cleanup(functools.partial(registry.restore, registry.added()))
     for adapters in config.hook.pytest_llmparity_engines(config=config):
-        plugins.bring(adapters, by="pytest_llmparity_engines")
+        registry.bring(adapters, by="pytest_llmparity_engines")
 
 
 def given_to(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Given:

@@ -20,12 +20,11 @@ from pytest_llmparity.core.sample import Identity, from_json, to_json
 from pytest_llmparity.core.words.hiding import TextMask
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.start import environments, memory
-from pytest_llmparity.engines.start.environments import Environment
-from pytest_llmparity.engines.start.installing import KeptRunner
+from pytest_llmparity.engines.start.environments import Environment, KeptRunner
 from pytest_llmparity.engines.start.memory import Gpus
 from pytest_llmparity.engines.start.readiness import THEIRS, free_port, port_was_taken, wait_ready
 from pytest_llmparity.engines.wire.base import Adapter, Launch
-from pytest_llmparity.engines.wire.headers import resolve_env, secrets_of
+from pytest_llmparity.engines.wire.control import resolve_env, secrets_of
 from pytest_llmparity.keeper.client import EngineState, Keeper, log_tail
 from pytest_llmparity.run.locking import Held
 from pytest_llmparity.run.probe.slots import probe_slots

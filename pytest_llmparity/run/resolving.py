@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pytest_llmparity.core.errors import EngineSelectionError, UsageError
 from pytest_llmparity.core.words.problems import nearest
-from pytest_llmparity.engines import daemons, plugins, registry
+from pytest_llmparity.engines import daemons, registry
 from pytest_llmparity.settings.configuration import Config, Places, has_table, parse_config, parse_engines, select
 from pytest_llmparity.settings.file import ProfileTable
 from pytest_llmparity.settings.selection import Kind
@@ -143,7 +143,7 @@ def load(given: Given, *, otherwise_all: bool = False, decided: Mapping[str, str
     Kinds of engine of installed distributions are known from here on. A model's name may mean a daemon that is running:
     it is looked for, unless ``decided`` says what was found. Raises ``core.errors.UsageError``.
     """
-    plugins.discover()
+    registry.discover()
     kinds = registry.known()
     path, config = _read_config(given, kinds)
     name, named_by = given.find("profile")

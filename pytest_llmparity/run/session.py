@@ -17,7 +17,7 @@ from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.sample import Identity, Sample
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words.masking import Mask
-from pytest_llmparity.engines.wire import headers
+from pytest_llmparity.engines.wire import control
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.declare import declare, resolve
@@ -398,7 +398,7 @@ class Session:
 
 def secrets_of(specs: Sequence[EngineSpec]) -> dict[str, str]:
     """Return the values that must never be written down, by the name of their variable."""
-    return headers.secrets_of(specs, os.environ)
+    return control.secrets_of(specs, os.environ)
 
 
 def newest_whole(store: Store) -> RunInfo | None:

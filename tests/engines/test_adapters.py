@@ -19,8 +19,7 @@ from pytest_llmparity.engines.kinds.llamacpp import LlamaCppAdapter
 from pytest_llmparity.engines.kinds.vllm import VllmAdapter
 from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.engines.wire.control import MAX_BYTES, Control
-from pytest_llmparity.engines.wire.headers import resolve_headers
+from pytest_llmparity.engines.wire.control import MAX_BYTES, Control, resolve_headers
 from pytest_llmparity.settings.specification import EngineSpec, EnvRef
 from pytest_llmparity.testing import LoopbackEngine, Replay
 from pytest_llmparity.testing.server import Call, LoopbackServer

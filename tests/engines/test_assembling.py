@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from pytest_llmparity.core import thinking
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion
-from pytest_llmparity.engines.wire.answers import parse_answer, token_ends
 from pytest_llmparity.engines.wire.assembling import (
     DIFFERENT_NOTE,
     EXTENDED_NOTE,
@@ -29,6 +28,7 @@ from pytest_llmparity.engines.wire.assembling import (
     TWICE_NOTE,
     UNSURE_NOTE,
 )
+from pytest_llmparity.engines.wire.read import parse_answer, token_ends
 
 Delta = dict[str, Any]
 Tool = tuple[str, str, str]

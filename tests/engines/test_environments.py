@@ -308,10 +308,13 @@ def test_a_folder_that_cannot_be_used_is_told_with_the_variable_that_moves_it(
         provide(EngineSpec(name="a", requires=("tiny",)), environ=environ, run=uv)
 
 
-def test_the_users_cache_is_where_environments_are_kept(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="platformdirs knows the folders of other systems")
+def test_the_users_cache_is_where_environments_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert home({FOLDER_VARIABLE: "/elsewhere"}) == Path("/elsewhere")
-    assert home({"XDG_CACHE_HOME": "/cache"}) == Path("/cache/pytest-llmparity/environments")
-    assert home({"XDG_CACHE_HOME": "relative"}) == Path.home() / ".cache/pytest-llmparity/environments"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert home({}) == Path("/cache/pytest-llmparity/environments")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert home({}) == Path.home() / ".cache/pytest-llmparity/environments"
 
 
 def identity(version: str | None, source: str = "reported") -> Identity:

@@ -70,7 +70,7 @@ def test_package_in_a_child_comes_next(gguf: EngineSpec, tmp_path: Path) -> None
     launch = LlamaCppAdapter.launch(gguf, 8123, tmp_path, environ={"PATH": ""})
 
     assert launch.argv[:2] == (sys.executable, "-P")
-    assert launch.argv[2].endswith("llamacpp_child.py")
+    assert launch.argv[2].endswith("llamacpp/child.py")
 
 
 def test_configured_program_and_arguments_win(models: Path, tmp_path: Path) -> None:

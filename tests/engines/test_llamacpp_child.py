@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmparity.engines.kinds.llamacpp_child import main
+from pytest_llmparity.engines.kinds.llamacpp.child import main
 
 FLAGS = ["--alias", "x", "--port", "1", "--ctx-size", "64", "--parallel", "1"]
 

@@ -65,7 +65,7 @@ def test_hub_model_is_served_at_its_revision(tmp_path: Path) -> None:
 
 def test_graphics_card_is_left_to_the_server(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, "transformers")
-    monkeypatch.setattr("pytest_llmparity.engines.start.arguments.gpu_visible", lambda environ: True)
+    monkeypatch.setattr("pytest_llmparity.engines.start.program.gpu_visible", lambda environ: True)
 
     launch = TransformersAdapter.launch(spec(model_path=models), 1, tmp_path, environ={"PATH": str(tmp_path)})
 

@@ -12,8 +12,7 @@ import psutil
 import pytest
 
 from pytest_llmparity.core.errors import LaunchError
-from pytest_llmparity.engines.start.environments import FOLDER_VARIABLE
-from pytest_llmparity.engines.start.installing import KeptRunner
+from pytest_llmparity.engines.start.environments import FOLDER_VARIABLE, KeptRunner
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.settings.specification import EngineSpec
 from tests.engines.wheels import wheel

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from pytest_llmparity.engines.start import user_cache
+import platformdirs
 
 REMEMBERED: Final = 64 * 1024 * 1024
 """From this size on (bytes) a digest is kept in the user's cache; what is smaller is read in a blink."""
@@ -42,21 +42,22 @@ def of_files(paths: Sequence[Path]) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _sha256(path: Path, stamp: tuple[int, ...]) -> str:
-    note = user_cache.folder(os.environ) / "sha256" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()}.json"
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()
+    entry = platformdirs.user_cache_path("pytest-llmparity") / "sha256" / f"{name}.json"
     known = {"path": str(path), "stamp": list(stamp)}
     big = stamp[0] >= REMEMBERED
-    if big and (found := _remembered(note, known)):
+    if big and (found := _remembered(entry, known)):
         return found
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if big:
-        _remember(note, {**known, "sha256": digest})
+        _remember(entry, {**known, "sha256": digest})
     return digest
 
 
-def _remembered(note: Path, known: Mapping[str, object]) -> str:
+def _remembered(entry: Path, known: Mapping[str, object]) -> str:
     try:
-        content = json.loads(note.read_bytes())
+        content = json.loads(entry.read_bytes())
     except (OSError, ValueError):
         return ""
     if not isinstance(content, dict) or any(content.get(key) != value for key, value in known.items()):
@@ -64,11 +65,11 @@ def _remembered(note: Path, known: Mapping[str, object]) -> str:
     return str(content.get("sha256", ""))
 
 
-def _remember(note: Path, content: Mapping[str, object]) -> None:
-    """Write a note in one step, so that a reader sees a whole one; where it cannot be written nothing is lost."""
+def _remember(entry: Path, content: Mapping[str, object]) -> None:
+    """Write a cache entry in one step, so that readers see a whole one; where it cannot be written nothing is lost."""
     with contextlib.suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=note.parent)
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=entry.parent)
         with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
             json.dump(content, file)
-        Path(name).replace(note)
+        Path(name).replace(entry)

@@ -18,8 +18,8 @@ from pytest_llmparity.core.errors import LaunchError, ModelMissing, Substituted
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact
-from pytest_llmparity.engines.start import arguments
-from pytest_llmparity.engines.wire import answers
+from pytest_llmparity.engines.start import program
+from pytest_llmparity.engines.wire import read
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import read_refusal, shown, worded
@@ -72,14 +72,14 @@ class LiteLlmAdapter(Adapter):
         A relative FILE is looked for in the folder of ``workdir``, pytest's rootdir. The key named by ``api_key_env``
         becomes its master key. ``spec.command``, else ``litellm`` beside ``spec.python``, else from PATH.
         """
-        program = arguments.program(spec, environ, command="litellm", install=_INSTALL)
+        argv = program.program(spec, environ, command="litellm", install=_INSTALL)
         config, rest = _config(spec, workdir)
         env = dict(_OWN)
         if spec.api_key_env and environ.get(spec.api_key_env):
             env["LITELLM_MASTER_KEY"] = environ[spec.api_key_env]
         flags = ("--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1")
         return Launch(
-            argv=(*program, *flags, *rest),
+            argv=(*argv, *flags, *rest),
             env=env | dict(spec.env),
             scrub=("LITELLM_MASTER_KEY", "LITELLM_CONFIG_BUCKET_*", "CONFIG_FILE_PATH", "WORKER_CONFIG", "NUM_WORKERS"),
             cwd=workdir,
@@ -138,7 +138,7 @@ class LiteLlmAdapter(Adapter):
             self._substituted(answer, case)
         found = super().parse(answer, case=case)
         # Of a stream the whole duration is not known when the headers are written.
-        names = _TIMINGS[1:] if answers.is_stream(answer) else _TIMINGS
+        names = _TIMINGS[1:] if read.is_stream(answer) else _TIMINGS
         timings = {name: value for name in names if (value := _milliseconds(answer.headers.get(name))) is not None}
         return dataclasses.replace(found, server={**found.server, **timings})
 
@@ -150,7 +150,7 @@ class LiteLlmAdapter(Adapter):
             what = f"fell back to {model!r} (fallbacks: {shown(count, 8)})"
         elif key := headers.get("x-litellm-cache-key"):
             what = f"answered from its cache (key {shown(key, 16)})"
-        elif answers.is_stream(answer):
+        elif read.is_stream(answer):
             models = dict.fromkeys(name.decode("utf-8", "replace") for name in _CHUNK_MODEL.findall(answer.body))
             if b'"litellm_fallback"' in answer.body or len(models) > 1:
                 what = f"fell back in the middle of a stream ({' then '.join(repr(shown(m, 80)) for m in models)})"
@@ -166,7 +166,7 @@ class LiteLlmAdapter(Adapter):
 
 def _config(spec: EngineSpec, workdir: Path) -> tuple[Path, tuple[str, ...]]:
     """Return the configuration's absolute path and the other arguments; ``LaunchError`` when there is no such file."""
-    written = arguments.option(spec.args, *_CONFIG)
+    written = program.option(spec.args, *_CONFIG)
     if written is None:
         raise LaunchError(
             f'{spec.name}: a LiteLLM proxy is started with its configuration; give args = ["--config", "litellm.yaml"] '

@@ -20,8 +20,8 @@ from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import NEUTRAL, Completion, Fact, Request
 from pytest_llmparity.engines.facts import files
-from pytest_llmparity.engines.start import arguments
-from pytest_llmparity.engines.wire import answers, build
+from pytest_llmparity.engines.start import program
+from pytest_llmparity.engines.wire import build, read
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import read_refusal, worded
@@ -165,12 +165,12 @@ class LlamaCppPythonAdapter(Adapter):
         path = self.spec.model_path
         if self.spec.launch != "process" or path is None:
             return {}
-        told = arguments.option(self.spec.args, "--n_ctx")
+        told = program.option(self.spec.args, "--n_ctx")
         context = int(told) if told is not None and told.isdecimal() else _context(self.spec, path)
         facts = files.gguf_facts(path)
-        if arguments.option(self.spec.args, "--chat_format"):
+        if program.option(self.spec.args, "--chat_format"):
             facts.pop("template_sha256", None)
-        if not arguments.option(self.spec.args, "--type_k", "--type_v"):
+        if not program.option(self.spec.args, "--type_k", "--type_v"):
             facts["kv_cache"] = Fact(value="F16", source="declared")  # llama.cpp's own, which nothing reports
         return facts | {
             "context_length": Fact(value=context, source="declared", raw="--n_ctx"),
@@ -221,7 +221,7 @@ class LlamaCppPythonAdapter(Adapter):
             )
         found = super().parse(answer, case=case)
         took = answer.headers.get("openai-processing-ms", "")
-        if answers.is_stream(answer) or not took.isdecimal():  # of a stream it is the time until it began
+        if read.is_stream(answer) or not took.isdecimal():  # of a stream it is the time until it began
             return found
         return dataclasses.replace(found, server={**found.server, "openai-processing-ms": float(took)})
 
@@ -236,4 +236,4 @@ def _program(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:
     if not spec.command and spec.python is None and importlib.util.find_spec("llama_cpp") is not None:
         return [sys.executable, "-m", "llama_cpp.server"]
     module = "llama_cpp.server"
-    return arguments.program(spec, environ, command=module, module=module, install=_INSTALL)
+    return program.program(spec, environ, command=module, module=module, install=_INSTALL)

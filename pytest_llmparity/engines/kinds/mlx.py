@@ -18,8 +18,8 @@ from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import NEUTRAL, Completion, Fact, Request, TokenLogprob
 from pytest_llmparity.engines.facts import files
-from pytest_llmparity.engines.start import arguments, hub
-from pytest_llmparity.engines.wire import build, vocabulary
+from pytest_llmparity.engines.start import hub, program
+from pytest_llmparity.engines.wire import build, tokens
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import read_refusal, worded
@@ -95,14 +95,14 @@ class MlxAdapter(Adapter):
                 "context_length out.",
                 engine=spec.name,
             )
-        program = arguments.program(spec, environ, command="mlx_lm.server", module="mlx_lm", install=_INSTALL)
+        argv = program.program(spec, environ, command="mlx_lm.server", module="mlx_lm", install=_INSTALL)
         if spec.python is not None and not spec.command:
-            program = [*program, "server"]
+            argv = [*argv, "server"]
         flags = ["--host", "127.0.0.1", "--port", str(port), "--prompt-cache-size", "0"]
         if spec.slots is not None:
             flags += ["--decode-concurrency", str(spec.slots), "--prompt-concurrency", str(spec.slots)]
         return Launch(
-            argv=(*program, "--model", _model(spec, environ), *flags, *spec.args),
+            argv=(*argv, "--model", _model(spec, environ), *flags, *spec.args),
             env=({} if spec.download else dict(hub.OFFLINE)) | dict(spec.env),
             cwd=workdir,
             deadline_s=spec.start_timeout_s if spec.start_timeout_s is not None else DEADLINE_S,
@@ -184,9 +184,9 @@ class MlxAdapter(Adapter):
         if self.spec.launch != "process":
             return {}
         facts = files.hf_facts(folder) if folder is not None else {}
-        if arguments.option(self.spec.args, "--chat-template"):
+        if program.option(self.spec.args, "--chat-template"):
             facts.pop("template_sha256", None)
-        told = {name: arguments.option(self.spec.args, flag) or "" for name, flag in _DEFAULT_FLAGS.items()}
+        told = {name: program.option(self.spec.args, flag) or "" for name, flag in _DEFAULT_FLAGS.items()}
         numbers = {name: float(text) for name, text in told.items() if re.fullmatch(r"\d+(\.\d+)?", text)}
         defaults = sampling_defaults(OWN_DEFAULTS | numbers)
         return facts | {"sampling_defaults": Fact(value=defaults, source="declared")}
@@ -266,14 +266,14 @@ def _chosen(body: bytes, found: Completion) -> tuple[TokenLogprob, ...]:
     equal ones the one with the smaller id (``mx.argmax``), so the truth is in the list.
     """
     entries = list(_alternatives(body))
-    for spelled in vocabulary.SPELLINGS:
-        tokens = []
+    for spelled in tokens.SPELLINGS:
+        listed = []
         for tops in entries:
             best = max(tops, key=lambda top: (top[2], -top[0]))
             top = sorted(((spelled(text), value) for _, text, value in tops), key=lambda pair: -pair[1])
-            tokens.append(TokenLogprob(token=spelled(best[1]), logprob=best[2], top=tuple(top), id=best[0]))
-        if _spells(b"".join(token.token for token in tokens), found):
-            return tuple(tokens)
+            listed.append(TokenLogprob(token=spelled(best[1]), logprob=best[2], top=tuple(top), id=best[0]))
+        if _spells(b"".join(token.token for token in listed), found):
+            return tuple(listed)
     return ()
 
 

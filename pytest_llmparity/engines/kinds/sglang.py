@@ -17,7 +17,7 @@ from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import Fact, Request
 from pytest_llmparity.engines.facts import files
-from pytest_llmparity.engines.start import arguments, hub
+from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
@@ -107,8 +107,8 @@ class SglangAdapter(Adapter):
                 engine=spec.name,
             )
         model = hub.served(spec, environ)
-        program = arguments.program(spec, environ, command="sglang", module="sglang.launch_server", install=_INSTALL)
-        argv = [*program] if spec.command or spec.python is not None else [*program, "serve"]
+        argv = program.program(spec, environ, command="sglang", module="sglang.launch_server", install=_INSTALL)
+        argv += [] if spec.command or spec.python is not None else ["serve"]
         argv += ["--model-path", model, "--served-model-name", cls.wire_model(spec)]
         argv += ["--host", "127.0.0.1", "--port", str(port)]
         argv += ["--sampling-defaults", "openai", "--disable-radix-cache", "--random-seed", "0"]
@@ -225,7 +225,7 @@ class SglangAdapter(Adapter):
             return {}
         facts = files.hf_facts(folder)
         # --dtype auto serves FP32 checkpoints as FP16 (configs/model_config.py), Gemma's as BF16.
-        weights = arguments.quantization(
+        weights = program.quantization(
             facts.pop("quantization", None), self.spec.args, "--quantization", converted=("F32",)
         )
         return facts if weights is None else facts | {"quantization": weights}
@@ -253,7 +253,7 @@ class SglangAdapter(Adapter):
             for name, value in plain.items()
             if isinstance(value, (str, int)) and value
         }
-        raw = told.get("quantization") or arguments.dtype(told.get("dtype"))
+        raw = told.get("quantization") or program.dtype(told.get("dtype"))
         if isinstance(raw, str) and raw:
             facts["quantization"] = Fact(value=normalise(raw), source="reported", raw=raw)
         return facts

@@ -18,7 +18,7 @@ from pytest_llmparity.core.identity.quantization import PLAIN
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact, Request
 from pytest_llmparity.engines.facts import files
-from pytest_llmparity.engines.start import arguments, hub
+from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
@@ -80,7 +80,7 @@ class TgiAdapter(Adapter):
         memory. Without ``download`` the hub is off.
         """
         model = hub.served(spec, environ)
-        argv = arguments.program(spec, environ, command="text-generation-launcher", install=_INSTALL)
+        argv = program.program(spec, environ, command="text-generation-launcher", install=_INSTALL)
         argv += ["--model-id", model, "--hostname", "127.0.0.1", "--port", str(port)]
         # Two launchers on one machine would share the default metrics port and the default sockets.
         argv += ["--prometheus-port", str(free_port())]
@@ -137,7 +137,7 @@ class TgiAdapter(Adapter):
         if self.spec.launch != "process" or folder is None or not folder.is_dir():
             return {}
         facts = files.hf_facts(folder)
-        weights = arguments.quantization(facts.pop("quantization", None), self.spec.args, "--quantize", converted=PLAIN)
+        weights = program.quantization(facts.pop("quantization", None), self.spec.args, "--quantize", converted=PLAIN)
         return facts if weights is None else facts | {"quantization": weights}
 
     def reported(self) -> dict[str, Fact]:

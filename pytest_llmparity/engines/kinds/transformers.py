@@ -17,7 +17,7 @@ from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact, Request
 from pytest_llmparity.engines.facts import files
-from pytest_llmparity.engines.start import arguments, hub
+from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.refusals import read_refusal, worded
@@ -87,12 +87,12 @@ class TransformersAdapter(Adapter):
                 f"{spec.name}: transformers serve takes a Hugging Face folder, and {str(folder)!r} is none.",
                 engine=spec.name,
             )
-        program = arguments.program(spec, environ, command="transformers", install=_INSTALL)
+        argv = program.program(spec, environ, command="transformers", install=_INSTALL)
         flags = ["--host", "127.0.0.1", "--port", str(port), "--default-seed", "0"]
-        if not arguments.gpu_visible(environ):
+        if not program.gpu_visible(environ):
             flags += ["--device", "cpu"]
         return Launch(
-            argv=(*program, "serve", cls.wire_model(spec), *flags, *spec.args),
+            argv=(*argv, "serve", cls.wire_model(spec), *flags, *spec.args),
             env=({} if spec.download else dict(hub.OFFLINE)) | dict(spec.env),
             cwd=workdir if folder is None else folder.parent,
             deadline_s=spec.start_timeout_s if spec.start_timeout_s is not None else DEADLINE_S,
@@ -129,14 +129,14 @@ class TransformersAdapter(Adapter):
         facts = files.hf_facts(folder) if folder is not None else {}
         if folder is not None and (defaults := files.hf_sampling(folder)):
             facts["sampling_defaults"] = Fact(value=defaults, source="file")
-        dtype, method = (arguments.option(self.spec.args, name) for name in ("--dtype", "--quantization"))
+        dtype, method = (program.option(self.spec.args, name) for name in ("--dtype", "--quantization"))
         if method is not None:
             value = _BITS.get(method, normalise(method))
             facts["quantization"] = Fact(value=value, source="declared", raw=f"--quantization {method}")
         elif dtype not in (None, "auto"):
             facts["quantization"] = Fact(value=normalise(str(dtype)), source="declared", raw=f"--dtype {dtype}")
         if self.spec.python is not None and not self.spec.command:
-            facts |= arguments.installed(self.spec.python, "transformers")
+            facts |= program.installed(self.spec.python, "transformers")
         return facts
 
     # ---- the wire --------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import NEUTRAL, Fact
 from pytest_llmparity.engines.facts import device, files
-from pytest_llmparity.engines.start import arguments, hub
+from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
@@ -78,7 +78,7 @@ class VllmAdapter(Adapter):
         ``spec.command``, else ``spec.python -m vllm.entrypoints.openai.api_server``, else ``vllm serve`` from PATH.
         Without ``download`` the hub is off, so a model that is not here is an error instead of a download.
         """
-        gpu = arguments.gpu_visible(environ)
+        gpu = program.gpu_visible(environ)
         model = hub.served(spec, environ)
         argv = [*_program(spec, environ, model), "--host", "127.0.0.1", "--port", str(port)]
         argv += ["--served-model-name", cls.wire_model(spec)]
@@ -207,12 +207,12 @@ class VllmAdapter(Adapter):
         facts, args = files.hf_facts(folder), self.spec.args
         # --dtype auto serves FP32 checkpoints in the first type the platform has (vllm/config/model.py,
         # _resolve_auto_dtype): BF16 on CPUs and newer GPUs, else FP16. Only the server knows.
-        weights = arguments.quantization(
+        weights = program.quantization(
             facts.pop("quantization", None), args, "--quantization", "-q", converted=("F32",)
         )
         facts |= {} if weights is None else {"quantization": weights}
         for field, option in (("template_sha256", "--chat-template"), ("tokenizer_sha256", "--tokenizer")):
-            if arguments.option(args, option):
+            if program.option(args, option):
                 facts.pop(field, None)
         if defaults := _sampling(args, folder):
             facts["sampling_defaults"] = Fact(value=defaults, source="declared")
@@ -293,23 +293,21 @@ def _sampling(args: tuple[str, ...], folder: Path) -> str:
     The spec's own arguments may ask for the model's instead, or for single values (vllm/config/model.py,
     ``get_diff_sampling_param``); empty where they cannot be read.
     """
-    wanted = arguments.option(args, "--generation-config") or "vllm"
+    wanted = program.option(args, "--generation-config") or "vllm"
     source = {"vllm": None, "auto": folder}.get(wanted, Path(wanted))
     try:
         found = json.loads(files.hf_sampling(source) or "{}") if source is not None else {}
-        own = json.loads(arguments.option(args, "--override-generation-config") or "{}")
+        own = json.loads(program.option(args, "--override-generation-config") or "{}")
         return sampling_defaults({**OWN_DEFAULTS, **found, **own})
     except (ValueError, TypeError):
         return ""
 
 
 def _program(spec: EngineSpec, environ: Mapping[str, str], model: str) -> list[str]:
-    program = arguments.program(
-        spec, environ, command="vllm", module="vllm.entrypoints.openai.api_server", install=_INSTALL
-    )
+    argv = program.program(spec, environ, command="vllm", module="vllm.entrypoints.openai.api_server", install=_INSTALL)
     if not spec.command and spec.python is None:
-        return [*program, "serve", model]
-    return [*program, "--model", model]
+        return [*argv, "serve", model]
+    return [*argv, "--model", model]
 
 
 def _inside(config: Mapping[str, object], part: str, name: str) -> object:

@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import sys
 import sysconfig
 import time
@@ -24,13 +25,15 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import filelock
+import platformdirs
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.sample import Fact, Identity
-from pytest_llmparity.engines.start import user_cache
+from pytest_llmparity.core.words.hiding import TextMask
+from pytest_llmparity.keeper.client import Keeper, log_tail
 from pytest_llmparity.settings.specification import EngineSpec
 
 FOLDER_VARIABLE: Final = "LLMPARITY_ENVIRONMENTS"
@@ -38,6 +41,11 @@ FOLDER_VARIABLE: Final = "LLMPARITY_ENVIRONMENTS"
 
 LOCK_POLL_S: Final = 0.5
 """How often whoever waits for an environment that another run makes looks whether it was interrupted."""
+
+GRACE_S: Final = 5.0
+"""What an installer that is interrupted gets to end by itself."""
+LOOK_S: Final = 0.5
+"""How often it is looked whether the run was interrupted."""
 
 _MADE: Final = "made.json"
 _OURS: Final = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "__PYVENV_LAUNCHER__")
@@ -51,10 +59,56 @@ _CHOOSING: Final = (
 
 
 class Runner(Protocol):
-    """Runs a program for us: ``engines.start.installing`` does it so that the program ends with pytest."""
+    """Runs a program for us: :class:`KeptRunner` does, and it ends with pytest."""
 
     def __call__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> tuple[int | None, str]:
         """Run to the end with all output in ``log``; return exit code (``None``: not started) and the last lines."""
+
+
+class KeptRunner:
+    """Runs one program at a time under the keeper, for one engine. Satisfies :class:`Runner`.
+
+    The programs end with pytest, however it ends.
+
+    The values of ``secrets`` are hidden in its log. When ``stop`` returns a reason the program is ended and
+    ``LaunchError`` says why.
+    """
+
+    def __init__(
+        self,
+        engine: str,
+        keeper: Callable[[], Keeper],
+        stop: Callable[[], str | None],
+        secrets: Mapping[str, str] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._name = f"{engine} installer"
+        self._keeper = keeper
+        self._stop = stop
+        self._secrets = dict(secrets or {})
+
+    def __call__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> tuple[int | None, str]:
+        """Run to the end with all output in ``log``; return exit code (``None``: not started) and the last lines."""
+        keeper = self._keeper()
+        keeper.stop(self._name)  # a name is started anew only after it was stopped
+        state = keeper.start(
+            self._name,
+            argv=argv,
+            env=env,
+            cwd=cwd,
+            log=log,
+            stop_signal=signal.SIGTERM,
+            grace_s=GRACE_S,
+            secrets=self._secrets,
+        )
+        while state.state == "starting":
+            why = self._stop()
+            if why is not None:
+                keeper.stop(self._name)
+                raise LaunchError(f"{self._engine} was not started: {why}", engine=self._engine)
+            state = keeper.wait(self._name, timeout_s=LOOK_S)
+        keeper.stop(self._name)
+        return state.returncode, log_tail(log, mask=TextMask(self._secrets)) or (state.reason or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +177,7 @@ def home(environ: Mapping[str, str]) -> Path:
     named = environ.get(FOLDER_VARIABLE, "").strip()
     if named:
         return Path(named).expanduser().absolute()
-    return user_cache.folder(environ) / "environments"
+    return platformdirs.user_cache_path("pytest-llmparity") / "environments"
 
 
 def with_version(identity: Identity, installed: Mapping[str, str]) -> Identity:

@@ -28,9 +28,8 @@ from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sampling, WireRequest
 from pytest_llmparity.core.words.hiding import TextMask
 from pytest_llmparity.engines.facts import device
-from pytest_llmparity.engines.wire import answers, build
-from pytest_llmparity.engines.wire.control import API, Control, Reply, routed
-from pytest_llmparity.engines.wire.headers import sent_secrets
+from pytest_llmparity.engines.wire import build, read
+from pytest_llmparity.engines.wire.control import API, Control, Reply, routed, sent_secrets
 from pytest_llmparity.engines.wire.refusals import read_refusal, shown
 from pytest_llmparity.settings.specification import EngineSpec, Route
 
@@ -456,11 +455,11 @@ class Adapter:
 
     def parse(self, answer: Answer, *, case: str) -> Completion:
         """Read a finished answer, streamed or not; raises an ``AnswerError`` that names engine and case."""
-        return answers.parse_answer(answer, engine=self.name, case=case)
+        return read.parse_answer(answer, engine=self.name, case=case)
 
     def token_ends(self, answer: Answer) -> tuple[int, ...]:
         """Return the body offsets at which events that carry generated tokens end; empty when not streamed."""
-        return answers.token_ends(answer)
+        return read.token_ends(answer)
 
 
 def _said(path: str, reply: Reply) -> str:

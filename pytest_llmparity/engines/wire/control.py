@@ -1,4 +1,7 @@
-"""Control calls: short, unmeasured questions to a server (is it ready, what is it), through httpx."""
+"""Control calls: short, unmeasured questions to a server (is it ready, what is it), through httpx.
+
+Beside them what is read from variables for an engine, its request headers above all: secrets, never written down.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
 from pytest_llmparity.core.errors import (
+    ConfigError,
     EngineError,
     LaunchError,
     LLMParityError,
@@ -25,6 +29,7 @@ from pytest_llmparity.core.errors import (
 )
 from pytest_llmparity.core.words.hiding import NOTHING, TextMask
 from pytest_llmparity.core.words.shortage import advice, no_descriptors
+from pytest_llmparity.settings.specification import EngineSpec, EnvRef
 from pytest_llmparity.transport.tls import speaks_tls, tls_failure, wants_tls
 
 MAX_BYTES: Final = 16 * 1024 * 1024
@@ -284,3 +289,53 @@ def _ending_after(seconds: float) -> Iterator[_End]:
     finally:
         timer.cancel()
         end.close()
+
+
+# ---- what is read from variables -------------------------------------------------------------------------------------
+
+
+def resolve_headers(spec: EngineSpec, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return a spec's request headers in lower case, variables read; ``ConfigError`` names one that is not set."""
+    headers: dict[str, str] = {}
+    if spec.api_key_env:
+        headers["authorization"] = f"Bearer {_variable(spec, 'api_key_env', spec.api_key_env, environ)}"
+    for name, value in spec.headers.items():
+        if isinstance(value, EnvRef):
+            value = _variable(spec, f"headers.{name}", value.env, environ)
+        headers[name.lower()] = value
+    return headers
+
+
+def secrets_of(specs: Iterable[EngineSpec], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the values that must never be written down, as they are sent, by the name of their variable."""
+    names = [name for spec in specs for name in spec.secret_variables]
+    return {name: value for name in names if (value := environ.get(name, "").strip())}
+
+
+def sent_secrets(spec: EngineSpec, headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the secrets among headers that :func:`resolve_headers` made, by the name of their variable."""
+    found = {
+        value.env: headers.get(name.lower(), "") for name, value in spec.headers.items() if isinstance(value, EnvRef)
+    }
+    if spec.api_key_env and spec.api_key_env not in found:
+        found[spec.api_key_env] = headers.get("authorization", "").removeprefix("Bearer ")
+    return found
+
+
+def resolve_env(spec: EngineSpec, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a spec's process that are read from others; ``ConfigError`` names one that is not set."""
+    return {name: _variable(spec, f"env.{name}", source, environ) for name, source in spec.env_from.items()}
+
+
+def _variable(spec: EngineSpec, key: str, variable: str, environ: Mapping[str, str]) -> str:
+    value = environ.get(variable, "").strip()
+    if not value:
+        raise ConfigError(
+            f"engine {spec.name!r}: {key} names the environment variable {variable}, which is not set. Export it "
+            "before starting pytest."
+        )
+    if not value.isascii() or not value.isprintable():
+        raise ConfigError(
+            f"engine {spec.name!r}: the value of {variable} ({key}) holds characters no HTTP header can carry."
+        )
+    return value

@@ -26,7 +26,7 @@ from pytest_llmparity.core.sample import Completion, Fact, Request, WireRequest
 from pytest_llmparity.engines import daemons
 from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.kinds.ollama import about, limits, models, native
-from pytest_llmparity.engines.start import arguments
+from pytest_llmparity.engines.start import program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
@@ -126,7 +126,7 @@ class OllamaAdapter(Adapter):
             raise LaunchError(
                 f"{spec.name}: {str(spec.model_path)!r} is no file; Ollama is given one GGUF file.", engine=spec.name
             )
-        program = arguments.program(spec, environ, command="ollama", install=_INSTALL)
+        argv = program.program(spec, environ, command="ollama", install=_INSTALL)
         env = {
             "OLLAMA_HOST": f"127.0.0.1:{port}",
             "OLLAMA_NUM_PARALLEL": str(spec.slots or DEFAULT_CONCURRENCY),
@@ -138,7 +138,7 @@ class OllamaAdapter(Adapter):
         if spec.model_path is not None:
             env["OLLAMA_MODELS"] = str(workdir / "ollama")
         return Launch(
-            argv=(*program, *(("serve",) if len(program) == 1 else ()), *spec.args),
+            argv=(*argv, *(("serve",) if len(argv) == 1 else ()), *spec.args),
             env=env | dict(spec.env),
             scrub=SCRUBBED,
             cwd=workdir,

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Request
-from pytest_llmparity.engines.wire import answers
+from pytest_llmparity.engines.wire import read
 from pytest_llmparity.transport.events import ndjson
 
 CHAT_PATH: Final = "/api/chat"
@@ -150,7 +150,7 @@ def is_native(answer: Answer, *, otherwise: bool) -> bool:
     """Tell whether an answer is in Ollama's own shape, by what it is; ``otherwise`` where it shows neither shape."""
     if "ndjson" in answer.headers.get("content-type", "").lower():
         return True
-    if answers.is_stream(answer):
+    if read.is_stream(answer):
         return False
     line = next(ndjson(answer.body), None)
     try:
@@ -168,12 +168,12 @@ def parse(answer: Answer, *, engine: str, case: str | None) -> Completion:
     Whole is what ends in an object with ``done``: Ollama ends a stream without one when a model repeats itself for too
     long (llm/llama_server.go, ``Completion``). Durations arrive in nanoseconds and leave in milliseconds.
     """
-    reader, draft, whole = answers.Reader(engine, case, answer), answers.Draft(), False
+    reader, draft, whole = read.Reader(engine, case, answer), read.Draft(), False
     reader.no_refusal(draft)
     if draft.cut_call:
-        return answers.finished(draft, reader)
+        return read.finished(draft, reader)
     for value in _objects(reader, draft):
-        answers.take(draft, _chunk(value))
+        read.take(draft, _chunk(value))
         whole |= value.get("done") is True
         draft.server |= {name: value[name] / 1e6 for name in _DURATIONS if isinstance(value.get(name), int)}
         if isinstance(cached := value.get("prompt_eval_cached_count"), int):  # since v0.34
@@ -182,7 +182,7 @@ def parse(answer: Answer, *, engine: str, case: str | None) -> Completion:
         raise reader.unfinished(f"it ended after {len(answer.body)} bytes without an object that says done")
     if draft.calls.calls and draft.finish == "stop":
         draft.finish = "tool_calls"  # as /v1 calls it
-    return answers.finished(draft, reader)
+    return read.finished(draft, reader)
 
 
 def token_ends(answer: Answer) -> tuple[int, ...]:
@@ -201,7 +201,7 @@ def token_ends(answer: Answer) -> tuple[int, ...]:
     return tuple(ends)
 
 
-def _objects(reader: answers.Reader, draft: answers.Draft) -> Iterator[Mapping[str, Any]]:
+def _objects(reader: read.Reader, draft: read.Draft) -> Iterator[Mapping[str, Any]]:
     if not reader.text().strip():
         raise reader.broken("the body is empty")
     lines = [line.data.decode("utf-8") for line in ndjson(reader.answer.body)]

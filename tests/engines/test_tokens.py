@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llmparity.engines.wire.vocabulary import SPELLINGS, byte_level, sentence_piece
+from pytest_llmparity.engines.wire.tokens import SPELLINGS, byte_level, sentence_piece
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Final
 from pytest_llmparity.core import errors, thinking
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, TokenLogprob, ToolCall
-from pytest_llmparity.engines.wire import token_records, usage
+from pytest_llmparity.engines.wire import tokens
 from pytest_llmparity.engines.wire.assembling import Calls, join_text
 from pytest_llmparity.engines.wire.refusals import (
     Refusal,
@@ -52,6 +53,28 @@ _OF_A_CHUNK: Final = frozenset(
     {"choices", "usage", "usageMetadata", "usage_metadata", "x_groq", "timings", "delta", "meta_info"}
 )
 """An event that has none of these is no part of an answer."""
+
+_NAMES: Final = {
+    "prompt": (
+        *("prompt_tokens", "input_tokens", "prompt_eval_count", "promptTokens", "inputTokens"),
+        *("prompt_token_count", "promptTokenCount"),
+    ),
+    "completion": (
+        *("completion_tokens", "output_tokens", "eval_count", "completionTokens", "outputTokens"),
+        *("candidates_token_count", "candidatesTokenCount", "generated_tokens"),
+    ),
+}
+"""What servers call their counts: OpenAI's chat and responses routes, Ollama, Google's API, gateways before others."""
+
+_DETAILS: Final = {
+    "cached": ("cached_tokens", ("prompt_tokens_details", "input_tokens_details")),
+    "reasoning": ("reasoning_tokens", ("completion_tokens_details", "output_tokens_details")),
+}
+
+_TOLD: Final = frozenset(itertools.chain(*_NAMES.values(), *(holders for _, holders in _DETAILS.values())))
+
+_BESIDE: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
+"""Anthropic's ``input_tokens`` are those that no cache held; these are the others of the prompt."""
 
 _UNFRAMED_NOTE: Final = "chunks outside the event stream's framing: read all the same"
 _STRAY_NOTE: Final = "lines or events that are no part of the answer: left out"
@@ -322,7 +345,7 @@ def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False) -> N
     for source in (timings, mapping(chunk.get("metrics"))):
         draft.server.update({k: float(v) for k, v in source.items() if k.endswith("_ms") and _finite(v)})
     choice = _choice(chunk)
-    draft.counts |= usage.counts(chunk, choice)
+    draft.counts |= _counts(chunk, choice)
     meta = mapping(choice.get("meta_info"))
     for holder, names in _SECONDS.items():
         source = meta if holder == "meta_info" else mapping(chunk.get(holder))
@@ -341,7 +364,7 @@ def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False) -> N
         draft.closing.append(_content(message))
         draft.closing_reasoning.append(_reasoning(message))
         draft.calls.close(_tool_calls(message))
-    if records := list(token_records.records(mapping(choice.get("logprobs")))):
+    if records := list(tokens.records(mapping(choice.get("logprobs")))):
         draft.logprobs.append(records)
 
 
@@ -371,7 +394,7 @@ def finished(draft: Draft, reader: Reader) -> Completion:
         completion_tokens=draft.counts.get("completion"),
         reasoning_tokens=draft.counts.get("reasoning"),
         cached_tokens=draft.cached if cached is None else cached,
-        logprobs=token_records.spelling(draft.logprobs, split.text, whole="".join(draft.text)),
+        logprobs=tokens.spelling(draft.logprobs, split.text, whole="".join(draft.text)),
         model=valid(draft.model),
         fingerprint=valid(draft.fingerprint),
         server=draft.server,
@@ -424,7 +447,7 @@ def _tool_calls(part: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _finite(value: object) -> bool:
-    return token_records.number(value) is not None
+    return tokens.number(value) is not None
 
 
 def _decoded(text: str) -> object:
@@ -432,3 +455,48 @@ def _decoded(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+# ---- how many tokens an answer counts, under whichever names and wherever its server writes them ---------------------
+
+
+def _counts(chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, int]:
+    """Return what a chunk (or whole answer) counts: ``prompt``, ``completion``, ``cached``, ``reasoning``.
+
+    A prompt has tokens and so has an answer, so 0 of them were not counted (LocalAI 3436).
+    """
+    known: dict[str, int] = {}
+    for usage in _places(chunk, choice):
+        if _TOLD.isdisjoint(usage):
+            continue  # of thousands of chunks one has counts
+        for what, names in _NAMES.items():
+            name = next((name for name in names if _count(usage.get(name))), None)
+            if name is not None:
+                beside = _BESIDE if name == "input_tokens" else ()
+                known[what] = sum(_count(usage.get(part)) or 0 for part in (name, *beside))
+        for what, (name, holders) in _DETAILS.items():
+            for holder in holders:
+                detail = _count(mapping(usage.get(holder)).get(name))
+                if detail is not None:
+                    known[what] = detail
+    return known
+
+
+def _places(chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield where counts may stand, the usual place last because it is believed most."""
+    yield chunk
+    for name in ("usageMetadata", "usage_metadata"):  # Google
+        yield mapping(chunk.get(name))
+    yield mapping(mapping(chunk.get("x_groq")).get("usage"))
+    for usage in (mapping(choice.get("usage")), mapping(chunk.get("usage"))):
+        yield mapping(usage.get("tokens"))  # Cohere
+        yield usage
+
+
+def _count(value: object) -> int | None:
+    """Return a number of tokens, also where a server writes it as text or with a decimal point."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 16:
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if 0 <= value < 2**53 and value == int(value) else None

@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llamacpp_child", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="llamacpp", description=__doc__, allow_abbrev=False)
     parser.add_argument("-m", "--model", required=True)
     parser.add_argument("-a", "--alias", required=True)
     parser.add_argument("--host", default="127.0.0.1")

@@ -18,7 +18,7 @@ from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import Fact, Request
 from pytest_llmparity.engines.facts import files
-from pytest_llmparity.engines.start import arguments
+from pytest_llmparity.engines.start import program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
@@ -31,7 +31,7 @@ DEFAULT_CONTEXT: Final = 4096
 """What one request gets when nothing is configured, or the model's trained length if that is shorter: every slot has a
 cache of its own, and several full contexts of a modern model do not fit a laptop. A longer prompt is refused aloud."""
 
-_CHILD: Final = Path(__file__).with_name("llamacpp_child.py")
+_CHILD: Final = Path(__file__).with_name("child.py")
 
 
 class LlamaCppAdapter(Adapter):
@@ -184,7 +184,7 @@ def _kv_cache(spec: EngineSpec) -> str:
     """Return the cache's type as ``K`` or ``K/V``: llama.cpp's own is F16 (common/common.h), and nothing reports it."""
     flags = {"K": ("-ctk", "--cache-type-k"), "V": ("-ctv", "--cache-type-v")}
     kinds = [
-        normalise(arguments.option(spec.args, *names) or spec.env.get(f"LLAMA_ARG_CACHE_TYPE_{half}") or "F16")
+        normalise(program.option(spec.args, *names) or spec.env.get(f"LLAMA_ARG_CACHE_TYPE_{half}") or "F16")
         for half, names in flags.items()
     ]
     return "/".join(dict.fromkeys(kinds))
@@ -229,5 +229,5 @@ def _program(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:
             "engine with: pip install 'pytest-llmparity[llamacpp]'",
             engine=spec.name,
         )
-    # -P: this folder holds an openai.py, which must not become importable under that name.
+    # -P: nothing of this folder becomes importable there.
     return [sys.executable, "-P", str(_CHILD)]

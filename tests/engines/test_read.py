@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion
-from pytest_llmparity.engines.wire.answers import parse_answer, token_ends
+from pytest_llmparity.engines.wire.read import parse_answer, token_ends
 
 STREAM = {"content-type": "text/event-stream; charset=utf-8"}
 
