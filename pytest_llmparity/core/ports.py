@@ -57,12 +57,10 @@ class Engine(Protocol):
     def build(self, request: Request, *, stream: bool = True) -> WireRequest:
         """Put a request into this engine's words; ``ParameterNotHonoured`` if it has no word for what matters."""
 
-    def parse(self, answer: Answer, *, case: str) -> Completion:
-        """Read a finished answer, streamed or not; raises an ``AnswerError`` that names engine and case."""
+    def read(self, answer: Answer, *, case: str) -> Completion:
+        """Read a finished answer, streamed or not; raises an ``AnswerError`` that names engine and case.
 
-    def token_ends(self, answer: Answer) -> tuple[int, ...]:
-        """Return, for a streamed answer, the body offsets at which events that carry generated tokens end.
-
+        Its ``token_ends`` are, for a streamed answer, the body offsets at which events that carry generated tokens end.
         Role-only and empty deltas do not count; text, reasoning and tool-call deltas do. Empty when not streamed.
         """
 

@@ -131,7 +131,8 @@ class Completion:
     where it sent none, or 0: a prompt has tokens. ``completion_tokens`` includes ``reasoning_tokens``. ``server`` holds
     the engine's own timings in milliseconds under their original names.
     ``normalised`` names what the adapter changed in the text. ``max_tokens`` is the limit the request set, ``None``
-    where it is not known (answers stored by an older version).
+    where it is not known (answers stored by an older version). ``token_ends`` are the offsets in the body of a streamed
+    answer at which events that carry generated tokens end; they time an answer that was just read and are not kept.
     """
 
     text: str
@@ -148,6 +149,7 @@ class Completion:
     server: Mapping[str, float] = field(default_factory=dict)
     normalised: tuple[str, ...] = ()
     max_tokens: int | None = None
+    token_ends: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def cut(self) -> bool:

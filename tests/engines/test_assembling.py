@@ -28,7 +28,7 @@ from pytest_llmparity.engines.wire.assembling import (
     TWICE_NOTE,
     UNSURE_NOTE,
 )
-from pytest_llmparity.engines.wire.read import parse_answer, token_ends
+from pytest_llmparity.engines.wire.read import parse_answer
 
 Delta = dict[str, Any]
 Tool = tuple[str, str, str]
@@ -480,8 +480,10 @@ def test_pieces_that_could_be_either_stay_and_say_so(pieces: list[str], text: st
 def test_a_repetition_is_no_event_with_tokens() -> None:
     deltas: list[dict[str, Any]] = [{"delta": {"content": piece}} for piece in (SENTENCE[:9], SENTENCE[9:])]
 
-    plain = token_ends(stream(*deltas))
-    repeated = token_ends(stream(*deltas, {"delta": {"content": SENTENCE}, "finish_reason": "stop"}))
+    plain, repeated = (
+        parse_answer(stream(*deltas, last), engine="cand", case="c").token_ends
+        for last in ({"finish_reason": "stop"}, {"delta": {"content": SENTENCE}, "finish_reason": "stop"})
+    )
 
     assert repeated == plain
     assert len(plain) == 2

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion
-from pytest_llmparity.engines.wire.read import parse_answer, token_ends
+from pytest_llmparity.engines.wire.read import parse_answer
 
 STREAM = {"content-type": "text/event-stream; charset=utf-8"}
 
@@ -601,20 +601,17 @@ def test_token_ends_skip_roles_blanks_and_usage() -> None:
         'data: {"choices":[{"delta":{"content":"b"}}]}\n\n',
         ": ping\n\n",
         'data: {"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}\n\n',
-        "data: not json\n\n",
         'data: {"choices":[{"text":"c"}]}\n\n',
-        "data: 7\n\n",
         'data: {"choices":[],"usage":{}}\n\n',
         "data: [DONE]\n\n",
     ]
     offsets = [sum(map(len, parts[: place + 1])) for place in range(len(parts))]
 
-    assert token_ends(answer("".join(parts), STREAM)) == (offsets[1], offsets[2], offsets[4], offsets[6])
+    assert read("".join(parts), STREAM).token_ends == (offsets[1], offsets[2], offsets[4], offsets[5])
 
 
 def test_token_ends_of_anything_but_a_stream_are_none() -> None:
-    assert token_ends(answer(message(content="x"))) == ()
-    assert token_ends(answer(events({"content": "x"}), STREAM, status=500)) == ()
+    assert read(message(content="x")).token_ends == ()
 
 
 JSON = st.recursive(
@@ -660,7 +657,6 @@ def test_any_json_is_a_completion_or_a_typed_error(chunks: list[object], streame
         body = json.dumps({"choices": chunks})
     one = answer(body, STREAM if streamed else None)
 
-    token_ends(one)
     try:
         found = parse_answer(one, engine="cand", case="c")
     except errors.AnswerError:
@@ -672,7 +668,6 @@ def test_any_json_is_a_completion_or_a_typed_error(chunks: list[object], streame
 def test_any_bytes_are_a_completion_or_a_typed_error(body: bytes, streamed: bool) -> None:
     one = answer(body, STREAM if streamed else None)
 
-    token_ends(one)
     with pytest.raises(errors.EngineError):
         parse_answer(one, engine="cand", case="c")
 

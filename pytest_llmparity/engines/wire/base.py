@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.errors import (
     EmptyAnswer,
+    EngineError,
     EngineSelectionError,
     LaunchError,
     NotAuthorised,
@@ -458,8 +459,21 @@ class Adapter:
         return read.parse_answer(answer, engine=self.name, case=case)
 
     def token_ends(self, answer: Answer) -> tuple[int, ...]:
-        """Return the body offsets at which events that carry generated tokens end; empty when not streamed."""
-        return read.token_ends(answer)
+        """Return the body offsets at which events with generated tokens end; empty when not streamed, or no answer.
+
+        :meth:`parse` finds them while it reads. Only an adapter that parses without the base has one of its own.
+        """
+        try:
+            return self.parse(answer, case="").token_ends
+        except EngineError:
+            return ()
+
+    def read(self, answer: Answer, *, case: str) -> Completion:
+        """Read a finished answer together with its token ends; raises as :meth:`parse` does."""
+        completion = self.parse(answer, case=case)
+        if type(self).token_ends is Adapter.token_ends:
+            return completion
+        return dataclasses.replace(completion, token_ends=self.token_ends(answer))
 
 
 def _said(path: str, reply: Reply) -> str:

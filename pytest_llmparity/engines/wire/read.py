@@ -98,6 +98,8 @@ class Draft:
     server: dict[str, float] = field(default_factory=dict)
     cached: int | None = None
     notes: list[str] = field(default_factory=list)
+    ends: list[tuple[int, bool]] = field(default_factory=list)
+    """Where in the body events with generated tokens end, and whether these are of the text."""
 
     @property
     def cut_call(self) -> bool:
@@ -120,40 +122,13 @@ def parse_answer(answer: Answer, *, engine: str, case: str | None) -> Completion
         for chunk in reader.chunks(draft):
             whole |= chunk is None
             if chunk is not None:
-                take(draft, chunk, streamed=True)
+                take(draft, chunk, streamed=True, end=reader.end)
         if not (draft.finish or (whole and not reader.stray)):
             wanted = "a finish reason" if whole else "a finish reason or [DONE]"
             raise reader.unfinished(f"the stream ended after {len(answer.body)} bytes without {wanted}")
     else:
         take(draft, reader.document())
     return finished(draft, reader)
-
-
-def token_ends(answer: Answer) -> tuple[int, ...]:
-    """Return the body offsets at which events with generated tokens (of any channel) end; empty if not streamed.
-
-    A last event that only repeats the whole message carries none.
-    """
-    if answer.status != 200 or not is_stream(answer):
-        return ()
-    ends, pieces = [], []
-    for event in sse(answer.body):
-        if not event.framed:
-            continue
-        try:
-            chunk = json.loads(event.data)
-        except (ValueError, RecursionError):
-            continue
-        choice = _choice(chunk) if isinstance(chunk, dict) else {}
-        part = mapping(choice.get("delta")) or mapping(choice.get("message"))
-        text = _content(part) or _content(choice)
-        if text:
-            pieces.append(text)
-        if text or _reasoning(part) or _tool_calls(part):
-            ends.append((event.end, bool(text)))
-    if ends and ends[-1][1] and join_text(pieces).used < len(pieces):
-        ends.pop()
-    return tuple(end for end, _ in ends)
 
 
 def is_stream(answer: Answer) -> bool:
@@ -171,6 +146,8 @@ class Reader:
         self.case = case
         self.answer = answer
         self.stray = ""
+        self.end: int | None = None
+        """Where in the body the event ends that is being read; ``None`` outside the framing of a stream."""
 
     def no_refusal(self, draft: Draft) -> None:
         """Raise the typed error of an answer whose status is not 200; a cut tool call becomes the draft instead."""
@@ -241,8 +218,9 @@ class Reader:
             if not event.framed:
                 unframed.append(line)
                 continue
+            self.end = None
             yield from self._unframed(unframed, draft)
-            unframed = []
+            unframed, self.end = [], event.end
             if line == "[DONE]":
                 yield None
                 return
@@ -261,6 +239,7 @@ class Reader:
                 self.stray = self.stray or shown(line, 120)
                 draft.notes.append(_STRAY_NOTE)
             yield value
+        self.end = None
         yield from self._unframed(unframed, draft)
 
     def _unframed(self, lines: Sequence[str], draft: Draft) -> Iterator[Mapping[str, Any]]:
@@ -337,8 +316,8 @@ class Reader:
         return refused(refusal, status=status, headers=headers, engine=self.engine, case=self.case)
 
 
-def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False) -> None:
-    """Add what one chunk (or a whole answer) in OpenAI's shape holds."""
+def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False, end: int | None = None) -> None:
+    """Add what one chunk (or a whole answer) in OpenAI's shape holds; ``end`` is where its event ends in the body."""
     draft.model = string(chunk.get("model")) or draft.model
     draft.fingerprint = string(chunk.get("system_fingerprint")) or draft.fingerprint
     timings = mapping(chunk.get("timings"))
@@ -360,6 +339,10 @@ def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False) -> N
     draft.text.append(_content(part) or _content(choice))
     draft.reasoning.append(_reasoning(part))
     draft.calls.take(_tool_calls(part), whole=not streamed, last=bool(finish))
+    generated = delta or message
+    text = _content(generated) or _content(choice)
+    if end is not None and (text or _reasoning(generated) or _tool_calls(generated)):
+        draft.ends.append((end, bool(text)))
     if streamed and message:
         draft.closing.append(_content(message))
         draft.closing_reasoning.append(_reasoning(message))
@@ -399,7 +382,15 @@ def finished(draft: Draft, reader: Reader) -> Completion:
         fingerprint=valid(draft.fingerprint),
         server=draft.server,
         normalised=tuple(dict.fromkeys(note for note in notes if note)),
+        token_ends=_ends(draft, said.used),
     )
+
+
+def _ends(draft: Draft, used: int) -> tuple[int, ...]:
+    """Return where events with tokens end, but of a last one that repeats the text, of which ``used`` pieces count."""
+    pieces = sum(map(bool, (*draft.text, *draft.closing)))
+    last = -1 if draft.ends and draft.ends[-1][1] and used < pieces else None
+    return tuple(end for end, _ in draft.ends[:last])
 
 
 def _both(channel: str, inline: str) -> str:

@@ -272,14 +272,15 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
     key is in no error.
     """
     try:
-        completion = dataclasses.replace(_parsed(engine, exchange, job.case), max_tokens=job.wire.max_tokens)
+        completion = _read(engine, exchange, job.case)
+        ends = completion.token_ends if attempts == 1 else ()
+        completion = dataclasses.replace(completion, max_tokens=job.wire.max_tokens, token_ends=())
         if job.wire.max_tokens is not None and (size := sizes.beyond(completion, job.wire.max_tokens)):
             raise ProtocolError(
                 f"{engine.name} sent {size}: it does not keep to the limit, or repeats what it sent.",
                 engine=engine.name,
                 case=job.case,
             )
-        ends = engine.token_ends(exchange) if attempts == 1 else ()
     except LLMParityError:
         raise
     except Exception as error:
@@ -304,16 +305,16 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
     )
 
 
-def _parsed(engine: Engine, exchange: Exchange, case: str) -> Completion:
+def _read(engine: Engine, exchange: Exchange, case: str) -> Completion:
     """Return the answer; an error quotes its beginning, so it is worded anew from one in which the key is hidden."""
     try:
-        return engine.parse(exchange, case=case)
+        return engine.read(exchange, case=case)
     except LLMParityError as error:
         wrong = error
     hidden = engine.mask.data(exchange.body, torn=True)
     if hidden == exchange.body:
         raise wrong
-    engine.parse(dataclasses.replace(exchange, body=hidden), case=case)
+    engine.read(dataclasses.replace(exchange, body=hidden), case=case)
     wrong.args = (engine.mask.torn(str(wrong)),)
     raise wrong
 

@@ -87,8 +87,7 @@ async def _two(adapter: Adapter, attempt: int) -> tuple[Span, Span]:
 async def _ask(adapter: Adapter, client: Client, about: str) -> Span:
     wire = _wire(adapter, about)
     exchange = await client.send(wire.method, wire.path, wire.body)
-    adapter.parse(exchange, case="slots")  # a refusal is no answer
-    return _span(exchange, adapter.token_ends(exchange))
+    return _span(exchange, adapter.read(exchange, case="slots").token_ends)  # a refusal is no answer
 
 
 def _wire(adapter: Adapter, about: str) -> WireRequest:

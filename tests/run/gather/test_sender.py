@@ -39,13 +39,10 @@ class Echo:
     def build(self, request: Request, *, stream: bool = True) -> WireRequest:
         raise AssertionError("jobs are built already")
 
-    def parse(self, answer: Answer, *, case: str) -> Completion:
+    def read(self, answer: Answer, *, case: str) -> Completion:
         if answer.status != 200:
             raise BadRequest(f"status {answer.status}", status=answer.status)
-        return Completion(text=answer.body.decode(), completion_tokens=2)
-
-    def token_ends(self, answer: Answer) -> tuple[int, ...]:
-        return (len(answer.body),)
+        return Completion(text=answer.body.decode(), completion_tokens=2, token_ends=(len(answer.body),))
 
     def identity(self) -> Identity:
         return Identity()

@@ -364,10 +364,6 @@ class OllamaAdapter(Adapter):
                 return native.parse(answer, engine=self.name, case=case)
             return super().parse(answer, case=case)
 
-    def token_ends(self, answer: Answer) -> tuple[int, ...]:
-        """Return the body offsets at which events that carry generated tokens end, in either shape."""
-        return super().token_ends(answer) or native.token_ends(answer)
-
     @contextlib.contextmanager
     def _advising(self) -> Iterator[None]:
         """Add to an error what only somebody who knows Ollama can say."""

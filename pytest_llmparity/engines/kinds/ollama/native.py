@@ -173,7 +173,7 @@ def parse(answer: Answer, *, engine: str, case: str | None) -> Completion:
     if draft.cut_call:
         return read.finished(draft, reader)
     for value in _objects(reader, draft):
-        read.take(draft, _chunk(value))
+        read.take(draft, _chunk(value), end=reader.end)
         whole |= value.get("done") is True
         draft.server |= {name: value[name] / 1e6 for name in _DURATIONS if isinstance(value.get(name), int)}
         if isinstance(cached := value.get("prompt_eval_cached_count"), int):  # since v0.34
@@ -185,26 +185,12 @@ def parse(answer: Answer, *, engine: str, case: str | None) -> Completion:
     return read.finished(draft, reader)
 
 
-def token_ends(answer: Answer) -> tuple[int, ...]:
-    """Return the body offsets at which lines with generated tokens (of any channel) end; empty if not streamed."""
-    if answer.status != 200 or "ndjson" not in answer.headers.get("content-type", "").lower():
-        return ()
-    ends = []
-    for line in ndjson(answer.body):
-        try:
-            value = json.loads(line.data)
-        except (ValueError, RecursionError):
-            continue
-        delta = _chunk(value)["choices"][0]["delta"] if isinstance(value, dict) else {}
-        if any(delta.get(channel) for channel in ("content", "reasoning", "tool_calls")):
-            ends.append(line.end)
-    return tuple(ends)
-
-
 def _objects(reader: read.Reader, draft: read.Draft) -> Iterator[Mapping[str, Any]]:
     if not reader.text().strip():
         raise reader.broken("the body is empty")
-    lines = [line.data.decode("utf-8") for line in ndjson(reader.answer.body)]
+    streamed = "ndjson" in reader.answer.headers.get("content-type", "").lower()
+    events = list(ndjson(reader.answer.body))
+    lines = [event.data.decode("utf-8") for event in events]
     if len(lines) > 1 and lines[0] in ("{", "["):  # one value, written over several lines
         lines = ["\n".join(lines)]
     for place, line in enumerate(lines):
@@ -215,6 +201,7 @@ def _objects(reader: read.Reader, draft: read.Draft) -> Iterator[Mapping[str, An
             return
         if not isinstance(value, dict):
             raise reader.broken(f"a line is a JSON {type(value).__name__}, not an object")
+        reader.end = events[place].end if streamed else None
         yield value
 
 
