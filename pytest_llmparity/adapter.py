@@ -22,15 +22,18 @@ from pytest_llmparity.core.sample import (
     ToolCall,
     WireRequest,
 )
-from pytest_llmparity.engines.start.program import option, program
+from pytest_llmparity.engines.start.program import flags, option, program
 from pytest_llmparity.engines.wire.base import Adapter, Launch
-from pytest_llmparity.engines.wire.build import EVERY_SERVER
+from pytest_llmparity.engines.wire.build import EVERY_SERVER, OPEN_SERVERS
 from pytest_llmparity.engines.wire.control import Control, Reply
+from pytest_llmparity.engines.wire.refusals import Meaning
+from pytest_llmparity.engines.wire.values import facts
 from pytest_llmparity.settings.specification import EngineSpec
 
 __all__ = [
     "EVERY_SERVER",
     "IDENTITY",
+    "OPEN_SERVERS",
     "Adapter",
     "Answer",
     "Capabilities",
@@ -40,6 +43,7 @@ __all__ = [
     "Fact",
     "Identity",
     "Launch",
+    "Meaning",
     "Reply",
     "Request",
     "Sampling",
@@ -47,6 +51,8 @@ __all__ = [
     "ToolCall",
     "WireRequest",
     "errors",
+    "facts",
+    "flags",
     "normalise",
     "option",
     "program",

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from pytest_llmparity.core.errors import LaunchError
-from pytest_llmparity.engines.kinds.llamacpp import DEADLINE_S as LLAMACPP_DEADLINE_S
 from pytest_llmparity.engines.kinds.llamacpp import LlamaCppAdapter
 from pytest_llmparity.engines.kinds.openai import OpenAIAdapter
 from pytest_llmparity.engines.kinds.vllm import CPU_DEADLINE_S, VllmAdapter
@@ -63,7 +62,7 @@ def test_llama_server_on_path_is_taken_first(gguf: EngineSpec, tmp_path: Path) -
     assert {"--no-cache-prompt", "--offline"} <= set(launch.argv)
     assert launch.env == {"HF_HUB_OFFLINE": "1"}
     assert "LLAMA_ARG_*" in launch.scrub
-    assert (launch.cwd, launch.deadline_s) == (tmp_path, LLAMACPP_DEADLINE_S)
+    assert (launch.cwd, launch.deadline_s) == (tmp_path, LlamaCppAdapter.deadline_s)
 
 
 def test_package_in_a_child_comes_next(gguf: EngineSpec, tmp_path: Path) -> None:
@@ -117,8 +116,8 @@ def test_missing_model_is_told_before_anything_starts(fields: dict[str, object],
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"command": ("no-such-server",)}, "command = 'no-such-server' is not an executable"),
-        ({"python": "no-such-python"}, "python = 'no-such-python' is not an interpreter"),
+        ({"command": ("no-such-server",)}, "'no-such-server' is not on PATH. Name llama-server"),
+        ({"python": "no-such-python"}, "'no-such-python' is not on PATH. Name llama-server"),
     ],
 )
 def test_missing_program_is_told_before_anything_starts(

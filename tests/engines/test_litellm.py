@@ -8,7 +8,7 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Request
-from pytest_llmparity.engines.kinds.litellm import DEADLINE_S, LiteLlmAdapter
+from pytest_llmparity.engines.kinds.litellm import LiteLlmAdapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.settings.specification import EngineSpec
 from tests.engines.routes import routes
@@ -60,7 +60,7 @@ def test_configuration_is_found_from_the_rootdir(args: tuple[str, ...], rootdir:
         *(str(rootdir / "litellm"), "--config", str(rootdir / "proxy.yaml")),
         *("--host", "127.0.0.1", "--port", "8123", "--num_workers", "1", "--debug"),
     )
-    assert launch.deadline_s == DEADLINE_S
+    assert launch.deadline_s == LiteLlmAdapter.deadline_s
     assert launch.env["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
 
 

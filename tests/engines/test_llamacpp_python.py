@@ -10,7 +10,7 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Request
-from pytest_llmparity.engines.kinds.llamacpp_python import DEADLINE_S, LlamaCppPythonAdapter
+from pytest_llmparity.engines.kinds.llamacpp_python import LlamaCppPythonAdapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.settings.specification import EngineSpec
 from tests.engines.routes import routes
@@ -54,7 +54,7 @@ def test_launch_lets_no_request_cut_another(
         "--interrupt_requests false --n_threads 1"
     )
     assert {"HOST", "PORT", "SEED", "CONFIG_FILE"} <= set(launch.scrub)
-    assert launch.deadline_s == DEADLINE_S
+    assert launch.deadline_s == LlamaCppPythonAdapter.deadline_s
 
 
 def test_missing_package_is_told(served: EngineSpec, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Completion, Request, Sampling
-from pytest_llmparity.engines.kinds.mlx import ANY_MODEL, DEADLINE_S, MlxAdapter
+from pytest_llmparity.engines.kinds.mlx import ANY_MODEL, MlxAdapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.settings.specification import EngineSpec
 from tests.engines.routes import routes
@@ -63,7 +63,7 @@ def test_launch_switches_the_prompt_cache_off_and_stops_by_interrupt(models: Pat
     assert flags == (
         "--host 127.0.0.1 --port 8123 --prompt-cache-size 0 --decode-concurrency 2 --prompt-concurrency 2 --temp 0.5"
     )
-    assert (launch.stop_signal, launch.deadline_s) == (signal.SIGINT, DEADLINE_S)
+    assert (launch.stop_signal, launch.deadline_s) == (signal.SIGINT, MlxAdapter.deadline_s)
 
 
 def test_interpreter_runs_the_package(models: Path, tmp_path: Path) -> None:

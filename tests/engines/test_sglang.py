@@ -12,7 +12,7 @@ import pytest
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Fact, Request, Sampling, to_json
 from pytest_llmparity.engines import registry
-from pytest_llmparity.engines.kinds.sglang import _ASKED, DEADLINE_S, NEUTRAL_DEFAULTS, SglangAdapter
+from pytest_llmparity.engines.kinds.sglang import _ASKED, NEUTRAL_DEFAULTS, SglangAdapter
 from pytest_llmparity.engines.recognise import recognise
 from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.engines.wire.base import Adapter, Launch
@@ -427,7 +427,7 @@ def test_launch_serves_neutral_defaults_on_loopback(models: Path, tmp_path: Path
     assert "--disable-radix-cache" in launch.argv
     assert launch.argv[-2:] == ("--dtype", "bfloat16")
     assert launch.env["HF_HUB_OFFLINE"] == "1"
-    assert launch.deadline_s == DEADLINE_S
+    assert launch.deadline_s == SglangAdapter.deadline_s
 
 
 def test_launch_with_an_interpreter_or_a_command(models: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Request, Sampling
 from pytest_llmparity.engines import registry
-from pytest_llmparity.engines.kinds.tgi import DEADLINE_S, TgiAdapter
+from pytest_llmparity.engines.kinds.tgi import TgiAdapter
 from pytest_llmparity.engines.recognise import recognise
 from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.engines.wire.base import Adapter, Launch
@@ -326,7 +326,7 @@ def test_launch_serves_on_loopback_with_ports_and_sockets_of_its_own(models: Pat
     assert (launch.env["PREFIX_CACHING"], launch.env["HF_HUB_OFFLINE"]) == ("0", "1")
     assert launch.env["USAGE_STATS"] == "no-stack"  # what the configuration says comes last
     assert {"API_KEY", "QUANTIZE", "MAX_TOTAL_TOKENS"} <= set(launch.scrub)
-    assert launch.deadline_s == DEADLINE_S
+    assert launch.deadline_s == TgiAdapter.deadline_s
 
 
 def test_launch_by_a_command_without_limits(models: Path, tmp_path: Path) -> None:

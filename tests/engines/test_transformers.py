@@ -8,7 +8,7 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Request, Sampling
-from pytest_llmparity.engines.kinds.transformers import DEADLINE_S, TransformersAdapter
+from pytest_llmparity.engines.kinds.transformers import TransformersAdapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.settings.specification import EngineSpec
 
@@ -46,7 +46,7 @@ def test_folder_is_served_by_its_name_from_its_parent(models: Path, tmp_path: Pa
     assert launch.argv[:3] == (server, "serve", "tiny")
     flags = " ".join(launch.argv[3:])
     assert flags == "--host 127.0.0.1 --port 8123 --default-seed 0 --device cpu --dtype float32"
-    assert (launch.cwd, launch.deadline_s) == (models.parent, DEADLINE_S)
+    assert (launch.cwd, launch.deadline_s) == (models.parent, TransformersAdapter.deadline_s)
     assert TransformersAdapter.wire_model(wanted) == "tiny"
 
 

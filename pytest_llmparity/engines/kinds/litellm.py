@@ -22,11 +22,9 @@ from pytest_llmparity.engines.start import program
 from pytest_llmparity.engines.wire import read
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
-from pytest_llmparity.engines.wire.refusals import read_refusal, shown, worded
+from pytest_llmparity.engines.wire.refusals import Meaning, shown
+from pytest_llmparity.engines.wire.values import facts, mapping, mappings
 from pytest_llmparity.settings.specification import EngineSpec
-
-DEADLINE_S: Final = 120.0
-"""LiteLLM names no limit; importing it took 8 to 19 s on two cores."""
 
 _INSTALL: Final = (
     'Give requires = "litellm[proxy]==…" to have it installed in an environment of its own, python = "…/bin/python" of '
@@ -44,13 +42,27 @@ _OWN: Final = {
     "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
 }
 _CHUNK_MODEL: Final = re.compile(rb'^data: \{[^\n]{0,200}?"model": ?"([^"\n]*)"', re.MULTILINE)
-_TIMINGS: Final = ("x-litellm-response-duration-ms", "x-litellm-overhead-duration-ms")
 
 
 class LiteLlmAdapter(Adapter):
     """One LiteLLM proxy; ``model`` is a ``model_name`` of its configuration."""
 
     kind: ClassVar[str] = "litellm"
+    deadline_s: ClassVar[float] = 120.0  # LiteLLM names no limit; importing it took 8 to 19 s on two cores
+    scrub: ClassVar[tuple[str, ...]] = (
+        *("LITELLM_MASTER_KEY", "LITELLM_CONFIG_BUCKET_*", "CONFIG_FILE_PATH", "WORKER_CONFIG", "NUM_WORKERS"),
+    )
+    # Of a stream the whole duration is not known when the headers are written.
+    timings: ClassVar[tuple[str, ...]] = ("x-litellm-response-duration-ms", "x-litellm-overhead-duration-ms")
+    stream_timings: ClassVar[tuple[str, ...]] = timings[1:]
+    meanings: ClassVar[tuple[Meaning, ...]] = (
+        Meaning(
+            400,
+            re.compile("Invalid model name"),
+            ModelMissing,
+            "Name a model_name of the proxy's configuration.",
+        ),
+    )
     local_model: ClassVar[bool] = False
     distributions: ClassVar[tuple[str, ...]] = ("litellm",)
     # GET /health asks every model behind it for real.
@@ -73,27 +85,17 @@ class LiteLlmAdapter(Adapter):
         becomes its master key. ``spec.command``, else ``litellm`` beside ``spec.python``, else from PATH.
         """
         argv = program.program(spec, environ, command="litellm", install=_INSTALL)
-        config, rest = _config(spec, workdir)
+        config, others = _config(spec, workdir)
         env = dict(_OWN)
         if spec.api_key_env and environ.get(spec.api_key_env):
             env["LITELLM_MASTER_KEY"] = environ[spec.api_key_env]
-        flags = ("--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1")
-        return Launch(
-            argv=(*argv, *flags, *rest),
-            env=env | dict(spec.env),
-            scrub=("LITELLM_MASTER_KEY", "LITELLM_CONFIG_BUCKET_*", "CONFIG_FILE_PATH", "WORKER_CONFIG", "NUM_WORKERS"),
-            cwd=workdir,
-            deadline_s=spec.start_timeout_s if spec.start_timeout_s is not None else DEADLINE_S,
-        )
+        argv += program.flags({"--config": config, "--host": "127.0.0.1", "--port": port, "--num_workers": 1})
+        return cls.started(dataclasses.replace(spec, args=others), workdir, argv, env=env)
 
     def _impostor(self, reply: Reply) -> str | None:
         """Raise when our model is not among those served: the proxy leaves a taken port 4000 for a random one."""
-        if self.spec.launch != "process":
-            return None
-        data = self.control.ask("/v1/models").get("data")
-        names = [entry.get("id") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
-        if self.model not in names:
-            known = ", ".join(shown(str(name), 80) for name in names[:20]) or "none"
+        if self.ours and self.model not in (listed := self._listed()):
+            known = ", ".join(shown(name, 80) for name in listed[:20]) or "none"
             raise LaunchError(
                 f"{self.name}: the LiteLLM on its port serves no {self.model!r}, but {known}. Give a model_name of its "
                 "configuration as model; if these are not of it, another proxy has the port: start again.",
@@ -114,33 +116,22 @@ class LiteLlmAdapter(Adapter):
 
     def reported(self) -> dict[str, Fact]:
         """Return the version out of the warm-up's headers, and where the proxy passes our model's requests on to."""
-        facts: dict[str, Fact] = {}
         version = self._warm_headers.get("x-litellm-version")
-        if version:
-            facts["version"] = Fact(value=version, source="reported", raw=f"litellm {version}")
-        data = self.control.ask("/model/info").get("data")
-        entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+        entries = mappings(self.control.ask("/model/info").get("data"))
         behind = [_deployment(entry) for entry in entries if entry.get("model_name") == self.model]
-        if behind:
-            facts["upstream"] = Fact(value="; ".join(sorted(behind)), source="reported", raw="/model/info")
-            facts["model"] = Fact(value=self.model, source="reported")
-        return facts
+        return (
+            facts({"version": version}, raw=f"litellm {version}")
+            | facts({"upstream": "; ".join(sorted(behind))}, raw="/model/info")
+            | facts({"model": self.model if behind else None})
+        )
 
     # ---- the wire --------------------------------------------------------------------------------------------------
 
     def parse(self, answer: Answer, *, case: str) -> Completion:
         """Read a finished answer; ``Substituted`` when it came from a cache or from another model."""
-        refusal = read_refusal(answer.body) if answer.status == 400 else None
-        if refusal is not None and "Invalid model name" in refusal.message:
-            advice = "Name a model_name of the proxy's configuration."
-            raise worded(ModelMissing, advice, refusal, status=400, headers=answer.headers, engine=self.name, case=case)
         if answer.status == 200:
             self._substituted(answer, case)
-        found = super().parse(answer, case=case)
-        # Of a stream the whole duration is not known when the headers are written.
-        names = _TIMINGS[1:] if read.is_stream(answer) else _TIMINGS
-        timings = {name: value for name in names if (value := _milliseconds(answer.headers.get(name))) is not None}
-        return dataclasses.replace(found, server={**found.server, **timings})
+        return super().parse(answer, case=case)
 
     def _substituted(self, answer: Answer, case: str) -> None:
         headers = answer.headers
@@ -180,24 +171,18 @@ def _config(spec: EngineSpec, workdir: Path) -> tuple[Path, tuple[str, ...]]:
             "from pytest's rootdir, or an absolute one.",
             engine=spec.name,
         )
-    rest, skip = [], False
+    others, skip = [], False
     for arg in spec.args:
         if skip or arg in _CONFIG:
             skip = not skip
         elif not arg.startswith(tuple(f"{name}=" for name in _CONFIG)):
-            rest.append(arg)
-    return path, tuple(rest)
+            others.append(arg)
+    return path, tuple(others)
 
 
 def _deployment(entry: Mapping[str, Any]) -> str:
     """Return one deployment's provider, model and address, without what an address may carry of keys."""
-    told = entry.get("litellm_params")
-    params: Mapping[str, Any] = told if isinstance(told, dict) else {}
+    params = mapping(entry.get("litellm_params"))
     parts = urlsplit(str(params.get("api_base") or ""))
     where = f" at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else ""
     return f"{params.get('model', 'an unnamed model')}{where}"
-
-
-def _milliseconds(raw: str | None) -> float | None:
-    found = re.fullmatch(r"\d{1,12}(\.\d{1,20})?", raw or "")
-    return float(found[0]) if found else None

@@ -6,9 +6,9 @@ request at a time.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,18 +20,13 @@ from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import NEUTRAL, Completion, Fact, Request
 from pytest_llmparity.engines.facts import files
+from pytest_llmparity.engines.kinds.llamacpp import GgufServer
 from pytest_llmparity.engines.start import program
-from pytest_llmparity.engines.wire import build, read
-from pytest_llmparity.engines.wire.base import Adapter, Launch
-from pytest_llmparity.engines.wire.control import Reply
-from pytest_llmparity.engines.wire.refusals import read_refusal, worded
+from pytest_llmparity.engines.wire import build
+from pytest_llmparity.engines.wire.base import Launch
+from pytest_llmparity.engines.wire.refusals import Meaning
+from pytest_llmparity.engines.wire.values import facts, mapping, string
 from pytest_llmparity.settings.specification import EngineSpec
-
-DEADLINE_S: Final = 120.0
-"""The weights are mapped into memory before the server listens; importing the package takes most of a small start."""
-
-DEFAULT_CONTEXT: Final = 4096
-"""What a request gets when nothing is configured, or the model's trained length if that is shorter."""
 
 OWN_DEFAULTS: Final = {
     **NEUTRAL,
@@ -42,6 +37,7 @@ OWN_DEFAULTS: Final = {
     "repetition_penalty": 1.1,
 }
 """What a request that says nothing is sampled with (llama_cpp/server/types.py)."""
+_DEFAULTS: Final = sampling_defaults(OWN_DEFAULTS)
 
 _INSTALL: Final = (
     'Give requires = "llama-cpp-python[server]==…" to have it installed (it is compiled) in an environment of its own, '
@@ -78,17 +74,25 @@ _SETTINGS: Final = (
 )
 
 
-class LlamaCppPythonAdapter(Adapter):
-    """One ``llama_cpp.server``. It checks no model name, so any name works in a request."""
+class LlamaCppPythonAdapter(GgufServer):
+    """One ``llama_cpp.server``. Its repeat_penalty is 1.1 unless it is told otherwise."""
 
     kind: ClassVar[str] = "llamacpp-python"
     distributions: ClassVar[tuple[str, ...]] = ("llama-cpp-python",)
-    # Its repeat_penalty is 1.1 unless it is told otherwise.
-    fields: ClassVar[Mapping[str, str]] = build.EVERY_SERVER | {
-        "top_k": "top_k",
-        "min_p": "min_p",
-        "repetition_penalty": "repeat_penalty",
-    }
+    # It listens when the weights are mapped into memory; importing the package takes most of a small start.
+    deadline_s: ClassVar[float] = 120.0
+    scrub: ClassVar[tuple[str, ...]] = _SETTINGS
+    names_model: ClassVar[bool] = True
+    timings: ClassVar[tuple[str, ...]] = ("openai-processing-ms",)  # of a stream it is the time until it began
+    # A request that does not validate comes back as 500.
+    meanings: ClassVar[tuple[Meaning, ...]] = (
+        Meaning(
+            500,
+            re.compile(r"\A.{0,24}validation error", re.DOTALL),
+            BadRequest,
+            "The request was refused as it is; asking again will not help.",
+        ),
+    )
     stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True}
     counts_in_streams: ClassVar[bool] = False
     health_path: ClassVar[str] = "/v1/models"
@@ -104,48 +108,29 @@ class LlamaCppPythonAdapter(Adapter):
     )
 
     @classmethod
-    def wire_model(cls, spec: EngineSpec) -> str:
-        """Return the file's name for a local file: a path would make request hashes differ between machines."""
-        return spec.model_path.name if spec.model_path is not None else (spec.model or "")
-
-    @classmethod
     def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
         """Say how to serve the spec's GGUF file, no request cut off by the next one.
 
         ``spec.command``, else ``-m llama_cpp.server`` of ``spec.python``, else of this interpreter.
         """
-        path = spec.model_path
-        if path is None or not path.is_file():
-            named = spec.model if path is None else str(path)
-            raise LaunchError(
-                f"{spec.name}: llama_cpp.server is started with a local GGUF file, and {named!r} is none. Give model = "
-                "the path of the file (fetch one with: hf download REPO FILE.gguf --local-dir .), or base_url of a "
-                "running server.",
-                engine=spec.name,
-            )
+        path = cls.model_file(spec, "llama_cpp.server")
         if spec.slots not in (None, 1):
             raise LaunchError(
                 f"{spec.name}: llama_cpp.server answers one request at a time, so slots = {spec.slots} cannot be; "
                 "leave it out.",
                 engine=spec.name,
             )
-        flags = {"--model": path, "--model_alias": cls.wire_model(spec), "--host": "127.0.0.1", "--port": port}
-        flags |= {"--n_ctx": _context(spec, path), "--interrupt_requests": "false"}
-        return Launch(
-            argv=(*_program(spec, environ), *(str(part) for flag in flags.items() for part in flag), *spec.args),
-            env=({} if spec.download else {"HF_HUB_OFFLINE": "1"}) | dict(spec.env),
-            scrub=_SETTINGS,
-            cwd=workdir,
-            deadline_s=spec.start_timeout_s if spec.start_timeout_s is not None else DEADLINE_S,
+        flags = program.flags(
+            {
+                "--model": path,
+                "--model_alias": cls.wire_model(spec),
+                "--host": "127.0.0.1",
+                "--port": port,
+                "--n_ctx": cls.context(spec, path),
+                "--interrupt_requests": "false",
+            }
         )
-
-    def _impostor(self, reply: Reply) -> str | None:
-        if self.spec.launch != "process":
-            return None
-        seen = self._entry().get("id")
-        if seen != self.model:
-            raise self._another(seen, instead_of=self.model)
-        return None
+        return cls.started(spec, workdir, [*_program(spec, environ), *flags])
 
     def limits(self) -> tuple[str, ...]:
         """Return what ``llama_cpp.server`` drops or does otherwise (llama_cpp/server of 0.3.36, and seen live)."""
@@ -162,33 +147,30 @@ class LlamaCppPythonAdapter(Adapter):
 
     def from_files(self) -> dict[str, Fact]:
         """Return what the GGUF file says that we started the server with, and what we told it."""
-        path = self.spec.model_path
-        if self.spec.launch != "process" or path is None:
+        path, args = self.spec.model_path, self.spec.args
+        if not self.ours or path is None:
             return {}
-        told = program.option(self.spec.args, "--n_ctx")
-        context = int(told) if told is not None and told.isdecimal() else _context(self.spec, path)
-        facts = files.gguf_facts(path)
-        if program.option(self.spec.args, "--chat_format"):
-            facts.pop("template_sha256", None)
-        if not program.option(self.spec.args, "--type_k", "--type_v"):
-            facts["kv_cache"] = Fact(value="F16", source="declared")  # llama.cpp's own, which nothing reports
-        return facts | {
-            "context_length": Fact(value=context, source="declared", raw="--n_ctx"),
-            "slots": Fact(value=1, source="declared", raw="one request at a time"),
-            "sampling_defaults": Fact(value=sampling_defaults(OWN_DEFAULTS), source="declared"),
-        }
+        asked = program.option(args, "--n_ctx") or ""
+        context = int(asked) if asked.isdecimal() else self.context(self.spec, path)
+        known = files.gguf_facts(path)
+        if program.option(args, "--chat_format"):
+            known.pop("template_sha256", None)
+        typed = program.option(args, "--type_k", "--type_v")
+        return (
+            known
+            | facts({"context_length": context}, source="declared", raw="--n_ctx")
+            | facts({"slots": 1}, source="declared", raw="one request at a time")
+            # F16 is llama.cpp's own, which nothing reports.
+            | facts({"kv_cache": None if typed else "F16", "sampling_defaults": _DEFAULTS}, source="declared")
+        )
 
     def reported(self) -> dict[str, Fact]:
         """Return the alias of the model and the package's version, which the description of the routes has."""
-        facts: dict[str, Fact] = {}
-        name = self._entry().get("id")
-        if isinstance(name, str) and name:
-            facts["model"] = Fact(value=Path(name).name, source="reported", raw=name)
-        about = self.control.ask("/openapi.json").get("info")
-        version = about.get("version") if isinstance(about, dict) else None
-        if isinstance(version, str) and version:
-            facts["version"] = Fact(value=version, source="reported", raw=f"llama-cpp-python {version}")
-        return facts
+        model = string(self._entry().get("id"))
+        version = string(mapping(self.control.ask("/openapi.json").get("info")).get("version"))
+        return facts({"model": Path(model).name}, raw=model) | facts(
+            {"version": version}, raw=f"llama-cpp-python {version}"
+        )
 
     # ---- the wire --------------------------------------------------------------------------------------------------
 
@@ -199,17 +181,13 @@ class LlamaCppPythonAdapter(Adapter):
             raise build.refuse("tool_choice 'required'", why, engine=self.name, case=request.case)
         fields = build.chat_fields(request)
         wanted = fields.get("response_format", {})
-        named = wanted.get("json_schema")
-        if wanted.get("type") == "json_schema" and isinstance(named, Mapping):
-            fields["response_format"] = {"type": "json_object", "schema": named.get("schema", {})}
+        table = wanted.get("json_schema")
+        if wanted.get("type") == "json_schema" and isinstance(table, Mapping):
+            fields["response_format"] = {"type": "json_object", "schema": table.get("schema", {})}
         return fields
 
     def parse(self, answer: Answer, *, case: str) -> Completion:
-        """Read a finished answer; a request that does not validate comes back as 500, a refused stream as nothing."""
-        refusal = read_refusal(answer.body) if answer.status == 500 else None
-        if refusal is not None and "validation error" in refusal.message[:40]:
-            advice = "The request was refused as it is; asking again will not help."
-            raise worded(BadRequest, advice, refusal, status=500, headers=answer.headers, engine=self.name, case=case)
+        """Read a finished answer; a refused stream is an empty one."""
         if answer.status == 200 and not answer.body.strip():
             raise ProtocolError(
                 f"{self.name} answered 200 to case {case!r} with an empty body, which is how llama_cpp.server refuses "
@@ -219,17 +197,7 @@ class LlamaCppPythonAdapter(Adapter):
                 case=case,
                 status=200,
             )
-        found = super().parse(answer, case=case)
-        took = answer.headers.get("openai-processing-ms", "")
-        if read.is_stream(answer) or not took.isdecimal():  # of a stream it is the time until it began
-            return found
-        return dataclasses.replace(found, server={**found.server, "openai-processing-ms": float(took)})
-
-
-def _context(spec: EngineSpec, path: Path) -> int:
-    if spec.context_length is not None:
-        return spec.context_length
-    return min(int(files.gguf_header(path).get("context_length", DEFAULT_CONTEXT)), DEFAULT_CONTEXT)
+        return super().parse(answer, case=case)
 
 
 def _program(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:

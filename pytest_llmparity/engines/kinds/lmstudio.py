@@ -29,10 +29,8 @@ from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import implied_status, read_refusal, refused, shown
+from pytest_llmparity.engines.wire.values import facts, mapping, mappings, string
 from pytest_llmparity.settings.specification import EngineSpec
-
-LOAD_DEADLINE_S: Final = 300.0
-"""LM Studio states no limit for loading a model; Ollama's for a load that stalls is as long."""
 
 _MODELS, _LOAD, _UNLOAD = "/api/v1/models", "/api/v1/models/load", "/api/v1/models/unload"
 _LOADS: Final = ("context_length", "eval_batch_size", "flash_attention", "num_experts", "offload_kv_cache_to_gpu")
@@ -54,6 +52,8 @@ class LmStudioAdapter(Adapter):
     unloads: ClassVar[bool] = True
     daemon: ClassVar[bool] = True
     health_path: ClassVar[str] = "/v1/models"
+    # To load a model. LM Studio states no limit; Ollama's for a load that stalls is as long.
+    deadline_s: ClassVar[float] = 300.0
     # The documented fields of /v1/chat/completions; min_p is not one of them.
     fields: ClassVar[Mapping[str, str]] = build.EVERY_SERVER | {
         "top_k": "top_k",
@@ -83,8 +83,8 @@ class LmStudioAdapter(Adapter):
         """Look at the answer: LM Studio says 200 to every route, with ``{"error": "Unexpected endpoint …"}``."""
         if isinstance(reply.json().get("data"), list):
             return None
-        said = shown(read_refusal(reply.body).message, 120)
-        return f"GET {self.health_path} answers without a list of models" + (f" ({said})" if said else "")
+        words = shown(read_refusal(reply.body).message, 120)
+        return f"GET {self.health_path} answers without a list of models" + (f" ({words})" if words else "")
 
     def load(self) -> None:
         """Load the model with the configured context unless an instance of it is there; nothing is downloaded.
@@ -95,10 +95,12 @@ class LmStudioAdapter(Adapter):
         listed = _models(self.control.get(_MODELS).json())
         if listed is None:
             return
-        self._note(listed)
+        self._remember(listed)
         entry = self._ours(listed)
         if not entry:
-            known = ", ".join(str(one.get("key")) for one in listed[:20] if one.get("type") != "embedding") or "none"
+            known = (
+                ", ".join(str(model.get("key")) for model in listed[:20] if model.get("type") != "embedding") or "none"
+            )
             raise ModelMissing(
                 f"{self.name}: LM Studio has no model {self.model!r} (it has {known}). Fetch it with: "
                 f"lms get {self.model}",
@@ -108,7 +110,7 @@ class LmStudioAdapter(Adapter):
         instances = self._instances(entry)
         if not instances:
             theirs = self._found[:1] if self._found else []  # unloaded for another engine's turn
-            body = next((_settings(one) for one in theirs), {}) | {"model": self.model}
+            body = next((_settings(instance) for instance in theirs), {}) | {"model": self.model}
             self._post(_LOAD, body | ({} if wanted is None else {"context_length": wanted}))
             return
         seen = _config(instances[0]).get("context_length")
@@ -129,7 +131,7 @@ class LmStudioAdapter(Adapter):
                 "residency = 'together'.",
                 engine=self.name,
             )
-        self._note(listed)
+        self._remember(listed)
         for instance in self._instances(self._ours(listed)):
             self._post(_UNLOAD, {"instance_id": instance.get("id")})
 
@@ -141,15 +143,14 @@ class LmStudioAdapter(Adapter):
         listed = _models(self.control.ask(_MODELS)) if self._found is not None else None
         if self._found is None or listed is None:
             return
-        found = self._found
-        if [_told(one) for one in self._instances(self._ours(listed))] == [_told(one) for one in found]:
+        found, key = self._found, self._key
+        if list(map(_loaded_as, self._instances(self._ours(listed)))) == list(map(_loaded_as, found)):
             return
         self.unload()
-        key = self._key
-        named = [self._post(_LOAD, _settings(one) | {"model": key}).get("instance_id") for one in found]
-        if (before := [one.get("id") for one in found]) != named:
+        now = [self._post(_LOAD, _settings(instance) | {"model": key}).get("instance_id") for instance in found]
+        if (before := [instance.get("id") for instance in found]) != now:
             raise LaunchError(
-                f"{self.name}: LM Studio had {key!r} loaded as {_listed(before)} and has it as {_listed(named)} now. "
+                f"{self.name}: LM Studio had {key!r} loaded as {_quoted(before)} and has it as {_quoted(now)} now. "
                 "Load it again under its old identifier: lms load MODEL --identifier NAME",
                 engine=self.name,
             )
@@ -181,18 +182,15 @@ class LmStudioAdapter(Adapter):
         super().warm_up()
         listed = _models(self.control.ask(_MODELS)) or ()
         self._in_force = next((_config(instance) for instance in self._instances(self._ours(listed))), {})
-        body = {"model": self.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "temperature": 0}
         try:
-            reply = self.control.post(_OLD_CHAT, build.encode(body), timeout_s=self.spec.request_timeout_s)
+            reply = self.control.post(_OLD_CHAT, self._first_request().body, timeout_s=self.spec.request_timeout_s)
         except (Unreachable, Timeout, ProtocolError):
             return
-        runtime = reply.json().get("runtime")
-        if isinstance(runtime, dict):
-            self._runtime = " ".join(str(runtime[part]) for part in ("name", "version") if runtime.get(part))
+        runtime = mapping(reply.json().get("runtime"))
+        self._runtime = " ".join(str(runtime[part]) for part in ("name", "version") if runtime.get(part))
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        deadline = self.spec.start_timeout_s if self.spec.start_timeout_s is not None else LOAD_DEADLINE_S
-        reply = self.control.post(path, build.encode(body), timeout_s=deadline)
+        reply = self.control.post(path, build.encode(body), timeout_s=self.patience_s(self.spec))
         if reply.status == 200 and "error" not in reply.json():
             return reply.json()
         refusal = read_refusal(reply.body)
@@ -201,10 +199,10 @@ class LmStudioAdapter(Adapter):
 
     def _ours(self, listed: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """Return our model's entry: the one with our key, else the one with an instance of our name, else nothing."""
-        named = [entry for entry in listed if self._is_key(entry)]
-        return next(iter(named or [entry for entry in listed if self._instances(entry)]), {})
+        with_key = [entry for entry in listed if self._is_key(entry)]
+        return next(iter(with_key or [entry for entry in listed if self._instances(entry)]), {})
 
-    def _note(self, listed: Sequence[Mapping[str, Any]]) -> None:
+    def _remember(self, listed: Sequence[Mapping[str, Any]]) -> None:
         if self._found is None:
             self._found = self._instances(self._ours(listed))
             self._key = str(self._ours(listed).get("key") or self.model)
@@ -214,11 +212,8 @@ class LmStudioAdapter(Adapter):
 
     def _instances(self, entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """Return the loaded instances that requests under our name reach."""
-        loaded = entry.get("loaded_instances")
-        instances: list[Mapping[str, Any]] = []
-        if isinstance(loaded, list):
-            instances = [one for one in loaded if isinstance(one, dict)]
-        return instances if self._is_key(entry) else [one for one in instances if one.get("id") == self.model]
+        loaded = mappings(entry.get("loaded_instances"))
+        return loaded if self._is_key(entry) else [instance for instance in loaded if instance.get("id") == self.model]
 
     # ---- identity --------------------------------------------------------------------------------------------------
 
@@ -232,29 +227,21 @@ class LmStudioAdapter(Adapter):
         entry = self._ours(listed) if listed is not None else self._old_entry()
         config = next((_config(instance) for instance in self._instances(entry)), self._in_force)
         kind = entry.get("format") or entry.get("compatibility_type")
-        plain = {
+        known = {
             "model": entry.get("key") or entry.get("id"),
             "format": kind,
             "context_length": config.get("context_length") or entry.get("loaded_context_length"),
             "slots": config.get("parallel"),
             "build": self._runtime,
         }
-        facts = {
-            name: Fact(value=value, source="reported")
-            for name, value in plain.items()
-            if isinstance(value, (str, int)) and value
-        }
-        told = entry.get("quantization")
-        raw = told.get("name") if isinstance(told, dict) else told
-        if isinstance(raw, str) and raw:
-            name = f"mlx-{raw}" if kind == "mlx" and raw[:1].isdigit() else raw
-            facts["quantization"] = Fact(value=normalise(name), source="reported", raw=raw)
-        return facts
+        level = entry.get("quantization")
+        raw = string(mapping(level).get("name") or level)
+        name = f"mlx-{raw}" if kind == "mlx" and raw[:1].isdigit() else raw
+        return facts(known) | facts({"quantization": normalise(name) if name else ""}, raw=raw)
 
     def _old_entry(self) -> Mapping[str, Any]:
-        data = self.control.ask(_OLD_MODELS).get("data")
-        entries = data if isinstance(data, list) else []
-        return next((one for one in entries if isinstance(one, dict) and one.get("id") == self.model), {})
+        entries = mappings(self.control.ask(_OLD_MODELS).get("data"))
+        return next((entry for entry in entries if entry.get("id") == self.model), {})
 
     def limits(self) -> tuple[str, ...]:
         """Return what LM Studio drops or leaves to the app."""
@@ -289,12 +276,11 @@ class LmStudioAdapter(Adapter):
 def _models(answer: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
     """Return the downloaded models with their loaded instances, ``None`` where the server does not say."""
     models = answer.get("models")
-    return [model for model in models if isinstance(model, dict)] if isinstance(models, list) else None
+    return mappings(models) if isinstance(models, list) else None
 
 
 def _config(instance: Mapping[str, Any]) -> Mapping[str, Any]:
-    config = instance.get("config")
-    return config if isinstance(config, dict) else {}
+    return mapping(instance.get("config"))
 
 
 def _settings(instance: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,9 +288,9 @@ def _settings(instance: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in _config(instance).items() if name in _LOADS and value is not None}
 
 
-def _told(instance: Mapping[str, Any]) -> tuple[object, Mapping[str, Any]]:
+def _loaded_as(instance: Mapping[str, Any]) -> tuple[object, Mapping[str, Any]]:
     return instance.get("id"), _settings(instance)
 
 
-def _listed(names: Sequence[object]) -> str:
+def _quoted(names: Sequence[object]) -> str:
     return ", ".join(repr(name) for name in names)

@@ -22,11 +22,9 @@ from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build, tokens
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
-from pytest_llmparity.engines.wire.refusals import read_refusal, worded
+from pytest_llmparity.engines.wire.refusals import Meaning
+from pytest_llmparity.engines.wire.values import facts
 from pytest_llmparity.settings.specification import EngineSpec
-
-DEADLINE_S: Final = 600.0
-"""Until the weights are loaded: mlx-lm has no limit of its own, and they may be tens of gigabytes on a slow disk."""
 
 ANY_MODEL: Final = "default_model"
 """The name under which ``mlx_lm.server`` answers with the model it was started with (server.py, ModelProvider)."""
@@ -41,11 +39,13 @@ _INSTALL: Final = (
 )
 _FINGERPRINT: Final = re.compile(r"(?P<version>[^-]+)-(?P<mlx>[^-]+)-(?P<platform>.+)-(?P<device>[^-]+)")
 """mlx-lm's version, MLX's version, Python's name of the platform, the device (server.py, get_system_fingerprint)."""
-_NO_MODEL: Final = re.compile(
-    r"repo id must|repo_?id|on the hub|snapshot folder|no such file|does not exist|repository not found|offline mode"
-    r"|no safetensors found|model type .+ not supported|got: connecterror",
-    re.IGNORECASE,
+_FAILED: Final = re.compile(
+    r"\A(?!Not Found\Z)(?!.*(repo id must|repo_?id|on the hub|snapshot folder|no such file|does not exist"
+    r"|repository not found|offline mode|no safetensors found|model type .+ not supported|got: connecterror))",
+    re.IGNORECASE | re.DOTALL,
 )
+"""A 404 that is about neither a route nor a model."""
+_LOG: Final = "mlx_lm.server says 404 whenever it fails to answer; its log says why."
 
 _Alternative: TypeAlias = tuple[int, str, float]
 """A token that could stand at a position: its id, how the vocabulary spells it, its logprob."""
@@ -55,12 +55,20 @@ class MlxAdapter(Adapter):
     """One ``mlx_lm.server``. Asked for another model than its own, it tries to load that one: ours is asked for."""
 
     kind: ClassVar[str] = "mlx"
+    # Until the weights are loaded: mlx-lm has no limit of its own, and they may be tens of gigabytes on a slow disk.
+    deadline_s: ClassVar[float] = 600.0
+    offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
+    stop_signal: ClassVar[int] = signal.SIGINT  # the only one it handles
     distributions: ClassVar[tuple[str, ...]] = ("mlx-lm",)
-    fields: ClassVar[Mapping[str, str]] = build.EVERY_SERVER | {
-        "top_k": "top_k",
-        "min_p": "min_p",
-        "repetition_penalty": "repetition_penalty",
+    fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS
+    ignores: ClassVar[Mapping[str, str]] = {
+        "response_format": "mlx_lm.server has no structured output (mlx-lm issue 1007)",
+        "tool_choice": "mlx_lm.server does not read it (mlx_lm/server.py)",
     }
+    meanings: ClassVar[tuple[Meaning, ...]] = (
+        Meaning(404, re.compile(r"\Ageneration thread died\Z"), EngineDied, _LOG),
+        Meaning(404, _FAILED, ServerFailure, _LOG),
+    )
     declares: ClassVar[Capabilities] = Capabilities(
         logprobs=True,
         token_ids=True,
@@ -96,18 +104,18 @@ class MlxAdapter(Adapter):
                 engine=spec.name,
             )
         argv = program.program(spec, environ, command="mlx_lm.server", module="mlx_lm", install=_INSTALL)
-        if spec.python is not None and not spec.command:
-            argv = [*argv, "server"]
-        flags = ["--host", "127.0.0.1", "--port", str(port), "--prompt-cache-size", "0"]
-        if spec.slots is not None:
-            flags += ["--decode-concurrency", str(spec.slots), "--prompt-concurrency", str(spec.slots)]
-        return Launch(
-            argv=(*argv, "--model", _model(spec, environ), *flags, *spec.args),
-            env=({} if spec.download else dict(hub.OFFLINE)) | dict(spec.env),
-            cwd=workdir,
-            deadline_s=spec.start_timeout_s if spec.start_timeout_s is not None else DEADLINE_S,
-            stop_signal=signal.SIGINT,
+        argv += ["server"] if spec.python is not None and not spec.command else []
+        argv += program.flags(
+            {
+                "--model": _model(spec, environ),
+                "--host": "127.0.0.1",
+                "--port": port,
+                "--prompt-cache-size": 0,
+                "--decode-concurrency": spec.slots,
+                "--prompt-concurrency": spec.slots,
+            }
         )
+        return cls.started(spec, workdir, argv)
 
     # ---- readiness -------------------------------------------------------------------------------------------------
 
@@ -116,22 +124,20 @@ class MlxAdapter(Adapter):
 
         Raises ``LaunchError`` when the thread that generates has died, for it never comes back while the server stays.
         """
-        said = super().ready()
-        if said is not None and said.startswith(f"GET {self.health_path} says 503"):
+        not_yet = super().ready()
+        if not_yet is not None and not_yet.startswith(f"GET {self.health_path} says 503"):
             raise LaunchError(
                 f"{self.name}: mlx_lm.server is up, but what generates in it has died, most often because it could not "
                 "load the model; its log has the reason.",
                 engine=self.name,
             )
-        return said
+        return not_yet
 
     def _impostor(self, reply: Reply) -> str | None:
         """Raise when the server names another folder: one that finds its port taken hangs instead of ending."""
-        folder = hub.snapshot(self.spec, {**os.environ, **self.spec.env})
-        if self.spec.launch != "process" or folder is None:
-            return None
-        served = self._served_folders()
-        if served and str(folder.resolve()) not in served:
+        folder = self._folder()
+        served = self._served_folders() if folder is not None else []
+        if folder is not None and served and str(folder.resolve()) not in served:
             raise self._another(served[0], instead_of=str(folder.resolve()))
         return None
 
@@ -140,14 +146,11 @@ class MlxAdapter(Adapter):
 
         The answer is 200 and empty where there is no hub cache (server.py, handle_models_request).
         """
-        data = self.control.ask("/v1/models").get("data")
-        listed = [entry.get("id") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
-        return [name for name in listed if isinstance(name, str) and Path(name).is_absolute()]
+        return [name for name in self._listed() if Path(name).is_absolute()]
 
     def load(self) -> None:
         """Wait for the model, which the server reads after it listens, as long as a start may take."""
-        limit = self.spec.start_timeout_s if self.spec.start_timeout_s is not None else DEADLINE_S
-        self._first_answer(max(limit, self.spec.request_timeout_s))
+        self._first_answer(max(self.patience_s(self.spec), self.spec.request_timeout_s))
 
     def limits(self) -> tuple[str, ...]:
         """Return what ``mlx_lm.server`` ignores or does otherwise (mlx_lm/server.py of 0.32.2, and seen live)."""
@@ -165,59 +168,37 @@ class MlxAdapter(Adapter):
     def declared(self) -> dict[str, Fact]:
         """Return the model's name, for which requests have a stand-in, and its revision."""
         path = self.spec.model_path
-        model = path.name if path is not None and self.spec.launch == "process" else self.spec.model
-        named = {"model": model, "revision": self.spec.revision}
-        return {name: Fact(value=value, source="declared") for name, value in named.items() if value}
+        model = path.name if path is not None and self.ours else self.spec.model
+        return facts({"model": model, "revision": self.spec.revision}, source="declared")
 
     def trained_context(self) -> int | None:
         """Return what the model's folder says that it was trained for: the server itself has no limit."""
         folder = self._folder()
         return None if folder is None else files.hf_trained(folder)
 
-    def _folder(self) -> Path | None:
-        """Return the folder of the model that we started the server with, ``None`` where it is somebody else's."""
-        return hub.snapshot(self.spec, {**os.environ, **self.spec.env}) if self.spec.launch == "process" else None
-
     def from_files(self) -> dict[str, Fact]:
         """Return what the model's folder says that we started the server with, and how it samples unasked."""
-        folder = self._folder()
-        if self.spec.launch != "process":
+        folder, args = self._folder(), self.spec.args
+        if not self.ours:
             return {}
-        facts = files.hf_facts(folder) if folder is not None else {}
-        if program.option(self.spec.args, "--chat-template"):
-            facts.pop("template_sha256", None)
-        told = {name: program.option(self.spec.args, flag) or "" for name, flag in _DEFAULT_FLAGS.items()}
-        numbers = {name: float(text) for name, text in told.items() if re.fullmatch(r"\d+(\.\d+)?", text)}
-        defaults = sampling_defaults(OWN_DEFAULTS | numbers)
-        return facts | {"sampling_defaults": Fact(value=defaults, source="declared")}
+        known = files.hf_facts(folder) if folder is not None else {}
+        if program.option(args, "--chat-template"):
+            known.pop("template_sha256", None)
+        asked = {name: program.option(args, flag) or "" for name, flag in _DEFAULT_FLAGS.items()}
+        numbers = {name: float(text) for name, text in asked.items() if re.fullmatch(r"\d+(\.\d+)?", text)}
+        return known | facts({"sampling_defaults": sampling_defaults(OWN_DEFAULTS | numbers)}, source="declared")
 
     def reported(self) -> dict[str, Fact]:
         """Return versions and device out of the fingerprint of the warm-up, and the folder that is served."""
-        facts: dict[str, Fact] = {}
-        found = _FINGERPRINT.fullmatch(self._fingerprint)
-        if found is not None:
-            raw = self._fingerprint
-            facts["version"] = Fact(value=found["version"], source="reported", raw=raw)
-            if self.spec.launch != "process":  # of this machine more is known
-                facts["device"] = Fact(value=found["device"], source="reported", raw=raw)
-        if self._fingerprint:
-            facts["build"] = Fact(value=self._fingerprint, source="reported", raw="system_fingerprint")
+        known = facts({"build": self._fingerprint}, raw="system_fingerprint")
+        if parts := _FINGERPRINT.fullmatch(self._fingerprint):
+            # Of this machine more is known than the device's name.
+            device = None if self.ours else parts["device"]
+            known |= facts({"version": parts["version"], "device": device}, raw=self._fingerprint)
         served = self._served_folders()
-        if len(served) == 1:
-            facts["model"] = Fact(value=Path(served[0]).name, source="reported", raw=served[0])
-        return facts
+        return known | (facts({"model": Path(served[0]).name}, raw=served[0]) if len(served) == 1 else {})
 
     # ---- the wire --------------------------------------------------------------------------------------------------
-
-    def _chat_fields(self, request: Request) -> dict[str, Any]:
-        if request.response_format is not None and request.response_format.get("type") != "text":
-            why = "mlx_lm.server has no structured output (mlx-lm issue 1007)"
-            raise build.refuse("response_format", why, engine=self.name, case=request.case)
-        if request.tools and request.tool_choice not in (None, "auto"):
-            why = "mlx_lm.server does not read it (mlx_lm/server.py)"
-            raise build.refuse("tool_choice", why, engine=self.name, case=request.case)
-        fields = build.chat_fields(request)
-        return {name: value for name, value in fields.items() if name not in ("response_format", "tool_choice")}
 
     def _logprob_fields(self, request: Request) -> dict[str, Any]:
         """Ask in greedy requests only: nothing in the answer says which token was sampled."""
@@ -231,17 +212,11 @@ class MlxAdapter(Adapter):
         return not self._logprob_fields(request)
 
     def parse(self, answer: Answer, *, case: str) -> Completion:
-        """Read a finished answer; failures to answer come as 404, and logprobs name the wrong token."""
-        if answer.status == 404:
-            refusal = read_refusal(answer.body)
-            kind = EngineDied if refusal.message == "generation thread died" else ServerFailure
-            if refusal.message != "Not Found" and not _NO_MODEL.search(refusal.message):
-                advice = "mlx_lm.server says 404 whenever it fails to answer; its log says why."
-                raise worded(kind, advice, refusal, status=404, headers=answer.headers, engine=self.name, case=case)
-        found = super().parse(answer, case=case)
-        if not found.logprobs:
-            return found
-        return dataclasses.replace(found, logprobs=_chosen(answer.body, found))
+        """Read a finished answer, whose logprobs name the wrong token."""
+        completion = super().parse(answer, case=case)
+        if not completion.logprobs:
+            return completion
+        return dataclasses.replace(completion, logprobs=_chosen(answer.body, completion))
 
 
 def _model(spec: EngineSpec, environ: Mapping[str, str]) -> str:
@@ -258,7 +233,7 @@ def _model(spec: EngineSpec, environ: Mapping[str, str]) -> str:
     return served
 
 
-def _chosen(body: bytes, found: Completion) -> tuple[TokenLogprob, ...]:
+def _chosen(body: bytes, completion: Completion) -> tuple[TokenLogprob, ...]:
     """Return the greedy tokens with their logprobs, or none when they do not spell the answer.
 
     ``mlx_lm.server`` names as chosen whatever comes first in an unsorted list of alternatives (server.py,
@@ -272,7 +247,7 @@ def _chosen(body: bytes, found: Completion) -> tuple[TokenLogprob, ...]:
             best = max(tops, key=lambda top: (top[2], -top[0]))
             top = sorted(((spelled(text), value) for _, text, value in tops), key=lambda pair: -pair[1])
             listed.append(TokenLogprob(token=spelled(best[1]), logprob=best[2], top=tuple(top), id=best[0]))
-        if _spells(b"".join(token.token for token in listed), found):
+        if _spells(b"".join(token.token for token in listed), completion):
             return tuple(listed)
     return ()
 
@@ -295,12 +270,16 @@ def _alternative(top: object) -> _Alternative | None:
             return None
 
 
-def _spells(said: bytes, found: Completion) -> bool:
+def _spells(spelt: bytes, completion: Completion) -> bool:
     """Tell whether tokens hold the answer's channels in order, and nothing more before them than a dropped space."""
     place = 0
-    for part in (found.reasoning, found.text):
-        at = said.find(part.encode(), place)
-        if at < 0 or (at > 1 and not found.reasoning and not found.tool_calls):
+    for part in (completion.reasoning, completion.text):
+        at = spelt.find(part.encode(), place)
+        if at < 0 or (at > 1 and not completion.reasoning and not completion.tool_calls):
             return False
         place = at + len(part.encode())
-    return found.finish_reason != "length" or bool(found.reasoning or found.tool_calls) or place == len(said)
+    return (
+        completion.finish_reason != "length"
+        or bool(completion.reasoning or completion.tool_calls)
+        or place == len(spelt)
+    )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pytest_llmparity.core.errors import AnswerError, EngineError, ProtocolError, Timeout, Unreachable
 from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.engines import recognise
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import API, Reply
-from pytest_llmparity.engines.wire.values import fingerprint
+from pytest_llmparity.engines.wire.values import count, facts, fingerprint, mapping
 
 _NO_LIST = re.compile(r" says (404|405|501|200 without a list)\b")
 
@@ -33,9 +34,9 @@ class OpenAIAdapter(Adapter):
         Where the address does not say what the routes start with, and no list is below ``/v1``, one is looked for at
         the address itself.
         """
-        said = super().ready()
-        if said is None or not said.startswith("GET ") or not _NO_LIST.search(said):
-            return said
+        missing = super().ready()
+        if missing is None or not missing.startswith("GET ") or not _NO_LIST.search(missing):
+            return missing
         if self.spec.api is None and self.api == API:
             there = dataclasses.replace(self.control, api="").get(self.health_path)
             if there.status in (401, 403) or isinstance(there.json().get("data"), list):
@@ -71,19 +72,20 @@ class OpenAIAdapter(Adapter):
     def reported(self) -> dict[str, Fact]:
         """Return the model's entry, its context if the server says so, and what the address looks like."""
         entry = self._entry()
-        facts: dict[str, Fact] = {}
-        if isinstance(entry.get("id"), str):
-            facts["model"] = Fact(value=entry["id"], source="reported")
-        about = entry.get("metadata")
+        build, configuration = fingerprint(self._fingerprint)
+        return (
+            facts({"model": entry.get("id")})
+            | facts({"build": build, "configuration": configuration}, raw="system_fingerprint")
+            | self._context(entry)
+            | self._looks()
+        )
+
+    def _context(self, entry: Mapping[str, Any]) -> dict[str, Fact]:
         for name in ("max_model_len", "context_length", "context_window", "max_request_context_length"):
             # Ray Serve LLM keeps its own below "metadata".
-            value = entry.get(name) or (about.get(name) if isinstance(about, dict) else None)
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                facts["context_length"] = Fact(value=value, source="reported", raw=name)
-                break
-        told = zip(("build", "configuration"), fingerprint(self._fingerprint), strict=True)
-        facts |= {name: Fact(value=value, source="reported", raw="system_fingerprint") for name, value in told if value}
-        return facts | self._looks()
+            if length := count(entry.get(name)) or count(mapping(entry.get("metadata")).get(name)):
+                return facts({"context_length": length}, raw=name)
+        return {}
 
     def _looks(self) -> dict[str, Fact]:
         """Return what the server looks like, where it gives itself away; ``raw`` says it in words."""
@@ -94,5 +96,5 @@ class OpenAIAdapter(Adapter):
                 return {}
         if self.recognised == recognise.GENERIC:
             return {}
-        said = recognise.LOOKS.get(self.recognised, f"kind {self.recognised} would fit it")
-        return {"recognised": Fact(value=self.recognised, source="reported", raw=said)}
+        about = recognise.LOOKS.get(self.recognised, f"kind {self.recognised} would fit it")
+        return facts({"recognised": self.recognised}, raw=about)

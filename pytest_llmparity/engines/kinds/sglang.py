@@ -13,19 +13,16 @@ from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.errors import LaunchError, ModelMissing
 from pytest_llmparity.core.identity.capabilities import Capabilities
-from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import Fact, Request
 from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build
-from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.engines.wire.base import LIST, Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import shown
+from pytest_llmparity.engines.wire.values import count, facts, names, quantization
 from pytest_llmparity.settings.specification import EngineSpec
-
-DEADLINE_S: Final = 600.0
-"""SGLang's own tests wait this long for a launch (sglang/test/test_utils.py, DEFAULT_TIMEOUT_FOR_SERVER_LAUNCH)."""
 
 NEUTRAL_DEFAULTS: Final = {"min_p": 0.0, "repetition_penalty": 1.0, "temperature": 1.0, "top_k": -1, "top_p": 1.0}
 """What a request that does not say is sampled with under ``--sampling-defaults openai`` (openai/protocol.py)."""
@@ -66,13 +63,15 @@ class SglangAdapter(Adapter):
     """
 
     kind: ClassVar[str] = "sglang"
+    # SGLang's own tests wait this long for a launch (sglang/test/test_utils.py, DEFAULT_TIMEOUT_FOR_SERVER_LAUNCH).
+    deadline_s: ClassVar[float] = 600.0
+    grace_s: ClassVar[float] = 20.0
+    offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
+    # SGLANG_PORT seeds ports inside SGLang, SGLANG_GRPC_PORT opens one more.
+    scrub: ClassVar[tuple[str, ...]] = ("SGLANG_PORT", "SGLANG_GRPC_PORT")
     distributions: ClassVar[tuple[str, ...]] = ("sglang",)
     health_path: ClassVar[str] = "/ready"
-    fields: ClassVar[Mapping[str, str]] = build.EVERY_SERVER | {
-        "top_k": "top_k",
-        "min_p": "min_p",
-        "repetition_penalty": "repetition_penalty",
-    }
+    fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS
     raw_honours_format: ClassVar[bool] = True
     # Asked for more alternatives than the vocabulary has tokens, 0.5.23's scheduler dies and the server with it. Over
     # HTTP nothing says how many that is; no model has fewer than OpenAI's own limit.
@@ -90,7 +89,7 @@ class SglangAdapter(Adapter):
 
     def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
         super().__init__(spec, base_url, headers)
-        self._told: dict[str, Any] = {}
+        self._about: dict[str, Any] = {}
 
     @classmethod
     def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
@@ -109,154 +108,136 @@ class SglangAdapter(Adapter):
         model = hub.served(spec, environ)
         argv = program.program(spec, environ, command="sglang", module="sglang.launch_server", install=_INSTALL)
         argv += [] if spec.command or spec.python is not None else ["serve"]
-        argv += ["--model-path", model, "--served-model-name", cls.wire_model(spec)]
-        argv += ["--host", "127.0.0.1", "--port", str(port)]
-        argv += ["--sampling-defaults", "openai", "--disable-radix-cache", "--random-seed", "0"]
-        if spec.revision is not None:
-            argv += ["--revision", spec.revision]
-        if spec.context_length is not None:
-            argv += ["--context-length", str(spec.context_length)]
-        if spec.slots is not None:
-            argv += ["--max-running-requests", str(spec.slots)]
-        return Launch(
-            argv=(*argv, *spec.args),
-            env=({} if spec.download else dict(hub.OFFLINE)) | dict(spec.env),
-            # SGLANG_PORT seeds ports inside SGLang, SGLANG_GRPC_PORT opens one more.
-            scrub=("SGLANG_PORT", "SGLANG_GRPC_PORT"),
-            cwd=workdir,
-            deadline_s=spec.start_timeout_s if spec.start_timeout_s is not None else DEADLINE_S,
-            grace_s=20.0,
+        argv += program.flags(
+            {
+                "--model-path": model,
+                "--served-model-name": cls.wire_model(spec),
+                "--host": "127.0.0.1",
+                "--port": port,
+                "--sampling-defaults": "openai",
+                "--disable-radix-cache": True,
+                "--random-seed": 0,
+                "--revision": spec.revision,
+                "--context-length": spec.context_length,
+                "--max-running-requests": spec.slots,
+            }
         )
-
-    @classmethod
-    def wire_model(cls, spec: EngineSpec) -> str:
-        """Return a served local folder's name: a path would make request hashes differ between machines."""
-        if spec.model_path is not None and spec.launch == "process":
-            return spec.model_path.name
-        return spec.model or ""
+        return cls.started(spec, workdir, argv)
 
     # ---- readiness -------------------------------------------------------------------------------------------------
 
     def ready(self) -> str | None:
         """Return ``None`` when the flag of ``/ready`` is up (``/health`` on servers without it) and ours answers."""
-        said = super().ready()
-        if said is not None and said.startswith("GET /ready says 404"):
+        not_yet = super().ready()
+        if not_yet is not None and not_yet.startswith("GET /ready says 404"):
             reply = self._reached("/health")
             return reply if isinstance(reply, str) else self._impostor(reply)
-        return said
+        return not_yet
 
     def _impostor(self, reply: Reply) -> str | None:
         """Hold our model against the list: neither ``/ready`` asks for a key, nor does a request for another name fail.
 
         SGLang answers requests for any model with the one it has (openai/serving_base.py, _parse_model_parameter).
         """
-        listed = self._reached("/v1/models")
-        if isinstance(listed, str):
-            return listed
-        if listed.status != 200:  # one key opens all routes, and without the list nobody knows who would answer
-            raise self._not_authorised("/v1/models", listed)
-        data = listed.json().get("data")
-        names = [str(entry.get("id")) for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
-        if not names or self.model in names or self._is_adapter(names):
+        answer = self._reached(LIST)
+        if isinstance(answer, str):
+            return answer
+        if answer.status != 200:  # one key opens all routes, and without the list nobody knows who would answer
+            raise self._not_authorised(LIST, answer)
+        listed = names(answer.json())
+        if not listed or self.model in listed or self._is_adapter(listed):
             return None
-        if self.spec.launch == "process":
-            raise self._another(names[0], instead_of=self.model)
+        if self.ours:
+            raise self._another(listed[0], instead_of=self.model)
         _, colon, tag = self.model.partition(":")
-        known = ", ".join(shown(name, 80) for name in names[:20])
+        known = ", ".join(shown(name, 80) for name in listed[:20])
         raise ModelMissing(
             f"{self.name}: {self.base_url} serves {known} and not {self.model!r}, but would answer under that name"
             + (f", with the LoRA adapter {tag!r}" if colon else "")
-            + f". Name what it serves: model = {names[0]!r}.",
+            + f". Name what it serves: model = {listed[0]!r}.",
             engine=self.name,
         )
 
-    def _is_adapter(self, names: list[str]) -> bool:
+    def _is_adapter(self, listed: list[str]) -> bool:
         """Tell whether our model is one the server lists with a LoRA adapter it lists, ``base:adapter``."""
         base, _, adapter = self.model.rpartition(":")
-        return base in names and adapter in names
+        return base in listed and adapter in listed
 
     # ---- what the server says of itself ----------------------------------------------------------------------------
 
     def _server(self) -> Mapping[str, Any]:
         """Return the fields named in ``_ASKED`` of ``/server_info`` (``/get_server_info`` on old servers)."""
-        if not self._told:
+        if not self._about:
             answer = self.control.ask("/server_info") or self.control.ask("/get_server_info")
-            self._told = {name: answer[name] for name in _ASKED if answer.get(name) is not None}
-        return self._told
+            self._about = {name: answer[name] for name in _ASKED if answer.get(name) is not None}
+        return self._about
 
     def capabilities(self) -> Capabilities:
         """Return what SGLang can do, and this server by its own flags: seeds, cut prompts, parsed tool calls."""
-        told = self._server()
+        about = self._server()
         return dataclasses.replace(
             self.declares,
-            seed=told.get("enable_deterministic_inference") is True,
-            overflow="end cut" if told.get("allow_auto_truncate") is True else self.declares.overflow,
-            tools=bool(told.get("tool_call_parser")) if told else None,
+            seed=about.get("enable_deterministic_inference") is True,
+            overflow="end cut" if about.get("allow_auto_truncate") is True else self.declares.overflow,
+            tools=bool(about.get("tool_call_parser")) if about else None,
         )
 
     def limits(self) -> tuple[str, ...]:
         """Return what this server changes or drops by its flags."""
-        told = self._server()
-        said = []
-        if told.get("enable_deterministic_inference") is not True:
-            said.append(
+        about = self._server()
+        changes = []
+        if about.get("enable_deterministic_inference") is not True:
+            changes.append(
                 "seed is checked and then ignored: answers sampled at a temperature above 0 differ from run to run "
                 "(--enable-deterministic-inference honours it)."
             )
-        if told.get("sampling_defaults") == "model":
-            said.append(
+        if about.get("sampling_defaults") == "model":
+            changes.append(
                 "an application that leaves a sampling parameter out gets the model's generation_config.json, and its "
                 "repetition_penalty applies at temperature 0 too (--sampling-defaults openai ends that)."
             )
-        if told.get("allow_auto_truncate") is True:
-            said.append("a prompt that does not fit loses its end without a word (--allow-auto-truncate).")
-        if told.get("disable_radix_cache") is False:
-            said.append("the prefix cache is on: an answer to a prompt seen before may differ (--disable-radix-cache).")
-        if told and not told.get("tool_call_parser"):
-            said.append("tool calls come back as text: the server runs without --tool-call-parser.")
-        said.append(f"more than {self.most_logprobs} alternatives per token are not asked for.")
-        said.append("logprobs are those after temperature, grammar and logit_bias, unless the whole batch is greedy.")
-        return tuple(said)
+        if about.get("allow_auto_truncate") is True:
+            changes.append("a prompt that does not fit loses its end without a word (--allow-auto-truncate).")
+        if about.get("disable_radix_cache") is False:
+            changes.append(
+                "the prefix cache is on: an answer to a prompt seen before may differ (--disable-radix-cache)."
+            )
+        if about and not about.get("tool_call_parser"):
+            changes.append("tool calls come back as text: the server runs without --tool-call-parser.")
+        changes.append(f"more than {self.most_logprobs} alternatives per token are not asked for.")
+        changes.append(
+            "logprobs are those after temperature, grammar and logit_bias, unless the whole batch is greedy."
+        )
+        return tuple(changes)
 
     def from_files(self) -> dict[str, Fact]:
         """Return what the model folder says that we started the server with, after the types SGLang makes of it."""
         folder = self.spec.model_path
-        if self.spec.launch != "process" or folder is None or not folder.is_dir():
+        if not self.ours or folder is None or not folder.is_dir():
             return {}
-        facts = files.hf_facts(folder)
+        known = files.hf_facts(folder)
         # --dtype auto serves FP32 checkpoints as FP16 (configs/model_config.py), Gemma's as BF16.
-        weights = program.quantization(
-            facts.pop("quantization", None), self.spec.args, "--quantization", converted=("F32",)
-        )
-        return facts if weights is None else facts | {"quantization": weights}
+        checkpoint = known.pop("quantization", None)
+        return known | program.quantization(checkpoint, self.spec.args, "--quantization", converted=("F32",))
 
     def reported(self) -> dict[str, Fact]:
         """Return what ``/server_info``, ``/v1/models`` and ``/v1/loads`` say; never a key or the command line."""
-        told, entry = self._server(), self._entry()
-        pool, longest = told.get("max_total_num_tokens"), entry.get("max_model_len")
-        lengths = [number for number in (longest, pool) if isinstance(number, int) and number > 0]
-        plain = {
-            "version": told.get("version"),
-            "model": told.get("served_model_name") or entry.get("id"),
-            "revision": told.get("revision"),
-            "context_length": min(lengths, default=None),
-            "slots": told.get("max_running_requests"),
-            "kv_cache": told.get("kv_cache_dtype"),
-            "attention": _attention(told),
-            "device": self.control.ask("/v1/loads").get("accelerator") or told.get("device"),
-            "format": told.get("load_format") if told.get("load_format") in ("gguf", "safetensors") else None,
+        about, entry = self._server(), self._entry()
+        lengths = [count(entry.get("max_model_len")), count(about.get("max_total_num_tokens"))]
+        openai = about.get("sampling_defaults") == "openai"
+        known = {
+            "version": about.get("version"),
+            "model": about.get("served_model_name") or entry.get("id"),
+            "revision": about.get("revision"),
+            "context_length": min((length for length in lengths if length), default=None),
+            "slots": about.get("max_running_requests"),
+            "kv_cache": about.get("kv_cache_dtype"),
+            "attention": _attention(about),
+            "device": self.control.ask("/v1/loads").get("accelerator") or about.get("device"),
+            "format": about.get("load_format") if about.get("load_format") in ("gguf", "safetensors") else None,
+            "sampling_defaults": sampling_defaults(NEUTRAL_DEFAULTS) if openai else None,
         }
-        if told.get("sampling_defaults") == "openai":
-            plain["sampling_defaults"] = sampling_defaults(NEUTRAL_DEFAULTS)
-        facts = {
-            name: Fact(value=value, source="reported")
-            for name, value in plain.items()
-            if isinstance(value, (str, int)) and value
-        }
-        raw = told.get("quantization") or program.dtype(told.get("dtype"))
-        if isinstance(raw, str) and raw:
-            facts["quantization"] = Fact(value=normalise(raw), source="reported", raw=raw)
-        return facts
+        return facts(known) | quantization(about.get("quantization") or program.dtype(about.get("dtype")))
 
     # ---- the wire --------------------------------------------------------------------------------------------------
 
@@ -271,8 +252,8 @@ class SglangAdapter(Adapter):
         return {} if request.prompt is not None else {"return_meta_info": True}
 
 
-def _attention(told: Mapping[str, Any]) -> str:
+def _attention(about: Mapping[str, Any]) -> str:
     """Return the attention backend, or the two of them where prompt and answer have different ones."""
-    chosen = told.get("attention_backend")
-    names = [told.get(f"{step}_attention_backend") or chosen for step in ("prefill", "decode")]
+    chosen = about.get("attention_backend")
+    names = [about.get(f"{step}_attention_backend") or chosen for step in ("prefill", "decode")]
     return "+".join(dict.fromkeys(name for name in names if isinstance(name, str)))

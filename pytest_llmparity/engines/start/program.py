@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from pytest_llmparity.core.errors import LaunchError
-from pytest_llmparity.core.identity.quantization import PLAIN, normalise, says_less
+from pytest_llmparity.core.identity.quantization import PLAIN, says_less
 from pytest_llmparity.core.sample import Fact
+from pytest_llmparity.engines.wire import values
 from pytest_llmparity.settings.specification import EngineSpec
 
 _DTYPES: Final = {"auto": "", "half": "float16", "float": "float32"}
@@ -41,6 +42,18 @@ def program(
     return [str(beside)]
 
 
+def flags(table: Mapping[str, object]) -> list[str]:
+    """Return flags with their values as a command line has them, in order; without those whose value is ``None``.
+
+    ``True`` stands for a flag without a value.
+
+    >>> flags({"--port": 8000, "--offline": True, "--revision": None})
+    ['--port', '8000', '--offline']
+    """
+    given = ((name,) if value is True else (name, str(value)) for name, value in table.items() if value is not None)
+    return [part for flag in given for part in flag]
+
+
 def option(args: tuple[str, ...], *names: str) -> str | None:
     """Return the value of a flag in a list of arguments (``--name value`` or ``--name=value``); the last one wins."""
     found = None
@@ -59,19 +72,19 @@ def dtype(name: object) -> str:
 
 
 def quantization(
-    checkpoint: Fact | None, args: tuple[str, ...], *flags: str, converted: Collection[str]
-) -> Fact | None:
-    """Return what the weights are served as: what ``flags`` or ``--dtype`` ask for, else the checkpoint's own.
+    checkpoint: Fact | None, args: tuple[str, ...], *names: str, converted: Collection[str]
+) -> dict[str, Fact]:
+    """Return what the weights are served as: what a flag or ``--dtype`` asks for, else the checkpoint's own.
 
     ``--dtype`` is not the type of weights that are quantised. A flag that only names the method of a checkpoint whose
     bits are known says less than that. ``converted`` are the types a checkpoint is not served in unless somebody asks:
-    the engine chooses by the device, so ``None`` is returned.
+    the engine chooses by the device, so nothing is known.
     """
     plain = checkpoint is None or checkpoint.value in PLAIN
-    asked = option(args, *flags) or (dtype(option(args, "--dtype")) if plain else "")
+    asked = option(args, *names) or (dtype(option(args, "--dtype")) if plain else "")
     if asked and not (checkpoint is not None and says_less(asked, str(checkpoint.value))):
-        return Fact(value=normalise(asked), source="declared", raw=asked)
-    return None if checkpoint is not None and checkpoint.value in converted else checkpoint
+        return values.quantization(asked, source="declared")
+    return {} if checkpoint is None or checkpoint.value in converted else {"quantization": checkpoint}
 
 
 def installed(program: str, distribution: str) -> dict[str, Fact]:
@@ -80,8 +93,8 @@ def installed(program: str, distribution: str) -> dict[str, Fact]:
     Nothing is run for it, so a system's interpreter, whose packages may be anywhere, tells nothing.
     """
     folders = [str(folder) for folder in Path(program).parent.parent.glob("lib/python3*/site-packages")]
-    for found in importlib.metadata.distributions(name=distribution, path=folders):
-        return {"version": Fact(value=found.version, source="file", raw=f"{distribution} {found.version}")}
+    for package in importlib.metadata.distributions(name=distribution, path=folders):
+        return values.facts({"version": package.version}, source="file", raw=f"{distribution} {package.version}")
     return {}
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -17,7 +17,6 @@ from pytest_llmparity.core.errors import (
     EngineSelectionError,
     LaunchError,
     NotAuthorised,
-    ParameterNotHonoured,
     ProtocolError,
     Timeout,
     TlsFailure,
@@ -29,15 +28,18 @@ from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sampling, WireRequest
 from pytest_llmparity.core.words.hiding import TextMask
 from pytest_llmparity.engines.facts import device
-from pytest_llmparity.engines.wire import build, read
-from pytest_llmparity.engines.wire.control import API, Control, Reply, routed, sent_secrets
-from pytest_llmparity.engines.wire.refusals import read_refusal, shown
+from pytest_llmparity.engines.start import hub
+from pytest_llmparity.engines.wire import read
+from pytest_llmparity.engines.wire.build import Asker
+from pytest_llmparity.engines.wire.control import Control, Reply, routed, sent_secrets
+from pytest_llmparity.engines.wire.refusals import Meaning, meant, read_refusal, shown
+from pytest_llmparity.engines.wire.values import facts, mappings, names
 from pytest_llmparity.settings.specification import EngineSpec, Route
 
 ATTACH_DEADLINE_S: Final = 10.0
 """How long a server somebody else started may take to answer: it is there already, or its address is wrong."""
 
-_LIST: Final = "/v1/models"
+LIST: Final = "/v1/models"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ class Launch:
     grace_s: float = 10.0
 
 
-class Adapter:
+class Adapter(Asker):
     """Our code for one kind of engine, around one server. Satisfies ``core.ports.Engine``.
 
     Subclasses set ``kind``, ``fields`` (the allow-list: our sampling name to the wire's) and ``health_path``, and say
@@ -67,14 +69,27 @@ class Adapter:
     """
 
     kind: ClassVar[str] = ""
-    fields: ClassVar[Mapping[str, str]] = build.EVERY_SERVER
-    constants: ClassVar[Mapping[str, Any]] = {}
-    stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True, "stream_options": {"include_usage": True}}
-    """What asks for a stream, and in it for token counts where the server knows how to send them."""
-    counts_in_streams: ClassVar[bool] = True
-    """Whether a stream can carry token counts; answers of other kinds are asked for whole where nothing is timed."""
+
+    # How it is started: :meth:`started` puts a launch together of these.
+    deadline_s: ClassVar[float] = 120.0
+    """How long a start may take where ``start_timeout_s`` says nothing."""
+    scrub: ClassVar[tuple[str, ...]] = ()
+    """Patterns of variables that a process of ours does not inherit."""
+    offline: ClassVar[Mapping[str, str]] = {}
+    """Variables that keep it from downloading, set unless ``spec.download``."""
+    stop_signal: ClassVar[int] = signal.SIGTERM
+    grace_s: ClassVar[float] = 10.0
+    names_model: ClassVar[bool] = False
+    """Whether ``/v1/models`` of a server that we started lists our model: one that lists others is somebody else's."""
+
     health_path: ClassVar[str] = "/health"
-    raw_honours_format: ClassVar[bool] = False
+    timings: ClassVar[tuple[str, ...]] = ()
+    """Headers of unstreamed answers that hold the server's own timings in milliseconds."""
+    stream_timings: ClassVar[tuple[str, ...]] = ()
+    """The same of streamed answers."""
+    meanings: ClassVar[tuple[Meaning, ...]] = ()
+    """Refusals of this kind that mean something else than their status says."""
+
     queues_beyond_slots: ClassVar[bool] = False
     """Whether a server of this kind answers a fixed number of requests at once, set at its start; others queue."""
     declares: ClassVar[Capabilities] = Capabilities()
@@ -93,18 +108,10 @@ class Adapter:
     """Whether people have one such server running that holds all their models, which a model's name then means."""
     distributions: ClassVar[tuple[str, ...]] = ()
     """Packages that hold a server of this kind; where ``requires`` installs one, its version is the engine's."""
-    least_logprobs: ClassVar[int] = 0
-    """The smallest ``top_logprobs`` with which this kind still reports the chosen token."""
-    most_logprobs: ClassVar[int | None] = None
-    """The largest ``top_logprobs`` this kind takes; a request for more asks for this many. ``None``: nobody knows."""
-    warm_up_logprobs: ClassVar[int | None] = None
-    """``top_logprobs`` of the warm-up, for kinds that compile that path when it is first asked for."""
 
     def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
-        self.spec = spec
+        super().__init__(spec)
         self.base_url = base_url.rstrip("/")
-        self.api = API if spec.api is None else spec.api
-        """What OpenAI's routes start with below :attr:`base_url`."""
         self.headers = dict(headers)
         self.recognised = ""
         """What the server of a bare URL was seen to be (``engines.recognise``); empty while nobody looked."""
@@ -114,11 +121,6 @@ class Adapter:
         self._model = self.wire_model(spec)
         self._fingerprint = ""
         self._warm_headers: Mapping[str, str] = {}
-
-    @property
-    def name(self) -> str:
-        """The engine's name in this run."""
-        return self.spec.name
 
     @property
     def openai_base_url(self) -> str:
@@ -157,10 +159,10 @@ class Adapter:
             self._model = self._only_model()
         return self._model
 
-    @classmethod
-    def wire_model(cls, spec: EngineSpec) -> str:
-        """Return the name requests will carry, empty when the server has to be asked."""
-        return spec.model or ""
+    @property
+    def ours(self) -> bool:
+        """Whether we started this server: then it reads the files of this machine, with the arguments we gave it."""
+        return self.spec.launch == "process"
 
     @classmethod
     def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
@@ -170,9 +172,37 @@ class Adapter:
             engine=spec.name,
         )
 
+    @classmethod
+    def started(
+        cls,
+        spec: EngineSpec,
+        workdir: Path,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        deadline_s: float | None = None,
+    ) -> Launch:
+        """Return the launch of a command line, the spec's own arguments behind it and its variables over ``env``."""
+        return Launch(
+            argv=(*argv, *spec.args),
+            env={**({} if spec.download else cls.offline), **(env or {}), **spec.env},
+            scrub=cls.scrub,
+            cwd=workdir,
+            deadline_s=cls.patience_s(spec, deadline_s),
+            stop_signal=cls.stop_signal,
+            grace_s=cls.grace_s,
+        )
+
+    @classmethod
+    def patience_s(cls, spec: EngineSpec, otherwise_s: float | None = None) -> float:
+        """Return ``start_timeout_s``, else ``otherwise_s``, else what a start of this kind may take."""
+        if spec.start_timeout_s is not None:
+            return spec.start_timeout_s
+        return cls.deadline_s if otherwise_s is None else otherwise_s
+
     def start_deadline_s(self) -> float:
         """Return how long readiness may take for a server that was not launched by us."""
-        return self.spec.start_timeout_s if self.spec.start_timeout_s is not None else ATTACH_DEADLINE_S
+        return self.patience_s(self.spec, ATTACH_DEADLINE_S)
 
     # ---- readiness -------------------------------------------------------------------------------------------------
 
@@ -202,7 +232,7 @@ class Adapter:
         except (Timeout, ProtocolError) as exc:
             return str(exc)
         if reply.status in (401, 403):
-            if path == _LIST and self._model:
+            if path == LIST and self._model:
                 return reply
             raise self._not_authorised(path, reply)
         if reply.status == 200:
@@ -214,7 +244,7 @@ class Adapter:
         advice = "Set api_key_env to the variable that holds its key."
         if "authorization" in self.headers:
             advice = "Look whether the variable named by api_key_env holds a key this server accepts."
-        if path == _LIST:
+        if path == LIST:
             advice += (
                 " A key that may not list models will do where the model is named: "
                 f"{self.openai_base_url}#MODEL, or model = in the configuration."
@@ -226,7 +256,10 @@ class Adapter:
         )
 
     def _impostor(self, reply: Reply) -> str | None:
-        """Raise when the server that answers cannot be the one we started; nothing to say for most kinds."""
+        """Raise when the server that answers cannot be the one we started, or say why it is not ready after all."""
+        listed = self._listed() if self.names_model and self.ours else []
+        if listed and self.model not in listed:
+            raise self._another(listed[0], instead_of=self.model)
         return None
 
     def _another(self, serves: object, *, instead_of: str) -> LaunchError:
@@ -243,19 +276,23 @@ class Adapter:
 
     def _first_answer(self, timeout_s: float) -> None:
         """Ask for one token, keep what its answer says about the server, drop the rest."""
+        first = self._first_request()
+        reply = self.control.post(first.path, first.body, timeout_s=timeout_s)
+        self._warm_headers = reply.headers
+        try:
+            self._fingerprint = self.parse(reply, case="warm-up").fingerprint
+        except EmptyAnswer:
+            return
+
+    def _first_request(self) -> WireRequest:
+        """Return the request for one token that warms up."""
         request = Request(
             case="warm-up",
             messages=({"role": "user", "content": "Hi"},),
             sampling=Sampling(max_tokens=1),
             top_logprobs=self.warm_up_logprobs,
         )
-        built = self.build(request, stream=False)
-        reply = self.control.post(built.path, built.body, timeout_s=timeout_s)
-        self._warm_headers = reply.headers
-        try:
-            self._fingerprint = self.parse(reply, case="warm-up").fingerprint
-        except EmptyAnswer:
-            return
+        return self.build(request, stream=False)
 
     def load(self) -> None:
         """Bring the model into a server that answers without it (Ollama, LM Studio); most kinds have it by then.
@@ -330,22 +367,20 @@ class Adapter:
         Where it only names the method of a quantisation that the files name with its bits, theirs is kept.
         """
         files, reported = self.from_files(), self.reported()
-        facts = self.machine() | self.declared() | files | reported
+        known = self.machine() | self.declared() | files | reported
         stored, said = files.get("quantization"), reported.get("quantization")
         if stored and said and stored.source == "file" and says_less(str(said.value), str(stored.value)):
             raw = f"{stored.raw or stored.value}; reported: {said.raw or said.value}"
-            facts["quantization"] = dataclasses.replace(stored, raw=raw)
-        return Identity(facts={"kind": Fact(value=self.kind, source="declared")} | facts)
+            known["quantization"] = dataclasses.replace(stored, raw=raw)
+        return Identity(facts=facts({"kind": self.kind}, source="declared") | known)
 
     def machine(self) -> dict[str, Fact]:
         """Return what a server that we start computes with: this machine's GPUs and CPU."""
-        found = device.of_process(self.spec.env) if self.spec.launch == "process" else ""
-        return {"device": Fact(value=found, source="file")} if found else {}
+        return facts({"device": device.of_process(self.spec.env) if self.ours else ""}, source="file")
 
     def declared(self) -> dict[str, Fact]:
         """Return what only the configuration says."""
-        facts = {"model": self.model, "revision": self.spec.revision}
-        return {name: Fact(value=value, source="declared") for name, value in facts.items() if value}
+        return facts({"model": self.model, "revision": self.spec.revision}, source="declared")
 
     def from_files(self) -> dict[str, Fact]:
         """Return what local model files say, where we know that the server reads them."""
@@ -359,104 +394,52 @@ class Adapter:
         """Return how many tokens the model was trained for, of a server without a limit; ``None`` when not known."""
         return None
 
+    def _folder(self) -> Path | None:
+        """Return the folder of the model we serve, local or in the hub's cache; ``None`` of somebody else's server."""
+        return hub.snapshot(self.spec, {**os.environ, **self.spec.env}) if self.ours else None
+
+    def _listed(self) -> list[str]:
+        """Return the names in ``/v1/models``, none where it says none."""
+        return names(self.control.ask(LIST))
+
     def _entry(self) -> Mapping[str, Any]:
         """Return our model's entry of ``/v1/models``: the one with our name, else the only one."""
-        data = self.control.ask(_LIST).get("data")
-        entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
-        for entry in entries:
-            if self._model and entry.get("id") == self._model:
-                return entry
-        return entries[0] if len(entries) == 1 else {}
+        entries = mappings(self.control.ask(LIST).get("data"))
+        ours = [entry for entry in entries if self._model and entry.get("id") == self._model]
+        return next(iter(ours or (entries if len(entries) == 1 else ())), {})
 
     def _only_model(self) -> str:
-        reply = self.control.get(_LIST)
+        reply = self.control.get(LIST)
         if reply.status in (401, 403):
-            raise self._not_authorised(_LIST, reply)
-        data = reply.json().get("data")
+            raise self._not_authorised(LIST, reply)
         how = f"{self.openai_base_url}#MODEL, or model = in the configuration."
-        if not isinstance(data, list):
+        if not isinstance(reply.json().get("data"), list):
             raise EngineSelectionError(
-                f"{self.name}: which models there are cannot be told: {_said(routed(_LIST, self.api), reply)}, no list "
+                f"{self.name}: which models there are cannot be told: {_said(routed(LIST, self.api), reply)}, no list "
                 f"of models. Say which one is meant: {how} If {self.openai_base_url} is not what a client of OpenAI's "
                 "API takes as its base URL, correct base_url."
             )
-        listed = [entry.get("id") for entry in data if isinstance(entry, dict)]
-        names = [name for name in listed if isinstance(name, str) and name]
-        if len(names) == 1:
-            return names[0]
-        if not names:
+        listed = names(reply.json())
+        if len(listed) == 1:
+            return listed[0]
+        if not listed:
             raise EngineSelectionError(
-                f"{self.name}: {self.control.url(_LIST)} lists no model. Load one there, or say which one it serves "
+                f"{self.name}: {self.control.url(LIST)} lists no model. Load one there, or say which one it serves "
                 f"without listing it: {how}"
             )
-        known = ", ".join(shown(name, 80) for name in names[:20])
+        known = ", ".join(shown(name, 80) for name in listed[:20])
         raise EngineSelectionError(
-            f"{self.name}: {self.base_url} serves {len(names)} models ({known}), so which one is meant must be said: "
+            f"{self.name}: {self.base_url} serves {len(listed)} models ({known}), so which one is meant must be said: "
             f"{how}"
         )
 
     # ---- the wire --------------------------------------------------------------------------------------------------
 
-    def build(self, request: Request, *, stream: bool = True) -> WireRequest:
-        """Put a request into this engine's words; ``ParameterNotHonoured`` if it has no word for what matters."""
-        sampling, omitted = self._sampling_fields(request)
-        body: dict[str, Any] = {"model": self.model}
-        if request.prompt is not None:
-            self._refuse_for_raw(request)
-            body["prompt"] = request.prompt
-            if request.response_format is not None:
-                body["response_format"] = dict(request.response_format)
-        else:
-            body |= self._chat_fields(request)
-        body |= sampling
-        body |= self.constants
-        body |= self._logprob_fields(request)
-        if stream and self.can_stream(request):
-            body |= self.stream_fields
-        else:
-            body |= self._unstreamed_fields(request)
-        path = build.RAW_PATH if request.prompt is not None else build.CHAT_PATH
-        return build.wire(routed(path, self.api), body, omitted)
-
-    def _sampling_fields(self, request: Request) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """Return the sampling in this engine's words, and our names of what was left out."""
-        return build.sampling_fields(request.sampling, self.fields, engine=self.name, case=request.case)
-
-    def _chat_fields(self, request: Request) -> dict[str, Any]:
-        """Return messages, tools and format in this engine's words."""
-        return build.chat_fields(request)
-
-    def _logprob_fields(self, request: Request) -> dict[str, Any]:
-        """Return the fields that ask for logprobs, none when the request wants none."""
-        if request.top_logprobs is None:
-            return {}
-        top = max(request.top_logprobs, self.least_logprobs)
-        if self.most_logprobs is not None:
-            top = min(top, self.most_logprobs)
-        return {"logprobs": top} if request.prompt is not None else {"logprobs": True, "top_logprobs": top}
-
-    def _unstreamed_fields(self, request: Request) -> dict[str, Any]:
-        """Return fields that ask for more than the answer where it comes whole, the server's timings say."""
-        return {}
-
-    def can_stream(self, request: Request) -> bool:
-        """Tell whether this request may be streamed; one that may not is sent unstreamed, with the same answer."""
-        return True
-
-    def _refuse_for_raw(self, request: Request) -> None:
-        lost = "tools" if request.tools else ""
-        if request.response_format is not None and not self.raw_honours_format:
-            lost = "response_format"
-        if lost:
-            raise ParameterNotHonoured(
-                f"{self.name} takes no {lost} with a raw prompt (case {request.case!r}); use messages for this case.",
-                engine=self.name,
-                case=request.case,
-            )
-
     def parse(self, answer: Answer, *, case: str) -> Completion:
         """Read a finished answer, streamed or not; raises an ``AnswerError`` that names engine and case."""
-        return read.parse_answer(answer, engine=self.name, case=case)
+        meant(answer, self.meanings, engine=self.name, case=case)
+        completion = read.parse_answer(answer, engine=self.name, case=case)
+        return read.timed(completion, answer, self.stream_timings if read.is_stream(answer) else self.timings)
 
     def token_ends(self, answer: Answer) -> tuple[int, ...]:
         """Return the body offsets at which events with generated tokens end; empty when not streamed, or no answer.

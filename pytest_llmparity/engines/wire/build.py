@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.sample import NEUTRAL, Request, Sampling, WireRequest
+from pytest_llmparity.engines.wire.control import API, routed
+from pytest_llmparity.settings.specification import EngineSpec
 
 CHAT_PATH: Final = "/v1/chat/completions"
 RAW_PATH: Final = "/v1/completions"
@@ -23,6 +25,13 @@ EVERY_SERVER: Final = {
     "max_tokens": "max_tokens",
 }
 """Sampling fields of OpenAI's own API, our name to the wire's."""
+
+OPEN_SERVERS: Final = EVERY_SERVER | {
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+}
+"""The same with what servers of open weights have beside it, under the names most of them use."""
 
 
 def sampling_fields(
@@ -94,6 +103,15 @@ def chat_fields(request: Request) -> dict[str, Any]:
     return body
 
 
+def refuse_ignored(fields: dict[str, Any], ignores: Mapping[str, str], *, engine: str, case: str) -> dict[str, Any]:
+    """Return chat fields without those the engine ignores, name to why; one that asks for something is refused."""
+    for name, why in ignores.items():
+        asked = fields.get(name)
+        if asked not in (None, "auto") and not (isinstance(asked, Mapping) and asked.get("type") == "text"):
+            raise refuse(name, why, engine=engine, case=case)
+    return {name: value for name, value in fields.items() if name not in ignores}
+
+
 def refuse(what: str, why: str, *, engine: str, case: str) -> ParameterNotHonoured:
     """Return the error of a request that asks for what the engine would ignore; ``why`` names the source of that."""
     return ParameterNotHonoured(
@@ -102,3 +120,108 @@ def refuse(what: str, why: str, *, engine: str, case: str) -> ParameterNotHonour
         engine=engine,
         case=case,
     )
+
+
+class Asker:
+    """The half of an adapter that asks: a request in the words of one kind of server, one way for all of them.
+
+    Kinds say by the attributes below in which words, and by the methods behind :meth:`build` what these do not cover.
+    """
+
+    fields: ClassVar[Mapping[str, str]] = EVERY_SERVER
+    constants: ClassVar[Mapping[str, Any]] = {}
+    stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True, "stream_options": {"include_usage": True}}
+    """What asks for a stream, and in it for token counts where the server knows how to send them."""
+    counts_in_streams: ClassVar[bool] = True
+    """Whether a stream can carry token counts; answers of other kinds are asked for whole where nothing is timed."""
+    raw_honours_format: ClassVar[bool] = False
+    ignores: ClassVar[Mapping[str, str]] = {}
+    """Fields of a chat it takes and does not read, each with why we know; a request that needs one is refused."""
+    least_logprobs: ClassVar[int] = 0
+    """The smallest ``top_logprobs`` with which this kind still reports the chosen token."""
+    most_logprobs: ClassVar[int | None] = None
+    """The largest ``top_logprobs`` this kind takes; a request for more asks for this many. ``None``: nobody knows."""
+    warm_up_logprobs: ClassVar[int | None] = None
+    """``top_logprobs`` of the warm-up, for kinds that compile that path when it is first asked for."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.spec = spec
+        self.api = API if spec.api is None else spec.api
+        """What OpenAI's routes start with below the server's root."""
+
+    @property
+    def name(self) -> str:
+        """The engine's name in this run."""
+        return self.spec.name
+
+    @property
+    def model(self) -> str:
+        """The model's name on the wire."""
+        return self.wire_model(self.spec)
+
+    @classmethod
+    def wire_model(cls, spec: EngineSpec) -> str:
+        """Return the name requests will carry, empty when the server has to be asked.
+
+        Of a file or folder that we serve it is the name: a path would make request hashes differ between machines.
+        """
+        if spec.model_path is not None and spec.launch == "process":
+            return spec.model_path.name
+        return spec.model or ""
+
+    def build(self, request: Request, *, stream: bool = True) -> WireRequest:
+        """Put a request into this engine's words; ``ParameterNotHonoured`` if it has no word for what matters."""
+        sampling, omitted = self._sampling_fields(request)
+        body: dict[str, Any] = {"model": self.model}
+        if request.prompt is not None:
+            self._refuse_for_raw(request)
+            body["prompt"] = request.prompt
+            if request.response_format is not None:
+                body["response_format"] = dict(request.response_format)
+        else:
+            body |= self._chat_fields(request)
+        body |= sampling
+        body |= self.constants
+        body |= self._logprob_fields(request)
+        if stream and self.can_stream(request):
+            body |= self.stream_fields
+        else:
+            body |= self._unstreamed_fields(request)
+        path = RAW_PATH if request.prompt is not None else CHAT_PATH
+        return wire(routed(path, self.api), body, omitted)
+
+    def _sampling_fields(self, request: Request) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Return the sampling in this engine's words, and our names of what was left out."""
+        return sampling_fields(request.sampling, self.fields, engine=self.name, case=request.case)
+
+    def _chat_fields(self, request: Request) -> dict[str, Any]:
+        """Return messages, tools and format in this engine's words."""
+        return refuse_ignored(chat_fields(request), self.ignores, engine=self.name, case=request.case)
+
+    def _logprob_fields(self, request: Request) -> dict[str, Any]:
+        """Return the fields that ask for logprobs, none when the request wants none."""
+        if request.top_logprobs is None:
+            return {}
+        top = max(request.top_logprobs, self.least_logprobs)
+        if self.most_logprobs is not None:
+            top = min(top, self.most_logprobs)
+        return {"logprobs": top} if request.prompt is not None else {"logprobs": True, "top_logprobs": top}
+
+    def _unstreamed_fields(self, request: Request) -> dict[str, Any]:
+        """Return fields that ask for more than the answer where it comes whole, the server's timings say."""
+        return {}
+
+    def can_stream(self, request: Request) -> bool:
+        """Tell whether this request may be streamed; one that may not is sent unstreamed, with the same answer."""
+        return True
+
+    def _refuse_for_raw(self, request: Request) -> None:
+        lost = "tools" if request.tools else ""
+        if request.response_format is not None and not self.raw_honours_format:
+            lost = "response_format"
+        if lost:
+            raise ParameterNotHonoured(
+                f"{self.name} takes no {lost} with a raw prompt (case {request.case!r}); use messages for this case.",
+                engine=self.name,
+                case=request.case,
+            )

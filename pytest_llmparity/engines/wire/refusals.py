@@ -14,11 +14,12 @@ import email.utils
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pytest_llmparity.core import errors
+from pytest_llmparity.core.ports import Answer
 
 SHOWN_CHARS: Final = 300
 """How much of a server's own words an error message repeats."""
@@ -353,6 +354,32 @@ def worded(
         status=status,
         retry_after_s=retry_after(headers),
     )
+
+
+class Meaning(NamedTuple):
+    """What a refusal means whose words say it (``says`` is searched in them) and whose status says something else."""
+
+    status: int
+    says: re.Pattern[str]
+    error: type[errors.EngineError]
+    advice: str
+
+
+def meant(answer: Answer, meanings: Sequence[Meaning], *, engine: str, case: str | None) -> None:
+    """Raise the error that one of the meanings makes of a refusal; nothing where none fits."""
+    fitting = [meaning for meaning in meanings if meaning.status == answer.status]
+    refusal = read_refusal(answer.body) if fitting else Refusal(message="")
+    for meaning in fitting:
+        if meaning.says.search(refusal.message):
+            raise worded(
+                meaning.error,
+                meaning.advice,
+                refusal,
+                status=answer.status,
+                headers=answer.headers,
+                engine=engine,
+                case=case,
+            )
 
 
 def implied_status(refusal: Refusal) -> int:

@@ -1,10 +1,17 @@
-"""Taking values out of decoded JSON of any shape: what is not of the wanted kind is empty, never an error."""
+"""Taking values out of decoded JSON of any shape: what is not of the wanted kind is empty, never an error.
+
+And making facts of them, each with its source.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pytest_llmparity.core.identity.quantization import normalise
+from pytest_llmparity.core.sample import Fact, Source
 
 
 def count(value: object) -> int | None:
@@ -30,6 +37,34 @@ def sequence(value: object) -> Sequence[Any]:
 def mappings(value: object) -> list[Mapping[str, Any]]:
     """Return the objects of a list."""
     return [item for item in sequence(value) if isinstance(item, dict)]
+
+
+def names(listing: Mapping[str, Any], holder: str = "data", name: str = "id") -> list[str]:
+    """Return the names in a list of models as ``/v1/models`` has it, in its order; entries without one are left out.
+
+    >>> names({"data": [{"id": "a"}, {"id": 7}, "b"]})
+    ['a']
+    """
+    return [entry[name] for entry in mappings(listing.get(holder)) if string(entry.get(name))]
+
+
+def facts(values: Mapping[str, object], *, source: Source = "reported", raw: str = "") -> dict[str, Fact]:
+    """Return a fact of each value that says something: a number or a text, neither 0 nor empty.
+
+    >>> facts({"version": "1.2", "slots": None, "build": ""})
+    {'version': Fact(value='1.2', source='reported', raw='')}
+    """
+    return {
+        name: Fact(value=value, source=source, raw=raw)
+        for name, value in values.items()
+        if value and (isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)))
+    }
+
+
+def quantization(raw: object, *, source: Source = "reported") -> dict[str, Fact]:
+    """Return the fact of a quantisation under whatever name a server or a flag has for it; none for no name."""
+    name = string(raw)
+    return {"quantization": Fact(value=normalise(name), source=source, raw=name)} if name else {}
 
 
 def valid(text: str) -> str:

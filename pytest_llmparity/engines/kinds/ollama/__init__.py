@@ -30,10 +30,8 @@ from pytest_llmparity.engines.start import program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
+from pytest_llmparity.engines.wire.values import facts, string
 from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec, Route
-
-DEADLINE_S: Final = 60.0
-"""How long the daemon may take to answer; it binds its port before it looks at a model."""
 
 PULL_S: Final = 3600.0
 """How long a download may take that ``download = true`` asked for, unless ``start_timeout_s`` says otherwise."""
@@ -54,15 +52,6 @@ KEEP_ALIVE: Final = "30m"
 """How long a daemon that is not ours keeps the model after the last request: longer than its own 5 minutes, so that it
 outlives the other engines' turns, and not for ever."""
 
-SCRUBBED: Final = (
-    "LLAMA_ARG_*",  # reaches the llama-server behind Ollama
-    "OLLAMA_CONTEXT_LENGTH",
-    "OLLAMA_FLASH_ATTENTION",
-    "OLLAMA_GO_TEMPLATE",
-    "OLLAMA_KV_CACHE_TYPE",
-)
-"""What changes answers comes from the engine's ``env``, never from the shell that happens to run pytest."""
-
 _INSTALL: Final = (
     "Install Ollama (https://ollama.com/download), give command = the path of its program, or base_url of a running "
     "daemon."
@@ -78,6 +67,12 @@ class OllamaAdapter(Adapter):
     """
 
     kind: ClassVar[str] = "ollama"
+    deadline_s: ClassVar[float] = 60.0  # the daemon binds its port before it looks at a model
+    # What changes answers comes from the engine's ``env``, never from the shell that happens to run pytest.
+    scrub: ClassVar[tuple[str, ...]] = (
+        "LLAMA_ARG_*",  # reaches the llama-server behind Ollama
+        *("OLLAMA_CONTEXT_LENGTH", "OLLAMA_FLASH_ATTENTION", "OLLAMA_GO_TEMPLATE", "OLLAMA_KV_CACHE_TYPE"),
+    )
     health_path: ClassVar[str] = "/api/version"
     routes: ClassVar[tuple[Route, ...]] = ("openai", "native")
     log_hint: ClassVar[str] = (
@@ -137,20 +132,14 @@ class OllamaAdapter(Adapter):
         }
         if spec.model_path is not None:
             env["OLLAMA_MODELS"] = str(workdir / "ollama")
-        return Launch(
-            argv=(*argv, *(("serve",) if len(argv) == 1 else ()), *spec.args),
-            env=env | dict(spec.env),
-            scrub=SCRUBBED,
-            cwd=workdir,
-            deadline_s=spec.start_timeout_s if spec.start_timeout_s is not None else DEADLINE_S,
-        )
+        return cls.started(spec, workdir, [*argv, *(("serve",) if len(argv) == 1 else ())], env=env)
 
     # ---- the model -------------------------------------------------------------------------------------------------
 
     def load(self) -> None:
         """See that the daemon has the model: made from its file, found, or pulled when ``download`` allows it."""
         path = self.spec.model_path
-        if path is not None and self.spec.launch != "process":
+        if path is not None and not self.ours:
             raise LaunchError(
                 f"{self.name}: a file can only be served by an Ollama that is started from here. Leave base_url out, "
                 f"or make a model of it (ollama create NAME, with FROM {path.name} in the Modelfile) and name that.",
@@ -161,11 +150,11 @@ class OllamaAdapter(Adapter):
         elif not self._shown():
             if not self.spec.download:
                 raise self._missing()
-            models.pull(self.control, self.model, timeout_s=self.spec.start_timeout_s or PULL_S)
+            models.pull(self.control, self.model, timeout_s=self.patience_s(self.spec, PULL_S))
 
     def _missing(self) -> ModelMissing:
         """Return the error of a model this daemon lacks; it names the running one that has it, if ours lacks it."""
-        theirs = daemons.holder(self.kind, self.model, os.environ) if self.spec.launch == "process" else ""
+        theirs = daemons.holder(self.kind, self.model, os.environ) if self.ours else ""
         if not theirs:
             return models.missing(self.name, self.model)
         return ModelMissing(
@@ -178,7 +167,7 @@ class OllamaAdapter(Adapter):
 
     def warm_up(self) -> None:
         """Load the model with the options every later request has, then ask for one token."""
-        fields: dict[str, Any] = {"keep_alive": -1 if self.spec.launch == "process" else KEEP_ALIVE}
+        fields: dict[str, Any] = {"keep_alive": -1 if self.ours else KEEP_ALIVE}
         if self.spec.route == "native":
             fields |= {"options": self._load_options(), "shift": False}
         with self._advising():
@@ -250,20 +239,16 @@ class OllamaAdapter(Adapter):
 
     def from_files(self) -> dict[str, Fact]:
         """Return what the GGUF file says that the model was made from, without its template: it may not be in force."""
-        if self.spec.launch != "process" or self.spec.model_path is None:
+        if not self.ours or self.spec.model_path is None:
             return {}
-        found = files.gguf_facts(self.spec.model_path)
-        return {name: fact for name, fact in found.items() if name != "template_sha256"}
+        known = files.gguf_facts(self.spec.model_path)
+        return {name: fact for name, fact in known.items() if name != "template_sha256"}
 
     def declared(self) -> dict[str, Fact]:
         """Return what only the configuration says; of a daemon we start, also the type of its cache."""
-        facts = super().declared()
-        if self.spec.launch == "process":
-            cache = self.spec.env.get("OLLAMA_KV_CACHE_TYPE", "f16")
-            facts["kv_cache"] = Fact(value=cache, source="declared")
-            if self.spec.slots is not None:
-                facts["slots"] = Fact(value=self.spec.slots, source="declared")
-        return facts
+        cache = self.spec.env.get("OLLAMA_KV_CACHE_TYPE", "f16")
+        own = {"kv_cache": cache, "slots": self.spec.slots} if self.ours else {}
+        return super().declared() | facts(own, source="declared")
 
     def reported(self) -> dict[str, Fact]:
         """Return what ``/api/version``, ``/api/tags``, ``/api/show`` and (when we loaded the model) ``/api/ps`` say.
@@ -275,21 +260,17 @@ class OllamaAdapter(Adapter):
         listed = about.entry(self.control.ask("/api/tags"), self.model)
         loaded = self._in_memory or about.entry(self.control.ask("/api/ps"), self.model)
         show = self._shown() or {"details": listed.get("details")}
-        facts = about.model_facts(show, version=self._release(), route=self.spec.route)
-        digest = listed.get("digest") or loaded.get("digest")
-        if isinstance(digest, str):
-            value = f"sha256:{digest.removeprefix('sha256:')}"
-            facts["digest"] = Fact(value=value, source="reported", raw=about.weights(show))
-        plain = {
+        digest = string(listed.get("digest") or loaded.get("digest"))
+        known = {
             "version": self._release(),
             "model": listed.get("name"),
             "context_length": loaded.get("context_length"),
         }
-        return facts | {
-            name: Fact(value=value, source="reported")
-            for name, value in plain.items()
-            if isinstance(value, (str, int)) and value
-        }
+        return (
+            about.model_facts(show, version=self._release(), route=self.spec.route)
+            | facts({"digest": digest and f"sha256:{digest.removeprefix('sha256:')}"}, raw=about.weights(show))
+            | facts(known)
+        )
 
     def capabilities(self) -> Capabilities:
         """Return what this model can do by its template path and route; a probe knows better."""
@@ -318,8 +299,7 @@ class OllamaAdapter(Adapter):
 
     def _release(self) -> str:
         if not self._version:
-            said = self.control.ask("/api/version").get("version")
-            self._version = said if isinstance(said, str) else ""
+            self._version = string(self.control.ask("/api/version").get("version"))
         return self._version
 
     # ---- the wire --------------------------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.identity import spelling
-from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.sample import NEUTRAL, Fact, Sampling
 from pytest_llmparity.engines.facts import files
-from pytest_llmparity.engines.wire import build
+from pytest_llmparity.engines.wire import build, values
+from pytest_llmparity.engines.wire.values import facts, mapping, mappings, string
 from pytest_llmparity.settings.specification import Route
 
 Show = Mapping[str, Any]
@@ -47,22 +47,16 @@ _NO_TEMPLATE: Final = "{{ .Prompt }}"
 
 def entry(listing: Mapping[str, Any], model: str) -> Mapping[str, Any]:
     """Return a model's entry in the answer of ``/api/tags`` or ``/api/ps``; empty when it is not there."""
-    models = listing.get("models")
-    for one in models if isinstance(models, list) else ():
-        if (
-            isinstance(one, dict)
-            and model
-            and full_name(model) in (full_name(one.get("name")), full_name(one.get("model")))
-        ):
-            return one
+    wanted = full_name(model) if model else None
+    for listed in mappings(listing.get("models")):
+        if wanted in (full_name(listed.get("name")), full_name(listed.get("model"))):
+            return listed
     return {}
 
 
 def names(listing: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names in the answer of ``/api/tags`` or ``/api/ps``, in its order."""
-    models = listing.get("models")
-    listed = [one.get("name") for one in models if isinstance(one, dict)] if isinstance(models, list) else []
-    return tuple(name for name in listed if isinstance(name, str))
+    return tuple(values.names(listing, "models", "name"))
 
 
 def full_name(name: object) -> str:
@@ -169,8 +163,7 @@ def template_path(show: Show) -> str:
 
 def served_by_llama(show: Show) -> bool:
     """Tell whether the model's weights are a GGUF file, which llama-server serves; others go to the MLX runner."""
-    details = show.get("details")
-    return isinstance(details, dict) and details.get("format") == "gguf"
+    return mapping(show.get("details")).get("format") == "gguf"
 
 
 def _directive(modelfile: str, name: str) -> str:
@@ -206,8 +199,7 @@ def bits_per_weight(show: Show) -> float | None:
 
 
 def _tensors(show: Show) -> list[Mapping[str, Any]]:
-    tensors = show.get("tensors")
-    return [tensor for tensor in tensors if isinstance(tensor, dict)] if isinstance(tensors, list) else []
+    return mappings(show.get("tensors"))
 
 
 # ---- facts ---------------------------------------------------------------------------------------------------------
@@ -215,28 +207,24 @@ def _tensors(show: Show) -> list[Mapping[str, Any]]:
 
 def model_facts(show: Show, *, version: str, route: Route) -> dict[str, Fact]:
     """Return what ``/api/show`` says, as identity fields."""
-    details = show.get("details")
-    details = details if isinstance(details, dict) else {}
-    facts: dict[str, Fact] = {}
-    raw = details.get("quantization_level")
-    if isinstance(raw, str) and raw.lower() not in ("", "unknown"):
-        facts["quantization"] = Fact(value=normalise(raw), source="reported", raw=raw)
-    if details.get("format"):
-        # The same name, another engine: safetensors are served by Ollama's MLX runner, GGUF by llama-server.
-        runner = "llama-server" if served_by_llama(show) else "MLX runner"
-        facts["format"] = Fact(value=str(details["format"]), source="reported", raw=runner)
-    path = template_path(show)
-    if path in ("jinja", "go-template"):
-        facts["template_sha256"] = Fact(value=files.text_sha256(_text(show, "template")), source="reported")
-    plain = {
+    details, path = mapping(show.get("details")), template_path(show)
+    level = string(details.get("quantization_level"))
+    # The same name, another engine: safetensors are served by Ollama's MLX runner, GGUF by llama-server.
+    runner = "llama-server" if served_by_llama(show) else "MLX runner"
+    template = files.text_sha256(_text(show, "template")) if path in ("jinja", "go-template") else ""
+    known = {
+        "template_sha256": template,
         "tensor_types": spelling.tensor_types(str(tensor.get("type")) for tensor in _tensors(show)),
         "bits_per_weight": bits_per_weight(show),
         "template_path": path,
         "sampling_defaults": spelling.sampling_defaults(sampling_defaults(show, version, route)),
     }
-    return facts | {name: Fact(value=value, source="reported") for name, value in plain.items() if value}
+    return (
+        values.quantization("" if level.lower() == "unknown" else level)
+        | facts({"format": str(details.get("format") or "")}, raw=runner)
+        | facts(known)
+    )
 
 
 def _text(show: Show, name: str) -> str:
-    value = show.get(name)
-    return value if isinstance(value, str) else ""
+    return string(show.get(name))

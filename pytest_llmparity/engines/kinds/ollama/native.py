@@ -10,6 +10,7 @@ from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Request
 from pytest_llmparity.engines.wire import read
+from pytest_llmparity.engines.wire.values import mapping, mappings
 from pytest_llmparity.transport.events import ndjson
 
 CHAT_PATH: Final = "/api/chat"
@@ -208,11 +209,11 @@ def _objects(reader: read.Reader, draft: read.Draft) -> Iterator[Mapping[str, An
 def _chunk(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return one object as the whole message ``/v1`` would have made of it."""
     message = value.get("message")
-    part: Mapping[str, Any] = message if isinstance(message, dict) else value
+    part = mapping(message) if isinstance(message, dict) else value
     delta = {
         "content": part.get("content", part.get("response")),
         "reasoning": part.get("thinking"),
-        "tool_calls": [_call(call) for call in _objects_in(part.get("tool_calls"))],
+        "tool_calls": [_call(call) for call in mappings(part.get("tool_calls"))],
     }
     return {
         "model": value.get("model"),
@@ -229,11 +230,6 @@ def _chunk(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     """Return a tool call, which Ollama always sends whole. Its own index is not used: some parsers leave it at 0."""
-    function = call.get("function")
-    function = function if isinstance(function, dict) else {}
+    function = mapping(call.get("function"))
     arguments = json.dumps(function.get("arguments") or {}, ensure_ascii=False)
     return {"id": call.get("id"), "function": {"name": function.get("name"), "arguments": arguments}}
-
-
-def _objects_in(value: object) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
