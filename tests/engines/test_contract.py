@@ -333,21 +333,7 @@ def test_a_server_that_is_gone_is_only_what_was_declared(way: Way, attach: Attac
     assert {fact.source for fact in found.values()} == {"declared"}
 
 
-# ---- requests -------------------------------------------------------------------------------------------------------
-
-SET = Sampling(
-    max_tokens=7,
-    temperature=0.5,
-    top_p=0.9,
-    top_k=41,
-    min_p=0.125,
-    repetition_penalty=1.25,
-    presence_penalty=0.375,
-    frequency_penalty=0.625,
-    seed=3,
-    stop=("END",),
-)
-"""Every sampling parameter with a value of its own."""
+# ---- requests: which fields they have, kind by kind, is held by test_asked.py ---------------------------------------
 
 
 def built(adapter: Adapter, request: Request, *, stream: bool = True) -> dict[str, Any]:
@@ -385,22 +371,6 @@ def test_a_body_holds_no_field_that_is_not_known(way: Way, pose: Pose, stream: b
 
     for request in requests:
         assert {name for name, _ in words(built(adapter, request, stream=stream))} <= known
-
-
-@pytest.mark.parametrize("name", Sampling.__dataclass_fields__)
-def test_a_sampling_parameter_that_is_set_is_sent_or_refused(name: str, pose: Pose) -> None:
-    _, adapter = pose()
-    value = getattr(SET, name)
-
-    body, refused = tried(adapter, asking(sampling=Sampling(**{name: value})))
-
-    if refused:
-        assert refused.startswith("cand refund-3 cand")
-        assert any(parameter in refused for parameter in Sampling.__dataclass_fields__)
-        return
-    sent = dict(words(json.loads(body)))
-    spelled = {adapter.fields.get(name, name), native.OPTIONS[name]} & sent.keys()
-    assert [sent[word] for word in spelled] == [list(value) if isinstance(value, tuple) else value]
 
 
 def test_a_neutral_sampling_parameter_is_sent_or_recorded_as_left_out(way: Way, pose: Pose) -> None:
@@ -442,15 +412,6 @@ def test_tools_and_schemas_keep_the_order_they_were_declared_in(pose: Pose) -> N
 
     assert b'"properties":{"b":{},"a":{}}' in adapter.build(asking(tools=TOOLS)).body
     assert "response_format" in refused or 0 < body.index(b'"zeta"') < body.index(b'"alpha"')
-
-
-@pytest.mark.parametrize("choice", ["required", "none", {"type": "function", "function": {"name": "f"}}], ids=str)
-def test_a_tool_choice_is_sent_or_refused(choice: object, pose: Pose) -> None:
-    _, adapter = pose()
-
-    body, refused = tried(adapter, asking(tools=TOOLS, tool_choice=choice))
-
-    assert "tool_choice" in refused or json.loads(body)["tool_choice"] == choice
 
 
 def test_a_raw_prompt_goes_out_as_it_is_and_without_tools(pose: Pose) -> None:
@@ -642,7 +603,9 @@ def test_odd_text_is_read_whole(pose: Pose, stream: bool, send: Send) -> None:
     assert adapter.parse(send(adapter, asking(), stream=stream), case="c").text == text
 
 
+@pytest.mark.parametrize("way", [Way("openai", "openai"), Way("ollama", "native")], ids=str, indirect=True)
 def test_five_megabytes_are_read_whole(pose: Pose, stream: bool, send: Send) -> None:
+    """Hold it once for each of the two readers that all kinds share."""
     _, adapter = pose(Reply(text="x" * 5_000_000))
 
     assert adapter.parse(send(adapter, asking(), stream=stream), case="c").text == "x" * 5_000_000

@@ -372,7 +372,7 @@ class Adapter(Asker):
         if stored and said and stored.source == "file" and says_less(str(said.value), str(stored.value)):
             raw = f"{stored.raw or stored.value}; reported: {said.raw or said.value}"
             known["quantization"] = dataclasses.replace(stored, raw=raw)
-        return Identity(facts=facts({"kind": self.kind}, source="declared") | known)
+        return Identity(facts={"kind": Fact(value=self.kind, source="declared")} | known)
 
     def machine(self) -> dict[str, Fact]:
         """Return what a server that we start computes with: this machine's GPUs and CPU."""
