@@ -15,12 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from pytest_llmparity.core.errors import EngineError, EngineSelectionError, LLMParityError
 from pytest_llmparity.engines import recognise
 from pytest_llmparity.engines.wire.control import Control
 from pytest_llmparity.engines.wire.refusals import shown
+from pytest_llmparity.engines.wire.values import mappings, names, string
 from pytest_llmparity.settings.selection import KINDS, address_of
 from pytest_llmparity.settings.specification import EngineSpec
 
@@ -68,11 +69,11 @@ def ollama_address(host: str) -> str:
     >>> ollama_address("0.0.0.0"), ollama_address(":11500"), ollama_address("https://gpu")
     ('http://127.0.0.1:11434', 'http://127.0.0.1:11500', 'https://gpu:443')
     """
-    scheme, sign, rest = host.strip().strip("\"'").strip().partition("://")
+    scheme, sign, behind = host.strip().strip("\"'").strip().partition("://")
     if not sign:
-        scheme, rest = "http", scheme
+        scheme, behind = "http", scheme
     own = {"http": 80, "https": 443}.get(scheme.lower(), OLLAMA_PORT) if sign else OLLAMA_PORT
-    place, slash, path = rest.partition("/")
+    place, slash, path = behind.partition("/")
     name, port = _split_port(place)
     number = int(port) if port.isascii() and port.isdigit() and int(port) <= 65535 else own
     try:
@@ -113,7 +114,7 @@ def settle(
 
     The others are started by us, as far as their kind can be: ``EngineSelectionError`` says of all those that cannot
     what to do. ``decided`` has the addresses of those that another process of this run found attached, by name, so
-    that nobody looks a second time.
+    that nobody asks a second time.
     """
     open_ones = [spec for spec in specs if spec.daemon]
     if not open_ones:
@@ -147,14 +148,14 @@ def _attached(spec: EngineSpec, base_url: str) -> EngineSpec:
     return dataclasses.replace(spec, base_url=base_url, launch="attach", pin={**pins, **spec.pin})
 
 
-def _absent(spec: EngineSpec, place: str, found: Running | None) -> str:
+def _absent(spec: EngineSpec, place: str, daemon: Running | None) -> str:
     kind, head = spec.kind or "", f"--engines: {spec.name} ({spec.kind}:{spec.model})"
-    if found is None:
+    if daemon is None:
         return (
             f"{head}: no {kind} answers at {place}. Start it ({HOW_TO_START.get(kind, 'as its manual says')}), or say "
             f"where it is: {kind}:{spec.model}@URL, or base_url in the configuration"
         )
-    known = ", ".join(shown(model, 80) for model in found.models[:20]) or "none"
+    known = ", ".join(shown(model, 80) for model in daemon.models[:20]) or "none"
     fetch = {"lmstudio": "lms get", "ollama": "ollama pull"}.get(kind, "fetch")
     return f"{head}: the {kind} at {place} has no such model; it has {known}. Fetch it with: {fetch} {spec.model}"
 
@@ -163,23 +164,23 @@ def holder(kind: str, model: str, environ: Mapping[str, str]) -> str:
     """Return the address of the running daemon that has a model, empty when there is none."""
     try:
         place = address(kind, environ)
-        [found] = _together([functools.partial(running, kind, place)])
+        [daemon] = _together([functools.partial(running, kind, place)])
     except LLMParityError:
         return ""
-    return place if has(found, model) else ""
+    return place if has(daemon, model) else ""
 
 
-def has(found: Running | None, model: str) -> bool:
+def has(daemon: Running | None, model: str) -> bool:
     """Tell whether a daemon lists a model under this name; Ollama's may leave the tag ``latest`` and its host out."""
-    if found is None:
+    if daemon is None:
         return False
-    if found.kind != "ollama":
-        return model in found.models
+    if daemon.kind != "ollama":
+        return model in daemon.models
     from pytest_llmparity.engines.kinds.ollama.about import (
         full_name,  # here, or every start of pytest would pay for it
     )
 
-    return full_name(model) in map(full_name, found.models)
+    return full_name(model) in map(full_name, daemon.models)
 
 
 def running(kind: str, base_url: str) -> Running | None:
@@ -187,27 +188,22 @@ def running(kind: str, base_url: str) -> Running | None:
     control = Control(engine=kind, base_url=base_url, headers={})
     if kind == "ollama":
         version, tags = control.ask("/api/version"), control.ask("/api/tags")
-        if not isinstance(version.get("version"), str) or not isinstance(tags.get("models"), list):
-            return None
-        names: list[Any] | None = [entry.get("name") for entry in tags["models"] if isinstance(entry, dict)]
+        there = isinstance(version.get("version"), str) and isinstance(tags.get("models"), list)
+        models = names(tags, "models", "name") if there else None
     else:
-        names = _lmstudio(control)
-    if names is None:
-        return None
-    models = dict.fromkeys(name for name in names if isinstance(name, str) and name)
-    return Running(kind=kind, base_url=base_url, models=tuple(models))
+        models = _lmstudio(control)
+    return None if models is None else Running(kind=kind, base_url=base_url, models=tuple(dict.fromkeys(models)))
 
 
-def _lmstudio(control: Control) -> list[Any] | None:
-    listed = control.ask("/api/v1/models").get("models")
-    if isinstance(listed, list):
-        entries = [entry for entry in listed if isinstance(entry, dict)]
-        loaded = [one for entry in entries for one in entry.get("loaded_instances") or () if isinstance(one, dict)]
-        return [entry.get(key) for entry in entries for key in ("key", "selected_variant")] + [
-            one.get("id") for one in loaded
-        ]
-    old = control.ask("/api/v0/models").get("data")  # before 0.4.0
-    return [entry.get("id") for entry in old if isinstance(entry, dict)] if isinstance(old, list) else None
+def _lmstudio(control: Control) -> list[str] | None:
+    listed = control.ask("/api/v1/models")
+    if not isinstance(listed.get("models"), list):
+        old = control.ask("/api/v0/models")  # before 0.4.0
+        return names(old) if isinstance(old.get("data"), list) else None
+    entries = mappings(listed["models"])
+    stored = [string(entry.get(key)) for entry in entries for key in ("key", "selected_variant")]
+    loaded = [name for entry in entries for name in names(entry, "loaded_instances")]
+    return [name for name in (*stored, *loaded) if name]
 
 
 # ---- what is running here --------------------------------------------------------------------------------------------
@@ -225,25 +221,29 @@ def offer(
     except EngineSelectionError:
         ollama = ollama_address("")
     places = list(dict.fromkeys([ollama, *(f"http://127.0.0.1:{port}" for port in ports)]))
-    found = [one for one in _together([functools.partial(_listening, url) for url in places], total_s=total_s) if one]
-    if not found:
+    servers = [
+        server
+        for server in _together([functools.partial(_listening, url) for url in places], total_s=total_s)
+        if server
+    ]
+    if not servers:
         return f"Nothing was found running here (asked: {', '.join(_short(url) for url in places)})."
     lines = ["Found running on this machine:"]
-    for one in found:
-        known = ", ".join(shown(model, 80) for model in one.models[:5]) or "no model listed"
-        more = f" and {len(one.models) - 5} more" if len(one.models) > 5 else ""
-        lines.append(f"  {one.kind} at {one.base_url}: {known}{more}")
-    chosen = [next((one for one in found if one.kind == word and one.models), None) for word in words]
-    if usable := [_entry(one, ollama) for one in chosen if one is not None]:
+    for server in servers:
+        known = ", ".join(shown(model, 80) for model in server.models[:5]) or "no model listed"
+        more = f" and {len(server.models) - 5} more" if len(server.models) > 5 else ""
+        lines.append(f"  {server.kind} at {server.base_url}: {known}{more}")
+    chosen = [next((server for server in servers if server.kind == word and server.models), None) for word in words]
+    if usable := [_entry(server, ollama) for server in chosen if server is not None]:
         lines.append(f"This would use {'it' if len(usable) == 1 else 'them'}: --engines {','.join(usable)}")
-    if missing := [word for word, one in zip(words, chosen, strict=True) if one is None]:
+    if missing := [word for word, server in zip(words, chosen, strict=True) if server is None]:
         lines.append(f"Not found with a model: {', '.join(missing)}.")
     return "\n".join(lines)
 
 
-def _entry(one: Running, ollama: str) -> str:
-    meant = f"{one.kind}:{one.models[0]}"
-    return meant if one.kind == "ollama" and one.base_url == ollama else f"{meant}@{one.base_url}"
+def _entry(server: Running, ollama: str) -> str:
+    meant = f"{server.kind}:{server.models[0]}"
+    return meant if server.kind == "ollama" and server.base_url == ollama else f"{meant}@{server.base_url}"
 
 
 def _short(url: str) -> str:
@@ -256,17 +256,15 @@ def _listening(base_url: str) -> Running | None:
         return None
     control = Control(engine=base_url, base_url=base_url, headers={})
     try:
-        kind = recognise.kind_of(recognise.look(control))
+        kind = recognise.kind_of(recognise.seen(control))
     except EngineError:
         return None
     if (daemon := running(kind, base_url) if kind in ("ollama", "lmstudio") else None) is not None:
         return daemon
-    data = control.ask("/v1/models").get("data")
-    names = [entry.get("id") for entry in data if isinstance(entry, dict)] if isinstance(data, list) else None
-    if names is None and kind == recognise.GENERIC:
+    listed = control.ask("/v1/models")
+    if not isinstance(listed.get("data"), list) and kind == recognise.GENERIC:
         return None
-    models = tuple(name for name in names or () if isinstance(name, str))
-    return Running(kind=kind if kind in KINDS else recognise.GENERIC, base_url=base_url, models=models)
+    return Running(kind=kind if kind in KINDS else recognise.GENERIC, base_url=base_url, models=tuple(names(listed)))
 
 
 def _accepts(base_url: str) -> bool:
@@ -305,5 +303,5 @@ def to_text(specs: Sequence[EngineSpec]) -> str:
 
 def from_text(text: str) -> Mapping[str, str]:
     """Return what :func:`to_text` wrote."""
-    found: dict[str, str] = json.loads(text)
-    return found
+    addresses: dict[str, str] = json.loads(text)
+    return addresses

@@ -6,18 +6,19 @@ Serve's and hosted services' are from documentation and source, named beside eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from pytest_llmparity.core.errors import ProtocolError, Timeout, Unreachable
 from pytest_llmparity.engines.wire.control import API, Control, Reply
+from pytest_llmparity.engines.wire.values import mappings
 from pytest_llmparity.settings.selection import KINDS
 
 GENERIC: Final = "openai"
 """What a server is called that gives itself away by nothing."""
 
-LOOKS: Final[Mapping[str, str]] = {
+OTHERS: Final[Mapping[str, str]] = {
     "hosted": "a hosted service: it names prices, rate limits or OpenAI's own version",
     "koboldcpp": "KoboldCpp",
     "llama-swap": "llama-swap, which starts another server per model",
@@ -48,12 +49,12 @@ def recognise(
     proxy: str | None = None,
     time_left: Callable[[], float | None] = lambda: None,
 ) -> str:
-    """Return what the server at a URL looks like: a kind, one of :data:`LOOKS`, else ``openai``.
+    """Return what the server at a URL looks like: a kind, one of :data:`OTHERS`, else ``openai``.
 
     ``api`` is what its OpenAI routes start with (default ``/v1``). Raises ``Unreachable`` or ``Timeout`` when nothing
     answers at all. No question lasts longer than ``time_left``.
     """
-    return look(
+    return seen(
         Control(
             engine=name or base_url,
             base_url=base_url.rstrip("/"),
@@ -71,16 +72,15 @@ def kind_of(seen: str) -> str:
     return seen if seen in KINDS else GENERIC
 
 
-def look(control: Control) -> str:
+def seen(control: Control) -> str:
     """Return what a server looks like, as :func:`recognise` does; at most twelve requests, none after the first hit."""
     listed = control.get("/v1/models")
-    seen = _by_list(listed) or next((found for ask in _ASKED if (found := ask(control, listed))), "")
-    return seen or _by_words(listed)
+    asked = (ask(control, listed) for ask in _ASKED)
+    return _by_list(listed) or next(filter(None, asked), "") or _by_words(listed)
 
 
-def _entries(listed: Reply) -> Iterator[Mapping[str, object]]:
-    data = listed.json().get("data")
-    return (entry for entry in data if isinstance(entry, dict)) if isinstance(data, list) else iter(())
+def _entries(listed: Reply) -> list[Mapping[str, object]]:
+    return list(mappings(listed.json().get("data")))
 
 
 def _by_list(listed: Reply) -> str:
@@ -105,11 +105,11 @@ def _by_list(listed: Reply) -> str:
 
 def _root(control: Control, listed: Reply) -> str:
     reply = _try(control, "/")
-    said = reply.body[:1000] if reply is not None else b""
-    if b"<title>LiteLLM" in said:
+    page = reply.body[:1000] if reply is not None else b""
+    if b"<title>LiteLLM" in page:
         return "litellm"
     # LocalAI can be told to say this too (core/http/routes/ollama.go); its list of models names no owner.
-    if b"Ollama is running" in said and all("owned_by" in entry for entry in _entries(listed)):
+    if b"Ollama is running" in page and all("owned_by" in entry for entry in _entries(listed)):
         return "ollama"
     return ""
 

@@ -168,8 +168,8 @@ def make(
 ) -> Adapter:
     """Return the adapter for a spec around the server at ``base_url``.
 
-    Header variables are read from ``environ`` (``ConfigError`` if one is not set). A spec without a kind has its server
-    probed. ``time_left`` is how many seconds the run may still take: no control call lasts longer.
+    Header variables are read from ``environ`` (``ConfigError`` if one is not set). The server of a spec without a kind
+    is recognised. ``time_left`` is how many seconds the run may still take: no control call lasts longer.
     """
     headers = resolve_headers(spec, environ)
     seen, kind = "", spec.kind
@@ -192,5 +192,5 @@ def make(
 
 def _load(kind: str) -> type[Adapter]:
     module, _, name = _HOMES[kind].partition(":")
-    found: type[Adapter] = getattr(importlib.import_module(f"pytest_llmparity.engines.kinds.{module}"), name)
-    return found
+    adapter: type[Adapter] = getattr(importlib.import_module(f"pytest_llmparity.engines.kinds.{module}"), name)
+    return adapter

@@ -166,11 +166,11 @@ async def _ask_proxy(sock: socket.socket, origin: Origin, proxy: Proxy) -> None:
             head += part
     except OSError as error:
         raise _refused(origin, proxy, f"broke the connection ({error.strerror})") from error
-    found = _PROXY_STATUS.match(head)
-    if found is None or b"\r\n\r\n" not in head:
+    status = _PROXY_STATUS.match(head)
+    if status is None or b"\r\n\r\n" not in head:
         raise _refused(origin, proxy, "gave no HTTP answer")
-    if not found[1].startswith(b"2"):
-        raise _refused(origin, proxy, f"answered {found[1].decode()}")
+    if not status[1].startswith(b"2"):
+        raise _refused(origin, proxy, f"answered {status[1].decode()}")
     if not head.endswith(b"\r\n\r\n"):
         raise _refused(origin, proxy, "sent bytes that nobody asked for after its answer")
 

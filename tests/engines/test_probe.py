@@ -8,7 +8,7 @@ import pytest
 
 from pytest_llmparity.core.errors import EngineSelectionError, Unreachable
 from pytest_llmparity.core.sample import Fact
-from pytest_llmparity.engines.recognise import LOOKS, kind_of, recognise
+from pytest_llmparity.engines.recognise import OTHERS, kind_of, recognise
 from pytest_llmparity.engines.registry import adapter_for, known, make
 from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.settings.selection import KINDS
@@ -125,7 +125,7 @@ def test_server_is_recognised_by_its_first_tell(name: str, serve: Serve) -> None
 
 
 def test_every_kind_and_every_other_look_has_a_tell() -> None:
-    assert {seen for _, _, seen, _ in TELLS.values()} == {*KINDS, *LOOKS}
+    assert {seen for _, _, seen, _ in TELLS.values()} == {*KINDS, *OTHERS}
 
 
 RECORDED = {
@@ -194,7 +194,7 @@ def test_what_is_asked_as_openai_says_what_it_looks_like(name: str, kind: str | 
 
     assert adapter.kind == (kind or kind_of(seen))
     if adapter.kind == "openai":
-        words = LOOKS.get(seen, "kind vllm would fit it")
+        words = OTHERS.get(seen, "kind vllm would fit it")
         assert facts["recognised"] == Fact(value=seen, source="reported", raw=words)
         assert server.asked.count("/props") <= 1  # a bare URL is not looked at twice
 

@@ -65,7 +65,9 @@ def _gpus(environ: Mapping[str, str]) -> str:
         return ""
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(place) for place in range(pynvml.nvmlDeviceGetCount())]
-        names = [_text(pynvml.nvmlDeviceGetName(one)) for one in chosen(handles, visible, pynvml.nvmlDeviceGetUUID)]
+        names = [
+            _text(pynvml.nvmlDeviceGetName(handle)) for handle in chosen(handles, visible, pynvml.nvmlDeviceGetUUID)
+        ]
         driver = _text(pynvml.nvmlSystemGetDriverVersion())
     except pynvml.NVMLError:
         return ""
@@ -92,15 +94,15 @@ def chosen(handles: list[Any], visible: str | None, uuid_of: Any) -> list[Any]:
     """
     if visible is None:
         return handles
-    found = []
+    left = []
     for word in (part.strip() for part in visible.split(",")):
         if word.isdecimal() and int(word) < len(handles):
-            found.append(handles[int(word)])
-        elif matching := [one for one in handles if word and _text(uuid_of(one)).startswith(word)]:
-            found.append(matching[0])
+            left.append(handles[int(word)])
+        elif matching := [handle for handle in handles if word and _text(uuid_of(handle)).startswith(word)]:
+            left.append(matching[0])
         else:
             break
-    return found
+    return left
 
 
 def _text(value: str | bytes) -> str:

@@ -17,6 +17,7 @@ from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.engines.facts import digests, safetensors
 from pytest_llmparity.engines.facts.digests import sha256
 from pytest_llmparity.engines.facts.gguf import Header, NotWhole, Tensor, read_header
+from pytest_llmparity.engines.wire.values import mappings
 
 __all__ = ["gguf_facts", "gguf_header", "hf_facts", "hf_sampling", "sha256", "text_sha256"]
 
@@ -62,26 +63,26 @@ def _gguf_header(path: Path, _size: int, _mtime_ns: int) -> Mapping[str, Any]:
 
     headers = [_whole(part) for part in _parts(path)]
     value = headers[0].metadata.get
-    found: dict[str, Any] = _tensor_facts([tensor for header in headers for tensor in header.tensors])
+    header: dict[str, Any] = _tensor_facts([tensor for header in headers for tensor in header.tensors])
     file_type = value("general.file_type")
     if isinstance(file_type, int) and file_type in set(LlamaFileType):
         raw = LlamaFileType(file_type).name
-        found |= {"quantization": normalise(raw.replace("MOSTLY_", "").replace("ALL_", "")), "quantization_raw": raw}
+        header |= {"quantization": normalise(raw.replace("MOSTLY_", "").replace("ALL_", "")), "quantization_raw": raw}
     context = value(f"{value('general.architecture')}.context_length")
     if isinstance(context, int):
-        found["context_length"] = context
+        header["context_length"] = context
     template = value("tokenizer.chat_template")
     if isinstance(template, str):
-        found["template"] = template
+        header["template"] = template
     asked = {n.rpartition(".")[2]: v for n, v in headers[0].metadata.items() if n.startswith("general.sampling.")}
     if defaults := sampling_defaults(asked):
-        found["sampling"] = defaults
+        header["sampling"] = defaults
     tokens = value("tokenizer.ggml.tokens")
     if isinstance(tokens, list) and tokens:
         # The converter fills holes in a vocabulary up to its size (convert_hf_to_gguf.py, get_vocab_base).
         named = ((place, str(token)) for place, token in enumerate(tokens) if token != f"[PAD{place}]")
-        found["tokenizer_sha256"] = _vocabulary_sha256(named)
-    return found
+        header["tokenizer_sha256"] = _vocabulary_sha256(named)
+    return header
 
 
 def _parts(path: Path) -> list[Path]:
@@ -128,11 +129,11 @@ def _tensor_facts(tensors: list[Tensor]) -> dict[str, Any]:
     if not tensors:
         return {}
     names = (_kinds()[tensor.kind][0] if tensor.kind in _kinds() else f"type-{tensor.kind}" for tensor in tensors)
-    found: dict[str, Any] = {"tensor_types": tensor_types(names)}
+    known: dict[str, Any] = {"tensor_types": tensor_types(names)}
     if all(tensor.kind in _kinds() for tensor in tensors):
         elements = sum(tensor.elements for tensor in tensors)
-        found["bits_per_weight"] = round(8 * sum(map(_bytes, tensors)) / elements, 3)
-    return found
+        known["bits_per_weight"] = round(8 * sum(map(_bytes, tensors)) / elements, 3)
+    return known
 
 
 # Hugging Face ---------------------------------------------------------------------------------------------------------
@@ -228,7 +229,7 @@ def _template(folder: Path) -> str | None:
         return own.read_text("utf-8", "replace")
     text = _json(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(text, list):  # several named ones; without a name the default is used
-        text = next((one.get("template") for one in text if isinstance(one, dict) and one.get("name") == "default"), "")
+        text = next((entry.get("template") for entry in mappings(text) if entry.get("name") == "default"), "")
     return text if isinstance(text, str) and text else None
 
 

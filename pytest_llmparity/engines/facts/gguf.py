@@ -67,12 +67,12 @@ class _Reader:
         for _ in range(entries):
             key = self._text()
             metadata[key] = self._value(self._number("I"))
-        found = tuple(self._tensor() for _ in range(tensors))
+        listed = tuple(self._tensor() for _ in range(tensors))
         alignment = metadata.get("general.alignment", _ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 1:
             raise NotWhole("its alignment is no number")
-        data_at = math.ceil(self._at / alignment) * alignment if found else self._at
-        return Header(metadata=metadata, tensors=found, data_at=data_at, size=len(self._content))
+        data_at = math.ceil(self._at / alignment) * alignment if listed else self._at
+        return Header(metadata=metadata, tensors=listed, data_at=data_at, size=len(self._content))
 
     def _take(self, length: int) -> bytes:
         end = self._at + length

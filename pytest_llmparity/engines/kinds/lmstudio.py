@@ -71,7 +71,7 @@ class LmStudioAdapter(Adapter):
     def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
         super().__init__(spec, base_url, headers)
         self._runtime = ""
-        self._found: list[Mapping[str, Any]] | None = None
+        self._before: list[Mapping[str, Any]] | None = None
         """The instances that were loaded when we first asked; ``None`` while nobody has."""
         self._key = ""
         self._in_force: Mapping[str, Any] = {}
@@ -109,7 +109,7 @@ class LmStudioAdapter(Adapter):
         wanted = self.spec.context_length
         instances = self._instances(entry)
         if not instances:
-            theirs = self._found[:1] if self._found else []  # unloaded for another engine's turn
+            theirs = self._before[:1] if self._before else []  # unloaded for another engine's turn
             body = next((_settings(instance) for instance in theirs), {}) | {"model": self.model}
             self._post(_LOAD, body | ({} if wanted is None else {"context_length": wanted}))
             return
@@ -140,17 +140,17 @@ class LmStudioAdapter(Adapter):
 
         The server chooses the identifiers of instances: ``LaunchError`` says when one has another than it had.
         """
-        listed = _models(self.control.ask(_MODELS)) if self._found is not None else None
-        if self._found is None or listed is None:
+        listed = _models(self.control.ask(_MODELS)) if self._before is not None else None
+        if self._before is None or listed is None:
             return
-        found, key = self._found, self._key
-        if list(map(_loaded_as, self._instances(self._ours(listed)))) == list(map(_loaded_as, found)):
+        before, key = self._before, self._key
+        if list(map(_loaded_as, self._instances(self._ours(listed)))) == list(map(_loaded_as, before)):
             return
         self.unload()
-        now = [self._post(_LOAD, _settings(instance) | {"model": key}).get("instance_id") for instance in found]
-        if (before := [instance.get("id") for instance in found]) != now:
+        now = [self._post(_LOAD, _settings(instance) | {"model": key}).get("instance_id") for instance in before]
+        if (ids := [instance.get("id") for instance in before]) != now:
             raise LaunchError(
-                f"{self.name}: LM Studio had {key!r} loaded as {_quoted(before)} and has it as {_quoted(now)} now. "
+                f"{self.name}: LM Studio had {key!r} loaded as {_quoted(ids)} and has it as {_quoted(now)} now. "
                 "Load it again under its old identifier: lms load MODEL --identifier NAME",
                 engine=self.name,
             )
@@ -203,8 +203,8 @@ class LmStudioAdapter(Adapter):
         return next(iter(with_key or [entry for entry in listed if self._instances(entry)]), {})
 
     def _remember(self, listed: Sequence[Mapping[str, Any]]) -> None:
-        if self._found is None:
-            self._found = self._instances(self._ours(listed))
+        if self._before is None:
+            self._before = self._instances(self._ours(listed))
             self._key = str(self._ours(listed).get("key") or self.model)
 
     def _is_key(self, entry: Mapping[str, Any]) -> bool:

@@ -77,7 +77,7 @@ class OpenAIAdapter(Adapter):
             facts({"model": entry.get("id")})
             | facts({"build": build, "configuration": configuration}, raw="system_fingerprint")
             | self._context(entry)
-            | self._looks()
+            | self._seen_as()
         )
 
     def _context(self, entry: Mapping[str, Any]) -> dict[str, Fact]:
@@ -87,14 +87,14 @@ class OpenAIAdapter(Adapter):
                 return facts({"context_length": length}, raw=name)
         return {}
 
-    def _looks(self) -> dict[str, Fact]:
+    def _seen_as(self) -> dict[str, Fact]:
         """Return what the server looks like, where it gives itself away; ``raw`` says it in words."""
         if not self.recognised:
             try:
-                self.recognised = recognise.look(self.control)
+                self.recognised = recognise.seen(self.control)
             except (Unreachable, Timeout, ProtocolError):
                 return {}
         if self.recognised == recognise.GENERIC:
             return {}
-        about = recognise.LOOKS.get(self.recognised, f"kind {self.recognised} would fit it")
+        about = recognise.OTHERS.get(self.recognised, f"kind {self.recognised} would fit it")
         return facts({"recognised": self.recognised}, raw=about)

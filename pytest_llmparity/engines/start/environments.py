@@ -44,7 +44,7 @@ LOCK_POLL_S: Final = 0.5
 
 GRACE_S: Final = 5.0
 """What an installer that is interrupted gets to end by itself."""
-LOOK_S: Final = 0.5
+STOP_POLL_S: Final = 0.5
 """How often it is looked whether the run was interrupted."""
 
 _MADE: Final = "made.json"
@@ -106,7 +106,7 @@ class KeptRunner:
             if why is not None:
                 keeper.stop(self._name)
                 raise LaunchError(f"{self._engine} was not started: {why}", engine=self._engine)
-            state = keeper.wait(self._name, timeout_s=LOOK_S)
+            state = keeper.wait(self._name, timeout_s=STOP_POLL_S)
         keeper.stop(self._name)
         return state.returncode, log_tail(log, mask=TextMask(self._secrets)) or (state.reason or "")
 
@@ -159,10 +159,10 @@ def provide(
     """
     try:
         folder = home(environ) / _key(spec, environ)
-        found = _whole(folder)
-        if found is not None:
-            return found
-        with _turn(folder, spec, say, stop):
+        made = _whole(folder)
+        if made is not None:
+            return made
+        with _alone(folder, spec, say, stop):
             return _whole(folder) or _make(folder, spec, environ=environ, run=run, say=say)
     except OSError as error:
         raise LaunchError(
@@ -242,15 +242,17 @@ def _whole(folder: Path) -> Environment | None:
         made = json.loads((folder / _MADE).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    found = Environment(folder=folder / made["folder"], packages=made["packages"])
-    return found if os.access(found.python, os.X_OK) else None
+    environment = Environment(folder=folder / made["folder"], packages=made["packages"])
+    return environment if os.access(environment.python, os.X_OK) else None
 
 
 @contextlib.contextmanager
-def _turn(folder: Path, spec: EngineSpec, say: Callable[[str], None], stop: Callable[[], str | None]) -> Iterator[None]:
+def _alone(
+    folder: Path, spec: EngineSpec, say: Callable[[str], None], stop: Callable[[], str | None]
+) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / "lock")
-    told = False
+    waiting = False
     while True:
         try:
             lock.acquire(timeout=LOCK_POLL_S)
@@ -259,9 +261,9 @@ def _turn(folder: Path, spec: EngineSpec, say: Callable[[str], None], stop: Call
             why = stop()
             if why is not None:
                 raise LaunchError(f"{spec.name} was not started: {why}", engine=spec.name) from None
-            if not told:
+            if not waiting:
                 say(f"{spec.name}: waiting for another run that installs {_shown(spec)}")
-            told = True
+            waiting = True
     try:
         yield
     finally:
@@ -297,19 +299,19 @@ def _make(
                 engine=spec.name,
             )
     packages = {
-        str(canonicalize_name(found.name)): found.version
-        for found in importlib.metadata.distributions(path=[str(_place(made.folder, "purelib"))])
+        str(canonicalize_name(package.name)): package.version
+        for package in importlib.metadata.distributions(path=[str(_place(made.folder, "purelib"))])
     }
-    note = folder / f"{_MADE}.new"
-    note.write_text(json.dumps({"folder": made.folder.name, "packages": packages}, indent=1), "utf-8")
-    note.replace(folder / _MADE)
+    record = folder / f"{_MADE}.new"
+    record.write_text(json.dumps({"folder": made.folder.name, "packages": packages}, indent=1), "utf-8")
+    record.replace(folder / _MADE)
     return dataclasses.replace(made, packages=packages, took_s=time.monotonic() - began)
 
 
 def _uv(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:
-    found = shutil.which("uv", path=environ.get("PATH"))
-    if found is not None:
-        return [found]
+    uv = shutil.which("uv", path=environ.get("PATH"))
+    if uv is not None:
+        return [uv]
     if importlib.util.find_spec("uv") is not None:
         return [sys.executable, "-m", "uv"]
     raise LaunchError(
@@ -324,4 +326,4 @@ def _place(folder: Path, what: str) -> Path:
 
 
 def _shown(spec: EngineSpec) -> str:
-    return " ".join(repr(one) for one in spec.requires)
+    return " ".join(map(repr, spec.requires))

@@ -44,8 +44,8 @@ def snapshot(spec: EngineSpec, environ: Mapping[str, str]) -> Path | None:
         return spec.model_path if spec.model_path.is_dir() else None
     model = _cached(spec.model or "", environ)
     revision = spec.revision or "main"
-    note = model / "refs" / revision
-    commit = note.read_text("utf-8", "replace").strip() if note.is_file() else revision
+    ref = model / "refs" / revision
+    commit = ref.read_text("utf-8", "replace").strip() if ref.is_file() else revision
     folder = model / "snapshots" / commit
     return folder if spec.model and folder.is_dir() else None
 

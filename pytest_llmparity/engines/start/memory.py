@@ -45,17 +45,17 @@ class Nvml:
 
     def read(self) -> Mapping[str, GpuMemory]:
         """Return each GPU's memory; one that cannot be read (parts of one, MIG) is left out."""
-        found = {}
+        gpus = {}
         with contextlib.suppress(self._nvml.NVMLError):
             for index in range(self._nvml.nvmlDeviceGetCount()):
                 with contextlib.suppress(self._nvml.NVMLError):
                     device = self._nvml.nvmlDeviceGetHandleByIndex(index)
                     memory = self._nvml.nvmlDeviceGetMemoryInfo(device)
                     name = self._nvml.nvmlDeviceGetName(device)
-                    found[f"GPU {index} ({name})"] = GpuMemory(
+                    gpus[f"GPU {index} ({name})"] = GpuMemory(
                         total=memory.total, used=memory.used, holders=self._holders(device)
                     )
-        return found
+        return gpus
 
     def _holders(self, device: object) -> dict[int, int | None]:
         try:
@@ -85,13 +85,13 @@ def resident(pids: Iterable[int]) -> dict[int, tuple[str, int]]:
     """Return name and resident bytes of those processes that are there; one that has ended holds nothing."""
     import psutil
 
-    found = {}
+    processes = {}
     for pid in pids:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
             if process.status() != psutil.STATUS_ZOMBIE:
-                found[pid] = (process.name(), process.memory_info().rss)
-    return found
+                processes[pid] = (process.name(), process.memory_info().rss)
+    return processes
 
 
 def shown(size: int) -> str:

@@ -27,18 +27,18 @@ def program(
     ``None``), else ``command`` from PATH. ``LaunchError`` names what is missing and ends in ``install``.
     """
     wanted = spec.command[0] if spec.command else spec.python or command
-    found = shutil.which(wanted, path=environ.get("PATH"))
-    if found is None:
+    path = shutil.which(wanted, path=environ.get("PATH"))
+    if path is None:
         raise LaunchError(f"{spec.name}: {wanted!r} is not on PATH. {install}", engine=spec.name)
     if spec.command:
-        return [found, *spec.command[1:]]
+        return [path, *spec.command[1:]]
     if spec.python is None:
-        return [found]
+        return [path]
     if module is not None:
-        return [found, "-m", module]
-    beside = Path(found).with_name(command)
+        return [path, "-m", module]
+    beside = Path(path).with_name(command)
     if not beside.is_file():
-        raise LaunchError(f"{spec.name}: there is no {command!r} beside {found!r}. {install}", engine=spec.name)
+        raise LaunchError(f"{spec.name}: there is no {command!r} beside {path!r}. {install}", engine=spec.name)
     return [str(beside)]
 
 
@@ -56,14 +56,14 @@ def flags(table: Mapping[str, object]) -> list[str]:
 
 def option(args: tuple[str, ...], *names: str) -> str | None:
     """Return the value of a flag in a list of arguments (``--name value`` or ``--name=value``); the last one wins."""
-    found = None
+    given = None
     for place, arg in enumerate(args):
         for name in names:
             if arg == name and place + 1 < len(args):
-                found = args[place + 1]
+                given = args[place + 1]
             elif arg.startswith(f"{name}="):
-                found = arg.partition("=")[2]
-    return found
+                given = arg.partition("=")[2]
+    return given
 
 
 def dtype(name: object) -> str:

@@ -61,17 +61,17 @@ def wait_ready(
 
 def free_port() -> int:
     """Return a loopback port that was free a moment ago; whoever uses it must be ready to try another."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def port_was_taken(log_tail: str) -> bool:
     """Tell from an engine's last log lines whether it ended because another process had its port (then try another)."""
     words = log_tail.lower()
     return any(
-        said in words
-        for said in (
+        message in words
+        for message in (
             "address already in use",
             "errno 98",
             "errno 48",

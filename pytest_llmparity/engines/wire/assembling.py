@@ -51,13 +51,13 @@ def join_text(pieces: Sequence[str], closing: Sequence[str] = ()) -> Joined:
     wholes = [piece for piece in closing if piece]
     if not parts:
         return _joined(wholes)
-    told = _joined(parts)
+    streamed = _joined(parts)
     if wholes and len(parts) > 1 and wholes[-1].strip() == parts[-1].strip() and parts[-1].startswith(parts[-2]):
         # What few pieces cannot tell the closing message does: the last of them was all of it.
         return Joined(parts[-1], GROWING_NOTE, len(parts))
-    if not wholes or wholes[-1].strip() == told.text.strip() or "".join(wholes) == told.text:
-        return told
-    return Joined(told.text, DIFFERENT_NOTE, told.used)
+    if not wholes or wholes[-1].strip() == streamed.text.strip() or "".join(wholes) == streamed.text:
+        return streamed
+    return Joined(streamed.text, DIFFERENT_NOTE, streamed.used)
 
 
 def _joined(parts: Sequence[str]) -> Joined:
@@ -428,8 +428,8 @@ def _arguments(parts: Sequence[str]) -> Joined:
         # Qwen's servers, and wrappers that parse what came so far anew for every token.
         if _growing(parts):
             return Joined(parts[-1], "", len(parts))
-        if _hollow(parts[0]) and (_complete(rest := "".join(parts[1:])) or not _several(rest)):
-            return Joined(rest, PLACEHOLDER_NOTE, len(parts))
+        if _hollow(parts[0]) and (_complete(behind := "".join(parts[1:])) or not _several(behind)):
+            return Joined(behind, PLACEHOLDER_NOTE, len(parts))
         before = "".join(parts[:-1])
         if parts[-1] == before or (_complete(before) and _complete(parts[-1]) and _value(before) == _value(parts[-1])):
             return Joined(before, "", len(parts) - 1)

@@ -345,9 +345,9 @@ class Adapter(Asker):
         """Return what this very server can do as far as it says: :attr:`declares`, corrected by its own settings."""
         return self.declares
 
-    def learnt(self, found: Capabilities) -> None:
+    def learnt(self, able: Capabilities) -> None:
         """Take note of what this server can do, as probes found it: requests are built for that."""
-        self.can = found
+        self.can = able
 
     def restore(self) -> None:
         """Let a server that was told to unload serve others again, at the end of a run; raises as :meth:`load` does.
@@ -368,9 +368,9 @@ class Adapter(Asker):
         """
         files, reported = self.from_files(), self.reported()
         known = self.machine() | self.declared() | files | reported
-        stored, said = files.get("quantization"), reported.get("quantization")
-        if stored and said and stored.source == "file" and says_less(str(said.value), str(stored.value)):
-            raw = f"{stored.raw or stored.value}; reported: {said.raw or said.value}"
+        stored, now = files.get("quantization"), reported.get("quantization")
+        if stored and now and stored.source == "file" and says_less(str(now.value), str(stored.value)):
+            raw = f"{stored.raw or stored.value}; reported: {now.raw or now.value}"
             known["quantization"] = dataclasses.replace(stored, raw=raw)
         return Identity(facts={"kind": Fact(value=self.kind, source="declared")} | known)
 

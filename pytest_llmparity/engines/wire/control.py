@@ -177,8 +177,8 @@ class Control:
                         engine=self.engine,
                     )
             # Here, because whoever words it will shorten it, and nobody recognises half a key.
-            said = self.mask.data(bytes(data), torn=response.status_code >= 400)
-            return Reply(status=response.status_code, headers=dict(response.headers), body=said)
+            hidden = self.mask.data(bytes(data), torn=response.status_code >= 400)
+            return Reply(status=response.status_code, headers=dict(response.headers), body=hidden)
 
     def _told(self, method: str, path: str, exc: Exception) -> LLMParityError:
         """Put what httpx raised into our words."""
@@ -314,12 +314,12 @@ def secrets_of(specs: Iterable[EngineSpec], environ: Mapping[str, str]) -> dict[
 
 def sent_secrets(spec: EngineSpec, headers: Mapping[str, str]) -> dict[str, str]:
     """Return the secrets among headers that :func:`resolve_headers` made, by the name of their variable."""
-    found = {
+    secrets = {
         value.env: headers.get(name.lower(), "") for name, value in spec.headers.items() if isinstance(value, EnvRef)
     }
-    if spec.api_key_env and spec.api_key_env not in found:
-        found[spec.api_key_env] = headers.get("authorization", "").removeprefix("Bearer ")
-    return found
+    if spec.api_key_env and spec.api_key_env not in secrets:
+        secrets[spec.api_key_env] = headers.get("authorization", "").removeprefix("Bearer ")
+    return secrets
 
 
 def resolve_env(spec: EngineSpec, environ: Mapping[str, str]) -> dict[str, str]:

@@ -112,8 +112,8 @@ def parse_answer(answer: Answer, *, engine: str, case: str | None) -> Completion
 
 def timed(completion: Completion, answer: Answer, headers: Sequence[str]) -> Completion:
     """Return an answer with the server's own timings out of its headers, milliseconds in plain numbers."""
-    found = {name: answer.headers.get(name, "") for name in headers}
-    timings = {name: float(text) for name, text in found.items() if _MILLISECONDS.fullmatch(text)}
+    given = {name: answer.headers.get(name, "") for name in headers}
+    timings = {name: float(text) for name, text in given.items() if _MILLISECONDS.fullmatch(text)}
     return dataclasses.replace(completion, server={**completion.server, **timings}) if timings else completion
 
 
@@ -339,15 +339,15 @@ def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False, end:
 
 def finished(draft: Draft, reader: Reader) -> Completion:
     """Return the whole answer, text made valid Unicode; ``EmptyAnswer`` when there is nothing in it."""
-    said, thought = join_text(draft.text, draft.closing), join_text(draft.reasoning, draft.closing_reasoning)
-    split = thinking.split(said.text)
+    spoken, thought = join_text(draft.text, draft.closing), join_text(draft.reasoning, draft.closing_reasoning)
+    split = thinking.split(spoken.text)
     text, reasoning = valid(split.text), valid(_both(thought.text, split.reasoning))
     assembled = draft.calls.finished()
     calls = tuple(ToolCall(name=valid(name), arguments=valid(given), id=valid(id)) for name, given, id in assembled)
-    notes = [*draft.notes, said.note, thought.note, *draft.calls.notes]
+    notes = [*draft.notes, spoken.note, thought.note, *draft.calls.notes]
     if split.tag:
         notes.append(f"inline {split.tag} moved to reasoning")
-    if _replaced(said.text, thought.text, *(part for name, given, _ in assembled for part in (name, given))):
+    if _replaced(spoken.text, thought.text, *(part for name, given, _ in assembled for part in (name, given))):
         notes.append("lone surrogate replaced")
     if draft.finish.lower() in _BROKEN_OFF:
         raise reader.aborted(draft.finish)
@@ -368,7 +368,7 @@ def finished(draft: Draft, reader: Reader) -> Completion:
         fingerprint=valid(draft.fingerprint),
         server=draft.server,
         normalised=tuple(dict.fromkeys(note for note in notes if note)),
-        token_ends=_ends(draft, said.used),
+        token_ends=_ends(draft, spoken.used),
     )
 
 

@@ -270,9 +270,9 @@ def _detailed(value: Mapping[str, object], depth: int) -> Refusal | None:
     if isinstance(detail, list) and detail:
         parts = [part for part in detail if isinstance(part, Mapping)]
         where = [".".join(str(step) for step in part["loc"]) for part in parts if isinstance(part.get("loc"), list)]
-        said = "; ".join(_text(part.get("msg")) for part in parts) or "; ".join(str(part) for part in detail)
+        words = "; ".join(_text(part.get("msg")) for part in parts) or "; ".join(str(part) for part in detail)
         kinds = " ".join(_text(part.get("type")) for part in parts)
-        return Refusal(message=said, type=kinds, param=", ".join(where), status=status)
+        return Refusal(message=words, type=kinds, param=", ".join(where), status=status)
     return None
 
 
@@ -344,11 +344,11 @@ def worded(
     case: str | None,
 ) -> errors.EngineError:
     """Return an error of this type for a refusal whose meaning is known, ending in ``advice``."""
-    said = shown(refusal.message).rstrip(".") or "nothing"
+    words = shown(refusal.message).rstrip(".") or "nothing"
     extra = f" (field {shown(refusal.param, 80)})" if refusal.param else ""
     about = f" case {case!r}" if case else ""
     return kind(
-        f"{engine} answered {status} to{about or ' a request'}: {said}{extra}. {advice}",
+        f"{engine} answered {status} to{about or ' a request'}: {words}{extra}. {advice}",
         engine=engine,
         case=case,
         status=status,

@@ -75,7 +75,7 @@ def valid(text: str) -> str:
 _VLLM_FINGERPRINT = re.compile(r"(vllm-.+)-([0-9a-f]{8})")
 
 
-def fingerprint(told: str) -> tuple[str, str]:
+def fingerprint(text: str) -> tuple[str, str]:
     """Return what a ``system_fingerprint`` says of the build, and of what the server was started with.
 
     vLLM's is ``vllm-VERSION[-PARALLELISM]-HASH``, and the hash is of its whole configuration, a local folder's path in
@@ -84,5 +84,5 @@ def fingerprint(told: str) -> tuple[str, str]:
     >>> fingerprint("vllm-0.32.0-tp2-4f842c8d"), fingerprint("b10566-0c1e57098")
     (('vllm-0.32.0-tp2', '4f842c8d'), ('b10566-0c1e57098', ''))
     """
-    found = _VLLM_FINGERPRINT.fullmatch(told)
-    return (found[1], found[2]) if found else (told, "")
+    parts = _VLLM_FINGERPRINT.fullmatch(text)
+    return (parts[1], parts[2]) if parts else (text, "")

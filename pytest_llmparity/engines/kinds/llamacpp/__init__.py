@@ -199,8 +199,8 @@ def _embedded(spec: EngineSpec, environ: Mapping[str, str]) -> bool:
 
 def _program(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:
     if spec.command or spec.python is not None:
-        found = program.program(spec, environ, command="llama-server", module="xllamacpp", install=_INSTALL)
-        return found if spec.command else [found[0], "-P", str(_CHILD)]
+        argv = program.program(spec, environ, command="llama-server", module="xllamacpp", install=_INSTALL)
+        return argv if spec.command else [argv[0], "-P", str(_CHILD)]
     if not _embedded(spec, environ):
         return [str(shutil.which("llama-server", path=environ.get("PATH")))]
     if importlib.util.find_spec("xllamacpp") is None:

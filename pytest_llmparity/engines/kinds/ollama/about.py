@@ -76,20 +76,20 @@ def parameters(show: Show) -> dict[str, Any]:
     {'stop': ['<|im_end|>'], 'repeat_penalty': 1.3}
     """
     text = show.get("parameters")
-    found: dict[str, Any] = {}
+    lines: dict[str, Any] = {}
     for line in text.splitlines() if isinstance(text, str) else ():
-        name, _, rest = line.strip().partition(" ")
+        name, _, value_text = line.strip().partition(" ")
         try:
-            value = json.loads(rest)
+            value = json.loads(value_text)
         except ValueError:
-            value = rest.strip()
+            value = value_text.strip()
         if not name:
             continue
-        if name == "stop" or name in found:
-            earlier = found.get(name, [])
+        if name == "stop" or name in lines:
+            earlier = lines.get(name, [])
             value = [*(earlier if isinstance(earlier, list) else [earlier]), value]
-        found[name] = value
-    return found
+        lines[name] = value
+    return lines
 
 
 def sampling_defaults(show: Show, version: str, route: Route) -> dict[str, Any]:
@@ -167,8 +167,8 @@ def served_by_llama(show: Show) -> bool:
 
 
 def _directive(modelfile: str, name: str) -> str:
-    found = re.search(rf'^{name}[ \t]+"?([^"\s]+)"?[ \t]*$', modelfile, re.MULTILINE)
-    return found[1] if found else ""
+    line = re.search(rf'^{name}[ \t]+"?([^"\s]+)"?[ \t]*$', modelfile, re.MULTILINE)
+    return line[1] if line else ""
 
 
 # ---- weights -------------------------------------------------------------------------------------------------------
@@ -176,8 +176,8 @@ def _directive(modelfile: str, name: str) -> str:
 
 def weights(show: Show) -> str:
     """Return the ``sha256:…`` of the weights' blob, which the Modelfile names; empty when it does not."""
-    found = re.search(r"^FROM .*sha256-([0-9a-f]{64})\s*$", _text(show, "modelfile"), re.MULTILINE)
-    return f"sha256:{found[1]}" if found else ""
+    line = re.search(r"^FROM .*sha256-([0-9a-f]{64})\s*$", _text(show, "modelfile"), re.MULTILINE)
+    return f"sha256:{line[1]}" if line else ""
 
 
 def bits_per_weight(show: Show) -> float | None:

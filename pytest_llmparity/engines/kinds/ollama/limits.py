@@ -38,31 +38,37 @@ def of_route(route: Route) -> tuple[str, ...]:
 
 def of_model(show: Show, *, version: str, route: Route) -> tuple[str, ...]:
     """Return what this model's template and Modelfile change; nothing when the server did not say."""
-    found = []
+    changes = []
     path = template_path(show)
     if path == "jinja":
-        found.append(
+        changes.append(
             "This model's GGUF template is applied by llama-server, and on that path Ollama forces a schema's "
             "properties in alphabetical order, whatever order they were declared in."
         )
     if show and not served_by_llama(show):
-        found.append("This model is served by Ollama's MLX runner, not by llama-server: compare it as another engine.")
+        changes.append(
+            "This model is served by Ollama's MLX runner, not by llama-server: compare it as another engine."
+        )
     defaults = sampling_defaults(show, version, route)
     penalty = defaults.get("repeat_penalty")
     if route == "openai" and penalty not in (None, 1, 1.0):
-        found.append(
+        changes.append(
             f"repeat_penalty {penalty} is applied to every answer and /v1 cannot switch it off; route = 'native' can."
         )
     if defaults.get("stop"):
-        found.append(
+        changes.append(
             f"The Modelfile ends answers at {', '.join(map(repr, defaults['stop']))} where a request names no stop."
         )
     if show.get("system"):
-        found.append("The Modelfile's SYSTEM prompt is put before every conversation that does not begin with its own.")
+        changes.append(
+            "The Modelfile's SYSTEM prompt is put before every conversation that does not begin with its own."
+        )
     if show.get("messages"):
-        found.append("The Modelfile's MESSAGE turns are put before every conversation.")
+        changes.append("The Modelfile's MESSAGE turns are put before every conversation.")
     if "thinking" in (show.get("capabilities") or ()):
-        found.append("This model thinks before it answers unless a request says otherwise, and those of a run do not.")
+        changes.append(
+            "This model thinks before it answers unless a request says otherwise, and those of a run do not."
+        )
     if show.get("remote_host"):
-        found.append("This model is not on this machine: Ollama passes requests on to another host.")
-    return tuple(found)
+        changes.append("This model is not on this machine: Ollama passes requests on to another host.")
+    return tuple(changes)

@@ -98,16 +98,16 @@ def _succeeded(control: Control, reply: Reply, what: str) -> None:
     """Raise unless the last line of an answer (one object, or a line per step) says success."""
     last = reply.body.strip().rpartition(b"\n")[2]
     try:
-        said = json.loads(last)
+        state = json.loads(last)
     except ValueError:
-        said = None
-    if reply.status != 200 or not isinstance(said, dict) or said.get("status") != "success":
+        state = None
+    if reply.status != 200 or not isinstance(state, dict) or state.get("status") != "success":
         raise _failed(control, what, Reply(status=reply.status, headers=reply.headers, body=last))
 
 
 def _failed(control: Control, what: str, reply: Reply) -> LaunchError:
-    said = shown(read_refusal(reply.body).message) or "nothing more"
-    return LaunchError(f"{control.engine}: Ollama {what} ({reply.status}): {said}", engine=control.engine)
+    words = shown(read_refusal(reply.body).message) or "nothing more"
+    return LaunchError(f"{control.engine}: Ollama {what} ({reply.status}): {words}", engine=control.engine)
 
 
 # ---- memory --------------------------------------------------------------------------------------------------------
@@ -148,8 +148,8 @@ def one_process(control: Control, model: str, other: str) -> bool:
 
 def _weights(control: Control, model: str) -> str:
     """Return what holds a model's weights; empty where that is not this machine, or nobody says."""
-    told = show(control, model)
-    return "" if told.get("remote_host") else about.weights(told)
+    answer = show(control, model)
+    return "" if answer.get("remote_host") else about.weights(answer)
 
 
 def _answered(control: Control, reply: Reply) -> None:
