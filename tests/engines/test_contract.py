@@ -23,7 +23,7 @@ from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import IDENTITY, NEUTRAL, Completion, Request, Sampling
 from pytest_llmparity.engines.kinds.ollama import native
 from pytest_llmparity.engines.recognise import recognise
-from pytest_llmparity.engines.registry import facts, kinds
+from pytest_llmparity.engines.registry import facts, kinds, make
 from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.settings.selection import KINDS
@@ -716,13 +716,13 @@ class Recorded:
 
     kind: str
     replay: Replay
-    attach: Attach
 
     def read(self, name: str) -> tuple[int, Completion]:
         """Return the HTTP status and the completion of a recording, or raise what the adapter makes of it."""
         if name not in self.replay.recordings:
             pytest.skip(f"{name} was not recorded of {self.kind}")
-        adapter = self.attach(f"{self.replay.base_url}/@{name}", self.kind, model="tiny")
+        spec = EngineSpec(name="cand", kind=self.kind, model="tiny")
+        adapter = make(spec, f"{self.replay.base_url}/@{name}", environ={})
 
         async def exchange() -> Exchange:
             async with Client(adapter.base_url) as client:
@@ -736,11 +736,11 @@ class Recorded:
         return getattr(ADAPTERS[self.kind].declares, name)
 
 
-@pytest.fixture(params=RECORDED)
-def recorded(request: pytest.FixtureRequest, wire: Path, attach: Attach) -> Iterator[Recorded]:
+@pytest.fixture(scope="module", params=RECORDED)
+def recorded(request: pytest.FixtureRequest, wire: Path) -> Iterator[Recorded]:
     kind = str(request.param)
     with Replay(wire / kind) as replay:
-        yield Recorded(kind, replay, attach)
+        yield Recorded(kind, replay)
 
 
 SCHEMA_CALL = {"llamacpp-python": "v1_chat_json_object_schema"}
