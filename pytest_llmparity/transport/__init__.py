@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pytest_llmparity.transport.client import Client
-from pytest_llmparity.transport.exchange import Exchange, Read
-from pytest_llmparity.transport.limits import Limits
+from pytest_llmparity.transport.exchange import Exchange, Limits, Read
 
 __all__ = ["Client", "Exchange", "Limits", "Read"]

@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 from pytest_llmparity.core.errors import ConfigError, ProtocolError, Timeout
 from pytest_llmparity.transport.connection import ClosedEarlyError, Connection, UnaskedError
 from pytest_llmparity.transport.dial import Origin, connect, parse_origin, parse_proxy
-from pytest_llmparity.transport.exchange import Exchange
-from pytest_llmparity.transport.limits import Limits
+from pytest_llmparity.transport.exchange import Exchange, Limits
 from pytest_llmparity.transport.readers import (
     BUFFER_BYTES,
     KERNEL_STAMPS,

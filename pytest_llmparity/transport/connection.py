@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable
 
 from pytest_llmparity.core.errors import ProtocolError, Timeout
-from pytest_llmparity.transport.exchange import Exchange, Read
-from pytest_llmparity.transport.limits import Limits
+from pytest_llmparity.transport.exchange import Exchange, Limits, Read
 from pytest_llmparity.transport.readers import Reader, realtime_offset_ns
 from pytest_llmparity.transport.response import ResponseParser
 

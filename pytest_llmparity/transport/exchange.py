@@ -1,10 +1,28 @@
-"""One finished HTTP exchange as the measuring client recorded it: raw bytes and stamps, nothing decoded."""
+"""One HTTP exchange: what it may take, and what the measuring client recorded: raw bytes, stamps, nothing decoded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Sizes in bytes and times in seconds that one exchange may not pass.
+
+    ``header_bytes`` bounds the answer's headers (and any stretch of bytes without body), ``body_bytes`` its body
+    without transfer encoding. ``connect_s`` covers name look-up, TCP, the proxy and TLS together; ``first_byte_s``
+    runs from the request's write to the first byte of the answer, ``idle_s`` from one read to the next, ``total_s``
+    from the call to the end of the body.
+    """
+
+    header_bytes: int = 64 * 1024
+    body_bytes: int = 64 * 1024 * 1024
+    connect_s: float = 10.0
+    first_byte_s: float = 300.0
+    idle_s: float = 120.0
+    total_s: float = 600.0
 
 
 class Read(NamedTuple):

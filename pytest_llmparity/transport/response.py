@@ -5,8 +5,7 @@ from __future__ import annotations
 import httptools
 
 from pytest_llmparity.core.errors import ProtocolError
-from pytest_llmparity.transport.exchange import Read
-from pytest_llmparity.transport.limits import Limits
+from pytest_llmparity.transport.exchange import Limits, Read
 
 _WITHOUT_BODY = (204, 304)
 

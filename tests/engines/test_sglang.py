@@ -208,7 +208,7 @@ def test_no_key_and_no_command_line_is_kept(attach: Attach, recorded: Callable[[
 
     identity = adapter.identity()
 
-    kept = json.dumps([to_json(identity), dict(vars(adapter)["_told"])])
+    kept = json.dumps([to_json(identity), dict(vars(adapter)["_about"])])
     assert identity.get("context_length") == 512
     assert "fixture" not in kept  # the recorded server's key, also in its launch_command
     assert not {"api_key", "admin_api_key", "launch_command"} & set(_ASKED)

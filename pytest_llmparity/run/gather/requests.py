@@ -15,7 +15,7 @@ from pytest_llmparity.run.plan import Step, Unit
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.store.runs import Key
 from pytest_llmparity.transport.client import Client
-from pytest_llmparity.transport.limits import Limits
+from pytest_llmparity.transport.exchange import Limits
 
 
 def wires_note(engine: str, unit: Unit) -> str:

@@ -20,8 +20,7 @@ import pytest_llmparity
 from pytest_llmparity.core.errors import DesignError, LLMParityError, MachineError
 from pytest_llmparity.core.sample import Failure, WireRequest
 from pytest_llmparity.core.words.shortage import advice
-from pytest_llmparity.transport.exchange import Exchange
-from pytest_llmparity.transport.limits import Limits
+from pytest_llmparity.transport.exchange import Exchange, Limits
 
 BOOT = "import importlib, sys; sys.path.append(sys.argv[1]); importlib.import_module(sys.argv[2]).main()"
 """What a child of the timed phase runs. Takes the folder our package lies in and the module whose ``main`` to call."""
