@@ -17,7 +17,7 @@ from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.engines.facts import digests, safetensors
 from pytest_llmparity.engines.facts.digests import sha256
 from pytest_llmparity.engines.facts.gguf import Header, NotWhole, Tensor, read_header
-from pytest_llmparity.engines.wire.values import mappings
+from pytest_llmparity.engines.wire.values import facts, mapping, mappings, sequence
 
 __all__ = ["gguf_facts", "gguf_header", "hf_facts", "hf_sampling", "sha256", "text_sha256"]
 
@@ -35,16 +35,13 @@ def gguf_facts(path: Path) -> dict[str, Fact]:
     quantisation, tensor types, bits per weight, hashes of template and vocabulary. ``LaunchError`` when it is no GGUF.
     """
     header, parts = gguf_header(path), _parts(path)
-    facts = {
-        "digest": Fact(value=digests.of_files(parts), source="file", raw=path.name if len(parts) > 1 else ""),
-        "format": Fact(value="gguf", source="file"),
-    }
-    if "quantization" in header:
-        facts["quantization"] = Fact(value=header["quantization"], source="file", raw=header["quantization_raw"])
-    if "template" in header:
-        facts["template_sha256"] = Fact(value=text_sha256(header["template"]), source="file")
-    plain = ("tensor_types", "bits_per_weight", "tokenizer_sha256")
-    return facts | {name: Fact(value=header[name], source="file") for name in plain if name in header}
+    template = text_sha256(header["template"]) if "template" in header else ""
+    plain = {name: header.get(name) for name in ("tensor_types", "bits_per_weight", "tokenizer_sha256")}
+    return (
+        facts({"digest": digests.of_files(parts)}, source="file", raw=path.name if len(parts) > 1 else "")
+        | facts({"quantization": header.get("quantization")}, source="file", raw=header.get("quantization_raw", ""))
+        | facts({"format": "gguf", "template_sha256": template, **plain}, source="file")
+    )
 
 
 def gguf_header(path: Path) -> Mapping[str, Any]:
@@ -147,20 +144,16 @@ def hf_facts(folder: Path) -> dict[str, Fact]:
     ``mlx`` for what MLX wrote. Beside them: revision (of a snapshot in the hub's cache), tensor types, bits per weight,
     hashes of template and vocabulary. What cannot be read is left out.
     """
-    facts: dict[str, Fact] = {}
-    config = _config(folder)
+    config, files, template = _config(folder), _weights(folder), _template(folder)
     name, raw = of_config(config)
-    if name:
-        facts["quantization"] = Fact(value=name, source="file", raw=raw)
-    files = _weights(folder)
-    plain: dict[str, str | float | None] = {"revision": _revision(folder), "tokenizer_sha256": _tokenizer(folder)}
-    if files:
-        facts["digest"] = Fact(value=digests.of_files(files), source="file", raw=_named(files))
-        plain |= {"format": "mlx" if _by_mlx(files[0], config) else "safetensors"} | _stored(files, config)
-    template = _template(folder)
+    known: dict[str, object] = {"revision": _revision(folder), "tokenizer_sha256": _tokenizer(folder)}
     if template is not None:
-        plain["template_sha256"] = text_sha256(template)
-    return facts | {name: Fact(value=value, source="file") for name, value in plain.items() if value}
+        known["template_sha256"] = text_sha256(template)
+    if files:
+        known["format"] = "mlx" if _by_mlx(files[0], config) else "safetensors"
+        known |= _stored(files, config)
+    weights = facts({"digest": digests.of_files(files)}, source="file", raw=_named(files)) if files else {}
+    return facts({"quantization": name}, source="file", raw=raw) | weights | facts(known, source="file")
 
 
 def hf_sampling(folder: Path) -> str:
@@ -236,15 +229,13 @@ def _template(folder: Path) -> str | None:
 def _tokenizer(folder: Path) -> str:
     """Return the vocabulary's sha256 from ``tokenizer.json``; other files of tokenizers are not read."""
     content = _json(folder / "tokenizer.json")
-    model, added = content.get("model"), content.get("added_tokens")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    ids: dict[int, str] = {}
-    if isinstance(vocabulary, dict):
-        ids = {place: token for token, place in vocabulary.items() if isinstance(place, int)}
-    elif isinstance(vocabulary, list):  # Unigram: pieces with their scores, in order
-        ids = {place: str(piece[0]) for place, piece in enumerate(vocabulary) if isinstance(piece, list) and piece}
-    for token in added if isinstance(added, list) else ():
-        if isinstance(token, dict) and isinstance(token.get("id"), int):
+    vocabulary = mapping(content.get("model")).get("vocab")
+    ids: dict[int, str] = {place: token for token, place in mapping(vocabulary).items() if isinstance(place, int)}
+    for place, piece in enumerate(sequence(vocabulary)):  # Unigram: pieces with their scores, in order
+        if isinstance(piece, list) and piece:
+            ids[place] = str(piece[0])
+    for token in mappings(content.get("added_tokens")):
+        if isinstance(token.get("id"), int):
             ids[token["id"]] = str(token.get("content"))
     return _vocabulary_sha256(sorted(ids.items())) if ids else ""
 
