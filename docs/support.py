@@ -149,13 +149,13 @@ CAPABILITIES: Mapping[str, Capability] = {
     "sampling parameters a case may set": Capability(
         says=parameters,
         live="test_every_sampling_parameter_is_taken",
-        contract="test_a_sampling_parameter_that_is_set_is_sent_or_refused",
+        contract="test_every_field_of_a_request_is_sent_or_refused_as_reviewed",
         recordings=("v1_chat_top_k",),
     ),
     "a seed repeats what was sampled": Capability(
         says=declared("seed"),
         live="test_seed_repeats_what_was_sampled",
-        contract="test_a_sampling_parameter_that_is_set_is_sent_or_refused",
+        contract="test_every_field_of_a_request_is_sent_or_refused_as_reviewed",
         recordings=("v1_chat_seed_a",),
     ),
     "a prompt that does not fit": Capability(
