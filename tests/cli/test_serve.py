@@ -71,6 +71,7 @@ def gone(pid: int, limit_s: float = 20.0) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_engine_is_served_until_it_is_told_to_stop(
     shell: Shell, serve: Callable[..., subprocess.Popen[str]], stop: signal.Signals
@@ -90,6 +91,7 @@ def test_an_engine_is_served_until_it_is_told_to_stop(
     assert gone(int((shell.path / "starts").read_text()))
 
 
+@pytest.mark.slow
 def test_a_job_in_the_background_that_ignores_ctrl_c_can_still_be_told_to_stop(
     serve: Callable[..., subprocess.Popen[str]],
 ) -> None:
@@ -100,6 +102,7 @@ def test_a_job_in_the_background_that_ignores_ctrl_c_can_still_be_told_to_stop(
     assert process.communicate(timeout=20)[0] == "dev was stopped\n"
 
 
+@pytest.mark.slow
 def test_an_engine_that_ends_by_itself_is_told(serve: Callable[..., subprocess.Popen[str]]) -> None:
     process = serve("exit")
 

@@ -181,6 +181,7 @@ def test_workflow_steps_are_yaml(body: str) -> None:
     assert all({"run", "uses"} & step.keys() for step in steps)
 
 
+@pytest.mark.slow
 def test_the_output_in_the_readme_has_the_form_of_the_real_one(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

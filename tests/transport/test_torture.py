@@ -28,6 +28,8 @@ from pytest_llmparity.core.errors import ProtocolError
 from pytest_llmparity.transport import Client
 from tests.transport.torture import Plan, TortureServer, plans
 
+pytestmark = pytest.mark.slow
+
 TIMES = int(os.environ.get("LLMPARITY_TORTURE", "1"))
 ENDLESS = settings(max_examples=15 * TIMES, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,6 +82,7 @@ def test_only_failures_change_and_only_into_inconclusive(given_: list[tuple[Outc
             assert new is old
 
 
+@pytest.mark.slow
 def test_ten_judgements_exactly_at_their_margins_fail_a_test_in_at_most_one_run_of_twenty() -> None:
     rng = random.Random(11)
     failed = 0

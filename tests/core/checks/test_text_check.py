@@ -460,6 +460,7 @@ def _noisy_engine(rng: random.Random, make: Factory, hazard: float, n: int) -> l
     return answers
 
 
+@pytest.mark.slow
 def test_an_engine_as_noisy_as_the_margin_is_failed_against_itself_in_at_most_one_draw_of_twenty(make: Factory) -> None:
     rng = random.Random(3)
     draws, failed = 120, 0

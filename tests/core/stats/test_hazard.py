@@ -108,6 +108,7 @@ def test_the_order_of_prompts_does_not_matter(data: tuple[list[bool], list[float
     assert forward.p_fail == pytest.approx(backward.p_fail)
 
 
+@pytest.mark.slow
 def test_false_pass_and_false_fail_stay_at_five_percent() -> None:
     """64 prompts of 32 tokens at a hazard equal to the margin, 600 seeded draws, 3 SE of slack."""
     rng = np.random.default_rng(3)

@@ -53,6 +53,7 @@ def test_prompts_of_one_family_count_once() -> None:
     assert one == apart
 
 
+@pytest.mark.slow
 def test_copies_of_the_baseline_are_called_noisier_at_most_as_often_as_stated() -> None:
     """Cross and own drawn alike, 400 seeded data sets; 0.05 plus three standard errors."""
     rng = np.random.default_rng(11)

@@ -180,6 +180,7 @@ def chance(tables: Iterable[tuple[int, int]], n: int, p_b: float, p_c: float) ->
     return float(multinomial.pmf(counts, n, [p_b, p_c, 1 - p_b - p_c]).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "worse", "either"),
     [
@@ -209,6 +210,7 @@ def test_size_at_a_gap_equal_to_the_margin(n: int) -> None:
     assert max(sizes) > 0.03  # a test that never passes anybody keeps its size too
 
 
+@pytest.mark.slow
 def test_drawn_gaps_fail_at_most_as_often_as_stated() -> None:
     """Seeded draws at a gap equal to the margin; 0.05 plus three standard errors of 2,000 draws."""
     rng = np.random.default_rng(7)

@@ -151,6 +151,7 @@ def test_ratio_bounds_and_p_values_agree(
     assert result.lower <= result.upper
 
 
+@pytest.mark.slow
 def test_ratio_size_at_the_limit() -> None:
     """True ratio equal to the limit, 8 pairs of 16 requests that share a factor; 120 seeded draws.
 

@@ -191,6 +191,7 @@ def test_impossible_numbers_are_refused(said: str, call: Callable[[], Sequential
 # error rates ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("margin", [0.02, 0.05, 0.1, 0.3])
 def test_at_the_margin_neither_side_is_reached_too_often_however_long_one_looks(margin: float) -> None:
     low, high = against((draws(PATHS, 500, 1) < margin).astype(float), 1.0, margin)
@@ -207,6 +208,7 @@ def hazards() -> Iterator[tuple[str, Floats]]:
     yield "one in ten forks at once", np.where(rng.random(20_000) < 0.1, 0.9, 0.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chances", [pytest.param(chances, id=name) for name, chances in hazards()])
 def test_forks_per_token_keep_the_error_rate_however_prompts_differ(chances: Floats) -> None:
     # Where the ratio of the means of all prompts is the margin, a draw of prompts reaches neither side too often.
@@ -221,6 +223,7 @@ def test_forks_per_token_keep_the_error_rate_however_prompts_differ(chances: Flo
     assert np.isfinite(high).mean() <= 0.05 + SLACK
 
 
+@pytest.mark.slow
 def test_prompts_of_a_group_that_fork_together_must_count_once() -> None:
     # Groups of 4, of which 5 % break always and 95 % never. Counted once each, they are 5 % of what is counted.
     groups = (draws(PATHS, 120, 4) < 0.05).astype(float)
@@ -231,6 +234,7 @@ def test_prompts_of_a_group_that_fork_together_must_count_once() -> None:
     assert np.isfinite(each).mean() > 0.3, "which is why one of each group counts"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("discordant", [0.06, 0.3])
 def test_a_gap_at_the_margin_keeps_the_error_rate(discordant: float) -> None:
     margin = 0.05
@@ -258,6 +262,7 @@ METHODS = {
 """Product of likelihood ratios of a plug-in rate, margin 10 %, at most 300 cases (METHODS 7.4)."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("true", "expected"), METHODS.items())
 def test_clear_cases_end_as_soon_as_with_likelihood_ratios_of_a_plug_in_rate(
     true: float, expected: tuple[float, float]
@@ -270,6 +275,7 @@ def test_clear_cases_end_as_soon_as_with_likelihood_ratios_of_a_plug_in_rate(
     assert stopped.mean() <= expected[1] * 1.03
 
 
+@pytest.mark.slow
 def test_at_the_margin_both_errors_are_as_rare_within_300_cases() -> None:
     low, high = against((draws(PATHS, 300, 7) < 0.1).astype(float), 1.0, 0.1)
 
