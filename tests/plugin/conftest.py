@@ -28,14 +28,14 @@ HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "fixtures/models/tiny"
 LIMIT_S = 240.0
 """For what takes a second or two, on a machine that is busy."""
-PROMPTS = 100
-"""Enough cases for every design the tests use."""
+PROMPTS = 16
+"""Enough cases for most designs the tests use; those of rates and gaps ask for more."""
 
 SUITE = """
 import pytest
 from pytest_llmparity import check
 
-@pytest.mark.parity("prompts.jsonl", {checks})
+@pytest.mark.parity("prompts.jsonl", {checks}, max_tokens={tokens})
 def test_gate({fixtures}):
     {body}
 """
@@ -65,9 +65,16 @@ class Bench:
         """Return the requests that carried one of the prompts: neither warm-ups nor probes."""
         return [received.json for received in engine.requests if "question" in str(received.json)]
 
-    def gate(self, checks: str = "check.text(margin=0.05)", body: str = "...", fixtures: str = "parity_run") -> None:
-        """Write a test file with one gate."""
-        self.pytester.makepyfile(test_gate=SUITE.format(checks=checks, body=body, fixtures=fixtures))
+    def gate(
+        self,
+        checks: str = "check.text(margin=0.05)",
+        body: str = "...",
+        fixtures: str = "parity_run",
+        tokens: int = 16,
+    ) -> None:
+        """Write a test file with one gate whose answers are short."""
+        text = SUITE.format(checks=checks, body=body, fixtures=fixtures, tokens=tokens)
+        self.pytester.makepyfile(test_gate=text)
 
     def run(self, *args: str, engines: Sequence[LoopbackEngine] = ()) -> pytest.RunResult:
         """Run pytest in this process; engines are named a, b, c, …, the first is the baseline."""

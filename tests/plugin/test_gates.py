@@ -36,7 +36,7 @@ def test_a_drifting_engine_is_caught_with_headline_details_and_command(bench: Be
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "FAIL text, b against a: * margin 5 %*100 prompts*",
+            "FAIL text, b against a: * margin 5 %*16 prompts*",
             "*first fork*",
             "*check: text(margin=0.05) at test_gate.py:4",
             "reproduce: pytest test_gate.py::test_gate --engines a=http://127.0.0.1:* --engines b=*",
@@ -122,6 +122,7 @@ def test_a_pairwise_check_with_one_engine_is_skipped_with_its_reason(bench: Benc
 
 
 def test_absolute_checks_work_with_one_engine(bench: Bench) -> None:
+    bench.prompts(60)
     bench.gate('check.schema({"type": "object"}, rate=0.9, gap=0.05)')
 
     result = bench.run(engines=[bench.engine('{"a": 1}')])
@@ -133,7 +134,7 @@ def test_rows_are_read_by_engine_and_case(bench: Bench) -> None:
     bench.gate(
         "check.prompts()",
         "assert parity_run['b']['case-3'].text == parity_run['a']['case-3'].text == 'yes'\n"
-        "    assert list(parity_run) == ['a', 'b'] and len(parity_run['a']) == 100",
+        "    assert list(parity_run) == ['a', 'b'] and len(parity_run['a']) == 16",
     )
 
     bench.run(engines=[bench.engine("yes"), bench.engine("yes")]).assert_outcomes(passed=1)
@@ -327,7 +328,7 @@ def test_the_json_report_and_its_samples(bench: Bench) -> None:
         ("text.repeat", "b", "PASS"),
     }
     samples = [json.loads(line) for line in Path("out/samples.jsonl").read_text().splitlines()]
-    assert len(samples) == 2 * (100 + 3 * 32)
+    assert len(samples) == 2 * (16 + 3 * 16)
     assert "127.0.0.1" not in json.dumps(samples)
 
 
@@ -365,7 +366,7 @@ def test_collect_only_shows_the_plan_and_asks_nobody(bench: Bench) -> None:
     result = bench.run("--collect-only", engines=[engine, bench.engine()])
 
     assert result.ret == OK
-    result.stdout.fnmatch_lines(["plan: 196 requests*", "*test_gate.py::test_gate: 100 cases in 100 groups*"])
+    result.stdout.fnmatch_lines(["plan: 64 requests*", "*test_gate.py::test_gate: 16 cases in 16 groups*"])
     assert engine.count == 0
 
 
@@ -408,7 +409,7 @@ def test_a_case_filter_gathers_rows_and_gives_no_verdict(bench: Bench) -> None:
 def test_a_hard_stop_makes_verdicts_inconclusive(bench: Bench) -> None:
     bench.gate()
 
-    result = bench.run("--parity-max-requests=150", engines=[bench.engine(), bench.engine()])
+    result = bench.run("--parity-max-requests=50", engines=[bench.engine(), bench.engine()])
 
     assert result.ret == OK
     result.stdout.fnmatch_lines(["*--parity-max-requests*"])
@@ -633,7 +634,7 @@ def test_the_command_to_reproduce_names_what_the_environment_and_options_chose(
     replay.stdout.fnmatch_lines(
         [
             "replay of the newest run: nothing is asked",
-            "  test_gate.py::test_gate: 100 cases in 100 groups",
+            "  test_gate.py::test_gate: 16 cases in 16 groups",
             f"{command} --parity-mode replay=2*",
         ]
     )
@@ -662,7 +663,7 @@ def test_the_plan_counts_one_group_as_one(bench: Bench) -> None:
 
     result = bench.run("--collect-only", engines=[bench.engine(), bench.engine()])
 
-    result.stdout.fnmatch_lines(["*test_gate.py::test_gate: 100 cases in 1 group"])
+    result.stdout.fnmatch_lines(["*test_gate.py::test_gate: 16 cases in 1 group"])
 
 
 def test_a_check_of_pairs_on_the_spot_fails_at_the_line_that_asked(bench: Bench) -> None:

@@ -33,7 +33,7 @@ def pair(bench: Bench) -> list[LoopbackEngine]:
 
 def test_a_few_tool_cases_do_not_keep_the_others_from_being_judged(bench: Bench) -> None:
     rows(bench, 3, tools=OFFERED)
-    bench.gate("check.prompts(), check.text(margin=0.05), max_tokens=16")
+    bench.gate("check.prompts(), check.text(margin=0.05)")
     engines = pair(bench)
 
     result = bench.run(*REPORT, engines=engines)
@@ -57,7 +57,7 @@ def test_a_few_tool_cases_do_not_keep_the_others_from_being_judged(bench: Bench)
 
 def test_verdicts_that_rest_on_less_than_95_percent_of_prompts_are_not_settled(bench: Bench) -> None:
     rows(bench, 4, tools=OFFERED)
-    bench.gate("check.prompts(), check.text(margin=0.05), max_tokens=16", body='parity_run["b"]["case-0"].text')
+    bench.gate("check.prompts(), check.text(margin=0.05)", body='parity_run["b"]["case-0"].text')
 
     result = bench.run(*REPORT, "--parity-inconclusive=fail", engines=pair(bench))
 
@@ -84,7 +84,7 @@ def test_a_prompt_that_one_engine_refuses_fails_the_check_however_many_were_left
 
 def test_a_parameter_of_one_case_that_a_route_has_no_word_for_is_that_cases_alone(bench: Bench) -> None:
     rows(bench, 1, sampling={"min_p": 0.1})
-    bench.gate("check.text(margin=0.05), check.latency(success_rate=0.5, n=8), max_tokens=16")
+    bench.gate("check.text(margin=0.05), check.latency(success_rate=0.5, n=8)")
 
     result = bench.run(*REPORT, engines=[bench.engine(), bench.engine()])
 
@@ -112,7 +112,7 @@ def test_a_schema_that_one_engine_does_not_force_is_left_out_of_that_check_alone
 
 def test_a_sequential_run_leaves_out_the_same(bench: Bench) -> None:
     rows(bench, 3, tools=OFFERED)
-    bench.gate("check.text(margin=0.2), max_tokens=16")
+    bench.gate("check.text(margin=0.2)")
 
     bench.run(*REPORT, "--parity-sequential", engines=pair(bench))
 

@@ -61,6 +61,7 @@ def test_an_unused_plugin_imports_nothing_heavy(bench: Bench, monkeypatch: pytes
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("without", ["xdist", "terminal", "cacheprovider", "capture", "junitxml", "timeout", "asyncio"])
 def test_it_works_without_another_plugin(bench: Bench, without: str) -> None:
     bench.gate("check.prompts(), check.text(margin=0.05)")

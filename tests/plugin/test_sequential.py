@@ -33,7 +33,8 @@ def asked(engine: LoopbackEngine) -> int:
 
 
 def test_the_plan_says_what_is_asked_at_most_and_how(bench: Bench) -> None:
-    bench.gate("check.text(margin=0.05), check.schema({'type': 'object'}, rate=0.95)")
+    bench.prompts(100)
+    bench.gate("check.text(margin=0.05), check.schema({'type': 'object'}, rate=0.95)", tokens=64)
     engine = bench.engine()
     result = bench.run("--collect-only", "-v", "--parity-sequential", engines=[engine, bench.engine()])
 
@@ -50,7 +51,8 @@ def test_the_plan_says_what_is_asked_at_most_and_how(bench: Bench) -> None:
 
 @pytest.mark.parametrize("way", ["option", "environment", "profile"])
 def test_equal_engines_are_settled_with_fewer_requests(bench: Bench, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.gate(body="assert not [row for row in parity_run['a'].values() if row.samples][32:]")
+    bench.prompts(100)
+    bench.gate(body="assert not [row for row in parity_run['a'].values() if row.samples][32:]", tokens=64)
     bench.configure("[profiles.quick]\nsequential = true\n")
     if way == "environment":
         monkeypatch.setenv("LLMPARITY_SEQUENTIAL", "yes")
@@ -67,7 +69,8 @@ def test_equal_engines_are_settled_with_fewer_requests(bench: Bench, way: str, m
 
 
 def test_an_engine_that_drifts_fails_early(bench: Bench) -> None:
-    bench.gate()
+    bench.prompts(100)
+    bench.gate(tokens=64)
     engines = [bench.engine(), bench.engine(drift=0.2)]
     result = bench.run("--parity-sequential", engines=engines)
 
@@ -76,9 +79,10 @@ def test_an_engine_that_drifts_fails_early(bench: Bench) -> None:
     assert asked(engines[0]) < 100 + 96
 
 
+@pytest.mark.slow
 def test_what_stays_open_says_how_to_go_on_and_does(bench: Bench) -> None:
     bench.prompts(64)
-    bench.gate("check.text(margin=0.05), check.prompts()")
+    bench.gate("check.text(margin=0.05), check.prompts()", tokens=64)
     engines = [bench.engine(), bench.engine(drift=0.05)]
     first = bench.spawn("--parity-sequential", engines=engines)
     assert first.wait() == OK, first.output
@@ -94,7 +98,9 @@ def test_what_stays_open_says_how_to_go_on_and_does(bench: Bench) -> None:
     assert (text["n"], text["alpha"]) == (80, 0.05)
 
 
+@pytest.mark.slow
 def test_workers_and_a_replay_give_the_same_verdicts(bench: Bench) -> None:
+    bench.prompts(100)
     bench.pytester.makepyfile(test_suite=SUITE)
     engines = [bench.engine('{"a": 1}'), bench.engine('{"a": 1}'), bench.engine()]
     reports, counts = [], []

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 OK, FAILED, USAGE = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.USAGE_ERROR
 REPORT = ("--parity-report=json", "--parity-out=out")
-PLAN = 100 + 3 * 32
-"""Requests of a text check on 100 cases: the answers and three passes for the noise floor."""
+CASES = 40
+PLAN = CASES + 3 * 32
+"""Requests of a text check on as many cases: the answers and three passes for the noise floor."""
 
 
 def verdicts(report: Any) -> list[dict[str, Any]]:
@@ -27,8 +28,10 @@ def stored(bench: Bench, engine: str) -> int:
         return int(db.execute("SELECT count(*) FROM samples WHERE engine = ?", (engine,)).fetchone()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--parity-resume", "--parity-fresh"])
 def test_a_killed_run_is_resumed_or_begun_anew(bench: Bench, wait_until: Callable[..., float], option: str) -> None:
+    bench.prompts(CASES)
     bench.gate("check.prompts(), check.text(margin=0.05)")
     engines = [bench.engine(first_delay_s=0.03), bench.engine(drift=0.2)]
     spawned = bench.spawn(engines=engines)
@@ -46,7 +49,7 @@ def test_a_killed_run_is_resumed_or_begun_anew(bench: Bench, wait_until: Callabl
     assert len(bench.asked(engines[1])) == PLAN
     assert ("resumed run" in result.stdout.str()) == (option == "--parity-resume")
     assert [v["outcome"] for v in verdicts(bench.report()) if v["kind"] == "text"] == ["FAIL"]
-    assert [v["n"] for v in verdicts(bench.report()) if v["kind"] == "text"] == [100]
+    assert [v["n"] for v in verdicts(bench.report()) if v["kind"] == "text"] == [CASES]
 
 
 def test_a_finished_run_is_not_resumed(bench: Bench) -> None:
@@ -62,6 +65,7 @@ def test_a_finished_run_is_not_resumed(bench: Bench) -> None:
 
 
 def test_a_replay_judges_the_same_without_engines_and_without_a_request(bench: Bench) -> None:
+    bench.prompts(60)
     bench.gate(
         "check.prompts(), check.text(margin=0.05), check.schema({'type': 'object'}, gap=0.05), "
         "check.latency(e2e_p95='10s')",
@@ -93,8 +97,10 @@ def test_a_replay_of_a_run_nobody_knows_lists_the_runs(bench: Bench) -> None:
     result.stdout.fnmatch_lines(["*no run 20200101-000000-abcd to replay*stored runs: none*"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", [2, 4])
 def test_runs_at_once_share_a_store_and_nothing_else(bench: Bench, runs: int) -> None:
+    bench.prompts(CASES)
     bench.gate("check.prompts(), check.text(margin=0.05)")
     engines = [bench.engine(first_delay_s=0.005), bench.engine(first_delay_s=0.005)]
 
@@ -109,6 +115,7 @@ def test_runs_at_once_share_a_store_and_nothing_else(bench: Bench, runs: int) ->
 
 
 def test_a_run_cut_by_its_budget_says_so(bench: Bench) -> None:
+    bench.prompts(CASES)
     bench.gate()
     engine = bench.engine(first_delay_s=0.05)
 

@@ -170,6 +170,7 @@ def test_an_engine_that_never_becomes_ready_is_given_up_after_its_deadline(bench
 
 
 def test_an_engine_that_dies_in_the_middle_is_told_by_every_later_row_and_the_other_is_judged(bench: Bench) -> None:
+    bench.prompts(100)
     bench.gate("check.text(margin=0.05)", "parity_run['dying']['case-0'].text")
     bench.configure(bench.process("dying", "die:60"))
 
@@ -188,9 +189,11 @@ def test_an_engine_that_dies_in_the_middle_is_told_by_every_later_row_and_the_ot
     assert len(result.stdout.lines) < 120, "one death is told in a few lines"
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_gathering_leaves_nothing_behind_and_the_next_run_goes_on(
     bench: Bench, wait_until: Callable[..., float]
 ) -> None:
+    bench.prompts(100)
     bench.gate()
     bench.configure(bench.process("idle"))
     engine = bench.engine(first_delay_s=0.05)
@@ -216,6 +219,7 @@ def test_ctrl_c_while_gathering_leaves_nothing_behind_and_the_next_run_goes_on(
 
 
 def test_a_server_that_repeats_the_key_gives_it_away_nowhere(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.prompts(100)
     monkeypatch.setenv("UNIT_API_KEY", KEY)
     refused = Fault.refuse(400, json.dumps({"error": {"message": f"bad request with Bearer {KEY}"}}).encode())
     careless = bench.engine(lambda r: Fault.echo_key() if asked(r) != "7" else refused, api_key=KEY)
@@ -273,6 +277,7 @@ def test_a_wrong_name_or_a_literal_key_ends_before_collection_and_is_not_repeate
     result.stdout.no_fnmatch_line("*collected*")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["signal", "thread"])
 def test_a_timeout_for_tests_does_not_cut_gathering(bench: Bench, method: str) -> None:
     bench.prompts(24)
@@ -328,6 +333,7 @@ def test_last_failed_gathers_for_what_failed_only(bench: Bench) -> None:
     assert {request["max_tokens"] for request in bench.asked(first)[before:]} == {8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", ["p 'in the ' + 'debugger'\nq\n", ""])
 def test_the_debugger_opens_at_a_failed_gate_and_nothing_is_left_when_it_ends(bench: Bench, typed: str) -> None:
     bench.prompts(40)
@@ -345,6 +351,7 @@ def test_the_debugger_opens_at_a_failed_gate_and_nothing_is_left_when_it_ends(be
     assert len(bench.starts("drifting")) == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_does_not_wait_for_engines_that_are_starting(bench: Bench, wait_until: Callable[..., float]) -> None:
     bench.gate()
     bench.configure(bench.process("mute", "mute", start_timeout_s=300))
@@ -362,6 +369,7 @@ def test_ctrl_c_does_not_wait_for_engines_that_are_starting(bench: Bench, wait_u
         assert "INTERNALERROR" not in spawned.output
 
 
+@pytest.mark.slow
 def test_a_killed_pytest_leaves_no_engine(bench: Bench, wait_until: Callable[..., float]) -> None:
     bench.gate()
     bench.configure(bench.process("idle"))
@@ -387,6 +395,7 @@ def test_a_body_that_calls_fail_keeps_its_verdicts(bench: Bench) -> None:
     assert "\x1b" not in result.stdout.str()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize("launched", [False, True], ids=["attached", "started"])
 def test_a_folder_that_cannot_be_written_is_an_error_of_every_gate_and_the_rest_runs(

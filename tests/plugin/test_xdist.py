@@ -10,6 +10,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
 
+pytestmark = pytest.mark.slow
+
 OK, FAILED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
 
 SUITE = """
@@ -35,7 +37,8 @@ def test_app(engine):
 def test_ask(parity):
     assert parity.ask("on the spot")["a"].text
 """
-GATHERED = (100 + 3 * 32) + 100 + (100 + 3 * 32)
+CASES = 60
+GATHERED = (CASES + 3 * 32) + CASES + (CASES + 3 * 32)
 
 
 def verdicts(report: Any) -> list[dict[str, Any]]:
@@ -43,6 +46,7 @@ def verdicts(report: Any) -> list[dict[str, Any]]:
 
 
 def test_workers_give_the_same_verdicts_and_ask_everything_once(bench: Bench) -> None:
+    bench.prompts(CASES)
     bench.pytester.makepyfile(test_suite=SUITE)
     bench.configure(bench.process("fake", "drift"))
     reports, counts, starts = [], [], []
@@ -69,6 +73,7 @@ def test_workers_give_the_same_verdicts_and_ask_everything_once(bench: Bench) ->
 
 
 def test_a_crash_of_a_worker_loses_no_answer_and_asks_nothing_twice(bench: Bench) -> None:
+    bench.prompts(CASES)
     bench.pytester.makepyfile(
         test_suite=f"""{SUITE}
 def test_crash():
@@ -91,7 +96,7 @@ def test_crash():
         ("test_schema", "b", "schema.gap"),
     }
     asked = [r.json["messages"][-1]["content"] for r in engines[0].requests]
-    assert len([text for text in asked if text.startswith("question")]) == (100 + 3 * 32) + 100
+    assert len([text for text in asked if text.startswith("question")]) == (CASES + 3 * 32) + CASES
     assert len(bench.starts("fake")) == 1
     assert [pid for pid in bench.starts("fake") if psutil.pid_exists(pid)] == []
 
@@ -144,6 +149,7 @@ def test_a_wrong_option_is_a_usage_error_under_workers_too(bench: Bench) -> None
 
 
 def test_only_the_controller_reports_and_it_shows_what_the_workers_planned(bench: Bench) -> None:
+    bench.prompts(CASES)
     bench.pytester.makepyfile(test_suite=SUITE)
     bench.pytester.makeconftest(
         """
@@ -161,8 +167,8 @@ def test_only_the_controller_reports_and_it_shows_what_the_workers_planned(bench
 
     assert spawned.wait() == OK, spawned.output
     assert (bench.pytester.path / "reported").read_text() == "controller 3\n"
-    assert spawned.output.count("plan: 196 requests, at most") == 1
-    assert "test_suite.py::test_text: 100 cases in 100 groups" in spawned.output
+    assert spawned.output.count(f"plan: {CASES + 3 * 32} requests, at most") == 1
+    assert f"test_suite.py::test_text: {CASES} cases in {CASES} groups" in spawned.output
 
 
 def test_a_report_is_written_where_no_gate_got_past_its_set_up(bench: Bench) -> None:

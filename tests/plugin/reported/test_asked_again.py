@@ -45,6 +45,7 @@ def counts(bench: Bench, *engines: Any) -> dict[str, int]:
 
 
 def test_only_what_failed_is_asked_again_and_the_run_is_judged_as_a_whole(bench: Bench) -> None:
+    bench.prompts(48)
     bench.gate('check.prompts(), check.schema({}, gap=0.2), check.latency(e2e_p95="30s")')
     sick = ["question 7", "question 40"]
     a = bench.engine()
@@ -63,7 +64,7 @@ def test_only_what_failed_is_asked_again_and_the_run_is_judged_as_a_whole(bench:
     assert {"question 7", "question 40"} <= set(again_b[:2])
     assert len(again_a) >= 128, "answers of the timed phase failed on b, so it was measured again on both"
     assert len(again_b) == len(again_a) + 2
-    assert {v["kind"]: v["n"] for v in bench.report()["verdicts"]}["schema.gap"] == 100
+    assert {v["kind"]: v["n"] for v in bench.report()["verdicts"]}["schema.gap"] == 48
 
 
 def test_what_was_timed_whole_is_not_timed_again(bench: Bench) -> None:
@@ -108,6 +109,7 @@ def test_without_a_run_of_the_plan_there_is_nothing_to_ask_again(bench: Bench) -
     assert bench.run("--parity-retry-failed", "--parity-fresh", "--engines=http://127.0.0.1:9").ret == USAGE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("-n2",), ("--parity-fresh",)], ids=["alone", "workers", "fresh"])
 def test_a_run_that_was_killed_after_gathering_is_judged_by_the_next(bench: Bench, more: tuple[str, ...]) -> None:
     bench.pytester.makepyfile(test_gate=HANGS.format(checks="check.text(margin=0.05)"))
@@ -119,7 +121,7 @@ def test_a_run_that_was_killed_after_gathering_is_judged_by_the_next(bench: Benc
 
     if more == ("--parity-fresh",):
         assert bench.run(*more, engines=engines).ret == OK
-        assert min(map(len, last(bench, asked, *engines))) >= 196
+        assert min(map(len, last(bench, asked, *engines))) >= 64
         return
     spawned = bench.spawn(*more, *REPORT, engines=engines)
 
@@ -128,9 +130,10 @@ def test_a_run_that_was_killed_after_gathering_is_judged_by_the_next(bench: Benc
     assert [engine.count for engine in engines] == before, "not even a warm-up"
     assert {v["outcome"] for v in bench.report()["verdicts"]} == {"PASS"}
     assert bench.run(engines=engines).ret == OK
-    assert min(map(len, last(bench, asked, *engines))) >= 196, "what was judged is asked anew by the next run"
+    assert min(map(len, last(bench, asked, *engines))) >= 64, "what was judged is asked anew by the next run"
 
 
+@pytest.mark.slow
 def test_failures_of_a_killed_run_are_asked_again_before_it_is_judged(bench: Bench) -> None:
     bench.pytester.makepyfile(test_gate=HANGS.format(checks="check.prompts()"))
     sick = {"question 7"}
@@ -147,6 +150,7 @@ def test_failures_of_a_killed_run_are_asked_again_before_it_is_judged(bench: Ben
     assert last(bench, before, a, b) == [[], ["question 7"]]
 
 
+@pytest.mark.slow
 def test_a_lock_that_binds_now_is_held_before_a_killed_runs_answers_are_judged(bench: Bench) -> None:
     bench.pytester.makepyfile(test_gate=HANGS.format(checks="check.prompts()"))
     engines = [bench.engine(), bench.engine()]
@@ -160,7 +164,9 @@ def test_a_lock_that_binds_now_is_held_before_a_killed_runs_answers_are_judged(b
     assert {v["outcome"] for v in bench.report()["verdicts"]} == {"INCOMPARABLE"}
 
 
+@pytest.mark.slow
 def test_five_interruptions_lose_no_answer(bench: Bench, wait_until: Callable[..., float]) -> None:
+    bench.prompts(32)
     bench.gate("check.prompts(), check.text(margin=0.05)")
     engines = [bench.engine(), bench.engine(drift=0.2)]
     go_on, most = threading.Event(), 0
@@ -176,7 +182,7 @@ def test_five_interruptions_lose_no_answer(bench: Bench, wait_until: Callable[..
     for engine in engines:
         engine.script = holds_back  # type: ignore[assignment]  # None babbles, as without a script
     for signal_number in (9, 15, 1, 2, 9):
-        most = asked() + 60
+        most = asked() + 36
         go_on.clear()
         spawned = bench.spawn(engines=engines)
         wait_until(lambda ended=spawned.process.poll, most=most: ended() is not None or asked() > most)
@@ -189,6 +195,6 @@ def test_five_interruptions_lose_no_answer(bench: Bench, wait_until: Callable[..
 
     assert result.ret == FAILED
     found = {v["kind"]: (v["outcome"], v["n"]) for v in bench.report()["verdicts"] if v["kind"] == "text"}
-    assert found == {"text": ("FAIL", 100)}
-    assert 2 * 196 <= asked() <= 2 * 196 + 5 * 8, "what was in flight is asked again, nothing else"
+    assert found == {"text": ("FAIL", 32)}
+    assert 2 * 128 <= asked() <= 2 * 128 + 5 * 8, "what was in flight is asked again, nothing else"
     assert json.dumps(bench.report()["failures"]) == "[]"

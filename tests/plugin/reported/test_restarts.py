@@ -60,6 +60,7 @@ class Restarting:
 
 
 def test_a_server_that_restarts_is_waited_for_and_no_answer_is_lost(bench: Bench) -> None:
+    bench.prompts(100)
     bench.gate("check.text(margin=0.05), check.schema({}, gap=0.2)")
     with Restarting(bench, 60, {}, token_delay_s=0.001) as b:
         b.configure()
@@ -76,6 +77,7 @@ def test_a_server_that_restarts_is_waited_for_and_no_answer_is_lost(bench: Bench
 
 
 def test_a_server_that_does_not_come_back_is_an_error_and_the_rest_is_not_asked(bench: Bench) -> None:
+    bench.prompts(100)
     bench.gate("check.text(margin=0.05), check.schema({}, rate=0.5)")
     with Restarting(bench, 60, None, token_delay_s=0.001) as b:
         b.configure(reconnect_s=AWAY_S)
@@ -95,6 +97,7 @@ def test_a_server_that_does_not_come_back_is_an_error_and_the_rest_is_not_asked(
 
 
 def test_a_server_that_comes_back_as_another_is_not_compared(bench: Bench) -> None:
+    bench.prompts(100)
     bench.gate("check.text(margin=0.05)")
     with Restarting(
         bench, 60, {"quantization": "Q8_0"}, poses_as="llamacpp", quantization="Q4_0", token_delay_s=0.001

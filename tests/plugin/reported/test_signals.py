@@ -16,6 +16,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
 
+pytestmark = pytest.mark.slow
+
 JUDGING = """
 import time
 from pathlib import Path
