@@ -42,7 +42,8 @@ def _seen(frame, event, argument):
     name = _names.get(code)
     if name is None:
         file = code.co_filename
-        inside = file.startswith(PACKAGE) and "<" not in code.co_qualname.rpartition(".")[2]
+        # What a class is made of and comprehensions are no functions.
+        inside = file.startswith(PACKAGE) and code.co_flags & 1 and "<" not in code.co_qualname.rpartition(".")[2]
         name = _names[code] = f"{file[len(PACKAGE):]}:{code.co_qualname.replace('.<locals>', '')}" if inside else ""
     if name and _last.get(threading.get_ident()) != name:
         _last[threading.get_ident()] = name
@@ -146,7 +147,8 @@ def record(checkout: Path) -> list[str]:
 def follow(walk: Sequence[Any], entered: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the hops of a walk that were not entered in its order, and the files entered while it was walked.
 
-    The walk taken is the last one: from its last function back, each hop as late as it can be.
+    The walk taken is the last one: from its last function back, each hop as late as it can be. Classes without an
+    ``__init__`` of their own have nothing to enter.
     """
     places: dict[str, list[int]] = defaultdict(list)
     for place, called in enumerate(entered):
@@ -154,6 +156,8 @@ def follow(walk: Sequence[Any], entered: Sequence[str]) -> tuple[list[str], list
     missing, reached, last = [], len(entered), None
     for hop in reversed(walk):
         name = str(hop)
+        if hop.name[0].isupper() and f"{name}.__init__" not in places:
+            continue
         at = places.get(name) or places.get(f"{name}.__init__") or []
         index = bisect.bisect_left(at, reached)
         if not index:

@@ -10,18 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_llmparity.testing.abilities import Abilities
-from pytest_llmparity.testing.dialects import DIALECTS, Refusal
 from pytest_llmparity.testing.script import Fault, Reply, babble, drifted, prompt_of, split_tokens
 from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
-from pytest_llmparity.testing.speech import NativeSpeech, Speech, dump
+from pytest_llmparity.testing.speech import Speech, dump, error_body
 
 CHAT, RAW = "/v1/chat/completions", "/v1/completions"
-NATIVE = ("/api/chat", "/api/generate")
-"""Where Ollama generates in its own shapes."""
 
 Scripted = str | Reply | Fault
 Script = Callable[[Mapping[str, Any]], Scripted]
+Refusal = tuple[int, str, str]
+"""Status, message and type of an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +39,9 @@ class LoopbackEngine(LoopbackServer):
     one of these; ``None`` babbles, a deterministic text that depends on the prompt (and, where it samples, on the
     request's seed). ``drift`` is the probability per token of another word, decided by ``seed``: the same request
     always drifts the same way. ``noise`` is the same, decided anew for each request, so the engine does not repeat
-    itself. ``poses_as`` is a kind: the engine says of itself what such a server says, with its names for things, its
-    errors and (``ollama``) its own route. A prompt longer than ``context_length`` words is refused as the kind does, if
-    it does; ``abilities`` may say otherwise of this and more. With ``api_key`` other keys get 401.
-    ``took_ms`` is what the engine says an answer took, in the kind's words. Delays are seconds. Tokens are words; a
-    streamed one is one event. ``requests`` holds what was asked, ``peak`` the most at once. ``script`` (the answer),
-    ``abilities``, ``loaded`` and ``accepting`` may be changed while it runs.
+    itself. A prompt longer than ``context_length`` words is refused. With ``api_key`` other keys get 401. Delays are
+    seconds. Tokens are words; a streamed one is one event. ``requests`` holds what was asked, ``peak`` the most at
+    once. ``script`` (the answer) and ``accepting`` may be changed while it runs.
     """
 
     def __init__(
@@ -54,39 +49,25 @@ class LoopbackEngine(LoopbackServer):
         answer: Scripted | Script | None = None,
         *,
         model: str = "loopback",
-        poses_as: str = "openai",
         drift: float = 0.0,
         noise: float = 0.0,
         seed: int = 0,
         first_delay_s: float = 0.0,
         token_delay_s: float = 0.0,
         context_length: int = 4096,
-        slots: int = 4,
-        quantization: str = "F16",
-        abilities: Abilities | None = None,
         api_key: str | None = None,
-        took_ms: float | None = None,
         port: int = 0,
     ) -> None:
         super().__init__(port)
-        if poses_as not in DIALECTS:
-            raise ValueError(f"poses_as is {poses_as!r}; expected one of: {', '.join(sorted(DIALECTS))}")
         self.script = answer
         self.model = model
-        self.poses_as = poses_as
-        self.dialect = DIALECTS[poses_as]
         self.drift = drift
         self.noise = noise
         self.seed = seed
         self.first_delay_s = first_delay_s
         self.token_delay_s = token_delay_s
         self.context_length = context_length
-        self.slots = slots
-        self.quantization = quantization
-        self.abilities = abilities or Abilities()
         self.api_key = api_key
-        self.took_ms = took_ms
-        self.loaded = not self.dialect.lazy
         self.peak = 0
         self._lock = threading.Lock()
         self._in_flight = 0
@@ -110,23 +91,69 @@ class LoopbackEngine(LoopbackServer):
         if call.method != "POST":
             self._control(call, path)
         elif not self._asked(call, path):
-            native = path in NATIVE and self.poses_as == "ollama"
-            if not native and path not in (CHAT, RAW):
+            if path not in self.generating:
                 self._control(call, path)
                 return
             with self._counted():
                 self._generate(call, path)
 
+    # what other servers do otherwise ----------------------------------------------------------------------------------
+
+    generating: Sequence[str] = (CHAT, RAW)
+    """Paths that generate."""
+    keyless: Sequence[str] = ("/health",)
+    """Control routes that answer without a key."""
+
+    def routes(self) -> Mapping[str, object]:
+        """Return the answers to GET by path: JSON, bytes, or the number of a status that refuses."""
+        listed = {"id": self.model, "object": "model", "owned_by": "loopback"}
+        return {"/health": {"status": "ok"}, "/v1/models": {"object": "list", "data": [listed]}}
+
+    def asked(self, path: str, body: Mapping[str, Any]) -> object | None:
+        """Return the answer to a control question that is asked by POST, ``None`` where it is none."""
+        return None
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers of control answers."""
+        return {}
+
+    def error_body(self, status: int, message: str, kind: str) -> Mapping[str, object]:
+        """Return the body of an error."""
+        return error_body(status, message, kind)
+
+    def missing(self, model: str) -> Refusal:
+        """Return what is said of a model that is not there."""
+        return 404, f"The model `{model}` does not exist.", "NotFoundError"
+
+    def refusal(self, request: Mapping[str, Any]) -> Refusal | None:
+        """Return why a request is refused, ``None`` when it is answered."""
+        words = len(prompt_of(request).split())
+        return too_long(words, self.context_length) if words > self.context_length else None
+
+    def seen(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the request as the model sees it."""
+        return request
+
+    def forced(self, request: Mapping[str, Any]) -> str | None:
+        """Return the answer a forced schema leaves no choice about, ``None`` where nothing is forced."""
+        return None
+
+    def speech(self, request: Mapping[str, Any], path: str, reply: Reply, tokens: Sequence[str]) -> Speech:
+        """Return an answer in the shapes of this path."""
+        return Speech(request, reply, tokens, model=self.model, chat=path == CHAT)
+
+    # answering --------------------------------------------------------------------------------------------------------
+
     def _control(self, call: Call, path: str) -> None:
-        if self._locked(call) and path not in self.dialect.keyless:
+        if self._locked(call) and path not in self.keyless:
             self._refuse(call, 401, "Invalid API key", "authentication_error")
             return
-        found = self.dialect.routes(self).get(path, 404) if call.method == "GET" else 404
+        found = self.routes().get(path, 404) if call.method == "GET" else 404
         if isinstance(found, int):
             said = "File Not Found" if found == 404 else "Method Not Allowed"
             self._refuse(call, found, said, "not_found_error")
         else:
-            call.send(200, found if isinstance(found, bytes) else dump(found), self._headers())
+            call.send(200, found if isinstance(found, bytes) else dump(found), self.headers())
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -141,25 +168,22 @@ class LoopbackEngine(LoopbackServer):
 
     def _asked(self, call: Call, path: str) -> bool:
         """Answer a control question that is asked by POST; tell whether it was one."""
-        if self.dialect.asked is None or self._locked(call):
+        if self._locked(call):
             return False
         try:
             body = json.loads(call.body or b"{}")
         except ValueError:
             return False
-        found = self.dialect.asked(self, path, body)
+        found = self.asked(path, body)
         if found is not None:
-            call.send(200, dump(found), self._headers())
+            call.send(200, dump(found), self.headers())
         return found is not None
-
-    def _headers(self) -> dict[str, str]:
-        return {"server": self.dialect.server} if self.dialect.server else {}
 
     def _locked(self, call: Call) -> bool:
         return self.api_key is not None and call.headers.get("authorization") != f"Bearer {self.api_key}"
 
     def _refuse(self, call: Call, *refusal: Any) -> None:
-        call.send(refusal[0], dump(self.dialect.shape(*refusal)), self._headers())
+        call.send(refusal[0], dump(self.error_body(*refusal)), self.headers())
 
     def _generate(self, call: Call, path: str) -> None:
         try:
@@ -172,16 +196,17 @@ class LoopbackEngine(LoopbackServer):
             self._received.append(Received(path=path, headers=call.headers, body=call.body, json=request))
             earlier = self._seen[digest] = self._seen.get(digest, 0) + 1
             number = len(self._received)
-        refusal = self._refusal(call, request)
+        locked = (401, "Invalid API key", "authentication_error")
+        refusal = locked if self._locked(call) else self.refusal(request)
         if refusal is not None:
             self._refuse(call, *refusal)
             return
-        request = self.abilities.seen(request, self.context_length)
+        request = self.seen(request)
         script = self.script(request) if callable(self.script) else self.script
         if isinstance(script, Fault):
             self._fault(call, request, path, script, earlier)
             return
-        forced = self.abilities.forced(request)
+        forced = self.forced(request)
         if forced is not None:
             tokens, reply = split_tokens(forced), Reply()
         elif script is None or isinstance(script, str):
@@ -189,28 +214,7 @@ class LoopbackEngine(LoopbackServer):
             reply = Reply(first_delay_s=self.first_delay_s, token_delay_s=self.token_delay_s)
         else:
             tokens, reply = self._tokens(request, script.text, number), script
-        self._say(call, self._speech(request, path, reply, tokens))
-
-    def _refusal(self, call: Call, request: Mapping[str, Any]) -> Refusal | None:
-        if self._locked(call):
-            return 401, "Invalid API key", "authentication_error"
-        words, too_long = len(prompt_of(request).split()), self.dialect.too_long
-        if words > self.context_length and too_long is not None and self.abilities.overflow is None:
-            return too_long(words, self.context_length)
-        return self.abilities.refusal(request)
-
-    def _speech(self, request: Mapping[str, Any], path: str, reply: Reply, tokens: Sequence[str]) -> Speech:
-        kind = NativeSpeech if path in NATIVE else Speech
-        return kind(
-            request,
-            reply,
-            tokens,
-            model=self.model,
-            dialect=self.dialect,
-            chat=path in (CHAT, NATIVE[0]),
-            took_ms=self.took_ms,
-            counted=self.abilities.usage,
-        )
+        self._say(call, self.speech(request, path, reply, tokens))
 
     def _tokens(self, request: Mapping[str, Any], text: str | None, number: int) -> list[str]:
         prompt = prompt_of(request)
@@ -244,11 +248,11 @@ class LoopbackEngine(LoopbackServer):
             reply = Reply(text=f"you sent {call.headers.get('authorization', 'no key')}")
         elif fault.kind == "empty":
             reply = Reply(finish_reason="stop")
-        speech = self._speech(request, path, reply, split_tokens(reply.text))
+        speech = self.speech(request, path, reply, split_tokens(reply.text))
         if fault.kind == "missing":
-            self._refuse(call, *self.dialect.missing(str(request.get("model"))))
+            self._refuse(call, *self.missing(str(request.get("model"))))
         elif fault.kind in ("status", "html") or (fault.kind == "busy" and times <= fault.count):
-            said = self.dialect.shape(fault.status, fault.message, "scripted")
+            said = self.error_body(fault.status, fault.message, "scripted")
             kind = "text/html" if fault.kind == "html" else "application/json"
             body = dump(said) if fault.body is None else fault.body
             call.send(fault.status, body, {"content-type": kind, **fault.headers})
@@ -280,3 +284,9 @@ class LoopbackEngine(LoopbackServer):
         if fault.kind == "half-stream" and fault.status == 0:
             raise Hangup
         call.end()
+
+
+def too_long(words: int, context: int) -> Refusal:
+    """Return what OpenAI's API says of a prompt that does not fit."""
+    said = f"This model's maximum context length is {context} tokens. However, your prompt has {words} tokens."
+    return 400, said, "invalid_request_error"

@@ -1,4 +1,4 @@
-"""One answer of a loopback engine in the shapes of the wire: OpenAI's, and Ollama's own."""
+"""One answer of a loopback engine in OpenAI's shapes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from pytest_llmparity.testing.dialects import Dialect
 from pytest_llmparity.testing.script import Reply, prompt_of, split_tokens
 
 
@@ -15,12 +14,16 @@ def dump(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
+def error_body(status: int, message: str, kind: str) -> dict[str, object]:
+    """Return an error in OpenAI's shape, which most servers share."""
+    return {"error": {"message": message, "type": kind, "param": None, "code": status}}
+
+
 class Speech:
-    """One answer in OpenAI's shapes, whole or as events.
+    """One answer in OpenAI's shapes, whole or as events."""
 
-    ``took_ms`` is what the engine says it took; it counts tokens unless ``counted`` is false.
-    """
-
+    reasoning: str = "reasoning_content"
+    fingerprint: str = "loopback"
     stream_type: ClassVar[str] = "text/event-stream"
     end: ClassVar[bytes] = b"data: [DONE]\n\n"
 
@@ -31,10 +34,7 @@ class Speech:
         tokens: Sequence[str],
         *,
         model: str,
-        dialect: Dialect,
         chat: bool,
-        took_ms: float | None = None,
-        counted: bool = True,
     ) -> None:
         limit = self._limit(request)
         kept = list(tokens) if not isinstance(limit, int) else list(tokens[:limit])
@@ -48,10 +48,7 @@ class Speech:
         self.reply = reply
         self.tokens = kept
         self.model = model
-        self.dialect = dialect
         self.chat = chat
-        self.took_ms = took_ms
-        self.counted = counted
         self.streamed = self._streams(request)
         self.finish = reply.finish_reason or ("length" if cut else "tool_calls" if reply.tool_calls else "stop")
 
@@ -66,7 +63,7 @@ class Speech:
 
     def headers(self) -> dict[str, str]:
         """Return the headers an unstreamed answer has beside its type."""
-        return {} if self.took_ms is None else self.dialect.header_timings(self.took_ms)
+        return {}
 
     def document(self) -> dict[str, object]:
         """Return the unstreamed answer."""
@@ -75,15 +72,13 @@ class Speech:
         if self.chat:
             message: dict[str, object] = {"role": "assistant", "content": text}
             if self.reply.reasoning:
-                message[self.dialect.reasoning] = self.reply.reasoning
+                message[self.reasoning] = self.reply.reasoning
             if self.reply.tool_calls:
                 message["tool_calls"] = self._tool_calls()
             choice["message"] = message
         else:
             choice["text"] = text
-        if self.took_ms is not None and self.request.get("return_meta_info"):
-            choice |= self.dialect.choice_timings(self.took_ms)
-        return {**self._frame([choice]), "usage": self._usage(), **self._timings()}
+        return {**self._frame([{**choice, **self.beside_choice()}]), "usage": self.usage(), **self.beside_choices()}
 
     def events(self) -> Iterator[bytes]:
         """Yield the stream's events up to the end, one per token."""
@@ -91,19 +86,46 @@ class Speech:
             yield self._event({"role": "assistant", "content": ""})
         if self.reply.reasoning:
             for token in split_tokens(self.reply.reasoning):
-                yield self._event({self.dialect.reasoning: token})
+                yield self._event({self.reasoning: token})
         for token in self.tokens:
             yield self._event({"content": token}, token)
         for call in self._tool_calls():
             yield self._event({"tool_calls": [call]})
-        yield self._event({}, finish=self.finish, more=self._timings())
-        options = self.request.get("stream_options")
-        if self.dialect.counts or (isinstance(options, dict) and options.get("include_usage")):
-            yield _data({**self._frame([]), "usage": self._usage()})
+        yield self._event({}, finish=self.finish, more=self.beside_choices())
+        if self.ends_with_usage():
+            yield _data({**self._frame([]), "usage": self.usage()})
 
     def error(self, message: str) -> bytes:
         """Return an error as an event of the stream."""
-        return _data(self.dialect.shape(500, message, "server_error"))
+        return _data(self.error_body(500, message, "server_error"))
+
+    # what other servers say otherwise ---------------------------------------------------------------------------------
+
+    def error_body(self, status: int, message: str, kind: str) -> dict[str, object]:
+        """Return the body of an error."""
+        return error_body(status, message, kind)
+
+    def beside_choices(self) -> Mapping[str, object]:
+        """Return fields that stand beside the choices, of the last chunk or of an unstreamed answer."""
+        return {}
+
+    def beside_choice(self) -> Mapping[str, object]:
+        """Return fields of an unstreamed answer's choice."""
+        return {}
+
+    def ends_with_usage(self) -> bool:
+        """Tell whether the stream ends with a chunk that counts tokens."""
+        options = self.request.get("stream_options")
+        return isinstance(options, dict) and bool(options.get("include_usage"))
+
+    def entry(self, place: int, token: str) -> dict[str, object]:
+        """Return one token of the logprobs."""
+        return {"token": token, "logprob": self.reply.logprob, "bytes": list(token.encode("utf-8", "replace"))}
+
+    def usage(self) -> Mapping[str, object]:
+        """Return the counts of tokens."""
+        prompt, made = self._counts()
+        return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
 
     def _event(
         self,
@@ -118,9 +140,6 @@ class Speech:
             choice["logprobs"] = self._logprobs([token])
         return _data({**self._frame([choice]), **(more or {})})
 
-    def _timings(self) -> dict[str, object]:
-        return {} if self.took_ms is None else self.dialect.timings(self.took_ms)
-
     def _frame(self, choices: list[dict[str, object]]) -> dict[str, object]:
         kind = "chat.completion" if self.chat else "text_completion"
         return {
@@ -128,19 +147,13 @@ class Speech:
             "object": f"{kind}.chunk" if self.chat and self.streamed else kind,
             "created": 0,
             "model": self.model,
-            "system_fingerprint": self.dialect.fingerprint,
+            "system_fingerprint": self.fingerprint,
             "choices": choices,
         }
 
     def _counts(self) -> tuple[int, int]:
         prompt = len(prompt_of(self.request).split())
         return prompt, len(self.tokens) + len(split_tokens(self.reply.reasoning)) + len(self.reply.tool_calls)
-
-    def _usage(self) -> dict[str, object]:
-        if not self.counted:
-            return {}
-        prompt, made = self._counts()
-        return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
 
     def _tool_calls(self) -> list[dict[str, object]]:
         return [
@@ -155,79 +168,8 @@ class Speech:
         return self.request.get("logprobs") not in (None, False)
 
     def _entries(self, tokens: Sequence[str]) -> list[dict[str, object]]:
-        entries = []
-        for place, token in enumerate(tokens):
-            entry: dict[str, object] = {"token": token, "logprob": self.reply.logprob}
-            if self.dialect.ids:
-                entry["id"] = place
-            if self.dialect.spell is None:
-                entry["bytes"] = list(token.encode("utf-8", "replace"))
-            else:
-                entry["token"] = self.dialect.spell(token)
-            entries.append({**entry, "top_logprobs": [entry]})
-        return entries
-
-
-class NativeSpeech(Speech):
-    """One answer in the shapes of Ollama's ``/api/chat`` and ``/api/generate`` (docs/api.md): an object per line."""
-
-    stream_type: ClassVar[str] = "application/x-ndjson"
-    end: ClassVar[bytes] = b""
-
-    def _limit(self, request: Mapping[str, Any]) -> object:
-        return request.get("options", {}).get("num_predict")
-
-    def _stop(self, request: Mapping[str, Any]) -> Any:
-        return request.get("options", {}).get("stop")
-
-    def _streams(self, request: Mapping[str, Any]) -> bool:
-        return request.get("stream") is not False
-
-    def document(self) -> dict[str, object]:
-        """Return the unstreamed answer."""
-        said = self._said("".join(self.tokens), self.reply.reasoning, self._called())
-        return self._line(said, self.tokens) | self._last()
-
-    def events(self) -> Iterator[bytes]:
-        """Yield the stream's lines, one per token, and the one that says done."""
-        for token in split_tokens(self.reply.reasoning):
-            yield self._encoded(self._line(self._said("", token)))
-        for token in self.tokens:
-            yield self._encoded(self._line(self._said(token), [token]))
-        for call in self._called():
-            yield self._encoded(self._line(self._said("", calls=[call])))
-        yield self._encoded(self._line(self._said("")) | self._last())
-
-    def error(self, message: str) -> bytes:
-        """Return an error as a line of the stream."""
-        return self._encoded({"error": message})
-
-    def _encoded(self, value: object) -> bytes:
-        return dump(value) + b"\n"
-
-    def _said(self, text: str, reasoning: str = "", calls: Sequence[object] = ()) -> dict[str, object]:
-        if not self.chat:
-            return {"response": text}
-        message: dict[str, object] = {"role": "assistant", "content": text}
-        if reasoning:
-            message["thinking"] = reasoning
-        if calls:
-            message["tool_calls"] = list(calls)
-        return {"message": message}
-
-    def _line(self, said: Mapping[str, object], tokens: Sequence[str] = ()) -> dict[str, object]:
-        line = {"model": self.model, "created_at": "2026-01-01T00:00:00Z", **said, "done": False}
-        return line | ({"logprobs": self._entries(tokens)} if tokens and self._asks_logprobs() else {})
-
-    def _called(self) -> list[dict[str, object]]:
-        return [{"function": {"name": name, "arguments": json.loads(args)}} for name, args in self.reply.tool_calls]
-
-    def _last(self) -> dict[str, object]:
-        prompt, made = self._counts()
-        took = {} if self.took_ms is None else {"total_duration": int(self.took_ms * 1e6)}
-        reason = "stop" if self.finish == "tool_calls" else self.finish
-        counts = {"prompt_eval_count": prompt, "eval_count": made} if self.counted else {}
-        return {"done": True, "done_reason": reason, **counts, **took}
+        entries = [self.entry(place, token) for place, token in enumerate(tokens)]
+        return [{**entry, "top_logprobs": [entry]} for entry in entries]
 
 
 def _data(value: object) -> bytes:

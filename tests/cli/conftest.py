@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pytest_llmparity.cli import main
-from pytest_llmparity.testing import LoopbackEngine
+from tests.doubles.posing import PosingEngine
 
 
 class Ended(NamedTuple):
@@ -30,9 +30,9 @@ class Shell:
         self._stack = stack
         (path / "pytest.ini").write_text("[pytest]\n")
 
-    def engine(self, **kwargs: Any) -> LoopbackEngine:
+    def engine(self, **kwargs: Any) -> PosingEngine:
         """Start an engine that lives as long as the test."""
-        return self._stack.enter_context(LoopbackEngine(**kwargs))
+        return self._stack.enter_context(PosingEngine(**kwargs))
 
     def configure(self, text: str) -> None:
         """Write ``llmparity.toml``."""
@@ -63,7 +63,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 def configured() -> Callable[..., str]:
     """The text of a configuration with these engines, attached to."""
 
-    def text(**engines: LoopbackEngine) -> str:
+    def text(**engines: PosingEngine) -> str:
         return "\n".join(f'[engines.{name}]\nbase_url = "{engine.base_url}"\n' for name, engine in engines.items())
 
     return text

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import jsonschema_rs
 import pytest
 
-from pytest_llmparity.testing import Abilities, Fault, LoopbackEngine
+from pytest_llmparity.testing import Fault, LoopbackEngine
 from pytest_llmparity.testing.script import prompt_of
+from tests.doubles.abilities import Abilities
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Ended, Shell

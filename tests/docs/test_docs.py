@@ -26,8 +26,8 @@ from pytest_llmparity.engines.start import environments
 from pytest_llmparity.settings import file as settings_file
 from pytest_llmparity.settings import sources
 from pytest_llmparity.settings.configuration import parse_config
-from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.script import babble, prompt_of
+from tests.doubles.posing import PosingEngine
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -65,7 +65,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
     rows = [{"id": f"c{i}", "messages": [{"role": "user", "content": f"ticket {i}"}]} for i in range(64)]
     (pytester.path / "prompts/tickets.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     (pytester.path / "schemas/ticket.json").write_text('{"type": "object"}')
-    with LoopbackEngine('{"queue": 1}') as prod, LoopbackEngine('{"queue": 1}') as dev:
+    with PosingEngine('{"queue": 1}') as prod, PosingEngine('{"queue": 1}') as dev:
         yield ["-p", "no:cacheprovider", f"--engines=prod={prod.base_url},dev={dev.base_url}"]
 
 
@@ -192,7 +192,7 @@ def test_the_output_in_the_readme_has_the_form_of_the_real_one(
     with ExitStack() as stack:
         quantisations = (("F16", 0.0), ("Q8_0", 0.003), ("Q4_0", 0.3))
         engines = {
-            name.lower(): stack.enter_context(LoopbackEngine(plays(drift), poses_as="llamacpp", quantization=name))
+            name.lower(): stack.enter_context(PosingEngine(plays(drift), poses_as="llamacpp", quantization=name))
             for name, drift in quantisations
         }
         chosen = ",".join(f"{name}={engine.base_url}" for name, engine in engines.items())

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_llmparity.cli import main
-from pytest_llmparity.testing import Abilities, LoopbackEngine
+from tests.doubles.abilities import Abilities
+from tests.doubles.posing import PosingEngine
 
 PAGE = Path(__file__).parents[2] / "docs/doctor.md"
 LEFT_OUT = "…"
@@ -24,7 +25,7 @@ def test_the_output_that_is_shown_is_the_real_one(
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     long = {"id": "long-1", "messages": [{"role": "user", "content": "word " * 4200}]}
     (tmp_path / "tickets.jsonl").write_text(json.dumps(long))
-    with LoopbackEngine(
+    with PosingEngine(
         poses_as="ollama",
         model="qwen3:8b",
         quantization="Q4_K_M",

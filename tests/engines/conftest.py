@@ -10,17 +10,17 @@ from pytest_llmparity.core.sample import Request
 from pytest_llmparity.engines.registry import make
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.settings.specification import EngineSpec
-from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.script import Fault, Reply
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange
+from tests.doubles.posing import PosingEngine
 from tests.engines.live import STARTS, WAYS, Served
 from tests.engines.ollama_daemon import OllamaDaemon
 
 REPO = Path(__file__).parents[2]
 
 Send = Callable[..., Exchange]
-Start = Callable[..., LoopbackEngine]
+Start = Callable[..., PosingEngine]
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +53,10 @@ def send() -> Send:
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts loopback engines that end with the test."""
-    running: list[LoopbackEngine] = []
+    running: list[PosingEngine] = []
 
-    def start_one(answer: str | Reply | Fault | None = None, **options: object) -> LoopbackEngine:
-        engine = LoopbackEngine(answer, **options)  # type: ignore[arg-type]
+    def start_one(answer: str | Reply | Fault | None = None, **options: object) -> PosingEngine:
+        engine = PosingEngine(answer, **options)  # type: ignore[arg-type]
         running.append(engine)
         return engine.start()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.server import Call, Hangup
+from tests.doubles.posing import PosingEngine
 
 GPU = {"device_config": {"device": "cuda"}, "model_config": {"enable_sleep_mode": True}}
 
 
-class Vllm(LoopbackEngine):
+class Vllm(PosingEngine):
     """A vLLM in development mode; ``config`` is what it tells of itself (``None``: it hangs up when asked).
 
     ``stuck`` answers and does nothing.

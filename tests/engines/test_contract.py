@@ -1,7 +1,7 @@
 """What every adapter promises, held for every kind in ``registry.kinds()`` and every route it has.
 
 A kind is picked up by itself; what it does otherwise than the others stands in the small tables below. It is asked
-through ``LoopbackEngine(poses_as=KIND)``, and what it declares is held against its recordings. The live engines go
+through ``PosingEngine(poses_as=KIND)``, and what it declares is held against its recordings. The live engines go
 through ``test_live.py``.
 """
 
@@ -28,15 +28,16 @@ from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.settings.selection import KINDS
 from pytest_llmparity.settings.specification import EngineSpec
-from pytest_llmparity.testing import Fault, LoopbackEngine, Replay, Reply
-from pytest_llmparity.testing.dialects import DIALECTS
+from pytest_llmparity.testing import Fault, Replay, Reply
 from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange
+from tests.doubles.dialects import DIALECTS
+from tests.doubles.posing import PosingEngine
 
 Attach = Callable[..., Adapter]
 Send = Callable[..., Exchange]
-Start = Callable[..., LoopbackEngine]
+Start = Callable[..., PosingEngine]
 KEY = "sk-test-0123456789"
 
 ASKED = ({"role": "user", "content": "How long does a refund take?"},)
@@ -118,12 +119,12 @@ def stream(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def pose(way: Way, start: Start, attach: Attach) -> Callable[..., tuple[LoopbackEngine, Adapter]]:
+def pose(way: Way, start: Start, attach: Attach) -> Callable[..., tuple[PosingEngine, Adapter]]:
     """Starts a server of the kind that says something, and makes the adapter around it."""
 
     def pose_as(
         answer: str | Reply | Fault | None = "30 days", *, key: bool = False, **options: Any
-    ) -> tuple[LoopbackEngine, Adapter]:
+    ) -> tuple[PosingEngine, Adapter]:
         engine = start(answer, poses_as=way.kind, **options)
         fields = {"api_key_env": "KEY"} if key else {}
         return engine, attach(engine.base_url, way.kind, route=way.route, **fields)
@@ -131,7 +132,7 @@ def pose(way: Way, start: Start, attach: Attach) -> Callable[..., tuple[Loopback
     return pose_as
 
 
-Pose = Callable[..., tuple[LoopbackEngine, Adapter]]
+Pose = Callable[..., tuple[PosingEngine, Adapter]]
 
 
 @pytest.fixture

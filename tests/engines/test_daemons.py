@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pytest_llmparity.core.errors import EngineSelectionError
 from pytest_llmparity.engines import daemons
 from pytest_llmparity.settings.specification import EngineSpec
-from pytest_llmparity.testing import LoopbackEngine
+from tests.doubles.posing import PosingEngine
 
 NAMED = EngineSpec(name="a", kind="ollama", model="qwen3:8b", launch="process", daemon=True)
 STUDIO = EngineSpec(name="b", kind="lmstudio", model="gemma", launch="attach", daemon=True)
@@ -73,7 +73,7 @@ def test_what_counts_as_the_same_model_of_an_ollama(asked: str, listed: str, the
 
 
 def test_a_daemon_that_has_the_model_is_attached_to_and_held_to_the_context() -> None:
-    with LoopbackEngine("ok", poses_as="ollama", model="qwen3:8b") as daemon:
+    with PosingEngine("ok", poses_as="ollama", model="qwen3:8b") as daemon:
         asked = dataclasses.replace(NAMED, context_length=4096)
         (spec,) = daemons.settle([asked], {"OLLAMA_HOST": daemon.base_url})
 
@@ -82,7 +82,7 @@ def test_a_daemon_that_has_the_model_is_attached_to_and_held_to_the_context() ->
 
 
 def test_what_another_process_found_is_not_looked_for_again() -> None:
-    with LoopbackEngine("ok", poses_as="ollama", model="qwen3:8b") as daemon:
+    with PosingEngine("ok", poses_as="ollama", model="qwen3:8b") as daemon:
         (there, other) = daemons.settle(
             [NAMED, dataclasses.replace(NAMED, name="c")], {}, decided={"a": daemon.base_url}
         )
@@ -93,7 +93,7 @@ def test_what_another_process_found_is_not_looked_for_again() -> None:
 
 
 def test_what_cannot_be_started_says_of_each_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    with LoopbackEngine("ok", poses_as="lmstudio", model="chat") as studio:
+    with PosingEngine("ok", poses_as="lmstudio", model="chat") as studio:
         monkeypatch.setattr(daemons, "LMSTUDIO", studio.base_url)
         with pytest.raises(EngineSelectionError) as caught:
             daemons.settle([STUDIO, dataclasses.replace(STUDIO, name="c", model="phi")], {})
@@ -104,7 +104,7 @@ def test_what_cannot_be_started_says_of_each_what_to_do(monkeypatch: pytest.Monk
 
 
 def test_our_own_ollama_names_the_one_that_has_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    with LoopbackEngine("ok", poses_as="ollama", model="qwen3:8b") as daemon:
+    with PosingEngine("ok", poses_as="ollama", model="qwen3:8b") as daemon:
         assert daemons.holder("ollama", "qwen3:8b", {"OLLAMA_HOST": daemon.base_url}) == daemon.base_url
         assert daemons.holder("ollama", "nobody", {"OLLAMA_HOST": daemon.base_url}) == ""
 
@@ -119,8 +119,8 @@ def silent() -> Iterator[int]:
 
 def test_what_is_running_is_offered_within_a_total(silent: int) -> None:
     with (
-        LoopbackEngine("ok", poses_as="ollama", model="qwen3:8b") as ollama,
-        LoopbackEngine("ok", poses_as="vllm", model="org/m") as vllm,
+        PosingEngine("ok", poses_as="ollama", model="qwen3:8b") as ollama,
+        PosingEngine("ok", poses_as="vllm", model="org/m") as vllm,
     ):
         began = time.monotonic()
         ports = (int(vllm.base_url.rpartition(":")[2]), silent)

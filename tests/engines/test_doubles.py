@@ -18,16 +18,18 @@ from hypothesis import strategies as st
 from pytest_llmparity.core.sample import Request, Sampling
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.settings.selection import KINDS
-from pytest_llmparity.testing import Abilities, Fault, LoopbackEngine, Replay, Reply
-from pytest_llmparity.testing.dialects import DIALECTS
+from pytest_llmparity.testing import Fault, Replay, Reply
 from pytest_llmparity.testing.script import babble, drifted, prompt_of, split_tokens
 from pytest_llmparity.testing.server import LoopbackServer
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange
+from tests.doubles.abilities import Abilities
+from tests.doubles.dialects import DIALECTS
+from tests.doubles.posing import PosingEngine
 
 Attach = Callable[..., Adapter]
 Send = Callable[..., Exchange]
-Start = Callable[..., LoopbackEngine]
+Start = Callable[..., PosingEngine]
 
 
 def ask(text: str, **sampling: object) -> Request:
@@ -61,7 +63,7 @@ def test_same_prompt_gets_the_same_text_from_equal_engines(start: Start, attach:
 
 
 def test_drift_is_repeatable_and_noise_is_not(start: Start, attach: Attach, send: Send) -> None:
-    def text(engine: LoopbackEngine) -> str:
+    def text(engine: PosingEngine) -> str:
         adapter = attach(engine.base_url)
         return adapter.parse(send(adapter, ask("hello", max_tokens=40)), case="c").text
 
@@ -165,7 +167,7 @@ def test_script_may_be_changed_while_it_runs(start: Start, attach: Attach, send:
 
 @pytest.mark.parametrize("fault", [Fault.hang(), Fault.hang(2)], ids=["mute", "midway"])
 def test_stopping_ends_hanging_answers_and_the_port_is_free(fault: Fault) -> None:
-    with LoopbackEngine(fault) as engine, socket.create_connection(("127.0.0.1", engine.port), timeout=5) as client:
+    with PosingEngine(fault) as engine, socket.create_connection(("127.0.0.1", engine.port), timeout=5) as client:
         client.sendall(b'POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 15\r\n\r\n{"stream":true}')
         if fault.count:
             assert client.recv(100).startswith(b"HTTP/1.1 200")
@@ -175,7 +177,7 @@ def test_stopping_ends_hanging_answers_and_the_port_is_free(fault: Fault) -> Non
             while client.recv(65536):
                 pass
 
-    with LoopbackEngine(port=port) as again:
+    with PosingEngine(port=port) as again:
         assert again.port == port
 
 
@@ -188,7 +190,7 @@ def test_engine_poses_as_every_kind_and_no_other() -> None:
     assert set(DIALECTS) == set(KINDS)
     assert all(dialect.after for dialect in DIALECTS.values())
     with pytest.raises(ValueError, match="poses_as is 'vlm'; expected one of: litellm, llamacpp"):
-        LoopbackEngine(poses_as="vlm")
+        PosingEngine(poses_as="vlm")
 
 
 def test_engine_is_locked_but_for_the_routes_its_kind_leaves_open(start: Start) -> None:
@@ -204,7 +206,7 @@ def test_control_question_with_a_broken_body_is_none(start: Start) -> None:
 
 
 def test_engine_that_was_not_started_says_so() -> None:
-    engine = LoopbackEngine()
+    engine = PosingEngine()
     engine.stop()
 
     with pytest.raises(RuntimeError, match="use it in a with statement"):
@@ -346,7 +348,7 @@ def test_a_forced_text_depends_on_the_prompt(start: Start) -> None:
     assert said(engine, "one prompt", {"type": "string"}) != said(engine, "another prompt", {"type": "string"})
 
 
-def said(engine: LoopbackEngine, text: str, schema: object) -> str:
+def said(engine: PosingEngine, text: str, schema: object) -> str:
     shape = {"json_schema": {"name": "x", "schema": schema}} if schema else {"type": "json_object"}
     body = {"messages": [{"role": "user", "content": text}], "response_format": shape}
     _, answer = call(engine.base_url, "POST", "/v1/chat/completions", json.dumps(body).encode())

@@ -23,6 +23,7 @@ import pytest
 import pytest_llmparity.check
 import pytest_llmparity.plugin.door  # noqa: F401 - see above
 from pytest_llmparity.testing import LoopbackEngine
+from tests.doubles.posing import PosingEngine
 
 HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "fixtures/models/tiny"
@@ -57,9 +58,9 @@ class Bench:
         ]
         (self.pytester.path / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
 
-    def engine(self, *args: Any, **kwargs: Any) -> LoopbackEngine:
+    def engine(self, *args: Any, **kwargs: Any) -> PosingEngine:
         """Start an engine that lives as long as the test."""
-        return self._stack.enter_context(LoopbackEngine(*args, **kwargs))
+        return self._stack.enter_context(PosingEngine(*args, **kwargs))
 
     def asked(self, engine: LoopbackEngine) -> list[Mapping[str, Any]]:
         """Return the requests that carried one of the prompts: neither warm-ups nor probes."""

@@ -16,7 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_llmparity.testing import LoopbackEngine
+sys.path.append(str(Path(__file__).parents[2]))  # run by path, where only the package may be installed
+
+from tests.doubles.posing import PosingEngine
 
 
 def say(*words: str) -> None:
@@ -42,7 +44,7 @@ def main() -> int:
         other.listen()
     if behaviour == "mute":
         signal.pause()
-    engine = LoopbackEngine(
+    engine = PosingEngine(
         model=flags.alias,
         poses_as="llamacpp",
         port=int(flags.port),

@@ -7,14 +7,14 @@ import pytest
 from pytest_llmparity.cli import main
 
 if TYPE_CHECKING:
-    from pytest_llmparity.testing import LoopbackEngine
+    from tests.doubles.posing import PosingEngine
     from tests.plugin.conftest import Bench
 
 FROZEN = ("--parity-frozen", "-rN")
 
 
 @pytest.fixture
-def locked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> tuple[LoopbackEngine, LoopbackEngine]:
+def locked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> tuple[PosingEngine, PosingEngine]:
     """Two engines in the lock of the project, and a gate."""
     monkeypatch.chdir(bench.pytester.path)
     first = bench.engine(poses_as="llamacpp", quantization="Q8_0")
@@ -24,7 +24,7 @@ def locked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> tuple[LoopbackEngin
     return first, second
 
 
-def test_engines_that_are_as_locked_pass(bench: Bench, locked: tuple[LoopbackEngine, LoopbackEngine]) -> None:
+def test_engines_that_are_as_locked_pass(bench: Bench, locked: tuple[PosingEngine, PosingEngine]) -> None:
     result = bench.run(*FROZEN, engines=locked)
 
     assert result.ret == 0
@@ -32,7 +32,7 @@ def test_engines_that_are_as_locked_pass(bench: Bench, locked: tuple[LoopbackEng
 
 
 def test_an_engine_that_changed_is_incomparable_before_a_prompt_is_sent(
-    bench: Bench, locked: tuple[LoopbackEngine, LoopbackEngine]
+    bench: Bench, locked: tuple[PosingEngine, PosingEngine]
 ) -> None:
     locked[1].quantization = "Q4_0"
     asked = len(locked[1].requests)
@@ -50,7 +50,7 @@ def test_an_engine_that_changed_is_incomparable_before_a_prompt_is_sent(
 
 
 def test_an_engine_that_changed_is_told_in_any_other_run(
-    bench: Bench, locked: tuple[LoopbackEngine, LoopbackEngine]
+    bench: Bench, locked: tuple[PosingEngine, PosingEngine]
 ) -> None:
     locked[1].quantization = "Q4_0"
 
@@ -62,7 +62,7 @@ def test_an_engine_that_changed_is_told_in_any_other_run(
 
 
 def test_an_engine_or_a_project_without_a_lock_fails_a_frozen_run(
-    bench: Bench, locked: tuple[LoopbackEngine, LoopbackEngine]
+    bench: Bench, locked: tuple[PosingEngine, PosingEngine]
 ) -> None:
     third = bench.engine(poses_as="llamacpp")
 
@@ -75,9 +75,7 @@ def test_an_engine_or_a_project_without_a_lock_fails_a_frozen_run(
     without.stdout.fnmatch_lines(["INCOMPARABLE prompts, b against a: a: there is no llmparity.lock in *"])
 
 
-def test_application_tests_get_no_engine_that_changed(
-    bench: Bench, locked: tuple[LoopbackEngine, LoopbackEngine]
-) -> None:
+def test_application_tests_get_no_engine_that_changed(bench: Bench, locked: tuple[PosingEngine, PosingEngine]) -> None:
     locked[1].quantization = "Q4_0"
     bench.pytester.makepyfile(test_gate="def test_app(engine): pass")
 
@@ -89,7 +87,7 @@ def test_application_tests_get_no_engine_that_changed(
 
 @pytest.mark.parametrize("by", ["environment", "profile"])
 def test_a_run_is_frozen_by_environment_and_profile_too(
-    bench: Bench, locked: tuple[LoopbackEngine, LoopbackEngine], monkeypatch: pytest.MonkeyPatch, by: str
+    bench: Bench, locked: tuple[PosingEngine, PosingEngine], monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     locked[1].quantization = "Q4_0"
     bench.configure("[profiles.ci]\nfrozen = true\n")
@@ -100,7 +98,7 @@ def test_a_run_is_frozen_by_environment_and_profile_too(
     assert bench.run(*options, engines=locked).ret == 1
 
 
-def test_a_replay_asks_no_engine_and_holds_none(bench: Bench, locked: tuple[LoopbackEngine, LoopbackEngine]) -> None:
+def test_a_replay_asks_no_engine_and_holds_none(bench: Bench, locked: tuple[PosingEngine, PosingEngine]) -> None:
     bench.run(engines=locked)
     (bench.pytester.path / "llmparity.lock").unlink()
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmparity.testing import Abilities, Fault, LoopbackEngine
+from pytest_llmparity.testing import Fault, LoopbackEngine
+from tests.doubles.abilities import Abilities
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_llmparity.testing import Abilities, LoopbackEngine
+from tests.doubles.abilities import Abilities
+from tests.doubles.posing import PosingEngine
 from tests.plugin.conftest import Bench
 
 OFFERED = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
@@ -27,7 +28,7 @@ def rows(bench: Bench, odd: int, **row: Any) -> None:
     (bench.pytester.path / "prompts.jsonl").write_text("\n".join(json.dumps(case) for case in cases))
 
 
-def pair(bench: Bench) -> list[LoopbackEngine]:
+def pair(bench: Bench) -> list[PosingEngine]:
     return [bench.engine(abilities=Abilities(tools="taken")), bench.engine(abilities=Abilities(tools="refused"))]
 
 

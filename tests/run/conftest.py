@@ -19,12 +19,16 @@ from pytest_llmparity.report.progress import Silent
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.testing import LoopbackEngine
+from tests.doubles.posing import PosingEngine
 
-MODEL = Path(__file__).parents[2] / "fixtures/models/tiny/tiny-Q4_0.gguf"
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "fixtures/models/tiny/tiny-Q4_0.gguf"
 
-SERVER = """
-import argparse, os, signal, socket, sys
-from pytest_llmparity.testing import LoopbackEngine
+SERVER = (
+    f"import sys\nsys.path.append({str(ROOT)!r})"
+    + """
+import argparse, os, signal, socket
+from tests.doubles.posing import PosingEngine
 parser = argparse.ArgumentParser()
 for name in ("--alias", "--port", "--ctx-size", "--parallel"):
     parser.add_argument(name)
@@ -49,12 +53,13 @@ def stop(*_):
             out.write(f"{os.environ['NAME']} leaves\\n")
     os._exit(0)
 signal.signal(signal.SIGTERM, stop)
-engine = LoopbackEngine(model=flags.alias, poses_as="llamacpp", port=int(flags.port), quantization="Q4_0")
+engine = PosingEngine(model=flags.alias, poses_as="llamacpp", port=int(flags.port), quantization="Q4_0")
 engine.script = "well, yes"
 with engine:
     while True:
         signal.pause()
 """
+)
 
 
 GATHER = """
@@ -92,9 +97,9 @@ class Project:
         ]
         (self.path / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
 
-    def engine(self, *args: Any, **kwargs: Any) -> LoopbackEngine:
+    def engine(self, *args: Any, **kwargs: Any) -> PosingEngine:
         """Start an engine that lives as long as the test."""
-        return self._stack.enter_context(LoopbackEngine(*args, **kwargs))
+        return self._stack.enter_context(PosingEngine(*args, **kwargs))
 
     def attached(self, name: str, engine: LoopbackEngine, **keys: Any) -> EngineSpec:
         """Return the spec of an engine that runs already."""

@@ -23,8 +23,9 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.probe.preflight import ALWAYS, PROBES, most_requests, wanted
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Route
-from pytest_llmparity.testing import Abilities, Fault, LoopbackEngine
+from pytest_llmparity.testing import Fault, LoopbackEngine
 from pytest_llmparity.testing.script import prompt_of
+from tests.doubles.abilities import Abilities
 
 if TYPE_CHECKING:
     from tests.run.conftest import Project

@@ -34,8 +34,9 @@ from pytest_llmparity.run.probe.probes import (
     probe,
 )
 from pytest_llmparity.settings.specification import EngineSpec
-from pytest_llmparity.testing import Abilities, Fault, LoopbackEngine, Reply
+from pytest_llmparity.testing import Fault, LoopbackEngine, Reply
 from pytest_llmparity.testing.script import prompt_of
+from tests.doubles.abilities import Abilities
 from tests.plugin.reported.wire import Answer, counts, document, message, serving
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pytest_llmparity.testing.dialects import Refusal
+from pytest_llmparity.testing.loopback import Refusal
 from pytest_llmparity.testing.script import babble, prompt_of
 
 _KNOWN = frozenset(

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-Refusal = tuple[int, str, str]
-"""Status, message and type of an error."""
+from pytest_llmparity.testing.loopback import Refusal, too_long
+from pytest_llmparity.testing.speech import error_body
 
 
 class Posed(Protocol):
@@ -23,11 +23,6 @@ class Posed(Protocol):
     quantization: str
     api_key: str | None
     loaded: bool
-
-
-def nested(status: int, message: str, kind: str) -> dict[str, object]:
-    """Return OpenAI's error shape, which vLLM, llama.cpp, LiteLLM and others share."""
-    return {"error": {"message": message, "type": kind, "param": None, "code": status}}
 
 
 def _flat(status: int, message: str, kind: str) -> dict[str, object]:
@@ -50,11 +45,6 @@ def _detail(status: int, message: str, kind: str) -> dict[str, object]:
 
 def _unknown(model: str) -> Refusal:
     return 404, f"The model `{model}` does not exist.", "NotFoundError"
-
-
-def _too_long(words: int, context: int) -> Refusal:
-    said = f"This model's maximum context length is {context} tokens. However, your prompt has {words} tokens."
-    return 400, said, "invalid_request_error"
 
 
 def _nothing(ms: float) -> dict[str, object]:
@@ -96,8 +86,8 @@ class Dialect:
     server: str = ""
     reasoning: str = "reasoning_content"
     fingerprint: str = "loopback"
-    shape: Callable[[int, str, str], dict[str, object]] = nested
-    too_long: Callable[[int, int], Refusal] | None = _too_long
+    shape: Callable[[int, str, str], dict[str, object]] = error_body
+    too_long: Callable[[int, int], Refusal] | None = too_long
     missing: Callable[[str], Refusal] = _unknown
     timings: Callable[[float], dict[str, object]] = _nothing
     choice_timings: Callable[[float], dict[str, object]] = _nothing
