@@ -17,8 +17,8 @@ import io
 import re
 import sys
 import tokenize
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,6 +160,236 @@ def untrue(walk: Sequence[Hop], checkout: Path) -> Iterator[str]:
         before.append(hop)
 
 
+# ---- the picture ---------------------------------------------------------------------------------------------------
+
+CAPTIONS = {
+    5: ("doors", "pytest and the command line"),
+    4: ("report", "records in, text or files out"),
+    3: ("run", "order and lifetimes"),
+    2: ("outside world", "engines, processes, wire, disk"),
+    1: ("settings", "what was asked for, and by whom"),
+    0: ("core", "no I/O, no clock, no network"),
+}
+FILLS = {5: "#f6d9a8", 4: "#f2c6a0", 3: "#e9b3a2", 2: "#c9d8c0", 1: "#d9d3ec", 0: "#b9d3e8"}
+INKS = {5: "#a86f10", 4: "#a4561c", 3: "#9c3f2a", 2: "#47703a", 1: "#5a4a9c", 0: "#245a87"}
+LEFT, INSIDE, RIGHT, ROOF = 190, 1010, 30, 118
+GAP, AISLE = 8, 58
+"""Between rooms beside each other, and between floors, where the arrows are."""
+LEAST = 62
+"""Width of a room that has next to no lines."""
+
+
+@dataclass
+class Box:
+    """A room in the picture. ``parts`` are the rooms inside it with their lines."""
+
+    name: str
+    floor: int
+    lines: int
+    parts: dict[str, int]
+    x: float = 0.0
+    y: float = 0.0
+    wide: float = 0.0
+    high: float = 0.0
+
+
+def floors() -> dict[str, int]:
+    """Return the floor of each room, as tests/test_layers.py says."""
+    for node in ast.parse((ROOT / "tests/test_layers.py").read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS":
+            known: dict[str, int] = ast.literal_eval(node.value)
+            return known
+    raise LookupError("tests/test_layers.py has no FLOORS")
+
+
+def top_of(module: str) -> str:
+    """Return the room on a floor that a module lies in."""
+    return [*module.split("."), ""][1]
+
+
+def imports_of(file: Path) -> Iterator[str]:
+    """Yield the modules of the package that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith(f"{PACKAGE}."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def about(number: int) -> int:
+    """Round, so that the picture changes when the house does and not with every line."""
+    return max(round(number, -2), 100)
+
+
+def boxes() -> dict[str, Box]:
+    """Return the rooms by name, without places."""
+    known = floors()
+    rooms: dict[str, Box] = {}
+    for file in modules(ROOT):
+        inside = file.relative_to(ROOT / PACKAGE).with_suffix("").parts
+        if inside[0].startswith("__"):
+            continue
+        box = rooms.setdefault(inside[0], Box(inside[0], known[inside[0]], 0, {}))
+        lines = len(file.read_text("utf-8").splitlines())
+        box.lines += lines
+        if len(inside) > 2:
+            box.parts[inside[1]] = box.parts.get(inside[1], 0) + lines
+    for box in rooms.values():
+        box.lines = about(box.lines)
+        box.parts = {name: about(lines) for name, lines in sorted(box.parts.items(), key=lambda part: -part[1])}
+    return rooms
+
+
+def arrows(rooms: Mapping[str, Box]) -> Counter[tuple[str, str]]:
+    """Return how many imports lead from room to room."""
+    found: Counter[tuple[str, str]] = Counter()
+    for file in modules(ROOT):
+        own = file.relative_to(ROOT / PACKAGE).with_suffix("").parts[0]
+        for target in imports_of(file):
+            there = top_of(target)
+            if own in rooms and there in rooms and own != there:
+                found[own, there] += 1
+    return found
+
+
+def place(rooms: Mapping[str, Box]) -> float:
+    """Give every room its place; return how high the picture is."""
+    by_floor = {floor: [box for box in rooms.values() if box.floor == floor] for floor in CAPTIONS}
+    scale = min(
+        (INSIDE - GAP * (len(of_floor) + 1) - LEAST * len(of_floor)) / sum(box.lines for box in of_floor)
+        for of_floor in by_floor.values()
+    )
+    y = float(ROOF + 26)
+    for floor in sorted(CAPTIONS, reverse=True):
+        of_floor = sorted(by_floor[floor], key=lambda box: -box.lines)
+        high = 96.0 if any(box.parts for box in of_floor) else 58.0
+        x = float(LEFT + GAP)
+        for box in of_floor:
+            box.x, box.y, box.wide, box.high = x, y, LEAST + box.lines * scale, high
+            x += box.wide + GAP
+        y += high + AISLE
+    return y - AISLE + 50
+
+
+def _text(x: float, y: float, words: str, size: int, *, ink: str = "#333", more: str = "") -> str:
+    return f'<text x="{x:.0f}" y="{y:.0f}" font-size="{size}" fill="{ink}"{more}>{words}</text>'
+
+
+def _room(box: Box) -> Iterator[str]:
+    """Yield the shapes of one room."""
+    ink, fill = INKS[box.floor], FILLS[box.floor]
+    yield f"<g><title>{box.name}: about {box.lines:,} lines</title>"
+    yield (
+        f'<rect x="{box.x:.0f}" y="{box.y:.0f}" width="{box.wide:.0f}" height="{box.high:.0f}" rx="5" '
+        f'fill="{fill}" stroke="{ink}" stroke-width="1.4"/>'
+    )
+    yield _text(box.x + 8, box.y + 20, box.name, 14, ink=ink, more=' font-weight="600"')
+    beside = box.wide > 150
+    yield _text(
+        box.x + (box.wide - 8 if beside else 8),
+        box.y + (20 if beside else 36),
+        f"{box.lines:,}",
+        11,
+        ink=ink,
+        more=' text-anchor="end"' if beside else "",
+    )
+    x = box.x + 6
+    own = max(box.lines - sum(box.parts.values()), 0)
+    room = box.wide - 12 - 4 * len(box.parts)
+    for name, lines in box.parts.items():
+        wide = room * lines / (sum(box.parts.values()) + own)
+        yield (
+            f'<rect x="{x:.0f}" y="{box.y + 32:.0f}" width="{wide:.0f}" height="{box.high - 40:.0f}" rx="3" '
+            f'fill="#fff" fill-opacity="0.6" stroke="{ink}" stroke-width="0.7"/>'
+        )
+        if wide >= 7.0 * len(name):
+            yield _text(x + 5, box.y + 50, name, 12, ink=ink)
+            yield _text(x + 5, box.y + 66, f"{lines:,}", 10, ink=ink)
+        else:
+            turned = f' transform="rotate(90 {x + wide / 2 - 4:.0f} {box.y + 38:.0f})"'
+            yield _text(x + wide / 2 - 4, box.y + 38, name, 11, ink=ink, more=turned)
+        x += wide + 4
+    yield "</g>"
+
+
+def _curves(rooms: Mapping[str, Box]) -> Iterator[str]:
+    """Yield the arrows: from the bottom of a room to the top of one below, or under the floor to one beside it."""
+    found = arrows(rooms)
+
+    def port(name: str, other: str, others: Sequence[str]) -> float:
+        ordered = sorted(others, key=lambda room: (rooms[room].x + rooms[room].wide / 2, room))
+        box = rooms[name]
+        return box.x + box.wide * (ordered.index(other) + 1) / (len(ordered) + 1)
+
+    for (own, there), count in sorted(found.items()):
+        a, b = rooms[own], rooms[there]
+        x1, y1 = port(own, there, [to for of, to in found if of == own]), a.y + a.high
+        beside = a.floor == b.floor
+        sources = [of for of, to in found if to == there and (rooms[of].floor == b.floor) == beside]
+        x2, y2 = port(there, own, sources), b.y + b.high if beside else b.y
+        bend = 34.0 if beside else min((y2 - y1) / 2 + 10, 90.0)
+        turn = y2 + bend if beside else y2 - bend
+        width = 1.0 if count < 5 else 2.0 if count < 20 else 3.2
+        yield (
+            f'<path d="M{x1:.0f} {y1:.0f} C{x1:.0f} {y1 + bend:.0f} {x2:.0f} {turn:.0f} {x2:.0f} {y2:.0f}" '
+            f'fill="none" stroke="{INKS[a.floor]}" stroke-width="{width}" stroke-opacity="0.6" '
+            f'marker-end="url(#to{a.floor})"><title>{own} imports {there}</title></path>'
+        )
+
+
+def picture() -> str:
+    """Return the house as SVG: rooms as wide as they have lines, arrows along imports."""
+    rooms = boxes()
+    high = place(rooms)
+    wide, ground = LEFT + INSIDE + RIGHT, high - 34
+    shown = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high:.0f}" width="{wide}" height="{high:.0f}" '
+        'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif">',
+        "<title>The rooms of pytest-llmparity, their floors, and who imports whom</title>",
+        "<!-- made by docs/house.py picture: edit nothing here -->",
+        f'<rect width="{wide}" height="{high:.0f}" fill="#fffdf8"/>',
+        "<defs>",
+        *(
+            f'<marker id="to{floor}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+            f'markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L8 4L0 8z" fill="{ink}"/></marker>'
+            for floor, ink in INKS.items()
+        ),
+        "</defs>",
+        f'<polygon points="{LEFT - 24},{ROOF} {LEFT + INSIDE / 2:.0f},14 {LEFT + INSIDE + 24},{ROOF}" fill="#8c4a3a"/>',
+        _text(
+            LEFT + INSIDE / 2, 74, "pytest-llmparity", 24, ink="#fff", more=' text-anchor="middle" font-weight="600"'
+        ),
+        _text(
+            LEFT + INSIDE / 2,
+            98,
+            "a room is as wide as it has lines, arrows lead to what is imported, thick ones are many imports",
+            12,
+            ink="#f4ddd2",
+            more=' text-anchor="middle"',
+        ),
+        f'<rect x="{LEFT}" y="{ROOF}" width="{INSIDE}" height="{ground - ROOF:.0f}" fill="#fbf3e4" stroke="#8c4a3a" '
+        'stroke-width="3"/>',
+        f'<line x1="0" y1="{ground:.0f}" x2="{wide}" y2="{ground:.0f}" stroke="#6f8f5a" stroke-width="5"/>',
+    ]
+    for floor, (name, words) in CAPTIONS.items():
+        box = next(box for box in rooms.values() if box.floor == floor)
+        if floor:
+            beam = box.y + box.high + AISLE - 8
+            shown.append(
+                f'<line x1="{LEFT}" y1="{beam:.0f}" x2="{LEFT + INSIDE}" y2="{beam:.0f}" stroke="#d9c3a5" '
+                'stroke-width="2"/>'
+            )
+        middle = box.y + box.high / 2
+        end = ' text-anchor="end"'
+        shown.append(
+            _text(LEFT - 14, middle - 4, f"{floor} · {name}", 15, ink=INKS[floor], more=f'{end} font-weight="600"')
+        )
+        shown.append(_text(LEFT - 14, middle + 13, words, 11, ink="#665", more=end))
+    shown += _curves(rooms)
+    shown += [shape for box in rooms.values() for shape in _room(box)]
+    return "\n".join([*shown, "</svg>"]) + "\n"
+
+
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -194,6 +424,9 @@ def main(words: Sequence[str]) -> int:
         return 0
     if verb == "hops":
         return min(print_hops(checkout, Path(rest[1]) if len(rest) > 1 else checkout / PAGE), 1)
+    if verb == "picture":
+        (ROOT / PICTURE).write_text(picture(), "utf-8")
+        return 0
     print(__doc__)
     return 2
 
