@@ -167,15 +167,15 @@ CAPTIONS = {
     4: ("report", "records in, text or files out"),
     3: ("run", "order and lifetimes"),
     2: ("outside world", "engines, processes, wire, disk"),
-    1: ("settings", "what was asked for, and by whom"),
+    1: ("settings", "what was asked for, by whom"),
     0: ("core", "no I/O, no clock, no network"),
 }
 FILLS = {5: "#f6d9a8", 4: "#f2c6a0", 3: "#e9b3a2", 2: "#c9d8c0", 1: "#d9d3ec", 0: "#b9d3e8"}
 INKS = {5: "#a86f10", 4: "#a4561c", 3: "#9c3f2a", 2: "#47703a", 1: "#5a4a9c", 0: "#245a87"}
-LEFT, INSIDE, RIGHT, ROOF = 190, 1010, 30, 118
+LEFT, INSIDE, RIGHT, ROOF = 200, 1010, 30, 118
 GAP, AISLE = 8, 58
 """Between rooms beside each other, and between floors, where the arrows are."""
-LEAST = 62
+LEAST = 78
 """Width of a room that has next to no lines."""
 
 
@@ -252,20 +252,31 @@ def arrows(rooms: Mapping[str, Box]) -> Counter[tuple[str, str]]:
     return found
 
 
+def _scale(of_floor: Sequence[Box]) -> float:
+    """Return how wide a line may be so that a floor's rooms fit beside each other."""
+    small: set[str] = set()
+    while True:
+        large = [box for box in of_floor if box.name not in small]
+        room = INSIDE - GAP * (len(of_floor) + 1) - LEAST * len(small)
+        scale = room / sum(box.lines for box in large)
+        too_small = {box.name for box in large if box.lines * scale < LEAST}
+        if not too_small:
+            return scale
+        small |= too_small
+
+
 def place(rooms: Mapping[str, Box]) -> float:
     """Give every room its place; return how high the picture is."""
     by_floor = {floor: [box for box in rooms.values() if box.floor == floor] for floor in CAPTIONS}
-    scale = min(
-        (INSIDE - GAP * (len(of_floor) + 1) - LEAST * len(of_floor)) / sum(box.lines for box in of_floor)
-        for of_floor in by_floor.values()
-    )
+    scale = min(map(_scale, by_floor.values()))
     y = float(ROOF + 26)
     for floor in sorted(CAPTIONS, reverse=True):
         of_floor = sorted(by_floor[floor], key=lambda box: -box.lines)
         high = 96.0 if any(box.parts for box in of_floor) else 58.0
-        x = float(LEFT + GAP)
-        for box in of_floor:
-            box.x, box.y, box.wide, box.high = x, y, LEAST + box.lines * scale, high
+        wide = [max(LEAST, box.lines * scale) for box in of_floor]
+        x = LEFT + (INSIDE - sum(wide) - GAP * (len(wide) - 1)) / 2
+        for box, box.wide in zip(of_floor, wide, strict=True):
+            box.x, box.y, box.high = x, y, high
             x += box.wide + GAP
         y += high + AISLE
     return y - AISLE + 50
@@ -283,7 +294,7 @@ def _room(box: Box) -> Iterator[str]:
         f'<rect x="{box.x:.0f}" y="{box.y:.0f}" width="{box.wide:.0f}" height="{box.high:.0f}" rx="5" '
         f'fill="{fill}" stroke="{ink}" stroke-width="1.4"/>'
     )
-    yield _text(box.x + 8, box.y + 20, box.name, 14, ink=ink, more=' font-weight="600"')
+    yield _text(box.x + 8, box.y + 20, box.name, 14 if len(box.name) < 9 else 13, ink=ink, more=' font-weight="600"')
     beside = box.wide > 150
     yield _text(
         box.x + (box.wide - 8 if beside else 8),
@@ -302,7 +313,7 @@ def _room(box: Box) -> Iterator[str]:
             f'<rect x="{x:.0f}" y="{box.y + 32:.0f}" width="{wide:.0f}" height="{box.high - 40:.0f}" rx="3" '
             f'fill="#fff" fill-opacity="0.6" stroke="{ink}" stroke-width="0.7"/>'
         )
-        if wide >= 7.0 * len(name):
+        if wide >= 7.4 * len(name) + 6:
             yield _text(x + 5, box.y + 50, name, 12, ink=ink)
             yield _text(x + 5, box.y + 66, f"{lines:,}", 10, ink=ink)
         else:

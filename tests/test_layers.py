@@ -7,7 +7,9 @@ The rules are those of the design: floor 0 ``core``, 1 ``settings``, 2 the outsi
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +56,21 @@ CLOCKS = {"now", "today", "utcnow"}
 LONGEST = {"plugin": 249}
 """A package's own file, where it is a table of contents."""
 LONGEST_ELSEWHERE = 500
+FULLEST = 12
+"""Files in one folder; of more, some belong together and want a room inside."""
+FULLER = {"core/checks": 19, "run": 15}
+"""Folders that are fuller still, with the files they have. A number here may only fall."""
+ISOLATED = ("engines", "logs", "process", "server", "tree")
+"""What of the keeper is its process, which is started with nothing but the standard library."""
+SAYS_NOTHING = ("found", "one", "said")
+"""Names of variables that do not say what they hold."""
+STILL_SAID = 169
+"""How often one of these is given a value in the package. May only fall."""
+CIRCLES = {
+    frozenset({"run.gather", "run.judge", "run.probe", "run.timed"}),
+    frozenset({"engines.facts", "engines.start", "engines.wire"}),
+}
+"""Rooms inside a room that import each other in a circle. Nothing may be added."""
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
@@ -168,6 +185,111 @@ def misplaced(module: str, source: str) -> Iterator[tuple[int, str]]:
         yield limit + 1, f"{lines} lines, at most {limit}: what is the second file called?"
 
 
+def graph() -> dict[str, set[str]]:
+    """Return the modules of the package that each one imports, wherever: in functions and for types only, too.
+
+    What only types need is part of it on purpose: who reads one module of a circle has to read them all.
+    """
+    known = {module_of(path): path for path in FILES}
+    return {
+        module: {
+            target if target in known else target.rpartition(".")[0]
+            for _, target in imports(ast.parse(path.read_text("utf-8")), module, is_package=path.name == "__init__.py")
+            if target in known or target.rpartition(".")[0] in known
+        }
+        - {module}
+        for module, path in known.items()
+    }
+
+
+def module_of(path: Path) -> str:
+    """Return the dotted name of a file's module."""
+    name = path.relative_to(ROOT)
+    return ".".join((name.parent if path.name == "__init__.py" else name.with_suffix("")).parts)
+
+
+def circles(edges: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
+    """Return the largest sets of nodes in which each leads to each other."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        ahead = [start]
+        while ahead:
+            for node in edges.get(ahead.pop(), ()):
+                if node not in seen:
+                    seen.add(node)
+                    ahead.append(node)
+        return seen
+
+    reach = {node: reached(node) for node in edges}
+    return sorted(
+        {tuple(sorted(o for o in reach[node] if node in reach.get(o, ()))) for node in edges if node in reach[node]}
+    )
+
+
+def rooms_inside(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Return which folders inside a room import which beside them; a room's own files belong to none."""
+
+    def inside(module: str) -> str | None:
+        parts = module.split(".")[1:]
+        folder = (ROOT / PACKAGE / "/".join(parts[:2])).is_dir()
+        return ".".join(parts[:2]) if len(parts) > 1 and folder else None
+
+    found: dict[str, set[str]] = {}
+    for module, targets in edges.items():
+        own = inside(module)
+        if own is not None:
+            others = {other for target in targets if (other := inside(target)) is not None and other != own}
+            found.setdefault(own, set()).update(others)
+    return found
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert not circles(graph())
+
+
+def test_no_new_rooms_inside_a_room_import_each_other() -> None:
+    assert {frozenset(circle) for circle in circles(rooms_inside(graph()))} <= CIRCLES
+
+
+def test_circles_are_seen() -> None:
+    edges = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": set(), "f": {"g"}, "g": {"f"}}
+
+    assert circles(edges) == [("a", "b", "c"), ("f", "g")]
+
+
+def test_no_room_is_too_full() -> None:
+    sizes = Counter(path.parent.relative_to(ROOT / PACKAGE).as_posix() for path in FILES)
+
+    full = {folder: files for folder, files in sizes.items() if files > FULLER.get(folder, FULLEST)}
+    assert not full, "a room inside would hold what belongs together"
+    assert all(sizes[folder] > FULLEST for folder in FULLER), "take out of FULLER what is no longer too full"
+
+
+@pytest.mark.parametrize("name", ISOLATED)
+def test_the_process_of_the_keeper_needs_the_standard_library_only(name: str) -> None:
+    module = f"{PACKAGE}.keeper.{name}"
+    tree = ast.parse((ROOT / PACKAGE / f"keeper/{name}.py").read_text("utf-8"))
+    of_keeper = {f"{PACKAGE}.keeper.{each}" for each in ISOLATED}
+
+    targets = {target for _, target in imports(tree, module)}
+
+    foreign = {target for target in targets if target.split(".")[0] not in sys.stdlib_module_names}
+    assert not {target for target in foreign if not within(target, of_keeper | {f"{PACKAGE}.keeper"})}
+    assert not {target for target in foreign if within(target, {f"{PACKAGE}.keeper.client"})}
+
+
+def test_variables_say_what_they_hold() -> None:
+    said = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in SAYS_NOTHING
+    ]
+
+    assert len(said) <= STILL_SAID, "\n".join(said)
+
+
 def violations(source: str, module: str, *, file: str = "x.py", is_package: bool = False) -> list[Violation]:
     """Return every rule a module breaks, by line."""
     tree = ast.parse(source)
@@ -177,11 +299,9 @@ def violations(source: str, module: str, *, file: str = "x.py", is_package: bool
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_module_keeps_to_the_plan(path: Path) -> None:
-    name = path.relative_to(ROOT)
-    is_package = path.name == "__init__.py"
-    module = ".".join((name.parent if is_package else name.with_suffix("")).parts)
+    name = path.relative_to(ROOT).as_posix()
 
-    found = violations(path.read_text("utf-8"), module, file=name.as_posix(), is_package=is_package)
+    found = violations(path.read_text("utf-8"), module_of(path), file=name, is_package=path.name == "__init__.py")
 
     assert not found, "\n" + "\n".join(map(str, found))
 
