@@ -8,19 +8,14 @@ import the standard library and what imports no more than that: ``--help`` answe
 from __future__ import annotations
 
 import argparse
-import sys
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from pytest_llmparity.cli.verbs import INTERRUPTED, MISUSE, WRONG, complain
 from pytest_llmparity.core.words.printable import printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TypeAlias
-
-    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
-
-OK, WRONG, MISUSE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,12 +31,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(printable_lines(str(error)), WRONG)
     except KeyboardInterrupt:
         return complain("interrupted", INTERRUPTED)
-    return code
-
-
-def complain(text: str, code: int) -> int:
-    """Say on stderr what is wrong, and return the exit code given."""
-    print(f"llmparity: {text}", file=sys.stderr)
     return code
 
 

@@ -7,12 +7,11 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli import OK, WRONG
-from pytest_llmparity.cli.selecting import add_verb, selected, serving
+from pytest_llmparity.cli.verbs import OK, WRONG, add_verb, selected, serving
 from pytest_llmparity.core.words.printable import uncommanded, uncommanded_json
 
 if TYPE_CHECKING:
-    from pytest_llmparity.cli import Commands
+    from pytest_llmparity.cli.verbs import Commands
 
 
 def add(commands: Commands) -> None:

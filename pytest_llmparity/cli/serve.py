@@ -7,14 +7,13 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli import OK, WRONG, complain
-from pytest_llmparity.cli.selecting import add_verb, selected, serving
+from pytest_llmparity.cli.verbs import OK, WRONG, add_verb, complain, selected, serving
 from pytest_llmparity.core.words.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_llmparity.cli import Commands
+    from pytest_llmparity.cli.verbs import Commands
     from pytest_llmparity.run.session import Session
     from pytest_llmparity.settings.specification import EngineSpec
 

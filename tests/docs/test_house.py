@@ -76,3 +76,9 @@ def test_the_walks_of_the_page_are_those_of_the_code(house: ModuleType) -> None:
     walks = house.walks((ROOT / "docs/architecture.md").read_text("utf-8"))
 
     assert [problem for walk in walks.values() for problem in house.untrue(walk, ROOT)] == []
+
+
+def test_the_picture_is_the_one_the_code_makes(house: ModuleType) -> None:
+    drawn = (ROOT / "docs/house.svg").read_text("utf-8")
+
+    assert drawn == house.picture(), "run: python docs/house.py picture"

@@ -1,10 +1,11 @@
-"""What verbs that work on engines share: the options that select engines, and the session that runs them."""
+"""What verbs share: exit codes, the options that select engines, and the session that runs them."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
+import sys
 import uuid
 from importlib import metadata
 from pathlib import Path
@@ -14,11 +15,21 @@ from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import TypeAlias
 
-    from pytest_llmparity.cli import Commands
     from pytest_llmparity.run.resolving import Given, Loaded
     from pytest_llmparity.run.session import Session
     from pytest_llmparity.settings.specification import Settings
+
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+
+OK, WRONG, MISUSE, INTERRUPTED = 0, 1, 2, 130
+
+
+def complain(text: str, code: int) -> int:
+    """Say on stderr what is wrong, and return the exit code given."""
+    print(f"llmparity: {text}", file=sys.stderr)
+    return code
 
 
 def add_verb(commands: Commands, name: str, *, does: str) -> argparse.ArgumentParser:
