@@ -7,6 +7,7 @@ The rules are those of the design: floor 0 ``core``, 1 ``settings``, 2 the outsi
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -60,8 +61,6 @@ FULLEST = 12
 """Files in one folder; of more, some belong together and want a room inside."""
 FULLER = {"core/checks": 19, "run": 15}
 """Folders that are fuller still, with the files they have. A number here may only fall."""
-ISOLATED = ("engines", "logs", "process", "server", "tree")
-"""What of the keeper is its process, which is started with nothing but the standard library."""
 SAYS_NOTHING = ("found", "one", "said")
 """Names of variables that do not say what they hold."""
 STILL_SAID = 169
@@ -185,27 +184,37 @@ def misplaced(module: str, source: str) -> Iterator[tuple[int, str]]:
         yield limit + 1, f"{lines} lines, at most {limit}: what is the second file called?"
 
 
-def graph() -> dict[str, set[str]]:
-    """Return the modules of the package that each one imports, wherever: in functions and for types only, too.
-
-    What only types need is part of it on purpose: who reads one module of a circle has to read them all.
-    """
-    known = {module_of(path): path for path in FILES}
-    return {
-        module: {
-            target if target in known else target.rpartition(".")[0]
-            for _, target in imports(ast.parse(path.read_text("utf-8")), module, is_package=path.name == "__init__.py")
-            if target in known or target.rpartition(".")[0] in known
-        }
-        - {module}
-        for module, path in known.items()
-    }
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """Return what stands in a file."""
+    return ast.parse(path.read_text("utf-8"))
 
 
 def module_of(path: Path) -> str:
     """Return the dotted name of a file's module."""
     name = path.relative_to(ROOT)
     return ".".join((name.parent if path.name == "__init__.py" else name.with_suffix("")).parts)
+
+
+FILES_BY_MODULE = {module_of(path): path for path in FILES}
+
+
+@functools.cache
+def graph() -> dict[str, set[str]]:
+    """Return the modules of the package that each one imports, wherever: in functions and for types only, too.
+
+    What only types need is part of it on purpose: who reads one module of a circle has to read them all.
+    """
+    known = FILES_BY_MODULE
+    return {
+        module: {
+            target if target in known else target.rpartition(".")[0]
+            for _, target in imports(tree_of(path), module, is_package=path.name == "__init__.py")
+            if target in known or target.rpartition(".")[0] in known
+        }
+        - {module}
+        for module, path in known.items()
+    }
 
 
 def circles(edges: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
@@ -266,24 +275,27 @@ def test_no_room_is_too_full() -> None:
     assert all(sizes[folder] > FULLEST for folder in FULLER), "take out of FULLER what is no longer too full"
 
 
-@pytest.mark.parametrize("name", ISOLATED)
-def test_the_process_of_the_keeper_needs_the_standard_library_only(name: str) -> None:
-    module = f"{PACKAGE}.keeper.{name}"
-    tree = ast.parse((ROOT / PACKAGE / f"keeper/{name}.py").read_text("utf-8"))
-    of_keeper = {f"{PACKAGE}.keeper.{each}" for each in ISOLATED}
+def test_the_process_of_the_keeper_needs_the_standard_library_only() -> None:
+    """Whatever it imports of ours counts with what that imports."""
+    edges, needed = graph(), {f"{PACKAGE}.keeper.process"}
+    while more := {target for module in needed for target in edges[module]} - needed:
+        needed |= more
 
-    targets = {target for _, target in imports(tree, module)}
-
-    foreign = {target for target in targets if target.split(".")[0] not in sys.stdlib_module_names}
-    assert not {target for target in foreign if not within(target, of_keeper | {f"{PACKAGE}.keeper"})}
-    assert not {target for target in foreign if within(target, {f"{PACKAGE}.keeper.client"})}
+    foreign = {
+        f"{module} imports {target}"
+        for module in needed
+        for _, target in imports(tree_of(FILES_BY_MODULE[module]), module)
+        if target.split(".")[0] not in sys.stdlib_module_names | {PACKAGE}
+    }
+    assert f"{PACKAGE}.keeper.server" in needed
+    assert not foreign
 
 
 def test_variables_say_what_they_hold() -> None:
     said = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in FILES
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in SAYS_NOTHING
     ]
 
