@@ -6,10 +6,11 @@ import contextlib
 import dataclasses
 import inspect
 import os
+import re
 import shlex
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -19,8 +20,7 @@ from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineErr
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
-from pytest_llmparity.core.words import brief
-from pytest_llmparity.core.words.explain import count, failure_text
+from pytest_llmparity.core.words.explain import count, failure_text, one_line
 from pytest_llmparity.core.words.printable import printable_lines, uncommanded
 from pytest_llmparity.core.words.shortage import advice
 from pytest_llmparity.embedding import default_embedder
@@ -29,15 +29,17 @@ from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.plugin import repeats, xdist
 from pytest_llmparity.plugin.options import given_to
 from pytest_llmparity.report import json as json_report
-from pytest_llmparity.report import junit, outcome, terminal
+from pytest_llmparity.report import junit, terminal
 from pytest_llmparity.report.progress import Bars, Silent
-from pytest_llmparity.run.ask import SessionAsker
 from pytest_llmparity.run.gather.course import WAVE
-from pytest_llmparity.run.parity import EngineHandle, Engines, Parity, ParityFailure, ParityRun
+from pytest_llmparity.run.parity import ParityFailure, ParityRun
 from pytest_llmparity.run.probe.preflight import most_requests, some_requests
 from pytest_llmparity.run.records import record_of
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Settings
+
+_DEPTH = 12
+"""An explanation of chained exceptions is nested less deeply than this."""
 
 
 class Door:
@@ -206,7 +208,7 @@ class Door:
         """Fail or skip a gate whose body has ended; a gate that judged nothing and read nothing fails."""
         __tracebackhide__ = True
         if self.fails(verdicts):
-            self._briefly[item.nodeid] = brief.line(verdicts)
+            self._briefly[item.nodeid] = one_line(verdicts)
             pytest.fail(self.explain(item, verdicts), pytrace=False)
         outcomes = {verdict.outcome for verdict in verdicts}
         if verdicts and self.settings.required and all(verdict.rests_on_nothing for verdict in verdicts):
@@ -255,47 +257,12 @@ class Door:
             words += ["--parity-mode", f"replay={self.session.run}"]
         return shlex.join(words)
 
-    # engines for application code ------------------------------------------------------------------------------------
-
-    def handle(self, name: str) -> EngineHandle:
-        """Return one engine for application code, or fail the test with the reason."""
-        try:
-            return self.session.handle(name)
-        except LLMParityError as error:
-            pytest.fail(str(error), pytrace=False)
-
-    @contextlib.contextmanager
-    def lent(self, name: str) -> Iterator[EngineHandle]:
-        """Lend one engine to tests; workers share it, and nobody gathers any more when a test runs."""
-        self._live("engine tests")
-        yield self.handle(name)
-
     def notice(self, function: Callable[..., object]) -> None:
         """Take note of a fixture named as ours that was set up: what a suite means by it may be a database."""
         code = getattr(inspect.unwrap(function), "__code__", None)
         if code is not None and not function.__module__.startswith("pytest_llmparity."):
             path = os.path.relpath(code.co_filename, self.config.rootpath)
             self._taken.add(f"{path}:{code.co_firstlineno}")
-
-    def all_lent(self) -> Engines:
-        """Lend every engine to one test, all of them running."""
-        self._live("tests with all engines")
-        if self.settings.residency == "one-at-a-time" and len(self.settings.engines) > 1:
-            pytest.fail("engines needs all engines at once, and residency is one-at-a-time; use engine", pytrace=False)
-        handles = {spec.name: self.handle(spec.name) for spec in self.settings.engines}
-        return Engines(handles, baseline=self.settings.baseline or "")
-
-    def _live(self, what: str) -> None:
-        """End a test that cannot have live engines in this run."""
-        if self.settings.mode == "replay":
-            pytest.skip(f"a replay has stored answers but no live engines for {what}")
-        if self._handed and self.settings.residency == "one-at-a-time":
-            pytest.fail(f"{what} with one engine at a time cannot run under -n; run without it", pytrace=False)
-
-    def parity(self) -> Parity:
-        """Return what asks questions on the spot, or end the test where no engine can be asked."""
-        self._live("parity.ask")
-        return Parity(SessionAsker(self.session))
 
     # after the tests -------------------------------------------------------------------------------------------------
 
@@ -309,8 +276,8 @@ class Door:
             repeats.gate_of(item) in self._declared or "llmparity_door" in getattr(item, "fixturenames", ())
         ):
             words = self._briefly.pop(item.nodeid, "") or getattr(error, "brief", "")
-            outcome.shorten(report.longrepr, words)
-        report.longrepr, report.sections = outcome.harmless(report.longrepr), outcome.harmless(report.sections)
+            shorten(report.longrepr, words)
+        report.longrepr, report.sections = harmless(report.longrepr), harmless(report.sections)
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -429,3 +396,34 @@ def _progress(config: pytest.Config) -> Bars | Silent:
         return Silent()
     lifted = contextlib.nullcontext if capture is None else capture.global_and_fixture_disabled
     return Bars(sys.__stderr__, lifted)
+
+
+def harmless(shown: Any) -> Any:
+    """Return a report's explanation or captured output with every text of it ``uncommanded``.
+
+    Objects that know how to print themselves are changed in place, and so are those they hold.
+    """
+    return _harmless(shown, set(), _DEPTH)
+
+
+def shorten(shown: Any, words: str) -> None:
+    """Make the one line that a short summary shows of an explanation: ``words``, else the first line there is."""
+    crash = getattr(shown, "reprcrash", None)
+    message = getattr(crash, "message", None)
+    if isinstance(message, str):
+        setattr(crash, "message", words or message.removeprefix("Failed: ").partition("\n")[0])  # noqa: B010 - a class of pytest's own
+
+
+def _harmless(shown: Any, seen: set[int], depth: int) -> Any:
+    if isinstance(shown, str):
+        return uncommanded(shown)
+    if type(shown) is tuple and len(shown) == 3 and str(shown[2]).startswith("Skipped: "):
+        # pytest breaks this text itself where a line is full, so no place in it is surely within a line.
+        return (*shown[:2], uncommanded(re.sub("::(?=.*::)", r"\\x3a:", shown[2])))
+    if type(shown) in (list, tuple):
+        return type(shown)(_harmless(part, seen, depth) for part in shown)
+    if depth and hasattr(shown, "toterminal") and id(shown) not in seen:
+        seen.add(id(shown))
+        for name, part in vars(shown).items():
+            setattr(shown, name, _harmless(part, seen, depth - 1))
+    return shown

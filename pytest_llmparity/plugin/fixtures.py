@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+
+from pytest_llmparity.plugin.xdist import is_worker
 
 if TYPE_CHECKING:
     from pytest_llmparity.plugin.door import Door
@@ -30,14 +31,14 @@ def llmparity_engine_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def parity_engine(llmparity_door: Door, llmparity_engine_name: str) -> Iterator[EngineHandle]:
+def parity_engine(llmparity_door: Door, llmparity_engine_name: str) -> EngineHandle:
     """One selected engine for application code; tests that use it run once per engine. The same as ``engine``.
 
     ``engine.openai()`` and ``engine.async_openai()`` are clients, ``engine.base_url``, ``engine.api_key`` and
     ``engine.model`` serve everything else. Parity's sampling parameters are not applied to them.
     """
-    with llmparity_door.lent(llmparity_engine_name) as handle:
-        yield handle
+    live(llmparity_door, "engine tests")
+    return handle(llmparity_door, llmparity_engine_name)
 
 
 @pytest.fixture(scope="session")
@@ -49,13 +50,24 @@ def engine(parity_engine: EngineHandle) -> EngineHandle:
 @pytest.fixture(scope="session")
 def engines(llmparity_door: Door) -> Engines:
     """Every selected engine by name, all running; ``engines.baseline`` is the one the others are compared with."""
-    return llmparity_door.all_lent()
+    live(llmparity_door, "tests with all engines")
+    settings = llmparity_door.settings
+    if settings.residency == "one-at-a-time" and len(settings.engines) > 1:
+        pytest.fail("engines needs all engines at once, and residency is one-at-a-time; use engine", pytrace=False)
+    from pytest_llmparity.run.parity import Engines
+
+    handles = {spec.name: handle(llmparity_door, spec.name) for spec in settings.engines}
+    return Engines(handles, baseline=settings.baseline or "")
 
 
 @pytest.fixture
 def parity(llmparity_door: Door) -> Parity:
     """Ask every engine on the spot: ``parity.ask("…").check(check.similarity(at_least=0.85))``."""
-    return llmparity_door.parity()
+    live(llmparity_door, "parity.ask")
+    from pytest_llmparity.run.ask import SessionAsker
+    from pytest_llmparity.run.parity import Parity
+
+    return Parity(SessionAsker(llmparity_door.session))
 
 
 @pytest.fixture
@@ -65,3 +77,25 @@ def parity_run(llmparity_door: Door, request: pytest.FixtureRequest) -> ParityRu
     if gathered is None:
         pytest.fail("parity_run needs a marker: @pytest.mark.parity('prompts.jsonl', check.text())", pytrace=False)
     return gathered
+
+
+def handle(door: Door, name: str) -> EngineHandle:
+    """Return one engine for application code, or fail the test with the reason. Workers share it.
+
+    No lease is held: the fixture lives as long as its worker, and a worker that came late to gathering would wait for
+    it for ever. Nobody gathers any more when a test runs.
+    """
+    from pytest_llmparity.core.errors import LLMParityError
+
+    try:
+        return door.session.handle(name)
+    except LLMParityError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def live(door: Door, what: str) -> None:
+    """End a test that cannot have live engines in this run."""
+    if door.settings.mode == "replay":
+        pytest.skip(f"a replay has stored answers but no live engines for {what}")
+    if is_worker(door.config) and door.settings.residency == "one-at-a-time":
+        pytest.fail(f"{what} with one engine at a time cannot run under -n; run without it", pytrace=False)

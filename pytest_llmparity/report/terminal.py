@@ -16,7 +16,7 @@ from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.record import EngineRecord, LatencyRow, RunRecord
 from pytest_llmparity.core.sample import Phase, Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
-from pytest_llmparity.core.words import brief, explain
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import cells, elide, pad, printable, wrapped
 from pytest_llmparity.report.troubles import troubles
 from pytest_llmparity.run.judge.judging import ALPHA
@@ -358,7 +358,7 @@ def _cell(found: Sequence[Verdict]) -> list[str]:
     if not found:
         return ["-"]
     worst = max(found, key=lambda verdict: SEVERITY.index(verdict.outcome))
-    return brief.cell(worst, WORDS[worst.outcome])
+    return explain.cell(worst, WORDS[worst.outcome])
 
 
 def _finding(verdict: Verdict) -> str:

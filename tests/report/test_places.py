@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmparity.report.places import Places, here
+from pytest_llmparity.report.json import Places, here
 
 PLACES = Places(root=Path("/home/me/p"), home=Path("/home/me"), files=["/data/m/y.gguf", "C:\\models\\tiny", "a/b"])
 

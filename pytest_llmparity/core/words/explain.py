@@ -268,3 +268,64 @@ def _short(value: float) -> str:
         return "∞" if value > 0 else "-∞"
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text in ("-0", "") else text
+
+
+# where there is little room: numbers come first ----------------------------------------------------------------------
+
+_NUMBERLESS = (Outcome.INCOMPARABLE, Outcome.ERROR, Outcome.SKIPPED)
+
+
+def one_line(verdicts: Sequence[Verdict]) -> str:
+    """Return why a test failed on one line: the worst verdict, its numbers first, and how many others there are.
+
+    The line follows a test's name and is cut where the terminal ends, so what matters is at its beginning.
+    """
+    shown = [v for v in verdicts if v.outcome not in (Outcome.PASS, Outcome.SKIPPED)]
+    if not shown:
+        return ""
+    worst = max(shown, key=lambda verdict: SEVERITY.index(verdict.outcome))
+    more = len(shown) - 1
+    return _in_one_line(worst) + (f" (and {more} more)" if more else "")
+
+
+def cell(verdict: Verdict, word: str) -> list[str]:
+    """Return what a grid shows of a verdict, in parts between which a line may end; ``word`` is its outcome's."""
+    if verdict.estimate is None or verdict.outcome in _NUMBERLESS:
+        return [word]
+    parts = [f"{word} {number(verdict.estimate, verdict.unit)}{_of_what(verdict)}"]
+    if between := bounds(verdict):
+        parts.append(f"({between.removeprefix('between ').replace(' and ', ' to ')})")
+    if verdict.n:
+        parts[-1] += ","
+        parts.append(f"n {verdict.n}")
+    return parts
+
+
+def _in_one_line(verdict: Verdict) -> str:
+    whom = f"{verdict.kind}, {pair(verdict)}"
+    if verdict.estimate is None or verdict.outcome in _NUMBERLESS:
+        return headline(verdict).partition("\n")[0]
+    estimate = number(verdict.estimate, verdict.unit)
+    if verdict.p_fail is None and verdict.reason:
+        reason = verdict.reason.partition("\n")[0]
+        return f"{estimate}{_of_what(verdict)}: {whom}: {reason}"
+    if verdict.outcome is Outcome.FAIL and verdict.margin is not None:
+        sign = "<" if verdict.side == "at_least" else ">"
+        estimate += f"{_of_what(verdict)} {sign} {number(verdict.margin, verdict.unit)}"
+        numbers = ", ".join(part for part in (bounds(verdict), _prompts(verdict)) if part)
+    else:
+        numbers = ", ".join(part for part in (bounds(verdict), limit(verdict), _prompts(verdict)) if part)
+    return f"{estimate} ({numbers}) {verdict.outcome}: {whom}" if numbers else f"{estimate} {verdict.outcome}: {whom}"
+
+
+def _prompts(verdict: Verdict) -> str:
+    return f"n {verdict.n}" if verdict.n else ""
+
+
+def _of_what(verdict: Verdict) -> str:
+    """Say what a bare number counts where a good one looks bad: prompts that differ, requests over budget."""
+    if verdict.kind == "prompts":
+        return " differ"
+    budget = verdict.kind.startswith("latency.") and verdict.kind != "latency.success_rate"
+    over = budget and verdict.unit == "share"
+    return " over" if over else ""
