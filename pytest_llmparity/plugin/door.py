@@ -282,7 +282,7 @@ class Door:
     @property
     def verdicts(self) -> list[Verdict]:
         """Every verdict so far: of each gate those of its last attempt, gates in the order they ended first."""
-        return [verdict for found in self._verdicts.values() for verdict in found]
+        return [verdict for of_gate in self._verdicts.values() for verdict in of_gate]
 
     def carry(self, item: pytest.Item, *, judged: bool) -> dict[str, Any]:
         """Return what travels with a test's report from a worker to the controller: builtins only.

@@ -48,18 +48,18 @@ def joined(words: Sequence[object]) -> tuple[list[str], list[str]]:
     >>> joined(["-x", "--parity-out", "reports", "tests"])
     (['-x', '--parity-out=reports', 'tests'], ['reports'])
     """
-    found: list[str] = []
+    kept: list[str] = []
     values: list[str] = []
     left = list(map(str, words))
     while left:
         word = left.pop(0)
         if word == "--":
-            return [*found, word, *left], values
+            return [*kept, word, *left], values
         if word in WITH_VALUE and left:
             values.append(left.pop(0))
             word = f"{word}={values[-1]}"
-        found.append(word)
-    return found, values
+        kept.append(word)
+    return kept, values
 
 
 def misleading(values: Sequence[str], places: Sequence[str], folder: Path) -> bool:
@@ -68,7 +68,7 @@ def misleading(values: Sequence[str], places: Sequence[str], folder: Path) -> bo
     ``places`` are those that were meant, relative to ``folder`` like the values. A value changes nothing where it does
     not exist, or lies below what the places have in common without a configuration on the way.
     """
-    meant = [found for place in places if (found := _folder(folder / place)) is not None]
+    meant = [there for place in places if (there := _folder(folder / place)) is not None]
     base = Path(os.path.commonpath(meant)) if meant else folder
     for value in values:
         there = _folder(folder / value)

@@ -36,9 +36,9 @@ _LABELS: Final = {
 }
 
 
-def engine_lines(found: Examination, *, width: int = WIDTH) -> Iterator[str]:
+def engine_lines(examination: Examination, *, width: int = WIDTH) -> Iterator[str]:
     """Yield one engine: what it is, can do, was told, does otherwise, and what to do about it."""
-    engine = found.engine
+    engine = examination.engine
     model = engine.model and (engine.model.rpartition("/")[2] if engine.model.startswith("/") else engine.model)
     marks = [engine.kind, model, engine.launch, f"route {engine.route}", "baseline" if engine.baseline else None]
     yield printable(f"{engine.name}: {', '.join(mark for mark in marks if mark)}")
@@ -48,16 +48,16 @@ def engine_lines(found: Examination, *, width: int = WIDTH) -> Iterator[str]:
             yield f"  its log: .llmparity/logs/{engine.log}"
     else:
         yield from _facts(engine, width)
-        yield from _capabilities(found, width)
-    yield from _settings(found.settings, width)
-    yield from _said("limit", found.limits, width)
+        yield from _capabilities(examination, width)
+    yield from _settings(examination.settings, width)
+    yield from _said("limit", examination.limits, width)
     if engine.error is None:
-        yield from _said("WRONG", found.wrong, width)
-        yield from _said("advice", found.advice, width)
+        yield from _said("WRONG", examination.wrong, width)
+        yield from _said("advice", examination.advice, width)
 
 
 def ending_lines(
-    found: Sequence[Examination], settings: Sequence[Setting], unsearched: Sequence[str], *, width: int = WIDTH
+    examinations: Sequence[Examination], settings: Sequence[Setting], unsearched: Sequence[str], *, width: int = WIDTH
 ) -> Iterator[str]:
     """Yield what concerns all engines, and the conclusion."""
     yield "all engines"
@@ -67,38 +67,38 @@ def ending_lines(
         it = "its value is" if len(unsearched) == 1 else "their values are"
         text = f"{names}: {it} too short to be searched for, or known to everybody, and would be stored as it came"
         yield from _said("advice", [text], width)
-    ill = [one.engine.name for one in found if not one.well]
-    advice = sum(len(one.advice) for one in found) + bool(unsearched)
+    ill = [each.engine.name for each in examinations if not each.well]
+    advice = sum(len(each.advice) for each in examinations) + bool(unsearched)
     more = f"; {explain.count(advice, 'piece')} of advice" if advice else ""
     if ill:
         yield printable(f"something is wrong with {', '.join(ill)}{more}")
     else:
-        yield f"nothing is wrong with {explain.count(len(found), 'engine')}{more}"
+        yield f"nothing is wrong with {explain.count(len(examinations), 'engine')}{more}"
 
 
 def to_record(
-    found: Sequence[Examination], settings: Sequence[Setting], unsearched: Sequence[str], *, version: str
+    examinations: Sequence[Examination], settings: Sequence[Setting], unsearched: Sequence[str], *, version: str
 ) -> dict[str, Any]:
     """Return everything as JSON builtins, as ``schemas/doctor.schema.json`` says."""
     return {
         "schema": SCHEMA,
         "version": version,
-        "well": all(one.well for one in found),
-        "engines": [_engine(one) for one in found],
-        "settings": [to_json(one) for one in settings],
+        "well": all(each.well for each in examinations),
+        "engines": [_engine(each) for each in examinations],
+        "settings": [to_json(each) for each in settings],
         "unsearched_keys": list(unsearched),
     }
 
 
-def _engine(found: Examination) -> dict[str, Any]:
-    content: dict[str, Any] = to_json(found)
+def _engine(examination: Examination) -> dict[str, Any]:
+    content: dict[str, Any] = to_json(examination)
     engine = content.pop("engine")
     declares, can = engine["declares"], engine["capabilities"]
     probed = can.pop("probed")
     return {
         **{name: engine[name] for name in _OF_THE_ENGINE},
         **content,
-        "well": found.well,
+        "well": examination.well,
         "identity": engine["identity"]["facts"],
         "capabilities": {
             name: {"value": value, "declared": declares[name], "probed": name in probed} for name, value in can.items()
@@ -119,23 +119,23 @@ def _value(fact: Fact) -> str:
     return f"{fact.value}{raw}"
 
 
-def _capabilities(found: Examination, width: int) -> Iterator[str]:
-    yield f"  what it can do, by {explain.count(found.requests, 'request')}"
-    can, declares = found.engine.capabilities, found.engine.declares
+def _capabilities(examination: Examination, width: int) -> Iterator[str]:
+    yield f"  what it can do, by {explain.count(examination.requests, 'request')}"
+    can, declares = examination.engine.capabilities, examination.engine.declares
     unlike = can.contradictions(declares)
     for field in dataclasses.fields(Capabilities):
         name = field.name
         if name == "probed":
             continue
-        seen, said = getattr(can, name), getattr(declares, name)
+        seen, declared = getattr(can, name), getattr(declares, name)
         if seen is None:
             yield from _row(_LABELS[name], "not known", "", width)
             continue
-        how = f"probed, declared {_plain(said)}" if name in unlike else can.basis(name, declares)
+        how = f"probed, declared {_plain(declared)}" if name in unlike else can.basis(name, declares)
         mark = " <- differs" if name in unlike else ""
         value = f"{seen} tokens" if name == "context_length" else _plain(seen)
         yield from _row(_LABELS[name], value, how + mark, width)
-    for name, why in found.remarks.items():
+    for name, why in examination.remarks.items():
         yield from _wrapped("    ", f"{name}: {why}", width)
 
 
@@ -149,8 +149,8 @@ def _settings(settings: Iterable[Setting], width: int, *, title: str = "  what i
     rows = list(settings)
     if rows and title:
         yield title
-    for one in rows:
-        yield from _row(one.key, one.value, one.origin, width)
+    for setting in rows:
+        yield from _row(setting.key, setting.value, setting.origin, width)
 
 
 def _row(key: str, value: str, origin: str, width: int) -> Iterator[str]:

@@ -186,9 +186,9 @@ def _without_folder(value: Any) -> Any:
 
 def _files(record: RunRecord) -> list[str]:
     """Return what the engines say about files of theirs."""
-    said: list[object] = [engine.model for engine in record.engines]
-    said += [fact.value for engine in record.engines for fact in engine.identity.facts.values()]
-    return [text for text in said if isinstance(text, str)]
+    values: list[object] = [engine.model for engine in record.engines]
+    values += [fact.value for engine in record.engines for fact in engine.identity.facts.values()]
+    return [text for text in values if isinstance(text, str)]
 
 
 def _clean(value: Any) -> Any:

@@ -172,7 +172,11 @@ def grid(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose: bool, 
     wide = {
         name: max(
             min(cells(printable(name)), 16),
-            *(len(" ".join(_cell(found.get(name, [])))) for checks in rows.values() for found in checks.values()),
+            *(
+                len(" ".join(_cell(by_engine.get(name, []))))
+                for checks in rows.values()
+                for by_engine in checks.values()
+            ),
         )
         for name in names
     }
@@ -187,8 +191,8 @@ def grid(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose: bool, 
                 parts = [_broken(_cell(by_engine.get(name, [])), columns[name]) for name in shown]
                 for row in range(max(map(len, parts))):
                     here = [part[row] if row < len(part) else "" for part in parts]
-                    said = "".join(f"  {pad(text, columns[name])}" for text, name in zip(here, shown, strict=True))
-                    lines.append((pad("" if row else f"  {printable(row_name)}", label) + said).rstrip())
+                    line = "".join(f"  {pad(text, columns[name])}" for text, name in zip(here, shown, strict=True))
+                    lines.append((pad("" if row else f"  {printable(row_name)}", label) + line).rstrip())
     return lines
 
 
@@ -237,8 +241,8 @@ def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose:
         own = [v for v in verdicts if v.engine == name and v.outcome is not Outcome.SKIPPED]
         bad = sorted((v for v in own if v.outcome.fails_test), key=lambda v: SEVERITY.index(v.outcome), reverse=True)
         told = [v for v in (own if verbose else bad) if not v.blocked_by]
-        said = dict.fromkeys((WORDS[v.outcome], _finding(v), v.cause or "") for v in told)
-        for word, finding, cause in said:
+        sentences = dict.fromkeys((WORDS[v.outcome], _finding(v), v.cause or "") for v in told)
+        for word, finding, cause in sentences:
             lines += _wrapped(f"{printable(name)}: {word}  ", finding, width=width)
             if cause:
                 lines += _wrapped("    cause: ", printable(cause), width=width)
@@ -278,9 +282,9 @@ def rows(samples: Iterable[Sample], *, width: int = WIDTH) -> list[str]:
         if sample.phase is Phase.MAIN:
             by_case[sample.case].append(sample)
     lines: list[str] = []
-    for case, found in by_case.items():
+    for case, of_case in by_case.items():
         lines.append(printable(case))
-        for sample in found:
+        for sample in of_case:
             lines += _wrapped("  ", f"{printable(sample.engine)}: {_answer(sample)}", width=width)
     return lines
 
@@ -289,17 +293,17 @@ def _answer(sample: Sample) -> str:
     if sample.completion is None:
         return printable(sample.failure.message if sample.failure is not None else "no answer")
     calls = [f"{call.name}({call.arguments})" for call in sample.completion.tool_calls]
-    said = " ".join(part for part in (sample.completion.text, *calls) if part)
-    return f"{printable(said)}  ({printable(sample.completion.finish_reason) or 'no finish reason'})"
+    answer = " ".join(part for part in (sample.completion.text, *calls) if part)
+    return f"{printable(answer)}  ({printable(sample.completion.finish_reason) or 'no finish reason'})"
 
 
 def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
     """Return what was inconclusive, how many prompts in all would settle it, and what earlier looks cost it."""
-    found = [verdict for verdict in verdicts if verdict.outcome is Outcome.INCONCLUSIVE]
-    if not found:
+    undecided = [verdict for verdict in verdicts if verdict.outcome is Outcome.INCONCLUSIVE]
+    if not undecided:
         return []
     lines = ["inconclusive:"]
-    for verdict in found:
+    for verdict in undecided:
         lines += _wrapped("  ", f"{printable(verdict.engine)}: {_finding(verdict)}", width=width)
         if settling := explain.settling(verdict):
             lines += _wrapped("    ", settling, width=width)
@@ -312,13 +316,13 @@ def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[s
 
 def unjudged(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
     """Return why checks were skipped, each reason once, and which checks of which tests it concerns."""
-    found: dict[str, dict[str, None]] = defaultdict(dict)
+    by_reason: dict[str, dict[str, None]] = defaultdict(dict)
     for verdict in verdicts:
         if verdict.outcome is Outcome.SKIPPED and verdict.reason:
-            found[verdict.reason][f"{verdict.kind} of {verdict.test.rpartition('::')[2]}"] = None
+            by_reason[verdict.reason][f"{verdict.kind} of {verdict.test.rpartition('::')[2]}"] = None
     lines = [
         line
-        for reason, checks in found.items()
+        for reason, checks in by_reason.items()
         for line in _wrapped("  ", printable(f"{reason}: {', '.join(checks)}"), width=width)
     ]
     return ["skipped:", *lines] if lines else []
@@ -329,14 +333,14 @@ def noted(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
 
     What could not be asked of an engine, for one: a PASS does not speak for it.
     """
-    found: dict[str, dict[str, None]] = defaultdict(dict)
+    by_remark: dict[str, dict[str, None]] = defaultdict(dict)
     for verdict in verdicts:
         if verdict.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
             for remark in explain.remarks(verdict, of_reader=False):
-                found[remark][f"{verdict.kind} of {verdict.test.rpartition('::')[2]}"] = None
+                by_remark[remark][f"{verdict.kind} of {verdict.test.rpartition('::')[2]}"] = None
     lines = [
         line
-        for remark, checks in found.items()
+        for remark, checks in by_remark.items()
         for line in _wrapped("  ", printable(f"{remark}: {', '.join(checks)}"), width=width)
     ]
     return ["noted:", *lines] if lines else []
@@ -354,10 +358,10 @@ def _seen(engine: str, verdicts: Sequence[Verdict]) -> bool:
     return any(engine in (verdict.engine, verdict.baseline) for verdict in verdicts)
 
 
-def _cell(found: Sequence[Verdict]) -> list[str]:
-    if not found:
+def _cell(verdicts: Sequence[Verdict]) -> list[str]:
+    if not verdicts:
         return ["-"]
-    worst = max(found, key=lambda verdict: SEVERITY.index(verdict.outcome))
+    worst = max(verdicts, key=lambda verdict: SEVERITY.index(verdict.outcome))
     return explain.cell(worst, WORDS[worst.outcome])
 
 
@@ -421,15 +425,15 @@ def _facts(engine: EngineRecord, *, width: int) -> list[str]:
 
 def _kv_cache(engine: EngineRecord) -> str | None:
     """Return the cache's type where it is narrower than usual."""
-    found = engine.identity.get("kv_cache")
-    usual = found is None or normalise(str(found)) in ("AUTO", "BF16", "F16", "F32")
-    return None if usual else f"KV {printable(str(found))}"
+    kind = engine.identity.get("kv_cache")
+    usual = kind is None or normalise(str(kind)) in ("AUTO", "BF16", "F16", "F32")
+    return None if usual else f"KV {printable(str(kind))}"
 
 
 def _slots(engine: EngineRecord) -> str | None:
     """Return how many requests are answered at once where that had to be found out."""
-    found = engine.identity.facts.get("slots")
-    return None if found is None or found.source != "probed" else f"slots {found.value} (probed)"
+    slots = engine.identity.facts.get("slots")
+    return None if slots is None or slots.source != "probed" else f"slots {slots.value} (probed)"
 
 
 def _digest(engine: EngineRecord) -> str | None:

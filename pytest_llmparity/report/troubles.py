@@ -19,23 +19,23 @@ def troubles(verdicts: Sequence[Verdict], engines: Sequence[EngineRecord], *, wi
     """Return every reason why an engine could not be used, in full and once, with the verdicts that follow from it."""
     logs = {engine.name: _log(engine) for engine in engines}
     lines: list[str] = []
-    for (name, reason), found in _by_reason(verdicts).items():
-        word = "ERROR" if found[0].outcome is Outcome.ERROR else "incomp."
+    for (name, reason), blocked in _by_reason(verdicts).items():
+        word = "ERROR" if blocked[0].outcome is Outcome.ERROR else "incomp."
         first, *more = [printable(line) for line in reason.splitlines() if line.strip()] or ["no reason was given"]
         lines += wrapped(f"{printable(name)}: {word}  {first}", width, indent="    ")
         lines += [elide(f"    {line}", width) for line in more]
-        if found[0].outcome is Outcome.ERROR and logs.get(name):
+        if blocked[0].outcome is Outcome.ERROR and logs.get(name):
             lines += wrapped(f"    its log: {printable(logs[name])}", width, indent="      ")
-        lines += wrapped(f"    and so {_counted(found)}", width, indent="      ")
+        lines += wrapped(f"    and so {_counted(blocked)}", width, indent="      ")
     return lines
 
 
 def _by_reason(verdicts: Sequence[Verdict]) -> Mapping[tuple[str, str], list[Verdict]]:
-    found: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
+    blocked: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         if verdict.blocked_by:
-            found[verdict.blocked_by, verdict.reason].append(verdict)
-    return found
+            blocked[verdict.blocked_by, verdict.reason].append(verdict)
+    return blocked
 
 
 def _counted(verdicts: Sequence[Verdict]) -> str:

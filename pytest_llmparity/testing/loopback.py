@@ -148,12 +148,12 @@ class LoopbackEngine(LoopbackServer):
         if self._locked(call) and path not in self.keyless:
             self._refuse(call, 401, "Invalid API key", "authentication_error")
             return
-        found = self.routes().get(path, 404) if call.method == "GET" else 404
-        if isinstance(found, int):
-            said = "File Not Found" if found == 404 else "Method Not Allowed"
-            self._refuse(call, found, said, "not_found_error")
+        shown = self.routes().get(path, 404) if call.method == "GET" else 404
+        if isinstance(shown, int):
+            reason = "File Not Found" if shown == 404 else "Method Not Allowed"
+            self._refuse(call, shown, reason, "not_found_error")
         else:
-            call.send(200, found if isinstance(found, bytes) else dump(found), self.headers())
+            call.send(200, shown if isinstance(shown, bytes) else dump(shown), self.headers())
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -174,10 +174,10 @@ class LoopbackEngine(LoopbackServer):
             body = json.loads(call.body or b"{}")
         except ValueError:
             return False
-        found = self.asked(path, body)
-        if found is not None:
-            call.send(200, dump(found), self.headers())
-        return found is not None
+        reply = self.asked(path, body)
+        if reply is not None:
+            call.send(200, dump(reply), self.headers())
+        return reply is not None
 
     def _locked(self, call: Call) -> bool:
         return self.api_key is not None and call.headers.get("authorization") != f"Bearer {self.api_key}"
@@ -252,9 +252,9 @@ class LoopbackEngine(LoopbackServer):
         if fault.kind == "missing":
             self._refuse(call, *self.missing(str(request.get("model"))))
         elif fault.kind in ("status", "html") or (fault.kind == "busy" and times <= fault.count):
-            said = self.error_body(fault.status, fault.message, "scripted")
+            shown = self.error_body(fault.status, fault.message, "scripted")
             kind = "text/html" if fault.kind == "html" else "application/json"
-            body = dump(said) if fault.body is None else fault.body
+            body = dump(shown) if fault.body is None else fault.body
             call.send(fault.status, body, {"content-type": kind, **fault.headers})
         elif fault.kind in ("busy", "echo-key", "empty"):
             self._say(call, speech)
@@ -288,5 +288,5 @@ class LoopbackEngine(LoopbackServer):
 
 def too_long(words: int, context: int) -> Refusal:
     """Return what OpenAI's API says of a prompt that does not fit."""
-    said = f"This model's maximum context length is {context} tokens. However, your prompt has {words} tokens."
-    return 400, said, "invalid_request_error"
+    message = f"This model's maximum context length is {context} tokens. However, your prompt has {words} tokens."
+    return 400, message, "invalid_request_error"

@@ -39,8 +39,8 @@ class Replay(LoopbackServer):
         """Answer with the recording that belongs to the request."""
         recording = self._find(call)
         if recording is None:
-            said = f"no recording of {call.method} {call.path} with this body"
-            call.send(404, json.dumps({"error": {"message": said, "type": "no_recording", "code": 404}}).encode())
+            message = f"no recording of {call.method} {call.path} with this body"
+            call.send(404, json.dumps({"error": {"message": message, "type": "no_recording", "code": 404}}).encode())
             return
         response = recording["response"]
         if "error" in response:
