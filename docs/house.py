@@ -4,15 +4,17 @@
     python docs/house.py hops [CHECKOUT] [PAGE]
     python docs/house.py picture
 
-A *room* is a folder of the package; ``run`` counts without ``run/gather``. A *walk* is a list of functions in a page,
-each ``file.py:function``, in the order in which a value passes through them; ``hops`` says in how many files it is.
-Every function but the first is named by one before it. Where something else comes for the value later (a test that
-ends, a process that was written to), a new *leg* of the walk begins: its line has words before the function.
+A *room* is a folder of the package; ``run`` counts without ``run/gather``. A *walk* is a section of a page with arrows
+in its title and functions in its text, each ``file.py:function``, in the order in which a value passes through them;
+``hops`` says in how many files that is. Every function is named by one before it, but where something else comes for
+the value later (a test that ends, a process that was written to): there a new *leg* of the walk begins, a new item of
+its list.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import re
 import sys
@@ -83,7 +85,8 @@ def sizes(checkout: Path) -> dict[str, Size]:
 # ---- walks -----------------------------------------------------------------------------------------------------------
 
 _WALK = re.compile(r"^#+ (.+ → .+)$", re.MULTILINE)
-_HOP = re.compile(r"^(?:\d+\.|-) (?P<later>[^`\n]*)`(?P<file>[\w/]+\.py):(?P<function>[\w.]+)`", re.MULTILINE)
+_LEG = re.compile(r"^- ", re.MULTILINE)
+_HOP = re.compile(r"`(?P<file>[\w/]+\.py):(?P<function>[\w.]+)`")
 
 
 @dataclass(frozen=True)
@@ -110,19 +113,27 @@ def walks(text: str) -> dict[str, list[Hop]]:
     ends = [*(title.start() for title in titles), len(text)][1:]
     return {
         title[1]: [
-            Hop(hop["file"], hop["function"], begins=place == 0 or bool(hop["later"].strip()))
-            for place, hop in enumerate(_HOP.finditer(text[title.end() : end].partition("\n#")[0]))
+            Hop(hop["file"], hop["function"], begins=place == 0)
+            for leg in _LEG.split(text[title.end() : end].partition("\n#")[0])
+            for place, hop in enumerate(_HOP.finditer(leg))
         ]
         for title, end in zip(titles, ends, strict=True)
     }
 
 
+@functools.cache
+def tree_of(file: Path) -> ast.Module:
+    """Return what stands in a file."""
+    return ast.parse(file.read_text("utf-8"))
+
+
+@functools.cache
 def body_of(hop: Hop, checkout: Path) -> ast.AST:
     """Return a hop's function or class. Raises ``LookupError`` where there is none of that name."""
     file = checkout / PACKAGE / hop.file
     if not file.is_file():
         raise LookupError(f"{hop}: there is no {PACKAGE}/{hop.file}")
-    node: ast.AST = ast.parse(file.read_text("utf-8"))
+    node: ast.AST = tree_of(file)
     for part in hop.function.split("."):
         inner = (
             child
@@ -136,6 +147,7 @@ def body_of(hop: Hop, checkout: Path) -> ast.AST:
     return node
 
 
+@functools.cache
 def named_in(node: ast.AST) -> set[str]:
     """Return every name a function uses: variables, attributes, and texts that are one word, as messages have them."""
     return {
@@ -209,7 +221,7 @@ def top_of(module: str) -> str:
 
 def imports_of(file: Path) -> Iterator[str]:
     """Yield the modules of the package that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith(f"{PACKAGE}."))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:

@@ -58,8 +58,8 @@ LONGEST = {"plugin": 249}
 """A package's own file, where it is a table of contents."""
 LONGEST_ELSEWHERE = 500
 FULLEST = 12
-"""Files in one folder; of more, some belong together and want a room inside."""
-FULLER = {"core/checks": 19, "run": 15}
+"""Files in one folder, without its ``__init__.py``; of more, some belong together and want a room inside."""
+FULLER = {"core/checks": 18, "run": 15}
 """Folders that are fuller still, with the files they have. A number here may only fall."""
 SAYS_NOTHING = ("found", "one", "said")
 """Names of variables that do not say what they hold."""
@@ -268,7 +268,8 @@ def test_circles_are_seen() -> None:
 
 
 def test_no_room_is_too_full() -> None:
-    sizes = Counter(path.parent.relative_to(ROOT / PACKAGE).as_posix() for path in FILES)
+    rooms = [path.parent.relative_to(ROOT / PACKAGE).as_posix() for path in FILES if path.name != "__init__.py"]
+    sizes = Counter(rooms)
 
     full = {folder: files for folder, files in sizes.items() if files > FULLER.get(folder, FULLEST)}
     assert not full, "a room inside would hold what belongs together"

@@ -43,20 +43,20 @@ def checkout(tmp_path: Path) -> Path:
 
 WALK = """## a prompt → an answer
 
-1. `door.py:Door.ask` takes it.
-2. `door.py:make` makes something of it, and `door.py:Door` is not meant here.
-3. `room/things.py:{thing}`
-4. `room/things.py:stop`
-5. {words}`room/things.py:later`
+Some words, and then:
+
+- `door.py:Door.ask` takes it → `door.py:make` makes something of it
+  → `room/things.py:{thing}` → `room/things.py:stop`
+{words} `room/things.py:later`
 
 ## Where is …?
 
-1. `door.py:not_a_hop`
+- `door.py:not_a_hop`
 """
 
 
 def test_a_walk_leads_from_function_to_function(house: ModuleType, checkout: Path) -> None:
-    (walk,) = house.walks(WALK.format(thing="Thing.__init__", words="when it ends: ")).values()
+    (walk,) = house.walks(WALK.format(thing="Thing.__init__", words="- *when it ends:*")).values()
 
     assert [str(hop) for hop in walk][1:3] == ["door.py:make", "room/things.py:Thing.__init__"]
     assert [hop.begins for hop in walk] == [True, False, False, False, True]
@@ -64,7 +64,7 @@ def test_a_walk_leads_from_function_to_function(house: ModuleType, checkout: Pat
 
 
 def test_what_a_walk_says_and_the_code_does_not_is_told(house: ModuleType, checkout: Path) -> None:
-    (walk,) = house.walks(WALK.format(thing="Other", words="")).values()
+    (walk,) = house.walks(WALK.format(thing="Other", words="  →")).values()
 
     assert list(house.untrue(walk, checkout)) == [
         "room/things.py:Other: pytest_llmparity/room/things.py has no Other",
