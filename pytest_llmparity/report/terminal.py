@@ -100,17 +100,26 @@ def header_notes(spec: EngineSpec, *, width: int = WIDTH) -> list[str]:
     return [line for note in notes for line in _wrapped(f"{spec.name}: ", printable(note), width=width)]
 
 
-def plan_line(*, requests: int, tokens: int, engines: Sequence[str], residency: str, wave: int | None = None) -> str:
+def plan_line(
+    *,
+    requests: int,
+    tokens: int,
+    engines: Sequence[str],
+    residency: str,
+    asked: str = "",
+    wave: int | None = None,
+) -> str:
     """Return what will be asked: requests and the most tokens of each engine, and how the engines share the machine.
 
-    ``engines`` are their names in the order they are asked; it is shown where one has to go before the next comes. With
-    a ``wave`` they are asked so many cases at a time, and less than all as soon as nothing is open.
+    ``engines`` are their names in the order they are asked; it is shown where one has to go before the next comes. Of
+    engines that are in memory together ``asked`` says which are asked at the same time. With a ``wave`` they are asked
+    so many cases at a time, and less than all as soon as nothing is open.
     """
     much, most = explain.count(requests, "request"), explain.count(tokens, "token")
     plan = f"plan: {much}, at most {most}" if wave is None else f"plan: at most {much} in waves of {wave}, {most}"
     if len(engines) == 1:
         return plan
-    order = f": {', then '.join(engines)}" if residency == "one-at-a-time" else ""
+    order = f": {', then '.join(engines)}" if residency == "one-at-a-time" else f", {asked}"
     return f"{plan} of each engine, {explain.count(len(engines), 'engine')} {residency.replace('-', ' ')}{order}"
 
 

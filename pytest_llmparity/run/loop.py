@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -77,3 +78,37 @@ class LoopThread:
 async def _others_done() -> None:
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     await asyncio.gather(*others, return_exceptions=True)
+
+
+async def all_of(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do everything at the same time; the first error ends the rest and is raised as it is.
+
+    What stumbles beside it stumbles over the same thing, a full disk or a keeper that is gone; callers know its type.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+
+
+async def outside(work: Callable[[], T]) -> T:
+    """Return what a function that blocks returns, called in a thread of its own.
+
+    A daemon: when whoever waits is cancelled, the interpreter does not wait for the thread before it ends.
+    """
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    result: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            result.set_exception(error)
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=call, name="llmparity-outside", daemon=True).start()
+    await done.wait()
+    return result.result()

@@ -40,7 +40,8 @@ def test_the_plan_says_what_is_asked_at_most_and_how(bench: Bench) -> None:
 
     result.stdout.fnmatch_lines(
         [
-            "plan: at most 196 requests in waves of 16, 12544 tokens of each engine, 2 engines together",
+            "plan: at most 196 requests in waves of 16, 12544 tokens of each engine, 2 engines together, asked side by "
+            "side (at different addresses)",
             "*test_gate: 100 cases in 100 groups",
             "*text(margin=0.05): counts one prompt of each group, 100 groups in all",
             "*at least needed: rate 65",

@@ -108,17 +108,21 @@ def test_no_engines_are_no_lines() -> None:
 
 
 def test_the_plan_is_one_line() -> None:
+    many: dict[str, Any] = {"requests": 64, "tokens": 4096, "engines": ["prod", "dev"]}
+
     assert (
-        terminal.plan_line(requests=64, tokens=4096, engines=["prod", "dev"], residency="one-at-a-time")
+        terminal.plan_line(**many, residency="one-at-a-time", asked="asked in turn (one in memory at a time)")
         == "plan: 64 requests, at most 4096 tokens of each engine, 2 engines one at a time: prod, then dev"
     )
     assert (
-        terminal.plan_line(requests=64, tokens=4096, engines=["prod", "dev"], residency="together")
-        == "plan: 64 requests, at most 4096 tokens of each engine, 2 engines together"
+        terminal.plan_line(**many, residency="together", asked="asked side by side (at different addresses)")
+        == "plan: 64 requests, at most 4096 tokens of each engine, 2 engines together, asked side by side (at "
+        "different addresses)"
     )
     assert (
-        terminal.plan_line(requests=64, tokens=4096, engines=["prod", "dev"], residency="together", wave=16)
-        == "plan: at most 64 requests in waves of 16, 4096 tokens of each engine, 2 engines together"
+        terminal.plan_line(**many, residency="together", asked="asked in turn (started on this machine)", wave=16)
+        == "plan: at most 64 requests in waves of 16, 4096 tokens of each engine, 2 engines together, asked in turn "
+        "(started on this machine)"
     )
     assert (
         terminal.plan_line(requests=1, tokens=64, engines=["dev"], residency="one-at-a-time")

@@ -1,10 +1,14 @@
-"""One gathering: engines in turn, units in seeded order, samples into the store as they finish, timed phase last."""
+"""One gathering: units in seeded order on every engine, samples into the store as they finish, timed phase last.
+
+Engines of different lanes (``gather.lanes``) are asked at the same time. What one of them is sent, and in which order,
+does not depend on the others.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from pytest_llmparity.core.errors import (
@@ -19,12 +23,13 @@ from pytest_llmparity.core.sample import Sample, WireRequest, to_json
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.company import alone, needs_alone, selves
+from pytest_llmparity.run.gather.lanes import Lane, lanes_of
 from pytest_llmparity.run.gather.reconnect import Watch
 from pytest_llmparity.run.gather.requests import client_of, jobs_of, key_of, narrowed, requests_by_case, wires_note
 from pytest_llmparity.run.gather.sender import Allowance, Job, gather
 from pytest_llmparity.run.gather.waves import Waves
 from pytest_llmparity.run.judge.evidence import pointless
-from pytest_llmparity.run.loop import LoopThread
+from pytest_llmparity.run.loop import LoopThread, all_of, outside
 from pytest_llmparity.run.plan import Plan, Step, Unit
 from pytest_llmparity.run.probe.preflight import compare_routes, learn, remarks, some_requests, wanted
 from pytest_llmparity.run.records import proven, record_of
@@ -106,22 +111,20 @@ class Campaign:
         self._fleet.slots = max([self._settings.concurrency, *(unit.concurrency for unit in self._plan.units)])
         if any(unit.concurrency > 1 for unit in self._plan.timed):
             self._fleet.may_probe = self._allowance.take
-        in_turn = self._settings.residency == "one-at-a-time"
+        one_at_a_time = self._settings.residency == "one-at-a-time"
         self._fleet.time_left = lambda: self._allowance.left_s
         try:
-            self._look(in_turn=in_turn)
-            if not in_turn:
+            self._look(in_turn=one_at_a_time)
+            if not one_at_a_time:
                 self._stand_apart()
             for spec in self._order():
                 self._one(spec)
-                if in_turn:
-                    self._all_of([spec])
+                if one_at_a_time:
+                    self._ask_all([Lane((spec.name,))])
                     self._time([spec])
-            if not in_turn:
+            if not one_at_a_time:
                 self._part()
-                # Waves that alternate between engines which drop each other's model would load one for each of them.
-                for specs in [[spec] for spec in self._order()] if self._apart else [self._order()]:
-                    self._all_of(specs)
+                self._ask_all(lanes_of(self._settings, apart=self._apart))
                 self._time(self._order())
         finally:
             self._fleet.time_left = lambda: None  # what tests ask of an engine afterwards is their own affair
@@ -319,36 +322,56 @@ class Campaign:
                 refused[unit.key] = missing
         return built, refused
 
-    def _all_of(self, specs: Sequence[EngineSpec]) -> None:
-        """Ask these engines, those that can be asked, everything but the timed phase."""
-        names = [spec.name for spec in specs if spec.name in self._ready]
-        for name in names:
-            self._begin(name)
+    def _ask_all(self, lanes: Sequence[Lane]) -> None:
+        """Ask the engines of these lanes, those that can be asked, everything but the timed phase."""
         if self._waves is None:
+            self._loop.run(self._in_lanes(lanes, self._ask_everything))
             return
-        # Whoever is asked in turn before the others cannot know when they will be settled.
-        in_turn = self._settings.residency == "one-at-a-time" or bool(self._apart)
-        whole = in_turn and names == [self._settings.baseline]
-        for unit in self._plan.units:
-            self._waves.go(unit, [name for name in names if unit.key in self._ready[name][1]], whole=whole)
+        for names in self._groups([name for lane in lanes for name in lane.names if name in self._ready]):
+            for name in names:
+                self._begin(name, self._waves.all_steps())
+            # Whoever is asked before the others come cannot know when they will be settled.
+            alone = self._settings.residency == "one-at-a-time" or bool(self._apart)
+            whole = alone and names == [self._settings.baseline]
+            for unit in self._plan.units:
+                self._waves.go(unit, [name for name in names if unit.key in self._ready[name][1]], whole=whole)
 
-    def _begin(self, name: str) -> None:
-        """Reuse what may be reused of an engine's noise floor; ask it what is missing, unless waves will do that."""
+    def _groups(self, names: list[str]) -> list[list[str]]:
+        """Return who shares the waves: everybody, unless engines drop each other's model: each wave would load it."""
+        return [[name] for name in names] if self._apart else [names]
+
+    async def _in_lanes(self, lanes: Sequence[Lane], ask: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+        """Ask the engines of each lane in turn, and the lanes at the same time."""
+
+        async def in_turn(lane: Lane) -> None:
+            for name in lane.names:
+                if name in self._ready:
+                    await ask(name)
+
+        await all_of(in_turn(lane) for lane in lanes)
+
+    async def _ask_everything(self, name: str) -> None:
+        """Ask one engine what is missing of the whole plan."""
+        adapter = self._ready[name][0]
+        jobs = self._begin(name, list(self._plan.steps()))
+        if not jobs:
+            return
+        if name in self._apart:
+            with contextlib.suppress(LLMParityError):  # the requests themselves will say what is wrong
+                await outside(adapter.warm_up)
+        await self._send(adapter, jobs)
+
+    def _begin(self, name: str, asked: Sequence[Step]) -> list[tuple[Step, list[Job]]]:
+        """Reuse what may be reused of an engine's noise floor; return what is missing, nothing where nothing is."""
         adapter, wires = self._ready[name]
-        asked = self._plan.steps() if self._waves is None else self._waves.all_steps()
         steps = [step for step in asked if step.unit.key in wires and self._wants(name, step)]
         self._reuse_floor(adapter, wires, steps)
         have = self._store.have(self._run, name)
         jobs = [(step, self._missing(name, step, have)) for step in steps]
         total = sum(len(missing) for _, missing in jobs)
-        if total == 0:
-            return
-        self._progress.begin(name, total)
-        if name in self._apart:
-            with contextlib.suppress(LLMParityError):  # the requests themselves will say what is wrong
-                adapter.warm_up()
-        if self._waves is None:
-            self._loop.run(self._send(adapter, jobs))
+        if total:
+            self._progress.begin(name, total)
+        return jobs if total else []
 
     def _wants(self, name: str, step: Step) -> bool:
         """Whether a phase is worth asking: the noise floor serves comparisons only."""
@@ -359,12 +382,23 @@ class Campaign:
         """How many requests of a step have no sample yet. For ``run.gather.waves``."""
         return len(self._missing(engine, step, self._store.have(self._run, engine)))
 
-    def ask(self, engine: str, step: Step) -> bool:
-        """Send what is missing of a step; False when a hard stop left something out. For ``run.gather.waves``."""
-        missing = self._missing(engine, step, self._store.have(self._run, engine))
-        if missing:
-            self._loop.run(self._send(self._ready[engine][0], [(step, missing)]))
-        return self._allowance.reason is None or not missing
+    def ask(self, engines: Sequence[str], steps: Sequence[Step]) -> bool:
+        """Send these engines what is missing of some steps; False when a hard stop left something out.
+
+        For ``run.gather.waves``.
+        """
+        jobs = {
+            name: [(step, self._missing(name, step, self._store.have(self._run, name))) for step in steps]
+            for name in engines
+        }
+        jobs = {name: missing for name, missing in jobs.items() if any(of_step for _, of_step in missing)}
+
+        async def ask(name: str) -> None:
+            if name in jobs:
+                await self._send(self._ready[name][0], jobs[name])
+
+        self._loop.run(self._in_lanes(lanes_of(self._settings, apart=self._apart), ask))
+        return self._allowance.reason is None or not jobs
 
     def _missing(self, engine: str, step: Step, have: Collection[Key]) -> list[Job]:
         wires = self._ready[engine][1][step.unit.key]

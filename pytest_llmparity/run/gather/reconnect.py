@@ -20,6 +20,7 @@ from pytest_llmparity.core.errors import (
 )
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.loop import outside
 
 T = TypeVar("T")
 
@@ -103,7 +104,7 @@ class Watch:
 
     async def _outside(self, ask: Callable[[], T]) -> T:
         try:
-            return await asyncio.to_thread(ask)
+            return await outside(ask)
         except asyncio.CancelledError:
             self._stopped.set()
             raise

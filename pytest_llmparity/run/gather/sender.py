@@ -24,6 +24,7 @@ from pytest_llmparity.core.errors import (
 from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.sample import Completion, Failure, Phase, Sample, WireRequest
 from pytest_llmparity.run.gather.reconnect import RESTARTS, Watch
+from pytest_llmparity.run.loop import all_of
 from pytest_llmparity.transport.client import MIXED, Client
 from pytest_llmparity.transport.clock import timing
 from pytest_llmparity.transport.exchange import Exchange
@@ -153,13 +154,7 @@ async def gather(
 
     async def work(jobs: Sequence[Job]) -> None:
         queue = iter(jobs)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(concurrency, len(jobs))):
-                    group.create_task(worker(queue))
-        except ExceptionGroup as errors:
-            # All of them stumbled over the same thing, a full disk or a keeper that is gone; callers know its type.
-            raise errors.exceptions[0] from errors
+        await all_of(worker(queue) for _ in range(min(concurrency, len(jobs))))
 
     await work(jobs)
     if await client.part() or not doubtful:

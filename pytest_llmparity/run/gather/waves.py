@@ -24,8 +24,8 @@ class Asks(Protocol):
     def missing(self, engine: str, step: Step) -> int:
         """How many requests of a step have no sample yet."""
 
-    def ask(self, engine: str, step: Step) -> bool:
-        """Send what is missing of a step; False when a hard stop left something out."""
+    def ask(self, engines: Sequence[str], steps: Sequence[Step]) -> bool:
+        """Send these engines what is missing of some steps; False when a hard stop left something out."""
 
 
 class Waves:
@@ -84,7 +84,7 @@ class Waves:
                 if not active:
                     break
             steps = [step] if begin else [step if one.phase is Phase.MAIN else one for one in self._steps(unit)]
-            if not all(self._asks.ask(name, one) for one in steps for name in active):
+            if not self._asks.ask(active, steps):
                 self._note(unit, cut=True)
                 return
             self._note(unit, asked=dict.fromkeys(active, end))
