@@ -2,9 +2,12 @@
 //
 //   cc -O2 -o mock_sse mock_sse.c
 //   ./mock_sse TOKENS FIRST_US GAP_US        prints its port; ends when its standard input does
+//                                          and prints how many tokens it sent, and how late: mean and most, in us
 //
 // Each POST is answered with a chunked stream: TOKENS events, the first FIRST_US after the request was read, the
-// others GAP_US apart, then a usage event and [DONE]. In an event "created" is CLOCK_MONOTONIC in nanoseconds just
+// others GAP_US apart, then a usage event and [DONE]. "max_tokens" makes it shorter; without "stream":true the same
+// answer comes as one JSON document when its last token is due. A GET is answered at once with the list of models.
+// In an event "created" is CLOCK_MONOTONIC in nanoseconds just
 // before send(), and the id ends in the time at which the request had been read. Python's perf_counter_ns() reads the
 // same clock, so a client's error is a subtraction. Headers leave at once, before the first token.
 #define _GNU_SOURCE
@@ -27,6 +30,8 @@ enum { MAX_CONNECTIONS = 4096, REQUEST_BYTES = 65536, EVENTS_PER_WAIT = 256 };
 typedef struct {
     int fd;
     int sent;           // tokens of the answer under way, -1 when idle
+    int wanted;         // tokens of the whole answer
+    int streamed;
     int64_t arrived_ns; // when its request had been read
     int64_t due_ns;     // when its next token is to leave
     size_t filled;
@@ -36,6 +41,7 @@ typedef struct {
 static Connection *connections[MAX_CONNECTIONS]; // by file descriptor
 static int highest_fd, tokens;
 static int64_t first_ns, gap_ns;
+static int64_t sent_count, late_sum_ns, late_most_ns; // of everything sent: how much later than it was due
 static int epoll_fd, timer_fd, listen_fd;
 
 static int64_t now_ns(void) {
@@ -76,7 +82,7 @@ static int put_token(Connection *c) {
     int n = sprintf(body,
         "data: {\"id\":\"chatcmpl-%lld\",\"object\":\"chat.completion.chunk\",\"created\":%lld,\"model\":\"mock\","
         "\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token\"},\"logprobs\":null,\"finish_reason\":%s}]}\n\n",
-        (long long)c->arrived_ns, (long long)now_ns(), c->sent == tokens - 1 ? "\"length\"" : "null");
+        (long long)c->arrived_ns, (long long)now_ns(), c->sent == c->wanted - 1 ? "\"length\"" : "null");
     return put_chunk(c, body, n);
 }
 
@@ -85,18 +91,48 @@ static int put_end(Connection *c) {
     int n = sprintf(body,
         "data: {\"id\":\"chatcmpl-%lld\",\"object\":\"chat.completion.chunk\",\"created\":0,\"model\":\"mock\","
         "\"choices\":[],\"usage\":{\"prompt_tokens\":16,\"completion_tokens\":%d,\"total_tokens\":%d}}\n\n",
-        (long long)c->arrived_ns, tokens, tokens + 16);
+        (long long)c->arrived_ns, c->wanted, c->wanted + 16);
     const char done[] = "data: [DONE]\n\n";
     return put_chunk(c, body, n) && put_chunk(c, done, sizeof done - 1) && put(c, "0\r\n\r\n", 5);
+}
+
+static int put_json(Connection *c, const char *body) {
+    char head[256];
+    size_t size = strlen(body);
+    int n = sprintf(head, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n", size);
+    return put(c, head, n) && put(c, body, size);
+}
+
+static int put_document(Connection *c) {
+    const char token[] = " token";
+    char *text = calloc(c->wanted + 1, sizeof token), *body = malloc(c->wanted * sizeof token + 1024);
+    for (int i = 0; i < c->wanted; i++) strcat(text, token);
+    sprintf(body,
+        "{\"id\":\"chatcmpl-%lld\",\"object\":\"chat.completion\",\"created\":0,\"model\":\"mock\","
+        "\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"%s\"},"
+        "\"logprobs\":null,\"finish_reason\":\"length\"}],"
+        "\"usage\":{\"prompt_tokens\":16,\"completion_tokens\":%d,\"total_tokens\":%d}}",
+        (long long)c->arrived_ns, text, c->wanted, c->wanted + 16);
+    int alive = put_json(c, body);
+    free(text);
+    free(body);
+    return alive;
 }
 
 static int start_answer(Connection *c) {
     const char head[] = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
                         "Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n";
     c->arrived_ns = now_ns();
-    c->due_ns = c->arrived_ns + first_ns;
-    c->sent = 0;
-    return put(c, head, sizeof head - 1);
+    if (!strncmp(c->request, "GET ", 4)) {
+        return put_json(c, "{\"object\":\"list\",\"data\":[{\"id\":\"mock\",\"object\":\"model\",\"created\":0}]}");
+    }
+    char *most = strstr(c->request, "\"max_tokens\":");
+    int wanted = most ? atoi(most + 13) : tokens;
+    c->wanted = wanted > 0 && wanted < tokens ? wanted : tokens;
+    c->streamed = strstr(c->request, "\"stream\":true") || strstr(c->request, "\"stream\": true");
+    c->sent = c->streamed ? 0 : c->wanted - 1;
+    c->due_ns = c->arrived_ns + first_ns + c->sent * gap_ns;
+    return !c->streamed || put(c, head, sizeof head - 1);
 }
 
 // Starts the answer when a whole request is there. Requests are not pipelined.
@@ -138,11 +174,15 @@ static int64_t send_due(void) {
     for (int fd = 0; fd <= highest_fd; fd++) {
         Connection *c = connections[fd];
         if (!c || c->sent < 0) continue;
-        if (c->due_ns <= now_ns()) {
-            int alive = put_token(c);
+        int64_t late_ns = now_ns() - c->due_ns;
+        if (late_ns >= 0) {
+            sent_count++;
+            late_sum_ns += late_ns;
+            if (late_ns > late_most_ns) late_most_ns = late_ns;
+            int alive = c->streamed ? put_token(c) : put_document(c);
             c->due_ns += gap_ns;
-            if (++c->sent == tokens) {
-                alive = alive && put_end(c);
+            if (++c->sent == c->wanted) {
+                alive = alive && (!c->streamed || put_end(c));
                 c->sent = -1;
             }
             if (!alive) {
@@ -188,7 +228,11 @@ int main(int count, char **arguments) {
         for (int i = 0; i < ready; i++) {
             int fd = events[i].data.fd;
             uint64_t expirations;
-            if (fd == STDIN_FILENO) return 0;
+            if (fd == STDIN_FILENO) {
+                double mean_us = sent_count ? late_sum_ns / 1e3 / sent_count : 0;
+                printf("%lld %.0f %.0f\n", (long long)sent_count, mean_us, late_most_ns / 1e3);
+                return 0;
+            }
             if (fd == timer_fd) {
                 if (read(timer_fd, &expirations, sizeof expirations) < 0 && errno != EAGAIN) fail("timerfd");
             } else if (fd == listen_fd) {

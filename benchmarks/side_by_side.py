@@ -1,0 +1,214 @@
+"""Two paced engines asked by the plugin, by a pytest loop with the openai client, and by a bare client: one run.
+
+python -m benchmarks.side_by_side [--prompts 200] [--concurrency 16] [--tokens 64] [--no-loop]
+
+The engines are two processes of ``mock_sse.c``: first token after 50 ms, then one every 10 ms. Each measurement has two
+of its own, which say at their end how late they sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+FIRST_MS, GAP_MS = 50, 10
+FLOOR = 32
+LATE_US = 1000
+"""Mean lateness above which a measurement does not count: a tenth of the pace."""
+
+LOOP = """
+import json, openai, pytest
+PROMPTS = [json.loads(line)["messages"] for line in open("prompts.jsonl")]
+@pytest.mark.parametrize("url", {urls!r})
+def test_all(url):
+    with openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as client:
+        for messages in PROMPTS:
+            answer = client.chat.completions.create(
+                model="mock", messages=messages, max_tokens={tokens}, temperature=0
+            )
+            assert answer.choices[0].message.content.startswith(" token")
+"""
+GATE = """
+import pytest
+from pytest_llmparity import check
+@pytest.mark.parity("prompts.jsonl", {check}, max_tokens={tokens}, concurrency={concurrency})
+def test_gate(parity_run): ...
+"""
+
+
+@dataclass
+class Engines:
+    """The addresses of two engines, and, once they have ended, how late they sent: mean and most, in microseconds."""
+
+    urls: list[str]
+    mean_us: float = 0.0
+    most_us: float = 0.0
+
+
+@dataclass
+class Row:
+    """One measurement: seconds, and requests sent to the two engines."""
+
+    name: str
+    seconds: float
+    requests: int
+    engines: Engines
+
+
+@contextlib.contextmanager
+def engines(binary: str, tokens: int) -> Iterator[Engines]:
+    """Run two engines."""
+    argv = [binary, str(tokens), str(FIRST_MS * 1000), str(GAP_MS * 1000)]
+    running = [subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    ports = [process.stdout.readline().strip() for process in running if process.stdout is not None]
+    lent = Engines([f"http://127.0.0.1:{port}" for port in ports])
+    try:
+        yield lent
+    finally:
+        for process in running:
+            _, mean_us, most_us = process.communicate()[0].split()
+            lent.mean_us, lent.most_us = max(lent.mean_us, float(mean_us)), max(lent.most_us, float(most_us))
+
+
+def run_pytest(folder: Path, *arguments: str) -> tuple[float, str]:
+    """Run pytest in a process of its own; return how long it took and what it said."""
+    began = time.perf_counter()
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    process = subprocess.run(argv, check=False, cwd=folder, capture_output=True, text=True)
+    took = time.perf_counter() - began
+    if process.returncode:
+        raise SystemExit(process.stdout + process.stderr)
+    return took, process.stdout
+
+
+async def send_all(urls: Sequence[str], phases: Sequence[tuple[list[bytes], int]]) -> None:
+    """Send these phases to all engines at the same time with the plugin's own client: bodies, and how many at once."""
+    from pytest_llmparity.transport import Client
+
+    async def engine(url: str) -> None:
+        async with Client(url, headers={"content-type": "application/json"}) as client:
+            for bodies, concurrency in phases:
+                left = iter(bodies)
+
+                async def stream(left: Iterator[bytes] = left) -> None:
+                    for body in left:
+                        await client.send("POST", "/v1/chat/completions", body)
+
+                await asyncio.gather(*(stream() for _ in range(concurrency)))
+
+    await asyncio.gather(*map(engine, urls))
+
+
+def bare(binary: str, rows: Sequence[dict[str, Any]], options: argparse.Namespace, *, floor: bool) -> Row:
+    """Send what the plugin sends, without it: the same bodies at the same concurrency, nothing read or stored."""
+    more = {"model": "mock", "max_tokens": options.tokens, "temperature": 0, "stream": True}
+    bodies = [json.dumps({"messages": row["messages"], **more}).encode() for row in rows]
+    phases = [(bodies, options.concurrency)]
+    if floor:
+        few = bodies[:FLOOR]
+        phases = [(few, 1), *phases, (few, 1), (few, options.concurrency)]
+    with engines(binary, options.tokens) as lent:
+        began = time.perf_counter()
+        asyncio.run(send_all(lent.urls, phases))
+        took = time.perf_counter() - began
+    name = "bare client, the same requests with the floor" if floor else "bare client, the same requests"
+    return Row(name, took, 2 * sum(len(bodies) for bodies, _ in phases), lent)
+
+
+def gate(binary: str, folder: Path, options: argparse.Namespace, check: str, name: str) -> Row:
+    """Let the plugin ask them."""
+    place = folder / name
+    place.mkdir()
+    (place / "prompts.jsonl").write_text((folder / "prompts.jsonl").read_text())
+    (place / "pytest.ini").touch()
+    text = GATE.format(check=check, tokens=options.tokens, concurrency=options.concurrency)
+    (place / "test_gate.py").write_text(text)
+    with engines(binary, options.tokens) as lent:
+        selection = ",".join(f"{name}=openai:mock@{url}" for name, url in zip("ab", lent.urls, strict=True))
+        took, _ = run_pytest(place, "--engines", selection, "--parity-report=json", "--parity-out=out")
+    answers = (place / "out/samples.jsonl").read_text().splitlines()
+    return Row(f"pytest --engines, {check}", took, len(answers), lent)
+
+
+def loop(binary: str, folder: Path, options: argparse.Namespace) -> Row:
+    """Ask one by one in a test without the plugin."""
+    place = folder / "loop"
+    place.mkdir()
+    (place / "prompts.jsonl").write_text((folder / "prompts.jsonl").read_text())
+    (place / "pytest.ini").touch()
+    with engines(binary, options.tokens) as lent:
+        (place / "test_loop.py").write_text(LOOP.format(urls=lent.urls, tokens=options.tokens))
+        took, _ = run_pytest(place, "-p", "no:llmparity")
+    return Row("pytest loop, openai client, one by one", took, 2 * options.prompts, lent)
+
+
+def start_of_pytest(folder: Path) -> float:
+    """Return how long pytest with the plugin takes for one empty test."""
+    place = folder / "empty"
+    place.mkdir()
+    (place / "pytest.ini").touch()
+    (place / "test_empty.py").write_text("def test_nothing(): ...\n")
+    return run_pytest(place)[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--no-loop", action="store_true", help="leave out the loop, which takes minutes")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = [
+        {"id": f"c{n}", "messages": [{"role": "user", "content": f"question {n}"}]} for n in range(options.prompts)
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder, binary = Path(name), f"{name}/mock_sse"
+        subprocess.run(["cc", "-O2", "-o", binary, str(HERE / "mock_sse.c")], check=True)
+        (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        start_s = start_of_pytest(folder)
+        found = [
+            bare(binary, rows, options, floor=False),
+            gate(binary, folder, options, "check.similarity(at_least=0.5)", "plain"),
+            bare(binary, rows, options, floor=True),
+            gate(binary, folder, options, "check.text(margin=0.05)", "floor"),
+        ]
+        if not options.no_loop:
+            found.append(loop(binary, folder, options))
+    table(found, start_s, options)
+
+
+def table(found: Sequence[Row], start_s: float, options: argparse.Namespace) -> None:
+    """Print the measurements, and how they compare."""
+    answer_s = (FIRST_MS + GAP_MS * (options.tokens - 1)) / 1000
+    print(f"{options.prompts} prompts x 2 engines, {options.tokens} tokens ({answer_s:.2f} s an answer), concurrency")
+    print(f"{options.concurrency}; pytest for one empty test: {start_s:.2f} s\n")
+    print("| what | s | requests | engines late, mean / most us |")
+    print("|---|---|---|---|")
+    for row in found:
+        late = " (too late)" if row.engines.mean_us > LATE_US else ""
+        print(
+            f"| {row.name}{late} | {row.seconds:.2f} | {row.requests} | {row.engines.mean_us:.0f} / "
+            f"{row.engines.most_us:.0f} |"
+        )
+    plain_bare, plain, floor_bare, floor = found[:4]
+    for bare_row, row in ((plain_bare, plain), (floor_bare, floor)):
+        over = row.seconds / bare_row.seconds - 1
+        without = (row.seconds - start_s) / bare_row.seconds - 1
+        print(f"\n{row.name}: {over:+.0%} over the bare client, {without:+.0%} without pytest's own start")
+        if len(found) > 4:
+            print(f"  {found[4].seconds / row.seconds:.1f} x as fast as the loop")
+
+
+if __name__ == "__main__":
+    main()
