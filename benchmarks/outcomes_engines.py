@@ -20,8 +20,9 @@ from pytest_llmparity.engines.kinds.vllm import VllmAdapter
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.requests import client_of, jobs_of, key_of, requests_of
-from pytest_llmparity.run.gather.sender import Allowance, Job, gather
+from pytest_llmparity.run.gather.sender import Job, send
 from pytest_llmparity.run.judge import evidence as proof
 from pytest_llmparity.run.plan import PHASE_ORDER, Step, Unit, shuffled
 from pytest_llmparity.run.records import record_of
@@ -207,7 +208,7 @@ class Gatherer:
                     if sample.failure is not None:
                         failed[sample.failure.kind] += 1
 
-                await gather(
+                await send(
                     adapter,
                     client,
                     jobs,

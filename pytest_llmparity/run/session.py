@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import os
@@ -23,17 +24,20 @@ from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.declare import declare, resolve
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins
-from pytest_llmparity.run.gather.campaign import Campaign, Progress
+from pytest_llmparity.run.gather.asking import Asking, Progress
+from pytest_llmparity.run.gather.campaign import Campaign
+from pytest_llmparity.run.gather.ledger import Ledger
 from pytest_llmparity.run.gather.waves import Waves
 from pytest_llmparity.run.judge import evidence as proof
-from pytest_llmparity.run.judge.judging import Judging, engine_records
+from pytest_llmparity.run.judge.judging import Judging
+from pytest_llmparity.run.judge.state import RunState, read_state, state_of, write_state
 from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.store.once import once
-from pytest_llmparity.store.runs import GATHERED, JUDGED, RunInfo, Store
+from pytest_llmparity.store.runs import GATHERED, JUDGED, RunHandle, RunInfo, Store
 
 
 class Session:
@@ -69,7 +73,7 @@ class Session:
         self._loop = LoopThread()
         self._store: Store | None = None
         self._declared: dict[str, Declaration] = {}
-        self._state: Mapping[str, Any] = {}
+        self._state = RunState()
         self._judging: Judging | None = None
         self._lock = Guard(root, settings)
         self._fleet = Fleet(
@@ -163,37 +167,65 @@ class Session:
             if begun.kept:
                 self._keep(begun.id)
             if self.store().document(begun.id, GATHERED) is None:
-                Campaign(
-                    self.settings,
-                    plan,
-                    begun=begun,
-                    guard=self._lock.fingerprint(),
-                    store=self.store(),
-                    fleet=self._fleet,
-                    twins=self._lock.twins,
-                    version=self.version,
-                    loop=self._loop,
-                    progress=self._progress,
-                    sequential=(lambda asks: self._waves(plan, begun.id, asks)) if self.sequential else None,
-                ).go()
+                self._campaign(plan, begun).go()
         self._load()
 
-    def _whole(self, state: Mapping[str, Any]) -> bool:
+    def _campaign(self, plan: Plan, begun: RunHandle) -> Campaign:
+        """Put together what gathers a run."""
+        store = self.store()
+        ledger = Ledger(self.settings, guard=self._lock.fingerprint())
+        asking = Asking(
+            self.settings,
+            run=begun.id,
+            store=store,
+            fleet=self._fleet,
+            ledger=ledger,
+            loop=self._loop,
+            progress=self._progress,
+            version=self.version,
+        )
+        waves = None
+        if self.sequential:
+            waves = Waves(
+                run=begun.id,
+                store=store,
+                plan=plan,
+                declarations=self.declarations(),
+                engines=len(self.settings.engines),
+                judging=lambda: self._judge(begun.id, ledger.state()),
+                asks=asking,
+            )
+        return Campaign(
+            self.settings,
+            plan,
+            begun=begun,
+            store=store,
+            fleet=self._fleet,
+            ledger=ledger,
+            asking=asking,
+            waves=waves,
+            progress=self._progress,
+            twins=self._lock.twins,
+            version=self.version,
+        )
+
+    def _whole(self, document: Mapping[str, Any]) -> bool:
         """Whether what an earlier gathering wrote down can be judged as it is: every engine was there, and held alike.
 
         Another lock file, or a lock that is now binding, may say otherwise of an engine: that takes the live one.
         """
-        unusable = any(engine.unusable for engine in engine_records(state).values())
-        return not unusable and state.get("guard") == self._lock.fingerprint()
+        state = state_of(document)
+        unusable = any(engine.unusable for engine in state.engines.values())
+        return not unusable and state.guard == self._lock.fingerprint()
 
     def _keep(self, run: str) -> None:
         """Say in a run that was gathered by another session that its answers are judged here."""
-        state = self.store().document(run, GATHERED) or {}
-        word = (
+        state = read_state(self.store(), run) or RunState()
+        kept = (
             f"run {run} had gathered everything: its answers are judged, nobody was asked (--parity-fresh asks again)"
         )
-        notes = [word, *(note for note in state.get("notes", ()) if note != word)]
-        self.store().put_document(run, GATHERED, {**state, "requests": 0, "retries": 0, "notes": notes})
+        notes = (kept, *(note for note in state.notes if note != kept))
+        write_state(self.store(), run, dataclasses.replace(state, requests=0, retries=0, notes=notes))
 
     def judged(self) -> None:
         """Take note that this session judged and reported its run to the end: the next one of its plan begins anew."""
@@ -205,17 +237,6 @@ class Session:
         """Whether this run stops asking when nothing is open; rows of single cases are asked for as they are."""
         return self.settings.sequential and not self.settings.cases
 
-    def _waves(self, plan: Plan, run: str, asks: Campaign) -> Waves:
-        return Waves(
-            run=run,
-            store=self.store(),
-            plan=plan,
-            declarations=self.declarations(),
-            engines=len(self.settings.engines),
-            judging=lambda: self._judge(run, asks.state()),
-            asks=asks,
-        )
-
     def _replay(self) -> None:
         newest = newest_whole(self.store())
         wanted = self.settings.replay_run or (newest.id if newest else None)
@@ -224,23 +245,23 @@ class Session:
                 raise StoreError(f"no run is stored in {self._folder.name} yet; run once without --parity-mode replay")
             known = ", ".join(info.id for info in self.store().runs()[-5:]) or "none"
             raise StoreError(f"there is no run {wanted} to replay in {self._folder.name}; stored runs: {known}")
-        state = self.store().document(wanted, GATHERED)
+        state = read_state(self.store(), wanted)
         if state is None:
             raise StoreError(f"run {wanted} was interrupted while gathering; only a run that ended can be replayed")
         asked = [spec.name for spec in self.settings.engines] + [self.settings.baseline or ""]
-        unknown = sorted(set(asked) - {"", *state["engines"]})
+        unknown = sorted(set(asked) - {"", *state.engines})
         if unknown:
-            raise StoreError(f"run {wanted} has no engine {', '.join(unknown)}; it has {', '.join(state['engines'])}")
+            raise StoreError(f"run {wanted} has no engine {', '.join(unknown)}; it has {', '.join(state.engines)}")
         self.run = wanted
         self._load()
 
     def _load(self) -> None:
         """Read what the run wrote down: state, engines, samples."""
         assert self.run is not None
-        self._state = self.store().document(self.run, GATHERED) or {}
+        self._state = read_state(self.store(), self.run) or RunState()
         self._judging = self._judge(self.run, self._state)
 
-    def _judge(self, run: str, state: Mapping[str, Any]) -> Judging:
+    def _judge(self, run: str, state: RunState) -> Judging:
         return Judging.of(self.store(), run, state, settings=self.settings, root=self.root, embedder=self._embedder)
 
     @property
@@ -352,10 +373,10 @@ class Session:
             verdicts=tuple(verdicts),
             latency=tuple(proof.latency_rows(samples)),
             failures=tuple(proof.failure_records(samples)),
-            requests=int(self._state.get("requests", 0)),
-            retries=int(self._state.get("retries", 0)),
+            requests=self._state.requests,
+            retries=self._state.retries,
             notes=(
-                *self._state.get("notes", ()),
+                *self._state.notes,
                 *proof.unknown_latency(samples, verdicts),
                 *proof.read_otherwise(samples),
             ),
@@ -403,7 +424,7 @@ def secrets_of(specs: Sequence[EngineSpec]) -> dict[str, str]:
 
 def newest_whole(store: Store) -> RunInfo | None:
     """Return the newest run to replay, finished ones first; runs of ``--parity-case`` asked too little."""
-    told = {run.id: store.document(run.id, GATHERED) or {} for run in store.runs()}
-    parts = {run for run, state in told.items() if state.get("cases")}
-    left_open = {run for run, state in told.items() if state.get("open")}
+    states = {run.id: read_state(store, run.id) or RunState() for run in store.runs()}
+    parts = {run for run, state in states.items() if state.cases}
+    left_open = {run for run, state in states.items() if state.open}
     return store.latest(without=parts, ended=left_open)

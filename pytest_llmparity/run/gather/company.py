@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pytest_llmparity.core.evidence import Needs
+from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.run.plan import Unit, union
-from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.settings.specification import EngineSpec, Settings
+
+
+class Company:
+    """The engines of a run, and what each is asked by what is known of the others so far.
+
+    ``records`` are those known by now. ``unusable`` has engines that certainly give no answers though they have no
+    record yet, and why.
+    """
+
+    def __init__(self, settings: Settings, records: Mapping[str, EngineRecord]) -> None:
+        self._engines = [spec.name for spec in settings.engines]
+        self._baseline = settings.baseline or ""
+        self._records = records
+        self.unusable: dict[str, str] = {}
+
+    def needs(self, name: str, unit: Unit) -> Needs | None:
+        """Return what a unit needs of an engine; ``None``: nothing, because whom it is compared with is not there."""
+        return unit.needs if self._alone(name, unit) is None else needs_alone(unit)
+
+    def lonely(self, name: str, units: Iterable[Unit]) -> dict[str, str]:
+        """Return why an engine is not asked some of the units at all, by their keys."""
+        reasons = {unit.key: self._alone(name, unit) for unit in units if self.needs(name, unit) is None}
+        return {key: why for key, why in reasons.items() if why is not None}
+
+    def _alone(self, name: str, unit: Unit) -> str | None:
+        """Say why nothing of a unit can be compared on an engine, ``None`` where something can."""
+        unusable = dict(self.unusable)
+        for other, record in self._records.items():
+            why = record.unusable or record.refused.get(unit.key) or record.left_out.get(unit.key)
+            if why is not None:
+                unusable[other] = why
+        return alone(name, baseline=self._baseline, engines=self._engines, unusable=unusable)
 
 
 def alone(name: str, *, baseline: str, engines: Sequence[str], unusable: Mapping[str, str]) -> str | None:
     """Return why nothing of an engine can be compared, ``None`` where something can or nobody else is selected.
 
     ``unusable`` has the engines that certainly give no answers, and why.
+
+    >>> alone("b", baseline="a", engines=["a", "b"], unusable={"a": "no key"})
+    'the baseline a cannot be used (no key)'
     """
     others = [other for other in engines if other != name] if name == baseline else [baseline]
     if name == baseline and not others:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ from pytest_llmparity.core.errors import (
 )
 from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.sample import Completion, Failure, Phase, Sample, WireRequest
+from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.reconnect import RESTARTS, Watch
 from pytest_llmparity.run.loop import all_of
 from pytest_llmparity.transport.client import MIXED, Client
@@ -57,59 +57,7 @@ class Job:
     concurrency: int
 
 
-class Allowance:
-    """How much may still be sent: a number of requests and a moment in time, shared by all engines of a run.
-
-    ``reason`` is ``None`` until a limit was hit, then the sentence that verdicts carry.
-    """
-
-    def __init__(
-        self, *, requests: int | None, seconds: float | None, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._left = requests
-        self._limit = requests
-        self._seconds = seconds
-        self._now = now
-        self._end = None if seconds is None else now() + seconds
-        self.sent = 0
-        self.retries = 0
-        self.reason: str | None = None
-
-    def take(self, count: int = 1, *, what: str = "") -> bool:
-        """Take this many requests from the allowance; False, and none taken, when there are not so many left.
-
-        ``what`` names a phase that is asked as a whole or not at all.
-        """
-        if self.reason is None and self._left is not None and self._left < count:
-            self.reason = f"stopped after {self._limit} requests (--parity-max-requests)"
-            if what:
-                self.reason = f"{what} needs {count} requests and {self._left} are left (--parity-max-requests)"
-        if self.reason is None and self._end is not None and self._now() >= self._end:
-            self.out_of_time()
-        if self.reason is not None:
-            return False
-        if self._left is not None:
-            self._left -= count
-        self.sent += count
-        return True
-
-    def give_back(self, count: int) -> None:
-        """Return requests that were taken and not sent."""
-        self.sent -= count
-        if self._left is not None:
-            self._left += count
-
-    @property
-    def left_s(self) -> float | None:
-        """Seconds until the moment to stop, never below zero; ``None`` when there is no such moment."""
-        return None if self._end is None else max(0.0, self._end - self._now())
-
-    def out_of_time(self) -> None:
-        """Say that the time is up; nothing more is allowed."""
-        self.reason = f"stopped after {self._seconds:g} s (--parity-budget)"
-
-
-async def gather(
+async def send(
     engine: Engine,
     client: Client,
     jobs: Sequence[Job],
@@ -126,7 +74,7 @@ async def gather(
     ``gone`` says why the engine's process is no more, or ``None``. Once the engine is gone every further job is
     delivered as a ``NotAsked`` failure. With a ``watch`` a server that goes away is waited for first. Jobs beyond the
     allowance, and those whose next attempt would be, are not delivered at all. An error of ``gone`` or ``deliver`` ends
-    the gathering and is raised as it is.
+    the sending and is raised as it is.
 
     A server that sent more answers than it was asked for may have given one request's answer to another. Whatever came
     on a connection that had carried an answer before is then delivered once more: as a failure, and as what a fresh

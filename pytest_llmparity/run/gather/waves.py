@@ -19,7 +19,7 @@ from pytest_llmparity.store.runs import KEPT, Store
 
 
 class Asks(Protocol):
-    """What sends requests (``run.gather.campaign.Campaign``)."""
+    """What sends requests (``run.gather.asking.Asking``)."""
 
     def missing(self, engine: str, step: Step) -> int:
         """How many requests of a step have no sample yet."""

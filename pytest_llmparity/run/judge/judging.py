@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pytest_llmparity.core.checks.lenience import with_notes
 from pytest_llmparity.core.checks.settle import settle
@@ -20,6 +19,7 @@ from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.gather.course import Course
 from pytest_llmparity.run.gather.requests import wires_note
 from pytest_llmparity.run.judge import evidence as proof
+from pytest_llmparity.run.judge.state import RunState
 from pytest_llmparity.run.parity import EngineRows, Row
 from pytest_llmparity.run.plan import Declaration, Unit, unit_of
 from pytest_llmparity.run.timed.phase import timed_of
@@ -59,7 +59,7 @@ class Judging:
         cls,
         store: Store,
         run: str,
-        state: Mapping[str, Any],
+        state: RunState,
         *,
         settings: Settings,
         root: Path,
@@ -69,10 +69,10 @@ class Judging:
 
         With engines selected only they count, in their order; without, all the run has.
         """
-        records = engine_records(state)
+        records = dict(state.engines)
         if settings.engines:
             records = {spec.name: records[spec.name] for spec in settings.engines if spec.name in records}
-        baseline = settings.baseline or str(state.get("baseline") or next(iter(records), ""))
+        baseline = settings.baseline or state.baseline or next(iter(records), "")
         return cls(
             store=store,
             run=run,
@@ -80,7 +80,7 @@ class Judging:
             baseline=baseline,
             records={name: dataclasses.replace(e, baseline=name == baseline) for name, e in records.items()},
             samples={name: store.get(run, name) for name in records},
-            incomplete=state.get("incomplete"),
+            incomplete=state.incomplete,
             embedder=embedder,
             only=settings.cases,
             required=settings.required,
@@ -196,11 +196,6 @@ class Judging:
         """Return ``file:line`` without this machine's folders."""
         path, _, line = where.rpartition(":")
         return f"{os.path.relpath(path, self.root)}:{line}" if path else where
-
-
-def engine_records(state: Mapping[str, Any]) -> dict[str, EngineRecord]:
-    """Return what the state of a run says of its engines, by name; older versions wrote down less."""
-    return {name: from_json(EngineRecord, data) for name, data in state.get("engines", {}).items()}
 
 
 def courses(store: Store, run: str) -> dict[str, Course]:

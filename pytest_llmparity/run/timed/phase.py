@@ -13,8 +13,9 @@ from pytest_llmparity.core.prompts import Case, unseen
 from pytest_llmparity.core.sample import Phase, Sample, WireRequest
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.gather.ledger import Ledger
 from pytest_llmparity.run.gather.requests import limits_of, request_of, requests_of
-from pytest_llmparity.run.gather.sender import Allowance, Job, answered, failed, named
+from pytest_llmparity.run.gather.sender import Job, answered, failed, named
 from pytest_llmparity.run.plan import Unit, shuffled
 from pytest_llmparity.run.timed import measure
 from pytest_llmparity.store.runs import TIMED, Store
@@ -31,22 +32,25 @@ AWAY = (Unreachable.__name__, EngineDied.__name__)
 
 
 class TimedPhase:
-    """Times units into one run of the store. ``words`` gets what the reader should know, ``begin`` each engine."""
+    """Times units into one run of the store.
+
+    ``ledger`` gets notes for the reader, ``begin`` each engine and how often it is asked. ``hold`` waits for a server
+    that went away and says why it cannot be asked again, ``None`` when it can.
+    """
 
     def __init__(
         self,
         *,
         run: str,
         store: Store,
-        allowance: Allowance,
-        words: list[str],
+        ledger: Ledger,
         begin: Callable[[str, int], None],
         hold: Callable[[Adapter], str | None] = lambda adapter: None,
     ) -> None:
         self._run = run
         self._store = store
-        self._allowance = allowance
-        self._words = words
+        self._allowance = ledger.allowance
+        self._notes = ledger.notes
         self._begin = begin
         self._hold = hold
 
@@ -93,7 +97,7 @@ class TimedPhase:
                 deadline_s=self._allowance.left_s,
             )
         except LLMParityError as error:
-            self._words.append(f"{unit.prompts.name} could not be timed: {error}")
+            self._notes.append(f"{unit.prompts.name} could not be timed: {error}")
             for name in ready:
                 self._store.put_document(
                     self._run, timed_note(name, unit), {"first": 0, "count": 0, "error": str(error)}
@@ -102,7 +106,7 @@ class TimedPhase:
         away = sorted({r.engine for r in result.records if r.failure is not None and r.failure.kind in AWAY} & attached)
         if away and not again and self._all_back([ready[name] for name in away], unit):
             return len(result.records) + self._measure_again(unit, ready, apart)
-        self._words.append(instrument(result.calibration))
+        self._notes.append(instrument(result.calibration))
         if result.stopped:
             self._allowance.out_of_time()
         first = {name: self._first(name, unit) for name in ready}
@@ -116,7 +120,7 @@ class TimedPhase:
             prefix = asked_as[adapter.name][sum(sizes[: record.block]) + record.index][1]
             samples.append(_placed(sample, prefix=prefix, loading=(record.engine, record.block) in loading))
             asked[record.engine] += 1
-        self._words += _loads(samples)
+        self._notes += _loads(samples)
         self._store.put(self._run, samples)
         for name in ready:
             span = {"first": first[name], "count": asked[name]}
@@ -127,7 +131,7 @@ class TimedPhase:
         """Wait for servers that went away while they were timed; tell whether all are there again, as they were."""
         lost = [why for adapter in away if (why := self._hold(adapter)) is not None]
         names = ", ".join(adapter.name for adapter in away)
-        self._words += lost or [f"{names} restarted while {unit.prompts.name} was timed: it was measured again"]
+        self._notes += lost or [f"{names} restarted while {unit.prompts.name} was timed: it was measured again"]
         return not lost
 
     def _measure_again(self, unit: Unit, ready: Mapping[str, Adapter], apart: Collection[str]) -> int:

@@ -23,8 +23,9 @@ from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Identity, Phase, Request, Sample, WireRequest
 from pytest_llmparity.core.words.hiding import NOTHING
 from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.reconnect import RESTARTS, Watch
-from pytest_llmparity.run.gather.sender import ATTEMPTS, GONE_AFTER, GONE_PAUSE_S, Allowance, Job, gather
+from pytest_llmparity.run.gather.sender import ATTEMPTS, GONE_AFTER, GONE_PAUSE_S, Job, send
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange, Read
 
@@ -106,7 +107,7 @@ async def run(
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    await gather(
+    await send(
         Echo(),
         cast("Client", client),
         jobs(count),
@@ -266,7 +267,7 @@ async def test_what_may_be_another_request_s_answer_is_delivered_as_a_failure_an
             return False
 
     client, samples = Mixing(lambda n, b: 200), list[Sample]()
-    again = await gather(
+    again = await send(
         Echo(),
         cast("Client", client),
         jobs(3),
@@ -297,7 +298,7 @@ async def test_parallel_requests_that_run_out_of_time_together_are_not_so_many_i
             return exchange
 
     client, samples = Slow(lambda n, b: 200), list[Sample]()
-    await gather(
+    await send(
         Echo(),
         cast("Client", client),
         jobs(24),
@@ -325,7 +326,7 @@ async def test_what_delivering_raises_comes_out_as_it_is() -> None:
         raise StoreError("the disk is full")
 
     with pytest.raises(StoreError, match="disk is full"):
-        await gather(
+        await send(
             Echo(),
             cast("Client", Scripted(lambda n, b: 200)),
             jobs(4),
@@ -391,7 +392,7 @@ async def test_an_answer_that_trickles_past_the_time_is_not_waited_for() -> None
             raise AssertionError("it never ends")
 
     allowance, samples = Allowance(requests=None, seconds=0.05), list[Sample]()
-    await gather(
+    await send(
         Echo(),
         cast("Client", Endless(lambda n, b: 200)),
         jobs(8),

@@ -177,7 +177,7 @@ def test_probes_are_part_of_what_may_be_sent(project: Project, limit: int) -> No
     engines = [project.engine(poses_as="llamacpp"), project.engine()]
     session = gathered(project, *engines, max_requests=limit)
 
-    assert [engine.count for engine in engines] == [1 + limit, 1]
+    assert sum(engine.count - 1 for engine in engines) == limit, "warm-ups apart; whoever comes first takes them"
     assert session.record([]).requests == limit
     assert f"incomplete: stopped after {limit} requests (--parity-max-requests)" in session.record([]).notes
     assert not [note for note in session.record([]).notes if "the probe of" in note]

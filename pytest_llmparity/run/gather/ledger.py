@@ -1,0 +1,103 @@
+"""What one gathering may still send, and what it has found out so far: shared by everything that takes part in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.run.judge.state import RunState
+from pytest_llmparity.settings.specification import Settings
+
+
+class Allowance:
+    """How much may still be sent: a number of requests and a moment in time, shared by all engines of a run.
+
+    ``reason`` is ``None`` until a limit was hit, then the sentence that verdicts carry. Threads may share it.
+    """
+
+    def __init__(
+        self, *, requests: int | None, seconds: float | None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._left = requests
+        self._limit = requests
+        self._seconds = seconds
+        self._now = now
+        self._end = None if seconds is None else now() + seconds
+        self._closed = False
+        self._lock = threading.RLock()
+        self.sent = 0
+        self.retries = 0
+        self.reason: str | None = None
+
+    def take(self, count: int = 1, *, what: str = "") -> bool:
+        """Take this many requests from the allowance; False, and none taken, when there are not so many left.
+
+        ``what`` names a phase that is asked as a whole or not at all.
+        """
+        with self._lock:
+            if self.reason is None and self._left is not None and self._left < count:
+                self.reason = f"stopped after {self._limit} requests (--parity-max-requests)"
+                if what:
+                    self.reason = f"{what} needs {count} requests and {self._left} are left (--parity-max-requests)"
+            if self.reason is None and self._end is not None and self._now() >= self._end:
+                self.out_of_time()
+            if self._closed or self.reason is not None:
+                return False
+            if self._left is not None:
+                self._left -= count
+            self.sent += count
+            return True
+
+    def give_back(self, count: int) -> None:
+        """Return requests that were taken and not sent."""
+        with self._lock:
+            self.sent -= count
+            if self._left is not None:
+                self._left += count
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the moment to stop, never below zero; ``None`` when there is no such moment."""
+        return None if self._end is None else max(0.0, self._end - self._now())
+
+    def out_of_time(self) -> None:
+        """Say that the time is up; nothing more is allowed."""
+        self.reason = f"stopped after {self._seconds:g} s (--parity-budget)"
+
+    def close(self) -> None:
+        """Allow nothing more, because the gathering has ended: a thread that was left behind may not know."""
+        self._closed = True
+
+
+class Ledger:
+    """The records of the engines and the notes for the reader, as they are known by now."""
+
+    def __init__(self, settings: Settings, *, guard: str = "") -> None:
+        self.allowance = Allowance(requests=settings.max_requests, seconds=settings.budget_s)
+        self.engines: dict[str, EngineRecord] = {}
+        self.notes: list[str] = []
+        self._settings = settings
+        self._guard = guard
+
+    def amend(self, name: str, **changes: Any) -> EngineRecord:
+        """Change what is known of an engine."""
+        self.engines[name] = dataclasses.replace(self.engines[name], **changes)
+        return self.engines[name]
+
+    def state(self, *, open: bool = False) -> RunState:
+        """Return what there is to say of the gathering so far; ``open``: more prompts could settle something."""
+        return RunState(
+            engines=dict(self.engines),
+            baseline=self._settings.baseline,
+            cases=self._settings.cases,
+            incomplete=self.allowance.reason,
+            requests=self.allowance.sent,
+            retries=self.allowance.retries,
+            notes=tuple(self.notes),
+            guard=self._guard,
+            open=open,
+        )
