@@ -27,20 +27,18 @@ def add(commands: Commands) -> None:
 
 def _doctor(asked: argparse.Namespace) -> int:
     from pytest_llmparity.report import doctor as report
-    from pytest_llmparity.run import origins
     from pytest_llmparity.run.declare import load_prompts
     from pytest_llmparity.run.doctor import examine
-    from pytest_llmparity.settings.selection import parse_engines
+    from pytest_llmparity.settings import origins
 
     selection = selected(asked)
-    entries = parse_engines(selection.loaded.selection)
     folders = (selection.given.cwd, selection.given.root)
     prompts = [load_prompts(name, folders) for name in asked.prompts or ()]
-    whole = list(origins.of_run(selection.settings, selection.given, selection.loaded))
+    whole = list(origins.of_run(selection.settings))
     examined = []
     with serving(selection) as session:
-        for spec, entry in zip(selection.settings.engines, entries, strict=True):
-            origin_of_each = list(origins.of_engine(spec, entry, selection.loaded, environ=os.environ))
+        for spec in selection.settings.engines:
+            origin_of_each = list(origins.of_engine(spec, environ=os.environ))
             examination = examine(session, spec, settings=origin_of_each, prompts=prompts)
             examined.append(examination)
             if not asked.json:

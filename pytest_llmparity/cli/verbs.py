@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TypeAlias
 
-    from pytest_llmparity.run.resolving import Given, Loaded
     from pytest_llmparity.run.session import Session
+    from pytest_llmparity.settings.resolving import Given
     from pytest_llmparity.settings.specification import Settings
 
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -58,10 +58,9 @@ def add_verb(commands: Commands, name: str, *, does: str) -> argparse.ArgumentPa
 
 
 class Selection(NamedTuple):
-    """What a command was asked for, as given, as the configuration completes it, and as it is in force."""
+    """What a command was asked for, as given and as it is in force."""
 
     given: Given
-    loaded: Loaded
     settings: Settings
 
 
@@ -71,7 +70,8 @@ def selected(asked: argparse.Namespace) -> Selection:
     Raises ``core.errors.UsageError`` as pytest's own command line does, also where no engine is selected.
     """
     from pytest_llmparity.core.errors import EngineSelectionError
-    from pytest_llmparity.run.resolving import Given, load, project_root, settings
+    from pytest_llmparity.run.resolving import resolve
+    from pytest_llmparity.settings.resolving import Given, project_root
 
     cwd = Path.cwd()
     root = (cwd / asked.rootdir).resolve() if asked.rootdir else project_root(cwd)
@@ -84,14 +84,13 @@ def selected(asked: argparse.Namespace) -> Selection:
         "frozen": False,
     }
     given = Given(named.get, os.environ, root=root, cwd=cwd, prefix="--")
-    loaded = load(given, otherwise_all=True)
-    in_force = settings(given, loaded)
+    in_force = resolve(given, otherwise_all=True)
     if not in_force.engines:
         raise EngineSelectionError(
             f"no engine is named and none is configured in {root}; name one, such as llmparity {asked.name} "
             "http://127.0.0.1:8080, or write llmparity.toml"
         )
-    return Selection(given, loaded, in_force)
+    return Selection(given, in_force)
 
 
 @contextlib.contextmanager

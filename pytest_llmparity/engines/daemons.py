@@ -145,7 +145,7 @@ def _attached(spec: EngineSpec, base_url: str) -> EngineSpec:
     """Attach a spec to a daemon. What would have been asked of an engine of our own has to be so there."""
     wanted = {"context_length": spec.context_length} if spec.route == "openai" else {}
     pins = {name: value for name, value in wanted.items() if value is not None}
-    return dataclasses.replace(spec, base_url=base_url, launch="attach", pin={**pins, **spec.pin})
+    return spec.found_running(base_url, pins)
 
 
 def _absent(spec: EngineSpec, place: str, daemon: Running | None) -> str:

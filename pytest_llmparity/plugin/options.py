@@ -27,7 +27,7 @@ from pytest_llmparity.settings.sources import (
 )
 
 if TYPE_CHECKING:
-    from pytest_llmparity.run.resolving import Given
+    from pytest_llmparity.settings.resolving import Given
     from pytest_llmparity.settings.specification import Settings
 
 
@@ -169,13 +169,13 @@ def resolve(config: pytest.Config, environ: Mapping[str, str] = os.environ, *, a
     """
     from pytest_llmparity.core.errors import UsageError
     from pytest_llmparity.engines import daemons
-    from pytest_llmparity.run.resolving import load, settings
+    from pytest_llmparity.run import resolving
 
     try:
         _bring_engines(config)
         given = given_to(config, environ)
         decided = None if attached is None else daemons.from_text(attached)
-        return settings(given, load(given, decided=decided))
+        return resolving.resolve(given, decided=decided)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -192,7 +192,7 @@ def _bring_engines(config: pytest.Config) -> None:
 
 def given_to(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Given:
     """Return what was asked for on pytest's command line and in the environment."""
-    from pytest_llmparity.run.resolving import Given
+    from pytest_llmparity.settings.resolving import Given
 
     return Given(
         lambda option: config.getoption(option if option == "engines" else f"parity_{option}"),

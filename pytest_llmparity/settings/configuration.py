@@ -6,6 +6,7 @@ files through the functions it is given.
 
 from __future__ import annotations
 
+import dataclasses
 import os.path
 import re
 import tomllib
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 
 from pytest_llmparity.core.errors import ConfigError, EngineSelectionError, UsageError
 from pytest_llmparity.core.words.problems import describe, dotted, given, nearest
-from pytest_llmparity.settings.file import ConfigTable, EngineTable, ProfileTable
+from pytest_llmparity.settings.file import KEYS, ConfigTable, EngineTable, Pin, ProfileTable
 from pytest_llmparity.settings.selection import (
     KINDS,
     Entry,
@@ -29,7 +30,7 @@ from pytest_llmparity.settings.selection import (
     is_path,
     parse_engines,
 )
-from pytest_llmparity.settings.specification import EngineSpec, EnvRef, Settings
+from pytest_llmparity.settings.specification import COMMAND_LINE, EngineSpec, EnvRef, Key, Settings
 
 __all__ = [
     "Config",
@@ -171,19 +172,24 @@ def select(
     config_places: Places | None = None,
     kinds: Mapping[str, Kind] = KINDS,
     looked: str = "",
+    origin: str = COMMAND_LINE,
 ) -> tuple[EngineSpec, ...]:
     """Turn entries of ``--engines`` into specs, looking configured names up.
 
-    ``places`` serves models written on the command line, ``config_places`` (the file's folder) those of the file.
-    ``looked`` says which file was read, or where one was looked for. Raises ``EngineSelectionError`` for an unknown
-    name or kind (the nearest is offered), a model that should be a file and is not there, and a golden, which needs the
-    golden store; ``ConfigError`` for files a configured engine names. One error tells of all entries.
+    ``origin`` is what gave the entries. ``places`` serves models written on the command line, ``config_places`` (the
+    file's folder) those of the file. ``looked`` says which file was read, or where one was looked for. Raises
+    ``EngineSelectionError`` for an unknown name or kind (the nearest is offered), a model that should be a file and is
+    not there, and a golden, which needs the golden store; ``ConfigError`` for files a configured engine names. One
+    error tells of all entries.
     """
     specs: list[EngineSpec] = []
     problems: list[UsageError] = []
     for entry in entries:
         try:
-            specs.append(_spec(entry, config, places, config_places or places, kinds, looked))
+            if entry.configured is not None and config is not None and entry.configured in config.engines:
+                specs.append(_configured(entry, config, entry.configured, config_places or places, kinds))
+            else:
+                specs.append(_written(entry, places, kinds, origin, unknown=_unknown(entry, config, kinds, looked)))
         except UsageError as error:
             problems.append(error)
     if problems:
@@ -192,22 +198,24 @@ def select(
     return tuple(specs)
 
 
-def _spec(
-    entry: Entry, config: Config | None, places: Places, config_places: Places, kinds: Mapping[str, Kind], looked: str
+def _written(
+    entry: Entry, places: Places, kinds: Mapping[str, Kind], origin: str, *, unknown: EngineSelectionError
 ) -> EngineSpec:
+    """Return the spec of an entry that says by itself what it is; raises ``unknown`` where it does not."""
     if entry.golden is not None:
         raise EngineSelectionError(
             f"--engines: {entry.text!r}: golden engines come with the golden store; not available in this version"
         )
-    if entry.configured is not None:
-        if config is None or entry.configured not in config.engines:
-            raise _unknown(entry, config, kinds, looked)
-        return _configured(entry, config, entry.configured, config_places, kinds)
+    if entry.configured is not None or entry.kind not in (None, *kinds):
+        raise unknown
+    origins = {name: origin for name in ("kind", "model", "base_url") if getattr(entry, name) is not None}
+    origins["launch"] = "no base_url is given" if entry.base_url is None else "base_url is given"
+    spec = EngineSpec(
+        name=entry.name, kind=entry.kind, model=entry.model, base_url=entry.base_url, api=entry.api, origins=origins
+    )
     if entry.kind is None:
-        return EngineSpec(name=entry.name, model=entry.model, base_url=entry.base_url, api=entry.api)
-    kind = kinds.get(entry.kind)
-    if kind is None:
-        raise _unknown(entry, config, kinds, looked)
+        return spec
+    kind = kinds[entry.kind]
     if entry.base_url is None and (apart := address_behind(entry.model or "")):
         raise EngineSelectionError(
             f"--engines: {entry.text!r}: {apart[1]!r} lacks its scheme; write {entry.kind}:{apart[0]}@http://{apart[1]}"
@@ -221,12 +229,8 @@ def _spec(
         path = _model_path(entry.model, kind, places, started=entry.base_url is None)
     except ValueError as error:
         raise EngineSelectionError(f"--engines: {entry.text!r}: the model {error}") from None
-    return EngineSpec(
-        name=entry.name,
-        kind=entry.kind,
-        model=entry.model,
-        base_url=entry.base_url,
-        api=entry.api,
+    return dataclasses.replace(
+        spec,
         launch="attach" if entry.base_url or not kind.starts else "process",
         daemon=kind.daemon and entry.base_url is None and path is None,
         model_path=path,
@@ -268,41 +272,40 @@ def _configured(entry: Entry, config: Config, configured: str, places: Places, k
         path = _model_path(table.model, kind, places, started=table.base_url is None) if kind is not None else None
     except ValueError as error:
         raise ConfigError(f"{where}.model {error}") from None
-    return EngineSpec(
-        name=entry.name,
-        kind=table.kind,
-        model=table.model,
-        base_url=None if address is None else address.root,
-        api=None if address is None else address.api,
-        launch="process" if started and table.launch != "attach" else "attach",
-        daemon=kind is not None and kind.daemon and path is None and table.means_daemon,
-        revision=table.revision,
-        route=table.route,
-        python=_program(table.python, places) if table.python else None,
-        requires=tuple(table.requires or ()),
-        extra_index_urls=tuple(table.extra_index_urls or ()),
-        constraints=_file(table.constraints, f"{where}.constraints", places),
-        overrides=_file(table.overrides, f"{where}.overrides", places),
-        command=_command(table.command, places),
-        args=tuple(table.args or ()),
-        env={name: value for name, value in (table.env or {}).items() if isinstance(value, str)},
-        env_from={name: value.env for name, value in (table.env or {}).items() if isinstance(value, EnvRef)},
-        headers=dict(table.headers or {}),
-        api_key_env=table.api_key_env,
-        pin=table.pin.model_dump(exclude_none=True) if table.pin else {},
-        strict_pins=table.strict_pins,
-        context_length=table.context_length,
-        slots=table.slots,
-        ca_bundle=_file(table.ca_bundle, f"{where}.ca_bundle", places),
-        proxy=table.proxy,
-        download=table.download,
-        start_timeout_s=table.start_timeout_s,
-        request_timeout_s=table.request_timeout_s,
-        idle_timeout_s=table.idle_timeout_s,
-        connect_timeout_s=table.connect_timeout_s,
-        reconnect_s=table.reconnect_s,
-        model_path=path,
-    )
+    given = table.given()
+    origins = {name: f"{where}.{name}" for name in given if name != "pin"}
+    origins |= {f"pin.{name}": f"{where}.pin.{name}" for name in _plain(given.get("pin", {}))}
+    how = "launch" if "launch" in given else "base_url"
+    origins["launch"] = f"{how} is given" if how in given else "no base_url is given"
+    values = {name: _as_used(KEYS[name], value, f"{where}.{name}", places) for name, value in given.items()}
+    env = values.pop("env", {})
+    values |= {
+        "name": entry.name,
+        "base_url": address and address.root,
+        "api": address and address.api,
+        "launch": "process" if started and table.launch != "attach" else "attach",
+        "daemon": kind is not None and kind.daemon and path is None and table.means_daemon,
+        "env": {name: value for name, value in env.items() if isinstance(value, str)},
+        "env_from": {name: value.env for name, value in env.items() if isinstance(value, EnvRef)},
+        "model_path": path,
+        "origins": origins,
+    }
+    return EngineSpec(**values)
+
+
+def _as_used(key: Key, value: Any, where: str, places: Places) -> Any:
+    """Return the value of a key as a specification holds it: paths absolute, nothing that can be changed."""
+    if key.written == "file":
+        return _file(value, where, places)
+    if key.written == "program":
+        return _program(value, places)
+    if key.written == "command":
+        return (_program(value[0], places), *value[1:])
+    return tuple(value) if isinstance(value, list) else _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(exclude_none=True) if isinstance(value, Pin) else value
 
 
 def _model_path(model: str | None, kind: Kind, places: Places, *, started: bool) -> Path | None:
@@ -323,13 +326,7 @@ def _program(written: str, places: Places) -> str:
     return str(places.candidates(written)[0]) if "/" in written else written
 
 
-def _command(written: Sequence[str] | None, places: Places) -> tuple[str, ...]:
-    return (_program(written[0], places), *written[1:]) if written else ()
-
-
-def _file(written: str | None, where: str, places: Places) -> Path | None:
-    if written is None:
-        return None
+def _file(written: str, where: str, places: Places) -> Path:
     path = places.find(written)
     if path is None:
         looked = " and ".join(map(str, places.candidates(written)))

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 
 from pytest_llmparity.core.errors import EngineSelectionError
 from pytest_llmparity.core.identity.spelling import SAMPLING, sampling_defaults
 from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.core.words.problems import Strict, given, looks_secret, names_secret, nearest
 from pytest_llmparity.settings.selection import KINDS, LETTERS, NAME, Kind, parse_engines, root_of
-from pytest_llmparity.settings.specification import EnvRef, seconds
+from pytest_llmparity.settings.specification import (
+    EngineSpec,
+    EnvRef,
+    Gather,
+    Inconclusive,
+    Key,
+    Residency,
+    seconds,
+)
 
 _SECRET_HEADERS = re.compile(r"authori[sz]ation|cookie|key|token|secret|password", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = "holds a value that looks like a key (not shown); a key stays in an environment variable: {}"  # noqa: S105
-_INSTALLING = ("extra_index_urls", "constraints", "overrides")
-_OWN_PROCESS = ("python", "requires", "command", "args", "env")
-"""Keys that only a process of ours can follow: an engine that has one is started, whatever is running."""
-_STARTING = ("python", "requires", *_INSTALLING, "command", "args", "env", "download", "start_timeout_s")
 
 
 def _text(value: str) -> str:
@@ -191,7 +205,6 @@ NameKey = Annotated[str, AfterValidator(_name_key)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Address = Annotated[str, AfterValidator(_index)]
 Url = Annotated[str, AfterValidator(root_of)]
-IndexUrl = Annotated[str, AfterValidator(_index)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Budget = Annotated[
@@ -237,6 +250,21 @@ Command = Annotated[
 ]
 
 
+KEYS: Mapping[str, Key] = {
+    name: declared
+    for name, hint in get_type_hints(EngineSpec, include_extras=True).items()
+    for declared in getattr(hint, "__metadata__", ())
+}
+"""The keys of ``[engines.NAME]`` by name, as the specification declares them."""
+
+ALWAYS: Mapping[str, object] = {
+    field.name: field.default
+    for field in dataclasses.fields(EngineSpec)
+    if field.name in KEYS and field.name != "launch" and isinstance(field.default, (str, bool, float))
+}
+"""The keys that are in force whether or not anybody sets them, with their defaults; ``launch`` follows from others."""
+
+
 class Pin(Strict):
     """What the live server must report: any field of an identity; ``context_length`` is what one request gets."""
 
@@ -262,63 +290,43 @@ class Pin(Strict):
     upstream: Text | None = None
 
 
-class EngineTable(Strict):
+class Engine(Strict):
     """One engine. With ``base_url`` we attach to it, without it we start it. Times are seconds, lengths tokens.
 
     Of a kind with a daemon a model's name means the one that is running, if it has the model; ``launch`` decides.
     """
 
-    kind: Annotated[str, AfterValidator(_kind)] | None = None
-    model: Text | None = None
-    base_url: Address | None = None
-    launch: Literal["attach", "process"] | None = None
-    revision: Text | None = None
-    route: Literal["openai", "native"] = "openai"
-    python: Text | None = None
-    requires: Annotated[list[Text], Field(min_length=1), BeforeValidator(_listed)] | None = None
-    extra_index_urls: list[IndexUrl] | None = None
-    constraints: Text | None = None
-    overrides: Text | None = None
-    command: Command | None = None
-    args: Annotated[list[Argument], AfterValidator(_arguments)] | None = None
-    env: Annotated[dict[Variable, VariableValue], AfterValidator(_environment)] | None = None
-    headers: Annotated[dict[str, Header], AfterValidator(_headers)] | None = None
-    api_key_env: Variable | None = None
-    pin: Pin | None = None
-    strict_pins: bool = False
-    context_length: Count | None = None
-    slots: Count | None = None
-    ca_bundle: Text | None = None
-    proxy: Url | None = None
-    download: bool = False
-    start_timeout_s: Seconds | None = None
-    request_timeout_s: Seconds = 300.0
-    idle_timeout_s: Seconds = 120.0
-    connect_timeout_s: Seconds = 10.0
-    reconnect_s: Annotated[float, Field(ge=0)] = 30.0
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The keys are declared in ``settings.specification``."""
+
+    def given(self, *only: str) -> dict[str, Any]:
+        """Return what the table sets, by key in their order; with ``only`` what such engines alone can use."""
+        keys = (name for name in type(self).model_fields if name in self.model_fields_set)
+        return {name: getattr(self, name) for name in keys if not only or KEYS[name].only in only}
 
     @model_validator(mode="after")
-    def _whole(self, info: ValidationInfo) -> EngineTable:
+    def _whole(self, info: ValidationInfo) -> Engine:
         kinds = (info.context or {}).get("kinds", KINDS)
         if self.route == "native" and not (self.kind in kinds and kinds[self.kind].native):
             native = ", ".join(sorted(name for name, kind in kinds.items() if kind.native))
             raise ValueError(f"has route 'native', which only these kinds have: {native}")
-        if self.requires is None and (useless := [key for key in _INSTALLING if key in self.model_fields_set]):
+        if self.requires is None and (useless := self.given("install")):
             raise ValueError(f"has {' and '.join(useless)}, which only say how requires is installed, and no requires")
         if self.base_url is None:
             self._can_start(kinds)
             return self
         if self.launch == "process":
             raise ValueError("has launch 'process', which starts an engine, and a base_url, which attaches to one")
-        useless = [key for key in _STARTING if key in self.model_fields_set]
-        if useless:
+        if useless := self.given("start", "process", "install"):
             raise ValueError(f"has {' and '.join(useless)}, which only an engine we start can use, and a base_url")
         return self
 
-    def _can_start(self, kinds: dict[str, Kind]) -> None:
+    def _can_start(self, kinds: Mapping[str, Kind]) -> None:
         if self.kind is None:
             raise ValueError(f"has neither kind nor base_url; known kinds: {', '.join(sorted(kinds))}")
-        kind, own = kinds[self.kind], [key for key in _OWN_PROCESS if key in self.model_fields_set]
+        kind, own = kinds[self.kind], self.given("process")
         if self.launch == "attach":
             if not kind.daemon:
                 raise ValueError(f"has launch 'attach' and no base_url; where is the {self.kind} it is attached to?")
@@ -346,8 +354,50 @@ class EngineTable(Strict):
     @property
     def means_daemon(self) -> bool:
         """Whether a running daemon is meant, if its kind has one: nothing says that a process of ours is."""
-        own = self.launch == "process" or any(key in self.model_fields_set for key in _OWN_PROCESS)
-        return self.base_url is None and not own
+        return self.base_url is None and self.launch != "process" and not self.given("process")
+
+
+TYPES: Mapping[str, Any] = {
+    "kind": Annotated[str, AfterValidator(_kind)],
+    "text": Text,
+    "address": Address,
+    "launch": Literal["attach", "process"],
+    "route": Literal["openai", "native"],
+    "program": Text,
+    "requires": Annotated[list[Text], Field(min_length=1), BeforeValidator(_listed)],
+    "addresses": list[Address],
+    "file": Text,
+    "command": Command,
+    "arguments": Annotated[list[Argument], AfterValidator(_arguments)],
+    "variables": Annotated[dict[Variable, VariableValue], AfterValidator(_environment)],
+    "headers": Annotated[dict[str, Header], AfterValidator(_headers)],
+    "variable": Variable,
+    "pin": Pin,
+    "yes or no": bool,
+    "count": Count,
+    "proxy": Url,
+    "seconds": Seconds,
+    "seconds or 0": Annotated[float, Field(ge=0)],
+}
+"""How a key is written in a file, by the name its declaration uses."""
+
+
+def _in_the_file(name: str, key: Key) -> tuple[Any, Any]:
+    """Return type and default of a key in the file: what is left out is ``None`` unless a value is always in force."""
+    default, meaning = ALWAYS.get(name), re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", key.meaning)
+    kind = TYPES[key.written]
+    return (kind if default is not None else kind | None), Field(default, description=meaning)
+
+
+if TYPE_CHECKING:
+    EngineTable = Engine
+else:
+    EngineTable = create_model(
+        "EngineTable",
+        __base__=Engine,
+        __doc__=Engine.__doc__,
+        **{name: _in_the_file(name, key) for name, key in KEYS.items()},
+    )
 
 
 class ProfileTable(Strict):
@@ -356,9 +406,9 @@ class ProfileTable(Strict):
     engines: Annotated[list[Text], AfterValidator(_entries)] | None = None
     baseline: Name | None = None
     concurrency: Count | None = None
-    residency: Literal["together", "one-at-a-time"] | None = None
-    gather: Literal["side-by-side", "in-turn"] | None = None
-    inconclusive: Literal["show", "fail", "skip"] | None = None
+    residency: Residency | None = None
+    gather: Gather | None = None
+    inconclusive: Inconclusive | None = None
     required: bool | None = None
     frozen: bool | None = None
     max_requests: Count | None = None
@@ -371,7 +421,7 @@ class ConfigTable(Strict):
 
     baseline: Name | None = None
     concurrency: Count | None = None
-    residency: Literal["together", "one-at-a-time"] | None = None
-    gather: Literal["side-by-side", "in-turn"] | None = None
+    residency: Residency | None = None
+    gather: Gather | None = None
     engines: dict[NameKey, EngineTable] = Field(default_factory=dict)
     profiles: dict[NameKey, ProfileTable] = Field(default_factory=dict)

@@ -1,6 +1,8 @@
-"""What configuration and options come down to: one value per selected engine, one value for the whole run.
+"""What options and files come down to: one specification per selected engine, one for the whole run.
 
-Plain dataclasses without pydantic, so that an unused plugin can name them at no cost.
+A key of ``[engines.NAME]`` is declared here and nowhere else: ``settings.file`` makes the table that validates it, the
+published schema and the documentation take its meaning. Plain dataclasses without pydantic, so that an unused plugin
+can name them at no cost.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-Launch = Literal["attach", "process", "golden"]
+LaunchMode = Literal["attach", "process", "golden"]
 Route = Literal["openai", "native"]
 Residency = Literal["together", "one-at-a-time"]
 Gather = Literal["side-by-side", "in-turn"]
@@ -50,66 +52,176 @@ class EnvRef:
     env: str
 
 
+COMMAND_LINE: Final = "command line"
+DEFAULT: Final = "default"
+"""The origin of a value that nobody gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """How a person writes a field of a specification: the name of its type in ``settings.file``, and what it means.
+
+    ``only`` says which engines have a use for it: ``start`` those that we start; ``process`` those too, and it says
+    that a process of our own is meant, whatever is running; ``install`` those with ``requires``.
+    """
+
+    written: str
+    meaning: str
+    only: Literal["", "start", "process", "install"] = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
     """One selected engine, everything known before it is touched.
 
     ``kind`` is ``None`` for a bare URL, whose server is asked what it is. ``base_url`` is the root, without a trailing
-    ``/`` or ``/v1``; with it we attach, without it ``launch`` is ``process`` and we start the engine. ``api`` is what
-    OpenAI's routes start with below the root, ``None`` where nobody said so: ``/v1``, or nothing. ``model`` is the
-    name as written, ``model_path`` the absolute local file or folder it stands for, if it is one. ``context_length`` is
-    what one request gets, in tokens. ``pin`` is held against what the server reports; with ``strict_pins`` a pin the
-    server cannot confirm counts as contradicted. ``requires`` are the packages of an isolated environment the engine
-    is run from, with ``extra_index_urls``, ``constraints`` and ``overrides`` as uv understands them. ``command``
-    replaces the program that is started, ``args`` are added to it. ``env`` is laid over its environment, and so is
-    ``env_from``, whose values are names of variables to read. ``daemon`` means the server of this kind that is running
-    already, if it has the model (``engines.daemons`` finds out; then ``base_url`` is its address). Times are seconds;
-    ``start_timeout_s`` ``None`` leaves the deadline to the kind; ``reconnect_s`` is how long a server we attach to may
-    be away while it is asked.
+    ``/`` or ``/v1``; with it we attach, without it ``launch`` is ``process`` and we start the engine. ``model`` is the
+    name as written. ``env`` is laid over the environment of a process of ours, and so is ``env_from``, whose values are
+    names of variables to read. Times are seconds; ``start_timeout_s`` ``None`` leaves the deadline to the kind.
+
+    What follows from the keys: ``api`` is what OpenAI's routes start with below the root, ``None`` where nobody said
+    so: ``/v1``, or nothing. ``daemon`` means the server of this kind that is running already, if it has the model
+    (``engines.daemons`` finds out; then ``base_url`` is its address). ``model_path`` is the absolute local file or
+    folder the model stands for, if it is one. ``origins`` says by key what set it: file and key, ``command line``, a
+    variable, a profile; a key that is not there has its default.
     """
 
     name: str
-    kind: str | None = None
-    model: str | None = None
-    base_url: str | None = None
+    kind: Annotated[
+        str | None,
+        Key(
+            "kind",
+            "one of the kinds in [engines.md](engines.md); may be left out with `base_url`, then the server is asked",
+        ),
+    ] = None
+    model: Annotated[
+        str | None, Key("text", "what to serve or to ask for: a path, or a name. Needed to start an engine")
+    ] = None
+    base_url: Annotated[str | None, Key("address", "[address](#addresses) of a running server")] = None
+    launch: Annotated[
+        LaunchMode,
+        Key(
+            "launch",
+            '`"process"`: start our own whatever is running; `"attach"`: only what is running. Needed for '
+            "`ollama` and `lmstudio` without `base_url` at most",
+        ),
+    ] = "attach"
+    revision: Annotated[str | None, Key("text", "revision of a model from the hub, for vLLM")] = None
+    route: Annotated[
+        Route,
+        Key(
+            "route",
+            '`"openai"` (default) is what applications use; `"native"` for kinds with an interface of their own',
+        ),
+    ] = "openai"
+    python: Annotated[
+        str | None, Key("program", "interpreter that has the engine (vLLM, or xllamacpp)", only="process")
+    ] = None
+    requires: Annotated[
+        tuple[str, ...],
+        Key(
+            "requires",
+            "packages of an environment of its own that the engine runs from, text or a list: "
+            '`"vllm==0.33.0"`. See [engine versions and '
+            "environments](engines.md#engine-versions-and-environments)",
+            only="process",
+        ),
+    ] = ()
+    extra_index_urls: Annotated[
+        tuple[str, ...],
+        Key("addresses", "further package indexes for `requires`, asked before the default one", only="install"),
+    ] = ()
+    constraints: Annotated[
+        Path | None,
+        Key("file", "file of version limits for `requires`, as `uv pip install --constraint` takes it", only="install"),
+    ] = None
+    overrides: Annotated[
+        Path | None,
+        Key(
+            "file",
+            "file of versions for `requires` whatever packages ask for, as `uv pip install --override` takes it",
+            only="install",
+        ),
+    ] = None
+    command: Annotated[
+        tuple[str, ...],
+        Key(
+            "command",
+            "program to start instead: a list, or text that is taken apart as a shell would (nothing is "
+            "expanded); our arguments follow it. One of `python`, `requires` and `command`",
+            only="process",
+        ),
+    ] = ()
+    args: Annotated[
+        tuple[str, ...],
+        Key(
+            "arguments",
+            "further arguments, a list. A key has no place there (`--api-key sk-…` is refused): see `env`",
+            only="process",
+        ),
+    ] = ()
+    env: Annotated[
+        Mapping[str, str],
+        Key(
+            "variables",
+            'further environment variables of the process: text, or `{ env = "VARIABLE" }`. Variables that '
+            "other engines name for their keys are taken out of the process's environment; `OPENAI_API_KEY = "
+            '{ env = "OPENAI_API_KEY" }` keeps one',
+            only="process",
+        ),
+    ] = field(default_factory=dict)
+    headers: Annotated[
+        Mapping[str, str | EnvRef],
+        Key(
+            "headers",
+            'request headers: text, or `{ env = "VARIABLE" }`. What looks like a key must come from a variable',
+        ),
+    ] = field(default_factory=dict)
+    api_key_env: Annotated[str | None, Key("variable", "variable that holds the key, sent as a bearer token")] = None
+    pin: Annotated[Mapping[str, str | int | float], Key("pin", "what the server must report, see below")] = field(
+        default_factory=dict
+    )
+    strict_pins: Annotated[
+        bool, Key("yes or no", "also count a pin the server says nothing about as contradicted (default false)")
+    ] = False
+    context_length: Annotated[int | None, Key("count", "tokens one request gets; an engine we start is started so")] = (
+        None
+    )
+    slots: Annotated[int | None, Key("count", "requests the engine works on at once")] = None
+    ca_bundle: Annotated[Path | None, Key("file", "file of certificates to trust")] = None
+    proxy: Annotated[str | None, Key("proxy", "`http://` proxy, used by CONNECT")] = None
+    download: Annotated[bool, Key("yes or no", "let the engine download its model (default false)", only="start")] = (
+        False
+    )
+    start_timeout_s: Annotated[
+        float | None, Key("seconds", "seconds to become ready (defaults: [engines](engines.md))", only="start")
+    ] = None
+    request_timeout_s: Annotated[float, Key("seconds", "seconds for one answer (300)")] = 300.0
+    idle_timeout_s: Annotated[float, Key("seconds", "longest gap within an answer (120)")] = 120.0
+    connect_timeout_s: Annotated[float, Key("seconds", "seconds to connect (10)")] = 10.0
+    reconnect_s: Annotated[
+        float,
+        Key(
+            "seconds or 0",
+            "how long a server we attach to may be away while it is asked, before it is given up (30; 0: not "
+            "at all), [below](#a-server-that-restarts)",
+        ),
+    ] = 30.0
     api: str | None = None
-    launch: Launch = "attach"
     daemon: bool = False
-    revision: str | None = None
-    python: str | None = None
-    requires: tuple[str, ...] = ()
-    extra_index_urls: tuple[str, ...] = ()
-    constraints: Path | None = None
-    overrides: Path | None = None
-    command: tuple[str, ...] = ()
-    args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
     env_from: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str | EnvRef] = field(default_factory=dict)
-    api_key_env: str | None = None
-    route: Route = "openai"
-    pin: Mapping[str, str | int | float] = field(default_factory=dict)
-    strict_pins: bool = False
-    context_length: int | None = None
-    slots: int | None = None
-    ca_bundle: Path | None = None
-    proxy: str | None = None
-    download: bool = False
-    start_timeout_s: float | None = None
-    request_timeout_s: float = 300.0
-    idle_timeout_s: float = 120.0
-    connect_timeout_s: float = 10.0
-    reconnect_s: float = 30.0
     model_path: Path | None = None
     golden: str | None = None
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def spec_hash(self) -> str:
-        """Hex sha256 of everything but the name: two engines with the same hash were configured the same.
+        """Hex sha256 of every value: two engines with the same hash were configured the same, whatever they are called.
 
         Secrets are not in it, because a spec holds only the names of their variables.
         """
-        content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "name"}
+        values = [f.name for f in dataclasses.fields(self) if f.compare and f.name != "name"]
+        content = {name: getattr(self, name) for name in values}
         text = json.dumps(content, sort_keys=True, default=_plain)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -120,6 +232,18 @@ class EngineSpec:
         names += [value.env for value in self.headers.values() if isinstance(value, EnvRef)]
         names += self.env_from.values()
         return tuple(dict.fromkeys(names))
+
+    def found_running(self, base_url: str, pin: Mapping[str, str | int | float]) -> EngineSpec:
+        """Return this engine attached to the daemon at an address, which has to be what ``pin`` says, too."""
+        further = {f"pin.{name}": self.origins.get(name, DEFAULT) for name in pin if name not in self.pin}
+        origins = {
+            **self.origins,
+            **further,
+            "base_url": "found running",
+            "launch": f"the {self.kind} that is running has the model",
+        }
+        pins = {**pin, **self.pin}
+        return dataclasses.replace(self, base_url=base_url, launch="attach", pin=pins, origins=origins)
 
 
 def _plain(value: object) -> object:
@@ -139,7 +263,7 @@ class Settings:
     that are not as the lock file says. ``replay_run`` is the run to judge again in mode ``replay``, ``None`` for the
     newest. ``out`` and ``config_path`` are absolute. ``key_variables`` are the names of every configured engine's
     secrets, selected or not: an engine's process gets its own only. ``gather`` says whether engines are asked at the
-    same time; ``None`` leaves it to their addresses.
+    same time; ``None`` leaves it to their addresses. ``origins`` says by setting what set it.
     """
 
     engines: tuple[EngineSpec, ...] = ()
@@ -164,6 +288,7 @@ class Settings:
     gather: Gather | None = None
     key_variables: tuple[str, ...] = ()
     frozen: bool = False
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def in_turn(self) -> list[EngineSpec]:
         """Return the engines in the order they are asked: the baseline first, then as selected."""

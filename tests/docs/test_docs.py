@@ -237,6 +237,13 @@ def test_every_configuration_key_is_in_its_table(model: str) -> None:
     assert shown == {field.alias or name for name, field in fields.items()}
 
 
+def test_the_table_of_engine_keys_says_what_their_declarations_say() -> None:
+    table = between("docs/configuration.md", "keys: EngineTable")
+
+    shown = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE))
+    assert shown == {name: key.meaning for name, key in settings_file.KEYS.items()}
+
+
 def test_every_pin_means_the_field_of_the_identity_and_its_example_can_be_written() -> None:
     rows = re.findall(
         r"^\| `(\w+)` \| (.+?) \| `(.+?)` \|", between("docs/configuration.md", "keys: Pin"), re.MULTILINE

@@ -119,6 +119,32 @@ def test_a_configured_engine_becomes_a_spec_with_paths_beside_the_file() -> None
     assert spec.secret_variables == ("VLLM_API_KEY", "OTHER_KEY")
 
 
+def test_every_value_has_its_origin() -> None:
+    configured = chosen("prod=vllm", read(FULL), "/etc/parity/models/qwen").origins
+    (given,) = select(parse_engines(["ollama:q@http://h:1"]), None, places=places(), origin="LLMPARITY_ENGINES")
+
+    assert configured["revision"] == "llmparity.toml: engines.vllm.revision"
+    assert configured["pin.quantization"] == "llmparity.toml: engines.vllm.pin.quantization"
+    assert configured["launch"] == "no base_url is given"
+    assert "route" not in configured, "its default is in force"
+    assert given.origins == {
+        **dict.fromkeys(("kind", "model", "base_url"), "LLMPARITY_ENGINES"),
+        "launch": "base_url is given",
+    }
+
+
+def test_a_daemon_that_was_found_says_so_and_what_was_asked_of_an_own_engine_becomes_a_pin() -> None:
+    config = read('[engines.a]\nkind = "ollama"\nmodel = "q"\ncontext_length = 8\npin = { model = "q" }')
+
+    spec = chosen("a", config).found_running("http://h:1", {"context_length": 8, "model": "other"})
+
+    assert (spec.base_url, spec.launch, spec.pin) == ("http://h:1", "attach", {"context_length": 8, "model": "q"})
+    assert spec.origins["base_url"] == "found running"
+    assert spec.origins["launch"] == "the ollama that is running has the model"
+    assert spec.origins["pin.context_length"] == "llmparity.toml: engines.a.context_length"
+    assert spec.origins["pin.model"] == "llmparity.toml: engines.a.pin.model"
+
+
 def test_with_a_url_we_attach_and_the_kind_is_probed() -> None:
     spec = chosen("served", read(FULL), "/etc/parity/ca.pem")
 
@@ -489,7 +515,11 @@ def test_files_named_in_the_configuration_must_be_there() -> None:
 # -- specs and settings
 
 
-@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(EngineSpec) if f.name != "name"])
+def test_the_hash_of_a_spec_does_not_see_what_set_its_values() -> None:
+    assert EngineSpec(name="a", origins={"kind": "default"}).spec_hash == EngineSpec(name="a").spec_hash
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(EngineSpec) if f.compare and f.name != "name"])
 def test_the_hash_of_a_spec_sees_every_field_but_the_name(field: str) -> None:
     other = {"headers": {"A": EnvRef("B")}, "env": {"A": "B"}, "pin": {"slots": 1}}.get(field, "x")
 

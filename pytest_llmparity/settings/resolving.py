@@ -1,0 +1,389 @@
+"""Options become settings: finds, reads and applies the configuration when a run asks for engines.
+
+The same for pytest's command line and for ``llmparity``'s, which does without importing pytest. Who knows kinds of
+engine and running servers is handed in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_llmparity.core.errors import EngineSelectionError, UsageError
+from pytest_llmparity.core.words.problems import dotted, nearest
+from pytest_llmparity.settings.configuration import Config, Places, has_table, parse_config, parse_engines, select
+from pytest_llmparity.settings.file import ProfileTable
+from pytest_llmparity.settings.selection import Kind
+from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE, OUT, SOURCES
+from pytest_llmparity.settings.specification import COMMAND_LINE, DEFAULT, EngineSpec, Mode, Resume, Settings
+
+
+class Given:
+    """What the person asked for on a command line or, failing that, in the environment.
+
+    ``option`` returns the value of an option by its bare name (``baseline``), ``None`` where it was not given.
+    ``prefix`` is what its name starts with as it is written on this command line.
+    """
+
+    def __init__(
+        self, option: Callable[[str], Any], environ: Mapping[str, str], *, root: Path, cwd: Path, prefix: str
+    ) -> None:
+        self._option = option
+        self.environ = environ
+        self._prefix = prefix
+        self.root = root
+        self.cwd = cwd
+
+    def spelt(self, option: str) -> str:
+        """Return an option as it is written on this command line."""
+        return self._prefix + option.replace("_", "-")
+
+    def find(self, option: str) -> tuple[Any, str]:
+        """Return a value and what named it (the option or the variable); ``(None, "")`` when nobody did."""
+        value = self._option(option)
+        if value is not None:
+            return value, self.spelt(option)
+        source = SOURCES[option]
+        text = self.environ.get(source.variable, "").strip()
+        if not text:
+            return None, ""
+        try:
+            return source.read(text), source.variable
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(f"{source.variable}: {error}") from None
+
+    def value(self, option: str) -> Any:
+        """Return a value, ``None`` when nobody named one."""
+        return self.find(option)[0]
+
+    @property
+    def engines(self) -> tuple[list[str], str]:
+        """The texts of ``--engines`` and what named them."""
+        texts = self._option("engines")
+        if texts:
+            return texts, "--engines"
+        text = self.environ.get(ENGINES_VARIABLE, "").strip()
+        return ([text], ENGINES_VARIABLE) if text else ([], "")
+
+    @property
+    def mode(self) -> tuple[Mode, str | None]:
+        """Live or replay, and the run to judge again (``None``: the newest)."""
+        return self.value("mode") or ("live", None)
+
+    @property
+    def cases(self) -> list[str]:
+        """Ids the run is restricted to."""
+        return self._option("case") or []
+
+    @property
+    def resume(self) -> Resume:
+        """What becomes of an earlier run of the same plan."""
+        options: dict[Resume, str] = {"resume": "resume", "fresh": "fresh", "retry": "retry_failed"}
+        given = [(word, self.spelt(option)) for word, option in options.items() if self._option(option)]
+        if len(given) > 1:
+            names = " and ".join(option for _, option in given)
+            raise UsageError(f"{names} contradict each other; give one of them")
+        return given[0][0] if given else "auto"
+
+
+def project_root(cwd: Path) -> Path:
+    """Return what pytest, started in ``cwd`` without arguments, takes for its rootdir.
+
+    That is the nearest folder upwards with a configuration of pytest; where there is none, with a ``pyproject.toml``,
+    a ``setup.py``, else ``cwd`` itself.
+    """
+    upwards = (cwd, *cwd.parents)
+    for marks in (_configures_pytest, _has("pyproject.toml"), _has("setup.py")):
+        for folder in upwards:
+            if marks(folder):
+                return folder
+    return cwd
+
+
+def _has(name: str) -> Callable[[Path], bool]:
+    return lambda folder: (folder / name).is_file()
+
+
+def _configures_pytest(folder: Path) -> bool:
+    if any((folder / name).is_file() for name in ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini")):
+        return True
+    sections = {"tox.ini": r"^\[pytest\]", "setup.cfg": r"^\[tool:pytest\]"}
+    if any(re.search(section, _readable(folder / name), re.MULTILINE) for name, section in sections.items()):
+        return True
+    try:
+        return bool(tomllib.loads(_readable(folder / "pyproject.toml")).get("tool", {}).get("pytest"))
+    except tomllib.TOMLDecodeError:
+        return False
+
+
+def _readable(path: Path) -> str:
+    return path.read_text("utf-8", "replace") if path.is_file() else ""
+
+
+def resolve(
+    given: Given,
+    *,
+    kinds: Mapping[str, Kind],
+    settle: Callable[[Sequence[EngineSpec]], tuple[EngineSpec, ...]],
+    offer: Callable[[Sequence[str]], str],
+    otherwise_all: bool = False,
+) -> Settings:
+    """Return the settings of a run, each value with its origin: options, environment, profile, file, default.
+
+    With ``otherwise_all`` every configured engine is selected where none was asked for. ``settle`` decides of engines
+    that may mean a daemon that is running whether they do, ``offer`` returns what is running that would do for kinds
+    that were named without a model. Raises ``core.errors.UsageError`` for whatever cannot be used.
+    """
+    path, config = _read_config(given, kinds)
+    said = _Said(given, config, _profile(given, config))
+    texts, named_by = _selection(said, otherwise_all=otherwise_all)
+    live = given.mode[0] == "live"
+    engines = _select(said, path, texts, COMMAND_LINE if named_by == "--engines" else named_by, kinds, offer)
+    return _settings(said, path, settle(engines) if live else engines, texts, named_by, kinds)
+
+
+class _Said:
+    """What options, profile and file say of one setting after the other."""
+
+    def __init__(self, given: Given, config: Config | None, profile: ProfileTable | None) -> None:
+        self.given = given
+        self.config = config
+        self.profile = profile
+
+    def find(self, setting: str) -> tuple[Any, str]:
+        """Return a value and its origin; ``(None, "default")`` where nobody gave one."""
+        value, origin = self.given.find(setting) if setting in SOURCES else (None, "")
+        if value is not None:
+            return value, origin
+        if (value := getattr(self.profile, setting, None)) is not None:
+            return value, f"profile {self.given.value('profile')}"
+        if self.config is not None and (value := getattr(self.config.content, setting, None)) is not None:
+            return value, f"{self.config.source}: {dotted((*self.config.table, setting))}"
+        return None, DEFAULT
+
+
+def _profile(given: Given, config: Config | None) -> ProfileTable | None:
+    name, named_by = given.find("profile")
+    if name is None:
+        return None
+    if config is None:
+        raise UsageError(
+            f"{named_by} is {name!r}, but there is no configuration: neither {FILE} nor [tool.llmparity] in "
+            f"pyproject.toml in {given.root}; name the file with {given.spelt('config')}"
+        )
+    return config.profile(name)
+
+
+def _selection(said: _Said, *, otherwise_all: bool) -> tuple[Sequence[str], str]:
+    """Return the texts that select engines, and what named them."""
+    texts, named_by = said.given.engines
+    if texts:
+        return texts, named_by
+    if said.profile is not None and said.profile.engines:
+        return said.profile.engines, f"profile {said.given.value('profile')}"
+    if otherwise_all and said.config is not None:
+        return list(said.config.engines), said.config.source
+    return [], ""
+
+
+def _select(
+    said: _Said,
+    path: Path | None,
+    texts: Sequence[str],
+    origin: str,
+    kinds: Mapping[str, Kind],
+    offer: Callable[[Sequence[str]], str],
+) -> tuple[EngineSpec, ...]:
+    """Look up what is selected. A kind without a model, which no engine is called, is answered with what is running."""
+    given, config = said.given, said.config
+    # A stored run is judged again without its engines, so their files may be gone.
+    live = given.mode[0] == "live"
+    exists = _exists if live else _always
+    home = _home()
+    places = Places(folders=tuple(dict.fromkeys((given.cwd, given.root))), exists=exists, home=home)
+    beside = Places(folders=(path.parent,), exists=exists, home=home) if path else None
+    looked = _looked(given, path)
+    entries = parse_engines(texts)
+    try:
+        return select(entries, config, places=places, config_places=beside, kinds=kinds, looked=looked, origin=origin)
+    except EngineSelectionError as error:
+        known = () if config is None else config.engines
+        words = [
+            word for entry in entries if (word := entry.configured) in kinds and word is not None and word not in known
+        ]
+        if not words or not live:
+            raise
+        raise EngineSelectionError(f"{error}\n{offer(words)}") from None
+
+
+def _looked(given: Given, path: Path | None) -> str:
+    """Return which file was read, or where one was looked for and where there is one that was not."""
+    if path is not None:
+        return str(path)
+    text = f"neither {FILE} nor [tool.llmparity] in pyproject.toml is in {given.root}, the root of this run"
+    folders = dict.fromkeys((given.cwd, *given.cwd.parents, *given.root.parents))
+    elsewhere = next((folder / FILE for folder in folders if _exists(folder / FILE)), None)
+    option = given.spelt("config")
+    return f"{text}; there is {elsewhere}: name it with {option}" if elsewhere else f"{text} ({option} names another)"
+
+
+def _read_config(given: Given, kinds: Mapping[str, Kind]) -> tuple[Path | None, Config | None]:
+    named, named_by = given.find("config")
+    own, shared = given.root / FILE, given.root / "pyproject.toml"
+    if named is not None:
+        path = given.cwd / named
+        if not path.is_file():
+            raise UsageError(f"{named_by}: there is no file {str(path)!r}")
+        text = _text(path)
+    else:
+        inside = shared.is_file() and has_table(_text(shared))
+        if own.is_file() and inside:
+            raise UsageError(
+                f"both {own} and [tool.llmparity] in {shared} configure engines; keep one of them, "
+                f"or choose with {given.spelt('config')}"
+            )
+        if not own.is_file() and not inside:
+            return None, None
+        path = shared if inside else own
+        text = _text(path)
+    source = str(path.relative_to(given.root)) if path.is_relative_to(given.root) else str(path)
+    table = ("tool", "llmparity") if path.name == "pyproject.toml" else ()
+    return path, parse_config(text, source=source, table=table, kinds=kinds)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long, a folder that may not be entered
+        return False
+
+
+def _always(path: Path) -> bool:
+    return True
+
+
+def _home() -> Path | None:
+    try:
+        return Path.home()
+    except RuntimeError:  # an account without a home
+        return None
+
+
+SETTINGS: Final = {
+    **{name: name for name in ("inconclusive", "max_requests", "sequential", "concurrency", "frozen", "residency")},
+    "gather": "gather",
+    "budget": "budget_s",
+    "report": "reports",
+}
+"""What concerns all engines and is in force as it was given: option or key, to the field of ``Settings``."""
+
+
+def _settings(
+    said: _Said,
+    path: Path | None,
+    engines: tuple[EngineSpec, ...],
+    texts: Sequence[str],
+    named_by: str,
+    kinds: Mapping[str, Kind],
+) -> Settings:
+    """Put everything together; raises ``core.errors.UsageError`` for contradictions."""
+    given = said.given
+    mode_word, run = given.mode
+    required, required_by = said.find("required")
+    if required and not engines and mode_word == "live":
+        by = "the profile" if required_by.startswith("profile ") else required_by
+        raise UsageError(
+            f"no engines are selected, and {by} makes that an error; give --engines A,B, "
+            f"${ENGINES_VARIABLE} or a profile with engines"
+        )
+    if mode_word == "replay" and given.resume != "auto":
+        option = given.spelt("retry_failed" if given.resume == "retry" else given.resume)
+        raise UsageError(f"--parity-mode replay judges a stored run; {option} is for live runs")
+    baseline, baseline_source = _baseline(said, engines, named_by)
+    out = given.value("out")
+    values = {setting: said.find(setting) for setting in SETTINGS}
+    if values["residency"][0] == "one-at-a-time" and mode_word == "live":
+        if values["gather"][0] == "side-by-side" and len(engines) > 1:
+            raise UsageError(
+                "residency = 'one-at-a-time' keeps one engine in memory, and gather = 'side-by-side' asks all of them "
+                "at the same time; leave gather out, or use residency = 'together'"
+            )
+        _check_turns(engines, kinds)
+    return Settings(
+        engines=engines,
+        selection=tuple(texts),
+        baseline=baseline,
+        baseline_source=baseline_source,
+        config_path=path,
+        profile=given.value("profile"),
+        required=bool(required),
+        mode=mode_word,
+        replay_run=run,
+        resume=given.resume,
+        cases=tuple(dict.fromkeys(given.cases)),
+        key_variables=_key_variables(said.config),
+        out=given.cwd / out if out else given.root / OUT,
+        origins={
+            "engines": COMMAND_LINE if named_by == "--engines" else named_by,
+            "baseline": baseline_source,
+            **{setting: origin for setting, (_, origin) in values.items()},
+        },
+        **{SETTINGS[setting]: value for setting, (value, _) in values.items() if value is not None},
+    )
+
+
+def _key_variables(config: Config | None) -> tuple[str, ...]:
+    tables = config.engines.values() if config else ()
+    return tuple(dict.fromkeys(name for table in tables for name in table.key_variables))
+
+
+def _check_turns(engines: Sequence[EngineSpec], kinds: Mapping[str, Kind]) -> None:
+    """Refuse servers that run elsewhere and cannot be told to unload, where one engine at a time may be in memory."""
+    staying = [s for s in engines if s.launch == "attach" and not (s.kind is not None and kinds[s.kind].unloads)]
+    if not staying or len(engines) < 2:
+        return
+    shown = ", ".join(f"{spec.name} ({spec.kind or 'of a kind that is not named'})" for spec in staying)
+    raise UsageError(
+        f"residency = 'one-at-a-time' keeps one engine in memory, and {shown} "
+        f"{'runs' if len(staying) == 1 else 'run'} elsewhere and cannot be told to unload. Only these kinds can: "
+        f"{', '.join(sorted(name for name, kind in kinds.items() if kind.unloads))} (a URL alone does not say which it "
+        "is: write KIND:MODEL@URL). Leave base_url out so that it is started by us, or use residency = 'together'"
+    )
+
+
+def _baseline(said: _Said, engines: Sequence[EngineSpec], named_by: str) -> tuple[str | None, str]:
+    """Return the baseline and what named it.
+
+    One that was asked for has to be selected. The configuration's is a habit: a run without that engine takes
+    its first.
+    """
+    names = [spec.name for spec in engines]
+    asked, source = said.given.find("baseline")
+    if asked is not None:
+        if names and asked not in names:
+            raise UsageError(
+                f"{source} is {asked!r}, which is not selected{nearest(asked, names)}; selected: {', '.join(names)}"
+            )
+        return asked, source
+    if not engines:
+        return None, ""
+    first = f"first of {named_by}"
+    configured, _ = said.find("baseline")
+    if configured is None or said.config is None:
+        return names[0], first
+    if configured not in names:
+        return names[0], f"{first}; {configured}, the baseline of {said.config.source}, is not selected"
+    return configured, said.config.source
