@@ -13,18 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmparity.settings.sources import (
-    ENGINES_VARIABLE,
-    FILE,
-    FORMATS,
-    OUT,
-    SOURCES,
-    budget,
-    formats,
-    inconclusive,
-    mode,
-    positive,
-)
+from pytest_llmparity.settings.sources import ENGINES_VARIABLE, OPTIONS, SOURCES
 
 if TYPE_CHECKING:
     from pytest_llmparity.settings.resolving import Given
@@ -35,10 +24,7 @@ def add_options(parser: pytest.Parser) -> None:
     """Register every option of the plugin; for ``pytest_addoption``."""
     group = parser.getgroup("llmparity", "LLM parity")
 
-    def add(name: str, **rest: Any) -> None:
-        group.addoption(name, dest=name.removeprefix("--").replace("-", "_"), **rest)
-
-    add(
+    group.addoption(
         "--engines",
         action="append",
         metavar="SPEC[,SPEC...]",
@@ -46,104 +32,14 @@ def add_options(parser: pytest.Parser) -> None:
         "KIND:MODEL[@URL] or URL[#MODEL], each with NAME= before it if wanted; may be repeated "
         "(default: $LLMPARITY_ENGINES, else none, and tests that need engines are skipped)",
     )
-    add(
-        "--parity-baseline",
-        metavar="NAME",
-        help="Engine the others are compared with (default: from the configuration, else the first)",
-    )
-    add("--parity-profile", metavar="NAME", help="Profile of the configuration to use (default: none)")
-    add(
-        "--parity-config",
-        metavar="FILE",
-        help=f"Configuration file (default: {FILE}, or [tool.llmparity] in pyproject.toml, in rootdir)",
-    )
-    add(
-        "--parity-required",
-        action="store_true",
-        default=None,
-        help="Make it an error when no engines are selected, when an engine lacks what a check needs, or when nothing "
-        "is judged, of one gate or in the whole run (default: off)",
-    )
-    add(
-        "--parity-frozen",
-        action="store_true",
-        default=None,
-        help="Refuse to judge an engine that is not in llmparity.lock, or not as it stands there (default: off, a "
-        "difference is told)",
-    )
-    add(
-        "--parity-mode",
-        type=mode,
-        metavar="live|replay[=RUN]",
-        help="live asks the engines, replay judges a stored run again without engines (default: live; RUN: the newest)",
-    )
-    add(
-        "--parity-resume",
-        action="store_true",
-        default=False,
-        help="Resume the newest unfinished run of the same plan, however old; fail if there is none (default: resume "
-        "it if under 6 hours old, else start anew; one that was gathered and not judged is judged without asking)",
-    )
-    add(
-        "--parity-fresh",
-        action="store_true",
-        default=False,
-        help="Start a new run even if an unfinished one could be resumed, and probe the engines again",
-    )
-    add(
-        "--parity-retry-failed",
-        action="store_true",
-        default=False,
-        help="Ask only what failed or is missing in the newest run of the same plan, finished or not, and judge that "
-        "run as a whole; fail if there is none (default: off)",
-    )
-    add(
-        "--parity-inconclusive",
-        type=inconclusive,
-        metavar="show|fail|skip",
-        help="What becomes of tests that could not be decided: shown as an outcome of their own, failed or skipped "
-        "(default: show)",
-    )
-    add(
-        "--parity-max-requests",
-        type=positive,
-        metavar="N",
-        help="Stop after N requests; what is missing becomes inconclusive (default: no limit)",
-    )
-    add(
-        "--parity-budget",
-        type=budget,
-        metavar="TIME",
-        help="Stop gathering after this time, such as 900 (seconds), 15m or 1h30m; what is missing becomes "
-        "inconclusive (default: no limit)",
-    )
-    add(
-        "--parity-sequential",
-        action="store_true",
-        default=None,
-        help="Ask in waves and stop as soon as every check is settled, by a test that stays valid whenever one stops; "
-        "a run that ends inconclusive is continued when prompts were added (default: off)",
-    )
-    add(
-        "--parity-case",
-        action="append",
-        metavar="ID",
-        help="Gather only the case with this id and show its rows, never a verdict; may be repeated",
-    )
-    add(
-        "--parity-report",
-        type=formats,
-        metavar="FORMAT[,FORMAT...]",
-        help=f"Write reports; formats: {', '.join(FORMATS)} (default: none)",
-    )
-    add("--parity-out", metavar="DIR", help=f"Folder for reports (default: {OUT} in rootdir)")
+    for option in OPTIONS:
+        how: dict[str, Any] = {"action": "store_true", "default": None}
+        if option.metavar:
+            how = {"type": option.read, "metavar": option.metavar, "action": "append" if option.repeated else "store"}
+        group.addoption(option.flag, dest=f"parity_{option.name}", help=option.help, **how)
 
 
-WITH_VALUE = (
-    "--engines",
-    *("--parity-baseline", "--parity-profile", "--parity-config", "--parity-mode", "--parity-inconclusive"),
-    *("--parity-max-requests", "--parity-budget", "--parity-case", "--parity-report", "--parity-out"),
-)
+WITH_VALUE = ("--engines", *(option.flag for option in OPTIONS if option.metavar))
 """Options that a value follows, as ``=VALUE`` or as a word of its own."""
 
 

@@ -1,4 +1,4 @@
-"""Where a setting may come from, and how its text is read: the same for options and environment variables.
+"""The options of a run, and how their text is read: the same for the command line and for environment variables.
 
 Imported in every run of everybody who has the plugin installed, so the module level imports only stdlib.
 """
@@ -73,29 +73,109 @@ def switch(text: str) -> bool:
     return word in _TRUE
 
 
-class Source(NamedTuple):
-    """Where a value may come from besides the command line: an environment variable and how its text is read."""
+class Option(NamedTuple):
+    """An option of a run: ``--parity-NAME`` and, unless it is about one run only, the variable ``LLMPARITY_NAME``.
 
-    option: str
-    variable: str
-    read: Callable[[str], Any]
+    ``metavar`` says which values follow it, a switch has none. ``read`` reads the text of a value, wherever it is from.
+    """
+
+    name: str
+    help: str
+    metavar: str = ""
+    read: Callable[[str], Any] = str
+    of_one_run: bool = False
+    repeated: bool = False
+
+    @property
+    def flag(self) -> str:
+        """The option as pytest's command line has it."""
+        return f"--parity-{self.name.replace('_', '-')}"
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that is read where the option is not given."""
+        return f"LLMPARITY_{self.name.upper()}"
 
 
-SOURCES = {
-    source.option: source
-    for source in (
-        Source("baseline", "LLMPARITY_BASELINE", str),
-        Source("profile", "LLMPARITY_PROFILE", str),
-        Source("config", "LLMPARITY_CONFIG", str),
-        Source("required", "LLMPARITY_REQUIRED", switch),
-        Source("frozen", "LLMPARITY_FROZEN", switch),
-        Source("mode", "LLMPARITY_MODE", mode),
-        Source("inconclusive", "LLMPARITY_INCONCLUSIVE", inconclusive),
-        Source("max_requests", "LLMPARITY_MAX_REQUESTS", positive),
-        Source("budget", "LLMPARITY_BUDGET", budget),
-        Source("sequential", "LLMPARITY_SEQUENTIAL", switch),
-        Source("report", "LLMPARITY_REPORT", formats),
-        Source("out", "LLMPARITY_OUT", str),
-    )
-}
+OPTIONS = (
+    Option("baseline", "Engine the others are compared with (default: from the configuration, else the first)", "NAME"),
+    Option("profile", "Profile of the configuration to use (default: none)", "NAME"),
+    Option(
+        "config", f"Configuration file (default: {FILE}, or [tool.llmparity] in pyproject.toml, in rootdir)", "FILE"
+    ),
+    Option(
+        "required",
+        "Make it an error when no engines are selected, when an engine lacks what a check needs, or when nothing "
+        "is judged, of one gate or in the whole run (default: off)",
+        read=switch,
+    ),
+    Option(
+        "frozen",
+        "Refuse to judge an engine that is not in llmparity.lock, or not as it stands there (default: off, a "
+        "difference is told)",
+        read=switch,
+    ),
+    Option(
+        "mode",
+        "live asks the engines, replay judges a stored run again without engines (default: live; RUN: the newest)",
+        "live|replay[=RUN]",
+        mode,
+    ),
+    Option(
+        "resume",
+        "Resume the newest unfinished run of the same plan, however old; fail if there is none (default: resume "
+        "it if under 6 hours old, else start anew; one that was gathered and not judged is judged without asking)",
+        of_one_run=True,
+    ),
+    Option(
+        "fresh",
+        "Start a new run even if an unfinished one could be resumed, and probe the engines again",
+        of_one_run=True,
+    ),
+    Option(
+        "retry_failed",
+        "Ask only what failed or is missing in the newest run of the same plan, finished or not, and judge that "
+        "run as a whole; fail if there is none (default: off)",
+        of_one_run=True,
+    ),
+    Option(
+        "inconclusive",
+        "What becomes of tests that could not be decided: shown as an outcome of their own, failed or skipped "
+        "(default: show)",
+        "show|fail|skip",
+        inconclusive,
+    ),
+    Option(
+        "max_requests",
+        "Stop after N requests; what is missing becomes inconclusive (default: no limit)",
+        "N",
+        positive,
+    ),
+    Option(
+        "budget",
+        "Stop gathering after this time, such as 900 (seconds), 15m or 1h30m; what is missing becomes "
+        "inconclusive (default: no limit)",
+        "TIME",
+        budget,
+    ),
+    Option(
+        "sequential",
+        "Ask in waves and stop as soon as every check is settled, by a test that stays valid whenever one stops; "
+        "a run that ends inconclusive is continued when prompts were added (default: off)",
+        read=switch,
+    ),
+    Option(
+        "case",
+        "Gather only the case with this id and show its rows, never a verdict; may be repeated",
+        "ID",
+        of_one_run=True,
+        repeated=True,
+    ),
+    Option("report", f"Write reports; formats: {', '.join(FORMATS)} (default: none)", "FORMAT[,FORMAT...]", formats),
+    Option("out", f"Folder for reports (default: {OUT} in rootdir)", "DIR"),
+)
+"""The options of a run beside ``--engines``, each declared here alone, in the order ``--help`` shows them."""
+
+SOURCES = {option.name: option for option in OPTIONS if not option.of_one_run}
+"""The options that a variable may stand for, by name."""
 ENGINES_VARIABLE = "LLMPARITY_ENGINES"

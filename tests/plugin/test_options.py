@@ -29,7 +29,8 @@ def pytest_configure(config):
         settings = resolve(config)
     else:
         from pytest_llmparity.settings.specification import Settings
-        settings = Settings(out=config.rootpath / options.OUT)
+        from pytest_llmparity.settings.sources import OUT
+        settings = Settings(out=config.rootpath / OUT)
     heavy = [name for name in ("pydantic", "httpx", "openai", "numpy", "yaml") if name in sys.modules]
     found = {**to_json(settings), "asked": asked, "heavy": heavy, "out": str(settings.out)}
     found["config_path"] = settings.config_path and str(settings.config_path)
