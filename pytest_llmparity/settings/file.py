@@ -21,6 +21,7 @@ from pydantic import (
 
 from pytest_llmparity.core.errors import EngineSelectionError
 from pytest_llmparity.core.identity.spelling import SAMPLING, sampling_defaults
+from pytest_llmparity.core.sample import IDENTITY
 from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.core.words.problems import Strict, given, looks_secret, names_secret, nearest
 from pytest_llmparity.settings.selection import KINDS, LETTERS, NAME, Kind, parse_engines, root_of
@@ -215,32 +216,21 @@ Budget = Annotated[
 SamplingDefaults = Annotated[
     str, BeforeValidator(_sampling_defaults), WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}]})
 ]
-Header = Annotated[
-    Any,
-    BeforeValidator(_header),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {
-                    "type": "object",
-                    "properties": {"env": {"type": "string"}},
-                    "required": ["env"],
-                    "additionalProperties": False,
-                },
-            ]
-        }
-    ),
-]
-_ENV_REF: dict[str, Any] = {
-    "type": "object",
-    "properties": {"env": {"type": "string"}},
-    "required": ["env"],
-    "additionalProperties": False,
-}
-VariableValue = Annotated[
-    Any, BeforeValidator(_variable_value), WithJsonSchema({"anyOf": [{"type": "string"}, _ENV_REF]})
-]
+_TEXT_OR_VARIABLE = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "properties": {"env": {"type": "string"}},
+                "required": ["env"],
+                "additionalProperties": False,
+            },
+        ]
+    }
+)
+Header = Annotated[Any, BeforeValidator(_header), _TEXT_OR_VARIABLE]
+VariableValue = Annotated[Any, BeforeValidator(_variable_value), _TEXT_OR_VARIABLE]
 Command = Annotated[
     list[Text],
     Field(min_length=1),
@@ -265,29 +255,22 @@ ALWAYS: Mapping[str, object] = {
 """The keys that are in force whether or not anybody sets them, with their defaults; ``launch`` follows from others."""
 
 
-class Pin(Strict):
-    """What the live server must report: any field of an identity; ``context_length`` is what one request gets."""
-
-    version: Text | None = None
-    build: Text | None = None
-    configuration: Text | None = None
-    model: Text | None = None
-    revision: Text | None = None
-    digest: Text | None = None
-    quantization: Text | None = None
-    bits_per_weight: Annotated[float, Field(gt=0)] | None = None
-    tensor_types: Text | None = None
-    format: Text | None = None
-    context_length: Count | None = None
-    slots: Count | None = None
-    kv_cache: Text | None = None
-    template_sha256: Text | None = None
-    template_path: Text | None = None
-    tokenizer_sha256: Text | None = None
-    sampling_defaults: SamplingDefaults | None = None
-    device: Text | None = None
-    attention: Text | None = None
-    upstream: Text | None = None
+_PINS: Mapping[str, Any] = {
+    "bits_per_weight": Annotated[float, Field(gt=0)],
+    "context_length": Count,
+    "slots": Count,
+    "sampling_defaults": SamplingDefaults,
+}
+"""How those fields of an identity are pinned that are no text."""
+_PIN: dict[str, Any] = {
+    name: (_PINS.get(name, Text) | None, None) for name in IDENTITY if name not in ("kind", "recognised")
+}
+Pin = create_model(
+    "Pin",
+    __base__=Strict,
+    __doc__="What the live server must report: any field of an identity; ``context_length`` is what one request gets.",
+    **_PIN,
+)
 
 
 class Engine(Strict):

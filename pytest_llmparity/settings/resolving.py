@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pytest_llmparity.core.errors import EngineSelectionError, UsageError
 from pytest_llmparity.core.words.problems import dotted, nearest
@@ -73,6 +73,11 @@ class Given:
     def mode(self) -> tuple[Mode, str | None]:
         """Live or replay, and the run to judge again (``None``: the newest)."""
         return self.value("mode") or ("live", None)
+
+    @property
+    def live(self) -> bool:
+        """Whether engines are asked: not where a stored run is judged again."""
+        return self.mode[0] == "live"
 
     @property
     def cases(self) -> list[str]:
@@ -139,20 +144,19 @@ def resolve(
     that were named without a model. Raises ``core.errors.UsageError`` for whatever cannot be used.
     """
     path, config = _read_config(given, kinds)
-    said = _Said(given, config, _profile(given, config))
-    texts, named_by = _selection(said, otherwise_all=otherwise_all)
-    live = given.mode[0] == "live"
-    engines = _select(said, path, texts, COMMAND_LINE if named_by == "--engines" else named_by, kinds, offer)
-    return _settings(said, path, settle(engines) if live else engines, texts, named_by, kinds)
+    layers = _Layers(given, path, config, _profile(given, config))
+    texts, named_by = _selection(layers, otherwise_all=otherwise_all)
+    engines = _select(layers, texts, COMMAND_LINE if named_by == "--engines" else named_by, kinds, offer)
+    return _settings(layers, settle(engines) if given.live else engines, texts, named_by, kinds)
 
 
-class _Said:
-    """What options, profile and file say of one setting after the other."""
+class _Layers(NamedTuple):
+    """What may set a value: command line and environment, profile, file. ``path`` is the file's."""
 
-    def __init__(self, given: Given, config: Config | None, profile: ProfileTable | None) -> None:
-        self.given = given
-        self.config = config
-        self.profile = profile
+    given: Given
+    path: Path | None
+    config: Config | None
+    profile: ProfileTable | None
 
     def find(self, setting: str) -> tuple[Any, str]:
         """Return a value and its origin; ``(None, "default")`` where nobody gave one."""
@@ -178,31 +182,29 @@ def _profile(given: Given, config: Config | None) -> ProfileTable | None:
     return config.profile(name)
 
 
-def _selection(said: _Said, *, otherwise_all: bool) -> tuple[Sequence[str], str]:
+def _selection(layers: _Layers, *, otherwise_all: bool) -> tuple[Sequence[str], str]:
     """Return the texts that select engines, and what named them."""
-    texts, named_by = said.given.engines
+    texts, named_by = layers.given.engines
     if texts:
         return texts, named_by
-    if said.profile is not None and said.profile.engines:
-        return said.profile.engines, f"profile {said.given.value('profile')}"
-    if otherwise_all and said.config is not None:
-        return list(said.config.engines), said.config.source
+    if layers.profile is not None and layers.profile.engines:
+        return layers.profile.engines, f"profile {layers.given.value('profile')}"
+    if otherwise_all and layers.config is not None:
+        return list(layers.config.engines), layers.config.source
     return [], ""
 
 
 def _select(
-    said: _Said,
-    path: Path | None,
+    layers: _Layers,
     texts: Sequence[str],
     origin: str,
     kinds: Mapping[str, Kind],
     offer: Callable[[Sequence[str]], str],
 ) -> tuple[EngineSpec, ...]:
     """Look up what is selected. A kind without a model, which no engine is called, is answered with what is running."""
-    given, config = said.given, said.config
+    given, path, config, _ = layers
     # A stored run is judged again without its engines, so their files may be gone.
-    live = given.mode[0] == "live"
-    exists = _exists if live else _always
+    exists = _exists if given.live else _always
     home = _home()
     places = Places(folders=tuple(dict.fromkeys((given.cwd, given.root))), exists=exists, home=home)
     beside = Places(folders=(path.parent,), exists=exists, home=home) if path else None
@@ -211,11 +213,10 @@ def _select(
     try:
         return select(entries, config, places=places, config_places=beside, kinds=kinds, looked=looked, origin=origin)
     except EngineSelectionError as error:
-        known = () if config is None else config.engines
-        words = [
-            word for entry in entries if (word := entry.configured) in kinds and word is not None and word not in known
-        ]
-        if not words or not live:
+        configured = {} if config is None else config.engines
+        words = [entry.configured for entry in entries if entry.configured and entry.configured not in configured]
+        words = [word for word in words if word in kinds]
+        if not words or not given.live:
             raise
         raise EngineSelectionError(f"{error}\n{offer(words)}") from None
 
@@ -292,30 +293,25 @@ SETTINGS: Final = {
 
 
 def _settings(
-    said: _Said,
-    path: Path | None,
-    engines: tuple[EngineSpec, ...],
-    texts: Sequence[str],
-    named_by: str,
-    kinds: Mapping[str, Kind],
+    layers: _Layers, engines: tuple[EngineSpec, ...], texts: Sequence[str], named_by: str, kinds: Mapping[str, Kind]
 ) -> Settings:
     """Put everything together; raises ``core.errors.UsageError`` for contradictions."""
-    given = said.given
-    mode_word, run = given.mode
-    required, required_by = said.find("required")
-    if required and not engines and mode_word == "live":
+    given = layers.given
+    mode, run = given.mode
+    required, required_by = layers.find("required")
+    if required and not engines and given.live:
         by = "the profile" if required_by.startswith("profile ") else required_by
         raise UsageError(
             f"no engines are selected, and {by} makes that an error; give --engines A,B, "
             f"${ENGINES_VARIABLE} or a profile with engines"
         )
-    if mode_word == "replay" and given.resume != "auto":
+    if not given.live and given.resume != "auto":
         option = given.spelt("retry_failed" if given.resume == "retry" else given.resume)
         raise UsageError(f"--parity-mode replay judges a stored run; {option} is for live runs")
-    baseline, baseline_source = _baseline(said, engines, named_by)
+    baseline, baseline_source = _baseline(layers, engines, named_by)
     out = given.value("out")
-    values = {setting: said.find(setting) for setting in SETTINGS}
-    if values["residency"][0] == "one-at-a-time" and mode_word == "live":
+    values = {setting: layers.find(setting) for setting in SETTINGS}
+    if values["residency"][0] == "one-at-a-time" and given.live:
         if values["gather"][0] == "side-by-side" and len(engines) > 1:
             raise UsageError(
                 "residency = 'one-at-a-time' keeps one engine in memory, and gather = 'side-by-side' asks all of them "
@@ -327,14 +323,14 @@ def _settings(
         selection=tuple(texts),
         baseline=baseline,
         baseline_source=baseline_source,
-        config_path=path,
+        config_path=layers.path,
         profile=given.value("profile"),
         required=bool(required),
-        mode=mode_word,
+        mode=mode,
         replay_run=run,
         resume=given.resume,
         cases=tuple(dict.fromkeys(given.cases)),
-        key_variables=_key_variables(said.config),
+        key_variables=_key_variables(layers.config),
         out=given.cwd / out if out else given.root / OUT,
         origins={
             "engines": COMMAND_LINE if named_by == "--engines" else named_by,
@@ -364,14 +360,14 @@ def _check_turns(engines: Sequence[EngineSpec], kinds: Mapping[str, Kind]) -> No
     )
 
 
-def _baseline(said: _Said, engines: Sequence[EngineSpec], named_by: str) -> tuple[str | None, str]:
+def _baseline(layers: _Layers, engines: Sequence[EngineSpec], named_by: str) -> tuple[str | None, str]:
     """Return the baseline and what named it.
 
     One that was asked for has to be selected. The configuration's is a habit: a run without that engine takes
     its first.
     """
     names = [spec.name for spec in engines]
-    asked, source = said.given.find("baseline")
+    asked, source = layers.given.find("baseline")
     if asked is not None:
         if names and asked not in names:
             raise UsageError(
@@ -381,9 +377,9 @@ def _baseline(said: _Said, engines: Sequence[EngineSpec], named_by: str) -> tupl
     if not engines:
         return None, ""
     first = f"first of {named_by}"
-    configured, _ = said.find("baseline")
-    if configured is None or said.config is None:
+    configured, _ = layers.find("baseline")
+    if configured is None or layers.config is None:
         return names[0], first
     if configured not in names:
-        return names[0], f"{first}; {configured}, the baseline of {said.config.source}, is not selected"
-    return configured, said.config.source
+        return names[0], f"{first}; {configured}, the baseline of {layers.config.source}, is not selected"
+    return configured, layers.config.source
