@@ -43,8 +43,8 @@ def examine(
     context, and all of them against the words it has. Never raises for what an engine does; ``StoreError`` where the
     answers of probes cannot be remembered. Configured keys are masked in everything it returns.
     """
-    found = _examined(session, spec, settings, prompts)
-    return from_json(Examination, session.mask.value(to_json(found)))
+    examination = _examined(session, spec, settings, prompts)
+    return from_json(Examination, session.mask.value(to_json(examination)))
 
 
 def _examined(
@@ -81,7 +81,10 @@ def _examined(
 def _requests(prompts: Sequence[PromptSet]) -> list[Request]:
     """Return what two routes are asked: some of the given prompts, else questions of ours."""
     ours = [Case(id=text, messages=({"role": "user", "content": text},)) for text in QUESTIONS]
-    return [case.request(Sampling()) for case in [case for one in prompts for case in one.cases][:CASES] or ours]
+    return [
+        case.request(Sampling())
+        for case in [case for prompt_set in prompts for case in prompt_set.cases][:CASES] or ours
+    ]
 
 
 def _wrong(record: EngineRecord, learnt: Learnt) -> Iterator[str]:
@@ -96,18 +99,18 @@ def _wrong(record: EngineRecord, learnt: Learnt) -> Iterator[str]:
 
 def _unsaid(adapter: Adapter, prompts: Sequence[PromptSet]) -> Iterator[str]:
     """Yield what the route has no field for, of a plain greedy request and of the given prompts."""
-    said: dict[str, None] = {}
+    missing: dict[str, None] = {}
     for request in [
         asking(_messages("Hi"), max_tokens=1),
-        *(c.request(Sampling()) for one in prompts for c in one.cases),
+        *(c.request(Sampling()) for prompt_set in prompts for c in prompt_set.cases),
     ]:
         try:
             adapter.build(request)
         except (ParameterNotHonoured, UnsupportedParameter) as error:
-            said[str(error)] = None
-    yield from list(said)[:SHOWN]
-    if len(said) > SHOWN:
-        yield f"{len(said) - SHOWN} more cases hold what it has no field for"
+            missing[str(error)] = None
+    yield from list(missing)[:SHOWN]
+    if len(missing) > SHOWN:
+        yield f"{len(missing) - SHOWN} more cases hold what it has no field for"
 
 
 class _Consulting:
@@ -121,8 +124,8 @@ class _Consulting:
         """Yield what could be better, most concrete first."""
         context = record.identity.get("context_length")
         tokens = context if isinstance(context, int) else None
-        for one in prompts:
-            yield from say.on_prompts(self._fit(one), tokens)
+        for prompt_set in prompts:
+            yield from say.on_prompts(self._fit(prompt_set), tokens)
         yield from say.on_context(self._adapter.spec.context_length, tokens)
         yield from (note.removeprefix(f"{record.name}: ") for note in record.notes)
         yield from say.on_capabilities(record.capabilities, tokens)

@@ -117,8 +117,8 @@ def parse_config(text: str, *, source: str, table: Sequence[str] = (), kinds: Ma
     try:
         content = ConfigTable.model_validate(value, context={"kinds": kinds})
     except ValidationError as error:
-        found = describe(error, ConfigTable, prefix=tuple(table), hints=HINTS)
-        raise ConfigError("\n".join(f"{source}: {sentence}" for sentence in found)) from None
+        sentences = describe(error, ConfigTable, prefix=tuple(table), hints=HINTS)
+        raise ConfigError("\n".join(f"{source}: {sentence}" for sentence in sentences)) from None
     problems = _cross(content, tuple(table))
     if problems:
         raise ConfigError("\n".join(f"{source}: {sentence}" for sentence in problems))

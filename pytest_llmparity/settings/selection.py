@@ -140,20 +140,20 @@ def _entry(text: str, value: str) -> Entry:
         root, api = _address(url, text)
         meant = urllib.parse.unquote(fragment)
         return Entry(text=text, name=name or derive(spec), base_url=root, api=api, model=meant or None)
-    head, colon, rest = spec.partition(":")
+    head, colon, tail = spec.partition(":")
     if not colon:
         if not NAME.fullmatch(spec):
             raise EngineSelectionError(f"--engines: {_show(text)} is no engine: {FORMS}{_hint(spec)}{_comma(value)}")
         return Entry(text=text, name=name or spec, configured=spec)
     if head == "golden":
-        if not NAME.fullmatch(rest):
+        if not NAME.fullmatch(tail):
             raise EngineSelectionError(f"--engines: {_show(text)} names no golden; write golden:NAME, {LETTERS}")
-        return Entry(text=text, name=name or f"golden-{rest}", golden=rest)
+        return Entry(text=text, name=name or f"golden-{tail}", golden=tail)
     if not NAME.fullmatch(head):
         raise EngineSelectionError(
             f"--engines: {_show(text)} does not start with a kind: {FORMS}{_hint(spec)}{_comma(value)}"
         )
-    model, at = _model_at(rest, text)
+    model, at = _model_at(tail, text)
     return Entry(
         text=text,
         name=name or derive(spec),
@@ -172,10 +172,10 @@ FORMS = (
 
 def _named(text: str) -> tuple[str | None, str]:
     """Split ``NAME=`` off. An ``=`` behind a colon, slash or ``#`` belongs to a model or URL."""
-    head, equals, rest = text.partition("=")
+    head, equals, tail = text.partition("=")
     if not equals or re.search(r"[:/#@]", head):
         return None, text
-    name, spec = head.strip(), rest.strip()
+    name, spec = head.strip(), tail.strip()
     if not NAME.fullmatch(name):
         raise EngineSelectionError(f"--engines: {_show(name)} in {_show(text)} cannot be a name; {LETTERS}")
     if not spec:
@@ -183,15 +183,15 @@ def _named(text: str) -> tuple[str | None, str]:
     return name, spec
 
 
-def _model_at(rest: str, text: str) -> tuple[str, Address | None]:
-    cuts = [match.start() for match in _LAST_URL.finditer(rest)]
+def _model_at(written: str, text: str) -> tuple[str, Address | None]:
+    cuts = [match.start() for match in _LAST_URL.finditer(written)]
     if not cuts:
-        if _CREDENTIALS.search(rest):
-            _address(rest, text)  # says that credentials are not allowed
-        if not rest:
+        if _CREDENTIALS.search(written):
+            _address(written, text)  # says that credentials are not allowed
+        if not written:
             raise EngineSelectionError(f"--engines: {_show(text)} names no model; write KIND:MODEL or KIND:MODEL@URL")
-        return rest, None
-    model, url = rest[: cuts[-1]], rest[cuts[-1] + 1 :]
+        return written, None
+    model, url = written[: cuts[-1]], written[cuts[-1] + 1 :]
     if "#" in url:
         raise EngineSelectionError(f"--engines: {_show(text)} names a model twice; with KIND:MODEL@URL leave #… out")
     return model, _address(url, text)
@@ -213,8 +213,8 @@ def is_bare_address(text: str) -> bool:
 
 def address_behind(model: str) -> tuple[str, str] | None:
     """Take ``MODEL@HOST:PORT`` apart, whose address lacks its scheme; ``None`` for any other model."""
-    found = _MODEL_AT_ADDRESS.fullmatch(model)
-    return (found["model"], found["address"]) if found and is_bare_address(found["address"]) else None
+    parts = _MODEL_AT_ADDRESS.fullmatch(model)
+    return (parts["model"], parts["address"]) if parts and is_bare_address(parts["address"]) else None
 
 
 def _address(url: str, text: str) -> Address:
@@ -284,10 +284,10 @@ def derive(spec: str) -> str:
     >>> derive("ollama:qwen3:8b"), derive("llamacpp:./models/tiny-Q4_0.gguf")
     ('ollama-qwen3-8b', 'llamacpp-tiny-q4_0')
     """
-    kind, colon, rest = spec.partition(":")
+    kind, colon, tail = spec.partition(":")
     if colon and not _URL.match(spec):
-        cut = [match.start() for match in _LAST_URL.finditer(rest)]
-        model, url = (rest[: cut[-1]], rest[cut[-1] + 1 :]) if cut else (rest, "")
+        cut = [match.start() for match in _LAST_URL.finditer(tail)]
+        model, url = (tail[: cut[-1]], tail[cut[-1] + 1 :]) if cut else (tail, "")
         if is_path(model):
             model = re.sub(r"\.gguf$", "", model.rstrip("/").rpartition("/")[2], flags=re.IGNORECASE)
         spec = f"{kind}:{model}" + (f"@{_URL.sub('', url, count=1)}" if url else "")

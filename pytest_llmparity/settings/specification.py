@@ -38,8 +38,8 @@ def seconds(text: str) -> float:
     5400.0
     """
     match = _DURATION.fullmatch(text)
-    hours, minutes, rest = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
-    total = hours * 3600 + minutes * 60 + rest
+    hours, minutes, left = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    total = hours * 3600 + minutes * 60 + left
     if total == 0:
         raise ValueError(f"{text[:40]!r} is no time above zero; write 900 (seconds), 90s, 15m or 1h30m")
     return float(total)

@@ -78,9 +78,9 @@ def on_sampling(identity: Identity) -> Iterator[str]:
         if name in NEUTRAL_DEFAULTS and not isinstance(value, bool) and value != NEUTRAL_DEFAULTS[name]
     }
     if special:
-        said = ", ".join(f"{name} {value:g}" for name, value in special.items())
+        values = ", ".join(f"{name} {value:g}" for name, value in special.items())
         yield (
-            f"an application that leaves its sampling out gets {said}; parity sends its own values, so send yours too"
+            f"an application that leaves its sampling out gets {values}; parity sends its own values, so send yours too"
         )
 
 
