@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -14,16 +15,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpcore2  # noqa: F401 - see below
 import openai  # noqa: F401 - see below
 import pytest
 
-# pytester forgets modules that a run inside this process imported: numpy cannot be imported twice, and errors of a
-# second httpcore2, which openai's client imports when it is first used, are none of those that the client translates.
+# pytester forgets modules that a run inside this process imported, and numpy cannot be imported twice.
 import pytest_llmparity.check
 import pytest_llmparity.plugin.door  # noqa: F401 - see above
 from pytest_llmparity.testing import LoopbackEngine
 from tests.doubles.posing import PosingEngine
+
+# Nor may what openai's client rests on and imports when it is first used: errors of a second one are none of those that
+# the client translates. From openai 3 on that is httpcore2.
+importlib.import_module("httpcore2" if importlib.util.find_spec("httpcore2") else "httpcore")
 
 HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "fixtures/models/tiny"
