@@ -209,6 +209,24 @@ def _lmstudio(control: Control) -> list[str] | None:
 # ---- what is running here --------------------------------------------------------------------------------------------
 
 
+def listening(
+    environ: Mapping[str, str], *, ports: Sequence[int] = PORTS, total_s: float = TOTAL_S
+) -> tuple[Running, ...]:
+    """Return the inference servers that answer on this machine, at Ollama's address and at known ports."""
+    places = _places(environ, ports)
+    answers = _together([functools.partial(_listening, url) for url in places], total_s=total_s)
+    return tuple(server for server in answers if server is not None)
+
+
+def _places(environ: Mapping[str, str], ports: Sequence[int]) -> list[str]:
+    """Return the addresses where a server of this machine may listen, Ollama's first."""
+    try:
+        ollama = address("ollama", environ)
+    except EngineSelectionError:
+        ollama = ollama_address("")
+    return list(dict.fromkeys([ollama, *(f"http://127.0.0.1:{port}" for port in ports)]))
+
+
 def offer(
     words: Sequence[str], environ: Mapping[str, str], *, ports: Sequence[int] = PORTS, total_s: float = TOTAL_S
 ) -> str:
@@ -216,16 +234,9 @@ def offer(
 
     ``words`` are the kinds that were asked for by their bare name.
     """
-    try:
-        ollama = address("ollama", environ)
-    except EngineSelectionError:
-        ollama = ollama_address("")
-    places = list(dict.fromkeys([ollama, *(f"http://127.0.0.1:{port}" for port in ports)]))
-    servers = [
-        server
-        for server in _together([functools.partial(_listening, url) for url in places], total_s=total_s)
-        if server
-    ]
+    places = _places(environ, ports)
+    ollama = places[0]
+    servers = listening(environ, ports=ports, total_s=total_s)
     if not servers:
         return f"Nothing was found running here (asked: {', '.join(_short(url) for url in places)})."
     lines = ["Found running on this machine:"]

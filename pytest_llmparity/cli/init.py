@@ -1,0 +1,223 @@
+"""``llmparity init``: a first configuration from what is found here, with prompts and a test to try it on."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import shutil
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_llmparity.cli.verbs import MISUSE, OK, WRONG, complain
+from pytest_llmparity.core.words.printable import printable, printable_lines
+from pytest_llmparity.settings.sources import FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_llmparity.cli.verbs import Commands
+
+PATIENCE_S = 10.0
+"""How long servers have to say what they are: who asks for this wants them found, on a busy machine too."""
+PROMPTS = "prompts/sample.jsonl"
+TEST = "test_parity.py"
+MOST_OF_A_KIND = 4
+"""Models of one server, or files, that become engines; a person adds others."""
+
+THINGS = ("a bicycle", "the tides", "a compass", "yeast")
+FORMS = {
+    "purpose": "What is {} for? Answer in one sentence.",
+    "child": "Explain {} to a child of eight.",
+    "history": "When did people first use or understand {}?",
+    "parts": "Name the three most important parts or stages of {}.",
+    "fault": "What most often goes wrong with {}, and what helps?",
+    "compare": "Compare {} with a clock in two sentences.",
+    "poem": "Write two lines of verse about {}.",
+    "question": "Ask one good question about {}.",
+    "advice": "Give one piece of advice to somebody who works with {}.",
+    "danger": "Is there a danger in {}? Say why or why not.",
+    "translate": "Say 'This is about {}' in French.",
+    "list": "List five words that have to do with {}.",
+}
+
+TEST_TEXT = f'''"""One gate: the same prompts on every engine, and how far the answers may differ."""
+
+import pytest
+from pytest_llmparity import check
+
+
+@pytest.mark.parity(
+    "{PROMPTS}",
+    check.prompts(),  # the engines saw the same prompts, uncut
+    check.text(margin=0.12),  # greedy answers part at fewer than 12 % of tokens
+    max_tokens=32,
+)
+def test_answers_stay_close(parity_run):
+    """Put prompts of your own into {PROMPTS}: a verdict speaks for prompts like those."""
+'''
+
+NOTHING = """\
+# No engine was found when this was written. Name yours, without the "# ", and run: llmparity doctor
+#
+# baseline = "prod"                      # the others are compared with this one
+#
+# [engines.prod]
+# kind = "openai"                         # or vllm, sglang, ollama, llamacpp, mlx, ...
+# base_url = "http://127.0.0.1:8000"      # with a URL: a server that runs already
+#
+# [engines.dev]
+# kind = "llamacpp"                       # needs: pip install "pytest-llmparity[llamacpp]", or llama-server in PATH
+# model = "models/model-q4_k_m.gguf"      # without a URL: started by us, and stopped
+"""
+
+
+class Engine(NamedTuple):
+    """One engine of the configuration to write: its name, and the keys of its table."""
+
+    name: str
+    keys: dict[str, str]
+
+
+def add(commands: Commands) -> None:
+    """Add the verb to the command line."""
+    does = f"Write a first {FILE} from the engines and models found on this machine, sample prompts and a test."
+    parser = commands.add_parser("init", help=does, description=f"{does} A file that is there is never overwritten.")
+    parser.add_argument(
+        "--rootdir", metavar="DIR", help="The project's root (default: the one pytest finds from this folder)"
+    )
+    parser.set_defaults(command=_init, name="init")
+
+
+def _init(asked: argparse.Namespace) -> int:
+    from pytest_llmparity.run.resolving import project_root
+
+    cwd = Path.cwd()
+    root = (cwd / asked.rootdir).resolve() if asked.rootdir else project_root(cwd)
+    if not root.is_dir():
+        return complain(printable(f"--rootdir: there is no folder {root}"), MISUSE)
+    engines = _engines(root)
+    text = _configuration(engines)
+    configured = _place(root / FILE, text, what=", ".join(engine.name for engine in engines) or "no engine, an example")
+    sample = "".join(json.dumps(case, ensure_ascii=False) + "\n" for case in _cases())
+    _place(root / PROMPTS, sample, what=f"{len(THINGS) * len(FORMS)} prompts")
+    _place(root / TEST, TEST_TEXT, what="a test that compares the answers")
+    print()
+    if not configured:
+        if engines:
+            print(f"To use what was found here, take what you need of this into {FILE}:\n")
+            print(printable_lines(text))
+        return WRONG
+    print(*_next_steps(engines), sep="\n")
+    return OK
+
+
+def _place(path: Path, text: str, *, what: str) -> bool:
+    """Write a file that is not there, say what became of it, and tell whether it is now as wanted."""
+    from pytest_llmparity.core.errors import LLMParityError
+
+    if path.name == FILE and (place := _configured_in_pyproject(path.parent)):
+        print(printable(f"kept {place}: it has [tool.llmparity], and one configuration is enough"))
+        return False
+    try:
+        before = path.read_text("utf-8") if path.exists() else None
+        if before == text:
+            print(printable(f"kept {path}: it is as it would be written"))
+            return True
+        if before is not None and before != NOTHING:
+            print(printable(f"kept {path}: it is there already; move it away to have a new one written"))
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x" if before is None else "w", encoding="utf-8") as file:
+            file.write(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise LLMParityError(f"{path} cannot be written: {error}; make the folder writable or use --rootdir") from error
+    print(printable(f"wrote {path}: {what}"))
+    return True
+
+
+def _configured_in_pyproject(root: Path) -> Path | None:
+    path = root / "pyproject.toml"
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return path if "llmparity" in table.get("tool", {}) else None
+
+
+def _engines(root: Path) -> Sequence[Engine]:
+    """Return what is found here as engines: servers that run first, then GGUF files, each under a name of its own."""
+    from pytest_llmparity.engines import daemons
+    from pytest_llmparity.engines.local import caches, generates, gguf_files
+
+    tables: list[tuple[str, dict[str, str]]] = []
+    for server in sorted(daemons.listening(os.environ, total_s=PATIENCE_S), key=lambda server: server.kind == "ollama"):
+        models = [model for model in server.models if generates(model)][:MOST_OF_A_KIND]
+        for model in models:
+            wanted = f"{server.kind}-{model}" if len(models) > 1 or server.kind == "ollama" else server.kind
+            tables.append((wanted, {"kind": server.kind, "model": model, "base_url": server.base_url}))
+    files = gguf_files([root]) or gguf_files(caches(os.environ, Path.home()))
+    for path in files[:MOST_OF_A_KIND]:
+        model = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+        tables.append((path.stem, {"kind": "llamacpp", "model": model}))
+    engines: dict[str, Engine] = {}
+    for wanted, keys in tables:
+        base = re.sub(r"[^a-z0-9._-]+", "-", wanted.lower()).strip("-._")[:40].strip("-._") or keys["kind"]
+        name = next(name for number in range(1, 100) if (name := base + f"-{number}" * (number > 1)) not in engines)
+        engines[name] = Engine(name, keys)
+    return tuple(engines.values())
+
+
+def _configuration(engines: Sequence[Engine]) -> str:
+    import tomlkit
+
+    if not engines:
+        return NOTHING
+    document = tomlkit.document()
+    document.add("baseline", tomlkit.string(engines[0].name))
+    document["baseline"].comment("the others are compared with this one: name what you serve with")
+    tables = tomlkit.table(is_super_table=True)
+    for name, keys in engines:
+        table = tomlkit.table()
+        for key, value in keys.items():
+            table.add(key, value)
+        if "base_url" not in keys:
+            table["model"].comment("started by us, and stopped")
+        tables.add(name, table)
+    document.add(tomlkit.nl())
+    document.add("engines", tables)
+    return tomlkit.dumps(document)
+
+
+def _cases() -> Iterator[dict[str, object]]:
+    for group, form in FORMS.items():
+        for number, thing in enumerate(THINGS, 1):
+            message = {"role": "user", "content": form.format(thing)}
+            yield {"id": f"{group}-{number}", "group": group, "messages": [message]}
+
+
+def _next_steps(engines: Sequence[Engine]) -> Iterator[str]:
+    if any(engine.keys["kind"] == "llamacpp" and "base_url" not in engine.keys for engine in engines) and not (
+        shutil.which("llama-server") or importlib.util.find_spec("xllamacpp")
+    ):
+        yield 'First: pip install "pytest-llmparity[llamacpp]", which starts GGUF files (or put llama-server into PATH)'
+    if not engines:
+        yield "No engine answers on this machine and no GGUF file lies here. Any of these is enough:"
+        yield "  a server with OpenAI's API that runs somewhere: name its base_url"
+        yield "  Ollama: ollama serve, and ollama pull a model, twice in two quantisations"
+        yield '  GGUF files in this folder, and pip install "pytest-llmparity[llamacpp]"'
+        yield f"Then run llmparity init again, or name the engines in {FILE}."
+        return
+    names = [engine.name for engine in engines[:2]]
+    yield "Next:"
+    yield f"  llmparity doctor {' '.join(names)}"
+    yield "    says what they are, what they can do and what to change"
+    if len(names) == 2:
+        yield f"  pytest {TEST} --engines {','.join(names)}"
+        yield "    asks both and judges; it means most between two engines that serve the same model"
+    else:
+        yield f"A comparison needs a second engine: add it to {FILE} (another server, or another quantisation), then:"
+        yield f"  pytest {TEST} --engines {names[0]},NAME"

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity.core.prompts.reading import parse_prompts
+from pytest_llmparity.engines import daemons
+from pytest_llmparity.engines.local import caches, gguf_files
+from pytest_llmparity.settings.configuration import parse_config
+from tests.real_ollama import RealOllama
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Shell
+
+LISTENING = daemons.listening
+
+
+@pytest.fixture(autouse=True)
+def _nothing_else_here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without servers and caches, whatever runs on this one; tests name the ports that are asked."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "LLAMA_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    _asked(monkeypatch)
+
+
+def _asked(monkeypatch: pytest.MonkeyPatch, *urls: str) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+    ports = [int(url.rpartition(":")[2]) for url in urls]
+    monkeypatch.setattr(daemons, "listening", lambda environ, total_s: LISTENING(environ, ports=ports, total_s=total_s))
+
+
+def _gguf(path: Path, size: int = 100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"GGUF" + bytes(size))
+    return path
+
+
+def test_where_nothing_is_an_example_is_written_and_what_to_install_is_said(shell: Shell) -> None:
+    ended = shell.run("init")
+
+    assert ended.code == 0
+    assert "ollama serve" in ended.out
+    assert "pytest-llmparity[llamacpp]" in ended.out
+    text = (shell.path / "llmparity.toml").read_text()
+    assert parse_config(text, source="llmparity.toml").engines == {}
+    example = "\n".join(line.removeprefix("# ") for line in text.splitlines()[2:])
+    assert parse_config(example, source="llmparity.toml").engines.keys() == {"prod", "dev"}
+
+
+def test_files_become_engines_and_the_example_gives_way(shell: Shell) -> None:
+    shell.run("init")
+    for name, size in {"m-F16.gguf": 300, "models/M Q4_0.gguf": 100}.items():
+        _gguf(shell.path / name, size)
+
+    ended = shell.run("init")
+
+    assert ended.code == 0
+    assert tomllib.loads((shell.path / "llmparity.toml").read_text()) == {
+        "baseline": "m-f16",
+        "engines": {
+            "m-f16": {"kind": "llamacpp", "model": "m-F16.gguf"},
+            "m-q4_0": {"kind": "llamacpp", "model": "models/M Q4_0.gguf"},
+        },
+    }
+    assert "pytest test_parity.py --engines m-f16,m-q4_0" in ended.out
+    assert ended.out.count("it is as it would be written") == 2
+
+
+def test_running_servers_become_engines(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = [shell.engine(model=model) for model in ("org/Some-Model", "org/Other")]
+    _asked(monkeypatch, *(server.base_url for server in servers))
+
+    ended = shell.run("init")
+
+    engines = tomllib.loads((shell.path / "llmparity.toml").read_text())["engines"]
+    assert ended.code == 0
+    assert {(engine["model"], engine["base_url"]) for engine in engines.values()} == {
+        (server.model, server.base_url) for server in servers
+    }
+
+
+def test_one_engine_is_told_that_a_comparison_needs_two(shell: Shell) -> None:
+    _gguf(shell.path / "only.gguf")
+
+    ended = shell.run("init")
+
+    assert "A comparison needs a second engine" in ended.out
+    assert "--engines only,NAME" in ended.out
+
+
+def test_a_second_run_changes_nothing(shell: Shell) -> None:
+    _gguf(shell.path / "m.gguf")
+    shell.run("init")
+    before = {path: path.read_bytes() for path in shell.path.rglob("*") if path.is_file()}
+
+    ended = shell.run("init")
+
+    assert ended.code == 0
+    assert ended.out.count("it is as it would be written") == 3
+    assert {path: path.read_bytes() for path in shell.path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("llmparity.toml", '[engines.mine]\nbase_url = "http://h:1"\n'), ("pyproject.toml", "[tool.llmparity]\n")],
+)
+def test_a_configuration_in_the_way_is_kept_and_what_was_found_is_shown(shell: Shell, name: str, text: str) -> None:
+    (shell.path / name).write_text(text)
+    _gguf(shell.path / "m.gguf")
+
+    ended = shell.run("init")
+
+    assert ended.code == 1
+    assert f"kept {shell.path / name}" in ended.out
+    assert "[engines.m]" in ended.out
+    assert (shell.path / name).read_text() == text
+
+
+def test_a_test_in_the_way_is_kept(shell: Shell) -> None:
+    (shell.path / "test_parity.py").write_text("mine")
+
+    ended = shell.run("init")
+
+    assert ended.code == 0
+    assert "test_parity.py: it is there already; move it away" in ended.out
+    assert (shell.path / "test_parity.py").read_text() == "mine"
+
+
+def test_a_folder_that_takes_no_file_is_named(shell: Shell) -> None:
+    (shell.path / "prompts").write_text("a file")
+
+    ended = shell.run("init")
+
+    assert ended.code == 1
+    assert "cannot be written" in ended.err
+
+
+def test_what_is_written_is_valid(shell: Shell) -> None:
+    shell.run("init")
+
+    prompts = parse_prompts((shell.path / "prompts/sample.jsonl").read_text(), source="p", name="p")
+    compile((shell.path / "test_parity.py").read_text(), "test_parity.py", "exec")
+
+    assert len(prompts.cases) == 48
+    assert len({case.group for case in prompts.cases}) == 12
+
+
+def test_models_that_make_no_text_and_later_parts_are_left_out(tmp_path: Path) -> None:
+    names = ("nomic-embed.gguf", "mmproj-m.gguf", "big-00001-of-00002.gguf", "big-00002-of-00002.gguf", ".x/hid.gguf")
+    for name in names:
+        _gguf(tmp_path / name)
+    (tmp_path / "no.gguf").write_text("text")
+
+    assert [path.name for path in gguf_files([tmp_path])] == ["big-00001-of-00002.gguf"]
+
+
+def test_caches_of_other_programs_are_known(tmp_path: Path) -> None:
+    models = [
+        _gguf(tmp_path / ".cache/llama.cpp/org_m.gguf"),
+        _gguf(tmp_path / ".cache/huggingface/hub/models--a--b/snapshots/1/m.gguf"),
+        _gguf(tmp_path / ".lmstudio/models/pub/m/m.gguf"),
+    ]
+
+    assert gguf_files(caches({}, tmp_path)) == tuple(models)
+    assert caches({"LLAMA_CACHE": "/l", "HF_HUB_CACHE": "/h"}, tmp_path)[:2] == (Path("/l"), Path("/h"))
+
+
+@pytest.mark.live
+def test_ollamas_models_become_engines_that_doctor_knows(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, real_ollama: RealOllama
+) -> None:
+    names = {real_ollama.model("F16"), real_ollama.model("Q8_0")}
+    monkeypatch.setenv("OLLAMA_HOST", real_ollama.url)
+
+    ended = shell.run("init")
+
+    engines = tomllib.loads((shell.path / "llmparity.toml").read_text())["engines"]
+    assert ended.code == 0
+    assert names <= {engine["model"] for engine in engines.values()}
+    assert shell.run("doctor", "--json", "ollama-tiny-f16").code == 0
+
+
+def test_the_gate_that_is_written_reaches_a_verdict(
+    pytester: pytest.Pytester, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = [shell.engine(model=model) for model in ("a", "b")]
+    _asked(monkeypatch, *(server.base_url for server in servers))
+    shell.run("init")
+    names = tomllib.loads((shell.path / "llmparity.toml").read_text())["engines"]
+    assert len(names) == 2
+    monkeypatch.chdir(shell.path)
+
+    result = pytester.runpytest_subprocess(
+        f"--rootdir={shell.path}",
+        str(shell.path / "test_parity.py"),
+        f"--engines={','.join(names)}",
+        "--parity-report=json",
+    )
+
+    result.assert_outcomes(passed=1)
+    assert json.loads((shell.path / ".llmparity/report/run.json").read_text())["verdicts"]
