@@ -93,7 +93,7 @@ def add(commands: Commands) -> None:
 
 
 def _init(asked: argparse.Namespace) -> int:
-    from pytest_llmparity.run.resolving import project_root
+    from pytest_llmparity.settings.resolving import project_root
 
     cwd = Path.cwd()
     root = (cwd / asked.rootdir).resolve() if asked.rootdir else project_root(cwd)
