@@ -23,7 +23,7 @@ from typing import Any, Final
 from benchmarks.outcomes_engines import BASELINE, CONCURRENCY, Gathered, Gatherer, engines
 from fixtures.prompts.make_prompts import MIXED
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.settle import settle
+from pytest_llmparity.core.checks.family import settle
 from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, Evidence
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import Case, PromptSet

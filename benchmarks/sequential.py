@@ -19,7 +19,7 @@ from typing import Final
 from benchmarks.outcomes import ALPHA, CONDITIONS, Condition, declared, designs
 from benchmarks.outcomes_engines import BASELINE, CONCURRENCY, Gathered, Gatherer, engines
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.settle import settle
+from pytest_llmparity.core.checks.family import settle
 from pytest_llmparity.core.evidence import FLOOR_CASES, FLOOR_PHASES, EngineEvidence, Evidence
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling

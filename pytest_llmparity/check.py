@@ -18,10 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
-from pytest_llmparity.core.checks.contract import Contract
+from pytest_llmparity.core.checks.contract import Adapter, Contract, ModelClass, adapted, name_of, schema_of
+from pytest_llmparity.core.checks.floor import HORIZON
 from pytest_llmparity.core.checks.latency import REQUESTS, LatencyCheck, parse_budget
-from pytest_llmparity.core.checks.margins import HORIZON
-from pytest_llmparity.core.checks.models import Adapter, ModelClass, adapted, name_of, schema_of
 from pytest_llmparity.core.checks.prompts import PromptsCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.checks.similarity import SimilarityCheck

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from dataclasses import dataclass
 from typing import Final
@@ -84,31 +85,17 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """One judgement of one check about one engine (``baseline`` is ``None``) or one pair.
+class Judgement:
+    """What the answers to some prompts say about one quantity, whosever answers they are.
 
-    ``check`` is the check as written (``text(horizon=32)``), ``kind`` the quantity judged (``text``, ``schema.rate``,
-    ``schema.gap``, ``latency.ttft_p50``, …). ``estimate``, ``lower``, ``upper`` and ``margin`` share ``unit``; the
-    bounds are one-sided at ``alpha``. ``p_pass`` is the p-value of "drift is at least the margin", ``p_fail`` of "drift
-    is at most the margin"; both ``None`` for exact findings (a pin, a prompt count), whose outcome is not a test.
-    ``n`` counts cases, ``requests`` the answers used, ``groups`` the independent groups (0: not clustered). ``floor``
-    is the baseline's own drift. ``differs`` lists layers that differ, ``cause`` is set only when shown to be the cause.
-    ``needed`` is how many prompts in all would settle an INCONCLUSIVE. ``measures`` says in words what the estimate
-    counts (``of tokens fork``), ``reason`` in one sentence why the outcome is not what the bounds alone say.
-    ``blocked_by`` names the engine that cannot be used, or failed to answer, where that is the reason: it is told once.
-    ``left_out`` are prompts the verdict does not rest on because an engine cannot be asked them; ``n`` is without them.
-    ``lenience`` counts, by engine, what was forgiven in the answers or was not, ``remarks`` are further sentences that
-    hold whatever the outcome.
-    ``open``: judged by evidence that may still grow in a sequential run; ``sequence`` says how far that run came.
-    ``message`` is the headline, ``details`` the lines below it, ``where`` the ``file:line`` of the check. ``differing``
-    are the cases on which the two engines differ, in the order of the prompts.
+    ``estimate``, ``lower``, ``upper`` and ``margin`` share ``unit``; the bounds are one-sided. ``side`` says which
+    deviations count. ``p_pass`` is the p-value of "drift is at least the margin", ``p_fail`` of "drift is at most the
+    margin"; both ``None`` for exact findings (a pin, a prompt count), whose outcome is not a test. ``n`` counts cases,
+    ``groups`` the independent groups (0: not clustered). ``needed`` is how many prompts in all would settle an
+    INCONCLUSIVE. ``reason`` says in one sentence why the outcome is not what the bounds alone say. ``open``: judged by
+    evidence that may still grow in a sequential run; ``sequence`` says how far that run came.
     """
 
-    test: str
-    check: str
-    kind: str
-    engine: str
-    baseline: str | None
     outcome: Outcome
     estimate: float | None = None
     lower: float | None = None
@@ -118,27 +105,71 @@ class Verdict:
     side: str = "worse"
     n: int = 0
     groups: int = 0
-    horizon: int | None = None
-    requests: int = 0
-    alpha: float = 0.05
     p_pass: float | None = None
     p_fail: float | None = None
+    needed: int | None = None
+    reason: str = ""
+    open: bool = False
+    sequence: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict(Judgement):
+    """One judgement of one check about one engine (``baseline`` is ``None``) or one pair, and what stands beside it.
+
+    ``check`` is the check as written (``text(horizon=32)``), ``kind`` the quantity judged (``text``, ``schema.rate``,
+    ``schema.gap``, ``latency.ttft_p50``, …), ``where`` the ``file:line`` of the check. Bounds are at ``alpha``.
+    ``requests`` counts the answers used, ``horizon`` the tokens of each that were compared. ``measures`` says in words
+    what the estimate counts (``of tokens fork``). ``floor`` is the baseline's own drift. ``differs`` lists layers that
+    differ, ``cause`` is set only when shown to be the cause. ``blocked_by`` names the engine that cannot be used, or
+    failed to answer, where that is the reason: it is told once. ``left_out`` are prompts the verdict does not rest on
+    because an engine cannot be asked them; ``n`` is without them. ``lenience`` counts, by engine, what was forgiven in
+    the answers or was not, ``remarks`` are further sentences that hold whatever the outcome. ``message`` is the
+    headline, ``details`` the lines below it. ``differing`` are the cases on which the two engines differ, in the order
+    of the prompts.
+    """
+
+    test: str
+    check: str
+    kind: str
+    engine: str
+    baseline: str | None
+    where: str = ""
+    alpha: float = 0.05
+    requests: int = 0
+    horizon: int | None = None
+    measures: str = ""
     floor: float | None = None
     differs: tuple[str, ...] = ()
     cause: str | None = None
-    needed: int | None = None
-    open: bool = False
-    sequence: str = ""
-    measures: str = ""
-    reason: str = ""
     blocked_by: str = ""
     left_out: tuple[LeftOut, ...] = ()
     lenience: tuple[Lenience, ...] = ()
     remarks: tuple[str, ...] = ()
     message: str = ""
     details: tuple[str, ...] = ()
-    where: str = ""
     differing: tuple[Difference, ...] = ()
+
+    def judged(self, judgement: Judgement) -> Verdict:
+        """Return the verdict with this judgement; what stands beside it stays."""
+        return dataclasses.replace(
+            self,
+            outcome=judgement.outcome,
+            estimate=judgement.estimate,
+            lower=judgement.lower,
+            upper=judgement.upper,
+            margin=judgement.margin,
+            unit=judgement.unit,
+            side=judgement.side,
+            n=judgement.n,
+            groups=judgement.groups,
+            p_pass=judgement.p_pass,
+            p_fail=judgement.p_fail,
+            needed=judgement.needed,
+            reason=judgement.reason,
+            open=judgement.open,
+            sequence=judgement.sequence,
+        )
 
     @property
     def rests_on_nothing(self) -> bool:

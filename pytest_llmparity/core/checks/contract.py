@@ -1,26 +1,48 @@
-"""One JSON Schema held against answers: reading them, validating them offline, and where two of them differ."""
+"""A JSON Schema or a pydantic model held against answers: reading them, validating them, and where two differ."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol, cast, runtime_checkable
 
 import jsonschema_rs
 
-from pytest_llmparity.core.checks.gathered import describe
-from pytest_llmparity.core.checks.models import Adapter, ModelClass, problem_of
+from pytest_llmparity.core.checks.missing import describe
 from pytest_llmparity.core.compare.json import FieldDiff, diff_values, parse_json
 from pytest_llmparity.core.compare.wrapped import REASONING, Unwrapped, unwrap
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence
 from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.verdict import Lenience
 from pytest_llmparity.core.words import explain
 
 MOVED: Final = "moved to reasoning"
 """How the reader's note ends where a server left reasoning in the text (``Completion.normalised``)."""
+
+
+class Adapter(Protocol):
+    """What ``pydantic.TypeAdapter`` offers."""
+
+    def validate_json(self, data: bytes, /, *, strict: bool) -> object:
+        """Return the value, or raise ``ValidationError``."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of what is accepted."""
+
+
+@runtime_checkable
+class ModelClass(Protocol):
+    """What the classes derived from ``pydantic.BaseModel`` offer."""
+
+    def model_validate_json(self, json_data: bytes, /, *, strict: bool) -> object:
+        """Return the value, or raise ``ValidationError``."""
+
+    def model_json_schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of what is accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +95,10 @@ class Contract:
         try:
             self._validator = jsonschema_rs.validator_for(dict(schema), validate_formats=True, retriever=_refuse)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-            said = explain.plain(str(getattr(error, "message", "") or error))
-            hint = (
-                "; copy what it refers to into it, nothing is fetched" if _REFUSED in said or "base URI" in said else ""
-            )
-            raise DesignError(f"{name} is not a usable JSON Schema: {said}{hint}") from error
+            why = explain.plain(str(getattr(error, "message", "") or error))
+            remote = _REFUSED in why or "base URI" in why
+            hint = "; copy what it refers to into it, nothing is fetched" if remote else ""
+            raise DesignError(f"{name} is not a usable JSON Schema: {why}{hint}") from error
         self.unknown_formats = tuple(word for word in formats(schema) if not _known(word, schema.get("$schema")))
 
     @classmethod
@@ -94,10 +115,10 @@ class Contract:
 
     def read(self, engine: EngineEvidence) -> dict[str, Reading]:
         """Read every case of the main phase that was asked: answers are parsed and validated, failures do not fit."""
-        found = {case: self.hold(completion) for case, completion in engine.answers().items()}
+        readings = {case: self.hold(completion) for case, completion in engine.answers().items()}
         for case, failure in engine.failures().items():
-            found[case] = Reading(problem=f"no answer: {describe(engine, case, failure)}", answered=False)
-        return found
+            readings[case] = Reading(problem=f"no answer: {describe(engine.name, case, failure)}", answered=False)
+        return readings
 
     def hold(self, completion: Completion) -> Reading:
         """Read one answer and hold it against the schema or the model."""
@@ -137,19 +158,19 @@ class Contract:
 
 def formats(schema: object) -> list[str]:
     """Return every ``format`` a schema asserts, once each, in the order they stand there."""
-    found: dict[str, None] = {}
+    words: dict[str, None] = {}
     waiting: list[object] = [schema]
     while waiting:
         part = waiting.pop()
         if isinstance(part, Mapping):
             if isinstance(part.get("format"), str):
-                found[part["format"]] = None
+                words[part["format"]] = None
             waiting += reversed(
                 [item for key, item in part.items() if key not in ("const", "default", "enum", "examples")]
             )
         elif isinstance(part, list):
             waiting += reversed(part)
-    return list(found)
+    return list(words)
 
 
 def _known(word: str, draft: object) -> bool:
@@ -166,3 +187,74 @@ _REFUSED = "no schema is fetched"
 
 def _refuse(uri: str) -> NoReturn:
     raise ValueError(f"{_REFUSED}: {uri}")
+
+
+def forgiven(engine: str, readings: Mapping[str, Reading]) -> tuple[Lenience, ...]:
+    """Count what stood round the JSON of an engine's answers, and whether they were read all the same."""
+    answered = [reading for reading in readings.values() if reading.answered]
+    wrapping = Counter((what, reading.parsed) for reading in answered for what in reading.wrapping)
+    return tuple(
+        Lenience(engine=engine, what=what, count=count, of=len(answered), accepted=accepted)
+        for (what, accepted), count in wrapping.items()
+    )
+
+
+def adapted(kind: type, name: str) -> Adapter:
+    """Return a type (a dataclass, a ``TypedDict``) as pydantic validates it; ``DesignError`` where it cannot."""
+    from pydantic import TypeAdapter
+
+    try:
+        return cast("Adapter", TypeAdapter(kind))
+    except Exception as error:  # pydantic raises many kinds, NameError among them
+        raise DesignError(f"schema({name}): pydantic cannot validate by it: {_first(error)}") from error
+
+
+def schema_of(model: ModelClass | Adapter, name: str) -> str:
+    """Return the JSON Schema of a model as text; ``{}`` where pydantic has no words for one of its types.
+
+    The schema is not what answers are held against, so it may say less than the model. Raises ``DesignError`` for a
+    model that pydantic cannot use at all, such as one that names a class it does not know.
+    """
+    from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
+
+    describe = model.model_json_schema if isinstance(model, ModelClass) else model.json_schema
+    try:
+        return json.dumps(describe(), allow_nan=False)
+    except (PydanticInvalidForJsonSchema, TypeError, ValueError):
+        return "{}"
+    except PydanticUserError as error:
+        raise DesignError(f"schema({name}): pydantic cannot validate by it: {_first(error)}") from error
+
+
+def problem_of(model: ModelClass | Adapter, body: str) -> str | None:
+    """Return why a model refuses a JSON text, ``None`` when it validates in strict mode.
+
+    Whatever a validator of the user raises is a refusal with its own words, never a crash.
+    """
+    from pydantic import ValidationError
+
+    validate: Callable[..., object] = (
+        model.model_validate_json if isinstance(model, ModelClass) else model.validate_json
+    )
+    try:
+        validate(body.encode("utf-8", "replace"), strict=True)
+    except ValidationError as refused:
+        first, *others = refused.errors(include_url=False, include_context=False, include_input=False)
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        more = f" (and {len(others)} more)" if others else ""
+        return f"${place}: {first['msg']}{more}"
+    except Exception as error:  # noqa: BLE001 - code of the user, which may raise anything
+        return f"its validator raised {_first(error)}"
+    return None
+
+
+def name_of(kind: object) -> str:
+    """Return a type as its user would say it, the same in every run: no address of an object in it."""
+    if isinstance(kind, type) and not hasattr(kind, "__args__"):
+        return kind.__name__
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(kind)).replace("typing.", "")
+
+
+def _first(error: Exception) -> str:
+    words = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__

@@ -1,23 +1,32 @@
-"""The noise floor: how far an engine's repeated answers part from its own first ones."""
+"""What drift of greedy text is accepted: by two quantisations, and beside what an engine differs from itself."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from pytest_llmparity.core.checks.margins import PRESETS
+from pytest_llmparity.core.checks.designs import Fixed, Forks
 from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.compare.answers import compare_answers
 from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence
+from pytest_llmparity.core.identity.quantization import bits
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
-from pytest_llmparity.core.stats.hazard import HazardResult, hazard
 from pytest_llmparity.core.stats.noise import excess
+from pytest_llmparity.core.verdict import Judgement
 from pytest_llmparity.core.words import explain
 
-Forks = Sequence[tuple[Case, Fork]]
+HORIZON: Final = 32
+"""Tokens of an answer that are compared; the margins below belong to this horizon."""
+PRESETS: Final = ((8.0, 0.05), (6.0, 0.07), (4.0, 0.12))
+"""Accepted forks per token by the bits of the coarser quantisation, for a horizon of 32 tokens and mixed prompts
+(METHODS 7.4: an honest 16- or 8-bit pair forks at 1-3 %, a 6-bit one at 3-4.5 %, a 4-bit one at 7-8.5 %)."""
+
+UNKNOWN_MARGIN: Final = PRESETS[0][1]
+"""What forks are held against where no margin is known and only their bounds are shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +44,14 @@ class Floor:
     """What an engine differs from itself: the phase in which it drifted most from its own main answers."""
 
     phase: Phase
-    result: HazardResult
+    judgement: Judgement
     forks: tuple[tuple[Case, Fork], ...]
 
 
 def repeats(evidence: Evidence, engine: EngineEvidence, *, horizon: int) -> list[Repeats]:
     """Return what the floor phases of an engine say; a phase in which nothing was answered twice is not among them."""
     main = engine.answers()
-    found: list[Repeats] = []
+    phases: list[Repeats] = []
     for phase in FLOOR_PHASES:
         again = engine.answers(phase)
         cases = [case for case in evidence.prompts.cases if case.id in main and case.id in again]
@@ -58,25 +67,19 @@ def repeats(evidence: Evidence, engine: EngineEvidence, *, horizon: int) -> list
                 silence.add({engine.name: main[case.id], f"{engine.name} again": again[case.id]})
         if cases:
             missing = Missing(of=len(cases), used=len(forks), reasons=tuple(silence.reasons()))
-            found.append(Repeats(phase=phase, forks=tuple(forks), silent=tuple(silent), missing=missing))
-    return found
+            phases.append(Repeats(phase=phase, forks=tuple(forks), silent=tuple(silent), missing=missing))
+    return phases
 
 
-def hazard_of(forks: Forks, margin: float | None, alpha: float) -> HazardResult:
-    """Return forks per token over the cases' groups; without a margin the bounds alone matter."""
-    return hazard(
-        [fork.forked for _, fork in forks],
-        [fork.at_risk for _, fork in forks],
-        [case.group for case, _ in forks],
-        margin=PRESETS[0][1] if margin is None else margin,
-        alpha=alpha,
-    )
-
-
-def floor_of(phases: Sequence[Repeats], *, margin: float | None = None, alpha: float) -> Floor | None:
+def floor_of(phases: Sequence[Repeats], *, margin: float | None = None, alpha: float, horizon: int) -> Floor | None:
     """Return the phase in which the engine drifted most, ``None`` when nothing was compared in any."""
-    floors = [Floor(phase.phase, hazard_of(phase.forks, margin, alpha), phase.forks) for phase in phases if phase.forks]
-    return max(floors, key=lambda floor: floor.result.estimate, default=None)
+    design, limit = Fixed(alpha=alpha), UNKNOWN_MARGIN if margin is None else margin
+    floors = [
+        Floor(phase.phase, design.hazard(phase.forks, margin=limit, horizon=horizon), phase.forks)
+        for phase in phases
+        if phase.forks
+    ]
+    return max(floors, key=lambda floor: floor.judgement.estimate or 0.0, default=None)
 
 
 def above_floor(forks: Forks, floor: Floor, alpha: float) -> float:
@@ -99,3 +102,22 @@ def above_floor(forks: Forks, floor: Floor, alpha: float) -> float:
         [case.id if few else case.group for case, _, _ in shared],
         alpha,
     ).p
+
+
+def preset(baseline: EngineEvidence, candidate: EngineEvidence) -> tuple[float | None, str]:
+    """Return the margin two engines' quantisations call for and why; ``None`` and the next step where none is known."""
+    widths: list[float] = []
+    for engine in (baseline, candidate):
+        if engine.quantization is None:
+            return None, f"no margin: the quantisation of {engine.name} is not known; pin it or give margin="
+        width = bits(engine.quantization)
+        if width is None:
+            return None, f"no margin: {engine.quantization} of {engine.name} does not say its bits; give margin="
+        widths.append(width)
+    coarser = min(PRESETS[0][0], *widths)
+    for width, margin in PRESETS:
+        if coarser == width:
+            both = f"{baseline.quantization} against {candidate.quantization}"
+            return margin, f"margin {explain.percent(margin)} for {both}, over {HORIZON} tokens"
+    name = baseline.quantization if widths[0] == coarser else candidate.quantization
+    return None, f"no margin: none is known for {coarser:g}-bit weights ({name}); give margin="

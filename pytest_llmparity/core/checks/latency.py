@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
-from pytest_llmparity.core.checks import gathered
-from pytest_llmparity.core.checks.missing import Missing
-from pytest_llmparity.core.checks.shares import judge_share, least_perfect, share_needed
+from pytest_llmparity.core.checks.base import BaseCheck
+from pytest_llmparity.core.checks.designs import Fixed, judged
+from pytest_llmparity.core.checks.missing import Missing, describe, rested
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.sample import Phase, Sample, Timing
-from pytest_llmparity.core.stats.quantiles import describe, min_requests, quantile_ratio, share_over
-from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.stats import quantiles
+from pytest_llmparity.core.stats.quantiles import min_requests, quantile_ratio
+from pytest_llmparity.core.stats.shares import least_perfect
+from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
 REQUESTS: Final = 128
@@ -86,7 +89,7 @@ def parse_budget(name: str, value: str | float) -> Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyCheck:
+class LatencyCheck(BaseCheck):
     """Holds latency budgets and the share of requests that succeed against ``n`` timed requests per engine.
 
     Made by ``check.latency()``. Verdicts are named ``latency.ttft_p95`` and so on. An absolute budget is judged per
@@ -96,26 +99,18 @@ class LatencyCheck:
     gathered, else each behind a number of its own, so that no prefix cache holds it.
     """
 
+    kind: ClassVar[str] = "latency"
+    sequential: ClassVar[bool] = False
+    """A timed phase has a fixed number of requests."""
     budgets: tuple[Budget, ...] = ()
     success_rate: float | None = None
     n: int = REQUESTS
     cached: bool = False
-    where: str = field(default="", compare=False)
-
-    @property
-    def kind(self) -> str:
-        """Short name."""
-        return "latency"
 
     @property
     def pairwise(self) -> bool:
         """True when every budget is relative."""
         return self.success_rate is None and all(budget.relative for budget in self.budgets)
-
-    @property
-    def sequential(self) -> bool:
-        """A timed phase has a fixed number of requests."""
-        return False
 
     def __str__(self) -> str:
         parts = [f"{budget.name}={budget.text}" for budget in self.budgets]
@@ -155,85 +150,59 @@ class LatencyCheck:
         """How many requests it times."""
         return f"{self}: {explain.count(self.n, 'timed request')} per engine"
 
-    def judge(self, evidence: Evidence) -> list[Verdict]:
+    def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """One verdict per budget and engine (absolute) or candidate (relative), and per engine for ``success_rate``."""
-        timed = {name: _Timed(engine) for name, engine in evidence.engines.items()}
-        verdicts: list[Verdict] = []
+        timed = {name: _Timed(engine, self.n, evidence) for name, engine in evidence.engines.items()}
+        baseline = timed[evidence.baseline]
         for budget in self.budgets:
             kind = f"latency.{budget.name}"
             if budget.relative:
-                verdicts += gathered.alone(self, evidence, kind)
-                baseline = timed[evidence.baseline]
-                for candidate, start in gathered.candidates(self, evidence, kind):
-                    both = (baseline, timed[candidate.name])
-                    refused = self._refused(start, evidence, *both, metric=budget.metric)
-                    verdicts.append(refused or self._ratio(start, evidence, budget, *both))
-                continue
-            for name, engine in evidence.engines.items():
-                start = gathered.start(self, evidence, engine, kind=kind, alone=True)
-                refused = self._refused(start, evidence, timed[name], metric=budget.metric)
-                verdicts.append(refused or self._absolute(start, evidence, budget, timed[name]))
-        if self.success_rate is not None:
-            for name, engine in evidence.engines.items():
-                start = gathered.start(self, evidence, engine, kind="latency.success_rate", alone=True)
-                refused = self._refused(start, evidence, timed[name])
-                verdicts.append(refused or self._success(start, evidence, timed[name], self.success_rate))
-        return verdicts
 
-    def _refused(self, verdict: Verdict, evidence: Evidence, *sides: _Timed, metric: str = "") -> Verdict | None:
-        """Return the verdict where there is nothing to judge, or nothing that can be trusted: without any number."""
-        if (refused := gathered.blocked(verdict, *(side.engine for side in sides))) is not None:
-            return refused
-        if evidence.single:
-            reason = "latency is judged over a timed phase, not of a single answer; declare it in a parity marker"
-            return gathered.finish(verdict, outcome=Outcome.SKIPPED, reason=reason)
-        for side in sides:
-            if not side.samples:
-                outcome = Outcome.ERROR if evidence.incomplete is None else Outcome.INCONCLUSIVE
-                broken = side.engine.untimed and f"the timed phase failed: {side.engine.untimed}"
-                reason = evidence.incomplete or broken or f"{side.engine.name} has no timed requests"
-                return gathered.finish(verdict, outcome=outcome, reason=reason)
-        reason = next((why for side in sides if (why := unknown(side.engine.name, metric, side.timings))), "")
-        return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason) if reason else None
+                def compare(opened: Verdict, engine: EngineEvidence, budget: Budget = budget) -> Iterable[Verdict]:
+                    sides = (baseline, timed[engine.name])
+                    refused = _untimed(opened, evidence, *sides, metric=budget.metric)
+                    yield refused or self._ratio(opened, evidence, budget, *sides)
+
+                yield from self.each_pair(evidence, kind, compare)
+            else:
+
+                def hold(opened: Verdict, engine: EngineEvidence, budget: Budget = budget) -> Verdict:
+                    side = timed[engine.name]
+                    refused = _untimed(opened, evidence, side, metric=budget.metric)
+                    return refused or self._absolute(opened, evidence, budget, side)
+
+                yield from self.each_engine(evidence, kind, hold)
+        if self.success_rate is not None:
+            yield from self.each_engine(
+                evidence,
+                "latency.success_rate",
+                lambda opened, engine: (
+                    _untimed(opened, evidence, timed[engine.name])
+                    or self._success(opened, evidence, timed[engine.name])
+                ),
+            )
 
     def _absolute(self, verdict: Verdict, evidence: Evidence, budget: Budget, timed: _Timed) -> Verdict:
         values, blocks = timed.values(budget.metric)
         if not values:
             return _unmeasured(verdict, budget, timed)
-        result = share_over(
-            [value > budget.limit for value in values], blocks, quantile=budget.quantile, alpha=evidence.alpha
+        design = Fixed(alpha=evidence.alpha)
+        over = [value > budget.limit for value in values]
+        verdict = dataclasses.replace(
+            verdict.judged(design.over(over, blocks, quantile=budget.quantile)),
+            measures=f"of requests took over {explain.seconds(budget.limit)} {WORDS[budget.metric]}",
+            requests=len(values),
+            details=tuple(timed.lines(budget.metric)),
+            remarks=tuple(timed.provisos()),
         )
-        changes: dict[str, Any] = {
-            "estimate": result.estimate,
-            "lower": result.lower,
-            "upper": result.upper,
-            "margin": round(result.limit, 12),
-            "p_pass": result.p_pass,
-            "p_fail": result.p_fail,
-            "unit": "share",
-            "measures": f"of requests took over {explain.seconds(budget.limit)} {WORDS[budget.metric]}",
-            "n": result.n,
-            "requests": result.n,
-            "details": tuple(timed.lines(budget.metric)),
-            "remarks": tuple(timed.provisos()),
-        }
-        outcome = Outcome.INCONCLUSIVE
-        if result.upper < result.limit:
-            outcome = Outcome.PASS
-        elif result.lower > result.limit:
-            outcome = Outcome.FAIL
-        else:
-            changes["needed"] = share_needed(result.n - result.over, result.n, budget.quantile, evidence.alpha)
-        unknown_ones = max(0, self.n - len(values))
 
-        def proven() -> float | None:
-            over = [*(value > budget.limit for value in values), *[False] * unknown_ones]
+        def best() -> Judgement:
+            unknown_ones = max(0, self.n - len(values))
             size, last = max(Counter(blocks).values()), max(blocks)
             places = [*blocks, *(last + 1 + index // size for index in range(unknown_ones))]
-            best = share_over(over, places, quantile=budget.quantile, alpha=evidence.alpha)
-            return best.p_fail if best.lower > best.limit else None
+            return design.over([*over, *[False] * unknown_ones], places, quantile=budget.quantile)
 
-        return self._done(verdict, evidence, budget, changes | {"outcome": outcome}, timed, proven=proven)
+        return rested(verdict, timed.missing(len(values), metric=budget.metric), best=best)
 
     def _ratio(
         self, verdict: Verdict, evidence: Evidence, budget: Budget, baseline: _Timed, candidate: _Timed
@@ -244,11 +213,11 @@ class LatencyCheck:
             if not values:
                 return _unmeasured(verdict, budget, side)
         if len(set(our_blocks)) != len(set(their_blocks)):
-            reason = (
+            reason = evidence.incomplete or (
                 f"{baseline.engine.name} was timed in {explain.count(len(set(our_blocks)), 'block')} and "
                 f"{candidate.engine.name} in {len(set(their_blocks))}: they cannot be paired"
             )
-            return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=evidence.incomplete or reason)
+            return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
         result = quantile_ratio(
             ours,
             theirs,
@@ -259,65 +228,62 @@ class LatencyCheck:
             alpha=evidence.alpha,
             seed=evidence.seed,
         )
-        changes: dict[str, Any] = {
-            "estimate": result.estimate,
-            "lower": result.lower,
-            "upper": result.upper,
-            "margin": budget.limit,
-            "p_pass": result.p_pass,
-            "p_fail": result.p_fail,
-            "unit": "ratio",
-            "measures": f"of {baseline.engine.name}'s {budget.rank} {WORDS[budget.metric]}",
-            "n": min(len(ours), len(theirs)),
-            "requests": len(ours) + len(theirs),
-            "details": (*baseline.lines(budget.metric), *candidate.lines(budget.metric)),
-            "remarks": (*baseline.provisos(), *candidate.provisos()),
-        }
-        outcome = Outcome.INCONCLUSIVE
-        if result.upper < budget.limit:
-            outcome = Outcome.PASS
-        elif result.lower > budget.limit:
-            outcome = Outcome.FAIL
+        reason = "" if result.bounded else f"too few answers to bound {budget.rank}"
         if math.isinf(result.estimate):
-            changes["reason"] = f"{candidate.engine.name}'s {budget.rank} is a request that failed"
-        elif not result.bounded:
-            changes["reason"] = f"too few answers to bound {budget.rank}"
-        return self._done(verdict, evidence, budget, changes | {"outcome": outcome}, baseline, candidate)
+            reason = f"{candidate.engine.name}'s {budget.rank} is a request that failed"
+        judgement = judged(result, margin=budget.limit, unit="ratio", n=min(len(ours), len(theirs)))
+        verdict = dataclasses.replace(
+            verdict.judged(judgement),
+            reason=reason,
+            measures=f"of {baseline.engine.name}'s {budget.rank} {WORDS[budget.metric]}",
+            requests=len(ours) + len(theirs),
+            details=(*baseline.lines(budget.metric), *candidate.lines(budget.metric)),
+            remarks=(*baseline.provisos(), *candidate.provisos()),
+        )
+        missing = (
+            baseline.missing(len(ours), metric=budget.metric),
+            candidate.missing(len(theirs), metric=budget.metric),
+        )
+        return rested(verdict, *missing)
 
-    def _success(self, verdict: Verdict, evidence: Evidence, timed: _Timed, wanted: float) -> Verdict:
-        good = sum(sample.completion is not None for sample in timed.samples)
-        changes = judge_share(good, len(timed.samples), at_least=wanted, evidence=evidence)
-        changes |= {
-            "measures": "of requests succeeded",
-            "requests": len(timed.samples),
-            "details": tuple(timed.failed_lines()),
-        }
-        done = gathered.rested(gathered.finish(verdict, **changes), timed.missing(len(timed.samples), self.n, evidence))
-        return gathered.settled(done, evidence, absent=max(0, self.n - len(timed.samples)))
+    def _success(self, verdict: Verdict, evidence: Evidence, timed: _Timed) -> Verdict:
+        assert self.success_rate is not None
+        answered = [sample.completion is not None for sample in timed.samples]
+        verdict = dataclasses.replace(
+            verdict.judged(Fixed(alpha=evidence.alpha).share(answered, at_least=self.success_rate)),
+            measures="of requests succeeded",
+            requests=len(answered),
+            details=tuple(timed.failed_lines()),
+        )
+        return rested(verdict, timed.missing(len(answered)))
 
-    def _done(
-        self,
-        verdict: Verdict,
-        evidence: Evidence,
-        budget: Budget,
-        changes: dict[str, Any],
-        *sides: _Timed,
-        proven: Callable[[], float | None] = lambda: None,
-    ) -> Verdict:
-        """Finish a verdict, unless too few requests have this time or a hard stop cut the phase short."""
-        done = gathered.finish(verdict, **changes)
-        for side in sides:
-            missing = side.missing(len(side.values(budget.metric)[0]), self.n, evidence, metric=budget.metric)
-            done = gathered.rested(done, missing, proven=proven)
-        absent = sum(max(0, self.n - len(side.samples)) for side in sides)
-        return gathered.settled(done, evidence, absent=absent)
+
+def _untimed(verdict: Verdict, evidence: Evidence, *sides: _Timed, metric: str = "") -> Verdict | None:
+    """Return the verdict where there is nothing to judge, or nothing that can be trusted: without any number."""
+    if evidence.single:
+        reason = "latency is judged over a timed phase, not of a single answer; declare it in a parity marker"
+        return dataclasses.replace(verdict, outcome=Outcome.SKIPPED, reason=reason)
+    for side in sides:
+        if not side.samples:
+            outcome = Outcome.ERROR if evidence.incomplete is None else Outcome.INCONCLUSIVE
+            broken = side.engine.untimed and f"the timed phase failed: {side.engine.untimed}"
+            reason = evidence.incomplete or broken or f"{side.engine.name} has no timed requests"
+            return dataclasses.replace(verdict, outcome=outcome, reason=reason)
+    reason = next((why for side in sides if (why := unknown(side.engine.name, metric, side.timings))), "")
+    return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason) if reason else None
+
+
+def _unmeasured(verdict: Verdict, budget: Budget, timed: _Timed) -> Verdict:
+    reason = f"no answer of {timed.engine.name} has a time {WORDS[budget.metric]}"
+    return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
 
 
 class _Timed:
-    """The timed phase of one engine."""
+    """The timed phase of one engine, of which ``n`` requests were wanted."""
 
-    def __init__(self, engine: EngineEvidence) -> None:
+    def __init__(self, engine: EngineEvidence, n: int, evidence: Evidence) -> None:
         self.engine = engine
+        self._wanted, self._incomplete = n, evidence.incomplete
         asked = sorted(
             (sample for samples in engine.samples.get(Phase.TIMED, {}).values() for sample in samples),
             key=lambda sample: sample.repeat,
@@ -326,36 +292,42 @@ class _Timed:
         self.loads = len(asked) - len(self.samples)
         self.timings = [sample.timing for sample in self.samples if sample.timing is not None]
 
-    def missing(self, used: int, n: int, evidence: Evidence, *, metric: str = "") -> Missing:
-        """Return what a verdict on ``used`` of ``n`` requests does not rest on."""
-        name, reasons = self.engine.name, list[str]()
-        if short := len(self.samples) - used:
+    def missing(self, used: int, *, metric: str = "") -> Missing:
+        """Return what a verdict on ``used`` of the requests wanted does not rest on."""
+        name, there, reasons = self.engine.name, len(self.samples), list[str]()
+        if short := there - used:
             reasons.append(f"{explain.count(short, 'answer')} of {name} too short to have a time {WORDS[metric]}")
         if self.loads:
             reasons.append(f"{explain.count(self.loads, 'request')} during which {name} loaded its model")
-        if (absent := n - len(self.samples) - self.loads) > 0:
-            stopped = evidence.incomplete or self.engine.untimed or "never asked"
+        if (absent := self._wanted - there - self.loads) > 0:
+            stopped = self._incomplete or self.engine.untimed or "never asked"
             reasons.append(f"{explain.count(absent, 'request')} of {name}: {stopped}")
-        return Missing(of=max(n, len(self.samples)), used=used, reasons=tuple(reasons), noun="request")
+        return Missing(
+            of=max(self._wanted, there),
+            used=used,
+            reasons=tuple(reasons),
+            stopped=self._incomplete or "" if there < self._wanted else "",
+            noun="request",
+        )
 
     def values(self, metric: str) -> tuple[list[float], list[int]]:
         """Return seconds and blocks; a failed request takes for ever, an answer too short for the metric is left out.
 
         A failure has no stamps; its place among the engine's requests says which block it was in.
         """
-        found: list[tuple[float, int]] = []
+        timed: list[tuple[float, int]] = []
         for sample, block in zip(self.samples, _blocks(self.samples), strict=True):
             timing = sample.timing
             if sample.completion is None:
-                found.append((math.inf, block))
+                timed.append((math.inf, block))
             elif timing is not None and (value := _metric(timing, metric)) is not None:
-                found.append((value, block))
-        return [value for value, _ in found], [block for _, block in found]
+                timed.append((value, block))
+        return [value for value, _ in timed], [block for _, block in timed]
 
     def lines(self, metric: str) -> list[str]:
         """Say the quantiles and what failed."""
         values, blocks = self.values(metric)
-        p50, p95, p99 = (explain.seconds(value) for value in describe(values))
+        p50, p95, p99 = (explain.seconds(value) for value in quantiles.describe(values))
         where = f"{explain.count(len(values), 'request')} in {explain.count(len(set(blocks)), 'block')}"
         line = f"{self.engine.name} {WORDS[metric]}: p50 {p50}, p95 {p95}, p99 {p99}; {where}"
         return [line, *self.failed_lines()]
@@ -381,7 +353,7 @@ class _Timed:
         if not failed:
             return []
         case, failure = failed[0]
-        first = gathered.describe(self.engine, case, failure)
+        first = describe(self.engine.name, case, failure)
         return [f"{explain.count(len(failed), 'failed request')}, counted as over; first: {first}"]
 
 
@@ -396,15 +368,15 @@ def _blocks(samples: Sequence[Sample]) -> list[int]:
             first, _ = spans.get(sample.timing.block, (sample.repeat, 0))
             spans[sample.timing.block] = (first, sample.repeat)
     size = max((last - first + 1 for first, last in spans.values()), default=len(samples) or 1)
-    found: list[int] = []
+    blocks: list[int] = []
     for sample in samples:
         if sample.timing is not None:
-            found.append(sample.timing.block)
+            blocks.append(sample.timing.block)
             continue
         low = max((block for block, (first, _) in spans.items() if first < sample.repeat), default=0)
         high = min((block for block, (_, last) in spans.items() if last > sample.repeat), default=sample.repeat // size)
-        found.append(min(max(sample.repeat // size, low), max(low, high)))
-    return found
+        blocks.append(min(max(sample.repeat // size, low), max(low, high)))
+    return blocks
 
 
 def _metric(timing: Timing, metric: str) -> float | None:
@@ -444,8 +416,3 @@ def unknown(engine: str, metric: str, timings: Sequence[Timing]) -> str:
         f"{len(apart)} of {explain.count(len(timings), 'answer')} of {engine} came in other numbers of events than of "
         f"tokens (the first: {tokens} in {events}), so the time per output token is not known: {cause}"
     )
-
-
-def _unmeasured(verdict: Verdict, budget: Budget, timed: _Timed) -> Verdict:
-    reason = f"no answer of {timed.engine.name} has a time {WORDS[budget.metric]}"
-    return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)

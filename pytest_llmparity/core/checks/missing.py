@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_llmparity.core.compare.answers import speechless
-from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.sample import Completion, Failure
+from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
 ONE_OF: Final = 20
@@ -25,13 +27,15 @@ class Missing:
 
     ``reasons`` are clauses, each with its number: *the token limit was reached in the reasoning of 40 answers of a:
     raise max_tokens*; ``left_out`` those about prompts that cannot be asked, which every verdict names anyway.
-    ``hopeful``: further prompts of a sequential run may still make it enough.
+    ``stopped`` is the sentence of a hard stop that left out prompts it should rest on. ``hopeful``: further prompts of
+    a sequential run may still make it enough.
     """
 
     of: int
     used: int
     reasons: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    stopped: str = ""
     sequential: bool = False
     noun: str = "prompt"
 
@@ -52,6 +56,55 @@ class Missing:
             f"it rests on {self.used} of {explain.count(self.of, self.noun)}" if self.used else "nothing was compared"
         )
         return ": ".join(filter(None, [words, "; ".join((*self.reasons, *self.left_out))]))
+
+
+JUDGED: Final = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
+
+
+def rested(verdict: Verdict, *missing: Missing, best: Callable[[], Judgement] | None = None) -> Verdict:
+    """Take back what a verdict says that rests on too little, and say what was missing and why.
+
+    Below 95 % of its prompts nothing is settled. A FAIL stands if ``best``, the judgement in which everything missing
+    speaks for PASS, is one too, and has its p-value.
+
+    After a hard stop a statistical PASS or FAIL and an exact PASS are taken back. Sequential evidence may stop
+    anywhere, so its PASS and FAIL stand. What is INCONCLUSIVE says what stopped the run instead of how many prompts
+    would settle it: they were there.
+    """
+    for part in missing:
+        if not part.enough:
+            verdict = _short(verdict, part, best)
+    stopped = next((part.stopped for part in missing if part.stopped), "")
+    exact_failure = verdict.outcome is Outcome.FAIL and verdict.p_fail is None
+    stands = verdict.open and verdict.outcome is not Outcome.INCONCLUSIVE
+    if not stopped or exact_failure or stands or verdict.outcome not in JUDGED:
+        return verdict
+    before = verdict.reason if verdict.outcome is Outcome.INCONCLUSIVE else ""
+    reason = "; ".join(filter(None, [before, "" if stopped in before else stopped]))
+    return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None)
+
+
+def _short(verdict: Verdict, missing: Missing, best: Callable[[], Judgement] | None) -> Verdict:
+    if verdict.outcome not in JUDGED:
+        return verdict
+    if not missing.used:
+        verdict = dataclasses.replace(verdict, estimate=None, lower=None, upper=None, reason="")
+    elif verdict.outcome is Outcome.FAIL and best is not None and (proven := best()).outcome is Outcome.FAIL:
+        return dataclasses.replace(verdict, p_fail=proven.p_fail)
+    before = verdict.reason if verdict.outcome is Outcome.INCONCLUSIVE else ""
+    return dataclasses.replace(
+        verdict,
+        outcome=Outcome.INCONCLUSIVE,
+        reason="; ".join(filter(None, [before, missing.reason])),
+        needed=None,
+        open=verdict.open and missing.hopeful,
+    )
+
+
+def describe(engine: str, case: str, failure: Failure) -> str:
+    """Return a failure as words: whose, which case, the error's class and what it said."""
+    said = explain.ending(failure.message) if "\n" in failure.message else explain.plain(failure.message, 120)
+    return f"{engine} on {explain.plain(case, 40)}: {failure.kind}: {said}"
 
 
 @dataclass(slots=True)
@@ -77,21 +130,21 @@ class Silence:
 
     def reasons(self) -> list[str]:
         """Return one clause per kind, with numbers."""
-        found = self.limits()
+        reasons = self.limits()
         if self.wordless:
-            found.append(f"neither text nor a tool call in both answers to {explain.count(self.wordless, 'prompt')}")
-        return found
+            reasons.append(f"neither text nor a tool call in both answers to {explain.count(self.wordless, 'prompt')}")
+        return reasons
 
     def limits(self) -> list[str]:
         """Return the clauses about token limits alone."""
-        found = []
+        reasons = []
         if self.thinking:
-            found.append(f"the token limit was reached in the reasoning of {_of(self.thinking)}: raise max_tokens")
+            reasons.append(f"the token limit was reached in the reasoning of {_of(self.thinking)}: raise max_tokens")
         if self.early:
-            found.append(f"the token limit was reached before any text of {_of(self.early)}: raise max_tokens")
+            reasons.append(f"the token limit was reached before any text of {_of(self.early)}: raise max_tokens")
         if self.calling:
-            found.append(f"the token limit was reached in a tool call of {_of(self.calling)}: raise max_tokens")
-        return found
+            reasons.append(f"the token limit was reached in a tool call of {_of(self.calling)}: raise max_tokens")
+        return reasons
 
 
 def _of(numbers: Mapping[str, int]) -> str:

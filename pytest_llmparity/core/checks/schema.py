@@ -5,33 +5,33 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import ClassVar, Final
 
-from pytest_llmparity.core.checks import gathered
-from pytest_llmparity.core.checks.contract import Contract, Reading
-from pytest_llmparity.core.checks.lenience import wrapped
-from pytest_llmparity.core.checks.missing import Missing, Silence
-from pytest_llmparity.core.checks.models import Adapter, ModelClass
-from pytest_llmparity.core.checks.sequence import numbers
-from pytest_llmparity.core.checks.shares import gap_needed, judge_cases, least_perfect, proven
+from pytest_llmparity.core.checks.base import BaseCheck
+from pytest_llmparity.core.checks.contract import Adapter, Contract, ModelClass, Reading, forgiven
+from pytest_llmparity.core.checks.designs import design_of, least_kept
+from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
+from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, same_calls, speechless, written_out
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.stats import sequential
-from pytest_llmparity.core.stats.paired import Side, gap, min_cases
-from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
+from pytest_llmparity.core.stats.paired import Side, min_cases
+from pytest_llmparity.core.verdict import Difference, Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
+RATE: Final = "schema.rate"
+GAP: Final = "schema.gap"
+AGREE: Final = "schema.agree"
 _SHOWN_FIELDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SchemaCheck:
+class SchemaCheck(BaseCheck):
     """Validates every answer against one JSON Schema and compares the values between engines.
 
     Made by ``check.schema()``. ``name`` is how the user wrote the target, ``text`` the schema as JSON text (``None``
@@ -52,6 +52,7 @@ class SchemaCheck:
     answer are left out.
     """
 
+    kind: ClassVar[str] = "schema"
     name: str
     text: str | None = None
     path: str | None = None
@@ -61,22 +62,11 @@ class SchemaCheck:
     side: Side = "either"
     lenient: bool = False
     model: ModelClass | Adapter | None = field(default=None, repr=False)
-    where: str = field(default="", compare=False)
-
-    @property
-    def kind(self) -> str:
-        """Short name."""
-        return "schema"
 
     @property
     def pairwise(self) -> bool:
         """True when only the limits between engines are set."""
         return self.rate is None
-
-    @property
-    def sequential(self) -> bool:
-        """Every limit has a sequential test."""
-        return True
 
     def __str__(self) -> str:
         limits = [f"{limit}={value:g}" for limit, value in self._limits().items()]
@@ -127,7 +117,7 @@ class SchemaCheck:
         least = ", ".join(f"{limit} {n or 'never'}" for limit, n in self._least(sequential=sequential).items())
         return f"{self}: {explain.count(cases, 'prompt')}; at least needed: {least}"
 
-    def judge(self, evidence: Evidence) -> list[Verdict]:
+    def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Verdicts of each limit that is set: ``rate`` per engine, ``gap`` and ``agree`` per candidate."""
         if self.text is None:
             raise DesignError(f"{self}: the schema {self.path!r} was never read")
@@ -137,30 +127,122 @@ class SchemaCheck:
             for word in contract.unknown_formats
         )
         readings = {name: contract.read(engine) for name, engine in evidence.engines.items()}
-        verdicts: list[Verdict] = []
-        forgiven = {name: wrapped(name, found) for name, found in readings.items()}
-        if self.rate is not None:
-            for name, engine in evidence.engines.items():
-                start = gathered.start(self, evidence, engine, kind="schema.rate", alone=True)
-                start = dataclasses.replace(start, lenience=forgiven[name], remarks=remarks)
-                refused = gathered.blocked(start, engine) or _silent(start, engine, readings[name], evidence)
-                verdicts.append(refused or self._rate(start, evidence, readings[name], contract))
-        for limit, judge_pair in (("gap", self._gap), ("agree", self._agree)):
-            if self._limits().get(limit) is None:
+        lenience = {name: forgiven(name, read) for name, read in readings.items()}
+        for verdict in self._limit_verdicts(evidence, contract, readings):
+            if verdict.baseline is None and verdict.kind != RATE:  # a pair that is none: nothing was read for it
+                yield verdict
                 continue
-            kind = f"schema.{limit}"
-            verdicts += gathered.alone(self, evidence, kind)
-            baseline = evidence.engines[evidence.baseline]
-            for candidate, opened in gathered.candidates(self, evidence, kind):
-                both = _Both(evidence, candidate, readings)
-                pair = (*forgiven[baseline.name], *forgiven[candidate.name])
-                start = dataclasses.replace(opened, lenience=pair, remarks=remarks)
-                refused = gathered.blocked(start, baseline, candidate) or both.silent(start, candidate)
-                if refused is None:
-                    differs = layers.layers(evidence, candidate, schema=contract.schema)
-                    refused = judge_pair(dataclasses.replace(start, differs=differs), evidence, both)
-                verdicts.append(refused)
-        return verdicts
+            names = [name for name in (verdict.baseline, verdict.engine) if name is not None]
+            parts = tuple(part for name in names for part in lenience[name])
+            yield dataclasses.replace(verdict, lenience=parts, remarks=remarks)
+
+    def _limit_verdicts(
+        self, evidence: Evidence, contract: Contract, readings: Mapping[str, Mapping[str, Reading]]
+    ) -> Iterable[Verdict]:
+        if self.rate is not None:
+            yield from self.each_engine(
+                evidence,
+                RATE,
+                lambda opened, engine: (
+                    _silent(opened, engine, readings[engine.name], evidence)
+                    or self._rate(opened, evidence, engine, readings[engine.name], contract)
+                ),
+            )
+        pairs: dict[str, tuple[_PairReadings, tuple[str, ...]]] = {}
+
+        def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
+            if candidate.name not in pairs:
+                pairs[candidate.name] = (
+                    _PairReadings(evidence, candidate, readings),
+                    layers.layers(evidence, candidate, schema=contract.schema),
+                )
+            pair, differs = pairs[candidate.name]
+            if (refused := pair.unanswered(opened)) is not None:
+                return [refused]
+            opened = dataclasses.replace(opened, differs=differs)
+            return [self._gap(opened, evidence, pair) if opened.kind == GAP else self._agree(opened, evidence, pair)]
+
+        for limit, kind in ((self.gap, GAP), (self.agree, AGREE)):
+            if limit is not None:
+                yield from self.each_pair(evidence, kind, judge)
+
+    def _rate(
+        self,
+        verdict: Verdict,
+        evidence: Evidence,
+        engine: EngineEvidence,
+        readings: Mapping[str, Reading],
+        contract: Contract,
+    ) -> Verdict:
+        assert self.rate is not None
+        cases = evidence.prompts.cases
+        kept = [readings[case.id].problem is None for case in cases if case.id in readings]
+        order = layers.order_line(engine.name, [(r.value, contract.schema) for r in readings.values() if r.parsed])
+        silence = Silence()
+        for answer in engine.answers().values():
+            if speechless(answer):
+                silence.add({engine.name: answer})
+        verdict = dataclasses.replace(
+            verdict,
+            measures="of answers fit the schema",
+            requests=len(kept),
+            differs=(*layers.enforcement(engine, cases), *([order] if order else [])),
+            details=(*_invalid(engine.name, cases, readings), *silence.limits()),
+        )
+        unasked = len(cases) - len(engine.left_out) - len(kept)
+        missing = Missing(of=len(kept), used=len(kept), stopped=evidence.incomplete or "" if unasked else "")
+        judgement = design_of(evidence, asked=len(kept)).share(kept, at_least=self.rate)
+        return rested(_judged(verdict, judgement, order), missing)
+
+    def _gap(self, verdict: Verdict, evidence: Evidence, pair: _PairReadings) -> Verdict:
+        assert self.gap is not None
+        margin, design, rows = self.gap, design_of(evidence, asked=len(pair.cases)), pair.spoken
+        differences = [(ours.problem is None) - (theirs.problem is None) for _, ours, theirs in rows]
+        only = {evidence.baseline: differences.count(1), verdict.engine: differences.count(-1)}
+        missing = pair.missing(rows)
+        net = "" if evidence.single or not rows else ", net"
+        verdict = dataclasses.replace(
+            verdict,
+            measures=f"of answers fit on one engine only{net}" if rows else "",
+            requests=2 * len(rows),
+            details=(
+                "fits on " + "; on ".join(f"{name} only: {n}" for name, n in only.items()),
+                *_invalid(verdict.engine, evidence.prompts.cases, {case.id: theirs for case, _, theirs in rows}),
+                *missing.reasons,
+            ),
+            differing=tuple(
+                pair.difference(case, f"fits on {evidence.baseline if fits > 0 else verdict.engine} only")
+                for (case, _, _), fits in zip(rows, differences, strict=True)
+                if fits
+            ),
+        )
+        best = [*differences, *[0] * (len(pair.cases) - len(rows))]
+        done = verdict.judged(design.gap(differences, margin=margin, side=self.side))
+        return rested(done, missing, best=lambda: design.gap(best, margin=margin, side=self.side))
+
+    def _agree(self, verdict: Verdict, evidence: Evidence, pair: _PairReadings) -> Verdict:
+        assert self.agree is not None
+        at_least, design = self.agree, design_of(evidence, asked=len(pair.cases))
+        fields = {case.id: pair.differing(case, ours, theirs) for case, ours, theirs in pair.rows}
+        paths = Counter(path for names in fields.values() for path in names)
+        kept = [not fields[case.id] if case.id in fields else None for case in pair.cases]
+        n, missing = len(pair.rows), pair.missing(pair.rows)
+        order = "; ".join(line for line in verdict.differs if line.startswith(layers.PROPERTY_ORDER))
+        most = [
+            f"{explain.plain(path, 60)} differs in {times} of {n}" for path, times in paths.most_common(_SHOWN_FIELDS)
+        ]
+        verdict = dataclasses.replace(
+            verdict,
+            measures="of answers have equal values",
+            requests=2 * n,
+            details=(*most, *pair.example(), *missing.reasons),
+            differing=tuple(
+                pair.difference(case, ", ".join(sorted(fields[case.id]))) for case, _, _ in pair.rows if fields[case.id]
+            ),
+        )
+        best = [keeps is not False for keeps in kept]
+        done = _judged(verdict, design.share(kept, at_least=at_least), order)
+        return rested(done, missing, best=lambda: design.share(best, at_least=at_least))
 
     def _limits(self) -> dict[str, float]:
         given = {"rate": self.rate, "gap": self.gap, "agree": self.agree}
@@ -170,119 +252,12 @@ class SchemaCheck:
         return {
             limit: min_cases(value, 0.05)
             if limit == "gap" and not sequential
-            else least_perfect(1.0 - value if limit == "gap" else value, 0.05, sequential=sequential)
+            else least_kept(1.0 - value if limit == "gap" else value, sequential_run=sequential)
             for limit, value in self._limits().items()
         }
 
-    def _rate(
-        self, verdict: Verdict, evidence: Evidence, readings: Mapping[str, Reading], contract: Contract
-    ) -> Verdict:
-        assert self.rate is not None
-        engine = evidence.engines[verdict.engine]
-        kept = [readings[case.id].problem is None for case in evidence.prompts.cases if case.id in readings]
-        n = len(kept)
-        order = layers.order_line(verdict.engine, [(r.value, contract.schema) for r in readings.values() if r.parsed])
-        enforced = layers.enforcement(engine, evidence.prompts.cases)
-        changes = {"reason": order} | judge_cases(kept, at_least=self.rate, evidence=evidence)
-        silence = Silence()
-        for answer in evidence.engines[verdict.engine].answers().values():
-            if speechless(answer):
-                silence.add({verdict.engine: answer})
-        changes |= {
-            "measures": "of answers fit the schema",
-            "requests": n,
-            "differs": (*enforced, *([order] if order else [])),
-            "details": (*_invalid(verdict.engine, evidence.prompts.cases, readings), *silence.limits()),
-        }
-        done = gathered.finish(verdict, **changes)
-        return gathered.settled(done, evidence, absent=len(evidence.prompts.cases) - len(engine.left_out) - n)
 
-    def _gap(self, verdict: Verdict, evidence: Evidence, both: _Both) -> Verdict:
-        assert self.gap is not None
-        rows = both.spoken
-        differences = [(ours.problem is None) - (theirs.problem is None) for _, ours, theirs in rows]
-        only_ours, only_theirs = differences.count(1), differences.count(-1)
-        changes: dict[str, Any] = {
-            "unit": "share",
-            "margin": self.gap,
-            "side": self.side,
-            "n": len(rows),
-            "requests": 2 * len(rows),
-            "details": (
-                f"fits on {evidence.baseline} only: {only_ours}; on {verdict.engine} only: {only_theirs}",
-                *_invalid(verdict.engine, evidence.prompts.cases, {case.id: theirs for case, _, theirs in rows}),
-                *both.missing(rows).reasons,
-            ),
-            "differing": tuple(
-                both.difference(case, f"fits on {evidence.baseline if fits > 0 else verdict.engine} only")
-                for (case, _, _), fits in zip(rows, differences, strict=True)
-                if fits
-            ),
-        }
-        if not rows:
-            return gathered.rested(gathered.finish(verdict, **changes), both.missing(rows))
-        if evidence.single:
-            parted = only_ours + (only_theirs if self.side == "either" else 0)
-            changes |= {"outcome": Outcome.FAIL if parted else Outcome.PASS, "estimate": float(parted)}
-            return gathered.finish(verdict, **changes, measures="of answers fit on one engine only", reason="single")
-        changes["measures"] = "of answers fit on one engine only, net"
-        changes |= self._gap_of(differences, evidence, asked=both.asked)
-
-        def proven() -> float | None:
-            unknown = [0] * (both.asked - len(rows))
-            best = self._gap_of([*differences, *unknown], evidence, asked=both.asked)
-            return float(best["p_fail"]) if best["outcome"] is Outcome.FAIL else None
-
-        done = gathered.rested(gathered.finish(verdict, **changes), both.missing(rows), proven=proven)
-        return gathered.settled(done, evidence, absent=both.absent)
-
-    def _gap_of(self, differences: Sequence[int], evidence: Evidence, *, asked: int) -> dict[str, Any]:
-        """Return the verdict fields that follow from 1 where only the baseline fits, -1 where only the other does."""
-        assert self.gap is not None
-        if evidence.sequential:
-            return numbers(
-                sequential.gap(differences, margin=self.gap, alpha=evidence.alpha, side=self.side),
-                evidence,
-                asked=asked,
-            )
-        b, c, n = differences.count(1), differences.count(-1), len(differences)
-        result = gap(b, c, n, margin=self.gap, alpha=evidence.alpha, side=self.side)
-        changes: dict[str, Any] = dataclasses.asdict(result)
-        if result.upper < self.gap:
-            return changes | {"outcome": Outcome.PASS}
-        if result.lower > self.gap:
-            return changes | {"outcome": Outcome.FAIL}
-        needed = gap_needed(b, c, n, self.gap, evidence.alpha, self.side)
-        return changes | {"outcome": Outcome.INCONCLUSIVE, "needed": needed}
-
-    def _agree(self, verdict: Verdict, evidence: Evidence, both: _Both) -> Verdict:
-        assert self.agree is not None
-        paths: Counter[str] = Counter()
-        fields = {case.id: both.differing(case, ours, theirs) for case, ours, theirs in both.rows}
-        for names in fields.values():
-            paths.update(names)
-        kept = [not fields[case.id] if case.id in fields else None for case in both.cases]
-        n, missing = len(both.rows), both.missing(both.rows)
-        order = "; ".join(line for line in verdict.differs if line.startswith(layers.PROPERTY_ORDER))
-        details = [
-            f"{explain.plain(path, 60)} differs in {times} of {n}" for path, times in paths.most_common(_SHOWN_FIELDS)
-        ]
-        details += [*both.example(), *missing.reasons]
-        changes = {"reason": order} | judge_cases(kept, at_least=self.agree, evidence=evidence)
-        changes |= {"measures": "of answers have equal values", "requests": 2 * n, "details": tuple(details)}
-        changes["differing"] = tuple(
-            both.difference(case, ", ".join(sorted(fields[case.id]))) for case, _, _ in both.rows if fields[case.id]
-        )
-        at_least = self.agree
-        done = gathered.rested(
-            gathered.finish(verdict, **changes),
-            missing,
-            proven=lambda: proven(kept, at_least=at_least, evidence=evidence),
-        )
-        return gathered.settled(done, evidence, absent=both.absent)
-
-
-class _Both:
+class _PairReadings:
     """Readings of a pair over the cases the baseline answered and the candidate was asked.
 
     ``rows`` are without pairs that say nothing (neither text nor a call); where both answers call tools the calls are
@@ -294,10 +269,10 @@ class _Both:
     ) -> None:
         ours, theirs = readings[evidence.baseline], readings[candidate.name]
         self._evidence = evidence
-        self._gathered = gathered.gather(evidence, candidate)
-        self._pairs = {pair.case.id: pair for pair in self._gathered.pairs}
+        self._pairing = pair_answers(evidence, candidate)
+        self._pairs = {pair.case.id: pair for pair in self._pairing.pairs}
         self._silence = Silence()
-        self.cases = self._gathered.cases
+        self.cases = self._pairing.cases
         self.rows: list[tuple[Case, Reading, Reading]] = []
         for case in self.cases:
             if case.id not in ours or not ours[case.id].answered or case.id not in theirs:
@@ -309,20 +284,14 @@ class _Both:
                 continue
             self.rows.append((case, ours[case.id], theirs[case.id]))
         self.spoken = [row for row in self.rows if not self._both_call(row[0])]
-        self.absent = self._gathered.absent
         self._answered = any(theirs.answered for _, _, theirs in self.rows) or bool(self._pairs)
-
-    @property
-    def asked(self) -> int:
-        """How many cases this is about."""
-        return self._gathered.asked
 
     def missing(self, rows: Sequence[tuple[Case, Reading, Reading]]) -> Missing:
         """Return what a verdict on these rows does not rest on."""
         also = self._silence.reasons()
         if calls := len(self.rows) - len(rows):
             also.append(f"both answers to {explain.count(calls, 'prompt')} call tools, which no schema is held against")
-        return self._gathered.missing(self._evidence, used=len(rows), also=also)
+        return self._pairing.missing(self._evidence, used=len(rows), also=also)
 
     def differing(self, case: Case, ours: Reading, theirs: Reading) -> set[str]:
         """Return the paths that differ, ``tool calls`` where both answers call tools otherwise; empty if none does."""
@@ -345,11 +314,9 @@ class _Both:
         pair = self._pairs.get(case.id)
         return pair is not None and bool(pair.baseline.tool_calls and pair.candidate.tool_calls)
 
-    def silent(self, verdict: Verdict, candidate: EngineEvidence) -> Verdict | None:
+    def unanswered(self, verdict: Verdict) -> Verdict | None:
         """Return a verdict when there is no pair of answers at all."""
-        if self._answered:
-            return None
-        return gathered.unanswered(verdict, self._gathered, self._evidence)
+        return None if self._answered else self._pairing.unanswered(verdict, self._evidence)
 
     def example(self) -> list[str]:
         """Show the first case whose values differ: path and both values."""
@@ -378,17 +345,22 @@ def _value(value: object) -> str:
         return repr(value)
 
 
+def _judged(verdict: Verdict, judgement: Judgement, order: str) -> Verdict:
+    """Return the verdict with this judgement; where that has no reason the order of properties is one."""
+    return dataclasses.replace(verdict.judged(judgement), reason=judgement.reason or order)
+
+
 def _silent(
     verdict: Verdict, engine: EngineEvidence, readings: Mapping[str, Reading], evidence: Evidence
 ) -> Verdict | None:
+    """Return the verdict when an engine answered nothing at all."""
     if any(reading.answered for reading in readings.values()):
         return None
     for case, failure in engine.failures().items():
-        reason = gathered.describe(engine, case, failure)
-        return gathered.finish(verdict, outcome=Outcome.ERROR, reason=f"no answer at all; first: {reason}")
-    reason = evidence.incomplete or "no answer was gathered"
+        reason = f"no answer at all; first: {describe(engine.name, case, failure)}"
+        return dataclasses.replace(verdict, outcome=Outcome.ERROR, reason=reason)
     outcome = Outcome.ERROR if evidence.incomplete is None else Outcome.INCONCLUSIVE
-    return gathered.finish(verdict, outcome=outcome, reason=reason)
+    return dataclasses.replace(verdict, outcome=outcome, reason=evidence.incomplete or "no answer was gathered")
 
 
 def _invalid(engine: str, cases: Sequence[Case], readings: Mapping[str, Reading]) -> list[str]:

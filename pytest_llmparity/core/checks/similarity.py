@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 import numpy as np
 
-from pytest_llmparity.core.checks import gathered
-from pytest_llmparity.core.checks.gathered import Gathered, Pair
-from pytest_llmparity.core.checks.missing import Silence
-from pytest_llmparity.core.checks.shares import judge_cases, least_perfect, proven
+from pytest_llmparity.core.checks.base import BaseCheck
+from pytest_llmparity.core.checks.designs import design_of, least_kept
+from pytest_llmparity.core.checks.missing import Silence, rested
+from pytest_llmparity.core.checks.pairing import Pair, pair_answers
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_evidence, same_calls, written_out
 from pytest_llmparity.core.compare.facts import FactDiff
 from pytest_llmparity.core.compare.text import edit_similarity, fact_diff
@@ -34,7 +35,7 @@ Texts = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SimilarityCheck:
+class SimilarityCheck(BaseCheck):
     """Judges the share of pairs that are alike: no other number, no flipped negation, and close enough.
 
     Made by ``check.similarity()``. *Close* is the cosine of embeddings where an embedder is configured, else edit
@@ -55,23 +56,8 @@ class SimilarityCheck:
     not alike; above 5 % of pairs without two answers nothing is judged: ERROR.
     """
 
+    kind: ClassVar[str] = "similarity"
     at_least: float | None = None
-    where: str = field(default="", compare=False)
-
-    @property
-    def kind(self) -> str:
-        """Short name."""
-        return "similarity"
-
-    @property
-    def pairwise(self) -> bool:
-        """It says nothing about a single engine."""
-        return True
-
-    @property
-    def sequential(self) -> bool:
-        """The share of alike pairs has a sequential test."""
-        return True
 
     def __str__(self) -> str:
         return "similarity()" if self.at_least is None else f"similarity(at_least={self.at_least:g})"
@@ -82,7 +68,7 @@ class SimilarityCheck:
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Refuse a set so small that not even equal answers would pass."""
-        needed = least_perfect(ALIKE, 0.05, sequential=sequential)
+        needed = least_kept(ALIKE, sequential_run=sequential)
         assert needed is not None
         if cases >= needed:
             return None
@@ -95,63 +81,53 @@ class SimilarityCheck:
         """What it asks of how many prompts."""
         return f"{self}: at least {explain.percent(ALIKE)} of {explain.count(cases, 'prompt')} alike"
 
-    def judge(self, evidence: Evidence) -> list[Verdict]:
+    def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """One verdict per candidate."""
-        verdicts = gathered.alone(self, evidence, self.kind)
-        baseline = evidence.engines[evidence.baseline]
-        for candidate, verdict in gathered.candidates(self, evidence, self.kind):
-            both = gathered.gather(evidence, candidate)
-            refused = gathered.blocked(verdict, baseline, candidate)
-            refused = refused or gathered.unanswered(verdict, both, evidence)
-            verdicts.append(refused or self._judge(verdict, evidence, candidate, both))
-        return verdicts
+        return self.each_pair(evidence, self.kind, lambda opened, engine: [self._compare(opened, evidence, engine)])
 
-    def _judge(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence, both: Gathered) -> Verdict:
+    def _compare(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
+        pairing = pair_answers(evidence, candidate)
+        if (refused := pairing.unanswered(verdict, evidence)) is not None:
+            return refused
         silence = Silence()
-        told: list[Pair] = []
-        for pair in both.pairs:
+        telling: list[Pair] = []
+        for pair in pairing.pairs:
             if no_evidence(pair.baseline, pair.candidate) or cut_in_call(pair.baseline, pair.candidate):
                 silence.add({evidence.baseline: pair.baseline, candidate.name: pair.candidate})
             else:
-                told.append(pair)
-        spoken = [pair for pair in told if not (pair.baseline.tool_calls or pair.candidate.tool_calls)]
+                telling.append(pair)
+        spoken = [pair for pair in telling if not (pair.baseline.tool_calls or pair.candidate.tool_calls)]
         measure = "edit similarity" if evidence.embedder is None else f"cosine of {evidence.embedder.name}"
-        limit, origin = self._limit(evidence, measure)
+        limit, origin = self._limit(evidence)
         if limit is None and spoken:
-            return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=origin, n=len(told))
-        texts = [(pair.baseline.text, pair.candidate.text) for pair in spoken]
-        facts = [fact_diff(ours, theirs) for ours, theirs in texts]
-        scores = scored(texts, evidence.embedder)
-        seen = {
-            pair.case.id: _Seen(pair, _both_speak(pair) and not fact.blocking and score >= (limit or 0.0), fact, score)
-            for pair, fact, score in zip(spoken, facts, scores, strict=True)
-        }
-        seen |= {
-            pair.case.id: _Seen(pair, same_calls(pair.baseline.tool_calls, pair.candidate.tool_calls))
-            for pair in told
-            if pair.case.id not in seen
-        }
-        failed = {case.id for case in both.failed}
-        kept = [False if case.id in failed else seen[case.id].alike if case.id in seen else None for case in both.cases]
-        missing = both.missing(evidence, used=len(told) + len(failed), also=silence.reasons())
-        changes: dict[str, Any] = judge_cases(kept, at_least=ALIKE, evidence=evidence)
-        if evidence.single and seen:
-            (only,) = seen.values()
-            changes["reason"] = only.single(measure, limit)
-        in_order = [seen[pair.case.id] for pair in told]
+            return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=origin, n=len(telling))
+        scores = iter(scored([(pair.baseline.text, pair.candidate.text) for pair in spoken], evidence.embedder))
+        compared = [
+            _of_calls(pair)
+            if pair.baseline.tool_calls or pair.candidate.tool_calls
+            else _of_texts(pair, next(scores), limit)
+            for pair in telling
+        ]
+        kept_by_case: dict[str, bool] = {row.pair.case.id: row.alike for row in compared}
+        kept_by_case |= dict.fromkeys((case.id for case in pairing.failed), False)
+        kept = [kept_by_case.get(case.id) for case in pairing.cases]
+        missing = pairing.missing(evidence, used=len(telling) + len(pairing.failed), also=silence.reasons())
+        design = design_of(evidence, asked=len(kept))
+        judgement = design.share(kept, at_least=ALIKE)
+        if evidence.single and compared:
+            judgement = dataclasses.replace(judgement, reason=compared[0].single(measure, limit))
         head = [f"alike: no other number or negation, {measure} at least {limit:.3f} ({origin})"] if spoken else []
-        changes |= {
-            "measures": "of answers are alike",
-            "requests": 2 * len(both.pairs),
-            "differs": layers.layers(evidence, candidate),
-            "details": (*head, *_counts(in_order, limit), *missing.reasons, *_first(verdict, in_order)),
-            "differing": tuple(one.difference for one in in_order if not one.alike),
-        }
-        done = gathered.finish(verdict, **changes)
-        done = gathered.rested(done, missing, proven=lambda: proven(kept, at_least=ALIKE, evidence=evidence))
-        return gathered.settled(done, evidence, absent=both.absent)
+        done = dataclasses.replace(
+            verdict.judged(judgement),
+            measures="of answers are alike",
+            requests=2 * len(pairing.pairs),
+            differs=layers.layers(evidence, candidate),
+            details=(*head, *_counts(compared, limit), *missing.reasons, *_first(verdict, compared)),
+            differing=tuple(row.difference for row in compared if not row.alike),
+        )
+        return rested(done, missing, best=lambda: design.share([keeps is not False for keeps in kept], at_least=ALIKE))
 
-    def _limit(self, evidence: Evidence, measure: str) -> tuple[float | None, str]:
+    def _limit(self, evidence: Evidence) -> tuple[float | None, str]:
         """Return the limit and where it comes from, or ``None`` and what the user must do."""
         if self.at_least is not None:
             return self.at_least, "as given, uncalibrated"
@@ -191,7 +167,7 @@ def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Compared:
     """One pair as it was judged; ``fact`` and ``score`` are those of two texts, ``None`` where calls were compared."""
 
     pair: Pair
@@ -234,32 +210,42 @@ class _Seen:
         return f"{measure} {self.score:.3f}, at least {limit or 0.0:.3f} asked (single)"
 
 
+def _of_texts(pair: Pair, score: float, limit: float | None) -> _Compared:
+    fact = fact_diff(pair.baseline.text, pair.candidate.text)
+    alike = _both_speak(pair) and not fact.blocking and score >= (limit or 0.0)
+    return _Compared(pair, alike, fact, score)
+
+
+def _of_calls(pair: Pair) -> _Compared:
+    return _Compared(pair, same_calls(pair.baseline.tool_calls, pair.candidate.tool_calls))
+
+
 def _both_speak(pair: Pair) -> bool:
     return all(answer.text.strip() and not answer.tool_calls for answer in (pair.baseline, pair.candidate))
 
 
-def _counts(seen: Sequence[_Seen], limit: float | None) -> list[str]:
+def _counts(rows: Sequence[_Compared], limit: float | None) -> list[str]:
     lines: list[str] = []
-    scores = [one.score for one in seen if one.score is not None]
+    scores = [row.score for row in rows if row.score is not None]
     if scores:
-        blocked = sum(one.fact.blocking for one in seen if one.fact is not None)
+        blocked = sum(row.fact.blocking for row in rows if row.fact is not None)
         below = sum(score < (limit or 0.0) for score in scores)
         median = float(np.median(scores))
         lines.append(f"{blocked} with another number or negation, {below} below the limit, median {median:.3f}")
-    if calls := [one for one in seen if one.fact is None]:
-        unlike = sum(not one.alike for one in calls)
+    if calls := [row for row in rows if row.fact is None]:
+        unlike = sum(not row.alike for row in calls)
         lines.append(f"{explain.count(len(calls), 'pair')} compared as tool calls, {unlike} of them differ")
     return lines
 
 
-def _first(verdict: Verdict, seen: Sequence[_Seen]) -> list[str]:
-    for one in seen:
-        if not one.alike:
-            what = f": {explain.plain(one.why, 160)}" if one.why else ""
+def _first(verdict: Verdict, rows: Sequence[_Compared]) -> list[str]:
+    for row in rows:
+        if not row.alike:
+            what = f": {explain.plain(row.why, 160)}" if row.why else ""
             width = max(len(verdict.engine), len(str(verdict.baseline)))
-            ours, theirs = one.shown
+            ours, theirs = row.shown
             return [
-                f"first: {explain.plain(one.pair.case.id, 40)}{what}",
+                f"first: {explain.plain(row.pair.case.id, 40)}{what}",
                 f"  {verdict.baseline:<{width}} {explain.quote(ours)}",
                 f"  {verdict.engine:<{width}} {explain.quote(theirs)}",
             ]

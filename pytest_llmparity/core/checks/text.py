@@ -4,35 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
-from pytest_llmparity.core.checks import gathered
-from pytest_llmparity.core.checks.floor import Floor, Repeats, above_floor, floor_of, hazard_of, repeats
-from pytest_llmparity.core.checks.fork_lines import differing, first_fork, fork_lines
-from pytest_llmparity.core.checks.gathered import Gathered, Pair
-from pytest_llmparity.core.checks.margins import HORIZON, PRESETS, preset
-from pytest_llmparity.core.checks.missing import Silence
-from pytest_llmparity.core.checks.sequence import numbers, one_of_each
-from pytest_llmparity.core.compare.answers import Compared, compare_answers
+from pytest_llmparity.core.checks.base import BaseCheck
+from pytest_llmparity.core.checks.designs import ONE_GROUP, SINGLE, Design, Fixed, Forks, design_of
+from pytest_llmparity.core.checks.floor import (
+    HORIZON,
+    UNKNOWN_MARGIN,
+    Floor,
+    above_floor,
+    floor_of,
+    preset,
+    repeats,
+)
+from pytest_llmparity.core.checks.missing import Missing, Silence, rested
+from pytest_llmparity.core.checks.pairing import Pair, Pairing, pair_answers
+from pytest_llmparity.core.compare.answers import Compared, compare_answers, digest
 from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
-from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
-from pytest_llmparity.core.stats.hazard import HazardResult, can_pass, prompts_needed
-from pytest_llmparity.core.stats.sequential import least_units, ratio
-from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.stats.hazard import can_pass
+from pytest_llmparity.core.stats.sequential import least_units
+from pytest_llmparity.core.verdict import Difference, Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
-ONE_GROUP: Final = "all prompts come from one group: they count as one"
 TOP_LOGPROBS: Final = 5
 """Alternatives per token that are asked for to grade forks."""
+UNGRADED: Final = "ungraded"
+
+ComparedPairs = Sequence[tuple[Pair, Compared]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextCheck:
+class TextCheck(BaseCheck):
     """Judges forks per token over the first ``horizon`` tokens against ``margin``.
 
     Made by ``check.text()``. ``margin`` ``None`` takes the preset of the two engines' quantisations. Gives two verdicts
@@ -47,24 +55,9 @@ class TextCheck:
     In a sequential run ``text`` counts one prompt of each group, the first in the run's order.
     """
 
+    kind: ClassVar[str] = "text"
     margin: float | None = None
     horizon: int = HORIZON
-    where: str = field(default="", compare=False)
-
-    @property
-    def kind(self) -> str:
-        """Short name."""
-        return "text"
-
-    @property
-    def pairwise(self) -> bool:
-        """It says nothing about a single engine."""
-        return True
-
-    @property
-    def sequential(self) -> bool:
-        """Forks per token have a sequential test; the floor's number of cases is fixed."""
-        return True
 
     def __str__(self) -> str:
         given = [f"margin={self.margin:g}"] if self.margin is not None else []
@@ -77,7 +70,7 @@ class TextCheck:
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Refuse a set so small that not even answers without a single fork would pass."""
-        margin = PRESETS[0][1] if self.margin is None else self.margin
+        margin = UNKNOWN_MARGIN if self.margin is None else self.margin
         if sequential:
             least = least_units(margin, most=self.horizon, alpha=0.05)
             return None if least is not None and least <= groups else self._too_few_groups(groups, margin, least)
@@ -107,227 +100,121 @@ class TextCheck:
             text += f"; with {explain.count(groups, 'group')} it speaks for this mix of prompts only"
         return text
 
-    def judge(self, evidence: Evidence) -> list[Verdict]:
+    def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Two verdicts per candidate: against the baseline, and against itself."""
-        verdicts = gathered.alone(self, evidence, self.kind)
-        baseline = evidence.engines[evidence.baseline]
         floor: Floor | None = None
         if not evidence.single:
-            floor = floor_of(repeats(evidence, baseline, horizon=self.horizon), alpha=evidence.alpha)
-        for candidate, verdict in gathered.candidates(self, evidence, self.kind):
-            if (refused := gathered.blocked(verdict, baseline, candidate)) is not None:
-                verdicts.append(refused)
-                continue
-            both = gathered.gather(evidence, candidate)
-            if (refused := self._unfit(verdict, evidence, both)) is not None:
-                verdicts.append(refused)
-                continue
-            margin, why = self._margin(baseline, candidate)
+            baseline = evidence.engines[evidence.baseline]
+            phases = repeats(evidence, baseline, horizon=self.horizon)
+            floor = floor_of(phases, alpha=evidence.alpha, horizon=self.horizon)
+
+        def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
+            pairing = pair_answers(evidence, candidate)
+            refused = self._sampled(opened, evidence) or pairing.unanswered(opened, evidence)
+            if refused is not None:
+                return [refused]
+            comparison = _Comparison(evidence, pairing, self.horizon)
             if evidence.single:
-                verdicts.append(self._single(verdict, evidence, both))
-                continue
-            cross = self._cross(verdict, evidence, candidate, both, floor, margin, why)
-            verdicts.append(gathered.settled(cross, evidence, absent=both.absent))
-            phases = repeats(evidence, candidate, horizon=self.horizon)
-            verdicts.append(self._repeat(evidence, candidate, phases, margin))
-        return verdicts
+                return [self._single(opened, comparison)]
+            return [
+                self._cross(opened, evidence, candidate, comparison, floor),
+                self._repeat(dataclasses.replace(opened, kind="text.repeat"), evidence, candidate),
+            ]
 
-    def _unfit(self, verdict: Verdict, evidence: Evidence, both: Gathered) -> Verdict | None:
-        sampled = [
-            case.id
-            for case in evidence.prompts.cases
-            if case.sampling.get("temperature", evidence.sampling.temperature) > 0
-        ]
-        if sampled:
-            reason = (
-                f"forks are counted in greedy answers and {explain.count(len(sampled), 'prompt')} "
-                f"({explain.plain(sampled[0], 40)}, …) ask for a temperature above 0: set it to 0"
-            )
-            return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
-        return gathered.unanswered(verdict, both, evidence)
+        return self.each_pair(evidence, self.kind, judge)
 
-    def _single(self, verdict: Verdict, evidence: Evidence, both: Gathered) -> Verdict:
-        pairs, silence = self._compared(evidence, both)
+    def _sampled(self, verdict: Verdict, evidence: Evidence) -> Verdict | None:
+        """Return the verdict where answers were not greedy."""
+        default = evidence.sampling.temperature
+        warm = [case.id for case in evidence.prompts.cases if case.sampling.get("temperature", default) > 0]
+        if not warm:
+            return None
+        reason = (
+            f"forks are counted in greedy answers and {explain.count(len(warm), 'prompt')} "
+            f"({explain.plain(warm[0], 40)}, …) ask for a temperature above 0: set it to 0"
+        )
+        return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
+
+    def _single(self, verdict: Verdict, comparison: _Comparison) -> Verdict:
+        pairs = comparison.pairs
         if not pairs:
-            missing = both.missing(evidence, used=0, also=silence.reasons())
-            return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{missing.reason} (single)")
-        forked = pairs[0][1].fork.forked
-        outcome = Outcome.FAIL if forked else Outcome.PASS
-        reason = "the answers part" if forked else f"the answers agree over {self.horizon} tokens"
-        return gathered.finish(
-            verdict,
-            outcome=outcome,
-            reason=f"{reason} (single)",
-            n=1,
+            reason = f"{comparison.missing.reason} ({SINGLE})"
+            return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
+        return dataclasses.replace(
+            verdict.judged(comparison.judge(comparison.forks, UNKNOWN_MARGIN)),
             requests=2,
             horizon=self.horizon,
-            details=tuple(first_fork(verdict, pairs)),
-            differing=differing(pairs, pairs),
+            details=tuple(_first_fork(verdict, pairs)),
+            differing=_differing(pairs, pairs),
         )
-
-    def _compared(self, evidence: Evidence, both: Gathered) -> tuple[list[tuple[Pair, Compared]], Silence]:
-        """Return the pairs that can be compared, and why the others cannot."""
-        pairs: list[tuple[Pair, Compared]] = []
-        silence = Silence()
-        for pair in both.pairs:
-            compared = compare_answers(pair.baseline, pair.candidate, horizon=self.horizon)
-            if compared is None:
-                silence.add({evidence.baseline: pair.baseline, both.candidate: pair.candidate})
-            else:
-                pairs.append((pair, compared))
-        return pairs, silence
 
     def _cross(
         self,
         verdict: Verdict,
         evidence: Evidence,
         candidate: EngineEvidence,
-        both: Gathered,
+        comparison: _Comparison,
         floor: Floor | None,
-        margin: float | None,
-        why: str,
     ) -> Verdict:
-        pairs, silence = self._compared(evidence, both)
-        missing = both.missing(evidence, used=len(pairs), also=silence.reasons())
-        forks = [(pair.case, compared.fork) for pair, compared in pairs]
-        counted = pairs
-        if evidence.sequential:
-            counted = one_of_each((pair.case.group, (pair, compared)) for pair, compared in pairs)
-        changes: dict[str, Any] = {
-            "floor": None if floor is None else floor.result.estimate,
-            "differs": layers.layers(evidence, candidate, floor=None if floor is None else floor.result.estimate),
-            "differing": differing(pairs, counted),
-        }
-        if not pairs:
-            verdict = gathered.finish(verdict, **changes, margin=margin, horizon=self.horizon, requests=2 * len(pairs))
-            return gathered.rested(verdict, missing)
-        judged = self._judged(forks, margin, evidence, asked=both.asked)
-        changes |= _numbers(judged.result, self.horizon, margin, n=len(counted), requests=2 * len(counted))
-        changes |= {
-            "sequence": judged.bets.get("sequence", ""),
-            "details": tuple(
-                fork_lines(verdict, counted, judged.result, missing, why, further=len(pairs) - len(counted))
-            ),
-        }
-        if margin is None:
-            refused = gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, reason=why)
-            return gathered.rested(refused, missing)
-        above = 1.0 if floor is None else above_floor(forks, floor, evidence.alpha)
-        done = self._outcome(verdict, evidence, judged, changes, margin, floor=floor, above=above, n=len(forks))
-
-        def proven() -> float | None:
-            there = {case.id: fork for case, fork in forks}
-            best = [(case, there.get(case.id, Fork(forked=False, at_risk=float(self.horizon)))) for case in both.cases]
-            found = self._judged(best, margin, evidence, asked=both.asked)
-            return max(found.result.p_fail, above) if found.fails(margin) and above < evidence.alpha else None
-
-        return gathered.rested(done, missing, proven=proven)
-
-    def _judged(
-        self, forks: Sequence[tuple[Case, Fork]], margin: float | None, evidence: Evidence, *, asked: int
-    ) -> _Judged:
-        """Return what the forks say, in the order of the prompts: of a group all count, sequentially its first."""
-        if not evidence.sequential:
-            return _Judged(hazard_of(forks, margin, evidence.alpha), {})
-        counted = one_of_each((case.group, (case, fork)) for case, fork in forks)
-        bets = self._bets([fork for _, fork in counted], margin, evidence, asked=asked)
-        result = hazard_of(counted, margin, evidence.alpha)
-        bounds = {name: bets[name] for name in ("lower", "upper", "p_pass", "p_fail")}
-        return _Judged(dataclasses.replace(result, **bounds), bets)
-
-    def _outcome(
-        self,
-        verdict: Verdict,
-        evidence: Evidence,
-        judged: _Judged,
-        changes: dict[str, Any],
-        margin: float,
-        *,
-        floor: Floor | None,
-        above: float,
-        n: int,
-    ) -> Verdict:
-        """Return the verdict on forks that were judged; ``above`` is the p-value of no more drift than the floor's."""
-        result, bets = judged.result, judged.bets
-        changes |= {"p_pass": result.p_pass, "p_fail": max(result.p_fail, above), "open": bool(bets)}
-        if judged.passes(margin):
-            return gathered.finish(verdict, **changes, outcome=Outcome.PASS)
-        if not judged.fails(margin):
-            needed = bets["needed"] if bets else prompts_needed(result, n, margin, evidence.alpha)
-            reason = ONE_GROUP if result.one_group else ""
-            return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, needed=needed, reason=reason)
-        changes["open"] = bool(bets) and above < result.p_fail  # the floor has as many prompts as it will ever have
-        if above < evidence.alpha:
-            return gathered.finish(verdict, **changes, outcome=Outcome.FAIL)
-        name = evidence.baseline
-        reason = (
-            f"what {name} differs from itself was not measured"
-            if floor is None
-            else f"baseline too noisy at this concurrency: {name} differs from itself by "
-            f"{explain.percent(floor.result.estimate)} per token at {evidence.concurrency} in parallel, "
-            "and the drift is not shown to be more than that"
+        margin, why = self._margin(evidence.engines[evidence.baseline], candidate)
+        pairs, counted, missing = comparison.pairs, comparison.counted, comparison.missing
+        own = None if floor is None else floor.judgement.estimate
+        verdict = dataclasses.replace(
+            verdict,
+            floor=own,
+            differs=layers.layers(evidence, candidate, floor=own),
+            differing=_differing(pairs, counted),
+            margin=margin,
+            horizon=self.horizon,
+            requests=2 * len(counted),
         )
-        return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, reason=reason)
+        if not pairs:
+            return rested(verdict, missing)
+        judgement = comparison.judge(comparison.forks, UNKNOWN_MARGIN if margin is None else margin)
+        details = _fork_lines(verdict, counted, judgement.groups, missing, why, further=len(pairs) - len(counted))
+        verdict = dataclasses.replace(verdict, measures="of tokens fork", details=tuple(details))
+        if margin is None:
+            return rested(verdict.judged(_unjudged(judgement, why)), missing)
+        above = 1.0 if floor is None else above_floor(comparison.forks, floor, evidence.alpha)
 
-    def _repeat(
-        self, evidence: Evidence, candidate: EngineEvidence, phases: Sequence[Repeats], margin: float | None
-    ) -> Verdict:
-        verdict = gathered.start(self, evidence, candidate, kind="text.repeat")
-        share = evidence.alpha / max(1, len(phases))
-        floor = floor_of(phases, margin=margin, alpha=share)
+        def best() -> Judgement:
+            return _beside_floor(comparison.judge(comparison.best, margin), evidence, floor, above)
+
+        done = verdict.judged(_beside_floor(judgement, evidence, floor, above))
+        return rested(done, missing, best=best)
+
+    def _repeat(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
+        """Judge the floor phase in which a candidate drifted most from itself, Bonferroni-corrected for them all."""
+        phases = repeats(evidence, candidate, horizon=self.horizon)
+        margin, _ = self._margin(evidence.engines[evidence.baseline], candidate)
+        alpha = evidence.alpha / max(1, len(phases))
+        floor = floor_of(phases, margin=margin, alpha=alpha, horizon=self.horizon)
         short = next((phase.missing for phase in phases if not phase.missing.enough), None)
         if floor is None:
-            nothing = f"{candidate.name} has no repeated answers to compare"
-            if short is not None:
-                nothing = short.reason
-            return gathered.finish(verdict, outcome=Outcome.INCONCLUSIVE, reason=evidence.incomplete or nothing)
-        result, n = floor.result, len(floor.forks)
-        changes = _numbers(result, self.horizon, margin, n=n, requests=2 * n)
-        changes["measures"] = (
-            f"of tokens fork from {candidate.name}'s own first answer ({_asked(floor.phase, evidence)})"
-        )
+            nothing = f"{candidate.name} has no repeated answers to compare" if short is None else short.reason
+            return dataclasses.replace(verdict, reason=evidence.incomplete or nothing)
+        own = f"of tokens fork from {candidate.name}'s own first answer ({_asked(floor.phase, evidence)})"
+        verdict = dataclasses.replace(verdict, measures=own, horizon=self.horizon, requests=2 * len(floor.forks))
         if margin is None:
-            return gathered.finish(verdict, **changes, outcome=Outcome.INCONCLUSIVE, reason="no margin: see text")
-        changes |= {
-            "p_pass": min(1.0, len(phases) * result.p_pass),
-            "p_fail": min(1.0, len(phases) * result.p_fail),
-        }
-        asked = {phase.phase for phase in phases}
-        missing = [_asked(phase, evidence) for phase in FLOOR_PHASES if phase not in asked]
-        if result.lower > margin:
-            changes |= {"outcome": Outcome.FAIL, "reason": "it does not repeat itself"}
-        elif result.upper < margin and not missing:
-            changes |= {"outcome": Outcome.PASS}
-        else:
-            changes |= {"outcome": Outcome.INCONCLUSIVE, "reason": ONE_GROUP if result.one_group else ""}
-            if missing:
-                reason = f"it has no answers to compare when {' or '.join(missing)}"
-                changes["reason"] = evidence.incomplete or reason
-        done = gathered.finish(verdict, **changes)
+            return verdict.judged(_unjudged(floor.judgement, "no margin: see text"))
+        judgement = _corrected(floor.judgement, len(phases))
+        if judgement.outcome is Outcome.FAIL:
+            judgement = dataclasses.replace(judgement, reason="it does not repeat itself")
+        there = {phase.phase for phase in phases}
+        if unasked := [_asked(phase, evidence) for phase in FLOOR_PHASES if phase not in there]:
+            judgement = _incomplete(
+                judgement, evidence.incomplete or f"it has no answers to compare when {' or '.join(unasked)}"
+            )
+        done = verdict.judged(judgement)
         if short is None:
             return done
 
-        def proven() -> float | None:
+        def best() -> Judgement:
             (worst,) = [phase for phase in phases if phase.phase is floor.phase]
-            found = hazard_of([*worst.forks, *self._unforked(worst.silent)], margin, share)
-            return min(1.0, len(phases) * found.p_fail) if found.lower > margin else None
+            forks = [*worst.forks, *((case, _unforked(self.horizon)) for case in worst.silent)]
+            return _corrected(Fixed(alpha=alpha).hazard(forks, margin=margin, horizon=self.horizon), len(phases))
 
-        return gathered.rested(done, short, proven=proven)
-
-    def _unforked(self, cases: Sequence[Case]) -> list[tuple[Case, Fork]]:
-        """Return the best that may be thought of cases that say nothing."""
-        return [(case, Fork(forked=False, at_risk=float(self.horizon))) for case in cases]
-
-    def _bets(self, counted: Sequence[Fork], margin: float | None, evidence: Evidence, *, asked: int) -> dict[str, Any]:
-        """Return the verdict fields of sequential evidence: a unit is one prompt of a group."""
-        found = ratio(
-            [float(fork.forked) for fork in counted],
-            [fork.at_risk for fork in counted],
-            margin=PRESETS[0][1] if margin is None else margin,
-            most=self.horizon,
-            alpha=evidence.alpha,
-        )
-        return numbers(found, evidence, asked=asked, by_group=True)
+        return rested(done, short, best=best)
 
     def _margin(self, baseline: EngineEvidence, candidate: EngineEvidence) -> tuple[float | None, str]:
         """Return the margin and where it comes from, or ``None`` and what the user must do."""
@@ -336,38 +223,182 @@ class TextCheck:
         return preset(baseline, candidate)
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """Forks per token with their bounds; ``bets`` are the verdict fields of sequential evidence, else empty."""
+class _Comparison:
+    """The answers of a pair, compared over the horizon: the pairs that can be, those of them that count, the rest."""
 
-    result: HazardResult
-    bets: dict[str, Any]
+    def __init__(self, evidence: Evidence, pairing: Pairing, horizon: int) -> None:
+        self._pairing, self._horizon = pairing, horizon
+        self._design: Design = design_of(evidence, asked=pairing.asked)
+        self.pairs: list[tuple[Pair, Compared]] = []
+        silence = Silence()
+        for pair in pairing.pairs:
+            compared = compare_answers(pair.baseline, pair.candidate, horizon=horizon)
+            if compared is None:
+                silence.add({evidence.baseline: pair.baseline, pairing.candidate: pair.candidate})
+            else:
+                self.pairs.append((pair, compared))
+        self.missing = pairing.missing(evidence, used=len(self.pairs), also=silence.reasons())
+        self.counted = self._design.counted(self.pairs, lambda row: row[0].case.group)
+        self.forks: Forks = [(pair.case, compared.fork) for pair, compared in self.pairs]
 
-    def passes(self, margin: float) -> bool:
-        """Whether the drift is shown to be below the margin."""
-        return self.bets["outcome"] is Outcome.PASS if self.bets else self.result.upper < margin
+    def judge(self, forks: Forks, margin: float) -> Judgement:
+        """Hold forks, in the order of the prompts, against a margin."""
+        return self._design.hazard(forks, margin=margin, horizon=self._horizon)
 
-    def fails(self, margin: float) -> bool:
-        """Whether the drift is shown to be above the margin."""
-        return self.bets["outcome"] is Outcome.FAIL if self.bets else self.result.lower > margin
+    @property
+    def best(self) -> Forks:
+        """The forks, and the best that may be thought of every case without one: it does not part."""
+        forks = {case.id: fork for case, fork in self.forks}
+        return [(case, forks.get(case.id) or _unforked(self._horizon)) for case in self._pairing.cases]
 
 
-def _numbers(result: HazardResult, horizon: int, margin: float | None, *, n: int, requests: int) -> dict[str, object]:
-    return {
-        "estimate": result.estimate,
-        "lower": result.lower,
-        "upper": result.upper,
-        "margin": margin,
-        "unit": "forks/token",
-        "measures": "of tokens fork",
-        "n": n,
-        "groups": result.groups,
-        "horizon": horizon,
-        "requests": requests,
-    }
+def _unforked(horizon: int) -> Fork:
+    return Fork(forked=False, at_risk=float(horizon))
+
+
+def _unjudged(judgement: Judgement, reason: str) -> Judgement:
+    """Return the bounds alone, where no margin is known to hold them against."""
+    return dataclasses.replace(
+        judgement,
+        outcome=Outcome.INCONCLUSIVE,
+        margin=None,
+        p_pass=None,
+        p_fail=None,
+        needed=None,
+        reason=reason,
+        open=False,
+    )
+
+
+def _beside_floor(judgement: Judgement, evidence: Evidence, floor: Floor | None, above: float) -> Judgement:
+    """Fail only what drifts more than the baseline from itself; ``above`` is the p-value of *no more than that*."""
+    p_fail = max(judgement.p_fail or 0.0, above)
+    # The floor has as many prompts as it will ever have.
+    still_open = judgement.open and (judgement.outcome is not Outcome.FAIL or above < (judgement.p_fail or 0.0))
+    judgement = dataclasses.replace(judgement, p_fail=p_fail, open=still_open)
+    if judgement.outcome is not Outcome.FAIL or above < evidence.alpha:
+        return judgement
+    name = evidence.baseline
+    if floor is None:
+        reason = f"what {name} differs from itself was not measured"
+    else:
+        reason = (
+            f"baseline too noisy at this concurrency: {name} differs from itself by "
+            f"{explain.percent(floor.judgement.estimate or 0.0)} per token at {evidence.concurrency} in parallel, "
+            "and the drift is not shown to be more than that"
+        )
+    return dataclasses.replace(judgement, outcome=Outcome.INCONCLUSIVE, reason=reason)
+
+
+def _corrected(judgement: Judgement, phases: int) -> Judgement:
+    """Return a judgement made at a part of alpha with p-values that belong to the whole of it."""
+    p_pass, p_fail = (min(1.0, phases * (p or 0.0)) for p in (judgement.p_pass, judgement.p_fail))
+    return dataclasses.replace(judgement, p_pass=p_pass, p_fail=p_fail, needed=None)
+
+
+def _incomplete(judgement: Judgement, reason: str) -> Judgement:
+    """Return a judgement that does not pass, because some of what it should rest on was not asked."""
+    if judgement.outcome is Outcome.FAIL:
+        return judgement
+    return dataclasses.replace(judgement, outcome=Outcome.INCONCLUSIVE, reason=reason)
 
 
 def _asked(phase: Phase, evidence: Evidence) -> str:
     if phase is Phase.PARALLEL:
         return f"asked {evidence.concurrency} in parallel"
     return "asked with a cold cache" if phase is Phase.COLD else "asked again with a warm cache"
+
+
+def _fork_lines(
+    verdict: Verdict, pairs: ComparedPairs, groups: int, missing: Missing, why: str, *, further: int
+) -> list[str]:
+    """Return the lines below a verdict on text: counts, where forks are, their grades, the first of them.
+
+    ``further`` counts prompts of groups that count once; they are not among ``pairs``.
+    """
+    forks = sum(compared.fork.forked for _, compared in pairs)
+    at_risk = math.fsum(compared.fork.at_risk for _, compared in pairs)
+    lines = [
+        f"{explain.count(forks, 'fork')} in {at_risk:.0f} baseline tokens at risk, "
+        f"{explain.count(len(pairs), 'prompt')} in {explain.count(groups, 'group')}; {why}"
+    ]
+    if further:
+        lines.append(f"{explain.count(further, 'further prompt')} of these groups not counted")
+    if calls := sum(compared.calls for _, compared in pairs):
+        lines.append(f"{explain.count(calls, 'pair')} compared as tool calls{_beside(pairs)}")
+    lines += missing.reasons
+    if spread := _by_part(pairs):
+        lines.append(spread)
+    grades = Counter(compared.fork.grade or UNGRADED for _, compared in pairs if compared.fork.forked)
+    if grades.keys() - {UNGRADED}:
+        lines.append("forks by grade: " + ", ".join(f"{name} {n}" for name, n in grades.most_common()))
+    return lines + _first_fork(verdict, pairs)
+
+
+def _beside(pairs: ComparedPairs) -> str:
+    """Say how often the text beside two calls differs: it is not compared."""
+    n = sum(bool(pair.baseline.tool_calls and pair.candidate.tool_calls) and _texts_differ(pair) for pair, _ in pairs)
+    return f"; the text beside them differs in {n} and is not compared" if n else ""
+
+
+def _texts_differ(pair: Pair) -> bool:
+    return pair.baseline.text.strip() != pair.candidate.text.strip()
+
+
+def _differing(pairs: ComparedPairs, counted: ComparedPairs) -> tuple[Difference, ...]:
+    """Return the cases whose answers part, in order; beyond the horizon or in a group that counts once uncounted."""
+    counts = {pair.case.id for pair, compared in counted if compared.fork.forked}
+    return tuple(
+        Difference(
+            case=pair.case.id,
+            what="tool calls" if compared.calls else "text",
+            baseline_sha256=digest(compared.baseline),
+            candidate_sha256=digest(compared.candidate),
+            byte=compared.fork.byte,
+            char=compared.fork.char,
+            token=compared.fork.token,
+            unit=compared.fork.unit,
+            grade=compared.fork.grade,
+            counted=pair.case.id in counts,
+        )
+        for pair, compared in pairs
+        if compared.fork.byte is not None
+    )
+
+
+def _by_part(pairs: ComparedPairs) -> str:
+    """Name the three tags (groups, where no case has a tag) with the most forks per token; empty if all is one part."""
+    tagged = any(pair.case.tags for pair, _ in pairs)
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for pair, compared in pairs:
+        for part in pair.case.tags if tagged else (pair.case.group,):
+            sums[part][0] += compared.fork.forked
+            sums[part][1] += compared.fork.at_risk
+    rates = {part: d / e for part, (d, e) in sums.items() if e > 0}
+    if len(rates) < 2 or (not tagged and len(rates) == len(pairs)) or not any(rates.values()):
+        return ""
+    worst = sorted(rates.items(), key=lambda item: (-item[1], item[0]))[:3]
+    shown = ", ".join(f"{explain.plain(part, 30)} {explain.percent(rate)}" for part, rate in worst)
+    return f"most by {'tag' if tagged else 'group'}: {shown}"
+
+
+def _first_fork(verdict: Verdict, pairs: ComparedPairs) -> list[str]:
+    """Show where the first pair of answers parts, and how either goes on; nothing where none does."""
+    for pair, compared in pairs:
+        fork = compared.fork
+        if fork.forked:
+            at = 0 if compared.calls else fork.char or 0
+            place = "in its tool calls" if compared.calls else f"after {explain.count(at, 'character')}"
+            grade = f", {fork.grade}" if fork.grade is not None else ""
+            where = f"first fork: {explain.plain(pair.case.id, 40)} {place}{grade}"
+            width = max(len(verdict.engine), len(str(verdict.baseline)))
+            return [
+                where,
+                f"  {verdict.baseline:<{width}} {_goes_on(compared.baseline[at:])}",
+                f"  {verdict.engine:<{width}} {_goes_on(compared.candidate[at:])}",
+            ]
+    return []
+
+
+def _goes_on(text: str) -> str:
+    return explain.quote(text) if text else "ends"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +33,25 @@ class ClusteredRatio:
             # No variation at all: the other bound, which knows about sampling, decides. Equality rejects neither.
             return float(self.estimate >= margin), float(self.estimate <= margin)
         z = (self.estimate - margin) / self.se
-        return float(student.cdf(z, self.groups - 1)), float(student.sf(z, self.groups - 1))
+        return t_tails(z, self.groups - 1)
 
 
 def t_bounds(estimate: float, se: float | None, groups: float, alpha: float) -> tuple[float, float]:
     """One-sided bounds ``estimate -/+ t(1 - alpha, groups - 1) * se``; infinite without ``se`` or a second group."""
     if se is None or groups <= 1:
         return -math.inf, math.inf
-    reach = float(student.isf(alpha, groups - 1)) * se
+    reach = t_quantile(alpha, groups - 1) * se
     return estimate - reach, estimate + reach
+
+
+def t_quantile(alpha: float, freedom: float) -> float:
+    """Return what Student's t exceeds with a chance of ``alpha``."""
+    return -float(stdtrit(freedom, alpha))
+
+
+def t_tails(z: float, freedom: float) -> tuple[float, float]:
+    """Return the chances that Student's t is at most ``z`` and at least ``z``."""
+    return float(stdtr(freedom, z)), float(stdtr(freedom, -z))
 
 
 def clustered_ratio(d: Sequence[float], e: Sequence[float], groups: Sequence[Hashable]) -> ClusteredRatio:

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import chi2, poisson
+from scipy.special import gammainc, gammaincc, gammainccinv, gammaincinv
 
+from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
 from pytest_llmparity.core.stats.cluster import clustered_ratio, t_bounds
-from pytest_llmparity.core.stats.totals import smallest_total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HazardResult:
+class HazardResult(Bounds):
     """Forks per token at risk, one-sided bounds and the p-values that go with them.
 
     ``p_pass`` belongs to "the hazard is at least the margin", ``p_fail`` to "at most the margin": ``upper < margin``
@@ -23,11 +23,6 @@ class HazardResult:
     several prompts of one group count as one, which bounds nothing: the bounds are 0 and infinity and both p-values 1.
     """
 
-    estimate: float
-    lower: float
-    upper: float
-    p_pass: float
-    p_fail: float
     forks: int
     at_risk: float
     groups: int
@@ -71,10 +66,9 @@ def hazard(
             clustered=False,
         )
     ratio = clustered_ratio([float(fork) for fork in forked], at_risk, groups)
-    exact_lower, exact_upper = garwood(forks, exposure, alpha)
-    lower, upper = exact_lower, exact_upper
-    p_pass = float(poisson.cdf(forks, margin * exposure))
-    p_fail = float(poisson.sf(forks - 1, margin * exposure))
+    lower, upper = garwood(forks, exposure, alpha)
+    p_pass = float(gammaincc(forks + 1, margin * exposure))  # the chance of so many forks or fewer
+    p_fail = 1.0 if forks == 0 else float(gammainc(forks, margin * exposure))
     if ratio.se is not None:
         cluster_lower, cluster_upper = ratio.bounds(alpha)
         cluster_pass, cluster_fail = ratio.p_values(margin)
@@ -98,8 +92,8 @@ def hazard(
 
 def garwood(forks: float, at_risk: float, alpha: float) -> tuple[float, float]:
     """Exact one-sided Poisson bounds of a rate: χ²(alpha; 2D)/2E and χ²(1-alpha; 2D+2)/2E (Garwood 1936)."""
-    lower = 0.0 if forks == 0 else float(chi2.ppf(alpha, 2 * forks)) / (2 * at_risk)
-    return lower, float(chi2.isf(alpha, 2 * forks + 2)) / (2 * at_risk)
+    lower = 0.0 if forks == 0 else float(gammaincinv(forks, alpha)) / at_risk  # the quantile of χ²(2D)/2
+    return lower, float(gammainccinv(forks + 1, alpha)) / at_risk
 
 
 def prompts_needed(result: HazardResult, n: int, margin: float, alpha: float) -> int | None:
@@ -137,5 +131,4 @@ def can_pass(n_tokens: float, margin: float, alpha: float) -> bool:
 def _check(margin: float, alpha: float) -> None:
     if not (math.isfinite(margin) and margin > 0.0):
         raise ValueError(f"a margin is a positive number of forks per token, not {margin!r}")
-    if not 0.0 < alpha < 0.5:
-        raise ValueError(f"alpha lies between 0 and 0.5, not {alpha!r}")
+    check_alpha(alpha)

@@ -1,4 +1,4 @@
-"""Contracts kept or broken: one engine's rate, and the gap between two engines asked the same cases.
+"""Contracts kept or broken: the gap between two engines asked the same cases.
 
 Of ``n`` cases, ``b`` are kept by the baseline only and ``c`` by the candidate only; the gap is (b - c)/n. Only an
 unconditional test judges it at the stated error rate (METHODS 10b): exact probabilities of (b, c), cases ordered by
@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 from typing import Literal
 
-from scipy.stats import beta, binom, norm
+from scipy.special import ndtri
 
+from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
 from pytest_llmparity.core.stats.unconditional import OneSided, TwoSided, tango_score
 
-__all__ = ["GapResult", "RateResult", "Side", "gap", "min_cases", "rate", "score_interval", "tango_score"]
+__all__ = ["Side", "gap", "gap_needed", "min_cases", "score_interval", "tango_score"]
 
 Side = Literal["either", "worse"]
 
@@ -25,39 +25,8 @@ PRECISION = 1e-4
 """How finely the exact bounds of a gap are searched: a hundredth of a percentage point."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GapResult:
-    """A gap between paired shares, one-sided bounds and p-values.
-
-    ``p_pass`` belongs to "the gap is at least the margin", ``p_fail`` to "at most the margin": ``upper < margin``
-    exactly when ``p_pass < alpha``, ``lower > margin`` exactly when ``p_fail < alpha``. With ``side="either"`` the
-    quantity is the absolute gap, so nothing is negative.
-    """
-
-    estimate: float
-    lower: float
-    upper: float
-    p_pass: float
-    p_fail: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateResult:
-    """A share of cases that keep a contract, exact one-sided bounds and p-values.
-
-    ``p_pass`` belongs to "the rate is at most what is asked", ``p_fail`` to "at least": ``lower > at_least`` exactly
-    when ``p_pass < alpha``, ``upper < at_least`` exactly when ``p_fail < alpha``.
-    """
-
-    estimate: float
-    lower: float
-    upper: float
-    p_pass: float
-    p_fail: float
-
-
 @functools.lru_cache(maxsize=256)
-def gap(b: int, c: int, n: int, *, margin: float, alpha: float = 0.05, side: Side = "either") -> GapResult:
+def gap(b: int, c: int, n: int, *, margin: float, alpha: float = 0.05, side: Side = "either") -> Bounds:
     """Judge the gap between two engines on the same ``n`` cases against ``margin`` (a share: 0.05 is 5 points).
 
     ``side="worse"``: the gap is (b - c)/n, a better candidate never fails. ``side="either"``: it is |b - c|/n; PASS
@@ -68,7 +37,7 @@ def gap(b: int, c: int, n: int, *, margin: float, alpha: float = 0.05, side: Sid
     alpha outside 0..0.5.
     """
     _check_counts(b, c, n)
-    _check_alpha(alpha)
+    check_alpha(alpha)
     if not 0.0 < margin < 1.0:
         raise ValueError(f"a margin lies between 0 and 1 (5 points are 0.05), not {margin!r}")
     if side == "either":
@@ -86,7 +55,7 @@ def gap(b: int, c: int, n: int, *, margin: float, alpha: float = 0.05, side: Sid
         lower = _search(above, alpha, inside=estimate, outside=margin)
     else:
         lower = _search(above, alpha, inside=min(estimate, margin), outside=floor)
-    return GapResult(estimate=estimate, lower=lower, upper=upper, p_pass=p_pass, p_fail=p_fail)
+    return Bounds(estimate=estimate, lower=lower, upper=upper, p_pass=p_pass, p_fail=p_fail)
 
 
 def _search(test: OneSided | TwoSided, alpha: float, *, inside: float, outside: float) -> float:
@@ -115,7 +84,7 @@ def score_interval(b: int, c: int, n: int, alpha: float = 0.05) -> tuple[float, 
     _check_counts(b, c, n)
     if not 0.0 < alpha < 1.0:
         raise ValueError(f"alpha lies between 0 and 1, not {alpha!r}")
-    z = float(norm.isf(alpha / 2))
+    z = -float(ndtri(alpha / 2))
     estimate = (b - c) / n
 
     def solve(target: float, outside: float) -> float:
@@ -134,7 +103,7 @@ def score_interval(b: int, c: int, n: int, alpha: float = 0.05) -> tuple[float, 
 @functools.lru_cache(maxsize=64)
 def min_cases(margin: float, alpha: float) -> int:
     """Return the fewest cases with which a gap test can pass at all: without one discordant case (59 at 5 points)."""
-    _check_alpha(alpha)
+    check_alpha(alpha)
     if not 0.0 < margin < 1.0:
         raise ValueError(f"a margin lies between 0 and 1 (5 points are 0.05), not {margin!r}")
     n = max(1, math.ceil(math.log(alpha) / math.log1p(-margin)))
@@ -143,32 +112,19 @@ def min_cases(margin: float, alpha: float) -> int:
     return n
 
 
-def rate(k: int, n: int, *, at_least: float, alpha: float = 0.05) -> RateResult:
-    """Judge the share ``k/n`` of cases that keep a contract against ``at_least``, by Clopper and Pearson.
+def gap_needed(b: int, c: int, n: int, margin: float, alpha: float, side: Side) -> int | None:
+    """Return how many cases in all would settle a gap that stays as it is, by Tango's asymptotic interval."""
 
-    Exact binomial bounds and p-values (Biometrika 1934 26:404). ``at_least=1`` can be failed but never passed: no
-    number of cases shows that none will ever break it. Raises ``ValueError`` for impossible counts, ``at_least``
-    outside 0..1 or an alpha outside 0..0.5.
-    """
-    if not (0 <= k <= n and n > 0):
-        raise ValueError(f"{k} of {n} cases is impossible")
-    _check_alpha(alpha)
-    if not 0.0 < at_least <= 1.0:
-        raise ValueError(f"a rate lies above 0 and at most at 1, not {at_least!r}")
-    return RateResult(
-        estimate=k / n,
-        lower=0.0 if k == 0 else float(beta.ppf(alpha, k, n - k + 1)),
-        upper=1.0 if k == n else float(beta.isf(alpha, k + 1, n - k)),
-        p_pass=float(binom.sf(k - 1, n, at_least)),
-        p_fail=float(binom.cdf(k, n, at_least)),
-    )
+    def settles(total: int) -> bool:
+        factor = total / n
+        lower, upper = score_interval(round(b * factor), round(c * factor), total, 2 * alpha)
+        if side == "worse":
+            return upper < margin or lower > margin
+        return max(upper, -lower) < margin or lower > margin or -upper > margin
+
+    return smallest_total(n, settles)
 
 
 def _check_counts(b: int, c: int, n: int) -> None:
     if b < 0 or c < 0 or n < 1 or b + c > n:
         raise ValueError(f"{b} + {c} discordant of {n} cases is impossible")
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0.0 < alpha < 0.5:
-        raise ValueError(f"alpha lies between 0 and 0.5, not {alpha!r}")

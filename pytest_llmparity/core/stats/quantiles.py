@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, binom
-from scipy.stats import t as student
 
-from pytest_llmparity.core.stats.cluster import clustered_ratio
+from pytest_llmparity.core.stats.bounds import Bounds, check_alpha
+from pytest_llmparity.core.stats.cluster import clustered_ratio, t_quantile, t_tails
+from pytest_llmparity.core.stats.shares import binomial_tails, clopper_pearson, least_perfect
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ DRAWS = 1_999
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShareResult:
+class ShareResult(Bounds):
     """Share of requests over a budget, held against the share a quantile allows (``limit``, 0.05 for p95).
 
     ``upper < limit`` exactly when ``p_pass < alpha``, ``lower > limit`` exactly when ``p_fail < alpha``. ``blocks``
@@ -32,11 +32,6 @@ class ShareResult:
     differ: the bounds then take requests for independent.
     """
 
-    estimate: float
-    lower: float
-    upper: float
-    p_pass: float
-    p_fail: float
     limit: float
     over: int
     n: int
@@ -45,7 +40,7 @@ class ShareResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RatioResult:
+class RatioResult(Bounds):
     """The candidate's quantile over the baseline's, held against a limit.
 
     ``upper < limit`` exactly when ``p_pass < alpha``, ``lower > limit`` exactly when ``p_fail < alpha``. ``pairs``
@@ -54,11 +49,6 @@ class RatioResult:
     infinity and nothing can be concluded.
     """
 
-    estimate: float
-    lower: float
-    upper: float
-    p_pass: float
-    p_fail: float
     pairs: int
     clustered: bool
     bounded: bool
@@ -78,9 +68,8 @@ def share_over(over: Sequence[bool], blocks: Sequence[int], *, quantile: float, 
         raise ValueError("a share needs at least one request")
     limit = round(1.0 - quantile, 12)  # 0.05, not 0.05000000000000004
     ratio = clustered_ratio([float(late) for late in over], [1.0] * n, blocks)
-    lower = 0.0 if k == 0 else float(beta.ppf(alpha, k, n - k + 1))
-    upper = 1.0 if k == n else float(beta.isf(alpha, k + 1, n - k))
-    p_pass, p_fail = float(binom.cdf(k, n, limit)), float(binom.sf(k - 1, n, limit))
+    lower, upper = clopper_pearson(k, n, alpha)
+    p_pass, p_fail = binomial_tails(k, n, limit)
     if ratio.se is not None:
         cluster_lower, cluster_upper = ratio.bounds(alpha)
         cluster_pass, cluster_fail = ratio.p_values(limit)
@@ -170,10 +159,9 @@ def quantile_ratio(
 def min_requests(quantile: float, alpha: float = 0.05) -> int:
     """Return the fewest requests that can pass a budget on ``quantile``, none being over it: p95 59, p99 299."""
     _check_quantile(quantile, alpha)
-    n = max(1, math.floor(math.log(alpha) / math.log(quantile)))
-    while quantile**n >= alpha:
-        n += 1
-    return n
+    least = least_perfect(quantile, alpha)
+    assert least is not None
+    return least
 
 
 def nearest_rank(values: Sequence[float], quantile: float) -> float:
@@ -274,18 +262,12 @@ def _log_t_bounds(
     centre = math.log(estimate)
     if se == 0.0:
         return estimate, estimate, float(estimate >= limit), float(estimate <= limit)
-    reach = float(student.isf(alpha, pairs - 1)) * se
-    z = (centre - math.log(limit)) / se
-    return (
-        math.exp(centre - reach),
-        math.exp(centre + reach),
-        float(student.cdf(z, pairs - 1)),
-        float(student.sf(z, pairs - 1)),
-    )
+    reach = t_quantile(alpha, pairs - 1) * se
+    p_pass, p_fail = t_tails((centre - math.log(limit)) / se, pairs - 1)
+    return math.exp(centre - reach), math.exp(centre + reach), p_pass, p_fail
 
 
 def _check_quantile(quantile: float, alpha: float) -> None:
     if not 0.0 < quantile < 1.0:
         raise ValueError(f"a quantile lies between 0 and 1 (p95 is 0.95), not {quantile!r}")
-    if not 0.0 < alpha < 0.5:
-        raise ValueError(f"alpha lies between 0 and 0.5, not {alpha!r}")
+    check_alpha(alpha)

@@ -30,8 +30,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
 from pytest_llmparity.core.stats.paired import Side
-from pytest_llmparity.core.stats.totals import smallest_total
 
 Floats = NDArray[np.float64]
 
@@ -47,7 +47,7 @@ EVEN: Final[Floats] = TIMID ** (1.0 - _PLACES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SequentialResult:
+class SequentialResult(Bounds):
     """A ratio, a share or a gap after ``n`` units, with bounds and p-values that hold at any time.
 
     ``p_pass`` belongs to "the quantity is outside what is accepted", ``p_fail`` to "it is inside". ``passed`` and
@@ -56,11 +56,6 @@ class SequentialResult:
     further ones were like those so far: an estimate, ``None`` above 100,000 and where nothing is open.
     """
 
-    estimate: float
-    lower: float
-    upper: float
-    p_pass: float
-    p_fail: float
     n: int
     passed: bool
     failed: bool
@@ -173,8 +168,7 @@ class _Question:
     def __post_init__(self) -> None:
         if not 0.0 < self.margin < 1.0:
             raise ValueError(f"a margin lies between 0 and 1 (5 points are 0.05), not {self.margin!r}")
-        if not 0.0 < self.alpha < 0.5:
-            raise ValueError(f"alpha lies between 0 and 0.5, not {self.alpha!r}")
+        check_alpha(self.alpha)
 
     def judge(self, estimate: float, n: int) -> SequentialResult:
         """Return everything about the question after ``n`` units."""

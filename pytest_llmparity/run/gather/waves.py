@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from pytest_llmparity.core.checks.settle import settle
+from pytest_llmparity.core.checks.family import settle
 from pytest_llmparity.core.errors import LLMParityError
 from pytest_llmparity.core.evidence import FLOOR_CASES
 from pytest_llmparity.core.sample import Phase, to_json

@@ -6,9 +6,9 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from pytest_llmparity.core.checks.gathered import LOST
+from pytest_llmparity.core.checks.base import left_out
 from pytest_llmparity.core.checks.latency import WORDS, unknown
-from pytest_llmparity.core.checks.required import left_out
+from pytest_llmparity.core.checks.pairing import LOST
 from pytest_llmparity.core.errors import NotAsked
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyRow

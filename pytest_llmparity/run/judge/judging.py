@@ -8,9 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pytest_llmparity.core.checks.lenience import with_notes
-from pytest_llmparity.core.checks.settle import settle
-from pytest_llmparity.core.checks.unasked import told
+from pytest_llmparity.core.checks.family import settle, with_notes, without_left_out
 from pytest_llmparity.core.evidence import Check, Evidence
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.ports import Embedder
@@ -93,7 +91,7 @@ class Judging:
             name = next(iter(self.records), "")
             return [_skipped(declaration, check, name, f"{check.kind} compares engines and only {name} is selected")]
         evidence = self._evidence(declaration, check)
-        found = [told(verdict, evidence, required=self.required) for verdict in check.judge(evidence)]
+        found = [without_left_out(verdict, evidence, required=self.required) for verdict in check.judge(evidence)]
         found = [with_notes(verdict, evidence) for verdict in found]
         return [dataclasses.replace(verdict, where=self._relative(verdict.where)) for verdict in found]
 

@@ -10,8 +10,9 @@ import pytest
 from pydantic import BaseModel
 
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.shares import gap_needed, least_perfect, share_needed
 from pytest_llmparity.core.errors import DesignError, UsageError
+from pytest_llmparity.core.stats.paired import gap_needed
+from pytest_llmparity.core.stats.shares import least_perfect, share_needed
 
 
 class Reply(BaseModel):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity import check
+from pytest_llmparity.core.checks.designs import Design, Fixed, Sequential, Single
 from pytest_llmparity.core.checks.missing import Missing
-from pytest_llmparity.core.checks.shares import judge_cases
 from pytest_llmparity.core.evidence import Check, EngineEvidence
 from pytest_llmparity.core.sample import Completion, Phase, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -233,10 +233,13 @@ def test_what_is_left_out_behind_the_last_wave_does_not_count_yet(make: Factory)
     assert check.similarity(at_least=0.8).judge(evidence)[0].outcome is Outcome.PASS
 
 
-def test_of_no_case_at_all_nothing_is_said(make: Factory) -> None:
-    evidence = make.evidence(make.engine("a", [GOOD]), cases=1, single=True)
-    for kept in ([], [None]):
-        assert judge_cases(kept, at_least=0.9, evidence=evidence)["outcome"] is Outcome.INCONCLUSIVE
+def test_of_no_case_at_all_nothing_is_said() -> None:
+    designs: list[Design] = [Fixed(alpha=0.05), Sequential(alpha=0.05, asked=1, cases=1, groups=1), Single()]
+    for design in designs:
+        for kept in ([], [None]):
+            judged = design.share(kept, at_least=0.9)
+            assert (judged.outcome, judged.n, judged.open) == (Outcome.INCONCLUSIVE, 0, False)
+        assert design.gap([], margin=0.1, side="either").outcome is Outcome.INCONCLUSIVE
     assert not Missing(of=0, used=0).enough
     assert Missing(of=20, used=19).enough
     assert not Missing(of=19, used=18).enough

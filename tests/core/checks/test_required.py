@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from pytest_llmparity import check
+from pytest_llmparity.core.checks.base import left_out, required
 from pytest_llmparity.core.checks.prompts import PromptsCheck
-from pytest_llmparity.core.checks.required import left_out, required
 from pytest_llmparity.core.evidence import Check, Needs
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.prompts import Case, PromptSet

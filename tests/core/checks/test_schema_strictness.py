@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.lenience import with_notes
+from pytest_llmparity.core.checks.family import with_notes
 from pytest_llmparity.core.compare.wrapped import CODE_BLOCK, REASONING
 from pytest_llmparity.core.verdict import Lenience, Outcome, Verdict
 from pytest_llmparity.core.words.explain import block, remarks

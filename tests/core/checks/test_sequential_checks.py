@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.sequence import one_of_each
+from pytest_llmparity.core.checks.designs import Sequential
 from pytest_llmparity.core.evidence import Check, EngineEvidence
 from pytest_llmparity.core.sample import Completion, ToolCall
 from pytest_llmparity.core.stats import sequential
@@ -89,7 +89,8 @@ def test_of_a_group_one_prompt_counts(make: Factory) -> None:
     assert (text.n, text.requests, text.groups, text.estimate) == (8, 16, 8, 0.0)
     assert "24 further prompts of these groups not counted" in text.details
     assert text.sequence == "sequential, stopped after 32 of 40 prompts"
-    assert one_of_each([("u", 1), ("v", 2), ("u", 3)]) == [1, 2]
+    design = Sequential(alpha=0.05, asked=3, cases=3, groups=2)
+    assert design.counted([("u", 1), ("v", 2), ("u", 3)], lambda row: row[0]) == [("u", 1), ("v", 2)]
 
 
 def test_prompts_needed_are_scaled_to_prompts_of_such_groups(make: Factory) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.unasked import told
+from pytest_llmparity.core.checks.family import without_left_out
 from pytest_llmparity.core.verdict import LeftOut, Outcome, Verdict
 from pytest_llmparity.core.words.explain import block
 
@@ -23,7 +23,7 @@ def judged(make: Factory, judge: Any, *, lost: int, cases: int = 100, required: 
     evidence = make.evidence(
         make.engine("a", said), make.engine("b", theirs, left_out=left_out, **(b or {})), cases=cases
     )
-    return told(judge.judge(evidence)[0], evidence, required=required)
+    return without_left_out(judge.judge(evidence)[0], evidence, required=required)
 
 
 @pytest.mark.parametrize("judge", [check.prompts(), check.text(margin=0.1), check.similarity(at_least=0.5)], ids=str)
@@ -51,7 +51,7 @@ def test_a_rate_of_one_engine_rests_on_what_it_was_asked(make: Factory) -> None:
         said, make.engine("b", [None] * 5 + ["1"] * 95, left_out={f"c{n}": WHY for n in range(5)}), cases=100
     )
 
-    ours, theirs = (told(verdict, evidence) for verdict in judge.judge(evidence))
+    ours, theirs = (without_left_out(verdict, evidence) for verdict in judge.judge(evidence))
 
     assert (ours.outcome, ours.n, ours.left_out) == (Outcome.PASS, 100, ())
     assert (theirs.outcome, theirs.n, len(theirs.left_out)) == (Outcome.PASS, 95, 1)
@@ -66,7 +66,7 @@ def test_where_two_engines_have_no_prompt_in_common_the_check_is_skipped(make: F
     evidence = make.evidence(*engines, cases=10)
     verdict = check.prompts().judge(evidence)[0]
 
-    skipped, required = told(verdict, evidence), told(verdict, evidence, required=True)
+    skipped, required = without_left_out(verdict, evidence), without_left_out(verdict, evidence, required=True)
 
     assert skipped.outcome is Outcome.SKIPPED
     assert skipped.reason == "no prompt is left that both engines can be asked; first: a takes no x"

@@ -14,7 +14,8 @@ from scipy.stats import binomtest, multinomial
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from pytest_llmparity.core.stats.paired import gap, min_cases, rate, score_interval, tango_score
+from pytest_llmparity.core.stats.paired import gap, min_cases, score_interval, tango_score
+from pytest_llmparity.core.stats.shares import rate
 from pytest_llmparity.core.stats.unconditional import ABSOLUTE, RELATIVE, OneSided, TwoSided
 
 

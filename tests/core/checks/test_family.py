@@ -4,10 +4,11 @@ import dataclasses
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
-from pytest_llmparity.core.checks.settle import settle
+from pytest_llmparity.core.checks.family import holm, settle
 from pytest_llmparity.core.stats.hazard import hazard
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
@@ -94,3 +95,19 @@ def test_ten_judgements_exactly_at_their_margins_fail_a_test_in_at_most_one_run_
             verdicts.append(verdict(Outcome.FAIL if found.lower > 0.05 else Outcome.PASS, found.p_fail))
         failed += Outcome.FAIL in outcomes(verdicts)
     assert failed <= 18  # 5 % of 200 is 10; above 18 has a chance below 1 %
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+@settings(max_examples=12, deadline=None)
+def test_holm_agrees_with_statsmodels(p: list[float]) -> None:
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1].tolist(), abs=1e-12)
+
+
+def test_no_tests_no_values() -> None:
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
+def test_what_is_no_p_value_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match=r"lies in 0\.\.1"):
+        holm([0.5, wrong])

@@ -1,0 +1,129 @@
+"""What checks have in common: how they open a verdict, go through engines and pairs, and say what they need."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pytest_llmparity.core.diagnosis.layers import response_schema
+from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.identity.capabilities import Capabilities
+from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.words import explain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseCheck:
+    """What every check is made of; one adds its limits (``__str__``, ``problem``, ``power``) and its ``verdicts``."""
+
+    kind: ClassVar[str]
+    sequential: ClassVar[bool] = True
+    where: str = field(default="", compare=False)
+
+    @property
+    def pairwise(self) -> bool:
+        """It says nothing about a single engine."""
+        return True
+
+    def needs(self) -> Needs:
+        """The main phase."""
+        return Needs()
+
+    def judge(self, evidence: Evidence) -> list[Verdict]:
+        """One verdict per engine (absolute limits) or per candidate (pairwise limits), each with its headline."""
+        return [worded(verdict) for verdict in self.verdicts(evidence)]
+
+    def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
+        """Judge, without a headline."""
+        raise NotImplementedError
+
+    def each_engine(
+        self, evidence: Evidence, kind: str, judge: Callable[[Verdict, EngineEvidence], Verdict]
+    ) -> Iterable[Verdict]:
+        """Judge every engine by itself, unless it cannot be used: then the verdict says why."""
+        for engine in evidence.engines.values():
+            opened = self._opened(evidence, engine, kind, baseline=None)
+            yield unusable(opened, engine) or judge(opened, engine)
+
+    def each_pair(
+        self, evidence: Evidence, kind: str, judge: Callable[[Verdict, EngineEvidence], Iterable[Verdict]]
+    ) -> Iterable[Verdict]:
+        """Judge every candidate against the baseline, unless one cannot be used; with one engine all is SKIPPED."""
+        baseline = evidence.engines[evidence.baseline]
+        if not evidence.candidates:
+            opened = self._opened(evidence, baseline, kind, baseline=None)
+            reason = "it compares two engines and only one is selected"
+            yield dataclasses.replace(opened, outcome=Outcome.SKIPPED, reason=reason)
+        for candidate in evidence.candidates:
+            opened = self._opened(evidence, candidate, kind, baseline=evidence.baseline)
+            refused = unusable(opened, baseline, candidate)
+            yield from judge(opened, candidate) if refused is None else [refused]
+
+    def _opened(self, evidence: Evidence, engine: EngineEvidence, kind: str, *, baseline: str | None) -> Verdict:
+        """Return the verdict on one engine, or one pair, that names it and says nothing yet."""
+        return Verdict(
+            test=evidence.test,
+            check=str(self),
+            kind=kind,
+            engine=engine.name,
+            baseline=baseline,
+            outcome=Outcome.INCONCLUSIVE,
+            alpha=evidence.alpha,
+            where=self.where,
+        )
+
+
+def worded(verdict: Verdict) -> Verdict:
+    """Return the verdict with its headline; numbers that are not finite become unknown."""
+    estimate, lower, upper = (
+        None if value is None or not math.isfinite(value) else value
+        for value in (verdict.estimate, verdict.lower, verdict.upper)
+    )
+    finite = dataclasses.replace(verdict, estimate=estimate, lower=lower, upper=upper)
+    return dataclasses.replace(finite, message=explain.headline(finite))
+
+
+def unusable(verdict: Verdict, *engines: EngineEvidence) -> Verdict | None:
+    """Return the INCOMPARABLE, ERROR or SKIPPED verdict when one of these engines cannot be judged, else ``None``."""
+    for engine in engines:
+        if engine.incomparable is not None:
+            return dataclasses.replace(
+                verdict, outcome=Outcome.INCOMPARABLE, reason=engine.incomparable, blocked_by=engine.name
+            )
+    for engine in engines:
+        if engine.error is not None:
+            return dataclasses.replace(verdict, outcome=Outcome.ERROR, reason=engine.error, blocked_by=engine.name)
+    for engine in engines:
+        if engine.lacking is not None:
+            return dataclasses.replace(verdict, outcome=Outcome.SKIPPED, reason=engine.lacking)
+    return None
+
+
+def required(check: Check, case: Case) -> tuple[str, ...]:
+    """Return the capabilities, by field name, without which the answer to a case says nothing about an engine.
+
+    What the check itself needs; ``json_schema`` only where the case asks for a schema, because an answer that nobody
+    was asked to force may be judged on any engine. A case with ``tools`` needs one that takes them, whatever the check.
+    """
+    forced = response_schema(case) is not None
+    names = sorted(name for name in check.needs().capabilities if forced or name != "json_schema")
+    return (*names, *(["tools"] if case.tools else []))
+
+
+def left_out(
+    engine: str, check: Check, prompts: PromptSet, *, can: Capabilities, declares: Capabilities
+) -> dict[str, str]:
+    """Return why this check cannot be judged on an engine by case id; empty when nothing is missing.
+
+    What its kind promises and the server does not keep is not missing: the check is judged, fails, and says why.
+    """
+    reasons: dict[str, str] = {}
+    for case in prompts.cases:
+        name = next((name for name in required(check, case) if can.lacks(name, declares)), None)
+        if name is not None:
+            reasons[case.id] = f"{engine} {can.sentence(name)} ({can.basis(name, declares)})"
+    return reasons

@@ -1,0 +1,64 @@
+"""The share of cases that keep a contract: exact binomial bounds, and how many cases they need."""
+
+from __future__ import annotations
+
+import math
+
+from scipy.special import bdtr, bdtrc, betainccinv, betaincinv
+
+from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
+
+
+def clopper_pearson(k: float, n: float, alpha: float) -> tuple[float, float]:
+    """Return exact one-sided bounds of a share where ``k`` of ``n`` were seen (Clopper, Pearson 1934).
+
+    Neither number need be whole, so that a share may be extrapolated to other sizes.
+    """
+    lower = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, alpha))
+    return lower, 1.0 if k == n else float(betainccinv(k + 1, n - k, alpha))
+
+
+def rate(k: int, n: int, *, at_least: float, alpha: float = 0.05) -> Bounds:
+    """Judge the share ``k/n`` of cases that keep a contract against ``at_least``, by Clopper and Pearson.
+
+    ``lower > at_least`` exactly when ``p_pass < alpha``, ``upper < at_least`` exactly when ``p_fail < alpha``.
+    ``at_least=1`` can be failed but never passed: no number of cases shows that none will ever break it. Raises
+    ``ValueError`` for impossible counts, ``at_least`` outside 0..1 or an alpha outside 0..0.5.
+    """
+    if not (0 <= k <= n and n > 0):
+        raise ValueError(f"{k} of {n} cases is impossible")
+    check_alpha(alpha)
+    if not 0.0 < at_least <= 1.0:
+        raise ValueError(f"a rate lies above 0 and at most at 1, not {at_least!r}")
+    lower, upper = clopper_pearson(k, n, alpha)
+    at_most, more = binomial_tails(k, n, at_least)
+    return Bounds(estimate=k / n, lower=lower, upper=upper, p_pass=more, p_fail=at_most)
+
+
+def binomial_tails(k: int, n: int, share: float) -> tuple[float, float]:
+    """Return the chance of at most ``k`` of ``n`` at this share, and of at least ``k``."""
+    return float(bdtr(k, n, share)), 1.0 if k == 0 else float(bdtrc(k - 1, n, share))
+
+
+def least_perfect(at_least: float, alpha: float) -> int | None:
+    """Return how many cases, all kept, show that at least this share is (59 for 0.95); ``None`` when none can (1.0).
+
+    >>> least_perfect(0.95, 0.05), least_perfect(0.98, 0.05), least_perfect(1.0, 0.05)
+    (59, 149, None)
+    """
+    if at_least >= 1.0:
+        return None
+    n = max(1, math.floor(math.log(alpha) / math.log(at_least)))
+    while at_least**n >= alpha:
+        n += 1
+    return n
+
+
+def share_needed(kept: int, n: int, at_least: float, alpha: float) -> int | None:
+    """Return how many cases in all would settle a share that stays as it is; ``None`` when no number in reach does."""
+
+    def settles(total: int) -> bool:
+        lower, upper = clopper_pearson(total if kept == n else kept / n * total, total, alpha)
+        return lower > at_least or upper < at_least
+
+    return smallest_total(n, settles)
