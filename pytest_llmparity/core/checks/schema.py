@@ -224,7 +224,7 @@ class SchemaCheck(BaseCheck):
         assert self.agree is not None
         at_least, design = self.agree, design_of(evidence, asked=len(pair.cases))
         fields = {case.id: pair.differing(case, ours, theirs) for case, ours, theirs in pair.rows}
-        paths = Counter(path for names in fields.values() for path in names)
+        paths = Counter(path for names in fields.values() for path in sorted(names))
         kept = [not fields[case.id] if case.id in fields else None for case in pair.cases]
         n, missing = len(pair.rows), pair.missing(pair.rows)
         order = "; ".join(line for line in verdict.differs if line.startswith(layers.PROPERTY_ORDER))
