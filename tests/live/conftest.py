@@ -49,8 +49,10 @@ def test_stay():
 class LiveRun:
     """A running pytest in a folder of its own."""
 
-    def __init__(self, folder: Path, *, suite: str, config: str, args: Sequence[str]) -> None:
+    def __init__(self, folder: Path, *, suite: str, config: str, args: Sequence[str], project: Path | None) -> None:
         self.folder = folder
+        if project is not None:
+            shutil.copytree(project, folder, dirs_exist_ok=True)
         (folder / "test_live_suite.py").write_text(suite)
         (folder / "conftest.py").write_text(OBSERVER)
         (folder / "llmparity.toml").write_text(config)
@@ -128,15 +130,28 @@ def vllm_python() -> str:
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., LiveRun]]:
-    """Start runs that end with the module."""
+    """Start runs that end with the module, each in a folder of its own: empty, or a copy of ``project``."""
     with contextlib.ExitStack() as stack:
 
-        def start(*args: str, suite: str, config: str) -> LiveRun:
-            run = LiveRun(tmp_path_factory.mktemp("live"), suite=suite, config=config, args=args)
+        def start(*args: str, suite: str, config: str, project: Path | None = None) -> LiveRun:
+            folder = tmp_path_factory.mktemp("live")
+            run = LiveRun(folder, suite=suite, config=config, args=args, project=project)
             stack.callback(run.close)
             return run
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def lock() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``llmparity lock`` in a folder."""
+
+    def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "pytest_llmparity", "lock", *args]
+        env = {name: value for name, value in os.environ.items() if not name.startswith("LLMPARITY_")}
+        return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=900, check=False)
+
+    return run
 
 
 def gguf(name: str, quantization: str, *, pinned: str | None = None) -> str:

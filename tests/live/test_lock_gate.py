@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,27 +21,8 @@ model = "tiny-F16.gguf"
 context_length = 256
 args = ["--threads", "1"]
 """
-VLLM = """
-[engines.bf16]
-kind = "vllm"
-model = "tiny"
-python = "{python}"
-context_length = 256
-"""
 
 Lock = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def lock() -> Lock:
-    """Run ``llmparity lock`` in a folder."""
-
-    def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "pytest_llmparity", "lock", *args]
-        env = {name: value for name, value in os.environ.items() if not name.startswith("LLMPARITY_")}
-        return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=900, check=False)
-
-    return run
 
 
 @pytest.fixture
@@ -79,15 +58,3 @@ def test_llamacpp_is_as_locked_in_another_folder_until_it_is_started_otherwise(
         "tokenizer_sha256": "file",
         "kv_cache": "declared",
     }.items()
-
-
-def test_vllm_is_as_locked_in_another_folder(project: Path, tmp_path: Path, lock: Lock, vllm_python: str) -> None:
-    (project / "llmparity.toml").write_text(VLLM.format(python=vllm_python))
-    first = lock(project)
-    moved = project.rename(tmp_path / "moved")
-
-    again = lock(moved, "--check")
-
-    assert first.returncode == 0, first.stderr
-    assert (again.returncode, again.stdout) == (0, "bf16: unchanged\n"), again.stderr
-    assert (lockfile.read(moved / NAME) or {})["bf16"].identity["build"].source == "reported"

@@ -1,12 +1,20 @@
-"""Real vLLM on the CPU and real llama.cpp serve the same weights: one run judges them, then it is killed."""
+"""Real vLLM on the CPU and real llama.cpp serve the same weights: one run judges them, then it is killed.
+
+They were locked in another folder before, so that run is also a second start that has to be what the first one was.
+"""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from pytest_llmparity import lockfile
+from pytest_llmparity.core.identity.lock import NAME
 
 if TYPE_CHECKING:
     from tests.live.conftest import LiveRun
@@ -37,7 +45,7 @@ VLLM = """
 [engines.bf16]
 kind = "vllm"
 python = "{python}"
-model = "{models}"
+model = "tiny"
 context_length = 1024
 args = ["--dtype", "bfloat16", "--enforce-eager"]
 [engines.bf16.pin]
@@ -53,14 +61,31 @@ def run(
     models: Path,
     stay: str,
     vllm_python: str,
+    lock: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> LiveRun:
+    project = tmp_path_factory.mktemp("locked")
+    shutil.copytree(models, project / "tiny", ignore=shutil.ignore_patterns("*.gguf", "*.py"))
+    (project / "pytest.ini").write_text("")
+    config = gguf("f16", "F16") + VLLM.format(python=vllm_python)
+    (project / "llmparity.toml").write_text(config)
+    locked = lock(project)
+    assert locked.returncode == 0, locked.stderr
     run = launch(
-        "--engines=f16,bf16",
+        *("--engines=f16,bf16", "--parity-frozen"),
         suite=SUITE.format(prompts=prompts) + stay,
-        config=gguf("f16", "F16") + VLLM.format(python=vllm_python, models=models),
+        config=config,
+        project=project,
     )
     run.wait_for("all-up", 900)
     return run
+
+
+def test_both_are_as_locked_in_another_folder(run: LiveRun) -> None:
+    assert "INCOMPARABLE" not in {said["outcome"] for said in run.verdicts().values()}
+    known = lockfile.read(run.folder / NAME) or {}
+    assert set(known) == {"f16", "bf16"}
+    assert known["bf16"].identity["build"].source == "reported"
 
 
 def test_both_engines_see_the_same_prompts(run: LiveRun) -> None:
