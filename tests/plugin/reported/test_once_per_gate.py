@@ -13,6 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
 
+pytestmark = pytest.mark.slow
+
 SHUFFLED = """
 import random
 import pytest
