@@ -28,7 +28,7 @@ from pytest_llmparity.testing import LoopbackEngine
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "pytest_llmparity"
-LIMIT_S = 300.0
+LIMIT_S = 900.0
 
 RECORDER = """
 import atexit, os, subprocess, sys, threading, time
