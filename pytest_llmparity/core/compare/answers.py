@@ -8,9 +8,9 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from pytest_llmparity.core.compare.json import diff_values
+from pytest_llmparity.core.compare.json import diff_values, strict_json
 from pytest_llmparity.core.compare.text import Fork, find_fork
 from pytest_llmparity.core.sample import Completion, ToolCall
 
@@ -139,13 +139,9 @@ def _same_arguments(ours: str, theirs: str) -> bool:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return strict_json(text)
     except (ValueError, RecursionError):
         return _NOT_JSON
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(name)
 
 
 def _saying(answer: Completion, text: str) -> Completion:

@@ -1,4 +1,4 @@
-"""JSON answers: strict reading, differences by field, and the order in which keys came."""
+"""JSON: the one strict reader of it, and the fields in which two values differ."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import enum
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -45,58 +46,70 @@ class FieldDiff:
     candidate: Any
 
 
-class _NotJson(ValueError):
-    """Accepted by Python's reader, but not JSON an application can rely on."""
+class NotJsonError(ValueError):
+    """Accepted by Python's reader, but not JSON that anybody can rely on."""
+
+
+def strict_json(text: str) -> Any:
+    """Return the value of a JSON text; white space around it is fine, keys keep their order.
+
+    NaN, Infinity, numbers beyond a double's range and duplicate keys raise ``NotJsonError``; what is no JSON at all
+    ``json.JSONDecodeError``, what is nested too deeply ``RecursionError``.
+    """
+    if text.startswith("\ufeff"):
+        raise json.JSONDecodeError("Unexpected UTF-8 BOM", text, 0)
+    return _STRICT.decode(text)
 
 
 def parse_json(text: str) -> Parsed:
-    """Read the whole answer as one JSON value; never raises.
+    """Read the whole answer as one JSON value by :func:`strict_json`; never raises.
 
-    White space around it is fine. Anything else around it, NaN, Infinity, numbers beyond a double's range and duplicate
-    keys are errors. Keys keep their order. ``compare.wrapped`` reads what has something round it.
+    ``compare.wrapped`` reads what has something round it.
     """
     try:
-        value = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer
-        )
+        return Parsed(value=strict_json(text))
     except json.JSONDecodeError as error:
         reason = "empty" if not text.strip() else f"{error.msg} at line {error.lineno} column {error.colno}"
         return Parsed(error=reason)
-    except _NotJson as error:
+    except NotJsonError as error:
         return Parsed(error=str(error))
     except RecursionError:
         return Parsed(error="nested too deeply")
-    return Parsed(value=value)
 
 
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _NotJson(f"duplicate key {_shorten(key)!r}")
-        found[key] = value
-    return found
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key in counts if counts[key] > 1)
+        raise NotJsonError(f'key "{_shorten(twice)}" is given twice')
+    return made
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _NotJson(f"{name} is not JSON")
+    raise NotJsonError(f"{name} is not JSON; numbers must be finite")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise _NotJson(f"number {_shorten(text)} is out of range")
+        raise NotJsonError(f"number {_shorten(text)} is out of range")
     return value
 
 
 def _integer(text: str) -> int:
     if len(text) > 400:  # a double ends at 309 digits, and Python refuses to convert beyond 4,300
-        raise _NotJson(f"number {_shorten(text)} is out of range")
+        raise NotJsonError(f"number {_shorten(text)} is out of range")
     return int(text)
 
 
 def _shorten(text: str) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
+
+
+_STRICT: Final[Any] = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer
+)
 
 
 def diff_values(a: Any, b: Any) -> list[FieldDiff]:
@@ -136,125 +149,3 @@ def _same(a: Any, b: Any) -> bool:
 def child(path: str, key: str) -> str:
     """Return the path of a key below ``path``: ``.name`` where that is unambiguous, else ``["odd key"]``."""
     return f"{path}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{path}[{json.dumps(key)}]"
-
-
-def key_order(value: Any, schema: Mapping[str, Any]) -> list[str]:
-    """Return the paths of objects whose keys come in another order than the schema's ``properties`` declare them.
-
-    Keys the schema does not name are passed over. Follows ``properties``, ``items``, ``prefixItems``,
-    ``additionalProperties`` and local ``$ref``; of ``anyOf``, ``oneOf`` and ``allOf`` only a branch that alone fits the
-    value, so an ambiguous union is never reported. A constrained decoder writes the declared order; an engine that
-    answers in another one forces its own (ENGINES 1.9).
-    """
-    found: list[str] = []
-    waiting: list[tuple[str, Any, Any]] = [("$", value, schema)]
-    while waiting:
-        path, part, rule = waiting.pop()
-        rule = _resolve(rule, part, schema)
-        if rule is None:
-            continue
-        parts: list[tuple[str, Any, Any]] = []
-        if isinstance(part, Mapping):
-            declared = rule.get("properties")
-            properties: Mapping[str, Any] = declared if isinstance(declared, Mapping) else {}
-            if [key for key in part if key in properties] != [key for key in properties if key in part]:
-                found.append(path)
-            other = rule.get("additionalProperties")
-            parts = [(child(path, key), item, properties.get(key, other)) for key, item in part.items()]
-        elif isinstance(part, list):
-            parts = [(f"{path}[{index}]", item, _item_rule(rule, index)) for index, item in enumerate(part)]
-        waiting.extend(reversed(parts))
-    return found
-
-
-def _item_rule(rule: Mapping[str, Any], index: int) -> Any:
-    first = rule.get("prefixItems")
-    if isinstance(first, list) and index < len(first):
-        return first[index]
-    return rule.get("items")
-
-
-def _resolve(rule: Any, value: Any, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Follow references and unions until a plain schema is reached; ``None`` where there is none or several fit."""
-    for _ in range(32):  # references may go in circles
-        if not isinstance(rule, Mapping):
-            return None
-        if "$ref" in rule:
-            rule = _lookup(rule["$ref"], root)
-            continue
-        branches = [branch for union in ("anyOf", "oneOf", "allOf") for branch in _as_list(rule.get(union))]
-        if not branches or isinstance(rule.get("properties"), Mapping):
-            return rule
-        fitting = [branch for branch in branches if _fits(branch, value, root)]
-        if len(fitting) != 1:
-            return None
-        rule = fitting[0]
-    return None
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _lookup(reference: Any, root: Mapping[str, Any]) -> Any:
-    """Resolve a JSON Pointer into the same document (RFC 6901); ``None`` for anything else."""
-    if not isinstance(reference, str) or not reference.startswith("#"):
-        return None
-    found: Any = root
-    for step in reference[1:].split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(found, Mapping) or name not in found:
-            return None
-        found = found[name]
-    return found
-
-
-def _fits(branch: Any, value: Any, root: Mapping[str, Any]) -> bool:
-    """Whether a branch of a union can describe the value, by its type, required keys and constants alone."""
-    for _ in range(32):
-        if not (isinstance(branch, Mapping) and "$ref" in branch):
-            break
-        branch = _lookup(branch["$ref"], root)
-    if not isinstance(branch, Mapping):
-        return False
-    kinds = branch.get("type")
-    if kinds is not None and not _has_type(value, kinds if isinstance(kinds, list) else [kinds]):
-        return False
-    if not isinstance(value, Mapping):
-        return True
-    declared = branch.get("properties")
-    properties: Mapping[str, Any] = declared if isinstance(declared, Mapping) else {}
-    if any(key not in value for key in _as_list(branch.get("required"))):
-        return False
-    if branch.get("additionalProperties") is False and any(key not in properties for key in value):
-        return False
-    return all(_constant_agrees(properties[key], item) for key, item in value.items() if key in properties)
-
-
-def _constant_agrees(rule: Any, value: Any) -> bool:
-    if not isinstance(rule, Mapping):
-        return True
-    if "const" in rule and not _same(rule["const"], value):
-        return False
-    return "enum" not in rule or any(_same(option, value) for option in _as_list(rule["enum"]))
-
-
-def _has_type(value: Any, kinds: Sequence[Any]) -> bool:
-    return any(kind in kinds for kind in _type_names(value))
-
-
-def _type_names(value: Any) -> Iterator[str]:
-    if value is None:
-        yield "null"
-    elif isinstance(value, bool):
-        yield "boolean"
-    elif isinstance(value, str):
-        yield "string"
-    elif isinstance(value, list):
-        yield "array"
-    elif isinstance(value, Mapping):
-        yield "object"
-    else:
-        yield "number"
-        if value == int(value):
-            yield "integer"

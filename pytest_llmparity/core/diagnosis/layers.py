@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pytest_llmparity.core.compare.json import key_order, parse_json
+from pytest_llmparity.core.compare.json import parse_json
+from pytest_llmparity.core.compare.order import KeyOrder
 from pytest_llmparity.core.diagnosis.counts import NOTHING, Counts, Cut, Known, compare_counts
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.identity.capabilities import CUTS
@@ -256,32 +257,40 @@ def _reasoning(baseline: str, candidate: str, pairs: Sequence[tuple[Completion, 
     return found
 
 
-def order_line(name: str, rows: Sequence[tuple[Any, Mapping[str, Any]]]) -> str:
+def order_line(name: str, values: Sequence[tuple[Any, Mapping[str, Any]]]) -> str:
     """Say how many JSON answers of an engine, given with their schemas, order keys differently; empty if none does."""
-    moved = sum(bool(key_order(value, schema)) for value, schema in rows)
+    orders: dict[int, KeyOrder] = {}  # by the schema itself: cases have one each, or all have one
+    moved = 0
+    for value, schema in values:
+        order = orders.get(id(schema))
+        if order is None:
+            order = orders[id(schema)] = KeyOrder(schema)
+        moved += bool(order.moved(value))
     if not moved:
         return ""
-    judged = explain.count(len(rows), "JSON answer")
+    judged = explain.count(len(values), "JSON answer")
     return f"{PROPERTY_ORDER}: {moved} of {judged} of {name} in another order than declared"
 
 
 def _ordered(
     name: str, cases: Sequence[Case], texts: Mapping[str, Completion], schema: Mapping[str, Any] | None
 ) -> str:
-    rows: list[tuple[Any, Mapping[str, Any]]] = []
+    values: list[tuple[Any, Mapping[str, Any]]] = []
     for case in cases:
         asked = response_schema(case)  # what the engine was given counts before what the check holds it against
         wanted = schema if asked is None else asked
         if wanted is not None:
             parsed = parse_json(texts[case.id].text)
             if parsed.error is None:
-                rows.append((parsed.value, wanted))
-    return order_line(name, rows)
+                values.append((parsed.value, wanted))
+    return order_line(name, values)
 
 
 def response_schema(case: Case) -> Mapping[str, Any] | None:
     """Return the JSON Schema a case's ``response_format`` asks for, ``None`` when it asks for none."""
-    wanted = (case.response_format or {}).get("json_schema")
+    if case.response_format is None:
+        return None
+    wanted = case.response_format.get("json_schema")
     schema = wanted.get("schema") if isinstance(wanted, Mapping) else None
     return schema if isinstance(schema, Mapping) else None
 

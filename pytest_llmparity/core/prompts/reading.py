@@ -10,6 +10,7 @@ from typing import Any, Never, TypeGuard
 
 from pydantic import ValidationError
 
+from pytest_llmparity.core.compare.json import strict_json
 from pytest_llmparity.core.errors import PromptSetError, UsageError
 from pytest_llmparity.core.prompts import Case, Expect, PromptSet
 from pytest_llmparity.core.prompts.rows import PromptRow
@@ -104,7 +105,7 @@ def _json_rows(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int
             problems.append((line, f"has {len(raw)} characters; a case may have {MAX_TEXT}"))
             continue
         try:
-            yield line, _as_written(raw, json.loads(raw, **_STRICT))
+            yield line, _as_written(raw, strict_json(raw))
         except json.JSONDecodeError as error:
             problems.append((line, f"not JSON at column {error.colno}: {error.msg}; one case per line"))
         except RecursionError:
@@ -121,28 +122,6 @@ def _as_written(raw: str, row: Any) -> Any:
     written = json.loads(raw, parse_float=str)["vars"]
     filled = {name: written[name] if isinstance(value, float) else value for name, value in variables.items()}
     return {**row, "vars": filled}
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in made:
-            raise ValueError(f"key {given(key)} is given twice")
-        made[key] = value
-    return made
-
-
-def _no_constant(word: str) -> Never:
-    raise ValueError(f"{word} is not JSON; numbers must be finite")
-
-
-def _integer(text: str) -> int:
-    if len(text) > 400:  # a double ends at 309 digits, and Python refuses to convert beyond 4,300
-        raise ValueError(f"a number of {len(text)} digits is more than a server can be sent")
-    return int(text)
-
-
-_STRICT: Any = {"object_pairs_hook": _unique, "parse_constant": _no_constant, "parse_int": _integer}
 
 
 # -- values to cases

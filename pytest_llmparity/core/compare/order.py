@@ -1,0 +1,148 @@
+"""The order in which the keys of JSON answers came, held against the order in which a schema declares them.
+
+A constrained decoder writes the declared order; an engine that answers in another one forces its own (ENGINES 1.9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, NoReturn
+from urllib.parse import quote, unquote
+
+from pytest_llmparity.core.compare.json import child
+
+_ROOT: Final = "urn:llmparity:schema"
+_STEPS: Final = 32
+"""How many references and unions are followed from one place: they may go in circles."""
+
+
+class _Rule(NamedTuple):
+    """One plain schema: the places in the document of what its properties and items must be, or of its branches."""
+
+    properties: Mapping[str, str]
+    others: str | None
+    first: Sequence[str]
+    items: str | None
+    branches: Sequence[str]
+
+
+class KeyOrder:
+    """Tells which objects of a value have their keys in another order than a schema's ``properties`` declare them.
+
+    Keys the schema does not name are passed over. Follows ``properties``, ``items``, ``prefixItems``,
+    ``additionalProperties`` and local ``$ref``; of ``anyOf``, ``oneOf`` and ``allOf`` only a branch that alone is valid
+    for the value, so an ambiguous union is never reported. Nothing is fetched.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self._schema = schema
+        self._rules: dict[str, _Rule | None] = {}
+        self._validators: dict[str, Any] = {}
+        self._registry: Any = None
+
+    def moved(self, value: Any) -> list[str]:
+        """Return the paths of objects whose keys come in another order, outer ones first."""
+        found: list[str] = []
+        waiting: list[tuple[str, Any, str]] = [("$", value, "")] if isinstance(value, (dict, list)) else []
+        while waiting:
+            path, part, place = waiting.pop()
+            rule = self._plain(place, part)
+            if rule is None:
+                continue
+            parts: list[tuple[str, Any, str]] = []
+            if isinstance(part, dict):
+                properties = rule.properties
+                if [key for key in part if key in properties] != [key for key in properties if key in part]:
+                    found.append(path)
+                for key, item in part.items():
+                    below = properties.get(key, rule.others)
+                    if below is not None and isinstance(item, (dict, list)):
+                        parts.append((child(path, key), item, below))
+            else:
+                for index, item in enumerate(part):
+                    below = rule.first[index] if index < len(rule.first) else rule.items
+                    if below is not None and isinstance(item, (dict, list)):
+                        parts.append((f"{path}[{index}]", item, below))
+            waiting.extend(reversed(parts))
+        return found
+
+    def _plain(self, place: str, value: Any) -> _Rule | None:
+        """Follow unions until a plain schema is reached; ``None`` where there is none or several branches fit."""
+        for _ in range(_STEPS):
+            rule = self._rule(place)
+            if rule is None or not rule.branches:
+                return rule
+            fitting = [branch for branch in rule.branches if self._fits(branch, value)]
+            if len(fitting) != 1:
+                return None
+            (place,) = fitting
+        return None
+
+    def _rule(self, place: str) -> _Rule | None:
+        if place not in self._rules:
+            self._rules[place] = self._read(place)
+        return self._rules[place]
+
+    def _read(self, place: str) -> _Rule | None:
+        """Return the schema at a place (a JSON Pointer), references followed; ``None`` where there is none."""
+        for _ in range(_STEPS):
+            schema = self._at(place)
+            if not isinstance(schema, Mapping):
+                return None
+            if "$ref" not in schema:
+                break
+            reference = schema["$ref"]
+            if not isinstance(reference, str) or not reference.startswith("#"):
+                return None
+            place = unquote(reference[1:])
+        else:
+            return None
+        declared, first = schema.get("properties"), schema.get("prefixItems")
+        unions = [(name, schema[name]) for name in ("anyOf", "oneOf", "allOf") if isinstance(schema.get(name), list)]
+        return _Rule(
+            properties={key: f"{place}/properties/{_escaped(key)}" for key in declared}
+            if isinstance(declared, Mapping)
+            else {},
+            others=f"{place}/additionalProperties" if "additionalProperties" in schema else None,
+            first=[f"{place}/prefixItems/{index}" for index in range(len(first))] if isinstance(first, list) else [],
+            items=f"{place}/items" if "items" in schema else None,
+            branches=[]
+            if isinstance(declared, Mapping)
+            else [f"{place}/{name}/{index}" for name, union in unions for index in range(len(union))],
+        )
+
+    def _at(self, place: str) -> Any:
+        found: Any = self._schema
+        for step in place.split("/")[1:]:
+            name = step.replace("~1", "/").replace("~0", "~")
+            if isinstance(found, Mapping) and name in found:
+                found = found[name]
+            elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+                found = found[int(name)]
+            else:
+                return None
+        return found
+
+    def _fits(self, place: str, value: Any) -> bool:
+        """Whether a value is valid for one branch; false for a branch that is no usable schema."""
+        import jsonschema_rs
+
+        if place not in self._validators:
+            try:
+                self._registry = self._registry or jsonschema_rs.Registry(
+                    [(_ROOT, dict(self._schema))], retriever=_refuse
+                )
+                branch = {"$ref": f"{_ROOT}#{quote(place)}"}
+                self._validators[place] = jsonschema_rs.validator_for(branch, registry=self._registry)
+            except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError):
+                self._validators[place] = None
+        validator = self._validators[place]
+        return validator is not None and bool(validator.is_valid(value))
+
+
+def _escaped(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _refuse(uri: str) -> NoReturn:
+    raise ValueError(f"no schema is fetched: {uri}")
