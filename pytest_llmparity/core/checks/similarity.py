@@ -15,8 +15,8 @@ from pytest_llmparity.core.checks.designs import design_of, least_kept
 from pytest_llmparity.core.checks.missing import Silence, rested
 from pytest_llmparity.core.checks.pairing import Pair, pair_answers
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_evidence, same_calls, written_out
-from pytest_llmparity.core.compare.facts import FactDiff
-from pytest_llmparity.core.compare.text import edit_similarity, fact_diff
+from pytest_llmparity.core.compare.facts import FactDiff, blocking_diff
+from pytest_llmparity.core.compare.text import edit_similarity
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.ports import Embedder
@@ -211,7 +211,7 @@ class _Compared:
 
 
 def _of_texts(pair: Pair, score: float, limit: float | None) -> _Compared:
-    fact = fact_diff(pair.baseline.text, pair.candidate.text)
+    fact = blocking_diff(pair.baseline.text, pair.candidate.text)
     alike = _both_speak(pair) and not fact.blocking and score >= (limit or 0.0)
     return _Compared(pair, alike, fact, score)
 

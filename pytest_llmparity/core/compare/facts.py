@@ -12,24 +12,26 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 Pairs = tuple[tuple[str, str], ...]
 
 _CODE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)|(?<!`)`([^`\n]+)`(?!`)", re.DOTALL)
 _NUMBER = re.compile(
-    r"(?P<sign>(?<![\w)\]%])[-+\u2212](?=\.?\d))?"
+    r"(?=[-+\u2212.\d])(?P<sign>(?<![\w)\]%])[-+\u2212](?=\.?\d))?"
     r"(?:(?P<grouped>\d{1,3}(?:,\d{3})+(?!\d))(?P<rest>\.\d+)?|(?P<plain>\d+(?:\.\d+)?|(?<!\d)\.\d+))"
     r"(?:[eE](?P<power>[-+]?\d{1,4})(?!\w))?"
 )
 _PERCENT = re.compile(r"\s?(?:%|per\s?cent\b)", re.IGNORECASE)
-_NEGATION = re.compile(
-    r"\b(?:not|no|never|none|nor|neither|nobody|nothing|nowhere|without|cannot)\b|n['\u2019]t\b"
-    r"|\b(?:do|does|did|is|are|was|were|would|should|could|has|have|had)nt\b",
-    re.IGNORECASE,
-)
+_NEGATING = "not|no|never|none|nor|neither|nobody|nothing|nowhere|without|cannot"
+_AUXILIARIES = "do|does|did|is|are|was|were|would|should|could|has|have|had"
+_NEGATION = re.compile(rf"(?=[acdhinsw])(?:\b(?:{_NEGATING})\b|n['\u2019]t\b|\b(?:{_AUXILIARIES})nt\b)", re.IGNORECASE)
+_NEGATORS = frozenset((*_NEGATING.split("|"), *(f"{word}nt" for word in _AUXILIARIES.split("|")), "t"))
+"""What stands between two characters that no word holds where something is denied; ``t`` behind an apostrophe."""
+_BETWEEN = re.compile(r"\W+")
+_DIGIT = re.compile(r"\d")
 _NEGATED = re.compile(
     r"(?:[\s\"'\u201c\u2018*_`(]+(?:an?|the|any|be|been|being|to)\b)*[\s\"'\u201c\u2018*_`(]+([^\W\d_][\w-]*)", re.I
 )
@@ -53,9 +55,10 @@ _SMALL = {word: value for value, word in enumerate(_UNITS + _TEENS)}
 _DECADES = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _TENS = {word: 10 * value for value, word in enumerate(_DECADES, start=2)}
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_NUMBER_WORDS = frozenset((*_SMALL, *_TENS, "hundred", *_SCALES))
 _NUMBER_WORD = "|".join((*_SMALL, *_TENS, "hundred", *_SCALES))
 _SPELLED = re.compile(
-    rf"\b(?:{_NUMBER_WORD})(?:(?:[ -]|[ -]and[ -])(?:{_NUMBER_WORD}))*\b",
+    rf"(?=[befhmnostz])\b(?:{_NUMBER_WORD})(?:(?:[ -]|[ -]and[ -])(?:{_NUMBER_WORD}))*\b",
     re.IGNORECASE,
 )
 
@@ -92,13 +95,43 @@ def fact_diff(a: str, b: str) -> FactDiff:
     Numbers are compared in their order: *3 every 5 hours* is not *5 every 3 hours*. Other facts are compared as
     multisets: order does not matter, how often does.
     """
-    known = {match.group().lower() for text in (a, b) for match in _WORD.finditer(text)}
-    return FactDiff(
-        numbers=_in_order(_numbers(a), _numbers(b)),
-        negations=_unmatched(_negations(a, known), _negations(b, known)),
-        code=_unmatched(_code(a), _code(b)),
-        names=_unmatched(list(_names(a)), list(_names(b))),
-    )
+    return _beside(_blocking(a, b), a, b)
+
+
+def blocking_diff(a: str, b: str) -> FactDiff:
+    """Return :func:`fact_diff` of two texts where it is blocking, nothing where it is not.
+
+    Names and code are shown beside what blocks; looking for them in all texts would take as long as all the rest.
+    """
+    found = _blocking(a, b) if a != b else FactDiff()
+    return _beside(found, a, b) if found.blocking else found
+
+
+def _beside(blocking: FactDiff, a: str, b: str) -> FactDiff:
+    """Return numbers and negations with the code and the names that differ as well."""
+    return replace(blocking, code=_unmatched(_code(a), _code(b)), names=_unmatched(list(_names(a)), list(_names(b))))
+
+
+def _blocking(a: str, b: str) -> FactDiff:
+    known = {word.lower() for text in (a, b) for word in _WORD.findall(text)}
+    stems = {
+        word: stem
+        for word in known
+        if (word.startswith(_PREFIXES) or word.endswith("less")) and (stem := _stem(word, known))
+    }
+    (ours, denied), (theirs, refused) = (_stated(text, stems) for text in (a, b))
+    return FactDiff(numbers=_in_order(ours, theirs), negations=_unmatched(denied, refused))
+
+
+def _stated(text: str, stems: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return the numbers and the negations of a text; one without their words is not searched for them.
+
+    Beyond ASCII letters have cases that an expression knows and ``lower`` does not.
+    """
+    words = set(_BETWEEN.split(text.lower())) if text.isascii() else None
+    spelled = words is None or not _NUMBER_WORDS.isdisjoint(words)
+    denied = words is None or not _NEGATORS.isdisjoint(words)
+    return _numbers(text, spelled=spelled), _negations(text, stems, denied=denied)
 
 
 def _in_order(a: Sequence[str], b: Sequence[str]) -> Pairs:
@@ -130,11 +163,12 @@ def _shorten(text: str) -> str:
     return line if len(line) <= 40 else line[:39] + "…"
 
 
-def _numbers(text: str) -> list[str]:
+def _numbers(text: str, *, spelled: bool) -> list[str]:
+    """Return the numbers of a text in their order; ``spelled`` is false where none is written as a word."""
     found: list[tuple[int, str]] = []
-    for match in _NUMBER.finditer(text):
+    for match in _NUMBER.finditer(text) if _DIGIT.search(text) else ():
         found.append((match.start(), _canonical(match) + _percent(text, match.end())))
-    for match in _SPELLED.finditer(text):
+    for match in _SPELLED.finditer(text) if spelled else ():
         words = [word for word in re.split(r"[ -]", match.group().lower()) if word != "and"]
         if words == ["one"]:
             continue  # far more often a pronoun than a number
@@ -190,16 +224,19 @@ def _compose(words: Sequence[str]) -> int | None:
     return total + current
 
 
-def _negations(text: str, known: Set[str]) -> list[str]:
-    """Return what a text denies, in reading order: negator and word. ``known`` are the words of both texts."""
+def _negations(text: str, stems: Mapping[str, str], *, denied: bool) -> list[str]:
+    """Return what a text denies, in reading order: negator and word. ``stems`` says which words deny another one.
+
+    ``denied`` is false where no negator stands by itself.
+    """
     found: list[tuple[int, str]] = []
-    for match in _NEGATION.finditer(text):
+    for match in _NEGATION.finditer(text) if denied else ():
         word = match.group().lower()
-        denied = _NEGATED.match(text, match.end())
+        behind = _NEGATED.match(text, match.end())
         negator = word if word in _NOT_KEPT_APART else "not"
-        found.append((match.start(), f"{negator} {denied[1].lower()}" if denied else negator))
-    for match in _WORD.finditer(text):
-        if stem := _stem(match.group().lower(), known):
+        found.append((match.start(), f"{negator} {behind[1].lower()}" if behind else negator))
+    for match in _WORD.finditer(text) if stems else ():
+        if stem := stems.get(match.group().lower()):
             found.append((match.start(), f"not {stem}"))
     return [negation for _, negation in sorted(found)]
 
