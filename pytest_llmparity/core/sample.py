@@ -1,19 +1,18 @@
 """What is asked, what came back and where it came from: plain values, finite numbers, no behaviour.
 
-Times are seconds (``float``) unless a name ends in ``_ns``. Everything here turns into JSON and back with
-``to_json``/``from_json`` of the module's own pair of functions, because it crosses process borders and the store.
+Times are seconds (``float``) unless a name ends in ``_ns``. Everything here turns into JSON and back
+(:func:`to_json`, :func:`from_json`), because it crosses process borders and the store.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import functools
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 T = TypeVar("T")
 
@@ -122,6 +121,31 @@ class TokenLogprob:
     id: int | None = None
 
 
+class LateTokens(Sequence[TokenLogprob]):
+    """Token records whose spelling is known and whose probabilities are read when somebody asks for them.
+
+    A run holds hundreds of thousands of them, and what compares texts asks for those at a fork. ``spelled`` are the
+    bytes of all tokens in a row, ``ends`` the place in them where each token ends.
+    """
+
+    spelled: bytes
+    ends: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as a list has none
+
+
+if typing.TYPE_CHECKING:
+    TokenRecords = Sequence[TokenLogprob]
+else:
+    TokenRecords = tuple[TokenLogprob, ...]  # as which JSON is read
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """One answer, normalised: same fields whatever the engine.
@@ -143,7 +167,7 @@ class Completion:
     completion_tokens: int | None = None
     reasoning_tokens: int | None = None
     cached_tokens: int | None = None
-    logprobs: tuple[TokenLogprob, ...] = ()
+    logprobs: TokenRecords = ()
     model: str = ""
     fingerprint: str = ""
     server: Mapping[str, float] = field(default_factory=dict)
@@ -299,51 +323,17 @@ class Identity:
 
 
 def to_json(value: object) -> Any:
-    """Turn a value of this module (or any frozen dataclass of ours) into JSON builtins; bytes become latin-1 text."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, bytes):
-        return value.decode("latin-1")
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
-    return value
+    """Turn a value of this module (or any frozen dataclass of ours) into builtins that JSON has; bytes stay bytes."""
+    return msgspec.to_builtins(value, builtin_types=(bytes,), enc_hook=_plain)
 
 
 def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
     """Rebuild a dataclass of ours from what :func:`to_json` made; unknown keys are ignored, so old rows still read."""
-    hints = _hints(kind)  # type: ignore[arg-type]  # mypy: a class of unknown T might not be hashable
-    return kind(**{name: _revive(hints[name], item) for name, item in data.items() if name in hints})
+    return msgspec.convert(data, kind, builtin_types=(bytes,))
 
 
-@functools.cache
-def _hints(kind: type) -> Mapping[str, Any]:
-    # Resolved once per class: a run holds hundreds of thousands of token records.
-    return typing.get_type_hints(kind)
-
-
-def _revive(hint: Any, item: Any) -> Any:
-    if item is None or hint is Any:
-        return item
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        chosen = [a for a in args if a is not type(None)]
-        return _revive(chosen[0], item) if len(chosen) == 1 else item
-    if origin is tuple:
-        if len(args) == 2 and args[1] is Ellipsis:
-            return tuple(_revive(args[0], part) for part in item)
-        return tuple(_revive(a, part) for a, part in zip(args, item, strict=True))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return {key: _revive(args[1], part) for key, part in item.items()}
-    if dataclasses.is_dataclass(hint):
-        return from_json(typing.cast("type[Any]", hint), item)
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return hint(item)
-    if hint is bytes:
-        return item.encode("latin-1")
-    if hint is float:
-        return float(item)
-    return item
+def _plain(value: object) -> object:
+    """Return what msgspec does not know as something that it does: numbers of numpy, views of mappings, paths."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return float(value) if isinstance(value, float) else str(value)

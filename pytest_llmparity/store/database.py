@@ -148,6 +148,11 @@ class Database:
         with self._lock, self._translated():
             return self._db.execute(query, values).fetchall()
 
+    def each(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of one query one by one; whoever else uses this object waits until the last was taken."""
+        with self._lock, self._translated():
+            yield from self._db.execute(query, values)
+
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """Hold the write lock of the file for a block: all of it is written, or nothing when it raises."""

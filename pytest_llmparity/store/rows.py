@@ -7,14 +7,22 @@ was named ``notes`` when the format was made.
 
 from __future__ import annotations
 
+import array
 import dataclasses
+import functools
+import itertools
 import json
-from typing import Any
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, overload
+
+import msgspec
 
 from pytest_llmparity.core.sample import (
     Completion,
     Failure,
     Identity,
+    LateTokens,
     Phase,
     Sample,
     Timing,
@@ -56,6 +64,61 @@ SAMPLE_COLUMNS = (
     "engine, case_id, phase, repeat, concurrency, request_sha256, completion, failure, timing, attempts, "
     "omitted, prefix"
 )
+KEY_COLUMNS = "engine, case_id, phase, repeat, concurrency, request_sha256"
+
+
+class _Token(msgspec.Struct, array_like=True, gc=False):
+    """A token record as it lies in the store: bytes as Latin-1 text, the alternatives not read yet."""
+
+    token: str
+    logprob: float | None
+    id: int | None
+    top: msgspec.Raw
+
+
+_BESIDES: Final = tuple(field.name for field in dataclasses.fields(Completion) if field.name != "logprobs")
+
+
+def _answer() -> Any:
+    """Return the reader of an answer as it lies in the store; what an older version did not write has its default."""
+    hints = typing.get_type_hints(Completion) | {"logprobs": list[_Token]}
+    blank = Completion(text="")
+    fields = [(name, hints[name], getattr(blank, name)) for name in _BESIDES if name not in ("text", "server")]
+    server: tuple[str, Any, Any] = ("server", hints["server"], msgspec.field(default_factory=dict))
+    return msgspec.json.Decoder(
+        msgspec.defstruct("Answer", [("text", str), *fields, server, ("logprobs", hints["logprobs"], [])], gc=False)
+    )
+
+
+_ANSWER: Final = _answer()
+
+
+class StoredTokens(LateTokens):
+    """The token records of one answer in the store; ``read`` returns the answer's bytes."""
+
+    __slots__ = ("_read", "ends", "spelled")
+
+    def __init__(self, tokens: Sequence[_Token], read: Callable[[], bytes]) -> None:
+        texts = [token.token for token in tokens]
+        self.spelled = "".join(texts).encode("latin-1")
+        self.ends = array.array("I", itertools.accumulate(map(len, texts)))
+        self._read = read
+
+    @overload
+    def __getitem__(self, index: int) -> TokenLogprob: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[TokenLogprob, ...]: ...
+    def __getitem__(self, index: int | slice) -> TokenLogprob | tuple[TokenLogprob, ...]:
+        tokens = _stored(self._read()).logprobs
+        return tuple(map(_record, tokens[index])) if isinstance(index, slice) else _record(tokens[index])
+
+    def __iter__(self) -> Iterator[TokenLogprob]:
+        return iter(self[:])
+
+
+def _record(token: _Token) -> TokenLogprob:
+    top = tuple((other.encode("latin-1"), logprob) for other, logprob in unpack(token.top))
+    return TokenLogprob(token=token.token.encode("latin-1"), logprob=token.logprob, top=top, id=token.id)
 
 
 def identity_from(data: bytes) -> Identity:
@@ -64,20 +127,21 @@ def identity_from(data: bytes) -> Identity:
 
 
 def pack(value: object) -> bytes:
-    """Return a dataclass of ours, or a dictionary of builtins, as JSON bytes."""
-    content = value if isinstance(value, dict) else to_json(value)
-    # Not ASCII-escaped: two lone surrogates in a row would come back as one character.
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    """Return a dataclass of ours, or builtins, as JSON bytes."""
+    # Not by msgspec, which writes infinity as null, nor escaped: two half characters would come back as one.
+    return json.dumps(to_json(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
 def unpack(data: bytes) -> Any:
     """Return the JSON value in bytes that :func:`pack` made."""
-    return json.loads(data.decode("utf-8", "surrogatepass"))
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # half characters, infinity: Python's reader takes them
+        return json.loads(data.decode("utf-8", "surrogatepass"))
 
 
 def row_of(run: str, sample: Sample) -> tuple[object, ...]:
     """Return the run and the values of :data:`SAMPLE_COLUMNS`."""
-    rest = (sample.failure, sample.timing)
     return (
         run,
         sample.engine,
@@ -87,16 +151,21 @@ def row_of(run: str, sample: Sample) -> tuple[object, ...]:
         sample.concurrency,
         sample.request_sha256,
         None if sample.completion is None else _pack_completion(sample.completion),
-        *(None if part is None else pack(part) for part in rest),
+        *(None if part is None else pack(part) for part in (sample.failure, sample.timing)),
         sample.attempts,
         json.dumps(sample.omitted),
         sample.prefix,
     )
 
 
-def sample_from(row: tuple[Any, ...]) -> Sample:
-    """Return the sample from the values of :data:`SAMPLE_COLUMNS`."""
+def sample_from(row: tuple[Any, ...], read: Callable[[Sequence[object]], bytes] | None = None) -> Sample:
+    """Return the sample from the values of :data:`SAMPLE_COLUMNS`.
+
+    With ``read``, which returns the bytes of the answer in the row with these values of :data:`KEY_COLUMNS`, its token
+    records are read when somebody asks for them.
+    """
     engine, case, phase, repeat, concurrency, sha, completion, failure, timing, attempts, omitted, prefix = row
+    later = None if read is None else functools.partial(read, (engine, case, phase, repeat, concurrency, sha))
     return Sample(
         engine=engine,
         case=case,
@@ -104,18 +173,17 @@ def sample_from(row: tuple[Any, ...]) -> Sample:
         repeat=repeat,
         concurrency=concurrency,
         request_sha256=sha,
-        completion=None if completion is None else _completion_from(completion),
+        completion=None if completion is None else _completion_from(completion, later),
         failure=None if failure is None else from_json(Failure, unpack(failure)),
         timing=None if timing is None else from_json(Timing, unpack(timing)),
         attempts=attempts,
-        omitted=tuple(json.loads(omitted)),
+        omitted=() if omitted == "[]" else tuple(json.loads(omitted)),
         prefix=prefix,
     )
 
 
 def _pack_completion(completion: Completion) -> bytes:
-    # Token records are most of a completion; as plain lists they are written and read several times faster.
-    content = to_json(dataclasses.replace(completion, logprobs=()))
+    content = {name: getattr(completion, name) for name in _BESIDES}
     content["logprobs"] = [
         (t.token.decode("latin-1"), t.logprob, t.id, [(other.decode("latin-1"), lp) for other, lp in t.top])
         for t in completion.logprobs
@@ -123,15 +191,21 @@ def _pack_completion(completion: Completion) -> bytes:
     return pack(content)
 
 
-def _completion_from(data: bytes) -> Completion:
-    content = unpack(data)
-    logprobs = tuple(
-        TokenLogprob(
-            token=token.encode("latin-1"),
-            logprob=logprob,
-            top=tuple((other.encode("latin-1"), lp) for other, lp in top),
-            id=number,
-        )
-        for token, logprob, number, top in content.pop("logprobs")
-    )
-    return dataclasses.replace(from_json(Completion, content), logprobs=logprobs)
+def _completion_from(data: bytes, read: Callable[[], bytes] | None) -> Completion:
+    stored = _stored(data)
+    tokens: Sequence[TokenLogprob] = ()
+    if stored.logprobs:
+        tokens = tuple(map(_record, stored.logprobs)) if read is None else StoredTokens(stored.logprobs, read)
+    return Completion(logprobs=tokens, **{name: getattr(stored, name) for name in _BESIDES})
+
+
+def _stored(data: bytes) -> Any:
+    """Return an answer as it lies in the store, the alternatives of its tokens unread."""
+    try:
+        return _ANSWER.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        content = unpack(data)
+        tokens = [(*token[:3], msgspec.Raw(json.dumps(token[3]).encode())) for token in content.pop("logprobs", ())]
+        stored = msgspec.convert(content, _ANSWER.type)
+        stored.logprobs = [_Token(*token) for token in tokens]
+        return stored

@@ -6,6 +6,7 @@ run's samples, except to resume an unfinished one, to replay, and to reuse a noi
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import platform
@@ -26,7 +27,16 @@ from pytest_llmparity.core.sample import Identity, Phase, Sample
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.store.database import Database, file_system_of, local_folder
-from pytest_llmparity.store.rows import SAMPLE_COLUMNS, SCHEMA, identity_from, pack, row_of, sample_from, unpack
+from pytest_llmparity.store.rows import (
+    KEY_COLUMNS,
+    SAMPLE_COLUMNS,
+    SCHEMA,
+    identity_from,
+    pack,
+    row_of,
+    sample_from,
+    unpack,
+)
 
 FILE_NAME = "samples.sqlite"
 FORMAT = 3
@@ -410,9 +420,23 @@ class Store:
         wanted = [str(phase) for phase in phases]
         query = (
             f"SELECT {SAMPLE_COLUMNS} FROM samples WHERE run = ? AND engine = ?"  # noqa: S608 - our own names
-            f" AND phase IN ({', '.join('?' * len(wanted))}) ORDER BY phase, case_id, repeat, concurrency"
+            f" AND phase IN ({', '.join('?' * len(wanted))})"
         )
-        return [sample_from(row) for row in self._file.read(query, (run, engine, *wanted))]
+        read = functools.partial(self._answer, run)
+        samples = [sample_from(row, read) for row in self._file.each(query, (run, engine, *wanted))]
+        return sorted(samples, key=lambda s: (s.phase, s.case, s.repeat, s.concurrency))  # SQLite would copy the bytes
+
+    def _answer(self, run: str, key: Sequence[object]) -> bytes:
+        """Return the bytes of one answer; ``StoreError`` where another process has removed it meanwhile."""
+        query = f"SELECT completion FROM samples WHERE run = ? AND ({KEY_COLUMNS}) = (?, ?, ?, ?, ?, ?)"  # noqa: S608
+        rows = self._file.read(query, (run, *key))
+        if not rows or rows[0][0] is None:
+            message = (
+                f"an answer of run {run} was removed from {self.path} while it was judged; do not delete the folder or "
+                "resume a run that another process judges, and run again"
+            )
+            raise StoreError(message)
+        return bytes(rows[0][0])
 
 
 def _hold(db: sqlite3.Connection, run: str) -> None:

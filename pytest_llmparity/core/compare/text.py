@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,7 +12,7 @@ from typing import Literal
 from rapidfuzz.distance import Levenshtein
 
 from pytest_llmparity.core.compare.facts import FactDiff, fact_diff
-from pytest_llmparity.core.sample import Completion, TokenLogprob
+from pytest_llmparity.core.sample import Completion, LateTokens, TokenLogprob
 
 __all__ = ["NEAR_TIE", "FactDiff", "Fork", "Unit", "edit_similarity", "fact_diff", "find_fork"]
 
@@ -131,7 +132,7 @@ class _Ruler:
         """How many tokens end at or before a byte."""
         if self._ends is None:
             return int(self.position(at))
-        return sum(end <= at for end in self._ends)
+        return bisect_right(self._ends, at)
 
 
 def _spoken(answer: Completion, size: int) -> float:
@@ -170,34 +171,42 @@ def _continues(text: bytes, at: int) -> bool:
     return at < len(text) and text[at] & 0xC0 == 0x80
 
 
-def _token_ends(tokens: Sequence[TokenLogprob], text: bytes) -> list[int] | None:
+def _spelling(tokens: Sequence[TokenLogprob]) -> tuple[bytes, Sequence[int]]:
+    """Return the bytes of all tokens in a row, and the place in them where each token ends."""
+    if isinstance(tokens, LateTokens):
+        return tokens.spelled, tokens.ends
+    return b"".join([entry.token for entry in tokens]), list(accumulate(len(entry.token) for entry in tokens))
+
+
+def _token_ends(tokens: Sequence[TokenLogprob], text: bytes) -> Sequence[int] | None:
     """Byte offset behind each token if the tokens spell the text; what follows it (an end token) is left out."""
-    ends = [end for end in accumulate(len(entry.token) for entry in tokens) if end <= len(text)]
-    if not tokens or (ends[-1] if ends else 0) != len(text):
+    if not tokens:
         return None
-    if b"".join(entry.token for entry in tokens[: len(ends)]) != text:
+    spelled, ends = _spelling(tokens)
+    count = bisect_right(ends, len(text))
+    if (ends[count - 1] if count else 0) != len(text) or not spelled.startswith(text):
         return None
     # Empty tokens behind the text (an end token some servers spell as nothing) end where the text ends: not part of it.
-    while ends and not tokens[len(ends) - 1].token:
-        ends.pop()
-    return ends
+    return ends[: bisect_left(ends, len(text), 0, count) + 1] if count and text else ends[:0]
 
 
 def _grade(ours: Sequence[TokenLogprob], theirs: Sequence[TokenLogprob], at: int) -> str | None:
     """Grade the first pair of tokens that differ, as vLLM's closeness test does: by the rank in the other's top k."""
-    start = 0
-    for mine, other in zip(ours, theirs, strict=False):
-        if mine.token != other.token:
+    if not ours or not theirs:
+        return None
+    (ours_spelled, ours_ends), (theirs_spelled, theirs_ends) = _spelling(ours), _spelling(theirs)
+    start = index = 0
+    for mine, other in zip(ours_ends, theirs_ends, strict=False):
+        if mine != other or ours_spelled[start:mine] != theirs_spelled[start:other]:
             break
-        start += len(mine.token)
+        start, index = mine, index + 1
     else:
         return None
-    if not start <= at <= start + max(len(mine.token), len(other.token)):
+    if not start <= at <= max(mine, other):
         return None  # the texts part elsewhere: these two only cut the same text differently
+    entries = ours[index], theirs[index]
     gaps = [
-        _gap(entry, rival)
-        for entry, rival in ((mine, other.token), (other, mine.token))
-        if entry.top and entry.logprob is not None
+        _gap(entry, rival.token) for entry, rival in (entries, entries[::-1]) if entry.top and entry.logprob is not None
     ]
     if not gaps:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from pytest_llmparity.core.sample import Completion, Identity, Sample, TokenLogprob, from_json, to_json
 from pytest_llmparity.core.words.hiding import TextMask
@@ -47,7 +48,7 @@ class Mask(TextMask):
             tool_calls=tuple(dataclasses.replace(c, arguments=whole(c.arguments)) for c in completion.tool_calls),
         )
 
-    def _tokens(self, tokens: tuple[TokenLogprob, ...], *, cut: bool = False) -> tuple[TokenLogprob, ...]:
+    def _tokens(self, tokens: Sequence[TokenLogprob], *, cut: bool = False) -> tuple[TokenLogprob, ...]:
         """Blank the tokens a secret is spelt with, alternatives and ids too: each would give a piece of it back."""
         spelt = b"".join(token.token for token in tokens).decode("utf-8", "surrogateescape")
         spans = [

@@ -155,7 +155,7 @@ def test_every_text_of_a_sample_is_masked() -> None:
 
     masked = MASK.sample(echoed)
 
-    assert KEY not in json.dumps(to_json(masked), ensure_ascii=False)
+    assert KEY not in str(to_json(masked))
     assert masked.completion is not None
     assert masked.completion.text == "t «VLLM_API_KEY»"
     assert masked.completion.tool_calls[0].arguments == '{"key": "«VLLM_API_KEY»"}'
