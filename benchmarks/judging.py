@@ -28,8 +28,8 @@ from pytest_llmparity import check
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, Sample, TokenLogprob, to_json
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.gather.requests import wires_note
-from pytest_llmparity.run.judge import evidence as proof
 from pytest_llmparity.run.plan import floor_cases, unit_of
+from pytest_llmparity.run.records import record_of
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.store.runs import GATHERED, Store
@@ -92,11 +92,12 @@ def gather(root: Path, size: int) -> int:
         session = declared(root, max(40, (size - 2 * 3 * 32) // (2 * len(SETS))))
         run = store.begin(plan_hash="judging", session="judging", version="0").id
         specs = [EngineSpec(name=name, kind="vllm", base_url="http://127.0.0.1:9") for name in ENGINES]
-        notes, stored = {}, 0
+        records: dict[str, Any] = {}
+        stored = 0
         for spec in specs:
             identity = Identity(facts={"quantization": Fact(value=ENGINES[spec.name], source="reported")})
             store.put_engine(run, spec.name, spec.spec_hash, identity)
-            notes[spec.name] = to_json(proof.note(spec, kind="vllm", identity=identity))
+            records[spec.name] = to_json(record_of(spec, identity=identity))
             for declaration in session.declarations():
                 make = _text if declaration.test == SETS[0] else _ticket
                 answers = [make(spec.name, number) for number in range(DIFFERENT)]
@@ -121,7 +122,7 @@ def gather(root: Path, size: int) -> int:
                 ]
                 _put(store, run, samples)
                 stored += len(samples)
-        store.put_document(run, GATHERED, {"engines": notes, "baseline": "prod", "requests": stored})
+        store.put_document(run, GATHERED, {"engines": records, "baseline": "prod", "requests": stored})
         store.finish(run)
     return stored
 

@@ -329,7 +329,7 @@ class Door:
             elif not self.config.option.collectonly:
                 self._report()
                 if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-                    self.session.judged()
+                    self.summary += self.session.judged()
                 if exitstatus == pytest.ExitCode.OK and self._judged_nothing():
                     self.summary.append("nothing was judged in this run, and --parity-required asks for a verdict")
                     exitstatus = pytest.ExitCode.TESTS_FAILED

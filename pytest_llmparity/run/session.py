@@ -17,6 +17,7 @@ from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.sample import Identity, Sample
 from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.engines.wire import control
 from pytest_llmparity.engines.wire.base import Adapter
@@ -227,10 +228,21 @@ class Session:
         notes = (kept, *(note for note in state.notes if note != kept))
         write_state(self.store(), run, dataclasses.replace(state, requests=0, retries=0, notes=notes))
 
-    def judged(self) -> None:
-        """Take note that this session judged and reported its run to the end: the next one of its plan begins anew."""
-        if self.run is not None and self.settings.mode == "live":
-            self.store().put_document(self.run, JUDGED, {})
+    def judged(self) -> list[str]:
+        """Take note that this session judged and reported its run to the end: the next one of its plan begins anew.
+
+        Older runs than are kept are removed; return the sentence that says so.
+        """
+        if self.run is None or self.settings.mode != "live":
+            return []
+        self.store().put_document(self.run, JUDGED, {})
+        gone = self.store().prune(self.settings.keep_runs)
+        if not gone:
+            return []
+        return [
+            f"{explain.count(len(gone), 'older run')} removed from the store, which keeps the newest "
+            f"{self.settings.keep_runs} (--parity-keep-runs) and those that llmparity runs --keep names"
+        ]
 
     @property
     def sequential(self) -> bool:
@@ -245,6 +257,7 @@ class Session:
                 raise StoreError(f"no run is stored in {self._folder.name} yet; run once without --parity-mode replay")
             known = ", ".join(info.id for info in self.store().runs()[-5:]) or "none"
             raise StoreError(f"there is no run {wanted} to replay in {self._folder.name}; stored runs: {known}")
+        self.store().hold(wanted)
         state = read_state(self.store(), wanted)
         if state is None:
             raise StoreError(f"run {wanted} was interrupted while gathering; only a run that ended can be replayed")

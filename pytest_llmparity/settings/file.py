@@ -397,6 +397,7 @@ class ProfileTable(Strict):
     max_requests: Count | None = None
     budget: Budget = None
     sequential: bool | None = None
+    keep_runs: Count | None = None
 
 
 class ConfigTable(Strict):
@@ -406,5 +407,6 @@ class ConfigTable(Strict):
     concurrency: Count | None = None
     residency: Residency | None = None
     gather: Gather | None = None
+    keep_runs: Count | None = None
     engines: dict[NameKey, EngineTable] = Field(default_factory=dict)
     profiles: dict[NameKey, ProfileTable] = Field(default_factory=dict)

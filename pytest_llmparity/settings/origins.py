@@ -36,6 +36,7 @@ def of_run(settings: Settings) -> Iterator[Setting]:
         "inconclusive": settings.inconclusive,
         "max_requests": settings.max_requests,
         "budget": settings.budget_s,
+        "keep_runs": settings.keep_runs,
     }
     for key, value in values.items():
         if value is not None:

@@ -286,6 +286,7 @@ def _home() -> Path | None:
 SETTINGS: Final = {
     **{name: name for name in ("inconclusive", "max_requests", "sequential", "concurrency", "frozen", "residency")},
     "gather": "gather",
+    "keep_runs": "keep_runs",
     "budget": "budget_s",
     "report": "reports",
 }

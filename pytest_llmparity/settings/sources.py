@@ -165,6 +165,13 @@ OPTIONS = (
         read=switch,
     ),
     Option(
+        "keep_runs",
+        "Keep the newest N runs of the store and remove older ones, never one that `llmparity runs --keep` names "
+        "or that a process still uses (default: 20)",
+        "N",
+        positive,
+    ),
+    Option(
         "case",
         "Gather only the case with this id and show its rows, never a verdict; may be repeated",
         "ID",

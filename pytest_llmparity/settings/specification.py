@@ -24,6 +24,8 @@ Inconclusive = Literal["show", "fail", "skip"]
 Mode = Literal["live", "replay"]
 Resume = Literal["auto", "resume", "fresh", "retry"]
 
+DEFAULT_KEEP_RUNS = 20
+"""Runs the store keeps when nobody says otherwise."""
 DEFAULT_CONCURRENCY = 4
 """Requests in flight per engine when neither marker, profile nor file says otherwise."""
 
@@ -263,7 +265,8 @@ class Settings:
     that are not as the lock file says. ``replay_run`` is the run to judge again in mode ``replay``, ``None`` for the
     newest. ``out`` and ``config_path`` are absolute. ``key_variables`` are the names of every configured engine's
     secrets, selected or not: an engine's process gets its own only. ``gather`` says whether engines are asked at the
-    same time; ``None`` leaves it to their addresses. ``origins`` says by setting what set it.
+    same time; ``None`` leaves it to their addresses. ``keep_runs`` is how many of the newest runs the store
+    keeps. ``origins`` says by setting what set it.
     """
 
     engines: tuple[EngineSpec, ...] = ()
@@ -288,6 +291,7 @@ class Settings:
     gather: Gather | None = None
     key_variables: tuple[str, ...] = ()
     frozen: bool = False
+    keep_runs: int = DEFAULT_KEEP_RUNS
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def in_turn(self) -> list[EngineSpec]:

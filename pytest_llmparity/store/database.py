@@ -25,6 +25,11 @@ from pytest_llmparity.core.words.shortage import advice
 BUSY_S = 60.0
 """How long a write waits for another process before it gives up."""
 
+CHEAP_BYTES = 64 * 2**20
+"""How much may be copied to make a file smaller."""
+_INCREMENTAL = 2
+"""SQLite's number of the mode in which a file can be made smaller page by page."""
+
 NETWORK_FILE_SYSTEMS = frozenset(
     {
         *("9p", "afpfs", "afs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs3", "nfs4", "panfs"),
@@ -165,6 +170,23 @@ class Database:
                 raise
             self._db.commit()
 
+    def shrink(self) -> None:
+        """Give freed space back to the file system where that is cheap; else what is written next takes it.
+
+        A file that was made to shrink gives back what is free; an older one is copied whole, so only a small one.
+        """
+        with self._lock, self._translated():
+            ((mode,), (pages,), (free,), (size,)) = (
+                self._db.execute(f"PRAGMA {what}").fetchone()
+                for what in ("auto_vacuum", "page_count", "freelist_count", "page_size")
+            )
+            if mode == _INCREMENTAL:
+                self._db.executescript("PRAGMA incremental_vacuum;")  # ``execute`` would give back one page
+            elif (pages - free) * size <= CHEAP_BYTES:
+                with contextlib.suppress(sqlite3.OperationalError):  # another process is at it
+                    self._db.execute("VACUUM")
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # the file itself; waits for nobody
+
     def _prepare(self, schema: str, format: int) -> None:
         (found,) = self._db.execute("PRAGMA user_version").fetchone()
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -174,6 +196,8 @@ class Database:
                 f"delete {self.path.parent} (runs can be gathered again) or use the version that wrote it"
             )
             raise StoreError(message)
+        if not found:
+            self._db.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")  # only before the first table
         (mode,) = self._db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             message = (

@@ -46,6 +46,8 @@ TIMED = "timed/"
 """Documents whose names begin like this say which answers belong to a timed phase; they last as long as those do."""
 GATHERED = "gathered"
 """Name of the run's document that says: gathering has ended, this is what happened."""
+NAMED = "named"
+"""Name of the run's document that says: a person named this run, and it is never removed."""
 JUDGED = "judged"
 """Name of the run's document that says: a session has judged and reported it to its end."""
 
@@ -211,6 +213,57 @@ class Store:
         runs = [run for run in self.runs() if plan_hash in (None, run.plan_hash) and run.id not in without]
         done = {run.id for run in runs if run.finished is not None} | set(ended)
         return max(runs, key=lambda run: (run.id in done, run.started, run.id), default=None)
+
+    # -- which of them stay -------------------------------------------------------------------------------------------
+
+    def name(self, run: str, *, kept: bool) -> None:
+        """Take note that a person wants a run kept, or no longer; ``StoreError`` where there is no such run."""
+        if run not in {info.id for info in self.runs()}:
+            known = ", ".join(info.id for info in self.runs()[-5:]) or "none"
+            raise StoreError(f"there is no run {run} in {self.path.parent}; the newest are: {known}")
+        if kept:
+            self.put_document(run, NAMED, {})
+            return
+        with self._file.write() as db:
+            db.execute("DELETE FROM notes WHERE run = ? AND name = ?", (run, NAMED))
+
+    def named(self) -> set[str]:
+        """Return the runs that a person named."""
+        return {run for (run,) in self._file.read("SELECT run FROM notes WHERE name = ?", (NAMED,))}
+
+    def hold(self, run: str) -> None:
+        """Take note that this process reads a run, so that no other one removes it meanwhile."""
+        with self._file.write() as db:
+            _hold(db, run)
+
+    def prune(self, keep: int) -> list[str]:
+        """Remove all but the newest runs and give their space back; return the removed ones, oldest first.
+
+        What a person named stays, and what a process may still use: runs that a living one holds, that were interrupted
+        and can be resumed, or that another host has not judged.
+        """
+        query = (
+            "SELECT id, host, finished IS NOT NULL, EXISTS (SELECT 1 FROM notes WHERE run = id AND name = ?)"
+            " FROM runs ORDER BY started DESC, id DESC LIMIT -1 OFFSET ?"
+        )
+        with self._file.write() as db:
+            named = self.named()
+            old = [
+                run
+                for run, host, finished, judged in db.execute(query, (JUDGED, keep)).fetchall()
+                if (judged or (finished and host == platform.node())) and run not in named and not self._held(run)
+            ]
+            for table, column in (
+                ("samples", "run"),
+                ("notes", "run"),
+                ("engines", "run"),
+                ("holders", "run"),
+                ("runs", "id"),
+            ):
+                db.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(run,) for run in old])  # noqa: S608
+        if old:
+            self._file.shrink()
+        return old[::-1]
 
     # -- engines ------------------------------------------------------------------------------------------------------
 
@@ -409,12 +462,14 @@ class Store:
             judged = finished is not None and self.document(run, JUDGED) is not None
             if judged:
                 return str(run) if judged_too else None
-            if not any(
-                _alive(pid, born)
-                for pid, born in self._file.read("SELECT pid, born FROM holders WHERE run = ?", (run,))
-            ):
+            if not self._held(run):
                 return str(run)
         return None
+
+    def _held(self, run: str) -> bool:
+        """Whether a living process writes or reads a run."""
+        holders = self._file.read("SELECT pid, born FROM holders WHERE run = ?", (run,))
+        return any(_alive(pid, born) for pid, born in holders)
 
     def _samples(self, run: str, engine: str, phases: Iterable[Phase]) -> list[Sample]:
         wanted = [str(phase) for phase in phases]
@@ -452,7 +507,8 @@ def _claim(db: sqlite3.Connection, run: str, session: str) -> None:
 
 def _take_over(db: sqlite3.Connection, run: str, session: str) -> None:
     _claim(db, run, session)
-    db.execute("DELETE FROM notes WHERE run = ? AND substr(name, 1, ?) != ?", (run, len(KEPT), KEPT))
+    query = "DELETE FROM notes WHERE run = ? AND name != ? AND substr(name, 1, ?) != ?"
+    db.execute(query, (run, NAMED, len(KEPT), KEPT))
     db.execute("UPDATE engines SET earlier = 1 WHERE run = ?", (run,))
     db.execute("DELETE FROM samples WHERE run = ? AND (phase = ? OR failure IS NOT NULL)", (run, Phase.TIMED))
     db.execute("UPDATE samples SET timing = NULL WHERE run = ?", (run,))
@@ -462,8 +518,10 @@ def _take_over_again(db: sqlite3.Connection, run: str, session: str, *, timed_ag
     """Take over a run that was gathered to its end: what failed goes, and with ``timed_again`` what was timed."""
     _claim(db, run, session)
     db.execute("UPDATE runs SET finished = NULL WHERE id = ?", (run,))
-    query = "DELETE FROM notes WHERE run = ? AND substr(name, 1, ?) != ? AND (? OR substr(name, 1, ?) != ?)"
-    db.execute(query, (run, len(KEPT), KEPT, timed_again, len(TIMED), TIMED))
+    query = (
+        "DELETE FROM notes WHERE run = ? AND name != ? AND substr(name, 1, ?) != ? AND (? OR substr(name, 1, ?) != ?)"
+    )
+    db.execute(query, (run, NAMED, len(KEPT), KEPT, timed_again, len(TIMED), TIMED))
     db.execute("UPDATE engines SET earlier = 1 WHERE run = ?", (run,))
     failed = "DELETE FROM samples WHERE run = ? AND (failure IS NOT NULL OR (? AND phase = ?))"
     db.execute(failed, (run, timed_again, Phase.TIMED))

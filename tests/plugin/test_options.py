@@ -193,6 +193,7 @@ def test_every_option_arrives(resolve: Resolve, pytester: pytest.Pytester) -> No
         "--parity-inconclusive=skip",
         "--parity-max-requests=7",
         "--parity-budget=15m",
+        "--parity-keep-runs=3",
         "--parity-case=x,y",
         "--parity-case=z",
         "--parity-report=json",
@@ -202,7 +203,8 @@ def test_every_option_arrives(resolve: Resolve, pytester: pytest.Pytester) -> No
     assert (found["baseline"], found["baseline_source"]) == ("b", "--parity-baseline")
     assert (found["required"], found["resume"], found["inconclusive"]) == (True, "fresh", "skip")
     assert found["sequential"] is True
-    assert (found["max_requests"], found["budget_s"], found["cases"]) == (7, 900.0, ["x,y", "z"])
+    assert (found["max_requests"], found["budget_s"], found["keep_runs"]) == (7, 900.0, 3)
+    assert found["cases"] == ["x,y", "z"]
     assert (found["reports"], found["out"]) == (["json"], str(pytester.path / "there"))
 
 
