@@ -7,6 +7,7 @@ Times are seconds (``float``) unless a name ends in ``_ns``. Everything here tur
 from __future__ import annotations
 
 import enum
+import os
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -333,7 +334,11 @@ def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
 
 
 def _plain(value: object) -> object:
-    """Return what msgspec does not know as something that it does: numbers of numpy, views of mappings, paths."""
+    """Return what msgspec does not know as something that it does: views of mappings, numbers of numpy, paths."""
     if isinstance(value, Mapping):
         return dict(value)
-    return float(value) if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise NotImplementedError(f"{type(value).__name__} has no form in JSON")
