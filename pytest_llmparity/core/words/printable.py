@@ -74,7 +74,9 @@ def cells(text: str) -> int:
     """Return how many terminal columns a :func:`printable` text takes."""
     if text.isascii():
         return len(text)
-    return sum(_width(char) for char in text)
+    from wcwidth import wcswidth  # where a text needs it: the command line answers at once
+
+    return max(0, wcswidth(text))
 
 
 def elide(text: str, width: int) -> str:
@@ -86,8 +88,13 @@ def elide(text: str, width: int) -> str:
         return text
     if width < 1:
         return ""
-    tail = _fitting(text[::-1], (width - 1) // 2)[::-1]
-    return _fitting(text, width - 1 - cells(tail)) + "…" + tail
+    room = (width - 1) // 2
+    tail = next(text[at:] for at in range(max(0, len(text) - 4 * room), len(text) + 1) if cells(text[at:]) <= room)
+    room = width - 1 - cells(tail)
+    kept = min(len(text), 4 * room)  # marks take no room
+    while cells(text[:kept]) > room:
+        kept -= 1
+    return f"{text[:kept]}…{tail}"
 
 
 def pad(text: str, width: int) -> str:
@@ -102,17 +109,3 @@ def _shown(char: str) -> str:
     if char not in _KEPT and unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
         return char.encode("unicode_escape").decode("ascii")
     return char
-
-
-def _width(char: str) -> int:
-    if unicodedata.combining(char) or char in _KEPT:
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in {"W", "F"} else 1
-
-
-def _fitting(text: str, width: int) -> str:
-    """Return as much of the beginning of a wider text as fits."""
-    kept = used = 0
-    while (used := used + _width(text[kept])) <= width:
-        kept += 1
-    return text[:kept]
