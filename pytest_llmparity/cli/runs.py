@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli import OK
+from pytest_llmparity.cli.verbs import OK
 from pytest_llmparity.core.words.printable import printable
 
 if TYPE_CHECKING:
-    from pytest_llmparity.cli import Commands
+    from pytest_llmparity.cli.verbs import Commands
 
 
 def add(commands: Commands) -> None:

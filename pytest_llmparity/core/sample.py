@@ -7,7 +7,6 @@ Times are seconds (``float``) unless a name ends in ``_ns``. Everything here tur
 from __future__ import annotations
 
 import enum
-import os
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -339,6 +338,6 @@ def _plain(value: object) -> object:
         return dict(value)
     if isinstance(value, float):
         return float(value)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
+    if hasattr(value, "__fspath__"):
+        return str(value)
     raise NotImplementedError(f"{type(value).__name__} has no form in JSON")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import platform
 import secrets as random_source
 import sqlite3
@@ -19,14 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-import psutil
-
 from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.evidence import FLOOR_PHASES
 from pytest_llmparity.core.sample import Identity, Phase, Sample
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.store.database import Database, file_system_of, local_folder
+from pytest_llmparity.store.ownership import KEPT, NAMED, TIMED, alive, claim, hold, take_over, take_over_again
 from pytest_llmparity.store.rows import (
     KEY_COLUMNS,
     SAMPLE_COLUMNS,
@@ -40,14 +38,8 @@ from pytest_llmparity.store.rows import (
 
 FILE_NAME = "samples.sqlite"
 FORMAT = 3
-KEPT = "kept/"
-"""Documents whose names begin like this outlive a resumption."""
-TIMED = "timed/"
-"""Documents whose names begin like this say which answers belong to a timed phase; they last as long as those do."""
 GATHERED = "gathered"
 """Name of the run's document that says: gathering has ended, this is what happened."""
-NAMED = "named"
-"""Name of the run's document that says: a person named this run, and it is never removed."""
 JUDGED = "judged"
 """Name of the run's document that says: a session has judged and reported it to its end."""
 
@@ -162,7 +154,7 @@ class Store:
         with self._file.write() as db:
             row = db.execute("SELECT id, resumed FROM runs WHERE session = ?", (session,)).fetchone()
             if row is not None:
-                _hold(db, row[0])
+                hold(db, row[0])
                 return RunHandle(id=row[0], resumed=bool(row[1]))
             oldest = max_age_s if resume == "auto" else math.inf
             earlier = None
@@ -187,7 +179,7 @@ class Store:
                 "INSERT INTO runs (id, plan_hash, session, started, host, version) VALUES (?, ?, ?, ?, ?, ?)",
                 (fresh, plan_hash, session, self._now(), platform.node(), version),
             )
-            _hold(db, fresh)
+            hold(db, fresh)
             return RunHandle(id=fresh, resumed=False)
 
     def finish(self, run: str) -> None:
@@ -234,7 +226,7 @@ class Store:
     def hold(self, run: str) -> None:
         """Take note that this process reads a run, so that no other one removes it meanwhile."""
         with self._file.write() as db:
-            _hold(db, run)
+            hold(db, run)
 
     def prune(self, keep: int) -> list[str]:
         """Remove all but the newest runs and give their space back; return the removed ones, oldest first.
@@ -433,13 +425,13 @@ class Store:
         ((finished,),) = db.execute("SELECT finished FROM runs WHERE id = ?", (run,))
         state = self.document(run, GATHERED)
         if state is None or finished is None:
-            _take_over(db, run, session)
+            take_over(db, run, session)
             return RunHandle(id=run, resumed=True)
         ((failed,),) = db.execute("SELECT count(*) FROM samples WHERE run = ? AND failure IS NOT NULL", (run,))
         if not failed and whole(state):
-            _claim(db, run, session)
+            claim(db, run, session)
             return RunHandle(id=run, kept=True)
-        _take_over_again(db, run, session, timed_again=self._timed_badly(run))
+        take_over_again(db, run, session, timed_again=self._timed_badly(run))
         return RunHandle(id=run, retried=True)
 
     def _timed_badly(self, run: str) -> bool:
@@ -469,7 +461,7 @@ class Store:
     def _held(self, run: str) -> bool:
         """Whether a living process writes or reads a run."""
         holders = self._file.read("SELECT pid, born FROM holders WHERE run = ?", (run,))
-        return any(_alive(pid, born) for pid, born in holders)
+        return any(alive(pid, born) for pid, born in holders)
 
     def _samples(self, run: str, engine: str, phases: Iterable[Phase]) -> list[Sample]:
         wanted = [str(phase) for phase in phases]
@@ -492,49 +484,6 @@ class Store:
             )
             raise StoreError(message)
         return bytes(rows[0][0])
-
-
-def _hold(db: sqlite3.Connection, run: str) -> None:
-    born = psutil.Process().create_time()
-    db.execute("INSERT OR IGNORE INTO holders (run, pid, born) VALUES (?, ?, ?)", (run, os.getpid(), born))
-
-
-def _claim(db: sqlite3.Connection, run: str, session: str) -> None:
-    db.execute("UPDATE runs SET session = ?, resumed = 1 WHERE id = ?", (session, run))
-    db.execute("DELETE FROM holders WHERE run = ?", (run,))
-    _hold(db, run)
-
-
-def _take_over(db: sqlite3.Connection, run: str, session: str) -> None:
-    _claim(db, run, session)
-    query = "DELETE FROM notes WHERE run = ? AND name != ? AND substr(name, 1, ?) != ?"
-    db.execute(query, (run, NAMED, len(KEPT), KEPT))
-    db.execute("UPDATE engines SET earlier = 1 WHERE run = ?", (run,))
-    db.execute("DELETE FROM samples WHERE run = ? AND (phase = ? OR failure IS NOT NULL)", (run, Phase.TIMED))
-    db.execute("UPDATE samples SET timing = NULL WHERE run = ?", (run,))
-
-
-def _take_over_again(db: sqlite3.Connection, run: str, session: str, *, timed_again: bool) -> None:
-    """Take over a run that was gathered to its end: what failed goes, and with ``timed_again`` what was timed."""
-    _claim(db, run, session)
-    db.execute("UPDATE runs SET finished = NULL WHERE id = ?", (run,))
-    query = (
-        "DELETE FROM notes WHERE run = ? AND name != ? AND substr(name, 1, ?) != ? AND (? OR substr(name, 1, ?) != ?)"
-    )
-    db.execute(query, (run, NAMED, len(KEPT), KEPT, timed_again, len(TIMED), TIMED))
-    db.execute("UPDATE engines SET earlier = 1 WHERE run = ?", (run,))
-    failed = "DELETE FROM samples WHERE run = ? AND (failure IS NOT NULL OR (? AND phase = ?))"
-    db.execute(failed, (run, timed_again, Phase.TIMED))
-
-
-def _alive(pid: int, born: float) -> bool:
-    try:
-        # Ids are used again; the start time tells (5 s: it is derived from a clock that may be set in between).
-        return abs(psutil.Process(pid).create_time() - born) < 5
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:  # pragma: no cover - only Windows hides when another user's process began
-        return True
 
 
 def _values(identity: Identity) -> dict[str, object]:

@@ -33,8 +33,9 @@ from pytest_llmparity.core.sample import (
 )
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.store.database import Database, file_system_of
+from pytest_llmparity.store.ownership import KEPT
 from pytest_llmparity.store.rows import row_of, sample_from
-from pytest_llmparity.store.runs import JUDGED, KEPT, Key, RunHandle, Store, key_of
+from pytest_llmparity.store.runs import JUDGED, Key, RunHandle, Store, key_of
 
 KEY = "sk-live-3f9a1Q7z"
 HOUR = 3600.0

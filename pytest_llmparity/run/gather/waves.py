@@ -15,7 +15,8 @@ from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.gather.course import cases_of, course_of, waves
 from pytest_llmparity.run.judge.judging import ALPHA, Judging, courses
 from pytest_llmparity.run.plan import PHASE_ORDER, Declaration, Plan, Step, Unit, step_of, unit_of
-from pytest_llmparity.store.runs import KEPT, Store
+from pytest_llmparity.store.ownership import KEPT
+from pytest_llmparity.store.runs import Store
 
 
 class Asks(Protocol):

@@ -18,7 +18,8 @@ from pytest_llmparity.run.gather.requests import limits_of, request_of, requests
 from pytest_llmparity.run.gather.sender import Job, answered, failed, named
 from pytest_llmparity.run.plan import Unit, shuffled
 from pytest_llmparity.run.timed import measure
-from pytest_llmparity.store.runs import TIMED, Store
+from pytest_llmparity.store.ownership import TIMED
+from pytest_llmparity.store.runs import Store
 
 BLOCKS = 16
 """Most A B B A blocks per engine in the timed phase: pairs of them are what the ratio's bootstrap resamples."""
