@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from pytest_llmparity.core.compare.json import child
 
-_ROOT: Final = "urn:llmparity:schema"
+_SHARED: Final = ("$schema", "$defs", "definitions")
+"""What of a document its parts refer to."""
 _STEPS: Final = 32
 """How many references and unions are followed from one place: they may go in circles."""
 
@@ -38,7 +39,6 @@ class KeyOrder:
         self._schema = schema
         self._rules: dict[str, _Rule | None] = {}
         self._validators: dict[str, Any] = {}
-        self._registry: Any = None
 
     def moved(self, value: Any) -> list[str]:
         """Return the paths of objects whose keys come in another order, outer ones first."""
@@ -128,12 +128,10 @@ class KeyOrder:
         import jsonschema_rs
 
         if place not in self._validators:
+            shared = {name: self._schema[name] for name in _SHARED if name in self._schema}
             try:
-                self._registry = self._registry or jsonschema_rs.Registry(
-                    [(_ROOT, dict(self._schema))], retriever=_refuse
-                )
-                branch = {"$ref": f"{_ROOT}#{quote(place)}"}
-                self._validators[place] = jsonschema_rs.validator_for(branch, registry=self._registry)
+                branch = {**shared, "allOf": [self._at(place)]}
+                self._validators[place] = jsonschema_rs.validator_for(branch, retriever=_refuse)
             except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError):
                 self._validators[place] = None
         validator = self._validators[place]
