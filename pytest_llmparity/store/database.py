@@ -188,15 +188,15 @@ class Database:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # the file itself; waits for nobody
 
     def _prepare(self, schema: str, format: int) -> None:
-        (found,) = self._db.execute("PRAGMA user_version").fetchone()
+        (held,) = self._db.execute("PRAGMA user_version").fetchone()
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if found != format and (found or tables):
+        if held != format and (held or tables):
             message = (
-                f"{self.path} has format {found}, this version reads format {format}; "
+                f"{self.path} has format {held}, this version reads format {format}; "
                 f"delete {self.path.parent} (runs can be gathered again) or use the version that wrote it"
             )
             raise StoreError(message)
-        if not found:
+        if not held:
             self._db.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")  # only before the first table
         (mode,) = self._db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
@@ -207,7 +207,7 @@ class Database:
         # Survives the death of any process; only a power cut may take the last few samples.
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA foreign_keys = ON")
-        if not found:
+        if not held:
             self._db.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {format}; COMMIT;")
 
     @contextlib.contextmanager

@@ -103,8 +103,8 @@ def blocking_diff(a: str, b: str) -> FactDiff:
 
     Names and code are shown beside what blocks; looking for them in all texts would take as long as all the rest.
     """
-    found = _blocking(a, b) if a != b else FactDiff()
-    return _beside(found, a, b) if found.blocking else found
+    blocking = _blocking(a, b) if a != b else FactDiff()
+    return _beside(blocking, a, b) if blocking.blocking else blocking
 
 
 def _beside(blocking: FactDiff, a: str, b: str) -> FactDiff:
@@ -165,16 +165,16 @@ def _shorten(text: str) -> str:
 
 def _numbers(text: str, *, spelled: bool) -> list[str]:
     """Return the numbers of a text in their order; ``spelled`` is false where none is written as a word."""
-    found: list[tuple[int, str]] = []
+    places: list[tuple[int, str]] = []
     for match in _NUMBER.finditer(text) if _DIGIT.search(text) else ():
-        found.append((match.start(), _canonical(match) + _percent(text, match.end())))
+        places.append((match.start(), _canonical(match) + _percent(text, match.end())))
     for match in _SPELLED.finditer(text) if spelled else ():
         words = [word for word in re.split(r"[ -]", match.group().lower()) if word != "and"]
         if words == ["one"]:
             continue  # far more often a pronoun than a number
         value = _compose(words)
-        found.append((match.start(), (" ".join(words) if value is None else str(value)) + _percent(text, match.end())))
-    return [number for _, number in sorted(found)]
+        places.append((match.start(), (" ".join(words) if value is None else str(value)) + _percent(text, match.end())))
+    return [number for _, number in sorted(places)]
 
 
 def _percent(text: str, end: int) -> str:
@@ -229,16 +229,16 @@ def _negations(text: str, stems: Mapping[str, str], *, denied: bool) -> list[str
 
     ``denied`` is false where no negator stands by itself.
     """
-    found: list[tuple[int, str]] = []
+    places: list[tuple[int, str]] = []
     for match in _NEGATION.finditer(text) if denied else ():
         word = match.group().lower()
         behind = _NEGATED.match(text, match.end())
         negator = word if word in _NOT_KEPT_APART else "not"
-        found.append((match.start(), f"{negator} {behind[1].lower()}" if behind else negator))
+        places.append((match.start(), f"{negator} {behind[1].lower()}" if behind else negator))
     for match in _WORD.finditer(text) if stems else ():
         if stem := stems.get(match.group().lower()):
-            found.append((match.start(), f"not {stem}"))
-    return [negation for _, negation in sorted(found)]
+            places.append((match.start(), f"not {stem}"))
+    return [negation for _, negation in sorted(places)]
 
 
 def _stem(word: str, known: Set[str]) -> str | None:

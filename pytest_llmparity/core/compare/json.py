@@ -119,7 +119,7 @@ def diff_values(a: Any, b: Any) -> list[FieldDiff]:
     strings must be the same to the character. Objects and arrays on both sides are descended into, anything else is
     reported whole.
     """
-    found: list[FieldDiff] = []
+    differences: list[FieldDiff] = []
     waiting: list[tuple[str, Any, Any]] = [("$", a, b)]  # a stack of our own: values may be nested deeper than ours
     while waiting:
         path, ours, theirs = waiting.pop()
@@ -132,8 +132,8 @@ def diff_values(a: Any, b: Any) -> list[FieldDiff]:
             parts = [(f"{path}[{index}]", _item(ours, index), _item(theirs, index)) for index in range(length)]
             waiting.extend(reversed(parts))
         elif not _same(ours, theirs):
-            found.append(FieldDiff(path=path, baseline=ours, candidate=theirs))
-    return found
+            differences.append(FieldDiff(path=path, baseline=ours, candidate=theirs))
+    return differences
 
 
 def _item(values: list[Any], index: int) -> Any:

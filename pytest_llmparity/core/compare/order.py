@@ -42,7 +42,7 @@ class KeyOrder:
 
     def moved(self, value: Any) -> list[str]:
         """Return the paths of objects whose keys come in another order, outer ones first."""
-        found: list[str] = []
+        paths: list[str] = []
         waiting: list[tuple[str, Any, str]] = [("$", value, "")] if isinstance(value, (dict, list)) else []
         while waiting:
             path, part, place = waiting.pop()
@@ -53,7 +53,7 @@ class KeyOrder:
             if isinstance(part, dict):
                 properties = rule.properties
                 if [key for key in part if key in properties] != [key for key in properties if key in part]:
-                    found.append(path)
+                    paths.append(path)
                 for key, item in part.items():
                     below = properties.get(key, rule.others)
                     if below is not None and isinstance(item, (dict, list)):
@@ -64,7 +64,7 @@ class KeyOrder:
                     if below is not None and isinstance(item, (dict, list)):
                         parts.append((f"{path}[{index}]", item, below))
             waiting.extend(reversed(parts))
-        return found
+        return paths
 
     def _plain(self, place: str, value: Any) -> _Rule | None:
         """Follow unions until a plain schema is reached; ``None`` where there is none or several branches fit."""
@@ -112,16 +112,16 @@ class KeyOrder:
         )
 
     def _at(self, place: str) -> Any:
-        found: Any = self._schema
+        part: Any = self._schema
         for step in place.split("/")[1:]:
             name = step.replace("~1", "/").replace("~0", "~")
-            if isinstance(found, Mapping) and name in found:
-                found = found[name]
-            elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
-                found = found[int(name)]
+            if isinstance(part, Mapping) and name in part:
+                part = part[name]
+            elif isinstance(part, list) and name.isdecimal() and int(name) < len(part):
+                part = part[int(name)]
             else:
                 return None
-        return found
+        return part
 
     def _fits(self, place: str, value: Any) -> bool:
         """Whether a value is valid for one branch; false for a branch that is no usable schema."""
