@@ -220,10 +220,12 @@ def schema_of(model: ModelClass | Adapter, name: str) -> str:
     describe = model.model_json_schema if isinstance(model, ModelClass) else model.json_schema
     try:
         return json.dumps(describe(), allow_nan=False)
-    except (PydanticInvalidForJsonSchema, TypeError, ValueError):
+    except PydanticInvalidForJsonSchema:
         return "{}"
-    except PydanticUserError as error:
+    except PydanticUserError as error:  # a TypeError before pydantic 2.12
         raise DesignError(f"schema({name}): pydantic cannot validate by it: {_first(error)}") from error
+    except (TypeError, ValueError):
+        return "{}"
 
 
 def problem_of(model: ModelClass | Adapter, body: str) -> str | None:
