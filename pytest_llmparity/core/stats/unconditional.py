@@ -15,6 +15,12 @@ information n(1/p_b + 1/p_c + 4/(1 - p_b - p_c)) times (dq/dφ)², at most 2nL; 
 at most 4nL.) So between two points h apart the chance is at most the larger of both plus 3nL·h²/8. Stretches whose
 bound is too loose are halved until the largest bound exceeds the largest chance by one part in two hundred and 1e-4 at
 most; that bound is returned. A p-value is therefore never too small.
+
+*Many cases.* The work grows faster than the cases. Above :data:`MANY` of them the maximum is taken over a confidence
+set for q (Berger, Boos 1994, JASA 89:1012), and the chance that it misses q is added to the p-value. The set is that
+of the share of discordant cases, by Clopper and Pearson: on the edge it is 2q + delta. A point inside the hypothesis
+has no larger chance of the tail than the point of the edge with the same share (or with the nearest that the edge
+has), so what holds on the edge holds inside.
 """
 
 from __future__ import annotations
@@ -27,6 +33,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr, gammaln, xlog1py, xlogy
 
+from pytest_llmparity.core.stats.shares import clopper_pearson
+
 Floats = NDArray[np.float64]
 
 RELATIVE, ABSOLUTE = 0.005, 1e-4
@@ -35,6 +43,10 @@ NEGLIGIBLE = 2e-13
 """Added to every probability for the terms left out: by Bernstein's inequality a binomial count lies further than
 8 standard deviations + 20 from its mean with less than this probability."""
 _FIRST_STEPS = 48
+MANY = 1000
+"""Up to so many cases the maximum is taken over every value of the open parameter."""
+MISSED = 1e-6
+"""Chance that a confidence set for the open parameter does not hold it; added to the p-value."""
 
 
 def tango_score(b: ArrayLike, c: ArrayLike, n: int, delta: float) -> Floats:
@@ -58,64 +70,97 @@ def tango_score(b: ArrayLike, c: ArrayLike, n: int, delta: float) -> Floats:
 
 
 class _Tail:
-    """The tables at least as extreme as (b, c) towards a small b - c, for one ``delta``: b at most ``limits[c]``."""
+    """The tables at least as extreme as (b, c) towards a small b - c, for one ``delta``: b at most a limit for each c.
 
-    def __init__(self, b: int, c: int, n: int, delta: float) -> None:
+    Counts c are looked at from ``first`` to ``last``: all that have a chance worth mentioning.
+    """
+
+    def __init__(self, b: int, c: int, n: int, delta: float, *, first: int, last: int) -> None:
         self._n = n
-        self._counts = np.arange(n + 1)
-        self._log_choose = gammaln(n + 1) - gammaln(self._counts + 1) - gammaln(n - self._counts + 1)
+        self._least, self._last = first, last
+        counts = np.arange(first, last + 1)
+        self._log_choose = gammaln(n + 1) - gammaln(counts + 1) - gammaln(n - counts + 1)
         seen = float(tango_score(b, c, n, delta))
         seen += 1e-9 * (1 + abs(seen))  # tables with the same score belong to the tail, whatever the rounding
-        low, high = np.full(n + 1, -1), n - self._counts
+        low, high = np.full(len(counts), -1), n - counts
         while np.any(low < high):  # the score grows with b: find the last b inside, for every c at once
             middle = (low + high + 1) // 2
-            inside = tango_score(middle, self._counts, n, delta) <= seen
+            inside = tango_score(middle, counts, n, delta) <= seen
             low, high = np.where(inside, middle, low), np.where(inside, high, middle - 1)
-        self.limits = np.minimum(np.maximum.accumulate(low), n - self._counts)
-        self._first = int(np.argmax(self.limits >= 0))  # no b at all belongs to the tail for smaller c
+        self._limits = np.minimum(np.maximum.accumulate(low), n - counts)
+        self._first = first + int(np.argmax(self._limits >= 0))  # no b at all belongs to the tail for smaller c
 
     def chance(self, p_b: Floats, p_c: Floats) -> Floats:
         """Probability of the tail for each pair of chances (arrays of one length)."""
         p_b, p_c = np.clip(p_b, 0.0, 1.0), np.clip(p_c, 0.0, 1.0)
-        mean = self._n * p_c
-        reach = 8.0 * np.sqrt(mean * (1.0 - p_c)) + 20.0
-        first = np.maximum(np.floor(mean - reach), self._first).astype(np.intp)
-        width = np.maximum(np.minimum(np.ceil(mean + reach), self._n).astype(np.intp) - first + 1, 0)
+        low, high = _likely(self._n, p_c)
+        first = np.maximum(low, self._first)
+        width = np.maximum(np.minimum(high, self._last) - first + 1, 0)
         row = np.repeat(np.arange(len(p_c)), width)
         c = np.arange(len(row)) - np.repeat(np.cumsum(width) - width, width) + first[row]
-        weight = np.exp(self._log_choose[c] + xlogy(c, p_c[row]) + xlog1py(self._n - c, -p_c[row]))
+        weight = np.exp(self._log_choose[c - self._least] + xlogy(c, p_c[row]) + xlog1py(self._n - c, -p_c[row]))
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(p_c < 1.0, np.minimum(p_b / (1.0 - p_c), 1.0), 0.0)
-        inner = bdtr(self.limits[c].astype(np.float64), self._n - c, share[row])
+        inner = bdtr(self._limits[c - self._least].astype(np.float64), self._n - c, share[row])
         return np.bincount(row, weights=weight * inner, minlength=len(p_c)).astype(np.float64) + NEGLIGIBLE
 
 
-def _maximum(chance: Callable[[Floats], Floats], low: float, high: float, n: int, alpha: float | None) -> float:
-    """Largest value of ``chance`` between ``low`` and ``high``, rounded up by a two-hundredth and 1e-4 at most.
+def _likely(n: int, p: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return between which counts of ``n`` lie all that are not :data:`NEGLIGIBLE` at each of these chances."""
+    mean = n * p
+    reach = 8.0 * np.sqrt(mean * (1.0 - p)) + 20.0
+    return (
+        np.maximum(np.floor(mean - reach), 0.0).astype(np.intp),
+        np.minimum(np.ceil(mean + reach), n).astype(np.intp),
+    )
 
-    With ``alpha`` the search stops as soon as it is known on which side of alpha the maximum lies.
-    """
-    length = high - low
-    step = math.pi / _FIRST_STEPS
-    points = np.linspace(0.0, math.pi, _FIRST_STEPS + 1)
-    values = chance(low + length * (1.0 - np.cos(points)) / 2)
-    left, at_left, at_right = points[:-1], values[:-1], values[1:]
-    best, settled = float(values.max()), 0.0
-    while True:
-        bounds = np.maximum(at_left, at_right) + 3 * n * length * step * step / 8
-        ceiling = max(settled, float(bounds.max(initial=best)))
-        if alpha is not None and (best >= alpha or ceiling < alpha):
-            return min(ceiling, 1.0)
-        loose = bounds > best * (1 + RELATIVE) + ABSOLUTE
-        if best >= 1.0 or not np.any(loose):
-            return min(ceiling, 1.0)
-        settled = max(settled, float(bounds[~loose].max(initial=0.0)))
-        step /= 2
-        left, at_left, at_right = left[loose], at_left[loose], at_right[loose]
-        middle = chance(low + length * (1.0 - np.cos(left + step)) / 2)
-        best = max(best, float(middle.max()))
-        left = np.concatenate((left, left + step))
-        at_left, at_right = np.concatenate((at_left, middle)), np.concatenate((middle, at_right))
+
+class _Edge:
+    """The edge of a hypothesis, gap = ``delta``: what is left open there, p_c, lies between ``low`` and ``high``."""
+
+    def __init__(self, b: int, c: int, n: int, delta: float) -> None:
+        self._n, self._delta = n, delta
+        self._low, self._high = max(0.0, -delta), (1.0 - delta) / 2
+        self._from, self._to, self._missed = self._low, self._high, 0.0
+        if n > MANY:
+            self._missed = MISSED
+            for_discordant = clopper_pearson(b + c, n, MISSED / 2)
+            self._from, self._to = (min(max((share - delta) / 2, self._low), self._high) for share in for_discordant)
+
+    def tail(self, b: int, c: int, *, mirrored: bool = False) -> _Tail:
+        """Return the tail of (b, c) with all counts that matter here; ``mirrored``: for gaps of -delta too."""
+        ends = np.array([self._from, self._to + (self._delta if mirrored else 0.0)])
+        low, high = _likely(self._n, np.clip(ends, 0.0, 1.0))
+        delta = -self._delta if mirrored else self._delta
+        return _Tail(b, c, self._n, delta, first=int(low.min()), last=int(high.max()))
+
+    def maximum(self, chance: Callable[[Floats], Floats], alpha: float | None) -> float:
+        """Largest value of ``chance``, rounded up by a two-hundredth and 1e-4 at most.
+
+        With ``alpha`` the search stops as soon as it is known on which side of alpha the maximum lies.
+        """
+        length, low = self._high - self._low, self._low
+        alpha = None if alpha is None else alpha - self._missed
+        start, end = (math.acos(1.0 - 2.0 * (q - low) / length) for q in (self._from, self._to))
+        step = (end - start) / _FIRST_STEPS
+        points = np.linspace(start, end, _FIRST_STEPS + 1)
+        values = chance(low + length * (1.0 - np.cos(points)) / 2)
+        left, at_left, at_right = points[:-1], values[:-1], values[1:]
+        best, settled = float(values.max()), 0.0
+        while True:
+            bounds = np.maximum(at_left, at_right) + 3 * self._n * length * step * step / 8
+            ceiling = max(settled, float(bounds.max(initial=best)))
+            loose = bounds > best * (1 + RELATIVE) + ABSOLUTE
+            known = alpha is not None and (best >= alpha or ceiling < alpha)
+            if known or best >= 1.0 or not np.any(loose):
+                return min(ceiling + self._missed, 1.0)
+            settled = max(settled, float(bounds[~loose].max(initial=0.0)))
+            step /= 2
+            left, at_left, at_right = left[loose], at_left[loose], at_right[loose]
+            middle = chance(low + length * (1.0 - np.cos(left + step)) / 2)
+            best = max(best, float(middle.max()))
+            left = np.concatenate((left, left + step))
+            at_left, at_right = np.concatenate((at_left, middle)), np.concatenate((middle, at_right))
 
 
 class OneSided:
@@ -132,8 +177,9 @@ class OneSided:
     def p(self, delta: float, alpha: float | None = None) -> float:
         """Return the p-value at ``delta`` (between -1 and 1); with ``alpha`` only its side of alpha is exact."""
         delta *= self._sign
-        tail = _Tail(self._b, self._c, self._n, delta)
-        return _maximum(lambda q: tail.chance(q + delta, q), max(0.0, -delta), (1.0 - delta) / 2, self._n, alpha)
+        edge = _Edge(self._b, self._c, self._n, delta)
+        tail = edge.tail(self._b, self._c)
+        return edge.maximum(lambda q: tail.chance(q + delta, q), alpha)
 
     def rejects(self, delta: float, alpha: float) -> bool:
         """Whether the hypothesis is rejected at ``alpha``."""
@@ -158,10 +204,9 @@ class TwoSided:
         """
         if self._b - self._c <= self._n * delta:
             return 1.0
-        tail = _Tail(self._c, self._b, self._n, -delta)
-        return _maximum(
-            lambda q: tail.chance(q, q + delta) + tail.chance(q + delta, q), 0.0, (1.0 - delta) / 2, self._n, alpha
-        )
+        edge = _Edge(self._b, self._c, self._n, delta)
+        tail = edge.tail(self._c, self._b, mirrored=True)
+        return edge.maximum(lambda q: tail.chance(q, q + delta) + tail.chance(q + delta, q), alpha)
 
     def rejects(self, delta: float, alpha: float) -> bool:
         """Whether the hypothesis is rejected at ``alpha``."""

@@ -14,6 +14,7 @@ from scipy.stats import binomtest, multinomial
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
+from pytest_llmparity.core.stats import unconditional
 from pytest_llmparity.core.stats.paired import gap, min_cases, score_interval, tango_score
 from pytest_llmparity.core.stats.shares import rate
 from pytest_llmparity.core.stats.unconditional import ABSOLUTE, RELATIVE, OneSided, TwoSided
@@ -209,6 +210,38 @@ def test_size_at_a_gap_equal_to_the_margin(n: int) -> None:
 
     assert max(sizes) <= 0.05 + 1e-9
     assert max(sizes) > 0.03  # a test that never passes anybody keeps its size too
+
+
+@pytest.mark.parametrize("n", [20, 40])
+def test_size_over_a_confidence_set(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done above 1,000 cases, done to few: every table, at the edge and inside, all three tests."""
+    monkeypatch.setattr(unconditional, "MANY", 0)
+    margin, tables = 0.1, [(b, c) for b in range(n + 1) for c in range(n + 1 - b)]
+    passed = [t for t in tables if OneSided(*t, n, tail="below").rejects(margin, 0.05)]
+    failed = [t for t in tables if OneSided(*t, n, tail="above").rejects(margin, 0.05)]
+    larger = [(b, c) for b, c in tables if b >= c and TwoSided(b, c, n).rejects(margin, 0.05)]
+    either = [*larger, *((c, b) for b, c in larger if b != c)]
+    shares = (0.0, 0.005, 0.02, 0.1, 0.3)
+
+    assert max(chance(passed, n, q + gap, q) for q in shares for gap in (margin, 0.2)) <= 0.05 + 1e-9
+    assert max(chance(failed, n, q + gap, q) for q in shares for gap in (margin, 0.0)) <= 0.05 + 1e-9
+    assert max(chance(either, n, q + gap, q) for q in shares for gap in (margin, 0.0)) <= 0.05 + 1e-9
+    assert min(map(len, (passed, failed, either))) > 0
+
+
+@pytest.mark.parametrize(("b", "c"), [(80, 20), (60, 30), (100, 100)])
+def test_a_confidence_set_changes_little(b: int, c: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its p-values are hardly above those over everything; the worst may lie far from what was seen."""
+    n, margin = 1000, 0.05
+    everything = gap(b, c, n, margin=margin)
+    monkeypatch.setattr(unconditional, "MANY", 0)
+
+    over_a_set = gap(b, c, n, margin=margin)
+
+    assert over_a_set.p_pass <= everything.p_pass * 1.02 + 3e-4
+    assert over_a_set.p_fail <= everything.p_fail * 1.02 + 3e-4
+    assert over_a_set.lower == pytest.approx(everything.lower, abs=1e-3)
+    assert over_a_set.upper == pytest.approx(everything.upper, abs=1e-3)
 
 
 @pytest.mark.slow
