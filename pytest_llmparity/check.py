@@ -109,16 +109,16 @@ def schema(
         name, validator = model
         return SchemaCheck(name=name, text=schema_of(validator, name), model=validator, **common)
     if isinstance(target, Mapping):
-        name, found = str(target.get("title", "{…}")), target
+        name, document = str(target.get("title", "{…}")), target
     elif isinstance(target, type) and isinstance(target, JsonModel):
-        name, found = target.__name__, target.model_json_schema()
+        name, document = target.__name__, target.model_json_schema()
     else:
         raise DesignError(
             f"schema({target!r}): the target is a pydantic model class, a TypeAdapter, a dataclass, a path to a JSON "
             "Schema or a schema as a dict"
         )
     try:
-        content = json.dumps(found, allow_nan=False)
+        content = json.dumps(document, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise DesignError(f"schema({name}): the schema is not JSON: {error}") from error
     Contract.from_text(content, name)

@@ -28,7 +28,7 @@ TEST = "test_parity.py"
 MOST_OF_A_KIND = 4
 """Models of one server, or files, that become engines; a person adds others."""
 
-THINGS = ("a bicycle", "the tides", "a compass", "yeast")
+SUBJECTS = ("a bicycle", "the tides", "a compass", "yeast")
 FORMS = {
     "purpose": "What is {} for? Answer in one sentence.",
     "child": "Explain {} to a child of eight.",
@@ -103,7 +103,7 @@ def _init(asked: argparse.Namespace) -> int:
     text = _configuration(engines)
     configured = _place(root / FILE, text, what=", ".join(engine.name for engine in engines) or "no engine, an example")
     sample = "".join(json.dumps(case, ensure_ascii=False) + "\n" for case in _cases())
-    _place(root / PROMPTS, sample, what=f"{len(THINGS) * len(FORMS)} prompts")
+    _place(root / PROMPTS, sample, what=f"{len(SUBJECTS) * len(FORMS)} prompts")
     _place(root / TEST, TEST_TEXT, what="a test that compares the answers")
     print()
     if not configured:
@@ -194,8 +194,8 @@ def _configuration(engines: Sequence[Engine]) -> str:
 
 def _cases() -> Iterator[dict[str, object]]:
     for group, form in FORMS.items():
-        for number, thing in enumerate(THINGS, 1):
-            message = {"role": "user", "content": form.format(thing)}
+        for number, subject in enumerate(SUBJECTS, 1):
+            message = {"role": "user", "content": form.format(subject)}
             yield {"id": f"{group}-{number}", "group": group, "messages": [message]}
 
 

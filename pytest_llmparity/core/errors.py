@@ -219,7 +219,7 @@ def told(error: Exception, engine: str) -> str:
 
 def by_name(name: str) -> type[LLMParityError]:
     """Return the error class with this name, for records that come back from the store; ``EngineError`` if unknown."""
-    found = globals().get(name)
-    if isinstance(found, type) and issubclass(found, LLMParityError):
-        return found
+    error_class = globals().get(name)
+    if isinstance(error_class, type) and issubclass(error_class, LLMParityError):
+        return error_class
     return EngineError

@@ -48,9 +48,9 @@ def split(text: str) -> Split:
     text: somebody may have asked about them.
     """
     for opening, closing in _PAIRS:
-        told = _split(text, opening, closing)
-        if told.tag:
-            return told
+        parts = _split(text, opening, closing)
+        if parts.tag:
+            return parts
     return Split(text)
 
 
@@ -63,20 +63,20 @@ def _split(text: str, opening: str, closing: str) -> Split:
     thoughts: list[str] = []
     if orphan is not None:
         thoughts.append(text[: orphan.start()])
-        tag, rest = orphan[0], text[orphan.end() :]
+        tag, remaining = orphan[0], text[orphan.end() :]
     else:
         assert first is not None
-        tag, rest = first[0].strip(), text[first.start() :]
-    said: list[str] = []
-    while (begin := re.search(opening, rest, re.IGNORECASE)) is not None:
-        leading = not "".join(said).strip() and not rest[: begin.start()].strip()
-        end = re.compile(closing, re.IGNORECASE).search(rest, begin.end())
+        tag, remaining = first[0].strip(), text[first.start() :]
+    answer_parts: list[str] = []
+    while (begin := re.search(opening, remaining, re.IGNORECASE)) is not None:
+        leading = not "".join(answer_parts).strip() and not remaining[: begin.start()].strip()
+        end = re.compile(closing, re.IGNORECASE).search(remaining, begin.end())
         if end is None and not leading:
             break
-        said.append(rest[: begin.start()])
-        thoughts.append(rest[begin.end() : len(rest) if end is None else end.start()])
-        rest = "" if end is None else rest[end.end() :]
-    answer = "".join((*said, rest))
+        answer_parts.append(remaining[: begin.start()])
+        thoughts.append(remaining[begin.end() : len(remaining) if end is None else end.start()])
+        remaining = "" if end is None else remaining[end.end() :]
+    answer = "".join((*answer_parts, remaining))
     if "channel" in opening:
         answer = _HARMONY.sub("", answer)
     return Split(answer.lstrip("\n"), "\n".join(thoughts) if len(thoughts) > 1 else thoughts[0], _named(tag))

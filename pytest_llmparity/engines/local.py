@@ -39,11 +39,11 @@ def gguf_files(folders: Sequence[Path]) -> tuple[Path, ...]:
 
     A split file is named by its first part. Folders that cannot be read hold nothing.
     """
-    found: dict[Path, None] = {}
+    models: dict[Path, None] = {}
     for folder in folders:
         files = [path for path in _below(folder) if generates(path.name) and _first_part(path) and _is_gguf(path)]
-        found |= dict.fromkeys(sorted(files, key=lambda path: (-path.stat().st_size, path.name)))
-    return tuple(found)
+        models |= dict.fromkeys(sorted(files, key=lambda path: (-path.stat().st_size, path.name)))
+    return tuple(models)
 
 
 def _below(folder: Path) -> Iterator[Path]:

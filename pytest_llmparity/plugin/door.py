@@ -113,7 +113,7 @@ class Door:
         unknown = {spec.name: spec.base_url or "" for spec in self.settings.engines if spec.kind is None}
         lines = terminal.engine_lines(self._engines(), why=self.settings.baseline_source, unasked=unknown)
         notes = [terminal.header_notes(spec) for spec in self.settings.engines]
-        lines += [self.session.mask.text(line) for of_one in notes for line in of_one]
+        lines += [self.session.mask.text(line) for of_engine in notes for line in of_engine]
         return list(map(uncommanded, lines))
 
     def plan_lines(self, *, detailed: bool) -> list[str]:
@@ -232,8 +232,8 @@ class Door:
     def annotate(self, error: BaseException, item: pytest.Item, verdicts: Sequence[Verdict]) -> None:
         """Add to the error of a test's body what its verdicts say, where they fail it and the error has not said so."""
         if isinstance(error, ParityFailure):
-            told = {(v.check, v.kind, v.engine, v.where) for v in error.verdicts}
-            verdicts = [v for v in verdicts if (v.check, v.kind, v.engine, v.where) not in told]
+            in_error = {(v.check, v.kind, v.engine, v.where) for v in error.verdicts}
+            verdicts = [v for v in verdicts if (v.check, v.kind, v.engine, v.where) not in in_error]
         if self.fails(verdicts):
             command = "" if isinstance(error, ParityFailure) else self._reproduce(item)
             error.add_note(failure_text(verdicts, reproduce=command))

@@ -20,8 +20,8 @@ def gate_of(item: pytest.Item) -> str:
     if part is None:
         return item.nodeid
     whole = str(item.callspec.id)  # type: ignore[attr-defined]  # a parametrised item has one
-    rest = whole[: part.start()]
-    return item.nodeid.removesuffix(f"[{whole}]") + (f"[{rest}]" if rest else "")
+    parameters = whole[: part.start()]
+    return item.nodeid.removesuffix(f"[{whole}]") + (f"[{parameters}]" if parameters else "")
 
 
 def is_last(item: pytest.Item) -> bool:

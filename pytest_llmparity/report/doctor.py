@@ -43,17 +43,17 @@ def engine_lines(examination: Examination, *, width: int = WIDTH) -> Iterator[st
     marks = [engine.kind, model, engine.launch, f"route {engine.route}", "baseline" if engine.baseline else None]
     yield printable(f"{engine.name}: {', '.join(mark for mark in marks if mark)}")
     if engine.error is not None:
-        yield from _said("WRONG", [engine.error], width)
+        yield from _marked("WRONG", [engine.error], width)
         if engine.log:
             yield f"  its log: .llmparity/logs/{engine.log}"
     else:
         yield from _facts(engine, width)
         yield from _capabilities(examination, width)
     yield from _settings(examination.settings, width)
-    yield from _said("limit", examination.limits, width)
+    yield from _marked("limit", examination.limits, width)
     if engine.error is None:
-        yield from _said("WRONG", examination.wrong, width)
-        yield from _said("advice", examination.advice, width)
+        yield from _marked("WRONG", examination.wrong, width)
+        yield from _marked("advice", examination.advice, width)
 
 
 def ending_lines(
@@ -66,7 +66,7 @@ def ending_lines(
         names = ", ".join(unsearched)
         it = "its value is" if len(unsearched) == 1 else "their values are"
         text = f"{names}: {it} too short to be searched for, or known to everybody, and would be stored as it came"
-        yield from _said("advice", [text], width)
+        yield from _marked("advice", [text], width)
     ill = [each.engine.name for each in examinations if not each.well]
     advice = sum(len(each.advice) for each in examinations) + bool(unsearched)
     more = f"; {explain.count(advice, 'piece')} of advice" if advice else ""
@@ -166,7 +166,7 @@ def _row(key: str, value: str, origin: str, width: int) -> Iterator[str]:
     yield from (" " * len(head) + line for line in [*lines[1:], source])
 
 
-def _said(mark: str, texts: Iterable[str], width: int) -> Iterator[str]:
+def _marked(mark: str, texts: Iterable[str], width: int) -> Iterator[str]:
     for text in texts:
         yield from _wrapped(f"  {mark:<7} ", text, width)
 

@@ -72,9 +72,9 @@ def engine_lines(
         if parts[3] is not None and cells(head + ", ".join(part for part in parts if part)) > width:
             parts[3] = None  # of what has a fixed length only the digest can go; the quantisation must be seen
         # Only the model's name may be as long as it likes, so it alone makes room.
-        rest = cells(", ".join(part for part in parts if part)) - cells(model or "")
+        beside = cells(", ".join(part for part in parts if part)) - cells(model or "")
         if model is not None:
-            parts[1] = elide(model, max(10, width - cells(head) - rest))
+            parts[1] = elide(model, max(10, width - cells(head) - beside))
         lines.append(elide(head + ", ".join(part for part in parts if part), width))
     if why:
         lines += [
@@ -249,8 +249,8 @@ def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose:
     for name in dict.fromkeys([*engines, *(verdict.engine for verdict in verdicts)]):
         own = [v for v in verdicts if v.engine == name and v.outcome is not Outcome.SKIPPED]
         bad = sorted((v for v in own if v.outcome.fails_test), key=lambda v: SEVERITY.index(v.outcome), reverse=True)
-        told = [v for v in (own if verbose else bad) if not v.blocked_by]
-        sentences = dict.fromkeys((WORDS[v.outcome], _finding(v), v.cause or "") for v in told)
+        worded = [v for v in (own if verbose else bad) if not v.blocked_by]
+        sentences = dict.fromkeys((WORDS[v.outcome], _finding(v), v.cause or "") for v in worded)
         for word, finding, cause in sentences:
             lines += _wrapped(f"{printable(name)}: {word}  ", finding, width=width)
             if cause:

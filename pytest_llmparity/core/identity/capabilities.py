@@ -62,9 +62,9 @@ class Capabilities:
     context_length: int | None = None
     probed: tuple[str, ...] = field(default=())
 
-    def corrected(self, found: Mapping[str, object]) -> Capabilities:
-        """Return these with what probes found in place of what was declared; ``None`` in ``found`` changes nothing."""
-        known = {name: value for name, value in found.items() if value is not None}
+    def corrected(self, probed_now: Mapping[str, object]) -> Capabilities:
+        """Return these with what probes found in place of what was declared; ``None`` there changes nothing."""
+        known = {name: value for name, value in probed_now.items() if value is not None}
         probed = tuple(dict.fromkeys((*self.probed, *known)))
         return dataclasses.replace(self, **known, probed=probed)  # type: ignore[arg-type]  # checked by the caller
 

@@ -90,17 +90,17 @@ def differences(locked: Locked, live: Locked) -> list[Difference]:
 
     Of an engine that tells nothing at all of what it told when it was locked every fact differs: nothing is held.
     """
-    found = []
+    changed = []
     silent = _tells_nothing(locked, live)
     if locked.kind != live.kind:
-        found.append(Difference(field="kind", locked=locked.kind, live=live.kind))
+        changed.append(Difference(field="kind", locked=locked.kind, live=live.kind))
     for name in [*IDENTITY, *sorted(locked.identity.keys() - IDENTITY.keys())]:
         before, now = locked.identity.get(name), live.identity.get(name)
         values = (None if before is None else before.value, None if now is None else now.value)
         if before is not None and before.source == "probed" and now is None:
             continue  # a run asks for it only where it matters, and two requests do not always tell
         if values[0] != values[1]:
-            found.append(
+            changed.append(
                 Difference(
                     field=name,
                     locked=_text(values[0]),
@@ -109,21 +109,21 @@ def differences(locked: Locked, live: Locked) -> list[Difference]:
                     untold=now is None and not silent,
                 )
             )
-    return found + settings_apart(locked, live)
+    return changed + settings_apart(locked, live)
 
 
-def settings_apart(one: Locked, other: Locked) -> list[Difference]:
+def settings_apart(first: Locked, second: Locked) -> list[Difference]:
     """Return in what two engines are started or attached to differently.
 
     ``spec`` is among it only when nothing that is shown differs: then it is the value of a variable, or such a thing.
     """
-    found = [
-        Difference(field=name, locked=_setting(one.launch.get(name)), live=_setting(other.launch.get(name)))
-        for name in dict.fromkeys((*one.launch, *other.launch))
-        if one.launch.get(name) != other.launch.get(name)
+    differing = [
+        Difference(field=name, locked=_setting(first.launch.get(name)), live=_setting(second.launch.get(name)))
+        for name in dict.fromkeys((*first.launch, *second.launch))
+        if first.launch.get(name) != second.launch.get(name)
     ]
-    shown = [difference for difference in found if difference.field != "spec"]
-    return shown or found
+    shown = [difference for difference in differing if difference.field != "spec"]
+    return shown or differing
 
 
 def changes(before: Mapping[str, Locked], after: Mapping[str, Locked]) -> dict[str, list[Difference] | None]:
@@ -136,12 +136,12 @@ def changes(before: Mapping[str, Locked], after: Mapping[str, Locked]) -> dict[s
 
 def renewed(before: Mapping[str, Locked], seen: Mapping[str, Locked]) -> dict[str, Locked]:
     """Return the lock with what was seen now; an engine that is as it was keeps the version that saw it first."""
-    found = dict(before)
+    lock = dict(before)
     for name, locked in seen.items():
         old = before.get(name)
         same = old is not None and dataclasses.replace(locked, plugin=old.plugin) == old
-        found[name] = old if same and old is not None else locked
-    return found
+        lock[name] = old if same and old is not None else locked
+    return lock
 
 
 def twins(engines: Mapping[str, Locked]) -> list[str]:
@@ -150,16 +150,16 @@ def twins(engines: Mapping[str, Locked]) -> list[str]:
     They run the same: kind, and every fact but the model's name and the machine. At least weights or version must be
     known, else nothing is.
     """
-    found = []
+    sentences = []
     names = list(engines)
-    for place, first in enumerate(names):
-        for second in names[place + 1 :]:
-            one, other = engines[first], engines[second]
-            if one.kind == other.kind and _proof(one) == _proof(other) and _PROVES & _proof(one).keys():
-                apart = "; ".join(_between(difference) for difference in settings_apart(one, other))
+    for place, name in enumerate(names):
+        for other_name in names[place + 1 :]:
+            engine, other = engines[name], engines[other_name]
+            if engine.kind == other.kind and _proof(engine) == _proof(other) and _PROVES & _proof(engine).keys():
+                apart = "; ".join(_between(difference) for difference in settings_apart(engine, other))
                 if apart:
-                    found.append(f"{first} and {second} say the same of themselves; they differ in {apart}")
-    return found
+                    sentences.append(f"{name} and {other_name} say the same of themselves; they differ in {apart}")
+    return sentences
 
 
 def unseen(locked: Locked) -> str:
@@ -190,8 +190,8 @@ def _between(difference: Difference) -> str:
 
 
 def _tells_nothing(locked: Locked, live: Locked) -> bool:
-    told = {name for name, fact in locked.identity.items() if fact.source != "declared" and name not in _MACHINE}
-    return bool(told) and not told & live.identity.keys()
+    by_server = {name for name, fact in locked.identity.items() if fact.source != "declared" and name not in _MACHINE}
+    return bool(by_server) and not by_server & live.identity.keys()
 
 
 def _texts(locked: Locked) -> Iterator[tuple[str, str]]:

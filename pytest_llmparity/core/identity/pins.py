@@ -102,8 +102,8 @@ def agree(field: str, pinned: Value, seen: Value) -> bool:
     any order. Of sampling defaults those that are pinned. Slots as far as a probe saw them. A device is what holds the
     pinned words, in any case. Format and attention in any case, all other fields as text.
     """
-    one, other = str(pinned).strip(), str(seen).strip()
-    return one == other or _RULES.get(field, _same)(one, other)
+    wanted, reported = str(pinned).strip(), str(seen).strip()
+    return wanted == reported or _RULES.get(field, _same)(wanted, reported)
 
 
 def changes(before: Identity, now: Identity) -> list[str]:
@@ -111,9 +111,9 @@ def changes(before: Identity, now: Identity) -> list[str]:
     both = sorted(before.facts.keys() & now.facts.keys())
     pairs = [(field, before.facts[field], now.facts[field]) for field in both]
     return [
-        f"{field} was {one.value} and is {other.value}"
-        for field, one, other in pairs
-        if one.source == other.source == "reported" and not agree(field, one.value, other.value)
+        f"{field} was {old.value} and is {new.value}"
+        for field, old, new in pairs
+        if old.source == new.source == "reported" and not agree(field, old.value, new.value)
     ]
 
 

@@ -119,21 +119,21 @@ def says_less(raw: str, precise: str) -> bool:
     return re.fullmatch(_METHODS.get(less, "(?!)"), more) is not None
 
 
-def same(one: str, other: str) -> bool:
+def same(name: str, other: str) -> bool:
     """Tell whether two names can be one quantisation: spelt alike, or one of them says less.
 
     >>> same("Q4_K - Medium", "q4_k_m"), same("GPTQ_INT4", "gptq_marlin"), same("fp8_e4m3", "fp8_e5m2")
     (True, True, False)
     """
-    if normalise(one) == normalise(other):
-        return not (_float8(one) and _float8(other)) or _float8(one) == _float8(other)
-    return says_less(one, other) or says_less(other, one)
+    if normalise(name) == normalise(other):
+        return not (_float8(name) and _float8(other)) or _float8(name) == _float8(other)
+    return says_less(name, other) or says_less(other, name)
 
 
 def _float8(raw: str) -> str:
     """Return how an FP8 splits its bits, as far as its name says: E4M3 and E5M2 hold different numbers."""
-    found = re.search(r"E4M3|E5M2", raw.upper())
-    return found[0] if found else ""
+    layout = re.search(r"E4M3|E5M2", raw.upper())
+    return layout[0] if layout else ""
 
 
 def bits(normalised: str) -> float | None:
@@ -147,14 +147,14 @@ def bits(normalised: str) -> float | None:
     """
     if normalised in _BITS:
         return _BITS[normalised]
-    if found := re.fullmatch(r"(?:UD_)?(?:I|T)?Q([1-8])(?:_[0-9A-Z]+)*", normalised):
-        return float(found[1])
-    if found := re.fullmatch(r"([1-8])_?BITS?", normalised):
-        return float(found[1])
-    if found := re.fullmatch(
+    if number := re.fullmatch(r"(?:UD_)?(?:I|T)?Q([1-8])(?:_[0-9A-Z]+)*", normalised):
+        return float(number[1])
+    if number := re.fullmatch(r"([1-8])_?BITS?", normalised):
+        return float(number[1])
+    if number := re.fullmatch(
         r"(?:GPTQ|AWQ|HQQ|MLX|AUTOROUND|TORCHAO)_(?:INT|W)?([1-8])(?:_?BITS?)?(?:A\d+)?", normalised
     ):
-        return float(found[1])
+        return float(number[1])
     return None
 
 
@@ -186,8 +186,8 @@ def packed_bits(config: Mapping[str, Any], tensor: str) -> int | None:
         own = mlx.get(tensor.rpartition(".")[0])  # a layer may have bits of its own
         bits_ = own.get("bits") if isinstance(own, Mapping) else mlx["bits"]
         return bits_ if isinstance(bits_, int) else None
-    found = bits(of_config(config)[0])
-    return int(found) if found else None
+    width = bits(of_config(config)[0])
+    return int(width) if width else None
 
 
 def _mlx(config: Mapping[str, Any]) -> Mapping[str, Any]:

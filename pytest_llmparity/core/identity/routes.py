@@ -51,5 +51,5 @@ class RouteCheck:
             f"{', '.join(self.dropped)} not sent there" if self.dropped else "",
             f"{self.unasked} {of} cannot be asked over {self.other}: {self.why}" if self.unasked else "",
         ]
-        found = "; ".join(part for part in parts if part)
-        return f"{engine} is measured over its {self.measured} route, engine.openai() uses {self.other}: {found}"
+        differing = "; ".join(part for part in parts if part)
+        return f"{engine} is measured over its {self.measured} route, engine.openai() uses {self.other}: {differing}"

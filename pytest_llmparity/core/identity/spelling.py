@@ -42,11 +42,11 @@ def sampling_defaults(values: Mapping[str, Any]) -> str:
     >>> sampling_defaults({"repeat_penalty": 1.1, "temp": 0.800000011920929, "top_k": -1, "stream": False})
     '{"repetition_penalty": 1.1, "temperature": 0.8, "top_k": 0}'
     """
-    found: dict[str, float | bool] = {}
+    parameters: dict[str, float | bool] = {}
     for name, value in values.items():
         if name in SAMPLING and isinstance(value, (int, float)) and math.isfinite(value):
-            found[SAMPLING[name]] = value if isinstance(value, bool) else _plain(SAMPLING[name], value)
-    return json.dumps(found, sort_keys=True) if found else ""
+            parameters[SAMPLING[name]] = value if isinstance(value, bool) else _plain(SAMPLING[name], value)
+    return json.dumps(parameters, sort_keys=True) if parameters else ""
 
 
 def _plain(name: str, value: float) -> float:

@@ -140,10 +140,10 @@ def _case(value: object, line: int, problems: list[tuple[int, str]]) -> Case | N
     except ValidationError as error:
         problems += [(line, text) for text in describe(error, PromptRow, hints=HINTS)]
         return None
-    found: list[str] = []
-    case = _filled(row, line, found)
-    problems += [(line, text) for text in found]
-    return None if found else case
+    unfilled: list[str] = []
+    case = _filled(row, line, unfilled)
+    problems += [(line, text) for text in unfilled]
+    return None if unfilled else case
 
 
 HINTS = {
@@ -189,19 +189,19 @@ def _whole(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def _filled(row: PromptRow, line: int, found: list[str]) -> Case:
+def _filled(row: PromptRow, line: int, unfilled: list[str]) -> Case:
     messages = None
     if row.messages is not None:
         messages = tuple(message.as_given() for message in row.messages)
     prompt = row.prompt
     if row.vars is not None:
-        prompt = None if prompt is None else _fill(prompt, row.vars, "prompt", found)
+        prompt = None if prompt is None else _fill(prompt, row.vars, "prompt", unfilled)
         for index, message in enumerate(messages or ()):
             where, content = f"messages[{index}].content", message.get("content")
             if isinstance(content, str):
-                message["content"] = _fill(content, row.vars, where, found)
+                message["content"] = _fill(content, row.vars, where, unfilled)
             for place, part in enumerate(content if isinstance(content, list) else ()):
-                part["text"] = _fill(part["text"], row.vars, f"{where}[{place}].text", found)
+                part["text"] = _fill(part["text"], row.vars, f"{where}[{place}].text", unfilled)
     expect = row.expect
     return Case(
         id=row.id,
@@ -220,23 +220,23 @@ def _filled(row: PromptRow, line: int, found: list[str]) -> Case:
     )
 
 
-def _fill(text: str, variables: Mapping[str, str], where: str, found: list[str]) -> str:
+def _fill(text: str, variables: Mapping[str, str], where: str, unfilled: list[str]) -> str:
     """Replace ``{name}``; what cannot be replaced is reported and left as it was."""
 
-    def one(match: re.Match[str]) -> str:
+    def filling(match: re.Match[str]) -> str:
         whole, name = match.group(), match.group(1)
         if whole in ("{{", "}}"):
             return whole[0]
         if name is None:
-            found.append(f"{where} has a lone {whole!r}; with vars, write {whole * 2} for a brace")
+            unfilled.append(f"{where} has a lone {whole!r}; with vars, write {whole * 2} for a brace")
         elif name not in variables:
-            found.append(f"{where} uses {{{name}}}, which vars does not hold{nearest(name, variables)}")
+            unfilled.append(f"{where} uses {{{name}}}, which vars does not hold{nearest(name, variables)}")
         else:
             return variables[name]
         return whole
 
     length = len(text) + sum(len(variables.get(name, "")) for name in _FIELD.findall(text))
     if length > MAX_TEXT:
-        found.append(f"{where} would have {length} characters with its variables; a case may have {MAX_TEXT}")
+        unfilled.append(f"{where} would have {length} characters with its variables; a case may have {MAX_TEXT}")
         return text
-    return _FIELD.sub(one, text)
+    return _FIELD.sub(filling, text)

@@ -72,8 +72,8 @@ def in_words(n: int, noun: str) -> str:
     >>> in_words(6, "verdict"), in_words(1, "verdict"), in_words(18, "verdict")
     ('six verdicts', 'one verdict', '18 verdicts')
     """
-    _, _, rest = count(n, noun).partition(" ")
-    return f"{_WORDS[n]} {rest}" if n < len(_WORDS) else count(n, noun)
+    _, _, word = count(n, noun).partition(" ")
+    return f"{_WORDS[n]} {word}" if n < len(_WORDS) else count(n, noun)
 
 
 def plain(text: str, limit: int = 240) -> str:
@@ -188,8 +188,8 @@ def failure_text(verdicts: Sequence[Verdict], *, reproduce: str) -> str:
     for verdict in shown:
         if not verdict.blocked_by:
             lines += block(verdict, lines_left=MAX_LINES)
-        elif (found := blocked[verdict.blocked_by, verdict.reason])[0] is verdict:
-            lines += _unusable(found)
+        elif (same_trouble := blocked[verdict.blocked_by, verdict.reason])[0] is verdict:
+            lines += _unusable(same_trouble)
     if passed:
         lines.append(f"({count(passed, 'other verdict')} of this test: PASS)")
     if reproduce:

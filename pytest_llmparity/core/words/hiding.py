@@ -114,16 +114,16 @@ class TextMask:
         """
         if not self._forms or len(text) < (PIECE if torn or cut else self._shortest):
             return []
-        found = sorted(
+        spans = sorted(
             (start, start + len(form), label)
             for form, label in self._forms.items()
             for start in _occurrences(text, form)
         )
         if torn or cut:
             pieces = [(*place, label) for form, label in self._forms.items() for place in _pieces(text, form)]
-            found = sorted(found + [piece for piece in pieces if torn or piece[1] == len(text)])
+            spans = sorted(spans + [piece for piece in pieces if torn or piece[1] == len(text)])
         merged: list[tuple[int, int, str]] = []
-        for start, end, label in found:
+        for start, end, label in spans:
             if merged and start < merged[-1][1]:
                 begin, until, first = merged[-1]
                 merged[-1] = (begin, max(until, end), first)

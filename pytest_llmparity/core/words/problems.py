@@ -71,8 +71,8 @@ def names_secret(name: str) -> bool:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the most similar known word, an empty text when none is similar."""
-    found = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.55)
-    return f" (did you mean {found[0]!r}?)" if found else ""
+    similar = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.55)
+    return f" (did you mean {similar[0]!r}?)" if similar else ""
 
 
 def given(value: object) -> str:
@@ -162,7 +162,7 @@ def _model_inside(annotation: Any) -> Any:
     if isinstance(annotation, type):
         return annotation
     for argument in reversed(typing.get_args(annotation)):
-        found = _model_inside(argument)
-        if isinstance(found, type) and issubclass(found, BaseModel):
-            return found
+        inner = _model_inside(argument)
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            return inner
     return annotation

@@ -46,8 +46,8 @@ def _sha256(path: Path, stamp: tuple[int, ...]) -> str:
     entry = platformdirs.user_cache_path("pytest-llmparity") / "sha256" / f"{name}.json"
     known = {"path": str(path), "stamp": list(stamp)}
     big = stamp[0] >= REMEMBERED
-    if big and (found := _remembered(entry, known)):
-        return found
+    if big and (remembered := _remembered(entry, known)):
+        return remembered
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if big:

@@ -237,7 +237,7 @@ class Adapter(Asker):
             raise self._not_authorised(path, reply)
         if reply.status == 200:
             return reply
-        return _said(routed(path, self.api), reply)
+        return _refusal_words(routed(path, self.api), reply)
 
     def _not_authorised(self, path: str, reply: Reply) -> NotAuthorised:
         """Return the error of a refused key, with the server's own words and what would help."""
@@ -250,7 +250,7 @@ class Adapter(Asker):
                 f"{self.openai_base_url}#MODEL, or model = in the configuration."
             )
         return NotAuthorised(
-            f"{self.name} refused the key: {_said(routed(path, self.api), reply)}. {advice}",
+            f"{self.name} refused the key: {_refusal_words(routed(path, self.api), reply)}. {advice}",
             engine=self.name,
             status=reply.status,
         )
@@ -415,9 +415,9 @@ class Adapter(Asker):
         how = f"{self.openai_base_url}#MODEL, or model = in the configuration."
         if not isinstance(reply.json().get("data"), list):
             raise EngineSelectionError(
-                f"{self.name}: which models there are cannot be told: {_said(routed(LIST, self.api), reply)}, no list "
-                f"of models. Say which one is meant: {how} If {self.openai_base_url} is not what a client of OpenAI's "
-                "API takes as its base URL, correct base_url."
+                f"{self.name}: which models there are cannot be told: {_refusal_words(routed(LIST, self.api), reply)}, "
+                f"no list of models. Say which one is meant: {how} If {self.openai_base_url} is not what a client of "
+                "OpenAI's API takes as its base URL, correct base_url."
             )
         listed = names(reply.json())
         if len(listed) == 1:
@@ -459,7 +459,7 @@ class Adapter(Asker):
         return dataclasses.replace(completion, token_ends=self.token_ends(answer))
 
 
-def _said(path: str, reply: Reply) -> str:
+def _refusal_words(path: str, reply: Reply) -> str:
     """Return what a server answered to a GET, in its own words."""
     words = shown(read_refusal(reply.body).message, 120)
     return f"GET {path} says {reply.status}" + (f" ({words})" if words else "")

@@ -147,7 +147,7 @@ class Control:
             except httpx.HTTPError as exc:
                 if end.over or isinstance(exc, httpx.TimeoutException):
                     raise Timeout(late, engine=self.engine) from exc
-                raise self._told(method, path, exc) from exc
+                raise self._worded(method, path, exc) from exc
             if end.over:  # an answer that ends with its connection looks whole when we end that
                 raise Timeout(late, engine=self.engine)
         if reply.status == 400 and method in ("GET", "HEAD") and self._wants_tls():
@@ -180,8 +180,8 @@ class Control:
             hidden = self.mask.data(bytes(data), torn=response.status_code >= 400)
             return Reply(status=response.status_code, headers=dict(response.headers), body=hidden)
 
-    def _told(self, method: str, path: str, exc: Exception) -> LLMParityError:
-        """Put what httpx raised into our words."""
+    def _worded(self, method: str, path: str, exc: Exception) -> LLMParityError:
+        """Return what httpx raised as an error of ours."""
         import httpx
 
         url, where = self.url(path), urlsplit(self.base_url).netloc

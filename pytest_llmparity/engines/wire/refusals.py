@@ -289,7 +289,7 @@ def _passed_on(outer: Refusal, depth: int) -> Refusal:
 
 def _flat(error: Mapping[str, object]) -> Refusal:
     kinds = [_text(error.get("type")), _text(error.get("error_type")), _text(error.get("code"))]
-    words = next((said for name in (*_WORDS, *_MAYBE_WORDS) if (said := _text(error.get(name)))), "")
+    words = next((text for name in (*_WORDS, *_MAYBE_WORDS) if (text := _text(error.get(name)))), "")
     return Refusal(
         message=words or json.dumps(dict(error), default=str),
         type=" ".join(kind for kind in kinds if kind and not kind.isdecimal()),
