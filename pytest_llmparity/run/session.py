@@ -236,6 +236,7 @@ class Session:
         if self.run is None or self.settings.mode != "live":
             return []
         self.store().put_document(self.run, JUDGED, {})
+        self.store().release(self.run)
         gone = self.store().prune(self.settings.keep_runs)
         if not gone:
             return []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import platform
 import secrets as random_source
 import sqlite3
@@ -227,6 +228,11 @@ class Store:
         """Take note that this process reads a run, so that no other one removes it meanwhile."""
         with self._file.write() as db:
             hold(db, run)
+
+    def release(self, run: str) -> None:
+        """Take note that this process uses a run no longer."""
+        with self._file.write() as db:
+            db.execute("DELETE FROM holders WHERE run = ? AND pid = ?", (run, os.getpid()))
 
     def prune(self, keep: int) -> list[str]:
         """Remove all but the newest runs and give their space back; return the removed ones, oldest first.
