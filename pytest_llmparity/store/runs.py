@@ -365,8 +365,8 @@ class Store:
         checks read one run.
         """
         identity = self.mask.identity(identity)
-        told = [fact for name, fact in identity.facts.items() if name != "kind"]  # the kind is ours, not the server's
-        if not told or any(fact.source != "reported" for fact in told):
+        facts = [fact for name, fact in identity.facts.items() if name != "kind"]  # the kind is ours, not the server's
+        if not facts or any(fact.source != "reported" for fact in facts):
             return []
         query = (
             "SELECT e.run, e.name, e.identity FROM engines e JOIN runs r ON r.id = e.run"

@@ -51,20 +51,20 @@ def unwrap(text: str) -> Unwrapped | None:
     ('in a Markdown code block', 'with text round the JSON')
     """
     wrapping: list[str] = []
-    rest = text.strip().strip(_MARKS)
-    if rest != text.strip():
+    bare = text.strip().strip(_MARKS)
+    if bare != text.strip():
         wrapping.append(MARK)
-    if (apart := thinking.split(rest)).tag:
-        rest = apart.text.strip()
+    if (apart := thinking.split(bare)).tag:
+        bare = apart.text.strip()
         wrapping.append(REASONING)
-    if (direct := parse_json(rest)).error is None:
-        return Unwrapped(body=rest, parsed=direct, wrapping=tuple(wrapping)) if wrapping else None
-    place = _place(rest)
+    if (direct := parse_json(bare)).error is None:
+        return Unwrapped(body=bare, parsed=direct, wrapping=tuple(wrapping)) if wrapping else None
+    place = _place(bare)
     if place is not None:
         begin, end = place
-        inside, outside = rest[begin:end], _round(rest[:begin], rest[end:])
+        inside, outside = bare[begin:end], _round(bare[:begin], bare[end:])
         return Unwrapped(body=inside, parsed=parse_json(inside), wrapping=(*wrapping, *outside))
-    if (block := _FENCED.match(rest)) is None:
+    if (block := _FENCED.match(bare)) is None:
         return None
     body = block["body"].strip()
     return Unwrapped(body=body, parsed=parse_json(body), wrapping=(*wrapping, CODE_BLOCK))
@@ -75,14 +75,14 @@ def _place(text: str) -> tuple[int, int] | None:
 
     A bracket that begins JSON gone wrong ends the search: what is inside it would be a part of what was meant.
     """
-    found: list[tuple[int, int]] = []
+    places: list[tuple[int, int]] = []
     at = 0
     for _ in range(_TRIED):
         if (match := _STARTS.search(text, at)) is None:
             break
         end = _end(text, match.start())
         if end is not None:
-            found.append((match.start(), end))
+            places.append((match.start(), end))
         elif (prose := _PROSE.match(text, match.start())) is not None:
             end = prose.end()
         else:
@@ -90,9 +90,11 @@ def _place(text: str) -> tuple[int, int] | None:
         at = end
     else:
         return None
-    if len(found) > 1:
-        found = [place for place in found if (opened := _OPENED.search(text[: place[0]])) and len(opened["fence"]) > 2]
-    return found[0] if len(found) == 1 else None
+    if len(places) > 1:
+        places = [
+            place for place in places if (opened := _OPENED.search(text[: place[0]])) and len(opened["fence"]) > 2
+        ]
+    return places[0] if len(places) == 1 else None
 
 
 def _end(text: str, begin: int) -> int | None:

@@ -147,7 +147,7 @@ def compare_counts(pairs: Sequence[tuple[str, int, int]], known: Known = NOTHING
     best = _Reading(min(readings, key=lambda reading: reading.rank).line, counted, known)
     cuts = best.cuts()
     cuts += _hidden(counted, cuts, known)
-    cut = {case for found in cuts for case in found.cases}
+    cut = {case for engine_cut in cuts for case in engine_cut.cases}
     whole = [pair for pair in counted if pair.case not in cut]
     moved = tuple(pair.case for pair in whole if pair.baseline != pair.candidate)
     odd = tuple(pair.case for pair in whole if pair.case in best.odd)
@@ -230,12 +230,12 @@ class _Reading:
 
     def cuts(self) -> tuple[Cut, ...]:
         """Return the engines that cut, each with its prompts."""
-        found = []
+        cuts = []
         for side in SIDES:
             pairs = [pair for pair in self._pairs if pair.case in self._cut[side]]
             if pairs:
                 worst = min(pairs, key=lambda pair: _seen(pair, side) / max(1, _seen(pair, _other(side))))
-                found.append(
+                cuts.append(
                     Cut(
                         side=side,
                         cases=tuple(pair.case for pair in pairs),
@@ -244,7 +244,7 @@ class _Reading:
                         context=self._contexts[side] if any(self._forced(pair, side) for pair in pairs) else None,
                     )
                 )
-        return tuple(found)
+        return tuple(cuts)
 
     def _off(self) -> dict[Side, dict[str, CountPair]]:
         """Return the pairs away from the line, by the engine that counts less than it says."""
@@ -381,13 +381,13 @@ def _too_long(pair: CountPair, side: Side, context: int | None, known: Known) ->
 
 def _cut_alike(pairs: Sequence[CountPair], known: Known) -> tuple[Cut, ...]:
     """Return cuts that equal counts hide: texts that fit neither context, and counts that do."""
-    found = []
+    cuts = []
     for side in SIDES:
         context = _in_force(side, pairs, known)
         cut = [pair for pair in pairs if _too_long(pair, side, context, known)]
         if cut:
-            found.append(_by_text(side, cut, pairs, context))
-    return tuple(found) if len(found) == len(SIDES) else ()
+            cuts.append(_by_text(side, cut, pairs, context))
+    return tuple(cuts) if len(cuts) == len(SIDES) else ()
 
 
 def _hidden(pairs: Sequence[CountPair], cuts: Sequence[Cut], known: Known) -> tuple[Cut, ...]:

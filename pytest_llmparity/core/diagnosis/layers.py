@@ -150,21 +150,21 @@ def layers(
     shared = [case for case in evidence.prompts.cases if case.id in ours and case.id in theirs]
     known = known_of(evidence, candidate)
     counts = compare_counts(prompt_counts(evidence, candidate), known)
-    found = _identity(baseline, candidate)
-    found += counts_in_words(counts, baseline.name, candidate.name, known)
-    found += [line for cut in counts.cuts for line in _truncation(baseline if cut.side == "baseline" else candidate)]
-    found += [f"route: {engine.route}" for engine in (baseline, candidate) if engine.route]
-    found += [line for engine in (baseline, candidate) for line in _streaming(engine)]
-    found += _finish(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
-    found += _reasoning(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
+    lines = _identity(baseline, candidate)
+    lines += counts_in_words(counts, baseline.name, candidate.name, known)
+    lines += [line for cut in counts.cuts for line in _truncation(baseline if cut.side == "baseline" else candidate)]
+    lines += [f"route: {engine.route}" for engine in (baseline, candidate) if engine.route]
+    lines += [line for engine in (baseline, candidate) for line in _streaming(engine)]
+    lines += _finish(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
+    lines += _reasoning(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
     for engine, texts in ((baseline, ours), (candidate, theirs)):
-        found += enforcement(engine, evidence.prompts.cases)
+        lines += enforcement(engine, evidence.prompts.cases)
         if line := _ordered(engine.name, shared, texts, schema):
-            found.append(line)
+            lines.append(line)
     if floor:
-        found.append(f"cache or concurrency: {baseline.name} differs from itself by {explain.percent(floor)} per token")
-    found += _weights(baseline, candidate)
-    return tuple(found)
+        lines.append(f"cache or concurrency: {baseline.name} differs from itself by {explain.percent(floor)} per token")
+    lines += _weights(baseline, candidate)
+    return tuple(lines)
 
 
 _AUTO: Final = "auto"
@@ -181,19 +181,19 @@ _TELLING: Final = {
 
 
 def _identity(baseline: EngineEvidence, candidate: EngineEvidence) -> list[str]:
-    found: list[str] = []
+    lines: list[str] = []
     names = [_engine(engine) for engine in (baseline, candidate)]
     if names[0] != names[1]:
-        found.append(f"engine: {names[0]} and {names[1]}")
+        lines.append(f"engine: {names[0]} and {names[1]}")
     for field, words in _TELLING.items():
         ours, theirs = baseline.identity.get(field), candidate.identity.get(field)
         if ours is None or theirs is None or agree(field, ours, theirs):
             continue
         if field.endswith("sha256"):
-            found.append(f"{words}: the two engines have different ones")
+            lines.append(f"{words}: the two engines have different ones")
         elif _AUTO not in (str(ours).lower(), str(theirs).lower()):
-            found.append(f"{words}: {explain.plain(str(ours), 40)} and {explain.plain(str(theirs), 40)}")
-    return found
+            lines.append(f"{words}: {explain.plain(str(ours), 40)} and {explain.plain(str(theirs), 40)}")
+    return lines
 
 
 def _engine(engine: EngineEvidence) -> str:
@@ -246,15 +246,15 @@ def _reasoning(baseline: str, candidate: str, pairs: Sequence[tuple[Completion, 
     tags = [
         sum("<think>" in text for text in texts) for texts in ([a.text for a, _ in pairs], [b.text for _, b in pairs])
     ]
-    found: list[str] = []
+    lines: list[str] = []
     if ours != theirs:
-        found.append(
+        lines.append(
             f"reasoning channel: used in {explain.count(ours, 'answer')} of {baseline} and {theirs} of {candidate}"
         )
     for name, n in ((baseline, tags[0]), (candidate, tags[1])):
         if n and tags[0] != tags[1]:
-            found.append(f"reasoning channel: {explain.count(n, 'answer')} of {name} with <think> in the text")
-    return found
+            lines.append(f"reasoning channel: {explain.count(n, 'answer')} of {name} with <think> in the text")
+    return lines
 
 
 def order_line(name: str, values: Sequence[tuple[Any, Mapping[str, Any]]]) -> str:
@@ -296,7 +296,7 @@ def response_schema(case: Case) -> Mapping[str, Any] | None:
 
 
 def _weights(baseline: EngineEvidence, candidate: EngineEvidence) -> list[str]:
-    found: list[str] = []
+    lines: list[str] = []
     if baseline.quantization != candidate.quantization and None not in (baseline.quantization, candidate.quantization):
-        found.append(f"weights: {baseline.quantization} and {candidate.quantization}")
-    return found
+        lines.append(f"weights: {baseline.quantization} and {candidate.quantization}")
+    return lines
