@@ -10,11 +10,15 @@ import enum
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+
+JsonValue: TypeAlias = "str | int | float | bool | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
+JsonObject: TypeAlias = "dict[str, JsonValue]"
+"""JSON that we build. What others wrote is decoded into ``Any``, and checked where it is read."""
 
 
 class Phase(enum.StrEnum):

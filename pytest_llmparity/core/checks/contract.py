@@ -16,7 +16,7 @@ from pytest_llmparity.core.compare.json import FieldDiff, diff_values, parse_jso
 from pytest_llmparity.core.compare.wrapped import REASONING, Unwrapped, unwrap
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence
-from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.sample import Completion, JsonObject
 from pytest_llmparity.core.verdict import Lenience
 from pytest_llmparity.core.words import explain
 
@@ -30,7 +30,7 @@ class Adapter(Protocol):
     def validate_json(self, data: bytes, /, *, strict: bool) -> object:
         """Return the value, or raise ``ValidationError``."""
 
-    def json_schema(self) -> dict[str, Any]:
+    def json_schema(self) -> JsonObject:
         """Return the JSON Schema of what is accepted."""
 
 
@@ -41,7 +41,7 @@ class ModelClass(Protocol):
     def model_validate_json(self, json_data: bytes, /, *, strict: bool) -> object:
         """Return the value, or raise ``ValidationError``."""
 
-    def model_json_schema(self) -> dict[str, Any]:
+    def model_json_schema(self) -> JsonObject:
         """Return the JSON Schema of what is accepted."""
 
 

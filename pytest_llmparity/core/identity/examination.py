@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from pytest_llmparity.core.identity.capabilities import CUTS, Capabilities
 from pytest_llmparity.core.identity.record import EngineRecord
@@ -69,7 +69,7 @@ def on_sampling(identity: Identity) -> Iterator[str]:
     """Yield what the server does where a request leaves its sampling out, unless that is nothing special."""
     text = identity.get("sampling_defaults")
     try:
-        defaults: dict[str, Any] = json.loads(text) if isinstance(text, str) else {}
+        defaults: dict[str, float | bool] = json.loads(text) if isinstance(text, str) else {}
     except ValueError:
         return
     special = {

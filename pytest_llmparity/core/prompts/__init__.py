@@ -101,7 +101,7 @@ def digest(cases: Sequence[Case]) -> str:
     return hashlib.sha256("\n".join(text for _, text in lines).encode()).hexdigest()
 
 
-def _content(case: Case) -> dict[str, Any]:
+def _content(case: Case) -> dict[str, object]:
     content = {f.name: getattr(case, f.name) for f in dataclasses.fields(case) if f.name != "line"}
     content["sampling"] = dict(sorted(case.sampling.items()))
     if case.expect is not None:

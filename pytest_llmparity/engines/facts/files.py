@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.identity.quantization import normalise, of_config, packed_bits
@@ -44,27 +44,41 @@ def gguf_facts(path: Path) -> dict[str, Fact]:
     )
 
 
-def gguf_header(path: Path) -> Mapping[str, Any]:
-    """Return what the header says, as far as it does.
+class GgufHeader(TypedDict, total=False):
+    """What the header of a GGUF file says, as far as it does.
 
-    ``quantization`` (with ``quantization_raw``), ``context_length`` (trained), ``template`` (its text), ``sampling``
-    (``general.sampling.*``, as the identity spells it), ``tensor_types``, ``bits_per_weight``, ``tokenizer_sha256``.
+    ``context_length`` is the trained one, ``template`` its text, ``sampling`` what ``general.sampling.*`` says as the
+    identity spells it.
     """
+
+    quantization: str
+    quantization_raw: str
+    context_length: int
+    template: str
+    sampling: str
+    tensor_types: str
+    bits_per_weight: float
+    tokenizer_sha256: str
+
+
+def gguf_header(path: Path) -> GgufHeader:
+    """Return what the header says, as far as it does; of a split file the tensors of all parts."""
     stat = path.stat()
     return _gguf_header(path, stat.st_size, stat.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=32)
-def _gguf_header(path: Path, _size: int, _mtime_ns: int) -> Mapping[str, Any]:
+def _gguf_header(path: Path, _size: int, _mtime_ns: int) -> GgufHeader:
     from gguf import LlamaFileType
 
     headers = [_whole(part) for part in _parts(path)]
     value = headers[0].metadata.get
-    header: dict[str, Any] = _tensor_facts([tensor for header in headers for tensor in header.tensors])
+    header = _tensor_facts([tensor for part in headers for tensor in part.tensors])
     file_type = value("general.file_type")
     if isinstance(file_type, int) and file_type in set(LlamaFileType):
         raw = LlamaFileType(file_type).name
-        header |= {"quantization": normalise(raw.replace("MOSTLY_", "").replace("ALL_", "")), "quantization_raw": raw}
+        header["quantization"] = normalise(raw.replace("MOSTLY_", "").replace("ALL_", ""))
+        header["quantization_raw"] = raw
     context = value(f"{value('general.architecture')}.context_length")
     if isinstance(context, int):
         header["context_length"] = context
@@ -121,12 +135,12 @@ def _bytes(tensor: Tensor) -> int:
     return tensor.elements // block * size
 
 
-def _tensor_facts(tensors: list[Tensor]) -> dict[str, Any]:
+def _tensor_facts(tensors: list[Tensor]) -> GgufHeader:
     """Return the tensors' types and the bits of a weight, these only where every type is known."""
     if not tensors:
         return {}
     names = (_kinds()[tensor.kind][0] if tensor.kind in _kinds() else f"type-{tensor.kind}" for tensor in tensors)
-    known: dict[str, Any] = {"tensor_types": tensor_types(names)}
+    known: GgufHeader = {"tensor_types": tensor_types(names)}
     if all(tensor.kind in _kinds() for tensor in tensors):
         elements = sum(tensor.elements for tensor in tensors)
         known["bits_per_weight"] = round(8 * sum(map(_bytes, tensors)) / elements, 3)

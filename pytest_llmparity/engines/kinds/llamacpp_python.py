@@ -18,7 +18,7 @@ from pytest_llmparity.core.errors import BadRequest, LaunchError, ProtocolError
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.ports import Answer
-from pytest_llmparity.core.sample import NEUTRAL, Completion, Fact, Request
+from pytest_llmparity.core.sample import NEUTRAL, Completion, Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.kinds.llamacpp import GgufServer
 from pytest_llmparity.engines.start import program
@@ -174,13 +174,13 @@ class LlamaCppPythonAdapter(GgufServer):
 
     # ---- the wire --------------------------------------------------------------------------------------------------
 
-    def _chat_fields(self, request: Request) -> dict[str, Any]:
+    def _chat_fields(self, request: Request) -> JsonObject:
         """Return messages, tools and format; a schema goes into ``json_object``, the only type that takes one."""
         if request.tools and request.tool_choice == "required":
             why = "llama_cpp.server lets the model choose (llama_cpp/llama_chat_format.py)"
             raise build.refuse("tool_choice 'required'", why, engine=self.name, case=request.case)
         fields = build.chat_fields(request)
-        wanted = fields.get("response_format", {})
+        wanted = request.response_format or {}
         table = wanted.get("json_schema")
         if wanted.get("type") == "json_schema" and isinstance(table, Mapping):
             fields["response_format"] = {"type": "json_object", "schema": table.get("schema", {})}

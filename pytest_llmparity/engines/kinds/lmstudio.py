@@ -24,7 +24,7 @@ from pytest_llmparity.core.errors import (
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.ports import Answer
-from pytest_llmparity.core.sample import Fact, Request, WireRequest
+from pytest_llmparity.core.sample import Fact, JsonObject, Request, WireRequest
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
@@ -258,7 +258,7 @@ class LmStudioAdapter(Adapter):
 
     # ---- the wire --------------------------------------------------------------------------------------------------
 
-    def _chat_fields(self, request: Request) -> dict[str, Any]:
+    def _chat_fields(self, request: Request) -> JsonObject:
         wanted = request.response_format
         if wanted is not None and wanted.get("type") not in ("json_schema", "text"):
             raise ParameterNotHonoured(
@@ -269,7 +269,7 @@ class LmStudioAdapter(Adapter):
             )
         return super()._chat_fields(request)
 
-    def _logprob_fields(self, request: Request) -> dict[str, Any]:
+    def _logprob_fields(self, request: Request) -> JsonObject:
         return {}
 
 
@@ -283,7 +283,7 @@ def _config(instance: Mapping[str, Any]) -> Mapping[str, Any]:
     return mapping(instance.get("config"))
 
 
-def _settings(instance: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(instance: Mapping[str, Any]) -> JsonObject:
     """Return what an instance was loaded with, as far as a load can ask for it."""
     return {name: value for name, value in _config(instance).items() if name in _LOADS and value is not None}
 

@@ -10,13 +10,13 @@ import re
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from pytest_llmparity.core.errors import EngineDied, LaunchError, ServerFailure
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.ports import Answer
-from pytest_llmparity.core.sample import NEUTRAL, Completion, Fact, Request, TokenLogprob
+from pytest_llmparity.core.sample import NEUTRAL, Completion, Fact, JsonObject, Request, TokenLogprob
 from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build, tokens
@@ -200,7 +200,7 @@ class MlxAdapter(Adapter):
 
     # ---- the wire --------------------------------------------------------------------------------------------------
 
-    def _logprob_fields(self, request: Request) -> dict[str, Any]:
+    def _logprob_fields(self, request: Request) -> JsonObject:
         """Ask in greedy requests only: nothing in the answer says which token was sampled."""
         if request.sampling.temperature > 0:
             return {}

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 from pytest_llmparity.core.errors import LaunchError, ModelMissing
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
-from pytest_llmparity.core.sample import Fact, Request
+from pytest_llmparity.core.sample import Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build
@@ -241,13 +241,13 @@ class SglangAdapter(Adapter):
 
     # ---- the wire --------------------------------------------------------------------------------------------------
 
-    def _sampling_fields(self, request: Request) -> tuple[dict[str, Any], tuple[str, ...]]:
+    def _sampling_fields(self, request: Request) -> tuple[JsonObject, tuple[str, ...]]:
         sent, omitted = super()._sampling_fields(request)
         if sent["top_k"] == 0:
             sent["top_k"] = -1  # 0 is refused, but for greedy requests (sampling/sampling_params.py, verify)
         return sent, omitted
 
-    def _unstreamed_fields(self, request: Request) -> dict[str, Any]:
+    def _unstreamed_fields(self, request: Request) -> JsonObject:
         # Refused in streams and unknown to the raw route; holds the timing and how much of the prompt was cached.
         return {} if request.prompt is not None else {"return_meta_info": True}
 

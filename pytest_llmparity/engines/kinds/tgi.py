@@ -9,12 +9,12 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from pytest_llmparity.core.errors import ModelMissing, ParameterNotHonoured
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import PLAIN
-from pytest_llmparity.core.sample import Fact, Request
+from pytest_llmparity.core.sample import Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.start.readiness import free_port
@@ -164,16 +164,17 @@ class TgiAdapter(Adapter):
 
     # ---- the wire --------------------------------------------------------------------------------------------------
 
-    def _sampling_fields(self, request: Request) -> tuple[dict[str, Any], tuple[str, ...]]:
+    def _sampling_fields(self, request: Request) -> tuple[JsonObject, tuple[str, ...]]:
         # top_p has to be below 1 (router/src/validation.rs), and is off when it is left out.
         left = {"top_p"} if request.sampling.top_p == 1.0 else set()
         fields = {name: word for name, word in self.fields.items() if name not in left}
         return build.sampling_fields(request.sampling, fields, engine=self.name, case=request.case, off=_OFF)
 
-    def _chat_fields(self, request: Request) -> dict[str, Any]:
+    def _chat_fields(self, request: Request) -> JsonObject:
         """Return messages, tools and format; a schema goes as TGI's own ``json`` grammar, which its versions share."""
         body = build.chat_fields(request)
-        wanted = body.pop("response_format", None)
+        body.pop("response_format", None)
+        wanted = request.response_format
         if wanted is None or wanted.get("type") == "text":
             return body
         table = wanted.get("json_schema") if wanted.get("type") == "json_schema" else None
@@ -190,5 +191,5 @@ class TgiAdapter(Adapter):
             )
         return body | {"response_format": {"type": "json", "value": schema}}
 
-    def _logprob_fields(self, request: Request) -> dict[str, Any]:
+    def _logprob_fields(self, request: Request) -> JsonObject:
         return {} if request.prompt is not None else super()._logprob_fields(request)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from pytest_llmparity.core.errors import LaunchError, ModelMissing
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
-from pytest_llmparity.core.sample import Fact, Request
+from pytest_llmparity.core.sample import Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build
@@ -141,7 +141,7 @@ class TransformersAdapter(Adapter):
 
     # ---- the wire --------------------------------------------------------------------------------------------------
 
-    def _sampling_fields(self, request: Request) -> tuple[dict[str, Any], tuple[str, ...]]:
+    def _sampling_fields(self, request: Request) -> tuple[JsonObject, tuple[str, ...]]:
         for name in _IGNORED:
             if value := getattr(request.sampling, name):
                 why = f"transformers serve reads no {name} as what it is (cli/serving/chat_completion.py)"
@@ -152,6 +152,6 @@ class TransformersAdapter(Adapter):
             del sent[name]
         return sent | {"generation_config": json.dumps(config)}, (*omitted, *_IGNORED)
 
-    def _logprob_fields(self, request: Request) -> dict[str, Any]:
+    def _logprob_fields(self, request: Request) -> JsonObject:
         """Ask for none: the server would answer as if nothing had been asked."""
         return {}

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.errors import ParameterNotHonoured
-from pytest_llmparity.core.sample import NEUTRAL, Request, Sampling, WireRequest
+from pytest_llmparity.core.sample import NEUTRAL, JsonObject, Request, Sampling, WireRequest
 from pytest_llmparity.engines.wire.control import API, routed
 from pytest_llmparity.settings.specification import EngineSpec
 
@@ -36,7 +36,7 @@ OPEN_SERVERS: Final = EVERY_SERVER | {
 
 def sampling_fields(
     sampling: Sampling, fields: Mapping[str, str], *, engine: str, case: str, off: Collection[str] = ()
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+) -> tuple[JsonObject, tuple[str, ...]]:
     """Return the wire's sampling fields and the names left out.
 
     ``fields`` is the engine's allow-list. A neutral value it has no word for is left out of a greedy request only:
@@ -45,7 +45,7 @@ def sampling_fields(
     by itself (``off``) is left out of any request, and not recorded: nothing hangs on a default. Anything else raises
     ``ParameterNotHonoured``.
     """
-    sent: dict[str, Any] = {}
+    sent: JsonObject = {}
     omitted: list[str] = []
     for name in Sampling.__dataclass_fields__:
         value = getattr(sampling, name)
@@ -91,9 +91,9 @@ def wire(path: str, body: Mapping[str, Any], omitted: tuple[str, ...]) -> WireRe
     return WireRequest(path=path, body=data, sha256=hashlib.sha256(data).hexdigest(), omitted=omitted)
 
 
-def chat_fields(request: Request) -> dict[str, Any]:
+def chat_fields(request: Request) -> JsonObject:
     """Return the chat route's fields that are the request's own: messages, tools, tool choice, format."""
-    body: dict[str, Any] = {"messages": list(request.messages or ())}
+    body: JsonObject = {"messages": list(request.messages or ())}
     if request.tools:
         body["tools"] = list(request.tools)
         if request.tool_choice is not None:
@@ -103,7 +103,7 @@ def chat_fields(request: Request) -> dict[str, Any]:
     return body
 
 
-def refuse_ignored(fields: dict[str, Any], ignores: Mapping[str, str], *, engine: str, case: str) -> dict[str, Any]:
+def refuse_ignored(fields: JsonObject, ignores: Mapping[str, str], *, engine: str, case: str) -> JsonObject:
     """Return chat fields without those the engine ignores, name to why; one that asks for something is refused."""
     for name, why in ignores.items():
         asked = fields.get(name)
@@ -172,7 +172,7 @@ class Asker:
     def build(self, request: Request, *, stream: bool = True) -> WireRequest:
         """Put a request into this engine's words; ``ParameterNotHonoured`` if it has no word for what matters."""
         sampling, omitted = self._sampling_fields(request)
-        body: dict[str, Any] = {"model": self.model}
+        body: JsonObject = {"model": self.model}
         if request.prompt is not None:
             self._refuse_for_raw(request)
             body["prompt"] = request.prompt
@@ -190,15 +190,15 @@ class Asker:
         path = RAW_PATH if request.prompt is not None else CHAT_PATH
         return wire(routed(path, self.api), body, omitted)
 
-    def _sampling_fields(self, request: Request) -> tuple[dict[str, Any], tuple[str, ...]]:
+    def _sampling_fields(self, request: Request) -> tuple[JsonObject, tuple[str, ...]]:
         """Return the sampling in this engine's words, and our names of what was left out."""
         return sampling_fields(request.sampling, self.fields, engine=self.name, case=request.case)
 
-    def _chat_fields(self, request: Request) -> dict[str, Any]:
+    def _chat_fields(self, request: Request) -> JsonObject:
         """Return messages, tools and format in this engine's words."""
         return refuse_ignored(chat_fields(request), self.ignores, engine=self.name, case=request.case)
 
-    def _logprob_fields(self, request: Request) -> dict[str, Any]:
+    def _logprob_fields(self, request: Request) -> JsonObject:
         """Return the fields that ask for logprobs, none when the request wants none."""
         if request.top_logprobs is None:
             return {}
@@ -207,7 +207,7 @@ class Asker:
             top = min(top, self.most_logprobs)
         return {"logprobs": top} if request.prompt is not None else {"logprobs": True, "top_logprobs": top}
 
-    def _unstreamed_fields(self, request: Request) -> dict[str, Any]:
+    def _unstreamed_fields(self, request: Request) -> JsonObject:
         """Return fields that ask for more than the answer where it comes whole, the server's timings say."""
         return {}
 

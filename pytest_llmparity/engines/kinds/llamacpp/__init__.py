@@ -66,7 +66,7 @@ class GgufServer(Adapter):
         """Return what one request gets: ``context_length``, else :data:`DEFAULT_CONTEXT` or what the file says."""
         if spec.context_length is not None:
             return spec.context_length
-        return min(int(files.gguf_header(path).get("context_length", DEFAULT_CONTEXT)), DEFAULT_CONTEXT)
+        return min(files.gguf_header(path).get("context_length", DEFAULT_CONTEXT), DEFAULT_CONTEXT)
 
 
 class LlamaCppAdapter(GgufServer):

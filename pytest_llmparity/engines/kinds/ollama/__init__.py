@@ -22,7 +22,7 @@ from pytest_llmparity.core.errors import (
 )
 from pytest_llmparity.core.identity.capabilities import Capabilities, Overflow
 from pytest_llmparity.core.ports import Answer
-from pytest_llmparity.core.sample import Completion, Fact, Request, WireRequest
+from pytest_llmparity.core.sample import Completion, Fact, JsonObject, Request, WireRequest
 from pytest_llmparity.engines import daemons
 from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.kinds.ollama import about, limits, models, native
@@ -167,7 +167,7 @@ class OllamaAdapter(Adapter):
 
     def warm_up(self) -> None:
         """Load the model with the options every later request has, then ask for one token."""
-        fields: dict[str, Any] = {"keep_alive": -1 if self.ours else KEEP_ALIVE}
+        fields: JsonObject = {"keep_alive": -1 if self.ours else KEEP_ALIVE}
         if self.spec.route == "native":
             fields |= {"options": self._load_options(), "shift": False}
         with self._advising():
@@ -230,7 +230,7 @@ class OllamaAdapter(Adapter):
         """Return how long a load or a file may take: the daemon says nothing while it works."""
         return max(self.spec.request_timeout_s, self.spec.start_timeout_s or 0.0)
 
-    def _load_options(self) -> dict[str, Any]:
+    def _load_options(self) -> dict[str, int]:
         """Return the options that belong to the loaded model: any other value makes Ollama load it again."""
         context = {} if self.spec.context_length is None else {"num_ctx": self.spec.context_length}
         return context | {"num_batch": NUM_BATCH}
@@ -330,11 +330,11 @@ class OllamaAdapter(Adapter):
         path = native.CHAT_PATH if request.prompt is None else native.RAW_PATH
         return build.wire(path, body, omitted)
 
-    def _sampling_fields(self, request: Request) -> tuple[dict[str, Any], tuple[str, ...]]:
+    def _sampling_fields(self, request: Request) -> tuple[JsonObject, tuple[str, ...]]:
         defaults = about.sampling_defaults(self._shown(), self._release(), "openai")
         return about.openai_sampling(request.sampling, defaults, engine=self.name, case=request.case)
 
-    def _chat_fields(self, request: Request) -> dict[str, Any]:
+    def _chat_fields(self, request: Request) -> JsonObject:
         return build.chat_fields(dataclasses.replace(request, tool_choice=None))
 
     def parse(self, answer: Answer, *, case: str) -> Completion:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.identity import spelling
-from pytest_llmparity.core.sample import NEUTRAL, Fact, Sampling
+from pytest_llmparity.core.sample import NEUTRAL, Fact, JsonObject, Sampling
 from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.wire import build, values
 from pytest_llmparity.engines.wire.values import facts, mapping, mappings, string
@@ -69,14 +69,14 @@ def full_name(name: object) -> str:
 # ---- sampling ------------------------------------------------------------------------------------------------------
 
 
-def parameters(show: Show) -> dict[str, Any]:
+def parameters(show: Show) -> JsonObject:
     r"""Return the ``PARAMETER`` lines of the model's Modelfile; one that is given several times is a list.
 
     >>> parameters({"parameters": 'stop    "<|im_end|>"\nrepeat_penalty    1.3'})
     {'stop': ['<|im_end|>'], 'repeat_penalty': 1.3}
     """
     text = show.get("parameters")
-    lines: dict[str, Any] = {}
+    lines: JsonObject = {}
     for line in text.splitlines() if isinstance(text, str) else ():
         name, _, value_text = line.strip().partition(" ")
         try:
@@ -92,7 +92,7 @@ def parameters(show: Show) -> dict[str, Any]:
     return lines
 
 
-def sampling_defaults(show: Show, version: str, route: Route) -> dict[str, Any]:
+def sampling_defaults(show: Show, version: str, route: Route) -> JsonObject:
     """Return what applies where a request does not say, by Ollama's names: the Modelfile over the release's defaults.
 
     ``/v1`` puts temperature and top_p to 1.0 over both. ``repeat_penalty`` is missing when neither the Modelfile nor a
@@ -110,7 +110,7 @@ def sampling_defaults(show: Show, version: str, route: Route) -> dict[str, Any]:
 
 def openai_sampling(
     sampling: Sampling, defaults: Mapping[str, Any], *, engine: str, case: str
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+) -> tuple[JsonObject, tuple[str, ...]]:
     """Return the sampling fields for ``/v1`` and the names left out, as ``building.sampling_fields`` does.
 
     What it has no field for is left out where the server's own default is the value that is asked for; that is as good

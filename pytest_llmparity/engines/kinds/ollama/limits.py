@@ -55,10 +55,8 @@ def of_model(show: Show, *, version: str, route: Route) -> tuple[str, ...]:
         changes.append(
             f"repeat_penalty {penalty} is applied to every answer and /v1 cannot switch it off; route = 'native' can."
         )
-    if defaults.get("stop"):
-        changes.append(
-            f"The Modelfile ends answers at {', '.join(map(repr, defaults['stop']))} where a request names no stop."
-        )
+    if isinstance(stops := defaults.get("stop"), list) and stops:
+        changes.append(f"The Modelfile ends answers at {', '.join(map(repr, stops))} where a request names no stop.")
     if show.get("system"):
         changes.append(
             "The Modelfile's SYSTEM prompt is put before every conversation that does not begin with its own."

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.ports import Answer
-from pytest_llmparity.core.sample import Completion, Request
+from pytest_llmparity.core.sample import Completion, JsonObject, JsonValue, Request
 from pytest_llmparity.engines.wire import read
 from pytest_llmparity.engines.wire.values import mapping, mappings
 from pytest_llmparity.transport.events import ndjson
@@ -39,12 +39,12 @@ _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", 
 # ---- requests ------------------------------------------------------------------------------------------------------
 
 
-def body(request: Request, *, model: str, options: Mapping[str, Any], stream: bool, engine: str) -> dict[str, Any]:
+def body(request: Request, *, model: str, options: Mapping[str, Any], stream: bool, engine: str) -> JsonObject:
     """Return the body for ``/api/chat``, or for ``/api/generate`` with ``raw`` where the request is a raw prompt.
 
     ``options`` is sampling and load options together. ``stream`` is always written: Ollama streams unless told not to.
     """
-    fields: dict[str, Any] = {"model": model}
+    fields: JsonObject = {"model": model}
     if request.prompt is not None:
         fields |= {"prompt": request.prompt, "raw": True}
     else:
@@ -60,13 +60,13 @@ def body(request: Request, *, model: str, options: Mapping[str, Any], stream: bo
     return fields
 
 
-def messages(turns: Sequence[Mapping[str, Any]], *, engine: str, case: str) -> list[dict[str, Any]]:
+def messages(turns: Sequence[Mapping[str, Any]], *, engine: str, case: str) -> list[JsonObject]:
     """Return turns in OpenAI's shape in Ollama's: arguments of tool calls are objects, a tool's answer names the tool.
 
     The name is looked up by the call's id, as ``/v1`` does (openai/openai.go, ``nameFromToolCallID``). Raises
     ``ParameterNotHonoured`` for arguments that are no JSON object, and for content in parts: Ollama has no such kind.
     """
-    called: dict[object, object] = {}
+    called: dict[object, JsonValue] = {}
     shaped = []
     for turn in turns:
         if isinstance(turn.get("content"), list):
@@ -75,10 +75,10 @@ def messages(turns: Sequence[Mapping[str, Any]], *, engine: str, case: str) -> l
                 engine=engine,
                 case=case,
             )
-        message: dict[str, Any] = {"role": turn.get("role"), "content": turn.get("content") or ""}
+        message: JsonObject = {"role": turn.get("role"), "content": turn.get("content") or ""}
         if turn.get("tool_calls"):
             message["tool_calls"] = [_called(call, engine=engine, case=case) for call in turn["tool_calls"]]
-            called |= {call["id"]: call["function"]["name"] for call in message["tool_calls"]}
+            called |= {call.get("id"): (call.get("function") or {}).get("name") for call in turn["tool_calls"]}
         if turn.get("role") == "tool":
             answered = turn.get("tool_call_id")
             names = {"tool_call_id": answered, "tool_name": turn.get("name") or called.get(answered)}
@@ -87,7 +87,7 @@ def messages(turns: Sequence[Mapping[str, Any]], *, engine: str, case: str) -> l
     return shaped
 
 
-def _called(call: Mapping[str, Any], *, engine: str, case: str) -> dict[str, Any]:
+def _called(call: Mapping[str, Any], *, engine: str, case: str) -> JsonObject:
     function = call.get("function") or {}
     arguments = _object(function.get("arguments"), engine=engine, case=case)
     return {"id": call.get("id"), "function": {"name": function.get("name"), "arguments": arguments}}
@@ -206,11 +206,11 @@ def _objects(reader: read.Reader, draft: read.Draft) -> Iterator[Mapping[str, An
         yield value
 
 
-def _chunk(value: Mapping[str, Any]) -> dict[str, Any]:
+def _chunk(value: Mapping[str, Any]) -> JsonObject:
     """Return one object as the whole message ``/v1`` would have made of it."""
     message = value.get("message")
     part = mapping(message) if isinstance(message, dict) else value
-    delta = {
+    delta: JsonObject = {
         "content": part.get("content", part.get("response")),
         "reasoning": part.get("thinking"),
         "tool_calls": [_call(call) for call in mappings(part.get("tool_calls"))],
@@ -228,7 +228,7 @@ def _chunk(value: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+def _call(call: Mapping[str, Any]) -> JsonObject:
     """Return a tool call, which Ollama always sends whole. Its own index is not used: some parsers leave it at 0."""
     function = mapping(call.get("function"))
     arguments = json.dumps(function.get("arguments") or {}, ensure_ascii=False)
