@@ -32,8 +32,8 @@ SINGLE: Final = "single"
 class Design(Protocol):
     """How cases become a judgement."""
 
-    def counted(self, rows: Sequence[T], group: Callable[[T], str]) -> Sequence[T]:
-        """Return the rows that are evidence, in their order: of a group all of them, or one."""
+    def counted(self, items: Sequence[T], group: Callable[[T], str]) -> Sequence[T]:
+        """Return the items that are evidence, in their order: of a group all of them, or one."""
 
     def share(self, kept: Sequence[bool | None], *, at_least: float) -> Judgement:
         """Judge the share of cases that are kept; ``None`` is a case that says nothing and counts neither way."""
@@ -61,9 +61,9 @@ class Fixed:
 
     alpha: float
 
-    def counted(self, rows: Sequence[T], group: Callable[[T], str]) -> Sequence[T]:
-        """Return all rows: the bounds know of groups."""
-        return rows
+    def counted(self, items: Sequence[T], group: Callable[[T], str]) -> Sequence[T]:
+        """Return all items: the bounds know of groups."""
+        return items
 
     def share(self, kept: Sequence[bool | None], *, at_least: float) -> Judgement:
         """Judge by exact binomial bounds; of no case at all nothing is said."""
@@ -138,11 +138,11 @@ class Sequential:
     cases: int
     groups: int
 
-    def counted(self, rows: Sequence[T], group: Callable[[T], str]) -> Sequence[T]:
-        """Return the first row of each group: what is bet on must be exchangeable."""
+    def counted(self, items: Sequence[T], group: Callable[[T], str]) -> Sequence[T]:
+        """Return the first item of each group: what is bet on must be exchangeable."""
         first: dict[str, T] = {}
-        for row in rows:
-            first.setdefault(group(row), row)
+        for item in items:
+            first.setdefault(group(item), item)
         return list(first.values())
 
     def share(self, kept: Sequence[bool | None], *, at_least: float) -> Judgement:
@@ -162,7 +162,7 @@ class Sequential:
 
     def hazard(self, forks: Forks, *, margin: float, horizon: int) -> Judgement:
         """Judge one case of each group; as many prompts are needed as so many groups have."""
-        counted = self.counted(forks, lambda row: row[0].group)
+        counted = self.counted(forks, lambda fork: fork[0].group)
         result = sequential.ratio(
             [float(fork.forked) for _, fork in counted],
             [fork.at_risk for _, fork in counted],
@@ -211,9 +211,9 @@ class Sequential:
 class Single:
     """One question asked on the spot: PASS or FAIL of what was answered, without a bound."""
 
-    def counted(self, rows: Sequence[T], group: Callable[[T], str]) -> Sequence[T]:
-        """Return all rows."""
-        return rows
+    def counted(self, items: Sequence[T], group: Callable[[T], str]) -> Sequence[T]:
+        """Return all items."""
+        return items
 
     def share(self, kept: Sequence[bool | None], *, at_least: float) -> Judgement:
         """PASS if everything is kept."""

@@ -103,8 +103,8 @@ def _short(verdict: Verdict, missing: Missing, best: Callable[[], Judgement] | N
 
 def describe(engine: str, case: str, failure: Failure) -> str:
     """Return a failure as words: whose, which case, the error's class and what it said."""
-    said = explain.ending(failure.message) if "\n" in failure.message else explain.plain(failure.message, 120)
-    return f"{engine} on {explain.plain(case, 40)}: {failure.kind}: {said}"
+    words = explain.ending(failure.message) if "\n" in failure.message else explain.plain(failure.message, 120)
+    return f"{engine} on {explain.plain(case, 40)}: {failure.kind}: {words}"
 
 
 @dataclass(slots=True)
@@ -148,5 +148,5 @@ class Silence:
 
 
 def _of(numbers: Mapping[str, int]) -> str:
-    (first, n), *rest = numbers.items()
-    return " and ".join([f"{explain.count(n, 'answer')} of {first}", *(f"{n} of {name}" for name, n in rest)])
+    (first, n), *others = numbers.items()
+    return " and ".join([f"{explain.count(n, 'answer')} of {first}", *(f"{n} of {name}" for name, n in others)])

@@ -48,22 +48,22 @@ class PromptsCheck(BaseCheck):
 
     def _compare(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
         pairing = pair_answers(evidence, candidate)
-        rows = layers.prompt_counts(evidence, candidate)
+        pairs = layers.prompt_counts(evidence, candidate)
         known = layers.known_of(evidence, candidate)
-        counts = compare_counts(rows, known)
+        counts = compare_counts(pairs, known)
         refusals = _refused(evidence.engines[evidence.baseline], candidate)
         findings = [*layers.counts_in_words(counts, evidence.baseline, candidate.name, known), *refusals.sentences]
-        missing = pairing.missing(evidence, used=len(rows))
+        missing = pairing.missing(evidence, used=len(pairs))
         uncounted = _uncounted(evidence.baseline, pairing)
         details = [*findings, *([uncounted] if findings and uncounted else []), *missing.reasons]
-        apart = [(case, ours, theirs) for case, ours, theirs in rows if ours != theirs]
+        apart = [(case, ours, theirs) for case, ours, theirs in pairs if ours != theirs]
         details += [
             f"{explain.plain(case, 40)}: {evidence.baseline} {ours}, {candidate.name} {theirs}"
             for case, ours, theirs in apart[:3]
         ]
         compared = dataclasses.replace(
             verdict,
-            n=len(rows),
+            n=len(pairs),
             requests=2 * len(pairing.pairs),
             unit="prompts",
             measures="prompts differ",
@@ -88,7 +88,7 @@ class PromptsCheck(BaseCheck):
         if uncounted or (pairing.lost and evidence.incomplete is None):
             reason = "; ".join(filter(None, [uncounted, *missing.reasons]))
             return dataclasses.replace(compared, outcome=Outcome.INCONCLUSIVE, reason=reason)
-        reason = f"equal token counts on {explain.count(len(rows), 'prompt')}"
+        reason = f"equal token counts on {explain.count(len(pairs), 'prompt')}"
         passed = dataclasses.replace(compared, outcome=Outcome.PASS, reason=reason, estimate=0.0, margin=0.0)
         return rested(passed, missing)
 

@@ -196,37 +196,37 @@ class SchemaCheck(BaseCheck):
 
     def _gap(self, verdict: Verdict, evidence: Evidence, pair: _PairReadings) -> Verdict:
         assert self.gap is not None
-        margin, design, rows = self.gap, design_of(evidence, asked=len(pair.cases)), pair.spoken
-        differences = [(ours.problem is None) - (theirs.problem is None) for _, ours, theirs in rows]
+        margin, design, spoken = self.gap, design_of(evidence, asked=len(pair.cases)), pair.spoken
+        differences = [(ours.problem is None) - (theirs.problem is None) for _, ours, theirs in spoken]
         only = {evidence.baseline: differences.count(1), verdict.engine: differences.count(-1)}
-        missing = pair.missing(rows)
-        net = "" if evidence.single or not rows else ", net"
+        missing = pair.missing(spoken)
+        net = "" if evidence.single or not spoken else ", net"
         verdict = dataclasses.replace(
             verdict,
-            measures=f"of answers fit on one engine only{net}" if rows else "",
-            requests=2 * len(rows),
+            measures=f"of answers fit on one engine only{net}" if spoken else "",
+            requests=2 * len(spoken),
             details=(
                 "fits on " + "; on ".join(f"{name} only: {n}" for name, n in only.items()),
-                *_invalid(verdict.engine, evidence.prompts.cases, {case.id: theirs for case, _, theirs in rows}),
+                *_invalid(verdict.engine, evidence.prompts.cases, {case.id: theirs for case, _, theirs in spoken}),
                 *missing.reasons,
             ),
             differing=tuple(
                 pair.difference(case, f"fits on {evidence.baseline if fits > 0 else verdict.engine} only")
-                for (case, _, _), fits in zip(rows, differences, strict=True)
+                for (case, _, _), fits in zip(spoken, differences, strict=True)
                 if fits
             ),
         )
-        best = [*differences, *[0] * (len(pair.cases) - len(rows))]
+        best = [*differences, *[0] * (len(pair.cases) - len(spoken))]
         done = verdict.judged(design.gap(differences, margin=margin, side=self.side))
         return rested(done, missing, best=lambda: design.gap(best, margin=margin, side=self.side))
 
     def _agree(self, verdict: Verdict, evidence: Evidence, pair: _PairReadings) -> Verdict:
         assert self.agree is not None
         at_least, design = self.agree, design_of(evidence, asked=len(pair.cases))
-        fields = {case.id: pair.differing(case, ours, theirs) for case, ours, theirs in pair.rows}
+        fields = {case.id: pair.differing(case, ours, theirs) for case, ours, theirs in pair.compared}
         paths = Counter(path for names in fields.values() for path in sorted(names))
         kept = [not fields[case.id] if case.id in fields else None for case in pair.cases]
-        n, missing = len(pair.rows), pair.missing(pair.rows)
+        n, missing = len(pair.compared), pair.missing(pair.compared)
         order = "; ".join(line for line in verdict.differs if line.startswith(layers.PROPERTY_ORDER))
         most = [
             f"{explain.plain(path, 60)} differs in {times} of {n}" for path, times in paths.most_common(_SHOWN_FIELDS)
@@ -237,7 +237,9 @@ class SchemaCheck(BaseCheck):
             requests=2 * n,
             details=(*most, *pair.example(), *missing.reasons),
             differing=tuple(
-                pair.difference(case, ", ".join(sorted(fields[case.id]))) for case, _, _ in pair.rows if fields[case.id]
+                pair.difference(case, ", ".join(sorted(fields[case.id])))
+                for case, _, _ in pair.compared
+                if fields[case.id]
             ),
         )
         best = [keeps is not False for keeps in kept]
@@ -260,8 +262,8 @@ class SchemaCheck(BaseCheck):
 class _PairReadings:
     """Readings of a pair over the cases the baseline answered and the candidate was asked.
 
-    ``rows`` are without pairs that say nothing (neither text nor a call); where both answers call tools the calls are
-    compared. ``spoken`` are those of the rows that a schema can be held against on at least one engine.
+    ``compared`` are those without pairs that say nothing (neither text nor a call); where both answers call tools the
+    calls are compared. ``spoken`` are those of them that a schema can be held against on at least one engine.
     """
 
     def __init__(
@@ -273,7 +275,7 @@ class _PairReadings:
         self._pairs = {pair.case.id: pair for pair in self._pairing.pairs}
         self._silence = Silence()
         self.cases = self._pairing.cases
-        self.rows: list[tuple[Case, Reading, Reading]] = []
+        self.compared: list[tuple[Case, Reading, Reading]] = []
         for case in self.cases:
             if case.id not in ours or not ours[case.id].answered or case.id not in theirs:
                 continue
@@ -282,16 +284,16 @@ class _PairReadings:
             if pair is not None and (silent or cut_in_call(pair.baseline, pair.candidate)):
                 self._silence.add({evidence.baseline: pair.baseline, candidate.name: pair.candidate})
                 continue
-            self.rows.append((case, ours[case.id], theirs[case.id]))
-        self.spoken = [row for row in self.rows if not self._both_call(row[0])]
-        self._answered = any(theirs.answered for _, _, theirs in self.rows) or bool(self._pairs)
+            self.compared.append((case, ours[case.id], theirs[case.id]))
+        self.spoken = [answers for answers in self.compared if not self._both_call(answers[0])]
+        self._answered = any(theirs.answered for _, _, theirs in self.compared) or bool(self._pairs)
 
-    def missing(self, rows: Sequence[tuple[Case, Reading, Reading]]) -> Missing:
-        """Return what a verdict on these rows does not rest on."""
+    def missing(self, used: Sequence[tuple[Case, Reading, Reading]]) -> Missing:
+        """Return what a verdict that uses these does not rest on."""
         also = self._silence.reasons()
-        if calls := len(self.rows) - len(rows):
+        if calls := len(self.compared) - len(used):
             also.append(f"both answers to {explain.count(calls, 'prompt')} call tools, which no schema is held against")
-        return self._pairing.missing(self._evidence, used=len(rows), also=also)
+        return self._pairing.missing(self._evidence, used=len(used), also=also)
 
     def differing(self, case: Case, ours: Reading, theirs: Reading) -> set[str]:
         """Return the paths that differ, ``tool calls`` where both answers call tools otherwise; empty if none does."""
@@ -320,7 +322,7 @@ class _PairReadings:
 
     def example(self) -> list[str]:
         """Show the first case whose values differ: path and both values."""
-        for case, ours, theirs in self.rows:
+        for case, ours, theirs in self.compared:
             for difference in () if self._both_call(case) else ours.differences(theirs)[:1]:
                 return [
                     f"first: {explain.plain(case.id, 40)} at {explain.plain(difference.path, 60)}: "

@@ -108,7 +108,7 @@ class SimilarityCheck(BaseCheck):
             else _of_texts(pair, next(scores), limit)
             for pair in telling
         ]
-        kept_by_case: dict[str, bool] = {row.pair.case.id: row.alike for row in compared}
+        kept_by_case: dict[str, bool] = {comparison.pair.case.id: comparison.alike for comparison in compared}
         kept_by_case |= dict.fromkeys((case.id for case in pairing.failed), False)
         kept = [kept_by_case.get(case.id) for case in pairing.cases]
         missing = pairing.missing(evidence, used=len(telling) + len(pairing.failed), also=silence.reasons())
@@ -123,7 +123,7 @@ class SimilarityCheck(BaseCheck):
             requests=2 * len(pairing.pairs),
             differs=layers.layers(evidence, candidate),
             details=(*head, *_counts(compared, limit), *missing.reasons, *_first(verdict, compared)),
-            differing=tuple(row.difference for row in compared if not row.alike),
+            differing=tuple(comparison.difference for comparison in compared if not comparison.alike),
         )
         return rested(done, missing, best=lambda: design.share([keeps is not False for keeps in kept], at_least=ALIKE))
 
@@ -224,28 +224,28 @@ def _both_speak(pair: Pair) -> bool:
     return all(answer.text.strip() and not answer.tool_calls for answer in (pair.baseline, pair.candidate))
 
 
-def _counts(rows: Sequence[_Compared], limit: float | None) -> list[str]:
+def _counts(compared: Sequence[_Compared], limit: float | None) -> list[str]:
     lines: list[str] = []
-    scores = [row.score for row in rows if row.score is not None]
+    scores = [comparison.score for comparison in compared if comparison.score is not None]
     if scores:
-        blocked = sum(row.fact.blocking for row in rows if row.fact is not None)
+        blocked = sum(comparison.fact.blocking for comparison in compared if comparison.fact is not None)
         below = sum(score < (limit or 0.0) for score in scores)
         median = float(np.median(scores))
         lines.append(f"{blocked} with another number or negation, {below} below the limit, median {median:.3f}")
-    if calls := [row for row in rows if row.fact is None]:
-        unlike = sum(not row.alike for row in calls)
+    if calls := [comparison for comparison in compared if comparison.fact is None]:
+        unlike = sum(not comparison.alike for comparison in calls)
         lines.append(f"{explain.count(len(calls), 'pair')} compared as tool calls, {unlike} of them differ")
     return lines
 
 
-def _first(verdict: Verdict, rows: Sequence[_Compared]) -> list[str]:
-    for row in rows:
-        if not row.alike:
-            what = f": {explain.plain(row.why, 160)}" if row.why else ""
+def _first(verdict: Verdict, compared: Sequence[_Compared]) -> list[str]:
+    for comparison in compared:
+        if not comparison.alike:
+            what = f": {explain.plain(comparison.why, 160)}" if comparison.why else ""
             width = max(len(verdict.engine), len(str(verdict.baseline)))
-            ours, theirs = row.shown
+            ours, theirs = comparison.shown
             return [
-                f"first: {explain.plain(row.pair.case.id, 40)}{what}",
+                f"first: {explain.plain(comparison.pair.case.id, 40)}{what}",
                 f"  {verdict.baseline:<{width}} {explain.quote(ours)}",
                 f"  {verdict.engine:<{width}} {explain.quote(theirs)}",
             ]

@@ -238,7 +238,7 @@ class _Comparison:
             else:
                 self.pairs.append((pair, compared))
         self.missing = pairing.missing(evidence, used=len(self.pairs), also=silence.reasons())
-        self.counted = self._design.counted(self.pairs, lambda row: row[0].case.group)
+        self.counted = self._design.counted(self.pairs, lambda compared: compared[0].case.group)
         self.forks: Forks = [(pair.case, compared.fork) for pair, compared in self.pairs]
 
     def judge(self, forks: Forks, margin: float) -> Judgement:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pytest_llmparity.core.compare.json import parse_json
 from pytest_llmparity.core.compare.order import KeyOrder
-from pytest_llmparity.core.diagnosis.counts import NOTHING, Counts, Cut, Known, compare_counts
+from pytest_llmparity.core.diagnosis.counts import NOTHING, CountPair, Counts, Cut, Known, compare_counts
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.identity.capabilities import CUTS
 from pytest_llmparity.core.identity.pins import agree
@@ -116,19 +116,19 @@ def _text_length(content: object) -> int:
     return 0
 
 
-def prompt_counts(evidence: Evidence, candidate: EngineEvidence) -> list[tuple[str, int, int]]:
-    """Return (case, baseline's, candidate's) prompt tokens of the main phase where both engines counted them.
+def prompt_counts(evidence: Evidence, candidate: EngineEvidence) -> list[CountPair]:
+    """Return the prompt tokens of the main phase where both engines counted them.
 
     A prompt has tokens, so a server that says 0 did not count.
     """
     ours, theirs = evidence.engines[evidence.baseline].answers(), candidate.answers()
-    rows: list[tuple[str, int, int]] = []
+    pairs: list[CountPair] = []
     for case in evidence.prompts.cases:
         if case.id in ours and case.id in theirs:
             a, b = ours[case.id].prompt_tokens, theirs[case.id].prompt_tokens
             if a and b and a > 0 and b > 0:
-                rows.append((case.id, a, b))
-    return rows
+                pairs.append(CountPair(case.id, a, b))
+    return pairs
 
 
 def layers(

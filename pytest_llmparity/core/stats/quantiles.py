@@ -207,8 +207,8 @@ class _Sample:
         """Nearest-rank quantile of each resample; ``weights[r, i]`` says how often value i occurs in resample r."""
         cumulated = weights.cumsum(axis=1)
         wanted = np.maximum(1.0, np.ceil(quantile * cumulated[:, -1:] - 1e-9))
-        found: Floats = self.values[(cumulated >= wanted).argmax(axis=1)]
-        return found
+        resampled: Floats = self.values[(cumulated >= wanted).argmax(axis=1)]
+        return resampled
 
 
 def _sample(values: Sequence[float], blocks: Sequence[int]) -> _Sample:

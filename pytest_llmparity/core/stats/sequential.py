@@ -89,20 +89,20 @@ def share(kept: Sequence[bool], *, at_least: float, alpha: float) -> SequentialR
     A share of 1 is refuted by a single case and never shown. Raises ``ValueError`` for ``at_least`` outside 0..1 or an
     alpha outside 0..0.5.
     """
-    broken = [float(not one) for one in kept]
+    broken = [float(not keeps) for keeps in kept]
     perfect = at_least == 1.0
-    found = ratio(broken, [1.0] * len(broken), margin=0.5 if perfect else 1.0 - at_least, most=1.0, alpha=alpha)
+    result = ratio(broken, [1.0] * len(broken), margin=0.5 if perfect else 1.0 - at_least, most=1.0, alpha=alpha)
     refuted = perfect and any(broken)
     return SequentialResult(
-        estimate=1.0 - found.estimate,
-        lower=1.0 - found.upper,
-        upper=1.0 - found.lower,
-        p_pass=1.0 if perfect else found.p_pass,
-        p_fail=float(not refuted) if perfect else found.p_fail,
-        n=found.n,
-        passed=found.passed and not perfect,
-        failed=refuted if perfect else found.failed,
-        needed=None if perfect else found.needed,
+        estimate=1.0 - result.estimate,
+        lower=1.0 - result.upper,
+        upper=1.0 - result.lower,
+        p_pass=1.0 if perfect else result.p_pass,
+        p_fail=float(not refuted) if perfect else result.p_fail,
+        n=result.n,
+        passed=result.passed and not perfect,
+        failed=refuted if perfect else result.failed,
+        needed=None if perfect else result.needed,
     )
 
 
@@ -121,8 +121,8 @@ def gap(differences: Sequence[int], *, margin: float, alpha: float, side: Side =
     mean = float(sides[0].mean()) if len(differences) else 0.0
     # With d = (1 + difference)/2, e = 1 and (1 + m)/2 for m these are the gains of ``ratio``.
     return _Question(
-        below=lambda m: [(m - one) / (1.0 - m) for one in sides],
-        above=lambda m: [(one - m) / (1.0 + m) for one in sides],
+        below=lambda m: [(m - values) / (1.0 - m) for values in sides],
+        above=lambda m: [(values - m) / (1.0 + m) for values in sides],
         margin=margin,
         least=-1.0 if side == "worse" else 0.0,
         alpha=alpha,
