@@ -38,15 +38,14 @@ def test_a_killed_run_is_resumed_or_begun_anew(bench: Bench, wait_until: Callabl
     wait_until(lambda: engines[0].count > 60)
     spawned.kill()
     engines[0].first_delay_s = 0.0
-    kept, before = stored(bench, "a"), len(bench.asked(engines[0]))
-    assert kept > 40
+    kept, before = [stored(bench, name) for name in "ab"], [len(bench.asked(engine)) for engine in engines]
+    assert kept[0] > 40
 
     result = bench.run(option, *REPORT, engines=engines)
 
     assert result.ret == FAILED
-    asked = len(bench.asked(engines[0])) - before
-    assert asked == (PLAN - kept if option == "--parity-resume" else PLAN)
-    assert len(bench.asked(engines[1])) == PLAN
+    asked = [len(bench.asked(engine)) - earlier for engine, earlier in zip(engines, before, strict=True)]
+    assert asked == [PLAN - own if option == "--parity-resume" else PLAN for own in kept]
     assert ("resumed run" in result.stdout.str()) == (option == "--parity-resume")
     assert [v["outcome"] for v in verdicts(bench.report()) if v["kind"] == "text"] == ["FAIL"]
     assert [v["n"] for v in verdicts(bench.report()) if v["kind"] == "text"] == [CASES]
