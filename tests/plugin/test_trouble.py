@@ -116,6 +116,7 @@ def test_every_kind_of_trouble_is_a_typed_error_of_its_row_and_the_rest_is_judge
 
 @pytest.mark.parametrize("comparison", ["== 'plain'", "== '', parity_run['b']['case-3'].text"])
 def test_control_sequences_of_a_model_never_reach_the_terminal(bench: Bench, comparison: str) -> None:
+    bench.prompts(60)
     bench.gate(
         "check.prompts(), check.text(margin=0.05), check.schema({'type': 'object'}, gap=0.05)",
         f"assert parity_run['b']['case-3'].text {comparison}",
