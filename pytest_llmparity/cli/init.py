@@ -75,7 +75,7 @@ NOTHING = """\
 """
 
 
-class Engine(NamedTuple):
+class ConfiguredEngine(NamedTuple):
     """One engine of the configuration to write: its name, and the keys of its table."""
 
     name: str
@@ -148,7 +148,7 @@ def _configured_in_pyproject(root: Path) -> Path | None:
     return path if "llmparity" in table.get("tool", {}) else None
 
 
-def _engines(root: Path) -> Sequence[Engine]:
+def _engines(root: Path) -> Sequence[ConfiguredEngine]:
     """Return what is found here as engines: servers that run first, then GGUF files, each under a name of its own."""
     from pytest_llmparity.engines import daemons
     from pytest_llmparity.engines.local import caches, generates, gguf_files
@@ -163,15 +163,15 @@ def _engines(root: Path) -> Sequence[Engine]:
     for path in files[:MOST_OF_A_KIND]:
         model = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
         tables.append((path.stem, {"kind": "llamacpp", "model": model}))
-    engines: dict[str, Engine] = {}
+    engines: dict[str, ConfiguredEngine] = {}
     for wanted, keys in tables:
         base = re.sub(r"[^a-z0-9._-]+", "-", wanted.lower()).strip("-._")[:40].strip("-._") or keys["kind"]
         name = next(name for number in range(1, 100) if (name := base + f"-{number}" * (number > 1)) not in engines)
-        engines[name] = Engine(name, keys)
+        engines[name] = ConfiguredEngine(name, keys)
     return tuple(engines.values())
 
 
-def _configuration(engines: Sequence[Engine]) -> str:
+def _configuration(engines: Sequence[ConfiguredEngine]) -> str:
     import tomlkit
 
     if not engines:
@@ -199,7 +199,7 @@ def _cases() -> Iterator[dict[str, object]]:
             yield {"id": f"{group}-{number}", "group": group, "messages": [message]}
 
 
-def _next_steps(engines: Sequence[Engine]) -> Iterator[str]:
+def _next_steps(engines: Sequence[ConfiguredEngine]) -> Iterator[str]:
     if any(engine.keys["kind"] == "llamacpp" and "base_url" not in engine.keys for engine in engines) and not (
         shutil.which("llama-server") or importlib.util.find_spec("xllamacpp")
     ):

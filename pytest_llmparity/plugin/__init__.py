@@ -135,19 +135,19 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     door = item.config.stash.get(DOOR, None)
     if door is None:
         return (yield)
-    gathered = door.run_of(item)
+    run_of_test = door.run_of(item)
     try:
         result = yield
     except pytest.skip.Exception:
         raise
     except (Exception, pytest.fail.Exception) as error:
         door.defuse(error)
-        if gathered is not None:
-            door.annotate(error, item, door.conclude(item, gathered))
+        if run_of_test is not None:
+            door.annotate(error, item, door.conclude(item, run_of_test))
         raise
-    if gathered is not None:
-        verdicts = door.conclude(item, gathered)
-        door.raise_outcome(item, verdicts, gathered)
+    if run_of_test is not None:
+        verdicts = door.conclude(item, run_of_test)
+        door.raise_outcome(item, verdicts, run_of_test)
     return result
 
 

@@ -112,8 +112,8 @@ class Door:
         """Return one line per selected engine, as configured, and what starting them runs."""
         unknown = {spec.name: spec.base_url or "" for spec in self.settings.engines if spec.kind is None}
         lines = terminal.engine_lines(self._engines(), why=self.settings.baseline_source, unasked=unknown)
-        notes = [terminal.header_notes(spec) for spec in self.settings.engines]
-        lines += [self.session.mask.text(line) for of_engine in notes for line in of_engine]
+        by_engine = [terminal.header_lines(spec) for spec in self.settings.engines]
+        lines += [self.session.mask.text(line) for of_engine in by_engine for line in of_engine]
         return list(map(uncommanded, lines))
 
     def plan_lines(self, *, detailed: bool) -> list[str]:
@@ -172,12 +172,12 @@ class Door:
             self._runs[gate] = self.session.parity_run(gate, reproduce=self._reproduce(item))
         return self._runs[gate]
 
-    def conclude(self, item: pytest.Item, gathered: ParityRun) -> list[Verdict]:
+    def conclude(self, item: pytest.Item, parity_run: ParityRun) -> list[Verdict]:
         """Settle one test's verdicts and hand them to properties and observers."""
         __tracebackhide__ = True
         gate = repeats.gate_of(item)
         try:
-            verdicts = self._concluded[gate] = self.session.settle(gate, gathered)
+            verdicts = self._concluded[gate] = self.session.settle(gate, parity_run)
         except LLMParityError as error:
             pytest.fail(str(error), pytrace=False)
         item.user_properties[:] = [(name, value) for name, value in item.user_properties if not junit.ours(name)]
@@ -206,7 +206,7 @@ class Door:
         strict = self.settings.inconclusive == "fail"
         return any(v.outcome.fails_test or (strict and v.outcome is Outcome.INCONCLUSIVE) for v in verdicts)
 
-    def raise_outcome(self, item: pytest.Item, verdicts: Sequence[Verdict], gathered: ParityRun) -> None:
+    def raise_outcome(self, item: pytest.Item, verdicts: Sequence[Verdict], parity_run: ParityRun) -> None:
         """Fail or skip a gate whose body has ended; a gate that judged nothing and read nothing fails."""
         __tracebackhide__ = True
         if self.fails(verdicts):
@@ -218,7 +218,7 @@ class Door:
             pytest.fail(f"nothing was judged, and --parity-required asks for a verdict: {reasons}", pytrace=False)
         if Outcome.INCONCLUSIVE in outcomes and self.settings.inconclusive == "skip":
             pytest.skip(self.explain(item, verdicts).splitlines()[0])
-        if outcomes <= {Outcome.SKIPPED} and not gathered.touched:
+        if outcomes <= {Outcome.SKIPPED} and not parity_run.touched:
             if verdicts:
                 pytest.skip("; ".join(dict.fromkeys(verdict.message for verdict in verdicts)))
             if self.settings.cases:
@@ -293,10 +293,10 @@ class Door:
         something, read an answer, or ran on an engine.
         """
         gate = repeats.gate_of(item)
-        verdicts, gathered = self._concluded.get(gate), self._runs.get(gate)
+        verdicts, parity_run = self._concluded.get(gate), self._runs.get(gate)
         used = any(verdict.outcome is not Outcome.SKIPPED for verdict in verdicts or ())
-        used = used or (gathered is not None and gathered.touched and not verdicts)
-        used = used or (gathered is None and "llmparity_door" in getattr(item, "fixturenames", ()))
+        used = used or (parity_run is not None and parity_run.touched and not verdicts)
+        used = used or (parity_run is None and "llmparity_door" in getattr(item, "fixturenames", ()))
         carried = None if verdicts is None else [to_json(verdict) for verdict in verdicts]
         return {"run": self.session.run, "test": gate, "verdicts": carried, "used": judged and used}
 

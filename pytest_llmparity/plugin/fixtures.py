@@ -73,10 +73,10 @@ def parity(llmparity_door: Door) -> Parity:
 @pytest.fixture
 def parity_run(llmparity_door: Door, request: pytest.FixtureRequest) -> ParityRun:
     """What this test's marker gathered: rows by engine and case, and checks on them."""
-    gathered = llmparity_door.run_of(request.node)
-    if gathered is None:
+    own = llmparity_door.run_of(request.node)
+    if own is None:
         pytest.fail("parity_run needs a marker: @pytest.mark.parity('prompts.jsonl', check.text())", pytrace=False)
-    return gathered
+    return own
 
 
 def handle(door: Door, name: str) -> EngineHandle:

@@ -83,21 +83,21 @@ def engine_lines(
     return lines
 
 
-def header_notes(spec: EngineSpec, *, width: int = WIDTH) -> list[str]:
+def header_lines(spec: EngineSpec, *, width: int = WIDTH) -> list[str]:
     """Return what a reader should know of an engine before it is there: whose it is, what runs, what is pinned."""
-    notes = []
+    clauses = []
     if spec.daemon and spec.base_url:
-        notes.append(
+        clauses.append(
             f"uses the {spec.kind} that is running at {spec.base_url}, which has {spec.model}"
             + ('; launch = "process" starts our own' if spec.kind == "ollama" else "")
         )
     if spec.command:
-        notes.append(f"runs the command {shlex.join(spec.command)}")
+        clauses.append(f"runs the command {shlex.join(spec.command)}")
     if spec.requires and spec.launch == "process":
-        notes.append(f"installs and runs, in an environment of its own: {', '.join(spec.requires)}")
+        clauses.append(f"installs and runs, in an environment of its own: {', '.join(spec.requires)}")
     if spec.pin:
-        notes.append(f"pinned: {', '.join(f'{name} {value}' for name, value in spec.pin.items())}")
-    return [line for note in notes for line in _wrapped(f"{spec.name}: ", printable(note), width=width)]
+        clauses.append(f"pinned: {', '.join(f'{name} {value}' for name, value in spec.pin.items())}")
+    return [line for clause in clauses for line in _wrapped(f"{spec.name}: ", printable(clause), width=width)]
 
 
 def plan_line(

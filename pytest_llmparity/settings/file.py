@@ -273,7 +273,7 @@ Pin = create_model(
 )
 
 
-class Engine(Strict):
+class EngineKeys(Strict):
     """One engine. With ``base_url`` we attach to it, without it we start it. Times are seconds, lengths tokens.
 
     Of a kind with a daemon a model's name means the one that is running, if it has the model; ``launch`` decides.
@@ -290,7 +290,7 @@ class Engine(Strict):
         return {name: getattr(self, name) for name in keys if not only or KEYS[name].only in only}
 
     @model_validator(mode="after")
-    def _whole(self, info: ValidationInfo) -> Engine:
+    def _whole(self, info: ValidationInfo) -> EngineKeys:
         kinds = (info.context or {}).get("kinds", KINDS)
         if self.route == "native" and not (self.kind in kinds and kinds[self.kind].native):
             native = ", ".join(sorted(name for name, kind in kinds.items() if kind.native))
@@ -373,12 +373,12 @@ def _in_the_file(name: str, key: Key) -> tuple[Any, Any]:
 
 
 if TYPE_CHECKING:
-    EngineTable = Engine
+    EngineTable = EngineKeys
 else:
     EngineTable = create_model(
         "EngineTable",
-        __base__=Engine,
-        __doc__=Engine.__doc__,
+        __base__=EngineKeys,
+        __doc__=EngineKeys.__doc__,
         **{name: _in_the_file(name, key) for name, key in KEYS.items()},
     )
 

@@ -16,17 +16,17 @@ from pytest_llmparity.core import thinking
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion
 from pytest_llmparity.engines.wire.assembling import (
-    DIFFERENT_NOTE,
-    EXTENDED_NOTE,
-    GROWING_NOTE,
-    LATE_NOTE,
-    NAME_NOTE,
-    PLACEHOLDER_NOTE,
-    REPEATED_NOTE,
+    DIFFERENT_REMARK,
+    EXTENDED_REMARK,
+    GROWING_REMARK,
+    LATE_REMARK,
+    NAME_REMARK,
+    PLACEHOLDER_REMARK,
+    REPEATED_REMARK,
     RULES,
-    RUN_TOGETHER_NOTE,
-    TWICE_NOTE,
-    UNSURE_NOTE,
+    RUN_TOGETHER_REMARK,
+    TWICE_REMARK,
+    UNSURE_REMARK,
 )
 from pytest_llmparity.engines.wire.read import parse_answer
 
@@ -282,31 +282,31 @@ def test_two_calls_without_anything_to_tell_them_apart_but_what_they_say() -> No
 
 
 @pytest.mark.parametrize(
-    ("entries", "wanted", "note"),
+    ("entries", "wanted", "remark"),
     [
-        ([entry(0, "get_", "", "a"), entry(0, "time", "{}", None)], [("get_time", "{}", "a")], NAME_NOTE),
-        ([entry(0, "get_", "", None), entry(0, "get_time", "{}", None)], [("get_time", "{}", "")], NAME_NOTE),
-        ([entry(0, "f", "{}", None), entry(0, "f", "{}", None)], [("f", "{}", "")], TWICE_NOTE),
+        ([entry(0, "get_", "", "a"), entry(0, "time", "{}", None)], [("get_time", "{}", "a")], NAME_REMARK),
+        ([entry(0, "get_", "", None), entry(0, "get_time", "{}", None)], [("get_time", "{}", "")], NAME_REMARK),
+        ([entry(0, "f", "{}", None), entry(0, "f", "{}", None)], [("f", "{}", "")], TWICE_REMARK),
         (
             [entry(0, "f", '{"a": 1}', None), entry(0, None, '{"a": 2}', None)],
             [("f", '{"a": 1}{"a": 2}', "")],
-            RUN_TOGETHER_NOTE,
+            RUN_TOGETHER_REMARK,
         ),
-        ([entry(0, "f", "{}", "a"), entry(0, "f", '{"a": 1}', "a")], [("f", '{"a": 1}', "a")], PLACEHOLDER_NOTE),
-        ([entry(0, "f", "null", "a"), entry(0, None, '{"a": 1}', None)], [("f", '{"a": 1}', "a")], PLACEHOLDER_NOTE),
+        ([entry(0, "f", "{}", "a"), entry(0, "f", '{"a": 1}', "a")], [("f", '{"a": 1}', "a")], PLACEHOLDER_REMARK),
+        ([entry(0, "f", "null", "a"), entry(0, None, '{"a": 1}', None)], [("f", '{"a": 1}', "a")], PLACEHOLDER_REMARK),
         (
             [entry(0, "f", {"a": "x"}, "a"), entry(0, "f", {"a": "xy", "b": [1]}, "a")],
             [("f", '{"a": "xy", "b": [1]}', "a")],
-            EXTENDED_NOTE,
+            EXTENDED_REMARK,
         ),
     ],
     ids=["name in pieces", "name grows", "twice", "run together", "empty first", "null first", "value grows"],
 )
-def test_what_is_guessed_or_cannot_be_told_is_said(entries: list[Delta], wanted: list[Tool], note: str) -> None:
+def test_what_is_guessed_or_cannot_be_told_is_said(entries: list[Delta], wanted: list[Tool], remark: str) -> None:
     found = streamed(*({"tool_calls": [piece]} for piece in entries))
 
     assert called(found) == wanted
-    assert found.normalised == (note,)
+    assert found.normalised == (remark,)
 
 
 @pytest.mark.parametrize("id", ["call_a", None])
@@ -316,7 +316,7 @@ def test_a_last_chunk_that_repeats_the_calls_too_is_taken_once(id: str | None) -
     found = streamed({"tool_calls": calls[:1]}, {"tool_calls": calls[1:]}, last={"delta": {"tool_calls": calls}})
 
     assert [call[:2] for call in called(found)] == [("f", "{}"), ("g", '{"a": 1}')]
-    assert found.normalised == (() if id else (TWICE_NOTE,))
+    assert found.normalised == (() if id else (TWICE_REMARK,))
 
 
 def test_a_last_chunk_that_repeats_the_calls_under_new_ids_is_taken_once_unless_it_is_one_call() -> None:
@@ -326,8 +326,8 @@ def test_a_last_chunk_that_repeats_the_calls_under_new_ids_is_taken_once_unless_
     twice = streamed({"tool_calls": calls}, last={"delta": {"tool_calls": again}, "finish_reason": "tool_calls"})
     kept = streamed({"tool_calls": calls[:1]}, last={"delta": {"tool_calls": again[:1]}, "finish_reason": "tool_calls"})
 
-    assert (called(twice), twice.normalised) == ([("f", "{}", "a"), ("g", '{"a": 1}', "b")], (TWICE_NOTE,))
-    assert (called(kept), kept.normalised) == ([("f", "{}", "a"), ("f", "{}", "c")], (LATE_NOTE,))
+    assert (called(twice), twice.normalised) == ([("f", "{}", "a"), ("g", '{"a": 1}', "b")], (TWICE_REMARK,))
+    assert (called(kept), kept.normalised) == ([("f", "{}", "a"), ("f", "{}", "c")], (LATE_REMARK,))
 
 
 def test_a_closing_message_with_other_calls_than_were_streamed_is_said() -> None:
@@ -336,7 +336,7 @@ def test_a_closing_message_with_other_calls_than_were_streamed_is_said() -> None
     found = streamed({"tool_calls": [entry(0, *WEATHER)]}, last={"message": message, "finish_reason": "tool_calls"})
     alike = streamed({"tool_calls": message["tool_calls"]}, last={"message": message, "finish_reason": "tool_calls"})
 
-    assert (called(found), found.normalised) == ([WEATHER], (DIFFERENT_NOTE,))
+    assert (called(found), found.normalised) == ([WEATHER], (DIFFERENT_REMARK,))
     assert (called(alike), alike.normalised) == ([WEATHER, TIME], ())
 
 
@@ -400,7 +400,7 @@ def test_text_and_reasoning_are_the_whole_ones_however_they_are_cut(text: str, r
     found = streamed({"role": "assistant", "content": ""}, *deltas)
 
     assert (found.text, found.reasoning) == (text, reasoning)
-    assert found.normalised in ((), (UNSURE_NOTE,))
+    assert found.normalised in ((), (UNSURE_REMARK,))
 
 
 @pytest.mark.parametrize("channel", ["content", "reasoning"])
@@ -410,7 +410,7 @@ def test_deltas_that_repeat_everything_so_far_are_taken_once(channel: str, cuts:
     found = streamed(*({channel: piece} for piece in pieces), {channel: pieces[-1]})
 
     assert SENTENCE in (found.text, found.reasoning)
-    assert found.normalised in ((GROWING_NOTE,), (REPEATED_NOTE,))
+    assert found.normalised in ((GROWING_REMARK,), (REPEATED_REMARK,))
 
 
 @given(cuts=st.lists(st.integers(1, len(SENTENCE) - 1), max_size=8))
@@ -420,7 +420,7 @@ def test_a_last_chunk_that_repeats_the_message_is_taken_once(cuts: list[int]) ->
     messaged = streamed(*deltas, last={"message": {"role": "assistant", "content": SENTENCE}})
 
     assert closed.text == messaged.text == SENTENCE
-    assert closed.normalised == (REPEATED_NOTE,)
+    assert closed.normalised == (REPEATED_REMARK,)
     assert messaged.normalised == ()
 
 
@@ -447,28 +447,32 @@ def test_a_stream_of_messages_grows() -> None:
 def test_a_closing_message_that_says_something_else_is_named() -> None:
     found = streamed({"content": "Yes"}, {"content": "."}, last={"message": {"content": "No."}})
 
-    assert (found.text, found.normalised) == ("Yes.", (DIFFERENT_NOTE,))
+    assert (found.text, found.normalised) == ("Yes.", (DIFFERENT_REMARK,))
 
 
 @pytest.mark.parametrize(("pieces", "whole"), [(["Yes", "Yes"], "Yes"), (["The", "The cat"], "The cat")])
 def test_the_closing_message_tells_what_two_pieces_cannot(pieces: list[str], whole: str) -> None:
     found = streamed(*({"content": piece} for piece in pieces), last={"message": {"content": whole}})
 
-    assert (found.text, found.normalised) == (whole, (GROWING_NOTE,))
+    assert (found.text, found.normalised) == (whole, (GROWING_REMARK,))
 
 
 @pytest.mark.parametrize(
     ("pieces", "text", "normalised"),
     [
-        (["ha", "ha"], "haha", (UNSURE_NOTE,)),
+        (["ha", "ha"], "haha", (UNSURE_REMARK,)),
         ([" no", " no", " no"], " no no no", ()),
-        (["-", "--", "----"], "-------", (UNSURE_NOTE,)),
-        (["4", "42"], "442", (UNSURE_NOTE,)),
-        (["The", " cat", "The cat sat"], "The catThe cat sat", (UNSURE_NOTE,)),
-        (["The capital", " of Peru", "The capital of Peru is Lima."], "The capital of Peru is Lima.", (REPEATED_NOTE,)),
-        (["It", "It is", "It is so.\n", "It is so."], "It is so.", (GROWING_NOTE,)),
+        (["-", "--", "----"], "-------", (UNSURE_REMARK,)),
+        (["4", "42"], "442", (UNSURE_REMARK,)),
+        (["The", " cat", "The cat sat"], "The catThe cat sat", (UNSURE_REMARK,)),
+        (
+            ["The capital", " of Peru", "The capital of Peru is Lima."],
+            "The capital of Peru is Lima.",
+            (REPEATED_REMARK,),
+        ),
+        (["It", "It is", "It is so.\n", "It is so."], "It is so.", (GROWING_REMARK,)),
         (["\n", "\n"], "\n\n", ()),
-        (["caf\ufffd", "café", "café."], "café.", (GROWING_NOTE,)),
+        (["caf\ufffd", "café", "café."], "café.", (GROWING_REMARK,)),
     ],
 )
 def test_pieces_that_could_be_either_stay_and_say_so(pieces: list[str], text: str, normalised: tuple[str, ...]) -> None:

@@ -21,7 +21,7 @@ from pytest_llmparity.core.verdict import Lenience
 from pytest_llmparity.core.words import explain
 
 MOVED: Final = "moved to reasoning"
-"""How the reader's note ends where a server left reasoning in the text (``Completion.normalised``)."""
+"""How the reader's remark ends where a server left reasoning in the text (``Completion.normalised``)."""
 
 
 class Adapter(Protocol):
@@ -124,7 +124,7 @@ class Contract:
         """Read one answer and hold it against the schema or the model."""
         text = completion.text
         strict = parse_json(text)
-        moved = any(note.endswith(MOVED) for note in completion.normalised)
+        moved = any(remark.endswith(MOVED) for remark in completion.normalised)
         if strict.error is None and not moved:
             return self._fits(text, strict.value, text)
         inner = Unwrapped(body=text, parsed=strict, wrapping=()) if strict.error is None else unwrap(text)

@@ -97,15 +97,15 @@ def with_notes(verdict: Verdict, evidence: Evidence) -> Verdict:
     """
     names = [name for name in (verdict.baseline, verdict.engine) if name is not None and name in evidence.engines]
     of_schema = verdict.kind.startswith("schema")
-    notes = [note for name in names for note in _put_right(name, evidence, of_schema=of_schema)]
-    return dataclasses.replace(verdict, lenience=(*verdict.lenience, *notes)) if notes else verdict
+    remarks = [remark for name in names for remark in _put_right(name, evidence, of_schema=of_schema)]
+    return dataclasses.replace(verdict, lenience=(*verdict.lenience, *remarks)) if remarks else verdict
 
 
 def _put_right(name: str, evidence: Evidence, *, of_schema: bool) -> Iterable[Lenience]:
     answers = evidence.engines[name].answers()
-    notes = Counter(
-        note for answer in answers.values() if answer.normalised for note in dict.fromkeys(answer.normalised)
+    remarks = Counter(
+        remark for answer in answers.values() if answer.normalised for remark in dict.fromkeys(answer.normalised)
     )
-    for note, count in notes.items():
-        if not (of_schema and note.endswith(MOVED)):
-            yield Lenience(engine=name, what=f"{READER}: {note}", count=count, of=len(answers), accepted=True)
+    for remark, count in remarks.items():
+        if not (of_schema and remark.endswith(MOVED)):
+            yield Lenience(engine=name, what=f"{READER}: {remark}", count=count, of=len(answers), accepted=True)

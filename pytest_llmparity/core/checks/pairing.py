@@ -55,8 +55,8 @@ class Pairing:
         return len(self.cases)
 
     @property
-    def note(self) -> str:
-        """One line about missing answers, empty when there are none."""
+    def shortage(self) -> str:
+        """One line about the answers that are missing, empty when there are none."""
         if not self.lost:
             return ""
         text = f"{explain.count(len(self.lost), 'prompt')} of {self.asked} without two answers"
@@ -69,7 +69,7 @@ class Pairing:
         """
         reasons = list(also)
         if len(self.lost) > self.absent or (self.lost and evidence.incomplete is None):
-            reasons.append(self.note)
+            reasons.append(self.shortage)
         if evidence.incomplete is not None and self.absent:
             reasons.append(evidence.incomplete)
         return Missing(
@@ -93,7 +93,7 @@ class Pairing:
         unasked = 0 if evidence.sequential else self.absent
         if evidence.incomplete is not None and lost - unasked <= LOST * (self.asked - unasked):
             return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=evidence.incomplete)
-        reason = self.note or "no prompt has two answers"
+        reason = self.shortage or "no prompt has two answers"
         hopeful = evidence.sequential and 0 < 2 * lost <= self.asked
         return dataclasses.replace(verdict, outcome=Outcome.ERROR, reason=reason, blocked_by=self.failing, open=hopeful)
 

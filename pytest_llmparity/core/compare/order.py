@@ -6,10 +6,13 @@ A constrained decoder writes the declared order; an engine that answers in anoth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from urllib.parse import unquote
 
 from pytest_llmparity.core.compare.json import child
+
+if TYPE_CHECKING:
+    from jsonschema_rs import Validator
 
 _SHARED: Final = ("$schema", "$defs", "definitions")
 """What of a document its parts refer to."""
@@ -38,7 +41,7 @@ class KeyOrder:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._schema = schema
         self._rules: dict[str, _Rule | None] = {}
-        self._validators: dict[str, Any] = {}
+        self._validators: dict[str, Validator | None] = {}
 
     def moved(self, value: Any) -> list[str]:
         """Return the paths of objects whose keys come in another order, outer ones first."""
@@ -135,7 +138,7 @@ class KeyOrder:
             except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError):
                 self._validators[place] = None
         validator = self._validators[place]
-        return validator is not None and bool(validator.is_valid(value))
+        return validator is not None and validator.is_valid(value)
 
 
 def _escaped(key: str) -> str:

@@ -2,7 +2,7 @@
 
 Servers agree on OpenAI's field names and not on what a piece is: some send a tool call whole, some repeat its name or
 id with every piece, some count every call as the first one, some repeat in each piece all that came before. Each rule
-below names who does what it is for. A rule that guesses leaves a note, which the completion carries in ``normalised``.
+below names who does what it is for. A rule that guesses leaves a remark, which a completion has in ``normalised``.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ SURE: Final = 16
 VARIED: Final = 3
 """Different characters a piece needs to be known again; a run of one (a rule of dashes) comes in pieces of any size."""
 
-REPEATED_NOTE: Final = "the last piece repeated the whole message: taken once"
-GROWING_NOTE: Final = "every piece repeated all before it: taken once"
-UNSURE_NOTE: Final = "the last piece equals all before it, or begins with it: kept, though it may be a repetition"
-DIFFERENT_NOTE: Final = "the closing message is not what was streamed: the stream was taken"
-EXTENDED_NOTE: Final = "a tool call's arguments came anew, each time with more in them: the last were taken"
-LATE_NOTE: Final = "the last tool call equals one before it under another id: kept, though it may be a repetition"
-PLACEHOLDER_NOTE: Final = "a tool call's arguments came behind an empty object: that was left out"
-NAME_NOTE: Final = "a tool call's name came in pieces: put together"
-TWICE_NOTE: Final = "a tool call came twice with nothing to tell the two apart: taken once"
-RUN_TOGETHER_NOTE: Final = "the arguments of a tool call hold several values: calls that nothing tells apart"
+REPEATED_REMARK: Final = "the last piece repeated the whole message: taken once"
+GROWING_REMARK: Final = "every piece repeated all before it: taken once"
+UNSURE_REMARK: Final = "the last piece equals all before it, or begins with it: kept, though it may be a repetition"
+DIFFERENT_REMARK: Final = "the closing message is not what was streamed: the stream was taken"
+EXTENDED_REMARK: Final = "a tool call's arguments came anew, each time with more in them: the last were taken"
+LATE_REMARK: Final = "the last tool call equals one before it under another id: kept, though it may be a repetition"
+PLACEHOLDER_REMARK: Final = "a tool call's arguments came behind an empty object: that was left out"
+NAME_REMARK: Final = "a tool call's name came in pieces: put together"
+TWICE_REMARK: Final = "a tool call came twice with nothing to tell the two apart: taken once"
+RUN_TOGETHER_REMARK: Final = "the arguments of a tool call hold several values: calls that nothing tells apart"
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------
 
 
 class Joined(NamedTuple):
-    """What pieces of text amount to. ``note`` is empty where nothing was guessed; ``used`` of the pieces count."""
+    """What pieces of text amount to. ``remark`` is empty where nothing was guessed; ``used`` of the pieces count."""
 
     text: str
-    note: str = ""
+    remark: str = ""
     used: int = 0
 
 
@@ -45,7 +45,7 @@ def join_text(pieces: Sequence[str], closing: Sequence[str] = ()) -> Joined:
     """Return the text of streamed pieces; ``closing`` is what came as a whole message rather than as a delta.
 
     A piece that equals all before it, or begins with it, is a repetition where it is long or many pieces agree; a text
-    that is twice the same word in two pieces stays as it is, with a note.
+    that is twice the same word in two pieces stays as it is, with a remark.
     """
     parts = [piece for piece in pieces if piece]
     wholes = [piece for piece in closing if piece]
@@ -54,10 +54,10 @@ def join_text(pieces: Sequence[str], closing: Sequence[str] = ()) -> Joined:
     streamed = _joined(parts)
     if wholes and len(parts) > 1 and wholes[-1].strip() == parts[-1].strip() and parts[-1].startswith(parts[-2]):
         # What few pieces cannot tell the closing message does: the last of them was all of it.
-        return Joined(parts[-1], GROWING_NOTE, len(parts))
+        return Joined(parts[-1], GROWING_REMARK, len(parts))
     if not wholes or wholes[-1].strip() == streamed.text.strip() or "".join(wholes) == streamed.text:
         return streamed
-    return Joined(streamed.text, DIFFERENT_NOTE, streamed.used)
+    return Joined(streamed.text, DIFFERENT_REMARK, streamed.used)
 
 
 def _joined(parts: Sequence[str]) -> Joined:
@@ -70,14 +70,14 @@ def _joined(parts: Sequence[str]) -> Joined:
     if len(set(last)) >= VARIED:
         # Servers that decode everything so far anew for each event: SGLang's and Qwen's without incremental output.
         if growing > 1 or (growing and len(parts[-2]) >= SURE):
-            return Joined(last, GROWING_NOTE, len(parts))
+            return Joined(last, GROWING_REMARK, len(parts))
         # Front ends that send the finished message once more with the finish reason (one-api and its forks).
         if repeated and (len(before) >= SURE or len(parts) > 2):
-            return Joined(before, REPEATED_NOTE, len(parts) - 1)
+            return Joined(before, REPEATED_REMARK, len(parts) - 1)
         if begins and len(before) >= SURE:  # the same with the last of the text, which no piece before had
-            return Joined(last, REPEATED_NOTE, len(parts))
+            return Joined(last, REPEATED_REMARK, len(parts))
     unsure = begins or (repeated and bool(before.strip()))
-    return Joined(plain.text, UNSURE_NOTE if unsure else "", plain.used)
+    return Joined(plain.text, UNSURE_REMARK if unsure else "", plain.used)
 
 
 def _growing(parts: Sequence[str]) -> int:
@@ -150,7 +150,7 @@ class Rule:
     who: str
     applies: Callable[[Call, Piece], bool]
     act: Act
-    note: str = ""
+    remark: str = ""
 
 
 def _other_id(call: Call, piece: Piece) -> bool:
@@ -232,7 +232,7 @@ RULES: Final = (
         who="nobody seen; OpenAI's reference allows it, and its own client adds names up",
         applies=_other_name,
         act="same",
-        note=NAME_NOTE,
+        remark=NAME_REMARK,
     ),
     Rule(
         when="the same id with the same whole arguments",
@@ -253,7 +253,7 @@ RULES: Final = (
             _same_id(call, piece) and call.state == "complete" and piece.whole and piece.first and _extends(call, piece)
         ),
         act="anew",
-        note=EXTENDED_NOTE,
+        remark=EXTENDED_REMARK,
     ),
     Rule(
         when="whole arguments after whole arguments, others or in the same chunk or without an index",
@@ -270,7 +270,7 @@ RULES: Final = (
         who="front ends whose last chunk repeats the message",
         applies=lambda call, piece: call.state == "complete" and piece.whole,
         act="again",
-        note=TWICE_NOTE,
+        remark=TWICE_REMARK,
     ),
     Rule(
         when="the same name once more, and arguments begin after whole ones",
@@ -291,11 +291,11 @@ RULES: Final = (
 
 
 class Calls:
-    """The tool calls of one answer while their pieces come in; ``notes`` says what was guessed."""
+    """The tool calls of one answer while their pieces come in; ``remarks`` says what was guessed."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self.notes: dict[str, None] = {}
+        self.remarks: dict[str, None] = {}
         self._closed = False
 
     def take(self, entries: Sequence[Any], *, whole: bool = False, last: bool = False) -> None:
@@ -325,7 +325,7 @@ class Calls:
             self.calls, self._closed = [], True
             self.take(entries, whole=True)
         elif entries and not self._alike([piece for entry in entries if (piece := _piece(entry)) is not None]):
-            self.notes[DIFFERENT_NOTE] = None
+            self.remarks[DIFFERENT_REMARK] = None
 
     def _repeated(self, entries: Sequence[Any]) -> bool:
         pieces = [piece for entry in entries if (piece := _piece(entry)) is not None]
@@ -334,11 +334,11 @@ class Calls:
             return False
         if [call.id for call in self.calls] != [piece.id for piece in pieces]:
             if len(pieces) == 1:  # two calls under one index look the same
-                self.notes[LATE_NOTE] = None
+                self.remarks[LATE_REMARK] = None
                 return False
-            self.notes[TWICE_NOTE] = None
+            self.remarks[TWICE_REMARK] = None
         elif not all(call.id for call in self.calls):
-            self.notes[TWICE_NOTE] = None
+            self.remarks[TWICE_REMARK] = None
         return True
 
     def _alike(self, pieces: Sequence[Piece]) -> bool:
@@ -356,9 +356,9 @@ class Calls:
         done = []
         for call in calls:
             arguments = _arguments(call.parts)
-            note = arguments.note or (RUN_TOGETHER_NOTE if _several(arguments.text) else "")
-            if note:
-                self.notes[note] = None
+            remark = arguments.remark or (RUN_TOGETHER_REMARK if _several(arguments.text) else "")
+            if remark:
+                self.remarks[remark] = None
             done.append((call.name, arguments.text, call.id))
         return done
 
@@ -380,8 +380,8 @@ class Calls:
 
     def _add(self, call: Call, piece: Piece) -> Call:
         rule = next(rule for rule in RULES if rule.applies(call, piece))
-        if rule.note:
-            self.notes[rule.note] = None
+        if rule.remark:
+            self.remarks[rule.remark] = None
         if rule.act == "new":
             self.calls.append(Call(index=piece.index, id=piece.id, name=piece.name, parts=[piece.arguments]))
             return self.calls[-1]
@@ -429,7 +429,7 @@ def _arguments(parts: Sequence[str]) -> Joined:
         if _growing(parts):
             return Joined(parts[-1], "", len(parts))
         if _hollow(parts[0]) and (_complete(behind := "".join(parts[1:])) or not _several(behind)):
-            return Joined(behind, PLACEHOLDER_NOTE, len(parts))
+            return Joined(behind, PLACEHOLDER_REMARK, len(parts))
         before = "".join(parts[:-1])
         if parts[-1] == before or (_complete(before) and _complete(parts[-1]) and _value(before) == _value(parts[-1])):
             return Joined(before, "", len(parts) - 1)

@@ -55,9 +55,9 @@ _OF_A_CHUNK: Final = frozenset(
 """An event that has none of these is no part of an answer."""
 
 _MILLISECONDS: Final = re.compile(r"\d{1,12}(\.\d{1,20})?")
-_UNFRAMED_NOTE: Final = "chunks outside the event stream's framing: read all the same"
-_STRAY_NOTE: Final = "lines or events that are no part of the answer: left out"
-_CUT_CALL_NOTE: Final = "a tool call that the token limit cut came as an error"
+_UNFRAMED_REMARK: Final = "chunks outside the event stream's framing: read all the same"
+_STRAY_REMARK: Final = "lines or events that are no part of the answer: left out"
+_CUT_CALL_REMARK: Final = "a tool call that the token limit cut came as an error"
 
 
 @dataclass(slots=True)
@@ -76,14 +76,14 @@ class Draft:
     counts: dict[str, int] = field(default_factory=dict)
     server: dict[str, float] = field(default_factory=dict)
     cached: int | None = None
-    notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     ends: list[tuple[int, bool]] = field(default_factory=list)
     """Where in the body events with generated tokens end, and whether these are of the text."""
 
     @property
     def cut_call(self) -> bool:
         """Whether an error said that the token limit had cut a tool call: nothing follows it."""
-        return _CUT_CALL_NOTE in self.notes
+        return _CUT_CALL_REMARK in self.remarks
 
 
 def parse_answer(answer: Answer, *, engine: str, case: str | None) -> Completion:
@@ -195,7 +195,7 @@ class Reader:
         """Yield each chunk, and ``None`` for ``[DONE]``; an error in any clothes is raised where it stands.
 
         Front ends that have said 200 write an error as an event of that kind, as a line without ``data:``, or behind
-        half a chunk. Lines that are neither error nor chunk are left out with a note, unless the stream is not whole.
+        half a chunk. Lines that are neither error nor chunk are left out with a remark, unless the stream is not whole.
         """
         self.text()
         unframed: list[str] = []
@@ -223,13 +223,13 @@ class Reader:
                 raise self.broken(f"an event is a JSON {type(value).__name__}, not an object")
             if not value.keys() & _OF_A_CHUNK and value.get("type") != "ping":
                 self.stray = self.stray or shown(line, 120)
-                draft.notes.append(_STRAY_NOTE)
+                draft.remarks.append(_STRAY_REMARK)
             yield value
         self.end = None
         yield from self._unframed(unframed, draft)
 
     def _unframed(self, lines: Sequence[str], draft: Draft) -> Iterator[Mapping[str, Any]]:
-        """Yield the chunks among lines without framing, raise the error they are, or note that they were left out."""
+        """Yield the chunks among lines without framing, raise the error they are, or remark that they were left out."""
         if not lines:
             return
         for text in ("\n".join(lines), *lines):
@@ -240,11 +240,11 @@ class Reader:
         for texts in (["".join(lines)], lines):
             values = [_decoded(text) for text in texts]
             if all(isinstance(value, dict) and "choices" in value for value in values):
-                draft.notes.append(_UNFRAMED_NOTE)
+                draft.remarks.append(_UNFRAMED_REMARK)
                 yield from (mapping(value) for value in values)
                 return
         self.stray = self.stray or shown(" ".join(lines), 120)
-        draft.notes.append(_STRAY_NOTE)
+        draft.remarks.append(_STRAY_REMARK)
 
     def unfinished(self, what: str) -> errors.ProtocolError:
         """Return the error of a stream that ended too early, with the line in it that was no part of it, if any."""
@@ -295,7 +295,7 @@ class Reader:
         name, arguments = cut
         draft.calls.take([{"function": {"name": name, "arguments": arguments}}], whole=True)
         draft.finish = "length"
-        draft.notes.append(_CUT_CALL_NOTE)
+        draft.remarks.append(_CUT_CALL_REMARK)
 
     def _refused(self, refusal: Refusal, status: int | None) -> errors.EngineError:
         headers, status = self.answer.headers, implied_status(refusal) if status is None else status
@@ -344,11 +344,11 @@ def finished(draft: Draft, reader: Reader) -> Completion:
     text, reasoning = valid(split.text), valid(_both(thought.text, split.reasoning))
     assembled = draft.calls.finished()
     calls = tuple(ToolCall(name=valid(name), arguments=valid(given), id=valid(id)) for name, given, id in assembled)
-    notes = [*draft.notes, spoken.note, thought.note, *draft.calls.notes]
+    remarks = [*draft.remarks, spoken.remark, thought.remark, *draft.calls.remarks]
     if split.tag:
-        notes.append(f"inline {split.tag} moved to reasoning")
+        remarks.append(f"inline {split.tag} moved to reasoning")
     if _replaced(spoken.text, thought.text, *(part for name, given, _ in assembled for part in (name, given))):
-        notes.append("lone surrogate replaced")
+        remarks.append("lone surrogate replaced")
     if draft.finish.lower() in _BROKEN_OFF:
         raise reader.aborted(draft.finish)
     if not (text or reasoning or calls):
@@ -367,7 +367,7 @@ def finished(draft: Draft, reader: Reader) -> Completion:
         model=valid(draft.model),
         fingerprint=valid(draft.fingerprint),
         server=draft.server,
-        normalised=tuple(dict.fromkeys(note for note in notes if note)),
+        normalised=tuple(dict.fromkeys(remark for remark in remarks if remark)),
         token_ends=_ends(draft, spoken.used),
     )
 
