@@ -20,11 +20,11 @@ from pytest_llmparity.engines.kinds.vllm import VllmAdapter
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.run.gather.campaign import key_of
 from pytest_llmparity.run.gather.ledger import Allowance
-from pytest_llmparity.run.gather.requests import client_of, jobs_of, key_of, requests_of
-from pytest_llmparity.run.gather.sender import Job, send
+from pytest_llmparity.run.gather.sender import client_of, send
 from pytest_llmparity.run.judge import evidence as proof
-from pytest_llmparity.run.plan import PHASE_ORDER, Step, Unit, shuffled
+from pytest_llmparity.run.plan import PHASE_ORDER, Job, Step, Unit, jobs_of, requests_of, shuffled
 from pytest_llmparity.run.records import record_of
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.store.runs import Store

@@ -66,3 +66,19 @@ class Engine(Protocol):
 
     def identity(self) -> Identity:
         """Ask the live server what it is (control calls, not measured)."""
+
+
+class Progress(Protocol):
+    """Shows how far gathering is; silent where nobody watches."""
+
+    def say(self, text: str) -> None:
+        """Something is going to take its time."""
+
+    def begin(self, engine: str, total: int) -> None:
+        """An engine starts on so many requests."""
+
+    def advance(self, engine: str) -> None:
+        """One request of this engine has ended."""
+
+    def end(self) -> None:
+        """Everything is gathered, or gathering was interrupted."""

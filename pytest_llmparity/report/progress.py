@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Silent:
-    """Shows nothing. Satisfies ``run.gather.asking.Progress``."""
+    """Shows nothing. Satisfies ``core.ports.Progress``."""
 
     def say(self, text: str) -> None:
         """Show nothing."""
@@ -34,7 +34,7 @@ class Silent:
 class Bars:
     """Draws one bar per engine on a terminal, with pytest's capture lifted by ``uncaptured``.
 
-    Only for the controlling process. Satisfies ``run.gather.asking.Progress``.
+    Only for the controlling process. Satisfies ``core.ports.Progress``.
     """
 
     def __init__(self, stream: TextIO, uncaptured: Callable[[], AbstractContextManager[None]]) -> None:

@@ -1,4 +1,4 @@
-"""What will be asked of every engine, in which order: pure, known at collection, the same in every process."""
+"""What will be asked of every engine, in which order and in which words: pure, the same in every process."""
 
 from __future__ import annotations
 
@@ -7,15 +7,27 @@ import hashlib
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pytest_llmparity.core import sizes
+from pytest_llmparity.core.checks.base import left_out
+from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter, told
 from pytest_llmparity.core.evidence import FLOOR_CASES, FLOOR_PHASES, Check, Needs
-from pytest_llmparity.core.prompts import Case, PromptSet
-from pytest_llmparity.core.sample import Phase, Sampling, to_json
+from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.prompts import Case, PromptSet, unseen
+from pytest_llmparity.core.sample import Phase, Request, Sampling, WireRequest, to_json
+from pytest_llmparity.engines.wire.base import Adapter
 
 PHASE_ORDER = (Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL)
 """Cold before anything else has filled a prompt cache; warm and parallel after (METHODS 7.2)."""
+
+
+UNPROVEN = "repetition_penalty"
+"""The one neutral value left out of requests that could change a greedy answer where a server's default is another."""
+
+Wires = Mapping[str, Mapping[str, WireRequest]]
+"""Requests in an engine's words, by the key of their unit and their case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,3 +243,149 @@ def shuffled(cases: Sequence[Case], *, seed: str) -> tuple[Case, ...]:
     order = list(cases)
     random.Random(seed).shuffle(order)  # noqa: S311 - an order, not a secret
     return tuple(order)
+
+
+# the requests, in the words of one engine -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One request to send: which case, in which phase, and its bytes."""
+
+    case: str
+    wire: WireRequest
+    phase: Phase
+    repeat: int
+    concurrency: int
+
+
+def jobs_of(step: Step, wires: Mapping[str, WireRequest]) -> list[Job]:
+    """Return the jobs of one step in the order they are sent; a case without a request is not asked."""
+    return [
+        Job(case=case.id, wire=wires[case.id], phase=step.phase, repeat=repeat, concurrency=step.concurrency)
+        for repeat in range(step.repeats)
+        for case in step.cases
+        if case.id in wires
+    ]
+
+
+def wires_name(engine: str, key: str) -> str:
+    """Name of the run's document that says which request of this engine belongs to which case of a unit, by its key."""
+    return f"wires/{engine}/{key}"
+
+
+def wire_of(adapter: Adapter, request: Request, *, stream: bool = True) -> WireRequest:
+    """Return a request in the engine's words with the token limit it sets, by which an answer is known to be cut.
+
+    What follows from that limit comes with it: how large an answer can be.
+    """
+    wire = adapter.build(request, stream=stream)
+    most = sizes.wire_bytes(request, sent=len(wire.body))
+    return dataclasses.replace(wire, max_tokens=request.sampling.max_tokens, answer_bytes=most)
+
+
+def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
+    """Return the unit's requests in the engine's words, by case.
+
+    Logprobs only grade forks, so an engine that is not known to give them is not asked for any, nor any engine beside
+    tools: llama.cpp does not stream the two together. Streams that say nothing of tokens are asked for only where
+    their timing counts, because checks hold the prompts' token counts against each other.
+    """
+    stream = adapter.counts_in_streams or unit.needs.timed > 0
+    return {case.id: wire_of(adapter, _request(adapter, unit, case), stream=stream) for case in unit.prompts.cases}
+
+
+def request_of(adapter: Adapter, unit: Unit, case: Case, *, prefix: str) -> WireRequest | None:
+    """Return one of the unit's requests, streamed, with a prefix before its first text; ``None`` if it has none."""
+    request = unseen.behind(prefix, _request(adapter, unit, case))
+    return None if request is None else wire_of(adapter, request)
+
+
+def _request(adapter: Adapter, unit: Unit, case: Case) -> Request:
+    wanted = unit.needs.top_logprobs if adapter.can.logprobs else None
+    return case.request(unit.sampling, top_logprobs=None if case.tools else wanted)
+
+
+def requests_by_case(adapter: Adapter, unit: Unit) -> tuple[dict[str, WireRequest], dict[str, str]]:
+    """Return the requests of a unit that the engine's route has words for, and of the other cases why it has none."""
+    wires: dict[str, WireRequest] = {}
+    refused: dict[str, str] = {}
+    for case in unit.prompts.cases:
+        try:
+            wires |= requests_of(adapter, narrowed(unit, [case]))
+        except (ParameterNotHonoured, UnsupportedParameter) as error:
+            refused[case.id] = str(error)
+    return wires, refused
+
+
+def narrowed(unit: Unit, cases: Iterable[Case]) -> Unit:
+    """Return the unit, under the same key, with these of its cases alone."""
+    return dataclasses.replace(unit, prompts=dataclasses.replace(unit.prompts, cases=tuple(cases)))
+
+
+def first_words(adapter: Adapter, record: EngineRecord, units: Sequence[Unit]) -> EngineRecord:
+    """Return the record with its model and the units its route has no words for, known before anything is sent."""
+    try:
+        record = dataclasses.replace(record, model=record.model or adapter.model)
+        if record.incomparable:
+            return record
+        missing = {unit.key: _wordless(adapter, unit) for unit in units}
+    except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
+        return dataclasses.replace(record, error=told(error, record.name))
+    return dataclasses.replace(record, refused={key: why for key, why in missing.items() if why is not None})
+
+
+def _wordless(adapter: Adapter, unit: Unit) -> str | None:
+    """Say why no case of a unit can be put into an engine's words, ``None`` where one can."""
+    why: str | None = None
+    for case in unit.prompts.cases:
+        wires, refused = requests_by_case(adapter, narrowed(unit, [case]))
+        if wires:
+            return None
+        why = why or refused[case.id]
+    return why
+
+
+def in_words(adapter: Adapter, record: EngineRecord, units: Sequence[Unit]) -> tuple[EngineRecord, Wires]:
+    """Put every request into the engine's words before the first one is sent; the record says what is not asked.
+
+    That is what the route has no words for, and what no check could judge for want of what it needs: a unit where
+    that holds for all of its cases, else the cases.
+    """
+    worded: dict[str, Mapping[str, WireRequest]] = {}
+    refused: dict[str, str] = {}
+    judged_nowhere: dict[str, str] = {}
+    unasked: dict[str, Mapping[str, str]] = {}
+    for unit in units:
+        wires, no_words = requests_by_case(adapter, unit)
+        lacks = pointless(record, unit)
+        wires = {case: wire for case, wire in wires.items() if case not in lacks}
+        missing = {**no_words, **lacks}
+        if wires:
+            worded[unit.key] = wires
+            unasked |= {unit.key: missing} if missing else {}
+        elif len(lacks) == len(unit.prompts.cases):
+            judged_nowhere[unit.key] = next(iter(lacks.values()))
+        else:
+            refused[unit.key] = next(why for case, why in missing.items() if case not in lacks)
+    return dataclasses.replace(record, refused=refused, left_out=judged_nowhere, unasked=unasked), worded
+
+
+def pointless(engine: EngineRecord, unit: Unit) -> dict[str, str]:
+    """Return why no check of a unit can be judged on an engine, by case; empty where each can, or rows are read."""
+    missing = [
+        left_out(engine.name, check, unit.prompts, can=engine.capabilities, declares=engine.declares)
+        for check in unit.checks
+    ]
+    first, others = missing[:1], missing[1:]
+    return {case: why for reasons in first for case, why in reasons.items() if all(case in other for other in others)}
+
+
+def unsent_fields(name: str, wires: Wires) -> Iterator[str]:
+    """Yield what the reader should know of fields that requests leave out."""
+    omitted = {field for by_case in wires.values() for wire in by_case.values() for field in wire.omitted}
+    if UNPROVEN in omitted:
+        yield (
+            f"{name}: {UNPROVEN} was not sent, this kind of engine has no field for it; a server whose default is not "
+            "1 answers differently"
+        )

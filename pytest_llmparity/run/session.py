@@ -14,7 +14,7 @@ from typing import Any
 from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError, UsageError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
-from pytest_llmparity.core.ports import Embedder
+from pytest_llmparity.core.ports import Embedder, Progress
 from pytest_llmparity.core.sample import Identity, Sample
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words import explain
@@ -25,10 +25,7 @@ from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.declare import declare, resolve
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins
-from pytest_llmparity.run.gather.asking import Asking, Progress
 from pytest_llmparity.run.gather.campaign import Campaign
-from pytest_llmparity.run.gather.ledger import Ledger
-from pytest_llmparity.run.gather.waves import Waves
 from pytest_llmparity.run.judge import evidence as proof
 from pytest_llmparity.run.judge.judging import Judging
 from pytest_llmparity.run.judge.state import RunState, read_state, state_of, write_state
@@ -38,7 +35,7 @@ from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.store.once import once
-from pytest_llmparity.store.runs import GATHERED, JUDGED, RunHandle, RunInfo, Store
+from pytest_llmparity.store.runs import GATHERED, JUDGED, RunInfo, Store
 
 
 class Session:
@@ -168,47 +165,20 @@ class Session:
             if begun.kept:
                 self._keep(begun.id)
             if self.store().document(begun.id, GATHERED) is None:
-                self._campaign(plan, begun).go()
+                Campaign(
+                    self.settings,
+                    plan,
+                    self.declarations(),
+                    begun=begun,
+                    store=self.store(),
+                    fleet=self._fleet,
+                    lock=self._lock,
+                    loop=self._loop,
+                    progress=self._progress,
+                    version=self.version,
+                    judging=self._judge if self.sequential else None,
+                ).go()
         self._load()
-
-    def _campaign(self, plan: Plan, begun: RunHandle) -> Campaign:
-        """Put together what gathers a run."""
-        store = self.store()
-        ledger = Ledger(self.settings, guard=self._lock.fingerprint())
-        asking = Asking(
-            self.settings,
-            run=begun.id,
-            store=store,
-            fleet=self._fleet,
-            ledger=ledger,
-            loop=self._loop,
-            progress=self._progress,
-            version=self.version,
-        )
-        waves = None
-        if self.sequential:
-            waves = Waves(
-                run=begun.id,
-                store=store,
-                plan=plan,
-                declarations=self.declarations(),
-                engines=len(self.settings.engines),
-                judging=lambda: self._judge(begun.id, ledger.state()),
-                asks=asking,
-            )
-        return Campaign(
-            self.settings,
-            plan,
-            begun=begun,
-            store=store,
-            fleet=self._fleet,
-            ledger=ledger,
-            asking=asking,
-            waves=waves,
-            progress=self._progress,
-            twins=self._lock.twins,
-            version=self.version,
-        )
 
     def _whole(self, document: Mapping[str, Any]) -> bool:
         """Whether what an earlier gathering wrote down can be judged as it is: every engine was there, and held alike.

@@ -8,8 +8,7 @@ from typing import Any, Final
 from pytest_llmparity.core.identity.record import SampleOrigin
 from pytest_llmparity.core.sample import Phase, Sample, to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.run.gather.requests import wires_name
-from pytest_llmparity.run.plan import Declaration, unit_of
+from pytest_llmparity.run.plan import Declaration, unit_of, wires_name
 from pytest_llmparity.run.timed.phase import timed_name
 from pytest_llmparity.store.runs import Store
 

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from pytest_llmparity.core import sizes
 from pytest_llmparity.core.errors import (
@@ -21,13 +20,16 @@ from pytest_llmparity.core.errors import (
     told,
 )
 from pytest_llmparity.core.ports import Engine
-from pytest_llmparity.core.sample import Completion, Failure, Phase, Sample, WireRequest
+from pytest_llmparity.core.sample import Completion, Failure, Sample
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.reconnect import RESTARTS, Watch
 from pytest_llmparity.run.loop import all_of
+from pytest_llmparity.run.plan import Job
+from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.transport.client import MIXED, Client
 from pytest_llmparity.transport.clock import timing
-from pytest_llmparity.transport.exchange import Exchange
+from pytest_llmparity.transport.exchange import Exchange, Limits
 
 ATTEMPTS = 4
 """A request that can be retried is sent at most this often."""
@@ -44,17 +46,6 @@ Requests that waited beside each other and ran out of time together are one of t
 """
 GONE_PAUSE_S = 0.2
 """A process that dies closes its connections a little before its exit status can be read; the status says more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One request to send: which case, in which phase, and its bytes."""
-
-    case: str
-    wire: WireRequest
-    phase: Phase
-    repeat: int
-    concurrency: int
 
 
 async def send(
@@ -296,3 +287,24 @@ def _wait(error: EngineError, attempt: int) -> float | None:
         return error.retry_after_s if error.retry_after_s <= RETRY_AFTER_LIMIT_S else None
     pause = BACKOFF_S[attempt - 1]
     return pause * random.Random(f"{error.case}/{attempt}").uniform(1.0, 1.5)  # noqa: S311 - spreads retries
+
+
+def client_of(adapter: Adapter) -> Client:
+    """Return a measuring client for one engine, with its headers, limits and route to the server."""
+    return Client(
+        adapter.base_url,
+        headers=adapter.headers,
+        limits=limits_of(adapter.spec),
+        ca_bundle=adapter.spec.ca_bundle,
+        proxy=adapter.spec.proxy,
+    )
+
+
+def limits_of(spec: EngineSpec) -> Limits:
+    """Return the transport's limits under the deadlines of the configuration."""
+    return Limits(
+        connect_s=spec.connect_timeout_s,
+        first_byte_s=spec.request_timeout_s,
+        idle_s=spec.idle_timeout_s,
+        total_s=spec.request_timeout_s,
+    )

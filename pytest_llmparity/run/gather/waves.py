@@ -20,7 +20,7 @@ from pytest_llmparity.store.runs import Store
 
 
 class Asks(Protocol):
-    """What sends requests (``run.gather.asking.Asking``)."""
+    """What sends requests (``run.gather.campaign.Asking``)."""
 
     def missing(self, engine: str, step: Step) -> int:
         """How many requests of a step have no sample yet."""

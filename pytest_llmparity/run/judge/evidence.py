@@ -19,18 +19,8 @@ from pytest_llmparity.core.stats.quantiles import describe
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.run.gather.course import Course
-from pytest_llmparity.run.plan import Declaration, Unit
+from pytest_llmparity.run.plan import Declaration
 from pytest_llmparity.run.timed.phase import Timed
-
-
-def pointless(engine: EngineRecord, unit: Unit) -> dict[str, str]:
-    """Return why no check of a unit can be judged on an engine, by case; empty where each can, or rows are read."""
-    missing = [
-        left_out(engine.name, check, unit.prompts, can=engine.capabilities, declares=engine.declares)
-        for check in unit.checks
-    ]
-    first, others = missing[:1], missing[1:]
-    return {case: why for reasons in first for case, why in reasons.items() if all(case in other for other in others)}
 
 
 def collect(

@@ -15,11 +15,10 @@ from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.sample import Phase, Sample, from_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.gather.course import Course
-from pytest_llmparity.run.gather.requests import wires_note
 from pytest_llmparity.run.judge import evidence as proof
 from pytest_llmparity.run.judge.state import RunState
 from pytest_llmparity.run.parity import EngineRows, Row
-from pytest_llmparity.run.plan import Declaration, Unit, unit_of
+from pytest_llmparity.run.plan import Declaration, Unit, unit_of, wires_name
 from pytest_llmparity.run.timed.phase import timed_of
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.runs import Store
@@ -187,7 +186,7 @@ class Judging:
         """Return the sha256 of the requests whose samples belong to this unit, by case."""
         key = (name, unit.key)
         if key not in self._wires:
-            self._wires[key] = self.store.document(self.run, wires_note(name, unit)) or {}
+            self._wires[key] = self.store.document(self.run, wires_name(name, unit.key)) or {}
         return self._wires[key]
 
     def _relative(self, where: str) -> str:

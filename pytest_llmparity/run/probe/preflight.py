@@ -11,14 +11,23 @@ from typing import Final, NamedTuple
 
 from pytest_llmparity.core.compare.json import parse_json
 from pytest_llmparity.core.diagnosis.layers import response_schema
-from pytest_llmparity.core.errors import EngineError, ParameterNotHonoured, Timeout, Unreachable
+from pytest_llmparity.core.errors import (
+    EngineError,
+    KeeperError,
+    ParameterNotHonoured,
+    StoreError,
+    Timeout,
+    Unreachable,
+    told,
+)
 from pytest_llmparity.core.identity.capabilities import Capabilities
+from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.identity.routes import CASES, RouteCheck
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Identity, Request, to_json
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.plan import Unit, shuffled
+from pytest_llmparity.run.plan import Unit, Wires, in_words, narrowed, pointless, shuffled
 from pytest_llmparity.run.probe import overflow, probes
 from pytest_llmparity.run.probe.probes import Probe, Probed, Spent
 from pytest_llmparity.run.records import context_of, proven
@@ -243,3 +252,73 @@ def _may_overflow(unit: Unit, case: Case, context: int | None) -> bool:
     size = len(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
     needed = size + case.request(unit.sampling).sampling.max_tokens
     return needed > (overflow.VERIFIED_TOKENS if context is None else context)
+
+
+# one engine, prepared ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What is known of an engine now, the requests it can be sent, and what the reader should know."""
+
+    record: EngineRecord
+    wires: Wires
+    notes: tuple[str, ...] = ()
+
+
+def prepare(
+    adapter: Adapter,
+    record: EngineRecord,
+    units: Sequence[Unit],
+    *,
+    asked: bool,
+    store: Store,
+    version: str,
+    fresh: bool,
+    take: Callable[[], bool],
+) -> Prepared:
+    """Find out what a server does with what it will be sent, and put every request into its words.
+
+    Nothing is sent unless it will be ``asked`` something. ``version`` is this package's, ``fresh`` forgets what earlier
+    runs found out, ``take`` says before each request whether it may be sent. What goes wrong is the record's error.
+    """
+    notes: list[str] = []
+    try:
+        learnt = learn(
+            adapter,
+            record.identity,
+            names=wanted(units, context=record.context_length) if asked else (),
+            store=store,
+            version=version,
+            fresh=fresh,
+            take=take,
+        )
+        notes += remarks(adapter, learnt)
+        record = dataclasses.replace(record, declares=learnt.declares, capabilities=learnt.capabilities)
+        if asked:
+            record = _with_routes(adapter, record, units, take=take, say=notes.append)
+        record, wires = in_words(adapter, record, units)
+    except (StoreError, KeeperError):
+        raise
+    except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
+        record, wires = dataclasses.replace(record, error=told(error, record.name)), {}
+    return Prepared(record=record, wires=wires, notes=tuple(notes))
+
+
+def _with_routes(
+    adapter: Adapter,
+    record: EngineRecord,
+    units: Sequence[Unit],
+    *,
+    take: Callable[[], bool],
+    say: Callable[[str], None],
+) -> EngineRecord:
+    """Hold the engine's routes against each other with some of the cases that can be judged on it."""
+    judged = [(unit, pointless(record, unit)) for unit in units]
+    able = [narrowed(unit, (c for c in unit.prompts.cases if c.id not in lacks)) for unit, lacks in judged]
+    able = [unit for unit in able if unit.prompts.cases]
+    routes = compare_routes(adapter, some_requests(able), take=take, say=say) if able else None
+    if routes is not None:
+        alike = f"{adapter.name}: its {routes.measured} and {routes.other} routes answer {routes.cases} cases alike"
+        say(routes.sentence(adapter.name) or alike)
+    return dataclasses.replace(record, route_check=routes)

@@ -14,9 +14,8 @@ from pytest_llmparity.core.sample import Phase, Sample, WireRequest
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.ledger import Ledger
-from pytest_llmparity.run.gather.requests import limits_of, request_of, requests_of
-from pytest_llmparity.run.gather.sender import Job, answered, failed, named
-from pytest_llmparity.run.plan import Unit, shuffled
+from pytest_llmparity.run.gather.sender import answered, failed, limits_of, named
+from pytest_llmparity.run.plan import Job, Unit, request_of, requests_of, shuffled
 from pytest_llmparity.run.timed import measure
 from pytest_llmparity.store.ownership import TIMED
 from pytest_llmparity.store.runs import Store

@@ -25,7 +25,8 @@ from pytest_llmparity.core.words.hiding import NOTHING
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.reconnect import RESTARTS, Watch
-from pytest_llmparity.run.gather.sender import ATTEMPTS, GONE_AFTER, GONE_PAUSE_S, Job, send
+from pytest_llmparity.run.gather.sender import ATTEMPTS, GONE_AFTER, GONE_PAUSE_S, send
+from pytest_llmparity.run.plan import Job
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange, Read
 

@@ -8,8 +8,7 @@ from pytest_llmparity.core.evidence import Needs
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.engines.registry import adapter_for
-from pytest_llmparity.run.gather.requests import requests_of
-from pytest_llmparity.run.plan import Unit
+from pytest_llmparity.run.plan import Unit, requests_of
 from pytest_llmparity.settings.specification import EngineSpec
 
 
