@@ -66,18 +66,16 @@ def begin():
 
     def start(self, args, *more, **keys):
         # The keeper runs isolated: it is begun by this recorder.
-        if isinstance(args, list) and args[1:2] == ["-I"] and str(args[2]).startswith(PACKAGE):
-            args = [args[0], "-I", __file__, *args[2:]]
+        if isinstance(args, list) and args[1:3] == ["-I", "-c"]:
+            args = [args[0], "-I", __file__, args[3]]
         begun(self, args, *more, **keys)
 
     subprocess.Popen.__init__ = start
 
 if __name__ == "__main__":
-    import runpy
     sys.path.insert(0, os.path.dirname(PACKAGE.rstrip(os.sep)))  # isolated, it would take an installed package
     begin()
-    sys.argv = sys.argv[1:]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    exec(sys.argv[1])
 elif sys.argv[0] == "-m":  # pytest itself, and nothing that it starts
     begin()
 """

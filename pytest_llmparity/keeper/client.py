@@ -59,6 +59,12 @@ class EngineState:
     first: bool = False
 
 
+_ROOT = str(Path(__file__).resolve().parents[2])
+PROGRAM = f"import sys; sys.path.append({_ROOT!r}); from pytest_llmparity.keeper.server import main; main()"
+"""What the isolated Python of the keeper runs, which knows nothing but the standard library: ours comes last, so that
+what lies beside this package can hide nothing."""
+
+
 class Keeper:
     """A connection to the keeper process; may be used from several threads at once. Made by spawn or connect.
 
@@ -88,7 +94,7 @@ class Keeper:
         try:
             with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as complaints:
                 process = subprocess.Popen(
-                    [sys.executable, "-I", str(Path(__file__).with_name("process.py"))],
+                    [sys.executable, "-I", "-c", PROGRAM],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=complaints,

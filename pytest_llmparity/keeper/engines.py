@@ -1,6 +1,7 @@
 """The engine processes one keeper owns: starting, noticing their end, ending whole trees. Part of the keeper process.
 
-Standard library only: the keeper must be up within a fraction of a second (see ``process``).
+An engine's log is copied so that no key is ever in the file; without a key to hide the engine writes the file itself.
+Standard library only: the keeper must be up within a fraction of a second (see ``server``).
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from collections.abc import Mapping, Sequence
 
 from pytest_llmparity.core.words.hiding import TextMask
 from pytest_llmparity.keeper import tree
-from pytest_llmparity.keeper.logs import CopiedLog, open_log
 
 KILL_LIMIT_S = 10.0
 """How long a tree is killed again before the keeper gives up on it: a process inside a hung driver never ends."""
 _SWEEP_S = 0.02
 """Between two looks at a tree; it is gone when two in a row find nothing, because a process in the middle of exec
 shows no environment and so no marker."""
+_PIECE = 65536
+_TURN = 16
+"""Pieces that are copied before others get their turn."""
 
 
-class Engine:
-    """One engine by name. ``state`` is one of starting, ready, failed, exited, stopped.
+class EngineProcess:
+    """The process of one engine, by name. ``state`` is one of starting, ready, failed, exited, stopped.
 
     ``ending`` is true from the moment its processes are asked to go until none is left, or until they are given up as
     ``stuck``. ``kill_at`` is when asking
@@ -71,14 +74,14 @@ class Engines:
     def __init__(self, *, label: str, adopts: bool) -> None:
         self._label = label
         self._adopts = adopts
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[str, EngineProcess] = {}
         self._started = 0
 
-    def get(self, name: str) -> Engine | None:
+    def get(self, name: str) -> EngineProcess | None:
         """Return the engine of this name, ``None`` when it was never started."""
         return self._engines.get(name)
 
-    def all(self) -> list[Engine]:
+    def all(self) -> list[EngineProcess]:
         """Return every engine that was ever started, the latest of each name."""
         return list(self._engines.values())
 
@@ -94,14 +97,14 @@ class Engines:
         stop_signal: int,
         grace_s: float,
         starter: object,
-    ) -> Engine:
+    ) -> EngineProcess:
         """Start a process under this name and return its engine; one that cannot be started is ``failed``.
 
-        Where there are ``secrets`` (name to value) whoever watches must copy :attr:`Engine.log`.
+        Where there are ``secrets`` (name to value) whoever watches must copy :attr:`EngineProcess.log`.
         """
         self._started += 1
         marker = f"{self._label}.{self._started}"
-        engine = Engine(name, marker=marker, stop_signal=stop_signal, grace_s=grace_s, starter=starter)
+        engine = EngineProcess(name, marker=marker, stop_signal=stop_signal, grace_s=grace_s, starter=starter)
         self._engines[name] = engine
         mask = TextMask(secrets)
         try:
@@ -126,12 +129,12 @@ class Engines:
             engine.reason = mask.torn(f"{name} could not be started: {error}")
         return engine
 
-    def fail(self, engine: Engine, reason: str) -> None:
+    def fail(self, engine: EngineProcess, reason: str) -> None:
         """Call an engine failed and end what runs of it."""
         engine.state, engine.reason = "failed", reason
         self.end(engine, engine.grace_s)
 
-    def end(self, engine: Engine, grace_s: float) -> None:
+    def end(self, engine: EngineProcess, grace_s: float) -> None:
         """Ask an engine to go; what is left after ``grace_s`` seconds, or once its first process is gone, is killed."""
         kill_at = time.monotonic() + grace_s
         if engine.ending:
@@ -200,7 +203,7 @@ class Engines:
             time.sleep(_SWEEP_S)
         self.reap()
 
-    def _ended(self, engine: Engine) -> None:
+    def _ended(self, engine: EngineProcess) -> None:
         code = engine.returncode or 0
         if engine.state in ("starting", "ready"):
             how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
@@ -211,7 +214,7 @@ class Engines:
             engine.kill_at = time.monotonic()
             engine.give_up_at = engine.kill_at + KILL_LIMIT_S
 
-    def _members(self, engine: Engine) -> set[int]:
+    def _members(self, engine: EngineProcess) -> set[int]:
         if engine.process is None:
             return set()
         return tree.members(
@@ -225,3 +228,76 @@ class Engines:
 
     def _everything(self) -> set[int]:
         return tree.descendants(tree.read_table(), [os.getpid()])
+
+
+# its log -------------------------------------------------------------------------------------------------------------
+
+
+def open_log(path: str) -> int:
+    """Return a descriptor that appends to an emptied log nobody else can read; whoever starts the engine empties it."""
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.fchmod(log, 0o600)
+        os.ftruncate(log, 0)
+    except BaseException:
+        os.close(log)
+        raise
+    return log
+
+
+class CopiedLog:
+    """What an engine and everything it started write, on its way into ``sink`` (a descriptor, closed at the end).
+
+    ``entrance`` is for the engine's process, to be closed by whoever has started it.
+    """
+
+    def __init__(self, sink: int, mask: TextMask) -> None:
+        self._sink = sink
+        self._mask = mask
+        self._held = b""
+        self._source, self.entrance = os.pipe()
+        os.set_blocking(self._source, False)
+        self.open = True
+
+    def fileno(self) -> int:
+        """Let a selector watch it."""
+        return self._source
+
+    def copy(self) -> bool:
+        """Copy what has come, some of it where it is very much; tell whether more can come."""
+        for _ in range(_TURN):
+            try:
+                data = os.read(self._source, _PIECE)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            self._held += data
+            text = self._held.decode("utf-8", "surrogateescape")
+            safe = self._mask.safe(text)
+            self._write(text[:safe])
+            self._held = text[safe:].encode("utf-8", "surrogateescape")
+        return True
+
+    def flush(self) -> None:
+        """Copy everything there is, the beginning of what might have become a key too."""
+        if self.open:
+            self.copy()  # a pipe holds less than one turn
+        self._write(self._held.decode("utf-8", "surrogateescape"))
+        self._held = b""
+
+    def close(self) -> None:
+        """Copy what there is and let go; closing twice does nothing."""
+        if self.open:
+            self.flush()
+            self.open = False
+            os.close(self._source)
+            os.close(self._sink)
+
+    def _write(self, text: str) -> None:
+        data = self._mask.torn(text).encode("utf-8", "surrogateescape")
+        try:
+            while data:
+                data = data[os.write(self._sink, data) :]
+        except OSError:
+            pass  # a full disk: the engine must not wait for it, as it would not had it written there itself

@@ -1,6 +1,6 @@
 """Finding and killing whole process trees, re-parented and detached members included. Part of the keeper process.
 
-Standard library only: the keeper must be up within a fraction of a second (see ``process``).
+Standard library only: the keeper must be up within a fraction of a second (see ``server``).
 """
 
 from __future__ import annotations

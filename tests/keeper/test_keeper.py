@@ -484,13 +484,10 @@ def test_an_owner_that_ends_without_closing_takes_everything_with_it(tmp_path: P
 
 @pytest.mark.skipif(sys.platform != "linux", reason="takes pidfd away")
 def test_without_pidfd_and_with_the_pipe_held_open_the_owner_is_still_missed(tmp_path: Path, pipe: Pipe) -> None:
-    real = Path(__file__).parents[2] / "pytest_llmparity" / "keeper" / "process.py"
-    (tmp_path / "process.py").write_text(
-        f"import os, runpy\ndel os.pidfd_open\nrunpy.run_path({str(real)!r}, run_name='__main__')"
-    )
     script = OWNER.replace(
         "keeper =",
-        f"import pytest_llmparity.keeper.client as client; client.__file__ = {str(tmp_path / 'x')!r}\nkeeper =",
+        "import pytest_llmparity.keeper.client as client\n"
+        "client.PROGRAM = 'import os; del os.pidfd_open; ' + client.PROGRAM\nkeeper =",
     )
     with ExitStack() as cleanup, owner(script + FORKED, str(tmp_path)) as process:
         cleanup.callback(process.kill)
@@ -603,8 +600,8 @@ def test_a_long_temporary_folder_is_avoided(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_keeper_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_llmparity.keeper.client.__file__", str(tmp_path / "nowhere" / "keeper.py"))
-    with pytest.raises(KeeperError, match=r"(?s)did not start \(exit code 2\).*can't open file"):
+    monkeypatch.setattr("pytest_llmparity.keeper.client.PROGRAM", "import nowhere_to_be_found")
+    with pytest.raises(KeeperError, match=r"(?s)did not start \(exit code 1\).*No module named 'nowhere_to_be_found'"):
         Keeper.spawn(tmp_path)
 
 
