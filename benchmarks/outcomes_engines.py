@@ -23,7 +23,7 @@ from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.campaign import key_of
 from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.sender import client_of, send
-from pytest_llmparity.run.judge import evidence as proof
+from pytest_llmparity.run.judge.judging import select
 from pytest_llmparity.run.plan import PHASE_ORDER, Job, Step, Unit, jobs_of, requests_of, shuffled
 from pytest_llmparity.run.records import record_of
 from pytest_llmparity.settings.specification import EngineSpec
@@ -143,7 +143,7 @@ class Gatherer:
             run = known.id
         identity = from_json(Identity, self._store.document(run, IDENTITY) or {})
         shas = {case: wire.sha256 for case, wire in wires.items()}
-        samples = proof.select(self._store.get(run, spec.name), shas, concurrency=CONCURRENCY)
+        samples = select(self._store.get(run, spec.name), shas, concurrency=CONCURRENCY)
         if served.caching:  # the first of two equal questions fills the cache
             samples[Phase.WARM] = {case: both[1:] for case, both in samples[Phase.WARM].items()}
         record = record_of(spec, identity=identity)

@@ -70,7 +70,7 @@ def selected(asked: argparse.Namespace) -> Selection:
     Raises ``core.errors.UsageError`` as pytest's own command line does, also where no engine is selected.
     """
     from pytest_llmparity.core.errors import EngineSelectionError
-    from pytest_llmparity.run.resolving import resolve
+    from pytest_llmparity.run.session import settings_of
     from pytest_llmparity.settings.resolving import Given, project_root
 
     cwd = Path.cwd()
@@ -84,7 +84,7 @@ def selected(asked: argparse.Namespace) -> Selection:
         "frozen": False,
     }
     given = Given(named.get, os.environ, root=root, cwd=cwd, prefix="--")
-    in_force = resolve(given, otherwise_all=True)
+    in_force = settings_of(given, otherwise_all=True)
     if not in_force.engines:
         raise EngineSelectionError(
             f"no engine is named and none is configured in {root}; name one, such as llmparity {asked.name} "

@@ -65,13 +65,13 @@ def resolve(config: pytest.Config, environ: Mapping[str, str] = os.environ, *, a
     """
     from pytest_llmparity.core.errors import UsageError
     from pytest_llmparity.engines import daemons
-    from pytest_llmparity.run import resolving
+    from pytest_llmparity.run.session import settings_of
 
     try:
         _bring_engines(config)
         given = given_to(config, environ)
         decided = None if attached is None else daemons.from_text(attached)
-        return resolving.resolve(given, decided=decided)
+        return settings_of(given, decided=decided)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
 

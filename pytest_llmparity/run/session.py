@@ -19,6 +19,7 @@ from pytest_llmparity.core.sample import Identity, Sample
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
+from pytest_llmparity.engines import daemons, registry
 from pytest_llmparity.engines.wire import control
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.keeper.client import Keeper
@@ -26,13 +27,23 @@ from pytest_llmparity.run.declare import declare, resolve
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins
 from pytest_llmparity.run.gather.campaign import Campaign
-from pytest_llmparity.run.judge import evidence as proof
 from pytest_llmparity.run.judge.judging import Judging
-from pytest_llmparity.run.judge.state import RunState, read_state, state_of, write_state
+from pytest_llmparity.run.judge.state import (
+    RunState,
+    failure_records,
+    latency_rows,
+    read_otherwise,
+    read_state,
+    state_of,
+    unknown_latency,
+    write_state,
+)
 from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan
+from pytest_llmparity.settings import resolving
+from pytest_llmparity.settings.resolving import Given
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.store.once import once
 from pytest_llmparity.store.runs import GATHERED, JUDGED, RunInfo, Store
@@ -355,14 +366,14 @@ class Session:
             version=self.version,
             engines=tuple(engines.values()),
             verdicts=tuple(verdicts),
-            latency=tuple(proof.latency_rows(samples)),
-            failures=tuple(proof.failure_records(samples)),
+            latency=tuple(latency_rows(samples)),
+            failures=tuple(failure_records(samples)),
             requests=self._state.requests,
             retries=self._state.retries,
             notes=(
                 *self._state.notes,
-                *proof.unknown_latency(samples, verdicts),
-                *proof.read_otherwise(samples),
+                *unknown_latency(samples, verdicts),
+                *read_otherwise(samples),
             ),
         )
 
@@ -412,3 +423,19 @@ def newest_whole(store: Store) -> RunInfo | None:
     parts = {run for run, state in states.items() if state.cases}
     left_open = {run for run, state in states.items() if state.open}
     return store.latest(without=parts, ended=left_open)
+
+
+def settings_of(given: Given, *, otherwise_all: bool = False, decided: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of a run as ``settings.resolving.resolve`` does.
+
+    Kinds of engine of installed distributions are known from here on. A model's name may mean a daemon that is running:
+    it is looked for, unless ``decided`` says what another process of this run found.
+    """
+    registry.discover()
+    return resolving.resolve(
+        given,
+        kinds=registry.known(),
+        settle=lambda specs: daemons.settle(specs, given.environ, decided=decided),
+        offer=lambda kinds: daemons.offer(kinds, given.environ),
+        otherwise_all=otherwise_all,
+    )

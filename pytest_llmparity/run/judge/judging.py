@@ -1,25 +1,29 @@
-"""What one run gathered, judged: evidence for every check of a test, looks counted, verdicts settled as one family."""
+"""What one run gathered, judged: which answers a check reads, looks counted, verdicts settled as one family."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pytest_llmparity.core.checks.base import left_out
 from pytest_llmparity.core.checks.family import settle, with_notes, without_left_out
-from pytest_llmparity.core.evidence import Check, Evidence
+from pytest_llmparity.core.checks.pairing import LOST
+from pytest_llmparity.core.errors import NotAsked
+from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.ports import Embedder
+from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Phase, Sample, from_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.run.gather.course import Course
-from pytest_llmparity.run.judge import evidence as proof
 from pytest_llmparity.run.judge.state import RunState
 from pytest_llmparity.run.parity import EngineRows, Row
 from pytest_llmparity.run.plan import Declaration, Unit, unit_of, wires_name
-from pytest_llmparity.run.timed.phase import timed_of
+from pytest_llmparity.run.timed.phase import Timed, timed_of
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.runs import Store
 
@@ -111,7 +115,7 @@ class Judging:
         unit = self._unit(declaration)
         rows: dict[str, EngineRows] = {}
         for name, engine in self.records.items():
-            chosen = proof.select(
+            chosen = select(
                 self.samples.get(name, ()), self._wire(name, unit), concurrency=declaration.concurrency
             ).get(Phase.MAIN, {})
             lacks, refused = engine.left_out.get(unit.key), engine.refused.get(unit.key)
@@ -144,7 +148,7 @@ class Judging:
     def _evidence(self, declaration: Declaration, check: Check) -> Evidence:
         unit = self._unit(declaration)
         course = self.courses.get(unit.key)
-        return proof.collect(
+        return collect(
             declaration,
             check=check,
             required=self.required,
@@ -228,3 +232,120 @@ def _skipped(declaration: Declaration, check: Check, engine: str, reason: str) -
         message=reason,
         where=check.where,
     )
+
+
+# samples become evidence ---------------------------------------------------------------------------------------------
+
+
+def collect(
+    declaration: Declaration,
+    *,
+    check: Check,
+    required: bool,
+    unit_key: str,
+    baseline: str,
+    records: Mapping[str, EngineRecord],
+    wires: Mapping[str, Mapping[str, str]],
+    timed: Mapping[str, Timed],
+    samples: Mapping[str, Sequence[Sample]],
+    alpha: float,
+    incomplete: str | None,
+    embedder: Embedder | None,
+    course: Course | None = None,
+) -> Evidence:
+    """Return what one check of a test judges: for every engine the samples of exactly these requests.
+
+    A capability the check needs and an engine lacks keeps a case from being judged there, also where the engine's route
+    has no word for it; where that is every case ``required`` makes it an error. ``timed`` says for every engine which
+    of its timed answers were asked for this very unit. With a ``course`` the cases stand in its order, and of each
+    engine the main phase ends with its last whole wave.
+    """
+    engines = {}
+    for name in [baseline, *(other for other in records if other != baseline)]:
+        if name not in records:
+            continue
+        engine = records[name]
+        clocked = timed.get(name, Timed())
+        ours = [s for s in samples.get(name, ()) if s.phase is not Phase.TIMED or s.repeat in clocked.places]
+        able = {"can": engine.capabilities, "declares": engine.declares}
+        apart = {**engine.unasked.get(unit_key, {}), **left_out(name, check, declaration.prompts, **able)}
+        missing = engine.left_out.get(unit_key)
+        if missing is None and len(apart) == len(declaration.prompts.cases):
+            missing = next(iter(apart.values()))
+        chosen = select(ours, wires.get(name, {}), concurrency=declaration.concurrency)
+        chosen = {
+            phase: {case: found for case, found in by_case.items() if case not in apart}
+            for phase, by_case in chosen.items()
+        }
+        if course is not None:
+            main = chosen.get(Phase.MAIN, {})
+            chosen[Phase.MAIN] = {case: main[case] for case in course.ids[: course.asked.get(name, 0)] if case in main}
+        unsent = never_asked(chosen, len(declaration.prompts.cases))
+        engines[name] = EngineEvidence(
+            name=name,
+            kind=engine.kind,
+            identity=engine.identity,
+            quantization=engine.quantization,
+            samples=chosen,
+            incomparable=engine.incomparable or (None if missing else engine.refused.get(unit_key)),
+            error=engine.error
+            or unsent
+            or (f"{missing}, and --parity-required asks for a verdict" if missing and required else None),
+            untimed=clocked.error,
+            lacking=missing,
+            left_out=apart,
+            capabilities=engine.capabilities,
+            declares=engine.declares,
+            route=engine.route_check.sentence(name) if engine.route_check else "",
+        )
+    return Evidence(
+        test=declaration.test,
+        prompts=declaration.prompts if course is None else in_order(declaration.prompts, course),
+        sampling=declaration.sampling,
+        concurrency=declaration.concurrency,
+        baseline=baseline,
+        engines=engines,
+        alpha=alpha,
+        incomplete=incomplete,
+        embedder=embedder,
+        sequential=course is not None,
+    )
+
+
+def never_asked(chosen: dict[Phase, dict[str, list[Sample]]], cases: int) -> str | None:
+    """Take prompts that were never sent out of what is judged; say so where they are too many to judge the rest."""
+    main = chosen.get(Phase.MAIN, {})
+    unsent = {
+        case: failure
+        for case, samples in main.items()
+        if (failure := samples[0].failure) is not None and failure.kind == NotAsked.__name__
+    }
+    chosen[Phase.MAIN] = {case: samples for case, samples in main.items() if case not in unsent}
+    first = next(iter(unsent.values()), None)
+    if first is None or len(unsent) <= LOST * cases:
+        return None
+    why = first.message.removeprefix("not asked: ")
+    return f"{len(unsent)} of {explain.count(cases, 'prompt')} were not asked: {why}"
+
+
+def in_order(prompts: PromptSet, course: Course) -> PromptSet:
+    """Return the set with its cases in the order they are asked."""
+    return dataclasses.replace(prompts, cases=tuple(prompts.by_id[case] for case in course.ids))
+
+
+def select(
+    samples: Iterable[Sample], wires: Mapping[str, str], *, concurrency: int
+) -> dict[Phase, dict[str, list[Sample]]]:
+    """Sort samples by phase and case, keeping those that answer exactly these requests at this concurrency.
+
+    ``wires`` maps case ids to the sha256 of the request's body.
+    """
+    found: dict[Phase, dict[str, list[Sample]]] = {}
+    for sample in sorted(samples, key=lambda s: s.repeat):
+        if wires.get(sample.case) != sample.request_sha256:
+            continue
+        alone = sample.phase in (Phase.COLD, Phase.WARM)
+        if sample.concurrency != (1 if alone else concurrency):
+            continue
+        found.setdefault(sample.phase, {}).setdefault(sample.case, []).append(sample)
+    return found

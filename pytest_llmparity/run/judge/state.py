@@ -1,13 +1,17 @@
-"""What a run wrote down of its gathering: judging, replay and reports read it, and ask nobody."""
+"""What a run says besides verdicts: what it wrote down of its gathering, and what its answers tell a reader."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_llmparity.core.identity.record import EngineRecord
-from pytest_llmparity.core.sample import from_json, to_json
+from pytest_llmparity.core.checks.latency import WORDS, unknown
+from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyRow
+from pytest_llmparity.core.sample import Phase, Sample, Timing, from_json, to_json
+from pytest_llmparity.core.stats.quantiles import describe
+from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.store.runs import GATHERED, Store
 
 
@@ -45,3 +49,63 @@ def state_of(document: Mapping[str, Any]) -> RunState:
 def write_state(store: Store, run: str, state: RunState) -> None:
     """Write down that a run was gathered, and with it what there is to say of that."""
     store.put_document(run, GATHERED, to_json(state))
+
+
+def latency_rows(samples: Mapping[str, Sequence[Sample]]) -> list[LatencyRow]:
+    """Return quantiles of the timed answers per engine and metric; engines without timed answers have none.
+
+    What a verdict would not be based on has no row: a metric that is not known, and requests that met a load.
+    """
+    rows = []
+    for engine, timings in _timed(samples).items():
+        for metric in WORDS:
+            values = [v for t in timings if (v := getattr(t, f"{metric}_s")) is not None]
+            if values and not unknown(engine, metric, timings):
+                p50, p95, p99 = describe(values)
+                rows.append(LatencyRow(engine=engine, metric=metric, p50=p50, p95=p95, p99=p99, n=len(values)))
+    return rows
+
+
+def unknown_latency(samples: Mapping[str, Sequence[Sample]], verdicts: Iterable[Verdict]) -> list[str]:
+    """Return a sentence for every engine and metric of the timed phase that has no row, unless a verdict says why."""
+    given = {verdict.reason for verdict in verdicts}
+    return [
+        f"no {metric} is shown: {why}"
+        for engine, timings in _timed(samples).items()
+        for metric in WORDS
+        if (why := unknown(engine, metric, timings)) and why not in given
+    ]
+
+
+def _timed(samples: Mapping[str, Sequence[Sample]]) -> dict[str, list[Timing]]:
+    return {
+        engine: [s.timing for s in ours if s.phase is Phase.TIMED and s.timing is not None and not s.timing.met_load]
+        for engine, ours in samples.items()
+    }
+
+
+def read_otherwise(samples: Mapping[str, Sequence[Sample]]) -> list[str]:
+    """Return a sentence for each thing the reader changed or guessed in an engine's judged answers, and how often."""
+    sentences = []
+    for engine, ours in samples.items():
+        answers = [s.completion for s in ours if s.phase is Phase.MAIN and s.completion is not None]
+        counts = Counter(note for answer in answers for note in answer.normalised)
+        sentences += [f"{engine}: {note} ({n} of {len(answers)} answers)" for note, n in counts.items()]
+    return sentences
+
+
+def failure_records(samples: Mapping[str, Sequence[Sample]]) -> list[FailureRecord]:
+    """Return every answer that never came."""
+    return [
+        FailureRecord(
+            engine=engine,
+            case=sample.case,
+            phase=sample.phase.value,
+            kind=sample.failure.kind,
+            message=sample.failure.message,
+            status=sample.failure.status,
+        )
+        for engine, all_samples in samples.items()
+        for sample in all_samples
+        if sample.failure is not None
+    ]
