@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable
 
 from pytest_llmparity.core.errors import ProtocolError, Timeout
-from pytest_llmparity.transport.exchange import Exchange, Limits, Read
+from pytest_llmparity.transport.exchange import Exchange, Limits, Read, ResponseParser
 from pytest_llmparity.transport.readers import Reader, realtime_offset_ns
-from pytest_llmparity.transport.response import ResponseParser
 
 _NS = 1_000_000_000
 MAX_OFFSET_MOVE_NS = 50_000

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.sample import Timing
 from pytest_llmparity.transport import Exchange, Read
-from pytest_llmparity.transport.clock import timing
+from pytest_llmparity.transport.exchange import timing
 
 S = 1_000_000_000
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.errors import ProtocolError
 from pytest_llmparity.transport import Limits, Read
-from pytest_llmparity.transport.response import ResponseParser
+from pytest_llmparity.transport.exchange import ResponseParser
 
 BODY = b"data: one\n\ndata: two\r\n\r\n"
 WHOLE = (

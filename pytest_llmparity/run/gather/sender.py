@@ -28,8 +28,7 @@ from pytest_llmparity.run.loop import all_of
 from pytest_llmparity.run.plan import Job
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.transport.client import MIXED, Client
-from pytest_llmparity.transport.clock import timing
-from pytest_llmparity.transport.exchange import Exchange, Limits
+from pytest_llmparity.transport.exchange import Exchange, Limits, timing
 
 ATTEMPTS = 4
 """A request that can be retried is sent at most this often."""

@@ -17,8 +17,7 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.sender import client_of
 from pytest_llmparity.run.probe.probes import QUESTION, asking
 from pytest_llmparity.transport.client import Client
-from pytest_llmparity.transport.clock import timing
-from pytest_llmparity.transport.exchange import Exchange
+from pytest_llmparity.transport.exchange import Exchange, timing
 
 TOKENS: Final = 32
 """Tokens of each answer: enough that two of them overlap where they can."""
