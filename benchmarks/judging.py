@@ -27,8 +27,7 @@ from typing import Any, Final
 from pytest_llmparity import check
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, Sample, TokenLogprob, to_json
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.run.gather.requests import wires_note
-from pytest_llmparity.run.plan import floor_cases, unit_of
+from pytest_llmparity.run.plan import floor_cases, unit_of, wires_name
 from pytest_llmparity.run.records import record_of
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec, Settings
@@ -106,7 +105,7 @@ def gather(root: Path, size: int) -> int:
                 for phase in sorted(declaration.needs().phases - {Phase.MAIN}):
                     phases[phase] = [case.id for case in floor_cases(declaration.prompts)]
                 store.put_document(
-                    run, wires_note(spec.name, unit_of(declaration)), {case: _sha(case) for case in cases}
+                    run, wires_name(spec.name, unit_of(declaration).key), {case: _sha(case) for case in cases}
                 )
                 samples = [
                     Sample(
