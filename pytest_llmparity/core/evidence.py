@@ -136,7 +136,7 @@ class Check(Protocol):
         """``file:line`` where the user wrote it."""
 
     def needs(self) -> Needs:
-        """Samples to gather for it."""
+        """Return the samples to gather for it."""
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Say why this design can never settle anything (with the number that could), or ``None``.
@@ -145,7 +145,7 @@ class Check(Protocol):
         """
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
-        """One line for the plan: what this design can and cannot see."""
+        """Return one line for the plan: what this design can and cannot see."""
 
     def judge(self, evidence: Evidence) -> list[Verdict]:
-        """One verdict per engine (absolute limits) or per candidate (pairwise limits); never raises for bad data."""
+        """Return a verdict per engine (absolute limits) or per candidate (pairwise limits); bad data never raises."""

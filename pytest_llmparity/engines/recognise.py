@@ -104,7 +104,7 @@ def _by_list(listed: Reply) -> str:
 
 
 def _root(control: Control, listed: Reply) -> str:
-    reply = _try(control, "/")
+    reply = _reply(control, "/")
     page = reply.body[:1000] if reply is not None else b""
     if b"<title>LiteLLM" in page:
         return "litellm"
@@ -147,13 +147,13 @@ def _lmstudio(control: Control, listed: Reply) -> str:
 
 def _load_model(control: Control, listed: Reply) -> str:
     # transformers/cli/serving/server.py: a route of its own, for POST only.
-    reply = _try(control, "/load_model")
+    reply = _reply(control, "/load_model")
     return "transformers" if reply is not None and reply.status == 405 else ""
 
 
 def _alive(control: Control, listed: Reply) -> str:
     # litellm/proxy/health_endpoints: what tells it where its documentation page is switched off.
-    reply = _try(control, "/health/liveliness")
+    reply = _reply(control, "/health/liveliness")
     return "litellm" if reply is not None and b"I'm alive!" in reply.body[:100] else ""
 
 
@@ -172,7 +172,7 @@ _ASKED: Final[tuple[Callable[[Control, Reply], str], ...]] = (
 
 
 def _by_words(listed: Reply) -> str:
-    """Tell by the list of models what no route of its own gives away."""
+    """Return the kind that the list of models gives away, where no route of its own does."""
     server = listed.headers.get("server", "").lower()
     for entry in _entries(listed):
         model, owner = entry.get("id"), entry.get("owned_by")
@@ -186,7 +186,7 @@ def _by_words(listed: Reply) -> str:
     return GENERIC
 
 
-def _try(control: Control, path: str) -> Reply | None:
+def _reply(control: Control, path: str) -> Reply | None:
     try:
         return control.get(path)
     except (Unreachable, Timeout, ProtocolError):

@@ -102,14 +102,14 @@ def project_root(cwd: Path) -> Path:
     a ``setup.py``, else ``cwd`` itself.
     """
     upwards = (cwd, *cwd.parents)
-    for marks in (_configures_pytest, _has("pyproject.toml"), _has("setup.py")):
+    for marks in (_configures_pytest, _holds("pyproject.toml"), _holds("setup.py")):
         for folder in upwards:
             if marks(folder):
                 return folder
     return cwd
 
 
-def _has(name: str) -> Callable[[Path], bool]:
+def _holds(name: str) -> Callable[[Path], bool]:
     return lambda folder: (folder / name).is_file()
 
 
@@ -208,7 +208,7 @@ def _select(
     home = _home()
     places = Places(folders=tuple(dict.fromkeys((given.cwd, given.root))), exists=exists, home=home)
     beside = Places(folders=(path.parent,), exists=exists, home=home) if path else None
-    looked = _looked(given, path)
+    looked = _configuration_source(given, path)
     entries = parse_engines(texts)
     try:
         return select(entries, config, places=places, config_places=beside, kinds=kinds, looked=looked, origin=origin)
@@ -221,7 +221,7 @@ def _select(
         raise EngineSelectionError(f"{error}\n{offer(words)}") from None
 
 
-def _looked(given: Given, path: Path | None) -> str:
+def _configuration_source(given: Given, path: Path | None) -> str:
     """Return which file was read, or where one was looked for and where there is one that was not."""
     if path is not None:
         return str(path)

@@ -30,11 +30,11 @@ class BaseCheck:
         return True
 
     def needs(self) -> Needs:
-        """The main phase."""
+        """Return what to gather: the main phase."""
         return Needs()
 
     def judge(self, evidence: Evidence) -> list[Verdict]:
-        """One verdict per engine (absolute limits) or per candidate (pairwise limits), each with its headline."""
+        """Return a verdict per engine (absolute limits) or per candidate (pairwise limits), each with its headline."""
         return [worded(verdict) for verdict in self.verdicts(evidence)]
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:

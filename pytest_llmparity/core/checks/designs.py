@@ -216,7 +216,7 @@ class Single:
         return items
 
     def share(self, kept: Sequence[bool | None], *, at_least: float) -> Judgement:
-        """PASS if everything is kept."""
+        """Return PASS if everything is kept, else FAIL."""
         telling = [keeps for keeps in kept if keeps is not None]
         if not telling:
             return _nothing(at_least, "at_least")
@@ -231,7 +231,7 @@ class Single:
         )
 
     def gap(self, differences: Sequence[int], *, margin: float, side: Side) -> Judgement:
-        """PASS if no answer is kept by one engine only (with ``side="worse"``: by the baseline only)."""
+        """Return PASS if no answer is kept by one engine only (with ``side="worse"``: by the baseline only)."""
         if not differences:
             return _nothing(margin, side)
         parted = sum(difference != 0 if side == "either" else difference > 0 for difference in differences)
@@ -246,7 +246,7 @@ class Single:
         )
 
     def hazard(self, forks: Forks, *, margin: float, horizon: int) -> Judgement:
-        """PASS if the answers do not part within the horizon."""
+        """Return PASS if the answers do not part within the horizon, else FAIL."""
         forked = any(fork.forked for _, fork in forks)
         reason = "the answers part" if forked else f"the answers agree over {horizon} tokens"
         outcome = Outcome.FAIL if forked else Outcome.PASS

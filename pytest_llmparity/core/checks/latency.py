@@ -123,7 +123,7 @@ class LatencyCheck(BaseCheck):
         return f"latency({', '.join(parts)})"
 
     def needs(self) -> Needs:
-        """Timed requests; both engines at once when a budget is relative."""
+        """Return what to gather: timed requests, of both engines at once when a budget is relative."""
         relative = any(budget.relative for budget in self.budgets)
         return Needs(timed=self.n, timed_relative=relative, timed_cached=self.cached)
 
@@ -147,11 +147,11 @@ class LatencyCheck(BaseCheck):
         return "; ".join(problems) or None
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
-        """How many requests it times."""
+        """Return one line for the plan: how many requests it times."""
         return f"{self}: {explain.count(self.n, 'timed request')} per engine"
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
-        """One verdict per budget and engine (absolute) or candidate (relative), and per engine for ``success_rate``."""
+        """Return a verdict per budget and engine (absolute) or candidate (relative); of ``success_rate`` per engine."""
         timed = {name: _Timed(engine, self.n, evidence) for name, engine in evidence.engines.items()}
         baseline = timed[evidence.baseline]
         for budget in self.budgets:

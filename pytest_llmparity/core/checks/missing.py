@@ -73,7 +73,7 @@ def rested(verdict: Verdict, *missing: Missing, best: Callable[[], Judgement] | 
     """
     for part in missing:
         if not part.enough:
-            verdict = _short(verdict, part, best)
+            verdict = _unsettled(verdict, part, best)
     stopped = next((part.stopped for part in missing if part.stopped), "")
     exact_failure = verdict.outcome is Outcome.FAIL and verdict.p_fail is None
     stands = verdict.open and verdict.outcome is not Outcome.INCONCLUSIVE
@@ -84,7 +84,7 @@ def rested(verdict: Verdict, *missing: Missing, best: Callable[[], Judgement] | 
     return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None)
 
 
-def _short(verdict: Verdict, missing: Missing, best: Callable[[], Judgement] | None) -> Verdict:
+def _unsettled(verdict: Verdict, missing: Missing, best: Callable[[], Judgement] | None) -> Verdict:
     if verdict.outcome not in JUDGED:
         return verdict
     if not missing.used:
@@ -139,14 +139,18 @@ class Silence:
         """Return the clauses about token limits alone."""
         reasons = []
         if self.thinking:
-            reasons.append(f"the token limit was reached in the reasoning of {_of(self.thinking)}: raise max_tokens")
+            reasons.append(
+                f"the token limit was reached in the reasoning of {_by_engine(self.thinking)}: raise max_tokens"
+            )
         if self.early:
-            reasons.append(f"the token limit was reached before any text of {_of(self.early)}: raise max_tokens")
+            reasons.append(f"the token limit was reached before any text of {_by_engine(self.early)}: raise max_tokens")
         if self.calling:
-            reasons.append(f"the token limit was reached in a tool call of {_of(self.calling)}: raise max_tokens")
+            reasons.append(
+                f"the token limit was reached in a tool call of {_by_engine(self.calling)}: raise max_tokens"
+            )
         return reasons
 
 
-def _of(numbers: Mapping[str, int]) -> str:
+def _by_engine(numbers: Mapping[str, int]) -> str:
     (first, n), *others = numbers.items()
     return " and ".join([f"{explain.count(n, 'answer')} of {first}", *(f"{n} of {name}" for name, n in others)])

@@ -35,15 +35,15 @@ class PromptsCheck(BaseCheck):
         return "prompts()"
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
-        """Nothing: one prompt is enough to find a difference."""
+        """Return nothing: one prompt is enough to find a difference."""
         return None
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
-        """What it compares."""
+        """Return one line for the plan: what it compares."""
         return f"{self}: exact, token counts of {explain.count(cases, 'prompt')}"
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
-        """One verdict per candidate."""
+        """Return one verdict per candidate."""
         return self.each_pair(evidence, self.kind, lambda opened, engine: [self._compare(opened, evidence, engine)])
 
     def _compare(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:

@@ -95,7 +95,7 @@ class SchemaCheck(BaseCheck):
         return dataclasses.replace(self, text=text)
 
     def needs(self) -> Needs:
-        """The main phase; where a case asks for a schema, an engine that enforces it."""
+        """Return what to gather: the main phase; where a case asks for a schema, an engine that enforces it."""
         return Needs(capabilities=frozenset({"json_schema"}))
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
@@ -113,12 +113,12 @@ class SchemaCheck(BaseCheck):
         return "; ".join(problems) or None
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
-        """How many prompts each limit takes at the least."""
+        """Return one line for the plan: how many prompts each limit takes at the least."""
         least = ", ".join(f"{limit} {n or 'never'}" for limit, n in self._least(sequential=sequential).items())
         return f"{self}: {explain.count(cases, 'prompt')}; at least needed: {least}"
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
-        """Verdicts of each limit that is set: ``rate`` per engine, ``gap`` and ``agree`` per candidate."""
+        """Return the verdicts of each limit that is set: ``rate`` per engine, ``gap`` and ``agree`` per candidate."""
         if self.text is None:
             raise DesignError(f"{self}: the schema {self.path!r} was never read")
         contract = Contract.from_text(self.text, self.name, model=self.model, lenient=self.lenient)

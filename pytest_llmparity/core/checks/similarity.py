@@ -63,7 +63,7 @@ class SimilarityCheck(BaseCheck):
         return "similarity()" if self.at_least is None else f"similarity(at_least={self.at_least:g})"
 
     def needs(self) -> Needs:
-        """The main phase; without a given limit the baseline's repeats too."""
+        """Return what to gather: the main phase; without a given limit the baseline's repeats too."""
         return Needs() if self.at_least is not None else Needs(phases=frozenset({Phase.MAIN, *FLOOR_PHASES}))
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
@@ -78,11 +78,11 @@ class SimilarityCheck(BaseCheck):
         )
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
-        """What it asks of how many prompts."""
+        """Return one line for the plan: what it asks of how many prompts."""
         return f"{self}: at least {explain.percent(ALIKE)} of {explain.count(cases, 'prompt')} alike"
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
-        """One verdict per candidate."""
+        """Return one verdict per candidate."""
         return self.each_pair(evidence, self.kind, lambda opened, engine: [self._compare(opened, evidence, engine)])
 
     def _compare(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:

@@ -65,7 +65,7 @@ class TextCheck(BaseCheck):
         return f"text({', '.join(given)})"
 
     def needs(self) -> Needs:
-        """The main phase and the floor of both engines; logprobs, where an engine has them, grade the forks."""
+        """Return what to gather: the main phase and the floor of both engines; logprobs, where there are any."""
         return Needs(phases=frozenset({Phase.MAIN, *FLOOR_PHASES}), top_logprobs=TOP_LOGPROBS)
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
@@ -89,7 +89,7 @@ class TextCheck(BaseCheck):
         )
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
-        """What this many prompts can and cannot see, from the Poisson bound without a fork."""
+        """Return one line for the plan: what so many prompts can and cannot see, by Poisson's bound without a fork."""
         if sequential:
             return f"{self}: counts one prompt of each group, {explain.count(groups, 'group')} in all"
         least = -math.log(0.05) / (cases * self.horizon)
@@ -101,7 +101,7 @@ class TextCheck(BaseCheck):
         return text
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
-        """Two verdicts per candidate: against the baseline, and against itself."""
+        """Return two verdicts per candidate: against the baseline, and against itself."""
         floor: Floor | None = None
         if not evidence.single:
             baseline = evidence.engines[evidence.baseline]

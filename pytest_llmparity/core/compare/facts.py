@@ -84,7 +84,7 @@ class FactDiff:
         return bool(self.numbers or self.negations)
 
     def describe(self) -> str:
-        """One line, worst first: ``number 30 → 14; negation not only in the baseline``; empty when nothing differs."""
+        """Return one line, worst first: ``number 30 → 14; negation not only in the baseline``; empty for none."""
         kinds = (("number", self.numbers), ("negation", self.negations), ("code", self.code), ("name", self.names))
         return "; ".join(_phrase(kind, pair) for kind, pairs in kinds for pair in pairs)
 
@@ -182,7 +182,7 @@ def _percent(text: str, end: int) -> str:
 
 
 def _canonical(match: re.Match[str]) -> str:
-    """Digits without leading or trailing zeros and a power of ten, written plainly while it stays short."""
+    """Return digits without leading or trailing zeros and a power of ten, written plainly while it stays short."""
     body = match["plain"] or match["grouped"].replace(",", "") + (match["rest"] or "")
     whole, _, part = body.partition(".")
     digits = "".join(str(int(digit)) for digit in whole + part)  # other scripts' digits become ASCII
@@ -202,7 +202,7 @@ def _canonical(match: re.Match[str]) -> str:
 
 
 def _compose(words: Sequence[str]) -> int | None:
-    """Value of a run of English number words, ``None`` when they are no single number (*nineteen eighty*)."""
+    """Return the value of English number words in a row, ``None`` when they are no one number (*nineteen eighty*)."""
     total, current, scale = 0, 0, 10**12
     for word in words:
         if word in _SCALES:

@@ -119,17 +119,17 @@ class _Ruler:
         self.whole = int(self._count)
 
     def position(self, at: int) -> float:
-        """Position of a byte in tokens, from 0: a whole number where token bytes are known, else in proportion."""
+        """Return the place of a byte in tokens, from 0: whole where token bytes are known, else in proportion."""
         if self._ends is not None:
             return float(self.complete(at))
         return self._count * at / self._bytes if self._bytes else 0.0
 
     def index(self, at: int) -> int:
-        """Index of the token a byte belongs to; the end of the text belongs to the end token."""
+        """Return the index of the token a byte belongs to; the end of the text belongs to the end token."""
         return min(int(self.position(at)), self.with_end - 1) if self.with_end else 0
 
     def complete(self, at: int) -> int:
-        """How many tokens end at or before a byte."""
+        """Return how many tokens end at or before a byte."""
         if self._ends is None:
             return int(self.position(at))
         return bisect_right(self._ends, at)
@@ -152,7 +152,7 @@ def _encode(text: str) -> bytes:
 
 
 def _first_difference(a: bytes, b: bytes) -> int | None:
-    """First differing byte, moved back to the start of its character; the shorter length for a proper prefix."""
+    """Return the first differing byte, moved to the start of its character; of a proper prefix its length."""
     if a == b:
         return None
     low, high = 0, min(len(a), len(b))
@@ -179,7 +179,7 @@ def _spelling(tokens: Sequence[TokenLogprob]) -> tuple[bytes, Sequence[int]]:
 
 
 def _token_ends(tokens: Sequence[TokenLogprob], text: bytes) -> Sequence[int] | None:
-    """Byte offset behind each token if the tokens spell the text; what follows it (an end token) is left out."""
+    """Return the byte offset behind each token if they spell the text; what follows it (an end token) is left out."""
     if not tokens:
         return None
     spelled, ends = _spelling(tokens)
@@ -217,7 +217,7 @@ def _grade(ours: Sequence[TokenLogprob], theirs: Sequence[TokenLogprob], at: int
 
 
 def _gap(entry: TokenLogprob, rival: bytes) -> float | None:
-    """How far the rival lies below the chosen token, in nats; ``None`` when it is not among the alternatives."""
+    """Return how far the rival lies below the chosen token, in nats; ``None`` when it is not among the alternatives."""
     for token, logprob in entry.top:
         if token == rival:
             return (entry.logprob or 0.0) - logprob

@@ -146,7 +146,7 @@ def compare_counts(pairs: Sequence[tuple[str, int, int]], known: Known = NOTHING
     readings = [_Reading(line, some, known) for line in _lines(by_length, known)]
     best = _Reading(min(readings, key=lambda reading: reading.rank).line, counted, known)
     cuts = best.cuts()
-    cuts += _hidden(counted, cuts, known)
+    cuts += _hidden_cut(counted, cuts, known)
     cut = {case for engine_cut in cuts for case in engine_cut.cases}
     whole = [pair for pair in counted if pair.case not in cut]
     moved = tuple(pair.case for pair in whole if pair.baseline != pair.candidate)
@@ -171,7 +171,7 @@ class _Line(NamedTuple):
     level: float
 
     def expected(self, pair: CountPair, side: Side) -> float:
-        """What an engine would count, by what the other one counts."""
+        """Return what an engine would count, by what the other one counts."""
         if side == "candidate":
             return self.slope * pair.baseline + self.level
         return (pair.candidate - self.level) / self.slope
@@ -213,8 +213,8 @@ class _Reading:
         self._pairs = pairs
         self._known = known
         self._contexts = {side: _in_force(side, pairs, known) for side in SIDES}
-        self._ceilings = {side: max(_seen(pair, side) for pair in pairs) for side in SIDES}
-        off = self._off()
+        self._ceilings = {side: max(_count_of(pair, side) for pair in pairs) for side in SIDES}
+        off = self._off_the_line()
         away = {case for side in SIDES for case in off[side]}
         self._on = [pair for pair in pairs if pair.case not in away]
         self._cut = {side: self._cut_of(side, off[side]) for side in SIDES}
@@ -234,19 +234,21 @@ class _Reading:
         for side in SIDES:
             pairs = [pair for pair in self._pairs if pair.case in self._cut[side]]
             if pairs:
-                worst = min(pairs, key=lambda pair: _seen(pair, side) / max(1, _seen(pair, _other(side))))
+                worst = min(pairs, key=lambda pair: _count_of(pair, side) / max(1, _count_of(pair, _other(side))))
                 cuts.append(
                     Cut(
                         side=side,
                         cases=tuple(pair.case for pair in pairs),
-                        together=_together(pairs, self._pairs),
-                        worst=(_seen(worst, side), _seen(worst, _other(side))),
-                        context=self._contexts[side] if any(self._forced(pair, side) for pair in pairs) else None,
+                        together=_side_by_side(pairs, self._pairs),
+                        worst=(_count_of(worst, side), _count_of(worst, _other(side))),
+                        context=self._contexts[side]
+                        if any(self._cut_by_context(pair, side) for pair in pairs)
+                        else None,
                     )
                 )
         return tuple(cuts)
 
-    def _off(self) -> dict[Side, dict[str, CountPair]]:
+    def _off_the_line(self) -> dict[Side, dict[str, CountPair]]:
         """Return the pairs away from the line, by the engine that counts less than it says."""
         scale = 0.0
         if self.line.slope != 1.0:
@@ -263,53 +265,55 @@ class _Reading:
         return off
 
     def _behind(self, pair: CountPair, side: Side) -> float:
-        """How many tokens an engine counts fewer than the line says."""
-        return self.line.expected(pair, side) - _seen(pair, side)
+        """Return how many tokens an engine counts fewer than the line says."""
+        return self.line.expected(pair, side) - _count_of(pair, side)
 
     def _cut_of(self, side: Side, off: Mapping[str, CountPair]) -> dict[str, CountPair]:
         """Return the pairs this engine cut; ``off`` are those where it counts less than the line says."""
-        forced = {case for case, pair in off.items() if self._forced(pair, side)}
+        forced = {case for case, pair in off.items() if self._cut_by_context(pair, side)}
         ceiling = self._ceilings[side]
-        above = {pair.case for pair in self._pairs if self.line.expected(pair, side) > ceiling * self._grain}
-        clear = forced | {case for case, pair in off.items() if case in above and self._far(pair, side)}
-        if len(_distinct(self._on)) < _FEW_ON and not self._shown([off[case] for case in clear], side):
+        above = {pair.case for pair in self._pairs if self.line.expected(pair, side) > ceiling * self._tolerance}
+        clear = forced | {case for case, pair in off.items() if case in above and self._beyond_noise(pair, side)}
+        if len(_distinct(self._on)) < _FEW_ON and not self._shows_a_cut([off[case] for case in clear], side):
             return {}
         if clear:  # a plateau is there: what should have passed it and lies on it was cut too, however little
-            level = (1 + CUT_SHARE) * max(_seen(off[case], side) for case in clear)
-            clear |= {pair.case for pair in self._pairs if pair.case in above and _seen(pair, side) <= level}
+            level = (1 + CUT_SHARE) * max(_count_of(off[case], side) for case in clear)
+            clear |= {pair.case for pair in self._pairs if pair.case in above and _count_of(pair, side) <= level}
         if 2 * len(self._on) > len(self._pairs):
             long = {case for case, pair in off.items() if self.line.expected(pair, side) >= KEPT * ceiling}
-            clear |= {case for case in long if self._far(off[case], side)}
+            clear |= {case for case in long if self._beyond_noise(off[case], side)}
         return {pair.case: pair for pair in self._pairs if pair.case in clear and self._behind(pair, side) > 0}
 
     @property
-    def _grain(self) -> float:
+    def _tolerance(self) -> float:
         """How far above the largest count an expected one must be: lines of other tokenisers are not exact."""
         return 1.0 if self.line.slope == 1.0 else 1.02
 
-    def _far(self, pair: CountPair, side: Side) -> bool:
+    def _beyond_noise(self, pair: CountPair, side: Side) -> bool:
         """Whether an engine counts so little that it is no noise."""
         share = CUT_SHARE if self.line.slope == 1.0 else NOISE
         return self._behind(pair, side) > max(CUT_TOKENS, share * self.line.expected(pair, side))
 
-    def _shown(self, pairs: Sequence[CountPair], side: Side) -> bool:
+    def _shows_a_cut(self, pairs: Sequence[CountPair], side: Side) -> bool:
         """Whether pairs show a cut although none lies on the line: by context or text, or because they are flat."""
         if not pairs:
             return False
-        if all(self._forced(pair, side) for pair in pairs):
+        if all(self._cut_by_context(pair, side) for pair in pairs):
             return True
         if any(
             _impossible(pair, side, self._known) and not _impossible(pair, _other(side), self._known) for pair in pairs
         ):
             return True
-        kept, whole = ([_seen(pair, each) for pair in pairs] for each in (side, _other(side)))
+        kept, whole = ([_count_of(pair, each) for pair in pairs] for each in (side, _other(side)))
         # Texts of one length look flat too: another tokeniser counts them apart, by as much as its noise.
         return max(whole) > (1 + NOISE) * min(whole) and 2 * (max(kept) - min(kept)) <= max(whole) - min(whole)
 
-    def _forced(self, pair: CountPair, side: Side) -> bool:
+    def _cut_by_context(self, pair: CountPair, side: Side) -> bool:
         """Whether the engine's context leaves it no choice but to cut this prompt, and what it kept looks like that."""
         context = self._contexts[side]
-        return context is not None and self.line.expected(pair, side) > context and _seen(pair, side) >= KEPT * context
+        return (
+            context is not None and self.line.expected(pair, side) > context and _count_of(pair, side) >= KEPT * context
+        )
 
     def _price(self) -> float:
         slope, level = self.line
@@ -325,15 +329,15 @@ class _Reading:
         for side in SIDES:
             cut = _distinct(self._cut[side].values())
             if cut:
-                kept = [_seen(pair, side) for pair in cut]
+                kept = [_count_of(pair, side) for pair in cut]
                 spread = math.log2(1 + max(kept) - min(kept))
-                forced = sum(self._forced(pair, side) for pair in cut)
+                forced = sum(self._cut_by_context(pair, side) for pair in cut)
                 bits += _CUT_BITS + forced + (len(cut) - forced) * max(1.0, spread)
         odd = _distinct(pair for pair in self._pairs if pair.case in self.odd)
         return bits + sum(_ODD_BITS + 2 * math.log2(1 + abs(self._behind(pair, "candidate"))) for pair in odd)
 
     def _price_on(self, pair: CountPair) -> float:
-        """What a pair on the line costs: how far from it, and the doubt that it was read whole after all."""
+        """Return what a pair on the line costs: how far from it, and the doubt that it was read whole after all."""
         if self.line.slope != 1.0:
             return math.log2(1 + 2 * abs(self._behind(pair, "candidate")))
         if not self.line.level:
@@ -341,14 +345,14 @@ class _Reading:
         less: Side = "candidate" if self.line.level < 0 else "baseline"
         context = self._contexts[less]
         bits = 0.0
-        if context is not None and _seen(pair, _other(less)) > context and _seen(pair, less) >= KEPT * context:
+        if context is not None and _count_of(pair, _other(less)) > context and _count_of(pair, less) >= KEPT * context:
             bits += _CHANCE_BITS  # that all of them lie on both sides of its context by chance
         if _impossible(pair, less, self._known) and not _impossible(pair, _other(less), self._known):
             bits += _DOUBT_BITS
         return bits
 
 
-def _seen(pair: CountPair, side: Side) -> int:
+def _count_of(pair: CountPair, side: Side) -> int:
     return pair.candidate if side == "candidate" else pair.baseline
 
 
@@ -364,17 +368,17 @@ def _distinct(pairs: Iterable[CountPair]) -> list[CountPair]:
 def _in_force(side: Side, pairs: Sequence[CountPair], known: Known) -> int | None:
     """Return an engine's context, ``None`` where a count is larger: then it is not what limits this engine."""
     context = known.contexts[SIDES.index(side)]
-    return None if context is None or any(_seen(pair, side) > context for pair in pairs) else context
+    return None if context is None or any(_count_of(pair, side) > context for pair in pairs) else context
 
 
 def _impossible(pair: CountPair, side: Side, known: Known) -> bool:
     """Whether an engine counts so little that it cannot have read all of the case's text."""
-    return SPARSE * _seen(pair, side) < known.characters.get(pair.case, 0)
+    return SPARSE * _count_of(pair, side) < known.characters.get(pair.case, 0)
 
 
 def _too_long(pair: CountPair, side: Side, context: int | None, known: Known) -> bool:
     """Whether a text is too long for an engine's context whatever the tokeniser, and the count looks like a cut."""
-    if context is None or _seen(pair, side) < KEPT * context:
+    if context is None or _count_of(pair, side) < KEPT * context:
         return False
     return known.characters.get(pair.case, 0) > SPARSE * context
 
@@ -390,7 +394,7 @@ def _cut_alike(pairs: Sequence[CountPair], known: Known) -> tuple[Cut, ...]:
     return tuple(cuts) if len(cuts) == len(SIDES) else ()
 
 
-def _hidden(pairs: Sequence[CountPair], cuts: Sequence[Cut], known: Known) -> tuple[Cut, ...]:
+def _hidden_cut(pairs: Sequence[CountPair], cuts: Sequence[Cut], known: Known) -> tuple[Cut, ...]:
     """Return the cut of the engine whose prompts all seem whole, where the texts of what the other one cut say so.
 
     Its counts must stand still while these texts grow, far beyond what they would have by the uncut prompts: nothing
@@ -403,11 +407,11 @@ def _hidden(pairs: Sequence[CountPair], cuts: Sequence[Cut], known: Known) -> tu
     context, cut_cases = _in_force(side, pairs, known), set(cut.cases)
     shared = [pair for pair in pairs if pair.case in cut_cases and pair.case in known.characters]
     certain = {pair.case for pair in shared if _too_long(pair, side, context, known)}
-    ceiling = max(_seen(pair, side) for pair in pairs)
+    ceiling = max(_count_of(pair, side) for pair in pairs)
     estimate = _by_length([pair for pair in pairs if pair.case not in cut_cases], side, known)
     if estimate is not None:
         far = [pair for pair in shared if estimate(pair) > _SURE * ceiling]
-        flat = _median_slope([(estimate(pair), _seen(pair, side)) for pair in far])
+        flat = _median_slope([(estimate(pair), _count_of(pair, side)) for pair in far])
         if len(far) >= _FLAT_PAIRS and flat is not None and flat < _FLAT:
             certain |= {pair.case for pair in far}
     if not certain:
@@ -417,11 +421,11 @@ def _hidden(pairs: Sequence[CountPair], cuts: Sequence[Cut], known: Known) -> tu
 
 def _by_text(side: Side, cut: Sequence[CountPair], pairs: Sequence[CountPair], context: int | None) -> Cut:
     """Return a cut that only the length of the texts shows."""
-    cases, together = tuple(pair.case for pair in cut), _together(cut, pairs)
+    cases, together = tuple(pair.case for pair in cut), _side_by_side(cut, pairs)
     return Cut(side=side, cases=cases, worst=None, together=together, context=context, at_least=True)
 
 
-def _together(some: Sequence[CountPair], pairs: Sequence[CountPair]) -> bool:
+def _side_by_side(some: Sequence[CountPair], pairs: Sequence[CountPair]) -> bool:
     """Whether some pairs stand side by side among all of them."""
     first = pairs.index(some[0])
     return list(pairs[first : first + len(some)]) == list(some)
@@ -430,7 +434,7 @@ def _together(some: Sequence[CountPair], pairs: Sequence[CountPair]) -> bool:
 def _by_length(pairs: Sequence[CountPair], side: Side, known: Known) -> Callable[[CountPair], float] | None:
     """Return how many tokens an engine would count of a pair's text, learnt from these pairs; ``None`` from too few."""
     points = [
-        (float(known.characters[pair.case]), _seen(pair, side)) for pair in pairs if pair.case in known.characters
+        (float(known.characters[pair.case]), _count_of(pair, side)) for pair in pairs if pair.case in known.characters
     ]
     slope = _median_slope(points)
     if len(points) < _FLAT_PAIRS or slope is None or slope <= 0:

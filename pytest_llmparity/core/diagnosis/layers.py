@@ -62,7 +62,7 @@ def _cut_in_words(cut: Cut, n: int, names: Mapping[str, str]) -> str:
     """Say which engine cut how many prompts, which ones, how much of one was left, and the context that explains it."""
     name = names[cut.side]
     context = "" if cut.context is None else f"; its context is {cut.context:,} tokens"
-    of = f"{len(cut.cases)} of {explain.count(n, 'prompt')} ({_some(cut.cases, together=cut.together)})"
+    of = f"{len(cut.cases)} of {explain.count(n, 'prompt')} ({_cases(cut.cases, together=cut.together)})"
     if cut.worst is None:
         if cut.context is not None:
             return f"{name} cut at least {of}: more text than a context of {cut.context:,} tokens holds"
@@ -72,7 +72,7 @@ def _cut_in_words(cut: Cut, n: int, names: Mapping[str, str]) -> str:
     return f"{name} cut {of}, one of them to {kept:,} tokens where {other} counts {whole:,}{context}"
 
 
-def _some(cases: Sequence[str], *, together: bool) -> str:
+def _cases(cases: Sequence[str], *, together: bool) -> str:
     """Name cases: all of a few, else the first and the last, or the first ones where others stand between them."""
     shown = [explain.plain(case, 40) for case in cases]
     if len(shown) <= 3:
@@ -85,18 +85,18 @@ def known_of(evidence: Evidence, candidate: EngineEvidence) -> Known:
     engines = (evidence.engines[evidence.baseline], candidate)
     contexts = [engine.identity.get("context_length") for engine in engines]
     return Known(
-        contexts=(_whole(contexts[0]), _whole(contexts[1])),
-        same_vocabulary=_alike("tokenizer_sha256", engines),
-        same_template=_alike("template_sha256", engines),
+        contexts=(_positive(contexts[0]), _positive(contexts[1])),
+        same_vocabulary=_same_fact("tokenizer_sha256", engines),
+        same_template=_same_fact("template_sha256", engines),
         characters={case.id: _characters(case) for case in evidence.prompts.cases},
     )
 
 
-def _whole(value: object) -> int | None:
+def _positive(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-def _alike(field: str, engines: Sequence[EngineEvidence]) -> bool:
+def _same_fact(field: str, engines: Sequence[EngineEvidence]) -> bool:
     ours, theirs = (engine.identity.get(field) for engine in engines)
     return ours is not None and theirs is not None and agree(field, ours, theirs)
 

@@ -22,11 +22,11 @@ class ClusteredRatio:
     groups: int
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        """One-sided lower and upper bounds at ``alpha`` by t(groups - 1); ``(-inf, inf)`` without a standard error."""
+        """Return one-sided bounds at ``alpha`` by t(groups - 1); ``(-inf, inf)`` without a standard error."""
         return t_bounds(self.estimate, self.se, self.groups, alpha)
 
     def p_values(self, margin: float) -> tuple[float, float]:
-        """p-values of "the ratio is at least the margin" and "at most the margin"; both 1 without a standard error."""
+        """Return the p-values of "the ratio is at least the margin" and "at most the margin"; 1 without an error."""
         if self.se is None:
             return 1.0, 1.0
         if self.se == 0.0:
@@ -37,7 +37,7 @@ class ClusteredRatio:
 
 
 def t_bounds(estimate: float, se: float | None, groups: float, alpha: float) -> tuple[float, float]:
-    """One-sided bounds ``estimate -/+ t(1 - alpha, groups - 1) * se``; infinite without ``se`` or a second group."""
+    """Return ``estimate -/+ t(1 - alpha, groups - 1) * se``, one-sided; infinite without ``se`` or a second group."""
     if se is None or groups <= 1:
         return -math.inf, math.inf
     reach = t_quantile(alpha, groups - 1) * se

@@ -91,7 +91,7 @@ def hazard(
 
 
 def garwood(forks: float, at_risk: float, alpha: float) -> tuple[float, float]:
-    """Exact one-sided Poisson bounds of a rate: χ²(alpha; 2D)/2E and χ²(1-alpha; 2D+2)/2E (Garwood 1936)."""
+    """Return exact one-sided Poisson bounds of a rate: χ²(alpha; 2D)/2E and χ²(1-alpha; 2D+2)/2E (Garwood 1936)."""
     lower = 0.0 if forks == 0 else float(gammaincinv(forks, alpha)) / at_risk  # the quantile of χ²(2D)/2
     return lower, float(gammainccinv(forks + 1, alpha)) / at_risk
 

@@ -53,7 +53,7 @@ def excess(cross: Sequence[float], own: Sequence[float], groups: Sequence[str], 
 
 
 def _sign_flip_p(sums: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    """Share of sign assignments whose sum is at least the observed one."""
+    """Return the share of sign assignments whose sum is at least the observed one."""
     if sums.size == 0:
         return 1.0
     seen = float(sums.sum())

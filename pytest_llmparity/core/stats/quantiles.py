@@ -204,7 +204,7 @@ class _Sample:
     names: tuple[int, ...]
 
     def quantiles(self, weights: Floats, quantile: float) -> Floats:
-        """Nearest-rank quantile of each resample; ``weights[r, i]`` says how often value i occurs in resample r."""
+        """Return the nearest-rank quantile of each resample; ``weights[r, i]``: how often value i occurs in r."""
         cumulated = weights.cumsum(axis=1)
         wanted = np.maximum(1.0, np.ceil(quantile * cumulated[:, -1:] - 1e-9))
         resampled: Floats = self.values[(cumulated >= wanted).argmax(axis=1)]
@@ -224,12 +224,12 @@ def _sample(values: Sequence[float], blocks: Sequence[int]) -> _Sample:
 
 
 def _resample(rng: np.random.Generator, size: int) -> Floats:
-    """How often each of ``size`` things occurs in each of the bootstrap's resamples with replacement."""
+    """Return how often each of ``size`` values occurs in each of the bootstrap's resamples with replacement."""
     return rng.multinomial(size, np.full(size, 1.0 / size), size=DRAWS).astype(np.float64)
 
 
 def _divide(top: float, below: float) -> float:
-    """Ratio of two latencies; NaN where it is unknown (both infinite or both 0)."""
+    """Return the ratio of two latencies; NaN where it is unknown (both infinite or both 0)."""
     if below == 0.0:
         return math.inf if top > 0.0 else math.nan
     return top / below
@@ -255,7 +255,7 @@ def _percentile_bounds(top: Floats, below: Floats, limit: float, alpha: float) -
 def _log_t_bounds(
     estimate: float, top: Floats, below: Floats, pairs: int, limit: float, alpha: float
 ) -> tuple[float, float, float, float] | None:
-    """Bounds and p-values by t(pairs - 1) on the log ratio; ``None`` where a ratio is 0, infinite or unknown."""
+    """Return bounds and p-values by t(pairs - 1) on the log ratio; ``None`` where a ratio is 0, infinite or unknown."""
     if not (np.all(np.isfinite(top)) and np.all(np.isfinite(below)) and np.all(top > 0) and np.all(below > 0)):
         return None
     se = float(np.std(np.log(top) - np.log(below), ddof=1)) * math.sqrt(pairs / (pairs - 1))

@@ -192,12 +192,12 @@ class _Question:
         return -math.log(self.alpha) - 1e-12
 
     def _against_high(self, margin: float) -> Floats:
-        """Largest logarithm of the wealth against "at least margin" so far: before the first unit, after each."""
+        """Return the largest log of the wealth against "at least margin" so far: before the first unit, after each."""
         paths = [np.maximum.accumulate(log_wealth(gains, BOLD)) for gains in self.below(margin)]
         return np.asarray(np.min(paths, axis=0), dtype=np.float64)
 
     def _against_low(self, margin: float) -> Floats:
-        """Largest logarithm of the wealth against "at most margin" so far: before the first unit, after each."""
+        """Return the largest log of the wealth against "at most margin" so far: before the first unit, after each."""
         paths = [log_wealth(gains, EVEN) for gains in self.above(margin)]
         return np.maximum.accumulate(_mean_log(np.stack(paths, axis=-1)))
 

@@ -50,7 +50,7 @@ MISSED = 1e-6
 
 
 def tango_score(b: ArrayLike, c: ArrayLike, n: int, delta: float) -> Floats:
-    """Tango's score: how many standard errors (b - c)/n lies above ``delta``, its error taken where the gap is delta.
+    """Return Tango's score: by how many standard errors, taken where the gap is ``delta``, (b - c)/n lies above it.
 
     Positive when b - c is more than ``n * delta``. Equations (24)-(26) of Tango 1998 with the sign of delta turned;
     McNemar's (b - c)/√(b + c) at delta 0. Takes numbers or arrays. 0 where there is no discordant case and delta is 0.
@@ -91,7 +91,7 @@ class _Tail:
         self._first = first + int(np.argmax(self._limits >= 0))  # no b at all belongs to the tail for smaller c
 
     def chance(self, p_b: Floats, p_c: Floats) -> Floats:
-        """Probability of the tail for each pair of chances (arrays of one length)."""
+        """Return the probability of the tail for each pair of chances (arrays of one length)."""
         p_b, p_c = np.clip(p_b, 0.0, 1.0), np.clip(p_c, 0.0, 1.0)
         low, high = _likely(self._n, p_c)
         first = np.maximum(low, self._first)
@@ -135,7 +135,7 @@ class _Edge:
         return _Tail(b, c, self._n, delta, first=int(low.min()), last=int(high.max()))
 
     def maximum(self, chance: Callable[[Floats], Floats], alpha: float | None) -> float:
-        """Largest value of ``chance``, rounded up by a two-hundredth and 1e-4 at most.
+        """Return the largest value of ``chance``, rounded up by a two-hundredth and 1e-4 at most.
 
         With ``alpha`` the search stops as soon as it is known on which side of alpha the maximum lies.
         """

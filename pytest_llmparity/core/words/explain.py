@@ -134,7 +134,7 @@ def remarks(verdict: Verdict, *, of_reader: bool = True) -> list[str]:
     out what holds for every check alike, for where a run tells that once.
     """
     left_out = [
-        f"left out {count(len(part.cases), 'prompt')} ({_some(part.cases)}): {plain(part.reason)}"
+        f"left out {count(len(part.cases), 'prompt')} ({_first_names(part.cases)}): {plain(part.reason)}"
         for part in verdict.left_out
     ]
     return [
@@ -149,7 +149,7 @@ def _forgiven(part: Lenience) -> str:
     return words if part.accepted else f"{words}: json.loads refuses that, so they do not fit (lenient=True reads it)"
 
 
-def _some(names: Sequence[str], limit: int = 3) -> str:
+def _first_names(names: Sequence[str], limit: int = 3) -> str:
     shown = [plain(name, 40) for name in names[:limit]]
     return ", ".join(shown) + (", …" if len(names) > limit else "")
 
@@ -292,7 +292,7 @@ def cell(verdict: Verdict, word: str) -> list[str]:
     """Return what a grid shows of a verdict, in parts between which a line may end; ``word`` is its outcome's."""
     if verdict.estimate is None or verdict.outcome in _NUMBERLESS:
         return [word]
-    parts = [f"{word} {number(verdict.estimate, verdict.unit)}{_of_what(verdict)}"]
+    parts = [f"{word} {number(verdict.estimate, verdict.unit)}{_counted_noun(verdict)}"]
     if between := bounds(verdict):
         parts.append(f"({between.removeprefix('between ').replace(' and ', ' to ')})")
     if verdict.n:
@@ -308,10 +308,10 @@ def _in_one_line(verdict: Verdict) -> str:
     estimate = number(verdict.estimate, verdict.unit)
     if verdict.p_fail is None and verdict.reason:
         reason = verdict.reason.partition("\n")[0]
-        return f"{estimate}{_of_what(verdict)}: {whom}: {reason}"
+        return f"{estimate}{_counted_noun(verdict)}: {whom}: {reason}"
     if verdict.outcome is Outcome.FAIL and verdict.margin is not None:
         sign = "<" if verdict.side == "at_least" else ">"
-        estimate += f"{_of_what(verdict)} {sign} {number(verdict.margin, verdict.unit)}"
+        estimate += f"{_counted_noun(verdict)} {sign} {number(verdict.margin, verdict.unit)}"
         numbers = ", ".join(part for part in (bounds(verdict), _prompts(verdict)) if part)
     else:
         numbers = ", ".join(part for part in (bounds(verdict), limit(verdict), _prompts(verdict)) if part)
@@ -322,7 +322,7 @@ def _prompts(verdict: Verdict) -> str:
     return f"n {verdict.n}" if verdict.n else ""
 
 
-def _of_what(verdict: Verdict) -> str:
+def _counted_noun(verdict: Verdict) -> str:
     """Say what a bare number counts where a good one looks bad: prompts that differ, requests over budget."""
     if verdict.kind == "prompts":
         return " differ"

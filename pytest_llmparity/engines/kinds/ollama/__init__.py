@@ -137,7 +137,7 @@ class OllamaAdapter(Adapter):
     # ---- the model -------------------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """See that the daemon has the model: made from its file, found, or pulled when ``download`` allows it."""
+        """Make sure that the daemon has the model: made from its file, found, or pulled when ``download`` allows it."""
         path = self.spec.model_path
         if path is not None and not self.ours:
             raise LaunchError(
