@@ -75,7 +75,7 @@ session = Session(
     Settings(engines=(spec,), baseline=name, max_requests=int(limit)), root=path, token="an earlier process",
     keeper=lambda: Keeper.spawn(path / ".llmparity"), version="1", progress=Silent(),
 )
-session.declare("t", ["prompts.jsonl"], {}, folder=path)
+session.declare("t", ["prompts.jsonl"], {"max_tokens": 32}, folder=path)
 session.gather()
 print(session.run)
 session.close()
@@ -160,8 +160,8 @@ class Project:
         return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
     def declare(self, session: Session, *checks: Any, test: str = "t", **keywords: Any) -> None:
-        """Declare one gate over the prompts."""
-        session.declare(test, ["prompts.jsonl", *checks], keywords, folder=self.path)
+        """Declare one gate over the prompts, with answers no longer than the horizon unless told otherwise."""
+        session.declare(test, ["prompts.jsonl", *checks], {"max_tokens": 32} | keywords, folder=self.path)
 
 
 @pytest.fixture
