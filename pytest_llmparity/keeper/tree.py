@@ -75,13 +75,13 @@ def descendants(table: Mapping[int, tuple[int, int, int]], roots: Iterable[int])
     children: dict[int, list[int]] = {}
     for pid, (parent, _, _) in table.items():
         children.setdefault(parent, []).append(pid)
-    found: set[int] = set()
+    below: set[int] = set()
     ahead = list(roots)
     while ahead:
-        new = [pid for pid in children.get(ahead.pop(), ()) if pid not in found]
-        found.update(new)
+        new = [pid for pid in children.get(ahead.pop(), ()) if pid not in below]
+        below.update(new)
         ahead.extend(new)
-    return found.difference(roots)
+    return below.difference(roots)
 
 
 def members(

@@ -31,10 +31,10 @@ class SessionAsker:
     def send(self, case: Case, sampling: Sampling) -> Mapping[str, Sample]:
         """Return one sample per engine; raises the reason when an engine is not available."""
         if self._session.settings.residency == "one-at-a-time":
-            found: dict[str, Sample] = {}
+            answers: dict[str, Sample] = {}
             for spec in self._specs():
-                found |= self._session.loop.run(self._all(case, sampling, [self._adapter(spec)]))
-            return found
+                answers |= self._session.loop.run(self._all(case, sampling, [self._adapter(spec)]))
+            return answers
         return self._session.loop.run(self._all(case, sampling, self._adapters()))
 
     async def asend(self, case: Case, sampling: Sampling) -> Mapping[str, Sample]:

@@ -156,14 +156,16 @@ class Fleet:
         started = [(spec, Future[Engaged]()) for spec in wanted]
         # Daemons: an interpreter that ends must not wait for an engine that never becomes ready.
         threads = [
-            threading.Thread(target=self._start_into, args=one, name=f"llmparity-start-{one[0].name}", daemon=True)
-            for one in started
+            threading.Thread(
+                target=self._start_into, args=(spec, engaged), name=f"llmparity-start-{spec.name}", daemon=True
+            )
+            for spec, engaged in started
         ]
         try:
             for thread in threads:
                 thread.start()
-            for spec, found in started:
-                self._engaged[spec.name] = found.result()
+            for spec, engaged in started:
+                self._engaged[spec.name] = engaged.result()
         except BaseException:
             self._interrupted.set()
             patience = time.monotonic() + INTERRUPTED_S
@@ -172,11 +174,11 @@ class Fleet:
                     thread.join(max(0.0, patience - time.monotonic()))
             raise
 
-    def _start_into(self, spec: EngineSpec, found: Future[Engaged]) -> None:
+    def _start_into(self, spec: EngineSpec, engaged: Future[Engaged]) -> None:
         try:
-            found.set_result(self._engage(spec))
+            engaged.set_result(self._engage(spec))
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            found.set_exception(error)
+            engaged.set_exception(error)
 
     def apart(self) -> dict[str, str]:
         """Return of every engine that cannot stay in memory beside another one of the run why that is.
@@ -367,13 +369,13 @@ class Fleet:
             return None
         stop = self._stop_waiting
         run = KeptRunner(spec.name, self._keeper, stop, self._secrets)
-        found = environments.provide(spec, environ=self._environ, run=run, say=self._say, stop=stop)
-        if found.took_s is not None:
-            shown = str(found.folder.parent).replace(str(Path.home()), "~", 1)  # notes leave this machine
+        environment = environments.provide(spec, environ=self._environ, run=run, say=self._say, stop=stop)
+        if environment.took_s is not None:
+            shown = str(environment.folder.parent).replace(str(Path.home()), "~", 1)  # notes leave this machine
             self._made[spec.name] = (
-                f"{spec.name}: requires was installed in {found.took_s:.0f} s and is kept in {shown}"
+                f"{spec.name}: requires was installed in {environment.took_s:.0f} s and is kept in {shown}"
             )
-        return found
+        return environment
 
     def _prepared(self, spec: EngineSpec, kind: type[Adapter], environment: Environment | None) -> EngineSpec:
         """Return the spec to launch: with its environment's interpreter, and slots where there would be a queue.

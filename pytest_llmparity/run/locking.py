@@ -56,13 +56,19 @@ class Guard:
         locked = engines.get(spec.name)
         if locked is None:
             return self._sorted(f"it is not in {lock.NAME}, and this run is frozen; {self._renew(spec)}", quiet=True)
-        found = lock.differences(locked, live)
-        notes = tuple(f"it was locked on another machine: {one}" for one in found if one.machine and not one.untold)
-        if untold := ", ".join(f"{one.field} (locked: {one.locked})" for one in found if one.untold):
+        differences = lock.differences(locked, live)
+        notes = tuple(
+            f"it was locked on another machine: {difference}"
+            for difference in differences
+            if difference.machine and not difference.untold
+        )
+        if untold := ", ".join(
+            f"{difference.field} (locked: {difference.locked})" for difference in differences if difference.untold
+        ):
             notes += (f"it does not tell now what {lock.NAME} holds, so that is neither equal nor different: {untold}",)
         if self._frozen and (blind := lock.unseen(live)):
             notes += (f"it {blind}",)
-        apart = "; ".join(str(one) for one in found if one.fails)
+        apart = "; ".join(str(difference) for difference in differences if difference.fails)
         if not apart:
             return Held(notes=notes)
         held = self._sorted(f"it differs from {lock.NAME}: {apart}; {self._renew(spec)}")

@@ -106,8 +106,8 @@ class Row:
         except errors.LLMParityError as error:
             return f"{about} {type(error).__name__}: {explain.plain(str(error), 120)}>"
         calls = "".join(f" {explain.plain(f'{c.name}({c.arguments})', 60)}" for c in answer.tool_calls)
-        said = explain.quote(answer.text) if answer.text or not calls else ""
-        return f"{about} {f'{said}{calls}'.strip()} ({explain.plain(answer.finish_reason, 20) or 'no finish reason'})>"
+        text = explain.quote(answer.text) if answer.text or not calls else ""
+        return f"{about} {f'{text}{calls}'.strip()} ({explain.plain(answer.finish_reason, 20) or 'no finish reason'})>"
 
     @property
     def timing(self) -> Timing | None:
@@ -186,11 +186,11 @@ class ParityRun(Mapping[str, EngineRows]):
         """
         __tracebackhide__ = True
         self.touched = True
-        found = self._judge(check)
-        self.verdicts.extend(found)
-        if self._hard and any(verdict.outcome.fails_test for verdict in found):
-            raise ParityFailure(failure_text(found, reproduce=self._reproduce), found)
-        return found
+        verdicts = self._judge(check)
+        self.verdicts.extend(verdicts)
+        if self._hard and any(verdict.outcome.fails_test for verdict in verdicts):
+            raise ParityFailure(failure_text(verdicts, reproduce=self._reproduce), verdicts)
+        return verdicts
 
     @contextlib.contextmanager
     def hard(self) -> Iterator[ParityRun]:
@@ -321,11 +321,11 @@ class Asked(Mapping[str, Row]):
         if check.pairwise and len(self._samples) < 2:
             only = next(iter(self._samples), "none")
             raise ParityFailure(f"{check.kind} compares engines and only {only} is selected; give --engines A,B")
-        found = self._asker.judge(self._case, self._sampling, self._samples, check)
-        if any(verdict.outcome is not Outcome.PASS for verdict in found):
-            skipped = "; ".join(verdict.message for verdict in found if verdict.outcome is Outcome.SKIPPED)
-            raise ParityFailure(failure_text(found, reproduce="") or skipped, found)
-        return found
+        verdicts = self._asker.judge(self._case, self._sampling, self._samples, check)
+        if any(verdict.outcome is not Outcome.PASS for verdict in verdicts):
+            skipped = "; ".join(verdict.message for verdict in verdicts if verdict.outcome is Outcome.SKIPPED)
+            raise ParityFailure(failure_text(verdicts, reproduce="") or skipped, verdicts)
+        return verdicts
 
 
 class Parity:

@@ -393,9 +393,9 @@ class Session:
         self._loop.close()
         opened = (self._keeper, self._store)
         self._keeper = self._store = None
-        for one in opened:
-            if one is not None:
-                one.close()
+        for connection in opened:
+            if connection is not None:
+                connection.close()
         return parting
 
     def keeper(self) -> Keeper:

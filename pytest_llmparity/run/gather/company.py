@@ -84,8 +84,9 @@ def selves(specs: Sequence[EngineSpec]) -> list[str]:
     """
     attached = [spec for spec in specs if spec.launch == "attach"]
     return [
-        f"{one.name} and {other.name} are the same server and model: what they differ in is what it differs from itself"
-        for place, one in enumerate(attached)
+        f"{spec.name} and {other.name} are the same server and model: "
+        "what they differ in is what it differs from itself"
+        for place, spec in enumerate(attached)
         for other in attached[place + 1 :]
-        if (one.base_url, one.model, one.route) == (other.base_url, other.model, other.route)
+        if (spec.base_url, spec.model, spec.route) == (other.base_url, other.model, other.route)
     ]

@@ -71,9 +71,11 @@ def in_rounds(cases: Iterable[Case], *, begun: Mapping[str, int] | None = None) 
     for case in sorted(cases, key=lambda case: _draw(case.id)):
         members[case.group].append(case)
     had = begun or {}
-    places = {case.id: had.get(group, 0) + n for group, found in members.items() for n, case in enumerate(found)}
+    places = {case.id: had.get(group, 0) + n for group, of_group in members.items() for n, case in enumerate(of_group)}
     drawn = {group: _draw(group) for group in members}
-    return sorted((case for found in members.values() for case in found), key=lambda c: (places[c.id], drawn[c.group]))
+    return sorted(
+        (case for of_group in members.values() for case in of_group), key=lambda c: (places[c.id], drawn[c.group])
+    )
 
 
 def _draw(text: str) -> str:

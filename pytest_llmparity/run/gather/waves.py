@@ -84,7 +84,9 @@ class Waves:
                 active = [name for name in active if name in wanting]
                 if not active:
                     break
-            steps = [step] if begin else [step if one.phase is Phase.MAIN else one for one in self._steps(unit)]
+            steps = [step]
+            if not begin:
+                steps = [step if of_phase.phase is Phase.MAIN else of_phase for of_phase in self._steps(unit)]
             if not self._asks.ask(active, steps):
                 self._note(unit, cut=True)
                 return
@@ -125,23 +127,23 @@ class Waves:
 
     def _verdicts(self, unit: Unit) -> list[Verdict]:
         """Return how the unit's tests stand; one that cannot be judged has nothing open, and says so when it runs."""
-        judging, found = self._judging(), []
+        judging, verdicts = self._judging(), []
         for declaration in self._of(unit):
             with contextlib.suppress(LLMParityError):
-                found += self._settled(judging, declaration)
-        return found
+                verdicts += self._settled(judging, declaration)
+        return verdicts
 
     def _settled(self, judging: Judging, declaration: Declaration) -> list[Verdict]:
         """Judge one test as it stands, corrected for the verdicts that are still to come.
 
         Those are of the timed phase, and of engines that are not asked before the present one has gone.
         """
-        found: list[Verdict] = []
+        verdicts: list[Verdict] = []
         to_come = 0
         for check in declaration.checks:
-            verdicts = judging.judge(declaration, check)
-            to_come += len(verdicts) if check.needs().timed else 0
-            found += verdicts
-        tested = sum(verdict.p_fail is not None for verdict in found)
+            of_check = judging.judge(declaration, check)
+            to_come += len(of_check) if check.needs().timed else 0
+            verdicts += of_check
+        tested = sum(verdict.p_fail is not None for verdict in verdicts)
         to_come += tested * (self._engines - len(judging.records))
-        return settle(found, ALPHA, to_come=to_come)
+        return settle(verdicts, ALPHA, to_come=to_come)

@@ -94,14 +94,14 @@ class Judging:
             name = next(iter(self.records), "")
             return [_skipped(declaration, check, name, f"{check.kind} compares engines and only {name} is selected")]
         evidence = self._evidence(declaration, check)
-        found = [without_left_out(verdict, evidence, required=self.required) for verdict in check.judge(evidence)]
-        found = [with_notes(verdict, evidence) for verdict in found]
-        return [dataclasses.replace(verdict, where=self._relative(verdict.where)) for verdict in found]
+        verdicts = [without_left_out(verdict, evidence, required=self.required) for verdict in check.judge(evidence)]
+        verdicts = [with_notes(verdict, evidence) for verdict in verdicts]
+        return [dataclasses.replace(verdict, where=self._relative(verdict.where)) for verdict in verdicts]
 
     def settle(self, declaration: Declaration, further: Sequence[Verdict] = ()) -> list[Verdict]:
         """Return the verdicts of a test's declared checks and ``further`` ones of its body, settled as one family."""
-        found = [verdict for check in declaration.checks for verdict in self.judge(declaration, check)]
-        return settle([*found, *further], ALPHA)
+        verdicts = [verdict for check in declaration.checks for verdict in self.judge(declaration, check)]
+        return settle([*verdicts, *further], ALPHA)
 
     def remember(self, declaration: Declaration, settled: Sequence[Verdict]) -> None:
         """Count this as a look at every question it answered or left open."""
@@ -212,13 +212,13 @@ def _looked_at(declaration: Declaration, course: Course | None) -> str:
 
 def _looked(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], Outcome]:
     """Return one outcome per check and engine or pair: a check with several limits is open while one of them is."""
-    found: dict[tuple[str, str], Outcome] = {}
+    outcomes: dict[tuple[str, str], Outcome] = {}
     for verdict in verdicts:
         if verdict.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
             pair = verdict.engine if verdict.baseline is None else f"{verdict.baseline}|{verdict.engine}"
-            if found.get((verdict.check, pair)) is not Outcome.INCONCLUSIVE:
-                found[verdict.check, pair] = verdict.outcome
-    return found
+            if outcomes.get((verdict.check, pair)) is not Outcome.INCONCLUSIVE:
+                outcomes[verdict.check, pair] = verdict.outcome
+    return outcomes
 
 
 def _skipped(declaration: Declaration, check: Check, engine: str, reason: str) -> Verdict:
@@ -274,7 +274,7 @@ def collect(
             missing = next(iter(apart.values()))
         chosen = select(ours, wires.get(name, {}), concurrency=declaration.concurrency)
         chosen = {
-            phase: {case: found for case, found in by_case.items() if case not in apart}
+            phase: {case: answers for case, answers in by_case.items() if case not in apart}
             for phase, by_case in chosen.items()
         }
         if course is not None:
@@ -340,12 +340,12 @@ def select(
 
     ``wires`` maps case ids to the sha256 of the request's body.
     """
-    found: dict[Phase, dict[str, list[Sample]]] = {}
+    by_phase: dict[Phase, dict[str, list[Sample]]] = {}
     for sample in sorted(samples, key=lambda s: s.repeat):
         if wires.get(sample.case) != sample.request_sha256:
             continue
         alone = sample.phase in (Phase.COLD, Phase.WARM)
         if sample.concurrency != (1 if alone else concurrency):
             continue
-        found.setdefault(sample.phase, {}).setdefault(sample.case, []).append(sample)
-    return found
+        by_phase.setdefault(sample.phase, {}).setdefault(sample.case, []).append(sample)
+    return by_phase

@@ -124,13 +124,13 @@ def _cut(prober: Prober, words: int, answer: Completion) -> Overflow:
     tail = _send(prober, words, question=_QUESTIONS[1], halved=TURNS - 1)
     if None in (head.prompt_tokens, tail.prompt_tokens):
         raise Undecided("it was cut, and the server does not always say how many tokens of it were read")
-    read = [one.prompt_tokens != answer.prompt_tokens for one in (head, tail)]
+    read = [changed.prompt_tokens != answer.prompt_tokens for changed in (head, tail)]
     if not any(read):
         again = _send(prober, words)
         if _said(again) != _said(answer):
             raise Undecided("it was cut to a fixed size, and two answers to it differ, so nothing tells what was left")
         limit = max(LEAST, NOISE * _moved(again, answer))
-        read = [_said(one) != _said(answer) or _moved(one, answer) > limit for one in (head, tail)]
+        read = [_said(changed) != _said(answer) or _moved(changed, answer) > limit for changed in (head, tail)]
     if not any(read):
         raise Undecided("it was cut, and neither its beginning nor its end makes a difference to the answer")
     if all(read):

@@ -110,15 +110,15 @@ def learn(
     context = context_of(adapter.spec, identity)
     asked = probes.probe(adapter, due, declares=declares, context=context, known=known.found, take=take)
     gone = {field for name in due for field in PROBES[name].fields}
-    found = Probed(
+    probed = Probed(
         found={name: value for name, value in known.found.items() if name not in gone} | asked.found,
         settled=[*(name for name in known.settled if name not in due), *asked.settled],
         notes={name: text for name, text in known.notes.items() if name not in due} | asked.notes,
     )
     if due and lasting:
-        store.put_probes(key, {"found": found.found, "settled": found.settled, "notes": found.notes})
-    adapter.learnt(declares.corrected(found.found))
-    return Learnt(declares=declares, capabilities=adapter.can, probed=found, requests=asked.requests)
+        store.put_probes(key, {"found": probed.found, "settled": probed.settled, "notes": probed.notes})
+    adapter.learnt(declares.corrected(probed.found))
+    return Learnt(declares=declares, capabilities=adapter.can, probed=probed, requests=asked.requests)
 
 
 def remarks(adapter: Adapter, learnt: Learnt) -> Iterator[str]:

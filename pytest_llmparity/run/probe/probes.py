@@ -182,10 +182,10 @@ def probe(
     """
     prober, result = Prober(adapter, declares=declares, context=context, take=take), Probed()
     prober.found.update(known or {})
-    for name, one in probes.items():
+    for name, question in probes.items():
         prober.refusal = ""
         try:
-            found = dict(one.run(prober))
+            fields = dict(question.run(prober))
         except Spent:
             break
         except Undecided as why:
@@ -200,8 +200,8 @@ def probe(
                 break
         else:
             result.settled.append(name)
-            result.found.update(found)
-            prober.found.update(found)
+            result.found.update(fields)
+            prober.found.update(fields)
             if prober.refusal:
                 result.notes[name] = prober.refusal
     result.requests = prober.requests
@@ -267,12 +267,12 @@ def _schema(prober: Prober) -> Mapping[str, object]:
     answer = _formed(prober, SCHEMA)
     if answer is None:
         return _plain_schema(prober)
-    said, cut = "".join(answer.text.split()), answer.cut
+    text, cut = "".join(answer.text.split()), answer.cut
     for names in (list(SECRET), sorted(SECRET)):
         whole = json.dumps({name: SECRET[name] for name in names}, separators=(",", ":"))
-        if said == whole or (cut and whole.startswith(said) and SECRET[names[0]] in said):
+        if text == whole or (cut and whole.startswith(text) and SECRET[names[0]] in text):
             return {"json_schema": True, "schema_order": names == list(SECRET)}
-        if cut and whole.startswith(said):
+        if cut and whole.startswith(text):
             raise Undecided(f"the answer to a schema was cut after {answer.completion_tokens or 96} tokens")
     return _plain_schema(prober)
 
@@ -282,10 +282,10 @@ def _plain_schema(prober: Prober) -> Mapping[str, object]:
     answer = _formed(prober, PLAIN_SCHEMA)
     if answer is None:
         return {"json_schema": False}
-    said = "".join(answer.text.split())
-    if any(said.startswith(f'{{"{name}":') for name in PLAIN_SCHEMA["required"]):
+    text = "".join(answer.text.split())
+    if any(text.startswith(f'{{"{name}":') for name in PLAIN_SCHEMA["required"]):
         raise Undecided("a schema's properties are forced, its const is not")
-    if answer.cut and said in ("", "{"):
+    if answer.cut and text in ("", "{"):
         raise Undecided(f"the answer to a schema was cut after {answer.completion_tokens or 96} tokens")
     return {"json_schema": False}
 

@@ -1,6 +1,6 @@
 """The process that measures: calibrates itself, then puts the engines under load in turn.
 
-Reads a ``Plan`` from standard input, writes a ``TimedResult`` to standard output, ends when standard input does.
+Reads a ``Schedule`` from standard input, writes a ``TimedResult`` to standard output, ends when standard input does.
 Standard library, httptools and our transport only.
 """
 
@@ -24,8 +24,8 @@ from pytest_llmparity.core.sample import Failure, WireRequest
 from pytest_llmparity.run.timed.measure import (
     BOOT,
     Calibration,
-    Plan,
     Record,
+    Schedule,
     Target,
     TimedResult,
     Watched,
@@ -80,26 +80,26 @@ async def block(
     return sorted(records, key=lambda record: record.index)
 
 
-async def load(plan: Plan, clients: Sequence[Client]) -> tuple[list[Record], list[Watched], bool]:
+async def load(schedule: Schedule, clients: Sequence[Client]) -> tuple[list[Record], list[Watched], bool]:
     """Run all blocks in their order; returns records, what was watched, and whether the deadline cut them short."""
-    deadline_s = float("inf") if plan.deadline_s is None else time.monotonic() + plan.deadline_s
-    sizes = block_sizes(plan.per_engine, plan.blocks)
+    deadline_s = float("inf") if schedule.deadline_s is None else time.monotonic() + schedule.deadline_s
+    sizes = block_sizes(schedule.per_engine, schedule.blocks)
     records: list[Record] = []
     watched: list[Watched] = []
     before_this: int | None = None
-    for engine, number in order(len(plan.targets), plan.blocks):
-        target, client = plan.targets[engine], clients[engine]
+    for engine, number in order(len(schedule.targets), schedule.blocks):
+        target, client = schedule.targets[engine], clients[engine]
         if target.evicted and before_this != engine and time.monotonic() < deadline_s:
-            await warm_up(client, target, plan.concurrency)
+            await warm_up(client, target, schedule.concurrency)
         before_this = engine
         start = sum(sizes[:number])
         asked = list(islice(cycle(target.requests), start, start + sizes[number]))
         before = await look(client, target)
-        records += await block(client, target.name, number, asked, plan.concurrency, deadline_s)
+        records += await block(client, target.name, number, asked, schedule.concurrency, deadline_s)
         if target.watch is not None:
             after = await look(client, target)
             watched.append(Watched(engine=target.name, block=number, before=before, after=after))
-    return records, watched, len(records) < plan.per_engine * len(plan.targets)
+    return records, watched, len(records) < schedule.per_engine * len(schedule.targets)
 
 
 async def warm_up(client: Client, target: Target, concurrency: int) -> None:
@@ -189,9 +189,9 @@ def _quantile(values_ns: Sequence[int], share: float) -> float:
     return sorted(values_ns)[max(ceil(share * len(values_ns)), 1) - 1] / 1e9
 
 
-async def run(plan: Plan) -> TimedResult:
+async def run(schedule: Schedule) -> TimedResult:
     """Calibrate, warm up, put the engines under load."""
-    tls = any(target.base_url.startswith("https:") for target in plan.targets)
+    tls = any(target.base_url.startswith("https:") for target in schedule.targets)
     async with contextlib.AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(
@@ -203,18 +203,20 @@ async def run(plan: Plan) -> TimedResult:
                     proxy=target.proxy,
                 )
             )
-            for target in plan.targets
+            for target in schedule.targets
         ]
         gc.collect()
         gc.freeze()
         gc.disable()
-        calibration = await calibrate(plan.concurrency, tls=tls)
-        for client, target in zip(clients, plan.targets, strict=True):
-            await warm_up(client, target, plan.concurrency)
+        calibration = await calibrate(schedule.concurrency, tls=tls)
+        for client, target in zip(clients, schedule.targets, strict=True):
+            await warm_up(client, target, schedule.concurrency)
         wall_s, cpu_s = time.monotonic(), time.process_time()
-        records, watched, stopped = await load(plan, clients)
+        records, watched, stopped = await load(schedule, clients)
         cpu_share = (time.process_time() - cpu_s) / (time.monotonic() - wall_s)
-        mixed = {target.name for client, target in zip(clients, plan.targets, strict=True) if not await client.part()}
+        mixed = {
+            target.name for client, target in zip(clients, schedule.targets, strict=True) if not await client.part()
+        }
         records = [without_mixed(record, mixed) for record in records]
     return TimedResult(
         records=tuple(records),
@@ -233,16 +235,16 @@ def without_mixed(record: Record, mixed: Collection[str]) -> Record:
 
 
 def main() -> None:
-    """Do what the plan on standard input says (the entry of the process)."""
+    """Do what the schedule on standard input says (the entry of the process)."""
     out = os.dup(1)
     os.dup2(2, 1)  # whatever prints must not print into the result
     length = int.from_bytes(sys.stdin.buffer.read(8), "big")
-    plan = pickle.loads(sys.stdin.buffer.read(length))  # noqa: S301 - written by our own parent
-    assert isinstance(plan, Plan)
+    schedule = pickle.loads(sys.stdin.buffer.read(length))  # noqa: S301 - written by our own parent
+    assert isinstance(schedule, Schedule)
     end_with_stdin()
     result: TimedResult | LLMParityError
     try:
-        result = asyncio.run(run(plan))
+        result = asyncio.run(run(schedule))
     except LLMParityError as error:  # typed errors cross the pipe; anything else breaks this process and is reported
         result = error
     with os.fdopen(out, "wb") as stream:

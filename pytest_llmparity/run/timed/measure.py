@@ -115,7 +115,7 @@ class TimedResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Schedule:
     """What the measuring process is told."""
 
     targets: tuple[Target, ...]
@@ -159,33 +159,33 @@ def measure(
     A request that fails is a record with its failure; nothing is retried. Raises ``DesignError`` for numbers that
     cannot be run, ``LLMParityError`` if the measuring process breaks.
     """
-    plan = Plan(
+    schedule = Schedule(
         targets=tuple(targets), concurrency=concurrency, per_engine=per_engine, blocks=blocks, deadline_s=deadline_s
     )
-    _validate(plan)
-    return _in_child(plan)
+    _validate(schedule)
+    return _in_child(schedule)
 
 
-def _validate(plan: Plan) -> None:
-    cases = {tuple(case for case, _ in target.requests) for target in plan.targets}
+def _validate(schedule: Schedule) -> None:
+    cases = {tuple(case for case, _ in target.requests) for target in schedule.targets}
     if len(cases) != 1 or not all(cases):
         raise DesignError("the timed phase needs at least one engine, and the same cases in the same order on each")
-    if min(plan.concurrency, plan.blocks) < 1 or plan.per_engine < plan.blocks * plan.concurrency:
+    if min(schedule.concurrency, schedule.blocks) < 1 or schedule.per_engine < schedule.blocks * schedule.concurrency:
         raise DesignError(
-            f"{plan.per_engine} timed requests per engine in {plan.blocks} blocks cannot keep {plan.concurrency} under "
-            f"way; that takes {max(plan.blocks, 1) * max(plan.concurrency, 1)}. Raise the number of requests or lower "
-            "the concurrency"
+            f"{schedule.per_engine} timed requests per engine in {schedule.blocks} blocks cannot keep "
+            f"{schedule.concurrency} under way; that takes {max(schedule.blocks, 1) * max(schedule.concurrency, 1)}. "
+            "Raise the number of requests or lower the concurrency"
         )
 
 
-def _in_child(plan: Plan) -> TimedResult:
+def _in_child(schedule: Schedule) -> TimedResult:
     try:
-        return _from_child(plan)
+        return _from_child(schedule)
     except OSError as error:
         raise MachineError(f"the process that measures latency could not be started: {advice(error)}") from error
 
 
-def _from_child(plan: Plan) -> TimedResult:
+def _from_child(schedule: Schedule) -> TimedResult:
     # -P: a file of the user's project called like a module of the standard library must not be imported there.
     argv = [sys.executable, "-P", "-c", BOOT, _ROOT, "pytest_llmparity.run.timed.child"]
     with (
@@ -201,8 +201,8 @@ def _from_child(plan: Plan) -> TimedResult:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            with contextlib.suppress(BrokenPipeError):  # it broke before it read the plan: its log says why
-                child.stdin.write(framed(plan))
+            with contextlib.suppress(BrokenPipeError):  # it broke before it read the schedule: its log says why
+                child.stdin.write(framed(schedule))
                 child.stdin.flush()
             answer = child.stdout.read()
             child.wait()  # before its standard input closes, which would cut its shutdown short
@@ -220,7 +220,7 @@ def _from_child(plan: Plan) -> TimedResult:
     return result
 
 
-def framed(plan: Plan) -> bytes:
-    """Return a plan as the measuring process reads it: its length in eight bytes, then the pickle."""
-    body = pickle.dumps(plan)
+def framed(schedule: Schedule) -> bytes:
+    """Return a schedule as the measuring process reads it: its length in eight bytes, then the pickle."""
+    body = pickle.dumps(schedule)
     return len(body).to_bytes(8, "big") + body

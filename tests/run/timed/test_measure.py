@@ -17,7 +17,7 @@ from pytest_llmparity.core.errors import ConfigError, DesignError, LLMParityErro
 from pytest_llmparity.core.sample import WireRequest
 from pytest_llmparity.run.timed import child, mock
 from pytest_llmparity.run.timed import measure as measuring
-from pytest_llmparity.run.timed.measure import Plan, Record, Watched, block_sizes, measure, order
+from pytest_llmparity.run.timed.measure import Record, Schedule, Watched, block_sizes, measure, order
 from pytest_llmparity.transport import Client, Exchange, Limits, Read
 
 
@@ -238,18 +238,18 @@ def test_ctrl_c_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_child_ends_with_its_parent() -> None:
     root = str(Path(pytest_llmparity.__file__).parents[1])
     target = Target(name="x", base_url="http://127.0.0.1:9", requests=requests("a"))
-    plan = Plan(targets=(target,), concurrency=1, per_engine=1, blocks=1)
+    schedule = Schedule(targets=(target,), concurrency=1, per_engine=1, blocks=1)
     argv = [sys.executable, "-P", "-c", measuring.BOOT, root, "pytest_llmparity.run.timed.child"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         output, _ = child.communicate(
-            measuring.framed(plan), timeout=60
-        )  # closes its standard input right after the plan
+            measuring.framed(schedule), timeout=60
+        )  # closes its standard input right after the schedule
 
     assert output == b""
     assert child.returncode == 0
 
 
-def test_errors_and_plans_survive_the_pipe() -> None:
+def test_errors_and_schedules_survive_the_pipe() -> None:
     error = pickle.loads(pickle.dumps(Timeout("late", engine="e", case="c", status=408)))
 
     assert (str(error), error.engine, error.case, error.status) == ("late", "e", "c", 408)
