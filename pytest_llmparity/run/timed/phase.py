@@ -61,7 +61,7 @@ class TimedPhase:
         blocks and warmed up again whenever another had its turn.
         """
         ready = {adapter.name: adapter for adapter in adapters}
-        if not unit.prompts.cases or all(self._store.document(self._run, timed_note(name, unit)) for name in ready):
+        if not unit.prompts.cases or all(self._store.document(self._run, timed_name(name, unit.key)) for name in ready):
             return
         wanted = unit.needs.timed * len(ready)
         if not self._allowance.take(wanted, what="the timed phase"):
@@ -100,7 +100,7 @@ class TimedPhase:
             self._notes.append(f"{unit.prompts.name} could not be timed: {error}")
             for name in ready:
                 self._store.put_document(
-                    self._run, timed_note(name, unit), {"first": 0, "count": 0, "error": str(error)}
+                    self._run, timed_name(name, unit.key), {"first": 0, "count": 0, "error": str(error)}
                 )
             return 0
         away = sorted({r.engine for r in result.records if r.failure is not None and r.failure.kind in AWAY} & attached)
@@ -124,7 +124,7 @@ class TimedPhase:
         self._store.put(self._run, samples)
         for name in ready:
             span = {"first": first[name], "count": asked[name]}
-            self._store.put_document(self._run, timed_note(name, unit), span)
+            self._store.put_document(self._run, timed_name(name, unit.key), span)
         return len(samples)
 
     def _all_back(self, away: Sequence[Adapter], unit: Unit) -> bool:
@@ -158,13 +158,8 @@ class TimedPhase:
         return max((s.repeat + 1 for s in stored if s.concurrency == unit.concurrency), default=0)
 
 
-def timed_note(engine: str, unit: Unit) -> str:
-    """Name of the run's note that says which of this engine's timed answers belong to a unit."""
-    return timed_name(engine, unit.key)
-
-
 def timed_name(engine: str, key: str) -> str:
-    """Name of the same note, by the unit's key."""
+    """Name of the run's document that says which of this engine's timed answers belong to a unit, by its key."""
     return f"{TIMED}{engine}/{key}"
 
 
@@ -178,7 +173,7 @@ class Timed:
 
 def timed_of(store: Store, run: str, engine: str, unit: Unit) -> Timed:
     """Return which of this engine's timed answers were asked for this unit; none where nobody tried."""
-    span = store.document(run, timed_note(engine, unit)) or {"first": 0, "count": 0}
+    span = store.document(run, timed_name(engine, unit.key)) or {"first": 0, "count": 0}
     return Timed(places=range(span["first"], span["first"] + span["count"]), error=span.get("error"))
 
 
