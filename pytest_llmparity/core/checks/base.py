@@ -109,8 +109,14 @@ def required(check: Check, case: Case) -> tuple[str, ...]:
     What the check itself needs; ``json_schema`` only where the case asks for a schema, because an answer that nobody
     was asked to force may be judged on any engine. A case with ``tools`` needs one that takes them, whatever the check.
     """
+    return _required(check.needs(), case)
+
+
+def _required(needs: Needs, case: Case) -> tuple[str, ...]:
+    if not needs.capabilities:
+        return ("tools",) if case.tools else ()
     forced = response_schema(case) is not None
-    names = sorted(name for name in check.needs().capabilities if forced or name != "json_schema")
+    names = sorted(name for name in needs.capabilities if forced or name != "json_schema")
     return (*names, *(["tools"] if case.tools else []))
 
 
@@ -122,8 +128,9 @@ def left_out(
     What its kind promises and the server does not keep is not missing: the check is judged, fails, and says why.
     """
     reasons: dict[str, str] = {}
+    needs = check.needs()
     for case in prompts.cases:
-        name = next((name for name in required(check, case) if can.lacks(name, declares)), None)
+        name = next((name for name in _required(needs, case) if can.lacks(name, declares)), None)
         if name is not None:
             reasons[case.id] = f"{engine} {can.sentence(name)} ({can.basis(name, declares)})"
     return reasons

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, Protocol, cast, runtime_checkable
 import jsonschema_rs
 
 from pytest_llmparity.core.checks.missing import describe
-from pytest_llmparity.core.compare.json import FieldDiff, diff_values, parse_json
+from pytest_llmparity.core.compare.json import FieldDiff, Parsed, diff_values, parse_json
 from pytest_llmparity.core.compare.wrapped import REASONING, Unwrapped, unwrap
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence
@@ -60,6 +60,13 @@ class Reading:
     wrapping: tuple[str, ...] = ()
     text: str = ""
 
+    @property
+    def whole(self) -> Parsed | None:
+        """The answer as :func:`parse_json` reads all of it, ``None`` where it was not read so."""
+        if self.wrapping or not self.answered:
+            return None
+        return Parsed(value=self.value) if self.parsed else Parsed(error=self.problem)
+
     def differences(self, other: Reading) -> list[FieldDiff]:
         """Return the fields that differ, order of keys aside; empty unless both are JSON."""
         return diff_values(self.value, other.value) if self.parsed and other.parsed else []
@@ -71,6 +78,8 @@ class Reading:
         """
         if not (self.parsed and other.parsed):
             return {"$"}
+        if self.text == other.text and self.wrapping == other.wrapping:
+            return set()
         return {re.sub(r"\[\d+\]", "[]", difference.path) for difference in self.differences(other)}
 
 
@@ -143,7 +152,8 @@ class Contract:
 
     def _problem(self, body: str, value: Any) -> str | None:
         try:
-            json.dumps(value, ensure_ascii=False).encode()  # nobody can send on or store what fails here
+            if "\\u" in body or not body.isascii() or body.count("{") + body.count("[") > _SHALLOW:
+                json.dumps(value, ensure_ascii=False).encode()  # nobody can send on or store what fails here
         except UnicodeEncodeError:
             return "a string holds half a character (a lone surrogate)"
         except RecursionError:
@@ -182,6 +192,8 @@ def _known(word: str, draft: object) -> bool:
     return True
 
 
+_SHALLOW: Final = 100
+"""Brackets of a text that cannot be nested too deeply, however they stand."""
 _REFUSED = "no schema is fetched"
 
 

@@ -148,13 +148,17 @@ class SchemaCheck(BaseCheck):
                     or self._rate(opened, evidence, engine, readings[engine.name], contract)
                 ),
             )
+        parsed = {
+            name: {case: whole for case, reading in read.items() if (whole := reading.whole) is not None}
+            for name, read in readings.items()
+        }
         pairs: dict[str, tuple[_PairReadings, tuple[str, ...]]] = {}
 
         def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
             if candidate.name not in pairs:
                 pairs[candidate.name] = (
                     _PairReadings(evidence, candidate, readings),
-                    layers.layers(evidence, candidate, schema=contract.schema),
+                    layers.layers(evidence, candidate, schema=contract.schema, parsed=parsed),
                 )
             pair, differs = pairs[candidate.name]
             if (refused := pair.unanswered(opened)) is not None:

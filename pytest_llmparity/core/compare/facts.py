@@ -128,7 +128,8 @@ def _blocking(a: str, b: str) -> FactDiff:
     stems = {
         word: stem
         for word in known
-        if (word[0] in "diun" and word.startswith(_PREFIXES) or word.endswith("less")) and (stem := _stem(word, known))
+        if ((word[0] in "diun" and word.startswith(_PREFIXES)) or word.endswith("less"))
+        and (stem := _stem(word, known))
     }
     (ours, denied), (theirs, refused) = (_stated(text, stems) for text in (a, b))
     return FactDiff(numbers=_in_order(ours, theirs), negations=_unmatched(denied, refused))

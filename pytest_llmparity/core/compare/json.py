@@ -58,7 +58,7 @@ def strict_json(text: str) -> Any:
     """
     if text.startswith("\ufeff"):
         raise json.JSONDecodeError("Unexpected UTF-8 BOM", text, 0)
-    return _STRICT.decode(text)
+    return (_STRICT_SHORT if len(text) <= _LONGEST_INTEGER else _STRICT).decode(text)
 
 
 def parse_json(text: str) -> Parsed:
@@ -97,8 +97,11 @@ def _finite(text: str) -> float:
     return value
 
 
+_LONGEST_INTEGER: Final = 400
+
+
 def _integer(text: str) -> int:
-    if len(text) > 400:  # a double ends at 309 digits, and Python refuses to convert beyond 4,300
+    if len(text) > _LONGEST_INTEGER:  # a double ends at 309 digits, and Python refuses to convert beyond 4,300
         raise NotJsonError(f"number {_shorten(text)} is out of range")
     return int(text)
 
@@ -110,6 +113,10 @@ def _shorten(text: str) -> str:
 _STRICT: Final[Any] = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer
 )
+_STRICT_SHORT: Final[Any] = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite
+)
+"""For a text too short to hold an integer that is out of range."""
 
 
 def diff_values(a: Any, b: Any) -> list[FieldDiff]:

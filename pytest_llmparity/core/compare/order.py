@@ -55,7 +55,9 @@ class KeyOrder:
             parts: list[tuple[str, Any, str]] = []
             if isinstance(part, dict):
                 properties = rule.properties
-                if [key for key in part if key in properties] != [key for key in properties if key in part]:
+                if list(part) != list(properties) and (
+                    [key for key in part if key in properties] != [key for key in properties if key in part]
+                ):
                     paths.append(path)
                 for key, item in part.items():
                     below = properties.get(key, rule.others)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pytest_llmparity.core.compare.json import parse_json
+from pytest_llmparity.core.compare.json import Parsed, parse_json
 from pytest_llmparity.core.compare.order import KeyOrder
 from pytest_llmparity.core.diagnosis.counts import NOTHING, CountPair, Counts, Cut, Known, compare_counts
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
@@ -137,13 +137,14 @@ def layers(
     *,
     floor: float | None = None,
     schema: Mapping[str, Any] | None = None,
+    parsed: Mapping[str, Mapping[str, Parsed]] | None = None,
 ) -> tuple[str, ...]:
     """Return everything that differs between the baseline and a candidate, in the order of DESIGN 7.
 
     Identity, context limit, rendered prompt and truncation (by token counts), route, streaming, finish reason,
     reasoning channel, structured output and the order of properties, tools, cache and concurrency (``floor``, the
     baseline's own forks per token), weights. ``schema`` is what the answers should look like; without it each case's
-    own ``response_format`` is used.
+    own ``response_format`` is used. ``parsed`` are answers by engine and case that were read as JSON already.
     """
     baseline = evidence.engines[evidence.baseline]
     ours, theirs = baseline.answers(), candidate.answers()
@@ -159,7 +160,7 @@ def layers(
     lines += _reasoning(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
     for engine, texts in ((baseline, ours), (candidate, theirs)):
         lines += enforcement(engine, evidence.prompts.cases)
-        if line := _ordered(engine.name, shared, texts, schema):
+        if line := _ordered(engine.name, shared, texts, schema, (parsed or {}).get(engine.name, {})):
             lines.append(line)
     if floor:
         lines.append(f"cache or concurrency: {baseline.name} differs from itself by {explain.percent(floor)} per token")
@@ -273,14 +274,18 @@ def order_line(name: str, values: Sequence[tuple[Any, Mapping[str, Any]]]) -> st
 
 
 def _ordered(
-    name: str, cases: Sequence[Case], texts: Mapping[str, Completion], schema: Mapping[str, Any] | None
+    name: str,
+    cases: Sequence[Case],
+    texts: Mapping[str, Completion],
+    schema: Mapping[str, Any] | None,
+    read: Mapping[str, Parsed],
 ) -> str:
     values: list[tuple[Any, Mapping[str, Any]]] = []
     for case in cases:
         asked = response_schema(case)  # what the engine was given counts before what the check holds it against
         wanted = schema if asked is None else asked
         if wanted is not None:
-            parsed = parse_json(texts[case.id].text)
+            parsed = read.get(case.id) or parse_json(texts[case.id].text)
             if parsed.error is None:
                 values.append((parsed.value, wanted))
     return order_line(name, values)

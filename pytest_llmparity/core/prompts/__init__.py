@@ -101,8 +101,11 @@ def digest(cases: Sequence[Case]) -> str:
     return hashlib.sha256("\n".join(text for _, text in lines).encode()).hexdigest()
 
 
+_CONTENT = tuple(field.name for field in dataclasses.fields(Case) if field.name != "line")
+
+
 def _content(case: Case) -> dict[str, object]:
-    content = {f.name: getattr(case, f.name) for f in dataclasses.fields(case) if f.name != "line"}
+    content: dict[str, object] = {name: getattr(case, name) for name in _CONTENT}
     content["sampling"] = dict(sorted(case.sampling.items()))
     if case.expect is not None:
         content["expect"] = dataclasses.asdict(case.expect)

@@ -165,23 +165,24 @@ def _unfit(value: object) -> str | None:
             return f"holds more than {MAX_VALUES} values"
         if len(place) > MAX_DEPTH:
             return f"nested deeper than {MAX_DEPTH} levels"
-        where = dotted(place)
         if isinstance(item, str):
             if not _whole(item):
-                return f"{where} holds half a character (a lone surrogate), which no server can be sent"
+                return f"{dotted(place)} holds half a character (a lone surrogate), which no server can be sent"
         elif isinstance(item, Mapping):
             for key, inner in item.items():
                 if not isinstance(key, str):
-                    return f"{where or 'the case'} has the key {given(key)}, which is not text; put it in quotes"
+                    return (
+                        f"{dotted(place) or 'the case'} has the key {given(key)}, which is not text; put it in quotes"
+                    )
                 if not _whole(key):
-                    return f"{where or 'the case'} has a key that holds half a character (a lone surrogate)"
+                    return f"{dotted(place) or 'the case'} has a key that holds half a character (a lone surrogate)"
                 todo.append((inner, (*place, key)))
         elif isinstance(item, list):
             todo += [(inner, (*place, index)) for index, inner in enumerate(item)]
         elif isinstance(item, float) and not math.isfinite(item):
-            return f"{where} is {item}; numbers must be finite"
+            return f"{dotted(place)} is {item}; numbers must be finite"
         elif item is not None and not isinstance(item, (bool, int, float)):
-            return f"{where} is {given(item)} ({type(item).__name__}); put it in quotes"
+            return f"{dotted(place)} is {given(item)} ({type(item).__name__}); put it in quotes"
     return None
 
 

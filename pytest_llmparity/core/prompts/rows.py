@@ -27,7 +27,7 @@ def _identifier(value: str) -> str:
         raise ValueError("is empty; expected a name")
     if len(value) > MAX_ID:
         raise ValueError(f"has {len(value)} characters; at most {MAX_ID} are allowed")
-    if any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in value):
+    if not value.isprintable() and any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in value):
         raise ValueError("holds a control character or line break; ids are one printable line")
     return value
 
@@ -80,9 +80,9 @@ class Row(Strict):
 
     @model_validator(mode="after")
     def _no_null(self) -> Self:
-        for name in sorted(self.model_fields_set - self._NULLABLE):
-            if getattr(self, name) is None:
-                raise ValueError(f"has {name.removesuffix('_')} = null; leave the key out")
+        null = [name for name in self.model_fields_set - self._NULLABLE if getattr(self, name) is None]
+        if null:
+            raise ValueError(f"has {min(null).removesuffix('_')} = null; leave the key out")
         return self
 
 
