@@ -67,7 +67,7 @@ SAMPLE_COLUMNS = (
 KEY_COLUMNS = "engine, case_id, phase, repeat, concurrency, request_sha256"
 
 
-class _Token(msgspec.Struct, array_like=True, gc=False):
+class StoredToken(msgspec.Struct, array_like=True, gc=False):
     """A token record as it lies in the store: bytes as Latin-1 text, the alternatives not read yet."""
 
     token: str
@@ -81,7 +81,7 @@ _BESIDES: Final = tuple(field.name for field in dataclasses.fields(Completion) i
 
 def _answer() -> Any:
     """Return the reader of an answer as it lies in the store; what an older version did not write has its default."""
-    hints = typing.get_type_hints(Completion) | {"logprobs": list[_Token]}
+    hints = typing.get_type_hints(Completion) | {"logprobs": list[StoredToken]}
     blank = Completion(text="")
     fields = [(name, hints[name], getattr(blank, name)) for name in _BESIDES if name not in ("text", "server")]
     server: tuple[str, Any, Any] = ("server", hints["server"], msgspec.field(default_factory=dict))
@@ -91,32 +91,41 @@ def _answer() -> Any:
 
 
 _ANSWER: Final = _answer()
+_TOKENS: Final = b',"logprobs":['
+_LAST_BEFORE: Final = f',"{_BESIDES[-1]}":'.encode()
+"""What :func:`_pack_completion` writes last before the token records; earlier versions may not have."""
 
 
 class StoredTokens(LateTokens):
-    """The token records of one answer in the store; ``read`` returns the answer's bytes."""
+    """The token records of one answer in the store; ``read`` returns them as they lie there."""
 
     __slots__ = ("_read", "ends", "spelled")
 
-    def __init__(self, tokens: Sequence[_Token], read: Callable[[], bytes]) -> None:
-        texts = [token.token for token in tokens]
+    def __init__(self, read: Callable[[], Sequence[StoredToken]]) -> None:
+        self._read = read
+
+    def __getattr__(self, name: str) -> Any:
+        """Read the spelling when somebody asks for it: of equal texts that is one of the two at most."""
+        if name not in ("ends", "spelled"):
+            raise AttributeError(name)
+        texts = [token.token for token in self._read()]
         self.spelled = "".join(texts).encode("latin-1")
         self.ends = array.array("I", itertools.accumulate(map(len, texts)))
-        self._read = read
+        return getattr(self, name)
 
     @overload
     def __getitem__(self, index: int) -> TokenLogprob: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[TokenLogprob, ...]: ...
     def __getitem__(self, index: int | slice) -> TokenLogprob | tuple[TokenLogprob, ...]:
-        tokens = _stored(self._read()).logprobs
+        tokens = self._read()
         return tuple(map(_record, tokens[index])) if isinstance(index, slice) else _record(tokens[index])
 
     def __iter__(self) -> Iterator[TokenLogprob]:
         return iter(self[:])
 
 
-def _record(token: _Token) -> TokenLogprob:
+def _record(token: StoredToken) -> TokenLogprob:
     top = tuple((other.encode("latin-1"), logprob) for other, logprob in unpack(token.top))
     return TokenLogprob(token=token.token.encode("latin-1"), logprob=token.logprob, top=top, id=token.id)
 
@@ -158,11 +167,19 @@ def row_of(run: str, sample: Sample) -> tuple[object, ...]:
     )
 
 
-def sample_from(row: tuple[Any, ...], read: Callable[[Sequence[object]], bytes] | None = None) -> Sample:
+def tokens_from(completion: bytes) -> Sequence[StoredToken]:
+    """Return the token records of an answer as they lie in the store."""
+    tokens: Sequence[StoredToken] = _stored(completion).logprobs
+    return tokens
+
+
+def sample_from(
+    row: tuple[Any, ...], read: Callable[[Sequence[object]], Sequence[StoredToken]] | None = None
+) -> Sample:
     """Return the sample from the values of :data:`SAMPLE_COLUMNS`.
 
-    With ``read``, which returns the bytes of the answer in the row with these values of :data:`KEY_COLUMNS`, its token
-    records are read when somebody asks for them.
+    With ``read``, which returns the :func:`tokens_from` the answer in the row with these values of
+    :data:`KEY_COLUMNS`, its token records are read when somebody asks for them.
     """
     engine, case, phase, repeat, concurrency, sha, completion, failure, timing, attempts, omitted, prefix = row
     later = None if read is None else functools.partial(read, (engine, case, phase, repeat, concurrency, sha))
@@ -191,12 +208,26 @@ def _pack_completion(completion: Completion) -> bytes:
     return pack(content)
 
 
-def _completion_from(data: bytes, read: Callable[[], bytes] | None) -> Completion:
-    stored = _stored(data)
+def _completion_from(data: bytes, read: Callable[[], Sequence[StoredToken]] | None) -> Completion:
     tokens: Sequence[TokenLogprob] = ()
-    if stored.logprobs:
-        tokens = tuple(map(_record, stored.logprobs)) if read is None else StoredTokens(stored.logprobs, read)
+    if read is not None and (begin := _tokens_begin(data)) is not None:
+        stored, tokens = _stored(data[:begin] + b"}"), StoredTokens(read)
+    else:
+        stored = _stored(data)
+        if stored.logprobs:
+            tokens = tuple(map(_record, stored.logprobs)) if read is None else StoredTokens(read)
     return Completion(logprobs=tokens, **{name: getattr(stored, name) for name in _BESIDES})
+
+
+def _tokens_begin(data: bytes) -> int | None:
+    """Return where the token records of an answer begin if they are all that is left; ``None`` where there are none.
+
+    They are nine tenths of an answer, and of most nobody asks for them. No string holds the marks: its quotes are
+    escaped.
+    """
+    begin = data.find(_TOKENS)
+    filled = begin > 0 and data[begin + len(_TOKENS) : begin + len(_TOKENS) + 1] != b"]"
+    return begin if filled and data.find(_LAST_BEFORE, 0, begin) > 0 else None
 
 
 def _stored(data: bytes) -> Any:
@@ -207,5 +238,5 @@ def _stored(data: bytes) -> Any:
         content = unpack(data)
         tokens = [(*token[:3], msgspec.Raw(json.dumps(token[3]).encode())) for token in content.pop("logprobs", ())]
         stored = msgspec.convert(content, _ANSWER.type)
-        stored.logprobs = [_Token(*token) for token in tokens]
+        stored.logprobs = [StoredToken(*token) for token in tokens]
         return stored

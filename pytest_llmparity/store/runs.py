@@ -30,10 +30,12 @@ from pytest_llmparity.store.rows import (
     KEY_COLUMNS,
     SAMPLE_COLUMNS,
     SCHEMA,
+    StoredToken,
     identity_from,
     pack,
     row_of,
     sample_from,
+    tokens_from,
     unpack,
 )
 
@@ -475,12 +477,12 @@ class Store:
             f"SELECT {SAMPLE_COLUMNS} FROM samples WHERE run = ? AND engine = ?"  # noqa: S608 - our own names
             f" AND phase IN ({', '.join('?' * len(wanted))})"
         )
-        read = functools.partial(self._answer, run)
+        read = functools.lru_cache(maxsize=4)(functools.partial(self._tokens, run))  # asked twice for one fork
         samples = [sample_from(row, read) for row in self._file.each(query, (run, engine, *wanted))]
         return sorted(samples, key=lambda s: (s.phase, s.case, s.repeat, s.concurrency))  # SQLite would copy the bytes
 
-    def _answer(self, run: str, key: Sequence[object]) -> bytes:
-        """Return the bytes of one answer; ``StoreError`` where another process has removed it meanwhile."""
+    def _tokens(self, run: str, key: Sequence[object]) -> Sequence[StoredToken]:
+        """Return the token records of one answer; ``StoreError`` where another process has removed it meanwhile."""
         query = f"SELECT completion FROM samples WHERE run = ? AND ({KEY_COLUMNS}) = (?, ?, ?, ?, ?, ?)"  # noqa: S608
         rows = self._file.read(query, (run, *key))
         if not rows or rows[0][0] is None:
@@ -489,7 +491,7 @@ class Store:
                 "resume a run that another process judges, and run again"
             )
             raise StoreError(message)
-        return bytes(rows[0][0])
+        return tokens_from(rows[0][0])
 
 
 def _values(identity: Identity) -> dict[str, object]:
