@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -34,7 +35,7 @@ from pytest_llmparity.core.sample import (
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.store.database import Database, file_system_of
 from pytest_llmparity.store.ownership import KEPT
-from pytest_llmparity.store.rows import row_of, sample_from
+from pytest_llmparity.store.rows import pack, row_of, sample_from, unpack
 from pytest_llmparity.store.runs import JUDGED, Key, RunHandle, Store, key_of
 
 KEY = "sk-live-3f9a1Q7z"
@@ -406,6 +407,35 @@ def test_hostile_text_comes_back_as_it_was(store: Store) -> None:
     store.put(run, samples)
 
     assert store.get(run, "f16") == samples
+
+
+@pytest.mark.parametrize("text", ["answer", ',"logprobs":[[1', 'said ,"token_ends":[],"logprobs":[', "\ud800"])
+@pytest.mark.parametrize("last", [True, False], ids=["written last", "as an older version wrote them"])
+def test_token_records_come_back_when_they_are_asked_for(store: Store, tmp_path: Path, text: str, last: bool) -> None:
+    tokens = (
+        TokenLogprob(token=b"an", logprob=-0.1, top=((b"an", -0.1), (b"\xff", -2.0))),
+        TokenLogprob(token=b"swer", logprob=None),
+    )
+    run = begin(store).id
+    kept = [sample("a", text=text), sample("b", text=text)]
+    kept[1] = dataclasses.replace(kept[1], completion=Completion(text=text, finish_reason="stop", logprobs=tokens))
+    store.put(run, kept)
+    if not last:
+        with contextlib.closing(sqlite3.connect(tmp_path / ".llmparity" / "samples.sqlite")) as db, db:
+            for number, content in db.execute("SELECT rowid, completion FROM samples").fetchall():
+                fields = unpack(content)
+                older = {"text": fields["text"], "logprobs": fields["logprobs"], **fields}
+                db.execute("UPDATE samples SET completion = ? WHERE rowid = ?", (pack(older), number))
+
+    plain, told = (one.completion for one in store.get(run, "f16"))
+
+    assert plain is not None
+    assert told is not None
+    assert not plain.logprobs
+    assert len(told.logprobs) == 2
+    assert told.logprobs[1] == tokens[1]
+    assert tuple(told.logprobs) == tokens
+    assert dataclasses.replace(told, logprobs=()) == Completion(text=text, finish_reason="stop")
 
 
 def test_samples_come_sorted_and_by_phase(store: Store) -> None:
