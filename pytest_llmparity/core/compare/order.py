@@ -60,13 +60,14 @@ class KeyOrder:
                 ):
                     paths.append(path)
                 for key, item in part.items():
-                    below = properties.get(key, rule.others)
-                    if below is not None and isinstance(item, (dict, list)):
+                    if isinstance(item, (dict, list)) and (below := properties.get(key, rule.others)) is not None:
                         parts.append((child(path, key), item, below))
             else:
                 for index, item in enumerate(part):
+                    if not isinstance(item, (dict, list)):
+                        continue
                     below = rule.first[index] if index < len(rule.first) else rule.items
-                    if below is not None and isinstance(item, (dict, list)):
+                    if below is not None:
                         parts.append((f"{path}[{index}]", item, below))
             waiting.extend(reversed(parts))
         return paths
