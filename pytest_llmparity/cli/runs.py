@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli.verbs import OK
+from pytest_llmparity.cli.verbs import OK, WRONG, add_rootdir, complain, root_of
 from pytest_llmparity.core.words.printable import printable
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ def add(commands: Commands) -> None:
     """Add the verb to the command line."""
     does = "List the stored runs; name one that must never be removed, or take the name back."
     parser = commands.add_parser("runs", help=does, description=does)
-    parser.add_argument("--root", default=".", metavar="DIR", help="Folder of the project (default: where you are)")
+    add_rootdir(parser)
     parser.add_argument("--keep", action="append", default=[], metavar="RUN", help="Never remove this run")
     parser.add_argument("--release", action="append", default=[], metavar="RUN", help="Let this run age like others")
     parser.set_defaults(command=_runs, name="runs")
@@ -27,9 +26,12 @@ def add(commands: Commands) -> None:
 def _runs(asked: argparse.Namespace) -> int:
     from pytest_llmparity.store.runs import FILE_NAME, Store
 
-    folder = Path(asked.root) / ".llmparity"
+    folder = root_of(asked) / ".llmparity"
     if not (folder / FILE_NAME).exists():
-        print(printable(f"no run is stored in {folder}"))
+        nothing = f"no run is stored in {folder}"
+        if named := [*asked.keep, *asked.release]:
+            return complain(printable(f"there is no run {named[0]}: {nothing}; --rootdir names another project"), WRONG)
+        print(printable(nothing))
         return OK
     with Store.open(folder) as store:
         for run in asked.keep:

@@ -51,10 +51,28 @@ def add_verb(commands: Commands, name: str, *, does: str) -> argparse.ArgumentPa
         metavar="FILE",
         help=f"Configuration file (default: {FILE}, or [tool.llmparity] in pyproject.toml, in the root)",
     )
+    add_rootdir(parser)
+    return parser
+
+
+def add_rootdir(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the project's root."""
     parser.add_argument(
         "--rootdir", metavar="DIR", help="The project's root (default: the one pytest finds from this folder)"
     )
-    return parser
+
+
+def root_of(asked: argparse.Namespace) -> Path:
+    """Return the project's root; raises ``core.errors.UsageError`` where ``--rootdir`` is no folder."""
+    from pytest_llmparity.core.errors import UsageError
+    from pytest_llmparity.settings.resolving import project_root
+
+    if not asked.rootdir:
+        return project_root(Path.cwd())
+    root = Path(asked.rootdir).resolve()
+    if not root.is_dir():
+        raise UsageError(f"--rootdir: there is no folder {root}; name the one that has the project's configuration")
+    return root
 
 
 class Selection(NamedTuple):
@@ -71,10 +89,9 @@ def selected(asked: argparse.Namespace) -> Selection:
     """
     from pytest_llmparity.core.errors import EngineSelectionError
     from pytest_llmparity.run.session import settings_of
-    from pytest_llmparity.settings.resolving import Given, project_root
+    from pytest_llmparity.settings.resolving import Given
 
-    cwd = Path.cwd()
-    root = (cwd / asked.rootdir).resolve() if asked.rootdir else project_root(cwd)
+    root = root_of(asked)
     named = {
         "engines": [*asked.engines, *(asked.more or ())],
         "profile": asked.profile,
@@ -83,7 +100,7 @@ def selected(asked: argparse.Namespace) -> Selection:
         "required": False,
         "frozen": False,
     }
-    given = Given(named.get, os.environ, root=root, cwd=cwd, prefix="--")
+    given = Given(named.get, os.environ, root=root, cwd=Path.cwd(), prefix="--")
     in_force = settings_of(given, otherwise_all=True)
     if not in_force.engines:
         raise EngineSelectionError(
