@@ -7,12 +7,13 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_llmparity.cli.verbs import MISUSE, OK, WRONG, complain
+from pytest_llmparity.cli.verbs import OK, WRONG, add_rootdir, root_of
 from pytest_llmparity.core.words.printable import printable, printable_lines
 from pytest_llmparity.settings.sources import FILE
 
@@ -85,20 +86,15 @@ class ConfiguredEngine(NamedTuple):
 def add(commands: Commands) -> None:
     """Add the verb to the command line."""
     does = f"Write a first {FILE} from the engines and models found on this machine, sample prompts and a test."
-    parser = commands.add_parser("init", help=does, description=f"{does} A file that is there is never overwritten.")
-    parser.add_argument(
-        "--rootdir", metavar="DIR", help="The project's root (default: the one pytest finds from this folder)"
+    parser = commands.add_parser(
+        "init", help=does, description=f"{does} It overwrites nothing but its own untouched example."
     )
+    add_rootdir(parser)
     parser.set_defaults(command=_init, name="init")
 
 
 def _init(asked: argparse.Namespace) -> int:
-    from pytest_llmparity.settings.resolving import project_root
-
-    cwd = Path.cwd()
-    root = (cwd / asked.rootdir).resolve() if asked.rootdir else project_root(cwd)
-    if not root.is_dir():
-        return complain(printable(f"--rootdir: there is no folder {root}"), MISUSE)
+    root = root_of(asked)
     engines = _engines(root)
     text = _configuration(engines)
     configured = _place(root / FILE, text, what=", ".join(engine.name for engine in engines) or "no engine, an example")
@@ -111,7 +107,7 @@ def _init(asked: argparse.Namespace) -> int:
             print(f"To use what was found here, take what you need of this into {FILE}:\n")
             print(printable_lines(text))
         return WRONG
-    print(*_next_steps(engines), sep="\n")
+    print(*map(printable, _next_steps(engines, root, asked.rootdir)), sep="\n")
     return OK
 
 
@@ -199,7 +195,10 @@ def _cases() -> Iterator[dict[str, object]]:
             yield {"id": f"{group}-{number}", "group": group, "messages": [message]}
 
 
-def _next_steps(engines: Sequence[ConfiguredEngine]) -> Iterator[str]:
+def _next_steps(engines: Sequence[ConfiguredEngine], root: Path, rootdir: str | None) -> Iterator[str]:
+    """Yield what to do next, with commands as they are run from this folder."""
+    config, test = (os.path.relpath(root / name) for name in (FILE, TEST))
+    chosen = ["--rootdir", rootdir] if rootdir else []
     if any(engine.keys["kind"] == "llamacpp" and "base_url" not in engine.keys for engine in engines) and not (
         shutil.which("llama-server") or importlib.util.find_spec("xllamacpp")
     ):
@@ -208,16 +207,17 @@ def _next_steps(engines: Sequence[ConfiguredEngine]) -> Iterator[str]:
         yield "No engine answers on this machine and no GGUF file lies here. Any of these is enough:"
         yield "  a server with OpenAI's API that runs somewhere: name its base_url"
         yield "  Ollama: ollama serve, and ollama pull a model, twice in two quantisations"
-        yield '  GGUF files in this folder, and pip install "pytest-llmparity[llamacpp]"'
-        yield f"Then run llmparity init again, or name the engines in {FILE}."
+        yield '  GGUF files in the project, and pip install "pytest-llmparity[llamacpp]"'
+        yield f"Then run {shlex.join(['llmparity', 'init', *chosen])} again, or name the engines in {config}."
         return
     names = [engine.name for engine in engines[:2]]
     yield "Next:"
-    yield f"  llmparity doctor {' '.join(names)}"
+    yield f"  {shlex.join(['llmparity', 'doctor', *chosen, *names])}"
     yield "    says what they are, what they can do and what to change"
+    gate = shlex.join(["pytest", *chosen, test, "--engines"])
     if len(names) == 2:
-        yield f"  pytest {TEST} --engines {','.join(names)}"
+        yield f"  {gate} {','.join(names)}"
         yield "    asks both and judges; it means most between two engines that serve the same model"
     else:
-        yield f"A comparison needs a second engine: add it to {FILE} (another server, or another quantisation), then:"
-        yield f"  pytest {TEST} --engines {names[0]},NAME"
+        yield f"A comparison needs a second engine: add it to {config} (another server, or another quantisation), then:"
+        yield f"  {gate} {names[0]},NAME"

@@ -94,6 +94,35 @@ def test_one_engine_is_told_that_a_comparison_needs_two(shell: Shell) -> None:
     assert "--engines only,NAME" in ended.out
 
 
+def test_commands_are_as_they_are_run_from_a_folder_of_the_project(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.gguf", "b.gguf"):
+        _gguf(shell.path / name)
+    (shell.path / "src").mkdir()
+    monkeypatch.chdir(shell.path / "src")
+
+    ended = shell.run("init")
+
+    assert "  llmparity doctor a b\n" in ended.out
+    assert "  pytest ../test_parity.py --engines a,b\n" in ended.out
+
+
+def test_a_root_that_was_named_is_named_in_every_command(shell: Shell) -> None:
+    (root := shell.path / "other project").mkdir()
+
+    before = shell.run("init", "--rootdir", "other project")
+    _gguf(root / "a.gguf")
+    after = shell.run("init", "--rootdir", "other project")
+
+    assert "llmparity init --rootdir 'other project' again" in before.out
+    assert "name the engines in other project/llmparity.toml" in before.out
+    assert "  llmparity doctor --rootdir 'other project' a\n" in after.out
+    assert "add it to other project/llmparity.toml" in after.out
+    assert "  pytest --rootdir 'other project' 'other project/test_parity.py' --engines a,NAME\n" in after.out
+    assert shell.run("init", "--rootdir", "nowhere").code == 2
+
+
 def test_a_second_run_changes_nothing(shell: Shell) -> None:
     _gguf(shell.path / "m.gguf")
     shell.run("init")
