@@ -328,18 +328,29 @@ class Door:
                 xdist.hand_back(self.config, {"run": self.session.run, "plan": plan, "taken": taken})
             elif not self.config.option.collectonly:
                 self._report()
-                if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-                    self.summary += self.session.judged()
-                if exitstatus == pytest.ExitCode.OK and self._judged_nothing():
-                    self.summary.append("nothing was judged in this run, and --parity-required asks for a verdict")
-                    exitstatus = pytest.ExitCode.TESTS_FAILED
         except (LLMParityError, OSError) as error:
             if exitstatus == pytest.ExitCode.OK and self.settings.reports:
                 exitstatus = pytest.ExitCode.TESTS_FAILED
             self.summary.append(f"llmparity: the report could not be written: {error}")
+        else:
+            if not xdist.is_worker(self.config) and not self.config.option.collectonly:
+                exitstatus = self._whole(exitstatus)
         finally:
             self.summary += self.session.close()
             self.summary = list(map(uncommanded, self.summary))
+        return exitstatus
+
+    def _whole(self, exitstatus: int) -> int:
+        """Take note that everything was judged and reported; return the exit status that counts."""
+        judged = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if exitstatus == pytest.ExitCode.OK and self._judged_nothing():
+            self.summary.append("nothing was judged in this run, and --parity-required asks for a verdict")
+            exitstatus = pytest.ExitCode.TESTS_FAILED
+        if judged:
+            try:
+                self.summary += self.session.judged()
+            except (LLMParityError, OSError) as error:
+                self.summary.append(f"llmparity: the store of runs could not be tidied: {error}")
         return exitstatus
 
     def _judged_nothing(self) -> bool:

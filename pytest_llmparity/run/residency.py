@@ -158,8 +158,13 @@ class Residency:
 
 def is_here(spec: EngineSpec) -> bool:
     """Tell whether an engine uses this machine's memory, as far as its address says (a tunnel's says so too)."""
-    host = urlsplit(spec.base_url or "").hostname or ""
-    return spec.launch == "process" or host in ("localhost", "::1") or host.startswith("127.")
+    return spec.launch == "process" or is_loopback(spec.base_url or "")
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL names this machine."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _listens(spec: EngineSpec) -> bool:

@@ -218,7 +218,7 @@ class Session:
             return []
         self.store().put_document(self.run, JUDGED, {})
         self.store().release(self.run)
-        gone = self.store().prune(self.settings.keep_runs)
+        gone = self.store().prune(self.settings.keep_runs, spare=self.run)
         if not gone:
             return []
         return [

@@ -236,22 +236,22 @@ class Store:
         with self._file.write() as db:
             db.execute("DELETE FROM holders WHERE run = ? AND pid = ?", (run, os.getpid()))
 
-    def prune(self, keep: int) -> list[str]:
+    def prune(self, keep: int, *, spare: str | None = None) -> list[str]:
         """Remove all but the newest runs and give their space back; return the removed ones, oldest first.
 
-        What a person named stays, and what a process may still use: runs that a living one holds, that were interrupted
-        and can be resumed, or that another host has not judged.
+        ``spare`` stays, however long ago it began, and so does what a person named or a process may still use: runs
+        that a living one holds, that were interrupted before they were judged, or that another host has not judged.
         """
         query = (
             "SELECT id, host, finished IS NOT NULL, EXISTS (SELECT 1 FROM notes WHERE run = id AND name = ?)"
             " FROM runs ORDER BY started DESC, id DESC LIMIT -1 OFFSET ?"
         )
         with self._file.write() as db:
-            named = self.named()
+            needed = {*self.named(), spare}
             old = [
                 run
                 for run, host, finished, judged in db.execute(query, (JUDGED, keep)).fetchall()
-                if (judged or (finished and host == platform.node())) and run not in named and not self._held(run)
+                if (judged or (finished and host == platform.node())) and not (run in needed or self._held(run))
             ]
             for table, column in (
                 ("samples", "run"),

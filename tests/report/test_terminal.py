@@ -120,9 +120,9 @@ def test_the_plan_is_one_line() -> None:
         "different addresses)"
     )
     assert (
-        terminal.plan_line(**many, residency="together", asked="asked in turn (started on this machine)", wave=16)
+        terminal.plan_line(**many, residency="together", asked="asked in turn (on this machine)", wave=16)
         == "plan: at most 64 requests in waves of 16, 4096 tokens of each engine, 2 engines together, asked in turn "
-        "(started on this machine)"
+        "(on this machine)"
     )
     assert (
         terminal.plan_line(requests=1, tokens=64, engines=["dev"], residency="one-at-a-time")

@@ -57,6 +57,13 @@ def test_all_but_the_newest_runs_go_with_all_they_hold(store: Store) -> None:
     assert store.prune(2) == []
 
 
+def test_the_run_of_this_session_stays_however_long_ago_it_began(store: Store) -> None:
+    resumed, *others = [ended(store, str(number)) for number in range(4)]
+
+    assert store.prune(1, spare=resumed) == others[:2]
+    assert {run.id for run in store.runs()} == {resumed, others[2]}
+
+
 def test_what_a_person_named_stays_until_the_name_is_taken_back(store: Store) -> None:
     first, *_ = runs = [ended(store, str(number)) for number in range(3)]
     store.name(first, kept=True)

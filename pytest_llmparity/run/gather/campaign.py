@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pytest_llmparity.core.errors import LLMParityError
@@ -22,7 +21,7 @@ from pytest_llmparity.run.gather.company import Company, selves
 from pytest_llmparity.run.gather.lanes import Lane, lanes_of
 from pytest_llmparity.run.gather.ledger import Ledger
 from pytest_llmparity.run.gather.reconnect import Watch
-from pytest_llmparity.run.gather.sender import client_of, send
+from pytest_llmparity.run.gather.sender import Ready, client_of, send
 from pytest_llmparity.run.gather.waves import Waves
 from pytest_llmparity.run.judge.judging import Judging
 from pytest_llmparity.run.judge.state import RunState, write_state
@@ -34,7 +33,6 @@ from pytest_llmparity.run.plan import (
     Plan,
     Step,
     Unit,
-    Wires,
     first_words,
     jobs_of,
     narrowed,
@@ -129,7 +127,8 @@ class Campaign:
                 self._all_together()
         finally:
             self._allowance.close()
-            self._fleet.time_left = lambda: None  # what tests ask of an engine afterwards is their own affair
+            # What tests ask of an engine afterwards is their own affair.
+            self._fleet.time_left, self._fleet.may_probe = lambda: None, lambda count: True
             self._progress.end()
         notes += self._lock.twins() + selves(self._settings.engines)
         if self._allowance.reason is not None:
@@ -256,7 +255,8 @@ class Campaign:
         assert self._waves is not None
         ready = [name for name in names if name in self._asking.ready]
         for name in ready:
-            self._asking.begin(name, self._waves.all_steps())
+            if self._asking.begin(name, self._waves.all_steps()):
+                self._asking.warm_again(name)
         # Whoever is asked before the others come cannot know when they will be settled.
         before_the_others = self._one_at_a_time or bool(self._asking.apart)
         whole = before_the_others and ready == [self._settings.baseline]
@@ -283,14 +283,6 @@ class Campaign:
             if engaged.adapter is not None and asked and needs is not None and needs.timed:
                 adapters.append(engaged.adapter)
         return adapters
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """An engine that can be asked, and the requests it can be sent."""
-
-    adapter: Adapter
-    wires: Wires
 
 
 class Asking:
@@ -349,13 +341,17 @@ class Asking:
 
         async def ask(name: str) -> None:
             adapter, jobs = self.ready[name].adapter, self.begin(name, steps)
-            if jobs and name in self.apart:
-                with contextlib.suppress(LLMParityError):  # the requests themselves will say what is wrong
-                    await outside(adapter.warm_up)
             if jobs:
+                await outside(lambda: self.warm_again(name))
                 await self._send(adapter, jobs)
 
         self.in_lanes([name for name in names if name in self.ready], ask)
+
+    def warm_again(self, name: str) -> None:
+        """Have an engine's model loaded before its first prompt where another's may have pushed it out."""
+        if name in self.apart:
+            with contextlib.suppress(LLMParityError):  # the requests themselves will say what is wrong
+                self.ready[name].adapter.warm_up()
 
     def begin(self, name: str, steps: Sequence[Step]) -> list[tuple[Step, list[Job]]]:
         """Reuse what may be reused of an engine's noise floor; return what is missing, nothing where nothing is."""

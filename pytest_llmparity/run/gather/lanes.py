@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from pytest_llmparity.run.residency import is_loopback
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 
-HERE: Final = "started on this machine"
+HERE: Final = "on this machine"
 LOOPBACK: Final = "127.0.0.1"
 
 
@@ -32,22 +33,26 @@ def lanes_of(settings: Settings, *, apart: Collection[str] = ()) -> list[Lane]:
     another one of them: those are asked in turn whatever ``gather`` says.
     """
     lanes: dict[str, Lane] = {}
+    starts = any(spec.base_url is None for spec in settings.engines)
     for spec in settings.in_turn():
-        key, why = _lane_of(spec, settings, apart)
+        key, why = _lane_of(spec, settings, apart, starts=starts)
         before = lanes.get(key)
         lanes[key] = Lane((spec.name,)) if before is None else Lane((*before.names, spec.name), why)
     return list(lanes.values())
 
 
-def _lane_of(spec: EngineSpec, settings: Settings, apart: Collection[str]) -> tuple[str, str]:
-    """Return the name of an engine's lane and why it is not asked beside the others of that lane."""
+def _lane_of(spec: EngineSpec, settings: Settings, apart: Collection[str], *, starts: bool) -> tuple[str, str]:
+    """Return the name of an engine's lane and why it is not asked beside the others of that lane.
+
+    ``starts``: another engine is started on this machine, so one at a loopback address most likely shares its device.
+    """
     if settings.residency == "one-at-a-time":
         return "memory", "one in memory at a time"
     if settings.gather == "in-turn":
         return "gather", 'gather = "in-turn"'
     if settings.gather == "side-by-side" and spec.name not in apart:
         return f"engine {spec.name}", ""
-    if spec.base_url is None:
+    if spec.base_url is None or (starts and is_loopback(spec.base_url)):
         return "here", HERE
     address = address_of(spec.base_url)
     return address, f"both at {address}"
@@ -60,9 +65,7 @@ def address_of(url: str) -> str:
     ('127.0.0.1:11434', 'llm.example:443')
     """
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host in ("localhost", "::1") or host.startswith("127."):
-        host = LOOPBACK
+    host = LOOPBACK if is_loopback(url) else parts.hostname or ""
     return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from pytest_llmparity.core import sizes
 from pytest_llmparity.core.errors import (
@@ -25,7 +26,7 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.reconnect import RESTARTS, Watch
 from pytest_llmparity.run.loop import all_of
-from pytest_llmparity.run.plan import Job
+from pytest_llmparity.run.plan import Job, Wires
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.transport.client import MIXED, Client
 from pytest_llmparity.transport.exchange import Exchange, Limits, timing
@@ -102,6 +103,14 @@ async def send(
         deliver(_failed(engine, job, named(ProtocolError(MIXED), engine.name, job.case), attempts=1))
     await work(again)
     return len(again)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An engine that can be asked, and the requests it can be sent."""
+
+    adapter: Adapter
+    wires: Wires
 
 
 class _Line:

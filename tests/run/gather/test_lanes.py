@@ -38,7 +38,7 @@ ONE_DAEMON = (spec("x", "http://localhost:11434"), spec("y", "http://127.0.0.1:1
     [
         pytest.param((A, B), {}, ["a", "b"], "side by side (at different addresses)", id="two addresses"),
         pytest.param((A, B), {"gather": "in-turn"}, ["a b"], 'in turn (gather = "in-turn")', id="told in turn"),
-        pytest.param((OURS, ALSO_OURS), {}, ["ours also-ours"], "in turn (started on this machine)", id="ours"),
+        pytest.param((OURS, ALSO_OURS), {}, ["ours also-ours"], "in turn (on this machine)", id="ours"),
         pytest.param(
             (OURS, ALSO_OURS),
             {"gather": "side-by-side"},
@@ -51,12 +51,18 @@ ONE_DAEMON = (spec("x", "http://localhost:11434"), spec("y", "http://127.0.0.1:1
             ONE_DAEMON, {"gather": "side-by-side"}, ["x", "y"], 'side by side (gather = "side-by-side")', id="told"
         ),
         pytest.param(
-            (OURS, *ONE_DAEMON, ALSO_OURS),
+            (OURS, A, *ONE_DAEMON),
             {},
-            ["ours also-ours", "x y"],
-            "side by side (at different addresses), but ours and also-ours in turn (started on this machine) and x and "
-            "y in turn (both at 127.0.0.1:11434)",
-            id="both kinds",
+            ["ours x y", "a"],
+            "side by side (at different addresses), but ours and x and y in turn (on this machine)",
+            id="one of ours beside a daemon here",
+        ),
+        pytest.param(
+            (A, *ONE_DAEMON),
+            {},
+            ["a", "x y"],
+            "side by side (at different addresses), but x and y in turn (both at 127.0.0.1:11434)",
+            id="a daemon and another address",
         ),
         pytest.param((A, B), {"baseline": "b"}, ["b", "a"], "side by side (at different addresses)", id="baseline"),
         pytest.param(

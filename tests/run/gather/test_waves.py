@@ -16,6 +16,7 @@ from pytest_llmparity import check
 from pytest_llmparity.core.errors import DesignError, MissingSample, UsageError
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import Fault, LoopbackEngine
@@ -418,6 +419,22 @@ def test_single_cases_are_rows_as_ever(project: Project) -> None:
     assert verdicts == {}
     assert session.parity_run("t", reproduce="")["a"]["c3"].text
     assert len(asked(engine)) == 1
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_a_model_that_another_pushed_out_is_loaded_before_its_first_prompt(
+    project: Project, monkeypatch: pytest.MonkeyPatch, sequential: bool
+) -> None:
+    project.prompts(32)
+    others = []
+    for apart in ({}, {"a": "one of them at a time", "b": "one of them at a time"}):
+        monkeypatch.setattr(Fleet, "apart", lambda self, apart=apart: apart)
+        engines = [project.engine('{"a": 1}'), project.engine('{"a": 1}')]
+        gathered(project, engines, AGREE, sequential=sequential, resume="fresh")
+        others.append([engine.count - len(asked(engine)) for engine in engines])
+
+    beside_each_other, one_by_one = others
+    assert one_by_one == [count + 1 for count in beside_each_other]
 
 
 def test_repeats_come_with_their_wave(project: Project) -> None:
