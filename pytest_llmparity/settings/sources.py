@@ -166,8 +166,8 @@ OPTIONS = (
     ),
     Option(
         "keep_runs",
-        "Keep the newest N runs of the store and remove older ones, never one that `llmparity runs --keep` names "
-        "or that a process still uses (default: 20)",
+        "Keep the newest N runs of the store and remove older ones, never one that a process still uses or that "
+        "you told `llmparity runs` to keep (default: 20)",
         "N",
         positive,
     ),
