@@ -30,7 +30,7 @@ from pytest_llmparity.settings.selection import (
     is_path,
     parse_engines,
 )
-from pytest_llmparity.settings.specification import COMMAND_LINE, EngineSpec, EnvRef, Key, Settings
+from pytest_llmparity.settings.specification import EngineSpec, EnvRef, Key, Settings
 
 __all__ = [
     "Config",
@@ -172,7 +172,7 @@ def select(
     config_places: Places | None = None,
     kinds: Mapping[str, Kind] = KINDS,
     looked: str = "",
-    origin: str = COMMAND_LINE,
+    origin: str = "--engines",
 ) -> tuple[EngineSpec, ...]:
     """Turn entries of ``--engines`` into specs, looking configured names up.
 

@@ -19,7 +19,7 @@ from pytest_llmparity.settings.configuration import Config, Places, has_table, p
 from pytest_llmparity.settings.file import ProfileTable
 from pytest_llmparity.settings.selection import Kind
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE, OUT, SOURCES
-from pytest_llmparity.settings.specification import COMMAND_LINE, DEFAULT, EngineSpec, Mode, Resume, Settings
+from pytest_llmparity.settings.specification import DEFAULT, EngineSpec, Mode, Resume, Settings
 
 
 class Given:
@@ -146,7 +146,7 @@ def resolve(
     path, config = _read_config(given, kinds)
     layers = _Layers(given, path, config, _profile(given, config))
     texts, named_by = _selection(layers, otherwise_all=otherwise_all)
-    engines = _select(layers, texts, COMMAND_LINE if named_by == "--engines" else named_by, kinds, offer)
+    engines = _select(layers, texts, named_by, kinds, offer)
     return _settings(layers, settle(engines) if given.live else engines, texts, named_by, kinds)
 
 
@@ -334,7 +334,7 @@ def _settings(
         key_variables=_key_variables(layers.config),
         out=given.cwd / out if out else given.root / OUT,
         origins={
-            "engines": COMMAND_LINE if named_by == "--engines" else named_by,
+            "engines": named_by,
             "baseline": baseline_source,
             **{setting: origin for setting, (_, origin) in values.items()},
         },
@@ -364,7 +364,7 @@ def _check_turns(engines: Sequence[EngineSpec], kinds: Mapping[str, Kind]) -> No
 def _baseline(layers: _Layers, engines: Sequence[EngineSpec], named_by: str) -> tuple[str | None, str]:
     """Return the baseline and what named it.
 
-    One that was asked for has to be selected. The configuration's is a habit: a run without that engine takes
+    One that was asked for has to be selected. The profile's or the file's is a habit: a run without that engine takes
     its first.
     """
     names = [spec.name for spec in engines]
@@ -378,9 +378,9 @@ def _baseline(layers: _Layers, engines: Sequence[EngineSpec], named_by: str) -> 
     if not engines:
         return None, ""
     first = f"first of {named_by}"
-    configured, _ = layers.find("baseline")
-    if configured is None or layers.config is None:
+    configured, origin = layers.find("baseline")
+    if configured is None:
         return names[0], first
     if configured not in names:
-        return names[0], f"{first}; {configured}, the baseline of {layers.config.source}, is not selected"
-    return configured, layers.config.source
+        return names[0], f"{first}; {configured} ({origin}) is not selected"
+    return configured, origin

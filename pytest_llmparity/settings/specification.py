@@ -54,7 +54,6 @@ class EnvRef:
     env: str
 
 
-COMMAND_LINE: Final = "command line"
 DEFAULT: Final = "default"
 """The origin of a value that nobody gave."""
 
@@ -84,7 +83,7 @@ class EngineSpec:
     What follows from the keys: ``api`` is what OpenAI's routes start with below the root, ``None`` where nobody said
     so: ``/v1``, or nothing. ``daemon`` means the server of this kind that is running already, if it has the model
     (``engines.daemons`` finds out; then ``base_url`` is its address). ``model_path`` is the absolute local file or
-    folder the model stands for, if it is one. ``origins`` says by key what set it: file and key, ``command line``, a
+    folder the model stands for, if it is one. ``origins`` says by key what set it: file and key, an option, a
     variable, a profile; a key that is not there has its default.
     """
 

@@ -119,7 +119,7 @@ def test_values_may_come_from_the_command_line_and_the_environment(
     monkeypatch.setenv("LLMPARITY_MAX_REQUESTS", "7")
     by_variable = one_line(shell.run("doctor"))
 
-    assert "kind llamacpp command line" in by_hand
+    assert "kind llamacpp --engines" in by_hand
     assert "kind llamacpp LLMPARITY_ENGINES" in by_variable
     assert "max_requests 7 LLMPARITY_MAX_REQUESTS" in by_variable
     assert "route openai default" in by_hand

@@ -213,7 +213,7 @@ def test_the_file_in_rootdir_is_read(resolve: Resolve, pytester: pytest.Pytester
 
     found = resolve("--engines=a,b")
 
-    assert (found["baseline"], found["baseline_source"], found["concurrency"]) == ("b", "llmparity.toml", 2)
+    assert (found["baseline"], found["baseline_source"], found["concurrency"]) == ("b", "llmparity.toml: baseline", 2)
     assert found["config_path"] == str(pytester.path / "llmparity.toml")
 
 
@@ -225,7 +225,17 @@ def test_a_baseline_of_the_file_that_is_not_selected_gives_way_aloud(
     found = resolve("--engines=a")
 
     assert found["baseline"] == "a"
-    assert found["baseline_source"] == "first of --engines; b, the baseline of llmparity.toml, is not selected"
+    assert found["baseline_source"] == "first of --engines; b (llmparity.toml: baseline) is not selected"
+
+
+def test_a_baseline_of_the_profile_that_is_not_selected_is_told_as_the_profiles(
+    resolve: Resolve, pytester: pytest.Pytester
+) -> None:
+    pytester.path.joinpath("llmparity.toml").write_text(FILE)
+
+    found = resolve("--engines=b", "--parity-profile=ci")
+
+    assert (found["baseline"], found["baseline_source"]) == ("b", "first of --engines; a (profile ci) is not selected")
 
 
 def test_a_profile_wins_over_the_file_and_loses_to_environment_and_options(
@@ -243,10 +253,11 @@ def test_a_profile_wins_over_the_file_and_loses_to_environment_and_options(
     found = resolve("--parity-profile=ci", "--parity-inconclusive=show")
 
     assert [name for name, *_ in found["engines"]] == ["b", "a"]  # type: ignore[attr-defined]
-    assert (found["baseline"], found["baseline_source"]) == ("a", "pyproject.toml")
+    assert (found["baseline"], found["baseline_source"]) == ("a", "profile ci")
     assert (found["concurrency"], found["residency"], found["budget_s"]) == (8, "one-at-a-time", 900.0)
     assert found["gather"] == "in-turn"
     assert (found["max_requests"], found["inconclusive"]) == (5, "show")
+    assert found["origins"]["baseline"] == "profile ci"  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
