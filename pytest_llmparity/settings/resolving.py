@@ -324,8 +324,6 @@ def _settings(
         selection=tuple(texts),
         baseline=baseline,
         baseline_source=baseline_source,
-        config_path=layers.path,
-        profile=given.value("profile"),
         required=bool(required),
         mode=mode,
         replay_run=run,

@@ -262,7 +262,7 @@ class Settings:
     ``max_requests`` and ``budget_s`` (seconds) are hard stops, ``None`` for none. ``sequential`` stops asking when
     nothing is open. ``cases`` restricts the run to rows with these ids and forbids verdicts. ``frozen`` refuses engines
     that are not as the lock file says. ``replay_run`` is the run to judge again in mode ``replay``, ``None`` for the
-    newest. ``out`` and ``config_path`` are absolute. ``key_variables`` are the names of every configured engine's
+    newest. ``out`` is absolute. ``key_variables`` are the names of every configured engine's
     secrets, selected or not: an engine's process gets its own only. ``gather`` says whether engines are asked at the
     same time; ``None`` leaves it to their addresses. ``keep_runs`` is how many of the newest runs the store
     keeps. ``origins`` says by setting what set it.
@@ -272,8 +272,6 @@ class Settings:
     selection: tuple[str, ...] = ()
     baseline: str | None = None
     baseline_source: str = ""
-    config_path: Path | None = None
-    profile: str | None = None
     required: bool = False
     mode: Mode = "live"
     replay_run: str | None = None

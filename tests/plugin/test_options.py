@@ -33,7 +33,6 @@ def pytest_configure(config):
         settings = Settings(out=config.rootpath / OUT)
     heavy = [name for name in ("pydantic", "httpx", "openai", "numpy", "yaml") if name in sys.modules]
     found = {**to_json(settings), "asked": asked, "heavy": heavy, "out": str(settings.out)}
-    found["config_path"] = settings.config_path and str(settings.config_path)
     found["engines"] = [[s.name, s.launch, s.model_path and str(s.model_path)] for s in settings.engines]
     (config.rootpath / "settings.json").write_text(json.dumps(found, default=str))
 """
@@ -214,7 +213,6 @@ def test_the_file_in_rootdir_is_read(resolve: Resolve, pytester: pytest.Pytester
     found = resolve("--engines=a,b")
 
     assert (found["baseline"], found["baseline_source"], found["concurrency"]) == ("b", "llmparity.toml: baseline", 2)
-    assert found["config_path"] == str(pytester.path / "llmparity.toml")
 
 
 def test_a_baseline_of_the_file_that_is_not_selected_gives_way_aloud(
