@@ -80,36 +80,26 @@ class Watched:
 class Calibration:
     """How wrong this process was on this machine, just before the load, at the same concurrency.
 
-    ``ttft_error_*`` and ``event_error_*``: seconds between the paced server's own stamp before it sent an event and
-    our arrival stamp of it (the first event of an answer, and every event); they include loopback. ``lag_*``: seconds
-    by which our process saw reads after they arrived (0 with the user clock). ``merged_first``: share of answers whose
-    first event shared its read. ``clock`` is ``kernel`` only if every answer had kernel stamps.
+    ``ttft_error_*``: seconds between the paced server's own stamp before it sent an answer's first event and our
+    arrival stamp of it; they include loopback. ``clock`` is ``kernel`` only if every answer had kernel stamps.
     """
 
     concurrency: int
-    requests: int
     clock: str
     ttft_error_p50_s: float
     ttft_error_p99_s: float
-    event_error_p50_s: float
-    event_error_p99_s: float
-    lag_p50_s: float
-    lag_p99_s: float
-    merged_first: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedResult:
     """What the timed phase brought: records in order of asking within each block, blocks in order of time.
 
-    ``cpu_share`` is the CPU time of the measuring process per second of load (1 = one core). ``stopped`` tells that
-    the deadline passed before every request was sent; unsent ones have no record. ``watched`` has one entry per block
-    of every engine that is watched.
+    ``stopped`` tells that the deadline passed before every request was sent; unsent ones have no record. ``watched``
+    has one entry per block of every engine that is watched.
     """
 
     records: tuple[Record, ...]
     calibration: Calibration
-    cpu_share: float
     stopped: bool = False
     watched: tuple[Watched, ...] = ()
 

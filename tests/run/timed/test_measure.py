@@ -131,14 +131,12 @@ def test_a_whole_measurement(server: Engine) -> None:
             assert record.failure is not None
             assert record.failure.kind == "Unreachable"
     assert not result.stopped
-    assert result.cpu_share > 0
     assert server.asked[0] == "/c"  # the warm-up
     assert sorted(server.asked[1:]) == sorted(f"/{case}" for case in "abca" + "bcab")
     assert server.most_at_once == 2
     assert all("Authorization: Bearer secret-value" in head for head in server.heads)
     assert result.calibration.concurrency == 2
-    assert result.calibration.requests == 8
-    assert 0 < result.calibration.event_error_p50_s <= result.calibration.event_error_p99_s
+    assert result.calibration.ttft_error_p50_s <= result.calibration.ttft_error_p99_s
 
 
 def test_an_evicted_engine_is_warmed_up_after_each_turn_of_another(server: Engine) -> None:
@@ -262,9 +260,8 @@ async def test_calibration_with_either_reader(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(sys, "argv", ["", str(Path(pytest_llmparity.__file__).parents[1])])
     calibration = await child.calibrate(3, tls=tls)
 
-    assert calibration.requests == 8
     if tls or sys.platform != "linux":
-        assert (calibration.clock, calibration.lag_p99_s) == ("user", 0.0)
+        assert calibration.clock == "user"
     assert calibration.ttft_error_p99_s >= calibration.ttft_error_p50_s > -1e-4
 
 
@@ -313,11 +310,10 @@ def test_calibration_by_hand() -> None:
     )  # fmt: skip
 
     first = child.judge([alone], 1)
-    assert (first.clock, first.merged_first, first.requests) == ("kernel", 0.0, 1)
-    assert (first.ttft_error_p50_s, first.event_error_p50_s, first.event_error_p99_s) == (10e-9, 20e-9, 30e-9)
-    assert (first.lag_p50_s, first.lag_p99_s) == (680e-9, 870e-9)
+    assert (first.clock, first.concurrency) == ("kernel", 1)
+    assert (first.ttft_error_p50_s, first.ttft_error_p99_s) == (10e-9, 10e-9)
     both = child.judge([alone, merged], 2)
-    assert (both.clock, both.merged_first) == ("user", 0.5)
+    assert both.clock == "user"
     assert both.ttft_error_p99_s == 2100e-9
 
 
