@@ -551,7 +551,9 @@ def shipped(name: str) -> str:
 
 @pytest.mark.parametrize("name", schemas.FILES)
 def test_published_schemas_are_current(name: str) -> None:
-    assert shipped(name) == schemas.FILES[name](), f"write schemas.FILES[{name!r}]() to pytest_llmparity/schemas/{name}"
+    made = schemas.FILES[name]()  # a whole number is written 0 or 0.0 by one pydantic or another
+
+    assert json.loads(shipped(name)) == json.loads(made), f"write schemas.FILES[{name!r}]() to schemas/{name}"
 
 
 @given(ROWS)
