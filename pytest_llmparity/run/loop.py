@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError, Future
@@ -48,7 +49,7 @@ class LoopThread:
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._guard:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                self._loop = _new_loop()
                 self._thread = threading.Thread(
                     target=self._serve, args=(self._loop,), name="llmparity-loop", daemon=True
                 )
@@ -73,6 +74,17 @@ class LoopThread:
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop; ``OSError`` where there are not the file descriptors for one.
+
+    They are tried first: a loop that asyncio left half made prints a traceback when it is collected.
+    """
+    with contextlib.ExitStack() as tried:
+        for _ in range(3):  # its selector, and the two ends of the pipe that wakes it
+            tried.enter_context(open(os.devnull, "rb"))
+    return asyncio.new_event_loop()
 
 
 async def _others_done() -> None:
