@@ -152,24 +152,8 @@ class Verdict(Judgement):
 
     def judged(self, judgement: Judgement) -> Verdict:
         """Return the verdict with this judgement; what stands beside it stays."""
-        return dataclasses.replace(
-            self,
-            outcome=judgement.outcome,
-            estimate=judgement.estimate,
-            lower=judgement.lower,
-            upper=judgement.upper,
-            margin=judgement.margin,
-            unit=judgement.unit,
-            side=judgement.side,
-            n=judgement.n,
-            groups=judgement.groups,
-            p_pass=judgement.p_pass,
-            p_fail=judgement.p_fail,
-            needed=judgement.needed,
-            reason=judgement.reason,
-            open=judgement.open,
-            sequence=judgement.sequence,
-        )
+        values = {field.name: getattr(judgement, field.name) for field in dataclasses.fields(Judgement)}
+        return dataclasses.replace(self, **values)
 
     @property
     def rests_on_nothing(self) -> bool:
