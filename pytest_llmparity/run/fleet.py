@@ -27,6 +27,7 @@ from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import resolve_env, secrets_of
 from pytest_llmparity.keeper.client import EngineState, Keeper, log_tail
 from pytest_llmparity.run.locking import Held
+from pytest_llmparity.run.loop import result_of
 from pytest_llmparity.run.probe.slots import probe_slots
 from pytest_llmparity.run.records import record_of
 from pytest_llmparity.run.residency import Residency, is_here
@@ -165,7 +166,7 @@ class Fleet:
             for thread in threads:
                 thread.start()
             for spec, engaged in started:
-                self._engaged[spec.name] = engaged.result()
+                self._engaged[spec.name] = result_of(engaged)
         except BaseException:
             self._interrupted.set()
             patience = time.monotonic() + INTERRUPTED_S

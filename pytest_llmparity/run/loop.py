@@ -7,10 +7,15 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_SETTLE_S = 5.0
+"""Cancelled work is waited for so long."""
+_SLICE_S = 0.2
+"""Whoever waits for another thread looks so often whether a signal came."""
 
 
 class LoopThread:
@@ -28,7 +33,7 @@ class LoopThread:
         """Return what the coroutine returns. If the waiting thread is interrupted, the coroutine is cancelled first."""
         future = asyncio.run_coroutine_threadsafe(work, self._started())
         try:
-            return future.result()
+            return result_of(future)
         except BaseException:
             if not future.done():
                 future.cancel()
@@ -43,8 +48,7 @@ class LoopThread:
         if loop is None or thread is None:
             return
         loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        thread.join(_SETTLE_S)  # a daemon: work that does not end when it is cancelled keeps nobody
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._guard:
@@ -59,7 +63,7 @@ class LoopThread:
     def _settle(self) -> None:
         """Wait until cancelled work has run its ``finally`` blocks, so that samples in flight are committed."""
         try:
-            asyncio.run_coroutine_threadsafe(_others_done(), self._started()).result(timeout=5)
+            asyncio.run_coroutine_threadsafe(_others_done(), self._started()).result(_SETTLE_S)
         except (TimeoutError, CancelledError):
             return
 
@@ -74,6 +78,18 @@ class LoopThread:
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+
+def result_of(future: Future[T]) -> T:
+    """Return what a future brings. Unlike ``future.result()`` it can be interrupted at any moment.
+
+    CPython looks for signals before it waits for a lock and when one ends the waiting. One that comes in between, or is
+    delivered to another thread, would not be seen before the future is done.
+    """
+    while not future.done():
+        wait((future,), timeout=_SLICE_S)
+    return future.result()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -192,12 +191,16 @@ env = {{ FAKE_STARTS = "{{starts}}", FAKE_BEHAVIOUR = "" }}
 
 def test_engines_are_started_and_what_sets_two_of_them_apart_is_said(shell: Shell) -> None:
     root = Path(__file__).parents[2]
+    fake = shell.path / "fake_engine.py"
+    fake.write_text(
+        f"import runpy\n\nrunpy.run_path({str(root / 'tests/plugin/fake_engine.py')!r}, run_name='__main__')\n"
+    )
     tables = [
         FAKE.format(
             name=name,
             model=root / "fixtures/models/tiny/tiny-Q4_0.gguf",
             python=sys.executable,
-            fake=shutil.copy(root / "tests/plugin/fake_engine.py", shell.path),
+            fake=fake,
             args=args,
         ).replace("{starts}", str(shell.path / "starts"))
         for name, args in (("plain", "[]"), ("fast", '["--flash-attn", "on"]'))

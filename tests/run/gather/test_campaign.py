@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 PROBES = 3
 """What a run that judges something asks beforehand: two for streaming, one for unknown fields."""
-SLOTS = 8
-"""What a run with a timed phase asks of a server that does not say how many requests it answers at once."""
+SLOTS = (2, 4, 6, 8)
+"""What a run with a timed phase may ask of a server that does not say how many requests it answers at once: pairs, and
+fewer of them where the machine stalls."""
 
 
 def judged(session: Session) -> list[Verdict]:
@@ -99,10 +100,11 @@ def test_a_timed_phase_that_no_longer_fits_is_not_begun(project: Project) -> Non
 
     (verdict,) = judged(session)
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    why = "the timed phase needs 128 requests and 7 are left (--parity-max-requests)"
+    sent = session.record([]).requests
+    why = f"the timed phase needs 128 requests and {48 - sent} are left (--parity-max-requests)"
     assert why in verdict.message + " ".join(verdict.details)
-    assert engine.count == 30 + 1 + PROBES + SLOTS
-    assert session.record([]).requests == 30 + PROBES + SLOTS, "what was not sent is not counted"
+    assert engine.count == sent + 1, "the warm-up is none of the run's requests"
+    assert sent - 30 - PROBES in SLOTS, "what was not sent is not counted"
     assert f"incomplete: {why}" in session.record([]).notes
 
 
@@ -119,7 +121,7 @@ def test_time_that_runs_out_while_timing_stops_the_timed_phase(project: Project)
     assert {v.outcome for v in judged(session)} == {Outcome.INCONCLUSIVE}
     answers = len([s for s in session.samples() if s.phase in (Phase.MAIN, Phase.TIMED)])
     assert answers < 4 + 256
-    assert record.requests == answers + PROBES + SLOTS, "what was not sent is not counted"
+    assert record.requests - answers - PROBES in SLOTS, "what was not sent is not counted"
 
 
 def test_no_timed_prompt_was_asked_before_and_the_store_says_how_it_began(project: Project) -> None:
