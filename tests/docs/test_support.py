@@ -42,7 +42,7 @@ def test_every_row_rests_on_tests_and_recordings_that_exist(support: ModuleType)
         assert f"def {capability.live}(" in live, name
         assert f"def {capability.contract}(" in contract, name
         assert not capability.recordings or recorded & set(capability.recordings), name
-    generic = support.ENGINES.joinpath("test_live_openai.py").read_text("utf-8")
+    generic = support.ENGINES.joinpath("kinds/test_openai_live.py").read_text("utf-8")
     assert "def test_" in generic
 
 

@@ -13,9 +13,9 @@ from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing.script import Fault, Reply
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange
+from tests.doubles.ollama_daemon import OllamaDaemon
 from tests.doubles.posing import PosingEngine
 from tests.engines.live import STARTS, WAYS, Served
-from tests.engines.ollama_daemon import OllamaDaemon
 
 REPO = Path(__file__).parents[2]
 

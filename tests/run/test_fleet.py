@@ -15,7 +15,7 @@ from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import LoopbackEngine
-from tests.engines.ollama_daemon import GO, Model, OllamaDaemon
+from tests.doubles.ollama_daemon import GO, Model, OllamaDaemon
 
 if TYPE_CHECKING:
     from tests.run.conftest import Project

@@ -15,7 +15,7 @@ from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.engines.start.environments import FOLDER_VARIABLE, KeptRunner
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.engines.wheels import wheel
+from tests.doubles.wheels import wheel
 
 if TYPE_CHECKING:
     from tests.run.conftest import Project

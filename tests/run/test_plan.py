@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -12,7 +13,9 @@ from pytest_llmparity.core.evidence import Evidence, Needs
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Verdict
-from pytest_llmparity.run.plan import Declaration, floor_cases, make_plan, shuffled, step_of, union
+from pytest_llmparity.engines.registry import adapter_for
+from pytest_llmparity.run.plan import Declaration, Unit, floor_cases, make_plan, requests_of, shuffled, step_of, union
+from pytest_llmparity.settings.specification import EngineSpec
 
 FLOOR = frozenset({Phase.MAIN, Phase.COLD, Phase.WARM, Phase.PARALLEL})
 
@@ -168,3 +171,26 @@ def test_repeats_multiply_the_main_phase_only(repeats: int) -> None:
     )
 
     assert make_plan([declared]).requests == 40 * repeats + 3 * 32
+
+
+@pytest.mark.parametrize(
+    ("kind", "timed", "streamed"),
+    [("vllm", 0, True), ("llamacpp-python", 0, False), ("llamacpp-python", 128, True)],
+)
+def test_streams_without_token_counts_are_asked_for_only_where_they_are_timed(
+    kind: str, timed: int, streamed: bool
+) -> None:
+    adapter = adapter_for(kind)(EngineSpec(name="cand", kind=kind, model="m"), "http://127.0.0.1:1", {})
+    cases = (Case(id="a", messages=({"role": "user", "content": "Hi"},)),)
+    unit = Unit(
+        prompts=PromptSet(name="set", cases=cases),
+        sampling=Sampling(),
+        concurrency=1,
+        repeats=1,
+        needs=Needs(timed=timed),
+    )
+
+    (wire,) = requests_of(adapter, unit).values()
+
+    assert json.loads(wire.body).get("stream", False) is streamed
+    assert wire.max_tokens == json.loads(wire.body)["max_tokens"] == Sampling().max_tokens

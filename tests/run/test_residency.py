@@ -25,8 +25,8 @@ from pytest_llmparity.run.residency import Residency, is_here
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.server import Call, LoopbackServer
-from tests.engines.ollama_daemon import OllamaDaemon
-from tests.engines.sleeping import Vllm
+from tests.doubles.ollama_daemon import OllamaDaemon
+from tests.doubles.sleeping import Vllm
 
 if TYPE_CHECKING:
     from tests.run.conftest import Project

@@ -20,7 +20,7 @@ from pytest_llmparity.settings.selection import KINDS
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing.server import Call, Hangup
 from pytest_llmparity.transport.exchange import Exchange
-from tests.engines.documented import LmStudioDouble
+from tests.doubles.documented import LmStudioDouble
 
 Attach = Callable[..., Adapter]
 Send = Callable[..., Exchange]

@@ -13,7 +13,7 @@ from pytest_llmparity.core.sample import Request, Sampling
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.transport.exchange import Exchange
-from tests.engines.ollama_daemon import Model, OllamaDaemon
+from tests.doubles.ollama_daemon import Model, OllamaDaemon
 
 Attach = Callable[..., Adapter]
 Send = Callable[..., Exchange]

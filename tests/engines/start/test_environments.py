@@ -25,7 +25,7 @@ from pytest_llmparity.engines.start.environments import (
     with_version,
 )
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.engines.wheels import wheel
+from tests.doubles.wheels import wheel
 
 Provide = Callable[..., Environment]
 

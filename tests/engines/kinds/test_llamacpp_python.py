@@ -13,7 +13,7 @@ from pytest_llmparity.core.sample import Request
 from pytest_llmparity.engines.kinds.llamacpp_python import LlamaCppPythonAdapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.engines.routes import routes
+from tests.doubles.routes import routes
 
 MESSAGES = ({"role": "user", "content": "What is the capital of France?"},)
 SCHEMA = {"type": "object", "properties": {"b": {}, "a": {}}}

@@ -20,7 +20,7 @@ from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.settings.selection import KINDS
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.transport.exchange import Exchange
-from tests.engines.documented import TgiDouble
+from tests.doubles.documented import TgiDouble
 
 Attach = Callable[..., Adapter]
 Send = Callable[..., Exchange]

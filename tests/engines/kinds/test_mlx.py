@@ -14,7 +14,7 @@ from pytest_llmparity.core.sample import Completion, Request, Sampling
 from pytest_llmparity.engines.kinds.mlx import ANY_MODEL, MlxAdapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.engines.routes import routes
+from tests.doubles.routes import routes
 
 MESSAGES = ({"role": "user", "content": "What is the capital of France?"},)
 FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}

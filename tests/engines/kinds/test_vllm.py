@@ -11,7 +11,7 @@ import pytest
 from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.engines.kinds.vllm import VllmAdapter
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.engines.sleeping import Vllm
+from tests.doubles.sleeping import Vllm
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.kinds.ollama import about
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.testing import Replay
-from tests.engines.ollama_daemon import GO, JINJA, Model, OllamaDaemon, as_started, digest
+from tests.doubles.ollama_daemon import GO, JINJA, Model, OllamaDaemon, as_started, digest
 
 Attach = Callable[..., Adapter]
 

@@ -29,12 +29,12 @@ from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import Replay
 from pytest_llmparity.testing.server import Call
 from pytest_llmparity.transport.exchange import Exchange
-from tests.engines.ollama_daemon import GO, Model, OllamaDaemon, as_started
+from tests.doubles.ollama_daemon import GO, Model, OllamaDaemon, as_started
 
 Attach = Callable[..., Adapter]
 Send = Callable[..., Exchange]
 
-REPO = Path(__file__).parents[2]
+REPO = Path(__file__).parents[3]
 CHAT = ({"role": "user", "content": "Hi"},)
 
 
@@ -367,7 +367,7 @@ def program(tmp_path: Path) -> Path:
         f"#!{sys.executable}\n"
         "import os, signal, sys\n"
         f"sys.path.insert(0, {str(REPO)!r})\n"
-        "from tests.engines.ollama_daemon import OllamaDaemon\n"
+        "from tests.doubles.ollama_daemon import OllamaDaemon\n"
         "assert sys.argv[1:] == ['serve'], sys.argv\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
         "port = int(os.environ['OLLAMA_HOST'].rpartition(':')[2])\n"

@@ -11,7 +11,7 @@ from pytest_llmparity.core.sample import Request
 from pytest_llmparity.engines.kinds.litellm import LiteLlmAdapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.engines.routes import routes
+from tests.doubles.routes import routes
 
 MESSAGES = ({"role": "user", "content": "What is the capital of France?"},)
 ANSWER = b'{"model":"tiny","choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}'
