@@ -59,11 +59,11 @@ def _seen(session: Session) -> dict[str, Locked]:
     """Return what the lock keeps of every engine that is there; of the others the reason is told."""
     from pytest_llmparity.core.errors import LLMParityError
     from pytest_llmparity.core.identity import lock
+    from pytest_llmparity.engines.wire.control import secrets_of
     from pytest_llmparity.run import locking
-    from pytest_llmparity.run.session import secrets_of
 
     seen = {}
-    variables = secrets_of(session.settings.engines)
+    variables = secrets_of(session.settings.engines, os.environ)
     for spec in session.settings.engines:
         try:
             adapter, identity = session.available(spec.name)

@@ -196,7 +196,7 @@ class KeeperError(LLMParityError):
     """The process that owns the engines is gone or refused a request."""
 
 
-def told(error: Exception, engine: str) -> str:
+def reason_of(error: Exception, engine: str) -> str:
     """Return what an engine's error says; of an exception that is not ours, what it is and whom to report it to.
 
     That this machine has no more of something is nobody's mistake: then what to do about it.

@@ -32,7 +32,7 @@ from pytest_llmparity.report import json as json_report
 from pytest_llmparity.report import junit, terminal
 from pytest_llmparity.report.progress import Bars, Silent
 from pytest_llmparity.run.gather.course import WAVE
-from pytest_llmparity.run.gather.lanes import in_words, lanes_of
+from pytest_llmparity.run.gather.lanes import describe, lanes_of
 from pytest_llmparity.run.parity import ParityFailure, ParityRun
 from pytest_llmparity.run.probe.preflight import most_requests, some_requests
 from pytest_llmparity.run.records import record_of
@@ -131,7 +131,7 @@ class Door:
                     tokens=plan.tokens,
                     engines=[spec.name for spec in self.settings.in_turn()],
                     residency=self.settings.residency,
-                    asked=in_words(lanes_of(self.settings), self.settings),
+                    asked=describe(lanes_of(self.settings), self.settings),
                     wave=WAVE if self.session.sequential else None,
                 )
             ]
@@ -348,7 +348,7 @@ class Door:
             exitstatus = pytest.ExitCode.TESTS_FAILED
         if judged:
             try:
-                self.summary += self.session.judged()
+                self.summary += self.session.conclude()
             except (LLMParityError, OSError) as error:
                 self.summary.append(f"llmparity: the store of runs could not be tidied: {error}")
         return exitstatus

@@ -13,7 +13,7 @@ from typing import Final
 
 from pytest_llmparity.core.errors import NotAsked
 from pytest_llmparity.core.identity.quantization import normalise
-from pytest_llmparity.core.identity.record import EngineRecord, LatencyRow, RunRecord
+from pytest_llmparity.core.identity.record import EngineRecord, LatencyQuantiles, RunRecord
 from pytest_llmparity.core.sample import Phase, Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import explain
@@ -256,7 +256,7 @@ def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose:
             if cause:
                 lines += _wrapped("    cause: ", printable(cause), width=width)
         for other, n in Counter(v.blocked_by for v in own if v.blocked_by not in ("", name)).items():
-            judged = explain.in_words(n, "verdict")
+            judged = explain.counted(n, "verdict")
             lines += _wrapped(f"{printable(name)}: ", printable(f"{judged} not judged because of {other}"), width=width)
         left_open = sum(v.outcome is Outcome.INCONCLUSIVE for v in own)
         passed = explain.count(len(own) - left_open, "verdict")
@@ -272,7 +272,7 @@ def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose:
     return lines
 
 
-def latency(rows: Sequence[LatencyRow], *, width: int = WIDTH) -> list[str]:
+def latency(rows: Sequence[LatencyQuantiles], *, width: int = WIDTH) -> list[str]:
     """Return a table of quantiles, one line per engine and metric."""
     if not rows:
         return []

@@ -45,7 +45,7 @@ def _counted(verdicts: Sequence[Verdict]) -> str:
         kinds[verdict.test.rpartition("::")[2]][verdict.kind] = None
     named = [f"{', '.join(of_test)} of {test}" for test, of_test in list(kinds.items())[:_NAMED]]
     unnamed = [f"and {explain.count(len(kinds) - _NAMED, 'more test')}"] if len(kinds) > _NAMED else []
-    return printable(f"{explain.in_words(len(verdicts), 'verdict')}: {'; '.join([*named, *unnamed])}")
+    return printable(f"{explain.counted(len(verdicts), 'verdict')}: {'; '.join([*named, *unnamed])}")
 
 
 def _log(engine: EngineRecord) -> str:

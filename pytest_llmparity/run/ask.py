@@ -32,7 +32,7 @@ class SessionAsker:
         """Return one sample per engine; raises the reason when an engine is not available."""
         if self._session.settings.residency == "one-at-a-time":
             answers: dict[str, Sample] = {}
-            for spec in self._specs():
+            for spec in self._session.settings.in_turn():
                 answers |= self._session.loop.run(self._all(case, sampling, [self._adapter(spec)]))
             return answers
         return self._session.loop.run(self._all(case, sampling, self._adapters()))
@@ -70,12 +70,8 @@ class SessionAsker:
             )
         )
 
-    def _specs(self) -> list[EngineSpec]:
-        """Return every selected engine, the baseline first."""
-        return sorted(self._session.settings.engines, key=lambda spec: spec.name != self._session.baseline)
-
     def _adapters(self) -> list[Adapter]:
-        return [self._adapter(spec) for spec in self._specs()]
+        return [self._adapter(spec) for spec in self._session.settings.in_turn()]
 
     def _adapter(self, spec: EngineSpec) -> Adapter:
         """Return one engine, started if need be; raises why it cannot be asked, a contradicted pin included."""

@@ -95,7 +95,7 @@ def find(value: str | Path, folders: Sequence[Path], *, what: str) -> Path:
     raise PromptSetError(f"no {what} {str(value)!r} beside the test or at the root of the project{hint}")
 
 
-def resolve(check: Check, folders: Sequence[Path]) -> Check:
+def with_schema(check: Check, folders: Sequence[Path]) -> Check:
     """Return the check with the file it names, if any, read."""
     if isinstance(check, SchemaCheck):
         return check.resolve(lambda path: _text(find(path, folders, what="schema"), path), within=folders)
@@ -127,7 +127,7 @@ def _siblings(path: Path) -> list[Path]:
 def _check(value: object, folders: Sequence[Path]) -> Check:
     if not callable(getattr(value, "judge", None)) or not callable(getattr(value, "needs", None)):
         raise UsageError(f"{value!r} is no check; after the prompt file come checks such as check.text(); {SIGNATURE}")
-    return resolve(value, folders)  # type: ignore[arg-type]  # duck-typed above: Check is a protocol
+    return with_schema(value, folders)  # type: ignore[arg-type]  # duck-typed above: Check is a protocol
 
 
 def _known(kwargs: Mapping[str, Any]) -> None:

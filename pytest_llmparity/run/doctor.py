@@ -138,7 +138,7 @@ class _Consulting:
         wire = self._adapter.build(request, stream=False)
         self.requests += 1
         reply = self._adapter.control.post(wire.path, wire.body, timeout_s=self._adapter.spec.request_timeout_s)
-        return self._adapter.parse(reply, case=request.case)
+        return self._adapter.read(reply, case=request.case)
 
     def _tokens(self, messages: Sequence[dict[str, Any]]) -> int | None:
         """Return how many tokens the server counts in these messages, ``None`` where it refuses or does not count."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from pytest_llmparity.core.errors import EngineSelectionError, LaunchError, LLMParityError, told
+from pytest_llmparity.core.errors import EngineSelectionError, LaunchError, LLMParityError, reason_of
 from pytest_llmparity.core.identity.pins import changes, hold, verdict
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import Identity, from_json, to_json
@@ -224,7 +224,7 @@ class Fleet:
             identity = adapter.identity()
             contradicted, _ = _held(spec, identity, {}, self._locked(spec, identity, adapter.kind))
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
-            return f"{away} and could not be used again within {within_s:g} s: {told(error, name)}"
+            return f"{away} and could not be used again within {within_s:g} s: {reason_of(error, name)}"
         changed = changes(before.record.identity, identity)
         if changed and contradicted is None:
             contradicted = f"{name}: its answers before and after belong to two engines: {'; '.join(changed)}"
@@ -248,12 +248,12 @@ class Fleet:
             for name in [name for name in self._engaged if self._specs[name].launch == "process"]:
                 self._residency.let_go(name, left=self._forget)
         except Exception as error:  # noqa: BLE001 - the end of a run is no place to fail
-            words.append(told(error, "residency"))
+            words.append(reason_of(error, "residency"))
         for adapter in attached.values():
             try:
                 adapter.restore()
             except Exception as error:  # noqa: BLE001 - the others are still to be restored
-                words.append(f"{adapter.name} was not left as it was found: {told(error, adapter.name)}")
+                words.append(f"{adapter.name} was not left as it was found: {reason_of(error, adapter.name)}")
         return words
 
     @functools.cached_property
@@ -357,7 +357,7 @@ class Fleet:
                 if attempt < PORT_TRIES and port_was_taken(self._tail(spec.name)):
                     self._keeper().stop(spec.name)
                     continue
-                self._keeper().fail(spec.name, told(error, spec.name))
+                self._keeper().fail(spec.name, reason_of(error, spec.name))
                 raise
             info = {"base_url": adapter.base_url, "identity": to_json(identity), "installed": installed}
             self._keeper().announce(spec.name, info)
@@ -462,7 +462,7 @@ def _begun(spec: EngineSpec, adapter: Adapter | None = None, identity: Identity 
 
 
 def _failed(record: EngineRecord, error: Exception) -> Engaged:
-    return Engaged(record=dataclasses.replace(record, error=told(error, record.name)))
+    return Engaged(record=dataclasses.replace(record, error=reason_of(error, record.name)))
 
 
 def _log_hint(spec: EngineSpec) -> str:

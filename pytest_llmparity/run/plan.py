@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pytest_llmparity.core import sizes
 from pytest_llmparity.core.checks.base import left_out
-from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter, told
+from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter, reason_of
 from pytest_llmparity.core.evidence import FLOOR_CASES, FLOOR_PHASES, Check, Needs
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case, PromptSet, unseen
@@ -331,7 +331,7 @@ def first_words(adapter: Adapter, record: EngineRecord, units: Sequence[Unit]) -
             return record
         missing = {unit.key: _wordless(adapter, unit) for unit in units}
     except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
-        return dataclasses.replace(record, error=told(error, record.name))
+        return dataclasses.replace(record, error=reason_of(error, record.name))
     return dataclasses.replace(record, refused={key: why for key, why in missing.items() if why is not None})
 
 
@@ -346,7 +346,7 @@ def _wordless(adapter: Adapter, unit: Unit) -> str | None:
     return why
 
 
-def in_words(adapter: Adapter, record: EngineRecord, units: Sequence[Unit]) -> tuple[EngineRecord, Wires]:
+def build_requests(adapter: Adapter, record: EngineRecord, units: Sequence[Unit]) -> tuple[EngineRecord, Wires]:
     """Put every request into the engine's words before the first one is sent; the record says what is not asked.
 
     That is what the route has no words for, and what no check could judge for want of what it needs: a unit where

@@ -20,10 +20,10 @@ from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.engines import daemons, registry
-from pytest_llmparity.engines.wire import control
 from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.run.declare import declare, resolve
+from pytest_llmparity.run.declare import declare, with_schema
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins
 from pytest_llmparity.run.gather.campaign import Campaign
@@ -31,7 +31,7 @@ from pytest_llmparity.run.judge.judging import Judging
 from pytest_llmparity.run.judge.state import (
     RunState,
     failure_records,
-    latency_rows,
+    latency_quantiles,
     read_otherwise,
     read_state,
     state_of,
@@ -44,7 +44,7 @@ from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan
 from pytest_llmparity.settings import resolving
 from pytest_llmparity.settings.resolving import Given
-from pytest_llmparity.settings.specification import EngineSpec, Settings
+from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.once import once
 from pytest_llmparity.store.runs import GATHERED, JUDGED, RunInfo, Store
 
@@ -70,7 +70,7 @@ class Session:
         self.settings = settings
         self.version = version
         self.run: str | None = None
-        self.mask = Mask(secrets_of(settings.engines))
+        self.mask = Mask(secrets_of(settings.engines, os.environ))
         self.root = root
         self._folder = root / ".llmparity"
         self._token = token
@@ -209,7 +209,7 @@ class Session:
         notes = (kept, *(note for note in state.notes if note != kept))
         write_state(self.store(), run, dataclasses.replace(state, requests=0, retries=0, notes=notes))
 
-    def judged(self) -> list[str]:
+    def conclude(self) -> list[str]:
         """Take note that this session judged and reported its run to the end: the next one of its plan begins anew.
 
         Older runs than are kept are removed; return the sentence that says so.
@@ -286,7 +286,7 @@ class Session:
         return settled
 
     def _judge_in_body(self, declaration: Declaration, check: Check) -> list[Verdict]:
-        check = resolve(check, (self.root,))
+        check = with_schema(check, (self.root,))
         wanted, declared = check.needs(), declaration.needs()
         missing = sorted(phase.value for phase in wanted.phases - declared.phases)
         if wanted.timed > declared.timed:
@@ -366,7 +366,7 @@ class Session:
             version=self.version,
             engines=tuple(engines.values()),
             verdicts=tuple(verdicts),
-            latency=tuple(latency_rows(samples)),
+            latency=tuple(latency_quantiles(samples)),
             failures=tuple(failure_records(samples)),
             requests=self._state.requests,
             retries=self._state.retries,
@@ -408,13 +408,8 @@ class Session:
     def store(self) -> Store:
         """Return the run store, opened when first asked for, with every configured key masked."""
         if self._store is None:
-            self._store = Store.open(self._folder, secrets=secrets_of(self.settings.engines))
+            self._store = Store.open(self._folder, secrets=secrets_of(self.settings.engines, os.environ))
         return self._store
-
-
-def secrets_of(specs: Sequence[EngineSpec]) -> dict[str, str]:
-    """Return the values that must never be written down, by the name of their variable."""
-    return control.secrets_of(specs, os.environ)
 
 
 def newest_whole(store: Store) -> RunInfo | None:

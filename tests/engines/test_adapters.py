@@ -13,14 +13,13 @@ import pytest
 import trustme
 
 from pytest_llmparity.core import errors
-from pytest_llmparity.core.ports import Answer, Engine
-from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.kinds.llamacpp import LlamaCppAdapter
 from pytest_llmparity.engines.kinds.vllm import VllmAdapter
 from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.engines.wire.control import MAX_BYTES, Control, Reply, resolve_headers
+from pytest_llmparity.engines.wire.control import MAX_BYTES, Control, resolve_headers
 from pytest_llmparity.settings.specification import EngineSpec, EnvRef
 from pytest_llmparity.testing import LoopbackEngine, Replay
 from pytest_llmparity.testing.server import Call, LoopbackServer
@@ -63,30 +62,6 @@ def test_kind_without_reports_of_its_own_is_what_was_declared() -> None:
     adapter = Adapter(EngineSpec(name="cand", model="m"), "http://127.0.0.1:1", {})
 
     assert set(adapter.identity().facts) == {"kind", "model"}
-
-
-class Lines(Adapter):
-    """An adapter of another package: it parses without the base and finds token ends by itself."""
-
-    def parse(self, answer: Answer, *, case: str) -> Completion:
-        return Completion(text=answer.body.decode())
-
-    def token_ends(self, answer: Answer) -> tuple[int, ...]:
-        return (1, len(answer.body))
-
-
-def test_token_ends_of_an_adapter_s_own_are_those_of_its_completion() -> None:
-    adapter = Lines(EngineSpec(name="cand", model="m"), "http://127.0.0.1:1", {})
-
-    found = adapter.read(Reply(status=200, headers={}, body=b"30 days"), case="c")
-
-    assert (found.text, found.token_ends) == ("30 days", (1, 7))
-
-
-def test_a_refusal_has_no_token_ends() -> None:
-    adapter = Adapter(EngineSpec(name="cand", model="m"), "http://127.0.0.1:1", {})
-
-    assert adapter.token_ends(Reply(status=500, headers={"content-type": "text/event-stream"}, body=b"data: {}")) == ()
 
 
 # ---- readiness -----------------------------------------------------------------------------------------------------

@@ -442,34 +442,34 @@ def test_an_answer_is_the_same_streamed_or_whole(way: Way, pose: Pose, send: Sen
     _, adapter = pose(Reply(text="30 days, says the agent.", reasoning="refund policy"), took_ms=12.0)
 
     streamed, whole = (send(adapter, asking(), stream=stream) for stream in (True, False))
-    found = adapter.parse(whole, case="refund-3")
+    found = adapter.read(whole, case="refund-3")
 
     assert (found.text, found.reasoning, found.finish_reason) == ("30 days, says the agent.", "refund policy", "stop")
     assert (found.prompt_tokens, found.completion_tokens) == (7, 7)
     assert found.normalised == ()
     without = STREAMS_WITHOUT.get(str(way), set())
     lost = {name: getattr(Completion(text=""), name) for name in without}
-    assert adapter.parse(streamed, case="refund-3") == dataclasses.replace(found, **lost)
+    assert adapter.read(streamed, case="refund-3") == dataclasses.replace(found, **lost)
 
 
 def test_tokens_end_where_events_that_carry_tokens_end(pose: Pose, send: Send) -> None:
     _, adapter = pose(Reply(text="30 days, says", reasoning="refund policy", tool_calls=[("f", "{}")]))
 
     streamed, whole = (send(adapter, asking(), stream=stream) for stream in (True, False))
-    ends = adapter.token_ends(streamed)
+    ends = adapter.read(streamed, case="c").token_ends
 
     assert len(ends) == 6
     assert list(ends) == sorted(set(ends))
     assert ends[-1] < len(streamed.body)
     for end in ends:
         assert streamed.body[:end].endswith(b"\n")
-    assert adapter.token_ends(whole) == ()
+    assert adapter.read(whole, case="c").token_ends == ()
 
 
 def test_the_server_s_own_timings_are_in_milliseconds(way: Way, pose: Pose, send: Send) -> None:
     _, adapter = pose("30 days", took_ms=12.0)
 
-    found = adapter.parse(send(adapter, asking(), stream=False), case="c")
+    found = adapter.read(send(adapter, asking(), stream=False), case="c")
 
     assert set(found.server.values()) == ({12.0} if str(way) in TIMED else set())
 
@@ -478,7 +478,7 @@ def test_tool_calls_arrive_streamed_or_whole(pose: Pose, stream: bool, send: Sen
     calls = [("get_weather", '{"city": "Lisbon", "at": "noon"}'), ("get_time", "{}")]
     _, adapter = pose(Reply(tool_calls=calls))
 
-    found = adapter.parse(send(adapter, asking(tools=TOOLS), stream=stream), case="c")
+    found = adapter.read(send(adapter, asking(tools=TOOLS), stream=stream), case="c")
 
     assert [(call.name, list(json.loads(call.arguments).items())) for call in found.tool_calls] == [
         (name, list(json.loads(arguments).items())) for name, arguments in calls
@@ -489,7 +489,7 @@ def test_tool_calls_arrive_streamed_or_whole(pose: Pose, stream: bool, send: Sen
 def test_a_raw_prompt_is_answered(pose: Pose, stream: bool, send: Send) -> None:
     _, adapter = pose("Paris it is")
 
-    found = adapter.parse(send(adapter, asking(messages=None, prompt="raw text"), stream=stream), case="c")
+    found = adapter.read(send(adapter, asking(messages=None, prompt="raw text"), stream=stream), case="c")
 
     assert (found.text, found.finish_reason) == ("Paris it is", "stop")
 
@@ -497,7 +497,7 @@ def test_a_raw_prompt_is_answered(pose: Pose, stream: bool, send: Send) -> None:
 def test_length_and_stop_are_told_apart(pose: Pose, stream: bool, send: Send) -> None:
     _, adapter = pose("one two three four")
     cut, stopped = (
-        adapter.parse(send(adapter, asking(sampling=sampling), stream=stream), case="c")
+        adapter.read(send(adapter, asking(sampling=sampling), stream=stream), case="c")
         for sampling in (Sampling(max_tokens=2), Sampling(stop=(" three",)))
     )
 
@@ -508,7 +508,7 @@ def test_length_and_stop_are_told_apart(pose: Pose, stream: bool, send: Send) ->
 def test_reasoning_never_mixes_with_the_text(pose: Pose, stream: bool, send: Send) -> None:
     _, adapter = pose(Reply(text="4", reasoning="two and two"))
 
-    found = adapter.parse(send(adapter, asking(), stream=stream), case="c")
+    found = adapter.read(send(adapter, asking(), stream=stream), case="c")
 
     assert (found.text, found.reasoning) == ("4", "two and two")
 
@@ -516,7 +516,7 @@ def test_reasoning_never_mixes_with_the_text(pose: Pose, stream: bool, send: Sen
 def test_logprobs_are_bytes_with_alternatives_best_first(way: Way, pose: Pose, send: Send) -> None:
     _, adapter = pose("30 days, then")
 
-    found = adapter.parse(send(adapter, asking(top_logprobs=1)), case="c")
+    found = adapter.read(send(adapter, asking(top_logprobs=1)), case="c")
 
     if ADAPTERS[way.kind].declares.logprobs is False:
         assert found.logprobs == ()
@@ -552,7 +552,7 @@ def test_a_fault_is_the_same_typed_error(name: str, pose: Pose, stream: bool, se
     answer = send(adapter, asking(), stream=stream)
 
     with pytest.raises(error) as caught:
-        adapter.parse(answer, case="refund-3")
+        adapter.read(answer, case="refund-3")
 
     assert type(caught.value) is error
     assert said in str(caught.value)
@@ -572,7 +572,7 @@ def test_a_stream_that_breaks_off_is_no_answer(
     answer = send(adapter, asking())
 
     with pytest.raises(error) as caught:
-        adapter.parse(answer, case="c")
+        adapter.read(answer, case="c")
 
     assert type(caught.value) is error
 
@@ -584,7 +584,7 @@ def test_a_prompt_beyond_the_context_is_told_as_such(way: Way, pose: Pose, strea
     answer = send(adapter, asking(), stream=stream)
 
     with pytest.raises(errors.ContextOverflow, match="Raise context_length") as caught:
-        adapter.parse(answer, case="c")
+        adapter.read(answer, case="c")
 
     assert type(caught.value) is errors.ContextOverflow
 
@@ -592,7 +592,7 @@ def test_a_prompt_beyond_the_context_is_told_as_such(way: Way, pose: Pose, strea
 def test_a_lone_surrogate_is_replaced_and_recorded(pose: Pose, stream: bool, send: Send) -> None:
     _, adapter = pose(Reply(text="a\ud800b"))
 
-    found = adapter.parse(send(adapter, asking(), stream=stream), case="c")
+    found = adapter.read(send(adapter, asking(), stream=stream), case="c")
 
     assert (found.text, found.normalised) == ("a\ufffdb", ("lone surrogate replaced",))
 
@@ -601,7 +601,7 @@ def test_odd_text_is_read_whole(pose: Pose, stream: bool, send: Send) -> None:
     text = "né 😀\u2028 \x1b[2J\x07 ok"
     _, adapter = pose(Reply(text=text))
 
-    assert adapter.parse(send(adapter, asking(), stream=stream), case="c").text == text
+    assert adapter.read(send(adapter, asking(), stream=stream), case="c").text == text
 
 
 @pytest.mark.parametrize("way", [Way("openai", "openai"), Way("ollama", "native")], ids=str, indirect=True)
@@ -609,7 +609,7 @@ def test_five_megabytes_are_read_whole(pose: Pose, stream: bool, send: Send) -> 
     """Hold it once for each of the two readers that all kinds share."""
     _, adapter = pose(Reply(text="x" * 5_000_000))
 
-    assert adapter.parse(send(adapter, asking(), stream=stream), case="c").text == "x" * 5_000_000
+    assert adapter.read(send(adapter, asking(), stream=stream), case="c").text == "x" * 5_000_000
 
 
 # ---- launching ------------------------------------------------------------------------------------------------------
@@ -730,7 +730,7 @@ class Recorded:
                 return await client.send("POST", "/v1/chat/completions", b"{}")
 
         answer = asyncio.run(exchange())
-        return answer.status, adapter.parse(answer, case=name)
+        return answer.status, adapter.read(answer, case=name)
 
     def declares(self, name: str) -> object:
         """Return one declared capability of the kind."""

@@ -54,7 +54,7 @@ TOOLS = (
 def ask(served: Served, send: Send) -> Ask:
     def ask_one(stream: bool = True, **fields: object) -> Completion:
         request = Request(case="c", **fields)  # type: ignore[arg-type]
-        return served.adapter.parse(send(served.adapter, request, stream=stream), case="c")
+        return served.adapter.read(send(served.adapter, request, stream=stream), case="c")
 
     return ask_one
 

@@ -37,7 +37,7 @@ def test_streams_wait_for_each_other_instead_of_cutting_each_other(served: Serve
     def ask(seed: int) -> str:
         sampling = Sampling(max_tokens=60, temperature=1.0, seed=seed)
         answer = send(served.adapter, Request(case="c", messages=STORY, sampling=sampling))
-        return served.adapter.parse(answer, case="c").finish_reason
+        return served.adapter.read(answer, case="c").finish_reason
 
     with ThreadPoolExecutor(4) as pool:
         reasons = set(pool.map(ask, range(4)))
@@ -48,7 +48,7 @@ def test_streams_wait_for_each_other_instead_of_cutting_each_other(served: Serve
 @ONLY["llamacpp-python"]
 def test_own_timing_comes_with_answers_that_come_whole(served: Served, send: Send) -> None:
     whole, streamed = (
-        served.adapter.parse(send(served.adapter, Request(case="c", messages=CAPITAL), stream=stream), case="c")
+        served.adapter.read(send(served.adapter, Request(case="c", messages=CAPITAL), stream=stream), case="c")
         for stream in (False, True)
     )
 
@@ -74,7 +74,7 @@ def test_folder_mlx_cannot_load_ends_the_start(served: Served, tmp_path: Path) -
 def test_prompt_cache_is_off(served: Served, send: Send) -> None:
     answers = [send(served.adapter, Request(case="c", messages=CAPITAL)) for _ in range(2)]
 
-    assert [served.adapter.parse(answer, case="c").cached_tokens for answer in answers] == [0, 0]
+    assert [served.adapter.read(answer, case="c").cached_tokens for answer in answers] == [0, 0]
 
 
 @ONLY["mlx"]
@@ -85,7 +85,7 @@ def test_sampled_answers_carry_no_logprobs_and_are_streamed(served: Served, send
     answer = send(served.adapter, request)
 
     assert "event-stream" in answer.headers["content-type"]
-    assert served.adapter.parse(answer, case="c").logprobs == ()
+    assert served.adapter.read(answer, case="c").logprobs == ()
 
 
 @ONLY["mlx"]
@@ -93,7 +93,7 @@ def test_conversation_the_template_cannot_render_is_a_failure_not_a_missing_mode
     request = Request(case="c", messages=({"role": "user", "content": 5},))
 
     with pytest.raises(errors.ServerFailure, match="404 whenever it fails to answer"):
-        served.adapter.parse(send(served.adapter, request, stream=False), case="c")
+        served.adapter.read(send(served.adapter, request, stream=False), case="c")
 
 
 # ---- transformers --------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_pinned_server_refuses_another_model(served: Served) -> None:
     reply = served.adapter.control.post("/v1/chat/completions", body, timeout_s=60)
 
     with pytest.raises(errors.ModelMissing, match="pinned to 'tiny'"):
-        served.adapter.parse(reply, case="c")
+        served.adapter.read(reply, case="c")
 
 
 @ONLY["transformers"]
@@ -115,7 +115,7 @@ def test_temperature_above_zero_samples(served: Served, send: Send) -> None:
     for seed in range(4):
         sampling = Sampling(temperature=1.5, max_tokens=16, seed=seed)
         answer = send(served.adapter, Request(case="c", messages=STORY, sampling=sampling))
-        texts.add(served.adapter.parse(answer, case="c").text)
+        texts.add(served.adapter.read(answer, case="c").text)
 
     assert len(texts) > 1
 
@@ -127,7 +127,7 @@ def test_temperature_above_zero_samples(served: Served, send: Send) -> None:
 def test_equal_requests_are_both_asked_upstream(served: Served, send: Send) -> None:
     request = Request(case="c", messages=CAPITAL, sampling=Sampling(max_tokens=9))
 
-    texts = {served.adapter.parse(send(served.adapter, request), case="c").text for _ in range(2)}
+    texts = {served.adapter.read(send(served.adapter, request), case="c").text for _ in range(2)}
 
     assert texts == {"The capital of France is P"}
 
@@ -139,9 +139,9 @@ def test_answer_out_of_the_cache_is_an_error(stream: bool, served: Served) -> No
 
     replies = [served.adapter.control.post("/v1/chat/completions", body, timeout_s=60) for _ in range(2)]
 
-    assert served.adapter.parse(replies[0], case="c").text == "The capital of France"
+    assert served.adapter.read(replies[0], case="c").text == "The capital of France"
     with pytest.raises(errors.Substituted, match="from its cache"):
-        served.adapter.parse(replies[1], case="c")
+        served.adapter.read(replies[1], case="c")
 
 
 @ONLY["litellm"]
@@ -152,9 +152,9 @@ def test_fallback_is_an_error_where_it_is_allowed_and_a_failure_where_it_is_not(
     body = json.dumps({"model": "broken", "messages": CAPITAL, "num_retries": 0}).encode()
 
     with pytest.raises(errors.Substituted, match="fell back to 'tiny'"):
-        adapter.parse(adapter.control.post("/v1/chat/completions", body, timeout_s=60), case="c")
+        adapter.read(adapter.control.post("/v1/chat/completions", body, timeout_s=60), case="c")
     with pytest.raises(errors.ServerFailure, match="Connection error"):
-        adapter.parse(send(adapter, Request(case="c", messages=CAPITAL)), case="c")
+        adapter.read(send(adapter, Request(case="c", messages=CAPITAL)), case="c")
 
 
 @ONLY["litellm"]
@@ -167,7 +167,7 @@ def test_identity_says_what_is_behind_the_proxy(served: Served) -> None:
 
 @ONLY["litellm"]
 def test_proxys_own_time_is_told(served: Served, send: Send) -> None:
-    found = served.adapter.parse(send(served.adapter, Request(case="c", messages=CAPITAL), stream=False), case="c")
+    found = served.adapter.read(send(served.adapter, Request(case="c", messages=CAPITAL), stream=False), case="c")
 
     assert 0 < found.server["x-litellm-overhead-duration-ms"] <= found.server["x-litellm-response-duration-ms"]
 

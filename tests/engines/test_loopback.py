@@ -56,16 +56,16 @@ def call(base_url: str, method: str, path: str, body: bytes = b"") -> tuple[int,
 def test_same_prompt_gets_the_same_text_from_equal_engines(start: Start, attach: Attach, send: Send) -> None:
     one, two = (attach(start().base_url) for _ in range(2))
 
-    texts = [adapter.parse(send(adapter, ask("hello")), case="c").text for adapter in (one, one, two)]
+    texts = [adapter.read(send(adapter, ask("hello")), case="c").text for adapter in (one, one, two)]
 
     assert len(set(texts)) == 1
-    assert texts[0] != one.parse(send(one, ask("good bye")), case="c").text
+    assert texts[0] != one.read(send(one, ask("good bye")), case="c").text
 
 
 def test_drift_is_repeatable_and_noise_is_not(start: Start, attach: Attach, send: Send) -> None:
     def text(engine: PosingEngine) -> str:
         adapter = attach(engine.base_url)
-        return adapter.parse(send(adapter, ask("hello", max_tokens=40)), case="c").text
+        return adapter.read(send(adapter, ask("hello", max_tokens=40)), case="c").text
 
     plain, drifting, noisy = start(), start(drift=0.2, seed=1), start(noise=0.5)
 
@@ -80,16 +80,16 @@ def test_function_decides_by_the_request(start: Start, attach: Attach, send: Sen
     adapter = attach(start(answer).base_url)
     formatted = Request(case="c", messages=(), response_format={"type": "json_object"})
 
-    assert adapter.parse(send(adapter, formatted), case="c").text == "json"
-    assert adapter.parse(send(adapter, ask("x")), case="c").text == "text"
+    assert adapter.read(send(adapter, formatted), case="c").text == "json"
+    assert adapter.read(send(adapter, ask("x")), case="c").text == "text"
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_length_and_stop_strings_are_honoured(stream: bool, start: Start, attach: Attach, send: Send) -> None:
     adapter = attach(start("one two three four").base_url)
 
-    cut = adapter.parse(send(adapter, ask("x", max_tokens=2), stream=stream), case="c")
-    stopped = adapter.parse(send(adapter, ask("x", stop=(" three", "nowhere")), stream=stream), case="c")
+    cut = adapter.read(send(adapter, ask("x", max_tokens=2), stream=stream), case="c")
+    stopped = adapter.read(send(adapter, ask("x", stop=(" three", "nowhere")), stream=stream), case="c")
 
     assert (cut.text, cut.finish_reason, cut.completion_tokens) == ("one two", "length", 2)
     assert (stopped.text, stopped.finish_reason) == ("one two", "stop")
@@ -162,7 +162,7 @@ def test_script_may_be_changed_while_it_runs(start: Start, attach: Attach, send:
     send(adapter, ask("x"))
     engine.script = "after"
 
-    assert adapter.parse(send(adapter, ask("x")), case="c").text == "after"
+    assert adapter.read(send(adapter, ask("x")), case="c").text == "after"
 
 
 @pytest.mark.parametrize("fault", [Fault.hang(), Fault.hang(2)], ids=["mute", "midway"])

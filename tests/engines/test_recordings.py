@@ -67,7 +67,7 @@ def test_recorded_answer(
     adapter = adapter_of(folder, expected)
     exchange = fetch(replays[folder], name)
 
-    found = adapter.parse(exchange, case=name)
+    found = adapter.read(exchange, case=name)
 
     assert (said(found), found.finish_reason) == (expected["said"], expected["finish"])
     assert (found.prompt_tokens, found.completion_tokens) == (
@@ -75,7 +75,7 @@ def test_recorded_answer(
         expected.get("completion_tokens"),
     )
     assert len(found.logprobs) == expected.get("logprobs", 0)
-    assert len(adapter.token_ends(exchange)) == expected.get("events", 0)
+    assert len(adapter.read(exchange, case="c").token_ends) == expected.get("events", 0)
     assert found.reasoning == expected.get("reasoning", "")
     assert found.normalised == tuple(expected.get("normalised", ()))
     assert found.fingerprint == expected.get("fingerprint", "")
@@ -92,7 +92,7 @@ def test_recorded_refusal(
     adapter = adapter_of(folder, expected)
 
     with pytest.raises(error) as caught:
-        adapter.parse(fetch(replays[folder], name), case=name)
+        adapter.read(fetch(replays[folder], name), case=name)
 
     assert type(caught.value) is error
     assert expected["words"] in str(caught.value)
@@ -126,7 +126,7 @@ def test_logprobs_of_both_engines_name_the_same_tokens(
     replays: dict[str, Replay], attach: Callable[..., Adapter]
 ) -> None:
     found = {
-        kind: attach(replay.base_url, kind, model="tiny").parse(fetch(replay, "v1_chat_logprobs"), case="c").logprobs
+        kind: attach(replay.base_url, kind, model="tiny").read(fetch(replay, "v1_chat_logprobs"), case="c").logprobs
         for kind, replay in replays.items()
         if kind in ("llamacpp", "vllm")
     }

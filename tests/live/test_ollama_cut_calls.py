@@ -27,7 +27,7 @@ def test_a_cut_tool_call_is_a_cut_answer(real_ollama: RealOllama, route: Route) 
     for stream in (False, True):
         wire = adapter.build(request, stream=stream)
         reply = adapter.control.post(wire.path, wire.body, timeout_s=60)
-        found = adapter.parse(reply, case="c")
+        found = adapter.read(reply, case="c")
 
         assert reply.status == 500, "Ollama says what it cut by now: this test can go"
         assert (found.finish_reason, found.cut, found.text) == ("length", True, "")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.identity.capabilities import Capabilities
-from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyRow, RunRecord
+from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyQuantiles, RunRecord
 from pytest_llmparity.core.identity.routes import RouteCheck
 from pytest_llmparity.core.sample import (
     Completion,
@@ -75,7 +75,7 @@ RECORD = RunRecord(
             where="/home/somebody/test.py:3",
         ),
     ),
-    latency=(LatencyRow(engine="f16", metric="ttft", p50=0.1, p95=0.2, p99=math.inf, n=128),),
+    latency=(LatencyQuantiles(engine="f16", metric="ttft", p50=0.1, p95=0.2, p99=math.inf, n=128),),
     failures=(FailureRecord(engine="f16", case="c", phase="main", kind="Timeout", message="late"),),
     notes=("a note",),
 )

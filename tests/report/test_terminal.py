@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyRow, RunRecord
+from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyQuantiles, RunRecord
 from pytest_llmparity.core.sample import Completion, Fact, Failure, Identity, Phase, Sample, Source, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words.printable import cells
@@ -301,7 +301,7 @@ def test_rows_show_answers_calls_and_why_there_is_none() -> None:
 
 
 def test_latency_is_a_table() -> None:
-    rows = [LatencyRow(engine="f16", metric="ttft", p50=0.05, p95=1.5, p99=math.inf, n=128)]
+    rows = [LatencyQuantiles(engine="f16", metric="ttft", p50=0.05, p95=1.5, p99=math.inf, n=128)]
 
     header, row = terminal.latency(rows)
 

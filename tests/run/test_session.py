@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from pytest_llmparity import check
 from pytest_llmparity.core.errors import LLMParityError, MissingSample, StoreError, UsageError
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.run.session import Session, secrets_of
+from pytest_llmparity.engines.wire.control import secrets_of
+from pytest_llmparity.run.session import Session
 from pytest_llmparity.testing import LoopbackEngine
 
 if TYPE_CHECKING:
@@ -306,7 +308,7 @@ def test_secrets_are_the_values_of_the_variables_a_spec_names(
     monkeypatch.delenv("LLMPARITY_TEST_UNSET", raising=False)
     specs = [project.attached(n, project.engine(), api_key_env=f"LLMPARITY_TEST_{n}") for n in ("KEY", "UNSET")]
 
-    assert secrets_of(specs) == {"LLMPARITY_TEST_KEY": "a value of some length"}
+    assert secrets_of(specs, os.environ) == {"LLMPARITY_TEST_KEY": "a value of some length"}
 
 
 def test_the_floor_of_an_unchanged_server_is_measured_once(project: Project) -> None:

@@ -71,7 +71,7 @@ class Fixed:
         k, n = sum(telling), len(telling)
         if n == 0:
             return _nothing(at_least, "at_least")
-        return judged(
+        return judgement_of(
             rate(k, n, at_least=at_least, alpha=self.alpha),
             margin=at_least,
             unit="share",
@@ -85,7 +85,7 @@ class Fixed:
         b, c, n = differences.count(1), differences.count(-1), len(differences)
         if n == 0:
             return _nothing(margin, side)
-        return judged(
+        return judgement_of(
             gap(b, c, n, margin=margin, alpha=self.alpha, side=side),
             margin=margin,
             unit="share",
@@ -103,7 +103,7 @@ class Fixed:
             margin=margin,
             alpha=self.alpha,
         )
-        return judged(
+        return judgement_of(
             result,
             margin=margin,
             unit="forks/token",
@@ -116,7 +116,7 @@ class Fixed:
     def over(self, over: Sequence[bool], blocks: Sequence[int], *, quantile: float) -> Judgement:
         """Judge whether a quantile is within its budget, by the requests over it and the time block of each."""
         result = share_over(over, blocks, quantile=quantile, alpha=self.alpha)
-        return judged(
+        return judgement_of(
             result,
             margin=result.limit,
             unit="share",
@@ -258,7 +258,7 @@ def _nothing(margin: float, side: str) -> Judgement:
     return Judgement(outcome=Outcome.INCONCLUSIVE, unit="share", margin=margin, side=side)
 
 
-def judged(
+def judgement_of(
     bounds: Bounds,
     *,
     margin: float,

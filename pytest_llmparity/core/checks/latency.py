@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.base import BaseCheck
-from pytest_llmparity.core.checks.designs import Fixed, judged
+from pytest_llmparity.core.checks.designs import Fixed, judgement_of
 from pytest_llmparity.core.checks.missing import Missing, describe, rested
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
@@ -231,7 +231,7 @@ class LatencyCheck(BaseCheck):
         reason = "" if result.bounded else f"too few answers to bound {budget.rank}"
         if math.isinf(result.estimate):
             reason = f"{candidate.engine.name}'s {budget.rank} is a request that failed"
-        judgement = judged(result, margin=budget.limit, unit="ratio", n=min(len(ours), len(theirs)))
+        judgement = judgement_of(result, margin=budget.limit, unit="ratio", n=min(len(ours), len(theirs)))
         verdict = dataclasses.replace(
             verdict.judged(judgement),
             reason=reason,

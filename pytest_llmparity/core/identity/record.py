@@ -82,7 +82,7 @@ class SampleOrigin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyRow:
+class LatencyQuantiles:
     """Quantiles of one metric on one engine. ``metric``: ``ttft``, ``tpot``, ``e2e``; ``unit`` is ``s``."""
 
     engine: str
@@ -118,7 +118,7 @@ class RunRecord:
     version: str
     engines: tuple[EngineRecord, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
-    latency: tuple[LatencyRow, ...] = ()
+    latency: tuple[LatencyQuantiles, ...] = ()
     failures: tuple[FailureRecord, ...] = ()
     requests: int = 0
     retries: int = 0

@@ -66,10 +66,10 @@ def count(n: int, noun: str, plural: str = "") -> str:
     return f"{n} {noun if n == 1 else plural or noun + 's'}"
 
 
-def in_words(n: int, noun: str) -> str:
+def counted(n: int, noun: str) -> str:
     """Return a number with its noun, the number in words up to twelve.
 
-    >>> in_words(6, "verdict"), in_words(1, "verdict"), in_words(18, "verdict")
+    >>> counted(6, "verdict"), counted(1, "verdict"), counted(18, "verdict")
     ('six verdicts', 'one verdict', '18 verdicts')
     """
     _, _, word = count(n, noun).partition(" ")
@@ -205,7 +205,7 @@ def _unusable(verdicts: Sequence[Verdict]) -> list[str]:
     if others:
         same = pair(first)
         names = "; ".join(dict.fromkeys(o.kind if pair(o) == same else f"{o.kind}, {pair(o)}" for o in others))
-        lines.append(f"  and so {in_words(len(others), 'other verdict')} of this test: {names}")
+        lines.append(f"  and so {counted(len(others), 'other verdict')} of this test: {names}")
     if more:
         lines.append(f"  what {first.blocked_by} said stands in the summary of this run")
     if first.cause is not None:

@@ -127,11 +127,11 @@ class LiteLlmAdapter(Adapter):
 
     # ---- the wire --------------------------------------------------------------------------------------------------
 
-    def parse(self, answer: Answer, *, case: str) -> Completion:
+    def read(self, answer: Answer, *, case: str) -> Completion:
         """Read a finished answer; ``Substituted`` when it came from a cache or from another model."""
         if answer.status == 200:
             self._substituted(answer, case)
-        return super().parse(answer, case=case)
+        return super().read(answer, case=case)
 
     def _substituted(self, answer: Answer, case: str) -> None:
         headers = answer.headers

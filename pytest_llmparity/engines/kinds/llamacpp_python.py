@@ -186,7 +186,7 @@ class LlamaCppPythonAdapter(GgufServer):
             fields["response_format"] = {"type": "json_object", "schema": table.get("schema", {})}
         return fields
 
-    def parse(self, answer: Answer, *, case: str) -> Completion:
+    def read(self, answer: Answer, *, case: str) -> Completion:
         """Read a finished answer; a refused stream is an empty one."""
         if answer.status == 200 and not answer.body.strip():
             raise ProtocolError(
@@ -197,7 +197,7 @@ class LlamaCppPythonAdapter(GgufServer):
                 case=case,
                 status=200,
             )
-        return super().parse(answer, case=case)
+        return super().read(answer, case=case)
 
 
 def _program(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:

@@ -171,11 +171,6 @@ class MlxAdapter(Adapter):
         model = path.name if path is not None and self.ours else self.spec.model
         return facts({"model": model, "revision": self.spec.revision}, source="declared")
 
-    def trained_context(self) -> int | None:
-        """Return what the model's folder says that it was trained for: the server itself has no limit."""
-        folder = self._folder()
-        return None if folder is None else files.hf_trained(folder)
-
     def from_files(self) -> dict[str, Fact]:
         """Return what the model's folder says that we started the server with, and how it samples unasked."""
         folder, args = self._folder(), self.spec.args
@@ -211,9 +206,9 @@ class MlxAdapter(Adapter):
         """Tell whether this request may be streamed: a stream carries no logprobs."""
         return not self._logprob_fields(request)
 
-    def parse(self, answer: Answer, *, case: str) -> Completion:
+    def read(self, answer: Answer, *, case: str) -> Completion:
         """Read a finished answer, whose logprobs name the wrong token."""
-        completion = super().parse(answer, case=case)
+        completion = super().read(answer, case=case)
         if not completion.logprobs:
             return completion
         return dataclasses.replace(completion, logprobs=_chosen(answer.body, completion))

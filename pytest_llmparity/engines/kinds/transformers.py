@@ -116,11 +116,6 @@ class TransformersAdapter(Adapter):
 
     # ---- identity --------------------------------------------------------------------------------------------------
 
-    def trained_context(self) -> int | None:
-        """Return what the model's folder says that it was trained for: the server itself has no limit."""
-        folder = self._folder()
-        return None if folder is None else files.hf_trained(folder)
-
     def from_files(self) -> dict[str, Fact]:
         """Return what the model's folder and the environment say that we started the server with."""
         folder, args = self._folder(), self.spec.args

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.errors import (
     EmptyAnswer,
-    EngineError,
     EngineSelectionError,
     LaunchError,
     NotAuthorised,
@@ -27,10 +26,10 @@ from pytest_llmparity.core.identity.quantization import says_less
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sampling, WireRequest
 from pytest_llmparity.core.words.hiding import TextMask
-from pytest_llmparity.engines.facts import device
+from pytest_llmparity.engines.facts import device, files
 from pytest_llmparity.engines.start import hub
 from pytest_llmparity.engines.wire import read
-from pytest_llmparity.engines.wire.build import Asker
+from pytest_llmparity.engines.wire.build import RequestBuilder
 from pytest_llmparity.engines.wire.control import Control, Reply, routed, sent_secrets
 from pytest_llmparity.engines.wire.refusals import Meaning, meant, read_refusal, shown
 from pytest_llmparity.engines.wire.values import facts, mappings, names
@@ -60,7 +59,7 @@ class Launch:
     grace_s: float = 10.0
 
 
-class Adapter(Asker):
+class Adapter(RequestBuilder):
     """Our code for one kind of engine, around one server. Satisfies ``core.ports.Engine``.
 
     Subclasses set ``kind``, ``fields`` (the allow-list: our sampling name to the wire's) and ``health_path``, and say
@@ -280,7 +279,7 @@ class Adapter(Asker):
         reply = self.control.post(first.path, first.body, timeout_s=timeout_s)
         self._warm_headers = reply.headers
         try:
-            self._fingerprint = self.parse(reply, case="warm-up").fingerprint
+            self._fingerprint = self.read(reply, case="warm-up").fingerprint
         except EmptyAnswer:
             return
 
@@ -391,8 +390,9 @@ class Adapter(Asker):
         return {}
 
     def trained_context(self) -> int | None:
-        """Return how many tokens the model was trained for, of a server without a limit; ``None`` when not known."""
-        return None
+        """Return how many tokens the model's folder says that it was trained for; ``None`` where nothing says it."""
+        folder = self._folder()
+        return None if folder is None else files.hf_trained(folder)
 
     def _folder(self) -> Path | None:
         """Return the folder of the model we serve, local or in the hub's cache; ``None`` of somebody else's server."""
@@ -435,28 +435,11 @@ class Adapter(Asker):
 
     # ---- the wire --------------------------------------------------------------------------------------------------
 
-    def parse(self, answer: Answer, *, case: str) -> Completion:
+    def read(self, answer: Answer, *, case: str) -> Completion:
         """Read a finished answer, streamed or not; raises an ``AnswerError`` that names engine and case."""
         meant(answer, self.meanings, engine=self.name, case=case)
         completion = read.parse_answer(answer, engine=self.name, case=case)
         return read.timed(completion, answer, self.stream_timings if read.is_stream(answer) else self.timings)
-
-    def token_ends(self, answer: Answer) -> tuple[int, ...]:
-        """Return the body offsets at which events with generated tokens end; empty when not streamed, or no answer.
-
-        :meth:`parse` finds them while it reads. Only an adapter that parses without the base has one of its own.
-        """
-        try:
-            return self.parse(answer, case="").token_ends
-        except EngineError:
-            return ()
-
-    def read(self, answer: Answer, *, case: str) -> Completion:
-        """Read a finished answer together with its token ends; raises as :meth:`parse` does."""
-        completion = self.parse(answer, case=case)
-        if type(self).token_ends is Adapter.token_ends:
-            return completion
-        return dataclasses.replace(completion, token_ends=self.token_ends(answer))
 
 
 def _refusal_words(path: str, reply: Reply) -> str:

@@ -122,7 +122,7 @@ def refuse(what: str, why: str, *, engine: str, case: str) -> ParameterNotHonour
     )
 
 
-class Asker:
+class RequestBuilder:
     """The half of an adapter that asks: a request in the words of one kind of server, one way for all of them.
 
     Kinds say by the attributes below in which words, and by the methods behind :meth:`build` what these do not cover.

@@ -54,14 +54,14 @@ def _lane_of(spec: EngineSpec, settings: Settings, apart: Collection[str], *, st
         return f"engine {spec.name}", ""
     if spec.base_url is None or (starts and is_loopback(spec.base_url)):
         return "here", HERE
-    address = address_of(spec.base_url)
+    address = netloc_of(spec.base_url)
     return address, f"both at {address}"
 
 
-def address_of(url: str) -> str:
+def netloc_of(url: str) -> str:
     """Return host and port of a URL, the same for every name of this machine.
 
-    >>> address_of("http://localhost:11434/v1"), address_of("https://llm.example")
+    >>> netloc_of("http://localhost:11434/v1"), netloc_of("https://llm.example")
     ('127.0.0.1:11434', 'llm.example:443')
     """
     parts = urlsplit(url)
@@ -69,16 +69,16 @@ def address_of(url: str) -> str:
     return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
-def in_words(lanes: Sequence[Lane], settings: Settings) -> str:
+def describe(lanes: Sequence[Lane], settings: Settings) -> str:
     """Return for the plan what is asked at the same time and what in turn, and why.
 
     >>> there = dict(kind="vllm", launch="attach")
     >>> specs = (EngineSpec(name="a", base_url="http://h", **there), EngineSpec(name="b", base_url="http://i", **there))
     >>> settings = Settings(engines=specs, baseline="a")
-    >>> in_words(lanes_of(settings), settings)
+    >>> describe(lanes_of(settings), settings)
     'asked side by side (at different addresses)'
     >>> settings = Settings(engines=specs, baseline="a", gather="in-turn")
-    >>> in_words(lanes_of(settings), settings)
+    >>> describe(lanes_of(settings), settings)
     'asked in turn (gather = "in-turn")'
     """
     shared = [lane for lane in lanes if len(lane.names) > 1]

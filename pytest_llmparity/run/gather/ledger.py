@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.run.judge.state import RunState
@@ -83,9 +82,14 @@ class Ledger:
         self._settings = settings
         self._guard = guard
 
-    def amend(self, name: str, **changes: Any) -> EngineRecord:
-        """Change what is known of an engine."""
-        self.engines[name] = dataclasses.replace(self.engines[name], **changes)
+    def amend(
+        self, name: str, *, lonely: Mapping[str, str] | None = None, incomparable: str | None = None
+    ) -> EngineRecord:
+        """Write down why nothing of an engine can be compared; return its record."""
+        record = self.engines[name]
+        self.engines[name] = dataclasses.replace(
+            record, lonely=lonely or record.lonely, incomparable=incomparable or record.incomparable
+        )
         return self.engines[name]
 
     def state(self, *, open: bool = False) -> RunState:

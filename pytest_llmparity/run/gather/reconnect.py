@@ -130,7 +130,7 @@ class Watch:
         """Return what the reader of the run should know, ``None`` when the server was there all the time."""
         if not self.restarts:
             return None
-        times = "" if self.restarts == 1 else f" {explain.in_words(self.restarts, 'time')}, together"
+        times = "" if self.restarts == 1 else f" {explain.counted(self.restarts, 'time')}, together"
         return (
             f"{self._adapter.name} restarted while it was asked: it was away{times} for {explain.seconds(self.away_s)} "
             "and is what it was; prompts under way were asked again"

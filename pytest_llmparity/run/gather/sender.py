@@ -18,7 +18,7 @@ from pytest_llmparity.core.errors import (
     ProtocolError,
     Timeout,
     Unreachable,
-    told,
+    reason_of,
 )
 from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.sample import Completion, Failure, Sample
@@ -226,7 +226,7 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
     except LLMParityError:
         raise
     except Exception as error:
-        raise AnswerError(engine.mask.torn(told(error, engine.name)), engine=engine.name, case=job.case) from error
+        raise AnswerError(engine.mask.torn(reason_of(error, engine.name)), engine=engine.name, case=job.case) from error
     when = None
     if attempts == 1:
         hidden = 0 if completion.reasoning else completion.reasoning_tokens or 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_llmparity.core.checks.latency import WORDS, unknown
-from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyRow
+from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyQuantiles
 from pytest_llmparity.core.sample import Phase, Sample, Timing, from_json, to_json
 from pytest_llmparity.core.stats.quantiles import describe
 from pytest_llmparity.core.verdict import Verdict
@@ -51,7 +51,7 @@ def write_state(store: Store, run: str, state: RunState) -> None:
     store.put_document(run, GATHERED, to_json(state))
 
 
-def latency_rows(samples: Mapping[str, Sequence[Sample]]) -> list[LatencyRow]:
+def latency_quantiles(samples: Mapping[str, Sequence[Sample]]) -> list[LatencyQuantiles]:
     """Return quantiles of the timed answers per engine and metric; engines without timed answers have none.
 
     What a verdict would not be based on has no row: a metric that is not known, and requests that met a load.
@@ -62,7 +62,7 @@ def latency_rows(samples: Mapping[str, Sequence[Sample]]) -> list[LatencyRow]:
             values = [v for t in timings if (v := getattr(t, f"{metric}_s")) is not None]
             if values and not unknown(engine, metric, timings):
                 p50, p95, p99 = describe(values)
-                rows.append(LatencyRow(engine=engine, metric=metric, p50=p50, p95=p95, p99=p99, n=len(values)))
+                rows.append(LatencyQuantiles(engine=engine, metric=metric, p50=p50, p95=p95, p99=p99, n=len(values)))
     return rows
 
 

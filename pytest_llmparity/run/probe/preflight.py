@@ -18,7 +18,7 @@ from pytest_llmparity.core.errors import (
     StoreError,
     Timeout,
     Unreachable,
-    told,
+    reason_of,
 )
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.record import EngineRecord
@@ -27,7 +27,7 @@ from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Identity, Request, to_json
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.plan import Unit, Wires, in_words, narrowed, pointless, shuffled
+from pytest_llmparity.run.plan import Unit, Wires, build_requests, narrowed, pointless, shuffled
 from pytest_llmparity.run.probe import overflow, probes
 from pytest_llmparity.run.probe.probes import Probe, Probed, Spent
 from pytest_llmparity.run.records import context_of, proven
@@ -203,7 +203,7 @@ def _over(adapter: Adapter, request: Request, take: Callable[[], bool]) -> _Over
         if not take():
             raise Spent
         reply = adapter.control.post(wire.path, wire.body, timeout_s=adapter.spec.request_timeout_s)
-        return _Over(adapter.parse(reply, case=request.case), wire.omitted)
+        return _Over(adapter.read(reply, case=request.case), wire.omitted)
     except ParameterNotHonoured as error:
         return _Over(unasked=str(error))
     except (Timeout, Unreachable):
@@ -297,11 +297,11 @@ def prepare(
         record = dataclasses.replace(record, declares=learnt.declares, capabilities=learnt.capabilities)
         if asked:
             record = _with_routes(adapter, record, units, take=take, say=notes.append)
-        record, wires = in_words(adapter, record, units)
+        record, wires = build_requests(adapter, record, units)
     except (StoreError, KeeperError):
         raise
     except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
-        record, wires = dataclasses.replace(record, error=told(error, record.name)), {}
+        record, wires = dataclasses.replace(record, error=reason_of(error, record.name)), {}
     return Prepared(record=record, wires=wires, notes=tuple(notes))
 
 

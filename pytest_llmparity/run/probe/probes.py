@@ -120,7 +120,7 @@ class Prober:
             raise Spent
         self.requests += 1
         timeout = min(TIMEOUT_S, self.adapter.spec.request_timeout_s)
-        answer = self.adapter.parse(self.adapter.control.post(wire.path, wire.body, timeout_s=timeout), case=CASE)
+        answer = self.adapter.read(self.adapter.control.post(wire.path, wire.body, timeout_s=timeout), case=CASE)
         return dataclasses.replace(answer, max_tokens=request.sampling.max_tokens)
 
     def refused(self, error: EngineError) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmparity.core.checks.designs import ONE_GROUP, Design, Fixed, Sequential, Single, design_of, judged
+from pytest_llmparity.core.checks.designs import ONE_GROUP, Design, Fixed, Sequential, Single, design_of, judgement_of
 from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.stats.bounds import Bounds
 from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
@@ -69,7 +69,7 @@ def test_prompts_of_one_group_are_one_piece_of_evidence(make: Factory) -> None:
 def test_bounds_on_either_side_of_a_margin() -> None:
     def outcome(lower: float, upper: float, side: str) -> Outcome:
         bounds = Bounds(estimate=0.5, lower=lower, upper=upper, p_pass=0.5, p_fail=0.5)
-        return judged(bounds, margin=0.5, unit="share", side=side, n=1).outcome
+        return judgement_of(bounds, margin=0.5, unit="share", side=side, n=1).outcome
 
     assert outcome(0.1, 0.4, "worse") is outcome(0.6, 0.9, "at_least") is Outcome.PASS
     assert outcome(0.6, 0.9, "worse") is outcome(0.1, 0.4, "at_least") is Outcome.FAIL

@@ -188,14 +188,14 @@ STREAM = (
 )
 def test_answer_of_somebody_else_is_an_error(answer: Reply, said: str, adapter: LiteLlmAdapter) -> None:
     with pytest.raises(errors.Substituted, match=said) as caught:
-        adapter.parse(answer, case="c")
+        adapter.read(answer, case="c")
 
     assert (caught.value.engine, caught.value.case, caught.value.retryable) == ("cand", "c", False)
 
 
 @pytest.mark.parametrize("answer", [reply(), reply(x_litellm_attempted_fallbacks="0"), reply(STREAM % b"tiny")])
 def test_answer_of_the_model_itself_is_read(answer: Reply, adapter: LiteLlmAdapter) -> None:
-    assert adapter.parse(answer, case="c").text == "Hi"
+    assert adapter.read(answer, case="c").text == "Hi"
 
 
 @pytest.mark.parametrize(
@@ -208,17 +208,17 @@ def test_answer_of_the_model_itself_is_read(answer: Reply, adapter: LiteLlmAdapt
 def test_timings_are_those_that_are_whole(body: bytes, named: dict[str, float], adapter: LiteLlmAdapter) -> None:
     answer = reply(body, x_litellm_response_duration_ms="12.5", x_litellm_overhead_duration_ms="3")
 
-    assert adapter.parse(answer, case="c").server == named
+    assert adapter.read(answer, case="c").server == named
 
 
 @pytest.mark.parametrize("raw", ["None", "-1", "nan", "1e9"])
 def test_timing_that_is_no_number_is_left_out(raw: str, adapter: LiteLlmAdapter) -> None:
-    assert adapter.parse(reply(x_litellm_overhead_duration_ms=raw), case="c").server == {}
+    assert adapter.read(reply(x_litellm_overhead_duration_ms=raw), case="c").server == {}
 
 
 def test_other_refusals_keep_their_type(adapter: LiteLlmAdapter) -> None:
     with pytest.raises(errors.BadRequest, match="no budget"):
-        adapter.parse(Reply(status=400, headers={}, body=b'{"error":{"message":"no budget"}}'), case="c")
+        adapter.read(Reply(status=400, headers={}, body=b'{"error":{"message":"no budget"}}'), case="c")
 
 
 def test_limits_are_sentences(adapter: LiteLlmAdapter) -> None:

@@ -179,7 +179,7 @@ def test_failure_that_is_no_refusal_may_be_tried_again(adapter: LlamaCppPythonAd
     body = b'{"error":{"message":"llama_decode returned -1","type":"internal_server_error"}}'
 
     with pytest.raises(errors.ServerFailure, match="llama_decode"):
-        adapter.parse(Reply(status=500, headers={}, body=body), case="c")
+        adapter.read(Reply(status=500, headers={}, body=body), case="c")
 
 
 @pytest.mark.parametrize("took", [None, "soon"])
@@ -187,7 +187,7 @@ def test_answer_without_a_timing_has_none(took: str | None, adapter: LlamaCppPyt
     headers = {} if took is None else {"openai-processing-ms": took}
     body = b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}'
 
-    assert adapter.parse(Reply(status=200, headers=headers, body=body), case="c").server == {}
+    assert adapter.read(Reply(status=200, headers=headers, body=body), case="c").server == {}
 
 
 def test_limits_are_sentences(adapter: LlamaCppPythonAdapter) -> None:

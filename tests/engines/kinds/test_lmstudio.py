@@ -340,7 +340,7 @@ def test_format_without_a_schema_is_refused(adapter: Adapter) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("request_", [Request(case="c", messages=CHAT), Request(case="c", prompt="x")])
 def test_answer_is_read(request_: Request, stream: bool, adapter: Adapter, send: Send) -> None:
-    found = adapter.parse(send(adapter, request_, stream=stream), case="c")
+    found = adapter.read(send(adapter, request_, stream=stream), case="c")
 
     assert (found.text, found.finish_reason) == ("The capital of France is Paris.", "stop")
     assert (found.prompt_tokens, found.completion_tokens, found.logprobs) == (9, 6, ())
@@ -352,14 +352,14 @@ def test_prompt_that_does_not_fit_is_told(studio: LmStudioDouble, adapter: Adapt
     exchange = send(adapter, Request(case="c", messages=({"role": "user", "content": "word " * 200},)))
 
     with pytest.raises(errors.ContextOverflow, match="n_ctx: 64"):
-        adapter.parse(exchange, case="c")
+        adapter.read(exchange, case="c")
 
 
 def test_address_with_a_path_is_told_as_a_missing_route(studio: LmStudioDouble, attach: Attach, send: Send) -> None:
     adapter = attach(studio.base_url + "/lmstudio", "lmstudio", model=MODEL)
 
     with pytest.raises(errors.AnswerError, match="There is no such route"):
-        adapter.parse(send(adapter, Request(case="c", messages=CHAT)), case="c")
+        adapter.read(send(adapter, Request(case="c", messages=CHAT)), case="c")
 
 
 def test_what_is_loaded_is_told_around_a_timed_block(studio: LmStudioDouble, adapter: Adapter) -> None:

@@ -267,7 +267,7 @@ def read(adapter: MlxAdapter) -> Callable[..., Completion]:
             "logprobs": {"content": content},
         }
         reply = Reply(status=200, headers={}, body=json.dumps({"choices": [choice]}).encode())
-        return adapter.parse(reply, case="c")
+        return adapter.read(reply, case="c")
 
     return parse
 
@@ -331,7 +331,7 @@ def test_alternative_without_a_number_ends_the_list(adapter: MlxAdapter) -> None
     entry = {"token": "Hi", "logprob": 0.0, "top_logprobs": [{"token": "Hi", "logprob": None, "id": 1}]}
     choice = {"finish_reason": "stop", "message": {"content": "Hi"}, "logprobs": {"content": [entry]}}
 
-    found = adapter.parse(Reply(status=200, headers={}, body=json.dumps({"choices": [choice]}).encode()), case="c")
+    found = adapter.read(Reply(status=200, headers={}, body=json.dumps({"choices": [choice]}).encode()), case="c")
 
     assert found.logprobs == ()
 
@@ -347,7 +347,7 @@ def test_alternative_without_a_number_ends_the_list(adapter: MlxAdapter) -> None
 )
 def test_404_is_told_apart(said: str, error: type[errors.EngineError], words: str, adapter: MlxAdapter) -> None:
     with pytest.raises(errors.EngineError, match=words) as caught:
-        adapter.parse(Reply(status=404, headers={}, body=json.dumps({"error": said}).encode()), case="c")
+        adapter.read(Reply(status=404, headers={}, body=json.dumps({"error": said}).encode()), case="c")
 
     assert type(caught.value) is error
     assert (caught.value.engine, caught.value.case, caught.value.status) == ("cand", "c", 404)

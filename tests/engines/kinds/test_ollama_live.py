@@ -111,7 +111,7 @@ def test_two_calls_of_one_turn_and_their_answers_reach_the_model(
     adapter = adapter_of(real_ollama, real_ollama.model("F16"), route=route)
 
     answers = [
-        adapter.parse(send(adapter, Request(case="c", messages=turns, tools=offered(type="object"))), case="c")
+        adapter.read(send(adapter, Request(case="c", messages=turns, tools=offered(type="object"))), case="c")
         for turns in (ASKED_TWICE[:1], ASKED_TWICE)
     ]
 
@@ -126,7 +126,7 @@ def test_parameters_of_a_tool_without_a_type_are_refused_with_the_way_out(real_o
     adapter = adapter_of(real_ollama, real_ollama.model("F16"))
 
     with pytest.raises(errors.UnsupportedParameter, match='Give the parameters of every tool "type": "object"'):
-        adapter.parse(send(adapter, Request(case="c", messages=ASKED_TWICE[:1], tools=offered())), case="c")
+        adapter.read(send(adapter, Request(case="c", messages=ASKED_TWICE[:1], tools=offered())), case="c")
 
 
 def test_a_go_template_keeps_declared_order_and_drops_the_oldest_turns(start_ollama: Callable[..., RealOllama]) -> None:

@@ -455,7 +455,7 @@ def test_started_program_serves_the_file_and_ends_when_told(
         wait_ready(adapter, lambda: None if process.poll() is None else "it ended", launch.deadline_s)
         adapter.load()
         adapter.warm_up()
-        answer = adapter.parse(send(adapter, Request(case="c", messages=CHAT)), case="c")
+        answer = adapter.read(send(adapter, Request(case="c", messages=CHAT)), case="c")
         seen = values(adapter)
     finally:
         process.send_signal(launch.stop_signal)

@@ -255,12 +255,12 @@ def test_native_answer_is_the_same_streamed_and_whole(request_: Request, stream:
     adapter = ask("native")
     exchange = send(adapter, request_, stream=stream)
 
-    found = adapter.parse(exchange, case="c")
+    found = adapter.read(exchange, case="c")
 
     assert (found.text, found.finish_reason, found.model) == ("The capital is Paris.", "stop", "tiny")
     assert (found.prompt_tokens, found.completion_tokens, found.cached_tokens) == (20, 4, None)
     assert found.server == {"total_duration": 5.0}
-    assert len(adapter.token_ends(exchange)) == (4 if stream else 0)
+    assert len(adapter.read(exchange, case="c").token_ends) == (4 if stream else 0)
 
 
 def test_raw_answer_on_the_openai_route_is_read_in_ollamas_shape(ask: Attach, send: Send) -> None:
@@ -269,9 +269,9 @@ def test_raw_answer_on_the_openai_route_is_read_in_ollamas_shape(ask: Attach, se
         send(adapter, Request(case="c", prompt="x", sampling=Sampling()), stream=stream) for stream in (False, True)
     )
 
-    assert adapter.parse(whole, case="c").text == adapter.parse(streamed, case="c").text == "The capital is Paris."
-    assert len(adapter.token_ends(streamed)) == 4
-    assert adapter.parse(send(adapter, Request(case="c", messages=CHAT)), case="c").fingerprint == "fp_ollama"
+    assert adapter.read(whole, case="c").text == adapter.read(streamed, case="c").text == "The capital is Paris."
+    assert len(adapter.read(streamed, case="c").token_ends) == 4
+    assert adapter.read(send(adapter, Request(case="c", messages=CHAT)), case="c").fingerprint == "fp_ollama"
 
 
 def answered(*lines: object, kind: str = "application/x-ndjson", status: int = 200) -> Reply:
@@ -290,17 +290,17 @@ def test_thinking_is_reasoning_and_counts_as_tokens(attach: Attach) -> None:
     adapter = attach(DEAD, "ollama", model="tiny", route="native")
     answer = answered(message(thinking="hm"), message(content="Yes"), {**DONE, "prompt_eval_cached_count": 7})
 
-    found = adapter.parse(answer, case="c")
+    found = adapter.read(answer, case="c")
 
     assert (found.text, found.reasoning, found.cached_tokens) == ("Yes", "hm", 7)
-    assert len(adapter.token_ends(answer)) == 2
+    assert len(adapter.read(answer, case="c").token_ends) == 2
 
 
 def test_tool_calls_are_kept_apart_though_they_share_an_index(attach: Attach) -> None:
     calls = [{"id": name, "function": {"index": 0, "name": name, "arguments": {"é": 1}}} for name in "ab"]
     answer = answered(message(tool_calls=calls[:1]), message(tool_calls=[calls[1], "odd"]), DONE)
 
-    found = attach(DEAD, "ollama", model="tiny", route="native").parse(answer, case="c")
+    found = attach(DEAD, "ollama", model="tiny", route="native").read(answer, case="c")
 
     assert [(call.id, call.name, call.arguments) for call in found.tool_calls] == [
         ("a", "a", '{"é": 1}'),
@@ -312,7 +312,7 @@ def test_tool_calls_are_kept_apart_though_they_share_an_index(attach: Attach) ->
 def test_tool_call_without_a_function_is_one_without_a_name(attach: Attach) -> None:
     answer = answered(message(tool_calls=[{"id": "1", "function": None}]), {**DONE, "done_reason": "length"})
 
-    found = attach(DEAD, "ollama", model="tiny", route="native").parse(answer, case="c")
+    found = attach(DEAD, "ollama", model="tiny", route="native").read(answer, case="c")
 
     assert [(call.name, call.arguments) for call in found.tool_calls] == [("", "{}")]
     assert found.finish_reason == "length"
@@ -351,16 +351,11 @@ def test_native_answer_that_is_none_is_a_typed_error(
     answer: Reply, error: type[errors.AnswerError], words: str, attach: Attach
 ) -> None:
     with pytest.raises(errors.AnswerError) as caught:
-        attach(DEAD, "ollama", model="tiny", route="native").parse(answer, case="c1")
+        attach(DEAD, "ollama", model="tiny", route="native").read(answer, case="c1")
 
     assert type(caught.value) is error
     assert words in str(caught.value)
     assert (caught.value.engine, caught.value.case) == ("cand", "c1")
-
-
-@pytest.mark.parametrize("answer", [answered(b'{"half', b"\n", [1], message()), answered({}, status=500)])
-def test_events_without_tokens_end_nowhere(answer: Reply, attach: Attach) -> None:
-    assert attach(DEAD, "ollama", model="tiny", route="native").token_ends(answer) == ()
 
 
 def test_answer_in_openais_shape_is_read_so_on_either_route(attach: Attach) -> None:
@@ -369,12 +364,12 @@ def test_answer_in_openais_shape_is_read_so_on_either_route(attach: Attach) -> N
 
     for route in ("openai", "native"):
         adapter = attach(DEAD, "ollama", model="tiny", route=route)
-        assert [adapter.parse(one, case="c").text for one in (answer, events)] == ["Hi", "Hi"]
+        assert [adapter.read(one, case="c").text for one in (answer, events)] == ["Hi", "Hi"]
 
 
 def test_lone_surrogates_are_replaced(attach: Attach) -> None:
     answer = answered(message(content="a\ud800"), DONE)
 
-    found = attach(DEAD, "ollama", model="tiny", route="native").parse(answer, case="c")
+    found = attach(DEAD, "ollama", model="tiny", route="native").read(answer, case="c")
 
     assert (found.text, found.normalised) == ("a\ufffd", ("lone surrogate replaced",))

@@ -37,7 +37,7 @@ def generic(served: Served) -> Adapter:
 def test_chat_is_answered(stream: bool, generic: Adapter, send: Callable[..., Exchange]) -> None:
     request = Request(case="c", messages=CAPITAL)
 
-    found = generic.parse(send(generic, request, stream=stream), case="c")
+    found = generic.read(send(generic, request, stream=stream), case="c")
 
     assert (found.text, found.finish_reason) == ("The capital of France is Paris.", "stop")
     assert (found.prompt_tokens, found.completion_tokens) == (20, 12)
@@ -45,7 +45,7 @@ def test_chat_is_answered(stream: bool, generic: Adapter, send: Callable[..., Ex
 
 
 def test_raw_prompt_is_the_rendered_chat(generic: Adapter, send: Callable[..., Exchange]) -> None:
-    found = generic.parse(send(generic, Request(case="c", prompt=RENDERED)), case="c")
+    found = generic.read(send(generic, Request(case="c", prompt=RENDERED)), case="c")
 
     assert (found.text, found.prompt_tokens) == ("The capital of France is Paris.", 20)
 
@@ -54,7 +54,7 @@ def test_prompt_too_long_is_refused(generic: Adapter, send: Callable[..., Exchan
     request = Request(case="c", messages=({"role": "user", "content": "The hotel was clean and quiet. " * 400},))
 
     with pytest.raises(errors.ContextOverflow):
-        generic.parse(send(generic, request), case="c")
+        generic.read(send(generic, request), case="c")
 
 
 def test_identity_says_what_the_server_looks_like(generic: Adapter) -> None:

@@ -227,13 +227,13 @@ def test_alternatives_are_asked_for_up_to_five_and_never_with_a_raw_prompt(adapt
 def test_chat_is_read_with_usage_logprobs_and_timings(stream: bool, adapter: Adapter, send: Send) -> None:
     exchange = send(adapter, Request(case="c", messages=CHAT, top_logprobs=2), stream=stream)
 
-    found = adapter.parse(exchange, case="c")
+    found = adapter.read(exchange, case="c")
 
     assert (found.text, found.finish_reason) == ("The capital of France is Paris.", "stop")
     assert (found.prompt_tokens, found.completion_tokens, found.fingerprint) == (9, 6, "3.3.7-native")
     assert [token.token for token in found.logprobs[:2]] == [b"The", b" capital"]
     assert all(len(token.top) == 2 for token in found.logprobs)
-    assert len(adapter.token_ends(exchange)) == (6 if stream else 0)
+    assert len(adapter.read(exchange, case="c").token_ends) == (6 if stream else 0)
     assert found.server == (
         {}
         if stream
@@ -253,7 +253,7 @@ def test_finish_reasons_of_tgi_become_everybodys(stream: bool, adapter: Adapter,
     cut = Request(case="c", messages=CHAT, sampling=Sampling(max_tokens=2))
     ended = Request(case="c", prompt="x")
 
-    found = [adapter.parse(send(adapter, each, stream=stream), case="c") for each in (stopped, cut, ended)]
+    found = [adapter.read(send(adapter, each, stream=stream), case="c") for each in (stopped, cut, ended)]
 
     assert [each.finish_reason for each in found] == ["stop", "length", "stop"]
     assert found[0].text == "The capital of"  # the stop string stays
@@ -266,7 +266,7 @@ def test_errors_are_typed_whether_they_come_as_an_answer_or_as_an_event(
     def error_of(request: Request) -> errors.EngineError:
         exchange = send(adapter, request, stream=stream)
         with pytest.raises(errors.EngineError) as caught:
-            adapter.parse(exchange, case="c")
+            adapter.read(exchange, case="c")
         return caught.value
 
     long = error_of(Request(case="c", messages=({"role": "user", "content": "word " * 2000},)))

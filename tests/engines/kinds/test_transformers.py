@@ -226,7 +226,7 @@ def test_what_changes_nothing_is_left_out(adapter: TransformersAdapter) -> None:
 
 def test_other_refusals_keep_their_type(adapter: TransformersAdapter) -> None:
     with pytest.raises(errors.BadRequest, match="prompt must be a string"):
-        adapter.parse(Reply(status=400, headers={}, body=b'{"detail":"prompt must be a string."}'), case="c")
+        adapter.read(Reply(status=400, headers={}, body=b'{"detail":"prompt must be a string."}'), case="c")
 
 
 def test_limits_are_sentences(adapter: TransformersAdapter) -> None:

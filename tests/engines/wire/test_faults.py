@@ -43,13 +43,13 @@ def test_busy_server_answers_the_same_request_later(start: Start, attach: Attach
     statuses = [send(adapter, REQUEST).status for _ in range(3)]
 
     assert statuses == [503, 503, 200]
-    assert adapter.parse(send(adapter, REQUEST), case="c").text == "at last"
+    assert adapter.read(send(adapter, REQUEST), case="c").text == "at last"
 
 
 def test_logprob_that_is_no_number_is_unknown(start: Start, attach: Attach, send: Send) -> None:
     adapter = attach(start(Reply(text="a", logprob=math.nan)).base_url)
 
-    (token,) = adapter.parse(send(adapter, REQUEST), case="c").logprobs
+    (token,) = adapter.read(send(adapter, REQUEST), case="c").logprobs
 
     assert (token.token, token.logprob) == (b"a", None)
 
@@ -58,7 +58,7 @@ def test_key_is_sent_and_an_echo_of_it_is_only_text(start: Start, attach: Attach
     engine = start(Fault.echo_key(), api_key="sk-test-0123456789")
     adapter = attach(engine.base_url, api_key_env="KEY")
 
-    assert adapter.parse(send(adapter, REQUEST), case="c").text == "you sent Bearer sk-test-0123456789"
+    assert adapter.read(send(adapter, REQUEST), case="c").text == "you sent Bearer sk-test-0123456789"
     assert adapter.api_key == "sk-test-0123456789"
     refused = send(attach(engine.base_url), REQUEST)
     assert refused.status == 401

@@ -12,7 +12,7 @@ import pytest
 from pytest_llmparity import check
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome
-from pytest_llmparity.run.gather.lanes import Lane, in_words, lanes_of
+from pytest_llmparity.run.gather.lanes import Lane, describe, lanes_of
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.testing import LoopbackEngine
@@ -77,7 +77,7 @@ def test_addresses_and_settings_say_who_is_asked_at_the_same_time(
 
     found = lanes_of(settings)
     assert [" ".join(lane.names) for lane in found] == lanes
-    assert in_words(found, settings) == f"asked {words}"
+    assert describe(found, settings) == f"asked {words}"
 
 
 def test_what_one_server_cannot_keep_in_memory_together_is_asked_in_turn_whatever_was_told() -> None:

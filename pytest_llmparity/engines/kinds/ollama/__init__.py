@@ -337,12 +337,12 @@ class OllamaAdapter(Adapter):
     def _chat_fields(self, request: Request) -> JsonObject:
         return build.chat_fields(dataclasses.replace(request, tool_choice=None))
 
-    def parse(self, answer: Answer, *, case: str) -> Completion:
+    def read(self, answer: Answer, *, case: str) -> Completion:
         """Read a finished answer in either shape: the raw prompts of the openai route are answered in Ollama's own."""
         with self._advising():
             if native.is_native(answer, otherwise=self.spec.route == "native"):
                 return native.parse(answer, engine=self.name, case=case)
-            return super().parse(answer, case=case)
+            return super().read(answer, case=case)
 
     @contextlib.contextmanager
     def _advising(self) -> Iterator[None]:

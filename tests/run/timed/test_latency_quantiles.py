@@ -5,7 +5,7 @@ import dataclasses
 from pytest_llmparity.core.checks.latency import unknown
 from pytest_llmparity.core.sample import Completion, Phase, Sample, Timing
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.run.judge.state import latency_rows, unknown_latency
+from pytest_llmparity.run.judge.state import latency_quantiles, unknown_latency
 
 PLAIN = Timing(ttfb_s=0.1, ttft_s=0.2, e2e_s=1.2, tpot_s=0.1, token_events=10, tokens=11)
 
@@ -20,7 +20,7 @@ def test_a_metric_that_is_not_known_has_no_row_but_a_sentence() -> None:
     apart = dataclasses.replace(PLAIN, tpot_s=None, tokens=110)
     samples = timed(PLAIN, apart, dataclasses.replace(PLAIN, merged_first=True))
 
-    assert [row.metric for row in latency_rows(samples)] == ["e2e"]
+    assert [row.metric for row in latency_quantiles(samples)] == ["e2e"]
     first, second = unknown_latency(samples, [])
     assert first.startswith("no ttft is shown: 1 of 3 first tokens of a arrived together with later ones")
     assert second.startswith("no tpot is shown: 1 of 3 answers of a came in other numbers of events than of tokens")
@@ -29,12 +29,12 @@ def test_a_metric_that_is_not_known_has_no_row_but_a_sentence() -> None:
 def test_answers_that_arrive_whole_have_no_time_per_token_and_neither_have_the_few_that_do_not() -> None:
     samples = timed(*[dataclasses.replace(PLAIN, tpot_s=None)] * 9, PLAIN)
 
-    assert [row.metric for row in latency_rows(samples)] == ["ttft", "e2e"]
+    assert [row.metric for row in latency_quantiles(samples)] == ["ttft", "e2e"]
     assert unknown_latency(samples, [])[0].startswith(
         "no tpot is shown: 9 of 10 answers of a arrived whole in one read"
     )
     short = dataclasses.replace(PLAIN, tpot_s=None, token_events=1, tokens=1)
-    assert [row.n for row in latency_rows(timed(*[short] * 9, PLAIN)) if row.metric == "tpot"] == [1]
+    assert [row.n for row in latency_quantiles(timed(*[short] * 9, PLAIN)) if row.metric == "tpot"] == [1]
 
 
 def test_what_a_verdict_says_is_not_said_twice() -> None:
@@ -49,6 +49,6 @@ def test_what_a_verdict_says_is_not_said_twice() -> None:
 
 
 def test_requests_that_met_a_load_are_in_no_row() -> None:
-    rows = latency_rows(timed(PLAIN, PLAIN, dataclasses.replace(PLAIN, e2e_s=9.0, met_load=True)))
+    rows = latency_quantiles(timed(PLAIN, PLAIN, dataclasses.replace(PLAIN, e2e_s=9.0, met_load=True)))
 
     assert {(row.metric, row.n, row.p99) for row in rows if row.metric == "e2e"} == {("e2e", 2, 1.2)}
