@@ -65,11 +65,11 @@ vllm_environment() {
   echo "$path"
 }
 
-# ollama_program BESIDE : print the absolute path of an ollama: LLMPARITY_OLLAMA, the one in PATH, else BESIDE; nothing
-# where there is none of them.
+# ollama_program BESIDE... : print the absolute path of an ollama: LLMPARITY_OLLAMA, the one in PATH, else the first
+# BESIDE that is there; nothing where there is none of them.
 ollama_program() {
   local path
-  for path in "${LLMPARITY_OLLAMA:-}" "$(command -v ollama || true)" "$1"; do
+  for path in "${LLMPARITY_OLLAMA:-}" "$(command -v ollama || true)" "$@"; do
     if [ -n "$path" ] && [ -x "$path" ]; then
       echo "$(cd "$(dirname "$path")" && pwd)/$(basename "$path")"
       return

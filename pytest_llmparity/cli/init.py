@@ -104,8 +104,10 @@ def _init(asked: argparse.Namespace) -> int:
     print()
     if not configured:
         if engines:
-            print(f"To use what was found here, take what you need of this into {FILE}:\n")
-            print(printable_lines(text))
+            in_pyproject = _configured_in_pyproject(root) is not None
+            place = "pyproject.toml" if in_pyproject else FILE
+            print(f"To use what was found here, take what you need of this into {place}:\n")
+            print(printable_lines(_within_pyproject(text) if in_pyproject else text))
         return WRONG
     print(*map(printable, _next_steps(engines, root, asked.rootdir)), sep="\n")
     return OK
@@ -142,6 +144,11 @@ def _configured_in_pyproject(root: Path) -> Path | None:
     except (OSError, ValueError):
         return None
     return path if "llmparity" in table.get("tool", {}) else None
+
+
+def _within_pyproject(text: str) -> str:
+    """Return a configuration as it stands in ``pyproject.toml``."""
+    return "[tool.llmparity]\n" + re.sub(r"^\[", "[tool.llmparity.", text, flags=re.MULTILINE)
 
 
 def _engines(root: Path) -> Sequence[ConfiguredEngine]:

@@ -14,7 +14,7 @@ from pytest_llmparity.core.verdict import Verdict
 
 FLOOR_PHASES = (Phase.COLD, Phase.WARM, Phase.PARALLEL)
 FLOOR_CASES = 32
-"""How many cases the noise floor repeats (DESIGN 6: at least 32, or all of a smaller set)."""
+"""How many cases the noise floor repeats: all of a smaller set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Final
 
 
 class Outcome(enum.StrEnum):
-    """What a check concluded about one engine or one pair (DESIGN 6), worst last in :data:`SEVERITY`."""
+    """What a check concluded about one engine or one pair, worst last in :data:`SEVERITY`."""
 
     PASS = "PASS"  # noqa: S105 - an outcome, not a password
     FAIL = "FAIL"

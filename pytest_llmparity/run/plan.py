@@ -20,7 +20,7 @@ from pytest_llmparity.core.sample import Phase, Request, Sampling, WireRequest, 
 from pytest_llmparity.engines.wire.base import Adapter
 
 PHASE_ORDER = (Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL)
-"""Cold before anything else has filled a prompt cache; warm and parallel after (METHODS 7.2)."""
+"""Cold before anything else has filled a prompt cache; warm and parallel after."""
 
 
 UNPROVEN = "repetition_penalty"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -136,10 +138,15 @@ def test_a_second_run_changes_nothing(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
-    [("llmparity.toml", '[engines.mine]\nbase_url = "http://h:1"\n'), ("pyproject.toml", "[tool.llmparity]\n")],
+    ("name", "text", "table"),
+    [
+        ("llmparity.toml", '[engines.mine]\nbase_url = "http://h:1"\n', "engines.m"),
+        ("pyproject.toml", "[tool.llmparity]\n", "tool.llmparity.engines.m"),
+    ],
 )
-def test_a_configuration_in_the_way_is_kept_and_what_was_found_is_shown(shell: Shell, name: str, text: str) -> None:
+def test_a_configuration_in_the_way_is_kept_and_what_was_found_is_shown(
+    shell: Shell, name: str, text: str, table: str
+) -> None:
     (shell.path / name).write_text(text)
     _gguf(shell.path / "m.gguf")
 
@@ -147,7 +154,9 @@ def test_a_configuration_in_the_way_is_kept_and_what_was_found_is_shown(shell: S
 
     assert ended.code == 1
     assert f"kept {shell.path / name}" in ended.out
-    assert "[engines.m]" in ended.out
+    assert f"take what you need of this into {name}:" in ended.out
+    shown = tomllib.loads(ended.out.partition(":\n\n")[2])
+    assert functools.reduce(operator.getitem, table.split("."), shown)["model"] == "m.gguf"
     assert (shell.path / name).read_text() == text
 
 

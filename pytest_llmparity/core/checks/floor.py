@@ -22,8 +22,8 @@ from pytest_llmparity.core.words import explain
 HORIZON: Final = 32
 """Tokens of an answer that are compared; the margins below belong to this horizon."""
 PRESETS: Final = ((8.0, 0.05), (6.0, 0.07), (4.0, 0.12))
-"""Accepted forks per token by the bits of the coarser quantisation, for a horizon of 32 tokens and mixed prompts
-(METHODS 7.4: an honest 16- or 8-bit pair forks at 1-3 %, a 6-bit one at 3-4.5 %, a 4-bit one at 7-8.5 %)."""
+"""Accepted forks per token by the bits of the coarser quantisation, for a horizon of 32 tokens and mixed prompts,
+chosen above what honest pairs were seen to do: 16 and 8 bits fork at 1-3 %, 6 bits at 3-4.5 %, 4 bits at 7-8.5 %."""
 
 UNKNOWN_MARGIN: Final = PRESETS[0][1]
 """What forks are held against where no margin is known and only their bounds are shown."""

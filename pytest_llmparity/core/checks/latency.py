@@ -24,7 +24,7 @@ from pytest_llmparity.core.words import explain
 
 REQUESTS: Final = 128
 MERGED: Final = 0.01
-"""Share of first tokens that arrived in one read with later ones above which a TTFT is not trusted (DESIGN 10)."""
+"""Share of first tokens that arrived in one read with later ones above which a TTFT is not trusted."""
 WORDS: Final = {"ttft": "to the first token", "tpot": "per output token", "e2e": "end to end"}
 QUANTILES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 

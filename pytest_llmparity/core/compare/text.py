@@ -51,7 +51,7 @@ class Fork:
 
 
 def find_fork(baseline: Completion, candidate: Completion, *, horizon: int) -> Fork:
-    """Compare two greedy answers byte by byte; never look beyond the fork (DESIGN 6).
+    """Compare two greedy answers byte by byte; never look beyond the fork.
 
     If one text is a prefix of the other, the shorter one's end decides: cut by its length limit (``Completion.cut``),
     nothing is known beyond it; any other end is a fork there, because the other engine went on. Equal

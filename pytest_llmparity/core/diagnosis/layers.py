@@ -1,7 +1,7 @@
 """What differs underneath two engines' answers, layer by layer, from what they say they are down to their weights.
 
 Everything here is evidence that was gathered anyway. It says what *differs*; nothing in it is called the cause, because
-that takes an experiment that removes the difference (DESIGN 7).
+that takes an experiment that removes the difference.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def layers(
     schema: Mapping[str, Any] | None = None,
     parsed: Mapping[str, Mapping[str, Parsed]] | None = None,
 ) -> tuple[str, ...]:
-    """Return everything that differs between the baseline and a candidate, in the order of DESIGN 7.
+    """Return everything that differs between the baseline and a candidate, in the order of their layers.
 
     Identity, context limit, rendered prompt and truncation (by token counts), route, streaming, finish reason,
     reasoning channel, structured output and the order of properties, tools, cache and concurrency (``floor``, the

@@ -101,7 +101,7 @@ def prompts_needed(result: HazardResult, n: int, margin: float, alpha: float) ->
 
     Forks, tokens at risk and groups grow in proportion, the standard error falls with the root. ``None`` when more than
     100,000 would be needed (hazard and margin nearly equal), nothing was at risk or all come from one group. An
-    estimate, not a promise: after looking once, bounds must be tightened (DESIGN 6, *looking again*).
+    estimate, not a promise: after looking once, bounds must be tightened (docs/verdicts.md, *Looking again*).
     """
     _check(margin, alpha)
     if n <= 0 or result.at_risk == 0.0 or result.one_group:

@@ -1,7 +1,7 @@
 """Contracts kept or broken: the gap between two engines asked the same cases.
 
 Of ``n`` cases, ``b`` are kept by the baseline only and ``c`` by the candidate only; the gap is (b - c)/n. Only an
-unconditional test judges it at the stated error rate (METHODS 10b): exact probabilities of (b, c), cases ordered by
+unconditional test judges it at the stated error rate: exact probabilities of (b, c), cases ordered by
 Tango's score (Tango 1998, Stat Med 17:891), the p-value maximised over the one parameter the hypothesis leaves open
 (Hsueh, Liu, Chen 2001, Biometrics 57:478; Fagerland, Lydersen, Laake 2014, Stat Med 33:2850). See ``unconditional``.
 """

@@ -14,11 +14,11 @@ from pytest_llmparity.core.verdict import READER, SEVERITY, Lenience, Outcome, V
 from pytest_llmparity.core.words.printable import printable
 
 MAX_LINES: Final = 15
-"""Lines of one verdict in a failure text, its headline included (DESIGN 2.5)."""
+"""Lines of one verdict in a failure text, its headline included."""
 QUOTED: Final = 60
 """Characters of a model's text that are shown."""
 FEW_GROUPS: Final = 12
-"""Below this many independent groups a verdict speaks for this mix of prompts only (DESIGN 6)."""
+"""Below this many independent groups a verdict speaks for this mix of prompts only."""
 
 _WORDS: Final = (
     *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),

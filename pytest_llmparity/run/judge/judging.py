@@ -28,7 +28,7 @@ from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.runs import Store
 
 ALPHA = 0.05
-"""Error rate of every one-sided bound before it is divided for repeated looks (DESIGN 6)."""
+"""Error rate of every one-sided bound before it is divided for repeated looks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ class Judging:
         )
 
     def _looks(self, declaration: Declaration, check: Check) -> int:
-        """How often this question was looked at before with fewer prompts and left open (DESIGN 6, looking again).
+        """How often this question was looked at before with fewer prompts and left open (docs/verdicts.md, Looking again).
 
         Asked once: a test that is run again in this process looks at the same answers.
         """

@@ -28,7 +28,7 @@ def test_garwood_agrees_with_statsmodels(forks: int, exposure: float, alpha: flo
 def test_no_fork_in_2048_tokens() -> None:
     result = hazard([False] * 64, [32.0] * 64, [str(i) for i in range(64)], margin=0.05)
 
-    assert result.upper == pytest.approx(0.00146, abs=5e-6)  # METHODS 7.4
+    assert result.upper == pytest.approx(0.00146, abs=5e-6)
     assert (result.estimate, result.lower, result.forks, result.groups) == (0.0, 0.0, 0, 64)
 
 

@@ -27,7 +27,7 @@ def test_fewest_requests(quantile: float, needed: int) -> None:
 
 
 def test_counts_that_pass_p95_are_the_plans() -> None:
-    for n, over in ((59, 0), (93, 1), (124, 2)):  # PERFORMANCE 3.6
+    for n, over in ((59, 0), (93, 1), (124, 2)):
         for requests, passes in ((n, True), (n - 1, False)):
             late = [True] * over + [False] * (requests - over)
             result = share_over(late, [0] * requests, quantile=0.95)

@@ -259,7 +259,7 @@ METHODS = {
     0.3: (0.99, 31),
     0.4: (0.99, 16),
 }
-"""Product of likelihood ratios of a plug-in rate, margin 10 %, at most 300 cases (METHODS 7.4)."""
+"""Product of likelihood ratios of a plug-in rate, margin 10 %, at most 300 cases."""
 
 
 @pytest.mark.slow
