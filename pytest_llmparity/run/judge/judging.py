@@ -165,7 +165,7 @@ class Judging:
         )
 
     def _looks(self, declaration: Declaration, check: Check) -> int:
-        """How often this question was looked at before with fewer prompts and left open (docs/verdicts.md, Looking again).
+        """How often this question was looked at with fewer prompts and left open (docs/verdicts.md, Looking again).
 
         Asked once: a test that is run again in this process looks at the same answers.
         """
