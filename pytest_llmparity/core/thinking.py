@@ -25,6 +25,8 @@ _PAIRS: Final = (
         r"<\|end\|>|<channel\|>|(?=<\|channel\|?>final)",
     ),
 )
+_MARK: Final = re.compile(r"[<\[◁]")
+"""What every tag begins with: most answers have none."""
 _FINAL: Final = r"\s*(?:<\|start\|>assistant)?<\|channel\|?>final\s*(?:<\|message\|>|\n)"
 _HARMONY: Final = re.compile(rf"{_FINAL}|<\|start\|>assistant\s*\Z|(?:<\|return\|>|<\|end\|>)\s*\Z")
 """What frames gpt-oss's answer behind its reasoning."""
@@ -47,6 +49,8 @@ def split(text: str) -> Split:
     whole blocks are reasoning too. Tags in quotes, and blocks in the middle of an answer that began without one, are
     text: somebody may have asked about them.
     """
+    if _MARK.search(text) is None:
+        return Split(text)
     for opening, closing in _PAIRS:
         parts = _split(text, opening, closing)
         if parts.tag:

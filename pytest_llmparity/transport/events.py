@@ -41,10 +41,28 @@ def sse(body: bytes) -> Iterator[Event]:
     >>> list(sse(b'event: error\ndata: no\n\n{"error"'))
     [Event(data=b'no', end=23, kind=b'error', framed=True), Event(data=b'{"error"', end=31, kind=b'', framed=False)]
     """
+    start = len(_BOM) if body.startswith(_BOM) else 0
+    if b"\r" in body:
+        yield from by_line(body, start, len(body))
+        return
+    # Thousands of events are one line each: those are taken as they are.
+    size = len(body)
+    while start < size:
+        end = body.find(b"\n\n", start)
+        end = size if end < 0 else end + 2
+        line = body[start:end].removesuffix(b"\n\n")
+        if line.startswith(b"data:") and b"\n" not in line:
+            yield Event(line[6:] if line[5:6] == b" " else line[5:], end)
+        else:
+            yield from by_line(body, start, end)
+        start = end
+
+
+def by_line(body: bytes, start: int, stop: int) -> Iterator[Event]:
+    """Yield the events of a part of a body that begins where an event may, line by line; as :func:`sse` does."""
     data: list[bytes] = []
     kind = b""
-    start = len(_BOM) if body.startswith(_BOM) else 0
-    for match in _LINE.finditer(body, start):
+    for match in _LINE.finditer(body, start, stop):
         line = match[1]
         if not line:
             if data or kind:
@@ -60,7 +78,7 @@ def sse(body: bytes) -> Iterator[Event]:
         elif name and name not in _FIELDS:
             yield Event(line, match.end(), framed=False)
     if data or kind:
-        yield Event(b"\n".join(data), len(body), kind)
+        yield Event(b"\n".join(data), stop, kind)
 
 
 def ndjson(body: bytes) -> Iterator[Event]:

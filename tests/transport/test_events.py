@@ -64,6 +64,32 @@ def test_any_bytes_give_ascending_ends_within_the_body(body: bytes) -> None:
         assert all(0 < end <= len(body) for end in ends)
 
 
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"data:",
+                b"data: ",
+                b"data",
+                b"event: e",
+                b": ping",
+                b"{}",
+                b" ",
+                b"\n",
+                b"\n\n",
+                b"\r\n",
+                b"\xef\xbb\xbf",
+            ]
+        ),
+        max_size=12,
+    ).map(b"".join)
+)
+def test_events_that_are_taken_whole_are_those_of_the_lines(body: bytes) -> None:
+    start = 3 if body.startswith(b"\xef\xbb\xbf") else 0
+
+    assert list(sse(body)) == list(events.by_line(body, start, len(body)))
+
+
 @given(st.lists(st.dictionaries(TEXT, TEXT, max_size=3)), st.sampled_from([b"\n", b"\r\n", b"\n\n"]), st.booleans())
 def test_ndjson_comes_back(values: list[dict[str, str]], newline: bytes, closed: bool) -> None:
     body = newline.join(json.dumps(value).encode() for value in values) + (newline if closed and values else b"")

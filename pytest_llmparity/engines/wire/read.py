@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from pytest_llmparity.core import errors, thinking
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, TokenLogprob, ToolCall
@@ -54,7 +56,12 @@ _OF_A_CHUNK: Final = frozenset(
 )
 """An event that has none of these is no part of an answer."""
 
+_BESIDE: Final = frozenset({"timings", "metrics", "meta_info", "stats"}) | tokens.COUNTED
+"""What a chunk or its choice has that says more than the answer: few of thousands have any."""
+_REASONING: Final = ("reasoning", "reasoning_content", "thinking")
+
 _MILLISECONDS: Final = re.compile(r"\d{1,12}(\.\d{1,20})?")
+_DECODER: Final = msgspec.json.Decoder()
 _UNFRAMED_REMARK: Final = "chunks outside the event stream's framing: read all the same"
 _STRAY_REMARK: Final = "lines or events that are no part of the answer: left out"
 _CUT_CALL_REMARK: Final = "a tool call that the token limit cut came as an error"
@@ -204,13 +211,15 @@ class Reader:
             if not event.framed:
                 unframed.append(line)
                 continue
-            self.end = None
-            yield from self._unframed(unframed, draft)
-            unframed, self.end = [], event.end
+            if unframed:
+                self.end = None
+                yield from self._unframed(unframed, draft)
+                unframed = []
+            self.end = event.end
             if line == "[DONE]":
                 yield None
                 return
-            if _FAILED_KIND.search(event.kind):
+            if event.kind and _FAILED_KIND.search(event.kind):
                 self._refuse(refusal_event(line), draft)
                 return
             if not line:
@@ -221,7 +230,7 @@ class Reader:
                 return
             if not isinstance(value, dict):
                 raise self.broken(f"an event is a JSON {type(value).__name__}, not an object")
-            if not value.keys() & _OF_A_CHUNK and value.get("type") != "ping":
+            if _OF_A_CHUNK.isdisjoint(value) and value.get("type") != "ping":
                 self.stray = self.stray or shown(line, 120)
                 draft.remarks.append(_STRAY_REMARK)
             yield value
@@ -263,6 +272,13 @@ class Reader:
         Where an error takes the place of JSON, or stands behind half of some, it is raised as the error it is.
         ``error`` is the text to look for one in, where it may take more lines than this one.
         """
+        try:
+            return _DECODER.decode(text)  # what it takes it takes as json does, several times faster
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return self._as_python(text, error)
+
+    def _as_python(self, text: str, error: str) -> object:
+        """Return the value of a JSON text with NaN, infinity or half characters; else raise the error it is."""
         try:
             return json.loads(text)
         except RecursionError as exc:
@@ -306,35 +322,47 @@ def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False, end:
     """Add what one chunk (or a whole answer) in OpenAI's shape holds; ``end`` is where its event ends in the body."""
     draft.model = string(chunk.get("model")) or draft.model
     draft.fingerprint = string(chunk.get("system_fingerprint")) or draft.fingerprint
+    choice = _choice(chunk)
+    if not (_BESIDE.isdisjoint(chunk) and _BESIDE.isdisjoint(choice)):
+        draft.counts |= tokens.counts(chunk, choice)
+        _take_timings(draft, chunk, choice)
+    finish = string(choice.get("finish_reason"))
+    finish = _FINISH.get(finish.lower(), finish)
+    draft.finish = finish or draft.finish
+    delta, message = mapping(choice.get("delta")), mapping(choice.get("message"))
+    generated = delta or message
+    text = _content(generated) or _content(choice)
+    thought, calls = _reasoning(generated), _tool_calls(generated)
+    if end is not None and (text or thought or calls):
+        draft.ends.append((end, bool(text)))
+    if streamed and not delta:
+        text, thought, calls = _content(choice), "", ()  # a message is the closing one
+    if text:
+        draft.text.append(text)
+    if thought:
+        draft.reasoning.append(thought)
+    if calls:
+        draft.calls.take(calls, whole=not streamed, last=bool(finish))
+    if streamed and message:
+        draft.closing.append(_content(message))
+        draft.closing_reasoning.append(_reasoning(message))
+        draft.calls.close(_tool_calls(message))
+    logprobs = mapping(choice.get("logprobs"))
+    if logprobs and (records := list(tokens.records(logprobs))):
+        draft.logprobs.append(records)
+
+
+def _take_timings(draft: Draft, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
+    """Add how long the server says it took, and what of the prompt it had cached."""
     timings = mapping(chunk.get("timings"))
     for source in (timings, mapping(chunk.get("metrics"))):
         draft.server.update({k: float(v) for k, v in source.items() if k.endswith("_ms") and _finite(v)})
-    choice = _choice(chunk)
-    draft.counts |= tokens.counts(chunk, choice)
     meta = mapping(choice.get("meta_info"))
     for holder, names in _SECONDS.items():
         source = meta if holder == "meta_info" else mapping(chunk.get(holder))
         draft.server.update({name: 1000 * float(source[name]) for name in names if _finite(source.get(name))})
     cached = count(timings.get("cache_n", meta.get("cached_tokens")))
     draft.cached = cached if cached is not None else draft.cached
-    finish = string(choice.get("finish_reason"))
-    finish = _FINISH.get(finish.lower(), finish)
-    draft.finish = finish or draft.finish
-    delta, message = mapping(choice.get("delta")), mapping(choice.get("message"))
-    part = delta or ({} if streamed else message)
-    draft.text.append(_content(part) or _content(choice))
-    draft.reasoning.append(_reasoning(part))
-    draft.calls.take(_tool_calls(part), whole=not streamed, last=bool(finish))
-    generated = delta or message
-    text = _content(generated) or _content(choice)
-    if end is not None and (text or _reasoning(generated) or _tool_calls(generated)):
-        draft.ends.append((end, bool(text)))
-    if streamed and message:
-        draft.closing.append(_content(message))
-        draft.closing_reasoning.append(_reasoning(message))
-        draft.calls.close(_tool_calls(message))
-    if records := list(tokens.records(mapping(choice.get("logprobs")))):
-        draft.logprobs.append(records)
 
 
 def finished(draft: Draft, reader: Reader) -> Completion:
@@ -408,15 +436,20 @@ def _content(part: Mapping[str, Any]) -> str:
 
 def _reasoning(part: Mapping[str, Any]) -> str:
     """Return the reasoning of a delta or message, under any of its names, or of the content's parts (Mistral)."""
-    for name in ("reasoning", "reasoning_content", "thinking"):
-        if text := string(part.get(name)):
+    for name in _REASONING:
+        if name in part and (text := string(part[name])):
             return text
-    thoughts = [piece.get("thinking") for piece in mappings(part.get("content"))]
+    content = part.get("content")
+    if not isinstance(content, list):
+        return ""
+    thoughts = [piece.get("thinking") for piece in mappings(content)]
     return "".join(string(t) or "".join(string(piece.get("text")) for piece in mappings(t)) for t in thoughts)
 
 
 def _tool_calls(part: Mapping[str, Any]) -> Sequence[Any]:
     """Return the tool calls of a delta or message; the one call of OpenAI's first API for them counts as one."""
+    if "tool_calls" not in part and "function_call" not in part:
+        return ()
     calls, single = part.get("tool_calls"), mapping(part.get("function_call"))
     if isinstance(calls, dict) and calls:  # one call instead of a list, or calls by their index
         return [calls] if "function" in calls or "name" in calls else list(calls.values())

@@ -147,20 +147,17 @@ def refusal_of(value: object, *, depth: int = 4) -> Refusal | None:
         return refusal_said(value)
     if isinstance(value, list):
         return next((refusal for part in value if (refusal := refusal_of(part, depth=depth - 1)) is not None), None)
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return None
     choices = value.get("choices")
     if isinstance(choices, list) and choices:
         # OpenRouter writes a failure in the middle of an answer into its choice.
-        held = [value, *(choice for choice in choices if isinstance(choice, Mapping))]
-        held += [
-            part
-            for choice in held[1:]
-            for name in ("delta", "message")
-            if isinstance(part := choice.get(name), Mapping)
-        ]
-        inside = next((_held(part["error"], part, depth) for part in held if _meant(part.get("error"))), None)
-        return inside or (_flat(value) if value.get("object") == "error" else None)
+        held = [choice for choice in choices if isinstance(choice, dict)]
+        held += [part for choice in held for name in ("delta", "message") if isinstance(part := choice.get(name), dict)]
+        for part in (value, *held):
+            if "error" in part and _meant(part["error"]):
+                return _held(part["error"], part, depth)
+        return _flat(value) if value.get("object") == "error" else None
     for name in ("error", "errors", "exception", "fault", "err", "Error"):
         if _meant(value.get(name)):
             return _held(value[name], value, depth)

@@ -19,10 +19,16 @@ def records(logprobs: Mapping[str, Any]) -> Iterator[TokenLogprob]:
     """Yield the tokens of one ``logprobs`` object."""
     for entry in sequence(logprobs.get("content")):
         entry = mapping(entry)
-        known = [(_token(alt), lp) for alt in mappings(entry.get("top_logprobs")) if (lp := _logprob(alt)) is not None]
+        alternatives = mappings(entry.get("top_logprobs"))
+        known = [(_token(other), lp) for other in alternatives if (lp := number(other.get("logprob"))) is not None]
         yield TokenLogprob(
-            token=_token(entry), logprob=_logprob(entry), top=_best_first(known), id=count(entry.get("id"))
+            token=_token(entry),
+            logprob=number(entry.get("logprob")),
+            top=_best_first(known),
+            id=count(entry.get("id")),
         )
+    if "tokens" not in logprobs:
+        return
     # The old completions route: parallel lists, alternatives as a mapping of text to logprob, no bytes.
     values, tops = sequence(logprobs.get("token_logprobs")), sequence(logprobs.get("top_logprobs"))
     for place, token in enumerate(sequence(logprobs.get("tokens"))):
@@ -33,23 +39,22 @@ def records(logprobs: Mapping[str, Any]) -> Iterator[TokenLogprob]:
 
 
 def _best_first(pairs: list[tuple[bytes, float]]) -> tuple[tuple[bytes, float], ...]:
-    return tuple(sorted(pairs, key=lambda pair: -pair[1]))
+    return tuple(sorted(pairs, key=lambda pair: -pair[1]) if len(pairs) > 1 else pairs)
 
 
 def _token(entry: Mapping[str, Any]) -> bytes:
     """Return a token's bytes: the ``bytes`` list where there is one, for the text of half a character is lossy."""
-    raw = sequence(entry.get("bytes"))
-    if raw and all(isinstance(value, int) and 0 <= value <= 255 for value in raw):
-        return bytes(raw)
+    raw = entry.get("bytes")
+    if isinstance(raw, list) and raw:
+        try:
+            return bytes(raw)
+        except (TypeError, ValueError):
+            pass  # no numbers, or not of bytes: the text says it
     return _encode(string(entry.get("token")))
 
 
 def _encode(text: str) -> bytes:
     return valid(text).encode("utf-8")
-
-
-def _logprob(entry: Mapping[str, Any]) -> float | None:
-    return number(entry.get("logprob"))
 
 
 def number(value: object) -> float | None:
@@ -152,6 +157,9 @@ _DETAILS: Final = {
 }
 
 _TOLD: Final = frozenset(itertools.chain(*_NAMES.values(), *(holders for _, holders in _DETAILS.values())))
+
+COUNTED: Final = _TOLD | {"usage", "usageMetadata", "usage_metadata", "x_groq"}
+"""What a chunk or its choice that counts tokens has."""
 
 _BESIDE: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
 """Anthropic's ``input_tokens`` are those that no cache held; these are the others of the prompt."""

@@ -69,6 +69,8 @@ def quantization(raw: object, *, source: Source = "reported") -> dict[str, Fact]
 
 def valid(text: str) -> str:
     """Join surrogate pairs that two chunks shared and replace lone ones by U+FFFD, so the text is valid Unicode."""
+    if text.isascii():
+        return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion
-from pytest_llmparity.engines.wire.read import parse_answer
+from pytest_llmparity.engines.wire.read import Reader, parse_answer
 
 STREAM = {"content-type": "text/event-stream; charset=utf-8"}
 
@@ -39,6 +39,42 @@ def events(*deltas: dict[str, Any], finish: str | None = "stop", done: bool = Tr
         chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
     text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
     return text + ("data: [DONE]\n\n" if done else "")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+BITS = st.sampled_from(
+    [
+        '"',
+        "\\ud800",
+        "\\udc00",
+        "\\u00e9",
+        "-0",
+        "1e999",
+        "0.1",
+        "18446744073709551616",
+        "[",
+        "]",
+        ",",
+        "NaN",
+        " ",
+        "\t",
+    ]
+)
+
+
+@given(VALUES.map(json.dumps) | st.lists(BITS, max_size=6).map("".join) | st.text(max_size=6))
+def test_a_json_text_is_the_value_python_reads_in_it(text: str) -> None:
+    reader = Reader("cand", "c", answer(text.encode("utf-8", "replace")))
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        with pytest.raises(errors.EngineError):
+            reader.json(text)
+    else:
+        assert repr(reader.json(text)) == repr(expected)  # of floats and of half characters too
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content", "thinking"])
