@@ -32,8 +32,8 @@ HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "fixtures/models/tiny"
 LIMIT_S = 240.0
 """For what takes a second or two, on a machine that is busy."""
-PROMPTS = 16
-"""Enough cases for most designs the tests use; those of rates and gaps ask for more."""
+PROMPTS, TOKENS = 8, 12
+"""The fewest cases and tokens by which text can pass a margin of 5 % on every pass of its floor; rates ask for more."""
 
 SUITE = """
 import pytest
@@ -74,7 +74,7 @@ class Bench:
         checks: str = "check.text(margin=0.05)",
         body: str = "...",
         fixtures: str = "parity_run",
-        tokens: int = 16,
+        tokens: int = TOKENS,
     ) -> None:
         """Write a test file with one gate whose answers are short."""
         text = SUITE.format(checks=checks, body=body, fixtures=fixtures, tokens=tokens)
@@ -175,7 +175,9 @@ def apart(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     monkeypatch.delenv("LLMPARITY_ENGINES", raising=False)
     monkeypatch.setenv("LLMPARITY_EMBEDDING_MODEL", "none")
     # pytest-rerunfailures keeps a socket open in every run that sees it: only runs of their own process ask for it.
-    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:rerunfailures\n")
+    # Hypothesis imports itself when a run ends, which costs each process as much as a gate.
+    without = "-p no:rerunfailures -p no:hypothesispytest"
+    pytester.makeini(f"[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = {without}\n")
     return pytester
 
 

@@ -40,7 +40,7 @@ def bring(bench: Bench) -> Bring:
         (bench.pytester.path / "brought.py").write_text(adapter)
         bench.pytester.makeconftest(hook)
         bench.pytester.syspathinsert()
-        bench.gate()
+        bench.gate("check.prompts()")
 
     return write
 
@@ -56,7 +56,7 @@ def install(bench: Bench) -> Install:
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: llmparity-mine\nVersion: 0.3\n")
         (info / "entry_points.txt").write_text(f"[llmparity.engines]\n{entry}\n")
         bench.pytester.syspathinsert()
-        bench.gate()
+        bench.gate("check.prompts()")
 
     return write
 
@@ -73,7 +73,7 @@ def chosen(*engines: LoopbackEngine) -> str:
     return "--engines=" + ",".join(f"{name}=mine:m@{engine.base_url}" for name, engine in named)
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n1",), marks=pytest.mark.slow)], ids=["alone", "xdist"])
 def test_a_kind_of_a_hook_is_asked(bench: Bench, bring: Bring, workers: tuple[str, ...]) -> None:
     bring()
 
@@ -218,6 +218,7 @@ def test_an_adapter_that_stumbles_is_an_error_of_its_engine(bench: Bench, bring:
     assert "This is a mistake in brought, not in your configuration" in text
 
 
+@pytest.mark.slow
 def test_the_command_line_knows_entry_points_too(bench: Bench, install: Install) -> None:
     install("mine = brought:Mine")
     argv = [sys.executable, "-m", "pytest_llmparity", "lock", f"a=mine:m@{bench.engine(SAYS).base_url}"]

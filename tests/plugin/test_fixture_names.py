@@ -27,7 +27,7 @@ def test_baseline(engines):
 """
 
 
-@pytest.mark.parametrize("workers", [(), ("-n1",)], ids=["alone", "xdist"])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n1",), marks=pytest.mark.slow)], ids=["alone", "xdist"])
 def test_a_suite_keeps_its_own_engine_and_is_told(bench: Any, workers: tuple[str, ...]) -> None:
     bench.pytester.makeconftest(OWN)
     bench.pytester.makepyfile(test_app=TESTS)

@@ -36,6 +36,7 @@ def pieces(printed: str) -> list[str]:
 
 def test_a_refusal_that_is_shortened_leaks_nothing(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIDDEN_KEY", KEY)
+    monkeypatch.setattr("pytest_llmparity.run.gather.sender.BACKOFF_S", (0.01, 0.01, 0.01))
     asked = iter(range(10_000))
 
     def careless(body: Json) -> Answer:
@@ -58,7 +59,7 @@ def test_a_refusal_that_is_shortened_leaks_nothing(project: Any, monkeypatch: py
             "llmparity.toml",
             f'[engines.base]\nkind = "openai"\nbase_url = "http://127.0.0.1:{good.port}"\n'
             f'[engines.cand]\nkind = "openai"\nbase_url = "http://127.0.0.1:{bad.port}"\n'
-            'api_key_env = "HIDDEN_KEY"\n',
+            'api_key_env = "HIDDEN_KEY"\nreconnect_s = 0\n',
         )
         rows = [{"id": f"q{i}", "messages": [{"role": "user", "content": f"question {i}"}]} for i in range(20)]
         project.prompts(rows)

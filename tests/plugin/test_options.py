@@ -78,8 +78,9 @@ def resolve(pytester: pytest.Pytester) -> Resolve:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile("def test_a(): pass")
 
-    def run(*options: str) -> Found:
-        result = pytester.runpytest_subprocess("-p", "no:llmparity", *options)
+    def run(*options: str, process: bool = False) -> Found:
+        start = pytester.runpytest_subprocess if process else pytester.runpytest_inprocess
+        result = start("-p", "no:llmparity", "-p", "no:asyncio", *options)
         assert result.ret == 0, result.stdout.str() + result.stderr.str()
         found: Found = json.loads((pytester.path / "settings.json").read_text())
         return found
@@ -162,7 +163,7 @@ def test_parsers_say_what_was_given_and_what_is_allowed(
 def test_an_unused_plugin_reads_nothing_and_imports_nothing(resolve: Resolve, pytester: pytest.Pytester) -> None:
     pytester.path.joinpath("llmparity.toml").write_text("broken")
 
-    found = resolve()
+    found = resolve(process=True)
 
     assert (found["asked"], found["engines"], found["heavy"]) == (False, [], [])
     assert found["out"] == str(pytester.path / ".llmparity/report")

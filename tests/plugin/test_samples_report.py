@@ -28,7 +28,7 @@ def test_reads(parity_run):
 """
 
 
-@pytest.mark.parametrize("workers", [(), ("-n1",)])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n1",), marks=pytest.mark.slow)])
 def test_a_line_says_who_asked_what(project: Any, workers: tuple[str, ...]) -> None:
     project.engine("base", plain("One ordinary answer."))
     project.engine("cand", plain("One ordinary answer."))

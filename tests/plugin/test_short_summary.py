@@ -41,11 +41,11 @@ def steady(body: Json) -> Answer:
 def drifts(project: Any) -> Any:
     project.engine("base", steady)
     project.engine("cand", drifting)
-    project.prompts([{"id": f"q{i}", "messages": [{"role": "user", "content": f"question {i}"}]} for i in range(40)])
+    project.prompts([{"id": f"q{i}", "messages": [{"role": "user", "content": f"question {i}"}]} for i in range(12)])
     return project
 
 
-@pytest.mark.parametrize("workers", [(), ("-n1",)])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n1",), marks=pytest.mark.slow)])
 def test_on_a_ci_service_every_failure_is_printed_once(
     drifts: Any, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
 ) -> None:
@@ -79,7 +79,7 @@ def test_eighty_columns_show_the_numbers(drifts: Any, monkeypatch: pytest.Monkey
     assert len(line) <= 80
 
 
-@pytest.mark.parametrize("workers", [(), ("-n1",)])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n1",), marks=pytest.mark.slow)])
 def test_a_report_that_was_asked_for_and_is_missing_fails_the_run(project: Any, workers: tuple[str, ...]) -> None:
     project.engine("base", steady)
     project.prompts([{"id": "q", "messages": [{"role": "user", "content": "question"}]}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 OK, FAILED, USAGE = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.USAGE_ERROR
 REPORT = ("--parity-report=json", "--parity-out=out")
-CASES = 40
-PLAN = CASES + 3 * 32
+CASES = 16
+PLAN = CASES + 3 * CASES
 """Requests of a text check on as many cases: the answers and three passes for the noise floor."""
 
 
@@ -29,26 +30,31 @@ def stored(bench: Bench, engine: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["--parity-resume", "--parity-fresh"])
-def test_a_killed_run_is_resumed_or_begun_anew(bench: Bench, wait_until: Callable[..., float], option: str) -> None:
+def test_a_killed_run_is_resumed_or_begun_anew(bench: Bench, wait_until: Callable[..., float]) -> None:
     bench.prompts(CASES)
     bench.gate("check.prompts(), check.text(margin=0.05)")
     engines = [bench.engine(first_delay_s=0.03), bench.engine(drift=0.2)]
     spawned = bench.spawn(engines=engines)
-    wait_until(lambda: engines[0].count > 60)
+    wait_until(lambda: engines[0].count > 36)
     spawned.kill()
     engines[0].first_delay_s = 0.0
-    kept, before = [stored(bench, name) for name in "ab"], [len(bench.asked(engine)) for engine in engines]
-    assert kept[0] > 40
+    kept = [stored(bench, name) for name in "ab"]
+    assert kept[0] > 20
+    store, copy = bench.pytester.path / ".llmparity", bench.pytester.path / "copy"
+    shutil.copytree(store, copy)
 
-    result = bench.run(option, *REPORT, engines=engines)
+    for option in ("--parity-resume", "--parity-fresh"):
+        shutil.rmtree(store)
+        shutil.copytree(copy, store)
+        before = [len(bench.asked(engine)) for engine in engines]
+        result = bench.run(option, *REPORT, engines=engines)
 
-    assert result.ret == FAILED
-    asked = [len(bench.asked(engine)) - earlier for engine, earlier in zip(engines, before, strict=True)]
-    assert asked == [PLAN - own if option == "--parity-resume" else PLAN for own in kept]
-    assert ("resumed run" in result.stdout.str()) == (option == "--parity-resume")
-    assert [v["outcome"] for v in verdicts(bench.report()) if v["kind"] == "text"] == ["FAIL"]
-    assert [v["n"] for v in verdicts(bench.report()) if v["kind"] == "text"] == [CASES]
+        assert result.ret == FAILED
+        asked = [len(bench.asked(engine)) - earlier for engine, earlier in zip(engines, before, strict=True)]
+        assert asked == [PLAN - own if option == "--parity-resume" else PLAN for own in kept]
+        assert ("resumed run" in result.stdout.str()) == (option == "--parity-resume")
+        assert [v["outcome"] for v in verdicts(bench.report()) if v["kind"] == "text"] == ["FAIL"]
+        assert [v["n"] for v in verdicts(bench.report()) if v["kind"] == "text"] == [CASES]
 
 
 def test_a_finished_run_is_not_resumed(bench: Bench) -> None:
@@ -64,13 +70,12 @@ def test_a_finished_run_is_not_resumed(bench: Bench) -> None:
 
 
 def test_a_replay_judges_the_same_without_engines_and_without_a_request(bench: Bench) -> None:
-    bench.prompts(60)
     bench.gate(
-        "check.prompts(), check.text(margin=0.05), check.schema({'type': 'object'}, gap=0.05), "
-        "check.latency(e2e_p95='10s')",
+        "check.prompts(), check.text(margin=0.05), check.schema({'type': 'object'}, gap=0.5), "
+        "check.latency(e2e_p50='10s', n=16)",
         "assert parity_run['b']['case-3'].text",
     )
-    engines = [bench.engine(), bench.engine(drift=0.2)]
+    engines = [bench.engine(), bench.engine(drift=0.3)]
     live = bench.run(*REPORT, engines=engines)
     run = bench.report()["run"]
     asked = [engine.count for engine in engines]
@@ -97,8 +102,8 @@ def test_a_replay_of_a_run_nobody_knows_lists_the_runs(bench: Bench) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runs", [2, 4])
-def test_runs_at_once_share_a_store_and_nothing_else(bench: Bench, runs: int) -> None:
+def test_runs_at_once_share_a_store_and_nothing_else(bench: Bench) -> None:
+    runs = 3
     bench.prompts(CASES)
     bench.gate("check.prompts(), check.text(margin=0.05)")
     engines = [bench.engine(first_delay_s=0.005), bench.engine(first_delay_s=0.005)]

@@ -47,7 +47,7 @@ def test_an_unknown_engine_names_the_places_that_were_searched(bench: Any, monke
 # -- the daemon a model's name means
 
 
-@pytest.mark.parametrize("workers", [(), ("-n1",)], ids=["alone", "xdist"])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n1",), marks=pytest.mark.slow)], ids=["alone", "xdist"])
 def test_the_name_of_a_model_means_the_daemon_that_has_it(
     bench: Any, ollama: LoopbackEngine, workers: tuple[str, ...]
 ) -> None:

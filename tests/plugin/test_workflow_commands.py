@@ -50,7 +50,7 @@ def test_no_printed_line_is_a_command(
     monkeypatch.setenv("COLUMNS", "80")
     project.engine("base", plain("One ordinary answer."))
     project.engine("cand", refuses)
-    project.prompts([{"id": f"q{i}", "messages": [{"role": "user", "content": f"question {i}"}]} for i in range(16)])
+    project.prompts([{"id": f"q{i}", "messages": [{"role": "user", "content": f"question {i}"}]} for i in range(8)])
     project.write("test_gate.py", FILE if "-s" not in arguments else FILE.replace("print(text)", ""))
 
     result = project.run(*arguments)

@@ -40,9 +40,9 @@ def pytest_sessionfinish():
 @pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 3, 5, 7, 12])
 def test_without_file_descriptors_gates_say_so_and_what_was_answered_is_kept(bench: Bench, left: int) -> None:
-    bench.prompts(64)
+    bench.prompts(32)
     bench.pytester.makeconftest(SCARCE.format(left=left))
-    bench.gate("check.prompts(), concurrency=64")
+    bench.gate("check.prompts(), concurrency=32")
     engines = [bench.engine(first_delay_s=0.01), bench.engine()]
 
     spawned = bench.spawn("-p", "no:faulthandler", engines=engines)

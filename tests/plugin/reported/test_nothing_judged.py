@@ -20,7 +20,7 @@ PAIRWISE = "check.prompts(), check.text(margin=0.05)"
 ABSOLUTE = 'check.schema({"type": "object"}, rate=0.5), check.text(margin=0.05)'
 
 
-def rows(project: Any, count: int = 60) -> None:
+def rows(project: Any, count: int = 8) -> None:
     project.prompts([{"id": f"q{i}", "messages": [{"role": "user", "content": f"question {i}"}]} for i in range(count)])
 
 
@@ -56,7 +56,7 @@ def test_one_engine_is_asked_no_noise_floor_where_nothing_is_compared(project: A
     project.gate(PAIRWISE, body="assert parity_run['base']['q3'].text == 'yes'")
 
     assert project.run().ret == OK
-    assert len(prompts_of(base)) == 60
+    assert len(prompts_of(base)) == 8
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_required_run_of_tests_that_use_engines_is_no_error(project: Any, gate
 
 
 def test_a_gate_that_is_expected_to_fail_was_judged(project: Any) -> None:
-    rows(project, 60)
+    rows(project)
     project.engine("base", plain("yes"))
     project.engine("cand", plain(question))
     gate = "@pytest.mark.xfail\n@pytest.mark.parity('prompts.jsonl', check.text(margin=0.05))\ndef test_it(): ..."
@@ -181,7 +181,7 @@ def test_what_one_engine_alone_is_judged_by_is_asked_of_those_that_work(project:
         ("schema.rate", broken): "ERROR",
         ("text", "cand"): "ERROR",
     }
-    assert len(prompts_of(servers[works])) == 60, "every prompt once: no noise floor, which only comparisons need"
+    assert len(prompts_of(servers[works])) == 8, "every prompt once: no noise floor, which only comparisons need"
     assert prompts_of(servers[broken]) == []
 
 

@@ -60,9 +60,9 @@ class Restarting:
 
 
 def test_a_server_that_restarts_is_waited_for_and_no_answer_is_lost(bench: Bench) -> None:
-    bench.prompts(100)
-    bench.gate("check.text(margin=0.05), check.schema({}, gap=0.2)")
-    with Restarting(bench, 60, {}, token_delay_s=0.001) as b:
+    bench.prompts(16)
+    bench.gate("check.text(margin=0.05), check.schema({}, gap=0.5)")
+    with Restarting(bench, 24, {}, token_delay_s=0.001) as b:
         b.configure()
 
         result = bench.run("--engines=b", *REPORT, engines=[bench.engine()])
@@ -72,14 +72,14 @@ def test_a_server_that_restarts_is_waited_for_and_no_answer_is_lost(bench: Bench
     printed = " ".join(result.stdout.str().split())
     assert "b restarted while it was asked: it was away" in printed
     assert b.later is not None
-    twice = len(bench.asked(b.before)) + len(bench.asked(b.later)) - (100 + 3 * 32)
+    twice = len(bench.asked(b.before)) + len(bench.asked(b.later)) - (16 + 3 * 16)
     assert 0 <= twice <= 4, "only what was under way is asked again"
 
 
 def test_a_server_that_does_not_come_back_is_an_error_and_the_rest_is_not_asked(bench: Bench) -> None:
-    bench.prompts(100)
+    bench.prompts(16)
     bench.gate("check.text(margin=0.05), check.schema({}, rate=0.5)")
-    with Restarting(bench, 60, None, token_delay_s=0.001) as b:
+    with Restarting(bench, 24, None, token_delay_s=0.001) as b:
         b.configure(reconnect_s=AWAY_S)
 
         result = bench.run("--engines=b", *REPORT, engines=[bench.engine()])
@@ -88,7 +88,7 @@ def test_a_server_that_does_not_come_back_is_an_error_and_the_rest_is_not_asked(
     found = {(v["kind"], v["engine"]): v["outcome"] for v in bench.report()["verdicts"]}
     assert found["text", "b"] == found["schema.rate", "b"] == "ERROR"
     kinds = Counter(failure["kind"] for failure in bench.report()["failures"])
-    assert kinds["NotAsked"] >= 196 - 60 - 4
+    assert kinds["NotAsked"] >= 64 - 24 - 4
     assert kinds.total() - kinds["NotAsked"] <= 4, "what was under way"
     printed = " ".join(result.stdout.str().split())
     assert f"{kinds['NotAsked']} prompts not asked" in printed
@@ -97,10 +97,10 @@ def test_a_server_that_does_not_come_back_is_an_error_and_the_rest_is_not_asked(
 
 
 def test_a_server_that_comes_back_as_another_is_not_compared(bench: Bench) -> None:
-    bench.prompts(100)
+    bench.prompts(16)
     bench.gate("check.text(margin=0.05)")
     with Restarting(
-        bench, 60, {"quantization": "Q8_0"}, poses_as="llamacpp", quantization="Q4_0", token_delay_s=0.001
+        bench, 24, {"quantization": "Q8_0"}, poses_as="llamacpp", quantization="Q4_0", token_delay_s=0.001
     ) as b:
         b.configure(kind="llamacpp")
 
@@ -116,9 +116,8 @@ def test_a_server_that_comes_back_as_another_is_not_compared(bench: Bench) -> No
 
 
 def test_a_timed_phase_that_met_a_restart_is_measured_again(bench: Bench) -> None:
-    bench.prompts(40)
-    bench.gate('check.latency(e2e_p95="30s", success_rate=0.99, n=512), concurrency=2')
-    with Restarting(bench, 40 + 60, {}, token_delay_s=0.001) as b:
+    bench.gate('check.latency(e2e_p50="30s", success_rate=0.9, n=64), concurrency=2')
+    with Restarting(bench, 8 + 20, {}, token_delay_s=0.001) as b:
         b.configure()
 
         result = bench.run("--engines=b", *REPORT, engines=[bench.engine()])

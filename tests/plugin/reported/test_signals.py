@@ -50,17 +50,17 @@ KILL, TERM, HUP, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIG
 def test_a_signal_in_any_phase_leaves_no_process_and_loses_no_answer(
     bench: Bench, wait_until: Callable[..., float], phase: str, number: int
 ) -> None:
-    bench.prompts(40)
+    bench.prompts(20)
     bench.configure(bench.process("started", "mute" if phase == "start" else "", start_timeout_s=60))
     engine = bench.engine(first_delay_s=0.02)
     if phase == "judging":
         bench.pytester.makepyfile(test_gate=JUDGING)
     else:
-        bench.gate("check.prompts()" if phase != "timed" else 'check.latency(e2e_p95="30s", n=256), concurrency=2')
+        bench.gate("check.prompts()" if phase != "timed" else 'check.latency(e2e_p95="30s", n=128), concurrency=2')
     reached = {
         "start": lambda: bench.starts("started"),
         "gathering": lambda: len(bench.asked(engine)) > 10,
-        "timed": lambda: len(bench.asked(engine)) > 40 + 10,
+        "timed": lambda: len(bench.asked(engine)) > 20 + 10,
         "judging": (bench.pytester.path / "judging").exists,
     }[phase]
     spawned = bench.spawn("--engines=started", engines=[engine])
@@ -80,4 +80,4 @@ def test_a_signal_in_any_phase_leaves_no_process_and_loses_no_answer(
         query = "SELECT count(*) FROM samples WHERE engine = 'a' AND phase = 'main' AND failure IS NULL"
         ((stored,),) = db.execute(query).fetchall()
     db.close()
-    assert stored >= min(40, len(bench.asked(engine))) - 4, "all but what was under way"
+    assert stored >= min(20, len(bench.asked(engine))) - 4, "all but what was under way"
