@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,11 @@ class Project:
         """Let another process gather a part of the prompts and end; returns its run."""
         argv = [sys.executable, "-c", GATHER, str(self.path), name, engine.base_url, str(limit)]
         return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+
+    def process_ended(self) -> None:
+        """Let the runs so far be those of a process that is no more, whose id another one has now."""
+        with closing(sqlite3.connect(self.path / ".llmparity/samples.sqlite")) as db, db:
+            db.execute("UPDATE holders SET born = 0")
 
     def declare(self, session: Session, *checks: Any, test: str = "t", **keywords: Any) -> None:
         """Declare one gate over the prompts, with answers no longer than the horizon unless told otherwise."""

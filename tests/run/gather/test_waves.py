@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +23,8 @@ if TYPE_CHECKING:
     from tests.run.conftest import Project
 
 WARM_UP, FLOOR = 1, 3 * 32
-TEXT = check.text(margin=0.05)
+TEXT = check.text(margin=0.2, horizon=8)
+"""Settled by 32 prompts like a margin of .05 over 32 tokens, of answers that are a quarter as long."""
 OBJECT = {"type": "object"}
 AGREE = check.schema(OBJECT, agree=0.9)
 tokens = itertools.count()
@@ -45,7 +44,7 @@ def gathered(
 ) -> tuple[Session, dict[tuple[str, str], Verdict]]:
     """One gate over the prompts, gathered and judged: the session and its verdicts by kind and engine."""
     session = begun(project, *engines, **settings)
-    project.declare(session, *checks, max_tokens=32)
+    project.declare(session, *checks, max_tokens=8)
     session.gather()
     return session, judged(session)
 
@@ -54,39 +53,16 @@ def judged(session: Session, test: str = "t") -> dict[tuple[str, str], Verdict]:
     return {(v.kind, v.engine): v for v in session.settle(test, session.parity_run(test, reproduce=""))}
 
 
-EARLIER = """
-import json, sys
-from pathlib import Path
-from pytest_llmparity import check
-from pytest_llmparity.settings.specification import EngineSpec, Settings
-from pytest_llmparity.report.progress import Silent
-from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.run.session import Session
-path, settings, *urls = Path(sys.argv[1]), json.loads(sys.argv[2]), *sys.argv[3:]
-specs = tuple(
-    EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=url) for name, url in zip("abcd", urls)
-)
-session = Session(
-    Settings(engines=specs, baseline="a", sequential=True, **settings), root=path, token="an earlier process",
-    keeper=lambda: Keeper.spawn(path / ".llmparity"), version="1", progress=Silent(),
-)
-checks = [check.schema({"type": "object"}, agree=0.9)]
-session.declare("t", ["prompts.jsonl", *checks], {"max_tokens": 32}, folder=path)
-session.gather()
-(found,) = session.settle("t", session.parity_run("t", reproduce=""))
-print(json.dumps([session.run, str(found.outcome), found.n, found.alpha, found.p_pass, found.p_fail]))
-session.close()
-"""
-
-
 def earlier(project: Project, *engines: LoopbackEngine, **settings: Any) -> list[Any]:
     """A gate with AGREE in a process that has ended: only such a run can be gone on with. Its run and its verdict."""
-    argv = [sys.executable, "-c", EARLIER, str(project.path), json.dumps(settings), *(e.base_url for e in engines)]
-    return list(json.loads(subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout))
+    session, verdicts = gathered(project, engines, AGREE, **settings)
+    session.close()
+    project.process_ended()
+    return numbers(session, verdicts["schema.agree", "b"])
 
 
-def numbers(session: Session, found: Verdict) -> list[Any]:
-    return [session.run, str(found.outcome), found.n, found.alpha, found.p_pass, found.p_fail]
+def numbers(session: Session, verdict: Verdict) -> list[Any]:
+    return [session.run, str(verdict.outcome), verdict.n, verdict.alpha, verdict.p_pass, verdict.p_fail]
 
 
 def one(request: Any) -> str:
@@ -131,7 +107,7 @@ def test_a_row_that_was_not_asked_says_so(project: Project) -> None:
 
 def test_an_engine_that_drifts_far_fails_early(project: Project) -> None:
     project.prompts(150)
-    engines = [project.engine(), project.engine(drift=0.2)]
+    engines = [project.engine(), project.engine(drift=0.8)]
     session, verdicts = gathered(project, engines, TEXT)
 
     assert verdicts["text", "b"].outcome is Outcome.FAIL
@@ -141,7 +117,7 @@ def test_an_engine_that_drifts_far_fails_early(project: Project) -> None:
 
 def test_only_engines_about_which_something_is_open_are_asked_on(project: Project) -> None:
     project.prompts(100)
-    engines = [project.engine(), project.engine(), project.engine(drift=0.05)]
+    engines = [project.engine(), project.engine(), project.engine(drift=0.2)]
     _, verdicts = gathered(project, engines, TEXT)
 
     assert verdicts["text", "b"].sequence == "sequential, stopped after 32 of 100 prompts"
@@ -170,7 +146,7 @@ def test_limits_of_each_engine_alone_are_settled_too(project: Project) -> None:
 
 def test_at_the_margin_everything_is_asked_and_the_run_stays_open(project: Project) -> None:
     project.prompts(64)
-    engines = [project.engine(), project.engine(drift=0.05)]
+    engines = [project.engine(), project.engine(drift=0.2)]
     session, verdicts = gathered(project, engines, TEXT)
     text = verdicts["text", "b"]
 
@@ -257,7 +233,7 @@ def test_a_fixed_design_before_it_is_another_look(project: Project) -> None:
 
 def test_a_replay_gives_the_same_verdicts_and_finds_open_runs(project: Project) -> None:
     project.prompts(64)
-    engines = [project.engine(), project.engine(drift=0.05)]
+    engines = [project.engine(), project.engine(drift=0.2)]
     gathered(project, [project.engine(), project.engine()], check.prompts(), sequential=False)
     session, live = gathered(project, engines, TEXT, check.prompts())
     counts = [engine.count for engine in engines]
@@ -272,7 +248,7 @@ def test_a_replay_gives_the_same_verdicts_and_finds_open_runs(project: Project) 
 
 def test_a_hard_stop_leaves_what_was_settled_and_says_what_was_not(project: Project) -> None:
     project.prompts(150)
-    engines = [project.engine(), project.engine(), project.engine(drift=0.05)]
+    engines = [project.engine(), project.engine(), project.engine(drift=0.2)]
     others = [project.engine(), project.engine()]
     before, _ = gathered(project, others, TEXT)
     probes = (before.record([]).requests - sum(len(asked(other)) for other in others)) // 2
@@ -297,23 +273,23 @@ def test_a_hard_stop_before_the_first_wave_has_ended_judges_nothing(project: Pro
 
 
 def test_what_a_hard_stop_cut_off_goes_on_in_the_same_order(project: Project) -> None:
-    project.prompts(150)
+    project.prompts(100)
     engines = [project.engine(one), project.engine(tenth)]
     run, outcome, n, *_ = earlier(project, *engines, max_requests=2 * 32 + 40)
     session, verdicts = gathered(project, engines, AGREE)
 
     assert (outcome, n) == ("INCONCLUSIVE", 48)
     assert session.run == run
-    assert (verdicts["schema.agree", "b"].n, verdicts["schema.agree", "b"].alpha) == (150, 0.05)
-    assert [len(asked(engine)) for engine in engines] == [150] * 2
+    assert (verdicts["schema.agree", "b"].n, verdicts["schema.agree", "b"].alpha) == (100, 0.05)
+    assert [len(asked(engine)) for engine in engines] == [100] * 2
 
 
 def test_a_test_without_a_check_that_can_be_settled_early_gets_every_answer(project: Project) -> None:
     project.prompts(50)
     engines = [project.engine(), project.engine()]
     session = begun(project, *engines)
-    project.declare(session, TEXT, test="text", max_tokens=32)
-    project.declare(session, check.prompts(), test="rows", max_tokens=32)
+    project.declare(session, TEXT, test="text", max_tokens=8)
+    project.declare(session, check.prompts(), test="rows", max_tokens=8)
     session.gather()
 
     assert judged(session, "text")["text", "b"].sequence == "sequential, all 50 prompts asked"
@@ -356,7 +332,7 @@ def test_one_at_a_time_the_baseline_is_asked_everything_first(project: Project) 
 
 def test_a_failure_must_survive_what_is_still_to_come_before_it_stops_the_run(project: Project) -> None:
     project.prompts(150)
-    engines = [project.engine(), project.engine(drift=0.12)]
+    engines = [project.engine(), project.engine(drift=0.48)]
     _, alone = gathered(project, engines, TEXT)
     _, family = gathered(project, engines, TEXT, check.latency(e2e_p50="20s", success_rate=0.9), resume="fresh")
     one, many = alone["text", "b"], family["text", "b"]
@@ -473,7 +449,7 @@ def test_groups_take_turns_and_count_once_in_texts(project: Project) -> None:
         for i in range(120)
     ]
     (project.path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    session, verdicts = gathered(project, [project.engine(), project.engine(drift=0.05)], TEXT)
+    session, verdicts = gathered(project, [project.engine(), project.engine(drift=0.2)], TEXT)
     text = verdicts["text", "b"]
 
     assert (text.outcome, text.n, text.groups) == (Outcome.INCONCLUSIVE, 40, 40)
