@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema_rs
 import pytest
 
+from pytest_llmparity.engines.wire import base
 from pytest_llmparity.testing import Fault, LoopbackEngine
 from pytest_llmparity.testing.script import prompt_of
 from tests.doubles.abilities import Abilities
@@ -135,6 +136,13 @@ def test_a_variable_that_is_not_set_is_told_with_the_error(shell: Shell, able: C
     assert "WRONG engine 'dev': api_key_env names the environment variable LLMPARITY_TEST_GONE" in one_line(ended)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait a moment, instead of ten seconds, for a server that others start."""
+    monkeypatch.setattr(base, "ATTACH_DEADLINE_S", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_one_engine_that_is_down_hides_no_other(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
     with LoopbackEngine() as gone:
         config = table("gone", gone)
@@ -294,6 +302,7 @@ def test_json_is_as_published(shell: Shell, able: Callable[..., LoopbackEngine])
     assert prod["wrong"] == []
 
 
+@pytest.mark.usefixtures("impatient")
 def test_json_of_an_engine_that_is_down_is_as_published(shell: Shell) -> None:
     with LoopbackEngine() as gone:
         url = gone.base_url

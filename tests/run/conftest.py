@@ -76,7 +76,7 @@ session = Session(
     Settings(engines=(spec,), baseline=name, max_requests=int(limit)), root=path, token="an earlier process",
     keeper=lambda: Keeper.spawn(path / ".llmparity"), version="1", progress=Silent(),
 )
-session.declare("t", ["prompts.jsonl"], {"max_tokens": 32}, folder=path)
+session.declare("t", ["prompts.jsonl"], {"max_tokens": 8}, folder=path)
 session.gather()
 print(session.run)
 session.close()
@@ -167,7 +167,7 @@ class Project:
 
     def declare(self, session: Session, *checks: Any, test: str = "t", **keywords: Any) -> None:
         """Declare one gate over the prompts, with answers no longer than the horizon unless told otherwise."""
-        session.declare(test, ["prompts.jsonl", *checks], {"max_tokens": 32} | keywords, folder=self.path)
+        session.declare(test, ["prompts.jsonl", *checks], {"max_tokens": 8} | keywords, folder=self.path)
 
 
 @pytest.fixture

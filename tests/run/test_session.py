@@ -24,6 +24,9 @@ PROBES = 4
 """What a run with a text check asks beforehand: two for streaming, one for unknown fields, one for logprobs."""
 
 
+TEXT = check.text(margin=0.2, horizon=8)
+
+
 def judged(session: Session, test: str = "t") -> list[Verdict]:
     return session.settle(test, session.parity_run(test, reproduce="again"))
 
@@ -38,15 +41,15 @@ def verdict_of(verdict: Verdict) -> Verdict:
 
 
 def test_what_was_gathered_is_judged_from_the_store_without_engines(project: Project) -> None:
-    project.prompts(64)
+    project.prompts(24)
     live = project.session(project.attached("a", project.engine()), project.attached("b", project.engine()))
-    project.declare(live, check.text(margin=0.05))
+    project.declare(live, TEXT)
     live.gather()
     found = judged(live)
     live.close()
 
     replay = project.session(mode="replay")
-    project.declare(replay, check.text(margin=0.05))
+    project.declare(replay, TEXT)
     replay.gather()
 
     assert replay.run == live.run
@@ -148,16 +151,16 @@ def test_a_relative_latency_limit_needs_engines_side_by_side(project: Project) -
 
 def test_more_prompts_after_an_open_verdict_cost_half_the_error_rate_until_one_settles(project: Project) -> None:
     alphas: list[float | None] = []
-    for count, outcome in ((40, Outcome.INCONCLUSIVE), (40, Outcome.INCONCLUSIVE), (60, Outcome.INCONCLUSIVE)):
+    for count, outcome in ((16, Outcome.INCONCLUSIVE), (16, Outcome.INCONCLUSIVE), (24, Outcome.INCONCLUSIVE)):
         project.prompts(count)
-        drift = project.engine(drift=0.05)
+        drift = project.engine(drift=0.2)
         session = project.session(
             project.attached("a", project.engine()),
             project.attached("b", drift),
             token=str(len(alphas)),
             resume="fresh",
         )
-        project.declare(session, check.text(margin=0.05))
+        project.declare(session, TEXT)
         session.gather()
         verdict = next(v for v in judged(session) if v.kind == "text")
         assert verdict.outcome is outcome
@@ -165,7 +168,7 @@ def test_more_prompts_after_an_open_verdict_cost_half_the_error_rate_until_one_s
         session.close()
 
     replay = project.session(mode="replay")
-    project.declare(replay, check.text(margin=0.05))
+    project.declare(replay, TEXT)
     replay.gather()
 
     assert alphas == [0.05, 0.05, 0.025]
@@ -240,7 +243,11 @@ def test_a_run_that_was_stopped_goes_on_where_it_stopped(project: Project) -> No
 
 def test_an_engine_that_changed_since_the_interruption_is_asked_everything_again(project: Project) -> None:
     engine = project.engine(poses_as="llamacpp")
-    project.gathered_before("a", engine, limit=5)
+    stopped = project.session(project.attached("a", engine), token="an earlier process", max_requests=5)
+    project.declare(stopped)
+    stopped.gather()
+    stopped.close()
+    project.process_ended()
     engine.quantization = "Q8_0"
 
     session = project.session(project.attached("a", engine))
@@ -253,7 +260,7 @@ def test_an_engine_that_changed_since_the_interruption_is_asked_everything_again
 
 def test_case_filters_gather_rows_and_judge_nothing(project: Project) -> None:
     session = project.session(project.attached("a", project.engine()), cases=("c3",))
-    project.declare(session, check.text(margin=0.05))
+    project.declare(session, TEXT)
     session.gather()
     gathered = session.parity_run("t", reproduce="")
 
@@ -312,13 +319,13 @@ def test_secrets_are_the_values_of_the_variables_a_spec_names(
 
 
 def test_the_floor_of_an_unchanged_server_is_measured_once(project: Project) -> None:
-    project.prompts(64)
+    project.prompts(32)
     engine, other = project.engine(poses_as="llamacpp"), project.engine()
     counts, notes = [], []
     for token, resume in (("one", "auto"), ("two", "auto"), ("three", "fresh")):
         engines = project.attached("a", engine), project.attached("b", other, kind="openai")
         session = project.session(*engines, token=token, resume=resume)
-        project.declare(session, check.similarity(at_least=0.5), check.text(margin=0.05))
+        project.declare(session, check.similarity(at_least=0.5), TEXT)
         before = engine.count
         session.gather()
         counts.append(engine.count - before - 1)
@@ -326,19 +333,19 @@ def test_the_floor_of_an_unchanged_server_is_measured_once(project: Project) -> 
         assert {s.phase for s in session.samples()} == {Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL}
         session.close()
 
-    assert counts == [160 + PROBES, 64, 160 + PROBES]
+    assert counts == [128 + PROBES, 32, 128 + PROBES]
     assert [len(found) for found in notes] == [0, 1, 0]
     assert notes[1][0].startswith("a: 96 answers of its noise floor come from an earlier run")
 
 
 def test_the_floor_of_a_server_that_says_too_little_about_itself_is_measured_each_time(project: Project) -> None:
-    project.prompts(64)
+    project.prompts(32)
     engine, other = project.engine(), project.engine()
     for token in ("one", "two"):
         engines = project.attached("a", engine, kind="openai"), project.attached("b", other, kind="openai")
         session = project.session(*engines, token=token)
-        project.declare(session, check.text(margin=0.05))
+        project.declare(session, TEXT)
         session.gather()
         session.close()
 
-    assert engine.count == 2 * (160 + 1 + PROBES)
+    assert engine.count == 2 * (128 + 1 + PROBES)

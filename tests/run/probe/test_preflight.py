@@ -78,7 +78,7 @@ def probed(engine: LoopbackEngine, since: int = 0) -> list[Mapping[str, Any]]:
 def test_a_run_asks_what_its_tests_make_matter(
     project: Project, row: dict[str, Any], keywords: dict[str, Any], judge: Any, more: tuple[str, ...]
 ) -> None:
-    project.prompts(64, **row)
+    project.prompts(16, **row)
     session = project.session(project.attached("a", project.engine()), project.attached("b", project.engine()))
     project.declare(session, judge, **keywords)
 
@@ -150,7 +150,7 @@ def test_another_server_is_asked_anew(project: Project) -> None:
 
 
 def test_a_server_that_does_not_say_what_it_is_is_asked_every_time(project: Project) -> None:
-    project.prompts(64, response_format=FORCED)
+    project.prompts(16, response_format=FORCED)
     engine = project.engine(abilities=Abilities(schema="forced"))
     before = gathered(project, engine, project.engine(), kind="openai")
     engine.abilities = Abilities(schema="sorted")
@@ -199,7 +199,7 @@ def test_a_probe_that_was_not_asked_before_is_asked_beside_what_is_remembered(pr
 
 
 def test_a_no_that_keeps_a_check_from_being_judged_is_asked_again(project: Project) -> None:
-    project.prompts(64, tools=TOOLS)
+    project.prompts(16, tools=TOOLS)
     engine = project.engine(poses_as="llamacpp")
     before_repair = gathered(project, engine, project.engine())
     before = engine.count
@@ -245,7 +245,7 @@ def test_probes_keep_no_key(project: Project, monkeypatch: pytest.MonkeyPatch) -
 
 def test_probes_decide_whether_logprobs_are_asked_for(project: Project) -> None:
     gives, refuses = project.engine(), project.engine(abilities=Abilities(logprobs="refused"))
-    project.prompts(64)
+    project.prompts(16)
     session = gathered(project, gives, refuses, kind="openai")
 
     def asked(engine: LoopbackEngine) -> set[bool]:
@@ -256,7 +256,7 @@ def test_probes_decide_whether_logprobs_are_asked_for(project: Project) -> None:
 
 
 def test_what_an_engine_cannot_do_is_skipped_with_the_reason(project: Project) -> None:
-    project.prompts(64, response_format=FORCED)
+    project.prompts(16, response_format=FORCED)
     able, unable = project.engine(abilities=Abilities(schema="forced")), project.engine('{"queue": 1}')
     judge = check.schema({"type": "object"}, rate=0.5, gap=0.5)
     session = gathered(project, able, unable, judge=judge, kind="openai")
@@ -275,7 +275,7 @@ def test_what_an_engine_cannot_do_is_skipped_with_the_reason(project: Project) -
 
 
 def test_what_an_engine_cannot_be_judged_by_is_asked_where_a_test_reads_the_answers(project: Project) -> None:
-    project.prompts(64, response_format=FORCED)
+    project.prompts(16, response_format=FORCED)
     able, unable = project.engine(abilities=Abilities(schema="forced")), project.engine('{"queue": 1}')
     session = project.session(*(project.attached(n, e, kind="openai") for n, e in (("a", able), ("b", unable))))
     project.declare(session, check.schema({"type": "object"}, rate=0.5))
@@ -287,7 +287,7 @@ def test_what_an_engine_cannot_be_judged_by_is_asked_where_a_test_reads_the_answ
 
 
 def test_what_was_required_is_an_error_with_the_same_reason(project: Project) -> None:
-    project.prompts(64, tools=TOOLS)
+    project.prompts(16, tools=TOOLS)
     engines = project.engine(abilities=Abilities(tools="taken")), project.engine(abilities=Abilities(tools="refused"))
     session = gathered(project, *engines, judge=check.prompts(), kind="openai", required=True)
 
@@ -297,7 +297,7 @@ def test_what_was_required_is_an_error_with_the_same_reason(project: Project) ->
 
 
 def test_a_promise_that_is_not_kept_is_judged_and_told(project: Project) -> None:
-    project.prompts(64, response_format=FORCED)
+    project.prompts(16, response_format=FORCED)
     honest = project.engine(poses_as="llamacpp", abilities=Abilities(schema="forced"))
     liar = project.engine("no JSON", poses_as="llamacpp")
     session = gathered(project, honest, liar, judge=check.schema({"type": "object"}, rate=0.5))
@@ -311,7 +311,7 @@ def test_a_promise_that_is_not_kept_is_judged_and_told(project: Project) -> None
 
 
 def test_a_replay_knows_what_was_probed(project: Project) -> None:
-    project.prompts(64, tools=TOOLS)
+    project.prompts(16, tools=TOOLS)
     engine = project.engine(poses_as="llamacpp", abilities=Abilities(tools="taken"))
     live = gathered(project, engine, project.engine(), judge=check.prompts(), kind="openai")
     live.close()
@@ -341,7 +341,7 @@ def test_what_a_kind_has_no_word_for_is_skipped_where_the_check_needs_it_and_inc
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "_added", {**registry._added, "no-schemas": NoSchemas})
-    project.prompts(64, response_format=FORCED)
+    project.prompts(16, response_format=FORCED)
     engine = project.engine("no JSON")
     able = project.attached("a", project.engine(abilities=Abilities(schema="forced")))
     session = project.session(able, project.attached("b", engine, kind="no-schemas"))
@@ -426,7 +426,7 @@ def test_answers_on_one_route_only_and_other_ends_are_counted(project: Project) 
             return "the warm-up"
         number = int(prompt_of(request).split()[-1])
         if number % 3 == 0:
-            return Fault.refuse(500)
+            return Fault.refuse(400)
         if request.get("native"):
             return "a long answer " * 40
         return Fault.refuse(400) if number % 3 == 1 else "short"
