@@ -130,19 +130,19 @@ def gather(root: Path, size: int) -> int:
 def _put(store: Store, run: str, samples: Sequence[Sample]) -> None:
     """Write the first samples of a list as a run does, and copies of their rows for those that repeat an answer."""
     store.put(run, samples[:DIFFERENT])
-    columns = "engine, phase, repeat, concurrency, failure, timing, attempts, omitted, prefix, completion"
+    key = "run, engine, request_sha256, case_id, phase, repeat, concurrency"
+    content = "completion, ends, spelled, failure, timing, attempts, omitted, prefix"
+    ((last,),) = store._file.read("SELECT max(number) FROM samples")
+    first = last + 1 - min(DIFFERENT, len(samples))
     with store._file.write() as db:
-        for start in range(DIFFERENT, len(samples), DIFFERENT):
-            pairs = zip(samples[start : start + DIFFERENT], samples, strict=False)
-            db.executemany(
-                f"INSERT INTO samples (run, case_id, request_sha256, {columns}) SELECT run, ?, ?, engine, ?, repeat, ?,"
-                " failure, timing, attempts, omitted, prefix, completion FROM samples"
-                " WHERE run = ? AND engine = ? AND request_sha256 = ? AND case_id = ? AND phase = ?",
-                [
-                    (s.case, s.request_sha256, s.phase, s.concurrency, run, o.engine, o.request_sha256, o.case, o.phase)
-                    for s, o in pairs
-                ],
-            )
+        for number, sample in enumerate(samples[DIFFERENT:]):
+            original = first + number % DIFFERENT
+            copy = db.execute(
+                f"INSERT INTO samples ({key}, {content}) SELECT run, engine, ?, ?, ?, 0, ?, {content} FROM samples"
+                " WHERE number = ?",
+                (sample.request_sha256, sample.case, sample.phase, sample.concurrency, original),
+            ).lastrowid
+            db.execute("INSERT INTO tokens SELECT ?, content FROM tokens WHERE number = ?", (copy, original))
 
 
 def judged(root: Path) -> dict[str, float]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import array
 import dataclasses
-import functools
 import itertools
 import json
-import typing
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, overload
 
 import msgspec
@@ -44,11 +43,15 @@ CREATE TABLE engines (
     earlier INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (run, name)
 ) WITHOUT ROWID;
 CREATE TABLE samples (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
     run TEXT NOT NULL REFERENCES runs, engine TEXT NOT NULL, request_sha256 TEXT NOT NULL, case_id TEXT NOT NULL,
-    phase TEXT NOT NULL, repeat INTEGER NOT NULL, concurrency INTEGER NOT NULL, completion BLOB, failure BLOB,
-    timing BLOB, attempts INTEGER NOT NULL, omitted TEXT NOT NULL,
+    phase TEXT NOT NULL, repeat INTEGER NOT NULL, concurrency INTEGER NOT NULL, completion BLOB, ends BLOB,
+    spelled BLOB, failure BLOB, timing BLOB, attempts INTEGER NOT NULL, omitted TEXT NOT NULL,
     prefix TEXT NOT NULL,
-    PRIMARY KEY (run, engine, request_sha256, case_id, phase, repeat, concurrency)
+    UNIQUE (run, engine, request_sha256, case_id, phase, repeat, concurrency)
+);
+CREATE TABLE tokens (
+    number INTEGER PRIMARY KEY REFERENCES samples ON DELETE CASCADE, content BLOB NOT NULL
 );
 CREATE TABLE notes (
     run TEXT NOT NULL REFERENCES runs, name TEXT NOT NULL, content BLOB NOT NULL, PRIMARY KEY (run, name)
@@ -60,74 +63,110 @@ CREATE TABLE looks (
 ) WITHOUT ROWID;
 """
 
-SAMPLE_COLUMNS = (
-    "engine, case_id, phase, repeat, concurrency, request_sha256, completion, failure, timing, attempts, "
-    "omitted, prefix"
+KEY_COLUMNS: Final = "run, engine, request_sha256, case_id, phase, repeat, concurrency"
+_CONTENT: Final = ("completion", "ends", "spelled", "failure", "timing", "attempts", "omitted", "prefix")
+SAMPLE_COLUMNS: Final = f"{KEY_COLUMNS}, {', '.join(_CONTENT)}"
+PUT_SAMPLE: Final = (
+    f"INSERT INTO samples ({SAMPLE_COLUMNS}) VALUES ({', '.join('?' * 15)})"  # noqa: S608 - our own names
+    f" ON CONFLICT ({KEY_COLUMNS}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _CONTENT)}"
 )
-KEY_COLUMNS = "engine, case_id, phase, repeat, concurrency, request_sha256"
+"""Takes a :func:`row_of`. A sample that is replaced keeps its number, by which whoever judges it reads its tokens."""
+PUT_TOKENS: Final = (
+    f"INSERT OR REPLACE INTO tokens (number, content) SELECT number, ? FROM samples"  # noqa: S608 - our own names
+    f" WHERE ({KEY_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?)"
+)
+"""Takes a row of :func:`token_rows`."""
 
-
-class StoredToken(msgspec.Struct, array_like=True, gc=False):
-    """A token record as it lies in the store: bytes as Latin-1 text, the alternatives not read yet."""
-
-    token: str
-    logprob: float | None
-    id: int | None
-    top: msgspec.Raw
-
-
-_BESIDES: Final = tuple(field.name for field in dataclasses.fields(Completion) if field.name != "logprobs")
-
-
-def _answer() -> Any:
-    """Return the reader of an answer as it lies in the store; what an older version did not write has its default."""
-    hints = typing.get_type_hints(Completion) | {"logprobs": list[StoredToken]}
-    blank = Completion(text="")
-    fields = [(name, hints[name], getattr(blank, name)) for name in _BESIDES if name not in ("text", "server")]
-    server: tuple[str, Any, Any] = ("server", hints["server"], msgspec.field(default_factory=dict))
-    return msgspec.json.Decoder(
-        msgspec.defstruct("Answer", [("text", str), *fields, server, ("logprobs", hints["logprobs"], [])], gc=False)
-    )
-
-
-_ANSWER: Final = _answer()
-_TOKENS: Final = b',"logprobs":['
-_LAST_BEFORE: Final = f',"{_BESIDES[-1]}":'.encode()
-"""What :func:`_pack_completion` writes last before the token records; earlier versions may not have."""
+_BESIDES: Final = tuple(f.name for f in dataclasses.fields(Completion) if f.name not in ("logprobs", "token_ends"))
+_BLANK: Final = Completion(text="")
+_ANSWER: Final = msgspec.json.Decoder(Completion)
+_PHASES: Final = {str(phase): phase for phase in Phase}
 
 
 class StoredTokens(LateTokens):
-    """The token records of one answer in the store; ``read`` returns them as they lie there."""
+    """The token records of one answer in the store.
 
-    __slots__ = ("_read", "ends", "spelled")
+    They are nine tenths of an answer, and of most nobody asks for more than where they end: so ``read``, which returns
+    what :func:`pack_tokens` made, is called with the sample's number when one of them is asked for. ``spelled`` may be
+    given as the answer's text, which most of them spell.
+    """
 
-    def __init__(self, read: Callable[[], Sequence[StoredToken]]) -> None:
-        self._read = read
+    __slots__ = ("_ends", "_number", "_read", "_spelled")
 
-    def __getattr__(self, name: str) -> Any:
-        """Read the spelling when somebody asks for it: of equal texts that is one of the two at most."""
-        if name not in ("ends", "spelled"):
-            raise AttributeError(name)
-        texts = [token.token for token in self._read()]
-        self.spelled = "".join(texts).encode("latin-1")
-        self.ends = array.array("I", itertools.accumulate(map(len, texts)))
-        return getattr(self, name)
+    def __init__(self, read: Callable[[int], bytes], number: int, ends: bytes, spelled: bytes | str) -> None:
+        self._read, self._number, self._ends, self._spelled = read, number, ends, spelled
+
+    @property
+    def spelled(self) -> bytes:  # type: ignore[override]  # not kept: the text is, and so are the ends
+        """The bytes of all tokens in a row."""
+        return self._spelled if isinstance(self._spelled, bytes) else _bytes(self._spelled)
+
+    @property
+    def ends(self) -> Sequence[int]:  # type: ignore[override]
+        """The place in them where each token ends."""
+        return _numbers_from(self._ends)
+
+    def __len__(self) -> int:
+        return len(self._ends) // _WIDTH
 
     @overload
     def __getitem__(self, index: int) -> TokenLogprob: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[TokenLogprob, ...]: ...
     def __getitem__(self, index: int | slice) -> TokenLogprob | tuple[TokenLogprob, ...]:
-        tokens = self._read()
-        return tuple(map(_record, tokens[index])) if isinstance(index, slice) else _record(tokens[index])
+        places = range(len(self))[index]  # raises IndexError as a tuple does
+        content = self._read(self._number)
+        head = len(self) * _WIDTH
+        ends = (0, *_numbers_from(content[:head]))
+
+        def record(place: int) -> TokenLogprob:
+            token, logprob, number, top = unpack(content[head + ends[place] : head + ends[place + 1]])
+            return TokenLogprob(
+                token=token.encode("latin-1"),
+                logprob=logprob,
+                top=tuple((other.encode("latin-1"), value) for other, value in top),
+                id=number,
+            )
+
+        return record(places) if isinstance(places, int) else tuple(map(record, places))
 
     def __iter__(self) -> Iterator[TokenLogprob]:
         return iter(self[:])
 
 
-def _record(token: StoredToken) -> TokenLogprob:
-    top = tuple((other.encode("latin-1"), logprob) for other, logprob in unpack(token.top))
-    return TokenLogprob(token=token.token.encode("latin-1"), logprob=token.logprob, top=top, id=token.id)
+_WIDTH: Final = 4
+"""Bytes of a number in a row of numbers."""
+
+
+def _numbers(values: Iterable[int]) -> bytes:
+    """Return numbers in a row, as 32 bits each, the lowest first on every machine."""
+    row = array.array("I", values)
+    if sys.byteorder == "big":
+        row.byteswap()
+    return row.tobytes()
+
+
+def _numbers_from(data: bytes) -> Sequence[int]:
+    row = array.array("I", data)
+    if sys.byteorder == "big":
+        row.byteswap()
+    return row
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def pack_tokens(tokens: Sequence[TokenLogprob]) -> bytes:
+    """Return token records so that one of them is read without the others: where each ends, then one after the other.
+
+    A record holds bytes as Latin-1 text.
+    """
+    records = [
+        pack((t.token.decode("latin-1"), t.logprob, t.id, [(other.decode("latin-1"), lp) for other, lp in t.top]))
+        for t in tokens
+    ]
+    return _numbers(itertools.accumulate(map(len, records))) + b"".join(records)
 
 
 def identity_from(data: bytes) -> Identity:
@@ -150,16 +189,16 @@ def unpack(data: bytes) -> Any:
 
 
 def row_of(run: str, sample: Sample) -> tuple[object, ...]:
-    """Return the run and the values of :data:`SAMPLE_COLUMNS`."""
+    """Return the values of :data:`SAMPLE_COLUMNS`; the token records themselves are not among them."""
+    completion = sample.completion
+    tokens = () if completion is None else tuple(completion.logprobs)
+    spelled = b"".join(token.token for token in tokens)
+    alike = completion is None or spelled == _bytes(completion.text)
     return (
-        run,
-        sample.engine,
-        sample.case,
-        str(sample.phase),
-        sample.repeat,
-        sample.concurrency,
-        sample.request_sha256,
-        None if sample.completion is None else _pack_completion(sample.completion),
+        *_key_of(run, sample),
+        None if completion is None else _pack_completion(completion),
+        _numbers(itertools.accumulate(len(token.token) for token in tokens)) if tokens else None,
+        spelled if tokens and not alike else None,
         *(None if part is None else pack(part) for part in (sample.failure, sample.timing)),
         sample.attempts,
         json.dumps(sample.omitted),
@@ -167,30 +206,40 @@ def row_of(run: str, sample: Sample) -> tuple[object, ...]:
     )
 
 
-def tokens_from(completion: bytes) -> Sequence[StoredToken]:
-    """Return the token records of an answer as they lie in the store."""
-    tokens: Sequence[StoredToken] = _stored(completion).logprobs
-    return tokens
+def token_rows(run: str, samples: Iterable[Sample]) -> list[tuple[object, ...]]:
+    """Return the values of :data:`PUT_TOKENS` for every sample that has token records."""
+    return [
+        (pack_tokens(sample.completion.logprobs), *_key_of(run, sample))
+        for sample in samples
+        if sample.completion is not None and sample.completion.logprobs
+    ]
 
 
-def sample_from(
-    row: tuple[Any, ...], read: Callable[[Sequence[object]], Sequence[StoredToken]] | None = None
-) -> Sample:
-    """Return the sample from the values of :data:`SAMPLE_COLUMNS`.
+def _key_of(run: str, sample: Sample) -> tuple[object, ...]:
+    """Return the values of :data:`KEY_COLUMNS`."""
+    asked = (sample.request_sha256, sample.case, str(sample.phase), sample.repeat, sample.concurrency)
+    return (run, sample.engine, *asked)
 
-    With ``read``, which returns the :func:`tokens_from` the answer in the row with these values of
-    :data:`KEY_COLUMNS`, its token records are read when somebody asks for them.
+
+def sample_from(row: tuple[Any, ...], read: Callable[[int], bytes]) -> Sample:
+    """Return the sample from its number and the values of :data:`SAMPLE_COLUMNS`, but for the run.
+
+    ``read`` returns what :func:`pack_tokens` made of the answer with this number; it is called when somebody asks.
     """
-    engine, case, phase, repeat, concurrency, sha, completion, failure, timing, attempts, omitted, prefix = row
-    later = None if read is None else functools.partial(read, (engine, case, phase, repeat, concurrency, sha))
+    number, engine, sha, case, phase, repeat, concurrency, packed, ends, spelled, *others = row
+    failure, timing, attempts, omitted, prefix = others
+    completion = None if packed is None else _completion_from(packed)
+    if completion is not None and ends:
+        tokens = StoredTokens(read, number, ends, completion.text if spelled is None else spelled)
+        object.__setattr__(completion, "logprobs", tokens)  # nobody else has it yet; a copy takes as long as reading it
     return Sample(
         engine=engine,
         case=case,
-        phase=Phase(phase),
+        phase=_PHASES[phase],
         repeat=repeat,
         concurrency=concurrency,
         request_sha256=sha,
-        completion=None if completion is None else _completion_from(completion, later),
+        completion=completion,
         failure=None if failure is None else from_json(Failure, unpack(failure)),
         timing=None if timing is None else from_json(Timing, unpack(timing)),
         attempts=attempts,
@@ -200,43 +249,13 @@ def sample_from(
 
 
 def _pack_completion(completion: Completion) -> bytes:
-    content = {name: getattr(completion, name) for name in _BESIDES}
-    content["logprobs"] = [
-        (t.token.decode("latin-1"), t.logprob, t.id, [(other.decode("latin-1"), lp) for other, lp in t.top])
-        for t in completion.logprobs
-    ]
-    return pack(content)
+    """Return an answer without its token records; what has its default is not written down."""
+    values = {name: getattr(completion, name) for name in _BESIDES}
+    return pack({name: value for name, value in values.items() if name == "text" or value != getattr(_BLANK, name)})
 
 
-def _completion_from(data: bytes, read: Callable[[], Sequence[StoredToken]] | None) -> Completion:
-    tokens: Sequence[TokenLogprob] = ()
-    if read is not None and (begin := _tokens_begin(data)) is not None:
-        stored, tokens = _stored(data[:begin] + b"}"), StoredTokens(read)
-    else:
-        stored = _stored(data)
-        if stored.logprobs:
-            tokens = tuple(map(_record, stored.logprobs)) if read is None else StoredTokens(read)
-    return Completion(logprobs=tokens, **{name: getattr(stored, name) for name in _BESIDES})
-
-
-def _tokens_begin(data: bytes) -> int | None:
-    """Return where the token records of an answer begin if they are all that is left; ``None`` where there are none.
-
-    They are nine tenths of an answer, and of most nobody asks for them. No string holds the marks: its quotes are
-    escaped.
-    """
-    begin = data.find(_TOKENS)
-    filled = begin > 0 and data[begin + len(_TOKENS) : begin + len(_TOKENS) + 1] != b"]"
-    return begin if filled and data.find(_LAST_BEFORE, 0, begin) > 0 else None
-
-
-def _stored(data: bytes) -> Any:
-    """Return an answer as it lies in the store, the alternatives of its tokens unread."""
+def _completion_from(data: bytes) -> Completion:
     try:
         return _ANSWER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        content = unpack(data)
-        tokens = [(*token[:3], msgspec.Raw(json.dumps(token[3]).encode())) for token in content.pop("logprobs", ())]
-        stored = msgspec.convert(content, _ANSWER.type)
-        stored.logprobs = [StoredToken(*token) for token in tokens]
-        return stored
+        return from_json(Completion, unpack(data))

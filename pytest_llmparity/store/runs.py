@@ -27,20 +27,20 @@ from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.store.database import Database, file_system_of, local_folder
 from pytest_llmparity.store.ownership import KEPT, NAMED, TIMED, alive, claim, hold, take_over, take_over_again
 from pytest_llmparity.store.rows import (
-    KEY_COLUMNS,
+    PUT_SAMPLE,
+    PUT_TOKENS,
     SAMPLE_COLUMNS,
     SCHEMA,
-    StoredToken,
     identity_from,
     pack,
     row_of,
     sample_from,
-    tokens_from,
+    token_rows,
     unpack,
 )
 
 FILE_NAME = "samples.sqlite"
-FORMAT = 3
+FORMAT = 4
 GATHERED = "gathered"
 """Name of the run's document that says: gathering has ended, this is what happened."""
 JUDGED = "judged"
@@ -331,12 +331,11 @@ class Store:
 
     def put(self, run: str, samples: Sequence[Sample]) -> None:
         """Write samples in one transaction, secrets masked; a sample with a key that is there replaces it."""
-        rows = [row_of(run, self.mask.sample(sample)) for sample in samples]
+        masked = [self.mask.sample(sample) for sample in samples]
+        rows, tokens = [row_of(run, sample) for sample in masked], token_rows(run, masked)
         with self._file.write() as db:
-            db.executemany(
-                f"INSERT OR REPLACE INTO samples (run, {SAMPLE_COLUMNS}) VALUES ({', '.join('?' * 13)})",  # noqa: S608
-                rows,
-            )
+            db.executemany(PUT_SAMPLE, rows)
+            db.executemany(PUT_TOKENS, tokens)
 
     def get(self, run: str, engine: str, *, phases: Collection[Phase] | None = None) -> list[Sample]:
         """Return an engine's samples of these phases (``None``: all), sorted by phase, case and repeat."""
@@ -473,25 +472,26 @@ class Store:
 
     def _samples(self, run: str, engine: str, phases: Iterable[Phase]) -> list[Sample]:
         wanted = [str(phase) for phase in phases]
+        # By number first, as they lie in the file: in the order of the key every row would be a page somewhere else.
         query = (
-            f"SELECT {SAMPLE_COLUMNS} FROM samples WHERE run = ? AND engine = ?"  # noqa: S608 - our own names
-            f" AND phase IN ({', '.join('?' * len(wanted))})"
+            f"SELECT number, {SAMPLE_COLUMNS.removeprefix('run, ')} FROM samples WHERE number IN"  # noqa: S608
+            f" (SELECT number FROM samples WHERE run = ? AND engine = ? AND phase IN ({', '.join('?' * len(wanted))}))"
         )
-        read = functools.lru_cache(maxsize=4)(functools.partial(self._tokens, run))  # asked twice for one fork
+        read = functools.partial(self._tokens, run)
         samples = [sample_from(row, read) for row in self._file.each(query, (run, engine, *wanted))]
-        return sorted(samples, key=lambda s: (s.phase, s.case, s.repeat, s.concurrency))  # SQLite would copy the bytes
+        return sorted(samples, key=lambda s: (s.phase, s.case, s.repeat, s.concurrency, s.request_sha256))
 
-    def _tokens(self, run: str, key: Sequence[object]) -> Sequence[StoredToken]:
+    def _tokens(self, run: str, number: int) -> bytes:
         """Return the token records of one answer; ``StoreError`` where another process has removed it meanwhile."""
-        query = f"SELECT completion FROM samples WHERE run = ? AND ({KEY_COLUMNS}) = (?, ?, ?, ?, ?, ?)"  # noqa: S608
-        rows = self._file.read(query, (run, *key))
-        if not rows or rows[0][0] is None:
+        rows = self._file.read("SELECT content FROM tokens WHERE number = ?", (number,))
+        if not rows:
             message = (
                 f"an answer of run {run} was removed from {self.path} while it was judged; do not delete the folder or "
                 "resume a run that another process judges, and run again"
             )
             raise StoreError(message)
-        return tokens_from(rows[0][0])
+        content: bytes = rows[0][0]
+        return content
 
 
 def _values(identity: Identity) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import os
@@ -35,7 +34,7 @@ from pytest_llmparity.core.sample import (
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.store.database import Database, file_system_of
 from pytest_llmparity.store.ownership import KEPT
-from pytest_llmparity.store.rows import pack, row_of, sample_from, unpack
+from pytest_llmparity.store.rows import pack_tokens, row_of, sample_from
 from pytest_llmparity.store.runs import JUDGED, Key, RunHandle, Store, key_of
 
 KEY = "sk-live-3f9a1Q7z"
@@ -135,7 +134,7 @@ def test_another_format_is_refused_and_left_alone(store: Store, tmp_path: Path) 
         db.execute("PRAGMA user_version = 99")
     db.close()
 
-    with pytest.raises(StoreError, match=r"format 99, this version reads format 3; delete .*\.llmparity"):
+    with pytest.raises(StoreError, match=r"format 99, this version reads format 4; delete .*\.llmparity"):
         Store.open(tmp_path / ".llmparity")
 
 
@@ -390,7 +389,8 @@ timings = st.builds(
 def test_a_sample_comes_back_as_it_was(completion: Completion, timing: Timing | None, omitted: tuple[str, ...]) -> None:
     stored = dataclasses.replace(sample(), completion=completion, timing=timing, omitted=omitted)
 
-    assert sample_from(row_of("run", stored)[1:]) == stored
+    row = (7, *row_of("run", stored)[1:])
+    assert sample_from(row, {7: pack_tokens(completion.logprobs)}.__getitem__) == stored
 
 
 def test_hostile_text_comes_back_as_it_was(store: Store) -> None:
@@ -410,8 +410,7 @@ def test_hostile_text_comes_back_as_it_was(store: Store) -> None:
 
 
 @pytest.mark.parametrize("text", ["answer", ',"logprobs":[[1', 'said ,"token_ends":[],"logprobs":[', "\ud800"])
-@pytest.mark.parametrize("last", [True, False], ids=["written last", "as an older version wrote them"])
-def test_token_records_come_back_when_they_are_asked_for(store: Store, tmp_path: Path, text: str, last: bool) -> None:
+def test_token_records_come_back_when_they_are_asked_for(store: Store, text: str) -> None:
     tokens = (
         TokenLogprob(token=b"an", logprob=-0.1, top=((b"an", -0.1), (b"\xff", -2.0))),
         TokenLogprob(token=b"swer", logprob=None),
@@ -420,13 +419,6 @@ def test_token_records_come_back_when_they_are_asked_for(store: Store, tmp_path:
     kept = [sample("a", text=text), sample("b", text=text)]
     kept[1] = dataclasses.replace(kept[1], completion=Completion(text=text, finish_reason="stop", logprobs=tokens))
     store.put(run, kept)
-    if not last:
-        with contextlib.closing(sqlite3.connect(tmp_path / ".llmparity" / "samples.sqlite")) as db, db:
-            for number, content in db.execute("SELECT rowid, completion FROM samples").fetchall():
-                fields = unpack(content)
-                older = {"text": fields["text"], "logprobs": fields["logprobs"], **fields}
-                db.execute("UPDATE samples SET completion = ? WHERE rowid = ?", (pack(older), number))
-
     plain, told = (one.completion for one in store.get(run, "f16"))
 
     assert plain is not None
@@ -436,6 +428,48 @@ def test_token_records_come_back_when_they_are_asked_for(store: Store, tmp_path:
     assert told.logprobs[1] == tokens[1]
     assert tuple(told.logprobs) == tokens
     assert dataclasses.replace(told, logprobs=()) == Completion(text=text, finish_reason="stop")
+
+
+def told(*logprobs: float) -> Sample:
+    """Return a sample whose answer has a token with each of these probabilities."""
+    records = tuple(TokenLogprob(token=b"t", logprob=value) for value in logprobs)
+    return sample(completion=Completion(text="t" * len(records), logprobs=records))
+
+
+def test_token_records_of_an_answer_that_was_replaced_are_the_new_ones(store: Store) -> None:
+    run = begin(store).id
+    store.put(run, [told(-1.0)])
+    (before,) = store.get(run, "f16")
+
+    store.put(run, [told(-2.0)])
+
+    assert before.completion is not None
+    assert before.completion.logprobs[0].logprob == -2.0
+    assert store.get(run, "f16") == [told(-2.0)]
+    store.put(run, [sample()])
+    assert store.get(run, "f16") == [sample()], "it has none"
+
+
+def test_token_records_go_with_their_answer_and_whoever_asks_for_them_is_told(store: Store, tmp_path: Path) -> None:
+    run = begin(store).id
+    store.put(run, [told(-1.0)])
+    (before,) = store.get(run, "f16")
+    store.finish(run)
+    store.put_document(run, JUDGED, {})
+    store.release(run)
+
+    assert store.prune(0) == [run]
+
+    assert before.completion is not None
+    with pytest.raises(StoreError, match=rf"an answer of run {run} was removed from .* while it was judged"):
+        before.completion.logprobs[0]
+    other = begin(store, "s2").id
+    store.put(other, [told(-3.0)])
+    with pytest.raises(StoreError, match="was removed"):
+        before.completion.logprobs[0]
+    with sqlite3.connect(tmp_path / ".llmparity" / "samples.sqlite") as db:
+        assert db.execute("SELECT count(*) FROM tokens").fetchone() == (1,)
+    db.close()
 
 
 def test_samples_come_sorted_and_by_phase(store: Store) -> None:
