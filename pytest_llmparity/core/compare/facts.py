@@ -45,6 +45,9 @@ _NEGATED = re.compile(
 """The word behind a negator, past what may stand between them without changing what is denied."""
 _PREFIXES = ("non-", "non", "dis", "un", "in", "im", "ir", "il")
 _SHORTEST_STEM = 4
+_PREFIXED = re.compile(r"[diun](?<![a-z].)(?:(?<=n)on|(?<=d)is|(?<=u)n|(?<=i)[nmlr])\S{4}")
+"""Where a word of ASCII in small letters may begin with one of the prefixes and a stem; a set of letters first is found
+fast."""
 _LOOKS_NEGATED = re.compile(
     "disable|discard|discharge|disclose|discount|discover|discuss|disease|dispatch|display|dispose|distress|immediate"
     "|impart|implant|import|impose|impress|imprint|improve|inbound|incom|increase|indeed|indoor|inflow|inform|inland"
@@ -67,6 +70,7 @@ _DECADES = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", 
 _TENS = {word: 10 * value for value, word in enumerate(_DECADES, start=2)}
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
 _NUMBER_WORDS = frozenset((*_SMALL, *_TENS, "hundred", *_SCALES))
+_TELLING = _NUMBER_WORDS | _NEGATORS
 _NUMBER_WORD = "|".join((*_SMALL, *_TENS, "hundred", *_SCALES))
 _SPELLED = re.compile(
     rf"(?=[befhmnostz])\b(?:{_NUMBER_WORD})(?:(?:[ -]|[ -]and[ -])(?:{_NUMBER_WORD}))*\b",
@@ -100,6 +104,9 @@ class FactDiff:
         return "; ".join(_phrase(kind, pair) for kind, pairs in kinds for pair in pairs)
 
 
+_NOTHING = FactDiff()
+
+
 def fact_diff(a: str, b: str) -> FactDiff:
     """Return what the baseline's text ``a`` and the candidate's ``b`` state without an equal on the other side.
 
@@ -114,7 +121,7 @@ def blocking_diff(a: str, b: str) -> FactDiff:
 
     Names and code are shown beside what blocks; looking for them in all texts would take as long as all the rest.
     """
-    blocking = _blocking(a, b) if a != b else FactDiff()
+    blocking = _blocking(a, b) if a != b else _NOTHING
     return _beside(blocking, a, b) if blocking.blocking else blocking
 
 
@@ -124,15 +131,25 @@ def _beside(blocking: FactDiff, a: str, b: str) -> FactDiff:
 
 
 def _blocking(a: str, b: str) -> FactDiff:
+    stems = _stems(a, b)
+    ours, denied = _stated(a, stems)
+    theirs, refused = _stated(b, stems)
+    if ours == theirs and denied == refused:
+        return _NOTHING
+    return FactDiff(numbers=_in_order(ours, theirs), negations=_unmatched(denied, refused))
+
+
+def _stems(a: str, b: str) -> dict[str, str]:
+    """Return the words of two texts that deny another word of them, and which."""
+    if not any(not text.isascii() or "less" in (plain := text.lower()) or _PREFIXED.search(plain) for text in (a, b)):
+        return {}  # most texts have none of them, and looking is faster than taking them apart
     known = _words(a) | _words(b)
-    stems = {
+    return {
         word: stem
         for word in known
         if ((word[0] in "diun" and word.startswith(_PREFIXES)) or word.endswith("less"))
         and (stem := _stem(word, known))
     }
-    (ours, denied), (theirs, refused) = (_stated(text, stems) for text in (a, b))
-    return FactDiff(numbers=_in_order(ours, theirs), negations=_unmatched(denied, refused))
 
 
 def _words(text: str) -> set[str]:
@@ -149,10 +166,10 @@ def _stated(text: str, stems: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """
     if not text.isascii():
         return _numbers(text, spelled=True), _negations(text, stems)
-    words = text.lower().translate(_PLAIN_WORDS).split()
-    counted = _NUMBER_WORDS.intersection(words)
+    telling = _TELLING.intersection(text.lower().translate(_PLAIN_WORDS).split())
+    counted = telling & _NUMBER_WORDS
     spelled = bool(counted) and (counted != {"one"} or _ONES.search(text.lower()) is not None)  # "one" is a pronoun
-    return _numbers(text, spelled=spelled), _negations(text, stems, _NEGATORS.intersection(words))
+    return _numbers(text, spelled=spelled), _negations(text, stems, telling - _NUMBER_WORDS)
 
 
 def _in_order(a: Sequence[str], b: Sequence[str]) -> Pairs:
@@ -188,8 +205,11 @@ def _shorten(text: str) -> str:
 
 def _numbers(text: str, *, spelled: bool) -> list[str]:
     """Return the numbers of a text in their order; ``spelled`` is false where none is written as a word."""
+    digits = _DIGIT.search(text) is not None
+    if not digits and not spelled:
+        return []
     places: list[tuple[int, str]] = []
-    for match in _NUMBER.finditer(text) if _DIGIT.search(text) else ():
+    for match in _NUMBER.finditer(text) if digits else ():
         places.append((match.start(), _canonical(match) + _percent(text, match.end())))
     for match in _SPELLED.finditer(text) if spelled else ():
         words = [word for word in re.split(r"[ -]", match.group().lower()) if word != "and"]
@@ -252,6 +272,8 @@ def _negations(text: str, stems: Mapping[str, str], negators: Set[str] | None = 
 
     ``negators`` are those of an ASCII text, ``None`` where they are not known.
     """
+    if not stems and negators is not None and not negators:
+        return []
     places: list[tuple[int, str]] = []
     if negators is None:
         matches: Iterator[re.Match[str]] = _NEGATION.finditer(text)
