@@ -129,8 +129,11 @@ def left_out(
     """
     reasons: dict[str, str] = {}
     needs = check.needs()
+    missing: dict[tuple[str, ...], str | None] = {}
     for case in prompts.cases:
-        name = next((name for name in _required(needs, case) if can.lacks(name, declares)), None)
-        if name is not None:
+        names = _required(needs, case)
+        if names not in missing:
+            missing[names] = next((name for name in names if can.lacks(name, declares)), None)
+        if (name := missing[names]) is not None:
             reasons[case.id] = f"{engine} {can.sentence(name)} ({can.basis(name, declares)})"
     return reasons

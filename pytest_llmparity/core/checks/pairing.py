@@ -140,7 +140,8 @@ def pair_answers(evidence: Evidence, candidate: EngineEvidence) -> Pairing:
                 failing = failing or baseline.name
             else:
                 absent += 1
-        pass_waiting()
+        if waiting:
+            pass_waiting()
         cases.append(case)
     if not evidence.sequential or not absent:
         pass_waiting()

@@ -44,9 +44,10 @@ def no_evidence(ours: Completion, theirs: Completion) -> bool:
     Both are speechless, or one is because its token limit was reached before it said anything: what it would have said
     is not known. An answer that ended by itself without a word is evidence beside one that speaks.
     """
-    if speechless(ours) and speechless(theirs):
+    silent, other = speechless(ours), speechless(theirs)
+    if silent and other:
         return True
-    return any(speechless(answer) and answer.cut for answer in (ours, theirs))
+    return (silent and ours.cut) or (other and theirs.cut)
 
 
 def cut_in_call(ours: Completion, theirs: Completion) -> bool:

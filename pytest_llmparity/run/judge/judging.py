@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from pytest_llmparity.core.checks.base import left_out
 from pytest_llmparity.core.checks.family import settle, with_notes, without_left_out
@@ -23,10 +25,12 @@ from pytest_llmparity.run.gather.course import Course
 from pytest_llmparity.run.judge.state import RunState
 from pytest_llmparity.run.parity import EngineRows, Row
 from pytest_llmparity.run.plan import Declaration, Unit, unit_of, wires_name
-from pytest_llmparity.run.timed.phase import Timed, timed_of
+from pytest_llmparity.run.timed.phase import timed_of
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.runs import Store
 
+BySort: TypeAlias = Mapping[Phase, Mapping[str, Sequence[Sample]]]
+"""Samples of one engine by phase and case."""
 ALPHA = 0.05
 """Error rate of every one-sided bound before it is divided for repeated looks."""
 
@@ -54,6 +58,7 @@ class Judging:
     courses: Mapping[str, Course] = field(default_factory=dict)
     _wires: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict, init=False, repr=False)
     _paid: dict[tuple[str, str], int] = field(default_factory=dict, init=False, repr=False)
+    _selected: dict[str, dict[str, BySort]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -115,9 +120,7 @@ class Judging:
         unit = self._unit(declaration)
         rows: dict[str, EngineRows] = {}
         for name, engine in self.records.items():
-            chosen = select(
-                self.samples.get(name, ()), self._wire(name, unit), concurrency=declaration.concurrency
-            ).get(Phase.MAIN, {})
+            chosen = self._samples_of(name, unit).get(Phase.MAIN, {})
             lacks, refused = engine.left_out.get(unit.key), engine.refused.get(unit.key)
             skipped = f"not asked, every check is skipped: {lacks}" if lacks else refused and f"not asked: {refused}"
             lonely = engine.lonely.get(unit.key)
@@ -155,9 +158,8 @@ class Judging:
             unit_key=unit.key,
             baseline=self.baseline,
             records=self.records,
-            wires={name: self._wire(name, unit) for name in self.records},
-            timed={name: timed_of(self.store, self.run, name, unit) for name in self.records},
-            samples=self.samples,
+            untimed={name: timed_of(self.store, self.run, name, unit).error for name in self.records},
+            samples={name: self._samples_of(name, unit) for name in self.records},
             alpha=ALPHA / 2 ** self._looks(declaration, check),
             incomplete=self.incomplete if course is None or course.cut or not course.asked else None,
             embedder=self.embedder(),
@@ -185,6 +187,18 @@ class Judging:
             ),
             default=0,
         )
+
+    def _samples_of(self, name: str, unit: Unit) -> BySort:
+        """Return an engine's samples of a unit; all checks of a test read them, so the last unit's are remembered."""
+        key = unit.key
+        if key not in self._selected:
+            self._selected.clear()
+            self._selected[key] = {}
+        if name not in self._selected[key]:
+            places = timed_of(self.store, self.run, name, unit).places
+            ours = [s for s in self.samples.get(name, ()) if s.phase is not Phase.TIMED or s.repeat in places]
+            self._selected[key][name] = select(ours, self._wire(name, unit), concurrency=unit.concurrency)
+        return self._selected[key][name]
 
     def _wire(self, name: str, unit: Unit) -> Mapping[str, str]:
         """Return the sha256 of the requests whose samples belong to this unit, by case."""
@@ -245,42 +259,41 @@ def collect(
     unit_key: str,
     baseline: str,
     records: Mapping[str, EngineRecord],
-    wires: Mapping[str, Mapping[str, str]],
-    timed: Mapping[str, Timed],
-    samples: Mapping[str, Sequence[Sample]],
+    untimed: Mapping[str, str | None],
+    samples: Mapping[str, BySort],
     alpha: float,
     incomplete: str | None,
     embedder: Embedder | None,
     course: Course | None = None,
 ) -> Evidence:
-    """Return what one check of a test judges: for every engine the samples of exactly these requests.
+    """Return what one check of a test judges; ``samples`` holds for every engine those of exactly its requests.
 
     A capability the check needs and an engine lacks keeps a case from being judged there, also where the engine's route
-    has no word for it; where that is every case ``required`` makes it an error. ``timed`` says for every engine which
-    of its timed answers were asked for this very unit. With a ``course`` the cases stand in its order, and of each
-    engine the main phase ends with its last whole wave.
+    has no word for it; where that is every case ``required`` makes it an error. ``untimed`` says for every engine why
+    its timed phase failed. With a ``course`` the cases stand in its order, and of each engine the main phase ends with
+    its last whole wave.
     """
     engines = {}
     for name in [baseline, *(other for other in records if other != baseline)]:
         if name not in records:
             continue
         engine = records[name]
-        clocked = timed.get(name, Timed())
-        ours = [s for s in samples.get(name, ()) if s.phase is not Phase.TIMED or s.repeat in clocked.places]
         able = {"can": engine.capabilities, "declares": engine.declares}
         apart = {**engine.unasked.get(unit_key, {}), **left_out(name, check, declaration.prompts, **able)}
         missing = engine.left_out.get(unit_key)
         if missing is None and len(apart) == len(declaration.prompts.cases):
             missing = next(iter(apart.values()))
-        chosen = select(ours, wires.get(name, {}), concurrency=declaration.concurrency)
-        chosen = {
-            phase: {case: answers for case, answers in by_case.items() if case not in apart}
-            for phase, by_case in chosen.items()
-        }
+        chosen = samples[name]
+        if apart:
+            chosen = {
+                phase: {case: answers for case, answers in by_case.items() if case not in apart}
+                for phase, by_case in chosen.items()
+            }
         if course is not None:
             main = chosen.get(Phase.MAIN, {})
-            chosen[Phase.MAIN] = {case: main[case] for case in course.ids[: course.asked.get(name, 0)] if case in main}
-        unsent = never_asked(chosen, len(declaration.prompts.cases))
+            asked = {case: main[case] for case in course.ids[: course.asked.get(name, 0)] if case in main}
+            chosen = {**chosen, Phase.MAIN: asked}
+        chosen, unsent = never_asked(chosen, len(declaration.prompts.cases))
         engines[name] = EngineEvidence(
             name=name,
             kind=engine.kind,
@@ -291,7 +304,7 @@ def collect(
             error=engine.error
             or unsent
             or (f"{missing}, and --parity-required asks for a verdict" if missing and required else None),
-            untimed=clocked.error,
+            untimed=untimed.get(name),
             lacking=missing,
             left_out=apart,
             capabilities=engine.capabilities,
@@ -312,7 +325,7 @@ def collect(
     )
 
 
-def never_asked(chosen: dict[Phase, dict[str, list[Sample]]], cases: int) -> str | None:
+def never_asked(chosen: BySort, cases: int) -> tuple[BySort, str | None]:
     """Take prompts that were never sent out of what is judged; say so where they are too many to judge the rest."""
     main = chosen.get(Phase.MAIN, {})
     unsent = {
@@ -320,12 +333,14 @@ def never_asked(chosen: dict[Phase, dict[str, list[Sample]]], cases: int) -> str
         for case, samples in main.items()
         if (failure := samples[0].failure) is not None and failure.kind == NotAsked.__name__
     }
-    chosen[Phase.MAIN] = {case: samples for case, samples in main.items() if case not in unsent}
     first = next(iter(unsent.values()), None)
-    if first is None or len(unsent) <= LOST * cases:
-        return None
+    if first is None:
+        return chosen, None
+    sent = {**chosen, Phase.MAIN: {case: samples for case, samples in main.items() if case not in unsent}}
+    if len(unsent) <= LOST * cases:
+        return sent, None
     why = first.message.removeprefix("not asked: ")
-    return f"{len(unsent)} of {explain.count(cases, 'prompt')} were not asked: {why}"
+    return sent, f"{len(unsent)} of {explain.count(cases, 'prompt')} were not asked: {why}"
 
 
 def in_order(prompts: PromptSet, course: Course) -> PromptSet:
@@ -341,11 +356,15 @@ def select(
     ``wires`` maps case ids to the sha256 of the request's body.
     """
     by_phase: dict[Phase, dict[str, list[Sample]]] = {}
-    for sample in sorted(samples, key=lambda s: s.repeat):
+    for sample in sorted(samples, key=operator.attrgetter("repeat")):
         if wires.get(sample.case) != sample.request_sha256:
             continue
-        alone = sample.phase in (Phase.COLD, Phase.WARM)
-        if sample.concurrency != (1 if alone else concurrency):
+        phase = sample.phase
+        if sample.concurrency != (1 if phase is Phase.COLD or phase is Phase.WARM else concurrency):
             continue
-        by_phase.setdefault(sample.phase, {}).setdefault(sample.case, []).append(sample)
+        by_case = by_phase.setdefault(phase, {})
+        if sample.case in by_case:
+            by_case[sample.case].append(sample)
+        else:
+            by_case[sample.case] = [sample]
     return by_phase
