@@ -11,6 +11,7 @@ import array
 import dataclasses
 import itertools
 import json
+import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, overload
@@ -116,25 +117,29 @@ class StoredTokens(LateTokens):
     def __getitem__(self, index: int | slice) -> TokenLogprob | tuple[TokenLogprob, ...]:
         places = range(len(self))[index]  # raises IndexError as a tuple does
         content = self._read(self._number)
-        head = len(self) * _WIDTH
-        ends = (0, *_numbers_from(content[:head]))
-
-        def record(place: int) -> TokenLogprob:
-            token, logprob, number, top = unpack(content[head + ends[place] : head + ends[place + 1]])
-            return TokenLogprob(
-                token=token.encode("latin-1"),
-                logprob=logprob,
-                top=tuple((other.encode("latin-1"), value) for other, value in top),
-                id=number,
-            )
-
-        return record(places) if isinstance(places, int) else tuple(map(record, places))
+        if isinstance(places, int):
+            return _record(content, places, len(self))
+        return tuple(_record(content, place, len(self)) for place in places)
 
     def __iter__(self) -> Iterator[TokenLogprob]:
         return iter(self[:])
 
 
-_WIDTH: Final = 4
+def _record(content: bytes, place: int, count: int) -> TokenLogprob:
+    """Return the record at a place among so many in what :func:`pack_tokens` made."""
+    begin, end = _BETWEEN.unpack_from(content, (place - 1) * _WIDTH) if place else (0, *_FIRST.unpack_from(content))
+    token, logprob, number, top = unpack(content[count * _WIDTH + begin : count * _WIDTH + end])
+    return TokenLogprob(
+        token=token.encode("latin-1"),
+        logprob=logprob,
+        top=tuple([(other.encode("latin-1"), value) for other, value in top]),
+        id=number,
+    )
+
+
+_FIRST: Final = struct.Struct("<I")
+_BETWEEN: Final = struct.Struct("<II")
+_WIDTH: Final = _FIRST.size
 """Bytes of a number in a row of numbers."""
 
 

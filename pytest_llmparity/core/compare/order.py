@@ -6,7 +6,7 @@ A constrained decoder writes the declared order; an engine that answers in anoth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias
 from urllib.parse import unquote
 
 from pytest_llmparity.core.compare.json import child
@@ -24,10 +24,27 @@ class _Rule(NamedTuple):
     """One plain schema: the places in the document of what its properties and items must be, or of its branches."""
 
     properties: Mapping[str, str]
+    names: Sequence[str]
     others: str | None
     first: Sequence[str]
     items: str | None
     branches: Sequence[str]
+
+
+_Path: TypeAlias = "tuple[()] | tuple[_Path, str | int]"
+"""A place in a value: the place above it, and the key or index there; put in words only where keys have moved."""
+
+
+def _in_words(path: _Path) -> str:
+    """Return a place as ``$.items[0].name``."""
+    steps: list[str | int] = []
+    while path:
+        path, step = path
+        steps.append(step)
+    words = "$"
+    for step in reversed(steps):
+        words = child(words, step) if isinstance(step, str) else f"{words}[{step}]"
+    return words
 
 
 class KeyOrder:
@@ -46,29 +63,29 @@ class KeyOrder:
     def moved(self, value: Any) -> list[str]:
         """Return the paths of objects whose keys come in another order, outer ones first."""
         paths: list[str] = []
-        waiting: list[tuple[str, Any, str]] = [("$", value, "")] if isinstance(value, (dict, list)) else []
+        waiting: list[tuple[_Path, Any, str]] = [((), value, "")] if isinstance(value, (dict, list)) else []
         while waiting:
             path, part, place = waiting.pop()
             rule = self._plain(place, part)
             if rule is None:
                 continue
-            parts: list[tuple[str, Any, str]] = []
+            parts: list[tuple[_Path, Any, str]] = []
             if isinstance(part, dict):
                 properties = rule.properties
-                if list(part) != list(properties) and (
-                    [key for key in part if key in properties] != [key for key in properties if key in part]
+                if list(part) != rule.names and (
+                    [key for key in part if key in properties] != [key for key in rule.names if key in part]
                 ):
-                    paths.append(path)
+                    paths.append(_in_words(path))
                 for key, item in part.items():
                     if isinstance(item, (dict, list)) and (below := properties.get(key, rule.others)) is not None:
-                        parts.append((child(path, key), item, below))
+                        parts.append(((path, key), item, below))
             else:
                 for index, item in enumerate(part):
                     if not isinstance(item, (dict, list)):
                         continue
                     below = rule.first[index] if index < len(rule.first) else rule.items
                     if below is not None:
-                        parts.append((f"{path}[{index}]", item, below))
+                        parts.append(((path, index), item, below))
             waiting.extend(reversed(parts))
         return paths
 
@@ -109,6 +126,7 @@ class KeyOrder:
             properties={key: f"{place}/properties/{_escaped(key)}" for key in declared}
             if isinstance(declared, Mapping)
             else {},
+            names=list(declared) if isinstance(declared, Mapping) else [],
             others=f"{place}/additionalProperties" if "additionalProperties" in schema else None,
             first=[f"{place}/prefixItems/{index}" for index in range(len(first))] if isinstance(first, list) else [],
             items=f"{place}/items" if "items" in schema else None,

@@ -10,6 +10,7 @@ from typing import Any, Never, TypeGuard
 
 from pydantic import ValidationError
 
+from pytest_llmparity.core.collecting import seldom_collected
 from pytest_llmparity.core.compare.json import strict_json
 from pytest_llmparity.core.errors import PromptSetError, UsageError
 from pytest_llmparity.core.prompts import Case, Expect, PromptSet
@@ -23,6 +24,7 @@ SHOWN = 10
 _FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
 
 
+@seldom_collected()
 def parse_prompts(text: str, *, source: str, name: str) -> PromptSet:
     r"""Read a prompt set from the text of a file.
 

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from pytest_llmparity.core.checks.base import left_out
 from pytest_llmparity.core.checks.family import settle, with_notes, without_left_out
 from pytest_llmparity.core.checks.pairing import LOST
+from pytest_llmparity.core.collecting import seldom_collected
 from pytest_llmparity.core.errors import NotAsked
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.identity.record import EngineRecord
@@ -61,6 +62,7 @@ class Judging:
     _selected: dict[str, dict[str, BySort]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
+    @seldom_collected()
     def of(
         cls,
         store: Store,
@@ -93,6 +95,7 @@ class Judging:
             courses=courses(store, run),
         )
 
+    @seldom_collected()
     def judge(self, declaration: Declaration, check: Check) -> list[Verdict]:
         """Return the verdicts of one check of a test, as the check alone sees them."""
         if check.pairwise and len(self.records) < 2:
