@@ -100,8 +100,8 @@ def gather(root: Path, size: int) -> int:
             records[spec.name] = to_json(record_of(spec, identity=identity))
             for declaration in session.declarations():
                 make = _text if declaration.test == SETS[0] else _ticket
-                answers = [make(spec.name, number) for number in range(DIFFERENT)]
                 cases = {case.id: number for number, case in enumerate(declaration.prompts.cases)}
+                answers = [make(spec.name, number) for number in range(min(DIFFERENT, len(cases)))]
                 phases = {Phase.MAIN: list(cases)}
                 for phase in sorted(declaration.needs().phases - {Phase.MAIN}):
                     phases[phase] = [case.id for case in floor_cases(declaration.prompts)]
