@@ -95,7 +95,7 @@ def refuse(pytester: pytest.Pytester) -> Refuse:
     pytester.makepyfile("raise AssertionError('collected')")
 
     def run(*options: str) -> str:
-        result = pytester.runpytest_inprocess("-p", "no:llmparity", *options)
+        result = pytester.runpytest_inprocess("-p", "no:llmparity", "-p", "no:asyncio", *options)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stdout.no_fnmatch_line("*INTERNALERROR*")
         return result.stderr.str()
@@ -381,7 +381,7 @@ def test_a_wrong_variable_is_named(refuse: Refuse, monkeypatch: pytest.MonkeyPat
 def test_help_states_every_default(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
 
-    text = " ".join(pytester.runpytest_inprocess("-p", "no:llmparity", "--help").stdout.str().split())
+    text = " ".join(pytester.runpytest_inprocess("-p", "no:llmparity", "-p", "no:asyncio", "--help").stdout.str().split())
 
     section = text.partition("LLM parity:")[2].partition("[pytest]")[0]
     assert section.count(" --parity-") >= 13
