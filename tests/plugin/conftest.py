@@ -15,6 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpcore  # noqa: F401 - see below
+import httpx  # noqa: F401 - see below
 import openai  # noqa: F401 - see below
 import pytest
 
@@ -24,9 +26,10 @@ import pytest_llmparity.plugin.door  # noqa: F401 - see above
 from pytest_llmparity.testing import LoopbackEngine
 from tests.doubles.posing import PosingEngine
 
-# Nor may what openai's client rests on and imports when it is first used: errors of a second one are none of those that
-# the client translates. From openai 3 on that is httpcore2.
-importlib.import_module("httpcore2" if importlib.util.find_spec("httpcore2") else "httpcore")
+# Nor may what clients rest on and import when they are first used: errors of a second httpcore are none of those that
+# the client translates. From openai 3 on that is httpcore2; httpx, of control calls, every run would import anew.
+if importlib.util.find_spec("httpcore2"):
+    importlib.import_module("httpcore2")
 
 HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "fixtures/models/tiny"

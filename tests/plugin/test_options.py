@@ -381,7 +381,9 @@ def test_a_wrong_variable_is_named(refuse: Refuse, monkeypatch: pytest.MonkeyPat
 def test_help_states_every_default(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
 
-    text = " ".join(pytester.runpytest_inprocess("-p", "no:llmparity", "-p", "no:asyncio", "--help").stdout.str().split())
+    text = " ".join(
+        pytester.runpytest_inprocess("-p", "no:llmparity", "-p", "no:asyncio", "--help").stdout.str().split()
+    )
 
     section = text.partition("LLM parity:")[2].partition("[pytest]")[0]
     assert section.count(" --parity-") >= 13

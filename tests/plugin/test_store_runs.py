@@ -146,6 +146,7 @@ def test_a_store_that_cannot_be_opened_is_the_gates_error_and_other_tests_run(be
 
 
 def test_runs_beyond_those_that_are_kept_are_removed_and_the_summary_says_so(bench: Bench) -> None:
+    bench.prompts(1)
     bench.gate("check.prompts()")
     engines = [bench.engine(), bench.engine()]
     for _ in range(2):

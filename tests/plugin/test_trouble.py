@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import socket
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -441,32 +442,41 @@ def test_a_store_that_breaks_while_gathering_is_an_error_of_every_gate(
     assert "the disk is full" in result.stdout.str()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ("sampling={'stop': 5}", "stop is 5; expected a list"),
-        ("sampling={'temperature': 'hot'}", 'temperature is "hot"; expected a number'),
-        ("check.schema('latin.json', rate=0.5)", "latin.json: not UTF-8 at byte 0"),
-        ("check.latency(e2e_p50='9s', n=16), concurrency=32", "16 timed requests cannot keep concurrency=32 busy"),
-    ],
-)
-def test_a_marker_that_makes_no_sense_is_an_error_of_its_own_gate(bench: Bench, arguments: str, said: str) -> None:
+def test_a_marker_that_makes_no_sense_is_an_error_of_its_own_gate(bench: Bench) -> None:
     (bench.pytester.path / "latin.json").write_bytes(b"\xe9")
     bench.gate("check.prompts()")
     bench.pytester.makepyfile(
-        test_wrong=f"""
+        test_wrong="""
         import pytest
         from pytest_llmparity import check
 
-        @pytest.mark.parity("prompts.jsonl", {arguments})
-        def test_wrong(): ...
+        @pytest.mark.parity("prompts.jsonl", sampling={'stop': 5})
+        def test_stop(): ...
+
+        @pytest.mark.parity("prompts.jsonl", sampling={'temperature': 'hot'})
+        def test_hot(): ...
+
+        @pytest.mark.parity("prompts.jsonl", check.schema('latin.json', rate=0.5))
+        def test_latin(): ...
+
+        @pytest.mark.parity("prompts.jsonl", check.latency(e2e_p50='9s', n=16), concurrency=32)
+        def test_idle(): ...
         """
     )
 
-    result = bench.run(engines=[bench.engine(), bench.engine()])
+    result = bench.run("--junitxml=junit.xml", engines=[bench.engine(), bench.engine()])
 
-    result.assert_outcomes(passed=1, errors=1)
-    assert said in " ".join(result.stdout.str().split())
+    result.assert_outcomes(passed=1, errors=4)
+    errors = {
+        case.get("name"): " ".join("".join(error.itertext()).split())
+        for case in ET.parse("junit.xml").iter("testcase")
+        for error in case.iter("error")
+    }
+    assert errors.keys() == {"test_stop", "test_hot", "test_latin", "test_idle"}
+    assert "stop is 5; expected a list" in errors["test_stop"]
+    assert 'temperature is "hot"; expected a number' in errors["test_hot"]
+    assert "latin.json: not UTF-8 at byte 0" in errors["test_latin"]
+    assert "16 timed requests cannot keep concurrency=32 busy" in errors["test_idle"]
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
 
 

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpcore  # noqa: F401 - httpx knows the errors of its first one, and pytester drops what a run imports
 import pytest
 
 from tests.plugin.reported.wire import Answer, Json, WireServer, serving

@@ -8,11 +8,10 @@ python-jsonschema/jsonschema 848).
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from tests.plugin.reported.wire import Json, plain, question
+from tests.plugin.reported.wire import Answer, Json, plain, question
 
 ORDER = {"type": "object", "properties": {"order": {"type": "integer"}}, "required": ["order"]}
 ROWS = [{"id": f"q{n}", "messages": [{"role": "user", "content": f"order {100 + n}"}]} for n in range(12)]
@@ -43,18 +42,24 @@ def bare(body: Json) -> str:
     return json.dumps({"order": int("0" + "".join(filter(str.isdigit, question(body))))})
 
 
-@pytest.mark.parametrize(
-    ("around", "what"),
-    [
-        ("```json\n%s\n```", "in a Markdown code block"),
-        ("```Json %s ```", "in a Markdown code block"),
-        ("let me see</think>%s", "with reasoning before the JSON"),
-        ("Sure: %s", "with text round the JSON"),
-    ],
-)
-def test_engines_that_wrap_their_json_differ_and_lenient_says_how_often(project: Any, around: str, what: str) -> None:
+WRAPPED = {
+    "block": ("```json\n%s\n```", "in a Markdown code block"),
+    "odd": ("```Json %s ```", "in a Markdown code block"),
+    "thinks": ("let me see</think>%s", "with reasoning before the JSON"),
+    "says": ("Sure: %s", "with text round the JSON"),
+}
+"""What engines put round their JSON, and what it is called."""
+
+
+def wrapped(around: str) -> Callable[[Json], Answer]:
+    """Return an engine whose JSON stands in ``around``."""
+    return plain(lambda body: around.replace("%s", bare(body)))
+
+
+def test_engines_that_wrap_their_json_differ_and_lenient_says_how_often(project: Any) -> None:
     project.engine("base", plain(bare))
-    project.engine("cand", plain(lambda body: around.replace("%s", bare(body))))
+    for name, (around, _) in WRAPPED.items():
+        project.engine(name, wrapped(around))
     project.prompts(ROWS)
     project.gate(f"check.schema({ORDER!r}, rate=0.7, gap=0.3, agree=0.7)")
 
@@ -62,22 +67,27 @@ def test_engines_that_wrap_their_json_differ_and_lenient_says_how_often(project:
 
     strict.assert_outcomes(failed=1)
     outcomes = [(v["kind"], v["engine"], v["outcome"]) for v in project.report()["verdicts"]]
-    assert outcomes == [
-        ("schema.rate", "base", "PASS"),
-        ("schema.rate", "cand", "FAIL"),
-        ("schema.gap", "cand", "FAIL"),
-        ("schema.agree", "cand", "FAIL"),
-    ]
-    assert f"12 of 12 answers of cand {what}: json.loads refuses that" in strict.stdout.str()
+    kinds = ("schema.rate", "schema.gap", "schema.agree")
+    failed = {(kind, name, "FAIL") for kind in kinds for name in WRAPPED}
+    assert sorted(outcomes) == sorted([("schema.rate", "base", "PASS"), *failed])
+    for name, (_, what) in WRAPPED.items():
+        assert f"12 of 12 answers of {name} {what}: json.loads refuses that" in strict.stdout.str()
 
     project.gate(f"check.schema({ORDER!r}, rate=0.7, gap=0.3, agree=0.7, lenient=True)")
     lenient = project.run("-v")
 
     lenient.assert_outcomes(passed=1)
-    assert f"12 of 12 answers of cand {what}: schema.rate" in " ".join(lenient.stdout.str().split())
+    printed = " ".join(lenient.stdout.str().split())
+    for name, (_, what) in WRAPPED.items():
+        assert f"12 of 12 answers of {name} {what}: schema.rate" in printed
     for verdict in project.report()["verdicts"]:
-        wanted = [{"engine": "cand", "what": what, "count": 12, "of": 12, "accepted": True}]
-        assert verdict["lenience"] == ([] if verdict["engine"] == "base" else wanted)
+        engine = verdict["engine"]
+        wanted = [
+            {"engine": name, "what": what, "count": 12, "of": 12, "accepted": True}
+            for name, (_, what) in WRAPPED.items()
+            if name == engine
+        ]
+        assert verdict["lenience"] == wanted
 
 
 def test_an_answer_that_the_model_refuses_does_not_fit(project: Any) -> None:
