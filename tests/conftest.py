@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+import pytest
 from hypothesis import settings
 from platformdirs import user_cache_path
 
@@ -24,3 +25,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     sys.dont_write_bytecode = False
     sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(user_cache_path("pytest-llmparity") / "bytecode")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let each of several workers begin with its part of what is slow, so that all end with what is quick.
+
+    Each gets a part of the list as long as any other's (``worksteal``), and takes from the ends of others' parts later.
+    """
+    workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
+    if workers == 1:
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    quick = [item for item in items if not item.get_closest_marker("slow")]
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        first = slow[worker::workers]
+        room = max(0, (len(items) - len(ordered)) // (workers - worker) - len(first))
+        ordered += [*first, *quick[:room]]
+        del quick[:room]
+    items[:] = ordered
