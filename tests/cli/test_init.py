@@ -224,6 +224,7 @@ def test_ollamas_models_become_engines_that_doctor_knows(
     assert shell.run("doctor", "--json", "ollama-tiny-f16").code == 0
 
 
+@pytest.mark.slow
 def test_the_gate_that_is_written_reaches_a_verdict(
     pytester: pytest.Pytester, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

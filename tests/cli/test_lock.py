@@ -189,6 +189,7 @@ env = {{ FAKE_STARTS = "{{starts}}", FAKE_BEHAVIOUR = "" }}
 """
 
 
+@pytest.mark.slow
 def test_engines_are_started_and_what_sets_two_of_them_apart_is_said(shell: Shell) -> None:
     root = Path(__file__).parents[2]
     fake = shell.path / "fake_engine.py"

@@ -82,6 +82,7 @@ def judged(pytester: pytest.Pytester, servers: list[KoboldCppDouble], *options: 
         assert len(asked) > 64
 
 
+@pytest.mark.slow
 def test_the_engine_is_brought_by_a_hook(
     pytester: pytest.Pytester, servers: list[KoboldCppDouble], project: list[str]
 ) -> None:
@@ -90,6 +91,7 @@ def test_the_engine_is_brought_by_a_hook(
     judged(pytester, servers, *project)
 
 
+@pytest.mark.slow
 def test_the_engine_is_brought_by_an_entry_point(
     pytester: pytest.Pytester, servers: list[KoboldCppDouble], project: list[str]
 ) -> None:

@@ -69,6 +69,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
         yield ["-p", "no:cacheprovider", f"--engines=prod={prod.base_url},dev={dev.base_url}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", blocks("python test"))
 def test_examples_run(pytester: pytest.Pytester, project: list[str], body: str) -> None:
     pytester.makepyfile(body)
@@ -80,6 +81,7 @@ def test_examples_run(pytester: pytest.Pytester, project: list[str], body: str) 
     assert not {"failed", "errors", "error", "skipped"} & set(counts), counts
 
 
+@pytest.mark.slow
 def test_hooks_run(pytester: pytest.Pytester, project: list[str]) -> None:
     (hooks,) = (block.values[0] for block in blocks("python conftest"))  # type: ignore[attr-defined]
     (first, *_) = (block.values[0] for block in blocks("python test"))  # type: ignore[attr-defined]

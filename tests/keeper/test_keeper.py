@@ -425,6 +425,7 @@ def test_closing_ends_every_engine_by_its_signal_first_and_may_be_repeated(tmp_p
         keeper.state("engine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_keeper_that_was_killed_leaves_nothing_after_close(tmp_path: Path, pipe: Pipe, number: int) -> None:
     keeper = Keeper.spawn(tmp_path)
@@ -441,6 +442,7 @@ def test_a_keeper_that_was_killed_leaves_nothing_after_close(tmp_path: Path, pip
     assert not directory_of(keeper.address).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", [PLAIN, DEAF, DETACHED, SPAWNING], ids=["plain", "deaf", "detached", "spawning"])
 @pytest.mark.parametrize("after", [WAITING, FORKED], ids=["alone", "with a forked sibling"])
 @pytest.mark.skipif(sys.platform != "linux", reason="detached processes are found by Linux' subreaper")
@@ -482,6 +484,7 @@ def test_an_owner_that_ends_without_closing_takes_everything_with_it(tmp_path: P
     assert log_tail(tmp_path / "engine.log") == "bye"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="takes pidfd away")
 def test_without_pidfd_and_with_the_pipe_held_open_the_owner_is_still_missed(tmp_path: Path, pipe: Pipe) -> None:
     script = OWNER.replace(
@@ -516,6 +519,7 @@ def test_an_owner_that_closes_its_pipe_is_gone_as_well(tmp_path: Path, pipe: Pip
     keeper.close()
 
 
+@pytest.mark.slow
 def test_a_keeper_that_hangs_is_cleared_away_with_its_engines(
     tmp_path: Path, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

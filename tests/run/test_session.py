@@ -149,6 +149,7 @@ def test_a_relative_latency_limit_needs_engines_side_by_side(project: Project) -
         project.declare(session, check.latency(ttft_p50="x1.25"))
 
 
+@pytest.mark.slow
 def test_more_prompts_after_an_open_verdict_cost_half_the_error_rate_until_one_settles(project: Project) -> None:
     alphas: list[float | None] = []
     for count, outcome in ((16, Outcome.INCONCLUSIVE), (16, Outcome.INCONCLUSIVE), (24, Outcome.INCONCLUSIVE)):
@@ -191,6 +192,7 @@ def test_an_absolute_limit_is_looked_at_again_too(project: Project) -> None:
     assert alphas == [0.05, 0.025]
 
 
+@pytest.mark.slow
 def test_a_check_of_several_limits_stays_open_while_one_of_them_is(project: Project) -> None:
     """An open gap and settled values of one check on one pair: the gap's next look costs, whichever came last."""
     schema = {"type": "object", "properties": {"a": {}}, "required": ["a"]}
@@ -226,6 +228,7 @@ def test_a_row_nobody_could_gather_says_why(project: Project) -> None:
         _ = missing[0].text
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_where_it_stopped(project: Project) -> None:
     engine = project.engine()
     stopped = project.gathered_before("a", engine, limit=5)
@@ -318,6 +321,7 @@ def test_secrets_are_the_values_of_the_variables_a_spec_names(
     assert secrets_of(specs, os.environ) == {"LLMPARITY_TEST_KEY": "a value of some length"}
 
 
+@pytest.mark.slow
 def test_the_floor_of_an_unchanged_server_is_measured_once(project: Project) -> None:
     project.prompts(32)
     engine, other = project.engine(poses_as="llamacpp"), project.engine()
@@ -338,6 +342,7 @@ def test_the_floor_of_an_unchanged_server_is_measured_once(project: Project) -> 
     assert notes[1][0].startswith("a: 96 answers of its noise floor come from an earlier run")
 
 
+@pytest.mark.slow
 def test_the_floor_of_a_server_that_says_too_little_about_itself_is_measured_each_time(project: Project) -> None:
     project.prompts(32)
     engine, other = project.engine(), project.engine()

@@ -203,6 +203,7 @@ def test_power_is_what_the_plan_promises(n: int, worse: dict[float, float], eith
         assert chance(both, n, q, q) == pytest.approx(expected, abs=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [64, 100, 150])
 def test_size_at_a_gap_equal_to_the_margin(n: int) -> None:
     """At a true gap of exactly 5 points at most 5 % pass: enumerated, so there is no slack but rounding."""
@@ -212,6 +213,7 @@ def test_size_at_a_gap_equal_to_the_margin(n: int) -> None:
     assert max(sizes) > 0.03  # a test that never passes anybody keeps its size too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [20, 40])
 def test_size_over_a_confidence_set(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done above 1,000 cases, done to few: every table, at the edge and inside, all three tests."""
@@ -229,6 +231,7 @@ def test_size_over_a_confidence_set(n: int, monkeypatch: pytest.MonkeyPatch) -> 
     assert min(map(len, (passed, failed, either))) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("b", "c"), [(80, 20), (60, 30), (100, 100)])
 def test_a_confidence_set_changes_little(b: int, c: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its p-values are hardly above those over everything; the worst may lie far from what was seen."""

@@ -33,6 +33,7 @@ def judged(session: Session) -> list[Verdict]:
     return session.settle("t", session.parity_run("t", reproduce="again"))
 
 
+@pytest.mark.slow
 def test_one_engine_is_gathered_and_timed_before_the_next_starts(project: Project) -> None:
     project.prompts(30)
     session = project.session(project.process("a"), project.process("b"), residency="one-at-a-time")
@@ -108,6 +109,7 @@ def test_a_timed_phase_that_no_longer_fits_is_not_begun(project: Project) -> Non
     assert f"incomplete: {why}" in session.record([]).notes
 
 
+@pytest.mark.slow
 def test_time_that_runs_out_while_timing_stops_the_timed_phase(project: Project) -> None:
     project.prompts(4)
     # 256 requests, two at a time and a tenth of a second each, would take 13 s.
@@ -124,6 +126,7 @@ def test_time_that_runs_out_while_timing_stops_the_timed_phase(project: Project)
     assert record.requests - answers - PROBES in SLOTS, "what was not sent is not counted"
 
 
+@pytest.mark.slow
 def test_no_timed_prompt_was_asked_before_and_the_store_says_how_it_began(project: Project) -> None:
     project.prompts(30)
     engines = [project.engine("one two three"), project.engine("one two three")]
@@ -152,6 +155,7 @@ def test_prompts_are_timed_as_they_are_where_the_check_says_so(project: Project)
     assert "32 requests of a as gathered: a prefix cache may have held them" in verdict.remarks
 
 
+@pytest.mark.slow
 def test_each_gate_has_timed_answers_of_its_own(project: Project) -> None:
     project.prompts(30)
     lines = (project.path / "prompts.jsonl").read_text().splitlines()
@@ -169,6 +173,7 @@ def test_each_gate_has_timed_answers_of_its_own(project: Project) -> None:
     assert len([s for s in session.samples() if s.phase is Phase.TIMED]) == 3 * 64
 
 
+@pytest.mark.slow
 def test_a_timed_phase_that_breaks_concerns_its_own_gate(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.prompts(30)
     monkeypatch.setattr(measure, "BOOT", "import sys; sys.exit('no room for another process')")
@@ -282,6 +287,7 @@ def test_processes_of_one_run_gather_once(project: Project, at_once: Callable[..
     assert engine.count == 12 + 1
 
 
+@pytest.mark.slow
 def test_answers_that_fail_while_timed_are_failures_of_the_timed_phase(project: Project) -> None:
     project.prompts(30)
     seen = 0

@@ -105,6 +105,7 @@ def test_a_row_that_was_not_asked_says_so(project: Project) -> None:
         _ = missing[0].text
 
 
+@pytest.mark.slow
 def test_an_engine_that_drifts_far_fails_early(project: Project) -> None:
     project.prompts(150)
     engines = [project.engine(), project.engine(drift=0.8)]
@@ -115,6 +116,7 @@ def test_an_engine_that_drifts_far_fails_early(project: Project) -> None:
     assert session.store().runs()[-1].finished is not None
 
 
+@pytest.mark.slow
 def test_only_engines_about_which_something_is_open_are_asked_on(project: Project) -> None:
     project.prompts(100)
     engines = [project.engine(), project.engine(), project.engine(drift=0.2)]
@@ -144,6 +146,7 @@ def test_limits_of_each_engine_alone_are_settled_too(project: Project) -> None:
     assert len(asked(engines[0])) == 80, "65 perfect answers are in the fifth wave"
 
 
+@pytest.mark.slow
 def test_at_the_margin_everything_is_asked_and_the_run_stays_open(project: Project) -> None:
     project.prompts(64)
     engines = [project.engine(), project.engine(drift=0.2)]
@@ -184,6 +187,7 @@ def test_asking_no_more_prompts_changes_nothing(project: Project) -> None:
     assert [len(asked(engine)) for engine in engines] == [64] * 2
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_anew_over_more_prompts_is_another_look(project: Project) -> None:
     project.prompts(64)
     engines = [project.engine(one), project.engine(tenth)]
@@ -208,6 +212,7 @@ def test_a_run_that_lost_a_prompt_goes_on_as_another_look(project: Project) -> N
     assert verdicts["schema.agree", "b"].alpha == 0.025
 
 
+@pytest.mark.slow
 def test_another_engine_behind_the_name_is_another_look(project: Project) -> None:
     project.prompts(64)
     engine, other = project.engine(tenth, poses_as="llamacpp"), project.engine(one)
@@ -221,6 +226,7 @@ def test_another_engine_behind_the_name_is_another_look(project: Project) -> Non
     assert len(asked(engine)) == 64 + 80
 
 
+@pytest.mark.slow
 def test_a_fixed_design_before_it_is_another_look(project: Project) -> None:
     project.prompts(64)
     engines = [project.engine(one), project.engine(tenth)]
@@ -231,6 +237,7 @@ def test_a_fixed_design_before_it_is_another_look(project: Project) -> None:
     assert after["schema.agree", "b"].alpha == 0.025
 
 
+@pytest.mark.slow
 def test_a_replay_gives_the_same_verdicts_and_finds_open_runs(project: Project) -> None:
     project.prompts(64)
     engines = [project.engine(), project.engine(drift=0.2)]
@@ -246,6 +253,7 @@ def test_a_replay_gives_the_same_verdicts_and_finds_open_runs(project: Project) 
     assert [engine.count for engine in engines] == counts
 
 
+@pytest.mark.slow
 def test_a_hard_stop_leaves_what_was_settled_and_says_what_was_not(project: Project) -> None:
     project.prompts(150)
     engines = [project.engine(), project.engine(), project.engine(drift=0.2)]
@@ -272,6 +280,7 @@ def test_a_hard_stop_before_the_first_wave_has_ended_judges_nothing(project: Pro
     assert all("--parity-max-requests" in v.message for v in verdicts.values())
 
 
+@pytest.mark.slow
 def test_what_a_hard_stop_cut_off_goes_on_in_the_same_order(project: Project) -> None:
     project.prompts(100)
     engines = [project.engine(one), project.engine(tenth)]
@@ -319,6 +328,7 @@ def test_units_are_settled_each_on_its_own(project: Project) -> None:
     assert len(asked(engines[0])) == 112
 
 
+@pytest.mark.slow
 def test_one_at_a_time_the_baseline_is_asked_everything_first(project: Project) -> None:
     project.prompts(100)
     session, verdicts = gathered(project, [project.process("a"), project.process("b")], TEXT, residency="one-at-a-time")
@@ -330,6 +340,7 @@ def test_one_at_a_time_the_baseline_is_asked_everything_first(project: Project) 
     assert session.store().runs()[-1].finished is not None
 
 
+@pytest.mark.slow
 def test_a_failure_must_survive_what_is_still_to_come_before_it_stops_the_run(project: Project) -> None:
     project.prompts(150)
     engines = [project.engine(), project.engine(drift=0.48)]
@@ -343,6 +354,7 @@ def test_a_failure_must_survive_what_is_still_to_come_before_it_stops_the_run(pr
     assert many.n >= one.n
 
 
+@pytest.mark.slow
 def test_answers_that_fail_by_chance_do_not_stop_it_and_a_dead_engine_does(project: Project) -> None:
     project.prompts(100)
 
@@ -443,6 +455,7 @@ def test_a_check_in_the_body_judges_what_was_asked(project: Project) -> None:
     assert "stopped after 32 of 100 prompts" in verdict.message
 
 
+@pytest.mark.slow
 def test_groups_take_turns_and_count_once_in_texts(project: Project) -> None:
     rows = [
         {"id": f"c{i}", "group": f"g{i % 40}", "messages": [{"role": "user", "content": f"question {i}"}]}
