@@ -40,8 +40,9 @@ class LoopbackEngine(LoopbackServer):
     request's seed). ``drift`` is the probability per token of another word, decided by ``seed``: the same request
     always drifts the same way. ``noise`` is the same, decided anew for each request, so the engine does not repeat
     itself. A prompt longer than ``context_length`` words is refused. With ``api_key`` other keys get 401. Delays are
-    seconds. Tokens are words; a streamed one is one event. ``requests`` holds what was asked, ``peak`` the most at
-    once. ``script`` (the answer) and ``accepting`` may be changed while it runs.
+    seconds. Tokens are words; a streamed one is one event, and events without delays leave in one write. ``requests``
+    holds what was asked, ``peak`` the most at once. ``script`` (the answer) and ``accepting`` may be changed while it
+    runs.
     """
 
     def __init__(
@@ -90,12 +91,18 @@ class LoopbackEngine(LoopbackServer):
         path = call.path.partition("?")[0]
         if call.method != "POST":
             self._control(call, path)
-        elif not self._asked(call, path):
+        else:
+            try:
+                body = json.loads(call.body)
+            except ValueError as error:
+                body = error
+            if self._asked(call, path, body):
+                return
             if path not in self.generating:
                 self._control(call, path)
                 return
             with self._counted():
-                self._generate(call, path)
+                self._generate(call, path, body)
 
     # what other servers do otherwise ----------------------------------------------------------------------------------
 
@@ -166,14 +173,14 @@ class LoopbackEngine(LoopbackServer):
             with self._lock:
                 self._in_flight -= 1
 
-    def _asked(self, call: Call, path: str) -> bool:
+    def _asked(self, call: Call, path: str, body: Any) -> bool:
         """Answer a control question that is asked by POST; tell whether it was one."""
         if self._locked(call):
             return False
-        try:
-            body = json.loads(call.body or b"{}")
-        except ValueError:
-            return False
+        if isinstance(body, ValueError):
+            if call.body:
+                return False
+            body = {}
         reply = self.asked(path, body)
         if reply is not None:
             call.send(200, dump(reply), self.headers())
@@ -185,11 +192,9 @@ class LoopbackEngine(LoopbackServer):
     def _refuse(self, call: Call, *refusal: Any) -> None:
         call.send(refusal[0], dump(self.error_body(*refusal)), self.headers())
 
-    def _generate(self, call: Call, path: str) -> None:
-        try:
-            request = json.loads(call.body)
-        except ValueError as exc:
-            self._refuse(call, 400, str(exc), "invalid_request_error")
+    def _generate(self, call: Call, path: str, request: Any) -> None:
+        if isinstance(request, ValueError):
+            self._refuse(call, 400, str(request), "invalid_request_error")
             return
         digest = hashlib.sha256(call.body).hexdigest()
         with self._lock:
@@ -234,12 +239,16 @@ class LoopbackEngine(LoopbackServer):
             call.wait(speech.reply.token_delay_s * len(speech.tokens))
             call.send(200, dump(speech.document()), speech.headers())
             return
+        last = [speech.end] if speech.end else []
+        if not speech.reply.token_delay_s:
+            call.stream([*speech.events(), *last], {"content-type": speech.stream_type})
+            return
         call.begin(headers={"content-type": speech.stream_type})
         for event in speech.events():
             call.chunk(event)
             call.wait(speech.reply.token_delay_s)
-        if speech.end:
-            call.chunk(speech.end)
+        for event in last:
+            call.chunk(event)
         call.end()
 
     def _fault(self, call: Call, request: Mapping[str, Any], path: str, fault: Fault, times: int) -> None:

@@ -190,7 +190,7 @@ def babble(prompt: str, *, length: int, drift: float = 0.0, seed: object = 0) ->
     for place in range(length):
         before = " ".join(words[-3:])
         pick = _fraction("word", prompt, place, before)
-        if _fraction("drift", seed, prompt, place) < drift:
+        if drift > 0 and _fraction("drift", seed, prompt, place) < drift:
             pick = _fraction("other", seed, prompt, place)
         words.append(_WORDS[int(pick * len(_WORDS))])
     return [words[0], *(f" {word}" for word in words[1:])] if words else []

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import abc
+import contextlib
+import http.client
+import selectors
 import socket
 import threading
-from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import BinaryIO, Self
+
+_LINE_BYTES = 64 * 1024
 
 
 class Hangup(Exception):  # not an error of ours: the handler ends the connection on purpose
@@ -18,41 +22,64 @@ class Hangup(Exception):  # not an error of ours: the handler ends the connectio
 class Call:
     """One request as a double sees it, and the ways to answer it."""
 
-    def __init__(self, handler: BaseHTTPRequestHandler, body: bytes, stopping: threading.Event) -> None:
-        self.method = handler.command
-        self.path = handler.path
-        self.headers = {name.lower(): value for name, value in handler.headers.items()}
+    def __init__(
+        self,
+        connection: socket.socket,
+        stopping: threading.Event,
+        *,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
         self.body = body
-        self._handler = handler
+        self.last = "close" in headers.get("connection", "").lower()
+        """Whether the connection ends with this answer."""
+        self._connection = connection
         self._stopping = stopping
 
     def wait(self, seconds: float | None) -> None:
         """Let time pass (``None``: until the server stops); a stopping server ends the connection instead."""
-        if self._stopping.wait(seconds):
+        if self._stopping.is_set() or (seconds != 0 and self._stopping.wait(seconds)):
             raise Hangup
 
     def send(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Answer with a whole body."""
-        self._head(status, {"content-type": "application/json", **(headers or {}), "content-length": str(len(body))})
-        self._handler.wfile.write(body)
+        more = {"content-type": "application/json", **(headers or {}), "content-length": str(len(body))}
+        self._connection.sendall(self._head(status, more) + body)
+
+    def stream(self, pieces: Iterable[bytes], headers: Mapping[str, str] | None = None) -> None:
+        """Answer with an event stream, as :meth:`begin` does, all of it in one write."""
+        self._connection.sendall(b"".join((self._chunked(200, headers), *map(_chunk, pieces), _chunk(b""))))
 
     def begin(self, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         """Begin a chunked answer, an event stream unless the headers say otherwise."""
-        self._head(status, {"content-type": "text/event-stream", **(headers or {}), "transfer-encoding": "chunked"})
+        self._connection.sendall(self._chunked(status, headers))
 
     def chunk(self, data: bytes) -> None:
         """Send one piece of a chunked answer in one write."""
-        self._handler.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self._connection.sendall(_chunk(data))
 
     def end(self) -> None:
         """End a chunked answer."""
-        self._handler.wfile.write(b"0\r\n\r\n")
+        self._connection.sendall(_chunk(b""))
 
-    def _head(self, status: int, headers: Mapping[str, str]) -> None:
-        self._handler.send_response_only(status)
-        for name, value in headers.items():
-            self._handler.send_header(name, value)
-        self._handler.end_headers()
+    def _chunked(self, status: int, headers: Mapping[str, str] | None) -> bytes:
+        more = {"content-type": "text/event-stream", **(headers or {}), "transfer-encoding": "chunked"}
+        return self._head(status, more)
+
+    def _head(self, status: int, headers: Mapping[str, str]) -> bytes:
+        self.last = self.last or headers.get("connection", "").lower() == "close"
+        lines = [f"HTTP/1.1 {status} {http.client.responses.get(status, '')}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return "\r\n".join((*lines, "", "")).encode("latin-1")
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class LoopbackServer(abc.ABC):
@@ -65,8 +92,11 @@ class LoopbackServer(abc.ABC):
         self.accepting = True
         self._wanted_port = port
         self._stopping = threading.Event()
-        self._server: _Threaded | None = None
+        self._listener: socket.socket | None = None
+        self._waker: socket.socket | None = None
         self._thread: threading.Thread | None = None
+        self._connections: set[socket.socket] = set()
+        self._guard = threading.Lock()
 
     @abc.abstractmethod
     def answer(self, call: Call) -> None:
@@ -75,9 +105,9 @@ class LoopbackServer(abc.ABC):
     @property
     def port(self) -> int:
         """The port, known once it was started."""
-        if self._server is None:
+        if self._listener is None:
             raise RuntimeError(f"{type(self).__name__} has not been started: use it in a with statement")
-        return self._server.server_address[1]
+        return int(self._listener.getsockname()[1])
 
     @property
     def base_url(self) -> str:
@@ -87,22 +117,28 @@ class LoopbackServer(abc.ABC):
     def start(self) -> Self:
         """Listen on a free loopback port and serve; returns itself."""
         self._stopping.clear()
-        self._server = _Threaded(("127.0.0.1", self._wanted_port), self, self._stopping)
+        self._listener = socket.create_server(("127.0.0.1", self._wanted_port), backlog=512)
+        self._waker, woken = socket.socketpair()
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.02,), name=type(self).__name__, daemon=True
+            target=self._accept, args=(self._listener, woken), name=type(self).__name__, daemon=True
         )
         self._thread.start()
         return self
 
     def stop(self) -> None:
         """Stop serving; open connections are closed, waiting handlers end."""
-        if self._server is None or self._thread is None:
+        if self._listener is None or self._waker is None or self._thread is None:
             return
         self._stopping.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self._waker.close()
         self._thread.join()
-        self._server = None
+        self._listener.close()
+        self._listener = None
+        with self._guard:
+            connections = list(self._connections)
+        for connection in connections:
+            with contextlib.suppress(OSError):  # its thread was faster
+                connection.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -112,61 +148,59 @@ class LoopbackServer(abc.ABC):
     ) -> None:
         self.stop()
 
+    def _accept(self, listener: socket.socket, woken: socket.socket) -> None:
+        """Take connections until the other end of ``woken`` is closed."""
+        with woken, selectors.DefaultSelector() as selector:
+            selector.register(listener, selectors.EVENT_READ)
+            selector.register(woken, selectors.EVENT_READ)
+            while all(key.fileobj is listener for key, _ in selector.select()):
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    continue  # whoever came has gone
+                if not self.accepting:
+                    _close(connection)
+                    continue
+                with self._guard:
+                    self._connections.add(connection)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
-class _Threaded(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 512
-    server_address: tuple[str, int]
+    def _serve(self, connection: socket.socket) -> None:
+        """Answer the requests of one connection until one of the two sides ends it."""
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Says nothing of an error: clients that go away in the middle are what these doubles are for.
+        with contextlib.suppress(Exception), connection.makefile("rb") as received:
+            while (call := self._next(connection, received)) is not None:
+                self.answer(call)
+                if call.last:
+                    break
+        with self._guard:
+            self._connections.discard(connection)
+        _close(connection)
 
-    def __init__(self, address: tuple[str, int], owner: LoopbackServer, stopping: threading.Event) -> None:
-        self.owner = owner
-        self.stopping = stopping
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        super().__init__(address, _Handler)
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        return self.owner.accepting
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._lock:
-            self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._lock:
-            self._open.discard(request)
-        super().shutdown_request(request)
-
-    def server_close(self) -> None:
-        super().server_close()
-        with self._lock:
-            kept = list(self._open)
-        for connection in kept:
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # its handler was faster
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients that go away in the middle are what these doubles are for."""
+    def _next(self, connection: socket.socket, received: BinaryIO) -> Call | None:
+        """Return the next request, ``None`` where there is none or none that can be read."""
+        words = received.readline(_LINE_BYTES).decode("latin-1").split()
+        if not words:
+            return None
+        headers: dict[str, str] = {}
+        while (line := received.readline(_LINE_BYTES).decode("latin-1").strip()) != "":
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip()
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            return None
+        if headers.get("expect", "").lower() == "100-continue":
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = received.read(int(headers.get("content-length") or 0))
+        method, path, version = words
+        call = Call(connection, self._stopping, method=method, path=path, headers=headers, body=body)
+        call.last = call.last or (version == "HTTP/1.0" and headers.get("connection", "").lower() != "keep-alive")
+        return call
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Threaded
-
-    def _serve(self) -> None:
-        length = int(self.headers.get("content-length") or 0)
-        call = Call(self, self.rfile.read(length), self.server.stopping)
-        try:
-            self.server.owner.answer(call)
-        except (Hangup, ConnectionError):
-            self.close_connection = True
-
-    do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = _serve  # noqa: N815  # names http.server looks up
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keep quiet; what was asked is in the double's ``requests``."""
+def _close(connection: socket.socket) -> None:
+    """Close a connection in order."""
+    with contextlib.suppress(OSError):  # the other side was faster
+        connection.shutdown(socket.SHUT_WR)
+    connection.close()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
+
+import msgspec
 
 from pytest_llmparity.testing.script import Reply, prompt_of, split_tokens
 
@@ -12,6 +15,14 @@ from pytest_llmparity.testing.script import Reply, prompt_of, split_tokens
 def dump(value: object) -> bytes:
     """Return a value as JSON."""
     return json.dumps(value).encode()
+
+
+def dump_finite(value: object) -> bytes:
+    """Return a value in which no number is infinite or NaN as JSON, several times faster."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # half characters
+        return dump(value)
 
 
 def error_body(status: int, message: str, kind: str) -> dict[str, object]:
@@ -50,6 +61,7 @@ class Speech:
         self.model = model
         self.chat = chat
         self.streamed = self._streams(request)
+        self._dump = dump_finite if math.isfinite(reply.logprob) else dump
         self.finish = reply.finish_reason or ("length" if cut else "tool_calls" if reply.tool_calls else "stop")
 
     def _limit(self, request: Mapping[str, Any]) -> object:
@@ -93,11 +105,11 @@ class Speech:
             yield self._event({"tool_calls": [call]})
         yield self._event({}, finish=self.finish, more=self.beside_choices())
         if self.ends_with_usage():
-            yield _data({**self._frame([]), "usage": self.usage()})
+            yield self._data({**self._frame([]), "usage": self.usage()})
 
     def error(self, message: str) -> bytes:
         """Return an error as an event of the stream."""
-        return _data(self.error_body(500, message, "server_error"))
+        return self._data(self.error_body(500, message, "server_error"))
 
     # what other servers say otherwise ---------------------------------------------------------------------------------
 
@@ -138,7 +150,7 @@ class Speech:
         choice |= {"delta": delta} if self.chat else {"text": delta.get("content", "")}
         if token is not None:
             choice["logprobs"] = self._logprobs([token])
-        return _data({**self._frame([choice]), **(more or {})})
+        return self._data({**self._frame([choice]), **(more or {})})
 
     def _frame(self, choices: list[dict[str, object]]) -> dict[str, object]:
         kind = "chat.completion" if self.chat else "text_completion"
@@ -171,6 +183,5 @@ class Speech:
         entries = [self.entry(place, token) for place, token in enumerate(tokens)]
         return [{**entry, "top_logprobs": [entry]} for entry in entries]
 
-
-def _data(value: object) -> bytes:
-    return b"data: " + dump(value) + b"\n\n"
+    def _data(self, value: object) -> bytes:
+        return b"data: " + self._dump(value) + b"\n\n"

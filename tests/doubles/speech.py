@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pytest_llmparity.testing.script import split_tokens
-from pytest_llmparity.testing.speech import Speech, dump
+from pytest_llmparity.testing.speech import Speech
 from tests.doubles.dialects import Dialect
 
 
@@ -96,7 +96,7 @@ class NativeSpeech(DialectSpeech):
         return self._encoded({"error": message})
 
     def _encoded(self, value: object) -> bytes:
-        return dump(value) + b"\n"
+        return self._dump(value) + b"\n"
 
     def _said(self, text: str, reasoning: str = "", calls: Sequence[object] = ()) -> dict[str, object]:
         if not self.chat:
