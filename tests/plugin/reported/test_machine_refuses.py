@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,37 +23,50 @@ SCARCE = """
 import os, resource
 import pytest
 
-LEFT = {left}
-
 def pytest_collection_finish():
     open_now = len(os.listdir("/proc/self/fd"))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + LEFT, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + int(os.environ["LEFT"]), hard))
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish():
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 """
-"""Leaves so many file descriptors for gathering; what comes after has as many as ever."""
+"""Leaves ``LEFT`` file descriptors for gathering; what comes after has as many as ever."""
+RUNS = """
+import os, sys
+import pytest
+
+for left in sys.argv[1].split(","):
+    os.environ["LEFT"] = left
+    print("exit code", int(pytest.main(sys.argv[2:])), flush=True)
+"""
+"""One run after the other in one process, which imports everything once."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("left", [0, 3, 5, 7, 12])
-def test_without_file_descriptors_gates_say_so_and_what_was_answered_is_kept(bench: Bench, left: int) -> None:
+@pytest.mark.parametrize("left", [(0, 5, 7, 12), (3,)], ids=str)
+def test_without_file_descriptors_gates_say_so_and_what_was_answered_is_kept(
+    bench: Bench, left: tuple[int, ...]
+) -> None:
     bench.prompts(32)
-    bench.pytester.makeconftest(SCARCE.format(left=left))
+    bench.pytester.makeconftest(SCARCE)
     bench.gate("check.prompts(), concurrency=32")
     engines = [bench.engine(first_delay_s=0.01), bench.engine()]
+    chosen = [f"--engines={name}={engine.base_url}" for name, engine in zip("ab", engines, strict=True)]
+    args = ("-p", "no:cacheprovider", "-p", "no:faulthandler", "--parity-fresh", *chosen)
 
-    spawned = bench.spawn("-p", "no:faulthandler", engines=engines)
+    ran = bench.pytester.run(sys.executable, "-c", RUNS, ",".join(map(str, left)), *args)
 
-    assert spawned.wait() == FAILED, spawned.output
-    assert "INTERNALERROR" not in spawned.output
-    assert "Traceback" not in spawned.output
-    assert "mistake in pytest-llmparity" not in " ".join(spawned.output.split())
-    assert "descriptor" in spawned.output
-    answered = len(bench.asked(engines[0]))
+    printed = ran.stdout.str() + ran.stderr.str()
+    outputs = ran.stdout.str().split(f"exit code {int(FAILED)}")
+    assert len(outputs) == len(left) + 1, printed
+    assert "INTERNALERROR" not in printed
+    assert "Traceback" not in printed
+    assert "mistake in pytest-llmparity" not in " ".join(printed.split())
+    assert [output for output in outputs[: len(left)] if "descriptor" not in output] == []
+    answered = sum(len(bench.asked(engine)) for engine in engines)
     if answered:
         with sqlite3.connect(bench.pytester.path / ".llmparity/samples.sqlite") as db:
             ((stored,),) = db.execute("SELECT count(*) FROM samples").fetchall()
