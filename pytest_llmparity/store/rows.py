@@ -8,9 +8,11 @@ was named ``notes`` when the format was made.
 from __future__ import annotations
 
 import array
+import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -81,6 +83,7 @@ PUT_TOKENS: Final = (
 _BESIDES: Final = tuple(f.name for f in dataclasses.fields(Completion) if f.name not in ("logprobs", "token_ends"))
 _BLANK: Final = Completion(text="")
 _ANSWER: Final = msgspec.json.Decoder(Completion)
+_ENCODER: Final = msgspec.json.Encoder()
 _PHASES: Final = {str(phase): phase for phase in Phase}
 
 
@@ -167,11 +170,17 @@ def pack_tokens(tokens: Sequence[TokenLogprob]) -> bytes:
 
     A record holds bytes as Latin-1 text.
     """
-    records = [
-        pack((t.token.decode("latin-1"), t.logprob, t.id, [(other.decode("latin-1"), lp) for other, lp in t.top]))
-        for t in tokens
-    ]
+    records = [_packed_token(token) for token in tokens]
     return _numbers(itertools.accumulate(map(len, records))) + b"".join(records)
+
+
+def _packed_token(token: TokenLogprob) -> bytes:
+    top = [(other.decode("latin-1"), logprob) for other, logprob in token.top]
+    record = (token.token.decode("latin-1"), token.logprob, token.id, top)
+    if math.isfinite(sum((logprob for _, logprob in top), token.logprob or 0.0)):
+        with contextlib.suppress(TypeError):  # numbers of numpy
+            return _ENCODER.encode(record)
+    return pack(record)
 
 
 def identity_from(data: bytes) -> Identity:

@@ -361,7 +361,7 @@ tokens = st.builds(
     TokenLogprob,
     token=st.binary(max_size=4),
     logprob=st.none() | finite,
-    top=st.lists(st.tuples(st.binary(max_size=4), finite), max_size=2).map(tuple),
+    top=st.lists(st.tuples(st.binary(max_size=4), finite | st.just(-math.inf)), max_size=2).map(tuple),
     id=st.none() | st.integers(0, 2**31),
 )
 completions = st.builds(
