@@ -214,7 +214,7 @@ def test_size_at_a_gap_equal_to_the_margin(n: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [20, 40])
+@pytest.mark.parametrize("n", [20, 30])
 def test_size_over_a_confidence_set(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done above 1,000 cases, done to few: every table, at the edge and inside, all three tests."""
     monkeypatch.setattr(unconditional, "MANY", 0)

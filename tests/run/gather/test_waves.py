@@ -22,7 +22,7 @@ from pytest_llmparity.testing import Fault, LoopbackEngine
 if TYPE_CHECKING:
     from tests.run.conftest import Project
 
-WARM_UP, FLOOR = 1, 3 * 32
+WARM_UP, PROBES, FLOOR = 1, 4, 3 * 32
 TEXT = check.text(margin=0.2, horizon=8)
 """Settled by 32 prompts like a margin of .05 over 32 tokens, of answers that are a quarter as long."""
 OBJECT = {"type": "object"}
@@ -118,13 +118,13 @@ def test_an_engine_that_drifts_far_fails_early(project: Project) -> None:
 
 @pytest.mark.slow
 def test_only_engines_about_which_something_is_open_are_asked_on(project: Project) -> None:
-    project.prompts(100)
+    project.prompts(64)
     engines = [project.engine(), project.engine(), project.engine(drift=0.2)]
     _, verdicts = gathered(project, engines, TEXT)
 
-    assert verdicts["text", "b"].sequence == "sequential, stopped after 32 of 100 prompts"
-    assert verdicts["text", "c"].sequence == "sequential, all 100 prompts asked"
-    assert [len(asked(engine)) for engine in engines] == [100 + FLOOR, 32 + FLOOR, 100 + FLOOR]
+    assert verdicts["text", "b"].sequence == "sequential, stopped after 32 of 64 prompts"
+    assert verdicts["text", "c"].sequence == "sequential, all 64 prompts asked"
+    assert [len(asked(engine)) for engine in engines] == [64 + FLOOR, 32 + FLOOR, 64 + FLOOR]
 
 
 def test_every_wave_is_asked_in_the_drawn_order_on_all_engines(project: Project) -> None:
@@ -257,10 +257,7 @@ def test_a_replay_gives_the_same_verdicts_and_finds_open_runs(project: Project) 
 def test_a_hard_stop_leaves_what_was_settled_and_says_what_was_not(project: Project) -> None:
     project.prompts(150)
     engines = [project.engine(), project.engine(), project.engine(drift=0.2)]
-    others = [project.engine(), project.engine()]
-    before, _ = gathered(project, others, TEXT)
-    probes = (before.record([]).requests - sum(len(asked(other)) for other in others)) // 2
-    limit = 3 * (probes + 32 + FLOOR) + 40
+    limit = 3 * (PROBES + 32 + FLOOR) + 40
     session, verdicts = gathered(project, engines, TEXT, max_requests=limit)
 
     assert verdicts["text", "b"].outcome is Outcome.PASS
@@ -345,7 +342,7 @@ def test_a_failure_must_survive_what_is_still_to_come_before_it_stops_the_run(pr
     project.prompts(150)
     engines = [project.engine(), project.engine(drift=0.48)]
     _, alone = gathered(project, engines, TEXT)
-    _, family = gathered(project, engines, TEXT, check.latency(e2e_p50="20s", success_rate=0.9), resume="fresh")
+    _, family = gathered(project, engines, TEXT, check.latency(e2e_p50="20s", success_rate=0.9, n=32), resume="fresh")
     one, many = alone["text", "b"], family["text", "b"]
 
     assert (one.outcome, many.outcome) == (Outcome.FAIL, Outcome.FAIL)
