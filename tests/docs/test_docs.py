@@ -187,9 +187,17 @@ def test_workflow_steps_are_yaml(body: str) -> None:
 def test_the_output_in_the_readme_has_the_form_of_the_real_one(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The demo, played by doubles: one that drifts little, one that drifts much; numbers and models' words differ."""
+    """The demo, played by doubles: one that drifts little, one that drifts much; numbers and models' words differ.
+
+    Two prompts of three are enough for its form.
+    """
     monkeypatch.setenv("LLMPARITY_EMBEDDING_MODEL", "none")
     tests = (ROOT / "fixtures/demo/test_demo.py").read_text("utf-8").replace('"../', f'"{ROOT}/fixtures/')
+    for name in ("mixed", "tickets"):
+        lines = (ROOT / f"fixtures/prompts/{name}.jsonl").read_text("utf-8").splitlines()
+        fewer = [line for number, line in enumerate(lines) if number % 3]
+        pytester.path.joinpath(f"{name}.jsonl").write_text("\n".join(fewer), "utf-8")
+        tests = tests.replace(f"{ROOT}/fixtures/prompts/{name}.jsonl", f"{name}.jsonl")
     pytester.path.joinpath("test_demo.py").write_text(tests, "utf-8")
     with ExitStack() as stack:
         quantisations = (("F16", 0.0), ("Q8_0", 0.003), ("Q4_0", 0.3))
