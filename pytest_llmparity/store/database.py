@@ -150,8 +150,11 @@ class Database:
 
     def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of one query."""
-        with self._lock, self._translated():
-            return self._db.execute(query, values).fetchall()
+        with self._lock:
+            try:
+                return self._db.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise StoreError(self._advice(error)) from error
 
     def each(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of one query one by one; whoever else uses this object waits until the last was taken."""

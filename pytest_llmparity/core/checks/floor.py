@@ -54,7 +54,7 @@ def repeats(evidence: Evidence, engine: EngineEvidence, *, horizon: int) -> list
     phases: list[Repeats] = []
     for phase in FLOOR_PHASES:
         again = engine.answers(phase)
-        cases = [case for case in evidence.prompts.cases if case.id in main and case.id in again]
+        cases = [case for case in evidence.prompts.cases if case.id in again and case.id in main]
         forks: list[tuple[Case, Fork]] = []
         silent: list[Case] = []
         silence = Silence()

@@ -16,6 +16,7 @@ from pytest_llmparity.core.checks.designs import design_of, least_kept
 from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, same_calls, speechless, written_out
+from pytest_llmparity.core.compare.order import KeyOrders
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
@@ -126,9 +127,10 @@ class SchemaCheck(BaseCheck):
             f"format {word!r} is known to no JSON Schema draft of this validator and was not checked"
             for word in contract.unknown_formats
         )
+        orders = KeyOrders()
         readings = {name: contract.read(engine) for name, engine in evidence.engines.items()}
         lenience = {name: forgiven(name, read) for name, read in readings.items()}
-        for verdict in self._limit_verdicts(evidence, contract, readings):
+        for verdict in self._limit_verdicts(evidence, contract, readings, orders):
             if verdict.baseline is None and verdict.kind != RATE:  # a pair that is none: nothing was read for it
                 yield verdict
                 continue
@@ -137,7 +139,11 @@ class SchemaCheck(BaseCheck):
             yield dataclasses.replace(verdict, lenience=parts, remarks=remarks)
 
     def _limit_verdicts(
-        self, evidence: Evidence, contract: Contract, readings: Mapping[str, Mapping[str, Reading]]
+        self,
+        evidence: Evidence,
+        contract: Contract,
+        readings: Mapping[str, Mapping[str, Reading]],
+        orders: KeyOrders,
     ) -> Iterable[Verdict]:
         if self.rate is not None:
             yield from self.each_engine(
@@ -145,7 +151,7 @@ class SchemaCheck(BaseCheck):
                 RATE,
                 lambda opened, engine: (
                     _silent(opened, engine, readings[engine.name], evidence)
-                    or self._rate(opened, evidence, engine, readings[engine.name], contract)
+                    or self._rate(opened, evidence, engine, readings[engine.name], contract, orders)
                 ),
             )
         parsed = {
@@ -158,7 +164,7 @@ class SchemaCheck(BaseCheck):
             if candidate.name not in pairs:
                 pairs[candidate.name] = (
                     _PairReadings(evidence, candidate, readings),
-                    layers.layers(evidence, candidate, schema=contract.schema, parsed=parsed),
+                    layers.layers(evidence, candidate, schema=contract.schema, parsed=parsed, orders=orders),
                 )
             pair, differs = pairs[candidate.name]
             if (refused := pair.unanswered(opened)) is not None:
@@ -177,11 +183,13 @@ class SchemaCheck(BaseCheck):
         engine: EngineEvidence,
         readings: Mapping[str, Reading],
         contract: Contract,
+        orders: KeyOrders,
     ) -> Verdict:
         assert self.rate is not None
         cases = evidence.prompts.cases
         kept = [readings[case.id].problem is None for case in cases if case.id in readings]
-        order = layers.order_line(engine.name, [(r.value, contract.schema) for r in readings.values() if r.parsed])
+        values = [(reading.value, contract.schema) for reading in readings.values() if reading.parsed]
+        order = layers.order_line(engine.name, values, orders)
         silence = Silence()
         for answer in engine.answers().values():
             if speechless(answer):

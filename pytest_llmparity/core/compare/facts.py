@@ -58,7 +58,10 @@ _NOT_KEPT_APART = frozenset({"no", "never", "none", "nor", "neither", "nobody", 
 _WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
 _MAYBE_NAME = re.compile(r"(?<![\w'\u2019-])[\d_'\u2019-]*([^\W\d_a-z][\w'\u2019-]*)")
 """A word that does not begin with a small letter of ASCII."""
+_MAYBE_PLAIN_NAME = re.compile(r"[A-Z](?<![A-Za-z].)[\w'-]*")
+"""The same in ASCII, where it begins with a capital; faster by far, but a small letter may stand before a hyphen."""
 _ONES = re.compile(r"one[ -](?:and[ -])?one")
+_LETTER_BEFORE = re.compile(r"[A-Za-z][0-9_'-]+\Z")
 _LETTER = re.compile(r"[^\W\d_]")
 _ENDS_SENTENCE = re.compile(r"[.!?:;\n\"\u201c\u2022*#>|]")
 _FIRST_PERSON = re.compile(r"I(?:['\u2019].*)?")
@@ -205,11 +208,11 @@ def _shorten(text: str) -> str:
 
 def _numbers(text: str, *, spelled: bool) -> list[str]:
     """Return the numbers of a text in their order; ``spelled`` is false where none is written as a word."""
-    digits = _DIGIT.search(text) is not None
-    if not digits and not spelled:
+    digits = _DIGIT.search(text)
+    if digits is None and not spelled:
         return []
     places: list[tuple[int, str]] = []
-    for match in _NUMBER.finditer(text) if digits else ():
+    for match in _NUMBER.finditer(text, max(0, digits.start() - 2)) if digits else ():  # a sign and a point before it
         places.append((match.start(), _canonical(match) + _percent(text, match.end())))
     for match in _SPELLED.finditer(text) if spelled else ():
         words = [word for word in re.split(r"[ -]", match.group().lower()) if word != "and"]
@@ -314,8 +317,11 @@ def _names(text: str) -> Iterator[str]:
     end = -1
     first_letter = _LETTER.search(prose)
     begins = first_letter.start() if first_letter else 0
-    for match in _MAYBE_NAME.finditer(prose):
-        word, start = match[1], match.start(1)
+    plain = prose.isascii()
+    for match in (_MAYBE_PLAIN_NAME if plain else _MAYBE_NAME).finditer(prose):
+        word, start = (match[0], match.start()) if plain else (match[1], match.start(1))
+        if plain and start and prose[start - 1] in _BEFORE_LETTERS and _LETTER_BEFORE.search(prose[:start]):
+            continue  # the word began before
         follows = bool(name) and start == end + 1 and prose[end] == " "
         if name and not follows:
             yield " ".join(name)

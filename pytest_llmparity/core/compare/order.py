@@ -5,6 +5,7 @@ A constrained decoder writes the declared order; an engine that answers in anoth
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias
 from urllib.parse import unquote
@@ -160,6 +161,32 @@ class KeyOrder:
                 self._validators[place] = None
         validator = self._validators[place]
         return validator is not None and validator.is_valid(value)
+
+
+class KeyOrders:
+    """Tells of many values which have keys in another order than their schema; each value is looked at once.
+
+    Several lines count the same answers, and cases with a schema of their own often have the same one.
+    """
+
+    def __init__(self) -> None:
+        self._orders: dict[str, KeyOrder] = {}
+        self._by_schema: dict[int, tuple[Mapping[str, Any], KeyOrder]] = {}
+        self._known: dict[tuple[int, int], tuple[Any, bool]] = {}  # with the value, whose number would be used again
+
+    def moved(self, value: Any, schema: Mapping[str, Any]) -> bool:
+        """Whether an object in a value has its keys in another order."""
+        key = (id(value), id(schema))
+        if key not in self._known:
+            self._known[key] = (value, bool(self._order(schema).moved(value)))
+        return self._known[key][1]
+
+    def _order(self, schema: Mapping[str, Any]) -> KeyOrder:
+        if id(schema) not in self._by_schema:
+            text = json.dumps(schema, default=dict)
+            order = self._orders[text] if text in self._orders else self._orders.setdefault(text, KeyOrder(schema))
+            self._by_schema[id(schema)] = (schema, order)
+        return self._by_schema[id(schema)][1]
 
 
 def _escaped(key: str) -> str:

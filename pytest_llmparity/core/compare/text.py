@@ -155,16 +155,18 @@ def _first_difference(a: bytes, b: bytes) -> int | None:
     """Return the first differing byte, moved to the start of its character; of a proper prefix its length."""
     if a == b:
         return None
-    low, high = 0, min(len(a), len(b))
-    while low < high:  # halving on slices compares at the speed of memcmp; a loop over bytes is slow for megabytes
-        middle = (low + high + 1) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    while low and (_continues(a, low) or _continues(b, low)):
-        low -= 1
-    return low
+    at = _shared(a, b)
+    while at and (_continues(a, at) or _continues(b, at)):
+        at -= 1
+    return at
+
+
+def _shared(a: bytes, b: bytes) -> int:
+    """Return how many bytes two texts begin with alike."""
+    length = min(len(a), len(b))
+    # As numbers they differ from their first differing byte on; a loop over bytes is slow for megabytes.
+    apart = int.from_bytes(a[:length], "big") ^ int.from_bytes(b[:length], "big")
+    return length - (apart.bit_length() + 7) // 8
 
 
 def _continues(text: bytes, at: int) -> bool:
@@ -195,13 +197,11 @@ def _grade(ours: Sequence[TokenLogprob], theirs: Sequence[TokenLogprob], at: int
     if not ours or not theirs:
         return None
     (ours_spelled, ours_ends), (theirs_spelled, theirs_ends) = _spelling(ours), _spelling(theirs)
-    start = index = 0
-    for mine, other in zip(ours_ends, theirs_ends, strict=False):
-        if mine != other or ours_spelled[start:mine] != theirs_spelled[start:other]:
-            break
-        start, index = mine, index + 1
-    else:
+    # Tokens that end alike, and before the first differing byte, are the same.
+    index = _alike(ours_ends, theirs_ends, bisect_right(ours_ends, _shared(ours_spelled, theirs_spelled)))
+    if index >= min(len(ours_ends), len(theirs_ends)):
         return None
+    start, mine, other = ours_ends[index - 1] if index else 0, ours_ends[index], theirs_ends[index]
     if not start <= at <= max(mine, other):
         return None  # the texts part elsewhere: these two only cut the same text differently
     entries = ours[index], theirs[index]
@@ -214,6 +214,14 @@ def _grade(ours: Sequence[TokenLogprob], theirs: Sequence[TokenLogprob], at: int
     if len(known) < len(gaps):
         return "outside top-k"
     return "near-tie" if max(known) <= NEAR_TIE else "rank shift"
+
+
+def _alike(ours: Sequence[int], theirs: Sequence[int], most: int) -> int:
+    """Return how many numbers two rows begin with alike, of so many."""
+    if ours[:most] == theirs[:most]:
+        return most
+    pairs = zip(ours[:most], theirs, strict=False)
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(most, len(theirs)))
 
 
 def _gap(entry: TokenLogprob, rival: bytes) -> float | None:

@@ -137,7 +137,7 @@ def compare_counts(pairs: Sequence[tuple[str, int, int]], known: Known = NOTHING
     """
     if not pairs:
         return Counts(kind="unknown", n=0)
-    counted = [CountPair(*pair) for pair in pairs]
+    counted = [pair if isinstance(pair, CountPair) else CountPair(*pair) for pair in pairs]
     differing = sum(pair.baseline != pair.candidate for pair in counted)
     if not differing:
         return Counts(kind="equal", n=len(pairs), cuts=_cut_alike(counted, known))

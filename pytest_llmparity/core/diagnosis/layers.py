@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pytest_llmparity.core.compare.json import Parsed, parse_json
-from pytest_llmparity.core.compare.order import KeyOrder
+from pytest_llmparity.core.compare.order import KeyOrders
 from pytest_llmparity.core.diagnosis.counts import NOTHING, CountPair, Counts, Cut, Known, compare_counts
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.identity.capabilities import CUTS
@@ -138,13 +138,15 @@ def layers(
     floor: float | None = None,
     schema: Mapping[str, Any] | None = None,
     parsed: Mapping[str, Mapping[str, Parsed]] | None = None,
+    orders: KeyOrders | None = None,
 ) -> tuple[str, ...]:
     """Return everything that differs between the baseline and a candidate, in the order of their layers.
 
     Identity, context limit, rendered prompt and truncation (by token counts), route, streaming, finish reason,
     reasoning channel, structured output and the order of properties, tools, cache and concurrency (``floor``, the
     baseline's own forks per token), weights. ``schema`` is what the answers should look like; without it each case's
-    own ``response_format`` is used. ``parsed`` are answers by engine and case that were read as JSON already.
+    own ``response_format`` is used. ``parsed`` are answers by engine and case that were read as JSON already,
+    ``orders`` may know the order of their keys.
     """
     baseline = evidence.engines[evidence.baseline]
     ours, theirs = baseline.answers(), candidate.answers()
@@ -160,7 +162,8 @@ def layers(
     lines += _reasoning(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
     for engine, texts in ((baseline, ours), (candidate, theirs)):
         lines += enforcement(engine, evidence.prompts.cases)
-        if line := _ordered(engine.name, shared, texts, schema, (parsed or {}).get(engine.name, {})):
+        read = (parsed or {}).get(engine.name, {})
+        if line := _ordered(engine.name, shared, texts, schema, read, orders or KeyOrders()):
             lines.append(line)
     if floor:
         lines.append(f"cache or concurrency: {baseline.name} differs from itself by {explain.percent(floor)} per token")
@@ -258,15 +261,9 @@ def _reasoning(baseline: str, candidate: str, pairs: Sequence[tuple[Completion, 
     return lines
 
 
-def order_line(name: str, values: Sequence[tuple[Any, Mapping[str, Any]]]) -> str:
+def order_line(name: str, values: Sequence[tuple[Any, Mapping[str, Any]]], orders: KeyOrders) -> str:
     """Say how many JSON answers of an engine, given with their schemas, order keys differently; empty if none does."""
-    orders: dict[int, KeyOrder] = {}  # by the schema itself: cases have one each, or all have one
-    moved = 0
-    for value, schema in values:
-        order = orders.get(id(schema))
-        if order is None:
-            order = orders[id(schema)] = KeyOrder(schema)
-        moved += bool(order.moved(value))
+    moved = sum(orders.moved(value, schema) for value, schema in values)
     if not moved:
         return ""
     judged = explain.count(len(values), "JSON answer")
@@ -279,6 +276,7 @@ def _ordered(
     texts: Mapping[str, Completion],
     schema: Mapping[str, Any] | None,
     read: Mapping[str, Parsed],
+    orders: KeyOrders,
 ) -> str:
     values: list[tuple[Any, Mapping[str, Any]]] = []
     for case in cases:
@@ -288,7 +286,7 @@ def _ordered(
             parsed = read.get(case.id) or parse_json(texts[case.id].text)
             if parsed.error is None:
                 values.append((parsed.value, wanted))
-    return order_line(name, values)
+    return order_line(name, values, orders)
 
 
 def response_schema(case: Case) -> Mapping[str, Any] | None:

@@ -170,7 +170,9 @@ def _unfit(value: object) -> str | None:
         if isinstance(item, str):
             if not _whole(item):
                 return f"{dotted(place)} holds half a character (a lone surrogate), which no server can be sent"
-        elif isinstance(item, Mapping):
+        elif item is None or isinstance(item, (bool, int)):
+            continue
+        elif isinstance(item, (dict, Mapping)):  # a dict is known at once, another mapping is asked for
             for key, inner in item.items():
                 if not isinstance(key, str):
                     return (
@@ -183,7 +185,7 @@ def _unfit(value: object) -> str | None:
             todo += [(inner, (*place, index)) for index, inner in enumerate(item)]
         elif isinstance(item, float) and not math.isfinite(item):
             return f"{dotted(place)} is {item}; numbers must be finite"
-        elif item is not None and not isinstance(item, (bool, int, float)):
+        elif not isinstance(item, float):
             return f"{dotted(place)} is {given(item)} ({type(item).__name__}); put it in quotes"
     return None
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmparity.core.compare.order import KeyOrders
 from pytest_llmparity.core.diagnosis.layers import layers, order_line, response_schema
 from pytest_llmparity.core.identity.capabilities import Capabilities
 
@@ -83,7 +84,7 @@ def test_the_order_of_keys_is_read_against_the_schema_given_or_the_one_asked_for
     (line,) = layers(make.evidence(ours, theirs, cases=2), theirs, schema=schema)
 
     assert line == "property order: 1 of 1 JSON answer of b in another order than declared"
-    assert order_line("b", []) == ""
+    assert order_line("b", [], KeyOrders()) == ""
     asked = make.case(0, response_format={"json_schema": {"schema": {"properties": {"a": {}, "b": {}}}}})
     (line,) = layers(make.evidence(ours, theirs, cases=[asked]), theirs, schema=schema)
     assert line == "property order: 1 of 1 JSON answer of a in another order than declared"
