@@ -47,12 +47,10 @@ def sse(body: bytes) -> Iterator[Event]:
         return
     # Thousands of events are one line each: those are taken as they are.
     size = len(body)
-    while start < size:
-        end = body.find(b"\n\n", start)
-        end = size if end < 0 else end + 2
-        line = body[start:end].removesuffix(b"\n\n")
+    for line in body[start:].split(b"\n\n"):
+        end = min(start + len(line) + 2, size)
         if line.startswith(b"data:") and b"\n" not in line:
-            yield Event(line[6:] if line[5:6] == b" " else line[5:], end)
+            yield Event(line[6:] if line.startswith(b"data: ") else line[5:], end)
         else:
             yield from by_line(body, start, end)
         start = end

@@ -99,6 +99,7 @@ class KernelReader:
         self._buffers = [buffer]
         self._loop = asyncio.get_running_loop()
         self._unsent = memoryview(b"")
+        self._waiting = False
         self._open = True
         # A kernel that refuses leaves the stamps out, and the exchange says "user".
         with contextlib.suppress(OSError):
@@ -155,8 +156,10 @@ class KernelReader:
         self._unsent = self._unsent[sent:]
         if self._unsent:
             self._loop.add_writer(self._sock, self._writable)
-        else:
+            self._waiting = True
+        elif self._waiting:
             self._loop.remove_writer(self._sock)
+            self._waiting = False
 
     def finish(self) -> None:
         """End our direction of the socket; the other one stays open."""

@@ -19,6 +19,7 @@ from pytest_llmparity.engines.wire.assembling import Calls, join_text
 from pytest_llmparity.engines.wire.refusals import (
     Refusal,
     cut_call,
+    errorless,
     implied_status,
     read_refusal,
     refusal_event,
@@ -225,7 +226,8 @@ class Reader:
             if not line:
                 continue
             value = self.json(line)
-            self.no_error(value, draft)
+            if not (isinstance(value, dict) and errorless(value, line)):
+                self.no_error(value, draft)
             if draft.cut_call:
                 return
             if not isinstance(value, dict):

@@ -167,6 +167,15 @@ def refusal_of(value: object, *, depth: int = 4) -> Refusal | None:
     return _detailed(value, depth) or _by_number(value)
 
 
+def errorless(value: Mapping[str, object], text: str) -> bool:
+    """Tell of an object, and the JSON text it was read from, whether :func:`refusal_of` need not look for an error.
+
+    That is so of an answer whose text does not have the word, nor a letter that may be one of it in disguise.
+    """
+    choices = value.get("choices")
+    return isinstance(choices, list) and bool(choices) and "error" not in text and "\\u00" not in text
+
+
 def _by_number(value: Mapping[str, object]) -> Refusal | None:
     """Return the error of an object that says so by a number or a flag alone, in whatever words it has."""
     result = value.get("base_resp")  # MiniMax's, in every answer

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmparity.core import errors
-from pytest_llmparity.engines.wire.refusals import SHOWN_CHARS, read_refusal, refusal_of, refused, retry_after, shown
+from pytest_llmparity.engines.wire.refusals import (
+    SHOWN_CHARS,
+    errorless,
+    read_refusal,
+    refusal_of,
+    refused,
+    retry_after,
+    shown,
+)
 
 
 def error(status: int, body: object, headers: dict[str, str] | None = None) -> errors.EngineError:
@@ -225,3 +233,20 @@ def test_any_json_is_a_typed_error(value: Any, status: int) -> None:
 @given(body=st.binary(max_size=60), status=st.integers(300, 599))
 def test_any_bytes_are_a_typed_error(body: bytes, status: int) -> None:
     assert isinstance(error(status, body), errors.EngineError)
+
+
+WORDS = st.sampled_from(["error", "\\u0065rror", "errors", "message", "object", "delta", "index", "choices", "content"])
+PARTS = st.recursive(
+    WORDS | st.integers(0, 500),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(WORDS, PARTS, max_size=3), st.none() | st.lists(st.dictionaries(WORDS, PARTS, max_size=3)))
+def test_no_error_is_looked_for_only_where_there_is_none(chunk: dict[str, Any], choices: list[Any] | None) -> None:
+    text = json.dumps(chunk if choices is None else chunk | {"choices": choices}).replace("\\\\", "\\")
+    value = json.loads(text)
+
+    if errorless(value, text):
+        assert refusal_of(value) is None
