@@ -69,6 +69,7 @@ def test_an_engine_with_a_contradicted_pin_is_not_asked(project: Project) -> Non
     assert (good.count, other.count) == (1, 1), "the warm-ups"
 
 
+@pytest.mark.slow
 async def test_one_at_a_time_each_engine_is_asked_while_it_is_up(project: Project) -> None:
     session = project.session(project.process("a"), project.process("b"), residency="one-at-a-time")
     parity = parity_of(session)

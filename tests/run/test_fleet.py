@@ -26,6 +26,7 @@ def fleet_of(project: Project, *specs: EngineSpec, **more: Any) -> Fleet:
     return Fleet({s.name: s for s in specs}, keeper=lambda: keeper, workdir=project.path / ".llmparity", **more)
 
 
+@pytest.mark.slow
 def test_a_process_is_started_identified_and_asked_once(project: Project) -> None:
     fleet = fleet_of(project, project.process("a"))
 
@@ -41,6 +42,7 @@ def test_a_process_is_started_identified_and_asked_once(project: Project) -> Non
     assert project.events == ["a starts"]
 
 
+@pytest.mark.slow
 def test_several_processes_start_side_by_side(project: Project) -> None:
     fleet = fleet_of(project, project.process("a"), project.process("b"), project.attached("c", project.engine()))
 
@@ -81,6 +83,7 @@ def test_a_process_that_ends_at_start_is_told_with_its_last_words(project: Proje
     assert project.events == ["a starts"]
 
 
+@pytest.mark.slow
 def test_a_port_that_was_taken_is_left_for_another(project: Project) -> None:
     fleet = fleet_of(project, project.process("a", "taken"))
 
@@ -88,6 +91,7 @@ def test_a_port_that_was_taken_is_left_for_another(project: Project) -> None:
     assert project.events == ["a starts", "a starts"]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_later_is_gone(project: Project) -> None:
     keeper = project.keeper()
     fleet = Fleet({"a": project.process("a")}, keeper=lambda: keeper, workdir=project.path / ".llmparity")
@@ -140,6 +144,7 @@ def test_variables_of_the_environment_that_would_change_the_engine_stay_outside(
     assert "LLAMA_ARG" not in error
 
 
+@pytest.mark.slow
 def test_one_at_a_time_stops_the_others_first_and_starts_again_what_is_asked_for_again(project: Project) -> None:
     fleet = fleet_of(project, project.process("a"), project.process("b"), one_at_a_time=True)
 
@@ -154,6 +159,7 @@ def test_one_at_a_time_stops_the_others_first_and_starts_again_what_is_asked_for
     assert again.adapter.ready() is None
 
 
+@pytest.mark.slow
 def test_one_at_a_time_does_not_try_again_what_could_not_start(project: Project) -> None:
     fleet = fleet_of(project, project.process("a", "exit"), project.process("b"), one_at_a_time=True)
 
@@ -164,6 +170,7 @@ def test_one_at_a_time_does_not_try_again_what_could_not_start(project: Project)
     assert project.events == ["a starts", "b starts"]
 
 
+@pytest.mark.slow
 def test_one_at_a_time_stops_what_a_process_that_died_has_left_behind(project: Project) -> None:
     keeper = project.keeper()
     specs = {spec.name: spec for spec in (project.process("a"), project.process("b"))}
@@ -216,6 +223,7 @@ def test_two_models_that_one_process_would_answer_for_are_refused_side_by_side(
     assert daemon.launches == 0, "nothing was loaded"
 
 
+@pytest.mark.slow
 def test_that_nobody_measures_a_server_elsewhere_is_noted_where_engines_take_turns(project: Project) -> None:
     server = project.engine(poses_as="llamacpp")
     here = project.attached("a", server)

@@ -80,6 +80,7 @@ def fleet_of(project: Project, environ: dict[str, str], *specs: EngineSpec, said
     )
 
 
+@pytest.mark.slow
 def test_an_engine_runs_from_the_environment_it_requires(
     project: Project, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +112,7 @@ def test_an_engine_runs_from_the_environment_it_requires(
     assert log.startswith(f"run by {folder / 'bin/python'} path {folder / 'bin'}\n")
 
 
+@pytest.mark.slow
 def test_a_server_of_another_version_than_installed_is_incomparable(project: Project, environ: dict[str, str]) -> None:
     said = "requires = 'vllm==0.33.0' installed vllm 0.33.0+cpu but the server reports version 0.32.1"
 
@@ -121,6 +123,7 @@ def test_a_server_of_another_version_than_installed_is_incomparable(project: Pro
     assert fleet.engage("b").record.incomparable is None
 
 
+@pytest.mark.slow
 def test_an_engine_that_does_not_report_its_version_has_the_installed_one(
     project: Project, environ: dict[str, str]
 ) -> None:

@@ -30,6 +30,7 @@ def judging(root: Path, size: int) -> tuple[int, int, int]:
     return stored, pstats.Stats(profile).total_calls, len(statements)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_twice_the_samples_take_twice_the_calls_and_statements(tmp_path: Path) -> None:
     judging(tmp_path / "first", 1)  # imports what is imported late
     small, middle, large = (judging(tmp_path / str(size), size) for size in SIZES)

@@ -78,6 +78,7 @@ def sleepy() -> Iterator[Callable[..., Vllm]]:
 # ---- engines that are started --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_next_engine_starts_when_the_one_before_has_really_left(project: Project) -> None:
     fleet = fleet_of(project, project.process("a", "lingers"), project.process("b"))
     for name in ("told", "leave"):
@@ -176,6 +177,7 @@ def test_waiting_ends_when_the_run_is_interrupted(project: Project, deaf: tuple[
 # ---- memory of GPUs ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_gpu_has_to_be_back_at_what_was_in_use_before(project: Project) -> None:
     gpu = ScriptedGpu(1 * GIB, 60 * GIB, 9 * GIB, 1 * GIB + GIB // 2)
     fleet = fleet_of(project, project.process("a"), project.process("b"), gpus=gpu)
@@ -222,6 +224,7 @@ def test_a_driver_that_names_nobody_is_said_to(project: Project) -> None:
         gpu_turns(project, ScriptedGpu(0, GIB)).make_room("b", left=lambda name: None)
 
 
+@pytest.mark.slow
 def test_that_nobody_measured_is_said_once(project: Project) -> None:
     keeper = project.keeper()
     specs = {name: project.process(name) for name in "ab"}
@@ -239,6 +242,7 @@ def test_that_nobody_measured_is_said_once(project: Project) -> None:
 # ---- engines that are attached -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_attached_engine_is_unloaded_for_the_others_and_loaded_for_itself(
     project: Project, sleepy: Callable[..., Vllm]
 ) -> None:
@@ -293,6 +297,7 @@ def test_an_engine_that_stays_in_memory_keeps_the_others_from_starting(
     assert project.events == []
 
 
+@pytest.mark.slow
 def test_a_whole_gathering_asks_each_engine_while_the_others_are_away(
     project: Project, sleepy: Callable[..., Vllm]
 ) -> None:
@@ -398,6 +403,7 @@ def test_that_a_server_elsewhere_is_not_measured_is_said() -> None:
     assert not is_here(dataclasses.replace(here, base_url="http://gpu.example:8000"))
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_is_in_nobodys_way(project: Project) -> None:
     with LoopbackEngine() as engine:
         gone = project.attached("v", engine, kind="vllm", start_timeout_s=0.1)
@@ -409,6 +415,7 @@ def test_a_server_that_is_not_there_is_in_nobodys_way(project: Project) -> None:
     assert "LLMPARITY_NO_SUCH_KEY" in (fleet.engage("w").record.error or "")
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_be_woken_at_the_end_is_told(project: Project, sleepy: Callable[..., Vllm]) -> None:
     server = sleepy()
     session = project.session(
@@ -423,6 +430,7 @@ def test_a_server_that_cannot_be_woken_at_the_end_is_told(project: Project, slee
     assert session.close() == []
 
 
+@pytest.mark.slow
 def test_a_keeper_that_is_gone_does_not_keep_servers_asleep(project: Project, sleepy: Callable[..., Vllm]) -> None:
     server = sleepy()
     keeper = project.keeper()

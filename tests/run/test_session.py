@@ -40,6 +40,7 @@ def verdict_of(verdict: Verdict) -> Verdict:
     return dataclasses.replace(verdict, where="")
 
 
+@pytest.mark.slow
 def test_what_was_gathered_is_judged_from_the_store_without_engines(project: Project) -> None:
     project.prompts(24)
     live = project.session(project.attached("a", project.engine()), project.attached("b", project.engine()))

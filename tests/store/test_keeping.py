@@ -194,6 +194,7 @@ PRUNER = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_processes_that_write_and_prune_at_once_lose_nothing_of_their_own(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     processes = [

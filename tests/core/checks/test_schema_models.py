@@ -174,6 +174,7 @@ def test_a_type_pydantic_cannot_use_is_refused_where_it_is_written() -> None:
             check.schema(target, rate=0.9)
 
 
+@pytest.mark.slow
 def test_declaring_checks_imports_no_pydantic() -> None:
     code = (
         "import sys\nfrom pytest_llmparity import check\ncheck.schema({'type': 'object'}, rate=0.9)\n"

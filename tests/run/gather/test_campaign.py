@@ -63,6 +63,7 @@ def test_a_contradicted_pin_of_the_baseline_makes_every_pair_incomparable_and_no
     assert [engine.count for engine in engines] == [1, 1, 1], "warm-ups"
 
 
+@pytest.mark.slow
 def test_a_contradicted_pin_of_a_candidate_is_its_own_affair(project: Project) -> None:
     project.prompts(64)
     bad = project.engine(poses_as="llamacpp", quantization="Q4_0")
@@ -143,6 +144,7 @@ def test_no_timed_prompt_was_asked_before_and_the_store_says_how_it_began(projec
     assert not any("prefix cache" in line for v in judged(session) for line in v.remarks)
 
 
+@pytest.mark.slow
 def test_prompts_are_timed_as_they_are_where_the_check_says_so(project: Project) -> None:
     project.prompts(30)
     engine = project.engine("one two three")
@@ -193,6 +195,7 @@ def test_a_timed_phase_that_breaks_concerns_its_own_gate(project: Project, monke
     assert "no room for another process" in notes
 
 
+@pytest.mark.slow
 def test_an_adapter_that_stumbles_over_a_case_is_an_error_and_the_others_are_asked(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

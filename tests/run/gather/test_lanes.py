@@ -142,6 +142,7 @@ def test_engines_at_different_addresses_are_asked_at_the_same_time_and_the_floor
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequential", [False, True])
 def test_what_an_engine_is_sent_does_not_depend_on_the_others(project: Project, sequential: bool) -> None:
     sent = []

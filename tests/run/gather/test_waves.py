@@ -81,6 +81,7 @@ def asked(engine: LoopbackEngine) -> list[str]:
     return [text for text in texts if text.startswith("question")]
 
 
+@pytest.mark.slow
 def test_equal_engines_are_settled_with_the_cases_of_the_floor(project: Project) -> None:
     project.prompts(150)
     engines = [project.engine(), project.engine()]
@@ -94,6 +95,7 @@ def test_equal_engines_are_settled_with_the_cases_of_the_floor(project: Project)
     assert session.record([]).requests == sum(engine.count - WARM_UP for engine in engines)
 
 
+@pytest.mark.slow
 def test_a_row_that_was_not_asked_says_so(project: Project) -> None:
     project.prompts(150)
     session, _ = gathered(project, [project.engine(), project.engine()], TEXT)
@@ -159,6 +161,7 @@ def test_at_the_margin_everything_is_asked_and_the_run_stays_open(project: Proje
     assert session.store().runs()[-1].finished is None
 
 
+@pytest.mark.slow
 def test_a_run_that_stayed_open_goes_on_when_prompts_are_added(project: Project) -> None:
     project.prompts(64)
     engines = [project.engine(one), project.engine(tenth)]
@@ -177,6 +180,7 @@ def test_a_run_that_stayed_open_goes_on_when_prompts_are_added(project: Project)
     assert any("resumed" in note for note in session.record([]).notes)
 
 
+@pytest.mark.slow
 def test_asking_no_more_prompts_changes_nothing(project: Project) -> None:
     project.prompts(64)
     engines = [project.engine(one), project.engine(tenth)]
@@ -199,6 +203,7 @@ def test_a_run_that_starts_anew_over_more_prompts_is_another_look(project: Proje
     assert verdicts["schema.agree", "b"].alpha == 0.025
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_a_prompt_goes_on_as_another_look(project: Project) -> None:
     project.prompts(64)
     engines = [project.engine(one), project.engine(tenth)]
@@ -290,6 +295,7 @@ def test_what_a_hard_stop_cut_off_goes_on_in_the_same_order(project: Project) ->
     assert [len(asked(engine)) for engine in engines] == [100] * 2
 
 
+@pytest.mark.slow
 def test_a_test_without_a_check_that_can_be_settled_early_gets_every_answer(project: Project) -> None:
     project.prompts(50)
     engines = [project.engine(), project.engine()]
@@ -312,6 +318,7 @@ def test_one_engine_alone_is_asked_everything_where_only_pairs_are_judged(projec
     assert len(asked(engine)) == 50, "the answers may be read; a floor is there to be compared with"
 
 
+@pytest.mark.slow
 def test_units_are_settled_each_on_its_own(project: Project) -> None:
     project.prompts(100)
     engines = [project.engine('{"a": 1}'), project.engine('{"a": 1}')]
@@ -406,6 +413,7 @@ def test_single_cases_are_rows_as_ever(project: Project) -> None:
     assert len(asked(engine)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequential", [True, False])
 def test_a_model_that_another_pushed_out_is_loaded_before_its_first_prompt(
     project: Project, monkeypatch: pytest.MonkeyPatch, sequential: bool
@@ -422,6 +430,7 @@ def test_a_model_that_another_pushed_out_is_loaded_before_its_first_prompt(
     assert one_by_one == [count + 1 for count in beside_each_other]
 
 
+@pytest.mark.slow
 def test_repeats_come_with_their_wave(project: Project) -> None:
     project.prompts(40)
     engines = [project.engine('{"a": 1}'), project.engine('{"a": 1}')]

@@ -119,6 +119,7 @@ def test_nothing_is_probed_where_nothing_is_judged(project: Project) -> None:
 # what is remembered ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_run_on_the_same_server_asks_nothing_and_knows_the_same(project: Project) -> None:
     engines = [project.engine(poses_as="llamacpp"), project.engine(poses_as="llamacpp")]
     first = gathered(project, *engines)
@@ -130,6 +131,7 @@ def test_a_second_run_on_the_same_server_asks_nothing_and_knows_the_same(project
     assert {"logprobs", "stream_equal", "unknown_fields"} <= set(known(second, "a").capabilities.probed)
 
 
+@pytest.mark.slow
 def test_a_fresh_run_asks_again(project: Project) -> None:
     engine = project.engine(poses_as="llamacpp")
     gathered(project, engine, project.engine())
@@ -139,6 +141,7 @@ def test_a_fresh_run_asks_again(project: Project) -> None:
     assert len(probed(engine, before)) == 4
 
 
+@pytest.mark.slow
 def test_another_server_is_asked_anew(project: Project) -> None:
     engine = project.engine(poses_as="llamacpp")
     gathered(project, engine, project.engine())
@@ -149,6 +152,7 @@ def test_another_server_is_asked_anew(project: Project) -> None:
     assert len(probed(engine, before)) == 4
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_say_what_it_is_is_asked_every_time(project: Project) -> None:
     project.prompts(16, response_format=FORCED)
     engine = project.engine(abilities=Abilities(schema="forced"))
@@ -160,6 +164,7 @@ def test_a_server_that_does_not_say_what_it_is_is_asked_every_time(project: Proj
     assert known(after, "a").capabilities.schema_order is False
 
 
+@pytest.mark.slow
 def test_a_server_that_says_something_else_of_what_it_can_do_is_asked_anew(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +189,7 @@ def test_probes_are_part_of_what_may_be_sent(project: Project, limit: int) -> No
     assert {v.outcome for v in verdicts(session)} == {Outcome.INCONCLUSIVE}
 
 
+@pytest.mark.slow
 def test_a_probe_that_was_not_asked_before_is_asked_beside_what_is_remembered(project: Project) -> None:
     engine = project.engine(poses_as="llamacpp", abilities=Abilities(schema="forced"))
     gathered(project, engine, project.engine(), judge=check.prompts())
@@ -198,6 +204,7 @@ def test_a_probe_that_was_not_asked_before_is_asked_beside_what_is_remembered(pr
     assert {"stream_equal", "json_schema"} <= set(known(session, "a").capabilities.probed)
 
 
+@pytest.mark.slow
 def test_a_no_that_keeps_a_check_from_being_judged_is_asked_again(project: Project) -> None:
     project.prompts(16, tools=TOOLS)
     engine = project.engine(poses_as="llamacpp")
@@ -211,6 +218,7 @@ def test_a_no_that_keeps_a_check_from_being_judged_is_asked_again(project: Proje
     assert len(probed(engine, before)) == 2, "the same question without and with a function"
 
 
+@pytest.mark.slow
 def test_a_probe_that_failed_is_told_and_asked_again(project: Project) -> None:
     failing = Fault.refuse(500)
     engine = project.engine(lambda request: failing if "harbour" in prompt_of(request) else "well", poses_as="llamacpp")
@@ -243,6 +251,7 @@ def test_probes_keep_no_key(project: Project, monkeypatch: pytest.MonkeyPatch) -
 # what follows ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_probes_decide_whether_logprobs_are_asked_for(project: Project) -> None:
     gives, refuses = project.engine(), project.engine(abilities=Abilities(logprobs="refused"))
     project.prompts(16)

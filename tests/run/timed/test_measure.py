@@ -109,6 +109,7 @@ def test_blocks_differ_by_one_at_most(total: int, blocks: int, sizes: Sequence[i
     assert block_sizes(total, blocks) == sizes
 
 
+@pytest.mark.slow
 def test_a_whole_measurement(server: Engine) -> None:
     asked = requests("a", "b", "c")
     key = {"Authorization": "Bearer secret-value"}
@@ -139,6 +140,7 @@ def test_a_whole_measurement(server: Engine) -> None:
     assert result.calibration.ttft_error_p50_s <= result.calibration.ttft_error_p99_s
 
 
+@pytest.mark.slow
 def test_an_evicted_engine_is_warmed_up_after_each_turn_of_another(server: Engine) -> None:
     asked = requests("a")
     evicted = Target(name="evicted", base_url=server.url, requests=asked, warm_up=get("/wake"), evicted=True)
@@ -151,6 +153,7 @@ def test_an_evicted_engine_is_warmed_up_after_each_turn_of_another(server: Engin
     assert server.asked == ["/wake", "/wake", "/a", "/wake", "/a", "/a", "/wake", "/a"]
 
 
+@pytest.mark.slow
 def test_what_is_watched_is_asked_before_and_after_every_block(server: Engine) -> None:
     target = Target(name="x", base_url=server.url, requests=requests("a"), watch=get("/ps"))
     silent = Target(name="y", base_url=nobody(), requests=requests("a"), watch=get("/ps"))
@@ -176,6 +179,7 @@ def test_a_key_is_not_shown() -> None:
     assert "pw" not in repr(target)
 
 
+@pytest.mark.slow
 def test_the_deadline_ends_sending(server: Engine) -> None:
     target = Target(name="x", base_url=server.url, requests=requests("a"))
     result = measure([target], concurrency=1, per_engine=9, blocks=1, deadline_s=0.05)
@@ -327,6 +331,7 @@ def test_the_child_imports_little() -> None:
     assert not loaded & {"numpy", "scipy", "pydantic", "openai", "httpx", "pytest", "rich"}
 
 
+@pytest.mark.slow
 def test_limits_reach_the_child() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
