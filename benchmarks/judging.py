@@ -62,7 +62,10 @@ _WORDS: Final = _TEXT.split()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print a row per size: seconds to read the prompts, to read the run, to judge it; the peak of memory."""
+    """Print a row per size: seconds to read the prompts, to read the run, to judge it; the peak of memory.
+
+    ``waits`` are seconds in which the process could have run and other processes had the processors (Linux).
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", nargs="*", type=int, default=[1_000, 10_000, 100_000])
     parser.add_argument("--runs", type=int, default=50, help="runs in the store that is opened")
@@ -71,14 +74,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.judge:
         print(json.dumps(judged(options.judge)))
         return
-    print(f"{'samples':>8} {'prompts':>9} {'read':>9} {'judge':>9} {'all':>9} {'CPU':>9} {'peak':>9} {'store':>9}")
+    columns = ("prompts", "read", "judge", "all", "CPU", "waits", "peak", "store")
+    print(f"{'samples':>8} {' '.join(f'{column:>9}' for column in columns)}")
     for size in options.samples:
         with tempfile.TemporaryDirectory(prefix="judging-") as folder:
             root = Path(folder)
             stored = gather(root, size)
             command = [sys.executable, "-m", "benchmarks.judging", "--judge", folder]
             row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            seconds = " ".join(f"{row[name]:>7.2f} s" for name in ("prompts", "read", "judge", "all", "cpu"))
+            seconds = " ".join(f"{row[name]:>7.2f} s" for name in ("prompts", "read", "judge", "all", "cpu", "waits"))
             megabytes = (root / ".llmparity" / "samples.sqlite").stat().st_size / 1e6
             print(f"{stored:>8,} {seconds} {row['peak_mb']:>6.0f} MB {megabytes:>6.0f} MB", flush=True)
     with tempfile.TemporaryDirectory(prefix="judging-") as folder:
@@ -147,7 +151,7 @@ def _put(store: Store, run: str, samples: Sequence[Sample]) -> None:
 
 def judged(root: Path) -> dict[str, float]:
     """Replay the run in a folder; seconds of each step, and the most memory the process had."""
-    begun, cpu = time.perf_counter(), time.process_time()
+    begun, cpu, waited = time.perf_counter(), time.process_time(), _waited()
     session = declared(root)
     prompts = time.perf_counter()
     session.gather()
@@ -163,8 +167,15 @@ def judged(root: Path) -> dict[str, float]:
         "judge": ended - read,
         "all": ended - begun,
         "cpu": time.process_time() - cpu,
+        "waits": _waited() - waited,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3),
     }
+
+
+def _waited() -> float:
+    """Return the seconds this process has waited for a processor, 0 where the system does not say."""
+    schedule = Path("/proc/self/schedstat")
+    return int(schedule.read_text().split()[1]) / 1e9 if schedule.exists() else 0.0
 
 
 def declared(root: Path, prompts: int = 0) -> Session:
