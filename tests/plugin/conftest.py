@@ -19,8 +19,9 @@ import httpcore  # noqa: F401 - see below
 import httpx  # noqa: F401 - see below
 import openai  # noqa: F401 - see below
 import pytest
+import yaml  # noqa: F401 - see below
 
-# pytester forgets modules that a run inside this process imported, and numpy cannot be imported twice.
+# pytester forgets modules that a run inside this process imported, and numpy and yaml cannot be imported twice.
 import pytest_llmparity.check
 import pytest_llmparity.plugin.door  # noqa: F401 - see above
 from pytest_llmparity.testing import LoopbackEngine

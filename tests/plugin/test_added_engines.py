@@ -205,7 +205,7 @@ class Mine(Adapter):
     assert len(bench.starts("a")) == 1
 
 
-@pytest.mark.parametrize("method", ["reported(self)", "build(self, request, **more)", "parse(self, answer, **more)"])
+@pytest.mark.parametrize("method", ["reported(self)", "build(self, request, **more)", "read(self, answer, **more)"])
 def test_an_adapter_that_stumbles_is_an_error_of_its_engine(bench: Bench, bring: Bring, method: str) -> None:
     bring(adapter=ADAPTER + f"\n    def {method}:\n        return {{}}['nope']\n")
 
