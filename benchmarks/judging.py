@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_llmparity import check
+from pytest_llmparity.core.evidence import FLOOR_STAGES
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, Sample, TokenLogprob, to_json
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.run.plan import floor_cases, unit_of, wires_name
+from pytest_llmparity.run.plan import floor_order, unit_of, wires_name
 from pytest_llmparity.run.records import record_of
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec, Settings
@@ -108,7 +109,7 @@ def gather(root: Path, size: int) -> int:
                 answers = [make(spec.name, number) for number in range(min(DIFFERENT, len(cases)))]
                 phases = {Phase.MAIN: list(cases)}
                 for phase in sorted(declaration.needs().phases - {Phase.MAIN}):
-                    phases[phase] = [case.id for case in floor_cases(declaration.prompts)]
+                    phases[phase] = [case.id for case in floor_order(declaration.prompts)[: FLOOR_STAGES[0]]]
                 store.put_document(
                     run, wires_name(spec.name, unit_of(declaration).key), {case: _sha(case) for case in cases}
                 )
@@ -208,6 +209,9 @@ class _Silent:
         """Say nothing."""
 
     def begin(self, engine: str, total: int) -> None:
+        """Say nothing."""
+
+    def more(self, engine: str, count: int) -> None:
         """Say nothing."""
 
     def advance(self, engine: str) -> None:

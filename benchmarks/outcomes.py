@@ -24,14 +24,15 @@ from benchmarks.outcomes_engines import BASELINE, CONCURRENCY, Gathered, Gathere
 from fixtures.prompts.make_prompts import MIXED
 from pytest_llmparity import check
 from pytest_llmparity.core.checks.family import settle
-from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, Evidence
+from pytest_llmparity.core.checks.floor import needs_more
+from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, Evidence, Needs, floor_stages
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.embedding import SentenceEmbedder
 from pytest_llmparity.run.declare import load_prompts
-from pytest_llmparity.run.plan import Declaration, Unit, floor_cases, make_plan
+from pytest_llmparity.run.plan import Declaration, Unit, floor_order, make_plan, union
 
 FIXTURES: Final = Path(__file__).resolve().parent.parent / "fixtures"
 ALPHA: Final = 0.05
@@ -168,6 +169,7 @@ class Judge:
             prompts = PromptSet(name=prompts.name, cases=json_cases(prompts.cases))
         if any(c.problem(cases=len(prompts.cases), groups=prompts.groups, engines=2) for c in family.checks):
             return None
+        needs = union([c.needs() for c in family.checks])
         evidence = Evidence(
             test=family.name,
             prompts=prompts,
@@ -175,21 +177,33 @@ class Judge:
             concurrency=CONCURRENCY,
             baseline=BASELINE,
             engines={
-                BASELINE: self._side(Condition(name=BASELINE, engine=BASELINE), prompts),
-                condition.name: self._side(condition, prompts),
+                BASELINE: self._side(Condition(name=BASELINE, engine=BASELINE), prompts, needs),
+                condition.name: self._side(condition, prompts, needs),
             },
             alpha=ALPHA,
             embedder=self._embedder if family.embeds else None,
         )
         return settle([verdict for c in family.checks for verdict in c.judge(evidence)], ALPHA)
 
-    def _side(self, condition: Condition, prompts: PromptSet) -> EngineEvidence:
+    def _side(self, condition: Condition, prompts: PromptSet, needs: Needs) -> EngineEvidence:
+        """Return one engine's answers to these prompts, its noise floor of as many of them as a run would ask."""
+        order = floor_order(prompts)
+        for cases in floor_stages(len(order)):
+            side = self._with_floor(condition, prompts, order[:cases])
+            margin = needs.floor_margin
+            if cases < needs.floor_cases:
+                continue
+            if margin is None or not needs_more(order[:cases], side, margin=margin, horizon=needs.floor_horizon):
+                break
+        return side
+
+    def _with_floor(self, condition: Condition, prompts: PromptSet, floor: Sequence[Case]) -> EngineEvidence:
         """Return one engine's answers to these prompts: the phase in question judged, the others its floor."""
         engine = self._gathered[condition.engine]
         phases = {Phase.MAIN: engine.samples[condition.phase]}
         for phase in FLOOR_PHASES:
             phases[phase] = engine.samples[Phase.MAIN if phase is condition.phase else phase]
-        chosen = {phase: floor_cases(prompts) if phase in FLOOR_PHASES else prompts.cases for phase in phases}
+        chosen = {phase: floor if phase in FLOOR_PHASES else prompts.cases for phase in phases}
         return EngineEvidence(
             name=condition.name,
             kind=str(engine.served.spec.kind),

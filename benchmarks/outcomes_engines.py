@@ -20,7 +20,7 @@ from pytest_llmparity.engines.kinds.vllm import VllmAdapter
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.gather.campaign import key_of
+from pytest_llmparity.run.gather.asking import key_of
 from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.sender import client_of, send
 from pytest_llmparity.run.judge.judging import select

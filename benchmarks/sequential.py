@@ -20,11 +20,11 @@ from benchmarks.outcomes import ALPHA, CONDITIONS, Condition, declared, designs
 from benchmarks.outcomes_engines import BASELINE, CONCURRENCY, Gathered, Gatherer, engines
 from pytest_llmparity import check
 from pytest_llmparity.core.checks.family import settle
-from pytest_llmparity.core.evidence import FLOOR_CASES, FLOOR_PHASES, EngineEvidence, Evidence
+from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.run.gather.course import in_rounds, waves
+from pytest_llmparity.run.gather.course import FLOOR_MOST, in_rounds, waves
 from pytest_llmparity.run.plan import Unit
 
 CHECK: Final = check.text(margin=0.05)
@@ -67,7 +67,7 @@ class Trial:
 
     def _side(self, name: str, asked: int) -> EngineEvidence:
         engine, cases = self._sides[name], self._prompts.cases
-        chosen: dict[Phase, Sequence[Case]] = dict.fromkeys(FLOOR_PHASES, cases[:FLOOR_CASES])
+        chosen: dict[Phase, Sequence[Case]] = dict.fromkeys(FLOOR_PHASES, cases[:FLOOR_MOST])
         chosen[Phase.MAIN] = cases[:asked]
         return EngineEvidence(
             name=name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.ports import Embedder
@@ -13,8 +13,28 @@ from pytest_llmparity.core.sample import Completion, Failure, Identity, Phase, S
 from pytest_llmparity.core.verdict import Verdict
 
 FLOOR_PHASES = (Phase.COLD, Phase.WARM, Phase.PARALLEL)
-FLOOR_CASES = 32
-"""How many cases the noise floor repeats: all of a smaller set."""
+FLOOR_STAGES: Final = (16, 32, 64)
+"""How many cases the noise floor repeats, all of a smaller set: more where fewer do not show it to be small enough."""
+FLOOR_SHARES: Final = (0.4, 0.2, 0.4)
+"""Share of the error rate at which each stage may show it: who looks three times pays for three (Bonferroni)."""
+
+
+def floor_stages(cases: int) -> tuple[int, ...]:
+    """Return after how many of so many cases it is looked whether the noise floor is small enough.
+
+    >>> floor_stages(200), floor_stages(20), floor_stages(5)
+    ((16, 32, 64), (16, 20), (5,))
+    """
+    return tuple(dict.fromkeys(min(stage, cases) for stage in FLOOR_STAGES))
+
+
+def floor_share(asked: int) -> float:
+    """Return the share of the error rate that belongs to a noise floor of so many cases.
+
+    >>> floor_share(16), floor_share(20), floor_share(64)
+    (0.4, 0.2, 0.4)
+    """
+    return next((share for stage, share in zip(FLOOR_STAGES, FLOOR_SHARES, strict=True) if asked <= stage), 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +44,8 @@ class Needs:
     ``capabilities`` names fields of ``core.identity.capabilities.Capabilities`` without which it cannot be judged
     (``json_schema`` counts only where a case asks for a schema). ``judged`` is false where rows are only read. With
     ``timed_cached`` prompts are timed as they were gathered, so that a prefix cache may hold them.
+    The noise floor is of at least ``floor_cases``, then of more until it is shown to lie below ``floor_margin`` forks
+    per token over ``floor_horizon`` tokens; ``None``: of no more.
     """
 
     phases: frozenset[Phase] = frozenset({Phase.MAIN})
@@ -33,6 +55,14 @@ class Needs:
     timed_cached: bool = False
     capabilities: frozenset[str] = frozenset()
     judged: bool = True
+    floor_cases: int = 0
+    floor_margin: float | None = None
+    floor_horizon: int = 0
+
+    @property
+    def floor(self) -> bool:
+        """Whether it is measured what an engine differs from itself."""
+        return bool(self.phases & set(FLOOR_PHASES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,9 @@ class Progress(Protocol):
     def begin(self, engine: str, total: int) -> None:
         """An engine starts on so many requests."""
 
+    def more(self, engine: str, count: int) -> None:
+        """So many more requests of this engine are to come than it began with."""
+
     def advance(self, engine: str) -> None:
         """One request of this engine has ended."""
 

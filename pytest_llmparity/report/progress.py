@@ -24,6 +24,9 @@ class Silent:
     def begin(self, engine: str, total: int) -> None:
         """Show nothing."""
 
+    def more(self, engine: str, count: int) -> None:
+        """Show nothing."""
+
     def advance(self, engine: str) -> None:
         """Show nothing."""
 
@@ -73,6 +76,12 @@ class Bars:
                 )
             )
         self._tasks[engine] = self._bars.add_task(engine, total=total)
+
+    def more(self, engine: str, count: int) -> None:
+        """Make one engine's bar longer."""
+        if self._bars is not None and engine in self._tasks:
+            task = self._tasks[engine]
+            self._bars.update(task, total=(self._bars.tasks[task].total or 0) + count)
 
     def advance(self, engine: str) -> None:
         """Move one engine's bar."""

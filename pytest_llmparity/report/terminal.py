@@ -102,7 +102,7 @@ def header_lines(spec: EngineSpec, *, width: int = WIDTH) -> list[str]:
 
 def plan_line(
     *,
-    requests: int,
+    requests: tuple[int, int],
     tokens: int,
     engines: Sequence[str],
     residency: str,
@@ -111,12 +111,15 @@ def plan_line(
 ) -> str:
     """Return what will be asked: requests and the most tokens of each engine, and how the engines share the machine.
 
+    ``requests`` are those to an engine that repeats itself, and the most.
     ``engines`` are their names in the order they are asked; it is shown where one has to go before the next comes. Of
     engines that are in memory together ``asked`` says which are asked at the same time. With a ``wave`` they are asked
     so many cases at a time, and less than all as soon as nothing is open.
     """
-    much, most = explain.count(requests, "request"), explain.count(tokens, "token")
-    plan = f"plan: {much}, at most {most}" if wave is None else f"plan: at most {much} in waves of {wave}, {most}"
+    least, most = requests
+    much, size = explain.count(most, "request"), explain.count(tokens, "token")
+    span = much if least == most else f"{least} to {much}"
+    plan = f"plan: {span}, at most {size}" if wave is None else f"plan: at most {much} in waves of {wave}, {size}"
     if len(engines) == 1:
         return plan
     order = f": {', then '.join(engines)}" if residency == "one-at-a-time" else f", {asked}"

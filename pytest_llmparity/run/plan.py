@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pytest_llmparity.core import sizes
 from pytest_llmparity.core.checks.base import left_out
 from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter, reason_of
-from pytest_llmparity.core.evidence import FLOOR_CASES, FLOOR_PHASES, Check, Needs
+from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, Check, Needs, floor_stages
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case, PromptSet, unseen
 from pytest_llmparity.core.sample import Phase, Request, Sampling, WireRequest, to_json
@@ -71,6 +71,15 @@ class Unit:
         return f"{self.prompts.name}/{self._way}"
 
     @property
+    def floor_grows(self) -> bool:
+        """Whether the noise floor is asked of more cases where fewer do not show it to be small.
+
+        Sampled answers always part, and of one group of prompts nothing can be shown.
+        """
+        one_group = self.prompts.groups == 1 < len(self.prompts.cases)
+        return self.needs.floor_margin is not None and self.sampling.temperature == 0 and not one_group
+
+    @property
     def _way(self) -> str:
         cached = "/cached" if self.needs.timed_cached else ""  # timed in another way, so another unit
         return f"{json.dumps(to_json(self.sampling), sort_keys=True)}/{self.concurrency}{cached}"
@@ -102,23 +111,16 @@ class Plan:
 
     units: tuple[Unit, ...]
 
-    def steps(self) -> Iterator[Step]:
-        """Yield the steps one engine goes through while gathering, timed phase apart."""
-        for unit in self.units:
-            for phase in PHASE_ORDER:
-                if phase in unit.needs.phases:
-                    yield step_of(unit, phase)
-
     @property
-    def requests(self) -> int:
-        """Requests per engine, the timed phase included."""
-        return sum(step.requests for step in self.steps()) + sum(unit.needs.timed for unit in self.units)
+    def requests(self) -> tuple[int, int]:
+        """Requests per engine, the timed phase included: of one that repeats itself, and the most."""
+        spans = [requests_of_unit(unit) for unit in self.units]
+        return sum(least for least, _ in spans), sum(most for _, most in spans)
 
     @property
     def tokens(self) -> int:
-        """Upper limit of generated tokens per engine: requests times ``max_tokens``."""
-        gathered = sum(step.requests * step.unit.sampling.max_tokens for step in self.steps())
-        return gathered + sum(unit.needs.timed * unit.sampling.max_tokens for unit in self.units)
+        """Upper limit of generated tokens per engine: the most requests times ``max_tokens``."""
+        return sum(requests_of_unit(unit)[1] * unit.sampling.max_tokens for unit in self.units)
 
     @property
     def timed(self) -> tuple[Unit, ...]:
@@ -156,6 +158,9 @@ def union(needs: Sequence[Needs]) -> Needs:
         timed=max((n.timed for n in needs), default=0),
         timed_relative=any(n.timed_relative for n in needs),
         timed_cached=any(n.timed_cached for n in needs),
+        floor_cases=max((n.floor_cases for n in needs), default=0),
+        floor_margin=min((n.floor_margin for n in needs if n.floor_margin is not None), default=None),
+        floor_horizon=max((n.floor_horizon for n in needs), default=0),
         capabilities=frozenset().union(*(n.capabilities for n in needs)),
         judged=any(n.judged for n in needs),
     )
@@ -208,34 +213,52 @@ def keep(prompts: PromptSet, ids: Sequence[str]) -> PromptSet:
     return dataclasses.replace(prompts, cases=tuple(case for case in prompts.cases if case.id in set(ids)))
 
 
-def step_of(unit: Unit, phase: Phase, cases: Sequence[Case] | None = None) -> Step:
-    """Return one phase of a unit: the floor phases take some cases, one at a time except ``PARALLEL``.
-
-    ``cases`` are asked in place of those that a fixed design would choose.
-    """
-    if cases is None:
-        cases = floor_cases(unit.prompts) if phase in FLOOR_PHASES else unit.prompts.cases
-    alone = phase in (Phase.COLD, Phase.WARM)
+def step_of(unit: Unit, phase: Phase, cases: Sequence[Case]) -> Step:
+    """Return one phase of a unit with these cases, as many at once as the gate asks, in an order of its own."""
     return Step(
         unit=unit,
         phase=phase,
-        concurrency=1 if alone else unit.concurrency,
+        concurrency=unit.concurrency,
         cases=shuffled(cases, seed=f"{unit.prompts.digest}/{phase}"),
         repeats=unit.repeats if phase is Phase.MAIN else 1,
     )
 
 
-def floor_cases(prompts: PromptSet) -> tuple[Case, ...]:
-    """Choose the cases that measure the noise floor: at least 32, spread over groups, the same in every run."""
+def rounds(unit: Unit, order: Sequence[Case], *, most: int = FLOOR_STAGES[-1]) -> list[list[Step]]:
+    """Return the rounds in which the noise floor of an engine is measured, the cases of each taken from ``order``.
+
+    A round asks cases that were not asked before: cold, their answers, warm, parallel. Which of them is the last is
+    seen from its answers, see ``core.checks.floor.needs_more``. There is none where nobody needs the floor.
+    """
+    if not unit.needs.floor:
+        return []
+    ends = floor_stages(min(most, len(order)))
+    return [
+        [step_of(unit, phase, order[begin:end]) for phase in PHASE_ORDER if phase in unit.needs.phases]
+        for begin, end in zip((0, *ends), ends, strict=False)
+    ]
+
+
+def requests_of_unit(unit: Unit) -> tuple[int, int]:
+    """Return how many answers are wanted of an engine that repeats itself, and the most."""
+    answers = len(unit.prompts.cases) * unit.repeats + unit.needs.timed
+    if not unit.needs.floor:
+        return answers, answers
+    stages = floor_stages(len(unit.prompts.cases))
+    least = next((stage for stage in stages if stage >= unit.needs.floor_cases), stages[-1])
+    most = stages[-1] if unit.floor_grows else least
+    return answers + len(FLOOR_PHASES) * least, answers + len(FLOOR_PHASES) * most
+
+
+def floor_order(prompts: PromptSet) -> tuple[Case, ...]:
+    """Return all cases as they measure the noise floor: the first ones spread over groups, the same in every run."""
     by_group: dict[str, list[Case]] = defaultdict(list)
     for case in shuffled(prompts.cases, seed=prompts.digest):
         by_group[case.group].append(case)
-    chosen: list[Case] = []
-    while len(chosen) < min(FLOOR_CASES, len(prompts.cases)):
-        for cases in by_group.values():
-            if cases and len(chosen) < FLOOR_CASES:
-                chosen.append(cases.pop())
-    return tuple(chosen)
+    order: list[Case] = []
+    while len(order) < len(prompts.cases):
+        order += [cases.pop() for cases in by_group.values() if cases]
+    return tuple(order)
 
 
 def shuffled(cases: Sequence[Case], *, seed: str) -> tuple[Case, ...]:

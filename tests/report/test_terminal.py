@@ -108,7 +108,7 @@ def test_no_engines_are_no_lines() -> None:
 
 
 def test_the_plan_is_one_line() -> None:
-    many: dict[str, Any] = {"requests": 64, "tokens": 4096, "engines": ["prod", "dev"]}
+    many: dict[str, Any] = {"requests": (64, 64), "tokens": 4096, "engines": ["prod", "dev"]}
 
     assert (
         terminal.plan_line(**many, residency="one-at-a-time", asked="asked in turn (one in memory at a time)")
@@ -125,8 +125,12 @@ def test_the_plan_is_one_line() -> None:
         "(on this machine)"
     )
     assert (
-        terminal.plan_line(requests=1, tokens=64, engines=["dev"], residency="one-at-a-time")
+        terminal.plan_line(requests=(1, 1), tokens=64, engines=["dev"], residency="one-at-a-time")
         == "plan: 1 request, at most 64 tokens"
+    )
+    assert (
+        terminal.plan_line(requests=(112, 256), tokens=64, engines=["dev"], residency="one-at-a-time")
+        == "plan: 112 to 256 requests, at most 64 tokens"
     )
 
 

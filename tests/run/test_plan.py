@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 
@@ -14,7 +15,17 @@ from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.engines.registry import adapter_for
-from pytest_llmparity.run.plan import Declaration, Unit, floor_cases, make_plan, requests_of, shuffled, step_of, union
+from pytest_llmparity.run.plan import (
+    Declaration,
+    Unit,
+    floor_order,
+    make_plan,
+    requests_of,
+    rounds,
+    shuffled,
+    step_of,
+    union,
+)
 from pytest_llmparity.settings.specification import EngineSpec
 
 FLOOR = frozenset({Phase.MAIN, Phase.COLD, Phase.WARM, Phase.PARALLEL})
@@ -70,8 +81,8 @@ def test_tests_that_ask_the_same_thing_share_one_unit() -> None:
 
     (unit,) = plan.units
     assert unit.needs == Needs(phases=FLOOR, top_logprobs=5, timed=128, timed_relative=True)
-    assert plan.requests == 4 * 10 + 128
-    assert plan.tokens == plan.requests * 64
+    assert plan.requests == (4 * 10 + 128, 4 * 10 + 128)
+    assert plan.tokens == plan.requests[1] * 64
     assert plan.timed == (unit,)
 
 
@@ -83,17 +94,40 @@ def test_another_concurrency_is_another_unit() -> None:
     assert len(plan.units) == 2
 
 
-def test_phases_come_cold_first_and_floor_phases_run_alone() -> None:
-    plan = make_plan([declaration(prompt_set(100), Needs(phases=FLOOR))])
+def test_the_floor_comes_in_rounds_of_cases_that_were_not_asked_before_cold_first() -> None:
+    plan = make_plan([declaration(prompt_set(100), Needs(phases=FLOOR, floor_margin=0.05, floor_horizon=32))])
+    (unit,) = plan.units
 
-    steps = list(plan.steps())
+    steps = rounds(unit, floor_order(unit.prompts))
 
-    assert [(s.phase, s.concurrency, len(s.cases)) for s in steps] == [
-        (Phase.COLD, 1, 32),
-        (Phase.MAIN, 4, 100),
-        (Phase.WARM, 1, 32),
-        (Phase.PARALLEL, 4, 32),
+    assert [[(s.phase, s.concurrency, len(s.cases)) for s in of_round] for of_round in steps] == [
+        [(phase, 4, cases) for phase in (Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL)] for cases in (16, 16, 32)
     ]
+    asked = [{case.id for case in of_round[0].cases} for of_round in steps]
+    assert len(set.union(*asked)) == 64
+    assert all(
+        {case.id for case in step.cases} == ids for of_round, ids in zip(steps, asked, strict=True) for step in of_round
+    )
+    assert plan.requests == (100 + 3 * 16, 100 + 3 * 64)
+
+
+@pytest.mark.parametrize(
+    ("needs", "groups", "temperature", "spans"),
+    [
+        (Needs(phases=FLOOR, floor_cases=32), 100, 0.0, (32, 32)),
+        (Needs(phases=FLOOR, floor_cases=32, floor_margin=0.05), 100, 0.0, (32, 64)),
+        (Needs(phases=FLOOR, floor_margin=0.05), 1, 0.0, (16, 16)),
+        (Needs(phases=FLOOR, floor_margin=0.05), 100, 0.7, (16, 16)),
+        (Needs(), 100, 0.0, (0, 0)),
+    ],
+)
+def test_the_floor_grows_where_more_of_it_could_show_something(
+    needs: Needs, groups: int, temperature: float, spans: tuple[int, int]
+) -> None:
+    declared = declaration(prompt_set(100, groups), needs)
+    declared = dataclasses.replace(declared, sampling=Sampling(temperature=temperature))
+
+    assert make_plan([declared]).requests == tuple(100 + 3 * cases for cases in spans)
 
 
 def test_the_order_of_tests_changes_nothing() -> None:
@@ -110,7 +144,7 @@ def test_a_case_filter_gathers_rows_and_no_floor() -> None:
     plan = make_plan([declaration(prompt_set(10), Needs(phases=FLOOR, timed=128))], only=["set-3"])
 
     assert [case.id for case in plan.units[0].prompts.cases] == ["set-3"]
-    assert plan.requests == 1
+    assert plan.requests == (1, 1)
 
 
 def test_a_case_filter_is_another_gathering() -> None:
@@ -132,14 +166,14 @@ def test_no_checks_still_gather_the_main_phase() -> None:
 
 
 @given(count=st.integers(1, 120), groups=st.integers(1, 40))
-def test_floor_cases_are_enough_distinct_and_spread_over_groups(count: int, groups: int) -> None:
+def test_the_first_cases_of_the_floor_are_distinct_and_spread_over_groups(count: int, groups: int) -> None:
     prompts = prompt_set(count, groups)
 
-    chosen = floor_cases(prompts)
+    order = floor_order(prompts)
 
-    assert len(chosen) == min(32, count) == len({case.id for case in chosen})
-    assert len({case.group for case in chosen}) == min(32, prompts.groups)
-    assert chosen == floor_cases(prompts)
+    assert {case.id for case in order} == {case.id for case in prompts.cases}
+    assert len({case.group for case in order[:32]}) == min(32, prompts.groups)
+    assert order == floor_order(prompts)
 
 
 @given(st.text(max_size=5))
@@ -153,7 +187,7 @@ def test_shuffling_depends_on_the_seed_alone(seed: str) -> None:
 def test_phases_are_shuffled_differently_so_that_batch_neighbours_change() -> None:
     (unit,) = make_plan([declaration(prompt_set(32), Needs(phases=FLOOR))]).units
 
-    orders = {tuple(case.id for case in step_of(unit, phase).cases) for phase in FLOOR}
+    orders = {tuple(case.id for case in step_of(unit, phase, unit.prompts.cases).cases) for phase in FLOOR}
 
     assert len(orders) == 4
 
@@ -170,7 +204,7 @@ def test_repeats_multiply_the_main_phase_only(repeats: int) -> None:
         repeats=repeats,
     )
 
-    assert make_plan([declared]).requests == 40 * repeats + 3 * 32
+    assert make_plan([declared]).requests == (40 * repeats + 3 * 16, 40 * repeats + 3 * 16)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,7 @@ from pytest_llmparity.core.checks.designs import Fixed, Forks
 from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.compare.answers import compare_answers
 from pytest_llmparity.core.compare.text import Fork
-from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence
+from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, floor_share
 from pytest_llmparity.core.identity.quantization import bits
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
@@ -25,6 +25,8 @@ PRESETS: Final = ((8.0, 0.05), (6.0, 0.07), (4.0, 0.12))
 """Accepted forks per token by the bits of the coarser quantisation, for a horizon of 32 tokens and mixed prompts,
 chosen above what honest pairs were seen to do: 16 and 8 bits fork at 1-3 %, 6 bits at 3-4.5 %, 4 bits at 7-8.5 %."""
 
+ALPHA: Final = 0.05
+"""Error rate at which it is decided whether the noise floor has cases enough."""
 UNKNOWN_MARGIN: Final = PRESETS[0][1]
 """What forks are held against where no margin is known and only their bounds are shown."""
 
@@ -46,27 +48,28 @@ class Floor:
     phase: Phase
     judgement: Judgement
     forks: tuple[tuple[Case, Fork], ...]
+    horizon: int
 
 
-def repeats(evidence: Evidence, engine: EngineEvidence, *, horizon: int) -> list[Repeats]:
+def repeats(cases: Iterable[Case], engine: EngineEvidence, *, horizon: int) -> list[Repeats]:
     """Return what the floor phases of an engine say; a phase in which nothing was answered twice is not among them."""
-    main = engine.answers()
+    main, asked = engine.answers(), tuple(cases)
     phases: list[Repeats] = []
     for phase in FLOOR_PHASES:
         again = engine.answers(phase)
-        cases = [case for case in evidence.prompts.cases if case.id in again and case.id in main]
+        twice = [case for case in asked if case.id in again and case.id in main]
         forks: list[tuple[Case, Fork]] = []
         silent: list[Case] = []
         silence = Silence()
-        for case in cases:
+        for case in twice:
             compared = compare_answers(main[case.id], again[case.id], horizon=horizon)
             if compared is not None:
                 forks.append((case, compared.fork))
             else:
                 silent.append(case)
                 silence.add({engine.name: main[case.id], f"{engine.name} again": again[case.id]})
-        if cases:
-            missing = Missing(of=len(cases), used=len(forks), reasons=tuple(silence.reasons()))
+        if twice:
+            missing = Missing(of=len(twice), used=len(forks), reasons=tuple(silence.reasons()))
             phases.append(Repeats(phase=phase, forks=tuple(forks), silent=tuple(silent), missing=missing))
     return phases
 
@@ -75,15 +78,55 @@ def floor_of(phases: Sequence[Repeats], *, margin: float | None = None, alpha: f
     """Return the phase in which the engine drifted most, ``None`` when nothing was compared in any."""
     design, limit = Fixed(alpha=alpha), UNKNOWN_MARGIN if margin is None else margin
     floors = [
-        Floor(phase.phase, design.hazard(phase.forks, margin=limit, horizon=horizon), phase.forks)
+        Floor(phase.phase, design.hazard(phase.forks, margin=limit, horizon=horizon), phase.forks, horizon)
         for phase in phases
         if phase.forks
     ]
     return max(floors, key=lambda floor: floor.judgement.estimate or 0.0, default=None)
 
 
-def above_floor(forks: Forks, floor: Floor, alpha: float) -> float:
-    """Return the p-value of "the drift to the candidate is no more than the baseline's own", over the floor's cases.
+def share_of(phases: Sequence[Repeats]) -> float:
+    """Return the share of the error rate that belongs to a floor of so many cases."""
+    return floor_share(max((phase.missing.of for phase in phases), default=0))
+
+
+def below(phases: Sequence[Repeats], *, margin: float, horizon: int) -> float:
+    """Return the p-value of "in some phase the engine differs from itself by ``margin`` or more"; 1 where one lacks.
+
+    It is corrected for the stages at which it is looked.
+    """
+    if len(phases) < len(FLOOR_PHASES) or not all(phase.forks for phase in phases):
+        return 1.0
+    held = [Fixed(alpha=ALPHA).hazard(phase.forks, margin=margin, horizon=horizon) for phase in phases]
+    worst = max(1.0 if judgement.p_pass is None else judgement.p_pass for judgement in held)
+    return min(1.0, worst / share_of(phases))
+
+
+def needs_more(cases: Iterable[Case], engine: EngineEvidence, *, margin: float, horizon: int) -> bool:
+    """Tell whether the noise floor of an engine is to be asked of more cases than these.
+
+    Not where they show that it differs from itself by less than ``margin`` in each phase, at the error rate of so many
+    cases: ``text.repeat`` passes then. Nor where in some phase no answer can be compared: more of them could not.
+    """
+    phases = repeats(cases, engine, horizon=horizon)
+    if len(phases) < len(FLOOR_PHASES) or not all(phase.forks for phase in phases):
+        return False
+    enough = all(phase.missing.enough for phase in phases)
+    return not enough or below(phases, margin=margin, horizon=horizon) >= ALPHA / len(FLOOR_PHASES)
+
+
+def above_floor(forks: Forks, floor: Floor, phases: Sequence[Repeats], *, margin: float, alpha: float) -> float:
+    """Return the p-value of "drift to the candidate, which is above ``margin``, is no more than the baseline's own".
+
+    Either of two ways shows it, so the smaller p-value counts double. The baseline's own drift is below the margin,
+    which that to the candidate is not; or the two are compared case by case.
+    """
+    own = below(phases, margin=margin, horizon=floor.horizon)
+    return min(1.0, 2.0 * min(own, _above_case_by_case(forks, floor, alpha)))
+
+
+def _above_case_by_case(forks: Forks, floor: Floor, alpha: float) -> float:
+    """Return the p-value of the same over the floor's cases, whatever the margin.
 
     Each case contributes d - h·e (forks minus those expected at the pooled hazard h of both), the score of a hazard
     ratio: h does not change when the two numbers of a case are swapped, which is what the test does. Below 12 groups

@@ -28,6 +28,8 @@ ALIKE: Final = 0.90
 """Share of pairs that must be alike. The calibrated limit is the 5 % quantile of the baseline's own repeats, so even
 the baseline falls short of it in 5 % of prompts; twice that is accepted of a candidate."""
 QUANTILE: Final = 0.05
+CALIBRATED_BY: Final = 32
+"""Cases whose repeats give the limit, all of a smaller set."""
 LEAST_REPEATS: Final = 20
 """Repeats of the baseline below which a 5 % quantile is just the smallest one."""
 
@@ -64,7 +66,9 @@ class SimilarityCheck(BaseCheck):
 
     def needs(self) -> Needs:
         """Return what to gather: the main phase; without a given limit the baseline's repeats too."""
-        return Needs() if self.at_least is not None else Needs(phases=frozenset({Phase.MAIN, *FLOOR_PHASES}))
+        if self.at_least is not None:
+            return Needs()
+        return Needs(phases=frozenset({Phase.MAIN, *FLOOR_PHASES}), floor_cases=CALIBRATED_BY)
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Refuse a set so small that not even equal answers would pass."""

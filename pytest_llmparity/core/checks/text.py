@@ -15,10 +15,12 @@ from pytest_llmparity.core.checks.floor import (
     HORIZON,
     UNKNOWN_MARGIN,
     Floor,
+    Repeats,
     above_floor,
     floor_of,
     preset,
     repeats,
+    share_of,
 )
 from pytest_llmparity.core.checks.missing import Missing, Silence, rested
 from pytest_llmparity.core.checks.pairing import Pair, Pairing, pair_answers
@@ -50,7 +52,8 @@ class TextCheck(BaseCheck):
 
     FAIL of ``text`` needs the lower bound above the margin and more drift than the baseline shows against itself
     (paired sign-flip test); its ``p_fail`` is the larger of the two. ``text.repeat`` takes the worst of the floor
-    phases, so its p-values and bounds are Bonferroni-corrected for their number.
+    phases, so its p-values and bounds are Bonferroni-corrected for their number, and for the stages in which the floor
+    is asked of more cases where fewer do not show it to be below the margin.
 
     In a sequential run ``text`` counts one prompt of each group, the first in the run's order.
     """
@@ -66,7 +69,12 @@ class TextCheck(BaseCheck):
 
     def needs(self) -> Needs:
         """Return what to gather: the main phase and the floor of both engines; logprobs, where there are any."""
-        return Needs(phases=frozenset({Phase.MAIN, *FLOOR_PHASES}), top_logprobs=TOP_LOGPROBS)
+        return Needs(
+            phases=frozenset({Phase.MAIN, *FLOOR_PHASES}),
+            top_logprobs=TOP_LOGPROBS,
+            floor_margin=UNKNOWN_MARGIN if self.margin is None else self.margin,
+            floor_horizon=self.horizon,
+        )
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Refuse a set so small that not even answers without a single fork would pass."""
@@ -102,11 +110,9 @@ class TextCheck(BaseCheck):
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return two verdicts per candidate: against the baseline, and against itself."""
-        floor: Floor | None = None
+        own: list[Repeats] = []
         if not evidence.single:
-            baseline = evidence.engines[evidence.baseline]
-            phases = repeats(evidence, baseline, horizon=self.horizon)
-            floor = floor_of(phases, alpha=evidence.alpha, horizon=self.horizon)
+            own = repeats(evidence.prompts.cases, evidence.engines[evidence.baseline], horizon=self.horizon)
 
         def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
             pairing = pair_answers(evidence, candidate)
@@ -117,7 +123,7 @@ class TextCheck(BaseCheck):
             if evidence.single:
                 return [self._single(opened, comparison)]
             return [
-                self._cross(opened, evidence, candidate, comparison, floor),
+                self._cross(opened, evidence, candidate, comparison, own),
                 self._repeat(dataclasses.replace(opened, kind="text.repeat"), evidence, candidate),
             ]
 
@@ -154,8 +160,9 @@ class TextCheck(BaseCheck):
         evidence: Evidence,
         candidate: EngineEvidence,
         comparison: _Comparison,
-        floor: Floor | None,
+        phases: Sequence[Repeats],
     ) -> Verdict:
+        floor = floor_of(phases, alpha=evidence.alpha, horizon=self.horizon)
         margin, why = self._margin(evidence.engines[evidence.baseline], candidate)
         pairs, counted, missing = comparison.pairs, comparison.counted, comparison.missing
         own = None if floor is None else floor.judgement.estimate
@@ -175,7 +182,9 @@ class TextCheck(BaseCheck):
         verdict = dataclasses.replace(verdict, measures="of tokens fork", details=tuple(details))
         if margin is None:
             return rested(verdict.judged(_unjudged(judgement, why)), missing)
-        above = 1.0 if floor is None else above_floor(comparison.forks, floor, evidence.alpha)
+        above = 1.0
+        if floor is not None:
+            above = above_floor(comparison.forks, floor, phases, margin=margin, alpha=evidence.alpha)
 
         def best() -> Judgement:
             return _beside_floor(comparison.judge(comparison.best, margin), evidence, floor, above)
@@ -185,9 +194,10 @@ class TextCheck(BaseCheck):
 
     def _repeat(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
         """Judge the floor phase in which a candidate drifted most from itself, Bonferroni-corrected for them all."""
-        phases = repeats(evidence, candidate, horizon=self.horizon)
+        phases = repeats(evidence.prompts.cases, candidate, horizon=self.horizon)
         margin, _ = self._margin(evidence.engines[evidence.baseline], candidate)
-        alpha = evidence.alpha / max(1, len(phases))
+        tests = max(1, len(phases)) / share_of(phases)
+        alpha = evidence.alpha / tests
         floor = floor_of(phases, margin=margin, alpha=alpha, horizon=self.horizon)
         short = next((phase.missing for phase in phases if not phase.missing.enough), None)
         if floor is None:
@@ -197,7 +207,7 @@ class TextCheck(BaseCheck):
         verdict = dataclasses.replace(verdict, measures=own, horizon=self.horizon, requests=2 * len(floor.forks))
         if margin is None:
             return verdict.judged(_unjudged(floor.judgement, "no margin: see text"))
-        judgement = _corrected(floor.judgement, len(phases))
+        judgement = _corrected(floor.judgement, tests)
         if judgement.outcome is Outcome.FAIL:
             judgement = dataclasses.replace(judgement, reason="it does not repeat itself")
         there = {phase.phase for phase in phases}
@@ -212,7 +222,7 @@ class TextCheck(BaseCheck):
         def best() -> Judgement:
             (worst,) = [phase for phase in phases if phase.phase is floor.phase]
             forks = [*worst.forks, *((case, _unforked(self.horizon)) for case in worst.silent)]
-            return _corrected(Fixed(alpha=alpha).hazard(forks, margin=margin, horizon=self.horizon), len(phases))
+            return _corrected(Fixed(alpha=alpha).hazard(forks, margin=margin, horizon=self.horizon), tests)
 
         return rested(done, short, best=best)
 
@@ -290,9 +300,9 @@ def _beside_floor(judgement: Judgement, evidence: Evidence, floor: Floor | None,
     return dataclasses.replace(judgement, outcome=Outcome.INCONCLUSIVE, reason=reason)
 
 
-def _corrected(judgement: Judgement, phases: int) -> Judgement:
+def _corrected(judgement: Judgement, tests: float) -> Judgement:
     """Return a judgement made at a part of alpha with p-values that belong to the whole of it."""
-    p_pass, p_fail = (min(1.0, phases * (p or 0.0)) for p in (judgement.p_pass, judgement.p_fail))
+    p_pass, p_fail = (min(1.0, tests * (p or 0.0)) for p in (judgement.p_pass, judgement.p_fail))
     return dataclasses.replace(judgement, p_pass=p_pass, p_fail=p_fail, needed=None)
 
 

@@ -8,12 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_llmparity.core.evidence import FLOOR_CASES, FLOOR_PHASES
 from pytest_llmparity.core.prompts import Case, digest
 from pytest_llmparity.run.plan import Unit
 
 WAVE = 16
 """Cases every engine is asked before it is looked whether anything is still open."""
+FLOOR_MOST = 32
+"""Cases of the first look where the noise floor is measured: it is of no more of them in a sequential run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,7 @@ def _draw(text: str) -> str:
 def waves(unit: Unit) -> Iterator[int]:
     """Yield after how many cases it is looked: the first time when all that measure the noise floor were asked."""
     total = len(unit.prompts.cases)
-    place = min(total, FLOOR_CASES if unit.needs.phases & set(FLOOR_PHASES) else WAVE)
+    place = min(total, FLOOR_MOST if unit.needs.floor else WAVE)
     yield place
     while place < total:
         place = min(total, place + WAVE)

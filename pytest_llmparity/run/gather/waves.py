@@ -9,24 +9,27 @@ from typing import Protocol
 
 from pytest_llmparity.core.checks.family import settle
 from pytest_llmparity.core.errors import LLMParityError
-from pytest_llmparity.core.evidence import FLOOR_CASES
+from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.run.gather.course import cases_of, course_of, waves
+from pytest_llmparity.run.gather.course import FLOOR_MOST, cases_of, course_of, waves
 from pytest_llmparity.run.judge.judging import ALPHA, Judging, courses
-from pytest_llmparity.run.plan import PHASE_ORDER, Declaration, Plan, Step, Unit, step_of, unit_of
+from pytest_llmparity.run.plan import Declaration, Plan, Step, Unit, step_of, unit_of
 from pytest_llmparity.store.ownership import KEPT
 from pytest_llmparity.store.runs import Store
 
 
 class Asks(Protocol):
-    """What sends requests (``run.gather.campaign.Asking``)."""
+    """What sends requests (``run.gather.asking.Asking``)."""
 
     def missing(self, engine: str, step: Step) -> int:
         """How many requests of a step have no sample yet."""
 
-    def ask(self, engines: Sequence[str], steps: Sequence[Step]) -> bool:
-        """Send these engines what is missing of some steps; False when a hard stop left something out."""
+    def floor(self, names: Sequence[str], unit: Unit, order: Sequence[Case], *, most: int) -> bool:
+        """Measure the noise floor of these engines on the first of these cases; False when a hard stop cut it short."""
+
+    def ask(self, engines: Sequence[str], step: Step) -> bool:
+        """Send these engines what is missing of a step; False when a hard stop left something out."""
 
 
 class Waves:
@@ -62,12 +65,12 @@ class Waves:
         """Take note that answers of the earlier gathering were dropped: nothing is continued."""
         self._courses = {key: dataclasses.replace(course, continued=False) for key, course in self._courses.items()}
 
-    def all_steps(self) -> list[Step]:
-        """Return everything one engine may be asked."""
-        return [step for unit in self._units for step in self._steps(unit)]
+    def orders(self) -> list[tuple[Unit, Sequence[Case]]]:
+        """Return every unit with the order in which its cases are asked."""
+        return [(unit, self._order(unit)) for unit in self._units]
 
-    def _steps(self, unit: Unit) -> list[Step]:
-        return [self._step(unit, phase) for phase in PHASE_ORDER if phase in unit.needs.phases]
+    def _order(self, unit: Unit) -> Sequence[Case]:
+        return cases_of(unit, self._courses[unit.key], 0, None)
 
     def go(self, unit: Unit, names: Sequence[str], *, whole: bool = False) -> None:
         """Ask one unit of these engines, to the end if it must be ``whole``.
@@ -78,16 +81,14 @@ class Waves:
         whole = whole or not all(self._early(declaration) for declaration in self._of(unit))
         begin, active = 0, list(names)
         for end in waves(unit):
-            step = self._step(unit, Phase.MAIN, begin, end)
+            step = step_of(unit, Phase.MAIN, cases_of(unit, self._courses[unit.key], begin, end))
             if begin and not whole and any(self._asks.missing(name, step) for name in active):
                 wanting = self._wanting(unit)
                 active = [name for name in active if name in wanting]
                 if not active:
                     break
-            steps = [step]
-            if not begin:
-                steps = [step if of_phase.phase is Phase.MAIN else of_phase for of_phase in self._steps(unit)]
-            if not self._asks.ask(active, steps):
+            measured = begin > 0 or self._asks.floor(active, unit, self._order(unit), most=FLOOR_MOST)
+            if not (measured and self._asks.ask(active, step)):
                 self._note(unit, cut=True)
                 return
             self._note(unit, asked=dict.fromkeys(active, end))
@@ -100,11 +101,6 @@ class Waves:
     def _early(self, declaration: Declaration) -> bool:
         """Whether a test has a check that can be settled before every case was asked."""
         return any(check.sequential and not (check.pairwise and self._engines < 2) for check in declaration.checks)
-
-    def _step(self, unit: Unit, phase: Phase, begin: int = 0, end: int | None = None) -> Step:
-        if phase is not Phase.MAIN:
-            end = FLOOR_CASES
-        return step_of(unit, phase, cases_of(unit, self._courses[unit.key], begin, end))
 
     def _note(self, unit: Unit, *, asked: Mapping[str, int] | None = None, cut: bool = False) -> None:
         course = self._courses[unit.key]

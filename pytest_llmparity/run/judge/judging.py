@@ -362,10 +362,9 @@ def select(
     for sample in sorted(samples, key=operator.attrgetter("repeat")):
         if wires.get(sample.case) != sample.request_sha256:
             continue
-        phase = sample.phase
-        if sample.concurrency != (1 if phase is Phase.COLD or phase is Phase.WARM else concurrency):
+        if sample.concurrency != concurrency:
             continue
-        by_case = by_phase.setdefault(phase, {})
+        by_case = by_phase.setdefault(sample.phase, {})
         if sample.case in by_case:
             by_case[sample.case].append(sample)
         else:

@@ -1,0 +1,319 @@
+"""Asks the engines of one run what is missing in the store: lanes at the same time, the noise floor round by round."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pytest_llmparity.core.checks.floor import needs_more
+from pytest_llmparity.core.errors import LLMParityError
+from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, EngineEvidence
+from pytest_llmparity.core.ports import Progress
+from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.sample import Phase, Sample
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.run.gather.company import Company
+from pytest_llmparity.run.gather.lanes import Lane, lanes_of
+from pytest_llmparity.run.gather.ledger import Ledger
+from pytest_llmparity.run.gather.reconnect import Watch
+from pytest_llmparity.run.gather.sender import Ready, client_of, send
+from pytest_llmparity.run.judge.judging import select
+from pytest_llmparity.run.loop import LoopThread, all_of, outside
+from pytest_llmparity.run.plan import Job, Step, Unit, floor_order, jobs_of, rounds, step_of
+from pytest_llmparity.run.records import proven
+from pytest_llmparity.settings.specification import Settings
+from pytest_llmparity.store.runs import Key, Store
+
+T = TypeVar("T")
+
+
+class Asking:
+    """Asks the engines of one run.
+
+    ``ready`` has those that can be asked by now, ``apart`` why some cannot stay in memory beside another one.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        run: str,
+        store: Store,
+        fleet: Fleet,
+        ledger: Ledger,
+        loop: LoopThread,
+        progress: Progress,
+        version: str,
+    ) -> None:
+        self.ready: dict[str, Ready] = {}
+        self.apart: Mapping[str, str] = {}
+        self.company = Company(settings, ledger.engines)
+        self.returns = Returns(fleet, ledger)
+        self._settings = settings
+        self._run = run
+        self._store = store
+        self._fleet = fleet
+        self._ledger = ledger
+        self._loop = loop
+        self._progress = progress
+        self._version = version
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """The engines that are asked in turn, and beside each other."""
+        return lanes_of(self._settings, apart=self.apart)
+
+    def in_lanes(self, names: Collection[str], do: Callable[[str], Coroutine[Any, Any, T]]) -> dict[str, T]:
+        """Do something with these engines: those of a lane in turn, lanes at the same time. Returns what came of each.
+
+        The first error ends the others and is raised as it is; so does an interruption.
+        """
+        results: dict[str, T] = {}
+
+        async def in_turn(lane: Lane) -> None:
+            for name in lane.names:
+                if name in names:
+                    results[name] = await do(name)
+
+        self._loop.run(all_of(in_turn(lane) for lane in self.lanes))
+        return results
+
+    def everything(self, names: Collection[str], units: Sequence[Unit]) -> None:
+        """Ask these engines what is missing of all units, of each the noise floor first."""
+
+        async def ask(name: str) -> None:
+            orders = [(unit, floor_order(unit.prompts)) for unit in units]
+            if not self.begin(name, orders):
+                return
+            await outside(lambda: self.warm_again(name))
+            async with self._line(name) as send_step:
+                for unit, order in orders:
+                    if (of_engine := self._of(name, unit)) is not None:
+                        await self._floor(name, of_engine, order, send_step)
+                        await send_step(step_of(of_engine, Phase.MAIN, of_engine.prompts.cases))
+
+        self.in_lanes([name for name in names if name in self.ready], ask)
+
+    def warm_again(self, name: str) -> None:
+        """Have an engine's model loaded before its first prompt where another's may have pushed it out."""
+        if name in self.apart:
+            with contextlib.suppress(LLMParityError):  # the requests themselves will say what is wrong
+                self.ready[name].adapter.warm_up()
+
+    def begin(self, name: str, orders: Sequence[tuple[Unit, Sequence[Case]]], *, most: int = FLOOR_STAGES[-1]) -> bool:
+        """Show how many requests an engine is going to get, as far as that is known; False when nothing is missing.
+
+        ``orders`` has with each unit the order in which its cases measure the noise floor, ``most`` of them.
+        """
+        units = [(self._of(name, unit), order) for unit, order in orders]
+        self._reuse_floor(name, [(unit, order) for unit, order in units if unit is not None], most)
+        have = self._store.have(self._run, name)
+        missing = {
+            key_of(job)
+            for unit, order in units
+            if unit is not None
+            for step in self._due(name, unit, order, most, have)
+            for job in self._missing(name, step, have)
+        }
+        total = len(missing)
+        if total:
+            self._progress.begin(name, total)
+        return total > 0
+
+    def _of(self, name: str, unit: Unit) -> Unit | None:
+        """Return a unit as it is asked of one engine: the noise floor serves comparisons only."""
+        needs = self.company.needs(name, unit)
+        if needs is None or unit.key not in self.ready[name].wires:
+            return None
+        return dataclasses.replace(unit, needs=needs)
+
+    def _due(self, name: str, unit: Unit, order: Sequence[Case], most: int, have: Collection[Key]) -> Iterator[Step]:
+        """Yield what an engine is to be asked of a unit as far as it is known: a later round follows from answers."""
+        for steps in self._rounds(name, unit, order, most):
+            yield from steps
+            if any(self._missing(name, step, have) for step in steps):
+                break
+        yield step_of(unit, Phase.MAIN, unit.prompts.cases)
+
+    def _rounds(self, name: str, unit: Unit, order: Sequence[Case], most: int) -> Iterator[list[Step]]:
+        """Yield the rounds of the noise floor, a further one only where the answers to those before it call for it."""
+        begun = 0
+        for steps in rounds(unit, order, most=most):
+            if begun >= max(1, unit.needs.floor_cases) and not self._needs_more(name, unit, order[:begun]):
+                return
+            yield steps
+            begun += len(steps[0].cases)
+
+    def _needs_more(self, name: str, unit: Unit, cases: Sequence[Case]) -> bool:
+        margin = unit.needs.floor_margin
+        if margin is None or not unit.floor_grows or self._ledger.allowance.reason is not None:
+            return False
+        sent = {case: wire.sha256 for case, wire in self.ready[name].wires[unit.key].items()}
+        samples = self._store.get(self._run, name, phases=(Phase.MAIN, *FLOOR_PHASES))
+        answers = select(samples, sent, concurrency=unit.concurrency)
+        engine = EngineEvidence(name=name, kind=self.ready[name].adapter.kind, samples=answers)
+        return needs_more(cases, engine, margin=margin, horizon=unit.needs.floor_horizon)
+
+    async def _floor(
+        self,
+        name: str,
+        unit: Unit,
+        order: Sequence[Case],
+        send_step: Callable[[Step], Awaitable[None]],
+        most: int = FLOOR_STAGES[-1],
+    ) -> None:
+        """Ask the cases that measure an engine's noise floor, their answers in between, until there are enough."""
+        for place, steps in enumerate(self._rounds(name, unit, order, most)):
+            if place:
+                self._progress.more(name, sum(self.missing(name, s) for s in steps if s.phase is not Phase.MAIN))
+            for step in steps:
+                await send_step(step)
+
+    def floor(self, names: Sequence[str], unit: Unit, order: Sequence[Case], *, most: int) -> bool:
+        """Measure the noise floor of these engines on the first of these cases; False when a hard stop cut it short."""
+
+        async def ask(name: str) -> None:
+            if (of_engine := self._of(name, unit)) is not None:
+                async with self._line(name) as send_step:
+                    await self._floor(name, of_engine, order, send_step, most)
+
+        self.in_lanes(names, ask)
+        return self._ledger.allowance.reason is None
+
+    def missing(self, engine: str, step: Step) -> int:
+        """How many requests of a step have no sample yet."""
+        return len(self._missing(engine, step, self._store.have(self._run, engine)))
+
+    def ask(self, engines: Sequence[str], step: Step) -> bool:
+        """Send these engines what is missing of a step; False when a hard stop left something out."""
+        missing = [name for name in engines if self.missing(name, step)]
+
+        async def ask_one(name: str) -> None:
+            async with self._line(name) as send_step:
+                await send_step(step)
+
+        self.in_lanes(missing, ask_one)
+        return self._ledger.allowance.reason is None or not missing
+
+    def _missing(self, engine: str, step: Step, have: Collection[Key]) -> list[Job]:
+        wires = self.ready[engine].wires[step.unit.key]
+        return [job for job in jobs_of(step, wires) if key_of(job) not in have]
+
+    def _reuse_floor(self, name: str, units: Sequence[tuple[Unit, Sequence[Case]]], most: int) -> None:
+        """Copy the noise floor an earlier run measured on this very server, where nothing about it has changed.
+
+        Only of a server that somebody else keeps running: one that we start is measured as it is this time. Timings
+        stay behind, they are evidence of their own run alone.
+        """
+        spec, identity = self.ready[name].adapter.spec, self._ledger.engines[name].identity
+        if spec.launch != "attach" or self._settings.resume == "fresh" or not proven(identity):
+            return
+        have, reused = self._store.have(self._run, name), 0
+        of_rounds = [step for unit, order in units for steps in rounds(unit, order, most=most) for step in steps]
+        for step in of_rounds:
+            if step.phase not in FLOOR_PHASES:
+                continue
+            wanted = {key_of(job) for job in jobs_of(step, self.ready[name].wires[step.unit.key])}
+            if not wanted or wanted & have:
+                continue
+            samples = self._store.reusable_floor(
+                spec_hash=spec.spec_hash,
+                identity=identity,
+                concurrency=step.concurrency,
+                version=self._version,
+                wanted=wanted,
+            )
+            copies = [dataclasses.replace(sample, engine=name, timing=None) for sample in samples]
+            self._store.put(self._run, copies)
+            reused += len(copies)
+        if reused:
+            self._ledger.notes.append(
+                f"{name}: {reused} answers of its noise floor come from an earlier run on the same server; "
+                "--parity-fresh measures it again"
+            )
+
+    @contextlib.asynccontextmanager
+    async def _line(self, name: str) -> AsyncIterator[Callable[[Step], Awaitable[None]]]:
+        """Give what sends an engine what is missing of a step, over one client; a server that went away is known."""
+        adapter = self.ready[name].adapter
+        client, watch = client_of(adapter), self.returns.watch(adapter)
+        have = self._store.have(self._run, name)
+
+        async def send_step(step: Step) -> None:
+            jobs = self._missing(name, step, have)
+            if not jobs:
+                return
+            have.update(map(key_of, jobs))
+            again = await send(
+                adapter,
+                client,
+                jobs,
+                concurrency=step.concurrency,
+                allowance=self._ledger.allowance,
+                gone=lambda: self._fleet.gone(name),
+                deliver=self._deliver,
+                watch=watch,
+            )
+            if again:
+                self._ledger.notes.append(
+                    f"{name} sent more answers than it was asked for: {again} that may have been other prompts' were "
+                    "asked again, each on a connection of its own"
+                )
+
+        try:
+            yield send_step
+        finally:
+            await client.aclose()
+            if watch is not None:
+                self.returns.came_back(name, watch)
+
+    def _deliver(self, sample: Sample) -> None:
+        self._store.put(self._run, [sample])
+        self._progress.advance(sample.engine)
+
+
+class Returns:
+    """Waits for servers of a run that go away while they are asked, and writes down what became of them."""
+
+    def __init__(self, fleet: Fleet, ledger: Ledger) -> None:
+        self._fleet = fleet
+        self._ledger = ledger
+
+    def watch(self, adapter: Adapter) -> Watch | None:
+        """Return what waits for a server that somebody else runs; a process of ours that ends has ended for good."""
+        if adapter.spec.launch != "attach":
+            return None
+        return Watch(
+            adapter,
+            hold=lambda within_s, stop: self._fleet.hold_again(adapter.name, within_s, stop),
+            patience_s=adapter.spec.reconnect_s,
+            left_s=lambda: self._ledger.allowance.left_s,
+        )
+
+    def came_back(self, name: str, watch: Watch) -> None:
+        """Write down that a server restarted, and what became of it."""
+        if (sentence := watch.sentence()) is not None:
+            self._ledger.notes.append(sentence)
+        self._is_another(name)
+
+    def hold_again(self, adapter: Adapter) -> str | None:
+        """Wait for a server that went away in the timed phase; return why it cannot be asked again."""
+        left_s = self._ledger.allowance.left_s
+        patience_s = adapter.spec.reconnect_s if left_s is None else min(left_s, adapter.spec.reconnect_s)
+        why = self._fleet.hold_again(adapter.name, patience_s, lambda: None)
+        self._is_another(adapter.name)
+        return why
+
+    def _is_another(self, name: str) -> None:
+        """Write down that a server came back as another engine: answers of two engines are none of either."""
+        engaged = self._fleet.known(name)
+        if engaged is not None and engaged.record.incomparable:
+            self._ledger.amend(name, incomparable=engaged.record.incomparable)
+
+
+def key_of(job: Job) -> Key:
+    """Return what the store calls this job's sample."""
+    return Key(job.wire.sha256, job.case, job.phase, job.repeat, job.concurrency)
