@@ -338,9 +338,9 @@ def test_the_floor_of_an_unchanged_server_is_measured_once(project: Project) -> 
         assert {s.phase for s in session.samples()} == {Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL}
         session.close()
 
-    assert counts == [128 + PROBES, 32, 128 + PROBES]
+    assert counts == [32 + 3 * 16 + PROBES, 32, 32 + 3 * 16 + PROBES]
     assert [len(found) for found in notes] == [0, 1, 0]
-    assert notes[1][0].startswith("a: 96 answers of its noise floor come from an earlier run")
+    assert notes[1][0].startswith("a: 48 answers of its noise floor come from an earlier run")
 
 
 @pytest.mark.slow
@@ -354,4 +354,4 @@ def test_the_floor_of_a_server_that_says_too_little_about_itself_is_measured_eac
         session.gather()
         session.close()
 
-    assert engine.count == 2 * (128 + 1 + PROBES)
+    assert engine.count == 2 * (32 + 3 * 16 + 1 + PROBES)
