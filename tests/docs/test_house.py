@@ -81,7 +81,10 @@ def test_the_walks_of_the_page_are_those_of_the_code(house: ModuleType) -> None:
 
 def words_of(picture: str) -> tuple[set[str], list[int]]:
     """Return what a picture names, rooms and who imports whom, and its numbers of lines."""
-    texts = [text.replace(",", "") for text in re.findall(r"<(?:text|title)[^>]*>([^<]+)<", picture)]
+    texts = [
+        re.sub(r"about \d+", "", text.replace(",", ""))
+        for text in re.findall(r"<(?:text|title)[^>]*>([^<]+)<", picture)
+    ]
     return {text for text in texts if not text.isdigit()}, [int(text) for text in texts if text.isdigit()]
 
 

@@ -108,7 +108,11 @@ def needs_more(cases: Iterable[Case], engine: EngineEvidence, *, margin: float, 
     Not where they show that it differs from itself by less than ``margin`` in each phase, at the error rate of so many
     cases: ``text.repeat`` passes then. Nor where in some phase no answer can be compared: more of them could not.
     """
-    phases = repeats(cases, engine, horizon=horizon)
+    return grows(repeats(cases, engine, horizon=horizon), margin=margin, horizon=horizon)
+
+
+def grows(phases: Sequence[Repeats], *, margin: float, horizon: int) -> bool:
+    """Tell the same of the phases of a floor."""
     if len(phases) < len(FLOOR_PHASES) or not all(phase.forks for phase in phases):
         return False
     enough = all(phase.missing.enough for phase in phases)

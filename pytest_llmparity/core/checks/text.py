@@ -196,9 +196,7 @@ class TextCheck(BaseCheck):
         """Judge the floor phase in which a candidate drifted most from itself, Bonferroni-corrected for them all."""
         phases = repeats(evidence.prompts.cases, candidate, horizon=self.horizon)
         margin, _ = self._margin(evidence.engines[evidence.baseline], candidate)
-        tests = max(1, len(phases)) / share_of(phases)
-        alpha = evidence.alpha / tests
-        floor = floor_of(phases, margin=margin, alpha=alpha, horizon=self.horizon)
+        floor = floor_of(phases, margin=margin, alpha=evidence.alpha / max(1, len(phases)), horizon=self.horizon)
         short = next((phase.missing for phase in phases if not phase.missing.enough), None)
         if floor is None:
             nothing = f"{candidate.name} has no repeated answers to compare" if short is None else short.reason
@@ -207,7 +205,16 @@ class TextCheck(BaseCheck):
         verdict = dataclasses.replace(verdict, measures=own, horizon=self.horizon, requests=2 * len(floor.forks))
         if margin is None:
             return verdict.judged(_unjudged(floor.judgement, "no margin: see text"))
-        judgement = _corrected(floor.judgement, tests)
+
+        def held(forks: Forks) -> Judgement:
+            # FAIL is judged once, where no more cases are asked; who may pass at every stage pays for each.
+            for tests in (len(phases), len(phases) / share_of(phases)):
+                judgement = Fixed(alpha=evidence.alpha / tests).hazard(forks, margin=margin, horizon=self.horizon)
+                if judgement.outcome is Outcome.FAIL:
+                    break
+            return _corrected(judgement, tests)
+
+        judgement = held(floor.forks)
         if judgement.outcome is Outcome.FAIL:
             judgement = dataclasses.replace(judgement, reason="it does not repeat itself")
         there = {phase.phase for phase in phases}
@@ -222,7 +229,7 @@ class TextCheck(BaseCheck):
         def best() -> Judgement:
             (worst,) = [phase for phase in phases if phase.phase is floor.phase]
             forks = [*worst.forks, *((case, _unforked(self.horizon)) for case in worst.silent)]
-            return _corrected(Fixed(alpha=alpha).hazard(forks, margin=margin, horizon=self.horizon), tests)
+            return held(forks)
 
         return rested(done, short, best=best)
 

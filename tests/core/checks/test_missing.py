@@ -179,8 +179,8 @@ def test_repeats_without_a_word_are_no_floor_and_no_repeat(make: Factory) -> Non
 
 
 def test_a_repeat_that_fails_on_what_is_there_fails(make: Factory) -> None:
-    first: list[Answer] = [*[thinking(make)] * 4, *[GOOD] * 60]
-    again: list[Answer] = [*[thinking(make)] * 4, *["other"] * 60]
+    first: list[Answer] = [*[thinking(make)] * 8, *[GOOD] * 56]
+    again: list[Answer] = [*[thinking(make)] * 8, *["other"] * 56]
     cand = make.engine("cand", first, cold=again, warm=again, parallel=again)
     repeat = check.text(margin=0.05).judge(make.evidence(make.engine("base", first), cand))[1]
     assert repeat.outcome is Outcome.FAIL

@@ -22,7 +22,7 @@ from pytest_llmparity.testing import Fault, LoopbackEngine
 if TYPE_CHECKING:
     from tests.run.conftest import Project
 
-WARM_UP, PROBES, FLOOR = 1, 4, 3 * 32
+WARM_UP, PROBES, FLOOR = 1, 4, 3 * 16
 TEXT = check.text(margin=0.2, horizon=8)
 """Settled by 32 prompts like a margin of .05 over 32 tokens, of answers that are a quarter as long."""
 OBJECT = {"type": "object"}

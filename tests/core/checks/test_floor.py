@@ -1,0 +1,172 @@
+"""The noise floor: of how many cases it is, what it shows, and how often what it shows is wrong."""
+
+from __future__ import annotations
+
+import doctest
+
+import numpy as np
+import pytest
+
+from pytest_llmparity.core import evidence
+from pytest_llmparity.core.checks.floor import (
+    PRESETS,
+    Repeats,
+    above_floor,
+    below,
+    floor_of,
+    grows,
+    needs_more,
+    share_of,
+)
+from pytest_llmparity.core.checks.missing import Missing
+from pytest_llmparity.core.compare.text import Fork
+from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_SHARES, FLOOR_STAGES
+from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.stats.hazard import hazard
+from tests.core.conftest import Answer, Factory
+
+HORIZON = 32
+CASES = [Case(id=f"c{i}", messages=({"role": "user", "content": "?"},)) for i in range(64)]
+Rng = np.random.Generator
+
+
+def test_the_docstrings() -> None:
+    assert doctest.testmod(evidence).failed == 0
+    assert sum(FLOOR_SHARES) == pytest.approx(1.0)
+
+
+def phases_of(rng: Rng, own: float, begin: int = 0, end: int = 64) -> list[list[Fork]]:
+    """Return forks of three independent repeats of some cases, each token parting with probability ``own``."""
+    places = rng.geometric(own, size=(3, end - begin)) if own else np.full((3, end - begin), HORIZON + 1)
+    return [
+        [Fork(forked=bool(place <= HORIZON), at_risk=float(min(place, HORIZON))) for place in of_phase]
+        for of_phase in places
+    ]
+
+
+def repeats_of(forks: list[list[Fork]]) -> list[Repeats]:
+    return [
+        Repeats(
+            phase=phase,
+            forks=tuple(zip(CASES, of_phase, strict=False)),
+            silent=(),
+            missing=Missing(of=len(of_phase), used=len(of_phase), reasons=()),
+        )
+        for phase, of_phase in zip(FLOOR_PHASES, forks, strict=True)
+    ]
+
+
+def measured(rng: Rng, own: float, margin: float) -> list[Repeats]:
+    """Return the floor of an engine as a run asks it: of more cases while they do not show it to be small."""
+    forks = phases_of(rng, own)
+    for stage in FLOOR_STAGES:
+        phases = repeats_of([of_phase[:stage] for of_phase in forks])
+        if not grows(phases, margin=margin, horizon=HORIZON):
+            break
+    return phases
+
+
+@pytest.mark.parametrize(
+    ("parts", "margin", "more"),
+    [(0, 0.05, False), (1, 0.05, False), (16, 0.05, True), (0, 0.005, True), (0, 0.02, False)],
+)
+def test_more_cases_are_asked_until_the_floor_is_shown_to_lie_below_the_margin(
+    make: Factory, parts: int, margin: float, more: bool
+) -> None:
+    said: list[Answer] = ["a" * 40] * 16
+    again: list[Answer] = [*["b" * 40] * parts, *["a" * 40] * (16 - parts)]
+    engine = make.engine("a", said, cold=again, warm=said, parallel=said)
+
+    assert needs_more(CASES[:16], engine, margin=margin, horizon=HORIZON) is more
+
+
+def test_where_nothing_can_be_compared_more_cases_are_not_asked(make: Factory) -> None:
+    said: list[Answer] = ["a" * 40] * 16
+    nothing: list[Answer] = [make.failure()] * 16
+
+    for engine in (
+        make.engine("a", said, cold=said, warm=said),
+        make.engine("a", said, cold=said, warm=nothing, parallel=said),
+        make.engine("a", nothing, cold=said, warm=said, parallel=said),
+    ):
+        assert not needs_more(CASES[:16], engine, margin=0.05, horizon=HORIZON)
+
+
+def test_a_floor_that_lacks_answers_asks_for_more(make: Factory) -> None:
+    said: list[Answer] = ["a" * 40] * 16
+    silent = make.cut("", reasoning="hm")
+    engine = make.engine("a", said, cold=[*[silent] * 4, *said[4:]], warm=said, parallel=said)
+
+    assert needs_more(CASES[:16], engine, margin=0.05, horizon=HORIZON)
+
+
+def test_a_phase_that_lacks_shows_nothing() -> None:
+    phases = repeats_of(phases_of(np.random.default_rng(1), 0.0))
+
+    assert below(phases, margin=0.05, horizon=HORIZON) < 1e-6
+    assert below(phases[:2], margin=0.05, horizon=HORIZON) == 1.0
+    assert share_of([]) == FLOOR_SHARES[0]
+
+
+def passes(phases: list[Repeats], margin: float, alpha: float = 0.05) -> bool:
+    return below(phases, margin=margin, horizon=HORIZON) < alpha / len(phases)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("margin", [PRESETS[0][1], PRESETS[-1][1]])
+def test_an_engine_that_differs_from_itself_by_the_margin_passes_in_no_more_than_1_of_20_runs(margin: float) -> None:
+    """Size of ``text.repeat``: 200 draws at the margin itself; 5 % exceed 21 of them in 1 of 1,000 cases."""
+    rng = np.random.default_rng(20261128)
+    passed = sum(passes(measured(rng, margin, margin), margin) for _ in range(200))
+
+    assert passed <= 21
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("own", "least"), [(0.0, 1.0), (0.01, 0.97), (0.02, 0.7)])
+def test_an_engine_that_hardly_differs_from_itself_passes(own: float, least: float) -> None:
+    """Power at a margin of 5 %; the floor of 32 cases that was asked before passed .92 of runs at 2 %, .20 at 3 %."""
+    rng = np.random.default_rng(7)
+    floors = [measured(rng, own, 0.05) for _ in range(100)]
+
+    assert sum(passes(phases, 0.05) for phases in floors) / 100 >= least
+    if not own:
+        assert {len(phase.forks) for phases in floors for phase in phases} == {FLOOR_STAGES[0]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own", [0.05, 0.08])
+def test_another_copy_of_a_noisy_baseline_seldom_fails(own: float) -> None:
+    """The candidate drifts as the baseline does from itself, above the margin: FAIL would blame it for that."""
+    rng = np.random.default_rng(11)
+    wrong = 0
+    for _ in range(150):
+        phases = measured(rng, own, 0.05)
+        cross = list(zip(CASES, phases_of(rng, own)[0], strict=True))
+        result = hazard(
+            [fork.forked for _, fork in cross],
+            [fork.at_risk for _, fork in cross],
+            [case.group for case, _ in cross],
+            margin=0.05,
+        )
+        floor = floor_of(phases, alpha=0.05, horizon=HORIZON)
+        assert floor is not None
+        above = above_floor(cross, floor, phases, margin=0.05, alpha=0.05)
+        wrong += result.lower > 0.05 and above < 0.05
+
+    assert wrong <= 17  # 5 % exceed it in 1 of 1,000 cases
+
+
+def test_a_copy_with_fewer_bits_is_above_a_floor_of_sixteen_cases() -> None:
+    """The floor has few cases where the baseline repeats itself: that is what they show."""
+    rng = np.random.default_rng(3)
+    phases = measured(rng, 0.0, 0.01)
+    cross = list(zip(CASES, phases_of(rng, 0.02)[0], strict=True))
+    floor = floor_of(phases, alpha=0.05, horizon=HORIZON)
+    assert floor is not None
+
+    assert above_floor(cross, floor, phases, margin=0.01, alpha=0.05) < 0.05
+    noisy = measured(rng, 0.02, 0.01)
+    floor = floor_of(noisy, alpha=0.05, horizon=HORIZON)
+    assert floor is not None
+    assert above_floor(cross, floor, noisy, margin=0.01, alpha=0.05) > 0.05

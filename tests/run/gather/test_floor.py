@@ -1,0 +1,112 @@
+"""The noise floor is asked of more cases where an engine does not repeat itself, and of no more where it does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmparity import check
+from pytest_llmparity.core.evidence import FLOOR_PHASES
+from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.run.session import Session
+from pytest_llmparity.settings.specification import EngineSpec
+
+if TYPE_CHECKING:
+    from tests.doubles.posing import PosingEngine
+    from tests.run.conftest import Project
+
+STEADY = "the very same answer to everybody who asks for one"
+
+
+def noisy(project: Project, *, parts: float = 1.0) -> PosingEngine:
+    """Return an engine whose answers to this share of prompts are others each time."""
+    times: Counter[str] = Counter()
+
+    def answer(request: Mapping[str, Any]) -> str:
+        question = str(request["messages"][-1]["content"])
+        number = int(question.rpartition(" ")[2]) if question.startswith("question") else 0
+        times[question] += 1
+        return f"{times[question]} {STEADY}" if number % 20 < 20 * parts else STEADY
+
+    return project.engine(answer)
+
+
+def gathered(project: Project, *specs: EngineSpec, token: str = "one", **options: Any) -> tuple[Session, list[Verdict]]:
+    session = project.session(*specs, token=token, concurrency=4, **options)
+    project.declare(session, check.text(margin=0.05), max_tokens=12)
+    session.gather()
+    return session, session.settle("t", session.parity_run("t", reproduce=""))
+
+
+def asked_of(session: Session, engine: str) -> dict[Phase, int]:
+    return Counter(sample.phase for sample in session.samples() if sample.engine == engine)
+
+
+def test_an_engine_that_repeats_itself_is_asked_16_cases_and_one_that_does_not_up_to_64(project: Project) -> None:
+    project.prompts(70)
+    engines = {"a": project.engine(STEADY), "b": noisy(project)}
+    session, verdicts = gathered(project, *(project.attached(name, engine) for name, engine in engines.items()))
+
+    assert asked_of(session, "a") == {Phase.MAIN: 70, **dict.fromkeys(FLOOR_PHASES, 16)}
+    assert asked_of(session, "b") == {Phase.MAIN: 70, **dict.fromkeys(FLOOR_PHASES, 64)}
+    outcomes = {(verdict.kind, verdict.engine): (verdict.outcome, verdict.n) for verdict in verdicts}
+    assert outcomes["text.repeat", "b"] == (Outcome.FAIL, 64)
+    assert outcomes["text", "b"][0] is Outcome.FAIL
+    assert session.plan().requests == (70 + 3 * 16, 70 + 3 * 64)
+
+
+def test_cold_answers_come_before_any_other_of_their_case(project: Project) -> None:
+    project.prompts(40)
+    engine = noisy(project)
+    session, _ = gathered(project, project.attached("a", project.engine(STEADY)), project.attached("b", engine))
+
+    texts = {
+        (sample.case, sample.phase): sample.completion.text
+        for sample in session.samples()
+        if sample.engine == "b" and sample.completion is not None
+    }
+    of_floor = [case for case, phase in texts if phase is Phase.COLD]
+    assert len(of_floor) == 40
+    for case in of_floor:
+        order = [int(texts[case, phase].split()[0]) for phase in (Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL)]
+        assert order == [1, 2, 3, 4]
+
+
+def test_a_few_cases_that_part_call_for_no_more_than_show_that_they_are_few(project: Project) -> None:
+    project.prompts(60)
+    session, verdicts = gathered(
+        project, project.attached("a", project.engine(STEADY)), project.attached("b", noisy(project, parts=0.05))
+    )
+
+    assert asked_of(session, "b")[Phase.COLD] < 60
+    assert {v.outcome for v in verdicts if v.kind == "text.repeat" and v.engine == "b"} == {Outcome.PASS}
+
+
+@pytest.mark.parametrize("limit", [150, 260])
+def test_a_run_that_was_stopped_within_the_floor_goes_on_where_it_was(project: Project, limit: int) -> None:
+    project.prompts(64)
+    engines = {"a": project.engine(STEADY), "b": noisy(project)}
+    specs = [project.attached(name, engine) for name, engine in engines.items()]
+    session, _ = gathered(project, *specs, max_requests=limit)
+    assert any("incomplete" in note for note in session.record([]).notes)
+    session.close()
+
+    session, verdicts = gathered(project, *specs, token="two", resume="resume")
+
+    assert asked_of(session, "b") == {Phase.MAIN: 64, **dict.fromkeys(FLOOR_PHASES, 64)}
+    assert asked_of(session, "a") == {Phase.MAIN: 64, **dict.fromkeys(FLOOR_PHASES, 16)}
+    assert {v.outcome for v in verdicts if v.engine == "b"} == {Outcome.FAIL}
+
+
+def test_a_limit_that_has_its_repeats_of_similarity_keeps_as_many_as_it_takes(project: Project) -> None:
+    project.prompts(40)
+    engines = [project.attached(name, project.engine(STEADY)) for name in "ab"]
+    session = project.session(*engines)
+    project.declare(session, check.similarity(), max_tokens=12)
+    session.gather()
+
+    assert asked_of(session, "a") == {Phase.MAIN: 40, **dict.fromkeys(FLOOR_PHASES, 32)}
