@@ -21,9 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_llmparity.core.evidence import FLOOR_STAGES
+
 HERE = Path(__file__).resolve().parent
 FIRST_MS, GAP_MS = 50, 10
-FLOOR = 32
+FLOOR = FLOOR_STAGES[0]
 LATE_US = 1000
 """Mean lateness above which a measurement does not count: a tenth of the pace."""
 
@@ -92,13 +94,13 @@ def run_pytest(folder: Path, *arguments: str) -> tuple[float, str]:
     return took, process.stdout
 
 
-async def send_all(urls: Sequence[str], phases: Sequence[tuple[list[bytes], int]]) -> None:
-    """Send these phases to all engines at the same time with the plugin's own client: bodies, and how many at once."""
+async def send_all(urls: Sequence[str], phases: Sequence[list[bytes]], concurrency: int) -> None:
+    """Send the bodies of these phases to all engines at the same time with the plugin's own client, so many at once."""
     from pytest_llmparity.transport import Client
 
     async def engine(url: str) -> None:
         async with Client(url, headers={"content-type": "application/json"}) as client:
-            for bodies, concurrency in phases:
+            for bodies in phases:
                 left = iter(bodies)
 
                 async def stream(left: Iterator[bytes] = left) -> None:
@@ -114,16 +116,16 @@ def bare(binary: str, rows: Sequence[dict[str, Any]], options: argparse.Namespac
     """Send what the plugin sends, without it: the same bodies at the same concurrency, nothing read or stored."""
     more = {"model": "mock", "max_tokens": options.tokens, "temperature": 0, "stream": True}
     bodies = [json.dumps({"messages": row["messages"], **more}).encode() for row in rows]
-    phases = [(bodies, options.concurrency)]
+    phases = [bodies]
     if floor:
-        few = bodies[:FLOOR]
-        phases = [(few, 1), *phases, (few, 1), (few, options.concurrency)]
+        few, others = bodies[:FLOOR], bodies[FLOOR:]
+        phases = [few, few, few, few, others]  # cold, their answers, warm, parallel, the answers of the others
     with engines(binary, options.tokens) as lent:
         began = time.perf_counter()
-        asyncio.run(send_all(lent.urls, phases))
+        asyncio.run(send_all(lent.urls, phases, options.concurrency))
         took = time.perf_counter() - began
     name = "bare client, the same requests with the floor" if floor else "bare client, the same requests"
-    return Row(name, took, 2 * sum(len(bodies) for bodies, _ in phases), lent)
+    return Row(name, took, 2 * sum(map(len, phases)), lent)
 
 
 def gate(binary: str, folder: Path, options: argparse.Namespace, check: str, name: str) -> Row:

@@ -94,6 +94,7 @@ def test_a_run_that_was_stopped_within_the_floor_goes_on_where_it_was(project: P
     session, _ = gathered(project, *specs, max_requests=limit)
     assert any("incomplete" in note for note in session.record([]).notes)
     session.close()
+    project.process_ended()
 
     session, verdicts = gathered(project, *specs, token="two", resume="resume")
 
