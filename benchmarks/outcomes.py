@@ -193,7 +193,9 @@ class Judge:
             margin = needs.floor_margin
             if cases < needs.floor_cases:
                 continue
-            if margin is None or not needs_more(order[:cases], side, margin=margin, horizon=needs.floor_horizon):
+            if margin is None or not needs_more(
+                order[:cases], side, margin=margin, horizon=needs.floor_horizon, cases=len(order)
+            ):
                 break
         return side
 

@@ -28,13 +28,18 @@ def floor_stages(cases: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(min(stage, cases) for stage in FLOOR_STAGES))
 
 
-def floor_share(asked: int) -> float:
-    """Return the share of the error rate that belongs to a noise floor of so many cases.
+def floor_share(asked: int, cases: int) -> float:
+    """Return the share of the error rate that belongs to a noise floor of so many of a set's cases.
 
-    >>> floor_share(16), floor_share(20), floor_share(64)
-    (0.4, 0.2, 0.4)
+    The last stage has what the others leave.
+
+    >>> [floor_share(asked, 200) for asked in (16, 20, 64)], floor_share(16, 20), floor_share(20, 20), floor_share(8, 8)
+    ([0.4, 0.2, 0.4], 0.4, 0.6, 1.0)
     """
-    return next((share for stage, share in zip(FLOOR_STAGES, FLOOR_SHARES, strict=True) if asked <= stage), 1.0)
+    stages = floor_stages(cases)
+    place = next((place for place, stage in enumerate(stages) if asked <= stage), len(stages) - 1)
+    last = place == len(stages) - 1
+    return round(1.0 - sum(FLOOR_SHARES[:place]), 9) if last else FLOOR_SHARES[place]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

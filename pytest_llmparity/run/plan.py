@@ -110,17 +110,18 @@ class Plan:
     """
 
     units: tuple[Unit, ...]
+    floor_most: int = FLOOR_STAGES[-1]
 
     @property
     def requests(self) -> tuple[int, int]:
         """Requests per engine, the timed phase included: of one that repeats itself, and the most."""
-        spans = [requests_of_unit(unit) for unit in self.units]
+        spans = [requests_of_unit(unit, self.floor_most) for unit in self.units]
         return sum(least for least, _ in spans), sum(most for _, most in spans)
 
     @property
     def tokens(self) -> int:
         """Upper limit of generated tokens per engine: the most requests times ``max_tokens``."""
-        return sum(requests_of_unit(unit)[1] * unit.sampling.max_tokens for unit in self.units)
+        return sum(requests_of_unit(unit, self.floor_most)[1] * unit.sampling.max_tokens for unit in self.units)
 
     @property
     def timed(self) -> tuple[Unit, ...]:
@@ -239,12 +240,12 @@ def rounds(unit: Unit, order: Sequence[Case], *, most: int = FLOOR_STAGES[-1]) -
     ]
 
 
-def requests_of_unit(unit: Unit) -> tuple[int, int]:
+def requests_of_unit(unit: Unit, floor_most: int) -> tuple[int, int]:
     """Return how many answers are wanted of an engine that repeats itself, and the most."""
     answers = len(unit.prompts.cases) * unit.repeats + unit.needs.timed
     if not unit.needs.floor:
         return answers, answers
-    stages = floor_stages(len(unit.prompts.cases))
+    stages = floor_stages(min(floor_most, len(unit.prompts.cases)))
     least = next((stage for stage in stages if stage >= unit.needs.floor_cases), stages[-1])
     most = stages[-1] if unit.floor_grows else least
     return answers + len(FLOOR_PHASES) * least, answers + len(FLOOR_PHASES) * most

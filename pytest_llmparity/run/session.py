@@ -27,6 +27,7 @@ from pytest_llmparity.run.declare import declare, with_schema
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins
 from pytest_llmparity.run.gather.campaign import Campaign
+from pytest_llmparity.run.gather.course import FLOOR_MOST
 from pytest_llmparity.run.judge.judging import Judging
 from pytest_llmparity.run.judge.state import (
     RunState,
@@ -136,7 +137,8 @@ class Session:
     def plan(self) -> Plan:
         """Return what is asked of every engine, the same in every process."""
         engines = len(self.settings.engines)
-        return make_plan(self.declarations(), only=self.settings.cases, engines=engines)
+        plan = make_plan(self.declarations(), only=self.settings.cases, engines=engines)
+        return dataclasses.replace(plan, floor_most=FLOOR_MOST) if self.sequential else plan
 
     # gathering -------------------------------------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ def test_equal_engines_are_settled_with_fewer_requests(bench: Bench) -> None:
     result = bench.run("--parity-sequential", "--parity-report=json", "--parity-out=out", engines=engines)
 
     assert result.ret == OK
-    assert [asked(engine) for engine in engines] == [32 + 96] * 2
+    assert [asked(engine) for engine in engines] == [32 + 48] * 2
     result.stdout.fnmatch_lines([f"*run *: {sum(engine.count - 1 for engine in engines)} requests sent"])
     text = next(v for v in bench.report()["verdicts"] if v["kind"] == "text")
     assert (text["outcome"], text["n"], text["requests"]) == ("PASS", 32, 64)
@@ -102,7 +102,7 @@ def test_what_stays_open_says_how_to_go_on_and_does(bench: Bench) -> None:
     first.stdout.fnmatch_lines(["*1 inconclusive*"])
     assert "run again with --parity-sequential" in " ".join(first.stdout.str().split())
     second.stdout.fnmatch_lines(["*resumed run*"])
-    assert [asked(engine) for engine in engines] == [24 + 3 * 24] * 2
+    assert [asked(engine) for engine in engines] == [24 + 3 * 16] * 2
     text = next(v for v in bench.report()["verdicts"] if v["kind"] == "text")
     assert (text["n"], text["alpha"]) == (24, 0.05)
 

@@ -85,47 +85,49 @@ def floor_of(phases: Sequence[Repeats], *, margin: float | None = None, alpha: f
     return max(floors, key=lambda floor: floor.judgement.estimate or 0.0, default=None)
 
 
-def share_of(phases: Sequence[Repeats]) -> float:
-    """Return the share of the error rate that belongs to a floor of so many cases."""
-    return floor_share(max((phase.missing.of for phase in phases), default=0))
+def share_of(phases: Sequence[Repeats], cases: int) -> float:
+    """Return the share of the error rate that belongs to a floor of so many of the ``cases`` there are."""
+    return floor_share(max((phase.missing.of for phase in phases), default=0), cases)
 
 
-def below(phases: Sequence[Repeats], *, margin: float, horizon: int) -> float:
+def below(phases: Sequence[Repeats], *, margin: float, horizon: int, cases: int) -> float:
     """Return the p-value of "in some phase the engine differs from itself by ``margin`` or more"; 1 where one lacks.
 
-    It is corrected for the stages at which it is looked.
+    It is corrected for the stages at which it is looked in a set of so many ``cases``.
     """
     if len(phases) < len(FLOOR_PHASES) or not all(phase.forks for phase in phases):
         return 1.0
     held = [Fixed(alpha=ALPHA).hazard(phase.forks, margin=margin, horizon=horizon) for phase in phases]
     worst = max(1.0 if judgement.p_pass is None else judgement.p_pass for judgement in held)
-    return min(1.0, worst / share_of(phases))
+    return min(1.0, worst / share_of(phases, cases))
 
 
-def needs_more(cases: Iterable[Case], engine: EngineEvidence, *, margin: float, horizon: int) -> bool:
-    """Tell whether the noise floor of an engine is to be asked of more cases than these.
+def needs_more(asked: Iterable[Case], engine: EngineEvidence, *, margin: float, horizon: int, cases: int) -> bool:
+    """Tell whether the noise floor of an engine is to be asked of more than these of all ``cases`` there are.
 
     Not where they show that it differs from itself by less than ``margin`` in each phase, at the error rate of so many
     cases: ``text.repeat`` passes then. Nor where in some phase no answer can be compared: more of them could not.
     """
-    return grows(repeats(cases, engine, horizon=horizon), margin=margin, horizon=horizon)
+    return grows(repeats(asked, engine, horizon=horizon), margin=margin, horizon=horizon, cases=cases)
 
 
-def grows(phases: Sequence[Repeats], *, margin: float, horizon: int) -> bool:
+def grows(phases: Sequence[Repeats], *, margin: float, horizon: int, cases: int) -> bool:
     """Tell the same of the phases of a floor."""
     if len(phases) < len(FLOOR_PHASES) or not all(phase.forks for phase in phases):
         return False
     enough = all(phase.missing.enough for phase in phases)
-    return not enough or below(phases, margin=margin, horizon=horizon) >= ALPHA / len(FLOOR_PHASES)
+    return not enough or below(phases, margin=margin, horizon=horizon, cases=cases) >= ALPHA / len(FLOOR_PHASES)
 
 
-def above_floor(forks: Forks, floor: Floor, phases: Sequence[Repeats], *, margin: float, alpha: float) -> float:
+def above_floor(
+    forks: Forks, floor: Floor, phases: Sequence[Repeats], *, margin: float, alpha: float, cases: int
+) -> float:
     """Return the p-value of "drift to the candidate, which is above ``margin``, is no more than the baseline's own".
 
     Either of two ways shows it, so the smaller p-value counts double. The baseline's own drift is below the margin,
     which that to the candidate is not; or the two are compared case by case.
     """
-    own = below(phases, margin=margin, horizon=floor.horizon)
+    own = below(phases, margin=margin, horizon=floor.horizon, cases=cases)
     return min(1.0, 2.0 * min(own, _above_case_by_case(forks, floor, alpha)))
 
 

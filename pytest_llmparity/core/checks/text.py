@@ -184,7 +184,9 @@ class TextCheck(BaseCheck):
             return rested(verdict.judged(_unjudged(judgement, why)), missing)
         above = 1.0
         if floor is not None:
-            above = above_floor(comparison.forks, floor, phases, margin=margin, alpha=evidence.alpha)
+            above = above_floor(
+                comparison.forks, floor, phases, margin=margin, alpha=evidence.alpha, cases=len(evidence.prompts.cases)
+            )
 
         def best() -> Judgement:
             return _beside_floor(comparison.judge(comparison.best, margin), evidence, floor, above)
@@ -208,7 +210,7 @@ class TextCheck(BaseCheck):
 
         def held(forks: Forks) -> Judgement:
             # FAIL is judged once, where no more cases are asked; who may pass at every stage pays for each.
-            for tests in (len(phases), len(phases) / share_of(phases)):
+            for tests in (len(phases), len(phases) / share_of(phases, len(evidence.prompts.cases))):
                 judgement = Fixed(alpha=evidence.alpha / tests).hazard(forks, margin=margin, horizon=self.horizon)
                 if judgement.outcome is Outcome.FAIL:
                     break

@@ -155,7 +155,7 @@ class Asking:
         samples = self._store.get(self._run, name, phases=(Phase.MAIN, *FLOOR_PHASES))
         answers = select(samples, sent, concurrency=unit.concurrency)
         engine = EngineEvidence(name=name, kind=self.ready[name].adapter.kind, samples=answers)
-        return needs_more(cases, engine, margin=margin, horizon=unit.needs.floor_horizon)
+        return needs_more(cases, engine, margin=margin, horizon=unit.needs.floor_horizon, cases=len(unit.prompts.cases))
 
     async def _floor(
         self,

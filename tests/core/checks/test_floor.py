@@ -61,7 +61,7 @@ def measured(rng: Rng, own: float, margin: float) -> list[Repeats]:
     forks = phases_of(rng, own)
     for stage in FLOOR_STAGES:
         phases = repeats_of([of_phase[:stage] for of_phase in forks])
-        if not grows(phases, margin=margin, horizon=HORIZON):
+        if not grows(phases, margin=margin, horizon=HORIZON, cases=64):
             break
     return phases
 
@@ -77,7 +77,7 @@ def test_more_cases_are_asked_until_the_floor_is_shown_to_lie_below_the_margin(
     again: list[Answer] = [*["b" * 40] * parts, *["a" * 40] * (16 - parts)]
     engine = make.engine("a", said, cold=again, warm=said, parallel=said)
 
-    assert needs_more(CASES[:16], engine, margin=margin, horizon=HORIZON) is more
+    assert needs_more(CASES[:16], engine, margin=margin, horizon=HORIZON, cases=64) is more
 
 
 def test_where_nothing_can_be_compared_more_cases_are_not_asked(make: Factory) -> None:
@@ -89,7 +89,7 @@ def test_where_nothing_can_be_compared_more_cases_are_not_asked(make: Factory) -
         make.engine("a", said, cold=said, warm=nothing, parallel=said),
         make.engine("a", nothing, cold=said, warm=said, parallel=said),
     ):
-        assert not needs_more(CASES[:16], engine, margin=0.05, horizon=HORIZON)
+        assert not needs_more(CASES[:16], engine, margin=0.05, horizon=HORIZON, cases=64)
 
 
 def test_a_floor_that_lacks_answers_asks_for_more(make: Factory) -> None:
@@ -97,19 +97,19 @@ def test_a_floor_that_lacks_answers_asks_for_more(make: Factory) -> None:
     silent = make.cut("", reasoning="hm")
     engine = make.engine("a", said, cold=[*[silent] * 4, *said[4:]], warm=said, parallel=said)
 
-    assert needs_more(CASES[:16], engine, margin=0.05, horizon=HORIZON)
+    assert needs_more(CASES[:16], engine, margin=0.05, horizon=HORIZON, cases=64)
 
 
 def test_a_phase_that_lacks_shows_nothing() -> None:
     phases = repeats_of(phases_of(np.random.default_rng(1), 0.0))
 
-    assert below(phases, margin=0.05, horizon=HORIZON) < 1e-6
-    assert below(phases[:2], margin=0.05, horizon=HORIZON) == 1.0
-    assert share_of([]) == FLOOR_SHARES[0]
+    assert below(phases, margin=0.05, horizon=HORIZON, cases=64) < 1e-6
+    assert below(phases[:2], margin=0.05, horizon=HORIZON, cases=64) == 1.0
+    assert share_of([], 64) == FLOOR_SHARES[0]
 
 
 def passes(phases: list[Repeats], margin: float, alpha: float = 0.05) -> bool:
-    return below(phases, margin=margin, horizon=HORIZON) < alpha / len(phases)
+    return below(phases, margin=margin, horizon=HORIZON, cases=64) < alpha / len(phases)
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_another_copy_of_a_noisy_baseline_seldom_fails(own: float) -> None:
         )
         floor = floor_of(phases, alpha=0.05, horizon=HORIZON)
         assert floor is not None
-        above = above_floor(cross, floor, phases, margin=0.05, alpha=0.05)
+        above = above_floor(cross, floor, phases, margin=0.05, alpha=0.05, cases=64)
         wrong += result.lower > 0.05 and above < 0.05
 
     assert wrong <= 17  # 5 % exceed it in 1 of 1,000 cases
@@ -165,8 +165,8 @@ def test_a_copy_with_fewer_bits_is_above_a_floor_of_sixteen_cases() -> None:
     floor = floor_of(phases, alpha=0.05, horizon=HORIZON)
     assert floor is not None
 
-    assert above_floor(cross, floor, phases, margin=0.01, alpha=0.05) < 0.05
+    assert above_floor(cross, floor, phases, margin=0.01, alpha=0.05, cases=64) < 0.05
     noisy = measured(rng, 0.02, 0.01)
     floor = floor_of(noisy, alpha=0.05, horizon=HORIZON)
     assert floor is not None
-    assert above_floor(cross, floor, noisy, margin=0.01, alpha=0.05) > 0.05
+    assert above_floor(cross, floor, noisy, margin=0.01, alpha=0.05, cases=64) > 0.05
