@@ -121,7 +121,7 @@ def test_runs_at_once_share_a_store_and_nothing_else(bench: Bench) -> None:
 def test_a_run_cut_by_its_budget_says_so(bench: Bench) -> None:
     bench.prompts(CASES)
     bench.gate()
-    engine = bench.engine(first_delay_s=0.05)
+    engine = bench.engine(first_delay_s=0.3)
 
     result = bench.run("--parity-budget=1s", *REPORT, engines=[engine, bench.engine()])
 
