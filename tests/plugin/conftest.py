@@ -26,6 +26,8 @@ import pytest_llmparity.check
 import pytest_llmparity.plugin.door  # noqa: F401 - see above
 from pytest_llmparity.testing import LoopbackEngine
 from tests.doubles.posing import PosingEngine
+from tests.plugin import warm_pytest
+from tests.plugin.warm_pytest import Nursery, WarmPytest
 
 # Nor may what clients rest on and import when they are first used: errors of a second httpcore are none of those that
 # the client translates. From openai 3 on that is httpcore2; httpx, of control calls, every run would import anew.
@@ -52,9 +54,10 @@ def test_gate({fixtures}):
 class Bench:
     """One throw-away project: prompts, engines, a test file; ``run`` is pytest on it."""
 
-    def __init__(self, pytester: pytest.Pytester, stack: ExitStack) -> None:
+    def __init__(self, pytester: pytest.Pytester, stack: ExitStack, nursery: Callable[[], Nursery]) -> None:
         self.pytester = pytester
         self._stack = stack
+        self._nursery = nursery
         self._spawned = 0
         self.prompts()
 
@@ -113,13 +116,14 @@ class Bench:
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
     def spawn(
-        self, *args: str, engines: Sequence[LoopbackEngine] = (), stdin: str = "", env: Mapping[str, str] | None = None
+        self, *args: str, engines: Sequence[LoopbackEngine] = (), stdin: str = "", imported: bool = True
     ) -> Spawned:
-        """Start pytest as a process of its own, for what concerns signals, imports and exit."""
+        """Start pytest as a process of its own, for what concerns signals and exit; ``imported``: with a head start."""
         chosen = [f"--engines={name}={engine.base_url}" for name, engine in zip("abcdef", engines, strict=False)]
-        argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *chosen, *args]
         self._spawned += 1
-        spawned = Spawned(argv, self.pytester.path, self._spawned, stdin, {**os.environ, **(env or {})})
+        nursery = self._nursery() if imported and warm_pytest.SAFE else None
+        argv = ["-p", "no:cacheprovider", *chosen, *args]
+        spawned = Spawned(argv, self.pytester.path, self._spawned, stdin, nursery)
         self._stack.callback(spawned.kill)
         return spawned
 
@@ -131,15 +135,20 @@ class Bench:
 class Spawned:
     """A running pytest whose output goes to a file."""
 
-    def __init__(self, argv: Sequence[str], folder: Path, number: int, stdin: str, env: Mapping[str, str]) -> None:
+    process: subprocess.Popen[bytes] | WarmPytest
+
+    def __init__(self, args: Sequence[str], folder: Path, number: int, stdin: str, nursery: Nursery | None) -> None:
         self._output = folder / f"pytest-{number}.txt"
-        with self._output.open("wb") as out:
+        typed = folder / f"typed-{number}.txt"
+        typed.write_text(stdin)
+        with self._output.open("wb") as out, typed.open("rb") as read:
+            if nursery:
+                self.process = nursery.fork(args, folder, os.environ, read.fileno(), out.fileno())
+                return
+            argv = [sys.executable, "-m", "pytest", *args]
             self.process = subprocess.Popen(
-                argv, cwd=folder, env=env, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True
+                argv, cwd=folder, stdin=read, stdout=out, stderr=out, start_new_session=True
             )
-        assert self.process.stdin is not None
-        self.process.stdin.write(stdin.encode())
-        self.process.stdin.close()
 
     def wait(self) -> int:
         """Return the exit code."""
@@ -185,11 +194,26 @@ def apart(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     return pytester
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Callable[[], Nursery]]:
+    """Return what forks pytest for every test; it begins to import when it is first asked for."""
+    started: list[Nursery] = []
+
+    def once() -> Nursery:
+        if not started:
+            started.append(Nursery())
+        return started[0]
+
+    yield once
+    for each in started:
+        each.close()
+
+
 @pytest.fixture
-def bench(apart: pytest.Pytester) -> Iterator[Bench]:
+def bench(apart: pytest.Pytester, nursery: Callable[[], Nursery]) -> Iterator[Bench]:
     """A project of its own."""
     with ExitStack() as stack:
-        yield Bench(apart, stack)
+        yield Bench(apart, stack, nursery)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_an_unused_plugin_imports_nothing_heavy(bench: Bench, monkeypatch: pytes
         """
     )
 
-    spawned = bench.spawn()
+    spawned = bench.spawn(imported=False)
 
     assert spawned.wait() == pytest.ExitCode.OK, spawned.output
     assert "1 passed" in spawned.output
