@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -186,6 +187,11 @@ def babble(prompt: str, *, length: int, drift: float = 0.0, seed: object = 0) ->
     With probability ``drift`` per token another word comes, chosen by ``seed``; from there on the text goes its own
     way, as a model's does after a fork.
     """
+    return list(_babbled(prompt, length, drift, str(seed)))
+
+
+@functools.lru_cache(1024)  # a prompt is asked several times in a run, and a word takes a digest
+def _babbled(prompt: str, length: int, drift: float, seed: str) -> tuple[str, ...]:
     words: list[str] = []
     for place in range(length):
         before = " ".join(words[-3:])
@@ -193,7 +199,7 @@ def babble(prompt: str, *, length: int, drift: float = 0.0, seed: object = 0) ->
         if drift > 0 and _fraction("drift", seed, prompt, place) < drift:
             pick = _fraction("other", seed, prompt, place)
         words.append(_WORDS[int(pick * len(_WORDS))])
-    return [words[0], *(f" {word}" for word in words[1:])] if words else []
+    return (words[0], *(f" {word}" for word in words[1:])) if words else ()
 
 
 def drifted(tokens: Sequence[str], prompt: str, *, drift: float, seed: object) -> list[str]:
