@@ -187,7 +187,13 @@ def misplaced(module: str, source: str) -> Iterator[tuple[int, str]]:
 @functools.cache
 def tree_of(path: Path) -> ast.Module:
     """Return what stands in a file."""
-    return ast.parse(path.read_text("utf-8"))
+    return parsed(path.read_text("utf-8"))
+
+
+@functools.cache
+def parsed(source: str) -> ast.Module:
+    """Return what stands in a source."""
+    return ast.parse(source)
 
 
 def module_of(path: Path) -> str:
@@ -305,7 +311,7 @@ def test_variables_say_what_they_hold() -> None:
 
 def violations(source: str, module: str, *, file: str = "x.py", is_package: bool = False) -> list[Violation]:
     """Return every rule a module breaks, by line."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     found = {*wrong_direction(module, tree, is_package=is_package), *impure(module, tree), *misplaced(module, source)}
     return [Violation(file, line, rule) for line, rule in sorted(found)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -13,15 +14,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def house(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+@pytest.fixture(scope="module")
+def house() -> Iterator[ModuleType]:
+    """The script as a module, which parses every file of the package at most once."""
     spec = importlib.util.spec_from_file_location("house", ROOT / "docs/house.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "house", module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "house", module)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        yield module
 
 
 def test_lines_of_code_are_those_that_do_something(house: ModuleType) -> None:
