@@ -41,6 +41,14 @@ LIMIT_S = 240.0
 PROMPTS, TOKENS = 8, 12
 """The fewest cases and tokens by which text can pass a margin of 5 % on every pass of its floor; rates ask for more."""
 
+PROJECT = "[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = {without}\n"
+UNSEEN = ("rerunfailures", "hypothesispytest")
+"""Plugins that only runs of their own process see: one keeps a socket open, the other imports itself when a run ends,
+which costs each process as much as a gate."""
+IDLE = ("anyio", "pastebin", "platformdirs", "repeat", "setuponly", "setupplan", "stepwise", "timeout")
+"""Plugins without a part in what is tested; tests/plugin/test_loading.py runs gates beside them. Each costs every run
+a millisecond or two."""
+
 SUITE = """
 import pytest
 from pytest_llmparity import check
@@ -187,10 +195,7 @@ def apart(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     """An empty project, without the environment of whoever runs these tests."""
     monkeypatch.delenv("LLMPARITY_ENGINES", raising=False)
     monkeypatch.setenv("LLMPARITY_EMBEDDING_MODEL", "none")
-    # pytest-rerunfailures keeps a socket open in every run that sees it: only runs of their own process ask for it.
-    # Hypothesis imports itself when a run ends, which costs each process as much as a gate.
-    without = "-p no:rerunfailures -p no:hypothesispytest"
-    pytester.makeini(f"[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = {without}\n")
+    pytester.makeini(PROJECT.format(without=" ".join(f"-p no:{name}" for name in (*UNSEEN, *IDLE))))
     return pytester
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.conftest import PROJECT, UNSEEN
+
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
 
@@ -62,7 +64,8 @@ def test_an_unused_plugin_imports_nothing_heavy(bench: Bench, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("without", ["xdist", "terminal", "cacheprovider", "capture", "junitxml", "timeout", "asyncio"])
-def test_it_works_without_another_plugin(bench: Bench, without: str) -> None:
+def test_it_works_without_another_plugin_and_beside_all_others(bench: Bench, without: str) -> None:
+    bench.pytester.makeini(PROJECT.format(without=" ".join(f"-p no:{name}" for name in UNSEEN)))
     bench.gate("check.prompts(), check.schema({'type': 'object'}, rate=0.5)")
     engines = [bench.engine(), bench.engine()]
 
