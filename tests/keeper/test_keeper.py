@@ -259,6 +259,7 @@ def test_of_many_who_start_the_same_engine_one_is_first_and_all_get_what_it_anno
     assert len({seen.pid for _, seen in results}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "code", "words"),
     [
@@ -289,6 +290,7 @@ def test_the_death_of_a_ready_engine_is_noticed_and_its_workers_go_with_it(keepe
     assert (ended.state, ended.returncode, ended.reason) == ("exited", -9, "engine was killed by signal 9")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "words"), [(["/no/such/engine"], "No such file"), (["a\0b"], "null byte")], ids=["missing", "null"]
 )
@@ -305,6 +307,7 @@ def test_what_cannot_be_started_has_failed_with_the_reason(
     assert keeper.stop("engine").state == "stopped"
 
 
+@pytest.mark.slow
 def test_failing_an_engine_tells_the_others_why_and_ends_it(keeper: Keeper, pipe: Pipe) -> None:
     start(keeper, pipe, DEAF, grace_s=0.1)
     pipe.hear("up")
@@ -321,6 +324,7 @@ def test_failing_an_engine_tells_the_others_why_and_ends_it(keeper: Keeper, pipe
         keeper.announce("other", {})
 
 
+@pytest.mark.slow
 def test_who_waits_is_not_left_alone_when_the_starter_goes(keeper: Keeper, pipe: Pipe) -> None:
     starter = Keeper.connect(keeper.address)
     start(starter, pipe, DEAF, grace_s=0.1)
@@ -338,6 +342,7 @@ def test_who_waits_is_not_left_alone_when_the_starter_goes(keeper: Keeper, pipe:
     pipe.ended()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", [DEAF, DETACHED, SPAWNING], ids=["deaf", "detached", "spawning"])
 @pytest.mark.skipif(sys.platform != "linux", reason="detached processes are found by Linux' subreaper")
 def test_stopping_one_engine_ends_its_whole_tree_and_nothing_else(
@@ -363,6 +368,7 @@ def test_stopping_one_engine_ends_its_whole_tree_and_nothing_else(
     other.close()
 
 
+@pytest.mark.slow
 def test_a_start_during_a_stop_waits_until_the_old_one_is_gone(keeper: Keeper, pipe: Pipe) -> None:
     old = start(keeper, pipe, DEAF, grace_s=0.5)
     pipe.hear("up")
@@ -409,6 +415,7 @@ def test_a_connected_keeper_only_disconnects(keeper: Keeper, pipe: Pipe) -> None
     assert keeper.state("engine").state == "ready"
 
 
+@pytest.mark.slow
 def test_closing_ends_every_engine_by_its_signal_first_and_may_be_repeated(tmp_path: Path, pipe: Pipe) -> None:
     keeper = Keeper.spawn(tmp_path)
     start(keeper, pipe, POLITE)
@@ -506,6 +513,7 @@ def test_without_pidfd_and_with_the_pipe_held_open_the_owner_is_still_missed(tmp
         worker.close()
 
 
+@pytest.mark.slow
 def test_an_owner_that_closes_its_pipe_is_gone_as_well(tmp_path: Path, pipe: Pipe) -> None:
     keeper = Keeper.spawn(tmp_path)
     start(keeper, pipe, PLAIN)
@@ -536,6 +544,7 @@ def test_a_keeper_that_hangs_is_cleared_away_with_its_engines(
     assert not directory_of(keeper.address).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [b"nonsense\n", b"[]\n", b"7\n", b'{"pid": 1}\n', b"\xff\n", b"x" * 100])
 def test_nonsense_is_refused_and_harms_nobody(keeper: Keeper, said: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
@@ -550,6 +559,7 @@ def test_nonsense_is_refused_and_harms_nobody(keeper: Keeper, said: bytes) -> No
     assert keeper.state("engine").state == "absent"
 
 
+@pytest.mark.slow
 def test_an_answer_of_a_megabyte_arrives_whole(keeper: Keeper, pipe: Pipe) -> None:
     start(keeper, pipe, PLAIN)
     pipe.hear("up")
@@ -558,6 +568,7 @@ def test_an_answer_of_a_megabyte_arrives_whole(keeper: Keeper, pipe: Pipe) -> No
     assert len(keeper.state("engine").info["text"]) == 1_000_000
 
 
+@pytest.mark.slow
 def test_nothing_is_started_while_the_keeper_closes(tmp_path: Path, pipe: Pipe) -> None:
     keeper = Keeper.spawn(tmp_path)
     pid = start(keeper, pipe, DEAF, grace_s=LIMIT_S).pid
@@ -576,6 +587,7 @@ def test_nothing_is_started_while_the_keeper_closes(tmp_path: Path, pipe: Pipe) 
     pipe.ended()
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_neither_keeper_nor_engines(keeper: Keeper, pipe: Pipe) -> None:
     pid = start(keeper, pipe, PLAIN).pid
     pipe.hear("up")

@@ -180,6 +180,7 @@ def test_an_added_kind_is_known_to_the_configuration(bench: Bench, bring: Bring)
     assert "mine" in refused(bench, "--engines=a")
 
 
+@pytest.mark.slow
 def test_an_added_kind_with_a_launch_is_started(bench: Bench, bring: Bring) -> None:
     bring(
         adapter="""

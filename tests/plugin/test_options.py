@@ -160,6 +160,7 @@ def test_parsers_say_what_was_given_and_what_is_allowed(
 # -- what is resolved
 
 
+@pytest.mark.slow
 def test_an_unused_plugin_reads_nothing_and_imports_nothing(resolve: Resolve, pytester: pytest.Pytester) -> None:
     pytester.path.joinpath("llmparity.toml").write_text("broken")
 

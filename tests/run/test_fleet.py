@@ -53,6 +53,7 @@ def test_several_processes_start_side_by_side(project: Project) -> None:
     assert all(fleet.engage(name).record.error is None for name in "abc")
 
 
+@pytest.mark.slow
 def test_everyone_gets_the_process_that_one_started(project: Project, at_once: Callable[..., list[Any]]) -> None:
     keeper, spec = project.keeper(), project.process("a")
     fleets = [Fleet({"a": spec}, keeper=lambda: keeper, workdir=project.path / ".llmparity") for _ in range(3)]
@@ -66,6 +67,7 @@ def test_everyone_gets_the_process_that_one_started(project: Project, at_once: C
     assert (project.path / ".llmparity/logs/a.log").read_text() == "a wakes up\n", "nobody who joins empties the log"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "how"), [("exit", "exit code 1"), ("killed", "signal 9")])
 def test_a_process_that_ends_at_start_is_told_with_its_last_words(project: Project, mode: str, how: str) -> None:
     keeper = project.keeper()

@@ -130,6 +130,7 @@ def test_the_same_is_installed_once(make: Provide, uv: Uv) -> None:
     assert (again.folder, again.packages, again.took_s) == (first.folder, first.packages, None)
 
 
+@pytest.mark.slow
 def test_what_would_install_otherwise_is_another_environment(
     make: Provide, uv: Uv, environ: dict[str, str], tmp_path: Path
 ) -> None:
@@ -189,6 +190,7 @@ def test_a_further_index_is_asked(make: Provide, tmp_path: Path) -> None:
     assert {"rare", "tiny"} <= set(made.packages)
 
 
+@pytest.mark.slow
 def test_an_installation_that_was_cut_off_is_made_again(make: Provide, uv: Uv, environ: dict[str, str]) -> None:
     def cut() -> None:
         raise KeyboardInterrupt
@@ -205,6 +207,7 @@ def test_an_installation_that_was_cut_off_is_made_again(make: Provide, uv: Uv, e
     assert not half.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["interpreter", "note"])
 def test_an_environment_that_lost_something_is_made_again(make: Provide, uv: Uv, what: str) -> None:
     first = make("tiny")
@@ -220,6 +223,7 @@ def test_an_environment_that_lost_something_is_made_again(make: Provide, uv: Uv,
     assert not first.folder.exists()
 
 
+@pytest.mark.slow
 def test_two_processes_that_ask_at_once_install_once(environ: dict[str, str]) -> None:
     both = [
         subprocess.Popen(
@@ -240,6 +244,7 @@ def test_two_processes_that_ask_at_once_install_once(environ: dict[str, str]) ->
     assert len({folder for _, folder in said}) == 1
 
 
+@pytest.mark.slow
 def test_who_waits_for_another_run_says_so_once_and_can_be_interrupted(
     make: Provide, uv: Uv, environ: dict[str, str]
 ) -> None:
@@ -351,6 +356,7 @@ def test_the_installed_version_stands_in_for_one_the_server_does_not_report() ->
     assert with_version(identity(None), {}).facts == {}
 
 
+@pytest.mark.slow
 def test_a_lock_left_by_a_run_that_was_killed_holds_nobody_up(make: Provide, environ: dict[str, str]) -> None:
     folder = make("tiny").folder.parent
     (folder / "made.json").unlink()
