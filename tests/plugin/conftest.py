@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -98,7 +97,11 @@ class Bench:
     def run(self, *args: str, engines: Sequence[LoopbackEngine] = ()) -> pytest.RunResult:
         """Run pytest in this process; engines are named a, b, c, …, the first is the baseline."""
         chosen = [f"--engines={name}={engine.base_url}" for name, engine in zip("abcdef", engines, strict=False)]
-        return self.pytester.runpytest_inprocess("-p", "no:cacheprovider", *chosen, *args)
+        plugins: list[Nursery] = []  # workers, which are processes of their own, come from it
+        if warm_pytest.SAFE and any(arg.startswith("-n") for arg in args):
+            plugins.append(self._nursery())
+            args = (*warm_pytest.IGNORED, *args)
+        return self.pytester.runpytest_inprocess("-p", "no:cacheprovider", *chosen, *args, plugins=plugins)
 
     def configure(self, text: str) -> None:
         """Write ``llmparity.toml``."""
@@ -151,7 +154,7 @@ class Spawned:
         typed.write_text(stdin)
         with self._output.open("wb") as out, typed.open("rb") as read:
             if nursery:
-                self.process = nursery.fork(args, folder, os.environ, read.fileno(), out.fileno())
+                self.process = nursery.fork(args, folder, read.fileno(), out.fileno())
                 return
             argv = [sys.executable, "-m", "pytest", *args]
             self.process = subprocess.Popen(

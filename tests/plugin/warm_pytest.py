@@ -1,8 +1,9 @@
 """Pytest as a process of its own that has imported all before it begins: a fork of one that did nothing but import.
 
-A run of two gates spends most of its time on imports. Run as a script, with the number of a socket, this imports
-what a run does and then, for each message, forks: the fork gets its own session, folder, environment and files, is
-pytest from its first line to the interpreter's last, and dies of signals as any. Only where forks after imports are
+A run of two gates spends most of its time on imports. Run as a script with ``fork`` and the number of a socket, this
+imports what a run does and then, for each connection, forks: the fork gets its own session, folder, environment and
+files, is pytest, or a worker of xdist, from its first line to the interpreter's last, and dies of signals as any.
+Run in place of the Python of a worker, it asks for such a fork. Only where forks after imports are
 safe, which they are not on macOS.
 """
 
@@ -13,12 +14,17 @@ import importlib
 import json
 import os
 import runpy
+import secrets
+import select
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 MODULES = (
     *("pytest", "xdist.plugin", "xdist.looponfail", "pytest_asyncio.plugin", "pytest_timeout", "anyio.pytest_plugin"),
@@ -28,22 +34,23 @@ MODULES = (
 """What a run with engines imports, as far as it is installed."""
 MESSAGE_SIZE = 1 << 20
 SAFE = sys.platform == "linux"
+IGNORED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+"""What was imported before pytest began cannot be rewritten, and nobody here reads the package's own assertions."""
 
 
 class WarmPytest:
     """A running pytest, as far as ``subprocess.Popen`` is asked for here."""
 
     def __init__(self, link: socket.socket) -> None:
-        self.pid = int(self._next(link))
         self._link = link
         self._code: int | None = None
+        self.pid = self._next()
 
-    @staticmethod
-    def _next(link: socket.socket) -> str:
-        message = link.recv(64).decode()
+    def _next(self) -> int:
+        message = self._link.recv(64).decode()
         if not message:
-            raise EOFError("whoever waits for the warm pytest is gone")
-        return message
+            raise EOFError("whoever waits for the warm process is gone")
+        return int(message)
 
     def poll(self) -> int | None:
         """Return the exit code, the negative number of a signal, or ``None`` while it runs."""
@@ -51,11 +58,11 @@ class WarmPytest:
             return self.wait(0)
         return None
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float | None = None) -> int:
         """Return the exit code, or the negative number of the signal that ended it, once it has ended."""
         if self._code is None:
             self._link.settimeout(timeout)
-            self._code = int(self._next(self._link))
+            self._code = self._next()
             self._link.close()
         return self._code
 
@@ -69,58 +76,73 @@ class Nursery:
     """The process that forks; it ends with whoever holds this."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            argv = [sys.executable, __file__, str(theirs.fileno())]
-            self._process = subprocess.Popen(argv, pass_fds=[theirs.fileno()], start_new_session=True)
+        self.address = f"warm-pytest-{os.getpid()}-{secrets.token_hex(8)}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.bind(f"\0{self.address}")
+            listening.listen()
+            argv = [sys.executable, __file__, "fork", str(listening.fileno())]
+            self._process = subprocess.Popen(
+                argv, pass_fds=[listening.fileno()], stdin=subprocess.PIPE, start_new_session=True
+            )
 
-    def fork(self, args: Sequence[str], folder: Path, env: Mapping[str, str], stdin: int, stdout: int) -> WarmPytest:
+    def fork(self, args: Sequence[str], folder: Path, stdin: int, stdout: int) -> WarmPytest:
         """Return a new pytest with these arguments, which reads and writes these open files."""
-        link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            message = json.dumps({"args": list(args), "folder": str(folder), "env": dict(env)}).encode()
-            socket.send_fds(self._socket, [message], [theirs.fileno(), stdin, stdout])
-        return WarmPytest(link)
+        return fork(self.address, {"args": list(args), "folder": str(folder)}, [stdin, stdout, stdout])
+
+    def pytest_xdist_setupnodes(self, specs: Sequence[Any]) -> None:
+        """Let workers be forks too, of a run that has this as a plugin."""
+        for spec in specs:
+            spec.python = shlex.join([sys.executable, "-ISE", __file__, self.address])
 
     def close(self) -> None:
         """Let it end: what it forked goes on."""
-        self._socket.close()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         self._process.wait()
 
 
-def forked(requests: socket.socket) -> list[str] | None:
-    """Return the arguments of pytest in each fork, and ``None`` in the process that forks, when its holder is gone."""
+def fork(address: str, what: Mapping[str, Any], files: Sequence[int]) -> WarmPytest:
+    """Return a fork of a nursery with the environment of this process and these standard files."""
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    link.connect(f"\0{address}")
+    socket.send_fds(link, [json.dumps({**what, "env": dict(os.environ)}).encode()], files)
+    return WarmPytest(link)
+
+
+def forked(listening: socket.socket) -> Mapping[str, Any] | None:
+    """Return what is asked for, in each fork, and ``None`` in the process that forks, when its holder is gone."""
     while True:
-        message, files, _, _ = socket.recv_fds(requests, MESSAGE_SIZE, 3)
-        if not message:
+        ready, _, _ = select.select([listening.fileno(), 0], [], [])
+        if 0 in ready:
             return None
+        link, _ = listening.accept()
         if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            requests.close()
             break
-        for file in files:
-            os.close(file)
-    link, stdin, stdout = files
+        link.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    listening.close()
+    message, files, _, _ = socket.recv_fds(link, MESSAGE_SIZE, 3)
     pid = os.fork()
     if pid:  # waits for the other, and says how it ended
-        os.close(stdin)
-        os.close(stdout)
-        os.write(link, str(pid).encode())
-        _, status = os.waitpid(pid, 0)
+        for file in (*files, 0):
+            os.close(file)
         with contextlib.suppress(OSError):  # nobody may wait for it any more
-            os.write(link, str(os.waitstatus_to_exitcode(status)).encode())
+            link.send(str(pid).encode())
+        _, status = os.waitpid(pid, 0)
+        with contextlib.suppress(OSError):
+            link.send(str(os.waitstatus_to_exitcode(status)).encode())
         os._exit(0)
-    os.close(link)
+    link.close()
     os.setsid()
-    for file, standard in ((stdin, 0), (stdout, 1), (stdout, 2)):
+    for standard, file in enumerate(files):
         os.dup2(file, standard)
-    os.close(stdin)
-    os.close(stdout)
-    asked = json.loads(message)
-    os.chdir(asked["folder"])
+        os.close(file)
+    wanted: Mapping[str, Any] = json.loads(message)
+    os.chdir(wanted["folder"])
     os.environ.clear()
-    os.environ.update(asked["env"])
-    return list(asked["args"])
+    os.environ.update(wanted["env"])
+    sys.path[0] = wanted["folder"]
+    return wanted
 
 
 def reap(*_: object) -> None:
@@ -130,21 +152,35 @@ def reap(*_: object) -> None:
             pass
 
 
-def main() -> int:
-    """Import, then fork until nobody asks any more; in the forks, ``python -m pytest`` with what was asked for."""
+def nurse(listening: socket.socket) -> int:
+    """Import, then fork until nobody asks any more; each fork becomes what was asked for."""
     for name in MODULES:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
     signal.signal(signal.SIGCHLD, reap)
-    args = forked(socket.socket(fileno=int(sys.argv[1])))
-    if args is None:
+    wanted = forked(listening)
+    if wanted is None:
         return 0
-    # What was imported before pytest began cannot be rewritten, and nobody here reads the package's own assertions.
-    sys.argv = ["pytest", "-W", "ignore::pytest.PytestAssertRewriteWarning", *args]
-    sys.path[0] = os.getcwd()
+    if "code" in wanted:  # as ``python -c`` does
+        sys.argv = ["-c"]
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(wanted["code"], main.__dict__)
+        return 0
+    sys.argv = ["pytest", *IGNORED, *wanted["args"]]
     runpy.run_module("pytest", run_name="__main__", alter_sys=True)
     return 0
 
 
+def worker(address: str, code: str) -> int:
+    """Have a worker of xdist forked in place of this process, and return its exit code."""
+    warm = fork(address, {"code": code, "folder": os.getcwd()}, [0, 1, 2])
+    for file in (0, 1):
+        os.close(file)
+    code_of_exit = warm.wait()
+    return code_of_exit if code_of_exit >= 0 else 128 - code_of_exit
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1] == "fork":
+        sys.exit(nurse(socket.socket(fileno=int(sys.argv[2]))))
+    os._exit(worker(sys.argv[1], sys.argv[-1]))
