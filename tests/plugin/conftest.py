@@ -97,11 +97,7 @@ class Bench:
     def run(self, *args: str, engines: Sequence[LoopbackEngine] = ()) -> pytest.RunResult:
         """Run pytest in this process; engines are named a, b, c, …, the first is the baseline."""
         chosen = [f"--engines={name}={engine.base_url}" for name, engine in zip("abcdef", engines, strict=False)]
-        plugins: list[Nursery] = []  # workers, which are processes of their own, come from it
-        if warm_pytest.SAFE and any(arg.startswith("-n") for arg in args):
-            plugins.append(self._nursery())
-            args = (*warm_pytest.IGNORED, *args)
-        return self.pytester.runpytest_inprocess("-p", "no:cacheprovider", *chosen, *args, plugins=plugins)
+        return warm_pytest.run(self.pytester, self._nursery, *chosen, *args)
 
     def configure(self, text: str) -> None:
         """Write ``llmparity.toml``."""

@@ -22,9 +22,12 @@ import socket
 import subprocess
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 MODULES = (
     *("pytest", "xdist.plugin", "xdist.looponfail", "pytest_asyncio.plugin", "pytest_timeout", "anyio.pytest_plugin"),
@@ -107,6 +110,15 @@ def fork(address: str, what: Mapping[str, Any], files: Sequence[int]) -> WarmPyt
     link.connect(f"\0{address}")
     socket.send_fds(link, [json.dumps({**what, "env": dict(os.environ)}).encode()], files)
     return WarmPytest(link)
+
+
+def run(pytester: pytest.Pytester, nursery: Callable[[], Nursery], *args: str) -> pytest.RunResult:
+    """Run pytest in this process; workers of xdist, which are processes of their own, come from the nursery."""
+    plugins: list[Nursery] = []
+    if SAFE and any(arg.startswith("-n") for arg in args):
+        plugins.append(nursery())
+        args = (*IGNORED, *args)
+    return pytester.runpytest_inprocess("-p", "no:cacheprovider", *args, plugins=plugins)
 
 
 def forked(listening: socket.socket) -> Mapping[str, Any] | None:

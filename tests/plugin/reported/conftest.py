@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 from tests.plugin.reported.wire import Answer, Json, WireServer, serving
+from tests.plugin.warm_pytest import Nursery, run
 
 
 class Project:
     """A throw-away project: ``engine`` starts a server, ``write`` puts files beside it, ``run`` is pytest on it."""
 
-    def __init__(self, pytester: pytest.Pytester, stack: ExitStack) -> None:
+    def __init__(self, pytester: pytest.Pytester, stack: ExitStack, nursery: Callable[[], Nursery]) -> None:
         self.pytester = pytester
+        self._nursery = nursery
         self._stack = stack
         self._engines: list[str] = []
 
@@ -49,7 +51,7 @@ class Project:
     def run(self, *args: str) -> pytest.RunResult:
         """Run pytest on the started engines, in this process; it writes a JSON report too."""
         report = ("--parity-report=json", "--parity-out=out")
-        return self.pytester.runpytest_inprocess("-p", "no:cacheprovider", *self._engines, *report, *args)
+        return run(self.pytester, self._nursery, *self._engines, *report, *args)
 
     def report(self) -> Any:
         """Return ``run.json`` of the last run."""
@@ -61,7 +63,7 @@ class Project:
 
 
 @pytest.fixture
-def project(apart: pytest.Pytester) -> Iterator[Project]:
+def project(apart: pytest.Pytester, nursery: Callable[[], Nursery]) -> Iterator[Project]:
     """A project of its own."""
     with ExitStack() as stack:
-        yield Project(apart, stack)
+        yield Project(apart, stack, nursery)
