@@ -220,31 +220,28 @@ def test_a_design_that_cannot_pass_is_its_own_error_before_any_request(bench: Be
     assert engine.count == 0
 
 
-@pytest.mark.parametrize(
-    ("marker", "message"),
-    [
+def test_bad_markers_and_prompt_files_are_set_up_errors_of_their_test_only(bench: Bench) -> None:
+    path = bench.pytester.path
+    (path / "broken.jsonl").write_text('{"id": "a", "prompt": "x"}\n{"id": oops}\n')
+    (path / "twice.jsonl").write_text('{"id": "same", "prompt": "x"}\n{"id": "same", "prompt": "y"}\n')
+    (path / "empty.jsonl").write_text("\n")
+    (path / "vars.jsonl").write_text('{"id": "a", "prompt": "hi {name}", "vars": {"other": 1}}\n')
+    cases = [
         ("'prompts.jsonl', max_token=3", "*no argument 'max_token', did you mean max_tokens*"),
         ("'nowhere.jsonl'", "*no prompt file 'nowhere.jsonl'*"),
         ("'broken.jsonl'", "*broken.jsonl:2*"),
         ("'twice.jsonl'", "*twice.jsonl:2*same*"),
         ("'empty.jsonl'", "*empty.jsonl*no cases*"),
         ("'vars.jsonl'", "*vars.jsonl:1*name*"),
-    ],
-)
-def test_bad_markers_and_prompt_files_are_set_up_errors_of_their_test_only(
-    bench: Bench, marker: str, message: str
-) -> None:
-    path = bench.pytester.path
-    (path / "broken.jsonl").write_text('{"id": "a", "prompt": "x"}\n{"id": oops}\n')
-    (path / "twice.jsonl").write_text('{"id": "same", "prompt": "x"}\n{"id": "same", "prompt": "y"}\n')
-    (path / "empty.jsonl").write_text("\n")
-    (path / "vars.jsonl").write_text('{"id": "a", "prompt": "hi {name}", "vars": {"other": 1}}\n')
-    bench.pytester.makepyfile(f"import pytest\n@pytest.mark.parity({marker})\ndef test_it(): ...\ndef test_b(): ...\n")
+    ]
+    gates = [f"@pytest.mark.parity({marker})\ndef test_{place}(): ..." for place, (marker, _) in enumerate(cases)]
+    bench.pytester.makepyfile("\n".join(["import pytest", *gates, "def test_b(): ..."]))
 
     result = bench.run(engines=[bench.engine()])
 
-    result.assert_outcomes(errors=1, passed=1)
-    result.stdout.fnmatch_lines([message])
+    result.assert_outcomes(errors=len(cases), passed=1)
+    expected = [(f"*ERROR at setup of test_{place} *", message) for place, (_, message) in enumerate(cases)]
+    result.stdout.fnmatch_lines([line for lines in expected for line in lines])
 
 
 def test_engine_runs_application_code_once_per_engine(bench: Bench) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pytest_llmparity.core.diagnosis.counts import Counts, Known, compare_counts
 from pytest_llmparity.core.diagnosis.layers import counts_in_words
 
+SLOW = pytest.mark.slow
 LENGTHS = [20, 35, 50, 80, 120, 200, 310, 500]
 
 
@@ -166,7 +167,7 @@ WAYS = ["oldest turns", "middle", "end"]
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("limits", [(FAR, 256), (512, FAR)], ids=["candidate cuts", "baseline cuts"])
-@pytest.mark.parametrize("offset", [0, 5, -3, 24])
+@pytest.mark.parametrize("offset", [0, pytest.param(5, marks=SLOW), -3, pytest.param(24, marks=SLOW)])
 def test_who_cut_what_is_found_however_many_prompts_were_cut(way: str, limits: tuple[int, int], offset: int) -> None:
     for seed in range(12):
         share = (0.1, 0.5, 0.85)[seed % 3]
@@ -200,7 +201,7 @@ def test_where_both_cut_neither_is_blamed_for_what_it_read_whole(way: str) -> No
     assert both_named >= 15
 
 
-@pytest.mark.parametrize("slope", [0.75, 0.9, 1.1, 1.3])
+@pytest.mark.parametrize("slope", [pytest.param(0.75, marks=SLOW), 0.9, 1.1, pytest.param(1.3, marks=SLOW)])
 def test_another_tokeniser_is_no_cut_and_beside_a_cut_both_are_named(slope: float) -> None:
     for seed in range(6):
         whole = world(seed, "end", limits=(FAR, FAR), long=0.5, slope=slope)

@@ -158,7 +158,7 @@ def test_what_an_engine_is_sent_does_not_depend_on_the_others(project: Project, 
 def test_two_engines_behind_one_address_are_asked_in_turn_unless_told_otherwise(project: Project) -> None:
     peaks = {}
     for gather in (None, "side-by-side"):
-        engine = project.engine("well, yes", first_delay_s=0.05)
+        engine = project.engine("well, yes", first_delay_s=0.02)
         specs = [project.attached(name, engine) for name in "ab"]
         session = project.session(*specs, token=str(gather), gather=gather)
         project.declare(session, concurrency=1)
