@@ -72,11 +72,15 @@ def gone(pid: int, limit_s: float = 20.0) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("stop", "before"),
+    [(signal.SIGINT, ()), (signal.SIGTERM, ("sh", "-c", "trap '' INT; exec \"$@\"", "sh"))],
+    ids=["ctrl-c", "sigterm-where-ctrl-c-is-ignored"],
+)
 def test_an_engine_is_served_until_it_is_told_to_stop(
-    shell: Shell, serve: Callable[..., subprocess.Popen[str]], stop: signal.Signals
+    shell: Shell, serve: Callable[..., subprocess.Popen[str]], stop: signal.Signals, before: Sequence[str]
 ) -> None:
-    process = serve()
+    process = serve(before=before)
     assert until("^dev: (.*)", process.stdout)[1].startswith("llamacpp, ")
     url = until("base URL for clients of openai: (.*)", process.stdout)[1]
     model = until("  model: (.*)", process.stdout)[1]
@@ -89,17 +93,6 @@ def test_an_engine_is_served_until_it_is_told_to_stop(
     assert process.communicate(timeout=60)[0] == "dev was stopped\n"
     assert process.returncode == 0
     assert gone(int((shell.path / "starts").read_text()))
-
-
-@pytest.mark.slow
-def test_a_job_in_the_background_that_ignores_ctrl_c_can_still_be_told_to_stop(
-    serve: Callable[..., subprocess.Popen[str]],
-) -> None:
-    process = serve(before=["sh", "-c", "trap '' INT; exec \"$@\"", "sh"])
-    until("Ctrl-C stops it", process.stdout)
-    process.send_signal(signal.SIGTERM)
-
-    assert process.communicate(timeout=20)[0] == "dev was stopped\n"
 
 
 @pytest.mark.slow
