@@ -76,26 +76,31 @@ class WarmPytest:
 
 
 class Nursery:
-    """The process that forks; it ends with whoever holds this."""
+    """The process that forks; it ends with whoever holds this.
+
+    ``python`` is what xdist is to start as the Python of a worker; forks of pytest have it as ``WARM_PYTHON``.
+    """
 
     def __init__(self) -> None:
-        self.address = f"warm-pytest-{os.getpid()}-{secrets.token_hex(8)}"
+        self._address = f"warm-pytest-{os.getpid()}-{secrets.token_hex(8)}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-            listening.bind(f"\0{self.address}")
+            listening.bind(f"\0{self._address}")
             listening.listen()
             argv = [sys.executable, __file__, "fork", str(listening.fileno())]
+            self.python = shlex.join([sys.executable, "-ISE", __file__, self._address])
             self._process = subprocess.Popen(
                 argv, pass_fds=[listening.fileno()], stdin=subprocess.PIPE, start_new_session=True
             )
 
     def fork(self, args: Sequence[str], folder: Path, stdin: int, stdout: int) -> WarmPytest:
         """Return a new pytest with these arguments, which reads and writes these open files."""
-        return fork(self.address, {"args": list(args), "folder": str(folder)}, [stdin, stdout, stdout])
+        wanted = {"args": list(args), "folder": str(folder), "env": {**os.environ, "WARM_PYTHON": self.python}}
+        return fork(self._address, wanted, [stdin, stdout, stdout])
 
     def pytest_xdist_setupnodes(self, specs: Sequence[Any]) -> None:
         """Let workers be forks too, of a run that has this as a plugin."""
         for spec in specs:
-            spec.python = shlex.join([sys.executable, "-ISE", __file__, self.address])
+            spec.python = self.python
 
     def close(self) -> None:
         """Let it end: what it forked goes on."""
@@ -104,11 +109,11 @@ class Nursery:
         self._process.wait()
 
 
-def fork(address: str, what: Mapping[str, Any], files: Sequence[int]) -> WarmPytest:
-    """Return a fork of a nursery with the environment of this process and these standard files."""
+def fork(address: str, wanted: Mapping[str, Any], files: Sequence[int]) -> WarmPytest:
+    """Return a fork of a nursery that becomes what is wanted, with these standard files."""
     link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link.connect(f"\0{address}")
-    socket.send_fds(link, [json.dumps({**what, "env": dict(os.environ)}).encode()], files)
+    socket.send_fds(link, [json.dumps(wanted).encode()], files)
     return WarmPytest(link)
 
 
@@ -185,7 +190,7 @@ def nurse(listening: socket.socket) -> int:
 
 def worker(address: str, code: str) -> int:
     """Have a worker of xdist forked in place of this process, and return its exit code."""
-    warm = fork(address, {"code": code, "folder": os.getcwd()}, [0, 1, 2])
+    warm = fork(address, {"code": code, "folder": os.getcwd(), "env": dict(os.environ)}, [0, 1, 2])
     for file in (0, 1):
         os.close(file)
     code_of_exit = warm.wait()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 SHUFFLED = """
+import os
 import random
 import pytest
 
@@ -26,8 +27,13 @@ def pytest_collection_modifyitems(items):
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     random.seed(7)
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs):
+    for spec in specs:
+        spec.python = os.environ.get("WARM_PYTHON")
 """
-"""What pytest-randomly does, without its doing so to every run of this suite."""
+"""What pytest-randomly does, without its doing so to every run of this suite; workers have imported all."""
 GATES = """
 import os
 import pytest
