@@ -376,20 +376,22 @@ def test_collect_only_names_a_gate_that_cannot_run(bench: Bench) -> None:
     result.stdout.fnmatch_lines(["*test_gate.py::test_gate cannot run: rate=0.999 takes at least *"])
 
 
-def test_latency_is_judged_on_timed_requests_only(bench: Bench) -> None:
-    bench.gate("check.latency(e2e_p50='20s', success_rate=0.7, n=16)")
+def test_latency_is_judged_on_timed_requests_only_and_no_time_to_a_first_token_that_was_not_seen(bench: Bench) -> None:
+    bench.pytester.makepyfile(
+        """
+        import pytest
+        from pytest_llmparity import check
+        @pytest.mark.parity("prompts.jsonl", check.latency(e2e_p50='20s', success_rate=0.7, n=16), max_tokens=12)
+        def test_whole(): ...
+        @pytest.mark.parity("prompts.jsonl", check.latency(ttft_p50='20s', n=16), max_tokens=12)
+        def test_first(): ...
+        """
+    )
 
-    result = bench.run(engines=[bench.engine("one two three"), bench.engine("one two three")])
+    result = bench.run("-v", engines=[bench.engine("one two three"), bench.engine("one two three")])
 
-    result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*latency*pass*pass*", "*e2e*", "timed phase: at 4 streams our client saw *"])
-
-
-def test_a_time_to_first_token_that_was_not_seen_is_not_judged(bench: Bench) -> None:
-    bench.gate("check.latency(ttft_p50='20s', n=16)")
-
-    result = bench.run(engines=[bench.engine("one two three"), bench.engine("one two three")])
-
+    result.stdout.fnmatch_lines(["*::test_whole PASSED*"])
     result.stdout.fnmatch_lines(["*arrived together with*", "*1 inconclusive in *"])
 
 

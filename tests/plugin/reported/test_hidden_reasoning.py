@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from tests.plugin.reported.wire import Answer, Json, chunk, counts, document, events, message, usage
 
 WORDS = ("Refunds", "take", "five", "working", "days", "after", "the", "parcel", "came", "back.")
@@ -26,18 +24,18 @@ def thinks(hidden: int, *, told: bool = True) -> Callable[[Json], Answer]:
     return answer
 
 
-@pytest.mark.parametrize(("told", "outcome"), [(True, "FAIL"), (False, "INCONCLUSIVE")])
-def test_time_per_token_is_that_of_the_tokens_that_came(project: Any, told: bool, outcome: str) -> None:
+def test_time_per_token_is_that_of_the_tokens_that_came(project: Any) -> None:
     project.engine("base", thinks(0))
-    project.engine("cand", thinks(100, told=told))
+    project.engine("told", thinks(100))
+    project.engine("untold", thinks(100, told=False))
     project.prompts([{"id": f"q{i}", "messages": [{"role": "user", "content": f"question {i}"}]} for i in range(8)])
     project.gate("check.latency(tpot_p50='2ms', n=8)")
 
     project.run()
 
-    ours, theirs = project.verdicts("latency.tpot_p50")
-    assert (ours["outcome"], theirs["outcome"]) == ("FAIL", outcome)
+    verdicts = {verdict["engine"]: verdict for verdict in project.verdicts("latency.tpot_p50")}
+    outcomes = {name: verdict["outcome"] for name, verdict in verdicts.items()}
+    assert outcomes == {"base": "FAIL", "told": "FAIL", "untold": "INCONCLUSIVE"}
     shown = {row["engine"] for row in project.report()["latency"] if row["metric"] == "tpot"}
-    assert shown == ({"base", "cand"} if told else {"base"})
-    if not told:
-        assert "8 of 8 answers of cand came in other numbers of events than of tokens" in theirs["message"]
+    assert shown == {"base", "told"}
+    assert "8 of 8 answers of untold came in other numbers of events than of tokens" in verdicts["untold"]["message"]

@@ -115,12 +115,12 @@ def test_time_that_runs_out_while_timing_stops_the_timed_phase(project: Project)
     project.prompts(4)
     # 256 requests, two at a time and a tenth of a second each, would take 13 s.
     engine = project.engine("one two three", first_delay_s=0.1)
-    session = project.session(project.attached("a", engine), budget_s=5.0, concurrency=2)
+    session = project.session(project.attached("a", engine), budget_s=3.0, concurrency=2)
     project.declare(session, check.latency(e2e_p50="20s", n=256), max_tokens=4)
     session.gather()
 
     record = session.record([])
-    assert "incomplete: stopped after 5 s (--parity-budget)" in record.notes
+    assert "incomplete: stopped after 3 s (--parity-budget)" in record.notes
     assert {v.outcome for v in judged(session)} == {Outcome.INCONCLUSIVE}
     answers = len([s for s in session.samples() if s.phase in (Phase.MAIN, Phase.TIMED)])
     assert answers < 4 + 256
