@@ -116,7 +116,7 @@ def test_a_server_that_comes_back_as_another_is_not_compared(bench: Bench) -> No
 
 
 def test_a_timed_phase_that_met_a_restart_is_measured_again(bench: Bench) -> None:
-    bench.gate('check.latency(e2e_p50="30s", success_rate=0.9, n=96), concurrency=2')
+    bench.gate('check.latency(e2e_p50="30s", success_rate=0.9, n=48), concurrency=2')
     with Restarting(bench, 8 + 20, {}, token_delay_s=0.002) as b:
         b.configure()
 
