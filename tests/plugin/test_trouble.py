@@ -17,6 +17,7 @@ import pytest
 from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.store.runs import Store
 from pytest_llmparity.testing import Fault, Reply
+from tests.plugin.conftest import PROJECT, UNSEEN
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
@@ -287,6 +288,7 @@ def test_a_wrong_name_or_a_literal_key_ends_before_collection_and_is_not_repeate
 
 @pytest.mark.slow
 def test_a_timeout_for_tests_does_not_cut_gathering(bench: Bench) -> None:
+    bench.pytester.makeini(PROJECT.format(without=" ".join(f"-p no:{name}" for name in UNSEEN)))
     bench.prompts(24)
     bench.gate("*[]", "assert parity_run['a']['case-23'].text")
     engines = [bench.engine(first_delay_s=0.5) for _ in range(2)]
