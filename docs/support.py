@@ -10,6 +10,7 @@ evidence is gone or a table is not the one this file makes.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -188,6 +189,7 @@ CAPABILITIES: Mapping[str, Capability] = {
 """The rows of the table in docs/engines.md."""
 
 
+@functools.cache
 def live_kinds() -> tuple[str, ...]:
     """Return the kinds that ``tests/engines/live.py`` starts, by the keys of its ``STARTS``."""
     for node in ast.parse((ENGINES / "live.py").read_text("utf-8")).body:
@@ -200,12 +202,14 @@ def live_kinds() -> tuple[str, ...]:
     raise LookupError("tests/engines/live.py has no STARTS")
 
 
+@functools.cache
 def required_kinds() -> tuple[str, ...]:
     """Return the kinds without which a CI run fails, as ``.ci/run`` says: some only where the machine has them."""
     lists = re.findall(r'LLMPARITY_REQUIRE_LIVE="([^"]+)"', (ROOT / ".ci/run").read_text("utf-8"))
     return tuple(name for name in ",".join(lists).split(",") if name in kinds())
 
 
+@functools.cache
 def recordings(kind: str) -> frozenset[str]:
     """Return the names of every recording of a kind."""
     return frozenset(file.stem for folder in FOLDERS.get(kind, (kind,)) for file in (WIRE / folder).glob("*.json"))

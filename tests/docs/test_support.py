@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,15 +16,17 @@ from pytest_llmparity.settings.selection import KINDS
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def support(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+@pytest.fixture(scope="module")
+def support() -> Iterator[ModuleType]:
+    """The script as a module, which reads tests and recordings at most once."""
     spec = importlib.util.spec_from_file_location("support", ROOT / "docs/support.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "support", module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "support", module)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        yield module
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/engines.md"])

@@ -589,30 +589,29 @@ def test_a_key_in_the_reason_why_an_engine_is_not_there_is_masked(
     assert KEY not in printed
 
 
-@pytest.mark.parametrize("fixture", ["parity", "parity_run", "engines", "engine"])
-def test_a_fixture_asked_for_in_the_body_is_skipped_without_engines(bench: Bench, fixture: str) -> None:
-    bench.pytester.makepyfile(f"def test_it(request):\n    request.getfixturevalue({fixture!r})\n")
-
-    result = bench.run()
-
-    result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["llmparity: 1 test skipped, needs engines: pytest --engines NAME,NAME *"])
-
-
-@pytest.mark.parametrize("marks", ["@pytest.mark.skip(reason='not now')", "pytestmark = pytest.mark.skip('not now')"])
-def test_a_gate_that_is_marked_skip_is_not_gathered(bench: Bench, marks: str) -> None:
+def test_a_fixture_asked_for_in_the_body_is_skipped_without_engines(bench: Bench) -> None:
+    names = ("parity", "parity_run", "engines", "engine")
     bench.pytester.makepyfile(
-        f"""
-        import pytest
-        from pytest_llmparity import check
-        {marks}
-        @pytest.mark.parity("prompts.jsonl", check.prompts())
-        def test_gate(): ...
-        """
+        "\n".join(f"def test_{name}(request):\n    request.getfixturevalue({name!r})\n" for name in names)
+    )
+
+    result = bench.run("-v")
+
+    result.stdout.fnmatch_lines([f"*::test_{name} SKIPPED *" for name in names])
+    result.assert_outcomes(skipped=4)
+    result.stdout.fnmatch_lines(["llmparity: 4 tests skipped, needs engines: pytest --engines NAME,NAME *"])
+
+
+def test_a_gate_that_is_marked_skip_is_not_gathered(bench: Bench) -> None:
+    head = "import pytest\nfrom pytest_llmparity import check\n"
+    gate = '@pytest.mark.parity("prompts.jsonl", check.prompts())\ndef test_gate(): ...\n'
+    bench.pytester.makepyfile(
+        test_itself=f"{head}@pytest.mark.skip(reason='not now')\n{gate}",
+        test_module=f"{head}pytestmark = pytest.mark.skip('not now')\n{gate}",
     )
     engine = bench.engine()
 
-    bench.run(engines=[engine, bench.engine()]).assert_outcomes(skipped=1)
+    bench.run(engines=[engine, bench.engine()]).assert_outcomes(skipped=2)
 
     assert engine.count == 0
 
