@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pytest_llmparity.settings.sources import budget, formats, inconclusive, mode, positive, switch
+from tests.plugin.conftest import IDLE, UNSEEN
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -66,10 +67,11 @@ Refuse = Callable[..., str]
 
 
 @pytest.fixture
-def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The suite itself may run under variables of ours."""
+def clean(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
+    """The suite itself may run under variables of ours; plugins of others have no part in our options."""
     for name in ("ENGINES", "BASELINE", "PROFILE", "CONFIG", "REQUIRED", "MODE", "INCONCLUSIVE", "BUDGET", "OUT"):
         monkeypatch.delenv(f"LLMPARITY_{name}", raising=False)
+    pytester.makeini(f"[pytest]\naddopts = {' '.join(f'-p no:{name}' for name in (*UNSEEN, *IDLE))}\n")
 
 
 @pytest.fixture
