@@ -175,13 +175,16 @@ class Asking:
     def floor(self, names: Sequence[str], unit: Unit, order: Sequence[Case], *, most: int) -> bool:
         """Measure the noise floor of these engines on the first of these cases; False when a hard stop cut it short."""
 
-        async def ask(name: str) -> None:
-            if (of_engine := self._of(name, unit)) is not None:
-                async with self._line(name) as send_step:
-                    await self._floor(name, of_engine, order, send_step, most)
+        async def ask(name: str) -> bool:
+            if (of_engine := self._of(name, unit)) is None:
+                return True
+            async with self._line(name) as send_step:
+                await self._floor(name, of_engine, order, send_step, most)
+            steps = [step for of_round in self._rounds(name, of_engine, order, most) for step in of_round]
+            return not any(self.missing(name, step) for step in steps)
 
-        self.in_lanes(names, ask)
-        return self._ledger.allowance.reason is None
+        whole = self.in_lanes(names, ask)
+        return self._ledger.allowance.reason is None or all(whole.values())
 
     def missing(self, engine: str, step: Step) -> int:
         """How many requests of a step have no sample yet."""
