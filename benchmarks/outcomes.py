@@ -188,14 +188,13 @@ class Judge:
     def _side(self, condition: Condition, prompts: PromptSet, needs: Needs) -> EngineEvidence:
         """Return one engine's answers to these prompts, its noise floor of as many of them as a run would ask."""
         order = floor_order(prompts)
-        for cases in floor_stages(len(order)):
+        stages, begun = floor_stages(len(order), CONCURRENCY), list[Sequence[Case]]()
+        for cases in stages:
             side = self._with_floor(condition, prompts, order[:cases])
-            margin = needs.floor_margin
+            begun.append(order[sum(map(len, begun)) : cases])
             if cases < needs.floor_cases:
                 continue
-            if margin is None or not needs_more(
-                order[:cases], side, margin=margin, horizon=needs.floor_horizon, cases=len(order)
-            ):
+            if not needs_more(begun, side, held=needs.floor_held, stages=stages):
                 break
         return side
 

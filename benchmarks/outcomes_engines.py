@@ -37,7 +37,6 @@ VERSION: Final = "outcomes 1"
 CONCURRENCY: Final = 8
 CONTEXT: Final = 1024
 BASELINE: Final = "f16"
-ALONE: Final = (Phase.COLD, Phase.WARM)
 
 
 class CachingLlamaCpp(LlamaCppAdapter):
@@ -181,7 +180,7 @@ class Gatherer:
             step = Step(
                 unit=self._unit,
                 phase=phase,
-                concurrency=1 if phase in ALONE else CONCURRENCY,
+                concurrency=CONCURRENCY,
                 cases=order,
                 repeats=2 if twice else 1,
             )

@@ -67,6 +67,7 @@ class Trial:
 
     def _side(self, name: str, asked: int) -> EngineEvidence:
         engine, cases = self._sides[name], self._prompts.cases
+        # A run asks 16 of an engine that repeats itself, which decides nothing of `text` then.
         chosen: dict[Phase, Sequence[Case]] = dict.fromkeys(FLOOR_PHASES, cases[:FLOOR_MOST])
         chosen[Phase.MAIN] = cases[:asked]
         return EngineEvidence(

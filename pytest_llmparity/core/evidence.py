@@ -19,24 +19,25 @@ FLOOR_SHARES: Final = (0.4, 0.2, 0.4)
 """Share of the error rate at which each stage may show it: who looks three times pays for three (Bonferroni)."""
 
 
-def floor_stages(cases: int) -> tuple[int, ...]:
+def floor_stages(cases: int, concurrency: int = 1) -> tuple[int, ...]:
     """Return after how many of so many cases it is looked whether the noise floor is small enough.
 
-    >>> floor_stages(200), floor_stages(20), floor_stages(5)
-    ((16, 32, 64), (16, 20), (5,))
+    Fewer than are asked at once would not be asked as the gate asks.
+
+    >>> floor_stages(200), floor_stages(20), floor_stages(5), floor_stages(200, concurrency=24)
+    ((16, 32, 64), (16, 20), (5,), (24, 32, 64))
     """
-    return tuple(dict.fromkeys(min(stage, cases) for stage in FLOOR_STAGES))
+    return tuple(dict.fromkeys(min(max(stage, concurrency), cases) for stage in FLOOR_STAGES))
 
 
-def floor_share(asked: int, cases: int) -> float:
-    """Return the share of the error rate that belongs to a noise floor of so many of a set's cases.
+def floor_share(asked: int, stages: Sequence[int]) -> float:
+    """Return the share of the error rate that belongs to a noise floor of so many cases.
 
     The last stage has what the others leave.
 
-    >>> [floor_share(asked, 200) for asked in (16, 20, 64)], floor_share(16, 20), floor_share(20, 20), floor_share(8, 8)
-    ([0.4, 0.2, 0.4], 0.4, 0.6, 1.0)
+    >>> [floor_share(asked, (16, 32, 64)) for asked in (16, 20, 64)], floor_share(16, (16, 20)), floor_share(8, (8,))
+    ([0.4, 0.2, 0.4], 0.4, 1.0)
     """
-    stages = floor_stages(cases)
     place = next((place for place, stage in enumerate(stages) if asked <= stage), len(stages) - 1)
     last = place == len(stages) - 1
     return round(1.0 - sum(FLOOR_SHARES[:place]), 9) if last else FLOOR_SHARES[place]
@@ -49,8 +50,8 @@ class Needs:
     ``capabilities`` names fields of ``core.identity.capabilities.Capabilities`` without which it cannot be judged
     (``json_schema`` counts only where a case asks for a schema). ``judged`` is false where rows are only read. With
     ``timed_cached`` prompts are timed as they were gathered, so that a prefix cache may hold them.
-    The noise floor is of at least ``floor_cases``, then of more until it is shown to lie below ``floor_margin`` forks
-    per token over ``floor_horizon`` tokens; ``None``: of no more.
+    The noise floor is of at least ``floor_cases``, then of more until it is shown to lie below each margin of
+    ``floor_held``, pairs of forks per token and the tokens over which they are counted.
     """
 
     phases: frozenset[Phase] = frozenset({Phase.MAIN})
@@ -61,8 +62,7 @@ class Needs:
     capabilities: frozenset[str] = frozenset()
     judged: bool = True
     floor_cases: int = 0
-    floor_margin: float | None = None
-    floor_horizon: int = 0
+    floor_held: frozenset[tuple[float, int]] = frozenset()
 
     @property
     def floor(self) -> bool:

@@ -20,7 +20,7 @@ from pytest_llmparity.core.sample import Phase, Request, Sampling, WireRequest, 
 from pytest_llmparity.engines.wire.base import Adapter
 
 PHASE_ORDER = (Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL)
-"""Cold before anything else has filled a prompt cache; warm and parallel after."""
+"""Cold before a prompt was asked at all, so that no cache holds it; warm and parallel after."""
 
 
 UNPROVEN = "repetition_penalty"
@@ -77,7 +77,9 @@ class Unit:
         Sampled answers always part, and of one group of prompts nothing can be shown.
         """
         one_group = self.prompts.groups == 1 < len(self.prompts.cases)
-        return self.needs.floor_margin is not None and self.sampling.temperature == 0 and not one_group
+        default = self.sampling.temperature
+        greedy = all(case.sampling.get("temperature", default) == 0 for case in self.prompts.cases)
+        return bool(self.needs.floor_held) and greedy and not one_group
 
     @property
     def _way(self) -> str:
@@ -103,10 +105,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Units in seeded order. Every engine gets the same steps in the same order.
+    """Units in seeded order. Every engine gets the same prompts, first those that measure its noise floor.
 
-    Prompt files that hold the same request under the same case id at one concurrency share that case's answer: the
-    unit asked last writes it. Which prompts were its neighbours in a batch then depends on which gates are selected.
+    How many these are depends on its answers, and so may which prompts are neighbours in a batch. Prompt files that
+    hold the same request under the same case id at one concurrency share that case's answer: the unit asked last writes
+    it. Which prompts were its neighbours in a batch then depends on which gates are selected.
     """
 
     units: tuple[Unit, ...]
@@ -140,6 +143,7 @@ class Plan:
                 sorted(unit.needs.phases),
                 unit.needs.top_logprobs,
                 unit.needs.timed,
+                [unit.needs.floor_cases, sorted(unit.needs.floor_held)],
                 sorted(case.id for case in unit.prompts.cases),  # ``keep`` leaves the digest that of the whole set
             ]
             for unit in self.units
@@ -160,8 +164,7 @@ def union(needs: Sequence[Needs]) -> Needs:
         timed_relative=any(n.timed_relative for n in needs),
         timed_cached=any(n.timed_cached for n in needs),
         floor_cases=max((n.floor_cases for n in needs), default=0),
-        floor_margin=min((n.floor_margin for n in needs if n.floor_margin is not None), default=None),
-        floor_horizon=max((n.floor_horizon for n in needs), default=0),
+        floor_held=frozenset().union(*(n.floor_held for n in needs)),
         capabilities=frozenset().union(*(n.capabilities for n in needs)),
         judged=any(n.judged for n in needs),
     )
@@ -172,8 +175,8 @@ def make_plan(declarations: Sequence[Declaration], *, only: Sequence[str] = (), 
 
     With one of ``engines`` selected nothing is asked for the sake of comparisons but answers, which a test may read.
 
-    The order of units follows their own digest, so selecting tests with ``-k`` never changes which prompts are
-    neighbours in a batch.
+    The order of units follows their own digest, so selecting tests with ``-k`` changes neither the order of the units
+    that are left nor that of their prompts.
     """
     merged: dict[str, Unit] = {}
     for declaration in declarations:
@@ -233,7 +236,7 @@ def rounds(unit: Unit, order: Sequence[Case], *, most: int = FLOOR_STAGES[-1]) -
     """
     if not unit.needs.floor:
         return []
-    ends = floor_stages(min(most, len(order)))
+    ends = floor_stages(min(most, len(order)), unit.concurrency)
     return [
         [step_of(unit, phase, order[begin:end]) for phase in PHASE_ORDER if phase in unit.needs.phases]
         for begin, end in zip((0, *ends), ends, strict=False)
@@ -245,7 +248,7 @@ def requests_of_unit(unit: Unit, floor_most: int) -> tuple[int, int]:
     answers = len(unit.prompts.cases) * unit.repeats + unit.needs.timed
     if not unit.needs.floor:
         return answers, answers
-    stages = floor_stages(min(floor_most, len(unit.prompts.cases)))
+    stages = floor_stages(min(floor_most, len(unit.prompts.cases)), unit.concurrency)
     least = next((stage for stage in stages if stage >= unit.needs.floor_cases), stages[-1])
     most = stages[-1] if unit.floor_grows else least
     return answers + len(FLOOR_PHASES) * least, answers + len(FLOOR_PHASES) * most

@@ -74,6 +74,10 @@ PUT_SAMPLE: Final = (
     f" ON CONFLICT ({KEY_COLUMNS}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _CONTENT)}"
 )
 """Takes a :func:`row_of`. A sample that is replaced keeps its number, by which whoever judges it reads its tokens."""
+DROP_TOKENS: Final = (
+    f"DELETE FROM tokens WHERE number = (SELECT number FROM samples WHERE ({KEY_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?))"  # noqa: S608
+)
+"""Takes the key a row begins with: what replaces a sample may have no tokens."""
 PUT_TOKENS: Final = (
     f"INSERT OR REPLACE INTO tokens (number, content) SELECT number, ? FROM samples"  # noqa: S608 - our own names
     f" WHERE ({KEY_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?)"

@@ -72,7 +72,8 @@ class Call:
         return self._head(status, more)
 
     def _head(self, status: int, headers: Mapping[str, str]) -> bytes:
-        self.last = self.last or headers.get("connection", "").lower() == "close"
+        lowered = {name.lower(): value for name, value in headers.items()}
+        self.last = self.last or lowered.get("connection", "").lower() == "close"
         lines = [f"HTTP/1.1 {status} {http.client.responses.get(status, '')}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return "\r\n".join((*lines, "", "")).encode("latin-1")

@@ -28,6 +28,7 @@ from pytest_llmparity.run.plan import (
 )
 from pytest_llmparity.settings.specification import EngineSpec
 
+HELD = frozenset({(0.05, 32)})
 FLOOR = frozenset({Phase.MAIN, Phase.COLD, Phase.WARM, Phase.PARALLEL})
 
 
@@ -95,7 +96,7 @@ def test_another_concurrency_is_another_unit() -> None:
 
 
 def test_the_floor_comes_in_rounds_of_cases_that_were_not_asked_before_cold_first() -> None:
-    plan = make_plan([declaration(prompt_set(100), Needs(phases=FLOOR, floor_margin=0.05, floor_horizon=32))])
+    plan = make_plan([declaration(prompt_set(100), Needs(phases=FLOOR, floor_held=HELD))])
     (unit,) = plan.units
 
     steps = rounds(unit, floor_order(unit.prompts))
@@ -111,13 +112,22 @@ def test_the_floor_comes_in_rounds_of_cases_that_were_not_asked_before_cold_firs
     assert plan.requests == (100 + 3 * 16, 100 + 3 * 64)
 
 
+def test_a_floor_is_of_as_many_cases_as_are_asked_at_once() -> None:
+    (unit,) = make_plan([declaration(prompt_set(100), Needs(phases=FLOOR, floor_held=HELD), concurrency=24)]).units
+
+    ends = [len(steps[0].cases) for steps in rounds(unit, floor_order(unit.prompts))]
+
+    assert ends == [24, 8, 32]
+    assert {step.concurrency for steps in rounds(unit, floor_order(unit.prompts)) for step in steps} == {24}
+
+
 @pytest.mark.parametrize(
     ("needs", "groups", "temperature", "spans"),
     [
         (Needs(phases=FLOOR, floor_cases=32), 100, 0.0, (32, 32)),
-        (Needs(phases=FLOOR, floor_cases=32, floor_margin=0.05), 100, 0.0, (32, 64)),
-        (Needs(phases=FLOOR, floor_margin=0.05), 1, 0.0, (16, 16)),
-        (Needs(phases=FLOOR, floor_margin=0.05), 100, 0.7, (16, 16)),
+        (Needs(phases=FLOOR, floor_cases=32, floor_held=HELD), 100, 0.0, (32, 64)),
+        (Needs(phases=FLOOR, floor_held=HELD), 1, 0.0, (16, 16)),
+        (Needs(phases=FLOOR, floor_held=HELD), 100, 0.7, (16, 16)),
         (Needs(), 100, 0.0, (0, 0)),
     ],
 )

@@ -25,17 +25,21 @@ PRESETS: Final = ((8.0, 0.05), (6.0, 0.07), (4.0, 0.12))
 """Accepted forks per token by the bits of the coarser quantisation, for a horizon of 32 tokens and mixed prompts,
 chosen above what honest pairs were seen to do: 16 and 8 bits fork at 1-3 %, 6 bits at 3-4.5 %, 4 bits at 7-8.5 %."""
 
-ALPHA: Final = 0.05
-"""Error rate at which it is decided whether the noise floor has cases enough."""
+SETTLED_AT: Final = 0.0125
+"""Error rate at which a noise floor has cases enough: a quarter of 5 %, so that it is judged alike at a third look."""
 UNKNOWN_MARGIN: Final = PRESETS[0][1]
 """What forks are held against where no margin is known and only their bounds are shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeats:
-    """What one phase of repeated answers says: where they part from the first ones, and the cases that say nothing."""
+    """What one phase of repeated answers says: where they part from the first ones, and the cases that say nothing.
+
+    ``asked`` counts the cases that were asked in it, answered or not.
+    """
 
     phase: Phase
+    asked: int
     forks: tuple[tuple[Case, Fork], ...]
     silent: tuple[Case, ...]
     missing: Missing
@@ -70,7 +74,8 @@ def repeats(cases: Iterable[Case], engine: EngineEvidence, *, horizon: int) -> l
                 silence.add({engine.name: main[case.id], f"{engine.name} again": again[case.id]})
         if twice:
             missing = Missing(of=len(twice), used=len(forks), reasons=tuple(silence.reasons()))
-            phases.append(Repeats(phase=phase, forks=tuple(forks), silent=tuple(silent), missing=missing))
+            count = sum(case.id in engine.samples[phase] for case in asked)
+            phases.append(Repeats(phase=phase, asked=count, forks=tuple(forks), silent=tuple(silent), missing=missing))
     return phases
 
 
@@ -85,49 +90,61 @@ def floor_of(phases: Sequence[Repeats], *, margin: float | None = None, alpha: f
     return max(floors, key=lambda floor: floor.judgement.estimate or 0.0, default=None)
 
 
-def share_of(phases: Sequence[Repeats], cases: int) -> float:
-    """Return the share of the error rate that belongs to a floor of so many of the ``cases`` there are."""
-    return floor_share(max((phase.missing.of for phase in phases), default=0), cases)
+def share_of(phases: Sequence[Repeats], stages: Sequence[int]) -> float:
+    """Return the share of the error rate at which an engine's own drift is judged, by how many cases were asked."""
+    return floor_share(max((phase.asked for phase in phases), default=0), stages)
 
 
-def below(phases: Sequence[Repeats], *, margin: float, horizon: int, cases: int) -> float:
+def below(phases: Sequence[Repeats], *, margin: float, horizon: int, stages: Sequence[int]) -> float:
     """Return the p-value of "in some phase the engine differs from itself by ``margin`` or more"; 1 where one lacks.
 
-    It is corrected for the stages at which it is looked in a set of so many ``cases``.
+    It is corrected for the stages at which it is looked.
     """
     if len(phases) < len(FLOOR_PHASES) or not all(phase.forks for phase in phases):
         return 1.0
-    held = [Fixed(alpha=ALPHA).hazard(phase.forks, margin=margin, horizon=horizon) for phase in phases]
+    held = [Fixed(alpha=SETTLED_AT).hazard(phase.forks, margin=margin, horizon=horizon) for phase in phases]
     worst = max(1.0 if judgement.p_pass is None else judgement.p_pass for judgement in held)
-    return min(1.0, worst / share_of(phases, cases))
+    return min(1.0, worst / share_of(phases, stages))
 
 
-def needs_more(asked: Iterable[Case], engine: EngineEvidence, *, margin: float, horizon: int, cases: int) -> bool:
-    """Tell whether the noise floor of an engine is to be asked of more than these of all ``cases`` there are.
+def needs_more(
+    rounds: Sequence[Sequence[Case]],
+    engine: EngineEvidence,
+    *,
+    held: Iterable[tuple[float, int]],
+    stages: Sequence[int],
+) -> bool:
+    """Tell whether the noise floor of an engine is to be asked of more cases than those of these rounds.
 
-    Not where they show that it differs from itself by less than ``margin`` in each phase, at the error rate of so many
-    cases: ``text.repeat`` passes then. Nor where in some phase no answer can be compared: more of them could not.
+    Not where they show that it differs from itself by less than each margin of ``held``, over its horizon: the verdict
+    ``text.repeat`` passes then. Nor where the last round brought no answer to compare in some phase.
     """
-    return grows(repeats(asked, engine, horizon=horizon), margin=margin, horizon=horizon, cases=cases)
+    cases = [case for of_round in rounds for case in of_round]
+    for margin, horizon in held:
+        newest = repeats(rounds[-1], engine, horizon=horizon)
+        if len(newest) < len(FLOOR_PHASES) or not all(phase.forks for phase in newest):
+            continue
+        if not is_small(repeats(cases, engine, horizon=horizon), margin=margin, horizon=horizon, stages=stages):
+            return True
+    return False
 
 
-def grows(phases: Sequence[Repeats], *, margin: float, horizon: int, cases: int) -> bool:
-    """Tell the same of the phases of a floor."""
-    if len(phases) < len(FLOOR_PHASES) or not all(phase.forks for phase in phases):
-        return False
+def is_small(phases: Sequence[Repeats], *, margin: float, horizon: int, stages: Sequence[int]) -> bool:
+    """Tell whether an engine is shown to differ from itself by less than ``margin`` in each phase of its floor."""
     enough = all(phase.missing.enough for phase in phases)
-    return not enough or below(phases, margin=margin, horizon=horizon, cases=cases) >= ALPHA / len(FLOOR_PHASES)
+    own = below(phases, margin=margin, horizon=horizon, stages=stages)
+    return enough and own < SETTLED_AT / len(FLOOR_PHASES)
 
 
 def above_floor(
-    forks: Forks, floor: Floor, phases: Sequence[Repeats], *, margin: float, alpha: float, cases: int
+    forks: Forks, floor: Floor, phases: Sequence[Repeats], *, margin: float, alpha: float, stages: Sequence[int]
 ) -> float:
     """Return the p-value of "drift to the candidate, which is above ``margin``, is no more than the baseline's own".
 
     Either of two ways shows it, so the smaller p-value counts double. The baseline's own drift is below the margin,
     which that to the candidate is not; or the two are compared case by case.
     """
-    own = below(phases, margin=margin, horizon=floor.horizon, cases=cases)
+    own = below(phases, margin=margin, horizon=floor.horizon, stages=stages)
     return min(1.0, 2.0 * min(own, _above_case_by_case(forks, floor, alpha)))
 
 

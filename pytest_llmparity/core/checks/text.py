@@ -27,7 +27,7 @@ from pytest_llmparity.core.checks.pairing import Pair, Pairing, pair_answers
 from pytest_llmparity.core.compare.answers import Compared, compare_answers, digest
 from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.diagnosis import layers
-from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs, floor_stages
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.hazard import can_pass
 from pytest_llmparity.core.stats.sequential import least_units
@@ -50,8 +50,9 @@ class TextCheck(BaseCheck):
     ``group`` are one piece of evidence: several prompts of a single group are INCONCLUSIVE, and below 12 groups a
     verdict speaks for this mix of prompts only.
 
-    FAIL of ``text`` needs the lower bound above the margin and more drift than the baseline shows against itself
-    (paired sign-flip test); its ``p_fail`` is the larger of the two. ``text.repeat`` takes the worst of the floor
+    FAIL of ``text`` needs the lower bound above the margin and more drift than the baseline shows against itself: its
+    own is shown to be below the margin, or less case by case (paired sign-flip test), the smaller p-value doubled;
+    ``p_fail`` is the larger of the two. ``text.repeat`` takes the worst of the floor
     phases, so its p-values and bounds are Bonferroni-corrected for their number, and for the stages in which the floor
     is asked of more cases where fewer do not show it to be below the margin.
 
@@ -72,8 +73,7 @@ class TextCheck(BaseCheck):
         return Needs(
             phases=frozenset({Phase.MAIN, *FLOOR_PHASES}),
             top_logprobs=TOP_LOGPROBS,
-            floor_margin=UNKNOWN_MARGIN if self.margin is None else self.margin,
-            floor_horizon=self.horizon,
+            floor_held=frozenset({(UNKNOWN_MARGIN if self.margin is None else self.margin, self.horizon)}),
         )
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
@@ -185,7 +185,7 @@ class TextCheck(BaseCheck):
         above = 1.0
         if floor is not None:
             above = above_floor(
-                comparison.forks, floor, phases, margin=margin, alpha=evidence.alpha, cases=len(evidence.prompts.cases)
+                comparison.forks, floor, phases, margin=margin, alpha=evidence.alpha, stages=_stages(evidence)
             )
 
         def best() -> Judgement:
@@ -210,7 +210,7 @@ class TextCheck(BaseCheck):
 
         def held(forks: Forks) -> Judgement:
             # FAIL is judged once, where no more cases are asked; who may pass at every stage pays for each.
-            for tests in (len(phases), len(phases) / share_of(phases, len(evidence.prompts.cases))):
+            for tests in (len(phases), len(phases) / share_of(phases, _stages(evidence))):
                 judgement = Fixed(alpha=evidence.alpha / tests).hazard(forks, margin=margin, horizon=self.horizon)
                 if judgement.outcome is Outcome.FAIL:
                     break
@@ -269,6 +269,10 @@ class _Comparison:
         """The forks, and the best that may be thought of every case without one: it does not part."""
         forks = {case.id: fork for case, fork in self.forks}
         return [(case, forks.get(case.id) or _unforked(self._horizon)) for case in self._pairing.cases]
+
+
+def _stages(evidence: Evidence) -> tuple[int, ...]:
+    return floor_stages(len(evidence.prompts.cases), evidence.concurrency)
 
 
 def _unforked(horizon: int) -> Fork:

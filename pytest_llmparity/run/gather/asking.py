@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pytest_llmparity.core.checks.floor import needs_more
 from pytest_llmparity.core.errors import LLMParityError
-from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, EngineEvidence
+from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, EngineEvidence, floor_stages
 from pytest_llmparity.core.ports import Progress
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, Sample
@@ -92,7 +92,7 @@ class Asking:
             async with self._line(name) as send_step:
                 for unit, order in orders:
                     if (of_engine := self._of(name, unit)) is not None:
-                        await self._floor(name, of_engine, order, send_step)
+                        await self._floor(name, of_engine, order, send_step, FLOOR_STAGES[-1])
                         await send_step(step_of(of_engine, Phase.MAIN, of_engine.prompts.cases))
 
         self.in_lanes([name for name in names if name in self.ready], ask)
@@ -140,37 +140,45 @@ class Asking:
 
     def _rounds(self, name: str, unit: Unit, order: Sequence[Case], most: int) -> Iterator[list[Step]]:
         """Yield the rounds of the noise floor, a further one only where the answers to those before it call for it."""
-        begun = 0
+        wires = self.ready[name].wires[unit.key]
+        order = [case for case in order[:most] if case.id in wires]
+        begun: list[Sequence[Case]] = []
         for steps in rounds(unit, order, most=most):
-            if begun >= max(1, unit.needs.floor_cases) and not self._needs_more(name, unit, order[:begun]):
+            enough = sum(map(len, begun)) >= max(1, unit.needs.floor_cases)
+            if enough and not self._needs_more(name, unit, begun):
                 return
             yield steps
-            begun += len(steps[0].cases)
+            begun.append(steps[0].cases)
 
-    def _needs_more(self, name: str, unit: Unit, cases: Sequence[Case]) -> bool:
-        margin = unit.needs.floor_margin
-        if margin is None or not unit.floor_grows or self._ledger.allowance.reason is not None:
+    def _needs_more(self, name: str, unit: Unit, begun: Sequence[Sequence[Case]]) -> bool:
+        if not unit.floor_grows or self._ledger.allowance.reason is not None:
             return False
         sent = {case: wire.sha256 for case, wire in self.ready[name].wires[unit.key].items()}
         samples = self._store.get(self._run, name, phases=(Phase.MAIN, *FLOOR_PHASES))
         answers = select(samples, sent, concurrency=unit.concurrency)
         engine = EngineEvidence(name=name, kind=self.ready[name].adapter.kind, samples=answers)
-        return needs_more(cases, engine, margin=margin, horizon=unit.needs.floor_horizon, cases=len(unit.prompts.cases))
+        stages = floor_stages(len(unit.prompts.cases), unit.concurrency)
+        return needs_more(begun, engine, held=unit.needs.floor_held, stages=stages)
 
     async def _floor(
-        self,
-        name: str,
-        unit: Unit,
-        order: Sequence[Case],
-        send_step: Callable[[Step], Awaitable[None]],
-        most: int = FLOOR_STAGES[-1],
-    ) -> None:
-        """Ask the cases that measure an engine's noise floor, their answers in between, until there are enough."""
-        for place, steps in enumerate(self._rounds(name, unit, order, most)):
-            if place:
-                self._progress.more(name, sum(self.missing(name, s) for s in steps if s.phase is not Phase.MAIN))
+        self, name: str, unit: Unit, order: Sequence[Case], send_step: Callable[[Step], Awaitable[None]], most: int
+    ) -> bool:
+        """Ask the cases that measure an engine's noise floor, with their answers, until there are enough.
+
+        False when a hard stop left something of it out.
+        """
+        of_floor = self._rounds(name, unit, order, most)
+        counted, begun = False, list[Step]()
+        # Answers are read and compared in another thread: other engines are asked meanwhile.
+        while (steps := await outside(lambda: next(of_floor, None))) is not None:
+            missing = {step.phase: self.missing(name, step) for step in steps}
+            if counted:  # what began with the run was counted when it did
+                self._progress.more(name, sum(n for phase, n in missing.items() if phase is not Phase.MAIN))
+            counted = counted or any(missing.values())
             for step in steps:
                 await send_step(step)
+            begun += steps
+        return not any(self.missing(name, step) for step in begun)
 
     def floor(self, names: Sequence[str], unit: Unit, order: Sequence[Case], *, most: int) -> bool:
         """Measure the noise floor of these engines on the first of these cases; False when a hard stop cut it short."""
@@ -179,12 +187,9 @@ class Asking:
             if (of_engine := self._of(name, unit)) is None:
                 return True
             async with self._line(name) as send_step:
-                await self._floor(name, of_engine, order, send_step, most)
-            steps = [step for of_round in self._rounds(name, of_engine, order, most) for step in of_round]
-            return not any(self.missing(name, step) for step in steps)
+                return await self._floor(name, of_engine, order, send_step, most)
 
-        whole = self.in_lanes(names, ask)
-        return self._ledger.allowance.reason is None or all(whole.values())
+        return all(self.in_lanes(names, ask).values())
 
     def missing(self, engine: str, step: Step) -> int:
         """How many requests of a step have no sample yet."""
@@ -215,28 +220,32 @@ class Asking:
         if spec.launch != "attach" or self._settings.resume == "fresh" or not proven(identity):
             return
         have, reused = self._store.have(self._run, name), 0
-        of_rounds = [step for unit, order in units for steps in rounds(unit, order, most=most) for step in steps]
-        for step in of_rounds:
-            if step.phase not in FLOOR_PHASES:
-                continue
-            wanted = {key_of(job) for job in jobs_of(step, self.ready[name].wires[step.unit.key])}
-            if not wanted or wanted & have:
-                continue
-            samples = self._store.reusable_floor(
-                spec_hash=spec.spec_hash,
-                identity=identity,
-                concurrency=step.concurrency,
-                version=self._version,
-                wanted=wanted,
-            )
-            copies = [dataclasses.replace(sample, engine=name, timing=None) for sample in samples]
-            self._store.put(self._run, copies)
-            reused += len(copies)
+        for unit, order in units:
+            for steps in rounds(unit, order[:most], most=most):
+                copied = sum(self._reuse_step(name, step, have) for step in steps if step.phase in FLOOR_PHASES)
+                reused += copied
+                if not copied:  # who has not measured this round has not measured a later one either
+                    break
         if reused:
             self._ledger.notes.append(
                 f"{name}: {reused} answers of its noise floor come from an earlier run on the same server; "
                 "--parity-fresh measures it again"
             )
+
+    def _reuse_step(self, name: str, step: Step, have: Collection[Key]) -> int:
+        """Copy one phase of a noise floor from an earlier run that has it whole; return how many answers these are."""
+        wanted = {key_of(job) for job in jobs_of(step, self.ready[name].wires[step.unit.key])}
+        if not wanted or wanted & set(have):
+            return 0
+        samples = self._store.reusable_floor(
+            spec_hash=self.ready[name].adapter.spec.spec_hash,
+            identity=self._ledger.engines[name].identity,
+            concurrency=step.concurrency,
+            version=self._version,
+            wanted=wanted,
+        )
+        self._store.put(self._run, [dataclasses.replace(sample, engine=name, timing=None) for sample in samples])
+        return len(samples)
 
     @contextlib.asynccontextmanager
     async def _line(self, name: str) -> AsyncIterator[Callable[[Step], Awaitable[None]]]:

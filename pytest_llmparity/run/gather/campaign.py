@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar
 
 from pytest_llmparity.core.ports import Progress
 from pytest_llmparity.engines.wire.base import Adapter
@@ -37,8 +36,6 @@ from pytest_llmparity.run.records import record_of
 from pytest_llmparity.run.timed.phase import BLOCKS_APART, TimedPhase
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.store.runs import RunHandle, Store
-
-T = TypeVar("T")
 
 
 class Campaign:

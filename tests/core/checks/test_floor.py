@@ -14,7 +14,7 @@ from pytest_llmparity.core.checks.floor import (
     above_floor,
     below,
     floor_of,
-    grows,
+    is_small,
     needs_more,
     share_of,
 )
@@ -48,6 +48,7 @@ def repeats_of(forks: list[list[Fork]]) -> list[Repeats]:
     return [
         Repeats(
             phase=phase,
+            asked=len(of_phase),
             forks=tuple(zip(CASES, of_phase, strict=False)),
             silent=(),
             missing=Missing(of=len(of_phase), used=len(of_phase), reasons=()),
@@ -61,14 +62,14 @@ def measured(rng: Rng, own: float, margin: float) -> list[Repeats]:
     forks = phases_of(rng, own)
     for stage in FLOOR_STAGES:
         phases = repeats_of([of_phase[:stage] for of_phase in forks])
-        if not grows(phases, margin=margin, horizon=HORIZON, cases=64):
+        if is_small(phases, margin=margin, horizon=HORIZON, stages=FLOOR_STAGES):
             break
     return phases
 
 
 @pytest.mark.parametrize(
     ("parts", "margin", "more"),
-    [(0, 0.05, False), (1, 0.05, False), (16, 0.05, True), (0, 0.005, True), (0, 0.02, False)],
+    [(0, 0.05, False), (1, 0.05, False), (16, 0.05, True), (0, 0.01, True), (0, 0.02, False)],
 )
 def test_more_cases_are_asked_until_the_floor_is_shown_to_lie_below_the_margin(
     make: Factory, parts: int, margin: float, more: bool
@@ -77,7 +78,7 @@ def test_more_cases_are_asked_until_the_floor_is_shown_to_lie_below_the_margin(
     again: list[Answer] = [*["b" * 40] * parts, *["a" * 40] * (16 - parts)]
     engine = make.engine("a", said, cold=again, warm=said, parallel=said)
 
-    assert needs_more(CASES[:16], engine, margin=margin, horizon=HORIZON, cases=64) is more
+    assert needs_more([CASES[:16]], engine, held={(margin, HORIZON)}, stages=FLOOR_STAGES) is more
 
 
 def test_where_nothing_can_be_compared_more_cases_are_not_asked(make: Factory) -> None:
@@ -89,7 +90,24 @@ def test_where_nothing_can_be_compared_more_cases_are_not_asked(make: Factory) -
         make.engine("a", said, cold=said, warm=nothing, parallel=said),
         make.engine("a", nothing, cold=said, warm=said, parallel=said),
     ):
-        assert not needs_more(CASES[:16], engine, margin=0.05, horizon=HORIZON, cases=64)
+        assert not needs_more([CASES[:16]], engine, held={(0.05, HORIZON)}, stages=FLOOR_STAGES)
+
+
+def test_the_strictest_of_several_margins_decides(make: Factory) -> None:
+    said: list[Answer] = ["a" * 80] * 16
+    engine = make.engine("a", said, cold=said, warm=said, parallel=said)
+    loose, strict = (0.05, 64), (0.008, 32)
+
+    assert not needs_more([CASES[:16]], engine, held={loose}, stages=FLOOR_STAGES)
+    assert needs_more([CASES[:16]], engine, held={loose, strict}, stages=FLOOR_STAGES)
+
+
+def test_a_round_without_an_answer_is_the_last(make: Factory) -> None:
+    parts, nothing = ["b" * 40] * 16, [make.failure()] * 16
+    engine = make.engine("a", ["a" * 40] * 32, cold=[*parts, *nothing], warm=parts, parallel=parts)
+
+    assert needs_more([CASES[:16]], engine, held={(0.05, HORIZON)}, stages=FLOOR_STAGES)
+    assert not needs_more([CASES[:16], CASES[16:32]], engine, held={(0.05, HORIZON)}, stages=FLOOR_STAGES)
 
 
 def test_a_floor_that_lacks_answers_asks_for_more(make: Factory) -> None:
@@ -97,19 +115,19 @@ def test_a_floor_that_lacks_answers_asks_for_more(make: Factory) -> None:
     silent = make.cut("", reasoning="hm")
     engine = make.engine("a", said, cold=[*[silent] * 4, *said[4:]], warm=said, parallel=said)
 
-    assert needs_more(CASES[:16], engine, margin=0.05, horizon=HORIZON, cases=64)
+    assert needs_more([CASES[:16]], engine, held={(0.05, HORIZON)}, stages=FLOOR_STAGES)
 
 
 def test_a_phase_that_lacks_shows_nothing() -> None:
     phases = repeats_of(phases_of(np.random.default_rng(1), 0.0))
 
-    assert below(phases, margin=0.05, horizon=HORIZON, cases=64) < 1e-6
-    assert below(phases[:2], margin=0.05, horizon=HORIZON, cases=64) == 1.0
-    assert share_of([], 64) == FLOOR_SHARES[0]
+    assert below(phases, margin=0.05, horizon=HORIZON, stages=FLOOR_STAGES) < 1e-6
+    assert below(phases[:2], margin=0.05, horizon=HORIZON, stages=FLOOR_STAGES) == 1.0
+    assert share_of([], FLOOR_STAGES) == FLOOR_SHARES[0]
 
 
 def passes(phases: list[Repeats], margin: float, alpha: float = 0.05) -> bool:
-    return below(phases, margin=margin, horizon=HORIZON, cases=64) < alpha / len(phases)
+    return below(phases, margin=margin, horizon=HORIZON, stages=FLOOR_STAGES) < alpha / len(phases)
 
 
 @pytest.mark.slow
@@ -151,7 +169,7 @@ def test_another_copy_of_a_noisy_baseline_seldom_fails(own: float) -> None:
         )
         floor = floor_of(phases, alpha=0.05, horizon=HORIZON)
         assert floor is not None
-        above = above_floor(cross, floor, phases, margin=0.05, alpha=0.05, cases=64)
+        above = above_floor(cross, floor, phases, margin=0.05, alpha=0.05, stages=FLOOR_STAGES)
         wrong += result.lower > 0.05 and above < 0.05
 
     assert wrong <= 17  # 5 % exceed it in 1 of 1,000 cases
@@ -165,8 +183,8 @@ def test_a_copy_with_fewer_bits_is_above_a_floor_of_sixteen_cases() -> None:
     floor = floor_of(phases, alpha=0.05, horizon=HORIZON)
     assert floor is not None
 
-    assert above_floor(cross, floor, phases, margin=0.01, alpha=0.05, cases=64) < 0.05
+    assert above_floor(cross, floor, phases, margin=0.01, alpha=0.05, stages=FLOOR_STAGES) < 0.05
     noisy = measured(rng, 0.02, 0.01)
     floor = floor_of(noisy, alpha=0.05, horizon=HORIZON)
     assert floor is not None
-    assert above_floor(cross, floor, noisy, margin=0.01, alpha=0.05, cases=64) > 0.05
+    assert above_floor(cross, floor, noisy, margin=0.01, alpha=0.05, stages=FLOOR_STAGES) > 0.05

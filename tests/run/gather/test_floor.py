@@ -42,6 +42,11 @@ def gathered(project: Project, *specs: EngineSpec, token: str = "one", **options
     return session, session.settle("t", session.parity_run("t", reproduce=""))
 
 
+def attached(project: Project) -> list[EngineSpec]:
+    """Return an engine that repeats itself, and one that never does."""
+    return [project.attached("a", project.engine(STEADY)), project.attached("b", noisy(project))]
+
+
 def asked_of(session: Session, engine: str) -> dict[Phase, int]:
     return Counter(sample.phase for sample in session.samples() if sample.engine == engine)
 
@@ -101,6 +106,24 @@ def test_a_run_that_was_stopped_within_the_floor_goes_on_where_it_was(project: P
     assert asked_of(session, "b") == {Phase.MAIN: 64, **dict.fromkeys(FLOOR_PHASES, 64)}
     assert asked_of(session, "a") == {Phase.MAIN: 64, **dict.fromkeys(FLOOR_PHASES, 16)}
     assert {v.outcome for v in verdicts if v.engine == "b"} == {Outcome.FAIL}
+
+
+def test_a_sequential_run_that_was_stopped_within_the_floor_is_cut_and_goes_on(project: Project) -> None:
+    project.prompts(32)
+    whole, _ = gathered(project, *attached(project), sequential=True)
+    enough = whole.record([]).requests
+    specs = attached(project)
+    session, verdicts = gathered(project, *specs, token="two", sequential=True, max_requests=enough - 20)
+    assert asked_of(session, "b")[Phase.PARALLEL] < 32
+    assert {v.outcome for v in verdicts} == {Outcome.INCONCLUSIVE}
+    assert all("--parity-max-requests" in v.message for v in verdicts)
+    session.close()
+    project.process_ended()
+
+    session, verdicts = gathered(project, *specs, token="three", sequential=True, resume="resume")
+
+    assert asked_of(session, "b") == {Phase.MAIN: 32, **dict.fromkeys(FLOOR_PHASES, 32)}
+    assert {v.outcome for v in verdicts if v.kind == "text.repeat" and v.engine == "b"} == {Outcome.FAIL}
 
 
 def test_a_limit_that_has_its_repeats_of_similarity_keeps_as_many_as_it_takes(project: Project) -> None:
