@@ -56,6 +56,9 @@ CREATE TABLE samples (
 CREATE TABLE tokens (
     number INTEGER PRIMARY KEY REFERENCES samples ON DELETE CASCADE, content BLOB NOT NULL
 );
+CREATE TRIGGER another_answer AFTER UPDATE OF completion ON samples BEGIN
+    DELETE FROM tokens WHERE number = NEW.number;
+END;
 CREATE TABLE notes (
     run TEXT NOT NULL REFERENCES runs, name TEXT NOT NULL, content BLOB NOT NULL, PRIMARY KEY (run, name)
 ) WITHOUT ROWID;
@@ -74,10 +77,6 @@ PUT_SAMPLE: Final = (
     f" ON CONFLICT ({KEY_COLUMNS}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _CONTENT)}"
 )
 """Takes a :func:`row_of`. A sample that is replaced keeps its number, by which whoever judges it reads its tokens."""
-DROP_TOKENS: Final = (
-    f"DELETE FROM tokens WHERE number = (SELECT number FROM samples WHERE ({KEY_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?))"  # noqa: S608
-)
-"""Takes the key a row begins with: what replaces a sample may have no tokens."""
 PUT_TOKENS: Final = (
     f"INSERT OR REPLACE INTO tokens (number, content) SELECT number, ? FROM samples"  # noqa: S608 - our own names
     f" WHERE ({KEY_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?)"

@@ -27,7 +27,6 @@ from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.store.database import Database, file_system_of, local_folder
 from pytest_llmparity.store.ownership import KEPT, NAMED, TIMED, alive, claim, hold, take_over, take_over_again
 from pytest_llmparity.store.rows import (
-    DROP_TOKENS,
     PUT_SAMPLE,
     PUT_TOKENS,
     SAMPLE_COLUMNS,
@@ -335,7 +334,6 @@ class Store:
         masked = [self.mask.sample(sample) for sample in samples]
         rows, tokens = [row_of(run, sample) for sample in masked], token_rows(run, masked)
         with self._file.write() as db:
-            db.executemany(DROP_TOKENS, [row[:7] for row in rows])
             db.executemany(PUT_SAMPLE, rows)
             db.executemany(PUT_TOKENS, tokens)
 

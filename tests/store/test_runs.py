@@ -448,6 +448,9 @@ def test_token_records_of_an_answer_that_was_replaced_are_the_new_ones(store: St
     assert store.get(run, "f16") == [told(-2.0)]
     store.put(run, [sample()])
     assert store.get(run, "f16") == [sample()], "it has none"
+    assert before.completion.logprobs
+    with pytest.raises(StoreError, match="was removed"):
+        _ = before.completion.logprobs[0]
 
 
 def test_token_records_go_with_their_answer_and_whoever_asks_for_them_is_told(store: Store, tmp_path: Path) -> None:
