@@ -70,7 +70,7 @@ def unknown_latency(samples: Mapping[str, Sequence[Sample]], verdicts: Iterable[
     """Return a sentence for every engine and metric of the timed phase that has no row, unless a verdict says why."""
     given = {verdict.reason for verdict in verdicts}
     return [
-        f"no {metric} is shown: {why}"
+        f"no {metric} of {engine} is shown: {why}"
         for engine, timings in _timed(samples).items()
         for metric in WORDS
         if (why := unknown(engine, metric, timings)) and why not in given
