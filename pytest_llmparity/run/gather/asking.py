@@ -130,6 +130,10 @@ class Asking:
             return None
         return dataclasses.replace(unit, needs=needs)
 
+    def _askable(self, name: str, unit: Unit, cases: Sequence[Case]) -> list[Case]:
+        """Return the cases that an engine has a request for: others would make a round of the floor smaller."""
+        return [case for case in cases if case.id in self.ready[name].wires[unit.key]]
+
     def _due(self, name: str, unit: Unit, order: Sequence[Case], most: int, have: Collection[Key]) -> Iterator[Step]:
         """Yield what an engine is to be asked of a unit as far as it is known: a later round follows from answers."""
         for steps in self._rounds(name, unit, order, most):
@@ -140,10 +144,8 @@ class Asking:
 
     def _rounds(self, name: str, unit: Unit, order: Sequence[Case], most: int) -> Iterator[list[Step]]:
         """Yield the rounds of the noise floor, a further one only where the answers to those before it call for it."""
-        wires = self.ready[name].wires[unit.key]
-        order = [case for case in order[:most] if case.id in wires]
         begun: list[Sequence[Case]] = []
-        for steps in rounds(unit, order, most=most):
+        for steps in rounds(unit, self._askable(name, unit, order[:most]), most=most):
             enough = sum(map(len, begun)) >= max(1, unit.needs.floor_cases)
             if enough and not self._needs_more(name, unit, begun):
                 return
@@ -221,7 +223,7 @@ class Asking:
             return
         have, reused = self._store.have(self._run, name), 0
         for unit, order in units:
-            for steps in rounds(unit, order[:most], most=most):
+            for steps in rounds(unit, self._askable(name, unit, order[:most]), most=most):
                 copied = sum(self._reuse_step(name, step, have) for step in steps if step.phase in FLOOR_PHASES)
                 reused += copied
                 if not copied:  # who has not measured this round has not measured a later one either
