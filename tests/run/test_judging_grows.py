@@ -5,19 +5,22 @@ from __future__ import annotations
 import cProfile
 import gc
 import pstats
+import runpy
 from pathlib import Path
 
 import pytest
 
-from benchmarks.judging import SETS, declared, gather
 from pytest_llmparity.core.collecting import YOUNG, seldom_collected
 
+# By its path: beside an installed wheel the repository is nowhere that modules are looked for.
+BENCHMARK = runpy.run_path(str(Path(__file__).resolve().parents[2] / "benchmarks" / "judging.py"))
+SETS, declared, gather = BENCHMARK["SETS"], BENCHMARK["declared"], BENCHMARK["gather"]
 SIZES = (400, 800, 1600)
 
 
 def judging(root: Path, size: int) -> tuple[int, int, int]:
     """Return how many samples a run of about this size has, and the calls and statements it takes to judge it."""
-    stored = gather(root, size)
+    stored: int = gather(root, size)
     session = declared(root)
     statements: list[str] = []
     session.store()._file._db.set_trace_callback(statements.append)
