@@ -6,7 +6,7 @@ Users need two names: ``from pytest_llmparity import check`` builds checks for t
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from types import ModuleType
 
 __all__ = ["__version__", "check", "testing"]
@@ -16,5 +16,6 @@ def __getattr__(name: str) -> ModuleType | str:
     if name in ("check", "testing"):
         return import_module(f"{__name__}.{name}")
     if name == "__version__":
-        return metadata.version("pytest-llmparity")
+        version: str = import_module("importlib.metadata").version("pytest-llmparity")
+        return version
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

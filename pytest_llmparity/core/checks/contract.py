@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol, cast, runtime_checkable
 
-import jsonschema_rs
-
 from pytest_llmparity.core.checks.missing import describe
 from pytest_llmparity.core.compare.json import FieldDiff, Parsed, diff_values, parse_json
 from pytest_llmparity.core.compare.wrapped import REASONING, Unwrapped, unwrap
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence
+from pytest_llmparity.core.late import jsonschema_rs
 from pytest_llmparity.core.sample import Completion, JsonObject
 from pytest_llmparity.core.verdict import Lenience
 from pytest_llmparity.core.words import explain

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-import numpy as np
-
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.designs import design_of, least_kept
 from pytest_llmparity.core.checks.missing import Silence, rested
@@ -19,6 +17,7 @@ from pytest_llmparity.core.compare.facts import FactDiff, blocking_diff
 from pytest_llmparity.core.compare.text import edit_similarity
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.late import np
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias
 from urllib.parse import unquote
 
 from pytest_llmparity.core.compare.json import child
+from pytest_llmparity.core.late import jsonschema_rs
 
 if TYPE_CHECKING:
     from jsonschema_rs import Validator
@@ -150,8 +151,6 @@ class KeyOrder:
 
     def _fits(self, place: str, value: Any) -> bool:
         """Whether a value is valid for one branch; false for a branch that is no usable schema."""
-        import jsonschema_rs
-
         if place not in self._validators:
             shared = {name: self._schema[name] for name in _SHARED if name in self._schema}
             try:

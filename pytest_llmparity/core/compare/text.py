@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
-from rapidfuzz.distance import Levenshtein
-
 from pytest_llmparity.core.compare.facts import FactDiff, fact_diff
+from pytest_llmparity.core.late import distance
 from pytest_llmparity.core.sample import Completion, LateTokens, TokenLogprob
 
 __all__ = ["NEAR_TIE", "FactDiff", "Fork", "Unit", "edit_similarity", "fact_diff", "find_fork"]
@@ -90,7 +89,7 @@ def edit_similarity(a: str, b: str) -> float:
     """
     if a == b:
         return 1.0
-    return float(Levenshtein.normalized_similarity(a[:LONGEST], b[:LONGEST]))
+    return float(distance.Levenshtein.normalized_similarity(a[:LONGEST], b[:LONGEST]))
 
 
 class _Ruler:

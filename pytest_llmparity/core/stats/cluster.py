@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtr, stdtrit
+from pytest_llmparity.core.late import special
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +46,12 @@ def t_bounds(estimate: float, se: float | None, groups: float, alpha: float) -> 
 
 def t_quantile(alpha: float, freedom: float) -> float:
     """Return what Student's t exceeds with a chance of ``alpha``."""
-    return -float(stdtrit(freedom, alpha))
+    return -float(special.stdtrit(freedom, alpha))
 
 
 def t_tails(z: float, freedom: float) -> tuple[float, float]:
     """Return the chances that Student's t is at most ``z`` and at least ``z``."""
-    return float(stdtr(freedom, z)), float(stdtr(freedom, -z))
+    return float(special.stdtr(freedom, z)), float(special.stdtr(freedom, -z))
 
 
 def clustered_ratio(d: Sequence[float], e: Sequence[float], groups: Sequence[Hashable]) -> ClusteredRatio:

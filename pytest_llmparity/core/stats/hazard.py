@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import gammainc, gammaincc, gammainccinv, gammaincinv
-
+from pytest_llmparity.core.late import special
 from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
 from pytest_llmparity.core.stats.cluster import clustered_ratio, t_bounds
 
@@ -67,8 +66,8 @@ def hazard(
         )
     ratio = clustered_ratio([float(fork) for fork in forked], at_risk, groups)
     lower, upper = garwood(forks, exposure, alpha)
-    p_pass = float(gammaincc(forks + 1, margin * exposure))  # the chance of so many forks or fewer
-    p_fail = 1.0 if forks == 0 else float(gammainc(forks, margin * exposure))
+    p_pass = float(special.gammaincc(forks + 1, margin * exposure))  # the chance of so many forks or fewer
+    p_fail = 1.0 if forks == 0 else float(special.gammainc(forks, margin * exposure))
     if ratio.se is not None:
         cluster_lower, cluster_upper = ratio.bounds(alpha)
         cluster_pass, cluster_fail = ratio.p_values(margin)
@@ -92,8 +91,8 @@ def hazard(
 
 def garwood(forks: float, at_risk: float, alpha: float) -> tuple[float, float]:
     """Return exact one-sided Poisson bounds of a rate: χ²(alpha; 2D)/2E and χ²(1-alpha; 2D+2)/2E (Garwood 1936)."""
-    lower = 0.0 if forks == 0 else float(gammaincinv(forks, alpha)) / at_risk  # the quantile of χ²(2D)/2
-    return lower, float(gammainccinv(forks + 1, alpha)) / at_risk
+    lower = 0.0 if forks == 0 else float(special.gammaincinv(forks, alpha)) / at_risk  # the quantile of χ²(2D)/2
+    return lower, float(special.gammainccinv(forks + 1, alpha)) / at_risk
 
 
 def prompts_needed(result: HazardResult, n: int, margin: float, alpha: float) -> int | None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
+from pytest_llmparity.core.late import np
 
 EXACT_GROUPS = 12
 """Up to this many groups every assignment of signs is tried (4,096 at most)."""

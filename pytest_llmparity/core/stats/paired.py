@@ -12,8 +12,7 @@ import functools
 import math
 from typing import Literal
 
-from scipy.special import ndtri
-
+from pytest_llmparity.core.late import special
 from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
 from pytest_llmparity.core.stats.unconditional import OneSided, TwoSided, tango_score
 
@@ -84,7 +83,7 @@ def score_interval(b: int, c: int, n: int, alpha: float = 0.05) -> tuple[float, 
     _check_counts(b, c, n)
     if not 0.0 < alpha < 1.0:
         raise ValueError(f"alpha lies between 0 and 1, not {alpha!r}")
-    z = -float(ndtri(alpha / 2))
+    z = -float(special.ndtri(alpha / 2))
     estimate = (b - c) / n
 
     def solve(target: float, outside: float) -> float:

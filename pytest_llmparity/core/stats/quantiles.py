@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pytest_llmparity.core.late import np
 from pytest_llmparity.core.stats.bounds import Bounds, check_alpha
 from pytest_llmparity.core.stats.cluster import clustered_ratio, t_quantile, t_tails
 from pytest_llmparity.core.stats.shares import binomial_tails, clopper_pearson, least_perfect
 
-Floats = NDArray[np.float64]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pytest_llmparity.core.late import Floats
 
 DRAWS = 1_999
 """Bootstrap resamples; with the observed data 2,000, so a p-value is a multiple of 0.0005."""

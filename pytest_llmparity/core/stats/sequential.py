@@ -22,18 +22,19 @@ at once: a confidence sequence.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pytest_llmparity.core.late import np
 from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
 from pytest_llmparity.core.stats.paired import Side
 
-Floats = NDArray[np.float64]
+if TYPE_CHECKING:
+    from pytest_llmparity.core.late import Floats
+
 
 GAMBLERS: Final = 64
 TIMID: Final = 0.01
@@ -41,9 +42,17 @@ TIMID: Final = 0.01
 PRECISION: Final = 1e-4
 """How finely bounds are searched: a hundredth of a percentage point."""
 
-_PLACES: Final = (np.arange(GAMBLERS) + 0.5) / GAMBLERS
-BOLD: Final[Floats] = 1.0 - _PLACES**5
-EVEN: Final[Floats] = TIMID ** (1.0 - _PLACES)
+
+@functools.cache
+def bold() -> Floats:
+    """Return the parts of their wealth that gamblers bet against "at least m": most of them nearly all."""
+    return np.asarray(1.0 - ((np.arange(GAMBLERS) + 0.5) / GAMBLERS) ** 5)
+
+
+@functools.cache
+def even() -> Floats:
+    """Return the parts that are bet against "at most m": spread evenly on a logarithmic scale, from the timid up."""
+    return np.asarray(TIMID ** (1.0 - (np.arange(GAMBLERS) + 0.5) / GAMBLERS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,14 +146,14 @@ def least_units(margin: float, *, most: float, alpha: float) -> int | None:
     >>> least_units(0.05, most=1, alpha=0.05), least_units(0.1, most=1, alpha=0.05), least_units(0, most=1, alpha=0.05)
     (65, 32, None)
     """
-    logs = np.log1p(BOLD * (margin * most / (1.0 - margin)))
+    logs = np.log1p(bold() * (margin * most / (1.0 - margin)))
     return smallest_total(1, lambda total: float(_mean_log(total * logs)) >= -math.log(alpha))
 
 
 def log_wealth(gains: Floats, parts: Floats) -> Floats:
     """Return the logarithm of the gamblers' mean wealth before the first unit and after each.
 
-    ``gains`` are those of full bets, at least -1, units along the last axis; ``parts`` is :data:`BOLD` or :data:`EVEN`.
+    ``gains`` are those of full bets, at least -1, units along the last axis; ``parts`` is :func:`bold` or :func:`even`.
     """
     logs = _logs(gains, parts)
     before = np.zeros((*logs.shape[:-2], 1, len(parts)))
@@ -193,12 +202,12 @@ class _Question:
 
     def _against_high(self, margin: float) -> Floats:
         """Return the largest log of the wealth against "at least margin" so far: before the first unit, after each."""
-        paths = [np.maximum.accumulate(log_wealth(gains, BOLD)) for gains in self.below(margin)]
+        paths = [np.maximum.accumulate(log_wealth(gains, bold())) for gains in self.below(margin)]
         return np.asarray(np.min(paths, axis=0), dtype=np.float64)
 
     def _against_low(self, margin: float) -> Floats:
         """Return the largest log of the wealth against "at most margin" so far: before the first unit, after each."""
-        paths = [log_wealth(gains, EVEN) for gains in self.above(margin)]
+        paths = [log_wealth(gains, even()) for gains in self.above(margin)]
         return np.maximum.accumulate(_mean_log(np.stack(paths, axis=-1)))
 
     def _bound(self, against: Callable[[float], Floats], *, true: float, false: float) -> float:
@@ -220,8 +229,8 @@ class _Question:
 
     def _settles(self, factor: float) -> bool:
         """Whether so many times what was seen would be enough for one side."""
-        high = [float(_mean_log(factor * _logs(gains, BOLD).sum(axis=0))) for gains in self.below(self.margin)]
-        low = [_mean_log(factor * _logs(gains, EVEN).sum(axis=0)) for gains in self.above(self.margin)]
+        high = [float(_mean_log(factor * _logs(gains, bold()).sum(axis=0))) for gains in self.below(self.margin)]
+        low = [_mean_log(factor * _logs(gains, even()).sum(axis=0)) for gains in self.above(self.margin)]
         return min(high) >= self._enough or float(_mean_log(np.array(low))) >= self._enough
 
 

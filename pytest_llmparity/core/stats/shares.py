@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import bdtr, bdtrc, betainccinv, betaincinv
-
+from pytest_llmparity.core.late import special
 from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
 
 
@@ -14,8 +13,8 @@ def clopper_pearson(k: float, n: float, alpha: float) -> tuple[float, float]:
 
     Neither number need be whole, so that a share may be extrapolated to other sizes.
     """
-    lower = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, alpha))
-    return lower, 1.0 if k == n else float(betainccinv(k + 1, n - k, alpha))
+    lower = 0.0 if k == 0 else float(special.betaincinv(k, n - k + 1, alpha))
+    return lower, 1.0 if k == n else float(special.betainccinv(k + 1, n - k, alpha))
 
 
 def rate(k: int, n: int, *, at_least: float, alpha: float = 0.05) -> Bounds:
@@ -37,7 +36,7 @@ def rate(k: int, n: int, *, at_least: float, alpha: float = 0.05) -> Bounds:
 
 def binomial_tails(k: int, n: int, share: float) -> tuple[float, float]:
     """Return the chance of at most ``k`` of ``n`` at this share, and of at least ``k``."""
-    return float(bdtr(k, n, share)), 1.0 if k == 0 else float(bdtrc(k - 1, n, share))
+    return float(special.bdtr(k, n, share)), 1.0 if k == 0 else float(special.bdtrc(k - 1, n, share))
 
 
 def least_perfect(at_least: float, alpha: float) -> int | None:

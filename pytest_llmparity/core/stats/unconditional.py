@@ -27,15 +27,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, gammaln, xlog1py, xlogy
-
+from pytest_llmparity.core.late import np, special
 from pytest_llmparity.core.stats.shares import clopper_pearson
 
-Floats = NDArray[np.float64]
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from pytest_llmparity.core.late import Floats
 
 RELATIVE, ABSOLUTE = 0.005, 1e-4
 """How far a p-value may lie above the largest probability that was actually computed: a share of it, and a bit."""
@@ -79,7 +79,7 @@ class _Tail:
         self._n = n
         self._least, self._last = first, last
         counts = np.arange(first, last + 1)
-        self._log_choose = gammaln(n + 1) - gammaln(counts + 1) - gammaln(n - counts + 1)
+        self._log_choose = special.gammaln(n + 1) - special.gammaln(counts + 1) - special.gammaln(n - counts + 1)
         seen = float(tango_score(b, c, n, delta))
         seen += 1e-9 * (1 + abs(seen))  # tables with the same score belong to the tail, whatever the rounding
         low, high = np.full(len(counts), -1), n - counts
@@ -98,10 +98,12 @@ class _Tail:
         width = np.maximum(np.minimum(high, self._last) - first + 1, 0)
         row = np.repeat(np.arange(len(p_c)), width)
         c = np.arange(len(row)) - np.repeat(np.cumsum(width) - width, width) + first[row]
-        weight = np.exp(self._log_choose[c - self._least] + xlogy(c, p_c[row]) + xlog1py(self._n - c, -p_c[row]))
+        weight = np.exp(
+            self._log_choose[c - self._least] + special.xlogy(c, p_c[row]) + special.xlog1py(self._n - c, -p_c[row])
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(p_c < 1.0, np.minimum(p_b / (1.0 - p_c), 1.0), 0.0)
-        inner = bdtr(self._limits[c - self._least].astype(np.float64), self._n - c, share[row])
+        inner = special.bdtr(self._limits[c - self._least].astype(np.float64), self._n - c, share[row])
         return np.bincount(row, weights=weight * inner, minlength=len(p_c)).astype(np.float64) + NEGLIGIBLE
 
 

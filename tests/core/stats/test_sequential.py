@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pytest_llmparity.core.stats.sequential import (
-    BOLD,
-    EVEN,
     PRECISION,
-    Floats,
     SequentialResult,
+    bold,
+    even,
     gap,
     least_units,
     log_wealth,
@@ -25,6 +24,7 @@ from pytest_llmparity.core.stats.sequential import (
     share,
 )
 
+Floats = NDArray[np.float64]
 ENOUGH = math.log(20)
 PATHS = 1000
 SLACK = 3 * math.sqrt(0.05 * 0.95 / PATHS)
@@ -46,7 +46,7 @@ def ever(gains: Floats, parts: Floats, batch: int = 5) -> Floats:
 
 def against(d: Floats, e: Floats, margin: float, most: float) -> tuple[Floats, Floats]:
     """First times of both sides."""
-    return ever((margin * e - d) / (1 - margin), BOLD), ever((d / margin - e) / most, EVEN)
+    return ever((margin * e - d) / (1 - margin), bold()), ever((d / margin - e) / most, even())
 
 
 def broken_or_not(broken: NDArray[np.bool_], margin: float) -> tuple[Floats, Floats]:
@@ -58,7 +58,7 @@ def broken_or_not(broken: NDArray[np.bool_], margin: float) -> tuple[Floats, Flo
     paths = np.arange(units) < np.arange(counts.max() + 1)[:, None]
     wealth = [
         log_wealth(np.where(paths, of_broken, of_kept), parts)[:, 1:][counts, np.arange(units)]
-        for of_broken, of_kept, parts in ((-1.0, margin / (1 - margin), BOLD), (1 / margin - 1, -1.0, EVEN))
+        for of_broken, of_kept, parts in ((-1.0, margin / (1 - margin), bold()), (1 / margin - 1, -1.0, even()))
     ]
     low, high = (first(of_one_side >= ENOUGH) + 1 for of_one_side in wealth)
     return low, high
@@ -71,12 +71,12 @@ def draws(paths: int, n: int, seed: int) -> Floats:
 def test_wealth_computed_by_hand() -> None:
     # Against "at least .1": a kept case multiplies by 1 + part/9, a broken one by 1 - part.
     result = share([True, False], at_least=0.9, alpha=0.05)
-    first, second = np.mean(1 + BOLD / 9), np.mean((1 + BOLD / 9) * (1 - BOLD))
+    first, second = np.mean(1 + bold() / 9), np.mean((1 + bold() / 9) * (1 - bold()))
 
-    assert np.exp(log_wealth(np.array([1 / 9, -1.0]), BOLD)) == pytest.approx([1, first, second])
+    assert np.exp(log_wealth(np.array([1 / 9, -1.0]), bold())) == pytest.approx([1, first, second])
     assert result.p_pass == pytest.approx(1 / first), "the largest wealth so far counts, not the last"
     # Against "at most .1": a broken case multiplies by 1 + 9 parts, a kept one by 1 - part.
-    assert 1 / result.p_fail == pytest.approx(np.mean((1 - EVEN) * (1 + 9 * EVEN)))
+    assert 1 / result.p_fail == pytest.approx(np.mean((1 - even()) * (1 + 9 * even())))
     assert (result.estimate, result.n, result.passed, result.failed) == (0.5, 2, False, False)
 
 
@@ -96,7 +96,7 @@ def test_wealth_is_positive_looks_only_back_and_forgets_the_order(
     kept: list[bool], margin: float, random: Random
 ) -> None:
     d = np.array([float(not one) for one in kept])
-    for gains, parts in (((margin - d) / (1 - margin), BOLD), (d / margin - 1, EVEN)):
+    for gains, parts in (((margin - d) / (1 - margin), bold()), (d / margin - 1, even())):
         wealth = log_wealth(gains, parts)
         mixed = list(gains)
         random.shuffle(mixed)
@@ -259,8 +259,8 @@ def test_a_gap_at_the_margin_keeps_the_error_rate(discordant: float) -> None:
     draw = draws(PATHS, 300, 5)
     more = (discordant + margin) / 2
     x = np.where(draw < more, 1.0, np.where(draw < discordant, -1.0, 0.0))
-    below = [ever((margin - one) / (1 - margin), BOLD) for one in (x, -x)]
-    above = ever((x - margin) / (1 + margin), EVEN)
+    below = [ever((margin - one) / (1 - margin), bold()) for one in (x, -x)]
+    above = ever((x - margin) / (1 + margin), even())
 
     assert np.isfinite(np.maximum(*below)).mean() <= 0.05 + SLACK
     assert np.isfinite(above).mean() <= 0.05 + SLACK

@@ -1,0 +1,43 @@
+"""Libraries that take longer to import than all the rest of a check, imported when they are first used.
+
+A suite whose parity tests are not selected, ``--collect-only`` and a run that is refused compute nothing; writing
+``check.text()`` should cost them nothing either. Used like the modules themselves: ``from
+pytest_llmparity.core.late import np, special``, then ``np.array(...)``; what needs numpy's types for annotations only
+imports them under ``TYPE_CHECKING``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["distance", "jsonschema_rs", "np", "special"]
+
+
+class _Late:
+    """A module that is imported when the first of its names is asked for. Each name is looked up in it once."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # whoever looks at this object (copy, inspect, doctest) does not ask for the module
+            raise AttributeError(name)
+        value = getattr(import_module(self._name), name)
+        setattr(self, name, value)
+        return value
+
+
+if TYPE_CHECKING:
+    import jsonschema_rs
+    import numpy as np
+    from numpy.typing import NDArray
+    from rapidfuzz import distance
+    from scipy import special
+
+    Floats = NDArray[np.float64]
+else:
+    jsonschema_rs = _Late("jsonschema_rs")
+    np = _Late("numpy")
+    distance = _Late("rapidfuzz.distance")
+    special = _Late("scipy.special")
