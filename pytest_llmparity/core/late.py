@@ -8,6 +8,7 @@ imports them under ``TYPE_CHECKING``.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,13 @@ class _Late:
         value = getattr(import_module(self._name), name)
         setattr(self, name, value)
         return value
+
+
+def load() -> None:
+    """Import all of them, for a moment in which nothing else is to do; whoever uses one that is missing is told so."""
+    for name in ("numpy", "scipy.special", "rapidfuzz.distance", "jsonschema_rs"):
+        with suppress(ImportError):
+            import_module(name)
 
 
 if TYPE_CHECKING:

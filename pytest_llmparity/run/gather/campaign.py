@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
 
+from pytest_llmparity.core import late
 from pytest_llmparity.core.ports import Progress
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
@@ -255,6 +256,8 @@ class Campaign:
 
     def _time(self, specs: Sequence[EngineSpec]) -> None:
         """Measure latency of every unit that asks for it on those of these engines that can be asked, all resident."""
+        if self._plan.timed:
+            late.load()  # nothing of ours is busy beside what is timed
         for unit in map(self._askable, self._plan.timed):
             self._timing.time(unit, self._comparable(unit, specs), apart=self._asking.apart.keys())
 

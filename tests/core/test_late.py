@@ -1,0 +1,57 @@
+"""What takes long to import is imported when it is used, and not by whoever writes a check."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from pytest_llmparity.core import late
+
+HEAVY = ("numpy", "scipy", "rapidfuzz", "jsonschema_rs", "pydantic", "httpx", "openai", "sqlite3", "asyncio")
+
+
+def imported_by(code: str) -> set[str]:
+    """Return which of the heavy ones a fresh process has imported after this code."""
+    ending = f"import json, sys; print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+    process = subprocess.run([sys.executable, "-c", f"{code}\n{ending}"], capture_output=True, text=True, check=True)
+    return set(json.loads(process.stdout.splitlines()[-1]))
+
+
+def test_writing_checks_imports_nothing_that_takes_long() -> None:
+    checks = "check.text(margin=0.05), check.similarity(at_least=0.5), check.prompts(), check.latency(ttft_p95='1 s')"
+
+    assert imported_by(f"from pytest_llmparity import check\n{checks}") == set()
+
+
+def test_the_first_number_imports_what_it_needs() -> None:
+    bound = "from pytest_llmparity.core.stats.shares import clopper_pearson\nprint(clopper_pearson(1, 20, 0.05))"
+
+    assert imported_by(bound) == {"numpy", "scipy"}
+
+
+def test_all_can_be_imported_at_once_and_are_what_they_stand_for() -> None:
+    assert imported_by("from pytest_llmparity.core.late import load\nload()") == {*HEAVY[:4]}
+
+    import numpy
+    from scipy import special
+
+    assert late.np.log1p is numpy.log1p
+    assert late.special.bdtr is special.bdtr
+    assert not hasattr(late.np, "__wrapped__")  # who asks any object for this does not import numpy
+
+
+def test_one_that_is_missing_is_told_to_whoever_uses_it() -> None:
+    code = """
+import sys
+sys.modules["jsonschema_rs"] = None
+from pytest_llmparity.core import late
+late.load()
+try:
+    late.jsonschema_rs.validator_for
+except ImportError as error:
+    print(error)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "jsonschema_rs" in process.stdout
