@@ -11,6 +11,7 @@ from pytest_llmparity.core.words.printable import printable
 
 if TYPE_CHECKING:
     from pytest_llmparity.cli.verbs import Commands
+    from pytest_llmparity.store.runs import RunInfo, Store
 
 
 def add(commands: Commands) -> None:
@@ -41,6 +42,17 @@ def _runs(asked: argparse.Namespace) -> int:
         kept = store.named()
         for run in store.runs():
             began = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started))
-            ended = "unfinished" if run.finished is None else "finished"
-            print(printable(f"{run.id}  {began}  {ended}{', kept' if run.id in kept else ''}"))
+            print(printable(f"{run.id}  {began}  {_ended(store, run)}{', kept' if run.id in kept else ''}"))
     return OK
+
+
+def _ended(store: Store, run: RunInfo) -> str:
+    """Say whether anything of a run can still be asked; a sequential one that was left open waits for more prompts."""
+    if run.finished is not None:
+        return "finished"
+
+    from pytest_llmparity.run.judge.state import read_state
+
+    state = read_state(store, run.id)
+    asked_all = state is not None and state.open and state.incomplete is None
+    return "finished, goes on when prompts are added" if asked_all else "unfinished"

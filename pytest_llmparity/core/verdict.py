@@ -91,9 +91,11 @@ class Judgement:
     ``estimate``, ``lower``, ``upper`` and ``margin`` share ``unit``; the bounds are one-sided. ``side`` says which
     deviations count. ``p_pass`` is the p-value of "drift is at least the margin", ``p_fail`` of "drift is at most the
     margin"; both ``None`` for exact findings (a pin, a prompt count), whose outcome is not a test. ``n`` counts cases,
-    ``groups`` the independent groups (0: not clustered). ``needed`` is how many prompts in all would settle an
-    INCONCLUSIVE. ``reason`` says in one sentence why the outcome is not what the bounds alone say. ``open``: judged by
-    evidence that may still grow in a sequential run; ``sequence`` says how far that run came.
+    ``groups`` the independent groups (0: not clustered). ``needed`` is how many in all would settle an INCONCLUSIVE,
+    counted as ``n`` is, ``at_hand`` how many of these there are (0: as many as ``n``). ``per_group``: of each group one
+    case counts, so that ``n`` is a number of groups too. ``reason`` says in one sentence why the outcome is not what
+    the bounds alone say. ``open``: judged by evidence that may still grow in a sequential run; ``sequence`` says how
+    far that run came.
     """
 
     outcome: Outcome
@@ -108,6 +110,8 @@ class Judgement:
     p_pass: float | None = None
     p_fail: float | None = None
     needed: int | None = None
+    at_hand: int = 0
+    per_group: bool = False
     reason: str = ""
     open: bool = False
     sequence: str = ""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmparity.run.judge.state import RunState, write_state
 from pytest_llmparity.store.runs import Store
 
 if TYPE_CHECKING:
@@ -25,6 +26,22 @@ def test_stored_runs_are_listed_named_and_released(shell: Shell) -> None:
     assert lines[runs[1]].endswith("unfinished")
     assert "kept" not in released.out
     assert (unknown.code, "there is no run nobodys" in unknown.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("state", "ended"),
+    [
+        (RunState(open=True), "finished, goes on when prompts are added"),
+        (RunState(open=True, incomplete="stopped after 5 requests (--parity-max-requests)"), "unfinished"),
+        (RunState(incomplete="stopped after 5 requests (--parity-max-requests)"), "unfinished"),
+    ],
+)
+def test_a_run_is_finished_when_nothing_more_can_be_asked(shell: Shell, state: RunState, ended: str) -> None:
+    with Store.open(shell.path / ".llmparity") as store:
+        run = store.begin(plan_hash="p", session="s", version="1").id
+        write_state(store, run, state)
+
+    assert shell.run("runs").out.splitlines()[0].endswith(f"  {ended}")
 
 
 @pytest.mark.parametrize("option", ["--keep", "--release"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -105,6 +107,23 @@ def test_what_stays_open_says_how_to_go_on_and_does(bench: Bench) -> None:
     assert [asked(engine) for engine in engines] == [24 + 3 * 16] * 2
     text = next(v for v in bench.report()["verdicts"] if v["kind"] == "text")
     assert (text["n"], text["alpha"]) == (24, 0.05)
+
+
+def test_groups_that_are_used_up_are_told_and_how_many_more_it_takes(bench: Bench) -> None:
+    lines = [
+        {"id": f"{group}-{n}", "group": f"g{group}", "messages": [{"role": "user", "content": f"question {group} {n}"}]}
+        for group in range(8)
+        for n in range(5)
+    ]
+    (bench.pytester.path / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    bench.gate("check.text(margin=0.05), check.prompts()", tokens=32)
+    result = bench.run("--parity-sequential", engines=[bench.engine(), bench.engine(drift=0.05)])
+
+    assert result.ret == OK
+    text = " ".join(result.stdout.str().split())
+    assert re.search(r"inconcl\. [\d.]+ % \([\d.]+ % to [\d.]+ %\), n 8 groups", text)
+    assert re.search(r"about (\d+) groups in all would settle it, \d+ more: add prompts in new groups", text)
+    assert "noted: one prompt of each group counts in a sequential run, and all 8 groups have had their turn" in text
 
 
 @pytest.mark.slow

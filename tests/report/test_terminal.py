@@ -265,7 +265,7 @@ def test_what_stayed_open_says_how_many_prompts_would_settle_it() -> None:
     assert terminal.open_questions([PASSING, OPEN, reason]) == [
         "inconclusive:",
         "  q8_0: schema.gap  2 %, between -1 % and 6 %, margin 5 %  (test_tickets)",
-        "    a run of about 310 prompts in all would settle it",
+        "    a run of about 310 prompts in all would settle it, 246 more",
         "  q8_0: schema.gap  2 %, baseline too noisy  (test_tickets)",
     ]
 

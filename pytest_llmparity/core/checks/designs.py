@@ -5,7 +5,7 @@ Each of them is a :class:`Design`: it takes what is known of the cases, in their
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
@@ -45,13 +45,13 @@ class Design(Protocol):
         """Judge forks per token at risk, of at most ``horizon`` tokens a case."""
 
 
-def design_of(evidence: Evidence, *, asked: int) -> Design:
-    """Return the design of this evidence; ``asked`` is how many cases a judgement is about."""
+def design_of(evidence: Evidence, *, asked: int, groups_asked: int = 0) -> Design:
+    """Return the design of this evidence; ``asked`` is how many cases a judgement is about, of how many groups."""
     if evidence.single:
         return Single()
     if evidence.sequential:
         cases, groups = len(evidence.prompts.cases), evidence.prompts.groups
-        return Sequential(alpha=evidence.alpha, asked=asked, cases=cases, groups=groups)
+        return Sequential(alpha=evidence.alpha, asked=asked, cases=cases, groups=groups, groups_asked=groups_asked)
     return Fixed(alpha=evidence.alpha)
 
 
@@ -129,14 +129,16 @@ class Fixed:
 class Sequential:
     """Cases as they come, until nothing is open: evidence that holds whenever one stops.
 
-    ``asked`` of ``cases`` prompts in ``groups`` groups were asked so far. Judgements stay open: further prompts may
-    settle them, or make a FAIL survive the correction for its family.
+    ``asked`` of ``cases`` prompts were asked so far, and ``groups_asked`` of ``groups`` groups had their turn (who
+    counts groups gives their number). Judgements stay open: further prompts may settle them, or make a FAIL survive the
+    correction for its family.
     """
 
     alpha: float
     asked: int
     cases: int
     groups: int
+    groups_asked: int = 0
 
     def counted(self, items: Sequence[T], group: Callable[[T], str]) -> Sequence[T]:
         """Return the first item of each group: what is bet on must be exchangeable."""
@@ -161,7 +163,7 @@ class Sequential:
         return self._judgement(result, margin=margin, unit="share", side=side)
 
     def hazard(self, forks: Forks, *, margin: float, horizon: int) -> Judgement:
-        """Judge one case of each group; as many prompts are needed as so many groups have."""
+        """Judge one case of each group: further ones of a group change nothing, so groups are what is needed."""
         counted = self.counted(forks, lambda fork: fork[0].group)
         result = sequential.ratio(
             [float(fork.forked) for _, fork in counted],
@@ -171,9 +173,11 @@ class Sequential:
             alpha=self.alpha,
         )
         groups = sum(fork.at_risk > 0.0 for _, fork in counted)
-        return self._judgement(
-            result, margin=margin, unit="forks/token", groups=groups, cases_each=self.cases / self.groups
-        )
+        judgement = self._judgement(result, margin=margin, unit="forks/token", groups=groups)
+        if self.groups == self.cases:
+            return judgement
+        at_hand = result.n if self.groups_asked == self.groups else self.groups
+        return dataclasses.replace(judgement, per_group=True, at_hand=at_hand)
 
     def _judgement(
         self,
@@ -183,7 +187,6 @@ class Sequential:
         unit: str,
         side: str = "worse",
         groups: int = 0,
-        cases_each: float = 1.0,
     ) -> Judgement:
         prompts = explain.count(self.cases, "prompt")
         whole = self.asked == self.cases
@@ -199,7 +202,8 @@ class Sequential:
             groups=groups,
             p_pass=result.p_pass,
             p_fail=result.p_fail,
-            needed=None if result.needed is None else math.ceil(result.needed * cases_each),
+            needed=result.needed,
+            at_hand=result.n if whole else self.cases,
             open=True,
             sequence=f"sequential, all {prompts} asked"
             if whole

@@ -179,7 +179,8 @@ class TextCheck(BaseCheck):
             return rested(verdict, missing)
         judgement = comparison.judge(comparison.forks, UNKNOWN_MARGIN if margin is None else margin)
         details = _fork_lines(verdict, counted, judgement.groups, missing, why, further=len(pairs) - len(counted))
-        verdict = dataclasses.replace(verdict, measures="of tokens fork", details=tuple(details))
+        turns = (_turns(comparison.groups_asked, evidence.prompts.groups),) if judgement.per_group else ()
+        verdict = dataclasses.replace(verdict, measures="of tokens fork", details=tuple(details), remarks=turns)
         if margin is None:
             return rested(verdict.judged(_unjudged(judgement, why)), missing)
         above = 1.0
@@ -247,7 +248,8 @@ class _Comparison:
 
     def __init__(self, evidence: Evidence, pairing: Pairing, horizon: int) -> None:
         self._pairing, self._horizon = pairing, horizon
-        self._design: Design = design_of(evidence, asked=pairing.asked)
+        self.groups_asked = len({case.group for case in pairing.cases})
+        self._design: Design = design_of(evidence, asked=pairing.asked, groups_asked=self.groups_asked)
         self.pairs: list[tuple[Pair, Compared]] = []
         silence = Silence()
         for pair in pairing.pairs:
@@ -269,6 +271,12 @@ class _Comparison:
         """The forks, and the best that may be thought of every case without one: it does not part."""
         forks = {case.id: fork for case, fork in self.forks}
         return [(case, forks.get(case.id) or _unforked(self._horizon)) for case in self._pairing.cases]
+
+
+def _turns(asked: int, groups: int) -> str:
+    """Say what a sequential run counts, and whether the groups that could count have all been asked."""
+    had = f"all {groups} groups have had their turn" if asked == groups else f"{asked} of {groups} had their turn"
+    return f"one prompt of each group counts in a sequential run, and {had}"
 
 
 def _stages(evidence: Evidence) -> tuple[int, ...]:

@@ -119,8 +119,7 @@ def headline(verdict: Verdict) -> str:
         return f"{head}: {verdict.reason}"
     parts = [f"{number(verdict.estimate, verdict.unit)} {verdict.measures}".rstrip()]
     parts += [text for text in (bounds(verdict), limit(verdict)) if text]
-    noun = "request" if verdict.kind.startswith("latency.") else "prompt"
-    parts.append(count(verdict.n, noun))
+    parts.append(count(verdict.n, _noun(verdict)))
     line = f"{head}: {', '.join(parts)}"
     line += mix(verdict)
     line += "".join(f"; {text}" for text in (verdict.sequence, verdict.reason, settling(verdict)) if text)
@@ -158,9 +157,26 @@ def settling(verdict: Verdict) -> str:
     """Return what would settle an INCONCLUSIVE verdict, empty for others and where nobody knows."""
     if verdict.needed is None or verdict.outcome is not Outcome.INCONCLUSIVE:
         return ""
-    noun = "request" if verdict.kind.startswith("latency.") else "prompt"
-    words = f"a run of about {count(verdict.needed, noun)} in all would settle it"
-    return f"{words}; add some and run again with --parity-sequential" if verdict.open else words
+    words = f"a run of about {count(verdict.needed, _noun(verdict))} in all would settle it"
+    more = verdict.needed - (verdict.at_hand or verdict.n)
+    if more <= 0:
+        return words
+    words += f", {more} more"
+    if 0 < verdict.groups < verdict.n:
+        words += f" in about {count(math.ceil(more * verdict.groups / verdict.n), 'new group')}"
+    if not verdict.open:
+        return words
+    where = "new groups (a further prompt of an old one changes nothing)"
+    return (
+        f"{words}: add {f'prompts in {where}' if verdict.per_group else 'them'} and run again with --parity-sequential"
+    )
+
+
+def _noun(verdict: Verdict) -> str:
+    """Return what ``n`` of a verdict counts."""
+    if verdict.kind.startswith("latency."):
+        return "request"
+    return "group" if verdict.per_group else "prompt"
 
 
 def mix(verdict: Verdict) -> str:
@@ -297,7 +313,7 @@ def cell(verdict: Verdict, word: str) -> list[str]:
         parts.append(f"({between.removeprefix('between ').replace(' and ', ' to ')})")
     if verdict.n:
         parts[-1] += ","
-        parts.append(f"n {verdict.n}")
+        parts.append(_prompts(verdict))
     return parts
 
 
@@ -319,6 +335,9 @@ def _in_one_line(verdict: Verdict) -> str:
 
 
 def _prompts(verdict: Verdict) -> str:
+    """Return how many cases a verdict rests on, in few letters; what counts is named where it is not each of them."""
+    if verdict.per_group:
+        return f"n {count(verdict.n, 'group')}"
     return f"n {verdict.n}" if verdict.n else ""
 
 

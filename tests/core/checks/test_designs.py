@@ -93,6 +93,8 @@ def test_a_verdict_takes_over_everything_that_was_judged() -> None:
         p_pass=0.7,
         p_fail=0.8,
         needed=9,
+        at_hand=8,
+        per_group=True,
         reason="why",
         open=True,
         sequence="so far",

@@ -52,7 +52,9 @@ def test_near_the_budget_it_says_how_many_requests_would_settle_it(make: Factory
 
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.needed is not None
-    assert verdict.message.endswith(f"a run of about {verdict.needed} requests in all would settle it")
+    assert verdict.message.endswith(
+        f"a run of about {verdict.needed} requests in all would settle it, {(verdict.needed or 0) - verdict.n} more"
+    )
 
 
 def test_requests_that_met_a_load_do_not_count(make: Factory) -> None:

@@ -93,15 +93,47 @@ def test_of_a_group_one_prompt_counts(make: Factory) -> None:
     assert design.counted([("u", 1), ("v", 2), ("u", 3)], lambda row: row[0]) == [("u", 1), ("v", 2)]
 
 
-def test_prompts_needed_are_scaled_to_prompts_of_such_groups(make: Factory) -> None:
+def test_groups_are_what_is_needed_where_one_prompt_of_each_counts(make: Factory) -> None:
     said = [SAME, OTHER, OTHER] * 4
     single = texts(make, said, cases=12)[0]
     cases = [make.case(index, group=f"g{index % 12}") for index in range(36)]
     grouped = texts(make, said * 3, cases=cases)[0]
 
     assert single.needed is not None
-    assert grouped.needed == 3 * single.needed, "three prompts a group"
-    assert grouped.message.endswith("in all would settle it; add some and run again with --parity-sequential")
+    assert (single.needed, single.per_group) == (grouped.needed, False)
+    assert single.message.endswith(
+        f"a run of about {single.needed} prompts in all would settle it, {single.needed - 12} more: add them and run "
+        "again with --parity-sequential"
+    )
+    assert (grouped.n, grouped.per_group) == (12, True)
+    assert "margin 5 %, 12 groups; sequential, all 36 prompts asked; " in grouped.message
+    assert grouped.message.endswith(
+        f"a run of about {single.needed} groups in all would settle it, {single.needed - 12} more: add prompts in new "
+        "groups (a further prompt of an old one changes nothing) and run again with --parity-sequential"
+    )
+
+
+@pytest.mark.parametrize(("asked", "each"), [(12, 1), (24, 2), (36, 3), (48, 4)])
+def test_prompts_added_to_old_groups_change_neither_the_verdict_nor_the_advice(
+    make: Factory, asked: int, each: int
+) -> None:
+    said = ([SAME, OTHER, OTHER] * 4 + [SAME] * 36)[:asked]
+    cases = [make.case(index, group=f"g{index % 12}") for index in range(12 * max(2, each))]
+    text = texts(make, said, cases=cases)[0]
+
+    assert (text.outcome, text.n) == (Outcome.INCONCLUSIVE, 12)
+    assert f"about {text.needed} groups in all would settle it, {(text.needed or 0) - 12} more" in text.message
+    assert text.remarks == (
+        "one prompt of each group counts in a sequential run, and all 12 groups have had their turn",
+    )
+
+
+def test_groups_that_had_no_turn_are_not_asked_for_again(make: Factory) -> None:
+    cases = [make.case(index, group=f"g{index % 200}") for index in range(400)]
+    text = texts(make, [SAME, OTHER, OTHER, OTHER] * 8, cases=cases)[0]
+
+    assert text.remarks == ("one prompt of each group counts in a sequential run, and 32 of 200 had their turn",)
+    assert text.at_hand == 200
 
 
 def test_texts_without_a_margin_or_without_text_are_settled(make: Factory) -> None:

@@ -82,7 +82,9 @@ def test_between_the_bounds_it_says_how_many_prompts_would_settle_it(make: Facto
     assert near.outcome is Outcome.INCONCLUSIVE
     assert near.needed is not None
     assert near.needed > 50
-    assert near.message.endswith(f"a run of about {near.needed} prompts in all would settle it")
+    assert near.message.endswith(
+        f"a run of about {near.needed} prompts in all would settle it, {near.needed - 50} more"
+    )
 
 
 def test_a_baseline_that_forks_from_itself_as_much_makes_it_inconclusive(make: Factory) -> None:

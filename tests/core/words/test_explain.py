@@ -49,7 +49,7 @@ def test_a_pass_gives_the_other_bound() -> None:
 def test_an_open_verdict_gives_both_bounds_and_what_would_settle_it() -> None:
     assert said(outcome=Outcome.INCONCLUSIVE, lower=0.04, needed=120) == (
         "INCONCLUSIVE text, q4 against f16: 8.21 % of tokens fork, between 4 % and 9.93 %, margin 5 %, 64 prompts; "
-        "a run of about 120 prompts in all would settle it"
+        "a run of about 120 prompts in all would settle it, 56 more"
     )
 
 
@@ -109,8 +109,33 @@ def test_sequential_verdicts_say_how_far_they_came_and_how_to_go_on() -> None:
     far = {"sequence": "sequential, stopped after 64 of 300 prompts", "open": True}
     assert said(**far).endswith("64 prompts; sequential, stopped after 64 of 300 prompts")
     assert said(**far, outcome=Outcome.INCONCLUSIVE, needed=450).endswith(
-        "of 300 prompts; a run of about 450 prompts in all would settle it; add some and run again with "
+        "of 300 prompts; a run of about 450 prompts in all would settle it, 386 more: add them and run again with "
         "--parity-sequential"
+    )
+    assert said(**far, outcome=Outcome.INCONCLUSIVE, needed=450, at_hand=300).endswith(
+        "a run of about 450 prompts in all would settle it, 150 more: add them and run again with --parity-sequential"
+    )
+    assert said(**far, outcome=Outcome.INCONCLUSIVE, needed=290, at_hand=300).endswith(
+        "a run of about 290 prompts in all would settle it"
+    )
+
+
+def test_further_prompts_of_a_fixed_number_come_in_groups_like_those_there_are() -> None:
+    assert said(outcome=Outcome.INCONCLUSIVE, groups=16, needed=120).endswith(
+        "64 prompts; a run of about 120 prompts in all would settle it, 56 more in about 14 new groups"
+    )
+    assert said(outcome=Outcome.INCONCLUSIVE, groups=16, needed=66).endswith("2 more in about 1 new group")
+
+
+def test_where_one_prompt_of_a_group_counts_groups_are_counted_everywhere() -> None:
+    counted = {"n": 12, "groups": 12, "per_group": True, "open": True}
+    assert said(**counted).endswith("margin 5 %, 12 groups")
+    verdict = dataclasses.replace(BASE, **counted)  # type: ignore[arg-type]
+    assert explain.cell(verdict, "FAIL") == ["FAIL 8.21 %", "(at least 6.71 %),", "n 12 groups"]
+    assert explain.one_line([verdict]) == "8.21 % > 5 % (at least 6.71 %, n 12 groups) FAIL: text, q4 against f16"
+    assert said(**counted, outcome=Outcome.INCONCLUSIVE, needed=131).endswith(
+        "12 groups; a run of about 131 groups in all would settle it, 119 more: add prompts in new groups (a further "
+        "prompt of an old one changes nothing) and run again with --parity-sequential"
     )
 
 
