@@ -117,7 +117,7 @@ class Door:
         return list(map(uncommanded, lines))
 
     def plan_lines(self, *, detailed: bool) -> list[str]:
-        """Return the plan: requests and tokens per engine; in detail also every gate with its power."""
+        """Return the plan: requests to each engine and in all, and tokens; in detail also every gate with its power."""
         plan = self.session.plan()
         hopeless = [f"  {test} cannot run: {problem}" for test, problem in self._problems.items()] if detailed else []
         if not plan.units:
@@ -137,7 +137,7 @@ class Door:
             ]
             contexts = [spec.context_length for spec in self.settings.engines]
             if asked := most_requests(plan.units, contexts):
-                lines.append(terminal.probe_line(asked))
+                lines.append(terminal.probe_line(asked, len(self.settings.engines)))
             two_ways = [spec.name for spec in self.settings.engines if spec.route != "openai"]
             if two_ways:
                 lines.append(terminal.route_line(2 * len(some_requests(plan.units)), two_ways))

@@ -6,6 +6,7 @@ Nothing here knows pytest: the door writes the lines under a title of its own.
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -109,31 +110,49 @@ def plan_line(
     asked: str = "",
     wave: int | None = None,
 ) -> str:
-    """Return what will be asked: requests and the most tokens of each engine, and how the engines share the machine.
+    """Return what will be asked of each engine and in all, the most tokens, and how the engines share the machine.
 
-    ``requests`` are those to an engine that repeats itself, and the most.
+    ``requests`` are those to an engine that repeats itself, and the most; ``tokens`` are of each engine.
     ``engines`` are their names in the order they are asked; it is shown where one has to go before the next comes. Of
     engines that are in memory together ``asked`` says which are asked at the same time. With a ``wave`` they are asked
     so many cases at a time, and less than all as soon as nothing is open.
     """
     least, most = requests
-    much, size = explain.count(most, "request"), explain.count(tokens, "token")
-    span = much if least == most else f"{least} to {much}"
-    plan = f"plan: {span}, at most {size}" if wave is None else f"plan: at most {much} in waves of {wave}, {size}"
+    span = f"{least} to {most}" if wave is None and least != most else f"{most}"
+    much = _of_each(span if wave is None else f"at most {span}", "request" if most == 1 else "requests", len(engines))
+    plan = f"plan: {much}{f', in waves of {wave}' if wave else ''}; at most {explain.count(tokens, 'token')}"
     if len(engines) == 1:
         return plan
     order = f": {', then '.join(engines)}" if residency == "one-at-a-time" else f", {asked}"
-    return f"{plan} of each engine, {explain.count(len(engines), 'engine')} {residency.replace('-', ' ')}{order}"
+    return f"{plan} of each; {explain.count(len(engines), 'engine')} {residency.replace('-', ' ')}{order}"
 
 
-def probe_line(requests: int) -> str:
-    """Return what the run asks before the first prompt, to find out what its engines can do."""
-    return f"probes: about {explain.count(requests, 'short request')} to each engine"
+def probe_line(requests: int, engines: int) -> str:
+    """Return what the run asks at most before the first prompt, to find out what its engines can do."""
+    noun = "short request" if requests == 1 else "short requests"
+    return f"probes: {_of_each(f'at most {requests}', noun, engines)}"
 
 
 def route_line(requests: int, engines: Sequence[str]) -> str:
     """Return what is asked more of engines that are measured over another route than applications use."""
-    return f"routes: up to {explain.count(requests, 'whole prompt')} more to {', '.join(engines)}, half over each route"
+    in_all = f", {requests * len(engines)} in all" if len(engines) > 1 else ""
+    each = "each of " if len(engines) > 1 else ""
+    much = f"at most {explain.count(requests, 'request')} more with whole prompts"
+    return f"routes: {much} to {each}{', '.join(engines)}{in_all}; half over each route"
+
+
+def _of_each(span: str, noun: str, engines: int) -> str:
+    """Return how much is asked of each engine and of all of them together, in the same words everywhere.
+
+    >>> _of_each("at most 5", "requests", 2), _of_each("8", "requests", 1)
+    ('at most 5 requests to each of 2 engines, 10 in all', '8 requests')
+    >>> _of_each("96 to 192", "requests", 2)
+    '96 to 192 requests to each of 2 engines, 192 to 384 in all'
+    """
+    if engines == 1:
+        return f"{span} {noun}"
+    in_all = re.sub(r"\d+", lambda number: str(engines * int(number[0])), span.removeprefix("at most "))
+    return f"{span} {noun} to each of {engines} engines, {in_all} in all"
 
 
 def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> list[str]:
@@ -145,7 +164,10 @@ def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> 
     blocks = [
         engine_lines(record.engines, width=width),
         [line for engine in record.engines for line in _facts(engine, width=width)] if verbose else [],
-        grid(record.verdicts, [engine.name for engine in record.engines], verbose=verbose, width=width),
+        [
+            *grid(record.verdicts, [engine.name for engine in record.engines], verbose=verbose, width=width),
+            *([] if verbose else shared_rows(record.verdicts, width=width)),
+        ],
         troubles(record.verdicts, record.engines, width=width),
         conclusions(record.verdicts, [engine.name for engine in record.engines], verbose=verbose, width=width),
         latency(record.latency, width=width),
@@ -206,6 +228,17 @@ def grid(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose: bool, 
                     line = "".join(f"  {pad(text, columns[name])}" for text, name in zip(here, shown, strict=True))
                     lines.append((pad("" if row else f"  {printable(row_name)}", label) + line).rstrip())
     return lines
+
+
+def shared_rows(verdicts: Sequence[Verdict], *, width: int = WIDTH) -> list[str]:
+    """Return which verdicts share a row of the short grid, of which it shows the worst; no line where none do."""
+    kinds: dict[str, dict[str, None]] = defaultdict(dict)
+    for verdict in verdicts:
+        kinds[verdict.kind.partition(".")[0]][verdict.kind] = None
+    shared = [list(of_row) for of_row in kinds.values() if len(of_row) > 1]
+    names = "; ".join(f"{', '.join(others)} and {last}" for *others, last in shared)
+    words = f"of several verdicts in a row the worst is shown, -v shows each: {names}"
+    return _wrapped("", printable(words), width=width) if shared else []
 
 
 def _fitting(names: Iterable[str], wide: Mapping[str, int], *, room: int) -> list[list[str]]:
@@ -419,8 +452,11 @@ def _counted(pairs: Iterable[tuple[str, str]]) -> dict[str, Counter[str]]:
 def _ending(record: RunRecord) -> list[str]:
     sent = []
     if record.requests:
-        retries = f", {explain.count(record.retries, 'retry', 'retries')}" if record.retries else ""
-        sent = [f"run {record.run}: {explain.count(record.requests, 'request')} sent{retries}"]
+        requests = explain.count(record.requests, "request")
+        retries = f" and {explain.count(record.retries, 'retry', 'retries')}" if record.retries else ""
+        sent = [f"run {record.run}: {requests} sent in all, probes{retries} included"]
+    if record.replayed:
+        sent = [f"run {record.run}: nobody was asked, the answers are those that were stored"]
     return [*record.notes, *sent]
 
 

@@ -375,6 +375,7 @@ class Session:
             failures=tuple(failure_records(samples)),
             requests=self._state.requests,
             retries=self._state.retries,
+            replayed=self.settings.mode == "replay",
             notes=(
                 *self._state.notes,
                 *unknown_latency(samples, verdicts),

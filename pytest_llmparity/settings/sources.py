@@ -147,7 +147,8 @@ OPTIONS = (
     ),
     Option(
         "max_requests",
-        "Stop after N requests; what is missing becomes inconclusive (default: no limit)",
+        "Stop after N requests in all, to every engine and with probes; what is missing becomes inconclusive "
+        "(default: no limit)",
         "N",
         positive,
     ),

@@ -23,6 +23,7 @@ import yaml  # noqa: F401 - see below
 # pytester forgets modules that a run inside this process imported, and numpy and yaml cannot be imported twice.
 import pytest_llmparity.check
 import pytest_llmparity.plugin.door  # noqa: F401 - see above
+from pytest_llmparity.core import late
 from pytest_llmparity.testing import LoopbackEngine
 from tests.doubles.posing import PosingEngine
 from tests.plugin import warm_pytest
@@ -30,6 +31,7 @@ from tests.plugin.warm_pytest import Nursery, WarmPytest
 
 # Nor may what clients rest on and import when they are first used: errors of a second httpcore are none of those that
 # the client translates. From openai 3 on that is httpcore2; httpx, of control calls, every run would import anew.
+late.load()
 if importlib.util.find_spec("httpcore2"):
     importlib.import_module("httpcore2")
 

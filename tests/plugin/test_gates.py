@@ -364,7 +364,9 @@ def test_collect_only_shows_the_plan_and_asks_nobody(bench: Bench) -> None:
     result = bench.run("--collect-only", engines=[engine, bench.engine()])
 
     assert result.ret == OK
-    result.stdout.fnmatch_lines(["plan: 32 requests*", "*test_gate.py::test_gate: 8 cases in 8 groups*"])
+    result.stdout.fnmatch_lines(
+        ["plan: 32 requests to each of 2 engines, 64 in all; *", "*test_gate.py::test_gate: 8 cases in 8 groups*"]
+    )
     assert engine.count == 0
 
 
@@ -641,8 +643,11 @@ def test_the_command_to_reproduce_names_what_the_environment_and_options_chose(
             "replay of the newest run: nothing is asked",
             "  test_gate.py::test_gate: 8 cases in 8 groups",
             f"{command} --parity-mode replay=2*",
+            "run 2*: nobody was asked, the answers are those that were*",
         ]
     )
+    assert "requests sent" in live.stdout.str()
+    replay.stdout.no_fnmatch_line("*requests sent*")
 
 
 def test_the_arguments_of_other_peoples_exceptions_are_left_alone(bench: Bench) -> None:
@@ -722,7 +727,7 @@ def test_a_gate_whose_engine_lacks_what_it_needs_is_skipped_with_the_reason(benc
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(
         [
-            "probes: about 7 short requests to each engine*",
+            "probes: at most 7 short requests to each of 2 engines, 14 in all",
             "skipped:",
             "  b does not take tools (probed): prompts of test_gate",
             "*SKIPPED*prompts, b against a: b does not take tools (probed)*",
@@ -760,4 +765,4 @@ def test_the_plan_names_the_prompts_that_go_over_both_routes(bench: Bench) -> No
 
     result = bench.run("--engines=a,b", "--collect-only")
 
-    result.stdout.fnmatch_lines(["routes: up to 16 whole prompts more to b, half over each route"])
+    result.stdout.fnmatch_lines(["routes: at most 16 requests more with whole prompts to b; half over each route"])

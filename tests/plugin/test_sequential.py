@@ -42,8 +42,8 @@ def test_the_plan_says_what_is_asked_at_most_and_how(bench: Bench) -> None:
 
     result.stdout.fnmatch_lines(
         [
-            "plan: at most 196 requests in waves of 16, 12544 tokens of each engine, 2 engines together, asked side by "
-            "side (at different addresses)",
+            "plan: at most 196 requests to each of 2 engines, 392 in all, in waves of 16; at most 12544 tokens of "
+            "each; 2 engines together, asked side by side (at different addresses)",
             "*test_gate: 100 cases in 100 groups",
             "*text(margin=0.05): counts one prompt of each group, 100 groups in all",
             "*at least needed: rate 65",
@@ -62,7 +62,7 @@ def test_environment_and_profile_ask_in_waves_too(bench: Bench, way: str, monkey
     args = ["--parity-profile=quick"] if way == "profile" else []
     result = bench.run(*args, "--collect-only", engines=[bench.engine(), bench.engine()])
 
-    result.stdout.fnmatch_lines(["plan: at most 196 requests in waves of 16, *"])
+    result.stdout.fnmatch_lines(["plan: at most 196 requests to each of 2 engines, 392 in all, in waves of 16; *"])
 
 
 def test_equal_engines_are_settled_with_fewer_requests(bench: Bench) -> None:
@@ -74,7 +74,9 @@ def test_equal_engines_are_settled_with_fewer_requests(bench: Bench) -> None:
 
     assert result.ret == OK
     assert [asked(engine) for engine in engines] == [32 + 48] * 2
-    result.stdout.fnmatch_lines([f"*run *: {sum(engine.count - 1 for engine in engines)} requests sent"])
+    result.stdout.fnmatch_lines(
+        [f"*run *: {sum(engine.count - 1 for engine in engines)} requests sent in all, probes included"]
+    )
     text = next(v for v in bench.report()["verdicts"] if v["kind"] == "text")
     assert (text["outcome"], text["n"], text["requests"]) == ("PASS", 32, 64)
     assert text["message"].endswith("sequential, stopped after 32 of 100 prompts")

@@ -112,25 +112,26 @@ def test_the_plan_is_one_line() -> None:
 
     assert (
         terminal.plan_line(**many, residency="one-at-a-time", asked="asked in turn (one in memory at a time)")
-        == "plan: 64 requests, at most 4096 tokens of each engine, 2 engines one at a time: prod, then dev"
+        == "plan: 64 requests to each of 2 engines, 128 in all; at most 4096 tokens of each; 2 engines one at a time: "
+        "prod, then dev"
     )
     assert (
         terminal.plan_line(**many, residency="together", asked="asked side by side (at different addresses)")
-        == "plan: 64 requests, at most 4096 tokens of each engine, 2 engines together, asked side by side (at "
-        "different addresses)"
+        == "plan: 64 requests to each of 2 engines, 128 in all; at most 4096 tokens of each; 2 engines together, asked "
+        "side by side (at different addresses)"
     )
     assert (
         terminal.plan_line(**many, residency="together", asked="asked in turn (on this machine)", wave=16)
-        == "plan: at most 64 requests in waves of 16, 4096 tokens of each engine, 2 engines together, asked in turn "
-        "(on this machine)"
+        == "plan: at most 64 requests to each of 2 engines, 128 in all, in waves of 16; at most 4096 tokens of each; "
+        "2 engines together, asked in turn (on this machine)"
     )
     assert (
         terminal.plan_line(requests=(1, 1), tokens=64, engines=["dev"], residency="one-at-a-time")
-        == "plan: 1 request, at most 64 tokens"
+        == "plan: 1 request; at most 64 tokens"
     )
     assert (
         terminal.plan_line(requests=(112, 256), tokens=64, engines=["dev"], residency="one-at-a-time")
-        == "plan: 112 to 256 requests, at most 64 tokens"
+        == "plan: 112 to 256 requests; at most 64 tokens"
     )
 
 
@@ -146,7 +147,7 @@ def test_the_demo_says_in_words_who_passes_and_who_is_caught() -> None:
         "q8_0: passes  2 verdicts",
         "q4_0: FAIL  text  8.1 %/token, margin 5 %  (test_tickets)",
         "",
-        "run 20261121-034501-ab12: 600 requests sent",
+        "run 20261121-034501-ab12: 600 requests sent in all, probes included",
     ]
 
 
@@ -249,6 +250,22 @@ def test_the_worst_comes_first_and_verbose_shows_what_passed() -> None:
     assert "q4_0: pass  schema.rate  99 %, at least 95 % asked  (test_tickets)" in long
 
 
+def test_verdicts_that_share_a_row_are_named_below_the_grid_unless_each_has_its_own() -> None:
+    kinds = ("prompts", "text", "text.repeat", "schema.rate", "schema.gap", "schema.agree")
+    record = dataclasses.replace(DEMO, verdicts=tuple(verdict("q8_0", Outcome.PASS, kind) for kind in kinds))
+
+    lines = terminal.summary(record, width=200)
+    each = terminal.summary(record, verbose=True, width=200)
+
+    assert lines[lines.index("q8_0: passes  6 verdicts") - 2] == (
+        "of several verdicts in a row the worst is shown, -v shows each: text and text.repeat; schema.rate, schema.gap "
+        "and schema.agree"
+    )
+    assert [line.split()[0] for line in each if line.startswith("  ")] == list(kinds)
+    assert not any(line.startswith("of several") for line in each)
+    assert terminal.shared_rows([PASSING]) == []
+
+
 def test_an_engine_with_an_open_question_does_not_pass() -> None:
     assert terminal.conclusions([PASSING, OPEN], [], verbose=False) == [
         "q8_0: not settled  1 verdict passed, 1 inconclusive"
@@ -329,8 +346,14 @@ def test_missing_answers_retries_and_notes_end_the_summary() -> None:
         "q4: 3 answers missing (T 2, O 1)",
         "",
         "2 cases left out: --parity-budget",
-        "run r: 5 requests sent, 1 retry",
+        "run r: 5 requests sent in all, probes and 1 retry included",
     ]
+
+
+def test_a_replay_says_that_nobody_was_asked() -> None:
+    (*_, last) = terminal.summary(dataclasses.replace(DEMO, replayed=True), width=200)
+
+    assert last == "run 20261121-034501-ab12: nobody was asked, the answers are those that were stored"
 
 
 def test_nothing_that_ran_is_nothing_to_read() -> None:
@@ -431,11 +454,19 @@ def test_what_was_skipped_says_why_once_with_every_check_it_concerns() -> None:
 
 
 def test_probes_are_part_of_the_plan() -> None:
-    assert terminal.probe_line(4) == "probes: about 4 short requests to each engine"
+    assert terminal.probe_line(4, 2) == "probes: at most 4 short requests to each of 2 engines, 8 in all"
+    assert terminal.probe_line(1, 1) == "probes: at most 1 short request"
 
 
 def test_the_line_about_routes_counts_whole_prompts() -> None:
-    assert terminal.route_line(16, ["o", "l"]) == "routes: up to 16 whole prompts more to o, l, half over each route"
+    assert (
+        terminal.route_line(16, ["o", "l"])
+        == "routes: at most 16 requests more with whole prompts to each of o, l, 32 in all; half over each route"
+    )
+    assert (
+        terminal.route_line(16, ["o"])
+        == "routes: at most 16 requests more with whole prompts to o; half over each route"
+    )
 
 
 def test_a_narrow_cache_is_seen_and_a_usual_one_is_not() -> None:

@@ -110,8 +110,9 @@ class FailureRecord:
 class RunRecord:
     """Everything about one run.
 
-    ``requests`` counts what was sent, ``retries`` what was sent again, ``notes`` are sentences for the end of the
-    summary (what was resumed, what a hard stop left out).
+    ``requests`` counts what was sent when it was gathered, to all engines and with probes, ``retries`` what of that was
+    sent again; ``replayed``: nothing was sent now. ``notes`` are sentences for the end of the summary (what was
+    resumed, what a hard stop left out).
     """
 
     run: str
@@ -122,4 +123,5 @@ class RunRecord:
     failures: tuple[FailureRecord, ...] = ()
     requests: int = 0
     retries: int = 0
+    replayed: bool = False
     notes: tuple[str, ...] = ()

@@ -30,6 +30,7 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.plan import Unit, Wires, build_requests, narrowed, pointless, shuffled
 from pytest_llmparity.run.probe import overflow, probes
 from pytest_llmparity.run.probe.probes import Probe, Probed, Spent
+from pytest_llmparity.run.probe.slots import MOST_REQUESTS
 from pytest_llmparity.run.records import context_of, proven
 from pytest_llmparity.store.runs import Store
 
@@ -81,9 +82,13 @@ def wanted(units: Sequence[Unit], *, context: int | None) -> tuple[str, ...]:
 
 
 def most_requests(units: Sequence[Unit], contexts: Sequence[int | None]) -> int:
-    """Return the most probe requests one engine gets for these units; ``contexts`` has what is known of each engine."""
+    """Return the most probe requests one engine gets for these units; ``contexts`` has what is known of each engine.
+
+    Where requests are timed beside each other, it may have to be found out how many a server answers at once.
+    """
     names = {name for context in contexts for name in wanted(units, context=context)}
-    return sum(PROBES[name].requests for name in names)
+    beside = any(unit.needs.timed and unit.concurrency > 1 for unit in units)
+    return sum(PROBES[name].requests for name in names) + (MOST_REQUESTS if beside else 0)
 
 
 def learn(

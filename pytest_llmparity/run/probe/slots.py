@@ -25,6 +25,7 @@ SHORTEST_NS: Final = 10_000_000
 """An answer that took less proves nothing: the second request may have come too late to meet it. Chosen."""
 TRIES: Final = 4
 """Pairs that may be sent where earlier ones did not tell."""
+MOST_REQUESTS: Final = 2 * TRIES
 SEEN: Final = 2
 """One at a time must be seen this often: a machine that stalls can make one pair look so."""
 

@@ -20,6 +20,7 @@ from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.kinds.llamacpp import LlamaCppAdapter
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.probe import slots
 from pytest_llmparity.run.probe.preflight import ALWAYS, PROBES, most_requests, wanted
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Route
@@ -87,6 +88,16 @@ def test_a_run_asks_what_its_tests_make_matter(
     assert set(names) == {*ALWAYS, *more}
     assert list(names) == [name for name in PROBES if name in names]
     assert most_requests(session.plan().units, [4096, 4096]) == sum(PROBES[name].requests for name in names)
+
+
+@pytest.mark.parametrize(("concurrency", "more"), [(1, 0), (4, 2 * slots.TRIES)])
+def test_the_most_requests_count_those_that_find_out_how_many_are_answered_at_once(
+    project: Project, concurrency: int, more: int
+) -> None:
+    session = project.session(project.attached("a", project.engine()))
+    project.declare(session, check.latency(success_rate=0.9, n=32), concurrency=concurrency)
+
+    assert most_requests(session.plan().units, [4096]) == sum(PROBES[name].requests for name in ALWAYS) + more
 
 
 def test_a_raw_prompt_makes_the_raw_route_matter(project: Project) -> None:
