@@ -1,4 +1,4 @@
-"""Two paced engines asked by the plugin, by a pytest loop with the openai client, and by a bare client: one run.
+"""Two paced engines asked by the plugin, by a loop and by tasks with the openai client, by a bare client: one run.
 
 python -m benchmarks.side_by_side [--prompts 200] [--concurrency 16] [--tokens 64] [--no-loop]
 
@@ -32,7 +32,7 @@ LATE_US = 1000
 LOOP = """
 import json, openai, pytest
 PROMPTS = [json.loads(line)["messages"] for line in open("prompts.jsonl")]
-@pytest.mark.parametrize("url", {urls!r})
+@pytest.mark.parametrize("url", URLS)
 def test_all(url):
     with openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as client:
         for messages in PROMPTS:
@@ -40,6 +40,26 @@ def test_all(url):
                 model="mock", messages=messages, max_tokens={tokens}, temperature=0
             )
             assert answer.choices[0].message.content.startswith(" token")
+"""
+TASKS = """
+import asyncio, json, openai
+PROMPTS = [json.loads(line)["messages"] for line in open("prompts.jsonl")]
+async def engine(url):
+    slots = asyncio.Semaphore({concurrency})
+    async with openai.AsyncOpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as client:
+        async def ask(messages):
+            async with slots:
+                stream = await client.chat.completions.create(
+                    model="mock", messages=messages, max_tokens={tokens}, temperature=0, stream=True
+                )
+                return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
+        for first, last in {phases!r}:
+            answers = await asyncio.gather(*map(ask, PROMPTS[first:last]))
+            assert all(answer.startswith(" token") for answer in answers)
+async def both():
+    await asyncio.gather(*map(engine, URLS))
+def test_all():
+    asyncio.run(both())
 """
 GATE = """
 import pytest
@@ -112,14 +132,19 @@ async def send_all(urls: Sequence[str], phases: Sequence[list[bytes]], concurren
     await asyncio.gather(*map(engine, urls))
 
 
+def phases_of(prompts: int, *, floor: bool) -> list[tuple[int, int]]:
+    """Return which prompts the plugin asks in which order: from where to where, phase by phase."""
+    if not floor:
+        return [(0, prompts)]
+    few = (0, FLOOR)
+    return [few, few, few, few, (FLOOR, prompts)]  # cold, their answers, warm, parallel, the answers of the others
+
+
 def bare(binary: str, rows: Sequence[dict[str, Any]], options: argparse.Namespace, *, floor: bool) -> Row:
     """Send what the plugin sends, without it: the same bodies at the same concurrency, nothing read or stored."""
     more = {"model": "mock", "max_tokens": options.tokens, "temperature": 0, "stream": True}
     bodies = [json.dumps({"messages": row["messages"], **more}).encode() for row in rows]
-    phases = [bodies]
-    if floor:
-        few, others = bodies[:FLOOR], bodies[FLOOR:]
-        phases = [few, few, few, few, others]  # cold, their answers, warm, parallel, the answers of the others
+    phases = [bodies[first:last] for first, last in phases_of(len(rows), floor=floor)]
     with engines(binary, options.tokens) as lent:
         began = time.perf_counter()
         asyncio.run(send_all(lent.urls, phases, options.concurrency))
@@ -143,16 +168,33 @@ def gate(binary: str, folder: Path, options: argparse.Namespace, check: str, nam
     return Row(f"pytest --engines, {check}", took, len(answers), lent)
 
 
-def loop(binary: str, folder: Path, options: argparse.Namespace) -> Row:
-    """Ask one by one in a test without the plugin."""
-    place = folder / "loop"
+def without_plugin(
+    binary: str, folder: Path, options: argparse.Namespace, written: str, name: str
+) -> tuple[float, Engines]:
+    """Run a test that asks with the openai client, without the plugin; return how long it took, and the engines."""
+    place = folder / name
     place.mkdir()
     (place / "prompts.jsonl").write_text((folder / "prompts.jsonl").read_text())
     (place / "pytest.ini").touch()
     with engines(binary, options.tokens) as lent:
-        (place / "test_loop.py").write_text(LOOP.format(urls=lent.urls, tokens=options.tokens))
+        (place / "test_all.py").write_text(written.replace("URLS", repr(lent.urls)))
         took, _ = run_pytest(place, "-p", "no:llmparity")
-    return Row("pytest loop, openai client, one by one", took, 2 * options.prompts, lent)
+    return took, lent
+
+
+def tasks(binary: str, folder: Path, options: argparse.Namespace, *, floor: bool) -> Row:
+    """Ask both engines at once, so many requests at a time, in a test without the plugin: what a user would write."""
+    phases = phases_of(options.prompts, floor=floor)
+    written = TASKS.format(tokens=options.tokens, concurrency=options.concurrency, phases=phases)
+    took, lent = without_plugin(binary, folder, options, written, "tasks-floor" if floor else "tasks")
+    name = "pytest, openai client, asyncio tasks" + (", the same requests with the floor" if floor else "")
+    return Row(name, took, 2 * sum(last - first for first, last in phases), lent)
+
+
+def loop(binary: str, folder: Path, options: argparse.Namespace) -> Row:
+    """Ask one by one in a test without the plugin."""
+    took, lent = without_plugin(binary, folder, options, LOOP.format(tokens=options.tokens), "loop")
+    return Row("pytest, openai client, a loop", took, 2 * options.prompts, lent)
 
 
 def start_of_pytest(folder: Path) -> float:
@@ -179,37 +221,39 @@ def main() -> None:
         subprocess.run(["cc", "-O2", "-o", binary, str(HERE / "mock_sse.c")], check=True)
         (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
         start_s = start_of_pytest(folder)
-        found = [
+        measured = [
             bare(binary, rows, options, floor=False),
+            tasks(binary, folder, options, floor=False),
             gate(binary, folder, options, "check.similarity(at_least=0.5)", "plain"),
             bare(binary, rows, options, floor=True),
+            tasks(binary, folder, options, floor=True),
             gate(binary, folder, options, "check.text(margin=0.05)", "floor"),
         ]
         if not options.no_loop:
-            found.append(loop(binary, folder, options))
-    table(found, start_s, options)
+            measured.append(loop(binary, folder, options))
+    table(measured, start_s, options)
 
 
-def table(found: Sequence[Row], start_s: float, options: argparse.Namespace) -> None:
+def table(measured: Sequence[Row], start_s: float, options: argparse.Namespace) -> None:
     """Print the measurements, and how they compare."""
     answer_s = (FIRST_MS + GAP_MS * (options.tokens - 1)) / 1000
     print(f"{options.prompts} prompts x 2 engines, {options.tokens} tokens ({answer_s:.2f} s an answer), concurrency")
     print(f"{options.concurrency}; pytest for one empty test: {start_s:.2f} s\n")
     print("| what | s | requests | engines late, mean / most us |")
     print("|---|---|---|---|")
-    for row in found:
+    for row in measured:
         late = " (too late)" if row.engines.mean_us > LATE_US else ""
         print(
             f"| {row.name}{late} | {row.seconds:.2f} | {row.requests} | {row.engines.mean_us:.0f} / "
             f"{row.engines.most_us:.0f} |"
         )
-    plain_bare, plain, floor_bare, floor = found[:4]
-    for bare_row, row in ((plain_bare, plain), (floor_bare, floor)):
-        over = row.seconds / bare_row.seconds - 1
-        without = (row.seconds - start_s) / bare_row.seconds - 1
-        print(f"\n{row.name}: {over:+.0%} over the bare client, {without:+.0%} without pytest's own start")
-        if len(found) > 4:
-            print(f"  {found[4].seconds / row.seconds:.1f} x as fast as the loop")
+    for bare_row, tasks_row, row in (measured[:3], measured[3:6]):
+        over, without = row.seconds / bare_row.seconds - 1, (row.seconds - start_s) / bare_row.seconds - 1
+        print(f"\n{row.name}:")
+        print(f"  {over:+.0%} over the bare client that is up already, {without:+.0%} without pytest's own start")
+        print(f"  {row.seconds / tasks_row.seconds - 1:+.0%} over a test of asyncio tasks")
+        if len(measured) > 6:
+            print(f"  {measured[6].seconds / row.seconds:.1f} x as fast as the loop")
 
 
 if __name__ == "__main__":
