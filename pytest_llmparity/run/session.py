@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_llmparity.core import late
 from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError, UsageError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
@@ -179,8 +178,6 @@ class Session:
             if begun.kept:
                 self._keep(begun.id)
             if self.store().document(begun.id, GATHERED) is None:
-                # What judges takes half a second to import; engines that start or answer leave that time.
-                threading.Thread(target=late.load, name="llmparity-imports", daemon=True).start()
                 Campaign(
                     self.settings,
                     plan,
