@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pytest_llmparity.core.compare.json import ABSENT, FieldDiff, Parsed, diff_values, parse_json
+from pytest_llmparity.core.compare.json import (
+    ABSENT,
+    FieldDiff,
+    Parsed,
+    _slow_json,
+    diff_values,
+    parse_json,
+    strict_json,
+)
 from pytest_llmparity.core.compare.order import KeyOrder
 
 values = st.recursive(
@@ -53,6 +63,45 @@ def test_what_is_not_json_says_why(text: str, words: str) -> None:
     assert parsed.value is None
     assert parsed.error is not None
     assert words in parsed.error
+
+
+numbers = st.from_regex(
+    r"-?(0|[1-9][0-9]{0,30}|[1-9][0-9]{380,420})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", fullmatch=True
+)
+pieces = st.sampled_from(
+    [*'{}[]:, "\\/abkx-0.\n\t\x00\ufeff\xe9\u2028', '"a":', '"a"', "NaN", "null", "true", r"\u0022", r"\""]
+)
+written = st.recursive(
+    numbers
+    | st.text(st.characters(codec="utf-8")).map(json.dumps)
+    | st.sampled_from(["null", '"\\""', r'"\u0022"', "1e999"]),
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda items: f"[{', '.join(items)} ]")
+        | st.lists(st.tuples(st.sampled_from(['"a"', '"b"', r'"\"c"']), inner), max_size=4).map(
+            lambda items: f"{{{', '.join(f'{key} :{item}' for key, item in items)}}}"
+        )
+    ),
+    max_leaves=8,
+)
+
+
+def outcome(read: Callable[[str], Any], text: str) -> tuple[str, object]:
+    """Return what a reader makes of a text: a value to the bit, or the error with its words."""
+    try:
+        value = read(text)
+    except (ValueError, RecursionError) as error:
+        return type(error).__name__, str(error)
+    assert not isinstance(value, float) or math.isfinite(value)
+    return type(value).__name__, repr(value)  # 1 is not 1.0 there, nor 0.0 -0.0
+
+
+@given(st.lists(pieces).map("".join) | written | numbers.map(lambda number: f'{{"a": [{number}]}}') | st.text())
+@example('{"a": 1, "b": "\\u0022", "a": "\\u0022"}')
+@example("[" + "1" * 401 + "]")
+@example(" " * 200 + "1" * 401)
+@example('"\ud800"')
+def test_the_fast_reader_says_what_the_slow_one_does(text: str) -> None:
+    assert outcome(strict_json, text) == outcome(_slow_json, text)
 
 
 @given(st.text())
