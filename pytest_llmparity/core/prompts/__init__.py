@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from pytest_llmparity.core.sample import Request, Sampling
 
@@ -97,16 +97,27 @@ def digest(cases: Sequence[Case]) -> str:
     Keys inside schemas and tools keep their order: engines that force a schema's properties in the order written
     answer differently when it changes.
     """
-    lines = sorted((case.id, json.dumps(_content(case), ensure_ascii=True)) for case in cases)
+    lines = sorted((case.id, _written(case)) for case in cases)
     return hashlib.sha256("\n".join(text for _, text in lines).encode()).hexdigest()
 
 
-_CONTENT = tuple(field.name for field in dataclasses.fields(Case) if field.name != "line")
+_LABELS: Final = tuple((field.name, f'"{field.name}": ') for field in dataclasses.fields(Case) if field.name != "line")
+_TEXT: Final = json.encoder.encode_basestring_ascii
 
 
-def _content(case: Case) -> dict[str, object]:
-    content: dict[str, object] = {name: getattr(case, name) for name in _CONTENT}
-    content["sampling"] = dict(sorted(case.sampling.items()))
-    if case.expect is not None:
-        content["expect"] = dataclasses.asdict(case.expect)
-    return content
+def _written(case: Case) -> str:
+    """Return the content of a case as ``json.dumps`` writes it; text and what is not given take it longest."""
+    parts: list[str] = []
+    for name, label in _LABELS:
+        value = getattr(case, name)
+        if isinstance(value, str):
+            parts.append(label + _TEXT(value))
+        elif value is None:
+            parts.append(label + "null")
+        elif name == "sampling":
+            parts.append(label + (json.dumps(dict(sorted(value.items()))) if value else "{}"))
+        elif name == "expect":
+            parts.append(label + json.dumps(dataclasses.asdict(value)))
+        else:
+            parts.append(label + ("[]" if value == () else json.dumps(value)))
+    return f"{{{', '.join(parts)}}}"

@@ -47,8 +47,9 @@ def parse_prompts(text: str, *, source: str, name: str) -> PromptSet:
     yaml = source.lower().endswith((".yaml", ".yml"))
     cases: list[Case] = []
     seen: dict[str, int] = {}
-    for line, value in (yaml_rows if yaml else _json_rows)(text, problems):
-        case = _case(value, line, problems)
+    rows = ((*row, False) for row in yaml_rows(text, problems)) if yaml else _json_rows(text, problems)
+    for line, value, fit in rows:
+        case = _case(value, line, problems, fit=fit)
         if case is None:
             continue
         if case.id in seen:
@@ -98,7 +99,8 @@ def _fail(source: str, problems: list[tuple[int, str]]) -> Never:
 # -- text to values
 
 
-def _json_rows(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int, object]]:
+def _json_rows(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int, object, bool]]:
+    """Yield the line of each row, its value, and whether its text already shows that :func:`_unfit` is content."""
     # Not splitlines(): U+2028 and friends may stand unescaped inside a JSON string.
     for line, raw in enumerate(text.split("\n"), start=1):
         if not raw.strip():
@@ -107,13 +109,19 @@ def _json_rows(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int
             problems.append((line, f"has {len(raw)} characters; a case may have {MAX_TEXT}"))
             continue
         try:
-            yield line, _as_written(raw, strict_json(raw))
+            yield line, _as_written(raw, strict_json(raw)), _surely_fit(raw)
         except json.JSONDecodeError as error:
             problems.append((line, f"not JSON at column {error.colno}: {error.msg}; one case per line"))
         except RecursionError:
             problems.append((line, f"nested deeper than {MAX_DEPTH} levels"))
         except ValueError as error:
             problems.append((line, str(error)))
+
+
+def _surely_fit(raw: str) -> bool:
+    """Whether strict JSON has no half characters, is not too deep and has few values, by its text alone."""
+    whole = raw.isascii() and "\\u" not in raw
+    return whole and len(raw) <= MAX_VALUES and raw.count("{") + raw.count("[") <= MAX_DEPTH
 
 
 def _as_written(raw: str, row: Any) -> Any:
@@ -129,12 +137,11 @@ def _as_written(raw: str, row: Any) -> Any:
 # -- values to cases
 
 
-def _case(value: object, line: int, problems: list[tuple[int, str]]) -> Case | None:
+def _case(value: object, line: int, problems: list[tuple[int, str]], *, fit: bool) -> Case | None:
     if not isinstance(value, dict):
         problems.append((line, f"is {given(value)}; expected an object with id and messages or prompt"))
         return None
-    unfit = _unfit(value)
-    if unfit is not None:
+    if not fit and (unfit := _unfit(value)) is not None:
         problems.append((line, unfit))
         return None
     try:

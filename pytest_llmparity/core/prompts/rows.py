@@ -80,8 +80,8 @@ class Row(Strict):
 
     @model_validator(mode="after")
     def _no_null(self) -> Self:
-        null = [name for name in self.model_fields_set - self._NULLABLE if getattr(self, name) is None]
-        if null:
+        values = self.__dict__
+        if null := [name for name in self.model_fields_set if values[name] is None and name not in self._NULLABLE]:
             raise ValueError(f"has {min(null).removesuffix('_')} = null; leave the key out")
         return self
 

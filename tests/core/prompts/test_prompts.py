@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import itertools
 import json
 import string
@@ -10,13 +12,14 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import pytest_llmparity
+from pytest_llmparity.core.compare.json import strict_json
 from pytest_llmparity.core.errors import PromptSetError, UsageError
-from pytest_llmparity.core.prompts import Case, Expect, PromptSet
-from pytest_llmparity.core.prompts.reading import messages_of, parse_prompts
+from pytest_llmparity.core.prompts import Case, Expect, PromptSet, digest
+from pytest_llmparity.core.prompts.reading import _surely_fit, _unfit, messages_of, parse_prompts
 from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.settings import schemas
 
@@ -187,6 +190,43 @@ def test_digest_does_not_see_layout_format_or_order(rows: list[dict[str, Any]], 
     assert read(*rows, source="q.jsonl").digest == first.digest
     text = yaml.safe_dump(rows, allow_unicode=False)
     assert parse_prompts(text, source="p.yml", name="p").digest == first.digest
+
+
+@given(st.lists(ROWS, min_size=1, max_size=3, unique_by=lambda row: row["id"]), JSON)
+def test_digest_is_that_of_what_json_writes_of_every_field(rows: list[dict[str, Any]], anything: Any) -> None:
+    first, *others = read(*rows).cases
+    cases = (dataclasses.replace(first, tool_choice=anything, tools=({"a": anything},)), *others)
+    names = [
+        "id",
+        "messages",
+        "prompt",
+        "group",
+        "tags",
+        "sampling",
+        "tools",
+        "tool_choice",
+        "response_format",
+        "expect",
+    ]
+    texts = {}
+    for case in cases:
+        content = {name: getattr(case, name) for name in names}
+        content["sampling"] = dict(sorted(case.sampling.items()))
+        content["expect"] = case.expect and dataclasses.asdict(case.expect)
+        texts[case.id] = json.dumps(content)
+
+    lines = "\n".join(text for _, text in sorted(texts.items()))
+    assert digest(cases) == hashlib.sha256(lines.encode()).hexdigest()
+
+
+@given(JSON | st.text(), st.booleans())
+@example(json.loads("[" * 70 + "]" * 70), True)
+@example("\ud800", True)
+def test_a_row_whose_text_shows_that_it_can_be_sent_can_be(value: Any, escaped: bool) -> None:
+    raw = json.dumps({"x": value}, ensure_ascii=escaped)
+
+    if _surely_fit(raw):
+        assert _unfit(strict_json(raw)) is None
 
 
 # -- what is refused
