@@ -111,8 +111,7 @@ class ToolCall:
     id: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenLogprob:
+class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
     """One generated token: its bytes (lossless), natural-log probability and the alternatives seen there.
 
     ``logprob`` is ``None`` where the engine sent its sentinel for "unknown" (vLLM -9999, llama.cpp -3.4e38) or NaN.
@@ -150,8 +149,7 @@ else:
     TokenRecords = tuple[TokenLogprob, ...]  # as which JSON is read
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """One answer, normalised: same fields whatever the engine.
 
     ``reasoning`` never mixes with ``text``. ``finish_reason`` is ``stop``, ``length``, ``tool_calls`` or what the
@@ -174,10 +172,17 @@ class Completion:
     logprobs: TokenRecords = ()
     model: str = ""
     fingerprint: str = ""
-    server: Mapping[str, float] = field(default_factory=dict)
+    server: Mapping[str, float] = msgspec.field(default_factory=dict)
     normalised: tuple[str, ...] = ()
     max_tokens: int | None = None
-    token_ends: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    token_ends: tuple[int, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Completion):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in _COMPARED)
+
+    __hash__ = None  # type: ignore[assignment]  # as a dictionary, which it holds, has none
 
     @property
     def cut(self) -> bool:
@@ -192,6 +197,8 @@ class Completion:
         tokens = len(self.logprobs) if self.completion_tokens is None else self.completion_tokens
         return self.max_tokens is not None and tokens >= self.max_tokens
 
+
+_COMPARED: Final = tuple(name for name in Completion.__struct_fields__ if name != "token_ends")
 
 CORRESPOND: Final = 1.25
 """How many tokens an event may hold on average, or events a token may take, for a time per token to be known: room for
@@ -246,8 +253,7 @@ class Failure:
     status: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """One answer (or failure) with its provenance. Exactly one of ``completion`` and ``failure`` is set.
 
     ``request_sha256`` names the case's own request. ``prefix`` is the text that stood before its first message where

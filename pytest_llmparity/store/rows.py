@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import dataclasses
 import itertools
 import json
 import math
@@ -83,7 +82,7 @@ PUT_TOKENS: Final = (
 )
 """Takes a row of :func:`token_rows`."""
 
-_BESIDES: Final = tuple(f.name for f in dataclasses.fields(Completion) if f.name not in ("logprobs", "token_ends"))
+_BESIDES: Final = tuple(name for name in Completion.__struct_fields__ if name not in ("logprobs", "token_ends"))
 _BLANK: Final = Completion(text="")
 _ANSWER: Final = msgspec.json.Decoder(Completion)
 _ENCODER: Final = msgspec.json.Encoder()
@@ -248,7 +247,9 @@ def sample_from(row: tuple[Any, ...], read: Callable[[int], bytes]) -> Sample:
     completion = None if packed is None else _completion_from(packed)
     if completion is not None and ends:
         tokens = StoredTokens(read, number, ends, completion.text if spelled is None else spelled)
-        object.__setattr__(completion, "logprobs", tokens)  # nobody else has it yet; a copy takes as long as reading it
+        msgspec.structs.force_setattr(
+            completion, "logprobs", tokens
+        )  # nobody else has it yet; a copy takes as long as reading it
     return Sample(
         engine=engine,
         case=case,

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
@@ -82,7 +82,7 @@ class Factory:
                 block = index // per_block
                 timing = Timing(ttfb_s=value / 4, ttft_s=value / 2, e2e_s=value, tpot_s=value / 100, block=block)
             sample = self.sample(name, case, Phase.TIMED, answer, timing)
-            samples.setdefault(case, []).append(dataclasses.replace(sample, repeat=index, prefix=f"{index}\n"))
+            samples.setdefault(case, []).append(msgspec.structs.replace(sample, repeat=index, prefix=f"{index}\n"))
         return EngineEvidence(name=name, kind="fake", quantization="F16", samples={Phase.TIMED: samples})
 
     def failure(self, kind: str = "Timeout", message: str = "no first byte within 60 s") -> Failure:

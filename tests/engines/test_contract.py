@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jsonschema_rs
+import msgspec
 import pytest
 
 from pytest_llmparity.core import errors
@@ -449,7 +450,7 @@ def test_an_answer_is_the_same_streamed_or_whole(way: Way, pose: Pose, send: Sen
     assert found.normalised == ()
     without = STREAMS_WITHOUT.get(str(way), set())
     lost = {name: getattr(Completion(text=""), name) for name in without}
-    assert adapter.read(streamed, case="refund-3") == dataclasses.replace(found, **lost)
+    assert adapter.read(streamed, case="refund-3") == msgspec.structs.replace(found, **lost)
 
 
 def test_tokens_end_where_events_that_carry_tokens_end(pose: Pose, send: Send) -> None:

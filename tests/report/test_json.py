@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,8 +190,8 @@ def test_folders_of_this_machine_are_left_out_of_sentences_but_not_of_answers(
         verdicts=(dataclasses.replace(verdict, message=told, check="schema('s.json')", cause=told, differs=(told,)),),
         failures=(FailureRecord(engine="f16", case="c", phase="main", kind="EngineDied", message=told),),
     )
-    missing = dataclasses.replace(MISSING, failure=Failure(kind="EngineDied", message=told))
-    answered = dataclasses.replace(ANSWER, completion=Completion(text=told))
+    missing = msgspec.structs.replace(MISSING, failure=Failure(kind="EngineDied", message=told))
+    answered = msgspec.structs.replace(ANSWER, completion=Completion(text=told))
 
     json_report.write(record, [missing, answered], tmp_path, root=root)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import re
@@ -15,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -387,7 +387,7 @@ timings = st.builds(
 
 @given(completion=completions, timing=st.none() | timings, omitted=st.lists(words, max_size=2).map(tuple))
 def test_a_sample_comes_back_as_it_was(completion: Completion, timing: Timing | None, omitted: tuple[str, ...]) -> None:
-    stored = dataclasses.replace(sample(), completion=completion, timing=timing, omitted=omitted)
+    stored = msgspec.structs.replace(sample(), completion=completion, timing=timing, omitted=omitted)
 
     row = (7, *row_of("run", stored)[1:])
     assert sample_from(row, {7: pack_tokens(completion.logprobs)}.__getitem__) == stored
@@ -417,7 +417,7 @@ def test_token_records_come_back_when_they_are_asked_for(store: Store, text: str
     )
     run = begin(store).id
     kept = [sample("a", text=text), sample("b", text=text)]
-    kept[1] = dataclasses.replace(kept[1], completion=Completion(text=text, finish_reason="stop", logprobs=tokens))
+    kept[1] = msgspec.structs.replace(kept[1], completion=Completion(text=text, finish_reason="stop", logprobs=tokens))
     store.put(run, kept)
     plain, told = (one.completion for one in store.get(run, "f16"))
 
@@ -427,7 +427,7 @@ def test_token_records_come_back_when_they_are_asked_for(store: Store, text: str
     assert len(told.logprobs) == 2
     assert told.logprobs[1] == tokens[1]
     assert tuple(told.logprobs) == tokens
-    assert dataclasses.replace(told, logprobs=()) == Completion(text=text, finish_reason="stop")
+    assert msgspec.structs.replace(told, logprobs=()) == Completion(text=text, finish_reason="stop")
 
 
 def told(*logprobs: float) -> Sample:
@@ -503,7 +503,7 @@ def test_the_same_key_is_replaced_and_any_other_part_of_it_is_kept_apart(store: 
         sample(repeat=1),
         sample(concurrency=8),
         sample(phase=Phase.WARM),
-        dataclasses.replace(again, request_sha256="x"),
+        msgspec.structs.replace(again, request_sha256="x"),
     ]
 
     store.put(run, [again, *others])
@@ -691,7 +691,7 @@ def measure_floor(
     run = begin(store, session, resume="fresh").id
     store.put_engine(run, "old-name", "spec", known or identity())
     floor = [
-        dataclasses.replace(sample(case, phase, concurrency=8), engine="old-name")
+        msgspec.structs.replace(sample(case, phase, concurrency=8), engine="old-name")
         for phase in (Phase.COLD, Phase.PARALLEL, Phase.WARM)
         for case in cases
     ]
@@ -700,8 +700,8 @@ def measure_floor(
         sample("a", Phase.WARM),
         sample("z", Phase.WARM, completion=None, concurrency=8),
     ]
-    failed = dataclasses.replace(others[2], failure=Failure(kind="Timeout", message="late"))
-    store.put(run, [*floor, *(dataclasses.replace(one, engine="old-name") for one in (*others[:2], failed))])
+    failed = msgspec.structs.replace(others[2], failure=Failure(kind="Timeout", message="late"))
+    store.put(run, [*floor, *(msgspec.structs.replace(one, engine="old-name") for one in (*others[:2], failed))])
     return floor
 
 

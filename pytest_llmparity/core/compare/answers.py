@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from pytest_llmparity.core.compare.json import diff_values, strict_json
 from pytest_llmparity.core.compare.text import Fork, find_fork
@@ -56,7 +57,7 @@ def cut_in_call(ours: Completion, theirs: Completion) -> bool:
     >>> whole, cut = (
     ...     Completion(text="", tool_calls=(ToolCall(name="f", arguments=a),)) for a in ('{"a": 12}', '{"a": 1')
     ... )
-    >>> cut_in_call(whole, dataclasses.replace(cut, finish_reason="length")), cut_in_call(whole, cut)
+    >>> cut_in_call(whole, msgspec.structs.replace(cut, finish_reason="length")), cut_in_call(whole, cut)
     (True, False)
     """
     if not (ours.tool_calls and theirs.tool_calls and (ours.cut or theirs.cut)):
@@ -148,4 +149,4 @@ def _value(text: str) -> Any:
 def _saying(answer: Completion, text: str) -> Completion:
     """Return the answer as if it had been this text; its token records spell another one."""
     finish = "length" if answer.cut else answer.finish_reason
-    return dataclasses.replace(answer, text=text, logprobs=(), tool_calls=(), finish_reason=finish)
+    return msgspec.structs.replace(answer, text=text, logprobs=(), tool_calls=(), finish_reason=finish)

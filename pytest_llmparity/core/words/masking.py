@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import msgspec
+
 from pytest_llmparity.core.sample import Completion, Identity, Sample, TokenLogprob, from_json, to_json
 from pytest_llmparity.core.words.hiding import TextMask
 
@@ -22,14 +24,14 @@ class Mask(TextMask):
         completion = sample.completion
         if completion is not None:
             cut = completion.cut
-            plain = self.value(to_json(dataclasses.replace(completion, logprobs=())))
+            plain = self.value(to_json(msgspec.structs.replace(completion, logprobs=())))
             tokens = self._tokens(completion.logprobs, cut=cut)
-            completion = dataclasses.replace(from_json(Completion, plain), logprobs=tokens)
+            completion = msgspec.structs.replace(from_json(Completion, plain), logprobs=tokens)
             completion = self._uncut(completion) if cut else completion
         failure = sample.failure
         if failure is not None:
             failure = dataclasses.replace(failure, message=self.torn(failure.message))
-        return dataclasses.replace(sample, completion=completion, failure=failure)
+        return msgspec.structs.replace(sample, completion=completion, failure=failure)
 
     def identity(self, identity: Identity) -> Identity:
         """Return the identity with the secrets in what the server said replaced."""
@@ -41,7 +43,7 @@ class Mask(TextMask):
         def whole(text: str) -> str:
             return self._hide(text, self._spans(text, cut=True))
 
-        return dataclasses.replace(
+        return msgspec.structs.replace(
             completion,
             text=whole(completion.text),
             reasoning=whole(completion.reasoning),
@@ -61,6 +63,6 @@ class Mask(TextMask):
             if any(start < place and begin < end for start, end in spans):
                 token = TokenLogprob(token="«»".encode(), logprob=token.logprob)
             elif any(len(other) >= self._shortest and self.data(other) != other for other, _ in token.top):
-                token = dataclasses.replace(token, top=tuple((self.data(other), lp) for other, lp in token.top))
+                token = msgspec.structs.replace(token, top=tuple((self.data(other), lp) for other, lp in token.top))
             kept.append(token)
         return tuple(kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -11,6 +10,8 @@ import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Final, TypeAlias
+
+import msgspec
 
 from pytest_llmparity.core.errors import EngineDied, LaunchError, ServerFailure
 from pytest_llmparity.core.identity.capabilities import Capabilities
@@ -211,7 +212,7 @@ class MlxAdapter(Adapter):
         completion = super().read(answer, case=case)
         if not completion.logprobs:
             return completion
-        return dataclasses.replace(completion, logprobs=_chosen(answer.body, completion))
+        return msgspec.structs.replace(completion, logprobs=_chosen(answer.body, completion))
 
 
 def _model(spec: EngineSpec, environ: Mapping[str, str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -122,7 +121,7 @@ def timed(completion: Completion, answer: Answer, headers: Sequence[str]) -> Com
     """Return an answer with the server's own timings out of its headers, milliseconds in plain numbers."""
     given = {name: answer.headers.get(name, "") for name in headers}
     timings = {name: float(text) for name, text in given.items() if _MILLISECONDS.fullmatch(text)}
-    return dataclasses.replace(completion, server={**completion.server, **timings}) if timings else completion
+    return msgspec.structs.replace(completion, server={**completion.server, **timings}) if timings else completion
 
 
 def is_stream(answer: Answer) -> bool:

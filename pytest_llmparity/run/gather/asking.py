@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
 from pytest_llmparity.core.checks.floor import needs_more
 from pytest_llmparity.core.errors import LLMParityError
 from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, EngineEvidence, floor_stages
@@ -246,7 +248,7 @@ class Asking:
             version=self._version,
             wanted=wanted,
         )
-        self._store.put(self._run, [dataclasses.replace(sample, engine=name, timing=None) for sample in samples])
+        self._store.put(self._run, [msgspec.structs.replace(sample, engine=name, timing=None) for sample in samples])
         return len(samples)
 
     @contextlib.asynccontextmanager

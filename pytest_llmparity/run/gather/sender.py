@@ -8,6 +8,8 @@ import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from pytest_llmparity.core import sizes
 from pytest_llmparity.core.errors import (
     AnswerError,
@@ -216,7 +218,7 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
     try:
         completion = _read(engine, exchange, job.case)
         ends = completion.token_ends if attempts == 1 else ()
-        completion = dataclasses.replace(completion, max_tokens=job.wire.max_tokens, token_ends=())
+        completion = msgspec.structs.replace(completion, max_tokens=job.wire.max_tokens, token_ends=())
         if job.wire.max_tokens is not None and (size := sizes.beyond(completion, job.wire.max_tokens)):
             raise ProtocolError(
                 f"{engine.name} sent {size}: it does not keep to the limit, or repeats what it sent.",

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from pytest_llmparity.core.errors import (
     AnswerError,
     BadRequest,
@@ -121,7 +123,7 @@ class Prober:
         self.requests += 1
         timeout = min(TIMEOUT_S, self.adapter.spec.request_timeout_s)
         answer = self.adapter.read(self.adapter.control.post(wire.path, wire.body, timeout_s=timeout), case=CASE)
-        return dataclasses.replace(answer, max_tokens=request.sampling.max_tokens)
+        return msgspec.structs.replace(answer, max_tokens=request.sampling.max_tokens)
 
     def refused(self, error: EngineError) -> bool:
         """Tell whether a server said no to what was asked of it, rather than failed at it, and keep its words."""

@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 
+import msgspec
+
 from pytest_llmparity.core.errors import EngineDied, EngineError, LLMParityError, Unreachable
 from pytest_llmparity.core.prompts import Case, unseen
 from pytest_llmparity.core.sample import Phase, Sample, WireRequest
@@ -196,7 +198,7 @@ def _placed(sample: Sample, *, prefix: str, loading: bool) -> Sample:
     timing = sample.timing
     if timing is not None and loading:
         timing = dataclasses.replace(timing, met_load=True)
-    return dataclasses.replace(sample, prefix=prefix, timing=timing)
+    return msgspec.structs.replace(sample, prefix=prefix, timing=timing)
 
 
 def _loads(samples: Sequence[Sample]) -> list[str]:
@@ -214,14 +216,14 @@ def timed_sample(adapter: Adapter, wire: WireRequest, unit: Unit, order: int, re
     job = Job(case=record.case, wire=wire, phase=Phase.TIMED, repeat=order, concurrency=unit.concurrency)
     if record.exchange is None:
         sample = failed(adapter.name, job, EngineError("no answer"), attempts=1)
-        return dataclasses.replace(sample, failure=record.failure)
+        return msgspec.structs.replace(sample, failure=record.failure)
     try:
         sample = answered(adapter, job, record.exchange, attempts=1, block=record.block)
     except EngineError as error:
         return failed(adapter.name, job, named(error, adapter.name, job.case), attempts=1)
     if sample.completion is None or sample.timing is None or not adapter.met_load(sample.completion):
         return sample
-    return dataclasses.replace(sample, timing=dataclasses.replace(sample.timing, met_load=True))
+    return msgspec.structs.replace(sample, timing=dataclasses.replace(sample.timing, met_load=True))
 
 
 def instrument(calibration: measure.Calibration) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import random
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from pytest_llmparity import check
@@ -61,7 +62,7 @@ def test_requests_that_met_a_load_do_not_count(make: Factory) -> None:
     engine = make.timed("base", [0.1] * 112 + [9.0] * 16)
     samples = {
         case: [
-            dataclasses.replace(s, timing=dataclasses.replace(s.timing, met_load=True))
+            msgspec.structs.replace(s, timing=dataclasses.replace(s.timing, met_load=True))
             if s.repeat >= 112 and s.timing
             else s
             for s in timed
@@ -80,7 +81,7 @@ def test_requests_that_met_a_load_do_not_count(make: Factory) -> None:
 def test_a_queue_is_named(make: Factory, slots: int | str, said: bool) -> None:
     engine = make.timed("base", spread(1.0))
     busy = {
-        case: [dataclasses.replace(s, concurrency=4) for s in timed]
+        case: [msgspec.structs.replace(s, concurrency=4) for s in timed]
         for case, timed in engine.samples[Phase.TIMED].items()
     }
     identity = Identity(facts={"slots": Fact(value=slots, source="probed")})
@@ -145,7 +146,7 @@ def test_first_tokens_that_came_with_later_ones_make_ttft_unknown(make: Factory)
     engine = make.timed("base", spread(1.0))
     samples = {
         case: [
-            dataclasses.replace(sample, timing=dataclasses.replace(sample.timing, merged_first=case == "c0"))
+            msgspec.structs.replace(sample, timing=dataclasses.replace(sample.timing, merged_first=case == "c0"))
             for sample in rows
             if sample.timing is not None
         ]
@@ -167,7 +168,7 @@ def test_time_per_token_of_tokens_nobody_sent_is_not_known(make: Factory, events
     engine = make.timed("base", spread(1.0))
     apart = {
         case: [
-            dataclasses.replace(s, timing=dataclasses.replace(s.timing, token_events=events, tokens=tokens))
+            msgspec.structs.replace(s, timing=dataclasses.replace(s.timing, token_events=events, tokens=tokens))
             for s in rows
             if s.timing is not None
         ]
@@ -301,7 +302,7 @@ def test_a_time_that_few_answers_have_is_no_time_of_all(make: Factory, short: in
     samples = timed.samples[Phase.TIMED]
     cut = {
         case: [
-            dataclasses.replace(one, timing=one.timing and dataclasses.replace(one.timing, tpot_s=None))
+            msgspec.structs.replace(one, timing=one.timing and dataclasses.replace(one.timing, tpot_s=None))
             if one.repeat < short
             else one
             for one in each
