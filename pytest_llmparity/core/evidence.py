@@ -15,6 +15,8 @@ from pytest_llmparity.core.verdict import Verdict
 FLOOR_PHASES = (Phase.COLD, Phase.WARM, Phase.PARALLEL)
 FLOOR_STAGES: Final = (16, 32, 64)
 """How many cases the noise floor repeats, all of a smaller set: more where fewer do not show it to be small enough."""
+SEQUENTIAL_FLOOR: Final = 32
+"""Of how many cases the noise floor is at most in a sequential run: those of its first look."""
 FLOOR_SHARES: Final = (0.4, 0.2, 0.4)
 """Share of the error rate at which each stage may show it: who looks three times pays for three (Bonferroni)."""
 

@@ -95,7 +95,7 @@ class Judgement:
     counted as ``n`` is, ``at_hand`` how many of these there are (0: as many as ``n``). ``per_group``: of each group one
     case counts, so that ``n`` is a number of groups too. ``reason`` says in one sentence why the outcome is not what
     the bounds alone say. ``open``: judged by evidence that may still grow in a sequential run; ``sequence`` says how
-    far that run came.
+    far that run came. ``advice`` says what would settle an INCONCLUSIVE where that is no number of prompts alone.
     """
 
     outcome: Outcome
@@ -115,6 +115,7 @@ class Judgement:
     reason: str = ""
     open: bool = False
     sequence: str = ""
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,6 +150,7 @@ class Door:
                     f"    {check.power(cases=cases, groups=groups, sequential=sequential)}"
                     for check in declaration.checks
                 ]
+                lines += [f"    {line}" for line in self.session.floor_lines(declaration)]
         return list(map(uncommanded, lines + hopeless))
 
     # around one test -------------------------------------------------------------------------------------------------

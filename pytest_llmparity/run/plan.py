@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pytest_llmparity.core import sizes
 from pytest_llmparity.core.checks.base import left_out
+from pytest_llmparity.core.checks.floor import fewest, reached
 from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter, reason_of
 from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, Check, Needs, floor_stages
 from pytest_llmparity.core.identity.record import EngineRecord
@@ -80,6 +81,12 @@ class Unit:
         default = self.sampling.temperature
         greedy = all(case.sampling.get("temperature", default) == 0 for case in self.prompts.cases)
         return bool(self.needs.floor_held) and greedy and not one_group
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that an answer may have."""
+        default = self.sampling.max_tokens
+        return max((int(case.sampling.get("max_tokens", default)) for case in self.prompts.cases), default=default)
 
     @property
     def _way(self) -> str:
@@ -248,10 +255,15 @@ def requests_of_unit(unit: Unit, floor_most: int) -> tuple[int, int]:
     answers = len(unit.prompts.cases) * unit.repeats + unit.needs.timed
     if not unit.needs.floor:
         return answers, answers
-    stages = floor_stages(min(floor_most, len(unit.prompts.cases)), unit.concurrency)
-    least = next((stage for stage in stages if stage >= unit.needs.floor_cases), stages[-1])
-    most = stages[-1] if unit.floor_grows else least
+    least, most = floor_cases(unit, floor_most)
     return answers + len(FLOOR_PHASES) * least, answers + len(FLOOR_PHASES) * most
+
+
+def floor_cases(unit: Unit, most: int) -> tuple[int, int]:
+    """Return of how many cases the noise floor of a unit is at least and at most."""
+    of_unit = {"cases": len(unit.prompts.cases), "concurrency": unit.concurrency, "most": most}
+    least = fewest(unit.needs, tokens=unit.longest, grows=unit.floor_grows, **of_unit)
+    return least, reached(**of_unit)[-1] if unit.floor_grows else least
 
 
 def floor_order(prompts: PromptSet) -> tuple[Case, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_llmparity.core.checks.floor import most_cases, planned
 from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError, UsageError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
@@ -42,7 +43,7 @@ from pytest_llmparity.run.judge.state import (
 from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun
-from pytest_llmparity.run.plan import Declaration, Plan, make_plan
+from pytest_llmparity.run.plan import Declaration, Plan, make_plan, unit_of
 from pytest_llmparity.settings import resolving
 from pytest_llmparity.settings.resolving import Given
 from pytest_llmparity.settings.specification import Settings
@@ -139,6 +140,18 @@ class Session:
         engines = len(self.settings.engines)
         plan = make_plan(self.declarations(), only=self.settings.cases, engines=engines)
         return dataclasses.replace(plan, floor_most=FLOOR_MOST) if self.sequential else plan
+
+    def floor_lines(self, declaration: Declaration) -> list[str]:
+        """Return what the plan says of the noise floor that is measured for one test."""
+        unit = unit_of(declaration, only=self.settings.cases, engines=len(self.settings.engines))
+        return planned(
+            unit.needs,
+            cases=len(unit.prompts.cases),
+            concurrency=unit.concurrency,
+            tokens=unit.longest,
+            grows=unit.floor_grows,
+            most=most_cases(sequential=self.sequential),
+        )
 
     # gathering -------------------------------------------------------------------------------------------------------
 

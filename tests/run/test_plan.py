@@ -126,6 +126,8 @@ def test_a_floor_is_of_as_many_cases_as_are_asked_at_once() -> None:
     [
         (Needs(phases=FLOOR, floor_cases=32), 100, 0.0, (32, 32)),
         (Needs(phases=FLOOR, floor_cases=32, floor_held=HELD), 100, 0.0, (32, 64)),
+        (Needs(phases=FLOOR, floor_held=HELD | {(0.01, 32)}), 100, 0.0, (32, 64)),
+        (Needs(phases=FLOOR, floor_held=HELD | {(0.002, 32)}), 100, 0.0, (64, 64)),
         (Needs(phases=FLOOR, floor_held=HELD), 1, 0.0, (16, 16)),
         (Needs(phases=FLOOR, floor_held=HELD), 100, 0.7, (16, 16)),
         (Needs(), 100, 0.0, (0, 0)),

@@ -11,10 +11,20 @@ from pytest_llmparity.core.checks.designs import Fixed, Forks
 from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.compare.answers import compare_answers
 from pytest_llmparity.core.compare.text import Fork
-from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, floor_share
+from pytest_llmparity.core.evidence import (
+    FLOOR_PHASES,
+    FLOOR_STAGES,
+    SEQUENTIAL_FLOOR,
+    EngineEvidence,
+    Evidence,
+    Needs,
+    floor_share,
+    floor_stages,
+)
 from pytest_llmparity.core.identity.quantization import bits
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.stats.hazard import garwood
 from pytest_llmparity.core.stats.noise import excess
 from pytest_llmparity.core.verdict import Judgement
 from pytest_llmparity.core.words import explain
@@ -168,6 +178,118 @@ def _above_case_by_case(forks: Forks, floor: Floor, alpha: float) -> float:
         [case.id if few else case.group for case, _, _ in shared],
         alpha,
     ).p
+
+
+# how many cases it takes ----------------------------------------------------------------------------------------------
+
+
+def shown(cases: int, stages: Sequence[int], tokens: float, *, alpha: float, forks: float = 0.0) -> float:
+    """Return the least margin that a noise floor of so many cases, each of so many tokens, can show to be kept.
+
+    ``forks`` are those of them all. Bounds of groups may be wider.
+
+    >>> [round(shown(cases, (16, 32, 64), 32, alpha=alpha), 4) for cases, alpha in ((16, SETTLED_AT), (64, 0.05))]
+    [0.0125, 0.0024]
+    """
+    part = alpha * floor_share(cases, stages) / len(FLOOR_PHASES)
+    return garwood(forks, cases * tokens, part)[1] if forks else -math.log(part) / (cases * tokens)
+
+
+def most_cases(*, sequential: bool) -> int:
+    """Return of how many cases a noise floor is at most, whatever the size of the set."""
+    return SEQUENTIAL_FLOOR if sequential else FLOOR_STAGES[-1]
+
+
+def reached(cases: int, concurrency: int, most: int) -> Sequence[int]:
+    """Return the stages of a noise floor that is of at most ``most`` cases.
+
+    >>> reached(300, 1, 64), reached(300, 1, 32), reached(20, 1, 64), reached(300, 48, 32)
+    ([16, 32, 64], [16, 32], [16, 20], [32])
+    """
+    return [stage for stage in floor_stages(cases, concurrency) if stage <= most] or [min(most, cases)]
+
+
+def fewest(needs: Needs, *, cases: int, concurrency: int, tokens: int, grows: bool, most: int) -> int:
+    """Return of how many cases the noise floor is at least: the first that can show what it is held against.
+
+    ``tokens`` are those of the longest answer, ``cases`` those of the set; what does not grow is looked at once.
+    """
+    stages = floor_stages(cases, concurrency)
+    last = reached(cases, concurrency, most)[-1]
+    enough = [stage for stage in reached(cases, concurrency, most) if stage >= needs.floor_cases] or [last]
+    if not grows:
+        return enough[0]
+    able = (
+        stage
+        for stage in enough
+        if all(shown(stage, stages, min(tokens, over), alpha=SETTLED_AT) < margin for margin, over in needs.floor_held)
+    )
+    return next(able, last)
+
+
+def planned(needs: Needs, *, cases: int, concurrency: int, tokens: int, grows: bool, most: int) -> list[str]:
+    """Return for the plan of how many prompts the noise floor is, and which margins it can show; nothing without one.
+
+    ``tokens`` are those of the longest answer, ``grows`` says whether it is asked of more prompts where it must be, up
+    to ``most``.
+    """
+    if not needs.floor:
+        return []
+    least = fewest(needs, cases=cases, concurrency=concurrency, tokens=tokens, grows=grows, most=most)
+    later = [stage for stage in reached(cases, concurrency, most) if stage > least] if grows else []
+    lines = [
+        f"noise floor: {explain.count(least, 'prompt')}, 3 more times on each engine (cold before the answers that are "
+        f"judged, warm and parallel after them)"
+        + (f"; {', then '.join(map(str, later))} where they do not show that it repeats itself" if later else "")
+    ]
+    if grows:
+        stages = floor_stages(cases, concurrency)
+        margin, over = min(needs.floor_held, key=lambda pair: pair[0] * min(tokens, pair[1]))
+        length = min(tokens, over)
+        shows = {stage: shown(stage, stages, length, alpha=SETTLED_AT) for stage in (least, *later)}
+        shows[max(shows)] = last = shown(max(shows), stages, length, alpha=0.05)
+        bounds = ", ".join(f"{stage} above {explain.percent(bound)}" for stage, bound in shows.items())
+        bounds = bounds.replace(" above", " show it for margins above", 1)
+        lines.append(f"  where no answer of {explain.count(length, 'token')} changes, {bounds}")
+        if margin <= last:
+            lines.append(f"  at {explain.percent(margin)} text.repeat stays open: {LARGER}")
+    return lines
+
+
+LARGER: Final = "take a larger margin, or compare more of each answer (max_tokens and horizon)"
+
+
+def advice(floor: Floor, phases: Sequence[Repeats], evidence: Evidence, *, margin: float) -> str:
+    """Return what would settle whether an engine repeats itself closely enough, where its noise floor left it open.
+
+    An estimate: as if further cases were like those so far.
+    """
+    cases, asked = len(evidence.prompts.cases), max(phase.asked for phase in phases)
+    most = most_cases(sequential=evidence.sequential)
+    forks = sum(fork.forked for _, fork in floor.forks) / len(floor.forks)
+    tokens = math.fsum(fork.at_risk for _, fork in floor.forks) / len(floor.forks)
+
+    def least(total: int) -> float:
+        stages = floor_stages(max(total, cases), evidence.concurrency)
+        return shown(total, stages, tokens, alpha=evidence.alpha, forks=forks * total)
+
+    enough = next((total for total in range(asked + 1, most + 1) if least(total) < margin), None)
+    if enough is not None and asked < cases:
+        return f"a noise floor of about {enough} prompts would settle it: run again, it is of up to {min(most, cases)}"
+    if enough is not None:
+        return f"a set of about {explain.count(enough, 'prompt')} would settle it, {enough - cases} more"
+    never = f"a noise floor is never of more than {most} prompts"
+    never += f" in a sequential run ({FLOOR_STAGES[-1]} in another)" if evidence.sequential else ""
+    if forks:
+        drift = explain.percent(floor.judgement.estimate or 0.0)
+        return (
+            f"{never}, too few to tell {drift} from the margin: have the engine repeat itself better (fewer requests "
+            "at once, no prompt cache), or take a larger margin"
+        )
+    return (
+        f"{never}, and of answers of {explain.count(round(tokens), 'token')} these show margins above "
+        f"{explain.percent(least(most))}: {LARGER}"
+    )
 
 
 def preset(baseline: EngineEvidence, candidate: EngineEvidence) -> tuple[float | None, str]:

@@ -81,7 +81,7 @@ def rested(verdict: Verdict, *missing: Missing, best: Callable[[], Judgement] | 
         return verdict
     before = verdict.reason if verdict.outcome is Outcome.INCONCLUSIVE else ""
     reason = "; ".join(filter(None, [before, "" if stopped in before else stopped]))
-    return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None)
+    return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")
 
 
 def _unsettled(verdict: Verdict, missing: Missing, best: Callable[[], Judgement] | None) -> Verdict:
@@ -97,6 +97,7 @@ def _unsettled(verdict: Verdict, missing: Missing, best: Callable[[], Judgement]
         outcome=Outcome.INCONCLUSIVE,
         reason="; ".join(filter(None, [before, missing.reason])),
         needed=None,
+        advice="",
         open=verdict.open and missing.hopeful,
     )
 

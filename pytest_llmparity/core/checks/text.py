@@ -17,6 +17,7 @@ from pytest_llmparity.core.checks.floor import (
     Floor,
     Repeats,
     above_floor,
+    advice,
     floor_of,
     preset,
     repeats,
@@ -218,6 +219,8 @@ class TextCheck(BaseCheck):
             return _corrected(judgement, tests)
 
         judgement = held(floor.forks)
+        if judgement.outcome is Outcome.INCONCLUSIVE and not judgement.reason:
+            judgement = dataclasses.replace(judgement, advice=advice(floor, phases, evidence, margin=margin))
         if judgement.outcome is Outcome.FAIL:
             judgement = dataclasses.replace(judgement, reason="it does not repeat itself")
         there = {phase.phase for phase in phases}
@@ -331,7 +334,7 @@ def _incomplete(judgement: Judgement, reason: str) -> Judgement:
     """Return a judgement that does not pass, because some of what it should rest on was not asked."""
     if judgement.outcome is Outcome.FAIL:
         return judgement
-    return dataclasses.replace(judgement, outcome=Outcome.INCONCLUSIVE, reason=reason)
+    return dataclasses.replace(judgement, outcome=Outcome.INCONCLUSIVE, reason=reason, advice="")
 
 
 def _asked(phase: Phase, evidence: Evidence) -> str:

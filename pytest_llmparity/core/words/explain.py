@@ -155,8 +155,10 @@ def _first_names(names: Sequence[str], limit: int = 3) -> str:
 
 def settling(verdict: Verdict) -> str:
     """Return what would settle an INCONCLUSIVE verdict, empty for others and where nobody knows."""
-    if verdict.needed is None or verdict.outcome is not Outcome.INCONCLUSIVE:
+    if verdict.outcome is not Outcome.INCONCLUSIVE:
         return ""
+    if verdict.needed is None:
+        return verdict.advice
     words = f"a run of about {count(verdict.needed, _noun(verdict))} in all would settle it"
     more = verdict.needed - (verdict.at_hand or verdict.n)
     if more <= 0:

@@ -8,13 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pytest_llmparity.core.evidence import SEQUENTIAL_FLOOR
 from pytest_llmparity.core.prompts import Case, digest
 from pytest_llmparity.run.plan import Unit
 
 WAVE = 16
 """Cases every engine is asked before it is looked whether anything is still open."""
-FLOOR_MOST = 32
-"""Cases of the first look where the noise floor is measured: it is of no more of them in a sequential run."""
+FLOOR_MOST = SEQUENTIAL_FLOOR
+"""Cases of the first look where the noise floor is measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,6 +98,7 @@ def test_a_verdict_takes_over_everything_that_was_judged() -> None:
         reason="why",
         open=True,
         sequence="so far",
+        advice="ask more",
     )
 
     verdict = opened.judged(judgement)

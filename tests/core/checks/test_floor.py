@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import doctest
+from typing import Any
 
 import numpy as np
 import pytest
 
+from pytest_llmparity import check
 from pytest_llmparity.core import evidence
+from pytest_llmparity.core.checks import floor as floor_module
 from pytest_llmparity.core.checks.floor import (
+    LARGER,
     PRESETS,
     Repeats,
     above_floor,
@@ -16,13 +20,15 @@ from pytest_llmparity.core.checks.floor import (
     floor_of,
     is_small,
     needs_more,
+    planned,
     share_of,
 )
 from pytest_llmparity.core.checks.missing import Missing
 from pytest_llmparity.core.compare.text import Fork
-from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_SHARES, FLOOR_STAGES
+from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_SHARES, FLOOR_STAGES, Needs
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.stats.hazard import hazard
+from pytest_llmparity.core.verdict import Outcome
 from tests.core.conftest import Answer, Factory
 
 HORIZON = 32
@@ -32,6 +38,7 @@ Rng = np.random.Generator
 
 def test_the_docstrings() -> None:
     assert doctest.testmod(evidence).failed == 0
+    assert doctest.testmod(floor_module).failed == 0
     assert sum(FLOOR_SHARES) == pytest.approx(1.0)
 
 
@@ -116,6 +123,105 @@ def test_a_floor_that_lacks_answers_asks_for_more(make: Factory) -> None:
     engine = make.engine("a", said, cold=[*[silent] * 4, *said[4:]], warm=said, parallel=said)
 
     assert needs_more([CASES[:16]], engine, held={(0.05, HORIZON)}, stages=FLOOR_STAGES)
+
+
+# before it is asked, and where it stays open --------------------------------------------------------------------------
+
+ASKED = "3 more times on each engine (cold before the answers that are judged, warm and parallel after them)"
+SIZE: dict[str, Any] = {"cases": 300, "concurrency": 8, "tokens": 64, "grows": True, "most": 64}
+
+
+def needs(*held: tuple[float, int], cases: int = 0) -> Needs:
+    return Needs(phases=frozenset(FLOOR_PHASES), floor_held=frozenset(held), floor_cases=cases)
+
+
+def test_the_plan_says_of_how_many_prompts_the_floor_is_and_what_these_can_show() -> None:
+    assert planned(needs((0.05, 32)), **SIZE) == [
+        f"noise floor: 16 prompts, {ASKED}; 32, then 64 where they do not show that it repeats itself",
+        "  where no answer of 32 tokens changes, 16 show it for margins above 1.25 %, 32 above 0.69 %, 64 above 0.24 %",
+    ]
+    assert planned(needs((0.05, 32), (0.01, 32)), **SIZE)[0].startswith(f"noise floor: 32 prompts, {ASKED}; 64 where ")
+    assert planned(needs((0.05, 32)), **{**SIZE, "most": 32})[1].endswith("above 1.25 %, 32 above 0.56 %")
+    assert planned(needs((0.05, 32)), **{**SIZE, "cases": 20})[0].endswith(
+        "; 20 where they do not show that it repeats itself"
+    )
+    assert planned(needs(cases=32), **{**SIZE, "grows": False}) == [f"noise floor: 32 prompts, {ASKED}"]
+    assert planned(Needs(), **SIZE) == []
+
+
+@pytest.mark.parametrize("margin", [0.014, 0.012, 0.007, 0.0065])
+def test_the_plan_begins_with_as_many_prompts_as_an_engine_that_repeats_itself_is_asked(
+    make: Factory, margin: float
+) -> None:
+    said: list[Answer] = ["a" * 32] * 64
+    engine = make.engine("a", said, cold=said, warm=said, parallel=said)
+    asked: list[list[Case]] = [CASES[:16]]
+    while needs_more(asked, engine, held={(margin, HORIZON)}, stages=FLOOR_STAGES) and len(asked) < 3:
+        asked.append(CASES[16:32] if len(asked) == 1 else CASES[32:])
+
+    (first, *_) = planned(needs((margin, HORIZON)), **SIZE)
+
+    assert first.startswith(f"noise floor: {sum(map(len, asked))} prompts, ")
+
+
+def test_a_margin_that_no_floor_can_show_is_told_before_anybody_is_asked() -> None:
+    *_, last = planned(needs((0.002, 32)), **SIZE)
+
+    assert last == f"  at 0.2 % text.repeat stays open: {LARGER}"
+    assert len(planned(needs((0.0025, 32)), **SIZE)) == 2
+
+
+@pytest.mark.parametrize(
+    ("prompts", "margin", "parts", "sequential", "advice"),
+    [
+        (
+            64,
+            0.002,
+            0,
+            False,
+            "a noise floor is never of more than 64 prompts, and of answers of 32 tokens these show margins above "
+            f"0.24 %: {LARGER}",
+        ),
+        (
+            32,
+            0.004,
+            0,
+            True,
+            "a noise floor is never of more than 32 prompts in a sequential run (64 in another), and of answers of 32 "
+            f"tokens these show margins above 0.45 %: {LARGER}",
+        ),
+        (40, 0.0039, 0, False, "a set of about 41 prompts would settle it, 1 more"),
+        (
+            64,
+            0.03,
+            40,
+            False,
+            "a noise floor is never of more than 64 prompts, too few to tell 2.49 % from the margin: have the engine "
+            "repeat itself better (fewer requests at once, no prompt cache), or take a larger margin",
+        ),
+    ],
+)
+def test_an_open_floor_says_what_would_settle_it(
+    make: Factory, prompts: int, margin: float, parts: int, sequential: bool, advice: str
+) -> None:
+    same, other = make.cut("a" * 32), make.cut("a" * 20 + "b" * 12)
+    said, again = [same] * prompts, [other] * parts + [same] * (prompts - parts)
+    floors = {"cold": said, "warm": said, "parallel": again}
+    base, cand = make.engine("base", said, **floors), make.engine("cand", said, **floors)  # type: ignore[arg-type]
+    text, repeat = check.text(margin=margin).judge(make.evidence(base, cand, cases=prompts, sequential=sequential))
+
+    assert (repeat.outcome, repeat.advice) == (Outcome.INCONCLUSIVE, advice)
+    assert repeat.message.endswith(f"; {advice}")
+    assert not text.advice
+
+
+def test_a_floor_that_was_replayed_under_a_stricter_margin_is_to_be_asked_again(make: Factory) -> None:
+    said = [make.cut("a" * 32)] * 100
+    floors = {"cold": said[:16], "warm": said[:16], "parallel": said[:16]}
+    base, cand = make.engine("base", said, **floors), make.engine("cand", said, **floors)  # type: ignore[arg-type]
+    _, repeat = check.text(margin=0.009).judge(make.evidence(base, cand, cases=100))
+
+    assert repeat.advice == "a noise floor of about 20 prompts would settle it: run again, it is of up to 64"
 
 
 def test_a_phase_that_lacks_shows_nothing() -> None:
