@@ -19,6 +19,7 @@ from typing import Any, Final, overload
 
 import msgspec
 
+from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.sample import (
     Completion,
     Failure,
@@ -123,17 +124,35 @@ class StoredTokens(LateTokens):
         places = range(len(self))[index]  # raises IndexError as a tuple does
         content = self._read(self._number)
         if isinstance(places, int):
-            return _record(content, places, len(self))
-        return tuple(_record(content, place, len(self)) for place in places)
+            return self._checked(_record(content, places, len(self)), places, self.ends)
+        ends = self.ends
+        return tuple(self._checked(_record(content, place, len(self)), place, ends) for place in places)
+
+    def _checked(self, record: TokenLogprob | None, place: int, ends: Sequence[int]) -> TokenLogprob:
+        """Return a record that was read for the token at this place; ``StoreError`` where it is another answer's."""
+        begin = ends[place - 1] if place else 0
+        if record is None or len(record.token) != ends[place] - begin:
+            raise StoreError(
+                f"answer {self._number} in the store was replaced by another one while it was judged, so its tokens "
+                "are not those of its text; do not go on with a run that another process judges, and judge it again "
+                "(--parity-mode replay)"
+            )
+        return record
 
     def __iter__(self) -> Iterator[TokenLogprob]:
         return iter(self[:])
 
 
-def _record(content: bytes, place: int, count: int) -> TokenLogprob:
-    """Return the record at a place among so many in what :func:`pack_tokens` made."""
+def _record(content: bytes, place: int, count: int) -> TokenLogprob | None:
+    """Return the record at a place among so many in what :func:`pack_tokens` made.
+
+    ``None`` if it was made of more or fewer: the number that says where the last one ends is then another.
+    """
+    head = count * _WIDTH
+    if len(content) < head or head + _FIRST.unpack_from(content, head - _WIDTH)[0] != len(content):
+        return None
     begin, end = _BETWEEN.unpack_from(content, (place - 1) * _WIDTH) if place else (0, *_FIRST.unpack_from(content))
-    token, logprob, number, top = unpack(content[count * _WIDTH + begin : count * _WIDTH + end])
+    token, logprob, number, top = unpack(content[head + begin : head + end])
     return TokenLogprob(
         token=token.encode("latin-1"),
         logprob=logprob,

@@ -453,6 +453,31 @@ def test_token_records_of_an_answer_that_was_replaced_are_the_new_ones(store: St
         _ = before.completion.logprobs[0]
 
 
+@pytest.mark.parametrize(
+    "pieces", [[b"t"], [b"t"] * 2, [b"t"] * 4, [b"t"] * 90, [b"longer", b"t", b"tokens"], [b"t", b"tokens", b"t"]]
+)
+def test_token_records_of_another_answer_than_the_one_that_is_judged_are_refused(
+    store: Store, pieces: list[bytes]
+) -> None:
+    """Another process goes on with the run meanwhile and replaces the answer by one of other tokens."""
+    run = begin(store).id
+    store.put(run, [told(-1.0, -1.0, -1.0)])
+    (before,) = store.get(run, "f16")
+    records = tuple(TokenLogprob(token=piece, logprob=-2.0) for piece in pieces)
+    text = b"".join(pieces).decode()
+
+    store.put(run, [sample(completion=Completion(text=text, logprobs=records))])
+
+    assert before.completion is not None
+    with pytest.raises(StoreError, match=r"was replaced by another one while it was judged.*judge it again"):
+        _ = before.completion.logprobs[:]
+    with pytest.raises(StoreError, match="was replaced by another one"):
+        _ = before.completion.logprobs[1], before.completion.logprobs[0]
+    (now,) = store.get(run, "f16")
+    assert now.completion is not None
+    assert tuple(now.completion.logprobs) == records
+
+
 def test_token_records_go_with_their_answer_and_whoever_asks_for_them_is_told(store: Store, tmp_path: Path) -> None:
     run = begin(store).id
     store.put(run, [told(-1.0)])
