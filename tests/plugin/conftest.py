@@ -27,13 +27,15 @@ from pytest_llmparity.core import late
 from pytest_llmparity.testing import LoopbackEngine
 from tests.doubles.posing import PosingEngine
 from tests.plugin import warm_pytest
-from tests.plugin.warm_pytest import Nursery, WarmPytest
+from tests.plugin.warm_pytest import IDLE, UNSEEN, Nursery, WarmPytest, leave_out
 
 # Nor may what clients rest on and import when they are first used: errors of a second httpcore are none of those that
 # the client translates. From openai 3 on that is httpcore2; httpx, of control calls, every run would import anew.
 late.load()
 if importlib.util.find_spec("httpcore2"):
     importlib.import_module("httpcore2")
+
+warm_pytest.remember_installed()
 
 HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "fixtures/models/tiny"
@@ -42,13 +44,7 @@ LIMIT_S = 240.0
 PROMPTS, TOKENS = 8, 12
 """The fewest cases and tokens by which text can pass a margin of 5 % on every pass of its floor; rates ask for more."""
 
-PROJECT = "[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = {without}\n"
-UNSEEN = ("rerunfailures", "hypothesispytest")
-"""Plugins that only runs of their own process see: one keeps a socket open, the other imports itself when a run ends,
-which costs each process as much as a gate."""
-IDLE = ("anyio", "pastebin", "platformdirs", "repeat", "setuponly", "setupplan", "stepwise", "timeout")
-"""Plugins without a part in what is tested; tests/plugin/test_loading.py runs gates beside them. Each costs every run
-a millisecond or two."""
+PROJECT = "[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = {options}\n"
 
 SUITE = """
 import pytest
@@ -96,10 +92,12 @@ class Bench:
         text = SUITE.format(checks=checks, body=body, fixtures=fixtures, tokens=tokens)
         self.pytester.makepyfile(test_gate=text)
 
-    def run(self, *args: str, engines: Sequence[LoopbackEngine] = ()) -> pytest.RunResult:
-        """Run pytest in this process; engines are named a, b, c, …, the first is the baseline."""
+    def run(
+        self, *args: str, engines: Sequence[LoopbackEngine] = (), left_out: Sequence[str] = (*UNSEEN, *IDLE)
+    ) -> pytest.RunResult:
+        """Run pytest in this process, without some plugins; engines are named a, b, c, …, the first is the baseline."""
         chosen = [f"--engines={name}={engine.base_url}" for name, engine in zip("abcdef", engines, strict=False)]
-        return warm_pytest.run(self.pytester, self._nursery, *chosen, *args)
+        return warm_pytest.run(self.pytester, self._nursery, *chosen, *args, left_out=left_out)
 
     def configure(self, text: str) -> None:
         """Write ``llmparity.toml``."""
@@ -196,7 +194,7 @@ def apart(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     """An empty project, without the environment of whoever runs these tests."""
     monkeypatch.delenv("LLMPARITY_ENGINES", raising=False)
     monkeypatch.setenv("LLMPARITY_EMBEDDING_MODEL", "none")
-    pytester.makeini(PROJECT.format(without=" ".join(f"-p no:{name}" for name in (*UNSEEN, *IDLE))))
+    pytester.makeini(PROJECT.format(options=" ".join(leave_out())))
     return pytester
 
 

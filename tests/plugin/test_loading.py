@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.conftest import PROJECT, UNSEEN
+from tests.plugin.conftest import PROJECT
+from tests.plugin.warm_pytest import UNSEEN, leave_out
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
@@ -65,11 +66,12 @@ def test_an_unused_plugin_imports_nothing_heavy(bench: Bench, monkeypatch: pytes
 
 @pytest.mark.parametrize("without", ["xdist", "terminal", "cacheprovider", "capture", "junitxml", "timeout", "asyncio"])
 def test_it_works_without_another_plugin_and_beside_all_others(bench: Bench, without: str) -> None:
-    bench.pytester.makeini(PROJECT.format(without=" ".join(f"-p no:{name}" for name in UNSEEN)))
+    bench.pytester.makeini(PROJECT.format(options=" ".join(leave_out(UNSEEN))))
     bench.gate("check.prompts(), check.schema({'type': 'object'}, rate=0.5)")
     engines = [bench.engine(), bench.engine()]
 
-    result = bench.run("-p", f"no:{without}", "--parity-report=json", "--parity-out=out", engines=engines)
+    args = ("-p", f"no:{without}", "--parity-report=json", "--parity-out=out")
+    result = bench.run(*args, engines=engines, left_out=UNSEEN)
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()

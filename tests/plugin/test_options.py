@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pytest_llmparity.settings.sources import budget, formats, inconclusive, mode, positive, switch
-from tests.plugin.conftest import IDLE, UNSEEN
+from tests.plugin.warm_pytest import IDLE, UNSEEN, leave_out
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -61,6 +61,8 @@ budget = "15m"
 required = true
 """
 
+ALONE = leave_out(("llmparity", "asyncio", *UNSEEN, *IDLE))
+
 Found = dict[str, object]
 Resolve = Callable[..., Found]
 Refuse = Callable[..., str]
@@ -71,7 +73,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
     """The suite itself may run under variables of ours; plugins of others have no part in our options."""
     for name in ("ENGINES", "BASELINE", "PROFILE", "CONFIG", "REQUIRED", "MODE", "INCONCLUSIVE", "BUDGET", "OUT"):
         monkeypatch.delenv(f"LLMPARITY_{name}", raising=False)
-    pytester.makeini(f"[pytest]\naddopts = {' '.join(f'-p no:{name}' for name in (*UNSEEN, *IDLE))}\n")
+    pytester.makeini(f"[pytest]\naddopts = {' '.join(leave_out())}\n")
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def resolve(pytester: pytest.Pytester) -> Resolve:
 
     def run(*options: str, process: bool = False) -> Found:
         start = pytester.runpytest_subprocess if process else pytester.runpytest_inprocess
-        result = start("-p", "no:llmparity", "-p", "no:asyncio", *options)
+        result = start(*ALONE, *options)
         assert result.ret == 0, result.stdout.str() + result.stderr.str()
         found: Found = json.loads((pytester.path / "settings.json").read_text())
         return found
@@ -97,7 +99,7 @@ def refuse(pytester: pytest.Pytester) -> Refuse:
     pytester.makepyfile("raise AssertionError('collected')")
 
     def run(*options: str) -> str:
-        result = pytester.runpytest_inprocess("-p", "no:llmparity", "-p", "no:asyncio", *options)
+        result = pytester.runpytest_inprocess(*ALONE, *options)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stdout.no_fnmatch_line("*INTERNALERROR*")
         return result.stderr.str()
@@ -384,9 +386,7 @@ def test_a_wrong_variable_is_named(refuse: Refuse, monkeypatch: pytest.MonkeyPat
 def test_help_states_every_default(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
 
-    text = " ".join(
-        pytester.runpytest_inprocess("-p", "no:llmparity", "-p", "no:asyncio", "--help").stdout.str().split()
-    )
+    text = " ".join(pytester.runpytest_inprocess(*ALONE, "--help").stdout.str().split())
 
     section = text.partition("LLM parity:")[2].partition("[pytest]")[0]
     assert section.count(" --parity-") >= 13

@@ -17,7 +17,8 @@ import pytest
 from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.store.runs import Store
 from pytest_llmparity.testing import Fault, Reply
-from tests.plugin.conftest import PROJECT, UNSEEN
+from tests.plugin.conftest import PROJECT
+from tests.plugin.warm_pytest import UNSEEN, leave_out
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
@@ -288,7 +289,7 @@ def test_a_wrong_name_or_a_literal_key_ends_before_collection_and_is_not_repeate
 
 @pytest.mark.slow
 def test_a_timeout_for_tests_does_not_cut_gathering(bench: Bench) -> None:
-    bench.pytester.makeini(PROJECT.format(without=" ".join(f"-p no:{name}" for name in UNSEEN)))
+    bench.pytester.makeini(PROJECT.format(options=" ".join(leave_out(UNSEEN))))
     bench.prompts(24)
     bench.gate("*[]", "assert parity_run['a']['case-23'].text")
     engines = [bench.engine(first_delay_s=0.5) for _ in range(2)]

@@ -22,7 +22,7 @@ import socket
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +35,67 @@ MODULES = (
     *("numpy", "sqlite3", "psutil"),
 )
 """What a run with engines imports, as far as it is installed."""
+UNSEEN = ("rerunfailures", "hypothesispytest")
+"""Plugins that only runs of their own process see: one keeps a socket open, the other imports itself when a run ends,
+which costs each process as much as a gate."""
+IDLE = (
+    *("anyio", "doctest", "faulthandler", "legacypath", "pastebin", "platformdirs", "recwarn", "repeat", "setuponly"),
+    *("setupplan", "stepwise", "subtests", "timeout", "unittest", "xdist.looponfail"),
+)
+"""Plugins without a part in what is tested; tests/plugin/test_loading.py runs gates beside them. Each costs every run
+a millisecond or two."""
 MESSAGE_SIZE = 1 << 20
 SAFE = sys.platform == "linux"
 IGNORED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 """What was imported before pytest began cannot be rewritten, and nobody here reads the package's own assertions."""
+
+
+def remember_installed() -> None:
+    """Read what is installed beside this Python once for all runs: each would read a hundred files four times.
+
+    What a test puts into a folder of its own is read anew.
+    """
+    from functools import cached_property  # here, as what asks for a fork imports this file too
+    from importlib import metadata
+
+    class Remembered(metadata.Distribution):
+        def __init__(self, installed: metadata.Distribution) -> None:
+            self._installed = installed
+
+        def read_text(self, filename: str) -> str | None:
+            return self._installed.read_text(filename)
+
+        def locate_file(self, path: str | os.PathLike[str]) -> Any:
+            return self._installed.locate_file(path)
+
+        @cached_property
+        def metadata(self) -> Any:
+            return self._installed.metadata
+
+        @cached_property
+        def entry_points(self) -> Any:
+            return self._installed.entry_points
+
+        @cached_property
+        def files(self) -> Any:
+            return self._installed.files
+
+    read = metadata.distributions
+    kept: dict[str, list[metadata.Distribution]] = {}
+
+    def distributions(**context: Any) -> Iterator[metadata.Distribution]:
+        if context:
+            yield from read(**context)
+            return
+        for place in sys.path:
+            if not place.startswith(sys.prefix):
+                yield from read(path=[place])
+                continue
+            if place not in kept:
+                kept[place] = [Remembered(each) for each in read(path=[place])]
+            yield from kept[place]
+
+    metadata.distributions = distributions
 
 
 class WarmPytest:
@@ -117,13 +174,25 @@ def fork(address: str, wanted: Mapping[str, Any], files: Sequence[int]) -> WarmP
     return WarmPytest(link)
 
 
-def run(pytester: pytest.Pytester, nursery: Callable[[], Nursery], *args: str) -> pytest.RunResult:
+def leave_out(names: Sequence[str] = (*UNSEEN, *IDLE)) -> list[str]:
+    """Return the words that leave plugins out; those of a project's file leave out what has been registered before."""
+    return [word for name in names for word in ("-p", f"no:{name}")]
+
+
+def run(
+    pytester: pytest.Pytester, nursery: Callable[[], Nursery], *args: str, left_out: Sequence[str] = (*UNSEEN, *IDLE)
+) -> pytest.RunResult:
     """Run pytest in this process; workers of xdist, which are processes of their own, come from the nursery."""
     plugins: list[Nursery] = []
     if SAFE and any(arg.startswith("-n") for arg in args):
         plugins.append(nursery())
         args = (*IGNORED, *args)
-    return pytester.runpytest_inprocess("-p", "no:cacheprovider", *args, plugins=plugins)
+    import pytest
+
+    with pytest.MonkeyPatch.context() as patch:
+        # pytest 9.2 looks for fixtures that decorators hide among 2,000 names of its own plugins, a quarter of a start
+        patch.setattr("_pytest.fixtures.FixtureManager._check_for_wrapped_fixture", lambda *_: None, raising=False)
+        return pytester.runpytest_inprocess("-p", "no:cacheprovider", *leave_out(left_out), *args, plugins=plugins)
 
 
 def forked(listening: socket.socket) -> Mapping[str, Any] | None:
@@ -174,6 +243,7 @@ def nurse(listening: socket.socket) -> int:
     for name in MODULES:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
+    remember_installed()
     signal.signal(signal.SIGCHLD, reap)
     wanted = forked(listening)
     if wanted is None:
