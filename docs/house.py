@@ -219,9 +219,17 @@ def top_of(module: str) -> str:
     return [*module.split("."), ""][1]
 
 
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield every statement within a module or another statement; expressions hold none and are passed over."""
+    for part in ("body", "orelse", "handlers", "finalbody", "cases"):
+        for child in getattr(node, part, ()):
+            yield child
+            yield from statements(child)
+
+
 def imports_of(file: Path) -> Iterator[str]:
     """Yield the modules of the package that a file imports, wherever in it."""
-    for node in ast.walk(tree_of(file)):
+    for node in statements(tree_of(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith(f"{PACKAGE}."))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:

@@ -93,9 +93,15 @@ class Import(NamedTuple):
     module: str
 
 
+@functools.cache
+def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """Return all that stands in a tree: a walk takes longer than to parse it, and each rule looks at all."""
+    return tuple(ast.walk(tree))
+
+
 def imports(tree: ast.AST, module: str, *, is_package: bool = False) -> Iterator[Import]:
     """Yield every import: at the top, in functions, under ``if TYPE_CHECKING``, by ``import_module("…")``."""
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             yield from (Import(node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -147,7 +153,7 @@ def impure(module: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
         if within(target, IMPURE) and not within(target, {"os.path", "os.PathLike"}):
             yield line, f"imports {target}: the core is pure, no I/O, no clock, no HTTP"
     paths = any(within(target, {"pathlib"}) for _, target in known)
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Call):
             yield from forbidden_call(node, paths=paths)
         elif isinstance(node, ast.Attribute):
@@ -302,7 +308,7 @@ def test_variables_say_what_they_hold() -> None:
     said = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in FILES
-        for node in ast.walk(tree_of(path))
+        for node in nodes(tree_of(path))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in SAYS_NOTHING
     ]
 
