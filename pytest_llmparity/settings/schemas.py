@@ -11,13 +11,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pytest_llmparity.core.prompts.rows import PromptRow
+from pytest_llmparity.core.prompts.entries import PromptEntry
 from pytest_llmparity.settings.file import ConfigTable
 
 
 def prompts() -> str:
-    """Return the schema of one row of a prompt file."""
-    return _text(PromptRow)
+    """Return the schema of one entry of a prompt file."""
+    return _text(PromptEntry)
 
 
 def configuration() -> str:

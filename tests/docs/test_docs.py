@@ -18,7 +18,7 @@ import pytest_llmparity.plugin.door  # noqa: F401 - see above
 from pytest_llmparity import check, lockfile
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.evidence import Check
-from pytest_llmparity.core.prompts import rows
+from pytest_llmparity.core.prompts import entries
 from pytest_llmparity.core.prompts.reading import parse_prompts
 from pytest_llmparity.core.sample import IDENTITY
 from pytest_llmparity.engines import registry
@@ -266,9 +266,9 @@ def test_every_pin_means_the_field_of_the_identity_and_its_example_can_be_writte
 
 
 def test_every_prompt_key_is_in_its_table() -> None:
-    fields = rows.PromptRow.model_fields
+    fields = entries.PromptEntry.model_fields
 
-    shown = names_in(between("docs/prompts.md", "keys: PromptRow"))
+    shown = names_in(between("docs/prompts.md", "keys: PromptEntry"))
 
     assert shown == {field.alias or name for name, field in fields.items()}
 

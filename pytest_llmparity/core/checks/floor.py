@@ -42,7 +42,7 @@ UNKNOWN_MARGIN: Final = PRESETS[0][1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Repeats:
+class RepeatedPhase:
     """What one phase of repeated answers says: where they part from the first ones, and the cases that say nothing.
 
     ``asked`` counts the cases that were asked in it, answered or not.
@@ -65,10 +65,10 @@ class Floor:
     horizon: int
 
 
-def repeats(cases: Iterable[Case], engine: EngineEvidence, *, horizon: int) -> list[Repeats]:
+def repeated_phases(cases: Iterable[Case], engine: EngineEvidence, *, horizon: int) -> list[RepeatedPhase]:
     """Return what the floor phases of an engine say; a phase in which nothing was answered twice is not among them."""
     main, asked = engine.answers(), tuple(cases)
-    phases: list[Repeats] = []
+    phases: list[RepeatedPhase] = []
     for phase in FLOOR_PHASES:
         again = engine.answers(phase)
         twice = [case for case in asked if case.id in again and case.id in main]
@@ -85,11 +85,15 @@ def repeats(cases: Iterable[Case], engine: EngineEvidence, *, horizon: int) -> l
         if twice:
             missing = Missing(of=len(twice), used=len(forks), reasons=tuple(silence.reasons()))
             count = sum(case.id in engine.samples[phase] for case in asked)
-            phases.append(Repeats(phase=phase, asked=count, forks=tuple(forks), silent=tuple(silent), missing=missing))
+            phases.append(
+                RepeatedPhase(phase=phase, asked=count, forks=tuple(forks), silent=tuple(silent), missing=missing)
+            )
     return phases
 
 
-def floor_of(phases: Sequence[Repeats], *, margin: float | None = None, alpha: float, horizon: int) -> Floor | None:
+def floor_of(
+    phases: Sequence[RepeatedPhase], *, margin: float | None = None, alpha: float, horizon: int
+) -> Floor | None:
     """Return the phase in which the engine drifted most, ``None`` when nothing was compared in any."""
     design, limit = Fixed(alpha=alpha), UNKNOWN_MARGIN if margin is None else margin
     floors = [
@@ -100,12 +104,12 @@ def floor_of(phases: Sequence[Repeats], *, margin: float | None = None, alpha: f
     return max(floors, key=lambda floor: floor.judgement.estimate or 0.0, default=None)
 
 
-def share_of(phases: Sequence[Repeats], stages: Sequence[int]) -> float:
+def share_of(phases: Sequence[RepeatedPhase], stages: Sequence[int]) -> float:
     """Return the share of the error rate at which an engine's own drift is judged, by how many cases were asked."""
     return floor_share(max((phase.asked for phase in phases), default=0), stages)
 
 
-def below(phases: Sequence[Repeats], *, margin: float, horizon: int, stages: Sequence[int]) -> float:
+def below(phases: Sequence[RepeatedPhase], *, margin: float, horizon: int, stages: Sequence[int]) -> float:
     """Return the p-value of "in some phase the engine differs from itself by ``margin`` or more"; 1 where one lacks.
 
     It is corrected for the stages at which it is looked.
@@ -131,15 +135,15 @@ def needs_more(
     """
     cases = [case for of_round in rounds for case in of_round]
     for margin, horizon in held:
-        newest = repeats(rounds[-1], engine, horizon=horizon)
+        newest = repeated_phases(rounds[-1], engine, horizon=horizon)
         if len(newest) < len(FLOOR_PHASES) or not all(phase.forks for phase in newest):
             continue
-        if not is_small(repeats(cases, engine, horizon=horizon), margin=margin, horizon=horizon, stages=stages):
+        if not is_small(repeated_phases(cases, engine, horizon=horizon), margin=margin, horizon=horizon, stages=stages):
             return True
     return False
 
 
-def is_small(phases: Sequence[Repeats], *, margin: float, horizon: int, stages: Sequence[int]) -> bool:
+def is_small(phases: Sequence[RepeatedPhase], *, margin: float, horizon: int, stages: Sequence[int]) -> bool:
     """Tell whether an engine is shown to differ from itself by less than ``margin`` in each phase of its floor."""
     enough = all(phase.missing.enough for phase in phases)
     own = below(phases, margin=margin, horizon=horizon, stages=stages)
@@ -147,7 +151,7 @@ def is_small(phases: Sequence[Repeats], *, margin: float, horizon: int, stages: 
 
 
 def above_floor(
-    forks: Forks, floor: Floor, phases: Sequence[Repeats], *, margin: float, alpha: float, stages: Sequence[int]
+    forks: Forks, floor: Floor, phases: Sequence[RepeatedPhase], *, margin: float, alpha: float, stages: Sequence[int]
 ) -> float:
     """Return the p-value of "drift to the candidate, which is above ``margin``, is no more than the baseline's own".
 
@@ -259,7 +263,7 @@ def planned(needs: Needs, *, cases: int, concurrency: int, tokens: int, grows: b
 LARGER: Final = "take a larger margin, or compare more of each answer (max_tokens and horizon)"
 
 
-def advice(floor: Floor, phases: Sequence[Repeats], evidence: Evidence, *, margin: float) -> str:
+def advice(floor: Floor, phases: Sequence[RepeatedPhase], evidence: Evidence, *, margin: float) -> str:
     """Return what would settle whether an engine repeats itself closely enough, where its noise floor left it open.
 
     An estimate: as if further cases were like those so far.

@@ -15,12 +15,12 @@ from pytest_llmparity.core.checks.floor import (
     HORIZON,
     UNKNOWN_MARGIN,
     Floor,
-    Repeats,
+    RepeatedPhase,
     above_floor,
     advice,
     floor_of,
     preset,
-    repeats,
+    repeated_phases,
     share_of,
 )
 from pytest_llmparity.core.checks.missing import Missing, Silence, rested
@@ -111,9 +111,9 @@ class TextCheck(BaseCheck):
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return two verdicts per candidate: against the baseline, and against itself."""
-        own: list[Repeats] = []
+        own: list[RepeatedPhase] = []
         if not evidence.single:
-            own = repeats(evidence.prompts.cases, evidence.engines[evidence.baseline], horizon=self.horizon)
+            own = repeated_phases(evidence.prompts.cases, evidence.engines[evidence.baseline], horizon=self.horizon)
 
         def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
             pairing = pair_answers(evidence, candidate)
@@ -161,7 +161,7 @@ class TextCheck(BaseCheck):
         evidence: Evidence,
         candidate: EngineEvidence,
         comparison: _Comparison,
-        phases: Sequence[Repeats],
+        phases: Sequence[RepeatedPhase],
     ) -> Verdict:
         floor = floor_of(phases, alpha=evidence.alpha, horizon=self.horizon)
         margin, why = self._margin(evidence.engines[evidence.baseline], candidate)
@@ -198,7 +198,7 @@ class TextCheck(BaseCheck):
 
     def _repeat(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
         """Judge the floor phase in which a candidate drifted most from itself, Bonferroni-corrected for them all."""
-        phases = repeats(evidence.prompts.cases, candidate, horizon=self.horizon)
+        phases = repeated_phases(evidence.prompts.cases, candidate, horizon=self.horizon)
         margin, _ = self._margin(evidence.engines[evidence.baseline], candidate)
         floor = floor_of(phases, margin=margin, alpha=evidence.alpha / max(1, len(phases)), horizon=self.horizon)
         short = next((phase.missing for phase in phases if not phase.missing.enough), None)

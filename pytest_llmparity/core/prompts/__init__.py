@@ -1,4 +1,4 @@
-"""Prompt sets: one case per row, read from JSON Lines or YAML text."""
+"""Prompt sets: one case per entry, read from JSON Lines or YAML text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_llmparity.core.sample import Request, Sampling
 class Expect:
     """What a right answer looks like: a JSON Schema, a text, the name of the tool to call, pieces it must contain.
 
-    ``schema`` is a JSON Schema or the path of one, ``None`` where the row says nothing.
+    ``schema`` is a JSON Schema or the path of one, ``None`` where the entry says nothing.
     """
 
     schema: Mapping[str, Any] | str | None = None
@@ -28,10 +28,10 @@ class Expect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One row: a prompt and what belongs to it. Exactly one of ``messages`` and ``prompt`` is set, variables filled in.
+    """One prompt and what belongs to it. Exactly one of ``messages`` and ``prompt`` is set, variables filled in.
 
     ``group`` is shared by cases made from one template or document (its own id otherwise). ``sampling`` holds only the
-    fields the row overrides. ``line`` is where the row starts in its file, counted from 1.
+    fields the entry overrides. ``line`` is where the entry starts in its file, counted from 1.
     """
 
     id: str
@@ -51,7 +51,7 @@ class Case:
             object.__setattr__(self, "group", self.id)
 
     def request(self, sampling: Sampling, *, top_logprobs: int | None = None) -> Request:
-        """Return the request this case makes under ``sampling``; what the row itself sets wins over it."""
+        """Return the request this case makes under ``sampling``; what the entry itself sets wins over it."""
         return Request(
             case=self.id,
             messages=self.messages,
@@ -68,8 +68,8 @@ class Case:
 class PromptSet:
     """The cases of one prompt file, in file order.
 
-    ``digest`` is the hex sha256 of their content: the same for JSON Lines and YAML, for any order of the rows and for
-    any layout of the file; another as soon as one prompt, parameter or expectation differs.
+    ``digest`` is the hex sha256 of their content: the same for JSON Lines and YAML, for any order of the entries and
+    for any layout of the file; another as soon as one prompt, parameter or expectation differs.
     """
 
     name: str

@@ -14,8 +14,8 @@ from pytest_llmparity.core.collecting import seldom_collected
 from pytest_llmparity.core.compare.json import strict_json
 from pytest_llmparity.core.errors import PromptSetError, UsageError
 from pytest_llmparity.core.prompts import Case, Expect, PromptSet
-from pytest_llmparity.core.prompts.rows import PromptRow
-from pytest_llmparity.core.prompts.yaml import MAX_DEPTH, MAX_TEXT, MAX_VALUES, yaml_rows
+from pytest_llmparity.core.prompts.entries import PromptEntry
+from pytest_llmparity.core.prompts.yaml import MAX_DEPTH, MAX_TEXT, MAX_VALUES, yaml_entries
 from pytest_llmparity.core.words.problems import describe, dotted, given, nearest
 
 SHOWN = 10
@@ -32,8 +32,8 @@ def parse_prompts(text: str, *, source: str, name: str) -> PromptSet:
     other is JSON Lines (blank lines, a byte order mark and a final newline do no harm). ``name`` is
     the set's name.
 
-    In a row with ``vars``, ``{name}`` in the prompt and in message contents is replaced and ``{{`` and ``}}`` stand
-    for braces; in a row without it every brace stays, so JSON in a prompt needs no escaping.
+    In an entry with ``vars``, ``{name}`` in the prompt and in message contents is replaced and ``{{`` and ``}}`` stand
+    for braces; in an entry without it every brace stays, so JSON in a prompt needs no escaping.
 
     Raises :class:`~pytest_llmparity.core.errors.PromptSetError` with up to ten problems at once, each as
     ``source:line: …``: a broken line, a wrong type, an unknown key, a missing variable, a duplicate id, no case at all.
@@ -47,8 +47,8 @@ def parse_prompts(text: str, *, source: str, name: str) -> PromptSet:
     yaml = source.lower().endswith((".yaml", ".yml"))
     cases: list[Case] = []
     seen: dict[str, int] = {}
-    rows = ((*row, False) for row in yaml_rows(text, problems)) if yaml else _json_rows(text, problems)
-    for line, value, fit in rows:
+    entries = ((*entry, False) for entry in yaml_entries(text, problems)) if yaml else _json_entries(text, problems)
+    for line, value, fit in entries:
         case = _case(value, line, problems, fit=fit)
         if case is None:
             continue
@@ -73,11 +73,11 @@ def messages_of(turns: object, *, what: str) -> tuple[dict[str, Any], ...]:
     problems = [unfit] if (unfit := _unfit({"messages": listed})) is not None else []
     if not problems:
         try:
-            row = PromptRow.model_validate({"id": "ask", "messages": listed})
+            entry = PromptEntry.model_validate({"id": "ask", "messages": listed})
         except ValidationError as error:
-            problems = describe(error, PromptRow, hints=HINTS)
+            problems = describe(error, PromptEntry, hints=HINTS)
         else:
-            return tuple(message.as_given() for message in row.messages or ())
+            return tuple(message.as_given() for message in entry.messages or ())
     raise UsageError(f"{what}: {'; '.join(problems)}")
 
 
@@ -86,7 +86,7 @@ def _is_list(value: object) -> TypeGuard[Sequence[object]]:
 
 
 EXAMPLE = '{"id": "refund-1", "messages": [{"role": "user", "content": "How long does a refund take?"}]}'
-"""A whole row, quoted where a file has none."""
+"""A whole entry, quoted where a file has none."""
 
 
 def _fail(source: str, problems: list[tuple[int, str]]) -> Never:
@@ -99,8 +99,8 @@ def _fail(source: str, problems: list[tuple[int, str]]) -> Never:
 # -- text to values
 
 
-def _json_rows(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int, object, bool]]:
-    """Yield the line of each row, its value, and whether its text already shows that :func:`_unfit` is content."""
+def _json_entries(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int, object, bool]]:
+    """Yield the line of each entry, its value, and whether its text already shows that :func:`_unfit` is content."""
     # Not splitlines(): U+2028 and friends may stand unescaped inside a JSON string.
     for line, raw in enumerate(text.split("\n"), start=1):
         if not raw.strip():
@@ -124,14 +124,14 @@ def _surely_fit(raw: str) -> bool:
     return whole and len(raw) <= MAX_VALUES and raw.count("{") + raw.count("[") <= MAX_DEPTH
 
 
-def _as_written(raw: str, row: Any) -> Any:
-    """Return a row whose ``vars`` hold decimal numbers as they are written: 3.10 is a version, 3.1 another."""
-    variables = row.get("vars") if isinstance(row, dict) else None
+def _as_written(raw: str, entry: Any) -> Any:
+    """Return an entry whose ``vars`` hold decimal numbers as they are written: 3.10 is a version, 3.1 another."""
+    variables = entry.get("vars") if isinstance(entry, dict) else None
     if not isinstance(variables, dict) or not any(isinstance(value, float) for value in variables.values()):
-        return row
+        return entry
     written = json.loads(raw, parse_float=str)["vars"]
     filled = {name: written[name] if isinstance(value, float) else value for name, value in variables.items()}
-    return {**row, "vars": filled}
+    return {**entry, "vars": filled}
 
 
 # -- values to cases
@@ -145,12 +145,12 @@ def _case(value: object, line: int, problems: list[tuple[int, str]], *, fit: boo
         problems.append((line, unfit))
         return None
     try:
-        row = PromptRow.model_validate(value)
+        entry = PromptEntry.model_validate(value)
     except ValidationError as error:
-        problems += [(line, text) for text in describe(error, PromptRow, hints=HINTS)]
+        problems += [(line, text) for text in describe(error, PromptEntry, hints=HINTS)]
         return None
     unfilled: list[str] = []
-    case = _filled(row, line, unfilled)
+    case = _filled(entry, line, unfilled)
     problems += [(line, text) for text in unfilled]
     return None if unfilled else case
 
@@ -201,30 +201,30 @@ def _whole(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def _filled(row: PromptRow, line: int, unfilled: list[str]) -> Case:
+def _filled(entry: PromptEntry, line: int, unfilled: list[str]) -> Case:
     messages = None
-    if row.messages is not None:
-        messages = tuple(message.as_given() for message in row.messages)
-    prompt = row.prompt
-    if row.vars is not None:
-        prompt = None if prompt is None else _fill(prompt, row.vars, "prompt", unfilled)
+    if entry.messages is not None:
+        messages = tuple(message.as_given() for message in entry.messages)
+    prompt = entry.prompt
+    if entry.vars is not None:
+        prompt = None if prompt is None else _fill(prompt, entry.vars, "prompt", unfilled)
         for index, message in enumerate(messages or ()):
             where, content = f"messages[{index}].content", message.get("content")
             if isinstance(content, str):
-                message["content"] = _fill(content, row.vars, where, unfilled)
+                message["content"] = _fill(content, entry.vars, where, unfilled)
             for place, part in enumerate(content if isinstance(content, list) else ()):
-                part["text"] = _fill(part["text"], row.vars, f"{where}[{place}].text", unfilled)
-    expect = row.expect
+                part["text"] = _fill(part["text"], entry.vars, f"{where}[{place}].text", unfilled)
+    expect = entry.expect
     return Case(
-        id=row.id,
+        id=entry.id,
         messages=messages,
         prompt=prompt,
-        group=row.group or row.id,
-        tags=tuple(row.tags),
-        sampling=row.sampling.overrides() if row.sampling else {},
-        tools=tuple(row.tools) if row.tools is not None else None,
-        tool_choice=row.tool_choice,
-        response_format=row.response_format,
+        group=entry.group or entry.id,
+        tags=tuple(entry.tags),
+        sampling=entry.sampling.overrides() if entry.sampling else {},
+        tools=tuple(entry.tools) if entry.tools is not None else None,
+        tool_choice=entry.tool_choice,
+        response_format=entry.response_format,
         expect=None
         if expect is None
         else Expect(schema=expect.schema_, answer=expect.answer, tool=expect.tool, contains=tuple(expect.contains)),

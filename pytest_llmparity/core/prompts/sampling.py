@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pytest_llmparity.core.errors import UsageError
-from pytest_llmparity.core.prompts.rows import SamplingRow
+from pytest_llmparity.core.prompts.entries import SamplingEntry
 from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.core.words.problems import describe
 
@@ -20,7 +20,7 @@ NAMES = tuple(field.name for field in dataclasses.fields(Sampling))
 def sampling_of(values: Mapping[str, Any], *, what: str) -> Sampling:
     """Return the sampling that sets these fields and leaves the others greedy and neutral.
 
-    The rules are those of the ``sampling`` of a prompt row; ``stop`` may be one text or several. ``what`` names the
+    The rules are those of the ``sampling`` of a prompt entry; ``stop`` may be one text or several. ``what`` names the
     place in messages (``sampling of the parity marker``). Raises ``UsageError`` for an unknown name, a value of another
     type or one out of bounds.
     """
@@ -31,7 +31,7 @@ def sampling_of(values: Mapping[str, Any], *, what: str) -> Sampling:
             raise UsageError(f"{what} has no parameter {name!r}{hint}; it has {', '.join(NAMES)}")
     listed = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     try:
-        row = SamplingRow.model_validate(listed)
+        entry = SamplingEntry.model_validate(listed)
     except ValidationError as error:
-        raise UsageError(f"{what}: {'; '.join(describe(error, SamplingRow, hints={}))}") from error
-    return Sampling(**row.overrides())
+        raise UsageError(f"{what}: {'; '.join(describe(error, SamplingEntry, hints={}))}") from error
+    return Sampling(**entry.overrides())

@@ -1,4 +1,4 @@
-"""Rows of a YAML prompt file: text as it is written, numbers only where numbers are meant, and nothing that explodes.
+"""The entries of a YAML file: text as it is written, numbers where numbers are meant, and nothing that explodes.
 
 YAML's own reading of plain scalars turns ``02142`` into 1122, ``3.10`` into 3.1 and ``no`` into false. A prompt file is
 mostly text, so what a scalar is follows from where it stands (:class:`Meant`), not from how it looks.
@@ -16,11 +16,11 @@ from typing import Any, Final
 from pytest_llmparity.core.words.problems import dotted, given
 
 MAX_DEPTH: Final = 64
-"""Levels of nesting in a row; deeper ones are refused before they exhaust the interpreter's stack."""
+"""Levels of nesting in an entry; deeper ones are refused before they exhaust the interpreter's stack."""
 MAX_VALUES: Final = 200_000
-"""Values in a row, counted after YAML aliases: a few lines of nested aliases can stand for billions."""
+"""Values in an entry, counted after YAML aliases: a few lines of nested aliases can stand for billions."""
 MAX_TEXT: Final = 16 * 2**20
-"""Characters in a row, counted after YAML aliases and variables."""
+"""Characters in an entry, counted after YAML aliases and variables."""
 MAX_FILE: Final = 32 * 2**20
 """Characters of a YAML file; JSON Lines are read line by line and may be larger."""
 MAX_ALIASED: Final = 1_000_000
@@ -28,7 +28,7 @@ MAX_ALIASED: Final = 1_000_000
 
 
 class Meant(enum.Enum):
-    """What a scalar in one place of a row is meant to be.
+    """What a scalar in one place of an entry is meant to be.
 
     ``TEXT``: what is written. ``NAME``: the same, but null means that the key should not be there. ``ANSWER``: the
     content of an assistant's turn, where null is null. ``NUMBER``: a number, true, false or null; other words stay
@@ -62,7 +62,7 @@ _TURN: Final[Rules] = {
     "refusal": Meant.ANSWER,
     "tool_calls": _CALL,
 }
-_ROW: Final[Rules] = {
+_ENTRY: Final[Rules] = {
     "id": Meant.TEXT,
     "group": Meant.NAME,
     "prompt": Meant.TEXT,
@@ -161,8 +161,8 @@ class _Refused(Exception):
         self.line, self.reason = line, reason
 
 
-def yaml_rows(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int, object]]:
-    """Yield line and value of every row of a YAML list; what is wrong goes to ``problems`` with its line.
+def yaml_entries(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int, object]]:
+    """Yield line and value of every entry of a YAML list; what is wrong goes to ``problems`` with its line.
 
     A file that cannot be read on (no YAML, nested too deeply, aliases that stand for too much) ends there.
     """
@@ -172,10 +172,11 @@ def yaml_rows(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int,
         problems.append((1, f"has {len(text)} characters, more than the {MAX_FILE} read as YAML; use JSON Lines"))
         return
     try:
-        rows = list(_rows(text, problems))  # whole before the first is read: what its aliases stand for is counted
-        for line, row in rows:
+        # Whole before the first is read: what its aliases stand for is counted.
+        entries = list(_entries(text, problems))
+        for line, entry in entries:
             before = len(problems)
-            value = _Reading(problems).value(row, _ROW, ())
+            value = _Reading(problems).value(entry, _ENTRY, ())
             if len(problems) == before:
                 yield line, value
     except _Refused as refused:
@@ -194,7 +195,7 @@ def _line_of(error: Exception, text: str) -> int:
     return 1 + text.encode()[: getattr(error, "position", 0)].count(b"\n")
 
 
-def _rows(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int, _Node]]:
+def _entries(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[int, _Node]]:
     """Yield line and node of each item of the list a YAML text holds, as it ends."""
     import yaml
 

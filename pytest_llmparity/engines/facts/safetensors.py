@@ -25,7 +25,7 @@ _BITS: Final = {
 _PACKED: Final = {"I32": 32, "U32": 32, "U8": 8}
 """Types nobody stores a weight in by itself: several are packed into one number."""
 _BUFFERS: Final = {"I64", "U64", "BOOL"}
-_BESIDE: Final = re.compile(
+_NO_WEIGHT: Final = re.compile(
     r"(?:[._](?:scales?|biases|qzeros|g_idx|zero_point|weight_shape|absmax|quant_map|scale_inv|scale_2)|"
     r"\.quant_state\..*|_global_scale)$"
 )
@@ -82,7 +82,7 @@ def bits_per_weight(tensors: tuple[Stored, ...], packed: Callable[[str], int | N
         if tensor.type not in _BITS:
             return None
         bits += elements * _BITS[tensor.type]
-        if _BESIDE.search(tensor.name):
+        if _NO_WEIGHT.search(tensor.name):
             continue
         if tensor.type in _PACKED:
             each = packed(tensor.name)

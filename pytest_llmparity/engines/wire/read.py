@@ -56,7 +56,7 @@ _OF_A_CHUNK: Final = frozenset(
 )
 """An event that has none of these is no part of an answer."""
 
-_BESIDE: Final = frozenset({"timings", "metrics", "meta_info", "stats"}) | tokens.COUNTED
+_MORE_THAN_TEXT: Final = frozenset({"timings", "metrics", "meta_info", "stats"}) | tokens.COUNTED
 """What a chunk or its choice has that says more than the answer: few of thousands have any."""
 _REASONING: Final = ("reasoning", "reasoning_content", "thinking")
 
@@ -324,7 +324,7 @@ def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False, end:
     draft.model = string(chunk.get("model")) or draft.model
     draft.fingerprint = string(chunk.get("system_fingerprint")) or draft.fingerprint
     choice = _choice(chunk)
-    if not (_BESIDE.isdisjoint(chunk) and _BESIDE.isdisjoint(choice)):
+    if not (_MORE_THAN_TEXT.isdisjoint(chunk) and _MORE_THAN_TEXT.isdisjoint(choice)):
         draft.counts |= tokens.counts(chunk, choice)
         _take_timings(draft, chunk, choice)
     finish = string(choice.get("finish_reason"))

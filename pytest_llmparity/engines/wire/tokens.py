@@ -161,7 +161,7 @@ _TOLD: Final = frozenset(itertools.chain(*_NAMES.values(), *(holders for _, hold
 COUNTED: Final = _TOLD | {"usage", "usageMetadata", "usage_metadata", "x_groq"}
 """What a chunk or its choice that counts tokens has."""
 
-_BESIDE: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
+_FROM_CACHE: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
 """Anthropic's ``input_tokens`` are those that no cache held; these are the others of the prompt."""
 
 
@@ -177,8 +177,8 @@ def counts(chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, int
         for what, names in _NAMES.items():
             name = next((name for name in names if _count(usage.get(name))), None)
             if name is not None:
-                beside = _BESIDE if name == "input_tokens" else ()
-                known[what] = sum(_count(usage.get(part)) or 0 for part in (name, *beside))
+                cached = _FROM_CACHE if name == "input_tokens" else ()
+                known[what] = sum(_count(usage.get(part)) or 0 for part in (name, *cached))
         for what, (name, holders) in _DETAILS.items():
             for holder in holders:
                 detail = _count(mapping(usage.get(holder)).get(name))

@@ -53,7 +53,7 @@ class Asking:
         self.ready: dict[str, Ready] = {}
         self.apart: Mapping[str, str] = {}
         self.company = Company(settings, ledger.engines)
-        self.returns = Returns(fleet, ledger)
+        self.absences = Absences(fleet, ledger)
         self._settings = settings
         self._run = run
         self._store = store
@@ -255,7 +255,7 @@ class Asking:
     async def _line(self, name: str) -> AsyncIterator[Callable[[Step], Awaitable[None]]]:
         """Give what sends an engine what is missing of a step, over one client; a server that went away is known."""
         adapter = self.ready[name].adapter
-        client, watch = client_of(adapter), self.returns.watch(adapter)
+        client, watch = client_of(adapter), self.absences.watch(adapter)
         have = self._store.have(self._run, name)
 
         async def send_step(step: Step) -> None:
@@ -284,14 +284,14 @@ class Asking:
         finally:
             await client.aclose()
             if watch is not None:
-                self.returns.came_back(name, watch)
+                self.absences.came_back(name, watch)
 
     def _deliver(self, sample: Sample) -> None:
         self._store.put(self._run, [sample])
         self._progress.advance(sample.engine)
 
 
-class Returns:
+class Absences:
     """Waits for servers of a run that go away while they are asked, and writes down what became of them."""
 
     def __init__(self, fleet: Fleet, ledger: Ledger) -> None:

@@ -92,13 +92,13 @@ class Campaign:
                 declarations=declarations,
                 engines=len(settings.engines),
                 judging=lambda: judging(begun.id, ledger.state()),
-                asks=self._asking,
+                asking=self._asking,
             )
         self._one_at_a_time = settings.residency == "one-at-a-time"
         self._order = settings.in_turn()
         """The baseline first: when it cannot be used nobody is asked for what only a comparison needs."""
         self._timing = TimedPhase(
-            run=begun.id, store=store, ledger=ledger, begin=progress.begin, hold=self._asking.returns.hold_again
+            run=begun.id, store=store, ledger=ledger, begin=progress.begin, hold=self._asking.absences.hold_again
         )
 
     def go(self) -> None:

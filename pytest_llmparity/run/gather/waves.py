@@ -5,31 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from pytest_llmparity.core.checks.family import settle
 from pytest_llmparity.core.errors import LLMParityError
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.run.gather.asking import Asking
 from pytest_llmparity.run.gather.course import FLOOR_MOST, cases_of, course_of, waves
 from pytest_llmparity.run.judge.judging import ALPHA, Judging, courses
-from pytest_llmparity.run.plan import Declaration, Plan, Step, Unit, step_of, unit_of
+from pytest_llmparity.run.plan import Declaration, Plan, Unit, step_of, unit_of
 from pytest_llmparity.store.ownership import KEPT
 from pytest_llmparity.store.runs import Store
-
-
-class Asks(Protocol):
-    """What sends requests (``run.gather.asking.Asking``)."""
-
-    def missing(self, engine: str, step: Step) -> int:
-        """How many requests of a step have no sample yet."""
-
-    def floor(self, names: Sequence[str], unit: Unit, order: Sequence[Case], *, most: int) -> bool:
-        """Measure the noise floor of these engines on the first of these cases; False when a hard stop cut it short."""
-
-    def ask(self, engines: Sequence[str], step: Step) -> bool:
-        """Send these engines what is missing of a step; False when a hard stop left something out."""
 
 
 class Waves:
@@ -48,14 +35,14 @@ class Waves:
         declarations: Sequence[Declaration],
         engines: int,
         judging: Callable[[], Judging],
-        asks: Asks,
+        asking: Asking,
     ) -> None:
         self._run = run
         self._store = store
         self._declarations = declarations
         self._engines = engines
         self._judging = judging
-        self._asks = asks
+        self._asking = asking
         earlier = courses(store, run)
         self._units = plan.units
         self._courses = {unit.key: course_of(unit, earlier) for unit in plan.units}
@@ -82,13 +69,13 @@ class Waves:
         begin, active = 0, list(names)
         for end in waves(unit):
             step = step_of(unit, Phase.MAIN, cases_of(unit, self._courses[unit.key], begin, end))
-            if begin and not whole and any(self._asks.missing(name, step) for name in active):
+            if begin and not whole and any(self._asking.missing(name, step) for name in active):
                 wanting = self._wanting(unit)
                 active = [name for name in active if name in wanting]
                 if not active:
                     break
-            measured = begin > 0 or self._asks.floor(active, unit, self._order(unit), most=FLOOR_MOST)
-            if not (measured and self._asks.ask(active, step)):
+            measured = begin > 0 or self._asking.floor(active, unit, self._order(unit), most=FLOOR_MOST)
+            if not (measured and self._asking.ask(active, step)):
                 self._note(unit, cut=True)
                 return
             self._note(unit, asked=dict.fromkeys(active, end))

@@ -14,7 +14,7 @@ from pytest_llmparity.core.checks import floor as floor_module
 from pytest_llmparity.core.checks.floor import (
     LARGER,
     PRESETS,
-    Repeats,
+    RepeatedPhase,
     above_floor,
     below,
     floor_of,
@@ -51,9 +51,9 @@ def phases_of(rng: Rng, own: float, begin: int = 0, end: int = 64) -> list[list[
     ]
 
 
-def repeats_of(forks: list[list[Fork]]) -> list[Repeats]:
+def repeats_of(forks: list[list[Fork]]) -> list[RepeatedPhase]:
     return [
-        Repeats(
+        RepeatedPhase(
             phase=phase,
             asked=len(of_phase),
             forks=tuple(zip(CASES, of_phase, strict=False)),
@@ -64,7 +64,7 @@ def repeats_of(forks: list[list[Fork]]) -> list[Repeats]:
     ]
 
 
-def measured(rng: Rng, own: float, margin: float) -> list[Repeats]:
+def measured(rng: Rng, own: float, margin: float) -> list[RepeatedPhase]:
     """Return the floor of an engine as a run asks it: of more cases while they do not show it to be small."""
     forks = phases_of(rng, own)
     for stage in FLOOR_STAGES:
@@ -232,7 +232,7 @@ def test_a_phase_that_lacks_shows_nothing() -> None:
     assert share_of([], FLOOR_STAGES) == FLOOR_SHARES[0]
 
 
-def passes(phases: list[Repeats], margin: float, alpha: float = 0.05) -> bool:
+def passes(phases: list[RepeatedPhase], margin: float, alpha: float = 0.05) -> bool:
     return below(phases, margin=margin, horizon=HORIZON, stages=FLOOR_STAGES) < alpha / len(phases)
 
 

@@ -1,4 +1,4 @@
-"""What one row of a prompt file may hold. The published JSON Schema of a row is made from these models."""
+"""What one entry of a prompt file may hold. The published JSON Schema of an entry is made from these models."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ Choice = Annotated[
 Filling = Annotated[Any, AfterValidator(_fill), WithJsonSchema({"type": ["string", "number"]})]
 
 
-class Row(Strict):
-    """Base of what a row holds: null is an error except where it means something, as in ``seed``: none is sent."""
+class Entry(Strict):
+    """Base of what an entry holds: null is an error except where it means something, as in ``seed``: none is sent."""
 
     _NULLABLE: ClassVar[frozenset[str]] = frozenset({"seed"})
 
@@ -129,7 +129,7 @@ Content = Annotated[
 ]
 
 
-class MessageRow(Row):
+class MessageEntry(Entry):
     """One turn of a conversation, as OpenAI's format has it; it is sent as it is given.
 
     ``content`` is text, a list of parts of type text, or null in an assistant's turn that calls tools (there it may be
@@ -169,12 +169,12 @@ class MessageRow(Row):
         return self
 
     def as_given(self) -> dict[str, Any]:
-        """Return the turn as it is sent: the keys that were given, in their order in the row's format."""
+        """Return the turn as it is sent: the keys that were given, in their order in the entry's format."""
         return self.model_dump(exclude_unset=True)
 
 
-class SamplingRow(Row):
-    """Sampling parameters this row overrides; the others come from the test."""
+class SamplingEntry(Entry):
+    """Sampling parameters this entry overrides; the others come from the test."""
 
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0)
@@ -188,14 +188,14 @@ class SamplingRow(Row):
     stop: Texts | None = None
 
     def overrides(self) -> dict[str, Any]:
-        """Return the fields the row sets, ready for ``dataclasses.replace`` on a ``Sampling``."""
+        """Return the fields the entry sets, ready for ``dataclasses.replace`` on a ``Sampling``."""
         values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
         if self.stop is not None:
             values["stop"] = tuple(self.stop)
         return values
 
 
-class ExpectRow(Row):
+class ExpectEntry(Entry):
     """What a right answer looks like. ``schema`` is a JSON Schema or the path of one."""
 
     schema_: Schema = Field(default=None, alias="schema")
@@ -204,7 +204,7 @@ class ExpectRow(Row):
     contains: Texts = Field(default_factory=list)
 
 
-class PromptRow(Row):
+class PromptEntry(Entry):
     """One case: an id, and exactly one of ``messages`` and ``prompt``.
 
     Only where ``vars`` is present is ``{name}`` in prompts and message contents replaced (``{{`` and ``}}`` are braces
@@ -216,19 +216,19 @@ class PromptRow(Row):
     )
 
     id: Identifier
-    messages: list[MessageRow] | None = Field(default=None, min_length=1)
+    messages: list[MessageEntry] | None = Field(default=None, min_length=1)
     prompt: str | None = Field(default=None, min_length=1)
     group: Identifier | None = None
     vars: dict[str, Filling] | None = None
     tags: list[Name] = Field(default_factory=list)
-    sampling: SamplingRow | None = None
+    sampling: SamplingEntry | None = None
     tools: list[dict[str, Any]] | None = Field(default=None, min_length=1)
     tool_choice: Choice = None
     response_format: dict[str, Any] | None = None
-    expect: ExpectRow | None = None
+    expect: ExpectEntry | None = None
 
     @model_validator(mode="after")
-    def _one_prompt(self) -> PromptRow:
+    def _one_prompt(self) -> PromptEntry:
         if self.messages is not None and self.prompt is not None:
             raise ValueError("has both messages and prompt; a case is one of them")
         if self.messages is None and self.prompt is None:
