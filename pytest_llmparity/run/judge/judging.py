@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -152,22 +152,57 @@ class Judging:
         return unit_of(declaration, only=self.only)
 
     def _evidence(self, declaration: Declaration, check: Check) -> Evidence:
-        unit = self._unit(declaration)
+        """Return what one check of a test judges; with a course the cases stand in its order."""
+        unit, prompts = self._unit(declaration), declaration.prompts
         course = self.courses.get(unit.key)
-        return collect(
-            declaration,
-            check=check,
-            required=self.required,
-            unit_key=unit.key,
+        names = [self.baseline, *(name for name in self.records if name != self.baseline)]
+        return Evidence(
+            test=declaration.test,
+            prompts=prompts if course is None else in_order(prompts, course),
+            sampling=declaration.sampling,
+            concurrency=declaration.concurrency,
             baseline=self.baseline,
-            records=self.records,
-            untimed={name: timed_of(self.store, self.run, name, unit).error for name in self.records},
-            samples={name: self._samples_of(name, unit) for name in self.records},
+            engines={name: self._of_engine(name, unit, prompts, check) for name in names if name in self.records},
             alpha=ALPHA / 2 ** self._looks(declaration, check),
             incomplete=self.incomplete if course is None or course.cut or not course.asked else None,
             embedder=self.embedder(),
-            course=course,
+            sequential=course is not None,
         )
+
+    def _of_engine(self, name: str, unit: Unit, prompts: PromptSet, check: Check) -> EngineEvidence:
+        """Return what one check judges of one engine: its answers to exactly the requests of the unit.
+
+        A capability the check needs and the engine lacks keeps a case from being judged there, also where the engine's
+        route has no word for it; where that is every case and something must be judged, it is an error.
+        """
+        record, total = self.records[name], len(prompts.cases)
+        lacks = left_out(name, check, prompts, can=record.capabilities, declares=record.declares)
+        apart = {**record.unasked.get(unit.key, {}), **lacks}
+        nothing_left = next(iter(apart.values()), None) if len(apart) == total else None
+        lacking = record.left_out.get(unit.key, nothing_left)
+        answers = judged_samples(self._samples_of(name, unit), apart, self._asked_in_waves(name, unit))
+        answers, unsent = never_asked(answers, total)
+        must = f"{lacking}, and --parity-required asks for a verdict" if lacking and self.required else None
+        return EngineEvidence(
+            name=name,
+            kind=record.kind,
+            identity=record.identity,
+            quantization=record.quantization,
+            samples=answers,
+            incomparable=record.incomparable or (None if lacking else record.refused.get(unit.key)),
+            error=record.error or unsent or must,
+            untimed=timed_of(self.store, self.run, name, unit).error,
+            lacking=lacking,
+            left_out=apart,
+            capabilities=record.capabilities,
+            declares=record.declares,
+            route=record.route_check.sentence(name) if record.route_check else "",
+        )
+
+    def _asked_in_waves(self, name: str, unit: Unit) -> Sequence[str] | None:
+        """Return the cases of an engine's whole waves in the order of a sequential run, ``None`` of a fixed design."""
+        course = self.courses.get(unit.key)
+        return None if course is None else course.ids[: course.asked.get(name, 0)]
 
     def _looks(self, declaration: Declaration, check: Check) -> int:
         """How often this question was looked at with fewer prompts and left open (docs/verdicts.md, Looking again).
@@ -254,78 +289,21 @@ def _skipped(declaration: Declaration, check: Check, engine: str, reason: str) -
 # samples become evidence ---------------------------------------------------------------------------------------------
 
 
-def collect(
-    declaration: Declaration,
-    *,
-    check: Check,
-    required: bool,
-    unit_key: str,
-    baseline: str,
-    records: Mapping[str, EngineRecord],
-    untimed: Mapping[str, str | None],
-    samples: Mapping[str, BySort],
-    alpha: float,
-    incomplete: str | None,
-    embedder: Embedder | None,
-    course: Course | None = None,
-) -> Evidence:
-    """Return what one check of a test judges; ``samples`` holds for every engine those of exactly its requests.
+def judged_samples(by_phase: BySort, apart: Collection[str], in_waves: Sequence[str] | None) -> BySort:
+    """Return the samples that a check may read: those of all cases but the ones that are set apart.
 
-    A capability the check needs and an engine lacks keeps a case from being judged there, also where the engine's route
-    has no word for it; where that is every case ``required`` makes it an error. ``untimed`` says for every engine why
-    its timed phase failed. With a ``course`` the cases stand in its order, and of each engine the main phase ends with
-    its last whole wave.
+    Of a sequential run they are in the main phase those of the cases ``in_waves``, in this order.
     """
-    engines = {}
-    for name in [baseline, *(other for other in records if other != baseline)]:
-        if name not in records:
-            continue
-        engine = records[name]
-        able = {"can": engine.capabilities, "declares": engine.declares}
-        apart = {**engine.unasked.get(unit_key, {}), **left_out(name, check, declaration.prompts, **able)}
-        missing = engine.left_out.get(unit_key)
-        if missing is None and len(apart) == len(declaration.prompts.cases):
-            missing = next(iter(apart.values()))
-        chosen = samples[name]
-        if apart:
-            chosen = {
-                phase: {case: answers for case, answers in by_case.items() if case not in apart}
-                for phase, by_case in chosen.items()
-            }
-        if course is not None:
-            main = chosen.get(Phase.MAIN, {})
-            asked = {case: main[case] for case in course.ids[: course.asked.get(name, 0)] if case in main}
-            chosen = {**chosen, Phase.MAIN: asked}
-        chosen, unsent = never_asked(chosen, len(declaration.prompts.cases))
-        engines[name] = EngineEvidence(
-            name=name,
-            kind=engine.kind,
-            identity=engine.identity,
-            quantization=engine.quantization,
-            samples=chosen,
-            incomparable=engine.incomparable or (None if missing else engine.refused.get(unit_key)),
-            error=engine.error
-            or unsent
-            or (f"{missing}, and --parity-required asks for a verdict" if missing and required else None),
-            untimed=untimed.get(name),
-            lacking=missing,
-            left_out=apart,
-            capabilities=engine.capabilities,
-            declares=engine.declares,
-            route=engine.route_check.sentence(name) if engine.route_check else "",
-        )
-    return Evidence(
-        test=declaration.test,
-        prompts=declaration.prompts if course is None else in_order(declaration.prompts, course),
-        sampling=declaration.sampling,
-        concurrency=declaration.concurrency,
-        baseline=baseline,
-        engines=engines,
-        alpha=alpha,
-        incomplete=incomplete,
-        embedder=embedder,
-        sequential=course is not None,
-    )
+    kept = by_phase
+    if apart:
+        kept = {
+            phase: {case: samples for case, samples in by_case.items() if case not in apart}
+            for phase, by_case in by_phase.items()
+        }
+    if in_waves is None:
+        return kept
+    main = kept.get(Phase.MAIN, {})
+    return {**kept, Phase.MAIN: {case: main[case] for case in in_waves if case in main}}
 
 
 def never_asked(chosen: BySort, cases: int) -> tuple[BySort, str | None]:
