@@ -266,18 +266,25 @@ LARGER: Final = "take a larger margin, or compare more of each answer (max_token
 def advice(floor: Floor, phases: Sequence[RepeatedPhase], evidence: Evidence, *, margin: float) -> str:
     """Return what would settle whether an engine repeats itself closely enough, where its noise floor left it open.
 
-    An estimate: as if further cases were like those so far.
+    An estimate: as if further cases were like those so far. Where these had no tokens nothing is known.
     """
     cases, asked = len(evidence.prompts.cases), max(phase.asked for phase in phases)
     most = most_cases(sequential=evidence.sequential)
     forks = sum(fork.forked for _, fork in floor.forks) / len(floor.forks)
     tokens = math.fsum(fork.at_risk for _, fork in floor.forks) / len(floor.forks)
 
+    if tokens == 0.0:
+        return ""
+
     def least(total: int) -> float:
         stages = floor_stages(max(total, cases), evidence.concurrency)
         return shown(total, stages, tokens, alpha=evidence.alpha, forks=forks * total)
 
-    enough = next((total for total in range(asked + 1, most + 1) if least(total) < margin), None)
+    def settles(total: int) -> bool:
+        lower, _ = garwood(forks * total, total * tokens, evidence.alpha / len(FLOOR_PHASES))
+        return least(total) < margin or lower > margin
+
+    enough = next((total for total in range(asked + 1, most + 1) if settles(total)), None)
     if enough is not None and asked < cases:
         return f"a noise floor of about {enough} prompts would settle it: run again, it is of up to {min(most, cases)}"
     if enough is not None:

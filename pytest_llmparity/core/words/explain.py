@@ -168,10 +168,8 @@ def settling(verdict: Verdict) -> str:
         words += f" in about {count(math.ceil(more * verdict.groups / verdict.n), 'new group')}"
     if not verdict.open:
         return words
-    where = "new groups (a further prompt of an old one changes nothing)"
-    return (
-        f"{words}: add {f'prompts in {where}' if verdict.per_group else 'them'} and run again with --parity-sequential"
-    )
+    what = "prompts in new groups (a further prompt of an old one changes nothing)" if verdict.per_group else "them"
+    return f"{words}: add {what} and run again with --parity-sequential"
 
 
 def _noun(verdict: Verdict) -> str:

@@ -191,6 +191,7 @@ def test_a_margin_that_no_floor_can_show_is_told_before_anybody_is_asked() -> No
             f"tokens these show margins above 0.45 %: {LARGER}",
         ),
         (40, 0.0039, 0, False, "a set of about 41 prompts would settle it, 1 more"),
+        (32, 0.021, 24, False, "a set of about 44 prompts would settle it, 12 more"),
         (
             64,
             0.03,
@@ -213,6 +214,15 @@ def test_an_open_floor_says_what_would_settle_it(
     assert (repeat.outcome, repeat.advice) == (Outcome.INCONCLUSIVE, advice)
     assert repeat.message.endswith(f"; {advice}")
     assert not text.advice
+
+
+def test_where_no_token_was_compared_nobody_knows_what_would_settle_it(make: Factory) -> None:
+    nothing = [Fork(forked=False, at_risk=0.0)] * 16
+    phases = repeats_of([nothing] * 3)
+    floor = floor_of(phases, margin=0.05, alpha=0.05, horizon=HORIZON)
+    assert floor is not None
+
+    assert floor_module.advice(floor, phases, make.evidence(make.engine("a", ["x"]), cases=16), margin=0.05) == ""
 
 
 def test_a_floor_that_was_replayed_under_a_stricter_margin_is_to_be_asked_again(make: Factory) -> None:
