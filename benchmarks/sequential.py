@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from benchmarks.outcomes import ALPHA, CONDITIONS, Condition, declared, designs
 from benchmarks.outcomes_engines import BASELINE, CONCURRENCY, Gathered, Gatherer, engines
 from pytest_llmparity import check
@@ -84,7 +86,7 @@ class Trial:
 
 def alone(prompts: PromptSet) -> PromptSet:
     """Return the draw as if every prompt had a template of its own."""
-    cases = tuple(dataclasses.replace(case, group=case.id) for case in prompts.cases)
+    cases = tuple(msgspec.structs.replace(case, group=case.id) for case in prompts.cases)
     return dataclasses.replace(prompts, cases=cases, digest="")
 
 

@@ -7,6 +7,8 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 
 class Outcome(enum.StrEnum):
     """What a check concluded about one engine or one pair, worst last in :data:`SEVERITY`."""
@@ -61,8 +63,7 @@ class Lenience:
     accepted: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One case on which two engines differ, as one check sees it; ``what`` says how, in a few words.
 
     ``baseline_sha256`` and ``candidate_sha256`` are hex digests of what was compared, as UTF-8: the text of an answer,

@@ -6,8 +6,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol, cast, runtime_checkable
+
+import msgspec
 
 from pytest_llmparity.core.checks.missing import describe
 from pytest_llmparity.core.compare.json import FieldDiff, Parsed, diff_values, parse_json
@@ -44,8 +45,7 @@ class ModelClass(Protocol):
         """Return the JSON Schema of what is accepted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """One case of one engine, read as JSON and validated. ``problem`` says why it does not fit, ``None`` if it does.
 
     ``answered`` is false for a failed request, ``parsed`` true where ``value`` holds what was read. ``wrapping`` names

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from pytest_llmparity.core.checks.missing import Missing, describe
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.prompts import Case
@@ -19,8 +21,7 @@ LOST: Final = 0.05
 """Share of pairs without two answers above which a comparison of texts is an ERROR instead of a verdict."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
     """One case both engines answered in the main phase."""
 
     case: Case

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+import msgspec
+
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.designs import design_of, least_kept
 from pytest_llmparity.core.checks.missing import Silence, rested
@@ -169,8 +171,7 @@ def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class _Compared:
+class _Compared(msgspec.Struct, frozen=True):
     """One pair as it was judged; ``fact`` and ``score`` are those of two texts, ``None`` where calls were compared."""
 
     pair: Pair

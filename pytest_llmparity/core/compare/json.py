@@ -8,7 +8,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -29,8 +28,7 @@ class Absent(enum.Enum):
 ABSENT = Absent.ABSENT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parsed:
+class Parsed(msgspec.Struct, frozen=True, kw_only=True):
     """An answer read as JSON, or why it is none.
 
     With an ``error`` the ``value`` is ``None``.
@@ -40,8 +38,7 @@ class Parsed:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FieldDiff:
+class FieldDiff(msgspec.Struct, frozen=True, kw_only=True):
     """One field whose values differ; :data:`ABSENT` on the side that lacks it. ``path`` reads ``$.items[0].name``."""
 
     path: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
+
+import msgspec
 
 from pytest_llmparity.core.compare.facts import FactDiff, fact_diff
 from pytest_llmparity.core.late import distance
@@ -26,8 +27,7 @@ BYTES_PER_TOKEN = 4
 Unit = Literal["tokens", "scaled", "guessed"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fork:
+class Fork(msgspec.Struct, frozen=True, kw_only=True):
     """Where the candidate's answer leaves the baseline's, and how many baseline tokens were at risk until then.
 
     ``forked`` is true when they part within the horizon. ``at_risk`` counts baseline tokens up to and including the

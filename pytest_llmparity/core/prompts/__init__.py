@@ -6,9 +6,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
+
+import msgspec
 
 from pytest_llmparity.core.sample import Request, Sampling
 
@@ -26,8 +28,7 @@ class Expect:
     contains: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class Case(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt and what belongs to it. Exactly one of ``messages`` and ``prompt`` is set, variables filled in.
 
     ``group`` is shared by cases made from one template or document (its own id otherwise). ``sampling`` holds only the
@@ -39,7 +40,7 @@ class Case:
     prompt: str | None = None
     group: str = ""
     tags: tuple[str, ...] = ()
-    sampling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = msgspec.field(default_factory=dict)
     tools: tuple[Mapping[str, Any], ...] | None = None
     tool_choice: str | Mapping[str, Any] | None = None
     response_format: Mapping[str, Any] | None = None
@@ -48,7 +49,7 @@ class Case:
 
     def __post_init__(self) -> None:
         if not self.group:
-            object.__setattr__(self, "group", self.id)
+            msgspec.structs.force_setattr(self, "group", self.id)
 
     def request(self, sampling: Sampling, *, top_logprobs: int | None = None) -> Request:
         """Return the request this case makes under ``sampling``; what the entry itself sets wins over it."""
@@ -101,7 +102,7 @@ def digest(cases: Sequence[Case]) -> str:
     return hashlib.sha256("\n".join(text for _, text in lines).encode()).hexdigest()
 
 
-_LABELS: Final = tuple((field.name, f'"{field.name}": ') for field in dataclasses.fields(Case) if field.name != "line")
+_LABELS: Final = tuple((name, f'"{name}": ') for name in Case.__struct_fields__ if name != "line")
 _TEXT: Final = json.encoder.encode_basestring_ascii
 
 

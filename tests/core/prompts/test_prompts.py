@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
+import msgspec
 import pytest
 import yaml
 from hypothesis import example, given
@@ -195,7 +196,7 @@ def test_digest_does_not_see_layout_format_or_order(rows: list[dict[str, Any]], 
 @given(st.lists(ROWS, min_size=1, max_size=3, unique_by=lambda row: row["id"]), JSON)
 def test_digest_is_that_of_what_json_writes_of_every_field(rows: list[dict[str, Any]], anything: Any) -> None:
     first, *others = read(*rows).cases
-    cases = (dataclasses.replace(first, tool_choice=anything, tools=({"a": anything},)), *others)
+    cases = (msgspec.structs.replace(first, tool_choice=anything, tools=({"a": anything},)), *others)
     names = [
         "id",
         "messages",
