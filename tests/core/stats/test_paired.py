@@ -8,11 +8,9 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, multinomial
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.proportion import proportion_confint
 
 from pytest_llmparity.core.stats import unconditional
 from pytest_llmparity.core.stats.paired import gap, min_cases, score_interval, tango_score
@@ -52,6 +50,8 @@ def test_score_reproduces_the_worked_example_of_tango_1998() -> None:
 
 
 def test_score_at_margin_zero_is_mcnemars() -> None:
+    from statsmodels.stats.contingency_tables import mcnemar
+
     found = float(tango_score(16, 6, 161, 0.0)) ** 2
 
     assert found == pytest.approx(float(mcnemar([[59, 6], [16, 80]], exact=False, correction=False).statistic))
@@ -90,7 +90,7 @@ def brute_force_p(b: int, c: int, n: int, delta: float) -> float:
     tail = tango_score(grid_b, grid_c, n, delta) <= float(tango_score(b, c, n, delta)) + 1e-9
     counts = np.stack([grid_b[tail], grid_c[tail], n - grid_b[tail] - grid_c[tail]], axis=1)
     chances = [
-        float(multinomial.pmf(counts, n, [q + delta, q, 1 - 2 * q - delta]).sum())
+        float(scipy.stats.multinomial.pmf(counts, n, [q + delta, q, 1 - 2 * q - delta]).sum())
         for q in np.linspace(max(0.0, -delta), (1 - delta) / 2, 300)
     ]
     return max(chances)
@@ -179,7 +179,7 @@ def passing(n: int, margin: float) -> frozenset[tuple[int, int]]:
 def chance(tables: Iterable[tuple[int, int]], n: int, p_b: float, p_c: float) -> float:
     table = np.array(sorted(tables))
     counts = np.column_stack([table, n - table.sum(axis=1)])
-    return float(multinomial.pmf(counts, n, [p_b, p_c, 1 - p_b - p_c]).sum())
+    return float(scipy.stats.multinomial.pmf(counts, n, [p_b, p_c, 1 - p_b - p_c]).sum())
 
 
 @pytest.mark.slow
@@ -289,12 +289,16 @@ def test_rate_agrees_with_scipy_statsmodels_and_itself(k: int, more: int, at_lea
     n = max(1, k + more)
     k = min(k, n)
     result = rate(k, n, at_least=at_least, alpha=alpha)
+    from statsmodels.stats.proportion import proportion_confint
+
     lower, upper = proportion_confint(k, n, alpha=2 * alpha, method="beta")
 
     assert result.lower == pytest.approx(lower, abs=1e-9)
     assert result.upper == pytest.approx(upper, abs=1e-9)
-    assert result.p_pass == pytest.approx(binomtest(k, n, at_least, alternative="greater").pvalue, abs=1e-12)
-    assert result.p_fail == pytest.approx(binomtest(k, n, at_least, alternative="less").pvalue, abs=1e-12)
+    assert result.p_pass == pytest.approx(
+        scipy.stats.binomtest(k, n, at_least, alternative="greater").pvalue, abs=1e-12
+    )
+    assert result.p_fail == pytest.approx(scipy.stats.binomtest(k, n, at_least, alternative="less").pvalue, abs=1e-12)
     assert (result.lower > at_least) == (result.p_pass < alpha)
     assert (result.upper < at_least) == (result.p_fail < alpha)
 

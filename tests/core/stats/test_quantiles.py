@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
 
 from pytest_llmparity.core.stats.quantiles import (
     RatioResult,
@@ -23,7 +23,7 @@ from pytest_llmparity.core.stats.quantiles import (
 @pytest.mark.parametrize(("quantile", "needed"), [(0.5, 5), (0.9, 29), (0.95, 59), (0.99, 299)])
 def test_fewest_requests(quantile: float, needed: int) -> None:
     assert min_requests(quantile, 0.05) == needed
-    assert binom.cdf(0, needed, 1 - quantile) < 0.05 <= binom.cdf(0, needed - 1, 1 - quantile)
+    assert scipy.stats.binom.cdf(0, needed, 1 - quantile) < 0.05 <= scipy.stats.binom.cdf(0, needed - 1, 1 - quantile)
 
 
 def test_counts_that_pass_p95_are_the_plans() -> None:
@@ -40,7 +40,7 @@ def test_counts_that_pass_p95_are_the_plans() -> None:
 def test_share_is_never_surer_than_scipy(rows: list[tuple[bool, int]], quantile: float) -> None:
     late, blocks = [row[0] for row in rows], [row[1] for row in rows]
     result = share_over(late, blocks, quantile=quantile)
-    exact = binomtest(sum(late), len(late), result.limit, alternative="less")
+    exact = scipy.stats.binomtest(sum(late), len(late), result.limit, alternative="less")
 
     assert result.p_pass >= exact.pvalue - 1e-12
     assert result.upper >= min(exact.proportion_ci(0.95).high, 1.0) - 1e-9

@@ -65,7 +65,7 @@ def test_an_engine_that_repeats_itself_is_asked_16_cases_and_one_that_does_not_u
 
 
 def test_cold_answers_come_before_any_other_of_their_case(project: Project) -> None:
-    project.prompts(40)
+    project.prompts(20)
     engine = noisy(project)
     session, _ = gathered(project, project.attached("a", project.engine(STEADY)), project.attached("b", engine))
 
@@ -75,7 +75,7 @@ def test_cold_answers_come_before_any_other_of_their_case(project: Project) -> N
         if sample.engine == "b" and sample.completion is not None
     }
     of_floor = [case for case, phase in texts if phase is Phase.COLD]
-    assert len(of_floor) == 40
+    assert len(of_floor) == 20
     for case in of_floor:
         order = [int(texts[case, phase].split()[0]) for phase in (Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL)]
         assert order == [1, 2, 3, 4]
@@ -91,9 +91,9 @@ def test_a_few_cases_that_part_call_for_no_more_than_show_that_they_are_few(proj
     assert {v.outcome for v in verdicts if v.kind == "text.repeat" and v.engine == "b"} == {Outcome.PASS}
 
 
-@pytest.mark.parametrize("limit", [150, 260])
+@pytest.mark.parametrize("limit", [90, 160])
 def test_a_run_that_was_stopped_within_the_floor_goes_on_where_it_was(project: Project, limit: int) -> None:
-    project.prompts(64)
+    project.prompts(32)
     engines = {"a": project.engine(STEADY), "b": noisy(project)}
     specs = [project.attached(name, engine) for name, engine in engines.items()]
     session, _ = gathered(project, *specs, max_requests=limit)
@@ -103,8 +103,8 @@ def test_a_run_that_was_stopped_within_the_floor_goes_on_where_it_was(project: P
 
     session, verdicts = gathered(project, *specs, token="two", resume="resume")
 
-    assert asked_of(session, "b") == {Phase.MAIN: 64, **dict.fromkeys(FLOOR_PHASES, 64)}
-    assert asked_of(session, "a") == {Phase.MAIN: 64, **dict.fromkeys(FLOOR_PHASES, 16)}
+    assert asked_of(session, "b") == {Phase.MAIN: 32, **dict.fromkeys(FLOOR_PHASES, 32)}
+    assert asked_of(session, "a") == {Phase.MAIN: 32, **dict.fromkeys(FLOOR_PHASES, 16)}
     assert {v.outcome for v in verdicts if v.engine == "b"} == {Outcome.FAIL}
 
 
