@@ -105,6 +105,7 @@ def test_a_replay_asks_no_engine_and_holds_none(bench: Bench, locked: tuple[Posi
     assert bench.run("--parity-mode=replay", *FROZEN).ret == 0
 
 
+@pytest.mark.slow
 def test_engines_that_say_the_same_are_told_apart_in_the_summary(bench: Bench) -> None:
     bench.gate("check.prompts()")
     bench.configure(

@@ -383,6 +383,7 @@ def test_collect_only_names_a_gate_that_cannot_run(bench: Bench) -> None:
     result.stdout.fnmatch_lines(["*test_gate.py::test_gate cannot run: rate=0.999 takes at least *"])
 
 
+@pytest.mark.slow
 def test_latency_is_judged_on_timed_requests_only_and_no_time_to_a_first_token_that_was_not_seen(bench: Bench) -> None:
     bench.pytester.makepyfile(
         """

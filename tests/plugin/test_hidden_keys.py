@@ -34,6 +34,7 @@ def pieces(printed: str) -> list[str]:
     return [text[i : i + 8] for text in whole for i in range(len(text) - 9) if text[i : i + 8] in printed]
 
 
+@pytest.mark.slow
 def test_a_refusal_that_is_shortened_leaks_nothing(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIDDEN_KEY", KEY)
     monkeypatch.setattr("pytest_llmparity.run.gather.sender.BACKOFF_S", (0.01, 0.01, 0.01))

@@ -32,6 +32,7 @@ def pair(bench: Bench) -> list[PosingEngine]:
     return [bench.engine(abilities=Abilities(tools="taken")), bench.engine(abilities=Abilities(tools="refused"))]
 
 
+@pytest.mark.slow
 def test_a_few_tool_cases_do_not_keep_the_others_from_being_judged(bench: Bench) -> None:
     rows(bench, 1, tools=OFFERED)
     bench.gate("check.prompts(), check.text(margin=0.05)")
@@ -56,6 +57,7 @@ def test_a_few_tool_cases_do_not_keep_the_others_from_being_judged(bench: Bench)
     assert not any("tools" in request for request in asked)
 
 
+@pytest.mark.slow
 def test_verdicts_that_rest_on_less_than_95_percent_of_prompts_are_not_settled(bench: Bench) -> None:
     rows(bench, 2, tools=OFFERED)
     bench.gate("check.prompts(), check.text(margin=0.05)", body='parity_run["b"]["case-0"].text')
@@ -83,6 +85,7 @@ def test_a_prompt_that_one_engine_refuses_fails_the_check_however_many_were_left
     result.stdout.fnmatch_lines(["*FAIL prompts, b against a: b refused 1 prompt*", "*left out 10 prompts*"])
 
 
+@pytest.mark.slow
 def test_a_parameter_of_one_case_that_a_route_has_no_word_for_is_that_cases_alone(bench: Bench) -> None:
     rows(bench, 1, sampling={"min_p": 0.1})
     bench.gate("check.text(margin=0.05), check.latency(success_rate=0.5, n=8)")
@@ -111,6 +114,7 @@ def test_a_schema_that_one_engine_does_not_force_is_left_out_of_that_check_alone
     assert found["schema.gap"]["n"] == 19
 
 
+@pytest.mark.slow
 def test_a_sequential_run_leaves_out_the_same(bench: Bench) -> None:
     rows(bench, 1, tools=OFFERED)
     bench.gate("check.text(margin=0.2)")

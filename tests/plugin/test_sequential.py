@@ -82,6 +82,7 @@ def test_equal_engines_are_settled_with_fewer_requests(bench: Bench) -> None:
     assert text["message"].endswith("sequential, stopped after 32 of 100 prompts")
 
 
+@pytest.mark.slow
 def test_an_engine_that_drifts_fails_early(bench: Bench) -> None:
     bench.prompts(100)
     bench.gate()
@@ -93,6 +94,7 @@ def test_an_engine_that_drifts_fails_early(bench: Bench) -> None:
     assert asked(engines[0]) < 100 + 96
 
 
+@pytest.mark.slow
 def test_what_stays_open_says_how_to_go_on_and_does(bench: Bench) -> None:
     bench.prompts(16)
     bench.gate("check.text(margin=0.05), check.prompts()", tokens=32)

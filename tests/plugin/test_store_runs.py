@@ -69,6 +69,7 @@ def test_a_finished_run_is_not_resumed(bench: Bench) -> None:
     result.stdout.fnmatch_lines(["*can be resumed*run again without --parity-resume*"])
 
 
+@pytest.mark.slow
 def test_a_replay_judges_the_same_without_engines_and_without_a_request(bench: Bench) -> None:
     bench.gate(
         "check.prompts(), check.text(margin=0.05), check.schema({'type': 'object'}, gap=0.5), "
@@ -145,6 +146,7 @@ def test_a_store_that_cannot_be_opened_is_the_gates_error_and_other_tests_run(be
     result.stdout.fnmatch_lines(["*samples.sqlite*"])
 
 
+@pytest.mark.slow
 def test_runs_beyond_those_that_are_kept_are_removed_and_the_summary_says_so(bench: Bench) -> None:
     bench.prompts(1)
     bench.gate("check.prompts()")

@@ -125,6 +125,7 @@ def test_every_kind_of_trouble_is_a_typed_error_of_its_row_and_the_rest_is_judge
     assert 30_000 in {len(s["text"] or "") for s in samples}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comparison", ["== 'plain'", "== '', parity_run['b']['case-3'].text"])
 def test_control_sequences_of_a_model_never_reach_the_terminal(bench: Bench, comparison: str) -> None:
     bench.gate(
@@ -141,6 +142,7 @@ def test_control_sequences_of_a_model_never_reach_the_terminal(bench: Bench, com
     assert "owned" in printed
 
 
+@pytest.mark.slow
 def test_an_engine_that_exits_at_start_is_told_at_once_with_its_last_words(bench: Bench) -> None:
     bench.gate()
     bench.configure(bench.process("gone", "exit", start_timeout_s=300))
@@ -157,6 +159,7 @@ def test_an_engine_that_exits_at_start_is_told_at_once_with_its_last_words(bench
     assert result.duration < 60, "the deadline of 300 s was not waited for"
 
 
+@pytest.mark.slow
 def test_a_port_that_was_taken_is_left_for_another(bench: Bench) -> None:
     bench.gate("check.prompts()")
     bench.configure(bench.process("retry", "taken"))
@@ -180,6 +183,7 @@ def test_an_engine_that_never_becomes_ready_is_given_up_after_its_deadline(bench
     assert not [pid for pid in bench.starts("mute") if psutil.pid_exists(pid)]
 
 
+@pytest.mark.slow
 def test_an_engine_that_dies_in_the_middle_is_told_by_every_later_row_and_the_other_is_judged(bench: Bench) -> None:
     bench.prompts(12)
     bench.gate("check.text(margin=0.05)", "parity_run['dying']['case-0'].text")

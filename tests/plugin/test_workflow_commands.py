@@ -37,6 +37,7 @@ def test_plain(): ...
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("-vv", "--showlocals", "-rA"), ("--tb=native",), ("--parity-case=q1", "-s")])
 def test_no_printed_line_is_a_command(
     project: Any, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]

@@ -40,6 +40,7 @@ WRITTEN = [
 """Where a server's routes lie, and how its address is written."""
 
 
+@pytest.mark.slow
 def test_any_base_path_and_any_pasted_route_reaches_the_server(project: Any) -> None:
     servers = [(project.engine("", plain("Five days."), prefix=prefix), prefix, written) for prefix, written in WRITTEN]
     project.write("test_app.py", GATE)

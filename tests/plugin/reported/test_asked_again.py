@@ -52,6 +52,7 @@ def counts(bench: Bench, *engines: Any) -> dict[str, int]:
     return {engine.base_url: len(bench.asked(engine)) for engine in engines}
 
 
+@pytest.mark.slow
 def test_only_what_failed_is_asked_again_and_the_run_is_judged_as_a_whole(bench: Bench) -> None:
     bench.prompts(12)
     bench.gate('check.prompts(), check.schema({}, gap=0.5), check.latency(e2e_p50="30s", n=16)')
@@ -75,6 +76,7 @@ def test_only_what_failed_is_asked_again_and_the_run_is_judged_as_a_whole(bench:
     assert {v["kind"]: v["n"] for v in bench.report()["verdicts"]}["schema.gap"] == 12
 
 
+@pytest.mark.slow
 def test_what_was_timed_whole_is_not_timed_again(bench: Bench) -> None:
     bench.gate('check.schema({}, gap=0.5), check.latency(e2e_p50="30s", n=16)')
     calls: list[str] = []

@@ -45,6 +45,7 @@ def conversations(project: Project, n: int) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cutter", ["base", "cand"])
 def test_a_set_that_is_mostly_cut_names_the_engine_that_cut_it_and_nothing_else(project: Project, cutter: str) -> None:
     for name in ("base", "cand"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.plugin.reported.wire import Answer, Json, chunk, counts, document, events, message, usage
 
 WORDS = ("Refunds", "take", "five", "working", "days", "after", "the", "parcel", "came", "back.")
@@ -24,6 +26,7 @@ def thinks(hidden: int, *, told: bool = True) -> Callable[[Json], Answer]:
     return answer
 
 
+@pytest.mark.slow
 def test_time_per_token_is_that_of_the_tokens_that_came(project: Any) -> None:
     project.engine("base", thinks(0))
     project.engine("told", thinks(100))

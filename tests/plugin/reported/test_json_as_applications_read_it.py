@@ -11,6 +11,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.plugin.reported.wire import Answer, Json, plain, question
 
 ORDER = {"type": "object", "properties": {"order": {"type": "integer"}}, "required": ["order"]}
@@ -56,6 +58,7 @@ def wrapped(around: str) -> Callable[[Json], Answer]:
     return plain(lambda body: around.replace("%s", bare(body)))
 
 
+@pytest.mark.slow
 def test_engines_that_wrap_their_json_differ_and_lenient_says_how_often(project: Any) -> None:
     project.engine("base", plain(bare))
     for name, (around, _) in WRAPPED.items():

@@ -55,6 +55,7 @@ def calls(name: str, order: int) -> Callable[[Json], Answer]:
     return answer
 
 
+@pytest.mark.slow
 def test_reasoning_that_ate_the_answers_is_no_agreement(project: Project) -> None:
     project.engine("base", thinks("The user wants to know about refunds."))
     project.engine("cand", thinks("banana banana banana banana banana"))
@@ -71,6 +72,7 @@ def test_reasoning_that_ate_the_answers_is_no_agreement(project: Project) -> Non
         assert project.verdicts(kind)[0]["message"].endswith(f"nothing was compared: {SEEN}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "order"), [("cancel_order", 1300), ("refund_order", 1307)])
 def test_another_tool_or_another_argument_is_a_difference(project: Project, name: str, order: int) -> None:
     project.engine("base", calls("refund_order", 1300))

@@ -202,6 +202,7 @@ def thinks_only(body: Json) -> Answer:
     return events(chunk({"reasoning_content": "hm " * 8}), chunk({}, "length"), usage(9, 64))
 
 
+@pytest.mark.slow
 def test_a_required_gate_over_answers_without_text_fails(project: Any) -> None:
     rows(project)
     project.engine("base", thinks_only)
@@ -229,6 +230,7 @@ def test_a_case_that_no_selected_test_has_is_an_error_with_the_nearest(project: 
     assert base.asked == []
 
 
+@pytest.mark.slow
 def test_a_server_that_is_compared_with_itself_is_named(project: Any) -> None:
     rows(project)
     base = project.engine("base", plain("yes"), models=("m",))

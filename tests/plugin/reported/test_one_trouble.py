@@ -90,6 +90,7 @@ def test_what_a_started_engine_said_last_is_printed_once(bench: Bench) -> None:
     assert "what gone said stands in the summary of this run" in printed
 
 
+@pytest.mark.slow
 def test_an_engine_that_refuses_every_prompt_is_told_once_for_all_its_checks(project: Any) -> None:
     gates(project)
     project.engine("base", plain("yes"))

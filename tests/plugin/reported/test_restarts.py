@@ -59,6 +59,7 @@ class Restarting:
         )
 
 
+@pytest.mark.slow
 def test_a_server_that_restarts_is_waited_for_and_no_answer_is_lost(bench: Bench) -> None:
     bench.prompts(16)
     bench.gate("check.text(margin=0.05), check.schema({}, gap=0.5)")
@@ -76,6 +77,7 @@ def test_a_server_that_restarts_is_waited_for_and_no_answer_is_lost(bench: Bench
     assert 0 <= twice <= 4, "only what was under way is asked again"
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_come_back_is_an_error_and_the_rest_is_not_asked(bench: Bench) -> None:
     bench.prompts(16)
     bench.gate("check.text(margin=0.05), check.schema({}, rate=0.5)")
@@ -96,6 +98,7 @@ def test_a_server_that_does_not_come_back_is_an_error_and_the_rest_is_not_asked(
     assert "were not asked: b went away" in printed
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_back_as_another_is_not_compared(bench: Bench) -> None:
     bench.prompts(16)
     bench.gate("check.text(margin=0.05)")
@@ -115,6 +118,7 @@ def test_a_server_that_comes_back_as_another_is_not_compared(bench: Bench) -> No
     assert bench.asked(b.later) == [], "no prompt before it was known who it is"
 
 
+@pytest.mark.slow
 def test_a_timed_phase_that_met_a_restart_is_measured_again(bench: Bench) -> None:
     bench.gate('check.latency(e2e_p50="30s", success_rate=0.9, n=48), concurrency=2')
     with Restarting(bench, 8 + 20, {}, token_delay_s=0.002) as b:

@@ -51,6 +51,7 @@ def asked_of(session: Session, engine: str) -> dict[Phase, int]:
     return Counter(sample.phase for sample in session.samples() if sample.engine == engine)
 
 
+@pytest.mark.slow
 def test_an_engine_that_repeats_itself_is_asked_16_cases_and_one_that_does_not_up_to_64(project: Project) -> None:
     project.prompts(70)
     engines = {"a": project.engine(STEADY), "b": noisy(project)}
@@ -91,6 +92,7 @@ def test_a_few_cases_that_part_call_for_no_more_than_show_that_they_are_few(proj
     assert {v.outcome for v in verdicts if v.kind == "text.repeat" and v.engine == "b"} == {Outcome.PASS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [90, 160])
 def test_a_run_that_was_stopped_within_the_floor_goes_on_where_it_was(project: Project, limit: int) -> None:
     project.prompts(32)
@@ -108,6 +110,7 @@ def test_a_run_that_was_stopped_within_the_floor_goes_on_where_it_was(project: P
     assert {v.outcome for v in verdicts if v.engine == "b"} == {Outcome.FAIL}
 
 
+@pytest.mark.slow
 def test_a_sequential_run_that_was_stopped_within_the_floor_is_cut_and_goes_on(project: Project) -> None:
     project.prompts(32)
     whole, _ = gathered(project, *attached(project), sequential=True)
