@@ -21,6 +21,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from pytest_llmparity.core.checks.contract import Adapter, Contract, ModelClass, adapted, name_of, schema_of
 from pytest_llmparity.core.checks.floor import HORIZON
 from pytest_llmparity.core.checks.latency import REQUESTS, LatencyCheck, parse_budget
+from pytest_llmparity.core.checks.logprobs import LogprobsCheck
 from pytest_llmparity.core.checks.prompts import PromptsCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.checks.similarity import SimilarityCheck
@@ -28,7 +29,7 @@ from pytest_llmparity.core.checks.text import TextCheck
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.stats.paired import Side
 
-__all__ = ["latency", "prompts", "schema", "similarity", "text"]
+__all__ = ["latency", "logprobs", "prompts", "schema", "similarity", "text"]
 
 
 @runtime_checkable
@@ -65,6 +66,19 @@ def text(*, margin: float | None = None, horizon: int = HORIZON) -> TextCheck:
             f"text(horizon={horizon}): the built-in margins belong to a horizon of {HORIZON} tokens; give margin= too"
         )
     return TextCheck(margin=margin, horizon=horizon, where=_caller())
+
+
+def logprobs(*, shift: float) -> LogprobsCheck:
+    """Require that the candidate's idea of the next token lies within ``shift`` nats of the baseline's.
+
+    Measured is by how much the lead of the baseline's best token over its second is another one on the candidate, while
+    both saw the same text: the median over groups of prompts, with the exact bounds of the sign test. Sixteen prompts
+    settle what ``text`` may not settle with hundreds, and what they are about hardly matters. The scale belongs to the
+    model: measure an honest pair and an unwanted one first (``docs/verdicts.md``). Engines that give no logprobs are
+    skipped, those whose logprobs name other tokens or come after a filter are incomparable. Raises ``DesignError`` for
+    a shift that is no positive number.
+    """
+    return LogprobsCheck(shift=_nats("logprobs", "shift", shift), where=_caller())
 
 
 def schema(
@@ -214,6 +228,12 @@ def _share(function: str, name: str, value: object) -> float:
     if not 0.0 < value <= 1.0:
         hint = f": {value / 100:g} is {value:g} %" if 1 < value <= 100 else ", above 0 and at most 1"
         raise DesignError(f"{function}({name}={value!r}): {name} is a share{hint}")
+    return float(value)
+
+
+def _nats(function: str, name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < math.inf:
+        raise DesignError(f"{function}({name}={value!r}): {name} is a number of nats above 0, such as 0.06")
     return float(value)
 
 

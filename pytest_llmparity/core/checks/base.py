@@ -103,6 +103,19 @@ def unusable(verdict: Verdict, *engines: EngineEvidence) -> Verdict | None:
     return None
 
 
+def sampled(verdict: Verdict, evidence: Evidence, why: str) -> Verdict | None:
+    """Return the INCONCLUSIVE verdict where answers were not greedy; ``why`` says what that is needed for."""
+    default = evidence.sampling.temperature
+    warm = [case.id for case in evidence.prompts.cases if case.sampling.get("temperature", default) > 0]
+    if not warm:
+        return None
+    reason = (
+        f"{why} and {explain.count(len(warm), 'prompt')} ({explain.plain(warm[0], 40)}, …) ask for a temperature "
+        "above 0: set it to 0"
+    )
+    return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
+
+
 def required(check: Check, case: Case) -> tuple[str, ...]:
     """Return the capabilities, by field name, without which the answer to a case says nothing about an engine.
 

@@ -6,16 +6,21 @@ Each of them is a :class:`Design`: it takes what is known of the cases, in their
 from __future__ import annotations
 
 import dataclasses
+import math
+import statistics
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
+from pytest_llmparity.core.compare.shift import Shift
 from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.stats import sequential
 from pytest_llmparity.core.stats.bounds import Bounds
 from pytest_llmparity.core.stats.hazard import hazard, prompts_needed
+from pytest_llmparity.core.stats.medians import groups_needed, median, median_sequential
 from pytest_llmparity.core.stats.paired import Side, gap, gap_needed
 from pytest_llmparity.core.stats.quantiles import share_over
 from pytest_llmparity.core.stats.shares import least_perfect, rate, share_needed
@@ -24,9 +29,11 @@ from pytest_llmparity.core.words import explain
 
 T = TypeVar("T")
 Forks = Sequence[tuple[Case, Fork]]
+Shifts = Sequence[tuple[Case, Shift]]
 
 ONE_GROUP: Final = "all prompts come from one group: they count as one"
 SINGLE: Final = "single"
+NATS: Final = "nats"
 
 
 class Design(Protocol):
@@ -43,6 +50,9 @@ class Design(Protocol):
 
     def hazard(self, forks: Forks, *, margin: float, horizon: int) -> Judgement:
         """Judge forks per token at risk, of at most ``horizon`` tokens a case."""
+
+    def shift(self, shifts: Shifts, *, margin: float) -> Judgement:
+        """Judge the median shift over groups, in nats; of no case at all nothing is said."""
 
 
 def design_of(evidence: Evidence, *, asked: int, groups_asked: int = 0) -> Design:
@@ -113,6 +123,22 @@ class Fixed:
             reason=ONE_GROUP if result.one_group else "",
         )
 
+    def shift(self, shifts: Shifts, *, margin: float) -> Judgement:
+        """Judge by the sign test over groups, of each the median of its cases."""
+        most, least = _of_groups(shifts)
+        if not most:
+            return Judgement(outcome=Outcome.INCONCLUSIVE, unit=NATS, margin=margin)
+        return judgement_of(
+            median(most, least, margin=margin, alpha=self.alpha),
+            margin=margin,
+            unit=NATS,
+            n=len(shifts),
+            groups=len(most),
+            needed=lambda: _in_prompts(
+                groups_needed(most, least, margin=margin, alpha=self.alpha), len(shifts), len(most)
+            ),
+        )
+
     def over(self, over: Sequence[bool], blocks: Sequence[int], *, quantile: float) -> Judgement:
         """Judge whether a quantile is within its budget, by the requests over it and the time block of each."""
         result = share_over(over, blocks, quantile=quantile, alpha=self.alpha)
@@ -173,10 +199,22 @@ class Sequential:
             alpha=self.alpha,
         )
         groups = sum(fork.at_risk > 0.0 for _, fork in counted)
-        judgement = self._judgement(result, margin=margin, unit="forks/token", groups=groups)
+        return self._by_group(self._judgement(result, margin=margin, unit="forks/token", groups=groups))
+
+    def shift(self, shifts: Shifts, *, margin: float) -> Judgement:
+        """Judge one case of each group."""
+        counted = self.counted(shifts, lambda shift: shift[0].group)
+        if not counted:
+            return Judgement(outcome=Outcome.INCONCLUSIVE, unit=NATS, margin=margin)
+        most, least = _of_groups(counted)
+        result = median_sequential(most, least, margin=margin, alpha=self.alpha)
+        return self._by_group(self._judgement(result, margin=margin, unit=NATS, groups=result.n))
+
+    def _by_group(self, judgement: Judgement) -> Judgement:
+        """Return a judgement of which ``n`` counts groups, where these are not the prompts."""
         if self.groups == self.cases:
             return judgement
-        at_hand = result.n if self.groups_asked == self.groups else self.groups
+        at_hand = judgement.n if self.groups_asked == self.groups else self.groups
         return dataclasses.replace(judgement, per_group=True, at_hand=at_hand)
 
     def _judgement(
@@ -255,6 +293,35 @@ class Single:
         reason = "the answers part" if forked else f"the answers agree over {horizon} tokens"
         outcome = Outcome.FAIL if forked else Outcome.PASS
         return Judgement(outcome=outcome, n=len(forks), reason=f"{reason} ({SINGLE})")
+
+    def shift(self, shifts: Shifts, *, margin: float) -> Judgement:
+        """Return PASS if the answer shifts by less than the margin, FAIL if by more, else INCONCLUSIVE."""
+        most, least = _of_groups(shifts)
+        if not most:
+            return Judgement(outcome=Outcome.INCONCLUSIVE, unit=NATS, margin=margin)
+        passed, failed = max(most) < margin, min(least) > margin
+        return Judgement(
+            outcome=Outcome.PASS if passed else Outcome.FAIL if failed else Outcome.INCONCLUSIVE,
+            estimate=statistics.median(least),
+            margin=margin,
+            unit=NATS,
+            n=len(shifts),
+            reason=SINGLE,
+        )
+
+
+def _of_groups(shifts: Shifts) -> tuple[list[float], list[float]]:
+    """Return the most and the least that each group's answers shift: the medians of its cases, in their order."""
+    groups: dict[str, list[Shift]] = defaultdict(list)
+    for case, shift in shifts:
+        groups[case.group].append(shift)
+    most = [statistics.median(shift.most for shift in of_group) for of_group in groups.values()]
+    return most, [statistics.median(shift.least for shift in of_group) for of_group in groups.values()]
+
+
+def _in_prompts(groups: int | None, cases: int, of_groups: int) -> int | None:
+    """Return how many prompts so many groups have, if further ones are as large as those at hand."""
+    return None if groups is None else math.ceil(groups * cases / of_groups)
 
 
 def _nothing(margin: float, side: str) -> Judgement:

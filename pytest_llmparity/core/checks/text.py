@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from pytest_llmparity.core.checks.base import BaseCheck
+from pytest_llmparity.core.checks.base import BaseCheck, sampled
 from pytest_llmparity.core.checks.designs import ONE_GROUP, SINGLE, Design, Fixed, Forks, design_of
 from pytest_llmparity.core.checks.floor import (
     HORIZON,
@@ -23,6 +23,7 @@ from pytest_llmparity.core.checks.floor import (
     repeated_phases,
     share_of,
 )
+from pytest_llmparity.core.checks.logprobs import line_of
 from pytest_llmparity.core.checks.missing import Missing, Silence, rested
 from pytest_llmparity.core.checks.pairing import Pair, Pairing, pair_answers
 from pytest_llmparity.core.compare.answers import Compared, compare_answers, digest
@@ -37,6 +38,8 @@ from pytest_llmparity.core.words import explain
 
 TOP_LOGPROBS: Final = 5
 """Alternatives per token that are asked for to grade forks."""
+SHIFTED: Final = 64
+"""Prompts, the first ones, of which the shift is shown beside the forks: it needs few, and reads every logprob."""
 UNGRADED: Final = "ungraded"
 
 ComparedPairs = Sequence[tuple[Pair, Compared]]
@@ -117,7 +120,9 @@ class TextCheck(BaseCheck):
 
         def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
             pairing = pair_answers(evidence, candidate)
-            refused = self._sampled(opened, evidence) or pairing.unanswered(opened, evidence)
+            refused = sampled(opened, evidence, "forks are counted in greedy answers") or pairing.unanswered(
+                opened, evidence
+            )
             if refused is not None:
                 return [refused]
             comparison = _Comparison(evidence, pairing, self.horizon)
@@ -129,18 +134,6 @@ class TextCheck(BaseCheck):
             ]
 
         return self.each_pair(evidence, self.kind, judge)
-
-    def _sampled(self, verdict: Verdict, evidence: Evidence) -> Verdict | None:
-        """Return the verdict where answers were not greedy."""
-        default = evidence.sampling.temperature
-        warm = [case.id for case in evidence.prompts.cases if case.sampling.get("temperature", default) > 0]
-        if not warm:
-            return None
-        reason = (
-            f"forks are counted in greedy answers and {explain.count(len(warm), 'prompt')} "
-            f"({explain.plain(warm[0], 40)}, …) ask for a temperature above 0: set it to 0"
-        )
-        return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
 
     def _single(self, verdict: Verdict, comparison: _Comparison) -> Verdict:
         pairs = comparison.pairs
@@ -180,6 +173,9 @@ class TextCheck(BaseCheck):
             return rested(verdict, missing)
         judgement = comparison.judge(comparison.forks, UNKNOWN_MARGIN if margin is None else margin)
         details = _fork_lines(verdict, counted, judgement.groups, missing, why, further=len(pairs) - len(counted))
+        shown = [(pair.case, pair.baseline, pair.candidate) for pair, _ in counted[:SHIFTED]]
+        if shifted := line_of(shown, alpha=evidence.alpha):
+            details.append(shifted)
         turns = (_turns(comparison.groups_asked, evidence.prompts.groups),) if judgement.per_group else ()
         verdict = dataclasses.replace(verdict, measures="of tokens fork", details=tuple(details), remarks=turns)
         if margin is None:

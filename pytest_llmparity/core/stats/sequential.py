@@ -138,6 +138,22 @@ def gap(differences: Sequence[int], *, margin: float, alpha: float, side: Side =
     ).judge(mean if side == "worse" else abs(mean), len(differences))
 
 
+def most_are(kept: Sequence[bool]) -> float:
+    """Return the p-value, valid at any time, of "no more than half of such cases are kept", in the order they came.
+
+    What :func:`share` says of one half, without its bounds.
+    """
+    gains = np.where(np.array(kept, dtype=bool), 1.0, -1.0)
+    return math.exp(-float(log_wealth(gains, bold()).max()))
+
+
+def units_for_most(kept: Sequence[bool], alpha: float) -> int | None:
+    """Return how many cases in all would show that most of such cases are kept, if further ones were like these."""
+    gains, n = np.where(np.array(kept, dtype=bool), 1.0, -1.0), len(kept)
+    logs = _logs(gains, bold()).sum(axis=0)
+    return smallest_total(n, lambda total: float(_mean_log(total / n * logs)) >= -math.log(alpha))
+
+
 def least_units(margin: float, *, most: float, alpha: float) -> int | None:
     """Return how many units it takes to pass if none of them counts, ``None`` when 100,000 are too few.
 

@@ -46,12 +46,26 @@ def seconds(value: float) -> str:
     return f"{_short(1000 * value)} ms" if abs(value) < 1 else f"{_short(value)} s"
 
 
+def nats(value: float) -> str:
+    """Return a drift in nats with three digits that count, down to a ten-thousandth.
+
+    >>> nats(0.0361), nats(0.336), nats(1.17), nats(0.00004)
+    ('0.0361 nats', '0.336 nats', '1.17 nats', '0 nats')
+    """
+    if math.isinf(value):
+        return "∞ nats"
+    digits = 2 if value >= 1 else 3 if value >= 0.1 else 4
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".") + " nats"
+
+
 def number(value: float, unit: str) -> str:
-    """Return a number of a verdict in its unit: ``share`` and ``forks/token`` in per cent, ``s``, ``ratio``, counts."""
+    """Return a number of a verdict in its unit: ``share`` and ``forks/token`` in per cent, ``s``, ``nats``, counts."""
     if unit in _SHARES:
         return percent(value)
     if unit == "s":
         return seconds(value)
+    if unit == "nats":
+        return nats(value)
     if unit == "ratio":
         return "x∞" if math.isinf(value) else f"x{value:.2f}"
     return _short(value)

@@ -1,0 +1,213 @@
+"""Logprobs: how far, in nats, the candidate's idea of the next token lies from the baseline's."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from pytest_llmparity.core.checks.base import BaseCheck, sampled
+from pytest_llmparity.core.checks.designs import Fixed, Shifts, design_of
+from pytest_llmparity.core.checks.missing import Missing, rested
+from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
+from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift
+from pytest_llmparity.core.diagnosis import layers
+from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.sample import Completion, Phase
+from pytest_llmparity.core.stats.medians import least_groups
+from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
+from pytest_llmparity.core.words import explain
+
+ALTERNATIVES: Final = 5
+"""Alternatives per token that are asked for."""
+NOT_SHIFTED: Final = Shift(most=0.0, least=0.0, positions=0, unlisted=0)
+"""The best that may be thought of a prompt without two answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogprobsCheck(BaseCheck):
+    """Holds the shift, the median over groups of how far the lead of the best token moved, against ``shift`` nats.
+
+    Made by ``check.logprobs()``. PASS and FAIL rest on the exact bounds of the sign test; FAIL also needs more than the
+    baseline shifts against itself. Fewer than five groups settle nothing. Of a group the median of its
+    prompts counts, in a sequential run its first one.
+    """
+
+    kind: ClassVar[str] = "logprobs"
+    shift: float
+
+    def __str__(self) -> str:
+        return f"logprobs(shift={self.shift:g})"
+
+    def needs(self) -> Needs:
+        """Return what to gather: the main phase and the noise floor, with logprobs."""
+        return Needs(
+            phases=frozenset({Phase.MAIN, *FLOOR_PHASES}),
+            top_logprobs=ALTERNATIVES,
+            capabilities=frozenset({"logprobs"}),
+        )
+
+    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+        """Refuse a set of so few groups that nothing can be settled."""
+        needed = least_groups(0.05, sequential_run=sequential)
+        if groups >= needed:
+            return None
+        how = " in a sequential run" if sequential else ""
+        return f"{explain.count(groups, 'group')} of prompts can never settle a median{how}; it takes {needed}"
+
+    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+        """Return one line for the plan: how many groups must agree."""
+        needed = least_groups(0.05, sequential_run=sequential)
+        return f"{self}: the median of {explain.count(groups, 'group')}, of which {needed} can settle it if all agree"
+
+    def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
+        """Return one verdict per candidate."""
+        baseline = evidence.engines[evidence.baseline]
+
+        def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
+            pairing = pair_answers(evidence, candidate)
+            refused = (
+                sampled(opened, evidence, "a shift is measured between greedy answers")
+                or pairing.unanswered(opened, evidence)
+                or self._unfit(opened, evidence, candidate)
+            )
+            return [refused or self._judged(opened, evidence, baseline, candidate, pairing)]
+
+        return self.each_pair(evidence, self.kind, judge)
+
+    def _unfit(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict | None:
+        """Return the verdict where one engine's logprobs are not what they should be."""
+        for engine in (evidence.engines[evidence.baseline], candidate):
+            if trouble := Logprobs.of(engine.answers().values()).trouble:
+                reason = f"logprobs of {engine.name} {trouble}; check.text() compares the answers without them"
+                return dataclasses.replace(verdict, outcome=Outcome.INCOMPARABLE, reason=reason, blocked_by=engine.name)
+        return None
+
+    def _judged(
+        self,
+        verdict: Verdict,
+        evidence: Evidence,
+        baseline: EngineEvidence,
+        candidate: EngineEvidence,
+        pairing: Pairing,
+    ) -> Verdict:
+        shifts = [
+            (pair.case, shift)
+            for pair in pairing.pairs
+            if (shift := find_shift(pair.baseline, pair.candidate)) is not None
+        ]
+        missing = pairing.missing(evidence, used=len(shifts), also=_without(pairing, len(shifts)))
+        floor = None if evidence.single else floor_of(evidence.prompts.by_id, baseline)
+        asked = {case.group for case in pairing.cases}
+        design = design_of(evidence, asked=pairing.asked, groups_asked=len(asked))
+        verdict = dataclasses.replace(
+            verdict,
+            measures="of shift",
+            margin=self.shift,
+            floor=floor,
+            requests=2 * len(shifts),
+            differs=layers.layers(evidence, candidate),
+        )
+        if not shifts:
+            return rested(verdict, missing)
+
+        def held(shifts: Shifts) -> Judgement:
+            judgement = design.shift(shifts, margin=self.shift)
+            if evidence.single or judgement.outcome is not Outcome.FAIL:
+                return judgement
+            return _beside_floor(judgement, design.shift(shifts, margin=max(self.shift, floor or 0.0)), floor, evidence)
+
+        done = dataclasses.replace(verdict.judged(held(shifts)), details=tuple(_lines(shifts, missing)))
+        known = {case.id: shift for case, shift in shifts}
+        best = [(case, known.get(case.id, NOT_SHIFTED)) for case in pairing.cases]
+        return rested(done, missing, best=lambda: held(best))
+
+
+def floor_of(cases: Mapping[str, Case], engine: EngineEvidence) -> float | None:
+    """Return the largest shift of an engine's repeats against its own answers, by phase; ``None`` without repeats."""
+    main = engine.answers()
+    floors = []
+    for phase in FLOOR_PHASES:
+        repeated = [
+            (cases[case], shift)
+            for case, again in engine.answers(phase).items()
+            if case in main and (shift := find_shift(main[case], again)) is not None
+        ]
+        if repeated:
+            estimate = Fixed(alpha=0.05).shift(repeated, margin=1.0).estimate
+            assert estimate is not None
+            floors.append(estimate)
+    return max(floors, default=None)
+
+
+def line_of(pairs: Iterable[tuple[Case, Completion, Completion]], *, alpha: float) -> str:
+    """Return the shift of some pairs of answers as one line, empty where they have no logprobs to compare."""
+    shifts = [(case, shift) for case, ours, theirs in pairs if (shift := find_shift(ours, theirs)) is not None]
+    if not shifts:
+        return ""
+    # Any margin: the bounds do not depend on it.
+    judgement = Fixed(alpha=alpha).shift(shifts, margin=1.0)
+    assert judgement.estimate is not None
+    assert judgement.lower is not None
+    assert judgement.upper is not None
+    between = f", between {explain.nats(judgement.lower)} and {explain.nats(judgement.upper)}"
+    settled = len(shifts) if judgement.upper < float("inf") else 0
+    return (
+        f"shift {explain.nats(judgement.estimate)}{between if settled else ''}, "
+        f"{explain.count(judgement.groups, 'group')} of prompts"
+    )
+
+
+def _beside_floor(judgement: Judgement, above: Judgement, floor: float | None, evidence: Evidence) -> Judgement:
+    """Fail only what shifts more than the baseline against itself; ``above`` holds it against that."""
+    if floor is None:
+        reason = f"what {evidence.baseline} shifts against itself was not measured"
+    elif above.outcome is Outcome.FAIL:
+        return dataclasses.replace(judgement, p_fail=above.p_fail)
+    else:
+        reason = (
+            f"baseline too noisy at this concurrency: {evidence.baseline} shifts by {explain.nats(floor)} against "
+            f"itself at {evidence.concurrency} in parallel, and this is not shown to be more"
+        )
+    return dataclasses.replace(judgement, outcome=Outcome.INCONCLUSIVE, p_fail=above.p_fail, reason=reason)
+
+
+def _without(pairing: Pairing, used: int) -> list[str]:
+    without = len(pairing.pairs) - used
+    return [f"no logprobs to compare in the answers to {explain.count(without, 'prompt')}"] if without else []
+
+
+def _lines(shifts: Shifts, missing: Missing) -> list[str]:
+    """Return the lines below a verdict: positions, what was not listed, the tags that shift most."""
+    positions = sum(shift.positions for _, shift in shifts)
+    groups = len({case.group for case, _ in shifts})
+    lines = [
+        f"{explain.count(positions, 'common token')} of {explain.count(len(shifts), 'prompt')} in "
+        f"{explain.count(groups, 'group')}"
+    ]
+    if unlisted := sum(shift.unlisted for _, shift in shifts):
+        lines.append(f"in {unlisted} of them one of the baseline's two best is not among the candidate's alternatives")
+    lines += missing.reasons
+    if spread := _by_tag(shifts):
+        lines.append(spread)
+    return lines
+
+
+def _by_tag(shifts: Shifts) -> str:
+    """Name the three tags that shift most; empty where fewer than two have a tag."""
+    tags: dict[str, list[float]] = defaultdict(list)
+    for case, shift in shifts:
+        for tag in case.tags:
+            tags[tag].append(shift.least)
+    if len(tags) < 2:
+        return ""
+    worst = sorted(((statistics.median(values), tag) for tag, values in tags.items()), key=_largest_first)[:3]
+    return "most by tag: " + ", ".join(f"{explain.plain(tag, 30)} {explain.nats(value)}" for value, tag in worst)
+
+
+def _largest_first(entry: tuple[float, str]) -> tuple[float, str]:
+    return -entry[0], entry[1]

@@ -1,0 +1,242 @@
+"""Drift in nats: what passes, what fails, what the baseline's own shift excuses, and what cannot be measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity import check
+from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.evidence import FLOOR_PHASES, Evidence
+from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.sample import Completion, Phase, Sampling, TokenLogprob
+from pytest_llmparity.core.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from tests.core.conftest import Answer, Factory
+
+TEXT = "ready"
+
+
+def spoken(lead: float, *, text: str = TEXT, listed: str = "?") -> Completion:
+    """An answer whose every token leads the second best one by so many nats."""
+    top = [(letter.encode(), ((letter.encode(), -0.1), (listed.encode(), -0.1 - lead))) for letter in text]
+    return Completion(
+        text=text,
+        finish_reason="stop",
+        completion_tokens=len(text) + 1,
+        prompt_tokens=20,
+        logprobs=tuple(TokenLogprob(token=token, logprob=-0.1, top=both) for token, both in top),
+    )
+
+
+def evidence(
+    make: Factory,
+    leads: Sequence[float],
+    *,
+    own: float = 0.0,
+    cases: Sequence[Case] | int | None = None,
+    sequential: bool = False,
+    single: bool = False,
+    floor: bool = True,
+) -> Evidence:
+    """A baseline with a lead of 2 nats that shifts by ``own`` when asked again, and a candidate with ``leads``."""
+    n = len(leads)
+    again = [spoken(2.0 + own)] * n if floor else []
+    return make.evidence(
+        make.engine("base", [spoken(2.0)] * n, cold=again, warm=again, parallel=again),
+        make.engine("cand", [spoken(lead) for lead in leads]),
+        cases=n if cases is None else cases,
+        sequential=sequential,
+        single=single,
+    )
+
+
+def judge(of: Evidence, shift: float = 0.06) -> Verdict:
+    (verdict,) = check.logprobs(shift=shift).judge(of)
+    return verdict
+
+
+def test_a_lead_that_hardly_moves_passes(make: Factory) -> None:
+    verdict = judge(evidence(make, [2.03] * 16))
+
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.message == (
+        "PASS logprobs, cand against base: 0.03 nats of shift, at most 0.03 nats, margin 0.06 nats, 16 prompts"
+    )
+    assert verdict.details == ("80 common tokens of 16 prompts in 16 groups",)
+    assert (verdict.unit, verdict.floor, verdict.requests) == ("nats", 0.0, 32)
+    assert (verdict.groups, verdict.needed) == (16, None)
+
+
+def test_one_that_moves_far_fails_and_says_where_most(make: Factory) -> None:
+    tags = ("copying", "stories", "stories", "capitals")
+    cases = [make.case(index, tags=(tags[index % 4],)) for index in range(16)]
+    leads = [1.5 if index % 4 == 0 else 1.8 for index in range(16)]
+
+    verdict = judge(evidence(make, leads, cases=cases))
+
+    assert verdict.outcome is Outcome.FAIL
+    assert "0.2 nats of shift, at least 0.2 nats, margin 0.06 nats" in verdict.message
+    assert verdict.details[-1] == "most by tag: copying 0.5 nats, capitals 0.2 nats, stories 0.2 nats"
+
+
+def test_between_them_it_is_open_and_says_how_many_prompts_would_settle_it(make: Factory) -> None:
+    verdict = judge(evidence(make, [2.01] * 11 + [2.09] * 5))
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.needed is not None
+    assert verdict.needed > 16
+    assert f"a run of about {verdict.needed} prompts in all would settle it" in verdict.message
+
+
+def test_a_baseline_that_shifts_as_much_itself_excuses_the_candidate_and_is_said(make: Factory) -> None:
+    verdict = judge(evidence(make, [2.2] * 16, own=0.3))
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason == (
+        "baseline too noisy at this concurrency: base shifts by 0.3 nats against itself at 8 in parallel, and this is "
+        "not shown to be more"
+    )
+    assert verdict.floor == pytest.approx(0.3)
+
+
+def test_a_baseline_that_shifts_less_does_not(make: Factory) -> None:
+    verdict = judge(evidence(make, [2.2] * 16, own=0.1))
+
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.floor == pytest.approx(0.1)
+
+
+def test_without_repeats_of_the_baseline_nothing_fails(make: Factory) -> None:
+    verdict = judge(evidence(make, [2.2] * 16, floor=False))
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason == "what base shifts against itself was not measured"
+    assert judge(evidence(make, [2.01] * 16, floor=False)).outcome is Outcome.PASS
+
+
+def test_a_token_that_is_not_listed_never_passes_and_fails_by_what_is_known(make: Factory) -> None:
+    base = evidence(make, [2.0] * 16).engines["base"]
+    near = make.engine("near", [spoken(2.0, listed="!")] * 16)  # "?" may lead by 2, too
+    far = make.engine("far", [spoken(9.0, listed="!")] * 16)  # by 9 or more
+
+    open_, failed = check.logprobs(shift=0.06).judge(make.evidence(base, near, far, cases=16))
+
+    assert open_.outcome is Outcome.INCONCLUSIVE
+    assert open_.upper is None
+    assert failed.outcome is Outcome.FAIL
+    assert failed.estimate == pytest.approx(7.0)
+    assert "in 80 of them one of the baseline's two best is not among the candidate's alternatives" in failed.details
+
+
+def test_groups_count_once(make: Factory) -> None:
+    def of(groups: int) -> list[Case]:
+        return [make.case(index, group=f"g{index % groups}") for index in range(40)]
+
+    assert judge(evidence(make, [2.01] * 40, cases=of(4))).outcome is Outcome.INCONCLUSIVE
+    verdict = judge(evidence(make, [2.01] * 40, cases=of(5)))
+    assert (verdict.outcome, verdict.groups, verdict.n) == (Outcome.PASS, 5, 40)
+    assert "for this mix of prompts (5 groups)" in verdict.message
+
+
+def test_as_prompts_come_the_first_of_each_group_counts(make: Factory) -> None:
+    cases = [make.case(index, group=f"g{index // 2}") for index in range(32)]
+    leads = [2.01 if index % 2 == 0 else 9.0 for index in range(32)]
+
+    verdict = judge(evidence(make, leads, cases=cases, sequential=True))
+
+    assert verdict.outcome is Outcome.PASS
+    assert (verdict.n, verdict.per_group, verdict.open) == (16, True, True)
+
+    failed = judge(evidence(make, [9.0] * 16, sequential=True))
+    assert failed.outcome is Outcome.FAIL
+    assert judge(evidence(make, [9.0] * 16, own=8.0, sequential=True)).outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(("lead", "outcome"), [(2.01, Outcome.PASS), (9.0, Outcome.FAIL)])
+def test_one_question_asked_on_the_spot(make: Factory, lead: float, outcome: Outcome) -> None:
+    verdict = judge(evidence(make, [lead], single=True))
+
+    assert (verdict.outcome, verdict.reason) == (outcome, "single")
+
+
+def test_missing_answers_leave_it_open_unless_it_fails_without_them(make: Factory) -> None:
+    def with_lost(lead: float, lost: int) -> Verdict:
+        whole = evidence(make, [lead] * 16)
+        wordless: list[Answer] = [Completion(text=TEXT, prompt_tokens=20)] * lost
+        cand = make.engine("cand", [*wordless, *([spoken(lead)] * (16 - lost))])
+        return judge(dataclasses.replace(whole, engines={"base": whole.engines["base"], "cand": cand}))
+
+    verdict = with_lost(2.01, 3)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "it rests on 13 of 16 prompts: no logprobs to compare in the answers to 3 prompts" in verdict.reason
+    assert with_lost(9.0, 3).outcome is Outcome.FAIL
+    assert with_lost(9.0, 9).outcome is Outcome.INCONCLUSIVE
+
+    nothing = with_lost(2.01, 16)
+    assert nothing.outcome is Outcome.INCONCLUSIVE
+    assert nothing.reason == "nothing was compared: no logprobs to compare in the answers to 16 prompts"
+
+
+def test_logprobs_of_other_tokens_are_incomparable_and_say_whose(make: Factory) -> None:
+    whole = evidence(make, [2.0] * 16)
+    wrong = dataclasses.replace(spoken(2.0), text="other")
+    cand = make.engine("cand", [wrong] * 16)
+
+    verdict = judge(dataclasses.replace(whole, engines={"base": whole.engines["base"], "cand": cand}))
+
+    assert (verdict.outcome, verdict.blocked_by) == (Outcome.INCOMPARABLE, "cand")
+    assert verdict.reason == (
+        "logprobs of cand name other tokens than the text is made of in 16 of 16 answers; check.text() compares the "
+        "answers without them"
+    )
+
+
+def test_sampled_answers_are_no_evidence(make: Factory) -> None:
+    whole = dataclasses.replace(evidence(make, [2.0] * 16), sampling=Sampling(temperature=0.7))
+
+    verdict = judge(whole)
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason.startswith("a shift is measured between greedy answers and 16 prompts (c0, …) ask for")
+
+
+def test_what_it_needs_and_says_of_itself() -> None:
+    gate = check.logprobs(shift=0.06)
+
+    assert str(gate) == "logprobs(shift=0.06)"
+    assert gate.needs().phases == {Phase.MAIN, *FLOOR_PHASES}
+    assert gate.needs().capabilities == {"logprobs"}
+    assert gate.where.partition(":")[0] == __file__
+    assert gate.problem(cases=64, groups=5, engines=2) is None
+    refused = gate.problem(cases=64, groups=4, engines=2, sequential=True)
+    assert refused == "4 groups of prompts can never settle a median in a sequential run; it takes 5"
+    assert gate.problem(cases=4, groups=4, engines=2) == "4 groups of prompts can never settle a median; it takes 5"
+    assert gate.power(cases=64, groups=12) == (
+        "logprobs(shift=0.06): the median of 12 groups, of which 5 can settle it if all agree"
+    )
+
+
+@pytest.mark.parametrize("shift", [0, -1, math.inf, math.nan, True, "0.06"])
+def test_a_shift_is_a_number_of_nats(shift: float) -> None:
+    with pytest.raises(DesignError, match=r"logprobs\(shift=.*\): shift is a number of nats above 0, such as 0\.06"):
+        check.logprobs(shift=shift)
+
+
+def test_text_shows_it_beside_its_forks(make: Factory) -> None:
+    lines = {
+        n: [line for line in check.text(margin=0.1).judge(evidence(make, [2.03] * n))[0].details if "shift" in line]
+        for n in (4, 16)
+    }
+
+    assert lines == {
+        4: ["shift 0.03 nats, 4 groups of prompts"],
+        16: ["shift 0.03 nats, between 0.03 nats and 0.03 nats, 16 groups of prompts"],
+    }
+    without = make.evidence(make.engine("a", [TEXT] * 16), make.engine("b", [TEXT] * 16), cases=16)
+    assert not any("shift" in line for line in check.text(margin=0.1).judge(without)[0].details)
