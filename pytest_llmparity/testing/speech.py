@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import msgspec
 
 from pytest_llmparity.testing.script import Reply, prompt_of, split_tokens
+
+OTHER: Final = " otherwise"
+"""The token that stands second among the alternatives of every token."""
 
 
 def dump(value: object) -> bytes:
@@ -181,7 +184,10 @@ class Speech:
 
     def _entries(self, tokens: Sequence[str]) -> list[dict[str, object]]:
         entries = [self.entry(place, token) for place, token in enumerate(tokens)]
-        return [{**entry, "top_logprobs": [entry]} for entry in entries]
+        others = []
+        if self.request.get("top_logprobs") not in (None, 0, 1):
+            others = [{"token": OTHER, "logprob": self.reply.logprob - self.reply.lead, "bytes": [*OTHER.encode()]}]
+        return [{**entry, "top_logprobs": [entry, *others]} for entry in entries]
 
     def _data(self, value: object) -> bytes:
         return b"data: " + self._dump(value) + b"\n\n"

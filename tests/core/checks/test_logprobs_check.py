@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from pytest_llmparity import check
@@ -185,7 +186,7 @@ def test_missing_answers_leave_it_open_unless_it_fails_without_them(make: Factor
 
 def test_logprobs_of_other_tokens_are_incomparable_and_say_whose(make: Factory) -> None:
     whole = evidence(make, [2.0] * 16)
-    wrong = dataclasses.replace(spoken(2.0), text="other")
+    wrong = msgspec.structs.replace(spoken(2.0), text="other")
     cand = make.engine("cand", [wrong] * 16)
 
     verdict = judge(dataclasses.replace(whole, engines={"base": whole.engines["base"], "cand": cand}))
