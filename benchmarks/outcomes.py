@@ -23,8 +23,8 @@ from typing import Any, Final
 from benchmarks.outcomes_engines import BASELINE, CONCURRENCY, Gathered, Gatherer, engines
 from fixtures.prompts.make_prompts import MIXED
 from pytest_llmparity import check
+from pytest_llmparity.core.checks.drift.floor import needs_more
 from pytest_llmparity.core.checks.family import settle
-from pytest_llmparity.core.checks.floor import needs_more
 from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, Evidence, Needs, floor_stages
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import Case, PromptSet

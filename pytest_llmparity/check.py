@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from pytest_llmparity.core.checks.contract import Adapter, Contract, ModelClass, adapted, name_of, schema_of
-from pytest_llmparity.core.checks.floor import HORIZON
+from pytest_llmparity.core.checks.drift.floor import HORIZON
+from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
+from pytest_llmparity.core.checks.drift.text import TextCheck
 from pytest_llmparity.core.checks.latency import REQUESTS, LatencyCheck, parse_budget
-from pytest_llmparity.core.checks.logprobs import LogprobsCheck
 from pytest_llmparity.core.checks.prompts import PromptsCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.checks.similarity import SimilarityCheck
-from pytest_llmparity.core.checks.text import TextCheck
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.stats.paired import Side
 

@@ -385,7 +385,7 @@ def test_a_broken_rule_is_named_with_file_and_line(module: str, source: str, exp
     [
         ("core.config", "import json, re, math\nfrom pathlib import Path\nPath('a') / 'b'\nos.path.join('a', 'b')"),
         ("core.config", "import os.path\nos.path.normpath('a')\nregistry.resolve(x)"),
-        ("core.checks.text", "from pytest_llmparity.core import explain\nfrom . import base\nimport timeit_like"),
+        ("core.checks.drift.text", "from pytest_llmparity.core import explain\nfrom . import base\nimport timeit_like"),
         ("run.session", "import time\nfrom pytest_llmparity.store import Store\nfrom .plan import Plan"),
         ("report.terminal", "from pytest_llmparity.core import explain\nfrom pytest_llmparity.run.plan import Plan"),
         ("plugin", "import pytest\nfrom pytest_llmparity import check, store\nfrom .report import terminal"),

@@ -32,7 +32,7 @@ class _Late:
 def load() -> None:
     """Import all of them, for a moment in which nothing else is to do; whoever uses one that is missing is told so."""
     for name in ("numpy", "scipy.special", "rapidfuzz.distance", "jsonschema_rs"):
-        with suppress(ImportError):
+        with suppress(Exception):
             import_module(name)
 
 

@@ -99,7 +99,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     door = config.stash.get(DOOR, None)
     if door is None:
         return []
-    return door.plan_lines(detailed=config.option.collectonly or config.get_verbosity() > 0)
+    return door.plan_lines(detailed=config.option.collectonly or options.verbosity(config) > 0)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -27,7 +27,7 @@ from pytest_llmparity.embedding import default_embedder
 from pytest_llmparity.engines import daemons
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.plugin import repeats, xdist
-from pytest_llmparity.plugin.options import given_to
+from pytest_llmparity.plugin.options import given_to, verbosity
 from pytest_llmparity.report import json as json_report
 from pytest_llmparity.report import junit, terminal
 from pytest_llmparity.report.progress import Bars, Silent
@@ -324,7 +324,7 @@ class Door:
         """
         try:
             if xdist.is_worker(self.config):
-                plan = self.plan_lines(detailed=self.config.get_verbosity() > 0)
+                plan = self.plan_lines(detailed=verbosity(self.config) > 0)
                 taken = sorted(self._taken)
                 xdist.hand_back(self.config, {"run": self.session.run, "plan": plan, "taken": taken})
             elif not self.config.option.collectonly:
@@ -373,7 +373,7 @@ class Door:
         self.config.hook.pytest_llmparity_report(config=self.config, record=record)
         if self.settings.cases:
             self.summary += terminal.rows(self.session.samples())
-        self.summary += terminal.summary(record, verbose=self.config.get_verbosity() > 0)
+        self.summary += terminal.summary(record, verbose=verbosity(self.config) > 0)
         self.summary += self._write(record)
 
     def _write(self, record: RunRecord) -> list[str]:
@@ -406,7 +406,7 @@ def _machine(error: OSError) -> MachineError:
 def _progress(config: pytest.Config) -> Bars | Silent:
     """Draw bars where a person watches a terminal and this process owns it."""
     capture = config.pluginmanager.getplugin("capturemanager")
-    if xdist.is_worker(config) or not sys.__stderr__ or not sys.__stderr__.isatty() or config.get_verbosity() < 0:
+    if xdist.is_worker(config) or not sys.__stderr__ or not sys.__stderr__.isatty() or verbosity(config) < 0:
         return Silent()
     lifted = contextlib.nullcontext if capture is None else capture.global_and_fixture_disabled
     return Bars(sys.__stderr__, lifted)

@@ -43,6 +43,12 @@ WITH_VALUE = ("--engines", *(option.flag for option in OPTIONS if option.metavar
 """Options that a value follows, as ``=VALUE`` or as a word of its own."""
 
 
+def verbosity(config: pytest.Config) -> int:
+    """Return how often ``-v`` was given less how often ``-q`` was; 0 without the plugin that has these options."""
+    times: int = config.getoption("verbose", 0)
+    return times
+
+
 def requested(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> bool:
     """Tell, at the cost of a few look-ups, whether this run asks anything of the plugin.
 

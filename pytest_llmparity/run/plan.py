@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pytest_llmparity.core import sizes
 from pytest_llmparity.core.checks.base import left_out
-from pytest_llmparity.core.checks.floor import fewest, reached
+from pytest_llmparity.core.checks.drift.floor import fewest, reached
 from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter, reason_of
 from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, Check, Needs, floor_stages
 from pytest_llmparity.core.identity.record import EngineRecord
@@ -239,7 +239,7 @@ def rounds(unit: Unit, order: Sequence[Case], *, most: int = FLOOR_STAGES[-1]) -
     """Return the rounds in which the noise floor of an engine is measured, the cases of each taken from ``order``.
 
     A round asks cases that were not asked before: cold, their answers, warm, parallel. Which of them is the last is
-    seen from its answers, see ``core.checks.floor.needs_more``. There is none where nobody needs the floor.
+    seen from its answers, see ``core.checks.drift.floor.needs_more``. There is none where nobody needs the floor.
     """
     if not unit.needs.floor:
         return []

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_llmparity.core.checks.floor import most_cases, planned
+from pytest_llmparity.core.checks.drift.floor import most_cases, planned
 from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError, UsageError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin

@@ -48,7 +48,7 @@ class SimilarityCheck(BaseCheck):
 
     This is no equivalence gate for open text: in 200 of 200 draws of 64 free-text prompts ``at_least=0.85`` failed an
     honest BF16 against F16 of the same model. Ask it of answers that are short or nearly fixed; whether two engines are
-    equivalent on open text is what :class:`~pytest_llmparity.core.checks.text.TextCheck` asks.
+    equivalent on open text is what :class:`~pytest_llmparity.core.checks.drift.text.TextCheck` asks.
 
     Two answers that call tools are alike when they call the same functions in the same order with the same arguments,
     as JSON values; where one calls and the other speaks they are not. A pair that says nothing (no text and no call) is

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from pytest_llmparity.core.checks.floor import needs_more
+from pytest_llmparity.core.checks.drift.floor import needs_more
 from pytest_llmparity.core.errors import LLMParityError
 from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, EngineEvidence, floor_stages
 from pytest_llmparity.core.ports import Progress

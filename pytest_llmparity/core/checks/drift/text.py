@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.base import BaseCheck, sampled
 from pytest_llmparity.core.checks.designs import ONE_GROUP, SINGLE, Design, Fixed, Forks, design_of
-from pytest_llmparity.core.checks.floor import (
+from pytest_llmparity.core.checks.drift.floor import (
     HORIZON,
     UNKNOWN_MARGIN,
     Floor,
@@ -23,7 +23,7 @@ from pytest_llmparity.core.checks.floor import (
     repeated_phases,
     share_of,
 )
-from pytest_llmparity.core.checks.logprobs import line_of
+from pytest_llmparity.core.checks.drift.logprobs import line_of
 from pytest_llmparity.core.checks.missing import Missing, Silence, rested
 from pytest_llmparity.core.checks.pairing import Pair, Pairing, pair_answers
 from pytest_llmparity.core.compare.answers import Compared, compare_answers, digest

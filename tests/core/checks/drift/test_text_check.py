@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.floor import preset
-from pytest_llmparity.core.checks.text import TextCheck
+from pytest_llmparity.core.checks.drift.floor import preset
+from pytest_llmparity.core.checks.drift.text import TextCheck
 from pytest_llmparity.core.sample import Completion, Phase, Sampling, TokenLogprob, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
 

@@ -10,8 +10,8 @@ import pytest
 
 from pytest_llmparity import check
 from pytest_llmparity.core import evidence
-from pytest_llmparity.core.checks import floor as floor_module
-from pytest_llmparity.core.checks.floor import (
+from pytest_llmparity.core.checks.drift import floor as floor_module
+from pytest_llmparity.core.checks.drift.floor import (
     LARGER,
     PRESETS,
     RepeatedPhase,
