@@ -60,6 +60,7 @@ class KeyOrder:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._schema = schema
         self._rules: dict[str, _Rule | None] = {}
+        self._telling: dict[str, bool] = {}
         self._validators: dict[str, Validator | None] = {}
 
     def moved(self, value: Any) -> list[str]:
@@ -68,7 +69,9 @@ class KeyOrder:
         waiting: list[tuple[_Path, Any, str]] = [((), value, "")] if isinstance(value, (dict, list)) else []
         while waiting:
             path, part, place = waiting.pop()
-            rule = self._plain(place, part)
+            rule = self._rules.get(place)
+            if rule is None or rule.branches:
+                rule = self._plain(place, part)
             if rule is None:
                 continue
             parts: list[tuple[_Path, Any, str]] = []
@@ -79,7 +82,8 @@ class KeyOrder:
                 ):
                     paths.append(_in_words(path))
                 for key, item in part.items():
-                    if isinstance(item, (dict, list)) and (below := properties.get(key, rule.others)) is not None:
+                    below = properties.get(key, rule.others)
+                    if below is not None and isinstance(item, (dict, list)) and self._tells(below):
                         parts.append(((path, key), item, below))
             else:
                 for index, item in enumerate(part):
@@ -90,6 +94,16 @@ class KeyOrder:
                         parts.append(((path, index), item, below))
             waiting.extend(reversed(parts))
         return paths
+
+    def _tells(self, place: str, steps: int = _STEPS) -> bool:
+        """Whether keys may be declared at a place or below it, so many steps deep: for a list of texts they are not."""
+        if place not in self._telling:
+            self._telling[place] = True  # as long as it is looked for: a schema may hold itself
+            rule = self._rule(place)
+            below = [] if rule is None else [*rule.first, *filter(None, (rule.others, rule.items))]
+            declares = not steps or (rule is not None and bool(rule.properties or rule.branches))
+            self._telling[place] = declares or any(self._tells(inner, steps - 1) for inner in below)
+        return self._telling[place]
 
     def _plain(self, place: str, value: Any) -> _Rule | None:
         """Follow unions until a plain schema is reached; ``None`` where there is none or several branches fit."""

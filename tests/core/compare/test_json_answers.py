@@ -190,6 +190,12 @@ AB = {"type": "object", "properties": {"a": {}, "b": {}}}
 BA = {"b": 1, "a": 1}
 
 
+def deep(inner: Any, levels: int, kind: str = "schema") -> Any:
+    for _ in range(levels):
+        inner = [inner] if kind == "list" else {"items": inner}
+    return inner
+
+
 @pytest.mark.parametrize(
     ("schema", "value", "expected"),
     [
@@ -214,6 +220,12 @@ BA = {"b": 1, "a": 1}
         ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "text", []),
         ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, 1, []),
         ({}, 1, []),
+        ({"properties": {"a": {"items": {"type": "string"}}, "b": AB}}, {"b": BA, "a": ["x", BA]}, ["$", "$.b"]),
+        ({"items": {"$ref": "#"}}, [[BA]], []),
+        ({"items": {"items": {"$ref": "#"}, "additionalProperties": AB}}, [[[{"x": BA}]]], ["$[0][0][0].x"]),
+        ({"$ref": "#/$defs/tree", "$defs": {"tree": {"items": {"anyOf": [{"$ref": "#/$defs/tree"}]}}}}, [[BA]], []),
+        (deep({}, 900), deep(BA, 900, "list"), []),
+        (deep(AB, 400), deep(BA, 400, "list"), ["$" + "[0]" * 400]),
     ],
 )
 def test_order_in_every_kind_of_schema(schema: dict[str, Any], value: Any, expected: list[str]) -> None:
