@@ -121,8 +121,10 @@ class EngineEvidence:
         """Return the first failure of each case that has no answer in a phase."""
         failures: dict[str, Failure] = {}
         for case, samples in self.samples.get(phase, {}).items():
+            if not samples or samples[0].failure is None:
+                continue
             failed = [sample.failure for sample in samples if sample.failure is not None]
-            if failed and len(failed) == len(samples):
+            if len(failed) == len(samples):
                 failures[case] = failed[0]
         return failures
 

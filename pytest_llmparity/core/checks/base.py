@@ -128,9 +128,8 @@ def required(check: Check, case: Case) -> tuple[str, ...]:
 def _required(needs: Needs, case: Case) -> tuple[str, ...]:
     if not needs.capabilities:
         return ("tools",) if case.tools else ()
-    forced = response_schema(case) is not None
-    names = sorted(name for name in needs.capabilities if forced or name != "json_schema")
-    return (*names, *(["tools"] if case.tools else []))
+    names = needs.capabilities if response_schema(case) is not None else needs.capabilities - {"json_schema"}
+    return (*sorted(names), *(["tools"] if case.tools else []))
 
 
 def left_out(

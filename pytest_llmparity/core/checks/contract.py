@@ -132,7 +132,7 @@ class Contract:
         """Read one answer and hold it against the schema or the model."""
         text = completion.text
         strict = parse_json(text)
-        moved = any(remark.endswith(MOVED) for remark in completion.normalised)
+        moved = bool(completion.normalised) and any(remark.endswith(MOVED) for remark in completion.normalised)
         if strict.error is None and not moved:
             return self._fits(text, strict.value, text)
         inner = Unwrapped(body=text, parsed=strict, wrapping=()) if strict.error is None else unwrap(text)
@@ -159,6 +159,8 @@ class Contract:
             return "nested too deeply"
         if self._model is not None:
             return problem_of(self._model, body)
+        if self._validator.is_valid(value):
+            return None
         for error in self._validator.iter_errors(value):
             path = "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path)
             return f"{path}: {error.message}"

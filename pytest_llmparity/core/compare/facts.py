@@ -11,7 +11,6 @@ they stand before, not understood: *not once* and *never* differ. Antonyms witho
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
@@ -191,15 +190,23 @@ def _in_order(a: Sequence[str], b: Sequence[str]) -> Pairs:
 def _unmatched(a: Sequence[str], b: Sequence[str]) -> Pairs:
     if a == b:
         return ()
-    return tuple(zip_longest(_beyond(a, Counter(b)), _beyond(b, Counter(a)), fillvalue=""))
+    return tuple(zip_longest(_beyond(a, b), _beyond(b, a), fillvalue=""))
 
 
-def _beyond(items: Sequence[str], matched: Counter[str]) -> Iterator[str]:
+def _beyond(items: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Return the items that have no equal among the others, which each serve once."""
+    if not others:
+        return list(items)
+    free: dict[str, int] = {}
+    for item in others:
+        free[item] = free.get(item, 0) + 1
+    beyond: list[str] = []
     for item in items:
-        if matched[item] > 0:
-            matched[item] -= 1
+        if left := free.get(item, 0):
+            free[item] = left - 1
         else:
-            yield item
+            beyond.append(item)
+    return beyond
 
 
 def _phrase(kind: str, pair: tuple[str, str]) -> str:
