@@ -152,6 +152,11 @@ class SimilarityCheck(BaseCheck):
         if all(ours == again for ours, again in texts):
             return None, f"no limit: {baseline.name} repeats itself word for word, which gives no scale; give at_least="
         limit = float(np.quantile(scored(texts, evidence.embedder), QUANTILE, method="lower"))
+        if limit >= 1.0:
+            return None, (
+                f"no limit: fewer than one in twenty of {explain.count(len(texts), 'repeat')} of {baseline.name} "
+                "differ, so their 5 % quantile is 1, which no honest copy keeps; give at_least="
+            )
         return limit, f"5 % quantile of {explain.count(len(texts), 'repeat')} of {baseline.name}"
 
 

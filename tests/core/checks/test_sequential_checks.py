@@ -52,7 +52,9 @@ def test_equal_texts_pass_after_few_prompts_and_the_rest_is_not_missed(make: Fac
         "PASS text, cand against base: 0 % of tokens fork, at most 0.34 %, margin 5 %, 32 prompts; sequential, "
         "stopped after 32 of 200 prompts"
     )
-    assert text.details == ("0 forks in 1024 baseline tokens at risk, 32 prompts in 32 groups; margin 5 % as given",)
+    assert text.details == (
+        "0 forks in 1024 baseline tokens at risk, 32 prompts (0 % of them part) in 32 groups; margin 5 % as given",
+    )
     assert (repeat.outcome, repeat.open, repeat.sequence) == (Outcome.PASS, False, "")
 
 

@@ -101,6 +101,17 @@ def test_without_a_number_the_limit_is_what_the_baseline_scores_against_itself(m
         assert "5 % quantile of 64 repeats of base" in verdict.details[0]
 
 
+def test_a_baseline_of_which_few_repeats_differ_gives_no_limit_that_anybody_keeps(make: Factory) -> None:
+    baseline = make.engine("base", [TEXT] * 64, cold=[CLOSE] + [TEXT] * 31)
+    (verdict,) = check.similarity().judge(make.evidence(baseline, make.engine("cand", [TEXT] * 64)))
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason == (
+        "no limit: fewer than one in twenty of 32 repeats of base differ, so their 5 % quantile is 1, which no honest "
+        "copy keeps; give at_least="
+    )
+
+
 def test_a_baseline_that_repeats_itself_word_for_word_gives_no_scale(make: Factory) -> None:
     baseline = make.engine("base", [TEXT] * 64, cold=[TEXT] * 32)
     (verdict,) = check.similarity().judge(make.evidence(baseline, make.engine("cand", [TEXT] * 64)))

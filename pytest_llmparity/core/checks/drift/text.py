@@ -31,7 +31,7 @@ from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs, floor_stages
 from pytest_llmparity.core.sample import Phase
-from pytest_llmparity.core.stats.hazard import can_pass
+from pytest_llmparity.core.stats.hazard import can_pass, hazard
 from pytest_llmparity.core.stats.sequential import least_units
 from pytest_llmparity.core.verdict import Difference, Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
@@ -190,6 +190,9 @@ class TextCheck(BaseCheck):
             return _beside_floor(comparison.judge(comparison.best, margin), evidence, floor, above)
 
         done = verdict.judged(_beside_floor(judgement, evidence, floor, above))
+        if done.outcome is Outcome.PASS and (tags := _tags_above(counted, margin=margin, alpha=evidence.alpha)):
+            hidden = f"by themselves above the margin: {tags}"
+            done = dataclasses.replace(done, reason=hidden, remarks=(*done.remarks, hidden))
         return rested(done, missing, best=best)
 
     def _repeat(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
@@ -350,7 +353,8 @@ def _fork_lines(
     at_risk = math.fsum(compared.fork.at_risk for _, compared in pairs)
     lines = [
         f"{explain.count(forks, 'fork')} in {at_risk:.0f} baseline tokens at risk, "
-        f"{explain.count(len(pairs), 'prompt')} in {explain.count(groups, 'group')}; {why}"
+        f"{explain.count(len(pairs), 'prompt')} ({explain.percent(forks / len(pairs))} of them part) in "
+        f"{explain.count(groups, 'group')}; {why}"
     ]
     if further:
         lines.append(f"{explain.count(further, 'further prompt')} of these groups not counted")
@@ -410,6 +414,24 @@ def _by_part(pairs: ComparedPairs) -> str:
     worst = sorted(rates.items(), key=lambda item: (-item[1], item[0]))[:3]
     shown = ", ".join(f"{explain.plain(part, 30)} {explain.percent(rate)}" for part, rate in worst)
     return f"most by {'tag' if tagged else 'group'}: {shown}"
+
+
+def _tags_above(pairs: ComparedPairs, *, margin: float, alpha: float) -> str:
+    """Name the tags whose own prompts are shown to drift beyond the margin, each at its part of the error rate.
+
+    Prompts of a group count singly here: a warning beside a PASS may be wrong rather than missing.
+    """
+    tags: dict[str, list[Fork]] = defaultdict(list)
+    for pair, compared in pairs:
+        for tag in pair.case.tags:
+            tags[tag].append(compared.fork)
+    above: list[tuple[float, str]] = []
+    for tag, forks in tags.items():
+        forked, at_risk = [fork.forked for fork in forks], [fork.at_risk for fork in forks]
+        result = hazard(forked, at_risk, list(map(str, range(len(forks)))), margin=margin, alpha=alpha / len(tags))
+        if result.lower > margin:
+            above.append((-result.estimate, tag))
+    return ", ".join(f"{explain.plain(tag, 30)} {explain.percent(-rate)}" for rate, tag in sorted(above))
 
 
 def _first_fork(verdict: Verdict, pairs: ComparedPairs) -> list[str]:

@@ -67,7 +67,7 @@ def test_many_forks_fail_and_show_the_first_one(make: Factory) -> None:
     assert text.p_fail < 0.01
     assert text.floor == 0.0
     assert text.details[0] == (
-        "60 forks in 668 baseline tokens at risk, 64 prompts in 64 groups; "
+        "60 forks in 668 baseline tokens at risk, 64 prompts (93.75 % of them part) in 64 groups; "
         "margin 5 % for F16 against Q8_0, over 32 tokens"
     )
     assert text.details[1] == "first fork: c4 after 8 characters"
@@ -256,6 +256,21 @@ def test_tags_are_listed_rather_than_groups(make: Factory) -> None:
     evidence = make.evidence(make.engine("base", ours), make.engine("cand", said), cases=cases)
 
     assert "most by tag: long 25 %, poem 25 %, json 0 %" in check.text().judge(evidence)[0].details
+
+
+def test_a_pass_names_the_tags_that_would_not_pass_alone(make: Factory) -> None:
+    def judged(parting: int) -> Verdict:
+        cases = [make.case(index, tags=("yes-no",) if index < 12 else ("prose",)) for index in range(200)]
+        said = [make.cut(forked(0) if index < parting else SAME) for index in range(200)]
+        baseline = make.engine("base", [make.cut(SAME)] * 200, **floors([make.cut(SAME)] * 200))
+        return check.text(margin=0.05).judge(make.evidence(baseline, make.engine("cand", said), cases=cases))[0]
+
+    verdict = judged(12)
+
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.message.endswith("200 prompts; by themselves above the margin: yes-no 100 %")
+    assert verdict.remarks == ("by themselves above the margin: yes-no 100 %",)
+    assert (judged(0).reason, judged(0).remarks) == ("", ())
 
 
 def test_forks_are_graded_where_logprobs_exist(make: Factory) -> None:
