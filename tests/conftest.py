@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -41,6 +42,14 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.enable()
         gc.freeze()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files without a test of a real engine where nothing else is asked for: importing them takes longer."""
+    if config.option.markexpr != "live" or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return None
+    named = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if named and "mark.live" not in collection_path.read_text("utf-8") else None
 
 
 @pytest.hookimpl(trylast=True)
