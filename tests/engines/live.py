@@ -161,8 +161,14 @@ def llamacpp_python(workdir: Path) -> Iterator[Served]:
 
 @contextlib.contextmanager
 def vllm(workdir: Path) -> Iterator[Served]:
-    args = ("--dtype", "bfloat16", "--enforce-eager", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-    with running(folder("vllm", context_length=1024, args=args), workdir) as adapter:
+    args = (
+        *("--dtype", "bfloat16", "--enforce-eager", "--num-gpu-blocks-override", "128"),
+        *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+    )
+    # Of a start nearly all is importing vLLM, once per process: here the worker is in the engine core's, which then
+    # takes every core if it is let. Nor is anything compiled for the few tokens that are asked for.
+    env = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}
+    with running(folder("vllm", context_length=1024, slots=8, args=args, env=env), workdir) as adapter:
         yield Served(adapter=adapter, can=adapter.declares.corrected({"tools": True}))
 
 
@@ -199,7 +205,14 @@ def litellm(workdir: Path) -> Iterator[Served]:
 
 @contextlib.contextmanager
 def ollama(workdir: Path, route: Route = "openai") -> Iterator[Served]:
-    spec = gguf("ollama", "f16", "tiny-F16.gguf", context_length=512, slots=2, route=route, command=(program(),))
+    spec = gguf(
+        *("ollama", "f16", "tiny-F16.gguf"),
+        context_length=512,
+        slots=2,
+        route=route,
+        command=(program(),),
+        env={"LLAMA_ARG_THREADS": "1"},  # more of them wait for each other on a small machine
+    )
     with running(spec, workdir) as adapter:
         yield Served(adapter=adapter, can=adapter.capabilities())
 

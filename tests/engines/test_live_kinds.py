@@ -12,6 +12,7 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Request, Sampling
+from pytest_llmparity.engines.start.readiness import wait_ready
 from pytest_llmparity.transport.exchange import Exchange
 from tests.engines.live import PYTHONS, Served, folder, start
 
@@ -173,8 +174,9 @@ def test_proxys_own_time_is_told(served: Served, send: Send) -> None:
 
 
 @ONLY["litellm"]
-def test_model_that_is_not_of_the_configuration_ends_the_start(served: Served, tmp_path: Path) -> None:
-    spec = dataclasses.replace(served.adapter.spec, model="nobody")
+def test_model_that_is_not_of_the_configuration_ends_the_start(served: Served) -> None:
+    asked_for = dataclasses.replace(served.adapter.spec, model="nobody")
+    adapter = type(served.adapter)(asked_for, served.adapter.base_url, {})
 
     with pytest.raises(errors.LaunchError, match="serves no 'nobody', but tiny, broken"):
-        start(spec, tmp_path)
+        wait_ready(adapter, lambda: None, 60)

@@ -11,13 +11,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from pytest_llmparity import lockfile
+from pytest_llmparity.core.identity.lock import NAME, Locked
+from tests.live.watching import Look, watch
 from tests.unavailable import unavailable
 
 REPO = Path(__file__).parents[2]
@@ -46,6 +50,27 @@ def test_stay():
 """The last test of a run that is to be killed with every engine alive."""
 
 
+LOCK = (sys.executable, "-m", "pytest_llmparity", "lock")
+
+VLLM = """
+[engines.bf16]
+kind = "vllm"
+python = "{python}"
+model = "tiny"
+context_length = 1024
+slots = 8
+args = ["--dtype", "bfloat16", "--enforce-eager", "--num-gpu-blocks-override", "128"]
+[engines.bf16.pin]
+context_length = 1024
+"""
+"""vLLM on the folder ``tiny`` beside the configuration."""
+
+
+def own_environment() -> dict[str, str]:
+    """Return the environment without what the tests are told."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LLMPARITY_")}
+
+
 class LiveRun:
     """A running pytest in a folder of its own."""
 
@@ -57,12 +82,11 @@ class LiveRun:
         (folder / "conftest.py").write_text(OBSERVER)
         (folder / "llmparity.toml").write_text(config)
         (folder / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-        env = {name: value for name, value in os.environ.items() if not name.startswith("LLMPARITY_")}
         with (folder / "output.txt").open("wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args],
                 cwd=folder,
-                env=env,
+                env=own_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -112,20 +136,26 @@ def until(done: Callable[[], object], limit_s: float, run: LiveRun) -> None:
         pause.wait(0.1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def llamacpp() -> None:
     """Say that llama.cpp can be started here."""
     if shutil.which("llama-server") is None and importlib.util.find_spec("xllamacpp") is None:
         unavailable("llamacpp", "there is neither llama-server nor xllamacpp")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def vllm_python() -> str:
     """Name the interpreter that has vLLM."""
     python = os.environ.get("LLMPARITY_VLLM_PYTHON", "")
     if not python:
         unavailable("vllm", "LLMPARITY_VLLM_PYTHON does not name an interpreter that has vLLM")
     return python
+
+
+@pytest.fixture(scope="session")
+def vllm(vllm_python: str) -> str:
+    """Return the configuration of one vLLM, which serves the folder ``tiny`` beside it."""
+    return VLLM.format(python=vllm_python)
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +177,38 @@ def lock() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run ``llmparity lock`` in a folder."""
 
     def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "pytest_llmparity", "lock", *args]
-        env = {name: value for name, value in os.environ.items() if not name.startswith("LLMPARITY_")}
-        return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=900, check=False)
+        return subprocess.run(
+            [*LOCK, *args], cwd=folder, env=own_environment(), capture_output=True, text=True, timeout=300, check=False
+        )
 
     return run
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """A folder in which ``llmparity lock`` started engines one at a time, and what was seen of their processes."""
+
+    folder: Path
+    looks: list[Look]
+
+    def locked(self) -> Mapping[str, Locked]:
+        """Return what stands in the lock, by engine."""
+        return lockfile.read(self.folder / NAME) or {}
+
+
+@pytest.fixture(scope="session")
+def in_turn(llamacpp: None, vllm_python: str, vllm: str, tmp_path_factory: pytest.TempPathFactory) -> InTurn:
+    """Lock a vLLM between two llama.cpp, one engine at a time."""
+    folder = tmp_path_factory.mktemp("in-turn")
+    shutil.copytree(MODELS, folder / "tiny", ignore=shutil.ignore_patterns("*.gguf", "*.py"))
+    (folder / "pytest.ini").write_text("")
+    config = 'residency = "one-at-a-time"\n' + gguf("q8", "Q8_0") + vllm + gguf("f16", "F16")
+    (folder / "llmparity.toml").write_text(config)
+    with (folder / "output.txt").open("wb") as out:
+        process = subprocess.Popen(LOCK, cwd=folder, env=own_environment(), stdout=out, stderr=out)
+    looks = watch(process, 900)
+    assert process.returncode == 0, (folder / "output.txt").read_text()
+    return InTurn(folder, looks)
 
 
 def gguf(name: str, quantization: str, *, pinned: str | None = None) -> str:
@@ -173,6 +230,20 @@ def gguf_fixture() -> Callable[..., str]:
 def prompts() -> Path:
     """Return the folder of the prompt sets."""
     return PROMPTS
+
+
+@pytest.fixture(scope="session")
+def some(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write as many prompts of a set as a test needs, from all over it; return the path of the file."""
+    folder = tmp_path_factory.mktemp("prompts")
+
+    def write(name: str, count: int) -> Path:
+        lines = (PROMPTS / f"{name}.jsonl").read_text("utf-8").splitlines()
+        path = folder / f"{name}-{count}.jsonl"
+        path.write_text("\n".join(lines[at * len(lines) // count] for at in range(count)), "utf-8")
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

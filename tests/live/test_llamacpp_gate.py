@@ -17,24 +17,23 @@ SUITE = """
 import pytest
 from pytest_llmparity import check
 
-@pytest.mark.parity("{prompts}/mixed.jsonl", check.prompts(), check.text(margin=0.05), max_tokens=32)
+@pytest.mark.parity("{mixed}", check.prompts(), check.text(margin=0.05), max_tokens=32)
 def test_mixed(): ...
 
-@pytest.mark.parity(
-    "{prompts}/tickets_constrained.jsonl", check.schema("{prompts}/../schemas/ticket.json", gap=0.1), max_tokens=64
-)
+@pytest.mark.parity("{tickets}", check.schema("{schemas}/ticket.json", gap=0.1), max_tokens=64)
 def test_tickets(): ...
 """
 
 
 @pytest.fixture(scope="module")
-def run(launch: Callable[..., LiveRun], gguf: Callable[..., str], prompts: Path, stay: str) -> LiveRun:
-    config = gguf("f16", "F16") + gguf("q8", "Q8_0") + gguf("q4", "Q4_0") + gguf("liar", "Q4_0", pinned="F16")
-    run = launch(
-        "--engines=f16,q8,q4,liar",
-        suite=SUITE.format(prompts=prompts) + stay,
-        config=config,
+def run(
+    launch: Callable[..., LiveRun], gguf: Callable[..., str], some: Callable[..., Path], prompts: Path, stay: str
+) -> LiveRun:
+    suite = SUITE.format(
+        mixed=some("mixed", 96), tickets=some("tickets_constrained", 32), schemas=prompts.parent / "schemas"
     )
+    config = gguf("f16", "F16") + gguf("q8", "Q8_0") + gguf("q4", "Q4_0") + gguf("liar", "Q4_0", pinned="F16")
+    run = launch("--engines=f16,q8,q4,liar", suite=suite + stay, config=config)
     run.wait_for("all-up", 240)
     return run
 

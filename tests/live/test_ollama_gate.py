@@ -43,6 +43,7 @@ route = "native"
 model = "{model}"
 command = ["{program}"]
 context_length = 1024
+env = {{LLAMA_ARG_THREADS = "1"}}
 """
 CONTEXT = 512
 
@@ -74,7 +75,7 @@ def run(
     folder = tmp_path_factory.mktemp("sets")
     capitals, people = (
         [json.loads(line) for line in (prompts / f"{name}.jsonl").read_text("utf-8").splitlines()[:count]]
-        for name, count in (("capitals", 20), ("extraction", 16))
+        for name, count in (("capitals", 12), ("extraction", 8))
     )
     for row in people:
         schema = {"name": "person", "schema": row["expect"]["schema"]}

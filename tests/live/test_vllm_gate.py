@@ -1,12 +1,11 @@
 """Real vLLM on the CPU and real llama.cpp serve the same weights: one run judges them, then it is killed.
 
-They were locked in another folder before, so that run is also a second start that has to be what the first one was.
+They were locked in another folder, one at a time, so that run is also a second start that has to be what the first was.
 """
 
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from pytest_llmparity import lockfile
 from pytest_llmparity.core.identity.lock import NAME
 
 if TYPE_CHECKING:
-    from tests.live.conftest import LiveRun
+    from tests.live.conftest import InTurn, LiveRun
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
 
@@ -25,12 +24,10 @@ SUITE = """
 import pytest
 from pytest_llmparity import check
 
-@pytest.mark.parity("{prompts}/capitals.jsonl", check.prompts(), check.text(margin=0.1), max_tokens=32)
+@pytest.mark.parity("{capitals}", check.prompts(), check.text(margin=0.1), max_tokens=32)
 def test_capitals(): ...
 
-@pytest.mark.parity(
-    "{prompts}/tickets_constrained.jsonl", check.schema("{prompts}/../schemas/ticket.json", gap=0.1), max_tokens=64
-)
+@pytest.mark.parity("{tickets}", check.schema("{schemas}/ticket.json", gap=0.1), max_tokens=64)
 def test_tickets(): ...
 
 def test_app(engine):
@@ -41,40 +38,32 @@ def test_app(engine):
     with open("app.txt", "a") as out:
         out.write(engine.name + "\\n")
 """
-VLLM = """
-[engines.bf16]
-kind = "vllm"
-python = "{python}"
-model = "tiny"
-context_length = 1024
-args = ["--dtype", "bfloat16", "--enforce-eager"]
-[engines.bf16.pin]
-context_length = 1024
-"""
+PROMPTS = 32
 
 
 @pytest.fixture(scope="module")
 def run(
+    in_turn: InTurn,
     launch: Callable[..., LiveRun],
     gguf: Callable[..., str],
+    vllm: str,
+    some: Callable[..., Path],
     prompts: Path,
-    models: Path,
     stay: str,
-    vllm_python: str,
-    lock: Callable[..., subprocess.CompletedProcess[str]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> LiveRun:
     project = tmp_path_factory.mktemp("locked")
-    shutil.copytree(models, project / "tiny", ignore=shutil.ignore_patterns("*.gguf", "*.py"))
-    (project / "pytest.ini").write_text("")
-    config = gguf("f16", "F16") + VLLM.format(python=vllm_python)
-    (project / "llmparity.toml").write_text(config)
-    locked = lock(project)
-    assert locked.returncode == 0, locked.stderr
+    shutil.copytree(in_turn.folder / "tiny", project / "tiny")
+    shutil.copy(in_turn.folder / NAME, project)
+    suite = SUITE.format(
+        capitals=some("capitals", PROMPTS),
+        tickets=some("tickets_constrained", PROMPTS),
+        schemas=prompts.parent / "schemas",
+    )
     run = launch(
         *("--engines=f16,bf16", "--parity-frozen"),
-        suite=SUITE.format(prompts=prompts) + stay,
-        config=config,
+        suite=suite + stay,
+        config=gguf("f16", "F16") + vllm,
         project=project,
     )
     run.wait_for("all-up", 900)
@@ -84,7 +73,7 @@ def run(
 def test_both_are_as_locked_in_another_folder(run: LiveRun) -> None:
     assert "INCOMPARABLE" not in {said["outcome"] for said in run.verdicts().values()}
     known = lockfile.read(run.folder / NAME) or {}
-    assert set(known) == {"f16", "bf16"}
+    assert set(known) >= {"f16", "bf16"}
     assert known["bf16"].identity["build"].source == "reported"
 
 
@@ -96,7 +85,7 @@ def test_16_bits_here_and_there_say_the_same(run: LiveRun) -> None:
     said = run.verdicts()["test_capitals", "text", "bf16"]
 
     assert said["outcome"] == "PASS", said
-    assert said["n"] == 64
+    assert said["n"] == PROMPTS
 
 
 def test_a_forced_schema_holds_on_both(run: LiveRun) -> None:
