@@ -155,10 +155,10 @@ def line_of(pairs: Iterable[tuple[Case, Completion, Completion]], *, alpha: floa
     assert judgement.lower is not None
     assert judgement.upper is not None
     between = f", between {explain.nats(judgement.lower)} and {explain.nats(judgement.upper)}"
-    settled = len(shifts) if judgement.upper < float("inf") else 0
+    settled = judgement.upper < float("inf")
     return (
         f"shift {explain.nats(judgement.estimate)}{between if settled else ''}, "
-        f"{explain.count(judgement.groups, 'group')} of prompts"
+        f"{explain.count(len(shifts), 'prompt')} in {explain.count(judgement.groups, 'group')}"
     )
 
 

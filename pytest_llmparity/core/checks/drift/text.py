@@ -39,7 +39,7 @@ from pytest_llmparity.core.words import explain
 TOP_LOGPROBS: Final = 5
 """Alternatives per token that are asked for to grade forks."""
 SHIFTED: Final = 64
-"""Prompts, the first ones, of which the shift is shown beside the forks: it needs few, and reads every logprob."""
+"""Prompts, about so many, of which the shift is shown beside the forks: it needs few, and reads every logprob."""
 UNGRADED: Final = "ungraded"
 
 ComparedPairs = Sequence[tuple[Pair, Compared]]
@@ -173,7 +173,7 @@ class TextCheck(BaseCheck):
             return rested(verdict, missing)
         judgement = comparison.judge(comparison.forks, UNKNOWN_MARGIN if margin is None else margin)
         details = _fork_lines(verdict, counted, judgement.groups, missing, why, further=len(pairs) - len(counted))
-        shown = [(pair.case, pair.baseline, pair.candidate) for pair, _ in counted[:SHIFTED]]
+        shown = [(pair.case, pair.baseline, pair.candidate) for pair, _ in counted[:: max(1, len(counted) // SHIFTED)]]
         if shifted := line_of(shown, alpha=evidence.alpha):
             details.append(shifted)
         turns = (_turns(comparison.groups_asked, evidence.prompts.groups),) if judgement.per_group else ()

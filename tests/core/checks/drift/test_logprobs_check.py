@@ -232,12 +232,13 @@ def test_a_shift_is_a_number_of_nats(shift: float) -> None:
 def test_text_shows_it_beside_its_forks(make: Factory) -> None:
     lines = {
         n: [line for line in check.text(margin=0.1).judge(evidence(make, [2.03] * n))[0].details if "shift" in line]
-        for n in (4, 16)
+        for n in (4, 16, 200)
     }
 
     assert lines == {
-        4: ["shift 0.03 nats, 4 groups of prompts"],
-        16: ["shift 0.03 nats, between 0.03 nats and 0.03 nats, 16 groups of prompts"],
+        4: ["shift 0.03 nats, 4 prompts in 4 groups"],
+        16: ["shift 0.03 nats, between 0.03 nats and 0.03 nats, 16 prompts in 16 groups"],
+        200: ["shift 0.03 nats, between 0.03 nats and 0.03 nats, 67 prompts in 67 groups"],
     }
     without = make.evidence(make.engine("a", [TEXT] * 16), make.engine("b", [TEXT] * 16), cases=16)
     assert not any("shift" in line for line in check.text(margin=0.1).judge(without)[0].details)
