@@ -10,6 +10,7 @@ safe, which they are not on macOS.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -44,6 +45,8 @@ IDLE = (
 )
 """Plugins without a part in what is tested; tests/plugin/test_loading.py runs gates beside them. Each costs every run
 a millisecond or two."""
+HIDING = "_check_for_wrapped_fixture"
+"""With it pytest 9.2 looks for fixtures that decorators hide among 2,000 names of its plugins: a quarter of a start."""
 MESSAGE_SIZE = 1 << 20
 SAFE = sys.platform == "linux"
 IGNORED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
@@ -174,6 +177,10 @@ def fork(address: str, wanted: Mapping[str, Any], files: Sequence[int]) -> WarmP
     return WarmPytest(link)
 
 
+def seeing_none(*_: object) -> None:
+    """Take the place of what looks for hidden fixtures."""
+
+
 def leave_out(names: Sequence[str] = (*UNSEEN, *IDLE)) -> list[str]:
     """Return the words that leave plugins out; those of a project's file leave out what has been registered before."""
     return [word for name in names for word in ("-p", f"no:{name}")]
@@ -190,8 +197,7 @@ def run(
     import pytest
 
     with pytest.MonkeyPatch.context() as patch:
-        # pytest 9.2 looks for fixtures that decorators hide among 2,000 names of its own plugins, a quarter of a start
-        patch.setattr("_pytest.fixtures.FixtureManager._check_for_wrapped_fixture", lambda *_: None, raising=False)
+        patch.setattr(f"_pytest.fixtures.FixtureManager.{HIDING}", seeing_none, raising=False)
         return pytester.runpytest_inprocess("-p", "no:cacheprovider", *leave_out(left_out), *args, plugins=plugins)
 
 
@@ -244,6 +250,14 @@ def nurse(listening: socket.socket) -> int:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
     remember_installed()
+    for installed in importlib.import_module("importlib.metadata").distributions():
+        if any(point.group == "pytest11" for point in installed.entry_points):
+            _ = installed.files, installed.metadata
+    manager = importlib.import_module("_pytest.fixtures").FixtureManager
+    if hasattr(manager, HIDING):
+        setattr(manager, HIDING, seeing_none)
+    gc.collect()
+    gc.freeze()  # else each fork looks for garbage among all that it shares, and has a copy of it by that
     signal.signal(signal.SIGCHLD, reap)
     wanted = forked(listening)
     if wanted is None:
