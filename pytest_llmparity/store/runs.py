@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import os
 import platform
 import secrets as random_source
@@ -479,7 +480,7 @@ class Store:
         )
         read = functools.partial(self._tokens, run)
         samples = [sample_from(row, read) for row in self._file.each(query, (run, engine, *wanted))]
-        return sorted(samples, key=lambda s: (s.phase, s.case, s.repeat, s.concurrency, s.request_sha256))
+        return sorted(samples, key=operator.attrgetter("phase", "case", "repeat", "concurrency", "request_sha256"))
 
     def _tokens(self, run: str, number: int) -> bytes:
         """Return the token records of one answer; ``StoreError`` where another process has removed it meanwhile."""

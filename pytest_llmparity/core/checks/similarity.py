@@ -230,7 +230,8 @@ def _of_calls(pair: Pair) -> _Compared:
 
 
 def _both_speak(pair: Pair) -> bool:
-    return all(answer.text.strip() and not answer.tool_calls for answer in (pair.baseline, pair.candidate))
+    ours, theirs = pair.baseline, pair.candidate
+    return not (ours.tool_calls or theirs.tool_calls) and bool(ours.text.strip() and theirs.text.strip())
 
 
 def _counts(compared: Sequence[_Compared], limit: float | None) -> list[str]:
