@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MODULES = (
     *("pytest", "xdist.plugin", "xdist.looponfail", "pytest_asyncio.plugin", "pytest_timeout", "anyio.pytest_plugin"),
     *("pytest_llmparity.check", "pytest_llmparity.plugin.door", "httpx", "httpcore", "httpcore2", "openai", "yaml"),
-    *("numpy", "sqlite3", "psutil"),
+    *("numpy", "scipy.special", "rapidfuzz.distance", "jsonschema_rs", "sqlite3", "psutil"),
 )
 """What a run with engines imports, as far as it is installed."""
 UNSEEN = ("rerunfailures", "hypothesispytest")
