@@ -20,6 +20,9 @@ from pytest_llmparity import check
 @pytest.mark.parity("{mixed}", check.prompts(), check.text(margin=0.05), max_tokens=32)
 def test_mixed(): ...
 
+@pytest.mark.parity("{mixed}", check.logprobs(shift=0.06), max_tokens=32)
+def test_in_nats(): ...
+
 @pytest.mark.parity("{tickets}", check.schema("{schemas}/ticket.json", gap=0.1), max_tokens=64)
 def test_tickets(): ...
 """
@@ -48,6 +51,14 @@ def test_8_bits_are_no_other_model_and_4_bits_are(run: LiveRun) -> None:
     assert found["test_mixed", "text", "q8"]["outcome"] in ("PASS", "INCONCLUSIVE")
     assert found["test_mixed", "text", "q4"]["outcome"] == "FAIL"
     assert found["test_mixed", "text", "q8"]["estimate"] < 0.05 < found["test_mixed", "text", "q4"]["estimate"]
+
+
+def test_in_nats_too_and_far_from_the_margin(run: LiveRun) -> None:
+    found = run.verdicts()
+    q8, q4 = (found["test_in_nats", "logprobs", engine] for engine in ("q8", "q4"))
+
+    assert (q8["outcome"], q4["outcome"]) == ("PASS", "FAIL")
+    assert q8["upper"] < 0.05 < 0.15 < q4["estimate"]
 
 
 def test_a_forced_schema_holds_on_each(run: LiveRun) -> None:

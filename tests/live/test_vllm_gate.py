@@ -24,7 +24,9 @@ SUITE = """
 import pytest
 from pytest_llmparity import check
 
-@pytest.mark.parity("{capitals}", check.prompts(), check.text(margin=0.1), max_tokens=32)
+@pytest.mark.parity(
+    "{capitals}", check.prompts(), check.text(margin=0.1), check.logprobs(shift=0.06), max_tokens=32
+)
 def test_capitals(): ...
 
 @pytest.mark.parity("{tickets}", check.schema("{schemas}/ticket.json", gap=0.1), max_tokens=64)
@@ -86,6 +88,13 @@ def test_16_bits_here_and_there_say_the_same(run: LiveRun) -> None:
 
     assert said["outcome"] == "PASS", said
     assert said["n"] == PROMPTS
+
+
+def test_and_mean_the_same(run: LiveRun) -> None:
+    said = run.verdicts()["test_capitals", "logprobs", "bf16"]
+
+    assert said["outcome"] == "PASS", said
+    assert 0.005 < said["estimate"] < 0.06  # other arithmetic is seen, and no more
 
 
 def test_a_forced_schema_holds_on_both(run: LiveRun) -> None:
