@@ -192,5 +192,8 @@ class Check(Protocol):
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """Return one line for the plan: what this design can and cannot see."""
 
+    def weakness(self, *, sizes: Sequence[int], sequential: bool = False) -> str:
+        """Say what groups of these sizes keep it from seeing, one line for every plan; empty where that is little."""
+
     def judge(self, evidence: Evidence) -> list[Verdict]:
         """Return a verdict per engine (absolute limits) or per candidate (pairwise limits); bad data never raises."""

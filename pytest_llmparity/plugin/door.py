@@ -141,15 +141,20 @@ class Door:
             two_ways = [spec.name for spec in self.settings.engines if spec.route != "openai"]
             if two_ways:
                 lines.append(terminal.route_line(2 * len(some_requests(plan.units)), two_ways))
-        if detailed:
-            for declaration in self.session.declarations():
+        sequential = self.session.sequential
+        for declaration in self.session.declarations():
+            sizes = declaration.prompts.group_sizes
+            weak = [check.weakness(sizes=sizes, sequential=sequential) for check in declaration.checks]
+            if not detailed:
+                lines += [f"power: {declaration.test}: {line}" for line in weak if line]
+            else:
                 cases, groups = len(declaration.prompts.cases), declaration.prompts.groups
                 lines.append(f"  {declaration.test}: {count(cases, 'case')} in {count(groups, 'group')}")
-                sequential = self.session.sequential
                 lines += [
                     f"    {check.power(cases=cases, groups=groups, sequential=sequential)}"
                     for check in declaration.checks
                 ]
+                lines += [f"    {line}" for line in weak if line]
                 lines += [f"    {line}" for line in self.session.floor_lines(declaration)]
         return list(map(uncommanded, lines + hopeless))
 

@@ -682,6 +682,29 @@ def test_the_plan_counts_one_group_as_one(bench: Bench) -> None:
     result.stdout.fnmatch_lines(["*test_gate.py::test_gate: 8 cases in 1 group"])
 
 
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            [],
+            "power: *test_gate.py::test_gate: text(margin=0.05): with 4 groups 8 % drift is caught in 5 of 100 runs, *",
+        ),
+        (["--collect-only"], "    text(margin=0.05): with 4 groups 8 % drift is caught in 5 of 100 runs, *"),
+    ],
+)
+def test_the_plan_says_what_few_groups_cannot_see(bench: Bench, options: list[str], line: str) -> None:
+    rows = [
+        {"id": f"case-{i}", "group": f"g{i % 4}", "messages": [{"role": "user", "content": f"question {i}"}]}
+        for i in range(32)
+    ]
+    (bench.pytester.path / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    bench.gate()
+
+    result = bench.run(*options, engines=[bench.engine("one two three"), bench.engine("one two three")])
+
+    result.stdout.fnmatch_lines([line])
+
+
 def test_a_check_of_pairs_on_the_spot_fails_at_the_line_that_asked(bench: Bench) -> None:
     bench.pytester.makepyfile(
         """

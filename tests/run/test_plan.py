@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -49,6 +50,9 @@ class Wants:
         return None
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+        return ""
+
+    def weakness(self, *, sizes: Sequence[int], sequential: bool = False) -> str:
         return ""
 
     def judge(self, evidence: Evidence) -> list[Verdict]:

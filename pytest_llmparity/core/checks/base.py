@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -32,6 +32,10 @@ class BaseCheck:
     def needs(self) -> Needs:
         """Return what to gather: the main phase."""
         return Needs()
+
+    def weakness(self, *, sizes: Sequence[int], sequential: bool = False) -> str:
+        """Return nothing: how the cases fall into groups is not what limits it."""
+        return ""
 
     def judge(self, evidence: Evidence) -> list[Verdict]:
         """Return a verdict per engine (absolute limits) or per candidate (pairwise limits), each with its headline."""

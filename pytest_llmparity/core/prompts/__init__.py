@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,7 +85,12 @@ class PromptSet:
     @cached_property
     def groups(self) -> int:
         """How many independent groups the cases fall into."""
-        return len({case.group for case in self.cases})
+        return len(self.group_sizes)
+
+    @cached_property
+    def group_sizes(self) -> tuple[int, ...]:
+        """How many cases each group has, in the order the groups come."""
+        return tuple(Counter(case.group for case in self.cases).values())
 
     @cached_property
     def by_id(self) -> Mapping[str, Case]:

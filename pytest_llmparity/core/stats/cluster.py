@@ -55,10 +55,14 @@ def t_tails(z: float, freedom: float) -> tuple[float, float]:
 
 
 def clustered_ratio(d: Sequence[float], e: Sequence[float], groups: Sequence[Hashable]) -> ClusteredRatio:
-    """Return h = D/E with se² = G/(G-1) · Σ(d_g - h·e_g)²/E², the linearised variance of a ratio of cluster totals.
+    """Return h = D/E with se² = (G-1)/G · Σ(r_g/(1 - e_g/E))²/E² of the residuals r_g = d_g - h·e_g.
 
-    Source: Cochran, *Sampling Techniques*, 3rd ed., section 9A. Groups without any ``e`` say nothing and are not
-    counted. Raises ``ValueError`` when the three sequences differ in length or ``e`` adds up to nothing.
+    That is what deleting one group at a time makes of the ratio, about the ratio itself (MacKinnon, Nielsen and Webb
+    2023, J Appl Econometrics 38:671, CV3): a group that holds much of ``e`` pulls the ratio towards itself, so that its
+    residual alone says too little. Where every group is a single part none can hold much, and it is the linearised
+    G/(G-1) · Σ r_g²/E² (Cochran, *Sampling Techniques*, 3rd ed., section 9A), which equal groups come to anyway. Groups
+    without any ``e`` say nothing and are not counted. Raises ``ValueError`` when the three sequences differ in length
+    or ``e`` adds up to nothing.
     """
     totals: dict[Hashable, tuple[float, float]] = {}
     for part_d, part_e, group in zip(d, e, groups, strict=True):
@@ -72,5 +76,9 @@ def clustered_ratio(d: Sequence[float], e: Sequence[float], groups: Sequence[Has
     count = len(informative)
     if count < 2:
         return ClusteredRatio(estimate=ratio, se=None, groups=count)
-    spread = math.fsum((part_d - ratio * part_e) ** 2 for part_d, part_e in informative)
-    return ClusteredRatio(estimate=ratio, se=math.sqrt(count / (count - 1) * spread) / whole, groups=count)
+    alone = sum(part_e > 0.0 for part_e in e) == count
+    spread = math.fsum(
+        ((part_d - ratio * part_e) / (1.0 - (1.0 / count if alone else part_e / whole))) ** 2
+        for part_d, part_e in informative
+    )
+    return ClusteredRatio(estimate=ratio, se=math.sqrt((count - 1) / count * spread) / whole, groups=count)

@@ -33,12 +33,27 @@ def test_no_fork_in_2048_tokens() -> None:
 
 
 def test_the_clustered_bound_computed_by_hand() -> None:
-    # Groups a: 3 forks in 20 tokens, b: 1 in 30. D = 4, E = 50, h = .08; d - h e = 1.4 and -1.4.
+    # Groups a: 3 forks in 20 tokens, b: 1 in 30. D = 4, E = 50, h = .08; d - h e = 1.4 and -1.4. Each group's residual
+    # grows by what the group holds of the tokens: h is 1/30 without a, 3/20 without b.
     ratio = clustered_ratio([1, 2, 1], [5, 15, 30], ["a", "a", "b"])
 
     assert ratio.estimate == pytest.approx(0.08)
-    assert ratio.se == pytest.approx(math.sqrt(2 / 1 * 2 * 1.4**2) / 50)
+    assert ratio.se == pytest.approx(math.sqrt(1 / 2 * ((1.4 / 0.6) ** 2 + (1.4 / 0.4) ** 2)) / 50)
+    assert ratio.se == pytest.approx(math.sqrt(1 / 2 * ((1 / 30 - 0.08) ** 2 + (3 / 20 - 0.08) ** 2)))
     assert ratio.bounds(0.05)[1] == pytest.approx(0.08 + float(scipy.stats.t.ppf(0.95, 1)) * (ratio.se or 0))
+
+
+def test_equal_groups_have_the_linearised_variance() -> None:
+    ratio = clustered_ratio([3, 1, 2], [10, 10, 10], ["a", "b", "c"])
+
+    assert ratio.se == pytest.approx(math.sqrt(3 / 2 * (1.0**2 + 1.0**2)) / 30)
+
+
+def test_prompts_of_no_group_have_the_linearised_variance_however_long_they_are() -> None:
+    # D = 2, E = 40, h = .05: residuals .75, .5 and -1.25.
+    ratio = clustered_ratio([1, 1, 0, 0], [5, 10, 25, 0], ["a", "b", "c", "silent"])
+
+    assert ratio.se == pytest.approx(math.sqrt(3 / 2 * (0.75**2 + 0.5**2 + 1.25**2)) / 40)
 
 
 def test_families_that_fork_together_widen_the_bound() -> None:

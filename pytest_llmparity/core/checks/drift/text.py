@@ -32,6 +32,7 @@ from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs, floor_stages
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.hazard import can_pass, hazard
+from pytest_llmparity.core.stats.power import Settled, settled
 from pytest_llmparity.core.stats.sequential import least_units
 from pytest_llmparity.core.verdict import Difference, Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
@@ -41,6 +42,10 @@ TOP_LOGPROBS: Final = 5
 SHIFTED: Final = 64
 """Prompts, about so many, of which the shift is shown beside the forks: it needs few, and reads every logprob."""
 UNGRADED: Final = "ungraded"
+_CAUGHT: Final = 1.6
+"""Margins of drift that the plan says how often a gate catches: 8 % where 5 % are allowed."""
+_MORE: Final = 4
+"""Times the prompts, or the groups, that the plan compares a prompt set with."""
 
 ComparedPairs = Sequence[tuple[Pair, Compared]]
 
@@ -111,6 +116,33 @@ class TextCheck(BaseCheck):
         elif groups < explain.FEW_GROUPS:
             text += f"; with {explain.count(groups, 'group')} it speaks for this mix of prompts only"
         return text
+
+    def weakness(self, *, sizes: Sequence[int], sequential: bool = False) -> str:
+        """Say how seldom groups of several prompts catch a drift of 1.6 margins, where that is less than half the runs.
+
+        By simulation; what more prompts of the same groups, and more groups, would change of it is simulated too.
+        """
+        margin = UNKNOWN_MARGIN if self.margin is None else self.margin
+        groups = len(sizes)
+        larger = _CAUGHT * margin
+        if sequential or not 1 < groups < sum(sizes) or larger >= 1.0:
+            return ""
+
+        def of(*numbers: int) -> Settled:
+            return settled(numbers, margin=margin, passing=margin / 2, failing=larger, horizon=self.horizon)
+
+        now = of(*sizes)
+        if now.caught >= 0.5:
+            return ""
+        longer, wider = of(*(_MORE * size for size in sizes)), of(*(_MORE * tuple(sizes)))
+        do = "help" if longer.caught >= (now.caught + wider.caught) / 2 else "do not help"
+        given = "" if self.margin is not None else f" (margin {explain.percent(margin)})"
+        return (
+            f"{self}: with {groups} groups {explain.percent(larger)} drift is caught in {_hundreds(now.caught)} of 100 "
+            f"runs, {explain.percent(margin / 2)} passes in {_hundreds(now.passes)}{given}; more prompts in them {do} "
+            f"({_MORE} times as many: {_hundreds(longer.caught)}, {_hundreds(longer.passes)}), more groups do "
+            f"({_MORE} times as many: {_hundreds(wider.caught)}, {_hundreds(wider.passes)})"
+        )
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return two verdicts per candidate: against the baseline, and against itself."""
@@ -283,6 +315,10 @@ def _turns(asked: int, groups: int) -> str:
 
 def _stages(evidence: Evidence) -> tuple[int, ...]:
     return floor_stages(len(evidence.prompts.cases), evidence.concurrency)
+
+
+def _hundreds(share: float) -> int:
+    return round(100 * share)
 
 
 def _unforked(horizon: int) -> Fork:

@@ -412,6 +412,21 @@ def test_a_design_that_can_never_pass_is_refused_with_the_number_that_could() ->
     assert check.text().problem(cases=2, groups=2, engines=2) is None
 
 
+def test_the_plan_says_how_seldom_few_groups_catch_drift() -> None:
+    asked = check.text(margin=0.05)
+
+    assert asked.weakness(sizes=[8] * 4) == (
+        "text(margin=0.05): with 4 groups 8 % drift is caught in 5 of 100 runs, 2.5 % passes in 46; more prompts in "
+        "them do not help (4 times as many: 6, 49), more groups do (4 times as many: 12, 94)"
+    )
+    assert "do not help" in asked.weakness(sizes=[80] * 4)
+    assert "drift is caught in" in asked.weakness(sizes=[12, 6, 4, 3, 2, 2, 2, 1])
+    assert "passes in 46 (margin 5 %); more" in check.text().weakness(sizes=[8] * 4)
+    for sizes in ([1] * 64, [64], [3] * 100):  # every prompt by itself, nothing to settle, enough groups
+        assert asked.weakness(sizes=sizes) == ""
+    assert asked.weakness(sizes=[8] * 4, sequential=True) == check.text(margin=0.7).weakness(sizes=[8] * 4) == ""
+
+
 def test_the_plan_says_what_the_design_can_see() -> None:
     assert check.text().power(cases=64, groups=64) == "text(): without a fork 64 prompts bound the drift at 0.15 %"
     assert check.text().power(cases=64, groups=2).endswith("; with 2 groups it speaks for this mix of prompts only")
