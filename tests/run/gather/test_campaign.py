@@ -124,7 +124,8 @@ def test_time_that_runs_out_while_timing_stops_the_timed_phase(project: Project)
     assert {v.outcome for v in judged(session)} == {Outcome.INCONCLUSIVE}
     answers = len([s for s in session.samples() if s.phase in (Phase.MAIN, Phase.TIMED)])
     assert answers < 4 + 256
-    assert record.requests - answers - PROBES in SLOTS, "what was not sent is not counted"
+    # On a slow machine time is up while slots or probes are still being found out, so some of these are not sent.
+    assert record.requests - answers <= PROBES + max(SLOTS), "what was not sent is not counted"
 
 
 @pytest.mark.slow
