@@ -20,7 +20,7 @@ def thinks(hidden: int, *, told: bool = True) -> Callable[[Json], Answer]:
     def answer(body: Json) -> Answer:
         if not body.get("stream"):
             return document(message({"content": " ".join(WORDS)}, use=counts(12, made, **details)))
-        paced = [piece for word in WORDS for piece in (0.003, *events(chunk({"content": word}), done=False).pieces)]
+        paced = [piece for word in WORDS for piece in (0.01, *events(chunk({"content": word}), done=False).pieces)]
         return Answer([*paced, *events(chunk({}, "stop"), usage(12, made, **details)).pieces])
 
     return answer
