@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from pytest_llmparity.core.checks.base import worded
 from pytest_llmparity.core.checks.contract import MOVED
@@ -13,17 +15,25 @@ from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.verdict import READER, LeftOut, Lenience, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
+WEIGHTS: Final = {"text": 1.8, "text.repeat": 0.2}
+"""How verdicts share the error rate of a test; others have 1. Whether a candidate repeats itself is seldom in doubt, so
+most of what the two verdicts of a text check share belongs to drift from the baseline."""
 
-def settle(verdicts: Sequence[Verdict], alpha: float, *, to_come: int = 0) -> list[Verdict]:
+
+def settle(verdicts: Sequence[Verdict], alpha: float, *, to_come: float = 0.0) -> list[Verdict]:
     """Return the verdicts of one test item (its checks times its candidates), in order, as they count.
 
     A test passes only if all of them pass, so PASS needs no correction (intersection-union). A FAIL must survive Holm's
-    correction over every verdict that was tested, or it becomes INCONCLUSIVE; so the chance that a test with nothing
-    wrong fails is at most ``alpha`` however many checks and engines it has. Exact findings are not tests: untouched.
-    ``to_come`` counts verdicts of the family that are not there yet: what fails now will then fail with them too.
+    weighted correction over every verdict that was tested, or it becomes INCONCLUSIVE; so the chance that a test with
+    nothing wrong fails is at most ``alpha`` however many checks and engines it has. Exact findings are not tests:
+    untouched.
+    ``to_come`` is the weight of verdicts of the family that are not there yet: what fails now will then fail with them
+    too.
     """
     tested = [index for index, verdict in enumerate(verdicts) if verdict.p_fail is not None]
-    adjusted = holm([*(p for verdict in verdicts if (p := verdict.p_fail) is not None), *[1.0] * to_come])
+    known = [(p, weight_of(verdict)) for verdict in verdicts if (p := verdict.p_fail) is not None]
+    unknown = [(1.0, to_come)] if to_come else []
+    adjusted = holm([p for p, _ in (*known, *unknown)], [weight for _, weight in (*known, *unknown)])
     settled = list(verdicts)
     for index, p in zip(tested, adjusted, strict=False):
         verdict = settled[index]
@@ -37,19 +47,30 @@ def settle(verdicts: Sequence[Verdict], alpha: float, *, to_come: int = 0) -> li
     return settled
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def weight_of(verdict: Verdict) -> float:
+    """Return the weight of a verdict in its family; 1 on average."""
+    return WEIGHTS.get(verdict.kind, 1.0)
+
+
+def holm(p: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
     """Return Holm's adjusted p-values in the order given: reject those at most alpha, family-wise error at most alpha.
 
-    Valid whatever the dependence between the tests (Holm 1979, Scand J Stat 6:65). Raises ``ValueError`` for a
-    p-value outside 0..1.
+    A test's share of alpha goes by its weight, all alike where none are given. Valid whatever the dependence between
+    the tests (Holm 1979, Scand J Stat 6:65, section 4 for weights). Raises ``ValueError`` for a p-value outside 0..1,
+    or a weight that is not positive.
     """
+    weights = [1.0] * len(p) if weights is None else weights
+    if len(weights) != len(p) or not all(weight > 0.0 for weight in weights):
+        raise ValueError(f"{len(p)} p-values take as many positive weights, not {list(weights)}")
     for value in p:
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"a p-value lies in 0..1, not {value!r}")
     adjusted = [0.0] * len(p)
     worst = 0.0
-    for rank, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        worst = max(worst, min(1.0, (len(p) - rank) * p[index]))
+    order = sorted(range(len(p)), key=lambda index: p[index] / weights[index])
+    for rank, index in enumerate(order):
+        left = math.fsum(weights[other] for other in order[rank:])
+        worst = max(worst, min(1.0, left / weights[index] * p[index]))
         adjusted[index] = worst
     return adjusted
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from pytest_llmparity.core.checks.family import settle
+from pytest_llmparity.core.checks.family import settle, weight_of
 from pytest_llmparity.core.errors import LLMParityError
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, to_json
@@ -122,11 +122,11 @@ class Waves:
         Those are of the timed phase, and of engines that are not asked before the present one has gone.
         """
         verdicts: list[Verdict] = []
-        to_come = 0
+        to_come = 0.0
         for check in declaration.checks:
             of_check = judging.judge(declaration, check)
             to_come += len(of_check) if check.needs().timed else 0
             verdicts += of_check
-        tested = sum(verdict.p_fail is not None for verdict in verdicts)
+        tested = sum(weight_of(verdict) for verdict in verdicts if verdict.p_fail is not None)
         to_come += tested * (self._engines - len(judging.records))
         return settle(verdicts, ALPHA, to_come=to_come)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 
 import pytest
@@ -55,10 +56,42 @@ def test_several_failures_help_each_other_step_by_step() -> None:
 
 
 def test_verdicts_still_to_come_count_as_judgements() -> None:
-    (first,) = settle([verdict(Outcome.FAIL, 0.02)], 0.05, to_come=1)
-    (second,) = settle([verdict(Outcome.FAIL, 0.02)], 0.05, to_come=2)
+    (first,) = settle([verdict(Outcome.FAIL, 0.02, kind="schema.gap")], 0.05, to_come=1.0)
+    (second,) = settle([verdict(Outcome.FAIL, 0.02, kind="schema.gap")], 0.05, to_come=2.0)
 
     assert (first.outcome, second.outcome) == (Outcome.FAIL, Outcome.INCONCLUSIVE)
+
+
+def test_drift_from_the_baseline_has_most_of_what_the_two_verdicts_of_a_text_check_share() -> None:
+    repeats = verdict(Outcome.PASS, 1.0, kind="text.repeat")
+
+    assert outcomes([verdict(Outcome.FAIL, 0.044), repeats]) == [Outcome.FAIL, Outcome.PASS]
+    assert outcomes([verdict(Outcome.FAIL, 0.046), repeats]) == [Outcome.INCONCLUSIVE, Outcome.PASS]
+    assert outcomes([verdict(Outcome.PASS, 1.0), verdict(Outcome.FAIL, 0.004, kind="text.repeat")])[1] is Outcome.FAIL
+    assert outcomes([verdict(Outcome.PASS, 1.0), verdict(Outcome.FAIL, 0.006, kind="text.repeat")])[1] is not (
+        Outcome.FAIL
+    )
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 1.0), st.floats(0.05, 5.0)), min_size=1, max_size=6), st.floats(0.01, 0.2))
+def test_weighted_holm_is_the_closed_test_of_weighted_bonferroni(
+    tests: list[tuple[float, float]], alpha: float
+) -> None:
+    p, weights = [value for value, _ in tests], [weight for _, weight in tests]
+
+    def rejected(chosen: tuple[int, ...]) -> bool:
+        return any(p[index] <= alpha * weights[index] / sum(weights[i] for i in chosen) for index in chosen)
+
+    subsets = [chosen for size in range(1, len(p) + 1) for chosen in itertools.combinations(range(len(p)), size)]
+    for index, adjusted in enumerate(holm(p, weights)):
+        if abs(adjusted - alpha) > 1e-9:
+            assert (adjusted <= alpha) is all(rejected(chosen) for chosen in subsets if index in chosen)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0]])
+def test_weights_are_positive_and_one_for_each(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="2 p-values take as many positive weights"):
+        holm([0.1, 0.2], weights)
 
 
 def test_exact_findings_are_untouched() -> None:
