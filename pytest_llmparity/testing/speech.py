@@ -186,7 +186,7 @@ class Speech:
         entries = [self.entry(place, token) for place, token in enumerate(tokens)]
         others = []
         if self.request.get("top_logprobs") not in (None, 0, 1):
-            others = [{"token": OTHER, "logprob": self.reply.logprob - self.reply.lead, "bytes": [*OTHER.encode()]}]
+            others = [{**self.entry(0, OTHER), "logprob": self.reply.logprob - self.reply.lead}]
         return [{**entry, "top_logprobs": [entry, *others]} for entry in entries]
 
     def _data(self, value: object) -> bytes:

@@ -220,7 +220,7 @@ def test_the_output_in_the_readme_has_the_form_of_the_real_one(
     result.stdout.re_match_lines([r"reproduce: pytest test_demo\.py::test_answers_stay_close --engines \S+"])
 
 
-VARIES = ("most by tag", "forks by grade", "first fork", "f16  '", "q4_0 '", "reproduce")
+VARIES = ("most by tag", "shift", "forks by grade", "first fork", "f16  '", "q4_0 '", "reproduce")
 """Lines that hold a model's own words, or where and with what pytest was started."""
 
 
