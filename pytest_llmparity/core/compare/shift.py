@@ -8,6 +8,7 @@ depend on how an engine normalises them. Docs: ``docs/verdicts.md``, *The shift*
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable
@@ -35,7 +36,12 @@ class Shift:
 
 
 def find_shift(baseline: Completion, candidate: Completion) -> Shift | None:
-    """Compare the logprobs of two greedy answers up to their first differing token; ``None`` where there are none."""
+    """Compare the logprobs of two greedy answers up to their first differing token; ``None`` where there are none.
+
+    Nor are there any where the tokens stand behind reasoning that is not among them and is not the same in both.
+    """
+    if _unlisted_reasoning(baseline) != _unlisted_reasoning(candidate):
+        return None
     most: list[float] = []
     least: list[float] = []
     for ours, theirs in zip(baseline.logprobs, candidate.logprobs, strict=False):
@@ -54,18 +60,27 @@ def find_shift(baseline: Completion, candidate: Completion) -> Shift | None:
     )
 
 
+def _unlisted_reasoning(answer: Completion) -> bytes:
+    """Return what an engine thought before the tokens that it lists: what they follow beside the prompt."""
+    reasoning = answer.reasoning.strip().encode("utf-8", "surrogatepass")
+    if not reasoning or reasoning in b"".join(entry.token for entry in answer.logprobs):
+        return b""
+    return reasoning
+
+
 def _drift(ours: TokenLogprob, theirs: TokenLogprob) -> tuple[float, float] | None:
     """Return the most and the least that the lead moved at one position, ``None`` where there is no lead to compare."""
-    if len(ours.top) < 2 or not theirs.top:
+    alternatives = _by_spelling(ours)
+    if len(alternatives) < 2 or not theirs.top:
         return None
-    (first, best), (second, next_best) = ours.top[:2]
+    (first, best), (second, next_best) = itertools.islice(alternatives.items(), 2)
     lead = best - next_best
     if not math.isfinite(lead):
         return None  # only one token was allowed there
-    listed = dict(reversed(theirs.top))  # of two tokens spelled alike the better one
+    listed = _by_spelling(theirs)
+    last = min(listed.values())
     if theirs.logprob is not None:
         listed.setdefault(theirs.token, theirs.logprob)
-    last = min(listed.values())
     here, there = listed.get(first), listed.get(second)
     if here is not None and there is not None:
         moved = abs(here - there - lead)
@@ -75,6 +90,14 @@ def _drift(ours: TokenLogprob, theirs: TokenLogprob) -> tuple[float, float] | No
     if there is not None:
         return math.inf, max(0.0, there - last + lead)
     return math.inf, 0.0
+
+
+def _by_spelling(entry: TokenLogprob) -> dict[bytes, float]:
+    """Return the alternatives, best first: of tokens spelled alike, such as pieces of characters, the best one."""
+    by_spelling: dict[bytes, float] = {}
+    for token, logprob in entry.top:
+        by_spelling.setdefault(token, logprob)
+    return by_spelling
 
 
 @dataclass(slots=True)

@@ -91,6 +91,42 @@ def test_the_chosen_token_is_an_alternative_too() -> None:
     assert shift.most == pytest.approx(1.9)  # a lead of 0.1 instead of 2
 
 
+def test_the_chosen_token_says_nothing_of_those_that_are_not_listed() -> None:
+    ours = answer(token("a", ("a", -0.1), ("b", -2.1)))
+    theirs = answer(TokenLogprob(token=b"x", logprob=-9.0, top=((b"a", -0.1), (b"c", -1.1))))
+
+    shift = find_shift(ours, theirs)
+
+    assert shift is not None
+    assert shift.least == 0.0  # "b" is at most as good as "c", a lead of 1 or more; 8.9 is that over "x"
+
+
+def test_of_tokens_spelled_alike_the_best_one_counts_on_both_sides() -> None:
+    torn = "\ufffd"  # what servers without bytes show for any piece of a character
+    alike = TokenLogprob(
+        token=torn.encode(), logprob=-0.1, top=((torn.encode(), -0.1), (torn.encode(), -0.4), (b"b", -2.1))
+    )
+
+    assert find_shift(answer(alike), answer(alike)) == Shift(most=0.0, least=0.0, positions=1, unlisted=0)
+    only = TokenLogprob(token=torn.encode(), logprob=-0.1, top=((torn.encode(), -0.1), (torn.encode(), -0.4)))
+    assert find_shift(answer(only), answer(only)) is None
+
+
+def test_behind_other_reasoning_there_is_nothing_to_compare() -> None:
+    said, thought = token("a", ("a", -0.1), ("b", -2.1)), token("h", ("h", -0.1), ("?", -2.0))
+
+    def thinking(reasoning: str, *tokens: TokenLogprob) -> Completion:
+        return answer(*tokens, text="a", reasoning=reasoning)
+
+    assert find_shift(thinking("h", said), thinking("hm", said)) is None
+    assert find_shift(thinking("h", said), thinking("", said)) is None
+    assert find_shift(thinking("h", said), thinking("h", thought, said)) is None  # the other lists what it thought
+    assert find_shift(thinking("h", said), thinking("h\n", said)) is not None
+    both = find_shift(thinking("h", thought, said), thinking("h", thought, said))
+    assert both is not None
+    assert both.positions == 2
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [

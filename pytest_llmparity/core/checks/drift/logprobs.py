@@ -145,9 +145,11 @@ def floor_of(cases: Mapping[str, Case], engine: EngineEvidence) -> float | None:
 
 
 def line_of(pairs: Iterable[tuple[Case, Completion, Completion]], *, alpha: float) -> str:
-    """Return the shift of some pairs of answers as one line, empty where they have no logprobs to compare."""
-    shifts = [(case, shift) for case, ours, theirs in pairs if (shift := find_shift(ours, theirs)) is not None]
-    if not shifts:
+    """Return the shift of some pairs of answers as one line, empty where they have no logprobs that can be compared."""
+    compared = list(pairs)
+    shifts = [(case, shift) for case, ours, theirs in compared if (shift := find_shift(ours, theirs)) is not None]
+    sides = ([ours for _, ours, _ in compared], [theirs for _, _, theirs in compared])
+    if not shifts or any(Logprobs.of(answers).trouble for answers in sides):
         return ""
     # Any margin: the bounds do not depend on it.
     judgement = Fixed(alpha=alpha).shift(shifts, margin=1.0)

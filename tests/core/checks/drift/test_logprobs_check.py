@@ -242,3 +242,10 @@ def test_text_shows_it_beside_its_forks(make: Factory) -> None:
     }
     without = make.evidence(make.engine("a", [TEXT] * 16), make.engine("b", [TEXT] * 16), cases=16)
     assert not any("shift" in line for line in check.text(margin=0.1).judge(without)[0].details)
+
+
+def test_text_shows_no_shift_that_the_check_itself_would_refuse(make: Factory) -> None:
+    wrong = [msgspec.structs.replace(spoken(2.0), text="other")] * 16
+    whole = make.evidence(make.engine("a", [spoken(2.0)] * 16), make.engine("b", wrong), cases=16)
+
+    assert not any("shift" in line for line in check.text(margin=0.1).judge(whole)[0].details)
