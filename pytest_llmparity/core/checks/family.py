@@ -108,7 +108,8 @@ def without_left_out(verdict: Verdict, evidence: Evidence, *, required: bool = F
     before = verdict.reason if verdict.outcome is Outcome.INCONCLUSIVE else ""
     rests = f"it rests on {total - lost} of {explain.count(total, 'prompt')}: {left} left out: {first}"
     reason = "; ".join(filter(None, [before, rests]))
-    return worded(dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, open=False))
+    taken_back = dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
+    return worded(dataclasses.replace(taken_back, needed=None, advice="", open=False))
 
 
 def with_notes(verdict: Verdict, evidence: Evidence) -> Verdict:

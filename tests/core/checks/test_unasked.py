@@ -57,6 +57,21 @@ def test_a_rate_of_one_engine_rests_on_what_it_was_asked(make: Factory) -> None:
     assert (theirs.outcome, theirs.n, len(theirs.left_out)) == (Outcome.PASS, 95, 1)
 
 
+def test_what_rests_on_too_few_gives_no_advice_about_those_it_has(make: Factory) -> None:
+    said = ["0123456789"] * 16
+    again = [f"{'0' if n > 2 else '1'}123456789" for n in range(16)]
+    engine = make.engine("b", said, cold=again, warm=said, parallel=said, left_out={"c14": WHY, "c15": WHY})
+    evidence = make.evidence(make.engine("a", said, cold=said, warm=said, parallel=said), engine, cases=16)
+    repeat = next(verdict for verdict in check.text(margin=0.05).judge(evidence) if verdict.kind == "text.repeat")
+    assert repeat.advice
+
+    verdict = without_left_out(repeat, evidence)
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.advice == ""
+    assert verdict.message.endswith(f"it rests on 14 of 16 prompts: 2 prompts left out: {WHY}")
+
+
 def test_where_two_engines_have_no_prompt_in_common_the_check_is_skipped(make: Factory) -> None:
     left, right = {f"c{n}": "a takes no x" for n in range(5)}, {f"c{n}": "b takes no y" for n in range(5, 10)}
     engines = (

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from pytest_llmparity import check
+from pytest_llmparity.core.checks.family import without_left_out
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import FLOOR_PHASES, Evidence
 from pytest_llmparity.core.prompts import Case
@@ -184,6 +185,21 @@ def test_missing_answers_leave_it_open_unless_it_fails_without_them(make: Factor
     assert nothing.reason == "nothing was compared: no logprobs to compare in the answers to 16 prompts"
 
 
+@pytest.mark.parametrize(("lead", "outcome"), [(9.0, Outcome.FAIL), (2.01, Outcome.INCONCLUSIVE)])
+def test_what_cannot_be_asked_is_missing_too_and_is_named_once(make: Factory, lead: float, outcome: Outcome) -> None:
+    whole = evidence(make, [lead] * 16)
+    why = "cand gives no logprobs beside tools"
+    answers: list[Answer] = [*[None] * 3, *[spoken(lead)] * 13]
+    cand = make.engine("cand", answers, left_out={f"c{index}": why for index in range(3)})
+    of = dataclasses.replace(whole, engines={"base": whole.engines["base"], "cand": cand})
+
+    verdict = without_left_out(judge(of), of)
+
+    assert verdict.outcome is outcome  # a FAIL stands, as it is one if these three do not shift at all
+    if outcome is not Outcome.FAIL:
+        assert verdict.reason == f"it rests on 13 of 16 prompts: 3 prompts left out: {why}"
+
+
 def test_logprobs_of_other_tokens_are_incomparable_and_say_whose(make: Factory) -> None:
     whole = evidence(make, [2.0] * 16)
     wrong = msgspec.structs.replace(spoken(2.0), text="other")
@@ -245,7 +261,7 @@ def test_text_shows_it_beside_its_forks(make: Factory) -> None:
 
 
 def test_text_shows_no_shift_that_the_check_itself_would_refuse(make: Factory) -> None:
-    wrong = [msgspec.structs.replace(spoken(2.0), text="other")] * 16
+    wrong: list[Answer] = [msgspec.structs.replace(spoken(2.0), text="other")] * 16
     whole = make.evidence(make.engine("a", [spoken(2.0)] * 16), make.engine("b", wrong), cases=16)
 
     assert not any("shift" in line for line in check.text(margin=0.1).judge(whole)[0].details)
