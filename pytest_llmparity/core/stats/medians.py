@@ -53,7 +53,10 @@ def median_sequential(
         sorted(set(least), reverse=True),
         lambda limit: sequential.most_are([value >= limit for value in least]) <= alpha,
     )
-    passed, failed = p_pass <= alpha, p_fail <= alpha < p_pass
+    passed, failed = p_pass <= alpha, p_fail <= alpha
+    if passed and failed:  # prompts came in no exchangeable order: what was shown first stands
+        passed = sequential.most_after(below, alpha) < sequential.most_after(above, alpha)
+        failed = not passed
     further = [] if passed or failed else [sequential.units_for_most(side, alpha) for side in (below, above)]
     return sequential.SequentialResult(
         estimate=_estimate(most, least),

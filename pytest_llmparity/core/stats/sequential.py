@@ -147,6 +147,13 @@ def most_are(kept: Sequence[bool]) -> float:
     return math.exp(-float(log_wealth(gains, bold()).max()))
 
 
+def most_after(kept: Sequence[bool], alpha: float) -> int:
+    """Return after how many cases it was first shown that most of such cases are kept; more than all if it is not."""
+    gains = np.where(np.array(kept, dtype=bool), 1.0, -1.0)
+    shown = log_wealth(gains, bold()) >= -math.log(alpha)
+    return int(shown.argmax()) if shown.any() else len(kept) + 1
+
+
 def units_for_most(kept: Sequence[bool], alpha: float) -> int | None:
     """Return how many cases in all would show that most of such cases are kept, if further ones were like these."""
     gains, n = np.where(np.array(kept, dtype=bool), 1.0, -1.0), len(kept)

@@ -85,11 +85,22 @@ def test_how_many_groups_would_settle_it() -> None:
 def test_a_sequential_bound_lies_beyond_the_margin_when_that_side_is_shown(drifts: list[float], margin: float) -> None:
     result = median_sequential(drifts, drifts, margin=margin)
 
-    assert (result.upper < margin) is result.passed
-    assert not (result.passed and result.failed)
+    assert (result.upper < margin) is (result.p_pass <= 0.05)
+    assert (result.lower > margin) is (result.p_fail <= 0.05)
+    assert result.passed + result.failed == (min(result.p_pass, result.p_fail) <= 0.05)
     whole = share([drift < margin for drift in drifts], at_least=0.5, alpha=0.05)
     assert result.p_pass == pytest.approx(whole.p_pass)
-    assert result.lower <= result.upper
+
+
+@pytest.mark.parametrize("first", ["far", "near"])
+def test_what_was_shown_first_stands_whatever_comes_later(first: str) -> None:
+    far, near = [0.09], [0.01]
+    drifts = 8 * far + 40 * near if first == "far" else 8 * near + 40 * far
+
+    result = median_sequential(drifts, drifts, margin=0.06)
+
+    assert max(result.p_pass, result.p_fail) <= 0.05
+    assert (result.passed, result.failed) == (first == "near", first == "far")
 
 
 @pytest.mark.parametrize(
