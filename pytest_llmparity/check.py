@@ -100,8 +100,8 @@ def schema(
     ``rate``: at least this share of each engine's answers fits. ``gap``: between baseline and candidate that share
     differs by at most this much; ``side="worse"`` lets a better candidate pass whatever the gap. ``agree``: at least
     this share of cases has equal values on both engines, whatever the order of keys. At least one of them is needed.
-    The draft is the one ``$schema`` names, else 2020-12; remote references are refused. Every case counts as one piece
-    of evidence, whatever its ``group``.
+    The draft is the one ``$schema`` names, else 2020-12; remote references are refused. Of cases of one ``group``
+    one counts; with too few groups for that all of them do, as fewer.
 
     Raises ``DesignError`` for anything else, a schema that cannot be used included (a file is read later).
     """
@@ -164,7 +164,7 @@ def similarity(*, at_least: float | None = None) -> SimilarityCheck:
 
     No equivalence gate for open text: in 200 of 200 draws of 64 free-text prompts ``at_least=0.85`` failed an honest
     BF16 against F16 of the same model. Ask it of answers that are short or nearly fixed, and :func:`text` of open text.
-    Every case counts as one piece of evidence, whatever its ``group``.
+    Of cases of one ``group`` one counts; with too few groups for that all of them do, as fewer.
 
     Raises ``DesignError`` for a number outside 0..1.
     """

@@ -6,6 +6,7 @@ Each of them is a :class:`Design`: it takes what is known of the cases, in their
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import statistics
 from collections import defaultdict
@@ -21,13 +22,14 @@ from pytest_llmparity.core.stats import sequential
 from pytest_llmparity.core.stats.bounds import Bounds
 from pytest_llmparity.core.stats.hazard import hazard, prompts_needed
 from pytest_llmparity.core.stats.medians import groups_needed, median, median_sequential
-from pytest_llmparity.core.stats.paired import Side, gap, gap_needed
+from pytest_llmparity.core.stats.paired import Side, gap, gap_needed, gap_of_effective, min_cases
 from pytest_llmparity.core.stats.quantiles import share_over
-from pytest_llmparity.core.stats.shares import least_perfect, rate, share_needed
+from pytest_llmparity.core.stats.shares import effective_cases, least_perfect, rate, share_needed
 from pytest_llmparity.core.verdict import Judgement, Outcome
 from pytest_llmparity.core.words import explain
 
 T = TypeVar("T")
+V = TypeVar("V")
 Forks = Sequence[tuple[Case, Fork]]
 Shifts = Sequence[tuple[Case, Shift]]
 
@@ -42,10 +44,13 @@ class Design(Protocol):
     def counted(self, items: Sequence[T], group: Callable[[T], str]) -> Sequence[T]:
         """Return the items that are evidence, in their order: of a group all of them, or one."""
 
-    def share(self, kept: Sequence[bool | None], *, at_least: float) -> Judgement:
-        """Judge the share of cases that are kept; ``None`` is a case that says nothing and counts neither way."""
+    def share(self, kept: Sequence[bool | None], *, at_least: float, cases: Sequence[Case] = ()) -> Judgement:
+        """Judge the share of cases that are kept; ``None`` is a case that says nothing and counts neither way.
 
-    def gap(self, differences: Sequence[int], *, margin: float, side: Side) -> Judgement:
+        ``cases`` says whose they are, for their groups; without it each counts by itself.
+        """
+
+    def gap(self, differences: Sequence[int], *, margin: float, side: Side, cases: Sequence[Case] = ()) -> Judgement:
         """Judge a difference of shares: 1 where only the baseline keeps, -1 where only the candidate, else 0."""
 
     def hazard(self, forks: Forks, *, margin: float, horizon: int) -> Judgement:
@@ -75,34 +80,61 @@ class Fixed:
         """Return all items: the bounds know of groups."""
         return items
 
-    def share(self, kept: Sequence[bool | None], *, at_least: float) -> Judgement:
-        """Judge by exact binomial bounds; of no case at all nothing is said."""
-        telling = [keeps for keeps in kept if keeps is not None]
-        k, n = sum(telling), len(telling)
-        if n == 0:
+    def share(self, kept: Sequence[bool | None], *, at_least: float, cases: Sequence[Case] = ()) -> Judgement:
+        """Judge by exact binomial bounds of one case per group, or of as many as grouped ones count for.
+
+        Of no case at all nothing is said.
+        """
+        telling = [(keeps, case) for keeps, case in _with_cases(kept, cases) if keeps is not None]
+        if not telling:
             return _nothing(at_least, "at_least")
-        return judgement_of(
-            rate(k, n, at_least=at_least, alpha=self.alpha),
+        weighed = self._weighed(telling, least_perfect(at_least, self.alpha))
+        k, n = sum(weighed.values), len(weighed.values)
+        factor = weighed.counts / n
+        return weighed.judged(
+            rate(k * factor, weighed.counts, at_least=at_least, alpha=self.alpha),
             margin=at_least,
-            unit="share",
             side="at_least",
-            n=n,
-            needed=lambda: share_needed(k, n, at_least, self.alpha),
+            needed=lambda: share_needed(k * factor, weighed.counts, at_least, self.alpha),
         )
 
-    def gap(self, differences: Sequence[int], *, margin: float, side: Side) -> Judgement:
-        """Judge by the exact unconditional test."""
-        b, c, n = differences.count(1), differences.count(-1), len(differences)
-        if n == 0:
+    def gap(self, differences: Sequence[int], *, margin: float, side: Side, cases: Sequence[Case] = ()) -> Judgement:
+        """Judge by the exact unconditional test of one case per group, or of as many as grouped ones count for."""
+        if not differences:
             return _nothing(margin, side)
-        return judgement_of(
-            gap(b, c, n, margin=margin, alpha=self.alpha, side=side),
+        weighed = self._weighed(_with_cases(differences, cases), min_cases(margin, self.alpha))
+        b, c, n = weighed.values.count(1), weighed.values.count(-1), len(weighed.values)
+        whole = math.floor(weighed.counts)
+        if whole == n:
+            bounds = gap(b, c, n, margin=margin, alpha=self.alpha, side=side)
+        else:
+            bounds = gap_of_effective(b, c, n, effective=weighed.counts, margin=margin, alpha=self.alpha, side=side)
+        return weighed.judged(
+            bounds,
             margin=margin,
-            unit="share",
             side=side,
-            n=n,
-            needed=lambda: gap_needed(b, c, n, margin, self.alpha, side),
+            needed=lambda: gap_needed(round(b * whole / n), round(c * whole / n), whole, margin, self.alpha, side),
         )
+
+    def _weighed(self, items: Sequence[tuple[int, Case | None]], least: int | None) -> _Weighed:
+        """Return what of these counts: one of each group where so many groups can settle it, else all of them as fewer.
+
+        Which of the two depends on nothing that was answered.
+        """
+        values = [value for value, _ in items]
+        names = [str(index) if case is None else case.group for index, (_, case) in enumerate(items)]
+        groups = len(set(names))
+        if groups == len(items):
+            return _Weighed(values=values, counts=len(values))
+        if least is not None and groups >= least:
+            drawn: dict[str, tuple[str, int]] = {}
+            for (value, case), name in zip(items, names, strict=True):
+                lot = hashlib.sha256(f"{'' if case is None else case.id}".encode()).hexdigest()
+                if name not in drawn or lot < drawn[name][0]:
+                    drawn[name] = (lot, value)
+            return _Weighed(values=[value for _, value in drawn.values()], counts=groups, groups=groups, one_each=True)
+        counts = min(float(len(values)), effective_cases(values, names, self.alpha))
+        return _Weighed(values=values, counts=counts, groups=groups)
 
     def hazard(self, forks: Forks, *, margin: float, horizon: int) -> Judgement:
         """Judge by the wider of Garwood's bounds and those over the cases' groups."""
@@ -152,6 +184,38 @@ class Fixed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Weighed:
+    """What counts of cases that go together in groups: their values, and how many independent ones these are worth."""
+
+    values: Sequence[int]
+    counts: float
+    groups: int = 0
+    one_each: bool = False
+
+    def judged(self, bounds: Bounds, *, margin: float, side: str, needed: Callable[[], int | None]) -> Judgement:
+        """Return what bounds say of a share; ``needed`` gives independent cases."""
+        n = len(self.values)
+
+        def in_cases() -> int | None:
+            independent = needed()
+            return None if independent is None else math.ceil(independent * n / self.counts)
+
+        judgement = judgement_of(
+            dataclasses.replace(bounds, estimate=sum(self.values) / n) if side == "at_least" else bounds,
+            margin=margin,
+            unit="share",
+            side=side,
+            n=n,
+            groups=self.groups,
+            needed=in_cases,
+            reason=ONE_GROUP if self.groups == 1 else "",
+        )
+        weighed = self.groups > 0 and not self.one_each
+        effective = max(1, math.floor(self.counts)) if weighed else 0
+        return dataclasses.replace(judgement, per_group=self.one_each, effective=effective)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sequential:
     """Cases as they come, until nothing is open: evidence that holds whenever one stops.
 
@@ -173,20 +237,29 @@ class Sequential:
             first.setdefault(group(item), item)
         return list(first.values())
 
-    def share(self, kept: Sequence[bool | None], *, at_least: float) -> Judgement:
-        """Judge the cases that say something; where none does nothing is said, and nothing stays open."""
-        telling = [keeps for keeps in kept if keeps is not None]
+    def share(self, kept: Sequence[bool | None], *, at_least: float, cases: Sequence[Case] = ()) -> Judgement:
+        """Judge the first case of each group that says something; where none does nothing is said or stays open."""
+        telling = [(keeps, case) for keeps, case in _with_cases(kept, cases) if keeps is not None]
         if not telling:
             return _nothing(at_least, "at_least")
-        result = sequential.share(telling, at_least=at_least, alpha=self.alpha)
-        return self._judgement(result, margin=at_least, unit="share", side="at_least")
+        result = sequential.share(self._firsts(telling), at_least=at_least, alpha=self.alpha)
+        return self._of_share(result, margin=at_least, side="at_least")
 
-    def gap(self, differences: Sequence[int], *, margin: float, side: Side) -> Judgement:
-        """Judge the mean difference."""
+    def gap(self, differences: Sequence[int], *, margin: float, side: Side, cases: Sequence[Case] = ()) -> Judgement:
+        """Judge the mean difference over the first case of each group."""
         if not differences:
             return _nothing(margin, side)
-        result = sequential.gap(differences, margin=margin, alpha=self.alpha, side=side)
-        return self._judgement(result, margin=margin, unit="share", side=side)
+        firsts = self._firsts(_with_cases(differences, cases))
+        result = sequential.gap(firsts, margin=margin, alpha=self.alpha, side=side)
+        return self._of_share(result, margin=margin, side=side)
+
+    def _firsts(self, items: Sequence[tuple[V, Case | None]]) -> list[V]:
+        named = [(value, str(n) if case is None else case.group) for n, (value, case) in enumerate(items)]
+        return [value for value, _ in self.counted(named, lambda item: item[1])]
+
+    def _of_share(self, result: sequential.SequentialResult, *, margin: float, side: str) -> Judgement:
+        groups = result.n if self.groups < self.cases else 0
+        return self._by_group(self._judgement(result, margin=margin, unit="share", side=side, groups=groups))
 
     def hazard(self, forks: Forks, *, margin: float, horizon: int) -> Judgement:
         """Judge one case of each group: further ones of a group change nothing, so groups are what is needed."""
@@ -257,7 +330,7 @@ class Single:
         """Return all items."""
         return items
 
-    def share(self, kept: Sequence[bool | None], *, at_least: float) -> Judgement:
+    def share(self, kept: Sequence[bool | None], *, at_least: float, cases: Sequence[Case] = ()) -> Judgement:
         """Return PASS if everything is kept, else FAIL."""
         telling = [keeps for keeps in kept if keeps is not None]
         if not telling:
@@ -272,7 +345,7 @@ class Single:
             reason=SINGLE,
         )
 
-    def gap(self, differences: Sequence[int], *, margin: float, side: Side) -> Judgement:
+    def gap(self, differences: Sequence[int], *, margin: float, side: Side, cases: Sequence[Case] = ()) -> Judgement:
         """Return PASS if no answer is kept by one engine only (with ``side="worse"``: by the baseline only)."""
         if not differences:
             return _nothing(margin, side)
@@ -322,6 +395,19 @@ def _of_groups(shifts: Shifts) -> tuple[list[float], list[float]]:
 def _in_prompts(groups: int | None, cases: int, of_groups: int) -> int | None:
     """Return how many prompts so many groups have, if further ones are as large as those at hand."""
     return None if groups is None else math.ceil(groups * cases / of_groups)
+
+
+def turns(judgement: Judgement, asked: int, groups: int) -> tuple[str, ...]:
+    """Say what a sequential run counts of groups, and whether those that could count have all been asked."""
+    if not (judgement.per_group and judgement.sequence):
+        return ()
+    had = f"all {groups} groups have had their turn" if asked == groups else f"{asked} of {groups} had their turn"
+    return (f"one prompt of each group counts in a sequential run, and {had}",)
+
+
+def _with_cases(values: Sequence[V], cases: Sequence[Case]) -> list[tuple[V, Case | None]]:
+    """Return each value with its case, ``None`` where nothing is known of it."""
+    return list(zip(values, cases, strict=True)) if cases else [(value, None) for value in values]
 
 
 def _nothing(margin: float, side: str) -> Judgement:

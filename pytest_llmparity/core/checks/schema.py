@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.contract import Adapter, Contract, ModelClass, Reading, forgiven
-from pytest_llmparity.core.checks.designs import design_of, least_kept
+from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
 from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, same_calls, speechless, written_out
@@ -48,9 +48,9 @@ class SchemaCheck(BaseCheck):
     refuses fits nothing and equals nothing, unless ``lenient`` reads what stands in a code block, behind reasoning or
     between words; either way such answers are counted by engine.
 
-    Every case counts as one piece of evidence, whatever its ``group``: of rows made from one template the bounds claim
-    to know more than they do. Cases the engine failed to answer do not fit; in a pair, cases the baseline did not
-    answer are left out.
+    Of cases of one ``group`` one counts where there are groups enough to settle a limit by these alone, and always in
+    a sequential run; else all of them count, as fewer (``Judgement.effective``). Cases the engine failed to answer do
+    not fit; in a pair, cases the baseline did not answer are left out.
     """
 
     kind: ClassVar[str] = "schema"
@@ -102,21 +102,29 @@ class SchemaCheck(BaseCheck):
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Refuse limits that not even perfect answers could be shown to keep, all of them at once."""
         problems = []
+        grouped = sequential and groups < cases
+        counted, noun = (groups, "groups of prompts") if grouped else (cases, "prompts")
         for limit, needed in self._least(sequential=sequential).items():
             value = self._limits()[limit]
             if needed is None:
                 problems.append(f"no number of prompts can show {limit}={value:g}; ask for less, such as {limit}=0.98")
-            elif cases < needed:
+            elif counted < needed:
                 problems.append(
-                    f"{limit}={value:g} takes at least {needed} prompts even if every answer is right, "
-                    f"and there {'is' if cases == 1 else 'are'} {cases}"
+                    f"{limit}={value:g} takes at least {needed} {noun} even if every answer is right, "
+                    f"and there {'is' if counted == 1 else 'are'} {counted}"
                 )
         return "; ".join(problems) or None
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """Return one line for the plan: how many prompts each limit takes at the least."""
-        least = ", ".join(f"{limit} {n or 'never'}" for limit, n in self._least(sequential=sequential).items())
-        return f"{self}: {explain.count(cases, 'prompt')}; at least needed: {least}"
+        least = self._least(sequential=sequential)
+        needed = ", ".join(f"{limit} {n or 'never'}" for limit, n in least.items())
+        if groups == cases:
+            return f"{self}: {explain.count(cases, 'prompt')}; at least needed: {needed}"
+        line = f"{self}: {explain.count(cases, 'prompt')} in {explain.count(groups, 'group')}, one of each counts"
+        if not sequential and (few := [limit for limit, n in least.items() if n is None or groups < n]):
+            line += f", but for {' and '.join(few)} all count as fewer: too few groups"
+        return f"{line}; at least needed: {needed}"
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return the verdicts of each limit that is set: ``rate`` per engine, ``gap`` and ``agree`` per candidate."""
@@ -136,7 +144,7 @@ class SchemaCheck(BaseCheck):
                 continue
             names = [name for name in (verdict.baseline, verdict.engine) if name is not None]
             parts = tuple(part for name in names for part in lenience[name])
-            yield dataclasses.replace(verdict, lenience=parts, remarks=remarks)
+            yield dataclasses.replace(verdict, lenience=parts, remarks=(*verdict.remarks, *remarks))
 
     def _limit_verdicts(
         self,
@@ -187,7 +195,8 @@ class SchemaCheck(BaseCheck):
     ) -> Verdict:
         assert self.rate is not None
         cases = evidence.prompts.cases
-        kept = [readings[case.id].problem is None for case in cases if case.id in readings]
+        read = [case for case in cases if case.id in readings]
+        kept = [readings[case.id].problem is None for case in read]
         values = [(reading.value, contract.schema) for reading in readings.values() if reading.parsed]
         order = layers.order_line(engine.name, values, orders)
         silence = Silence()
@@ -203,12 +212,16 @@ class SchemaCheck(BaseCheck):
         )
         unasked = len(cases) - len(engine.left_out) - len(kept)
         missing = Missing(of=len(kept), used=len(kept), stopped=evidence.incomplete or "" if unasked else "")
-        judgement = design_of(evidence, asked=len(kept)).share(kept, at_least=self.rate)
+        groups_asked = len({case.group for case in read})
+        design = design_of(evidence, asked=len(kept), groups_asked=groups_asked)
+        judgement = design.share(kept, at_least=self.rate, cases=read)
+        had_turn = turns(judgement, groups_asked, evidence.prompts.groups)
+        verdict = dataclasses.replace(verdict, remarks=had_turn)
         return rested(_judged(verdict, judgement, order), missing)
 
     def _gap(self, verdict: Verdict, evidence: Evidence, pair: _PairReadings) -> Verdict:
         assert self.gap is not None
-        margin, design, spoken = self.gap, design_of(evidence, asked=len(pair.cases)), pair.spoken
+        margin, design, spoken = self.gap, pair.design, pair.spoken
         differences = [(ours.problem is None) - (theirs.problem is None) for _, ours, theirs in spoken]
         only = {evidence.baseline: differences.count(1), verdict.engine: differences.count(-1)}
         missing = pair.missing(spoken)
@@ -228,13 +241,17 @@ class SchemaCheck(BaseCheck):
                 if fits
             ),
         )
-        best = [*differences, *[0] * (len(pair.cases) - len(spoken))]
-        done = verdict.judged(design.gap(differences, margin=margin, side=self.side))
-        return rested(done, missing, best=lambda: design.gap(best, margin=margin, side=self.side))
+        used = [case for case, _, _ in spoken]
+        judgement = design.gap(differences, margin=margin, side=self.side, cases=used)
+        done = dataclasses.replace(verdict.judged(judgement), remarks=pair.turns(judgement))
+        ids = {case.id for case in used}
+        silent = [case for case in pair.cases if case.id not in ids]
+        everything, best = [*used, *silent], [*differences, *[0] * len(silent)]
+        return rested(done, missing, best=lambda: design.gap(best, margin=margin, side=self.side, cases=everything))
 
     def _agree(self, verdict: Verdict, evidence: Evidence, pair: _PairReadings) -> Verdict:
         assert self.agree is not None
-        at_least, design = self.agree, design_of(evidence, asked=len(pair.cases))
+        at_least, design, cases = self.agree, pair.design, pair.cases
         fields = {case.id: pair.differing(case, ours, theirs) for case, ours, theirs in pair.compared}
         paths = Counter(path for names in fields.values() for path in sorted(names))
         kept = [not fields[case.id] if case.id in fields else None for case in pair.cases]
@@ -255,8 +272,9 @@ class SchemaCheck(BaseCheck):
             ),
         )
         best = [keeps is not False for keeps in kept]
-        done = _judged(verdict, design.share(kept, at_least=at_least), order)
-        return rested(done, missing, best=lambda: design.share(best, at_least=at_least))
+        judgement = design.share(kept, at_least=at_least, cases=cases)
+        done = dataclasses.replace(_judged(verdict, judgement, order), remarks=pair.turns(judgement))
+        return rested(done, missing, best=lambda: design.share(best, at_least=at_least, cases=cases))
 
     def _limits(self) -> dict[str, float]:
         given = {"rate": self.rate, "gap": self.gap, "agree": self.agree}
@@ -287,6 +305,8 @@ class _PairReadings:
         self._pairs = {pair.case.id: pair for pair in self._pairing.pairs}
         self._silence = Silence()
         self.cases = self._pairing.cases
+        self._groups = len({case.group for case in self.cases})
+        self.design = design_of(evidence, asked=len(self.cases), groups_asked=self._groups)
         self.compared: list[tuple[Case, Reading, Reading]] = []
         for case in self.cases:
             if case.id not in ours or not ours[case.id].answered or case.id not in theirs:
@@ -299,6 +319,10 @@ class _PairReadings:
             self.compared.append((case, ours[case.id], theirs[case.id]))
         self.spoken = [answers for answers in self.compared if not self._both_call(answers[0])]
         self._answered = any(theirs.answered for _, _, theirs in self.compared) or bool(self._pairs)
+
+    def turns(self, judgement: Judgement) -> tuple[str, ...]:
+        """Say what a sequential run counts of groups."""
+        return turns(judgement, self._groups, self._evidence.prompts.groups)
 
     def missing(self, used: Sequence[tuple[Case, Reading, Reading]]) -> Missing:
         """Return what a verdict that uses these does not rest on."""

@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 import msgspec
 
 from pytest_llmparity.core.checks.base import BaseCheck
-from pytest_llmparity.core.checks.designs import design_of, least_kept
+from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
 from pytest_llmparity.core.checks.missing import Silence, rested
 from pytest_llmparity.core.checks.pairing import Pair, pair_answers
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_evidence, same_calls, written_out
@@ -54,9 +54,9 @@ class SimilarityCheck(BaseCheck):
     as JSON values; where one calls and the other speaks they are not. A pair that says nothing (no text and no call) is
     neither alike nor unlike.
 
-    Every case counts as one piece of evidence, whatever its ``group``. PASS when at least 90 % of pairs are shown to be
-    alike (Clopper-Pearson; 29 prompts at the least), FAIL when fewer are. A pair whose candidate failed to answer is
-    not alike; above 5 % of pairs without two answers nothing is judged: ERROR.
+    Of cases of one ``group`` one counts; with too few groups for that all of them do, as fewer. PASS when at least 90 %
+    of pairs are shown to be alike (Clopper-Pearson; 29 prompts at the least), FAIL when fewer are. A pair whose
+    candidate failed to answer is not alike; above 5 % of pairs without two answers nothing is judged: ERROR.
     """
 
     kind: ClassVar[str] = "similarity"
@@ -75,16 +75,25 @@ class SimilarityCheck(BaseCheck):
         """Refuse a set so small that not even equal answers would pass."""
         needed = least_kept(ALIKE, sequential_run=sequential)
         assert needed is not None
-        if cases >= needed:
+        grouped = sequential and groups < cases
+        counted, noun = (groups, "group") if grouped else (cases, "prompt")
+        if counted >= needed:
             return None
         return (
-            f"{explain.count(cases, 'prompt')} can never show that {explain.percent(ALIKE)} of answers are "
+            f"{explain.count(counted, noun)} can never show that {explain.percent(ALIKE)} of answers are "
             f"alike, not even if all are equal; it takes {needed}"
         )
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """Return one line for the plan: what it asks of how many prompts."""
-        return f"{self}: at least {explain.percent(ALIKE)} of {explain.count(cases, 'prompt')} alike"
+        line = f"{self}: at least {explain.percent(ALIKE)} of {explain.count(cases, 'prompt')} alike"
+        if groups == cases:
+            return line
+        needed = least_kept(ALIKE, sequential_run=sequential) or 0
+        how = (
+            "one of each counts" if sequential or groups >= needed else f"all count as fewer: it takes {needed} groups"
+        )
+        return f"{line}; they come from {explain.count(groups, 'group')}, {how}"
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return one verdict per candidate."""
@@ -117,20 +126,24 @@ class SimilarityCheck(BaseCheck):
         kept_by_case |= dict.fromkeys((case.id for case in pairing.failed), False)
         kept = [kept_by_case.get(case.id) for case in pairing.cases]
         missing = pairing.missing(evidence, used=len(telling) + len(pairing.failed), also=silence.reasons())
-        design = design_of(evidence, asked=len(kept))
-        judgement = design.share(kept, at_least=ALIKE)
+        cases = pairing.cases
+        groups_asked = len({case.group for case in cases})
+        design = design_of(evidence, asked=len(kept), groups_asked=groups_asked)
+        judgement = design.share(kept, at_least=ALIKE, cases=cases)
         if evidence.single and compared:
             judgement = dataclasses.replace(judgement, reason=compared[0].single(measure, limit))
         head = [f"alike: no other number or negation, {measure} at least {limit:.3f} ({origin})"] if spoken else []
         done = dataclasses.replace(
             verdict.judged(judgement),
             measures="of answers are alike",
+            remarks=turns(judgement, groups_asked, evidence.prompts.groups),
             requests=2 * len(pairing.pairs),
             differs=layers.layers(evidence, candidate),
             details=(*head, *_counts(compared, limit), *missing.reasons, *_first(verdict, compared)),
             differing=tuple(comparison.difference for comparison in compared if not comparison.alike),
         )
-        return rested(done, missing, best=lambda: design.share([keeps is not False for keeps in kept], at_least=ALIKE))
+        best = [keeps is not False for keeps in kept]
+        return rested(done, missing, best=lambda: design.share(best, at_least=ALIKE, cases=cases))
 
     def _limit(self, evidence: Evidence) -> tuple[float | None, str]:
         """Return the limit and where it comes from, or ``None`` and what the user must do."""

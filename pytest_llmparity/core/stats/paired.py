@@ -111,6 +111,31 @@ def min_cases(margin: float, alpha: float) -> int:
     return n
 
 
+def gap_of_effective(
+    b: int, c: int, n: int, *, effective: float, margin: float, alpha: float = 0.05, side: Side = "either"
+) -> Bounds:
+    """Judge a gap of which ``n`` cases that go together count for ``effective`` independent ones.
+
+    The exact test takes whole numbers, so discordant cases are rounded against each side: up against PASS, down against
+    FAIL. Raises what :func:`gap` raises.
+    """
+    _check_counts(b, c, n)
+    total = max(1, math.floor(effective))
+    if side == "either":
+        b, c = max(b, c), min(b, c)
+    more, less = b * total / n, c * total / n
+    passing = gap(math.ceil(more), math.floor(less), total, margin=margin, alpha=alpha, side=side)
+    fewer = min(math.floor(more), total - math.ceil(less))
+    failing = gap(fewer, math.ceil(less), total, margin=margin, alpha=alpha, side=side)
+    return Bounds(
+        estimate=(b - c) / n,
+        lower=min(failing.lower, (b - c) / n),
+        upper=max(passing.upper, (b - c) / n),
+        p_pass=passing.p_pass,
+        p_fail=failing.p_fail,
+    )
+
+
 def gap_needed(b: int, c: int, n: int, margin: float, alpha: float, side: Side) -> int | None:
     """Return how many cases in all would settle a gap that stays as it is, by Tango's asymptotic interval."""
 

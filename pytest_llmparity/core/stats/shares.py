@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 
 from pytest_llmparity.core.late import special
 from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
+from pytest_llmparity.core.stats.cluster import clustered_ratio, t_quantile
 
 
 def clopper_pearson(k: float, n: float, alpha: float) -> tuple[float, float]:
@@ -17,8 +19,29 @@ def clopper_pearson(k: float, n: float, alpha: float) -> tuple[float, float]:
     return lower, 1.0 if k == n else float(special.betainccinv(k + 1, n - k, alpha))
 
 
-def rate(k: int, n: int, *, at_least: float, alpha: float = 0.05) -> Bounds:
+def effective_cases(values: Sequence[float], groups: Sequence[Hashable], alpha: float) -> float:
+    """Return how many independent cases say as much about a mean as these do, whose cases of one group go together.
+
+    n/deff · (t(n-1)/t(G-1))² with deff what grouping makes of the mean's variance (Korn and Graubard 1998, Survey
+    Methodology 24:193), at most n; where all values are equal nothing is known of it, and it is G. One group counts as
+    one case.
+    """
+    n, several = len(values), len(set(groups))
+    if several < 2:
+        return 1.0
+    mean = math.fsum(values) / n
+    variance = math.fsum((value - mean) ** 2 for value in values) / n
+    se = clustered_ratio(values, [1.0] * n, groups).se
+    if variance == 0.0 or se is None:
+        return float(several)
+    deff = max(1.0, se**2 / (variance / (n - 1)))
+    return max(1.0, n / deff * (t_quantile(alpha, n - 1) / t_quantile(alpha, several - 1)) ** 2)
+
+
+def rate(k: float, n: float, *, at_least: float, alpha: float = 0.05) -> Bounds:
     """Judge the share ``k/n`` of cases that keep a contract against ``at_least``, by Clopper and Pearson.
+
+    Neither number need be whole: cases that go together count for fewer independent ones (:func:`effective_cases`).
 
     ``lower > at_least`` exactly when ``p_pass < alpha``, ``upper < at_least`` exactly when ``p_fail < alpha``.
     ``at_least=1`` can be failed but never passed: no number of cases shows that none will ever break it. Raises
@@ -34,9 +57,10 @@ def rate(k: int, n: int, *, at_least: float, alpha: float = 0.05) -> Bounds:
     return Bounds(estimate=k / n, lower=lower, upper=upper, p_pass=more, p_fail=at_most)
 
 
-def binomial_tails(k: int, n: int, share: float) -> tuple[float, float]:
-    """Return the chance of at most ``k`` of ``n`` at this share, and of at least ``k``."""
-    return float(special.bdtr(k, n, share)), 1.0 if k == 0 else float(special.bdtrc(k - 1, n, share))
+def binomial_tails(k: float, n: float, share: float) -> tuple[float, float]:
+    """Return the chance of at most ``k`` of ``n`` at this share, and of at least ``k``; neither need be whole."""
+    at_most = 1.0 if k == n else float(special.betaincc(k + 1, n - k, share))
+    return at_most, 1.0 if k == 0 else float(special.betainc(k, n - k + 1, share))
 
 
 def least_perfect(at_least: float, alpha: float) -> int | None:
@@ -53,11 +77,11 @@ def least_perfect(at_least: float, alpha: float) -> int | None:
     return n
 
 
-def share_needed(kept: int, n: int, at_least: float, alpha: float) -> int | None:
+def share_needed(kept: float, n: float, at_least: float, alpha: float) -> int | None:
     """Return how many cases in all would settle a share that stays as it is; ``None`` when no number in reach does."""
 
     def settles(total: int) -> bool:
         lower, upper = clopper_pearson(total if kept == n else kept / n * total, total, alpha)
         return lower > at_least or upper < at_least
 
-    return smallest_total(n, settles)
+    return smallest_total(math.ceil(n), settles)

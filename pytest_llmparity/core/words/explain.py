@@ -133,7 +133,7 @@ def headline(verdict: Verdict) -> str:
         return f"{head}: {verdict.reason}"
     parts = [f"{number(verdict.estimate, verdict.unit)} {verdict.measures}".rstrip()]
     parts += [text for text in (bounds(verdict), limit(verdict)) if text]
-    parts.append(count(verdict.n, _noun(verdict)))
+    parts.append(count(verdict.n, _noun(verdict)) + _weighed(verdict))
     line = f"{head}: {', '.join(parts)}"
     line += mix(verdict)
     line += "".join(f"; {text}" for text in (verdict.sequence, verdict.reason, settling(verdict)) if text)
@@ -184,6 +184,13 @@ def settling(verdict: Verdict) -> str:
         return words
     what = "prompts in new groups (a further prompt of an old one changes nothing)" if verdict.per_group else "them"
     return f"{words}: add {what} and run again with --parity-sequential"
+
+
+def _weighed(verdict: Verdict) -> str:
+    """Say what of a verdict's groups counts, empty where every prompt does."""
+    if verdict.effective:
+        return f" in {count(verdict.groups, 'group')}, which count as {verdict.effective}"
+    return ", one prompt of each" if verdict.per_group and not (verdict.open or verdict.sequence) else ""
 
 
 def _noun(verdict: Verdict) -> str:
@@ -352,6 +359,8 @@ def _prompts(verdict: Verdict) -> str:
     """Return how many cases a verdict rests on, in few letters; what counts is named where it is not each of them."""
     if verdict.per_group:
         return f"n {count(verdict.n, 'group')}"
+    if verdict.effective:
+        return f"n {verdict.n} (as {verdict.effective})"
     return f"n {verdict.n}" if verdict.n else ""
 
 

@@ -13,6 +13,7 @@ from pytest_llmparity.core.stats.bounds import Bounds
 from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
 
 if TYPE_CHECKING:
+    from pytest_llmparity.core.prompts import Case
     from tests.core.conftest import Factory
 
 SEQUENTIAL = Sequential(alpha=0.05, asked=100, cases=200, groups=100)
@@ -66,6 +67,94 @@ def test_prompts_of_one_group_are_one_piece_of_evidence(make: Factory) -> None:
     assert (first.outcome, first.n) == (Outcome.INCONCLUSIVE, 1)
 
 
+def in_groups(make: Factory, *sizes: int) -> list[Case]:
+    names = [f"g{index}" for index, size in enumerate(sizes) for _ in range(size)]
+    return [make.case(index, group=name) for index, name in enumerate(names)]
+
+
+def test_one_case_of_each_group_counts_where_these_can_settle_it(make: Factory) -> None:
+    cases = in_groups(make, *[5] * 30)
+
+    share = Fixed(alpha=0.05).share([True] * 150, at_least=0.9, cases=cases)
+    gap = Fixed(alpha=0.05).gap([0] * 150, margin=0.1, side="either", cases=cases)
+
+    for judged in (share, gap):
+        assert (judged.outcome, judged.n, judged.groups, judged.per_group) == (Outcome.PASS, 30, 30, True)
+    assert share.lower == pytest.approx(0.05 ** (1 / 30))
+
+
+def test_which_case_of_a_group_counts_hangs_on_nothing_but_its_id(make: Factory) -> None:
+    cases = in_groups(make, *[2] * 40)
+    kept = [index % 2 == 0 for index in range(80)]
+
+    forward = Fixed(alpha=0.05).share(kept, at_least=0.9, cases=cases)
+    backward = Fixed(alpha=0.05).share(kept[::-1], at_least=0.9, cases=cases[::-1])
+
+    assert forward == backward
+    assert 0.2 < (forward.estimate or 0) < 0.8  # neither all first ones nor all second ones
+
+
+def test_a_case_that_says_nothing_leaves_its_turn_to_another_of_its_group(make: Factory) -> None:
+    cases = in_groups(make, *[2] * 30)
+
+    for silent in (0, 1):
+        kept = [None if index % 2 == silent else True for index in range(60)]
+        assert Fixed(alpha=0.05).share(kept, at_least=0.9, cases=cases).outcome is Outcome.PASS
+
+
+def test_with_too_few_groups_all_cases_count_as_fewer(make: Factory) -> None:
+    cases = in_groups(make, *[15] * 10)
+    apart = [index % 15 != 0 for index in range(150)]  # one of each group
+    together = [index >= 10 for index in range(150)]  # ten of one group
+
+    spread, whole, perfect = (
+        Fixed(alpha=0.05).share(kept, at_least=0.95, cases=cases) for kept in (apart, together, [True] * 150)
+    )
+
+    assert [judged.n for judged in (spread, whole, perfect)] == [150] * 3
+    assert not spread.per_group
+    assert 100 < spread.effective < 150
+    assert whole.effective < 20
+    assert (perfect.effective, perfect.outcome) == (10, Outcome.INCONCLUSIVE)
+    assert (whole.lower or 0) < (spread.lower or 0)
+    assert perfect.needed == 59 * 15
+
+
+def test_a_gap_of_too_few_groups_counts_as_fewer(make: Factory) -> None:
+    cases = in_groups(make, *[15] * 10)
+    alone = Fixed(alpha=0.05).gap([0] * 149 + [1], margin=0.2, side="either")
+    grouped = Fixed(alpha=0.05).gap([0] * 149 + [1], margin=0.2, side="either", cases=cases)
+    torn = Fixed(alpha=0.05).gap([0] * 75 + [1] * 75, margin=0.2, side="worse", cases=cases)
+
+    assert (alone.effective, grouped.n, grouped.groups) == (0, 150, 10)
+    assert 0 < grouped.effective < 150
+    assert (grouped.upper or 0) > (alone.upper or 0)
+    assert torn.effective < 10
+    assert torn.outcome is Outcome.INCONCLUSIVE
+
+
+def test_shares_of_one_group_settle_nothing(make: Factory) -> None:
+    cases = in_groups(make, 150)
+
+    for judged in (
+        Fixed(alpha=0.05).share([True] * 150, at_least=0.9, cases=cases),
+        Fixed(alpha=0.05).gap([0] * 150, margin=0.1, side="either", cases=cases),
+    ):
+        assert (judged.outcome, judged.effective, judged.reason) == (Outcome.INCONCLUSIVE, 1, ONE_GROUP)
+
+
+def test_a_sequential_share_counts_the_first_case_of_each_group(make: Factory) -> None:
+    cases = in_groups(make, *[2] * 60)
+    design = Sequential(alpha=0.05, asked=120, cases=120, groups=60, groups_asked=60)
+    kept = [index % 2 == 0 for index in range(120)]
+
+    share = design.share(kept, at_least=0.9, cases=cases)
+    gap = design.gap([0 if keeps else 1 for keeps in kept], margin=0.1, side="worse", cases=cases)
+
+    for judged in (share, gap):
+        assert (judged.outcome, judged.n, judged.groups, judged.per_group) == (Outcome.PASS, 60, 60, True)
+
+
 def test_bounds_on_either_side_of_a_margin() -> None:
     def outcome(lower: float, upper: float, side: str) -> Outcome:
         bounds = Bounds(estimate=0.5, lower=lower, upper=upper, p_pass=0.5, p_fail=0.5)
@@ -95,6 +184,7 @@ def test_a_verdict_takes_over_everything_that_was_judged() -> None:
         needed=9,
         at_hand=8,
         per_group=True,
+        effective=7,
         reason="why",
         open=True,
         sequence="so far",

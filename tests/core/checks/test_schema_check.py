@@ -299,6 +299,10 @@ def test_a_design_that_can_never_pass_is_refused_with_the_number_that_could() ->
     assert "no number of prompts can show rate=1" in str(
         check.schema(Ticket, rate=1.0).problem(cases=500, groups=500, engines=2)
     )
+    assert asked.power(cases=150, groups=60).endswith(
+        "150 prompts in 60 groups, one of each counts, but for rate all count as fewer: too few groups; "
+        "at least needed: rate 149, gap 59, agree 59"
+    )
     assert asked.power(cases=64, groups=64).endswith("64 prompts; at least needed: rate 149, gap 59, agree 59")
     assert (asked.kind, asked.pairwise, set(asked.needs().phases)) == ("schema", False, {Phase.MAIN})
     assert check.schema(Ticket, gap=0.05, side="worse").pairwise is True

@@ -255,12 +255,16 @@ def test_designs_that_cannot_pass_sequentially_are_refused_with_the_number_that_
         "without a fork; it takes 4"
     )
     assert check.text().problem(**size | {"groups": 4}) is None
-    assert check.schema(OBJECT, rate=0.95).problem(**size) == (
+    assert check.schema(OBJECT, rate=0.95).problem(**size | {"groups": 60}) == (
         "rate=0.95 takes at least 65 prompts even if every answer is right, and there are 60"
     )
-    assert check.schema(OBJECT, gap=0.05).problem(**size | {"cases": 65}) is None
-    assert check.similarity().problem(**size | {"cases": 31}) is not None
-    assert check.similarity().problem(**size | {"cases": 32}) is None
+    assert check.schema(OBJECT, rate=0.95).problem(**size | {"cases": 600, "groups": 60}) == (
+        "rate=0.95 takes at least 65 groups of prompts even if every answer is right, and there are 60"
+    )
+    assert check.schema(OBJECT, gap=0.05).problem(**size | {"cases": 65, "groups": 65}) is None
+    assert check.similarity().problem(**size | {"cases": 31, "groups": 31}) is not None
+    assert "31 groups can never show" in str(check.similarity().problem(**size | {"groups": 31}))
+    assert check.similarity().problem(**size | {"cases": 32, "groups": 32}) is None
     assert check.text().power(cases=60, groups=3, sequential=True) == (
         "text(): counts one prompt of each group, 3 groups in all"
     )

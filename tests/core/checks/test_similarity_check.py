@@ -182,4 +182,6 @@ def test_what_it_needs_and_says() -> None:
         "28 prompts can never show that 90 % of answers are alike, not even if all are equal; it takes 29"
     )
     assert given.problem(cases=29, groups=29, engines=2) is None
+    assert given.power(cases=64, groups=32).endswith("64 prompts alike; they come from 32 groups, one of each counts")
+    assert given.power(cases=64, groups=8).endswith("from 8 groups, all count as fewer: it takes 29 groups")
     assert given.power(cases=64, groups=64) == "similarity(at_least=0.85): at least 90 % of 64 prompts alike"

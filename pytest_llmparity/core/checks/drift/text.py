@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.base import BaseCheck, sampled
-from pytest_llmparity.core.checks.designs import ONE_GROUP, SINGLE, Design, Fixed, Forks, design_of
+from pytest_llmparity.core.checks.designs import ONE_GROUP, SINGLE, Design, Fixed, Forks, design_of, turns
 from pytest_llmparity.core.checks.drift.floor import (
     HORIZON,
     UNKNOWN_MARGIN,
@@ -208,8 +208,8 @@ class TextCheck(BaseCheck):
         shown = [(pair.case, pair.baseline, pair.candidate) for pair, _ in counted[:: max(1, len(counted) // SHIFTED)]]
         if shifted := line_of(shown, alpha=evidence.alpha):
             details.append(shifted)
-        turns = (_turns(comparison.groups_asked, evidence.prompts.groups),) if judgement.per_group else ()
-        verdict = dataclasses.replace(verdict, measures="of tokens fork", details=tuple(details), remarks=turns)
+        had_turn = turns(judgement, comparison.groups_asked, evidence.prompts.groups)
+        verdict = dataclasses.replace(verdict, measures="of tokens fork", details=tuple(details), remarks=had_turn)
         if margin is None:
             return rested(verdict.judged(_unjudged(judgement, why)), missing)
         above = 1.0
@@ -305,12 +305,6 @@ class _Comparison:
         """The forks, and the best that may be thought of every case without one: it does not part."""
         forks = {case.id: fork for case, fork in self.forks}
         return [(case, forks.get(case.id) or _unforked(self._horizon)) for case in self._pairing.cases]
-
-
-def _turns(asked: int, groups: int) -> str:
-    """Say what a sequential run counts, and whether the groups that could count have all been asked."""
-    had = f"all {groups} groups have had their turn" if asked == groups else f"{asked} of {groups} had their turn"
-    return f"one prompt of each group counts in a sequential run, and {had}"
 
 
 def _stages(evidence: Evidence) -> tuple[int, ...]:
