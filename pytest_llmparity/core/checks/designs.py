@@ -157,7 +157,7 @@ class Fixed:
 
     def shift(self, shifts: Shifts, *, margin: float) -> Judgement:
         """Judge by the sign test over groups, of each the median of its cases."""
-        most, least = _of_groups(shifts)
+        most, least = of_groups(shifts)
         if not most:
             return Judgement(outcome=Outcome.INCONCLUSIVE, unit=NATS, margin=margin)
         return judgement_of(
@@ -279,7 +279,7 @@ class Sequential:
         counted = self.counted(shifts, lambda shift: shift[0].group)
         if not counted:
             return Judgement(outcome=Outcome.INCONCLUSIVE, unit=NATS, margin=margin)
-        most, least = _of_groups(counted)
+        most, least = of_groups(counted)
         result = median_sequential(most, least, margin=margin, alpha=self.alpha)
         return self._by_group(self._judgement(result, margin=margin, unit=NATS, groups=result.n))
 
@@ -369,7 +369,7 @@ class Single:
 
     def shift(self, shifts: Shifts, *, margin: float) -> Judgement:
         """Return PASS if the answer shifts by less than the margin, FAIL if by more, else INCONCLUSIVE."""
-        most, least = _of_groups(shifts)
+        most, least = of_groups(shifts)
         if not most:
             return Judgement(outcome=Outcome.INCONCLUSIVE, unit=NATS, margin=margin)
         passed, failed = max(most) < margin, min(least) > margin
@@ -383,7 +383,7 @@ class Single:
         )
 
 
-def _of_groups(shifts: Shifts) -> tuple[list[float], list[float]]:
+def of_groups(shifts: Shifts) -> tuple[list[float], list[float]]:
     """Return the most and the least that each group's answers shift: the medians of its cases, in their order."""
     groups: dict[str, list[Shift]] = defaultdict(list)
     for case, shift in shifts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.base import BaseCheck, sampled
-from pytest_llmparity.core.checks.designs import Fixed, Shifts, design_of
+from pytest_llmparity.core.checks.designs import Fixed, Shifts, design_of, of_groups
 from pytest_llmparity.core.checks.missing import Missing, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift
@@ -114,6 +115,8 @@ class LogprobsCheck(BaseCheck):
         )
         if not shifts:
             return rested(verdict, missing)
+        if _is_least(design.counted(shifts, lambda shift: shift[0].group)):
+            verdict = dataclasses.replace(verdict, measures="of shift or more")
 
         def held(shifts: Shifts) -> Judgement:
             judgement = design.shift(shifts, margin=self.shift)
@@ -158,15 +161,23 @@ def line_of(pairs: Iterable[tuple[Case, Completion, Completion]], *, alpha: floa
     assert judgement.upper is not None
     between = f", between {explain.nats(judgement.lower)} and {explain.nats(judgement.upper)}"
     settled = judgement.upper < float("inf")
+    or_more = " or more" if _is_least(shifts) else ""
     return (
-        f"shift {explain.nats(judgement.estimate)}{between if settled else ''}, "
+        f"shift {explain.nats(judgement.estimate)}{between if settled else or_more}, "
         f"{explain.count(len(shifts), 'prompt')} in {explain.count(judgement.groups, 'group')}"
     )
+
+
+def _is_least(shifts: Shifts) -> bool:
+    """Whether the median is only known to be so far or further, as of most groups something is not listed."""
+    most, _ = of_groups(shifts)
+    return math.isinf(statistics.median(most))
 
 
 def _beside_floor(judgement: Judgement, above: Judgement, floor: float | None, evidence: Evidence) -> Judgement:
     """Fail only what shifts more than the baseline against itself; ``above`` holds it against that."""
     if floor is None:
+        judgement = dataclasses.replace(judgement, open=False)  # and will not be
         reason = f"what {evidence.baseline} shifts against itself was not measured"
     elif above.outcome is Outcome.FAIL:
         return dataclasses.replace(judgement, p_fail=above.p_fail)

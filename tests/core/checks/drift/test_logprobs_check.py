@@ -120,6 +120,7 @@ def test_without_repeats_of_the_baseline_nothing_fails(make: Factory) -> None:
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.reason == "what base shifts against itself was not measured"
     assert judge(evidence(make, [2.01] * 16, floor=False)).outcome is Outcome.PASS
+    assert not judge(evidence(make, [2.2] * 16, floor=False, sequential=True)).open  # nor by further prompts
 
 
 def test_a_token_that_is_not_listed_never_passes_and_fails_by_what_is_known(make: Factory) -> None:
@@ -131,6 +132,7 @@ def test_a_token_that_is_not_listed_never_passes_and_fails_by_what_is_known(make
 
     assert open_.outcome is Outcome.INCONCLUSIVE
     assert open_.upper is None
+    assert "base: 0 nats of shift or more, margin 0.06 nats" in open_.message
     assert failed.outcome is Outcome.FAIL
     assert failed.estimate == pytest.approx(7.0)
     assert "in 80 of them one of the baseline's two best is not among the candidate's alternatives" in failed.details
@@ -265,3 +267,13 @@ def test_text_shows_no_shift_that_the_check_itself_would_refuse(make: Factory) -
     whole = make.evidence(make.engine("a", [spoken(2.0)] * 16), make.engine("b", wrong), cases=16)
 
     assert not any("shift" in line for line in check.text(margin=0.1).judge(whole)[0].details)
+
+
+def test_text_says_where_the_shift_may_be_any_larger(make: Factory) -> None:
+    far = make.engine("b", [spoken(2.0, listed="!")] * 16)
+
+    details = (
+        check.text(margin=0.1).judge(make.evidence(make.engine("a", [spoken(2.0)] * 16), far, cases=16))[0].details
+    )
+
+    assert "shift 0 nats or more, 16 prompts in 16 groups" in details
