@@ -1,9 +1,9 @@
 """Libraries that take longer to import than all the rest of a check, imported when they are first used.
 
-A suite whose parity tests are not selected, ``--collect-only`` and a run that is refused compute nothing; writing
-``check.text()`` should cost them nothing either. Used like the modules themselves: ``from
-pytest_llmparity.core.late import np, special``, then ``np.array(...)``; what needs numpy's types for annotations only
-imports them under ``TYPE_CHECKING``.
+A suite whose parity tests are not selected, ``--collect-only`` and a run that is refused compute nothing (but the power
+of prompts that share groups, which the plan shows); writing ``check.text()`` should cost them nothing either. Used like
+the modules themselves: ``from pytest_llmparity.core.late import np, special``, then ``np.array(...)``; what needs
+numpy's types for annotations only imports them under ``TYPE_CHECKING``.
 """
 
 from __future__ import annotations
