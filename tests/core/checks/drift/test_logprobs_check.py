@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.family import without_left_out
+from pytest_llmparity.core.checks.family import settle, without_left_out
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import FLOOR_PHASES, Evidence
 from pytest_llmparity.core.prompts import Case
@@ -277,3 +277,17 @@ def test_text_says_where_the_shift_may_be_any_larger(make: Factory) -> None:
     )
 
     assert "shift 0 nats or more, 16 prompts in 16 groups" in details
+
+
+@pytest.mark.parametrize(("groups", "outcome"), [(5, Outcome.INCONCLUSIVE), (6, Outcome.FAIL)])
+def test_beside_text_it_takes_six_groups_to_fail(make: Factory, groups: int, outcome: Outcome) -> None:
+    whole = evidence(make, [9.0] * groups)
+    again = [spoken(9.0)] * groups
+    cand = make.engine("cand", again, cold=again, warm=again, parallel=again)
+    of = dataclasses.replace(whole, engines={"base": whole.engines["base"], "cand": cand})
+
+    family = [*check.logprobs(shift=0.06).judge(of), *check.text(margin=0.2).judge(of)]
+
+    assert [verdict.kind for verdict in family] == ["logprobs", "text", "text.repeat"]
+    assert family[0].outcome is Outcome.FAIL
+    assert settle(family, 0.05)[0].outcome is outcome
