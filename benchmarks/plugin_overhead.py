@@ -8,6 +8,7 @@ PYTHON is an interpreter that has pytest and this package installed.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
@@ -33,7 +34,7 @@ def seconds(python: str, arguments: list[str], folder: str) -> tuple[float, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--python", default=sys.executable, type=os.path.abspath)  # its runs have a folder of their own
     parser.add_argument("--pairs", type=int, default=15)
     options = parser.parse_args()
     without = ["-p", "no:llmparity"]
