@@ -29,7 +29,7 @@ TEST = "test_parity.py"
 MOST_OF_A_KIND = 4
 """Models of one server, or files, that become engines; a person adds others."""
 
-SUBJECTS = ("a bicycle", "the tides", "a compass", "yeast")
+SUBJECTS = ("a bicycle", "a thermometer", "a compass", "yeast")
 FORMS = {
     "purpose": "What is {} for? Answer in one sentence.",
     "child": "Explain {} to a child of eight.",

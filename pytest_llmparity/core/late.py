@@ -10,23 +10,28 @@ from __future__ import annotations
 
 from contextlib import suppress
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["distance", "jsonschema_rs", "np", "special"]
 
 
 class _Late:
-    """A module that is imported when the first of its names is asked for. Each name is looked up in it once."""
+    """A module that is imported when the first of its names is asked for.
+
+    Names are not kept: a suite that replaces one in the module for a while means every use of it.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._module: ModuleType | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # whoever looks at this object (copy, inspect, doctest) does not ask for the module
             raise AttributeError(name)
-        value = getattr(import_module(self._name), name)
-        setattr(self, name, value)
-        return value
+        if self._module is None:
+            self._module = import_module(self._name)
+        return getattr(self._module, name)
 
 
 def load() -> None:

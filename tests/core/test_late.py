@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from pytest_llmparity.core import late
 
 HEAVY = ("numpy", "scipy", "rapidfuzz", "jsonschema_rs", "pydantic", "httpx", "openai", "sqlite3", "asyncio")
@@ -38,6 +40,10 @@ def test_all_can_be_imported_at_once_and_are_what_they_stand_for() -> None:
 
     assert late.np.log1p is numpy.log1p
     assert late.special.bdtr is special.bdtr
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(numpy, "log1p", len)
+        assert late.np.log1p is len
+    assert late.np.log1p is numpy.log1p
     assert not hasattr(late.np, "__wrapped__")  # who asks any object for this does not import numpy
 
 

@@ -193,7 +193,7 @@ def test_the_output_in_the_readme_has_the_form_of_the_real_one(
     """
     monkeypatch.setenv("LLMPARITY_EMBEDDING_MODEL", "none")
     tests = (ROOT / "fixtures/demo/test_demo.py").read_text("utf-8").replace('"../', f'"{ROOT}/fixtures/')
-    for name in ("mixed", "tickets"):
+    for name in ("mixed", "extraction"):
         lines = (ROOT / f"fixtures/prompts/{name}.jsonl").read_text("utf-8").splitlines()
         fewer = [line for number, line in enumerate(lines) if number % 3]
         pytester.path.joinpath(f"{name}.jsonl").write_text("\n".join(fewer), "utf-8")
@@ -229,11 +229,11 @@ def form(line: str) -> str:
 
 
 def plays(drift: float) -> Callable[[Mapping[str, Any]], str]:
-    ticket = '{"customer": "Vera", "order": 1388, "department": "returns", "urgent": false}'
+    person = '{"name": "Vera Larsen", "age": 41}'
 
     def answer(request: Mapping[str, Any]) -> str:
         prompt = prompt_of(request)
-        return ticket if "ticket" in prompt else "".join(babble(prompt, length=32, drift=drift, seed=1))
+        return person if "JSON" in prompt else "".join(babble(prompt, length=32, drift=drift, seed=1))
 
     return answer
 

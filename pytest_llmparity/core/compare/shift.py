@@ -124,6 +124,8 @@ class Logprobs:
             seen.answers += 1
             spelled = bytearray()
             for entry in answer.logprobs:
+                if not entry.token:  # a mark of the beginning or the end, which nothing stands beside
+                    continue
                 seen.tokens += 1
                 seen.alone += len(entry.top) < 2
                 best = max((logprob for _, logprob in entry.top), default=-math.inf)

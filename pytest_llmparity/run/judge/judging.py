@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from pytest_llmparity.core.checks.base import left_out
+from pytest_llmparity.core.checks.base import left_out, worded
 from pytest_llmparity.core.checks.family import settle, with_notes, without_left_out
 from pytest_llmparity.core.checks.pairing import LOST
 from pytest_llmparity.core.collecting import seldom_collected
@@ -34,6 +34,8 @@ BySort: TypeAlias = Mapping[Phase, Mapping[str, Sequence[Sample]]]
 """Samples of one engine by phase and case."""
 ALPHA = 0.05
 """Error rate of every one-sided bound before it is divided for repeated looks."""
+LOOKED = "looked/"
+"""How the names begin of a run's documents that say how many looks a question had before this run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +100,22 @@ class Judging:
     @seldom_collected()
     def judge(self, declaration: Declaration, check: Check) -> list[Verdict]:
         """Return the verdicts of one check of a test, as the check alone sees them."""
-        if check.pairwise and len(self.records) < 2:
+        alone = len(self.records) < 2
+        if check.pairwise and alone:
             name = next(iter(self.records), "")
-            return [_skipped(declaration, check, name, f"{check.kind} compares engines and only {name} is selected")]
+            reason = f"{check.kind} compares engines and only {name} is selected"
+            return [self._asked_for(_skipped(declaration, check, name, reason))]
         evidence = self._evidence(declaration, check)
         verdicts = [without_left_out(verdict, evidence, required=self.required) for verdict in check.judge(evidence)]
-        verdicts = [with_notes(verdict, evidence) for verdict in verdicts]
+        verdicts = [with_notes(self._asked_for(verdict) if alone else verdict, evidence) for verdict in verdicts]
         return [dataclasses.replace(verdict, where=self._relative(verdict.where)) for verdict in verdicts]
+
+    def _asked_for(self, verdict: Verdict) -> Verdict:
+        """Return the verdict of one engine, an ERROR where its check was skipped for want of another one to compare."""
+        if not self.required or verdict.outcome is not Outcome.SKIPPED:
+            return verdict
+        reason = f"{verdict.reason or verdict.message}, and --parity-required asks for a verdict"
+        return worded(dataclasses.replace(verdict, outcome=Outcome.ERROR, reason=reason))
 
     def settle(self, declaration: Declaration, further: Sequence[Verdict] = ()) -> list[Verdict]:
         """Return the verdicts of a test's declared checks and ``further`` ones of its body, settled as one family."""
@@ -215,6 +226,16 @@ class Judging:
         return self._paid[question]
 
     def _looked_before(self, declaration: Declaration, check: Check) -> int:
+        """Return how many looks there were when this run was first judged with these prompts: later ones do not count."""
+        course = self.courses.get(self._unit(declaration).key)
+        at, name = _looked_at(declaration, course), f"{LOOKED}{declaration.test}\n{check}"
+        kept = self.store.document(self.run, name) or {}
+        if kept.get("at") != at:
+            kept = {"at": at, "earlier": self._counted_looks(declaration, check)}
+            self.store.put_document(self.run, name, kept)
+        return int(kept["earlier"])
+
+    def _counted_looks(self, declaration: Declaration, check: Check) -> int:
         pairs = [f"{self.baseline}|{name}" for name in self.records if name != self.baseline]
         course = self.courses.get(self._unit(declaration).key)
         digest, continued = _looked_at(declaration, course), course is not None and course.continued

@@ -204,6 +204,12 @@ def test_others_are_not_and_say_why(wrong: Completion, why: str) -> None:
     assert why in Logprobs.of([good("well"), wrong]).trouble
 
 
+def test_a_token_without_letters_is_no_filter() -> None:
+    marked = answer(TokenLogprob(token=b"", logprob=0.0, top=((b"", 0.0),)), token("a", ("a", -0.1), ("b", -2.0)))
+
+    assert Logprobs.of([marked]).trouble == ""
+
+
 def test_reasoning_that_is_not_in_the_text_is_no_other_token() -> None:
     thinking = answer(token("h", ("h", -0.1), ("?", -2.0)), text="said", reasoning="h")
 

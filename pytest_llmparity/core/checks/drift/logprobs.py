@@ -63,7 +63,10 @@ class LogprobsCheck(BaseCheck):
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """Return one line for the plan: how many groups must agree."""
         needed = least_groups(0.05, sequential_run=sequential)
-        return f"{self}: the median of {explain.count(groups, 'group')}, of which {needed} can settle it if all agree"
+        return (
+            f"{self}: the median of {explain.count(groups, 'group')}; {needed} that agree pass it, a FAIL beside other "
+            "verdicts takes more"
+        )
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return one verdict per candidate."""

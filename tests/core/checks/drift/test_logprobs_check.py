@@ -237,7 +237,7 @@ def test_what_it_needs_and_says_of_itself() -> None:
     assert refused == "4 groups of prompts can never settle a median in a sequential run; it takes 5"
     assert gate.problem(cases=4, groups=4, engines=2) == "4 groups of prompts can never settle a median; it takes 5"
     assert gate.power(cases=64, groups=12) == (
-        "logprobs(shift=0.06): the median of 12 groups, of which 5 can settle it if all agree"
+        "logprobs(shift=0.06): the median of 12 groups; 5 that agree pass it, a FAIL beside other verdicts takes more"
     )
 
 
