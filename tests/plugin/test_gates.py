@@ -123,6 +123,18 @@ def test_a_pairwise_check_with_one_engine_is_skipped_with_its_reason(bench: Benc
     result.stdout.fnmatch_lines(["SKIPPED*text compares engines and only a is selected*"])
 
 
+def test_where_a_verdict_is_required_the_half_of_a_check_that_compares_wants_a_second_engine(bench: Bench) -> None:
+    bench.gate("check.prompts(), check.schema({'type': 'object'}, rate=0.5, gap=0.5)")
+    wanted = ("--parity-required", "--parity-report=json", "--parity-out=out")
+
+    result = bench.run(*wanted, engines=[bench.engine('{"a": 1}')])
+
+    assert result.ret == FAILED
+    outcomes = {verdict["kind"]: verdict["outcome"] for verdict in bench.report()["verdicts"]}
+    assert outcomes == {"prompts": "ERROR", "schema.rate": "PASS", "schema.gap": "ERROR"}
+    assert "only a is selected, and --parity-required asks for a verdict" in result.stdout.str()
+
+
 def test_absolute_checks_work_with_one_engine(bench: Bench) -> None:
     bench.gate('check.schema({"type": "object"}, rate=0.5, gap=0.5)')
 

@@ -194,6 +194,30 @@ def test_an_absolute_limit_is_looked_at_again_too(project: Project) -> None:
 
 
 @pytest.mark.slow
+def test_a_replay_is_judged_by_the_looks_before_its_run_whatever_came_later(project: Project) -> None:
+    runs, alphas = [], []
+    for count in (30, 50):
+        project.prompts(count)
+        engine = project.engine(lambda request: "{}" if number(request) % 10 else "no")
+        session = project.session(project.attached("a", engine), token=str(count), resume="fresh")
+        project.declare(session, check.schema({}, rate=0.85, gap=None))
+        session.gather()
+        judged(session)
+        runs.append(session.run)
+        session.close()
+    for count, run in zip((30, 50, 30), (*runs, runs[0]), strict=True):
+        project.prompts(count)
+        replay = project.session(mode="replay", replay_run=run)
+        project.declare(replay, check.schema({}, rate=0.85, gap=None))
+        replay.gather()
+        (verdict,) = judged(replay)
+        alphas.append(verdict.alpha)
+        replay.close()
+
+    assert alphas == [0.05, 0.025, 0.05]
+
+
+@pytest.mark.slow
 def test_a_check_of_several_limits_stays_open_while_one_of_them_is(project: Project) -> None:
     """An open gap and settled values of one check on one pair: the gap's next look costs, whichever came last."""
     schema = {"type": "object", "properties": {"a": {}}, "required": ["a"]}

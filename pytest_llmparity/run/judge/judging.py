@@ -226,7 +226,7 @@ class Judging:
         return self._paid[question]
 
     def _looked_before(self, declaration: Declaration, check: Check) -> int:
-        """Return how many looks there were when this run was first judged with these prompts: later ones do not count."""
+        """Return how many looks there were when this run was first judged with these prompts, whatever came later."""
         course = self.courses.get(self._unit(declaration).key)
         at, name = _looked_at(declaration, course), f"{LOOKED}{declaration.test}\n{check}"
         kept = self.store.document(self.run, name) or {}
