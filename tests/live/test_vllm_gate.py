@@ -29,7 +29,8 @@ from pytest_llmparity import check
 )
 def test_capitals(): ...
 
-@pytest.mark.parity("{tickets}", check.schema("{schemas}/ticket.json", gap=0.1), max_tokens=64)
+# Tickets come from ten templates, so from ten groups, and so many can settle no smaller gap.
+@pytest.mark.parity("{tickets}", check.schema("{schemas}/ticket.json", gap=0.4), max_tokens=64)
 def test_tickets(): ...
 
 def test_app(engine):
