@@ -113,6 +113,7 @@ def test_what_stays_open_says_how_to_go_on_and_does(bench: Bench) -> None:
     assert (text["n"], text["alpha"]) == (24, 0.05)
 
 
+@pytest.mark.slow
 def test_groups_that_are_used_up_are_told_and_how_many_more_it_takes(bench: Bench) -> None:
     lines = [
         {"id": f"{group}-{n}", "group": f"g{group}", "messages": [{"role": "user", "content": f"question {group} {n}"}]}

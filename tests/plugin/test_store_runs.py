@@ -119,6 +119,7 @@ def test_runs_at_once_share_a_store_and_nothing_else(bench: Bench) -> None:
     assert [len(bench.asked(engine)) for engine in engines] == [runs * PLAN] * 2
 
 
+@pytest.mark.slow
 def test_a_run_cut_by_its_budget_says_so(bench: Bench) -> None:
     bench.prompts(CASES)
     bench.gate()

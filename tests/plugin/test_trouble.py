@@ -73,6 +73,7 @@ WHOLE: dict[str, Fault | Reply] = {
 """Odd, but answers."""
 
 
+@pytest.mark.slow
 def test_every_kind_of_trouble_is_a_typed_error_of_its_row_and_the_rest_is_judged(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -490,6 +491,7 @@ def test_a_marker_that_makes_no_sense_is_an_error_of_its_own_gate(bench: Bench) 
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
 
 
+@pytest.mark.slow
 def test_an_engine_that_hangs_for_good_costs_three_deadlines(bench: Bench) -> None:
     bench.gate("check.prompts(), concurrency=1")
 

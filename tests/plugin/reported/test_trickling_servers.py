@@ -36,6 +36,7 @@ def prompt(body: Json) -> Answer:
     return trickling(0.05) if "question" in str(body) else ordinary(body)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("slow", "outcome"), [(warm_up, "ERROR"), (probe, "INCONCLUSIVE"), (prompt, "INCONCLUSIVE")])
 def test_the_budget_ends_what_trickles(project: Any, slow: Callable[[Json], Answer], outcome: str) -> None:
     project.engine("base", ordinary)
