@@ -11,9 +11,13 @@ from __future__ import annotations
 from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 __all__ = ["distance", "jsonschema_rs", "np", "special"]
+
+
+_MODULES: Final = ("numpy", "scipy.special", "rapidfuzz.distance", "jsonschema_rs")
+"""In the order of the names below."""
 
 
 class _Late:
@@ -36,7 +40,7 @@ class _Late:
 
 def load() -> None:
     """Import all of them, for a moment in which nothing else is to do; whoever uses one that is missing is told so."""
-    for name in ("numpy", "scipy.special", "rapidfuzz.distance", "jsonschema_rs"):
+    for name in _MODULES:
         with suppress(Exception):
             import_module(name)
 
@@ -50,7 +54,4 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 else:
-    jsonschema_rs = _Late("jsonschema_rs")
-    np = _Late("numpy")
-    distance = _Late("rapidfuzz.distance")
-    special = _Late("scipy.special")
+    np, special, distance, jsonschema_rs = map(_Late, _MODULES)

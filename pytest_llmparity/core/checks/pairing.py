@@ -56,6 +56,11 @@ class Pairing:
         return len(self.cases)
 
     @property
+    def groups_asked(self) -> int:
+        """How many groups these cases come from."""
+        return len({case.group for case in self.cases})
+
+    @property
     def shortage(self) -> str:
         """One line about the answers that are missing, empty when there are none."""
         if not self.lost:

@@ -7,7 +7,7 @@ Numbers are formatted here and nowhere else. Text that came from a model or a se
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pytest_llmparity.core.verdict import READER, SEVERITY, Lenience, Outcome, Verdict
@@ -69,6 +69,16 @@ def number(value: float, unit: str) -> str:
     if unit == "ratio":
         return "x∞" if math.isinf(value) else f"x{value:.2f}"
     return _short(value)
+
+
+def worst(values: Mapping[str, float], unit: str, limit: int | None = 3) -> str:
+    """Return names with their numbers, the largest first; names are foreign text.
+
+    >>> worst({"poem": 0.25, "json": 0.0, "list": 0.25, "math": 0.1}, "share")
+    'list 25 %, poem 25 %, math 10 %'
+    """
+    ordered = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:limit]
+    return ", ".join(f"{plain(name, 30)} {number(value, unit)}" for name, value in ordered)
 
 
 def count(n: int, noun: str, plural: str = "") -> str:

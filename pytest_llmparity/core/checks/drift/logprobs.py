@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.base import BaseCheck, sampled
-from pytest_llmparity.core.checks.designs import Fixed, Shifts, design_of, of_groups
+from pytest_llmparity.core.checks.designs import NATS, Fixed, Shifts, design_of, of_groups
 from pytest_llmparity.core.checks.missing import Missing, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift
@@ -105,9 +105,8 @@ class LogprobsCheck(BaseCheck):
             if (shift := find_shift(pair.baseline, pair.candidate)) is not None
         ]
         missing = pairing.missing(evidence, used=len(shifts), also=_without(pairing, len(shifts)))
-        floor = None if evidence.single else floor_of(evidence.prompts.by_id, baseline)
-        asked = {case.group for case in pairing.cases}
-        design = design_of(evidence, asked=pairing.asked, groups_asked=len(asked))
+        floor = None if evidence.single else own_shift(evidence.prompts.by_id, baseline)
+        design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
         verdict = dataclasses.replace(
             verdict,
             measures="of shift",
@@ -133,7 +132,7 @@ class LogprobsCheck(BaseCheck):
         return rested(done, missing, best=lambda: held(best))
 
 
-def floor_of(cases: Mapping[str, Case], engine: EngineEvidence) -> float | None:
+def own_shift(cases: Mapping[str, Case], engine: EngineEvidence) -> float | None:
     """Return the largest shift of an engine's repeats against its own answers, by phase; ``None`` without repeats."""
     main = engine.answers()
     floors = []
@@ -221,9 +220,5 @@ def _by_tag(shifts: Shifts) -> str:
             tags[tag].append(shift.least)
     if len(tags) < 2:
         return ""
-    worst = sorted(((statistics.median(values), tag) for tag, values in tags.items()), key=_largest_first)[:3]
-    return "most by tag: " + ", ".join(f"{explain.plain(tag, 30)} {explain.nats(value)}" for value, tag in worst)
-
-
-def _largest_first(entry: tuple[float, str]) -> tuple[float, str]:
-    return -entry[0], entry[1]
+    medians = {tag: statistics.median(values) for tag, values in tags.items()}
+    return f"most by tag: {explain.worst(medians, NATS)}"

@@ -208,7 +208,7 @@ class TextCheck(BaseCheck):
         shown = [(pair.case, pair.baseline, pair.candidate) for pair, _ in counted[:: max(1, len(counted) // SHIFTED)]]
         if shifted := line_of(shown, alpha=evidence.alpha):
             details.append(shifted)
-        had_turn = turns(judgement, comparison.groups_asked, evidence.prompts.groups)
+        had_turn = turns(judgement, comparison.pairing.groups_asked, evidence.prompts.groups)
         verdict = dataclasses.replace(verdict, measures="of tokens fork", details=tuple(details), remarks=had_turn)
         if margin is None:
             return rested(verdict.judged(_unjudged(judgement, why)), missing)
@@ -281,9 +281,8 @@ class _Comparison:
     """The answers of a pair, compared over the horizon: the pairs that can be, those of them that count, the rest."""
 
     def __init__(self, evidence: Evidence, pairing: Pairing, horizon: int) -> None:
-        self._pairing, self._horizon = pairing, horizon
-        self.groups_asked = len({case.group for case in pairing.cases})
-        self._design: Design = design_of(evidence, asked=pairing.asked, groups_asked=self.groups_asked)
+        self.pairing, self._horizon = pairing, horizon
+        self._design: Design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
         self.pairs: list[tuple[Pair, Compared]] = []
         silence = Silence()
         for pair in pairing.pairs:
@@ -304,7 +303,7 @@ class _Comparison:
     def best(self) -> Forks:
         """The forks, and the best that may be thought of every case without one: it does not part."""
         forks = {case.id: fork for case, fork in self.forks}
-        return [(case, forks.get(case.id) or _unforked(self._horizon)) for case in self._pairing.cases]
+        return [(case, forks.get(case.id) or _unforked(self._horizon)) for case in self.pairing.cases]
 
 
 def _stages(evidence: Evidence) -> tuple[int, ...]:
@@ -441,9 +440,7 @@ def _by_part(pairs: ComparedPairs) -> str:
     rates = {part: d / e for part, (d, e) in sums.items() if e > 0}
     if len(rates) < 2 or (not tagged and len(rates) == len(pairs)) or not any(rates.values()):
         return ""
-    worst = sorted(rates.items(), key=lambda item: (-item[1], item[0]))[:3]
-    shown = ", ".join(f"{explain.plain(part, 30)} {explain.percent(rate)}" for part, rate in worst)
-    return f"most by {'tag' if tagged else 'group'}: {shown}"
+    return f"most by {'tag' if tagged else 'group'}: {explain.worst(rates, 'share')}"
 
 
 def _tags_above(pairs: ComparedPairs, *, margin: float, alpha: float) -> str:
@@ -455,13 +452,13 @@ def _tags_above(pairs: ComparedPairs, *, margin: float, alpha: float) -> str:
     for pair, compared in pairs:
         for tag in pair.case.tags:
             tags[tag].append(compared.fork)
-    above: list[tuple[float, str]] = []
+    above: dict[str, float] = {}
     for tag, forks in tags.items():
         forked, at_risk = [fork.forked for fork in forks], [fork.at_risk for fork in forks]
         result = hazard(forked, at_risk, list(map(str, range(len(forks)))), margin=margin, alpha=alpha / len(tags))
         if result.lower > margin:
-            above.append((-result.estimate, tag))
-    return ", ".join(f"{explain.plain(tag, 30)} {explain.percent(-rate)}" for rate, tag in sorted(above))
+            above[tag] = result.estimate
+    return explain.worst(above, "share", limit=None)
 
 
 def _first_fork(verdict: Verdict, pairs: ComparedPairs) -> list[str]:
