@@ -7,10 +7,12 @@ True
 
 :class:`LoopbackEngine` is an engine whose answers, drift and faults a test decides, and whose methods a subclass may
 replace, for a server that says some things otherwise. :class:`Replay` serves recordings of real engines piece by piece.
+:class:`FaultProxy` makes any engine another one by a change that is known: ``proxy.hidden_system("Be brief.")``.
 """
 
 from pytest_llmparity.testing.loopback import LoopbackEngine, Received
+from pytest_llmparity.testing.proxy import FaultProxy
 from pytest_llmparity.testing.replay import Replay
 from pytest_llmparity.testing.script import Fault, Reply
 
-__all__ = ["Fault", "LoopbackEngine", "Received", "Replay", "Reply"]
+__all__ = ["Fault", "FaultProxy", "LoopbackEngine", "Received", "Replay", "Reply"]

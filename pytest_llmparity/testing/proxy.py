@@ -1,0 +1,317 @@
+"""A proxy on loopback that changes what an engine is asked and what it answers, in one of the ways engines differ.
+
+Every change is a cause of drift that is known, so a test can see whether it is found:
+
+>>> from pytest_llmparity.testing import FaultProxy, LoopbackEngine, proxy
+>>> with LoopbackEngine("Paris.") as engine, FaultProxy(engine.base_url, proxy.hidden_system("Be rude.")) as rude:
+...     rude.base_url != engine.base_url
+True
+
+Streams pass as streams, each event changed and sent on as it comes; what no change is about passes as it is.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from pytest_llmparity.testing.server import Call, LoopbackServer
+
+CHAT: Final = "/chat/completions"
+RAW: Final = "/v1/completions"
+UPSTREAM_S: Final = 300.0
+"""Longest silence of the engine behind the proxy."""
+_OURS: Final = frozenset({"connection", "content-length", "date", "host", "keep-alive", "transfer-encoding"})
+
+Body = dict[str, Any]
+Post = Callable[[str, Mapping[str, Any]], Body]
+"""Asks the engine behind the proxy: a path and a JSON body in, the JSON answer out."""
+
+
+class Change:
+    """One way in which a proxy makes an engine another one. A subclass overrides what it changes."""
+
+    def asked(self, body: Body, *, chat: bool, post: Post) -> Body:
+        """Return the body that is passed on. A ``prompt`` in a chat's sends it as a raw prompt, answered as a chat."""
+        return body
+
+    def spoken(self, text: str, body: Body, *, first: bool, last: bool) -> str:
+        """Return a piece of an answer's text as it is passed on: the whole text, or one of a stream's pieces.
+
+        ``body`` is the request as the client sent it. ``last`` is true for a whole text and for the empty piece with
+        which a stream ends.
+        """
+        return text
+
+
+class _Asked(Change):
+    """A change of requests alone."""
+
+    def __init__(self, change: Callable[[Body, Post], Body], *, raw_too: bool) -> None:
+        self._change = change
+        self._raw_too = raw_too
+
+    def asked(self, body: Body, *, chat: bool, post: Post) -> Body:
+        return self._change(body, post) if chat or self._raw_too else body
+
+
+def another_template(render: Callable[[Sequence[Mapping[str, Any]]], str]) -> Change:
+    """Render chats by a template of one's own and send them as raw prompts."""
+    return _Asked(lambda body, post: _as_raw(body, render(body["messages"])), raw_too=False)
+
+
+def doubled_bos(bos: str, *, render: str = "/apply-template") -> Change:
+    """Put one more token in front of every rendered chat; ``render`` is the engine's route that renders one."""
+
+    def change(body: Body, post: Post) -> Body:
+        prompt = post(render, {"messages": body["messages"]})["prompt"]
+        return _as_raw(body, bos + prompt)
+
+    return _Asked(change, raw_too=False)
+
+
+def hidden_system(text: str) -> Change:
+    """Put a system prompt in front of every chat."""
+
+    def change(body: Body, post: Post) -> Body:
+        return {**body, "messages": [{"role": "system", "content": text}, *body["messages"]]}
+
+    return _Asked(change, raw_too=False)
+
+
+def oldest_dropped(keep: int) -> Change:
+    """Keep a chat's system prompt and its last ``keep`` messages."""
+
+    def change(body: Body, post: Post) -> Body:
+        system = [message for message in body["messages"] if message["role"] == "system"]
+        turns = [message for message in body["messages"] if message["role"] != "system"]
+        return {**body, "messages": [*system, *turns[-keep:]]}
+
+    return _Asked(change, raw_too=False)
+
+
+def middle_cut(longest: int) -> Change:
+    """Cut the middle out of every text of more than ``longest`` characters, as if the context held no more."""
+
+    def cut(text: Any) -> Any:
+        half = longest // 2
+        return text[:half] + text[-half:] if isinstance(text, str) and len(text) > longest else text
+
+    def change(body: Body, post: Post) -> Body:
+        if "messages" not in body:
+            return {**body, "prompt": cut(body["prompt"])}
+        return {**body, "messages": [{**message, "content": cut(message["content"])} for message in body["messages"]]}
+
+    return _Asked(change, raw_too=True)
+
+
+def reordered_properties() -> Change:
+    """Sort the properties of every schema by their names."""
+    return _Asked(lambda body, post: _sorted(body), raw_too=True)
+
+
+def overridden(**fields: Any) -> Change:
+    """Set fields of every request whatever it says: ``temperature=0.8``, or ``ignore_eos=True`` (no stop token)."""
+    return _Asked(lambda body, post: {**body, **fields}, raw_too=True)
+
+
+def without(*fields: str) -> Change:
+    """Leave fields out of every request: ``response_format`` (no schema is enforced), ``stop``."""
+    return _Asked(lambda body, post: {name: v for name, v in body.items() if name not in fields}, raw_too=True)
+
+
+class stripped(Change):  # noqa: N801 - reads like the functions beside it
+    """Strip the white space around every answer."""
+
+    def spoken(self, text: str, body: Body, *, first: bool, last: bool) -> str:
+        """Return the text without the white space at its beginning; a stream's end is left alone."""
+        text = text.lstrip() if first else text
+        return text.rstrip() if first and last else text
+
+
+class thinking_aloud(Change):  # noqa: N801 - reads like the functions beside it
+    """Begin every answer with reasoning in tags, unless the request turns reasoning off.
+
+    That is ``reasoning_effort`` ``"none"``, or ``enable_thinking`` false in ``chat_template_kwargs``.
+    """
+
+    def __init__(self, thought: str, *, opening: str = "<think>", closing: str = "</think>") -> None:
+        self._before = f"{opening}\n{thought}\n{closing}\n\n"
+
+    def spoken(self, text: str, body: Body, *, first: bool, last: bool) -> str:
+        """Return the text, the first piece of it behind the reasoning."""
+        kwargs = body.get("chat_template_kwargs") or {}
+        off = body.get("reasoning_effort") == "none" or kwargs.get("enable_thinking") is False
+        return self._before + text if first and text.strip() and not off else text
+
+
+class FaultProxy(LoopbackServer):
+    """Passes requests on to ``upstream``, an engine's root, and its answers back, with these changes in their order.
+
+    Used as a context manager. ``received`` are the bodies of generating requests as clients sent them.
+    """
+
+    def __init__(self, upstream: str, *changes: Change, port: int = 0) -> None:
+        super().__init__(port)
+        self.changes = changes
+        self.received: list[Body] = []
+        self._upstream = urllib.parse.urlsplit(upstream)
+
+    def answer(self, call: Call) -> None:
+        """Answer as the engine behind does, changed."""
+        chat = call.path.endswith(CHAT)
+        if call.method != "POST" or not (chat or call.path.endswith("/completions")):
+            self._as_it_is(call)
+            return
+        body = json.loads(call.body)
+        self.received.append(body)
+        asked = body
+        for change in self.changes:
+            # A chat that one change has rendered is a raw prompt to those behind it.
+            asked = change.asked(asked, chat=chat and "messages" in asked, post=self._post)
+        as_chat = chat and "messages" not in asked
+        path = RAW if as_chat else call.path
+        connection, response = self._send("POST", path, json.dumps(asked).encode(), call.headers)
+        with connection:
+            kept = _kept(response)
+            if "text/event-stream" not in (response.getheader("content-type") or ""):
+                call.send(response.status, self._whole(response.read(), body, as_chat=as_chat), kept)
+                return
+            call.begin(response.status, kept)
+            for event in self._streamed(_events(response), body, as_chat=as_chat):
+                call.chunk(event)
+            call.end()
+
+    def _as_it_is(self, call: Call) -> None:
+        connection, response = self._send(call.method, call.path, call.body, call.headers)
+        with connection:
+            call.send(response.status, response.read(), _kept(response))
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> Body:
+        headers = {"content-type": "application/json"}
+        connection, response = self._send("POST", path, json.dumps(body).encode(), headers)
+        with connection:
+            answer: Body = json.loads(response.read())
+            return answer
+
+    def _send(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[_Closing, http.client.HTTPResponse]:
+        connection = http.client.HTTPConnection(
+            str(self._upstream.hostname), self._upstream.port or 80, timeout=UPSTREAM_S
+        )
+        passed = {name: value for name, value in headers.items() if name.lower() not in _OURS}
+        connection.request(method, self._upstream.path + path, body or None, passed)
+        return _Closing(connection), connection.getresponse()
+
+    def _whole(self, data: bytes, body: Body, *, as_chat: bool) -> bytes:
+        try:
+            answer = json.loads(data)
+        except ValueError:
+            return data
+        for choice in answer.get("choices") or ():
+            if text := _text_of(choice):
+                _set_text(choice, self._spoken(text, body, first=True, last=True))
+        return json.dumps(_chat_of(answer, stream=False) if as_chat else answer).encode()
+
+    def _streamed(self, events: Iterator[bytes], body: Body, *, as_chat: bool) -> Iterator[bytes]:
+        begun = False
+        for event in events:
+            match = re.match(rb"data: (\{.*\})\s*$", event, re.DOTALL)
+            if match is None:
+                yield event
+                continue
+            answer = json.loads(match[1])
+            for choice in answer.get("choices") or ():
+                if text := _text_of(choice):
+                    _set_text(choice, self._spoken(text, body, first=not begun, last=False))
+                    begun = begun or bool(text.strip())
+            yield b"data: " + json.dumps(_chat_of(answer, stream=True) if as_chat else answer).encode() + b"\n\n"
+
+    def _spoken(self, text: str, body: Body, *, first: bool, last: bool) -> str:
+        for change in self.changes:
+            text = change.spoken(text, body, first=first, last=last)
+        return text
+
+
+class _Closing:
+    """Closes a connection at the end of a block."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.close()
+
+
+def _kept(response: http.client.HTTPResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.getheaders() if name.lower() not in _OURS}
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Yield the events of a stream with the empty line behind each, as they come."""
+    lines: list[bytes] = []
+    while line := response.readline():
+        lines.append(line)
+        if not line.strip():
+            yield b"".join(lines)
+            lines = []
+    if lines:
+        yield b"".join(lines)
+
+
+def _as_raw(body: Body, prompt: str) -> Body:
+    """Return a chat's body as that of a raw prompt, with the schema in llama.cpp's own word for one."""
+    raw = {name: value for name, value in body.items() if name not in ("messages", "response_format", "top_logprobs")}
+    if body.get("logprobs"):
+        raw["logprobs"] = body.get("top_logprobs") or 1
+    wanted = (body.get("response_format") or {}).get("json_schema")
+    return {**raw, "prompt": prompt, **({"json_schema": wanted["schema"]} if wanted else {})}
+
+
+def _chat_of(answer: Body, *, stream: bool) -> Body:
+    """Return a raw prompt's answer, or one event of it, in the shape of a chat's."""
+    where, kind = ("delta", "chat.completion.chunk") if stream else ("message", "chat.completion")
+    choices = [
+        {**choice, where: {"role": "assistant", "content": choice.get("text")}}
+        for choice in answer.get("choices") or ()
+    ]
+    return {**answer, "object": kind, "choices": choices} if "choices" in answer else answer
+
+
+def _text_of(choice: Body) -> str:
+    """Return the text of one choice of an answer or an event, empty where it has none."""
+    holder, place = _place(choice)
+    return holder.get(place) or ""
+
+
+def _set_text(choice: Body, text: str) -> None:
+    holder, place = _place(choice)
+    holder[place] = text
+
+
+def _place(choice: Body) -> tuple[Body, str]:
+    """Return what holds a choice's text, and under which name."""
+    spoken = choice.get("message") or choice.get("delta")
+    return (spoken, "content") if isinstance(spoken, dict) else (choice, "text")
+
+
+def _sorted(value: Any) -> Any:
+    """Return JSON with the properties of every schema in it sorted by name."""
+    if isinstance(value, list):
+        return [_sorted(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: dict(sorted((key, _sorted(of_key)) for key, of_key in item.items()))
+        if name == "properties" and isinstance(item, dict)
+        else _sorted(item)
+        for name, item in value.items()
+    }
