@@ -11,6 +11,7 @@ from pytest_llmparity.core.words.printable import printable
 
 if TYPE_CHECKING:
     from pytest_llmparity.cli.verbs import Commands
+    from pytest_llmparity.run.judge.state import RunState
     from pytest_llmparity.store.runs import RunInfo, Store
 
 
@@ -41,18 +42,29 @@ def _runs(asked: argparse.Namespace) -> int:
             store.name(run, kept=False)
         kept = store.named()
         for run in store.runs():
-            began = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started))
-            print(printable(f"{run.id}  {began}  {_ended(store, run)}{', kept' if run.id in kept else ''}"))
+            print(printable(_line(store, run, kept=run.id in kept)))
     return OK
 
 
-def _ended(store: Store, run: RunInfo) -> str:
+def _line(store: Store, run: RunInfo, *, kept: bool) -> str:
+    """Return a run's id, when it began, how it ended, the worst outcome it was judged to, its engines and its tests."""
+    from pytest_llmparity.run.gather.asked import tests_of
+    from pytest_llmparity.run.judge.state import read_state
+    from pytest_llmparity.store.runs import JUDGED
+
+    state = read_state(store, run.id)
+    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started))
+    outcome = (store.document(run.id, JUDGED) or {}).get("worst")
+    tests = " ".join(tests_of(store, run.id))
+    engines = ",".join(state.engines) if state else ""
+    only = f"--parity-case {','.join(state.cases)}" if state and state.cases else ""
+    ended = f"{_ended(run, state)}{', kept' if kept else ''}"
+    return "  ".join(filter(None, [run.id, began, ended, outcome, engines, tests, only]))
+
+
+def _ended(run: RunInfo, state: RunState | None) -> str:
     """Say whether anything of a run can still be asked; a sequential one that was left open waits for more prompts."""
     if run.finished is not None:
         return "finished"
-
-    from pytest_llmparity.run.judge.state import read_state
-
-    state = read_state(store, run.id)
     asked_all = state is not None and state.open and state.incomplete is None
     return "finished, goes on when prompts are added" if asked_all else "unfinished"

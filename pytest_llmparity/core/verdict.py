@@ -127,6 +127,8 @@ class Verdict(Judgement):
 
     ``check`` is the check as written (``text(horizon=32)``), ``kind`` the quantity judged (``text``, ``schema.rate``,
     ``schema.gap``, ``latency.ttft_p50``, …), ``where`` the ``file:line`` of the check. Bounds are at ``alpha``.
+    ``looks`` counts the earlier looks at the same question, each of which halved ``alpha``; ``p_family`` is ``p_fail``
+    corrected for the ``family`` judgements of its test that are tests (Holm, weighted), ``None`` where it is none.
     ``requests`` counts the answers used, ``horizon`` the tokens of each that were compared. ``measures`` says in words
     what the estimate counts (``of tokens fork``). ``floor`` is the baseline's own drift. ``differs`` lists layers that
     differ, ``cause`` is set only when shown to be the cause. ``blocked_by`` names the engine that cannot be used, or
@@ -144,6 +146,9 @@ class Verdict(Judgement):
     baseline: str | None
     where: str = ""
     alpha: float = 0.05
+    looks: int = 0
+    p_family: float | None = None
+    family: int = 0
     requests: int = 0
     horizon: int | None = None
     measures: str = ""

@@ -354,7 +354,7 @@ class Door:
             exitstatus = pytest.ExitCode.TESTS_FAILED
         if judged:
             try:
-                self.summary += self.session.conclude()
+                self.summary += self.session.conclude(self.verdicts)
             except (LLMParityError, OSError) as error:
                 self.summary.append(f"llmparity: the store of runs could not be tidied: {error}")
         return exitstatus

@@ -27,7 +27,8 @@ SCHEMA = 1
 
 _VERDICT_FIELDS = (
     *("test", "check", "kind", "engine", "baseline", "outcome", "estimate", "lower", "upper", "margin", "unit", "side"),
-    *("n", "groups", "horizon", "requests", "alpha", "p_pass", "p_fail", "floor", "differs", "cause", "message"),
+    *("n", "groups", "effective", "horizon", "requests", "looks", "alpha", "p_pass", "p_fail", "p_family", "family"),
+    *("floor", "differs", "cause", "message"),
     *("differing", "left_out", "lenience", "remarks"),
 )
 

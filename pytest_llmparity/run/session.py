@@ -7,7 +7,7 @@ import difflib
 import functools
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.ports import Embedder, Progress
 from pytest_llmparity.core.sample import Identity, Sample
-from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.core.verdict import SEVERITY, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.engines import daemons, registry
@@ -26,7 +26,7 @@ from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.declare import declare, with_schema
 from pytest_llmparity.run.fleet import Engaged, Fleet
-from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins
+from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins, tests_of
 from pytest_llmparity.run.gather.campaign import Campaign
 from pytest_llmparity.run.gather.course import FLOOR_MOST
 from pytest_llmparity.run.judge.judging import Judging
@@ -224,14 +224,15 @@ class Session:
         notes = (kept, *(note for note in state.notes if note != kept))
         write_state(self.store(), run, dataclasses.replace(state, requests=0, retries=0, notes=notes))
 
-    def conclude(self) -> list[str]:
+    def conclude(self, verdicts: Sequence[Verdict]) -> list[str]:
         """Take note that this session judged and reported its run to the end: the next one of its plan begins anew.
 
         Older runs than are kept are removed; return the sentence that says so.
         """
         if self.run is None or self.settings.mode != "live":
             return []
-        self.store().put_document(self.run, JUDGED, {})
+        worst = max((verdict.outcome for verdict in verdicts), key=SEVERITY.index, default=None)
+        self.store().put_document(self.run, JUDGED, {"worst": worst})
         self.store().release(self.run)
         gone = self.store().prune(self.settings.keep_runs, spare=self.run)
         if not gone:
@@ -247,8 +248,7 @@ class Session:
         return self.settings.sequential and not self.settings.cases
 
     def _replay(self) -> None:
-        newest = newest_whole(self.store())
-        wanted = self.settings.replay_run or (newest.id if newest else None)
+        wanted = self.settings.replay_run or self._newest()
         if wanted is None or wanted not in {info.id for info in self.store().runs()}:
             if wanted is None:
                 raise StoreError(f"no run is stored in {self._folder.name} yet; run once without --parity-mode replay")
@@ -262,8 +262,22 @@ class Session:
         unknown = sorted(set(asked) - {"", *state.engines})
         if unknown:
             raise StoreError(f"run {wanted} has no engine {', '.join(unknown)}; it has {', '.join(state.engines)}")
+        if self._declared and not self._answers(wanted):
+            raise StoreError(_others_run(self.store(), wanted, named=self.settings.replay_run is not None))
         self.run = wanted
         self._load()
+
+    def _newest(self) -> str | None:
+        """Return the newest run to replay: one that asked what the selected tests ask, all of it where there is one."""
+        answered = {run.id: self._answers(run.id) for run in self.store().runs()}
+        most = max(answered.values(), default=0)
+        newest = newest_whole(self.store(), without={run for run, count in answered.items() if count < most})
+        return newest.id if newest else None
+
+    def _answers(self, run: str) -> int:
+        """Return of how many selected tests a run asked the prompts, in the way they ask them now."""
+        units = self.store().document(run, ASKED) or {}
+        return sum(unit_of(declared).key in units for declared in self._declared.values())
 
     def _load(self) -> None:
         """Read what the run wrote down: state, engines, samples."""
@@ -394,9 +408,10 @@ class Session:
         )
 
     def samples(self) -> list[Sample]:
-        """Return every sample of the run, engine by engine."""
+        """Return every sample of the run, or of the cases it is restricted to, engine by engine."""
         gathered = {} if self._judging is None else self._judging.samples
-        return [sample for samples in gathered.values() for sample in samples]
+        only = self.settings.cases
+        return [s for samples in gathered.values() for s in samples if not only or s.case in only]
 
     def origin(self, verdicts: Sequence[Verdict]) -> Callable[[Sample], SampleOrigin]:
         """Return what says of a sample of the run which tests asked it and whether their verdicts rest on it."""
@@ -428,12 +443,21 @@ class Session:
         return self._store
 
 
-def newest_whole(store: Store) -> RunInfo | None:
+def newest_whole(store: Store, *, without: Collection[str] = ()) -> RunInfo | None:
     """Return the newest run to replay, finished ones first; runs of ``--parity-case`` asked too little."""
     states = {run.id: read_state(store, run.id) or RunState() for run in store.runs()}
-    parts = {run for run, state in states.items() if state.cases}
+    parts = {run for run, state in states.items() if state.cases} | set(without)
     left_open = {run for run, state in states.items() if state.open}
     return store.latest(without=parts, ended=left_open)
+
+
+def _others_run(store: Store, run: str, *, named: bool) -> str:
+    """Return the sentence that refuses a replay because the run holds no answer to what the selected tests ask."""
+    tests = tests_of(store, run)
+    names = ", ".join(tests[:3]) + (f" and {len(tests) - 3} more" if len(tests) > 3 else "")
+    whose = f"run {run}" if named else f"no stored run asked what the selected tests ask; the newest, {run},"
+    ask = f"asked other prompts, or in another way{f', for {names}' if tests else ''}"
+    return f"{whose} {ask}; run once without --parity-mode replay, or name one of llmparity runs"
 
 
 def settings_of(given: Given, *, otherwise_all: bool = False, decided: Mapping[str, str] | None = None) -> Settings:

@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.run.gather.asked import ASKED
 from pytest_llmparity.run.judge.state import RunState, write_state
-from pytest_llmparity.store.runs import Store
+from pytest_llmparity.store.runs import JUDGED, Store
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Shell
@@ -42,6 +44,23 @@ def test_a_run_is_finished_when_nothing_more_can_be_asked(shell: Shell, state: R
         write_state(store, run, state)
 
     assert shell.run("runs").out.splitlines()[0].endswith(f"  {ended}")
+
+
+def test_a_run_says_its_worst_outcome_its_engines_and_its_tests(shell: Shell) -> None:
+    with Store.open(shell.path / ".llmparity") as store:
+        run = store.begin(plan_hash="p", session="s", version="1").id
+        engines = {name: EngineRecord(name=name, kind="vllm") for name in ("prod", "dev")}
+        write_state(store, run, RunState(engines=engines, cases=("q1", "q2")))
+        units = {"one": {"tests": ["test_a.py::test_x", "test_b.py::test_y"]}, "two": {"tests": ["test_a.py::test_x"]}}
+        store.put_document(run, ASKED, units)
+        store.put_document(run, JUDGED, {"worst": "INCONCLUSIVE"})
+        store.finish(run)
+
+    assert (
+        shell.run("runs")
+        .out.rstrip()
+        .endswith("finished  INCONCLUSIVE  prod,dev  test_a.py::test_x test_b.py::test_y  --parity-case q1,q2")
+    )
 
 
 @pytest.mark.parametrize("option", ["--keep", "--release"])

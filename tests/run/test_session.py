@@ -74,6 +74,46 @@ def test_a_replay_of_a_named_run_judges_that_one(project: Project) -> None:
     assert replay.parity_run("t", reproduce="")["a"]["c0"].text == "one"
 
 
+def test_the_newest_run_that_asked_the_selected_tests_prompts_is_replayed(project: Project) -> None:
+    runs = []
+    for token in ("one", "two"):
+        live = project.session(project.attached("a", project.engine(token)), token=token)
+        project.declare(live, test=token, max_tokens=8 if token == "one" else 4)
+        live.gather()
+        runs.append(live.run)
+        live.close()
+
+    for tokens, expected in ((8, runs[0]), (4, runs[1])):
+        replay = project.session(mode="replay")
+        project.declare(replay, max_tokens=tokens)
+        replay.gather()
+        assert replay.run == expected
+
+    other = project.session(mode="replay")
+    project.declare(other, max_tokens=5)
+    with pytest.raises(StoreError, match=f"no stored run asked .* the newest, {runs[1]}, asked other .*, for two; run"):
+        other.gather()
+    named = project.session(mode="replay", replay_run=runs[0])
+    project.declare(named, max_tokens=5)
+    with pytest.raises(StoreError, match=f"run {runs[0]} asked other prompts, or in another way, for one; run once"):
+        named.gather()
+
+
+def test_a_replay_restricted_to_cases_shows_these_only(project: Project) -> None:
+    project.prompts(4)
+    live = project.session(project.attached("a", project.engine()))
+    project.declare(live)
+    live.gather()
+    live.close()
+
+    replay = project.session(mode="replay", cases=("c1", "c3"))
+    project.declare(replay)
+    replay.gather()
+
+    assert {sample.case for sample in replay.samples()} == {"c1", "c3"}
+    assert replay.parity_run("t", reproduce="")["a"]["c1"].text
+
+
 def test_a_replay_says_which_runs_there_are(project: Project) -> None:
     with pytest.raises(StoreError, match=r"no run is stored in \.llmparity yet; run once without --parity-mode replay"):
         project.session(mode="replay").gather()

@@ -36,7 +36,7 @@ def settle(verdicts: Sequence[Verdict], alpha: float, *, to_come: float = 0.0) -
     adjusted = holm([p for p, _ in (*known, *unknown)], [weight for _, weight in (*known, *unknown)])
     settled = list(verdicts)
     for index, p in zip(tested, adjusted, strict=False):
-        verdict = settled[index]
+        verdict = settled[index] = dataclasses.replace(settled[index], p_family=p, family=len(tested))
         if verdict.outcome is not Outcome.FAIL or p < min(alpha, verdict.alpha):
             continue
         others = explain.count(len(tested) - 1, "other judgement")

@@ -28,6 +28,12 @@ def asked_by(declarations: Iterable[Declaration], *, only: Sequence[str] = ()) -
     return units
 
 
+def tests_of(store: Store, run: str) -> list[str]:
+    """Return the tests that a run asked for, each once, in their order."""
+    units = store.document(run, ASKED) or {}
+    return list(dict.fromkeys(test for unit in units.values() for test in unit["tests"]))
+
+
 def origins(
     store: Store, run: str, engines: Iterable[str], verdicts: Iterable[Verdict]
 ) -> Callable[[Sample], SampleOrigin]:

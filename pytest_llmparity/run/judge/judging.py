@@ -108,7 +108,8 @@ class Judging:
         evidence = self._evidence(declaration, check)
         verdicts = [without_left_out(verdict, evidence, required=self.required) for verdict in check.judge(evidence)]
         verdicts = [with_notes(self._asked_for(verdict) if alone else verdict, evidence) for verdict in verdicts]
-        return [dataclasses.replace(verdict, where=self._relative(verdict.where)) for verdict in verdicts]
+        looks = self._looks(declaration, check)
+        return [dataclasses.replace(v, where=self._relative(v.where), looks=looks) for v in verdicts]
 
     def _asked_for(self, verdict: Verdict) -> Verdict:
         """Return the verdict of one engine, an ERROR where its check was skipped for want of another one to compare."""

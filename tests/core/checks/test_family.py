@@ -46,7 +46,7 @@ def test_a_narrow_failure_among_many_judgements_is_left_open_and_says_so() -> No
     )
     assert first.message.startswith("INCONCLUSIVE text, b against a: ")
     assert first.message.endswith(first.reason)
-    assert second == verdict(Outcome.PASS, 1.0)
+    assert second == dataclasses.replace(verdict(Outcome.PASS, 1.0), p_family=1.0, family=2)
     assert settle([verdict(Outcome.FAIL, 0.04), verdict(Outcome.PASS, 0.9)], 0.05)[0].reason.startswith("alone it")
 
 
@@ -94,6 +94,12 @@ def test_weights_are_positive_and_one_for_each(weights: list[float]) -> None:
         holm([0.1, 0.2], weights)
 
 
+def test_a_judgement_carries_its_corrected_p_value_and_how_many_it_was_corrected_among() -> None:
+    settled = settle([verdict(Outcome.FAIL, 0.01), verdict(Outcome.PASS, 0.4), verdict(Outcome.FAIL, None)], 0.05)
+
+    assert [(v.p_family, v.family) for v in settled] == [(0.02, 2), (0.4, 2), (None, 0)]
+
+
 def test_exact_findings_are_untouched() -> None:
     exact = verdict(Outcome.FAIL, None)
     assert settle([exact, verdict(Outcome.FAIL, 0.001)], 0.05)[0] is exact
@@ -112,7 +118,8 @@ def test_only_failures_change_and_only_into_inconclusive(given_: list[tuple[Outc
             assert new.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)
             assert new.outcome is Outcome.INCONCLUSIVE or old.p_fail < 0.05
         else:
-            assert new is old
+            assert dataclasses.replace(new, p_family=None, family=0) == old
+            assert (new.family > 0) == (new.p_fail is not None)
 
 
 @pytest.mark.slow
