@@ -32,14 +32,21 @@ class Settled:
 
 @lru_cache(maxsize=64)
 def settled(
-    sizes: tuple[int, ...], *, margin: float, passing: float, failing: float, horizon: int, alpha: float = 0.05
+    sizes: tuple[int, ...],
+    *,
+    margin: float,
+    passing: float,
+    failing: float,
+    horizon: int,
+    share: float,
+    alpha: float = 0.05,
 ) -> Settled:
     """Return how often a hazard of ``passing`` passes and one of ``failing`` fails with groups of these sizes.
 
     Groups differ as their rates do when these are exponential (a coefficient of variation of 1), with the hazard as
     their ratio of forks to tokens; within a group, prompts fork independently. Answers have ``horizon`` tokens. FAIL
-    takes half of ``alpha``: a test holds each engine against itself too, and corrects for that. Raises ``ValueError``
-    for less than two groups, sizes below 1, or hazards that are not between 0 and 1.
+    takes its ``share`` of ``alpha``: a test holds each engine against itself too, and corrects for that. Raises
+    ``ValueError`` for less than two groups, sizes below 1, or hazards that are not between 0 and 1.
     """
     check_alpha(alpha)
     if len(sizes) < 2 or min(sizes) < 1:
@@ -47,7 +54,7 @@ def settled(
     if not all(0.0 < hazard < 1.0 for hazard in (passing, failing)):
         raise ValueError(f"hazards lie between 0 and 1, not {passing!r} and {failing!r}")
     upper, _ = _bounds(sizes, hazard=passing, horizon=horizon, alpha=alpha)
-    _, lower = _bounds(sizes, hazard=failing, horizon=horizon, alpha=alpha / 2)
+    _, lower = _bounds(sizes, hazard=failing, horizon=horizon, alpha=share * alpha)
     return Settled(passes=float(np.mean(upper < margin)), caught=float(np.mean(lower > margin)))
 
 

@@ -18,8 +18,8 @@ def even(prompts: int, groups: int) -> tuple[int, ...]:
     return tuple(prompts // groups + (index < prompts % groups) for index in range(groups))
 
 
-def at_five_percent(sizes: tuple[int, ...]) -> Settled:
-    return settled(sizes, margin=0.05, passing=0.025, failing=0.08, horizon=32)
+def at_five_percent(sizes: tuple[int, ...], *, share: float = 0.5) -> Settled:
+    return settled(sizes, margin=0.05, passing=0.025, failing=0.08, horizon=32, share=share)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,13 @@ def test_power_is_that_of_an_independent_simulation(groups: int, prompts: int, p
 
     assert simulated.passes == pytest.approx(passes, abs=0.04)
     assert simulated.caught == pytest.approx(caught, abs=0.06)
+
+
+def test_a_larger_share_of_the_error_rate_catches_more_and_passes_the_same() -> None:
+    half, most = (at_five_percent(even(32, 24), share=share) for share in (0.5, 0.9))
+
+    assert most.passes == half.passes
+    assert most.caught > half.caught + 0.05
 
 
 def test_more_groups_help_where_more_prompts_do_not() -> None:
@@ -63,7 +70,7 @@ def test_the_same_prompts_have_the_same_power() -> None:
 )
 def test_what_has_no_power_is_refused(sizes: tuple[int, ...], failing: float, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        settled(sizes, margin=0.05, passing=0.025, failing=failing, horizon=32)
+        settled(sizes, margin=0.05, passing=0.025, failing=failing, horizon=32, share=0.9)
 
 
 # sizes ---------------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from pytest_llmparity.core.checks.drift.floor import (
     share_of,
 )
 from pytest_llmparity.core.checks.drift.logprobs import line_of
+from pytest_llmparity.core.checks.family import WEIGHTS
 from pytest_llmparity.core.checks.missing import Missing, Silence, rested
 from pytest_llmparity.core.checks.pairing import Pair, Pairing, pair_answers
 from pytest_llmparity.core.compare.answers import Compared, compare_answers, digest
@@ -42,6 +43,8 @@ TOP_LOGPROBS: Final = 5
 SHIFTED: Final = 64
 """Prompts, about so many, of which the shift is shown beside the forks: it needs few, and reads every logprob."""
 UNGRADED: Final = "ungraded"
+_SHARE: Final = WEIGHTS["text"] / sum(WEIGHTS.values())
+"""Of the error rate FAIL gets, in a test of two engines with this check alone."""
 _CAUGHT: Final = 1.6
 """Margins of drift that the plan says how often a gate catches: 8 % where 5 % are allowed."""
 _MORE: Final = 4
@@ -129,7 +132,9 @@ class TextCheck(BaseCheck):
             return ""
 
         def of(*numbers: int) -> Settled:
-            return settled(numbers, margin=margin, passing=margin / 2, failing=larger, horizon=self.horizon)
+            return settled(
+                numbers, margin=margin, passing=margin / 2, failing=larger, horizon=self.horizon, share=_SHARE
+            )
 
         now = of(*sizes)
         if now.caught >= 0.5:
