@@ -23,6 +23,8 @@ FEW_GROUPS: Final = 12
 _WORDS: Final = (
     *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
 )
+OR_MORE: Final = " or more"
+"""How ``measures`` ends where an estimate is the least that the quantity can be."""
 _SHARES: Final = frozenset({"share", "forks/token"})
 
 
@@ -375,9 +377,14 @@ def _prompts(verdict: Verdict) -> str:
 
 
 def _counted_noun(verdict: Verdict) -> str:
-    """Say what a bare number counts where a good one looks bad: prompts that differ, requests over budget."""
+    """Say what a bare number counts where a good one looks bad: prompts that differ, requests over budget.
+
+    And that it is the least where no more is known.
+    """
     if verdict.kind == "prompts":
         return " differ"
+    if verdict.measures.endswith(OR_MORE):
+        return OR_MORE
     budget = verdict.kind.startswith("latency.") and verdict.kind != "latency.success_rate"
     over = budget and verdict.unit == "share"
     return " over" if over else ""

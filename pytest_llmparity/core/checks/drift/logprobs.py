@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.base import BaseCheck, sampled
-from pytest_llmparity.core.checks.designs import NATS, Fixed, Shifts, design_of, of_groups
+from pytest_llmparity.core.checks.designs import NATS, Fixed, Shifts, design_of, of_groups, turns
 from pytest_llmparity.core.checks.missing import Missing, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift
@@ -118,7 +118,7 @@ class LogprobsCheck(BaseCheck):
         if not shifts:
             return rested(verdict, missing)
         if _is_least(design.counted(shifts, lambda shift: shift[0].group)):
-            verdict = dataclasses.replace(verdict, measures="of shift or more")
+            verdict = dataclasses.replace(verdict, measures=f"of shift{explain.OR_MORE}")
 
         def held(shifts: Shifts) -> Judgement:
             judgement = design.shift(shifts, margin=self.shift)
@@ -126,7 +126,10 @@ class LogprobsCheck(BaseCheck):
                 return judgement
             return _beside_floor(judgement, design.shift(shifts, margin=max(self.shift, floor or 0.0)), floor, evidence)
 
-        done = dataclasses.replace(verdict.judged(held(shifts)), details=tuple(_lines(shifts, missing)))
+        judgement = held(shifts)
+        had_turn = turns(judgement, pairing.groups_asked, evidence.prompts.groups)
+        lines = tuple(_lines(shifts, missing))
+        done = dataclasses.replace(verdict.judged(judgement), details=lines, remarks=had_turn)
         known = {case.id: shift for case, shift in shifts}
         best = [(case, known.get(case.id, NOT_SHIFTED)) for case in pairing.cases]
         return rested(done, missing, best=lambda: held(best))
