@@ -6,12 +6,11 @@ Serve's and hosted services' are from documentation and source, named beside eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Final
 
 from pytest_llmparity.core.errors import ProtocolError, Timeout, Unreachable
-from pytest_llmparity.engines.wire.control import API, Control, Reply
+from pytest_llmparity.engines.wire.control import Control, Reply
 from pytest_llmparity.engines.wire.values import mappings
 from pytest_llmparity.settings.selection import KINDS
 
@@ -39,44 +38,18 @@ _LIMITED: Final = ("openai-version", "openai-organization", "x-ratelimit-limit-r
 """Headers of OpenAI's reference ("debugging requests") that self-hosted servers do not send."""
 
 
-def recognise(
-    base_url: str,
-    headers: Mapping[str, str] | None = None,
-    *,
-    api: str | None = None,
-    name: str = "",
-    ca_bundle: Path | None = None,
-    proxy: str | None = None,
-    time_left: Callable[[], float | None] = lambda: None,
-) -> str:
-    """Return what the server at a URL looks like: a kind, one of :data:`OTHERS`, else ``openai``.
-
-    ``api`` is what its OpenAI routes start with (default ``/v1``). Raises ``Unreachable`` or ``Timeout`` when nothing
-    answers at all. No question lasts longer than ``time_left``.
-    """
-    return seen(
-        Control(
-            engine=name or base_url,
-            base_url=base_url.rstrip("/"),
-            api=API if api is None else api,
-            headers=headers or {},
-            ca_bundle=ca_bundle,
-            proxy=proxy,
-            time_left=time_left,
-        )
-    )
-
-
 def kind_of(seen: str) -> str:
     """Return the kind as which a server that was recognised is asked."""
     return seen if seen in KINDS else GENERIC
 
 
 def seen(control: Control) -> str:
-    """Return what a server looks like, as :func:`recognise` does; at most twelve requests, none after the first hit."""
+    """Return what a server looks like: a kind, one of :data:`OTHERS`, else ``openai``.
+
+    At most twelve requests, none after the first hit; raises ``Unreachable`` or ``Timeout`` when nothing answers.
+    """
     listed = control.get("/v1/models")
-    asked = (ask(control, listed) for ask in _ASKED)
-    return _by_list(listed) or next(filter(None, asked), "") or _by_words(listed)
+    return _by_list(listed) or _by_root(control, listed) or _by_route(control) or _by_words(listed)
 
 
 def _entries(listed: Reply) -> list[Mapping[str, object]]:
@@ -103,7 +76,7 @@ def _by_list(listed: Reply) -> str:
     return "hosted" if any(header in listed.headers for header in _LIMITED) else ""
 
 
-def _root(control: Control, listed: Reply) -> str:
+def _by_root(control: Control, listed: Reply) -> str:
     reply = _reply(control, "/")
     page = reply.body[:1000] if reply is not None else b""
     if b"<title>LiteLLM" in page:
@@ -114,61 +87,31 @@ def _root(control: Control, listed: Reply) -> str:
     return ""
 
 
-def _props(control: Control, listed: Reply) -> str:
-    return "llamacpp" if "build_info" in control.ask("/props") else ""
-
-
-def _server_info(control: Control, listed: Reply) -> str:
+_TELLS: Final = (
+    ("llamacpp", "/props", {"build_info"}),
     # SGLang imitates Ollama's and others' routes, so its own comes before theirs.
-    own = control.ask("/server_info").keys() & {"sglang_version", "mem_fraction_static", "internal_states"}
-    return "sglang" if own else ""
-
-
-def _info(control: Control, listed: Reply) -> str:
-    return "tgi" if "model_sha" in control.ask("/info") else ""  # router/src/server.rs, get_model_info
-
-
-def _well_known(control: Control, listed: Reply) -> str:
+    ("sglang", "/server_info", {"sglang_version", "mem_fraction_static", "internal_states"}),
+    ("tgi", "/info", {"model_sha"}),  # router/src/server.rs, get_model_info
     # LocalAI's documentation, "API discovery": public since it exists. It has Ollama's routes too, so it comes first.
-    return "localai" if "endpoints" in control.ask("/.well-known/localai.json") else ""
-
-
-def _ollama(control: Control, listed: Reply) -> str:
-    return "ollama" if control.ask("/api/version").get("version") and control.ask("/api/tags") else ""
-
-
-def _lmstudio(control: Control, listed: Reply) -> str:
+    ("localai", "/.well-known/localai.json", {"endpoints"}),
+    ("ollama", "/api/version", {"version"}),
     # LM Studio's documentation, "REST API": v1, and v0 of older releases. It answers unknown routes with 200.
-    for path in ("/api/v1/models", "/api/v0/models"):
-        if control.ask(path).keys() & {"models", "data"}:
-            return "lmstudio"
-    return ""
+    ("lmstudio", "/api/v1/models", {"models", "data"}),
+    ("lmstudio", "/api/v0/models", {"models", "data"}),
+)
+"""Who gives itself away by one of these keys in the answer to a route, in the order in which they are asked."""
 
 
-def _load_model(control: Control, listed: Reply) -> str:
-    # transformers/cli/serving/server.py: a route of its own, for POST only.
-    reply = _reply(control, "/load_model")
-    return "transformers" if reply is not None and reply.status == 405 else ""
-
-
-def _alive(control: Control, listed: Reply) -> str:
+def _by_route(control: Control) -> str:
+    for seen, path, keys in _TELLS:
+        if keys & control.ask(path).keys() and (seen != "ollama" or control.ask("/api/tags")):
+            return seen
+    reply = _reply(control, "/load_model")  # transformers/cli/serving/server.py: a route of its own, for POST only
+    if reply is not None and reply.status == 405:
+        return "transformers"
     # litellm/proxy/health_endpoints: what tells it where its documentation page is switched off.
     reply = _reply(control, "/health/liveliness")
     return "litellm" if reply is not None and b"I'm alive!" in reply.body[:100] else ""
-
-
-_ASKED: Final[tuple[Callable[[Control, Reply], str], ...]] = (
-    _root,
-    _props,
-    _server_info,
-    _info,
-    _well_known,
-    _ollama,
-    _lmstudio,
-    _load_model,
-    _alive,
-)
-"""Questions in order; each gets the list of models that was asked for first."""
 
 
 def _by_words(listed: Reply) -> str:

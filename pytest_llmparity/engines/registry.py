@@ -172,21 +172,12 @@ def make(
     is recognised. ``time_left`` is how many seconds the run may still take: no control call lasts longer.
     """
     headers = resolve_headers(spec, environ)
-    seen, kind = "", spec.kind
-    if kind is None:
-        seen = recognise.recognise(
-            base_url,
-            headers,
-            api=spec.api,
-            name=spec.name,
-            ca_bundle=spec.ca_bundle,
-            proxy=spec.proxy,
-            time_left=time_left,
-        )
-        kind = recognise.kind_of(seen)
-    adapter = adapter_for(kind)(spec, base_url, headers)
-    adapter.recognised = seen
+    adapter = adapter_for(spec.kind or recognise.GENERIC)(spec, base_url, headers)
     adapter.time_left = time_left
+    if spec.kind is None:
+        seen = recognise.seen(adapter.control)
+        adapter = adapter_for(recognise.kind_of(seen))(spec, base_url, headers)
+        adapter.recognised, adapter.time_left = seen, time_left
     return adapter
 
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from pytest_llmparity.engines.recognise import seen
+from pytest_llmparity.engines.wire.control import Control
 from pytest_llmparity.testing.server import Call, LoopbackServer
 
 
@@ -34,3 +36,8 @@ def routes(table: Mapping[str, tuple[int, object]], **headers: str) -> Iterator[
         yield server
     finally:
         server.stop()
+
+
+def recognise(url: str) -> str:
+    """Return what the server at a URL looks like, asked without a key."""
+    return seen(Control(engine="cand", base_url=url.rstrip("/"), headers={}))

@@ -23,7 +23,6 @@ import pytest
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import IDENTITY, NEUTRAL, Completion, Request, Sampling
 from pytest_llmparity.engines.kinds.ollama import native
-from pytest_llmparity.engines.recognise import recognise
 from pytest_llmparity.engines.registry import facts, kinds, make
 from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.engines.wire.base import Adapter, Launch
@@ -35,6 +34,7 @@ from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange
 from tests.doubles.dialects import DIALECTS
 from tests.doubles.posing import PosingEngine
+from tests.doubles.routes import recognise
 
 Attach = Callable[..., Adapter]
 Send = Callable[..., Exchange]

@@ -13,11 +13,11 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Completion, Request, Sampling
-from pytest_llmparity.engines.recognise import recognise
 from pytest_llmparity.run.probe.overflow import FIT, OVERFLOW
 from pytest_llmparity.run.probe.probes import probe
 from pytest_llmparity.run.records import context_of
 from pytest_llmparity.transport.exchange import Exchange
+from tests.doubles.routes import recognise
 from tests.engines.live import Served, half, python_of, start
 
 Send = Callable[..., Exchange]

@@ -8,13 +8,14 @@ import pytest
 
 from pytest_llmparity.core.errors import EngineSelectionError, Unreachable
 from pytest_llmparity.core.sample import Fact
-from pytest_llmparity.engines.recognise import OTHERS, kind_of, recognise
+from pytest_llmparity.engines.recognise import OTHERS, kind_of
 from pytest_llmparity.engines.registry import adapter_for, known, make
 from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.settings.selection import KINDS
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import LoopbackEngine, Replay
 from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
+from tests.doubles.routes import recognise
 
 Start = Callable[..., LoopbackEngine]
 
@@ -158,7 +159,7 @@ def test_every_folder_of_recordings_is_looked_at(wire: Path) -> None:
 
 def test_server_that_is_not_there_is_unreachable() -> None:
     with pytest.raises(Unreachable, match="nothing answers"):
-        recognise(f"http://127.0.0.1:{free_port()}", name="cand")
+        recognise(f"http://127.0.0.1:{free_port()}")
 
 
 def test_route_that_breaks_the_connection_is_no_tell() -> None:
