@@ -11,59 +11,31 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 _SPELLINGS: Final = {
-    "FLOAT32": "F32",
-    "FP32": "F32",
-    "FLOAT": "F32",
-    "FLOAT16": "F16",
-    "FP16": "F16",
-    "HALF": "F16",
-    "BFLOAT16": "BF16",
-    "FLOAT8": "FP8",
-    "F8": "FP8",
-    "FP8_E4M3": "FP8",
-    "FP8_E4M3FN": "FP8",
-    "FP8_E5M2": "FP8",
-    "FLOAT8_E4M3FN": "FP8",
-    "FLOAT8_E5M2": "FP8",
-    "AUTO_AWQ": "AWQ",
-    "AWQ_MARLIN": "AWQ",
-    "GPTQ_MARLIN": "GPTQ",
-    "INT8": "INT8",
-    "I8": "INT8",
-    "INT4": "INT4",
-    "I4": "INT4",
-    "NF4": "NF4",
-    "BITSANDBYTES_NF4": "NF4",
-    "BNB_NF4": "NF4",
-    "FP4": "FP4",
-    "BITSANDBYTES_FP4": "FP4",
-    "BNB_FP4": "FP4",
-    "BNB_4BIT": "4BIT",
-    "BNB_8BIT": "8BIT",
-    "BITSANDBYTES_4BIT": "4BIT",
-    "BITSANDBYTES_8BIT": "8BIT",
+    spelling: name
+    for name, spellings in {
+        "F32": ("FLOAT32", "FP32", "FLOAT"),
+        "F16": ("FLOAT16", "FP16", "HALF"),
+        "BF16": ("BFLOAT16",),
+        "FP8": ("FLOAT8", "F8", "FP8_E4M3", "FP8_E4M3FN", "FP8_E5M2", "FLOAT8_E4M3FN", "FLOAT8_E5M2"),
+        "AWQ": ("AUTO_AWQ", "AWQ_MARLIN"),
+        "GPTQ": ("GPTQ_MARLIN",),
+        "INT8": ("I8",),
+        "INT4": ("I4",),
+        "NF4": ("BITSANDBYTES_NF4", "BNB_NF4"),
+        "FP4": ("BITSANDBYTES_FP4", "BNB_FP4"),
+        "4BIT": ("BNB_4BIT", "BITSANDBYTES_4BIT"),
+        "8BIT": ("BNB_8BIT", "BITSANDBYTES_8BIT"),
+    }.items()
+    for spelling in spellings
 }
 _SIZES: Final = {"SMALL": "S", "MEDIUM": "M", "LARGE": "L"}
 
 _BITS: Final = {
     "F32": 32.0,
-    "F16": 16.0,
-    "BF16": 16.0,
-    "FP8": 8.0,
-    "INT8": 8.0,
-    "W8A8": 8.0,
-    "W8A16": 8.0,
-    "W4A16": 4.0,
-    "W4A8": 4.0,
-    "W4A4": 4.0,
-    "AWQ": 4.0,
-    "INT4": 4.0,
-    "NF4": 4.0,
-    "FP4": 4.0,
-    "MXFP4": 4.0,
-    "MXFP8": 8.0,
+    **dict.fromkeys(("F16", "BF16"), 16.0),
+    **dict.fromkeys(("FP8", "INT8", "W8A8", "W8A16", "MXFP8"), 8.0),
     "MXFP6": 6.0,
-    "NVFP4": 4.0,
+    **dict.fromkeys(("W4A16", "W4A8", "W4A4", "AWQ", "INT4", "NF4", "FP4", "MXFP4", "NVFP4"), 4.0),
 }
 """Classes whose name says how many bits a weight has. GPTQ and compressed-tensors are not here: theirs does not."""
 

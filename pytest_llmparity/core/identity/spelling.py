@@ -8,27 +8,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+_OURS: Final = (
+    *("do_sample", "dry_multiplier", "dynatemp_range", "frequency_penalty", "min_p", "mirostat", "presence_penalty"),
+    *("repeat_last_n", "repetition_penalty", "temperature", "top_k", "top_n_sigma", "top_p", "typical_p"),
+    "xtc_probability",
+)
 SAMPLING: Final[Mapping[str, str]] = {
-    "do_sample": "do_sample",
-    "dry_multiplier": "dry_multiplier",
-    "dynatemp_range": "dynatemp_range",
-    "frequency_penalty": "frequency_penalty",
-    "min_p": "min_p",
-    "mirostat": "mirostat",
+    **{name: name for name in _OURS},
     "penalty_last_n": "repeat_last_n",
     "penalty_repeat": "repetition_penalty",
-    "presence_penalty": "presence_penalty",
-    "repeat_last_n": "repeat_last_n",
     "repeat_penalty": "repetition_penalty",
-    "repetition_penalty": "repetition_penalty",
     "temp": "temperature",
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_n_sigma": "top_n_sigma",
-    "top_p": "top_p",
     "typ_p": "typical_p",
-    "typical_p": "typical_p",
-    "xtc_probability": "xtc_probability",
 }
 """What engines call the parameters that change which token is drawn, and our name for each."""
 

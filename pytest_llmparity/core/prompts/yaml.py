@@ -78,19 +78,8 @@ _ENTRY: Final[Rules] = {
 
 _WORDS: Final = frozenset(
     {
-        "$anchor",
-        "$comment",
-        "$id",
-        "$ref",
-        "$schema",
-        "contentEncoding",
-        "contentMediaType",
-        "description",
-        "format",
-        "name",
-        "pattern",
-        "title",
-        "type",
+        *("$anchor", "$comment", "$id", "$ref", "$schema", "contentEncoding", "contentMediaType", "description"),
+        *("format", "name", "pattern", "title", "type"),
     }
 )
 """Keywords of JSON Schema and of tools whose value is text."""

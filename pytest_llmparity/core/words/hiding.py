@@ -23,18 +23,8 @@ _LINE = 1024 * 1024
 
 DUMMIES = frozenset(
     {
-        "dummy-api-key",
-        "empty",
-        "lm-studio",
-        "no-key-needed",
-        "no-key-required",
-        "none",
-        "not-needed",
-        "ollama",
-        "placeholder",
-        "sk-no-key-required",
-        "token-abc123",
-        "your-api-key",
+        *("dummy-api-key", "empty", "lm-studio", "no-key-needed", "no-key-required", "none", "not-needed", "ollama"),
+        *("placeholder", "sk-no-key-required", "token-abc123", "your-api-key"),
     }
 )
 """Keys from engines' manuals (compared in lower case): set because a client insists on one, known to everybody."""
