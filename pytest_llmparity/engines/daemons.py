@@ -176,9 +176,8 @@ def has(daemon: Running | None, model: str) -> bool:
         return False
     if daemon.kind != "ollama":
         return model in daemon.models
-    from pytest_llmparity.engines.kinds.ollama.about import (
-        full_name,  # here, or every start of pytest would pay for it
-    )
+    # Here, or every start of pytest would pay for it.
+    from pytest_llmparity.engines.kinds.ollama.about import full_name
 
     return full_name(model) in map(full_name, daemon.models)
 

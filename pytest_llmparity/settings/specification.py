@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+from pytest_llmparity.core.errors import LaunchError
+
 LaunchMode = Literal["attach", "process", "golden"]
 Route = Literal["openai", "native"]
 Residency = Literal["together", "one-at-a-time"]
@@ -233,6 +235,10 @@ class EngineSpec:
         names += [value.env for value in self.headers.values() if isinstance(value, EnvRef)]
         names += self.env_from.values()
         return tuple(dict.fromkeys(names))
+
+    def launch_error(self, words: str) -> LaunchError:
+        """Return the error that this engine cannot be started or used as it is configured; ``words`` say why."""
+        return LaunchError(f"{self.name}: {words}", engine=self.name)
 
     def found_running(self, base_url: str, pin: Mapping[str, str | int | float]) -> EngineSpec:
         """Return this engine attached to the daemon at an address, which has to be what ``pin`` says, too."""

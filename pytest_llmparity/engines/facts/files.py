@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.engines.facts import digests, safetensors
 from pytest_llmparity.engines.facts.digests import sha256
 from pytest_llmparity.engines.facts.gguf import Header, NotWhole, Tensor, read_header
-from pytest_llmparity.engines.wire.values import facts, mapping, mappings, sequence
+from pytest_llmparity.engines.wire.values import decoded, facts, mapping, mappings, sequence
 
 __all__ = ["gguf_facts", "gguf_header", "hf_facts", "hf_sampling", "sha256", "text_sha256"]
 
@@ -269,10 +268,9 @@ def _vocabulary_sha256(tokens: Iterable[tuple[int, str]]) -> str:
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):  # the last: brackets nested by the thousand
+        return mapping(decoded(path.read_bytes()))
+    except OSError:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def text_sha256(text: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
-from pytest_llmparity.core.errors import LaunchError, ModelMissing, Substituted
+from pytest_llmparity.core.errors import ModelMissing, Substituted
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact
@@ -96,10 +96,9 @@ class LiteLlmAdapter(Adapter):
         """Raise when our model is not among those served: the proxy leaves a taken port 4000 for a random one."""
         if self.ours and self.model not in (listed := self._listed()):
             known = ", ".join(shown(name, 80) for name in listed[:20]) or "none"
-            raise LaunchError(
-                f"{self.name}: the LiteLLM on its port serves no {self.model!r}, but {known}. Give a model_name of its "
-                "configuration as model; if these are not of it, another proxy has the port: start again.",
-                engine=self.name,
+            raise self.spec.launch_error(
+                f"the LiteLLM on its port serves no {self.model!r}, but {known}. Give a model_name of its "
+                "configuration as model; if these are not of it, another proxy has the port: start again."
             )
         return None
 
@@ -159,17 +158,15 @@ def _config(spec: EngineSpec, workdir: Path) -> tuple[Path, tuple[str, ...]]:
     """Return the configuration's absolute path and the other arguments; ``LaunchError`` when there is no such file."""
     written = program.option(spec.args, *_CONFIG)
     if written is None:
-        raise LaunchError(
-            f'{spec.name}: a LiteLLM proxy is started with its configuration; give args = ["--config", "litellm.yaml"] '
-            "and a model_name of it as model, or base_url of a running proxy.",
-            engine=spec.name,
+        raise spec.launch_error(
+            'a LiteLLM proxy is started with its configuration; give args = ["--config", "litellm.yaml"] '
+            "and a model_name of it as model, or base_url of a running proxy."
         )
     path = (workdir.parent / Path(written).expanduser()).resolve()
     if not path.is_file():
-        raise LaunchError(
-            f"{spec.name}: args name the configuration {written!r}, and there is no file {str(path)!r}; write its path "
-            "from pytest's rootdir, or an absolute one.",
-            engine=spec.name,
+        raise spec.launch_error(
+            f"args name the configuration {written!r}, and there is no file {str(path)!r}; write its path "
+            "from pytest's rootdir, or an absolute one."
         )
     others, skip = [], False
     for arg in spec.args:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from pytest_llmparity.core.errors import BadRequest, LaunchError, ProtocolError
+from pytest_llmparity.core.errors import BadRequest, ProtocolError
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.ports import Answer
@@ -47,30 +47,12 @@ _INSTALL: Final = (
 # (llama_cpp/server/__main__.py, settings.py).
 _SETTINGS: Final = (
     *("HOST", "PORT", "CONFIG_FILE", "MODEL", "MODEL_ALIAS", "API_KEY", "ROOT_PATH", "SSL_KEYFILE", "SSL_CERTFILE"),
-    *(
-        "INTERRUPT_REQUESTS",
-        "DISABLE_PING_EVENTS",
-        "SEED",
-        "N_*",
-        "SPLIT_MODE",
-        "MAIN_GPU",
-        "TENSOR_SPLIT",
-        "VOCAB_ONLY",
-    ),
-    *(
-        "USE_MMAP",
-        "USE_MLOCK",
-        "KV_OVERRIDES",
-        "RPC_SERVERS",
-        "ROPE_*",
-        "YARN_*",
-        "MUL_MAT_Q",
-        "LOGITS_ALL",
-        "EMBEDDING",
-    ),
-    *("OFFLOAD_KQV", "FLASH_ATTN", "LAST_N_TOKENS_SIZE", "LORA_*", "NUMA", "CHAT_FORMAT", "CHAT_TEMPLATE_KWARGS"),
-    *("CLIP_MODEL_PATH", "CACHE", "CACHE_TYPE", "CACHE_SIZE", "HF_TOKENIZER_CONFIG_PATH", "HF_MODEL_REPO_ID"),
-    *("HF_PRETRAINED_MODEL_NAME_OR_PATH", "DRAFT_MODEL", "DRAFT_MODEL_NUM_PRED_TOKENS", "TYPE_K", "TYPE_V", "VERBOSE"),
+    *("INTERRUPT_REQUESTS", "DISABLE_PING_EVENTS", "SEED", "N_*", "SPLIT_MODE", "MAIN_GPU", "TENSOR_SPLIT"),
+    *("VOCAB_ONLY", "USE_MMAP", "USE_MLOCK", "KV_OVERRIDES", "RPC_SERVERS", "ROPE_*", "YARN_*", "MUL_MAT_Q"),
+    *("LOGITS_ALL", "EMBEDDING", "OFFLOAD_KQV", "FLASH_ATTN", "LAST_N_TOKENS_SIZE", "LORA_*", "NUMA", "CHAT_FORMAT"),
+    *("CHAT_TEMPLATE_KWARGS", "CLIP_MODEL_PATH", "CACHE", "CACHE_TYPE", "CACHE_SIZE", "HF_TOKENIZER_CONFIG_PATH"),
+    *("HF_MODEL_REPO_ID", "HF_PRETRAINED_MODEL_NAME_OR_PATH", "DRAFT_MODEL", "DRAFT_MODEL_NUM_PRED_TOKENS", "TYPE_K"),
+    *("TYPE_V", "VERBOSE"),
 )
 
 
@@ -115,10 +97,8 @@ class LlamaCppPythonAdapter(GgufServer):
         """
         path = cls.model_file(spec, "llama_cpp.server")
         if spec.slots not in (None, 1):
-            raise LaunchError(
-                f"{spec.name}: llama_cpp.server answers one request at a time, so slots = {spec.slots} cannot be; "
-                "leave it out.",
-                engine=spec.name,
+            raise spec.launch_error(
+                f"llama_cpp.server answers one request at a time, so slots = {spec.slots} cannot be; leave it out."
             )
         flags = program.flags(
             {

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.errors import (
-    LaunchError,
     ModelMissing,
     ParameterNotHonoured,
     ProtocolError,
@@ -115,21 +114,19 @@ class LmStudioAdapter(Adapter):
             return
         seen = _config(instances[0]).get("context_length")
         if wanted is not None and isinstance(seen, int) and seen != wanted:
-            raise LaunchError(
-                f"{self.name}: {self.model!r} is loaded with a context of {seen} tokens and {wanted} is configured. "
+            raise self.spec.launch_error(
+                f"{self.model!r} is loaded with a context of {seen} tokens and {wanted} is configured. "
                 f"Unload it (lms unload {instances[0].get('id')}) to have it loaded anew, or set context_length = "
-                f"{seen}.",
-                engine=self.name,
+                f"{seen}."
             )
 
     def unload(self) -> None:
         """Unload every instance of our model, or the one instance that requests are sent to; :meth:`restore` undoes."""
         listed = _models(self.control.get(_MODELS).json())
         if listed is None:
-            raise LaunchError(
-                f"{self.name}: LM Studio cannot be told to unload {self.model!r}: {_TOO_OLD}. Update it, or use "
-                "residency = 'together'.",
-                engine=self.name,
+            raise self.spec.launch_error(
+                f"LM Studio cannot be told to unload {self.model!r}: {_TOO_OLD}. Update it, or use "
+                "residency = 'together'."
             )
         self._remember(listed)
         for instance in self._instances(self._ours(listed)):
@@ -149,10 +146,9 @@ class LmStudioAdapter(Adapter):
         self.unload()
         now = [self._post(_LOAD, _settings(instance) | {"model": key}).get("instance_id") for instance in before]
         if (ids := [instance.get("id") for instance in before]) != now:
-            raise LaunchError(
-                f"{self.name}: LM Studio had {key!r} loaded as {_quoted(ids)} and has it as {_quoted(now)} now. "
-                "Load it again under its old identifier: lms load MODEL --identifier NAME",
-                engine=self.name,
+            raise self.spec.launch_error(
+                f"LM Studio had {key!r} loaded as {_quoted(ids)} and has it as {_quoted(now)} now. "
+                "Load it again under its old identifier: lms load MODEL --identifier NAME"
             )
 
     def residence(self) -> WireRequest:

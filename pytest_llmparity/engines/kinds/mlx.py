@@ -13,7 +13,7 @@ from typing import ClassVar, Final, TypeAlias
 
 import msgspec
 
-from pytest_llmparity.core.errors import EngineDied, LaunchError, ServerFailure
+from pytest_llmparity.core.errors import EngineDied, ServerFailure
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.ports import Answer
@@ -99,10 +99,8 @@ class MlxAdapter(Adapter):
         revision: a cached snapshot is given as the folder it is.
         """
         if spec.context_length is not None:
-            raise LaunchError(
-                f"{spec.name}: mlx_lm.server has no limit of context, it answers prompts of any length; leave "
-                "context_length out.",
-                engine=spec.name,
+            raise spec.launch_error(
+                "mlx_lm.server has no limit of context, it answers prompts of any length; leave context_length out."
             )
         argv = program.program(spec, environ, command="mlx_lm.server", module="mlx_lm", install=_INSTALL)
         argv += ["server"] if spec.python is not None and not spec.command else []
@@ -127,10 +125,9 @@ class MlxAdapter(Adapter):
         """
         not_yet = super().ready()
         if not_yet is not None and not_yet.startswith(f"GET {self.health_path} says 503"):
-            raise LaunchError(
-                f"{self.name}: mlx_lm.server is up, but what generates in it has died, most often because it could not "
-                "load the model; its log has the reason.",
-                engine=self.name,
+            raise self.spec.launch_error(
+                "mlx_lm.server is up, but what generates in it has died, most often because it could not "
+                "load the model; its log has the reason."
             )
         return not_yet
 
@@ -221,10 +218,9 @@ def _model(spec: EngineSpec, environ: Mapping[str, str]) -> str:
     if folder is not None:
         return str(folder)
     if spec.revision is not None:
-        raise LaunchError(
-            f"{spec.name}: mlx_lm.server takes no revision, and {spec.revision!r} of {served!r} is not in the local "
-            f"cache; fetch it with: hf download {served} --revision {spec.revision}",
-            engine=spec.name,
+        raise spec.launch_error(
+            f"mlx_lm.server takes no revision, and {spec.revision!r} of {served!r} is not in the local "
+            f"cache; fetch it with: hf download {served} --revision {spec.revision}"
         )
     return served
 

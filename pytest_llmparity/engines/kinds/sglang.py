@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from pytest_llmparity.core.errors import LaunchError, ModelMissing
+from pytest_llmparity.core.errors import ModelMissing
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
@@ -28,24 +28,10 @@ NEUTRAL_DEFAULTS: Final = {"min_p": 0.0, "repetition_penalty": 1.0, "temperature
 """What a request that does not say is sampled with under ``--sampling-defaults openai`` (openai/protocol.py)."""
 
 _ASKED: Final = (
-    "version",
-    "served_model_name",
-    "revision",
-    "load_format",
-    "dtype",
-    "quantization",
-    "kv_cache_dtype",
-    "max_running_requests",
-    "max_total_num_tokens",
-    "attention_backend",
-    "prefill_attention_backend",
-    "decode_attention_backend",
-    "device",
-    "sampling_defaults",
-    "tool_call_parser",
-    "allow_auto_truncate",
-    "disable_radix_cache",
-    "enable_deterministic_inference",
+    *("version", "served_model_name", "revision", "load_format", "dtype", "quantization", "kv_cache_dtype"),
+    *("max_running_requests", "max_total_num_tokens", "attention_backend", "prefill_attention_backend"),
+    *("decode_attention_backend", "device", "sampling_defaults", "tool_call_parser", "allow_auto_truncate"),
+    *("disable_radix_cache", "enable_deterministic_inference"),
 )
 """What is taken from ``/server_info``. The rest is dropped unread: it holds the server's keys and command line."""
 
@@ -100,10 +86,9 @@ class SglangAdapter(Adapter):
         as the name of a LoRA adapter.
         """
         if spec.model_path is None and ":" in (spec.model or ""):
-            raise LaunchError(
-                f"{spec.name}: {spec.model!r} is a name with a tag, as Ollama has them; SGLang serves a Hugging Face "
-                "id or a folder, and reads what follows a colon as a LoRA adapter. Give model = such an id.",
-                engine=spec.name,
+            raise spec.launch_error(
+                f"{spec.model!r} is a name with a tag, as Ollama has them; SGLang serves a Hugging Face "
+                "id or a folder, and reads what follows a colon as a LoRA adapter. Give model = such an id."
             )
         model = hub.served(spec, environ)
         argv = program.program(spec, environ, command="sglang", module="sglang.launch_server", install=_INSTALL)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from pytest_llmparity.core.errors import LaunchError, ModelMissing
+from pytest_llmparity.core.errors import ModelMissing
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
@@ -78,19 +78,14 @@ class TransformersAdapter(Adapter):
         name from its parent folder, because the name given here is the one every request has to carry.
         """
         if spec.context_length is not None or spec.slots is not None:
-            raise LaunchError(
-                f"{spec.name}: transformers serve has no limit of context and no slots; leave context_length and slots "
-                "out.",
-                engine=spec.name,
+            raise spec.launch_error(
+                "transformers serve has no limit of context and no slots; leave context_length and slots out."
             )
         folder = spec.model_path
         if folder is None:
             hub.served(spec, environ)
         elif not folder.is_dir():
-            raise LaunchError(
-                f"{spec.name}: transformers serve takes a Hugging Face folder, and {str(folder)!r} is none.",
-                engine=spec.name,
-            )
+            raise spec.launch_error(f"transformers serve takes a Hugging Face folder, and {str(folder)!r} is none.")
         argv = program.program(spec, environ, command="transformers", install=_INSTALL)
         argv += ["serve", cls.wire_model(spec)]
         argv += program.flags(

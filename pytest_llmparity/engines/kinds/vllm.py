@@ -106,7 +106,7 @@ class VllmAdapter(Adapter):
         if self._asleep():
             self._dev("/wake_up", "be woken")
             if self._asleep():
-                raise LaunchError(f"{self.name}: vLLM answered /wake_up and still sleeps.", engine=self.name)
+                raise self.spec.launch_error("vLLM answered /wake_up and still sleeps.")
 
     def unload(self) -> None:
         """Put the server to sleep: its weights go to RAM, its key-value cache is given up, the GPU's memory is free.
@@ -119,15 +119,14 @@ class VllmAdapter(Adapter):
             return
         why = "it has no /sleep" if asleep is None else self._sleeps_in_vain()
         if why:
-            raise LaunchError(
-                f"{self.name}: this vLLM cannot give its memory back: {why}. On a GPU, start it with "
+            raise self.spec.launch_error(
+                f"this vLLM cannot give its memory back: {why}. On a GPU, start it with "
                 "--enable-sleep-mode and VLLM_SERVER_DEV_MODE=1 in its environment; or let us start it (leave base_url "
-                "out), or use residency = 'together'.",
-                engine=self.name,
+                "out), or use residency = 'together'."
             )
         self._dev("/sleep?level=1&mode=wait", "be put to sleep")
         if not self._asleep():
-            raise LaunchError(f"{self.name}: vLLM answered /sleep and does not sleep.", engine=self.name)
+            raise self.spec.launch_error("vLLM answered /sleep and does not sleep.")
 
     def restore(self) -> None:
         """Wake the server if it was awake when we first asked."""

@@ -165,10 +165,9 @@ def provide(
         with _alone(folder, spec, say, stop):
             return _whole(folder) or _make(folder, spec, environ=environ, run=run, say=say)
     except OSError as error:
-        raise LaunchError(
-            f"{spec.name}: no environment for its requires: {error}. Environments are kept in {home(environ)}; "
-            f"{FOLDER_VARIABLE} names another folder.",
-            engine=spec.name,
+        raise spec.launch_error(
+            f"no environment for its requires: {error}. Environments are kept in {home(environ)}; "
+            f"{FOLDER_VARIABLE} names another folder."
         ) from error
 
 
@@ -294,9 +293,8 @@ def _make(
         if code != 0:
             shutil.rmtree(made.folder, ignore_errors=True)
             how = "could not be started" if code is None else f"ended with exit code {code}"
-            raise LaunchError(
-                f"{spec.name}: requires = {_shown(spec)} could not be installed: uv {how}. Its log {log} ends:\n{tail}",
-                engine=spec.name,
+            raise spec.launch_error(
+                f"requires = {_shown(spec)} could not be installed: uv {how}. Its log {log} ends:\n{tail}"
             )
     packages = {
         str(canonicalize_name(package.name)): package.version
@@ -314,10 +312,9 @@ def _uv(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:
         return [uv]
     if importlib.util.find_spec("uv") is not None:
         return [sys.executable, "-m", "uv"]
-    raise LaunchError(
-        f"{spec.name}: requires is installed by uv, which is neither on PATH nor in {sys.executable}. Install it with: "
-        "pip install 'pytest-llmparity[environments]'  (or: pip install uv)",
-        engine=spec.name,
+    raise spec.launch_error(
+        f"requires is installed by uv, which is neither on PATH nor in {sys.executable}. Install it with: "
+        "pip install 'pytest-llmparity[environments]'  (or: pip install uv)"
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.settings.specification import EngineSpec
 
 OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -21,7 +20,7 @@ def served(spec: EngineSpec, environ: Mapping[str, str]) -> str:
     if spec.model_path is not None:
         return str(spec.model_path)
     if not spec.model:
-        raise LaunchError(f"{spec.name}: give model = a Hugging Face id or folder to serve.", engine=spec.name)
+        raise spec.launch_error("give model = a Hugging Face id or folder to serve.")
     looks_local = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
     if not looks_local and (spec.download or _in_hub_cache(spec.model, environ)):
         return spec.model
@@ -31,7 +30,7 @@ def served(spec: EngineSpec, environ: Mapping[str, str]) -> str:
         else f"fetch it with: hf download {spec.model}{f' --revision {spec.revision}' if spec.revision else ''} "
         "(or set download = true)."
     )
-    raise LaunchError(f"{spec.name}: the model {spec.model!r} is not on this machine; {advice}", engine=spec.name)
+    raise spec.launch_error(f"the model {spec.model!r} is not on this machine; {advice}")
 
 
 def snapshot(spec: EngineSpec, environ: Mapping[str, str]) -> Path | None:

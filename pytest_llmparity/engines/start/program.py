@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
-from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.identity.quantization import PLAIN, says_less
 from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.engines.wire import values
@@ -29,7 +28,7 @@ def program(
     wanted = spec.command[0] if spec.command else spec.python or command
     path = shutil.which(wanted, path=environ.get("PATH"))
     if path is None:
-        raise LaunchError(f"{spec.name}: {wanted!r} is not on PATH. {install}", engine=spec.name)
+        raise spec.launch_error(f"{wanted!r} is not on PATH. {install}")
     if spec.command:
         return [path, *spec.command[1:]]
     if spec.python is None:
@@ -38,7 +37,7 @@ def program(
         return [path, "-m", module]
     beside = Path(path).with_name(command)
     if not beside.is_file():
-        raise LaunchError(f"{spec.name}: there is no {command!r} beside {path!r}. {install}", engine=spec.name)
+        raise spec.launch_error(f"there is no {command!r} beside {path!r}. {install}")
     return [str(beside)]
 
 

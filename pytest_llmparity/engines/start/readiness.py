@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -69,14 +70,4 @@ def free_port() -> int:
 def port_was_taken(log_tail: str) -> bool:
     """Tell from an engine's last log lines whether it ended because another process had its port (then try another)."""
     words = log_tail.lower()
-    return any(
-        message in words
-        for message in (
-            "address already in use",
-            "errno 98",
-            "errno 48",
-            "couldn't bind",
-            "could not bind",
-            "failed to bind",
-        )
-    )
+    return re.search(r"address already in use|errno (98|48)|(couldn't|could not|failed to) bind", words) is not None

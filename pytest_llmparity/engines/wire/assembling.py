@@ -7,11 +7,14 @@ below names who does what it is for. A rule that guesses leaves a remark, which 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
+
+from pytest_llmparity.engines.wire.values import count, decoded, string
 
 SURE: Final = 16
 """Characters from which a piece that repeats the one before is a repetition: models loop, by shorter tokens."""
@@ -316,7 +319,7 @@ class Calls:
                 self.calls.append(call := Call(index=index, id=piece.id, name=piece.name, parts=[piece.arguments]))
             else:
                 first = not any(call is other for other in touched)
-                call = self._add(call, piece if first else _beside(piece))
+                call = self._add(call, piece if first else dataclasses.replace(piece, first=False))
             touched.append(call)
 
     def close(self, entries: Sequence[Any]) -> None:
@@ -407,15 +410,11 @@ def _piece(entry: object) -> Piece | None:
     # OpenAI sends the arguments as JSON text; some servers send the value itself.
     text = arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments)
     return Piece(
-        index=index if isinstance(index, int) and not isinstance(index, bool) and index >= 0 else None,
-        id=_text(entry.get("id")),
-        name=_text(function.get("name")),
+        index=count(index),
+        id=string(entry.get("id")),
+        name=string(function.get("name")),
         arguments=text,
     )
-
-
-def _beside(piece: Piece) -> Piece:
-    return Piece(index=piece.index, id=piece.id, name=piece.name, arguments=piece.arguments, first=False)
 
 
 def _arguments(parts: Sequence[str]) -> Joined:
@@ -431,18 +430,24 @@ def _arguments(parts: Sequence[str]) -> Joined:
         if _hollow(parts[0]) and (_complete(behind := "".join(parts[1:])) or not _several(behind)):
             return Joined(behind, PLACEHOLDER_REMARK, len(parts))
         before = "".join(parts[:-1])
-        if parts[-1] == before or (_complete(before) and _complete(parts[-1]) and _value(before) == _value(parts[-1])):
+        if parts[-1] == before or (
+            _complete(before) and _complete(parts[-1]) and json.loads(before) == json.loads(parts[-1])
+        ):
             return Joined(before, "", len(parts) - 1)
     return Joined(joined, "", len(parts))
 
 
 def _equal(call: Call, piece: Piece) -> bool:
-    return piece.whole and _complete(call.text) and _value(call.text) == _value(piece.arguments)
+    return piece.whole and _complete(call.text) and json.loads(call.text) == json.loads(piece.arguments)
 
 
 def _extends(call: Call, piece: Piece) -> bool:
     """Tell whether a piece's arguments hold all that a call's have, and more: a value that was parsed as it came."""
-    return piece.id != piece.name and not _equal(call, piece) and _holds(_value(piece.arguments), _value(call.text))
+    return (
+        piece.id != piece.name
+        and not _equal(call, piece)
+        and _holds(json.loads(piece.arguments), json.loads(call.text))
+    )
 
 
 def _holds(whole: object, part: object) -> bool:
@@ -465,15 +470,7 @@ def _complete(text: str) -> bool:
     text = text.strip()
     if not (text.startswith("{") and text.endswith("}")) and not (text.startswith("[") and text.endswith("]")):
         return text == "null"
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _value(text: str) -> object:
-    return json.loads(text)
+    return decoded(text) is not None
 
 
 def _several(text: str) -> bool:
@@ -483,7 +480,3 @@ def _several(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return text.lstrip()[end:].lstrip().startswith(("{", "["))
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -166,10 +166,7 @@ class Adapter(RequestBuilder):
     @classmethod
     def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
         """Say how to start this engine on a loopback port; ``LaunchError`` says why it cannot be, and what to do."""
-        raise LaunchError(
-            f"{spec.name}: engines of kind {cls.kind!r} cannot be started from here; {cls.how_to_attach}.",
-            engine=spec.name,
-        )
+        raise spec.launch_error(f"engines of kind {cls.kind!r} cannot be started from here; {cls.how_to_attach}.")
 
     @classmethod
     def started(
@@ -263,10 +260,9 @@ class Adapter(RequestBuilder):
 
     def _another(self, serves: object, *, instead_of: str) -> LaunchError:
         """Return the error of a port of ours that another server has."""
-        return LaunchError(
-            f"{self.name}: another server answers on its port, serving {serves!r} instead of {instead_of!r}. "
-            "Start again: another port will be taken.",
-            engine=self.name,
+        return self.spec.launch_error(
+            f"another server answers on its port, serving {serves!r} instead of {instead_of!r}. "
+            "Start again: another port will be taken."
         )
 
     def warm_up(self) -> None:
@@ -302,10 +298,9 @@ class Adapter(RequestBuilder):
 
     def unload(self) -> None:
         """Make the server give the model's memory back, keeping the server; ``LaunchError`` says why it cannot."""
-        raise LaunchError(
-            f"{self.name}: a server of kind {self.kind!r} cannot be told to unload its model; start it from here "
-            "(leave base_url out), or use residency = 'together'.",
-            engine=self.name,
+        raise self.spec.launch_error(
+            f"a server of kind {self.kind!r} cannot be told to unload its model; start it from here "
+            "(leave base_url out), or use residency = 'together'."
         )
 
     def residence(self) -> WireRequest | None:

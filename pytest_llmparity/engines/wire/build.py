@@ -15,22 +15,11 @@ from pytest_llmparity.settings.specification import EngineSpec
 CHAT_PATH: Final = "/v1/chat/completions"
 RAW_PATH: Final = "/v1/completions"
 
-EVERY_SERVER: Final = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-    "seed": "seed",
-    "stop": "stop",
-    "max_tokens": "max_tokens",
-}
+_OF_OPENAI: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop", "max_tokens")
+EVERY_SERVER: Final = {name: name for name in _OF_OPENAI}
 """Sampling fields of OpenAI's own API, our name to the wire's."""
 
-OPEN_SERVERS: Final = EVERY_SERVER | {
-    "top_k": "top_k",
-    "min_p": "min_p",
-    "repetition_penalty": "repetition_penalty",
-}
+OPEN_SERVERS: Final = EVERY_SERVER | {name: name for name in ("top_k", "min_p", "repetition_penalty")}
 """The same with what servers of open weights have beside it, under the names most of them use."""
 
 

@@ -6,7 +6,6 @@ Beside them what is read from variables for an engine, its request headers above
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import ssl
 import threading
@@ -29,6 +28,7 @@ from pytest_llmparity.core.errors import (
 )
 from pytest_llmparity.core.words.hiding import NOTHING, TextMask
 from pytest_llmparity.core.words.shortage import advice, no_descriptors
+from pytest_llmparity.engines.wire.values import decoded, mapping
 from pytest_llmparity.settings.specification import EngineSpec, EnvRef
 from pytest_llmparity.transport.tls import speaks_tls, tls_failure, wants_tls
 
@@ -52,13 +52,7 @@ class Reply:
 
     def json(self) -> Mapping[str, Any]:
         """Return the JSON object of a 200 answer; empty when it is anything else."""
-        if self.status != 200:
-            return {}
-        try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
-            return {}
-        return value if isinstance(value, dict) else {}
+        return mapping(decoded(self.body)) if self.status == 200 else {}
 
 
 API: Final = "/v1"

@@ -13,22 +13,10 @@ import msgspec
 from pytest_llmparity.core import errors, thinking
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, TokenLogprob, ToolCall
-from pytest_llmparity.engines.wire import tokens
+from pytest_llmparity.engines.wire import refusals, tokens
 from pytest_llmparity.engines.wire.assembling import Calls, join_text
-from pytest_llmparity.engines.wire.refusals import (
-    Refusal,
-    cut_call,
-    errorless,
-    implied_status,
-    read_refusal,
-    refusal_event,
-    refusal_in,
-    refusal_of,
-    refusal_said,
-    refused,
-    shown,
-)
-from pytest_llmparity.engines.wire.values import count, mapping, mappings, sequence, string, valid
+from pytest_llmparity.engines.wire.refusals import Refusal, shown
+from pytest_llmparity.engines.wire.values import count, decoded, mapping, mappings, sequence, string, valid
 from pytest_llmparity.transport.events import sse
 
 _SECONDS: Final = {"meta_info": ("e2e_latency",), "stats": ("time_to_first_token", "generation_time")}
@@ -141,11 +129,12 @@ class Reader:
         self.stray = ""
         self.end: int | None = None
         """Where in the body the event ends that is being read; ``None`` outside the framing of a stream."""
+        self._of: dict[str, Any] = {"engine": engine, "case": case, "status": 200}
 
     def no_refusal(self, draft: Draft) -> None:
         """Raise the typed error of an answer whose status is not 200; a cut tool call becomes the draft instead."""
         if self.answer.status != 200:
-            self._refuse(read_refusal(self.answer.body), draft, status=self.answer.status)
+            self._refuse(refusals.read_refusal(self.answer.body), draft, status=self.answer.status)
 
     def broken(self, what: str) -> errors.ProtocolError:
         """Return the error of an answer that is not whole; ``what`` ends "answered 200, but …"."""
@@ -153,9 +142,7 @@ class Reader:
         return errors.ProtocolError(
             f"{self.engine} answered 200{about}, but {what}. Whole JSON or a finished event stream was expected; "
             "its log, or a proxy between, says why.",
-            engine=self.engine,
-            case=self.case,
-            status=200,
+            **self._of,
         )
 
     def empty(self, finish: str) -> errors.EmptyAnswer:
@@ -169,9 +156,7 @@ class Reader:
         return errors.EmptyAnswer(
             f"{self.engine} answered 200{about} with no text, no reasoning and no tool call (finish reason "
             f"{shown(finish, 40) or 'none'}). {cause}",
-            engine=self.engine,
-            case=self.case,
-            status=200,
+            **self._of,
         )
 
     def aborted(self, finish: str) -> errors.ServerFailure:
@@ -180,9 +165,7 @@ class Reader:
         return errors.ServerFailure(
             f"{self.engine} broke its answer{about} off (finish reason {shown(finish, 40)}): somebody "
             "aborted the request, or the server is going down; its log says which. Half an answer is not judged.",
-            engine=self.engine,
-            case=self.case,
-            status=200,
+            **self._of,
         )
 
     def document(self) -> Mapping[str, Any]:
@@ -220,12 +203,12 @@ class Reader:
                 yield None
                 return
             if event.kind and _FAILED_KIND.search(event.kind):
-                self._refuse(refusal_event(line), draft)
+                self._refuse(refusals.refusal_event(line), draft)
                 return
             if not line:
                 continue
             value = self.json(line)
-            if not (isinstance(value, dict) and errorless(value, line)):
+            if not (isinstance(value, dict) and refusals.errorless(value, line)):
                 self.no_error(value, draft)
             if draft.cut_call:
                 return
@@ -243,12 +226,12 @@ class Reader:
         if not lines:
             return
         for text in ("\n".join(lines), *lines):
-            refusal = refusal_said(text)
+            refusal = refusals.refusal_said(text)
             if refusal is not None:
                 self._refuse(refusal, draft)
                 return
         for texts in (["".join(lines)], lines):
-            values = [_decoded(text) for text in texts]
+            values = [decoded(text) for text in texts]
             if all(isinstance(value, dict) and "choices" in value for value in values):
                 draft.remarks.append(_UNFRAMED_REMARK)
                 yield from (mapping(value) for value in values)
@@ -286,10 +269,10 @@ class Reader:
             raise self.broken("its JSON is nested too deeply to be an answer") from exc
         except ValueError as exc:
             if text.lstrip().startswith("<"):
-                raise self.broken(read_refusal(text.encode()).message + " came back") from exc
+                raise self.broken(refusals.read_refusal(text.encode()).message + " came back") from exc
             begin = text.rfind('{"error"')
-            refusal = refusal_said(text) or (refusal_in(text[begin:]) if begin > 0 else None)
-            refusal = (refusal_said(error) if error else None) or refusal
+            refusal = refusals.refusal_said(text) or (refusals.refusal_in(text[begin:]) if begin > 0 else None)
+            refusal = (refusals.refusal_said(error) if error else None) or refusal
             if refusal is not None:
                 raise self._refused(refusal, None) from exc
             at = getattr(exc, "pos", None)
@@ -301,12 +284,12 @@ class Reader:
 
         A tool call that the token limit cut, which Ollama calls an error, becomes the end of the draft instead.
         """
-        refusal = refusal_of(value)
+        refusal = refusals.refusal_of(value)
         if refusal is not None:
             self._refuse(refusal, draft)
 
     def _refuse(self, refusal: Refusal, draft: Draft | None, *, status: int | None = None) -> None:
-        cut = cut_call(refusal) if draft is not None else None
+        cut = refusals.cut_call(refusal) if draft is not None else None
         if draft is None or cut is None:
             raise self._refused(refusal, status)
         name, arguments = cut
@@ -315,8 +298,8 @@ class Reader:
         draft.remarks.append(_CUT_CALL_REMARK)
 
     def _refused(self, refusal: Refusal, status: int | None) -> errors.EngineError:
-        headers, status = self.answer.headers, implied_status(refusal) if status is None else status
-        return refused(refusal, status=status, headers=headers, engine=self.engine, case=self.case)
+        headers, status = self.answer.headers, refusals.implied_status(refusal) if status is None else status
+        return refusals.refused(refusal, status=status, headers=headers, engine=self.engine, case=self.case)
 
 
 def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False, end: int | None = None) -> None:
@@ -355,13 +338,13 @@ def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False, end:
 
 def _take_timings(draft: Draft, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
     """Add how long the server says it took, and what of the prompt it had cached."""
-    timings = mapping(chunk.get("timings"))
-    for source in (timings, mapping(chunk.get("metrics"))):
-        draft.server.update({k: float(v) for k, v in source.items() if k.endswith("_ms") and _finite(v)})
-    meta = mapping(choice.get("meta_info"))
+    timings, meta = mapping(chunk.get("timings")), mapping(choice.get("meta_info"))
+    times = {**timings, **mapping(chunk.get("metrics"))}
+    known = {name: tokens.number(value) for name, value in times.items() if name.endswith("_ms")}
     for holder, names in _SECONDS.items():
         source = meta if holder == "meta_info" else mapping(chunk.get(holder))
-        draft.server.update({name: 1000 * float(source[name]) for name in names if _finite(source.get(name))})
+        known |= {name: 1000 * s for name in names if (s := tokens.number(source.get(name))) is not None}
+    draft.server.update({name: value for name, value in known.items() if value is not None})
     cached = count(timings.get("cache_n", meta.get("cached_tokens")))
     draft.cached = cached if cached is not None else draft.cached
 
@@ -455,14 +438,3 @@ def _tool_calls(part: Mapping[str, Any]) -> Sequence[Any]:
     if isinstance(calls, dict) and calls:  # one call instead of a list, or calls by their index
         return [calls] if "function" in calls or "name" in calls else list(calls.values())
     return sequence(calls) or ([{"index": 0, "function": single}] if single else ())
-
-
-def _finite(value: object) -> bool:
-    return tokens.number(value) is not None
-
-
-def _decoded(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.ports import Answer
+from pytest_llmparity.engines.wire.values import decoded, string
 
 SHOWN_CHARS: Final = 300
 """How much of a server's own words an error message repeats."""
@@ -48,15 +49,7 @@ _UNSUPPORTED: Final = re.compile(
     re.IGNORECASE,
 )
 _WORDS: Final = (
-    "message",
-    "Message",
-    "msg",
-    "error_msg",
-    "error_message",
-    "errorMessage",
-    "reason",
-    "faultstring",
-    "detail",
+    *("message", "Message", "msg", "error_msg", "error_message", "errorMessage", "reason", "faultstring", "detail"),
 )
 """Where errors have their words."""
 _MAYBE_WORDS: Final = ("error", "text", "title", "status_msg", "body")
@@ -128,11 +121,8 @@ def read_refusal(body: bytes) -> Refusal:
     if text.startswith("<"):
         title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
         return Refusal(message="an HTML page" + (f" titled “{title[1]}”" if title else "") + ", not an API's answer")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return refusal_in(text) or Refusal(message=text)
-    return refusal_of(value) or Refusal(message=text)
+    value = decoded(text)
+    return (refusal_in(text) if value is None else refusal_of(value)) or Refusal(message=text)
 
 
 def refusal_of(value: object, *, depth: int = 4) -> Refusal | None:
@@ -226,14 +216,10 @@ def refusal_said(text: str) -> Refusal | None:
         return read_refusal(text.encode("utf-8", "replace"))
     # llama.cpp's servers before 2025 wrote errors as a field of the stream, named "error".
     bare = re.sub(r"^(event:\s*)?error:\s*(?=[{\[])", "", text, flags=re.IGNORECASE)
-    try:
-        value = json.loads(bare)
-    except (ValueError, RecursionError):
-        refusal = refusal_in(bare)
-    else:
-        refusal = refusal_of(value)
-        if refusal is None and bare != text and isinstance(value, Mapping):
-            refusal = _flat(value)
+    value = decoded(bare)
+    refusal = refusal_in(bare) if value is None else refusal_of(value)
+    if refusal is None and bare != text and isinstance(value, Mapping):
+        refusal = _flat(value)
     words = "" if re.match(r'[{\[]\s*["{\]}]', text) else text
     if refusal is None and (_FAILED.match(words) or (len(words) <= LINE_CHARS and _OVERFLOW.search(words))):
         refusal = Refusal(message=text)
@@ -242,10 +228,7 @@ def refusal_said(text: str) -> Refusal | None:
 
 def refusal_event(text: str) -> Refusal:
     """Return the error of an event that says it is one, whatever it holds."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
+    value = decoded(text)
     return refusal_said(text) or (_flat(value) if isinstance(value, Mapping) else Refusal(message=text))
 
 
@@ -257,7 +240,7 @@ def _held(error: object, around: Mapping[str, object], depth: int) -> Refusal:
     if isinstance(error, str):
         # {"statusCode": 400, "error": "Bad Request", "message": "…"} has its words in the second.
         words = f"{error}: {around['message']}" if isinstance(around.get("message"), str) else error
-        kind = _text(around.get("error_type")) or beside.type
+        kind = string(around.get("error_type")) or beside.type
         return _passed_on(Refusal(message=words, type=kind, param=beside.param, status=beside.status), depth)
     if isinstance(error, list):
         inner = refusal_of(error, depth=depth - 1)
@@ -276,8 +259,8 @@ def _detailed(value: Mapping[str, object], depth: int) -> Refusal | None:
     if isinstance(detail, list) and detail:
         parts = [part for part in detail if isinstance(part, Mapping)]
         where = [".".join(str(step) for step in part["loc"]) for part in parts if isinstance(part.get("loc"), list)]
-        words = "; ".join(_text(part.get("msg")) for part in parts) or "; ".join(str(part) for part in detail)
-        kinds = " ".join(_text(part.get("type")) for part in parts)
+        words = "; ".join(string(part.get("msg")) for part in parts) or "; ".join(str(part) for part in detail)
+        kinds = " ".join(string(part.get("type")) for part in parts)
         return Refusal(message=words, type=kinds, param=", ".join(where), status=status)
     return None
 
@@ -294,12 +277,12 @@ def _passed_on(outer: Refusal, depth: int) -> Refusal:
 
 
 def _flat(error: Mapping[str, object]) -> Refusal:
-    kinds = [_text(error.get("type")), _text(error.get("error_type")), _text(error.get("code"))]
-    words = next((text for name in (*_WORDS, *_MAYBE_WORDS) if (text := _text(error.get(name)))), "")
+    kinds = [string(error.get("type")), string(error.get("error_type")), string(error.get("code"))]
+    words = next((text for name in (*_WORDS, *_MAYBE_WORDS) if (text := string(error.get(name)))), "")
     return Refusal(
         message=words or json.dumps(dict(error), default=str),
         type=" ".join(kind for kind in kinds if kind and not kind.isdecimal()),
-        param=_text(error.get("param")),
+        param=string(error.get("param")),
         status=_status(error),
     )
 
@@ -315,10 +298,6 @@ def _status(error: Mapping[str, object]) -> int | None:
     return None
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def cut_call(refusal: Refusal) -> tuple[str, str] | None:
     """Return name and arguments so far of the tool call that a token limit cut, where an error says no more than that.
 
@@ -326,30 +305,23 @@ def cut_call(refusal: Refusal) -> tuple[str, str] | None:
     routes, streamed or not; before v0.30 in its own parsers' words), where other servers say ``length``.
     """
     cut = _CUT_CALL.search(refusal.message)
-    if cut is None:
-        return None
-    return cut["name"] or "", cut["raw"] or ""
+    return None if cut is None else (cut["name"] or "", cut["raw"] or "")
 
 
 def refused(
-    refusal: Refusal, *, status: int, headers: Mapping[str, str], engine: str, case: str | None
-) -> errors.EngineError:
-    """Return the typed error for a refusal; ``status`` is HTTP's, or the body's where HTTP said 200."""
-    kind, advice = _classify(refusal, status)
-    return worded(kind, advice, refusal, status=status, headers=headers, engine=engine, case=case)
-
-
-def worded(
-    kind: type[errors.EngineError],
-    advice: str,
     refusal: Refusal,
     *,
     status: int,
     headers: Mapping[str, str],
     engine: str,
     case: str | None,
+    meaning: Meaning | None = None,
 ) -> errors.EngineError:
-    """Return an error of this type for a refusal whose meaning is known, ending in ``advice``."""
+    """Return the typed error for a refusal; ``status`` is HTTP's, or the body's where HTTP said 200.
+
+    What it means is what its status and words say, where ``meaning`` does not say otherwise.
+    """
+    kind, advice = _classify(refusal, status) if meaning is None else (meaning.error, meaning.advice)
     words = shown(refusal.message).rstrip(".") or "nothing"
     extra = f" (field {shown(refusal.param, 80)})" if refusal.param else ""
     about = f" case {case!r}" if case else ""
@@ -377,15 +349,8 @@ def meant(answer: Answer, meanings: Sequence[Meaning], *, engine: str, case: str
     refusal = read_refusal(answer.body) if fitting else Refusal(message="")
     for meaning in fitting:
         if meaning.says.search(refusal.message):
-            raise worded(
-                meaning.error,
-                meaning.advice,
-                refusal,
-                status=answer.status,
-                headers=answer.headers,
-                engine=engine,
-                case=case,
-            )
+            status, headers = answer.status, answer.headers
+            raise refused(refusal, status=status, headers=headers, engine=engine, case=case, meaning=meaning)
 
 
 def implied_status(refusal: Refusal) -> int:

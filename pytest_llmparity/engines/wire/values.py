@@ -5,6 +5,7 @@ And making facts of them, each with its source.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,14 @@ from typing import Any
 
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.sample import Fact, Source
+
+
+def decoded(text: str | bytes) -> object:
+    """Return the value of a JSON text, ``None`` for a text that is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def count(value: object) -> int | None:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.spelling import sampling_defaults
@@ -53,11 +52,10 @@ class GgufServer(Adapter):
         path = spec.model_path
         if path is None or not path.is_file():
             given = spec.model if path is None else str(path)
-            raise LaunchError(
-                f"{spec.name}: {program} is started with a local GGUF file, and {given!r} is none. Give model = the "
+            raise spec.launch_error(
+                f"{program} is started with a local GGUF file, and {given!r} is none. Give model = the "
                 "path of the file (fetch one with: hf download REPO FILE.gguf --local-dir .), or base_url of a running "
-                "server.",
-                engine=spec.name,
+                "server."
             )
         return path
 
@@ -204,10 +202,9 @@ def _program(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:
     if not _embedded(spec, environ):
         return [str(shutil.which("llama-server", path=environ.get("PATH")))]
     if importlib.util.find_spec("xllamacpp") is None:
-        raise LaunchError(
-            f"{spec.name}: there is no llama-server on PATH and no xllamacpp in {sys.executable}. Install the embedded "
-            "engine with: pip install 'pytest-llmparity[llamacpp]'",
-            engine=spec.name,
+        raise spec.launch_error(
+            f"there is no llama-server on PATH and no xllamacpp in {sys.executable}. Install the embedded "
+            "engine with: pip install 'pytest-llmparity[llamacpp]'"
         )
     # -P: nothing of this folder becomes importable there.
     return [sys.executable, "-P", str(_CHILD)]

@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Final
 from pytest_llmparity.core.errors import (
     AnswerError,
     BadRequest,
-    LaunchError,
     ModelMissing,
     ParameterNotHonoured,
 )
@@ -114,13 +113,9 @@ class OllamaAdapter(Adapter):
         spec's ``env`` has the last word on all of it.
         """
         if not spec.model:
-            raise LaunchError(
-                f"{spec.name}: give model = a name of Ollama's or the path of a GGUF file.", engine=spec.name
-            )
+            raise spec.launch_error("give model = a name of Ollama's or the path of a GGUF file.")
         if spec.model_path is not None and not spec.model_path.is_file():
-            raise LaunchError(
-                f"{spec.name}: {str(spec.model_path)!r} is no file; Ollama is given one GGUF file.", engine=spec.name
-            )
+            raise spec.launch_error(f"{str(spec.model_path)!r} is no file; Ollama is given one GGUF file.")
         argv = program.program(spec, environ, command="ollama", install=_INSTALL)
         env = {
             "OLLAMA_HOST": f"127.0.0.1:{port}",
@@ -140,10 +135,9 @@ class OllamaAdapter(Adapter):
         """Make sure that the daemon has the model: made from its file, found, or pulled when ``download`` allows it."""
         path = self.spec.model_path
         if path is not None and not self.ours:
-            raise LaunchError(
-                f"{self.name}: a file can only be served by an Ollama that is started from here. Leave base_url out, "
-                f"or make a model of it (ollama create NAME, with FROM {path.name} in the Modelfile) and name that.",
-                engine=self.name,
+            raise self.spec.launch_error(
+                f"a file can only be served by an Ollama that is started from here. Leave base_url out, "
+                f"or make a model of it (ollama create NAME, with FROM {path.name} in the Modelfile) and name that."
             )
         if path is not None:
             models.make(self.control, self.model, path, timeout_s=self._patience())

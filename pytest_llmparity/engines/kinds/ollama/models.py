@@ -17,6 +17,7 @@ from pytest_llmparity.engines.kinds.ollama import about
 from pytest_llmparity.engines.start.readiness import POLL_S
 from pytest_llmparity.engines.wire.control import CALL_TIMEOUT_S, Control, Reply, upload_s
 from pytest_llmparity.engines.wire.refusals import read_refusal, refused, shown
+from pytest_llmparity.engines.wire.values import decoded, mapping
 
 MADE_FROM: Final = "made by pytest-llmparity from "
 """How the licence text of a model begins that was made from a file; the file's ``sha256:…`` follows.
@@ -97,11 +98,7 @@ def missing(engine: str, model: str) -> ModelMissing:
 def _succeeded(control: Control, reply: Reply, what: str) -> None:
     """Raise unless the last line of an answer (one object, or a line per step) says success."""
     last = reply.body.strip().rpartition(b"\n")[2]
-    try:
-        state = json.loads(last)
-    except ValueError:
-        state = None
-    if reply.status != 200 or not isinstance(state, dict) or state.get("status") != "success":
+    if reply.status != 200 or mapping(decoded(last)).get("status") != "success":
         raise _failed(control, what, Reply(status=reply.status, headers=reply.headers, body=last))
 
 

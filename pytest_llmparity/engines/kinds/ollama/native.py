@@ -9,25 +9,14 @@ from typing import Any, Final
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, JsonObject, JsonValue, Request
-from pytest_llmparity.engines.wire import read
-from pytest_llmparity.engines.wire.values import mapping, mappings
+from pytest_llmparity.engines.wire import build, read
+from pytest_llmparity.engines.wire.values import decoded, mapping, mappings
 from pytest_llmparity.transport.events import ndjson
 
 CHAT_PATH: Final = "/api/chat"
 RAW_PATH: Final = "/api/generate"
 
-OPTIONS: Final = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "min_p": "min_p",
-    "repetition_penalty": "repeat_penalty",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-    "seed": "seed",
-    "stop": "stop",
-    "max_tokens": "num_predict",
-}
+OPTIONS: Final = build.OPEN_SERVERS | {"repetition_penalty": "repeat_penalty", "max_tokens": "num_predict"}
 """Sampling in ``options``, our name to Ollama's; what is not in it (``n``, ``logit_bias``) exists nowhere in Ollama."""
 
 MOST_LOGPROBS: Final = 20
@@ -94,12 +83,7 @@ def _called(call: Mapping[str, Any], *, engine: str, case: str) -> JsonObject:
 
 
 def _object(arguments: object, *, engine: str, case: str) -> Mapping[str, Any]:
-    value = arguments
-    if isinstance(arguments, str):
-        try:
-            value = json.loads(arguments or "{}")
-        except ValueError:
-            value = None
+    value = decoded(arguments or "{}") if isinstance(arguments, str) else arguments
     if not isinstance(value, Mapping):
         raise ParameterNotHonoured(
             f"{engine}: the arguments of a tool call in case {case!r} are no JSON object, and Ollama's /api/chat takes "
@@ -154,10 +138,7 @@ def is_native(answer: Answer, *, otherwise: bool) -> bool:
     if read.is_stream(answer):
         return False
     line = next(ndjson(answer.body), None)
-    try:
-        value = None if line is None else json.loads(line.data)
-    except (ValueError, RecursionError):
-        return otherwise
+    value = None if line is None else decoded(line.data)
     if not isinstance(value, dict) or not value.keys() & {"choices", "done"}:
         return otherwise
     return "choices" not in value
