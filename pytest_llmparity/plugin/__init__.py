@@ -1,6 +1,7 @@
 """The door to pytest: hooks and fixtures, a few lines each. What they do is in ``door``, ``run`` and ``report``.
 
-Module level imports nothing heavy: an installed but unused plugin costs a pytest run nothing that can be noticed.
+Module level imports nothing heavy, and nothing that only runs with engines need: pytest reads every module of a plugin
+in a way of its own that takes a millisecond, and an installed but unused plugin costs nothing that can be noticed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmparity.plugin import hookspecs, options, repeats, rootdir, xdist
+from pytest_llmparity.plugin import hookspecs, options
 from pytest_llmparity.plugin.fixtures import (  # noqa: F401 - pytest finds fixtures in the plugin's own module
     DOOR,
     UNSELECTED,
@@ -43,6 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
     """Begin anew where a value of ours misled pytest about the project's root."""
+    if not options.with_values(config.invocation_params.args):
+        return None
+    from pytest_llmparity.plugin import rootdir
+
     return rootdir.start_over(config)
 
 
@@ -52,6 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{SIGNATURE}: {does}")
     if not options.requested(config):
         return
+    from pytest_llmparity.plugin import xdist
     from pytest_llmparity.plugin.door import Door
 
     door = Door(config, options.resolve(config, attached=(xdist.shared(config) or {}).get("attached")))
@@ -108,8 +114,11 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     config = session.config
     door = config.stash.get(DOOR, None)
     errors = session.testsfailed and not config.option.continue_on_collection_errors
-    if door is not None and not config.option.collectonly and not xdist.is_controller(config) and not errors:
-        door.gather()
+    if door is not None and not config.option.collectonly and not errors:
+        from pytest_llmparity.plugin import xdist
+
+        if not xdist.is_controller(config):
+            door.gather()
     return (yield)
 
 
@@ -167,8 +176,11 @@ def pytest_runtest_makereport(
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, tuple[str, Mapping[str, bool]]] | None:
     """Show ``inconclusive`` as an outcome of its own."""
-    if report.when == "call" and report.passed and (xdist.OUTCOME, "INCONCLUSIVE") in report.user_properties:
-        return "inconclusive", "i", ("INCONCLUSIVE", {"yellow": True})
+    if report.when == "call" and report.passed and report.user_properties:
+        from pytest_llmparity.plugin import xdist
+
+        if (xdist.OUTCOME, "INCONCLUSIVE") in report.user_properties:
+            return "inconclusive", "i", ("INCONCLUSIVE", {"yellow": True})
     return None
 
 
@@ -183,13 +195,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the grid, or the one line that says why gates were skipped."""
     door = config.stash.get(DOOR, None)
+    summary = door.summary if door is not None else []
+    skipped = [r for r in terminalreporter.getreports("skipped") if UNSELECTED in str(r.longrepr)]
+    if not summary and not skipped:
+        return
+    from pytest_llmparity.plugin import xdist
+
     if xdist.is_worker(config):
         return
-    if door is not None and door.summary:
+    if summary:
         terminalreporter.section("LLM parity")
-        for line in door.summary:
+        for line in summary:
             terminalreporter.write_line(line)
-    skipped = [r for r in terminalreporter.getreports("skipped") if UNSELECTED in str(r.longrepr)]
     if skipped:
         noun = "test" if len(skipped) == 1 else "tests"
         terminalreporter.write_line(f"llmparity: {len(skipped)} {noun} skipped, {UNSELECTED}", yellow=True)
@@ -206,6 +223,8 @@ class Receiver:
     """Takes verdicts out of the reports: of this process without xdist, of every worker with it."""
 
     def __init__(self, door: Door) -> None:
+        from pytest_llmparity.plugin import repeats
+
         self._door = door
         self._attempts = repeats.Attempts()
 

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmparity.plugin.xdist import is_worker
-
 if TYPE_CHECKING:
     from pytest_llmparity.plugin.door import Door
     from pytest_llmparity.run.parity import EngineHandle, Engines, Parity, ParityRun
@@ -97,5 +95,7 @@ def live(door: Door, what: str) -> None:
     """End a test that cannot have live engines in this run."""
     if door.settings.mode == "replay":
         pytest.skip(f"a replay has stored answers but no live engines for {what}")
+    from pytest_llmparity.plugin.xdist import is_worker
+
     if is_worker(door.config) and door.settings.residency == "one-at-a-time":
         pytest.fail(f"{what} with one engine at a time cannot run under -n; run without it", pytrace=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,6 +41,12 @@ def add_options(parser: pytest.Parser) -> None:
 
 WITH_VALUE = ("--engines", *(option.flag for option in OPTIONS if option.metavar))
 """Options that a value follows, as ``=VALUE`` or as a word of its own."""
+ADDOPTS = "PYTEST_ADDOPTS"
+
+
+def with_values(words: Sequence[object], environ: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether one of our options may have its value in a word of its own, so that pytest took it for a place."""
+    return bool(environ.get(ADDOPTS)) or any(str(word) in WITH_VALUE for word in words)
 
 
 def verbosity(config: pytest.Config) -> int:

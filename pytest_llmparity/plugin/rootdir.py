@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmparity.plugin.options import WITH_VALUE
+from pytest_llmparity.plugin.options import ADDOPTS, WITH_VALUE
 from pytest_llmparity.plugin.xdist import is_worker
 
-ADDOPTS = "PYTEST_ADDOPTS"
 _MARKS = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 """What may make a folder the root; with ``setup.py``, which pytest looks for later."""
 

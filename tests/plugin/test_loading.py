@@ -54,11 +54,8 @@ def test_an_unused_plugin_imports_nothing_heavy(bench: Bench, monkeypatch: pytes
     assert {name for name in modules if name.startswith("pytest_llmparity.")} <= {
         "pytest_llmparity.plugin.fixtures",
         "pytest_llmparity.plugin.hookspecs",
-        "pytest_llmparity.plugin.repeats",
         "pytest_llmparity.plugin.options",
         "pytest_llmparity.plugin",
-        "pytest_llmparity.plugin.rootdir",
-        "pytest_llmparity.plugin.xdist",
         "pytest_llmparity.settings",
         "pytest_llmparity.settings.sources",
     }
