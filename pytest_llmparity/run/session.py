@@ -275,8 +275,13 @@ class Session:
         return newest.id if newest else None
 
     def _answers(self, run: str) -> int:
-        """Return of how many selected tests a run asked the prompts, in the way they ask them now."""
-        units = self.store().document(run, ASKED) or {}
+        """Return of how many selected tests a run asked the prompts, in the way they ask them now.
+
+        Of a run that wrote down nothing about it, it is taken to be all of them.
+        """
+        units = self.store().document(run, ASKED)
+        if units is None:
+            return len(self._declared)
         return sum(unit_of(declared).key in units for declared in self._declared.values())
 
     def _load(self) -> None:

@@ -238,6 +238,31 @@ def test_an_absolute_limit_is_looked_at_again_too(project: Project) -> None:
 
 
 @pytest.mark.slow
+def test_looks_are_counted_for_each_candidate(project: Project) -> None:
+    """One candidate that is settled and one that stays open: only the open one's next look costs."""
+    alphas = []
+    for count in (30, 50):
+        project.prompts(count)
+        good, open_ = project.engine("{}"), project.engine(lambda request: "{}" if number(request) % 10 else "no")
+        session = project.session(
+            *(project.attached(name, engine) for name, engine in (("a", good), ("b", good), ("c", open_))),
+            token=str(count),
+            resume="fresh",
+        )
+        project.declare(session, check.schema({}, rate=0.85, gap=None))
+        session.gather()
+        verdicts = judged(session)
+        assert [v.outcome for v in verdicts] == [Outcome.PASS, Outcome.PASS, Outcome.INCONCLUSIVE]
+        alphas.append([(v.engine, v.looks, v.alpha) for v in verdicts])
+        session.close()
+
+    assert alphas == [
+        [("a", 0, 0.05), ("b", 0, 0.05), ("c", 0, 0.05)],
+        [("a", 0, 0.05), ("b", 0, 0.05), ("c", 1, 0.025)],
+    ]
+
+
+@pytest.mark.slow
 def test_a_replay_is_judged_by_the_looks_before_its_run_whatever_came_later(project: Project) -> None:
     (first, _), (second, _) = looked_at_twice(project)
     alphas = []

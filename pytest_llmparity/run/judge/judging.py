@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import operator
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -32,8 +34,11 @@ from pytest_llmparity.store.runs import Store
 
 BySort: TypeAlias = Mapping[Phase, Mapping[str, Sequence[Sample]]]
 """Samples of one engine by phase and case."""
+Pair: TypeAlias = tuple[str, str | None]
+"""The engine a verdict is about and the baseline it is held against, if any."""
 ALPHA = 0.05
 """Error rate of every one-sided bound before it is divided for repeated looks."""
+_WHICH = ("version", "build", "model", "revision", "digest", "quantization", "tensor_types")
 LOOKED = "looked/"
 """How the names begin of a run's documents that say how many looks a question had before this run."""
 
@@ -60,7 +65,7 @@ class Judging:
     required: bool = False
     courses: Mapping[str, Course] = field(default_factory=dict)
     _wires: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict, init=False, repr=False)
-    _paid: dict[tuple[str, str], int] = field(default_factory=dict, init=False, repr=False)
+    _paid: dict[tuple[str, str], Mapping[Pair, int]] = field(default_factory=dict, init=False, repr=False)
     _selected: dict[str, dict[str, BySort]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -105,10 +110,18 @@ class Judging:
             name = next(iter(self.records), "")
             reason = f"{check.kind} compares engines and only {name} is selected"
             return [self._asked_for(_skipped(declaration, check, name, reason))]
-        evidence = self._evidence(declaration, check)
+        looks = self._looks(declaration, check)
+        # Mostly all were looked at as often; where they were not, each verdict is taken from the judging at its own.
+        judged = {count: self._judged(declaration, check, looks=count) for count in sorted(set(looks.values()))}
+        verdicts = next(iter(judged.values()))
+        return [judged[looks[v.engine, v.baseline]][place] for place, v in enumerate(verdicts)]
+
+    def _judged(self, declaration: Declaration, check: Check, *, looks: int) -> list[Verdict]:
+        """Return the verdicts of a check that was looked at so often before with fewer prompts and left open."""
+        alone = len(self.records) < 2
+        evidence = self._evidence(declaration, check, alpha=ALPHA / 2**looks)
         verdicts = [without_left_out(verdict, evidence, required=self.required) for verdict in check.judge(evidence)]
         verdicts = [with_notes(self._asked_for(verdict) if alone else verdict, evidence) for verdict in verdicts]
-        looks = self._looks(declaration, check)
         return [dataclasses.replace(v, where=self._relative(v.where), looks=looks) for v in verdicts]
 
     def _asked_for(self, verdict: Verdict) -> Verdict:
@@ -127,7 +140,7 @@ class Judging:
         """Count this as a look at every question it answered or left open."""
         course = self.courses.get(self._unit(declaration).key)
         for (check, pair), outcome in _looked(settled).items():
-            question = (declaration.test, check, pair, _looked_at(declaration, course))
+            question = (declaration.test, check, self._question(*pair), _looked_at(declaration, course))
             self.store.look(*question, outcome, continued=course is not None and course.continued)
 
     def rows(self, declaration: Declaration) -> Mapping[str, EngineRows]:
@@ -163,7 +176,7 @@ class Judging:
         """Return the unit a declaration's samples were gathered as; its prompts are the selected ones."""
         return unit_of(declaration, only=self.only)
 
-    def _evidence(self, declaration: Declaration, check: Check) -> Evidence:
+    def _evidence(self, declaration: Declaration, check: Check, *, alpha: float) -> Evidence:
         """Return what one check of a test judges; with a course the cases stand in its order."""
         unit, prompts = self._unit(declaration), declaration.prompts
         course = self.courses.get(unit.key)
@@ -175,7 +188,7 @@ class Judging:
             concurrency=declaration.concurrency,
             baseline=self.baseline,
             engines={name: self._of_engine(name, unit, prompts, check) for name in names if name in self.records},
-            alpha=ALPHA / 2 ** self._looks(declaration, check),
+            alpha=alpha,
             incomplete=self.incomplete if course is None or course.cut or not course.asked else None,
             embedder=self.embedder(),
             sequential=course is not None,
@@ -216,37 +229,36 @@ class Judging:
         course = self.courses.get(unit.key)
         return None if course is None else course.ids[: course.asked.get(name, 0)]
 
-    def _looks(self, declaration: Declaration, check: Check) -> int:
-        """How often this question was looked at with fewer prompts and left open (docs/verdicts.md, Looking again).
+    def _looks(self, declaration: Declaration, check: Check) -> Mapping[Pair, int]:
+        """How often every question was looked at with fewer prompts and left open (docs/verdicts.md, Looking again).
 
         Asked once: a test that is run again in this process looks at the same answers.
         """
-        question = (declaration.test, str(check))
-        if question not in self._paid:
-            self._paid[question] = self._looked_before(declaration, check)
-        return self._paid[question]
+        asked = (declaration.test, str(check))
+        if asked not in self._paid:
+            self._paid[asked] = self._looked_before(declaration, check)
+        return self._paid[asked]
 
-    def _looked_before(self, declaration: Declaration, check: Check) -> int:
+    def _looked_before(self, declaration: Declaration, check: Check) -> Mapping[Pair, int]:
         """Return how many looks there were when this run was first judged with these prompts, whatever came later."""
         course = self.courses.get(self._unit(declaration).key)
         at, name = _looked_at(declaration, course), f"{LOOKED}{declaration.test}\n{check}"
+        pairs: list[Pair] = [(engine, None) for engine in self.records]
+        pairs += [(engine, self.baseline) for engine in self.records if engine != self.baseline]
         kept = self.store.document(self.run, name) or {}
-        if kept.get("at") != at:
-            kept = {"at": at, "earlier": self._counted_looks(declaration, check)}
-            self.store.put_document(self.run, name, kept)
-        return int(kept["earlier"])
+        earlier = kept["earlier"] if kept.get("at") == at else {}
+        questions = {pair: self._question(*pair) for pair in pairs}
+        unknown = [question for question in questions.values() if question not in earlier]
+        if unknown:
+            continued = course is not None and course.continued
+            about = (declaration.test, str(check))
+            earlier |= {q: self.store.looks(*about, q, at, continued=continued) for q in unknown}
+            self.store.put_document(self.run, name, {"at": at, "earlier": earlier})
+        return {pair: earlier[question] for pair, question in questions.items()}
 
-    def _counted_looks(self, declaration: Declaration, check: Check) -> int:
-        pairs = [f"{self.baseline}|{name}" for name in self.records if name != self.baseline]
-        course = self.courses.get(self._unit(declaration).key)
-        digest, continued = _looked_at(declaration, course), course is not None and course.continued
-        return max(
-            (
-                self.store.looks(declaration.test, str(check), pair, digest, continued=continued)
-                for pair in [*self.records, *pairs]
-            ),
-            default=0,
-        )
+    def _question(self, engine: str, baseline: str | None) -> str:
+        """Name what a verdict of this pair is about: which engines they are, not only what they are called."""
+        return "|".join(f"{name} {_which(self.records[name])}" for name in (baseline, engine) if name is not None)
 
     def _samples_of(self, name: str, unit: Unit) -> BySort:
         """Return an engine's samples of a unit; all checks of a test read them, so the last unit's are remembered."""
@@ -284,15 +296,21 @@ def _looked_at(declaration: Declaration, course: Course | None) -> str:
     return digest if course is None else f"sequential/{digest}"
 
 
-def _looked(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], Outcome]:
+def _looked(verdicts: Sequence[Verdict]) -> dict[tuple[str, Pair], Outcome]:
     """Return one outcome per check and engine or pair: a check with several limits is open while one of them is."""
-    outcomes: dict[tuple[str, str], Outcome] = {}
+    outcomes: dict[tuple[str, Pair], Outcome] = {}
     for verdict in verdicts:
         if verdict.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
-            pair = verdict.engine if verdict.baseline is None else f"{verdict.baseline}|{verdict.engine}"
+            pair = (verdict.engine, verdict.baseline)
             if outcomes.get((verdict.check, pair)) is not Outcome.INCONCLUSIVE:
                 outcomes[verdict.check, pair] = verdict.outcome
     return outcomes
+
+
+def _which(engine: EngineRecord) -> str:
+    """Return a digest of what an engine is: other weights, or another release, are another question."""
+    facts = [engine.kind, *(engine.identity.get(name) for name in _WHICH)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _skipped(declaration: Declaration, check: Check, engine: str, reason: str) -> Verdict:
