@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 MOST: Final = 100_000
 """More prompts than this and no number is promised."""
+PRECISION: Final = 1e-4
+"""How finely bounds of shares, gaps and ratios are searched: a hundredth of a percentage point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +36,18 @@ def smallest_total(n: int, settles: Callable[[int], bool]) -> int | None:
     """
     if not settles(MOST):
         return None
-    low, high = n, MOST
-    while low < high:
-        middle = (low + high) // 2
-        if settles(middle):
-            high = middle
+    return bisect_left(range(MOST), True, lo=n, key=settles)
+
+
+def nearest_rejected(rejects: Callable[[float], bool], *, kept: float, rejected: float) -> float:
+    """Return a value that is rejected, at most :data:`PRECISION` beyond one that is not, between two such values."""
+    while abs(rejected - kept) > PRECISION:
+        middle = (rejected + kept) / 2
+        if rejects(middle):
+            rejected = middle
         else:
-            low = middle + 1
-    return low
+            kept = middle
+    return rejected
 
 
 def check_alpha(alpha: float) -> None:

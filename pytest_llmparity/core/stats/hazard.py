@@ -17,15 +17,14 @@ class HazardResult(Bounds):
 
     ``p_pass`` belongs to "the hazard is at least the margin", ``p_fail`` to "at most the margin": ``upper < margin``
     exactly when ``p_pass < alpha``, ``lower > margin`` exactly when ``p_fail < alpha``. ``at_risk`` is in baseline
-    tokens. ``groups`` counts groups with tokens at risk; ``clustered`` says whether the cluster-robust bound took part
-    (it needs two groups), ``se`` is its standard error. With nothing at risk the estimate is 0 and says nothing, and
+    tokens. ``groups`` counts groups with tokens at risk; ``se`` is the standard error of the cluster-robust bound,
+    ``None`` where that took no part (it needs two groups). With nothing at risk the estimate is 0 and says nothing, and
     several prompts of one group count as one, which bounds nothing: the bounds are 0 and infinity and both p-values 1.
     """
 
     forks: int
     at_risk: float
     groups: int
-    clustered: bool
     se: float | None = None
 
     @property
@@ -53,17 +52,8 @@ def hazard(
     if len(forked) != len(at_risk) or len(forked) != len(groups):
         raise ValueError(f"{len(forked)} prompts, {len(at_risk)} at-risk counts and {len(groups)} groups do not match")
     if exposure == 0.0:
-        return HazardResult(
-            estimate=0.0,
-            lower=0.0,
-            upper=math.inf,
-            p_pass=1.0,
-            p_fail=1.0,
-            forks=forks,
-            at_risk=0.0,
-            groups=0,
-            clustered=False,
-        )
+        nothing = {"estimate": 0.0, "lower": 0.0, "upper": math.inf, "p_pass": 1.0, "p_fail": 1.0}
+        return HazardResult(**nothing, forks=forks, at_risk=0.0, groups=0)
     ratio = clustered_ratio([float(fork) for fork in forked], at_risk, groups)
     lower, upper = garwood(forks, exposure, alpha)
     p_pass = float(special.gammaincc(forks + 1, margin * exposure))  # the chance of so many forks or fewer
@@ -84,7 +74,6 @@ def hazard(
         forks=forks,
         at_risk=exposure,
         groups=ratio.groups,
-        clustered=ratio.se is not None,
         se=ratio.se,
     )
 

@@ -10,6 +10,7 @@ Of a value that is known only to lie between two numbers, the larger one counts 
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from pytest_llmparity.core.stats import sequential
@@ -107,14 +108,8 @@ def _enough(n: int, alpha: float) -> int | None:
 
 def _first(limits: Sequence[float], shown: Callable[[float], bool]) -> float | None:
     """Return the first of these limits that is shown; whatever follows one that is shown is shown too."""
-    low, high = 0, len(limits)
-    while low < high:
-        middle = (low + high) // 2
-        if shown(limits[middle]):
-            high = middle
-        else:
-            low = middle + 1
-    return limits[low] if low < len(limits) else None
+    place = bisect_left(limits, True, key=shown)
+    return limits[place] if place < len(limits) else None
 
 
 def _check(n: int, others: int, margin: float, alpha: float) -> None:

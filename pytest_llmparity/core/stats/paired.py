@@ -13,15 +13,12 @@ import math
 from typing import Literal
 
 from pytest_llmparity.core.late import special
-from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
+from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, nearest_rejected, smallest_total
 from pytest_llmparity.core.stats.unconditional import OneSided, TwoSided, tango_score
 
 __all__ = ["Side", "gap", "gap_needed", "min_cases", "score_interval", "tango_score"]
 
 Side = Literal["either", "worse"]
-
-PRECISION = 1e-4
-"""How finely the exact bounds of a gap are searched: a hundredth of a percentage point."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -60,18 +57,12 @@ def gap(b: int, c: int, n: int, *, margin: float, alpha: float = 0.05, side: Sid
 def _search(test: OneSided | TwoSided, alpha: float, *, inside: float, outside: float) -> float:
     """Find where the p-value falls below alpha on the way from ``inside`` (not rejected) to ``outside``.
 
-    Returns a rejected value at most :data:`PRECISION` beyond one that is not. A gap of 0 (for an absolute gap) is
-    returned when even that is not rejected; gaps of -1 and 1 are rejected unless every case says so.
+    A gap of 0 (for an absolute gap) is returned when even that is not rejected; gaps of -1 and 1 are rejected unless
+    every case says so.
     """
     if outside == 0.0 and not test.rejects(outside, alpha):
         return outside
-    while abs(outside - inside) > PRECISION:
-        middle = (inside + outside) / 2
-        if test.rejects(middle, alpha):
-            outside = middle
-        else:
-            inside = middle
-    return outside
+    return nearest_rejected(lambda delta: test.rejects(delta, alpha), kept=inside, rejected=outside)
 
 
 def score_interval(b: int, c: int, n: int, alpha: float = 0.05) -> tuple[float, float]:

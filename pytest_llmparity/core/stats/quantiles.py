@@ -30,15 +30,14 @@ class ShareResult(Bounds):
     """Share of requests over a budget, held against the share a quantile allows (``limit``, 0.05 for p95).
 
     ``upper < limit`` exactly when ``p_pass < alpha``, ``lower > limit`` exactly when ``p_fail < alpha``. ``blocks``
-    counts the time blocks; ``clustered`` is false when there was only one, and nothing is known about how much blocks
-    differ: the bounds then take requests for independent.
+    counts the time blocks; with only one nothing is known about how much blocks differ: the bounds then take requests
+    for independent.
     """
 
     limit: float
     over: int
     n: int
     blocks: int
-    clustered: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +45,11 @@ class RatioResult(Bounds):
     """The candidate's quantile over the baseline's, held against a limit.
 
     ``upper < limit`` exactly when ``p_pass < alpha``, ``lower > limit`` exactly when ``p_fail < alpha``. ``pairs``
-    counts pairs of neighbouring A and B blocks; ``clustered`` is false when there was only one and requests were
-    resampled instead. ``bounded`` is false when there were too few requests for the quantile: the bounds are 0 and
-    infinity and nothing can be concluded.
+    counts pairs of neighbouring A and B blocks; with only one, requests were resampled instead. ``bounded`` is false
+    when there were too few requests for the quantile: the bounds are 0 and infinity and nothing can be concluded.
     """
 
     pairs: int
-    clustered: bool
     bounded: bool
 
 
@@ -87,7 +84,6 @@ def share_over(over: Sequence[bool], blocks: Sequence[int], *, quantile: float, 
         over=k,
         n=n,
         blocks=ratio.groups,
-        clustered=ratio.se is not None,
     )
 
 
@@ -107,7 +103,7 @@ def quantile_ratio(
     The n-th block of one engine and the n-th of the other ran next to each other (A B B A …) and form a pair; pairs are
     resampled with replacement, so what slows a whole pair does not count as evidence. Each bound is the wider of the
     bootstrap percentile and a t(pairs - 1) bound on the logarithm with the bootstrap's standard error, because few
-    pairs make percentiles too narrow. With one pair requests are resampled instead (``clustered`` is false).
+    pairs make percentiles too narrow. With one pair requests are resampled instead.
 
     Below :func:`min_requests` ``(quantile, alpha / 2)`` requests a side the quantile is not bounded by its sample and
     neither is the ratio. A failed request is ``inf`` and slower than any other; where both quantiles are infinite the
@@ -131,7 +127,6 @@ def quantile_ratio(
             p_pass=1.0,
             p_fail=1.0,
             pairs=pairs,
-            clustered=pairs > 1,
             bounded=False,
         )
     rng = np.random.default_rng(seed)
@@ -153,7 +148,6 @@ def quantile_ratio(
         p_pass=p_pass,
         p_fail=p_fail,
         pairs=pairs,
-        clustered=pairs > 1,
         bounded=True,
     )
 

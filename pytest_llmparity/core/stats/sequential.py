@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmparity.core.late import np
-from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
+from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, nearest_rejected, smallest_total
 from pytest_llmparity.core.stats.paired import Side
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 GAMBLERS: Final = 64
 TIMID: Final = 0.01
 """The smallest part of the wealth that is bet against "at most m"."""
-PRECISION: Final = 1e-4
-"""How finely bounds are searched: a hundredth of a percentage point."""
 
 
 @functools.cache
@@ -238,17 +236,12 @@ class _Question:
 
         What lies beyond it on the side of ``false`` is rejected too. Neither end is looked at.
         """
-        if against(self.margin)[-1] >= self._enough:
-            rejected, kept = self.margin, true
-        else:
-            rejected, kept = false, self.margin
-        while abs(rejected - kept) > PRECISION:
-            middle = (rejected + kept) / 2
-            if against(middle)[-1] >= self._enough:
-                rejected = middle
-            else:
-                kept = middle
-        return rejected
+
+        def rejects(value: float) -> bool:
+            return bool(against(value)[-1] >= self._enough)
+
+        rejected, kept = (self.margin, true) if rejects(self.margin) else (false, self.margin)
+        return nearest_rejected(rejects, kept=kept, rejected=rejected)
 
     def _settles(self, factor: float) -> bool:
         """Whether so many times what was seen would be enough for one side."""

@@ -69,7 +69,7 @@ def test_families_that_fork_together_widen_the_bound() -> None:
 def test_a_single_prompt_has_the_poisson_bound() -> None:
     result = hazard([True, False], [4, 0], ["only", "only"], margin=0.5)
 
-    assert (result.clustered, result.groups, result.se, result.one_group) == (False, 1, None, False)
+    assert (result.groups, result.se, result.one_group) == (1, None, False)
     assert result.upper == pytest.approx(float(scipy.stats.chi2.ppf(0.95, 4)) / 8)
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pytest_llmparity.core.stats.bounds import PRECISION
 from pytest_llmparity.core.stats.sequential import (
-    PRECISION,
     SequentialResult,
     bold,
     even,
