@@ -6,12 +6,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn, Protocol, cast, runtime_checkable
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 import msgspec
 
 from pytest_llmparity.core.checks.missing import describe
 from pytest_llmparity.core.compare.json import FieldDiff, Parsed, diff_values, parse_json
+from pytest_llmparity.core.compare.order import NOT_FETCHED, refuse_to_fetch
 from pytest_llmparity.core.compare.wrapped import REASONING, Unwrapped, unwrap
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence
@@ -101,10 +102,12 @@ class Contract:
         if model is not None:
             return
         try:
-            self._validator = jsonschema_rs.validator_for(dict(schema), validate_formats=True, retriever=_refuse)
+            self._validator = jsonschema_rs.validator_for(
+                dict(schema), validate_formats=True, retriever=refuse_to_fetch
+            )
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             why = explain.plain(str(getattr(error, "message", "") or error))
-            remote = _REFUSED in why or "base URI" in why
+            remote = NOT_FETCHED in why or "base URI" in why
             hint = "; copy what it refers to into it, nothing is fetched" if remote else ""
             raise DesignError(f"{name} is not a usable JSON Schema: {why}{hint}") from error
         self.unknown_formats = tuple(word for word in formats(schema) if not _known(word, schema.get("$schema")))
@@ -195,11 +198,6 @@ def _known(word: str, draft: object) -> bool:
 
 _SHALLOW: Final = 100
 """Brackets of a text that cannot be nested too deeply, however they stand."""
-_REFUSED = "no schema is fetched"
-
-
-def _refuse(uri: str) -> NoReturn:
-    raise ValueError(f"{_REFUSED}: {uri}")
 
 
 def forgiven(engine: str, readings: Mapping[str, Reading]) -> tuple[Lenience, ...]:

@@ -291,34 +291,17 @@ class Sequential:
         return dataclasses.replace(judgement, per_group=True, at_hand=at_hand)
 
     def _judgement(
-        self,
-        result: sequential.SequentialResult,
-        *,
-        margin: float,
-        unit: str,
-        side: str = "worse",
-        groups: int = 0,
+        self, result: sequential.SequentialResult, *, margin: float, unit: str, side: str = "worse", groups: int = 0
     ) -> Judgement:
         prompts = explain.count(self.cases, "prompt")
         whole = self.asked == self.cases
-        return Judgement(
+        return dataclasses.replace(
+            judgement_of(result, margin=margin, unit=unit, side=side, n=result.n, groups=groups),
             outcome=Outcome.PASS if result.passed else Outcome.FAIL if result.failed else Outcome.INCONCLUSIVE,
-            estimate=result.estimate,
-            lower=result.lower,
-            upper=result.upper,
-            margin=margin,
-            unit=unit,
-            side=side,
-            n=result.n,
-            groups=groups,
-            p_pass=result.p_pass,
-            p_fail=result.p_fail,
             needed=result.needed,
             at_hand=result.n if whole else self.cases,
             open=True,
-            sequence=f"sequential, all {prompts} asked"
-            if whole
-            else f"sequential, stopped after {self.asked} of {prompts}",
+            sequence=f"sequential, {f'all {prompts} asked' if whole else f'stopped after {self.asked} of {prompts}'}",
         )
 
 

@@ -108,26 +108,28 @@ def describe(engine: str, case: str, failure: Failure) -> str:
     return f"{engine} on {explain.plain(case, 40)}: {failure.kind}: {words}"
 
 
+_IN_REASONING, _BEFORE_TEXT, _IN_CALL = _WHERE = ("in the reasoning", "before any text", "in a tool call")
+
+
 @dataclass(slots=True)
 class Silence:
     """Counts pairs of answers that say nothing about each other, by why."""
 
-    thinking: Counter[str] = field(default_factory=Counter)
-    early: Counter[str] = field(default_factory=Counter)
-    calling: Counter[str] = field(default_factory=Counter)
+    limited: Mapping[str, Counter[str]] = field(default_factory=lambda: {where: Counter() for where in _WHERE})
     wordless: int = 0
 
     def add(self, answers: Mapping[str, Completion]) -> None:
         """Count one pair, given as the two answers by their engines' names."""
-        limited = False
+        limits: list[str] = []
         for name, answer in answers.items():
             if answer.cut and answer.tool_calls:
-                self.calling[name] += 1
-                limited = True
+                limits.append(_IN_CALL)
             elif answer.cut and (speechless(answer) or not any(map(speechless, answers.values()))):
-                (self.thinking if answer.reasoning else self.early)[name] += 1
-                limited = True
-        self.wordless += not limited
+                limits.append(_IN_REASONING if answer.reasoning else _BEFORE_TEXT)
+            else:
+                continue
+            self.limited[limits[-1]][name] += 1
+        self.wordless += not limits
 
     def reasons(self) -> list[str]:
         """Return one clause per kind, with numbers."""
@@ -138,18 +140,11 @@ class Silence:
 
     def limits(self) -> list[str]:
         """Return the clauses about token limits alone."""
-        reasons = []
-        if self.thinking:
-            reasons.append(
-                f"the token limit was reached in the reasoning of {_by_engine(self.thinking)}: raise max_tokens"
-            )
-        if self.early:
-            reasons.append(f"the token limit was reached before any text of {_by_engine(self.early)}: raise max_tokens")
-        if self.calling:
-            reasons.append(
-                f"the token limit was reached in a tool call of {_by_engine(self.calling)}: raise max_tokens"
-            )
-        return reasons
+        return [
+            f"the token limit was reached {where} of {_by_engine(numbers)}: raise max_tokens"
+            for where, numbers in self.limited.items()
+            if numbers
+        ]
 
 
 def _by_engine(numbers: Mapping[str, int]) -> str:

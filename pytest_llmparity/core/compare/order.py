@@ -16,6 +16,7 @@ from pytest_llmparity.core.late import jsonschema_rs
 if TYPE_CHECKING:
     from jsonschema_rs import Validator
 
+NOT_FETCHED: Final = "no schema is fetched"
 _SHARED: Final = ("$schema", "$defs", "definitions")
 """What of a document its parts refer to."""
 _STEPS: Final = 32
@@ -169,7 +170,7 @@ class KeyOrder:
             shared = {name: self._schema[name] for name in _SHARED if name in self._schema}
             try:
                 branch = {**shared, "allOf": [self._at(place)]}
-                self._validators[place] = jsonschema_rs.validator_for(branch, retriever=_refuse)
+                self._validators[place] = jsonschema_rs.validator_for(branch, retriever=refuse_to_fetch)
             except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError):
                 self._validators[place] = None
         validator = self._validators[place]
@@ -206,5 +207,6 @@ def _escaped(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
-def _refuse(uri: str) -> NoReturn:
-    raise ValueError(f"no schema is fetched: {uri}")
+def refuse_to_fetch(uri: str) -> NoReturn:
+    """Raise ``ValueError``: what a schema refers to elsewhere is never looked up."""
+    raise ValueError(f"{NOT_FETCHED}: {uri}")

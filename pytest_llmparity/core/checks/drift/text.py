@@ -93,19 +93,18 @@ class TextCheck(BaseCheck):
         margin = UNKNOWN_MARGIN if self.margin is None else self.margin
         if sequential:
             least = least_units(margin, most=self.horizon, alpha=0.05)
-            return None if least is not None and least <= groups else self._too_few_groups(groups, margin, least)
+            if least is not None and least <= groups:
+                return None
+            return (
+                f"{explain.count(groups, 'group')} of prompts, one of each with {self.horizon} tokens, can never pass "
+                f"a margin of {explain.percent(margin)} in a sequential run, not even without a fork; it takes {least}"
+            )
         if can_pass(cases * self.horizon, margin, 0.05):
             return None
         needed = math.floor(-math.log(0.05) / (margin * self.horizon)) + 1
         return (
             f"{explain.count(cases, 'prompt')} of {self.horizon} tokens can never pass a margin of "
             f"{explain.percent(margin)}, not even without a fork; it takes {needed}"
-        )
-
-    def _too_few_groups(self, groups: int, margin: float, least: int | None) -> str:
-        return (
-            f"{explain.count(groups, 'group')} of prompts, one of each with {self.horizon} tokens, can never pass a "
-            f"margin of {explain.percent(margin)} in a sequential run, not even without a fork; it takes {least}"
         )
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
