@@ -68,17 +68,18 @@ def text(*, margin: float | None = None, horizon: int = HORIZON) -> TextCheck:
     return TextCheck(margin=margin, horizon=horizon, where=_caller())
 
 
-def logprobs(*, shift: float) -> LogprobsCheck:
+def logprobs(*, shift: float | None = None) -> LogprobsCheck:
     """Require that the candidate's idea of the next token lies within ``shift`` nats of the baseline's.
 
     Measured is by how much the lead of the baseline's best token over its second is another one on the candidate, while
     both saw the same text: the median over groups of prompts, with the exact bounds of the sign test. Sixteen prompts
     settle what ``text`` may not settle with hundreds, and what they are about hardly matters. The scale belongs to the
-    model: measure an honest pair and an unwanted one first (``docs/verdicts.md``). Engines that give no logprobs are
-    skipped, those whose logprobs name other tokens or come after a filter are incomparable. Raises ``DesignError`` for
-    a shift that is no positive number.
+    model: without ``shift`` the margin is the one that was accepted for the two engines in ``llmparity.lock``, which
+    ``llmparity calibrate`` measures and writes (``docs/calibrate.md``). Engines without logprobs are skipped; those
+    whose logprobs name other tokens or come after a filter are incomparable. Raises ``DesignError`` for a shift that is
+    no positive number.
     """
-    return LogprobsCheck(shift=_nats("logprobs", "shift", shift), where=_caller())
+    return LogprobsCheck(shift=None if shift is None else _nats("logprobs", "shift", shift), where=_caller())
 
 
 def schema(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from pytest_llmparity.core.errors import LockError
+from pytest_llmparity.core.identity.agreed import Accepted, Agreed, Party
 from pytest_llmparity.core.identity.lock import NAME, Locked, Setting
 from pytest_llmparity.core.sample import Fact, Source
 
@@ -19,11 +21,43 @@ _HEAD: Final = (
     "What every engine was when `llmparity lock` saw it. Commit this file, and let the command write it.",
     "`pytest --parity-frozen` fails when an engine is not what stands here.",
 )
+_NATS: Final = (float, int)
+_MEASURED: Final[Mapping[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("estimate", "lower", "upper", "floor"), _NATS),
+    **dict.fromkeys(("prompts", "groups"), (int,)),
+    **dict.fromkeys(("prompt_set", "plugin"), (str,)),
+}
+"""What stands of the measurement beside a margin, with its types."""
+_MEASURE: Final = "take the file from version control, or delete this table and measure again with: llmparity calibrate"
 _AGAIN: Final = f"delete it, or take it from version control, and write it with: llmparity lock ({NAME})"
 
 
 def read(path: Path) -> dict[str, Locked] | None:
     """Return the engines of a lock file by name, ``None`` where there is no file; ``LockError`` names what is wrong."""
+    content = _content(path)
+    if content is None:
+        return None
+    engines = content.get("engines", {})
+    if not isinstance(engines, dict):
+        raise LockError(f"{path}: engines is no table; {_AGAIN}")
+    return {str(name): _engine(path, f"engines.{name}", table) for name, table in engines.items()}
+
+
+def agreed(path: Path) -> Agreed:
+    """Return what a lock file says of drift, nothing where there is no file; ``LockError`` names what is wrong."""
+    content = _content(path) or {}
+    margins = _table(path, content, "", "margins", default={})
+    return Agreed(
+        margins=tuple(
+            _margin(path, str(baseline), str(candidate), _table(path, pairs, f"margins.{baseline}", str(candidate)))
+            for baseline in margins
+            for pairs in [_table(path, margins, "margins", str(baseline))]
+            for candidate in pairs
+        )
+    )
+
+
+def _content(path: Path) -> dict[str, Any] | None:
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -39,15 +73,15 @@ def read(path: Path) -> dict[str, Locked] | None:
             f"{path} has format {content.get('format')!r}, and this version reads {FORMAT}; update pytest-llmparity, "
             "or delete the file and write it anew with: llmparity lock"
         )
-    engines = content.get("engines", {})
-    if not isinstance(engines, dict):
-        raise LockError(f"{path}: engines is no table; {_AGAIN}")
-    return {str(name): _engine(path, f"engines.{name}", table) for name, table in engines.items()}
+    return content
 
 
-def write(path: Path, engines: Mapping[str, Locked]) -> None:
-    """Write a lock file in one step, engines and facts in the order of their names; ``LockError`` when it cannot be."""
-    text = dumps(engines)
+def write(path: Path, engines: Mapping[str, Locked], agreed: Agreed | None = None) -> None:
+    """Write a lock file in one step, engines and facts in the order of their names; ``LockError`` when it cannot be.
+
+    What it said of drift before is gone unless it is in ``agreed``.
+    """
+    text = dumps(engines, agreed)
     if path.is_symlink():
         raise LockError(f"{path} is a symbolic link, which writing would replace by a file; delete it, then lock again")
     try:
@@ -64,7 +98,7 @@ def write(path: Path, engines: Mapping[str, Locked]) -> None:
         raise LockError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def dumps(engines: Mapping[str, Locked]) -> str:
+def dumps(engines: Mapping[str, Locked], agreed: Agreed | None = None) -> str:
     """Return the text of a lock file."""
     import tomlkit
 
@@ -81,7 +115,68 @@ def dumps(engines: Mapping[str, Locked]) -> str:
         table.add("launch", _launch(locked))
         tables.add(name, table)
     document.add("engines", tables)
+    if agreed is not None and agreed.margins:
+        document.add("margins", _margins(agreed.margins))
     return tomlkit.dumps(document)
+
+
+def _margins(margins: Sequence[Accepted]) -> Any:
+    import tomlkit
+
+    tables = tomlkit.table(is_super_table=True)
+    for accepted in margins:
+        table = tomlkit.table()
+        table.add("shift", accepted.shift)
+        table.add("accepted", datetime.date.fromisoformat(accepted.date))
+        for name in _MEASURED:
+            table.add(name, getattr(accepted, name))
+        for name, party in (("baseline", accepted.of_baseline), ("candidate", accepted.of_candidate)):
+            facts = tomlkit.table()
+            facts.add("kind", party.kind)
+            for fact, value in party.facts.items():
+                facts.add(fact, value)
+            table.add(name, facts)
+        if accepted.baseline not in tables:
+            tables.add(accepted.baseline, tomlkit.table(is_super_table=True))
+        tables[accepted.baseline].add(accepted.candidate, table)
+    return tables
+
+
+def _margin(path: Path, baseline: str, candidate: str, table: Mapping[str, Any]) -> Accepted:
+    where = f"margins.{baseline}.{candidate}"
+    sides = [_party(path, f"{where}.{side}", _table(path, table, where, side)) for side in ("baseline", "candidate")]
+    date = table.get("accepted")
+    if type(date) is not datetime.date:
+        raise LockError(f"{path}: {where}.accepted is no date; {_MEASURE}")
+    values = {name: table.get(name) for name in ("shift", *_MEASURED)}
+    for name, value in values.items():
+        if type(value) not in _MEASURED.get(name, _NATS):
+            raise LockError(f"{path}: {where}.{name} is missing or of another type; {_MEASURE}")
+    if not values["shift"] > 0:  # type: ignore[operator]  # a number: looked at above
+        raise LockError(f"{path}: {where}.shift is no number of nats above 0; {_MEASURE}")
+    return Accepted(
+        baseline=baseline,
+        candidate=candidate,
+        date=date.isoformat(),
+        of_baseline=sides[0],
+        of_candidate=sides[1],
+        **values,  # type: ignore[arg-type]  # types looked at above
+    )
+
+
+def _party(path: Path, where: str, table: Mapping[str, Any]) -> Party:
+    if not table.get("kind") or not all(isinstance(value, str) for value in table.values()):
+        raise LockError(f"{path}: {where} is a table of texts with a kind; {_MEASURE}")
+    return Party(kind=table["kind"], facts={name: value for name, value in table.items() if name != "kind"})
+
+
+def _table(
+    path: Path, parent: Mapping[str, Any], where: str, name: str, default: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    table = parent.get(name, default)
+    if not isinstance(table, dict):
+        raise LockError(f"{path}: {f'{where}.' if where else ''}{name} is no table; {_MEASURE}")
+    return table
 
 
 def _facts(locked: Locked) -> Any:

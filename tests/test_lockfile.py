@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import re
 import stat
 import string
 import sys
@@ -11,8 +13,10 @@ from hypothesis import strategies as st
 
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.errors import LockError
+from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.lock import Locked
 from pytest_llmparity.core.sample import IDENTITY, Fact
+from tests.core.identity.test_agreed import ACCEPTED
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 NAMES = st.text(string.ascii_lowercase + string.digits + "._-", min_size=1, max_size=8)
@@ -139,3 +143,38 @@ def test_everybody_who_has_the_project_can_read_it(tmp_path: Path) -> None:
     lockfile.write(tmp_path / "llmparity.lock", {})
 
     assert stat.S_IMODE((tmp_path / "llmparity.lock").stat().st_mode) == 0o644
+
+
+def test_margins_are_read_as_they_were_written(tmp_path: Path) -> None:
+    agreed = Agreed().accepting(ACCEPTED).accepting(dataclasses.replace(ACCEPTED, candidate="a.b", floor=0.0))
+    path = tmp_path / "llmparity.lock"
+
+    lockfile.write(path, {}, agreed)
+
+    assert lockfile.agreed(path) == agreed
+    assert lockfile.read(path) == {}
+    lockfile.write(path, {})
+    assert lockfile.agreed(path) == Agreed()
+
+
+def test_no_file_says_nothing_of_drift(tmp_path: Path) -> None:
+    assert lockfile.agreed(tmp_path / "llmparity.lock") == Agreed()
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "wrong"),
+    [
+        ("shift = 0.054", "shift = 0.0", "margins.prod.dev.shift is no number of nats above 0"),
+        ("shift = 0.054", "shift = true", "margins.prod.dev.shift is missing or of another type"),
+        ("accepted = 2026-11-28", 'accepted = "today"', "margins.prod.dev.accepted is no date"),
+        ("groups = 32", "", "margins.prod.dev.groups is missing or of another type"),
+        ('kind = "vllm"', "kind = 3", "margins.prod.dev.baseline is a table of texts with a kind"),
+        ("[margins.prod.dev.candidate]", "[other]", "margins.prod.dev.candidate is no table"),
+    ],
+)
+def test_what_is_wrong_with_a_margin_is_named(tmp_path: Path, line: str, instead: str, wrong: str) -> None:
+    path = tmp_path / "llmparity.lock"
+    path.write_text(lockfile.dumps({}, Agreed().accepting(ACCEPTED)).replace(line, instead, 1))
+
+    with pytest.raises(LockError, match=re.escape(wrong)):
+        lockfile.agreed(path)

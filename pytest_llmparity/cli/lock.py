@@ -33,7 +33,7 @@ def _lock(asked: argparse.Namespace) -> int:
 
     with serving(selected(asked)) as session:
         path = session.root / lock.NAME
-        before = lockfile.read(path) or {}
+        before, agreed = lockfile.read(path) or {}, lockfile.agreed(path)
         seen = _seen(session)
         names = [spec.name for spec in session.settings.engines]
         gone = before.keys() - set(names) if _every_engine(asked) else set()
@@ -50,7 +50,7 @@ def _lock(asked: argparse.Namespace) -> int:
     for sentence in lock.twins(seen):
         print(printable(sentence))
     if not asked.check and after != before:
-        lockfile.write(path, after)
+        lockfile.write(path, after, agreed.without(gone))
         print(f"wrote {path}")
     return WRONG if len(seen) < len(names) or (asked.check and stale) else OK
 

@@ -32,14 +32,15 @@ def complain(text: str, code: int) -> int:
     return code
 
 
-def add_verb(commands: Commands, name: str, *, does: str) -> argparse.ArgumentParser:
-    """Add a verb that works on engines, with the options that select them."""
+def add_verb(commands: Commands, name: str, *, does: str, engines: str = "") -> argparse.ArgumentParser:
+    """Add a verb that works on engines, with the options that select them; ``engines`` says which it takes."""
     parser = commands.add_parser(name, help=does, description=does)
     parser.add_argument(
         "engines",
         nargs="*",
         metavar="ENGINE",
-        help=f"as --engines of pytest takes them (default: ${ENGINES_VARIABLE}, else the profile's, else every "
+        help=engines
+        or f"as --engines of pytest takes them (default: ${ENGINES_VARIABLE}, else the profile's, else every "
         "configured one)",
     )
     parser.add_argument(
@@ -111,8 +112,11 @@ def selected(asked: argparse.Namespace) -> Selection:
 
 
 @contextlib.contextmanager
-def serving(selection: Selection) -> Iterator[Session]:
-    """Give the session that starts or attaches these engines, and stops them at the end."""
+def serving(selection: Selection, *, stored: Path | None = None) -> Iterator[Session]:
+    """Give the session that starts or attaches these engines, and stops them at the end.
+
+    What it gathers is kept in ``stored``, where that is given, instead of the project's own store.
+    """
     from pytest_llmparity.keeper.client import Keeper
     from pytest_llmparity.report.progress import Silent
     from pytest_llmparity.run.session import Session
@@ -125,6 +129,7 @@ def serving(selection: Selection) -> Iterator[Session]:
         keeper=lambda: Keeper.spawn(root / ".llmparity"),
         version=metadata.version("pytest-llmparity"),
         progress=Silent(),
+        stored=stored,
     )
     try:
         yield session

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import PromptSet
@@ -53,7 +54,8 @@ class Needs:
     (``json_schema`` counts only where a case asks for a schema). ``judged`` is false where rows are only read. With
     ``timed_cached`` prompts are timed as they were gathered, so that a prefix cache may hold them.
     The noise floor is of at least ``floor_cases``, then of more until it is shown to lie below each margin of
-    ``floor_held``, pairs of forks per token and the tokens over which they are counted.
+    ``floor_held``, pairs of forks per token and the tokens over which they are counted. ``accepted``: its margin is the
+    one that was accepted for the pair in the lock.
     """
 
     phases: frozenset[Phase] = frozenset({Phase.MAIN})
@@ -65,6 +67,7 @@ class Needs:
     judged: bool = True
     floor_cases: int = 0
     floor_held: frozenset[tuple[float, int]] = frozenset()
+    accepted: bool = False
 
     @property
     def floor(self) -> bool:
@@ -135,7 +138,8 @@ class Evidence:
 
     ``alpha`` is already divided for repeated looks. ``incomplete`` says why cases are missing (a hard stop such as
     ``--parity-max-requests``), else ``None``. ``seed`` makes resampling repeatable. ``single`` marks one question
-    asked on the spot: checks then say PASS or FAIL of that answer, without a bound.
+    asked on the spot: checks then say PASS or FAIL of that answer, without a bound. ``agreed`` is what the lock said of
+    drift when the answers were gathered.
 
     ``sequential``: the cases are in the order in which they are asked, wave by wave, until nothing is open; an engine
     was asked as many of them as have answers or failures, and its main phase holds nothing of an unfinished wave.
@@ -154,6 +158,7 @@ class Evidence:
     seed: int = 0
     single: bool = False
     sequential: bool = False
+    agreed: Agreed = field(default_factory=Agreed)
 
     @property
     def candidates(self) -> tuple[EngineEvidence, ...]:

@@ -130,9 +130,10 @@ class Verdict(Judgement):
     ``looks`` counts the earlier looks at the same question, each of which halved ``alpha``; ``p_family`` is ``p_fail``
     corrected for the ``family`` judgements of its test that are tests (Holm, weighted), ``None`` where it is none.
     ``requests`` counts the answers used, ``horizon`` the tokens of each that were compared. ``measures`` says in words
-    what the estimate counts (``of tokens fork``). ``floor`` is the baseline's own drift. ``differs`` lists layers that
-    differ, ``cause`` is set only when shown to be the cause. ``blocked_by`` names the engine that cannot be used, or
-    failed to answer, where that is the reason: it is told once. ``left_out`` are prompts the verdict does not rest on
+    what the estimate counts (``of tokens fork``), ``margin_from`` where a margin comes from that the check does not
+    name. ``floor`` is the baseline's own drift. ``differs`` lists layers that differ, ``cause`` is set only when shown
+    to be the cause. ``blocked_by`` names the engine that cannot be used, or failed to answer, where that is the reason:
+    it is told once. ``left_out`` are prompts the verdict does not rest on
     because an engine cannot be asked them; ``n`` is without them. ``lenience`` counts, by engine, what was forgiven in
     the answers or was not, ``remarks`` are further sentences that hold whatever the outcome. ``message`` is the
     headline, ``details`` the lines below it. ``differing`` are the cases on which the two engines differ, in the order
@@ -152,6 +153,7 @@ class Verdict(Judgement):
     requests: int = 0
     horizon: int | None = None
     measures: str = ""
+    margin_from: str = ""
     floor: float | None = None
     differs: tuple[str, ...] = ()
     cause: str | None = None

@@ -67,6 +67,7 @@ class SessionAsker:
                 alpha=ALPHA,
                 embedder=self._session.embedder,
                 single=True,
+                agreed=self._session.agreed,
             )
         )
 

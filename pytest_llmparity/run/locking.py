@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from pytest_llmparity import lockfile
-from pytest_llmparity.core.errors import LockError
+from pytest_llmparity.core.errors import DesignError, LockError
 from pytest_llmparity.core.identity import lock
+from pytest_llmparity.core.identity.agreed import Agreed, without_folders
 from pytest_llmparity.core.identity.lock import Locked, Setting, Value
 from pytest_llmparity.core.sample import IDENTITY, Fact, Identity
 from pytest_llmparity.settings.selection import parse_engines
@@ -42,6 +43,7 @@ class Guard:
         self._frozen = settings.frozen
         self._texts = {entry.name: entry.text for entry in parse_engines(settings.selection)}
         self._names = [spec.name for spec in settings.engines]
+        self._baseline = settings.baseline
         self._live: dict[str, Locked] = {}
         self._read: tuple[Mapping[str, Locked] | None, str] | None = None
 
@@ -74,6 +76,25 @@ class Guard:
         held = self._sorted(f"it differs from {lock.NAME}: {apart}; {self._renew(spec)}")
         return Held(held.wrong, held.notes + notes)
 
+    def agreed(self) -> Agreed:
+        """Return what the lock says of drift, nothing where it cannot be read: :meth:`hold` tells why."""
+        try:
+            return lockfile.agreed(self._path)
+        except LockError:
+            return Agreed()
+
+    def require_margins(self) -> None:
+        """Raise ``DesignError`` where the lock has no margin for some candidate, ``LockError`` where it is broken."""
+        agreed, baseline = lockfile.agreed(self._path), self._baseline or ""
+        without = [name for name in self._names if name != baseline and agreed.margin(baseline, name) is None]
+        if without:
+            words = f"llmparity calibrate {self._spelt(baseline)} {self._spelt(without[0])}"
+            raise DesignError(
+                f"check.logprobs() takes its margin from {lock.NAME}, which has none for {' and '.join(without)} "
+                f"against {baseline}; measure the pair with: {words} (then commit the file), or give a number of nats, "
+                "such as check.logprobs(shift=0.06)"
+            )
+
     def fingerprint(self) -> str:
         """Return a text that changes with what engines are held against: the lock file's bytes, and if it binds."""
         try:
@@ -92,7 +113,11 @@ class Guard:
         return Held() if quiet else Held(notes=(sentence,))
 
     def _renew(self, spec: EngineSpec) -> str:
-        return f"if that is meant, run: llmparity lock {shlex.quote(self._texts.get(spec.name, spec.name))}"
+        return f"if that is meant, run: llmparity lock {self._spelt(spec.name)}"
+
+    def _spelt(self, name: str) -> str:
+        """Return an engine as it was selected, for a command line."""
+        return shlex.quote(self._texts.get(name, name))
 
     def _engines(self) -> tuple[Mapping[str, Locked] | None, str]:
         if self._read is None:
@@ -157,9 +182,7 @@ def _file(path: str, root: str) -> str:
 
 def _model(value: Value) -> Value:
     """Return a model's name without the folders of the server's machine."""
-    if isinstance(value, str) and re.match(r"/|[A-Za-z]:\\", value):
-        return value.replace("\\", "/").rstrip("/").rpartition("/")[2] or value
-    return value
+    return without_folders(value) if isinstance(value, str) else value
 
 
 def _free_slots(spec: EngineSpec) -> bool:

@@ -174,6 +174,7 @@ def union(needs: Sequence[Needs]) -> Needs:
         floor_held=frozenset().union(*(n.floor_held for n in needs)),
         capabilities=frozenset().union(*(n.capabilities for n in needs)),
         judged=any(n.judged for n in needs),
+        accepted=any(n.accepted for n in needs),
     )
 
 

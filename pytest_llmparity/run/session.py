@@ -13,10 +13,11 @@ from typing import Any
 
 from pytest_llmparity.core.checks.drift.floor import most_cases, planned
 from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError, UsageError
-from pytest_llmparity.core.evidence import Check
+from pytest_llmparity.core.evidence import Check, Evidence
+from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.ports import Embedder, Progress
-from pytest_llmparity.core.sample import Identity, Sample
+from pytest_llmparity.core.sample import Identity, Sample, to_json
 from pytest_llmparity.core.verdict import SEVERITY, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
@@ -29,7 +30,7 @@ from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins, tests_of
 from pytest_llmparity.run.gather.campaign import Campaign
 from pytest_llmparity.run.gather.course import FLOOR_MOST
-from pytest_llmparity.run.judge.judging import Judging
+from pytest_llmparity.run.judge.judging import AGREED, Judging
 from pytest_llmparity.run.judge.state import (
     RunState,
     failure_records,
@@ -54,8 +55,8 @@ from pytest_llmparity.store.runs import GATHERED, JUDGED, RunInfo, Store
 class Session:
     """One process's part of a run. Nothing is started or opened before it is asked for.
 
-    ``folder`` holds the store and the logs, ``token`` is the same in every process of one pytest run, ``keeper``
-    connects to (or spawns) the process that owns the engines.
+    ``token`` is the same in every process of one pytest run, ``keeper`` connects to (or spawns) the process that owns
+    the engines. ``stored`` is the folder of the run store, ``.llmparity`` in ``root`` where it is ``None``.
     """
 
     def __init__(
@@ -68,13 +69,14 @@ class Session:
         version: str,
         progress: Progress,
         embedder: Callable[[], Embedder | None] = lambda: None,
+        stored: Path | None = None,
     ) -> None:
         self.settings = settings
         self.version = version
         self.run: str | None = None
         self.mask = Mask(secrets_of(settings.engines, os.environ))
         self.root = root
-        self._folder = root / ".llmparity"
+        self._folder = root / ".llmparity" if stored is None else stored
         self._token = token
         self._keeper_factory = keeper
         self._keeper: Keeper | None = None
@@ -90,7 +92,7 @@ class Session:
         self._fleet = Fleet(
             {s.name: s for s in settings.engines},
             keeper=self.keeper,
-            workdir=self._folder,
+            workdir=root / ".llmparity",
             one_at_a_time=settings.residency == "one-at-a-time",
             slots=settings.concurrency,
             say=progress.say,
@@ -116,6 +118,8 @@ class Session:
                 "a relative latency limit compares engines that run side by side, and residency is one-at-a-time; "
                 'give an absolute limit such as check.latency(ttft_p50="1s"), or run with residency = "together"'
             )
+        if declared.needs().accepted and self.settings.mode == "live" and len(self.settings.engines) > 1:
+            self._lock.require_margins()
         if self._never_judged(declared):
             raise DesignError(
                 f"every check of this test compares engines and only {self.settings.engines[0].name} is selected, so "
@@ -188,6 +192,7 @@ class Session:
             if self.store().document(begun.id, ASKED) is None:
                 asked = asked_by(self.declarations(), only=self.settings.cases)
                 self.store().put_document(begun.id, ASKED, asked)
+            self.store().put_document(begun.id, AGREED, to_json(self.agreed))
             if begun.kept:
                 self._keep(begun.id)
             if self.store().document(begun.id, GATHERED) is None:
@@ -319,6 +324,10 @@ class Session:
             self._judging.remember(declaration, settled)
         return settled
 
+    def evidence(self, test: str, check: Check) -> Evidence | None:
+        """Return what a check of this test judges, ``None`` where nothing was gathered."""
+        return None if self._judging is None else self._judging.evidence(self._declared[test], check)
+
     def _judge_in_body(self, declaration: Declaration, check: Check) -> list[Verdict]:
         check = with_schema(check, (self.root,))
         wanted, declared = check.needs(), declaration.needs()
@@ -373,6 +382,11 @@ class Session:
             api_key=adapter.api_key or "EMPTY",
             _adapter=adapter,
         )
+
+    @property
+    def agreed(self) -> Agreed:
+        """What the lock file says of drift now."""
+        return self._lock.agreed()
 
     @property
     def embedder(self) -> Embedder | None:

@@ -38,7 +38,7 @@ class Reply:
 
     ``finish_reason`` ``None`` works it out (``length`` when ``max_tokens`` cut the text). ``logprob`` is reported for
     every token when logprobs are asked for; ``nan`` goes out as the bare word NaN. Where more than one
-    alternative is asked for, a second one stands two nats below the chosen token. Delays are seconds.
+    alternative is asked for, a second one stands ``lead`` nats below the chosen token. Delays are seconds.
     """
 
     text: str = ""
@@ -46,6 +46,7 @@ class Reply:
     tool_calls: Sequence[tuple[str, str]] = ()
     finish_reason: str | None = None
     logprob: float = -0.25
+    lead: float = 2.0
     first_delay_s: float = 0.0
     token_delay_s: float = 0.0
 

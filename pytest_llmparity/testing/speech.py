@@ -13,8 +13,6 @@ from pytest_llmparity.testing.script import Reply, prompt_of, split_tokens
 
 OTHER: Final = " otherwise"
 """The token that stands second among the alternatives of every token."""
-LEAD: Final = 2.0
-"""How many nats below it."""
 
 
 def dump(value: object) -> bytes:
@@ -188,7 +186,7 @@ class Speech:
         entries = [self.entry(place, token) for place, token in enumerate(tokens)]
         others = []
         if self.request.get("top_logprobs") not in (None, 0, 1):
-            others = [{**self.entry(0, OTHER), "logprob": self.reply.logprob - LEAD}]
+            others = [{**self.entry(0, OTHER), "logprob": self.reply.logprob - self.reply.lead}]
         return [{**entry, "top_logprobs": [entry, *others]} for entry in entries]
 
     def _data(self, value: object) -> bytes:

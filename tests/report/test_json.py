@@ -154,6 +154,7 @@ def test_a_run_has_exactly_the_published_keys() -> None:
         "left_out",
         "lenience",
         "remarks",
+        "margin_from",
     ]
     assert list(content["latency"][0]) == ["engine", "metric", "p50", "p95", "p99", "n", "unit"]
 

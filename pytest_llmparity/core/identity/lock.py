@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_llmparity.core.errors import LockError
+from pytest_llmparity.core.identity.agreed import LOCK_FILE
 from pytest_llmparity.core.sample import IDENTITY, Fact
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.core.words.problems import looks_secret
 
-NAME: Final = "llmparity.lock"
+NAME: Final = LOCK_FILE
 
 Value = str | int | float | bool
 Setting = str | int | tuple[str, ...]
@@ -71,9 +72,13 @@ def refuse_private(name: str, locked: Locked, mask: Mask, variables: Iterable[st
 
     ``variables`` are the names under which ``mask`` knows secrets: a text it has been at before holds them.
     """
+    refuse_private_texts(((f"engines.{name}.{place}", text) for place, text in _texts(locked)), mask, variables)
+
+
+def refuse_private_texts(texts: Iterable[tuple[str, str]], mask: Mask, variables: Iterable[str]) -> None:
+    """Raise ``LockError`` for the first of these texts, each behind its place, that the lock must not hold."""
     placeholders = [f"«{variable}»" for variable in variables]
-    for place, text in _texts(locked):
-        where = f"engines.{name}.{place}"
+    for where, text in texts:
         if mask.text(text) != text or any(sign in text for sign in placeholders):
             raise LockError(f"{where} holds the value of a key variable, so {NAME} is not written.")
         if looks_secret(text):

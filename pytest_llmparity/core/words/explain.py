@@ -309,7 +309,9 @@ def limit(verdict: Verdict) -> str:
     if verdict.margin is None:
         return ""
     shown = number(verdict.margin, verdict.unit)
-    return f"at least {shown} asked" if verdict.side == "at_least" else f"margin {shown}"
+    if verdict.side == "at_least":
+        return f"at least {shown} asked"
+    return f"margin {shown}, {verdict.margin_from}" if verdict.margin_from else f"margin {shown}"
 
 
 def _short(value: float) -> str:

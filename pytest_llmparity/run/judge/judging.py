@@ -18,6 +18,7 @@ from pytest_llmparity.core.checks.pairing import LOST
 from pytest_llmparity.core.collecting import seldom_collected
 from pytest_llmparity.core.errors import NotAsked
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
+from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import PromptSet
@@ -39,6 +40,8 @@ Pair: TypeAlias = tuple[str, str | None]
 ALPHA = 0.05
 """Error rate of every one-sided bound before it is divided for repeated looks."""
 _WHICH = ("version", "build", "model", "revision", "digest", "quantization", "tensor_types")
+AGREED = "agreed"
+"""Name of a run's document that has what the lock said of drift."""
 LOOKED = "looked/"
 """How the names begin of a run's documents that say how many looks a question had before this run."""
 
@@ -50,7 +53,8 @@ class Judging:
     ``records`` and ``samples`` are of the engines that count, ``incomplete`` says why something is missing, ``only``
     are the case ids the run was restricted to, ``root`` is the project's folder, left out of the places of checks. With
     ``required`` a check that an engine lacks a capability for is an error instead of skipped. ``courses`` says of every
-    unit of a sequential run, by its key, in which order it was asked and how far.
+    unit of a sequential run, by its key, in which order it was asked and how far. ``agreed`` is what the lock said of
+    drift when the run was gathered.
     """
 
     store: Store
@@ -64,6 +68,7 @@ class Judging:
     only: Sequence[str] = ()
     required: bool = False
     courses: Mapping[str, Course] = field(default_factory=dict)
+    agreed: Agreed = field(default_factory=Agreed)
     _wires: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict, init=False, repr=False)
     _paid: dict[tuple[str, str], Mapping[Pair, int]] = field(default_factory=dict, init=False, repr=False)
     _selected: dict[str, dict[str, BySort]] = field(default_factory=dict, init=False, repr=False)
@@ -100,6 +105,7 @@ class Judging:
             only=settings.cases,
             required=settings.required,
             courses=courses(store, run),
+            agreed=from_json(Agreed, store.document(run, AGREED) or {}),
         )
 
     @seldom_collected()
@@ -119,7 +125,7 @@ class Judging:
     def _judged(self, declaration: Declaration, check: Check, *, looks: int) -> list[Verdict]:
         """Return the verdicts of a check that was looked at so often before with fewer prompts and left open."""
         alone = len(self.records) < 2
-        evidence = self._evidence(declaration, check, alpha=ALPHA / 2**looks)
+        evidence = self.evidence(declaration, check, alpha=ALPHA / 2**looks)
         verdicts = [without_left_out(verdict, evidence, required=self.required) for verdict in check.judge(evidence)]
         verdicts = [with_notes(self._asked_for(verdict) if alone else verdict, evidence) for verdict in verdicts]
         return [dataclasses.replace(v, where=self._relative(v.where), looks=looks) for v in verdicts]
@@ -176,7 +182,7 @@ class Judging:
         """Return the unit a declaration's samples were gathered as; its prompts are the selected ones."""
         return unit_of(declaration, only=self.only)
 
-    def _evidence(self, declaration: Declaration, check: Check, *, alpha: float) -> Evidence:
+    def evidence(self, declaration: Declaration, check: Check, *, alpha: float = ALPHA) -> Evidence:
         """Return what one check of a test judges; with a course the cases stand in its order."""
         unit, prompts = self._unit(declaration), declaration.prompts
         course = self.courses.get(unit.key)
@@ -192,6 +198,7 @@ class Judging:
             incomplete=self.incomplete if course is None or course.cut or not course.asked else None,
             embedder=self.embedder(),
             sequential=course is not None,
+            agreed=self.agreed,
         )
 
     def _of_engine(self, name: str, unit: Unit, prompts: PromptSet, check: Check) -> EngineEvidence:

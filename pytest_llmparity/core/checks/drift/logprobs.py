@@ -17,6 +17,7 @@ from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.identity.agreed import LOCK_FILE, Party
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Phase
 from pytest_llmparity.core.stats.medians import least_groups
@@ -33,16 +34,17 @@ NOT_SHIFTED: Final = Shift(most=0.0, least=0.0, positions=0, unlisted=0)
 class LogprobsCheck(BaseCheck):
     """Holds the shift, the median over groups of how far the lead of the best token moved, against ``shift`` nats.
 
-    Made by ``check.logprobs()``. PASS and FAIL rest on the exact bounds of the sign test; FAIL also needs more than the
-    baseline shifts against itself. Fewer than five groups settle nothing. Of a group the median of its
-    prompts counts, in a sequential run its first one.
+    Made by ``check.logprobs()``. ``shift`` ``None`` takes what was accepted for the pair in the lock: engines that are
+    not those it was accepted for, and pairs without a margin, are INCOMPARABLE. PASS and FAIL rest on the exact bounds
+    of the sign test; FAIL also needs more than the baseline shifts against itself. Fewer than five groups settle
+    nothing. Of a group the median of its prompts counts, in a sequential run its first one.
     """
 
     kind: ClassVar[str] = "logprobs"
-    shift: float
+    shift: float | None = None
 
     def __str__(self) -> str:
-        return f"logprobs(shift={self.shift:g})"
+        return "logprobs()" if self.shift is None else f"logprobs(shift={self.shift:g})"
 
     def needs(self) -> Needs:
         """Return what to gather: the main phase and the noise floor, with logprobs."""
@@ -50,6 +52,7 @@ class LogprobsCheck(BaseCheck):
             phases=frozenset({Phase.MAIN, *FLOOR_PHASES}),
             top_logprobs=ALTERNATIVES,
             capabilities=frozenset({"logprobs"}),
+            accepted=self.shift is None,
         )
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
@@ -74,14 +77,36 @@ class LogprobsCheck(BaseCheck):
 
         def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
             pairing = pair_answers(evidence, candidate)
+            limit = self._limit(evidence, baseline, candidate)
             refused = (
                 sampled(opened, evidence, "a shift is measured between greedy answers")
                 or pairing.unanswered(opened, evidence)
                 or self._unfit(opened, evidence, candidate)
             )
-            return [refused or self._judged(opened, evidence, baseline, candidate, pairing)]
+            if refused is None and limit.nats is None:
+                refused = dataclasses.replace(opened, outcome=Outcome.INCOMPARABLE, reason=limit.refused)
+            return [refused or self._judged(opened, evidence, candidate, pairing, limit)]
 
         return self.each_pair(evidence, self.kind, judge)
+
+    def _limit(self, evidence: Evidence, baseline: EngineEvidence, candidate: EngineEvidence) -> _Limit:
+        """Return what the pair is held against, and where that comes from."""
+        if self.shift is not None:
+            return _Limit(nats=self.shift)
+        accepted = evidence.agreed.margin(baseline.name, candidate.name)
+        run = f"run: llmparity calibrate {baseline.name} {candidate.name}"
+        if accepted is None:
+            return _Limit(refused=f"{LOCK_FILE} has no margin for this pair; {run}, or give check.logprobs(shift=…)")
+        parties = [Party.of(engine.kind, engine.identity, engine.quantization) for engine in (baseline, candidate)]
+        if differing := accepted.differs(*parties):
+            others = f"the margin in {LOCK_FILE} was accepted for other engines ({'; '.join(differing)})"
+            return _Limit(refused=f"{others}; if that is meant, {run}")
+        upgraded = accepted.upgraded(*parties)
+        return _Limit(
+            nats=accepted.shift,
+            source=f"accepted {accepted.date} in {LOCK_FILE}",
+            notes=(f"since the margin was accepted: version of {', of '.join(upgraded)}",) if upgraded else (),
+        )
 
     def _unfit(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict | None:
         """Return the verdict where one engine's logprobs are not what they should be."""
@@ -95,10 +120,12 @@ class LogprobsCheck(BaseCheck):
         self,
         verdict: Verdict,
         evidence: Evidence,
-        baseline: EngineEvidence,
         candidate: EngineEvidence,
         pairing: Pairing,
+        limit: _Limit,
     ) -> Verdict:
+        margin, baseline = limit.nats, evidence.engines[evidence.baseline]
+        assert margin is not None
         shifts = [
             (pair.case, shift)
             for pair in pairing.pairs
@@ -110,7 +137,9 @@ class LogprobsCheck(BaseCheck):
         verdict = dataclasses.replace(
             verdict,
             measures="of shift",
-            margin=self.shift,
+            margin=margin,
+            margin_from=limit.source,
+            remarks=limit.notes,
             floor=floor,
             requests=2 * len(shifts),
             differs=layers.layers(evidence, candidate),
@@ -121,10 +150,10 @@ class LogprobsCheck(BaseCheck):
             verdict = dataclasses.replace(verdict, measures=f"of shift{explain.OR_MORE}")
 
         def held(shifts: Shifts) -> Judgement:
-            judgement = design.shift(shifts, margin=self.shift)
+            judgement = design.shift(shifts, margin=margin)
             if evidence.single or judgement.outcome is not Outcome.FAIL:
                 return judgement
-            return _beside_floor(judgement, design.shift(shifts, margin=max(self.shift, floor or 0.0)), floor, evidence)
+            return _beside_floor(judgement, design.shift(shifts, margin=max(margin, floor or 0.0)), floor, evidence)
 
         judgement = held(shifts)
         had_turn = turns(judgement, pairing.groups_asked, evidence.prompts.groups)
@@ -133,6 +162,16 @@ class LogprobsCheck(BaseCheck):
         known = {case.id: shift for case, shift in shifts}
         best = [(case, known.get(case.id, NOT_SHIFTED)) for case in pairing.cases]
         return rested(done, missing, best=lambda: held(best))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limit:
+    """What a pair is held against, in nats; ``None`` where ``refused`` says why there is nothing."""
+
+    nats: float | None = None
+    source: str = ""
+    notes: tuple[str, ...] = ()
+    refused: str = ""
 
 
 def own_shift(cases: Mapping[str, Case], engine: EngineEvidence) -> float | None:

@@ -1,0 +1,133 @@
+"""What ``llmparity.lock`` says of drift: which shift was accepted for a pair of engines, and for whom that holds.
+
+A margin belongs to weights, quantisation and kind of both engines. It does not belong to their versions: whether an
+upgrade drifts is what a gate is asked, so a version that is another one now is told and refuses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pytest_llmparity.core.identity.quantization import same
+from pytest_llmparity.core.sample import Identity
+
+LOCK_FILE: Final = "llmparity.lock"
+WEIGHTS: Final = ("digest", "revision")
+"""Facts that say which weights an engine serves; a name does not."""
+_SHOWN: Final = 19
+"""Characters of a digest that are shown: ``sha256:`` and twelve digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Party:
+    """An engine as far as a margin depends on it: its kind, and of its identity the facts below that are known.
+
+    ``digest``, ``revision``, ``quantization``, ``model`` (without folders) and ``version``.
+    """
+
+    kind: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, kind: str, identity: Identity, quantization: str | None) -> Party:
+        """Return what is known of an engine; ``quantization`` is the normalised one, pinned or told."""
+        facts = {name: identity.get(name) for name in (*WEIGHTS, "model", "version")}
+        facts["model"] = without_folders(str(facts["model"] or ""))
+        facts["quantization"] = quantization or identity.get("quantization")
+        return cls(kind=kind, facts={name: str(value) for name, value in sorted(facts.items()) if value})
+
+    def differs(self, live: Party) -> list[str]:
+        """Return in what matters the engine that is there now is another one, a few words each."""
+        differing = [] if self.kind == live.kind else [f"kind {self.kind} -> {live.kind}"]
+        for name in (*WEIGHTS, "quantization"):
+            before, now = self.facts.get(name), live.facts.get(name)
+            if before and now and before != now and not (name == "quantization" and same(before, now)):
+                differing.append(f"{name} {before[:_SHOWN]} -> {now[:_SHOWN]}")
+        proven = any(name in self.facts and name in live.facts for name in WEIGHTS)
+        before, now = self.facts.get("model"), live.facts.get("model")
+        if not proven and before != now:  # only the name says which weights these are
+            differing.append(f"model {before or 'not told'} -> {now or 'not told'}")
+        return differing
+
+    def upgraded(self, live: Party) -> str:
+        """Say that the version is another one now, empty where it is the same or not known."""
+        before, now = self.facts.get("version"), live.facts.get("version")
+        return f"{before} -> {now}" if before and now and before != now else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The shift that was accepted for a pair of engines, by their names, and the measurement it comes from.
+
+    ``shift``, ``estimate``, ``lower``, ``upper`` and ``floor`` (what the baseline shifts against itself) are nats.
+    ``date`` is that of the measurement (``2026-11-28``), ``prompt_set`` the name of its prompts.
+    """
+
+    baseline: str
+    candidate: str
+    shift: float
+    date: str
+    estimate: float
+    lower: float
+    upper: float
+    floor: float
+    prompts: int
+    groups: int
+    prompt_set: str
+    plugin: str
+    of_baseline: Party
+    of_candidate: Party
+
+    def texts(self) -> list[tuple[str, str]]:
+        """Return every text of it with its place in the lock file."""
+        where = f"margins.{self.baseline}.{self.candidate}"
+        sides = {"baseline": self.of_baseline, "candidate": self.of_candidate}
+        facts = [
+            (f"{where}.{side}.{name}", text) for side, party in sides.items() for name, text in party.facts.items()
+        ]
+        return [(f"{where}.prompt_set", self.prompt_set), *facts]
+
+    def differs(self, baseline: Party, candidate: Party) -> list[str]:
+        """Return in what these engines are not those it was accepted for, each with the engine's name."""
+        parties = ((self.baseline, self.of_baseline, baseline), (self.candidate, self.of_candidate, candidate))
+        return [f"{name}: {words}" for name, before, now in parties for words in before.differs(now)]
+
+    def upgraded(self, baseline: Party, candidate: Party) -> list[str]:
+        """Return whose version is another one now."""
+        parties = ((self.baseline, self.of_baseline, baseline), (self.candidate, self.of_candidate, candidate))
+        return [f"{name} {words}" for name, before, now in parties if (words := before.upgraded(now))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """Everything the lock says of drift."""
+
+    margins: tuple[Accepted, ...] = ()
+
+    def margin(self, baseline: str, candidate: str) -> Accepted | None:
+        """Return what was accepted for a pair, ``None`` where nothing was."""
+        pairs = {(accepted.baseline, accepted.candidate): accepted for accepted in self.margins}
+        return pairs.get((baseline, candidate))
+
+    def without(self, engines: Collection[str]) -> Agreed:
+        """Return the same without the margins of engines that are no more."""
+        return Agreed(margins=tuple(m for m in self.margins if not {m.baseline, m.candidate} & set(engines)))
+
+    def accepting(self, accepted: Accepted) -> Agreed:
+        """Return the same with this margin in place of what stood there for its pair."""
+        pair = (accepted.baseline, accepted.candidate)
+        others = [other for other in self.margins if (other.baseline, other.candidate) != pair]
+        return Agreed(margins=tuple(sorted([*others, accepted], key=lambda each: (each.baseline, each.candidate))))
+
+
+def without_folders(model: str) -> str:
+    """Return a model's name without the folders of the server's machine.
+
+    >>> without_folders("/srv/models/qwen3"), without_folders("Qwen/Qwen3-8B")
+    ('qwen3', 'Qwen/Qwen3-8B')
+    """
+    if not (model.startswith("/") or (model[:1].isalpha() and model[1:3] == ":\\")):
+        return model
+    return model.replace("\\", "/").rstrip("/").rpartition("/")[2] or model

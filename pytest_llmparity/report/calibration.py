@@ -1,0 +1,67 @@
+"""What ``llmparity calibrate`` measured, as lines for a terminal: a picture on one line, and what stands on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from pytest_llmparity.core.identity.agreed import Accepted
+from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.printable import printable
+
+DECADES: Final = (-4, 1)
+"""The picture's ends as powers of ten: 0.0001 to 10 nats."""
+WIDTH: Final = 60
+
+
+def pair_lines(accepted: Accepted) -> Iterator[str]:
+    """Yield a measured pair: who they are, how much was asked, the picture and its numbers."""
+    for name, party in ((accepted.baseline, accepted.of_baseline), (accepted.candidate, accepted.of_candidate)):
+        facts = [party.kind, *(party.facts[key] for key in ("version", "model", "quantization") if key in party.facts)]
+        yield printable(f"{name}: {', '.join(facts)}")
+    prompts, groups = explain.count(accepted.prompts, "prompt"), explain.count(accepted.groups, "group")
+    yield f"{prompts} in {groups} ({printable(accepted.prompt_set)})"
+    yield ""
+    yield from picture(
+        {"F": accepted.floor, "M": accepted.shift}, interval=(accepted.lower, accepted.estimate, accepted.upper)
+    )
+    yield ""
+    yield f"  F floor   {explain.nats(accepted.floor)}: {printable(accepted.baseline)} against itself"
+    between = f"between {explain.nats(accepted.lower)} and {explain.nats(accepted.upper)}"
+    yield f"  x shift   {explain.nats(accepted.estimate)}, {between}"
+    yield f"  M margin  {explain.nats(accepted.shift)} proposed: 1.5 times the upper bound"
+    if accepted.floor >= accepted.shift:
+        yield "  the floor is above the margin, so nothing will FAIL: ask fewer requests at once, or without a cache"
+
+
+def picture(marks: Mapping[str, float], *, interval: tuple[float, float, float] | None = None) -> Iterator[str]:
+    """Yield a logarithmic axis of nats with a letter at each value, and an interval with its estimate ``x``."""
+    line = [" "] * (WIDTH + 1)
+    if interval is not None:
+        lower, estimate, upper = map(_place, interval)
+        line[lower : upper + 1] = "=" * (upper - lower + 1)
+        line[lower], line[upper] = "[", "]"
+        line[estimate] = "x"
+    for letter, value in marks.items():
+        line[_place(value)] = letter
+    first, last = DECADES
+    step = WIDTH // (last - first)
+    axis, scale = ["-"] * (WIDTH + 1), [" "] * (WIDTH + 8)
+    for decade in range(first, last + 1):
+        at = (decade - first) * step
+        axis[at] = "|"
+        text = f"{10.0**decade:g}"
+        scale[at : at + len(text)] = text
+    scale[0:6] = "0.0001"
+    yield f"  {''.join(line).rstrip()}"
+    yield f"  {''.join(axis)}  nats"
+    yield f"  {''.join(scale).rstrip()}"
+
+
+def _place(value: float) -> int:
+    first, last = DECADES
+    if value <= 0.0:
+        return 0
+    share = (math.log10(value) - first) / (last - first)
+    return round(WIDTH * min(1.0, max(0.0, share)))

@@ -1,0 +1,77 @@
+"""The shift of a candidate from a baseline, measured on a committed prompt set as a gate measures it."""
+
+from __future__ import annotations
+
+import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from pytest_llmparity.core.checks.drift.floor import HORIZON
+from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
+from pytest_llmparity.core.errors import DesignError, NotMeasured
+from pytest_llmparity.core.evidence import EngineEvidence
+from pytest_llmparity.core.identity.agreed import Accepted, Party
+from pytest_llmparity.core.identity.proposing import proposed
+from pytest_llmparity.core.verdict import Outcome
+from pytest_llmparity.run.session import Session
+
+TEST: Final = "llmparity calibrate"
+"""What the measurement is called where a test's name would stand."""
+ANY: Final = LogprobsCheck(shift=1.0)
+"""What is measured; its bounds do not depend on the margin."""
+LEAST_GROUPS: Final = 24
+"""Groups of prompts below which no margin is proposed: with them PASS and FAIL are right in 98 of 100 draws."""
+
+
+def prompts_of(name: str) -> Path:
+    """Return the file of a prompt set that this package brings along."""
+    return Path(str(resources.files("pytest_llmparity").joinpath(f"prompts/{name}.jsonl")))
+
+
+def measure(session: Session, *, prompts: Path, today: datetime.date) -> Accepted:
+    """Ask both engines of a session, start them if need be, and return the shift with the margin it proposes.
+
+    The session's baseline is the baseline. Raises ``NotMeasured`` with the reason where one cannot be asked or the
+    answers settle nothing, ``PromptSetError`` and ``DesignError`` for the prompts.
+    """
+    declared = session.declare(TEST, (str(prompts), ANY), {"max_tokens": HORIZON}, folder=prompts.parent)
+    if declared.prompts.groups < LEAST_GROUPS:
+        raise DesignError(
+            f"{prompts.name} has {declared.prompts.groups} groups of prompts; a margin takes {LEAST_GROUPS} or more"
+        )
+    session.gather()
+    evidence = session.evidence(TEST, ANY)
+    assert evidence is not None
+    (verdict,) = ANY.judge(evidence)
+    about = f"{verdict.engine} against {verdict.baseline}"
+    if verdict.estimate is None or verdict.outcome in (Outcome.INCOMPARABLE, Outcome.ERROR, Outcome.SKIPPED):
+        raise NotMeasured(f"{about}: {verdict.reason or verdict.message}")
+    baseline, (candidate,) = evidence.engines[evidence.baseline], evidence.candidates
+    if verdict.lower is None or verdict.upper is None or verdict.floor is None:
+        raise NotMeasured(
+            f"{about}: {verdict.reason or 'the shift has no upper bound'}, so no margin can be proposed "
+            f"({'; '.join(verdict.details[:2])})"
+        )
+    if verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason:
+        raise NotMeasured(f"{about}: {verdict.reason}")
+    return Accepted(
+        baseline=baseline.name,
+        candidate=candidate.name,
+        shift=proposed(verdict.upper),
+        date=today.isoformat(),
+        estimate=round(verdict.estimate, 6),
+        lower=round(verdict.lower, 6),
+        upper=round(verdict.upper, 6),
+        floor=round(verdict.floor, 6),
+        prompts=verdict.n,
+        groups=verdict.groups,
+        prompt_set=prompts.stem,
+        plugin=session.version,
+        of_baseline=_party(baseline),
+        of_candidate=_party(candidate),
+    )
+
+
+def _party(engine: EngineEvidence) -> Party:
+    return Party.of(engine.kind, engine.identity, engine.quantization)

@@ -1,0 +1,61 @@
+"""A margin accepted for F16 against its 8-bit copy: the copy passes it, and a 4-bit one does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity import lockfile
+from pytest_llmparity.core.identity.lock import NAME
+from tests.live.conftest import own_environment
+
+if TYPE_CHECKING:
+    from tests.live.conftest import LiveRun
+
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
+
+SUITE = """
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity("{mixed}", check.logprobs(), check.logprobs(shift={shift}), max_tokens=32)
+def test_gate(): ...
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, gguf: Callable[..., str]) -> Path:
+    """A project in which F16 and Q8_0 were calibrated, and "q4" is the 4-bit copy that took the place of another."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "llmparity.toml").write_text(gguf("f16", "F16") + gguf("q8", "Q8_0"))
+    argv = [sys.executable, "-m", "pytest_llmparity", "calibrate", "f16", "q8"]
+    done = subprocess.run(
+        argv, cwd=folder, env=own_environment(), capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "f16 against itself" in done.stdout
+    return folder
+
+
+def test_the_copy_passes_what_was_accepted_and_a_coarser_one_fails_it(
+    project: Path, launch: Callable[..., LiveRun], gguf: Callable[..., str], some: Callable[..., Path]
+) -> None:
+    (accepted,) = lockfile.agreed(project / NAME).margins
+    assert accepted.lower < 0.06 < accepted.shift < 0.2
+    assert accepted.floor < 0.001
+    suite = SUITE.format(mixed=some("mixed", 24), shift=accepted.shift)
+
+    honest = launch("--engines=f16,q8", suite=suite, config=gguf("f16", "F16") + gguf("q8", "Q8_0"), project=project)
+    swapped = launch("--engines=f16,q8", suite=suite, config=gguf("f16", "F16") + gguf("q8", "Q4_0"), project=project)
+
+    assert honest.process.wait(300) == 0, honest.output
+    assert swapped.process.wait(300) == 1, swapped.output
+    lines = [line for line in swapped.output.splitlines() if "logprobs, q8 against f16" in line]
+    assert any(line.startswith("INCOMPARABLE") and "digest sha256:" in line for line in lines), lines
+    assert any(line.startswith("FAIL") and f"margin {accepted.shift:g} nats" in line for line in lines), lines

@@ -1,0 +1,102 @@
+"""``check.logprobs()`` without a number: from set-up to verdict, with the margin of the lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmparity.cli import main
+from pytest_llmparity.testing import Reply
+
+if TYPE_CHECKING:
+    from tests.doubles.posing import PosingEngine
+    from tests.plugin.conftest import Bench
+
+
+def speaking(lead: float) -> Callable[[Mapping[str, Any]], Reply]:
+    return lambda request: Reply(text="all is well in the harbour", lead=lead)
+
+
+@pytest.fixture
+def pair(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> tuple[PosingEngine, PosingEngine]:
+    """Two engines that are 0.04 nats apart and a gate that takes its margin from the lock."""
+    monkeypatch.chdir(bench.pytester.path)
+    bench.gate("check.logprobs()")
+    first = bench.engine(speaking(2.0), poses_as="llamacpp", quantization="F16")
+    return first, bench.engine(speaking(2.04), poses_as="llamacpp", quantization="Q8_0")
+
+
+def calibrated(pair: tuple[PosingEngine, PosingEngine]) -> None:
+    assert main(["calibrate", f"a={pair[0].base_url}", f"b={pair[1].base_url}"]) == 0
+
+
+def test_without_a_margin_it_is_an_error_at_set_up_that_names_the_command(
+    bench: Bench, pair: tuple[PosingEngine, PosingEngine]
+) -> None:
+    result = bench.run(engines=pair)
+
+    result.assert_outcomes(errors=1)
+    told = " ".join(result.stdout.str().split())
+    assert "takes its margin from llmparity.lock, which has none for b against a; measure the pair with:" in told
+    assert f"llmparity calibrate a={pair[0].base_url} b={pair[1].base_url}" in told
+    assert [engine.count for engine in pair] == [0, 0]
+
+
+def test_the_accepted_margin_holds_and_the_verdict_says_since_when(
+    bench: Bench, pair: tuple[PosingEngine, PosingEngine]
+) -> None:
+    calibrated(pair)
+
+    passed = bench.run("--parity-report=json", "--parity-out=out", engines=pair)
+    pair[1].script = speaking(2.2)
+    failed = bench.run(engines=pair)
+
+    assert (passed.ret, failed.ret) == (0, 1)
+    (verdict,) = bench.report()["verdicts"]
+    assert (verdict["outcome"], verdict["margin"]) == ("PASS", 0.06)
+    assert verdict["margin_from"].startswith("accepted 20")
+    failed.stdout.fnmatch_lines(
+        ["FAIL logprobs, b against a: 0.2 nats*margin 0.06 nats, accepted 20*in llmparity.lock*"]
+    )
+
+
+def test_other_weights_are_incomparable_with_the_command_to_run(
+    bench: Bench, pair: tuple[PosingEngine, PosingEngine]
+) -> None:
+    calibrated(pair)
+    pair[1].quantization = "Q4_0"
+
+    result = bench.run(engines=pair)
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "INCOMPARABLE logprobs, b against a: the margin in llmparity.lock was accepted for other engines "
+            "(b: quantization Q8_0 -> Q4_0); if that is meant, run: llmparity calibrate a b"
+        ]
+    )
+
+
+def test_a_replay_keeps_the_margin_of_its_run(bench: Bench, pair: tuple[PosingEngine, PosingEngine]) -> None:
+    calibrated(pair)
+    bench.run(engines=pair)
+    (bench.pytester.path / "llmparity.lock").unlink()
+
+    replayed = bench.run("--parity-mode=replay", "--parity-report=json", "--parity-out=out")
+
+    assert replayed.ret == 0
+    (verdict,) = bench.report()["verdicts"]
+    assert (verdict["outcome"], verdict["margin"]) == ("PASS", 0.06)
+
+
+def test_a_broken_lock_is_an_error_of_the_gates_that_need_it(
+    bench: Bench, pair: tuple[PosingEngine, PosingEngine]
+) -> None:
+    (bench.pytester.path / "llmparity.lock").write_text("format = 1\nmargins = 3\n")
+
+    result = bench.run(engines=pair)
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*llmparity.lock: margins is no table*"])

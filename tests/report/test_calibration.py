@@ -1,0 +1,31 @@
+"""The picture of a calibration: where everything stands on its axis."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_llmparity.report.calibration import pair_lines, picture
+from tests.core.identity.test_agreed import ACCEPTED
+
+
+def test_a_pair_is_shown_with_its_floor_its_interval_and_its_margin() -> None:
+    assert list(pair_lines(ACCEPTED)) == [
+        "prod: vllm, 0.33.0, qwen, BF16",
+        "dev: vllm, 0.33.0, qwen, BF16",
+        "32 prompts in 32 groups (calibration)",
+        "",
+        "      F                        [x] M",
+        "  |-----------|-----------|-----------|-----------|-----------|  nats",
+        "  0.0001      0.001       0.01        0.1         1           10",
+        "",
+        "  F floor   0.0002 nats: prod against itself",
+        "  x shift   0.03 nats, between 0.026 nats and 0.036 nats",
+        "  M margin  0.054 nats proposed: 1.5 times the upper bound",
+    ]
+
+
+@pytest.mark.parametrize(("value", "place"), [(0.0, 0), (0.00003, 0), (0.01, 24), (10.0, 60), (500.0, 60)])
+def test_what_lies_beyond_the_axis_stands_at_its_end(value: float, place: int) -> None:
+    first, *_ = picture({"V": value})
+
+    assert first == "  " + " " * place + "V"
