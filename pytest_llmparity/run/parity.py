@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.evidence import Check
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import openai as sdk
 
     from pytest_llmparity.engines.wire.base import Adapter
+
+
+T = TypeVar("T")
 
 
 class ParityFailure(AssertionError):
@@ -115,48 +118,66 @@ class Row:
         return self.samples[0].timing if self.samples else None
 
 
-class EngineRows(Mapping[str, Row]):
+class Named(Mapping[str, T]):
+    """What was gathered or asked for, by name; who asks for another name is told which there are."""
+
+    unknown: ClassVar[str]
+    """The sentence about a name that is not there; those that are follow."""
+
+    def _all(self) -> Mapping[str, T]:
+        raise NotImplementedError
+
+    def __getitem__(self, name: str) -> T:
+        known = self._all()
+        if name not in known:
+            shown = ", ".join(repr(other) for other in list(known)[:5])
+            more = f" and {len(known) - 5} more" if len(known) > 5 else ""
+            raise KeyError(self.unknown.format(repr(name)) + shown + more)
+        return known[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._all()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
+class EngineRows(Named[Row]):
     """Rows of one engine by case id, in the order of the prompt file.
 
     Under ``--parity-case`` it has the rows of the selected cases; reading one of the ``unselected`` says so.
     """
+
+    unknown: ClassVar[str] = "no case {} in this prompt set; it has "
 
     def __init__(self, engine: str, rows: Mapping[str, Row], *, unselected: Collection[str] = ()) -> None:
         self.engine = engine
         self._rows = rows
         self._unselected = unselected
 
+    def _all(self) -> Mapping[str, Row]:
+        return self._rows
+
     def __getitem__(self, case: str) -> Row:
-        try:
-            return self._rows[case]
-        except KeyError:
-            if case in self._unselected:
-                return Row(self.engine, case, (), missing="not selected by --parity-case")
-            raise KeyError(f"no case {case!r} in this prompt set; it has {_some(self._rows)}") from None
-
-    def __contains__(self, case: object) -> bool:
-        return case in self._rows
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        if case in self._unselected and case not in self._rows:
+            return Row(self.engine, case, (), missing="not selected by --parity-case")
+        return super().__getitem__(case)
 
 
-class ParityRun(Mapping[str, EngineRows]):
+class ParityRun(Named[EngineRows]):
     """What one ``parity`` test gathered: rows by engine name, and checks on them.
 
     ``run["ollama"]["refund-3"].text`` is one answer. :meth:`check` applies a check to what was gathered; it is soft,
     like the marker's: the test goes on and fails at its end. Inside ``with run.hard():`` it raises at once.
     """
 
+    unknown: ClassVar[str] = "no engine {} in this run; it has "
+
     def __init__(
-        self,
-        rows: Callable[[], Mapping[str, EngineRows]],
-        judge: Callable[[Check], list[Verdict]],
-        *,
-        reproduce: str,
+        self, rows: Callable[[], Mapping[str, EngineRows]], judge: Callable[[Check], list[Verdict]], *, reproduce: str
     ) -> None:
         self._load = rows
         self._judge = judge
@@ -165,19 +186,6 @@ class ParityRun(Mapping[str, EngineRows]):
         self._hard = False
         self.touched = False
         self.verdicts: list[Verdict] = []
-
-    def __getitem__(self, engine: str) -> EngineRows:
-        rows = self._all()
-        try:
-            return rows[engine]
-        except KeyError:
-            raise KeyError(f"no engine {engine!r} in this run; it has {_some(rows)}") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
 
     def check(self, check: Check) -> list[Verdict]:
         """Judge what was gathered and remember the verdicts.
@@ -251,8 +259,10 @@ class EngineHandle:
         return {"ca_bundle": self._adapter.spec.ca_bundle, "proxy": self._adapter.spec.proxy}
 
 
-class Engines(Mapping[str, EngineHandle]):
+class Engines(Named[EngineHandle]):
     """Every selected engine by name, in the order selected."""
+
+    unknown: ClassVar[str] = "no engine {} is selected; these are: "
 
     def __init__(self, handles: Mapping[str, EngineHandle], *, baseline: str) -> None:
         self._handles = dict(handles)
@@ -263,20 +273,8 @@ class Engines(Mapping[str, EngineHandle]):
         """The engine the others are compared with."""
         return self._handles[self._baseline]
 
-    def __getitem__(self, name: str) -> EngineHandle:
-        try:
-            return self._handles[name]
-        except KeyError:
-            raise KeyError(f"no engine {name!r} is selected; these are: {_some(self._handles)}") from None
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._handles
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._handles)
-
-    def __len__(self) -> int:
-        return len(self._handles)
+    def _all(self) -> Mapping[str, EngineHandle]:
+        return self._handles
 
 
 class Asker(Protocol):
@@ -292,8 +290,10 @@ class Asker(Protocol):
         """Judge one case's samples."""
 
 
-class Asked(Mapping[str, Row]):
+class Asked(Named[Row]):
     """The answers of every engine to one question."""
+
+    unknown: ClassVar[str] = "no engine {} was asked; these were: "
 
     def __init__(self, asker: Asker, case: Case, sampling: Sampling, samples: Mapping[str, Sample]) -> None:
         self._asker = asker
@@ -301,16 +301,11 @@ class Asked(Mapping[str, Row]):
         self._sampling = sampling
         self._samples = samples
 
-    def __getitem__(self, engine: str) -> Row:
-        if engine not in self._samples:
-            raise KeyError(f"no engine {engine!r} was asked; these were: {_some(self._samples)}")
-        return Row(engine, self._case.id, [self._samples[engine]], missing="it was not asked")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._samples)
-
-    def __len__(self) -> int:
-        return len(self._samples)
+    def _all(self) -> Mapping[str, Row]:
+        return {
+            engine: Row(engine, self._case.id, [sample], missing="it was not asked")
+            for engine, sample in self._samples.items()
+        }
 
     def check(self, check: Check) -> list[Verdict]:
         """Assert one check on this one answer per engine: PASS or FAIL without a bound, marked ``single``.
@@ -358,8 +353,3 @@ def _question(question: str | Sequence[Mapping[str, Any]], sampling: Mapping[str
     turns = [{"role": "user", "content": question}] if isinstance(question, str) else question
     messages = messages_of(turns, what="parity.ask")
     return Case(id="ask", messages=messages, group="ask"), sampling_of(sampling, what="parity.ask")
-
-
-def _some(names: Mapping[str, object]) -> str:
-    shown = [repr(name) for name in list(names)[:5]]
-    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
