@@ -125,6 +125,15 @@ class Prober:
         answer = self.adapter.read(self.adapter.control.post(wire.path, wire.body, timeout_s=timeout), case=CASE)
         return msgspec.structs.replace(answer, max_tokens=request.sampling.max_tokens)
 
+    def ask_where_taken(self, request: Request) -> Completion | None:
+        """Return the answer to a request, ``None`` where the server refused it; ``refusal`` has its words."""
+        try:
+            return self.ask(request)
+        except EngineError as error:
+            if self.refused(error):
+                return None
+            raise
+
     def refused(self, error: EngineError) -> bool:
         """Tell whether a server said no to what was asked of it, rather than failed at it, and keep its words."""
         no = isinstance(error, BadRequest) or (isinstance(error, AnswerError) and error.status in _NO_ROUTE)
@@ -248,13 +257,8 @@ def _unknown(prober: Prober) -> Mapping[str, object]:
 
 
 def _logprobs(prober: Prober) -> Mapping[str, object]:
-    try:
-        answer = prober.ask(asking(QUESTION, max_tokens=4, top_logprobs=1))
-    except EngineError as error:
-        if prober.refused(error):
-            return {"logprobs": False}
-        raise
-    if not any(token.logprob is not None for token in answer.logprobs):
+    answer = prober.ask_where_taken(asking(QUESTION, max_tokens=4, top_logprobs=1))
+    if answer is None or not any(token.logprob is not None for token in answer.logprobs):
         return {"logprobs": False}
     return {"logprobs": True, "token_ids": any(token.id is not None for token in answer.logprobs)}
 
@@ -295,13 +299,9 @@ def _plain_schema(prober: Prober) -> Mapping[str, object]:
 def _formed(prober: Prober, schema: Mapping[str, Any]) -> Completion | None:
     """Return the answer under a schema, ``None`` where it was refused."""
     shape = {"type": "json_schema", "json_schema": {"name": "probe", "strict": True, "schema": schema}}
-    try:
-        answer = prober.ask(asking(FORM, max_tokens=96, response_format=shape))
-    except EngineError as error:
-        if prober.refused(error):
-            return None
-        raise
-    prober.refusal = ""
+    answer = prober.ask_where_taken(asking(FORM, max_tokens=96, response_format=shape))
+    if answer is not None:
+        prober.refusal = ""
     return answer
 
 
@@ -332,12 +332,9 @@ def _tools(prober: Prober) -> Mapping[str, object]:
     A no is said only by counts that move: some servers count nothing, or the same for every prompt.
     """
     without = prober.greeting_tokens()
-    try:
-        answer = prober.ask(asking(GREETING, max_tokens=CALL_TOKENS, tools=TOOLS))
-    except EngineError as error:
-        if prober.refused(error):
-            return {"tools": False}
-        raise
+    answer = prober.ask_where_taken(asking(GREETING, max_tokens=CALL_TOKENS, tools=TOOLS))
+    if answer is None:
+        return {"tools": False}
     if answer.tool_calls:
         return {"tools": True}
     if without is None or answer.prompt_tokens is None:
@@ -354,12 +351,9 @@ def _tools(prober: Prober) -> Mapping[str, object]:
 
 def _raw(prober: Prober) -> Mapping[str, object]:
     """Send one letter: more than a few prompt tokens mean that something was put around it."""
-    try:
-        answer = prober.ask(Request(case=CASE, prompt="a", sampling=Sampling(max_tokens=8)))
-    except EngineError as error:
-        if prober.refused(error):
-            return {"raw_prompt": False}
-        raise
+    answer = prober.ask_where_taken(Request(case=CASE, prompt="a", sampling=Sampling(max_tokens=8)))
+    if answer is None:
+        return {"raw_prompt": False}
     if answer.prompt_tokens is None:
         raise Undecided("the server does not say how many tokens a raw prompt has")
     return {"raw_prompt": answer.prompt_tokens <= RAW_TOKENS}
