@@ -361,16 +361,8 @@ def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[s
 
 def unjudged(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
     """Return why checks were skipped, each reason once, and which checks of which tests it concerns."""
-    by_reason: dict[str, dict[str, None]] = defaultdict(dict)
-    for verdict in verdicts:
-        if verdict.outcome is Outcome.SKIPPED and verdict.reason:
-            by_reason[verdict.reason][f"{verdict.kind} of {verdict.test.rpartition('::')[2]}"] = None
-    lines = [
-        line
-        for reason, checks in by_reason.items()
-        for line in _wrapped("  ", printable(f"{reason}: {', '.join(checks)}"), width=width)
-    ]
-    return ["skipped:", *lines] if lines else []
+    skipped = [verdict for verdict in verdicts if verdict.outcome is Outcome.SKIPPED and verdict.reason]
+    return _each_once("skipped:", ((verdict.reason, verdict) for verdict in skipped), width=width)
 
 
 def noted(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
@@ -378,17 +370,22 @@ def noted(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
 
     What could not be asked of an engine, for one: a PASS does not speak for it.
     """
-    by_remark: dict[str, dict[str, None]] = defaultdict(dict)
-    for verdict in verdicts:
-        if verdict.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
-            for remark in explain.remarks(verdict, of_reader=False):
-                by_remark[remark][f"{verdict.kind} of {verdict.test.rpartition('::')[2]}"] = None
+    judged = [v for v in verdicts if v.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)]
+    told = ((remark, verdict) for verdict in judged for remark in explain.remarks(verdict, of_reader=False))
+    return _each_once("noted:", told, width=width)
+
+
+def _each_once(title: str, told: Iterable[tuple[str, Verdict]], *, width: int) -> list[str]:
+    """Return what is told of verdicts below a title, each sentence once, with the checks it concerns."""
+    by_sentence: dict[str, dict[str, None]] = defaultdict(dict)
+    for sentence, verdict in told:
+        by_sentence[sentence][f"{verdict.kind} of {verdict.test.rpartition('::')[2]}"] = None
     lines = [
         line
-        for remark, checks in by_remark.items()
-        for line in _wrapped("  ", printable(f"{remark}: {', '.join(checks)}"), width=width)
+        for sentence, checks in by_sentence.items()
+        for line in _wrapped("  ", printable(f"{sentence}: {', '.join(checks)}"), width=width)
     ]
-    return ["noted:", *lines] if lines else []
+    return [title, *lines] if lines else []
 
 
 def _label(verdict: Verdict, verdicts: Sequence[Verdict], *, verbose: bool) -> str:
