@@ -30,19 +30,7 @@ from pytest_llmparity.settings.selection import (
     is_path,
     parse_engines,
 )
-from pytest_llmparity.settings.specification import EngineSpec, EnvRef, Key, Settings
-
-__all__ = [
-    "Config",
-    "EngineSpec",
-    "EnvRef",
-    "Places",
-    "Settings",
-    "has_table",
-    "parse_config",
-    "parse_engines",
-    "select",
-]
+from pytest_llmparity.settings.specification import EngineSpec, EnvRef, Key
 
 _KEY = 'keys never belong in the file; name the environment variable that holds yours: api_key_env = "VLLM_API_KEY"'
 HINTS = {

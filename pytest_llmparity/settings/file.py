@@ -23,17 +23,9 @@ from pytest_llmparity.core.errors import EngineSelectionError
 from pytest_llmparity.core.identity.spelling import SAMPLING, sampling_defaults
 from pytest_llmparity.core.sample import IDENTITY
 from pytest_llmparity.core.words.printable import printable
-from pytest_llmparity.core.words.problems import Strict, given, looks_secret, names_secret, nearest
+from pytest_llmparity.core.words.problems import Strict, given, listed, looks_secret, names_secret, nearest
 from pytest_llmparity.settings.selection import KINDS, LETTERS, NAME, Kind, parse_engines, root_of
-from pytest_llmparity.settings.specification import (
-    EngineSpec,
-    EnvRef,
-    Gather,
-    Inconclusive,
-    Key,
-    Residency,
-    seconds,
-)
+from pytest_llmparity.settings.specification import EngineSpec, EnvRef, Gather, Inconclusive, Key, Residency, seconds
 
 _SECRET_HEADERS = re.compile(r"authori[sz]ation|cookie|key|token|secret|password", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
@@ -177,15 +169,8 @@ def _headers(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 def _index(value: str) -> str:
-    try:
-        root_of(value)
-    except ValueError as error:
-        raise ValueError(f"{error}") from None
+    root_of(value)  # raises where it is none
     return value
 
 
@@ -347,7 +332,7 @@ TYPES: Mapping[str, Any] = {
     "launch": Literal["attach", "process"],
     "route": Literal["openai", "native"],
     "program": Text,
-    "requires": Annotated[list[Text], Field(min_length=1), BeforeValidator(_listed)],
+    "requires": Annotated[list[Text], Field(min_length=1), BeforeValidator(listed)],
     "addresses": list[Address],
     "file": Text,
     "command": Command,

@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 
 from pytest_llmparity.core.errors import EngineSelectionError, UsageError
 from pytest_llmparity.core.words.problems import dotted, nearest
-from pytest_llmparity.settings.configuration import Config, Places, has_table, parse_config, parse_engines, select
+from pytest_llmparity.settings.configuration import Config, Places, has_table, parse_config, select
 from pytest_llmparity.settings.file import ProfileTable
-from pytest_llmparity.settings.selection import Kind
+from pytest_llmparity.settings.selection import Kind, parse_engines
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE, OUT, SOURCES
 from pytest_llmparity.settings.specification import DEFAULT, EngineSpec, Mode, Resume, Settings
 
@@ -195,16 +195,12 @@ def _selection(layers: _Layers, *, otherwise_all: bool) -> tuple[Sequence[str], 
 
 
 def _select(
-    layers: _Layers,
-    texts: Sequence[str],
-    origin: str,
-    kinds: Mapping[str, Kind],
-    offer: Callable[[Sequence[str]], str],
+    layers: _Layers, texts: Sequence[str], origin: str, kinds: Mapping[str, Kind], offer: Callable[[Sequence[str]], str]
 ) -> tuple[EngineSpec, ...]:
     """Look up what is selected. A kind without a model, which no engine is called, is answered with what is running."""
     given, path, config, _ = layers
     # A stored run is judged again without its engines, so their files may be gone.
-    exists = _exists if given.live else _always
+    exists = _exists if given.live else lambda path: True
     home = _home()
     places = Places(folders=tuple(dict.fromkeys((given.cwd, given.root))), exists=exists, home=home)
     beside = Places(folders=(path.parent,), exists=exists, home=home) if path else None
@@ -270,10 +266,6 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:  # a name too long, a folder that may not be entered
         return False
-
-
-def _always(path: Path) -> bool:
-    return True
 
 
 def _home() -> Path | None:

@@ -42,9 +42,8 @@ def positive(text: str) -> int:
 def formats(text: str) -> tuple[str, ...]:
     """Read ``--parity-report``: formats separated by commas, each once, in order."""
     names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in FORMATS:
-            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not allowed; expected one of: {', '.join(FORMATS)}")
+    if not set(names) <= set(FORMATS):
+        raise _not_allowed(text, f"one of: {', '.join(FORMATS)}")
     return tuple(dict.fromkeys(names))
 
 
@@ -53,13 +52,13 @@ def mode(text: str) -> tuple[str, str | None]:
     word, equals, run = text.strip().partition("=")
     if (word == "live" and not equals) or (word == "replay" and (run or not equals)):
         return word, run or None
-    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not allowed; expected live, replay or replay=RUN")
+    raise _not_allowed(text, "live, replay or replay=RUN")
 
 
 def inconclusive(text: str) -> str:
     """Read ``--parity-inconclusive``."""
     if text not in ("show", "fail", "skip"):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not allowed; expected show, fail or skip")
+        raise _not_allowed(text, "show, fail or skip")
     return text
 
 
@@ -67,10 +66,12 @@ def switch(text: str) -> bool:
     """Read a yes or no from the environment."""
     word = text.strip().lower()
     if word not in (*_TRUE, *_FALSE):
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is not allowed; expected one of: {', '.join((*_TRUE, *_FALSE))}"
-        )
+        raise _not_allowed(text, f"one of: {', '.join((*_TRUE, *_FALSE))}")
     return word in _TRUE
+
+
+def _not_allowed(text: str, expected: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"{text[:40]!r} is not allowed; expected {expected}")
 
 
 class Option(NamedTuple):

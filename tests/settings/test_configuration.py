@@ -14,18 +14,10 @@ from hypothesis import strategies as st
 import pytest_llmparity
 from pytest_llmparity.core.errors import ConfigError, EngineSelectionError
 from pytest_llmparity.core.sample import IDENTITY
-from pytest_llmparity.settings.configuration import (
-    Config,
-    EngineSpec,
-    EnvRef,
-    Places,
-    has_table,
-    parse_config,
-    parse_engines,
-    select,
-)
+from pytest_llmparity.settings.configuration import Config, Places, has_table, parse_config, select
 from pytest_llmparity.settings.file import Pin
-from pytest_llmparity.settings.specification import Settings, seconds
+from pytest_llmparity.settings.selection import parse_engines
+from pytest_llmparity.settings.specification import EngineSpec, EnvRef, Settings, seconds
 
 FULL = """
 baseline = "vllm"

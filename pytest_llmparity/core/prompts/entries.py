@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from pytest_llmparity.core.words.problems import Strict, given
+from pytest_llmparity.core.words.problems import Strict, given, listed
 
 MAX_ID = 200
 """Characters in a case id: it goes into file names of goldens, node ids and table cells."""
@@ -30,10 +30,6 @@ def _identifier(value: str) -> str:
     if not value.isprintable() and any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in value):
         raise ValueError("holds a control character or line break; ids are one printable line")
     return value
-
-
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
 
 
 def _text_or_object(value: object) -> object:
@@ -63,7 +59,7 @@ Identifier = Annotated[
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_ID, "pattern": "^[^\\u0000-\\u001f\\u007f]+$"}),
 ]
 Name = Annotated[StrictStr, Field(min_length=1)]
-Texts = Annotated[list[StrictStr], BeforeValidator(_listed, json_schema_input_type=StrictStr | list[StrictStr])]
+Texts = Annotated[list[StrictStr], BeforeValidator(listed, json_schema_input_type=StrictStr | list[StrictStr])]
 Schema = Annotated[Any, AfterValidator(_text_or_object), WithJsonSchema({"type": ["object", "string"]})]
 Choice = Annotated[
     Any,
@@ -143,7 +139,7 @@ class MessageEntry(Entry):
                 {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},
                 {"required": ["tool_calls"], "properties": {"role": {"const": "assistant"}}},
             ]
-        },
+        }
     )
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -211,9 +207,7 @@ class PromptEntry(Entry):
     then); without it every brace stays as it is, so JSON in a prompt needs no escaping.
     """
 
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["messages"]}, {"required": ["prompt"]}]},
-    )
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["messages"]}, {"required": ["prompt"]}]})
 
     id: Identifier
     messages: list[MessageEntry] | None = Field(default=None, min_length=1)

@@ -42,6 +42,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+def listed(value: object) -> object:
+    """Return a text as a list of one, anything else as it is: what may be several may be written as one."""
+    return [value] if isinstance(value, str) else value
+
+
 def looks_secret(text: str) -> bool:
     """Tell whether a text has the shape of a key or an authorisation header; such a text is never echoed."""
     return _KEY_SHAPE.search(text) is not None
