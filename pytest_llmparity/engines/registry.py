@@ -160,11 +160,7 @@ def adapter_for(kind: str) -> type[Adapter]:
 
 
 def make(
-    spec: EngineSpec,
-    base_url: str,
-    *,
-    environ: Mapping[str, str],
-    time_left: Callable[[], float | None] = lambda: None,
+    spec: EngineSpec, base_url: str, *, environ: Mapping[str, str], time_left: Callable[[], float | None] = lambda: None
 ) -> Adapter:
     """Return the adapter for a spec around the server at ``base_url``.
 

@@ -419,11 +419,7 @@ class Session:
             requests=self._state.requests,
             retries=self._state.retries,
             replayed=self.settings.mode == "replay",
-            notes=(
-                *self._state.notes,
-                *unknown_latency(samples, verdicts),
-                *read_otherwise(samples),
-            ),
+            notes=(*self._state.notes, *unknown_latency(samples, verdicts), *read_otherwise(samples)),
         )
 
     def samples(self) -> list[Sample]:

@@ -42,13 +42,7 @@ class Speech:
     end: ClassVar[bytes] = b"data: [DONE]\n\n"
 
     def __init__(
-        self,
-        request: Mapping[str, Any],
-        reply: Reply,
-        tokens: Sequence[str],
-        *,
-        model: str,
-        chat: bool,
+        self, request: Mapping[str, Any], reply: Reply, tokens: Sequence[str], *, model: str, chat: bool
     ) -> None:
         limit = self._limit(request)
         kept = list(tokens) if not isinstance(limit, int) else list(tokens[:limit])

@@ -19,18 +19,22 @@ _VISIBLE = re.compile(r"[!-~]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Where an engine listens. ``prefix`` is the base URL's path without its trailing slash."""
-
+class _Place:
     host: str
     port: int
-    tls: bool
-    prefix: str = ""
 
     @property
     def where(self) -> str:
         """``host:port`` as error texts and CONNECT write it."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin(_Place):
+    """Where an engine listens. ``prefix`` is the base URL's path without its trailing slash."""
+
+    tls: bool
+    prefix: str = ""
 
     @property
     def host_header(self) -> str:
@@ -40,17 +44,10 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proxy:
+class Proxy(_Place):
     """An HTTP proxy that is asked to CONNECT. ``authorization`` is a secret and stays out of ``repr``."""
 
-    host: str
-    port: int
     authorization: str = field(default="", repr=False)
-
-    @property
-    def where(self) -> str:
-        """``host:port`` for error texts."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parse_origin(base_url: str) -> Origin:

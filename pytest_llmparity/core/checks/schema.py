@@ -147,11 +147,7 @@ class SchemaCheck(BaseCheck):
             yield dataclasses.replace(verdict, lenience=parts, remarks=(*verdict.remarks, *remarks))
 
     def _limit_verdicts(
-        self,
-        evidence: Evidence,
-        contract: Contract,
-        readings: Mapping[str, Mapping[str, Reading]],
-        orders: KeyOrders,
+        self, evidence: Evidence, contract: Contract, readings: Mapping[str, Mapping[str, Reading]], orders: KeyOrders
     ) -> Iterable[Verdict]:
         if self.rate is not None:
             yield from self.each_engine(

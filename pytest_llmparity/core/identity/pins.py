@@ -66,7 +66,7 @@ def hold(pin: Mapping[str, str | int | float], identity: Identity) -> list[PinFi
         elif not agree(field, pinned, seen := _as_seen(field, fact)):
             state = "contradicted"
         else:
-            vague = _RULES.get(field) is _quantised and says_less(str(seen), str(pinned))
+            vague = _RULES.get(field) is same and says_less(str(seen), str(pinned))
             vague |= fact.source == "probed" and str(seen) != str(pinned)
             state = "unverified" if fact.source == "declared" or vague else "held"
         findings.append(
@@ -103,7 +103,7 @@ def agree(field: str, pinned: Value, seen: Value) -> bool:
     pinned words, in any case. Format and attention in any case, all other fields as text.
     """
     wanted, reported = str(pinned).strip(), str(seen).strip()
-    return wanted == reported or _RULES.get(field, _same)(wanted, reported)
+    return wanted == reported or (field in _RULES and _RULES[field](wanted, reported))
 
 
 def changes(before: Identity, now: Identity) -> list[str]:
@@ -117,10 +117,6 @@ def changes(before: Identity, now: Identity) -> list[str]:
     ]
 
 
-def _same(pinned: str, seen: str) -> bool:
-    return pinned == seen
-
-
 def _any_case(pinned: str, seen: str) -> bool:
     return pinned.casefold() == seen.casefold()
 
@@ -128,10 +124,6 @@ def _any_case(pinned: str, seen: str) -> bool:
 def _as_seen(field: str, fact: Fact) -> Value:
     """Return a fact's value as it was reported where normalising it has lost something (FP8's E5M2)."""
     return fact.raw if field == "quantization" and normalise(fact.raw) == fact.value else fact.value
-
-
-def _quantised(pinned: str, seen: str) -> bool:
-    return same(pinned, seen)
 
 
 def _version(pinned: str, seen: str) -> bool:
@@ -182,8 +174,8 @@ def _at_once(pinned: str, seen: str) -> bool:
 
 _RULES: Final[Mapping[str, Callable[[str, str], bool]]] = {
     "version": _version,
-    "quantization": _quantised,
-    "kv_cache": _quantised,
+    "quantization": same,
+    "kv_cache": same,
     "digest": _hexadecimal,
     "template_sha256": _hexadecimal,
     "tokenizer_sha256": _hexadecimal,

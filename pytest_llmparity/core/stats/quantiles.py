@@ -142,13 +142,7 @@ def quantile_ratio(
             lower, upper = min(lower, wider[0]), max(upper, wider[1])
             p_pass, p_fail = max(p_pass, wider[2]), max(p_fail, wider[3])
     return RatioResult(
-        estimate=estimate,
-        lower=lower,
-        upper=upper,
-        p_pass=p_pass,
-        p_fail=p_fail,
-        pairs=pairs,
-        bounded=True,
+        estimate=estimate, lower=lower, upper=upper, p_pass=p_pass, p_fail=p_fail, pairs=pairs, bounded=True
     )
 
 

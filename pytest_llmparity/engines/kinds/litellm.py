@@ -56,12 +56,7 @@ class LiteLlmAdapter(Adapter):
     timings: ClassVar[tuple[str, ...]] = ("x-litellm-response-duration-ms", "x-litellm-overhead-duration-ms")
     stream_timings: ClassVar[tuple[str, ...]] = timings[1:]
     meanings: ClassVar[tuple[Meaning, ...]] = (
-        Meaning(
-            400,
-            re.compile("Invalid model name"),
-            ModelMissing,
-            "Name a model_name of the proxy's configuration.",
-        ),
+        Meaning(400, re.compile("Invalid model name"), ModelMissing, "Name a model_name of the proxy's configuration."),
     )
     local_model: ClassVar[bool] = False
     distributions: ClassVar[tuple[str, ...]] = ("litellm",)

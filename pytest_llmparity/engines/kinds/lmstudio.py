@@ -13,13 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from pytest_llmparity.core.errors import (
-    ModelMissing,
-    ParameterNotHonoured,
-    ProtocolError,
-    Timeout,
-    Unreachable,
-)
+from pytest_llmparity.core.errors import ModelMissing, ParameterNotHonoured, ProtocolError, Timeout, Unreachable
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.ports import Answer

@@ -409,12 +409,7 @@ def _piece(entry: object) -> Piece | None:
         index = int(index)
     # OpenAI sends the arguments as JSON text; some servers send the value itself.
     text = arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments)
-    return Piece(
-        index=count(index),
-        id=string(entry.get("id")),
-        name=string(function.get("name")),
-        arguments=text,
-    )
+    return Piece(index=count(index), id=string(entry.get("id")), name=string(function.get("name")), arguments=text)
 
 
 def _arguments(parts: Sequence[str]) -> Joined:

@@ -22,10 +22,7 @@ def records(logprobs: Mapping[str, Any]) -> Iterator[TokenLogprob]:
         alternatives = mappings(entry.get("top_logprobs"))
         known = [(_token(other), lp) for other in alternatives if (lp := number(other.get("logprob"))) is not None]
         yield TokenLogprob(
-            token=_token(entry),
-            logprob=number(entry.get("logprob")),
-            top=_best_first(known),
-            id=count(entry.get("id")),
+            token=_token(entry), logprob=number(entry.get("logprob")), top=_best_first(known), id=count(entry.get("id"))
         )
     if "tokens" not in logprobs:
         return

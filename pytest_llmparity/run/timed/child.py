@@ -141,10 +141,7 @@ async def calibrate(concurrency: int, *, tls: bool) -> Calibration:
     """Measure the paced server as the engines will be measured; ``tls`` picks the reader that TLS engines get."""
     request = ("", WireRequest(path="/", body=b"", sha256="", method="GET"))
     count = max(2 * concurrency, _MOCK_LEAST_REQUESTS)
-    async with (
-        mock(concurrency) as base_url,
-        Client(base_url, reader="transport" if tls else "auto") as client,
-    ):
+    async with mock(concurrency) as base_url, Client(base_url, reader="transport" if tls else "auto") as client:
         await block(client, "", 0, [request] * concurrency, concurrency)  # warms connections and code
         records = await block(client, "", 0, [request] * count, concurrency)
     exchanges = [record.exchange for record in records if record.exchange is not None]
@@ -200,12 +197,7 @@ async def run(schedule: Schedule) -> TimedResult:
             target.name for client, target in zip(clients, schedule.targets, strict=True) if not await client.part()
         }
         records = [without_mixed(record, mixed) for record in records]
-    return TimedResult(
-        records=tuple(records),
-        calibration=calibration,
-        stopped=stopped,
-        watched=tuple(watched),
-    )
+    return TimedResult(records=tuple(records), calibration=calibration, stopped=stopped, watched=tuple(watched))
 
 
 def without_mixed(record: Record, mixed: Collection[str]) -> Record:

@@ -13,12 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from pytest_llmparity.core.errors import (
-    AnswerError,
-    BadRequest,
-    ModelMissing,
-    ParameterNotHonoured,
-)
+from pytest_llmparity.core.errors import AnswerError, BadRequest, ModelMissing, ParameterNotHonoured
 from pytest_llmparity.core.identity.capabilities import Capabilities, Overflow
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact, JsonObject, Request, WireRequest

@@ -199,11 +199,7 @@ def _chunk(value: Mapping[str, Any]) -> JsonObject:
     return {
         "model": value.get("model"),
         "choices": [
-            {
-                "delta": delta,
-                "finish_reason": value.get("done_reason"),
-                "logprobs": {"content": value.get("logprobs")},
-            }
+            {"delta": delta, "finish_reason": value.get("done_reason"), "logprobs": {"content": value.get("logprobs")}}
         ],
         "usage": {name: value[name] for name in ("prompt_eval_count", "eval_count") if name in value},
     }
