@@ -12,6 +12,7 @@ from typing import Any, Final, get_args
 
 from pytest_llmparity.core.errors import LockError
 from pytest_llmparity.core.identity.agreed import Accepted, Agreed, Party
+from pytest_llmparity.core.identity.ladder import Ladder, Rung
 from pytest_llmparity.core.identity.lock import NAME, Locked, Setting
 from pytest_llmparity.core.sample import Fact, Source
 
@@ -28,6 +29,12 @@ _MEASURED: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(("prompt_set", "plugin"), (str,)),
 }
 """What stands of the measurement beside a margin, with its types."""
+_OF_LADDER: Final[Mapping[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("model", "server", "made_by"), (str,)),
+    **dict.fromkeys(("prompts", "groups"), (int,)),
+    **dict.fromkeys(("prompt_set", "plugin"), (str,)),
+}
+_OF_RUNG: Final = ("shift", "lower", "upper", "forks", "most_forks")
 _MEASURE: Final = "take the file from version control, or delete this table and measure again with: llmparity calibrate"
 _AGAIN: Final = f"delete it, or take it from version control, and write it with: llmparity lock ({NAME})"
 
@@ -47,13 +54,15 @@ def agreed(path: Path) -> Agreed:
     """Return what a lock file says of drift, nothing where there is no file; ``LockError`` names what is wrong."""
     content = _content(path) or {}
     margins = _table(path, content, "", "margins", default={})
+    ladders = _table(path, content, "", "ladders", default={})
     return Agreed(
         margins=tuple(
             _margin(path, str(baseline), str(candidate), _table(path, pairs, f"margins.{baseline}", str(candidate)))
             for baseline in margins
             for pairs in [_table(path, margins, "margins", str(baseline))]
             for candidate in pairs
-        )
+        ),
+        ladders=tuple(_ladder(path, f"ladders.{key}", _table(path, ladders, "ladders", str(key))) for key in ladders),
     )
 
 
@@ -117,6 +126,8 @@ def dumps(engines: Mapping[str, Locked], agreed: Agreed | None = None) -> str:
     document.add("engines", tables)
     if agreed is not None and agreed.margins:
         document.add("margins", _margins(agreed.margins))
+    if agreed is not None and agreed.ladders:
+        document.add("ladders", _ladders(agreed.ladders))
     return tomlkit.dumps(document)
 
 
@@ -140,6 +151,44 @@ def _margins(margins: Sequence[Accepted]) -> Any:
             tables.add(accepted.baseline, tomlkit.table(is_super_table=True))
         tables[accepted.baseline].add(accepted.candidate, table)
     return tables
+
+
+def _ladders(ladders: Sequence[Ladder]) -> Any:
+    import tomlkit
+
+    tables = tomlkit.table(is_super_table=True)
+    for ladder in ladders:
+        table, rungs = tomlkit.table(), tomlkit.table()
+        table.add("digest", ladder.digest)
+        table.add("measured", datetime.date.fromisoformat(ladder.date))
+        for name in _OF_LADDER:
+            table.add(name, getattr(ladder, name))
+        for rung in ladder.rungs:
+            numbers = tomlkit.inline_table()
+            numbers.update({name: getattr(rung, name) for name in _OF_RUNG})
+            rungs.add(rung.quantization, numbers)
+        table.add("rungs", rungs)
+        tables.add(ladder.key, table)
+    return tables
+
+
+def _ladder(path: Path, where: str, table: Mapping[str, Any]) -> Ladder:
+    rungs = _table(path, table, where, "rungs")
+    values = {name: table.get(name) for name in ("digest", *_OF_LADDER)}
+    for name, value in values.items():
+        if type(value) not in _OF_LADDER.get(name, (str,)):
+            raise LockError(f"{path}: {where}.{name} is missing or of another type; {_MEASURE}")
+    date = table.get("measured")
+    if type(date) is not datetime.date:
+        raise LockError(f"{path}: {where}.measured is no date; {_MEASURE}")
+    for name in rungs:
+        numbers = _table(path, rungs, f"{where}.rungs", name)
+        if any(type(numbers.get(number)) not in _NATS for number in _OF_RUNG):
+            raise LockError(f"{path}: {where}.rungs.{name} takes the numbers {', '.join(_OF_RUNG)}; {_MEASURE}")
+    if not rungs:
+        raise LockError(f"{path}: {where} has no rungs; {_MEASURE}")
+    made = [Rung(quantization=name, **{n: rungs[name][n] for n in _OF_RUNG}) for name in rungs]
+    return Ladder(date=date.isoformat(), rungs=tuple(made), **values)  # type: ignore[arg-type]  # looked at above
 
 
 def _margin(path: Path, baseline: str, candidate: str, table: Mapping[str, Any]) -> Accepted:

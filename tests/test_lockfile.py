@@ -17,6 +17,7 @@ from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.lock import Locked
 from pytest_llmparity.core.sample import IDENTITY, Fact
 from tests.core.identity.test_agreed import ACCEPTED
+from tests.core.identity.test_ladder import LADDER
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 NAMES = st.text(string.ascii_lowercase + string.digits + "._-", min_size=1, max_size=8)
@@ -175,6 +176,33 @@ def test_no_file_says_nothing_of_drift(tmp_path: Path) -> None:
 def test_what_is_wrong_with_a_margin_is_named(tmp_path: Path, line: str, instead: str, wrong: str) -> None:
     path = tmp_path / "llmparity.lock"
     path.write_text(lockfile.dumps({}, Agreed().accepting(ACCEPTED)).replace(line, instead, 1))
+
+    with pytest.raises(LockError, match=re.escape(wrong)):
+        lockfile.agreed(path)
+
+
+def test_ladders_are_read_as_they_were_written(tmp_path: Path) -> None:
+    agreed = Agreed().measuring(LADDER).accepting(ACCEPTED)
+    path = tmp_path / "llmparity.lock"
+
+    lockfile.write(path, {}, agreed)
+
+    assert lockfile.agreed(path) == agreed
+    assert "[ladders.4210e926d44a.rungs]" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "wrong"),
+    [
+        ('digest = "sha256', 'digits = "sha256', "ladders.4210e926d44a.digest is missing or of another type"),
+        ("measured = 2026-11-28", "measured = 3", "ladders.4210e926d44a.measured is no date"),
+        ("Q8_0 = {shift = 0.036", "Q8_0 = {shift = true", "rungs.Q8_0 takes the numbers shift, lower, upper, forks"),
+        ("[ladders.4210e926d44a.rungs]", "[other]", "ladders.4210e926d44a.rungs is no table"),
+    ],
+)
+def test_what_is_wrong_with_a_ladder_is_named(tmp_path: Path, line: str, instead: str, wrong: str) -> None:
+    path = tmp_path / "llmparity.lock"
+    path.write_text(lockfile.dumps({}, Agreed().measuring(LADDER)).replace(line, instead, 1))
 
     with pytest.raises(LockError, match=re.escape(wrong)):
         lockfile.agreed(path)

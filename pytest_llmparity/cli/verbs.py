@@ -111,19 +111,23 @@ def selected(asked: argparse.Namespace) -> Selection:
     return Selection(given, in_force)
 
 
-@contextlib.contextmanager
-def serving(selection: Selection, *, stored: Path | None = None) -> Iterator[Session]:
+def serving(selection: Selection, *, stored: Path | None = None) -> contextlib.AbstractContextManager[Session]:
     """Give the session that starts or attaches these engines, and stops them at the end.
 
     What it gathers is kept in ``stored``, where that is given, instead of the project's own store.
     """
+    return serving_as(selection.settings, root=selection.given.root, stored=stored)
+
+
+@contextlib.contextmanager
+def serving_as(settings: Settings, *, root: Path, stored: Path | None = None) -> Iterator[Session]:
+    """Give the session of settings that no command line named."""
     from pytest_llmparity.keeper.client import Keeper
     from pytest_llmparity.report.progress import Silent
     from pytest_llmparity.run.session import Session
 
-    root = selection.given.root
     session = Session(
-        selection.settings,
+        settings,
         root=root,
         token=uuid.uuid4().hex,
         keeper=lambda: Keeper.spawn(root / ".llmparity"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from pytest_llmparity.core.identity.agreed import Accepted
+from pytest_llmparity.core.identity.ladder import Ladder
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import printable
 
@@ -35,16 +36,42 @@ def pair_lines(accepted: Accepted) -> Iterator[str]:
         yield "  the floor is above the margin, so nothing will FAIL: ask fewer requests at once, or without a cache"
 
 
+def ladder_lines(ladder: Ladder) -> Iterator[str]:
+    """Yield a measured ladder: the picture, and every class with its numbers."""
+    prompts, groups = explain.count(ladder.prompts, "prompt"), explain.count(ladder.groups, "group")
+    yield printable(
+        f"{ladder.model} ({ladder.digest[:19]}), copies made by {ladder.made_by}, served by {ladder.server}"
+    )
+    yield f"{prompts} in {groups} ({printable(ladder.prompt_set)})"
+    yield ""
+    letters = dict(zip("abcdefghijklmnopqrstuvwxyz", ladder.rungs, strict=False))
+    yield from picture({letter: rung.shift for letter, rung in letters.items()})
+    yield ""
+    for letter, rung in letters.items():
+        between = f"between {explain.nats(rung.lower)} and {explain.nats(rung.upper)}"
+        forks = f"{explain.percent(rung.forks)} of tokens fork (at most {explain.percent(rung.most_forks)})"
+        yield printable(f"  {letter} {rung.quantization:<8} {explain.nats(rung.shift)}, {between}; {forks}")
+
+
 def picture(marks: Mapping[str, float], *, interval: tuple[float, float, float] | None = None) -> Iterator[str]:
-    """Yield a logarithmic axis of nats with a letter at each value, and an interval with its estimate ``x``."""
+    """Yield a logarithmic axis of nats with a letter at each value, and an interval with its estimate ``x``.
+
+    Letters that would stand at the same place stand above one another.
+    """
     line = [" "] * (WIDTH + 1)
     if interval is not None:
         lower, estimate, upper = map(_place, interval)
         line[lower : upper + 1] = "=" * (upper - lower + 1)
         line[lower], line[upper] = "[", "]"
         line[estimate] = "x"
+    above: list[list[str]] = []
     for letter, value in marks.items():
-        line[_place(value)] = letter
+        at = _place(value)
+        rows = [row for row in (*above, line) if row[at] in " =[]"]
+        if not rows:  # it stands on another one
+            rows = [[" "] * (WIDTH + 1)]
+            above.insert(0, rows[0])
+        rows[-1][at] = letter
     first, last = DECADES
     step = WIDTH // (last - first)
     axis, scale = ["-"] * (WIDTH + 1), [" "] * (WIDTH + 8)
@@ -54,7 +81,8 @@ def picture(marks: Mapping[str, float], *, interval: tuple[float, float, float] 
         text = f"{10.0**decade:g}"
         scale[at : at + len(text)] = text
     scale[0:6] = "0.0001"
-    yield f"  {''.join(line).rstrip()}"
+    for row in (*above, line):
+        yield f"  {''.join(row).rstrip()}"
     yield f"  {''.join(axis)}  nats"
     yield f"  {''.join(scale).rstrip()}"
 

@@ -84,8 +84,13 @@ class Guard:
             return Agreed()
 
     def require_margins(self) -> None:
-        """Raise ``DesignError`` where the lock has no margin for some candidate, ``LockError`` where it is broken."""
+        """Raise ``DesignError`` where the lock has no margin for some candidate, ``LockError`` where it is broken.
+
+        Of a lock with ladders it is known only later.
+        """
         agreed, baseline = lockfile.agreed(self._path), self._baseline or ""
+        if agreed.ladders:  # whether one is of this model is known when the engines are there
+            return
         without = [name for name in self._names if name != baseline and agreed.margin(baseline, name) is None]
         if without:
             words = f"llmparity calibrate {self._spelt(baseline)} {self._spelt(without[0])}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime
 import tomllib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -116,3 +117,23 @@ def test_an_engine_that_is_not_there_is_said(shell: Shell, configured: Configure
 
     assert ended.code == 1
     assert "dev" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "told"),
+    [
+        (("--ladder", "none.gguf"), 1, "there is no file"),
+        (("--ladder", "none.gguf", "prod"), 2, "--ladder takes a file and no engines"),
+        (("--ladder", "{models}/tiny-Q4_0.gguf"), 1, "the weights of tiny-Q4_0.gguf are Q4_0"),
+        (("--ladder", "{models}/tiny-F16.gguf", "--quantize", "nowhere-quantize"), 1, "there is no program nowhere-"),
+        (("--ladder", "{models}/tiny-F16.gguf", "--types", "F16"), 2, "no copy can be made as F16"),
+        (("--ladder", "{models}/tiny-F16.gguf", "--copies", "nowhere"), 2, "--copies: there is no folder nowhere"),
+    ],
+)
+def test_what_a_ladder_cannot_be_made_of_is_said(shell: Shell, argv: tuple[str, ...], code: int, told: str) -> None:
+    models = Path(__file__).parents[2] / "fixtures/models/tiny"
+
+    ended = shell.run("calibrate", *(word.format(models=models) for word in argv))
+
+    assert ended.code == code
+    assert told in ended.err

@@ -59,3 +59,44 @@ def test_the_copy_passes_what_was_accepted_and_a_coarser_one_fails_it(
     lines = [line for line in swapped.output.splitlines() if "logprobs, q8 against f16" in line]
     assert any(line.startswith("INCOMPARABLE") and "digest sha256:" in line for line in lines), lines
     assert any(line.startswith("FAIL") and f"margin {accepted.shift:g} nats" in line for line in lines), lines
+
+
+LADDER_SUITE = """
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity("{mixed}", check.logprobs(), check.text(), max_tokens=32)
+def test_gate(): ...
+"""
+
+
+def test_verdicts_name_the_class_on_the_ladder_of_the_model(
+    launch: Callable[..., LiveRun],
+    gguf: Callable[..., str],
+    some: Callable[..., Path],
+    models: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Copies by the gguf package, so that it needs no llama-quantize; the 4-bit one is declared as such."""
+    folder = tmp_path_factory.mktemp("ladder")
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    source = str(models / "tiny-F16.gguf")
+    argv = [sys.executable, "-m", "pytest_llmparity", "calibrate", "--ladder", source, "--types", "Q8_0,Q4_0"]
+    done = subprocess.run(
+        argv, cwd=folder, env=own_environment(), capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (ladder,) = lockfile.agreed(folder / NAME).ladders
+    fine, coarse = ladder.rungs
+    assert (fine.quantization, coarse.quantization) == ("Q8_0", "Q4_0")
+    assert fine.upper < coarse.lower
+    assert not list(folder.rglob("*.gguf"))
+
+    suite = LADDER_SUITE.format(mixed=some("mixed", 24))
+    honest = launch("--engines=f16,q8", suite=suite, config=gguf("f16", "F16") + gguf("q8", "Q8_0"), project=folder)
+    honest.process.wait(300)
+
+    verdicts = honest.verdicts()
+    assert verdicts["test_gate", "logprobs", "q8"]["outcome"] == "PASS", honest.output
+    assert "Q8_0 on the ladder of" in verdicts["test_gate", "logprobs", "q8"]["message"]
+    assert verdicts["test_gate", "text", "q8"]["margin"] == max(0.02, fine.most_forks)

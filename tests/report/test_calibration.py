@@ -29,3 +29,13 @@ def test_what_lies_beyond_the_axis_stands_at_its_end(value: float, place: int) -
     first, *_ = picture({"V": value})
 
     assert first == "  " + " " * place + "V"
+
+
+def test_letters_at_one_place_stand_above_one_another() -> None:
+    upper, middle, lower, _, _ = picture({"a": 0.01, "b": 0.0101, "c": 0.0099, "d": 0.1})
+
+    assert [row.rstrip() for row in (upper, middle, lower)] == [
+        "  " + " " * 24 + "c",
+        "  " + " " * 24 + "b",
+        "  " + " " * 24 + "a" + " " * 11 + "d",
+    ]

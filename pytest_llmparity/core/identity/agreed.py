@@ -6,10 +6,12 @@ upgrade drifts is what a gate is asked, so a version that is another one now is 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from pytest_llmparity.core.identity.ladder import Ladder
 from pytest_llmparity.core.identity.quantization import same
 from pytest_llmparity.core.sample import Identity
 
@@ -105,6 +107,7 @@ class Agreed:
     """Everything the lock says of drift."""
 
     margins: tuple[Accepted, ...] = ()
+    ladders: tuple[Ladder, ...] = ()
 
     def margin(self, baseline: str, candidate: str) -> Accepted | None:
         """Return what was accepted for a pair, ``None`` where nothing was."""
@@ -113,13 +116,24 @@ class Agreed:
 
     def without(self, engines: Collection[str]) -> Agreed:
         """Return the same without the margins of engines that are no more."""
-        return Agreed(margins=tuple(m for m in self.margins if not {m.baseline, m.candidate} & set(engines)))
+        kept = tuple(m for m in self.margins if not {m.baseline, m.candidate} & set(engines))
+        return dataclasses.replace(self, margins=kept)
 
     def accepting(self, accepted: Accepted) -> Agreed:
         """Return the same with this margin in place of what stood there for its pair."""
         pair = (accepted.baseline, accepted.candidate)
         others = [other for other in self.margins if (other.baseline, other.candidate) != pair]
-        return Agreed(margins=tuple(sorted([*others, accepted], key=lambda each: (each.baseline, each.candidate))))
+        margins = sorted([*others, accepted], key=lambda each: (each.baseline, each.candidate))
+        return dataclasses.replace(self, margins=tuple(margins))
+
+    def ladder(self, party: Party) -> Ladder | None:
+        """Return the ladder of the weights that an engine serves, ``None`` where nobody measured theirs."""
+        return next((ladder for ladder in self.ladders if ladder.digest == party.facts.get("digest")), None)
+
+    def measuring(self, ladder: Ladder) -> Agreed:
+        """Return the same with this ladder in place of what stood there for its model."""
+        others = [other for other in self.ladders if other.digest != ladder.digest]
+        return dataclasses.replace(self, ladders=tuple(sorted([*others, ladder], key=lambda each: each.key)))
 
 
 def without_folders(model: str) -> str:

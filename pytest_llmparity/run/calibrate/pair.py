@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from pytest_llmparity.core.checks.drift.floor import HORIZON
+from pytest_llmparity.core.checks.drift.ladders import party_of
 from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
 from pytest_llmparity.core.errors import DesignError, NotMeasured
-from pytest_llmparity.core.evidence import EngineEvidence
-from pytest_llmparity.core.identity.agreed import Accepted, Party
+from pytest_llmparity.core.evidence import Check
+from pytest_llmparity.core.identity.agreed import Accepted
 from pytest_llmparity.core.identity.proposing import proposed
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.run.session import Session
@@ -35,11 +36,7 @@ def measure(session: Session, *, prompts: Path, today: datetime.date) -> Accepte
     The session's baseline is the baseline. Raises ``NotMeasured`` with the reason where one cannot be asked or the
     answers settle nothing, ``PromptSetError`` and ``DesignError`` for the prompts.
     """
-    declared = session.declare(TEST, (str(prompts), ANY), {"max_tokens": HORIZON}, folder=prompts.parent)
-    if declared.prompts.groups < LEAST_GROUPS:
-        raise DesignError(
-            f"{prompts.name} has {declared.prompts.groups} groups of prompts; a margin takes {LEAST_GROUPS} or more"
-        )
+    declared(session, prompts, ANY)
     session.gather()
     evidence = session.evidence(TEST, ANY)
     assert evidence is not None
@@ -68,10 +65,13 @@ def measure(session: Session, *, prompts: Path, today: datetime.date) -> Accepte
         groups=verdict.groups,
         prompt_set=prompts.stem,
         plugin=session.version,
-        of_baseline=_party(baseline),
-        of_candidate=_party(candidate),
+        of_baseline=party_of(baseline),
+        of_candidate=party_of(candidate),
     )
 
 
-def _party(engine: EngineEvidence) -> Party:
-    return Party.of(engine.kind, engine.identity, engine.quantization)
+def declared(session: Session, prompts: Path, check: Check) -> None:
+    """Declare the measurement; raises for a prompt file that is none, or of too few groups."""
+    declaration = session.declare(TEST, (str(prompts), check), {"max_tokens": HORIZON}, folder=prompts.parent)
+    if (groups := declaration.prompts.groups) < LEAST_GROUPS:
+        raise DesignError(f"{prompts.name} has {groups} groups of prompts; a margin takes {LEAST_GROUPS} or more")

@@ -12,12 +12,13 @@ from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.base import BaseCheck, sampled
 from pytest_llmparity.core.checks.designs import NATS, Fixed, Shifts, design_of, of_groups, turns
+from pytest_llmparity.core.checks.drift import ladders
 from pytest_llmparity.core.checks.missing import Missing, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
-from pytest_llmparity.core.identity.agreed import LOCK_FILE, Party
+from pytest_llmparity.core.identity.agreed import LOCK_FILE
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Phase
 from pytest_llmparity.core.stats.medians import least_groups
@@ -95,9 +96,11 @@ class LogprobsCheck(BaseCheck):
             return _Limit(nats=self.shift)
         accepted = evidence.agreed.margin(baseline.name, candidate.name)
         run = f"run: llmparity calibrate {baseline.name} {candidate.name}"
+        if accepted is None and (of_class := ladders.shift_margin(evidence, candidate)):
+            return _Limit(nats=of_class[0], source=of_class[1])
         if accepted is None:
             return _Limit(refused=f"{LOCK_FILE} has no margin for this pair; {run}, or give check.logprobs(shift=…)")
-        parties = [Party.of(engine.kind, engine.identity, engine.quantization) for engine in (baseline, candidate)]
+        parties = [ladders.party_of(engine) for engine in (baseline, candidate)]
         if differing := accepted.differs(*parties):
             others = f"the margin in {LOCK_FILE} was accepted for other engines ({'; '.join(differing)})"
             return _Limit(refused=f"{others}; if that is meant, {run}")
@@ -139,7 +142,6 @@ class LogprobsCheck(BaseCheck):
             measures="of shift",
             margin=margin,
             margin_from=limit.source,
-            remarks=limit.notes,
             floor=floor,
             requests=2 * len(shifts),
             differs=layers.layers(evidence, candidate),
@@ -157,8 +159,11 @@ class LogprobsCheck(BaseCheck):
 
         judgement = held(shifts)
         had_turn = turns(judgement, pairing.groups_asked, evidence.prompts.groups)
-        lines = tuple(_lines(shifts, missing))
-        done = dataclasses.replace(verdict.judged(judgement), details=lines, remarks=had_turn)
+        lines = _lines(shifts, missing)
+        if judgement.estimate is not None and (about := ladders.about(evidence, judgement.estimate)):
+            lines.insert(0, about)
+        remarks = (*limit.notes, *had_turn)
+        done = dataclasses.replace(verdict.judged(judgement), details=tuple(lines), remarks=remarks)
         known = {case.id: shift for case, shift in shifts}
         best = [(case, known.get(case.id, NOT_SHIFTED)) for case in pairing.cases]
         return rested(done, missing, best=lambda: held(best))
@@ -191,15 +196,18 @@ def own_shift(cases: Mapping[str, Case], engine: EngineEvidence) -> float | None
     return max(floors, default=None)
 
 
-def line_of(pairs: Iterable[tuple[Case, Completion, Completion]], *, alpha: float) -> str:
-    """Return the shift of some pairs of answers as one line, empty where they have no logprobs that can be compared."""
+def line_of(pairs: Iterable[tuple[Case, Completion, Completion]], evidence: Evidence) -> str:
+    """Return the shift of some pairs of answers as one line, empty where they have no logprobs that can be compared.
+
+    With a ladder of the baseline's model the class is named.
+    """
     compared = list(pairs)
     shifts = [(case, shift) for case, ours, theirs in compared if (shift := find_shift(ours, theirs)) is not None]
     sides = ([ours for _, ours, _ in compared], [theirs for _, _, theirs in compared])
     if not shifts or any(Logprobs.of(answers).trouble for answers in sides):
         return ""
     # Any margin: the bounds do not depend on it.
-    judgement = Fixed(alpha=alpha).shift(shifts, margin=1.0)
+    judgement = Fixed(alpha=evidence.alpha).shift(shifts, margin=1.0)
     assert judgement.estimate is not None
     assert judgement.lower is not None
     assert judgement.upper is not None
@@ -209,6 +217,7 @@ def line_of(pairs: Iterable[tuple[Case, Completion, Completion]], *, alpha: floa
     return (
         f"shift {explain.nats(judgement.estimate)}{between if settled else or_more}, "
         f"{explain.count(len(shifts), 'prompt')} in {explain.count(judgement.groups, 'group')}"
+        + (f"; {about}" if (about := ladders.about(evidence, judgement.estimate)) else "")
     )
 
 

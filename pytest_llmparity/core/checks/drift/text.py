@@ -23,6 +23,7 @@ from pytest_llmparity.core.checks.drift.floor import (
     repeated_phases,
     share_of,
 )
+from pytest_llmparity.core.checks.drift.ladders import text_margin
 from pytest_llmparity.core.checks.drift.logprobs import line_of
 from pytest_llmparity.core.checks.family import WEIGHTS
 from pytest_llmparity.core.checks.missing import Missing, Silence, rested
@@ -57,7 +58,8 @@ ComparedPairs = Sequence[tuple[Pair, Compared]]
 class TextCheck(BaseCheck):
     """Judges forks per token over the first ``horizon`` tokens against ``margin``.
 
-    Made by ``check.text()``. ``margin`` ``None`` takes the preset of the two engines' quantisations. Gives two verdicts
+    Made by ``check.text()``. ``margin`` ``None`` takes that of the candidate's class on the model's ladder where
+    there is one, else the preset of the two engines' quantisations. Gives two verdicts
     per candidate: ``text`` (candidate against baseline) and ``text.repeat`` (candidate against itself). Prompts of one
     ``group`` are one piece of evidence: several prompts of a single group are INCONCLUSIVE, and below 12 groups a
     verdict speaks for this mix of prompts only.
@@ -193,7 +195,7 @@ class TextCheck(BaseCheck):
         phases: Sequence[RepeatedPhase],
     ) -> Verdict:
         floor = floor_of(phases, alpha=evidence.alpha, horizon=self.horizon)
-        margin, why = self._margin(evidence.engines[evidence.baseline], candidate)
+        margin, why = self._margin(evidence, candidate)
         pairs, counted, missing = comparison.pairs, comparison.counted, comparison.missing
         own = None if floor is None else floor.judgement.estimate
         verdict = dataclasses.replace(
@@ -210,7 +212,7 @@ class TextCheck(BaseCheck):
         judgement = comparison.judge(comparison.forks, UNKNOWN_MARGIN if margin is None else margin)
         details = _fork_lines(verdict, counted, judgement.groups, missing, why, further=len(pairs) - len(counted))
         shown = [(pair.case, pair.baseline, pair.candidate) for pair, _ in counted[:: max(1, len(counted) // SHIFTED)]]
-        if shifted := line_of(shown, alpha=evidence.alpha):
+        if shifted := line_of(shown, evidence):
             details.append(shifted)
         had_turn = turns(judgement, comparison.pairing.groups_asked, evidence.prompts.groups)
         verdict = dataclasses.replace(verdict, measures="of tokens fork", details=tuple(details), remarks=had_turn)
@@ -234,7 +236,7 @@ class TextCheck(BaseCheck):
     def _repeat(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
         """Judge the floor phase in which a candidate drifted most from itself, Bonferroni-corrected for them all."""
         phases = repeated_phases(evidence.prompts.cases, candidate, horizon=self.horizon)
-        margin, _ = self._margin(evidence.engines[evidence.baseline], candidate)
+        margin, _ = self._margin(evidence, candidate)
         floor = floor_of(phases, margin=margin, alpha=evidence.alpha / max(1, len(phases)), horizon=self.horizon)
         short = next((phase.missing for phase in phases if not phase.missing.enough), None)
         if floor is None:
@@ -274,11 +276,12 @@ class TextCheck(BaseCheck):
 
         return rested(done, short, best=best)
 
-    def _margin(self, baseline: EngineEvidence, candidate: EngineEvidence) -> tuple[float | None, str]:
+    def _margin(self, evidence: Evidence, candidate: EngineEvidence) -> tuple[float | None, str]:
         """Return the margin and where it comes from, or ``None`` and what the user must do."""
         if self.margin is not None:
             return self.margin, f"margin {explain.percent(self.margin)} as given"
-        return preset(baseline, candidate)
+        of_class = text_margin(evidence, candidate, horizon=self.horizon)
+        return of_class or preset(evidence.engines[evidence.baseline], candidate)
 
 
 class _Comparison:

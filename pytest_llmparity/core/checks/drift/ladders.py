@@ -1,0 +1,53 @@
+"""What a model's ladder says beside a verdict: which margin a declared class has, which class a shift is about."""
+
+from __future__ import annotations
+
+from pytest_llmparity.core.checks.drift.floor import HORIZON
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence
+from pytest_llmparity.core.identity.agreed import LOCK_FILE, Party
+from pytest_llmparity.core.identity.ladder import LEAST_FORKS, Ladder, Rung, place
+from pytest_llmparity.core.identity.proposing import proposed
+from pytest_llmparity.core.words import explain
+
+
+def party_of(engine: EngineEvidence) -> Party:
+    """Return an engine as far as margins depend on it."""
+    return Party.of(engine.kind, engine.identity, engine.quantization)
+
+
+def ladder_of(evidence: Evidence) -> Ladder | None:
+    """Return the ladder of the model that the baseline serves, known by its weights; ``None`` where there is none."""
+    return evidence.agreed.ladder(party_of(evidence.engines[evidence.baseline]))
+
+
+def about(evidence: Evidence, shift: float) -> str:
+    """Return the class that a shift is about, empty without a ladder of this model."""
+    ladder = ladder_of(evidence)
+    if ladder is None:
+        return ""
+    where = place(shift, ladder.rungs, [explain.nats(rung.shift) for rung in ladder.rungs])
+    return f"{where}: the ladder of {explain.plain(ladder.model, 60)} in {LOCK_FILE}"
+
+
+def shift_margin(evidence: Evidence, candidate: EngineEvidence) -> tuple[float, str] | None:
+    """Return the margin in nats of a candidate's declared class, and where it comes from."""
+    if (declared := _declared(evidence, candidate)) is None:
+        return None
+    ladder, rung = declared
+    return proposed(rung.upper), f"{rung.quantization} on the ladder of {ladder.date} in {LOCK_FILE}"
+
+
+def text_margin(evidence: Evidence, candidate: EngineEvidence, *, horizon: int) -> tuple[float, str] | None:
+    """Return the margin in forks per token of a candidate's declared class, and where it comes from."""
+    if horizon != HORIZON or (declared := _declared(evidence, candidate)) is None:
+        return None
+    ladder, rung = declared
+    margin = max(LEAST_FORKS, rung.most_forks)
+    source = f"{rung.quantization} on the ladder of {explain.plain(ladder.model, 60)}, {ladder.date}, in {LOCK_FILE}"
+    return margin, f"margin {explain.percent(margin)}, {source}, over {HORIZON} tokens"
+
+
+def _declared(evidence: Evidence, candidate: EngineEvidence) -> tuple[Ladder, Rung] | None:
+    ladder = ladder_of(evidence)
+    rung = None if ladder is None else ladder.rung(candidate.quantization)
+    return None if ladder is None or rung is None else (ladder, rung)

@@ -1,0 +1,117 @@
+"""A model's own ladder: its copies served beside its unquantised file, each asked the same prompts."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Final
+
+from pytest_llmparity.core.checks.base import BaseCheck
+from pytest_llmparity.core.checks.drift.logprobs import ALTERNATIVES
+from pytest_llmparity.core.checks.drift.text import TextCheck
+from pytest_llmparity.core.errors import NotMeasured
+from pytest_llmparity.core.evidence import Needs
+from pytest_llmparity.core.identity.ladder import Ladder, Rung
+from pytest_llmparity.core.identity.quantization import PLAIN
+from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.engines.facts import files
+from pytest_llmparity.run.calibrate.pair import ANY, TEST, declared
+from pytest_llmparity.run.session import Session
+from pytest_llmparity.settings.specification import EngineSpec, Settings
+
+SOURCE: Final = "source"
+"""Name of the engine that serves the unquantised file."""
+_ANY_TEXT: Final = TextCheck(margin=0.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Copies(BaseCheck):
+    """Asks for answers with logprobs and nothing else: a copy has no noise floor of its own."""
+
+    kind: ClassVar[str] = "ladder"
+
+    def needs(self) -> Needs:
+        return Needs(top_logprobs=ALTERNATIVES, capabilities=frozenset({"logprobs"}))
+
+    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+        return None
+
+    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+        return str(self)
+
+    def verdicts(self, evidence: object) -> Iterable[Verdict]:
+        return ()
+
+
+def digest_of(source: Path) -> str:
+    """Return the digest of an unquantised GGUF file; ``NotMeasured`` where it is none, ``LaunchError`` where broken."""
+    if not source.is_file():
+        raise NotMeasured(f"there is no file {source}; --ladder takes an unquantised GGUF file, F16, BF16 or F32")
+    facts = files.gguf_facts(source)
+    quantization = facts["quantization"].value if "quantization" in facts else "unknown"
+    if quantization not in PLAIN:
+        raise NotMeasured(
+            f"the weights of {source.name} are {quantization}; a ladder is measured from unquantised ones, F16, BF16 "
+            "or F32"
+        )
+    return str(facts["digest"].value)
+
+
+def settings_for(source: Path, copies: Mapping[str, Path]) -> Settings:
+    """Return the settings under which the file and its copies, by class, are asked one after the other."""
+    names = {SOURCE: source} | {quantization.lower(): path for quantization, path in copies.items()}
+    specs = [
+        EngineSpec(name=name, kind="llamacpp", model=str(path), model_path=path, launch="process")
+        for name, path in names.items()
+    ]
+    return Settings(
+        engines=tuple(specs),
+        baseline=SOURCE,
+        baseline_source="the file",
+        residency="one-at-a-time",
+        resume="fresh",
+    )
+
+
+def measure(
+    session: Session,
+    *,
+    source: Path,
+    digest: str,
+    classes: Sequence[str],
+    prompts: Path,
+    made_by: str,
+    today: datetime.date,
+) -> Ladder:
+    """Ask the file and its copies and return the ladder; ``NotMeasured`` where one of them cannot be asked."""
+    declared(session, prompts, _Copies())
+    session.gather()
+    evidence = session.evidence(TEST, ANY)
+    assert evidence is not None
+    shifts = {verdict.engine: verdict for verdict in ANY.judge(evidence)}
+    forks = {verdict.engine: verdict for verdict in _ANY_TEXT.judge(evidence) if verdict.kind == "text"}
+    rungs = [_rung(quantization, shifts[quantization.lower()], forks[quantization.lower()]) for quantization in classes]
+    first = shifts[classes[0].lower()]
+    identity = evidence.engines[SOURCE].identity
+    return Ladder(
+        digest=digest,
+        model=source.name,
+        date=today.isoformat(),
+        server=f"llamacpp {identity.get('version') or identity.get('build') or ''}".strip(),
+        made_by=made_by,
+        prompts=first.n,
+        groups=first.groups,
+        prompt_set=prompts.stem,
+        plugin=session.version,
+        rungs=tuple(sorted(rungs, key=lambda rung: rung.shift)),
+    )
+
+
+def _rung(quantization: str, shift: Verdict, forks: Verdict) -> Rung:
+    numbers = (shift.estimate, shift.lower, shift.upper, forks.estimate, forks.upper)
+    if any(number is None for number in numbers):
+        raise NotMeasured(f"{quantization}: {shift.reason or forks.reason or shift.message}")
+    estimate, lower, upper, hazard, most = (round(number, 6) for number in numbers if number is not None)
+    return Rung(quantization=quantization, shift=estimate, lower=lower, upper=upper, forks=hazard, most_forks=most)
