@@ -6,6 +6,7 @@ Beside them what is read from variables for an engine, its request headers above
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import ssl
 import threading
@@ -40,6 +41,9 @@ CALL_TIMEOUT_S: Final = 5.0
 
 UPLOAD_BYTES_PER_S: Final = 4 * 1024 * 1024
 """A file that is sent, and read again by a daemon, may take as long as this slow disk or line would."""
+
+_ALWAYS: Final = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "pytest-llmparity"}
+"""What every call says of itself; httpx reads both encodings without further packages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,13 +157,18 @@ class Control:
         import httpx
 
         kind = "application/json" if isinstance(body, bytes) else "application/octet-stream"
-        headers = dict(self.headers) | ({"content-type": kind} if body else {})
+        headers = (
+            _ALWAYS
+            | {name.lower(): value for name, value in self.headers.items()}
+            | ({"content-type": kind} if body else {})
+        )
         url = self.url(path)
+        limits = {"timeout": httpx.Timeout(gap_s).as_dict(), "trace": end.trace}
+        # Without httpx's client, which follows, remembers and authenticates what is none of it here: half of a call.
+        request = httpx.Request(method, url, content=body or None, headers=headers, extensions=limits)
         with (
-            httpx.Client(trust_env=False, timeout=gap_s, verify=self._verify(), proxy=self.proxy) as client,
-            client.stream(
-                method, url, content=body or None, headers=headers, extensions={"trace": end.trace}
-            ) as response,
+            httpx.HTTPTransport(trust_env=False, verify=self._verify(), proxy=self.proxy) as transport,
+            contextlib.closing(transport.handle_request(request)) as response,
         ):
             data = bytearray()
             for piece in response.iter_bytes():
@@ -206,9 +215,9 @@ class Control:
         plain = url.scheme == "http" and self.proxy is None and url.hostname is not None
         return plain and speaks_tls(url.hostname or "", url.port or 80)
 
-    def _verify(self) -> ssl.SSLContext | bool:
+    def _verify(self) -> ssl.SSLContext:
         if urlsplit(self.base_url).scheme != "https":
-            return False
+            return _no_tls()
         # With no cafile given this reads the system's store, which SSL_CERT_FILE moves.
         try:
             return ssl.create_default_context(cafile=self.ca_bundle)
@@ -217,6 +226,12 @@ class Control:
                 f"{self.engine}: ca_bundle {str(self.ca_bundle)!r} cannot be read as certificates ({exc}).",
                 engine=self.engine,
             ) from exc
+
+
+@functools.cache
+def _no_tls() -> ssl.SSLContext:
+    """Return what plain HTTP never uses: httpx wants it all the same, and it costs as much as a call to make one."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def upload_s(file: Path, timeout_s: float) -> float:
