@@ -6,6 +6,7 @@ Each of them is a :class:`Design`: it takes what is known of the cases, in their
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 import statistics
@@ -129,7 +130,7 @@ class Fixed:
         if least is not None and groups >= least:
             drawn: dict[str, tuple[str, int]] = {}
             for (value, case), name in zip(items, names, strict=True):
-                lot = hashlib.sha256(f"{'' if case is None else case.id}".encode()).hexdigest()
+                lot = _lot("" if case is None else case.id)
                 if name not in drawn or lot < drawn[name][0]:
                     drawn[name] = (lot, value)
             return _Weighed(values=[value for _, value in drawn.values()], counts=groups, groups=groups, one_each=True)
@@ -386,6 +387,12 @@ def turns(judgement: Judgement, asked: int, groups: int) -> tuple[str, ...]:
         return ()
     had = f"all {groups} groups have had their turn" if asked == groups else f"{asked} of {groups} had their turn"
     return (f"one prompt of each group counts in a sequential run, and {had}",)
+
+
+@functools.cache
+def _lot(id: str) -> str:
+    """Return what decides which case of a group counts: the least of these, whatever was answered."""
+    return hashlib.sha256(id.encode()).hexdigest()
 
 
 def _with_cases(values: Sequence[V], cases: Sequence[Case]) -> list[tuple[V, Case | None]]:

@@ -56,8 +56,7 @@ def hazard(
         return HazardResult(**nothing, forks=forks, at_risk=0.0, groups=0)
     ratio = clustered_ratio([float(fork) for fork in forked], at_risk, groups)
     lower, upper = garwood(forks, exposure, alpha)
-    p_pass = float(special.gammaincc(forks + 1, margin * exposure))  # the chance of so many forks or fewer
-    p_fail = 1.0 if forks == 0 else float(special.gammainc(forks, margin * exposure))
+    p_pass, p_fail = _tails(forks, margin * exposure)
     if ratio.se is not None:
         cluster_lower, cluster_upper = ratio.bounds(alpha)
         cluster_pass, cluster_fail = ratio.p_values(margin)
@@ -96,18 +95,22 @@ def prompts_needed(result: HazardResult, n: int, margin: float, alpha: float) ->
         return None
 
     def settles(total: int) -> bool:
-        lower, upper = _scaled_bounds(result, total / n, alpha)
-        return upper < margin or lower > margin
+        factor = total / n
+        if result.se is None:
+            below = above = True
+        else:
+            lower, upper = t_bounds(result.estimate, result.se / math.sqrt(factor), result.groups * factor, alpha)
+            below, above = upper < margin, lower > margin
+        at_most, at_least = _tails(result.forks * factor, margin * result.at_risk * factor)
+        return (below and at_most < alpha) or (above and at_least < alpha)
 
     return smallest_total(n, settles)
 
 
-def _scaled_bounds(result: HazardResult, factor: float, alpha: float) -> tuple[float, float]:
-    lower, upper = garwood(result.forks * factor, result.at_risk * factor, alpha)
-    if result.se is None:
-        return lower, upper
-    cluster = t_bounds(result.estimate, result.se / math.sqrt(factor), result.groups * factor, alpha)
-    return min(lower, cluster[0]), max(upper, cluster[1])
+def _tails(forks: float, expected: float) -> tuple[float, float]:
+    """Return the chance of at most so many forks where so many are expected, and of at least so many."""
+    at_most = float(special.gammaincc(forks + 1, expected))
+    return at_most, 1.0 if forks == 0 else float(special.gammainc(forks, expected))
 
 
 def can_pass(n_tokens: float, margin: float, alpha: float) -> bool:

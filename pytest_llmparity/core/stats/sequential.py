@@ -207,14 +207,14 @@ class _Question:
         passed, failed = bool(won_high <= n and won_high <= won_low), bool(won_low <= n and won_low < won_high)
         return SequentialResult(
             estimate=estimate,
-            lower=self._bound(self._against_low, true=1.0, false=self.least),
-            upper=self._bound(self._against_high, true=self.least, false=1.0),
+            lower=self._bound(self._against_low, low[-1], true=1.0, false=self.least),
+            upper=self._bound(self._against_high, high[-1], true=self.least, false=1.0),
             p_pass=math.exp(-high[-1]),
             p_fail=math.exp(-low[-1]),
             n=n,
             passed=passed,
             failed=failed,
-            needed=None if passed or failed or n == 0 else smallest_total(n, lambda total: self._settles(total / n)),
+            needed=None if passed or failed or n == 0 else self._needed(n),
         )
 
     @property
@@ -231,23 +231,29 @@ class _Question:
         paths = [log_wealth(gains, even()) for gains in self.above(margin)]
         return np.maximum.accumulate(_mean_log(np.stack(paths, axis=-1)))
 
-    def _bound(self, against: Callable[[float], Floats], *, true: float, false: float) -> float:
+    def _bound(self, against: Callable[[float], Floats], at_margin: float, *, true: float, false: float) -> float:
         """Return the value nearest to ``true`` that is rejected, searched towards ``false``; ``false`` if none is.
 
-        What lies beyond it on the side of ``false`` is rejected too. Neither end is looked at.
+        What lies beyond it on the side of ``false`` is rejected too. Neither end is looked at. ``at_margin`` is what
+        there is against the margin after all units.
         """
 
         def rejects(value: float) -> bool:
             return bool(against(value)[-1] >= self._enough)
 
-        rejected, kept = (self.margin, true) if rejects(self.margin) else (false, self.margin)
+        rejected, kept = (self.margin, true) if at_margin >= self._enough else (false, self.margin)
         return nearest_rejected(rejects, kept=kept, rejected=rejected)
 
-    def _settles(self, factor: float) -> bool:
-        """Whether so many times what was seen would be enough for one side."""
-        high = [float(_mean_log(factor * _logs(gains, bold()).sum(axis=0))) for gains in self.below(self.margin)]
-        low = [_mean_log(factor * _logs(gains, even()).sum(axis=0)) for gains in self.above(self.margin)]
-        return min(high) >= self._enough or float(_mean_log(np.array(low))) >= self._enough
+    def _needed(self, n: int) -> int | None:
+        """Return how many units, each like those ``n`` that were seen, would be enough for one side."""
+        high = np.stack([_logs(gains, bold()).sum(axis=0) for gains in self.below(self.margin)])
+        low = np.stack([_logs(gains, even()).sum(axis=0) for gains in self.above(self.margin)])
+
+        def settles(total: int) -> bool:
+            of_high = float(_mean_log(total / n * high).min())
+            return of_high >= self._enough or float(_mean_log(_mean_log(total / n * low))) >= self._enough
+
+        return smallest_total(n, settles)
 
 
 def _logs(gains: Floats, parts: Floats) -> Floats:

@@ -24,7 +24,7 @@ from pytest_llmparity.core.evidence import (
 from pytest_llmparity.core.identity.quantization import bits
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
-from pytest_llmparity.core.stats.hazard import garwood
+from pytest_llmparity.core.stats.hazard import garwood, hazard
 from pytest_llmparity.core.stats.noise import excess
 from pytest_llmparity.core.verdict import Judgement
 from pytest_llmparity.core.words import explain
@@ -116,8 +116,15 @@ def below(phases: Sequence[RepeatedPhase], *, margin: float, horizon: int, stage
     """
     if len(phases) < len(FLOOR_PHASES) or not all(phase.forks for phase in phases):
         return 1.0
-    held = [Fixed(alpha=SETTLED_AT).hazard(phase.forks, margin=margin, horizon=horizon) for phase in phases]
-    worst = max(1.0 if judgement.p_pass is None else judgement.p_pass for judgement in held)
+    worst = max(
+        hazard(
+            [fork.forked for _, fork in phase.forks],
+            [fork.at_risk for _, fork in phase.forks],
+            [case.group for case, _ in phase.forks],
+            margin=margin,
+        ).p_pass
+        for phase in phases
+    )
     return min(1.0, worst / share_of(phases, stages))
 
 
