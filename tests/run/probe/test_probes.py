@@ -115,6 +115,22 @@ def test_an_answer_that_streams_otherwise_is_a_finding(project: Project, ask: Ca
     assert ask(project.engine(streams_other), STREAM).found == {"stream_equal": False}
 
 
+def test_a_difference_of_two_answers_that_were_given_together_is_no_finding(
+    project: Project, ask: Callable[..., Probed]
+) -> None:
+    streamed: list[str] = []
+
+    def answer(request: Mapping[str, Any]) -> str:
+        if request.get("stream"):
+            streamed.append("batched" if not streamed else "alone")
+        return streamed[-1] if request.get("stream") else "alone"
+
+    engine = project.engine(answer)
+
+    assert ask(engine, STREAM).found == {"stream_equal": True}
+    assert [bool(received.json.get("stream")) for received in engine.requests][2:] == [False, True], "each alone"
+
+
 def test_an_engine_that_does_not_repeat_itself_proves_nothing_about_streams(
     project: Project, ask: Callable[..., Probed]
 ) -> None:
@@ -307,7 +323,7 @@ def test_a_server_that_is_gone_is_not_asked_on(project: Project, status: int | N
     result = probe(adapter, PROBES, declares=Capabilities())
 
     assert list(result.notes) == ["streaming"]
-    assert result.requests == 1
+    assert result.requests == 2, "unstreamed and streamed, which are asked side by side"
 
 
 def test_a_probe_an_adapter_cannot_put_into_words_is_settled_without_a_request(
