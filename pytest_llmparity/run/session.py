@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_llmparity.core import late
 from pytest_llmparity.core.checks.drift.floor import most_cases, planned
 from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError, UsageError
 from pytest_llmparity.core.evidence import Check, Evidence
@@ -51,6 +52,9 @@ from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.once import once
 from pytest_llmparity.store.runs import GATHERED, JUDGED, RunInfo, Store
 
+IMPORTS_S = 5.0
+"""How long the end waits for imports: an interpreter that ends in the middle of one may stumble over it."""
+
 
 class Session:
     """One process's part of a run. Nothing is started or opened before it is asked for.
@@ -84,6 +88,7 @@ class Session:
         self._progress = progress
         self._embedder = functools.cache(embedder)  # its model is loaded once, and it remembers texts
         self._loop = LoopThread()
+        self._imports = threading.Thread(target=late.load, name="llmparity-imports", daemon=True)
         self._store: Store | None = None
         self._declared: dict[str, Declaration] = {}
         self._state = RunState()
@@ -180,6 +185,9 @@ class Session:
         plan = self.plan()
         if not plan.units:
             return
+        if self._imports.ident is None:
+            # What judges takes half a second to import: a disk and engines that answer their first requests leave that.
+            self._imports.start()
         with once(self._folder, f"gathering-{self._token}"):
             begun = self.store().begin(
                 plan_hash=plan.digest([spec.spec_hash for spec in self.settings.engines], sequential=self.sequential),
@@ -437,6 +445,8 @@ class Session:
         """Stop what this process started and close what it opened; return what went wrong. Safe to call twice."""
         parting = [self.mask.text(sentence) for sentence in self._fleet.close()]
         self._loop.close()
+        if self._imports.is_alive():
+            self._imports.join(IMPORTS_S)
         opened = (self._keeper, self._store)
         self._keeper = self._store = None
         for connection in opened:

@@ -7,7 +7,6 @@ the others; samples go into the store as they finish.
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable, Collection, Sequence
 
 from pytest_llmparity.core import late
@@ -204,8 +203,6 @@ class Campaign:
 
     def _prepare(self, entered: Sequence[tuple[EngineSpec, Adapter | None]]) -> None:
         """Prepare engines, lanes at the same time, and leave out what nothing can be compared with."""
-        # What judges takes half a second to import; engines that answer their first requests leave us that time.
-        threading.Thread(target=late.load, name="llmparity-imports", daemon=True).start()
         adapters = {spec.name: adapter for spec, adapter in entered if adapter is not None}
 
         async def prepare_one(name: str) -> Prepared:

@@ -13,6 +13,7 @@ from pytest_llmparity import check
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.run.gather.lanes import Lane, describe, lanes_of
+from pytest_llmparity.run.probe.probes import QUESTION
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.testing import LoopbackEngine
@@ -121,7 +122,9 @@ class Flight:
 
 
 def bodies(engine: LoopbackEngine) -> list[bytes]:
-    return [request.body for request in engine.requests]
+    """Return what an engine was sent in its order, the probe of streams first, whose two requests have none."""
+    sent = [request.body for request in engine.requests]
+    return sorted(sent, key=lambda body: (0, body) if QUESTION[0]["content"].encode() in body else (1, b""))
 
 
 def test_engines_at_different_addresses_are_asked_at_the_same_time_and_the_floor_stays_alone(project: Project) -> None:
