@@ -29,6 +29,7 @@ from pytest_llmparity import check
 from pytest_llmparity.core.evidence import FLOOR_STAGES
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, Sample, TokenLogprob, to_json
 from pytest_llmparity.keeper.client import Keeper
+from pytest_llmparity.run.gather.asked import ASKED, asked_by
 from pytest_llmparity.run.plan import floor_order, unit_of, wires_name
 from pytest_llmparity.run.records import record_of
 from pytest_llmparity.run.session import Session
@@ -127,6 +128,7 @@ def gather(root: Path, size: int) -> int:
                 ]
                 _put(store, run, samples)
                 stored += len(samples)
+        store.put_document(run, ASKED, asked_by(session.declarations()))
         store.put_document(run, GATHERED, {"engines": records, "baseline": "prod", "requests": stored})
         store.finish(run)
     return stored
