@@ -52,9 +52,6 @@ from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.once import once
 from pytest_llmparity.store.runs import GATHERED, JUDGED, RunInfo, Store
 
-IMPORTS_S = 5.0
-"""How long the end waits for imports: an interpreter that ends in the middle of one may stumble over it."""
-
 
 class Session:
     """One process's part of a run. Nothing is started or opened before it is asked for.
@@ -445,8 +442,8 @@ class Session:
         """Stop what this process started and close what it opened; return what went wrong. Safe to call twice."""
         parting = [self.mask.text(sentence) for sentence in self._fleet.close()]
         self._loop.close()
-        if self._imports.is_alive():
-            self._imports.join(IMPORTS_S)
+        if self._imports.is_alive():  # an interpreter that ends in the middle of an import may stumble over it
+            self._imports.join(5.0)
         opened = (self._keeper, self._store)
         self._keeper = self._store = None
         for connection in opened:
