@@ -52,7 +52,8 @@ class Needs:
 
     ``capabilities`` names fields of ``core.identity.capabilities.Capabilities`` without which it cannot be judged
     (``json_schema`` counts only where a case asks for a schema). ``judged`` is false where rows are only read. With
-    ``timed_cached`` prompts are timed as they were gathered, so that a prefix cache may hold them.
+    ``timed_cached`` prompts are timed as they were gathered, so that a prefix cache may hold them; ``timed_blocks`` of
+    as many requests as are under way are needed at least.
     The noise floor is of at least ``floor_cases``, then of more until it is shown to lie below each margin of
     ``floor_held``, pairs of forks per token and the tokens over which they are counted. ``accepted``: its margin is the
     one that was accepted for the pair in the lock.
@@ -63,6 +64,7 @@ class Needs:
     timed: int = 0
     timed_relative: bool = False
     timed_cached: bool = False
+    timed_blocks: int = 1
     capabilities: frozenset[str] = frozenset()
     judged: bool = True
     floor_cases: int = 0

@@ -60,10 +60,11 @@ def declare(
         if not (check.pairwise and engines < 2) and (problem := check.problem(**size, sequential=sequential))
     ]
     problems += [
-        f"{check} ({check.where}): {timed} timed requests cannot keep concurrency={declaration.concurrency} busy: "
-        f"give n={declaration.concurrency} or more, or a lower concurrency"
+        f"{check} ({check.where}): {needs.timed} timed requests cannot keep concurrency={declaration.concurrency} busy"
+        f"{' in two blocks of time, and one settles nothing' if needs.timed_blocks > 1 else ''}: "
+        f"give n={needs.timed_blocks * declaration.concurrency} or more, or a lower concurrency"
         for check in checks
-        if 0 < (timed := check.needs().timed) < declaration.concurrency
+        if 0 < (needs := check.needs()).timed < needs.timed_blocks * declaration.concurrency
     ]
     if len({check.needs().timed_cached for check in checks if check.needs().timed}) > 1:
         problems.append("latency(cached=True) beside a latency check without it: give them a test each")

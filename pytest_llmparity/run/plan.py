@@ -170,6 +170,7 @@ def union(needs: Sequence[Needs]) -> Needs:
         timed=max((n.timed for n in needs), default=0),
         timed_relative=any(n.timed_relative for n in needs),
         timed_cached=any(n.timed_cached for n in needs),
+        timed_blocks=max((n.timed_blocks for n in needs), default=1),
         floor_cases=max((n.floor_cases for n in needs), default=0),
         floor_held=frozenset().union(*(n.floor_held for n in needs)),
         capabilities=frozenset().union(*(n.capabilities for n in needs)),

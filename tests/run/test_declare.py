@@ -127,9 +127,14 @@ def test_a_seed_of_none_is_kept(folder: Path) -> None:
 def test_too_few_timed_requests_for_the_concurrency_are_refused_before_anything_is_asked(folder: Path) -> None:
     limits = check.latency(e2e_p50="20s", n=16)
 
-    assert call(folder, "prompts.jsonl", limits, concurrency=16).concurrency == 16
+    assert call(folder, "prompts.jsonl", limits, concurrency=8).concurrency == 8
+    two = r"16 timed requests cannot keep concurrency=9 busy in two blocks of time, and one settles nothing: give n=18 "
+    with pytest.raises(DesignError, match=two):
+        call(folder, "prompts.jsonl", limits, concurrency=9)
+    share = check.latency(success_rate=0.8, n=16)
+    assert call(folder, "prompts.jsonl", share, concurrency=16).concurrency == 16
     with pytest.raises(DesignError, match=r"16 timed requests cannot keep concurrency=32 busy: give n=32 or more"):
-        call(folder, "prompts.jsonl", limits, concurrency=32)
+        call(folder, "prompts.jsonl", share, concurrency=32)
 
 
 def test_a_folder_is_not_a_prompt_file(folder: Path) -> None:

@@ -34,6 +34,7 @@ V = TypeVar("V")
 Forks = Sequence[tuple[Case, Fork]]
 Shifts = Sequence[tuple[Case, Shift]]
 
+ONE_BLOCK: Final = "requests of one block of time are slow or fast together, so one block settles nothing"
 ONE_GROUP: Final = "all prompts come from one group: they count as one"
 SINGLE: Final = "single"
 NATS: Final = "nats"
@@ -172,16 +173,22 @@ class Fixed:
             ),
         )
 
-    def over(self, over: Sequence[bool], blocks: Sequence[int], *, quantile: float) -> Judgement:
+    def over(self, values: Sequence[float], blocks: Sequence[int], *, budget: float, quantile: float) -> Judgement:
         """Judge whether a quantile is within its budget, by the requests over it and the time block of each."""
-        result = share_over(over, blocks, quantile=quantile, alpha=self.alpha)
-        return judgement_of(
-            result,
-            margin=result.limit,
-            unit="share",
-            n=result.n,
-            needed=lambda: share_needed(result.n - result.over, result.n, quantile, self.alpha),
+        result = share_over(values, blocks, budget=budget, quantile=quantile, alpha=self.alpha)
+
+        def needed() -> int | None:
+            within = result.effective * (1.0 - result.over / result.n)
+            independent = share_needed(within, result.effective, quantile, self.alpha)
+            return None if independent is None else math.ceil(independent * result.n / result.effective)
+
+        judgement = judgement_of(
+            result, margin=result.limit, unit="share", n=result.n, needed=needed if result.effective else lambda: None
         )
+        if not result.effective:
+            return dataclasses.replace(judgement, reason=ONE_BLOCK)
+        weighed = max(1, math.floor(result.effective))
+        return dataclasses.replace(judgement, effective=weighed if weighed < result.n else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

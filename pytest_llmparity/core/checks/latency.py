@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.base import BaseCheck
-from pytest_llmparity.core.checks.designs import Fixed, judgement_of
+from pytest_llmparity.core.checks.designs import ONE_BLOCK, Fixed, judgement_of
 from pytest_llmparity.core.checks.missing import Missing, describe, rested
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
@@ -93,9 +93,9 @@ class LatencyCheck(BaseCheck):
     """Holds latency budgets and the share of requests that succeed against ``n`` timed requests per engine.
 
     Made by ``check.latency()``. Verdicts are named ``latency.ttft_p95`` and so on. An absolute budget is judged per
-    engine, by the share of requests over it (the wider of Clopper-Pearson and a bound over time blocks); a relative one
-    per candidate, by the ratio of quantiles (bootstrap over pairs of blocks). Failed requests count as over any budget.
-    Requests during which a server loaded its model do not count. With ``cached`` prompts are timed as they were
+    engine, by the share of requests over it (Clopper-Pearson, on as many as they are worth in their time blocks); a
+    relative one per candidate, by the ratio of quantiles (bootstrap over pairs of blocks). Failed requests are over any
+    budget. Requests during which a server loaded its model do not count. With ``cached`` prompts are timed as they were
     gathered, else each behind a number of its own, so that no prefix cache holds it.
     """
 
@@ -125,7 +125,9 @@ class LatencyCheck(BaseCheck):
     def needs(self) -> Needs:
         """Return what to gather: timed requests, of both engines at once when a budget is relative."""
         relative = any(budget.relative for budget in self.budgets)
-        return Needs(timed=self.n, timed_relative=relative, timed_cached=self.cached)
+        # One block settles no budget: its requests are slow or fast together.
+        blocks = 2 if self.budgets else 1
+        return Needs(timed=self.n, timed_relative=relative, timed_cached=self.cached, timed_blocks=blocks)
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Refuse budgets on quantiles that ``n`` requests cannot bound, all of them at once."""
@@ -187,9 +189,8 @@ class LatencyCheck(BaseCheck):
         if not values:
             return _unmeasured(verdict, budget, timed)
         design = Fixed(alpha=evidence.alpha)
-        over = [value > budget.limit for value in values]
         verdict = dataclasses.replace(
-            verdict.judged(design.over(over, blocks, quantile=budget.quantile)),
+            verdict.judged(design.over(values, blocks, budget=budget.limit, quantile=budget.quantile)),
             measures=f"of requests took over {explain.seconds(budget.limit)} {WORDS[budget.metric]}",
             requests=len(values),
             details=tuple(timed.lines(budget.metric)),
@@ -200,7 +201,8 @@ class LatencyCheck(BaseCheck):
             unknown_ones = max(0, self.n - len(values))
             size, last = max(Counter(blocks).values()), max(blocks)
             places = [*blocks, *(last + 1 + index // size for index in range(unknown_ones))]
-            return design.over([*over, *[False] * unknown_ones], places, quantile=budget.quantile)
+            quick = [*values, *[0.0] * unknown_ones]
+            return design.over(quick, places, budget=budget.limit, quantile=budget.quantile)
 
         return rested(verdict, timed.missing(len(values), metric=budget.metric), best=best)
 
@@ -228,7 +230,7 @@ class LatencyCheck(BaseCheck):
             alpha=evidence.alpha,
             seed=evidence.seed,
         )
-        reason = "" if result.bounded else f"too few answers to bound {budget.rank}"
+        reason = "" if result.bounded else ONE_BLOCK if result.pairs < 2 else f"too few answers to bound {budget.rank}"
         if math.isinf(result.estimate):
             reason = f"{candidate.engine.name}'s {budget.rank} is a request that failed"
         judgement = judgement_of(result, margin=budget.limit, unit="ratio", n=min(len(ours), len(theirs)))
@@ -360,14 +362,15 @@ class _Timed:
 def _blocks(samples: Sequence[Sample]) -> list[int]:
     """Return the block of each sample, given in the order asked (``repeat``); blocks are numbered from 0.
 
-    Where there is no stamp the block follows from the order and the blocks' size, between those of its neighbours.
+    Where there is no stamp the block follows from the order and the blocks' size, between those of its neighbours; a
+    block has at least as many requests as were under way.
     """
     spans: dict[int, tuple[int, int]] = {}
     for sample in samples:
         if sample.timing is not None:
             first, _ = spans.get(sample.timing.block, (sample.repeat, 0))
             spans[sample.timing.block] = (first, sample.repeat)
-    size = max((last - first + 1 for first, last in spans.values()), default=len(samples) or 1)
+    size = max((last - first + 1 for first, last in spans.values()), default=samples[0].concurrency if samples else 1)
     blocks: list[int] = []
     for sample in samples:
         if sample.timing is not None:

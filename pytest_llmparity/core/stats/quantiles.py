@@ -7,13 +7,14 @@ that is shown is interpolated linearly. Failed requests are passed as ``math.inf
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.core.late import np
+from pytest_llmparity.core.late import np, special
 from pytest_llmparity.core.stats.bounds import Bounds, check_alpha
-from pytest_llmparity.core.stats.cluster import clustered_ratio, t_quantile, t_tails
+from pytest_llmparity.core.stats.cluster import t_quantile, t_tails
 from pytest_llmparity.core.stats.shares import binomial_tails, clopper_pearson, least_perfect
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from pytest_llmparity.core.late import Floats
 
+_BLOCKS = 4
+_NODES = 40
 DRAWS = 1_999
 """Bootstrap resamples; with the observed data 2,000, so a p-value is a multiple of 0.0005."""
 
@@ -30,14 +33,15 @@ class ShareResult(Bounds):
     """Share of requests over a budget, held against the share a quantile allows (``limit``, 0.05 for p95).
 
     ``upper < limit`` exactly when ``p_pass < alpha``, ``lower > limit`` exactly when ``p_fail < alpha``. ``blocks``
-    counts the time blocks; with only one nothing is known about how much blocks differ: the bounds then take requests
-    for independent.
+    counts the time blocks, ``effective`` the independent requests that the ``n`` are worth: 0 with one block, of which
+    nothing is known but that its requests were slow or fast together; the bounds are then 0 and 1.
     """
 
     limit: float
     over: int
     n: int
     blocks: int
+    effective: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,27 +57,44 @@ class RatioResult(Bounds):
     bounded: bool
 
 
-def share_over(over: Sequence[bool], blocks: Sequence[int], *, quantile: float, alpha: float = 0.05) -> ShareResult:
+def share_over(
+    values: Sequence[float], blocks: Sequence[int], *, budget: float, quantile: float, alpha: float = 0.05
+) -> ShareResult:
     """Judge "the ``quantile`` is within the budget" by counting requests over it: at most 1 - quantile may be.
 
-    Each bound is the wider of Clopper and Pearson's exact one and the cluster-robust one over time blocks with
-    t(blocks - 1), each p-value the larger: requests of one wave are slow together. A share of 0 or 1 shows no variation
-    between blocks, so the exact bound alone decides there. Raises ``ValueError`` without requests, for lengths that
-    differ, or a quantile or alpha out of range.
+    Requests of one time block are slow together, so the ``n`` count as n/deff, deff = 1 + (m - 1)·ICC with m requests a
+    block, and the bounds are Clopper and Pearson's on that many (:func:`late_together` is the ICC). How often requests
+    are late says little about how they go together where few are, so the ICC is that of the latencies, as normal
+    scores of their ranks, by analysis of variance.
+
+    Raises ``ValueError`` without requests, for lengths that differ, or a quantile or alpha out of range.
     """
     _check_quantile(quantile, alpha)
-    n, k = len(over), sum(map(bool, over))
-    if n == 0:
-        raise ValueError("a share needs at least one request")
+    if not values or len(values) != len(blocks):
+        raise ValueError(f"a share needs requests, each with its block, not {len(values)} and {len(blocks)}")
+    n, k = len(values), sum(value > budget for value in values)
     limit = round(1.0 - quantile, 12)  # 0.05, not 0.05000000000000004
-    ratio = clustered_ratio([float(late) for late in over], [1.0] * n, blocks)
-    lower, upper = clopper_pearson(k, n, alpha)
-    p_pass, p_fail = binomial_tails(k, n, limit)
-    if ratio.se is not None:
-        cluster_lower, cluster_upper = ratio.bounds(alpha)
-        cluster_pass, cluster_fail = ratio.p_values(limit)
-        lower, upper = max(0.0, min(lower, cluster_lower)), min(1.0, max(upper, cluster_upper))
-        p_pass, p_fail = max(p_pass, cluster_pass), max(p_fail, cluster_fail)
+    sizes = Counter(blocks)
+    if len(sizes) < 2:
+        everything = ShareResult(
+            estimate=k / n,
+            lower=0.0,
+            upper=1.0,
+            p_pass=1.0,
+            p_fail=1.0,
+            limit=limit,
+            over=k,
+            n=n,
+            blocks=1,
+            effective=0,
+        )
+        return everything
+    together = late_together(together_in_blocks(values, blocks), quantile)
+    mean_size = math.fsum(size**2 for size in sizes.values()) / n
+    effective = n / (1.0 + (mean_size - 1.0) * together)
+    late = k / n * effective if k < n else effective
+    lower, upper = clopper_pearson(late, effective, alpha)
+    p_pass, p_fail = binomial_tails(late, effective, limit)
     return ShareResult(
         estimate=k / n,
         lower=lower,
@@ -83,8 +104,59 @@ def share_over(over: Sequence[bool], blocks: Sequence[int], *, quantile: float, 
         limit=limit,
         over=k,
         n=n,
-        blocks=ratio.groups,
+        blocks=len(sizes),
+        effective=effective,
     )
+
+
+def together_in_blocks(values: Sequence[float], blocks: Sequence[int]) -> float:
+    """Return the intraclass correlation of latencies in blocks, 0 to 1: how much of their variance is between blocks.
+
+    By one-way analysis of variance over the normal scores of their ranks, which is that of any increasing function of
+    the latencies that is normal, and knows what to do with failures (``inf``). Of fewer than four blocks the variance
+    between them is hardly known: there it is the upper limit that holds in three of four cases.
+    """
+    sizes = Counter(blocks)
+    n, count = len(values), len(sizes)
+    scores = _normal_scores(values)
+    total, of_block = float(scores.sum()), dict.fromkeys(sizes, 0.0)
+    for score, block in zip(scores, blocks, strict=True):
+        of_block[block] += float(score)
+    between = math.fsum(part**2 / sizes[block] for block, part in of_block.items()) - total**2 / n
+    within = float((scores**2).sum()) - total**2 / n - between
+    if n == count or between + within <= 1e-12:
+        return 0.0
+    if within <= 1e-12:
+        return 1.0
+    usual = (n - math.fsum(size**2 for size in sizes.values()) / n) / (count - 1)
+    ratio = between / (count - 1) / (within / (n - count))
+    if count < _BLOCKS:
+        ratio /= float(special.fdtri(count - 1, n - count, 0.25))
+    return max(0.0, (ratio - 1.0) / (ratio + usual - 1.0))
+
+
+def late_together(correlation: float, quantile: float) -> float:
+    """Return the correlation of "later than the quantile" for two latencies whose normal scores correlate so.
+
+    P(both late) of a bivariate normal is q² + 1/2π · ∫ exp(-z²/(1 + sin t)) dt from 0 to arcsin of the correlation
+    (Plackett 1954, Biometrika 41:351), here by Gauss and Legendre's rule.
+
+    >>> round(late_together(0.3, 0.95), 3), late_together(0.0, 0.5), round(late_together(1.0, 0.95), 3)
+    (0.118, 0.0, 1.0)
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    angle, z = math.asin(correlation), float(special.ndtri(quantile))
+    places = (nodes + 1.0) * angle / 2.0
+    joint = float((weights * np.exp(-(z**2) / (1.0 + np.sin(places)))).sum()) * angle / (4.0 * math.pi)
+    return min(1.0, joint / (quantile * (1.0 - quantile)))
+
+
+def _normal_scores(values: Sequence[float]) -> Floats:
+    """Return the normal quantile of each value's place among all; equal values share the middle of their places."""
+    _, place, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
+    middles = np.cumsum(counts) - counts / 2.0
+    scores: Floats = special.ndtri(middles[place] / len(values))
+    return scores
 
 
 def quantile_ratio(
@@ -119,7 +191,7 @@ def quantile_ratio(
     pairs = len(ours.names)
     estimate = _divide(nearest_rank(b, quantile), nearest_rank(a, quantile))
     unknown = math.isnan(estimate)
-    if min(len(a), len(b)) < min_requests(quantile, alpha / 2) or unknown:
+    if pairs < 2 or min(len(a), len(b)) < min_requests(quantile, alpha / 2) or unknown:
         return RatioResult(
             estimate=math.inf if unknown else estimate,
             lower=0.0,
@@ -130,17 +202,13 @@ def quantile_ratio(
             bounded=False,
         )
     rng = np.random.default_rng(seed)
-    if pairs > 1:
-        draws = _resample(rng, pairs)
-        top, below = theirs.quantiles(draws[:, theirs.block], quantile), ours.quantiles(draws[:, ours.block], quantile)
-    else:
-        top, below = (sample.quantiles(_resample(rng, len(sample.values)), quantile) for sample in (theirs, ours))
+    draws = _resample(rng, pairs)
+    top, below = theirs.quantiles(draws[:, theirs.block], quantile), ours.quantiles(draws[:, ours.block], quantile)
     lower, upper, p_pass, p_fail = _percentile_bounds(top, below, limit, alpha)
-    if pairs > 1:
-        wider = _log_t_bounds(estimate, top, below, pairs, limit, alpha)
-        if wider is not None:
-            lower, upper = min(lower, wider[0]), max(upper, wider[1])
-            p_pass, p_fail = max(p_pass, wider[2]), max(p_fail, wider[3])
+    wider = _log_t_bounds(estimate, top, below, pairs, limit, alpha)
+    if wider is not None:
+        lower, upper = min(lower, wider[0]), max(upper, wider[1])
+        p_pass, p_fail = max(p_pass, wider[2]), max(p_fail, wider[3])
     return RatioResult(
         estimate=estimate, lower=lower, upper=upper, p_pass=p_pass, p_fail=p_fail, pairs=pairs, bounded=True
     )

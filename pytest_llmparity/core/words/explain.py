@@ -200,6 +200,8 @@ def settling(verdict: Verdict) -> str:
 
 def _weighed(verdict: Verdict) -> str:
     """Say what of a verdict's groups counts, empty where every prompt does."""
+    if verdict.effective and verdict.kind.startswith("latency."):
+        return f", which count as {verdict.effective} (those of a block are slow together)"
     if verdict.effective:
         return f" in {count(verdict.groups, 'group')}, which count as {verdict.effective}"
     return ", one prompt of each" if verdict.per_group and not (verdict.open or verdict.sequence) else ""
