@@ -63,6 +63,50 @@ class Lenience:
     accepted: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """What became of a verdict's drift where something that may differ was made the same for both engines.
+
+    ``removed`` says what that was, ``before`` and ``after`` are the verdict's quantity on the same ``n`` prompts
+    without and with it, ``p`` the one-sided p-value of the paired sign test over these prompts. ``outcome``: ``gone``
+    (not above the margin any more), ``less``, ``stays``, ``back`` (it alone was put back where all else was taken away,
+    and the drift came back) or ``not tried``, and ``why``. ``requests`` is what asking it cost, 0 where answers were
+    there already.
+    """
+
+    removed: str
+    outcome: str
+    before: float | None = None
+    after: float | None = None
+    n: int = 0
+    p: float | None = None
+    requests: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """One thing whose removal was shown to remove drift, its ``layer`` in a word or two, and a line to paste.
+
+    ``by_exclusion``: nothing that could be taken away took the drift away, and this is what remains.
+    """
+
+    layer: str
+    text: str
+    remedy: str = ""
+    by_exclusion: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What experiments said of one verdict: ``causes`` that were shown, ``requests`` in all, ``note``: what is left."""
+
+    experiments: tuple[Experiment, ...] = ()
+    causes: tuple[Cause, ...] = ()
+    requests: int = 0
+    note: str = ""
+
+
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One case on which two engines differ, as one check sees it; ``what`` says how, in a few words.
 
@@ -132,12 +176,12 @@ class Verdict(Judgement):
     ``requests`` counts the answers used, ``horizon`` the tokens of each that were compared. ``measures`` says in words
     what the estimate counts (``of tokens fork``), ``margin_from`` where a margin comes from that the check does not
     name. ``floor`` is the baseline's own drift. ``differs`` lists layers that differ, ``cause`` is set only when shown
-    to be the cause. ``blocked_by`` names the engine that cannot be used, or failed to answer, where that is the reason:
-    it is told once. ``left_out`` are prompts the verdict does not rest on
-    because an engine cannot be asked them; ``n`` is without them. ``lenience`` counts, by engine, what was forgiven in
-    the answers or was not, ``remarks`` are further sentences that hold whatever the outcome. ``message`` is the
-    headline, ``details`` the lines below it. ``differing`` are the cases on which the two engines differ, in the order
-    of the prompts.
+    to be the cause, ``explanation`` has the experiments that were made. ``blocked_by`` names the engine that cannot be
+    used, or failed to answer, where that is the reason: it is told once. ``left_out`` are prompts the verdict does not
+    rest on because an engine cannot be asked them; ``n`` is without them. ``lenience`` counts, by engine, what was
+    forgiven in the answers or was not, ``remarks`` are further sentences that hold whatever the outcome. ``message`` is
+    the headline, ``details`` the lines below it. ``differing`` are the cases on which the two engines differ, in the
+    order of the prompts.
     """
 
     test: str
@@ -157,6 +201,7 @@ class Verdict(Judgement):
     floor: float | None = None
     differs: tuple[str, ...] = ()
     cause: str | None = None
+    explanation: Explanation | None = None
     blocked_by: str = ""
     left_out: tuple[LeftOut, ...] = ()
     lenience: tuple[Lenience, ...] = ()

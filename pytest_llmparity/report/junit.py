@@ -1,8 +1,8 @@
 """A verdict as properties of a JUnit test case.
 
 The names are public: ``llmparity.KIND.ENGINE.FIELD`` with KIND as in the JSON report (``text``, ``schema.gap``,
-``latency.ttft_p50``) and FIELD one of ``outcome estimate lower upper margin unit n groups floor baseline``. What is
-not known has no property.
+``latency.ttft_p50``) and FIELD one of ``outcome estimate lower upper margin unit n groups floor baseline cause``. What
+is not known has no property.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def properties(verdict: Verdict) -> list[tuple[str, str]]:
         "groups": verdict.groups or None,
         "floor": verdict.floor,
         "baseline": verdict.baseline,
+        "cause": verdict.cause,
     }
     stem = f"llmparity.{verdict.kind}.{verdict.engine}"
     return [(printable(f"{stem}.{field}"), _text(value)) for field, value in fields.items() if value is not None]

@@ -7,7 +7,7 @@ import difflib
 import functools
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.declare import declare, with_schema
+from pytest_llmparity.run.explain import due
 from pytest_llmparity.run.fleet import Engaged, Fleet
-from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins, tests_of
+from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins, others_run
 from pytest_llmparity.run.gather.campaign import Campaign
 from pytest_llmparity.run.gather.course import FLOOR_MOST
 from pytest_llmparity.run.judge.judging import AGREED, Judging
@@ -36,6 +37,7 @@ from pytest_llmparity.run.judge.state import (
     RunState,
     failure_records,
     latency_quantiles,
+    newest_whole,
     read_otherwise,
     read_state,
     state_of,
@@ -50,7 +52,7 @@ from pytest_llmparity.settings import resolving
 from pytest_llmparity.settings.resolving import Given
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.once import once
-from pytest_llmparity.store.runs import GATHERED, JUDGED, RunInfo, Store
+from pytest_llmparity.store.runs import GATHERED, JUDGED, Store
 
 
 class Session:
@@ -273,7 +275,7 @@ class Session:
         if unknown:
             raise StoreError(f"run {wanted} has no engine {', '.join(unknown)}; it has {', '.join(state.engines)}")
         if self._declared and not self._answers(wanted):
-            raise StoreError(_others_run(self.store(), wanted, named=self.settings.replay_run is not None))
+            raise StoreError(others_run(self.store(), wanted, named=self.settings.replay_run is not None))
         self.run = wanted
         self._load()
 
@@ -327,7 +329,19 @@ class Session:
         settled = self._judging.settle(declaration, gathered.verdicts)
         if self.settings.mode == "live":
             self._judging.remember(declaration, settled)
-        return settled
+        return self._explained(declaration, settled)
+
+    def _explained(self, declaration: Declaration, settled: list[Verdict]) -> list[Verdict]:
+        """Return the verdicts with what experiments show of their causes; none is made where nothing drifts."""
+        if not due(settled, self.settings):
+            return settled
+        from pytest_llmparity.run.explain.explaining import Explaining
+
+        assert self._judging is not None
+        alone = functools.partial(once, self._folder, f"explaining-{self._token}")
+        return Explaining(
+            self.settings, self._judging, self._state, self.store(), self._fleet, self._loop, self._progress.say, alone
+        ).explained(declaration, settled)
 
     def evidence(self, test: str, check: Check) -> Evidence | None:
         """Return what a check of this test judges, ``None`` where nothing was gathered."""
@@ -463,23 +477,6 @@ class Session:
         if self._store is None:
             self._store = Store.open(self._folder, secrets=secrets_of(self.settings.engines, os.environ))
         return self._store
-
-
-def newest_whole(store: Store, *, without: Collection[str] = ()) -> RunInfo | None:
-    """Return the newest run to replay, finished ones first; runs of ``--parity-case`` asked too little."""
-    states = {run.id: read_state(store, run.id) or RunState() for run in store.runs()}
-    parts = {run for run, state in states.items() if state.cases} | set(without)
-    left_open = {run for run, state in states.items() if state.open}
-    return store.latest(without=parts, ended=left_open)
-
-
-def _others_run(store: Store, run: str, *, named: bool) -> str:
-    """Return the sentence that refuses a replay because the run holds no answer to what the selected tests ask."""
-    tests = tests_of(store, run)
-    names = ", ".join(tests[:3]) + (f" and {len(tests) - 3} more" if len(tests) > 3 else "")
-    whose = f"run {run}" if named else f"no stored run asked what the selected tests ask; the newest, {run},"
-    ask = f"asked other prompts, or in another way{f', for {names}' if tests else ''}"
-    return f"{whose} {ask}; run once without --parity-mode replay, or name one of llmparity runs"
 
 
 def settings_of(given: Given, *, otherwise_all: bool = False, decided: Mapping[str, str] | None = None) -> Settings:

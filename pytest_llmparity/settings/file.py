@@ -193,6 +193,7 @@ Address = Annotated[str, AfterValidator(_index)]
 Url = Annotated[str, AfterValidator(root_of)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
 Budget = Annotated[
     Any,
     AfterValidator(_budget),
@@ -383,6 +384,8 @@ class ProfileTable(Strict):
     budget: Budget = None
     sequential: bool | None = None
     keep_runs: Count | None = None
+    explain: bool | None = None
+    explain_requests: Whole | None = None
 
 
 class ConfigTable(Strict):
@@ -393,5 +396,7 @@ class ConfigTable(Strict):
     residency: Residency | None = None
     gather: Gather | None = None
     keep_runs: Count | None = None
+    explain: bool | None = None
+    explain_requests: Whole | None = None
     engines: dict[NameKey, EngineTable] = Field(default_factory=dict)
     profiles: dict[NameKey, ProfileTable] = Field(default_factory=dict)

@@ -278,7 +278,7 @@ def _home() -> Path | None:
 SETTINGS: Final = {
     **{name: name for name in ("inconclusive", "max_requests", "sequential", "concurrency", "frozen", "residency")},
     "gather": "gather",
-    "keep_runs": "keep_runs",
+    **{name: name for name in ("keep_runs", "explain", "explain_requests")},
     "budget": "budget_s",
     "report": "reports",
 }

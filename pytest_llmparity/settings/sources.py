@@ -39,6 +39,12 @@ def positive(text: str) -> int:
     return int(digits)
 
 
+def whole(text: str) -> int:
+    """Read a whole number, 0 included."""
+    digits = text.strip()
+    return 0 if digits == "0" else positive(digits)
+
+
 def formats(text: str) -> tuple[str, ...]:
     """Read ``--parity-report``: formats separated by commas, each once, in order."""
     names = [name.strip() for name in text.split(",")]
@@ -165,6 +171,18 @@ OPTIONS = (
         "Ask in waves and stop as soon as every check is settled, by a test that stays valid whenever one stops; "
         "a run that ends inconclusive is continued when prompts were added (default: off)",
         read=switch,
+    ),
+    Option(
+        "explain",
+        "Make the experiments that show a cause also for drift that does not fail (default: off)",
+        read=switch,
+    ),
+    Option(
+        "explain_requests",
+        "Show the cause of drift that fails by experiments of at most N requests for each pair of engines, 0 for none "
+        "(default: 400)",
+        "N",
+        whole,
     ),
     Option(
         "keep_runs",

@@ -28,6 +28,8 @@ Resume = Literal["auto", "resume", "fresh", "retry"]
 
 DEFAULT_KEEP_RUNS = 20
 """Runs the store keeps when nobody says otherwise."""
+DEFAULT_EXPLAIN_REQUESTS = 400
+"""Requests that experiments on one pair of engines may take when nobody says otherwise."""
 DEFAULT_CONCURRENCY = 4
 """Requests in flight per engine when neither marker, profile nor file says otherwise."""
 
@@ -271,7 +273,8 @@ class Settings:
     newest. ``out`` is absolute. ``key_variables`` are the names of every configured engine's
     secrets, selected or not: an engine's process gets its own only. ``gather`` says whether engines are asked at the
     same time; ``None`` leaves it to their addresses. ``keep_runs`` is how many of the newest runs the store
-    keeps. ``origins`` says by setting what set it.
+    keeps. ``explain`` makes experiments on verdicts that do not fail too, ``explain_requests`` is the most that they
+    may take on one pair of engines, 0 for none. ``origins`` says by setting what set it.
     """
 
     engines: tuple[EngineSpec, ...] = ()
@@ -295,6 +298,8 @@ class Settings:
     key_variables: tuple[str, ...] = ()
     frozen: bool = False
     keep_runs: int = DEFAULT_KEEP_RUNS
+    explain: bool = False
+    explain_requests: int = DEFAULT_EXPLAIN_REQUESTS
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def in_turn(self) -> list[EngineSpec]:

@@ -23,6 +23,8 @@ from pytest_llmparity.testing.server import Call, LoopbackServer
 
 CHAT: Final = "/chat/completions"
 RAW: Final = "/v1/completions"
+RENDERS: Final = "/apply-template"
+"""Where llama.cpp says how it renders a chat."""
 UPSTREAM_S: Final = 300.0
 """Longest silence of the engine behind the proxy."""
 _OURS: Final = frozenset({"connection", "content-length", "date", "host", "keep-alive", "transfer-encoding"})
@@ -59,12 +61,18 @@ class _Asked(Change):
         return self._change(body, post) if chat or self._raw_too else body
 
 
-def another_template(render: Callable[[Sequence[Mapping[str, Any]]], str]) -> Change:
-    """Render chats by a template of one's own and send them as raw prompts."""
-    return _Asked(lambda body, post: _as_raw(body, render(body["messages"])), raw_too=False)
+class another_template(Change):  # noqa: N801 - reads like the functions beside it
+    """Render chats by a template of one's own and send them as raw prompts; also where an engine is asked to render."""
+
+    def __init__(self, render: Callable[[Sequence[Mapping[str, Any]]], str]) -> None:
+        self.rendered = render
+
+    def asked(self, body: Body, *, chat: bool, post: Post) -> Body:
+        """Return the chat as a raw prompt."""
+        return _as_raw(body, self.rendered(body["messages"])) if chat else body
 
 
-def doubled_bos(bos: str, *, render: str = "/apply-template") -> Change:
+def doubled_bos(bos: str, *, render: str = RENDERS) -> Change:
     """Put one more token in front of every rendered chat; ``render`` is the engine's route that renders one."""
 
     def change(body: Body, post: Post) -> Body:
@@ -164,6 +172,9 @@ class FaultProxy(LoopbackServer):
     def answer(self, call: Call) -> None:
         """Answer as the engine behind does, changed."""
         chat = call.path.endswith(CHAT)
+        if call.path == RENDERS and (template := self._template) is not None:
+            call.send(200, json.dumps({"prompt": template.rendered(json.loads(call.body)["messages"])}).encode())
+            return
         if call.method != "POST" or not (chat or call.path.endswith("/completions")):
             self._as_it_is(call)
             return
@@ -185,6 +196,10 @@ class FaultProxy(LoopbackServer):
             for event in self._streamed(_events(response), body, as_chat=as_chat):
                 call.chunk(event)
             call.end()
+
+    @property
+    def _template(self) -> another_template | None:
+        return next((change for change in self.changes if isinstance(change, another_template)), None)
 
     def _as_it_is(self, call: Call) -> None:
         connection, response = self._send(call.method, call.path, call.body, call.headers)

@@ -150,6 +150,7 @@ def test_a_run_has_exactly_the_published_keys() -> None:
         "differs",
         "cause",
         "message",
+        "explanation",
         "differing",
         "left_out",
         "lenience",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pytest_llmparity.core.stats import sequential
 from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
@@ -38,6 +38,21 @@ def median(most: Sequence[float], least: Sequence[float], *, margin: float, alph
         p_pass=binomial_tails(below, n, HALF)[1],
         p_fail=binomial_tails(above, n, HALF)[1],
     )
+
+
+def sign_test(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[float, int]:
+    """Return the one-sided exact p-value of "drift is not less after than before", and how many cases have both.
+
+    Cases that are equal in both count for neither side.
+
+    >>> sign_test({"a": 1.0, "b": 1.0, "c": 0.5, "d": 0.0}, {"a": 0.0, "b": 0.5, "c": 0.0, "d": 0.0})
+    (0.125, 4)
+    """
+    both = [(before[case], after[case]) for case in before if case in after]
+    fell, rose = sum(a > b for a, b in both), sum(a < b for a, b in both)
+    if not fell + rose:
+        return 1.0, len(both)
+    return binomial_tails(fell, fell + rose, HALF)[1], len(both)
 
 
 def median_sequential(

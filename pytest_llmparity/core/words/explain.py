@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pytest_llmparity.core.verdict import READER, SEVERITY, Lenience, Outcome, Verdict
+from pytest_llmparity.core.verdict import READER, SEVERITY, Experiment, Explanation, Lenience, Outcome, Verdict
 from pytest_llmparity.core.words.printable import printable
 
 MAX_LINES: Final = 15
@@ -259,8 +259,7 @@ def _unusable(verdicts: Sequence[Verdict]) -> list[str]:
         lines.append(f"  and so {counted(len(others), 'other verdict')} of this test: {names}")
     if more:
         lines.append(f"  what {first.blocked_by} said stands in the summary of this run")
-    if first.cause is not None:
-        lines.append(f"  cause: {first.cause}")
+    lines += [f"  {line}" for line in explained(first)]
     return [*lines, f"  check: {first.check}" + (f" at {first.where}" if first.where else "")]
 
 
@@ -270,16 +269,55 @@ def block(verdict: Verdict, *, lines_left: int = MAX_LINES) -> list[str]:
     if verdict.floor is not None:
         tail.append(f"  noise floor: {verdict.baseline or verdict.engine} differs from itself by {_floor(verdict)}")
     tail += [f"  {remark}" for remark in remarks(verdict)]
-    if verdict.cause is not None:
-        tail.append(f"  cause: {verdict.cause}")
+    tail += [f"  {line}" for line in explained(verdict)]
     if verdict.differs:
         tail += _differs(verdict.differs)
     tail.append(f"  check: {verdict.check}" + (f" at {verdict.where}" if verdict.where else ""))
+    if verdict.explanation is not None and verdict.explanation.experiments:
+        tail.insert(-1, f"  {experiments(verdict.explanation)}, listed in the summary")
     details = [f"  {line}" for line in verdict.details]
     room = lines_left - 1 - len(tail)
     if len(details) > room:
         details = [*details[: room - 1], f"  … {count(len(details) - room + 1, 'more line')} in the report"]
     return [verdict.message or headline(verdict), *details, *tail]
+
+
+def experiments(explanation: Explanation) -> str:
+    """Return how many experiments there were and how many requests they took.
+
+    >>> experiments(Explanation(experiments=(Experiment(removed="x", outcome="gone"),), requests=64))
+    '1 experiment of 64 requests'
+    """
+    return f"{count(len(explanation.experiments), 'experiment')} of {count(explanation.requests, 'request')}"
+
+
+def experiment(one: Experiment, unit: str) -> str:
+    """Return an experiment on one line: what became of the drift, its numbers, what was taken away, what that cost."""
+    words = one.outcome
+    if one.before is not None and one.after is not None:
+        words += f": {number(one.before, unit)} becomes {number(one.after, unit)}"
+    small = [count(one.n, "prompt")] if one.n else []
+    if one.p is not None:
+        small.append(f"p {one.p:.2g}")
+    small.append(count(one.requests, "request"))
+    why = f" ({plain(one.why)})" if one.why else ""
+    return f"{words} ({', '.join(small)}): {plain(one.removed, 1000)}{why}"
+
+
+def explained(verdict: Verdict) -> list[str]:
+    """Return the cause, what to paste against it, what remains by exclusion, or why nothing is shown; below a failure.
+
+    What the experiments were stands in the summary and the report.
+    """
+    lines = [] if verdict.cause is None else [f"cause: {verdict.cause}"]
+    explanation = verdict.explanation
+    if explanation is None:
+        return lines
+    lines += [f"  paste: {cause.remedy}" for cause in explanation.causes if cause.remedy]
+    lines += [f"what remains: {cause.text}" for cause in explanation.causes if cause.by_exclusion]
+    if explanation.note:
+        lines.append(f"no cause is shown: {plain(explanation.note, 400)}")
+    return lines
 
 
 def _differs(layers: Sequence[str]) -> list[str]:

@@ -428,6 +428,23 @@ class Adapter(RequestBuilder):
             f"{how}"
         )
 
+    # ---- what experiments ask ----------------------------------------------------------------------------------------
+
+    unpenalised: ClassVar[Mapping[str, Any]] = {}
+    """Fields with which no repetition penalty acts, whatever its value; none where there are no such words."""
+    unreasoning: ClassVar[Mapping[str, Any]] = {}
+    """Fields that turn reasoning off."""
+    schema_field: ClassVar[str] = ""
+    """A field of its own that takes a JSON Schema, also beside a raw prompt; empty where there is none."""
+
+    def rendered(self, request: Request) -> str | None:
+        """Return a chat as the server's template renders it, ``None`` where it does not tell."""
+        return None
+
+    def bos(self) -> str:
+        """Return the text of the token that the server puts in front of a prompt, empty where it does not tell."""
+        return ""
+
     # ---- the wire --------------------------------------------------------------------------------------------------
 
     def read(self, answer: Answer, *, case: str) -> Completion:

@@ -88,6 +88,19 @@ class LlamaCppAdapter(GgufServer):
         overflow="refused",
     )
     least_logprobs: ClassVar[int] = 1
+    unpenalised: ClassVar[Mapping[str, Any]] = {"repeat_last_n": 0}
+    unreasoning: ClassVar[Mapping[str, Any]] = {"chat_template_kwargs": {"enable_thinking": False}}
+    schema_field: ClassVar[str] = "json_schema"
+
+    def rendered(self, request: Request) -> str | None:
+        """Return what ``/apply-template`` makes of a chat."""
+        body = build.encode({"messages": list(request.messages or ())})
+        prompt = self.control.post("/apply-template", body, timeout_s=self.spec.request_timeout_s).json().get("prompt")
+        return prompt if isinstance(prompt, str) else None
+
+    def bos(self) -> str:
+        """Return the token that ``/props`` names."""
+        return string(self.control.ask("/props").get("bos_token"))
 
     @classmethod
     def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:

@@ -1,0 +1,116 @@
+"""Whether drift goes away: one check's quantity on the same prompts before and after something was taken away. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_llmparity.core.compare.answers import compare_answers
+from pytest_llmparity.core.compare.shift import find_shift
+from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
+from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.sample import Phase, Sample
+from pytest_llmparity.core.stats.medians import sign_test
+from pytest_llmparity.core.verdict import Outcome, Verdict
+
+ALPHA: Final = 0.05
+"""Error rate of one question: has this drift gone?"""
+TRIES: Final = 10
+"""Most experiments that look for the same cause; whether drift is less in one is asked at a part of the error rate."""
+
+Answers = Mapping[str, Mapping[str, Sample]]
+"""What was answered in one experiment, by engine and case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """What one check says of some answers, and how far each case's two answers are apart (more is worse)."""
+
+    verdict: Verdict
+    by_case: Mapping[str, float]
+
+    @property
+    def above(self) -> bool:
+        """Whether the estimate lies beyond the margin, as far as the check has one."""
+        estimate, margin = self.verdict.estimate, self.verdict.margin
+        if self.verdict.outcome is Outcome.FAIL:
+            return True
+        if estimate is None or margin is None or self.verdict.outcome is Outcome.PASS:
+            return False
+        return estimate < margin if self.verdict.side == "at_least" else estimate > margin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What became of drift: ``gone`` below the margin, ``less`` by the paired test, or neither."""
+
+    before: float | None
+    after: float | None
+    n: int
+    p: float
+    gone: bool
+    less: bool
+
+    @property
+    def outcome(self) -> str:
+        """The word of an ``Experiment``."""
+        return "gone" if self.gone else "less" if self.less else "stays"
+
+
+def evidence_of(evidence: Evidence, candidate: str, cases: Sequence[Case], answers: Answers) -> Evidence:
+    """Return the evidence of one experiment on one pair: these answers to these cases, everything else as it was."""
+
+    def of(engine: EngineEvidence) -> EngineEvidence:
+        samples = {case.id: [answers[engine.name][case.id]] for case in cases if case.id in answers[engine.name]}
+        return dataclasses.replace(engine, samples={Phase.MAIN: samples}, left_out={})
+
+    return dataclasses.replace(
+        evidence,
+        prompts=PromptSet(name=evidence.prompts.name, cases=tuple(cases), digest="experiment"),
+        engines={name: of(evidence.engines[name]) for name in (evidence.baseline, candidate)},
+        incomplete=None,
+        sequential=False,
+    )
+
+
+def drift_of(check: Check, kind: str, evidence: Evidence) -> Drift | None:
+    """Return what a check says of an experiment's answers, ``None`` where it gives no such verdict on them."""
+    (candidate,) = evidence.candidates
+    verdict = next((v for v in check.judge(evidence) if v.kind == kind and v.engine == candidate.name), None)
+    if verdict is None or verdict.estimate is None:
+        return None
+    baseline = evidence.engines[evidence.baseline].answers()
+    both = {case: (baseline[case], answer) for case, answer in candidate.answers().items() if case in baseline}
+    by_case: dict[str, float] = {}
+    if kind == "text":
+        horizon = verdict.horizon or 1
+        for case, (ours, theirs) in both.items():
+            if compared := compare_answers(ours, theirs, horizon=horizon):
+                by_case[case] = 1.0 / compared.fork.at_risk if compared.fork.forked else 0.0
+    elif kind == "logprobs":
+        for case, (ours, theirs) in both.items():
+            if shift := find_shift(ours, theirs):
+                by_case[case] = shift.most
+    else:
+        differing = {difference.case for difference in verdict.differing}
+        by_case = {case: float(case in differing) for case in both}
+    return Drift(verdict=verdict, by_case=by_case)
+
+
+def effect(before: Drift, after: Drift, *, tries: int = TRIES) -> Effect:
+    """Compare drift before and after something was taken away, case by case.
+
+    ``gone``: the check passes what is left, and the sign test over the prompts says that it is less than before (5 %).
+    ``less``: the same test at 5 % divided by ``tries``.
+    """
+    p, n = sign_test(before.by_case, after.by_case)
+    return Effect(
+        before=before.verdict.estimate,
+        after=after.verdict.estimate,
+        n=n,
+        p=p,
+        gone=after.verdict.outcome is Outcome.PASS and p <= ALPHA,
+        less=p <= ALPHA / tries,
+    )

@@ -1,0 +1,177 @@
+"""What experiments take away: one thing each that may differ between two engines, made the same for both. Pure.
+
+A removal says how a request is asked otherwise, or how answers are compared otherwise. Several are taken away at once
+by applying them in the order of :data:`REMOVALS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from pytest_llmparity.core.compare.json import parse_json
+from pytest_llmparity.core.sample import Completion, Request
+
+PROMPT: Final = "prompt"
+SAMPLING: Final = "sampling"
+PENALTIES: Final = "penalties"
+LENGTH: Final = "length"
+STREAM: Final = "stream"
+ALONE: Final = "alone"
+ORDER: Final = "order"
+SCHEMA: Final = "schema"
+STOP: Final = "stop"
+REASONING: Final = "reasoning"
+SPACES: Final = "spaces"
+TAGS: Final = "tags"
+
+REMOVALS: Final[Mapping[str, str]] = {
+    SPACES: "white space around answers left out of the comparison",
+    TAGS: "what stands in tags before an answer left out of the comparison",
+    LENGTH: "prompts shortened to their ends",
+    PROMPT: "the same rendered prompt sent raw to both",
+    SAMPLING: "top_k 1 sent beside the temperature, so that only the best token is left",
+    PENALTIES: "a window of 0 tokens sent for repetition penalties, so that none can act",
+    STREAM: "answers asked for whole instead of streamed",
+    ALONE: "one request at a time",
+    ORDER: "the schema's properties declared in the order in which they were answered",
+    SCHEMA: "the schema sent in the engine's own field instead of response_format",
+    STOP: "answers asked for no longer than the baseline's",
+    REASONING: "reasoning turned off",
+}
+"""What each removal does, in the order in which several are applied."""
+COMPARED: Final = (SPACES, TAGS)
+"""Removals that only compare otherwise and cost no request."""
+
+_TAGGED: Final = re.compile(r"\s*(?:<([\w:|-]+)>.*?</\1>|\[(\w+)\].*?\[/\2\])\s*", re.DOTALL)
+SHORT: Final = 8
+"""Part of a long prompt that is left where nobody knows how much of it arrives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of one case before an experiment: who renders it, how long its texts may be, and its answers.
+
+    ``tokens`` is how long the baseline's answer was, without an end token; ``keys`` is the candidate's answer as JSON.
+    """
+
+    render: Callable[[Request], str | None] = lambda request: None
+    characters: int | None = None
+    tokens: int | None = None
+    keys: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request in an experiment: what both engines are asked, and which further fields each adds in its own words."""
+
+    request: Request
+    schema: Mapping[str, Any] | None = None
+    names: frozenset[str] = field(default_factory=frozenset)
+
+
+def apply(request: Request, removed: Collection[str], known: Known) -> Asked | None:
+    """Return a request with these things taken away, ``None`` where that cannot be done with this case."""
+    schema = _schema(request)
+    if ORDER in removed and schema is not None and known.keys is not None:
+        schema = _ordered(schema, known.keys)
+        request = dataclasses.replace(request, response_format=_with_schema(request, schema))
+    if LENGTH in removed:
+        request = shortened(request, known.characters)
+    if PROMPT in removed and request.messages is not None:
+        rendered = None if request.tools else known.render(request)
+        if rendered is None:
+            return None
+        request = dataclasses.replace(request, messages=None, prompt=rendered, response_format=None)
+    elif SCHEMA in removed and schema is not None:
+        request = dataclasses.replace(request, response_format=None)
+    elif request.response_format is not None:
+        schema = None  # it is in the request
+    sampling = request.sampling
+    if SAMPLING in removed:
+        sampling = dataclasses.replace(sampling, top_k=1)
+    if STOP in removed and known.tokens is not None:
+        sampling = dataclasses.replace(sampling, max_tokens=max(1, min(known.tokens, sampling.max_tokens)))
+    return Asked(request=dataclasses.replace(request, sampling=sampling), schema=schema, names=frozenset(removed))
+
+
+def compared(answer: Completion, removed: Collection[str]) -> Completion:
+    """Return an answer as it is compared where something is left out of the comparison."""
+    text = answer.text
+    if TAGS in removed:
+        match = _TAGGED.match(text)
+        text = text[match.end() :] if match else text
+    if SPACES in removed:
+        text = text.strip()
+    if text == answer.text:
+        return answer
+    finish = "length" if answer.cut else answer.finish_reason
+    return msgspec.structs.replace(answer, text=text, finish_reason=finish)
+
+
+def shortened(request: Request, characters: int | None) -> Request:
+    """Return a request for the end of what it asks: its last message, or prompt, of at most so many characters."""
+
+    def end_of(text: str) -> str:
+        return text[-(characters or max(1, len(text) // SHORT)) :]
+
+    if request.messages is None:
+        return dataclasses.replace(request, prompt=end_of(request.prompt or ""))
+    last = request.messages[-1]
+    content = last.get("content")
+    cut = end_of(content) if isinstance(content, str) else content
+    return dataclasses.replace(request, messages=({**last, "content": cut},))
+
+
+def newest(request: Request, keep: int) -> Request | None:
+    """Return a chat with its system prompt and its last ``keep`` messages, ``None`` where it has no more."""
+    messages = request.messages or ()
+    system = [message for message in messages if message.get("role") == "system"]
+    turns = [message for message in messages if message.get("role") != "system"]
+    if len(turns) <= keep:
+        return None
+    return dataclasses.replace(request, messages=(*system, *turns[-keep:]))
+
+
+def begins_with_tag(text: str) -> bool:
+    """Whether an answer begins with something in tags, as reasoning does that was left in it."""
+    return _TAGGED.match(text) is not None
+
+
+def keys_of(text: str) -> Any:
+    """Return an answer as JSON, ``None`` where it is none."""
+    parsed = parse_json(text)
+    return None if parsed.error is not None else parsed.value
+
+
+def _schema(request: Request) -> Mapping[str, Any] | None:
+    wanted = (request.response_format or {}).get("json_schema")
+    schema = wanted.get("schema") if isinstance(wanted, Mapping) else None
+    return schema if isinstance(schema, Mapping) else None
+
+
+def _with_schema(request: Request, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    wanted = request.response_format or {}
+    return {**wanted, "json_schema": {**wanted["json_schema"], "schema": schema}}
+
+
+def _ordered(schema: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
+    """Return a schema with the properties of its objects in the order of a value's keys; others follow."""
+    changed = dict(schema)
+    properties = schema.get("properties")
+    if isinstance(properties, Mapping) and isinstance(value, Mapping):
+        names = [name for name in value if name in properties] + [name for name in properties if name not in value]
+        changed["properties"] = {name: _ordered_any(properties[name], value.get(name)) for name in names}
+    items = schema.get("items")
+    if isinstance(items, Mapping) and isinstance(value, list) and value:
+        changed["items"] = _ordered(items, value[0])
+    return changed
+
+
+def _ordered_any(schema: Any, value: Any) -> Any:
+    return _ordered(schema, value) if isinstance(schema, Mapping) else schema

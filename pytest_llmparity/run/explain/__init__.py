@@ -1,0 +1,21 @@
+"""The experiments that show a cause, and which verdicts they are made for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.settings.specification import Settings
+
+KINDS: Final = ("text", "logprobs", "schema.gap", "schema.agree")
+"""Verdicts on a pair whose drift experiments can take away."""
+_JUDGED: Final = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
+
+
+def due(verdicts: Sequence[Verdict], settings: Settings) -> list[Verdict]:
+    """Return the verdicts whose cause is looked for: those that fail, or all with ``--parity-explain``."""
+    if not settings.explain_requests:
+        return []
+    wanted = _JUDGED if settings.explain else (Outcome.FAIL,)
+    return [v for v in verdicts if v.kind in KINDS and v.baseline is not None and v.outcome in wanted]

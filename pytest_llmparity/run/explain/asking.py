@@ -1,0 +1,173 @@
+"""Asks the two engines of a pair the same prompts in one way after another; each way once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from pytest_llmparity.core.diagnosis import removals
+from pytest_llmparity.core.diagnosis.effects import Answers
+from pytest_llmparity.core.diagnosis.removals import Asked, Known
+from pytest_llmparity.core.errors import EngineError, LLMParityError
+from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.sample import Completion, Phase, Request, Sample, WireRequest
+from pytest_llmparity.engines.wire import build
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.gather.ledger import Allowance
+from pytest_llmparity.run.gather.sender import client_of, send
+from pytest_llmparity.run.loop import LoopThread
+from pytest_llmparity.run.plan import Job, wire_of
+
+Requests = Mapping[str, Asked]
+"""What one engine is asked, by case."""
+
+
+class Spent(LLMParityError):
+    """No more requests may be sent."""
+
+
+class Pair:
+    """A baseline and a candidate that can be asked, and some cases: the same in every experiment on them.
+
+    ``requests`` are the gate's own, by case. ``concurrency`` is that of the gate, ``gone`` says why an engine's process
+    is no more, ``allowance`` how much may be sent.
+    """
+
+    def __init__(
+        self,
+        adapters: tuple[Adapter, Adapter],
+        cases: Sequence[Case],
+        requests: Mapping[str, Request],
+        *,
+        concurrency: int,
+        loop: LoopThread,
+        allowance: Allowance,
+        gone: Callable[[str], str | None],
+    ) -> None:
+        self.baseline, self.candidate = adapters
+        self.cases = tuple(cases)
+        self.requests = requests
+        self.concurrency = concurrency
+        self.known: dict[str, Known] = {case.id: Known(render=self.render) for case in cases}
+        self._loop = loop
+        self._allowance = allowance
+        self._gone = gone
+        self._rendered: dict[tuple[str, str], str | None] = {}
+        self._asked: dict[frozenset[str], Answers] = {}
+
+    @property
+    def spent(self) -> int:
+        """How many requests were sent by now."""
+        return self._allowance.sent
+
+    @property
+    def adapters(self) -> tuple[Adapter, Adapter]:
+        """Both engines, the baseline first."""
+        return self.baseline, self.candidate
+
+    def answers(self, removed: Collection[str]) -> Answers:
+        """Return what both engines answer with these things taken away, compared as they say.
+
+        ``Spent`` when no more requests may be sent.
+        """
+        asked = frozenset(removed) - frozenset(removals.COMPARED)
+        if asked not in self._asked:
+            requests = {
+                case.id: changed
+                for case in self.cases
+                if (changed := removals.apply(self.requests[case.id], asked, self.known[case.id])) is not None
+            }
+            self._asked[asked] = {adapter.name: self.ask(adapter, requests) for adapter in self.adapters}
+        return {
+            name: {case: _compared(sample, removed) for case, sample in by_case.items()}
+            for name, by_case in self._asked[asked].items()
+        }
+
+    def ask(self, adapter: Adapter, requests: Requests) -> dict[str, Sample]:
+        """Return one engine's answers to these; a case it has no words for is left out, one that fails is a failure."""
+        jobs = []
+        concurrency = self.concurrency
+        for case, asked in requests.items():
+            concurrency = 1 if removals.ALONE in asked.names else self.concurrency
+            if (wire := self._wire(adapter, asked)) is not None:
+                jobs.append(Job(case=case, wire=wire, phase=Phase.MAIN, repeat=0, concurrency=concurrency))
+        if not self._allowance.take(len(jobs), what="an experiment"):
+            raise Spent(self._allowance.reason or "no more requests may be sent")
+        self._allowance.give_back(len(jobs))
+        samples: dict[str, Sample] = {}
+
+        async def ask() -> None:
+            client = client_of(adapter)
+            try:
+                await send(
+                    adapter,
+                    client,
+                    jobs,
+                    concurrency=concurrency,
+                    allowance=self._allowance,
+                    gone=lambda: self._gone(adapter.name),
+                    deliver=lambda sample: samples.__setitem__(sample.case, sample),
+                )
+            finally:
+                await client.aclose()
+
+        self._loop.run(ask())
+        return samples
+
+    def render(self, request: Request) -> str | None:
+        """Return a chat as the baseline renders it, or the candidate where the baseline does not tell."""
+        return next((text for adapter in self.adapters if (text := self.rendered(adapter, request))), None)
+
+    def rendered(self, adapter: Adapter, request: Request) -> str | None:
+        """Return a chat as one engine renders it, asked once."""
+        if request.messages is None:
+            return request.prompt
+        if type(adapter).rendered is Adapter.rendered:
+            return None  # its kind does not tell
+        key = (adapter.name, json.dumps(request.messages, sort_keys=True))
+        if key not in self._rendered:
+            if not self._allowance.take(what="a rendered prompt"):
+                raise Spent(self._allowance.reason or "no more requests may be sent")
+            try:
+                self._rendered[key] = adapter.rendered(request)
+            except EngineError:
+                self._rendered[key] = None
+        return self._rendered[key]
+
+    def _wire(self, adapter: Adapter, asked: Asked) -> WireRequest | None:
+        """Return a request of an experiment in an engine's words, ``None`` where it has none."""
+        further: dict[str, Any] = {}
+        if removals.PENALTIES in asked.names:
+            further |= adapter.unpenalised
+        if removals.REASONING in asked.names:
+            further |= adapter.unreasoning
+        if asked.schema is not None:
+            if not adapter.schema_field:
+                return None
+            further[adapter.schema_field] = asked.schema
+        stream = adapter.counts_in_streams and removals.STREAM not in asked.names
+        try:
+            wire = wire_of(adapter, asked.request, stream=stream)
+        except LLMParityError:
+            return None
+        if not further:
+            return wire
+        body = build.encode({**json.loads(wire.body), **further})
+        return dataclasses.replace(wire, body=body, sha256=hashlib.sha256(body).hexdigest())
+
+
+def completion(sample: Sample | None) -> Completion | None:
+    """Return the answer of a sample, ``None`` where there is none."""
+    return None if sample is None else sample.completion
+
+
+def _compared(sample: Sample, removed: Collection[str]) -> Sample:
+    if sample.completion is None:
+        return sample
+    answer = removals.compared(sample.completion, removed)
+    return sample if answer is sample.completion else msgspec.structs.replace(sample, completion=answer)

@@ -1,0 +1,176 @@
+"""After judging: which verdicts are explained by experiments, on which prompts, and what is kept of that."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_llmparity.core.errors import LLMParityError, reason_of
+from pytest_llmparity.core.evidence import Check
+from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.sample import Request, from_json, to_json
+from pytest_llmparity.core.verdict import Explanation, Verdict
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.explain import due
+from pytest_llmparity.run.explain.asking import Pair
+from pytest_llmparity.run.explain.search import Search
+from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.run.gather.ledger import Allowance
+from pytest_llmparity.run.judge.judging import Judging
+from pytest_llmparity.run.judge.state import RunState
+from pytest_llmparity.run.loop import LoopThread
+from pytest_llmparity.run.plan import Declaration, floor_order, unit_of
+from pytest_llmparity.settings.specification import Settings
+from pytest_llmparity.store.runs import Store
+
+CASES: Final = 16
+"""Prompts of every experiment: with so many the paired sign test shows that drift is less where nine of ten agree."""
+NOT_STORED: Final = "a stored run is judged: no experiments were stored with it, and nobody is asked"
+NOT_UP: Final = "no experiments: the engines are not both up any more"
+
+
+@dataclass(frozen=True)
+class Explaining:
+    """Explains verdicts of one run. ``alone`` gives a block in which no other process of the run makes experiments."""
+
+    settings: Settings
+    judging: Judging
+    state: RunState
+    store: Store
+    fleet: Fleet
+    loop: LoopThread
+    say: Callable[[str], None]
+    alone: Callable[[], AbstractContextManager[None]]
+
+    def explained(self, declaration: Declaration, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """Return the verdicts of one test, those that fail with what experiments say of their cause."""
+        of_pairs: dict[str, list[Verdict]] = {}
+        for verdict in due(verdicts, self.settings):
+            of_pairs.setdefault(verdict.engine, []).append(verdict)
+        known: dict[int, Explanation] = {}
+        for candidate, of_pair in of_pairs.items():
+            explanations = self._of_pair(declaration, candidate, of_pair)
+            known |= {id(v): explanations[_key(v)] for v in of_pair if _key(v) in explanations}
+        return [with_explanation(verdict, known.get(id(verdict))) for verdict in verdicts]
+
+    def _of_pair(self, declaration: Declaration, candidate: str, verdicts: Sequence[Verdict]) -> dict[str, Explanation]:
+        """Return what is known by verdict: what was stored, and of the others what experiments say now."""
+        unit = unit_of(declaration)
+        name = f"explained/{self.judging.baseline}|{candidate}/{unit.key}"
+        if self.settings.mode == "replay":
+            stored = self._stored(name)
+            return {_key(v): stored.get(_key(v), Explanation(note=NOT_STORED)) for v in verdicts}
+        with self.alone():  # and each pair once
+            stored = self._stored(name)
+            missing = [verdict for verdict in verdicts if _key(verdict) not in stored]
+            if missing:
+                stored |= self._asked(declaration, candidate, missing)
+                self.store.put_document(self.judging.run, name, {key: to_json(e) for key, e in stored.items()})
+        return stored
+
+    def _stored(self, name: str) -> dict[str, Explanation]:
+        document = self.store.document(self.judging.run, name) or {}
+        return {key: from_json(Explanation, content) for key, content in document.items()}
+
+    def _asked(self, declaration: Declaration, candidate: str, verdicts: Sequence[Verdict]) -> dict[str, Explanation]:
+        """Make the experiments on one pair; what goes wrong is said, and is no error of the verdicts."""
+        adapters = self._adapters(candidate)
+        if adapters is None:
+            return {_key(verdict): Explanation(note=NOT_UP) for verdict in verdicts}
+        self.say(f"{candidate} against {self.judging.baseline}: experiments that show a cause")
+        checks = {str(check): check for check in declaration.checks}
+        allowance = Allowance(requests=self._allowed(), seconds=None)
+        pair = self._pair(declaration, adapters, verdicts, allowance)
+        explanations: dict[str, Explanation] = {}
+        for verdict in verdicts:
+            check = checks.get(verdict.check)
+            if check is not None:
+                explanations[_key(verdict)] = self._search(declaration, pair, check, verdict)
+        return explanations
+
+    def _search(self, declaration: Declaration, pair: Pair, check: Check, verdict: Verdict) -> Explanation:
+        search = Search(
+            pair=pair,
+            check=check,
+            kind=verdict.kind,
+            evidence=self.judging.evidence(declaration, check, alpha=verdict.alpha),
+        )
+        try:
+            return search.explain()
+        except LLMParityError as error:
+            return Explanation(note=f"experiments ended early: {error}")
+        except Exception as error:  # noqa: BLE001 - a verdict stands whatever an experiment stumbles over
+            return Explanation(note=f"experiments ended early: {reason_of(error, verdict.engine)}")
+
+    def _allowed(self) -> int:
+        """Return how many requests experiments on one pair may take."""
+        most = self.settings.max_requests
+        allowed = self.settings.explain_requests
+        return allowed if most is None else max(0, min(allowed, most - self.state.requests))
+
+    def _adapters(self, candidate: str) -> tuple[Adapter, Adapter] | None:
+        """Return both engines, ``None`` where they are not both up: nothing is started or loaded for an experiment."""
+        if not self.state.requests or self.settings.residency == "one-at-a-time":
+            return None
+        adapters = []
+        for name in (self.judging.baseline, candidate):
+            if self.fleet.gone(name) is not None:
+                return None
+            adapter = self.fleet.engage(name).adapter
+            if adapter is None:
+                return None
+            adapters.append(adapter)
+        return adapters[0], adapters[1]
+
+    def _pair(
+        self,
+        declaration: Declaration,
+        adapters: tuple[Adapter, Adapter],
+        verdicts: Iterable[Verdict],
+        allowance: Allowance,
+    ) -> Pair:
+        verdicts = list(verdicts)
+        cases = self._cases(declaration, adapters[1].name, verdicts)
+        wanted = declaration.needs().top_logprobs if all(adapter.can.logprobs for adapter in adapters) else None
+        horizons = [verdict.horizon for verdict in verdicts]
+        requests: dict[str, Request] = {}
+        for case in cases:
+            request = case.request(declaration.sampling, top_logprobs=None if case.tools else wanted)
+            if all(kind.kind in ("text", "logprobs") for kind in verdicts) and (most := max(h or 0 for h in horizons)):
+                sampling = dataclasses.replace(
+                    request.sampling, max_tokens=min(request.sampling.max_tokens, most)
+                )  # what lies beyond counts for nothing
+                request = dataclasses.replace(request, sampling=sampling)
+            requests[case.id] = request
+        return Pair(
+            adapters,
+            cases,
+            requests,
+            concurrency=declaration.concurrency,
+            loop=self.loop,
+            allowance=allowance,
+            gone=self.fleet.gone,
+        )
+
+    def _cases(self, declaration: Declaration, candidate: str, verdicts: Iterable[Verdict]) -> list[Case]:
+        """Return the prompts of the experiments: those that differ first, spread over groups, the same in every run."""
+        differing = {d.case for verdict in verdicts for d in verdict.differing}
+        evidence = self.judging.evidence(declaration, declaration.checks[0])
+        answered = [evidence.engines[name].answers() for name in (self.judging.baseline, candidate)]
+        cases = [case for case in floor_order(declaration.prompts) if all(case.id in by_case for by_case in answered)]
+        return sorted(cases, key=lambda case: case.id not in differing)[:CASES]
+
+
+def with_explanation(verdict: Verdict, explanation: Explanation | None) -> Verdict:
+    """Return a verdict with what experiments say; only what was shown is called its cause."""
+    if explanation is None:
+        return verdict
+    shown = [cause.text for cause in explanation.causes if not cause.by_exclusion]
+    return dataclasses.replace(verdict, explanation=explanation, cause="; ".join(shown) or None)
+
+
+def _key(verdict: Verdict) -> str:
+    return f"{verdict.check}\n{verdict.kind}"

@@ -1,0 +1,343 @@
+"""What a removal that takes drift away is called: the cause in words, and a line to paste."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from pytest_llmparity.core.compare.json import parse_json
+from pytest_llmparity.core.diagnosis import removals
+from pytest_llmparity.core.diagnosis.effects import Answers
+from pytest_llmparity.core.diagnosis.removals import Asked
+from pytest_llmparity.core.evidence import Evidence
+from pytest_llmparity.core.identity.pins import agree
+from pytest_llmparity.core.sample import Completion, Request, Sample
+from pytest_llmparity.core.verdict import Cause
+from pytest_llmparity.core.words import explain
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.explain.asking import Pair, completion
+
+Shown = Callable[[str, Answers], bool]
+"""Whether the drift goes away with answers in place of those of the pair; what they are is said in words."""
+MOST_TURNS: Final = 8
+"""Longest rest of a chat that is tried where an engine seems to drop its oldest turns."""
+PROMPT: Final = "rendered prompt"
+
+
+class Naming:
+    """Names the causes of one pair's drift; where a removal stands for several things it finds out for which."""
+
+    def __init__(self, pair: Pair, evidence: Evidence, shown: Shown) -> None:
+        self._pair = pair
+        self._evidence = evidence
+        self._shown = shown
+
+    def named(self, causes: Sequence[str]) -> tuple[Cause, ...]:
+        """Return the causes behind these removals, each once."""
+        named = [self._named(name, causes) for name in causes]
+        by_layer = {cause.layer: cause for cause in named if cause is not None}
+        return tuple(by_layer.values())
+
+    def remaining(self, tried: Iterable[str]) -> tuple[Cause, ...]:
+        """Return what remains by exclusion; nothing where it was not possible to take the rendered prompt away."""
+        if removals.PROMPT not in tried and any(request.messages for request in self._pair.requests.values()):
+            return ()
+        ours, theirs = (self._evidence.engines[adapter.name] for adapter in self._pair.adapters)
+        layer, what = "weights or arithmetic", ""
+        if ours.quantization != theirs.quantization and None not in (ours.quantization, theirs.quantization):
+            what = f" (weights: {ours.quantization} and {theirs.quantization})"
+        elif (digest := ours.identity.get("digest")) is not None and digest == theirs.identity.get("digest"):
+            layer = "arithmetic"
+        mine, other = (engine.identity.get("kv_cache") for engine in (ours, theirs))
+        if mine is not None and other is not None and not agree("kv_cache", mine, other):
+            what += f" (KV cache: {explain.plain(str(mine), 20)} and {explain.plain(str(other), 20)})"
+        return (
+            Cause(
+                layer=layer,
+                text=f"by exclusion {layer}{what}: nothing else that could be made the same takes the drift away",
+                by_exclusion=True,
+            ),
+        )
+
+    def _named(self, name: str, causes: Sequence[str]) -> Cause | None:
+        who = self._culprit(name)
+        if name == removals.PROMPT:
+            return self._of_prompt()
+        if name == removals.LENGTH:
+            return self._of_length()
+        if name == removals.ORDER:
+            return self._of_order(who)
+        if name in (removals.SPACES, removals.TAGS):
+            return self._of_text(name)
+        if name == removals.REASONING:
+            return _thinks(who, self._turned_off())
+        temperature = next(iter(self._pair.requests.values())).sampling.temperature
+        known: Mapping[str, Cause] = {
+            removals.SAMPLING: Cause(
+                layer="temperature",
+                text=f"{who} does not honour temperature {temperature:g}: with top_k 1 beside it the drift is gone",
+                remedy="sampling={'top_k': 1}",
+            ),
+            removals.PENALTIES: Cause(
+                layer="repetition penalty",
+                text=f"{who} applies a repetition penalty although none is asked for",
+                remedy=f"extra_body={json.dumps(dict(self._adapter(who).unpenalised))}",
+            ),
+            removals.STREAM: Cause(
+                layer="streaming",
+                text=f"{who} streams another answer than it gives whole",
+                remedy="stream=False",
+            ),
+            removals.ALONE: Cause(
+                layer="concurrency",
+                text=f"{who} answers otherwise beside other requests than alone",
+                remedy="concurrency=1",
+            ),
+            removals.SCHEMA: Cause(
+                layer="structured output",
+                text=f"{who} does not enforce the schema of response_format; in its own field it does",
+                remedy=f"extra_body={{'{self._adapter(who).schema_field}': schema}}",
+            ),
+            removals.STOP: Cause(
+                layer="stop token",
+                text=f"{who} goes on where the other engine ends its answers: a stop token is missing",
+                remedy="sampling={'stop': [\"<the end token of the chat template>\"]}",
+            ),
+        }
+        return known[name]
+
+    # whose it is ------------------------------------------------------------------------------------------------------
+
+    def _culprit(self, name: str) -> str:
+        """Return the engine whose own answers a removal changes most: the other one answered as if it were away."""
+        before, after = self._pair.answers(()), self._pair.answers({name})
+        changed = {
+            adapter.name: sum(
+                _text(before[adapter.name].get(case)) != _text(sample) for case, sample in after[adapter.name].items()
+            )
+            for adapter in self._pair.adapters
+        }
+        baseline, candidate = (adapter.name for adapter in self._pair.adapters)
+        if name == removals.STOP:
+            lengths = {
+                adapter.name: sum(len(_text(s) or "") for s in before[adapter.name].values())
+                for adapter in self._pair.adapters
+            }
+            return baseline if lengths[baseline] > lengths[candidate] else candidate
+        return baseline if changed[baseline] > changed[candidate] else candidate
+
+    def _adapter(self, name: str) -> Adapter:
+        return next(adapter for adapter in self._pair.adapters if adapter.name == name)
+
+    # the rendered prompt ----------------------------------------------------------------------------------------------
+
+    def _of_prompt(self) -> Cause:
+        """Tell the things apart that a raw prompt takes away: template, BOS, system prompt, turns that are dropped."""
+        candidate, baseline = self._pair.candidate, self._pair.baseline
+        names = f"{candidate.name} and {baseline.name}"
+        offsets = self._offsets()
+        return (
+            self._template()
+            or (self._bos(offsets) if set(offsets.values()) == {1} else None)
+            or (self._turns(offsets) if min(offsets.values(), default=0) < 0 else None)
+            or self._system(offsets)
+            or Cause(
+                layer=PROMPT,
+                text=f"{names} make different prompts of the same chat: template, BOS token or a system prompt",
+                remedy=f"client.completions.create(prompt=…) on {candidate.name}, rendered as {baseline.name} does",
+            )
+        )
+
+    def _template(self) -> Cause | None:
+        """Name the template where the baseline, given the prompt as the candidate renders it, answers like that one."""
+        pair = self._pair
+        other: dict[str, Asked] = {}
+        differs: tuple[str, str] | None = None
+        for case, request in pair.requests.items():
+            ours, theirs = (pair.rendered(adapter, request) for adapter in pair.adapters)
+            if ours is None or theirs is None:
+                return None
+            if ours == theirs and differs is None and len(other) >= 2:
+                return None  # a few of them tell
+            differs = differs or ((ours, theirs) if ours != theirs else None)
+            if (raw := _raw(request, theirs)) is not None:
+                other[case] = raw
+        if differs is None:
+            return None
+        answers = {
+            pair.baseline.name: pair.ask(pair.baseline, other),
+            pair.candidate.name: pair.answers(())[pair.candidate.name],
+        }
+        if not self._shown(f"{pair.baseline.name} given the prompts as {pair.candidate.name} renders them", answers):
+            return None
+        at = next((i for i, (a, b) in enumerate(zip(*differs, strict=False)) if a != b), min(map(len, differs)))
+        begin = max(0, at - 10)
+        shown = [explain.quote(text[begin : at + 30], 40) for text in differs]
+        return Cause(
+            layer="chat template",
+            text=f"{pair.candidate.name} renders chats by another template: {shown[1]} where {pair.baseline.name} has "
+            f"{shown[0]}",
+            remedy=f'args = ["--chat-template-file", "TEMPLATE OF {pair.baseline.name}"]',
+        )
+
+    def _bos(self, offsets: Mapping[str, int]) -> Cause | None:
+        """Name a doubled BOS token where the baseline, given one more, answers like the candidate."""
+        pair = self._pair
+        token = pair.candidate.bos() or pair.baseline.bos()
+        if not token:
+            return None
+        doubled = {}
+        for case, request in pair.requests.items():
+            rendered = pair.render(request)
+            if rendered is not None and (raw := _raw(request, token + rendered)) is not None:
+                doubled[case] = raw
+        answers = {
+            pair.baseline.name: pair.ask(pair.baseline, doubled),
+            pair.candidate.name: pair.answers(())[pair.candidate.name],
+        }
+        if not self._shown(f"{pair.baseline.name} given one more BOS token ({explain.plain(token, 20)})", answers):
+            return None
+        return Cause(
+            layer="BOS",
+            text=f"{pair.candidate.name} puts one more BOS token in front of every prompt",
+            remedy='args = ["--override-kv", "tokenizer.ggml.add_bos_token=bool:false"]',
+        )
+
+    def _turns(self, offsets: Mapping[str, int]) -> Cause | None:
+        """Name turns that are dropped where the baseline, asked with the newest alone, answers like the candidate."""
+        pair = self._pair
+        control = pair.answers(())
+        fewer = [case for case, offset in offsets.items() if offset < 0]
+        for keep in range(1, MOST_TURNS):
+            newest = {case: removals.newest(pair.requests[case], keep) for case in fewer}
+            asked = {case: Asked(request=request) for case, request in newest.items() if request is not None}
+            if not asked:
+                return None
+            first = next(iter(asked))
+            if _tokens(pair.ask(pair.baseline, {first: asked[first]})[first]) != _tokens(
+                control[pair.candidate.name][first]
+            ):
+                continue
+            answers = {
+                pair.baseline.name: {**control[pair.baseline.name], **pair.ask(pair.baseline, asked)},
+                pair.candidate.name: control[pair.candidate.name],
+            }
+            messages = explain.count(keep, "message")
+            if self._shown(f"{pair.baseline.name} asked with the last {messages} of each chat alone", answers):
+                return Cause(
+                    layer="oldest turns",
+                    text=f"{pair.candidate.name} drops the oldest turns: of {len(asked)} of "
+                    f"{explain.count(len(pair.cases), 'prompt')} only the last {messages} arrived",
+                    remedy="context_length = TOKENS OF YOUR LONGEST CHAT",
+                )
+        return None
+
+    def _system(self, offsets: Mapping[str, int]) -> Cause | None:
+        """Name a system prompt where the candidate counts as many tokens more on every prompt."""
+        pair = self._pair
+        (more, *others) = {*offsets.values()} or {0}
+        if others or more < 1:
+            return None
+        request = next(iter(pair.requests.values()))
+        ours, theirs = (pair.rendered(adapter, request) for adapter in pair.adapters)
+        hidden = " that its own template does not show" if ours == theirs else ""
+        return Cause(
+            layer="system prompt",
+            text=f"{pair.candidate.name} puts {explain.count(more, 'token')} more in front of every chat{hidden}: a "
+            "hidden system prompt",
+            remedy=f"client.completions.create(prompt=…) on {pair.candidate.name}, rendered as {pair.baseline.name} "
+            "does",
+        )
+
+    def _offsets(self) -> dict[str, int]:
+        """Return by how many tokens the candidate's prompts are longer, by case, where both engines count them."""
+        control = self._pair.answers(())
+        ours, theirs = (control[adapter.name] for adapter in self._pair.adapters)
+        counts = {case: (_tokens(ours[case]), _tokens(theirs.get(case))) for case in ours}
+        return {case: b - a for case, (a, b) in counts.items() if a and b}
+
+    # the rest ---------------------------------------------------------------------------------------------------------
+
+    def _of_length(self) -> Cause:
+        pair, offsets = self._pair, self._offsets()
+        turns = self._turns(offsets) if min(offsets.values(), default=0) < 0 else None
+        if turns is not None:
+            return turns
+        fewer = {case: offset for case, offset in offsets.items() if offset < 0} or offsets
+        worst = min(fewer, key=lambda case: fewer[case])
+        whole = _tokens(pair.answers(())[pair.baseline.name][worst])
+        return Cause(
+            layer="cut",
+            text=f"{pair.candidate.name} cuts long prompts: {explain.plain(worst, 40)} has {whole} tokens on "
+            f"{pair.baseline.name} and {(whole or 0) + fewer[worst]} there",
+            remedy=f"context_length = {_room(whole or 0)}",
+        )
+
+    def _of_order(self, who: str) -> Cause:
+        control = self._pair.answers(())[who]
+        answered = next((keys for s in control.values() if (keys := _keys(completion(s)))), [])
+        return Cause(
+            layer="property order",
+            text=f"{who} answers the schema's properties in another order than declared: {', '.join(answered[:6])}",
+            remedy=f"declare the properties in this order: {', '.join(answered)}",
+        )
+
+    def _of_text(self, name: str) -> Cause:
+        """Say whose answers have less white space, or begin with something in tags."""
+        pair = self._pair
+        answers = pair.answers(())
+        if name == removals.TAGS:
+            tagged = {
+                adapter.name: sum(removals.begins_with_tag(_text(s) or "") for s in answers[adapter.name].values())
+                for adapter in pair.adapters
+            }
+            return _thinks(max(tagged, key=lambda engine: tagged[engine]), self._turned_off())
+        bare = {
+            adapter.name: sum((t := _text(s) or "") == t.strip() for s in answers[adapter.name].values())
+            for adapter in pair.adapters
+        }
+        who = max(bare, key=lambda engine: (bare[engine], engine == pair.candidate.name))
+        return Cause(
+            layer="white space", text=f"{who} strips the white space around its answers", remedy="answer.strip()"
+        )
+
+    def _turned_off(self) -> str:
+        fields = next((adapter.unreasoning for adapter in reversed(self._pair.adapters) if adapter.unreasoning), {})
+        return f"extra_body={json.dumps(dict(fields))}" if fields else "reasoning_effort='none'"
+
+
+def _thinks(who: str, remedy: str) -> Cause:
+    return Cause(layer="reasoning", text=f"{who} leaves its reasoning in the text of its answers", remedy=remedy)
+
+
+def _raw(request: Request, rendered: str) -> Asked | None:
+    """Return a chat as the raw prompt that it was rendered to, ``None`` where there can be none."""
+    return removals.apply(request, {removals.PROMPT}, removals.Known(render=lambda chat: rendered))
+
+
+def _text(sample: Sample | None) -> str | None:
+    answer = completion(sample)
+    return None if answer is None else answer.text
+
+
+def _tokens(sample: Sample | None) -> int | None:
+    answer = completion(sample)
+    return None if answer is None else answer.prompt_tokens
+
+
+def _keys(answer: Completion | None) -> list[str]:
+    parsed = parse_json(answer.text) if answer is not None else None
+    return list(parsed.value) if parsed is not None and isinstance(parsed.value, dict) else []
+
+
+def _room(tokens: int) -> int:
+    """Return a context that holds a prompt of so many tokens and an answer.
+
+    >>> _room(900), _room(5000)
+    (2048, 8192)
+    """
+    room = 1024
+    while room < tokens + 512:
+        room *= 2
+    return room

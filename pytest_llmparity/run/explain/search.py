@@ -1,0 +1,259 @@
+"""Looks for what causes one verdict's drift: what takes it away, and what brings it back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from pytest_llmparity.core.compare.shift import Logprobs
+from pytest_llmparity.core.diagnosis import removals
+from pytest_llmparity.core.diagnosis.effects import ALPHA, Answers, Drift, Effect, drift_of, effect, evidence_of
+from pytest_llmparity.core.diagnosis.layers import response_schema
+from pytest_llmparity.core.diagnosis.removals import COMPARED, REMOVALS
+from pytest_llmparity.core.evidence import Check, Evidence
+from pytest_llmparity.core.sample import Completion, Request, Sample
+from pytest_llmparity.core.verdict import Cause, Experiment, Explanation
+from pytest_llmparity.run.explain.asking import Pair, Spent
+from pytest_llmparity.run.explain.naming import Naming
+
+SUSPECTS: Final = 3
+"""Removals that are tried one by one before it is looked which of them all bring the drift back."""
+AGAIN: Final = "nothing: the same prompts asked again as the gate asks"
+UNSHOWN: Final = (
+    "nothing that could be taken away takes the drift away; neither engine tells how it renders a chat, so a template, "
+    "a BOS token or a hidden system prompt could not be"
+)
+
+
+@dataclass(kw_only=True)
+class Search:
+    """One verdict's drift on the cases of a pair: the experiments that were made on it, and what they showed."""
+
+    pair: Pair
+    check: Check
+    kind: str
+    evidence: Evidence
+    _experiments: list[Experiment] = field(default_factory=list, init=False)
+    _began: int = field(default=0, init=False)
+
+    def explain(self) -> Explanation:
+        """Make the experiments; never more requests than are allowed."""
+        self._began = began = self.pair.spent
+        causes: tuple[Cause, ...] = ()
+        try:
+            note, causes = self._look()
+        except Spent as spent:
+            note = f"experiments ended before a cause was shown: {spent}"
+        return Explanation(
+            experiments=tuple(self._experiments), causes=causes, requests=self.pair.spent - began, note=note
+        )
+
+    def _look(self) -> tuple[str, tuple[Cause, ...]]:
+        """Return what is to be said beside the causes, and the causes."""
+        control = self._drift(())
+        if control is None:
+            return "the prompts asked again have no answers to compare", ()
+        self._note(AGAIN, None, control, outcome="stays" if control.above else "gone")
+        if not control.above:
+            return "the drift is not there when the same prompts are asked again", ()
+        self._learn()
+        naming = Naming(self.pair, self.evidence, lambda words, answers: self._shown(control, words, answers))
+        possible = list(self._possible())
+        for name in [name for name in possible if name in COMPARED]:
+            if self._tried(control, {name}).gone:
+                return "", naming.named([name])
+        everything = self._drift(possible)
+        asked = [name for name in possible if name not in COMPARED]
+        if everything is None:
+            return "with everything taken away at once there are no answers to compare", ()
+        whole = effect(control, everything)
+        together = "everything at once: " + "; ".join(REMOVALS[name] for name in asked)
+        self._note(together, control, everything, outcome=whole.outcome, p=whole.p, n=whole.n)
+        if not whole.gone and not whole.less:
+            remaining = naming.remaining(possible)
+            return "" if remaining else UNSHOWN, remaining
+        causes = self._single(control, everything, whole, asked) or self._back(everything, possible, gone=whole.gone)
+        named = naming.named(causes)
+        if not whole.gone:
+            named = (*named, *naming.remaining(possible))
+        if not named:
+            return "taken away together it takes the drift away; which of it is not shown", ()
+        return "", named
+
+    def _single(self, control: Drift, everything: Drift, whole: Effect, asked: Sequence[str]) -> list[str]:
+        """Return the one removal after which nothing is left to explain, if one of the most suspected is that."""
+        for name in asked[:SUSPECTS]:
+            of_one = self._tried(control, {name})
+            left = self._drift({name})
+            if of_one.gone:
+                return [name]
+            if whole.less and not whole.gone and of_one.less and left is not None:
+                further = effect(left, everything, tries=1)
+                if not further.less:  # all the others together take no more away
+                    return [name]
+        return []
+
+    def _back(self, everything: Drift, possible: Sequence[str], *, gone: bool) -> list[str]:
+        """Return what brings the drift back when it alone is put back."""
+        causes = []
+        for name in possible:
+            others = [other for other in possible if other != name]
+            without = self._drift(others)
+            if without is None:
+                continue
+            change = effect(without, everything)  # from "it is back" to "everything is taken away"
+            back = change.less or (gone and change.p <= ALPHA and without.above)
+            self._note(
+                f"{REMOVALS[name]}, put back alone",
+                everything,
+                without,
+                outcome="back" if back else "stays",
+                p=change.p,
+                n=change.n,
+            )
+            if back:
+                causes.append(name)
+        return causes
+
+    def _tried(self, control: Drift, removed: set[str]) -> Effect:
+        after = self._drift(removed)
+        words = "; ".join(REMOVALS[name] for name in removed)
+        if after is None:
+            self._note(words, control, None, outcome="not tried", why="there are no answers to compare")
+            return Effect(before=None, after=None, n=0, p=1.0, gone=False, less=False)
+        result = effect(control, after)
+        self._note(words, control, after, outcome=result.outcome, p=result.p, n=result.n)
+        return result
+
+    def _shown(self, control: Drift, words: str, answers: Answers) -> bool:
+        """Whether the drift goes away with these answers in place of those of the pair; the experiment is noted."""
+        after = self._of(answers)
+        if after is None:
+            return False
+        result = effect(control, after)
+        self._note(words, control, after, outcome=result.outcome, p=result.p, n=result.n)
+        return result.gone or result.less
+
+    def _drift(self, removed: Sequence[str] | set[str] | tuple[()]) -> Drift | None:
+        return self._of(self.pair.answers(frozenset(removed)))
+
+    def _of(self, answers: Answers) -> Drift | None:
+        evidence = evidence_of(self.evidence, self.pair.candidate.name, self.pair.cases, answers)
+        return drift_of(self.check, self.kind, evidence)
+
+    def _note(
+        self,
+        removed: str,
+        before: Drift | None,
+        after: Drift | None,
+        *,
+        outcome: str,
+        p: float | None = None,
+        n: int = 0,
+        why: str = "",
+    ) -> None:
+        """Write an experiment down, with what was sent since the one before."""
+        spent = self.pair.spent
+        self._experiments.append(
+            Experiment(
+                removed=removed,
+                outcome=outcome,
+                before=None if before is None else before.verdict.estimate,
+                after=None if after is None else after.verdict.estimate,
+                n=n or (0 if after is None else len(after.by_case)),
+                p=p,
+                requests=spent - self._began,
+                why=why,
+            )
+        )
+        self._began = spent
+
+    def _learn(self) -> None:
+        """Take from the answers to the unchanged prompts what experiments need to know of each case."""
+        answers = self.pair.answers(())
+        ours, theirs = (_completions(answers[adapter.name]) for adapter in self.pair.adapters)
+        alike = [
+            _length(self.pair.requests[case])
+            for case in ours
+            if case in theirs and ours[case].prompt_tokens == theirs[case].prompt_tokens
+        ]
+        for case in self.pair.cases:
+            answer = ours.get(case.id)
+            tokens = None
+            if answer is not None and answer.completion_tokens:
+                tokens = answer.completion_tokens - (answer.finish_reason == "stop")
+            self.pair.known[case.id] = dataclasses.replace(
+                self.pair.known[case.id],
+                tokens=tokens,
+                keys=removals.keys_of(theirs[case.id].text) if case.id in theirs else None,
+                characters=max(alike) if alike else None,
+            )
+
+    def _possible(self) -> Iterator[str]:
+        """Yield what can be taken away from this pair and may matter, the most suspected first."""
+        answers = self.pair.answers(())
+        ours, theirs = (_completions(answers[adapter.name]) for adapter in self.pair.adapters)
+        both = [(ours[case], theirs[case]) for case in ours if case in theirs]
+        signs = _Signs(both)
+        adapters = self.pair.adapters
+        schemas = any(response_schema(case) is not None for case in self.pair.cases)
+        can: Mapping[str, bool] = {
+            removals.SPACES: signs.spaces,
+            removals.TAGS: signs.tags,
+            removals.STOP: signs.ends,
+            removals.LENGTH: signs.cut,
+            removals.ORDER: schemas,
+            removals.SCHEMA: schemas and all(adapter.schema_field for adapter in adapters),
+            removals.PROMPT: self._renders(),
+            removals.SAMPLING: all("top_k" in adapter.fields for adapter in adapters),
+            removals.PENALTIES: any(adapter.unpenalised for adapter in adapters),
+            removals.REASONING: signs.reasons and any(adapter.unreasoning for adapter in adapters),
+            removals.STREAM: any(adapter.counts_in_streams for adapter in adapters),
+            removals.ALONE: self.pair.concurrency > 1,
+        }
+        suspected: Mapping[str, bool] = {
+            removals.ORDER: schemas,
+            removals.SCHEMA: schemas,
+            removals.STOP: signs.ends,
+            removals.REASONING: signs.reasons,
+            removals.PROMPT: signs.counts,
+            removals.LENGTH: signs.cut,
+            removals.SAMPLING: signs.sampler,
+            removals.PENALTIES: signs.sampler,
+        }
+        order = list(can)
+        yield from sorted(
+            (name for name in can if can[name]), key=lambda name: (not suspected.get(name, False), order.index(name))
+        )
+
+    def _renders(self) -> bool:
+        chat = next((request for request in self.pair.requests.values() if request.messages is not None), None)
+        return chat is not None and bool(self.pair.render(chat))
+
+
+class _Signs:
+    """What two engines' answers to unchanged prompts make suspicious."""
+
+    def __init__(self, both: Sequence[tuple[Completion, Completion]]) -> None:
+        self.spaces = any(a.text != b.text and a.text.strip() == b.text.strip() for a, b in both)
+        self.tags = any(removals.begins_with_tag(a.text) != removals.begins_with_tag(b.text) for a, b in both)
+        self.ends = any(
+            a.text != b.text and (a.text.startswith(b.text) or b.text.startswith(a.text)) for a, b in both
+        ) or any((a.finish_reason == "length") != (b.finish_reason == "length") for a, b in both)
+        self.reasons = self.tags or any(bool(a.reasoning) != bool(b.reasoning) for a, b in both)
+        counts = [(a.prompt_tokens, b.prompt_tokens) for a, b in both if a.prompt_tokens and b.prompt_tokens]
+        self.counts = any(a != b for a, b in counts)
+        self.cut = len({b - a for a, b in counts}) > 1
+        self.sampler = any(Logprobs.of(answers).other for answers in ([a for a, _ in both], [b for _, b in both]))
+
+
+def _length(request: Request) -> int:
+    """Return how long the last message of a chat, or a raw prompt, is in characters."""
+    text = request.prompt if request.messages is None else request.messages[-1].get("content")
+    return len(text) if isinstance(text, str) else 0
+
+
+def _completions(samples: Mapping[str, Sample]) -> dict[str, Completion]:
+    return {case: sample.completion for case, sample in samples.items() if sample.completion is not None}

@@ -1,0 +1,59 @@
+"""Whether drift has gone: the check's own verdict on the same prompts, and a paired test over them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import pytest
+from scipy.stats import binomtest
+
+from pytest_llmparity.core.diagnosis.effects import Drift, effect
+from pytest_llmparity.core.stats.medians import sign_test
+from pytest_llmparity.core.verdict import Outcome, Verdict
+
+
+def drift(by_case: Mapping[str, float], outcome: Outcome = Outcome.FAIL, *, estimate: float = 0.2) -> Drift:
+    verdict = Verdict(
+        test="t", check="c", kind="text", engine="b", baseline="a", outcome=outcome, estimate=estimate, margin=0.05
+    )
+    return Drift(verdict=verdict, by_case=by_case)
+
+
+def cases(*values: float) -> dict[str, float]:
+    return {f"c{place}": value for place, value in enumerate(values)}
+
+
+@pytest.mark.parametrize(("fell", "rose"), list(itertools.product((0, 1, 5, 9, 16), (0, 1, 4))))
+def test_the_sign_test_is_the_binomial_test_of_scipy(fell: int, rose: int) -> None:
+    before = cases(*[1.0] * fell, *[0.0] * rose, *[0.5] * 3)
+    after = cases(*[0.0] * fell, *[1.0] * rose, *[0.5] * 3)
+
+    p, n = sign_test(before, after)
+
+    assert n == fell + rose + 3
+    expected = binomtest(fell, fell + rose, alternative="greater").pvalue if fell + rose else 1.0
+    assert p == pytest.approx(expected, abs=1e-9)
+
+
+def test_drift_has_gone_where_the_check_passes_and_the_prompts_agree() -> None:
+    before = drift(cases(*[0.5] * 12))
+
+    assert effect(before, drift(cases(*[0.0] * 12), Outcome.PASS)).gone
+    assert effect(before, drift(cases(*[0.0] * 12), Outcome.INCONCLUSIVE)).outcome == "less"
+    assert effect(before, drift(cases(*[0.0] * 4, *[0.5] * 8), Outcome.PASS)).outcome == "stays", "four may be chance"
+
+
+def test_less_is_asked_at_a_tenth_of_the_error_rate() -> None:
+    before = drift(cases(*[0.5] * 16))
+
+    assert not effect(before, drift(cases(*[0.0] * 7, *[0.5] * 9))).less
+    assert effect(before, drift(cases(*[0.0] * 8, *[0.5] * 8))).less
+    assert not effect(before, drift(cases(*[0.0] * 10, *[1.0] * 2, *[0.5] * 4))).less
+
+
+def test_only_drift_beyond_the_margin_is_looked_into() -> None:
+    assert drift({}).above
+    assert drift({}, Outcome.INCONCLUSIVE).above
+    assert not drift({}, Outcome.INCONCLUSIVE, estimate=0.04).above
+    assert not drift({}, Outcome.PASS).above

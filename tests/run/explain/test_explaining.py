@@ -1,0 +1,159 @@
+"""Which verdicts are explained, what that costs, and what is kept of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmparity import check
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.run.session import Session
+from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.testing import FaultProxy, proxy
+
+if TYPE_CHECKING:
+    from tests.run.explain.conftest import Planted
+
+TEXT = check.text(margin=0.05, horizon=8)
+PROMPTS = 12
+
+
+def gated(planted: Planted, changed: FaultProxy, **settings: Any) -> tuple[Session, Verdict]:
+    """Gather one text gate of an engine against a changed copy of itself; return the session and the verdict."""
+    planted.project.prompts(PROMPTS)
+    specs = tuple(
+        EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=url)
+        for name, url in (("a", planted.engine.base_url), ("b", changed.base_url))
+    )
+    session = planted.project.session(*specs, **settings)
+    planted.project.declare(session, TEXT)
+    session.gather()
+    return session, judged(session)
+
+
+def judged(session: Session) -> Verdict:
+    return next(v for v in session.settle("t", session.parity_run("t", reproduce="")) if v.kind == "text")
+
+
+def test_a_hidden_system_prompt_is_the_cause_and_what_shows_it_is_told(planted: Planted) -> None:
+    _, verdict = gated(planted, planted.behind(proxy.hidden_system("Rhyme in every line.")))
+
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.explanation is not None
+    assert [cause.layer for cause in verdict.explanation.causes] == ["system prompt"]
+    assert verdict.cause is not None
+    assert "b puts 5 tokens more in front of every chat" in verdict.cause
+    raw = verdict.explanation.experiments[-1]
+    assert (raw.removed, raw.outcome, raw.after) == ("the same rendered prompt sent raw to both", "gone", 0.0)
+    assert raw.requests == 2 * PROMPTS
+    assert verdict.explanation.experiments[0].requests == 2 * PROMPTS, "the same prompts asked again"
+    renderings = verdict.explanation.requests - sum(one.requests for one in verdict.explanation.experiments)
+    assert 0 <= renderings <= PROMPTS
+
+
+def test_a_temperature_that_is_not_honoured_is_named_for_the_engine_that_does_not(planted: Planted) -> None:
+    _, verdict = gated(planted, planted.behind(proxy.overridden(temperature=1.0)))
+
+    assert verdict.explanation is not None
+    assert [cause.layer for cause in verdict.explanation.causes] == ["temperature"]
+    assert verdict.cause is not None
+    assert verdict.cause.startswith("b does not honour temperature 0")
+
+
+def test_two_faults_are_both_named(planted: Planted) -> None:
+    changed = planted.behind(proxy.hidden_system("Rhyme."), proxy.overridden(temperature=1.0))
+
+    _, verdict = gated(planted, changed)
+
+    assert verdict.explanation is not None
+    assert {cause.layer for cause in verdict.explanation.causes} == {"system prompt", "temperature"}
+
+
+def test_what_nothing_takes_away_remains_by_exclusion_and_is_no_cause(planted: Planted) -> None:
+    class Quantised(proxy.Change):
+        def spoken(self, text: str, body: proxy.Body, *, first: bool, last: bool) -> str:
+            return text.replace("w", "v")
+
+    _, verdict = gated(planted, planted.behind(Quantised()))
+
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.cause is None
+    assert verdict.explanation is not None
+    (remaining,) = verdict.explanation.causes
+    assert (remaining.layer, remaining.by_exclusion) == ("weights or arithmetic", True)
+
+
+def test_nothing_is_asked_where_nothing_drifts_or_nobody_wants_to_know(planted: Planted) -> None:
+    same = planted.behind()
+    session, verdict = gated(planted, same)
+    before = len(same.received)
+
+    assert verdict.outcome is Outcome.PASS
+    assert judged(session).explanation is None
+    assert len(same.received) == before
+
+
+def test_no_experiments_are_made_where_none_are_allowed(planted: Planted) -> None:
+    _, verdict = gated(planted, planted.behind(proxy.overridden(temperature=1.0)), explain_requests=0)
+
+    assert (verdict.outcome, verdict.explanation, verdict.cause) == (Outcome.FAIL, None, None)
+
+
+def test_a_pass_is_explained_where_that_is_asked_for(planted: Planted) -> None:
+    _, verdict = gated(planted, planted.behind(), explain=True)
+
+    assert verdict.explanation is not None
+    assert verdict.explanation.causes == ()
+    assert verdict.explanation.note == "the drift is not there when the same prompts are asked again"
+
+
+def test_experiments_end_where_their_requests_do(planted: Planted) -> None:
+    changed = planted.behind(proxy.overridden(temperature=1.0))
+
+    _, verdict = gated(planted, changed, explain_requests=3 * PROMPTS)
+
+    assert verdict.cause is None
+    assert verdict.explanation is not None
+    assert verdict.explanation.note.startswith("experiments ended before a cause was shown: ")
+    assert verdict.explanation.requests <= 3 * PROMPTS
+
+
+def test_what_was_found_is_kept_for_the_next_look_and_for_replays(planted: Planted) -> None:
+    changed = planted.behind(proxy.overridden(temperature=1.0))
+    live, verdict = gated(planted, changed)
+    asked = len(changed.received)
+
+    assert judged(live) == verdict
+    live.close()
+    replay = planted.project.session(mode="replay")
+    planted.project.declare(replay, TEXT)
+    replay.gather()
+
+    assert judged(replay) == verdict
+    assert len(changed.received) == asked
+
+
+def test_a_replay_of_a_run_without_experiments_says_so(planted: Planted) -> None:
+    live, _ = gated(planted, planted.behind(proxy.overridden(temperature=1.0)), explain_requests=0)
+    live.close()
+    replay = planted.project.session(mode="replay")
+    planted.project.declare(replay, TEXT)
+    replay.gather()
+
+    explanation = judged(replay).explanation
+
+    assert explanation is not None
+    assert explanation.note == "a stored run is judged: no experiments were stored with it, and nobody is asked"
+
+
+def test_an_engine_that_has_gone_ends_experiments_and_no_verdict(planted: Planted) -> None:
+    changed = planted.behind(proxy.overridden(temperature=1.0))
+    session, verdict = gated(planted, changed, explain_requests=0)
+    changed.stop()
+    session.settings = dataclasses.replace(session.settings, explain_requests=100)
+
+    again = judged(session)
+
+    assert again.outcome is verdict.outcome is Outcome.FAIL
+    assert again.explanation is not None
+    assert again.explanation.note
