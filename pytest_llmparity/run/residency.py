@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ SLACK: Final = 0.01
 Chosen, not measured."""
 
 
+@dataclass
 class Residency:
     """Lets every other engine go before one is started.
 
@@ -33,36 +35,24 @@ class Residency:
     waits any more.
     """
 
-    def __init__(
-        self,
-        specs: Mapping[str, EngineSpec],
-        *,
-        keeper: Callable[[], Keeper],
-        attached: Callable[[EngineSpec], Adapter],
-        gpus: Gpus | None = None,
-        deadline_s: float = BACK_S,
-        stop: Callable[[], str | None] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
-        pause: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._specs = dict(specs)
-        self._keeper = keeper
-        self._attached = attached
-        self._gpus = gpus
-        self._deadline_s = deadline_s
-        self._stop = stop
-        self._clock = clock
-        self._pause = pause
-        self._before: dict[str, Mapping[str, GpuMemory]] = {}
-        self._unloaded: set[str] = set()
+    specs: Mapping[str, EngineSpec]
+    keeper: Callable[[], Keeper]
+    attached: Callable[[EngineSpec], Adapter]
+    gpus: Gpus | None = None
+    deadline_s: float = BACK_S
+    stop: Callable[[], str | None] = lambda: None
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+    _before: dict[str, Mapping[str, GpuMemory]] = field(default_factory=dict, init=False)
+    _unloaded: set[str] = field(default_factory=set, init=False)
 
     def make_room(self, name: str, *, left: Callable[[str], None]) -> None:
         """Return when no other engine is in memory; ``left`` is told of each that was there until now.
 
         Raises ``MemoryHeld`` when one cannot be made to go, or still holds memory at the deadline.
         """
-        began = self._clock()
-        others = {other: spec for other, spec in self._specs.items() if other != name}
+        began = self.clock()
+        others = {other: spec for other, spec in self.specs.items() if other != name}
         for other, spec in others.items():
             if spec.launch == "attach" and self._unload(spec, wanted=name, since=began):
                 left(other)
@@ -74,14 +64,14 @@ class Residency:
 
     def let_go(self, name: str, *, left: Callable[[str], None]) -> None:
         """Stop one engine that was started here, if it is up; ``left`` is told."""
-        if self._keeper().state(name).state in ("starting", "ready"):
-            self._keeper().stop(name)
+        if self.keeper().state(name).state in ("starting", "ready"):
+            self.keeper().stop(name)
             left(name)
 
     def starts(self, name: str) -> None:
         """Take note of what is in use right before an engine is started."""
-        if self._gpus is not None:
-            self._before[name] = self._gpus.read()
+        if self.gpus is not None:
+            self._before[name] = self.gpus.read()
 
     def loads(self, name: str) -> None:
         """Take note that an attached engine is about to be used: it has to be unloaded before another's turn.
@@ -89,7 +79,7 @@ class Residency:
         What is in use on this machine's GPUs is noted too: a server that had its model loaded by then is not measured.
         """
         self._unloaded.discard(name)
-        if is_here(self._specs[name]):
+        if is_here(self.specs[name]):
             self.starts(name)
 
     def _unload(self, spec: EngineSpec, *, wanted: str, since: float) -> bool:
@@ -100,14 +90,14 @@ class Residency:
         if spec.name in self._unloaded or not _listens(spec):
             return False
         try:
-            adapter = self._attached(spec)
+            adapter = self.attached(spec)
             while (why := adapter.ready()) is not None:
                 if not _listens(spec):
                     return False
                 self._be_patient(since, f"{spec.name} was asked to make room, it is not ready ({why})", wanted=wanted)
             adapter.unload()
         except LLMParityError as error:
-            if isinstance(error, MemoryHeld) or self._stop() is not None:
+            if isinstance(error, MemoryHeld) or self.stop() is not None:
                 raise
             raise MemoryHeld(
                 f"{wanted} is not started: {spec.name} is in memory, and residency is one-at-a-time. {error}",
@@ -118,17 +108,17 @@ class Residency:
 
     def _be_patient(self, since: float, what: str, *, wanted: str) -> None:
         """Pause; raises when nobody waits any more, or so long after ``what`` that nobody should."""
-        why = self._stop()
+        why = self.stop()
         if why is not None:
             raise LaunchError(f"{wanted} was not started: {why}", engine=wanted)
-        took = self._clock() - since
-        if took >= self._deadline_s:
+        took = self.clock() - since
+        if took >= self.deadline_s:
             raise MemoryHeld(
                 f"{wanted} is not started: {took:.0f} s after {what}. End what holds it, or run with residency = "
                 '"together" if both fit.',
                 engine=wanted,
             )
-        self._pause(POLL_S)
+        self.pause(POLL_S)
 
     def _wait(self, other: str, *, wanted: str, since: float) -> None:
         while held := self._held(other):
@@ -137,16 +127,16 @@ class Residency:
 
     def _held(self, other: str) -> str:
         """Say what an engine that was told to go still holds; empty when it is nothing."""
-        pids = self._keeper().members(other) if self._specs[other].launch == "process" else ()
+        pids = self.keeper().members(other) if self.specs[other].launch == "process" else ()
         if pids:
             there = memory.resident(pids)
             total = sum(size for _, size in there.values())
             names = ", ".join(f"{pid} ({name}, {memory.shown(size)})" for pid, (name, size) in there.items())
             return f"its processes still hold {memory.shown(total)}: {names or pids}"
-        if self._gpus is None or other not in self._before:
+        if self.gpus is None or other not in self._before:
             return ""
         held = []
-        for gpu, now in self._gpus.read().items():
+        for gpu, now in self.gpus.read().items():
             before = self._before[other].get(gpu)
             if before is not None and now.used - before.used > SLACK * now.total:
                 held.append(

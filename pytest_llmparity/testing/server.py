@@ -9,7 +9,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Iterable, Mapping
-from types import TracebackType
+from dataclasses import dataclass
 from typing import BinaryIO, Self
 
 _LINE_BYTES = 64 * 1024
@@ -19,53 +19,44 @@ class Hangup(Exception):  # not an error of ours: the handler ends the connectio
     """Ends the connection without another byte."""
 
 
+@dataclass(repr=False)  # it holds keys
 class Call:
     """One request as a double sees it, and the ways to answer it."""
 
-    def __init__(
-        self,
-        connection: socket.socket,
-        stopping: threading.Event,
-        *,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes,
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.headers = headers
-        self.body = body
-        self.last = "close" in headers.get("connection", "").lower()
-        """Whether the connection ends with this answer."""
-        self._connection = connection
-        self._stopping = stopping
+    connection: socket.socket
+    stopping: threading.Event
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    last: bool = False
+    """Whether the connection ends with this answer."""
 
     def wait(self, seconds: float | None) -> None:
         """Let time pass (``None``: until the server stops); a stopping server ends the connection instead."""
-        if self._stopping.is_set() or (seconds != 0 and self._stopping.wait(seconds)):
+        if self.stopping.is_set() or (seconds != 0 and self.stopping.wait(seconds)):
             raise Hangup
 
     def send(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Answer with a whole body."""
         more = {"content-type": "application/json", **(headers or {}), "content-length": str(len(body))}
-        self._connection.sendall(self._head(status, more) + body)
+        self.connection.sendall(self._head(status, more) + body)
 
     def stream(self, pieces: Iterable[bytes], headers: Mapping[str, str] | None = None) -> None:
         """Answer with an event stream, as :meth:`begin` does, all of it in one write."""
-        self._connection.sendall(b"".join((self._chunked(200, headers), *map(_chunk, pieces), _chunk(b""))))
+        self.connection.sendall(b"".join((self._chunked(200, headers), *map(_chunk, pieces), _chunk(b""))))
 
     def begin(self, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         """Begin a chunked answer, an event stream unless the headers say otherwise."""
-        self._connection.sendall(self._chunked(status, headers))
+        self.connection.sendall(self._chunked(status, headers))
 
     def chunk(self, data: bytes) -> None:
         """Send one piece of a chunked answer in one write."""
-        self._connection.sendall(_chunk(data))
+        self.connection.sendall(_chunk(data))
 
     def end(self) -> None:
         """End a chunked answer."""
-        self._connection.sendall(_chunk(b""))
+        self.connection.sendall(_chunk(b""))
 
     def _chunked(self, status: int, headers: Mapping[str, str] | None) -> bytes:
         more = {"content-type": "text/event-stream", **(headers or {}), "transfer-encoding": "chunked"}
@@ -144,9 +135,7 @@ class LoopbackServer(abc.ABC):
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def _accept(self, listener: socket.socket, woken: socket.socket) -> None:
@@ -195,9 +184,9 @@ class LoopbackServer(abc.ABC):
             connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = received.read(int(headers.get("content-length") or 0))
         method, path, version = words
-        call = Call(connection, self._stopping, method=method, path=path, headers=headers, body=body)
-        call.last = call.last or (version == "HTTP/1.0" and headers.get("connection", "").lower() != "keep-alive")
-        return call
+        asked = headers.get("connection", "").lower()
+        last = "close" in asked or (version == "HTTP/1.0" and asked != "keep-alive")
+        return Call(connection, self._stopping, method, path, headers, body, last)
 
 
 def _close(connection: socket.socket) -> None:

@@ -65,6 +65,7 @@ class Runner(Protocol):
         """Run to the end with all output in ``log``; return exit code (``None``: not started) and the last lines."""
 
 
+@dataclass(repr=False)  # it holds keys
 class KeptRunner:
     """Runs one program at a time under the keeper, for one engine. Satisfies :class:`Runner`.
 
@@ -74,41 +75,33 @@ class KeptRunner:
     ``LaunchError`` says why.
     """
 
-    def __init__(
-        self,
-        engine: str,
-        keeper: Callable[[], Keeper],
-        stop: Callable[[], str | None],
-        secrets: Mapping[str, str] | None = None,
-    ) -> None:
-        self._engine = engine
-        self._name = f"{engine} installer"
-        self._keeper = keeper
-        self._stop = stop
-        self._secrets = dict(secrets or {})
+    engine: str
+    keeper: Callable[[], Keeper]
+    stop: Callable[[], str | None]
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> tuple[int | None, str]:
         """Run to the end with all output in ``log``; return exit code (``None``: not started) and the last lines."""
-        keeper = self._keeper()
-        keeper.stop(self._name)  # a name is started anew only after it was stopped
+        keeper, name = self.keeper(), f"{self.engine} installer"
+        keeper.stop(name)  # a name is started anew only after it was stopped
         state = keeper.start(
-            self._name,
+            name,
             argv=argv,
             env=env,
             cwd=cwd,
             log=log,
             stop_signal=signal.SIGTERM,
             grace_s=GRACE_S,
-            secrets=self._secrets,
+            secrets=self.secrets,
         )
         while state.state == "starting":
-            why = self._stop()
+            why = self.stop()
             if why is not None:
-                keeper.stop(self._name)
-                raise LaunchError(f"{self._engine} was not started: {why}", engine=self._engine)
-            state = keeper.wait(self._name, timeout_s=STOP_POLL_S)
-        keeper.stop(self._name)
-        return state.returncode, log_tail(log, mask=TextMask(self._secrets)) or (state.reason or "")
+                keeper.stop(name)
+                raise LaunchError(f"{self.engine} was not started: {why}", engine=self.engine)
+            state = keeper.wait(name, timeout_s=STOP_POLL_S)
+        keeper.stop(name)
+        return state.returncode, log_tail(log, mask=TextMask(self.secrets)) or (state.reason or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

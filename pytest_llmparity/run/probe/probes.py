@@ -91,6 +91,7 @@ class Spent(Exception):
     """The run may send no more requests."""
 
 
+@dataclass
 class Prober:
     """Sends one server's probes, one after the other but for :meth:`ask_both`. ``requests`` counts them.
 
@@ -99,22 +100,14 @@ class Prober:
     ``found`` what earlier probes settled, ``refusal`` what a server said that refused the last one.
     """
 
-    def __init__(
-        self,
-        adapter: Adapter,
-        *,
-        declares: Capabilities,
-        context: int | None = None,
-        take: Callable[[], bool] = lambda: True,
-    ) -> None:
-        self.adapter = adapter
-        self._take = take
-        self.declares = declares
-        self.context = context
-        self.requests = 0
-        self.found: dict[str, object] = {}
-        self.refusal = ""
-        self._greeting: int | None = None
+    adapter: Adapter
+    declares: Capabilities
+    context: int | None = None
+    take: Callable[[], bool] = lambda: True
+    requests: int = 0
+    found: dict[str, object] = field(default_factory=dict)
+    refusal: str = ""
+    _greeting: int | None = None
 
     def ask(self, request: Request, *, stream: bool = False, change: Mapping[str, object] | None = None) -> Completion:
         """Return the answer; ``change`` replaces fields of the wire's body, or adds them. Raises as answers do."""
@@ -150,7 +143,7 @@ class Prober:
         wire = self.adapter.build(request, stream=stream)
         if change:
             wire = build.wire(wire.path, _changed(json.loads(wire.body), change), wire.omitted)
-        if not self._take():
+        if not self.take():
             raise Spent
         self.requests += 1
         timeout = min(TIMEOUT_S, self.adapter.spec.request_timeout_s)

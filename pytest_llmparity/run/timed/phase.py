@@ -33,6 +33,7 @@ AWAY = (Unreachable.__name__, EngineDied.__name__)
 """Failures of requests that found nobody: their server was away, and what it did before and after is not one load."""
 
 
+@dataclass
 class TimedPhase:
     """Times units into one run of the store.
 
@@ -40,21 +41,11 @@ class TimedPhase:
     that went away and says why it cannot be asked again, ``None`` when it can.
     """
 
-    def __init__(
-        self,
-        *,
-        run: str,
-        store: Store,
-        ledger: Ledger,
-        begin: Callable[[str, int], None],
-        hold: Callable[[Adapter], str | None] = lambda adapter: None,
-    ) -> None:
-        self._run = run
-        self._store = store
-        self._allowance = ledger.allowance
-        self._notes = ledger.notes
-        self._begin = begin
-        self._hold = hold
+    run: str
+    store: Store
+    ledger: Ledger
+    begin: Callable[[str, int], None]
+    hold: Callable[[Adapter], str | None] = lambda adapter: None
 
     def time(self, unit: Unit, adapters: Sequence[Adapter], *, apart: Collection[str] = ()) -> None:
         """Time one unit on these engines side by side, unless it was; what goes wrong concerns this unit alone.
@@ -63,12 +54,12 @@ class TimedPhase:
         blocks and warmed up again whenever another had its turn.
         """
         ready = {adapter.name: adapter for adapter in adapters}
-        if not unit.prompts.cases or all(self._store.document(self._run, timed_name(name, unit.key)) for name in ready):
+        if not unit.prompts.cases or all(self.store.document(self.run, timed_name(name, unit.key)) for name in ready):
             return
         wanted = unit.needs.timed * len(ready)
-        if not self._allowance.take(wanted, what="the timed phase"):
+        if not self.ledger.allowance.take(wanted, what="the timed phase"):
             return
-        self._allowance.give_back(
+        self.ledger.allowance.give_back(
             max(0, wanted - self._measure(unit, ready, {name for name in ready if name in apart}))
         )
 
@@ -81,7 +72,7 @@ class TimedPhase:
         wires = {name: requests_of(adapter, unit) for name, adapter in ready.items()}
         blocks = blocks_of(unit, apart=bool(apart))
         for name in ready:
-            self._begin(f"{name} (timed)", unit.needs.timed)
+            self.begin(f"{name} (timed)", unit.needs.timed)
         try:
             result = measure.measure(
                 [
@@ -96,21 +87,21 @@ class TimedPhase:
                 concurrency=unit.concurrency,
                 per_engine=unit.needs.timed,
                 blocks=blocks,
-                deadline_s=self._allowance.left_s,
+                deadline_s=self.ledger.allowance.left_s,
             )
         except LLMParityError as error:
-            self._notes.append(f"{unit.prompts.name} could not be timed: {error}")
+            self.ledger.notes.append(f"{unit.prompts.name} could not be timed: {error}")
             for name in ready:
-                self._store.put_document(
-                    self._run, timed_name(name, unit.key), {"first": 0, "count": 0, "error": str(error)}
+                self.store.put_document(
+                    self.run, timed_name(name, unit.key), {"first": 0, "count": 0, "error": str(error)}
                 )
             return 0
         away = sorted({r.engine for r in result.records if r.failure is not None and r.failure.kind in AWAY} & attached)
         if away and not again and self._all_back([ready[name] for name in away], unit):
             return len(result.records) + self._measure_again(unit, ready, apart)
-        self._notes.append(instrument(result.calibration))
+        self.ledger.notes.append(instrument(result.calibration))
         if result.stopped:
-            self._allowance.out_of_time()
+            self.ledger.allowance.out_of_time()
         first = {name: self._first(name, unit) for name in ready}
         loading = {(w.engine, w.block) for w in result.watched if met_load(ready[w.engine], w)}
         sizes = measure.block_sizes(unit.needs.timed, blocks)
@@ -122,22 +113,22 @@ class TimedPhase:
             prefix = asked_as[adapter.name][sum(sizes[: record.block]) + record.index][1]
             samples.append(_placed(sample, prefix=prefix, loading=(record.engine, record.block) in loading))
             asked[record.engine] += 1
-        self._notes += _loads(samples)
-        self._store.put(self._run, samples)
+        self.ledger.notes += _loads(samples)
+        self.store.put(self.run, samples)
         for name in ready:
             span = {"first": first[name], "count": asked[name]}
-            self._store.put_document(self._run, timed_name(name, unit.key), span)
+            self.store.put_document(self.run, timed_name(name, unit.key), span)
         return len(samples)
 
     def _all_back(self, away: Sequence[Adapter], unit: Unit) -> bool:
         """Wait for servers that went away while they were timed; tell whether all are there again, as they were."""
-        lost = [why for adapter in away if (why := self._hold(adapter)) is not None]
+        lost = [why for adapter in away if (why := self.hold(adapter)) is not None]
         names = ", ".join(adapter.name for adapter in away)
-        self._notes += lost or [f"{names} restarted while {unit.prompts.name} was timed: it was measured again"]
+        self.ledger.notes += lost or [f"{names} restarted while {unit.prompts.name} was timed: it was measured again"]
         return not lost
 
     def _measure_again(self, unit: Unit, ready: Mapping[str, Adapter], apart: Collection[str]) -> int:
-        if not self._allowance.take(unit.needs.timed * len(ready), what="the timed phase, measured again,"):
+        if not self.ledger.allowance.take(unit.needs.timed * len(ready), what="the timed phase, measured again,"):
             return 0
         return self._measure(unit, ready, apart, again=True)
 
@@ -145,18 +136,18 @@ class TimedPhase:
         """Yield each timed request and what stands before its first text, so that no prefix cache holds the prompt."""
         as_they_are = requests_of(adapter, unit)
         for place, case in enumerate(cases):
-            prefix = "" if unit.needs.timed_cached else unseen.number(self._run, adapter.name, unit.key, place)
+            prefix = "" if unit.needs.timed_cached else unseen.number(self.run, adapter.name, unit.key, place)
             wire = request_of(adapter, unit, case, prefix=prefix) if prefix else None
             yield (as_they_are[case.id], "") if wire is None else (wire, prefix)
 
     def _warm_up(self, adapter: Adapter, unit: Unit, case: Case) -> WireRequest:
         """Return the request that is sent and dropped: what is timed must not find it in a cache."""
-        number = unseen.number(self._run, adapter.name, unit.key, "warm-up")
+        number = unseen.number(self.run, adapter.name, unit.key, "warm-up")
         return request_of(adapter, unit, case, prefix=number) or requests_of(adapter, unit)[case.id]
 
     def _first(self, engine: str, unit: Unit) -> int:
         """Return the first free place: units that share cases must not write over each other's timed answers."""
-        stored = self._store.get(self._run, engine, phases=[Phase.TIMED])
+        stored = self.store.get(self.run, engine, phases=[Phase.TIMED])
         return max((s.repeat + 1 for s in stored if s.concurrency == unit.concurrency), default=0)
 
 
