@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["distance", "jsonschema_rs", "np", "special"]
+__all__ = ["Floats", "distance", "jsonschema_rs", "np", "special"]
 
 
 _MODULES: Final = ("numpy", "scipy.special", "rapidfuzz.distance", "jsonschema_rs")
@@ -54,4 +54,5 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 else:
+    Floats = Any
     np, special, distance, jsonschema_rs = map(_Late, _MODULES)

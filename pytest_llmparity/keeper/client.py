@@ -171,21 +171,15 @@ class Keeper:
 
     def announce(self, name: str, info: Mapping[str, Any]) -> EngineState:
         """Tell everyone that the engine is ready; ``info`` is JSON. Refused when its process has ended."""
-        state = _state(self._ask({"op": "announce", "name": name, "info": dict(info)}))
-        self._hold(name, None)
-        return state
+        return self._settled({"op": "announce", "name": name, "info": dict(info)})
 
     def fail(self, name: str, reason: str) -> EngineState:
         """Tell everyone that the engine cannot be used and why; its processes are ended in the background."""
-        state = _state(self._ask({"op": "fail", "name": name, "reason": reason}))
-        self._hold(name, None)
-        return state
+        return self._settled({"op": "fail", "name": name, "reason": reason})
 
     def stop(self, name: str) -> EngineState:
         """End an engine and everything it started, and return when nothing of it is left."""
-        state = _state(self._ask({"op": "stop", "name": name}))
-        self._hold(name, None)
-        return state
+        return self._settled({"op": "stop", "name": name})
 
     def members(self, name: str) -> tuple[int, ...]:
         """Return the processes there are of an engine now, everything it started included; empty when all have gone."""
@@ -208,6 +202,12 @@ class Keeper:
                         pipe.close()
         for line in lines:
             line.close()
+
+    def _settled(self, request: Mapping[str, Any]) -> EngineState:
+        """Return the state of an engine that was settled by this request: nobody is starting it any more."""
+        state = _state(self._ask(request))
+        self._hold(state.name, None)
+        return state
 
     def _hold(self, name: str, line: _Line | None) -> None:
         with self._lock:

@@ -14,8 +14,9 @@ def of_engine(spec: EngineSpec, *, environ: Mapping[str, str]) -> Iterator[Setti
 
     Of keys and variables only names are told.
     """
+    from_variables = {name: EnvRef(variable) for name, variable in spec.env_from.items()}
     for key in [*(key for key in KEYS if key not in (*ALWAYS, "pin", "launch")), *ALWAYS]:
-        text = _text({**spec.env, **_variables(spec.env_from)} if key == "env" else getattr(spec, key))
+        text = _text({**spec.env, **from_variables} if key == "env" else getattr(spec, key))
         if not text:
             continue
         if key == "api_key_env" and not environ.get(text, "").strip():
@@ -41,10 +42,6 @@ def of_run(settings: Settings) -> Iterator[Setting]:
     for key, value in values.items():
         if value is not None:
             yield Setting(key=key, value=_text(value), origin=settings.origins.get(key, DEFAULT))
-
-
-def _variables(names: Mapping[str, str]) -> dict[str, EnvRef]:
-    return {name: EnvRef(variable) for name, variable in names.items()}
 
 
 def _text(value: object) -> str:

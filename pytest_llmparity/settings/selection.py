@@ -300,11 +300,7 @@ def is_path(model: str) -> bool:
     return model.startswith(("/", "./", "../", "~/")) or model.lower().endswith(".gguf")
 
 
-def _without_credentials(text: str) -> str:
-    return _NO_PORT.sub("://…", _CREDENTIALS.sub("://…@", text))
-
-
 def _show(text: str, *, quoted: bool = True) -> str:
     """Return a piece of the command line as a message may repeat it: one line, cut, without credentials."""
-    shown = elide(printable(_without_credentials(text)), 120)
+    shown = elide(printable(_NO_PORT.sub("://…", _CREDENTIALS.sub("://…@", text))), 120)
     return f"'{shown}'" if quoted else shown

@@ -322,7 +322,7 @@ class _Timed:
             timing = sample.timing
             if sample.completion is None:
                 timed.append((math.inf, block))
-            elif timing is not None and (value := _metric(timing, metric)) is not None:
+            elif timing is not None and (value := getattr(timing, f"{metric}_s")) is not None:
                 timed.append((value, block))
         return [value for value, _ in timed], [block for _, block in timed]
 
@@ -380,10 +380,6 @@ def _blocks(samples: Sequence[Sample]) -> list[int]:
         high = min((block for block, (_, last) in spans.items() if last > sample.repeat), default=sample.repeat // size)
         blocks.append(min(max(sample.repeat // size, low), max(low, high)))
     return blocks
-
-
-def _metric(timing: Timing, metric: str) -> float | None:
-    return {"ttft": timing.ttft_s, "tpot": timing.tpot_s, "e2e": timing.e2e_s}[metric]
 
 
 def unknown(engine: str, metric: str, timings: Sequence[Timing]) -> str:

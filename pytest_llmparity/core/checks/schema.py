@@ -301,8 +301,7 @@ class _PairReadings:
         self._pairs = {pair.case.id: pair for pair in self._pairing.pairs}
         self._silence = Silence()
         self.cases = self._pairing.cases
-        self._groups = len({case.group for case in self.cases})
-        self.design = design_of(evidence, asked=len(self.cases), groups_asked=self._groups)
+        self.design = design_of(evidence, asked=self._pairing.asked, groups_asked=self._pairing.groups_asked)
         self.compared: list[tuple[Case, Reading, Reading]] = []
         for case in self.cases:
             if case.id not in ours or not ours[case.id].answered or case.id not in theirs:
@@ -318,7 +317,7 @@ class _PairReadings:
 
     def turns(self, judgement: Judgement) -> tuple[str, ...]:
         """Say what a sequential run counts of groups."""
-        return turns(judgement, self._groups, self._evidence.prompts.groups)
+        return turns(judgement, self._pairing.groups_asked, self._evidence.prompts.groups)
 
     def missing(self, used: Sequence[tuple[Case, Reading, Reading]]) -> Missing:
         """Return what a verdict that uses these does not rest on."""

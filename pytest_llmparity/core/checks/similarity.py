@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -116,19 +116,13 @@ class SimilarityCheck(BaseCheck):
         if limit is None and spoken:
             return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=origin, n=len(telling))
         scores = iter(scored([(pair.baseline.text, pair.candidate.text) for pair in spoken], evidence.embedder))
-        compared = [
-            _of_calls(pair)
-            if pair.baseline.tool_calls or pair.candidate.tool_calls
-            else _of_texts(pair, next(scores), limit)
-            for pair in telling
-        ]
+        compared = [_of(pair, scores, limit) for pair in telling]
         kept_by_case: dict[str, bool] = {comparison.pair.case.id: comparison.alike for comparison in compared}
         kept_by_case |= dict.fromkeys((case.id for case in pairing.failed), False)
         kept = [kept_by_case.get(case.id) for case in pairing.cases]
         missing = pairing.missing(evidence, used=len(telling) + len(pairing.failed), also=silence.reasons())
         cases = pairing.cases
-        groups_asked = len({case.group for case in cases})
-        design = design_of(evidence, asked=len(kept), groups_asked=groups_asked)
+        design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
         judgement = design.share(kept, at_least=ALIKE, cases=cases)
         if evidence.single and compared:
             judgement = dataclasses.replace(judgement, reason=compared[0].single(measure, limit))
@@ -136,7 +130,7 @@ class SimilarityCheck(BaseCheck):
         done = dataclasses.replace(
             verdict.judged(judgement),
             measures="of answers are alike",
-            remarks=turns(judgement, groups_asked, evidence.prompts.groups),
+            remarks=turns(judgement, pairing.groups_asked, evidence.prompts.groups),
             requests=2 * len(pairing.pairs),
             differs=layers.layers(evidence, candidate),
             details=(*head, *_counts(compared, limit), *missing.reasons, *_first(verdict, compared)),
@@ -232,14 +226,13 @@ class _Compared(msgspec.Struct, frozen=True):
         return f"{measure} {self.score:.3f}, at least {limit or 0.0:.3f} asked (single)"
 
 
-def _of_texts(pair: Pair, score: float, limit: float | None) -> _Compared:
-    fact = blocking_diff(pair.baseline.text, pair.candidate.text)
-    alike = _both_speak(pair) and not fact.blocking and score >= (limit or 0.0)
-    return _Compared(pair, alike, fact, score)
-
-
-def _of_calls(pair: Pair) -> _Compared:
-    return _Compared(pair, same_calls(pair.baseline.tool_calls, pair.candidate.tool_calls))
+def _of(pair: Pair, scores: Iterator[float], limit: float | None) -> _Compared:
+    """Compare two answers: by their calls where one of them calls tools, else by their texts and the next score."""
+    ours, theirs = pair.baseline, pair.candidate
+    if ours.tool_calls or theirs.tool_calls:
+        return _Compared(pair, same_calls(ours.tool_calls, theirs.tool_calls))
+    fact, score = blocking_diff(ours.text, theirs.text), next(scores)
+    return _Compared(pair, _both_speak(pair) and not fact.blocking and score >= (limit or 0.0), fact, score)
 
 
 def _both_speak(pair: Pair) -> bool:

@@ -10,11 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from pytest_llmparity.core.compare.facts import FactDiff, fact_diff
 from pytest_llmparity.core.late import distance
 from pytest_llmparity.core.sample import Completion, LateTokens, TokenLogprob
-
-__all__ = ["NEAR_TIE", "FactDiff", "Fork", "Unit", "edit_similarity", "fact_diff", "find_fork"]
 
 NEAR_TIE = 0.125
 """Nats. A BF16 number has 8 significant bits, so logits between 16 and 32 lie 0.125 apart: two tokens closer than that

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from pytest_llmparity.core.late import np, special
+from pytest_llmparity.core.late import Floats, np, special
 from pytest_llmparity.core.stats.bounds import check_alpha
 from pytest_llmparity.core.stats.cluster import t_quantile
-
-if TYPE_CHECKING:
-    from pytest_llmparity.core.late import Floats
 
 _RUNS: Final = 2_000
 _ANSWERS: Final = 400_000

@@ -26,15 +26,11 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from pytest_llmparity.core.late import np
+from pytest_llmparity.core.late import Floats, np
 from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, nearest_rejected, smallest_total
 from pytest_llmparity.core.stats.paired import Side
-
-if TYPE_CHECKING:
-    from pytest_llmparity.core.late import Floats
-
 
 GAMBLERS: Final = 64
 TIMID: Final = 0.01

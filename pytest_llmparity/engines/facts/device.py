@@ -6,7 +6,6 @@ port, so of it nothing is claimed.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
@@ -107,8 +106,3 @@ def chosen(handles: list[Any], visible: str | None, uuid_of: Any) -> list[Any]:
 
 def _text(value: str | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-
-def of_process(env: Mapping[str, str]) -> str:
-    """Return :func:`describe` of a process that gets ``env`` laid over our own environment."""
-    return describe({**os.environ, **env})

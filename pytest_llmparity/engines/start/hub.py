@@ -22,7 +22,7 @@ def served(spec: EngineSpec, environ: Mapping[str, str]) -> str:
     if not spec.model:
         raise spec.launch_error("give model = a Hugging Face id or folder to serve.")
     looks_local = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
-    if not looks_local and (spec.download or _in_hub_cache(spec.model, environ)):
+    if not looks_local and (spec.download or (_cached(spec.model, environ) / "snapshots").is_dir()):
         return spec.model
     advice = (
         "correct the path."
@@ -47,10 +47,6 @@ def snapshot(spec: EngineSpec, environ: Mapping[str, str]) -> Path | None:
     commit = ref.read_text("utf-8", "replace").strip() if ref.is_file() else revision
     folder = model / "snapshots" / commit
     return folder if spec.model and folder.is_dir() else None
-
-
-def _in_hub_cache(model: str, environ: Mapping[str, str]) -> bool:
-    return (_cached(model, environ) / "snapshots").is_dir()
 
 
 def _cached(model: str, environ: Mapping[str, str]) -> Path:

@@ -370,7 +370,7 @@ class Adapter(RequestBuilder):
 
     def machine(self) -> dict[str, Fact]:
         """Return what a server that we start computes with: this machine's GPUs and CPU."""
-        return facts({"device": device.of_process(self.spec.env) if self.ours else ""}, source="file")
+        return facts({"device": device.describe({**os.environ, **self.spec.env}) if self.ours else ""}, source="file")
 
     def declared(self) -> dict[str, Fact]:
         """Return what only the configuration says."""
