@@ -105,22 +105,18 @@ class EngineEvidence:
     capabilities: Capabilities = field(default_factory=Capabilities)
     declares: Capabilities = field(default_factory=Capabilities)
     route: str = ""
-    _answers: dict[Phase, Mapping[str, Completion]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _answers: dict[Phase, dict[str, Completion]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def answers(self, phase: Phase = Phase.MAIN) -> Mapping[str, Completion]:
         """Return the first answer of each case in a phase; cases that only failed are not in it."""
         if phase not in self._answers:
-            self._answers[phase] = self._first_answers(phase)
+            first = self._answers[phase] = {}
+            for case, samples in self.samples.get(phase, {}).items():
+                for sample in samples:
+                    if sample.completion is not None:
+                        first[case] = sample.completion
+                        break
         return self._answers[phase]
-
-    def _first_answers(self, phase: Phase) -> Mapping[str, Completion]:
-        answers: dict[str, Completion] = {}
-        for case, samples in self.samples.get(phase, {}).items():
-            for sample in samples:
-                if sample.completion is not None:
-                    answers[case] = sample.completion
-                    break
-        return answers
 
     def failures(self, phase: Phase = Phase.MAIN) -> dict[str, Failure]:
         """Return the first failure of each case that has no answer in a phase."""

@@ -6,9 +6,8 @@ import dataclasses
 import functools
 import os
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -27,7 +26,7 @@ from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import resolve_env, secrets_of
 from pytest_llmparity.keeper.client import EngineState, Keeper, log_tail
 from pytest_llmparity.run.locking import Held
-from pytest_llmparity.run.loop import result_of
+from pytest_llmparity.run.loop import in_thread, result_of
 from pytest_llmparity.run.probe.slots import probe_slots
 from pytest_llmparity.run.records import record_of
 from pytest_llmparity.run.residency import Residency, is_here
@@ -154,32 +153,17 @@ class Fleet:
         Ctrl-C ends the waiting at once; what was being started is not used again and goes with the keeper.
         """
         wanted = [spec for name, spec in self._specs.items() if name not in self._engaged]
-        started = [(spec, Future[Engaged]()) for spec in wanted]
-        # Daemons: an interpreter that ends must not wait for an engine that never becomes ready.
-        threads = [
-            threading.Thread(
-                target=self._start_into, args=(spec, engaged), name=f"llmparity-start-{spec.name}", daemon=True
-            )
-            for spec, engaged in started
-        ]
+        started: list[tuple[EngineSpec, Future[Engaged]]] = []
         try:
-            for thread in threads:
-                thread.start()
+            for spec in wanted:
+                start = functools.partial(self._engage, spec)
+                started.append((spec, in_thread(start, name=f"llmparity-start-{spec.name}")))
             for spec, engaged in started:
                 self._engaged[spec.name] = result_of(engaged)
         except BaseException:
             self._interrupted.set()
-            patience = time.monotonic() + INTERRUPTED_S
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join(max(0.0, patience - time.monotonic()))
+            wait([engaged for _, engaged in started], timeout=INTERRUPTED_S)
             raise
-
-    def _start_into(self, spec: EngineSpec, engaged: Future[Engaged]) -> None:
-        try:
-            engaged.set_result(self._engage(spec))
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            engaged.set_exception(error)
 
     def apart(self) -> dict[str, str]:
         """Return of every engine that cannot stay in memory beside another one of the run why that is.

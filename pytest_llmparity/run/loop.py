@@ -124,9 +124,25 @@ async def all_of(works: Iterable[Coroutine[Any, Any, None]]) -> None:
 async def outside(work: Callable[[], T]) -> T:
     """Return what a function that blocks returns, called in a thread of its own.
 
-    A daemon: when whoever waits is cancelled, the interpreter does not wait for the thread before it ends.
+    Whoever waits may be cancelled: then the thread is left behind.
     """
     loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell(_: Future[T]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(done.set)
+
+    result = in_thread(work, name="llmparity-outside")
+    result.add_done_callback(tell)
+    await done.wait()
+    return result.result()
+
+
+def in_thread(work: Callable[[], T], *, name: str) -> Future[T]:
+    """Return what will come of a function that is called in a thread of its own.
+
+    A daemon: the interpreter does not wait for it before it ends.
+    """
     result: Future[T] = Future()
 
     def call() -> None:
@@ -134,9 +150,6 @@ async def outside(work: Callable[[], T]) -> T:
             result.set_result(work())
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             result.set_exception(error)
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(done.set)
 
-    threading.Thread(target=call, name="llmparity-outside", daemon=True).start()
-    await done.wait()
-    return result.result()
+    threading.Thread(target=call, name=name, daemon=True).start()
+    return result

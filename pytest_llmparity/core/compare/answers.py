@@ -6,15 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from pytest_llmparity.core.compare.json import diff_values, strict_json
+from pytest_llmparity.core.compare.json import diff_values, parse_json
 from pytest_llmparity.core.compare.text import Fork, find_fork
 from pytest_llmparity.core.sample import Completion, ToolCall
 
-_NOT_JSON: Final = object()
 _BETWEEN: Final = re.compile(r'("(?:[^"\\]|\\.)*(?:"|\Z))|\s+', re.DOTALL)
 """A JSON string, kept as it is, or white space between two tokens; a string may be cut."""
 
@@ -113,7 +112,7 @@ def written_out(baseline: Completion, candidate: Completion) -> tuple[str, str]:
     if same_calls(baseline.tool_calls, candidate.tool_calls):
         return (alike := _written(baseline, "", sort=True)), alike
     calls = (*baseline.tool_calls, *candidate.tool_calls)
-    whole = all(_value(call.arguments) is not _NOT_JSON for call in calls)  # of a cut call the order written is known
+    whole = all(parse_json(call.arguments).error is None for call in calls)  # of a cut call the order written is known
     return _written(baseline, "", sort=whole), _written(candidate, "", sort=whole)
 
 
@@ -124,24 +123,17 @@ def _written(answer: Completion, text: str, *, sort: bool) -> str:
 
 
 def _arguments(text: str, *, sort: bool) -> str:
-    value = _value(text)
-    if value is _NOT_JSON or not sort:
+    parsed = parse_json(text)
+    if parsed.error is not None or not sort:
         return _BETWEEN.sub(lambda match: match[1] or "", text)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(parsed.value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def _same_arguments(ours: str, theirs: str) -> bool:
-    a, b = _value(ours), _value(theirs)
-    if a is _NOT_JSON or b is _NOT_JSON:
+    a, b = parse_json(ours), parse_json(theirs)
+    if a.error is not None or b.error is not None:
         return ours == theirs
-    return not diff_values(a, b)
-
-
-def _value(text: str) -> Any:
-    try:
-        return strict_json(text)
-    except (ValueError, RecursionError):
-        return _NOT_JSON
+    return not diff_values(a.value, b.value)
 
 
 def _saying(answer: Completion, text: str) -> Completion:
