@@ -17,21 +17,6 @@ from pytest_llmparity.engines.wire.control import resolve_headers
 from pytest_llmparity.settings.selection import KINDS, LETTERS, NAME, Kind
 from pytest_llmparity.settings.specification import EngineSpec
 
-_HOMES: Final = {
-    "litellm": "litellm:LiteLlmAdapter",
-    "llamacpp": "llamacpp:LlamaCppAdapter",
-    "llamacpp-python": "llamacpp_python:LlamaCppPythonAdapter",
-    "lmstudio": "lmstudio:LmStudioAdapter",
-    "mlx": "mlx:MlxAdapter",
-    "ollama": "ollama:OllamaAdapter",
-    "openai": "openai:OpenAIAdapter",
-    "sglang": "sglang:SglangAdapter",
-    "tgi": "tgi:TgiAdapter",
-    "transformers": "transformers:TransformersAdapter",
-    "vllm": "vllm:VllmAdapter",
-}
-"""Where the adapters that come with the package are; loaded when a run names their kind."""
-
 GROUP: Final = "llmparity.engines"
 """The entry-point group; an entry's name is the kind, its value the class: ``koboldcpp = "my_package:KoboldCpp"``."""
 
@@ -54,7 +39,7 @@ def add(adapter: object) -> None:
         raise EngineSelectionError(f"{name} {problem}.")
     if _added.get(kind) is adapter:
         return
-    if kind in _HOMES or kind in _added:
+    if kind in KINDS or kind in _added:
         owner = _added[kind].__module__ if kind in _added else __package__
         raise EngineSelectionError(
             f"{name} brings an engine kind {kind!r}, and {owner} has one of that name; give it another name."
@@ -144,16 +129,18 @@ def facts(adapter: type[Adapter]) -> Kind:
 
 def kinds() -> Mapping[str, type[Adapter]]:
     """Return every kind with its adapter class."""
-    return {name: adapter_for(name) for name in sorted({*_HOMES, *_added})}
+    return {name: adapter_for(name) for name in sorted({*KINDS, *_added})}
 
 
 def adapter_for(kind: str) -> type[Adapter]:
     """Return the adapter class of a kind that was written down; ``EngineSelectionError`` names the nearest one."""
     if kind in _added:
         return _added[kind]
-    if kind in _HOMES:
-        return _load(kind)
-    names = sorted({*_HOMES, *_added})
+    if kind in KINDS:  # its module is named after it, and loaded when a run names the kind
+        home = vars(importlib.import_module(f"pytest_llmparity.engines.kinds.{kind.replace('-', '_')}"))
+        adapter: type[Adapter] = next(value for value in home.values() if getattr(value, "kind", None) == kind)
+        return adapter
+    names = sorted({*KINDS, *_added})
     near = difflib.get_close_matches(kind, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else " Any server with OpenAI's API can be used as kind 'openai'."
     raise EngineSelectionError(f"There is no engine kind {kind!r}; known are {', '.join(names)}.{hint}")
@@ -174,10 +161,4 @@ def make(
         seen = recognise.seen(adapter.control)
         adapter = adapter_for(recognise.kind_of(seen))(spec, base_url, headers)
         adapter.recognised, adapter.time_left = seen, time_left
-    return adapter
-
-
-def _load(kind: str) -> type[Adapter]:
-    module, _, name = _HOMES[kind].partition(":")
-    adapter: type[Adapter] = getattr(importlib.import_module(f"pytest_llmparity.engines.kinds.{module}"), name)
     return adapter
