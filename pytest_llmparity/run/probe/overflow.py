@@ -90,7 +90,7 @@ def _overflow(prober: Prober) -> Mapping[str, object]:
     Only to servers whose kind is known to do something about it (a server without any check may break), and only into
     a context that is known and not large. A kind that has no limit is sent more than its model was trained for.
     """
-    if prober.found.get("overflow") == "refused":
+    if prober.known.get("overflow") == "refused":
         return {"overflow": "refused"}  # seen while the context was verified
     if prober.declares.overflow is None:
         raise Undecided("nothing is known of what this kind of server does with it, and it may break")
@@ -139,7 +139,7 @@ def _cut(prober: Prober, words: int, answer: Completion) -> Overflow:
 
 
 def _send(prober: Prober, words: int, **parts: Any) -> Completion:
-    known = prober.found.get("logprobs", prober.declares.logprobs)
+    known = prober.known.get("logprobs", prober.declares.logprobs)
     top = 1 if known else None
     return prober.ask(asking(conversation(words, **parts), max_tokens=ANSWER_TOKENS, top_logprobs=top))
 

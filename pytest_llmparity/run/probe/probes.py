@@ -97,7 +97,7 @@ class Prober:
 
     ``take`` is asked before each whether it may be sent (``Spent`` is raised where it may not). ``declares`` is what is
     known without asking, ``context`` what the server says one request gets, in tokens (``None`` where it says nothing),
-    ``found`` what earlier probes settled, ``refusal`` what a server said that refused the last one.
+    ``known`` what earlier probes settled, ``refusal`` what a server said that refused the last one.
     """
 
     adapter: Adapter
@@ -105,7 +105,7 @@ class Prober:
     context: int | None = None
     take: Callable[[], bool] = lambda: True
     requests: int = 0
-    found: dict[str, object] = field(default_factory=dict)
+    known: dict[str, object] = field(default_factory=dict)
     refusal: str = ""
     _greeting: int | None = None
 
@@ -222,7 +222,7 @@ def probe(
     earlier probes found. Once ``take`` says that no more may be sent, the rest is left out without a word.
     """
     prober, result = Prober(adapter, declares=declares, context=context, take=take), Probed()
-    prober.found.update(known or {})
+    prober.known.update(known or {})
     for name, question in probes.items():
         prober.refusal = ""
         try:
@@ -242,7 +242,7 @@ def probe(
         else:
             result.settled.append(name)
             result.found.update(fields)
-            prober.found.update(fields)
+            prober.known.update(fields)
             if prober.refusal:
                 result.notes[name] = prober.refusal
     result.requests = prober.requests
