@@ -139,13 +139,14 @@ class Fixed:
         return _Weighed(values=values, counts=counts, groups=groups)
 
     def hazard(self, forks: Forks, *, margin: float, horizon: int) -> Judgement:
-        """Judge by the wider of Garwood's bounds and those over the cases' groups."""
+        """Judge by the wider of Garwood's bounds and those over the cases' groups, FAIL at this mix of tags."""
         result = hazard(
             [fork.forked for _, fork in forks],
             [fork.at_risk for _, fork in forks],
             [case.group for case, _ in forks],
             margin=margin,
             alpha=self.alpha,
+            strata={case.group: case.tags for case, _ in reversed(forks)},
         )
         return judgement_of(
             result,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_llmparity.core.late import special
@@ -34,14 +34,24 @@ class HazardResult(Bounds):
 
 
 def hazard(
-    forked: Sequence[bool], at_risk: Sequence[float], groups: Sequence[str], *, margin: float, alpha: float = 0.05
+    forked: Sequence[bool],
+    at_risk: Sequence[float],
+    groups: Sequence[str],
+    *,
+    margin: float,
+    alpha: float = 0.05,
+    strata: Mapping[str, Hashable] | None = None,
 ) -> HazardResult:
     """Judge forks per token against ``margin``, one entry per prompt.
 
     Each bound is the wider of two: Garwood's exact Poisson bound (Biometrika 1936 28:437), which knows how little a
     handful of forks says, and the cluster-robust one with t(G-1), which knows that prompts of one template fork
     together. Each p-value is the larger of the two. The Poisson bound is conservative because at most one fork per
-    prompt can happen. Raises ``ValueError`` for lengths that differ, a margin that is not positive, an alpha outside
+    prompt can happen.
+
+    ``strata`` says of what kind the prompts of a group are. FAIL speaks of this mix of kinds, so that what kinds differ
+    from each other does not count against it; PASS does not use them, as its error rate would not hold (.062 to .065 at
+    a nominal .05). Raises ``ValueError`` for lengths that differ, a margin that is not positive, an alpha outside
     0..0.5 or tokens at risk that are negative or not finite.
     """
     _check(margin, alpha)
@@ -60,6 +70,9 @@ def hazard(
     if ratio.se is not None:
         cluster_lower, cluster_upper = ratio.bounds(alpha)
         cluster_pass, cluster_fail = ratio.p_values(margin)
+        if strata:
+            within = clustered_ratio([float(fork) for fork in forked], at_risk, groups, strata)
+            cluster_lower, cluster_fail = within.bounds(alpha)[0], within.p_values(margin)[1]
         lower, upper = max(0.0, min(lower, cluster_lower)), max(upper, cluster_upper)
         p_pass, p_fail = max(p_pass, cluster_pass), max(p_fail, cluster_fail)
     elif sum(tokens > 0.0 for tokens in at_risk) > 1:  # how alike prompts of one group are shows only between groups

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -192,3 +193,84 @@ def test_a_ratio_needs_something_below_the_line() -> None:
         clustered_ratio([0.0], [0.0], ["a"])
     assert clustered_ratio([1.0], [2.0], ["a"]).bounds(0.05) == (-math.inf, math.inf)
     assert clustered_ratio([1.0], [2.0], ["a"]).p_values(0.1) == (1.0, 1.0)
+
+
+# kinds of prompts ----------------------------------------------------------------------------------------------------
+
+KINDS = (4.5, 11.6, 19.5, 15.4, 29.0, 22.0, 61.0, 73.0)
+"""How often eight kinds of prompts fork on one pair of engines, in per cent: a 4-bit copy of a small real model."""
+
+
+def test_what_kinds_differ_from_each_other_does_not_count_against_a_failure() -> None:
+    forked = [i % 2 == 0 for i in range(64)]  # every prompt of one kind forks at once, none of the other
+    at_risk = [1.0 if fork else 9.0 for fork in forked]
+    groups = list(map(str, range(64)))
+    strata = {group: index % 2 for index, group in enumerate(groups)}
+    plain = hazard(forked, at_risk, groups, margin=0.08)
+    mixed = hazard(forked, at_risk, groups, margin=0.08, strata=strata)
+    one_kind = hazard(forked, at_risk, groups, margin=0.08, strata=dict.fromkeys(groups, "the same"))
+
+    assert mixed.lower > plain.lower
+    assert mixed.p_fail < plain.p_fail
+    assert (mixed.estimate, mixed.upper, mixed.p_pass) == (plain.estimate, plain.upper, plain.p_pass), "PASS stays"
+    assert one_kind == plain
+    assert hazard(forked, at_risk, groups, margin=0.08, strata={"0": "alone"}).lower == pytest.approx(
+        plain.lower, rel=0.2
+    )
+
+
+def test_a_stratified_standard_error_is_that_of_the_combined_ratio_estimate() -> None:
+    """Cochran, section 6.11, written out for groups of one prompt each."""
+    rng = np.random.default_rng(2)
+    kinds = np.arange(30) % 3
+    d, e = rng.integers(0, 2, 30) * 1.0, rng.uniform(1, 32, 30)
+    ratio = clustered_ratio(d.tolist(), e.tolist(), range(30), dict(enumerate(kinds.tolist())))
+    residuals = d - d.sum() / e.sum() * e
+    parts = [residuals[kinds == kind] for kind in range(3)]
+
+    assert ratio.se is not None
+    assert ratio.se == pytest.approx(math.sqrt(sum(len(part) * part.var(ddof=1) for part in parts)) / e.sum())
+    assert (ratio.groups, ratio.strata) == (30, 3)
+    assert ratio.p_values(0.05)[1] == pytest.approx(scipy.stats.t.sf((ratio.estimate - 0.05) / ratio.se, 27))
+
+
+def test_kinds_of_a_single_group_are_taken_together() -> None:
+    def strata(of: Sequence[int]) -> int:
+        groups = range(len(of))
+        return clustered_ratio(
+            [i % 2 for i in groups], [1.0] * len(of), groups, dict(zip(groups, of, strict=True))
+        ).strata
+
+    assert [strata(of) for of in ([0, 0, 1, 2], [0, 0, 0, 1], [0, 1, 2, 3], [0, 0, 1, 1, 2], [5, 5])] == [2, 1, 1, 2, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kinds", "spread"),
+    [
+        *[([index % 8 for index in range(16)], spread) for spread in (0.0, 1.0)],
+        *[([index % 8 for index in range(64)], spread) for spread in (0.0, 0.5)],
+        ([0] * 20 + [1] * 6 + [2, 3, 4, 5, 6, 7], 0.5),
+    ],
+)
+def test_false_fail_at_a_mix_of_kinds(kinds: list[int], spread: float) -> None:
+    """A hazard equal to the margin over prompts whose kinds fork unequally, 800 seeded draws, 3 SE of slack."""
+    rng, n = np.random.default_rng(7), len(kinds)
+    groups, strata = list(map(str, range(n))), dict(zip(map(str, range(n)), kinds, strict=True))
+    family = np.random.default_rng(1).gamma(1 / spread**2, spread**2, (2_000, n)) if spread else np.ones((1, n))
+    relative = np.array(KINDS)[kinds]
+
+    def hazard_at(scale: float) -> float:
+        rates = np.clip(scale * relative * family, 1e-9, 1.0)
+        forks = 1.0 - (1.0 - rates) ** 32
+        return float(forks.mean() / (forks / rates).mean())
+
+    scale = scipy.optimize.brentq(lambda scale: hazard_at(scale) - 0.05, 1e-6, 1.0)
+    failed = 0
+    for _ in range(800):
+        own = rng.gamma(1 / spread**2, spread**2, n) if spread else np.ones(n)
+        first = rng.geometric(np.clip(scale * relative * own, 1e-9, 1.0))
+        result = hazard((first <= 32).tolist(), np.minimum(first, 32.0).tolist(), groups, margin=0.05, strata=strata)
+        failed += result.p_fail < 0.05
+
+    assert failed / 800 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 800)
