@@ -15,6 +15,9 @@ from platformdirs import user_cache_path
 
 pytest_plugins = ["pytester", "tests.real_ollama"]
 
+LIVE = "mark.live"
+"""How a file with a live test spells the marker: others are not even imported by ``pytest -m live``."""
+
 # A busy machine must not fail a property because one example took long; a build that failed must fail again.
 settings.register_profile("daily", deadline=None, max_examples=25)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
@@ -49,7 +52,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.option.markexpr != "live" or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return None
     named = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
-    return True if named and "mark.live" not in collection_path.read_text("utf-8") else None
+    return True if named and LIVE not in collection_path.read_text("utf-8") else None
 
 
 @pytest.hookimpl(trylast=True)
@@ -57,7 +60,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Let each of several workers begin with its part of what is slow, so that all end with what is quick.
 
     Each gets a part of the list as long as any other's (``worksteal``), and takes from the ends of others' parts later.
+    Refuses live tests in a file that ``pytest -m live`` would not look into.
     """
+    for path in {item.path for item in items if item.get_closest_marker("live")}:
+        if LIVE not in path.read_text("utf-8"):
+            raise pytest.UsageError(f"{path.name} has live tests and must spell their marker pytest.{LIVE}")
     workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
     if workers == 1:
         return
