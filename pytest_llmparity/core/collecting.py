@@ -7,7 +7,7 @@ import gc
 from collections.abc import Iterator
 from typing import Final
 
-YOUNG: Final = 50_000
+YOUNG: Final = 250_000
 """Objects that are made before Python looks for garbage among them: so much may lie about in circles meanwhile."""
 
 _before: Final[list[tuple[int, int, int]]] = []

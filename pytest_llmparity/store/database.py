@@ -14,13 +14,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 import psutil
 
 from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.words.shortage import advice
+
+T = TypeVar("T")
 
 BUSY_S = 60.0
 """How long a write waits for another process before it gives up."""
@@ -160,6 +162,20 @@ class Database:
         """Yield the rows of one query one by one; whoever else uses this object waits until the last was taken."""
         with self._lock, self._translated():
             yield from self._db.execute(query, values)
+
+    def within(self, table: str, column: str, row: int, use: Callable[[sqlite3.Blob], T]) -> T | None:
+        """Return what a function makes of one large value, of which it may read a part; ``None`` without the row."""
+        with self._lock:
+            try:
+                with self._db.blobopen(table, column, row, readonly=True) as blob:
+                    return use(blob)
+            except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorname", "") == "SQLITE_ERROR" and not self.read(
+                    f"SELECT 1 FROM {table} WHERE rowid = ?",  # noqa: S608 - our own names
+                    (row,),
+                ):
+                    return None
+                raise StoreError(self._advice(error)) from error
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:

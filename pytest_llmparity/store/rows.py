@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import array
 import contextlib
+import io
 import itertools
 import json
 import math
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, overload
+from typing import Any, Final, Protocol, TypeAlias, overload
 
 import msgspec
 
@@ -90,17 +91,34 @@ _ENCODER: Final = msgspec.json.Encoder()
 _PHASES: Final = {str(phase): phase for phase in Phase}
 
 
+class Content(Protocol):
+    """Bytes of which only some are read."""
+
+    def __len__(self) -> int: ...
+    def seek(self, offset: int, /) -> object:
+        """Go on reading here."""
+
+    def read(self, length: int, /) -> bytes:
+        """Return the next bytes, so many."""
+
+
+UseTokens: TypeAlias = "Callable[[Content], list[TokenLogprob | None]]"
+"""Makes records of the bytes that :func:`pack_tokens` made."""
+ReadTokens: TypeAlias = Callable[[int, UseTokens], "list[TokenLogprob | None]"]
+"""Returns what it is given makes of the bytes in the store that belong to the sample of this number."""
+
+
 class StoredTokens(LateTokens):
     """The token records of one answer in the store.
 
-    They are nine tenths of an answer, and of most nobody asks for more than where they end: so ``read``, which returns
-    what :func:`pack_tokens` made, is called with the sample's number when one of them is asked for. ``spelled`` may be
-    given as the answer's text, which most of them spell.
+    They are nine tenths of an answer, and of most nobody asks for more than where they end: so ``read`` is called with
+    the sample's number when one of them is asked for, and with what it is to make of the bytes :func:`pack_tokens`
+    made, of which one token takes few. ``spelled`` may be given as the answer's text, which most of them spell.
     """
 
     __slots__ = ("_ends", "_number", "_read", "_spelled")
 
-    def __init__(self, read: Callable[[int], bytes], number: int, ends: bytes, spelled: bytes | str) -> None:
+    def __init__(self, read: ReadTokens, number: int, ends: bytes, spelled: bytes | str) -> None:
         self._read, self._number, self._ends, self._spelled = read, number, ends, spelled
 
     @property
@@ -121,12 +139,14 @@ class StoredTokens(LateTokens):
     @overload
     def __getitem__(self, index: slice) -> tuple[TokenLogprob, ...]: ...
     def __getitem__(self, index: int | slice) -> TokenLogprob | tuple[TokenLogprob, ...]:
-        places = range(len(self))[index]  # raises IndexError as a tuple does
-        content = self._read(self._number)
-        if isinstance(places, int):
-            return self._checked(_record(content, places, len(self)), places, self.ends)
+        count = len(self)
+        places = range(count)[index]  # raises IndexError as a tuple does
         ends = self.ends
-        return tuple(self._checked(_record(content, place, len(self)), place, ends) for place in places)
+        if isinstance(places, int):
+            (record,) = self._read(self._number, lambda content: [_record(content, places, count)])
+            return self._checked(record, places, ends)
+        records = self._read(self._number, lambda content: _records(content, places, count))
+        return tuple(self._checked(record, place, ends) for place, record in zip(places, records, strict=True))
 
     def _checked(self, record: TokenLogprob | None, place: int, ends: Sequence[int]) -> TokenLogprob:
         """Return a record that was read for the token at this place; ``StoreError`` where it is another answer's."""
@@ -143,22 +163,41 @@ class StoredTokens(LateTokens):
         return iter(self[:])
 
 
-def _record(content: bytes, place: int, count: int) -> TokenLogprob | None:
+def _record(content: Content, place: int, count: int) -> TokenLogprob | None:
     """Return the record at a place among so many in what :func:`pack_tokens` made.
 
     ``None`` if it was made of more or fewer: the number that says where the last one ends is then another.
     """
-    head = count * _WIDTH
-    if len(content) < head or head + _FIRST.unpack_from(content, head - _WIDTH)[0] != len(content):
+    head, size = count * _WIDTH, len(content)
+    if size < head:
         return None
-    begin, end = _BETWEEN.unpack_from(content, (place - 1) * _WIDTH) if place else (0, *_FIRST.unpack_from(content))
-    token, logprob, number, top = unpack(content[head + begin : head + end])
+    content.seek(head - _WIDTH)
+    if head + _FIRST.unpack(content.read(_WIDTH))[0] != size:
+        return None
+    content.seek(max(0, place - 1) * _WIDTH)
+    begin, end = _BETWEEN.unpack(content.read(2 * _WIDTH)) if place else (0, *_FIRST.unpack(content.read(_WIDTH)))
+    content.seek(head + begin)
+    token, logprob, number, top = unpack(content.read(end - begin))
     return TokenLogprob(
         token=token.encode("latin-1"),
         logprob=logprob,
         top=tuple([(other.encode("latin-1"), value) for other, value in top]),
         id=number,
     )
+
+
+def _records(content: Content, places: Iterable[int], count: int) -> list[TokenLogprob | None]:
+    """Return the records at these places, as :func:`_record` does."""
+    content.seek(0)
+    whole = Whole(content.read(len(content)))
+    return [_record(whole, place, count) for place in places]
+
+
+class Whole(io.BytesIO):
+    """Bytes that were read already, as :class:`Content`."""
+
+    def __len__(self) -> int:
+        return self.getbuffer().nbytes
 
 
 _FIRST: Final = struct.Struct("<I")
@@ -256,10 +295,10 @@ def _key_of(run: str, sample: Sample) -> tuple[object, ...]:
     return (run, sample.engine, *asked)
 
 
-def sample_from(row: tuple[Any, ...], read: Callable[[int], bytes]) -> Sample:
+def sample_from(row: tuple[Any, ...], read: ReadTokens) -> Sample:
     """Return the sample from its number and the values of :data:`SAMPLE_COLUMNS`, but for the run.
 
-    ``read`` returns what :func:`pack_tokens` made of the answer with this number; it is called when somebody asks.
+    ``read`` is called with its number when somebody asks for its tokens, see :class:`StoredTokens`.
     """
     number, engine, sha, case, phase, repeat, concurrency, packed, ends, spelled, *others = row
     failure, timing, attempts, omitted, prefix = others

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.evidence import FLOOR_PHASES
-from pytest_llmparity.core.sample import Identity, Phase, Sample
+from pytest_llmparity.core.sample import Identity, Phase, Sample, TokenLogprob
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.store.database import Database, file_system_of, local_folder
@@ -32,6 +32,7 @@ from pytest_llmparity.store.rows import (
     PUT_TOKENS,
     SAMPLE_COLUMNS,
     SCHEMA,
+    UseTokens,
     identity_from,
     pack,
     row_of,
@@ -482,17 +483,16 @@ class Store:
         samples = [sample_from(row, read) for row in self._file.each(query, (run, engine, *wanted))]
         return sorted(samples, key=operator.attrgetter("phase", "case", "repeat", "concurrency", "request_sha256"))
 
-    def _tokens(self, run: str, number: int) -> bytes:
-        """Return the token records of one answer; ``StoreError`` where another process has removed it meanwhile."""
-        rows = self._file.read("SELECT content FROM tokens WHERE number = ?", (number,))
-        if not rows:
+    def _tokens(self, run: str, number: int, use: UseTokens) -> list[TokenLogprob | None]:
+        """Return what is made of one answer's token records; ``StoreError`` where another process removed it."""
+        records = self._file.within("tokens", "content", number, use)
+        if records is None:
             message = (
                 f"an answer of run {run} was removed from {self.path} while it was judged; do not delete the folder or "
                 "resume a run that another process judges, and run again"
             )
             raise StoreError(message)
-        content: bytes = rows[0][0]
-        return content
+        return records
 
 
 def _values(identity: Identity) -> dict[str, object]:

@@ -34,7 +34,7 @@ from pytest_llmparity.core.sample import (
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.store.database import Database, file_system_of
 from pytest_llmparity.store.ownership import KEPT
-from pytest_llmparity.store.rows import pack_tokens, row_of, sample_from
+from pytest_llmparity.store.rows import Whole, pack_tokens, row_of, sample_from
 from pytest_llmparity.store.runs import JUDGED, Key, RunHandle, Store, key_of
 
 KEY = "sk-live-3f9a1Q7z"
@@ -390,7 +390,8 @@ def test_a_sample_comes_back_as_it_was(completion: Completion, timing: Timing | 
     stored = msgspec.structs.replace(sample(), completion=completion, timing=timing, omitted=omitted)
 
     row = (7, *row_of("run", stored)[1:])
-    assert sample_from(row, {7: pack_tokens(completion.logprobs)}.__getitem__) == stored
+    content = {7: pack_tokens(completion.logprobs)}
+    assert sample_from(row, lambda number, use: use(Whole(content[number]))) == stored
 
 
 def test_hostile_text_comes_back_as_it_was(store: Store) -> None:

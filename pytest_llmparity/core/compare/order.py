@@ -83,9 +83,10 @@ class KeyOrder:
                 ):
                     paths.append(_in_words(path))
                 for key, item in part.items():
-                    below = properties.get(key, rule.others)
-                    if below is not None and isinstance(item, (dict, list)) and self._tells(below):
-                        parts.append(((path, key), item, below))
+                    if isinstance(item, (dict, list)):
+                        below = properties.get(key, rule.others)
+                        if below is not None and self._tells(below):
+                            parts.append(((path, key), item, below))
             else:
                 for index, item in enumerate(part):
                     if not isinstance(item, (dict, list)):
