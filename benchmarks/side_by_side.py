@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from pytest_llmparity.core.evidence import FLOOR_STAGES
 HERE = Path(__file__).resolve().parent
 FIRST_MS, GAP_MS = 50, 10
 FLOOR = FLOOR_STAGES[0]
+PLUGIN = ("-p", "llmparity")
 LATE_US = 1000
 """Mean lateness above which a measurement does not count: a tenth of the pace."""
 
@@ -104,10 +106,14 @@ def engines(binary: str, tokens: int) -> Iterator[Engines]:
 
 
 def run_pytest(folder: Path, *arguments: str) -> tuple[float, str]:
-    """Run pytest in a process of its own; return how long it took and what it said."""
-    began = time.perf_counter()
+    """Run pytest in a process of its own; return how long it took and what it said.
+
+    Of the plugins that are installed it has this one at most: those of our own test suite take half a second.
+    """
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    process = subprocess.run(argv, check=False, cwd=folder, capture_output=True, text=True)
+    environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    began = time.perf_counter()
+    process = subprocess.run(argv, check=False, cwd=folder, capture_output=True, text=True, env=environ)
     took = time.perf_counter() - began
     if process.returncode:
         raise SystemExit(process.stdout + process.stderr)
@@ -163,7 +169,7 @@ def gate(binary: str, folder: Path, options: argparse.Namespace, check: str, nam
     (place / "test_gate.py").write_text(text)
     with engines(binary, options.tokens) as lent:
         selection = ",".join(f"{name}=openai:mock@{url}" for name, url in zip("ab", lent.urls, strict=True))
-        took, _ = run_pytest(place, "--engines", selection, "--parity-report=json", "--parity-out=out")
+        took, _ = run_pytest(place, *PLUGIN, "--engines", selection, "--parity-report=json", "--parity-out=out")
     answers = (place / "out/samples.jsonl").read_text().splitlines()
     return Row(f"pytest --engines, {check}", took, len(answers), lent)
 
@@ -178,7 +184,7 @@ def without_plugin(
     (place / "pytest.ini").touch()
     with engines(binary, options.tokens) as lent:
         (place / "test_all.py").write_text(written.replace("URLS", repr(lent.urls)))
-        took, _ = run_pytest(place, "-p", "no:llmparity")
+        took, _ = run_pytest(place)
     return took, lent
 
 
@@ -203,7 +209,7 @@ def start_of_pytest(folder: Path) -> float:
     place.mkdir()
     (place / "pytest.ini").touch()
     (place / "test_empty.py").write_text("def test_nothing(): ...\n")
-    return run_pytest(place)[0]
+    return run_pytest(place, *PLUGIN)[0]
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ def judging(root: Path, size: int) -> tuple[int, int, int]:
         statements.append("a large value")
         return within(*args)
 
-    file.within = counted  # type: ignore[method-assign]
+    file.within = counted
     with cProfile.Profile() as profile:
         session.gather()
         verdicts = [v for test in SETS for v in session.settle(test, session.parity_run(test, reproduce=""))]
