@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from pytest_llmparity.core.checks.contract import Adapter, Contract, ModelClass, adapted, name_of, schema_of
+from pytest_llmparity.core.checks.distribution import REPEATS, DistributionCheck
 from pytest_llmparity.core.checks.drift.floor import HORIZON
 from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
 from pytest_llmparity.core.checks.drift.text import TextCheck
@@ -29,7 +30,7 @@ from pytest_llmparity.core.checks.similarity import SimilarityCheck
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.stats.paired import Side
 
-__all__ = ["latency", "logprobs", "prompts", "schema", "similarity", "text"]
+__all__ = ["distribution", "latency", "logprobs", "prompts", "schema", "similarity", "text"]
 
 
 @runtime_checkable
@@ -172,6 +173,21 @@ def similarity(*, at_least: float | None = None) -> SimilarityCheck:
     if at_least is not None:
         at_least = _share("similarity", "at_least", at_least)
     return SimilarityCheck(at_least=at_least, where=_caller())
+
+
+def distribution(*, repeats: int = REPEATS, gate: bool = False) -> DistributionCheck:
+    """Show whether sampled answers could come from either engine: advice, no verdict.
+
+    Each prompt is asked ``repeats`` times at a temperature above 0 and without a seed (``sampling={"temperature": 0.8,
+    "seed": None}``), and how much of their beginnings answers share within and across engines is compared by a
+    permutation test within prompts. Two engines whose weights differ at all differ here given enough answers, and few
+    answers see little: 500 of 50 tokens see a 4-bit copy in one run of five. So it is SKIPPED, with its p-value, and
+    with ``gate`` FAIL where a difference is shown, else INCONCLUSIVE; it never passes. Gate on what sampled answers are
+    for instead (:func:`schema`). Raises ``DesignError`` for fewer than 2 repeats.
+    """
+    if not _whole(repeats) or repeats < 2:
+        raise DesignError(f"distribution(repeats={repeats!r}): repeats is a whole number of answers from 2 up")
+    return DistributionCheck(repeats=repeats, gate=gate, where=_caller())
 
 
 def latency(

@@ -56,7 +56,8 @@ class Needs:
     as many requests as are under way are needed at least.
     The noise floor is of at least ``floor_cases``, then of more until it is shown to lie below each margin of
     ``floor_held``, pairs of forks per token and the tokens over which they are counted. ``accepted``: its margin is the
-    one that was accepted for the pair in the lock.
+    one that was accepted for the pair in the lock. ``repeats``: each case is asked so often; ``sampled``: and has to be
+    answered otherwise each time, at a temperature above 0 and without a seed.
     """
 
     phases: frozenset[Phase] = frozenset({Phase.MAIN})
@@ -70,6 +71,8 @@ class Needs:
     floor_cases: int = 0
     floor_held: frozenset[tuple[float, int]] = frozenset()
     accepted: bool = False
+    repeats: int = 1
+    sampled: bool = False
 
     @property
     def floor(self) -> bool:

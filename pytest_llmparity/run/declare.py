@@ -51,7 +51,7 @@ def declare(
         checks=checks,
         sampling=_sampling(kwargs),
         concurrency=_positive(kwargs, "concurrency", concurrency),
-        repeats=_positive(kwargs, "repeats", 1),
+        repeats=max(_positive(kwargs, "repeats", 1), *(check.needs().repeats for check in checks), 1),
     )
     size: dict[str, Any] = {"cases": len(prompts.cases), "groups": prompts.groups, "engines": engines}
     problems = [
@@ -66,11 +66,29 @@ def declare(
         for check in checks
         if 0 < (needs := check.needs()).timed < needs.timed_blocks * declaration.concurrency
     ]
+    problems += [
+        f"{check} ({check.where}): {problem}"
+        for check in checks
+        if check.needs().sampled and (problem := _not_drawn(declaration))
+    ]
     if len({check.needs().timed_cached for check in checks if check.needs().timed}) > 1:
         problems.append("latency(cached=True) beside a latency check without it: give them a test each")
     if problems:
         raise DesignError("\n".join(problems))
     return declaration
+
+
+def _not_drawn(declaration: Declaration) -> str:
+    """Say which case would be answered alike each time it is asked, empty where there is none."""
+    for case in declaration.prompts.cases:
+        temperature = case.sampling.get("temperature", declaration.sampling.temperature)
+        if not temperature or temperature <= 0 or case.sampling.get("seed", declaration.sampling.seed) is not None:
+            return (
+                f"it compares answers that are drawn, and prompt {case.id} is asked at temperature "
+                f"{temperature or 0:g} or with a seed, which repeats them; give "
+                'sampling={"temperature": 0.8, "seed": None}'
+            )
+    return ""
 
 
 def load_prompts(value: object, folders: Sequence[Path]) -> PromptSet:

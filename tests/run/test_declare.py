@@ -137,6 +137,18 @@ def test_too_few_timed_requests_for_the_concurrency_are_refused_before_anything_
         call(folder, "prompts.jsonl", share, concurrency=32)
 
 
+def test_answers_that_are_drawn_are_asked_as_often_as_the_check_wants_and_without_a_seed(folder: Path) -> None:
+    drawn = {"temperature": 0.8, "seed": None}
+
+    assert call(folder, "few.jsonl", check.distribution(repeats=6), sampling=drawn).repeats == 6
+    assert call(folder, "few.jsonl", check.distribution(repeats=6), sampling=drawn, repeats=9).repeats == 9
+    for sampling in ({}, {"temperature": 0.8}, {"seed": None}):
+        with pytest.raises(
+            DesignError, match=r"distribution\(\) .*prompt c0 is asked at .* or with a seed, which repeats"
+        ):
+            call(folder, "few.jsonl", check.distribution(), sampling=sampling)
+
+
 def test_a_folder_is_not_a_prompt_file(folder: Path) -> None:
     with pytest.raises(PromptSetError, match="no prompt file"):
         call(folder, "tests")

@@ -102,6 +102,11 @@ def same_calls(ours: Sequence[ToolCall], theirs: Sequence[ToolCall]) -> bool:
     return all(_same_arguments(a.arguments, b.arguments) for a, b in zip(ours, theirs, strict=True))
 
 
+def in_words(answer: Completion) -> str:
+    """Return an answer as one text, its calls written out with their arguments' keys in order."""
+    return _written(answer, answer.text, sort=True)
+
+
 def written_out(baseline: Completion, candidate: Completion) -> tuple[str, str]:
     """Return two answers, of which at least one calls tools, as texts that differ exactly where the answers do.
 

@@ -1,0 +1,107 @@
+"""Sampled answers: whether two engines draw them from one distribution, shown and not judged unless asked to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from pytest_llmparity.core.checks.base import BaseCheck
+from pytest_llmparity.core.checks.pairing import pair_answers
+from pytest_llmparity.core.compare.answers import in_words
+from pytest_llmparity.core.diagnosis import layers
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.stats.permutation import DRAWS, Difference, difference
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.words import explain
+
+REPEATS: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistributionCheck(BaseCheck):
+    """Tests whether ``repeats`` sampled answers to each prompt could come from either engine.
+
+    Made by ``check.distribution()``. It never passes: that nothing is seen does not show that nothing is there. Without
+    ``gate`` it is advice, SKIPPED with what was seen; with it a difference that is shown is FAIL, anything else
+    INCONCLUSIVE.
+    """
+
+    kind: ClassVar[str] = "distribution"
+    sequential: ClassVar[bool] = False
+    repeats: int = REPEATS
+    gate: bool = False
+
+    def __str__(self) -> str:
+        given = [f"repeats={self.repeats}"] if self.repeats != REPEATS else []
+        return f"distribution({', '.join([*given, *(['gate=True'] if self.gate else [])])})"
+
+    def needs(self) -> Needs:
+        """Return what to gather: the main phase, each prompt several times, sampled."""
+        return Needs(repeats=self.repeats, sampled=True)
+
+    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+        """Return nothing: it never settles that engines are alike, whatever the number of prompts."""
+        return None
+
+    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+        """Return one line for the plan: how much is drawn, and that an 8-bit copy is beyond it."""
+        drawn = explain.count(cases * self.repeats, "answer")
+        return f"{self}: {drawn} of each engine; sees a 4-bit copy seldom and an 8-bit one hardly ever"
+
+    def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
+        """Return one verdict per candidate."""
+        return self.each_pair(evidence, self.kind, lambda opened, engine: [self._compare(opened, evidence, engine)])
+
+    def _compare(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
+        pairing = pair_answers(evidence, candidate)
+        if (refused := pairing.unanswered(verdict, evidence)) is not None:
+            return refused
+        sides = (evidence.engines[evidence.baseline], candidate)
+        drawn = [tuple(_answers(engine, pair.case.id) for engine in sides) for pair in pairing.pairs]
+        usable = [(ours, theirs) for ours, theirs in drawn if min(len(ours), len(theirs)) > 1]
+        missing = pairing.missing(evidence, used=len(usable))
+        if not missing.enough:
+            return dataclasses.replace(verdict, reason=f"too few answers to compare: {missing.reason}")
+        seen = difference(usable, seed=evidence.seed)
+        verdict = dataclasses.replace(
+            verdict,
+            estimate=seen.within - seen.across,
+            unit="share",
+            measures="more of a text is shared within an engine than across",
+            n=len(usable),
+            groups=len({pair.case.group for pair in pairing.pairs}),
+            requests=sum(len(ours) + len(theirs) for ours, theirs in usable),
+            differs=layers.layers(evidence, candidate),
+            details=(_shared(seen), *missing.reasons),
+        )
+        if seen.copies:
+            reason = "every answer was repeated word for word, so nothing was drawn: raise the temperature"
+            return dataclasses.replace(verdict, reason=reason)
+        outcome, reason = self._outcome(seen, alpha=evidence.alpha)
+        p_fail = seen.p_value if self.gate else None
+        return dataclasses.replace(verdict, outcome=outcome, reason=reason, p_fail=p_fail)
+
+    def _outcome(self, seen: Difference, *, alpha: float) -> tuple[Outcome, str]:
+        """Return the outcome and what to say of it."""
+        p_value = f"p = {seen.p_value:.4f} of {DRAWS} permutations within prompts"
+        words = f"sampled answers differ ({p_value})" if seen.p_value < alpha else f"no difference is shown ({p_value})"
+        if not self.gate:
+            return Outcome.SKIPPED, f"advice, not judged: {words}; {_shared(seen)}"
+        if seen.p_value < alpha:
+            return Outcome.FAIL, words
+        return Outcome.INCONCLUSIVE, f"{words}, which does not show that there is none"
+
+
+def _answers(engine: EngineEvidence, case: str) -> list[str]:
+    """Return what an engine answered to a case each time, calls written out."""
+    samples = engine.samples.get(Phase.MAIN, {}).get(case, ())
+    return [in_words(sample.completion) for sample in samples if sample.completion is not None]
+
+
+def _shared(seen: Difference) -> str:
+    """Say how much of their texts answers share."""
+    within, across = explain.percent(seen.within), explain.percent(seen.across)
+    return f"two answers of one engine share {within} of their beginning, two of both engines {across}"
