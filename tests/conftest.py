@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal import charmap
+from hypothesis.internal.intervalsets import IntervalSet
 from platformdirs import user_cache_path
 
 pytest_plugins = ["pytester", "tests.real_ollama"]
@@ -22,6 +24,11 @@ LIVE = "mark.live"
 settings.register_profile("daily", deadline=None, max_examples=25)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "daily")
+
+# To learn which characters UTF-8 has, Hypothesis tries each: four seconds of every worker in a fresh clone.
+UTF_8 = IntervalSet([(0, 0xD7FF), (0xE000, sys.maxunicode)]), IntervalSet()
+of_codec = charmap.intervals_from_codec
+setattr(charmap, "intervals_from_codec", lambda name: UTF_8 if name == "utf-8" else of_codec(name))  # noqa: B010
 
 # A job in the background ignores Ctrl-C, and so would what its tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
