@@ -13,7 +13,7 @@ import jsonschema_rs
 import msgspec
 import pytest
 import yaml
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import pytest_llmparity
@@ -182,6 +182,7 @@ def test_digest_sees_the_order_in_which_a_schema_declares_its_properties() -> No
     assert schema("a", "b").digest != schema("b", "a").digest
 
 
+@settings(max_examples=40, deadline=None)  # of up to five rows each
 @given(st.lists(ROWS, min_size=1, max_size=5, unique_by=lambda row: row["id"]), st.randoms())
 def test_digest_does_not_see_layout_format_or_order(rows: list[dict[str, Any]], random: Any) -> None:
     first = read(*rows)
@@ -194,6 +195,7 @@ def test_digest_does_not_see_layout_format_or_order(rows: list[dict[str, Any]], 
     assert parse_prompts(text, source="p.yml", name="p").digest == first.digest
 
 
+@settings(max_examples=50, deadline=None)  # of up to three rows each
 @given(st.lists(ROWS, min_size=1, max_size=3, unique_by=lambda row: row["id"]), JSON)
 def test_digest_is_that_of_what_json_writes_of_every_field(rows: list[dict[str, Any]], anything: Any) -> None:
     first, *others = read(*rows).cases

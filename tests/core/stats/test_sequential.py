@@ -8,7 +8,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -120,6 +120,7 @@ def test_bounds_lie_beyond_the_margin_where_p_values_do(kept: list[bool], margin
     assert result.failed <= (result.p_fail <= 0.05 + 1e-12)
 
 
+@settings(max_examples=25, deadline=None)  # each asks about seven further limits
 @given(ANSWERS, st.sampled_from([0.2, 0.5]))
 def test_what_is_not_rejected_is_an_interval(kept: list[bool], at_least: float) -> None:
     result = share(kept, at_least=at_least, alpha=0.05)
@@ -130,6 +131,7 @@ def test_what_is_not_rejected_is_an_interval(kept: list[bool], at_least: float) 
         assert (there.p_fail <= 0.05) == (other > result.upper) or abs(other - result.upper) < 2 * PRECISION
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=40), MARGINS)
 def test_a_gap_in_one_direction_is_a_ratio_in_disguise(differences: list[int], margin: float) -> None:
     result = gap(differences, margin=margin, alpha=0.05, side="worse")
@@ -141,6 +143,7 @@ def test_a_gap_in_one_direction_is_a_ratio_in_disguise(differences: list[int], m
     assert result.estimate == pytest.approx(2 * same.estimate - 1)
 
 
+@settings(max_examples=40, deadline=None)  # each is five tests
 @given(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=40), MARGINS)
 def test_an_absolute_gap_has_no_direction(differences: list[int], margin: float) -> None:
     def numbers(result: SequentialResult) -> list[float]:

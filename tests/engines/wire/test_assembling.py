@@ -219,6 +219,7 @@ def test_tool_calls_are_those_of_the_unstreamed_answer(tools: list[tuple[str, di
     assert not wrong, f"not {wanted}"
 
 
+@settings(max_examples=50)
 @given(tools=st.lists(st.tuples(NAMES, ARGUMENTS), min_size=1, max_size=4), one_index=st.booleans(), ids=st.booleans())
 def test_calls_that_come_in_one_list_are_calls_of_their_own(
     tools: list[tuple[str, dict[str, Any]]], one_index: bool, ids: bool
@@ -249,6 +250,7 @@ def test_a_call_that_was_cut_keeps_what_came_of_it(
     assert called(streamed(*({"tool_calls": entries} for entries in chunks))) == [(WEATHER[0], begun, WEATHER[2])]
 
 
+@settings(max_examples=50)
 @given(tools=st.lists(st.tuples(NAMES, ARGUMENTS, CUTS), min_size=1, max_size=4))
 def test_a_new_id_with_every_piece_makes_no_new_calls(tools: list[tuple[str, dict[str, Any], list[int]]]) -> None:
     calls = [(name, json.dumps({"x": value}), f"c{place}") for place, (name, value, _) in enumerate(tools)]
