@@ -57,8 +57,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{SIGNATURE}: {does}")
     if not options.requested(config):
         return
-    from pytest_llmparity.plugin import xdist
-    from pytest_llmparity.plugin.door import Door
+    from pytest_llmparity.core.collecting import seldom_collected
+
+    with seldom_collected():  # modules stay: looking through them for garbage takes a tenth of their import
+        from pytest_llmparity.plugin import xdist
+        from pytest_llmparity.plugin.door import Door
 
     door = Door(config, options.resolve(config, attached=(xdist.shared(config) or {}).get("attached")))
     config.stash[DOOR] = door
