@@ -11,16 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from pytest_llmparity.core.errors import (
-    EmptyAnswer,
-    EngineSelectionError,
-    LaunchError,
-    NotAuthorised,
-    ProtocolError,
-    Timeout,
-    TlsFailure,
-    Unreachable,
-)
+from pytest_llmparity.core import errors
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import says_less
 from pytest_llmparity.core.ports import Answer
@@ -221,11 +212,11 @@ class Adapter(RequestBuilder):
         """
         try:
             reply = self.control.get(path)
-        except TlsFailure:
+        except errors.TlsFailure:
             raise  # waiting mends no certificate
-        except Unreachable:
+        except errors.Unreachable:
             return f"nothing listens at {self.base_url}"
-        except (Timeout, ProtocolError) as exc:
+        except (errors.Timeout, errors.ProtocolError) as exc:
             return str(exc)
         if reply.status in (401, 403):
             if path == LIST and self._model:
@@ -235,7 +226,7 @@ class Adapter(RequestBuilder):
             return reply
         return _refusal_words(routed(path, self.api), reply)
 
-    def _not_authorised(self, path: str, reply: Reply) -> NotAuthorised:
+    def _not_authorised(self, path: str, reply: Reply) -> errors.NotAuthorised:
         """Return the error of a refused key, with the server's own words and what would help."""
         advice = "Set api_key_env to the variable that holds its key."
         if "authorization" in self.headers:
@@ -245,7 +236,7 @@ class Adapter(RequestBuilder):
                 " A key that may not list models will do where the model is named: "
                 f"{self.openai_base_url}#MODEL, or model = in the configuration."
             )
-        return NotAuthorised(
+        return errors.NotAuthorised(
             f"{self.name} refused the key: {_refusal_words(routed(path, self.api), reply)}. {advice}",
             engine=self.name,
             status=reply.status,
@@ -258,7 +249,7 @@ class Adapter(RequestBuilder):
             raise self._another(listed[0], instead_of=self.model)
         return None
 
-    def _another(self, serves: object, *, instead_of: str) -> LaunchError:
+    def _another(self, serves: object, *, instead_of: str) -> errors.LaunchError:
         """Return the error of a port of ours that another server has."""
         return self.spec.launch_error(
             f"another server answers on its port, serving {serves!r} instead of {instead_of!r}. "
@@ -276,7 +267,7 @@ class Adapter(RequestBuilder):
         self._warm_headers = reply.headers
         try:
             self._fingerprint = self.read(reply, case="warm-up").fingerprint
-        except EmptyAnswer:
+        except errors.EmptyAnswer:
             return
 
     def _first_request(self) -> WireRequest:
@@ -409,7 +400,7 @@ class Adapter(RequestBuilder):
             raise self._not_authorised(LIST, reply)
         how = f"{self.openai_base_url}#MODEL, or model = in the configuration."
         if not isinstance(reply.json().get("data"), list):
-            raise EngineSelectionError(
+            raise errors.EngineSelectionError(
                 f"{self.name}: which models there are cannot be told: {_refusal_words(routed(LIST, self.api), reply)}, "
                 f"no list of models. Say which one is meant: {how} If {self.openai_base_url} is not what a client of "
                 "OpenAI's API takes as its base URL, correct base_url."
@@ -418,12 +409,12 @@ class Adapter(RequestBuilder):
         if len(listed) == 1:
             return listed[0]
         if not listed:
-            raise EngineSelectionError(
+            raise errors.EngineSelectionError(
                 f"{self.name}: {self.control.url(LIST)} lists no model. Load one there, or say which one it serves "
                 f"without listing it: {how}"
             )
         known = ", ".join(shown(name, 80) for name in listed[:20])
-        raise EngineSelectionError(
+        raise errors.EngineSelectionError(
             f"{self.name}: {self.base_url} serves {len(listed)} models ({known}), so which one is meant must be said: "
             f"{how}"
         )

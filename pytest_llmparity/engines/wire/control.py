@@ -16,17 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
-from pytest_llmparity.core.errors import (
-    ConfigError,
-    EngineError,
-    LaunchError,
-    LLMParityError,
-    MachineError,
-    ProtocolError,
-    Timeout,
-    TlsFailure,
-    Unreachable,
-)
+from pytest_llmparity.core import errors
 from pytest_llmparity.core.words.hiding import NOTHING, TextMask
 from pytest_llmparity.core.words.shortage import advice, no_descriptors
 from pytest_llmparity.engines.wire.values import decoded, mapping
@@ -119,7 +109,7 @@ class Control:
         """Return the JSON object at a path; empty when the route is missing, refused or answers something else."""
         try:
             return self.get(path).json()
-        except (Unreachable, Timeout, ProtocolError):
+        except (errors.Unreachable, errors.Timeout, errors.ProtocolError):
             return {}
 
     def url(self, path: str) -> str:
@@ -141,13 +131,15 @@ class Control:
             try:
                 reply = self._sent(method, path, body, min(timeout_s, max(total_s, 0.001)), end)
             except httpx.InvalidURL as exc:
-                raise ProtocolError(f"{self.engine}: {self.base_url} is no URL ({exc}).", engine=self.engine) from exc
+                raise errors.ProtocolError(
+                    f"{self.engine}: {self.base_url} is no URL ({exc}).", engine=self.engine
+                ) from exc
             except httpx.HTTPError as exc:
                 if end.over or isinstance(exc, httpx.TimeoutException):
-                    raise Timeout(late, engine=self.engine) from exc
+                    raise errors.Timeout(late, engine=self.engine) from exc
                 raise self._worded(method, path, exc) from exc
             if end.over:  # an answer that ends with its connection looks whole when we end that
-                raise Timeout(late, engine=self.engine)
+                raise errors.Timeout(late, engine=self.engine)
         if reply.status == 400 and method in ("GET", "HEAD") and self._wants_tls():
             raise self._named(wants_tls(urlsplit(self.base_url).netloc))  # many say so in plain HTTP, in their words
         return reply
@@ -174,7 +166,7 @@ class Control:
             for piece in response.iter_bytes():
                 data += piece
                 if len(data) > MAX_BYTES:
-                    raise ProtocolError(
+                    raise errors.ProtocolError(
                         f"{self.engine} sent more than {MAX_BYTES} bytes to {method} {url}, which no server "
                         "we know does: check base_url.",
                         engine=self.engine,
@@ -183,29 +175,29 @@ class Control:
             hidden = self.mask.data(bytes(data), torn=response.status_code >= 400)
             return Reply(status=response.status_code, headers=dict(response.headers), body=hidden)
 
-    def _worded(self, method: str, path: str, exc: Exception) -> LLMParityError:
+    def _worded(self, method: str, path: str, exc: Exception) -> errors.LLMParityError:
         """Return what httpx raised as an error of ours."""
         import httpx
 
         url, where = self.url(path), urlsplit(self.base_url).netloc
         reason = _cause(exc)
-        if reason is not None and isinstance(failure := tls_failure(where, reason), TlsFailure):
+        if reason is not None and isinstance(failure := tls_failure(where, reason), errors.TlsFailure):
             return self._named(failure)
         if (short := no_descriptors(exc)) is not None:
-            return MachineError(f"{self.engine}: {url} cannot be asked: {advice(short)}.")
+            return errors.MachineError(f"{self.engine}: {url} cannot be asked: {advice(short)}.")
         if isinstance(exc, (httpx.ConnectError, httpx.ProxyError)):
-            return Unreachable(
+            return errors.Unreachable(
                 f"{self.engine}: nothing answers at {url} ({exc}). Start the server, or correct base_url.",
                 engine=self.engine,
             )
         if self._wants_tls():
             return self._named(wants_tls(where))
-        return ProtocolError(
+        return errors.ProtocolError(
             f"{self.engine}: {method} {url} did not end as HTTP does ({type(exc).__name__}: {exc}).",
             engine=self.engine,
         )
 
-    def _named(self, failure: EngineError) -> EngineError:
+    def _named(self, failure: errors.EngineError) -> errors.EngineError:
         """Return an error of the transport, which knows no engine, with ours."""
         return type(failure)(f"{self.engine}: {failure}", engine=self.engine)
 
@@ -222,7 +214,7 @@ class Control:
         try:
             return ssl.create_default_context(cafile=self.ca_bundle)
         except (OSError, ssl.SSLError) as exc:
-            raise LaunchError(
+            raise errors.LaunchError(
                 f"{self.engine}: ca_bundle {str(self.ca_bundle)!r} cannot be read as certificates ({exc}).",
                 engine=self.engine,
             ) from exc
@@ -339,12 +331,12 @@ def resolve_env(spec: EngineSpec, environ: Mapping[str, str]) -> dict[str, str]:
 def _variable(spec: EngineSpec, key: str, variable: str, environ: Mapping[str, str]) -> str:
     value = environ.get(variable, "").strip()
     if not value:
-        raise ConfigError(
+        raise errors.ConfigError(
             f"engine {spec.name!r}: {key} names the environment variable {variable}, which is not set. Export it "
             "before starting pytest."
         )
     if not value.isascii() or not value.isprintable():
-        raise ConfigError(
+        raise errors.ConfigError(
             f"engine {spec.name!r}: the value of {variable} ({key}) holds characters no HTTP header can carry."
         )
     return value
