@@ -93,17 +93,12 @@ def worded(verdict: Verdict) -> Verdict:
 
 def unusable(verdict: Verdict, *engines: EngineEvidence) -> Verdict | None:
     """Return the INCOMPARABLE, ERROR or SKIPPED verdict when one of these engines cannot be judged, else ``None``."""
-    for engine in engines:
-        if engine.incomparable is not None:
-            return dataclasses.replace(
-                verdict, outcome=Outcome.INCOMPARABLE, reason=engine.incomparable, blocked_by=engine.name
-            )
-    for engine in engines:
-        if engine.error is not None:
-            return dataclasses.replace(verdict, outcome=Outcome.ERROR, reason=engine.error, blocked_by=engine.name)
-    for engine in engines:
-        if engine.lacking is not None:
-            return dataclasses.replace(verdict, outcome=Outcome.SKIPPED, reason=engine.lacking)
+    troubles = [(Outcome.INCOMPARABLE, engine.incomparable, engine.name) for engine in engines]
+    troubles += [(Outcome.ERROR, engine.error, engine.name) for engine in engines]
+    troubles += [(Outcome.SKIPPED, engine.lacking, "") for engine in engines]
+    for outcome, reason, blocked_by in troubles:
+        if reason is not None:
+            return dataclasses.replace(verdict, outcome=outcome, reason=reason, blocked_by=blocked_by)
     return None
 
 

@@ -69,15 +69,8 @@ def hold(pin: Mapping[str, str | int | float], identity: Identity) -> list[PinFi
             vague = _RULES.get(field) is same and says_less(str(seen), str(pinned))
             vague |= fact.source == "probed" and str(seen) != str(pinned)
             state = "unverified" if fact.source == "declared" or vague else "held"
-        findings.append(
-            PinFinding(
-                field=field,
-                pinned=pinned,
-                seen=None if fact is None else fact.value,
-                source=None if fact is None else fact.source,
-                state=state,
-            )
-        )
+        value, source = (None, None) if fact is None else (fact.value, fact.source)
+        findings.append(PinFinding(field=field, pinned=pinned, seen=value, source=source, state=state))
     return findings
 
 

@@ -119,14 +119,13 @@ def bits(normalised: str) -> float | None:
     """
     if normalised in _BITS:
         return _BITS[normalised]
-    if number := re.fullmatch(r"(?:UD_)?(?:I|T)?Q([1-8])(?:_[0-9A-Z]+)*", normalised):
-        return float(number[1])
-    if number := re.fullmatch(r"([1-8])_?BITS?", normalised):
-        return float(number[1])
-    if number := re.fullmatch(
-        r"(?:GPTQ|AWQ|HQQ|MLX|AUTOROUND|TORCHAO)_(?:INT|W)?([1-8])(?:_?BITS?)?(?:A\d+)?", normalised
+    for pattern in (
+        r"(?:UD_)?(?:I|T)?Q([1-8])(?:_[0-9A-Z]+)*",
+        r"([1-8])_?BITS?",
+        r"(?:GPTQ|AWQ|HQQ|MLX|AUTOROUND|TORCHAO)_(?:INT|W)?([1-8])(?:_?BITS?)?(?:A\d+)?",
     ):
-        return float(number[1])
+        if number := re.fullmatch(pattern, normalised):
+            return float(number[1])
     return None
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Never, TypeGuard
+from typing import Any, Never
 
 from pydantic import ValidationError
 
@@ -69,7 +69,9 @@ def messages_of(turns: object, *, what: str) -> tuple[dict[str, Any], ...]:
 
     ``what`` names the place in messages (``parity.ask``).
     """
-    listed = [dict(turn) if isinstance(turn, Mapping) else turn for turn in turns] if _is_list(turns) else turns
+    listed = turns
+    if isinstance(turns, Sequence) and not isinstance(turns, (str, bytes)):
+        listed = [dict(turn) if isinstance(turn, Mapping) else turn for turn in turns]
     problems = [unfit] if (unfit := _unfit({"messages": listed})) is not None else []
     if not problems:
         try:
@@ -79,10 +81,6 @@ def messages_of(turns: object, *, what: str) -> tuple[dict[str, Any], ...]:
         else:
             return tuple(message.as_given() for message in entry.messages or ())
     raise UsageError(f"{what}: {'; '.join(problems)}")
-
-
-def _is_list(value: object) -> TypeGuard[Sequence[object]]:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 EXAMPLE = '{"id": "refund-1", "messages": [{"role": "user", "content": "How long does a refund take?"}]}'

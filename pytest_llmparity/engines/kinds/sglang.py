@@ -15,7 +15,6 @@ from pytest_llmparity.core.errors import ModelMissing
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
-from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import LIST, Adapter, Launch
@@ -197,13 +196,9 @@ class SglangAdapter(Adapter):
 
     def from_files(self) -> dict[str, Fact]:
         """Return what the model folder says that we started the server with, after the types SGLang makes of it."""
-        folder = self.spec.model_path
-        if not self.ours or folder is None or not folder.is_dir():
-            return {}
-        known = files.hf_facts(folder)
+        folder = self.spec.model_path if self.ours else None
         # --dtype auto serves FP32 checkpoints as FP16 (configs/model_config.py), Gemma's as BF16.
-        checkpoint = known.pop("quantization", None)
-        return known | program.quantization(checkpoint, self.spec.args, "--quantization", converted=("F32",))
+        return program.of_folder(folder, self.spec.args, "--quantization", converted=("F32",))
 
     def reported(self) -> dict[str, Fact]:
         """Return what ``/server_info``, ``/v1/models`` and ``/v1/loads`` say; never a key or the command line."""

@@ -15,7 +15,6 @@ from pytest_llmparity.core.errors import ModelMissing, ParameterNotHonoured
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import PLAIN
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
-from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.engines.wire import build
@@ -128,12 +127,8 @@ class TgiAdapter(Adapter):
         TGI serves a checkpoint that is not quantised in the type it chooses for the device, not in its own: the
         quantisation is known only from ``--dtype``, ``--quantize`` or a quantised checkpoint.
         """
-        folder = self.spec.model_path
-        if not self.ours or folder is None or not folder.is_dir():
-            return {}
-        known = files.hf_facts(folder)
-        checkpoint = known.pop("quantization", None)
-        return known | program.quantization(checkpoint, self.spec.args, "--quantize", converted=PLAIN)
+        folder = self.spec.model_path if self.ours else None
+        return program.of_folder(folder, self.spec.args, "--quantize", converted=PLAIN)
 
     def reported(self) -> dict[str, Fact]:
         """Return what ``/info`` says; ``model_sha`` is the commit on the hub (none for a folder), no weights digest."""

@@ -181,15 +181,14 @@ class VllmAdapter(Adapter):
         folder = self._folder()
         if folder is None:
             return {}
-        known, args = files.hf_facts(folder), self.spec.args
+        args = self.spec.args
         # --dtype auto serves FP32 checkpoints in the first type the platform has (vllm/config/model.py,
         # _resolve_auto_dtype): BF16 on CPUs and newer GPUs, else FP16. Only the server knows.
-        checkpoint = known.pop("quantization", None)
-        weights = program.quantization(checkpoint, args, "--quantization", "-q", converted=("F32",))
+        known = program.of_folder(folder, args, "--quantization", "-q", converted=("F32",))
         for field, option in (("template_sha256", "--chat-template"), ("tokenizer_sha256", "--tokenizer")):
             if program.option(args, option):
                 known.pop(field, None)
-        return known | weights | facts({"sampling_defaults": _sampling(args, folder)}, source="declared")
+        return known | facts({"sampling_defaults": _sampling(args, folder)}, source="declared")
 
     def reported(self) -> dict[str, Fact]:
         """Return what ``/version``, ``/v1/models``, ``/metrics`` and (dev mode only) ``/server_info`` say."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from pytest_llmparity.core.identity.quantization import PLAIN, says_less
 from pytest_llmparity.core.sample import Fact
+from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.wire import values
 from pytest_llmparity.settings.specification import EngineSpec
 
@@ -84,6 +85,15 @@ def quantization(
     if asked and not (checkpoint is not None and says_less(asked, str(checkpoint.value))):
         return values.quantization(asked, source="declared")
     return {} if checkpoint is None or checkpoint.value in converted else {"quantization": checkpoint}
+
+
+def of_folder(folder: Path | None, args: tuple[str, ...], *flags: str, converted: Collection[str]) -> dict[str, Fact]:
+    """Return what a model folder says, its weights as they are served (:func:`quantization`); nothing without one."""
+    if folder is None or not folder.is_dir():
+        return {}
+    known = files.hf_facts(folder)
+    checkpoint = known.pop("quantization", None)
+    return known | quantization(checkpoint, args, *flags, converted=converted)
 
 
 def installed(program: str, distribution: str) -> dict[str, Fact]:
