@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any, Final, get_args
 
 from pytest_llmparity.core.errors import LockError
 from pytest_llmparity.core.identity.agreed import Accepted, Agreed, Party
+from pytest_llmparity.core.identity.canaries import Canaries, Canary
 from pytest_llmparity.core.identity.ladder import Ladder, Rung
 from pytest_llmparity.core.identity.lock import NAME, Locked, Setting
 from pytest_llmparity.core.sample import Fact, Source
@@ -23,6 +25,7 @@ _HEAD: Final = (
     "`pytest --parity-frozen` fails when an engine is not what stands here.",
 )
 _NATS: Final = (float, int)
+_PARTS: Final = ("tokens", "seconds", "leads")
 _MEASURED: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(("estimate", "lower", "upper", "floor"), _NATS),
     **dict.fromkeys(("prompts", "groups"), (int,)),
@@ -47,7 +50,14 @@ def read(path: Path) -> dict[str, Locked] | None:
     engines = content.get("engines", {})
     if not isinstance(engines, dict):
         raise LockError(f"{path}: engines is no table; {_AGAIN}")
-    return {str(name): _engine(path, f"engines.{name}", table) for name, table in engines.items()}
+    canaries = _table(path, content, "", "canaries", default={})
+    return {
+        str(name): dataclasses.replace(
+            _engine(path, f"engines.{name}", table),
+            canaries=_canaries(path, f"canaries.{name}", canaries[name]) if name in canaries else None,
+        )
+        for name, table in engines.items()
+    }
 
 
 def agreed(path: Path) -> Agreed:
@@ -124,11 +134,83 @@ def dumps(engines: Mapping[str, Locked], agreed: Agreed | None = None) -> str:
         table.add("launch", _launch(locked))
         tables.add(name, table)
     document.add("engines", tables)
+    birds = {name: locked.canaries for name, locked in sorted(engines.items()) if locked.canaries is not None}
+    if birds:
+        document.add("canaries", _kept(birds))
     if agreed is not None and agreed.margins:
         document.add("margins", _margins(agreed.margins))
     if agreed is not None and agreed.ladders:
         document.add("ladders", _ladders(agreed.ladders))
     return tomlkit.dumps(document)
+
+
+def _kept(birds: Mapping[str, Canaries]) -> Any:
+    import tomlkit
+
+    tables = tomlkit.table(is_super_table=True)
+    for name, canaries in birds.items():
+        table, answers = tomlkit.table(), tomlkit.table(is_super_table=True)
+        table.add("recorded", datetime.date.fromisoformat(canaries.date))
+        table.add("plugin", canaries.plugin)
+        table.add("prompt_set", canaries.prompt_set)
+        if canaries.floor is not None:
+            table.add("floor", canaries.floor)
+        table.add("unstable", canaries.unstable)
+        for case, canary in canaries.answers.items():
+            answer = tomlkit.table()
+            answer.add("text", canary.text)
+            if canary.prompt_tokens is not None:
+                answer.add("prompt_tokens", canary.prompt_tokens)
+            for part in _PARTS if canary.tokens else ():
+                answer.add(part, list(getattr(canary, part)))
+            answers.add(case, answer)
+        table.add("answers", answers)
+        tables.add(name, table)
+    return tables
+
+
+def _canaries(path: Path, where: str, table: object) -> Canaries:
+    if not isinstance(table, dict):
+        raise LockError(f"{path}: {where} is no table; {_AGAIN}")
+    answers, date, floor = table.get("answers"), table.get("recorded"), table.get("floor")
+    texts = [table.get("plugin"), table.get("prompt_set")]
+    right = (
+        isinstance(answers, dict)
+        and type(date) is datetime.date
+        and type(floor) in (float, int, type(None))
+        and type(table.get("unstable")) is int
+        and all(isinstance(text, str) for text in texts)
+    )
+    if not right:
+        raise LockError(f"{path}: {where} is not as llmparity lock writes canaries; {_AGAIN}")
+    return Canaries(
+        date=date.isoformat(),  # type: ignore[union-attr]  # types looked at above
+        plugin=str(texts[0]),
+        prompt_set=str(texts[1]),
+        floor=floor,
+        unstable=int(table["unstable"]),
+        answers={
+            case: _canary(path, f"{where}.answers.{case}", answer) for case, answer in dict(answers or {}).items()
+        },
+    )
+
+
+def _canary(path: Path, where: str, table: object) -> Canary:
+    if isinstance(table, dict) and isinstance(table.get("text"), str):
+        count, parts = table.get("prompt_tokens"), [table.get(part, []) for part in _PARTS]
+        lists = all(isinstance(part, list) and len(part) == len(parts[0]) for part in parts)
+        if lists and type(count) in (int, type(None)):
+            tokens, seconds, leads = parts
+            words = all(isinstance(token, str) for token in (*tokens, *seconds))
+            if words and all(type(lead) in _NATS for lead in leads):
+                return Canary(
+                    text=table["text"],
+                    prompt_tokens=count,
+                    tokens=tuple(tokens),
+                    seconds=tuple(seconds),
+                    leads=tuple(leads),
+                )
+    raise LockError(f"{path}: {where} is no answer as llmparity lock writes one; {_AGAIN}")
 
 
 def _margins(margins: Sequence[Accepted]) -> Any:

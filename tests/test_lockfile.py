@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.errors import LockError
 from pytest_llmparity.core.identity.agreed import Agreed
+from pytest_llmparity.core.identity.canaries import Canaries, Canary
 from pytest_llmparity.core.identity.lock import Locked
 from pytest_llmparity.core.sample import IDENTITY, Fact
 from tests.core.identity.test_agreed import ACCEPTED
@@ -206,3 +207,47 @@ def test_what_is_wrong_with_a_ladder_is_named(tmp_path: Path, line: str, instead
 
     with pytest.raises(LockError, match=re.escape(wrong)):
         lockfile.agreed(path)
+
+
+def canaries() -> Canaries:
+    heard = Canary(text="a\n\x1b[2J", prompt_tokens=9, tokens=("a", "hex:e2"), seconds=("b", "\n"), leads=(0.5, 11.25))
+    return Canaries(
+        date="2026-11-28",
+        plugin="1.0",
+        prompt_set="canaries",
+        floor=0.0002,
+        unstable=0,
+        answers={"fox": heard, "rain": Canary(text="")},
+    )
+
+
+@pytest.mark.parametrize("floor", [0.0002, None])
+def test_canaries_are_read_as_they_were_written(tmp_path: Path, floor: float | None) -> None:
+    engines = {
+        "a.b": Locked(kind="vllm", plugin="1", canaries=dataclasses.replace(canaries(), floor=floor)),
+        "dev": Locked(kind="vllm", plugin="1"),
+    }
+
+    lockfile.write(tmp_path / "llmparity.lock", engines)
+
+    assert lockfile.read(tmp_path / "llmparity.lock") == engines
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "wrong"),
+    [
+        ("recorded = 2026-11-28", "recorded = 1", "canaries.dev is not as llmparity lock writes canaries"),
+        ("unstable = 0", "", "canaries.dev is not as llmparity lock writes canaries"),
+        ("leads = [0.5, 11.25]", "leads = [0.5]", "canaries.dev.answers.fox is no answer as llmparity lock writes one"),
+        ('seconds = ["b"', 'seconds = [1, "b"', "canaries.dev.answers.fox is no answer"),
+        ("prompt_tokens = 9", "prompt_tokens = true", "canaries.dev.answers.fox is no answer"),
+        ("[canaries.dev]", "[canaries]\ndev = 1\n[more]", "canaries.dev is no table"),
+    ],
+)
+def test_what_is_wrong_with_canaries_is_named(tmp_path: Path, line: str, instead: str, wrong: str) -> None:
+    path = tmp_path / "llmparity.lock"
+    text = lockfile.dumps({"dev": Locked(kind="vllm", plugin="1", canaries=canaries())}).replace(line, instead, 1)
+    path.write_text(text.partition("[canaries.dev.answers.fox]")[0] if "[more]" in text else text)
+
+    with pytest.raises(LockError, match=re.escape(wrong)):
+        lockfile.read(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,10 @@ from pytest_llmparity.cli.verbs import OK, WRONG, add_verb, complain, selected, 
 from pytest_llmparity.core.words.printable import printable, printable_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_llmparity.cli.verbs import Commands
+    from pytest_llmparity.core.identity.canaries import Seen
     from pytest_llmparity.core.identity.lock import Difference, Locked
     from pytest_llmparity.run.session import Session
 
@@ -30,20 +34,21 @@ def add(commands: Commands) -> None:
 def _lock(asked: argparse.Namespace) -> int:
     from pytest_llmparity import lockfile
     from pytest_llmparity.core.identity import lock
+    from pytest_llmparity.core.identity.canaries import Change
 
     with serving(selected(asked)) as session:
         path = session.root / lock.NAME
         before, agreed = lockfile.read(path) or {}, lockfile.agreed(path)
-        seen = _seen(session)
+        seen, birds = _seen(session, before, record=not asked.check)
         names = [spec.name for spec in session.settings.engines]
         gone = before.keys() - set(names) if _every_engine(asked) else set()
     after = lock.renewed({name: locked for name, locked in before.items() if name not in gone}, seen)
     touched = {*seen, *gone}
-    stale = False
+    stale = any(heard.change is not Change.UNCHANGED for heard in birds.values())
     for name, differences in lock.changes(before, after).items():
         if name in touched:
             stale |= differences is None or any(difference.fails for difference in differences)
-            _tell(name, before.get(name), after.get(name), differences)
+            _tell(name, before.get(name), after.get(name), differences, birds.get(name))
     for name, locked in seen.items():
         if blind := lock.unseen(locked):
             print(printable(f"{name} {blind}"))
@@ -55,25 +60,35 @@ def _lock(asked: argparse.Namespace) -> int:
     return WRONG if len(seen) < len(names) or (asked.check and stale) else OK
 
 
-def _seen(session: Session) -> dict[str, Locked]:
-    """Return what the lock keeps of every engine that is there; of the others the reason is told."""
+def _seen(session: Session, before: Mapping[str, Locked], *, record: bool) -> tuple[dict[str, Locked], dict[str, Seen]]:
+    """Return what the lock keeps of every engine that is there, and how it answers its canaries by now.
+
+    Of the others the reason is told. Canaries that do not answer as they did, and those of an engine that had none, are
+    recorded anew where that is asked for.
+    """
     from pytest_llmparity.core.errors import LLMParityError
     from pytest_llmparity.core.identity import lock
     from pytest_llmparity.engines.wire.control import secrets_of
     from pytest_llmparity.run import locking
 
-    seen = {}
+    seen, birds = {}, {}
     variables = secrets_of(session.settings.engines, os.environ)
     for spec in session.settings.engines:
         try:
             adapter, identity = session.available(spec.name)
             locked = locking.entry(spec, identity, kind=adapter.kind, plugin=session.version, root=str(session.root))
             lock.refuse_private(spec.name, locked, session.mask, variables)
+            kept = before[spec.name].canaries if spec.name in before else None
+            canaries, heard = locking.canaries_of(adapter, kept, record=record, plugin=session.version)
+            if canaries is not None:
+                canaries = lock.without_private(canaries, session.mask, variables)
         except LLMParityError as error:
             complain(printable_lines(str(error)), WRONG)
         else:
-            seen[spec.name] = locked
-    return seen
+            seen[spec.name] = dataclasses.replace(locked, canaries=canaries)
+            if heard is not None:
+                birds[spec.name] = heard
+    return seen, birds
 
 
 def _every_engine(asked: argparse.Namespace) -> bool:
@@ -82,13 +97,20 @@ def _every_engine(asked: argparse.Namespace) -> bool:
     return not any(narrowed) and not any(os.environ.get(f"LLMPARITY_{name}") for name in ("ENGINES", "PROFILE"))
 
 
-def _tell(name: str, before: Locked | None, after: Locked | None, differences: list[Difference] | None) -> None:
+def _tell(
+    name: str, before: Locked | None, after: Locked | None, differences: list[Difference] | None, heard: Seen | None
+) -> None:
     state = "removed" if after is None else "new" if before is None else "changed" if differences else "unchanged"
     if differences and all(difference.untold for difference in differences):
         state = "tells less than it did"
+    moved = heard is not None and heard.change != "unchanged"
+    if state == "unchanged" and moved:
+        state = "changed"
     print(f"{name}: {state}")
     if before is None and after is not None:
         for field, fact in after.identity.items():
             print(printable(f"  {field}: {fact.value} ({fact.source})"))
     for difference in differences or ():
         print(printable(f"  {difference}"))
+    if moved:
+        print(printable(f"  canaries: {heard}"))

@@ -136,7 +136,7 @@ class Door:
                 )
             ]
             contexts = [spec.context_length for spec in self.settings.engines]
-            if asked := most_requests(plan.units, contexts):
+            if asked := most_requests(plan.units, contexts) + self.session.canaries:
                 lines.append(terminal.probe_line(asked, len(self.settings.engines)))
             two_ways = [spec.name for spec in self.settings.engines if spec.route != "openai"]
             if two_ways:

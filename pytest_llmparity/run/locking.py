@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import hashlib
 import json
 import os.path
@@ -15,8 +17,11 @@ from pytest_llmparity import lockfile
 from pytest_llmparity.core.errors import DesignError, LockError
 from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.agreed import Agreed, without_folders
+from pytest_llmparity.core.identity.canaries import Canaries, Change, Seen, compare, recorded
 from pytest_llmparity.core.identity.lock import Locked, Setting, Value
 from pytest_llmparity.core.sample import IDENTITY, Fact, Identity
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.probe import canaries
 from pytest_llmparity.settings.selection import parse_engines
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 
@@ -68,13 +73,26 @@ class Guard:
             f"{difference.field} (locked: {difference.locked})" for difference in differences if difference.untold
         ):
             notes += (f"it does not tell now what {lock.NAME} holds, so that is neither equal nor different: {untold}",)
-        if self._frozen and (blind := lock.unseen(live)):
+        if self._frozen and (blind := lock.unseen(dataclasses.replace(live, canaries=locked.canaries))):
             notes += (f"it {blind}",)
         apart = "; ".join(str(difference) for difference in differences if difference.fails)
         if not apart:
             return Held(notes=notes)
         held = self._sorted(f"it differs from {lock.NAME}: {apart}; {self._renew(spec)}")
         return Held(held.wrong, held.notes + notes)
+
+    def canaries(self, name: str) -> Canaries | None:
+        """Return what the lock keeps of an engine's answers, ``None`` where it keeps none."""
+        engines, _ = self._engines()
+        locked = None if engines is None else engines.get(name)
+        return None if locked is None else locked.canaries
+
+    def heard(self, spec: EngineSpec, seen: Seen) -> Held:
+        """Return what a live engine's canaries say that is wrong, or worth a note."""
+        if seen.change is Change.UNCHANGED:
+            return Held()
+        sentence = f"its canaries do not answer as {lock.NAME} says: {seen}; {self._renew(spec)}"
+        return Held(notes=(sentence,)) if seen.change is Change.UNKNOWN else self._sorted(sentence)
 
     def agreed(self) -> Agreed:
         """Return what the lock says of drift, nothing where it cannot be read: :meth:`hold` tells why."""
@@ -131,6 +149,27 @@ class Guard:
             except LockError as error:
                 self._read = None, str(error)
         return self._read
+
+
+def canaries_of(
+    adapter: Adapter, kept: Canaries | None, *, record: bool, plugin: str
+) -> tuple[Canaries | None, Seen | None]:
+    """Ask an engine its canaries: return what the lock keeps of them, and how they compare with ``kept`` ones.
+
+    Those that answer as they did stay to the byte. To ``record`` others the engine is asked twice more, warm and in
+    parallel, for what it differs from itself; without, none are kept that there were not.
+    """
+    if kept is None and not record:
+        return None, None
+    first = canaries.ask(adapter)
+    seen = None if kept is None else compare(kept, first)
+    if seen is not None and (seen.change is Change.UNCHANGED or not record):
+        return kept, seen
+    if not first:
+        return None, seen
+    passes = [first, canaries.ask(adapter), canaries.ask(adapter, at_once=canaries.AT_ONCE)]
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    return recorded(passes, date=today, plugin=plugin, prompt_set=canaries.SET), seen
 
 
 def entry(spec: EngineSpec, identity: Identity, *, kind: str, plugin: str, root: str) -> Locked:

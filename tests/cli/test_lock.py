@@ -3,15 +3,17 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.identity.lock import NAME, Locked
 from pytest_llmparity.core.sample import Fact
+from pytest_llmparity.testing import Reply
+from tests.doubles.abilities import Abilities
 
 if TYPE_CHECKING:
     from pytest_llmparity.testing import LoopbackEngine
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 
 Configured = Callable[..., str]
 
-BLIND = "one does not say which weights it serves: if they are swapped under the same name, the lock does not see it\n"
-"""Said of a server that reports no digest."""
+BLIND = "one does not say which weights it serves: if they are swapped under the same name, "
+BLIND += "the lock sees it by its canaries alone, from 0.005 nats on\n"
+"""Said of a server that reports no digest and gives logprobs."""
 
 
 def locked(shell: Shell) -> dict[str, Locked]:
@@ -220,3 +223,61 @@ def test_engines_are_started_and_what_sets_two_of_them_apart_is_said(shell: Shel
     assert entry.identity["tensor_types"].source == "file"
     assert "slots" not in entry.identity
     assert str(shell.path) not in (shell.path / NAME).read_text()
+
+
+def saying(lead: float, text: str = "all is well in the harbour") -> Callable[[Mapping[str, Any]], Reply]:
+    return lambda request: Reply(text=text, lead=lead)
+
+
+def test_canaries_are_kept_and_tell_other_weights_behind_the_same_facts(shell: Shell, configured: Configured) -> None:
+    engine = llamacpp(shell, answer=saying(2.0))
+    shell.configure(configured(one=engine))
+    assert shell.run("lock").code == 0
+    kept = locked(shell)["one"].canaries
+    assert kept is not None
+    assert (len(kept.answers), kept.logprobs, kept.floor, kept.unstable) == (12, True, 0.0, 0)
+    text = (shell.path / NAME).read_text()
+
+    engine.script = saying(2.3)
+    checked = shell.run("lock", "--check")
+    assert (checked.code, (shell.path / NAME).read_text()) == (1, text)
+    assert checked.out == f"one: changed\n  canaries: other weights (0.3000 nats, 0 of 12 answers part)\n{BLIND}"
+    assert shell.run("lock").code == 0
+    renewed = shell.run("lock", "--check")
+
+    assert renewed.out == f"one: unchanged\n{BLIND}"
+    assert (shell.path / NAME).read_text() != text
+
+
+def test_without_logprobs_the_lock_says_what_its_canaries_cannot_see(shell: Shell, configured: Configured) -> None:
+    shell.configure(configured(one=llamacpp(shell, abilities=Abilities(logprobs="refused"))))
+
+    ended = shell.run("lock")
+
+    kept = locked(shell)["one"].canaries
+    assert kept is not None
+    assert (len(kept.answers), kept.logprobs) == (12, False)
+    assert "by its canaries alone, and without logprobs only where two or more answers part" in ended.out
+
+
+def test_an_answer_with_a_path_of_a_machine_or_a_key_is_not_kept(
+    shell: Shell, configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "0123456789-secret")
+
+    def answer(request: Mapping[str, Any]) -> str:
+        prompt = str(request.get("messages"))
+        told = "see /home/somebody/models" if "fox" in prompt else "key 0123456789-secret" if "rain" in prompt else ""
+        return told or "all is well"
+
+    shell.configure(
+        configured(one=llamacpp(shell, answer=answer, api_key="0123456789-secret")) + "api_key_env = 'KEY'\n"
+    )
+
+    assert shell.run("lock").code == 0
+
+    kept = locked(shell)["one"].canaries
+    assert kept is not None
+    assert len(kept.answers) == 10
+    assert "somebody" not in (shell.path / NAME).read_text()
+    assert "0123456789" not in (shell.path / NAME).read_text()

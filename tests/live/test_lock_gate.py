@@ -58,3 +58,22 @@ def test_llamacpp_is_as_locked_in_another_folder_until_it_is_started_otherwise(
         "tokenizer_sha256": "file",
         "kv_cache": "declared",
     }.items()
+
+
+@pytest.mark.usefixtures("llamacpp")
+def test_the_canaries_of_llamacpp_tell_8_bits_from_16(project: Path, models: Path, lock: Lock) -> None:
+    (project / "llmparity.toml").write_text(LLAMACPP)
+    first = lock(project)
+    kept = (lockfile.read(project / NAME) or {})["f16"].canaries
+    same = [lock(project, "--check") for _ in range(2)]
+    shutil.copy(models / "tiny-Q8_0.gguf", project / "tiny-F16.gguf")
+    other = lock(project, "--check")
+
+    assert first.returncode == 0, first.stderr
+    assert kept is not None
+    assert (len(kept.answers), kept.unstable) == (12, 0)
+    assert kept.floor is not None
+    assert kept.floor < 0.001
+    assert [(each.returncode, each.stdout) for each in same] == [(0, "f16: unchanged\n")] * 2
+    assert other.returncode == 1
+    assert "  canaries: other weights (0.0" in other.stdout, other.stdout

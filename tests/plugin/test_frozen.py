@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_llmparity.cli import main
+from pytest_llmparity.testing import Reply
 
 if TYPE_CHECKING:
     from tests.doubles.posing import PosingEngine
@@ -116,3 +118,69 @@ def test_engines_that_say_the_same_are_told_apart_in_the_summary(bench: Bench) -
 
     told = " ".join(result.stdout.str().split())
     assert "a and b say the same of themselves; they differ in args (none and --flash-attn on)" in told
+
+
+def saying(lead: float) -> Callable[[Mapping[str, Any]], Reply]:
+    return lambda request: Reply(text="all is well in the harbour", lead=lead)
+
+
+@pytest.fixture
+def kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> tuple[PosingEngine, PosingEngine]:
+    """Two engines whose answers, with logprobs, are in the lock, and a gate."""
+    monkeypatch.chdir(bench.pytester.path)
+    first, second = (bench.engine(saying(2.0), poses_as="llamacpp", quantization="Q8_0") for _ in range(2))
+    bench.gate("check.prompts()")
+    assert main(["lock", f"a={first.base_url}", f"b={second.base_url}"]) == 0
+    return first, second
+
+
+def test_other_weights_behind_the_same_facts_are_refused_before_a_prompt_is_asked(
+    bench: Bench, kept: tuple[PosingEngine, PosingEngine]
+) -> None:
+    kept[1].script = saying(2.4)
+
+    result = bench.run(*FROZEN, engines=kept)
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "INCOMPARABLE prompts, b against a: b: its canaries do not answer as llmparity.lock says: other weights "
+            "(0.4000 nats, 0 of 12 answers part); if that is meant, run: llmparity lock b=http://127.0.0.1:*"
+        ]
+    )
+    assert [bench.asked(engine) for engine in kept] == [[], []]
+
+
+def test_other_weights_are_told_in_any_other_run_and_the_plan_counts_canaries(
+    bench: Bench, kept: tuple[PosingEngine, PosingEngine]
+) -> None:
+    kept[1].script = saying(2.4)
+    before = kept[1].count
+
+    result = bench.run(engines=kept)
+
+    assert result.ret == 0
+    told = " ".join(result.stdout.str().split())
+    assert "b: its canaries do not answer as llmparity.lock says: other weights (0.4000 nats" in told
+    probes = [request for request in kept[1].requests[before:] if "question" not in str(request.json)]
+    assert len([request for request in probes if request.json.get("top_logprobs") == 5]) == 12
+
+
+def test_engines_whose_canaries_are_as_locked_have_nothing_said_of_them(
+    bench: Bench, kept: tuple[PosingEngine, PosingEngine]
+) -> None:
+    result = bench.run(*FROZEN, engines=kept)
+
+    assert result.ret == 0
+    result.stdout.no_fnmatch_line("*canaries do not answer*")
+
+
+def test_canaries_that_a_hard_stop_leaves_unasked_refuse_nobody(
+    bench: Bench, kept: tuple[PosingEngine, PosingEngine]
+) -> None:
+    kept[1].script = saying(2.4)
+
+    result = bench.run(*FROZEN, "--parity-max-requests=6", engines=kept)
+
+    told = " ".join(result.stdout.str().split())
+    assert "other weights" not in told

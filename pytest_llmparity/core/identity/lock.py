@@ -10,6 +10,7 @@ from typing import Final
 
 from pytest_llmparity.core.errors import LockError
 from pytest_llmparity.core.identity.agreed import LOCK_FILE
+from pytest_llmparity.core.identity.canaries import Canaries
 from pytest_llmparity.core.sample import IDENTITY, Fact
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.core.words.problems import looks_secret
@@ -34,13 +35,14 @@ class Locked:
     ``plugin`` is the version of this package that saw it. ``identity`` holds its facts, ``launch`` what it was started
     or attached to with. Nothing in it belongs to this machine: paths are relative to the project or are names, of
     environment variables only the names are kept, addresses not at all. ``launch["spec"]`` is a hash of everything in
-    ``launch`` and of what is not shown there, the values of the variables above all.
+    ``launch`` and of what is not shown there, the values of the variables above all. ``canaries`` are what it answered.
     """
 
     kind: str
     plugin: str
     identity: Mapping[str, Fact] = field(default_factory=dict)
     launch: Mapping[str, Setting] = field(default_factory=dict)
+    canaries: Canaries | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,18 @@ def refuse_private_texts(texts: Iterable[tuple[str, str]], mask: Mask, variables
                 f"{where} holds a path of this machine, {text!r}, so {NAME} is not written. Give it below the project "
                 "(engines are started in .llmparity there), or by a variable in env, whose value is not kept."
             )
+
+
+def without_private(canaries: Canaries, mask: Mask, variables: Iterable[str]) -> Canaries:
+    """Return canaries without the answers that hold what the lock must not: a model may say anything."""
+    kept = {}
+    for case, canary in canaries.answers.items():
+        try:
+            refuse_private_texts([(case, canary.text), (case, "".join(canary.tokens))], mask, variables)
+        except LockError:
+            continue
+        kept[case] = canary
+    return dataclasses.replace(canaries, answers=kept)
 
 
 def differences(locked: Locked, live: Locked) -> list[Difference]:
@@ -175,7 +189,13 @@ def unseen(locked: Locked) -> str:
     facts = [locked.identity.get(name) for name in ("digest", "revision")]
     if any(fact is not None and fact.source != "declared" for fact in facts):
         return ""
-    words = "does not say which weights it serves: if they are swapped under the same name, the lock does not see it"
+    words = "does not say which weights it serves: if they are swapped under the same name, "
+    if locked.canaries is None:
+        words += "the lock does not see it"
+    elif locked.canaries.logprobs:
+        words += "the lock sees it by its canaries alone, from 0.005 nats on"
+    else:
+        words += "the lock sees it by its canaries alone, and without logprobs only where two or more answers part"
     if "configuration" in locked.identity:
         words += " (its fingerprint is of the settings and the model's path, not of what lies there)"
     return words

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 
 from pytest_llmparity.core import late
+from pytest_llmparity.core.identity.canaries import compare
 from pytest_llmparity.core.ports import Progress
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
@@ -32,6 +33,7 @@ from pytest_llmparity.run.plan import (
     unsent_fields,
     wires_name,
 )
+from pytest_llmparity.run.probe import canaries
 from pytest_llmparity.run.probe.preflight import Prepared, prepare
 from pytest_llmparity.run.records import record_of
 from pytest_llmparity.run.timed.phase import BLOCKS_APART, TimedPhase
@@ -215,7 +217,7 @@ class Campaign:
         for name, adapter in adapters.items():
             lonely = self._company.lonely(name, self._plan.units)
             record = self._ledger.amend(name, lonely=lonely)
-            if record.error is not None:
+            if record.unusable is not None:
                 continue
             wires = {key: by_case for key, by_case in prepared[name].wires.items() if key not in lonely}
             self._asking.ready[name] = Ready(adapter, wires)
@@ -227,19 +229,34 @@ class Campaign:
     def _prepared(self, adapter: Adapter) -> Prepared:
         """Prepare one engine; called in a thread of its own."""
         record = self._ledger.engines[adapter.name]
-        return prepare(
+        asked = any(
+            unit.key not in record.refused and self._company.needs(adapter.name, unit) is not None
+            for unit in self._plan.units
+        )
+        prepared = prepare(
             adapter,
             record,
             self._plan.units,
-            asked=any(
-                unit.key not in record.refused and self._company.needs(adapter.name, unit) is not None
-                for unit in self._plan.units
-            ),
+            asked=asked,
             store=self._store,
             version=self._version,
             fresh=self._settings.resume == "fresh",
             take=self._allowance.take,
         )
+        return self._heard(adapter, prepared) if asked and prepared.record.error is None else prepared
+
+    def _heard(self, adapter: Adapter, prepared: Prepared) -> Prepared:
+        """Ask an engine its canaries, where the lock has them, and hold it against them."""
+        kept = self._lock.canaries(adapter.name)
+        if kept is None:
+            return prepared
+        seen = compare(kept, canaries.ask(adapter, take=self._allowance.take))
+        held = self._lock.heard(adapter.spec, seen)
+        record = prepared.record
+        if held.wrong:
+            record = dataclasses.replace(record, incomparable=f"{adapter.name}: {'; '.join(held.wrong)}")
+        notes = (*prepared.notes, *(f"{adapter.name}: {note}" for note in held.notes))
+        return dataclasses.replace(prepared, record=record, notes=notes)
 
     def _in_waves(self, names: Sequence[str]) -> None:
         """Ask these engines wave by wave."""

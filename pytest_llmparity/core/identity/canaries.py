@@ -1,0 +1,201 @@
+"""Canaries: greedy answers of an engine, kept in the lock, by which it is known again however little it tells.
+
+With logprobs the shift between then and now says how far it moved, in nats; without, it is counted how many answers
+part. ``docs/lock.md``, *Canaries*, has what either can and cannot see.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_llmparity.core.compare.shift import Logprobs, find_shift
+from pytest_llmparity.core.sample import Completion, TokenLogprob
+
+TOKENS: Final = 24
+"""Longest answer of a canary."""
+ALTERNATIVES: Final = 5
+"""Alternatives per token that are asked for."""
+SAME: Final = 0.005
+"""Nats up to which an engine is unchanged, where its own repeats are not further apart than a third of this."""
+KERNELS: Final = 0.01
+"""Nats below which other arithmetic explains it: no requantisation was seen to move so little."""
+PARTED: Final = 1
+"""Answers that may part where there are no logprobs, beyond those that did when they were recorded."""
+_FIGURES: Final = 4
+
+
+class Change(enum.StrEnum):
+    """What an engine is, compared with what was recorded of it."""
+
+    UNCHANGED = "unchanged"
+    ARITHMETIC = "other arithmetic"
+    WEIGHTS = "other weights"
+    PROMPT = "another prompt"
+    ANSWERS = "other answers"
+    UNKNOWN = "not comparable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """One answer: its text, and how many tokens its prompt has by the server's count.
+
+    Of every token the second best one, and how many nats it stands behind; no tokens where there are no logprobs.
+    """
+
+    text: str
+    prompt_tokens: int | None = None
+    tokens: tuple[str, ...] = ()
+    seconds: tuple[str, ...] = ()
+    leads: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, answer: Completion, *, logprobs: bool) -> Canary:
+        """Return what is kept of an answer; tokens up to the first that has no second best one."""
+        text = answer.text.encode("utf-8", "replace").decode()
+        kept: list[tuple[str, str, float]] = []
+        for entry in answer.logprobs if logprobs else ():
+            others = [(token, logprob) for token, logprob in entry.top if token != entry.token]
+            if entry.logprob is None or not others or not math.isfinite(entry.logprob - others[0][1]):
+                break
+            kept.append((_spelt(entry.token), _spelt(others[0][0]), round(entry.logprob - others[0][1], _FIGURES)))
+        tokens, seconds, leads = zip(*kept, strict=True) if kept else ((), (), ())
+        return cls(text=text, prompt_tokens=answer.prompt_tokens, tokens=tokens, seconds=seconds, leads=leads)
+
+    def completion(self) -> Completion:
+        """Return it as an answer that another one can be held against."""
+        logprobs = [
+            TokenLogprob(token=_bytes(token), logprob=0.0, top=((_bytes(token), 0.0), (_bytes(second), -lead)))
+            for token, second, lead in zip(self.tokens, self.seconds, self.leads, strict=True)
+        ]
+        return Completion(text=self.text, finish_reason="stop", logprobs=tuple(logprobs))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canaries:
+    """The canaries of one engine by case. ``date`` is when they were recorded, ``plugin`` the version that did.
+
+    ``floor`` is how far the engine's own repeats were apart, in nats, ``None`` where it gave no logprobs; ``unstable``
+    counts the answers that parted among them.
+    """
+
+    date: str
+    plugin: str
+    prompt_set: str
+    floor: float | None
+    unstable: int
+    answers: Mapping[str, Canary]
+
+    @property
+    def logprobs(self) -> bool:
+        """Whether its answers have logprobs."""
+        return self.floor is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """How an engine's answers compare with its canaries: what that means, and the numbers it rests on.
+
+    ``nats`` is ``None`` where logprobs could not be compared. ``parted`` of ``of`` answers have another text.
+    """
+
+    change: Change
+    nats: float | None = None
+    parted: int = 0
+    of: int = 0
+    counts: str = ""
+
+    def __str__(self) -> str:
+        answers = f"{self.parted} of {self.of} answers part"
+        if self.nats is None:
+            return f"{self.change} ({self.counts or answers})"
+        return f"{self.change} ({self.nats:.4f} nats, {self.counts or answers})"
+
+
+def recorded(passes: Sequence[Mapping[str, Completion]], *, date: str, plugin: str, prompt_set: str) -> Canaries:
+    """Return the canaries of an engine that was asked them several times; the first answers are kept.
+
+    Cases without an answer are left out. Logprobs that cannot be compared count as none.
+    """
+    first, *again = passes
+    logprobs = comparable(first.values())
+    answers = {case: Canary.of(answer, logprobs=logprobs) for case, answer in sorted(first.items())}
+    logprobs = logprobs and all(canary.leads for canary in answers.values())
+    floors = [_shift(answers, repeat) for repeat in again] if logprobs else []
+    unstable = {case for repeat in again for case in answers if case in repeat and _parts(answers[case], repeat[case])}
+    return Canaries(
+        date=date,
+        plugin=plugin,
+        prompt_set=prompt_set,
+        floor=round(max((floor for floor in floors if floor is not None), default=0.0), 6) if logprobs else None,
+        unstable=len(unstable),
+        answers=answers,
+    )
+
+
+def compare(canaries: Canaries, live: Mapping[str, Completion]) -> Seen:
+    """Hold what an engine answers now against its canaries."""
+    both = {case: canary for case, canary in canaries.answers.items() if case in live}
+    if len(both) * 2 <= len(canaries.answers):
+        return Seen(change=Change.UNKNOWN, counts=f"{len(both)} of {len(canaries.answers)} were answered")
+    parted = sum(_parts(canary, live[case]) for case, canary in both.items())
+    nats = _shift(both, live) if canaries.floor is not None and comparable(live.values()) else None
+    counts = _other_counts(both, live)
+    if counts:
+        change = Change.PROMPT
+    elif nats is None or canaries.floor is None:
+        change = Change.UNCHANGED if parted <= PARTED + canaries.unstable else Change.ANSWERS
+    elif nats <= max(SAME, 3.0 * canaries.floor):
+        change = Change.UNCHANGED
+    else:
+        change = Change.ARITHMETIC if nats < KERNELS else Change.WEIGHTS
+    return Seen(change=change, nats=nats, parted=parted, of=len(both), counts=counts)
+
+
+def comparable(answers: Iterable[Completion]) -> bool:
+    """Tell whether answers have logprobs by which a shift can be measured."""
+    seen = Logprobs.of(answers)
+    return seen.tokens > 0 and not seen.trouble
+
+
+def _shift(canaries: Mapping[str, Canary], live: Mapping[str, Completion]) -> float | None:
+    shifts = [
+        shift.most
+        for case, canary in canaries.items()
+        if case in live and (shift := find_shift(canary.completion(), live[case])) is not None
+    ]
+    return statistics.median(shifts) if shifts else None
+
+
+def _parts(canary: Canary, answer: Completion) -> bool:
+    return canary.text != answer.text.encode("utf-8", "replace").decode()
+
+
+def _other_counts(canaries: Mapping[str, Canary], live: Mapping[str, Completion]) -> str:
+    """Say that prompts have another length now, where that is so of most of them."""
+    counts = [
+        (before, now)
+        for case, canary in canaries.items()
+        if (before := canary.prompt_tokens) is not None and (now := live[case].prompt_tokens) is not None
+    ]
+    others = [pair for pair in counts if pair[0] != pair[1]]
+    if 2 * len(others) <= len(counts):
+        return ""
+    return f"the first prompt has {others[0][1]} tokens instead of {others[0][0]}"
+
+
+def _spelt(token: bytes) -> str:
+    """Return a token as text; pieces of a character as digits."""
+    try:
+        text = token.decode()
+    except UnicodeDecodeError:
+        return f"hex:{token.hex()}"
+    return f"hex:{token.hex()}" if text.startswith("hex:") else text
+
+
+def _bytes(token: str) -> bytes:
+    return bytes.fromhex(token.removeprefix("hex:")) if token.startswith("hex:") else token.encode()

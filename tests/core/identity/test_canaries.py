@@ -1,0 +1,124 @@
+"""What an engine's canaries say when it answers again: unchanged, other arithmetic, other weights, another prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from pytest_llmparity.core.identity.canaries import Canaries, Canary, Change, compare, recorded
+from pytest_llmparity.core.sample import Completion, TokenLogprob
+
+NAMES = [f"c{number}" for number in range(12)]
+
+
+def answer(
+    lead: float, *, text: str = "all is well", prompt_tokens: int | None = 20, logprobs: bool = True
+) -> Completion:
+    """An answer whose every token leads the second best one by so many nats."""
+    tops = [(token.encode(), ((token.encode(), -0.2), (b" other", -0.2 - lead))) for token in text.split(" ")]
+    joined = [(b" " + token if place else token, top) for place, (token, top) in enumerate(tops)]
+    entries = [
+        TokenLogprob(token=token, logprob=-0.2, top=((token, -0.2), *top[1:])) for token, top in joined if logprobs
+    ]
+    return Completion(text=text, finish_reason="stop", prompt_tokens=prompt_tokens, logprobs=tuple(entries))
+
+
+def all_of(answered: Completion) -> Mapping[str, Completion]:
+    return dict.fromkeys(NAMES, answered)
+
+
+def kept(*passes: Mapping[str, Completion]) -> Canaries:
+    return recorded(passes, date="2026-11-28", plugin="1.0", prompt_set="canaries")
+
+
+@pytest.mark.parametrize(
+    ("lead", "change"),
+    [
+        (2.0, Change.UNCHANGED),
+        (2.0002, Change.UNCHANGED),
+        (2.005, Change.UNCHANGED),
+        (2.008, Change.ARITHMETIC),
+        (1.992, Change.ARITHMETIC),
+        (2.018, Change.WEIGHTS),
+        (2.036, Change.WEIGHTS),
+        (1.0, Change.WEIGHTS),
+    ],
+)
+def test_the_shift_says_what_an_engine_is_now(lead: float, change: Change) -> None:
+    seen = compare(kept(all_of(answer(2.0)), all_of(answer(2.0))), all_of(answer(lead)))
+
+    assert seen.change is change
+    assert seen.nats == pytest.approx(abs(lead - 2.0), abs=1e-4)
+    assert str(seen) == f"{change} ({abs(lead - 2.0):.4f} nats, 0 of 12 answers part)"
+
+
+def test_who_hardly_repeats_itself_has_more_room() -> None:
+    noisy = kept(all_of(answer(2.0)), all_of(answer(2.0)), all_of(answer(2.006)))
+
+    assert noisy.floor == pytest.approx(0.006)
+    assert compare(noisy, all_of(answer(2.013))).change is Change.UNCHANGED
+
+
+def test_a_few_answers_that_moved_far_change_nothing() -> None:
+    live = {**all_of(answer(2.0)), **dict.fromkeys(NAMES[:5], answer(0.1))}
+
+    assert compare(kept(all_of(answer(2.0))), live).change is Change.UNCHANGED
+
+
+def test_prompts_of_another_length_are_another_prompt_whatever_the_shift() -> None:
+    seen = compare(kept(all_of(answer(2.0))), all_of(answer(2.0, prompt_tokens=27)))
+
+    assert str(seen) == "another prompt (0.0000 nats, the first prompt has 27 tokens instead of 20)"
+
+
+@pytest.mark.parametrize(("parted", "change"), [(0, Change.UNCHANGED), (1, Change.UNCHANGED), (2, Change.ANSWERS)])
+def test_without_logprobs_answers_that_part_are_counted(parted: int, change: Change) -> None:
+    plain = answer(2.0, logprobs=False)
+    canaries = kept(all_of(plain), all_of(plain))
+    live = {**all_of(plain), **dict.fromkeys(NAMES[:parted], answer(2.0, text="all is lost", logprobs=False))}
+
+    seen = compare(canaries, live)
+
+    assert not canaries.logprobs
+    assert str(seen) == f"{change} ({parted} of 12 answers part)"
+
+
+def test_answers_that_parted_when_they_were_recorded_may_part_again() -> None:
+    plain, other = answer(2.0, logprobs=False), answer(2.0, text="all is lost", logprobs=False)
+    canaries = kept(all_of(plain), {**all_of(plain), "c0": other, "c1": other})
+
+    assert canaries.unstable == 2
+    assert compare(canaries, {**all_of(plain), **dict.fromkeys(NAMES[:3], other)}).change is Change.UNCHANGED
+    assert compare(canaries, {**all_of(plain), **dict.fromkeys(NAMES[:4], other)}).change is Change.ANSWERS
+
+
+def test_logprobs_that_are_no_more_leave_the_texts() -> None:
+    seen = compare(kept(all_of(answer(2.0))), all_of(answer(2.0, logprobs=False)))
+
+    assert (seen.change, seen.nats) == (Change.UNCHANGED, None)
+
+
+def test_half_of_the_answers_say_nothing() -> None:
+    seen = compare(kept(all_of(answer(2.0))), dict.fromkeys(NAMES[:6], answer(2.0)))
+
+    assert str(seen) == "not comparable (6 of 12 were answered)"
+
+
+def test_a_piece_of_a_character_is_kept_as_it_is() -> None:
+    piece = TokenLogprob(token=b"\xe2\x80", logprob=-0.1, top=((b"\xe2\x80", -0.1), (b"hex:", -1.1)))
+    split = Completion(text="…", finish_reason="stop", logprobs=(piece,))
+
+    canary = Canary.of(split, logprobs=True)
+
+    assert (canary.tokens, canary.seconds, canary.leads) == (("hex:e280",), ("hex:6865783a",), (1.0,))
+    assert [(entry.token, entry.top[1][0]) for entry in canary.completion().logprobs] == [(b"\xe2\x80", b"hex:")]
+
+
+def test_nothing_is_kept_behind_a_token_without_a_second_one() -> None:
+    alone = TokenLogprob(token=b"b", logprob=0.0, top=((b"b", 0.0),))
+    led = TokenLogprob(token=b"a", logprob=-0.1, top=((b"a", -0.1), (b"c", -1.1)))
+
+    canary = Canary.of(Completion(text="aba", finish_reason="stop", logprobs=(led, alone, led)), logprobs=True)
+
+    assert (canary.tokens, canary.leads) == (("a",), (1.0,))
