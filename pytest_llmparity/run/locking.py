@@ -87,6 +87,11 @@ class Guard:
         locked = None if engines is None else engines.get(name)
         return None if locked is None else locked.canaries
 
+    @property
+    def most_canaries(self) -> int:
+        """How many canaries an engine of this run is asked at most."""
+        return canaries.REQUESTS if any(map(self.canaries, self._names)) else 0
+
     def heard(self, spec: EngineSpec, seen: Seen) -> Held:
         """Return what a live engine's canaries say that is wrong, or worth a note."""
         if seen.change is Change.UNCHANGED:

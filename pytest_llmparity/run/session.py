@@ -48,7 +48,6 @@ from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan, unit_of
-from pytest_llmparity.run.probe import canaries
 from pytest_llmparity.settings import resolving
 from pytest_llmparity.settings.resolving import Given
 from pytest_llmparity.settings.specification import Settings
@@ -406,7 +405,7 @@ class Session:
     @property
     def canaries(self) -> int:
         """How many of its canaries each engine is asked that the lock has such of, at most."""
-        return canaries.REQUESTS if any(self._lock.canaries(s.name) for s in self.settings.engines) else 0
+        return self._lock.most_canaries
 
     @property
     def agreed(self) -> Agreed:
