@@ -30,9 +30,10 @@ UTF_8 = IntervalSet([(0, 0xD7FF), (0xE000, sys.maxunicode)]), IntervalSet()
 of_codec = charmap.intervals_from_codec
 setattr(charmap, "intervals_from_codec", lambda name: UTF_8 if name == "utf-8" else of_codec(name))  # noqa: B010
 
-# A job in the background ignores Ctrl-C, and so would what its tests start and interrupt.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A job in the background ignores Ctrl-C, under nohup a hang-up too, and so would what its tests start and interrupt.
+for interruption, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(interruption) is signal.SIG_IGN:
+        signal.signal(interruption, handler)
 
 # Where byte code is forbidden, as in many images, each of hundreds of processes would compile all that it imports.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
