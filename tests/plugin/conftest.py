@@ -36,6 +36,7 @@ if importlib.util.find_spec("httpcore2"):
     importlib.import_module("httpcore2")
 
 warm_pytest.remember_installed()
+warm_pytest.narrow()
 
 HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "fixtures/models/tiny"
@@ -64,6 +65,8 @@ class Bench:
         self._stack = stack
         self._nursery = nursery
         self._spawned = 0
+        self.by_address = False
+        """Whether engines are chosen by their address alone: to find out what is there takes ten questions of each."""
         self.prompts()
 
     def prompts(self, count: int = PROMPTS, **row: Any) -> None:
@@ -76,6 +79,11 @@ class Bench:
     def engine(self, *args: Any, **kwargs: Any) -> PosingEngine:
         """Start an engine that lives as long as the test."""
         return self._stack.enter_context(PosingEngine(*args, **kwargs))
+
+    def selected(self, engine: LoopbackEngine) -> str:
+        """Return how an engine is chosen on the command line."""
+        kind = engine.poses_as if isinstance(engine, PosingEngine) else "openai"
+        return engine.base_url if self.by_address else f"{kind}:{engine.model}@{engine.base_url}"
 
     def asked(self, engine: LoopbackEngine) -> list[Mapping[str, Any]]:
         """Return the requests that carried one of the prompts: neither warm-ups nor probes."""
@@ -96,7 +104,7 @@ class Bench:
         self, *args: str, engines: Sequence[LoopbackEngine] = (), left_out: Sequence[str] = (*UNSEEN, *IDLE)
     ) -> pytest.RunResult:
         """Run pytest in this process, without some plugins; engines are named a, b, c, …, the first is the baseline."""
-        chosen = [f"--engines={name}={engine.base_url}" for name, engine in zip("abcdef", engines, strict=False)]
+        chosen = [f"--engines={name}={self.selected(engine)}" for name, engine in zip("abcdef", engines, strict=False)]
         return warm_pytest.run(self.pytester, self._nursery, *chosen, *args, left_out=left_out)
 
     def configure(self, text: str) -> None:
@@ -126,7 +134,7 @@ class Bench:
         self, *args: str, engines: Sequence[LoopbackEngine] = (), stdin: str = "", imported: bool = True
     ) -> Spawned:
         """Start pytest as a process of its own, for what concerns signals and exit; ``imported``: with a head start."""
-        chosen = [f"--engines={name}={engine.base_url}" for name, engine in zip("abcdef", engines, strict=False)]
+        chosen = [f"--engines={name}={self.selected(engine)}" for name, engine in zip("abcdef", engines, strict=False)]
         self._spawned += 1
         nursery = self._nursery() if imported and warm_pytest.SAFE else None
         argv = ["-p", "no:cacheprovider", *chosen, *args]

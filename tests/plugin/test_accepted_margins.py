@@ -24,6 +24,7 @@ def pair(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> tuple[PosingEngine, P
     """Two engines that are 0.04 nats apart and a gate that takes its margin from the lock."""
     monkeypatch.chdir(bench.pytester.path)
     bench.gate("check.logprobs()")
+    bench.by_address = True
     first = bench.engine(speaking(2.0), poses_as="llamacpp", quantization="F16")
     return first, bench.engine(speaking(2.04), poses_as="llamacpp", quantization="Q8_0")
 

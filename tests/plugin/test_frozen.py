@@ -19,6 +19,7 @@ FROZEN = ("--parity-frozen", "-rN")
 def locked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> tuple[PosingEngine, PosingEngine]:
     """Two engines in the lock of the project, and a gate."""
     monkeypatch.chdir(bench.pytester.path)
+    bench.by_address = True
     first = bench.engine(poses_as="llamacpp", quantization="Q8_0")
     second = bench.engine(poses_as="llamacpp", quantization="Q8_0")
     bench.gate("check.prompts()")

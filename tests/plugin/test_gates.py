@@ -30,6 +30,7 @@ def test_equal_engines_pass(bench: Bench) -> None:
 
 def test_a_drifting_engine_is_caught_with_headline_details_and_command(bench: Bench) -> None:
     bench.gate()
+    bench.by_address = True
 
     result = bench.run(engines=[bench.engine(), bench.engine(drift=0.15)])
 
@@ -736,6 +737,7 @@ def test_a_check_of_pairs_on_the_spot_fails_at_the_line_that_asked(bench: Bench)
 
 def test_the_header_says_where_an_engine_of_unknown_kind_is(bench: Bench) -> None:
     bench.gate("check.prompts()")
+    bench.by_address = True
     engine = bench.engine()
 
     result = bench.run(engines=[engine, bench.engine()])

@@ -177,6 +177,19 @@ def fork(address: str, wanted: Mapping[str, Any], files: Sequence[int]) -> WarmP
     return WarmPytest(link)
 
 
+def narrow() -> None:
+    """Let pytest's own plugins show hooks and fixtures only: each run looks at 2,000 names of theirs, twice."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("_pytest.", "xdist.", "pytest_asyncio.")):
+            shown = [key for key, value in vars(module).items() if key.startswith("pytest_") or of_fixture(value)]
+            setattr(module, "__dir__", shown.copy)  # noqa: B010 - a module has no such attribute for mypy
+
+
+def of_fixture(value: object) -> bool:
+    """Tell whether this is what pytest, or its plugin for coroutines, makes of a function that is a fixture."""
+    return type(value).__module__ == "_pytest.fixtures" or hasattr(value, "_pytestfixturefunction")
+
+
 def seeing_none(*_: object) -> None:
     """Take the place of what looks for hidden fixtures."""
 
