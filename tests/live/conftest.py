@@ -60,10 +60,11 @@ model = "tiny"
 context_length = 1024
 slots = 8
 args = ["--dtype", "bfloat16", "--enforce-eager", "--num-gpu-blocks-override", "128"]
+env = {{TORCHDYNAMO_DISABLE = "1", OMP_NUM_THREADS = "1"}}
 [engines.bf16.pin]
 context_length = 1024
 """
-"""vLLM on the folder ``tiny`` beside the configuration."""
+"""vLLM on the folder ``tiny`` beside the configuration; nothing is compiled for the few tokens that are asked for."""
 
 
 def own_environment() -> dict[str, str]:
