@@ -82,6 +82,7 @@ def _seen(session: Session, before: Mapping[str, Locked], *, record: bool) -> tu
             canaries, heard = locking.canaries_of(adapter, kept, record=record, plugin=session.version)
             if canaries is not None:
                 canaries = lock.without_private(canaries, session.mask, variables)
+                canaries = canaries if canaries.answers else None
         except LLMParityError as error:
             complain(printable_lines(str(error)), WRONG)
         else:

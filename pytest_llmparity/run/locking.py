@@ -174,7 +174,8 @@ def canaries_of(
         return None, seen
     passes = [first, canaries.ask(adapter), canaries.ask(adapter, at_once=canaries.AT_ONCE)]
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    return recorded(passes, date=today, plugin=plugin, prompt_set=canaries.SET), seen
+    made = recorded(passes, date=today, plugin=plugin, prompt_set=canaries.SET)
+    return (made if made.answers else None), seen
 
 
 def entry(spec: EngineSpec, identity: Identity, *, kind: str, plugin: str, root: str) -> Locked:

@@ -281,3 +281,16 @@ def test_an_answer_with_a_path_of_a_machine_or_a_key_is_not_kept(
     assert len(kept.answers) == 10
     assert "somebody" not in (shell.path / NAME).read_text()
     assert "0123456789" not in (shell.path / NAME).read_text()
+
+
+def test_an_engine_that_only_thinks_has_no_canaries_and_the_lock_says_that_it_is_blind(
+    shell: Shell, configured: Configured
+) -> None:
+    thinking = Reply(text="", reasoning="hmm hmm hmm", finish_reason="length")
+    shell.configure(configured(one=llamacpp(shell, answer=thinking)))
+
+    ended = shell.run("lock")
+
+    assert ended.code == 0
+    assert locked(shell)["one"].canaries is None
+    assert "if they are swapped under the same name, the lock does not see it" in ended.out

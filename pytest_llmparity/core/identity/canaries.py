@@ -119,9 +119,11 @@ class Seen:
 def recorded(passes: Sequence[Mapping[str, Completion]], *, date: str, plugin: str, prompt_set: str) -> Canaries:
     """Return the canaries of an engine that was asked them several times; the first answers are kept.
 
-    Cases without an answer are left out. Logprobs that cannot be compared count as none.
+    Cases without an answer are left out, and so are answers without text, such as those of a model that is still
+    thinking: they would be the same of any weights. Logprobs that cannot be compared count as none.
     """
     first, *again = passes
+    first = {case: answer for case, answer in first.items() if answer.text.strip()}
     logprobs = comparable(first.values())
     answers = {case: Canary.of(answer, logprobs=logprobs) for case, answer in sorted(first.items())}
     logprobs = logprobs and all(canary.leads for canary in answers.values())

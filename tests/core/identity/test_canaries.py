@@ -122,3 +122,12 @@ def test_nothing_is_kept_behind_a_token_without_a_second_one() -> None:
     canary = Canary.of(Completion(text="aba", finish_reason="stop", logprobs=(led, alone, led)), logprobs=True)
 
     assert (canary.tokens, canary.leads) == (("a",), (1.0,))
+
+
+def test_answers_without_text_are_no_canaries() -> None:
+    thinking = Completion(text="", finish_reason="length", reasoning="hmm", prompt_tokens=20)
+
+    canaries = kept({**all_of(answer(2.0)), "c0": thinking, "c1": thinking})
+
+    assert len(canaries.answers) == 10
+    assert canaries.logprobs
