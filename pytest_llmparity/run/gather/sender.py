@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
@@ -73,9 +69,6 @@ async def send(
     allowance, and those whose next attempt would be, are not delivered at all. An error of ``gone`` or ``deliver`` ends
     the sending and is raised as it is.
 
-    Requests that began together are answered together. So the next ones are sent before the answers are read, which
-    the engine need not wait for.
-
     A server that sent more answers than it was asked for may have given one request's answer to another. Whatever came
     on a connection that had carried an answer before is then delivered once more: as a failure, and as what a fresh
     connection brings. Returns how many answers that were.
@@ -83,38 +76,26 @@ async def send(
     line = _Line(gone, sleep)
     line.dead = watch.lost if watch is not None else None  # an earlier step may have found out
     doubtful: list[Job] = []
-    slots, readings = asyncio.Semaphore(concurrency), _Readings()
 
     async def worker(queue: Iterator[Job]) -> None:
         for job in queue:
-            async with _Slot(slots) as slot:
-                if watch is not None:
-                    await watch.calm()
-                if line.dead is not None:
-                    unsent = NotAsked(f"not asked: {line.dead}", engine=engine.name, case=job.case)
-                    deliver(_failed(engine, job, unsent, attempts=0))
-                    continue
-                if not allowance.take():
-                    return
-                sample = await _one(
-                    engine,
-                    client,
-                    job,
-                    slot=slot,
-                    readings=readings,
-                    allowance=allowance,
-                    line=line,
-                    watch=watch,
-                    sleep=sleep,
-                    reused=doubtful,
-                )
+            if watch is not None:
+                await watch.calm()
+            if line.dead is not None:
+                unsent = NotAsked(f"not asked: {line.dead}", engine=engine.name, case=job.case)
+                deliver(_failed(engine, job, unsent, attempts=0))
+                continue
+            if not allowance.take():
+                return
+            sample = await _one(
+                engine, client, job, allowance=allowance, line=line, watch=watch, sleep=sleep, reused=doubtful
+            )
             if sample is not None:
                 deliver(sample)
 
     async def work(jobs: Sequence[Job]) -> None:
         queue = iter(jobs)
-        # For every request on its way somebody waits to send the next one while its answer is read.
-        await all_of(worker(queue) for _ in range(min(2 * concurrency, len(jobs))))
+        await all_of(worker(queue) for _ in range(min(concurrency, len(jobs))))
 
     await work(jobs)
     if await client.part() or not doubtful:
@@ -124,65 +105,6 @@ async def send(
         deliver(_failed(engine, job, named(ProtocolError(MIXED), engine.name, job.case), attempts=1))
     await work(again)
     return len(again)
-
-
-class _Slot:
-    """One of the requests that may be on their way at the same time, held in an ``async with`` block.
-
-    It is free once the answer has come, and is taken again for a further attempt.
-    """
-
-    def __init__(self, slots: asyncio.Semaphore) -> None:
-        self._slots = slots
-        self._held = False
-
-    async def __aenter__(self) -> Self:
-        await self.take()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.free()
-
-    async def take(self) -> None:
-        """Wait for one, unless it is held."""
-        if not self._held:
-            await self._slots.acquire()
-            self._held = True
-
-    def free(self) -> None:
-        """Let somebody else send."""
-        if self._held:
-            self._held = False
-            self._slots.release()
-
-
-class _Readings:
-    """Answers that are to be read, in their order, one in each turn of the loop: whatever can be sent goes first."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[Callable[[], Sample], asyncio.Future[Sample]]] = deque()
-
-    async def read(self, work: Callable[[], Sample]) -> Sample:
-        """Return what this function makes of an answer; raises what it raises."""
-        loop = asyncio.get_running_loop()
-        sample: asyncio.Future[Sample] = loop.create_future()
-        self._waiting.append((work, sample))
-        if len(self._waiting) == 1:
-            loop.call_soon(self._next, loop)
-        return await sample
-
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        work, sample = self._waiting[0]
-        if not sample.done():  # whoever waited for it was cancelled
-            try:
-                sample.set_result(work())
-            except Exception as error:  # noqa: BLE001 - raised where it is waited for
-                sample.set_exception(error)
-        self._waiting.popleft()
-        if self._waiting:
-            loop.call_soon(self._next, loop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +156,6 @@ async def _one(
     client: Client,
     job: Job,
     *,
-    slot: _Slot,
-    readings: _Readings,
     allowance: Allowance,
     line: _Line,
     watch: Watch | None,
@@ -244,8 +164,8 @@ async def _one(
 ) -> Sample | None:
     """Return the sample of one job, retrying what can help; a retried answer has no timing (it is no evidence).
 
-    ``slot`` is held, and free once an answer has come. ``None`` when the allowance ended before the job did, its answer
-    under way or not: what more of it would have brought is not known.
+    ``None`` when the allowance ended before the job did, its answer under way or not: what more of it would have
+    brought is not known.
     """
     attempt, outlived = 1, 0
     while True:
@@ -256,16 +176,13 @@ async def _one(
                 exchange = await client.send(
                     job.wire.method, job.wire.path, job.wire.body, most_bytes=job.wire.answer_bytes
                 )
-            slot.free()
-            read = functools.partial(answered, engine, job, exchange, attempts=attempt + outlived)
-            sample = await readings.read(read)
+            sample = answered(engine, job, exchange, attempts=attempt + outlived)
         except TimeoutError:
             if not budget.expired():
                 raise
             allowance.out_of_time()
             return None
         except EngineError as error:
-            await slot.take()
             named(error, engine.name, job.case)
             pause = 0.0
             if watch is not None and outlived < RESTARTS and await watch.restarted(error, before):

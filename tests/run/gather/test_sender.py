@@ -60,8 +60,6 @@ class Scripted:
     async def send(self, method: str, path: str, body: bytes = b"", *, most_bytes: int | None = None) -> Exchange:
         self.sent.append(body)
         outcome = self._script(len(self.sent), body)
-        for _ in range(5):
-            await asyncio.sleep(0)  # an answer takes its time, in which the one before it is read
         if isinstance(outcome, EngineError):
             raise outcome
         return Exchange(
@@ -430,44 +428,3 @@ async def test_nothing_to_send_sends_nothing() -> None:
     samples, client, _, _ = await run(lambda n, b: 200, 0)
 
     assert (samples, client.sent) == ([], [])
-
-
-async def test_the_next_request_is_sent_before_the_answers_are_read() -> None:
-    order: list[str] = []
-
-    class Slow(Echo):
-        def read(self, answer: Answer, *, case: str) -> Completion:
-            order.append(f"read {case}")
-            return super().read(answer, case=case)
-
-    class Together(Scripted):
-        """Answers two requests at the same moment, when both are there."""
-
-        def __init__(self) -> None:
-            super().__init__(lambda n, body: 200)
-            self.under_way = self.most = 0
-
-        async def send(self, method: str, path: str, body: bytes = b"", *, most_bytes: int | None = None) -> Exchange:
-            order.append(f"send {body.decode()}")
-            self.under_way += 1
-            self.most = max(self.most, self.under_way)
-            answer = await super().send(method, path, body, most_bytes=most_bytes)
-            self.under_way -= 1
-            return answer
-
-    client, samples = Together(), list[Sample]()
-
-    await send(
-        Slow(),
-        cast(Client, client),
-        jobs(4),
-        concurrency=2,
-        allowance=Allowance(requests=None, seconds=None),
-        gone=lambda: None,
-        deliver=samples.append,
-    )
-
-    assert order.index("send text 3") < order.index("read c1"), "one answer at most is read between two requests"
-    assert [step for step in order if step.startswith("read")] == [f"read c{n}" for n in range(4)]
-    assert client.most == 2, "never more at once than asked for"
-    assert len(samples) == 4
