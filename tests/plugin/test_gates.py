@@ -770,7 +770,7 @@ def test_a_gate_whose_engine_lacks_what_it_needs_is_skipped_with_the_reason(benc
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(
         [
-            "probes: at most 8 short requests to each of 2 engines, 16 in all",
+            "probes: at most 9 short requests to each of 2 engines, 18 in all",
             "skipped:",
             "  b does not take tools (probed): prompts of test_gate",
             "*SKIPPED*prompts, b against a: b does not take tools (probed)*",

@@ -47,7 +47,7 @@ PROBES: Final[Mapping[str, Probe]] = {
 }
 """Every probe by name, in the order they are asked: what fills the context comes last."""
 ALWAYS: Final = ("streaming", "unknown fields")
-"""What a run asks that judges anything: three to five tiny requests that no server was seen to mind."""
+"""What a run asks that judges anything: three to six tiny requests that no server was seen to mind."""
 GATES: Final = ("logprobs", "json_schema", "tools")
 """Fields whose no keeps checks from being judged. It is asked again in every run: a person may have repaired it."""
 
