@@ -102,15 +102,18 @@ def drift_of(check: Check, kind: str, evidence: Evidence) -> Drift | None:
 def effect(before: Drift, after: Drift, *, tries: int = TRIES) -> Effect:
     """Compare drift before and after something was taken away, case by case.
 
-    ``gone``: the check passes what is left, and the sign test over the prompts says that it is less than before (5 %).
-    ``less``: the same test at 5 % divided by ``tries``.
+    ``less``: the sign test over the prompts says so, at 5 % divided by ``tries``. ``gone``: what is left is less, and
+    not above the margin, or no case differs any more; where the check passes what is left, 5 % are enough.
     """
     p, n = sign_test(before.by_case, after.by_case)
+    less = p <= ALPHA / tries
+    nothing_left = not after.above or not any(after.by_case.values())
+    passes = after.verdict.outcome is Outcome.PASS
     return Effect(
         before=before.verdict.estimate,
         after=after.verdict.estimate,
         n=n,
         p=p,
-        gone=after.verdict.outcome is Outcome.PASS and p <= ALPHA,
-        less=p <= ALPHA / tries,
+        gone=(passes and p <= ALPHA) or (less and nothing_left),
+        less=less,
     )

@@ -15,7 +15,7 @@ from pytest_llmparity.core.diagnosis.effects import Answers
 from pytest_llmparity.core.diagnosis.removals import Asked, Known
 from pytest_llmparity.core.errors import EngineError, LLMParityError
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import Completion, Phase, Request, Sample, WireRequest
+from pytest_llmparity.core.sample import Completion, Phase, Request, Sample, WireRequest, to_json
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.ledger import Allowance
@@ -59,6 +59,7 @@ class Pair:
         self._gone = gone
         self._rendered: dict[tuple[str, str], str | None] = {}
         self._asked: dict[frozenset[str], Answers] = {}
+        self._once: dict[str, Mapping[str, Sample]] = {}
 
     @property
     def spent(self) -> int:
@@ -87,6 +88,13 @@ class Pair:
             name: {case: _compared(sample, removed) for case, sample in by_case.items()}
             for name, by_case in self._asked[asked].items()
         }
+
+    def ask_once(self, adapter: Adapter, requests: Requests) -> Mapping[str, Sample]:
+        """Return one engine's answers to requests, those of earlier where it was asked the same."""
+        key = json.dumps([adapter.name, *((case, to_json(asked.request)) for case, asked in requests.items())])
+        if key not in self._once:
+            self._once[key] = self.ask(adapter, requests)
+        return self._once[key]
 
     def ask(self, adapter: Adapter, requests: Requests) -> dict[str, Sample]:
         """Return one engine's answers to these; a case it has no words for is left out, one that fails is a failure."""

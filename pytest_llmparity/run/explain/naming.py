@@ -9,6 +9,7 @@ from typing import Final
 from pytest_llmparity.core.compare.json import parse_json
 from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.effects import Answers
+from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.diagnosis.removals import Asked
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.identity.pins import agree
@@ -67,7 +68,7 @@ class Naming:
         if name == removals.LENGTH:
             return self._of_length()
         if name == removals.ORDER:
-            return self._of_order(who)
+            return self._of_order()
         if name in (removals.SPACES, removals.TAGS):
             return self._of_text(name)
         if name == removals.REASONING:
@@ -166,7 +167,7 @@ class Naming:
         if differs is None:
             return None
         answers = {
-            pair.baseline.name: pair.ask(pair.baseline, other),
+            pair.baseline.name: pair.ask_once(pair.baseline, other),
             pair.candidate.name: pair.answers(())[pair.candidate.name],
         }
         if not self._shown(f"{pair.baseline.name} given the prompts as {pair.candidate.name} renders them", answers):
@@ -193,7 +194,7 @@ class Naming:
             if rendered is not None and (raw := _raw(request, token + rendered)) is not None:
                 doubled[case] = raw
         answers = {
-            pair.baseline.name: pair.ask(pair.baseline, doubled),
+            pair.baseline.name: pair.ask_once(pair.baseline, doubled),
             pair.candidate.name: pair.answers(())[pair.candidate.name],
         }
         if not self._shown(f"{pair.baseline.name} given one more BOS token ({explain.plain(token, 20)})", answers):
@@ -215,12 +216,12 @@ class Naming:
             if not asked:
                 return None
             first = next(iter(asked))
-            if _tokens(pair.ask(pair.baseline, {first: asked[first]})[first]) != _tokens(
+            if _tokens(pair.ask_once(pair.baseline, {first: asked[first]})[first]) != _tokens(
                 control[pair.candidate.name][first]
             ):
                 continue
             answers = {
-                pair.baseline.name: {**control[pair.baseline.name], **pair.ask(pair.baseline, asked)},
+                pair.baseline.name: {**control[pair.baseline.name], **pair.ask_once(pair.baseline, asked)},
                 pair.candidate.name: control[pair.candidate.name],
             }
             messages = explain.count(keep, "message")
@@ -274,9 +275,19 @@ class Naming:
             remedy=f"context_length = {_room(whole or 0)}",
         )
 
-    def _of_order(self, who: str) -> Cause:
-        control = self._pair.answers(())[who]
-        answered = next((keys for s in control.values() if (keys := _keys(completion(s)))), [])
+    def _of_order(self) -> Cause:
+        """Say who answers in another order than declared: the one whose first answer shows it."""
+        control = self._pair.answers(())
+        who, answered = self._pair.candidate.name, list[str]()
+        for adapter in reversed(self._pair.adapters):
+            for case in self._pair.cases:
+                keys = _keys(completion(control[adapter.name].get(case.id)))
+                declared = [key for key in (response_schema(case) or {}).get("properties", ()) if key in keys]
+                if declared and declared != [key for key in keys if key in declared]:
+                    who, answered = adapter.name, keys
+                    break
+            if answered:
+                break
         return Cause(
             layer="property order",
             text=f"{who} answers the schema's properties in another order than declared: {', '.join(answered[:6])}",

@@ -202,10 +202,10 @@ class Search:
         can: Mapping[str, bool] = {
             removals.SPACES: signs.spaces,
             removals.TAGS: signs.tags,
-            removals.STOP: signs.ends,
+            removals.STOP: signs.ends and self.kind in ("text", "logprobs"),  # a contract cannot hold for a part
             removals.LENGTH: signs.cut,
-            removals.ORDER: schemas,
             removals.SCHEMA: schemas and all(adapter.schema_field for adapter in adapters),
+            removals.ORDER: schemas,
             removals.PROMPT: self._renders(),
             removals.SAMPLING: all("top_k" in adapter.fields for adapter in adapters),
             removals.PENALTIES: any(adapter.unpenalised for adapter in adapters),

@@ -32,6 +32,7 @@ def test_model_that_cannot_be_read_ends_the_process_with_its_name(tmp_path: Path
     pytest.importorskip("xllamacpp")
     child = Path(main.__code__.co_filename)
     flags = [*FLAGS, "--threads", "1", "--n-gpu-layers", "0", "--batch-size", "32", "--ubatch-size", "32"]
+    flags += ["-ctk", "q4_0", "--cache-type-v", "q8_0"]
 
     done = subprocess.run(
         [sys.executable, "-P", child, "--model", "none.gguf", *flags],

@@ -94,7 +94,10 @@ def test_a_gate_that_runs_several_times_has_one_set_of_verdicts(
 
     assert spawned.wait() == code, spawned.output
     assert of_gate(bench.report()) == ONCE
-    assert len(bench.asked(engines[0])) == 8 + 3 * 8, "every prompt once, and the noise floor"
+    explained = [v["explanation"] for v in bench.report()["verdicts"] if v["explanation"] is not None]
+    assert bool(explained) == bool(drift)
+    again = sum(one["requests"] // 2 for e in explained for one in e["experiments"])
+    assert len(bench.asked(engines[0])) == 8 + 3 * 8 + again, "every prompt once, the noise floor, each experiment once"
     if not drift:
         counted = sum(verdict["engine"] == "b" for verdict in bench.report()["verdicts"])
         assert f"b: passes  {counted} verdicts" in spawned.output

@@ -11,6 +11,9 @@ import argparse
 import sys
 import threading
 
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+"""What llama.cpp keeps keys and values as (common/arg.cpp)."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Load the model, serve it until killed; the exit status is 1 when it cannot be loaded or the port is taken."""
@@ -38,6 +41,10 @@ def main(argv: list[str] | None = None) -> int:
         value = getattr(options, name)
         if value is not None:
             setattr(params, name, value)
+    for half in ("k", "v"):
+        name = getattr(options, f"cache_type_{half}")
+        if name is not None:
+            setattr(params, f"cache_type_{half}", getattr(xllamacpp.ggml_type, f"GGML_TYPE_{name.upper()}"))
     if options.threads is not None:
         params.cpuparams.n_threads = options.threads
     try:
@@ -67,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-t", "--threads", type=int)
     parser.add_argument("-b", "--batch-size", dest="n_batch", type=int)
     parser.add_argument("-ub", "--ubatch-size", dest="n_ubatch", type=int)
+    for half in ("k", "v"):
+        parser.add_argument(f"-ct{half}", f"--cache-type-{half}", choices=CACHE_TYPES)
     parser.add_argument("--chat-template", dest="chat_template")
     return parser
 
