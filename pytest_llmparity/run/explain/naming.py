@@ -21,6 +21,8 @@ from pytest_llmparity.run.explain.asking import Pair, completion
 
 Shown = Callable[[str, Answers], bool]
 """Whether the drift goes away with answers in place of those of the pair; what they are is said in words."""
+ENOUGH: Final = 5
+"""Chats whose token counts tell that the newest messages of them arrived and nothing else."""
 MOST_TURNS: Final = 8
 """Longest rest of a chat that is tried where an engine seems to drop its oldest turns."""
 PROMPT: Final = "rendered prompt"
@@ -225,7 +227,10 @@ class Naming:
                 pair.candidate.name: control[pair.candidate.name],
             }
             messages = explain.count(keep, "message")
-            if self._shown(f"{pair.baseline.name} asked with the last {messages} of each chat alone", answers):
+            theirs = control[pair.candidate.name]
+            counted = [_tokens(answers[pair.baseline.name][case]) == _tokens(theirs[case]) for case in asked]
+            words = f"{pair.baseline.name} asked with the last {messages} of each chat alone"
+            if (all(counted) and len(counted) >= ENOUGH) | self._shown(words, answers):
                 return Cause(
                     layer="oldest turns",
                     text=f"{pair.candidate.name} drops the oldest turns: of {len(asked)} of "
@@ -338,7 +343,7 @@ def _tokens(sample: Sample | None) -> int | None:
 
 
 def _keys(answer: Completion | None) -> list[str]:
-    parsed = parse_json(answer.text) if answer is not None else None
+    parsed = parse_json(removals.compared(answer, removals.COMPARED).text) if answer is not None else None
     return list(parsed.value) if parsed is not None and isinstance(parsed.value, dict) else []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from pytest_llmparity.core.compare.shift import Logprobs
 from pytest_llmparity.core.diagnosis import removals
@@ -20,6 +20,8 @@ from pytest_llmparity.run.explain.naming import Naming
 
 SUSPECTS: Final = 3
 """Removals that are tried one by one before it is looked which of them all bring the drift back."""
+REASONED: Final = {removals.TAGS, removals.REASONING}
+"""Two ways to take the same away: one of them put back alone shows nothing."""
 AGAIN: Final = "nothing: the same prompts asked again as the gate asks"
 UNSHOWN: Final = (
     "nothing that could be taken away takes the drift away; neither engine tells how it renders a chat, so a template, "
@@ -37,6 +39,7 @@ class Search:
     evidence: Evidence
     _experiments: list[Experiment] = field(default_factory=list, init=False)
     _began: int = field(default=0, init=False)
+    _suspected: frozenset[str] = field(default=frozenset(), init=False)
 
     def explain(self) -> Explanation:
         """Make the experiments; never more requests than are allowed."""
@@ -61,9 +64,12 @@ class Search:
         self._learn()
         naming = Naming(self.pair, self.evidence, lambda words, answers: self._shown(control, words, answers))
         possible = list(self._possible())
+        less: list[str] = []
         for name in [name for name in possible if name in COMPARED]:
-            if self._tried(control, {name}).gone:
+            tried = self._tried(control, {name})
+            if tried.gone:
                 return "", naming.named([name])
+            less += [name] * tried.less
         everything = self._drift(possible)
         asked = [name for name in possible if name not in COMPARED]
         if everything is None:
@@ -74,48 +80,57 @@ class Search:
         if not whole.gone and not whole.less:
             remaining = naming.remaining(possible)
             return "" if remaining else UNSHOWN, remaining
-        causes = self._single(control, everything, whole, asked) or self._back(everything, possible, gone=whole.gone)
-        named = naming.named(causes)
+        causes = self._single(control, everything, whole, asked, less)
+        if not causes:
+            causes = [*less, *self._back(everything, possible, gone=whole.gone)]
+        named = naming.named(list(dict.fromkeys(causes)))
         if not whole.gone:
             named = (*named, *naming.remaining(possible))
         if not named:
             return "taken away together it takes the drift away; which of it is not shown", ()
         return "", named
 
-    def _single(self, control: Drift, everything: Drift, whole: Effect, asked: Sequence[str]) -> list[str]:
-        """Return the one removal after which nothing is left to explain, if one of the most suspected is that."""
+    def _single(
+        self, control: Drift, everything: Drift, whole: Effect, asked: Sequence[str], less: list[str]
+    ) -> list[str]:
+        """Return the one removal after which nothing is left to explain, if one of the most suspected is that.
+
+        Those after which there is less are added to ``less``.
+        """
         for name in asked[:SUSPECTS]:
-            of_one = self._tried(control, {name})
-            left = self._drift({name})
-            if of_one.gone:
+            tried = self._tried(control, {name})
+            if tried.gone:
                 return [name]
-            if whole.less and not whole.gone and of_one.less and left is not None:
-                further = effect(left, everything, tries=1)
-                if not further.less:  # all the others together take no more away
-                    return [name]
+            less += [name] * tried.less
+            left = self._drift({name})
+            # All the others together take no more away.
+            if not whole.gone and tried.less and left is not None and effect(left, everything, tries=1).p > ALPHA:
+                return [name]
         return []
 
     def _back(self, everything: Drift, possible: Sequence[str], *, gone: bool) -> list[str]:
-        """Return what brings the drift back when it alone is put back."""
-        causes = []
-        for name in possible:
-            others = [other for other in possible if other != name]
-            without = self._drift(others)
-            if without is None:
-                continue
-            change = effect(without, everything)  # from "it is back" to "everything is taken away"
-            back = change.less or (gone and change.p <= ALPHA and without.above)
-            self._note(
-                f"{REMOVALS[name]}, put back alone",
-                everything,
-                without,
-                outcome="back" if back else "stays",
-                p=change.p,
-                n=change.n,
-            )
-            if back:
-                causes.append(name)
+        """Return what brings the drift back when it alone is put back; what is not suspected is put back together."""
+        groups = [REASONED & set(possible), *({name} for name in possible if name not in REASONED)]
+        suspected = [group for group in groups if group & self._suspected]
+        others = set[str]().union(*(group for group in groups if not group & self._suspected))
+        causes: list[str] = []
+        for group in suspected:
+            if self._brings_back(group, everything, possible, gone=gone):
+                causes += group
+        if others and self._brings_back(others, everything, possible, gone=gone):
+            causes += [name for name in others if self._brings_back({name}, everything, possible, gone=gone)]
         return causes
+
+    def _brings_back(self, group: set[str], everything: Drift, possible: Sequence[str], *, gone: bool) -> bool:
+        without = self._drift([name for name in possible if name not in group])
+        if without is None or not group:
+            return False
+        change = effect(without, everything)  # from "it is back" to "everything is taken away"
+        back = change.less or (gone and change.p <= ALPHA and without.above)
+        words = "; ".join(words for name, words in REMOVALS.items() if name in group)
+        outcome = "back" if back else "stays"
+        self._note(f"put back: {words}", everything, without, outcome=outcome, p=change.p, n=change.n)
+        return back
 
     def _tried(self, control: Drift, removed: set[str]) -> Effect:
         after = self._drift(removed)
@@ -187,7 +202,7 @@ class Search:
             self.pair.known[case.id] = dataclasses.replace(
                 self.pair.known[case.id],
                 tokens=tokens,
-                keys=removals.keys_of(theirs[case.id].text) if case.id in theirs else None,
+                keys=_answered(theirs.get(case.id)),
                 characters=max(alike) if alike else None,
             )
 
@@ -203,10 +218,10 @@ class Search:
             removals.SPACES: signs.spaces,
             removals.TAGS: signs.tags,
             removals.STOP: signs.ends and self.kind in ("text", "logprobs"),  # a contract cannot hold for a part
-            removals.LENGTH: signs.cut,
             removals.SCHEMA: schemas and all(adapter.schema_field for adapter in adapters),
             removals.ORDER: schemas,
             removals.PROMPT: self._renders(),
+            removals.LENGTH: signs.cut,
             removals.SAMPLING: all("top_k" in adapter.fields for adapter in adapters),
             removals.PENALTIES: any(adapter.unpenalised for adapter in adapters),
             removals.REASONING: signs.reasons and any(adapter.unreasoning for adapter in adapters),
@@ -218,12 +233,15 @@ class Search:
             removals.SCHEMA: schemas,
             removals.STOP: signs.ends,
             removals.REASONING: signs.reasons,
+            removals.TAGS: signs.tags,
+            removals.SPACES: signs.spaces,
             removals.PROMPT: signs.counts,
             removals.LENGTH: signs.cut,
             removals.SAMPLING: signs.sampler,
             removals.PENALTIES: signs.sampler,
         }
         order = list(can)
+        self._suspected = frozenset(name for name in can if can[name] and suspected.get(name, False))
         yield from sorted(
             (name for name in can if can[name]), key=lambda name: (not suspected.get(name, False), order.index(name))
         )
@@ -239,9 +257,8 @@ class _Signs:
     def __init__(self, both: Sequence[tuple[Completion, Completion]]) -> None:
         self.spaces = any(a.text != b.text and a.text.strip() == b.text.strip() for a, b in both)
         self.tags = any(removals.begins_with_tag(a.text) != removals.begins_with_tag(b.text) for a, b in both)
-        self.ends = any(
-            a.text != b.text and (a.text.startswith(b.text) or b.text.startswith(a.text)) for a, b in both
-        ) or any((a.finish_reason == "length") != (b.finish_reason == "length") for a, b in both)
+        ended = [(a, b) if len(a.text) < len(b.text) else (b, a) for a, b in both if a.text != b.text]
+        self.ends = any(longer.text.startswith(shorter.text) and not shorter.cut for shorter, longer in ended)
         self.reasons = self.tags or any(bool(a.reasoning) != bool(b.reasoning) for a, b in both)
         counts = [(a.prompt_tokens, b.prompt_tokens) for a, b in both if a.prompt_tokens and b.prompt_tokens]
         self.counts = any(a != b for a, b in counts)
@@ -253,6 +270,11 @@ def _length(request: Request) -> int:
     """Return how long the last message of a chat, or a raw prompt, is in characters."""
     text = request.prompt if request.messages is None else request.messages[-1].get("content")
     return len(text) if isinstance(text, str) else 0
+
+
+def _answered(answer: Completion | None) -> Any:
+    """Return an answer as JSON, whatever stands in tags before it."""
+    return None if answer is None else removals.keys_of(removals.compared(answer, COMPARED).text)
 
 
 def _completions(samples: Mapping[str, Sample]) -> dict[str, Completion]:

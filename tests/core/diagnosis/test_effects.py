@@ -40,7 +40,7 @@ def test_drift_has_gone_where_the_check_passes_and_the_prompts_agree() -> None:
     before = drift(cases(*[0.5] * 12))
 
     assert effect(before, drift(cases(*[0.0] * 12), Outcome.PASS)).gone
-    assert effect(before, drift(cases(*[0.0] * 12), Outcome.INCONCLUSIVE)).outcome == "less", "above the margin"
+    assert effect(before, drift(cases(*[0.1] * 12), Outcome.INCONCLUSIVE)).outcome == "less", "above the margin"
     few = drift(cases(*[0.0] * 12), Outcome.INCONCLUSIVE, estimate=0.0)
     assert effect(before, few).gone, "too few prompts to pass, and nothing is left"
     assert effect(before, drift(cases(*[0.0] * 4, *[0.5] * 8), Outcome.PASS)).outcome == "stays", "four may be chance"

@@ -1,0 +1,282 @@
+"""Planted causes on a fault proxy in front of a real llama.cpp: what is named is right, and nothing else is named."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_llmparity import check
+from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
+from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.sample import Phase, Sampling
+from pytest_llmparity.core.verdict import Explanation, Outcome, Verdict
+from pytest_llmparity.engines.registry import adapter_for
+from pytest_llmparity.run.declare import load_prompts
+from pytest_llmparity.run.explain import KINDS
+from pytest_llmparity.run.explain.asking import Pair
+from pytest_llmparity.run.explain.explaining import CASES
+from pytest_llmparity.run.explain.search import Search
+from pytest_llmparity.run.gather.ledger import Allowance
+from pytest_llmparity.run.loop import LoopThread
+from pytest_llmparity.settings.specification import DEFAULT_EXPLAIN_REQUESTS, EngineSpec
+from pytest_llmparity.testing import FaultProxy, proxy
+from tests.engines.live import running
+
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
+
+Changed = Callable[[dict[str, Any]], dict[str, Any] | None]
+PROMPTS = 24
+TEXT, NATS = check.text(margin=0.05), check.logprobs(shift=0.02)
+FINE = check.logprobs(shift=0.003)
+"""A token before the prompt moves this model little: an engine against itself shifts by 0.0000."""
+PIRATE = proxy.hidden_system(
+    "You are a pirate who answers in rhymes about the sea, and never says more than ten words."
+)
+HOT, PENALISED = proxy.overridden(temperature=1.5), proxy.overridden(repeat_penalty=1.8)
+ALOUD = proxy.thinking_aloud("hm", opening="<scratchpad>", closing="</scratchpad>")
+
+
+def other_template(messages: Sequence[Mapping[str, Any]]) -> str:
+    turns = [f"<|im_start|>{message['role']}: {message['content']}<|im_end|>\n" for message in messages]
+    return "".join(turns) + "<|im_start|>assistant:\n"
+
+
+class Bench:
+    """Real engines on the tiny model, started when they are first needed, and one pair's verdicts explained."""
+
+    def __init__(self, models: Path, prompts: Path, folder: Path, stack: contextlib.ExitStack) -> None:
+        self._models, self._prompts, self._folder, self._stack = models, prompts, folder, stack
+        self._urls: dict[tuple[str, ...], str] = {}
+        self._loop = LoopThread()
+        stack.callback(self._loop.close)
+
+    def engine(self, quantization: str = "F16", *args: str) -> str:
+        """Return the address of a llama.cpp that serves these weights."""
+        key = (quantization, *args)
+        if key not in self._urls:
+            path = self._models / f"tiny-{quantization}.gguf"
+            spec = EngineSpec(
+                name=f"e{len(self._urls)}",
+                kind="llamacpp",
+                launch="process",
+                model=path.name,
+                model_path=path,
+                context_length=1024,
+                slots=4,
+                args=("--threads", "1", *args),
+            )
+            self._urls[key] = self._stack.enter_context(running(spec, self._folder)).base_url
+        return self._urls[key]
+
+    def prompts(
+        self, name: str, change: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda row: row
+    ) -> PromptSet:
+        """Return prompts of a set, from all over it, changed; ``None`` leaves one out."""
+        rows = [change(json.loads(line)) for line in (self._prompts / f"{name}.jsonl").read_text("utf-8").splitlines()]
+        left = [row for row in rows if row is not None]
+        path = self._folder / "prompts.jsonl"
+        path.write_text("\n".join(json.dumps(left[at * len(left) // PROMPTS]) for at in range(PROMPTS)), "utf-8")
+        return load_prompts(str(path), (self._folder,))
+
+    def verdicts(
+        self,
+        prompts: PromptSet,
+        candidate: str,
+        *changes: proxy.Change,
+        checks: Sequence[Check] = (TEXT, NATS),
+        quantization: str = "F16",
+        tokens: int = 32,
+    ) -> list[tuple[Verdict, Explanation | None]]:
+        """Judge a candidate behind a proxy with these changes against F16; explain what fails.
+
+        An engine of this room repeats itself on a CPU, so its answers stand for its noise floor too.
+        """
+        sampling = Sampling(max_tokens=tokens)
+        with FaultProxy(candidate, *changes) as changed:
+            adapters = tuple(
+                adapter_for("llamacpp")(EngineSpec(name=name, kind="llamacpp", model="tiny", base_url=url), url, {})
+                for name, url in (("base", self.engine()), ("cand", changed.base_url))
+            )
+            requests = {case.id: case.request(sampling, top_logprobs=5) for case in prompts.cases}
+
+            def pair(count: int, most: int | None) -> Pair:
+                cases = prompts.cases[:count]
+                return Pair(
+                    (adapters[0], adapters[1]),
+                    cases,
+                    {case.id: requests[case.id] for case in cases},
+                    concurrency=4,
+                    loop=self._loop,
+                    allowance=Allowance(requests=most, seconds=None),
+                    gone=lambda name: None,
+                )
+
+            answers = pair(PROMPTS, None).answers(())
+            phases = (Phase.MAIN, Phase.COLD, Phase.WARM, Phase.PARALLEL)
+            engines = {
+                name: EngineEvidence(
+                    name=name,
+                    kind="llamacpp",
+                    quantization=quantization if name == "cand" else "F16",
+                    samples={phase: {case: [sample] for case, sample in answers[name].items()} for phase in phases},
+                )
+                for name in ("base", "cand")
+            }
+            evidence = Evidence(
+                test="t", prompts=prompts, sampling=sampling, concurrency=4, baseline="base", engines=engines
+            )
+            of_pair = pair(CASES, DEFAULT_EXPLAIN_REQUESTS)
+            return [
+                (
+                    verdict,
+                    Search(pair=of_pair, check=one, kind=verdict.kind, evidence=evidence).explain()
+                    if verdict.outcome is Outcome.FAIL
+                    else None,
+                )
+                for one in checks
+                for verdict in one.judge(evidence)
+                if verdict.kind in KINDS
+            ]
+
+    def named(self, prompts: PromptSet, candidate: str, *changes: proxy.Change, **how: Any) -> list[set[str]]:
+        """Return what is named as the cause of each verdict that fails."""
+        explained = [explanation for _, explanation in self.verdicts(prompts, candidate, *changes, **how)]
+        return [{cause.layer for cause in explanation.causes} for explanation in explained if explanation is not None]
+
+
+@pytest.fixture(scope="module")
+def bench(models: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """Return the engines of this file."""
+    with contextlib.ExitStack() as stack:
+        yield Bench(models, prompts, tmp_path_factory.mktemp("causes"), stack)
+
+
+def begun(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a prompt as the rendered beginning of its answer, which goes on with a space."""
+    first = " ".join(row["expect"]["answer"].split(" ")[:2])
+    question = row["messages"][-1]["content"]
+    prompt = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{first}"
+    return {"id": row["id"], "group": row["group"], "prompt": prompt}
+
+
+def backwards(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a prompt whose schema declares its properties from the last to the first: nobody writes them so."""
+    schema = row["response_format"]["json_schema"]["schema"]
+    schema["properties"] = dict(reversed(schema["properties"].items()))
+    return row
+
+
+def long_chat(row: dict[str, Any]) -> dict[str, Any] | None:
+    return row if len(row["messages"]) > 3 else None
+
+
+def as_it_is(row: dict[str, Any]) -> dict[str, Any]:
+    return row
+
+
+ONE: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], str]] = {
+    "template": ("stories", as_it_is, (proxy.another_template(other_template),), {}, "chat template"),
+    "bos": ("stories", as_it_is, (proxy.doubled_bos(")"),), {"checks": (FINE,)}, "BOS"),
+    "system": ("stories", as_it_is, (PIRATE,), {}, "system prompt"),
+    "turns": ("recall", long_chat, (proxy.oldest_dropped(1),), {}, "oldest turns"),
+    "middle": ("needle", as_it_is, (proxy.middle_cut(150),), {}, "cut"),
+    "order": ("tickets_constrained", as_it_is, (proxy.reordered_properties(),), {"tokens": 64}, "property order"),
+    "temperature": ("mixed", as_it_is, (HOT,), {}, "temperature"),
+    "penalty": ("mixed", as_it_is, (PENALISED,), {}, "repetition penalty"),
+    "stop": ("capitals", as_it_is, (proxy.overridden(ignore_eos=True),), {}, "stop token"),
+    "reasoning": ("mixed", as_it_is, (ALOUD,), {}, "reasoning"),
+    "schema": (
+        "tickets_constrained",
+        backwards,
+        (proxy.without("response_format"),),
+        {"tokens": 64},
+        "structured output",
+    ),
+    "spaces": ("capitals", begun, (proxy.stripped(),), {}, "white space"),
+}
+
+
+@pytest.mark.parametrize("planted", ONE)
+def test_the_planted_cause_is_named_and_no_other(bench: Bench, planted: str) -> None:
+    name, change, changes, how, layer = ONE[planted]
+
+    named = bench.named(bench.prompts(name, change), bench.engine(), *changes, **how)
+
+    assert named
+    assert all(layers == {layer} for layers in named), named
+
+
+TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], set[str]]] = {
+    "system, temperature": ("stories", as_it_is, (PIRATE, HOT), {}, {"system prompt", "temperature"}),
+    "template, penalty": (
+        "stories",
+        as_it_is,
+        (proxy.another_template(other_template), PENALISED),
+        {},
+        {"chat template", "repetition penalty"},
+    ),
+    "system, reasoning": ("stories", as_it_is, (PIRATE, ALOUD), {}, {"system prompt", "reasoning"}),
+    "system, penalty": ("stories", as_it_is, (PIRATE, PENALISED), {}, {"system prompt", "repetition penalty"}),
+    "reasoning, penalty": ("mixed", as_it_is, (ALOUD, PENALISED), {}, {"reasoning", "repetition penalty"}),
+    "reasoning, temperature": ("mixed", as_it_is, (ALOUD, HOT), {}, {"reasoning", "temperature"}),
+    "temperature, penalty": ("mixed", as_it_is, (HOT, PENALISED), {}, {"temperature", "repetition penalty"}),
+    "cut, temperature": ("needle", as_it_is, (proxy.middle_cut(150), HOT), {}, {"cut", "temperature"}),
+    "order, reasoning": (
+        "tickets_constrained",
+        as_it_is,
+        (proxy.reordered_properties(), ALOUD),
+        {"tokens": 64},
+        {"property order", "reasoning"},
+    ),
+    "template, reasoning": (
+        "stories",
+        as_it_is,
+        (proxy.another_template(other_template), ALOUD),
+        {},
+        {"chat template", "reasoning"},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("planted", TWO)
+def test_two_planted_causes_are_both_named_and_no_other(bench: Bench, planted: str) -> None:
+    name, change, changes, how, layers = TWO[planted]
+
+    named = bench.named(bench.prompts(name, change), bench.engine(), *changes, checks=(TEXT,), **how)
+
+    assert named == [layers]
+
+
+def test_weights_remain_by_exclusion(bench: Bench) -> None:
+    verdicts = bench.verdicts(bench.prompts("mixed"), bench.engine("Q4_0"), checks=(NATS,), quantization="Q4_0")
+
+    ((verdict, explanation),) = verdicts
+    assert verdict.outcome is Outcome.FAIL
+    assert explanation is not None
+    (cause,) = explanation.causes
+    assert (cause.layer, cause.by_exclusion) == ("weights or arithmetic", True)
+    assert "weights: F16 and Q4_0" in cause.text
+    assert explanation.requests <= 2 * 3 * CASES
+
+
+@pytest.mark.parametrize(
+    ("quantization", "changes"),
+    [("F16", ()), ("F16", (proxy.overridden(top_k=5),)), ("F16", (proxy.overridden(cache_prompt=True),)), ("Q8_0", ())],
+    ids=["itself", "top_k", "prompt cache", "Q8_0 within the margin"],
+)
+def test_nothing_is_named_where_nothing_drifts_beyond_the_margin(
+    bench: Bench, quantization: str, changes: tuple[proxy.Change, ...]
+) -> None:
+    checks = (TEXT, check.logprobs(shift=0.06))
+
+    named = bench.named(
+        bench.prompts("mixed"), bench.engine(quantization), *changes, checks=checks, quantization=quantization
+    )
+
+    assert named == []
