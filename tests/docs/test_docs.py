@@ -202,7 +202,7 @@ def test_the_output_in_the_readme_has_the_form_of_the_real_one(
     with ExitStack() as stack:
         quantisations = (("F16", 0.0), ("Q8_0", 0.003), ("Q4_0", 0.3))
         engines = {
-            name.lower(): stack.enter_context(PosingEngine(plays(drift), poses_as="llamacpp", quantization=name))
+            name.lower(): stack.enter_context(Renders(plays(drift), poses_as="llamacpp", quantization=name))
             for name, drift in quantisations
         }
         chosen = ",".join(f"{name}={engine.base_url}" for name, engine in engines.items())
@@ -218,6 +218,13 @@ def test_the_output_in_the_readme_has_the_form_of_the_real_one(
             found = lines if len(parts) == 1 and not line.startswith(" " * 8) else " ".join(lines)
             assert all(form(part) in found for part in parts), line
     result.stdout.re_match_lines([r"reproduce: pytest test_demo\.py::test_answers_stay_close --engines \S+"])
+
+
+class Renders(PosingEngine):
+    """A llama.cpp that tells how it renders a chat, as a real one does."""
+
+    def asked(self, path: str, body: Mapping[str, Any]) -> object | None:
+        return {"prompt": prompt_of(body)} if path == "/apply-template" else super().asked(path, body)
 
 
 VARIES = ("most by tag", "shift", "forks by grade", "first fork", "f16  '", "q4_0 '", "reproduce")

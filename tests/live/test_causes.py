@@ -30,7 +30,7 @@ from tests.engines.live import running
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
 
 Changed = Callable[[dict[str, Any]], dict[str, Any] | None]
-PROMPTS = 24
+PROMPTS = CASES
 TEXT, NATS = check.text(margin=0.05), check.logprobs(shift=0.02)
 FINE = check.logprobs(shift=0.003)
 """A token before the prompt moves this model little: an engine against itself shifts by 0.0000."""
@@ -102,21 +102,16 @@ class Bench:
                 adapter_for("llamacpp")(EngineSpec(name=name, kind="llamacpp", model="tiny", base_url=url), url, {})
                 for name, url in (("base", self.engine()), ("cand", changed.base_url))
             )
-            requests = {case.id: case.request(sampling, top_logprobs=5) for case in prompts.cases}
-
-            def pair(count: int, most: int | None) -> Pair:
-                cases = prompts.cases[:count]
-                return Pair(
-                    (adapters[0], adapters[1]),
-                    cases,
-                    {case.id: requests[case.id] for case in cases},
-                    concurrency=4,
-                    loop=self._loop,
-                    allowance=Allowance(requests=most, seconds=None),
-                    gone=lambda name: None,
-                )
-
-            answers = pair(PROMPTS, None).answers(())
+            pair = Pair(
+                (adapters[0], adapters[1]),
+                prompts.cases,
+                {case.id: case.request(sampling, top_logprobs=5) for case in prompts.cases},
+                concurrency=4,
+                loop=self._loop,
+                allowance=Allowance(requests=DEFAULT_EXPLAIN_REQUESTS, seconds=None),
+                gone=lambda name: None,
+            )
+            answers = pair.answers(())
             phases = (Phase.MAIN, Phase.COLD, Phase.WARM, Phase.PARALLEL)
             engines = {
                 name: EngineEvidence(
@@ -130,11 +125,10 @@ class Bench:
             evidence = Evidence(
                 test="t", prompts=prompts, sampling=sampling, concurrency=4, baseline="base", engines=engines
             )
-            of_pair = pair(CASES, DEFAULT_EXPLAIN_REQUESTS)
             return [
                 (
                     verdict,
-                    Search(pair=of_pair, check=one, kind=verdict.kind, evidence=evidence).explain()
+                    Search(pair=pair, check=one, kind=verdict.kind, evidence=evidence).explain()
                     if verdict.outcome is Outcome.FAIL
                     else None,
                 )
@@ -213,12 +207,12 @@ def test_the_planted_cause_is_named_and_no_other(bench: Bench, planted: str) -> 
 
 TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], set[str]]] = {
     "system, temperature": ("stories", as_it_is, (PIRATE, HOT), {}, {"system prompt", "temperature"}),
-    "template, penalty": (
+    "template, temperature": (
         "stories",
         as_it_is,
-        (proxy.another_template(other_template), PENALISED),
+        (proxy.another_template(other_template), HOT),
         {},
-        {"chat template", "repetition penalty"},
+        {"chat template", "temperature"},
     ),
     "system, reasoning": ("stories", as_it_is, (PIRATE, ALOUD), {}, {"system prompt", "reasoning"}),
     "system, penalty": ("stories", as_it_is, (PIRATE, PENALISED), {}, {"system prompt", "repetition penalty"}),

@@ -84,10 +84,11 @@ class Pair:
                 if (changed := removals.apply(self.requests[case.id], asked, self.known[case.id])) is not None
             }
             self._asked[asked] = {adapter.name: self.ask(adapter, requests) for adapter in self.adapters}
-        return {
-            name: {case: _compared(sample, removed) for case, sample in by_case.items()}
-            for name, by_case in self._asked[asked].items()
-        }
+        return {name: self.compared(by_case, removed) for name, by_case in self._asked[asked].items()}
+
+    def compared(self, samples: Mapping[str, Sample], removed: Collection[str]) -> Mapping[str, Sample]:
+        """Return answers as they are compared where something is left out of the comparison."""
+        return {case: _compared(sample, removed) for case, sample in samples.items()}
 
     def ask_once(self, adapter: Adapter, requests: Requests) -> Mapping[str, Sample]:
         """Return one engine's answers to requests, those of earlier where it was asked the same."""

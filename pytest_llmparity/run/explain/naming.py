@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from pytest_llmparity.core.compare.json import parse_json
@@ -19,8 +20,9 @@ from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain.asking import Pair, completion
 
-Shown = Callable[[str, Answers], bool]
-"""Whether the drift goes away with answers in place of those of the pair; what they are is said in words."""
+Shown = Callable[[str, Answers, Collection[str]], bool]
+"""Whether the drift goes away with answers in place of those of the pair; said in words what they are, and what else
+is taken away."""
 ENOUGH: Final = 5
 """Chats whose token counts tell that the newest messages of them arrived and nothing else."""
 MOST_TURNS: Final = 8
@@ -35,9 +37,12 @@ class Naming:
         self._pair = pair
         self._evidence = evidence
         self._shown = shown
+        self._others: frozenset[str] = frozenset()
 
     def named(self, causes: Sequence[str]) -> tuple[Cause, ...]:
         """Return the causes behind these removals, each once."""
+        # What was found beside a prompt stays away while it is found out what of the prompt it is.
+        self._others = frozenset(causes) - {removals.PROMPT, removals.LENGTH}
         named = [self._named(name, causes) for name in causes]
         by_layer = {cause.layer: cause for cause in named if cause is not None}
         return tuple(by_layer.values())
@@ -164,15 +169,14 @@ class Naming:
             if ours == theirs and differs is None and len(other) >= 2:
                 return None  # a few of them tell
             differs = differs or ((ours, theirs) if ours != theirs else None)
-            if (raw := _raw(request, theirs)) is not None:
+            if (raw := self._raw(case, request, theirs)) is not None:
                 other[case] = raw
         if differs is None:
             return None
-        answers = {
-            pair.baseline.name: pair.ask_once(pair.baseline, other),
-            pair.candidate.name: pair.answers(())[pair.candidate.name],
-        }
-        if not self._shown(f"{pair.baseline.name} given the prompts as {pair.candidate.name} renders them", answers):
+        answers = self._instead(other)
+        if not self._shown(
+            f"{pair.baseline.name} given the prompts as {pair.candidate.name} renders them", answers, self._others
+        ):
             return None
         at = next((i for i, (a, b) in enumerate(zip(*differs, strict=False)) if a != b), min(map(len, differs)))
         begin = max(0, at - 10)
@@ -193,13 +197,12 @@ class Naming:
         doubled = {}
         for case, request in pair.requests.items():
             rendered = pair.render(request)
-            if rendered is not None and (raw := _raw(request, token + rendered)) is not None:
+            if rendered is not None and (raw := self._raw(case, request, token + rendered)) is not None:
                 doubled[case] = raw
-        answers = {
-            pair.baseline.name: pair.ask_once(pair.baseline, doubled),
-            pair.candidate.name: pair.answers(())[pair.candidate.name],
-        }
-        if not self._shown(f"{pair.baseline.name} given one more BOS token ({explain.plain(token, 20)})", answers):
+        answers = self._instead(doubled)
+        if not self._shown(
+            f"{pair.baseline.name} given one more BOS token ({explain.plain(token, 20)})", answers, self._others
+        ):
             return None
         return Cause(
             layer="BOS",
@@ -214,7 +217,12 @@ class Naming:
         fewer = [case for case, offset in offsets.items() if offset < 0]
         for keep in range(1, MOST_TURNS):
             newest = {case: removals.newest(pair.requests[case], keep) for case in fewer}
-            asked = {case: Asked(request=request) for case, request in newest.items() if request is not None}
+            asked = {
+                case: changed
+                for case, request in newest.items()
+                if request is not None
+                and (changed := removals.apply(request, self._others, pair.known[case])) is not None
+            }
             if not asked:
                 return None
             first = next(iter(asked))
@@ -222,15 +230,12 @@ class Naming:
                 control[pair.candidate.name][first]
             ):
                 continue
-            answers = {
-                pair.baseline.name: {**control[pair.baseline.name], **pair.ask_once(pair.baseline, asked)},
-                pair.candidate.name: control[pair.candidate.name],
-            }
+            answers = self._instead(asked)
             messages = explain.count(keep, "message")
             theirs = control[pair.candidate.name]
             counted = [_tokens(answers[pair.baseline.name][case]) == _tokens(theirs[case]) for case in asked]
             words = f"{pair.baseline.name} asked with the last {messages} of each chat alone"
-            if (all(counted) and len(counted) >= ENOUGH) | self._shown(words, answers):
+            if (all(counted) and len(counted) >= ENOUGH) | self._shown(words, answers, self._others):
                 return Cause(
                     layer="oldest turns",
                     text=f"{pair.candidate.name} drops the oldest turns: of {len(asked)} of "
@@ -255,6 +260,21 @@ class Naming:
             remedy=f"client.completions.create(prompt=…) on {pair.candidate.name}, rendered as {pair.baseline.name} "
             "does",
         )
+
+    def _raw(self, case: str, request: Request, rendered: str) -> Asked | None:
+        """Return a chat as the raw prompt that it was rendered to, ``None`` where there can be none."""
+        known = dataclasses.replace(self._pair.known[case], render=lambda chat: rendered)
+        return removals.apply(request, {removals.PROMPT, *self._others}, known)
+
+    def _instead(self, asked: Mapping[str, Asked]) -> Answers:
+        """Return the pair's answers with those of the baseline to these requests in place of its own."""
+        pair = self._pair
+        answers = pair.answers(self._others)
+        changed = pair.compared(pair.ask_once(pair.baseline, asked), self._others)
+        return {
+            pair.baseline.name: {**answers[pair.baseline.name], **changed},
+            pair.candidate.name: answers[pair.candidate.name],
+        }
 
     def _offsets(self) -> dict[str, int]:
         """Return by how many tokens the candidate's prompts are longer, by case, where both engines count them."""
@@ -325,11 +345,6 @@ class Naming:
 
 def _thinks(who: str, remedy: str) -> Cause:
     return Cause(layer="reasoning", text=f"{who} leaves its reasoning in the text of its answers", remedy=remedy)
-
-
-def _raw(request: Request, rendered: str) -> Asked | None:
-    """Return a chat as the raw prompt that it was rendered to, ``None`` where there can be none."""
-    return removals.apply(request, {removals.PROMPT}, removals.Known(render=lambda chat: rendered))
 
 
 def _text(sample: Sample | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from pytest_llmparity.core.verdict import Cause, Experiment, Explanation
 from pytest_llmparity.run.explain.asking import Pair, Spent
 from pytest_llmparity.run.explain.naming import Naming
 
-SUSPECTS: Final = 3
+SUSPECTS: Final = 2
 """Removals that are tried one by one before it is looked which of them all bring the drift back."""
 REASONED: Final = {removals.TAGS, removals.REASONING}
 """Two ways to take the same away: one of them put back alone shows nothing."""
@@ -62,7 +62,7 @@ class Search:
         if not control.above:
             return "the drift is not there when the same prompts are asked again", ()
         self._learn()
-        naming = Naming(self.pair, self.evidence, lambda words, answers: self._shown(control, words, answers))
+        naming = Naming(self.pair, self.evidence, self._shown)
         possible = list(self._possible())
         less: list[str] = []
         for name in [name for name in possible if name in COMPARED]:
@@ -142,16 +142,16 @@ class Search:
         self._note(words, control, after, outcome=result.outcome, p=result.p, n=result.n)
         return result
 
-    def _shown(self, control: Drift, words: str, answers: Answers) -> bool:
-        """Whether the drift goes away with these answers in place of those of the pair; the experiment is noted."""
-        after = self._of(answers)
-        if after is None:
+    def _shown(self, words: str, answers: Answers, others: Collection[str]) -> bool:
+        """Whether the drift goes away with these answers in place of the pair's, ``others`` taken away in both."""
+        before, after = self._drift(tuple(others)), self._of(answers)
+        if before is None or after is None:
             return False
-        result = effect(control, after)
-        self._note(words, control, after, outcome=result.outcome, p=result.p, n=result.n)
+        result = effect(before, after)
+        self._note(words, before, after, outcome=result.outcome, p=result.p, n=result.n)
         return result.gone or result.less
 
-    def _drift(self, removed: Sequence[str] | set[str] | tuple[()]) -> Drift | None:
+    def _drift(self, removed: Collection[str]) -> Drift | None:
         return self._of(self.pair.answers(frozenset(removed)))
 
     def _of(self, answers: Answers) -> Drift | None:
