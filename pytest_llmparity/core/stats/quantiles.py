@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from pytest_llmparity.core.late import Floats
 
-_BLOCKS = 4
+_FEW = 4
+_FEW_BELOW_P95 = 6
+"""Fewer blocks than this hardly tell the variance between them. What is late beyond p95 goes together less by far, so
+that an error of it weighs less there."""
 _NODES = 40
 DRAWS = 1_999
 """Bootstrap resamples; with the observed data 2,000, so a p-value is a multiple of 0.0005."""
@@ -49,8 +52,8 @@ class RatioResult(Bounds):
     """The candidate's quantile over the baseline's, held against a limit.
 
     ``upper < limit`` exactly when ``p_pass < alpha``, ``lower > limit`` exactly when ``p_fail < alpha``. ``pairs``
-    counts pairs of neighbouring A and B blocks; with only one, requests were resampled instead. ``bounded`` is false
-    when there were too few requests for the quantile: the bounds are 0 and infinity and nothing can be concluded.
+    counts pairs of neighbouring A and B blocks. ``bounded`` is false where there was only one, or too few requests for
+    the quantile: the bounds are 0 and infinity and nothing can be concluded.
     """
 
     pairs: int
@@ -89,7 +92,8 @@ def share_over(
             effective=0,
         )
         return everything
-    together = late_together(together_in_blocks(values, blocks), quantile)
+    few = _FEW if quantile >= 0.95 else _FEW_BELOW_P95
+    together = late_together(together_in_blocks(values, blocks, few=few), quantile)
     mean_size = math.fsum(size**2 for size in sizes.values()) / n
     effective = n / (1.0 + (mean_size - 1.0) * together)
     late = k / n * effective if k < n else effective
@@ -109,11 +113,11 @@ def share_over(
     )
 
 
-def together_in_blocks(values: Sequence[float], blocks: Sequence[int]) -> float:
+def together_in_blocks(values: Sequence[float], blocks: Sequence[int], *, few: int = _FEW) -> float:
     """Return the intraclass correlation of latencies in blocks, 0 to 1: how much of their variance is between blocks.
 
     By one-way analysis of variance over the normal scores of their ranks, which is that of any increasing function of
-    the latencies that is normal, and knows what to do with failures (``inf``). Of fewer than four blocks the variance
+    the latencies that is normal, and knows what to do with failures (``inf``). Of fewer than ``few`` blocks what is
     between them is hardly known: there it is the upper limit that holds in three of four cases.
     """
     sizes = Counter(blocks)
@@ -130,7 +134,7 @@ def together_in_blocks(values: Sequence[float], blocks: Sequence[int]) -> float:
         return 1.0
     usual = (n - math.fsum(size**2 for size in sizes.values()) / n) / (count - 1)
     ratio = between / (count - 1) / (within / (n - count))
-    if count < _BLOCKS:
+    if count < few:
         ratio /= float(special.fdtri(count - 1, n - count, 0.25))
     return max(0.0, (ratio - 1.0) / (ratio + usual - 1.0))
 
@@ -175,7 +179,7 @@ def quantile_ratio(
     The n-th block of one engine and the n-th of the other ran next to each other (A B B A …) and form a pair; pairs are
     resampled with replacement, so what slows a whole pair does not count as evidence. Each bound is the wider of the
     bootstrap percentile and a t(pairs - 1) bound on the logarithm with the bootstrap's standard error, because few
-    pairs make percentiles too narrow. With one pair requests are resampled instead.
+    pairs make percentiles too narrow. One pair says nothing of how pairs differ, so the ratio is not bounded.
 
     Below :func:`min_requests` ``(quantile, alpha / 2)`` requests a side the quantile is not bounded by its sample and
     neither is the ratio. A failed request is ``inf`` and slower than any other; where both quantiles are infinite the

@@ -114,12 +114,15 @@ def test_being_late_together_is_a_bivariate_normal(quantile: float, correlation:
 @pytest.mark.parametrize("wave", [0.0, 0.3, 0.6, 0.9])
 @pytest.mark.parametrize(
     ("blocks", "size", "quantile", "excess"),
-    [(16, 8, 0.95, 0.0), (8, 16, 0.95, 0.0), (4, 32, 0.95, 0.01), (2, 64, 0.95, 0.015), (16, 8, 0.5, 0.01)],
+    [
+        *((16, 8, 0.95, 0.0), (8, 16, 0.95, 0.0), (4, 32, 0.95, 0.01), (2, 64, 0.95, 0.015), (16, 8, 0.5, 0.01)),
+        *((4, 32, 0.9, 0.0), (4, 32, 0.5, 0.0), (5, 25, 0.5, 0.0), (6, 21, 0.5, 0.01)),
+    ],
 )
 def test_size_of_a_budget_exactly_at_the_quantile(
     blocks: int, size: int, quantile: float, excess: float, wave: float
 ) -> None:
-    """128 requests that share ``wave`` of their variance in a block, 600 seeded draws, 3 SE of slack."""
+    """About 128 requests that share ``wave`` of their variance in a block, 600 seeded draws, 3 SE of slack."""
     rng = np.random.default_rng(3)
     draws, limit = 600, math.exp(0.2 * scipy.stats.norm.ppf(quantile))
     names = np.repeat(np.arange(blocks), size).tolist()
