@@ -263,7 +263,9 @@ class Session:
         wanted = self.settings.replay_run or self._newest()
         if wanted is None or wanted not in {info.id for info in self.store().runs()}:
             if wanted is None:
-                raise StoreError(f"no run is stored in {self._folder.name} yet; run once without --parity-mode replay")
+                none = "only runs of --parity-case are" if self.store().runs() else "no run is"
+                yet = "" if self.store().runs() else " yet"
+                raise StoreError(f"{none} stored in {self._folder.name}{yet}; run once without --parity-mode replay")
             known = ", ".join(info.id for info in self.store().runs()[-5:]) or "none"
             raise StoreError(f"there is no run {wanted} to replay in {self._folder.name}; stored runs: {known}")
         self.store().hold(wanted)
@@ -281,9 +283,7 @@ class Session:
 
     def _newest(self) -> str | None:
         """Return the newest run to replay: one that asked what the selected tests ask, all of it where there is one."""
-        answered = {run.id: self._answers(run.id) for run in self.store().runs()}
-        most = max(answered.values(), default=0)
-        newest = newest_whole(self.store(), without={run for run, count in answered.items() if count < most})
+        newest = newest_whole(self.store(), answers=self._answers)
         return newest.id if newest else None
 
     def _answers(self, run: str) -> int:

@@ -14,6 +14,7 @@ from pytest_llmparity.core.errors import LLMParityError, MissingSample, StoreErr
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.engines.wire.control import secrets_of
+from pytest_llmparity.run.judge.state import RunState, write_state
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.testing import LoopbackEngine
 
@@ -97,6 +98,46 @@ def test_the_newest_run_that_asked_the_selected_tests_prompts_is_replayed(projec
     project.declare(named, max_tokens=5)
     with pytest.raises(StoreError, match=f"run {runs[0]} asked other prompts, or in another way, for one; run once"):
         named.gather()
+
+
+def test_a_run_of_single_cases_keeps_no_whole_run_from_being_replayed(project: Project) -> None:
+    runs = []
+    for token, tests, cases in (("one", (8,), ()), ("two", (8, 4), ("c1",))):
+        live = project.session(project.attached("a", project.engine()), token=token, cases=cases)
+        for tokens in tests:
+            project.declare(live, test=f"of {tokens}", max_tokens=tokens)
+        live.gather()
+        runs.append(live.run)
+        live.close()
+
+    replay = project.session(mode="replay")
+    for tokens in (8, 4):
+        project.declare(replay, test=f"of {tokens}", max_tokens=tokens)
+    replay.gather()
+
+    assert replay.run == runs[0]
+
+
+def test_runs_of_single_cases_alone_are_not_replayed(project: Project) -> None:
+    live = project.session(project.attached("a", project.engine()), cases=("c1",))
+    project.declare(live)
+    live.gather()
+
+    with pytest.raises(StoreError, match=r"only runs of --parity-case are stored in \.llmparity; run once without"):
+        project.session(mode="replay").gather()
+
+
+def test_a_run_that_holds_no_engine_judges_nothing(project: Project) -> None:
+    project.prompts(30)
+    session = project.session(project.attached("a", project.engine()))
+    run = session.store().begin(plan_hash="p", session="one", version="1").id
+    write_state(session.store(), run, RunState())
+
+    replay = project.session(mode="replay", replay_run=run)
+    project.declare(replay, check.schema({}, rate=0.85, gap=None))
+    replay.gather()
+
+    assert judged(replay) == []
 
 
 def test_a_replay_restricted_to_cases_shows_these_only(project: Project) -> None:

@@ -119,7 +119,7 @@ class Judging:
         looks = self._looks(declaration, check)
         # Mostly all were looked at as often; where they were not, each verdict is taken from the judging at its own.
         judged = {count: self._judged(declaration, check, looks=count) for count in sorted(set(looks.values()))}
-        verdicts = next(iter(judged.values()))
+        verdicts = next(iter(judged.values()), [])  # of a run that holds no engine there are none
         return [judged[looks[v.engine, v.baseline]][place] for place, v in enumerate(verdicts)]
 
     def _judged(self, declaration: Declaration, check: Check, *, looks: int) -> list[Verdict]:

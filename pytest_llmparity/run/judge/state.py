@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,12 +51,18 @@ def write_state(store: Store, run: str, state: RunState) -> None:
     store.put_document(run, GATHERED, to_json(state))
 
 
-def newest_whole(store: Store, *, without: Collection[str] = ()) -> RunInfo | None:
-    """Return the newest run to replay, finished ones first; runs of ``--parity-case`` asked too little."""
+def newest_whole(store: Store, *, answers: Callable[[str], int]) -> RunInfo | None:
+    """Return the newest run to replay of those that answer most, finished ones first.
+
+    Runs of ``--parity-case`` asked too little, whatever they answer.
+    """
     states = {run.id: read_state(store, run.id) or RunState() for run in store.runs()}
-    parts = {run for run, state in states.items() if state.cases} | set(without)
+    parts = {run for run, state in states.items() if state.cases}
     left_open = {run for run, state in states.items() if state.open}
-    return store.latest(without=parts, ended=left_open)
+    answered = {run: answers(run) for run in states if run not in parts}
+    most = max(answered.values(), default=0)
+    fewer = {run for run, count in answered.items() if count < most}
+    return store.latest(without=parts | fewer, ended=left_open)
 
 
 def latency_quantiles(samples: Mapping[str, Sequence[Sample]]) -> list[LatencyQuantiles]:
