@@ -63,6 +63,7 @@ class DistributionCheck(BaseCheck):
         drawn = [tuple(_answers(engine, pair.case.id) for engine in sides) for pair in pairing.pairs]
         usable = [(ours, theirs) for ours, theirs in drawn if min(len(ours), len(theirs)) > 1]
         missing = pairing.missing(evidence, used=len(usable))
+        verdict = dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE if self.gate else Outcome.SKIPPED)
         if not missing.enough:
             return dataclasses.replace(verdict, reason=f"too few answers to compare: {missing.reason}")
         seen = difference(usable, seed=evidence.seed)

@@ -64,6 +64,8 @@ def test_repetitions_and_answers_that_are_missing_settle_nothing(make: Factory) 
     assert (copies.outcome, few.outcome) == (Outcome.INCONCLUSIVE, Outcome.INCONCLUSIVE)
     assert "repeated word for word" in copies.message
     assert "too few answers to compare: it rests on 9 of 12 prompts" in few.message
+    assert judged(make, "aaaa", "bbbb").outcome is Outcome.SKIPPED, "advice stays advice"
+    assert judged(make, "aabb", "wwxx", lost=3).outcome is Outcome.SKIPPED
 
 
 def test_its_words(make: Factory) -> None:
