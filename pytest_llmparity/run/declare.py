@@ -78,6 +78,23 @@ def declare(
     return declaration
 
 
+def undeclared(check: Check, declaration: Declaration) -> str:
+    """Say what a check in a test's body needs that its marker does not ask for, empty where it asks for all of it."""
+    wanted, declared = check.needs(), declaration.needs()
+    missing = sorted(phase.value for phase in wanted.phases - declared.phases)
+    if wanted.timed > declared.timed:
+        missing.append(f"{wanted.timed} timed requests per engine")
+    if wanted.repeats > declaration.repeats:
+        missing.append(f"{wanted.repeats} answers to each prompt")
+    if missing:
+        return (
+            f"{check} needs samples that nobody declared ({', '.join(missing)}); "
+            f"add check.{check} to the parity marker of {declaration.test}"
+        )
+    why = _not_drawn(declaration) if wanted.sampled else ""
+    return f"{check}: {why}" if why else ""
+
+
 def _not_drawn(declaration: Declaration) -> str:
     """Say which case would be answered alike each time it is asked, empty where there is none."""
     for case in declaration.prompts.cases:

@@ -26,7 +26,7 @@ from pytest_llmparity.engines import daemons, registry
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.run.declare import declare, with_schema
+from pytest_llmparity.run.declare import declare, undeclared, with_schema
 from pytest_llmparity.run.explain import due
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins, others_run
@@ -349,15 +349,8 @@ class Session:
 
     def _judge_in_body(self, declaration: Declaration, check: Check) -> list[Verdict]:
         check = with_schema(check, (self.root,))
-        wanted, declared = check.needs(), declaration.needs()
-        missing = sorted(phase.value for phase in wanted.phases - declared.phases)
-        if wanted.timed > declared.timed:
-            missing.append(f"{wanted.timed} timed requests per engine")
-        if missing:
-            raise DesignError(
-                f"{check} needs samples that nobody declared ({', '.join(missing)}); "
-                f"add check.{check} to the parity marker of {declaration.test}"
-            )
+        if why := undeclared(check, declaration):
+            raise DesignError(why)
         if self.settings.cases or self._judging is None:
             return []
         return self._judging.judge(declaration, check)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.errors import LLMParityError, MissingSample, StoreError, UsageError
+from pytest_llmparity.core.errors import DesignError, LLMParityError, MissingSample, StoreError, UsageError
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.engines.wire.control import secrets_of
@@ -125,6 +125,19 @@ def test_runs_of_single_cases_alone_are_not_replayed(project: Project) -> None:
 
     with pytest.raises(StoreError, match=r"only runs of --parity-case are stored in \.llmparity; run once without"):
         project.session(mode="replay").gather()
+
+
+@pytest.mark.parametrize(
+    ("repeats", "refusal"), [(1, r"10 answers to each prompt\); add check\.distribution\(\)"), (10, "at temperature 0")]
+)
+def test_a_body_is_told_where_answers_it_would_compare_were_not_drawn(
+    project: Project, repeats: int, refusal: str
+) -> None:
+    session = project.session(project.attached("a", project.engine()), project.attached("b", project.engine()))
+    project.declare(session, repeats=repeats)
+
+    with pytest.raises(DesignError, match=refusal):
+        session.parity_run("t", reproduce="").check(check.distribution())
 
 
 def test_a_run_that_holds_no_engine_judges_nothing(project: Project) -> None:
