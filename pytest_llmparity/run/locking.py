@@ -89,8 +89,8 @@ class Guard:
 
     @property
     def most_canaries(self) -> int:
-        """How many canaries an engine of this run is asked at most."""
-        return canaries.REQUESTS if any(map(self.canaries, self._names)) else 0
+        """How many requests the canaries of one engine of this run take at most."""
+        return canaries.MOST if any(map(self.canaries, self._names)) else 0
 
     def heard(self, spec: EngineSpec, seen: Seen) -> Held:
         """Return what a live engine's canaries say that is wrong, or worth a note."""

@@ -130,6 +130,7 @@ def kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> tuple[PosingEngine, P
     """Two engines whose answers, with logprobs, are in the lock, and a gate."""
     monkeypatch.chdir(bench.pytester.path)
     first, second = (bench.engine(saying(2.0), poses_as="llamacpp", quantization="Q8_0") for _ in range(2))
+    bench.by_address = True
     bench.gate("check.prompts()")
     assert main(["lock", f"a={first.base_url}", f"b={second.base_url}"]) == 0
     return first, second

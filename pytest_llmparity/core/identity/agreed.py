@@ -7,6 +7,7 @@ upgrade drifts is what a gate is asked, so a version that is another one now is 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,6 +19,8 @@ from pytest_llmparity.core.sample import Identity
 LOCK_FILE: Final = "llmparity.lock"
 WEIGHTS: Final = ("digest", "revision")
 """Facts that say which weights an engine serves; a name does not."""
+_COMMIT: Final = re.compile(r"[0-9a-f]{12,64}")
+"""A revision that says which weights it is of; branches such as ``main`` are those of every model."""
 _SHOWN: Final = 19
 """Characters of a digest that are shown: ``sha256:`` and twelve digits."""
 
@@ -47,7 +50,8 @@ class Party:
             before, now = self.facts.get(name), live.facts.get(name)
             if before and now and before != now and not (name == "quantization" and same(before, now)):
                 differing.append(f"{name} {before[:_SHOWN]} -> {now[:_SHOWN]}")
-        proven = any(name in self.facts and name in live.facts for name in WEIGHTS)
+        proven = "digest" in self.facts and "digest" in live.facts
+        proven |= "revision" in live.facts and _COMMIT.fullmatch(self.facts.get("revision", "")) is not None
         before, now = self.facts.get("model"), live.facts.get("model")
         if not proven and before != now:  # only the name says which weights these are
             differing.append(f"model {before or 'not told'} -> {now or 'not told'}")

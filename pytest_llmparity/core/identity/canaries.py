@@ -26,6 +26,7 @@ KERNELS: Final = 0.01
 """Nats below which other arithmetic explains it: no requantisation was seen to move so little."""
 PARTED: Final = 1
 """Answers that may part where there are no logprobs, beyond those that did when they were recorded."""
+_LOST: Final = "the lock has logprobs, and those of now cannot be compared"
 _FIGURES: Final = 4
 
 
@@ -95,6 +96,16 @@ class Canaries:
         """Whether its answers have logprobs."""
         return self.floor is not None
 
+    @property
+    def limit(self) -> float:
+        """Nats up to which the engine is unchanged."""
+        return max(SAME, 3.0 * (self.floor or 0.0))
+
+    @property
+    def may_part(self) -> int:
+        """How many of its answers may part where the engine is unchanged."""
+        return PARTED + self.unstable
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
@@ -127,13 +138,14 @@ def recorded(passes: Sequence[Mapping[str, Completion]], *, date: str, plugin: s
     logprobs = comparable(first.values())
     answers = {case: Canary.of(answer, logprobs=logprobs) for case, answer in sorted(first.items())}
     logprobs = logprobs and all(canary.leads for canary in answers.values())
-    floors = [_shift(answers, repeat) for repeat in again] if logprobs else []
+    floors = [_shift(answers, repeat) or 0.0 for repeat in again] if logprobs else []
+    logprobs = logprobs and all(map(math.isfinite, floors))  # a limit of three times infinity would hold nothing
     unstable = {case for repeat in again for case in answers if case in repeat and _parts(answers[case], repeat[case])}
     return Canaries(
         date=date,
         plugin=plugin,
         prompt_set=prompt_set,
-        floor=round(max((floor for floor in floors if floor is not None), default=0.0), 6) if logprobs else None,
+        floor=round(max(floors, default=0.0), 6) if logprobs else None,
         unstable=len(unstable),
         answers=answers,
     )
@@ -149,12 +161,15 @@ def compare(canaries: Canaries, live: Mapping[str, Completion]) -> Seen:
     counts = _other_counts(both, live)
     if counts:
         change = Change.PROMPT
-    elif nats is None or canaries.floor is None:
-        change = Change.UNCHANGED if parted <= PARTED + canaries.unstable else Change.ANSWERS
-    elif nats <= max(SAME, 3.0 * canaries.floor):
-        change = Change.UNCHANGED
-    else:
+    elif nats is not None and nats > canaries.limit:
         change = Change.ARITHMETIC if nats < KERNELS else Change.WEIGHTS
+    elif parted > canaries.may_part:  # whatever logprobs say: what acts behind them moves the text alone
+        change = Change.ANSWERS
+    elif canaries.logprobs and nats is None:
+        change = Change.UNKNOWN
+        counts = f"{_LOST}; {parted} of {len(both)} answers part"
+    else:
+        change = Change.UNCHANGED
     return Seen(change=change, nats=nats, parted=parted, of=len(both), counts=counts)
 
 

@@ -190,12 +190,16 @@ def unseen(locked: Locked) -> str:
     if any(fact is not None and fact.source != "declared" for fact in facts):
         return ""
     words = "does not say which weights it serves: if they are swapped under the same name, "
-    if locked.canaries is None:
+    canaries = locked.canaries
+    if canaries is None or (not canaries.logprobs and canaries.may_part >= len(canaries.answers)):
         words += "the lock does not see it"
-    elif locked.canaries.logprobs:
-        words += "the lock sees it by its canaries alone, from 0.005 nats on"
+    elif canaries.logprobs:
+        words += f"the lock sees it by its canaries alone, from {canaries.limit:.3g} nats on"
     else:
-        words += "the lock sees it by its canaries alone, and without logprobs only where two or more answers part"
+        words += (
+            "the lock sees it by its canaries alone, and without logprobs only where "
+            f"{canaries.may_part + 1} or more of {len(canaries.answers)} answers part"
+        )
     if "configuration" in locked.identity:
         words += " (its fingerprint is of the settings and the model's path, not of what lies there)"
     return words

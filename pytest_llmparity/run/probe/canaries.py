@@ -19,6 +19,8 @@ SET: Final = "canaries"
 """Name of the prompts, which come with this package."""
 REQUESTS: Final = 12
 """How many they are."""
+MOST: Final = REQUESTS + 1
+"""Requests to one engine at most: where the first is refused with logprobs it is asked once more without."""
 AT_ONCE: Final = 4
 """Requests in flight where they are asked in parallel."""
 
@@ -45,8 +47,10 @@ def ask(
         return {}
     first = _answer(adapter, wanted[0], logprobs=adapter.can.logprobs is not False)
     logprobs = first is not None and bool(first.logprobs)
-    if first is None:
+    if first is None and take():
         first = _answer(adapter, wanted[0], logprobs=False)
+    if first is None:
+        return {}  # a server that hangs is not waited for a dozen times
 
     def one_more(case: Case) -> Completion | None:
         return _answer(adapter, case, logprobs=logprobs)
@@ -57,7 +61,7 @@ def ask(
         with ThreadPoolExecutor(at_once) as threads:
             answers = list(threads.map(one_more, wanted[1:]))
     given = {case.id: answer for case, answer in zip(wanted, [first, *answers], strict=True) if answer is not None}
-    if first is not None and not logprobs:
+    if not logprobs:
         given[wanted[0].id] = first
     return given
 

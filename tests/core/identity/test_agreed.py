@@ -47,6 +47,8 @@ def party(**facts: str) -> Party:
             ["digest sha256:aaaaaaaaaaaa -> sha256:bbbbbbbbbbbb"],
         ),
         ({"revision": "c1"}, {"revision": "c2"}, ["revision c1 -> c2"]),
+        ({"revision": "b968826d9c46"}, {"revision": "b968826d9c46", "model": "other name"}, []),
+        ({"revision": "main"}, {"revision": "main", "model": "llama"}, ["model qwen -> llama"]),
         ({"digest": "sha256:" + "a" * 64}, {}, []),
         ({"digest": "sha256:" + "a" * 64}, {"model": "llama"}, ["model qwen -> llama"]),
         ({"quantization": "GPTQ_INT4"}, {"quantization": "GPTQ"}, []),

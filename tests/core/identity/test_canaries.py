@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 
 from pytest_llmparity.core.identity.canaries import Canaries, Canary, Change, compare, recorded
@@ -93,10 +94,32 @@ def test_answers_that_parted_when_they_were_recorded_may_part_again() -> None:
     assert compare(canaries, {**all_of(plain), **dict.fromkeys(NAMES[:4], other)}).change is Change.ANSWERS
 
 
-def test_logprobs_that_are_no_more_leave_the_texts() -> None:
+def test_logprobs_that_are_no_more_are_not_called_unchanged_by_what_text_can_see() -> None:
     seen = compare(kept(all_of(answer(2.0))), all_of(answer(2.0, logprobs=False)))
 
-    assert (seen.change, seen.nats) == (Change.UNCHANGED, None)
+    assert (seen.change, seen.nats) == (Change.UNKNOWN, None)
+    assert str(seen).startswith("not comparable (the lock has logprobs, and those of now cannot be compared; 0 of 12")
+
+
+def test_answers_that_part_behind_the_same_logprobs_are_other_answers() -> None:
+    """A penalty or a temperature that acts after logprobs were taken moves no nats."""
+    live = {**all_of(answer(2.0)), **dict.fromkeys(NAMES[:2], answer(2.0, text="all is lost"))}
+
+    seen = compare(kept(all_of(answer(2.0)), all_of(answer(2.0))), live)
+
+    assert seen.nats == 0.0
+    assert str(seen) == "other answers (0.0000 nats, 2 of 12 answers part)"
+
+
+def test_repeats_that_are_infinitely_far_apart_leave_no_limit_that_holds_nothing() -> None:
+    far = answer(2.0)
+    far = msgspec.structs.replace(
+        far, logprobs=tuple(msgspec.structs.replace(one, top=(one.top[0], (b"?", -9.0))) for one in far.logprobs)
+    )
+
+    canaries = kept(all_of(answer(2.0)), all_of(far))
+
+    assert not canaries.logprobs
 
 
 def test_half_of_the_answers_say_nothing() -> None:
