@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_llmparity.core.evidence import FLOOR_STAGES
+from pytest_llmparity.store.runs import Store
 
 HERE = Path(__file__).resolve().parent
 FIRST_MS, GAP_MS = 50, 10
@@ -169,9 +170,12 @@ def gate(binary: str, folder: Path, options: argparse.Namespace, check: str, nam
     (place / "test_gate.py").write_text(text)
     with engines(binary, options.tokens) as lent:
         selection = ",".join(f"{name}=openai:mock@{url}" for name, url in zip("ab", lent.urls, strict=True))
-        took, _ = run_pytest(place, *PLUGIN, "--engines", selection, "--parity-report=json", "--parity-out=out")
-    answers = (place / "out/samples.jsonl").read_text().splitlines()
-    return Row(f"pytest --engines, {check}", took, len(answers), lent)
+        took, _ = run_pytest(place, *PLUGIN, "--engines", selection)
+    with Store.open(place / ".llmparity") as store:
+        (run,) = store.runs()
+        answered = [sample.completion is not None for name in "ab" for sample in store.get(run.id, name)]
+    assert all(answered), f"{answered.count(False)} requests had no answer"
+    return Row(f"pytest --engines, {check}", took, len(answered), lent)
 
 
 def without_plugin(

@@ -18,6 +18,26 @@ _SLICE_S = 0.2
 """Whoever waits for another thread looks so often whether a signal came."""
 
 
+class Beside:
+    """Does one thing, once, in a thread of its own that keeps nobody from ending.
+
+    An interpreter that ends in the middle of an import may stumble over it, so :meth:`end` waits for a few seconds.
+    """
+
+    def __init__(self, work: Callable[[], None], *, name: str) -> None:
+        self._thread = threading.Thread(target=work, name=name, daemon=True)
+
+    def begin(self) -> None:
+        """Begin, unless it has begun."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def end(self) -> None:
+        """Wait until it is done, if it was begun."""
+        if self._thread.is_alive():
+            self._thread.join(_SETTLE_S)
+
+
 class LoopThread:
     """Runs coroutines in a background thread and waits for them; Ctrl-C cancels what is running.
 

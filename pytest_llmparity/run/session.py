@@ -45,7 +45,7 @@ from pytest_llmparity.run.judge.state import (
     write_state,
 )
 from pytest_llmparity.run.locking import Guard
-from pytest_llmparity.run.loop import LoopThread
+from pytest_llmparity.run.loop import Beside, LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan, unit_of
 from pytest_llmparity.settings import resolving
@@ -87,7 +87,7 @@ class Session:
         self._progress = progress
         self._embedder = functools.cache(embedder)  # its model is loaded once, and it remembers texts
         self._loop = LoopThread()
-        self._imports = threading.Thread(target=late.load, name="llmparity-imports", daemon=True)
+        self._imports = Beside(late.load, name="llmparity-imports")
         self._store: Store | None = None
         self._declared: dict[str, Declaration] = {}
         self._state = RunState()
@@ -184,9 +184,6 @@ class Session:
         plan = self.plan()
         if not plan.units:
             return
-        if self._imports.ident is None:
-            # What judges takes half a second to import: a disk and engines that answer their first requests leave that.
-            self._imports.start()
         with once(self._folder, f"gathering-{self._token}"):
             begun = self.store().begin(
                 plan_hash=plan.digest([spec.spec_hash for spec in self.settings.engines], sequential=self.sequential),
@@ -214,6 +211,7 @@ class Session:
                     loop=self._loop,
                     progress=self._progress,
                     version=self.version,
+                    meanwhile=self._imports.begin,
                     judging=self._judge if self.sequential else None,
                 ).go()
         self._load()
@@ -454,8 +452,7 @@ class Session:
         """Stop what this process started and close what it opened; return what went wrong. Safe to call twice."""
         parting = [self.mask.text(sentence) for sentence in self._fleet.close()]
         self._loop.close()
-        if self._imports.is_alive():  # an interpreter that ends in the middle of an import may stumble over it
-            self._imports.join(5.0)
+        self._imports.end()
         opened = (self._keeper, self._store)
         self._keeper = self._store = None
         for connection in opened:

@@ -199,8 +199,12 @@ def wait_until() -> Callable[..., float]:
 
 @pytest.fixture
 def apart(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """An empty project, without the environment of whoever runs these tests."""
+    """An empty project, without the environment of whoever runs these tests.
+
+    Where a gate fails nobody asks why, unless a test says ``--parity-explain-requests``: that takes many requests.
+    """
     monkeypatch.delenv("LLMPARITY_ENGINES", raising=False)
+    monkeypatch.setenv("LLMPARITY_EXPLAIN_REQUESTS", "0")
     monkeypatch.setenv("LLMPARITY_EMBEDDING_MODEL", "none")
     pytester.makeini(PROJECT.format(options=" ".join(leave_out())))
     return pytester

@@ -47,7 +47,7 @@ def test_a_killed_run_is_resumed_or_begun_anew(bench: Bench, wait_until: Callabl
         shutil.rmtree(store)
         shutil.copytree(copy, store)
         before = [len(bench.asked(engine)) for engine in engines]
-        result = bench.run(option, "--parity-explain-requests=0", *REPORT, engines=engines)
+        result = bench.run(option, *REPORT, engines=engines)
 
         assert result.ret == FAILED
         asked = [len(bench.asked(engine)) - earlier for engine, earlier in zip(engines, before, strict=True)]

@@ -63,7 +63,13 @@ def test_workers_give_the_same_verdicts_and_ask_everything_once(bench: Bench) ->
     for workers in ("0", "2"):
         engines = [bench.engine(), bench.engine(drift=0.2)]
         before = len(bench.starts("fake"))
-        args = ("-v", "--engines=fake", "--parity-report=json", f"--parity-out=out-{workers}")
+        args = (
+            "-v",
+            "--engines=fake",
+            "--parity-explain-requests=400",
+            "--parity-report=json",
+            f"--parity-out=out-{workers}",
+        )
         result = bench.run("-n", workers, *args, engines=engines)
 
         assert result.ret == FAILED

@@ -46,6 +46,7 @@ class Campaign:
 
     ``declarations`` are the tests the plan was made of, ``lock`` is what engines are held against. With ``judging``,
     which reads what the store holds by now, the run is sequential: it is asked in waves until nothing is open.
+    ``meanwhile`` is begun when engines are asked their probes, which leaves this process time for it.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Campaign:
         loop: LoopThread,
         progress: Progress,
         version: str,
+        meanwhile: Callable[[], None],
         judging: Callable[[str, RunState], Judging] | None,
     ) -> None:
         self._settings = settings
@@ -71,6 +73,7 @@ class Campaign:
         self._lock = lock
         self._progress = progress
         self._version = version
+        self._meanwhile = meanwhile
         self._ledger = ledger = Ledger(settings, guard=lock.fingerprint())
         self._allowance = ledger.allowance
         self._asking = Asking(
@@ -205,6 +208,7 @@ class Campaign:
 
     def _prepare(self, entered: Sequence[tuple[EngineSpec, Adapter | None]]) -> None:
         """Prepare engines, lanes at the same time, and leave out what nothing can be compared with."""
+        self._meanwhile()
         adapters = {spec.name: adapter for spec, adapter in entered if adapter is not None}
 
         async def prepare_one(name: str) -> Prepared:

@@ -196,7 +196,7 @@ def test_five_interruptions_lose_no_answer(bench: Bench, wait_until: Callable[..
         go_on.set()
 
     most = 10_000
-    result = bench.run(*REPORT, "--parity-explain-requests=0", engines=engines)
+    result = bench.run(*REPORT, engines=engines)
 
     assert result.ret == FAILED
     found = {v["kind"]: (v["outcome"], v["n"]) for v in bench.report()["verdicts"] if v["kind"] == "text"}

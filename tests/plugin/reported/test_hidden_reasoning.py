@@ -32,7 +32,7 @@ def test_time_per_token_is_that_of_the_tokens_that_came(project: Any) -> None:
     project.engine("told", thinks(100))
     project.engine("untold", thinks(100, told=False))
     project.prompts([{"id": f"q{i}", "messages": [{"role": "user", "content": f"question {i}"}]} for i in range(8)])
-    project.gate("check.latency(tpot_p50='2ms', n=8)")
+    project.gate("check.latency(tpot_p50='2ms', n=32)")
 
     project.run()
 
@@ -41,4 +41,4 @@ def test_time_per_token_is_that_of_the_tokens_that_came(project: Any) -> None:
     assert outcomes == {"base": "FAIL", "told": "FAIL", "untold": "INCONCLUSIVE"}
     shown = {row["engine"] for row in project.report()["latency"] if row["metric"] == "tpot"}
     assert shown == {"base", "told"}
-    assert "8 of 8 answers of untold came in other numbers of events than of tokens" in verdicts["untold"]["message"]
+    assert "32 of 32 answers of untold came in other numbers of events than of tokens" in verdicts["untold"]["message"]

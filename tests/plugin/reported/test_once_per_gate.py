@@ -89,7 +89,12 @@ def test_a_gate_that_runs_several_times_has_one_set_of_verdicts(
     engines = [bench.engine(), bench.engine(drift=drift)]
 
     spawned = bench.spawn(
-        *args, "--parity-report=json", "--parity-out=out", "--junitxml=out/junit.xml", engines=engines
+        *args,
+        "--parity-explain-requests=400",
+        "--parity-report=json",
+        "--parity-out=out",
+        "--junitxml=out/junit.xml",
+        engines=engines,
     )
 
     assert spawned.wait() == code, spawned.output
