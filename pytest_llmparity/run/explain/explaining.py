@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_llmparity.core.errors import LLMParityError, reason_of
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Request, from_json, to_json
@@ -29,7 +28,10 @@ from pytest_llmparity.store.runs import Store
 CASES: Final = 16
 """Prompts of every experiment: with so many the paired sign test shows that drift is less where nine of ten agree."""
 NOT_STORED: Final = "a stored run is judged: no experiments were stored with it, and nobody is asked"
-NOT_UP: Final = "no experiments: the engines are not both up any more"
+NOT_UP: Final = "the engines are not both up any more, and none is started for an experiment"
+IN_TURN: Final = 'experiments ask both engines side by side, and residency is "one-at-a-time"'
+SPENT: Final = "explained"
+"""Name of the document that says how many requests experiments of the run have taken by now."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Explaining:
             if missing:
                 stored |= self._asked(declaration, candidate, missing)
                 self.store.put_document(self.judging.run, name, {key: to_json(e) for key, e in stored.items()})
+                stored = self._stored(name)  # as a replay reads it: without keys that an engine repeats
         return stored
 
     def _stored(self, name: str) -> dict[str, Explanation]:
@@ -79,37 +82,42 @@ class Explaining:
         """Make the experiments on one pair; what goes wrong is said, and is no error of the verdicts."""
         adapters = self._adapters(candidate)
         if adapters is None:
-            return {_key(verdict): Explanation(note=NOT_UP) for verdict in verdicts}
+            note = IN_TURN if self.settings.residency == "one-at-a-time" else NOT_UP
+            return {_key(verdict): Explanation(note=note) for verdict in verdicts}
         self.say(f"{candidate} against {self.judging.baseline}: experiments that show a cause")
         checks = {str(check): check for check in declaration.checks}
-        allowance = Allowance(requests=self._allowed(), seconds=None)
+        spent = self._spent()
+        allowance = self._allowance(spent)
         pair = self._pair(declaration, adapters, verdicts, allowance)
         explanations: dict[str, Explanation] = {}
-        for verdict in verdicts:
-            check = checks.get(verdict.check)
-            if check is not None:
-                explanations[_key(verdict)] = self._search(declaration, pair, check, verdict)
+        try:
+            for verdict in verdicts:
+                check = checks.get(verdict.check)
+                if check is not None:
+                    explanations[_key(verdict)] = self._search(declaration, pair, check, verdict)
+        finally:
+            self.store.put_document(self.judging.run, SPENT, {"requests": spent + allowance.sent})
         return explanations
 
     def _search(self, declaration: Declaration, pair: Pair, check: Check, verdict: Verdict) -> Explanation:
-        search = Search(
+        return Search(
             pair=pair,
             check=check,
             kind=verdict.kind,
             evidence=self.judging.evidence(declaration, check, alpha=verdict.alpha),
-        )
-        try:
-            return search.explain()
-        except LLMParityError as error:
-            return Explanation(note=f"experiments ended early: {error}")
-        except Exception as error:  # noqa: BLE001 - a verdict stands whatever an experiment stumbles over
-            return Explanation(note=f"experiments ended early: {reason_of(error, verdict.engine)}")
+        ).explain()
 
-    def _allowed(self) -> int:
-        """Return how many requests experiments on one pair may take."""
-        most = self.settings.max_requests
-        allowed = self.settings.explain_requests
-        return allowed if most is None else max(0, min(allowed, most - self.state.requests))
+    def _spent(self) -> int:
+        """Return how many requests experiments of this run have taken, on whichever pairs."""
+        return int((self.store.document(self.judging.run, SPENT) or {}).get("requests", 0))
+
+    def _allowance(self, spent: int) -> Allowance:
+        """Return what experiments on one pair may send: their own number, within what is left of the run's."""
+        allowed, most = self.settings.explain_requests, self.settings.max_requests
+        left = allowed if most is None else max(0, most - self.state.requests - spent)
+        if left < allowed:
+            return Allowance(requests=left, seconds=self.settings.budget_s)
+        return Allowance(requests=allowed, seconds=self.settings.budget_s, option="--parity-explain-requests")
 
     def _adapters(self, candidate: str) -> tuple[Adapter, Adapter] | None:
         """Return both engines, ``None`` where they are not both up: nothing is started or loaded for an experiment."""

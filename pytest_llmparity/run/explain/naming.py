@@ -107,11 +107,7 @@ class Naming:
                 text=f"{who} does not enforce the schema of response_format; in its own field it does",
                 remedy=f"extra_body={{'{self._adapter(who).schema_field}': schema}}",
             ),
-            removals.STOP: Cause(
-                layer="stop token",
-                text=f"{who} goes on where the other engine ends its answers: a stop token is missing",
-                remedy="sampling={'stop': [\"<the end token of the chat template>\"]}",
-            ),
+            removals.STOP: self._of_stop(who),
         }
         return known[name]
 
@@ -152,7 +148,8 @@ class Naming:
             or self._system(offsets)
             or Cause(
                 layer=PROMPT,
-                text=f"{names} make different prompts of the same chat: template, BOS token or a system prompt",
+                text=f"{names} make different prompts of the same chat{_counted(candidate.name, offsets)}: template, "
+                "BOS token or a system prompt",
                 remedy=f"client.completions.create(prompt=…) on {candidate.name}, rendered as {baseline.name} does",
             )
         )
@@ -226,14 +223,14 @@ class Naming:
             if not asked:
                 return None
             first = next(iter(asked))
-            if _tokens(pair.ask_once(pair.baseline, {first: asked[first]})[first]) != _tokens(
+            if _tokens(pair.ask_once(pair.baseline, {first: asked[first]}).get(first)) != _tokens(
                 control[pair.candidate.name][first]
             ):
                 continue
             answers = self._instead(asked)
             messages = explain.count(keep, "message")
             theirs = control[pair.candidate.name]
-            counted = [_tokens(answers[pair.baseline.name][case]) == _tokens(theirs[case]) for case in asked]
+            counted = [_tokens(answers[pair.baseline.name].get(case)) == _tokens(theirs[case]) for case in asked]
             words = f"{pair.baseline.name} asked with the last {messages} of each chat alone"
             if (all(counted) and len(counted) >= ENOUGH) | self._shown(words, answers, self._others):
                 return Cause(
@@ -245,18 +242,22 @@ class Naming:
         return None
 
     def _system(self, offsets: Mapping[str, int]) -> Cause | None:
-        """Name a system prompt where the candidate counts as many tokens more on every prompt."""
+        """Name a system prompt where the candidate counts as many tokens more on every prompt and renders none.
+
+        Where an engine does not tell how it renders a chat its template may do the same.
+        """
         pair = self._pair
         (more, *others) = {*offsets.values()} or {0}
-        if others or more < 1:
+        if others or more < 2:
             return None
-        request = next(iter(pair.requests.values()))
+        request = next(request for request in pair.requests.values() if request.messages is not None)
         ours, theirs = (pair.rendered(adapter, request) for adapter in pair.adapters)
-        hidden = " that its own template does not show" if ours == theirs else ""
+        if ours is None or ours != theirs:
+            return None
         return Cause(
             layer="system prompt",
-            text=f"{pair.candidate.name} puts {explain.count(more, 'token')} more in front of every chat{hidden}: a "
-            "hidden system prompt",
+            text=f"{pair.candidate.name} puts {explain.count(more, 'token')} more in front of every chat that its own "
+            "template does not show: a hidden system prompt",
             remedy=f"client.completions.create(prompt=…) on {pair.candidate.name}, rendered as {pair.baseline.name} "
             "does",
         )
@@ -276,28 +277,51 @@ class Naming:
             pair.candidate.name: answers[pair.candidate.name],
         }
 
-    def _offsets(self) -> dict[str, int]:
+    def _offsets(self, removed: Collection[str] = ()) -> dict[str, int]:
         """Return by how many tokens the candidate's prompts are longer, by case, where both engines count them."""
-        control = self._pair.answers(())
+        control = self._pair.answers(removed)
         ours, theirs = (control[adapter.name] for adapter in self._pair.adapters)
         counts = {case: (_tokens(ours[case]), _tokens(theirs.get(case))) for case in ours}
         return {case: b - a for case, (a, b) in counts.items() if a and b}
 
     # the rest ---------------------------------------------------------------------------------------------------------
 
-    def _of_length(self) -> Cause:
+    def _of_stop(self, who: str) -> Cause:
+        """Say that a stop token is missing, where nothing ends as it does on the other engine."""
+        ours, theirs = (self._pair.answers(())[adapter.name] for adapter in self._pair.adapters)
+        both = [(completion(sample), completion(theirs.get(case))) for case, sample in ours.items()]
+        if any(a and b and a.text and a.text == b.text and not (a.cut or b.cut) for a, b in both):
+            return Cause(
+                layer="stop token",
+                text=f"{who} goes on where the other engine ends some of its answers, and ends others where that does: "
+                "its weights may prefer to go on, or one of several stop tokens is missing",
+                by_exclusion=True,
+            )
+        return Cause(
+            layer="stop token",
+            text=f"{who} goes on where the other engine ends its answers: a stop token is missing",
+            remedy="sampling={'stop': [\"<the end token of the chat template>\"]}",
+        )
+
+    def _of_length(self) -> Cause | None:
+        """Name the engine that cuts, where both count alike as soon as prompts are short; else tokens differ."""
         pair, offsets = self._pair, self._offsets()
         turns = self._turns(offsets) if min(offsets.values(), default=0) < 0 else None
         if turns is not None:
             return turns
-        fewer = {case: offset for case, offset in offsets.items() if offset < 0} or offsets
-        worst = min(fewer, key=lambda case: fewer[case])
-        whole = _tokens(pair.answers(())[pair.baseline.name][worst])
+        when_short = {*self._offsets({removals.LENGTH}).values()} or {0}
+        if len(when_short) > 1:
+            return None
+        beyond = {case: offset - min(when_short) for case, offset in offsets.items()}
+        worst = max(beyond, key=lambda case: abs(beyond[case]))
+        who, other = (pair.candidate, pair.baseline) if beyond[worst] < 0 else (pair.baseline, pair.candidate)
+        control = pair.answers(())
+        whole = _tokens(control[other.name][worst]) or 0
         return Cause(
             layer="cut",
-            text=f"{pair.candidate.name} cuts long prompts: {explain.plain(worst, 40)} has {whole} tokens on "
-            f"{pair.baseline.name} and {(whole or 0) + fewer[worst]} there",
-            remedy=f"context_length = {_room(whole or 0)}",
+            text=f"{who.name} cuts long prompts: {explain.plain(worst, 40)} has {whole} tokens on {other.name} and "
+            f"{_tokens(control[who.name][worst])} there",
+            remedy=f"context_length = {_room(whole)}",
         )
 
     def _of_order(self) -> Cause:
@@ -313,6 +337,12 @@ class Naming:
                     break
             if answered:
                 break
+        if not answered:
+            return Cause(
+                layer="property order",
+                text=f"{who} answers the properties of nested objects in another order than declared",
+                remedy=f"declare the properties of nested objects in the order in which {who} answers them",
+            )
         return Cause(
             layer="property order",
             text=f"{who} answers the schema's properties in another order than declared: {', '.join(answered[:6])}",
@@ -345,6 +375,14 @@ class Naming:
 
 def _thinks(who: str, remedy: str) -> Cause:
     return Cause(layer="reasoning", text=f"{who} leaves its reasoning in the text of its answers", remedy=remedy)
+
+
+def _counted(who: str, offsets: Mapping[str, int]) -> str:
+    """Return how many tokens more or fewer an engine counts, where that is the same for every chat."""
+    (more, *others) = {*offsets.values()} or {0}
+    if others or not more:
+        return ""
+    return f" ({explain.count(abs(more), 'token')} {'more' if more > 0 else 'fewer'} on {who}, on every one)"
 
 
 def _text(sample: Sample | None) -> str | None:

@@ -12,6 +12,7 @@ from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.effects import ALPHA, Answers, Drift, Effect, drift_of, effect, evidence_of
 from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.diagnosis.removals import COMPARED, REMOVALS
+from pytest_llmparity.core.errors import LLMParityError, reason_of
 from pytest_llmparity.core.evidence import Check, Evidence
 from pytest_llmparity.core.sample import Completion, Request, Sample
 from pytest_llmparity.core.verdict import Cause, Experiment, Explanation
@@ -24,8 +25,8 @@ REASONED: Final = {removals.TAGS, removals.REASONING}
 """Two ways to take the same away: one of them put back alone shows nothing."""
 AGAIN: Final = "nothing: the same prompts asked again as the gate asks"
 UNSHOWN: Final = (
-    "nothing that could be taken away takes the drift away; neither engine tells how it renders a chat, so a template, "
-    "a BOS token or a hidden system prompt could not be"
+    "nothing that could be taken away takes the drift away; a template, a BOS token or a hidden system prompt could "
+    "not be: neither engine tells how it renders these chats, or they cannot be sent raw with their tools or schemas"
 )
 
 
@@ -49,6 +50,9 @@ class Search:
             note, causes = self._look()
         except Spent as spent:
             note = f"experiments ended before a cause was shown: {spent}"
+        except Exception as error:  # noqa: BLE001 - a verdict stands whatever an experiment stumbles over
+            why = error if isinstance(error, LLMParityError) else reason_of(error, self.pair.candidate.name)
+            note = f"experiments ended early: {why}"
         return Explanation(
             experiments=tuple(self._experiments), causes=causes, requests=self.pair.spent - began, note=note
         )
@@ -220,7 +224,9 @@ class Search:
             removals.STOP: signs.ends and self.kind in ("text", "logprobs"),  # a contract cannot hold for a part
             removals.SCHEMA: schemas and all(adapter.schema_field for adapter in adapters),
             removals.ORDER: schemas,
-            removals.PROMPT: self._renders(),
+            # Only an engine that has a field of its own for schemas takes one beside a raw prompt.
+            removals.PROMPT: self._renders()
+            and not (schemas and not all(adapter.schema_field for adapter in adapters)),
             removals.LENGTH: signs.cut,
             removals.SAMPLING: all("top_k" in adapter.fields for adapter in adapters),
             removals.PENALTIES: any(adapter.unpenalised for adapter in adapters),
@@ -247,7 +253,8 @@ class Search:
         )
 
     def _renders(self) -> bool:
-        chat = next((request for request in self.pair.requests.values() if request.messages is not None), None)
+        chats = (request for request in self.pair.requests.values() if request.messages is not None)
+        chat = next((request for request in chats if not request.tools), None)  # no raw prompt has tools
         return chat is not None and bool(self.pair.render(chat))
 
 

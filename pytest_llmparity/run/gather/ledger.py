@@ -15,14 +15,21 @@ from pytest_llmparity.settings.specification import Settings
 class Allowance:
     """How much may still be sent: a number of requests and a moment in time, shared by all engines of a run.
 
-    ``reason`` is ``None`` until a limit was hit, then the sentence that verdicts carry. Threads may share it.
+    ``reason`` is ``None`` until a limit was hit, then the sentence that verdicts carry. ``option`` sets the number
+    of requests. Threads may share it.
     """
 
     def __init__(
-        self, *, requests: int | None, seconds: float | None, now: Callable[[], float] = time.monotonic
+        self,
+        *,
+        requests: int | None,
+        seconds: float | None,
+        now: Callable[[], float] = time.monotonic,
+        option: str = "--parity-max-requests",
     ) -> None:
         self._left = requests
         self._limit = requests
+        self._option = option
         self._seconds = seconds
         self._now = now
         self._end = None if seconds is None else now() + seconds
@@ -39,9 +46,9 @@ class Allowance:
         """
         with self._lock:
             if self.reason is None and self._left is not None and self._left < count:
-                self.reason = f"stopped after {self._limit} requests (--parity-max-requests)"
+                self.reason = f"stopped after {self._limit} requests ({self._option})"
                 if what:
-                    self.reason = f"{what} needs {count} requests and {self._left} are left (--parity-max-requests)"
+                    self.reason = f"{what} needs {count} requests and {self._left} are left ({self._option})"
             if self.reason is None and self._end is not None and self._now() >= self._end:
                 self.out_of_time()
             if self._closed or self.reason is not None:

@@ -18,12 +18,12 @@ TEXT = check.text(margin=0.05, horizon=8)
 PROMPTS = 12
 
 
-def gated(planted: Planted, changed: FaultProxy, **settings: Any) -> tuple[Session, Verdict]:
-    """Gather one text gate of an engine against a changed copy of itself; return the session and the verdict."""
+def gated(planted: Planted, *changed: FaultProxy, kind: str = "llamacpp", **settings: Any) -> tuple[Session, Verdict]:
+    """Gather one text gate of an engine against changed copies; return the session and the verdict on the first."""
     planted.project.prompts(PROMPTS)
     specs = tuple(
-        EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=url)
-        for name, url in (("a", planted.engine.base_url), ("b", changed.base_url))
+        EngineSpec(name=name, kind=kind if name == "b" else "llamacpp", model="loopback", base_url=url)
+        for name, url in zip("abcd", (planted.engine.base_url, *(each.base_url for each in changed)), strict=False)
     )
     session = planted.project.session(*specs, **settings)
     planted.project.declare(session, TEXT)
@@ -49,6 +49,32 @@ def test_a_hidden_system_prompt_is_the_cause_and_what_shows_it_is_told(planted: 
     assert verdict.explanation.experiments[0].requests == 2 * PROMPTS, "the same prompts asked again"
     renderings = verdict.explanation.requests - sum(one.requests for one in verdict.explanation.experiments)
     assert 0 <= renderings <= PROMPTS
+
+
+def test_who_does_not_tell_its_template_is_not_said_to_hide_a_system_prompt(planted: Planted) -> None:
+    _, verdict = gated(planted, planted.behind(proxy.hidden_system("Rhyme in every line.")), kind="openai")
+
+    assert verdict.explanation is not None
+    assert [cause.layer for cause in verdict.explanation.causes] == ["rendered prompt"]
+    assert verdict.cause == (
+        "b and a make different prompts of the same chat (5 tokens more on b, on every one): template, BOS token or a "
+        "system prompt"
+    )
+
+
+def test_experiments_on_all_pairs_keep_to_the_requests_of_the_run(planted: Planted) -> None:
+    hot = [planted.behind(proxy.overridden(temperature=1.0)) for _ in range(3)]
+    free, _ = gated(planted, *hot, explain_requests=0)
+    asked = free.record([]).requests
+    free.close()
+
+    session, _ = gated(planted, *hot, max_requests=asked + 5 * PROMPTS, resume="fresh")
+    verdicts = session.settle("t", session.parity_run("t", reproduce=""))
+
+    explanations = [v.explanation for v in verdicts if v.explanation is not None]
+    assert len(explanations) == 3
+    assert sum(each.requests for each in explanations) <= 5 * PROMPTS
+    assert explanations[-1].note.endswith("left (--parity-max-requests)")
 
 
 def test_a_temperature_that_is_not_honoured_is_named_for_the_engine_that_does_not(planted: Planted) -> None:
@@ -115,6 +141,7 @@ def test_experiments_end_where_their_requests_do(planted: Planted) -> None:
     assert verdict.cause is None
     assert verdict.explanation is not None
     assert verdict.explanation.note.startswith("experiments ended before a cause was shown: ")
+    assert verdict.explanation.note.endswith("left (--parity-explain-requests)")
     assert verdict.explanation.requests <= 3 * PROMPTS
 
 

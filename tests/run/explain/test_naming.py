@@ -1,0 +1,89 @@
+"""What a removal that takes drift away is called, and what is not said because it was not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from pytest_llmparity.core.diagnosis import removals
+from pytest_llmparity.core.sample import Completion, Phase, Sample
+from pytest_llmparity.core.verdict import Cause
+from pytest_llmparity.run.explain.naming import Naming
+
+Said = Mapping[str, Completion]
+
+
+def counted(**prompt_tokens: int) -> Said:
+    """Answers to prompts of so many tokens."""
+    return {
+        case: Completion(text=case, finish_reason="stop", prompt_tokens=count) for case, count in prompt_tokens.items()
+    }
+
+
+def ended(*texts: str) -> Said:
+    return {f"c{at}": Completion(text=text, finish_reason="stop") for at, text in enumerate(texts)}
+
+
+def named(name: str, ours: Said, theirs: Said, *, when_short: tuple[Said, Said] | None = None) -> tuple[Cause, ...]:
+    """Return the causes of a pair, a and b, whose answers these are, unchanged and when prompts are short."""
+    engines = [SimpleNamespace(name=name, unpenalised={}, schema_field="") for name in ("a", "b")]
+
+    def answers(removed: Collection[str]) -> Mapping[str, Mapping[str, Sample]]:
+        sides = when_short if when_short is not None and removals.LENGTH in removed else (ours, theirs)
+        return {
+            engine.name: {case: sample(case, s) for case, s in side.items()}
+            for engine, side in zip(engines, sides, strict=True)
+        }
+
+    pair: Any = SimpleNamespace(
+        baseline=engines[0],
+        candidate=engines[1],
+        adapters=engines,
+        answers=answers,
+        cases=(),
+        requests=dict.fromkeys(ours, SimpleNamespace(sampling=SimpleNamespace(temperature=0.0), messages=None)),
+    )
+    return Naming(pair, SimpleNamespace(), lambda *_: False).named([name])  # type: ignore[arg-type]  # unused here
+
+
+def sample(case: str, answer: Completion) -> Sample:
+    return Sample(
+        engine="e", case=case, phase=Phase.MAIN, repeat=0, concurrency=1, request_sha256="0" * 64, completion=answer
+    )
+
+
+def test_a_cut_is_named_for_the_engine_that_counts_less_of_a_long_prompt() -> None:
+    short = counted(short=20, long=30)
+
+    (by_candidate,) = named(
+        removals.LENGTH, counted(short=20, long=900), counted(short=20, long=512), when_short=(short, short)
+    )
+    (by_baseline,) = named(
+        removals.LENGTH, counted(short=20, long=512), counted(short=25, long=905), when_short=(short, counted(long=35))
+    )
+
+    assert by_candidate.text == "b cuts long prompts: long has 900 tokens on a and 512 there"
+    assert by_baseline.text == "a cuts long prompts: long has 905 tokens on b and 512 there"
+
+
+def test_tokens_that_are_counted_otherwise_however_short_a_prompt_is_are_no_cut() -> None:
+    """A tokeniser that makes one token in ten more is another one, and cuts nothing."""
+    causes = named(
+        removals.LENGTH,
+        counted(short=20, long=900),
+        counted(short=22, long=990),
+        when_short=(counted(short=20, long=30), counted(short=22, long=33)),
+    )
+
+    assert causes == ()
+
+
+def test_a_stop_token_is_missing_only_where_nothing_ends_as_on_the_other_engine() -> None:
+    (missing,) = named(removals.STOP, ended("Paris", "Rome"), ended("Paris, France", "Rome is"))
+    (sometimes,) = named(removals.STOP, ended("Paris", "Rome"), ended("Paris, France", "Rome"))
+
+    assert missing.text == "b goes on where the other engine ends its answers: a stop token is missing"
+    assert not missing.by_exclusion
+    assert "ends others where that does" in sometimes.text
+    assert sometimes.by_exclusion
