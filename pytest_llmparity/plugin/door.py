@@ -138,6 +138,9 @@ class Door:
             contexts = [spec.context_length for spec in self.settings.engines]
             if asked := most_requests(plan.units, contexts) + self.session.canaries:
                 lines.append(terminal.probe_line(asked, len(self.settings.engines)))
+            most = self.settings.explain_requests
+            if detailed and most and len(self.settings.engines) > 1 and self.settings.residency == "together":
+                lines.append(terminal.experiments_line(most, failing=not self.settings.explain))
             two_ways = [spec.name for spec in self.settings.engines if spec.route != "openai"]
             if two_ways:
                 lines.append(terminal.route_line(2 * len(some_requests(plan.units)), two_ways))

@@ -134,6 +134,12 @@ def probe_line(requests: int, engines: int) -> str:
     return f"probes: {_of_each(f'at most {requests}', noun, engines)}"
 
 
+def experiments_line(requests: int, *, failing: bool) -> str:
+    """Return what experiments may ask beyond the plan, of pairs that fail or of all."""
+    pairs = "every pair of engines that fails a test" if failing else "every pair of engines and test"
+    return f"experiments: at most {explain.count(requests, 'request')} more for {pairs} (--parity-explain-requests)"
+
+
 def route_line(requests: int, engines: Sequence[str]) -> str:
     """Return what is asked more of engines that are measured over another route than applications use."""
     in_all = f", {requests * len(engines)} in all" if len(engines) > 1 else ""

@@ -79,7 +79,7 @@ class Naming:
         if name in (removals.SPACES, removals.TAGS):
             return self._of_text(name)
         if name == removals.REASONING:
-            return _thinks(who, self._turned_off())
+            return self._of_reasoning(who)
         temperature = next(iter(self._pair.requests.values())).sampling.temperature
         known: Mapping[str, Cause] = {
             removals.SAMPLING: Cause(
@@ -366,6 +366,22 @@ class Naming:
         who = max(bare, key=lambda engine: (bare[engine], engine == pair.candidate.name))
         return Cause(
             layer="white space", text=f"{who} strips the white space around its answers", remedy="answer.strip()"
+        )
+
+    def _of_reasoning(self, who: str) -> Cause:
+        """Say that reasoning stands in the text where answers begin so, else that one engine alone thinks."""
+        answers = self._pair.answers(())
+        if any(removals.begins_with_tag(_text(sample) or "") for of in answers.values() for sample in of.values()):
+            return _thinks(who, self._turned_off())
+        thinking = {
+            name: sum(bool(answer and answer.reasoning) for answer in map(completion, of.values()))
+            for name, of in answers.items()
+        }
+        most = max(thinking, key=lambda engine: thinking[engine])
+        return Cause(
+            layer="reasoning",
+            text=f"{most} thinks before it answers where the other engine does not",
+            remedy=self._turned_off(),
         )
 
     def _turned_off(self) -> str:

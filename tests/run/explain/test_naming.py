@@ -27,7 +27,7 @@ def ended(*texts: str) -> Said:
 
 def named(name: str, ours: Said, theirs: Said, *, when_short: tuple[Said, Said] | None = None) -> tuple[Cause, ...]:
     """Return the causes of a pair, a and b, whose answers these are, unchanged and when prompts are short."""
-    engines = [SimpleNamespace(name=name, unpenalised={}, schema_field="") for name in ("a", "b")]
+    engines = [SimpleNamespace(name=name, unpenalised={}, unreasoning={}, schema_field="") for name in ("a", "b")]
 
     def answers(removed: Collection[str]) -> Mapping[str, Mapping[str, Sample]]:
         sides = when_short if when_short is not None and removals.LENGTH in removed else (ours, theirs)
@@ -51,6 +51,17 @@ def sample(case: str, answer: Completion) -> Sample:
     return Sample(
         engine="e", case=case, phase=Phase.MAIN, repeat=0, concurrency=1, request_sha256="0" * 64, completion=answer
     )
+
+
+def test_reasoning_is_said_to_be_left_in_the_text_only_where_it_stands_there() -> None:
+    plain = ended("Paris", "Rome")
+    thought = {case: Completion(text="Lyon", finish_reason="stop", reasoning="hmm") for case in plain}
+
+    (aloud,) = named(removals.REASONING, plain, ended("<think>hmm</think>Paris", "<think>hm</think>Rome"))
+    (apart,) = named(removals.REASONING, plain, thought)
+
+    assert aloud.text == "b leaves its reasoning in the text of its answers"
+    assert apart.text == "b thinks before it answers where the other engine does not"
 
 
 def test_a_cut_is_named_for_the_engine_that_counts_less_of_a_long_prompt() -> None:
