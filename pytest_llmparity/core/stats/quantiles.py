@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from pytest_llmparity.core.late import np, special
@@ -120,19 +121,17 @@ def together_in_blocks(values: Sequence[float], blocks: Sequence[int], *, few: i
     the latencies that is normal, and knows what to do with failures (``inf``). Of fewer than ``few`` blocks what is
     between them is hardly known: there it is the upper limit that holds in three of four cases.
     """
-    sizes = Counter(blocks)
+    _, block, sizes = np.unique(np.asarray(blocks), return_inverse=True, return_counts=True)
     n, count = len(values), len(sizes)
     scores = _normal_scores(values)
-    total, of_block = float(scores.sum()), dict.fromkeys(sizes, 0.0)
-    for score, block in zip(scores, blocks, strict=True):
-        of_block[block] += float(score)
-    between = math.fsum(part**2 / sizes[block] for block, part in of_block.items()) - total**2 / n
+    total = float(scores.sum())
+    between = float((np.bincount(block, weights=scores) ** 2 / sizes).sum()) - total**2 / n
     within = float((scores**2).sum()) - total**2 / n - between
     if n == count or between + within <= 1e-12:
         return 0.0
     if within <= 1e-12:
         return 1.0
-    usual = (n - math.fsum(size**2 for size in sizes.values()) / n) / (count - 1)
+    usual = (n - float((sizes**2).sum()) / n) / (count - 1)
     ratio = between / (count - 1) / (within / (n - count))
     if count < few:
         ratio /= float(special.fdtri(count - 1, n - count, 0.25))
@@ -148,11 +147,17 @@ def late_together(correlation: float, quantile: float) -> float:
     >>> round(late_together(0.3, 0.95), 3), late_together(0.0, 0.5), round(late_together(1.0, 0.95), 3)
     (0.118, 0.0, 1.0)
     """
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes, weights = _gauss()
     angle, z = math.asin(correlation), float(special.ndtri(quantile))
     places = (nodes + 1.0) * angle / 2.0
     joint = float((weights * np.exp(-(z**2) / (1.0 + np.sin(places)))).sum()) * angle / (4.0 * math.pi)
     return min(1.0, joint / (quantile * (1.0 - quantile)))
+
+
+@cache
+def _gauss() -> tuple[Floats, Floats]:
+    """Return places between -1 and 1 and their weights in an integral."""
+    return np.polynomial.legendre.leggauss(_NODES)
 
 
 def _normal_scores(values: Sequence[float]) -> Floats:
