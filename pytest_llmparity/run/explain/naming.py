@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from pytest_llmparity.core.sample import Completion, Request, Sample
 from pytest_llmparity.core.verdict import Cause
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.explain.asking import Pair, completion
+from pytest_llmparity.run.explain.asking import Pair, Spent, completion
 
 Shown = Callable[[str, Answers, Collection[str]], bool]
 """Whether the drift goes away with answers in place of those of the pair; said in words what they are, and what else
@@ -69,7 +70,6 @@ class Naming:
         )
 
     def _named(self, name: str, causes: Sequence[str]) -> Cause | None:
-        who = self._culprit(name)
         if name == removals.PROMPT:
             return self._of_prompt()
         if name == removals.LENGTH:
@@ -78,6 +78,7 @@ class Naming:
             return self._of_order()
         if name in (removals.SPACES, removals.TAGS):
             return self._of_text(name)
+        who = self._culprit(name)
         if name == removals.REASONING:
             return self._of_reasoning(who)
         temperature = next(iter(self._pair.requests.values())).sampling.temperature
@@ -141,17 +142,19 @@ class Naming:
         candidate, baseline = self._pair.candidate, self._pair.baseline
         names = f"{candidate.name} and {baseline.name}"
         offsets = self._offsets()
-        return (
-            self._template()
-            or (self._bos(offsets) if set(offsets.values()) == {1} else None)
-            or (self._turns(offsets) if min(offsets.values(), default=0) < 0 else None)
-            or self._system(offsets)
-            or Cause(
-                layer=PROMPT,
-                text=f"{names} make different prompts of the same chat{_counted(candidate.name, offsets)}: template, "
-                "BOS token or a system prompt",
-                remedy=f"client.completions.create(prompt=…) on {candidate.name}, rendered as {baseline.name} does",
+        told: Cause | None = None
+        with contextlib.suppress(Spent):  # that it is the prompt was shown, if not what of it
+            told = (
+                self._template()
+                or (self._bos(offsets) if set(offsets.values()) == {1} else None)
+                or (self._turns(offsets) if min(offsets.values(), default=0) < 0 else None)
+                or self._system(offsets)
             )
+        return told or Cause(
+            layer=PROMPT,
+            text=f"{names} make different prompts of the same chat{_counted(candidate.name, offsets)}: template, "
+            "BOS token or a system prompt",
+            remedy=f"client.completions.create(prompt=…) on {candidate.name}, rendered as {baseline.name} does",
         )
 
     def _template(self) -> Cause | None:

@@ -62,6 +62,17 @@ def test_who_does_not_tell_its_template_is_not_said_to_hide_a_system_prompt(plan
     )
 
 
+def test_what_was_shown_stands_where_no_request_is_left_to_find_out_what_of_it(planted: Planted) -> None:
+    """Asked again, everything and the prompt taken away, one rendering of each chat: seven times the prompts."""
+    rude = planted.behind(proxy.hidden_system("Rhyme in every line."))
+
+    _, verdict = gated(planted, rude, explain_requests=7 * PROMPTS)
+
+    assert verdict.explanation is not None
+    assert verdict.explanation.requests == 7 * PROMPTS
+    assert [cause.layer for cause in verdict.explanation.causes] == ["rendered prompt"]
+
+
 def test_experiments_on_all_pairs_keep_to_the_requests_of_the_run(planted: Planted) -> None:
     hot = [planted.behind(proxy.overridden(temperature=1.0)) for _ in range(3)]
     free, _ = gated(planted, *hot, explain_requests=0)
