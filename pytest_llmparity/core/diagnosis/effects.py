@@ -103,12 +103,13 @@ def effect(before: Drift, after: Drift, *, tries: int = TRIES) -> Effect:
     """Compare drift before and after something was taken away, case by case.
 
     ``less``: the sign test over the prompts says so, at 5 % divided by ``tries``. ``gone``: what is left is less, and
-    not above the margin, or no case differs any more; where the check passes what is left, 5 % are enough.
+    not above the margin, or no case differs any more; where the check fails what was there and passes what is left, 5 %
+    are enough: drift that is there by chance goes away by chance.
     """
     p, n = sign_test(before.by_case, after.by_case)
     less = p <= ALPHA / tries
     nothing_left = not after.above or not any(after.by_case.values())
-    passes = after.verdict.outcome is Outcome.PASS
+    passes = before.verdict.outcome is Outcome.FAIL and after.verdict.outcome is Outcome.PASS
     return Effect(
         before=before.verdict.estimate,
         after=after.verdict.estimate,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Mapping
 
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chi2
 
 from pytest_llmparity.core.diagnosis.effects import Drift, effect
 from pytest_llmparity.core.stats.medians import sign_test
@@ -44,6 +45,39 @@ def test_drift_has_gone_where_the_check_passes_and_the_prompts_agree() -> None:
     few = drift(cases(*[0.0] * 12), Outcome.INCONCLUSIVE, estimate=0.0)
     assert effect(before, few).gone, "too few prompts to pass, and nothing is left"
     assert effect(before, drift(cases(*[0.0] * 4, *[0.5] * 8), Outcome.PASS)).outcome == "stays", "four may be chance"
+
+
+def test_by_five_in_a_hundred_only_what_failed_has_gone() -> None:
+    """Drift that is above the margin by chance is below it again by chance."""
+    before, after = cases(*[0.5] * 5, *[0.0] * 11), drift(cases(*[0.0] * 16), Outcome.PASS, estimate=0.0)
+
+    assert effect(drift(before), after).gone
+    assert not effect(drift(before, Outcome.INCONCLUSIVE), after).gone
+
+
+@pytest.mark.parametrize("hazard", [0.03, 0.04, 0.05, 0.08])
+def test_ten_experiments_that_change_nothing_name_something_in_one_of_twenty_runs_at_most(hazard: float) -> None:
+    rng, runs = random.Random(20261128), 200
+
+    def asked() -> Drift:
+        at = [next((token for token in range(1, 33) if rng.random() < hazard), 0) for _ in range(16)]
+        forks, tokens = sum(map(bool, at)), sum(token or 32 for token in at)
+        estimate, bounds = forks / tokens, rate(forks, tokens)
+        outcome = Outcome.PASS if bounds[1] < 0.05 else Outcome.FAIL if bounds[0] > 0.05 else Outcome.INCONCLUSIVE
+        return drift(cases(*[1.0 / token if token else 0.0 for token in at]), outcome, estimate=estimate)
+
+    def named() -> bool:
+        control = asked()
+        effects = (effect(control, asked()) for _ in range(10))
+        return control.above and any(each.gone or each.less for each in effects)
+
+    assert sum(named() for _ in range(runs)) <= 0.05 * runs + 2 * (0.05 * 0.95 * runs) ** 0.5
+
+
+def rate(events: int, total: int) -> tuple[float, float]:
+    """Bounds of a Poisson rate, each of 95 % (Garwood 1936)."""
+    least = chi2.ppf(0.05, 2 * events) / 2 / total if events else 0.0
+    return least, chi2.ppf(0.95, 2 * events + 2) / 2 / total
 
 
 def test_less_is_asked_at_a_tenth_of_the_error_rate() -> None:
