@@ -92,12 +92,16 @@ class Guard:
         """How many requests the canaries of one engine of this run take at most."""
         return canaries.MOST if any(map(self.canaries, self._names)) else 0
 
-    def heard(self, spec: EngineSpec, seen: Seen) -> Held:
-        """Return what a live engine's canaries say that is wrong, or worth a note."""
+    def heard(self, spec: EngineSpec, seen: Seen, *, stopped: bool) -> Held:
+        """Return what a live engine's canaries say that is wrong, or worth a note.
+
+        Where a hard stop of ours left them unasked (``stopped``) that they cannot be compared refuses nobody.
+        """
         if seen.change is Change.UNCHANGED:
             return Held()
         sentence = f"its canaries do not answer as {lock.NAME} says: {seen}; {self._renew(spec)}"
-        return Held(notes=(sentence,)) if seen.change is Change.UNKNOWN else self._sorted(sentence)
+        unasked = stopped and seen.change is Change.UNKNOWN
+        return Held(notes=(sentence,)) if unasked else self._sorted(sentence)
 
     def agreed(self) -> Agreed:
         """Return what the lock says of drift, nothing where it cannot be read: :meth:`hold` tells why."""

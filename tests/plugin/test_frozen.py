@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmparity.cli import main
-from pytest_llmparity.testing import Reply
+from pytest_llmparity.run.probe import canaries
+from pytest_llmparity.testing import Fault, Reply
 
 if TYPE_CHECKING:
     from tests.doubles.posing import PosingEngine
@@ -121,7 +122,7 @@ def test_engines_that_say_the_same_are_told_apart_in_the_summary(bench: Bench) -
     assert "a and b say the same of themselves; they differ in args (none and --flash-attn on)" in told
 
 
-def saying(lead: float) -> Callable[[Mapping[str, Any]], Reply]:
+def saying(lead: float) -> Callable[[Mapping[str, Any]], Reply | Fault]:
     return lambda request: Reply(text="all is well in the harbour", lead=lead)
 
 
@@ -175,6 +176,20 @@ def test_engines_whose_canaries_are_as_locked_have_nothing_said_of_them(
 
     assert result.ret == 0
     result.stdout.no_fnmatch_line("*canaries do not answer*")
+
+
+def test_an_engine_that_answers_none_of_its_canaries_is_refused(
+    bench: Bench, kept: tuple[PosingEngine, PosingEngine]
+) -> None:
+    answers, asked = saying(2.0), [case.messages[-1]["content"] for case in canaries.cases() if case.messages]
+    kept[1].script = lambda request: (
+        Fault.refuse(500) if request["messages"][-1]["content"] in asked else answers(request)
+    )
+
+    result = bench.run(*FROZEN, engines=kept)
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["INCOMPARABLE prompts, b against a: b: its canaries * not comparable (0 of 12 were *"])
 
 
 def test_canaries_that_a_hard_stop_leaves_unasked_refuse_nobody(

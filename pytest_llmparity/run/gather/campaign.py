@@ -255,7 +255,7 @@ class Campaign:
         if kept is None:
             return prepared
         seen = compare(kept, canaries.ask(adapter, take=self._allowance.take))
-        held = self._lock.heard(adapter.spec, seen)
+        held = self._lock.heard(adapter.spec, seen, stopped=bool(self._allowance.reason))
         record = prepared.record
         if held.wrong:
             record = dataclasses.replace(record, incomparable=f"{adapter.name}: {'; '.join(held.wrong)}")
