@@ -109,8 +109,9 @@ def _two(asked: argparse.Namespace) -> Selection:
     named = [*asked.engines, *(asked.more or ())]
     if len(entries := parse_engines(named)) != 2:
         raise EngineSelectionError(
-            f"a pair is calibrated, and {len(entries)} engines are named; write: llmparity calibrate BASELINE CANDIDATE"
-            "; or, for the copies of a model, llmparity calibrate --ladder F16.gguf"
+            f"a pair is calibrated, which takes two engines, not {len(entries)}; write: "
+            "llmparity calibrate BASELINE CANDIDATE; or, for the copies of a model, "
+            "llmparity calibrate --ladder F16.gguf"
         )
     selection = selected(asked)
     settings = dataclasses.replace(

@@ -123,7 +123,8 @@ class Door:
         if not plan.units:
             return list(map(uncommanded, hopeless))
         if self.settings.mode == "replay":
-            lines = [f"replay of {self.settings.replay_run or 'the newest run'}: nothing is asked"]
+            run = self.settings.replay_run or "the newest run that asked what is selected"
+            lines = [f"replay of {run}: nothing is asked"]
         else:
             lines = [
                 terminal.plan_line(

@@ -83,7 +83,7 @@ def test_two_engines_are_named(shell: Shell, named: tuple[str, ...]) -> None:
     ended = shell.run("calibrate", *named)
 
     assert ended.code == 2
-    assert f"{len(named)} engines are named; write: llmparity calibrate BASELINE CANDIDATE" in ended.err
+    assert f"takes two engines, not {len(named)}; write: llmparity calibrate BASELINE CANDIDATE" in ended.err
 
 
 @pytest.mark.usefixtures("pair")

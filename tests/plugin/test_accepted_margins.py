@@ -58,6 +58,7 @@ def test_the_accepted_margin_holds_and_the_verdict_says_since_when(
     (verdict,) = bench.report()["verdicts"]
     assert (verdict["outcome"], verdict["margin"]) == ("PASS", 0.06)
     assert verdict["margin_from"].startswith("accepted 20")
+    passed.stdout.fnmatch_lines(["noted:", "*margin 0.06 nats, accepted 20*in llmparity.lock*"])
     failed.stdout.fnmatch_lines(
         ["FAIL logprobs, b against a: 0.2 nats*margin 0.06 nats, accepted 20*in llmparity.lock*"]
     )

@@ -661,7 +661,7 @@ def test_the_command_to_reproduce_names_what_the_environment_and_options_chose(
     live.stdout.fnmatch_lines([f"{command} {chosen}"])
     replay.stdout.fnmatch_lines(
         [
-            "replay of the newest run: nothing is asked",
+            "replay of the newest run that asked what is selected: nothing is asked",
             "  test_gate.py::test_gate: 8 cases in 8 groups",
             f"{command} --parity-mode replay=2*",
             "run 2*: nobody was asked, the answers are those that were*",

@@ -15,6 +15,7 @@ from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.identity.agreed import Accepted
 from pytest_llmparity.core.identity.proposing import proposed
 from pytest_llmparity.core.verdict import Outcome
+from pytest_llmparity.run.declare import load_prompts
 from pytest_llmparity.run.session import Session
 
 TEST: Final = "llmparity calibrate"
@@ -72,6 +73,6 @@ def measure(session: Session, *, prompts: Path, today: datetime.date) -> Accepte
 
 def declared(session: Session, prompts: Path, check: Check) -> None:
     """Declare the measurement; raises for a prompt file that is none, or of too few groups."""
-    declaration = session.declare(TEST, (str(prompts), check), {"max_tokens": HORIZON}, folder=prompts.parent)
-    if (groups := declaration.prompts.groups) < LEAST_GROUPS:
+    if (groups := load_prompts(prompts, (prompts.parent,)).groups) < LEAST_GROUPS:
         raise DesignError(f"{prompts.name} has {groups} groups of prompts; a margin takes {LEAST_GROUPS} or more")
+    session.declare(TEST, (str(prompts), check), {"max_tokens": HORIZON}, folder=prompts.parent)

@@ -27,7 +27,9 @@ from pytest_llmparity.store.runs import Store
 
 CASES: Final = 16
 """Prompts of every experiment: with so many the paired sign test shows that drift is less where nine of ten agree."""
-NOT_STORED: Final = "a stored run is judged: no experiments were stored with it, and nobody is asked"
+NOT_STORED: Final = (
+    "a stored run is judged, and nobody is asked: it holds no experiments for this check as it stands now"
+)
 NOT_UP: Final = "the engines are not both up any more, and none is started for an experiment"
 IN_TURN: Final = 'experiments ask both engines side by side, and residency is "one-at-a-time"'
 SPENT: Final = "explained"

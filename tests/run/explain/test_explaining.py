@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmparity import check
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.run.explain.explaining import NOT_STORED
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import FaultProxy, proxy
@@ -181,7 +182,7 @@ def test_a_replay_of_a_run_without_experiments_says_so(planted: Planted) -> None
     explanation = judged(replay).explanation
 
     assert explanation is not None
-    assert explanation.note == "a stored run is judged: no experiments were stored with it, and nobody is asked"
+    assert explanation.note == NOT_STORED
 
 
 def test_an_engine_that_has_gone_ends_experiments_and_no_verdict(planted: Planted) -> None:

@@ -162,7 +162,8 @@ class LogprobsCheck(BaseCheck):
         lines = _lines(shifts, missing)
         if judgement.estimate is not None and (about := ladders.about(evidence, judgement.estimate)):
             lines.insert(0, about)
-        remarks = (*limit.notes, *had_turn)
+        origin = (f"margin {explain.nats(margin)}, {limit.source}",) if limit.source else ()
+        remarks = (*origin, *limit.notes, *had_turn)
         done = dataclasses.replace(verdict.judged(judgement), details=tuple(lines), remarks=remarks)
         known = {case.id: shift for case, shift in shifts}
         best = [(case, known.get(case.id, NOT_SHIFTED)) for case in pairing.cases]
