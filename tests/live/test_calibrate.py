@@ -57,7 +57,7 @@ def test_the_copy_passes_what_was_accepted_and_a_coarser_one_fails_it(
     assert honest.process.wait(300) == 0, honest.output
     assert swapped.process.wait(300) == 1, swapped.output
     lines = [line for line in swapped.output.splitlines() if "logprobs, q8 against f16" in line]
-    assert any(line.startswith("INCOMPARABLE") and "digest sha256:" in line for line in lines), lines
+    assert any("INCOMPARABLE" in line and "digest sha256:" in line for line in lines), lines
     assert any(line.startswith("FAIL") and f"margin {accepted.shift:g} nats" in line for line in lines), lines
 
 
