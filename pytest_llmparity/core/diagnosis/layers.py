@@ -17,7 +17,7 @@ from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.identity.capabilities import CUTS
 from pytest_llmparity.core.identity.pins import agree
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.sample import Completion, Request
 from pytest_llmparity.core.words import explain
 
 PROPERTY_ORDER: Final = "property order"
@@ -289,11 +289,11 @@ def _ordered(
     return order_line(name, values, orders)
 
 
-def response_schema(case: Case) -> Mapping[str, Any] | None:
-    """Return the JSON Schema a case's ``response_format`` asks for, ``None`` when it asks for none."""
-    if case.response_format is None:
+def response_schema(asked: Case | Request) -> Mapping[str, Any] | None:
+    """Return the JSON Schema that the ``response_format`` of a case or request asks for, ``None`` where it has none."""
+    if asked.response_format is None:
         return None
-    wanted = case.response_format.get("json_schema")
+    wanted = asked.response_format.get("json_schema")
     schema = wanted.get("schema") if isinstance(wanted, Mapping) else None
     return schema if isinstance(schema, Mapping) else None
 

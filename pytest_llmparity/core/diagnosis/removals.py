@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from pytest_llmparity.core.compare.json import parse_json
+from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.sample import Completion, Request
 
 PROMPT: Final = "prompt"
@@ -77,7 +78,7 @@ class Asked:
 
 def apply(request: Request, removed: Collection[str], known: Known) -> Asked | None:
     """Return a request with these things taken away, ``None`` where that cannot be done with this case."""
-    schema = _schema(request)
+    schema = response_schema(request)
     if ORDER in removed and schema is not None and known.keys is not None:
         schema = _ordered(schema, known.keys)
         request = dataclasses.replace(request, response_format=_with_schema(request, schema))
@@ -143,16 +144,12 @@ def begins_with_tag(text: str) -> bool:
     return _TAGGED.match(text) is not None
 
 
-def keys_of(text: str) -> Any:
-    """Return an answer as JSON, ``None`` where it is none."""
-    parsed = parse_json(text)
+def keys_of(answer: Completion | None) -> Any:
+    """Return an answer as JSON, whatever stands in tags before it; ``None`` where it is none."""
+    if answer is None:
+        return None
+    parsed = parse_json(compared(answer, COMPARED).text)
     return None if parsed.error is not None else parsed.value
-
-
-def _schema(request: Request) -> Mapping[str, Any] | None:
-    wanted = (request.response_format or {}).get("json_schema")
-    schema = wanted.get("schema") if isinstance(wanted, Mapping) else None
-    return schema if isinstance(schema, Mapping) else None
 
 
 def _with_schema(request: Request, schema: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from pytest_llmparity.core.compare.json import parse_json
 from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.effects import Answers
 from pytest_llmparity.core.diagnosis.layers import response_schema
@@ -146,7 +145,7 @@ class Naming:
         with contextlib.suppress(Spent):  # that it is the prompt was shown, if not what of it
             told = (
                 self._template()
-                or (self._bos(offsets) if set(offsets.values()) == {1} else None)
+                or (self._bos() if set(offsets.values()) == {1} else None)
                 or (self._turns(offsets) if min(offsets.values(), default=0) < 0 else None)
                 or self._system(offsets)
             )
@@ -188,7 +187,7 @@ class Naming:
             remedy=f'args = ["--chat-template-file", "TEMPLATE OF {pair.baseline.name}"]',
         )
 
-    def _bos(self, offsets: Mapping[str, int]) -> Cause | None:
+    def _bos(self) -> Cause | None:
         """Name a doubled BOS token where the baseline, given one more, answers like the candidate."""
         pair = self._pair
         token = pair.candidate.bos() or pair.baseline.bos()
@@ -235,7 +234,8 @@ class Naming:
             theirs = control[pair.candidate.name]
             counted = [_tokens(answers[pair.baseline.name].get(case)) == _tokens(theirs[case]) for case in asked]
             words = f"{pair.baseline.name} asked with the last {messages} of each chat alone"
-            if (all(counted) and len(counted) >= ENOUGH) | self._shown(words, answers, self._others):
+            shown = self._shown(words, answers, self._others)  # written down as an experiment in any case
+            if shown or (all(counted) and len(counted) >= ENOUGH):
                 return Cause(
                     layer="oldest turns",
                     text=f"{pair.candidate.name} drops the oldest turns: of {len(asked)} of "
@@ -250,8 +250,8 @@ class Naming:
         Where an engine does not tell how it renders a chat its template may do the same.
         """
         pair = self._pair
-        (more, *others) = {*offsets.values()} or {0}
-        if others or more < 2:
+        more = _same(offsets)
+        if more is None or more < 2:
             return None
         request = next(request for request in pair.requests.values() if request.messages is not None)
         ours, theirs = (pair.rendered(adapter, request) for adapter in pair.adapters)
@@ -312,10 +312,10 @@ class Naming:
         turns = self._turns(offsets) if min(offsets.values(), default=0) < 0 else None
         if turns is not None:
             return turns
-        when_short = {*self._offsets({removals.LENGTH}).values()} or {0}
-        if len(when_short) > 1:
+        when_short = _same(self._offsets({removals.LENGTH}))
+        if when_short is None:
             return None
-        beyond = {case: offset - min(when_short) for case, offset in offsets.items()}
+        beyond = {case: offset - when_short for case, offset in offsets.items()}
         worst = max(beyond, key=lambda case: abs(beyond[case]))
         who, other = (pair.candidate, pair.baseline) if beyond[worst] < 0 else (pair.baseline, pair.candidate)
         control = pair.answers(())
@@ -396,10 +396,16 @@ def _thinks(who: str, remedy: str) -> Cause:
     return Cause(layer="reasoning", text=f"{who} leaves its reasoning in the text of its answers", remedy=remedy)
 
 
+def _same(offsets: Mapping[str, int]) -> int | None:
+    """Return the offset that all chats have, 0 where none is known, ``None`` where they differ."""
+    (offset, *others) = {*offsets.values()} or {0}
+    return None if others else offset
+
+
 def _counted(who: str, offsets: Mapping[str, int]) -> str:
     """Return how many tokens more or fewer an engine counts, where that is the same for every chat."""
-    (more, *others) = {*offsets.values()} or {0}
-    if others or not more:
+    more = _same(offsets)
+    if not more:
         return ""
     return f" ({explain.count(abs(more), 'token')} {'more' if more > 0 else 'fewer'} on {who}, on every one)"
 
@@ -415,8 +421,8 @@ def _tokens(sample: Sample | None) -> int | None:
 
 
 def _keys(answer: Completion | None) -> list[str]:
-    parsed = parse_json(removals.compared(answer, removals.COMPARED).text) if answer is not None else None
-    return list(parsed.value) if parsed is not None and isinstance(parsed.value, dict) else []
+    value = removals.keys_of(answer)
+    return list(value) if isinstance(value, dict) else []
 
 
 def _room(tokens: int) -> int:

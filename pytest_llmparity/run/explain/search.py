@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from pytest_llmparity.core.compare.shift import Logprobs
 from pytest_llmparity.core.diagnosis import removals
@@ -206,7 +206,7 @@ class Search:
             self.pair.known[case.id] = dataclasses.replace(
                 self.pair.known[case.id],
                 tokens=tokens,
-                keys=_answered(theirs.get(case.id)),
+                keys=removals.keys_of(theirs.get(case.id)),
                 characters=max(alike) if alike else None,
             )
 
@@ -277,11 +277,6 @@ def _length(request: Request) -> int:
     """Return how long the last message of a chat, or a raw prompt, is in characters."""
     text = request.prompt if request.messages is None else request.messages[-1].get("content")
     return len(text) if isinstance(text, str) else 0
-
-
-def _answered(answer: Completion | None) -> Any:
-    """Return an answer as JSON, whatever stands in tags before it."""
-    return None if answer is None else removals.keys_of(removals.compared(answer, COMPARED).text)
 
 
 def _completions(samples: Mapping[str, Sample]) -> dict[str, Completion]:
