@@ -201,5 +201,11 @@ class Check(Protocol):
     def weakness(self, *, sizes: Sequence[int], sequential: bool = False) -> str:
         """Say what groups of these sizes keep it from seeing, one line for every plan; empty where that is little."""
 
+    def beforehand(self, evidence: Evidence, candidate: EngineEvidence) -> str:
+        """Say why a pair cannot be judged whatever its engines answer, empty where it can.
+
+        Nothing but who they are and what the lock holds is known then.
+        """
+
     def judge(self, evidence: Evidence) -> list[Verdict]:
         """Return a verdict per engine (absolute limits) or per candidate (pairwise limits); bad data never raises."""

@@ -69,16 +69,32 @@ def test_other_weights_are_incomparable_with_the_command_to_run(
 ) -> None:
     calibrated(pair)
     pair[1].quantization = "Q4_0"
+    before = [len(bench.asked(engine)) for engine in pair]
 
     result = bench.run(engines=pair)
 
     assert result.ret == 1
+    assert [len(bench.asked(engine)) for engine in pair] == before, "known before a prompt is sent"
     result.stdout.fnmatch_lines(
         [
             "INCOMPARABLE logprobs, b against a: the margin in llmparity.lock was accepted for other engines "
             "(b: quantization Q8_0 -> Q4_0); if that is meant, run: llmparity calibrate a b"
         ]
     )
+
+
+def test_what_another_check_reads_is_asked_also_where_the_margin_is_of_others(
+    bench: Bench, pair: tuple[PosingEngine, PosingEngine]
+) -> None:
+    bench.gate("check.logprobs(), check.prompts()")
+    calibrated(pair)
+    pair[1].quantization = "Q4_0"
+
+    result = bench.run(engines=pair)
+
+    assert all(bench.asked(engine) for engine in pair)
+    result.stdout.fnmatch_lines(["INCOMPARABLE logprobs, b against a: the margin in llmparity.lock*"])
+    result.stdout.fnmatch_lines(["*prompts*pass 0 differ*"])
 
 
 def test_a_replay_keeps_the_margin_of_its_run(bench: Bench, pair: tuple[PosingEngine, PosingEngine]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.evidence import Evidence, Needs
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Verdict
@@ -53,6 +53,9 @@ class Wants:
         return ""
 
     def weakness(self, *, sizes: Sequence[int], sequential: bool = False) -> str:
+        return ""
+
+    def beforehand(self, evidence: Evidence, candidate: EngineEvidence) -> str:
         return ""
 
     def judge(self, evidence: Evidence) -> list[Verdict]:

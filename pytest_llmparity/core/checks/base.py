@@ -37,6 +37,10 @@ class BaseCheck:
         """Return nothing: how the cases fall into groups is not what limits it."""
         return ""
 
+    def beforehand(self, evidence: Evidence, candidate: EngineEvidence) -> str:
+        """Return nothing: who the engines are keeps nobody from judging their answers."""
+        return ""
+
     def judge(self, evidence: Evidence) -> list[Verdict]:
         """Return a verdict per engine (absolute limits) or per candidate (pairwise limits), each with its headline."""
         return [worded(verdict) for verdict in self.verdicts(evidence)]

@@ -209,6 +209,8 @@ class Campaign:
     def _prepare(self, entered: Sequence[tuple[EngineSpec, Adapter | None]]) -> None:
         """Prepare engines, lanes at the same time, and leave out what nothing can be compared with."""
         self._meanwhile()
+        for reason in self._company.hold(self._plan.units, self._lock.agreed()):
+            self._progress.say(reason)
         adapters = {spec.name: adapter for spec, adapter in entered if adapter is not None}
 
         async def prepare_one(name: str) -> Prepared:

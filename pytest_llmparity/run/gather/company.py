@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from pytest_llmparity.core.evidence import Needs
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.run.plan import Unit, union
 from pytest_llmparity.settings.specification import EngineSpec, Settings
@@ -23,6 +24,25 @@ class Company:
         self._baseline = settings.baseline or ""
         self._records = records
         self.unusable: dict[str, str] = {}
+        self._unheld: dict[tuple[str, str], str] = {}
+
+    def hold(self, units: Iterable[Unit], agreed: Agreed) -> list[str]:
+        """Find the candidates that some units cannot judge whatever they answer, by what the lock holds of drift now.
+
+        They are not asked these units from here on. Return each reason once, behind the candidate's name.
+        """
+        baseline = self._records.get(self._baseline)
+        candidates = [self._records[name] for name in self._engines if name in self._records and name != self._baseline]
+        reasons: dict[str, None] = {}
+        if baseline is None or baseline.unusable:
+            return []
+        for unit in units:
+            for candidate in candidates:
+                refusals = [] if candidate.unusable else beforehand(unit, baseline, candidate, agreed)
+                reasons |= dict.fromkeys(f"{candidate.name}: {why}" for why in refusals if why)
+                if refusals and all(refusals):
+                    self._unheld[candidate.name, unit.key] = refusals[0]
+        return list(reasons)
 
     def needs(self, name: str, unit: Unit) -> Needs | None:
         """Return what a unit needs of an engine; ``None``: nothing, because whom it is compared with is not there."""
@@ -35,7 +55,9 @@ class Company:
 
     def _alone(self, name: str, unit: Unit) -> str | None:
         """Say why nothing of a unit can be compared on an engine, ``None`` where something can."""
-        unusable = dict(self.unusable)
+        if (unheld := self._unheld.get((name, unit.key))) is not None:
+            return unheld
+        unusable = dict(self.unusable) | {other: why for (other, key), why in self._unheld.items() if key == unit.key}
         for other, record in self._records.items():
             why = record.unusable or record.refused.get(unit.key) or record.left_out.get(unit.key)
             if why is not None:
@@ -62,6 +84,26 @@ def alone(name: str, *, baseline: str, engines: Sequence[str], unusable: Mapping
     if name == baseline:
         return f"no engine is left to compare it with ({who} cannot be used; {first})"
     return f"the baseline {who} cannot be used ({first})"
+
+
+def beforehand(unit: Unit, baseline: EngineRecord, candidate: EngineRecord, agreed: Agreed) -> list[str]:
+    """Return of every check that compares why it cannot judge a pair whatever it answers, empty where it can."""
+    evidence = Evidence(
+        test="",
+        prompts=unit.prompts,
+        sampling=unit.sampling,
+        concurrency=unit.concurrency,
+        baseline=baseline.name,
+        engines={record.name: _identified(record) for record in (baseline, candidate)},
+        agreed=agreed,
+    )
+    return [check.beforehand(evidence, evidence.engines[candidate.name]) for check in unit.checks if check.pairwise]
+
+
+def _identified(record: EngineRecord) -> EngineEvidence:
+    return EngineEvidence(
+        name=record.name, kind=record.kind, identity=record.identity, quantization=record.quantization
+    )
 
 
 def needs_alone(unit: Unit) -> Needs | None:

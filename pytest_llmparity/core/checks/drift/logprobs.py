@@ -77,18 +77,22 @@ class LogprobsCheck(BaseCheck):
         baseline = evidence.engines[evidence.baseline]
 
         def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
-            pairing = pair_answers(evidence, candidate)
             limit = self._limit(evidence, baseline, candidate)
+            if limit.nats is None:
+                return [dataclasses.replace(opened, outcome=Outcome.INCOMPARABLE, reason=limit.refused)]
+            pairing = pair_answers(evidence, candidate)
             refused = (
                 sampled(opened, evidence, "a shift is measured between greedy answers")
                 or pairing.unanswered(opened, evidence)
                 or self._unfit(opened, evidence, candidate)
             )
-            if refused is None and limit.nats is None:
-                refused = dataclasses.replace(opened, outcome=Outcome.INCOMPARABLE, reason=limit.refused)
             return [refused or self._judged(opened, evidence, candidate, pairing, limit)]
 
         return self.each_pair(evidence, self.kind, judge)
+
+    def beforehand(self, evidence: Evidence, candidate: EngineEvidence) -> str:
+        """Say why there is no margin for a pair, empty where there is one."""
+        return self._limit(evidence, evidence.engines[evidence.baseline], candidate).refused
 
     def _limit(self, evidence: Evidence, baseline: EngineEvidence, candidate: EngineEvidence) -> _Limit:
         """Return what the pair is held against, and where that comes from."""
