@@ -87,6 +87,7 @@ class Fleet:
         self._say = say
         self._locked = locked
         self._made: dict[str, str] = {}
+        self._has_log: set[str] = set()
         self._attached: dict[str, Adapter] = {}
         self._one_at_a_time = one_at_a_time
         self._gpus = gpus
@@ -133,7 +134,7 @@ class Fleet:
                 kind = registry.adapter_for(spec.kind or "")
                 kind.launch(self._prepared(spec, kind, None), free_port(), self._workdir, environ=self._environ)
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
-            self._engaged[name] = _failed(_begun(spec), error)
+            self._engaged[name] = self._failed(spec, error)
 
     def _glance_at(self, spec: EngineSpec, adapter: Adapter) -> None:
         """Hold a server against pins and lock before its turn; what it tells only of a loaded model is held then."""
@@ -259,7 +260,7 @@ class Fleet:
                 identity, installed = self._identify(spec, adapter)
             contradicted, notes = _held(spec, identity, installed, self._locked(spec, identity, adapter.kind))
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
-            return _failed(_begun(spec), error)
+            return self._failed(spec, error)
         notes += [self._made.pop(spec.name)] if spec.name in self._made else []
         if self._unmeasured is not None and is_here(spec):
             notes, self._unmeasured = [*notes, self._unmeasured], None
@@ -395,7 +396,7 @@ class Fleet:
         except OSError as error:
             text = f"{spec.name} cannot be started: no folder for its log, {log.parent}: {error.strerror}"
             raise LaunchError(text, engine=spec.name) from error
-        return self._keeper().start(
+        state = self._keeper().start(
             spec.name,
             argv=list(launch.argv),
             env=env,
@@ -405,6 +406,8 @@ class Fleet:
             grace_s=launch.grace_s,
             secrets=self._secrets,
         )
+        self._has_log.add(spec.name)
+        return state
 
     def _join(self, spec: EngineSpec) -> Adapter:
         """Wait for the process that another worker is starting."""
@@ -414,6 +417,11 @@ class Fleet:
         if state.state != "ready":
             raise LaunchError(state.reason or _ended(state), engine=spec.name)
         return self._make(spec, str(state.info["base_url"]))
+
+    def _failed(self, spec: EngineSpec, error: Exception) -> Engaged:
+        """Return an engine that is of no use; one whose process was never started has no log to look into."""
+        record = _begun(spec)
+        return _failed(record if spec.name in self._has_log else dataclasses.replace(record, log=None), error)
 
     def _log(self, name: str) -> Path:
         return self._workdir / "logs" / f"{name}.log"

@@ -42,6 +42,17 @@ def test_a_process_is_started_identified_and_asked_once(project: Project) -> Non
     assert project.events == ["a starts"]
 
 
+def test_an_engine_that_was_never_started_has_no_log_to_look_into(project: Project) -> None:
+    fleet = fleet_of(project, dataclasses.replace(project.process("a"), command=("no-such-program",)))
+
+    fleet.glance("a")
+    record = fleet.engage("a").record
+
+    assert record.error is not None
+    assert record.log is None
+    assert not (project.path / ".llmparity/logs").exists()
+
+
 @pytest.mark.slow
 def test_several_processes_start_side_by_side(project: Project) -> None:
     fleet = fleet_of(project, project.process("a"), project.process("b"), project.attached("c", project.engine()))
