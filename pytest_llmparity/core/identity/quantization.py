@@ -25,6 +25,7 @@ _SPELLINGS: Final = {
         "FP4": ("BITSANDBYTES_FP4", "BNB_FP4"),
         "4BIT": ("BNB_4BIT", "BITSANDBYTES_4BIT"),
         "8BIT": ("BNB_8BIT", "BITSANDBYTES_8BIT"),
+        "Q2_K": ("Q2_K_M",),  # llama.cpp makes it under one name and reports it as "Q2_K - Medium"
     }.items()
     for spelling in spellings
 }

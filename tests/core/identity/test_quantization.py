@@ -10,6 +10,7 @@ SPELLINGS = {
     "Q4_K - Medium": "Q4_K_M",
     "Q3_K - Large": "Q3_K_L",
     "Q2_K - Small": "Q2_K_S",
+    "Q2_K - Medium": "Q2_K",
     "q4_K_M": "Q4_K_M",
     "all F32": "F32",
     "mostly Q8_0": "Q8_0",
