@@ -47,10 +47,11 @@ class CachingLlamaCpp(LlamaCppAdapter):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """One engine process, asked every prompt in every phase."""
+    """One engine process, asked every prompt in every one of its phases."""
 
     spec: EngineSpec
     adapter: type[Adapter]
+    phases: tuple[Phase, ...] = PHASE_ORDER
 
     @property
     def caching(self) -> bool:
@@ -174,7 +175,7 @@ class Gatherer:
     def _steps(self, served: Served, wires: Mapping[str, WireRequest]) -> Iterator[tuple[Step, list[Job]]]:
         """Yield each phase as a test gathers it, but floors over all cases: any draw may choose any of them."""
         cases = self._unit.prompts.cases
-        for phase in PHASE_ORDER:
+        for phase in served.phases:
             order = shuffled(cases, seed=f"{self._unit.prompts.digest}/{phase}")
             twice = served.caching and phase is Phase.WARM
             step = Step(
