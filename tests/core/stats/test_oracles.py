@@ -122,9 +122,8 @@ def test_the_permutation_test_is_scipys_with_the_kernel_of_shared_beginnings() -
             - 2 * alike[np.ix_(first, second)].mean()
         )
 
-    exact = stats.permutation_test(
-        (np.arange(4), np.arange(4, 8)), apart, vectorized=False, alternative="greater", n_resamples=np.inf
-    ).pvalue
+    numbers: Any = (np.arange(4), np.arange(4, 8))
+    exact = stats.permutation_test(numbers, apart, vectorized=False, alternative="greater", n_resamples=1000).pvalue
     seen = difference([(ours, theirs)])
 
     assert seen.within == pytest.approx(
