@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_llmparity.core.late import special
 from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
-from pytest_llmparity.core.stats.cluster import clustered_ratio, t_bounds
+from pytest_llmparity.core.stats.cluster import ClusteredRatio, clustered_ratio, t_bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,8 @@ class HazardResult(Bounds):
     ``p_pass`` belongs to "the hazard is at least the margin", ``p_fail`` to "at most the margin": ``upper < margin``
     exactly when ``p_pass < alpha``, ``lower > margin`` exactly when ``p_fail < alpha``. ``at_risk`` is in baseline
     tokens. ``groups`` counts groups with tokens at risk; ``se`` is the standard error of the cluster-robust bound,
-    ``None`` where that took no part (it needs two groups). With nothing at risk the estimate is 0 and says nothing, and
+    ``None`` where that took no part (it needs two groups), ``within`` the ratio whose standard error FAIL goes by where
+    that is another one. With nothing at risk the estimate is 0 and says nothing, and
     several prompts of one group count as one, which bounds nothing: the bounds are 0 and infinity and both p-values 1.
     """
 
@@ -26,6 +27,7 @@ class HazardResult(Bounds):
     at_risk: float
     groups: int
     se: float | None = None
+    within: ClusteredRatio | None = None
 
     @property
     def one_group(self) -> bool:
@@ -67,12 +69,14 @@ def hazard(
     ratio = clustered_ratio([float(fork) for fork in forked], at_risk, groups)
     lower, upper = garwood(forks, exposure, alpha)
     p_pass, p_fail = _tails(forks, margin * exposure)
+    within: ClusteredRatio | None = None
     if ratio.se is not None:
         cluster_lower, cluster_upper = ratio.bounds(alpha)
         cluster_pass, cluster_fail = ratio.p_values(margin)
         if strata:
-            within = clustered_ratio([float(fork) for fork in forked], at_risk, groups, strata)
-            cluster_lower, cluster_fail = within.bounds(alpha)[0], within.p_values(margin)[1]
+            stratified = clustered_ratio([float(fork) for fork in forked], at_risk, groups, strata)
+            cluster_lower, cluster_fail = stratified.bounds(alpha)[0], stratified.p_values(margin)[1]
+            within = stratified if stratified.strata > 1 else None
         lower, upper = max(0.0, min(lower, cluster_lower)), max(upper, cluster_upper)
         p_pass, p_fail = max(p_pass, cluster_pass), max(p_fail, cluster_fail)
     elif sum(tokens > 0.0 for tokens in at_risk) > 1:  # how alike prompts of one group are shows only between groups
@@ -87,6 +91,7 @@ def hazard(
         at_risk=exposure,
         groups=ratio.groups,
         se=ratio.se,
+        within=within,
     )
 
 
@@ -99,7 +104,8 @@ def garwood(forks: float, at_risk: float, alpha: float) -> tuple[float, float]:
 def prompts_needed(result: HazardResult, n: int, margin: float, alpha: float) -> int | None:
     """Return how many prompts in all would settle the question if further ones behaved like the ``n`` so far.
 
-    Forks, tokens at risk and groups grow in proportion, the standard error falls with the root. ``None`` when more than
+    Forks, tokens at risk and groups grow in proportion, the kinds of prompts are the same, and standard errors fall
+    with the root: that of PASS, and that within kinds by which FAIL goes. ``None`` when more than
     100,000 would be needed (hazard and margin nearly equal), nothing was at risk or all come from one group. An
     estimate, not a promise: after looking once, bounds must be tightened (docs/verdicts.md, *Looking again*).
     """
@@ -112,7 +118,12 @@ def prompts_needed(result: HazardResult, n: int, margin: float, alpha: float) ->
         if result.se is None:
             below = above = True
         else:
-            lower, upper = t_bounds(result.estimate, result.se / math.sqrt(factor), result.groups * factor, alpha)
+            _, upper = t_bounds(result.estimate, result.se / math.sqrt(factor), result.groups * factor, alpha)
+            fails = result.within or result
+            kinds = 1 if result.within is None else result.within.strata
+            assert fails.se is not None
+            freedom = result.groups * factor - kinds + 1
+            lower, _ = t_bounds(result.estimate, fails.se / math.sqrt(factor), freedom, alpha)
             below, above = upper < margin, lower > margin
         at_most, at_least = _tails(result.forks * factor, margin * result.at_risk * factor)
         return (below and at_most < alpha) or (above and at_least < alpha)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmparity.core.stats.cluster import clustered_ratio
-from pytest_llmparity.core.stats.hazard import can_pass, garwood, hazard, prompts_needed
+from pytest_llmparity.core.stats.hazard import HazardResult, can_pass, garwood, hazard, prompts_needed
 
 
 @given(st.integers(0, 200), st.floats(1, 1e5), st.sampled_from([0.05, 0.01]))
@@ -153,6 +154,32 @@ def test_prompts_needed_is_where_the_verdict_turns() -> None:
     assert garwood(4 * factor, 1024 * factor, 0.05)[1] < 0.006
     assert prompts_needed(hazard([False] * 64, [32.0] * 64, groups, margin=0.05), 64, 0.05, 0.05) == 64
     assert prompts_needed(undecided, 64, 4 / 1024, 0.05) is None
+
+
+def test_prompts_needed_for_a_failure_counts_by_kinds_of_prompts_as_the_failure_does() -> None:
+    """Of eight kinds, half fork at the first token and half hardly: so many prompts more of the same do settle it."""
+
+    def prompts_of(copies: int) -> tuple[list[bool], list[float], list[str], dict[str, int]]:
+        kinds = [index % 8 for index in range(32 * copies)]
+        forked = [kind >= 4 or index // 8 % 4 == 0 for index, kind in enumerate(kinds)]
+        at_risk = [2.0 if kind >= 4 else 16.0 if fork else 32.0 for kind, fork in zip(kinds, forked, strict=True)]
+        groups = list(map(str, range(len(kinds))))
+        return forked, at_risk, groups, dict(zip(groups, kinds, strict=True))
+
+    def judged(copies: int) -> HazardResult:
+        forked, at_risk, groups, strata = prompts_of(copies)
+        return hazard(forked, at_risk, groups, margin=0.031, strata=strata)
+
+    undecided = judged(1)
+    needed = prompts_needed(undecided, 32, 0.031, 0.05)
+    without = dataclasses.replace(undecided, within=None)
+
+    assert undecided.lower < 0.031 < undecided.estimate
+    assert needed is not None
+    copies = math.ceil(needed / 32)
+    assert judged(copies).lower > 0.031, "as many as it says are enough"
+    assert judged(copies - 1).lower <= 0.031, "and fewer are not"
+    assert (prompts_needed(without, 32, 0.031, 0.05) or 0) > 2 * needed, "what kinds differ by asked for more than twice"
 
 
 def test_prompts_needed_after_one_prompt_scales_the_poisson_bound() -> None:
