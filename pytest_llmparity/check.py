@@ -27,6 +27,7 @@ from pytest_llmparity.core.checks.latency import REQUESTS, LatencyCheck, parse_b
 from pytest_llmparity.core.checks.prompts import PromptsCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.checks.similarity import SimilarityCheck
+from pytest_llmparity.core.checks.tags import By
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.stats.paired import Side
 
@@ -50,13 +51,14 @@ def prompts() -> PromptsCheck:
     return PromptsCheck(where=_caller())
 
 
-def text(*, margin: float | None = None, horizon: int = HORIZON) -> TextCheck:
+def text(*, margin: float | None = None, horizon: int = HORIZON, by: By | None = None) -> TextCheck:
     """Require that greedy answers part from the baseline's at fewer than ``margin`` of tokens.
 
     Counted over the first ``horizon`` tokens of each answer. ``margin`` is a share (0.05 is 5 %); without one it
     follows from the two engines' quantisations: 5 % for 16- and 8-bit weights, 7 % for 6-bit, 12 % for 4-bit ones.
-    These belong to a horizon of 32, so another horizon takes a margin of its own. Raises ``DesignError`` for a margin
-    outside 0..1 or a horizon that is not a positive whole number.
+    These belong to a horizon of 32, so another horizon takes a margin of its own. ``by="tag"`` also judges the prompts
+    of each tag by themselves, where there are enough: at 5 % eight groups of them, at 12 % 24. Raises ``DesignError``
+    for a margin outside 0..1, a horizon that is not a positive whole number, or another word for ``by``.
     """
     if margin is not None:
         margin = _share("text", "margin", margin)
@@ -66,7 +68,7 @@ def text(*, margin: float | None = None, horizon: int = HORIZON) -> TextCheck:
         raise DesignError(
             f"text(horizon={horizon}): the built-in margins belong to a horizon of {HORIZON} tokens; give margin= too"
         )
-    return TextCheck(margin=margin, horizon=horizon, where=_caller())
+    return TextCheck(margin=margin, horizon=horizon, by=_by("text", by), where=_caller())
 
 
 def logprobs(*, shift: float | None = None) -> LogprobsCheck:
@@ -91,6 +93,7 @@ def schema(
     agree: float | None = None,
     side: Side = "either",
     lenient: bool = False,
+    by: By | None = None,
 ) -> SchemaCheck:
     """Require answers that fit: a pydantic model, the path of a JSON Schema, or a schema itself.
 
@@ -103,7 +106,8 @@ def schema(
     differs by at most this much; ``side="worse"`` lets a better candidate pass whatever the gap. ``agree``: at least
     this share of cases has equal values on both engines, whatever the order of keys. At least one of them is needed.
     The draft is the one ``$schema`` names, else 2020-12; remote references are refused. Of cases of one ``group``
-    one counts; with too few groups for that all of them do, as fewer.
+    one counts; with too few groups for that all of them do, as fewer. ``by="tag"`` also judges the prompts of each tag
+    by themselves, where there are as many as a limit takes.
 
     Raises ``DesignError`` for anything else, a schema that cannot be used included (a file is read later).
     """
@@ -118,7 +122,7 @@ def schema(
     where = _caller()
     if not isinstance(lenient, bool):
         raise DesignError(f"schema(lenient={lenient!r}): lenient is True or False")
-    common: dict[str, Any] = {**given, "side": side, "lenient": lenient, "where": where}
+    common: dict[str, Any] = {**given, "side": side, "lenient": lenient, "by": _by("schema", by), "where": where}
     if isinstance(target, (str, Path)):
         return SchemaCheck(name=repr(str(target)), path=str(target), **common)
     if (model := _model(target)) is not None:
@@ -157,7 +161,7 @@ def _model(target: object) -> tuple[str, ModelClass | Adapter] | None:
     return None
 
 
-def similarity(*, at_least: float | None = None) -> SimilarityCheck:
+def similarity(*, at_least: float | None = None, by: By | None = None) -> SimilarityCheck:
     """Require that 90 % of answers are alike: no other number, no flipped negation, and close enough.
 
     ``at_least`` is the least closeness of a pair, 0..1: cosine of embeddings where an embedder is configured, else edit
@@ -168,11 +172,13 @@ def similarity(*, at_least: float | None = None) -> SimilarityCheck:
     BF16 against F16 of the same model. Ask it of answers that are short or nearly fixed, and :func:`text` of open text.
     Of cases of one ``group`` one counts; with too few groups for that all of them do, as fewer.
 
-    Raises ``DesignError`` for a number outside 0..1.
+    ``by="tag"`` also judges the prompts of each tag by themselves, where there are 29 or more.
+
+    Raises ``DesignError`` for a number outside 0..1, or another word for ``by``.
     """
     if at_least is not None:
         at_least = _share("similarity", "at_least", at_least)
-    return SimilarityCheck(at_least=at_least, where=_caller())
+    return SimilarityCheck(at_least=at_least, by=_by("similarity", by), where=_caller())
 
 
 def distribution(*, repeats: int = REPEATS, gate: bool = False) -> DistributionCheck:
@@ -252,6 +258,12 @@ def _nats(function: str, name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < math.inf:
         raise DesignError(f"{function}({name}={value!r}): {name} is a number of nats above 0, such as 0.06")
     return float(value)
+
+
+def _by(function: str, by: object) -> By | None:
+    if by is None or by == "tag":
+        return by
+    raise DesignError(f'{function}(by={by!r}): by is "tag", which judges the prompts of each tag by themselves too')
 
 
 def _whole(value: object) -> bool:

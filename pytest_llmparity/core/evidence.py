@@ -207,5 +207,11 @@ class Check(Protocol):
         Nothing but who they are and what the lock holds is known then.
         """
 
+    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
+        """Say why it cannot judge tags by themselves although it is asked to, or ``None``; a clause as above."""
+
+    def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
+        """Return for the plan which tags it judges by themselves; empty where it is not asked to."""
+
     def judge(self, evidence: Evidence) -> list[Verdict]:
         """Return a verdict per engine (absolute limits) or per candidate (pairwise limits); bad data never raises."""

@@ -170,7 +170,8 @@ class Verdict(Judgement):
     """One judgement of one check about one engine (``baseline`` is ``None``) or one pair, and what stands beside it.
 
     ``check`` is the check as written (``text(horizon=32)``), ``kind`` the quantity judged (``text``, ``schema.rate``,
-    ``schema.gap``, ``latency.ttft_p50``, …), ``where`` the ``file:line`` of the check. Bounds are at ``alpha``.
+    ``schema.gap``, ``latency.ttft_p50``, …), ``where`` the ``file:line`` of the check. With a ``tag`` it is about the
+    prompts with that tag alone, and its kind says so: ``text[poem]``. Bounds are at ``alpha``.
     ``looks`` counts the earlier looks at the same question, each of which halved ``alpha``; ``p_family`` is ``p_fail``
     corrected for the ``family`` judgements of its test that are tests (Holm, weighted), ``None`` where it is none.
     ``requests`` counts the answers used, ``horizon`` the tokens of each that were compared. ``measures`` says in words
@@ -189,6 +190,7 @@ class Verdict(Judgement):
     kind: str
     engine: str
     baseline: str | None
+    tag: str = ""
     where: str = ""
     alpha: float = 0.05
     looks: int = 0
@@ -214,6 +216,11 @@ class Verdict(Judgement):
         """Return the verdict with this judgement; what stands beside it stays."""
         values = {field.name: getattr(judgement, field.name) for field in dataclasses.fields(Judgement)}
         return dataclasses.replace(self, **values)
+
+    @property
+    def quantity(self) -> str:
+        """What is judged, without the tag of the prompts."""
+        return self.kind.partition("[")[0] if self.tag else self.kind
 
     @property
     def rests_on_nothing(self) -> bool:

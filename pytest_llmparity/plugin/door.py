@@ -158,7 +158,8 @@ class Door:
                     f"    {check.power(cases=cases, groups=groups, sequential=sequential)}"
                     for check in declaration.checks
                 ]
-                lines += [f"    {line}" for line in weak if line]
+                of_tags = [check.tag_line(declaration.prompts, sequential=sequential) for check in declaration.checks]
+                lines += [f"    {line}" for line in (*of_tags, *weak) if line]
                 lines += [f"    {line}" for line in self.session.floor_lines(declaration)]
         return list(map(uncommanded, lines + hopeless))
 

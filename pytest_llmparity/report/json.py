@@ -26,7 +26,8 @@ SCHEMA = 1
 """Number of the format; it changes when a reader of the old one would misread the new one."""
 
 _VERDICT_FIELDS = (
-    *("test", "check", "kind", "engine", "baseline", "outcome", "estimate", "lower", "upper", "margin", "unit", "side"),
+    *("test", "check", "kind", "tag", "engine", "baseline", "outcome"),
+    *("estimate", "lower", "upper", "margin", "unit", "side"),
     *("n", "groups", "effective", "horizon", "requests", "looks", "alpha", "p_pass", "p_fail", "p_family", "family"),
     *("floor", "differs", "cause", "message"),
     *("explanation", "differing", "left_out", "lenience", "remarks", "margin_from"),

@@ -241,7 +241,8 @@ def shared_rows(verdicts: Sequence[Verdict], *, width: int = WIDTH) -> list[str]
     """Return which verdicts share a row of the short grid, of which it shows the worst; no line where none do."""
     kinds: dict[str, dict[str, None]] = defaultdict(dict)
     for verdict in verdicts:
-        kinds[verdict.kind.partition(".")[0]][verdict.kind] = None
+        row = verdict.quantity.partition(".")[0]
+        kinds[row][f"{verdict.quantity} by tag" if verdict.tag else verdict.kind] = None
     shared = [list(of_row) for of_row in kinds.values() if len(of_row) > 1]
     names = "; ".join(f"{', '.join(others)} and {last}" for *others, last in shared)
     words = f"of several verdicts in a row the worst is shown, -v shows each: {names}"
@@ -396,9 +397,9 @@ def _each_once(title: str, told: Iterable[tuple[str, Verdict]], *, width: int) -
 
 def _label(verdict: Verdict, verdicts: Sequence[Verdict], *, verbose: bool) -> str:
     """Name a row by the quantity or its check; by the check as written where a test has two of one kind."""
-    short = verdict.kind if verbose else verdict.kind.partition(".")[0]
-    kind = verdict.kind.partition(".")[0]
-    twins = {v.check for v in verdicts if v.test == verdict.test and v.kind.partition(".")[0] == kind}
+    kind = verdict.quantity.partition(".")[0]
+    short = verdict.kind if verbose else kind
+    twins = {v.check for v in verdicts if v.test == verdict.test and v.quantity.partition(".")[0] == kind}
     return f"{short} {verdict.check}" if len(twins) > 1 else short
 
 

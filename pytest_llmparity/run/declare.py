@@ -57,7 +57,10 @@ def declare(
     problems = [
         f"{problem}: {check} at {_place(check.where, folders[-1])}"
         for check in checks
-        if not (check.pairwise and engines < 2) and (problem := check.problem(**size, sequential=sequential))
+        if not (check.pairwise and engines < 2)
+        and (
+            problem := check.problem(**size, sequential=sequential) or check.tag_problem(prompts, sequential=sequential)
+        )
     ]
     problems += [
         f"{check} ({check.where}): {needs.timed} timed requests cannot keep concurrency={declaration.concurrency} busy"

@@ -64,6 +64,8 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
     (pytester.path / "schemas").mkdir()
     rows = [{"id": f"c{i}", "messages": [{"role": "user", "content": f"ticket {i}"}]} for i in range(64)]
     (pytester.path / "prompts/tickets.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    kinds = [row | {"tags": [("prose", "code")[i % 2]]} for i, row in enumerate(rows)]
+    (pytester.path / "prompts/kinds.jsonl").write_text("\n".join(json.dumps(row) for row in kinds))
     (pytester.path / "schemas/ticket.json").write_text('{"type": "object"}')
     with PosingEngine('{"queue": 1}') as prod, PosingEngine('{"queue": 1}') as dev:
         yield ["-p", "no:cacheprovider", f"--engines=prod={prod.base_url},dev={dev.base_url}"]

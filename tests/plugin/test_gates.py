@@ -811,3 +811,47 @@ def test_the_plan_names_the_prompts_that_go_over_both_routes(bench: Bench) -> No
     result = bench.run("--engines=a,b", "--collect-only")
 
     result.stdout.fnmatch_lines(["routes: at most 16 requests more with whole prompts to b; half over each route"])
+
+
+def test_tags_are_judged_beside_all_prompts_and_stand_everywhere(bench: Bench) -> None:
+    def row(number: int) -> dict[str, object]:
+        question = {"role": "user", "content": f"question {number}"}
+        return {"id": f"case-{number}", "tags": ["poem" if number % 2 else "json"], "messages": [question]}
+
+    prompts = bench.pytester.path / "prompts.jsonl"
+    prompts.write_text("\n".join(json.dumps(row(number)) for number in range(20)))
+    bench.gate('check.text(margin=0.07, by="tag")')
+    ends = ("--parity-report=json", "--parity-out=out", "--junitxml=out/junit.xml", "-v")
+
+    result = bench.run(*ends, engines=[bench.engine(), bench.engine(drift=0.9)])
+
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines(["FAIL text[[]poem[]], b against a: *10 prompts*"])
+    result.stdout.fnmatch_lines(["  text[[]json[]]*FAIL*"])
+    by_kind = {verdict["kind"]: verdict for verdict in bench.report()["verdicts"]}
+    assert {kind: verdict["tag"] for kind, verdict in by_kind.items()} == {
+        "text": "",
+        "text.repeat": "",
+        "text[poem]": "poem",
+        "text[json]": "json",
+    }
+    assert {verdict["family"] for verdict in by_kind.values()} == {4}
+    properties = {element.get("name") for element in ET.parse(bench.pytester.path / "out/junit.xml").iter("property")}
+    assert "llmparity.text[poem].b.outcome" in properties
+
+    again = bench.run("--parity-mode=replay", engines=[bench.engine(), bench.engine(drift=0.9)])
+    assert again.ret == FAILED
+    again.stdout.fnmatch_lines(["FAIL text[[]poem[]], b against a: *10 prompts*"])
+    assert "text, text.repeat and text by tag" in " ".join(again.stdout.str().split())
+
+
+def test_too_few_prompts_of_a_tag_are_an_error_before_anything_is_asked(bench: Bench) -> None:
+    bench.prompts(tags=["poem"])
+    bench.gate('check.text(margin=0.12, by="tag")')
+    engines = [bench.engine(), bench.engine()]
+
+    result = bench.run(engines=engines)
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(['*by="tag" judges the prompts of each tag beside all of them, and every prompt has*'])
+    assert not any(bench.asked(engine) for engine in engines)

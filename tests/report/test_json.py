@@ -126,6 +126,7 @@ def test_a_run_has_exactly_the_published_keys() -> None:
         "test",
         "check",
         "kind",
+        "tag",
         "engine",
         "baseline",
         "outcome",

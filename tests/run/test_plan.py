@@ -58,6 +58,12 @@ class Wants:
     def beforehand(self, evidence: Evidence, candidate: EngineEvidence) -> str:
         return ""
 
+    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
+        return None
+
+    def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
+        return ""
+
     def judge(self, evidence: Evidence) -> list[Verdict]:
         return []
 

@@ -41,6 +41,14 @@ class BaseCheck:
         """Return nothing: who the engines are keeps nobody from judging their answers."""
         return ""
 
+    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
+        """Return ``None``: it is not asked to judge tags by themselves."""
+        return None
+
+    def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
+        """Return nothing: it is not asked to judge tags by themselves."""
+        return ""
+
     def judge(self, evidence: Evidence) -> list[Verdict]:
         """Return a verdict per engine (absolute limits) or per candidate (pairwise limits), each with its headline."""
         return [worded(verdict) for verdict in self.verdicts(evidence)]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
 import msgspec
@@ -15,10 +16,11 @@ from pytest_llmparity.core.compare.json import FieldDiff, Parsed, diff_values, p
 from pytest_llmparity.core.compare.order import NOT_FETCHED, refuse_to_fetch
 from pytest_llmparity.core.compare.wrapped import REASONING, Unwrapped, unwrap
 from pytest_llmparity.core.errors import DesignError
-from pytest_llmparity.core.evidence import EngineEvidence
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.late import jsonschema_rs
+from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, JsonObject
-from pytest_llmparity.core.verdict import Lenience
+from pytest_llmparity.core.verdict import Lenience, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
 MOVED: Final = "moved to reasoning"
@@ -271,3 +273,31 @@ def name_of(kind: object) -> str:
 def _first(error: Exception) -> str:
     words = str(error).partition("\n")[0]
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def silent(
+    verdict: Verdict, engine: EngineEvidence, readings: Mapping[str, Reading], evidence: Evidence
+) -> Verdict | None:
+    """Return the verdict when an engine answered nothing at all."""
+    if any(reading.answered for reading in readings.values()):
+        return None
+    for case, failure in engine.failures().items():
+        reason = f"no answer at all; first: {describe(engine.name, case, failure)}"
+        return dataclasses.replace(verdict, outcome=Outcome.ERROR, reason=reason)
+    outcome = Outcome.ERROR if evidence.incomplete is None else Outcome.INCONCLUSIVE
+    return dataclasses.replace(verdict, outcome=outcome, reason=evidence.incomplete or "no answer was gathered")
+
+
+def invalid(engine: str, cases: Sequence[Case], readings: Mapping[str, Reading]) -> list[str]:
+    """Count the answers of an engine that do not fit, and show the first."""
+    bad = [(case.id, readings[case.id]) for case in cases if case.id in readings and readings[case.id].problem]
+    lines: list[str] = []
+    if bad:
+        case, reading = bad[0]
+        lines.append(
+            f"{len(bad)} of {explain.count(len(readings), 'answer')} of {engine} do not fit; first: "
+            f"{explain.plain(case, 40)}: {explain.plain(str(reading.problem), 120)}"
+        )
+        if reading.text:
+            lines.append(f"  it answered {explain.quote(reading.text)}")
+    return lines

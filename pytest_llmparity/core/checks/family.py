@@ -31,7 +31,11 @@ def settle(verdicts: Sequence[Verdict], alpha: float, *, to_come: float = 0.0) -
     too.
     """
     tested = [index for index, verdict in enumerate(verdicts) if verdict.p_fail is not None]
-    known = [(p, weight_of(verdict)) for verdict in verdicts if (p := verdict.p_fail) is not None]
+    known = [
+        (p, weight)
+        for verdict, weight in zip(verdicts, weights_of(verdicts), strict=True)
+        if (p := verdict.p_fail) is not None
+    ]
     unknown = [(1.0, to_come)] if to_come else []
     adjusted = holm([p for p, _ in (*known, *unknown)], [weight for _, weight in (*known, *unknown)])
     settled = list(verdicts)
@@ -47,9 +51,18 @@ def settle(verdicts: Sequence[Verdict], alpha: float, *, to_come: float = 0.0) -
     return settled
 
 
-def weight_of(verdict: Verdict) -> float:
-    """Return the weight of a verdict in its family; 1 on average."""
-    return WEIGHTS.get(verdict.kind, 1.0)
+def weights_of(verdicts: Sequence[Verdict]) -> list[float]:
+    """Return the weights of verdicts in their family: 1 on average of those on all prompts.
+
+    The verdicts on tags of one check on one engine share as much as the one on all prompts has.
+    """
+    sharing = Counter(_on_tags(verdict) for verdict in verdicts if verdict.tag)
+    return [WEIGHTS.get(v.quantity, 1.0) / (sharing[_on_tags(v)] if v.tag else 1) for v in verdicts]
+
+
+def _on_tags(verdict: Verdict) -> tuple[str | None, ...]:
+    """Return what verdicts on the tags of one check on one engine have in common."""
+    return verdict.check, verdict.where, verdict.quantity, verdict.engine, verdict.baseline
 
 
 def holm(p: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
@@ -88,12 +101,15 @@ def without_left_out(verdict: Verdict, evidence: Evidence, *, required: bool = F
     if not missing or any(engine.error or engine.incomparable or engine.lacking for engine in engines):
         return verdict
     by_reason: dict[tuple[str, str], list[str]] = {}
-    for case in evidence.prompts.cases:
+    cases = [case for case in evidence.prompts.cases if not verdict.tag or verdict.tag in case.tags]
+    for case in cases:
         if case.id in missing:
             by_reason.setdefault(missing[case.id], []).append(case.id)
-    left_out = tuple(LeftOut(engine=e, reason=why, cases=tuple(cases)) for (e, why), cases in by_reason.items())
+    if not by_reason:
+        return verdict
+    left_out = tuple(LeftOut(engine=e, reason=why, cases=tuple(ids)) for (e, why), ids in by_reason.items())
     verdict = dataclasses.replace(verdict, left_out=left_out)
-    total, lost = len(evidence.prompts.cases), sum(len(part.cases) for part in left_out)
+    total, lost = len(cases), sum(len(part.cases) for part in left_out)
     first = left_out[0].reason
     if lost == total:
         outcome = Outcome.ERROR if required else Outcome.SKIPPED
@@ -102,7 +118,7 @@ def without_left_out(verdict: Verdict, evidence: Evidence, *, required: bool = F
         return worded(dataclasses.replace(verdict, outcome=outcome, reason=reason, estimate=None))
     exact_failure = verdict.outcome is Outcome.FAIL and verdict.p_fail is None
     enough = Missing(of=total, used=total - lost).enough
-    if verdict.kind in COUNTING or enough or exact_failure or verdict.outcome not in JUDGED:
+    if verdict.quantity in COUNTING or enough or exact_failure or verdict.outcome not in JUDGED:
         return verdict
     left = explain.count(lost, "prompt")
     before = verdict.reason if verdict.outcome is Outcome.INCONCLUSIVE else ""
@@ -115,8 +131,10 @@ def without_left_out(verdict: Verdict, evidence: Evidence, *, required: bool = F
 def with_notes(verdict: Verdict, evidence: Evidence) -> Verdict:
     """Return the verdict with what the reader put right in the answers it rests on, by engine.
 
-    What a schema check counts itself is not counted again.
+    What a schema check counts itself is not counted again, nor is what stands with the verdict on all prompts.
     """
+    if verdict.tag:
+        return verdict
     names = [name for name in (verdict.baseline, verdict.engine) if name is not None and name in evidence.engines]
     of_schema = verdict.kind.startswith("schema")
     remarks = [remark for name in names for remark in _put_right(name, evidence, of_schema=of_schema)]

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 from pytest_llmparity.core.checks.base import BaseCheck
-from pytest_llmparity.core.checks.contract import Adapter, Contract, ModelClass, Reading, forgiven
+from pytest_llmparity.core.checks.contract import Adapter, Contract, ModelClass, Reading, forgiven, invalid, silent
 from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
-from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
+from pytest_llmparity.core.checks.missing import Missing, Silence, rested
 from pytest_llmparity.core.checks.pairing import pair_answers
+from pytest_llmparity.core.checks.tags import (
+    By,
+    Tags,
+    beside,
+    gaps_above,
+    left_to_all,
+    no_tag,
+    plan_line,
+    shares_below,
+    tags_of,
+    warned,
+)
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, same_calls, speechless, written_out
 from pytest_llmparity.core.compare.order import KeyOrders
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
-from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.stats.paired import Side, min_cases
 from pytest_llmparity.core.verdict import Difference, Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
@@ -50,7 +64,8 @@ class SchemaCheck(BaseCheck):
 
     Of cases of one ``group`` one counts where there are groups enough to settle a limit by these alone, and always in
     a sequential run; else all of them count, as fewer (``Judgement.effective``). Cases the engine failed to answer do
-    not fit; in a pair, cases the baseline did not answer are left out.
+    not fit; in a pair, cases the baseline did not answer are left out. ``by="tag"`` adds, for each limit, a verdict on
+    the prompts of each tag that has enough of them to keep it.
     """
 
     kind: ClassVar[str] = "schema"
@@ -62,6 +77,7 @@ class SchemaCheck(BaseCheck):
     agree: float | None = None
     side: Side = "either"
     lenient: bool = False
+    by: By | None = None
     model: ModelClass | Adapter | None = field(default=None, repr=False)
 
     @property
@@ -75,6 +91,8 @@ class SchemaCheck(BaseCheck):
             limits.append(f"side={self.side!r}")
         if self.lenient:
             limits.append("lenient=True")
+        if self.by:
+            limits.append(f'by="{self.by}"')
         return f"schema({', '.join([self.name, *limits])})"
 
     def resolve(self, read: Callable[[str], str], *, within: Sequence[Path] = ()) -> SchemaCheck:
@@ -126,6 +144,41 @@ class SchemaCheck(BaseCheck):
             line += f", but for {' and '.join(few)} all count as fewer: too few groups"
         return f"{line}; at least needed: {needed}"
 
+    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
+        """Refuse ``by="tag"`` where no tag has the prompts that any limit takes."""
+        if self.by is None:
+            return None
+        limits = self._least(sequential=sequential)
+        least = min(limits, key=lambda limit: limits[limit] or math.inf)
+        return no_tag(prompts, self._tags(prompts, least, sequential), self._wanted(least, sequential))
+
+    def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
+        """Return for the plan which tags are judged by themselves."""
+        if self.by is None:
+            return ""
+        limits = self._limits()
+        return "\n".join(
+            plan_line(
+                f"{self}{f', {limit}' if len(limits) > 1 else ''}",
+                self._tags(prompts, limit, sequential),
+                self._wanted(limit, sequential),
+            )
+            for limit in limits
+        )
+
+    def _tags(self, prompts: PromptSet, limit: str, sequential: bool) -> Tags:
+        least = self._least(sequential=sequential)[limit]
+
+        def enough(sizes: Sequence[int]) -> bool:
+            return least is not None and (len(sizes) if sequential else sum(sizes)) >= least
+
+        return tags_of(prompts, enough)
+
+    def _wanted(self, limit: str, sequential: bool) -> str:
+        noun = "group" if sequential else "prompt"
+        least = self._least(sequential=sequential)[limit] or 0
+        return f"{explain.count(least, noun)} for {limit}={self._limits()[limit]:g}"
+
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return the verdicts of each limit that is set: ``rate`` per engine, ``gap`` and ``agree`` per candidate."""
         if self.text is None:
@@ -138,47 +191,74 @@ class SchemaCheck(BaseCheck):
         orders = KeyOrders()
         readings = {name: contract.read(engine) for name, engine in evidence.engines.items()}
         lenience = {name: forgiven(name, read) for name, read in readings.items()}
-        for verdict in self._limit_verdicts(evidence, contract, readings, orders):
-            if verdict.baseline is None and verdict.kind != RATE:  # a pair that is none: nothing was read for it
-                yield verdict
-                continue
-            names = [name for name in (verdict.baseline, verdict.engine) if name is not None]
-            parts = tuple(part for name in names for part in lenience[name])
-            yield dataclasses.replace(verdict, lenience=parts, remarks=(*verdict.remarks, *remarks))
+        of_tags: list[Verdict] = []
+        pairs: dict[str, _Compared] = {}
+        for limit in self._limits():
+            whole = list(self._limit_verdicts(limit, evidence, contract, readings, orders, pairs))
+            left: tuple[str, ...] = ()
+            if self.by and not evidence.single:
+                tags = self._tags(evidence.prompts, limit, evidence.sequential)
+                left = left_to_all(tags, self._wanted(limit, evidence.sequential))
+                judge = functools.partial(self._of_tag, limit, contract, readings, orders)
+                of_tags += beside(whole, evidence, tags.judged, judge)
+            for verdict in whole:
+                if verdict.baseline is None and verdict.kind != RATE:  # a pair that is none: nothing was read for it
+                    yield verdict
+                    continue
+                names = [name for name in (verdict.baseline, verdict.engine) if name is not None]
+                parts = tuple(part for name in names for part in lenience[name])
+                yield dataclasses.replace(verdict, lenience=parts, remarks=(*verdict.remarks, *remarks, *left))
+        yield from of_tags
+
+    def _of_tag(
+        self,
+        limit: str,
+        contract: Contract,
+        readings: Mapping[str, Mapping[str, Reading]],
+        orders: KeyOrders,
+        evidence: Evidence,
+    ) -> Iterable[Verdict]:
+        """Return the verdicts of one limit on some of the prompts, which have been read."""
+        ids = evidence.prompts.by_id
+        some = {name: {case: read[case] for case in read if case in ids} for name, read in readings.items()}
+        return self._limit_verdicts(limit, evidence, contract, some, orders)
 
     def _limit_verdicts(
-        self, evidence: Evidence, contract: Contract, readings: Mapping[str, Mapping[str, Reading]], orders: KeyOrders
+        self,
+        limit: str,
+        evidence: Evidence,
+        contract: Contract,
+        readings: Mapping[str, Mapping[str, Reading]],
+        orders: KeyOrders,
+        pairs: dict[str, _Compared] | None = None,
     ) -> Iterable[Verdict]:
-        if self.rate is not None:
+        """Return the verdicts of one limit; ``pairs`` keeps what another limit compares too, ``None`` on a tag."""
+        if limit == "rate":
             yield from self.each_engine(
                 evidence,
                 RATE,
                 lambda opened, engine: (
-                    _silent(opened, engine, readings[engine.name], evidence)
+                    silent(opened, engine, readings[engine.name], evidence)
                     or self._rate(opened, evidence, engine, readings[engine.name], contract, orders)
                 ),
             )
-        parsed = {
-            name: {case: whole for case, reading in read.items() if (whole := reading.whole) is not None}
-            for name, read in readings.items()
-        }
-        pairs: dict[str, tuple[_PairReadings, tuple[str, ...]]] = {}
+            return
+        known: dict[str, _Compared] = {} if pairs is None else pairs
 
         def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
-            if candidate.name not in pairs:
-                pairs[candidate.name] = (
-                    _PairReadings(evidence, candidate, readings),
-                    layers.layers(evidence, candidate, schema=contract.schema, parsed=parsed, orders=orders),
-                )
-            pair, differs = pairs[candidate.name]
+            if candidate.name not in known:
+                differs: tuple[str, ...] = ()
+                if pairs is not None:
+                    parsed = _parsed(readings)
+                    differs = layers.layers(evidence, candidate, schema=contract.schema, parsed=parsed, orders=orders)
+                known[candidate.name] = (_PairReadings(evidence, candidate, readings), differs)
+            pair, differs = known[candidate.name]
             if (refused := pair.unanswered(opened)) is not None:
                 return [refused]
             opened = dataclasses.replace(opened, differs=differs)
             return [self._gap(opened, evidence, pair) if opened.kind == GAP else self._agree(opened, evidence, pair)]
 
-        for limit, kind in ((self.gap, GAP), (self.agree, AGREE)):
-            if limit is not None:
-                yield from self.each_pair(evidence, kind, judge)
+        yield from self.each_pair(evidence, GAP if limit == "gap" else AGREE, judge)
 
     def _rate(
         self,
@@ -204,7 +284,7 @@ class SchemaCheck(BaseCheck):
             measures="of answers fit the schema",
             requests=len(kept),
             differs=(*layers.enforcement(engine, cases), *([order] if order else [])),
-            details=(*_invalid(engine.name, cases, readings), *silence.limits()),
+            details=(*invalid(engine.name, cases, readings), *silence.limits()),
         )
         unasked = len(cases) - len(engine.left_out) - len(kept)
         missing = Missing(of=len(kept), used=len(kept), stopped=evidence.incomplete or "" if unasked else "")
@@ -213,7 +293,10 @@ class SchemaCheck(BaseCheck):
         judgement = design.share(kept, at_least=self.rate, cases=read)
         had_turn = turns(judgement, groups_asked, evidence.prompts.groups)
         verdict = dataclasses.replace(verdict, remarks=had_turn)
-        return rested(_judged(verdict, judgement, order), missing)
+        done = _judged(verdict, judgement, order)
+        if not evidence.single:
+            done = warned(done, shares_below(zip(read, kept, strict=True), at_least=self.rate, alpha=evidence.alpha))
+        return rested(done, missing)
 
     def _gap(self, verdict: Verdict, evidence: Evidence, pair: _PairReadings) -> Verdict:
         assert self.gap is not None
@@ -228,7 +311,7 @@ class SchemaCheck(BaseCheck):
             requests=2 * len(spoken),
             details=(
                 "fits on " + "; on ".join(f"{name} only: {n}" for name, n in only.items()),
-                *_invalid(verdict.engine, evidence.prompts.cases, {case.id: theirs for case, _, theirs in spoken}),
+                *invalid(verdict.engine, evidence.prompts.cases, {case.id: theirs for case, _, theirs in spoken}),
                 *missing.reasons,
             ),
             differing=tuple(
@@ -240,6 +323,9 @@ class SchemaCheck(BaseCheck):
         used = [case for case, _, _ in spoken]
         judgement = design.gap(differences, margin=margin, side=self.side, cases=used)
         done = dataclasses.replace(verdict.judged(judgement), remarks=pair.turns(judgement))
+        if done.outcome is Outcome.PASS and not evidence.single:
+            values = zip(used, differences, strict=True)
+            done = warned(done, gaps_above(values, margin=margin, alpha=evidence.alpha, side=self.side))
         ids = {case.id for case in used}
         silent = [case for case in pair.cases if case.id not in ids]
         everything, best = [*used, *silent], [*differences, *[0] * len(silent)]
@@ -270,6 +356,9 @@ class SchemaCheck(BaseCheck):
         best = [keeps is not False for keeps in kept]
         judgement = design.share(kept, at_least=at_least, cases=cases)
         done = dataclasses.replace(_judged(verdict, judgement, order), remarks=pair.turns(judgement))
+        if not evidence.single:
+            values = zip(cases, kept, strict=True)
+            done = warned(done, shares_below(values, at_least=at_least, alpha=evidence.alpha))
         return rested(done, missing, best=lambda: design.share(best, at_least=at_least, cases=cases))
 
     def _limits(self) -> dict[str, float]:
@@ -362,6 +451,18 @@ class _PairReadings:
         return []
 
 
+_Compared: TypeAlias = tuple[_PairReadings, tuple[str, ...]]
+"""A pair's readings, and the layers in which the two engines differ."""
+
+
+def _parsed(readings: Mapping[str, Mapping[str, Reading]]) -> dict[str, dict[str, Any]]:
+    """Return the values of each engine's answers that are JSON as a whole."""
+    return {
+        name: {case: whole for case, reading in read.items() if (whole := reading.whole) is not None}
+        for name, read in readings.items()
+    }
+
+
 def _portable(path: Path, folders: Sequence[Path]) -> str:
     if not path.is_absolute():
         return str(path)
@@ -381,31 +482,3 @@ def _value(value: object) -> str:
 def _judged(verdict: Verdict, judgement: Judgement, order: str) -> Verdict:
     """Return the verdict with this judgement; where that has no reason the order of properties is one."""
     return dataclasses.replace(verdict.judged(judgement), reason=judgement.reason or order)
-
-
-def _silent(
-    verdict: Verdict, engine: EngineEvidence, readings: Mapping[str, Reading], evidence: Evidence
-) -> Verdict | None:
-    """Return the verdict when an engine answered nothing at all."""
-    if any(reading.answered for reading in readings.values()):
-        return None
-    for case, failure in engine.failures().items():
-        reason = f"no answer at all; first: {describe(engine.name, case, failure)}"
-        return dataclasses.replace(verdict, outcome=Outcome.ERROR, reason=reason)
-    outcome = Outcome.ERROR if evidence.incomplete is None else Outcome.INCONCLUSIVE
-    return dataclasses.replace(verdict, outcome=outcome, reason=evidence.incomplete or "no answer was gathered")
-
-
-def _invalid(engine: str, cases: Sequence[Case], readings: Mapping[str, Reading]) -> list[str]:
-    """Count the answers of an engine that do not fit, and show the first."""
-    bad = [(case.id, readings[case.id]) for case in cases if case.id in readings and readings[case.id].problem]
-    lines: list[str] = []
-    if bad:
-        case, reading = bad[0]
-        lines.append(
-            f"{len(bad)} of {explain.count(len(readings), 'answer')} of {engine} do not fit; first: "
-            f"{explain.plain(case, 40)}: {explain.plain(str(reading.problem), 120)}"
-        )
-        if reading.text:
-            lines.append(f"  it answered {explain.quote(reading.text)}")
-    return lines

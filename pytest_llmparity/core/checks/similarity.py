@@ -14,6 +14,17 @@ from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
 from pytest_llmparity.core.checks.missing import Silence, rested
 from pytest_llmparity.core.checks.pairing import Pair, pair_answers
+from pytest_llmparity.core.checks.tags import (
+    By,
+    Tags,
+    beside,
+    left_to_all,
+    no_tag,
+    plan_line,
+    shares_below,
+    tags_of,
+    warned,
+)
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_evidence, same_calls, written_out
 from pytest_llmparity.core.compare.facts import FactDiff, blocking_diff
 from pytest_llmparity.core.compare.text import edit_similarity
@@ -21,6 +32,7 @@ from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.late import np
 from pytest_llmparity.core.ports import Embedder
+from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 from pytest_llmparity.core.words import explain
@@ -57,13 +69,17 @@ class SimilarityCheck(BaseCheck):
     Of cases of one ``group`` one counts; with too few groups for that all of them do, as fewer. PASS when at least 90 %
     of pairs are shown to be alike (Clopper-Pearson; 29 prompts at the least), FAIL when fewer are. A pair whose
     candidate failed to answer is not alike; above 5 % of pairs without two answers nothing is judged: ERROR.
+    ``by="tag"`` adds a verdict on the prompts of each tag that has 29 of them, by the same limit.
     """
 
     kind: ClassVar[str] = "similarity"
     at_least: float | None = None
+    by: By | None = None
 
     def __str__(self) -> str:
-        return "similarity()" if self.at_least is None else f"similarity(at_least={self.at_least:g})"
+        given = [f"at_least={self.at_least:g}"] if self.at_least is not None else []
+        given += [f'by="{self.by}"'] if self.by else []
+        return f"similarity({', '.join(given)})"
 
     def needs(self) -> Needs:
         """Return what to gather: the main phase; without a given limit the baseline's repeats too."""
@@ -96,10 +112,56 @@ class SimilarityCheck(BaseCheck):
         return f"{line}; they come from {explain.count(groups, 'group')}, {how}"
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
-        """Return one verdict per candidate."""
-        return self.each_pair(evidence, self.kind, lambda opened, engine: [self._compare(opened, evidence, engine)])
+        """Return one verdict per candidate; with ``by`` those on tags too."""
+        limit = self._limit(evidence)
+        scores: dict[tuple[str, str], float] = {}
 
-    def _compare(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
+        def judged(some: Evidence, *, layered: bool = False) -> Iterable[Verdict]:
+            return self.each_pair(
+                some,
+                self.kind,
+                lambda opened, engine: [self._compare(opened, some, engine, limit, scores, layered=layered)],
+            )
+
+        whole = list(judged(evidence, layered=True))
+        if not self.by or evidence.single:
+            return whole
+        tags = self._tags(evidence.prompts, evidence.sequential)
+        left = left_to_all(tags, self._wanted(evidence.sequential))
+        told = [dataclasses.replace(verdict, remarks=(*verdict.remarks, *left)) for verdict in whole]
+        return [*told, *beside(whole, evidence, tags.judged, judged)]
+
+    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
+        """Refuse ``by="tag"`` where no tag has prompts enough."""
+        if self.by is None:
+            return None
+        return no_tag(prompts, self._tags(prompts, sequential), self._wanted(sequential))
+
+    def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
+        """Return for the plan which tags are judged by themselves."""
+        if self.by is None:
+            return ""
+        return plan_line(str(self), self._tags(prompts, sequential), self._wanted(sequential))
+
+    def _tags(self, prompts: PromptSet, sequential: bool) -> Tags:
+        needed = least_kept(ALIKE, sequential_run=sequential)
+        assert needed is not None
+        return tags_of(prompts, lambda sizes: (len(sizes) if sequential else sum(sizes)) >= needed)
+
+    def _wanted(self, sequential: bool) -> str:
+        noun = "group" if sequential else "prompt"
+        return explain.count(least_kept(ALIKE, sequential_run=sequential) or 0, noun)
+
+    def _compare(
+        self,
+        verdict: Verdict,
+        evidence: Evidence,
+        candidate: EngineEvidence,
+        limited: tuple[float | None, str],
+        known: dict[tuple[str, str], float],
+        *,
+        layered: bool,
+    ) -> Verdict:
         pairing = pair_answers(evidence, candidate)
         if (refused := pairing.unanswered(verdict, evidence)) is not None:
             return refused
@@ -112,10 +174,13 @@ class SimilarityCheck(BaseCheck):
                 telling.append(pair)
         spoken = [pair for pair in telling if not (pair.baseline.tool_calls or pair.candidate.tool_calls)]
         measure = "edit similarity" if evidence.embedder is None else f"cosine of {evidence.embedder.name}"
-        limit, origin = self._limit(evidence)
+        limit, origin = limited
         if limit is None and spoken:
             return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=origin, n=len(telling))
-        scores = iter(scored([(pair.baseline.text, pair.candidate.text) for pair in spoken], evidence.embedder))
+        texts = [(pair.baseline.text, pair.candidate.text) for pair in spoken]
+        new = [both for both in dict.fromkeys(texts) if both not in known]
+        known.update(zip(new, scored(new, evidence.embedder), strict=True))
+        scores = iter([known[both] for both in texts])
         compared = [_of(pair, scores, limit) for pair in telling]
         kept_by_case: dict[str, bool] = {comparison.pair.case.id: comparison.alike for comparison in compared}
         kept_by_case |= dict.fromkeys((case.id for case in pairing.failed), False)
@@ -132,10 +197,13 @@ class SimilarityCheck(BaseCheck):
             measures="of answers are alike",
             remarks=turns(judgement, pairing.groups_asked, evidence.prompts.groups),
             requests=2 * len(pairing.pairs),
-            differs=layers.layers(evidence, candidate),
+            differs=layers.layers(evidence, candidate) if layered else (),
             details=(*head, *_counts(compared, limit), *missing.reasons, *_first(verdict, compared)),
             differing=tuple(comparison.difference for comparison in compared if not comparison.alike),
         )
+        if not evidence.single:
+            values = zip(cases, kept, strict=True)
+            done = warned(done, shares_below(values, at_least=ALIKE, alpha=evidence.alpha))
         best = [keeps is not False for keeps in kept]
         return rested(done, missing, best=lambda: design.share(best, at_least=ALIKE, cases=cases))
 

@@ -93,6 +93,20 @@ class PromptSet:
         return tuple(Counter(case.group for case in self.cases).values())
 
     @cached_property
+    def tag_sizes(self) -> Mapping[str, tuple[int, ...]]:
+        """How many cases with each tag each group has, in the order they come; a case may have several tags."""
+        sizes: dict[str, Counter[str]] = {}
+        for case in self.cases:
+            for tag in dict.fromkeys(case.tags):
+                sizes.setdefault(tag, Counter())[case.group] += 1
+        return {tag: tuple(groups.values()) for tag, groups in sizes.items()}
+
+    def of_tag(self, tag: str) -> PromptSet:
+        """Return the set of the cases with a tag, in the same order."""
+        cases = tuple(case for case in self.cases if tag in case.tags)
+        return PromptSet(name=self.name, cases=cases, digest=f"{self.digest}/{tag}")
+
+    @cached_property
     def by_id(self) -> Mapping[str, Case]:
         """Cases by their id."""
         return {case.id: case for case in self.cases}

@@ -64,8 +64,9 @@ def hazard(
     if len(forked) != len(at_risk) or len(forked) != len(groups):
         raise ValueError(f"{len(forked)} prompts, {len(at_risk)} at-risk counts and {len(groups)} groups do not match")
     if exposure == 0.0:
-        nothing = {"estimate": 0.0, "lower": 0.0, "upper": math.inf, "p_pass": 1.0, "p_fail": 1.0}
-        return HazardResult(**nothing, forks=forks, at_risk=0.0, groups=0)
+        return HazardResult(
+            estimate=0.0, lower=0.0, upper=math.inf, p_pass=1.0, p_fail=1.0, forks=forks, at_risk=0.0, groups=0
+        )
     ratio = clustered_ratio([float(fork) for fork in forked], at_risk, groups)
     lower, upper = garwood(forks, exposure, alpha)
     p_pass, p_fail = _tails(forks, margin * exposure)

@@ -158,9 +158,9 @@ def remarks(verdict: Verdict, *, of_reader: bool = True) -> list[str]:
     Which prompts it does not rest on, and what was forgiven in the answers it does rest on; ``of_reader`` false leaves
     out what holds for every check alike, for where a run tells that once.
     """
-    left_out = [
+    left_out = [  # of all prompts: those of a tag are among them
         f"left out {count(len(part.cases), 'prompt')} ({_first_names(part.cases)}): {plain(part.reason)}"
-        for part in verdict.left_out
+        for part in (() if verdict.tag else verdict.left_out)
     ]
     return [
         *left_out,

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from pytest_llmparity.core.checks.family import settle, weight_of
+from pytest_llmparity.core.checks.family import settle, weights_of
 from pytest_llmparity.core.errors import LLMParityError
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, to_json
@@ -101,7 +101,8 @@ class Waves:
         One that counts a prompt of each group gains nothing once every group has had its turn.
         """
         open_ones = [v for v in self._verdicts(unit) if v.open and v.outcome in (Outcome.INCONCLUSIVE, Outcome.ERROR)]
-        gaining = [verdict for verdict in open_ones if verdict.groups != unit.prompts.groups]
+        tags = unit.prompts.tag_sizes
+        gaining = [v for v in open_ones if v.groups != (len(tags.get(v.tag, ())) if v.tag else unit.prompts.groups)]
         return {name for verdict in gaining for name in (verdict.engine, verdict.baseline) if name is not None}
 
     def _left_open(self, unit: Unit) -> bool:
@@ -127,6 +128,7 @@ class Waves:
             of_check = judging.judge(declaration, check)
             to_come += len(of_check) if check.needs().timed else 0
             verdicts += of_check
-        tested = sum(weight_of(verdict) for verdict in verdicts if verdict.p_fail is not None)
+        weights = zip(verdicts, weights_of(verdicts), strict=True)
+        tested = sum(weight for verdict, weight in weights if verdict.p_fail is not None)
         to_come += tested * (self._engines - len(judging.records))
         return settle(verdicts, ALPHA, to_come=to_come)

@@ -179,7 +179,7 @@ def test_prompts_needed_for_a_failure_counts_by_kinds_of_prompts_as_the_failure_
     copies = math.ceil(needed / 32)
     assert judged(copies).lower > 0.031, "as many as it says are enough"
     assert judged(copies - 1).lower <= 0.031, "and fewer are not"
-    assert (prompts_needed(without, 32, 0.031, 0.05) or 0) > 2 * needed, "what kinds differ by asked for more than twice"
+    assert (prompts_needed(without, 32, 0.031, 0.05) or 0) > 2 * needed, "kinds of prompts doubled it"
 
 
 def test_prompts_needed_after_one_prompt_scales_the_poisson_bound() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -102,6 +103,23 @@ def floor_of(
         if phase.forks
     ]
     return max(floors, key=lambda floor: floor.judgement.estimate or 0.0, default=None)
+
+
+def of_cases(phases: Sequence[RepeatedPhase], ids: Container[str]) -> list[RepeatedPhase]:
+    """Return what the phases say of an engine's drift on some of the prompts.
+
+    All they say, where it repeated itself everywhere; else what they say of these prompts.
+    """
+    if not any(fork.forked for phase in phases for _, fork in phase.forks):
+        return list(phases)
+    return [
+        dataclasses.replace(
+            phase,
+            forks=tuple((case, fork) for case, fork in phase.forks if case.id in ids),
+            silent=tuple(case for case in phase.silent if case.id in ids),
+        )
+        for phase in phases
+    ]
 
 
 def share_of(phases: Sequence[RepeatedPhase], stages: Sequence[int]) -> float:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.base import BaseCheck, sampled
-from pytest_llmparity.core.checks.designs import ONE_GROUP, SINGLE, Design, Fixed, Forks, design_of, turns
+from pytest_llmparity.core.checks.designs import ONE_GROUP, SINGLE, Fixed, Forks, turns
+from pytest_llmparity.core.checks.drift.compared import (
+    Comparison,
+    differing,
+    first_fork,
+    fork_lines,
+    tags_above,
+    unforked,
+)
 from pytest_llmparity.core.checks.drift.floor import (
     HORIZON,
     UNKNOWN_MARGIN,
@@ -19,6 +26,7 @@ from pytest_llmparity.core.checks.drift.floor import (
     above_floor,
     advice,
     floor_of,
+    of_cases,
     preset,
     repeated_phases,
     share_of,
@@ -26,17 +34,17 @@ from pytest_llmparity.core.checks.drift.floor import (
 from pytest_llmparity.core.checks.drift.ladders import text_margin
 from pytest_llmparity.core.checks.drift.logprobs import line_of
 from pytest_llmparity.core.checks.family import WEIGHTS
-from pytest_llmparity.core.checks.missing import Missing, Silence, rested
-from pytest_llmparity.core.checks.pairing import Pair, Pairing, pair_answers
-from pytest_llmparity.core.compare.answers import Compared, compare_answers, digest
-from pytest_llmparity.core.compare.text import Fork
+from pytest_llmparity.core.checks.missing import rested
+from pytest_llmparity.core.checks.pairing import pair_answers
+from pytest_llmparity.core.checks.tags import By, Tags, left_to_all, no_tag, opened, plan_line, tags_of, warned, within
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs, floor_stages
+from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Phase
-from pytest_llmparity.core.stats.hazard import can_pass, hazard
+from pytest_llmparity.core.stats.hazard import can_pass
 from pytest_llmparity.core.stats.power import Settled, settled
 from pytest_llmparity.core.stats.sequential import least_units
-from pytest_llmparity.core.verdict import Difference, Judgement, Outcome, Verdict
+from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
 TOP_LOGPROBS: Final = 5
@@ -44,14 +52,21 @@ TOP_LOGPROBS: Final = 5
 SHIFTED: Final = 64
 """Prompts, about so many, of which the shift is shown beside the forks: it needs few, and reads every logprob."""
 UNGRADED: Final = "ungraded"
+GROUPS_OF_TAG: Final = (
+    *((2.3, 8), (2.6, 12), (3.0, 16), (3.4, 20), (3.85, 24)),
+    *((4.8, 40), (5.6, 48), (6.4, 64), (8.0, 96)),
+)
+"""How many groups of prompts a tag takes, by the forks that the margin allows in an answer of 32 tokens or the horizon.
+
+With fewer, some tag of 16 fails in more than 5 % of runs although none drifts beyond the margin: prompts of a tag whose
+hazards differ widely (as gamma variables of shape .5), after Holm's correction (tests/core/checks/test_tags.py).
+"""
 _SHARE: Final = WEIGHTS["text"] / sum(WEIGHTS.values())
 """Of the error rate FAIL gets, in a test of two engines with this check alone."""
 _CAUGHT: Final = 1.6
 """Margins of drift that the plan says how often a gate catches: 8 % where 5 % are allowed."""
 _MORE: Final = 4
 """Times the prompts, or the groups, that the plan compares a prompt set with."""
-
-ComparedPairs = Sequence[tuple[Pair, Compared]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +86,20 @@ class TextCheck(BaseCheck):
     is asked of more cases where fewer do not show it to be below the margin.
 
     In a sequential run ``text`` counts one prompt of each group, the first in the run's order.
+
+    ``by="tag"`` adds a verdict on the prompts of each tag that has enough of them (:func:`least_of_tag`), beside the
+    one on all. A baseline that ever differs from itself has to be shown to do so less on prompts of that tag.
     """
 
     kind: ClassVar[str] = "text"
     margin: float | None = None
     horizon: int = HORIZON
+    by: By | None = None
 
     def __str__(self) -> str:
         given = [f"margin={self.margin:g}"] if self.margin is not None else []
         given += [f"horizon={self.horizon}"] if self.horizon != HORIZON else []
+        given += [f'by="{self.by}"'] if self.by else []
         return f"text({', '.join(given)})"
 
     def needs(self) -> Needs:
@@ -150,8 +170,37 @@ class TextCheck(BaseCheck):
             f"({_MORE} times as many: {_hundreds(wider.caught)}, {_hundreds(wider.passes)})"
         )
 
+    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
+        """Refuse ``by="tag"`` where no tag can be judged without crying wolf."""
+        if self.by is None:
+            return None
+        margin = UNKNOWN_MARGIN if self.margin is None else self.margin
+        return no_tag(prompts, self._tags(prompts, margin, sequential), self._wanted(margin, sequential))
+
+    def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
+        """Return for the plan which tags are judged by themselves."""
+        if self.by is None:
+            return ""
+        margin = UNKNOWN_MARGIN if self.margin is None else self.margin
+        return plan_line(str(self), self._tags(prompts, margin, sequential), self._wanted(margin, sequential))
+
+    def _tags(self, prompts: PromptSet, margin: float, sequential: bool) -> Tags:
+        least = least_of_tag(margin, self.horizon, sequential=sequential)
+
+        def enough(sizes: Sequence[int]) -> bool:
+            return least is not None and len(sizes) >= least
+
+        return tags_of(prompts, enough)
+
+    def _wanted(self, margin: float, sequential: bool) -> str:
+        least = least_of_tag(margin, self.horizon, sequential=sequential)
+        at = f"at a margin of {explain.percent(margin)} over {self.horizon} tokens"
+        if least is None:
+            return f"a smaller margin, because {at} few prompts fail honest engines too often"
+        return f"{explain.count(least, 'group')} of prompts {at}"
+
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
-        """Return two verdicts per candidate: against the baseline, and against itself."""
+        """Return two verdicts per candidate: against the baseline, and against itself; with ``by`` those on tags."""
         own: list[RepeatedPhase] = []
         if not evidence.single:
             own = repeated_phases(evidence.prompts.cases, evidence.engines[evidence.baseline], horizon=self.horizon)
@@ -163,17 +212,20 @@ class TextCheck(BaseCheck):
             )
             if refused is not None:
                 return [refused]
-            comparison = _Comparison(evidence, pairing, self.horizon)
+            comparison = Comparison(evidence, pairing, self.horizon)
             if evidence.single:
                 return [self._single(opened, comparison)]
+            whole = self._cross(opened, evidence, candidate, comparison, own)
+            of_tags, left = self._by_tag(opened, evidence, candidate, own)
             return [
-                self._cross(opened, evidence, candidate, comparison, own),
+                dataclasses.replace(whole, remarks=(*whole.remarks, *left)),
                 self._repeat(dataclasses.replace(opened, kind="text.repeat"), evidence, candidate),
+                *of_tags,
             ]
 
         return self.each_pair(evidence, self.kind, judge)
 
-    def _single(self, verdict: Verdict, comparison: _Comparison) -> Verdict:
+    def _single(self, verdict: Verdict, comparison: Comparison) -> Verdict:
         pairs = comparison.pairs
         if not pairs:
             reason = f"{comparison.missing.reason} ({SINGLE})"
@@ -182,8 +234,8 @@ class TextCheck(BaseCheck):
             verdict.judged(comparison.judge(comparison.forks, UNKNOWN_MARGIN)),
             requests=2,
             horizon=self.horizon,
-            details=tuple(_first_fork(verdict, pairs)),
-            differing=_differing(pairs, pairs),
+            details=tuple(first_fork(verdict, pairs)),
+            differing=differing(pairs, pairs),
         )
 
     def _cross(
@@ -191,7 +243,7 @@ class TextCheck(BaseCheck):
         verdict: Verdict,
         evidence: Evidence,
         candidate: EngineEvidence,
-        comparison: _Comparison,
+        comparison: Comparison,
         phases: Sequence[RepeatedPhase],
     ) -> Verdict:
         floor = floor_of(phases, alpha=evidence.alpha, horizon=self.horizon)
@@ -202,7 +254,7 @@ class TextCheck(BaseCheck):
             verdict,
             floor=own,
             differs=layers.layers(evidence, candidate, floor=own),
-            differing=_differing(pairs, counted),
+            differing=differing(pairs, counted),
             margin=margin,
             horizon=self.horizon,
             requests=2 * len(counted),
@@ -210,7 +262,7 @@ class TextCheck(BaseCheck):
         if not pairs:
             return rested(verdict, missing)
         judgement = comparison.judge(comparison.forks, UNKNOWN_MARGIN if margin is None else margin)
-        details = _fork_lines(verdict, counted, judgement.groups, missing, why, further=len(pairs) - len(counted))
+        details = fork_lines(verdict, counted, judgement.groups, missing, why, further=len(pairs) - len(counted))
         shown = [(pair.case, pair.baseline, pair.candidate) for pair, _ in counted[:: max(1, len(counted) // SHIFTED)]]
         if shifted := line_of(shown, evidence):
             details.append(shifted)
@@ -228,10 +280,64 @@ class TextCheck(BaseCheck):
             return _beside_floor(comparison.judge(comparison.best, margin), evidence, floor, above)
 
         done = verdict.judged(_beside_floor(judgement, evidence, floor, above))
-        if done.outcome is Outcome.PASS and (tags := _tags_above(counted, margin=margin, alpha=evidence.alpha)):
-            hidden = f"by themselves above the margin: {tags}"
-            done = dataclasses.replace(done, reason=hidden, remarks=(*done.remarks, hidden))
+        if done.outcome is Outcome.PASS:
+            done = warned(done, tags_above(counted, margin=margin, alpha=evidence.alpha))
         return rested(done, missing, best=best)
+
+    def _by_tag(
+        self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence, phases: Sequence[RepeatedPhase]
+    ) -> tuple[list[Verdict], tuple[str, ...]]:
+        """Return a verdict on the prompts of each tag that has enough, and which have not."""
+        margin, _ = self._margin(evidence, candidate)
+        if self.by is None or margin is None:
+            return [], ()
+        tags = self._tags(evidence.prompts, margin, evidence.sequential)
+        verdicts = [self._of_tag(opened(verdict, tag), evidence, candidate, phases, margin) for tag in tags.judged]
+        return verdicts, left_to_all(tags, self._wanted(margin, evidence.sequential))
+
+    def _of_tag(
+        self,
+        verdict: Verdict,
+        evidence: Evidence,
+        candidate: EngineEvidence,
+        phases: Sequence[RepeatedPhase],
+        margin: float,
+    ) -> Verdict:
+        part = within(evidence, verdict.tag)
+        pairing = pair_answers(part, candidate)
+        if (refused := pairing.unanswered(verdict, part)) is not None:
+            return refused
+        comparison = Comparison(part, pairing, self.horizon)
+        counted = comparison.counted
+        own = of_cases(phases, part.prompts.by_id)
+        floor = floor_of(own, alpha=evidence.alpha, horizon=self.horizon)
+        verdict = dataclasses.replace(
+            verdict,
+            measures="of tokens fork",
+            floor=None if floor is None else floor.judgement.estimate,
+            differing=differing(comparison.pairs, counted),
+            margin=margin,
+            horizon=self.horizon,
+            requests=2 * len(counted),
+        )
+        if not comparison.pairs:
+            return rested(verdict, comparison.missing)
+        above = 1.0
+        if floor is not None:
+            above = above_floor(
+                comparison.forks, floor, own, margin=margin, alpha=evidence.alpha, stages=_stages(evidence)
+            )
+        judgement = comparison.judge(comparison.forks, margin)
+        further = len(comparison.pairs) - len(counted)
+        lines = fork_lines(verdict, counted, judgement.groups, comparison.missing, "", further=further)
+        had_turn = turns(judgement, pairing.groups_asked, part.prompts.groups)
+        done = verdict.judged(_beside_floor(judgement, evidence, floor, above))
+        done = dataclasses.replace(done, details=tuple(lines), remarks=had_turn)
+
+        def best() -> Judgement:
+            return _beside_floor(comparison.judge(comparison.best, margin), evidence, floor, above)
+
+        return rested(done, comparison.missing, best=best)
 
     def _repeat(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
         """Judge the floor phase in which a candidate drifted most from itself, Bonferroni-corrected for them all."""
@@ -271,7 +377,7 @@ class TextCheck(BaseCheck):
 
         def best() -> Judgement:
             (worst,) = [phase for phase in phases if phase.phase is floor.phase]
-            forks = [*worst.forks, *((case, _unforked(self.horizon)) for case in worst.silent)]
+            forks = [*worst.forks, *((case, unforked(self.horizon)) for case in worst.silent)]
             return held(forks)
 
         return rested(done, short, best=best)
@@ -284,33 +390,20 @@ class TextCheck(BaseCheck):
         return of_class or preset(evidence.engines[evidence.baseline], candidate)
 
 
-class _Comparison:
-    """The answers of a pair, compared over the horizon: the pairs that can be, those of them that count, the rest."""
+def least_of_tag(margin: float, horizon: int, *, sequential: bool = False) -> int | None:
+    """Return how many groups of prompts a tag takes for a verdict of its own; ``None`` where that is not known.
 
-    def __init__(self, evidence: Evidence, pairing: Pairing, horizon: int) -> None:
-        self.pairing, self._horizon = pairing, horizon
-        self._design: Design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
-        self.pairs: list[tuple[Pair, Compared]] = []
-        silence = Silence()
-        for pair in pairing.pairs:
-            compared = compare_answers(pair.baseline, pair.candidate, horizon=horizon)
-            if compared is None:
-                silence.add({evidence.baseline: pair.baseline, pairing.candidate: pair.candidate})
-            else:
-                self.pairs.append((pair, compared))
-        self.missing = pairing.missing(evidence, used=len(self.pairs), also=silence.reasons())
-        self.counted = self._design.counted(self.pairs, lambda compared: compared[0].case.group)
-        self.forks: Forks = [(pair.case, compared.fork) for pair, compared in self.pairs]
+    So many that honest engines fail seldom, and that answers without a fork would pass. Sequential evidence holds for
+    any number.
 
-    def judge(self, forks: Forks, margin: float) -> Judgement:
-        """Hold forks, in the order of the prompts, against a margin."""
-        return self._design.hazard(forks, margin=margin, horizon=self._horizon)
-
-    @property
-    def best(self) -> Forks:
-        """The forks, and the best that may be thought of every case without one: it does not part."""
-        forks = {case.id: fork for case, fork in self.forks}
-        return [(case, forks.get(case.id) or _unforked(self._horizon)) for case in self.pairing.cases]
+    >>> least_of_tag(0.05, 32), least_of_tag(0.12, 32), least_of_tag(0.005, 32), least_of_tag(0.5, 32)
+    (8, 24, 19, None)
+    """
+    if sequential:
+        return least_units(margin, most=horizon, alpha=0.05)
+    allowed = margin * max(horizon, HORIZON)  # shorter answers are no safer
+    safe = next((groups for forks, groups in GROUPS_OF_TAG if allowed <= forks), None)
+    return None if safe is None else max(safe, math.floor(-math.log(0.05) / (margin * horizon)) + 1)
 
 
 def _stages(evidence: Evidence) -> tuple[int, ...]:
@@ -319,10 +412,6 @@ def _stages(evidence: Evidence) -> tuple[int, ...]:
 
 def _hundreds(share: float) -> int:
     return round(100 * share)
-
-
-def _unforked(horizon: int) -> Fork:
-    return Fork(forked=False, at_risk=float(horizon))
 
 
 def _unjudged(judgement: Judgement, reason: str) -> Judgement:
@@ -376,115 +465,3 @@ def _asked(phase: Phase, evidence: Evidence) -> str:
     if phase is Phase.PARALLEL:
         return f"asked {evidence.concurrency} in parallel"
     return "asked with a cold cache" if phase is Phase.COLD else "asked again with a warm cache"
-
-
-def _fork_lines(
-    verdict: Verdict, pairs: ComparedPairs, groups: int, missing: Missing, why: str, *, further: int
-) -> list[str]:
-    """Return the lines below a verdict on text: counts, where forks are, their grades, the first of them.
-
-    ``further`` counts prompts of groups that count once; they are not among ``pairs``.
-    """
-    forks = sum(compared.fork.forked for _, compared in pairs)
-    at_risk = math.fsum(compared.fork.at_risk for _, compared in pairs)
-    lines = [
-        f"{explain.count(forks, 'fork')} in {at_risk:.0f} baseline tokens at risk, "
-        f"{explain.count(len(pairs), 'prompt')} ({explain.percent(forks / len(pairs))} of them part) in "
-        f"{explain.count(groups, 'group')}; {why}"
-    ]
-    if further:
-        lines.append(f"{explain.count(further, 'further prompt')} of these groups not counted")
-    if calls := sum(compared.calls for _, compared in pairs):
-        lines.append(f"{explain.count(calls, 'pair')} compared as tool calls{_beside(pairs)}")
-    lines += missing.reasons
-    if spread := _by_part(pairs):
-        lines.append(spread)
-    grades = Counter(compared.fork.grade or UNGRADED for _, compared in pairs if compared.fork.forked)
-    if grades.keys() - {UNGRADED}:
-        lines.append("forks by grade: " + ", ".join(f"{name} {n}" for name, n in grades.most_common()))
-    return lines + _first_fork(verdict, pairs)
-
-
-def _beside(pairs: ComparedPairs) -> str:
-    """Say how often the text beside two calls differs: it is not compared."""
-    n = sum(bool(pair.baseline.tool_calls and pair.candidate.tool_calls) and _texts_differ(pair) for pair, _ in pairs)
-    return f"; the text beside them differs in {n} and is not compared" if n else ""
-
-
-def _texts_differ(pair: Pair) -> bool:
-    return pair.baseline.text.strip() != pair.candidate.text.strip()
-
-
-def _differing(pairs: ComparedPairs, counted: ComparedPairs) -> tuple[Difference, ...]:
-    """Return the cases whose answers part, in order; beyond the horizon or in a group that counts once uncounted."""
-    counts = {pair.case.id for pair, compared in counted if compared.fork.forked}
-    return tuple(
-        Difference(
-            case=pair.case.id,
-            what="tool calls" if compared.calls else "text",
-            baseline_sha256=digest(compared.baseline),
-            candidate_sha256=digest(compared.candidate),
-            byte=compared.fork.byte,
-            char=compared.fork.char,
-            token=compared.fork.token,
-            unit=compared.fork.unit,
-            grade=compared.fork.grade,
-            counted=pair.case.id in counts,
-        )
-        for pair, compared in pairs
-        if compared.fork.byte is not None
-    )
-
-
-def _by_part(pairs: ComparedPairs) -> str:
-    """Name the three tags (groups, where no case has a tag) with the most forks per token; empty if all is one part."""
-    tagged = any(pair.case.tags for pair, _ in pairs)
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for pair, compared in pairs:
-        for part in pair.case.tags if tagged else (pair.case.group,):
-            sums[part][0] += compared.fork.forked
-            sums[part][1] += compared.fork.at_risk
-    rates = {part: d / e for part, (d, e) in sums.items() if e > 0}
-    if len(rates) < 2 or (not tagged and len(rates) == len(pairs)) or not any(rates.values()):
-        return ""
-    return f"most by {'tag' if tagged else 'group'}: {explain.worst(rates, 'share')}"
-
-
-def _tags_above(pairs: ComparedPairs, *, margin: float, alpha: float) -> str:
-    """Name the tags whose own prompts are shown to drift beyond the margin, each at its part of the error rate.
-
-    Prompts of a group count singly here: a warning beside a PASS may be wrong rather than missing.
-    """
-    tags: dict[str, list[Fork]] = defaultdict(list)
-    for pair, compared in pairs:
-        for tag in pair.case.tags:
-            tags[tag].append(compared.fork)
-    above: dict[str, float] = {}
-    for tag, forks in tags.items():
-        forked, at_risk = [fork.forked for fork in forks], [fork.at_risk for fork in forks]
-        result = hazard(forked, at_risk, list(map(str, range(len(forks)))), margin=margin, alpha=alpha / len(tags))
-        if result.lower > margin:
-            above[tag] = result.estimate
-    return explain.worst(above, "share", limit=None)
-
-
-def _first_fork(verdict: Verdict, pairs: ComparedPairs) -> list[str]:
-    """Show where the first pair of answers parts, and how either goes on; nothing where none does."""
-    for pair, compared in pairs:
-        fork = compared.fork
-        if fork.forked:
-            at = 0 if compared.calls else fork.char or 0
-            place = "in its tool calls" if compared.calls else f"after {explain.count(at, 'character')}"
-            grade = f", {fork.grade}" if fork.grade is not None else ""
-            where = f"first fork: {explain.plain(pair.case.id, 40)} {place}{grade}"
-            width = max(len(verdict.engine), len(str(verdict.baseline)))
-            return [
-                where,
-                f"  {verdict.baseline:<{width}} {_goes_on(compared.baseline[at:])}",
-                f"  {verdict.engine:<{width}} {_goes_on(compared.candidate[at:])}",
-            ]
-    return []
-
-
-def _goes_on(text: str) -> str:
-    return explain.quote(text) if text else "ends"

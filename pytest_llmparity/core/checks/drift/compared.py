@@ -1,0 +1,169 @@
+"""The answers of a pair, compared: where they part, which of that counts, and the lines below a verdict on it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+from pytest_llmparity.core.checks.designs import Design, Forks, design_of
+from pytest_llmparity.core.checks.missing import Missing, Silence
+from pytest_llmparity.core.checks.pairing import Pair, Pairing
+from pytest_llmparity.core.checks.tags import hidden_tags
+from pytest_llmparity.core.compare.answers import Compared, compare_answers, digest
+from pytest_llmparity.core.compare.text import Fork
+from pytest_llmparity.core.evidence import Evidence
+from pytest_llmparity.core.stats.hazard import hazard
+from pytest_llmparity.core.verdict import Difference, Judgement, Verdict
+from pytest_llmparity.core.words import explain
+
+UNGRADED: Final = "ungraded"
+
+ComparedPairs = Sequence[tuple[Pair, Compared]]
+
+
+class Comparison:
+    """The answers of a pair, compared over the horizon: the pairs that can be, those of them that count, the rest."""
+
+    def __init__(self, evidence: Evidence, pairing: Pairing, horizon: int) -> None:
+        self.pairing, self._horizon = pairing, horizon
+        self._design: Design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
+        self.pairs: list[tuple[Pair, Compared]] = []
+        silence = Silence()
+        for pair in pairing.pairs:
+            compared = compare_answers(pair.baseline, pair.candidate, horizon=horizon)
+            if compared is None:
+                silence.add({evidence.baseline: pair.baseline, pairing.candidate: pair.candidate})
+            else:
+                self.pairs.append((pair, compared))
+        self.missing = pairing.missing(evidence, used=len(self.pairs), also=silence.reasons())
+        self.counted = self._design.counted(self.pairs, lambda compared: compared[0].case.group)
+        self.forks: Forks = [(pair.case, compared.fork) for pair, compared in self.pairs]
+
+    def judge(self, forks: Forks, margin: float) -> Judgement:
+        """Hold forks, in the order of the prompts, against a margin."""
+        return self._design.hazard(forks, margin=margin, horizon=self._horizon)
+
+    @property
+    def best(self) -> Forks:
+        """The forks, and the best that may be thought of every case without one: it does not part."""
+        forks = {case.id: fork for case, fork in self.forks}
+        return [(case, forks.get(case.id) or unforked(self._horizon)) for case in self.pairing.cases]
+
+
+def unforked(horizon: int) -> Fork:
+    """Return the best that may be thought of a case without two answers: it does not part."""
+    return Fork(forked=False, at_risk=float(horizon))
+
+
+def fork_lines(
+    verdict: Verdict, pairs: ComparedPairs, groups: int, missing: Missing, why: str, *, further: int
+) -> list[str]:
+    """Return the lines below a verdict on text: counts, where forks are, their grades, the first of them.
+
+    ``further`` counts prompts of groups that count once; they are not among ``pairs``.
+    """
+    forks = sum(compared.fork.forked for _, compared in pairs)
+    at_risk = math.fsum(compared.fork.at_risk for _, compared in pairs)
+    lines = [
+        f"{explain.count(forks, 'fork')} in {at_risk:.0f} baseline tokens at risk, "
+        f"{explain.count(len(pairs), 'prompt')} ({explain.percent(forks / len(pairs))} of them part) in "
+        f"{explain.count(groups, 'group')}" + (f"; {why}" if why else "")
+    ]
+    if further:
+        lines.append(f"{explain.count(further, 'further prompt')} of these groups not counted")
+    if calls := sum(compared.calls for _, compared in pairs):
+        lines.append(f"{explain.count(calls, 'pair')} compared as tool calls{_beside(pairs)}")
+    lines += missing.reasons
+    if spread := _by_part(pairs):
+        lines.append(spread)
+    grades = Counter(compared.fork.grade or UNGRADED for _, compared in pairs if compared.fork.forked)
+    if grades.keys() - {UNGRADED}:
+        lines.append("forks by grade: " + ", ".join(f"{name} {n}" for name, n in grades.most_common()))
+    return lines + first_fork(verdict, pairs)
+
+
+def _beside(pairs: ComparedPairs) -> str:
+    """Say how often the text beside two calls differs: it is not compared."""
+    n = sum(bool(pair.baseline.tool_calls and pair.candidate.tool_calls) and _texts_differ(pair) for pair, _ in pairs)
+    return f"; the text beside them differs in {n} and is not compared" if n else ""
+
+
+def _texts_differ(pair: Pair) -> bool:
+    return pair.baseline.text.strip() != pair.candidate.text.strip()
+
+
+def differing(pairs: ComparedPairs, counted: ComparedPairs) -> tuple[Difference, ...]:
+    """Return the cases whose answers part, in order; beyond the horizon or in a group that counts once uncounted."""
+    counts = {pair.case.id for pair, compared in counted if compared.fork.forked}
+    return tuple(
+        Difference(
+            case=pair.case.id,
+            what="tool calls" if compared.calls else "text",
+            baseline_sha256=digest(compared.baseline),
+            candidate_sha256=digest(compared.candidate),
+            byte=compared.fork.byte,
+            char=compared.fork.char,
+            token=compared.fork.token,
+            unit=compared.fork.unit,
+            grade=compared.fork.grade,
+            counted=pair.case.id in counts,
+        )
+        for pair, compared in pairs
+        if compared.fork.byte is not None
+    )
+
+
+def _by_part(pairs: ComparedPairs) -> str:
+    """Name the three tags (groups, where no case has a tag) with the most forks per token; empty if all is one part."""
+    tagged = any(pair.case.tags for pair, _ in pairs)
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for pair, compared in pairs:
+        for part in pair.case.tags if tagged else (pair.case.group,):
+            sums[part][0] += compared.fork.forked
+            sums[part][1] += compared.fork.at_risk
+    rates = {part: d / e for part, (d, e) in sums.items() if e > 0}
+    if len(rates) < 2 or (not tagged and len(rates) == len(pairs)) or not any(rates.values()):
+        return ""
+    return f"most by {'tag' if tagged else 'group'}: {explain.worst(rates, 'share')}"
+
+
+def tags_above(pairs: ComparedPairs, *, margin: float, alpha: float) -> str:
+    """Name the tags whose own prompts are shown to drift beyond the margin, each at its part of the error rate.
+
+    Prompts of a group count singly here: a warning beside a PASS may be wrong rather than missing.
+    """
+    tags: dict[str, list[Fork]] = defaultdict(list)
+    for pair, compared in pairs:
+        for tag in pair.case.tags:
+            tags[tag].append(compared.fork)
+    above: dict[str, float] = {}
+    for tag, forks in tags.items():
+        forked, at_risk = [fork.forked for fork in forks], [fork.at_risk for fork in forks]
+        result = hazard(forked, at_risk, list(map(str, range(len(forks)))), margin=margin, alpha=alpha / len(tags))
+        if result.lower > margin:
+            above[tag] = result.estimate
+    return hidden_tags("above the margin", above)
+
+
+def first_fork(verdict: Verdict, pairs: ComparedPairs) -> list[str]:
+    """Show where the first pair of answers parts, and how either goes on; nothing where none does."""
+    for pair, compared in pairs:
+        fork = compared.fork
+        if fork.forked:
+            at = 0 if compared.calls else fork.char or 0
+            place = "in its tool calls" if compared.calls else f"after {explain.count(at, 'character')}"
+            grade = f", {fork.grade}" if fork.grade is not None else ""
+            where = f"first fork: {explain.plain(pair.case.id, 40)} {place}{grade}"
+            width = max(len(verdict.engine), len(str(verdict.baseline)))
+            return [
+                where,
+                f"  {verdict.baseline:<{width}} {_goes_on(compared.baseline[at:])}",
+                f"  {verdict.engine:<{width}} {_goes_on(compared.candidate[at:])}",
+            ]
+    return []
+
+
+def _goes_on(text: str) -> str:
+    return explain.quote(text) if text else "ends"

@@ -1,0 +1,172 @@
+"""Verdicts on the prompts of one tag, beside the one on all of them: which tags are judged, and by what evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from pytest_llmparity.core.checks.missing import JUDGED
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence
+from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.stats.paired import Side, gap
+from pytest_llmparity.core.stats.shares import rate
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.printable import printable
+
+By: TypeAlias = Literal["tag"]
+DOCS: Final = "docs/verdicts.md#verdicts-by-tag"
+_NAMED: Final = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tags:
+    """The tags of a prompt set by whether their prompts are enough for a verdict of their own.
+
+    Each with the sizes of its groups. A tag that every prompt has is neither: its verdict is that on all of them.
+    """
+
+    judged: Mapping[str, Sequence[int]]
+    few: Mapping[str, Sequence[int]]
+
+
+def tags_of(prompts: PromptSet, enough: Callable[[Sequence[int]], bool]) -> Tags:
+    """Return the tags of a prompt set; ``enough`` says whether groups of these sizes give a verdict of their own.
+
+    A prompt with several tags counts in each of them.
+    """
+    judged: dict[str, Sequence[int]] = {}
+    few: dict[str, Sequence[int]] = {}
+    for tag, sizes in prompts.tag_sizes.items():
+        if sum(sizes) < len(prompts.cases):
+            (judged if enough(sizes) else few)[tag] = sizes
+    return Tags(judged=judged, few=few)
+
+
+def within(evidence: Evidence, tag: str) -> Evidence:
+    """Return the evidence of the prompts with a tag alone."""
+    prompts = evidence.prompts.of_tag(tag)
+    engines = {name: _about(engine, prompts.by_id) for name, engine in evidence.engines.items()}
+    return dataclasses.replace(evidence, prompts=prompts, engines=engines)
+
+
+def _about(engine: EngineEvidence, cases: Container[str]) -> EngineEvidence:
+    return dataclasses.replace(
+        engine,
+        samples={
+            phase: {case: samples for case, samples in by_case.items() if case in cases}
+            for phase, by_case in engine.samples.items()
+        },
+        left_out={case: why for case, why in engine.left_out.items() if case in cases},
+    )
+
+
+def beside(
+    whole: Iterable[Verdict], evidence: Evidence, tags: Iterable[str], judge: Callable[[Evidence], Iterable[Verdict]]
+) -> Iterable[Verdict]:
+    """Judge the prompts of each tag by themselves, of engines whose answers to all prompts were judged.
+
+    What holds for all prompts alike stands with the verdict on them, and not here.
+    """
+    judged = {verdict.engine for verdict in whole if verdict.outcome in JUDGED}
+    for tag in tags if judged else ():
+        for verdict in judge(within(evidence, tag)):
+            if verdict.engine in judged:
+                yield dataclasses.replace(opened(verdict, tag), differs=(), lenience=())
+
+
+def opened(verdict: Verdict, tag: str) -> Verdict:
+    """Return a verdict that says nothing yet, as one on the prompts with a tag."""
+    return dataclasses.replace(verdict, kind=f"{verdict.kind}[{printable(tag)}]", tag=tag)
+
+
+def no_tag(prompts: PromptSet, tags: Tags, wanted: str) -> str | None:
+    """Say why no tag can be judged by itself, ``None`` where one can; ``wanted`` says what a tag takes."""
+    if tags.judged:
+        return None
+    if not tags.few:
+        there = "every prompt has the same tags" if prompts.tag_sizes else "no prompt has a tag"
+        return f'by="tag" judges the prompts of each tag beside all of them, and {there}'
+    most = max(tags.few, key=lambda tag: (len(tags.few[tag]), sum(tags.few[tag])))
+    groups, prompts_of = len(tags.few[most]), sum(tags.few[most])
+    size = explain.count(prompts_of, "prompt")
+    if groups < prompts_of:
+        size += f" in {explain.count(groups, 'group')}"
+    return (
+        f'by="tag": no tag has prompts enough for a verdict of its own: it takes {wanted} ({DOCS}); the largest is '
+        f"{explain.plain(most, 40)} with {size}"
+    )
+
+
+def left_to_all(tags: Tags, wanted: str) -> tuple[str, ...]:
+    """Say which tags have no verdict of their own, as a remark; nothing where all have one."""
+    if not tags.few:
+        return ()
+    return (f"too few prompts for a verdict of their own ({wanted}): {_listed(tags.few)}",)
+
+
+def plan_line(check: str, tags: Tags, wanted: str) -> str:
+    """Return for the plan which tags are judged by themselves, and which have too few prompts for that."""
+    words = f"{check}: by tag {_listed(tags.judged)}"
+    return "; ".join([words, *left_to_all(tags, wanted)])
+
+
+def _listed(tags: Mapping[str, Sequence[int]]) -> str:
+    ordered = sorted(((tag, sum(sizes)) for tag, sizes in tags.items()), key=lambda item: (-item[1], item[0]))
+    shown = [f"{explain.plain(tag, 30)} {prompts}" for tag, prompts in ordered[:_NAMED]]
+    more = len(ordered) - len(shown)
+    return ", ".join(shown) + (f" and {explain.count(more, 'other')}" if more else "")
+
+
+def shares_below(kept: Iterable[tuple[Case, bool | None]], *, at_least: float, alpha: float) -> str:
+    """Name the tags whose own prompts are shown to keep less than this share, each at its part of the error rate.
+
+    Prompts of a group count singly here: a warning beside a PASS may be wrong rather than missing.
+    """
+    of_tags = _values_by_tag((case, keeps) for case, keeps in kept if keeps is not None)
+    below = {}
+    for tag, values in of_tags.items():
+        result = rate(sum(values), len(values), at_least=at_least, alpha=alpha / len(of_tags))
+        if result.upper < at_least:
+            below[tag] = result.estimate
+    return hidden_tags("below what is asked", {tag: -share for tag, share in below.items()})
+
+
+def gaps_above(differences: Iterable[tuple[Case, int]], *, margin: float, alpha: float, side: Side) -> str:
+    """Name the tags whose own gap is shown to lie above the margin, as :func:`shares_below` does."""
+    of_tags = _values_by_tag(differences)
+    above = {}
+    for tag, values in of_tags.items():
+        b, c, n = values.count(1), values.count(-1), len(values)
+        net = b - c if side == "worse" else abs(b - c)
+        own = alpha / len(of_tags)
+        if net > n * margin and gap(b, c, n, margin=margin, alpha=own, side=side).p_fail < own:
+            above[tag] = net / n
+    return hidden_tags("above the margin", above)
+
+
+def warned(verdict: Verdict, hidden: str) -> Verdict:
+    """Return a PASS that names what it hides, in its headline and as a remark; others as they are."""
+    if verdict.outcome is not Outcome.PASS or not hidden:
+        return verdict
+    reason = "; ".join(filter(None, [verdict.reason, hidden]))
+    return dataclasses.replace(verdict, reason=reason, remarks=(*verdict.remarks, hidden))
+
+
+def hidden_tags(words: str, values: Mapping[str, float]) -> str:
+    """Return the words about tags that a PASS hides, the worst first; empty where there is none."""
+    shown = ", ".join(
+        f"{explain.plain(tag, 30)} {explain.number(abs(value), 'share')}"
+        for tag, value in sorted(values.items(), key=lambda item: (-item[1], item[0]))
+    )
+    return f"by themselves {words}: {shown}" if shown else ""
+
+
+def _values_by_tag(items: Iterable[tuple[Case, int]]) -> dict[str, list[int]]:
+    of_tags: dict[str, list[int]] = {}
+    for case, value in items:
+        for tag in dict.fromkeys(case.tags):
+            of_tags.setdefault(tag, []).append(int(value))
+    return of_tags
