@@ -47,7 +47,8 @@ def p_values(rng: np.random.Generator, *, groups: int, margin: float) -> Floats:
     poisson = np.where(forks > 0, special.gammainc(np.maximum(forks, 1), margin * exposure), 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         clustered = special.stdtr(groups - 1, -(hazard - margin) / se)
-    return np.maximum(poisson, np.where(se > 0, clustered, hazard <= margin))
+    p_fail: Floats = np.maximum(poisson, np.where(se > 0, clustered, hazard <= margin))
+    return p_fail
 
 
 def main() -> None:
