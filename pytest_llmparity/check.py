@@ -11,13 +11,18 @@ keywords and are looked at right here, so a wrong one is reported where it was w
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import json
 import math
+import os
 import sys
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
+from pytest_llmparity.core.checks.base import BaseCheck, Misused
 from pytest_llmparity.core.checks.contract import Adapter, Contract, ModelClass, adapted, name_of, schema_of
 from pytest_llmparity.core.checks.distribution import REPEATS, DistributionCheck
 from pytest_llmparity.core.checks.drift.floor import HORIZON
@@ -34,6 +39,33 @@ from pytest_llmparity.core.stats.paired import Side
 __all__ = ["distribution", "latency", "logprobs", "prompts", "schema", "similarity", "text"]
 
 
+P = ParamSpec("P")
+C = TypeVar("C", bound=BaseCheck)
+
+
+def _told_later(make: Callable[P, C]) -> Callable[P, C]:
+    """Return the function as pytest may import it: a test file is not lost for one wrong argument in it.
+
+    What is wrong is then told by every test that uses the check, when it is set up. In a function, and outside pytest,
+    it is raised at once.
+    """
+
+    @functools.wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> C:
+        try:
+            return make(*args, **kwargs)
+        except (DesignError, TypeError) as error:
+            call = error.__traceback__.tb_next if error.__traceback__ is not None else None
+            if isinstance(error, TypeError) and call is not None:
+                raise  # not of how it was called
+            imported = not _frame().f_code.co_flags & inspect.CO_OPTIMIZED
+            if not imported or "PYTEST_VERSION" not in os.environ:
+                raise
+            return cast("C", Misused(misuse=str(error), where=_caller()))
+
+    return made
+
+
 @runtime_checkable
 class JsonModel(Protocol):
     """A pydantic model class, or anything else that can describe itself as JSON Schema."""
@@ -42,6 +74,7 @@ class JsonModel(Protocol):
         """Return the JSON Schema."""
 
 
+@_told_later
 def prompts() -> PromptsCheck:
     """Require that both engines saw the same prompt, uncut: the same number of prompt tokens on every case.
 
@@ -51,6 +84,7 @@ def prompts() -> PromptsCheck:
     return PromptsCheck(where=_caller())
 
 
+@_told_later
 def text(*, margin: float | None = None, horizon: int = HORIZON, by: By | None = None) -> TextCheck:
     """Require that greedy answers part from the baseline's at fewer than ``margin`` of tokens.
 
@@ -71,6 +105,7 @@ def text(*, margin: float | None = None, horizon: int = HORIZON, by: By | None =
     return TextCheck(margin=margin, horizon=horizon, by=_by("text", by), where=_caller())
 
 
+@_told_later
 def logprobs(*, shift: float | None = None) -> LogprobsCheck:
     """Require that the candidate's idea of the next token lies within ``shift`` nats of the baseline's.
 
@@ -85,6 +120,7 @@ def logprobs(*, shift: float | None = None) -> LogprobsCheck:
     return LogprobsCheck(shift=None if shift is None else _nats("logprobs", "shift", shift), where=_caller())
 
 
+@_told_later
 def schema(
     target: JsonModel | Adapter | type | Mapping[str, Any] | str | Path,
     *,
@@ -161,6 +197,7 @@ def _model(target: object) -> tuple[str, ModelClass | Adapter] | None:
     return None
 
 
+@_told_later
 def similarity(*, at_least: float | None = None, by: By | None = None) -> SimilarityCheck:
     """Require that 90 % of answers are alike: no other number, no flipped negation, and close enough.
 
@@ -181,6 +218,7 @@ def similarity(*, at_least: float | None = None, by: By | None = None) -> Simila
     return SimilarityCheck(at_least=at_least, by=_by("similarity", by), where=_caller())
 
 
+@_told_later
 def distribution(*, repeats: int = REPEATS, gate: bool = False) -> DistributionCheck:
     """Show whether sampled answers could come from either engine: advice, no verdict.
 
@@ -196,6 +234,7 @@ def distribution(*, repeats: int = REPEATS, gate: bool = False) -> DistributionC
     return DistributionCheck(repeats=repeats, gate=gate, where=_caller())
 
 
+@_told_later
 def latency(
     *,
     ttft_p50: str | float | None = None,
@@ -272,5 +311,14 @@ def _whole(value: object) -> bool:
 
 def _caller() -> str:
     """Return ``file:line`` of the line that called one of the functions above."""
-    frame = sys._getframe(2)
+    frame = _frame()
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _frame() -> types.FrameType:
+    """Return the frame outside this file that called a function above."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    assert frame is not None
+    return frame

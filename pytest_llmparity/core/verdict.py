@@ -68,10 +68,10 @@ class Experiment:
     """What became of a verdict's drift where something that may differ was made the same for both engines.
 
     ``removed`` says what that was, ``before`` and ``after`` are the verdict's quantity on the same ``n`` prompts
-    without and with it, ``p`` the one-sided p-value of the paired sign test over these prompts. ``outcome``: ``gone``
-    (not above the margin any more), ``less``, ``stays``, ``back`` (it alone was put back where all else was taken away,
-    and the drift came back) or ``not tried``, and ``why``. ``requests`` is what asking it cost, 0 where answers were
-    there already.
+    without and with it, ``p`` the one-sided p-value of the paired sign test over the ``groups`` of these prompts.
+    ``outcome``: ``gone`` (not above the margin any more), ``less``, ``stays``, ``back`` or ``stays away`` (it alone was
+    put back where all else was taken away, and the drift came back, or did not), ``not tried``, and ``why``.
+    ``requests`` is what asking it cost, 0 where answers were there already.
     """
 
     removed: str
@@ -79,6 +79,7 @@ class Experiment:
     before: float | None = None
     after: float | None = None
     n: int = 0
+    groups: int = 0
     p: float | None = None
     requests: int = 0
     why: str = ""

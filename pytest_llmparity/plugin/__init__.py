@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_llmparity.plugin.door import Door
 
 CARRIED = "llmparity"
+MISUSED = pytest.StashKey[str]()
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -87,11 +88,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without engines, skip what needs them."""
+    """Without engines, skip what needs them, but for a gate with a check that could not be made: that fails."""
     if DOOR in config.stash:
         return
     for item in items:
-        if item.get_closest_marker("parity") or "llmparity_door" in getattr(item, "fixturenames", ()):
+        marker = item.get_closest_marker("parity")
+        if marker is not None and (misused := [arg for arg in marker.args if getattr(arg, "misuse", "")]):
+            item.stash[MISUSED] = f"{misused[0].misuse} ({misused[0].where.removeprefix(f'{config.rootpath}/')})"
+        elif marker is not None or "llmparity_door" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.skip(reason=UNSELECTED))
 
 
@@ -136,7 +140,7 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tell a gate that cannot run what is wrong with it."""
     door = item.config.stash.get(DOOR, None)
-    trouble = door.attempt(item) if door is not None else None
+    trouble = door.attempt(item) if door is not None else item.stash.get(MISUSED, None)
     if trouble:
         pytest.fail(trouble, pytrace=False)
 

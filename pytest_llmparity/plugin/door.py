@@ -20,7 +20,7 @@ from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineErr
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
-from pytest_llmparity.core.words.explain import count, failure_text, one_line
+from pytest_llmparity.core.words.explain import count, explained, failure_text, one_line, pair
 from pytest_llmparity.core.words.printable import printable_lines, uncommanded
 from pytest_llmparity.core.words.shortage import advice
 from pytest_llmparity.embedding import default_embedder
@@ -244,6 +244,9 @@ class Door:
         """Add to the error of a test's body what its verdicts say, where they fail it and the error has not said so."""
         if isinstance(error, ParityFailure):
             in_error = {(v.check, v.kind, v.engine, v.where) for v in error.verdicts}
+            for verdict in (v for v in verdicts if (v.check, v.kind, v.engine, v.where) in in_error):
+                if why := explained(verdict):  # found out since the error was raised
+                    error.add_note("\n".join([f"{verdict.kind}, {pair(verdict)}:", *(f"  {line}" for line in why)]))
             verdicts = [v for v in verdicts if (v.check, v.kind, v.engine, v.where) not in in_error]
         if self.fails(verdicts):
             command = "" if isinstance(error, ParityFailure) else self._reproduce(item)

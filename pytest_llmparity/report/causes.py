@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
-from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.core.verdict import Experiment, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import printable, wrapped
 
 
-def causes(verdict: Verdict, *, width: int) -> list[str]:
-    """Return the lines below a verdict, each experiment with its numbers and its cost; none where nobody looked."""
-    lines = [
-        line
-        for text in explain.explained(verdict)
-        for line in wrapped(printable(text.strip()), width, head="    " + " " * _indent(text), indent=" " * 8)
-    ]
-    if verdict.explanation is not None and verdict.explanation.experiments:
-        lines.append(f"    {explain.experiments(verdict.explanation)}:")
-        for experiment in verdict.explanation.experiments:
-            lines += wrapped(
-                printable(explain.experiment(experiment, verdict.unit)), width, head=" " * 6, indent=" " * 8
+class Causes:
+    """Writes the lines below the verdicts of one summary; experiments that verdicts on a pair share are told once."""
+
+    def __init__(self, *, width: int) -> None:
+        self._width = width
+        self._told: dict[tuple[str, str, str | None], tuple[str, frozenset[str]]] = {}
+
+    def lines(self, verdict: Verdict) -> list[str]:
+        """Return the lines below a verdict, each experiment with its numbers and its cost; none where nobody looked.
+
+        Of a second verdict on the same pair in the same test only the experiments that the first one did not have.
+        """
+        lines = [
+            line
+            for text in explain.explained(verdict)
+            for line in wrapped(printable(text.strip()), self._width, head="    " + " " * _indent(text), indent=" " * 8)
+        ]
+        if verdict.explanation is None or not verdict.explanation.experiments:
+            return lines
+        pair = (verdict.test, verdict.engine, verdict.baseline)
+        made = verdict.explanation.experiments
+        if pair not in self._told:
+            self._told[pair] = verdict.kind, frozenset(experiment.removed for experiment in made)
+            return [*lines, f"    {explain.experiments(verdict.explanation)}:", *self._each(made, verdict.unit)]
+        first, told = self._told[pair]
+        further = [experiment for experiment in made if experiment.removed not in told]
+        same = explain.count(len(made) - len(further), "experiment")
+        words = f"{same} as of {first} above, the numbers of {verdict.kind} are in run.json (--parity-report json)"
+        lines += wrapped(words, self._width, head="    ", indent=" " * 8)
+        return [*lines, "    and:", *self._each(further, verdict.unit)] if further else lines
+
+    def _each(self, experiments: tuple[Experiment, ...] | list[Experiment], unit: str) -> list[str]:
+        return [
+            line
+            for experiment in experiments
+            for line in wrapped(
+                printable(explain.experiment(experiment, unit)), self._width, head=" " * 6, indent=" " * 8
             )
-    return lines
+        ]
 
 
 def _indent(text: str) -> int:

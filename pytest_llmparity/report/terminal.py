@@ -19,7 +19,7 @@ from pytest_llmparity.core.sample import Phase, Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import cells, elide, pad, printable, wrapped
-from pytest_llmparity.report.causes import causes
+from pytest_llmparity.report.causes import Causes
 from pytest_llmparity.report.troubles import troubles
 from pytest_llmparity.run.judge.judging import ALPHA
 from pytest_llmparity.settings.specification import EngineSpec
@@ -290,6 +290,7 @@ def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose:
     Of verdicts that an engine's trouble left without anything to judge only whose it is: ``troubles`` tells the rest.
     """
     lines: list[str] = []
+    causes = Causes(width=width)
     for name in dict.fromkeys([*engines, *(verdict.engine for verdict in verdicts)]):
         own = [v for v in verdicts if v.engine == name and v.outcome is not Outcome.SKIPPED]
         bad = sorted((v for v in own if v.outcome.fails_test), key=lambda v: SEVERITY.index(v.outcome), reverse=True)
@@ -297,7 +298,7 @@ def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose:
         sentences = {(WORDS[v.outcome], _finding(v), v.cause or ""): v for v in reversed(worded)}
         for (word, finding, _), verdict in reversed(sentences.items()):
             lines += _wrapped(f"{printable(name)}: {word}  ", finding, width=width)
-            lines += causes(verdict, width=width)
+            lines += causes.lines(verdict)
         for other, n in Counter(v.blocked_by for v in own if v.blocked_by not in ("", name)).items():
             judged = explain.counted(n, "verdict")
             lines += _wrapped(f"{printable(name)}: ", printable(f"{judged} not judged because of {other}"), width=width)

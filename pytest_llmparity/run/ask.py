@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping
 
 from pytest_llmparity.core.errors import EngineError
@@ -10,8 +11,9 @@ from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, Sample, Sampling
-from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.core.verdict import Explanation, Verdict
 from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.explain import SINGLE, due
 from pytest_llmparity.run.gather.sender import answered, client_of, failed, named
 from pytest_llmparity.run.judge.judging import ALPHA
 from pytest_llmparity.run.parity import single
@@ -56,7 +58,7 @@ class SessionAsker:
             )
             for name, sample in samples.items()
         }
-        return check.judge(
+        verdicts = check.judge(
             Evidence(
                 test="parity.ask",
                 prompts=single(case),
@@ -70,6 +72,11 @@ class SessionAsker:
                 agreed=self._session.agreed,
             )
         )
+        unexplained = {id(verdict) for verdict in due(verdicts, self._session.settings)}
+        return [
+            dataclasses.replace(v, explanation=Explanation(note=SINGLE)) if id(v) in unexplained else v
+            for v in verdicts
+        ]
 
     def _adapters(self) -> list[Adapter]:
         return [self._adapter(spec) for spec in self._session.settings.in_turn()]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_llmparity.core.checks.base import Misused
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError, PromptSetError, UsageError
 from pytest_llmparity.core.evidence import Check
@@ -135,7 +136,9 @@ def find(value: str | Path, folders: Sequence[Path], *, what: str) -> Path:
 
 
 def with_schema(check: Check, folders: Sequence[Path]) -> Check:
-    """Return the check with the file it names, if any, read."""
+    """Return the check with the file it names, if any, read; ``DesignError`` where it could not be made."""
+    if isinstance(check, Misused):
+        raise DesignError(f"{check.misuse} ({_place(check.where, folders[-1])})")
     if isinstance(check, SchemaCheck):
         return check.resolve(lambda path: _text(find(path, folders, what="schema"), path), within=folders)
     return check

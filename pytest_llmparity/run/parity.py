@@ -186,6 +186,8 @@ class ParityRun(Named[EngineRows]):
         self._hard = False
         self.touched = False
         self.verdicts: list[Verdict] = []
+        self.checks: dict[str, Check] = {}
+        """The checks of the test's body, as they were written."""
 
     def check(self, check: Check) -> list[Verdict]:
         """Judge what was gathered and remember the verdicts.
@@ -196,6 +198,7 @@ class ParityRun(Named[EngineRows]):
         self.touched = True
         verdicts = self._judge(check)
         self.verdicts.extend(verdicts)
+        self.checks[str(check)] = check
         if self._hard and any(verdict.outcome.fails_test for verdict in verdicts):
             raise ParityFailure(failure_text(verdicts, reproduce=self._reproduce), verdicts)
         return verdicts

@@ -232,7 +232,7 @@ class Session:
             f"run {run} had gathered everything: its answers are judged, nobody was asked (--parity-fresh asks again)"
         )
         notes = (kept, *(note for note in state.notes if note != kept))
-        write_state(self.store(), run, dataclasses.replace(state, requests=0, retries=0, notes=notes))
+        write_state(self.store(), run, dataclasses.replace(state, requests=0, seconds=0.0, retries=0, notes=notes))
 
     def conclude(self, verdicts: Sequence[Verdict]) -> list[str]:
         """Take note that this session judged and reported its run to the end: the next one of its plan begins anew.
@@ -327,10 +327,15 @@ class Session:
         settled = self._judging.settle(declaration, gathered.verdicts)
         if self.settings.mode == "live":
             self._judging.remember(declaration, settled)
-        return self._explained(declaration, settled)
+        return self._explained(declaration, settled, gathered.checks)
 
-    def _explained(self, declaration: Declaration, settled: list[Verdict]) -> list[Verdict]:
-        """Return the verdicts with what experiments show of their causes; none is made where nothing drifts."""
+    def _explained(
+        self, declaration: Declaration, settled: list[Verdict], of_body: Mapping[str, Check]
+    ) -> list[Verdict]:
+        """Return the verdicts with what experiments show of their causes; none is made where nothing drifts.
+
+        ``of_body`` are the checks of the test's body as they were written.
+        """
         if not due(settled, self.settings):
             return settled
         from pytest_llmparity.run.explain.explaining import Explaining
@@ -339,7 +344,7 @@ class Session:
         alone = functools.partial(once, self._folder, f"explaining-{self._token}")
         return Explaining(
             self.settings, self._judging, self._state, self.store(), self._fleet, self._loop, self._progress.say, alone
-        ).explained(declaration, settled)
+        ).explained(declaration, settled, of_body)
 
     def evidence(self, test: str, check: Check) -> Evidence | None:
         """Return what a check of this test judges, ``None`` where nothing was gathered."""

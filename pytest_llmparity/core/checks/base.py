@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pytest_llmparity.core.diagnosis.layers import response_schema
+from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.prompts import Case, PromptSet
@@ -91,6 +92,38 @@ class BaseCheck:
             alpha=evidence.alpha,
             where=self.where,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misused(BaseCheck):
+    """Stands in a test file for a check that cannot be made; ``misuse`` says why.
+
+    An error raised while pytest imports a file takes all of its tests away. So it is kept until the one that uses the
+    check is set up.
+    """
+
+    kind: ClassVar[str] = "misused"
+    misuse: str = ""
+
+    def __str__(self) -> str:
+        return self.misuse
+
+    @property
+    def error(self) -> DesignError:
+        """The error that making the check would have raised."""
+        return DesignError(self.misuse)
+
+    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+        """Return what is wrong with it."""
+        return self.misuse
+
+    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+        """Return what is wrong with it."""
+        return self.misuse
+
+    def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
+        """Raise what is wrong with it."""
+        raise self.error
 
 
 def worded(verdict: Verdict) -> Verdict:

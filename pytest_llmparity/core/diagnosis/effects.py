@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import statistics
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_llmparity.core.compare.answers import compare_answers
@@ -26,10 +28,14 @@ Answers = Mapping[str, Mapping[str, Sample]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """What one check says of some answers, and how far each case's two answers are apart (more is worse)."""
+    """What one check says of some answers, and how far each case's two answers are apart (more is worse).
+
+    ``groups`` has the group of each case; a case without one is a group of its own.
+    """
 
     verdict: Verdict
     by_case: Mapping[str, float]
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def above(self) -> bool:
@@ -41,14 +47,23 @@ class Drift:
             return False
         return estimate < margin if self.verdict.side == "at_least" else estimate > margin
 
+    @property
+    def fails(self) -> bool:
+        """Whether the check fails it, as far as its bounds say: experiments measure no noise floor of the baseline."""
+        lower, margin = self.verdict.lower, self.verdict.margin
+        if self.verdict.outcome is Outcome.FAIL:
+            return True
+        return self.verdict.side != "at_least" and lower is not None and margin is not None and lower > margin
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What became of drift: ``gone`` below the margin, ``less`` by the paired test, or neither."""
+    """What became of drift: ``gone`` below the margin, ``less`` by the paired test over groups, or neither."""
 
     before: float | None
     after: float | None
     n: int
+    groups: int
     p: float
     gone: bool
     less: bool
@@ -96,25 +111,37 @@ def drift_of(check: Check, kind: str, evidence: Evidence) -> Drift | None:
     else:
         differing = {difference.case for difference in verdict.differing}
         by_case = {case: float(case in differing) for case in both}
-    return Drift(verdict=verdict, by_case=by_case)
+    return Drift(verdict=verdict, by_case=by_case, groups={case.id: case.group for case in evidence.prompts.cases})
 
 
 def effect(before: Drift, after: Drift, *, tries: int = TRIES) -> Effect:
-    """Compare drift before and after something was taken away, case by case.
+    """Compare drift before and after something was taken away, on the same prompts.
 
-    ``less``: the sign test over the prompts says so, at 5 % divided by ``tries``. ``gone``: what is left is less, and
-    not above the margin, or no case differs any more; where the check fails what was there and passes what is left, 5 %
-    are enough: drift that is there by chance goes away by chance.
+    ``less``: the sign test over their groups says so, at 5 % divided by ``tries``: prompts of one group drift together
+    and are one piece of evidence, the mean of theirs. ``gone``: what is left is less, and
+    not above the margin, or no case differs any more; where the check fails what was there and passes what is left, or
+    nothing is left, 5 % are enough: drift that is there by chance goes away by chance.
     """
-    p, n = sign_test(before.by_case, after.by_case)
+    both = before.by_case.keys() & after.by_case.keys()
+    p, groups = sign_test(_by_group(before, both), _by_group(after, both))
     less = p <= ALPHA / tries
     nothing_left = not after.above or not any(after.by_case.values())
-    passes = before.verdict.outcome is Outcome.FAIL and after.verdict.outcome is Outcome.PASS
+    passed = after.verdict.outcome is Outcome.PASS or not any(after.by_case.values())
+    passes = before.fails and passed
     return Effect(
         before=before.verdict.estimate,
         after=after.verdict.estimate,
-        n=n,
+        n=len(both),
+        groups=groups,
         p=p,
         gone=(passes and p <= ALPHA) or (less and nothing_left),
         less=less,
     )
+
+
+def _by_group(drift: Drift, cases: Collection[str]) -> dict[str, float]:
+    """Return how far the answers to some cases are apart on average, by group."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for case in cases:
+        values[drift.groups.get(case, case)].append(drift.by_case[case])
+    return {group: statistics.fmean(of_group) for group, of_group in values.items()}

@@ -92,6 +92,16 @@ def known_of(evidence: Evidence, candidate: EngineEvidence) -> Known:
     )
 
 
+def count_lines(evidence: Evidence, candidate: EngineEvidence) -> list[str]:
+    """Return what the token counts of a pair's prompts let one think, and how an engine cuts where one seems to."""
+    baseline, known = evidence.engines[evidence.baseline], known_of(evidence, candidate)
+    counts = compare_counts(prompt_counts(evidence, candidate), known)
+    lines = counts_in_words(counts, baseline.name, candidate.name, known)
+    return lines + [
+        line for cut in counts.cuts for line in _truncation(baseline if cut.side == "baseline" else candidate)
+    ]
+
+
 def _positive(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
@@ -151,11 +161,8 @@ def layers(
     baseline = evidence.engines[evidence.baseline]
     ours, theirs = baseline.answers(), candidate.answers()
     shared = [case for case in evidence.prompts.cases if case.id in ours and case.id in theirs]
-    known = known_of(evidence, candidate)
-    counts = compare_counts(prompt_counts(evidence, candidate), known)
     lines = _identity(baseline, candidate)
-    lines += counts_in_words(counts, baseline.name, candidate.name, known)
-    lines += [line for cut in counts.cuts for line in _truncation(baseline if cut.side == "baseline" else candidate)]
+    lines += count_lines(evidence, candidate)
     lines += [f"route: {engine.route}" for engine in (baseline, candidate) if engine.route]
     lines += [line for engine in (baseline, candidate) for line in _streaming(engine)]
     lines += _finish(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])

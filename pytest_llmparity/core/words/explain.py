@@ -274,11 +274,14 @@ def block(verdict: Verdict, *, lines_left: int = MAX_LINES) -> list[str]:
         tail += _differs(verdict.differs)
     tail.append(f"  check: {verdict.check}" + (f" at {verdict.where}" if verdict.where else ""))
     if verdict.explanation is not None and verdict.explanation.experiments:
-        tail.insert(-1, f"  {experiments(verdict.explanation)}, listed in the summary")
+        tail.insert(-1, f"  {experiments(verdict.explanation)}: see the summary")
     details = [f"  {line}" for line in verdict.details]
     room = lines_left - 1 - len(tail)
     if len(details) > room:
-        details = [*details[: room - 1], f"  … {count(len(details) - room + 1, 'more line')} in the report"]
+        details = [
+            *details[: room - 1],
+            f"  … {count(len(details) - room + 1, 'more line')} in run.json (--parity-report json writes it)",
+        ]
     return [verdict.message or headline(verdict), *details, *tail]
 
 
@@ -286,22 +289,43 @@ def experiments(explanation: Explanation) -> str:
     """Return how many experiments there were and how many requests they took.
 
     >>> experiments(Explanation(experiments=(Experiment(removed="x", outcome="gone"),), requests=64))
-    '1 experiment of 64 requests'
+    '1 experiment, 64 requests'
+    >>> experiments(Explanation(experiments=(Experiment(removed="x", outcome="gone"),)))
+    '1 experiment, on answers that another check had asked for'
     """
-    return f"{count(len(explanation.experiments), 'experiment')} of {count(explanation.requests, 'request')}"
+    many = count(len(explanation.experiments), "experiment")
+    if not explanation.requests:
+        return f"{many}, on answers that another check had asked for"
+    return f"{many}, {count(explanation.requests, 'request')}"
+
+
+_BECAME: Final = {
+    "gone": "the drift is gone",
+    "less": "there is less drift",
+    "stays": "the drift stays",
+    "back": "the drift is back",
+    "stays away": "the drift does not come back",
+    "not tried": "not tried",
+}
 
 
 def experiment(one: Experiment, unit: str) -> str:
-    """Return an experiment on one line: what became of the drift, its numbers, what was taken away, what that cost."""
-    words = one.outcome
-    if one.before is not None and one.after is not None:
-        words += f": {number(one.before, unit)} becomes {number(one.after, unit)}"
-    small = [count(one.n, "prompt")] if one.n else []
+    """Return an experiment on one line: what was done, what became of the drift, its numbers, what that cost."""
+    done = plain(one.removed, 1000)
+    if one.before is not None:
+        done = f"with {'everything but ' if one.outcome in ('back', 'stays away') else ''}{done}"
+    other = one.outcome == "stays" and one.before is not None and one.after != one.before
+    words = f"{done}: {'less drift is not shown' if other else _BECAME[one.outcome]}"
+    if one.after is not None:
+        was = "" if one.before is None else f"{number(one.before, unit)} before, "
+        words += f", {was}{number(one.after, unit)}" + (" now" if was else "")
+    small = [count(one.n, "prompt") + (f" in {count(one.groups, 'group')}" if one.groups else "")] if one.n else []
     if one.p is not None:
         small.append(f"p {one.p:.2g}")
-    small.append(count(one.requests, "request"))
-    why = f" ({plain(one.why)})" if one.why else ""
-    return f"{words} ({', '.join(small)}): {plain(one.removed, 1000)}{why}"
+    if one.requests:
+        small.append(count(one.requests, "request"))
+    why = f", {plain(one.why)}" if one.why else ""
+    return words + why + (f" ({', '.join(small)})" if small else "")
 
 
 def explained(verdict: Verdict) -> list[str]:
@@ -314,7 +338,7 @@ def explained(verdict: Verdict) -> list[str]:
     if explanation is None:
         return lines
     lines += [f"  paste: {cause.remedy}" for cause in explanation.causes if cause.remedy]
-    lines += [f"what remains: {cause.text}" for cause in explanation.causes if cause.by_exclusion]
+    lines += [f"what is left: {cause.text}" for cause in explanation.causes if cause.by_exclusion]
     if explanation.note:
         lines.append(f"no cause is shown: {plain(explanation.note, 400)}")
     return lines

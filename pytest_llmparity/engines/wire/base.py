@@ -432,8 +432,17 @@ class Adapter(RequestBuilder):
         """Return a chat as the server's template renders it, ``None`` where it does not tell."""
         return None
 
+    template_flag: ClassVar[str] = "--chat-template"
+    """What its server takes a file with a chat template by."""
+    template_place: ClassVar[str] = "the chat_template of its model's tokenizer"
+    """Where the text of its template is found."""
+
     def bos(self) -> str:
         """Return the text of the token that the server puts in front of a prompt, empty where it does not tell."""
+        return ""
+
+    def eos(self) -> str:
+        """Return the text of the token that ends an answer, empty where the server does not tell."""
         return ""
 
     # ---- the wire --------------------------------------------------------------------------------------------------

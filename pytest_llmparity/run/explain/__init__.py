@@ -10,6 +10,7 @@ from pytest_llmparity.settings.specification import Settings
 
 KINDS: Final = ("text", "logprobs", "schema.gap", "schema.agree")
 """Verdicts on a pair whose drift experiments can take away."""
+SINGLE: Final = "experiments take several prompts, and this is one answer: give prompts to a parity marker"
 _JUDGED: Final = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_llmparity.core.checks.base import worded
+from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Request, from_json, to_json
 from pytest_llmparity.core.verdict import Explanation, Verdict
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain import due
 from pytest_llmparity.run.explain.asking import Pair
@@ -28,12 +32,16 @@ from pytest_llmparity.store.runs import Store
 CASES: Final = 16
 """Prompts of every experiment: with so many the paired sign test shows that drift is less where nine of ten agree."""
 NOT_STORED: Final = (
-    "a stored run is judged, and nobody is asked: it holds no experiments for this check as it stands now"
+    "experiments belong to the live run, and that made none for this check as it is written now; run it live again "
+    "(with --parity-explain also where it passes)"
 )
-NOT_UP: Final = "the engines are not both up any more, and none is started for an experiment"
-IN_TURN: Final = 'experiments ask both engines side by side, and residency is "one-at-a-time"'
+NOT_UP: Final = "experiments take both engines, and they are not both up any more"
+IN_TURN: Final = 'experiments ask both engines side by side, which residency "one-at-a-time" rules out'
+RENDERED: Final = {"chat template", "BOS", "system prompt", "rendered prompt"}
+"""Causes that change how many tokens a prompt has."""
+CUT: Final = {"cut", "oldest turns"}
 SPENT: Final = "explained"
-"""Name of the document that says how many requests experiments of the run have taken by now."""
+"""Name of the document that says how many requests and seconds experiments of the run have taken by now."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +57,47 @@ class Explaining:
     say: Callable[[str], None]
     alone: Callable[[], AbstractContextManager[None]]
 
-    def explained(self, declaration: Declaration, verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """Return the verdicts of one test, those that fail with what experiments say of their cause."""
+    def explained(
+        self, declaration: Declaration, verdicts: Sequence[Verdict], of_body: Mapping[str, Check]
+    ) -> list[Verdict]:
+        """Return the verdicts of one test, those that fail with what experiments say of their cause.
+
+        ``of_body`` are the checks that are not in its marker.
+        """
+        checks = {**of_body, **{str(check): check for check in declaration.checks}}
         of_pairs: dict[str, list[Verdict]] = {}
         for verdict in due(verdicts, self.settings):
             of_pairs.setdefault(verdict.engine, []).append(verdict)
         known: dict[int, Explanation] = {}
         for candidate, of_pair in of_pairs.items():
-            explanations = self._of_pair(declaration, candidate, of_pair)
+            explanations = self._of_pair(declaration, checks, candidate, of_pair)
             known |= {id(v): explanations[_key(v)] for v in of_pair if _key(v) in explanations}
-        return [with_explanation(verdict, known.get(id(verdict))) for verdict in verdicts]
+        explained = [with_explanation(verdict, known.get(id(verdict))) for verdict in verdicts]
+        return [self._without_guesses(declaration, verdict, explained) for verdict in explained]
 
-    def _of_pair(self, declaration: Declaration, candidate: str, verdicts: Sequence[Verdict]) -> dict[str, Explanation]:
+    def _without_guesses(self, declaration: Declaration, verdict: Verdict, all_of_test: Sequence[Verdict]) -> Verdict:
+        """Return a verdict without what token counts let one think of its pair, where experiments showed what it is.
+
+        ``check.prompts()`` fails all the same, by the counts, and carries the cause.
+        """
+        of_pair = [v for v in all_of_test if (v.engine, v.baseline) == (verdict.engine, verdict.baseline)]
+        causes = {c.layer: c.text for v in of_pair if v.explanation for c in v.explanation.causes if not c.by_exclusion}
+        shown = [text for layer, text in causes.items() if layer in RENDERED]
+        if not shown or causes.keys() & CUT:
+            return verdict
+        evidence = self.judging.evidence(declaration, declaration.checks[0])
+        guesses = layers.count_lines(evidence, evidence.engines[verdict.engine])
+        verdict = dataclasses.replace(verdict, differs=tuple(line for line in verdict.differs if line not in guesses))
+        if verdict.kind != "prompts" or verdict.reason not in guesses:
+            return verdict
+        differing = f"{len(verdict.differing)} of {explain.count(verdict.n, 'prompt')}"
+        reason = f"{verdict.engine} counts other numbers of tokens than {verdict.baseline} in {differing}"
+        details = tuple(line for line in verdict.details if line not in guesses)
+        return worded(dataclasses.replace(verdict, reason=reason, details=details, cause="; ".join(shown)))
+
+    def _of_pair(
+        self, declaration: Declaration, checks: Mapping[str, Check], candidate: str, verdicts: Sequence[Verdict]
+    ) -> dict[str, Explanation]:
         """Return what is known by verdict: what was stored, and of the others what experiments say now."""
         unit = unit_of(declaration)
         name = f"explained/{self.judging.baseline}|{candidate}/{unit.key}"
@@ -71,7 +108,7 @@ class Explaining:
             stored = self._stored(name)
             missing = [verdict for verdict in verdicts if _key(verdict) not in stored]
             if missing:
-                stored |= self._asked(declaration, candidate, missing)
+                stored |= self._asked(declaration, checks, candidate, missing)
                 self.store.put_document(self.judging.run, name, {key: to_json(e) for key, e in stored.items()})
                 stored = self._stored(name)  # as a replay reads it: without keys that an engine repeats
         return stored
@@ -80,25 +117,25 @@ class Explaining:
         document = self.store.document(self.judging.run, name) or {}
         return {key: from_json(Explanation, content) for key, content in document.items()}
 
-    def _asked(self, declaration: Declaration, candidate: str, verdicts: Sequence[Verdict]) -> dict[str, Explanation]:
+    def _asked(
+        self, declaration: Declaration, checks: Mapping[str, Check], candidate: str, verdicts: Sequence[Verdict]
+    ) -> dict[str, Explanation]:
         """Make the experiments on one pair; what goes wrong is said, and is no error of the verdicts."""
         adapters = self._adapters(candidate)
         if adapters is None:
             note = IN_TURN if self.settings.residency == "one-at-a-time" else NOT_UP
             return {_key(verdict): Explanation(note=note) for verdict in verdicts}
         self.say(f"{candidate} against {self.judging.baseline}: experiments that show a cause")
-        checks = {str(check): check for check in declaration.checks}
-        spent = self._spent()
-        allowance = self._allowance(spent)
+        spent, passed = self._spent()
+        allowance = self._allowance(spent, passed)
         pair = self._pair(declaration, adapters, verdicts, allowance)
         explanations: dict[str, Explanation] = {}
         try:
             for verdict in verdicts:
-                check = checks.get(verdict.check)
-                if check is not None:
-                    explanations[_key(verdict)] = self._search(declaration, pair, check, verdict)
+                explanations[_key(verdict)] = self._search(declaration, pair, checks[verdict.check], verdict)
         finally:
-            self.store.put_document(self.judging.run, SPENT, {"requests": spent + allowance.sent})
+            sums = {"requests": spent + allowance.sent, "seconds": passed + allowance.passed_s}
+            self.store.put_document(self.judging.run, SPENT, sums)
         return explanations
 
     def _search(self, declaration: Declaration, pair: Pair, check: Check, verdict: Verdict) -> Explanation:
@@ -109,17 +146,22 @@ class Explaining:
             evidence=self.judging.evidence(declaration, check, alpha=verdict.alpha),
         ).explain()
 
-    def _spent(self) -> int:
-        """Return how many requests experiments of this run have taken, on whichever pairs."""
-        return int((self.store.document(self.judging.run, SPENT) or {}).get("requests", 0))
+    def _spent(self) -> tuple[int, float]:
+        """Return how many requests and seconds experiments of this run have taken, on whichever pairs."""
+        sums = self.store.document(self.judging.run, SPENT) or {}
+        return int(sums.get("requests", 0)), float(sums.get("seconds", 0.0))
 
-    def _allowance(self, spent: int) -> Allowance:
-        """Return what experiments on one pair may send: their own number, within what is left of the run's."""
+    def _allowance(self, spent: int, passed_s: float) -> Allowance:
+        """Return what experiments on one pair may send: their own number, within what is left of the run's.
+
+        The time is what gathering and the experiments before left of the run's.
+        """
         allowed, most = self.settings.explain_requests, self.settings.max_requests
+        seconds, used_s = self.settings.budget_s, self.state.seconds + passed_s
         left = allowed if most is None else max(0, most - self.state.requests - spent)
         if left < allowed:
-            return Allowance(requests=left, seconds=self.settings.budget_s)
-        return Allowance(requests=allowed, seconds=self.settings.budget_s, option="--parity-explain-requests")
+            return Allowance(requests=left, seconds=seconds, used_s=used_s)
+        return Allowance(requests=allowed, seconds=seconds, used_s=used_s, option="--parity-explain-requests")
 
     def _adapters(self, candidate: str) -> tuple[Adapter, Adapter] | None:
         """Return both engines, ``None`` where they are not both up: nothing is started or loaded for an experiment."""
@@ -171,7 +213,13 @@ class Explaining:
         evidence = self.judging.evidence(declaration, declaration.checks[0])
         answered = [evidence.engines[name].answers() for name in (self.judging.baseline, candidate)]
         cases = [case for case in floor_order(declaration.prompts) if all(case.id in by_case for by_case in answered)]
-        return sorted(cases, key=lambda case: case.id not in differing)[:CASES]
+        groups: Counter[str] = Counter()
+        rank: dict[str, int] = {}
+        for case in cases:
+            if case.id in differing:
+                rank[case.id] = groups[case.group]
+                groups[case.group] += 1
+        return sorted(cases, key=lambda case: (case.id not in differing, rank.get(case.id, 0)))[:CASES]
 
 
 def with_explanation(verdict: Verdict, explanation: Explanation | None) -> Verdict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -12,6 +13,7 @@ from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.effects import Answers
 from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.diagnosis.removals import Asked
+from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.identity.pins import agree
 from pytest_llmparity.core.sample import Completion, Request, Sample
@@ -19,6 +21,7 @@ from pytest_llmparity.core.verdict import Cause
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain.asking import Pair, Spent, completion
+from pytest_llmparity.settings.sources import FILE
 
 Shown = Callable[[str, Answers, Collection[str]], bool]
 """Whether the drift goes away with answers in place of those of the pair; said in words what they are, and what else
@@ -63,7 +66,7 @@ class Naming:
         return (
             Cause(
                 layer=layer,
-                text=f"by exclusion {layer}{what}: nothing else that could be made the same takes the drift away",
+                text=f"{layer}{what}. The drift stays with everything else made equal",
                 by_exclusion=True,
             ),
         )
@@ -85,27 +88,27 @@ class Naming:
             removals.SAMPLING: Cause(
                 layer="temperature",
                 text=f"{who} does not honour temperature {temperature:g}: with top_k 1 beside it the drift is gone",
-                remedy="sampling={'top_k': 1}",
+                remedy="in the parity marker: sampling={'top_k': 1}",
             ),
             removals.PENALTIES: Cause(
                 layer="repetition penalty",
                 text=f"{who} applies a repetition penalty although none is asked for",
-                remedy=f"extra_body={json.dumps(dict(self._adapter(who).unpenalised))}",
+                remedy=f"in your requests: extra_body={json.dumps(dict(self._adapter(who).unpenalised))}",
             ),
             removals.STREAM: Cause(
                 layer="streaming",
                 text=f"{who} streams another answer than it gives whole",
-                remedy="stream=False",
+                remedy="in your requests: stream=False",
             ),
             removals.ALONE: Cause(
                 layer="concurrency",
                 text=f"{who} answers otherwise beside other requests than alone",
-                remedy="concurrency=1",
+                remedy="in the parity marker: concurrency=1",
             ),
             removals.SCHEMA: Cause(
                 layer="structured output",
                 text=f"{who} does not enforce the schema of response_format; in its own field it does",
-                remedy=f"extra_body={{'{self._adapter(who).schema_field}': schema}}",
+                remedy=f"in your requests: extra_body={{'{self._adapter(who).schema_field}': schema}}",
             ),
             removals.STOP: self._of_stop(who),
         }
@@ -153,7 +156,7 @@ class Naming:
             layer=PROMPT,
             text=f"{names} make different prompts of the same chat{_counted(candidate.name, offsets)}: template, "
             "BOS token or a system prompt",
-            remedy=f"client.completions.create(prompt=…) on {candidate.name}, rendered as {baseline.name} does",
+            remedy=_raw_remedy(candidate.name, baseline.name),
         )
 
     def _template(self) -> Cause | None:
@@ -184,8 +187,13 @@ class Naming:
             layer="chat template",
             text=f"{pair.candidate.name} renders chats by another template: {shown[1]} where {pair.baseline.name} has "
             f"{shown[0]}",
-            remedy=f'args = ["--chat-template-file", "TEMPLATE OF {pair.baseline.name}"]',
+            remedy=self._template_remedy(),
         )
+
+    def _template_remedy(self) -> str:
+        ours, theirs = self._pair.adapters
+        file = f"{ours.name}.jinja"
+        return f"{_started(theirs, theirs.template_flag, file)}, with {ours.template_place} on {ours.name} in {file}"
 
     def _bos(self) -> Cause | None:
         """Name a doubled BOS token where the baseline, given one more, answers like the candidate."""
@@ -206,7 +214,7 @@ class Naming:
         return Cause(
             layer="BOS",
             text=f"{pair.candidate.name} puts one more BOS token in front of every prompt",
-            remedy='args = ["--override-kv", "tokenizer.ggml.add_bos_token=bool:false"]',
+            remedy=_started(pair.candidate, "--override-kv", "tokenizer.ggml.add_bos_token=bool:false"),
         )
 
     def _turns(self, offsets: Mapping[str, int]) -> Cause | None:
@@ -240,7 +248,7 @@ class Naming:
                     layer="oldest turns",
                     text=f"{pair.candidate.name} drops the oldest turns: of {len(asked)} of "
                     f"{explain.count(len(pair.cases), 'prompt')} only the last {messages} arrived",
-                    remedy="context_length = TOKENS OF YOUR LONGEST CHAT",
+                    remedy=_roomy(pair.candidate, max(_tokens(s) or 0 for s in control[pair.baseline.name].values())),
                 )
         return None
 
@@ -261,8 +269,7 @@ class Naming:
             layer="system prompt",
             text=f"{pair.candidate.name} puts {explain.count(more, 'token')} more in front of every chat that its own "
             "template does not show: a hidden system prompt",
-            remedy=f"client.completions.create(prompt=…) on {pair.candidate.name}, rendered as {pair.baseline.name} "
-            "does",
+            remedy=_raw_remedy(pair.candidate.name, pair.baseline.name),
         )
 
     def _raw(self, case: str, request: Request, rendered: str) -> Asked | None:
@@ -300,10 +307,13 @@ class Naming:
                 "its weights may prefer to go on, or one of several stop tokens is missing",
                 by_exclusion=True,
             )
+        end = "<the end token of the chat template>"
+        with contextlib.suppress(EngineError):
+            end = next((of for adapter in self._pair.adapters if (of := adapter.eos())), end)
         return Cause(
             layer="stop token",
             text=f"{who} goes on where the other engine ends its answers: a stop token is missing",
-            remedy="sampling={'stop': [\"<the end token of the chat template>\"]}",
+            remedy=f"in the parity marker: sampling={{'stop': [{json.dumps(end)}]}}",
         )
 
     def _of_length(self) -> Cause | None:
@@ -324,7 +334,7 @@ class Naming:
             layer="cut",
             text=f"{who.name} cuts long prompts: {explain.plain(worst, 40)} has {whole} tokens on {other.name} and "
             f"{_tokens(control[who.name][worst])} there",
-            remedy=f"context_length = {_room(whole)}",
+            remedy=_roomy(who, whole),
         )
 
     def _of_order(self) -> Cause:
@@ -389,11 +399,32 @@ class Naming:
 
     def _turned_off(self) -> str:
         fields = next((adapter.unreasoning for adapter in reversed(self._pair.adapters) if adapter.unreasoning), {})
-        return f"extra_body={json.dumps(dict(fields))}" if fields else "reasoning_effort='none'"
+        words = f"extra_body={json.dumps(dict(fields))}" if fields else "reasoning_effort='none'"
+        return f"in your requests: {words}"
 
 
 def _thinks(who: str, remedy: str) -> Cause:
     return Cause(layer="reasoning", text=f"{who} leaves its reasoning in the text of its answers", remedy=remedy)
+
+
+def _raw_remedy(name: str, other: str) -> str:
+    return f"in your requests to {name}: client.completions.create(prompt=…), with the chat rendered as {other} does"
+
+
+def _started(adapter: Adapter, *flags: str) -> str:
+    """Return where flags of an engine's server go: into the file and the table, or to whoever starts that server."""
+    if adapter.spec.launch != "process":
+        return f"start the server of {adapter.name} with: {shlex.join(flags)}"
+    args = json.dumps([*adapter.spec.args, *flags], ensure_ascii=False)
+    return f"{FILE}, [engines.{adapter.name}]: args = {args}"
+
+
+def _roomy(adapter: Adapter, tokens: int) -> str:
+    """Return where the context that holds a prompt of so many tokens is set."""
+    room = _room(tokens)
+    if adapter.spec.launch != "process":
+        return f"start the server of {adapter.name} with a context of {room} tokens for each request"
+    return f"{FILE}, [engines.{adapter.name}]: context_length = {room}"
 
 
 def _same(offsets: Mapping[str, int]) -> int | None:

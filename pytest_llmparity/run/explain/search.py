@@ -16,6 +16,7 @@ from pytest_llmparity.core.errors import LLMParityError, reason_of
 from pytest_llmparity.core.evidence import Check, Evidence
 from pytest_llmparity.core.sample import Completion, Request, Sample
 from pytest_llmparity.core.verdict import Cause, Experiment, Explanation
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.run.explain.asking import Pair, Spent
 from pytest_llmparity.run.explain.naming import Naming
 
@@ -23,10 +24,17 @@ SUSPECTS: Final = 2
 """Removals that are tried one by one before it is looked which of them all bring the drift back."""
 REASONED: Final = {removals.TAGS, removals.REASONING}
 """Two ways to take the same away: one of them put back alone shows nothing."""
-AGAIN: Final = "nothing: the same prompts asked again as the gate asks"
+TRIMS: Final = {removals.LENGTH, removals.STOP}
+"""Removals that leave less of prompts or answers: drift of any cause may be less in less, so none of them shows it by
+itself. They are causes where the drift comes back with them alone."""
+AGAIN: Final = "the same prompts asked again, nothing changed"
 UNSHOWN: Final = (
-    "nothing that could be taken away takes the drift away; a template, a BOS token or a hidden system prompt could "
-    "not be: neither engine tells how it renders these chats, or they cannot be sent raw with their tools or schemas"
+    "the drift stays with everything made equal that could be; templates, BOS tokens and system prompts could not: "
+    "neither engine tells how it renders these chats, or they cannot be sent raw with their tools or schemas"
+)
+UNSURE: Final = (
+    "with everything made equal the drift is no longer above the margin, and {groups} of prompts are too few to show "
+    "that it went away by that; give prompts of more groups"
 )
 
 
@@ -64,7 +72,7 @@ class Search:
             return "the prompts asked again have no answers to compare", ()
         self._note(AGAIN, None, control, outcome="stays" if control.above else "gone")
         if not control.above:
-            return "the drift is not there when the same prompts are asked again", ()
+            return "the drift is not there any more when the same prompts are asked again", ()
         self._learn()
         naming = Naming(self.pair, self.evidence, self._shown)
         possible = list(self._possible())
@@ -77,11 +85,13 @@ class Search:
         everything = self._drift(possible)
         asked = [name for name in possible if name not in COMPARED]
         if everything is None:
-            return "with everything taken away at once there are no answers to compare", ()
+            return "with everything made equal at once there are no answers to compare", ()
         whole = effect(control, everything)
-        together = "everything at once: " + "; ".join(REMOVALS[name] for name in asked)
-        self._note(together, control, everything, outcome=whole.outcome, p=whole.p, n=whole.n)
+        self._note("; ".join(REMOVALS[name] for name in asked), control, everything, outcome=whole.outcome, test=whole)
         if not whole.gone and not whole.less:
+            if not everything.above:
+                groups = explain.count(whole.groups, "group")
+                return UNSURE.format(groups=groups), ()
             remaining = naming.remaining(possible)
             return "" if remaining else UNSHOWN, remaining
         causes = self._single(control, everything, whole, asked, less)
@@ -91,7 +101,7 @@ class Search:
         if not whole.gone:
             named = (*named, *naming.remaining(possible))
         if not named:
-            return "taken away together it takes the drift away; which of it is not shown", ()
+            return "with all of it made equal the drift is gone; which of it does that was not shown", ()
         return "", named
 
     def _single(
@@ -101,7 +111,7 @@ class Search:
 
         Those after which there is less are added to ``less``.
         """
-        for name in asked[:SUSPECTS]:
+        for name in [name for name in asked if name not in TRIMS][:SUSPECTS]:
             tried = self._tried(control, {name})
             if tried.gone:
                 return [name]
@@ -132,8 +142,7 @@ class Search:
         change = effect(without, everything)  # from "it is back" to "everything is taken away"
         back = change.less or (gone and change.p <= ALPHA and without.above)
         words = "; ".join(words for name, words in REMOVALS.items() if name in group)
-        outcome = "back" if back else "stays"
-        self._note(f"put back: {words}", everything, without, outcome=outcome, p=change.p, n=change.n)
+        self._note(words, everything, without, outcome="back" if back else "stays away", test=change)
         return back
 
     def _tried(self, control: Drift, removed: set[str]) -> Effect:
@@ -141,9 +150,9 @@ class Search:
         words = "; ".join(REMOVALS[name] for name in removed)
         if after is None:
             self._note(words, control, None, outcome="not tried", why="there are no answers to compare")
-            return Effect(before=None, after=None, n=0, p=1.0, gone=False, less=False)
+            return Effect(before=None, after=None, n=0, groups=0, p=1.0, gone=False, less=False)
         result = effect(control, after)
-        self._note(words, control, after, outcome=result.outcome, p=result.p, n=result.n)
+        self._note(words, control, after, outcome=result.outcome, test=result)
         return result
 
     def _shown(self, words: str, answers: Answers, others: Collection[str]) -> bool:
@@ -152,7 +161,7 @@ class Search:
         if before is None or after is None:
             return False
         result = effect(before, after)
-        self._note(words, before, after, outcome=result.outcome, p=result.p, n=result.n)
+        self._note(words, before, after, outcome=result.outcome, test=result)
         return result.gone or result.less
 
     def _drift(self, removed: Collection[str]) -> Drift | None:
@@ -169,8 +178,7 @@ class Search:
         after: Drift | None,
         *,
         outcome: str,
-        p: float | None = None,
-        n: int = 0,
+        test: Effect | None = None,
         why: str = "",
     ) -> None:
         """Write an experiment down, with what was sent since the one before."""
@@ -181,8 +189,9 @@ class Search:
                 outcome=outcome,
                 before=None if before is None else before.verdict.estimate,
                 after=None if after is None else after.verdict.estimate,
-                n=n or (0 if after is None else len(after.by_case)),
-                p=p,
+                n=test.n if test is not None else 0 if after is None else len(after.by_case),
+                groups=0 if test is None else test.groups,
+                p=None if test is None else test.p,
                 requests=spent - self._began,
                 why=why,
             )

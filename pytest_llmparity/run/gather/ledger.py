@@ -16,7 +16,7 @@ class Allowance:
     """How much may still be sent: a number of requests and a moment in time, shared by all engines of a run.
 
     ``reason`` is ``None`` until a limit was hit, then the sentence that verdicts carry. ``option`` sets the number
-    of requests. Threads may share it.
+    of requests, ``used_s`` is how many of the ``seconds`` the run took before. Threads may share it.
     """
 
     def __init__(
@@ -26,13 +26,15 @@ class Allowance:
         seconds: float | None,
         now: Callable[[], float] = time.monotonic,
         option: str = "--parity-max-requests",
+        used_s: float = 0.0,
     ) -> None:
         self._left = requests
         self._limit = requests
         self._option = option
         self._seconds = seconds
         self._now = now
-        self._end = None if seconds is None else now() + seconds
+        self._began = now()
+        self._end = None if seconds is None else self._began + max(0.0, seconds - used_s)
         self._closed = False
         self._lock = threading.RLock()
         self.sent = 0
@@ -64,6 +66,11 @@ class Allowance:
             self.sent -= count
             if self._left is not None:
                 self._left += count
+
+    @property
+    def passed_s(self) -> float:
+        """Seconds since it was made."""
+        return self._now() - self._began
 
     @property
     def left_s(self) -> float | None:
@@ -107,6 +114,7 @@ class Ledger:
             cases=self._settings.cases,
             incomplete=self.allowance.reason,
             requests=self.allowance.sent,
+            seconds=self.allowance.passed_s,
             retries=self.allowance.retries,
             notes=tuple(self.notes),
             guard=self._guard,

@@ -20,8 +20,8 @@ class RunState:
     """The state of one run.
 
     ``cases`` are the ids it was restricted to, ``incomplete`` says which hard stop left something out, ``requests`` and
-    ``retries`` count what was sent, ``notes`` are for the reader. ``guard`` is the fingerprint of the lock file engines
-    were held against. ``open``: a sequential run that more prompts could settle.
+    ``retries`` count what was sent, in ``seconds``, ``notes`` are for the reader. ``guard`` is the fingerprint of the
+    lock file engines were held against. ``open``: a sequential run that more prompts could settle.
     """
 
     engines: Mapping[str, EngineRecord] = field(default_factory=dict)
@@ -29,6 +29,7 @@ class RunState:
     cases: tuple[str, ...] = ()
     incomplete: str | None = None
     requests: int = 0
+    seconds: float = 0.0
     retries: int = 0
     notes: tuple[str, ...] = ()
     guard: str = ""

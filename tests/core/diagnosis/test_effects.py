@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from collections.abc import Mapping
@@ -14,11 +15,17 @@ from pytest_llmparity.core.stats.medians import sign_test
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
 
-def drift(by_case: Mapping[str, float], outcome: Outcome = Outcome.FAIL, *, estimate: float = 0.2) -> Drift:
+def drift(
+    by_case: Mapping[str, float],
+    outcome: Outcome = Outcome.FAIL,
+    *,
+    estimate: float = 0.2,
+    groups: Mapping[str, str] | None = None,
+) -> Drift:
     verdict = Verdict(
         test="t", check="c", kind="text", engine="b", baseline="a", outcome=outcome, estimate=estimate, margin=0.05
     )
-    return Drift(verdict=verdict, by_case=by_case)
+    return Drift(verdict=verdict, by_case=by_case, groups=groups or {})
 
 
 def cases(*values: float) -> dict[str, float]:
@@ -45,6 +52,41 @@ def test_drift_has_gone_where_the_check_passes_and_the_prompts_agree() -> None:
     few = drift(cases(*[0.0] * 12), Outcome.INCONCLUSIVE, estimate=0.0)
     assert effect(before, few).gone, "too few prompts to pass, and nothing is left"
     assert effect(before, drift(cases(*[0.0] * 4, *[0.5] * 8), Outcome.PASS)).outcome == "stays", "four may be chance"
+
+
+def test_prompts_of_one_group_are_one_piece_of_evidence() -> None:
+    before, after = cases(*[0.5] * 16), cases(*[0.0] * 16)
+    four = {case: f"g{place % 4}" for place, case in enumerate(before)}
+
+    of_four = effect(drift(before, groups=four), drift(after, Outcome.PASS, groups=four))
+    by_itself = effect(drift(before), drift(after, Outcome.PASS))
+
+    assert (of_four.groups, of_four.n, of_four.p, of_four.outcome) == (4, 16, 1 / 16, "stays")
+    assert (by_itself.groups, by_itself.outcome) == (16, "gone")
+    mixed = cases(*[0.0] * 8, *[1.0, 0.0] * 4)  # of a group whose prompts go both ways the mean counts
+    eight = {case: f"g{place // 2}" for place, case in enumerate(before)}
+    assert effect(drift(before, groups=eight), drift(mixed, groups=eight)).p == 1 / 16
+
+
+@pytest.mark.parametrize("hazard", [0.04, 0.08])
+def test_groups_that_drift_as_one_name_nothing_by_chance(hazard: float) -> None:
+    """Four prompts of each of four groups, answered alike or not together: sixteen prompts by themselves would."""
+    rng, runs = random.Random(20261129), 200
+    groups = {case: f"g{place // 4}" for place, case in enumerate(cases(*[0.0] * 16))}
+
+    def asked() -> Drift:
+        at = [next((t for t in range(1, 33) if rng.random() < hazard), 0) for _ in range(4)]
+        forks, tokens = 4 * sum(map(bool, at)), 4 * sum(token or 32 for token in at)
+        outcome = Outcome.PASS if forks / tokens < 0.02 else Outcome.FAIL if forks / tokens > 0.08 else None
+        values = [1.0 / token if token else 0.0 for token in at for _ in range(4)]
+        return drift(cases(*values), outcome or Outcome.INCONCLUSIVE, estimate=forks / tokens, groups=groups)
+
+    def named() -> bool:
+        control = asked()
+        effects = (effect(control, asked()) for _ in range(10))
+        return control.above and any(each.gone or each.less for each in effects)
+
+    assert sum(named() for _ in range(runs)) <= 0.05 * runs + 2 * (0.05 * 0.95 * runs) ** 0.5
 
 
 def test_by_five_in_a_hundred_only_what_failed_has_gone() -> None:
@@ -93,3 +135,21 @@ def test_only_drift_beyond_the_margin_is_looked_into() -> None:
     assert drift({}, Outcome.INCONCLUSIVE).above
     assert not drift({}, Outcome.INCONCLUSIVE, estimate=0.04).above
     assert not drift({}, Outcome.PASS).above
+
+
+def test_where_nothing_is_left_of_what_failed_five_groups_are_enough_and_four_are_not() -> None:
+    def left(groups: int) -> str:
+        before, after = drift(cases(*[0.5] * groups)), drift(cases(*[0.0] * groups), Outcome.INCONCLUSIVE, estimate=0.0)
+        return effect(before, after).outcome
+
+    assert [left(groups) for groups in (4, 5)] == ["stays", "gone"]
+
+
+def test_what_lies_beyond_the_margin_by_its_bound_fails_also_where_no_floor_was_measured() -> None:
+    open_verdict = drift(cases(*[0.5] * 6), Outcome.INCONCLUSIVE, estimate=0.4)
+    beyond = dataclasses.replace(open_verdict, verdict=dataclasses.replace(open_verdict.verdict, lower=0.13))
+    within = dataclasses.replace(open_verdict, verdict=dataclasses.replace(open_verdict.verdict, lower=0.03))
+    after = drift(cases(*[0.0] * 6), Outcome.PASS, estimate=0.0)
+
+    assert (beyond.fails, within.fails) == (True, False)
+    assert (effect(beyond, after).outcome, effect(within, after).outcome) == ("gone", "stays")

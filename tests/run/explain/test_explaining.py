@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmparity import check
@@ -142,7 +144,7 @@ def test_a_pass_is_explained_where_that_is_asked_for(planted: Planted) -> None:
 
     assert verdict.explanation is not None
     assert verdict.explanation.causes == ()
-    assert verdict.explanation.note == "the drift is not there when the same prompts are asked again"
+    assert verdict.explanation.note == "the drift is not there any more when the same prompts are asked again"
 
 
 def test_experiments_end_where_their_requests_do(planted: Planted) -> None:
@@ -183,6 +185,101 @@ def test_a_replay_of_a_run_without_experiments_says_so(planted: Planted) -> None
 
     assert explanation is not None
     assert explanation.note == NOT_STORED
+
+
+def test_a_replay_with_another_margin_says_whose_experiments_are(planted: Planted) -> None:
+    live, _ = gated(planted, planted.behind(proxy.overridden(temperature=1.0)))
+    live.close()
+    replay = planted.project.session(mode="replay")
+    planted.project.declare(replay, check.text(margin=0.04, horizon=8))
+    replay.gather()
+
+    explanation = judged(replay).explanation
+
+    assert explanation is not None
+    assert explanation.note.startswith("experiments belong to the live run, and that made none for this check")
+    assert "--parity-explain" in explanation.note
+
+
+def test_a_check_of_the_body_is_explained_as_one_of_the_marker(planted: Planted) -> None:
+    planted.project.prompts(PROMPTS)
+    hot = planted.behind(proxy.overridden(temperature=1.0))
+    session = planted.project.session(
+        *(
+            EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=each.base_url)
+            for name, each in (("a", planted.engine), ("b", hot))
+        )
+    )
+    planted.project.declare(session, check.text(margin=0.9, horizon=8))
+    session.gather()
+    run = session.parity_run("t", reproduce="")
+    run.check(check.text(margin=0.06, horizon=8))
+
+    verdicts = [v for v in session.settle("t", run) if v.kind == "text"]
+
+    (failed,) = [v for v in verdicts if v.outcome is Outcome.FAIL]
+    assert failed.check == "text(margin=0.06, horizon=8)"
+    assert failed.explanation is not None
+    assert [cause.layer for cause in failed.explanation.causes] == ["temperature"]
+
+
+def test_experiments_keep_to_the_time_that_gathering_and_other_pairs_left_of_the_run(planted: Planted) -> None:
+    """A budget is of the run: with none of it left nothing is asked, whatever pair it is."""
+    session, _ = gated(planted, planted.behind(proxy.overridden(temperature=1.0)), explain_requests=0)
+    session.settings = dataclasses.replace(session.settings, explain_requests=400, budget_s=1000.0)
+    state = session._state
+    assert state.seconds > 0
+    session._state = dataclasses.replace(state, seconds=1000.0)
+
+    explanation = judged(session).explanation
+
+    assert explanation is not None
+    assert explanation.requests == 0
+    assert "stopped after 1000 s (--parity-budget)" in explanation.note
+
+
+def spoken(turns: int) -> list[dict[str, str]]:
+    roles = ("user", "assistant")
+    return [
+        {"role": roles[turn % 2], "content": f"we went on about the sea and number {turn}"} for turn in range(turns)
+    ]
+
+
+def last_alone(messages: Sequence[Mapping[str, Any]]) -> str:
+    """A template that forgets everything but the last message."""
+    return f"Q: {messages[-1]['content']} A:"
+
+
+def test_counts_accuse_nobody_of_a_cut_where_the_template_was_shown(planted: Planted) -> None:
+    rows = [
+        {"id": f"c{turns}", "messages": [*spoken(2 * turns), {"role": "user", "content": f"And {turns}?"}]}
+        for turns in range(1, PROMPTS + 1)
+    ]
+    (planted.project.path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    changed = planted.behind(proxy.another_template(last_alone))
+    session = planted.project.session(
+        *(
+            EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=each.base_url)
+            for name, each in (("a", planted.engine), ("b", changed))
+        )
+    )
+    planted.project.declare(session, check.prompts(), TEXT)
+    session.gather()
+
+    verdicts = {v.kind: v for v in session.settle("t", session.parity_run("t", reproduce=""))}
+
+    explanation = verdicts["text"].explanation
+    assert explanation is not None
+    (cause,) = explanation.causes
+    assert cause.layer == "chat template"
+    assert cause.remedy == (
+        "start the server of b with: --chat-template-file a.jinja, with what GET /props calls chat_template on a in "
+        "a.jinja"
+    )
+    told = [*verdicts["prompts"].details, *verdicts["prompts"].differs, *verdicts["text"].differs]
+    assert not any("cut" in line for line in [verdicts["prompts"].message, *told])
+    assert verdicts["prompts"].reason == "b counts other numbers of tokens than a in 12 of 12 prompts"
+    assert verdicts["prompts"].cause == cause.text
 
 
 def test_an_engine_that_has_gone_ends_experiments_and_no_verdict(planted: Planted) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.sample import Completion, Phase, Sample
 from pytest_llmparity.core.verdict import Cause
-from pytest_llmparity.run.explain.naming import Naming
+from pytest_llmparity.run.explain.naming import Naming, _roomy, _started
+from pytest_llmparity.settings.specification import EngineSpec
 
 Said = Mapping[str, Completion]
 
@@ -27,7 +28,12 @@ def ended(*texts: str) -> Said:
 
 def named(name: str, ours: Said, theirs: Said, *, when_short: tuple[Said, Said] | None = None) -> tuple[Cause, ...]:
     """Return the causes of a pair, a and b, whose answers these are, unchanged and when prompts are short."""
-    engines = [SimpleNamespace(name=name, unpenalised={}, unreasoning={}, schema_field="") for name in ("a", "b")]
+    engines = [
+        SimpleNamespace(
+            name=name, unpenalised={}, unreasoning={}, schema_field="", eos=lambda: "</s>", spec=EngineSpec(name=name)
+        )
+        for name in ("a", "b")
+    ]
 
     def answers(removed: Collection[str]) -> Mapping[str, Mapping[str, Sample]]:
         sides = when_short if when_short is not None and removals.LENGTH in removed else (ours, theirs)
@@ -96,5 +102,20 @@ def test_a_stop_token_is_missing_only_where_nothing_ends_as_on_the_other_engine(
 
     assert missing.text == "b goes on where the other engine ends its answers: a stop token is missing"
     assert not missing.by_exclusion
+    assert missing.remedy == "in the parity marker: sampling={'stop': [\"</s>\"]}"
     assert "ends others where that does" in sometimes.text
     assert sometimes.by_exclusion
+
+
+def test_a_line_to_paste_says_into_which_table_of_which_file_or_who_has_to_start_the_server() -> None:
+    ours = SimpleNamespace(
+        name="dev", spec=EngineSpec(name="dev", kind="llamacpp", launch="process", args=("--threads", "1"))
+    )
+    theirs = SimpleNamespace(name="prod", spec=EngineSpec(name="prod", kind="llamacpp", base_url="http://h:1"))
+
+    assert _started(ours, "--chat-template-file", "prod.jinja") == (  # type: ignore[arg-type]  # what it reads
+        'llmparity.toml, [engines.dev]: args = ["--threads", "1", "--chat-template-file", "prod.jinja"]'
+    )
+    assert _started(theirs, "--x", "a b") == "start the server of prod with: --x 'a b'"  # type: ignore[arg-type]
+    assert _roomy(ours, 900) == "llmparity.toml, [engines.dev]: context_length = 2048"  # type: ignore[arg-type]
+    assert _roomy(theirs, 900).endswith("prod with a context of 2048 tokens for each request")  # type: ignore[arg-type]

@@ -91,6 +91,8 @@ class LlamaCppAdapter(GgufServer):
     unpenalised: ClassVar[Mapping[str, Any]] = {"repeat_last_n": 0}
     unreasoning: ClassVar[Mapping[str, Any]] = {"chat_template_kwargs": {"enable_thinking": False}}
     schema_field: ClassVar[str] = "json_schema"
+    template_flag: ClassVar[str] = "--chat-template-file"
+    template_place: ClassVar[str] = "what GET /props calls chat_template"
 
     def rendered(self, request: Request) -> str | None:
         """Return what ``/apply-template`` makes of a chat."""
@@ -101,6 +103,10 @@ class LlamaCppAdapter(GgufServer):
     def bos(self) -> str:
         """Return the token that ``/props`` names."""
         return string(self.control.ask("/props").get("bos_token"))
+
+    def eos(self) -> str:
+        """Return the token that ``/props`` names."""
+        return string(self.control.ask("/props").get("eos_token"))
 
     @classmethod
     def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
