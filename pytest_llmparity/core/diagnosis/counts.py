@@ -10,6 +10,7 @@ are.
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections import Counter
@@ -74,13 +75,14 @@ class Known:
 
     ``contexts`` are those in force on the baseline and the candidate, in tokens. ``same_vocabulary`` and
     ``same_template``: both engines report them and they are equal. ``characters`` maps cases to the length of the text
-    they send.
+    they send. ``bare`` are chats without a message of the system.
     """
 
     contexts: tuple[int | None, int | None] = (None, None)
     same_vocabulary: bool = False
     same_template: bool = False
     characters: Mapping[str, int] = field(default_factory=dict)
+    bare: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +110,8 @@ class Counts:
     proportion to length: tokeniser); ``mixed`` (some prompts differ, by no rule); ``unknown``. It is about prompts that
     were not cut; ``cuts`` says who cut the others. ``offset`` is in tokens, ``slope`` candidate tokens per baseline
     token. ``differing`` counts prompts whose counts differ, of ``n``; ``odd`` are uncut ones that fit no rule.
-    ``lengths`` is how many different lengths the uncut prompts have, by the baseline's count.
+    ``lengths`` is how many different lengths the uncut prompts have, by the baseline's count. ``bare``: the offset is
+    that of every chat without a message of the system, and all others count alike.
     """
 
     kind: Literal["equal", "offset", "slope", "mixed", "unknown"]
@@ -119,6 +122,7 @@ class Counts:
     cuts: tuple[Cut, ...] = ()
     odd: tuple[str, ...] = ()
     lengths: int = 0
+    bare: bool = False
 
     @property
     def uncut(self) -> int:
@@ -141,6 +145,9 @@ def compare_counts(pairs: Sequence[tuple[str, int, int]], known: Known = NOTHING
     differing = sum(pair.baseline != pair.candidate for pair in counted)
     if not differing:
         return Counts(kind="equal", n=len(pairs), cuts=_cut_alike(counted, known))
+    if (offset := _offset_of_bare(counted, known)) is not None:
+        lengths = len({pair.baseline for pair in counted})
+        return Counts(kind="offset", n=len(pairs), differing=differing, offset=offset, lengths=lengths, bare=True)
     by_length = sorted(counted, key=lambda pair: max(pair.baseline, pair.candidate))
     some = by_length[:_LEVELS] + by_length[_LEVELS :: max(1, len(counted) // _TRIED)]
     readings = [_Reading(line, some, known) for line in _lines(by_length, known)]
@@ -151,17 +158,26 @@ def compare_counts(pairs: Sequence[tuple[str, int, int]], known: Known = NOTHING
     whole = [pair for pair in counted if pair.case not in cut]
     moved = tuple(pair.case for pair in whole if pair.baseline != pair.candidate)
     odd = tuple(pair.case for pair in whole if pair.case in best.odd)
-    size = {"n": len(pairs), "differing": differing, "lengths": len({pair.baseline for pair in whole})}
+    made = functools.partial(
+        Counts, n=len(pairs), differing=differing, cuts=cuts, lengths=len({pair.baseline for pair in whole})
+    )
     if best.line.slope != 1.0:
         if abs(best.line.slope - 1.0) > SLOPE_STEP:
-            return Counts(
-                kind="slope", offset=round(best.line.level), slope=best.line.slope, cuts=cuts, odd=odd, **size
-            )
-        return Counts(kind="mixed", cuts=cuts, odd=moved, **size)
+            return made(kind="slope", offset=round(best.line.level), slope=best.line.slope, odd=odd)
+        return made(kind="mixed", odd=moved)
     offset = round(best.line.level)
     if odd and (not offset or 2 * (len(whole) - len(odd)) <= len(whole)):
-        return Counts(kind="mixed", cuts=cuts, odd=moved, **size)
-    return Counts(kind="offset" if offset and whole else "equal", offset=offset, cuts=cuts, odd=odd, **size)
+        return made(kind="mixed", odd=moved)
+    return made(kind="offset" if offset and whole else "equal", offset=offset, odd=odd)
+
+
+def _offset_of_bare(pairs: Sequence[CountPair], known: Known) -> int | None:
+    """Return the offset that all chats without a message of the system have, and nothing else has; else ``None``."""
+    offsets = {pair.candidate - pair.baseline for pair in pairs if pair.case in known.bare}
+    others = [pair for pair in pairs if pair.case not in known.bare]
+    if len(others) == len(pairs) or not others or any(pair.candidate != pair.baseline for pair in others):
+        return None
+    return offsets.pop() if len(offsets) == 1 and len(pairs) - len(others) >= _FEW_ON else None
 
 
 class _Line(NamedTuple):

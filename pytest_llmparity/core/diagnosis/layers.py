@@ -32,6 +32,9 @@ def counts_in_words(counts: Counts, baseline: str, candidate: str, known: Known 
         causes = "another chat template, BOS token or system prompt"
         if counts.cuts and counts.lengths < 2 and not known.same_vocabulary:
             causes = "another chat template, BOS token, system prompt or tokeniser"
+        if counts.bare:
+            who = candidate if counts.offset > 0 else baseline
+            causes = f"a system prompt of {who}'s own, by its template or its settings"
         lines.append(
             f"{candidate} counts {explain.count(abs(counts.offset), 'token')} {more} than {baseline} on "
             f"{_scope(counts)}: {causes}"
@@ -53,6 +56,8 @@ def counts_in_words(counts: Counts, baseline: str, candidate: str, known: Known 
 
 
 def _scope(counts: Counts) -> str:
+    if counts.bare:
+        return f"{counts.differing} of {explain.count(counts.n, 'prompt')}, the chats without a system message"
     if counts.odd:
         return f"{counts.uncut - len(counts.odd)} of {explain.count(counts.n, 'prompt')}"
     return "every uncut prompt" if counts.cuts else "every prompt"
@@ -89,6 +94,7 @@ def known_of(evidence: Evidence, candidate: EngineEvidence) -> Known:
         same_vocabulary=_same_fact("tokenizer_sha256", engines),
         same_template=_same_fact("template_sha256", engines),
         characters={case.id: _characters(case) for case in evidence.prompts.cases},
+        bare=frozenset(case.id for case in evidence.prompts.cases if _bare(case)),
     )
 
 
@@ -116,6 +122,13 @@ def _characters(case: Case) -> int:
     if case.prompt is not None:
         return len(case.prompt)
     return sum(_text_length(message.get("content")) for message in case.messages or ())
+
+
+def _bare(case: Case) -> bool:
+    """Whether a case is a chat without a message of the system (newer models have it from the developer)."""
+    return case.messages is not None and not any(
+        message.get("role") in ("system", "developer") for message in case.messages
+    )
 
 
 def _text_length(content: object) -> int:

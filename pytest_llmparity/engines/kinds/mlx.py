@@ -153,7 +153,7 @@ class MlxAdapter(Adapter):
     def limits(self) -> tuple[str, ...]:
         """Return what ``mlx_lm.server`` ignores or does otherwise (mlx_lm/server.py of 0.32.2, and seen live)."""
         return (
-            "response_format and tool_choice are ignored, so cases that have them are not sent",
+            "response_format and tool_choice are ignored, so cases that have them are not sent; n is dropped",
             "a prompt longer than the model was trained for is answered, not refused",
             "logprobs come with greedy, unstreamed answers only, as coarse as the model's own type",
             "requests with a seed are answered one after another; without one they share batches",

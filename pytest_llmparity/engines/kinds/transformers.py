@@ -103,6 +103,7 @@ class TransformersAdapter(Adapter):
         return (
             "response_format, tool_choice and the presence and frequency penalties are ignored, so cases that have "
             "them are not sent",
+            "max_completion_tokens and n are dropped without a word",
             "there are no logprobs, not even when they are asked for",
             "a prompt longer than the model was trained for is answered, not refused",
             "a stop string stays at the end of the answer",

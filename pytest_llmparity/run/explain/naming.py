@@ -300,6 +300,12 @@ class Naming:
         """Say that a stop token is missing, where nothing ends as it does on the other engine."""
         ours, theirs = (self._pair.answers(())[adapter.name] for adapter in self._pair.adapters)
         both = [(completion(sample), completion(theirs.get(case))) for case, sample in ours.items()]
+        if (keeps := self._keeps_the_stop(ours, theirs)) is not None:
+            return Cause(
+                layer="stop string",
+                text=f"{keeps} leaves the stop string at the end of its answers",
+                remedy="answer.removesuffix(stop)",
+            )
         if any(a and b and a.text and a.text == b.text and not (a.cut or b.cut) for a, b in both):
             return Cause(
                 layer="stop token",
@@ -315,6 +321,19 @@ class Naming:
             text=f"{who} goes on where the other engine ends its answers: a stop token is missing",
             remedy=f"in the parity marker: sampling={{'stop': [{json.dumps(end)}]}}",
         )
+
+    def _keeps_the_stop(self, ours: Mapping[str, Sample], theirs: Mapping[str, Sample]) -> str | None:
+        """Return the engine whose answers, where they differ at all, are the other's and one of the stop strings."""
+        keepers = set()
+        for case, request in self._pair.requests.items():
+            a, b = completion(ours.get(case)), completion(theirs.get(case))
+            if a is None or b is None or a.text == b.text:
+                continue
+            more, less = (b, a) if len(b.text) > len(a.text) else (a, b)
+            if more.text.removeprefix(less.text) not in request.sampling.stop:
+                return None
+            keepers.add((self._pair.candidate if more is b else self._pair.baseline).name)
+        return keepers.pop() if len(keepers) == 1 else None
 
     def _of_length(self) -> Cause | None:
         """Name the engine that cuts, where both count alike as soon as prompts are short; else tokens differ."""

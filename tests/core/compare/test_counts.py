@@ -55,6 +55,28 @@ def test_a_few_odd_prompts_are_a_tokeniser_that_treats_some_text_differently() -
     assert words(found) == ["counts differ on 2 of 8 prompts by no rule: a tokeniser that treats some text differently"]
 
 
+@pytest.mark.parametrize(("offset", "said"), [(31, "31 tokens more"), (-31, "31 tokens fewer")])
+def test_the_same_number_on_chats_without_a_system_message_alone_is_a_system_prompt(offset: int, said: str) -> None:
+    known = Known(bare=frozenset({"c1", "c2", "c5"}))
+    moved = [length + offset * (at in (1, 2, 5)) for at, length in enumerate(LENGTHS)]
+    (line,) = counts_in_words(compare_counts(rows(moved), known), "vllm", "ollama", known)
+
+    who = "ollama" if offset > 0 else "vllm"
+    assert line == (
+        f"ollama counts {said} than vllm on 3 of 8 prompts, the chats without a system message: "
+        f"a system prompt of {who}'s own, by its template or its settings"
+    )
+
+
+@pytest.mark.parametrize("odd", [1, 3])
+def test_chats_that_differ_otherwise_are_no_system_prompt(odd: int) -> None:
+    known = Known(bare=frozenset({"c1", "c2", "c5"}))
+    moved = [length + 31 * (at in (1, 2, 5)) for at, length in enumerate(LENGTHS)]
+    moved[odd] += 1
+
+    assert not compare_counts(rows(moved), known).bare
+
+
 def test_prompts_far_below_the_others_were_cut() -> None:
     assert words([*LENGTHS[:6], 130, 130]) == [
         "ollama cut 2 of 8 prompts (c6, c7), one of them to 130 tokens where vllm counts 500"

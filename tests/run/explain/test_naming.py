@@ -26,7 +26,14 @@ def ended(*texts: str) -> Said:
     return {f"c{at}": Completion(text=text, finish_reason="stop") for at, text in enumerate(texts)}
 
 
-def named(name: str, ours: Said, theirs: Said, *, when_short: tuple[Said, Said] | None = None) -> tuple[Cause, ...]:
+def named(
+    name: str,
+    ours: Said,
+    theirs: Said,
+    *,
+    when_short: tuple[Said, Said] | None = None,
+    stop: tuple[str, ...] = (),
+) -> tuple[Cause, ...]:
     """Return the causes of a pair, a and b, whose answers these are, unchanged and when prompts are short."""
     engines = [
         SimpleNamespace(
@@ -48,7 +55,9 @@ def named(name: str, ours: Said, theirs: Said, *, when_short: tuple[Said, Said] 
         adapters=engines,
         answers=answers,
         cases=(),
-        requests=dict.fromkeys(ours, SimpleNamespace(sampling=SimpleNamespace(temperature=0.0), messages=None)),
+        requests=dict.fromkeys(
+            ours, SimpleNamespace(sampling=SimpleNamespace(temperature=0.0, stop=stop), messages=None)
+        ),
     )
     return Naming(pair, SimpleNamespace(), lambda *_: False).named([name])  # type: ignore[arg-type]  # unused here
 
@@ -119,3 +128,15 @@ def test_a_line_to_paste_says_into_which_table_of_which_file_or_who_has_to_start
     assert _started(theirs, "--x", "a b") == "start the server of prod with: --x 'a b'"  # type: ignore[arg-type]
     assert _roomy(ours, 900) == "llmparity.toml, [engines.dev]: context_length = 2048"  # type: ignore[arg-type]
     assert _roomy(theirs, 900).endswith("prod with a context of 2048 tokens for each request")  # type: ignore[arg-type]
+
+
+def test_a_stop_string_that_is_left_in_the_answers_is_no_missing_stop_token() -> None:
+    without, with_it = ended("The capital", "The river"), ended("The capital is", "The river is")
+
+    (by_candidate,) = named(removals.STOP, without, with_it, stop=(" is",))
+    (by_baseline,) = named(removals.STOP, with_it, without, stop=(" is",))
+    (goes_on,) = named(removals.STOP, without, ended("The capital is", "The river runs"), stop=(" is",))
+
+    assert by_candidate.text == "b leaves the stop string at the end of its answers"
+    assert by_baseline.text == "a leaves the stop string at the end of its answers"
+    assert goes_on.layer == "stop token"

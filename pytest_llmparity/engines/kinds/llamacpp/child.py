@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     params.endpoint_props = True
     params.endpoint_metrics = options.metrics
     params.offline = options.offline
-    for name in ("n_gpu_layers", "n_batch", "n_ubatch", "chat_template"):
+    for name in ("n_gpu_layers", "n_batch", "n_ubatch", "chat_template", "rope_freq_base", "rope_freq_scale"):
         value = getattr(options, name)
         if value is not None:
             setattr(params, name, value)
@@ -77,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     for half in ("k", "v"):
         parser.add_argument(f"-ct{half}", f"--cache-type-{half}", choices=CACHE_TYPES)
     parser.add_argument("--chat-template", dest="chat_template")
+    parser.add_argument("--rope-freq-base", type=float)
+    parser.add_argument("--rope-freq-scale", type=float)
     return parser
 
 
