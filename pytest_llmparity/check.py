@@ -27,7 +27,7 @@ from pytest_llmparity.core.checks.contract import Adapter, Contract, ModelClass,
 from pytest_llmparity.core.checks.distribution import REPEATS, DistributionCheck
 from pytest_llmparity.core.checks.drift.floor import HORIZON
 from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
-from pytest_llmparity.core.checks.drift.text import TextCheck
+from pytest_llmparity.core.checks.drift.text import NEAR_TIES, Ignored, TextCheck
 from pytest_llmparity.core.checks.latency import REQUESTS, LatencyCheck, parse_budget
 from pytest_llmparity.core.checks.prompts import PromptsCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
@@ -85,14 +85,27 @@ def prompts() -> PromptsCheck:
 
 
 @_told_later
-def text(*, margin: float | None = None, horizon: int = HORIZON, by: By | None = None) -> TextCheck:
+def text(
+    *,
+    margin: float | None = None,
+    horizon: int = HORIZON,
+    by: By | None = None,
+    ignore: Ignored | None = None,
+    shift: float | None = None,
+) -> TextCheck:
     """Require that greedy answers part from the baseline's at fewer than ``margin`` of tokens.
 
     Counted over the first ``horizon`` tokens of each answer. ``margin`` is a share (0.05 is 5 %); without one it
     follows from the two engines' quantisations: 5 % for 16- and 8-bit weights, 7 % for 6-bit, 12 % for 4-bit ones.
     These belong to a horizon of 32, so another horizon takes a margin of its own. ``by="tag"`` also judges the prompts
-    of each tag by themselves, where there are enough: at 5 % eight groups of them, at 12 % 24. Raises ``DesignError``
-    for a margin outside 0..1, a horizon that is not a positive whole number, or another word for ``by``.
+    of each tag by themselves, where there are enough: at 5 % eight groups of them, at 12 % 24.
+
+    ``ignore="near-ties"`` counts other forks only: not those at which the lead of the baseline's token moved no further
+    than an accepted shift explains (3.63 times it). Accepted is ``shift``, in nats, else what ``llmparity calibrate``
+    wrote into the lock for the pair or its ladder; without any it is an error at set-up. Forks without logprobs count.
+
+    Raises ``DesignError`` for a margin outside 0..1, a horizon that is not a positive whole number, another word for
+    ``by`` or ``ignore``, or a ``shift`` without ``ignore``.
     """
     if margin is not None:
         margin = _share("text", "margin", margin)
@@ -102,7 +115,16 @@ def text(*, margin: float | None = None, horizon: int = HORIZON, by: By | None =
         raise DesignError(
             f"text(horizon={horizon}): the built-in margins belong to a horizon of {HORIZON} tokens; give margin= too"
         )
-    return TextCheck(margin=margin, horizon=horizon, by=_by("text", by), where=_caller())
+    if ignore not in (None, NEAR_TIES):
+        raise DesignError(f'text(ignore={ignore!r}): ignore is "{NEAR_TIES}", forks that an accepted shift explains')
+    if shift is not None and ignore is None:
+        raise DesignError(
+            f'text(shift={shift!r}): a shift says which forks are near-ties, so give ignore="{NEAR_TIES}" too; '
+            "check.logprobs(shift=…) holds the shift itself"
+        )
+    accepted = None if shift is None else _nats("text", "shift", shift)
+    by = _by("text", by)
+    return TextCheck(margin=margin, horizon=horizon, by=by, ignore=ignore, shift=accepted, where=_caller())
 
 
 @_told_later

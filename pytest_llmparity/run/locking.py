@@ -9,12 +9,13 @@ import json
 import os.path
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.errors import DesignError, LockError
+from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.agreed import Agreed, without_folders
 from pytest_llmparity.core.identity.canaries import Canaries, Change, Seen, compare, recorded
@@ -110,10 +111,10 @@ class Guard:
         except LockError:
             return Agreed()
 
-    def require_margins(self) -> None:
+    def require_margins(self, checks: Iterable[Check]) -> None:
         """Raise ``DesignError`` where the lock has no margin for some candidate, ``LockError`` where it is broken.
 
-        Of a lock with ladders it is known only later.
+        Some of ``checks`` takes one. Of a lock with ladders it is known only later.
         """
         agreed, baseline = lockfile.agreed(self._path), self._baseline or ""
         if agreed.ladders:  # whether one is of this model is known when the engines are there
@@ -121,10 +122,12 @@ class Guard:
         without = [name for name in self._names if name != baseline and agreed.margin(baseline, name) is None]
         if without:
             words = f"llmparity calibrate {self._spelt(baseline)} {self._spelt(without[0])}"
+            check = next(str(check) for check in checks if check.needs().accepted)
+            given = f"check.{check[:-1]}{'' if check.endswith('(') else ', '}shift=0.06)".replace("(, ", "(")
             raise DesignError(
-                f"check.logprobs() takes its margin from {lock.NAME}, which has none for {' and '.join(without)} "
+                f"check.{check} takes its margin from {lock.NAME}, which has none for {' and '.join(without)} "
                 f"against {baseline}; measure the pair with: {words} (then commit the file), or give a number of nats, "
-                "such as check.logprobs(shift=0.06)"
+                f"such as {given}"
             )
 
     def fingerprint(self) -> str:

@@ -123,7 +123,7 @@ class Session:
                 'give an absolute limit such as check.latency(ttft_p50="1s"), or run with residency = "together"'
             )
         if declared.needs().accepted and self.settings.mode == "live" and len(self.settings.engines) > 1:
-            self._lock.require_margins()
+            self._lock.require_margins(declared.checks)
         if self._never_judged(declared):
             raise DesignError(
                 f"every check of this test compares engines and only {self.settings.engines[0].name} is selected, so "

@@ -118,3 +118,20 @@ def test_a_broken_lock_is_an_error_of_the_gates_that_need_it(
 
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*llmparity.lock: margins is no table*"])
+
+
+def test_near_ties_are_ignored_by_what_was_accepted_and_by_nothing_else(
+    bench: Bench, pair: tuple[PosingEngine, PosingEngine]
+) -> None:
+    bench.gate('check.text(margin=0.2, ignore="near-ties")')
+    without = bench.run(engines=pair)
+    calibrated(pair)
+    accepted = bench.run(engines=pair)
+
+    without.assert_outcomes(errors=1)
+    told = " ".join(without.stdout.str().split())
+    assert 'check.text(margin=0.2, ignore="near-ties") takes its margin from llmparity.lock, which has none' in told
+    assert 'such as check.text(margin=0.2, ignore="near-ties", shift=0.06)' in told
+    assert accepted.ret == 0
+    told = " ".join(accepted.stdout.str().split())
+    assert "0 of 0 forks near-ties and not counted: the lead moved by at most 0.218 nats there, 3.63 times the" in told

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from pytest_llmparity.core.checks.designs import Design, Forks, design_of
 from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.checks.pairing import Pair, Pairing
 from pytest_llmparity.core.checks.tags import hidden_tags
 from pytest_llmparity.core.compare.answers import Compared, compare_answers, digest
-from pytest_llmparity.core.compare.text import Fork
+from pytest_llmparity.core.compare.text import AT_FORKS, Fork, by_shift, without_tie
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.stats.hazard import hazard
 from pytest_llmparity.core.verdict import Difference, Judgement, Verdict
@@ -23,11 +26,36 @@ UNGRADED: Final = "ungraded"
 ComparedPairs = Sequence[tuple[Pair, Compared]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ties:
+    """Which forks are near-ties: where the lead moved no further than an accepted ``shift`` explains, in nats.
+
+    ``source`` says where that comes from. Where they are ``ignored`` an answer ends there, as one that was cut.
+    """
+
+    shift: float
+    source: str = ""
+    ignored: bool = False
+
+    def of(self, compared: Compared) -> Compared:
+        """Return what was compared with its fork graded, and ended where it is ignored."""
+        fork = by_shift(compared.fork, self.shift)
+        fork = without_tie(fork) if self.ignored else fork
+        return compared if fork is compared.fork else msgspec.structs.replace(compared, fork=fork)
+
+    @property
+    def words(self) -> str:
+        """What a near-tie is, in words."""
+        most, accepted = explain.nats(AT_FORKS * self.shift), explain.nats(self.shift)
+        source = f", {self.source}" if self.source else ""
+        return f"the lead moved by at most {most} there, {AT_FORKS:g} times the accepted shift ({accepted}{source})"
+
+
 class Comparison:
     """The answers of a pair, compared over the horizon: the pairs that can be, those of them that count, the rest."""
 
-    def __init__(self, evidence: Evidence, pairing: Pairing, horizon: int) -> None:
-        self.pairing, self._horizon = pairing, horizon
+    def __init__(self, evidence: Evidence, pairing: Pairing, horizon: int, *, ties: Ties | None = None) -> None:
+        self.pairing, self._horizon, self.ties = pairing, horizon, ties
         self._design: Design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
         self.pairs: list[tuple[Pair, Compared]] = []
         silence = Silence()
@@ -36,7 +64,7 @@ class Comparison:
             if compared is None:
                 silence.add({evidence.baseline: pair.baseline, pairing.candidate: pair.candidate})
             else:
-                self.pairs.append((pair, compared))
+                self.pairs.append((pair, compared if ties is None else ties.of(compared)))
         self.missing = pairing.missing(evidence, used=len(self.pairs), also=silence.reasons())
         self.counted = self._design.counted(self.pairs, lambda compared: compared[0].case.group)
         self.forks: Forks = [(pair.case, compared.fork) for pair, compared in self.pairs]
@@ -58,7 +86,14 @@ def unforked(horizon: int) -> Fork:
 
 
 def fork_lines(
-    verdict: Verdict, pairs: ComparedPairs, groups: int, missing: Missing, why: str, *, further: int
+    verdict: Verdict,
+    pairs: ComparedPairs,
+    groups: int,
+    missing: Missing,
+    why: str,
+    *,
+    further: int,
+    ties: Ties | None = None,
 ) -> list[str]:
     """Return the lines below a verdict on text: counts, where forks are, their grades, the first of them.
 
@@ -81,7 +116,22 @@ def fork_lines(
     grades = Counter(compared.fork.grade or UNGRADED for _, compared in pairs if compared.fork.forked)
     if grades.keys() - {UNGRADED}:
         lines.append("forks by grade: " + ", ".join(f"{name} {n}" for name, n in grades.most_common()))
+    if ties is not None and not ties.ignored and grades["near-tie"]:
+        lines.append(f"near-ties: {ties.words}")
     return lines + first_fork(verdict, pairs)
+
+
+def forgiven(pairs: ComparedPairs, ties: Ties, horizon: int) -> str:
+    """Say how many forks were near-ties and so were not counted, and how many counted because nobody could tell."""
+    ended = sum(_within(compared.fork, horizon) and not compared.fork.forked for _, compared in pairs)
+    forks = sum(compared.fork.forked for _, compared in pairs)
+    unknown = sum(compared.fork.forked and compared.fork.moved is None for _, compared in pairs)
+    words = f"{ended} of {explain.count(forks + ended, 'fork')} near-ties and not counted: {ties.words}"
+    return words + (f"; {explain.count(unknown, 'fork')} without logprobs counted" if unknown else "")
+
+
+def _within(fork: Fork, horizon: int) -> bool:
+    return fork.token is not None and int(fork.token) < horizon
 
 
 def _beside(pairs: ComparedPairs) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pytest_llmparity.core.checks.designs import Fixed, Forks
 from pytest_llmparity.core.checks.missing import Missing, Silence
-from pytest_llmparity.core.compare.answers import compare_answers
+from pytest_llmparity.core.compare.answers import Compared, compare_answers
 from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.evidence import (
     FLOOR_PHASES,
@@ -27,7 +27,7 @@ from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.hazard import garwood, hazard
 from pytest_llmparity.core.stats.noise import excess
-from pytest_llmparity.core.verdict import Judgement
+from pytest_llmparity.core.verdict import Judgement, Outcome
 from pytest_llmparity.core.words import explain
 
 HORIZON: Final = 32
@@ -66,8 +66,17 @@ class Floor:
     horizon: int
 
 
-def repeated_phases(cases: Iterable[Case], engine: EngineEvidence, *, horizon: int) -> list[RepeatedPhase]:
-    """Return what the floor phases of an engine say; a phase in which nothing was answered twice is not among them."""
+def repeated_phases(
+    cases: Iterable[Case],
+    engine: EngineEvidence,
+    *,
+    horizon: int,
+    graded: Callable[[Compared], Compared] = lambda compared: compared,
+) -> list[RepeatedPhase]:
+    """Return what the floor phases of an engine say; a phase in which nothing was answered twice is not among them.
+
+    ``graded`` returns what was compared as it counts.
+    """
     main, asked = engine.answers(), tuple(cases)
     phases: list[RepeatedPhase] = []
     for phase in FLOOR_PHASES:
@@ -79,7 +88,7 @@ def repeated_phases(cases: Iterable[Case], engine: EngineEvidence, *, horizon: i
         for case in twice:
             compared = compare_answers(main[case.id], again[case.id], horizon=horizon)
             if compared is not None:
-                forks.append((case, compared.fork))
+                forks.append((case, graded(compared).fork))
             else:
                 silent.append(case)
                 silence.add({engine.name: main[case.id], f"{engine.name} again": again[case.id]})
@@ -207,6 +216,26 @@ def _above_case_by_case(forks: Forks, floor: Floor, alpha: float) -> float:
         [case.id if few else case.group for case, _, _ in shared],
         alpha,
     ).p
+
+
+def beside_floor(judgement: Judgement, evidence: Evidence, floor: Floor | None, above: float) -> Judgement:
+    """Fail only what drifts more than the baseline from itself; ``above`` is the p-value of *no more than that*."""
+    p_fail = max(judgement.p_fail or 0.0, above)
+    # The floor has as many prompts as it will ever have.
+    still_open = judgement.open and (judgement.outcome is not Outcome.FAIL or above < (judgement.p_fail or 0.0))
+    judgement = dataclasses.replace(judgement, p_fail=p_fail, open=still_open)
+    if judgement.outcome is not Outcome.FAIL or above < evidence.alpha:
+        return judgement
+    name = evidence.baseline
+    if floor is None:
+        reason = f"what {name} differs from itself was not measured"
+    else:
+        reason = (
+            f"baseline too noisy at this concurrency: {name} differs from itself by "
+            f"{explain.percent(floor.judgement.estimate or 0.0)} per token at {evidence.concurrency} in parallel, "
+            "and the drift is not shown to be more than that"
+        )
+    return dataclasses.replace(judgement, outcome=Outcome.INCONCLUSIVE, reason=reason)
 
 
 # how many cases it takes ----------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pytest_llmparity.core.checks.drift.floor import HORIZON
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.identity.agreed import LOCK_FILE, Party
@@ -27,6 +29,42 @@ def about(evidence: Evidence, shift: float) -> str:
         return ""
     where = place(shift, ladder.rungs, [explain.nats(rung.shift) for rung in ladder.rungs])
     return f"{where}: the ladder of {explain.plain(ladder.model, 60)} in {LOCK_FILE}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """What a pair is held against, in nats; ``None`` where ``refused`` says why there is nothing."""
+
+    nats: float | None = None
+    source: str = ""
+    notes: tuple[str, ...] = ()
+    refused: str = ""
+
+
+def limit(evidence: Evidence, candidate: EngineEvidence, *, given: float | None, words: str) -> Limit:
+    """Return the accepted shift of a pair, and where that comes from; ``words`` is how a check is given a number.
+
+    A number that is given, else what the lock holds for the pair, else the candidate's declared class on the ladder.
+    """
+    if given is not None:
+        return Limit(nats=given)
+    baseline = evidence.engines[evidence.baseline]
+    accepted = evidence.agreed.margin(baseline.name, candidate.name)
+    run = f"run: llmparity calibrate {baseline.name} {candidate.name}"
+    if accepted is None and (of_class := shift_margin(evidence, candidate)):
+        return Limit(nats=of_class[0], source=of_class[1])
+    if accepted is None:
+        return Limit(refused=f"{LOCK_FILE} has no margin for this pair; {run}, or give {words}")
+    parties = [party_of(engine) for engine in (baseline, candidate)]
+    if differing := accepted.differs(*parties):
+        others = f"the margin in {LOCK_FILE} was accepted for other engines ({'; '.join(differing)})"
+        return Limit(refused=f"{others}; if that is meant, {run}")
+    upgraded = accepted.upgraded(*parties)
+    return Limit(
+        nats=accepted.shift,
+        source=f"accepted {accepted.date} in {LOCK_FILE}",
+        notes=(f"since the margin was accepted: version of {', of '.join(upgraded)}",) if upgraded else (),
+    )
 
 
 def shift_margin(evidence: Evidence, candidate: EngineEvidence) -> tuple[float, str] | None:

@@ -18,7 +18,6 @@ from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
-from pytest_llmparity.core.identity.agreed import LOCK_FILE
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Phase
 from pytest_llmparity.core.stats.medians import least_groups
@@ -74,10 +73,9 @@ class LogprobsCheck(BaseCheck):
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return one verdict per candidate."""
-        baseline = evidence.engines[evidence.baseline]
 
         def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
-            limit = self._limit(evidence, baseline, candidate)
+            limit = self._limit(evidence, candidate)
             if limit.nats is None:
                 return [dataclasses.replace(opened, outcome=Outcome.INCOMPARABLE, reason=limit.refused)]
             pairing = pair_answers(evidence, candidate)
@@ -92,28 +90,10 @@ class LogprobsCheck(BaseCheck):
 
     def beforehand(self, evidence: Evidence, candidate: EngineEvidence) -> str:
         """Say why there is no margin for a pair, empty where there is one."""
-        return self._limit(evidence, evidence.engines[evidence.baseline], candidate).refused
+        return self._limit(evidence, candidate).refused
 
-    def _limit(self, evidence: Evidence, baseline: EngineEvidence, candidate: EngineEvidence) -> _Limit:
-        """Return what the pair is held against, and where that comes from."""
-        if self.shift is not None:
-            return _Limit(nats=self.shift)
-        accepted = evidence.agreed.margin(baseline.name, candidate.name)
-        run = f"run: llmparity calibrate {baseline.name} {candidate.name}"
-        if accepted is None and (of_class := ladders.shift_margin(evidence, candidate)):
-            return _Limit(nats=of_class[0], source=of_class[1])
-        if accepted is None:
-            return _Limit(refused=f"{LOCK_FILE} has no margin for this pair; {run}, or give check.logprobs(shift=…)")
-        parties = [ladders.party_of(engine) for engine in (baseline, candidate)]
-        if differing := accepted.differs(*parties):
-            others = f"the margin in {LOCK_FILE} was accepted for other engines ({'; '.join(differing)})"
-            return _Limit(refused=f"{others}; if that is meant, {run}")
-        upgraded = accepted.upgraded(*parties)
-        return _Limit(
-            nats=accepted.shift,
-            source=f"accepted {accepted.date} in {LOCK_FILE}",
-            notes=(f"since the margin was accepted: version of {', of '.join(upgraded)}",) if upgraded else (),
-        )
+    def _limit(self, evidence: Evidence, candidate: EngineEvidence) -> ladders.Limit:
+        return ladders.limit(evidence, candidate, given=self.shift, words="check.logprobs(shift=…)")
 
     def _unfit(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict | None:
         """Return the verdict where one engine's logprobs are not what they should be."""
@@ -129,7 +109,7 @@ class LogprobsCheck(BaseCheck):
         evidence: Evidence,
         candidate: EngineEvidence,
         pairing: Pairing,
-        limit: _Limit,
+        limit: ladders.Limit,
     ) -> Verdict:
         margin, baseline = limit.nats, evidence.engines[evidence.baseline]
         assert margin is not None
@@ -172,16 +152,6 @@ class LogprobsCheck(BaseCheck):
         known = {case.id: shift for case, shift in shifts}
         best = [(case, known.get(case.id, NOT_SHIFTED)) for case in pairing.cases]
         return rested(done, missing, best=lambda: held(best))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Limit:
-    """What a pair is held against, in nats; ``None`` where ``refused`` says why there is nothing."""
-
-    nats: float | None = None
-    source: str = ""
-    notes: tuple[str, ...] = ()
-    refused: str = ""
 
 
 def own_shift(cases: Mapping[str, Case], engine: EngineEvidence) -> float | None:

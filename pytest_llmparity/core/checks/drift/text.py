@@ -6,14 +6,16 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal, TypeAlias
 
 from pytest_llmparity.core.checks.base import BaseCheck, sampled
 from pytest_llmparity.core.checks.designs import ONE_GROUP, SINGLE, Fixed, Forks, turns
 from pytest_llmparity.core.checks.drift.compared import (
     Comparison,
+    Ties,
     differing,
     first_fork,
+    forgiven,
     fork_lines,
     tags_above,
     unforked,
@@ -21,17 +23,17 @@ from pytest_llmparity.core.checks.drift.compared import (
 from pytest_llmparity.core.checks.drift.floor import (
     HORIZON,
     UNKNOWN_MARGIN,
-    Floor,
     RepeatedPhase,
     above_floor,
     advice,
+    beside_floor,
     floor_of,
     of_cases,
     preset,
     repeated_phases,
     share_of,
 )
-from pytest_llmparity.core.checks.drift.ladders import text_margin
+from pytest_llmparity.core.checks.drift.ladders import Limit, limit, text_margin
 from pytest_llmparity.core.checks.drift.logprobs import line_of
 from pytest_llmparity.core.checks.family import WEIGHTS
 from pytest_llmparity.core.checks.missing import rested
@@ -47,6 +49,8 @@ from pytest_llmparity.core.stats.sequential import least_units
 from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
+NEAR_TIES: Final = "near-ties"
+Ignored: TypeAlias = Literal["near-ties"]
 TOP_LOGPROBS: Final = 5
 """Alternatives per token that are asked for to grade forks."""
 SHIFTED: Final = 64
@@ -87,6 +91,11 @@ class TextCheck(BaseCheck):
 
     In a sequential run ``text`` counts one prompt of each group, the first in the run's order.
 
+    ``ignore="near-ties"`` counts other forks only, in every verdict and in the noise floors: one at which the lead of
+    the baseline's token moved no further than the accepted shift explains (:class:`~.compared.Ties`) ends what can be
+    compared, as a cut does. Accepted is ``shift``, else what the lock or the model's ladder has for the pair, never
+    what is measured now: drift does not excuse itself. Forks without logprobs count.
+
     ``by="tag"`` adds a verdict on the prompts of each tag that has enough of them (:func:`least_of_tag`), beside the
     one on all. A baseline that ever differs from itself has to be shown to do so less on prompts of that tag.
     """
@@ -95,11 +104,15 @@ class TextCheck(BaseCheck):
     margin: float | None = None
     horizon: int = HORIZON
     by: By | None = None
+    ignore: Ignored | None = None
+    shift: float | None = None
 
     def __str__(self) -> str:
         given = [f"margin={self.margin:g}"] if self.margin is not None else []
         given += [f"horizon={self.horizon}"] if self.horizon != HORIZON else []
         given += [f'by="{self.by}"'] if self.by else []
+        given += [f'ignore="{self.ignore}"'] if self.ignore else []
+        given += [f"shift={self.shift:g}"] if self.shift is not None else []
         return f"text({', '.join(given)})"
 
     def needs(self) -> Needs:
@@ -108,6 +121,7 @@ class TextCheck(BaseCheck):
             phases=frozenset({Phase.MAIN, *FLOOR_PHASES}),
             top_logprobs=TOP_LOGPROBS,
             floor_held=frozenset({(UNKNOWN_MARGIN if self.margin is None else self.margin, self.horizon)}),
+            accepted=self.ignore is not None and self.shift is None,
         )
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
@@ -201,20 +215,21 @@ class TextCheck(BaseCheck):
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return two verdicts per candidate: against the baseline, and against itself; with ``by`` those on tags."""
-        own: list[RepeatedPhase] = []
-        if not evidence.single:
-            own = repeated_phases(evidence.prompts.cases, evidence.engines[evidence.baseline], horizon=self.horizon)
 
         def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
+            if refused_beforehand := self.beforehand(evidence, candidate):
+                return [dataclasses.replace(opened, outcome=Outcome.INCOMPARABLE, reason=refused_beforehand)]
+            ties = self._ties(evidence, candidate)
             pairing = pair_answers(evidence, candidate)
             refused = sampled(opened, evidence, "forks are counted in greedy answers") or pairing.unanswered(
                 opened, evidence
             )
             if refused is not None:
                 return [refused]
-            comparison = Comparison(evidence, pairing, self.horizon)
+            comparison = Comparison(evidence, pairing, self.horizon, ties=ties)
             if evidence.single:
                 return [self._single(opened, comparison)]
+            own = self._own(evidence, evidence.engines[evidence.baseline], ties)
             whole = self._cross(opened, evidence, candidate, comparison, own)
             of_tags, left = self._by_tag(opened, evidence, candidate, own)
             return [
@@ -224,6 +239,26 @@ class TextCheck(BaseCheck):
             ]
 
         return self.each_pair(evidence, self.kind, judge)
+
+    def beforehand(self, evidence: Evidence, candidate: EngineEvidence) -> str:
+        """Say why nobody knows which forks are near-ties, where these are to be ignored."""
+        return self._limit(evidence, candidate).refused if self.ignore else ""
+
+    def _limit(self, evidence: Evidence, candidate: EngineEvidence) -> Limit:
+        return limit(evidence, candidate, given=self.shift, words=f'check.text(ignore="{NEAR_TIES}", shift=…)')
+
+    def _ties(self, evidence: Evidence, candidate: EngineEvidence) -> Ties | None:
+        """Return which forks are near-ties of this pair, ``None`` where no shift was accepted for it."""
+        accepted = self._limit(evidence, candidate)
+        if accepted.nats is None:
+            return None
+        return Ties(shift=accepted.nats, source=accepted.source, ignored=self.ignore is not None)
+
+    def _own(self, evidence: Evidence, engine: EngineEvidence, ties: Ties | None) -> list[RepeatedPhase]:
+        cases = evidence.prompts.cases
+        if ties is None:
+            return repeated_phases(cases, engine, horizon=self.horizon)
+        return repeated_phases(cases, engine, horizon=self.horizon, graded=ties.of)
 
     def _single(self, verdict: Verdict, comparison: Comparison) -> Verdict:
         pairs = comparison.pairs
@@ -262,12 +297,15 @@ class TextCheck(BaseCheck):
         if not pairs:
             return rested(verdict, missing)
         judgement = comparison.judge(comparison.forks, UNKNOWN_MARGIN if margin is None else margin)
-        details = fork_lines(verdict, counted, judgement.groups, missing, why, further=len(pairs) - len(counted))
+        further = len(pairs) - len(counted)
+        details = fork_lines(verdict, counted, judgement.groups, missing, why, further=further, ties=comparison.ties)
         shown = [(pair.case, pair.baseline, pair.candidate) for pair, _ in counted[:: max(1, len(counted) // SHIFTED)]]
         if shifted := line_of(shown, evidence):
             details.append(shifted)
-        had_turn = turns(judgement, comparison.pairing.groups_asked, evidence.prompts.groups)
-        verdict = dataclasses.replace(verdict, measures="of tokens fork", details=tuple(details), remarks=had_turn)
+        remarks = turns(judgement, comparison.pairing.groups_asked, evidence.prompts.groups)
+        if comparison.ties is not None and comparison.ties.ignored:
+            remarks = (*remarks, forgiven(counted, comparison.ties, self.horizon))
+        verdict = dataclasses.replace(verdict, measures=self._measures, details=tuple(details), remarks=remarks)
         if margin is None:
             return rested(verdict.judged(_unjudged(judgement, why)), missing)
         above = 1.0
@@ -277,9 +315,9 @@ class TextCheck(BaseCheck):
             )
 
         def best() -> Judgement:
-            return _beside_floor(comparison.judge(comparison.best, margin), evidence, floor, above)
+            return beside_floor(comparison.judge(comparison.best, margin), evidence, floor, above)
 
-        done = verdict.judged(_beside_floor(judgement, evidence, floor, above))
+        done = verdict.judged(beside_floor(judgement, evidence, floor, above))
         if done.outcome is Outcome.PASS:
             done = warned(done, tags_above(counted, margin=margin, alpha=evidence.alpha))
         return rested(done, missing, best=best)
@@ -307,13 +345,13 @@ class TextCheck(BaseCheck):
         pairing = pair_answers(part, candidate)
         if (refused := pairing.unanswered(verdict, part)) is not None:
             return refused
-        comparison = Comparison(part, pairing, self.horizon)
+        comparison = Comparison(part, pairing, self.horizon, ties=self._ties(evidence, candidate))
         counted = comparison.counted
         own = of_cases(phases, part.prompts.by_id)
         floor = floor_of(own, alpha=evidence.alpha, horizon=self.horizon)
         verdict = dataclasses.replace(
             verdict,
-            measures="of tokens fork",
+            measures=self._measures,
             floor=None if floor is None else floor.judgement.estimate,
             differing=differing(comparison.pairs, counted),
             margin=margin,
@@ -331,24 +369,24 @@ class TextCheck(BaseCheck):
         further = len(comparison.pairs) - len(counted)
         lines = fork_lines(verdict, counted, judgement.groups, comparison.missing, "", further=further)
         had_turn = turns(judgement, pairing.groups_asked, part.prompts.groups)
-        done = verdict.judged(_beside_floor(judgement, evidence, floor, above))
+        done = verdict.judged(beside_floor(judgement, evidence, floor, above))
         done = dataclasses.replace(done, details=tuple(lines), remarks=had_turn)
 
         def best() -> Judgement:
-            return _beside_floor(comparison.judge(comparison.best, margin), evidence, floor, above)
+            return beside_floor(comparison.judge(comparison.best, margin), evidence, floor, above)
 
         return rested(done, comparison.missing, best=best)
 
     def _repeat(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
         """Judge the floor phase in which a candidate drifted most from itself, Bonferroni-corrected for them all."""
-        phases = repeated_phases(evidence.prompts.cases, candidate, horizon=self.horizon)
+        phases = self._own(evidence, candidate, self._ties(evidence, candidate))
         margin, _ = self._margin(evidence, candidate)
         floor = floor_of(phases, margin=margin, alpha=evidence.alpha / max(1, len(phases)), horizon=self.horizon)
         short = next((phase.missing for phase in phases if not phase.missing.enough), None)
         if floor is None:
             nothing = f"{candidate.name} has no repeated answers to compare" if short is None else short.reason
             return dataclasses.replace(verdict, reason=evidence.incomplete or nothing)
-        own = f"of tokens fork from {candidate.name}'s own first answer ({_asked(floor.phase, evidence)})"
+        own = f"{self._measures} from {candidate.name}'s own first answer ({_asked(floor.phase, evidence)})"
         verdict = dataclasses.replace(verdict, measures=own, horizon=self.horizon, requests=2 * len(floor.forks))
         if margin is None:
             return verdict.judged(_unjudged(floor.judgement, "no margin: see text"))
@@ -381,6 +419,10 @@ class TextCheck(BaseCheck):
             return held(forks)
 
         return rested(done, short, best=best)
+
+    @property
+    def _measures(self) -> str:
+        return "of tokens fork, near-ties aside" if self.ignore else "of tokens fork"
 
     def _margin(self, evidence: Evidence, candidate: EngineEvidence) -> tuple[float | None, str]:
         """Return the margin and where it comes from, or ``None`` and what the user must do."""
@@ -426,26 +468,6 @@ def _unjudged(judgement: Judgement, reason: str) -> Judgement:
         reason=reason,
         open=False,
     )
-
-
-def _beside_floor(judgement: Judgement, evidence: Evidence, floor: Floor | None, above: float) -> Judgement:
-    """Fail only what drifts more than the baseline from itself; ``above`` is the p-value of *no more than that*."""
-    p_fail = max(judgement.p_fail or 0.0, above)
-    # The floor has as many prompts as it will ever have.
-    still_open = judgement.open and (judgement.outcome is not Outcome.FAIL or above < (judgement.p_fail or 0.0))
-    judgement = dataclasses.replace(judgement, p_fail=p_fail, open=still_open)
-    if judgement.outcome is not Outcome.FAIL or above < evidence.alpha:
-        return judgement
-    name = evidence.baseline
-    if floor is None:
-        reason = f"what {name} differs from itself was not measured"
-    else:
-        reason = (
-            f"baseline too noisy at this concurrency: {name} differs from itself by "
-            f"{explain.percent(floor.judgement.estimate or 0.0)} per token at {evidence.concurrency} in parallel, "
-            "and the drift is not shown to be more than that"
-        )
-    return dataclasses.replace(judgement, outcome=Outcome.INCONCLUSIVE, reason=reason)
 
 
 def _corrected(judgement: Judgement, tests: float) -> Judgement:
