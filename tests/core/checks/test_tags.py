@@ -271,7 +271,7 @@ def test_every_tag_is_judged_or_named_unless_all_prompts_have_it(tags: list[list
 
 # sizes ---------------------------------------------------------------------------------------------------------------
 
-DRAWS = 400
+DRAWS = 250
 SLACK = 3 * math.sqrt(0.05 * 0.95 / DRAWS)
 
 
@@ -312,9 +312,9 @@ def failing(tags: int, prompts: int, *, margin: float, drift: float, horizon: in
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("tags", "margin"), [(4, 0.05), (16, 0.05), (8, 0.07), (16, 0.12), (4, 0.12), (8, 0.2)])
+@pytest.mark.parametrize(("tags", "margin"), [(16, 0.05), (8, 0.07), (8, 0.12), (4, 0.2)])
 def test_engines_that_drift_as_much_as_is_accepted_fail_by_a_tag_in_one_run_of_twenty(tags: int, margin: float) -> None:
-    """As many prompts as a tag takes at the least, hazards that differ widely, 400 seeded draws, 3 SE of slack."""
+    """As many prompts as a tag takes at the least, hazards that differ widely, 250 seeded draws, 3 SE of slack."""
     least = least_of_tag(margin, 32)
     assert least is not None
 
