@@ -165,7 +165,7 @@ def schema(
     this share of cases has equal values on both engines, whatever the order of keys. At least one of them is needed.
     The draft is the one ``$schema`` names, else 2020-12; remote references are refused. Of cases of one ``group``
     one counts; with too few groups for that all of them do, as fewer. ``by="tag"`` also judges the prompts of each tag
-    by themselves, where there are as many as a limit takes.
+    by themselves, where there are as many groups as a limit takes prompts.
 
     Raises ``DesignError`` for anything else, a schema that cannot be used included (a file is read later).
     """
@@ -231,7 +231,7 @@ def similarity(*, at_least: float | None = None, by: By | None = None) -> Simila
     BF16 against F16 of the same model. Ask it of answers that are short or nearly fixed, and :func:`text` of open text.
     Of cases of one ``group`` one counts; with too few groups for that all of them do, as fewer.
 
-    ``by="tag"`` also judges the prompts of each tag by themselves, where there are 29 or more.
+    ``by="tag"`` also judges the prompts of each tag by themselves, where they come from 29 groups or more.
 
     Raises ``DesignError`` for a number outside 0..1, or another word for ``by``.
     """

@@ -170,14 +170,13 @@ class SchemaCheck(BaseCheck):
         least = self._least(sequential=sequential)[limit]
 
         def enough(sizes: Sequence[int]) -> bool:
-            return least is not None and (len(sizes) if sequential else sum(sizes)) >= least
+            return least is not None and len(sizes) >= least
 
         return tags_of(prompts, enough)
 
     def _wanted(self, limit: str, sequential: bool) -> str:
-        noun = "group" if sequential else "prompt"
         least = self._least(sequential=sequential)[limit] or 0
-        return f"{explain.count(least, noun)} for {limit}={self._limits()[limit]:g}"
+        return f"{explain.count(least, 'group')} of prompts for {limit}={self._limits()[limit]:g}"
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return the verdicts of each limit that is set: ``rate`` per engine, ``gap`` and ``agree`` per candidate."""

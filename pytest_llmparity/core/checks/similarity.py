@@ -69,7 +69,7 @@ class SimilarityCheck(BaseCheck):
     Of cases of one ``group`` one counts; with too few groups for that all of them do, as fewer. PASS when at least 90 %
     of pairs are shown to be alike (Clopper-Pearson; 29 prompts at the least), FAIL when fewer are. A pair whose
     candidate failed to answer is not alike; above 5 % of pairs without two answers nothing is judged: ERROR.
-    ``by="tag"`` adds a verdict on the prompts of each tag that has 29 of them, by the same limit.
+    ``by="tag"`` adds a verdict on the prompts of each tag that has 29 groups of them, by the same limit.
     """
 
     kind: ClassVar[str] = "similarity"
@@ -146,11 +146,10 @@ class SimilarityCheck(BaseCheck):
     def _tags(self, prompts: PromptSet, sequential: bool) -> Tags:
         needed = least_kept(ALIKE, sequential_run=sequential)
         assert needed is not None
-        return tags_of(prompts, lambda sizes: (len(sizes) if sequential else sum(sizes)) >= needed)
+        return tags_of(prompts, lambda sizes: len(sizes) >= needed)
 
     def _wanted(self, sequential: bool) -> str:
-        noun = "group" if sequential else "prompt"
-        return explain.count(least_kept(ALIKE, sequential_run=sequential) or 0, noun)
+        return f"{explain.count(least_kept(ALIKE, sequential_run=sequential) or 0, 'group')} of prompts"
 
     def _compare(
         self,

@@ -198,7 +198,7 @@ def test_a_schema_is_held_by_tag_where_a_limit_has_prompts_enough(make: Factory)
     assert verdicts["schema.rate[order]", "base"].outcome is Outcome.PASS
     assert verdicts["schema.rate[order]", "cand"].details[0].startswith("12 of 60 answers of cand do not fit")
     assert not any("other" in kind for kind, _ in verdicts)
-    assert "too few prompts for a verdict of their own (59 prompts for gap=0.05): other 12" in (
+    assert "too few prompts for a verdict of their own (59 groups of prompts for gap=0.05): other 12" in (
         verdicts["schema.gap", "cand"].remarks
     )
 
