@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from pytest_llmparity.core.compare.shift import Shape
+
 
 class Outcome(enum.StrEnum):
     """What a check concluded about one engine or one pair, worst last in :data:`SEVERITY`."""
@@ -177,7 +179,8 @@ class Verdict(Judgement):
     corrected for the ``family`` judgements of its test that are tests (Holm, weighted), ``None`` where it is none.
     ``requests`` counts the answers used, ``horizon`` the tokens of each that were compared. ``measures`` says in words
     what the estimate counts (``of tokens fork``), ``margin_from`` where a margin comes from that the check does not
-    name. ``floor`` is the baseline's own drift. ``differs`` lists layers that differ, ``cause`` is set only when shown
+    name. ``floor`` is the baseline's own drift, ``shape`` where the shift of its
+    answers sits: evidence that names no cause. ``differs`` lists layers that differ, ``cause`` is set only when shown
     to be the cause, ``explanation`` has the experiments that were made. ``blocked_by`` names the engine that cannot be
     used, or failed to answer, where that is the reason: it is told once. ``left_out`` are prompts the verdict does not
     rest on because an engine cannot be asked them; ``n`` is without them. ``lenience`` counts, by engine, what was
@@ -202,6 +205,7 @@ class Verdict(Judgement):
     measures: str = ""
     margin_from: str = ""
     floor: float | None = None
+    shape: Shape | None = None
     differs: tuple[str, ...] = ()
     cause: str | None = None
     explanation: Explanation | None = None

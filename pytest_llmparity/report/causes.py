@@ -10,8 +10,8 @@ from pytest_llmparity.core.words.printable import printable, wrapped
 class Causes:
     """Writes the lines below the verdicts of one summary; experiments that verdicts on a pair share are told once."""
 
-    def __init__(self, *, width: int) -> None:
-        self._width = width
+    def __init__(self, *, width: int, shapes: bool = False) -> None:
+        self._width, self._shapes = width, shapes
         self._told: dict[tuple[str, str, str | None], tuple[str, frozenset[str]]] = {}
 
     def lines(self, verdict: Verdict) -> list[str]:
@@ -19,7 +19,8 @@ class Causes:
 
         Of a second verdict on the same pair in the same test only the experiments that the first one did not have.
         """
-        lines = [
+        lines = self._shape(verdict)
+        lines += [
             line
             for text in explain.explained(verdict)
             for line in wrapped(printable(text.strip()), self._width, head="    " + " " * _indent(text), indent=" " * 8)
@@ -37,6 +38,12 @@ class Causes:
         words = f"{same} as of {first} above, the numbers of {verdict.kind} are in run.json (--parity-report json)"
         lines += wrapped(words, self._width, head="    ", indent=" " * 8)
         return [*lines, "    and:", *self._each(further, verdict.unit)] if further else lines
+
+    def _shape(self, verdict: Verdict) -> list[str]:
+        """Return where a shift sits, for who asks for it."""
+        words = "" if verdict.shape is None or not self._shapes else explain.shape(verdict.shape)
+        head = "    shape of the shift: "
+        return wrapped(printable(words), self._width, head=head, indent=" " * 8) if words else []
 
     def _each(self, experiments: tuple[Experiment, ...] | list[Experiment], unit: str) -> list[str]:
         return [

@@ -290,7 +290,7 @@ def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose:
     Of verdicts that an engine's trouble left without anything to judge only whose it is: ``troubles`` tells the rest.
     """
     lines: list[str] = []
-    causes = Causes(width=width)
+    causes = Causes(width=width, shapes=verbose)
     for name in dict.fromkeys([*engines, *(verdict.engine for verdict in verdicts)]):
         own = [v for v in verdicts if v.engine == name and v.outcome is not Outcome.SKIPPED]
         bad = sorted((v for v in own if v.outcome.fails_test), key=lambda v: SEVERITY.index(v.outcome), reverse=True)

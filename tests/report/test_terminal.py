@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_llmparity.core.compare.shift import Shape
 from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyQuantiles, RunRecord
 from pytest_llmparity.core.sample import Completion, Fact, Failure, Identity, Phase, Sample, Source, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -490,3 +491,17 @@ def test_verbose_tells_every_fact_and_who_says_so() -> None:
 
 def identity_of(**values: str) -> Identity:
     return Identity(facts={name: Fact(value=value, source="reported") for name, value in values.items()})
+
+
+def test_where_a_shift_sits_is_shown_to_who_asks_for_more() -> None:
+    quarters = (0.271, 0.061, 0.082, 0.008)
+    shape = Shape(positions=900, quarters=quarters, seen=0.1, unseen=0.2, slope=0.8, missing=("a", "\x1b[31m"))
+    drifting = verdict("q4", Outcome.FAIL, "logprobs", estimate=0.2, unit="nats", shape=shape)
+
+    short, long = (terminal.conclusions([drifting], [], verbose=verbose, width=200) for verbose in (False, True))
+
+    assert not any("shape" in line for line in short)
+    assert long[1] == (
+        "    shape of the shift: by quarter of the answer 0.271, 0.061, 0.082, 0.008 nats; tokens seen before 0.1, "
+        "others 0.2; leads 0.8 times as large; never listed 'a', '\\x1b[31m'"
+    )

@@ -11,12 +11,14 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pytest_llmparity.core.sample import Completion, TokenLogprob
 
+FEW: Final = 8
+"""Positions below which nothing is said of where a shift sits."""
 SAME: Final = 1e-4
 """Nats. Logprobs that were rounded on their way through JSON may differ by this and still be one number."""
 
@@ -60,6 +62,116 @@ def find_shift(baseline: Completion, candidate: Completion) -> Shift | None:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Where the shift of some pairs of answers sits, and how large it is there: nats, medians over positions.
+
+    It names no cause: experiments do. ``None`` stands where fewer than :data:`FEW` positions (prompts, for ``short``
+    and ``long``) say anything. ``quarters`` go by the place of a position in the longest answer; weights shift all of
+    them alike, what concerns the context mostly the first. ``first`` is that of the first tokens of answers, ``rest``
+    of the others. ``seen``: one of the baseline's two best tokens stood in the answer before, ``unseen``: none did; a
+    penalty on repetition sets them apart. ``short`` and ``long`` are medians over the shorter and the longer half of
+    the prompts by their tokens. ``slope`` is that of the candidate's leads on the baseline's (least absolute
+    deviations): 1 unless logprobs are of another temperature. ``missing`` are tokens that were among the baseline's two
+    best :data:`FEW` times or more and never among the candidate's alternatives.
+    """
+
+    positions: int
+    quarters: tuple[float | None, float | None, float | None, float | None]
+    first: float | None = None
+    rest: float | None = None
+    seen: float | None = None
+    unseen: float | None = None
+    short: float | None = None
+    long: float | None = None
+    slope: float | None = None
+    missing: tuple[str, ...] = ()
+
+
+def shape_of(pairs: Iterable[tuple[Completion, Completion]]) -> Shape | None:
+    """Return where the shift of pairs of greedy answers sits, baseline first; ``None`` without any logprobs.
+
+    Where a token is not listed on the candidate the position counts as far as its last alternative.
+    """
+    places: list[_Place] = []
+    by_length: list[tuple[int, float]] = []
+    absent: dict[bytes, list[bool]] = {}
+    for baseline, candidate in pairs:
+        of_pair = _places(baseline, candidate, absent)
+        places += of_pair
+        if of_pair and baseline.prompt_tokens is not None:
+            by_length.append((baseline.prompt_tokens, statistics.median(place.moved for place in of_pair)))
+    if not places:
+        return None
+    longest = 1 + max(place.at for place in places)
+    quarters = [_median(place.moved for place in places if 4 * place.at // longest == quarter) for quarter in range(4)]
+    middle = statistics.median_low(length for length, _ in by_length) if by_length else 0
+    missing = sorted(token for token, listed in absent.items() if len(listed) >= FEW and not any(listed))
+    return Shape(
+        positions=len(places),
+        quarters=(quarters[0], quarters[1], quarters[2], quarters[3]),
+        first=_median(place.moved for place in places if place.at == 0),
+        rest=_median(place.moved for place in places if place.at > 0),
+        seen=_median(place.moved for place in places if place.seen),
+        unseen=_median(place.moved for place in places if not place.seen),
+        short=_median(shift for length, shift in by_length if length <= middle),
+        long=_median(shift for length, shift in by_length if length > middle),
+        slope=_slope([(place.lead, place.there) for place in places if place.there is not None]),
+        missing=tuple(token.decode("utf-8", "backslashreplace") for token in missing),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One common position: where it is, how far the lead moved, the leads, and whether a token of them was seen."""
+
+    at: int
+    moved: float
+    lead: float
+    there: float | None
+    seen: bool
+
+
+def _places(baseline: Completion, candidate: Completion, absent: dict[bytes, list[bool]]) -> list[_Place]:
+    """Return the common positions of two answers; ``absent`` learns which tokens the candidate listed."""
+    if _unlisted_reasoning(baseline) != _unlisted_reasoning(candidate):
+        return []
+    places: list[_Place] = []
+    before: set[bytes] = set()
+    for at, (ours, theirs) in enumerate(zip(baseline.logprobs, candidate.logprobs, strict=False)):
+        if (drift := _drift(ours, theirs)) is not None:
+            best = list(itertools.islice(_by_spelling(ours).items(), 2))
+            listed = _by_spelling(theirs).keys() | {theirs.token}
+            for token, _ in best:
+                absent.setdefault(token, []).append(token in listed)
+            _, least, there = drift
+            lead = best[0][1] - best[1][1]
+            places.append(_Place(at, least, lead, there, any(token in before for token, _ in best)))
+        if ours.token != theirs.token:
+            break
+        before.add(ours.token)
+    return places
+
+
+def _median(values: Iterable[float]) -> float | None:
+    known = list(values)
+    return statistics.median(known) if len(known) >= FEW else None
+
+
+def _slope(leads: Sequence[tuple[float, float]]) -> float | None:
+    """Return the slope through nothing with the least absolute deviations: a median of ratios, weighted by the lead."""
+    ratios = sorted((there / lead, lead) for lead, there in leads if lead > 0.0)
+    if len(ratios) < FEW:
+        return None
+    half = math.fsum(weight for _, weight in ratios) / 2
+    passed = 0.0
+    for ratio, weight in ratios:
+        passed += weight
+        if passed >= half:
+            return ratio
+    return ratios[-1][0]
+
+
 def _unlisted_reasoning(answer: Completion) -> bytes:
     """Return what an engine thought before the tokens that it lists: what they follow beside the prompt."""
     reasoning = answer.reasoning.strip().encode("utf-8", "surrogatepass")
@@ -68,8 +180,11 @@ def _unlisted_reasoning(answer: Completion) -> bytes:
     return reasoning
 
 
-def _drift(ours: TokenLogprob, theirs: TokenLogprob) -> tuple[float, float] | None:
-    """Return the most and the least that the lead moved at one position, ``None`` where there is no lead to compare."""
+def _drift(ours: TokenLogprob, theirs: TokenLogprob) -> tuple[float, float, float | None] | None:
+    """Return the most and the least that the lead moved at one position, ``None`` where there is no lead to compare.
+
+    With them goes the lead on the candidate, ``None`` where it is not known.
+    """
     alternatives = _by_spelling(ours)
     if len(alternatives) < 2 or not theirs.top:
         return None
@@ -84,12 +199,12 @@ def _drift(ours: TokenLogprob, theirs: TokenLogprob) -> tuple[float, float] | No
     here, there = listed.get(first), listed.get(second)
     if here is not None and there is not None:
         moved = abs(here - there - lead)
-        return (moved, moved) if math.isfinite(moved) else (math.inf, 0.0)
+        return (moved, moved, here - there) if math.isfinite(moved) else (math.inf, 0.0, None)
     if here is not None:
-        return math.inf, max(0.0, here - last - lead)
+        return math.inf, max(0.0, here - last - lead), None
     if there is not None:
-        return math.inf, max(0.0, there - last + lead)
-    return math.inf, 0.0
+        return math.inf, max(0.0, there - last + lead), None
+    return math.inf, 0.0, None
 
 
 def _by_spelling(entry: TokenLogprob) -> dict[bytes, float]:

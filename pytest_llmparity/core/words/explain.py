@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from pytest_llmparity.core.compare.shift import Shape
 from pytest_llmparity.core.verdict import READER, SEVERITY, Experiment, Explanation, Lenience, Outcome, Verdict
 from pytest_llmparity.core.words.printable import printable
 
@@ -58,6 +59,33 @@ def nats(value: float) -> str:
         return "∞ nats"
     digits = 2 if value >= 1 else 3 if value >= 0.1 else 4
     return f"{value:.{digits}f}".rstrip("0").rstrip(".") + " nats"
+
+
+def shape(of_shift: Shape) -> str:
+    """Return where a shift sits, in words that name no cause; what is not known is left out.
+
+    >>> shape(Shape(positions=64, quarters=(0.271, 0.061, None, None), first=0.4, rest=0.06, slope=1.234))
+    'by quarter of the answer 0.271, 0.061, -, - nats; first token 0.4, others 0.06; leads 1.23 times as large'
+    """
+
+    def bare(value: float | None) -> str:
+        return "-" if value is None else nats(value).removesuffix(" nats")
+
+    parts = []
+    if any(value is not None for value in of_shift.quarters):
+        parts.append(f"by quarter of the answer {', '.join(map(bare, of_shift.quarters))} nats")
+    pairs = (
+        ("first token {}, others {}", of_shift.first, of_shift.rest),
+        ("tokens seen before {}, others {}", of_shift.seen, of_shift.unseen),
+        ("shorter prompts {}, longer {}", of_shift.short, of_shift.long),
+    )
+    parts += [words.format(bare(a), bare(b)) for words, a, b in pairs if a is not None and b is not None]
+    if of_shift.slope is not None:
+        parts.append(f"leads {_short(of_shift.slope)} times as large")
+    if of_shift.missing:
+        names = ", ".join(quote(token) for token in of_shift.missing[:3])
+        parts.append(f"never listed {names}{', …' if len(of_shift.missing) > 3 else ''}")
+    return "; ".join(parts)
 
 
 def number(value: float, unit: str) -> str:

@@ -15,7 +15,7 @@ from pytest_llmparity.core.checks.designs import NATS, Fixed, Shifts, design_of,
 from pytest_llmparity.core.checks.drift import ladders
 from pytest_llmparity.core.checks.missing import Missing, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
-from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift
+from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift, shape_of
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.prompts import Case
@@ -128,6 +128,7 @@ class LogprobsCheck(BaseCheck):
             margin_from=limit.source,
             floor=floor,
             requests=2 * len(shifts),
+            shape=shape_of((pair.baseline, pair.candidate) for pair in pairing.pairs),
             differs=layers.layers(evidence, candidate),
         )
         if not shifts:

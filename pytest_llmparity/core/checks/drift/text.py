@@ -39,6 +39,7 @@ from pytest_llmparity.core.checks.family import WEIGHTS
 from pytest_llmparity.core.checks.missing import rested
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.tags import By, Tags, left_to_all, no_tag, opened, plan_line, tags_of, warned, within
+from pytest_llmparity.core.compare.shift import shape_of
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs, floor_stages
 from pytest_llmparity.core.prompts import PromptSet
@@ -302,6 +303,7 @@ class TextCheck(BaseCheck):
         shown = [(pair.case, pair.baseline, pair.candidate) for pair, _ in counted[:: max(1, len(counted) // SHIFTED)]]
         if shifted := line_of(shown, evidence):
             details.append(shifted)
+            verdict = dataclasses.replace(verdict, shape=shape_of((ours, theirs) for _, ours, theirs in shown))
         remarks = turns(judgement, comparison.pairing.groups_asked, evidence.prompts.groups)
         if comparison.ties is not None and comparison.ties.ignored:
             remarks = (*remarks, forgiven(counted, comparison.ties, self.horizon))

@@ -76,6 +76,17 @@ def test_a_lead_that_hardly_moves_passes(make: Factory) -> None:
     assert (verdict.groups, verdict.needed) == (16, None)
 
 
+def test_where_the_shift_sits_stands_beside_it_here_and_with_text(make: Factory) -> None:
+    leads = evidence(make, [2.3] * 16)
+    verdict, text = judge(leads), check.text(margin=0.05).judge(leads)[0]
+
+    assert verdict.shape is not None
+    assert verdict.shape == text.shape
+    assert verdict.shape.positions == 16 * len(TEXT)
+    assert verdict.shape.quarters == pytest.approx((0.3, 0.3, 0.3, 0.3))
+    assert verdict.shape.slope == pytest.approx(1.15)
+
+
 def test_one_that_moves_far_fails_and_says_where_most(make: Factory) -> None:
     tags = ("copying", "stories", "stories", "capitals")
     cases = [make.case(index, tags=(tags[index % 4],)) for index in range(16)]
