@@ -1,0 +1,131 @@
+"""What the checks decide on real engines when chance draws the prompts: answers kept in ``fixtures/draws``.
+
+``tests/live/test_draws.py`` holds that an engine of today still answers so, ``docs/statistics.md`` has all tables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.draws import COARSE, HIDDEN, HONEST, MARGIN, Drawn, Pair, named, outcomes, remembered
+from benchmarks.record_draws import DRAWS
+from benchmarks.recordings import Recorded, read, write
+from fixtures.prompts import make_instruct
+from pytest_llmparity import check
+from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, TokenLogprob
+
+SHIFT = check.logprobs(shift=MARGIN)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[Drawn]:
+    """Return what engines answered with the tiny model."""
+    with remembered():
+        yield Drawn.of("tiny")
+
+
+def told(pair: Pair) -> str:
+    """Name a pair in a test's id."""
+    return f"{pair.candidate} against {pair.baseline}, {pair.prompts}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", HONEST, ids=told)
+def test_honest_pairs_pass_with_16_prompts(tiny: Drawn, pair: Pair) -> None:
+    drawn = outcomes(tiny, pair, [SHIFT], size=16)
+
+    assert drawn.share("PASS") >= 0.99
+    assert drawn.share("FAIL") <= 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", COARSE, ids=told)
+def test_weights_of_four_bits_fail_with_16_prompts_and_surely_with_24(tiny: Drawn, pair: Pair) -> None:
+    few, more = (outcomes(tiny, pair, [SHIFT], size=size) for size in (16, 24))
+
+    assert few.share("FAIL") >= 0.90
+    assert more.share("FAIL") >= 0.98
+    assert few.share("PASS") == more.share("PASS") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", HIDDEN, ids=told)
+def test_what_acts_on_some_prompts_never_passes_and_fails_with_64(tiny: Drawn, pair: Pair) -> None:
+    few, many = (outcomes(tiny, pair, [SHIFT], size=size) for size in (16, 64))
+
+    assert few.share("PASS") == many.share("PASS") == 0
+    assert many.share("FAIL") >= 0.80
+
+
+@pytest.mark.slow
+def test_a_verdict_names_the_class_by_a_ladder_of_other_prompts(tiny: Drawn) -> None:
+    classes = ("Q8_0", "Q6_K", "Q4_K_M", "Q4_0")
+
+    counts = named(tiny, classes, [name.lower() for name in classes], name="pool", size=24, draws=100)
+
+    for name in classes:
+        assert counts[name.lower()][name] >= 95, counts
+
+
+def test_engines_that_repeat_themselves_are_kept_so(tiny: Drawn) -> None:
+    """The baseline's floor on real engines, to a thousandth of a nat: no answer and no lead moved."""
+    for name in ("f16", "ollama-f16", "vllm-bf16"):
+        answers = tiny.engines[name].answers
+        assert len(answers) > 1
+        for phase, again in answers.items():
+            moved = sum(again[case].text != answer.text for case, answer in answers[Phase.MAIN].items())
+            assert moved == 0, (name, phase)
+
+
+def test_a_recording_says_what_it_is(tiny: Drawn) -> None:
+    about = read(DRAWS / "tiny.jsonl.xz").about
+
+    assert about["made_by"] == "python -m benchmarks.record_draws tiny"
+    assert about["date"] >= "2026-11-28"
+    assert {name: engine["kind"] for name, engine in about["engines"].items()}["vllm-bf16"] == "vllm"
+    assert all(engine.identity.get("version") or name == "rope" for name, engine in tiny.engines.items())
+
+
+def answer(*tokens: str, lead: float = 1.25, finish: str = "stop") -> Completion:
+    """Return an answer whose every token leads by so much."""
+    top = [(((token.encode(), -0.5), (b"other", -0.5 - lead), (b"never", -math.inf))) for token in tokens]
+    return Completion(
+        text="".join(tokens),
+        finish_reason=finish,
+        completion_tokens=len(tokens),
+        logprobs=tuple(TokenLogprob(token=entry[0][0], logprob=-0.5, top=entry) for entry in top),
+        max_tokens=8,
+    )
+
+
+def test_what_is_written_is_read_and_a_candidate_ends_where_it_parts(tmp_path: Path) -> None:
+    whole, parts = answer("It ", "is ", "é"), answer("It ", "was ", "so", lead=1.5)
+    engines = [
+        Recorded(
+            name=name,
+            kind="llamacpp",
+            quantization="F16",
+            identity=Identity(facts={"version": Fact(value="1", source="reported")}),
+            answers={Phase.MAIN: {"c": first}, Phase.WARM: {"c": again}},
+        )
+        for name, first, again in (("base", whole, answer("It ", "is ", "o")), ("cand", parts, parts))
+    ]
+    path = tmp_path / "two.jsonl.xz"
+
+    write(path, about={"max_tokens": 8}, engines=engines, baselines=["base"])
+    seen = read(path).engines
+
+    assert seen["base"].answers == engines[0].answers
+    kept = seen["cand"].answers[Phase.MAIN]["c"]
+    assert (kept.text, kept.finish_reason, kept.completion_tokens) == ("It was ", "length", 3)
+    assert kept.logprobs == parts.logprobs[:2]
+    assert seen["cand"].answers[Phase.WARM] == seen["cand"].answers[Phase.MAIN]
+    assert seen["cand"].identity == engines[1].identity
+
+
+def test_the_prompts_of_the_instruct_model_are_what_the_script_makes() -> None:
+    assert (make_instruct.HERE / make_instruct.NAME).read_text("utf-8") == make_instruct.lines()
