@@ -214,7 +214,8 @@ class Timing:
     carried tokens. ``token_events`` carried ``tokens``, the server's count of what it streamed. ``merged_first``: the
     first token shared its read with later ones, so ``ttft_s`` is an upper bound. ``clock`` is ``kernel`` or ``user``.
     ``lag_s`` is the worst lag of our own process behind the kernel's stamp (0 with the user clock).
-    ``block`` is the A/B block the request ran in (timed phase), -1 elsewhere. ``met_load``: the server loaded a model
+    ``block`` is the A/B block the request ran in (timed phase), -1 elsewhere. ``load`` counts how often the engine had
+    been loaded for the timed phase before, -1 where it stayed in memory. ``met_load``: the server loaded a model
     meanwhile, so these are not the times of an answer.
     """
 
@@ -230,6 +231,7 @@ class Timing:
     clock: str = "user"
     lag_s: float = 0.0
     block: int = -1
+    load: int = -1
     met_load: bool = False
 
     @property

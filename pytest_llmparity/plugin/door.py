@@ -149,6 +149,7 @@ class Door:
         for declaration in self.session.declarations():
             sizes = declaration.prompts.group_sizes
             weak = [check.weakness(sizes=sizes, sequential=sequential) for check in declaration.checks]
+            weak += self.session.timed_lines(declaration)
             if not detailed:
                 lines += [f"power: {declaration.test}: {line}" for line in weak if line]
             else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_llmparity.core.checks.base import Misused
+from pytest_llmparity.core.checks.latency import LatencyCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError, PromptSetError, UsageError
 from pytest_llmparity.core.evidence import Check
@@ -33,12 +34,14 @@ def declare(
     concurrency: int,
     engines: int,
     sequential: bool = False,
+    in_turn: int | None = None,
 ) -> Declaration:
     """Return what one marker declares.
 
     ``folders`` are searched in order for relative paths (the test file's folder, then the root). ``concurrency`` is
     what holds when the marker names none, ``engines`` how many are selected, ``sequential`` how the answers will be
-    judged. Raises ``UsageError`` for arguments the marker does not take, ``PromptSetError`` for the prompt file and
+    judged, ``in_turn`` how often the engine in memory may change where one is at a time.
+    Raises ``UsageError`` for arguments the marker does not take, ``PromptSetError`` for the prompt file and
     ``DesignError`` for a check that can never settle.
     """
     _known(kwargs)
@@ -70,6 +73,13 @@ def declare(
         for check in checks
         if 0 < (needs := check.needs()).timed < needs.timed_blocks * declaration.concurrency
     ]
+    if in_turn is not None:
+        turns: dict[str, int] = {"engines": engines, "changes": in_turn, "concurrency": declaration.concurrency}
+        problems += [
+            f"{check} ({check.where}): {problem}"
+            for check in checks
+            if isinstance(check, LatencyCheck) and (problem := check.problem_in_turn(**turns))
+        ]
     problems += [
         f"{check} ({check.where}): {problem}"
         for check in checks
@@ -82,12 +92,24 @@ def declare(
     return declaration
 
 
-def undeclared(check: Check, declaration: Declaration) -> str:
-    """Say what a check in a test's body needs that its marker does not ask for, empty where it asks for all of it."""
+def power_in_turn(declaration: Declaration, *, engines: int, changes: int) -> list[str]:
+    """Return what the plan says of a test's relative latency budgets where engines are loaded in turn to be timed."""
+    turns: dict[str, int] = {"engines": engines, "changes": changes, "concurrency": declaration.concurrency}
+    checks = [check for check in declaration.checks if isinstance(check, LatencyCheck)]
+    return [line for check in checks for line in check.power_in_turn(**turns)]
+
+
+def undeclared(check: Check, declaration: Declaration, *, in_turn: bool = False) -> str:
+    """Say what a check in a test's body needs that its marker does not ask for, empty where it asks for all of it.
+
+    ``in_turn``: engines are in memory one at a time, so that they are timed against each other only where it is asked.
+    """
     wanted, declared = check.needs(), declaration.needs()
     missing = sorted(phase.value for phase in wanted.phases - declared.phases)
     if wanted.timed > declared.timed:
         missing.append(f"{wanted.timed} timed requests per engine")
+    if in_turn and wanted.timed_relative and not declared.timed_relative:
+        missing.append("timed requests of engines that are loaded in turn")
     if wanted.repeats > declaration.repeats:
         missing.append(f"{wanted.repeats} answers to each prompt")
     if missing:

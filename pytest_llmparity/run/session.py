@@ -26,7 +26,7 @@ from pytest_llmparity.engines import daemons, registry
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.run.declare import declare, undeclared, with_schema
+from pytest_llmparity.run.declare import declare, power_in_turn, undeclared, with_schema
 from pytest_llmparity.run.explain import due
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins, others_run
@@ -116,12 +116,8 @@ class Session:
             concurrency=self.settings.concurrency,
             engines=len(self.settings.engines),
             sequential=self.sequential,
+            in_turn=self.settings.timed_changes if self.settings.loads_in_turn else None,
         )
-        if declared.needs().timed_relative and self.settings.residency == "one-at-a-time":
-            raise UsageError(
-                "a relative latency limit compares engines that run side by side, and residency is one-at-a-time; "
-                'give an absolute limit such as check.latency(ttft_p50="1s"), or run with residency = "together"'
-            )
         if declared.needs().accepted and self.settings.mode == "live" and len(self.settings.engines) > 1:
             self._lock.require_margins(declared.checks)
         if self._never_judged(declared):
@@ -160,6 +156,11 @@ class Session:
             grows=unit.floor_grows,
             most=most_cases(sequential=self.sequential),
         )
+
+    def timed_lines(self, declaration: Declaration) -> list[str]:
+        """Return what the plan says of relative latency budgets where engines are loaded in turn to be timed."""
+        engines, changes = len(self.settings.engines), self.settings.timed_changes
+        return power_in_turn(declaration, engines=engines, changes=changes) if self.settings.loads_in_turn else []
 
     # gathering -------------------------------------------------------------------------------------------------------
 
@@ -352,7 +353,7 @@ class Session:
 
     def _judge_in_body(self, declaration: Declaration, check: Check) -> list[Verdict]:
         check = with_schema(check, (self.root,))
-        if why := undeclared(check, declaration):
+        if why := undeclared(check, declaration, in_turn=self.settings.loads_in_turn):
             raise DesignError(why)
         if self.settings.cases or self._judging is None:
             return []

@@ -377,6 +377,7 @@ class ProfileTable(Strict):
     concurrency: Count | None = None
     residency: Residency | None = None
     gather: Gather | None = None
+    timed_changes: Count | None = None
     inconclusive: Inconclusive | None = None
     required: bool | None = None
     frozen: bool | None = None
@@ -395,6 +396,7 @@ class ConfigTable(Strict):
     concurrency: Count | None = None
     residency: Residency | None = None
     gather: Gather | None = None
+    timed_changes: Count | None = None
     keep_runs: Count | None = None
     explain: bool | None = None
     explain_requests: Whole | None = None

@@ -34,6 +34,7 @@ def of_run(settings: Settings) -> Iterator[Setting]:
         "concurrency": settings.concurrency,
         "residency": settings.residency,
         "gather": settings.gather,
+        "timed_changes": settings.timed_changes if settings.residency == "one-at-a-time" else None,
         "inconclusive": settings.inconclusive,
         "max_requests": settings.max_requests,
         "budget": settings.budget_s,

@@ -277,8 +277,7 @@ def _home() -> Path | None:
 
 SETTINGS: Final = {
     **{name: name for name in ("inconclusive", "max_requests", "sequential", "concurrency", "frozen", "residency")},
-    "gather": "gather",
-    **{name: name for name in ("keep_runs", "explain", "explain_requests")},
+    **{name: name for name in ("gather", "timed_changes", "keep_runs", "explain", "explain_requests")},
     "budget": "budget_s",
     "report": "reports",
 }

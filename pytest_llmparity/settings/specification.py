@@ -28,6 +28,8 @@ Resume = Literal["auto", "resume", "fresh", "retry"]
 
 DEFAULT_KEEP_RUNS = 20
 """Runs the store keeps when nobody says otherwise."""
+DEFAULT_TIMED_CHANGES = 4
+"""Two engines are loaded five times between them, after which what they hold of time is known to t(3) at best."""
 DEFAULT_EXPLAIN_REQUESTS = 400
 """Requests that experiments on one pair of engines may take when nobody says otherwise."""
 DEFAULT_CONCURRENCY = 4
@@ -272,9 +274,10 @@ class Settings:
     that are not as the lock file says. ``replay_run`` is the run to judge again in mode ``replay``, ``None`` for the
     newest. ``out`` is absolute. ``key_variables`` are the names of every configured engine's
     secrets, selected or not: an engine's process gets its own only. ``gather`` says whether engines are asked at the
-    same time; ``None`` leaves it to their addresses. ``keep_runs`` is how many of the newest runs the store
-    keeps. ``explain`` makes experiments on verdicts that do not fail too, ``explain_requests`` is the most that they
-    may take on one pair of engines, 0 for none. ``origins`` says by setting what set it.
+    same time; ``None`` leaves it to their addresses. ``timed_changes`` is how often the engine in memory may change
+    while latencies of two are held against each other. ``keep_runs`` is how many of the newest runs the store keeps.
+    ``explain`` makes experiments on verdicts that do not fail too, ``explain_requests`` is the most that they may take
+    on one pair of engines, 0 for none. ``origins`` says by setting what set it.
     """
 
     engines: tuple[EngineSpec, ...] = ()
@@ -295,6 +298,7 @@ class Settings:
     concurrency: int = DEFAULT_CONCURRENCY
     residency: Residency = "together"
     gather: Gather | None = None
+    timed_changes: int = DEFAULT_TIMED_CHANGES
     key_variables: tuple[str, ...] = ()
     frozen: bool = False
     keep_runs: int = DEFAULT_KEEP_RUNS
@@ -305,6 +309,11 @@ class Settings:
     def in_turn(self) -> list[EngineSpec]:
         """Return the engines in the order they are asked: the baseline first, then as selected."""
         return sorted(self.engines, key=lambda spec: spec.name != self.baseline)
+
+    @property
+    def loads_in_turn(self) -> bool:
+        """Whether a live run has several engines of which one is in memory at a time."""
+        return self.mode == "live" and len(self.engines) > 1 and self.residency == "one-at-a-time"
 
     def engine(self, name: str) -> EngineSpec:
         """Return the selected engine with this name; ``KeyError`` if it is not selected."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from pytest_llmparity import check
 @pytest.mark.parity(
     "{prompts}",
     check.latency(e2e_p50="60s", n=16),
+    check.latency(e2e_p50="x50", n=16),
     max_tokens=8,
     concurrency=4,
 )
@@ -35,14 +37,21 @@ model = "{model}"
 base_url = "{url}"
 route = "{route}"
 """
+LOADS = {("f16", 0): 4, ("f16", 1): 8, ("f16", 2): 4, ("q4", 0): 8, ("q4", 1): 8}
+"""How many of 16 requests each load answers with four changes, F16 first."""
 REPORT = ("--parity-report=json", "--parity-out=out")
 
 
 def run(
-    start: Callable[..., LiveRun], daemon: RealOllama, engines: dict[str, tuple[str, str]], prompts: Path
+    start: Callable[..., LiveRun],
+    daemon: RealOllama,
+    engines: dict[str, tuple[str, str]],
+    prompts: Path,
+    *,
+    settings: str = "",
 ) -> tuple[LiveRun, Any, list[Any]]:
     """Run the gate; return the run, its ``run.json`` and the rows of its timed samples."""
-    config = "".join(
+    config = settings + "".join(
         ENGINE.format(name=name, model=model, url=daemon.url, route=route) for name, (model, route) in engines.items()
     )
     args = (f"--engines={','.join(engines)}", *REPORT)
@@ -80,9 +89,27 @@ def test_models_that_do_not_fit_together_are_timed_in_blocks(
     assert loads(daemon) <= 14, running.output
     assert len(timed) == 2 * 16
     assert {row["timing"]["block"] for row in timed} == {0, 1, 2, 3}
+    assert Counter((row["engine"], row["timing"]["load"]) for row in timed) == LOADS
     assert not any(row["timing"]["met_load"] for row in timed)
     assert len({row["prefix"] for row in timed}) == 2 * 16, "every timed prompt is a new one"
     assert "answers 1 request at a time (probed)" in json.dumps(report)
+
+
+def test_two_models_of_one_daemon_are_timed_one_at_a_time(
+    start_ollama: Callable[..., RealOllama], launch: Callable[..., LiveRun], few: Path
+) -> None:
+    daemon = start_ollama(OLLAMA_NUM_PARALLEL="4")
+    engines = {"q4": (daemon.model("Q4_0"), "openai"), "f16": (daemon.model("F16"), "openai")}
+
+    running, _, timed = run(launch, daemon, engines, few, settings='residency = "one-at-a-time"\n')
+
+    assert "2 engines one at a time: q4, then f16" in running.output
+    # Gathered in turn, then in turn again; the model that was asked last begins, and is not loaded for it.
+    assert loads(daemon) == 6, running.output
+    assert Counter((row["engine"], row["timing"]["load"]) for row in timed) == LOADS
+    assert not any(row["timing"]["met_load"] for row in timed)
+    relative = [v for (_, kind, _), v in running.verdicts().items() if kind == "latency.e2e_p50" and v["margin"] == 50]
+    assert [verdict["outcome"] for verdict in relative] == ["PASS"]
 
 
 def test_two_routes_of_one_model_are_timed_in_blocks(

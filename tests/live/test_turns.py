@@ -22,6 +22,10 @@ from pytest_llmparity import check
 @pytest.mark.parity("{capitals}", check.prompts(), check.text(margin=0.2), max_tokens=16)
 def test_capitals(): ...
 """
+RELATIVE = """
+@pytest.mark.parity("{capitals}", check.latency(e2e_p50="x50", n=16), max_tokens=4)
+def test_in_turn(): ...
+"""
 APPLICATION = """
 def test_app(engine):
     said = engine.openai().chat.completions.create(
@@ -54,18 +58,21 @@ def test_who_looks_sees_engines_that_are_together(
 
 
 def test_two_llama_cpp_are_never_up_together(
-    launch: Callable[..., LiveRun], gguf: Callable[..., str], suite: str
+    launch: Callable[..., LiveRun], gguf: Callable[..., str], suite: str, some: Callable[..., Path]
 ) -> None:
+    relative = RELATIVE.format(capitals=some("capitals", 16))
     run = launch(
         "--engines=f16,q8",
-        suite=suite + APPLICATION,
+        suite=suite + relative + APPLICATION,
         config='residency = "one-at-a-time"\n' + gguf("f16", "F16") + gguf("q8", "Q8_0"),
     )
 
     looks = watched(run)
 
     never_together(looks)
-    assert len(starts(looks)) == 4, "gathered in turn, then application code in turn"
+    assert len(starts(looks)) == 8, "gathered in turn, timed in turn with four changes, then application code in turn"
+    latency = run.verdicts()["test_in_turn", "latency.e2e_p50", "q8"]
+    assert (latency["outcome"], latency["n"]) == ("PASS", 16), latency
     assert "2 engines one at a time: f16, then q8" in run.output
     assert {name for _, _, name in run.verdicts()} == {"q8"}
 

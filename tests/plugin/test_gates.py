@@ -398,6 +398,17 @@ def test_collect_only_names_a_gate_that_cannot_run(bench: Bench) -> None:
     result.stdout.fnmatch_lines(["*test_gate.py::test_gate cannot run: rate=0.999 takes at least *"])
 
 
+def test_the_plan_says_what_a_relative_limit_settles_on_engines_in_turn(bench: Bench) -> None:
+    bench.configure('residency = "one-at-a-time"\ntimed_changes = 6\n' + bench.process("one") + bench.process("two"))
+    bench.gate("check.latency(e2e_p50='x1.25')")
+
+    result = bench.run("--collect-only", "--engines=one,two")
+
+    result.stdout.fnmatch_lines(
+        ["    e2e_p50=x1.25: with 6 changes of the engine in memory an engine as fast as the baseline passes in *"]
+    )
+
+
 @pytest.mark.slow
 def test_latency_is_judged_on_timed_requests_only_and_no_time_to_a_first_token_that_was_not_seen(bench: Bench) -> None:
     bench.pytester.makepyfile(

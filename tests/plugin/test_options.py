@@ -54,6 +54,7 @@ baseline = "a"
 concurrency = 8
 residency = "one-at-a-time"
 gather = "in-turn"
+timed_changes = 6
 inconclusive = "fail"
 max_requests = 9
 budget = "15m"
@@ -259,7 +260,7 @@ def test_a_profile_wins_over_the_file_and_loses_to_environment_and_options(
     assert [name for name, *_ in found["engines"]] == ["b", "a"]  # type: ignore[attr-defined]
     assert (found["baseline"], found["baseline_source"]) == ("a", "profile ci")
     assert (found["concurrency"], found["residency"], found["budget_s"]) == (8, "one-at-a-time", 900.0)
-    assert found["gather"] == "in-turn"
+    assert (found["gather"], found["timed_changes"]) == ("in-turn", 6)
     assert (found["max_requests"], found["inconclusive"]) == (5, "show")
     assert found["origins"]["baseline"] == "profile ci"  # type: ignore[index]
 

@@ -40,6 +40,8 @@ print(os.environ["NAME"], "wakes up", flush=True)
 mode = os.environ.get("MODE", "")
 if mode == "exit":
     sys.exit("the weights are broken")
+if mode == "once" and open(os.environ["STARTS"]).read().count(os.environ["NAME"] + " starts") > 1:
+    sys.exit("the weights are gone")
 if mode == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if mode == "taken" and open(os.environ["STARTS"]).read().count("starts") == 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.errors import DesignError, LLMParityError, MissingSample, StoreError, UsageError
+from pytest_llmparity.core.errors import DesignError, LLMParityError, MissingSample, StoreError
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.engines.wire.control import secrets_of
@@ -237,11 +237,41 @@ def test_the_controller_reads_the_run_its_workers_gathered(project: Project) -> 
     assert len(controller.samples()) == 12
 
 
-def test_a_relative_latency_limit_needs_engines_side_by_side(project: Project) -> None:
-    session = project.session(project.process("a"), project.process("b"), residency="one-at-a-time")
+def test_a_relative_latency_limit_on_engines_in_turn_takes_two_loads_of_each(project: Project) -> None:
+    pair, three = ([project.process(name) for name in names] for names in ("ab", "abc"))
+    few = project.session(*pair, residency="one-at-a-time", timed_changes=2)
+    default = project.session(*pair, residency="one-at-a-time")
+    many = project.session(*pair, residency="one-at-a-time", timed_changes=12)
 
-    with pytest.raises(UsageError, match=r"one-at-a-time.*absolute limit"):
-        project.declare(session, check.latency(ttft_p50="x1.25"))
+    with pytest.raises(DesignError, match=r"timed_changes is 2; set timed_changes = 3 or more.*absolute limit"):
+        project.declare(few, check.latency(ttft_p50="x1.25"))
+    with pytest.raises(DesignError, match=r"timed_changes is 4; set timed_changes = 6 or more"):
+        project.declare(project.session(*three, residency="one-at-a-time"), check.latency(ttft_p50="x1.25"))
+    with pytest.raises(DesignError, match=r"12 timed requests.*concurrency=8 busy in 3 blocks.*give n=24 or more"):
+        project.declare(default, check.latency(ttft_p50="x1.25", n=12), concurrency=8)
+    project.declare(few, check.latency(ttft_p50="2s"))
+    project.declare(default, check.latency(ttft_p50="x1.25", e2e_p50="2s", tpot_p50="x0.9", e2e_p95="x1.05"))
+    assert few.timed_lines(few.declarations()[0]) == []
+    assert default.timed_lines(default.declarations()[0]) == [
+        "ttft_p50=x1.25: with 4 changes of the engine in memory an engine as fast as the baseline passes in 8 of 10 "
+        "runs where ttft_p50 differs by up to 5.4 % from load to load; up to 11.4 % with timed_changes = 8",
+        "e2e_p95=x1.05: with 4 changes of the engine in memory it is settled in 8 of 10 runs where e2e_p95 differs by "
+        "up to 1.2 % from load to load; timed_changes = 11 would settle 3 %",
+    ]
+    project.declare(many, check.latency(e2e_p50="x1.02", n=16), concurrency=4)
+    assert many.timed_lines(many.declarations()[0]) == [
+        "e2e_p50=x1.02: with 4 changes of the engine in memory it is settled in 8 of 10 runs where e2e_p50 differs by "
+        "up to 0.5 % from load to load; no number of changes settles 3 % with n=16: raise "
+        "n, or widen the limit"
+    ]
+
+
+def test_a_check_in_a_body_does_not_compare_what_was_not_timed_in_turn(project: Project) -> None:
+    session = project.session(project.process("a"), project.process("b"), residency="one-at-a-time")
+    project.declare(session, check.latency(e2e_p50="9s"))
+
+    with pytest.raises(DesignError, match=r"timed requests of engines that are loaded in turn"):
+        session.parity_run("t", reproduce="again").check(check.latency(e2e_p50="x1.25"))
 
 
 @pytest.mark.slow

@@ -216,6 +216,7 @@ def test_whether_pyproject_configures_us(text: str, there: bool) -> None:
         ("concurrency = '4'", 'concurrency is "4"; expected a whole number'),
         ("concurrency = true", "concurrency is true; expected a whole number"),
         ("residency = 'togther'", "allowed: 'together' or 'one-at-a-time' (did you mean 'together'?)"),
+        ("timed_changes = 0", "timed_changes"),
         ("gather = 'in_turn'", "allowed: 'side-by-side' or 'in-turn' (did you mean 'in-turn'?)"),
         ("baseline = 'Vllm'", 'baseline is "Vllm"; names consist of a-z'),
         ("engines = 3", "engines is 3; expected a table of keys and values"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -28,6 +28,9 @@ _FEW_BELOW_P95 = 6
 """Fewer blocks than this hardly tell the variance between them. What is late beyond p95 goes together less by far, so
 that an error of it weighs less there."""
 _NODES = 40
+_RUNS = 10_000
+SETTLED = 0.8
+"""Share of runs in which a plan wants a ratio to be settled."""
 DRAWS = 1_999
 """Bootstrap resamples; with the observed data 2,000, so a p-value is a multiple of 0.0005."""
 
@@ -58,6 +61,21 @@ class RatioResult(Bounds):
     """
 
     pairs: int
+    bounded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnsResult(Bounds):
+    """The candidate's quantile over the baseline's, of engines that were loaded in turn, held against a limit.
+
+    ``upper < limit`` exactly when ``p_pass < alpha``, ``lower > limit`` exactly when ``p_fail < alpha``. ``loads`` are
+    how often the baseline and the candidate were loaded, ``spread`` is the standard deviation of the quantile's
+    logarithm from one load to another. ``bounded`` is false where one of them was loaded once or has too few requests
+    for the quantile: the bounds are 0 and infinity and nothing can be concluded.
+    """
+
+    loads: tuple[int, int]
+    spread: float
     bounded: bool
 
 
@@ -221,6 +239,105 @@ def quantile_ratio(
     return RatioResult(
         estimate=estimate, lower=lower, upper=upper, p_pass=p_pass, p_fail=p_fail, pairs=pairs, bounded=True
     )
+
+
+def ratio_in_turn(
+    a: Sequence[float],
+    b: Sequence[float],
+    loads_a: Sequence[int],
+    loads_b: Sequence[int],
+    *,
+    quantile: float,
+    limit: float,
+    alpha: float = 0.05,
+) -> TurnsResult:
+    """Judge the ratio of the candidate's quantile (``b``) to the baseline's (``a``), each loaded anew for every turn.
+
+    Requests of one load share whatever that load made of the engine, so a load is one piece of evidence however many
+    requests it answered. The bounds are Welch's on the logarithm: each engine's variance is that of its loads' own
+    quantiles, weighted by the squares of their shares of its requests (Welch 1947, Biometrika 34:28; degrees of freedom
+    by Satterthwaite 1946). A load with few requests varies more and counts as any other, which errs towards wide.
+
+    Below two loads or :func:`min_requests` ``(quantile, alpha / 2)`` requests a side nothing is bounded, nor where a
+    load's quantile is a failed request (``inf``) or 0. Raises ``ValueError`` as :func:`quantile_ratio` does.
+    """
+    _check_quantile(quantile, alpha)
+    if not (math.isfinite(limit) and limit > 0.0):
+        raise ValueError(f"the limit of a ratio is a positive number, not {limit!r}")
+    sides = [_by_load(a, loads_a), _by_load(b, loads_b)]
+    estimate = _divide(nearest_rank(b, quantile), nearest_rank(a, quantile))
+    of_loads = [[nearest_rank(values, quantile) for values in side.values()] for side in sides]
+    loads = (len(sides[0]), len(sides[1]))
+    known = all(0.0 < value < math.inf for side in of_loads for value in side)
+    if min(loads) < 2 or min(len(a), len(b)) < min_requests(quantile, alpha / 2) or not known:
+        return TurnsResult(
+            estimate=math.inf if math.isnan(estimate) else estimate,
+            lower=0.0,
+            upper=math.inf,
+            p_pass=1.0,
+            p_fail=1.0,
+            loads=loads,
+            spread=math.nan,
+            bounded=False,
+        )
+    variances = [float(np.var(np.log(side), ddof=1)) for side in of_loads]
+    parts = [_squared_shares(side) * variance for side, variance in zip(sides, variances, strict=True)]
+    pooled = sum((count - 1) * variance for count, variance in zip(loads, variances, strict=True)) / (sum(loads) - 2)
+    se, centre = math.sqrt(sum(parts)), math.log(estimate)
+    if se == 0.0:
+        lower, upper, p_pass, p_fail = estimate, estimate, float(estimate >= limit), float(estimate <= limit)
+    else:
+        freedom = sum(parts) ** 2 / sum(part**2 / (count - 1) for part, count in zip(parts, loads, strict=True))
+        reach = t_quantile(alpha, freedom) * se
+        lower, upper = math.exp(centre - reach), math.exp(centre + reach)
+        p_pass, p_fail = t_tails((centre - math.log(limit)) / se, freedom)
+    return TurnsResult(
+        estimate=estimate,
+        lower=lower,
+        upper=upper,
+        p_pass=p_pass,
+        p_fail=p_fail,
+        loads=loads,
+        spread=math.sqrt(pooled),
+        bounded=True,
+    )
+
+
+def spread_settled(loads: Sequence[Sequence[int]], distance: float, *, alpha: float) -> float:
+    """Return by how much loads may differ for :func:`ratio_in_turn` to settle a ratio in :data:`SETTLED` of the runs.
+
+    That is the standard deviation of a load's quantile on the logarithmic scale, the same on both sides, its own
+    requests' share in it included. ``loads`` say of both engines how many requests each load answers; ``distance`` is
+    that of the true ratio from the limit, on the same scale. By simulation of the loads' quantiles with a fixed seed.
+    """
+    return distance / _reach_in_spreads(tuple(map(tuple, loads)), alpha)
+
+
+@cache
+def _reach_in_spreads(loads: tuple[tuple[int, ...], ...], alpha: float) -> float:
+    """Return how far from the limit a ratio has to be, in standard deviations of a load."""
+    rng = np.random.default_rng(0)
+    drawn = [rng.standard_normal((_RUNS, len(requests))) for requests in loads]
+    shares = [np.asarray(requests) / sum(requests) for requests in loads]
+    parts = [(of**2).sum() * side.var(axis=1, ddof=1) for side, of in zip(drawn, shares, strict=True)]
+    freedom = sum(parts) ** 2 / sum(part**2 / (side.shape[1] - 1) for part, side in zip(parts, drawn, strict=True))
+    difference = drawn[1] @ shares[1] - drawn[0] @ shares[0]
+    return float(np.quantile(difference - special.stdtrit(freedom, alpha) * np.sqrt(sum(parts)), SETTLED))
+
+
+def _by_load(values: Sequence[float], loads: Sequence[int]) -> dict[int, list[float]]:
+    """Return latencies by load; refuses what no latency is."""
+    _sample(values, loads)
+    by_load: dict[int, list[float]] = {}
+    for value, load in zip(values, loads, strict=True):
+        by_load.setdefault(load, []).append(value)
+    return by_load
+
+
+def _squared_shares(by_load: Mapping[int, Sequence[float]]) -> float:
+    """Return what the variance of one load is multiplied with for that of all of them together."""
+    counts = [len(values) for values in by_load.values()]
+    return math.fsum(count**2 for count in counts) / sum(counts) ** 2
 
 
 def min_requests(quantile: float, alpha: float = 0.05) -> int:

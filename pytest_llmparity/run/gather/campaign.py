@@ -7,11 +7,14 @@ the others; samples go into the store as they finish.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from pytest_llmparity.core import late
+from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.identity.canaries import compare
+from pytest_llmparity.core.identity.pins import changes
 from pytest_llmparity.core.ports import Progress
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.asking import Asking
@@ -36,7 +39,7 @@ from pytest_llmparity.run.plan import (
 from pytest_llmparity.run.probe import canaries
 from pytest_llmparity.run.probe.preflight import Prepared, prepare
 from pytest_llmparity.run.records import record_of
-from pytest_llmparity.run.timed.phase import BLOCKS_APART, TimedPhase
+from pytest_llmparity.run.timed.phase import TimedPhase
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.store.runs import RunHandle, Store
 
@@ -102,7 +105,12 @@ class Campaign:
         self._order = settings.in_turn()
         """The baseline first: when it cannot be used nobody is asked for what only a comparison needs."""
         self._timing = TimedPhase(
-            run=begun.id, store=store, ledger=ledger, begin=progress.begin, hold=self._asking.absences.hold_again
+            run=begun.id,
+            store=store,
+            ledger=ledger,
+            begin=progress.begin,
+            hold=self._asking.absences.hold_again,
+            changes=settings.timed_changes,
         )
 
     def go(self) -> None:
@@ -140,8 +148,9 @@ class Campaign:
         self._asking.apart = self._fleet.apart()
         for why in dict.fromkeys(self._asking.apart.values()):
             self._ledger.notes.append(
-                f"{why}. So they are asked one after the other, timed in at most {BLOCKS_APART} blocks each and warmed "
-                "up again after every change; no request that waits for a load is timed"
+                f"{why}. So they are asked one after the other and timed in turn, with at most "
+                f"{explain.count(self._settings.timed_changes, 'change')} of the model in memory (timed_changes), and "
+                "warmed up again after every change; no request that waits for a load is timed"
             )
             self._progress.say(self._ledger.notes[-1])
         names = [spec.name for spec in self._order]
@@ -157,6 +166,8 @@ class Campaign:
 
     def _each_in_its_time(self) -> None:
         """Start, prepare, ask and time one engine after the other; each has gone before the next one comes.
+
+        What is timed against another engine comes last, when each is loaded again for its turns.
 
         Before, the baseline is started, and of the others is found out what can be known without loading a model: who
         listens, whose key is refused, which program is missing.
@@ -176,6 +187,7 @@ class Campaign:
             else:
                 self._in_waves([spec.name])
             self._time([spec])
+        self._time_in_turn()
 
     def _is_needed(self, spec: EngineSpec) -> bool:
         """Whether anything is asked of an engine."""
@@ -278,24 +290,45 @@ class Campaign:
             self._waves.go(unit, [name for name in ready if unit.key in self._asking.ready[name].wires], whole=whole)
 
     def _time(self, specs: Sequence[EngineSpec]) -> None:
-        """Measure latency of every unit that asks for it on those of these engines that can be asked, all resident."""
+        """Measure latency of every unit that asks for it on those of these engines that can be asked, all resident.
+
+        Of engines that are in memory one at a time what is held against another one waits for :meth:`_time_in_turn`.
+        """
         if self._plan.timed:
             late.load()  # nothing of ours is busy beside what is timed
         for unit in map(self._askable, self._plan.timed):
-            self._timing.time(unit, self._comparable(unit, specs), apart=self._asking.apart.keys())
+            if self._one_at_a_time and unit.needs.timed_relative:
+                continue
+            adapters = [self._fleet.engage(spec.name).adapter for spec in specs if self._is_timed(unit, spec)]
+            there = {adapter.name: adapter for adapter in adapters if adapter is not None}
+            in_turn = self._one_at_a_time or bool(self._asking.apart.keys() & there)
+            self._timing.time(unit, list(there.values()), fetch=there.__getitem__ if in_turn else None)
+
+    def _time_in_turn(self) -> None:
+        """Measure latencies that are held against another engine's, each engine loaded for its turns."""
+        self._fleet.may_probe = lambda count: False  # what it finds out is known since each engine was first loaded
+        for unit in map(self._askable, self._plan.timed):
+            if unit.needs.timed_relative:
+                specs = [spec for spec in self._order if self._is_timed(unit, spec)]
+                specs.sort(key=lambda spec: self._fleet.known(spec.name) is None)  # who is in memory begins
+                self._timing.time(unit, [self._asking.ready[spec.name].adapter for spec in specs], fetch=self._loaded)
+
+    def _loaded(self, name: str) -> Adapter:
+        """Load an engine for its turn, every other one gone, and return what asks it; it must be what it was."""
+        engaged = self._fleet.engage(name)
+        if engaged.adapter is None or engaged.record.unusable:
+            raise LaunchError(f"{name} could not be loaded for its turn: {engaged.record.unusable}", engine=name)
+        if changed := changes(self._ledger.engines[name].identity, engaged.record.identity):
+            raise LaunchError(f"{name} is another engine since it was loaded again: {'; '.join(changed)}", engine=name)
+        return engaged.adapter
 
     def _askable(self, unit: Unit) -> Unit:
         """Return the unit with the cases that every engine asked any of them can be asked: timed side by side."""
         asked = [engine.wires[unit.key] for engine in self._asking.ready.values() if unit.key in engine.wires]
         return narrowed(unit, (case for case in unit.prompts.cases if all(case.id in wires for wires in asked)))
 
-    def _comparable(self, unit: Unit, specs: Collection[EngineSpec]) -> list[Adapter]:
-        """Return those of the engines that can be asked this unit, in their order."""
-        adapters = []
-        for spec in specs:
-            engaged = self._fleet.engage(spec.name)
-            needs = self._company.needs(spec.name, unit)
-            asked = spec.name in self._asking.ready and unit.key in self._asking.ready[spec.name].wires
-            if engaged.adapter is not None and asked and needs is not None and needs.timed:
-                adapters.append(engaged.adapter)
-        return adapters
+    def _is_timed(self, unit: Unit, spec: EngineSpec) -> bool:
+        """Tell whether an engine that can be asked this unit is timed on it."""
+        needs = self._company.needs(spec.name, unit)
+        ready = self._asking.ready.get(spec.name)
+        return ready is not None and unit.key in ready.wires and needs is not None and needs.timed > 0

@@ -21,6 +21,7 @@ from math import ceil
 
 from pytest_llmparity.core.errors import EngineError, LLMParityError
 from pytest_llmparity.core.sample import Failure, WireRequest
+from pytest_llmparity.core.turns import block_sizes, order
 from pytest_llmparity.run.timed.measure import (
     BOOT,
     Calibration,
@@ -29,8 +30,6 @@ from pytest_llmparity.run.timed.measure import (
     Target,
     TimedResult,
     Watched,
-    block_sizes,
-    order,
 )
 from pytest_llmparity.run.timed.mock import end_with_stdin
 from pytest_llmparity.transport.client import MIXED, Client
@@ -86,12 +85,8 @@ async def load(schedule: Schedule, clients: Sequence[Client]) -> tuple[list[Reco
     sizes = block_sizes(schedule.per_engine, schedule.blocks)
     records: list[Record] = []
     watched: list[Watched] = []
-    before_this: int | None = None
     for engine, number in order(len(schedule.targets), schedule.blocks):
         target, client = schedule.targets[engine], clients[engine]
-        if target.evicted and before_this != engine and time.monotonic() < deadline_s:
-            await warm_up(client, target, schedule.concurrency)
-        before_this = engine
         start = sum(sizes[:number])
         asked = list(islice(cycle(target.requests), start, start + sizes[number]))
         before = await look(client, target)

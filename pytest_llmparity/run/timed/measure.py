@@ -34,16 +34,14 @@ class Target:
     """One engine under load: where it listens and what it is asked, as (case id, request) in the order of asking.
 
     ``headers`` may hold keys: they travel through a pipe only and stay out of ``repr``. All targets of one
-    measurement ask the same cases in the same order. ``warm_up`` is sent and dropped before anything counts, and with
-    ``evicted`` (another of the engines makes this one's server drop its model) after each turn of another. ``watch`` is
-    asked before and after every block, unmeasured.
+    measurement ask the same cases in the same order. ``warm_up`` is sent and dropped before anything counts; a server
+    may load its model for it. ``watch`` is asked before and after every block, unmeasured.
     """
 
     name: str
     base_url: str
     requests: tuple[tuple[str, WireRequest], ...]
     warm_up: WireRequest
-    evicted: bool = False
     watch: WireRequest | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     limits: Limits = field(default_factory=Limits)
@@ -115,26 +113,6 @@ class Schedule:
     deadline_s: float | None = None
 
 
-def order(engines: int, blocks: int) -> list[tuple[int, int]]:
-    """Return (engine index, block number) in order of time: each block visits all engines, every other one mirrored.
-
-    >>> order(2, 2)
-    [(0, 0), (1, 0), (1, 1), (0, 1)]
-    """
-    turns = [range(engines) if block % 2 == 0 else reversed(range(engines)) for block in range(blocks)]
-    return [(engine, block) for block, turn in enumerate(turns) for engine in turn]
-
-
-def block_sizes(per_engine: int, blocks: int) -> list[int]:
-    """Return how many requests each block holds; they differ by one at most, larger ones first.
-
-    >>> block_sizes(10, 4)
-    [3, 3, 2, 2]
-    """
-    least, more = divmod(per_engine, blocks)
-    return [least + (block < more) for block in range(blocks)]
-
-
 def measure(
     targets: Sequence[Target], *, concurrency: int, per_engine: int, blocks: int, deadline_s: float | None = None
 ) -> TimedResult:
@@ -143,8 +121,7 @@ def measure(
     Engines take turns: A B B A for two blocks, their order and its mirror for more engines or blocks. In every block
     all engines get the same cases in the same order, starting where the block before ended and going round. Each
     block keeps ``concurrency`` requests under way (closed loop, staggered start); connections are opened and one
-    request per engine is sent and dropped before anything counts, of an engine that was ``evicted`` before each of its
-    blocks that follows another engine's. ``deadline_s`` ends the sending of new requests.
+    request per engine is sent and dropped before anything counts. ``deadline_s`` ends the sending of new requests.
 
     A request that fails is a record with its failure; nothing is retried. Raises ``DesignError`` for numbers that
     cannot be run, ``LLMParityError`` if the measuring process breaks.

@@ -1,15 +1,20 @@
-"""The timed phase of a gathering: each unit with a latency check is put under load once, engines in turn (A B B A)."""
+"""The timed phase of a gathering: each unit with a latency check is put under load once, engines in turn (A B B A).
+
+Engines that are in memory together are measured in one sitting, which takes their turns itself. Of engines that are
+not, every turn is a sitting of its own, with its engine loaded and warmed up before anything is timed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import accumulate, cycle, islice
 
 import msgspec
 
+from pytest_llmparity.core import turns
 from pytest_llmparity.core.errors import EngineDied, EngineError, LLMParityError, Unreachable
 from pytest_llmparity.core.prompts import Case, unseen
 from pytest_llmparity.core.sample import Phase, Sample, WireRequest
@@ -19,18 +24,57 @@ from pytest_llmparity.run.gather.ledger import Ledger
 from pytest_llmparity.run.gather.sender import answered, failed, limits_of, named
 from pytest_llmparity.run.plan import Job, Unit, request_of, requests_of, shuffled
 from pytest_llmparity.run.timed import measure
+from pytest_llmparity.settings.specification import DEFAULT_TIMED_CHANGES
 from pytest_llmparity.store.ownership import TIMED
 from pytest_llmparity.store.runs import Store
 
 BLOCKS = 16
 """Most A B B A blocks per engine in the timed phase: pairs of them are what the ratio's bootstrap resamples."""
-BLOCKS_APART = 4
-"""Most blocks per engine where engines make each other's server drop its model: two engines change places four times,
-and each change loads a model."""
-
-
 AWAY = (Unreachable.__name__, EngineDied.__name__)
 """Failures of requests that found nobody: their server was away, and what it did before and after is not one load."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sitting:
+    """Engines that are measured at one go, in ``blocks`` blocks each, the first of which has the number ``first``.
+
+    ``span`` has the places of the requests among all that are timed. ``load`` counts how often the engine was loaded
+    before, -1 for engines that stay in memory.
+    """
+
+    names: tuple[str, ...]
+    span: range
+    blocks: int
+    first: int = 0
+    load: int = -1
+
+
+def sittings(unit: Unit, names: Sequence[str], *, changes: int | None) -> list[Sitting]:
+    """Return in which sittings a unit is timed on these engines, in order of time.
+
+    With ``changes`` engines are loaded in turn, the first of them first, and the engine in memory changes at most so
+    often; without, all of them are measured in one sitting.
+    """
+    n, blocks = unit.needs.timed, blocks_of(unit)
+    if changes is None:
+        return [Sitting(names=tuple(names), span=range(n), blocks=blocks)]
+    visits = blocks if len(names) == 1 else min(blocks, turns.blocks_within(len(names), changes))
+    ends = [0, *accumulate(turns.block_sizes(n, visits))]
+    loads = Counter[int]()
+    in_order = []
+    for engine, of_turn in turns.turns(len(names), visits):
+        span, each = range(ends[of_turn.start], ends[of_turn.stop]), blocks // visits
+        in_order.append(
+            Sitting(
+                names=(names[engine],),
+                span=span,
+                blocks=max(1, min(each * len(of_turn), len(span) // unit.concurrency)),
+                first=each * of_turn.start,
+                load=loads[engine],
+            )
+        )
+        loads[engine] += 1
+    return in_order
 
 
 @dataclass
@@ -38,7 +82,8 @@ class TimedPhase:
     """Times units into one run of the store.
 
     ``ledger`` gets notes for the reader, ``begin`` each engine and how often it is asked. ``hold`` waits for a server
-    that went away and says why it cannot be asked again, ``None`` when it can.
+    that went away and says why it cannot be asked again, ``None`` when it can. ``changes`` is how often the engine in
+    memory may change where engines are loaded in turn.
     """
 
     run: str
@@ -46,12 +91,13 @@ class TimedPhase:
     ledger: Ledger
     begin: Callable[[str, int], None]
     hold: Callable[[Adapter], str | None] = lambda adapter: None
+    changes: int = DEFAULT_TIMED_CHANGES
 
-    def time(self, unit: Unit, adapters: Sequence[Adapter], *, apart: Collection[str] = ()) -> None:
-        """Time one unit on these engines side by side, unless it was; what goes wrong concerns this unit alone.
+    def time(self, unit: Unit, adapters: Sequence[Adapter], *, fetch: Callable[[str], Adapter] | None = None) -> None:
+        """Time one unit on these engines, unless it was; what goes wrong concerns this unit alone.
 
-        ``apart`` names engines that cannot be in memory beside another one of them: they are timed in fewer, longer
-        blocks and warmed up again whenever another had its turn.
+        Engines that cannot be in memory together take turns: ``fetch`` loads the one it names and returns what asks
+        it. They begin with the first, which is best the one in memory.
         """
         ready = {adapter.name: adapter for adapter in adapters}
         if not unit.prompts.cases or all(self.store.document(self.run, timed_name(name, unit.key)) for name in ready):
@@ -59,66 +105,106 @@ class TimedPhase:
         wanted = unit.needs.timed * len(ready)
         if not self.ledger.allowance.take(wanted, what="the timed phase"):
             return
-        self.ledger.allowance.give_back(
-            max(0, wanted - self._measure(unit, ready, {name for name in ready if name in apart}))
-        )
+        self.ledger.allowance.give_back(max(0, wanted - self._measure(unit, ready, fetch)))
 
-    def _measure(self, unit: Unit, ready: Mapping[str, Adapter], apart: Collection[str], *, again: bool = False) -> int:
-        """Return how many requests were sent. A phase that met a restart counts once more, ``again``."""
-        attached = {name for name, adapter in ready.items() if adapter.spec.launch == "attach"}
+    def _measure(self, unit: Unit, ready: Mapping[str, Adapter], fetch: Callable[[str], Adapter] | None) -> int:
+        """Return how many requests were sent. A sitting that met a restart counts once more."""
         cases = shuffled(unit.prompts.cases, seed=f"{unit.prompts.digest}/{Phase.TIMED}")
         cases = tuple(islice(cycle(cases), unit.needs.timed))
-        asked_as = {name: list(self._asked(adapter, unit, cases)) for name, adapter in ready.items()}
-        wires = {name: requests_of(adapter, unit) for name, adapter in ready.items()}
-        blocks = blocks_of(unit, apart=bool(apart))
+        asked = _Asked(
+            cases={name: list(self._asked(adapter, unit, cases)) for name, adapter in ready.items()},
+            warm_up={name: self._warm_up(adapter, unit, cases[-1]) for name, adapter in ready.items()},
+            wires={name: requests_of(adapter, unit) for name, adapter in ready.items()},
+            ids=[case.id for case in cases],
+            first={name: self._first(name, unit) for name in ready},
+        )
         for name in ready:
             self.begin(f"{name} (timed)", unit.needs.timed)
-        try:
-            result = measure.measure(
-                [
-                    target_of(
-                        adapter,
-                        [(case.id, wire) for case, (wire, _) in zip(cases, asked_as[name], strict=True)],
-                        warm_up=self._warm_up(adapter, unit, cases[-1]),
-                        evicted=name in apart,
-                    )
-                    for name, adapter in ready.items()
-                ],
-                concurrency=unit.concurrency,
-                per_engine=unit.needs.timed,
-                blocks=blocks,
-                deadline_s=self.ledger.allowance.left_s,
-            )
-        except LLMParityError as error:
-            self.ledger.notes.append(f"{unit.prompts.name} could not be timed: {error}")
-            for name in ready:
-                self.store.put_document(
-                    self.run, timed_name(name, unit.key), {"first": 0, "count": 0, "error": str(error)}
-                )
-            return 0
-        away = sorted({r.engine for r in result.records if r.failure is not None and r.failure.kind in AWAY} & attached)
-        if away and not again and self._all_back([ready[name] for name in away], unit):
-            return len(result.records) + self._measure_again(unit, ready, apart)
-        self.ledger.notes.append(instrument(result.calibration))
-        if result.stopped:
-            self.ledger.allowance.out_of_time()
-        first = {name: self._first(name, unit) for name in ready}
-        loading = {(w.engine, w.block) for w in result.watched if met_load(ready[w.engine], w)}
-        sizes = measure.block_sizes(unit.needs.timed, blocks)
-        asked = Counter[str]()
-        samples = []
-        for record in result.records:
-            adapter, place = ready[record.engine], first[record.engine] + asked[record.engine]
-            sample = timed_sample(adapter, wires[adapter.name][record.case], unit, place, record)
-            prefix = asked_as[adapter.name][sum(sizes[: record.block]) + record.index][1]
-            samples.append(_placed(sample, prefix=prefix, loading=(record.engine, record.block) in loading))
-            asked[record.engine] += 1
+        lost: dict[str, str] = {}
+        calibrations: list[measure.Calibration] = []
+        sent, samples, counts = 0, list[Sample](), Counter[str]()
+        for sitting in sittings(unit, list(ready), changes=None if fetch is None else self.changes):
+            if lost.keys() & set(sitting.names):
+                continue
+            try:
+                there = ready if fetch is None else {name: fetch(name) for name in sitting.names}
+                result, requests = self._sit(unit, sitting, there, asked)
+            except LLMParityError as error:
+                self.ledger.notes.append(f"{unit.prompts.name} could not be timed: {error}")
+                lost |= dict.fromkeys(sitting.names, str(error))
+                continue
+            sent += requests
+            calibrations.append(result.calibration)
+            samples += self._samples(unit, sitting, there, asked, result, counts)
+            if result.stopped:
+                self.ledger.allowance.out_of_time()
+                break
+        if calibrations:
+            self.ledger.notes.append(instrument(max(calibrations, key=lambda one: one.ttft_error_p99_s)))
         self.ledger.notes += _loads(samples)
         self.store.put(self.run, samples)
         for name in ready:
-            span = {"first": first[name], "count": asked[name]}
-            self.store.put_document(self.run, timed_name(name, unit.key), span)
-        return len(samples)
+            span = {"first": asked.first[name], "count": counts[name]}
+            broken = {"error": lost[name]} if name in lost else {}
+            self.store.put_document(self.run, timed_name(name, unit.key), span | broken)
+        return sent
+
+    def _sit(
+        self, unit: Unit, sitting: Sitting, there: Mapping[str, Adapter], asked: _Asked, *, again: bool = False
+    ) -> tuple[measure.TimedResult, int]:
+        """Return what a sitting brought and how many requests were sent for it."""
+        result = measure.measure(
+            [
+                target_of(
+                    adapter,
+                    [(asked.ids[place], asked.cases[name][place][0]) for place in sitting.span],
+                    warm_up=asked.warm_up[name],
+                )
+                for name, adapter in there.items()
+            ],
+            concurrency=unit.concurrency,
+            per_engine=len(sitting.span),
+            blocks=sitting.blocks,
+            deadline_s=self.ledger.allowance.left_s,
+        )
+        attached = {name for name, adapter in there.items() if adapter.spec.launch == "attach"}
+        away = {r.engine for r in result.records if r.failure is not None and r.failure.kind in AWAY} & attached
+        if not away or again or not self._all_back([there[name] for name in sorted(away)], unit):
+            return result, len(result.records)
+        wanted = len(sitting.span) * len(there)
+        if not self.ledger.allowance.take(wanted, what="the timed phase, measured again,"):
+            return dataclasses.replace(result, records=()), len(result.records)
+        repeated, requests = self._sit(unit, sitting, there, asked, again=True)
+        return repeated, len(result.records) + requests
+
+    def _samples(
+        self,
+        unit: Unit,
+        sitting: Sitting,
+        there: Mapping[str, Adapter],
+        asked: _Asked,
+        result: measure.TimedResult,
+        counts: Counter[str],
+    ) -> list[Sample]:
+        """Return the samples of a sitting; ``counts`` has how many of each engine there are so far."""
+        loading = {(w.engine, w.block) for w in result.watched if met_load(there[w.engine], w)}
+        sizes = turns.block_sizes(len(sitting.span), sitting.blocks)
+        samples = []
+        for record in result.records:
+            name, place = record.engine, sitting.span.start + sum(sizes[: record.block]) + record.index
+            moved = dataclasses.replace(record, block=sitting.first + record.block)
+            wire = asked.wires[name][record.case]
+            sample = timed_sample(there[name], wire, unit, asked.first[name] + counts[name], moved)
+            counts[name] += 1
+            samples.append(
+                _placed(
+                    sample,
+                    prefix=asked.cases[name][place][1],
+                    load=sitting.load,
+                    loading=(name, record.block) in loading,
+                )
+            )
+        return samples
 
     def _all_back(self, away: Sequence[Adapter], unit: Unit) -> bool:
         """Wait for servers that went away while they were timed; tell whether all are there again, as they were."""
@@ -126,11 +212,6 @@ class TimedPhase:
         names = ", ".join(adapter.name for adapter in away)
         self.ledger.notes += lost or [f"{names} restarted while {unit.prompts.name} was timed: it was measured again"]
         return not lost
-
-    def _measure_again(self, unit: Unit, ready: Mapping[str, Adapter], apart: Collection[str]) -> int:
-        if not self.ledger.allowance.take(unit.needs.timed * len(ready), what="the timed phase, measured again,"):
-            return 0
-        return self._measure(unit, ready, apart, again=True)
 
     def _asked(self, adapter: Adapter, unit: Unit, cases: Sequence[Case]) -> Iterator[tuple[WireRequest, str]]:
         """Yield each timed request and what stands before its first text, so that no prefix cache holds the prompt."""
@@ -149,6 +230,21 @@ class TimedPhase:
         """Return the first free place: units that share cases must not write over each other's timed answers."""
         stored = self.store.get(self.run, engine, phases=[Phase.TIMED])
         return max((s.repeat + 1 for s in stored if s.concurrency == unit.concurrency), default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What each engine is asked in a timed phase, by name: requests with their prefixes, and what warms it up.
+
+    ``ids`` are the cases in order; ``wires`` are the requests without prefixes, ``first`` the first free place of its
+    timed answers.
+    """
+
+    cases: Mapping[str, Sequence[tuple[WireRequest, str]]]
+    warm_up: Mapping[str, WireRequest]
+    wires: Mapping[str, Mapping[str, WireRequest]]
+    ids: Sequence[str]
+    first: Mapping[str, int]
 
 
 def timed_name(engine: str, key: str) -> str:
@@ -170,12 +266,9 @@ def timed_of(store: Store, run: str, engine: str, unit: Unit) -> Timed:
     return Timed(places=range(span["first"], span["first"] + span["count"]), error=span.get("error"))
 
 
-def blocks_of(unit: Unit, *, apart: bool = False) -> int:
-    """Return how many blocks the timed phase has: each must keep the declared concurrency busy.
-
-    ``apart``: some of the engines cannot be in memory side by side.
-    """
-    return max(1, min(BLOCKS_APART if apart else BLOCKS, unit.needs.timed // unit.concurrency))
+def blocks_of(unit: Unit) -> int:
+    """Return how many blocks the timed phase has: each must keep the declared concurrency busy."""
+    return max(1, min(BLOCKS, unit.needs.timed // unit.concurrency))
 
 
 def met_load(adapter: Adapter, watched: measure.Watched) -> bool:
@@ -184,11 +277,11 @@ def met_load(adapter: Adapter, watched: measure.Watched) -> bool:
     return any(adapter.resident(answer) is False for answer in answers)
 
 
-def _placed(sample: Sample, *, prefix: str, loading: bool) -> Sample:
+def _placed(sample: Sample, *, prefix: str, load: int, loading: bool) -> Sample:
     """Return a timed sample with what stood before its prompt, and marked where a load makes its times worthless."""
     timing = sample.timing
-    if timing is not None and loading:
-        timing = dataclasses.replace(timing, met_load=True)
+    if timing is not None:
+        timing = dataclasses.replace(timing, load=load, met_load=timing.met_load or loading)
     return msgspec.structs.replace(sample, prefix=prefix, timing=timing)
 
 
@@ -226,9 +319,7 @@ def instrument(calibration: measure.Calibration) -> str:
     )
 
 
-def target_of(
-    adapter: Adapter, requests: Sequence[tuple[str, WireRequest]], *, warm_up: WireRequest, evicted: bool = False
-) -> measure.Target:
+def target_of(adapter: Adapter, requests: Sequence[tuple[str, WireRequest]], *, warm_up: WireRequest) -> measure.Target:
     """Return one engine as the timed phase needs it."""
     return measure.Target(
         name=adapter.name,
@@ -239,6 +330,5 @@ def target_of(
         proxy=adapter.spec.proxy,
         requests=tuple(requests),
         warm_up=warm_up,
-        evicted=evicted,
         watch=adapter.residence(),
     )

@@ -13,14 +13,18 @@ from hypothesis import strategies as st
 from pytest_llmparity.core.stats.quantiles import (
     RatioResult,
     ShareResult,
+    TurnsResult,
     describe,
     late_together,
     min_requests,
     nearest_rank,
     quantile_ratio,
+    ratio_in_turn,
     share_over,
+    spread_settled,
     together_in_blocks,
 )
+from pytest_llmparity.core.turns import requests_of_loads
 
 
 @pytest.mark.parametrize(("quantile", "needed"), [(0.5, 5), (0.9, 29), (0.95, 59), (0.99, 299)])
@@ -235,6 +239,116 @@ def test_ratio_size_at_the_limit() -> None:
         passed += ratio(a.tolist(), (1.25 * b).tolist()).p_pass < 0.05
 
     assert passed / 120 <= 0.05 + 0.015 + 3 * math.sqrt(0.05 * 0.95 / 120)
+
+
+def in_turn(a: list[list[float]], b: list[list[float]], *, quantile: float = 0.5, limit: float = 1.25) -> TurnsResult:
+    """Return what is said of two engines by the latencies of each of their loads."""
+    ours, theirs = ([value for load in loads for value in load] for loads in (a, b))
+    our_loads, their_loads = ([place for place, load in enumerate(loads) for _ in load] for loads in (a, b))
+    return ratio_in_turn(ours, theirs, our_loads, their_loads, quantile=quantile, limit=limit)
+
+
+def test_bounds_of_engines_in_turn_are_welchs_over_loads() -> None:
+    rng = np.random.default_rng(3)
+    a, b = (
+        [list(factor * rng.lognormal(0, 0.2, 32)) for factor in factors]
+        for factors in ((1.0, 1.1, 0.95), (1.2, 1.15, 1.3))
+    )
+    of_loads = [[math.log(nearest_rank(load, 0.5)) for load in loads] for loads in (a, b)]
+
+    seen = in_turn(a, b)
+
+    welch = scipy.stats.ttest_ind(of_loads[1], of_loads[0], equal_var=False)
+    reach = scipy.stats.t.ppf(0.95, welch.df) * (np.mean(of_loads[1]) - np.mean(of_loads[0])) / welch.statistic
+    assert math.log(seen.upper / seen.estimate) == pytest.approx(reach, abs=1e-9)
+    assert math.log(seen.estimate / seen.lower) == pytest.approx(reach, abs=1e-9)
+    assert seen.loads == (3, 3)
+    assert seen.spread == pytest.approx(math.sqrt(np.mean([np.var(side, ddof=1) for side in of_loads])), abs=1e-9)
+
+
+def test_many_requests_of_few_loads_are_few_pieces_of_evidence() -> None:
+    load = list(np.linspace(0.9, 1.1, 200))
+    slower = [1.5 * value for value in load]
+
+    assert in_turn([load, slower], [load, slower], limit=1.25).p_pass > 0.05
+    assert in_turn([load, load], [load, load], limit=1.25).upper == 1.0
+    once = in_turn([load, load], [load + slower])
+    assert (once.bounded, once.loads, once.lower, once.upper) == (False, (2, 1), 0.0, math.inf)
+
+
+def test_nothing_is_bounded_in_turn_where_requests_failed_or_are_too_few() -> None:
+    load, failed = [1.0 + 0.001 * place for place in range(16)], [math.inf] * 16
+
+    assert not in_turn([load, load], [load, failed]).bounded
+    assert in_turn([failed, failed], [failed, failed]).estimate == math.inf
+    assert not in_turn([load[:3], load[:1]], [load[:3], load[:1]]).bounded
+    with pytest.raises(ValueError, match="positive"):
+        in_turn([load], [load], limit=0.0)
+
+
+@given(
+    st.lists(st.lists(st.floats(0.001, 1000), min_size=1, max_size=12), min_size=1, max_size=5),
+    st.lists(st.lists(st.floats(0.001, 1000), min_size=1, max_size=12), min_size=1, max_size=5),
+    st.floats(0.1, 10),
+)
+def test_bounds_and_p_values_of_engines_in_turn_agree(a: list[list[float]], b: list[list[float]], limit: float) -> None:
+    seen = in_turn(a, b, limit=limit)
+
+    assert 0.0 <= seen.lower <= seen.estimate <= seen.upper
+    if abs(seen.upper / limit - 1) > 1e-9 and abs(seen.lower / limit - 1) > 1e-9:
+        assert (seen.upper < limit) == (seen.p_pass < 0.05)
+        assert (seen.lower > limit) == (seen.p_fail < 0.05)
+
+
+def drawn_in_turn(
+    rng: np.random.Generator, spreads: tuple[float, float], ratio: float, changes: int, quantile: float
+) -> TurnsResult:
+    """128 requests of each engine whose loads differ by ``spreads``, requests of one load by 0.2."""
+    sides = [
+        [list(rng.lognormal(rng.normal(math.log(of), spread), 0.2, count)) for count in counts]
+        for counts, spread, of in zip(requests_of_loads(2, changes, 128), spreads, (1.0, ratio), strict=True)
+    ]
+    return in_turn(*sides, quantile=quantile)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [4, 8])
+@pytest.mark.parametrize("quantile", [0.5, 0.95])
+@pytest.mark.parametrize("spreads", [(0.0, 0.0), (0.03, 0.03), (0.1, 0.1), (0.0, 0.1)])
+def test_size_at_the_limit_of_engines_in_turn(spreads: tuple[float, float], quantile: float, changes: int) -> None:
+    """True ratio equal to the limit: 400 seeded draws, 3 SE of slack.
+
+    Where loads differ on one side only, one or two points more pass or fail (Welch's approximation with two loads; of a
+    p95 the true one moves with the spread too).
+    """
+    rng = np.random.default_rng(7)
+    results = [drawn_in_turn(rng, spreads, 1.25, changes, quantile) for _ in range(400)]
+    passed, failed = sum(r.upper < 1.25 for r in results), sum(r.lower > 1.25 for r in results)
+
+    excess = 0.02 if spreads[0] != spreads[1] else 0.0
+    assert max(passed, failed) / 400 <= 0.05 + excess + 3 * math.sqrt(0.05 * 0.95 / 400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [3, 4, 8])
+def test_a_plan_tells_the_power_of_engines_in_turn(changes: int) -> None:
+    """Loads that differ as much as the plan says settle four of five runs: 400 seeded draws, 3 SE of slack."""
+    loads = requests_of_loads(2, changes, 4000)
+    spread = spread_settled(loads, math.log(1.25), alpha=0.05)
+    rng = np.random.default_rng(11)
+
+    def equal() -> TurnsResult:
+        drawn = [[[float(np.exp(rng.normal(0, spread)))] * (count // 100) for count in side] for side in loads]
+        return in_turn(*drawn)
+
+    settled = sum(equal().upper < 1.25 for _ in range(400)) / 400
+    assert abs(settled - 0.8) < 3 * math.sqrt(0.8 * 0.2 / 400) + 0.05
+
+
+def test_more_changes_settle_loads_that_differ_more() -> None:
+    settled = [spread_settled(requests_of_loads(2, changes, 128), math.log(1.25), alpha=0.05) for changes in (3, 4, 8)]
+
+    assert settled == pytest.approx([0.0365, 0.0549, 0.1139], rel=0.02)
 
 
 def test_quantiles_shown_are_numpys() -> None:

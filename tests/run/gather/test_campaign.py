@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,43 @@ def test_one_engine_is_gathered_and_timed_before_the_next_starts(project: Projec
     assert {s.engine for s in timed} == {"a", "b"}
     assert all(s.completion is not None for s in timed)
     assert {v.outcome for v in judged(session)} == {Outcome.PASS}
+
+
+@pytest.mark.slow
+def test_latencies_of_engines_in_turn_are_held_against_each_other_over_loads(project: Project) -> None:
+    session = project.session(project.process("a"), project.process("b"), residency="one-at-a-time")
+    checks = check.latency(e2e_p50="x1000", n=64), check.latency(e2e_p50="20s", n=64)
+    project.declare(session, *checks, max_tokens=4)
+    session.gather()
+
+    started = [event.partition(" ")[0] for event in project.events if event.endswith("starts")]
+    assert started == list("ababab"), "gathered in turn; whoever was last begins: B, A A, B B, A A, B"
+    timed = [s for s in session.samples() if s.phase is Phase.TIMED]
+    loads = {
+        name: Counter(s.timing.load for s in timed if s.engine == name and s.timing is not None) for name in ("a", "b")
+    }
+    assert loads == {"a": {0: 32, 1: 32}, "b": {0: 16, 1: 32, 2: 16}}
+    assert not any(s.timing is None or s.timing.met_load for s in timed)
+    cases = {name: [s.case for s in sorted(timed, key=lambda s: s.repeat) if s.engine == name] for name in ("a", "b")}
+    assert cases["a"] == cases["b"]
+    assert len({s.prefix for s in timed}) == 2 * 64
+    verdicts = judged(session)
+    assert [(v.engine, v.outcome) for v in verdicts] == [("b", Outcome.PASS), ("a", Outcome.PASS), ("b", Outcome.PASS)]
+    assert "2 and 3 loads, which differ by" in verdicts[0].remarks[0]
+
+
+@pytest.mark.slow
+def test_an_engine_that_cannot_be_loaded_again_leaves_the_others_their_turns(project: Project) -> None:
+    session = project.session(project.process("a"), project.process("b", "once"), residency="one-at-a-time")
+    project.declare(session, check.latency(e2e_p50="x1000", n=64), max_tokens=4)
+    session.gather()
+
+    notes = "\n".join(session.record([]).notes)
+    assert "b could not be loaded for its turn" in notes
+    timed = Counter(s.engine for s in session.samples() if s.phase is Phase.TIMED)
+    assert timed == {"a": 64, "b": 16}
+    (verdict,) = judged(session)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
 
 
 def test_a_contradicted_pin_of_the_baseline_makes_every_pair_incomparable_and_nobody_is_asked(project: Project) -> None:

@@ -17,7 +17,7 @@ from pytest_llmparity.core.errors import ConfigError, DesignError, LLMParityErro
 from pytest_llmparity.core.sample import WireRequest
 from pytest_llmparity.run.timed import child, mock
 from pytest_llmparity.run.timed import measure as measuring
-from pytest_llmparity.run.timed.measure import Record, Schedule, Watched, block_sizes, measure, order
+from pytest_llmparity.run.timed.measure import Record, Schedule, Watched, measure
 from pytest_llmparity.transport import Client, Exchange, Limits, Read
 
 
@@ -90,25 +90,6 @@ def nobody() -> str:
         return f"http://127.0.0.1:{closing.getsockname()[1]}"
 
 
-@pytest.mark.parametrize(
-    ("count", "blocks", "expected"),
-    [
-        (1, 2, "A0 A1"),
-        (2, 1, "A0 B0"),
-        (2, 2, "A0 B0 B1 A1"),
-        (2, 4, "A0 B0 B1 A1 A2 B2 B3 A3"),
-        (3, 2, "A0 B0 C0 C1 B1 A1"),
-    ],
-)
-def test_engines_take_turns(count: int, blocks: int, expected: str) -> None:
-    assert " ".join(f"{'ABC'[engine]}{block}" for engine, block in order(count, blocks)) == expected
-
-
-@pytest.mark.parametrize(("total", "blocks", "sizes"), [(8, 2, [4, 4]), (7, 3, [3, 2, 2]), (5, 1, [5])])
-def test_blocks_differ_by_one_at_most(total: int, blocks: int, sizes: Sequence[int]) -> None:
-    assert block_sizes(total, blocks) == sizes
-
-
 @pytest.mark.slow
 def test_a_whole_measurement(server: Engine) -> None:
     asked = requests("a", "b", "c")
@@ -138,19 +119,6 @@ def test_a_whole_measurement(server: Engine) -> None:
     assert all("Authorization: Bearer secret-value" in head for head in server.heads)
     assert result.calibration.concurrency == 2
     assert result.calibration.ttft_error_p50_s <= result.calibration.ttft_error_p99_s
-
-
-@pytest.mark.slow
-def test_an_evicted_engine_is_warmed_up_after_each_turn_of_another(server: Engine) -> None:
-    asked = requests("a")
-    evicted = Target(name="evicted", base_url=server.url, requests=asked, warm_up=get("/wake"), evicted=True)
-    other = Target(name="other", base_url=nobody(), requests=asked)
-
-    result = measure([evicted, other], concurrency=1, per_engine=4, blocks=4)
-
-    assert [record.engine[0] for record in result.records] == list("eooeeooe")
-    # Before anything counts, before its first block, and before the two that follow blocks of the other.
-    assert server.asked == ["/wake", "/wake", "/a", "/wake", "/a", "/a", "/wake", "/a"]
 
 
 @pytest.mark.slow

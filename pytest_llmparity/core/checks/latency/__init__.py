@@ -12,12 +12,19 @@ from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.designs import ONE_BLOCK, Fixed, judgement_of
+from pytest_llmparity.core.checks.latency.in_turn import ONE_LOAD, Turns, of_loads
 from pytest_llmparity.core.checks.missing import Missing, describe, rested
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.sample import Phase, Sample, Timing
 from pytest_llmparity.core.stats import quantiles
-from pytest_llmparity.core.stats.quantiles import min_requests, quantile_ratio
+from pytest_llmparity.core.stats.quantiles import (
+    RatioResult,
+    TurnsResult,
+    min_requests,
+    quantile_ratio,
+    ratio_in_turn,
+)
 from pytest_llmparity.core.stats.shares import least_perfect
 from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
@@ -94,8 +101,9 @@ class LatencyCheck(BaseCheck):
 
     Made by ``check.latency()``. Verdicts are named ``latency.ttft_p95`` and so on. An absolute budget is judged per
     engine, by the share of requests over it (Clopper-Pearson, on as many as they are worth in their time blocks); a
-    relative one per candidate, by the ratio of quantiles (bootstrap over pairs of blocks). Failed requests are over any
-    budget. Requests during which a server loaded its model do not count. With ``cached`` prompts are timed as they were
+    relative one per candidate, by the ratio of quantiles (bootstrap over pairs of blocks; Welch's bounds over loads
+    where engines are loaded in turn). Failed requests are over any budget. Requests during which a server loaded its
+    model do not count. With ``cached`` prompts are timed as they were
     gathered, else each behind a number of its own, so that no prefix cache holds it.
     """
 
@@ -151,6 +159,25 @@ class LatencyCheck(BaseCheck):
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """Return one line for the plan: how many requests it times."""
         return f"{self}: {explain.count(self.n, 'timed request')} per engine"
+
+    def problem_in_turn(self, *, engines: int, changes: int, concurrency: int) -> str | None:
+        """Say why relative budgets cannot be settled on engines that are loaded in turn, ``None`` where they can."""
+        return self._in_turn(engines, changes, concurrency).problem() if self.needs().timed_relative else None
+
+    def power_in_turn(self, *, engines: int, changes: int, concurrency: int) -> list[str]:
+        """Return what the plan says of each relative budget on engines that are loaded in turn.
+
+        An engine as fast as the baseline cannot pass a limit below 1: of that nothing is said.
+        """
+        in_turn = self._in_turn(engines, changes, concurrency)
+        return [
+            f"{budget.name}={budget.text}: {in_turn.settles(budget.name, budget.limit)}"
+            for budget in self.budgets
+            if budget.relative and budget.limit > 1.0
+        ]
+
+    def _in_turn(self, engines: int, changes: int, concurrency: int) -> Turns:
+        return Turns(engines=engines, n=self.n, concurrency=concurrency, changes=changes)
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return a verdict per budget and engine (absolute) or candidate (relative); of ``success_rate`` per engine."""
@@ -214,23 +241,44 @@ class LatencyCheck(BaseCheck):
         for values, side in ((ours, baseline), (theirs, candidate)):
             if not values:
                 return _unmeasured(verdict, budget, side)
-        if len(set(our_blocks)) != len(set(their_blocks)):
+        our_loads, their_loads = baseline.load_of_each(budget.metric), candidate.load_of_each(budget.metric)
+        in_turn = our_loads is not None or their_loads is not None
+        remarks: list[str] = []
+        result: RatioResult | TurnsResult
+        if in_turn:
+            result = ratio_in_turn(
+                ours,
+                theirs,
+                our_blocks if our_loads is None else our_loads,
+                their_blocks if their_loads is None else their_loads,
+                quantile=budget.quantile,
+                limit=budget.limit,
+                alpha=evidence.alpha,
+            )
+            remarks = of_loads(
+                result, limit=budget.limit, engines=len(evidence.engines), n=self.n, alpha=evidence.alpha
+            )
+            alone = min(result.loads) < 2
+        elif len(set(our_blocks)) != len(set(their_blocks)):
             reason = evidence.incomplete or (
                 f"{baseline.engine.name} was timed in {explain.count(len(set(our_blocks)), 'block')} and "
                 f"{candidate.engine.name} in {len(set(their_blocks))}: they cannot be paired"
             )
             return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
-        result = quantile_ratio(
-            ours,
-            theirs,
-            our_blocks,
-            their_blocks,
-            quantile=budget.quantile,
-            limit=budget.limit,
-            alpha=evidence.alpha,
-            seed=evidence.seed,
-        )
-        reason = "" if result.bounded else ONE_BLOCK if result.pairs < 2 else f"too few answers to bound {budget.rank}"
+        else:
+            result = quantile_ratio(
+                ours,
+                theirs,
+                our_blocks,
+                their_blocks,
+                quantile=budget.quantile,
+                limit=budget.limit,
+                alpha=evidence.alpha,
+                seed=evidence.seed,
+            )
+            alone = result.pairs < 2
+        once = ONE_LOAD if in_turn else ONE_BLOCK
+        reason = "" if result.bounded else once if alone else f"too few answers to bound {budget.rank}"
         if math.isinf(result.estimate):
             reason = f"{candidate.engine.name}'s {budget.rank} is a request that failed"
         judgement = judgement_of(result, margin=budget.limit, unit="ratio", n=min(len(ours), len(theirs)))
@@ -240,7 +288,7 @@ class LatencyCheck(BaseCheck):
             measures=f"of {baseline.engine.name}'s {budget.rank} {WORDS[budget.metric]}",
             requests=len(ours) + len(theirs),
             details=(*baseline.lines(budget.metric), *candidate.lines(budget.metric)),
-            remarks=(*baseline.provisos(), *candidate.provisos()),
+            remarks=(*remarks, *baseline.provisos(), *candidate.provisos()),
         )
         missing = (
             baseline.missing(len(ours), metric=budget.metric),
@@ -325,6 +373,16 @@ class _Timed:
             elif timing is not None and (value := getattr(timing, f"{metric}_s")) is not None:
                 timed.append((value, block))
         return [value for value, _ in timed], [block for _, block in timed]
+
+    def load_of_each(self, metric: str) -> list[int] | None:
+        """Return which load of the engine each of the :meth:`values` belongs to, ``None`` where it stayed in memory."""
+        of_block = {s.timing.block: s.timing.load for s in self.samples if s.timing is not None}
+        if all(load < 0 for load in of_block.values()):
+            return None
+        first = min(of_block)
+        _, blocks = self.values(metric)
+        # Of a block that only failed nothing is known but its place: it counts to the load of the block before.
+        return [of_block[max((known for known in of_block if known <= block), default=first)] for block in blocks]
 
     def lines(self, metric: str) -> list[str]:
         """Say the quantiles and what failed."""
