@@ -29,6 +29,7 @@ LLMParityError
 ├── MissingSample              a row that is read but was never gathered; carries the reason
 ├── MachineError               this machine has no more of something: file descriptors, memory
 ├── LockError                  the lock file cannot be used, or would hold what has no place in it
+├── GoldenError                a golden file cannot be used or written, or would hold what has no place in it
 ├── NotMeasured                two engines cannot be calibrated: one is not there, or the answers say nothing
 ├── StoreError                 the run store cannot be used (network file system, other version, locked)
 └── KeeperError                the process that owns the engines is gone or refused
@@ -187,6 +188,10 @@ class MachineError(LLMParityError):
 
 class LockError(LLMParityError):
     """``llmparity.lock`` cannot be read or written, or would hold a secret or a path of this machine."""
+
+
+class GoldenError(LLMParityError):
+    """A golden file cannot be read or written, or would hold a secret; the text names the place."""
 
 
 class NotMeasured(LLMParityError):

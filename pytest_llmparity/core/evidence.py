@@ -92,7 +92,8 @@ class EngineEvidence:
     (a capability it needs is not there, the route has no word for what it asks): such a case is no evidence of this
     engine or of a pair with it. ``untimed`` says why its timed phase failed. ``capabilities`` are those of the live
     server, ``declares`` what its kind promises. ``route`` says how its other route answers differently, empty where it
-    does not or there is none.
+    does not or there is none. ``golden`` is the name of the engine whose golden answers these are, ``None`` of a live
+    one.
     """
 
     name: str
@@ -108,6 +109,7 @@ class EngineEvidence:
     capabilities: Capabilities = field(default_factory=Capabilities)
     declares: Capabilities = field(default_factory=Capabilities)
     route: str = ""
+    golden: str | None = None
     _answers: dict[Phase, dict[str, Completion]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def answers(self, phase: Phase = Phase.MAIN) -> Mapping[str, Completion]:

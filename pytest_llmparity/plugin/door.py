@@ -110,7 +110,7 @@ class Door:
 
     def header(self) -> list[str]:
         """Return one line per selected engine, as configured, and what starting them runs."""
-        unknown = {spec.name: spec.base_url or "" for spec in self.settings.engines if spec.kind is None}
+        unknown = {spec.name: spec.base_url or "" for spec in self.settings.asked if spec.kind is None}
         lines = terminal.engine_lines(self._engines(), why=self.settings.baseline_source, unasked=unknown)
         by_engine = [terminal.header_lines(spec) for spec in self.settings.engines]
         lines += [self.session.mask.text(line) for of_engine in by_engine for line in of_engine]
@@ -136,13 +136,13 @@ class Door:
                     wave=WAVE if self.session.sequential else None,
                 )
             ]
-            contexts = [spec.context_length for spec in self.settings.engines]
+            contexts = [spec.context_length for spec in self.settings.asked]
             if asked := most_requests(plan.units, contexts) + self.session.canaries:
-                lines.append(terminal.probe_line(asked, len(self.settings.engines)))
+                lines.append(terminal.probe_line(asked, len(self.settings.asked)))
             most = self.settings.explain_requests
-            if detailed and most and len(self.settings.engines) > 1 and self.settings.residency == "together":
+            if detailed and most and len(self.settings.asked) > 1 and self.settings.residency == "together":
                 lines.append(terminal.experiments_line(most, failing=not self.settings.explain))
-            two_ways = [spec.name for spec in self.settings.engines if spec.route != "openai"]
+            two_ways = [spec.name for spec in self.settings.asked if spec.route != "openai"]
             if two_ways:
                 lines.append(terminal.route_line(2 * len(some_requests(plan.units)), two_ways))
         sequential = self.session.sequential
@@ -361,6 +361,8 @@ class Door:
         if exitstatus == pytest.ExitCode.OK and self._judged_nothing():
             self.summary.append("nothing was judged in this run, and --parity-required asks for a verdict")
             exitstatus = pytest.ExitCode.TESTS_FAILED
+        if judged and self.settings.update_golden:
+            exitstatus = self._record_golden(exitstatus)
         if judged:
             try:
                 self.summary += self.session.conclude(self.verdicts)
@@ -389,6 +391,17 @@ class Door:
             self.summary += terminal.rows(self.session.samples())
         self.summary += terminal.summary(record, verbose=verbosity(self.config) > 0)
         self.summary += self._write(record)
+
+    def _record_golden(self, exitstatus: int) -> int:
+        """Write what the engines answered as golden, where that was asked for; a run that wrote something fails."""
+        from pytest_llmparity.run.recording import writing
+
+        try:
+            lines, wrote = writing.of_session(self.session)
+        except (LLMParityError, OSError) as error:
+            lines, wrote = [f"golden: nothing was written: {self.session.mask.text(str(error))}"], True
+        self.summary += lines
+        return pytest.ExitCode.TESTS_FAILED if wrote and exitstatus == pytest.ExitCode.OK else exitstatus
 
     def _write(self, record: RunRecord) -> list[str]:
         if "json" not in self.settings.reports:

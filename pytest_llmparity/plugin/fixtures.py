@@ -35,7 +35,7 @@ def parity_engine(llmparity_door: Door, llmparity_engine_name: str) -> EngineHan
     ``engine.openai()`` and ``engine.async_openai()`` are clients, ``engine.base_url``, ``engine.api_key`` and
     ``engine.model`` serve everything else. Parity's sampling parameters are not applied to them.
     """
-    live(llmparity_door, "engine tests")
+    live(llmparity_door, "engine tests", llmparity_engine_name)
     return handle(llmparity_door, llmparity_engine_name)
 
 
@@ -91,8 +91,11 @@ def handle(door: Door, name: str) -> EngineHandle:
         pytest.fail(str(error), pytrace=False)
 
 
-def live(door: Door, what: str) -> None:
-    """End a test that cannot have live engines in this run."""
+def live(door: Door, what: str, name: str | None = None) -> None:
+    """End a test that cannot have live engines in this run, or not the one of this name."""
+    golden = [spec.name for spec in door.settings.goldens if name in (None, spec.name)]
+    if golden:
+        pytest.skip(f"{', '.join(golden)} has golden answers and is no live engine for {what}")
     if door.settings.mode == "replay":
         pytest.skip(f"a replay has stored answers but no live engines for {what}")
     from pytest_llmparity.plugin.xdist import is_worker

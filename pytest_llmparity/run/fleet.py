@@ -99,7 +99,12 @@ class Fleet:
         self._servers = {spec.base_url or name: threading.Lock() for name, spec in specs.items()}
 
     def engage(self, name: str) -> Engaged:
-        """Return the engine, started and identified. Never raises for an engine's failure: ``error`` holds it."""
+        """Return the engine, started and identified. Never raises for an engine's failure: ``error`` holds it.
+
+        Golden answers are no engine: ``EngineSelectionError``.
+        """
+        if name not in self._specs:
+            raise EngineSelectionError(f"{name} has golden answers and is no live engine; this needs one that is")
         known = self._engaged.get(name)
         if known is not None and (known.record.error is not None or self._residency is None):
             return known

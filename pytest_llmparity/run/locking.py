@@ -48,7 +48,7 @@ class Guard:
         self._root = root
         self._frozen = settings.frozen
         self._texts = {entry.name: entry.text for entry in parse_engines(settings.selection)}
-        self._names = [spec.name for spec in settings.engines]
+        self._names = [spec.name for spec in settings.asked]
         self._baseline = settings.baseline
         self._live: dict[str, Locked] = {}
         self._read: tuple[Mapping[str, Locked] | None, str] | None = None
@@ -82,11 +82,20 @@ class Guard:
         held = self._sorted(f"it differs from {lock.NAME}: {apart}; {self._renew(spec)}")
         return Held(held.wrong, held.notes + notes)
 
+    def locked(self, name: str) -> Locked | None:
+        """Return what the lock keeps of an engine, ``None`` where it is not there or the lock cannot be read."""
+        engines, _ = self._engines()
+        return None if engines is None else engines.get(name)
+
     def canaries(self, name: str) -> Canaries | None:
         """Return what the lock keeps of an engine's answers, ``None`` where it keeps none."""
-        engines, _ = self._engines()
-        locked = None if engines is None else engines.get(name)
+        locked = self.locked(name)
         return None if locked is None else locked.canaries
+
+    @property
+    def seen(self) -> Mapping[str, Locked]:
+        """The live engines held so far, as the lock would keep them."""
+        return dict(self._live)
 
     @property
     def most_canaries(self) -> int:
@@ -117,6 +126,8 @@ class Guard:
         Some of ``checks`` takes one. Of a lock with ladders it is known only later.
         """
         agreed, baseline = lockfile.agreed(self._path), self._baseline or ""
+        if baseline not in self._names:  # a golden, which brings a margin of its own
+            return
         if agreed.ladders:  # whether one is of this model is known when the engines are there
             return
         without = [name for name in self._names if name != baseline and agreed.margin(baseline, name) is None]

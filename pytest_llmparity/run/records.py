@@ -26,10 +26,11 @@ def record_of(
     model = spec.model or identity.get("model")
     return EngineRecord(
         name=spec.name,
-        kind=spec.kind or "unknown" if adapter is None else adapter.kind,
+        kind=_kind(spec) if adapter is None else adapter.kind,
         model=None if model is None else str(model),
         address="" if adapter is None else adapter.base_url,
         launch=spec.launch,
+        golden=spec.golden,
         route=spec.route,
         baseline=spec.name == baseline,
         spec_hash=spec.spec_hash,
@@ -37,6 +38,11 @@ def record_of(
         context_length=context_of(spec, identity),
         identity=identity,
     )
+
+
+def _kind(spec: EngineSpec) -> str:
+    """Return the kind of an engine by its configuration; of golden answers, whose they are."""
+    return spec.kind or ("unknown" if spec.golden is None else f"answers of {spec.golden}")
 
 
 def context_of(spec: EngineSpec, identity: Identity) -> int | None:

@@ -32,6 +32,8 @@ from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins, others_run
 from pytest_llmparity.run.gather.campaign import Campaign
 from pytest_llmparity.run.gather.course import FLOOR_MOST
+from pytest_llmparity.run.golden.entering import Goldens, held_against
+from pytest_llmparity.run.golden.requests import REQUESTS, note
 from pytest_llmparity.run.judge.judging import AGREED, Judging
 from pytest_llmparity.run.judge.state import (
     RunState,
@@ -93,8 +95,9 @@ class Session:
         self._state = RunState()
         self._judging: Judging | None = None
         self._lock = Guard(root, settings)
+        self._goldens = Goldens(settings, root=root, lock=self._lock)
         self._fleet = Fleet(
-            {s.name: s for s in settings.engines},
+            {s.name: s for s in settings.asked},
             keeper=self.keeper,
             workdir=root / ".llmparity",
             one_at_a_time=settings.residency == "one-at-a-time",
@@ -141,13 +144,12 @@ class Session:
 
     def plan(self) -> Plan:
         """Return what is asked of every engine, the same in every process."""
-        engines = len(self.settings.engines)
-        plan = make_plan(self.declarations(), only=self.settings.cases, engines=engines)
+        plan = make_plan(self.declarations(), only=self.settings.cases, engines=self.settings.company)
         return dataclasses.replace(plan, floor_most=FLOOR_MOST) if self.sequential else plan
 
     def floor_lines(self, declaration: Declaration) -> list[str]:
         """Return what the plan says of the noise floor that is measured for one test."""
-        unit = unit_of(declaration, only=self.settings.cases, engines=len(self.settings.engines))
+        unit = unit_of(declaration, only=self.settings.cases, engines=self.settings.company)
         return planned(
             unit.needs,
             cases=len(unit.prompts.cases),
@@ -197,6 +199,7 @@ class Session:
             if self.store().document(begun.id, ASKED) is None:
                 asked = asked_by(self.declarations(), only=self.settings.cases)
                 self.store().put_document(begun.id, ASKED, asked)
+                self.store().put_document(begun.id, REQUESTS, note(self.declarations(), only=self.settings.cases))
             self.store().put_document(begun.id, AGREED, to_json(self.agreed))
             if begun.kept:
                 self._keep(begun.id)
@@ -209,6 +212,7 @@ class Session:
                     store=self.store(),
                     fleet=self._fleet,
                     lock=self._lock,
+                    goldens=self._goldens,
                     loop=self._loop,
                     progress=self._progress,
                     version=self.version,
@@ -224,7 +228,7 @@ class Session:
         """
         state = state_of(document)
         unusable = any(engine.unusable for engine in state.engines.values())
-        return not unusable and state.guard == self._lock.fingerprint()
+        return not unusable and state.guard == held_against(self._lock, self._goldens)
 
     def _keep(self, run: str) -> None:
         """Say in a run that was gathered by another session that its answers are judged here."""

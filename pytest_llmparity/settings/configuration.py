@@ -166,9 +166,9 @@ def select(
 
     ``origin`` is what gave the entries. ``places`` serves models written on the command line, ``config_places`` (the
     file's folder) those of the file. ``looked`` says which file was read, or where one was looked for. Raises
-    ``EngineSelectionError`` for an unknown name or kind (the nearest is offered), a model that should be a file and is
-    not there, and a golden, which needs the golden store; ``ConfigError`` for files a configured engine names. One
-    error tells of all entries.
+    ``EngineSelectionError`` for an unknown name or kind (the nearest is offered) and a model that should be a file and
+    is not there; ``ConfigError`` for files a configured engine names. One error tells of all entries. Whether there is
+    a golden of a name nobody looks here.
     """
     specs: list[EngineSpec] = []
     problems: list[UsageError] = []
@@ -191,8 +191,11 @@ def _written(
 ) -> EngineSpec:
     """Return the spec of an entry that says by itself what it is; raises ``unknown`` where it does not."""
     if entry.golden is not None:
-        raise EngineSelectionError(
-            f"--engines: {entry.text!r}: golden engines come with the golden store; not available in this version"
+        return EngineSpec(
+            name=entry.name,
+            launch="golden",
+            golden=entry.golden,
+            origins={"golden": origin, "launch": "golden answers, nobody is asked"},
         )
     if entry.configured is not None or entry.kind not in (None, *kinds):
         raise unknown

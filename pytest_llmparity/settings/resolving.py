@@ -19,7 +19,15 @@ from pytest_llmparity.settings.configuration import Config, Places, has_table, p
 from pytest_llmparity.settings.file import ProfileTable
 from pytest_llmparity.settings.selection import Kind, parse_engines
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE, OUT, SOURCES
-from pytest_llmparity.settings.specification import DEFAULT, EngineSpec, Mode, Resume, Settings
+from pytest_llmparity.settings.specification import (
+    DEFAULT,
+    GOLDEN,
+    EngineSpec,
+    Mode,
+    Resume,
+    Settings,
+    UpdateGolden,
+)
 
 
 class Given:
@@ -85,6 +93,18 @@ class Given:
         return self._option("case") or []
 
     @property
+    def update_golden(self) -> UpdateGolden | None:
+        """Which golden answers are written, ``None`` for none."""
+        given: UpdateGolden | None = self._option("update_golden")
+        return given
+
+    @property
+    def in_ci(self) -> bool:
+        """Whether this is a job of a CI service that was not told to write what people have to look at."""
+        told = any(self.environ.get(name, "").strip().lower() not in _NOT for name in _CI)
+        return told and not self._option("update_golden_in_ci")
+
+    @property
     def resume(self) -> Resume:
         """What becomes of an earlier run of the same plan."""
         options: dict[Resume, str] = {"resume": "resume", "fresh": "fresh", "retry": "retry_failed"}
@@ -93,6 +113,11 @@ class Given:
             names = " and ".join(option for _, option in given)
             raise UsageError(f"{names} contradict each other; give one of them")
         return given[0][0] if given else "auto"
+
+
+_CI: Final = ("CI", "BUILD_NUMBER")
+"""Variables by which pytest too knows a CI service."""
+_NOT: Final = ("", "0", "false", "no", "off")
 
 
 def project_root(cwd: Path) -> Path:
@@ -147,7 +172,24 @@ def resolve(
     layers = _Layers(given, path, config, _profile(given, config))
     texts, named_by = _selection(layers, otherwise_all=otherwise_all)
     engines = _select(layers, texts, named_by, kinds, offer)
+    if given.live:
+        refuse_unknown_goldens(engines, given.root)
     return _settings(layers, settle(engines) if given.live else engines, texts, named_by, kinds)
+
+
+def refuse_unknown_goldens(engines: Sequence[EngineSpec], root: Path) -> None:
+    """Raise ``EngineSelectionError`` for a golden of which no file is there."""
+    folder = root / GOLDEN
+    for spec in engines:
+        if spec.golden is None or any(folder.glob(f"*/{spec.golden}.jsonl")):
+            continue
+        paths = sorted(folder.glob("*/*.jsonl"))
+        known = dict.fromkeys(path.stem for path in paths if not path.stem.endswith(".logprobs"))
+        raise EngineSelectionError(
+            f"--engines: there are no golden answers of {spec.golden!r} in {folder}"
+            f"{nearest(spec.golden, known)}; there are those of: {', '.join(known) or 'none'}. Record them: "
+            f"pytest --engines {spec.golden} --parity-update-golden missing"
+        )
 
 
 class _Layers(NamedTuple):
@@ -168,6 +210,11 @@ class _Layers(NamedTuple):
         if self.config is not None and (value := getattr(self.config.content, setting, None)) is not None:
             return value, f"{self.config.source}: {dotted((*self.config.table, setting))}"
         return None, DEFAULT
+
+
+def key_variables(given: Given, *, kinds: Mapping[str, Kind]) -> tuple[str, ...]:
+    """Return the names of the secrets of every configured engine; raises ``ConfigError`` as :func:`resolve` does."""
+    return _key_variables(_read_config(given, kinds)[1])
 
 
 def _profile(given: Given, config: Config | None) -> ProfileTable | None:
@@ -300,9 +347,10 @@ def _settings(
     if not given.live and given.resume != "auto":
         option = given.spelt("retry_failed" if given.resume == "retry" else given.resume)
         raise UsageError(f"--parity-mode replay judges a stored run; {option} is for live runs")
+    values = {setting: layers.find(setting) for setting in SETTINGS}
+    _check_update(given, engines, frozen=bool(values["frozen"][0]))
     baseline, baseline_source = _baseline(layers, engines, named_by)
     out = given.value("out")
-    values = {setting: layers.find(setting) for setting in SETTINGS}
     if values["residency"][0] == "one-at-a-time" and given.live:
         if values["gather"][0] == "side-by-side" and len(engines) > 1:
             raise UsageError(
@@ -320,6 +368,7 @@ def _settings(
         replay_run=run,
         resume=given.resume,
         cases=tuple(dict.fromkeys(given.cases)),
+        update_golden=given.update_golden,
         key_variables=_key_variables(layers.config),
         out=given.cwd / out if out else given.root / OUT,
         origins={
@@ -329,6 +378,31 @@ def _settings(
         },
         **{SETTINGS[setting]: value for setting, (value, _) in values.items() if value is not None},
     )
+
+
+def _check_update(given: Given, engines: Sequence[EngineSpec], *, frozen: bool) -> None:
+    """Refuse to write golden answers where nobody would see it, or where they would not be whole."""
+    option = given.spelt("update_golden")
+    if given.update_golden is None:
+        return
+    if not given.live:
+        raise UsageError(
+            f"{option} writes what live engines answer, and {given.spelt('mode')} replay asks none; a stored run "
+            "becomes golden by: llmparity golden from RUN"
+        )
+    if frozen:
+        raise UsageError(
+            f"{option} changes golden answers, and {given.spelt('frozen')} (or its setting) forbids that; leave one out"
+        )
+    if given.cases:
+        raise UsageError(f"{option} needs whole runs, and {given.spelt('case')} asks single cases; leave one out")
+    if engines and all(spec.launch == "golden" for spec in engines):
+        raise UsageError(f"{option} writes what live engines answer, and only golden answers are selected")
+    if given.in_ci:
+        raise UsageError(
+            f"{option} is refused where the variable CI is set: nobody would look at what it writes. Record on a "
+            f"machine of yours, or give {given.spelt('update_golden_in_ci')} in a job that proposes the change"
+        )
 
 
 def _key_variables(config: Config | None) -> tuple[str, ...]:

@@ -9,8 +9,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel
 
+from pytest_llmparity.core.golden.records import Line, LogprobsLine, Provenance
 from pytest_llmparity.core.prompts.entries import PromptEntry
 from pytest_llmparity.settings.file import ConfigTable
 
@@ -25,7 +27,25 @@ def configuration() -> str:
     return _text(ConfigTable)
 
 
-FILES: Mapping[str, Callable[[], str]] = {"prompts.schema.json": prompts, "llmparity.schema.json": configuration}
+def golden() -> str:
+    """Return the schema of the lines of a golden file: the first, the others, and those with logprobs."""
+    (first, line, logprobs), parts = msgspec.json.schema_components(
+        (Provenance, Line, LogprobsLine), ref_template="#/$defs/{name}"
+    )
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "description": "A line of golden/SET/ENGINE.jsonl, or of the ENGINE.logprobs.jsonl beside it.",
+        "anyOf": [first, line, logprobs],
+        "$defs": parts,
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+FILES: Mapping[str, Callable[[], str]] = {
+    "prompts.schema.json": prompts,
+    "llmparity.schema.json": configuration,
+    "golden.schema.json": golden,
+}
 """File name to the function that writes its text."""
 
 

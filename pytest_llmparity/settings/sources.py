@@ -68,6 +68,13 @@ def inconclusive(text: str) -> str:
     return text
 
 
+def update_golden(text: str) -> str:
+    """Read ``--parity-update-golden``."""
+    if text not in ("missing", "changed", "all"):
+        raise _not_allowed(text, "missing, changed or all")
+    return text
+
+
 def switch(text: str) -> bool:
     """Read a yes or no from the environment."""
     word = text.strip().lower()
@@ -190,6 +197,21 @@ OPTIONS = (
         "you told `llmparity runs` to keep (default: 20)",
         "N",
         positive,
+    ),
+    Option(
+        "update_golden",
+        "Write what the live engines answer into golden/: cases that have no answer there (missing), those that answer "
+        "otherwise as well (changed), or all; a run that wrote something fails, so that somebody looks (default: "
+        "nothing is written)",
+        "missing|changed|all",
+        update_golden,
+        of_one_run=True,
+    ),
+    Option(
+        "update_golden_in_ci",
+        "Let golden answers be written where the variable CI is set, by a job that proposes the change (default: it is "
+        "refused there)",
+        of_one_run=True,
     ),
     Option(
         "case",

@@ -24,6 +24,7 @@ Residency = Literal["together", "one-at-a-time"]
 Gather = Literal["side-by-side", "in-turn"]
 Inconclusive = Literal["show", "fail", "skip"]
 Mode = Literal["live", "replay"]
+UpdateGolden = Literal["missing", "changed", "all"]
 Resume = Literal["auto", "resume", "fresh", "retry"]
 
 DEFAULT_KEEP_RUNS = 20
@@ -60,6 +61,8 @@ class EnvRef:
     env: str
 
 
+GOLDEN: Final = "golden"
+"""The folder of a project that has golden answers."""
 DEFAULT: Final = "default"
 """The origin of a value that nobody gave."""
 
@@ -88,7 +91,8 @@ class EngineSpec:
 
     What follows from the keys: ``api`` is what OpenAI's routes start with below the root, ``None`` where nobody said
     so: ``/v1``, or nothing. ``daemon`` means the server of this kind that is running already, if it has the model
-    (``engines.daemons`` finds out; then ``base_url`` is its address). ``model_path`` is the absolute local file or
+    (``engines.daemons`` finds out; then ``base_url`` is its address). ``golden`` names the golden answers that take
+    part in place of an engine. ``model_path`` is the absolute local file or
     folder the model stands for, if it is one. ``origins`` says by key what set it: file and key, an option, a
     variable, a profile; a key that is not there has its default.
     """
@@ -277,7 +281,8 @@ class Settings:
     same time; ``None`` leaves it to their addresses. ``timed_changes`` is how often the engine in memory may change
     while latencies of two are held against each other. ``keep_runs`` is how many of the newest runs the store keeps.
     ``explain`` makes experiments on verdicts that do not fail too, ``explain_requests`` is the most that they may take
-    on one pair of engines, 0 for none. ``origins`` says by setting what set it.
+    on one pair of engines, 0 for none. ``update_golden`` says which golden answers are written from what the engines
+    answer. ``origins`` says by setting what set it.
     """
 
     engines: tuple[EngineSpec, ...] = ()
@@ -304,16 +309,32 @@ class Settings:
     keep_runs: int = DEFAULT_KEEP_RUNS
     explain: bool = False
     explain_requests: int = DEFAULT_EXPLAIN_REQUESTS
+    update_golden: UpdateGolden | None = None
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def asked(self) -> tuple[EngineSpec, ...]:
+        """The engines that are live; the others are golden answers, and nobody is asked for them."""
+        return tuple(spec for spec in self.engines if spec.launch != "golden")
+
+    @property
+    def goldens(self) -> tuple[EngineSpec, ...]:
+        """The engines that are golden answers."""
+        return tuple(spec for spec in self.engines if spec.launch == "golden")
+
+    @property
+    def company(self) -> int:
+        """How many engines the plan is made for: what becomes golden is recorded as if another one was beside it."""
+        return max(2, len(self.engines)) if self.update_golden else len(self.engines)
 
     def in_turn(self) -> list[EngineSpec]:
         """Return the engines in the order they are asked: the baseline first, then as selected."""
-        return sorted(self.engines, key=lambda spec: spec.name != self.baseline)
+        return sorted(self.asked, key=lambda spec: spec.name != self.baseline)
 
     @property
     def loads_in_turn(self) -> bool:
         """Whether a live run has several engines of which one is in memory at a time."""
-        return self.mode == "live" and len(self.engines) > 1 and self.residency == "one-at-a-time"
+        return self.mode == "live" and len(self.asked) > 1 and self.residency == "one-at-a-time"
 
     def engine(self, name: str) -> EngineSpec:
         """Return the selected engine with this name; ``KeyError`` if it is not selected."""

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import openai  # noqa: F401 - see below
 import pytest
 import yaml
@@ -18,6 +19,7 @@ import pytest_llmparity.plugin.door  # noqa: F401 - see above
 from pytest_llmparity import check, lockfile
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.evidence import Check
+from pytest_llmparity.core.golden.records import Line
 from pytest_llmparity.core.prompts import entries
 from pytest_llmparity.core.prompts.reading import parse_prompts
 from pytest_llmparity.core.sample import IDENTITY
@@ -113,6 +115,14 @@ def test_locks_are_as_they_are_written(body: str, tmp_path: Path) -> None:
 
     assert locked or agreed.margins
     assert lockfile.dumps(locked or {}, agreed) == body
+
+
+@pytest.mark.parametrize("body", blocks("jsonl golden"))
+def test_golden_lines_are_as_they_are_written(body: str) -> None:
+    for line in body.splitlines():
+        read = msgspec.json.decode(line, type=Line)
+
+        assert json.loads(line) == json.loads(msgspec.json.encode(read)), "nothing that a reader would pass over"
 
 
 @pytest.mark.parametrize("body", blocks("jsonl prompts"))

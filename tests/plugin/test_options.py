@@ -317,7 +317,7 @@ def test_a_file_named_by_option_is_the_place_its_paths_start_from(resolve: Resol
         (["--engines=a,,b"], "--engines: 'a,,b' has an empty entry"),
         (["--engines=nobody"], "--engines: 'nobody': unknown engine 'nobody'"),
         (["--engines=http://me:hunter2@h"], "carries credentials"),
-        (["--engines=golden:a"], "golden engines come with the golden store; not available in this version"),
+        (["--engines=golden:a"], "there are no golden answers of 'a' in "),
         (["--engines=llamacpp:" + "a" * 5000 + ".gguf"], "is not there"),
         ([*TWO, "--parity-baseline=c"], "--parity-baseline is 'c', which is not selected"),
         (["--parity-required"], "no engines are selected, and --parity-required makes that an error"),

@@ -447,13 +447,18 @@ def test_the_full_example_fits_the_published_schema() -> None:
         ("a=gpu-1:8000/v1#m", "write http://gpu-1:8000/v1#m (or"),
         ("localhost", "write http://localhost (or"),
         ("vllm:m@gpu-1:8000/v1", "'gpu-1:8000/v1' lacks its scheme; write vllm:m@http://gpu-1:8000/v1"),
-        ("golden:vllm", "golden engines come with the golden store; not available in this version"),
         ("llamacpp:a.gguf", "the model 'a.gguf' is not there; looked for /work/a.gguf"),
     ],
 )
 def test_what_cannot_be_selected_says_what_can(text: str, expected: str) -> None:
     assert f"--engines: {text!r}" in unselected(text, read(FULL))
     assert expected in unselected(text, read(FULL))
+
+
+def test_a_golden_is_selected_by_name_and_nobody_is_asked_for_it() -> None:
+    spec = chosen("golden:vllm", read(FULL))
+
+    assert (spec.name, spec.launch, spec.golden, spec.base_url) == ("golden-vllm", "golden", "vllm", None)
 
 
 def test_one_error_tells_of_every_entry_that_cannot_be_selected() -> None:

@@ -22,6 +22,8 @@ ALTERNATIVES: Final = 5
 """Alternatives per token that are asked for."""
 SAME: Final = 0.005
 """Nats up to which an engine is unchanged, where its own repeats are not further apart than a third of this."""
+OF_FLOOR: Final = 3.0
+"""How many times what an engine differed from itself when it was recorded is no change."""
 KERNELS: Final = 0.01
 """Nats below which other arithmetic explains it: no requantisation was seen to move so little."""
 PARTED: Final = 1
@@ -99,7 +101,7 @@ class Canaries:
     @property
     def limit(self) -> float:
         """Nats up to which the engine is unchanged."""
-        return max(SAME, 3.0 * (self.floor or 0.0))
+        return max(SAME, OF_FLOOR * (self.floor or 0.0))
 
     @property
     def may_part(self) -> int:

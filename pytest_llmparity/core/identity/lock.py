@@ -79,17 +79,27 @@ def refuse_private(name: str, locked: Locked, mask: Mask, variables: Iterable[st
 
 def refuse_private_texts(texts: Iterable[tuple[str, str]], mask: Mask, variables: Iterable[str]) -> None:
     """Raise ``LockError`` for the first of these texts, each behind its place, that the lock must not hold."""
-    placeholders = [f"«{variable}»" for variable in variables]
+    known = list(variables)
     for where, text in texts:
-        if mask.text(text) != text or any(sign in text for sign in placeholders):
+        if holds_secret(text, mask, known):
             raise LockError(f"{where} holds the value of a key variable, so {NAME} is not written.")
         if looks_secret(text):
             raise LockError(f"{where} looks like a key (not shown), so {NAME} is not written; keys stay in variables.")
-        if _ABSOLUTE.search(text):
+        if holds_path(text):
             raise LockError(
                 f"{where} holds a path of this machine, {text!r}, so {NAME} is not written. Give it below the project "
                 "(engines are started in .llmparity there), or by a variable in env, whose value is not kept."
             )
+
+
+def holds_secret(text: str, mask: Mask, variables: Iterable[str]) -> bool:
+    """Whether a text has the value of a secret in it, in any encoding, or a placeholder that ``mask`` left for one."""
+    return mask.text(text) != text or any(f"«{variable}»" in text for variable in variables)
+
+
+def holds_path(text: str) -> bool:
+    """Whether a text has an absolute path in it."""
+    return _ABSOLUTE.search(text) is not None
 
 
 def without_private(canaries: Canaries, mask: Mask, variables: Iterable[str]) -> Canaries:

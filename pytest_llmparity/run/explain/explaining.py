@@ -36,6 +36,7 @@ NOT_STORED: Final = (
     "(with --parity-explain also where it passes)"
 )
 NOT_UP: Final = "experiments take both engines, and they are not both up any more"
+GOLDEN: Final = "experiments ask both engines, and one of these has golden answers only"
 IN_TURN: Final = 'experiments ask both engines side by side, which residency "one-at-a-time" rules out'
 RENDERED: Final = {"chat template", "BOS", "system prompt", "rendered prompt"}
 """Causes that change how many tokens a prompt has."""
@@ -121,6 +122,8 @@ class Explaining:
         self, declaration: Declaration, checks: Mapping[str, Check], candidate: str, verdicts: Sequence[Verdict]
     ) -> dict[str, Explanation]:
         """Make the experiments on one pair; what goes wrong is said, and is no error of the verdicts."""
+        if any(self.judging.records[name].golden is not None for name in (self.judging.baseline, candidate)):
+            return {_key(verdict): Explanation(note=GOLDEN) for verdict in verdicts}
         adapters = self._adapters(candidate)
         if adapters is None:
             note = IN_TURN if self.settings.residency == "one-at-a-time" else NOT_UP

@@ -23,6 +23,8 @@ from pytest_llmparity.run.gather.course import FLOOR_MOST
 from pytest_llmparity.run.gather.ledger import Ledger
 from pytest_llmparity.run.gather.sender import Ready
 from pytest_llmparity.run.gather.waves import Waves
+from pytest_llmparity.run.golden.entering import Goldens, held_against
+from pytest_llmparity.run.golden.requests import LOCKED, engines_note
 from pytest_llmparity.run.judge.judging import Judging
 from pytest_llmparity.run.judge.state import RunState, write_state
 from pytest_llmparity.run.locking import Guard
@@ -47,7 +49,8 @@ from pytest_llmparity.store.runs import RunHandle, Store
 class Campaign:
     """Gathers everything a plan needs into one run of the store.
 
-    ``declarations`` are the tests the plan was made of, ``lock`` is what engines are held against. With ``judging``,
+    ``declarations`` are the tests the plan was made of, ``lock`` is what engines are held against, ``goldens`` are
+    those of them that are golden answers. With ``judging``,
     which reads what the store holds by now, the run is sequential: it is asked in waves until nothing is open.
     ``meanwhile`` is begun when engines are asked their probes, which leaves this process time for it.
     """
@@ -62,6 +65,7 @@ class Campaign:
         store: Store,
         fleet: Fleet,
         lock: Guard,
+        goldens: Goldens,
         loop: LoopThread,
         progress: Progress,
         version: str,
@@ -77,7 +81,8 @@ class Campaign:
         self._progress = progress
         self._version = version
         self._meanwhile = meanwhile
-        self._ledger = ledger = Ledger(settings, guard=lock.fingerprint())
+        self._goldens = goldens
+        self._ledger = ledger = Ledger(settings, guard=held_against(lock, goldens))
         self._allowance = ledger.allowance
         self._asking = Asking(
             settings,
@@ -124,6 +129,7 @@ class Campaign:
         if any(unit.concurrency > 1 for unit in self._plan.timed):
             self._fleet.may_probe = self._allowance.take
         self._fleet.time_left = lambda: self._allowance.left_s
+        self._enter_goldens()
         try:
             if self._one_at_a_time:
                 self._each_in_its_time()
@@ -134,6 +140,8 @@ class Campaign:
             # What tests ask of an engine afterwards is their own affair.
             self._fleet.time_left, self._fleet.may_probe = lambda: None, lambda count: True
             self._progress.end()
+        secrets = [name for spec in self._order for name in spec.secret_variables]
+        self._store.put_document(run, LOCKED, engines_note(self._lock.seen, secrets))
         notes += self._lock.twins() + selves(self._settings.engines)
         if self._allowance.reason is not None:
             notes.append(f"incomplete: {self._allowance.reason}")
@@ -141,6 +149,12 @@ class Campaign:
         write_state(self._store, run, self._ledger.state(open=left_open))
         if self._allowance.reason is None and not left_open:
             self._store.finish(run)
+
+    def _enter_goldens(self) -> None:
+        """Take the golden answers into the run before anybody is asked: what they do not answer nobody needs."""
+        records = self._goldens.enter(self._plan.units, run=self._begun.id, store=self._store)
+        self._ledger.engines |= records
+        self._ledger.notes += [remark for record in records.values() for remark in record.notes]
 
     def _all_together(self) -> None:
         """Start every engine, prepare all, ask all, time all."""

@@ -22,6 +22,9 @@ class Company:
     def __init__(self, settings: Settings, records: Mapping[str, EngineRecord]) -> None:
         self._engines = [spec.name for spec in settings.engines]
         self._baseline = settings.baseline or ""
+        live = [spec.name for spec in settings.asked]
+        self._timed_beside = len(live) > 1 and self._baseline in live
+        """Whether times of two engines can be compared: golden answers have none."""
         self._records = records
         self.unusable: dict[str, str] = {}
         self._unheld: dict[tuple[str, str], str] = {}
@@ -46,7 +49,11 @@ class Company:
 
     def needs(self, name: str, unit: Unit) -> Needs | None:
         """Return what a unit needs of an engine; ``None``: nothing, because whom it is compared with is not there."""
-        return unit.needs if self._alone(name, unit) is None else needs_alone(unit)
+        needs = unit.needs if self._alone(name, unit) is None else needs_alone(unit)
+        if needs is None or not needs.timed or self._timed_beside or not unit.checks:
+            return needs
+        timed = max((check.needs().timed for check in unit.checks if not check.pairwise), default=0)
+        return dataclasses.replace(needs, timed=timed, timed_relative=False)
 
     def lonely(self, name: str, units: Iterable[Unit]) -> dict[str, str]:
         """Return why an engine is not asked some of the units at all, by their keys."""
@@ -102,7 +109,11 @@ def beforehand(unit: Unit, baseline: EngineRecord, candidate: EngineRecord, agre
 
 def _identified(record: EngineRecord) -> EngineEvidence:
     return EngineEvidence(
-        name=record.name, kind=record.kind, identity=record.identity, quantization=record.quantization
+        name=record.name,
+        kind=record.kind,
+        identity=record.identity,
+        quantization=record.quantization,
+        golden=record.golden,
     )
 
 

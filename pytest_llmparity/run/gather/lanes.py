@@ -33,7 +33,7 @@ def lanes_of(settings: Settings, *, apart: Collection[str] = ()) -> list[Lane]:
     another one of them: those are asked in turn whatever ``gather`` says.
     """
     lanes: dict[str, Lane] = {}
-    starts = any(spec.base_url is None for spec in settings.engines)
+    starts = any(spec.base_url is None for spec in settings.asked)
     for spec in settings.in_turn():
         key, why = _lane_of(spec, settings, apart, starts=starts)
         before = lanes.get(key)

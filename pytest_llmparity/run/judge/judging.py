@@ -26,6 +26,7 @@ from pytest_llmparity.core.sample import Phase, Sample, from_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.run.gather.course import Course
+from pytest_llmparity.run.judge import golden
 from pytest_llmparity.run.judge.state import RunState
 from pytest_llmparity.run.parity import EngineRows, Row
 from pytest_llmparity.run.plan import Declaration, Unit, unit_of, wires_name
@@ -140,7 +141,8 @@ class Judging:
     def settle(self, declaration: Declaration, further: Sequence[Verdict] = ()) -> list[Verdict]:
         """Return the verdicts of a test's declared checks and ``further`` ones of its body, settled as one family."""
         verdicts = [verdict for check in declaration.checks for verdict in self.judge(declaration, check)]
-        return settle([*verdicts, *further], ALPHA)
+        outdated = golden.outdated(declaration, self.records.values(), self._unit(declaration).key)
+        return settle([*verdicts, *further, *outdated], ALPHA)
 
     def remember(self, declaration: Declaration, settled: Sequence[Verdict]) -> None:
         """Count this as a look at every question it answered or left open."""
@@ -214,7 +216,9 @@ class Judging:
         lacking = record.left_out.get(unit.key, nothing_left)
         answers = judged_samples(self._samples_of(name, unit), apart, self._asked_in_waves(name, unit))
         answers, unsent = never_asked(answers, total)
+        lacking = lacking or golden.lacking(record, check)
         must = f"{lacking}, and --parity-required asks for a verdict" if lacking and self.required else None
+        must = must or (golden.unrecorded(record, unit.key) if self.required else None)
         return EngineEvidence(
             name=name,
             kind=record.kind,
@@ -229,12 +233,18 @@ class Judging:
             capabilities=record.capabilities,
             declares=record.declares,
             route=record.route_check.sentence(name) if record.route_check else "",
+            golden=record.golden,
         )
 
     def _asked_in_waves(self, name: str, unit: Unit) -> Sequence[str] | None:
         """Return the cases of an engine's whole waves in the order of a sequential run, ``None`` of a fixed design."""
         course = self.courses.get(unit.key)
-        return None if course is None else course.ids[: course.asked.get(name, 0)]
+        if course is None:
+            return None
+        asked = course.asked.get(name, 0)
+        if self.records[name].golden is not None:  # it has all answers: those count that the others were asked
+            asked = max(course.asked.values(), default=0)
+        return course.ids[:asked]
 
     def _looks(self, declaration: Declaration, check: Check) -> Mapping[Pair, int]:
         """How often every question was looked at with fewer prompts and left open (docs/verdicts.md, Looking again).

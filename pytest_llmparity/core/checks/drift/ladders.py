@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_llmparity.core.checks.drift import unchanged
 from pytest_llmparity.core.checks.drift.floor import HORIZON
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.identity.agreed import LOCK_FILE, Party
@@ -45,14 +46,23 @@ def limit(evidence: Evidence, candidate: EngineEvidence, *, given: float | None,
     """Return the accepted shift of a pair, and where that comes from; ``words`` is how a check is given a number.
 
     A number that is given, else what the lock holds for the pair, else the candidate's declared class on the ladder.
+    Golden answers of the very engine they are held against take what was recorded of it, and others that without all of
+    these.
     """
     if given is not None:
         return Limit(nats=given)
     baseline = evidence.engines[evidence.baseline]
-    accepted = evidence.agreed.margin(baseline.name, candidate.name)
-    run = f"run: llmparity calibrate {baseline.name} {candidate.name}"
+    names = baseline.golden or baseline.name, candidate.golden or candidate.name
+    same = unchanged.margin(evidence, candidate)
+    recorded = Limit(nats=same, source="nothing may have changed since the golden was recorded")
+    if same is not None and names[0] == names[1]:
+        return recorded
+    accepted = evidence.agreed.margin(*names)
+    run = f"run: llmparity calibrate {' '.join(names)}"
     if accepted is None and (of_class := shift_margin(evidence, candidate)):
         return Limit(nats=of_class[0], source=of_class[1])
+    if accepted is None and same is not None:
+        return recorded
     if accepted is None:
         return Limit(refused=f"{LOCK_FILE} has no margin for this pair; {run}, or give {words}")
     parties = [party_of(engine) for engine in (baseline, candidate)]

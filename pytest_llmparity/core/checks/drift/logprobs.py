@@ -6,13 +6,14 @@ import dataclasses
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.base import BaseCheck, sampled
 from pytest_llmparity.core.checks.designs import NATS, Fixed, Shifts, design_of, of_groups, turns
 from pytest_llmparity.core.checks.drift import ladders
+from pytest_llmparity.core.checks.drift.unchanged import own_shift
 from pytest_llmparity.core.checks.missing import Missing, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift, shape_of
@@ -153,23 +154,6 @@ class LogprobsCheck(BaseCheck):
         known = {case.id: shift for case, shift in shifts}
         best = [(case, known.get(case.id, NOT_SHIFTED)) for case in pairing.cases]
         return rested(done, missing, best=lambda: held(best))
-
-
-def own_shift(cases: Mapping[str, Case], engine: EngineEvidence) -> float | None:
-    """Return the largest shift of an engine's repeats against its own answers, by phase; ``None`` without repeats."""
-    main = engine.answers()
-    floors = []
-    for phase in FLOOR_PHASES:
-        repeated = [
-            (cases[case], shift)
-            for case, again in engine.answers(phase).items()
-            if case in main and (shift := find_shift(main[case], again)) is not None
-        ]
-        if repeated:
-            estimate = Fixed(alpha=0.05).shift(repeated, margin=1.0).estimate
-            assert estimate is not None
-            floors.append(estimate)
-    return max(floors, default=None)
 
 
 def line_of(pairs: Iterable[tuple[Case, Completion, Completion]], evidence: Evidence) -> str:

@@ -1,0 +1,222 @@
+"""``llmparity golden``: a stored run becomes golden answers; what there is, how it differs, and what nobody asks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llmparity.cli.verbs import OK, WRONG, add_rootdir, root_of
+from pytest_llmparity.core.words.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_llmparity.cli.verbs import Commands
+    from pytest_llmparity.core.golden.records import Golden
+    from pytest_llmparity.store.runs import Store
+
+NEWEST = "newest"
+_RUN = "a run, as llmparity runs lists them, or the word newest"
+
+
+def add(commands: Commands) -> None:
+    """Add the verb to the command line."""
+    does = "Golden answers: make them from a stored run, show them, compare them, remove what nobody asks any more."
+    parser = commands.add_parser("golden", help=does, description=does)
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    made = _verb(verbs, "from", "Make the answers of a stored run golden; nobody is asked.")
+    made.add_argument("run", metavar="RUN", help=_RUN)
+    made.add_argument("engines", nargs="*", metavar="ENGINE", help="engines of the run (default: all that are live)")
+    made.add_argument(
+        "--update",
+        choices=("missing", "changed", "all"),
+        default="all",
+        help="write cases that have no answer yet, those that answer otherwise as well, or all (default: all)",
+    )
+    made.add_argument("--config", metavar="FILE", help="Configuration file, whose keys are looked for")
+    made.set_defaults(command=_from)
+
+    shown = _verb(verbs, "show", "Show what golden answers there are.")
+    shown.add_argument("engine", nargs="?", metavar="ENGINE", help="show its cases (default: a line for every file)")
+    shown.add_argument("--set", metavar="SET", help="this prompt set alone")
+    shown.add_argument("--case", metavar="ID", help="all that stands of this case")
+    shown.set_defaults(command=_show)
+
+    differing = _verb(verbs, "diff", "Show where golden answers differ from those of a run, or of another engine.")
+    differing.add_argument("engine", metavar="ENGINE", help="whose golden answers")
+    differing.add_argument(
+        "other",
+        nargs="?",
+        default=NEWEST,
+        metavar="RUN|ENGINE",
+        help=f"{_RUN} (the default), or an engine with golden answers",
+    )
+    differing.add_argument("--set", metavar="SET", help="this prompt set alone")
+    differing.set_defaults(command=_diff)
+
+    pruned = _verb(verbs, "prune", "Remove the golden answers that no test of a run asks for, of the sets it asked.")
+    pruned.add_argument("run", nargs="?", default=NEWEST, metavar="RUN", help=f"{_RUN} (the default)")
+    pruned.add_argument("--dry-run", action="store_true", help="remove nothing, show it")
+    pruned.set_defaults(command=_prune)
+
+
+def _verb(verbs: Commands, name: str, does: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=does, description=does)
+    add_rootdir(parser)
+    return parser
+
+
+def _from(asked: argparse.Namespace) -> int:
+    from importlib import metadata
+
+    from pytest_llmparity.core.golden.updating import Update
+    from pytest_llmparity.core.words.masking import Mask
+    from pytest_llmparity.engines import registry
+    from pytest_llmparity.run.golden.requests import engines_in
+    from pytest_llmparity.run.recording import writing
+    from pytest_llmparity.settings.resolving import Given, key_variables
+
+    root = root_of(asked)
+    registry.discover()
+    named = {"config": asked.config}
+    given = Given(named.get, os.environ, root=root, cwd=Path.cwd(), prefix="--")
+    configured = key_variables(given, kinds=registry.known())
+    with _store(root) as store:
+        run = _run(store, asked.run)
+        names = {*configured, *engines_in(store, run)[1]}
+        wrote = writing.record(
+            store,
+            run,
+            root=root,
+            update=Update(asked.update),
+            mask=Mask({name: value for name in names if (value := os.environ.get(name, "").strip())}),
+            secrets=names,
+            folders=writing.folders_of(root),
+            only=asked.engines,
+            plugin=metadata.version("pytest-llmparity"),
+        )
+    for written in wrote:
+        print(f"{'wrote ' if written.renewed.wrote else ''}{written.sentence()}")
+    return OK
+
+
+def _show(asked: argparse.Namespace) -> int:
+    from pytest_llmparity.core.errors import GoldenError
+    from pytest_llmparity.report import golden as report
+
+    goldens = _read(root_of(asked), engine=asked.engine, prompt_set=asked.set)
+    for line in report.overview(goldens):
+        print(line)
+    if asked.case is None:
+        for golden in _each(goldens) if asked.engine else ():
+            print("\n".join(report.cases(golden)))
+        return OK
+    lines = [line for golden in _each(goldens) for line in golden.lines.values() if line.id == asked.case]
+    if not lines:
+        raise GoldenError(f"no golden answer has a case {printable(asked.case)}")
+    for of_case in lines:
+        print("\n".join(report.whole(of_case)))
+    return OK
+
+
+def _diff(asked: argparse.Namespace) -> int:
+    from pytest_llmparity.core.golden.updating import Update, renew
+    from pytest_llmparity.report import golden as report
+    from pytest_llmparity.run.recording import writing
+    from pytest_llmparity.store.golden import files
+
+    root = root_of(asked)
+    ours = _read(root, engine=asked.engine, prompt_set=asked.set)
+    theirs: dict[str, Golden] = {}
+    if asked.other in files.listing(root):
+        name = asked.other
+        theirs = {
+            prompt_set: by_engine[name] for prompt_set, by_engine in _read(root, engine=name, prompt_set=None).items()
+        }
+    else:
+        with _store(root) as store:
+            name = _run(store, asked.other)
+            whose = next(iter(_each(ours))).provenance.engine
+            for made in writing.recordings(store, name, only=[whose]):
+                new = renew(None, made.provenance, made.folded, update=Update.ALL).golden
+                if new is not None:
+                    theirs[made.prompt_set] = new
+    differ = False
+    for prompt_set, by_engine in ours.items():
+        if prompt_set not in theirs:
+            print(printable(f"golden/{prompt_set}: {name} has no answers to it"))
+            continue
+        lines, differing = report.differences(by_engine[asked.engine], theirs[prompt_set], names=(asked.engine, name))
+        print(printable(f"golden/{prompt_set}: {asked.engine} and {name}"))
+        print("\n".join(lines))
+        differ = differ or differing
+    return WRONG if differ else OK
+
+
+def _prune(asked: argparse.Namespace) -> int:
+    from pytest_llmparity.run.recording import pruning
+
+    root = root_of(asked)
+    with _store(root) as store:
+        run = _run(store, asked.run)
+        dropped = pruning.prune(store, run, root=root, write=not asked.dry_run)
+    for file, cases in dropped.items():
+        print(printable(f"{'would remove' if asked.dry_run else 'removed'} from {file}: {', '.join(cases)}"))
+    if not dropped:
+        print(f"nothing to remove: run {run} asks all that is golden of its sets")
+    return OK
+
+
+def _read(root: Path, *, engine: str | None, prompt_set: str | None) -> dict[str, dict[str, Golden]]:
+    """Return what there is by set and engine; ``GoldenError`` where that is nothing."""
+    from pytest_llmparity.core.errors import GoldenError
+    from pytest_llmparity.settings.specification import GOLDEN
+    from pytest_llmparity.store.golden import files
+
+    goldens: dict[str, dict[str, Golden]] = {}
+    listing = files.listing(root)
+    for name, sets in listing.items():
+        for each in sets:
+            if engine in (None, name) and prompt_set in (None, each):
+                golden = files.read(root, each, name)
+                if golden is not None:
+                    goldens.setdefault(each, {})[name] = golden
+    if not goldens:
+        what = f" of {printable(engine)}" if engine else ""
+        to_what = f" to {printable(prompt_set)}" if prompt_set else ""
+        known = ", ".join(f"{name} ({', '.join(sets)})" for name, sets in listing.items()) or "none"
+        raise GoldenError(
+            f"there are no golden answers{what}{to_what} in {root / GOLDEN}; there are: {known}. Record them: "
+            "pytest --engines ENGINE --parity-update-golden missing"
+        )
+    return dict(sorted(goldens.items()))
+
+
+def _each(goldens: dict[str, dict[str, Golden]]) -> Iterator[Golden]:
+    for by_engine in goldens.values():
+        yield from by_engine.values()
+
+
+def _store(root: Path) -> Store:
+    from pytest_llmparity.core.errors import StoreError
+    from pytest_llmparity.store.runs import FILE_NAME, Store
+
+    folder = root / ".llmparity"
+    if not (folder / FILE_NAME).exists():
+        raise StoreError(f"no run is stored in {folder}; --rootdir names another project")
+    return Store.open(folder)
+
+
+def _run(store: Store, wanted: str) -> str:
+    """Return the id of a run that is there; ``StoreError`` names those that are."""
+    from pytest_llmparity.core.errors import StoreError
+
+    runs = [info.id for info in store.runs()]
+    if wanted == NEWEST and runs:
+        return runs[-1]
+    if wanted in runs:
+        return wanted
+    raise StoreError(f"there is no run {printable(wanted)}; stored runs: {', '.join(runs[-5:]) or 'none'}")

@@ -1,0 +1,138 @@
+"""Samples become lines of a golden, each distinct answer once with its counts, and lines become samples again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from pytest_llmparity.core.evidence import FLOOR_PHASES
+from pytest_llmparity.core.golden import records
+from pytest_llmparity.core.golden.records import Answer, Call, Line, LogprobsLine, Tokens, Wanted
+from pytest_llmparity.core.sample import Completion, Phase, Sample, TokenLogprob, ToolCall
+
+PHASES: Final = (Phase.MAIN, *FLOOR_PHASES)
+"""The phases a golden keeps, what is judged first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folded:
+    """One case's line, with its logprobs where it has any."""
+
+    line: Line
+    logprobs: LogprobsLine | None = None
+
+
+def fold(
+    case: str,
+    wanted: Wanted,
+    samples: Sequence[Sample],
+    *,
+    lock: str,
+    valid: Callable[[Completion], bool] | None = None,
+) -> Folded | None:
+    """Return the line of a case by an engine's samples, ``None`` where its first question has no answer.
+
+    ``valid`` says whether an answer fits the schema of the case, if it has one. Failures among the repeats are left
+    out: what is not there is not measured.
+    """
+    kept = (sample for sample in samples if sample.phase in PHASES)
+    ordered = sorted(kept, key=lambda sample: (PHASES.index(sample.phase), sample.repeat))
+    if not ordered or ordered[0].phase is not Phase.MAIN or ordered[0].completion is None:
+        return None
+    distinct: dict[Answer, list[tuple[Phase, Completion]]] = {}
+    for sample in ordered:
+        if sample.completion is not None:
+            distinct.setdefault(_answer(sample.completion, valid), []).append((sample.phase, sample.completion))
+    answers = [
+        msgspec.structs.replace(answer, **Counter(phase.value for phase, _ in given))
+        for answer, given in distinct.items()
+    ]
+    places: Counter[Phase] = Counter()
+    tokens: dict[records.Written, list[str]] = {}
+    for given in distinct.values():
+        for phase, completion in given:
+            if completion.logprobs:
+                tokens.setdefault(records.written(completion.logprobs), []).append(_name(phase, places[phase]))
+            places[phase] += 1
+    hashes = {"lock": lock, "prompt": wanted.prompt, "sampling": wanted.sampling}
+    line = Line(id=case, answers=tuple(answers), **hashes)
+    if not tokens:
+        return Folded(line=line)
+    with_names = tuple(Tokens(of=tuple(of), tokens=content) for content, of in tokens.items())
+    return Folded(line=line, logprobs=LogprobsLine(id=case, answers=with_names, **hashes))
+
+
+def unfold(
+    line: Line,
+    logprobs: LogprobsLine | None,
+    *,
+    engine: str,
+    sha256: str,
+    concurrency: int,
+    max_tokens: int,
+) -> Iterator[Sample]:
+    """Yield the samples a line stands for, as if ``engine`` had just answered the request with this hash.
+
+    Logprobs of another recording than the line's are none of its answers.
+    """
+    ours = logprobs is not None and (logprobs.lock, logprobs.prompt) == (line.lock, line.prompt)
+    tokens = _by_name(logprobs) if logprobs is not None and ours else {}
+    places: Counter[Phase] = Counter()
+    for answer in line.answers:
+        completion = _completion(answer, max_tokens)
+        for phase in PHASES:
+            for _ in range(getattr(answer, phase.value)):
+                place = places[phase]
+                places[phase] += 1
+                yield Sample(
+                    engine=engine,
+                    case=line.id,
+                    phase=phase,
+                    repeat=place,
+                    concurrency=concurrency,
+                    request_sha256=sha256,
+                    completion=msgspec.structs.replace(completion, logprobs=tokens.get(_name(phase, place), ())),
+                )
+
+
+def _name(phase: Phase, place: int) -> str:
+    return phase.value if place == 0 else f"{phase.value}.{place}"
+
+
+def _by_name(logprobs: LogprobsLine) -> Mapping[str, Sequence[TokenLogprob]]:
+    by_name: dict[str, Sequence[TokenLogprob]] = {}
+    for tokens in logprobs.answers:
+        by_name |= dict.fromkeys(tokens.of, records.read(tokens))
+    return by_name
+
+
+def _answer(completion: Completion, valid: Callable[[Completion], bool] | None) -> Answer:
+    return Answer(
+        text=completion.text,
+        reasoning=completion.reasoning,
+        tool_calls=tuple(Call(name=call.name, arguments=call.arguments) for call in completion.tool_calls),
+        finish=completion.finish_reason,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        reasoning_tokens=completion.reasoning_tokens,
+        valid=None if valid is None else valid(completion),
+        normalised=completion.normalised,
+    )
+
+
+def _completion(answer: Answer, max_tokens: int) -> Completion:
+    return Completion(
+        text=answer.text,
+        reasoning=answer.reasoning,
+        tool_calls=tuple(ToolCall(name=call.name, arguments=call.arguments) for call in answer.tool_calls),
+        finish_reason=answer.finish,
+        prompt_tokens=answer.prompt_tokens,
+        completion_tokens=answer.completion_tokens,
+        reasoning_tokens=answer.reasoning_tokens,
+        normalised=answer.normalised,
+        max_tokens=max_tokens,
+    )

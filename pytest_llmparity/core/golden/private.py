@@ -1,0 +1,90 @@
+"""What a golden must not hold: the value of a key in any encoding, what looks like one, folders of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from pytest_llmparity.core.errors import GoldenError
+from pytest_llmparity.core.golden.records import Golden, Line, LogprobsLine, Provenance, unspell
+from pytest_llmparity.core.identity.lock import holds_path, holds_secret
+from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.masking import Mask
+from pytest_llmparity.core.words.problems import looks_secret
+
+
+def refuse_private(
+    golden: Golden, *, where: str, mask: Mask, variables: Iterable[str], folders: Sequence[str] = ()
+) -> None:
+    """Raise ``GoldenError``, naming file, case and field, where a golden would hold what has no place in it.
+
+    ``variables`` are the names under which ``mask`` knows secrets: a text it has been at before holds them. ``folders``
+    are those of this machine that nobody else should read of; a path that a model made up is its answer.
+    """
+    known = list(variables)
+
+    def refused(place: str, why: str) -> GoldenError:
+        return GoldenError(f"{where} is not written: {place} {why}")
+
+    for place, text in _of_engine(golden.provenance):
+        _refuse_secret(refused, place, text, mask, known)
+        if holds_path(text):
+            raise refused(
+                place, f"holds a path of this machine, {text!r}; give it below the project or in a variable of env"
+            )
+    for line in golden.lines.values():
+        for place, text in _of_case(line, golden.logprobs.get(line.key)):
+            _refuse_secret(refused, place, text, mask, known)
+            if any(folder in text for folder in folders):
+                raise refused(place, "names a folder of this machine; keep such paths out of the prompt")
+
+
+def _refuse_secret(refused: Refusal, place: str, text: str, mask: Mask, variables: Sequence[str]) -> None:
+    if holds_secret(text, mask, variables):
+        raise refused(
+            place, "holds the value of a key variable: take the key out of what the engine is sent, and record again"
+        )
+    if looks_secret(text):
+        raise refused(place, "looks like a key (not shown): a golden is a file for everybody")
+
+
+class Refusal(Protocol):
+    """Makes the error that names a place and why what stands there is refused."""
+
+    def __call__(self, place: str, why: str) -> GoldenError:
+        """Return it."""
+
+
+def _of_engine(provenance: Provenance) -> Iterator[tuple[str, str]]:
+    yield "engine", provenance.engine
+    yield "version", provenance.version or ""
+    yield from ((f"identity.{name}", str(told.value)) for name, told in provenance.identity.items())
+    for name, value in provenance.launch.items():
+        texts = value if isinstance(value, tuple) else (str(value),)
+        yield from ((f"launch.{name}", text) for text in texts)
+    yield from ((f"capabilities.{name}", str(value)) for name, value in provenance.capabilities.items())
+    for way in provenance.asked:
+        yield from ((f"asked.{name}", str(value)) for name, value in way.sampling.items())
+
+
+def _of_case(line: Line, logprobs: LogprobsLine | None) -> Iterator[tuple[str, str]]:
+    case = f"case {explain.plain(line.id, 40)}:"
+    yield f"{case} its id", line.id
+    for answer in line.answers:
+        yield f"{case} its text", answer.text
+        yield f"{case} its reasoning", answer.reasoning
+        yield f"{case} its finish reason", answer.finish
+        for call in answer.tool_calls:
+            yield f"{case} a tool call", call.name
+            yield f"{case} a tool call", call.arguments
+        for note in answer.normalised:
+            yield f"{case} what its reader changed", note
+    for tokens in logprobs.answers if logprobs else ():
+        yield f"{case} its tokens", _text("".join(text for text, _, _ in tokens.tokens))
+        others = "\n".join(text for _, _, top in tokens.tokens for text, _ in top)
+        yield f"{case} the alternatives of its tokens", _text(others)
+
+
+def _text(spelt: str) -> str:
+    """Return what tokens say, as a text."""
+    return unspell(spelt).decode("utf-8", "surrogateescape")

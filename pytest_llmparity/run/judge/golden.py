@@ -1,0 +1,65 @@
+"""What golden answers cannot say, as judgements say it: no times, nothing of prompts that were changed since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pytest_llmparity.core.checks.base import worded
+from pytest_llmparity.core.evidence import Check
+from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.words import explain
+from pytest_llmparity.run.plan import Declaration
+
+KIND = "golden"
+"""The kind of a verdict about golden answers themselves."""
+
+
+def lacking(record: EngineRecord, check: Check) -> str | None:
+    """Say what golden answers lack for a check, ``None`` where nothing."""
+    if record.golden is None or not check.needs().timed:
+        return None
+    return f"{record.name} has golden answers, and these hold no times"
+
+
+def unrecorded(record: EngineRecord, unit: str) -> str | None:
+    """Say that cases of a unit have no golden answer where each must have one, ``None`` where none is missing."""
+    if record.golden is None:
+        return None
+    outdated = record.outdated.get(unit, {})
+    absent = {case: why for case, why in record.unasked.get(unit, {}).items() if case not in outdated}
+    if not absent:
+        return None
+    first = next(iter(absent.values()))
+    cases = f"{explain.count(len(absent), 'prompt')} of {record.name} ({_some(absent)})"
+    return f"{cases}: {first}, and --parity-required asks for a verdict on all"
+
+
+def outdated(declaration: Declaration, records: Iterable[EngineRecord], unit: str) -> list[Verdict]:
+    """Return an INCOMPARABLE verdict for each golden some of whose answers are to something else than is asked now.
+
+    Where that is all of them every check says so, and no verdict more.
+    """
+    verdicts = []
+    for record in records:
+        cases = record.outdated.get(unit, {})
+        if not cases or unit in record.refused or record.unusable:
+            continue
+        of = explain.count(len(declaration.prompts.cases), "prompt")
+        verdict = Verdict(
+            test=declaration.test,
+            check=KIND,
+            kind=KIND,
+            engine=record.name,
+            baseline=None,
+            outcome=Outcome.INCOMPARABLE,
+            reason=f"{len(cases)} of {of} ({_some(cases)}): {next(iter(cases.values()))}",
+            blocked_by=record.name,
+        )
+        verdicts.append(worded(verdict))
+    return verdicts
+
+
+def _some(cases: Iterable[str]) -> str:
+    names = list(cases)
+    return ", ".join(explain.plain(case, 40) for case in names[:3]) + (", …" if len(names) > 3 else "")

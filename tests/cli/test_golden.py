@@ -1,0 +1,124 @@
+"""Golden answers from the command line: made from a stored run, shown, compared, pruned."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity.core.golden.records import set_of
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Shell
+
+GATE = """
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity("tickets.jsonl", check.prompts(), check.text(margin=0.05), max_tokens=12)
+def test_gate(parity_run): ...
+"""
+PLUGINS = ("-p", "no:cacheprovider", "-p", "no:asyncio", "-q")
+
+
+def prompts(path: Path, count: int) -> None:
+    rows = [{"id": f"case-{n}", "messages": [{"role": "user", "content": f"question {n}"}]} for n in range(count)]
+    (path / "tickets.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+@pytest.fixture
+def stored(shell: Shell, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """A project whose store has a run of two engines, prod and dev, which answer alike."""
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+    prompts(shell.path, 8)
+    (shell.path / "test_gate.py").write_text(GATE)
+    run(shell, pytester)
+    return shell
+
+
+def run(shell: Shell, pytester: pytest.Pytester, *more: str, dev: str | None = None) -> pytest.RunResult:
+    prod, other = shell.engine(poses_as="llamacpp"), shell.engine(answer=dev, poses_as="llamacpp")
+    os.chdir(shell.path)
+    return pytester.runpytest_inprocess(
+        *PLUGINS, f"--rootdir={shell.path}", f"--engines=prod={prod.base_url},dev={other.base_url}", *more, shell.path
+    )
+
+
+def test_a_stored_run_becomes_golden_and_nobody_is_asked(stored: Shell) -> None:
+    made = stored.run("golden", "from", "newest", "prod")
+    again = stored.run("golden", "from", "newest", "prod")
+
+    assert (made.code, made.out) == (0, "wrote golden/tickets/prod.jsonl: 8 new of 8 cases\n")
+    assert again.out == "golden/tickets/prod.jsonl: nothing new\n"
+    assert not (stored.path / "golden/tickets/dev.jsonl").exists()
+
+
+def test_what_is_golden_is_shown(stored: Shell) -> None:
+    stored.run("golden", "from", "newest")
+
+    everything, one_engine = stored.run("golden", "show"), stored.run("golden", "show", "prod")
+    case = stored.run("golden", "show", "prod", "--case", "case-3")
+
+    first, *lines = everything.out.splitlines()
+    assert first == "golden/tickets"
+    assert [line.split()[0] for line in lines] == ["dev", "prod"]
+    assert "8 cases recorded" in lines[1]
+    assert "8 with a noise floor, logprobs, asked 4 at once with max_tokens 12" in lines[1]
+    assert len(one_engine.out.splitlines()) == 2 + 8
+    assert "case-3  (prompt " in case.out
+    assert "main, cold, warm, parallel: ended by length, tokens: " in case.out
+
+
+def test_golden_answers_are_compared_with_a_run_and_with_each_other(stored: Shell, pytester: pytest.Pytester) -> None:
+    stored.run("golden", "from", "newest", "prod")
+    alike = stored.run("golden", "diff", "prod")
+    run(stored, pytester, "--parity-fresh", dev="something else")
+    stored.run("golden", "from", "newest", "dev")
+
+    parted = stored.run("golden", "diff", "prod", "dev")
+
+    assert alike.code == 0
+    assert "8 cases alike, 0 answered otherwise" in alike.out
+    assert parted.code == 1
+    assert "  case-0\n    prod  " in parted.out
+    assert "    dev   something else" in parted.out
+    assert "0 cases alike, 8 answered otherwise" in parted.out
+
+
+def test_prune_removes_what_the_tests_of_a_run_do_not_ask(stored: Shell, pytester: pytest.Pytester) -> None:
+    stored.run("golden", "from", "newest")
+    prompts(stored.path, 7)
+    run(stored, pytester, "--parity-fresh")
+
+    shown, kept = stored.run("golden", "prune", "--dry-run"), (stored.path / "golden/tickets/prod.jsonl").read_text()
+    pruned, again = stored.run("golden", "prune"), stored.run("golden", "prune")
+
+    assert "would remove from golden/tickets/prod.jsonl: case-7" in shown.out
+    assert "case-7" in kept
+    assert "removed from golden/tickets/dev.jsonl: case-7" in pruned.out
+    assert "case-7" not in (stored.path / "golden/tickets/prod.jsonl").read_text()
+    assert again.out.startswith("nothing to remove")
+
+
+def test_what_is_not_there_is_named(shell: Shell) -> None:
+    assert "there are no golden answers of prod" in shell.run("golden", "show", "prod").err
+    assert "no run is stored in" in shell.run("golden", "from", "newest").err
+    assert "no run is stored in" in shell.run("golden", "prune").err
+
+
+def test_runs_and_engines_that_are_not_there_are_named(stored: Shell) -> None:
+    other, engine = stored.run("golden", "from", "20260101-000000-0000"), stored.run("golden", "from", "newest", "vllm")
+
+    assert (other.code, engine.code) == (1, 1)
+    assert "there is no run 20260101-000000-0000; stored runs: 2" in other.err
+    assert "asked no engine vllm; it asked prod, dev" in engine.err
+
+
+@pytest.mark.parametrize("name", ["..", "../../etc/passwd", "a\x00b", ".", "golden/../x"])
+def test_no_prompt_file_names_a_folder_elsewhere(name: str) -> None:
+    assert not {"/", "\x00"} & set(set_of(name))
+    assert not set_of(name).startswith(".")
