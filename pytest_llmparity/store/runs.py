@@ -23,9 +23,9 @@ from typing import Any, Literal, NamedTuple, Self
 from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.evidence import FLOOR_PHASES
 from pytest_llmparity.core.sample import Identity, Phase, Sample, TokenLogprob
-from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.store.database import Database, file_system_of, local_folder
+from pytest_llmparity.store.looks import Looks
 from pytest_llmparity.store.ownership import KEPT, NAMED, TIMED, alive, claim, hold, take_over, take_over_again
 from pytest_llmparity.store.rows import (
     PUT_SAMPLE,
@@ -91,7 +91,7 @@ def key_of(sample: Sample) -> Key:
     return Key(sample.request_sha256, sample.case, sample.phase, sample.repeat, sample.concurrency)
 
 
-class Store:
+class Store(Looks):
     """The run store in one folder; safe to use from several threads and processes at once.
 
     ``secrets`` maps names to values that are replaced by ``«NAME»`` before anything is written. ``now`` gives seconds
@@ -390,35 +390,6 @@ class Store:
             if samples:
                 return list(samples.values())
         return []
-
-    # -- looks --------------------------------------------------------------------------------------------------------
-
-    def looks(self, test: str, check: str, pair: str, prompt_digest: str, *, continued: bool = False) -> int:
-        """Return how many earlier looks this judgement has to pay for; k means bounds at alpha / 2**k.
-
-        Judging more prompts because fewer were INCONCLUSIVE is another look. Judging the same prompts again is the
-        same look, and so is sequential evidence that is ``continued`` with more of them. After PASS or FAIL the count
-        starts anew.
-        """
-        query = "SELECT prompt_digest, outcome, earlier FROM looks WHERE test = ? AND check_name = ? AND pair = ?"
-        for digest, outcome, earlier in self._file.read(query, (test, check, pair)):
-            if outcome == Outcome.INCONCLUSIVE:
-                return int(earlier) if continued or digest == prompt_digest else int(earlier) + 1
-        return 0
-
-    def look(
-        self, test: str, check: str, pair: str, prompt_digest: str, outcome: Outcome, *, continued: bool = False
-    ) -> None:
-        """Record a judgement for :meth:`looks`; outcomes that judged no drift (ERROR, …) leave the count as it is."""
-        if outcome not in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
-            return
-        with self._file.write() as db:
-            earlier = self.looks(test, check, pair, prompt_digest, continued=continued)
-            db.execute(
-                "INSERT OR REPLACE INTO looks (test, check_name, pair, prompt_digest, outcome, earlier)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (test, check, pair, prompt_digest, str(outcome), earlier),
-            )
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

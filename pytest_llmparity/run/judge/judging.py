@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import operator
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -27,6 +25,7 @@ from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.run.gather.course import Course
 from pytest_llmparity.run.judge import golden
+from pytest_llmparity.run.judge.questions import completed, question_of
 from pytest_llmparity.run.judge.state import RunState
 from pytest_llmparity.run.parity import EngineRows, Row
 from pytest_llmparity.run.plan import Declaration, Unit, unit_of, wires_name
@@ -40,7 +39,6 @@ Pair: TypeAlias = tuple[str, str | None]
 """The engine a verdict is about and the baseline it is held against, if any."""
 ALPHA = 0.05
 """Error rate of every one-sided bound before it is divided for repeated looks."""
-_WHICH = ("version", "build", "model", "revision", "digest", "quantization", "tensor_types")
 AGREED = "agreed"
 """Name of a run's document that has what the lock said of drift."""
 LOOKED = "looked/"
@@ -148,8 +146,12 @@ class Judging:
         """Count this as a look at every question it answered or left open."""
         course = self.courses.get(self._unit(declaration).key)
         for (check, pair), outcome in _looked(settled).items():
-            question = (declaration.test, check, self._question(*pair), _looked_at(declaration, course))
-            self.store.look(*question, outcome, continued=course is not None and course.continued)
+            about, continued = (declaration.test, check), course is not None and course.continued
+            at = _looked_at(declaration, course)
+            known, question = self._question(*pair, about=about, at=at, continued=continued)
+            if known != question:  # an engine tells more of itself now
+                self.store.same_question(*about, known, question)
+            self.store.look(*about, question, at, outcome, continued=continued)
 
     def rows(self, declaration: Declaration) -> Mapping[str, EngineRows]:
         """Return the answers of a test's main phase by engine and case; what is missing says why."""
@@ -264,18 +266,32 @@ class Judging:
         pairs += [(engine, self.baseline) for engine in self.records if engine != self.baseline]
         kept = self.store.document(self.run, name) or {}
         earlier = kept["earlier"] if kept.get("at") == at else {}
-        questions = {pair: self._question(*pair) for pair in pairs}
-        unknown = [question for question in questions.values() if question not in earlier]
+        asked = {pair: question_of(self._engines(*pair)) for pair in pairs}
+        unknown = {question: pair for pair, question in asked.items() if question not in earlier}
         if unknown:
             continued = course is not None and course.continued
             about = (declaration.test, str(check))
-            earlier |= {q: self.store.looks(*about, q, at, continued=continued) for q in unknown}
+            for question, pair in unknown.items():
+                known, _ = self._question(*pair, about=about, at=at, continued=continued)
+                earlier[question] = self.store.looks(*about, known, at, continued=continued)
             self.store.put_document(self.run, name, {"at": at, "earlier": earlier})
-        return {pair: earlier[question] for pair, question in questions.items()}
+        return {pair: earlier[question] for pair, question in asked.items()}
 
-    def _question(self, engine: str, baseline: str | None) -> str:
-        """Name what a verdict of this pair is about: which engines they are, not only what they are called."""
-        return "|".join(f"{name} {_which(self.records[name])}" for name in (baseline, engine) if name is not None)
+    def _engines(self, engine: str, baseline: str | None) -> list[EngineRecord]:
+        return [self.records[name] for name in (baseline, engine) if name is not None]
+
+    def _question(
+        self, engine: str, baseline: str | None, *, about: tuple[str, str], at: str, continued: bool
+    ) -> tuple[str, str]:
+        """Return what a verdict of this pair is about, by its earlier name and by that of now.
+
+        Which engines they are counts, not only what they are called.
+        """
+        return completed(
+            question_of(self._engines(engine, baseline)),
+            self.store.questions(*about),
+            lambda text: self.store.looks(*about, text, at, continued=continued),
+        )
 
     def _samples_of(self, name: str, unit: Unit) -> BySort:
         """Return an engine's samples of a unit; all checks of a test read them, so the last unit's are remembered."""
@@ -322,12 +338,6 @@ def _looked(verdicts: Sequence[Verdict]) -> dict[tuple[str, Pair], Outcome]:
             if outcomes.get((verdict.check, pair)) is not Outcome.INCONCLUSIVE:
                 outcomes[verdict.check, pair] = verdict.outcome
     return outcomes
-
-
-def _which(engine: EngineRecord) -> str:
-    """Return a digest of what an engine is: other weights, or another release, are another question."""
-    facts = [engine.kind, *(engine.identity.get(name) for name in _WHICH)]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _skipped(declaration: Declaration, check: Check, engine: str, reason: str) -> Verdict:
