@@ -115,3 +115,9 @@ def _tell(
         print(printable(f"  {difference}"))
     if moved:
         print(printable(f"  canaries: {heard}"))
+    if after is not None:
+        canaries = after.canaries
+        if canaries is None:
+            print("  canaries: none, it answered them without text or not at all")
+        elif not moved or before is None or before.canaries != canaries:
+            print(f"  canaries: {canaries}" + (f"; it {canaries.blind}" if canaries.blind else ""))

@@ -121,9 +121,9 @@ def serving(selection: Selection, *, stored: Path | None = None) -> contextlib.A
 
 @contextlib.contextmanager
 def serving_as(settings: Settings, *, root: Path, stored: Path | None = None) -> Iterator[Session]:
-    """Give the session of settings that no command line named."""
+    """Give the session of settings that no command line named. Who watches a terminal sees how far it is."""
     from pytest_llmparity.keeper.client import Keeper
-    from pytest_llmparity.report.progress import Silent
+    from pytest_llmparity.report.progress import Bars, Silent
     from pytest_llmparity.run.session import Session
 
     session = Session(
@@ -132,7 +132,7 @@ def serving_as(settings: Settings, *, root: Path, stored: Path | None = None) ->
         token=uuid.uuid4().hex,
         keeper=lambda: Keeper.spawn(root / ".llmparity"),
         version=metadata.version("pytest-llmparity"),
-        progress=Silent(),
+        progress=Bars(sys.stderr, contextlib.nullcontext) if sys.stderr.isatty() else Silent(),
         stored=stored,
     )
     try:

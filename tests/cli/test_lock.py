@@ -26,6 +26,9 @@ BLIND += "the lock sees it by its canaries alone, from 0.005 nats on\n"
 """Said of a server that reports no digest and gives logprobs."""
 
 
+BIRDS = "  canaries: 12 with logprobs, the same up to 0.005 nats\n"
+
+
 def locked(shell: Shell) -> dict[str, Locked]:
     found = lockfile.read(shell.path / NAME)
     assert found is not None
@@ -58,7 +61,7 @@ def test_an_engine_that_is_as_it_was_changes_no_byte(shell: Shell, configured: C
 
     ended = shell.run("lock")
 
-    assert ended.out == f"one: unchanged\n{BLIND}"
+    assert ended.out == f"one: unchanged\n{BIRDS}{BLIND}"
     assert (shell.path / NAME).stat().st_mtime_ns == before
 
 
@@ -103,7 +106,7 @@ def test_check_writes_nothing_and_fails_when_the_lock_is_old(shell: Shell, confi
     text = (shell.path / NAME).read_text()
     shell.configure(configured(one=llamacpp(shell, quantization="Q8_0")))
     ended = shell.run("lock", "--check")
-    assert (ended.code, ended.out) == (1, f"one: changed\n  quantization: Q4_0 -> Q8_0\n{BLIND}")
+    assert (ended.code, ended.out) == (1, f"one: changed\n  quantization: Q4_0 -> Q8_0\n{BIRDS}{BLIND}")
     assert (shell.path / NAME).read_text() == text
 
 
@@ -115,7 +118,10 @@ def test_a_fact_that_is_not_told_now_is_shown_and_makes_no_lock_old(shell: Shell
 
     ended = shell.run("lock", "--check")
 
-    assert (ended.code, ended.out) == (0, f"one: tells less than it did\n  kv_cache: f16 -> not told now\n{BLIND}")
+    assert (ended.code, ended.out) == (
+        0,
+        f"one: tells less than it did\n  kv_cache: f16 -> not told now\n{BIRDS}{BLIND}",
+    )
 
 
 def test_an_engine_that_is_not_there_leaves_its_lock_and_no_other_untouched(
@@ -245,7 +251,7 @@ def test_canaries_are_kept_and_tell_other_weights_behind_the_same_facts(shell: S
     assert shell.run("lock").code == 0
     renewed = shell.run("lock", "--check")
 
-    assert renewed.out == f"one: unchanged\n{BLIND}"
+    assert renewed.out == f"one: unchanged\n{BIRDS}{BLIND}"
     assert (shell.path / NAME).read_text() != text
 
 
@@ -257,6 +263,7 @@ def test_without_logprobs_the_lock_says_what_its_canaries_cannot_see(shell: Shel
     kept = locked(shell)["one"].canaries
     assert kept is not None
     assert (len(kept.answers), kept.logprobs) == (12, False)
+    assert "  canaries: 12 without logprobs, the same while 1 at most part\n" in ended.out
     assert "by its canaries alone, and without logprobs only where 2 or more of 12 answers part" in ended.out
 
 

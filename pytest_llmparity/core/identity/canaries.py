@@ -26,6 +26,10 @@ OF_FLOOR: Final = 3.0
 """How many times what an engine differed from itself when it was recorded is no change."""
 KERNELS: Final = 0.01
 """Nats below which other arithmetic explains it: no requantisation was seen to move so little."""
+SEEN: Final = 0.02
+"""Nats that no limit exceeds for an engine's own noise where that can be: half of what Q8_0 in place of F16 moved."""
+ROOM: Final = 1.5
+"""Times an engine's own noise that its limit is at the least: less would cry wolf."""
 PARTED: Final = 1
 """Answers that may part where there are no logprobs, beyond those that did when they were recorded."""
 _LOST: Final = "the lock has logprobs, and those of now cannot be compared"
@@ -100,8 +104,25 @@ class Canaries:
 
     @property
     def limit(self) -> float:
-        """Nats up to which the engine is unchanged."""
-        return max(SAME, OF_FLOOR * (self.floor or 0.0))
+        """Nats up to which the engine is unchanged: three times its own noise, but no more than still sees 8 bits.
+
+        Of an engine that is noisier than that it is what its noise takes, see :attr:`blind`.
+        """
+        noise = self.floor or 0.0
+        return max(SAME, min(OF_FLOOR * noise, max(SEEN, ROOM * noise)))
+
+    @property
+    def blind(self) -> str:
+        """Say what an engine's own noise keeps its logprobs from seeing, empty where it hides nothing that is known."""
+        if self.limit <= SEEN:
+            return ""
+        noise = f"{self.floor or 0.0:.3g} nats"
+        return f"differs from itself by {noise}, so that weights in 8 bits in place of 16 may not be seen"
+
+    def __str__(self) -> str:
+        if self.logprobs:
+            return f"{len(self.answers)} with logprobs, the same up to {self.limit:.3g} nats"
+        return f"{len(self.answers)} without logprobs, the same while {self.may_part} at most part"
 
     @property
     def may_part(self) -> int:

@@ -196,15 +196,16 @@ def unseen(locked: Locked) -> str:
 
     What only our configuration says of them proves nothing.
     """
+    canaries = locked.canaries
     facts = [locked.identity.get(name) for name in ("digest", "revision")]
     if any(fact is not None and fact.source != "declared" for fact in facts):
         return ""
     words = "does not say which weights it serves: if they are swapped under the same name, "
-    canaries = locked.canaries
     if canaries is None or (not canaries.logprobs and canaries.may_part >= len(canaries.answers)):
         words += "the lock does not see it"
     elif canaries.logprobs:
         words += f"the lock sees it by its canaries alone, from {canaries.limit:.3g} nats on"
+        words += f" (it {canaries.blind})" if canaries.blind else ""
     else:
         words += (
             "the lock sees it by its canaries alone, and without logprobs only where "

@@ -61,6 +61,26 @@ def test_who_hardly_repeats_itself_has_more_room() -> None:
     assert compare(noisy, all_of(answer(2.013))).change is Change.UNCHANGED
 
 
+@pytest.mark.parametrize(
+    ("floor", "limit", "sees"),
+    [(0.0, 0.005, True), (0.004, 0.012, True), (0.01, 0.02, True), (0.013, 0.02, True), (0.03, 0.045, False)],
+)
+def test_noise_widens_no_limit_so_far_that_eight_bits_pass_unless_it_has_to_be_and_then_that_is_told(
+    floor: float, limit: float, sees: bool
+) -> None:
+    canaries = kept(all_of(answer(2.0)), all_of(answer(2.0 + floor)))
+
+    assert canaries.limit == pytest.approx(limit, rel=1e-3)
+    assert (canaries.blind == "") == sees
+    eight_bits = compare(canaries, all_of(answer(2.04)))
+    assert (eight_bits.change is Change.WEIGHTS) == sees
+    if not sees:
+        assert (
+            canaries.blind
+            == "differs from itself by 0.03 nats, so that weights in 8 bits in place of 16 may not be seen"
+        )
+
+
 def test_a_few_answers_that_moved_far_change_nothing() -> None:
     live = {**all_of(answer(2.0)), **dict.fromkeys(NAMES[:5], answer(0.1))}
 
