@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import re
 import shlex
 import shutil
 import tomllib
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,22 +28,6 @@ PROMPTS = "prompts/sample.jsonl"
 TEST = "test_parity.py"
 MOST_OF_A_KIND = 4
 """Models of one server, or files, that become engines; a person adds others."""
-
-SUBJECTS = ("a bicycle", "a thermometer", "a compass", "yeast")
-FORMS = {
-    "purpose": "What is {} for? Answer in one sentence.",
-    "child": "Explain {} to a child of eight.",
-    "history": "When did people first use or understand {}?",
-    "parts": "Name the three most important parts or stages of {}.",
-    "fault": "What most often goes wrong with {}, and what helps?",
-    "compare": "Compare {} with a clock in two sentences.",
-    "poem": "Write two lines of verse about {}.",
-    "question": "Ask one good question about {}.",
-    "advice": "Give one piece of advice to somebody who works with {}.",
-    "danger": "Is there a danger in {}? Say why or why not.",
-    "translate": "Say 'This is about {}' in French.",
-    "list": "List five words that have to do with {}.",
-}
 
 TEST_TEXT = f'''"""One gate: the same prompts on every engine, and how far the answers may differ."""
 
@@ -98,8 +82,8 @@ def _init(asked: argparse.Namespace) -> int:
     engines = _engines(root)
     text = _configuration(engines)
     configured = _place(root / FILE, text, what=", ".join(engine.name for engine in engines) or "no engine, an example")
-    sample = "".join(json.dumps(case, ensure_ascii=False) + "\n" for case in _cases())
-    _place(root / PROMPTS, sample, what=f"{len(SUBJECTS) * len(FORMS)} prompts")
+    sample = resources.files("pytest_llmparity").joinpath(PROMPTS).read_text("utf-8")
+    _place(root / PROMPTS, sample, what=f"{len(sample.splitlines())} prompts of several kinds")
     _place(root / TEST, TEST_TEXT, what="a test that compares the answers")
     print()
     if not configured:
@@ -195,16 +179,9 @@ def _configuration(engines: Sequence[ConfiguredEngine]) -> str:
     return tomlkit.dumps(document)
 
 
-def _cases() -> Iterator[dict[str, object]]:
-    for group, form in FORMS.items():
-        for number, subject in enumerate(SUBJECTS, 1):
-            message = {"role": "user", "content": form.format(subject)}
-            yield {"id": f"{group}-{number}", "group": group, "messages": [message]}
-
-
 def _next_steps(engines: Sequence[ConfiguredEngine], root: Path, rootdir: str | None) -> Iterator[str]:
     """Yield what to do next, with commands as they are run from this folder."""
-    config, test = (os.path.relpath(root / name) for name in (FILE, TEST))
+    config, test, prompts = (os.path.relpath(root / name) for name in (FILE, TEST, PROMPTS))
     chosen = ["--rootdir", rootdir] if rootdir else []
     if any(engine.keys["kind"] == "llamacpp" and "base_url" not in engine.keys for engine in engines) and not (
         shutil.which("llama-server") or importlib.util.find_spec("xllamacpp")
@@ -225,6 +202,8 @@ def _next_steps(engines: Sequence[ConfiguredEngine], root: Path, rootdir: str | 
     if len(names) == 2:
         yield f"  {gate} {','.join(names)}"
         yield "    asks both and judges; it means most between two engines that serve the same model"
+        yield f"  {shlex.join(['llmparity', 'calibrate', *chosen, *names, '--prompts', prompts])}"
+        yield "    measures how far an honest pair is apart, for check.logprobs()"
     else:
         yield f"A comparison needs a second engine: add it to {config} (another server, or another quantisation), then:"
         yield f"  {gate} {names[0]},NAME"

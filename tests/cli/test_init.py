@@ -12,6 +12,7 @@ import pytest
 from pytest_llmparity.core.prompts.reading import parse_prompts
 from pytest_llmparity.engines import daemons
 from pytest_llmparity.engines.local import caches, gguf_files
+from pytest_llmparity.run.calibrate.pair import LEAST_GROUPS
 from pytest_llmparity.settings.configuration import parse_config
 from tests.real_ollama import RealOllama
 
@@ -186,7 +187,9 @@ def test_what_is_written_is_valid(shell: Shell) -> None:
     compile((shell.path / "test_parity.py").read_text(), "test_parity.py", "exec")
 
     assert len(prompts.cases) == 48
-    assert len({case.group for case in prompts.cases}) == 12
+    assert prompts.groups == 48, "each counts by itself, and as many can be calibrated on"
+    assert prompts.groups >= LEAST_GROUPS
+    assert set(map(len, prompts.tag_sizes.values())) == {8}, "each kind has enough for a verdict of its own at 5 %"
 
 
 def test_models_that_make_no_text_and_later_parts_are_left_out(tmp_path: Path) -> None:
