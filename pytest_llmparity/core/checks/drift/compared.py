@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -15,10 +16,11 @@ from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.checks.pairing import Pair, Pairing
 from pytest_llmparity.core.checks.tags import hidden_tags
 from pytest_llmparity.core.compare.answers import Compared, compare_answers, digest
+from pytest_llmparity.core.compare.shift import find_shift
 from pytest_llmparity.core.compare.text import AT_FORKS, Fork, by_shift, without_tie
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.stats.hazard import hazard
-from pytest_llmparity.core.verdict import Difference, Judgement, Verdict
+from pytest_llmparity.core.verdict import Difference, Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
 UNGRADED: Final = "ungraded"
@@ -73,6 +75,23 @@ class Comparison:
         """Hold forks, in the order of the prompts, against a margin."""
         return self._design.hazard(forks, margin=margin, horizon=self._horizon)
 
+    def beyond(self) -> str:
+        """Say that the pair shifts by more than near-ties were accepted for, where they are ignored and it is shown."""
+        if self.ties is None or not self.ties.ignored:
+            return ""
+        shifts = [
+            (pair.case, shift)
+            for pair, _ in self.pairs
+            if (shift := find_shift(pair.baseline, pair.candidate)) is not None
+        ]
+        judgement = self._design.shift(shifts, margin=self.ties.shift)
+        if judgement.outcome is not Outcome.FAIL or judgement.lower is None:
+            return ""
+        return (
+            f"the pair shifts by at least {explain.nats(judgement.lower)}, and near-ties of "
+            f"{explain.nats(self.ties.shift)} were accepted: they do not explain its forks"
+        )
+
     @property
     def best(self) -> Forks:
         """The forks, and the best that may be thought of every case without one: it does not part."""
@@ -83,6 +102,14 @@ class Comparison:
 def unforked(horizon: int) -> Fork:
     """Return the best that may be thought of a case without two answers: it does not part."""
     return Fork(forked=False, at_risk=float(horizon))
+
+
+def withheld(verdict: Verdict, beyond: str) -> Verdict:
+    """Return a PASS that leaves near-ties aside as INCONCLUSIVE where what was accepted does not hold of the pair."""
+    if verdict.outcome is not Outcome.PASS or not beyond:
+        return verdict
+    reason = "; ".join(filter(None, [verdict.reason, beyond]))
+    return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None)
 
 
 def fork_lines(

@@ -19,6 +19,7 @@ from pytest_llmparity.core.checks.drift.compared import (
     fork_lines,
     tags_above,
     unforked,
+    withheld,
 )
 from pytest_llmparity.core.checks.drift.floor import (
     HORIZON,
@@ -95,7 +96,8 @@ class TextCheck(BaseCheck):
     ``ignore="near-ties"`` counts other forks only, in every verdict and in the noise floors: one at which the lead of
     the baseline's token moved no further than the accepted shift explains (:class:`~.compared.Ties`) ends what can be
     compared, as a cut does. Accepted is ``shift``, else what the lock or the model's ladder has for the pair, never
-    what is measured now: drift does not excuse itself. Forks without logprobs count.
+    what is measured now: drift does not excuse itself, and a pair that is shown to shift by more does not pass. Forks
+    without logprobs count.
 
     ``by="tag"`` adds a verdict on the prompts of each tag that has enough of them (:func:`least_of_tag`), beside the
     one on all. A baseline that ever differs from itself has to be shown to do so less on prompts of that tag.
@@ -233,10 +235,11 @@ class TextCheck(BaseCheck):
             own = self._own(evidence, evidence.engines[evidence.baseline], ties)
             whole = self._cross(opened, evidence, candidate, comparison, own)
             of_tags, left = self._by_tag(opened, evidence, candidate, own)
+            beyond = comparison.beyond()
             return [
-                dataclasses.replace(whole, remarks=(*whole.remarks, *left)),
+                withheld(dataclasses.replace(whole, remarks=(*whole.remarks, *left)), beyond),
                 self._repeat(dataclasses.replace(opened, kind="text.repeat"), evidence, candidate),
-                *of_tags,
+                *(withheld(of_tag, beyond) for of_tag in of_tags),
             ]
 
         return self.each_pair(evidence, self.kind, judge)
@@ -388,7 +391,8 @@ class TextCheck(BaseCheck):
         if floor is None:
             nothing = f"{candidate.name} has no repeated answers to compare" if short is None else short.reason
             return dataclasses.replace(verdict, reason=evidence.incomplete or nothing)
-        own = f"{self._measures} from {candidate.name}'s own first answer ({_asked(floor.phase, evidence)})"
+        again = f"{candidate.name}'s own first answer ({_asked(floor.phase, evidence)})"
+        own = f"{self._measures}{',' if self.ignore else ''} from {again}"
         verdict = dataclasses.replace(verdict, measures=own, horizon=self.horizon, requests=2 * len(floor.forks))
         if margin is None:
             return verdict.judged(_unjudged(floor.judgement, "no margin: see text"))

@@ -79,6 +79,25 @@ def test_other_forks_count_however_far_the_candidate_has_drifted(make: Factory) 
     assert text.remarks[0].startswith("0 of 40 forks near-ties")
 
 
+def test_a_pair_that_shifts_by_more_than_was_accepted_does_not_pass(make: Factory) -> None:
+    """Its forks may be where nothing decides, as at the beginning of a story."""
+    ours = answer(make)
+
+    def drifted(by: float) -> Completion:
+        moved = [TokenLogprob(token=b"a", logprob=-0.1, top=((b"a", -0.1), (b"b", -0.15 - by))) for _ in range(32)]
+        moved[20] = TokenLogprob(token=b"b", logprob=-0.1, top=((b"b", -0.1), (b"a", -0.11)))
+        return make.cut("a" * 20 + "b" * 12, logprobs=tuple(moved))
+
+    assert ours.logprobs[0].top[1][1] == pytest.approx(-0.15)
+    honest, drifting = (judge(make, [drifted(by)] * 40)[0] for by in (0.02, 0.4))
+
+    assert (honest.outcome, honest.estimate) == (Outcome.PASS, 0.0)
+    assert (drifting.outcome, drifting.estimate) == (Outcome.INCONCLUSIVE, 0.0)
+    assert drifting.message.endswith(
+        "the pair shifts by at least 0.4 nats, and near-ties of 0.06 nats were accepted: they do not explain its forks"
+    )
+
+
 def test_forks_without_logprobs_count(make: Factory) -> None:
     text, _ = judge(make, [answer(make, fork=2, lead=0.01, logprobs=False)] * 40)
 
