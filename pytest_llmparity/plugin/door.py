@@ -21,7 +21,7 @@ from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words.explain import count, explained, failure_text, one_line, pair
-from pytest_llmparity.core.words.printable import printable_lines, uncommanded
+from pytest_llmparity.core.words.printable import printable, printable_lines, uncommanded, wrapped
 from pytest_llmparity.core.words.shortage import advice
 from pytest_llmparity.embedding import default_embedder
 from pytest_llmparity.engines import daemons
@@ -400,7 +400,8 @@ class Door:
             lines, wrote = writing.of_session(self.session)
         except (LLMParityError, OSError) as error:
             lines, wrote = [f"golden: nothing was written: {self.session.mask.text(str(error))}"], True
-        self.summary += lines
+        for line in lines:
+            self.summary += wrapped(printable(line), terminal.WIDTH, indent="  ")
         return pytest.ExitCode.TESTS_FAILED if wrote and exitstatus == pytest.ExitCode.OK else exitstatus
 
     def _write(self, record: RunRecord) -> list[str]:

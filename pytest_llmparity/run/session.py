@@ -121,7 +121,7 @@ class Session:
             sequential=self.sequential,
             in_turn=self.settings.timed_changes if self.settings.loads_in_turn else None,
         )
-        if declared.needs().accepted and self.settings.mode == "live" and len(self.settings.engines) > 1:
+        if declared.needs().accepted and self.settings.holds_pairs:
             self._lock.require_margins(declared.checks)
         if self._never_judged(declared):
             raise DesignError(

@@ -327,6 +327,11 @@ class Settings:
         """How many engines the plan is made for: what becomes golden is recorded as if another one was beside it."""
         return max(2, len(self.engines)) if self.update_golden else len(self.engines)
 
+    @property
+    def holds_pairs(self) -> bool:
+        """Whether a live run is there to hold engines against each other, not to record them."""
+        return self.mode == "live" and len(self.engines) > 1 and self.update_golden is None
+
     def in_turn(self) -> list[EngineSpec]:
         """Return the engines in the order they are asked: the baseline first, then as selected."""
         return sorted(self.asked, key=lambda spec: spec.name != self.baseline)

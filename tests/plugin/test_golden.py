@@ -304,3 +304,13 @@ def test_a_file_that_cannot_be_used_is_the_error_of_its_engine(bench: Bench, rec
     result.stdout.fnmatch_lines(
         ["ERROR prompts, dev against golden-prod: golden-prod: golden/prompts/prod.jsonl:10: *"]
     )
+
+
+def test_engines_are_recorded_whatever_margin_they_have(bench: Bench) -> None:
+    engines = [bench.engine(poses_as="llamacpp"), bench.engine(poses_as="llamacpp")]
+    bench.gate("check.logprobs()")
+
+    result = bench.run("--parity-update-golden=all", engines=engines)
+
+    assert result.ret == 1
+    assert {path.name for path in (bench.pytester.path / "golden/prompts").glob("?.jsonl")} == {"a.jsonl", "b.jsonl"}

@@ -235,8 +235,9 @@ class Campaign:
     def _prepare(self, entered: Sequence[tuple[EngineSpec, Adapter | None]]) -> None:
         """Prepare engines, lanes at the same time, and leave out what nothing can be compared with."""
         self._meanwhile()
-        for reason in self._company.hold(self._plan.units, self._lock.agreed()):
-            self._progress.say(reason)
+        if not self._settings.update_golden:  # what becomes golden is asked whatever it can be held against
+            for reason in self._company.hold(self._plan.units, self._lock.agreed()):
+                self._progress.say(reason)
         adapters = {spec.name: adapter for spec, adapter in entered if adapter is not None}
 
         async def prepare_one(name: str) -> Prepared:
