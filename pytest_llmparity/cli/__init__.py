@@ -35,13 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pytest_llmparity.cli import calibrate, doctor, golden, init, lock, runs, serve
+    from pytest_llmparity.cli import calibrate, doctor, golden, init, lock, report, runs, serve
 
     parser = argparse.ArgumentParser(prog="llmparity", description="What is behind the engines of a project.")
     parser.add_argument(
         "--version", action="version", version=f"pytest-llmparity {metadata.version('pytest-llmparity')}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for verb in (init, doctor, lock, calibrate, golden, runs, serve):
+    for verb in (init, doctor, lock, calibrate, golden, runs, report, serve):
         verb.add(commands)
     return parser

@@ -111,7 +111,9 @@ class Explanation:
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """One case on which two engines differ, as one check sees it; ``what`` says how, in a few words.
+    """One case on which two engines differ, or which one engine answered wrongly, as one check sees it.
+
+    ``what`` says how, in a few words.
 
     ``baseline_sha256`` and ``candidate_sha256`` are hex digests of what was compared, as UTF-8: the text of an answer,
     or its tool calls written out; ``None`` where there was none (a prompt count, a failed answer). Where texts fork,
@@ -185,8 +187,8 @@ class Verdict(Judgement):
     used, or failed to answer, where that is the reason: it is told once. ``left_out`` are prompts the verdict does not
     rest on because an engine cannot be asked them; ``n`` is without them. ``lenience`` counts, by engine, what was
     forgiven in the answers or was not, ``remarks`` are further sentences that hold whatever the outcome. ``message`` is
-    the headline, ``details`` the lines below it. ``differing`` are the cases on which the two engines differ, in the
-    order of the prompts.
+    the headline, ``details`` the lines below it. ``differing`` are the cases on which the two engines differ, or of one
+    engine those it answered wrongly, in the order of the prompts.
     """
 
     test: str

@@ -212,7 +212,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     if summary:
         terminalreporter.section("LLM parity")
-        for line in summary:
+        for line in [*summary, *(door.notes if door is not None else [])]:
             terminalreporter.write_line(line)
     if skipped:
         noun = "test" if len(skipped) == 1 else "tests"

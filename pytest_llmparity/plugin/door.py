@@ -28,9 +28,9 @@ from pytest_llmparity.engines import daemons
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.plugin import repeats, xdist
 from pytest_llmparity.plugin.options import given_to, verbosity
-from pytest_llmparity.report import json as json_report
-from pytest_llmparity.report import junit, terminal
+from pytest_llmparity.report import files, junit, terminal
 from pytest_llmparity.report.progress import Bars, Silent
+from pytest_llmparity.report.workflow import github
 from pytest_llmparity.run.gather.course import WAVE
 from pytest_llmparity.run.gather.lanes import describe, lanes_of
 from pytest_llmparity.run.parity import ParityFailure, ParityRun
@@ -52,8 +52,10 @@ class Door:
         self.broken: str | None = None
         self._verdicts: dict[str, list[Verdict]] = {}
         self._concluded: dict[str, list[Verdict]] = {}
+        self._commands: dict[str, str] = {}
         self._used = False
         self.summary: list[str] = []
+        self.notes: list[str] = []
         self._planned: list[str] = []
         self._problems: dict[str, str] = {}
         self._runs: dict[str, ParityRun] = {}
@@ -313,7 +315,8 @@ class Door:
         used = used or (parity_run is not None and parity_run.touched and not verdicts)
         used = used or (parity_run is None and "llmparity_door" in getattr(item, "fixturenames", ()))
         carried = None if verdicts is None else [to_json(verdict) for verdict in verdicts]
-        return {"run": self.session.run, "test": gate, "verdicts": carried, "used": judged and used}
+        command = self._reproduce(item) if carried else ""
+        return {"run": self.session.run, "test": gate, "verdicts": carried, "used": judged and used, "again": command}
 
     def receive(self, carried: Mapping[str, Any]) -> None:
         """Take a test's verdicts out of its report; those of an earlier attempt at it no longer count."""
@@ -323,6 +326,7 @@ class Door:
         if carried["run"]:
             self.session.adopt(carried["run"])
         self._verdicts[carried["test"]] = [from_json(Verdict, data) for data in carried["verdicts"]]
+        self._commands[carried["test"]] = carried["again"]
 
     def ended(self, handed_back: Mapping[str, Any]) -> None:
         """Take what a worker planned and gathered: under xdist nobody else collects tests."""
@@ -365,7 +369,7 @@ class Door:
             exitstatus = self._record_golden(exitstatus)
         if judged:
             try:
-                self.summary += self.session.conclude(self.verdicts)
+                self.summary += self.session.conclude(self.verdicts, self._commands)
             except (LLMParityError, OSError) as error:
                 self.summary.append(f"llmparity: the store of runs could not be tidied: {error}")
         return exitstatus
@@ -383,7 +387,7 @@ class Door:
         ]
         if not (self.verdicts or self.session.run or self.settings.reports):
             return
-        record = self.session.record(self.verdicts)
+        record = self.session.record(self.verdicts, self._commands)
         if not self.session.run:
             record = dataclasses.replace(record, engines=tuple(self._engines()))
         self.config.hook.pytest_llmparity_report(config=self.config, record=record)
@@ -391,6 +395,7 @@ class Door:
             self.summary += terminal.rows(self.session.samples())
         self.summary += terminal.summary(record, verbose=verbosity(self.config) > 0)
         self.summary += self._write(record)
+        self._tell_workflow(record)
 
     def _record_golden(self, exitstatus: int) -> int:
         """Write what the engines answered as golden, where that was asked for; a run that wrote something fails."""
@@ -405,12 +410,31 @@ class Door:
         return pytest.ExitCode.TESTS_FAILED if wrote and exitstatus == pytest.ExitCode.OK else exitstatus
 
     def _write(self, record: RunRecord) -> list[str]:
-        if "json" not in self.settings.reports:
+        if not self.settings.reports:
             return []
-        origin = self.session.origin(self.verdicts)
-        samples = self.session.samples()
-        json_report.write(record, samples, self.settings.out, root=self.config.rootpath, origin=origin)
-        return [f"report: {self.settings.out / 'run.json'}"]
+        written = files.write(
+            self.settings.reports,
+            record,
+            self.session.samples(),
+            self.settings.out,
+            root=self.config.rootpath,
+            origin=self.session.origin(self.verdicts),
+        )
+        return [f"report: {path}" for path in written]
+
+    def _tell_workflow(self, record: RunRecord) -> None:
+        """Give a workflow of GitHub what it shows by itself; nobody asked for it, so it fails no run."""
+        self.notes = github.commands(record.verdicts, os.environ, root=self.config.rootpath)
+        try:
+            github.add_summary(
+                record,
+                self.session.samples(),
+                os.environ,
+                root=self.config.rootpath,
+                origin=self.session.origin(self.verdicts),
+            )
+        except OSError as error:
+            self.summary.append(f"the summary of the workflow's step could not be written: {error}")
 
     def _engines(self) -> list[EngineRecord]:
         return [

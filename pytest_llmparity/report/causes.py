@@ -1,10 +1,20 @@
-"""The cause of a verdict's drift and the experiments that showed it, or did not, as lines of the summary."""
+"""What stands below a verdict in the summary: answers, the cause of drift and the experiments that showed it or not."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from pytest_llmparity.core.verdict import Experiment, Verdict
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.printable import printable, wrapped
+from pytest_llmparity.core.words.printable import elide, printable, wrapped
+
+SHOWN: Final = 8
+"""Lines that say which answers were wrong or different."""
+
+
+def evidence(verdict: Verdict, *, width: int) -> list[str]:
+    """Return which answers were wrong or different, in the words that stand below a verdict that fails its test."""
+    return [elide(f"    {printable(line)}", width) for line in verdict.details[:SHOWN]]
 
 
 class Causes:

@@ -45,8 +45,8 @@ def to_json(record: RunRecord, *, places: Places | None = None) -> dict[str, Any
         "latency": [samples_module.to_json(row) for row in record.latency],
         "failures": [samples_module.to_json(failure) for failure in record.failures],
     }
-    clean: dict[str, Any] = _clean(content if places is None else places.shorten(content))
-    return clean
+    cleaned: dict[str, Any] = clean(content if places is None else places.shorten(content))
+    return cleaned
 
 
 def sample_to_json(
@@ -88,8 +88,8 @@ def sample_to_json(
         "timing": sample.timing and samples_module.to_json(sample.timing),
         "failure": failure if places is None else places.shorten(failure),
     }
-    clean: dict[str, Any] = _clean(line)
-    return clean
+    cleaned: dict[str, Any] = clean(line)
+    return cleaned
 
 
 def write(
@@ -106,7 +106,7 @@ def write(
     the project's folder, left out of paths; ``origin`` tells who asked what a sample answers. Raises ``UsageError``
     when the folder cannot be written.
     """
-    places = here(root, _files(record))
+    places = here(root, files_of(record))
     lines = (
         json.dumps(sample_to_json(record.run, sample, origin=origin(sample), places=places), allow_nan=False) + "\n"
         for sample in samples
@@ -115,19 +115,20 @@ def write(
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = folder / "samples.jsonl"
-        _replace(path, lines)
+        replace(path, lines)
         path = folder / "run.json"
-        _replace(path, [json.dumps(to_json(record, places=places), allow_nan=False, indent=1) + "\n"])
+        replace(path, [json.dumps(to_json(record, places=places), allow_nan=False, indent=1) + "\n"])
     except OSError as error:
         message = f"{path} cannot be written ({error.strerror or error}); choose another --parity-out"
         raise UsageError(message) from error
 
 
-def _replace(path: Path, parts: Iterable[str]) -> None:
+def replace(path: Path, parts: Iterable[str]) -> None:
+    """Write a file that only this user can read; it appears whole or not at all."""
     # In the same folder, because only there a rename is atomic; named after the process, so that two do not mix.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(unfinished, "w", encoding="ascii", opener=_private) as file:
+        with open(unfinished, "w", encoding="utf-8", newline="\n", opener=_private) as file:
             file.writelines(parts)
         unfinished.replace(path)
     except BaseException:
@@ -146,13 +147,13 @@ def _engine(engine: EngineRecord) -> dict[str, Any]:
         "name": engine.name,
         "kind": engine.kind,
         "version": engine.version,
-        "model": _without_folder(engine.model),
+        "model": without_folder(engine.model),
         "quantization": engine.quantization,
         "context_length": engine.context_length,
         "launch": engine.launch,
         "route": engine.route,
         "baseline": engine.baseline,
-        "identity": {name: {"value": _without_folder(f.value), "source": f.source} for name, f in facts.items()},
+        "identity": {name: {"value": without_folder(f.value), "source": f.source} for name, f in facts.items()},
         "capabilities": _capabilities(engine),
         "route_check": None if engine.route_check is None else _route_check(engine),
     }
@@ -180,28 +181,29 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
     return {name: content[name] for name in _VERDICT_FIELDS}
 
 
-def _without_folder(value: Any) -> Any:
+def without_folder(value: Any) -> Any:
     """Reduce an absolute path of this machine to the file's name; anything else stays."""
     path = absolute(value) if isinstance(value, str) else None
     return value if path is None else path.name
 
 
-def _files(record: RunRecord) -> list[str]:
+def files_of(record: RunRecord) -> list[str]:
     """Return what the engines say about files of theirs."""
     values: list[object] = [engine.model for engine in record.engines]
     values += [fact.value for engine in record.engines for fact in engine.identity.facts.values()]
     return [text for text in values if isinstance(text, str)]
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
+    """Return JSON builtins with every text valid Unicode and every number finite, ``None`` where it is not."""
     if isinstance(value, str):
         return _unicode(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {_unicode(key): _clean(item) for key, item in value.items()}
+        return {_unicode(key): clean(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_clean(item) for item in value]
+        return [clean(item) for item in value]
     return value
 
 

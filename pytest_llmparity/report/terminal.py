@@ -14,12 +14,13 @@ from typing import Final
 
 from pytest_llmparity.core.errors import NotAsked
 from pytest_llmparity.core.identity.quantization import normalise
-from pytest_llmparity.core.identity.record import EngineRecord, LatencyQuantiles, RunRecord
+from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import Phase, Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import cells, elide, pad, printable, wrapped
-from pytest_llmparity.report.causes import Causes
+from pytest_llmparity.report import overview
+from pytest_llmparity.report.causes import Causes, evidence
 from pytest_llmparity.report.troubles import troubles
 from pytest_llmparity.run.judge.judging import ALPHA
 from pytest_llmparity.settings.specification import EngineSpec
@@ -177,7 +178,7 @@ def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> 
         ],
         troubles(record.verdicts, record.engines, width=width),
         conclusions(record.verdicts, [engine.name for engine in record.engines], verbose=verbose, width=width),
-        latency(record.latency, width=width),
+        overview.latency(record.latency, width=width),
         open_questions(record.verdicts, width=width),
         unjudged(record.verdicts, width=width),
         noted(record.verdicts, width=width),
@@ -316,18 +317,6 @@ def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose:
     return lines
 
 
-def latency(rows: Sequence[LatencyQuantiles], *, width: int = WIDTH) -> list[str]:
-    """Return a table of quantiles, one line per engine and metric."""
-    if not rows:
-        return []
-    name_width = min(max(7, *(cells(printable(row.engine)) for row in rows)), width - 48)
-    lines = [f"{pad('latency', name_width)}  {'metric':6}{'p50':>10}{'p95':>10}{'p99':>10}{'n':>8}"]
-    for row in rows:
-        quantiles = "".join(f"{explain.number(value, row.unit):>10}" for value in (row.p50, row.p95, row.p99))
-        lines.append(f"{pad(printable(row.engine), name_width)}  {row.metric:6}{quantiles}{row.n:>8}")
-    return lines
-
-
 def rows(samples: Iterable[Sample], *, width: int = WIDTH) -> list[str]:
     """Return every answer in full, or why there is none, under its case: what ``--parity-case`` is asked for."""
     by_case: dict[str, list[Sample]] = defaultdict(list)
@@ -360,6 +349,7 @@ def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[s
         lines += _wrapped("  ", f"{printable(verdict.engine)}: {_finding(verdict)}", width=width)
         if settling := explain.settling(verdict):
             lines += _wrapped("    ", settling, width=width)
+        lines += evidence(verdict, width=width)
         if verdict.alpha < ALPHA:
             look = 1 + round(math.log2(ALPHA / verdict.alpha))
             words = f"look {look} at this question, so judged at {100 * verdict.alpha:g} % instead of {100 * ALPHA:g} %"

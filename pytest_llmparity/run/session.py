@@ -35,15 +35,12 @@ from pytest_llmparity.run.gather.course import FLOOR_MOST
 from pytest_llmparity.run.golden.entering import Goldens, held_against
 from pytest_llmparity.run.golden.requests import REQUESTS, note
 from pytest_llmparity.run.judge.judging import AGREED, Judging
+from pytest_llmparity.run.judge.recorded import keep, record_of_run
 from pytest_llmparity.run.judge.state import (
     RunState,
-    failure_records,
-    latency_quantiles,
     newest_whole,
-    read_otherwise,
     read_state,
     state_of,
-    unknown_latency,
     write_state,
 )
 from pytest_llmparity.run.locking import Guard
@@ -239,7 +236,7 @@ class Session:
         notes = (kept, *(note for note in state.notes if note != kept))
         write_state(self.store(), run, dataclasses.replace(state, requests=0, seconds=0.0, retries=0, notes=notes))
 
-    def conclude(self, verdicts: Sequence[Verdict]) -> list[str]:
+    def conclude(self, verdicts: Sequence[Verdict], reproduce: Mapping[str, str] | None = None) -> list[str]:
         """Take note that this session judged and reported its run to the end: the next one of its plan begins anew.
 
         Older runs than are kept are removed; return the sentence that says so.
@@ -247,6 +244,7 @@ class Session:
         if self.run is None or self.settings.mode != "live":
             return []
         worst = max((verdict.outcome for verdict in verdicts), key=SEVERITY.index, default=None)
+        keep(self.store(), self.run, verdicts, reproduce or {})
         self.store().put_document(self.run, JUDGED, {"worst": worst})
         self.store().release(self.run)
         gone = self.store().prune(self.settings.keep_runs, spare=self.run)
@@ -431,20 +429,16 @@ class Session:
             self.run = run
             self._load()
 
-    def record(self, verdicts: Sequence[Verdict]) -> RunRecord:
-        """Return everything about the run for the reports."""
-        engines, samples = ({}, {}) if self._judging is None else (self._judging.records, self._judging.samples)
-        return RunRecord(
-            run=self.run or "",
-            version=self.version,
-            engines=tuple(engines.values()),
-            verdicts=tuple(verdicts),
-            latency=tuple(latency_quantiles(samples)),
-            failures=tuple(failure_records(samples)),
-            requests=self._state.requests,
-            retries=self._state.retries,
+    def record(self, verdicts: Sequence[Verdict], reproduce: Mapping[str, str] | None = None) -> RunRecord:
+        """Return everything about the run for the reports; ``reproduce`` has by test the command that runs it again."""
+        return record_of_run(
+            self.run or "",
+            self.version,
+            self._judging,
+            self._state,
+            verdicts,
+            reproduce=reproduce or {},
             replayed=self.settings.mode == "replay",
-            notes=(*self._state.notes, *unknown_latency(samples, verdicts), *read_otherwise(samples)),
         )
 
     def samples(self) -> list[Sample]:

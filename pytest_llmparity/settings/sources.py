@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 SIGNATURE: Final = "parity(prompts, *checks, max_tokens=64, sampling=None, concurrency=None, repeats=1)"
 """The marker as users write it: registered with pytest and quoted in every error about it."""
 
-FORMATS = ("json",)
-"""Report formats of this version."""
+FORMATS = ("json", "html", "md")
+"""Formats of reports."""
 
 FILE = "llmparity.toml"
 OUT = ".llmparity/report"

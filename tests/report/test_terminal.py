@@ -15,7 +15,7 @@ from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, L
 from pytest_llmparity.core.sample import Completion, Fact, Failure, Identity, Phase, Sample, Source, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words.printable import cells
-from pytest_llmparity.report import terminal
+from pytest_llmparity.report import overview, terminal
 
 
 def verdict(engine: str, outcome: Outcome, kind: str = "text", **more: Any) -> Verdict:
@@ -325,7 +325,7 @@ def test_rows_show_answers_calls_and_why_there_is_none() -> None:
 def test_latency_is_a_table() -> None:
     rows = [LatencyQuantiles(engine="f16", metric="ttft", p50=0.05, p95=1.5, p99=math.inf, n=128)]
 
-    header, row = terminal.latency(rows)
+    header, row = overview.latency(rows, width=80)
 
     assert header.split() == ["latency", "metric", "p50", "p95", "p99", "n"]
     assert row.split() == ["f16", "ttft", "50", "ms", "1.5", "s", "never", "128"]

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, cast, runtime_checkable
 import msgspec
 
 from pytest_llmparity.core.checks.missing import describe
+from pytest_llmparity.core.compare.answers import digest
 from pytest_llmparity.core.compare.json import FieldDiff, Parsed, diff_values, parse_json
 from pytest_llmparity.core.compare.order import NOT_FETCHED, refuse_to_fetch
 from pytest_llmparity.core.compare.wrapped import REASONING, Unwrapped, unwrap
@@ -20,7 +21,7 @@ from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.late import jsonschema_rs
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, JsonObject
-from pytest_llmparity.core.verdict import Lenience, Outcome, Verdict
+from pytest_llmparity.core.verdict import Difference, Lenience, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
 MOVED: Final = "moved to reasoning"
@@ -286,6 +287,19 @@ def silent(
         return dataclasses.replace(verdict, outcome=Outcome.ERROR, reason=reason)
     outcome = Outcome.ERROR if evidence.incomplete is None else Outcome.INCONCLUSIVE
     return dataclasses.replace(verdict, outcome=outcome, reason=evidence.incomplete or "no answer was gathered")
+
+
+def wrong(cases: Sequence[Case], readings: Mapping[str, Reading]) -> tuple[Difference, ...]:
+    """Return the cases whose answers do not fit, as reports list them."""
+    return tuple(
+        Difference(
+            case=case.id,
+            what=explain.plain(reading.problem, 120),
+            candidate_sha256=digest(reading.text) if reading.answered else None,
+        )
+        for case in cases
+        if (reading := readings[case.id]).problem is not None
+    )
 
 
 def invalid(engine: str, cases: Sequence[Case], readings: Mapping[str, Reading]) -> list[str]:

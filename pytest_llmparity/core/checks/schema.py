@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
 
 from pytest_llmparity.core.checks.base import BaseCheck
-from pytest_llmparity.core.checks.contract import Adapter, Contract, ModelClass, Reading, forgiven, invalid, silent
+from pytest_llmparity.core.checks.contract import (
+    Adapter,
+    Contract,
+    ModelClass,
+    Reading,
+    forgiven,
+    invalid,
+    silent,
+    wrong,
+)
 from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
 from pytest_llmparity.core.checks.missing import Missing, Silence, rested
 from pytest_llmparity.core.checks.pairing import pair_answers
@@ -284,6 +293,7 @@ class SchemaCheck(BaseCheck):
             requests=len(kept),
             differs=(*layers.enforcement(engine, cases), *([order] if order else [])),
             details=(*invalid(engine.name, cases, readings), *silence.limits()),
+            differing=wrong(read, readings),
         )
         unasked = len(cases) - len(engine.left_out) - len(kept)
         missing = Missing(of=len(kept), used=len(kept), stopped=evidence.incomplete or "" if unasked else "")

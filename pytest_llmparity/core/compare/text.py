@@ -224,19 +224,11 @@ def _grade(ours: Sequence[TokenLogprob], theirs: Sequence[TokenLogprob], at: int
 
     With the grade goes by how much the lead moved, ``None`` where not both sides say.
     """
-    if not ours or not theirs:
+    entries = contested(ours, theirs, at)
+    if entries is None:
         return None, None
-    (ours_spelled, ours_ends), (theirs_spelled, theirs_ends) = _spelling(ours), _spelling(theirs)
-    # Tokens that end alike, and before the first differing byte, are the same.
-    index = _alike(ours_ends, theirs_ends, bisect_right(ours_ends, _shared(ours_spelled, theirs_spelled)))
-    if index >= min(len(ours_ends), len(theirs_ends)):
-        return None, None
-    start, mine, other = ours_ends[index - 1] if index else 0, ours_ends[index], theirs_ends[index]
-    if not start <= at <= max(mine, other):
-        return None, None  # the texts part elsewhere: these two only cut the same text differently
-    entries = ours[index], theirs[index]
     gaps = [
-        _gap(entry, rival.token) for entry, rival in (entries, entries[::-1]) if entry.top and entry.logprob is not None
+        lead(entry, rival.token) for entry, rival in (entries, entries[::-1]) if entry.top and entry.logprob is not None
     ]
     if not gaps:
         return None, None
@@ -256,7 +248,29 @@ def _alike(ours: Sequence[int], theirs: Sequence[int], most: int) -> int:
     return next((index for index, (a, b) in enumerate(pairs) if a != b), min(most, len(theirs)))
 
 
-def _gap(entry: TokenLogprob, rival: bytes) -> float | None:
+def contested(
+    ours: Sequence[TokenLogprob], theirs: Sequence[TokenLogprob], at: int
+) -> tuple[TokenLogprob, TokenLogprob] | None:
+    """Return the first pair of tokens that differ, ``None`` where they are not known to be those at byte ``at``."""
+    if not ours or not theirs:
+        return None
+    (ours_spelled, ours_ends), (theirs_spelled, theirs_ends) = _spelling(ours), _spelling(theirs)
+    # Tokens that end alike, and before the first differing byte, are the same.
+    index = _alike(ours_ends, theirs_ends, bisect_right(ours_ends, _shared(ours_spelled, theirs_spelled)))
+    if index >= min(len(ours_ends), len(theirs_ends)):
+        return None
+    start, mine, other = ours_ends[index - 1] if index else 0, ours_ends[index], theirs_ends[index]
+    if not start <= at <= max(mine, other):
+        return None  # the texts part elsewhere: these two only cut the same text differently
+    return ours[index], theirs[index]
+
+
+def token_ends(answer: Completion) -> Sequence[int] | None:
+    """Return the byte offset behind each token of an answer's text, ``None`` where they are not known."""
+    return _token_ends(answer.logprobs, _encode(answer.text))
+
+
+def lead(entry: TokenLogprob, rival: bytes) -> float | None:
     """Return how far the rival lies below the chosen token, in nats; ``None`` when it is not among the alternatives."""
     for token, logprob in entry.top:
         if token == rival:

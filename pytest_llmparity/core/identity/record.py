@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_llmparity.core.identity.capabilities import Capabilities
+from pytest_llmparity.core.identity.ladder import Ladder
 from pytest_llmparity.core.identity.routes import RouteCheck
 from pytest_llmparity.core.sample import Identity
 from pytest_llmparity.core.verdict import Verdict
@@ -74,14 +75,17 @@ class EngineRecord:
 class SampleOrigin:
     """Whose question an answer is: the ``tests`` that asked it, their prompt sets, and the case's messages or prompt.
 
-    ``judged``: a verdict of one of them rests on it; answers that measure the noise floor, and those that a test only
-    reads, are not. Everything is empty where nobody noted it (runs stored by an older version).
+    ``tags`` and ``group`` are the case's. ``judged``: a verdict of one of them rests on it; answers that measure the
+    noise floor, and those that a test only reads, are not. Everything is empty where nobody noted it (runs stored by an
+    older version).
     """
 
     tests: tuple[str, ...] = ()
     prompt_sets: tuple[str, ...] = ()
     messages: Sequence[Mapping[str, Any]] | None = None
     prompt: str | None = None
+    tags: tuple[str, ...] = ()
+    group: str = ""
     judged: bool = False
 
 
@@ -116,7 +120,8 @@ class RunRecord:
 
     ``requests`` counts what was sent when it was gathered, to all engines and with probes, ``retries`` what of that was
     sent again; ``replayed``: nothing was sent now. ``notes`` are sentences for the end of the summary (what was
-    resumed, what a hard stop left out).
+    resumed, what a hard stop left out). ``reproduce`` has by test the command that runs it again, ``ladder`` is that of
+    the baseline's model, where the lock has one.
     """
 
     run: str
@@ -129,3 +134,5 @@ class RunRecord:
     retries: int = 0
     replayed: bool = False
     notes: tuple[str, ...] = ()
+    reproduce: Mapping[str, str] = field(default_factory=dict)
+    ladder: Ladder | None = None

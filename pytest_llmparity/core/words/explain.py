@@ -295,7 +295,7 @@ def block(verdict: Verdict, *, lines_left: int = MAX_LINES) -> list[str]:
     """Return one verdict as lines: headline, details, floor, what differs, the check's place in the test file."""
     tail: list[str] = []
     if verdict.floor is not None:
-        tail.append(f"  noise floor: {verdict.baseline or verdict.engine} differs from itself by {_floor(verdict)}")
+        tail.append(f"  noise floor: {verdict.baseline or verdict.engine} differs from itself by {floor(verdict)}")
     tail += [f"  {remark}" for remark in remarks(verdict)]
     tail += [f"  {line}" for line in explained(verdict)]
     if verdict.differs:
@@ -380,8 +380,10 @@ def _differs(layers: Sequence[str]) -> list[str]:
     return [head.rstrip(), *(f"    {layer}" for layer in shown)]
 
 
-def _floor(verdict: Verdict) -> str:
-    assert verdict.floor is not None
+def floor(verdict: Verdict) -> str:
+    """Return what the baseline differs from itself, nothing where it was not measured."""
+    if verdict.floor is None:
+        return ""
     return number(verdict.floor, verdict.unit) + (" per token" if verdict.unit == "forks/token" else "")
 
 
@@ -440,7 +442,7 @@ def cell(verdict: Verdict, word: str) -> list[str]:
         parts.append(f"({between.removeprefix('between ').replace(' and ', ' to ')})")
     if verdict.n:
         parts[-1] += ","
-        parts.append(_prompts(verdict))
+        parts.append(prompts(verdict))
     return parts
 
 
@@ -455,13 +457,13 @@ def _in_one_line(verdict: Verdict) -> str:
     if verdict.outcome is Outcome.FAIL and verdict.margin is not None:
         sign = "<" if verdict.side == "at_least" else ">"
         estimate += f"{_counted_noun(verdict)} {sign} {number(verdict.margin, verdict.unit)}"
-        numbers = ", ".join(part for part in (bounds(verdict), _prompts(verdict)) if part)
+        numbers = ", ".join(part for part in (bounds(verdict), prompts(verdict)) if part)
     else:
-        numbers = ", ".join(part for part in (bounds(verdict), limit(verdict), _prompts(verdict)) if part)
+        numbers = ", ".join(part for part in (bounds(verdict), limit(verdict), prompts(verdict)) if part)
     return f"{estimate} ({numbers}) {verdict.outcome}: {whom}" if numbers else f"{estimate} {verdict.outcome}: {whom}"
 
 
-def _prompts(verdict: Verdict) -> str:
+def prompts(verdict: Verdict) -> str:
     """Return how many cases a verdict rests on, in few letters; what counts is named where it is not each of them."""
     if verdict.per_group:
         return f"n {count(verdict.n, 'group')}"

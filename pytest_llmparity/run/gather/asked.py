@@ -22,7 +22,15 @@ def asked_by(declarations: Iterable[Declaration], *, only: Sequence[str] = ()) -
     units: dict[str, Any] = {}
     for declaration in declarations:
         unit = unit_of(declaration, only=only)
-        cases = {case.id: {"messages": to_json(case.messages), "prompt": case.prompt} for case in unit.prompts.cases}
+        cases = {
+            case.id: {
+                "messages": to_json(case.messages),
+                "prompt": case.prompt,
+                "tags": list(case.tags),
+                "group": case.group,
+            }
+            for case in unit.prompts.cases
+        }
         asked = {"tests": [], "prompt_set": unit.prompts.name, "concurrency": unit.concurrency, "cases": cases}
         units.setdefault(unit.key, asked)["tests"].append(declaration.test)
     return units
@@ -63,11 +71,14 @@ def origins(
             return SampleOrigin()
         tests = tuple(dict.fromkeys(test for unit in asked for test in unit["tests"]))
         counts = sample.phase in (Phase.MAIN, Phase.TIMED)
+        case = asked[0]["cases"][sample.case]
         return SampleOrigin(
             tests=tests,
             prompt_sets=tuple(dict.fromkeys(unit["prompt_set"] for unit in asked)),
-            messages=asked[0]["cases"][sample.case]["messages"],
-            prompt=asked[0]["cases"][sample.case]["prompt"],
+            messages=case["messages"],
+            prompt=case["prompt"],
+            tags=tuple(case.get("tags", ())),  # older versions did not note them
+            group=case.get("group", ""),
             judged=counts and any((test, sample.phase is Phase.TIMED) in judged for test in tests),
         )
 

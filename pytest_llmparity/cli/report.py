@@ -1,0 +1,119 @@
+"""``llmparity report``: show a stored run again, write its reports, or say what changed from one run to another."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llmparity.cli.verbs import OK, WRONG, add_rootdir, complain, root_of
+from pytest_llmparity.core.words.printable import printable
+from pytest_llmparity.settings.sources import FORMATS, OUT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llmparity.cli.verbs import Commands
+    from pytest_llmparity.core.verdict import Verdict
+    from pytest_llmparity.report.overview import Change
+    from pytest_llmparity.run.judge.recorded import Told
+    from pytest_llmparity.store.runs import Store
+
+_NAMES = {"json": "run.json and samples.jsonl", "html": "one page", "md": "a text for a pull request"}
+
+
+def add(commands: Commands) -> None:
+    """Add the verb to the command line."""
+    does = "Show a stored run again and write its reports, or say what changed between two; nobody is asked."
+    parser = commands.add_parser("report", help=does, description=does)
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help="One run, or two to compare (default: the newest that was judged)"
+    )
+    for name in FORMATS:
+        parser.add_argument(f"--{name}", action="store_true", help=f"Write {_NAMES[name]}")
+    parser.add_argument("--out", metavar="DIR", help=f"Folder for reports (default: {OUT} in the root)")
+    add_rootdir(parser)
+    parser.set_defaults(command=_report, name="report")
+
+
+def _report(asked: argparse.Namespace) -> int:
+    from pytest_llmparity.core.errors import UsageError
+    from pytest_llmparity.run.judge.recorded import stored
+    from pytest_llmparity.store.runs import FILE_NAME, Store
+
+    formats = [name for name in FORMATS if getattr(asked, name)]
+    if len(asked.runs) > 2:
+        raise UsageError(f"one run is reported or two are compared, and there are {len(asked.runs)}")
+    if len(asked.runs) == 2 and formats:
+        raise UsageError(f"--{formats[0]} writes the report of one run; name one, or leave it out to compare two")
+    root = root_of(asked)
+    folder = root / ".llmparity"
+    if not (folder / FILE_NAME).exists():
+        return complain(printable(f"no run is stored in {folder}; --rootdir names another project"), WRONG)
+    with Store.open(folder) as store:
+        runs = asked.runs or [_newest(store)]
+        told = [stored(store, run, root=root) for run in runs]
+        if len(told) == 2:
+            lines = _compared(told[0], told[1])
+        else:
+            lines = _shown(told[0], formats, Path(asked.out).absolute() if asked.out else root / OUT, root)
+    for line in lines:
+        print(line)
+    return OK
+
+
+def _newest(store: Store) -> str:
+    """Return the newest run that was judged; ``StoreError`` where there is none."""
+    from pytest_llmparity.core.errors import StoreError
+    from pytest_llmparity.run.judge.recorded import REPORTED
+
+    for info in reversed(store.runs()):
+        if store.document(info.id, REPORTED) is not None:
+            return info.id
+    raise StoreError(f"no run in {store.path.parent} was judged to its end; pytest --parity-mode replay judges one")
+
+
+def _shown(told: Told, formats: Sequence[str], out: Path, root: Path) -> list[str]:
+    from pytest_llmparity.report import files, terminal
+
+    lines = terminal.summary(told.record, width=min(120, shutil.get_terminal_size((terminal.WIDTH, 24)).columns))
+    written = files.write(formats, told.record, told.samples, out, root=root, origin=told.origin)
+    return [*lines, *(printable(f"report: {path}") for path in written)]
+
+
+def _compared(before: Told, after: Told) -> list[str]:
+    """Return what got worse, better, stayed open, and was only asked once, with both runs' numbers."""
+    from pytest_llmparity.core.words.explain import count
+    from pytest_llmparity.report import overview
+
+    changes = overview.changes(before.record.verdicts, after.record.verdicts)
+    lines = [f"{before.record.run} to {after.record.run}"]
+    for title, pairs in (("worse", changes.worse), ("better", changes.better), ("undecided", changes.undecided)):
+        lines += [f"{title}:", *(f"  {_change(pair)}" for pair in pairs)] if pairs else []
+    for run, verdicts in ((before.record.run, changes.gone), (after.record.run, changes.new)):
+        lines += [f"only in {run}:", *(f"  {_named(verdict)}: {verdict.outcome}" for verdict in verdicts)]
+        if not verdicts:
+            lines.pop()
+    lines.append(f"{count(changes.same, 'verdict')} decided alike")
+    return [printable(line) for line in lines]
+
+
+def _change(pair: Change) -> str:
+    return f"{_named(pair.after)}: {_outcome(pair.before)} to {_outcome(pair.after)}"
+
+
+def _named(verdict: Verdict) -> str:
+    from pytest_llmparity.core.words.explain import pair
+
+    return f"{verdict.test.rpartition('::')[2]}: {verdict.kind}, {pair(verdict)}"
+
+
+def _outcome(verdict: Verdict) -> str:
+    from pytest_llmparity.core.words.explain import bounds, number
+
+    if verdict.estimate is None:
+        return str(verdict.outcome)
+    between = bounds(verdict)
+    numbers = f"{number(verdict.estimate, verdict.unit)}{f', {between}' if between else ''}"
+    return f"{verdict.outcome} ({numbers})"

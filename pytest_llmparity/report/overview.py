@@ -1,0 +1,103 @@
+"""A whole run in one sentence and a few numbers: what stands at the top of every report that people read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from pytest_llmparity.core.identity.record import LatencyQuantiles
+from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
+from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.printable import cells, pad, printable
+
+
+def worst(verdicts: Sequence[Verdict]) -> Outcome:
+    """Return the worst outcome; of nothing judged it is SKIPPED."""
+    return max((verdict.outcome for verdict in verdicts), key=SEVERITY.index, default=Outcome.SKIPPED)
+
+
+def tally(verdicts: Sequence[Verdict]) -> Mapping[Outcome, int]:
+    """Return how many verdicts have each outcome that occurs, the worst first."""
+    counts = Counter(verdict.outcome for verdict in verdicts)
+    return {outcome: counts[outcome] for outcome in reversed(SEVERITY) if outcome in counts}
+
+
+def sentence(verdicts: Sequence[Verdict]) -> str:
+    """Return what a run came to on one line: how many verdicts, and of the worst one its headline.
+
+    >>> sentence([])
+    'Nothing was judged.'
+    """
+    if not verdicts:
+        return "Nothing was judged."
+    outcome, total = worst(verdicts), explain.count(len(verdicts), "verdict")
+    alike = [verdict for verdict in verdicts if verdict.outcome is outcome]
+    if outcome is Outcome.PASS:
+        skipped = len(verdicts) - len(alike)
+        were = f", {skipped} {'was' if skipped == 1 else 'were'} skipped" if skipped else ""
+        return f"{explain.count(len(alike), 'verdict')} passed{were}."
+    if outcome is Outcome.SKIPPED:
+        return f"Nothing was judged: every check was skipped. {alike[0].reason or alike[0].message}".rstrip()
+    first = explain.headline(alike[0]).partition("\n")[0].removeprefix(f"{outcome} ")
+    return f"{len(alike)} of {total} {'is' if len(alike) == 1 else 'are'} {outcome}: {first}"
+
+
+class Change(NamedTuple):
+    """What became of one question from one run to another."""
+
+    before: Verdict
+    after: Verdict
+
+
+class Changes(NamedTuple):
+    """What got ``worse`` or ``better`` from one run to another, what is ``undecided`` in one, and how many stayed."""
+
+    worse: list[Change]
+    better: list[Change]
+    undecided: list[Change]
+    same: int
+    gone: list[Verdict]
+    new: list[Verdict]
+
+
+def changes(before: Sequence[Verdict], after: Sequence[Verdict]) -> Changes:
+    """Compare what two runs came to, question by question: the same quantity of the same engines in the same test."""
+    earlier, later = ({_question(verdict): verdict for verdict in verdicts} for verdicts in (before, after))
+    pairs = [Change(earlier[key], later[key]) for key in earlier if key in later]
+    decided = (Outcome.PASS, Outcome.FAIL)
+    settled = [pair for pair in pairs if pair.before.outcome in decided and pair.after.outcome in decided]
+    turned = [pair for pair in settled if pair.before.outcome is not pair.after.outcome]
+    return Changes(
+        worse=[pair for pair in turned if pair.after.outcome is Outcome.FAIL],
+        better=[pair for pair in turned if pair.after.outcome is Outcome.PASS],
+        undecided=[pair for pair in pairs if pair not in settled and Outcome.SKIPPED not in _outcomes(pair)],
+        same=len(settled) - len(turned),
+        gone=[earlier[key] for key in earlier if key not in later],
+        new=[later[key] for key in later if key not in earlier],
+    )
+
+
+def _question(verdict: Verdict) -> tuple[str | None, ...]:
+    return (verdict.test, verdict.check, verdict.kind, verdict.engine, verdict.baseline)
+
+
+def _outcomes(pair: Change) -> set[Outcome]:
+    return {pair.before.outcome, pair.after.outcome}
+
+
+def latency(rows: Sequence[LatencyQuantiles], *, width: int) -> list[str]:
+    """Return a table of quantiles, one line per engine and metric."""
+    if not rows:
+        return []
+    name_width = min(max(7, *(cells(printable(row.engine)) for row in rows)), width - 48)
+    lines = [f"{pad('latency', name_width)}  {'metric':6}{'p50':>10}{'p95':>10}{'p99':>10}{'n':>8}"]
+    for row in rows:
+        quantiles = "".join(f"{explain.number(value, row.unit):>10}" for value in (row.p50, row.p95, row.p99))
+        lines.append(f"{pad(printable(row.engine), name_width)}  {row.metric:6}{quantiles}{row.n:>8}")
+    return lines
+
+
+def in_order(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts with the worst first; those of one outcome stay in their order."""
+    return sorted(verdicts, key=lambda verdict: SEVERITY.index(verdict.outcome), reverse=True)

@@ -1,0 +1,98 @@
+"""A run as reports are given it: as it was judged now, or as an earlier session wrote down what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pytest_llmparity.core.errors import StoreError
+from pytest_llmparity.core.identity.agreed import Party
+from pytest_llmparity.core.identity.ladder import Ladder
+from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
+from pytest_llmparity.core.sample import Sample, from_json, to_json
+from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.run.gather.asked import origins
+from pytest_llmparity.run.judge.judging import Judging
+from pytest_llmparity.run.judge.state import (
+    RunState,
+    failure_records,
+    latency_quantiles,
+    read_otherwise,
+    read_state,
+    unknown_latency,
+)
+from pytest_llmparity.settings.specification import Settings
+from pytest_llmparity.store.runs import Store
+
+REPORTED: Final = "reported"
+"""Name of a run's document that has the verdicts its session came to, and the commands that repeat its tests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """Everything a report is made of: the run, its answers, and what says whose question an answer is."""
+
+    record: RunRecord
+    samples: Sequence[Sample]
+    origin: Callable[[Sample], SampleOrigin | None]
+
+
+def record_of_run(
+    run: str,
+    version: str,
+    judging: Judging | None,
+    state: RunState,
+    verdicts: Sequence[Verdict],
+    *,
+    reproduce: Mapping[str, str],
+    replayed: bool = False,
+) -> RunRecord:
+    """Return everything about a run; without a ``judging`` nothing was gathered."""
+    engines, samples = ({}, {}) if judging is None else (judging.records, judging.samples)
+    return RunRecord(
+        run=run,
+        version=version,
+        engines=tuple(engines.values()),
+        verdicts=tuple(verdicts),
+        latency=tuple(latency_quantiles(samples)),
+        failures=tuple(failure_records(samples)),
+        requests=state.requests,
+        retries=state.retries,
+        replayed=replayed,
+        notes=(*state.notes, *unknown_latency(samples, verdicts), *read_otherwise(samples)),
+        reproduce=reproduce,
+        ladder=None if judging is None else _ladder(judging),
+    )
+
+
+def keep(store: Store, run: str, verdicts: Sequence[Verdict], reproduce: Mapping[str, str]) -> None:
+    """Write down what a run came to, so that it can be reported again."""
+    content = {"verdicts": [to_json(verdict) for verdict in verdicts], "reproduce": dict(reproduce)}
+    store.put_document(run, REPORTED, content)
+
+
+def stored(store: Store, run: str, *, root: Path) -> Told:
+    """Return a run as its session reported it; ``StoreError`` where it was not judged to its end, or is not there."""
+    infos = {info.id: info for info in store.runs()}
+    if run not in infos:
+        known = ", ".join([*infos][-5:]) or "none"
+        raise StoreError(f"there is no run {run} in {store.path.parent}; the newest are: {known}")
+    state, told = read_state(store, run), store.document(run, REPORTED)
+    if state is None or told is None:
+        why = "was interrupted while gathering" if state is None else "was not judged to its end by this version"
+        raise StoreError(f"run {run} {why}; pytest --parity-mode replay={run} judges and reports it")
+    judging = Judging.of(store, run, state, settings=Settings(), root=root, embedder=lambda: None)
+    verdicts = [from_json(Verdict, data) for data in told["verdicts"]]
+    record = record_of_run(run, infos[run].version, judging, state, verdicts, reproduce=told["reproduce"])
+    samples = [sample for ours in judging.samples.values() for sample in ours]
+    return Told(record=record, samples=samples, origin=origins(store, run, judging.records, verdicts))
+
+
+def _ladder(judging: Judging) -> Ladder | None:
+    """Return the ladder of the baseline's model, where the lock has one."""
+    baseline = judging.records.get(judging.baseline)
+    if baseline is None:
+        return None
+    return judging.agreed.ladder(Party.of(baseline.kind, baseline.identity, baseline.quantization))

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.run.judge.recorded import keep
+from pytest_llmparity.run.judge.state import RunState, write_state
+from pytest_llmparity.store.runs import Store
+from tests.report.html.made import TEST, varied
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.cli.conftest import Shell
+
+
+def store_run(shell: Shell, verdicts: Sequence[Verdict]) -> str:
+    """Put a judged run into the shell's project and return its id."""
+    made = varied()
+    with Store.open(shell.path / ".llmparity") as store:
+        run = store.begin(plan_hash="p", session=str(len(store.runs())), version="1", resume="fresh").id
+        write_state(store, run, RunState(engines={e.name: e for e in made.record.engines}, baseline="prod"))
+        store.put(run, made.samples[:-20])
+        store.finish(run)
+        keep(store, run, verdicts, made.record.reproduce)
+    return run
+
+
+def test_the_newest_run_is_shown_and_its_reports_are_written(shell: Shell) -> None:
+    store_run(shell, varied().record.verdicts)
+
+    told = shell.run("report", "--html", "--md", "--json", "--out", "there")
+
+    assert told.code == 0
+    assert "dev: FAIL  text  10 %/token, margin 5 %  (test_tickets)" in told.out
+    written = {path.name for path in (shell.path / "there").iterdir()}
+    assert written == {"report.html", "summary.md", "run.json", "samples.jsonl"}
+    assert "fork-2" in (shell.path / "there" / "report.html").read_text("utf-8")
+
+
+def test_two_runs_are_compared(shell: Shell) -> None:
+    verdicts = varied().record.verdicts
+    before = store_run(shell, verdicts)
+    turned = {"text": Outcome.PASS, "schema.agree": Outcome.FAIL}
+    after = store_run(shell, [dataclasses.replace(v, outcome=turned.get(v.kind, v.outcome)) for v in verdicts[:-1]])
+
+    lines = shell.run("report", before, after).out.splitlines()
+
+    assert lines[:2] == [f"{before} to {after}", "worse:"]
+    assert lines[2].startswith(
+        "  test_tickets: schema.agree, dev against prod: PASS (98 %, at least 95 %) to FAIL (98 %"
+    )
+    assert lines[3] == "better:"
+    assert lines[4].startswith("  test_tickets: text, dev against prod: FAIL (10 %, at least 8 %) to PASS (10 %")
+    assert [line for line in lines if line.endswith(":")] == ["worse:", "better:", "undecided:", f"only in {before}:"]
+    assert lines[-1] == "2 verdicts decided alike"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "why"),
+    [
+        (("a", "b", "c"), 2, "one run is reported or two are compared, and there are 3"),
+        (("a", "b", "--md"), 2, "--md writes the report of one run"),
+        (("a",), 1, "there is no run a"),
+        ((), 1, "was judged to its end"),
+    ],
+)
+def test_what_cannot_be_reported_is_said(shell: Shell, words: tuple[str, ...], code: int, why: str) -> None:
+    with Store.open(shell.path / ".llmparity") as store:
+        store.begin(plan_hash="p", session="s", version="1")
+
+    told = shell.run("report", *words)
+
+    assert (told.code, why in told.err) == (code, True), told.err
+
+
+def test_a_run_that_was_not_judged_says_what_to_do(shell: Shell) -> None:
+    with Store.open(shell.path / ".llmparity") as store:
+        run = store.begin(plan_hash="p", session="s", version="1").id
+        write_state(store, run, RunState())
+
+    assert f"pytest --parity-mode replay={run} judges and reports it" in shell.run("report", run).err
+    assert TEST not in shell.run("report").out
+
+
+def test_a_project_without_runs_says_so(shell: Shell) -> None:
+    assert "no run is stored in" in shell.run("report").err

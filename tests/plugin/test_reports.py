@@ -1,0 +1,87 @@
+"""Reports that people read, from whole runs: files as asked for, and what a workflow of GitHub shows by itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from pytest_llmparity.run.judge.recorded import stored
+from pytest_llmparity.store.runs import Store
+from tests.plugin.reported.conftest import project
+from tests.plugin.reported.wire import plain
+from tests.workflow_commands import executed_lines
+
+__all__ = ["project"]
+
+ORDERS = "</script><script>alert(1)</script> ##[add-mask]all\n::stop-commands::x @team"
+
+
+@pytest.fixture
+def drifting(project: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A project whose gate fails, and whose candidate attacks who reads its answers."""
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
+        monkeypatch.delenv(name, raising=False)
+    project.engine("base", plain("One ordinary answer."))
+    project.engine("cand", plain(ORDERS))
+    project.prompts(
+        [
+            {"id": f"q{i}", "tags": ["odd"] * (i % 2), "messages": [{"role": "user", "content": f"question {i}"}]}
+            for i in range(16)
+        ]
+    )
+    project.gate("check.text(margin=0.05)", marker="max_tokens=8")
+    return project
+
+
+def test_every_format_is_written_and_a_stored_run_is_reported_again(drifting: Any) -> None:
+    result = drifting.run("--parity-report=json,html,md")
+
+    out = drifting.pytester.path / "out"
+    page, text = ((out / name).read_text("utf-8") for name in ("report.html", "summary.md"))
+    content = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert [line for line in result.outlines if line.startswith("report: ")] == [
+        f"report: {out / name}" for name in ("run.json", "report.html", "summary.md")
+    ]
+    assert len(content["cases"]) == 16
+    assert {tag for case in content["cases"] for tag in case.get("tags", ())} == {"odd"}
+    assert "alert(1)" not in re.sub(r'<script type="application/json".*?</script>', "", page, flags=re.DOTALL).replace(
+        "&lt;script&gt;alert(1)", ""
+    )
+    assert "> [!CAUTION]\n> 1 of 2 verdicts is FAIL: text, cand against base" in text
+    assert "pytest test_gate.py::test_gate --engines base=http://" in text
+    assert str(drifting.pytester.path) not in page + text
+    with Store.open(drifting.pytester.path / ".llmparity") as store:
+        told = stored(store, store.runs()[-1].id, root=drifting.pytester.path)
+    assert [verdict.outcome for verdict in told.record.verdicts] == [
+        verdict["outcome"] for verdict in drifting.report()["verdicts"]
+    ]
+    assert told.record.reproduce.keys() == {"test_gate.py::test_gate"}
+    assert {told.origin(sample).tests for sample in told.samples} == {("test_gate.py::test_gate",)}  # type: ignore[union-attr]
+
+
+def test_a_workflow_gets_a_note_at_the_check_and_a_summary(drifting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = drifting.pytester.path / "step.md"
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+
+    result = drifting.run()
+
+    error, warning = executed_lines(result.stdout.str())
+    assert error.startswith("::error file=test_gate.py,line=5,title=FAIL text%2C cand against base::FAIL text, cand")
+    assert warning.startswith(
+        "::warning file=test_gate.py,line=5,title=INCONCLUSIVE text.repeat%2C cand against base::"
+    )
+    assert summary.read_text("utf-8").startswith("### LLM parity: FAIL")
+
+
+def test_an_open_verdict_shows_what_differs(drifting: Any) -> None:
+    drifting.prompts([{"id": f"q{i}", "messages": [{"role": "user", "content": f"question {i}"}]} for i in range(4)])
+    drifting.gate("check.text(margin=0.9, horizon=4)", marker="max_tokens=8")
+
+    result = drifting.run()
+
+    result.stdout.fnmatch_lines(["inconclusive:", "  cand: text *", "    4 forks in *", "    first fork: q0 after *"])
+    assert not executed_lines(result.stdout.str())

@@ -1,0 +1,100 @@
+"""The run as Markdown: the verdict first, what a model wrote as it is and never as markup, never too long."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmparity.core.errors import UsageError
+from pytest_llmparity.core.verdict import Outcome
+from pytest_llmparity.report.workflow import markdown
+from pytest_llmparity.report.workflow.markdown import escape, to_markdown
+from tests.report.html.made import HOSTILE, Made, answer, large, varied, verdict
+
+
+def of(made: Made, limit: int = markdown.LIMIT) -> str:
+    return to_markdown(made.record, made.samples, origin=made.origin, limit=limit)
+
+
+def test_the_verdict_comes_first_and_the_worst_cases_are_folded_below() -> None:
+    text = of(varied())
+
+    head, _, rest = text.partition("\n\n")
+    assert head == "### LLM parity: FAIL — prod · dev"
+    assert rest.startswith(
+        "> [!CAUTION]\n> 1 of 6 verdicts is FAIL: text, dev against prod: 10 % of tokens fork, at least 8 %, margin 5 %"
+    )
+    assert "| **FAIL** | text | dev against prod | 10 % | at least 8 % | 5 % | 2 % per token | 144 |" in text
+    assert "fork-2 (after 2 tokens, rank shift)" in text
+    assert "- prod: amber birch cedar delta\n+ dev: amber birch jetty ember fjord\n" in text
+    assert "pytest tests/test_gate.py::test_tickets --engines prod,dev" in text
+    assert text.index("fork-2 (after") < text.index("<summary>INCONCLUSIVE schema.rate")
+
+
+def test_what_has_no_content_has_no_section() -> None:
+    made = Made([answer("prod", "c", "amber"), answer("dev", "c", "amber")], [verdict("text", "dev", Outcome.PASS)])
+    text = of(made)
+
+    assert "> [!TIP]\n> 1 verdict passed." in text
+    assert re.findall("<summary>(.*)</summary>", text) == ["Engines"]
+    assert "Nothing was judged." in of(Made([], []))
+
+
+def test_no_answer_becomes_markup() -> None:
+    outside = re.sub(r"^(`{3,})(\w*)\n.*?^\1$", "", of(varied()), flags=re.MULTILINE | re.DOTALL)
+
+    assert "<script" not in outside
+    assert "<img" not in outside
+    assert set(re.findall(r"<(/?\w+)", outside)) == {"details", "/details", "summary", "/summary", "sub", "/sub"}
+
+
+@given(st.text("`~\n abc", max_size=60))
+def test_no_answer_closes_its_fence(text: str) -> None:
+    made = Made([answer("prod", "c", "x"), answer("dev", "c", text)], [verdict("text", "dev", Outcome.FAIL)])
+    fenced = markdown._fenced([text])
+
+    fence = fenced.partition("text\n")[0]
+    assert [line for line in fenced.splitlines() if re.fullmatch(rf" {{0,3}}`{{{len(fence)},}}\s*", line)] == [fence]
+    assert of(made).count("<details>") == of(made).count("</details>")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("@team see #12", "&#64;team see &#35;12"),
+        ("[a](https://b) www.c.de", r"\[a\](https&#58;//b) www&#46;c.de"),
+        ("a|b `c` $x$ ~~d~~ _e_", r"a\|b \`c\` \$x\$ \~\~d\~\~ \_e\_"),
+        ("two\nlines \x1b[0m", r"two\\nlines \\x1b\[0m"),
+    ],
+)
+def test_foreign_text_in_a_sentence_is_shown_as_it_is(text: str, shown: str) -> None:
+    assert escape(text) == shown
+
+
+@pytest.mark.parametrize("limit", [2_000, 20_000, 200_000])
+def test_a_text_is_never_too_long(limit: int) -> None:
+    made = large(400)
+    made.record = made.record.__class__(
+        **{name: getattr(made.record, name) for name in ("run", "version", "engines", "requests")},
+        verdicts=tuple(
+            verdict("text", "dev", Outcome.FAIL, check=f"text({n})", details=(HOSTILE * 20,)) for n in range(300)
+        ),
+    )
+    text = of(made, limit)
+
+    assert len(text.encode()) <= limit
+    assert text.startswith("### LLM parity: FAIL")
+    assert "left out" in text
+
+
+def test_a_text_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    made = varied()
+    assert markdown.write(made.record, made.samples, tmp_path / "out", origin=made.origin).name == "summary.md"
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(UsageError, match=r"summary.md cannot be written .*choose another --parity-out"):
+        markdown.write(made.record, made.samples, tmp_path / "file", origin=made.origin)
