@@ -14,7 +14,7 @@ import functools
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
@@ -145,7 +145,7 @@ def compare_counts(pairs: Sequence[tuple[str, int, int]], known: Known = NOTHING
     differing = sum(pair.baseline != pair.candidate for pair in counted)
     if not differing:
         return Counts(kind="equal", n=len(pairs), cuts=_cut_alike(counted, known))
-    if (offset := _offset_of_bare(counted, known)) is not None:
+    if (offset := offset_of_bare(counted, known.bare)) is not None:
         lengths = len({pair.baseline for pair in counted})
         return Counts(kind="offset", n=len(pairs), differing=differing, offset=offset, lengths=lengths, bare=True)
     by_length = sorted(counted, key=lambda pair: max(pair.baseline, pair.candidate))
@@ -171,13 +171,13 @@ def compare_counts(pairs: Sequence[tuple[str, int, int]], known: Known = NOTHING
     return made(kind="offset" if offset and whole else "equal", offset=offset, odd=odd)
 
 
-def _offset_of_bare(pairs: Sequence[CountPair], known: Known) -> int | None:
-    """Return the offset that all chats without a message of the system have, and nothing else has; else ``None``."""
-    offsets = {pair.candidate - pair.baseline for pair in pairs if pair.case in known.bare}
-    others = [pair for pair in pairs if pair.case not in known.bare]
-    if len(others) == len(pairs) or not others or any(pair.candidate != pair.baseline for pair in others):
+def offset_of_bare(pairs: Sequence[CountPair], bare: Collection[str]) -> int | None:
+    """Return the offset that all of the ``bare`` cases have, two at least, and no other case; else ``None``."""
+    offsets = {pair.candidate - pair.baseline for pair in pairs if pair.case in bare}
+    others = [pair for pair in pairs if pair.case not in bare]
+    if not others or len(pairs) - len(others) < _FEW_ON or any(pair.candidate != pair.baseline for pair in others):
         return None
-    return offsets.pop() if len(offsets) == 1 and len(pairs) - len(others) >= _FEW_ON else None
+    return (offsets.pop() or None) if len(offsets) == 1 else None
 
 
 class _Line(NamedTuple):

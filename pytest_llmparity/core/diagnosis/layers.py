@@ -94,7 +94,7 @@ def known_of(evidence: Evidence, candidate: EngineEvidence) -> Known:
         same_vocabulary=_same_fact("tokenizer_sha256", engines),
         same_template=_same_fact("template_sha256", engines),
         characters={case.id: _characters(case) for case in evidence.prompts.cases},
-        bare=frozenset(case.id for case in evidence.prompts.cases if _bare(case)),
+        bare=frozenset(case.id for case in evidence.prompts.cases if without_system(case)),
     )
 
 
@@ -124,7 +124,7 @@ def _characters(case: Case) -> int:
     return sum(_text_length(message.get("content")) for message in case.messages or ())
 
 
-def _bare(case: Case) -> bool:
+def without_system(case: Case) -> bool:
     """Whether a case is a chat without a message of the system (newer models have it from the developer)."""
     return case.messages is not None and not any(
         message.get("role") in ("system", "developer") for message in case.messages

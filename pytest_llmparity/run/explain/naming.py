@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from pytest_llmparity.core.diagnosis import removals
+from pytest_llmparity.core.diagnosis.counts import CountPair, offset_of_bare
 from pytest_llmparity.core.diagnosis.effects import Answers
-from pytest_llmparity.core.diagnosis.layers import response_schema
+from pytest_llmparity.core.diagnosis.layers import response_schema, without_system
 from pytest_llmparity.core.diagnosis.removals import Asked
 from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Evidence
@@ -151,6 +152,7 @@ class Naming:
                 or (self._bos() if set(offsets.values()) == {1} else None)
                 or (self._turns(offsets) if min(offsets.values(), default=0) < 0 else None)
                 or self._system(offsets)
+                or self._stand_in(offsets)
             )
         return told or Cause(
             layer=PROMPT,
@@ -272,6 +274,19 @@ class Naming:
             remedy=_raw_remedy(pair.candidate.name, pair.baseline.name),
         )
 
+    def _stand_in(self, offsets: Mapping[str, int]) -> Cause | None:
+        """Name a system prompt that chats without one are given: they alone are longer, all by the same number."""
+        bare = {case.id for case in self._pair.cases if without_system(case)}
+        tokens = offset_of_bare([CountPair(case, 0, offset) for case, offset in offsets.items()], bare)
+        if tokens is None:
+            return None
+        who = self._pair.candidate if tokens > 0 else self._pair.baseline
+        return Cause(
+            layer="system prompt",
+            text=f"{who.name} gives chats without a system message one of its own, of {abs(tokens)} tokens",
+            remedy="in your requests: a system message, which takes its place",
+        )
+
     def _raw(self, case: str, request: Request, rendered: str) -> Asked | None:
         """Return a chat as the raw prompt that it was rendered to, ``None`` where there can be none."""
         known = dataclasses.replace(self._pair.known[case], render=lambda chat: rendered)
@@ -301,11 +316,8 @@ class Naming:
         ours, theirs = (self._pair.answers(())[adapter.name] for adapter in self._pair.adapters)
         both = [(completion(sample), completion(theirs.get(case))) for case, sample in ours.items()]
         if (keeps := self._keeps_the_stop(ours, theirs)) is not None:
-            return Cause(
-                layer="stop string",
-                text=f"{keeps} leaves the stop string at the end of its answers",
-                remedy="answer.removesuffix(stop)",
-            )
+            text = f"{keeps} leaves the stop string at the end of its answers"
+            return Cause(layer="stop string", text=text, remedy="answer.removesuffix(stop)")
         if any(a and b and a.text and a.text == b.text and not (a.cut or b.cut) for a, b in both):
             return Cause(
                 layer="stop token",

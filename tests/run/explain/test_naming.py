@@ -33,6 +33,7 @@ def named(
     *,
     when_short: tuple[Said, Said] | None = None,
     stop: tuple[str, ...] = (),
+    roles: Mapping[str, str] = {},
 ) -> tuple[Cause, ...]:
     """Return the causes of a pair, a and b, whose answers these are, unchanged and when prompts are short."""
     engines = [
@@ -54,7 +55,8 @@ def named(
         candidate=engines[1],
         adapters=engines,
         answers=answers,
-        cases=(),
+        cases=[SimpleNamespace(id=case, messages=[{"role": role}]) for case, role in roles.items()],
+        rendered=lambda *_: None,
         requests=dict.fromkeys(
             ours, SimpleNamespace(sampling=SimpleNamespace(temperature=0.0, stop=stop), messages=None)
         ),
@@ -140,3 +142,16 @@ def test_a_stop_string_that_is_left_in_the_answers_is_no_missing_stop_token() ->
     assert by_candidate.text == "b leaves the stop string at the end of its answers"
     assert by_baseline.text == "a leaves the stop string at the end of its answers"
     assert goes_on.layer == "stop token"
+
+
+def test_a_system_prompt_is_named_where_the_chats_without_one_alone_are_longer() -> None:
+    roles = {"one": "user", "two": "user", "own": "system"}
+    ours = counted(one=20, two=30, own=40)
+
+    (of_candidate,) = named(removals.PROMPT, ours, counted(one=51, two=61, own=40), roles=roles)
+    (of_baseline,) = named(removals.PROMPT, counted(one=51, two=61, own=40), ours, roles=roles)
+    (other,) = named(removals.PROMPT, ours, counted(one=51, two=61, own=41), roles=roles)
+
+    assert of_candidate.text == "b gives chats without a system message one of its own, of 31 tokens"
+    assert of_baseline.text == "a gives chats without a system message one of its own, of 31 tokens"
+    assert other.layer == "rendered prompt"
