@@ -1,7 +1,8 @@
 """Runs every finding on real engines and writes docs/findings.md.
 
     python docs/findings.py             # all of them
-    python docs/findings.py kv-cache    # some; the others stay as they are on the page
+    python docs/findings.py kv-cache    # some; what the others printed stays as it is on the page
+    python docs/findings.py page        # none: the page anew, with what was printed and what is said of it now
 
 llama.cpp is the package ``xllamacpp``. Ollama is the program of ``LLMPARITY_OLLAMA``, else of ``PATH``; the others run
 by the interpreters that ``LLMPARITY_VLLM_PYTHON``, ``LLMPARITY_TRANSFORMERS_PYTHON`` and ``LLMPARITY_MLX_PYTHON`` name,
@@ -21,6 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import urllib.request
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +41,8 @@ PYTHONS = {
 LIMIT_S = 1500
 """Longest time one finding may take, engines started and experiments made."""
 GATES, APPLICATIONS = "test_gates.py", "test_applications.py"
+WIDTH = 160
+"""Characters of a line of prose."""
 HEAD = ["check", "engine", "verdict", "cause"]
 
 BEFORE = """# Findings
@@ -62,7 +66,7 @@ virtual environments that have these (`.ci/environments.sh` says which packages)
 class Finding:
     """One difference: the engines (baseline first) that show it in one test, what to know and what to configure.
 
-    ``models`` are made on a daemon of Ollama from ``Modelfile.NAME``.
+    ``models`` are made on a daemon of Ollama from ``Modelfile.NAME``. Nothing measured stands in ``told``.
     """
 
     name: str
@@ -102,11 +106,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Ran:
-    """A finding that was run: its rows, the lines to show, and the versions of its engines."""
+    """A finding that was run: its rows, the lines to show, and the versions of its engines with the day."""
 
     rows: list[Row]
     shown: str
-    versions: str
+    made: str
 
 
 FINDINGS: tuple[Finding, ...] = (
@@ -125,7 +129,7 @@ FINDINGS: tuple[Finding, ...] = (
         title="A conversation that does not fit: Ollama drops its oldest turns, llama.cpp refuses it",
         engines=("llamacpp", "ollama-512", "llamacpp-512"),
         test="test_conversations",
-        told="705 tokens for a context of 512. Ollama's `/v1` answers 200 without the turn in which the user said a name; llama.cpp answers 400. vLLM refuses too, "
+        told="The same conversation, the same context. Ollama's `/v1` answers 200 without the turn in which the user said a name; llama.cpp answers 400. vLLM refuses too, "
         "MLX and transformers answer beyond what the model was trained for.",
         configure="`OLLAMA_CONTEXT_LENGTH` (or `num_ctx` in the Modelfile) for your longest conversation, `context_length` and a pin on it for the engine, and "
         "`check.prompts()` in every gate. On the native route `truncate: false, shift: false` makes Ollama refuse.",
@@ -147,15 +151,14 @@ FINDINGS: tuple[Finding, ...] = (
         test="test_capitals",
         told="`PARAMETER repeat_penalty 1.3`, as many a Modelfile has it, also acts on greedy requests. OpenAI's API has no field for it, so the gate's neutral "
         "sampling cannot be had on this route, and nothing is judged.",
-        configure='`route = "native"` for a gate, which sends every parameter; for applications a model without that line. Ollama before 0.32.10 had 1.1 without any line.',
+        configure='`route = "native"` for a gate, which sends every parameter; for applications a model without that line.',
     ),
     Finding(
         name="kv-cache",
         title="A KV cache in 4 bits, which text does not see",
         engines=("llamacpp", "kv4"),
         test="test_recall",
-        told="Nothing a server reports tells the type of its cache. Every answer is the same, word for word; what the model thinks of the next token has moved as far "
-        "as 4-bit weights would move it.",
+        told="Nothing a server reports tells the type of its cache. Text passes; what the model thinks of the next token has moved far.",
         configure="`--cache-type-k` and `--cache-type-v` (Ollama: `OLLAMA_KV_CACHE_TYPE`, vLLM: `--kv-cache-dtype`) alike on both sides, and `check.logprobs(shift=)` beside "
         "`check.text()`: long prompts and hard questions are where it will show.",
     ),
@@ -173,18 +176,18 @@ FINDINGS: tuple[Finding, ...] = (
         title="llama.cpp rounds a context up to a multiple of 256",
         engines=("llamacpp", "llamacpp-1000"),
         test="test_capitals",
-        told="1,000 tokens were asked for and pinned; 1,024 is what a request gets. What fits one engine does not fit the other, and nobody reads that in a start log.",
+        told="What was asked for and pinned is not what a request gets. What fits one engine does not fit the other, and nobody reads that in a start log.",
         configure="Multiples of 256 as `context_length` of every engine, and a pin on it.",
     ),
     Finding(
         name="bf16",
-        title="BF16 parts one answer in three from F16, and is the same model",
+        title="vLLM in BF16 parts from F16, and is the same model",
         engines=("llamacpp", "vllm", "vllm-f32"),
         test="test_same_weights",
         told="The weights are exactly the same (they were trained in BF16, and F16 holds them). vLLM calculates in BF16 by default, which rounds logits to steps as large as the "
-        "lead of many a best token; with `--dtype float32` the same server gives the text of llama.cpp. The shift tells it from a smaller copy: "
-        "Q8_0 is at 0.018 nats on these prompts, Q4_0 at 0.3.",
-        configure="Judge with `check.logprobs(shift=)` and a margin from `llmparity calibrate`, or give `check.text()` a margin of 12 %; `--dtype float32` (or SGLang's "
+        "lead of many a best token; with `--dtype float32` the same server gives the text of llama.cpp. The shift tells it from a "
+        "smaller copy of the weights ([what copies have](verdicts.md#the-shift)).",
+        configure="Judge with `check.logprobs(shift=)` and a margin from `llmparity calibrate`, or give `check.text()` a larger margin; `--dtype float32` (or SGLang's "
         "`--enable-fp32-lm-head`) where answers have to be equal.",
     ),
     Finding(
@@ -264,8 +267,8 @@ FINDINGS: tuple[Finding, ...] = (
         engines=("llamacpp", "ollama", "mlx"),
         module=APPLICATIONS,
         test="test_the_same_answer_again",
-        told="The same request four times. llama.cpp samples at temperature 0.8 with `top_k` 40, `top_p` 0.95 and `min_p` 0.05, Ollama's `/v1` at 1.0 with `top_k` 40, MLX takes the best token: "
-        "`llmparity doctor` shows what each engine does to those who say nothing.",
+        told="The same request four times. llama.cpp and Ollama sample, each by defaults of its own, MLX takes the best token. `llmparity doctor` shows what each engine "
+        "does to those who say nothing.",
         configure="Send every parameter you depend on, `temperature` first. Gates of this plugin do.",
     ),
     Finding(
@@ -367,8 +370,17 @@ def run(finding: Finding) -> Ran:
         if not rows:
             raise SystemExit(f"{finding.name}: nothing was judged\n{done.stdout}")
         shown = gate_lines(done.stdout) if finding.module == GATES else test_lines(done.stdout)
-    versions = dict.fromkeys(f"{engine['kind']} {engine['version'] or ''}".strip() for engine in told["engines"])
-    return Ran(rows, shown, ", ".join(versions))
+    versions = dict.fromkeys(f"{each['kind']} {each['version'] or seen(each['kind'])}" for each in told["engines"])
+    today = datetime.datetime.now(datetime.UTC)
+    return Ran(rows, shown, f"{', '.join(versions)}; {today.day} {today:%B %Y}")
+
+
+def seen(kind: str) -> str:
+    """Return the version of an engine that another finding saw: where no gate asks, none is read."""
+    for ran in on_the_page().values():
+        if match := re.search(rf"\b{kind} (\d[^,;]*)[,;]", ran.made):
+            return match[1]
+    return "of unknown version"
 
 
 def gate_rows(told: Mapping[str, Any]) -> list[Row]:
@@ -388,7 +400,7 @@ def cause(verdict: Mapping[str, Any]) -> str:
             f"by exclusion: {each['text'].removeprefix('by exclusion ')}" if each["by_exclusion"] else each["text"]
             for each in shown
         )
-    return "not shown" if verdict["outcome"] == "FAIL" else ""
+    return verdict["cause"] or ("not shown" if verdict["outcome"] == "FAIL" else "")
 
 
 def test_rows(junit: Path) -> list[Row]:
@@ -420,7 +432,7 @@ def test_lines(output: str) -> str:
 # ---- the page --------------------------------------------------------------------------------------------------------
 
 
-def section(finding: Finding, ran: Ran, day: datetime.date) -> str:
+def section(finding: Finding, ran: Ran) -> str:
     """Return a finding's part of the page."""
     made = [f"ollama create {name} -f Modelfile.{name}" for name in finding.models]
     commands = "\n".join(f"$ {line}" for line in [*made, " ".join(finding.command)])
@@ -428,16 +440,28 @@ def section(finding: Finding, ran: Ran, day: datetime.date) -> str:
     lines = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
     return (
         f"<!-- finding: {finding.name} -->\n## {finding.title}\n\n```console\n{commands}\n```\n\n{lines}\n\n"
-        f"{finding.told}\n\n```text\n{ran.shown}\n```\n\n**Configure:** {finding.configure}\n\n"
-        f"*{ran.versions}; {day.day} {day:%B %Y}*\n<!-- /finding -->\n"
+        f"{wrapped(finding.told)}\n\n```text\n{ran.shown}\n```\n\n{wrapped(f'**Configure:** {finding.configure}')}\n\n"
+        f"*{ran.made}*\n<!-- /finding -->\n"
     )
 
 
-def sections() -> dict[str, str]:
-    """Return the page's sections by the finding's name."""
+def wrapped(sentences: str) -> str:
+    """Return sentences in lines as long as those of the other pages."""
+    return textwrap.fill(sentences, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def on_the_page() -> dict[str, Ran]:
+    """Return what came of the findings as the page has it, by name."""
     text = PAGE.read_text("utf-8") if PAGE.exists() else ""
-    marked = re.finditer(r"^<!-- finding: ([\w-]+) -->\n.*?^<!-- /finding -->\n", text, re.MULTILINE | re.DOTALL)
-    return {match[1]: match[0] for match in marked}
+    marked = re.finditer(r"^<!-- finding: ([\w-]+) -->\n(.*?)^<!-- /finding -->\n", text, re.MULTILINE | re.DOTALL)
+    return {match[1]: ran_of(match[2]) for match in marked}
+
+
+def ran_of(text: str) -> Ran:
+    """Return what came of a finding, read from its section."""
+    shown = re.search(r"^```text\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
+    *_, made = re.findall(r"^\*([^*\n]+)\*$", text, re.MULTILINE)
+    return Ran(rows_of(text), shown[1] if shown else "", made)
 
 
 def rows_of(text: str) -> list[Row]:
@@ -447,11 +471,11 @@ def rows_of(text: str) -> list[Row]:
     return [Row(*each) for each in cells]
 
 
-def page(parts: Mapping[str, str]) -> str:
+def page(ran: Mapping[str, Ran]) -> str:
     """Return the whole page: what to know, the list, the sections in the order of ``FINDINGS``."""
-    there = [finding for finding in FINDINGS if finding.name in parts]
+    there = [finding for finding in FINDINGS if finding.name in ran]
     listed = "".join(f"{number}. [{each.title}](#{anchor(each.title)})\n" for number, each in enumerate(there, 1))
-    return BEFORE + listed + "\n" + "\n".join(parts[each.name] for each in there)
+    return BEFORE + listed + "\n" + "\n".join(section(each, ran[each.name]) for each in there)
 
 
 def anchor(title: str) -> str:
@@ -462,16 +486,14 @@ def anchor(title: str) -> str:
 def main(names: Sequence[str]) -> None:
     """Run findings and write the page after each, so that what was made stays when a later one breaks."""
     known = [finding.name for finding in FINDINGS]
-    if unknown := set(names) - set(known):
+    if unknown := set(names) - {*known, "page"}:
         raise SystemExit(f"no finding is called {', '.join(sorted(unknown))}: {', '.join(known)}")
+    PAGE.write_text(page(on_the_page()), "utf-8")
     for finding in FINDINGS:
         if names and finding.name not in names:
             continue
         ran = run(finding)
-        PAGE.write_text(
-            page({**sections(), finding.name: section(finding, ran, datetime.datetime.now(datetime.UTC).date())}),
-            "utf-8",
-        )
+        PAGE.write_text(page({**on_the_page(), finding.name: ran}), "utf-8")
         for row in ran.rows:
             print(finding.name, *row.cells(), sep="  ", flush=True)
 

@@ -22,22 +22,19 @@ def findings() -> ModuleType:
     return script("docs/findings.py")
 
 
-def test_the_page_has_every_finding_as_the_script_tells_it(findings: ModuleType) -> None:
-    sections = findings.sections()
+def test_the_page_is_the_one_the_script_makes_of_what_was_printed(findings: ModuleType) -> None:
+    ran = findings.on_the_page()
 
-    assert findings.PAGE.read_text("utf-8") == findings.page(sections)
-    assert list(sections) == [finding.name for finding in findings.FINDINGS]
-    for finding in findings.FINDINGS:
-        text = sections[finding.name]
-        for part in (finding.title, " ".join(finding.command), finding.told, finding.configure):
-            assert part in text, f"run: python docs/findings.py {finding.name}"
-        assert re.search(r"^\*.*\d.*; \d+ \w+ \d{4}\*$", text, re.MULTILINE), "versions and day"
+    assert list(ran) == [finding.name for finding in findings.FINDINGS]
+    assert findings.PAGE.read_text("utf-8") == findings.page(ran), "run: python docs/findings.py page"
+    for name, each in ran.items():
+        assert re.search(r"\d.*; \d+ \w+ \d{4}$", each.made), name
 
 
 def test_every_finding_is_a_difference(findings: ModuleType) -> None:
     assert len(findings.FINDINGS) >= 10
-    for name, text in findings.sections().items():
-        rows = findings.rows_of(text)
+    for name, ran in findings.on_the_page().items():
+        rows = ran.rows
         assert {row.verdict for row in rows} & {"FAIL", "INCOMPARABLE", "INCONCLUSIVE", "failed"}, name
         assert all(row.cause for row in rows if row.verdict in ("FAIL", "failed")), name
 

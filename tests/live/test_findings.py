@@ -13,6 +13,6 @@ FINDINGS = script("docs/findings.py")
 
 @pytest.mark.parametrize("finding", [each for each in FINDINGS.FINDINGS if each.quick], ids=lambda each: each.name)
 def test_verdict_and_cause_are_those_of_the_page(finding: object) -> None:
-    told = FINDINGS.sections()[finding.name]  # type: ignore[attr-defined]  # of a script that is no module
+    told = FINDINGS.on_the_page()[finding.name]  # type: ignore[attr-defined]  # of a script that is no module
 
-    assert FINDINGS.run(finding).rows == FINDINGS.rows_of(told)
+    assert FINDINGS.run(finding).rows == told.rows
