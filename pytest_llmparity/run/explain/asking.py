@@ -178,5 +178,18 @@ def completion(sample: Sample | None) -> Completion | None:
 def _compared(sample: Sample, removed: Collection[str]) -> Sample:
     if sample.completion is None:
         return sample
-    answer = removals.compared(sample.completion, removed)
+    answer = removals.compared(_without_its_end(sample.completion), removed)
     return sample if answer is sample.completion else msgspec.structs.replace(sample, completion=answer)
+
+
+def _without_its_end(answer: Completion) -> Completion:
+    """Return an answer without the record of its end token, which llama.cpp lists of whole answers and not of streams.
+
+    A shift over one position more is another shift, of which no experiment may say that it is less.
+    """
+    spelled = len(answer.logprobs)
+    while spelled and not answer.logprobs[spelled - 1].token:
+        spelled -= 1
+    if spelled == len(answer.logprobs):
+        return answer
+    return msgspec.structs.replace(answer, logprobs=tuple(answer.logprobs[:spelled]))
