@@ -27,7 +27,7 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.declare import declare, power_in_turn, undeclared, with_schema
-from pytest_llmparity.run.explain import due
+from pytest_llmparity.run.explain import due, rendering_due
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins, others_run
 from pytest_llmparity.run.gather.campaign import Campaign
@@ -339,7 +339,7 @@ class Session:
 
         ``of_body`` are the checks of the test's body as they were written.
         """
-        if not due(settled, self.settings):
+        if not due(settled, self.settings) and not rendering_due(settled, self.settings):
             return settled
         from pytest_llmparity.run.explain.explaining import Explaining
 

@@ -12,9 +12,11 @@ Streams pass as streams, each event changed and sent on as it comes; what no cha
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
+import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -40,6 +42,12 @@ class Change:
     def asked(self, body: Body, *, chat: bool, post: Post) -> Body:
         """Return the body that is passed on. A ``prompt`` in a chat's sends it as a raw prompt, answered as a chat."""
         return body
+
+    def begun(self) -> None:
+        """Take note that a request has come."""
+
+    def ended(self) -> None:
+        """Take note that a request has been answered."""
 
     def spoken(self, text: str, body: Body, *, first: bool, last: bool) -> str:
         """Return a piece of an answer's text as it is passed on: the whole text, or one of a stream's pieces.
@@ -127,6 +135,62 @@ def overridden(**fields: Any) -> Change:
     return _Asked(lambda body, post: {**body, **fields}, raw_too=True)
 
 
+class crowded(Change):  # noqa: N801 - reads like the functions beside it
+    """Set fields of every request that others are answered beside: an engine whose batches change its answers."""
+
+    def __init__(self, **fields: Any) -> None:
+        self._fields = fields
+        self._busy = 0
+        self._lock = threading.Lock()
+
+    def begun(self) -> None:
+        """Count a request."""
+        with self._lock:
+            self._busy += 1
+
+    def ended(self) -> None:
+        """Count a request no more."""
+        with self._lock:
+            self._busy -= 1
+
+    def asked(self, body: Body, *, chat: bool, post: Post) -> Body:
+        """Return the body with the fields where another request is being answered."""
+        return {**body, **self._fields} if self._busy > 1 else body
+
+
+class another_tokenizer(Change):  # noqa: N801 - reads like the functions beside it
+    """Cut every text into pieces of ``size`` characters before it becomes tokens, special tokens left whole.
+
+    For an engine that says how it renders a chat and what tokens a text is, and takes tokens as a prompt (llama.cpp).
+    A prompt of tokens passes as it is.
+    """
+
+    def __init__(self, size: int = 3) -> None:
+        self._size = size
+        self._known: dict[str, list[int]] = {}
+
+    def asked(self, body: Body, *, chat: bool, post: Post) -> Body:
+        """Return the body with tokens in place of chat and text."""
+        prompt = post(RENDERS, {"messages": body["messages"]})["prompt"] if chat else body.get("prompt")
+        if not isinstance(prompt, str):
+            return body
+        return _as_raw(body, [token for piece in self._pieces(prompt) for token in self._tokens(piece, post)])
+
+    def _pieces(self, prompt: str) -> list[str]:
+        parts = re.split(r"(<\|[^|]*\|>)", prompt)
+        return [
+            piece
+            for place, part in enumerate(parts)
+            for piece in ([part] if place % 2 else [part[i : i + self._size] for i in range(0, len(part), self._size)])
+        ]
+
+    def _tokens(self, piece: str, post: Post) -> list[int]:
+        if piece not in self._known:
+            asked = {"content": piece, "add_special": False, "parse_special": True}
+            self._known[piece] = post("/tokenize", asked)["tokens"]
+        return self._known[piece]
+
+
 def without(*fields: str) -> Change:
     """Leave fields out of every request: ``response_format`` (no schema is enforced), ``stop``."""
     return _Asked(lambda body, post: {name: v for name, v in body.items() if name not in fields}, raw_too=True)
@@ -178,7 +242,13 @@ class FaultProxy(LoopbackServer):
         if call.method != "POST" or not (chat or call.path.endswith("/completions")):
             self._as_it_is(call)
             return
-        body = json.loads(call.body)
+        with contextlib.ExitStack() as until_answered:
+            for change in self.changes:
+                change.begun()
+                until_answered.callback(change.ended)
+            self._answer(call, json.loads(call.body), chat=chat)
+
+    def _answer(self, call: Call, body: Body, *, chat: bool) -> None:
         self.received.append(body)
         asked = body
         for change in self.changes:
@@ -282,7 +352,7 @@ def _events(response: http.client.HTTPResponse) -> Iterator[bytes]:
         yield b"".join(lines)
 
 
-def _as_raw(body: Body, prompt: str) -> Body:
+def _as_raw(body: Body, prompt: str | list[int]) -> Body:
     """Return a chat's body as that of a raw prompt, with the schema in llama.cpp's own word for one."""
     raw = {name: value for name, value in body.items() if name not in ("messages", "response_format", "top_logprobs")}
     if body.get("logprobs"):

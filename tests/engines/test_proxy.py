@@ -129,3 +129,31 @@ def test_a_body_that_is_not_json_ends_only_its_own_connection(change: proxy.Chan
             connection.getresponse()
 
         assert ask(changed.base_url, model="loopback", messages=TURNS)[0] == 200
+
+
+def test_texts_become_the_tokens_of_their_pieces_and_tokens_pass_as_they_are() -> None:
+    class Tokenising(PosingEngine):
+        def asked(self, path: str, body: Mapping[str, Any]) -> object | None:
+            if path == "/apply-template":
+                return {"prompt": "<|s|>Hello there"}
+            return {"tokens": [len(body["content"])]} if path == "/tokenize" else None
+
+    with (
+        Tokenising("Ada.", poses_as="llamacpp") as engine,
+        FaultProxy(engine.base_url, proxy.another_tokenizer(4)) as changed,
+    ):
+        ask(changed.base_url, model="loopback", messages=TURNS)
+        ask(changed.base_url, "/v1/completions", model="loopback", prompt="Hi you")
+        ask(changed.base_url, "/v1/completions", model="loopback", prompt=[7])
+        prompts = [request.json["prompt"] for request in engine.requests if "prompt" in request.json]
+
+    assert prompts == [[5, 4, 4, 3], [4, 2], [7]]
+
+
+def test_a_request_beside_another_is_changed_and_one_alone_is_not() -> None:
+    crowded = proxy.crowded(seed=7)
+    assert "seed" not in behind(crowded)
+    crowded.begun()
+    assert behind(crowded)["seed"] == 7
+    crowded.ended()
+    assert "seed" not in behind(crowded)

@@ -6,19 +6,20 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from pytest_llmparity import check
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.prompts import PromptSet
-from pytest_llmparity.core.sample import Phase, Sampling
+from pytest_llmparity.core.sample import Fact, Identity, Phase, Sample, Sampling
 from pytest_llmparity.core.verdict import Explanation, Outcome, Verdict
 from pytest_llmparity.engines.registry import adapter_for
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.declare import load_prompts
 from pytest_llmparity.run.explain import KINDS
-from pytest_llmparity.run.explain.asking import Pair
+from pytest_llmparity.run.explain.asking import Pair, Requests
 from pytest_llmparity.run.explain.explaining import CASES
 from pytest_llmparity.run.explain.search import Search
 from pytest_llmparity.run.gather.ledger import Allowance
@@ -44,6 +45,26 @@ ALOUD = proxy.thinking_aloud("hm", opening="<scratchpad>", closing="</scratchpad
 def other_template(messages: Sequence[Mapping[str, Any]]) -> str:
     turns = [f"<|im_start|>{message['role']}: {message['content']}<|im_end|>\n" for message in messages]
     return "".join(turns) + "<|im_start|>assistant:\n"
+
+
+def cached(kind: str) -> Identity:
+    return Identity(facts={"kv_cache": Fact(value=kind, source="reported")})
+
+
+class Remembering(Pair):
+    """Asks the baseline the same but once in this file: it answers alike each time, and what that costs is counted."""
+
+    memory: ClassVar[dict[str, Mapping[str, Sample]]] = {}
+
+    def ask(self, adapter: Adapter, requests: Requests) -> dict[str, Sample]:
+        if adapter is not self.baseline:
+            return super().ask(adapter, requests)
+        key = repr([(case, asked.request, asked.schema, sorted(asked.names)) for case, asked in requests.items()])
+        if key in self.memory:
+            self._allowance.take(len(self.memory[key]))
+        else:
+            self.memory[key] = super().ask(adapter, requests)
+        return dict(self.memory[key])
 
 
 class Bench:
@@ -90,6 +111,7 @@ class Bench:
         *changes: proxy.Change,
         checks: Sequence[Check] = (TEXT, NATS),
         quantization: str = "F16",
+        kv_cache: str = "f16",
         tokens: int = 32,
     ) -> list[tuple[Verdict, Explanation | None]]:
         """Judge a candidate behind a proxy with these changes against F16; explain what fails.
@@ -102,7 +124,7 @@ class Bench:
                 adapter_for("llamacpp")(EngineSpec(name=name, kind="llamacpp", model="tiny", base_url=url), url, {})
                 for name, url in (("base", self.engine()), ("cand", changed.base_url))
             )
-            pair = Pair(
+            pair = Remembering(
                 (adapters[0], adapters[1]),
                 prompts.cases,
                 {case.id: case.request(sampling, top_logprobs=5) for case in prompts.cases},
@@ -118,6 +140,7 @@ class Bench:
                     name=name,
                     kind="llamacpp",
                     quantization=quantization if name == "cand" else "F16",
+                    identity=cached(kv_cache if name == "cand" else "f16"),
                     samples={phase: {case: [sample] for case, sample in answers[name].items()} for phase in phases},
                 )
                 for name in ("base", "cand")
@@ -191,6 +214,7 @@ ONE: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
         {"tokens": 64},
         "structured output",
     ),
+    "tokeniser": ("stories", as_it_is, (proxy.another_tokenizer(),), {"checks": (TEXT,)}, "tokeniser"),
     "spaces": ("capitals", begun, (proxy.stripped(),), {}, "white space"),
 }
 
@@ -214,6 +238,13 @@ TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
         {},
         {"chat template", "temperature"},
     ),
+    "template, penalty": (
+        "mixed",
+        as_it_is,
+        (proxy.another_template(other_template), PENALISED),
+        {},
+        {"chat template", "repetition penalty"},
+    ),
     "system, reasoning": ("stories", as_it_is, (PIRATE, ALOUD), {}, {"system prompt", "reasoning"}),
     "reasoning, penalty": ("mixed", as_it_is, (ALOUD, PENALISED), {}, {"reasoning", "repetition penalty"}),
     "reasoning, temperature": ("mixed", as_it_is, (ALOUD, HOT), {}, {"reasoning", "temperature"}),
@@ -233,6 +264,28 @@ TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
         {"chat template", "reasoning"},
     ),
 }
+
+
+@pytest.mark.slow
+def test_an_engine_that_answers_otherwise_beside_others_is_named_for_that(bench: Bench) -> None:
+    """What it does then no other removal takes away: one token is never chosen."""
+    crowded = proxy.crowded(logit_bias=[[" the", -100]])
+
+    named = bench.named(bench.prompts("stories"), bench.engine(), crowded, checks=(TEXT,))
+
+    assert named == [{"concurrency"}]
+
+
+def test_a_cache_of_four_bits_is_what_is_left(bench: Bench) -> None:
+    quantised = bench.engine("F16", "-ctk", "q4_0", "-ctv", "q4_0")
+
+    ((verdict, explanation),) = bench.verdicts(bench.prompts("mixed"), quantised, checks=(FINE,), kv_cache="q4_0")
+
+    assert verdict.outcome is Outcome.FAIL
+    assert explanation is not None
+    (cause,) = explanation.causes
+    assert (cause.layer, cause.by_exclusion) == ("weights or arithmetic", True)
+    assert "(KV cache: f16 and q4_0)" in cause.text
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ STOP: Final = "stop"
 REASONING: Final = "reasoning"
 SPACES: Final = "spaces"
 TAGS: Final = "tags"
+TOKENS: Final = "tokens"
 
 REMOVALS: Final[Mapping[str, str]] = {
     SPACES: "white space around answers left out of the comparison",
@@ -44,6 +45,7 @@ REMOVALS: Final[Mapping[str, str]] = {
     SCHEMA: "the schema sent in the engine's own field instead of response_format",
     STOP: "answers asked for no longer than the baseline's",
     REASONING: "reasoning turned off",
+    TOKENS: "the baseline's tokens sent to both in place of the text",
 }
 """What each removal does, in the order in which several are applied."""
 COMPARED: Final = (SPACES, TAGS)

@@ -437,6 +437,10 @@ class Adapter(RequestBuilder):
     template_place: ClassVar[str] = "the chat_template of its model's tokenizer"
     """Where the text of its template is found."""
 
+    def tokens(self, prompt: str) -> list[int] | None:
+        """Return the tokens that a raw prompt is to the server, ``None`` where it does not tell or takes none back."""
+        return None
+
     def bos(self) -> str:
         """Return the text of the token that the server puts in front of a prompt, empty where it does not tell."""
         return ""

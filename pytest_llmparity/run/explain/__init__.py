@@ -14,6 +14,11 @@ SINGLE: Final = "experiments take several prompts, and this is one answer: give 
 _JUDGED: Final = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 
 
+def rendering_due(verdicts: Sequence[Verdict], settings: Settings) -> bool:
+    """Whether it is looked how engines render a prompt in which they do not agree."""
+    return bool(settings.explain_requests) and any(v.kind == "prompts" and v.outcome is Outcome.FAIL for v in verdicts)
+
+
 def due(verdicts: Sequence[Verdict], settings: Settings) -> list[Verdict]:
     """Return the verdicts whose cause is looked for: those that fail, or all with ``--parity-explain``."""
     if not settings.explain_requests:

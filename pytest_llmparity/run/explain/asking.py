@@ -58,6 +58,7 @@ class Pair:
         self._allowance = allowance
         self._gone = gone
         self._rendered: dict[tuple[str, str], str | None] = {}
+        self._tokenised: dict[str, list[int] | None] = {}
         self._asked: dict[frozenset[str], Answers] = {}
         self._once: dict[str, Mapping[str, Sample]] = {}
 
@@ -148,6 +149,19 @@ class Pair:
                 self._rendered[key] = None
         return self._rendered[key]
 
+    def _tokens(self, request: Request) -> list[int] | None:
+        """Return the baseline's tokens of a raw prompt, asked once; ``None`` where it does not tell."""
+        if request.prompt is None:
+            return None
+        if request.prompt not in self._tokenised:
+            if not self._allowance.take(what="the tokens of a prompt"):
+                raise Spent(self._allowance.reason or "no more requests may be sent")
+            try:
+                self._tokenised[request.prompt] = self.baseline.tokens(request.prompt)
+            except EngineError:
+                self._tokenised[request.prompt] = None
+        return self._tokenised[request.prompt]
+
     def _wire(self, adapter: Adapter, asked: Asked) -> WireRequest | None:
         """Return a request of an experiment in an engine's words, ``None`` where it has none."""
         further: dict[str, Any] = {}
@@ -159,6 +173,10 @@ class Pair:
             if not adapter.schema_field:
                 return None
             further[adapter.schema_field] = asked.schema
+        if removals.TOKENS in asked.names:
+            if (tokens := self._tokens(asked.request)) is None:
+                return None
+            further["prompt"] = tokens
         stream = adapter.counts_in_streams and removals.STREAM not in asked.names
         try:
             wire = wire_of(adapter, asked.request, stream=stream)

@@ -11,13 +11,14 @@ from typing import Final
 
 from pytest_llmparity.core.checks.base import worded
 from pytest_llmparity.core.diagnosis import layers
+from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Request, from_json, to_json
 from pytest_llmparity.core.verdict import Explanation, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.explain import due
+from pytest_llmparity.run.explain import due, rendering_due
 from pytest_llmparity.run.explain.asking import Pair
 from pytest_llmparity.run.explain.search import Search
 from pytest_llmparity.run.fleet import Fleet
@@ -29,6 +30,8 @@ from pytest_llmparity.run.plan import Declaration, floor_order, unit_of
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.runs import Store
 
+BEFORE: Final = 15
+"""Characters that are shown before the place at which two rendered prompts part."""
 CASES: Final = 16
 """Prompts of every experiment: with so many the paired sign test shows that drift is less where nine of ten agree."""
 NOT_STORED: Final = (
@@ -74,7 +77,32 @@ class Explaining:
             explanations = self._of_pair(declaration, checks, candidate, of_pair)
             known |= {id(v): explanations[_key(v)] for v in of_pair if _key(v) in explanations}
         explained = [with_explanation(verdict, known.get(id(verdict))) for verdict in verdicts]
-        return [self._without_guesses(declaration, verdict, explained) for verdict in explained]
+        explained = [self._without_guesses(declaration, verdict, explained) for verdict in explained]
+        return [self._with_renderings(declaration, v) if rendering_due([v], self.settings) else v for v in explained]
+
+    def _with_renderings(self, declaration: Declaration, verdict: Verdict) -> Verdict:
+        """Return a verdict on prompts with the place at which both engines render the first one that differs apart."""
+        name = f"rendered/{self.judging.baseline}|{verdict.engine}/{unit_of(declaration).key}"
+        with self.alone():
+            kept = self.store.document(self.judging.run, name)
+            if kept is None and self.settings.mode != "replay":
+                kept = {"lines": self._rendered_apart(declaration, verdict)}
+                self.store.put_document(self.judging.run, name, kept)
+                kept = self.store.document(self.judging.run, name)  # without keys that an engine repeats
+        lines = tuple((kept or {}).get("lines", ()))
+        return dataclasses.replace(verdict, details=(*lines, *verdict.details))
+
+    def _rendered_apart(self, declaration: Declaration, verdict: Verdict) -> list[str]:
+        """Ask both engines how they render the first case on which they differ; nothing where one does not tell."""
+        case = next((declaration.prompts.by_id[difference.case] for difference in verdict.differing), None)
+        adapters = self._adapters(verdict.engine)
+        if case is None or case.messages is None or case.tools or adapters is None:
+            return []
+        try:
+            texts = [adapter.rendered(case.request(declaration.sampling)) for adapter in adapters]
+        except EngineError:
+            return []
+        return rendered_apart(case.id, [adapter.name for adapter in adapters], texts)
 
     def _without_guesses(self, declaration: Declaration, verdict: Verdict, all_of_test: Sequence[Verdict]) -> Verdict:
         """Return a verdict without what token counts let one think of its pair, where experiments showed what it is.
@@ -223,6 +251,25 @@ class Explaining:
                 rank[case.id] = groups[case.group]
                 groups[case.group] += 1
         return sorted(cases, key=lambda case: (case.id not in differing, rank.get(case.id, 0)))[:CASES]
+
+
+def rendered_apart(case: str, names: Sequence[str], texts: Sequence[str | None]) -> list[str]:
+    """Return where two renderings of one chat part, three short lines; nothing where one is not known.
+
+    >>> rendered_apart("c1", ["prod", "dev"], ["<user> Hi </s>", "<user>Hi </s>"])
+    ['rendered prompts of c1 part after 6 characters', "  prod: '<user> Hi </s>'", "  dev: '<user>Hi </s>'"]
+    """
+    ours, theirs = texts
+    if ours is None or theirs is None:
+        return []
+    shown = explain.plain(case, 40)
+    if ours == theirs:
+        return [f"both render {shown} alike: what differs is added or cut behind the template"]
+    at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+    begin = max(0, at - BEFORE)
+    parts = [explain.quote(("…" if begin else "") + text[begin:]) for text in (ours, theirs)]
+    lines = [f"  {explain.plain(name, 40)}: {part}" for name, part in zip(names, parts, strict=True)]
+    return [f"rendered prompts of {shown} part after {at} characters", *lines]
 
 
 def with_explanation(verdict: Verdict, explanation: Explanation | None) -> Verdict:

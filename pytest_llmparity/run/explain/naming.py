@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -21,8 +20,8 @@ from pytest_llmparity.core.sample import Completion, Request, Sample
 from pytest_llmparity.core.verdict import Cause
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.explain import remedies
 from pytest_llmparity.run.explain.asking import Pair, Spent, completion
-from pytest_llmparity.settings.sources import FILE
 
 Shown = Callable[[str, Answers, Collection[str]], bool]
 """Whether the drift goes away with answers in place of those of the pair; said in words what they are, and what else
@@ -72,11 +71,29 @@ class Naming:
             ),
         )
 
+    def counts_apart(self, tried: Collection[str]) -> bool:
+        """Whether the engines count other numbers of tokens in the very same raw prompts."""
+        return removals.PROMPT in tried and any(self._offsets(tried).values())
+
+    def _of_tokens(self) -> Cause:
+        """Name a tokeniser, with the raw prompt that it makes something else of."""
+        offsets = self._offsets({removals.PROMPT})
+        ours, theirs = self._pair.adapters
+        differing = sum(offset != 0 for offset in offsets.values())
+        return Cause(
+            layer="tokeniser",
+            text=f"{theirs.name} makes other tokens of the same text than {ours.name} does, in {differing} of "
+            f"{explain.count(len(offsets), 'prompt')}: with the tokens of {ours.name} the drift is gone",
+            remedy=f"convert the model of {theirs.name} again: its pre-tokeniser is not that of {ours.name}",
+        )
+
     def _named(self, name: str, causes: Sequence[str]) -> Cause | None:
         if name == removals.PROMPT:
             return self._of_prompt()
         if name == removals.LENGTH:
             return self._of_length()
+        if name == removals.TOKENS:
+            return self._of_tokens()
         if name == removals.ORDER:
             return self._of_order()
         if name in (removals.SPACES, removals.TAGS):
@@ -158,7 +175,7 @@ class Naming:
             layer=PROMPT,
             text=f"{names} make different prompts of the same chat{_counted(candidate.name, offsets)}: template, "
             "BOS token or a system prompt",
-            remedy=_raw_remedy(candidate.name, baseline.name),
+            remedy=remedies.raw(candidate.name, baseline.name),
         )
 
     def _template(self) -> Cause | None:
@@ -195,7 +212,8 @@ class Naming:
     def _template_remedy(self) -> str:
         ours, theirs = self._pair.adapters
         file = f"{ours.name}.jinja"
-        return f"{_started(theirs, theirs.template_flag, file)}, with {ours.template_place} on {ours.name} in {file}"
+        flag = remedies.started(theirs, theirs.template_flag, file)
+        return f"{flag}, with {ours.template_place} on {ours.name} in {file}"
 
     def _bos(self) -> Cause | None:
         """Name a doubled BOS token where the baseline, given one more, answers like the candidate."""
@@ -216,7 +234,7 @@ class Naming:
         return Cause(
             layer="BOS",
             text=f"{pair.candidate.name} puts one more BOS token in front of every prompt",
-            remedy=_started(pair.candidate, "--override-kv", "tokenizer.ggml.add_bos_token=bool:false"),
+            remedy=remedies.started(pair.candidate, "--override-kv", "tokenizer.ggml.add_bos_token=bool:false"),
         )
 
     def _turns(self, offsets: Mapping[str, int]) -> Cause | None:
@@ -250,7 +268,9 @@ class Naming:
                     layer="oldest turns",
                     text=f"{pair.candidate.name} drops the oldest turns: of {len(asked)} of "
                     f"{explain.count(len(pair.cases), 'prompt')} only the last {messages} arrived",
-                    remedy=_roomy(pair.candidate, max(_tokens(s) or 0 for s in control[pair.baseline.name].values())),
+                    remedy=remedies.roomy(
+                        pair.candidate, max(_tokens(s) or 0 for s in control[pair.baseline.name].values())
+                    ),
                 )
         return None
 
@@ -271,7 +291,7 @@ class Naming:
             layer="system prompt",
             text=f"{pair.candidate.name} puts {explain.count(more, 'token')} more in front of every chat that its own "
             "template does not show: a hidden system prompt",
-            remedy=_raw_remedy(pair.candidate.name, pair.baseline.name),
+            remedy=remedies.raw(pair.candidate.name, pair.baseline.name),
         )
 
     def _stand_in(self, offsets: Mapping[str, int]) -> Cause | None:
@@ -365,7 +385,7 @@ class Naming:
             layer="cut",
             text=f"{who.name} cuts long prompts: {explain.plain(worst, 40)} has {whole} tokens on {other.name} and "
             f"{_tokens(control[who.name][worst])} there",
-            remedy=_roomy(who, whole),
+            remedy=remedies.roomy(who, whole),
         )
 
     def _of_order(self) -> Cause:
@@ -438,26 +458,6 @@ def _thinks(who: str, remedy: str) -> Cause:
     return Cause(layer="reasoning", text=f"{who} leaves its reasoning in the text of its answers", remedy=remedy)
 
 
-def _raw_remedy(name: str, other: str) -> str:
-    return f"in your requests to {name}: client.completions.create(prompt=…), with the chat rendered as {other} does"
-
-
-def _started(adapter: Adapter, *flags: str) -> str:
-    """Return where flags of an engine's server go: into the file and the table, or to whoever starts that server."""
-    if adapter.spec.launch != "process":
-        return f"start the server of {adapter.name} with: {shlex.join(flags)}"
-    args = json.dumps([*adapter.spec.args, *flags], ensure_ascii=False)
-    return f"{FILE}, [engines.{adapter.name}]: args = {args}"
-
-
-def _roomy(adapter: Adapter, tokens: int) -> str:
-    """Return where the context that holds a prompt of so many tokens is set."""
-    room = _room(tokens)
-    if adapter.spec.launch != "process":
-        return f"start the server of {adapter.name} with a context of {room} tokens for each request"
-    return f"{FILE}, [engines.{adapter.name}]: context_length = {room}"
-
-
 def _same(offsets: Mapping[str, int]) -> int | None:
     """Return the offset that all chats have, 0 where none is known, ``None`` where they differ."""
     (offset, *others) = {*offsets.values()} or {0}
@@ -485,15 +485,3 @@ def _tokens(sample: Sample | None) -> int | None:
 def _keys(answer: Completion | None) -> list[str]:
     value = removals.keys_of(answer)
     return list(value) if isinstance(value, dict) else []
-
-
-def _room(tokens: int) -> int:
-    """Return a context that holds a prompt of so many tokens and an answer.
-
-    >>> _room(900), _room(5000)
-    (2048, 8192)
-    """
-    room = 1024
-    while room < tokens + 512:
-        room *= 2
-    return room

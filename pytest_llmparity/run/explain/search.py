@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_llmparity.core.compare.shift import Logprobs
+from pytest_llmparity.core.compare.shift import SAME, Logprobs, shape_of
 from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.effects import ALPHA, Answers, Drift, Effect, drift_of, effect, evidence_of
 from pytest_llmparity.core.diagnosis.layers import response_schema
@@ -17,11 +17,17 @@ from pytest_llmparity.core.evidence import Check, Evidence
 from pytest_llmparity.core.sample import Completion, Request, Sample
 from pytest_llmparity.core.verdict import Cause, Experiment, Explanation
 from pytest_llmparity.core.words import explain
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain.asking import Pair, Spent
 from pytest_llmparity.run.explain.naming import Naming
 
 SUSPECTS: Final = 2
 """Removals that are tried one by one before it is looked which of them all bring the drift back."""
+STEEPER: Final = 0.05
+"""How far the slope of the candidate's leads lies from 1 where logprobs are of another temperature (up to 0.005 where
+they are not)."""
+OF_SEEN: Final = 3.0
+"""Times as far as other tokens those move that stood in the answer before, where a penalty on repetition is in them."""
 REASONED: Final = {removals.TAGS, removals.REASONING}
 """Two ways to take the same away: one of them put back alone shows nothing."""
 TRIMS: Final = {removals.LENGTH, removals.STOP}
@@ -92,6 +98,12 @@ class Search:
             if not everything.above:
                 groups = explain.count(whole.groups, "group")
                 return UNSURE.format(groups=groups), ()
+            if (
+                naming.counts_apart(possible)
+                and self._can_take_tokens()
+                and self._tried(control, {*possible, removals.TOKENS} - set(COMPARED)).gone
+            ):
+                return "", naming.named([removals.TOKENS])
             remaining = naming.remaining(possible)
             return "" if remaining else UNSHOWN, remaining
         causes = self._single(control, everything, whole, asked, less)
@@ -147,7 +159,7 @@ class Search:
 
     def _tried(self, control: Drift, removed: set[str]) -> Effect:
         after = self._drift(removed)
-        words = "; ".join(REMOVALS[name] for name in removed)
+        words = "; ".join(words for name, words in REMOVALS.items() if name in removed)
         if after is None:
             self._note(words, control, None, outcome="not tried", why="there are no answers to compare")
             return Effect(before=None, after=None, n=0, groups=0, p=1.0, gone=False, less=False)
@@ -252,14 +264,18 @@ class Search:
             removals.SPACES: signs.spaces,
             removals.PROMPT: signs.counts,
             removals.LENGTH: signs.cut,
-            removals.SAMPLING: signs.sampler,
-            removals.PENALTIES: signs.sampler,
+            removals.SAMPLING: signs.sampler or signs.steeper,
+            removals.PENALTIES: signs.sampler or signs.repeats,
         }
-        order = list(can)
+        order = sorted(can, key=lambda name: name != removals.PENALTIES) if signs.repeats else list(can)
         self._suspected = frozenset(name for name in can if can[name] and suspected.get(name, False))
         yield from sorted(
             (name for name in can if can[name]), key=lambda name: (not suspected.get(name, False), order.index(name))
         )
+
+    def _can_take_tokens(self) -> bool:
+        """Whether both engines are of kinds that tell a prompt's tokens and take them."""
+        return all(type(adapter).tokens is not Adapter.tokens for adapter in self.pair.adapters)
 
     def _renders(self) -> bool:
         chats = (request for request in self.pair.requests.values() if request.messages is not None)
@@ -280,6 +296,10 @@ class _Signs:
         self.counts = any(a != b for a, b in counts)
         self.cut = len({b - a for a, b in counts}) > 1
         self.sampler = any(Logprobs.of(answers).other for answers in ([a for a, _ in both], [b for _, b in both]))
+        shape = shape_of(both)
+        slope, seen, unseen = (None, None, None) if shape is None else (shape.slope, shape.seen, shape.unseen)
+        self.steeper = slope is not None and abs(slope - 1.0) > STEEPER
+        self.repeats = seen is not None and unseen is not None and seen > OF_SEEN * max(unseen, SAME)
 
 
 def _length(request: Request) -> int:

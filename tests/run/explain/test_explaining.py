@@ -280,6 +280,37 @@ def test_counts_accuse_nobody_of_a_cut_where_the_template_was_shown(planted: Pla
     assert not any("cut" in line for line in [verdicts["prompts"].message, *told])
     assert verdicts["prompts"].reason == "b counts other numbers of tokens than a in 12 of 12 prompts"
     assert verdicts["prompts"].cause == cause.text
+    assert verdicts["prompts"].details[:3] == (
+        "rendered prompts of c1 part after 0 characters",
+        "  a: '<user> we went on about the sea and number 0 </s>\\n<assista…",
+        "  b: 'Q: And 1? A:'",
+    )
+
+
+def test_a_prompt_that_is_rendered_otherwise_is_shown_without_any_other_check_and_in_a_replay(planted: Planted) -> None:
+    planted.project.prompts(PROMPTS)
+    changed = planted.behind(proxy.another_template(last_alone))
+    session = planted.project.session(
+        *(
+            EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=each.base_url)
+            for name, each in (("a", planted.engine), ("b", changed))
+        )
+    )
+    planted.project.declare(session, check.prompts())
+    session.gather()
+    (live,) = session.settle("t", session.parity_run("t", reproduce=""))
+    session.close()
+    replay = planted.project.session(mode="replay")
+    planted.project.declare(replay, check.prompts())
+    replay.gather()
+    (again,) = replay.settle("t", replay.parity_run("t", reproduce=""))
+
+    assert live.details[:3] == (
+        "rendered prompts of c0 part after 0 characters",
+        "  a: '<user> question 0 </s>\\n<assistant>'",
+        "  b: 'Q: question 0 A:'",
+    )
+    assert again.details == live.details
 
 
 def test_an_engine_that_has_gone_ends_experiments_and_no_verdict(planted: Planted) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.sample import Completion, Phase, Sample
 from pytest_llmparity.core.verdict import Cause
-from pytest_llmparity.run.explain.naming import Naming, _roomy, _started
+from pytest_llmparity.run.explain.naming import Naming
+from pytest_llmparity.run.explain.remedies import roomy, started
 from pytest_llmparity.settings.specification import EngineSpec
 
 Said = Mapping[str, Completion]
@@ -124,12 +125,12 @@ def test_a_line_to_paste_says_into_which_table_of_which_file_or_who_has_to_start
     )
     theirs = SimpleNamespace(name="prod", spec=EngineSpec(name="prod", kind="llamacpp", base_url="http://h:1"))
 
-    assert _started(ours, "--chat-template-file", "prod.jinja") == (  # type: ignore[arg-type]  # what it reads
+    assert started(ours, "--chat-template-file", "prod.jinja") == (  # type: ignore[arg-type]  # what it reads
         'llmparity.toml, [engines.dev]: args = ["--threads", "1", "--chat-template-file", "prod.jinja"]'
     )
-    assert _started(theirs, "--x", "a b") == "start the server of prod with: --x 'a b'"  # type: ignore[arg-type]
-    assert _roomy(ours, 900) == "llmparity.toml, [engines.dev]: context_length = 2048"  # type: ignore[arg-type]
-    assert _roomy(theirs, 900).endswith("prod with a context of 2048 tokens for each request")  # type: ignore[arg-type]
+    assert started(theirs, "--x", "a b") == "start the server of prod with: --x 'a b'"  # type: ignore[arg-type]
+    assert roomy(ours, 900) == "llmparity.toml, [engines.dev]: context_length = 2048"  # type: ignore[arg-type]
+    assert roomy(theirs, 900).endswith("prod with a context of 2048 tokens for each request")  # type: ignore[arg-type]
 
 
 def test_a_stop_string_that_is_left_in_the_answers_is_no_missing_stop_token() -> None:

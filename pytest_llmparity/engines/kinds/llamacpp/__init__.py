@@ -100,6 +100,12 @@ class LlamaCppAdapter(GgufServer):
         prompt = self.control.post("/apply-template", body, timeout_s=self.spec.request_timeout_s).json().get("prompt")
         return prompt if isinstance(prompt, str) else None
 
+    def tokens(self, prompt: str) -> list[int] | None:
+        """Return what ``/tokenize`` makes of a raw prompt; ``/v1/completions`` takes that in place of the text."""
+        body = build.encode({"content": prompt, "add_special": True, "parse_special": True})
+        tokens = self.control.post("/tokenize", body, timeout_s=self.spec.request_timeout_s).json().get("tokens")
+        return tokens if isinstance(tokens, list) and all(isinstance(token, int) for token in tokens) else None
+
     def bos(self) -> str:
         """Return the token that ``/props`` names."""
         return string(self.control.ask("/props").get("bos_token"))
