@@ -1,8 +1,8 @@
 """A verdict as properties of a JUnit test case.
 
 The names are public: ``llmparity.KIND.ENGINE.FIELD`` with KIND as in the JSON report (``text``, ``schema.gap``,
-``latency.ttft_p50``) and FIELD one of ``outcome estimate lower upper margin unit n groups floor baseline cause``. What
-is not known has no property.
+``latency.ttft_p50``, ``text[poem]``) and FIELD one of ``outcome estimate lower upper margin unit n groups floor
+baseline cause``. What is not known has no property.
 """
 
 from __future__ import annotations

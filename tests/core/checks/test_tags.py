@@ -179,6 +179,28 @@ def test_another_word_for_by_is_refused_where_it_is_written() -> None:
             make_one()
 
 
+@pytest.mark.parametrize("sequential", [False, True])
+def test_in_a_sequential_run_a_tag_has_its_turn_group_by_group(make: Factory, sequential: bool) -> None:
+    cases = tagged(("poem", 40), ("json", 40), group=2)
+    ours = [make.cut(SAME)] * 80
+    theirs = [make.cut(forked(1))] * 40 + ours[40:]
+    evidence = make.evidence(
+        make.engine("base", ours, cold=ours, warm=ours, parallel=ours),
+        make.engine("cand", theirs, cold=theirs, warm=theirs, parallel=theirs),
+        cases=cases,
+        sequential=sequential,
+    )
+    verdicts = {verdict.kind: verdict for verdict in settle(check.text(margin=0.05, by="tag").judge(evidence), 0.05)}
+
+    assert {kind: verdicts[kind].outcome for kind in ("text[poem]", "text[json]")} == {
+        "text[poem]": Outcome.FAIL,
+        "text[json]": Outcome.PASS,
+    }
+    assert verdicts["text[poem]"].groups == 20
+    assert verdicts["text[poem]"].n == (20 if sequential else 40)
+    assert ("sequential, all 40 prompts asked" in verdicts["text[json]"].message) == sequential
+
+
 # contracts -----------------------------------------------------------------------------------------------------------
 
 
