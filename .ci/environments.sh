@@ -65,6 +65,21 @@ vllm_environment() {
   echo "$path"
 }
 
+# chromium_program : print the path of a Chromium: LLMPARITY_CHROMIUM, else one in PATH, else Debian's package, installed
+# where we are root of a Debian. Its log: $cache/chromium-install.log.
+chromium_program() {
+  local name
+  for name in "${LLMPARITY_CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
+    if [ -n "$name" ] && command -v "$name"; then return; fi
+  done
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+  {
+    apt-get update &&
+      DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --yes --no-install-recommends chromium
+  } >"$cache/chromium-install.log" 2>&1 || return 1
+  command -v chromium
+}
+
 # ollama_program BESIDE... : print the absolute path of an ollama: LLMPARITY_OLLAMA, the one in PATH, else the first
 # BESIDE that is there; nothing where there is none of them.
 ollama_program() {
