@@ -39,8 +39,8 @@ class Causes:
             return lines
         pair = (verdict.test, verdict.engine, verdict.baseline)
         made = verdict.explanation.experiments
-        if pair not in self._told:
-            self._told[pair] = verdict.kind, frozenset(experiment.removed for experiment in made)
+        if pair not in self._told or not self._told[pair][1] & {experiment.removed for experiment in made}:
+            self._told.setdefault(pair, (verdict.kind, frozenset(experiment.removed for experiment in made)))
             return [*lines, f"    {explain.experiments(verdict.explanation)}:", *self._each(made, verdict.unit)]
         first, told = self._told[pair]
         further = [experiment for experiment in made if experiment.removed not in told]

@@ -76,6 +76,8 @@ def test_the_experiments_of_a_pair_are_told_once() -> None:
     shared = causes.lines(dataclasses.replace(TEXT, kind="logprobs"))
     more = causes.lines(dataclasses.replace(TEXT, kind="logprobs", explanation=explanation))
     other = causes.lines(dataclasses.replace(TEXT, engine="c"))
+    nothing_shared = dataclasses.replace(TEXT.explanation, experiments=(further,), requests=32)
+    apart = causes.lines(dataclasses.replace(TEXT, kind="schema.gap", explanation=nothing_shared))
 
     told = "    2 experiments as of text above, the numbers of logprobs are in run.json (--parity-report json)"
     assert shared == ["    cause: b has a hidden system prompt", "      paste: send it raw", told]
@@ -83,3 +85,4 @@ def test_the_experiments_of_a_pair_are_told_once() -> None:
     assert "answers asked for whole" in more[4]
     assert len(more) == 5
     assert len(other) == 5
+    assert apart[2] == "    1 experiment, 32 requests:"

@@ -289,7 +289,8 @@ class _Signs:
     def __init__(self, both: Sequence[tuple[Completion, Completion]]) -> None:
         self.spaces = any(a.text != b.text and a.text.strip() == b.text.strip() for a, b in both)
         self.tags = any(removals.begins_with_tag(a.text) != removals.begins_with_tag(b.text) for a, b in both)
-        ended = [(a, b) if len(a.text) < len(b.text) else (b, a) for a, b in both if a.text != b.text]
+        bare = [(removals.compared(a, COMPARED), removals.compared(b, COMPARED)) for a, b in both]  # as if not tagged
+        ended = [(a, b) if len(a.text) < len(b.text) else (b, a) for a, b in bare if a.text != b.text]
         self.ends = any(longer.text.startswith(shorter.text) and not shorter.cut for shorter, longer in ended)
         self.reasons = self.tags or any(bool(a.reasoning) != bool(b.reasoning) for a, b in both)
         counts = [(a.prompt_tokens, b.prompt_tokens) for a, b in both if a.prompt_tokens and b.prompt_tokens]
