@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -63,6 +64,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if named and LIVE not in collection_path.read_text("utf-8") else None
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep what one start of a real engine serves in one worker (``--dist loadscope``)."""
+    if config.getoption("dist") != "loadscope":
+        return None
+    from tests.lanes import Lanes
+
+    return Lanes(config, log)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let each of several workers begin with its part of what is slow, so that all end with what is quick.
@@ -74,7 +85,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if LIVE not in path.read_text("utf-8"):
             raise pytest.UsageError(f"{path.name} has live tests and must spell their marker pytest.{LIVE}")
     workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
-    if workers == 1:
+    if workers == 1 or all(item.get_closest_marker("live") for item in items):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]
     quick = [item for item in items if not item.get_closest_marker("slow")]
