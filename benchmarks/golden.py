@@ -24,12 +24,19 @@ from pytest_llmparity import check
 @pytest.mark.parity("mixed.jsonl", check.prompts(), check.text(margin=0.05), check.logprobs(shift=0.06), max_tokens=24)
 def test_recorded(): ...
 """
+CONFIGURATION = f"""
+[engines.engine]
+kind = "llamacpp"
+model = "{TINY}"
+context_length = 1024
+args = ["--threads", "1"]
+"""
 FILES = ("mixed/engine.jsonl", "mixed/engine.logprobs.jsonl")
 
 
 def record(folder: Path, engine: str, update: str) -> dict[str, list[bytes]]:
     """Record the engine into the project in ``folder``; return the lines of its golden by file."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--engines=engine={engine}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--engines={engine}"]
     command += [f"--parity-update-golden={update}", "--parity-update-golden-in-ci", "--parity-fresh"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ, check=False)
     if done.returncode not in (0, 1) or "golden: " not in done.stdout:
@@ -40,7 +47,7 @@ def record(folder: Path, engine: str, update: str) -> dict[str, list[bytes]]:
 def main() -> None:
     """Print of every recording after the first how many lines of each file are others than before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("engine", nargs="?", default=f"llamacpp:{TINY}")
+    parser.add_argument("engine", nargs="?")
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--prompts", type=int, default=48)
     parser.add_argument("--update", choices=("changed", "all"), default="all")
@@ -51,10 +58,13 @@ def main() -> None:
         (folder / "mixed.jsonl").write_text("\n".join(rows[:: max(1, len(rows) // asked.prompts)][: asked.prompts]))
         (folder / "test_recorded.py").write_text(GATE)
         (folder / "pytest.ini").write_text("[pytest]\n")
-        before = record(folder, asked.engine, "all")
+        engine = "engine" if asked.engine is None else f"engine={asked.engine}"
+        if asked.engine is None:
+            (folder / "llmparity.toml").write_text(CONFIGURATION)
+        before = record(folder, engine, "all")
         total = 0
         for number in range(1, asked.times + 1):
-            now = record(folder, asked.engine, asked.update)
+            now = record(folder, engine, asked.update)
             rewritten = {
                 file: sum(a != b for a, b in zip(before[file], now[file], strict=False))
                 + abs(len(before[file]) - len(now[file]))
