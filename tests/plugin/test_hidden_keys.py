@@ -66,10 +66,12 @@ def test_a_refusal_that_is_shortened_leaks_nothing(project: Any, monkeypatch: py
         project.prompts(rows)
         project.gate("check.text(), check.prompts()")
         project._engines = ["--engines=base,cand"]
-        result = project.run("-vv", "--junitxml=junit.xml", "--parity-max-requests=400")
+        reports = "--parity-report=json,html,md"
+        result = project.run("-vv", "--junitxml=junit.xml", "--parity-max-requests=400", reports)
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert "«HIDDEN_KEY»" in json.dumps(project.report()["failures"], ensure_ascii=False)
+    assert "«HIDDEN_KEY»" in (project.pytester.path / "out" / "report.html").read_text("utf-8")
     written = [path for path in Path(project.pytester.path).rglob("*") if path.is_file() and path.suffix != ".toml"]
     seen = result.stdout.str() + result.stderr.str()
     seen += "".join(path.read_bytes().decode("utf-8", "replace") for path in written)
