@@ -96,7 +96,8 @@ def text(
     """Require that greedy answers part from the baseline's at fewer than ``margin`` of tokens.
 
     Counted over the first ``horizon`` tokens of each answer. ``margin`` is a share (0.05 is 5 %); without one it
-    follows from the two engines' quantisations: 5 % for 16- and 8-bit weights, 7 % for 6-bit, 12 % for 4-bit ones.
+    follows from the two engines' quantisations: 5 % for 16- and 8-bit weights, 7 % for 6-bit, 12 % for 4-bit ones
+    (none for Q4_0 and Q4_1, whose drift depends on the model).
     These belong to a horizon of 32, so another horizon takes a margin of its own. ``by="tag"`` also judges the prompts
     of each tag by themselves, where there are enough: at 5 % eight groups of them, at 12 % 24.
 

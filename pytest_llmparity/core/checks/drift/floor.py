@@ -33,8 +33,10 @@ from pytest_llmparity.core.words import explain
 HORIZON: Final = 32
 """Tokens of an answer that are compared; the margins below belong to this horizon."""
 PRESETS: Final = ((8.0, 0.05), (6.0, 0.07), (4.0, 0.12))
-"""Accepted forks per token by the bits of the coarser quantisation, for a horizon of 32 tokens and mixed prompts,
-chosen above what honest pairs were seen to do: 16 and 8 bits fork at 1-3 %, 6 bits at 3-4.5 %, 4 bits at 7-8.5 %."""
+"""Accepted forks per token by the bits of the coarser quantisation, for a horizon of 32 tokens and free text: about
+what honest copies of two small models do at most (docs/statistics.md)."""
+OF_THE_MODEL: Final = frozenset({"Q4_0", "Q4_1"})
+"""Types that drift so differently from one model to the next that no margin suits them all."""
 
 SETTLED_AT: Final = 0.0125
 """Error rate at which a noise floor has cases enough: a quarter of 5 %, so that it is judged alike at a third look."""
@@ -366,11 +368,17 @@ def preset(baseline: EngineEvidence, candidate: EngineEvidence) -> tuple[float |
         width = bits(engine.quantization)
         if width is None:
             return None, f"no margin: {engine.quantization} of {engine.name} does not say its bits; give margin="
+        if engine.quantization in OF_THE_MODEL:
+            unlike = f"how far {engine.quantization} of {engine.name} drifts depends on the model"
+            return None, f"no margin: {unlike}; give margin=, or measure its ladder (llmparity calibrate --ladder)"
         widths.append(width)
     coarser = min(PRESETS[0][0], *widths)
     for width, margin in PRESETS:
         if coarser == width:
             both = f"{baseline.quantization} against {candidate.quantization}"
-            return margin, f"margin {explain.percent(margin)} for {both}, over {HORIZON} tokens"
+            return (
+                margin,
+                f"margin {explain.percent(margin)}, the preset of free text for {both}, over {HORIZON} tokens",
+            )
     name = baseline.quantization if widths[0] == coarser else candidate.quantization
     return None, f"no margin: none is known for {coarser:g}-bit weights ({name}); give margin="

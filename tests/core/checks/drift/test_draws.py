@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.draws import COARSE, HIDDEN, HONEST, MARGIN, Drawn, Pair, named, outcomes, remembered
+from benchmarks.draws import COARSE, HIDDEN, HONEST, MARGIN, Drawn, Pair, ladder, named, outcomes, remembered
 from benchmarks.record_draws import DRAWS
 from benchmarks.recordings import Recorded, read, write
 from fixtures.prompts import make_instruct
 from pytest_llmparity import check
+from pytest_llmparity.core.identity.proposing import proposed
+from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, TokenLogprob
 
 SHIFT = check.logprobs(shift=MARGIN)
+CLASSES = ("Q8_0", "Q6_K", "Q4_K_M", "Q4_0")
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +66,38 @@ def test_what_acts_on_some_prompts_never_passes_and_fails_with_64(tiny: Drawn, p
 
 @pytest.mark.slow
 def test_a_verdict_names_the_class_by_a_ladder_of_other_prompts(tiny: Drawn) -> None:
-    classes = ("Q8_0", "Q6_K", "Q4_K_M", "Q4_0")
+    counts = named(tiny, CLASSES, [name.lower() for name in CLASSES], name="pool", size=24, draws=100)
 
-    counts = named(tiny, classes, [name.lower() for name in classes], name="pool", size=24, draws=100)
+    for name in CLASSES:
+        assert counts[name.lower()][name] >= 95, counts
 
-    for name in classes:
+
+@pytest.fixture(scope="module")
+def smollm2() -> Iterator[Drawn]:
+    """Return what llama.cpp answered with a real instruct model and its copies."""
+    with remembered():
+        yield Drawn.of("smollm2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("copy", "outcome"), [("bf16", "PASS"), ("q4_k_m", "FAIL"), ("q4_0", "FAIL")])
+def test_copies_of_a_real_model_are_judged_by_the_margin_of_its_own_8_bits(
+    smollm2: Drawn, copy: str, outcome: str
+) -> None:
+    prompts = PromptSet(name="instruct", cases=tuple(smollm2.sets["instruct"]))
+    margin = proposed(ladder(smollm2, ("Q8_0",), prompts).rungs[0].upper)
+    pair = Pair(baseline="f16", candidate=copy, prompts="instruct")
+
+    drawn = outcomes(smollm2, pair, [check.logprobs(shift=margin)], size=24, draws=100)
+
+    assert drawn.share(outcome) >= 0.95, drawn.outcomes
+
+
+@pytest.mark.slow
+def test_a_verdict_names_the_class_of_a_real_models_copy(smollm2: Drawn) -> None:
+    counts = named(smollm2, CLASSES, [name.lower() for name in CLASSES], name="instruct", size=24, draws=100)
+
+    for name in CLASSES:
         assert counts[name.lower()][name] >= 95, counts
 
 

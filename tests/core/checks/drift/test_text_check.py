@@ -68,7 +68,7 @@ def test_many_forks_fail_and_show_the_first_one(make: Factory) -> None:
     assert text.floor == 0.0
     assert text.details[0] == (
         "60 forks in 668 baseline tokens at risk, 64 prompts (93.75 % of them part) in 64 groups; "
-        "margin 5 % for F16 against Q8_0, over 32 tokens"
+        "margin 5 %, the preset of free text for F16 against Q8_0, over 32 tokens"
     )
     assert text.details[1] == "first fork: c4 after 8 characters"
     assert text.details[2] == "  base 'aaaaaaaaaaaaaaaaaaaaaaaa'"
@@ -160,7 +160,7 @@ def test_the_phase_with_the_most_drift_is_named(make: Factory, phase: Literal["c
         ("BF16", "FP8", 0.05),
         ("Q6_K", "F16", 0.07),
         ("F16", "Q4_K_M", 0.12),
-        ("AWQ", "Q4_0", 0.12),
+        ("AWQ", "Q4_K_S", 0.12),
         ("Q8_0", "Q6_K", 0.07),
     ],
 )
@@ -181,6 +181,8 @@ def test_the_margin_follows_the_coarser_quantisation(
         ("F16", "GPTQ", "GPTQ of b does not say its bits"),
         ("F16", "Q2_K", "none is known for 2-bit weights (Q2_K)"),
         ("Q5_K_M", "F16", "none is known for 5-bit weights (Q5_K_M)"),
+        ("F16", "Q4_0", "how far Q4_0 of b drifts depends on the model; give margin=, or measure its ladder"),
+        ("Q4_1", "Q4_K_M", "how far Q4_1 of a drifts depends on the model"),
     ],
 )
 def test_without_a_known_margin_it_asks_for_one_and_still_shows_the_numbers(

@@ -1,0 +1,283 @@
+"""Makes the tables and the picture of docs/statistics.md from the recordings in ``fixtures/draws``.
+
+    python docs/measured.py            # all of them; ten minutes on busy cores
+    python docs/measured.py NAME...    # some tables: whole, presets, shift, text, classes, smollm2, picture
+
+Every table stands between two marks of the page that name it.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.draws import (  # noqa: E402  # the checkout
+    COARSE,
+    HIDDEN,
+    HONEST,
+    MARGIN,
+    SIZES,
+    Drawn,
+    Pair,
+    Tally,
+    ladder,
+    named,
+    outcomes,
+    remembered,
+)
+from pytest_llmparity import check  # noqa: E402
+from pytest_llmparity.core.evidence import Check  # noqa: E402
+from pytest_llmparity.core.identity.proposing import proposed  # noqa: E402
+from pytest_llmparity.core.prompts import Case, PromptSet  # noqa: E402
+from pytest_llmparity.core.sample import Phase  # noqa: E402
+
+PAGE: Final = ROOT / "docs/statistics.md"
+PICTURE: Final = ROOT / "docs/statistics.svg"
+CLASSES: Final = ("Q8_0", "Q6_K", "Q4_K_M", "Q4_0")
+Q6: Final = Pair(baseline="f16", candidate="q6_k", prompts="pool")
+STRUCTURED: Final = ("extraction", "invoices", "tickets", "json")
+"""Tags of prompts that are answered in JSON."""
+NAMES: Final = {
+    "f16": "llama.cpp F16",
+    "ollama-f16": "Ollama F16",
+    "ollama-q4_0": "Ollama Q4_0",
+    "vllm-bf16": "vLLM BF16",
+    "kv-q4_0": "KV cache Q4_0",
+    "rope": "RoPE scaled by 0.97",
+    "hidden": "a hidden system prompt",
+    "mlx": "MLX BF16",
+    "transformers": "transformers F32",
+}
+Row = Sequence[str]
+
+
+def name_of(engine: str) -> str:
+    """Return what an engine is called on the page."""
+    return NAMES.get(engine, engine.upper())
+
+
+def table(head: Row, rows: Iterable[Row]) -> str:
+    """Return a table of Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """Return a share in words."""
+    return "" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def counted(tally: Tally) -> str:
+    """Return how often a draw passed, failed and stayed open."""
+    return " / ".join(f"{100 * tally.share(outcome):.0f}" for outcome in ("PASS", "FAIL", "INCONCLUSIVE"))
+
+
+def pick(drawn: Drawn, tags: Sequence[str]) -> list[Case]:
+    """Return the prompts of some kinds, of all sets."""
+    every = {case.id: case for cases in drawn.sets.values() for case in cases}
+    return [case for case in every.values() if set(tags) & set(case.tags)]
+
+
+def forks(drawn: Drawn, candidate: str, cases: Sequence[Case]) -> str:
+    """Return forks per token of a candidate against F16 on these prompts, with both bounds."""
+    prompts = PromptSet(name="some", cases=tuple(cases))
+    verdict = drawn.verdicts(Pair(baseline="f16", candidate=candidate, prompts=""), prompts, [check.text(margin=0.05)])
+    estimate, lower, upper = verdict[0].estimate, verdict[0].lower, verdict[0].upper
+    return f"{percent(estimate)} ({100 * (lower or 0):.1f} to {100 * (upper or 0):.1f})"
+
+
+def shift(drawn: Drawn, pair: Pair) -> str:
+    """Return the shift of a pair over a whole set, empty where an engine gives no logprobs."""
+    prompts = PromptSet(name=pair.prompts, cases=tuple(drawn.sets[pair.prompts]))
+    (verdict,) = drawn.verdicts(pair, prompts, [check.logprobs(shift=MARGIN)])
+    return "" if verdict.estimate is None else f"{verdict.estimate:.3f}"
+
+
+def whole() -> str:
+    """Return shift and forks per token of every engine against llama.cpp F16, over whole sets."""
+    drawn, rows = Drawn.of("tiny"), []
+    for name, engine in drawn.engines.items():
+        if name == "f16":
+            continue
+        row = [name_of(name)]
+        for prompts in ("mixed", "pool"):
+            there = len(engine.answers[Phase.MAIN]) > len(drawn.sets["mixed"]) or prompts == "mixed"
+            pair = Pair(baseline="f16", candidate=name, prompts=prompts)
+            row += [shift(drawn, pair), forks(drawn, name, drawn.sets[prompts])] if there else ["", ""]
+        rows.append(row)
+    return table(["against llama.cpp F16", "shift, 144 mixed", "forks", "shift, 240 of the pool", "forks"], rows)
+
+
+def presets() -> str:
+    """Return forks per token by type of weights, of free text and of JSON, on both models."""
+    rows = []
+    models = {"tiny": Drawn.of("tiny"), "smollm2": Drawn.of("smollm2")}
+    for name in ("bf16", "q8_0", "q6_k", "q4_k_m", "q4_0"):
+        row = [name.upper()]
+        for model, drawn in models.items():
+            engine = "vllm-bf16" if (model, name) == ("tiny", "bf16") else name
+            free = (
+                drawn.sets["mixed"]
+                if model == "tiny"
+                else [case for case in drawn.sets["instruct"] if "json" not in case.tags]
+            )
+            row += [forks(drawn, engine, free), forks(drawn, engine, pick(drawn, STRUCTURED))]
+        rows.append(row)
+    return table(["weights", "tiny, mixed free text", "tiny, JSON", "SmolLM2, free text", "SmolLM2, JSON"], rows)
+
+
+def shift_outcomes() -> str:
+    """Return how often draws pass, fail and stay open by the shift."""
+    drawn, rows = Drawn.of("tiny"), []
+    for pair in (*HONEST, Q6, *COARSE, *HIDDEN):
+        cells = [counted(outcomes(drawn, pair, [check.logprobs(shift=MARGIN)], size=size)) for size in SIZES]
+        rows.append([f"{name_of(pair.candidate)} against {name_of(pair.baseline)}", pair.prompts, *cells])
+    return table(["pair", "prompts", *(f"{size} prompts" for size in SIZES)], rows)
+
+
+def text_outcomes() -> str:
+    """Return how often draws of 64 pass, fail and stay open by text, with the requests of such a run."""
+    drawn, rows = Drawn.of("tiny"), []
+    for candidate, prompts in (
+        *(("transformers", "mixed"), ("ollama-f16", "mixed"), ("q8_0", "mixed"), ("q8_0", "pool")),
+        *(("vllm-bf16", "mixed"), ("mlx", "mixed"), ("q4_0", "mixed"), ("q4_0", "pool"), ("kv-q4_0", "mixed")),
+    ):
+        pair = Pair(baseline="f16", candidate=candidate, prompts=prompts)
+        checks: list[Check] = [check.text(margin=0.05)]
+        tally = outcomes(drawn, pair, checks, size=64, draws=100)
+        rows.append(
+            [
+                name_of(candidate),
+                prompts,
+                counted(tally),
+                percent(statistics.fmean(tally.estimates)),
+                str(2 * (64 + 48)),
+            ]
+        )
+    return table(["against llama.cpp F16", "prompts", "PASS / FAIL / open", "mean forks", "requests"], rows)
+
+
+def confusion(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Return which class was named how often for which copy."""
+    seen = list(dict.fromkeys(named for of_copy in counts.values() for named in of_copy))
+    rows = [[copy.upper(), *(str(of_copy.get(name, 0)) for name in seen)] for copy, of_copy in counts.items()]
+    return table(["copy, of 100 draws of 24", *(f"named {name}" for name in seen)], rows)
+
+
+def classes() -> str:
+    """Return the classes named on the tiny model."""
+    copies = [name.lower() for name in CLASSES]
+    return confusion(named(Drawn.of("tiny"), CLASSES, copies, name="pool", size=24, draws=100))
+
+
+def smollm2() -> str:
+    """Return outcomes and named classes of the real model, by its own ladder."""
+    drawn = Drawn.of("smollm2")
+    every = drawn.sets["instruct"]
+    of_all = PromptSet(name="instruct", cases=tuple(every))
+    rungs = {rung.quantization: rung for rung in ladder(drawn, CLASSES, of_all).rungs}
+    margin = proposed(rungs["Q8_0"].upper)
+    rows = []
+    for name in drawn.engines:
+        if name != "f16":
+            pair = Pair(baseline="f16", candidate=name, prompts="instruct")
+            cells = [
+                counted(outcomes(drawn, pair, [check.logprobs(shift=margin)], size=size, draws=100))
+                for size in (16, 24)
+            ]
+            rows.append([name.upper(), shift(drawn, pair), forks(drawn, name, every), *cells])
+    head = ["against F16", "shift", "forks", f"16 prompts, margin {margin:g} nats", "24 prompts"]
+    copies = [name.lower() for name in CLASSES]
+    return (
+        table(head, rows)
+        + "\n"
+        + confusion(named(drawn, CLASSES, ["bf16", *copies], name="instruct", size=24, draws=100))
+    )
+
+
+TABLES: Final[Mapping[str, Callable[[], str]]] = {
+    "whole": whole,
+    "presets": presets,
+    "shift": shift_outcomes,
+    "text": text_outcomes,
+    "classes": classes,
+    "smollm2": smollm2,
+}
+
+
+def section(name: str) -> str:
+    """Return a table as it stands on the page."""
+    found = re.search(_between(name), PAGE.read_text("utf-8"), re.DOTALL)
+    if found is None:
+        raise SystemExit(f"{PAGE.name} has no place for the table {name}")
+    return found[2]
+
+
+def _between(name: str) -> str:
+    return rf"(<!-- {name}: made by docs/measured.py -->\n)(.*?)(<!-- /{name} -->)"
+
+
+def write(name: str, made: str) -> None:
+    """Put a table into the page."""
+    section(name)
+    text = PAGE.read_text("utf-8")
+    PAGE.write_text(re.sub(_between(name), lambda at: at[1] + made + at[3], text, flags=re.DOTALL), "utf-8")
+
+
+COLOURS: Final = {"PASS": "#2e7d32", "INCONCLUSIVE": "#bdbdbd", "FAIL": "#c62828"}
+
+
+def picture() -> str:
+    """Return the outcomes of the table ``shift`` as bars."""
+    lines = [line.strip("| \n").split(" | ") for line in section("shift").splitlines()[2:]]
+    left, wide, high = 330, 150, 22
+    width, height = left + 3 * (wide + 14) + 10, 56 + high * len(lines)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'font-family="sans-serif" font-size="12" role="img">',
+        f"<title>How often 200 draws pass, stay open and fail at a margin of {MARGIN} nats</title>",
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+    ]
+    for at, size in enumerate(SIZES):
+        parts.append(f'<text x="{left + at * (wide + 14)}" y="20">{size} prompts</text>')
+    for row, (pair, prompts, *cells) in enumerate(lines):
+        y = 32 + row * high
+        parts.append(f'<text x="8" y="{y + 12}">{pair} ({prompts})</text>')
+        for at, cell in enumerate(cells):
+            x = float(left + at * (wide + 14))
+            passed, failed, left_open = (int(part) for part in cell.split(" / "))
+            for outcome, share in (("PASS", passed), ("INCONCLUSIVE", left_open), ("FAIL", failed)):
+                length = wide * share / 100
+                if share:
+                    parts.append(
+                        f'<rect x="{x:.1f}" y="{y}" width="{length:.1f}" height="15" fill="{COLOURS[outcome]}"/>'
+                    )
+                x += length
+    x, y = 8, 40 + high * len(lines)
+    for outcome, colour in COLOURS.items():
+        parts.append(f'<rect x="{x}" y="{y}" width="12" height="12" fill="{colour}"/>')
+        parts.append(f'<text x="{x + 16}" y="{y + 10}">{outcome}</text>')
+        x += 120
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def main(wanted: Sequence[str]) -> None:
+    """Write the tables that were asked for, all without any."""
+    with remembered():
+        for name in TABLES:
+            if not wanted or name in wanted:
+                write(name, TABLES[name]())
+                print(f"wrote {name}")
+    if not wanted or {"picture", "shift"} & set(wanted):
+        PICTURE.write_text(picture(), "utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
