@@ -313,7 +313,8 @@
     const row = (token, logprob, kind) => {
       const share = logprob === null ? null : Math.exp(logprob);
       const words = share === null ? "–" : share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`;
-      const label = foreign(JSON.stringify(token).slice(1, -1) || "(empty)", make("code", {}));
+      const spelled = token.replace(/\n/g, "\\n").replace(/\r/g, "\\r").replace(/\t/g, "\\t");
+      const label = foreign(spelled || "(empty)", make("code", {}));
       return make("div", { class: `prob ${kind}` }, label, share === null ? make("i", {}) : make("meter", { min: "0", max: "1", value: String(share), "aria-label": words }), make("span", {}, words));
     };
     const lead = told.lead === null ? `the other engine's token is not among its best ${told.others.length + 1}` : `leads the other engine's token by ${told.lead.toFixed(3).replace(/\.?0+$/, "")} nats`;
