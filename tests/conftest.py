@@ -36,6 +36,10 @@ for interruption, handler in ((signal.SIGINT, signal.default_int_handler), (sign
     if signal.getsignal(interruption) is signal.SIG_IGN:
         signal.signal(interruption, handler)
 
+# A run inside a test is not the workflow's own: nothing of it belongs into the step's summary or beside its code.
+for variable in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
+    os.environ.pop(variable, None)
+
 # Where byte code is forbidden, as in many images, each of hundreds of processes would compile all that it imports.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     sys.dont_write_bytecode = False
