@@ -314,3 +314,15 @@ def test_engines_are_recorded_whatever_margin_they_have(bench: Bench) -> None:
 
     assert result.ret == 1
     assert {path.name for path in (bench.pytester.path / "golden/prompts").glob("?.jsonl")} == {"a.jsonl", "b.jsonl"}
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_golden_answers_of_now(bench: Bench, recorded: PosingEngine) -> None:
+    engine = bench.engine(poses_as="llamacpp")
+
+    stopped = against(bench, engine, "--parity-max-requests=12")
+    file(bench).write_text(file(bench).read_text("utf-8").replace('"text": "', '"text": "other '), "utf-8")
+    resumed = against(bench, engine)
+
+    assert "stopped after 12 requests" in told(stopped)
+    assert "resumed run" in told(resumed)
+    assert resumed.ret == 1, "the answers that the file has by now are judged"
