@@ -36,8 +36,9 @@ def drifting(project: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return project
 
 
-def test_every_format_is_written_and_a_stored_run_is_reported_again(drifting: Any) -> None:
-    result = drifting.run("--parity-report=json,html,md")
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n1",), marks=pytest.mark.slow)])
+def test_every_format_is_written_and_a_stored_run_is_reported_again(drifting: Any, workers: tuple[str, ...]) -> None:
+    result = drifting.run("--parity-report=json,html,md", *workers)
 
     out = drifting.pytester.path / "out"
     page, text = ((out / name).read_text("utf-8") for name in ("report.html", "summary.md"))
