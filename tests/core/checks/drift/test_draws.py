@@ -58,7 +58,7 @@ def test_weights_of_four_bits_fail_with_16_prompts_and_surely_with_24(tiny: Draw
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", HIDDEN, ids=told)
 def test_what_acts_on_some_prompts_never_passes_and_fails_with_64(tiny: Drawn, pair: Pair) -> None:
-    few, many = (outcomes(tiny, pair, [SHIFT], size=size) for size in (16, 64))
+    few, many = (outcomes(tiny, pair, [SHIFT], size=size, draws=draws) for size, draws in ((16, 200), (64, 100)))
 
     assert few.share("PASS") == many.share("PASS") == 0
     assert many.share("FAIL") >= 0.80
@@ -66,10 +66,10 @@ def test_what_acts_on_some_prompts_never_passes_and_fails_with_64(tiny: Drawn, p
 
 @pytest.mark.slow
 def test_a_verdict_names_the_class_by_a_ladder_of_other_prompts(tiny: Drawn) -> None:
-    counts = named(tiny, CLASSES, [name.lower() for name in CLASSES], name="pool", size=24, draws=100)
+    counts = named(tiny, CLASSES, [name.lower() for name in CLASSES], name="pool", size=24, draws=40)
 
     for name in CLASSES:
-        assert counts[name.lower()][name] >= 95, counts
+        assert counts[name.lower()][name] >= 38, counts
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +88,17 @@ def test_copies_of_a_real_model_are_judged_by_the_margin_of_its_own_8_bits(
     margin = proposed(ladder(smollm2, ("Q8_0",), prompts).rungs[0].upper)
     pair = Pair(baseline="f16", candidate=copy, prompts="instruct")
 
-    drawn = outcomes(smollm2, pair, [check.logprobs(shift=margin)], size=24, draws=100)
+    drawn = outcomes(smollm2, pair, [check.logprobs(shift=margin)], size=24, draws=40)
 
     assert drawn.share(outcome) >= 0.95, drawn.outcomes
 
 
 @pytest.mark.slow
 def test_a_verdict_names_the_class_of_a_real_models_copy(smollm2: Drawn) -> None:
-    counts = named(smollm2, CLASSES, [name.lower() for name in CLASSES], name="instruct", size=24, draws=100)
+    counts = named(smollm2, CLASSES, [name.lower() for name in CLASSES], name="instruct", size=24, draws=40)
 
     for name in CLASSES:
-        assert counts[name.lower()][name] >= 95, counts
+        assert counts[name.lower()][name] >= 38, counts
 
 
 def test_engines_that_repeat_themselves_are_kept_so(tiny: Drawn) -> None:
