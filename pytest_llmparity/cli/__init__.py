@@ -1,16 +1,18 @@
 """The command line beside pytest: ``llmparity lock``, ``serve`` and what else is done with engines outside a test run.
 
 Each verb is a file of its own. Exit codes: 0 all is well, 1 something is wrong with an engine or a file, 2 a mistake on
-the command line, in the environment or in the configuration, 130 interrupted. At their top, modules of this room
-import the standard library and what imports no more than that: ``--help`` answers at once.
+the command line, in the environment or in the configuration, 130 interrupted; ``gate`` has its own. At their
+top, modules of this room import the standard library and what imports no more than that: ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from pytest_llmparity.cli.gate import UNDECIDED
 from pytest_llmparity.cli.verbs import INTERRUPTED, MISUSE, WRONG, complain
 from pytest_llmparity.core.words.printable import printable_lines
 
@@ -20,7 +22,12 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a mistake in ``argv`` ends in ``SystemExit(2)``, as argparse does."""
-    asked = _parser().parse_args(argv)
+    try:
+        asked = _parser().parse_args(argv)
+    except SystemExit as end:
+        if end.code == MISUSE and list(sys.argv[1:] if argv is None else argv)[:1] == ["gate"]:
+            raise SystemExit(UNDECIDED) from None  # there 2 says something else
+        raise
     from pytest_llmparity.core.errors import LLMParityError, UsageError
 
     try:
@@ -35,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pytest_llmparity.cli import calibrate, doctor, golden, init, lock, report, runs, serve
+    from pytest_llmparity.cli import calibrate, doctor, gate, golden, init, lock, report, runs, serve
 
     parser = argparse.ArgumentParser(prog="llmparity", description="What is behind the engines of a project.")
     parser.add_argument(
         "--version", action="version", version=f"pytest-llmparity {metadata.version('pytest-llmparity')}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for verb in (init, doctor, lock, calibrate, golden, runs, report, serve):
+    for verb in (init, doctor, lock, calibrate, golden, gate, runs, report, serve):
         verb.add(commands)
     return parser

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pytest_llmparity.core.verdict import Verdict
     from pytest_llmparity.report.overview import Change
     from pytest_llmparity.run.judge.recorded import Told
-    from pytest_llmparity.store.runs import Store
 
 _NAMES = {"json": "run.json and samples.jsonl", "html": "one page", "md": "a text for a pull request"}
 
@@ -39,7 +38,7 @@ def add(commands: Commands) -> None:
 
 def _report(asked: argparse.Namespace) -> int:
     from pytest_llmparity.core.errors import UsageError
-    from pytest_llmparity.run.judge.recorded import stored
+    from pytest_llmparity.run.judge.recorded import newest_judged, stored
     from pytest_llmparity.store.runs import FILE_NAME, Store
 
     formats = [name for name in FORMATS if getattr(asked, name)]
@@ -52,7 +51,7 @@ def _report(asked: argparse.Namespace) -> int:
     if not (folder / FILE_NAME).exists():
         return complain(printable(f"no run is stored in {folder}; --rootdir names another project"), WRONG)
     with Store.open(folder) as store:
-        runs = asked.runs or [_newest(store)]
+        runs = asked.runs or [newest_judged(store)]
         told = [stored(store, run, root=root) for run in runs]
         if len(told) == 2:
             lines = _compared(told[0], told[1])
@@ -61,17 +60,6 @@ def _report(asked: argparse.Namespace) -> int:
     for line in lines:
         print(line)
     return OK
-
-
-def _newest(store: Store) -> str:
-    """Return the newest run that was judged; ``StoreError`` where there is none."""
-    from pytest_llmparity.core.errors import StoreError
-    from pytest_llmparity.run.judge.recorded import REPORTED
-
-    for info in reversed(store.runs()):
-        if store.document(info.id, REPORTED) is not None:
-            return info.id
-    raise StoreError(f"no run in {store.path.parent} was judged to its end; pytest --parity-mode replay judges one")
 
 
 def _shown(told: Told, formats: Sequence[str], out: Path, root: Path) -> list[str]:

@@ -83,8 +83,8 @@ class Selection(NamedTuple):
     settings: Settings
 
 
-def selected(asked: argparse.Namespace) -> Selection:
-    """Resolve the engines a command was asked for.
+def selected(asked: argparse.Namespace, *, baseline: str | None = None) -> Selection:
+    """Resolve the engines a command was asked for; ``baseline`` is the one whatever the configuration says.
 
     Raises ``core.errors.UsageError`` as pytest's own command line does, also where no engine is selected.
     """
@@ -95,6 +95,7 @@ def selected(asked: argparse.Namespace) -> Selection:
     root = root_of(asked)
     named = {
         "engines": [*asked.engines, *(asked.more or ())],
+        "baseline": baseline,
         "profile": asked.profile,
         "config": asked.config,
         "mode": ("live", None),

@@ -239,6 +239,7 @@ class Receiver:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a gate's call report carries, before others write down what is told of a test."""
         self._attempts.settle(report)
+        self._door.unjudged.settle(report)
         carried = getattr(report, CARRIED, None)
         if carried is not None:
             self._door.receive(carried)

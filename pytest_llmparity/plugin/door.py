@@ -53,6 +53,7 @@ class Door:
         self._verdicts: dict[str, list[Verdict]] = {}
         self._concluded: dict[str, list[Verdict]] = {}
         self._commands: dict[str, str] = {}
+        self.unjudged = repeats.Unjudged()
         self._used = False
         self.summary: list[str] = []
         self.notes: list[str] = []
@@ -291,11 +292,11 @@ class Door:
         The line of a test of ours in the short summary says why it failed, numbers first, and is one line: on a CI
         service pytest would print the whole text there once more.
         """
-        if report.failed and (
-            repeats.gate_of(item) in self._declared or "llmparity_door" in getattr(item, "fixturenames", ())
-        ):
+        if report.failed:
             words = self._briefly.pop(item.nodeid, "") or getattr(error, "brief", "")
-            shorten(report.longrepr, words)
+            if repeats.gate_of(item) in self._declared or "llmparity_door" in getattr(item, "fixturenames", ()):
+                shorten(report.longrepr, words)
+            repeats.say_why(report, error, judged=bool(words))
         report.longrepr, report.sections = harmless(report.longrepr), harmless(report.sections)
 
     @property
@@ -369,7 +370,7 @@ class Door:
             exitstatus = self._record_golden(exitstatus)
         if judged:
             try:
-                self.summary += self.session.conclude(self.verdicts, self._commands)
+                self.summary += self.session.conclude(self.verdicts, self._commands, self.unjudged)
             except (LLMParityError, OSError) as error:
                 self.summary.append(f"llmparity: the store of runs could not be tidied: {error}")
         return exitstatus

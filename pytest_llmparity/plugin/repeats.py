@@ -9,6 +9,8 @@ import re
 
 import pytest
 
+from pytest_llmparity.core.words.explain import plain
+
 _STEP = "__pytest_repeat_step_number"
 """The argument by which pytest-repeat multiplies a test; its id, such as ``2-3``, ends the item's."""
 _ID = re.compile(r"(?:^|-)(\d+)-(\d+)$", re.ASCII)
@@ -47,6 +49,27 @@ class Attempts:
             from pytest_llmparity.report.junit import ours
 
             report.user_properties[:] = [(name, value) for name, value in report.user_properties if not ours(name)]
+
+
+WHY = "llmparity_why"
+
+
+def say_why(report: pytest.TestReport, error: BaseException | None, *, judged: bool) -> None:
+    """Write into the report of a test that failed why it did, unless its verdicts say so: builtins travel with it."""
+    if not judged:
+        text = report.longreprtext if error is None else str(error) or type(error).__name__
+        setattr(report, WHY, plain(text.strip().partition("\n")[0], 160))
+
+
+class Unjudged(dict[str, str]):
+    """The tests that failed for another reason than a verdict, and why; sees every report in its order."""
+
+    def settle(self, report: pytest.TestReport) -> None:
+        """Take note of a failure, and of a test that begins again that it may pass yet."""
+        if report.when == "setup":
+            self.pop(report.nodeid, None)
+        if report.failed and hasattr(report, WHY):
+            self[report.nodeid] = getattr(report, WHY)
 
 
 def _repetition(item: pytest.Item) -> re.Match[str] | None:

@@ -236,15 +236,21 @@ class Session:
         notes = (kept, *(note for note in state.notes if note != kept))
         write_state(self.store(), run, dataclasses.replace(state, requests=0, seconds=0.0, retries=0, notes=notes))
 
-    def conclude(self, verdicts: Sequence[Verdict], reproduce: Mapping[str, str] | None = None) -> list[str]:
+    def conclude(
+        self,
+        verdicts: Sequence[Verdict],
+        reproduce: Mapping[str, str] | None = None,
+        broken: Mapping[str, str] | None = None,
+    ) -> list[str]:
         """Take note that this session judged and reported its run to the end: the next one of its plan begins anew.
 
-        Older runs than are kept are removed; return the sentence that says so.
+        ``broken`` has why tests failed that no verdict failed. Older runs than are kept are removed; return the
+        sentence that says so.
         """
         if self.run is None or self.settings.mode != "live":
             return []
         worst = max((verdict.outcome for verdict in verdicts), key=SEVERITY.index, default=None)
-        keep(self.store(), self.run, verdicts, reproduce or {})
+        keep(self.store(), self.run, verdicts, reproduce or {}, broken)
         self.store().put_document(self.run, JUDGED, {"worst": worst})
         self.store().release(self.run)
         gone = self.store().prune(self.settings.keep_runs, spare=self.run)

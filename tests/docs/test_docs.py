@@ -16,9 +16,10 @@ import yaml
 
 # pytester forgets modules that a run inside this process imported, and numpy cannot be imported twice.
 import pytest_llmparity.plugin.door  # noqa: F401 - see above
-from pytest_llmparity import check, lockfile
+from pytest_llmparity import check, cli, lockfile
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.evidence import Check
+from pytest_llmparity.core.gate.policy import parse_policy
 from pytest_llmparity.core.golden.records import Line
 from pytest_llmparity.core.prompts import entries
 from pytest_llmparity.core.prompts.reading import parse_prompts
@@ -105,6 +106,22 @@ def test_configurations_are_valid(body: str) -> None:
 @pytest.mark.parametrize("body", blocks("toml pyproject"))
 def test_pyproject_configurations_are_valid(body: str) -> None:
     assert parse_config(body, source="pyproject.toml", table=("tool", "llmparity")) is not None
+
+
+@pytest.mark.parametrize("body", blocks("toml policy"))
+def test_policies_are_valid(body: str) -> None:
+    assert parse_policy(body.encode(), source="release.toml").rules
+
+
+def test_options_of_the_gate_that_are_shown_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs/gate.md").read_text("utf-8")
+    with pytest.raises(SystemExit):
+        cli.main(["gate", "--help"])
+
+    known = set(re.findall(r"--[a-z]+", capsys.readouterr().out))
+
+    shown = re.findall(r"llmparity gate [^`\n]*", text)
+    assert {option for line in shown for option in re.findall(r"--[a-z]+", line)} <= known
 
 
 @pytest.mark.parametrize("body", blocks("toml lock"))

@@ -324,7 +324,7 @@ class SchemaCheck(BaseCheck):
                 *missing.reasons,
             ),
             differing=tuple(
-                pair.difference(case, f"fits on {evidence.baseline if fits > 0 else verdict.engine} only")
+                pair.difference(case, only_on(evidence.baseline if fits > 0 else verdict.engine))
                 for (case, _, _), fits in zip(spoken, differences, strict=True)
                 if fits
             ),
@@ -470,6 +470,11 @@ def _parsed(readings: Mapping[str, Mapping[str, Reading]]) -> dict[str, dict[str
         name: {case: whole for case, reading in read.items() if (whole := reading.whole) is not None}
         for name, read in readings.items()
     }
+
+
+def only_on(engine: str) -> str:
+    """Return how a case is listed of two engines of which one alone gave an answer that fits."""
+    return f"fits on {engine} only"
 
 
 def _portable(path: Path, folders: Sequence[Path]) -> str:

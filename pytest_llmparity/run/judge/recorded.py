@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -32,11 +32,15 @@ REPORTED: Final = "reported"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """Everything a report is made of: the run, its answers, and what says whose question an answer is."""
+    """Everything a report is made of: the run, its answers, and what says whose question an answer is.
+
+    ``broken`` has by node id why tests failed that no verdict failed.
+    """
 
     record: RunRecord
     samples: Sequence[Sample]
     origin: Callable[[Sample], SampleOrigin | None]
+    broken: Mapping[str, str] = field(default_factory=dict)
 
 
 def record_of_run(
@@ -67,10 +71,28 @@ def record_of_run(
     )
 
 
-def keep(store: Store, run: str, verdicts: Sequence[Verdict], reproduce: Mapping[str, str]) -> None:
-    """Write down what a run came to, so that it can be reported again."""
-    content = {"verdicts": [to_json(verdict) for verdict in verdicts], "reproduce": dict(reproduce)}
+def keep(
+    store: Store,
+    run: str,
+    verdicts: Sequence[Verdict],
+    reproduce: Mapping[str, str],
+    broken: Mapping[str, str] | None = None,
+) -> None:
+    """Write down what a run came to, so that it can be reported again, and which tests failed without a verdict."""
+    content = {
+        "verdicts": [to_json(verdict) for verdict in verdicts],
+        "reproduce": dict(reproduce),
+        "broken": dict(broken or {}),
+    }
     store.put_document(run, REPORTED, content)
+
+
+def newest_judged(store: Store) -> str:
+    """Return the newest run that was judged; ``StoreError`` where there is none."""
+    for info in reversed(store.runs()):
+        if store.document(info.id, REPORTED) is not None:
+            return info.id
+    raise StoreError(f"no run in {store.path.parent} was judged to its end; pytest --parity-mode replay judges one")
 
 
 def stored(store: Store, run: str, *, root: Path) -> Told:
@@ -87,7 +109,8 @@ def stored(store: Store, run: str, *, root: Path) -> Told:
     verdicts = [from_json(Verdict, data) for data in told["verdicts"]]
     record = record_of_run(run, infos[run].version, judging, state, verdicts, reproduce=told["reproduce"])
     samples = [sample for ours in judging.samples.values() for sample in ours]
-    return Told(record=record, samples=samples, origin=origins(store, run, judging.records, verdicts))
+    asked = origins(store, run, judging.records, verdicts)
+    return Told(record=record, samples=samples, origin=asked, broken=told.get("broken", {}))
 
 
 def _ladder(judging: Judging) -> Ladder | None:

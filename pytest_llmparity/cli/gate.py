@@ -1,0 +1,244 @@
+"""``llmparity gate``: run a suite, hold what it came to against a policy, and say whether to ship.
+
+Exit codes are its own: 0 SHIP, 1 HOLD, 2 INCONCLUSIVE, 4 where nothing could be decided.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pytest_llmparity.cli.verbs import OK, add_rootdir, complain, root_of, selected
+from pytest_llmparity.core.gate import PLUGIN, POLICY_OPTION, RUN_OPTION
+from pytest_llmparity.core.words.printable import printable, printable_lines, uncommanded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_llmparity.cli.verbs import Commands
+    from pytest_llmparity.core.gate.policy import Policy
+    from pytest_llmparity.run.judge.decided import Decided
+
+UNDECIDED: Final = 4
+CODES: Final = {"SHIP": 0, "HOLD": 1, "INCONCLUSIVE": 2}
+NEWEST: Final = "newest"
+_HISTORY: Final = 10
+_FAILED: Final = 1
+"""pytest's exit code where tests failed; 0 and this one come with verdicts."""
+
+
+def add(commands: Commands) -> None:
+    """Add the verb to the command line."""
+    does = "Run a suite and decide by a policy whether a candidate may replace a baseline: SHIP, HOLD or INCONCLUSIVE."
+    parser = commands.add_parser("gate", help=does, description=does)
+    parser.add_argument("--baseline", metavar="ENGINE", help="What is in use: golden:NAME, or an engine as --engines")
+    parser.add_argument("--candidate", metavar="ENGINE", help="What may replace it")
+    parser.add_argument(
+        "--suite",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="Tests to run, as pytest takes them; may be repeated (default: what pytest runs without arguments)",
+    )
+    parser.add_argument("--policy", metavar="FILE", help="What is required and what advisory (default: all required)")
+    parser.add_argument(
+        "--run", metavar="RUN", help=f"Decide on a stored run and ask nobody; RUN as llmparity runs, or {NEWEST}"
+    )
+    parser.add_argument("--json", metavar="FILE", help="Write the decision as JSON too")
+    parser.add_argument(
+        "--history",
+        nargs="?",
+        const=_HISTORY,
+        type=int,
+        metavar="N",
+        help=f"Show the last decisions (default: {_HISTORY}) and decide nothing",
+    )
+    parser.add_argument("--profile", metavar="NAME", help="Profile of the configuration to use (default: none)")
+    parser.add_argument("--config", metavar="FILE", help="Configuration file")
+    add_rootdir(parser)
+    parser.add_argument("more", nargs="*", metavar="-- ARGUMENT", help="Further arguments for pytest, behind --")
+    parser.set_defaults(command=_gate, name="gate")
+
+
+def _gate(asked: argparse.Namespace) -> int:
+    from pytest_llmparity.core.errors import LLMParityError
+
+    try:
+        root = root_of(asked)
+        if asked.history is not None:
+            return _history(root, asked.history)
+        policy = _policy(asked.policy)
+        _refuse_unwritable(asked.json)
+        run, baseline, candidate = _stored(asked) if asked.run else _run(asked, root)
+        if run is None:
+            return UNDECIDED
+        decided = _decided(root, run, policy, baseline, candidate)
+    except LLMParityError as error:
+        return complain(printable_lines(str(error)), UNDECIDED)
+    return _tell(decided, root, asked)
+
+
+def _policy(file: str | None) -> Policy:
+    from pytest_llmparity.core.errors import ConfigError
+    from pytest_llmparity.core.gate.policy import Policy, parse_policy
+
+    if file is None:
+        return Policy()
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"--policy: {file} cannot be read: {error.strerror}") from None
+    return parse_policy(content, source=file)
+
+
+def _refuse_unwritable(file: str | None) -> None:
+    from pytest_llmparity.core.errors import UsageError
+
+    if file is not None and (Path(file).is_dir() or not Path(file).absolute().parent.is_dir()):
+        raise UsageError(f"--json: {file} names no file in a folder that is there")
+
+
+def _stored(asked: argparse.Namespace) -> tuple[str, str | None, str | None]:
+    """Return the stored run that is named, and the names of the two engines as far as they are given."""
+    from pytest_llmparity.core.errors import UsageError
+
+    if asked.suite or asked.more:
+        raise UsageError("--run decides on answers that are stored; leave --suite and arguments of pytest out")
+    names = [None if text is None else _name(text, option) for option, text in _two(asked)]
+    return asked.run, names[0], names[1]
+
+
+def _two(asked: argparse.Namespace) -> Iterator[tuple[str, str | None]]:
+    yield "--baseline", asked.baseline
+    yield "--candidate", asked.candidate
+
+
+def _name(text: str, option: str) -> str:
+    """Return the name in the run of the one engine that an option gives."""
+    from pytest_llmparity.core.errors import EngineSelectionError
+    from pytest_llmparity.settings.selection import parse_engines
+
+    try:
+        entries = parse_engines([text])
+    except EngineSelectionError as error:
+        raise EngineSelectionError(str(error).replace("--engines", option, 1)) from None
+    if len(entries) != 1:
+        raise EngineSelectionError(f"{option} takes one engine, not {len(entries)}")
+    return entries[0].name
+
+
+def _run(asked: argparse.Namespace, root: Path) -> tuple[str | None, str | None, str | None]:
+    """Run the suite on both engines in a pytest of its own; return its run, ``None`` where it came to none."""
+    from pytest_llmparity.core.errors import UsageError
+
+    for option, text in _two(asked):
+        if text is None:
+            raise UsageError(f"{option} is missing; name both engines, or a stored run with --run")
+    if missing := [path for path in asked.suite if not Path(path.partition("::")[0]).exists()]:
+        raise UsageError(f"--suite: there is no {missing[0]}")
+    baseline, candidate = (_name(text, option) for option, text in _two(asked) if text is not None)
+    both = {**vars(asked), "engines": [asked.baseline, asked.candidate], "more": None}
+    selected(argparse.Namespace(**both), baseline=baseline)  # what is wrong with them is told before pytest starts
+    with tempfile.TemporaryDirectory(prefix="llmparity-") as folder:
+        named = Path(folder) / "run"
+        code = _pytest(_command(asked, baseline, named))
+        run = named.read_text("utf-8") if named.exists() else ""
+    if code not in (OK, _FAILED):
+        complain(f"pytest ended with exit code {code}, so nothing is decided", UNDECIDED)
+        return None, None, None
+    if not run:
+        complain("no test of the suite asked the engines anything, so nothing is decided", UNDECIDED)
+        return None, None, None
+    return run, baseline, candidate
+
+
+def _command(asked: argparse.Namespace, baseline: str, named: Path) -> list[str]:
+    command = [sys.executable, "-m", "pytest", "-p", PLUGIN, RUN_OPTION, str(named)]
+    command += ["--engines", f"{asked.baseline},{asked.candidate}", "--parity-baseline", baseline]
+    command += ["--parity-mode", "live", "--parity-inconclusive", "show"]
+    for option, value in (
+        (POLICY_OPTION, asked.policy),
+        ("--parity-profile", asked.profile),
+        ("--parity-config", asked.config),
+        ("--rootdir", asked.rootdir),
+    ):
+        command += [] if value is None else [option, value]
+    return [*command, *asked.more, *asked.suite]
+
+
+def _pytest(command: Sequence[str]) -> int:
+    """Run pytest with our own output; one that is interrupted stops its engines before we end."""
+    sys.stdout.flush()
+    child = subprocess.Popen(command)
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(10)  # the terminal told it too
+        if child.poll() is None:
+            child.send_signal(signal.SIGINT)
+            child.wait()
+        raise
+
+
+def _decided(root: Path, run: str, policy: Policy, baseline: str | None, candidate: str | None) -> Decided:
+    from pytest_llmparity.core.errors import ConfigError, StoreError
+    from pytest_llmparity.run.judge.decided import decided
+    from pytest_llmparity.run.judge.recorded import newest_judged
+    from pytest_llmparity.store.runs import FILE_NAME, Store
+
+    folder = root / ".llmparity"
+    if not (folder / FILE_NAME).exists():
+        raise StoreError(f"no run is stored in {folder}; --rootdir names another project")
+    with Store.open(folder) as store:
+        if run == NEWEST:
+            run = newest_judged(store)
+        try:
+            return decided(store, run, policy, root=root, baseline=baseline, candidate=candidate)
+        except ConfigError as error:
+            again = f"llmparity gate --run {run} --policy {policy.source}"
+            raise ConfigError(f"{error}\nput it right, and decide without asking anybody: {again}") from None
+
+
+def _tell(decided: Decided, root: Path, asked: argparse.Namespace) -> int:
+    from pytest_llmparity.core.errors import LLMParityError
+    from pytest_llmparity.report import gate
+    from pytest_llmparity.store import decisions
+
+    now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
+    record = gate.record(decided.decision, decided.told, decided=now, suite=asked.suite)
+    width = min(gate.WIDTH, shutil.get_terminal_size((gate.WIDTH, 24)).columns)
+    print()
+    print(*map(uncommanded, gate.message(decided.decision, decided.told, width=width)), sep="\n")
+    try:
+        decisions.append(root / ".llmparity", record)
+        if asked.json is not None:
+            text = json.dumps(record, indent=1, ensure_ascii=False)
+            Path(asked.json).write_text(f"{text}\n", "utf-8", "surrogatepass")
+    except (LLMParityError, OSError) as error:
+        return complain(printable(f"the decision could not be kept, so it counts as none: {error}"), UNDECIDED)
+    return CODES[decided.decision.outcome]
+
+
+def _history(root: Path, count: int) -> int:
+    from pytest_llmparity.core.errors import UsageError
+    from pytest_llmparity.report import gate
+    from pytest_llmparity.store import decisions
+
+    if count < 1:
+        raise UsageError("--history takes how many decisions to show, at least 1")
+    folder = root / ".llmparity"
+    lines = gate.history(decisions.newest(folder, count))
+    print(*(lines or [printable(f"no decision is stored in {folder}")]), sep="\n")
+    return OK

@@ -1,0 +1,134 @@
+"""The decision: what a policy makes of a run's verdicts about one candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pytest_llmparity.core.gate.flips import Flips
+from pytest_llmparity.core.gate.policy import BROKEN_TEST, Level, Policy, Ruled, names_of
+from pytest_llmparity.core.identity.lock import Difference
+from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
+
+_ORDER: Final = tuple(Ruled)
+_OPEN: Final = {"inconclusive": Ruled.INCONCLUSIVE, "hold": Ruled.HOLD, "ship": Ruled.SHIP}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """One verdict under a policy: its ``level``, and what the decision would be if it were the only one."""
+
+    verdict: Verdict
+    level: Level
+    ruled: Ruled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenTest:
+    """A test that failed for another reason than a verdict: ``why`` is its first line."""
+
+    test: str
+    why: str
+    level: Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What is decided about a candidate, and on what grounds.
+
+    ``rulings`` have the gravest first, required ones before advisory ones. ``apart`` is what the two engines differ in,
+    as the lock tells it; ``alike`` names the facts in which both are known to be the same.
+    """
+
+    outcome: Ruled
+    baseline: str
+    candidate: str
+    policy: Policy
+    rulings: tuple[Ruling, ...] = ()
+    broken: tuple[BrokenTest, ...] = ()
+    flips: Flips = field(default_factory=Flips)
+    apart: tuple[Difference, ...] = ()
+    alike: tuple[str, ...] = ()
+
+    def of(self, ruled: Ruled, level: Level = "required") -> list[Ruling]:
+        """Return the rulings of one level that speak for one outcome."""
+        return [ruling for ruling in self.rulings if ruling.ruled is ruled and ruling.level == level]
+
+    @property
+    def judged_nothing(self) -> bool:
+        """Whether no required verdict passed and none stands against it: nothing speaks for the candidate."""
+        passed = any(r.level == "required" and r.verdict.outcome is Outcome.PASS for r in self.rulings)
+        return not passed and self.outcome is Ruled.INCONCLUSIVE
+
+
+def decide(
+    policy: Policy,
+    verdicts: Iterable[Verdict],
+    *,
+    baseline: str,
+    candidate: str,
+    broken: Mapping[str, str] | None = None,
+    flips: Flips | None = None,
+    apart: Iterable[Difference] = (),
+    alike: Iterable[str] = (),
+) -> Decision:
+    """Return the decision about a candidate; ``ConfigError`` where a rule of the policy names nothing that happened.
+
+    Verdicts on the baseline alone and on other engines decide nothing. ``broken`` tests failed for another reason than
+    a verdict, which is given.
+    """
+    about = [v for v in verdicts if v.engine == candidate and v.baseline in (None, baseline)]
+    failed = broken or {}
+    names: dict[str, list[str]] = {}
+    for verdict in about:
+        names.setdefault(verdict.test, []).extend(names_of(verdict))
+    for test in failed:
+        names.setdefault(test, [])
+    for known in names.values():
+        known.append(BROKEN_TEST)
+    policy.refuse_idle(names, declared=False)
+    rulings = [
+        Ruling(
+            verdict=verdict,
+            level=policy.level(verdict.test, names_of(verdict)),
+            ruled=_ruled(policy, verdict, baseline=baseline),
+        )
+        for verdict in about
+    ]
+    rulings.sort(key=_gravity)
+    tests = tuple(
+        BrokenTest(test=test, why=why, level=policy.level(test, [BROKEN_TEST])) for test, why in failed.items()
+    )
+    required = [ruling for ruling in rulings if ruling.level == "required"]
+    says = [ruling.ruled for ruling in required] + [Ruled.HOLD for test in tests if test.level == "required"]
+    if not any(ruling.verdict.outcome is Outcome.PASS for ruling in required):
+        says.append(Ruled.INCONCLUSIVE)  # nothing that is required speaks for it
+    return Decision(
+        outcome=max(says, key=_ORDER.index),
+        baseline=baseline,
+        candidate=candidate,
+        policy=policy,
+        rulings=tuple(rulings),
+        broken=tests,
+        flips=flips or Flips(),
+        apart=tuple(apart),
+        alike=tuple(alike),
+    )
+
+
+def _ruled(policy: Policy, verdict: Verdict, *, baseline: str) -> Ruled:
+    """Return what one verdict makes of the decision if it is required.
+
+    Where the baseline is what could not be used, nothing is known of the candidate.
+    """
+    if verdict.outcome.fails_test:
+        return Ruled.INCONCLUSIVE if verdict.blocked_by == baseline else Ruled.HOLD
+    if verdict.outcome is Outcome.INCONCLUSIVE:
+        return _OPEN[policy.inconclusive]
+    return _OPEN[policy.skipped] if verdict.outcome is Outcome.SKIPPED else Ruled.SHIP
+
+
+def _gravity(ruling: Ruling) -> tuple[int, ...]:
+    advisory = ruling.level == "advisory"
+    return (advisory, -_ORDER.index(ruling.ruled), -SEVERITY.index(ruling.verdict.outcome))

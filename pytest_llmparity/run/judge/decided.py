@@ -1,0 +1,105 @@
+"""A decision about a candidate, made of a run that is in the store: nobody is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_llmparity.core.errors import GoldenError, UsageError
+from pytest_llmparity.core.gate.deciding import Decision, decide
+from pytest_llmparity.core.gate.flips import flips
+from pytest_llmparity.core.gate.policy import Policy
+from pytest_llmparity.core.identity import lock
+from pytest_llmparity.core.identity.lock import Locked
+from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
+from pytest_llmparity.core.sample import IDENTITY
+from pytest_llmparity.run.golden.requests import asked_in, engines_in
+from pytest_llmparity.run.judge.recorded import Told, stored
+from pytest_llmparity.store.golden import files
+from pytest_llmparity.store.runs import Store
+
+_NAMES = frozenset({"model", "configuration"})
+"""Facts that may differ where nothing that acts does; their being equal says as little."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A decision, and the run it was made on as a report tells it."""
+
+    decision: Decision
+    told: Told
+
+
+def decided(
+    store: Store, run: str, policy: Policy, *, root: Path, baseline: str | None, candidate: str | None
+) -> Decided:
+    """Return what a policy makes of a stored run.
+
+    Without a name the ``baseline`` is the run's, the ``candidate`` its only other engine. Raises ``UsageError`` for
+    engines that it does not have, ``ConfigError`` for a policy with a rule that names nothing of it, ``StoreError``
+    where it was not judged to its end.
+    """
+    told = stored(store, run, root=root)
+    before, after = _two(told.record, baseline, candidate)
+    locks = [_locked(store, run, engine, root) for engine in (before, after)]
+    ours, theirs = locks
+    if ours is None or theirs is None:  # of an engine that was never there, only what is configured may be known
+        ours, theirs = (Locked(kind=e.kind, plugin="", identity=e.identity.facts) for e in (before, after))
+    verdicts = told.record.verdicts
+    decision = decide(
+        policy,
+        verdicts,
+        baseline=before.name,
+        candidate=after.name,
+        broken=told.broken,
+        flips=flips(verdicts, told.record.failures, baseline=before.name, candidate=after.name),
+        apart=[difference for difference in lock.differences(ours, theirs) if difference.live or difference.locked],
+        alike=_alike(ours, theirs),
+    )
+    return Decided(decision=decision, told=told)
+
+
+def _two(record: RunRecord, baseline: str | None, candidate: str | None) -> tuple[EngineRecord, EngineRecord]:
+    engines = {engine.name: engine for engine in record.engines}
+    if unknown := [name for name in (baseline, candidate) if name is not None and name not in engines]:
+        raise UsageError(f"run {record.run} has no engine {unknown[0]}; it has {', '.join(engines) or 'none'}")
+    ours = engines[baseline] if baseline else next((engine for engine in engines.values() if engine.baseline), None)
+    if ours is None:
+        raise UsageError(f"run {record.run} has no baseline; name one with --baseline: {', '.join(engines)}")
+    if not ours.baseline:
+        held = next((engine.name for engine in engines.values() if engine.baseline), "none")
+        raise UsageError(f"run {record.run} held its engines against {held}, not against {ours.name}")
+    others: Sequence[EngineRecord] = [engine for engine in engines.values() if engine.name != ours.name]
+    if candidate:
+        others = [engine for engine in others if engine.name == candidate]
+    if len(others) != 1:
+        names = ", ".join(engine.name for engine in others) or "no other engine"
+        raise UsageError(f"one candidate is decided about, and run {record.run} has {names}; name it with --candidate")
+    return ours, others[0]
+
+
+def _locked(store: Store, run: str, engine: EngineRecord, root: Path) -> Locked | None:
+    """Return an engine as the lock keeps it, of a golden as it was when it was recorded."""
+    if engine.launch != "golden":
+        return engines_in(store, run)[0].get(engine.name)
+    for unit in (asked_in(store, run) or {}).values():
+        try:
+            golden = files.read(root, unit.set, engine.golden or "", logprobs=False)
+        except GoldenError:
+            continue
+        if golden is not None:
+            return golden.provenance.locked
+    return None
+
+
+def _alike(ours: Locked, theirs: Locked) -> list[str]:
+    """Return the facts that both engines tell and in which they are the same."""
+    return [
+        name
+        for name in IDENTITY
+        if name not in _NAMES
+        and name in ours.identity
+        and name in theirs.identity
+        and ours.identity[name].value == theirs.identity[name].value
+    ]

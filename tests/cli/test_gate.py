@@ -1,0 +1,182 @@
+"""Decisions on stored runs, which ask nobody, and two whole commands that run a suite against doubles."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity.core.verdict import Outcome
+from pytest_llmparity.store.decisions import FILE_NAME
+from tests.cli.test_golden import GATE, prompts
+from tests.cli.test_report import store_run
+from tests.report.html.made import varied
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Shell
+
+ALIKE = "[[rule]]\ntest = 'test_gate'\nlevel = 'required'\n"
+
+
+@pytest.fixture
+def passed(shell: Shell) -> Shell:
+    """A project whose newest run passed."""
+    verdicts = [v for v in varied().record.verdicts if v.engine == "dev"]
+    store_run(shell, [dataclasses.replace(verdict, outcome=Outcome.PASS) for verdict in verdicts])
+    return shell
+
+
+@pytest.fixture
+def failed(shell: Shell) -> Shell:
+    """A project whose newest run has every outcome."""
+    store_run(shell, varied().record.verdicts)
+    return shell
+
+
+def test_a_candidate_that_passed_ships(passed: Shell) -> None:
+    told = passed.run("gate", "--run", "newest", "--candidate", "dev")
+
+    assert told.code == 0, told.err
+    assert "SHIP: dev may replace prod. All " in told.out
+    assert "What changed from prod to dev:" in told.out
+    assert "  quantization: F16 -> Q4_K_M" in told.out or "  digest: sha256:" in told.out
+    assert "Policy: every check is required (sha256 e3b0c44298fc)." in told.out
+
+
+def test_one_that_failed_is_held_and_the_cases_are_shown(failed: Shell) -> None:
+    told = failed.run("gate", "--run", "newest", "--baseline", "prod", "--candidate", "dev", "--json", "d.json")
+
+    assert told.code == 1, told.err
+    assert told.out.strip().startswith("HOLD: dev should not replace prod. ")
+    assert "FAIL  test_tickets, text: " in told.out
+    assert len(told.out.splitlines()) < 80
+    decision = json.loads((failed.path / "d.json").read_text("utf-8"))
+    assert (decision["outcome"], decision["baseline"], decision["candidate"]) == ("HOLD", "prod", "dev")
+    assert {"text", "schema.agree"} <= {verdict["kind"] for verdict in decision["verdicts"]}
+    assert "\x1b" not in told.out
+
+
+def test_a_policy_says_what_is_advisory_and_what_open_verdicts_mean(failed: Shell) -> None:
+    kinds = {v.kind for v in varied().record.verdicts if v.engine == "dev" and v.outcome.fails_test}
+    rules = "".join(f"[[rule]]\nlevel = 'advisory'\ncheck = '{kind}'\n" for kind in kinds)
+    (failed.path / "release.toml").write_text(f"inconclusive = 'hold'\nskipped = 'ship'\n{rules}")
+
+    told = failed.run("gate", "--run", "newest", "--candidate", "dev", "--policy", "release.toml")
+
+    still = [v for v in varied().record.verdicts if v.engine == "dev" and v.outcome is Outcome.INCONCLUSIVE]
+    assert told.code == (1 if still else 0), told.err
+    assert "Advisory, so it decides nothing:" in told.out
+    assert "Policy: release.toml (sha256 " in told.out
+
+
+def test_the_last_decisions_are_shown(passed: Shell) -> None:
+    nothing = passed.run("gate", "--history")
+    for _ in range(3):
+        passed.run("gate", "--run", "newest", "--candidate", "dev")
+    with (passed.path / ".llmparity" / FILE_NAME).open("a") as file:
+        file.write('{"format": 1, "outcome": "\\u001b[31mSHIP"}\nnot JSON\n[]\n')
+
+    everything, some = passed.run("gate", "--history"), passed.run("gate", "--history", "1")
+
+    assert (nothing.code, everything.code) == (0, 0)
+    assert nothing.out.startswith("no decision is stored in ")
+    assert len(everything.out.splitlines()) == 4
+    assert "SHIP          prod -> dev  " in everything.out
+    assert len(some.out.splitlines()) == 1
+    assert "\x1b" not in everything.out
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--baseline", "prod"), "--candidate is missing; name both engines, or a stored run with --run"),
+        (("--baseline", "prod,dev", "--candidate", "x"), "--baseline takes one engine, not 2"),
+        (("--baseline", "golden:x", "--candidate", "http://127.0.0.1:9"), "there are no golden answers of 'x'"),
+        (("--baseline", "nobody", "--candidate", "http://127.0.0.1:9"), "nobody"),
+        (("--baseline", "a", "--candidate", "b", "--suite", "gone"), "--suite: there is no gone"),
+        (
+            ("--baseline", "a", "--candidate", "b", "--policy", "gone.toml"),
+            "--policy: gone.toml cannot be read: No such",
+        ),
+        (("--baseline", "a", "--candidate", "b", "--json", "gone/d.json"), "--json: gone/d.json names no file"),
+        (("--run", "newest", "--suite", "."), "--run decides on answers that are stored"),
+        (("--run", "newest"), "no run is stored in"),
+        (("--history", "0"), "--history takes how many decisions to show"),
+        (("--history", "x"), "invalid int value: 'x'"),
+        (("--polcy", "x"), "unrecognized arguments: --polcy"),
+    ],
+)
+def test_misuse_is_said_before_anything_runs_and_is_no_decision(shell: Shell, words: tuple[str, ...], why: str) -> None:
+    told = shell.run("gate", *words)
+
+    assert (told.code, why in told.err) == (4, True), told.err
+    assert told.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--candidate", "gone"), "has no engine gone; it has "),
+        (("--baseline", "dev"), "held its engines against prod, not against dev"),
+        (("--candidate", "dev", "--policy", "idle.toml"), 'idle.toml: rule 1 (check = "tools") names no check of '),
+    ],
+)
+def test_what_does_not_fit_a_stored_run_is_said(failed: Shell, words: tuple[str, ...], why: str) -> None:
+    (failed.path / "idle.toml").write_text("[[rule]]\nlevel = 'advisory'\ncheck = 'tools'\n")
+
+    told = failed.run("gate", "--run", "newest", *words)
+
+    assert (told.code, why in told.err) == (4, True), told.err
+    assert not (failed.path / ".llmparity" / FILE_NAME).exists()
+
+
+@pytest.fixture
+def suite(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[str, ...]]:
+    """A project with a gate and a test of its own; gives the command for two engines, the second saying something."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider -p no:asyncio")
+    prompts(shell.path, 64)
+    (shell.path / "test_gate.py").write_text(GATE)
+    (shell.path / "release.toml").write_text(ALIKE)
+    (shell.path / "typo.toml").write_text(ALIKE.replace("test_gate", "test_gaet"))
+
+    def command(says: str) -> tuple[str, ...]:
+        old, new = shell.engine(answer="alike", poses_as="llamacpp"), shell.engine(answer=says, poses_as="llamacpp")
+        both = ("--baseline", f"old={old.base_url}", "--candidate", f"new={new.base_url}")
+        return ("gate", *both, "--suite", "test_gate.py")
+
+    return command
+
+
+def test_a_suite_is_run_and_decided(shell: Shell, suite: Callable[[str], tuple[str, ...]]) -> None:
+    told = shell.run(*suite("alike"), "--policy", "release.toml", "--json", "d.json")
+
+    assert told.code == 0, told.err
+    decision = json.loads((shell.path / "d.json").read_text("utf-8"))
+    assert (decision["outcome"], decision["baseline"], decision["candidate"]) == ("SHIP", "old", "new")
+    assert decision["flips"]["changed"] == 0
+
+
+@pytest.mark.slow
+def test_a_rule_that_names_no_test_is_refused_before_anybody_is_asked(
+    shell: Shell, suite: Callable[[str], tuple[str, ...]]
+) -> None:
+    told = shell.run(*suite("alike"), "--policy", "typo.toml")
+
+    assert told.code == 4
+    assert "pytest ended with exit code 4, so nothing is decided" in told.err
+    assert not (shell.path / ".llmparity" / "samples.sqlite").exists()
+
+
+@pytest.mark.slow
+def test_a_test_that_fails_without_a_verdict_holds(shell: Shell, suite: Callable[[str], tuple[str, ...]]) -> None:
+    with (shell.path / "test_gate.py").open("a") as file:
+        file.write("\ndef test_app(): assert 1 == 2\n")
+
+    told = shell.run(*suite("alike"))
+
+    assert told.code == 1
+    assert "A test fails for another reason than a verdict." in told.out
+    assert "test_app: assert 1 == 2" in told.out
