@@ -82,7 +82,7 @@ def test_a_run_that_was_not_judged_says_what_to_do(shell: Shell) -> None:
         run = store.begin(plan_hash="p", session="s", version="1").id
         write_state(store, run, RunState())
 
-    assert f"pytest --parity-mode replay={run} judges and reports it" in shell.run("report", run).err
+    assert f"pytest --parity-mode replay={run} --parity-report html judges it" in shell.run("report", run).err
     assert TEST not in shell.run("report").out
 
 

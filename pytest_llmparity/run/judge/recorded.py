@@ -92,7 +92,10 @@ def newest_judged(store: Store) -> str:
     for info in reversed(store.runs()):
         if store.document(info.id, REPORTED) is not None:
             return info.id
-    raise StoreError(f"no run in {store.path.parent} was judged to its end; pytest --parity-mode replay judges one")
+    raise StoreError(
+        f"no run in {store.path.parent} was judged to its end; "
+        "pytest --parity-mode replay --parity-report html judges one and writes the page"
+    )
 
 
 def stored(store: Store, run: str, *, root: Path) -> Told:
@@ -104,7 +107,9 @@ def stored(store: Store, run: str, *, root: Path) -> Told:
     state, told = read_state(store, run), store.document(run, REPORTED)
     if state is None or told is None:
         why = "was interrupted while gathering" if state is None else "was not judged to its end by this version"
-        raise StoreError(f"run {run} {why}; pytest --parity-mode replay={run} judges and reports it")
+        raise StoreError(
+            f"run {run} {why}; pytest --parity-mode replay={run} --parity-report html judges it and writes the page"
+        )
     judging = Judging.of(store, run, state, settings=Settings(), root=root, embedder=lambda: None)
     verdicts = [from_json(Verdict, data) for data in told["verdicts"]]
     record = record_of_run(run, infos[run].version, judging, state, verdicts, reproduce=told["reproduce"])
