@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from pytest_llmparity.core.compare.shift import SAME
 from pytest_llmparity.core.late import distance
 from pytest_llmparity.core.sample import Completion, LateTokens, TokenLogprob
 
@@ -42,7 +43,8 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True):
 
     ``grade`` compares the two contested tokens, where logprobs exist: ``near-tie``, ``rank shift``, ``outside top-k``.
     ``moved`` is by how many nats the lead of the baseline's token over the candidate's is another one there, infinite
-    where one of them is not listed, ``None`` where not both engines gave logprobs.
+    where one of them is not listed or an engine did not take the better one of them (no movement explains that, but a
+    temperature, a penalty or a filter), ``None`` where not both engines gave logprobs.
     ``unit`` says where ``token`` comes from: ``tokens`` (the baseline's own token bytes), ``scaled`` (a token count
     times the share of bytes) or ``guessed`` (nobody counted: 4 bytes a token).
     """
@@ -236,8 +238,9 @@ def _grade(ours: Sequence[TokenLogprob], theirs: Sequence[TokenLogprob], at: int
     both = len(gaps) == len(entries)
     if len(known) < len(gaps):
         return "outside top-k", math.inf if both else None
-    moved = abs(math.fsum(known)) if both else None
-    return "near-tie" if max(known) <= NEAR_TIE else "rank shift", moved
+    if min(known) < -SAME:
+        return "rank shift", math.inf if both else None
+    return "near-tie" if max(known) <= NEAR_TIE else "rank shift", abs(math.fsum(known)) if both else None
 
 
 def _alike(ours: Sequence[int], theirs: Sequence[int], most: int) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from pytest_llmparity.core.checks.designs import Design, Forks, design_of
-from pytest_llmparity.core.checks.missing import Missing, Silence
+from pytest_llmparity.core.checks.missing import Silence
 from pytest_llmparity.core.checks.pairing import Pair, Pairing
 from pytest_llmparity.core.checks.tags import hidden_tags
 from pytest_llmparity.core.compare.answers import Compared, compare_answers, digest
@@ -33,15 +33,18 @@ class Ties:
     """Which forks are near-ties: where the lead moved no further than an accepted ``shift`` explains, in nats.
 
     ``source`` says where that comes from. Where they are ``ignored`` an answer ends there, as one that was cut.
+    ``unfit`` says why an engine's logprobs cannot tell, empty where they can: then no fork is one.
     """
 
     shift: float
     source: str = ""
     ignored: bool = False
+    unfit: str = ""
 
     def of(self, compared: Compared) -> Compared:
         """Return what was compared with its fork graded, and ended where it is ignored."""
-        fork = by_shift(compared.fork, self.shift)
+        known = msgspec.structs.replace(compared.fork, moved=None) if self.unfit else compared.fork
+        fork = by_shift(known, self.shift)
         fork = without_tie(fork) if self.ignored else fork
         return compared if fork is compared.fork else msgspec.structs.replace(compared, fork=fork)
 
@@ -116,16 +119,14 @@ def fork_lines(
     verdict: Verdict,
     pairs: ComparedPairs,
     groups: int,
-    missing: Missing,
+    comparison: Comparison,
     why: str,
-    *,
-    further: int,
-    ties: Ties | None = None,
 ) -> list[str]:
     """Return the lines below a verdict on text: counts, where forks are, their grades, the first of them.
 
-    ``further`` counts prompts of groups that count once; they are not among ``pairs``.
+    ``pairs`` are those that count: of groups that count once further prompts are not among them.
     """
+    further, ties = len(comparison.pairs) - len(pairs), comparison.ties
     forks = sum(compared.fork.forked for _, compared in pairs)
     at_risk = math.fsum(compared.fork.at_risk for _, compared in pairs)
     lines = [
@@ -137,7 +138,7 @@ def fork_lines(
         lines.append(f"{explain.count(further, 'further prompt')} of these groups not counted")
     if calls := sum(compared.calls for _, compared in pairs):
         lines.append(f"{explain.count(calls, 'pair')} compared as tool calls{_beside(pairs)}")
-    lines += missing.reasons
+    lines += comparison.missing.reasons
     if spread := _by_part(pairs):
         lines.append(spread)
     grades = Counter(compared.fork.grade or UNGRADED for _, compared in pairs if compared.fork.forked)
@@ -150,6 +151,8 @@ def fork_lines(
 
 def forgiven(pairs: ComparedPairs, ties: Ties, horizon: int) -> str:
     """Say how many forks were near-ties and so were not counted, and how many counted because nobody could tell."""
+    if ties.unfit:
+        return f"near-ties are not left aside, all forks counted: {ties.unfit}"
     ended = sum(_within(compared.fork, horizon) and not compared.fork.forked for _, compared in pairs)
     forks = sum(compared.fork.forked for _, compared in pairs)
     unknown = sum(compared.fork.forked and compared.fork.moved is None for _, compared in pairs)

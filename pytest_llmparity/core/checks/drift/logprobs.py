@@ -99,8 +99,8 @@ class LogprobsCheck(BaseCheck):
     def _unfit(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict | None:
         """Return the verdict where one engine's logprobs are not what they should be."""
         for engine in (evidence.engines[evidence.baseline], candidate):
-            if trouble := Logprobs.of(engine.answers().values()).trouble:
-                reason = f"logprobs of {engine.name} {trouble}; check.text() compares the answers without them"
+            if unfit := unfit_logprobs(engine):
+                reason = f"{unfit}; check.text() compares the answers without them"
                 return dataclasses.replace(verdict, outcome=Outcome.INCOMPARABLE, reason=reason, blocked_by=engine.name)
         return None
 
@@ -154,6 +154,12 @@ class LogprobsCheck(BaseCheck):
         known = {case.id: shift for case, shift in shifts}
         best = [(case, known.get(case.id, NOT_SHIFTED)) for case in pairing.cases]
         return rested(done, missing, best=lambda: held(best))
+
+
+def unfit_logprobs(*engines: EngineEvidence) -> str:
+    """Say of the first engine whose logprobs are not what they should be what they are; empty where there is none."""
+    troubles = ((engine.name, Logprobs.of(engine.answers().values()).trouble) for engine in engines)
+    return next((f"logprobs of {name} {trouble}" for name, trouble in troubles if trouble), "")
 
 
 def line_of(pairs: Iterable[tuple[Case, Completion, Completion]], evidence: Evidence) -> str:

@@ -35,7 +35,7 @@ from pytest_llmparity.core.checks.drift.floor import (
     share_of,
 )
 from pytest_llmparity.core.checks.drift.ladders import Limit, limit, text_margin
-from pytest_llmparity.core.checks.drift.logprobs import line_of
+from pytest_llmparity.core.checks.drift.logprobs import line_of, unfit_logprobs
 from pytest_llmparity.core.checks.family import WEIGHTS
 from pytest_llmparity.core.checks.missing import rested
 from pytest_llmparity.core.checks.pairing import pair_answers
@@ -57,7 +57,6 @@ TOP_LOGPROBS: Final = 5
 """Alternatives per token that are asked for to grade forks."""
 SHIFTED: Final = 64
 """Prompts, about so many, of which the shift is shown beside the forks: it needs few, and reads every logprob."""
-UNGRADED: Final = "ungraded"
 GROUPS_OF_TAG: Final = (
     *((2.3, 8), (2.6, 12), (3.0, 16), (3.4, 20), (3.85, 24)),
     *((4.8, 40), (5.6, 48), (6.4, 64), (8.0, 96)),
@@ -97,7 +96,8 @@ class TextCheck(BaseCheck):
     the baseline's token moved no further than the accepted shift explains (:class:`~.compared.Ties`) ends what can be
     compared, as a cut does. Accepted is ``shift``, else what the lock or the model's ladder has for the pair, never
     what is measured now: drift does not excuse itself, and a pair that is shown to shift by more does not pass. Forks
-    without logprobs count.
+    without logprobs count, and those at which an engine did not take its best token; all do where an engine's logprobs
+    are not what they should be (:attr:`~.shift.Logprobs.trouble`).
 
     ``by="tag"`` adds a verdict on the prompts of each tag that has enough of them (:func:`least_of_tag`), beside the
     one on all. A baseline that ever differs from itself has to be shown to do so less on prompts of that tag.
@@ -234,11 +234,11 @@ class TextCheck(BaseCheck):
                 return [self._single(opened, comparison)]
             own = self._own(evidence, evidence.engines[evidence.baseline], ties)
             whole = self._cross(opened, evidence, candidate, comparison, own)
-            of_tags, left = self._by_tag(opened, evidence, candidate, own)
+            of_tags, left = self._by_tag(opened, evidence, candidate, own, ties)
             beyond = comparison.beyond()
             return [
                 withheld(dataclasses.replace(whole, remarks=(*whole.remarks, *left)), beyond),
-                self._repeat(dataclasses.replace(opened, kind="text.repeat"), evidence, candidate),
+                self._repeat(dataclasses.replace(opened, kind="text.repeat"), evidence, candidate, ties),
                 *(withheld(of_tag, beyond) for of_tag in of_tags),
             ]
 
@@ -256,7 +256,10 @@ class TextCheck(BaseCheck):
         accepted = self._limit(evidence, candidate)
         if accepted.nats is None:
             return None
-        return Ties(shift=accepted.nats, source=accepted.source, ignored=self.ignore is not None)
+        if self.ignore is None:
+            return Ties(shift=accepted.nats, source=accepted.source)
+        unfit = unfit_logprobs(evidence.engines[evidence.baseline], candidate)
+        return Ties(shift=accepted.nats, source=accepted.source, ignored=True, unfit=unfit)
 
     def _own(self, evidence: Evidence, engine: EngineEvidence, ties: Ties | None) -> list[RepeatedPhase]:
         cases = evidence.prompts.cases
@@ -285,6 +288,7 @@ class TextCheck(BaseCheck):
         comparison: Comparison,
         phases: Sequence[RepeatedPhase],
     ) -> Verdict:
+        """Judge a pair on all prompts, or on those of the verdict's tag: then what holds for all stands with these."""
         floor = floor_of(phases, alpha=evidence.alpha, horizon=self.horizon)
         margin, why = self._margin(evidence, candidate)
         pairs, counted, missing = comparison.pairs, comparison.counted, comparison.missing
@@ -292,7 +296,7 @@ class TextCheck(BaseCheck):
         verdict = dataclasses.replace(
             verdict,
             floor=own,
-            differs=layers.layers(evidence, candidate, floor=own),
+            differs=() if verdict.tag else layers.layers(evidence, candidate, floor=own),
             differing=differing(pairs, counted),
             margin=margin,
             horizon=self.horizon,
@@ -301,12 +305,13 @@ class TextCheck(BaseCheck):
         if not pairs:
             return rested(verdict, missing)
         judgement = comparison.judge(comparison.forks, UNKNOWN_MARGIN if margin is None else margin)
-        further = len(pairs) - len(counted)
-        details = fork_lines(verdict, counted, judgement.groups, missing, why, further=further, ties=comparison.ties)
-        shown = [(pair.case, pair.baseline, pair.candidate) for pair, _ in counted[:: max(1, len(counted) // SHIFTED)]]
-        if shifted := line_of(shown, evidence):
-            details.append(shifted)
-            verdict = dataclasses.replace(verdict, shape=shape_of((ours, theirs) for _, ours, theirs in shown))
+        details = fork_lines(verdict, counted, judgement.groups, comparison, "" if verdict.tag else why)
+        if not verdict.tag:
+            step = max(1, len(counted) // SHIFTED)
+            shown = [(pair.case, pair.baseline, pair.candidate) for pair, _ in counted[::step]]
+            if shifted := line_of(shown, evidence):
+                details.append(shifted)
+                verdict = dataclasses.replace(verdict, shape=shape_of((ours, theirs) for _, ours, theirs in shown))
         remarks = turns(judgement, comparison.pairing.groups_asked, evidence.prompts.groups)
         if comparison.ties is not None and comparison.ties.ignored:
             remarks = (*remarks, forgiven(counted, comparison.ties, self.horizon))
@@ -323,19 +328,24 @@ class TextCheck(BaseCheck):
             return beside_floor(comparison.judge(comparison.best, margin), evidence, floor, above)
 
         done = verdict.judged(beside_floor(judgement, evidence, floor, above))
-        if done.outcome is Outcome.PASS:
+        if done.outcome is Outcome.PASS and not verdict.tag:
             done = warned(done, tags_above(counted, margin=margin, alpha=evidence.alpha))
         return rested(done, missing, best=best)
 
     def _by_tag(
-        self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence, phases: Sequence[RepeatedPhase]
+        self,
+        verdict: Verdict,
+        evidence: Evidence,
+        candidate: EngineEvidence,
+        phases: Sequence[RepeatedPhase],
+        ties: Ties | None,
     ) -> tuple[list[Verdict], tuple[str, ...]]:
         """Return a verdict on the prompts of each tag that has enough, and which have not."""
         margin, _ = self._margin(evidence, candidate)
         if self.by is None or margin is None:
             return [], ()
         tags = self._tags(evidence.prompts, margin, evidence.sequential)
-        verdicts = [self._of_tag(opened(verdict, tag), evidence, candidate, phases, margin) for tag in tags.judged]
+        verdicts = [self._of_tag(opened(verdict, tag), evidence, candidate, phases, ties) for tag in tags.judged]
         return verdicts, left_to_all(tags, self._wanted(margin, evidence.sequential))
 
     def _of_tag(
@@ -344,47 +354,18 @@ class TextCheck(BaseCheck):
         evidence: Evidence,
         candidate: EngineEvidence,
         phases: Sequence[RepeatedPhase],
-        margin: float,
+        ties: Ties | None,
     ) -> Verdict:
         part = within(evidence, verdict.tag)
         pairing = pair_answers(part, candidate)
         if (refused := pairing.unanswered(verdict, part)) is not None:
             return refused
-        comparison = Comparison(part, pairing, self.horizon, ties=self._ties(evidence, candidate))
-        counted = comparison.counted
         own = of_cases(phases, part.prompts.by_id)
-        floor = floor_of(own, alpha=evidence.alpha, horizon=self.horizon)
-        verdict = dataclasses.replace(
-            verdict,
-            measures=self._measures,
-            floor=None if floor is None else floor.judgement.estimate,
-            differing=differing(comparison.pairs, counted),
-            margin=margin,
-            horizon=self.horizon,
-            requests=2 * len(counted),
-        )
-        if not comparison.pairs:
-            return rested(verdict, comparison.missing)
-        above = 1.0
-        if floor is not None:
-            above = above_floor(
-                comparison.forks, floor, own, margin=margin, alpha=evidence.alpha, stages=_stages(evidence)
-            )
-        judgement = comparison.judge(comparison.forks, margin)
-        further = len(comparison.pairs) - len(counted)
-        lines = fork_lines(verdict, counted, judgement.groups, comparison.missing, "", further=further)
-        had_turn = turns(judgement, pairing.groups_asked, part.prompts.groups)
-        done = verdict.judged(beside_floor(judgement, evidence, floor, above))
-        done = dataclasses.replace(done, details=tuple(lines), remarks=had_turn)
+        return self._cross(verdict, part, candidate, Comparison(part, pairing, self.horizon, ties=ties), own)
 
-        def best() -> Judgement:
-            return beside_floor(comparison.judge(comparison.best, margin), evidence, floor, above)
-
-        return rested(done, comparison.missing, best=best)
-
-    def _repeat(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
+    def _repeat(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence, ties: Ties | None) -> Verdict:
         """Judge the floor phase in which a candidate drifted most from itself, Bonferroni-corrected for them all."""
-        phases = self._own(evidence, candidate, self._ties(evidence, candidate))
+        phases = self._own(evidence, candidate, ties)
         margin, _ = self._margin(evidence, candidate)
         floor = floor_of(phases, margin=margin, alpha=evidence.alpha / max(1, len(phases)), horizon=self.horizon)
         short = next((phase.missing for phase in phases if not phase.missing.enough), None)

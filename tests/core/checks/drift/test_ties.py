@@ -39,11 +39,16 @@ def answer(make: Factory, *, fork: int | None = None, lead: float = 0.5, logprob
 
 
 def judge(
-    make: Factory, theirs: list[Completion], *, asked: TextCheck = NEAR, again: list[Completion] | None = None
+    make: Factory,
+    theirs: list[Completion],
+    *,
+    asked: TextCheck = NEAR,
+    again: list[Completion] | None = None,
+    ours: Completion | None = None,
 ) -> list[Verdict]:
-    ours = [answer(make)] * len(theirs)
-    repeats = ours if again is None else again
-    baseline = make.engine("base", ours, cold=repeats, warm=repeats, parallel=repeats)
+    first = [ours or answer(make)] * len(theirs)
+    repeats = first if again is None else again
+    baseline = make.engine("base", first, cold=repeats, warm=repeats, parallel=repeats)
     candidate = make.engine("cand", theirs, cold=theirs, warm=theirs, parallel=theirs)
     return asked.judge(make.evidence(baseline, candidate, cases=len(theirs)))
 
@@ -85,7 +90,7 @@ def test_a_pair_that_shifts_by_more_than_was_accepted_does_not_pass(make: Factor
 
     def drifted(by: float) -> Completion:
         moved = [TokenLogprob(token=b"a", logprob=-0.1, top=((b"a", -0.1), (b"b", -0.15 - by))) for _ in range(32)]
-        moved[20] = TokenLogprob(token=b"b", logprob=-0.1, top=((b"b", -0.1), (b"a", -0.11)))
+        moved[20:] = [TokenLogprob(token=b"b", logprob=-0.1, top=((b"b", -0.1), (b"a", -0.11)))] * 12
         return make.cut("a" * 20 + "b" * 12, logprobs=tuple(moved))
 
     assert ours.logprobs[0].top[1][1] == pytest.approx(-0.15)
@@ -103,6 +108,57 @@ def test_forks_without_logprobs_count(make: Factory) -> None:
 
     assert text.outcome is Outcome.FAIL
     assert text.remarks[0].endswith("; 40 forks without logprobs counted")
+
+
+def sampled(make: Factory, *, at: int = 0, more: int = 0, by: float = 3.0) -> Completion:
+    """The very logprobs of ``answer(make)``, of which at one token (and ``more`` behind) the worse was taken."""
+    taken = range(at, at + 1 + more)
+    entries = []
+    for place in range(32):
+        lead = by if place in taken else 0.05
+        token, logprob = (b"b", -0.1 - lead) if place in taken else (b"a", -0.1)
+        entries.append(TokenLogprob(token=token, logprob=logprob, top=((b"a", -0.1), (b"b", -0.1 - lead))))
+    return make.cut("".join(entry.token.decode() for entry in entries), logprobs=tuple(entries))
+
+
+def led(make: Factory, by: float) -> Completion:
+    """An answer whose first token leads by so much."""
+    (first, *others) = answer(make).logprobs
+    first = TokenLogprob(token=first.token, logprob=-0.1, top=((b"a", -0.1), (b"b", -0.1 - by)))
+    return make.cut("a" * 32, logprobs=(first, *others))
+
+
+@pytest.mark.parametrize("by", [3.0, 0.01])
+def test_a_token_that_is_not_its_engines_best_is_no_near_tie(make: Factory, by: float) -> None:
+    """Equal logprobs: no lead moved, and the candidate takes the worse token, as with a temperature or a penalty."""
+    fork = by_shift(find_fork(led(make, by), sampled(make, by=by), horizon=32), SHIFT)
+    text, repeat = judge(make, [sampled(make, by=by)] * 40, ours=led(make, by))
+
+    assert (fork.grade, fork.moved) == ("rank shift", math.inf)
+    assert text.outcome is Outcome.FAIL
+    assert text.remarks[0].startswith("0 of 40 forks near-ties and not counted")
+    assert repeat.outcome is Outcome.PASS, "it repeats itself"
+
+
+def test_a_lead_that_was_rounded_on_its_way_is_one(make: Factory) -> None:
+    assert by_shift(find_fork(led(make, 5e-5), sampled(make, by=5e-5), horizon=32), SHIFT).grade == "near-tie"
+
+
+def test_where_logprobs_are_not_those_of_the_tokens_every_fork_counts(make: Factory) -> None:
+    """Also those that would be near-ties: at two in 32 places the chosen token is not the best one."""
+    entries = [*answer(make, fork=2, lead=0.02).logprobs[:4], *sampled(make, at=4, more=1).logprobs[4:]]
+    odd = make.cut("".join(entry.token.decode() for entry in entries), logprobs=tuple(entries))
+    assert by_shift(find_fork(answer(make), odd, horizon=32), SHIFT).grade == "near-tie"
+
+    text, _ = judge(make, [odd] * 40)
+
+    assert text.outcome is Outcome.FAIL
+    assert text.remarks == (
+        "near-ties are not left aside, all forks counted: logprobs of cand do not have the chosen token as the best "
+        "one in 80 of 1280 places: they come after a penalty or filter, or belong to another token",
+    )
+    (plain, _) = judge(make, [answer(make, fork=2, lead=0.02)] * 40)
+    assert plain.outcome is Outcome.PASS
 
 
 def test_a_noise_floor_of_near_ties_is_none(make: Factory) -> None:
@@ -140,6 +196,9 @@ def test_with_tags_near_ties_are_ignored_there_too(make: Factory) -> None:
         "text[json]": 0.0,
         "text[poem]": 0.0,
     }
+    for verdict in verdicts:
+        if verdict.tag:
+            assert verdict.remarks[-1].startswith("20 of 20 forks near-ties and not counted: the lead moved by at most")
 
 
 @pytest.mark.parametrize(
