@@ -82,6 +82,21 @@ class Canary:
         return Completion(text=self.text, finish_reason="stop", logprobs=tuple(logprobs))
 
 
+def limit_of(noise: float) -> float:
+    """Return the nats up to which an engine is unchanged: three times its own noise, but no more than sees 8 bits.
+
+    Of an engine that is noisier than that it is what its noise takes, see :func:`blind_by`.
+    """
+    return max(SAME, min(OF_FLOOR * noise, max(SEEN, ROOM * noise)))
+
+
+def blind_by(noise: float) -> str:
+    """Say what an engine's own noise keeps its logprobs from seeing, empty where it hides nothing that is known."""
+    if limit_of(noise) <= SEEN:
+        return ""
+    return f"differs from itself by {noise:.3g} nats, so that weights in 8 bits in place of 16 may not be seen"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canaries:
     """The canaries of one engine by case. ``date`` is when they were recorded, ``plugin`` the version that did.
@@ -104,20 +119,13 @@ class Canaries:
 
     @property
     def limit(self) -> float:
-        """Nats up to which the engine is unchanged: three times its own noise, but no more than still sees 8 bits.
-
-        Of an engine that is noisier than that it is what its noise takes, see :attr:`blind`.
-        """
-        noise = self.floor or 0.0
-        return max(SAME, min(OF_FLOOR * noise, max(SEEN, ROOM * noise)))
+        """Nats up to which the engine is unchanged, by its own noise (:func:`limit_of`)."""
+        return limit_of(self.floor or 0.0)
 
     @property
     def blind(self) -> str:
         """Say what an engine's own noise keeps its logprobs from seeing, empty where it hides nothing that is known."""
-        if self.limit <= SEEN:
-            return ""
-        noise = f"{self.floor or 0.0:.3g} nats"
-        return f"differs from itself by {noise}, so that weights in 8 bits in place of 16 may not be seen"
+        return blind_by(self.floor or 0.0)
 
     def __str__(self) -> str:
         if self.logprobs:

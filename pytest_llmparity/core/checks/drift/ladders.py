@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_llmparity.core.checks.drift import unchanged
 from pytest_llmparity.core.checks.drift.floor import HORIZON
+from pytest_llmparity.core.checks.drift.unchanged import recorded_noise
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.identity.agreed import LOCK_FILE, Party
+from pytest_llmparity.core.identity.canaries import blind_by, limit_of
 from pytest_llmparity.core.identity.ladder import LEAST_FORKS, Ladder, Rung, place
 from pytest_llmparity.core.identity.proposing import proposed
 from pytest_llmparity.core.words import explain
@@ -42,26 +43,28 @@ class Limit:
     refused: str = ""
 
 
-def limit(evidence: Evidence, candidate: EngineEvidence, *, given: float | None, words: str) -> Limit:
+def limit(
+    evidence: Evidence, candidate: EngineEvidence, *, given: float | None, words: str, own_noise: bool = True
+) -> Limit:
     """Return the accepted shift of a pair, and where that comes from; ``words`` is how a check is given a number.
 
     A number that is given, else what the lock holds for the pair, else the candidate's declared class on the ladder.
     Golden answers of the very engine they are held against take what was recorded of it, and others that without all of
-    these.
+    these; ``own_noise`` says whether that widens by what the baseline differed from itself when it was recorded.
     """
     if given is not None:
         return Limit(nats=given)
     baseline = evidence.engines[evidence.baseline]
     names = baseline.golden or baseline.name, candidate.golden or candidate.name
-    same = unchanged.margin(evidence, candidate)
-    recorded = Limit(nats=same, source="nothing may have changed since the golden was recorded")
-    if same is not None and names[0] == names[1]:
+    noise = recorded_noise(evidence, candidate)
+    recorded = None if noise is None else _recorded(names[0], noise if own_noise else 0.0)
+    if recorded is not None and names[0] == names[1]:
         return recorded
     accepted = evidence.agreed.margin(*names)
     run = f"run: llmparity calibrate {' '.join(names)}"
     if accepted is None and (of_class := shift_margin(evidence, candidate)):
         return Limit(nats=of_class[0], source=of_class[1])
-    if accepted is None and same is not None:
+    if accepted is None and recorded is not None:
         return recorded
     if accepted is None:
         return Limit(refused=f"{LOCK_FILE} has no margin for this pair; {run}, or give {words}")
@@ -74,6 +77,15 @@ def limit(evidence: Evidence, candidate: EngineEvidence, *, given: float | None,
         nats=accepted.shift,
         source=f"accepted {accepted.date} in {LOCK_FILE}",
         notes=(f"since the margin was accepted: version of {', of '.join(upgraded)}",) if upgraded else (),
+    )
+
+
+def _recorded(baseline: str, noise: float) -> Limit:
+    nats = limit_of(noise)
+    return Limit(
+        nats=nats,
+        source="nothing may have changed since the golden was recorded",
+        notes=(f"as it was recorded, {explain.plain(baseline, 40)} {blind}",) if (blind := blind_by(noise)) else (),
     )
 
 

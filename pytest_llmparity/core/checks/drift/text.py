@@ -249,7 +249,8 @@ class TextCheck(BaseCheck):
         return self._limit(evidence, candidate).refused if self.ignore else ""
 
     def _limit(self, evidence: Evidence, candidate: EngineEvidence) -> Limit:
-        return limit(evidence, candidate, given=self.shift, words=f'check.text(ignore="{NEAR_TIES}", shift=…)')
+        words = f'check.text(ignore="{NEAR_TIES}", shift=…)'
+        return limit(evidence, candidate, given=self.shift, words=words, own_noise=False)
 
     def _ties(self, evidence: Evidence, candidate: EngineEvidence) -> Ties | None:
         """Return which forks are near-ties of this pair, ``None`` where no shift was accepted for it."""

@@ -1,4 +1,4 @@
-"""By how many nats an engine shifts against itself, and up to which golden answers of it are unchanged."""
+"""By how many nats an engine shifts against itself, now or when its golden answers were recorded."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from pytest_llmparity.core.checks.designs import Fixed
 from pytest_llmparity.core.compare.shift import find_shift
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence
-from pytest_llmparity.core.identity.canaries import OF_FLOOR, SAME
 from pytest_llmparity.core.prompts import Case
 
 
-def margin(evidence: Evidence, candidate: EngineEvidence) -> float | None:
-    """Return the nats up to which nothing has changed since golden answers were recorded, ``None`` where none are."""
-    golden = [engine for engine in (evidence.engines[evidence.baseline], candidate) if engine.golden is not None]
-    if not golden:
-        return None
-    cases = evidence.prompts.by_id
-    return max(SAME, *(OF_FLOOR * (own_shift(cases, engine) or 0.0) for engine in golden))
+def recorded_noise(evidence: Evidence, candidate: EngineEvidence) -> float | None:
+    """Return by how many nats the baseline shifted against itself when recorded, ``None`` without golden answers.
+
+    Where only the candidate's are golden it is 0: what a candidate differs from itself by excuses nothing.
+    """
+    baseline = evidence.engines[evidence.baseline]
+    if baseline.golden is None:
+        return None if candidate.golden is None else 0.0
+    return own_shift(evidence.prompts.by_id, baseline) or 0.0
 
 
 def own_shift(cases: Mapping[str, Case], engine: EngineEvidence) -> float | None:

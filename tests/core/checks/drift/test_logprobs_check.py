@@ -306,3 +306,58 @@ def test_beside_text_it_takes_six_groups_to_fail(make: Factory, groups: int, out
     assert [verdict.kind for verdict in family] == ["logprobs", "text", "text.repeat"]
     assert family[0].outcome is Outcome.FAIL
     assert settle(family, 0.05)[0].outcome is outcome
+
+
+def held_against_golden(make: Factory, lead: float, *, recorded: float = 0.0, now: float = 0.0) -> Evidence:
+    """The same engine live and as it was recorded, which shifted by these nats when it was asked again."""
+    again, others = [spoken(2.0 + recorded)] * 16, [spoken(lead + now)] * 16
+    return make.evidence(
+        make.engine("golden-prod", [spoken(2.0)] * 16, cold=again, warm=again, parallel=again, golden="prod"),
+        make.engine("prod", [spoken(lead)] * 16, cold=others, warm=others, parallel=others),
+        cases=16,
+    )
+
+
+@pytest.mark.parametrize(("noise", "margin"), [(0.0, 0.005), (0.004, 0.012), (0.013, 0.02), (0.04, 0.06)])
+def test_the_noise_that_was_recorded_widens_nothing_may_have_changed_as_far_as_it_widens_canaries(
+    make: Factory, noise: float, margin: float
+) -> None:
+    (verdict,) = check.logprobs().judge(held_against_golden(make, 2.0, recorded=noise))
+
+    assert verdict.margin == pytest.approx(margin)
+    blind = [
+        remark for remark in verdict.remarks if "so that weights in 8 bits in place of 16 may not be seen" in remark
+    ]
+    assert bool(blind) is (noise == 0.04)
+
+
+def test_weights_in_8_bits_are_seen_in_spite_of_a_noisy_recording(make: Factory) -> None:
+    (verdict,) = check.logprobs().judge(held_against_golden(make, 2.036, recorded=0.013))
+
+    assert verdict.outcome is Outcome.FAIL
+
+
+def test_what_a_golden_candidate_differs_from_itself_by_excuses_nothing(make: Factory) -> None:
+    made = held_against_golden(make, 2.0, recorded=0.02)
+    golden, live = made.engines.values()
+    turned = make.evidence(live, golden, cases=16)
+
+    (verdict,) = check.logprobs().judge(turned)
+
+    assert verdict.margin == pytest.approx(0.005)
+
+
+def test_a_recording_whose_noise_has_no_bound_is_no_licence(make: Factory) -> None:
+    again = [spoken(2.0, listed="!")] * 16
+    golden = make.engine("golden-prod", [spoken(2.0)] * 16, cold=again, warm=again, parallel=again, golden="prod")
+
+    (verdict,) = check.logprobs().judge(make.evidence(golden, make.engine("prod", [spoken(2.2)] * 16), cases=16))
+
+    assert verdict.margin == pytest.approx(0.005)
+    assert verdict.outcome is not Outcome.PASS
+
+
+def test_near_ties_of_golden_answers_do_not_grow_with_the_noise_of_their_recording(make: Factory) -> None:
+    text, *_ = check.text(margin=0.05, ignore="near-ties").judge(held_against_golden(make, 2.0, recorded=0.013))
+
+    assert "the accepted shift (0.005 nats, nothing may have changed" in text.remarks[0]
