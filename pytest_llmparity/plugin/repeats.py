@@ -57,8 +57,10 @@ WHY = "llmparity_why"
 def say_why(report: pytest.TestReport, error: BaseException | None, *, judged: bool) -> None:
     """Write into the report of a test that failed why it did, unless its verdicts say so: builtins travel with it."""
     if not judged:
-        text = report.longreprtext if error is None else str(error) or type(error).__name__
-        setattr(report, WHY, plain(text.strip().partition("\n")[0], 160))
+        text = (report.longreprtext if error is None else str(error)).strip().partition("\n")[0]
+        if error is not None and not isinstance(error, (AssertionError, pytest.fail.Exception)):
+            text = f"{type(error).__name__}: {text}".removesuffix(": ")
+        setattr(report, WHY, plain(text, 160))
 
 
 class Unjudged(dict[str, str]):

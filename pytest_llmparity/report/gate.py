@@ -175,7 +175,8 @@ def _behaviour(decision: Decision, told: Told, answers: Answers, width: int) -> 
     ):
         if cases:
             lines += [f"{title}, the gravest first:"]
-            lines += [line for flip in cases[:LISTED] for line in _flip(flip, decision, answers)]
+            was = "before: " if title == "Improvements" else ""
+            lines += [line for flip in cases[:LISTED] for line in _flip(flip, decision, answers, was=was)]
             if len(cases) > LISTED:
                 run = f"llmparity report {told.record.run} --html"
                 lines += [f"  and {len(cases) - LISTED} more, all of them with both answers: {run}"]
@@ -197,8 +198,8 @@ def _counts(flips: Flips) -> str:
     return ", ".join([*counts, f"{len(flips.changed)} changed and unjudged"])
 
 
-def _flip(flip: Flip, decision: Decision, answers: Answers) -> list[str]:
-    beside = [_test(flip.test), *(["" if flip.what == "text" else flip.what])]
+def _flip(flip: Flip, decision: Decision, answers: Answers, *, was: str) -> list[str]:
+    beside = [_test(flip.test), "" if flip.what == "text" else f"{was}{flip.what}"]
     if flip.token is not None:
         beside.append(f"parts after {explain.count(int(flip.token), 'token')}")
     beside += [flip.grade or "", "" if flip.counted else "not counted"]

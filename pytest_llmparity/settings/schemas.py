@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel
 
+from pytest_llmparity.core.gate.policy import PolicyTable
 from pytest_llmparity.core.golden.records import Line, LogprobsLine, Provenance
 from pytest_llmparity.core.prompts.entries import PromptEntry
 from pytest_llmparity.settings.file import ConfigTable
@@ -41,10 +42,16 @@ def golden() -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
+def policy() -> str:
+    """Return the schema of a policy of ``llmparity gate``."""
+    return _text(PolicyTable)
+
+
 FILES: Mapping[str, Callable[[], str]] = {
     "prompts.schema.json": prompts,
     "llmparity.schema.json": configuration,
     "golden.schema.json": golden,
+    "policy.schema.json": policy,
 }
 """File name to the function that writes its text."""
 

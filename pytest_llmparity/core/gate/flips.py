@@ -1,14 +1,15 @@
 """Cases that turned: right before and wrong now, the other way round, or answered otherwise with nobody to judge it.
 
-A case is judged where a check says of each engine by itself which answers are wrong, or which engine alone is right.
+A case is judged where a check says of each engine by itself which answers are wrong, or which engine alone is right,
+and where its prompt says what is expected.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from pytest_llmparity.core.checks.schema import GAP, only_on
 from pytest_llmparity.core.identity.record import FailureRecord
@@ -40,6 +41,16 @@ class Flip:
     counted: bool = True
 
 
+class Expected(NamedTuple):
+    """A case of which the prompts say what a right answer is, ``what`` in a few words, and who gave one."""
+
+    test: str
+    case: str
+    what: str
+    before: bool
+    after: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flips:
     """What turned, each list with the worst first, and how many cases are wrong on both engines as they were.
@@ -56,73 +67,82 @@ class Flips:
 
 
 def flips(
-    verdicts: Iterable[Verdict], failures: Iterable[FailureRecord] = (), *, baseline: str, candidate: str
+    verdicts: Iterable[Verdict],
+    failures: Iterable[FailureRecord] = (),
+    expected: Iterable[Expected] = (),
+    *,
+    baseline: str,
+    candidate: str,
 ) -> Flips:
-    """Return the cases that turned from one engine to another, by what the verdicts of a run say of each."""
+    """Return the cases that turned from one engine to another.
+
+    They are wrong by what the verdicts of a run say of each engine, and by what prompts say is ``expected``.
+    """
     whole = [verdict for verdict in verdicts if not verdict.tag]
     pairs = [verdict for verdict in whole if verdict.engine == candidate and verdict.baseline == baseline]
-    worse, better, both, judged = _Turned(), _Turned(), set[tuple[str, str]](), set[tuple[str, str]]()
-    alone = _alone(whole, (baseline, candidate))
-    for (test, _), (before, after) in alone.items():
-        unasked = {case for verdict in (before, after) for part in verdict.left_out for case in part.cases}
-        wrong = [{difference.case: difference for difference in verdict.differing} for verdict in (before, after)]
-        judged |= {(test, case) for pair in pairs if pair.test == test for case in _cases(pair) - unasked}
-        for case in dict.fromkeys((*wrong[0], *wrong[1])):
-            judged.add((test, case))
-            if case in unasked:
-                continue
-            if case in wrong[0] and case in wrong[1]:
-                both.add((test, case))
-            elif case in wrong[1]:
-                worse.note(after, wrong[1][case])
-            else:
-                better.note(after, wrong[0][case], f"was wrong: {wrong[0][case].what}")
+    before, after, judged = _Turned(), _Turned(), set[tuple[str, str]]()
+    for ours, theirs in _alone(whole, (baseline, candidate)):
+        unasked = {case for verdict in (ours, theirs) for part in verdict.left_out for case in part.cases}
+        for verdict, wrong in ((ours, before), (theirs, after)):
+            for difference in verdict.differing:
+                if difference.case not in unasked:
+                    wrong.note(verdict, difference)
+        judged |= {(pair.test, case) for pair in pairs if pair.test == ours.test for case in _cases(pair) - unasked}
     for verdict in pairs:
         for difference in verdict.differing if verdict.kind == GAP else ():
-            turned = worse if difference.what == only_on(baseline) else better
-            turned.note(verdict, difference)
-            judged.add((verdict.test, difference.case))
+            (after if difference.what == only_on(baseline) else before).note(verdict, difference)
+    for case in expected:
+        judged.add((case.test, case.case))
+        for right, wrong in ((case.before, before), (case.after, after)):
+            if not right:
+                wrong.expect(case)
+    judged |= {*before, *after}
     silent = _silent(failures, baseline=baseline, candidate=candidate)
-    changed, right = _Turned(), set[tuple[str, str]]()
+    changed, right_on_both = _Turned(), set[tuple[str, str]]()
     for verdict in pairs:
         for difference in verdict.differing if verdict.kind not in (GAP, _ABOUT_PROMPTS) else ():
             key = (verdict.test, difference.case)
-            if turned_before := next((turned for turned in (worse, better) if key in turned), None):
-                turned_before.place(key, difference)
-            elif key in judged:
-                right |= {key} - both
+            for wrong in (before, after):
+                wrong.place(key, difference)
+            if key in judged:
+                right_on_both |= {key} - {*before, *after}
             elif difference.case not in {flip.case for flip in silent}:
                 changed.note(verdict, difference)
     return Flips(
-        regressions=(*silent, *worse.in_order()),
-        improvements=tuple(better.in_order()),
+        regressions=(*silent, *after.in_order(without=before)),
+        improvements=tuple(before.in_order(without=after)),
         changed=tuple(changed.in_order()),
-        changed_right=len(right),
-        wrong_on_both=len(both),
+        changed_right=len(right_on_both),
+        wrong_on_both=len({*before} & {*after}),
     )
 
 
 class _Turned(dict[tuple[str, str], Flip]):
-    """Cases of one kind of turn; what several checks say of a case is told once."""
+    """Cases that are wrong, or changed, by test and case; what several checks say of one is told once."""
 
-    def note(self, verdict: Verdict, difference: Difference, what: str = "") -> None:
+    def note(self, verdict: Verdict, difference: Difference) -> None:
         key, outcome = (verdict.test, difference.case), SEVERITY.index(verdict.outcome)
         flip = self.get(key) or Flip(
-            test=verdict.test, case=difference.case, what=what or difference.what, counted=difference.counted
+            test=verdict.test, case=difference.case, what=difference.what, counted=difference.counted
         )
         checks = tuple(dict.fromkeys((*flip.checks, verdict.kind)))
         counted = flip.counted or difference.counted
         self[key] = replace(flip, checks=checks, outcome=max(flip.outcome, outcome), counted=counted)
         self.place(key, difference)
 
+    def expect(self, expected: Expected) -> None:
+        """Take note of an answer that is not the one that was expected."""
+        key = (expected.test, expected.case)
+        self.setdefault(key, Flip(test=expected.test, case=expected.case, what=f"expected {expected.what}"))
+
     def place(self, key: tuple[str, str], difference: Difference) -> None:
-        """Take note of where the texts of a case part."""
-        if difference.token is not None and self[key].token is None:
+        """Take note of where the texts of a case part, if it is one of these."""
+        if key in self and difference.token is not None and self[key].token is None:
             at = {"token": difference.token, "char": difference.char, "grade": difference.grade}
             self[key] = replace(self[key], **at)  # type: ignore[arg-type]
 
-    def in_order(self) -> list[Flip]:
-        return sorted(self.values(), key=_gravity)
+    def in_order(self, *, without: Collection[tuple[str, str]] = ()) -> list[Flip]:
+        return sorted((flip for key, flip in self.items() if key not in without), key=_gravity)
 
 
 def _gravity(flip: Flip) -> tuple[float, ...]:
@@ -132,17 +152,14 @@ def _gravity(flip: Flip) -> tuple[float, ...]:
     return (not flip.counted, -flip.outcome, -len(flip.checks), grade, early)
 
 
-def _alone(verdicts: Sequence[Verdict], engines: tuple[str, str]) -> dict[tuple[str, str], tuple[Verdict, Verdict]]:
-    """Return by test and quantity the verdicts that say of each of both engines which of its answers are wrong."""
-    by_question: dict[tuple[str, str], dict[str, Verdict]] = defaultdict(dict)
+def _alone(verdicts: Sequence[Verdict], engines: tuple[str, str]) -> list[tuple[Verdict, Verdict]]:
+    """Return the pairs of verdicts that say of each of both engines which of its answers are wrong."""
+    by_question: dict[tuple[str, str, str], dict[str, Verdict]] = defaultdict(dict)
     for verdict in verdicts:
         if verdict.baseline is None and verdict.n and not verdict.kind.startswith("latency."):
-            by_question[verdict.test, f"{verdict.check} {verdict.kind}"][verdict.engine] = verdict
-    return {
-        key: (of_engine[engines[0]], of_engine[engines[1]])
-        for key, of_engine in by_question.items()
-        if set(engines) <= of_engine.keys()
-    }
+            by_question[verdict.test, verdict.check, verdict.kind][verdict.engine] = verdict
+    both = [of_engine for of_engine in by_question.values() if set(engines) <= of_engine.keys()]
+    return [(of_engine[engines[0]], of_engine[engines[1]]) for of_engine in both]
 
 
 def _cases(verdict: Verdict) -> set[str]:

@@ -75,9 +75,9 @@ class EngineRecord:
 class SampleOrigin:
     """Whose question an answer is: the ``tests`` that asked it, their prompt sets, and the case's messages or prompt.
 
-    ``tags`` and ``group`` are the case's. ``judged``: a verdict of one of them rests on it; answers that measure the
-    noise floor, and those that a test only reads, are not. Everything is empty where nobody noted it (runs stored by an
-    older version).
+    ``tags`` and ``group`` are the case's, ``expect`` is what it says of a right answer (``core.gate.expected``).
+    ``judged``: a verdict of one of them rests on it; answers that measure the noise floor, and those that a test only
+    reads, are not. Everything is empty where nobody noted it (runs stored by an older version).
     """
 
     tests: tuple[str, ...] = ()
@@ -86,6 +86,7 @@ class SampleOrigin:
     prompt: str | None = None
     tags: tuple[str, ...] = ()
     group: str = ""
+    expect: Mapping[str, Any] = field(default_factory=dict)
     judged: bool = False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from pytest_llmparity.core.gate.expected import kept
 from pytest_llmparity.core.identity.record import SampleOrigin
 from pytest_llmparity.core.sample import Phase, Sample, to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -28,6 +29,7 @@ def asked_by(declarations: Iterable[Declaration], *, only: Sequence[str] = ()) -
                 "prompt": case.prompt,
                 "tags": list(case.tags),
                 "group": case.group,
+                "expect": kept(case.expect),
             }
             for case in unit.prompts.cases
         }
@@ -79,6 +81,7 @@ def origins(
             prompt=case["prompt"],
             tags=tuple(case.get("tags", ())),  # older versions did not note them
             group=case.get("group", ""),
+            expect=case.get("expect", {}),
             judged=counts and any((test, sample.phase is Phase.TIMED) in judged for test in tests),
         )
 

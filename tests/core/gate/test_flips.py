@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from pytest_llmparity.core.checks.schema import only_on
-from pytest_llmparity.core.gate.flips import flips
+from pytest_llmparity.core.gate.flips import Expected, flips
 from pytest_llmparity.core.identity.record import FailureRecord
 from pytest_llmparity.core.verdict import Difference, LeftOut, Outcome, Verdict
 
@@ -97,3 +97,20 @@ def test_an_answer_that_never_came_is_a_regression_where_the_baseline_gave_one()
     turned = flips([], failures, baseline="old", candidate="new")
 
     assert [(flip.case, flip.what) for flip in turned.regressions] == [("lost", "no answer (Timeout)")]
+
+
+def test_what_prompts_expect_says_which_answer_is_right() -> None:
+    expected = [
+        Expected("a.py::test_chat", "worse", "'7060'", before=True, after=False),
+        Expected("a.py::test_chat", "better", "'7060'", before=False, after=True),
+        Expected("a.py::test_chat", "never", "'7060'", before=False, after=False),
+        Expected("a.py::test_chat", "always", "'7060'", before=True, after=True),
+    ]
+    forks = [fork("worse", 3), fork("never", 1), fork("always", 1), fork("unjudged", 1)]
+
+    turned = flips([verdict("text", "new", "old", *forks)], (), expected, baseline="old", candidate="new")
+
+    assert [(flip.case, flip.what, flip.token) for flip in turned.regressions] == [("worse", "expected '7060'", 3)]
+    assert [flip.case for flip in turned.improvements] == ["better"]
+    assert [flip.case for flip in turned.changed] == ["unjudged"]
+    assert (turned.changed_right, turned.wrong_on_both) == (1, 1)

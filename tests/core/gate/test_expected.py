@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from pytest_llmparity.core.gate.expected import in_words, is_right, kept
+from pytest_llmparity.core.prompts import Expect
+from pytest_llmparity.core.sample import Completion, ToolCall
+
+CALL = Completion(text="", finish_reason="tool_calls", tool_calls=(ToolCall(id="1", name="weather", arguments="{}"),))
+
+
+@pytest.mark.parametrize(
+    ("expect", "answer", "right"),
+    [
+        (Expect(answer="It is 42."), "It is 42.\n", True),
+        (Expect(answer="It is 42."), "It is 42. Or so.", False),
+        (Expect(contains=("7060", "code")), "The code is 7060.", True),
+        (Expect(contains=("7060", "key")), "The code is 7060.", False),
+        (Expect(answer="7060", contains=("code",)), "7060", False),
+        (Expect(tool="weather"), "It is sunny.", False),
+    ],
+)
+def test_an_answer_is_what_the_prompt_expects(expect: Expect, answer: str, right: bool) -> None:
+    assert is_right(kept(expect), Completion(text=answer, finish_reason="stop")) is right
+
+
+def test_a_call_of_the_tool_is_right() -> None:
+    assert is_right(kept(Expect(tool="weather")), CALL)
+    assert not is_right(kept(Expect(tool="news")), CALL)
+
+
+def test_schemas_and_nothing_are_left_to_checks() -> None:
+    assert kept(Expect(schema={"type": "object"})) == kept(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("expect", "words"),
+    [
+        (Expect(answer="a\x1b[31m" * 9), "'a\\x1b[31ma\\x1b[31ma\\x1b[31ma\\x1b[31ma\\x…"),
+        (Expect(contains=("7060", "key")), "'7060', 'key'"),
+        (Expect(tool="weather"), "a call of weather"),
+    ],
+)
+def test_what_is_expected_is_said_in_a_few_words(expect: Expect, words: str) -> None:
+    assert in_words(kept(expect)) == words

@@ -1,0 +1,62 @@
+"""Which tests of a stored run failed for another reason than a verdict: a release gate has to know them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity.run.judge.recorded import REPORTED
+from pytest_llmparity.store.runs import Store
+
+if TYPE_CHECKING:
+    from tests.plugin.conftest import Bench
+
+SUITE = """
+import pytest
+from pytest_llmparity import check
+
+TEXT = check.text(margin=0.05)
+
+@pytest.mark.parity("prompts.jsonl", TEXT, max_tokens=12)
+def test_drifts(parity_run): ...
+
+@pytest.mark.parity("prompts.jsonl", TEXT, max_tokens=12)
+def test_drifts_and_breaks(parity_run):
+    assert "this" == "that"
+
+@pytest.mark.parity("prompts.jsonl", TEXT, max_tokens=12)
+def test_drifts_in_its_body(parity_run):
+    parity_run.check(TEXT)
+
+@pytest.fixture
+def broken():
+    raise RuntimeError("no database\\nand more")
+
+def test_needs_a_database(broken): ...
+
+@pytest.mark.xfail
+def test_is_expected_to_fail(): assert False
+
+def test_passes(): ...
+"""
+
+
+@pytest.mark.parametrize("words", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)], ids=["alone", "workers"])
+def test_a_run_keeps_which_tests_failed_without_a_verdict(bench: Bench, words: tuple[str, ...]) -> None:
+    bench.pytester.makepyfile(test_it=SUITE)
+    engines = [bench.engine(), bench.engine(answer="something else")]
+
+    if words:
+        bench.spawn(*words, engines=engines).wait()
+    else:
+        bench.run(engines=engines)
+
+    with Store.open(bench.pytester.path / ".llmparity") as store:
+        document = store.document(store.runs()[-1].id, REPORTED)
+    assert document is not None
+    assert "FAIL" in {verdict["outcome"] for verdict in document["verdicts"]}
+    assert document["broken"] == {
+        "test_it.py::test_drifts_and_breaks": "assert 'this' == 'that'",
+        "test_it.py::test_needs_a_database": "RuntimeError: no database",
+    }
