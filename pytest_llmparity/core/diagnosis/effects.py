@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_llmparity.core.compare.answers import compare_answers
-from pytest_llmparity.core.compare.shift import find_shift
+from pytest_llmparity.core.compare.shift import SAME, find_shift
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sample
@@ -30,12 +30,14 @@ Answers = Mapping[str, Mapping[str, Sample]]
 class Drift:
     """What one check says of some answers, and how far each case's two answers are apart (more is worse).
 
-    ``groups`` has the group of each case; a case without one is a group of its own.
+    ``groups`` has the group of each case; a case without one is a group of its own. ``noise`` is how far a case's
+    distance is another one with nothing changed, as far as that was measured.
     """
 
     verdict: Verdict
     by_case: Mapping[str, float]
     groups: Mapping[str, str] = field(default_factory=dict)
+    noise: float = 0.0
 
     @property
     def above(self) -> bool:
@@ -90,7 +92,18 @@ def evidence_of(evidence: Evidence, candidate: str, cases: Sequence[Case], answe
     )
 
 
-def drift_of(check: Check, kind: str, evidence: Evidence) -> Drift | None:
+def noise_of(evidence: Evidence, verdict: Verdict, own_shift: Callable[[EngineEvidence], float | None]) -> float:
+    """Return what engines differ from themselves by when they are asked again, in the unit of a verdict's drift.
+
+    In nats the larger of both engines' own shift, and at least what rounding does; else the verdict's noise floor.
+    """
+    if verdict.kind != "logprobs":
+        return verdict.floor or 0.0
+    engines = [evidence.engines[name] for name in (evidence.baseline, verdict.engine)]
+    return max(SAME, *(own_shift(engine) or 0.0 for engine in engines))
+
+
+def drift_of(check: Check, kind: str, evidence: Evidence, *, noise: float = 0.0) -> Drift | None:
     """Return what a check says of an experiment's answers, ``None`` where it gives no such verdict on them."""
     (candidate,) = evidence.candidates
     verdict = next((v for v in check.judge(evidence) if v.kind == kind and v.engine == candidate.name), None)
@@ -99,31 +112,35 @@ def drift_of(check: Check, kind: str, evidence: Evidence) -> Drift | None:
     baseline = evidence.engines[evidence.baseline].answers()
     both = {case: (baseline[case], answer) for case, answer in candidate.answers().items() if case in baseline}
     by_case: dict[str, float] = {}
+    differing = {difference.case for difference in verdict.differing if difference.counted}
     if kind == "text":
         horizon = verdict.horizon or 1
         for case, (ours, theirs) in both.items():
             if compared := compare_answers(ours, theirs, horizon=horizon):
-                by_case[case] = 1.0 / compared.fork.at_risk if compared.fork.forked else 0.0
+                # What the check does not count, such as near-ties that it leaves aside, is no drift of its verdict.
+                by_case[case] = 1.0 / compared.fork.at_risk if case in differing else 0.0
     elif kind == "logprobs":
         for case, (ours, theirs) in both.items():
             if shift := find_shift(ours, theirs):
                 by_case[case] = shift.most
     else:
-        differing = {difference.case for difference in verdict.differing}
         by_case = {case: float(case in differing) for case in both}
-    return Drift(verdict=verdict, by_case=by_case, groups={case.id: case.group for case in evidence.prompts.cases})
+    groups = {case.id: case.group for case in evidence.prompts.cases}
+    return Drift(verdict=verdict, by_case=by_case, groups=groups, noise=noise)
 
 
 def effect(before: Drift, after: Drift, *, tries: int = TRIES) -> Effect:
     """Compare drift before and after something was taken away, on the same prompts.
 
     ``less``: the sign test over their groups says so, at 5 % divided by ``tries``: prompts of one group drift together
-    and are one piece of evidence, the mean of theirs. ``gone``: what is left is less, and
+    and are one piece of evidence, the mean of theirs. A case whose distance changed by no more than the noise did not
+    change; a fork that comes or goes did. ``gone``: what is left is less, and
     not above the margin, or no case differs any more; where the check fails what was there and passes what is left, or
     nothing is left, 5 % are enough: drift that is there by chance goes away by chance.
     """
     both = before.by_case.keys() & after.by_case.keys()
-    p, groups = sign_test(_by_group(before, both), _by_group(after, both))
+    now = {case: before.by_case[case] if _same(before, after, case) else after.by_case[case] for case in both}
+    p, groups = sign_test(_by_group(before, before.by_case, both), _by_group(before, now, both))
     less = p <= ALPHA / tries
     nothing_left = not after.above or not any(after.by_case.values())
     passed = after.verdict.outcome is Outcome.PASS or not any(after.by_case.values())
@@ -139,9 +156,17 @@ def effect(before: Drift, after: Drift, *, tries: int = TRIES) -> Effect:
     )
 
 
-def _by_group(drift: Drift, cases: Collection[str]) -> dict[str, float]:
+def _same(before: Drift, after: Drift, case: str) -> bool:
+    """Whether a case's distance is another one by no more than noise."""
+    then, now = before.by_case[case], after.by_case[case]
+    if before.verdict.kind.startswith("text") and (then == 0.0) != (now == 0.0):
+        return False  # a late fork is a small number, and a fork for all that
+    return abs(then - now) <= before.noise
+
+
+def _by_group(drift: Drift, by_case: Mapping[str, float], cases: Collection[str]) -> dict[str, float]:
     """Return how far the answers to some cases are apart on average, by group."""
     values: dict[str, list[float]] = defaultdict(list)
     for case in cases:
-        values[drift.groups.get(case, case)].append(drift.by_case[case])
+        values[drift.groups.get(case, case)].append(by_case[case])
     return {group: statistics.fmean(of_group) for group, of_group in values.items()}

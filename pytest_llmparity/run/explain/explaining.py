@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_llmparity.core.checks.base import worded
+from pytest_llmparity.core.checks.drift.unchanged import own_shift
 from pytest_llmparity.core.diagnosis import layers
+from pytest_llmparity.core.diagnosis.effects import noise_of
 from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import Case
@@ -170,12 +173,9 @@ class Explaining:
         return explanations
 
     def _search(self, declaration: Declaration, pair: Pair, check: Check, verdict: Verdict) -> Explanation:
-        return Search(
-            pair=pair,
-            check=check,
-            kind=verdict.kind,
-            evidence=self.judging.evidence(declaration, check, alpha=verdict.alpha),
-        ).explain()
+        evidence = self.judging.evidence(declaration, check, alpha=verdict.alpha)
+        noise = noise_of(evidence, verdict, functools.partial(own_shift, evidence.prompts.by_id))
+        return Search(pair=pair, check=check, kind=verdict.kind, evidence=evidence, noise=noise).explain()
 
     def _spent(self) -> tuple[int, float]:
         """Return how many requests and seconds experiments of this run have taken, on whichever pairs."""
@@ -239,18 +239,24 @@ class Explaining:
         )
 
     def _cases(self, declaration: Declaration, candidate: str, verdicts: Iterable[Verdict]) -> list[Case]:
-        """Return the prompts of the experiments: those that differ first, spread over groups, the same in every run."""
-        differing = {d.case for verdict in verdicts for d in verdict.differing}
+        """Return the prompts of the experiments: those that differ first, spread over groups, the same in every run.
+
+        What differs and is not counted, such as near-ties that are left aside, comes behind what is.
+        """
+        differences = [difference for verdict in verdicts for difference in verdict.differing]
+        counted = {difference.case for difference in differences if difference.counted}
+        differing = {difference.case for difference in differences}
         evidence = self.judging.evidence(declaration, declaration.checks[0])
         answered = [evidence.engines[name].answers() for name in (self.judging.baseline, candidate)]
         cases = [case for case in floor_order(declaration.prompts) if all(case.id in by_case for by_case in answered)]
         groups: Counter[str] = Counter()
         rank: dict[str, int] = {}
         for case in cases:
-            if case.id in differing:
+            if case.id in counted:
                 rank[case.id] = groups[case.group]
                 groups[case.group] += 1
-        return sorted(cases, key=lambda case: (case.id not in differing, rank.get(case.id, 0)))[:CASES]
+        order = {case.id: (case.id not in counted, case.id not in differing, rank.get(case.id, 0)) for case in cases}
+        return sorted(cases, key=lambda case: order[case.id])[:CASES]
 
 
 def rendered_apart(case: str, names: Sequence[str], texts: Sequence[str | None]) -> list[str]:

@@ -52,6 +52,7 @@ class Search:
     check: Check
     kind: str
     evidence: Evidence
+    noise: float = 0.0
     _experiments: list[Experiment] = field(default_factory=list, init=False)
     _began: int = field(default=0, init=False)
     _suspected: frozenset[str] = field(default=frozenset(), init=False)
@@ -181,7 +182,7 @@ class Search:
 
     def _of(self, answers: Answers) -> Drift | None:
         evidence = evidence_of(self.evidence, self.pair.candidate.name, self.pair.cases, answers)
-        return drift_of(self.check, self.kind, evidence)
+        return drift_of(self.check, self.kind, evidence, noise=self.noise)
 
     def _note(
         self,

@@ -6,13 +6,19 @@ import dataclasses
 import itertools
 import random
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pytest
 from scipy.stats import binomtest, chi2
 
-from pytest_llmparity.core.diagnosis.effects import Drift, effect
+from pytest_llmparity import check
+from pytest_llmparity.core.diagnosis.effects import Drift, drift_of, effect, noise_of
+from pytest_llmparity.core.sample import Completion, TokenLogprob
 from pytest_llmparity.core.stats.medians import sign_test
 from pytest_llmparity.core.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from tests.core.conftest import Factory
 
 
 def drift(
@@ -153,3 +159,63 @@ def test_what_lies_beyond_the_margin_by_its_bound_fails_also_where_no_floor_was_
 
     assert (beyond.fails, within.fails) == (True, False)
     assert (effect(beyond, after).outcome, effect(within, after).outcome) == ("gone", "stays")
+
+
+def said_at(make: Factory, *, fork: int | None, lead: float) -> Completion:
+    """16 tokens, ``a`` by 0.05 nats; from the fork on ``b``, which leads by so much there."""
+    entries = []
+    for at in range(16):
+        token, other = ("a", "b") if fork is None or at < fork else ("b", "a")
+        by = lead if at == fork else 0.05
+        top = ((token.encode(), -0.1), (other.encode(), -0.1 - by))
+        entries.append(TokenLogprob(token=token.encode(), logprob=-0.1, top=top))
+    return make.cut("".join(entry.token.decode() for entry in entries), logprobs=tuple(entries))
+
+
+def test_forks_that_the_check_leaves_aside_are_no_drift_that_went_away(make: Factory) -> None:
+    """Twelve near-ties vanish, four forks stay: nothing of what the verdict counts is less."""
+    same, tie, real = (said_at(make, fork=f, lead=by) for f, by in ((None, 0.0), (2, 0.02), (2, 2.0)))
+    asked = check.text(margin=0.01, ignore="near-ties", shift=0.06, horizon=16)
+
+    def of(theirs: list[Completion]) -> Drift | None:
+        engines = make.engine("base", [same] * 16), make.engine("cand", theirs)
+        return drift_of(asked, "text", make.evidence(*engines, cases=16))
+
+    before, after = of([tie] * 12 + [real] * 4), of([same] * 12 + [real] * 4)
+
+    assert before is not None
+    assert after is not None
+    assert sum(map(bool, before.by_case.values())) == 4
+    assert (effect(before, after).p, effect(before, after).outcome) == (1.0, "stays")
+
+
+def nats(*values: float, noise: float) -> Drift:
+    made = drift(cases(*values))
+    return dataclasses.replace(made, verdict=dataclasses.replace(made.verdict, kind="logprobs"), noise=noise)
+
+
+def test_a_change_within_what_engines_differ_from_themselves_by_is_none() -> None:
+    """A shift of 0.3 nats that is 0.0003 nats smaller on every prompt is no smaller."""
+    before, hardly, clearly = (nats(*[0.3 - by] * 16, noise=0.002) for by in (0.0, 0.0003, 0.01))
+
+    assert (effect(before, hardly).p, effect(before, hardly).outcome) == (1.0, "stays")
+    assert effect(before, clearly).outcome == "less"
+
+
+def test_a_late_fork_that_comes_or_goes_is_a_change_and_one_that_moves_by_little_is_none() -> None:
+    late, later, never = (dataclasses.replace(drift(cases(*[by] * 16)), noise=0.05) for by in (1 / 30, 1 / 32, 0.0))
+
+    assert effect(late, later).p == 1.0
+    assert effect(late, never).outcome == "gone"
+    assert effect(never, late).p == 1.0
+
+
+def test_noise_is_what_either_engine_shifts_against_itself_or_the_noise_floor(make: Factory) -> None:
+    engines = make.engine("a", ["x"]), make.engine("b", ["x"])
+    evidence, own = make.evidence(*engines, cases=1), {"a": 0.004, "b": 0.02}
+    text = dataclasses.replace(drift({}).verdict, floor=0.03)
+    shift = dataclasses.replace(text, kind="logprobs")
+
+    assert noise_of(evidence, text, lambda engine: own[engine.name]) == 0.03
+    assert noise_of(evidence, shift, lambda engine: own[engine.name]) == 0.02
+    assert noise_of(evidence, shift, lambda engine: None) == 1e-4

@@ -147,6 +147,43 @@ def test_a_pass_is_explained_where_that_is_asked_for(planted: Planted) -> None:
     assert verdict.explanation.note == "the drift is not there any more when the same prompts are asked again"
 
 
+class Apart(proxy.Change):
+    """Answers to the first prompts part at once, those to others behind the first word."""
+
+    def __init__(self, early: int) -> None:
+        self._at_once = tuple(f"question {i}" for i in range(early))
+
+    def spoken(self, text: str, body: proxy.Body, *, first: bool, last: bool) -> str:
+        if body["messages"][-1]["content"] in self._at_once:
+            return "x" + text[1:] if first else text
+        return text if first else text.upper()
+
+
+def test_experiments_take_what_counts_before_what_differs_and_does_not(planted: Planted) -> None:
+    """Of 24 answers 18 differ beyond the horizon only, which is more than experiments ask."""
+    planted.project.prompts(24)
+    changed = planted.behind(Apart(6))
+    session = planted.project.session(
+        *(
+            EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=each.base_url)
+            for name, each in (("a", planted.engine), ("b", changed))
+        ),
+        explain=True,
+    )
+    planted.project.declare(session, check.text(margin=0.2, horizon=1))
+    session.gather()
+    before = len(changed.received)
+
+    verdict = judged(session)
+
+    assert verdict.estimate is not None
+    assert verdict.estimate > 0.2
+    assert (len(verdict.differing), sum(each.counted for each in verdict.differing)) == (24, 6)
+    asked = {body["messages"][-1]["content"] for body in changed.received[before:] if "messages" in body}
+    assert len(asked) == 16
+    assert asked >= {f"question {i}" for i in range(6)}
+
+
 def test_experiments_end_where_their_requests_do(planted: Planted) -> None:
     changed = planted.behind(proxy.overridden(temperature=1.0))
 
