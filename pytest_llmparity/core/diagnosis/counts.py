@@ -75,7 +75,7 @@ class Known:
 
     ``contexts`` are those in force on the baseline and the candidate, in tokens. ``same_vocabulary`` and
     ``same_template``: both engines report them and they are equal. ``characters`` maps cases to the length of the text
-    they send. ``bare`` are chats without a message of the system.
+    they send. ``bare`` are chats without a message of the system, ``instructed`` those with one.
     """
 
     contexts: tuple[int | None, int | None] = (None, None)
@@ -83,6 +83,7 @@ class Known:
     same_template: bool = False
     characters: Mapping[str, int] = field(default_factory=dict)
     bare: frozenset[str] = frozenset()
+    instructed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +111,9 @@ class Counts:
     proportion to length: tokeniser); ``mixed`` (some prompts differ, by no rule); ``unknown``. It is about prompts that
     were not cut; ``cuts`` says who cut the others. ``offset`` is in tokens, ``slope`` candidate tokens per baseline
     token. ``differing`` counts prompts whose counts differ, of ``n``; ``odd`` are uncut ones that fit no rule.
-    ``lengths`` is how many different lengths the uncut prompts have, by the baseline's count. ``bare``: the offset is
-    that of every chat without a message of the system, and all others count alike.
+    ``lengths`` is how many different lengths the uncut prompts have, by the baseline's count. ``of``: the
+    offset is that of ``every`` uncut prompt, or of all ``chats`` or those that are ``bare``, without a message of the
+    system, alone: raw prompts, or chats with one too, count alike.
     """
 
     kind: Literal["equal", "offset", "slope", "mixed", "unknown"]
@@ -122,7 +124,7 @@ class Counts:
     cuts: tuple[Cut, ...] = ()
     odd: tuple[str, ...] = ()
     lengths: int = 0
-    bare: bool = False
+    of: Literal["every", "chats", "bare"] = "every"
 
     @property
     def uncut(self) -> int:
@@ -145,9 +147,14 @@ def compare_counts(pairs: Sequence[tuple[str, int, int]], known: Known = NOTHING
     differing = sum(pair.baseline != pair.candidate for pair in counted)
     if not differing:
         return Counts(kind="equal", n=len(pairs), cuts=_cut_alike(counted, known))
-    if (offset := offset_of_bare(counted, known.bare)) is not None:
-        lengths = len({pair.baseline for pair in counted})
-        return Counts(kind="offset", n=len(pairs), differing=differing, offset=offset, lengths=lengths, bare=True)
+    alone: Sequence[tuple[Literal["bare", "chats"], Callable[[], int | None]]] = (
+        ("bare", lambda: offset_of_bare(counted, known.bare, known.instructed)),
+        ("chats", lambda: _offset_of_chats(counted, known.bare | known.instructed)),
+    )
+    for of, found_offset in alone:
+        if (offset := found_offset()) is not None:
+            lengths = len({pair.baseline for pair in counted})
+            return Counts(kind="offset", n=len(pairs), differing=differing, offset=offset, lengths=lengths, of=of)
     by_length = sorted(counted, key=lambda pair: max(pair.baseline, pair.candidate))
     some = by_length[:_LEVELS] + by_length[_LEVELS :: max(1, len(counted) // _TRIED)]
     readings = [_Reading(line, some, known) for line in _lines(by_length, known)]
@@ -171,10 +178,24 @@ def compare_counts(pairs: Sequence[tuple[str, int, int]], known: Known = NOTHING
     return made(kind="offset" if offset and whole else "equal", offset=offset, odd=odd)
 
 
-def offset_of_bare(pairs: Sequence[CountPair], bare: Collection[str]) -> int | None:
-    """Return the offset that all of the ``bare`` cases have, two at least, and no other case; else ``None``."""
-    offsets = {pair.candidate - pair.baseline for pair in pairs if pair.case in bare}
-    others = [pair for pair in pairs if pair.case not in bare]
+def offset_of_bare(pairs: Sequence[CountPair], bare: Collection[str], instructed: Collection[str]) -> int | None:
+    """Return the offset of all chats without a message of the system where no other prompt has one; else ``None``.
+
+    Of the others one at least is a chat with such a message: to raw prompts alone no template adds anything either.
+    """
+    return offset_of_some(pairs, bare) if any(pair.case in instructed for pair in pairs) else None
+
+
+def _offset_of_chats(pairs: Sequence[CountPair], chats: Collection[str]) -> int | None:
+    """Return the offset of all chats beside raw prompts that have none; chats of one length may be cut just as well."""
+    several = len({pair.baseline for pair in pairs if pair.case in chats}) >= _FEW_ON
+    return offset_of_some(pairs, chats) if several else None
+
+
+def offset_of_some(pairs: Sequence[CountPair], cases: Collection[str]) -> int | None:
+    """Return the offset that all of some cases have, two at least, and no other case, one at least; else ``None``."""
+    offsets = {pair.candidate - pair.baseline for pair in pairs if pair.case in cases}
+    others = [pair for pair in pairs if pair.case not in cases]
     if not others or len(pairs) - len(others) < _FEW_ON or any(pair.candidate != pair.baseline for pair in others):
         return None
     return (offsets.pop() or None) if len(offsets) == 1 else None

@@ -32,7 +32,7 @@ def counts_in_words(counts: Counts, baseline: str, candidate: str, known: Known 
         causes = "another chat template, BOS token or system prompt"
         if counts.cuts and counts.lengths < 2 and not known.same_vocabulary:
             causes = "another chat template, BOS token, system prompt or tokeniser"
-        if counts.bare:
+        if counts.of == "bare":
             who = candidate if counts.offset > 0 else baseline
             causes = f"a system prompt of {who}'s own, by its template or its settings"
         lines.append(
@@ -56,8 +56,9 @@ def counts_in_words(counts: Counts, baseline: str, candidate: str, known: Known 
 
 
 def _scope(counts: Counts) -> str:
-    if counts.bare:
-        return f"{counts.differing} of {explain.count(counts.n, 'prompt')}, the chats without a system message"
+    if counts.of != "every":
+        which = "the chats" if counts.of == "chats" else "the chats without a system message"
+        return f"{counts.differing} of {explain.count(counts.n, 'prompt')}, {which}"
     if counts.odd:
         return f"{counts.uncut - len(counts.odd)} of {explain.count(counts.n, 'prompt')}"
     return "every uncut prompt" if counts.cuts else "every prompt"
@@ -95,6 +96,7 @@ def known_of(evidence: Evidence, candidate: EngineEvidence) -> Known:
         same_template=_same_fact("template_sha256", engines),
         characters={case.id: _characters(case) for case in evidence.prompts.cases},
         bare=frozenset(case.id for case in evidence.prompts.cases if without_system(case)),
+        instructed=frozenset(case.id for case in evidence.prompts.cases if with_system(case)),
     )
 
 
@@ -125,10 +127,13 @@ def _characters(case: Case) -> int:
 
 
 def without_system(case: Case) -> bool:
-    """Whether a case is a chat without a message of the system (newer models have it from the developer)."""
-    return case.messages is not None and not any(
-        message.get("role") in ("system", "developer") for message in case.messages
-    )
+    """Whether a case is a chat without a message of the system."""
+    return case.messages is not None and not with_system(case)
+
+
+def with_system(case: Case) -> bool:
+    """Whether a case is a chat with a message of the system (newer models have it from the developer)."""
+    return any(message.get("role") in ("system", "developer") for message in case.messages or ())
 
 
 def _text_length(content: object) -> int:

@@ -11,7 +11,7 @@ from typing import Final
 from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.counts import CountPair, offset_of_bare
 from pytest_llmparity.core.diagnosis.effects import Answers
-from pytest_llmparity.core.diagnosis.layers import response_schema, without_system
+from pytest_llmparity.core.diagnosis.layers import response_schema, with_system, without_system
 from pytest_llmparity.core.diagnosis.removals import Asked
 from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Evidence
@@ -295,9 +295,12 @@ class Naming:
         )
 
     def _stand_in(self, offsets: Mapping[str, int]) -> Cause | None:
-        """Name a system prompt that chats without one are given: they alone are longer, all by the same number."""
-        bare = {case.id for case in self._pair.cases if without_system(case)}
-        tokens = offset_of_bare([CountPair(case, 0, offset) for case, offset in offsets.items()], bare)
+        """Name a system prompt that chats without one are given: they alone are longer, all by the same number.
+
+        Chats with one have to be among those that are not: a template adds nothing to raw prompts either.
+        """
+        bare, own = ({case.id for case in self._pair.cases if of(case)} for of in (without_system, with_system))
+        tokens = offset_of_bare([CountPair(case, 0, offset) for case, offset in offsets.items()], bare, own)
         if tokens is None:
             return None
         who = self._pair.candidate if tokens > 0 else self._pair.baseline

@@ -57,7 +57,7 @@ def test_a_few_odd_prompts_are_a_tokeniser_that_treats_some_text_differently() -
 
 @pytest.mark.parametrize(("offset", "said"), [(31, "31 tokens more"), (-31, "31 tokens fewer")])
 def test_the_same_number_on_chats_without_a_system_message_alone_is_a_system_prompt(offset: int, said: str) -> None:
-    known = Known(bare=frozenset({"c1", "c2", "c5"}))
+    known = Known(bare=frozenset({"c1", "c2", "c5"}), instructed=frozenset({"c0", "c3"}))
     moved = [length + offset * (at in (1, 2, 5)) for at, length in enumerate(LENGTHS)]
     (line,) = counts_in_words(compare_counts(rows(moved), known), "vllm", "ollama", known)
 
@@ -70,11 +70,25 @@ def test_the_same_number_on_chats_without_a_system_message_alone_is_a_system_pro
 
 @pytest.mark.parametrize("odd", [1, 3])
 def test_chats_that_differ_otherwise_are_no_system_prompt(odd: int) -> None:
-    known = Known(bare=frozenset({"c1", "c2", "c5"}))
+    known = Known(bare=frozenset({"c1", "c2", "c5"}), instructed=frozenset({"c0", "c3"}))
     moved = [length + 31 * (at in (1, 2, 5)) for at, length in enumerate(LENGTHS)]
     moved[odd] += 1
 
-    assert not compare_counts(rows(moved), known).bare
+    assert compare_counts(rows(moved), known).of == "every"
+
+
+@pytest.mark.parametrize("instructed", [frozenset[str](), frozenset({"c6"})])
+def test_the_same_number_on_chats_alone_may_be_their_template(instructed: frozenset[str]) -> None:
+    """Beside raw prompts that are equal: a template, its BOS token and a system prompt look alike there."""
+    bare = frozenset({"c1", "c2", "c5"})
+    moved = [length + 5 * (f"c{at}" in bare | instructed) for at, length in enumerate(LENGTHS)]
+
+    (line,) = counts_in_words(compare_counts(rows(moved), Known(bare=bare, instructed=instructed)), "vllm", "ollama")
+
+    assert line == (
+        f"ollama counts 5 tokens more than vllm on {3 + len(instructed)} of 8 prompts, the chats: another chat "
+        "template, BOS token or system prompt"
+    )
 
 
 def test_prompts_far_below_the_others_were_cut() -> None:

@@ -34,7 +34,7 @@ def named(
     *,
     when_short: tuple[Said, Said] | None = None,
     stop: tuple[str, ...] = (),
-    roles: Mapping[str, str] = {},
+    roles: Mapping[str, str | None] = {},
 ) -> tuple[Cause, ...]:
     """Return the causes of a pair, a and b, whose answers these are, unchanged and when prompts are short."""
     engines = [
@@ -56,7 +56,7 @@ def named(
         candidate=engines[1],
         adapters=engines,
         answers=answers,
-        cases=[SimpleNamespace(id=case, messages=[{"role": role}]) for case, role in roles.items()],
+        cases=[SimpleNamespace(id=case, messages=role and [{"role": role}]) for case, role in roles.items()],
         rendered=lambda *_: None,
         requests=dict.fromkeys(
             ours, SimpleNamespace(sampling=SimpleNamespace(temperature=0.0, stop=stop), messages=None)
@@ -156,3 +156,12 @@ def test_a_system_prompt_is_named_where_the_chats_without_one_alone_are_longer()
     assert of_candidate.text == "b gives chats without a system message one of its own, of 31 tokens"
     assert of_baseline.text == "a gives chats without a system message one of its own, of 31 tokens"
     assert other.layer == "rendered prompt"
+
+
+def test_beside_raw_prompts_alone_chats_that_are_longer_show_no_system_prompt() -> None:
+    """Their template or its BOS token does the same: raw prompts have neither."""
+    ours, theirs = counted(one=20, two=30, raw=40), counted(one=25, two=35, raw=40)
+
+    (cause,) = named(removals.PROMPT, ours, theirs, roles={"one": "user", "two": "user", "raw": None})
+
+    assert cause.layer == "rendered prompt"
