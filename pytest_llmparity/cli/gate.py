@@ -6,7 +6,6 @@ Exit codes are its own: 0 SHIP, 1 HOLD, 2 INCONCLUSIVE, 4 where nothing could be
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import json
 import shutil
@@ -179,17 +178,19 @@ def _pytest(command: Sequence[str]) -> int:
     """Run pytest with our own output; one that is interrupted stops its engines before we end."""
     sys.stdout.flush()
     child = subprocess.Popen(command)
-    with contextlib.suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def stop(number: int, frame: object) -> None:
+        child.send_signal(signal.SIGINT)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         return child.wait()
     except KeyboardInterrupt:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(10)  # the terminal told it too
-        if child.poll() is None:
-            child.send_signal(signal.SIGINT)
-            child.wait()
+        child.wait()  # it was told by us, or by the terminal as we were
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _decided(root: Path, run: str, policy: Policy, baseline: str | None, candidate: str | None) -> Decided:

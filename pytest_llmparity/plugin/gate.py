@@ -41,9 +41,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from pytest_llmparity.core.gate.policy import parse_policy
     from pytest_llmparity.plugin.repeats import gate_of
 
-    tests: dict[str, list[str]] = {gate_of(item): [] for item in session.items}
-    for declared in door.session.declarations():
-        tests[declared.test] = [check.kind for check in declared.checks]
+    kinds = {declared.test: [check.kind for check in declared.checks] for declared in door.session.declarations()}
+    tests = {gate_of(item): kinds.get(gate_of(item), []) for item in session.items}
+    for item in session.items:
+        if item.get_closest_marker("parity") and not item.get_closest_marker("skip") and gate_of(item) not in kinds:
+            return  # its marker cannot be used, which its set-up will tell
     try:
         parse_policy(Path(policy).read_bytes(), source=policy).refuse_idle(tests, declared=True)
     except ConfigError as error:

@@ -64,12 +64,12 @@ def say_why(report: pytest.TestReport, error: BaseException | None, *, judged: b
 
 
 class Unjudged(dict[str, str]):
-    """The tests that failed for another reason than a verdict, and why; sees every report in its order."""
+    """Every test, and why it failed where no verdict says so, else nothing; sees every report in its order."""
 
     def settle(self, report: pytest.TestReport) -> None:
-        """Take note of a failure, and of a test that begins again that it may pass yet."""
+        """Take note of a test that begins, perhaps again, so that it may pass yet, and of its failure."""
         if report.when == "setup":
-            self.pop(report.nodeid, None)
+            self[report.nodeid] = ""
         if report.failed and hasattr(report, WHY):
             self[report.nodeid] = getattr(report, WHY)
 

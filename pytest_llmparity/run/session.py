@@ -240,17 +240,17 @@ class Session:
         self,
         verdicts: Sequence[Verdict],
         reproduce: Mapping[str, str] | None = None,
-        broken: Mapping[str, str] | None = None,
+        tests: Mapping[str, str] | None = None,
     ) -> list[str]:
         """Take note that this session judged and reported its run to the end: the next one of its plan begins anew.
 
-        ``broken`` has why tests failed that no verdict failed. Older runs than are kept are removed; return the
-        sentence that says so.
+        ``tests`` has every test, and why it failed where no verdict says so. Older runs than are kept are removed;
+        return the sentence that says so.
         """
         if self.run is None or self.settings.mode != "live":
             return []
         worst = max((verdict.outcome for verdict in verdicts), key=SEVERITY.index, default=None)
-        keep(self.store(), self.run, verdicts, reproduce or {}, broken)
+        keep(self.store(), self.run, verdicts, reproduce or {}, tests)
         self.store().put_document(self.run, JUDGED, {"worst": worst})
         self.store().release(self.run)
         gone = self.store().prune(self.settings.keep_runs, spare=self.run)

@@ -68,23 +68,20 @@ def decide(
     *,
     baseline: str,
     candidate: str,
-    broken: Mapping[str, str] | None = None,
+    tests: Mapping[str, str] | None = None,
     flips: Flips | None = None,
     apart: Iterable[Difference] = (),
     alike: Iterable[str] = (),
 ) -> Decision:
     """Return the decision about a candidate; ``ConfigError`` where a rule of the policy names nothing that happened.
 
-    Verdicts on the baseline alone and on other engines decide nothing. ``broken`` tests failed for another reason than
-    a verdict, which is given.
+    Verdicts on the baseline alone and on other engines decide nothing. ``tests`` has every test of the run, and why it
+    failed where that is another reason than a verdict, else nothing.
     """
     about = [v for v in verdicts if v.engine == candidate and v.baseline in (None, baseline)]
-    failed = broken or {}
-    names: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {test: [] for test in tests or {}}
     for verdict in about:
         names.setdefault(verdict.test, []).extend(names_of(verdict))
-    for test in failed:
-        names.setdefault(test, [])
     for known in names.values():
         known.append(BROKEN_TEST)
     policy.refuse_idle(names, declared=False)
@@ -97,11 +94,13 @@ def decide(
         for verdict in about
     ]
     rulings.sort(key=_gravity)
-    tests = tuple(
-        BrokenTest(test=test, why=why, level=policy.level(test, [BROKEN_TEST])) for test, why in failed.items()
+    broken = tuple(
+        BrokenTest(test=test, why=why, level=policy.level(test, [BROKEN_TEST]))
+        for test, why in (tests or {}).items()
+        if why
     )
     required = [ruling for ruling in rulings if ruling.level == "required"]
-    says = [ruling.ruled for ruling in required] + [Ruled.HOLD for test in tests if test.level == "required"]
+    says = [ruling.ruled for ruling in required] + [Ruled.HOLD for test in broken if test.level == "required"]
     if not any(ruling.verdict.outcome is Outcome.PASS for ruling in required):
         says.append(Ruled.INCONCLUSIVE)  # nothing that is required speaks for it
     return Decision(
@@ -110,7 +109,7 @@ def decide(
         candidate=candidate,
         policy=policy,
         rulings=tuple(rulings),
-        broken=tests,
+        broken=broken,
         flips=flips or Flips(),
         apart=tuple(apart),
         alike=tuple(alike),

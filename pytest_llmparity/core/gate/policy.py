@@ -81,7 +81,7 @@ class Rule(Strict):
     def may_fit_check(self, kinds: Iterable[str]) -> bool:
         """Whether it may name what checks of these kinds will judge: before they have, only the kind is known."""
         head = re.split(r"[.\[]", self.check, maxsplit=1)[0]
-        return self.check == BROKEN_TEST or any(map(_pattern(head).fullmatch, kinds))
+        return any(map(_pattern(head).fullmatch, (*kinds, BROKEN_TEST)))
 
 
 class PolicyTable(Strict):
@@ -125,7 +125,7 @@ class Policy:
     def refuse_idle(self, tests: Mapping[str, Iterable[str]], *, declared: bool) -> None:
         """Raise ``ConfigError`` for each rule that names nothing of these tests, given with their checks' names.
 
-        ``declared`` ones have not run: of their checks only the kinds are known, and a body may judge by others.
+        ``declared`` ones have not run: of their checks only the kinds are known.
         """
         idle = [
             f"rule {number} ({rule}) {_why_idle(rule, tests, declared=declared)}"
@@ -171,7 +171,7 @@ def names_of(verdict: Verdict) -> tuple[str, ...]:
 
 def _works(rule: Rule, tests: Mapping[str, Iterable[str]], *, declared: bool) -> bool:
     if declared:
-        return any(rule.fits_test(test) and (not kinds or rule.may_fit_check(kinds)) for test, kinds in tests.items())
+        return any(rule.fits_test(test) and rule.may_fit_check(kinds) for test, kinds in tests.items())
     return any(rule.fits(test, [name]) for test, names in tests.items() for name in names)
 
 

@@ -53,7 +53,7 @@ def decided(
         verdicts,
         baseline=before.name,
         candidate=after.name,
-        broken=told.broken,
+        tests=told.tests,
         flips=flips(
             verdicts,
             told.record.failures,

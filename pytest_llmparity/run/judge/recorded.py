@@ -34,13 +34,14 @@ REPORTED: Final = "reported"
 class Told:
     """Everything a report is made of: the run, its answers, and what says whose question an answer is.
 
-    ``broken`` has by node id why tests failed that no verdict failed.
+    ``tests`` has every test by its node id, and why it failed where no verdict says so, else nothing. It is empty where
+    nobody noted it (runs stored by an older version).
     """
 
     record: RunRecord
     samples: Sequence[Sample]
     origin: Callable[[Sample], SampleOrigin | None]
-    broken: Mapping[str, str] = field(default_factory=dict)
+    tests: Mapping[str, str] = field(default_factory=dict)
 
 
 def record_of_run(
@@ -76,13 +77,13 @@ def keep(
     run: str,
     verdicts: Sequence[Verdict],
     reproduce: Mapping[str, str],
-    broken: Mapping[str, str] | None = None,
+    tests: Mapping[str, str] | None = None,
 ) -> None:
-    """Write down what a run came to, so that it can be reported again, and which tests failed without a verdict."""
+    """Write down what a run came to, so that it can be reported again, and why tests failed beside their verdicts."""
     content = {
         "verdicts": [to_json(verdict) for verdict in verdicts],
         "reproduce": dict(reproduce),
-        "broken": dict(broken or {}),
+        "tests": dict(tests or {}),
     }
     store.put_document(run, REPORTED, content)
 
@@ -115,7 +116,7 @@ def stored(store: Store, run: str, *, root: Path) -> Told:
     record = record_of_run(run, infos[run].version, judging, state, verdicts, reproduce=told["reproduce"])
     samples = [sample for ours in judging.samples.values() for sample in ours]
     asked = origins(store, run, judging.records, verdicts)
-    return Told(record=record, samples=samples, origin=asked, broken=told.get("broken", {}))
+    return Told(record=record, samples=samples, origin=asked, tests=told.get("tests", {}))
 
 
 def _ladder(judging: Judging) -> Ladder | None:

@@ -19,9 +19,9 @@ def verdict(kind: str, outcome: Outcome, engine: str = "new", baseline: str | No
     return Verdict(outcome=outcome, engine=engine, baseline=baseline, **values)
 
 
-def decision(*verdicts: Verdict, policy: str = "", broken: dict[str, str] | None = None) -> Decision:
+def decision(*verdicts: Verdict, policy: str = "", tests: dict[str, str] | None = None) -> Decision:
     read = parse_policy(policy.encode(), source="p.toml") if policy else Policy()
-    return decide(read, verdicts, baseline="old", candidate="new", broken=broken)
+    return decide(read, verdicts, baseline="old", candidate="new", tests=tests)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,10 @@ def test_a_test_that_failed_without_a_verdict_holds() -> None:
     passed, broken = verdict("text", PASS), {"a.py::test_app": "assert 1 == 2"}
     lenient = "[[rule]]\ntest = 'test_app'\ncheck = 'test'\nlevel = 'advisory'"
 
-    assert decision(passed, broken=broken).outcome is HOLD
-    assert decision(passed, broken=broken, policy=lenient).outcome is SHIP
+    assert decision(passed, tests=broken).outcome is HOLD
+    assert decision(passed, tests=broken, policy=lenient).outcome is SHIP
+    assert decision(passed, tests={"a.py::test_app": ""}, policy=lenient).outcome is SHIP
+    assert decision(passed, tests={"a.py::test_app": ""}).broken == ()
 
 
 def test_the_gravest_required_verdict_comes_first() -> None:

@@ -135,6 +135,7 @@ def test_a_test_is_named_with_or_without_its_file(pattern: str) -> None:
         ("check = 'schema.gap'", False, "names no check of test_chat, which judged schema.rate, schema, text"),
         ("check = 'schema.gap'", True, None),
         ("check = 'test'", True, None),
+        ("check = '*'", True, None),
         ("test = 'test_ch*'\ncheck = 'sch*'", False, None),
     ],
 )
