@@ -8,6 +8,8 @@ from typing import Final
 
 LEAST_BLOCKS: Final = 3
 """With fewer blocks of engines that take turns there is one that is loaded once: A, B B, A."""
+MOST_BLOCKS: Final = 16
+"""Most blocks per engine: pairs of them are what the bootstrap of a ratio resamples, or loads where they take turns."""
 
 
 def order(engines: int, blocks: int) -> list[tuple[int, int]]:
@@ -28,6 +30,15 @@ def block_sizes(per_engine: int, blocks: int) -> list[int]:
     """
     least, more = divmod(per_engine, blocks)
     return [least + (block < more) for block in range(blocks)]
+
+
+def most_blocks(per_engine: int, concurrency: int) -> int:
+    """Return into how many blocks so many requests of an engine are cut at most: each keeps ``concurrency`` busy.
+
+    >>> most_blocks(128, 8), most_blocks(512, 4), most_blocks(4, 8)
+    (16, 16, 1)
+    """
+    return max(1, min(MOST_BLOCKS, per_engine // concurrency))
 
 
 def turns(engines: int, blocks: int) -> list[tuple[int, range]]:

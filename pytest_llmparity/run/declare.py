@@ -34,13 +34,13 @@ def declare(
     concurrency: int,
     engines: int,
     sequential: bool = False,
-    in_turn: int | None = None,
+    in_turn: tuple[int, int] | None = None,
 ) -> Declaration:
     """Return what one marker declares.
 
     ``folders`` are searched in order for relative paths (the test file's folder, then the root). ``concurrency`` is
     what holds when the marker names none, ``engines`` how many are selected, ``sequential`` how the answers will be
-    judged, ``in_turn`` how often the engine in memory may change where one is at a time.
+    judged, ``in_turn`` how many engines are loaded and how often the one in memory may change, where one is at a time.
     Raises ``UsageError`` for arguments the marker does not take, ``PromptSetError`` for the prompt file and
     ``DesignError`` for a check that can never settle.
     """
@@ -74,7 +74,8 @@ def declare(
         if 0 < (needs := check.needs()).timed < needs.timed_blocks * declaration.concurrency
     ]
     if in_turn is not None:
-        turns: dict[str, int] = {"engines": engines, "changes": in_turn, "concurrency": declaration.concurrency}
+        loaded, changes = in_turn
+        turns: dict[str, int] = {"engines": loaded, "changes": changes, "concurrency": declaration.concurrency}
         problems += [
             f"{check} ({check.where}): {problem}"
             for check in checks

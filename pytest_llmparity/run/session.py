@@ -108,6 +108,7 @@ class Session:
 
     def declare(self, test: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, folder: Path) -> Declaration:
         """Take note of one test's marker; raises ``UsageError`` when it cannot be used."""
+        loaded = len(self.settings.asked)
         declared = declare(
             test,
             args,
@@ -116,7 +117,7 @@ class Session:
             concurrency=self.settings.concurrency,
             engines=len(self.settings.engines),
             sequential=self.sequential,
-            in_turn=self.settings.timed_changes if self.settings.loads_in_turn else None,
+            in_turn=(loaded, self.settings.timed_changes) if self.settings.loads_in_turn else None,
         )
         if declared.needs().accepted and self.settings.holds_pairs:
             self._lock.require_margins(declared.checks)
@@ -158,7 +159,7 @@ class Session:
 
     def timed_lines(self, declaration: Declaration) -> list[str]:
         """Return what the plan says of relative latency budgets where engines are loaded in turn to be timed."""
-        engines, changes = len(self.settings.engines), self.settings.timed_changes
+        engines, changes = len(self.settings.asked), self.settings.timed_changes
         return power_in_turn(declaration, engines=engines, changes=changes) if self.settings.loads_in_turn else []
 
     # gathering -------------------------------------------------------------------------------------------------------

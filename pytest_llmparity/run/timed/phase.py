@@ -28,8 +28,6 @@ from pytest_llmparity.settings.specification import DEFAULT_TIMED_CHANGES
 from pytest_llmparity.store.ownership import TIMED
 from pytest_llmparity.store.runs import Store
 
-BLOCKS = 16
-"""Most A B B A blocks per engine in the timed phase: pairs of them are what the ratio's bootstrap resamples."""
 AWAY = (Unreachable.__name__, EngineDied.__name__)
 """Failures of requests that found nobody: their server was away, and what it did before and after is not one load."""
 
@@ -55,7 +53,7 @@ def sittings(unit: Unit, names: Sequence[str], *, changes: int | None) -> list[S
     With ``changes`` engines are loaded in turn, the first of them first, and the engine in memory changes at most so
     often; without, all of them are measured in one sitting.
     """
-    n, blocks = unit.needs.timed, blocks_of(unit)
+    n, blocks = unit.needs.timed, turns.most_blocks(unit.needs.timed, unit.concurrency)
     if changes is None:
         return [Sitting(names=tuple(names), span=range(n), blocks=blocks)]
     visits = blocks if len(names) == 1 else min(blocks, turns.blocks_within(len(names), changes))
@@ -264,11 +262,6 @@ def timed_of(store: Store, run: str, engine: str, unit: Unit) -> Timed:
     """Return which of this engine's timed answers were asked for this unit; none where nobody tried."""
     span = store.document(run, timed_name(engine, unit.key)) or {"first": 0, "count": 0}
     return Timed(places=range(span["first"], span["first"] + span["count"]), error=span.get("error"))
-
-
-def blocks_of(unit: Unit) -> int:
-    """Return how many blocks the timed phase has: each must keep the declared concurrency busy."""
-    return max(1, min(BLOCKS, unit.needs.timed // unit.concurrency))
 
 
 def met_load(adapter: Adapter, watched: measure.Watched) -> bool:

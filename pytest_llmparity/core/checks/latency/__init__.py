@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.base import BaseCheck
-from pytest_llmparity.core.checks.designs import ONE_BLOCK, Fixed, judgement_of
-from pytest_llmparity.core.checks.latency.in_turn import ONE_LOAD, Turns, of_loads
+from pytest_llmparity.core.checks.designs import Fixed, judgement_of
+from pytest_llmparity.core.checks.latency.in_turn import Turns, of_loads
+from pytest_llmparity.core.checks.latency.unbounded import Side, unbounded
 from pytest_llmparity.core.checks.missing import Missing, describe, rested
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
@@ -241,24 +242,29 @@ class LatencyCheck(BaseCheck):
         for values, side in ((ours, baseline), (theirs, candidate)):
             if not values:
                 return _unmeasured(verdict, budget, side)
-        our_loads, their_loads = baseline.load_of_each(budget.metric), candidate.load_of_each(budget.metric)
-        in_turn = our_loads is not None or their_loads is not None
+        loads = [side.load_of_each(budget.metric) for side in (baseline, candidate)]
+        in_turn = any(of_side is not None for of_side in loads)
+        our_parts, their_parts = loads[0] or our_blocks, loads[1] or their_blocks
         remarks: list[str] = []
         result: RatioResult | TurnsResult
         if in_turn:
             result = ratio_in_turn(
                 ours,
                 theirs,
-                our_blocks if our_loads is None else our_loads,
-                their_blocks if their_loads is None else their_loads,
+                our_parts,
+                their_parts,
                 quantile=budget.quantile,
                 limit=budget.limit,
                 alpha=evidence.alpha,
             )
             remarks = of_loads(
-                result, limit=budget.limit, engines=len(evidence.engines), n=self.n, alpha=evidence.alpha
+                result,
+                limit=budget.limit,
+                engines=sum(engine.golden is None for engine in evidence.engines.values()),
+                n=self.n,
+                concurrency=evidence.concurrency,
+                alpha=evidence.alpha,
             )
-            alone = min(result.loads) < 2
         elif len(set(our_blocks)) != len(set(their_blocks)):
             reason = evidence.incomplete or (
                 f"{baseline.engine.name} was timed in {explain.count(len(set(our_blocks)), 'block')} and "
@@ -276,11 +282,13 @@ class LatencyCheck(BaseCheck):
                 alpha=evidence.alpha,
                 seed=evidence.seed,
             )
-            alone = result.pairs < 2
-        once = ONE_LOAD if in_turn else ONE_BLOCK
-        reason = "" if result.bounded else once if alone else f"too few answers to bound {budget.rank}"
-        if math.isinf(result.estimate):
-            reason = f"{candidate.engine.name}'s {budget.rank} is a request that failed"
+        reason = ""
+        if not result.bounded or math.isinf(result.estimate):
+            sides = [
+                Side(name=side.engine.name, values=values, parts=parts, silent=side.silent)
+                for side, values, parts in ((candidate, theirs, their_parts), (baseline, ours, our_parts))
+            ]
+            reason = unbounded(sides, rank=budget.rank, quantile=budget.quantile, in_turn=in_turn)
         judgement = judgement_of(result, margin=budget.limit, unit="ratio", n=min(len(ours), len(theirs)))
         verdict = dataclasses.replace(
             verdict.judged(judgement),
@@ -383,6 +391,11 @@ class _Timed:
         _, blocks = self.values(metric)
         # Of a block that only failed nothing is known but its place: it counts to the load of the block before.
         return [of_block[max((known for known in of_block if known <= block), default=first)] for block in blocks]
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is a block of which every request failed."""
+        return not set(_blocks(self.samples)) <= {s.timing.block for s in self.samples if s.timing is not None}
 
     def lines(self, metric: str) -> list[str]:
         """Say the quantiles and what failed."""

@@ -14,11 +14,8 @@ from pytest_llmparity.core import turns
 from pytest_llmparity.core.stats.quantiles import SETTLED, TurnsResult, spread_settled
 from pytest_llmparity.core.words import explain
 
-ONE_LOAD: Final = "an engine was loaded once, which says nothing of how its loads differ; raise timed_changes"
 STEADY: Final = 0.03
 """By how much a plan takes loads of one engine to differ at least, as a standard deviation."""
-MOST_CHANGES: Final = 64
-"""Up to so many changes of the engine in memory, a number that would do is looked for."""
 _RUNS: Final = f"{10 * SETTLED:.0f} of 10 runs"
 
 
@@ -36,8 +33,8 @@ class Turns:
 
     @property
     def blocks(self) -> int:
-        """Blocks per engine: every one keeps the concurrency busy."""
-        return max(1, min(turns.blocks_within(self.engines, self.changes), self.n // self.concurrency))
+        """Blocks per engine, as the timed phase makes them."""
+        return min(turns.blocks_within(self.engines, self.changes), turns.most_blocks(self.n, self.concurrency))
 
     def problem(self) -> str | None:
         """Say why nothing relative can be settled, ``None`` where something can."""
@@ -61,7 +58,7 @@ class Turns:
 
         ``name`` is that of the quantile.
         """
-        most = min(MOST_CHANGES // max(1, self.engines - 1), self.n // self.concurrency)
+        most = turns.most_blocks(self.n, self.concurrency)
         spread = self._spread(self.blocks, limit)
         where = f"in {_RUNS} where {name} differs by up to {explain.percent(round(spread, 3))} from load to load"
         changes = explain.count(turns.changes_for(self.engines, self.blocks), "change")
@@ -74,10 +71,11 @@ class Turns:
         steady = explain.percent(STEADY)
         if enough is not None:
             remedy = f"{self._setting(enough)} would settle {steady}"
-        elif most == self.n // self.concurrency:
+        elif most < turns.MOST_BLOCKS:
             remedy = f"no number of changes settles {steady} with n={self.n}: raise n, or widen the limit"
         else:
-            remedy = f"{self._setting(most)} would not settle {steady} either: widen the limit"
+            most_changes = explain.count(turns.changes_for(self.engines, most), "change")
+            remedy = f"{most_changes}, the most there are, would not settle {steady} either: widen the limit"
         return f"with {changes} of the engine in memory it is settled {where}; {remedy}"
 
     def _spread(self, blocks: int, limit: float) -> float:
@@ -87,7 +85,7 @@ class Turns:
         return f"timed_changes = {turns.changes_for(self.engines, blocks)}"
 
 
-def of_loads(result: TurnsResult, *, limit: float, engines: int, n: int, alpha: float) -> list[str]:
+def of_loads(result: TurnsResult, *, limit: float, engines: int, n: int, concurrency: int, alpha: float) -> list[str]:
     """Return how many loads a ratio rests on and how they differed; where it is open, what would settle one like it."""
     if not result.bounded:
         return []
@@ -95,11 +93,17 @@ def of_loads(result: TurnsResult, *, limit: float, engines: int, n: int, alpha: 
     if result.upper < limit or result.lower > limit or result.estimate == limit:
         return [of]
     distance = abs(math.log(limit / result.estimate))
-    for blocks in range(turns.LEAST_BLOCKS, MOST_CHANGES // max(1, engines - 1) + 1):
+    most = turns.most_blocks(n, concurrency)
+    for blocks in range(turns.LEAST_BLOCKS, most + 1):
         if _spread(engines, blocks, n, distance, alpha=alpha) >= result.spread:
             changes = turns.changes_for(engines, blocks)
             return [f"{of}: timed_changes = {changes} settles a ratio like this in {_RUNS}"]
-    return [f"{of}: {MOST_CHANGES} changes of the engine in memory do not settle a ratio this close to the limit"]
+    if most < turns.MOST_BLOCKS:
+        return [f"{of}: no number of changes settles a ratio this close to the limit with n={n}: raise n"]
+    most_changes = explain.count(turns.changes_for(engines, most), "change")
+    return [
+        f"{of}: {most_changes} of the engine in memory, the most there are, settle no ratio this close to the limit"
+    ]
 
 
 def _spread(engines: int, blocks: int, n: int, distance: float, *, alpha: float) -> float:
