@@ -348,7 +348,8 @@ def test_a_plan_tells_the_power_of_engines_in_turn(changes: int) -> None:
 def test_more_changes_settle_loads_that_differ_more() -> None:
     settled = [spread_settled(requests_of_loads(2, changes, 128), math.log(1.25), alpha=0.05) for changes in (3, 4, 8)]
 
-    assert settled == pytest.approx([0.0365, 0.0549, 0.1139], rel=0.02)
+    # Of a million draws; the ten thousand of a plan scatter by less than 1 %.
+    assert settled == pytest.approx([0.0361, 0.0537, 0.1141], rel=0.02)
 
 
 def test_quantiles_shown_are_numpys() -> None:
