@@ -7,6 +7,7 @@ prompt is not the same twice where a prompt cache holds part of it (seen with Ol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -67,7 +68,7 @@ def _fit(prober: Prober) -> Mapping[str, object]:
     seen = 0
     for _ in range(2):
         try:
-            answer = prober.ask(asking(conversation(words), max_tokens=ANSWER_TOKENS))
+            answer = _ask(prober, conversation(words))
         except ContextOverflow as error:
             if seen:
                 return {"context_length": seen, "overflow": "refused"}
@@ -140,8 +141,12 @@ def _cut(prober: Prober, words: int, answer: Completion) -> Overflow:
 
 def _send(prober: Prober, words: int, **parts: Any) -> Completion:
     known = prober.known.get("logprobs", prober.declares.logprobs)
-    top = 1 if known else None
-    return prober.ask(asking(conversation(words, **parts), max_tokens=ANSWER_TOKENS, top_logprobs=top))
+    return _ask(prober, conversation(words, **parts), top_logprobs=1 if known else None)
+
+
+def _ask(prober: Prober, messages: list[Mapping[str, Any]], **more: Any) -> Completion:
+    """Return the answer to a conversation that an engine without a GPU may read for minutes."""
+    return prober.ask(asking(messages, max_tokens=ANSWER_TOKENS, **more), timeout_s=math.inf)
 
 
 def _said(answer: Completion) -> tuple[str, str]:

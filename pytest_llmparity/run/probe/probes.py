@@ -40,7 +40,10 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.loop import result_of
 
 TIMEOUT_S: Final = 60.0
-"""Longest wait for a probe's answer: a first grammar or logprob makes some engines compile for more than 20 s."""
+"""Longest wait for a probe's answer: a first grammar or logprob makes some engines compile for more than 20 s.
+
+A prompt that fills the context is read as long as any other: ``request_timeout_s``.
+"""
 CASE: Final = "probe"
 """What errors call the case."""
 QUESTION: Final = ({"role": "user", "content": "Describe a harbour in the morning."},)
@@ -112,9 +115,19 @@ class Prober:
     refusal: str = ""
     _greeting: int | None = None
 
-    def ask(self, request: Request, *, stream: bool = False, change: Mapping[str, object] | None = None) -> Completion:
-        """Return the answer; ``change`` replaces fields of the wire's body, or adds them. Raises as answers do."""
-        return self._asked(request, stream=stream, change=change)()
+    def ask(
+        self,
+        request: Request,
+        *,
+        stream: bool = False,
+        change: Mapping[str, object] | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Completion:
+        """Return the answer; ``change`` replaces fields of the wire's body, or adds them. Raises as answers do.
+
+        No longer than a request may take is waited for it, whatever ``timeout_s``.
+        """
+        return self._asked(request, stream=stream, change=change, timeout_s=timeout_s)()
 
     def ask_both(self, request: Request) -> tuple[Completion, Completion]:
         """Return the unstreamed and the streamed answer to one request, asked at the same time."""
@@ -140,7 +153,12 @@ class Prober:
             raise
 
     def _asked(
-        self, request: Request, *, stream: bool = False, change: Mapping[str, object] | None = None
+        self,
+        request: Request,
+        *,
+        stream: bool = False,
+        change: Mapping[str, object] | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> Callable[[], Completion]:
         """Return what sends a request, which counts as sent, and returns its answer; ``Spent`` where it may not be."""
         wire = self.adapter.build(request, stream=stream)
@@ -149,7 +167,7 @@ class Prober:
         if not self.take():
             raise Spent
         self.requests += 1
-        timeout = min(TIMEOUT_S, self.adapter.spec.request_timeout_s)
+        timeout = min(timeout_s, self.adapter.spec.request_timeout_s)
 
         def answer() -> Completion:
             reply = self.adapter.control.post(wire.path, wire.body, timeout_s=timeout)

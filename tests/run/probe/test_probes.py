@@ -10,6 +10,7 @@ import pytest
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.engines.wire.control import Control
 from pytest_llmparity.run.probe.overflow import (
     ANSWER_TOKENS,
     FIT,
@@ -390,6 +391,32 @@ def test_the_context_is_verified_as_far_as_is_cheap(
     assert isinstance(seen, int)
     assert least < seen <= min(context or VERIFIED_TOKENS, VERIFIED_TOKENS)
     assert engine.count == 2
+
+
+@pytest.mark.parametrize(("one", "waits"), [(FIT, 300.0), (OVERFLOW, 300.0), (LOGPROBS, 60.0)])
+def test_a_prompt_that_fills_the_context_is_read_as_long_as_a_request_may_take(
+    project: Project, one: Probe, waits: float
+) -> None:
+    """An engine without a GPU reads so many tokens for minutes, and a Timeout would end every probe after it."""
+    waited: list[float] = []
+
+    class Watched(Control):
+        def post(self, path: str, body: bytes, *, timeout_s: float, **more: Any) -> Any:
+            waited.append(timeout_s)
+            return super().post(path, body, timeout_s=timeout_s, **more)
+
+    class Asked(registry.adapter_for("openai")):  # type: ignore[misc]  # a class made at run time
+        @property
+        def control(self) -> Control:
+            return Watched(engine=self.name, base_url=self.base_url, headers={})
+
+    engine = project.engine(context_length=512)
+    adapter = Asked(project.attached("a", engine, kind="openai"), engine.base_url, {})
+
+    result = probe(adapter, {"it": one}, declares=Capabilities(overflow="refused"), context=512)
+
+    assert result.settled == ["it"]
+    assert set(waited) == {waits}, "300 s is what a request may take"
 
 
 def test_a_second_step_that_does_not_fit_leaves_the_first(project: Project, ask: Callable[..., Probed]) -> None:
