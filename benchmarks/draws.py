@@ -23,17 +23,19 @@ from unittest import mock
 import msgspec
 
 from benchmarks.recordings import Recorded, Recording, read
+from pytest_llmparity.core import prompts as prompting
 from pytest_llmparity.core.checks.drift.floor import needs_more
 from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
 from pytest_llmparity.core.checks.drift.text import TextCheck
 from pytest_llmparity.core.checks.family import settle
+from pytest_llmparity.core.compare import shift as comparing
 from pytest_llmparity.core.compare.answers import compare_answers
 from pytest_llmparity.core.compare.shift import find_shift
 from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, Evidence, Needs, floor_stages
 from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.ladder import Ladder, Rung
 from pytest_llmparity.core.prompts import Case, PromptSet
-from pytest_llmparity.core.sample import Completion, Phase, Sampling
+from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.run.declare import load_prompts
 from pytest_llmparity.run.plan import floor_order
@@ -161,8 +163,10 @@ def _evidence(engine: Recorded, prompts: PromptSet, floor: Sequence[Case]) -> En
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Compare any two answers once: draws overlap, and how two answers compare does not depend on the draw."""
+    """Look at any answer, two of them and a prompt once: draws overlap, and none of it depends on the draw."""
     with ExitStack() as patches:
+        for module, name in ((comparing, "_places"), (comparing, "_logprobs"), (prompting, "_written")):
+            patches.enter_context(mock.patch.object(module, name, _once(getattr(module, name))))
         for compare in (find_shift, compare_answers):
             once = _once(compare)
             for name, module in list(sys.modules.items()):
@@ -172,13 +176,13 @@ def remembered() -> Iterator[None]:
 
 
 def _once(compare: Callable[..., T]) -> Callable[..., T]:
-    known: dict[tuple[object, ...], tuple[T, Completion, Completion]] = {}
+    known: dict[tuple[object, ...], tuple[T, tuple[object, ...]]] = {}
 
     @functools.wraps(compare)
-    def remembering(left: Completion, right: Completion, **given: object) -> T:
-        key = (id(left), id(right), *given.items())
+    def remembering(*compared: object, **given: object) -> T:
+        key = (*map(id, compared), *given.items())
         if key not in known:
-            known[key] = (compare(left, right, **given), left, right)  # held, so that the ids stay theirs
+            known[key] = (compare(*compared, **given), compared)  # held, so that the ids stay theirs
         return known[key][0]
 
     return remembering

@@ -97,8 +97,10 @@ def shape_of(pairs: Iterable[tuple[Completion, Completion]]) -> Shape | None:
     by_length: list[tuple[int, float]] = []
     absent: dict[bytes, list[bool]] = {}
     for baseline, candidate in pairs:
-        of_pair = _places(baseline, candidate, absent)
+        of_pair, best = _places(baseline, candidate)
         places += of_pair
+        for token, listed in best:
+            absent.setdefault(token, []).append(listed)
         if of_pair and baseline.prompt_tokens is not None:
             by_length.append((baseline.prompt_tokens, statistics.median(place.moved for place in of_pair)))
     if not places:
@@ -132,25 +134,25 @@ class _Place:
     seen: bool
 
 
-def _places(baseline: Completion, candidate: Completion, absent: dict[bytes, list[bool]]) -> list[_Place]:
-    """Return the common positions of two answers; ``absent`` learns which tokens the candidate listed."""
-    if _unlisted_reasoning(baseline) != _unlisted_reasoning(candidate):
-        return []
+def _places(baseline: Completion, candidate: Completion) -> tuple[list[_Place], list[tuple[bytes, bool]]]:
+    """Return the common positions of two answers, and the baseline's best tokens there: did the candidate list them?"""
     places: list[_Place] = []
+    best_ones: list[tuple[bytes, bool]] = []
+    if _unlisted_reasoning(baseline) != _unlisted_reasoning(candidate):
+        return places, best_ones
     before: set[bytes] = set()
     for at, (ours, theirs) in enumerate(zip(baseline.logprobs, candidate.logprobs, strict=False)):
         if (drift := _drift(ours, theirs)) is not None:
             best = list(itertools.islice(_by_spelling(ours).items(), 2))
             listed = _by_spelling(theirs).keys() | {theirs.token}
-            for token, _ in best:
-                absent.setdefault(token, []).append(token in listed)
+            best_ones += [(token, token in listed) for token, _ in best]
             _, least, there = drift
             lead = best[0][1] - best[1][1]
             places.append(_Place(at, least, lead, there, any(token in before for token, _ in best)))
         if ours.token != theirs.token:
             break
         before.add(ours.token)
-    return places
+    return places, best_ones
 
 
 def _median(values: Iterable[float]) -> float | None:
@@ -234,20 +236,12 @@ class Logprobs:
         """Return what the answers with logprobs say."""
         seen = cls()
         for answer in answers:
-            if not answer.logprobs:
-                continue
-            seen.answers += 1
-            spelled = bytearray()
-            for entry in answer.logprobs:
-                if not entry.token:  # a mark of the beginning or the end, which nothing stands beside
-                    continue
-                seen.tokens += 1
-                seen.alone += len(entry.top) < 2
-                best = max((logprob for _, logprob in entry.top), default=-math.inf)
-                seen.other += bool(entry.top) and (entry.logprob is None or entry.logprob < best - SAME)
-                spelled += entry.token
-            text = answer.text.strip().encode("utf-8", "surrogatepass")
-            seen.misspelled += not answer.reasoning and text not in bytes(spelled)
+            of_answer = _logprobs(answer)
+            seen.tokens += of_answer.tokens
+            seen.answers += of_answer.answers
+            seen.other += of_answer.other
+            seen.alone += of_answer.alone
+            seen.misspelled += of_answer.misspelled
         return seen
 
     @property
@@ -263,3 +257,23 @@ class Logprobs:
         if 20 * self.alone > self.tokens:
             return f"name fewer than two alternatives in {self.alone} of {self.tokens} places: they come after a filter"
         return ""
+
+
+def _logprobs(answer: Completion) -> Logprobs:
+    """Return what one answer's logprobs are; nothing is counted of an answer without."""
+    seen = Logprobs()
+    if not answer.logprobs:
+        return seen
+    seen.answers = 1
+    spelled = bytearray()
+    for entry in answer.logprobs:
+        if not entry.token:  # a mark of the beginning or the end, which nothing stands beside
+            continue
+        seen.tokens += 1
+        seen.alone += len(entry.top) < 2
+        best = max((logprob for _, logprob in entry.top), default=-math.inf)
+        seen.other += bool(entry.top) and (entry.logprob is None or entry.logprob < best - SAME)
+        spelled += entry.token
+    text = answer.text.strip().encode("utf-8", "surrogatepass")
+    seen.misspelled = int(not answer.reasoning and text not in bytes(spelled))
+    return seen

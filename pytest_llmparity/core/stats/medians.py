@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 from pytest_llmparity.core.stats import sequential
 from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
@@ -116,6 +117,7 @@ def _estimate(most: Sequence[float], least: Sequence[float]) -> float:
     return above if above != float("inf") else statistics.median(least)
 
 
+@cache
 def _enough(n: int, alpha: float) -> int | None:
     """Return the fewest of ``n`` values on one side that show the median to lie there, ``None`` when not even all."""
     return next((count for count in range(n // 2, n + 1) if binomial_tails(count, n, HALF)[1] < alpha), None)
