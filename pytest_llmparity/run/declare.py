@@ -93,7 +93,7 @@ def declare(
     return declaration
 
 
-def power_in_turn(declaration: Declaration, *, engines: int, changes: int) -> list[str]:
+def power_in_turn(declaration: Declaration, engines: int, changes: int) -> list[str]:
     """Return what the plan says of a test's relative latency budgets where engines are loaded in turn to be timed."""
     turns: dict[str, int] = {"engines": engines, "changes": changes, "concurrency": declaration.concurrency}
     checks = [check for check in declaration.checks if isinstance(check, LatencyCheck)]

@@ -108,7 +108,6 @@ class Session:
 
     def declare(self, test: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, folder: Path) -> Declaration:
         """Take note of one test's marker; raises ``UsageError`` when it cannot be used."""
-        loaded = len(self.settings.asked)
         declared = declare(
             test,
             args,
@@ -117,7 +116,7 @@ class Session:
             concurrency=self.settings.concurrency,
             engines=len(self.settings.engines),
             sequential=self.sequential,
-            in_turn=(loaded, self.settings.timed_changes) if self.settings.loads_in_turn else None,
+            in_turn=self.settings.turns,
         )
         if declared.needs().accepted and self.settings.holds_pairs:
             self._lock.require_margins(declared.checks)
@@ -159,8 +158,7 @@ class Session:
 
     def timed_lines(self, declaration: Declaration) -> list[str]:
         """Return what the plan says of relative latency budgets where engines are loaded in turn to be timed."""
-        engines, changes = len(self.settings.asked), self.settings.timed_changes
-        return power_in_turn(declaration, engines=engines, changes=changes) if self.settings.loads_in_turn else []
+        return power_in_turn(declaration, *self.settings.turns) if self.settings.turns else []
 
     # gathering -------------------------------------------------------------------------------------------------------
 

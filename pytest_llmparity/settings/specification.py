@@ -341,6 +341,11 @@ class Settings:
         """Whether a live run has several engines of which one is in memory at a time."""
         return self.mode == "live" and len(self.asked) > 1 and self.residency == "one-at-a-time"
 
+    @property
+    def turns(self) -> tuple[int, int] | None:
+        """How many engines are loaded in turn to be timed and how often the one in memory may change; ``None``: none."""
+        return (len(self.asked), self.timed_changes) if self.loads_in_turn else None
+
     def engine(self, name: str) -> EngineSpec:
         """Return the selected engine with this name; ``KeyError`` if it is not selected."""
         for spec in self.engines:
