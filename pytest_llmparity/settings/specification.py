@@ -343,7 +343,7 @@ class Settings:
 
     @property
     def turns(self) -> tuple[int, int] | None:
-        """How many engines are loaded in turn to be timed and how often the one in memory may change; ``None``: none."""
+        """How many engines are loaded in turn and how often the one in memory may change; ``None`` where none are."""
         return (len(self.asked), self.timed_changes) if self.loads_in_turn else None
 
     def engine(self, name: str) -> EngineSpec:

@@ -16,6 +16,7 @@ from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.run.judge.state import RunState, write_state
 from pytest_llmparity.run.session import Session
+from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.testing import LoopbackEngine
 
 if TYPE_CHECKING:
@@ -264,6 +265,16 @@ def test_a_relative_latency_limit_on_engines_in_turn_takes_two_loads_of_each(pro
         "up to 0.5 % from load to load; no number of changes settles 3 % with n=16: raise "
         "n, or widen the limit"
     ]
+
+
+def test_golden_answers_are_never_loaded_in_turn() -> None:
+    live = [EngineSpec(name=name, kind="llamacpp", launch="process") for name in "ab"]
+    golden = EngineSpec(name="golden:a", launch="golden")
+
+    settings = Settings(engines=(*live, golden), residency="one-at-a-time", timed_changes=6)
+
+    assert settings.turns == (2, 6)
+    assert Settings(engines=(live[0], golden), residency="one-at-a-time").turns is None
 
 
 def test_a_check_in_a_body_does_not_compare_what_was_not_timed_in_turn(project: Project) -> None:
