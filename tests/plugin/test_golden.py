@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,21 @@ def test_checks_judge_golden_answers_as_if_their_engine_ran(bench: Bench, record
     assert "golden-prod: answers of prod (llamacpp" in told(passed)
     failed.stdout.fnmatch_lines(["FAIL text, dev against golden-prod:*"])
     assert len(recorded.requests) == asked, "nobody is asked for golden answers"
+
+
+def test_prompts_that_fail_against_golden_answers_are_a_verdict(bench: Bench, recorded: PosingEngine) -> None:
+    """Nobody can be asked how golden answers were rendered, as a baseline or as a candidate."""
+    longer = re.sub('"prompt_tokens": ', '"prompt_tokens": 1', file(bench).read_text("utf-8"))
+    file(bench).write_text(longer, "utf-8")
+    engine = bench.engine(poses_as="llamacpp")
+
+    explained = "--parity-explain-requests=40"
+    baseline = against(bench, engine, explained)
+    candidate = bench.run(f"--engines=dev={bench.selected(engine)},golden:prod", explained)
+
+    baseline.stdout.fnmatch_lines(["FAIL prompts, dev against golden-prod:*"])
+    candidate.stdout.fnmatch_lines(["FAIL prompts, golden-prod against dev:*"])
+    assert "KeyError" not in told(baseline) + told(candidate)
 
 
 def test_golden_answers_may_be_the_candidate(bench: Bench, recorded: PosingEngine) -> None:
@@ -326,3 +342,18 @@ def test_a_run_that_was_stopped_goes_on_with_the_golden_answers_of_now(bench: Be
     assert "stopped after 12 requests" in told(stopped)
     assert "resumed run" in told(resumed)
     assert resumed.ret == 1, "the answers that the file has by now are judged"
+
+
+def test_a_recording_at_another_concurrency_is_told_while_lines_of_it_are_left(
+    bench: Bench, recorded: PosingEngine
+) -> None:
+    bench.prompts(9)
+    bench.gate(f"{CHECKS}, concurrency=2")
+    assert record(bench, recorded).ret == 1
+
+    result = against(bench, bench.engine(poses_as="llamacpp"))
+
+    assert [(way["n"], way["concurrency"]) for way in lines(bench)[0]["asked"]] == [(8, 4), (1, 2)]
+    assert "was recorded with 4 prompts at once in part, and this run asks 2: its noise floor is that of" in told(
+        result
+    )

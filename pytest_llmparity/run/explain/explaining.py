@@ -153,7 +153,7 @@ class Explaining:
         self, declaration: Declaration, checks: Mapping[str, Check], candidate: str, verdicts: Sequence[Verdict]
     ) -> dict[str, Explanation]:
         """Make the experiments on one pair; what goes wrong is said, and is no error of the verdicts."""
-        if any(self.judging.records[name].golden is not None for name in (self.judging.baseline, candidate)):
+        if self._golden(candidate):
             return {_key(verdict): Explanation(note=GOLDEN) for verdict in verdicts}
         adapters = self._adapters(candidate)
         if adapters is None:
@@ -194,9 +194,13 @@ class Explaining:
             return Allowance(requests=left, seconds=seconds, used_s=used_s)
         return Allowance(requests=allowed, seconds=seconds, used_s=used_s, option="--parity-explain-requests")
 
+    def _golden(self, candidate: str) -> bool:
+        """Whether one engine of a pair is golden answers, which nobody can ask anything."""
+        return any(self.judging.records[name].golden is not None for name in (self.judging.baseline, candidate))
+
     def _adapters(self, candidate: str) -> tuple[Adapter, Adapter] | None:
         """Return both engines, ``None`` where they are not both up: nothing is started or loaded for an experiment."""
-        if not self.state.requests or self.settings.residency == "one-at-a-time":
+        if not self.state.requests or self.settings.residency == "one-at-a-time" or self._golden(candidate):
             return None
         adapters = []
         for name in (self.judging.baseline, candidate):
