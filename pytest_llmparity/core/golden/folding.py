@@ -52,17 +52,20 @@ def fold(
         for answer, given in distinct.items()
     ]
     places: Counter[Phase] = Counter()
-    tokens: dict[records.Written, list[str]] = {}
-    for given in distinct.values():
+    tokens: dict[tuple[str, records.Written], list[str]] = {}
+    for answer, given in distinct.items():
         for phase, completion in given:
             if completion.logprobs:
-                tokens.setdefault(records.written(completion.logprobs), []).append(_name(phase, places[phase]))
+                written = records.written(completion.logprobs)
+                tokens.setdefault((answer.digest, written), []).append(_name(phase, places[phase]))
             places[phase] += 1
     hashes = {"lock": lock, "prompt": wanted.prompt, "sampling": wanted.sampling}
     line = Line(id=case, answers=tuple(answers), **hashes)
     if not tokens:
         return Folded(line=line)
-    with_names = tuple(Tokens(of=tuple(of), tokens=content) for content, of in tokens.items())
+    with_names = tuple(
+        Tokens(of=tuple(of), answer=of_answer, tokens=content) for (of_answer, content), of in tokens.items()
+    )
     return Folded(line=line, logprobs=LogprobsLine(id=case, answers=with_names, **hashes))
 
 
@@ -77,13 +80,14 @@ def unfold(
 ) -> Iterator[Sample]:
     """Yield the samples a line stands for, as if ``engine`` had just answered the request with this hash.
 
-    Logprobs of another recording than the line's are none of its answers.
+    Logprobs of another recording than the line's are none of its answers, and neither are those of another answer: a
+    merge takes each file by itself.
     """
     ours = logprobs is not None and (logprobs.lock, logprobs.prompt) == (line.lock, line.prompt)
     tokens = _by_name(logprobs) if logprobs is not None and ours else {}
     places: Counter[Phase] = Counter()
     for answer in line.answers:
-        completion = _completion(answer, max_tokens)
+        completion, digest = _completion(answer, max_tokens), answer.digest
         for phase in PHASES:
             for _ in range(getattr(answer, phase.value)):
                 place = places[phase]
@@ -95,7 +99,9 @@ def unfold(
                     repeat=place,
                     concurrency=concurrency,
                     request_sha256=sha256,
-                    completion=msgspec.structs.replace(completion, logprobs=tokens.get(_name(phase, place), ())),
+                    completion=msgspec.structs.replace(
+                        completion, logprobs=tokens.get((_name(phase, place), digest), ())
+                    ),
                 )
 
 
@@ -103,10 +109,11 @@ def _name(phase: Phase, place: int) -> str:
     return phase.value if place == 0 else f"{phase.value}.{place}"
 
 
-def _by_name(logprobs: LogprobsLine) -> Mapping[str, Sequence[TokenLogprob]]:
-    by_name: dict[str, Sequence[TokenLogprob]] = {}
+def _by_name(logprobs: LogprobsLine) -> Mapping[tuple[str, str], Sequence[TokenLogprob]]:
+    """Return tokens by which answer of a case has them and the hash of its words."""
+    by_name: dict[tuple[str, str], Sequence[TokenLogprob]] = {}
     for tokens in logprobs.answers:
-        by_name |= dict.fromkeys(tokens.of, records.read(tokens))
+        by_name |= dict.fromkeys(((name, tokens.answer) for name in tokens.of), records.read(tokens))
     return by_name
 
 

@@ -107,6 +107,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """What an application gets of it: two answers with the same are one answer."""
         return (self.text, self.reasoning, self.tool_calls, self.finish)
 
+    @property
+    def digest(self) -> str:
+        """Short hash of its words as the file has them, by which its tokens are known."""
+        text = json.dumps(msgspec.to_builtins(self.words), ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:DIGITS]
+
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """The answers to one case: the first to come first. ``lock``, ``prompt`` and ``sampling`` are short hashes."""
@@ -126,11 +132,12 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     r"""The tokens of one answer, and which ones have them: ``main``, ``cold`` and so on, ``main.1`` for the second.
 
-    A token is its text, its logprob and the alternatives seen there; bytes that are no text are written ``\xe2``, a
-    backslash ``\\``.
+    ``answer`` is the hash of its words. A token is its text, its logprob and the alternatives seen there; bytes that
+    are no text are written ``\xe2``, a backslash ``\\``.
     """
 
     of: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    answer: Short
     tokens: Written
 
 
