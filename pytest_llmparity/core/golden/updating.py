@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from pytest_llmparity.core.golden.folding import Folded
-from pytest_llmparity.core.golden.records import Golden, Key, Line, LogprobsLine, Provenance
+from pytest_llmparity.core.golden.records import Golden, Key, Line, LogprobsLine, Provenance, Way
 from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.lock import Difference, Locked
 from pytest_llmparity.core.sample import IDENTITY
@@ -67,7 +68,7 @@ def renew(before: Golden | None, now: Provenance, recorded: Sequence[Folded], *,
     if another and update is not Update.ALL:
         return Renewed(golden=before, refused="; ".join(map(str, another)))
     if not another:
-        now = msgspec.structs.replace(now, lock=before.provenance.lock)
+        now = _together(before.provenance, now)
     lines, logprobs = dict(before.lines), dict(before.logprobs)
     by_id = {line.id: line for line in lines.values()} if _one_way(before.provenance, now) else {}
     added: list[str] = []
@@ -84,14 +85,47 @@ def renew(before: Golden | None, now: Provenance, recorded: Sequence[Folded], *,
         if tokens is not None:
             logprobs[line.key] = tokens
         (added if old is None else changed).append(line.id)
-    if not (added or changed):
+    wrote = len(added) + len(changed)
+    if not wrote:
         return Renewed(golden=before)
-    asked = now.asked
-    if not _one_way(before.provenance, now):
-        mine = [way.sampling for way in asked]
-        asked = (*(way for way in before.provenance.asked if way.sampling not in mine), *asked)
-    golden = Golden(provenance=msgspec.structs.replace(now, asked=asked), lines=lines, logprobs=logprobs)
+    if left := len(lines) - wrote:
+        asked = _ways(before.provenance, now, left=left, wrote=wrote)
+        recorded_on = min(before.provenance.recorded, now.recorded)  # so old are the oldest of its lines
+        now = msgspec.structs.replace(now, asked=asked, recorded=recorded_on)
+    golden = Golden(provenance=now, lines=lines, logprobs=logprobs)
     return Renewed(golden=golden, added=tuple(added), changed=tuple(changed))
+
+
+def _together(before: Provenance, now: Provenance) -> Provenance:
+    """Return an engine that is as it was with all that was told of it, then or now, under the hash it had."""
+    return msgspec.structs.replace(
+        now,
+        lock=before.lock,
+        version=now.version or before.version,
+        identity=dict(sorted({**before.identity, **now.identity}.items())),
+        capabilities={**before.capabilities, **now.capabilities},
+    )
+
+
+def _ways(before: Provenance, now: Provenance, *, left: int, wrote: int) -> tuple[Way, ...]:
+    """Return how the lines of a golden were asked, of which so many are ``left`` from before and so many new.
+
+    A way of before stays beside the one of now where it had another concurrency, which is what its noise floor is of.
+    """
+    these, already = ({(_sampling(way), way.concurrency) for way in of.asked} for of in (now, before))
+    earlier = [way for way in before.asked if (_sampling(way), way.concurrency) not in these]
+    if len(before.asked) == 1:
+        earlier = [msgspec.structs.replace(way, n=left) for way in earlier]
+    newer = [
+        way if (_sampling(way), way.concurrency) in already else msgspec.structs.replace(way, n=min(way.n, wrote))
+        for way in now.asked
+    ]
+    return (*earlier, *newer)
+
+
+def _sampling(way: Way) -> str:
+    """Return the sampling of a way as its file has it, in which lists and tuples are one."""
+    return json.dumps(msgspec.to_builtins(way.sampling), sort_keys=True)
 
 
 def _anew(now: Provenance, recorded: Sequence[Folded]) -> Renewed:
@@ -115,7 +149,8 @@ def _under(folded: Folded, lock_hash: str) -> tuple[Line, LogprobsLine | None]:
 
 
 def _one_way(before: Provenance, now: Provenance) -> bool:
-    return len(before.asked) == 1 == len(now.asked)
+    """Whether the set was sampled in one way then, and in one now, whatever the concurrency."""
+    return all(len({_sampling(way) for way in of.asked}) == 1 for of in (before, now))
 
 
 def _rewrites(old: Line, new: Line, update: Update) -> bool:

@@ -243,11 +243,11 @@ def _remarks(golden: Golden, unit: Unit, fit: Fit, *, where: str) -> list[str]:
     ways = [
         way for way in golden.provenance.asked if not any(_apart(way.sampling, sampling, name) for name in sampling)
     ]
-    if ways and unit.concurrency not in {way.concurrency for way in ways}:
-        remarks.append(
-            f"{where} was recorded with {ways[0].concurrency} prompts at once, and this run asks {unit.concurrency}: "
-            "its noise floor is that of its recording"
-        )
+    others = sorted({way.concurrency for way in ways} - {unit.concurrency})
+    if others:
+        was = f"{where} was recorded with {' and '.join(map(str, others))} prompts at once"
+        part = " in part" if len(others) < len({way.concurrency for way in ways}) else ""
+        remarks.append(f"{was}{part}, and this run asks {unit.concurrency}: its noise floor is that of its recording")
     if fit.stale:
         shown = ", ".join(explain.plain(case, 40) for case in fit.stale[:3]) + (", …" if len(fit.stale) > 3 else "")
         remarks.append(

@@ -133,6 +133,35 @@ def test_logprobs_of_another_recording_are_none_of_a_line() -> None:
     assert again.completion.logprobs == ()
 
 
+def test_logprobs_of_another_answer_are_none_of_a_line() -> None:
+    """A merge takes the text of one side and the logprobs of the other; both are of one prompt, engine and sampling."""
+    monday, tuesday = (
+        fold("c", ASKED, [sample(text, logprobs=(TokenLogprob(token=text.encode(), logprob=-0.1),))], lock="0" * 12)
+        for text in ("Monday", "Tuesday")
+    )
+    assert monday is not None
+    assert tuesday is not None
+
+    (mixed,) = unfold(tuesday.line, monday.logprobs, engine="g", sha256="s", concurrency=1, max_tokens=8)
+    (whole,) = unfold(tuesday.line, tuesday.logprobs, engine="g", sha256="s", concurrency=1, max_tokens=8)
+
+    assert mixed.completion is not None
+    assert (mixed.completion.text, mixed.completion.logprobs) == ("Tuesday", ())
+    assert whole.completion is not None
+    assert whole.completion.logprobs[0].token == b"Tuesday"
+
+
+def test_answers_of_the_same_tokens_are_told_apart_by_their_words() -> None:
+    tokens = (TokenLogprob(token=b"a", logprob=-0.1),)
+    given = [sample("a", logprobs=tokens), sample("a ", Phase.COLD, logprobs=tokens)]
+    made = fold("c", ASKED, given, lock="0" * 12)
+    assert made is not None
+
+    again = unfold(made.line, made.logprobs, engine="g", sha256="s", concurrency=1, max_tokens=8)
+
+    assert [answer.logprobs != () for one_of in again if (answer := one_of.completion) is not None] == [True, True]
+
+
 @given(st.binary())
 def test_every_token_is_spelt_as_text_and_read_again(token: bytes) -> None:
     assert records.unspell(records.spell(token)) == token
@@ -235,6 +264,42 @@ def test_another_engine_is_recorded_by_all_alone(update: Update) -> None:
     assert renewed.changed == ("a",)
     assert renewed.golden is not None
     assert {line.lock for line in renewed.golden.lines.values()} == {renewed.golden.provenance.lock}
+
+
+def test_a_fact_that_a_later_recording_does_not_tell_is_kept_and_holds_the_next() -> None:
+    """Else lines of two engines would stand under one hash: the first forgotten, the second never held against it."""
+    first = golden(folded("a", "x"), of=provenance(digest="A"))
+
+    silent = updating.renew(first, provenance(), [folded("b", "x")], update=Update.MISSING).golden
+    assert silent is not None
+    other = updating.renew(silent, provenance(digest="B"), [folded("c", "x")], update=Update.MISSING)
+    same = updating.renew(silent, provenance(digest="A"), [folded("c", "x")], update=Update.MISSING)
+
+    assert silent.provenance.identity["digest"].value == "A"
+    assert (other.wrote, other.refused) == (False, "digest: A -> B")
+    assert same.added == ("c",)
+    assert same.golden is not None
+    assert {line.lock for line in same.golden.lines.values()} == {first.provenance.lock}
+
+
+def test_lines_that_stay_keep_the_concurrency_and_the_day_of_their_recording() -> None:
+    def of(concurrency: int, day: str) -> Provenance:
+        (way,) = provenance().asked
+        asked = (msgspec.structs.replace(way, n=2, concurrency=concurrency),)
+        return msgspec.structs.replace(provenance(), asked=asked, recorded=day)
+
+    before = golden(folded("a", "x"), of=of(1, "2026-01-01"))
+    both = [folded("a", "y"), folded("b", "y")]
+
+    added = updating.renew(before, of(32, "2026-02-02"), both, update=Update.MISSING).golden
+    anew = updating.renew(before, of(32, "2026-02-02"), both, update=Update.ALL).golden
+
+    assert added is not None
+    assert [(way.n, way.concurrency) for way in added.provenance.asked] == [(1, 1), (1, 32)]
+    assert added.provenance.recorded == "2026-01-01"
+    assert anew is not None
+    assert [(way.n, way.concurrency) for way in anew.provenance.asked] == [(2, 32)]
+    assert anew.provenance.recorded == "2026-02-02"
 
 
 def test_another_machine_is_the_same_engine_and_keeps_every_byte() -> None:
