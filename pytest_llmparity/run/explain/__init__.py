@@ -20,8 +20,23 @@ def rendering_due(verdicts: Sequence[Verdict], settings: Settings) -> bool:
 
 
 def due(verdicts: Sequence[Verdict], settings: Settings) -> list[Verdict]:
-    """Return the verdicts whose cause is looked for: those that fail, or all with ``--parity-explain``."""
+    """Return the verdicts whose cause is looked for: those that fail, or all with ``--parity-explain``.
+
+    One on the prompts of a tag where it fails alone: else its cause is that of the verdict on all of them.
+    """
     if not settings.explain_requests:
         return []
-    wanted = _JUDGED if settings.explain else (Outcome.FAIL,)
-    return [v for v in verdicts if v.kind in KINDS and v.baseline is not None and v.outcome in wanted]
+    failed = {(v.check, v.kind, v.engine) for v in verdicts if v.outcome is Outcome.FAIL}
+
+    def wanted(verdict: Verdict) -> bool:
+        if verdict.tag:
+            alone = (verdict.check, quantity_of(verdict), verdict.engine) not in failed
+            return alone and verdict.outcome is Outcome.FAIL
+        return verdict.outcome in (_JUDGED if settings.explain else (Outcome.FAIL,))
+
+    return [v for v in verdicts if quantity_of(v) in KINDS and v.baseline is not None and wanted(v)]
+
+
+def quantity_of(verdict: Verdict) -> str:
+    """Return the kind of a verdict, of one on a tag's prompts that of the verdict beside it on all of them."""
+    return verdict.kind.partition("[")[0] if verdict.tag else verdict.kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
@@ -21,7 +21,7 @@ from pytest_llmparity.core.sample import Request, from_json, to_json
 from pytest_llmparity.core.verdict import Explanation, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.explain import due, rendering_due
+from pytest_llmparity.run.explain import due, quantity_of, rendering_due
 from pytest_llmparity.run.explain.asking import Pair
 from pytest_llmparity.run.explain.search import Search
 from pytest_llmparity.run.fleet import Fleet
@@ -101,10 +101,18 @@ class Explaining:
         adapters = self._adapters(verdict.engine)
         if case is None or case.messages is None or case.tools or adapters is None:
             return []
+        if any(type(adapter).rendered is Adapter.rendered for adapter in adapters):
+            return []  # its kind does not tell
+        spent, passed = self._spent()
+        allowance = self._allowance(spent, passed)
+        if not allowance.take(len(adapters), what="the rendered prompts"):
+            return []
         try:
             texts = [adapter.rendered(case.request(declaration.sampling)) for adapter in adapters]
         except EngineError:
             return []
+        finally:
+            self._put_spent(spent, passed, allowance)
         return rendered_apart(case.id, [adapter.name for adapter in adapters], texts)
 
     def _without_guesses(self, declaration: Declaration, verdict: Verdict, all_of_test: Sequence[Verdict]) -> Verdict:
@@ -162,25 +170,31 @@ class Explaining:
         self.say(f"{candidate} against {self.judging.baseline}: experiments that show a cause")
         spent, passed = self._spent()
         allowance = self._allowance(spent, passed)
-        pair = self._pair(declaration, adapters, verdicts, allowance)
         explanations: dict[str, Explanation] = {}
         try:
-            for verdict in verdicts:
-                explanations[_key(verdict)] = self._search(declaration, pair, checks[verdict.check], verdict)
+            for tag in dict.fromkeys(verdict.tag for verdict in verdicts):
+                of_tag = [verdict for verdict in verdicts if verdict.tag == tag]
+                pair = self._pair(declaration, adapters, of_tag, allowance, tag)
+                for verdict in of_tag:
+                    explanations[_key(verdict)] = self._search(declaration, pair, checks[verdict.check], verdict)
         finally:
-            sums = {"requests": spent + allowance.sent, "seconds": passed + allowance.passed_s}
-            self.store.put_document(self.judging.run, SPENT, sums)
+            self._put_spent(spent, passed, allowance)
         return explanations
 
     def _search(self, declaration: Declaration, pair: Pair, check: Check, verdict: Verdict) -> Explanation:
         evidence = self.judging.evidence(declaration, check, alpha=verdict.alpha)
         noise = noise_of(evidence, verdict, functools.partial(own_shift, evidence.prompts.by_id))
-        return Search(pair=pair, check=check, kind=verdict.kind, evidence=evidence, noise=noise).explain()
+        return Search(pair=pair, check=check, kind=quantity_of(verdict), evidence=evidence, noise=noise).explain()
 
     def _spent(self) -> tuple[int, float]:
         """Return how many requests and seconds experiments of this run have taken, on whichever pairs."""
         sums = self.store.document(self.judging.run, SPENT) or {}
         return int(sums.get("requests", 0)), float(sums.get("seconds", 0.0))
+
+    def _put_spent(self, spent: int, passed_s: float, allowance: Allowance) -> None:
+        """Add what was sent within an allowance to what experiments of this run had taken before."""
+        sums = {"requests": spent + allowance.sent, "seconds": passed_s + allowance.passed_s}
+        self.store.put_document(self.judging.run, SPENT, sums)
 
     def _allowance(self, spent: int, passed_s: float) -> Allowance:
         """Return what experiments on one pair may send: their own number, within what is left of the run's.
@@ -216,17 +230,20 @@ class Explaining:
         self,
         declaration: Declaration,
         adapters: tuple[Adapter, Adapter],
-        verdicts: Iterable[Verdict],
+        verdicts: Sequence[Verdict],
         allowance: Allowance,
+        tag: str,
     ) -> Pair:
-        verdicts = list(verdicts)
-        cases = self._cases(declaration, adapters[1].name, verdicts)
+        """Return the engines with the prompts of the experiments, those with a tag where one is given."""
+        cases = self._cases(declaration, adapters[1].name, verdicts, tag)
         wanted = declaration.needs().top_logprobs if all(adapter.can.logprobs for adapter in adapters) else None
         horizons = [verdict.horizon for verdict in verdicts]
         requests: dict[str, Request] = {}
         for case in cases:
             request = case.request(declaration.sampling, top_logprobs=None if case.tools else wanted)
-            if all(kind.kind in ("text", "logprobs") for kind in verdicts) and (most := max(h or 0 for h in horizons)):
+            if all(quantity_of(v) in ("text", "logprobs") for v in verdicts) and (
+                most := max(h or 0 for h in horizons)
+            ):
                 sampling = dataclasses.replace(
                     request.sampling, max_tokens=min(request.sampling.max_tokens, most)
                 )  # what lies beyond counts for nothing
@@ -242,7 +259,7 @@ class Explaining:
             gone=self.fleet.gone,
         )
 
-    def _cases(self, declaration: Declaration, candidate: str, verdicts: Iterable[Verdict]) -> list[Case]:
+    def _cases(self, declaration: Declaration, candidate: str, verdicts: Sequence[Verdict], tag: str) -> list[Case]:
         """Return the prompts of the experiments: those that differ first, spread over groups, the same in every run.
 
         What differs and is not counted, such as near-ties that are left aside, comes behind what is.
@@ -252,7 +269,8 @@ class Explaining:
         differing = {difference.case for difference in differences}
         evidence = self.judging.evidence(declaration, declaration.checks[0])
         answered = [evidence.engines[name].answers() for name in (self.judging.baseline, candidate)]
-        cases = [case for case in floor_order(declaration.prompts) if all(case.id in by_case for by_case in answered)]
+        prompts = declaration.prompts.of_tag(tag) if tag else declaration.prompts
+        cases = [case for case in floor_order(prompts) if all(case.id in by_case for by_case in answered)]
         groups: Counter[str] = Counter()
         rank: dict[str, int] = {}
         for case in cases:

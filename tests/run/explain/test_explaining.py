@@ -7,9 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from pytest_llmparity import check
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.run.explain.explaining import NOT_STORED
+from pytest_llmparity.run.explain.explaining import NOT_STORED, SPENT
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import FaultProxy, proxy
@@ -184,6 +186,61 @@ def test_experiments_take_what_counts_before_what_differs_and_does_not(planted: 
     assert asked >= {f"question {i}" for i in range(6)}
 
 
+class Hot(proxy.Change):
+    """A temperature that is not honoured, on prompts about the first twelve questions."""
+
+    def asked(self, body: proxy.Body, *, chat: bool, post: proxy.Post) -> proxy.Body:
+        about = json.dumps(body.get("messages") or body.get("prompt"))
+        first = any(f"question {i} " in f"{about} " or f'question {i}"' in about for i in range(PROMPTS))
+        return {**body, "temperature": 1.0} if first else body
+
+
+def tagged(planted: Planted, changed: FaultProxy, *, of_tag: str = "hot", **settings: Any) -> list[Verdict]:
+    """Return the verdicts on text where 12 of 48 prompts have a tag of their own."""
+    rows = [
+        {
+            "id": f"c{i}",
+            "messages": [{"role": "user", "content": f"question {i}"}],
+            "tags": [of_tag if i < PROMPTS else "cool"],
+        }
+        for i in range(4 * PROMPTS)
+    ]
+    (planted.project.path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    session = planted.project.session(
+        *(
+            EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=each.base_url)
+            for name, each in (("a", planted.engine), ("b", changed))
+        ),
+        **settings,
+    )
+    planted.project.declare(session, check.text(margin=0.05, horizon=8, by="tag"))
+    session.gather()
+    return [v for v in session.settle("t", session.parity_run("t", reproduce="")) if v.kind.startswith("text")]
+
+
+@pytest.mark.parametrize("tag", ["hot", "hot [x]"])
+def test_a_tag_that_fails_alone_is_explained_by_experiments_on_its_prompts(planted: Planted, tag: str) -> None:
+    changed = planted.behind(Hot())
+
+    verdicts = {v.kind: v for v in tagged(planted, changed, of_tag=tag)}
+
+    failed = verdicts[f"text[{tag}]"]
+    assert verdicts["text"].outcome is not Outcome.FAIL
+    assert failed.outcome is Outcome.FAIL
+    assert verdicts["text"].explanation is None
+    assert failed.explanation is not None
+    assert [cause.layer for cause in failed.explanation.causes] == ["temperature"]
+    assert failed.explanation.experiments[0].n == PROMPTS
+
+
+def test_a_tag_that_fails_with_all_prompts_has_the_cause_of_these(planted: Planted) -> None:
+    verdicts = {v.kind: v for v in tagged(planted, planted.behind(proxy.overridden(temperature=1.0)))}
+
+    assert {v.outcome for kind, v in verdicts.items() if kind != "text.repeat"} == {Outcome.FAIL}
+    assert verdicts["text"].explanation is not None
+    assert verdicts["text[hot]"].explanation is None
+
+
 def test_experiments_end_where_their_requests_do(planted: Planted) -> None:
     changed = planted.behind(proxy.overridden(temperature=1.0))
 
@@ -348,6 +405,30 @@ def test_a_prompt_that_is_rendered_otherwise_is_shown_without_any_other_check_an
         "  b: 'Q: question 0 A:'",
     )
     assert again.details == live.details
+
+
+@pytest.mark.parametrize(("left", "asked"), [(None, 2), (2, 2), (1, 0)])
+def test_renderings_that_are_shown_count_among_the_requests_of_the_run(
+    planted: Planted, left: int | None, asked: int
+) -> None:
+    planted.project.prompts(PROMPTS)
+    changed = planted.behind(proxy.another_template(last_alone))
+    session = planted.project.session(
+        *(
+            EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=each.base_url)
+            for name, each in (("a", planted.engine), ("b", changed))
+        )
+    )
+    planted.project.declare(session, check.prompts())
+    session.gather()
+    most = None if left is None else session._state.requests + left
+    session.settings = dataclasses.replace(session.settings, max_requests=most)
+
+    (verdict,) = session.settle("t", session.parity_run("t", reproduce=""))
+
+    assert session._judging is not None
+    assert (session.store().document(session._judging.run, SPENT) or {}).get("requests", 0) == asked
+    assert any("rendered prompts of c0 part" in line for line in verdict.details) == bool(asked)
 
 
 def test_an_engine_that_has_gone_ends_experiments_and_no_verdict(planted: Planted) -> None:
