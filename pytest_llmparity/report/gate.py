@@ -176,7 +176,7 @@ def _behaviour(decision: Decision, told: Told, answers: Answers, width: int) -> 
         if cases:
             lines += [f"{title}, the gravest first:"]
             was = "before: " if title == "Improvements" else ""
-            lines += [line for flip in cases[:LISTED] for line in _flip(flip, decision, answers, was=was)]
+            lines += [line for flip in cases[:LISTED] for line in _flip(flip, decision, answers, width, was=was)]
             if len(cases) > LISTED:
                 run = f"llmparity report {told.record.run} --html"
                 lines += [f"  and {len(cases) - LISTED} more, all of them with both answers: {run}"]
@@ -198,18 +198,20 @@ def _counts(flips: Flips) -> str:
     return ", ".join([*counts, f"{len(flips.changed)} changed and unjudged"])
 
 
-def _flip(flip: Flip, decision: Decision, answers: Answers, *, was: str) -> list[str]:
-    beside = [_test(flip.test), "" if flip.what == "text" else f"{was}{flip.what}"]
+def _flip(flip: Flip, decision: Decision, answers: Answers, width: int, *, was: str) -> list[str]:
+    tests = {ruling.verdict.test for ruling in decision.rulings}
+    beside = [_test(flip.test) if len(tests) > 1 else "", "" if flip.what == "text" else f"{was}{flip.what}"]
     if flip.token is not None:
         beside.append(f"parts after {explain.count(int(flip.token), 'token')}")
     beside += [flip.grade or "", "" if flip.counted else "not counted"]
-    head = f"  {explain.plain(flip.case, 40)}  {explain.plain(', '.join(filter(None, beside)), 110)}"
+    words = printable(f"{explain.plain(flip.case, 40)}  {explain.plain(', '.join(filter(None, beside)), 160)}")
+    head = wrapped(words, width, head="  ", indent="    ")
     sides = (decision.baseline, decision.candidate)
     given = [answers.get((name, flip.case)) for name in sides]
     if given[0] is None and given[1] is None:
-        return [head]
+        return head
     wide = max(map(len, sides))
-    return [head, *(f"    {name:{wide}}  {_quoted(text, flip)}" for name, text in zip(sides, given, strict=True))]
+    return [*head, *(f"    {name:{wide}}  {_quoted(text, flip)}" for name, text in zip(sides, given, strict=True))]
 
 
 def _quoted(answer: Completion | None, flip: Flip) -> str:

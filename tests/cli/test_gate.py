@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from importlib import resources
 from typing import TYPE_CHECKING
 
+import jsonschema_rs
 import pytest
 
 from pytest_llmparity.core.verdict import Outcome
@@ -18,6 +20,7 @@ from tests.report.html.made import varied
 if TYPE_CHECKING:
     from tests.cli.conftest import Shell
 
+PUBLISHED = json.loads(resources.files("pytest_llmparity").joinpath("schemas/decision.schema.json").read_text("utf-8"))
 ALIKE = "[[rule]]\ntest = 'test_gate'\nlevel = 'required'\n"
 
 
@@ -54,6 +57,8 @@ def test_one_that_failed_is_held_and_the_cases_are_shown(failed: Shell) -> None:
     assert "FAIL  test_tickets, text: " in told.out
     assert len(told.out.splitlines()) < 80
     decision = json.loads((failed.path / "d.json").read_text("utf-8"))
+    jsonschema_rs.validator_for(PUBLISHED, validate_formats=True).validate(decision)
+    assert json.loads((failed.path / ".llmparity" / FILE_NAME).read_text("utf-8")) == decision
     assert (decision["outcome"], decision["baseline"], decision["candidate"]) == ("HOLD", "prod", "dev")
     assert {"text", "schema.agree"} <= {verdict["kind"] for verdict in decision["verdicts"]}
     assert "\x1b" not in told.out
@@ -70,6 +75,16 @@ def test_a_policy_says_what_is_advisory_and_what_open_verdicts_mean(failed: Shel
     assert told.code == (1 if still else 0), told.err
     assert "Advisory, so it decides nothing:" in told.out
     assert "Policy: release.toml (sha256 " in told.out
+
+
+def test_a_workflow_shows_the_decision(failed: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(failed.path / "step.md"))
+
+    told = failed.run("gate", "--run", "newest", "--candidate", "dev")
+
+    summary = (failed.path / "step.md").read_text("utf-8")
+    assert summary.startswith("## HOLD\n\n```text\nHOLD: dev should not replace prod. ")
+    assert set(told.out.split()) <= set(summary.split())
 
 
 def test_the_last_decisions_are_shown(passed: Shell) -> None:

@@ -13,7 +13,7 @@ from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.report import overview
-from pytest_llmparity.report.workflow.markdown import LIMIT, to_markdown
+from pytest_llmparity.report.workflow.markdown import LIMIT, escape, fenced, to_markdown
 
 SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 """The variable that names the file of a step's summary."""
@@ -34,12 +34,26 @@ def add_summary(
 
     It stays below what GitHub shows of a step, with what other programs wrote into it.
     """
+    _append(environ, lambda room: to_markdown(record, samples, root=root, origin=origin, limit=room - 1))
+
+
+def add_decision(lines: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Append a decision, as it is told, to the summary of the workflow's step; ``OSError`` as :func:`add_summary`.
+
+    Its first line is the headline.
+    """
+    text = f"## {escape(lines[0].partition(':')[0])}\n\n{fenced(lines)}"
+    _append(environ, lambda room: text if len(text.encode("utf-8", "replace")) < room else "")
+
+
+def _append(environ: Mapping[str, str], made: Callable[[int], str]) -> None:
+    """Append what is made for so many bytes to the summary, where there is one and room in it."""
     if not environ.get(SUMMARY):
         return
     path = Path(environ[SUMMARY])
     room = LIMIT - (path.stat().st_size if path.exists() else 0)
     if room > _LEAST:
-        text = to_markdown(record, samples, root=root, origin=origin, limit=room - 1)
+        text = made(room)
         with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(f"{text}\n")
 

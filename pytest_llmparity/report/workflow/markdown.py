@@ -154,7 +154,7 @@ def _finding(
     parts = [f"- **{escape(places.shorten(line.strip()))}**\n" for line in explain.explained(verdict)]
     lines = [*(verdict.message or "").split("\n")[1:], *verdict.details, *explain.remarks(verdict), *verdict.differs]
     if lines:
-        parts.append(_fenced([f"  {line}" for line in places.shorten(lines)]))
+        parts.append(fenced([f"  {line}" for line in places.shorten(lines)]))
     if verdict.explanation is not None:
         tried = [explain.experiment(each, verdict.unit) for each in verdict.explanation.experiments]
         parts += [f"- {escape(places.shorten(line))}\n" for line in tried]
@@ -165,7 +165,7 @@ def _finding(
     where = f" at {escape(places.shorten(verdict.where))}" if verdict.where else ""
     parts.append(f"\ncheck: {escape(verdict.check)}{where}\n")
     if command := record.reproduce.get(verdict.test):
-        parts.append(f"\n{_fenced([places.shorten(command)], language='console')}")
+        parts.append(f"\n{fenced([places.shorten(command)], language='console')}")
     return _folded(places.shorten(head), "\n".join(parts))
 
 
@@ -185,7 +185,7 @@ def _case(verdict: Verdict, difference: Difference, answers: Mapping[tuple[str, 
         beside.append(f"after {explain.count(int(difference.token), 'token')}")
     beside += [difference.grade] if difference.grade else []
     words = f" ({escape(', '.join(beside))})" if beside else ""
-    return f"\n{escape(difference.case)}{words}\n\n{_fenced(lines, language='diff')}"
+    return f"\n{escape(difference.case)}{words}\n\n{fenced(lines, language='diff')}"
 
 
 def _severity(difference: Difference) -> tuple[bool, int, float]:
@@ -235,7 +235,7 @@ def escape(text: str) -> str:
     return _entities(_MARKUP.sub(lambda match: "\\" + match[0], printable(text)))
 
 
-def _fenced(lines: Iterable[str], *, language: str = "text") -> str:
+def fenced(lines: Iterable[str], *, language: str = "text") -> str:
     """Return foreign lines between fences that none of them can close."""
     shown = [printable(line) for line in lines]
     longest = max((len(run) for line in shown for run in re.findall(r"`+", line)), default=0)

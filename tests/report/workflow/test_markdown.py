@@ -55,7 +55,7 @@ def test_no_answer_becomes_markup() -> None:
 @given(st.text("`~\n abc", max_size=60))
 def test_no_answer_closes_its_fence(text: str) -> None:
     made = Made([answer("prod", "c", "x"), answer("dev", "c", text)], [verdict("text", "dev", Outcome.FAIL)])
-    fenced = markdown._fenced([text])
+    fenced = markdown.fenced([text])
 
     fence = fenced.partition("text\n")[0]
     assert [line for line in fenced.splitlines() if re.fullmatch(rf" {{0,3}}`{{{len(fence)},}}\s*", line)] == [fence]
