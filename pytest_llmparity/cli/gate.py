@@ -216,21 +216,21 @@ def _decided(root: Path, run: str, policy: Policy, baseline: str | None, candida
 def _tell(decided: Decided, root: Path, asked: argparse.Namespace) -> int:
     from pytest_llmparity.core.errors import LLMParityError
     from pytest_llmparity.report import gate
+    from pytest_llmparity.report.json import replace
     from pytest_llmparity.report.workflow import github
     from pytest_llmparity.store import decisions
 
     now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
-    record = gate.record(decided.decision, decided.told, decided=now, suite=asked.suite)
+    record = gate.record(decided.decision, decided.told, decided=now, suite=asked.suite, root=root)
     width = min(gate.WIDTH, shutil.get_terminal_size((gate.WIDTH, 24)).columns)
     lines = gate.message(decided.decision, decided.told, width=width)
     print()
     print(*map(uncommanded, lines), sep="\n")
     try:
         decisions.append(root / ".llmparity", record)
-        github.add_decision(lines, os.environ)
+        github.add_decision(gate.shared(lines, decided.told, root=root), os.environ)
         if asked.json is not None:
-            text = json.dumps(record, indent=1, ensure_ascii=False)
-            Path(asked.json).write_text(f"{text}\n", "utf-8", "surrogatepass")
+            replace(Path(asked.json), [json.dumps(record, indent=1, allow_nan=False), "\n"])
     except (LLMParityError, OSError) as error:
         return complain(printable(f"the decision could not be kept, so it counts as none: {error}"), UNDECIDED)
     return CODES[decided.decision.outcome]

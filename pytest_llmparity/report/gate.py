@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from pytest_llmparity.core.compare.answers import in_words
@@ -14,6 +15,7 @@ from pytest_llmparity.core.sample import IDENTITY, Completion, Phase, to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import printable, wrapped
+from pytest_llmparity.report import json
 from pytest_llmparity.run.judge.recorded import Told
 
 FORMAT: Final = 1
@@ -242,10 +244,21 @@ def _provenance(decision: Decision, told: Told, width: int) -> list[str]:
     return lines
 
 
-def record(decision: Decision, told: Told, *, decided: str, suite: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the decision as JSON builtins, as it is stored and as ``--json`` writes it; ``decided`` is when."""
+def shared(lines: Sequence[str], told: Told, *, root: Path) -> list[str]:
+    """Return the message for others: without the folders of this machine."""
+    places = json.here(root, json.files_of(told.record))
+    return [str(places.shorten(line)) for line in lines]
+
+
+def record(
+    decision: Decision, told: Told, *, decided: str, root: Path | None = None, suite: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the decision as JSON builtins, as it is stored and as ``--json`` writes it; ``decided`` is when.
+
+    Like ``run.json`` it holds no folders of this machine, and what is infinite is ``None``.
+    """
     flips = decision.flips
-    return {
+    content = {
         "format": FORMAT,
         "decided": decided,
         "version": told.record.version,
@@ -274,6 +287,8 @@ def record(decision: Decision, told: Told, *, decided: str, suite: Sequence[str]
         "improvements": [_case(flip) for flip in flips.improvements[:KEPT]],
         "changed_cases": [_case(flip) for flip in flips.changed[:KEPT]],
     }
+    shortened: dict[str, Any] = json.here(root, json.files_of(told.record)).shorten(json.clean(content))
+    return shortened
 
 
 def _verdict(ruling: Ruling) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -34,8 +35,9 @@ def passed(shell: Shell) -> Shell:
 
 @pytest.fixture
 def failed(shell: Shell) -> Shell:
-    """A project whose newest run has every outcome."""
-    store_run(shell, varied().record.verdicts)
+    """A project whose newest run has every outcome, numbers without an end and folders of this machine among them."""
+    first, *others = varied().record.verdicts
+    store_run(shell, [first, *(dataclasses.replace(v, upper=math.inf, reason=f"{shell.path}/x.py") for v in others)])
     return shell
 
 
@@ -60,6 +62,7 @@ def test_one_that_failed_is_held_and_the_cases_are_shown(failed: Shell) -> None:
     jsonschema_rs.validator_for(PUBLISHED, validate_formats=True).validate(decision)
     assert json.loads((failed.path / ".llmparity" / FILE_NAME).read_text("utf-8")) == decision
     assert (decision["outcome"], decision["baseline"], decision["candidate"]) == ("HOLD", "prod", "dev")
+    assert str(failed.path) not in json.dumps(decision)
     assert {"text", "schema.agree"} <= {verdict["kind"] for verdict in decision["verdicts"]}
     assert "\x1b" not in told.out
 
@@ -84,7 +87,8 @@ def test_a_workflow_shows_the_decision(failed: Shell, monkeypatch: pytest.Monkey
 
     summary = (failed.path / "step.md").read_text("utf-8")
     assert summary.startswith("## HOLD\n\n```text\nHOLD: dev should not replace prod. ")
-    assert set(told.out.split()) <= set(summary.split())
+    assert str(failed.path) not in summary
+    assert len(summary.splitlines()) == len(told.out.splitlines()) + 4
 
 
 def test_the_last_decisions_are_shown(passed: Shell) -> None:
