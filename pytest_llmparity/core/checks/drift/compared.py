@@ -45,8 +45,13 @@ class Ties:
         """Return what was compared with its fork graded, and ended where it is ignored."""
         known = msgspec.structs.replace(compared.fork, moved=None) if self.unfit else compared.fork
         fork = by_shift(known, self.shift)
-        fork = without_tie(fork) if self.ignored else fork
+        fork = without_tie(fork) if self.aside else fork
         return compared if fork is compared.fork else msgspec.structs.replace(compared, fork=fork)
+
+    @property
+    def aside(self) -> bool:
+        """Whether some forks may be left aside."""
+        return self.ignored and not self.unfit
 
     @property
     def words(self) -> str:
@@ -80,7 +85,7 @@ class Comparison:
 
     def beyond(self) -> str:
         """Say that the pair shifts by more than near-ties were accepted for, where they are ignored and it is shown."""
-        if self.ties is None or not self.ties.ignored:
+        if self.ties is None or not self.ties.aside:
             return ""
         shifts = [
             (pair.case, shift)

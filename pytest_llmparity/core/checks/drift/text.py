@@ -316,7 +316,9 @@ class TextCheck(BaseCheck):
         remarks = turns(judgement, comparison.pairing.groups_asked, evidence.prompts.groups)
         if comparison.ties is not None and comparison.ties.ignored:
             remarks = (*remarks, forgiven(counted, comparison.ties, self.horizon))
-        verdict = dataclasses.replace(verdict, measures=self._measures, details=tuple(details), remarks=remarks)
+        verdict = dataclasses.replace(
+            verdict, measures=_measures(comparison.ties), details=tuple(details), remarks=remarks
+        )
         if margin is None:
             return rested(verdict.judged(_unjudged(judgement, why)), missing)
         above = 1.0
@@ -374,7 +376,7 @@ class TextCheck(BaseCheck):
             nothing = f"{candidate.name} has no repeated answers to compare" if short is None else short.reason
             return dataclasses.replace(verdict, reason=evidence.incomplete or nothing)
         again = f"{candidate.name}'s own first answer ({_asked(floor.phase, evidence)})"
-        own = f"{self._measures}{',' if self.ignore else ''} from {again}"
+        own = f"{_measures(ties)}{',' if ties is not None and ties.aside else ''} from {again}"
         verdict = dataclasses.replace(verdict, measures=own, horizon=self.horizon, requests=2 * len(floor.forks))
         if margin is None:
             return verdict.judged(_unjudged(floor.judgement, "no margin: see text"))
@@ -408,10 +410,6 @@ class TextCheck(BaseCheck):
 
         return rested(done, short, best=best)
 
-    @property
-    def _measures(self) -> str:
-        return "of tokens fork, near-ties aside" if self.ignore else "of tokens fork"
-
     def _margin(self, evidence: Evidence, candidate: EngineEvidence) -> tuple[float | None, str]:
         """Return the margin and where it comes from, or ``None`` and what the user must do."""
         if self.margin is not None:
@@ -438,6 +436,10 @@ def least_of_tag(margin: float, horizon: int, *, sequential: bool = False) -> in
 
 def _stages(evidence: Evidence) -> tuple[int, ...]:
     return floor_stages(len(evidence.prompts.cases), evidence.concurrency)
+
+
+def _measures(ties: Ties | None) -> str:
+    return "of tokens fork, near-ties aside" if ties is not None and ties.aside else "of tokens fork"
 
 
 def _hundreds(share: float) -> int:

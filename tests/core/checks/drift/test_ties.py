@@ -150,9 +150,12 @@ def test_where_logprobs_are_not_those_of_the_tokens_every_fork_counts(make: Fact
     odd = make.cut("".join(entry.token.decode() for entry in entries), logprobs=tuple(entries))
     assert by_shift(find_fork(answer(make), odd, horizon=32), SHIFT).grade == "near-tie"
 
-    text, _ = judge(make, [odd] * 40)
+    text, repeat = judge(make, [odd] * 40)
+    (passing, _) = judge(make, [odd] * 40, asked=check.text(margin=0.9, ignore="near-ties", shift=1e-6))
 
     assert text.outcome is Outcome.FAIL
+    assert passing.outcome is Outcome.PASS, "nothing was left aside that a shift would have to explain"
+    assert not any("aside" in verdict.message for verdict in (text, repeat, passing))
     assert text.remarks == (
         "near-ties are not left aside, all forks counted: logprobs of cand do not have the chosen token as the best "
         "one in 80 of 1280 places: they come after a penalty or filter, or belong to another token",
