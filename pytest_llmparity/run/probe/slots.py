@@ -64,7 +64,8 @@ def together(one: Span, other: Span) -> bool | None:
 
     They were where the later one's first token arrived before the earlier one's last. They were not where the earlier
     one's tokens came one by one and none of the later one's among them; nor, where tokens came at once, when the later
-    one ended by at least half an answer's time after the earlier one.
+    one ended by at least half an answer's time after the earlier one. A later one that was sent when half of the
+    earlier one's time had passed, as a busy machine may, tells neither: it had little to meet.
     """
     earlier, later = sorted((one, other), key=lambda span: span.last_ns)
     took_ns = earlier.last_ns - min(one.sent_ns, other.sent_ns)
@@ -72,6 +73,8 @@ def together(one: Span, other: Span) -> bool | None:
         return None
     if later.first_ns < earlier.last_ns:
         return True
+    if later.sent_ns - earlier.sent_ns > took_ns / 2:
+        return None
     queued = earlier.last_ns - earlier.first_ns >= SHORTEST_NS or later.last_ns - earlier.last_ns >= took_ns / 2
     return False if queued else None
 

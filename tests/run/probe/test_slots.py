@@ -39,6 +39,8 @@ def test_overlapping_answers_are_seen(one_ns: int, other_ns: int) -> None:
     [
         (Span(0, 1 * MS, 2 * MS), Span(0, 3 * MS, 4 * MS)),  # too quick to meet
         (Span(0, 50 * MS, 50 * MS), Span(0, 51 * MS, 51 * MS)),  # each in one read, at the same time
+        (Span(0, 5 * MS, 50 * MS), Span(60 * MS, 65 * MS, 110 * MS)),  # sent when the first had ended
+        (Span(0, 50 * MS, 50 * MS), Span(40 * MS, 90 * MS, 90 * MS)),  # sent when the first was nearly whole
     ],
 )
 def test_what_shows_nothing_decides_nothing(spans: tuple[Span, Span]) -> None:
@@ -46,14 +48,14 @@ def test_what_shows_nothing_decides_nothing(spans: tuple[Span, Span]) -> None:
 
 
 def paced(slots: int, asked: list[Json]) -> Any:
-    """Return an engine that streams words 2 ms apart and answers so many requests at a time."""
+    """Return an engine that streams words 5 ms apart and answers so many requests at a time."""
     room = threading.Semaphore(slots)
 
     def pieces(answer: Answer) -> Iterator[bytes | float]:
         with room:
             for piece in answer.pieces:
                 yield piece
-                yield 0.002
+                yield 0.005
 
     def answer(body: Json) -> Answer:
         asked.append(body)
