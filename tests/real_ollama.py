@@ -27,7 +27,7 @@ from tests.unavailable import unavailable
 PROGRAM: Final = "LLMPARITY_OLLAMA"
 """The variable that names the program; without it the one of ``PATH`` is taken."""
 MODELS: Final = Path(__file__).parents[1] / "fixtures/models/tiny"
-START_S: Final = 20.0
+START_S: Final = 60.0
 SCRUBBED: Final = ("OLLAMA_", "LLAMA_ARG_")
 """What a daemon of a test never inherits from the shell that runs the tests."""
 
@@ -147,7 +147,7 @@ class RealOllama:
         return {model["name"]: model["context_length"] for model in self.call("/api/ps")["models"]}
 
     def _send(self, method: str, path: str, body: bytes | None = None) -> str:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         with contextlib.closing(connection):
             connection.request(method, path, body)
             answer = connection.getresponse()

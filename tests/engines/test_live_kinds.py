@@ -104,7 +104,7 @@ def test_conversation_the_template_cannot_render_is_a_failure_not_a_missing_mode
 def test_pinned_server_refuses_another_model(served: Served) -> None:
     body = json.dumps({"model": "other", "messages": CAPITAL}).encode()
 
-    reply = served.adapter.control.post("/v1/chat/completions", body, timeout_s=60)
+    reply = served.adapter.control.post("/v1/chat/completions", body, timeout_s=300)
 
     with pytest.raises(errors.ModelMissing, match="pinned to 'tiny'"):
         served.adapter.read(reply, case="c")
@@ -138,7 +138,7 @@ def test_equal_requests_are_both_asked_upstream(served: Served, send: Send) -> N
 def test_answer_out_of_the_cache_is_an_error(stream: bool, served: Served) -> None:
     body = json.dumps({"model": "tiny", "messages": CAPITAL, "max_tokens": 7, "stream": stream}).encode()
 
-    replies = [served.adapter.control.post("/v1/chat/completions", body, timeout_s=60) for _ in range(2)]
+    replies = [served.adapter.control.post("/v1/chat/completions", body, timeout_s=300) for _ in range(2)]
 
     assert served.adapter.read(replies[0], case="c").text == "The capital of France"
     with pytest.raises(errors.Substituted, match="from its cache"):
@@ -153,7 +153,7 @@ def test_fallback_is_an_error_where_it_is_allowed_and_a_failure_where_it_is_not(
     body = json.dumps({"model": "broken", "messages": CAPITAL, "num_retries": 0}).encode()
 
     with pytest.raises(errors.Substituted, match="fell back to 'tiny'"):
-        adapter.read(adapter.control.post("/v1/chat/completions", body, timeout_s=60), case="c")
+        adapter.read(adapter.control.post("/v1/chat/completions", body, timeout_s=300), case="c")
     with pytest.raises(errors.ServerFailure, match="Connection error"):
         adapter.read(send(adapter, Request(case="c", messages=CAPITAL)), case="c")
 

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.identity.lock import NAME
-from tests.live.conftest import own_environment
+from tests.live.conftest import LIMIT_S, own_environment
 
 if TYPE_CHECKING:
     from tests.live.conftest import LiveRun
@@ -36,7 +36,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, gguf: Callable[..., str]) 
     (folder / "llmparity.toml").write_text(gguf("f16", "F16") + gguf("q8", "Q8_0"))
     argv = [sys.executable, "-m", "pytest_llmparity", "calibrate", "f16", "q8"]
     done = subprocess.run(
-        argv, cwd=folder, env=own_environment(), capture_output=True, text=True, timeout=600, check=False
+        argv, cwd=folder, env=own_environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "f16 against itself" in done.stdout
@@ -54,8 +54,8 @@ def test_the_copy_passes_what_was_accepted_and_a_coarser_one_fails_it(
     honest = launch("--engines=f16,q8", suite=suite, config=gguf("f16", "F16") + gguf("q8", "Q8_0"), project=project)
     swapped = launch("--engines=f16,q8", suite=suite, config=gguf("f16", "F16") + gguf("q8", "Q4_0"), project=project)
 
-    assert honest.process.wait(300) == 0, honest.output
-    assert swapped.process.wait(300) == 1, swapped.output
+    assert honest.wait() == 0, honest.output
+    assert swapped.wait() == 1, swapped.output
     lines = [line for line in swapped.output.splitlines() if "logprobs, q8 against f16" in line]
     assert any("INCOMPARABLE" in line and "digest sha256:" in line for line in lines), lines
     assert any(line.startswith("FAIL") and f"margin {accepted.shift:g} nats" in line for line in lines), lines
@@ -83,7 +83,7 @@ def test_verdicts_name_the_class_on_the_ladder_of_the_model(
     source = str(models / "tiny-F16.gguf")
     argv = [sys.executable, "-m", "pytest_llmparity", "calibrate", "--ladder", source, "--types", "Q8_0,Q4_0"]
     done = subprocess.run(
-        argv, cwd=folder, env=own_environment(), capture_output=True, text=True, timeout=600, check=False
+        argv, cwd=folder, env=own_environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
     assert done.returncode == 0, done.stderr
     (ladder,) = lockfile.agreed(folder / NAME).ladders
@@ -94,7 +94,7 @@ def test_verdicts_name_the_class_on_the_ladder_of_the_model(
 
     suite = LADDER_SUITE.format(mixed=some("mixed", 24))
     honest = launch("--engines=f16,q8", suite=suite, config=gguf("f16", "F16") + gguf("q8", "Q8_0"), project=folder)
-    honest.process.wait(300)
+    honest.wait()
 
     verdicts = honest.verdicts()
     assert verdicts["test_gate", "logprobs", "q8"]["outcome"] == "PASS", honest.output

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.conftest import own_environment
+from tests.live.conftest import LIMIT_S, own_environment
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 480
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
 

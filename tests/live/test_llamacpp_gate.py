@@ -37,7 +37,7 @@ def run(
     )
     config = gguf("f16", "F16") + gguf("q8", "Q8_0") + gguf("q4", "Q4_0") + gguf("liar", "Q4_0", pinned="F16")
     run = launch("--engines=f16,q8,q4,liar", suite=suite + stay, config=config)
-    run.wait_for("all-up", 240)
+    run.wait_for("all-up")
     return run
 
 

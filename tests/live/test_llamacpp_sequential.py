@@ -29,7 +29,7 @@ def test_equal_and_far_weights_are_settled_early(
     config = gguf("f16", "F16") + gguf("same", "F16") + gguf("q4", "Q4_0")
     run = launch("--engines=f16,same,q4", "--parity-sequential", suite=SUITE.format(prompts=prompts), config=config)
 
-    assert run.process.wait(240) == pytest.ExitCode.TESTS_FAILED, run.output
+    assert run.wait() == pytest.ExitCode.TESTS_FAILED, run.output
     found = run.verdicts()
     same, far = found["test_mixed", "text", "same"], found["test_mixed", "text", "q4"]
     assert (same["outcome"], same["n"]) == ("PASS", 32)

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.identity.lock import NAME
+from tests.live.conftest import LIMIT_S
 from tests.real_ollama import RealOllama
 
 pytestmark = pytest.mark.live
@@ -30,7 +31,7 @@ ENGINE = '[engines.{name}]\nkind = "ollama"\nmodel = "{model}"\nbase_url = "{url
 def llmparity(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("LLMPARITY_")}
     return subprocess.run(
-        [sys.executable, "-m", *argv], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-m", *argv], cwd=folder, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
 
 

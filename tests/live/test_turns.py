@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.live.conftest import LIMIT_S
 from tests.live.watching import Look, never_together, starts, watch
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ from pytest_llmparity import check
 def test_capitals(): ...
 """
 RELATIVE = """
-@pytest.mark.parity("{capitals}", check.latency(e2e_p50="x50", n=16), max_tokens=4)
+@pytest.mark.parity("{capitals}", check.latency(e2e_p50="x1000", n=16), max_tokens=4)
 def test_in_turn(): ...
 """
 APPLICATION = """
@@ -42,7 +43,7 @@ def suite(some: Callable[..., Path]) -> str:
 
 
 def watched(run: LiveRun) -> list[Look]:
-    looks = watch(run.process, 240)
+    looks = watch(run.process, LIMIT_S)
     assert run.process.returncode == 0, run.output
     return looks
 

@@ -69,7 +69,7 @@ def run(
         config=gguf("f16", "F16") + vllm,
         project=project,
     )
-    run.wait_for("all-up", 900)
+    run.wait_for("all-up")
     return run
 
 

@@ -380,7 +380,8 @@ def test_ctrl_c_does_not_wait_for_engines_that_are_starting(bench: Bench, wait_u
 
         spawned.process.send_signal(signal.SIGINT)
 
-        assert wait_until(lambda: spawned.process.poll() is not None) < 15
+        took = wait_until(lambda: spawned.process.poll() is not None)
+        assert took < 60, "the 300 s of a start, or of a request, were not waited for"
         assert spawned.wait() == INTERRUPTED
         assert wait_until(lambda: not psutil.pid_exists(pid)) < 5
         assert "INTERNALERROR" not in spawned.output
