@@ -61,11 +61,12 @@ def pytest_configure(config: pytest.Config) -> None:
     from pytest_llmparity.core.collecting import seldom_collected
 
     with seldom_collected():  # modules stay: looking through them for garbage takes a tenth of their import
-        from pytest_llmparity.plugin import xdist
+        from pytest_llmparity.plugin import selecting, xdist
         from pytest_llmparity.plugin.door import Door
 
     door = Door(config, options.resolve(config, attached=(xdist.shared(config) or {}).get("attached")))
     config.stash[DOOR] = door
+    config.pluginmanager.register(selecting.Selection(door.session), "llmparity-selection")
     if not xdist.is_worker(config):
         config.pluginmanager.register(Receiver(door), "llmparity-receiver")
     if xdist.is_controller(config):

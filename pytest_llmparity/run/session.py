@@ -73,9 +73,9 @@ class Session:
         embedder: Callable[[], Embedder | None] = lambda: None,
         stored: Path | None = None,
     ) -> None:
-        self.settings = settings
-        self.version = version
+        self.settings, self.version = settings, version
         self.run: str | None = None
+        self.partly = False  # whether there are tests with a marker that were not selected
         self.mask = Mask(secrets_of(settings.engines, os.environ))
         self.root = root
         self._folder = root / ".llmparity" if stored is None else stored
@@ -192,10 +192,11 @@ class Session:
                 whole=self._whole,
             )
             self.run = begun.id
-            if self.store().document(begun.id, ASKED) is None:
-                asked = asked_by(self.declarations(), only=self.settings.cases)
-                self.store().put_document(begun.id, ASKED, asked)
-                self.store().put_document(begun.id, REQUESTS, note(self.declarations(), only=self.settings.cases))
+            noted = self.store().document(begun.id, REQUESTS)
+            if noted is None or (noted.get("partly") and not self.partly):
+                declared, cases = self.declarations(), self.settings.cases
+                self.store().put_document(begun.id, ASKED, asked_by(declared, only=cases))
+                self.store().put_document(begun.id, REQUESTS, note(declared, only=cases, partly=self.partly))
             self.store().put_document(begun.id, AGREED, to_json(self.agreed))
             if begun.kept:
                 self._keep(begun.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,12 +41,14 @@ def stored(shell: Shell, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPa
     return shell
 
 
-def run(shell: Shell, pytester: pytest.Pytester, *more: str, dev: str | None = None) -> pytest.RunResult:
+def run(
+    shell: Shell, pytester: pytest.Pytester, *more: str, dev: str | None = None, tests: Sequence[str] | None = None
+) -> pytest.RunResult:
     prod, other = shell.engine(poses_as="llamacpp"), shell.engine(answer=dev, poses_as="llamacpp")
     os.chdir(shell.path)
-    return pytester.runpytest_inprocess(
-        *PLUGINS, f"--rootdir={shell.path}", f"--engines=prod={prod.base_url},dev={other.base_url}", *more, shell.path
-    )
+    engines = f"--engines=prod={prod.base_url},dev={other.base_url}"
+    where = [shell.path] if tests is None else tests
+    return pytester.runpytest_inprocess(*PLUGINS, f"--rootdir={shell.path}", engines, *more, *where)
 
 
 def test_a_stored_run_becomes_golden_and_nobody_is_asked(stored: Shell) -> None:
@@ -102,6 +105,38 @@ def test_prune_removes_what_the_tests_of_a_run_do_not_ask(stored: Shell, pyteste
     assert "removed from golden/tickets/dev.jsonl: case-7" in pruned.out
     assert "case-7" not in (stored.path / "golden/tickets/prod.jsonl").read_text()
     assert again.out.startswith("nothing to remove")
+
+
+@pytest.mark.parametrize("selected", ["-k=test_short", "::test_short"])
+def test_a_run_of_selected_tests_does_not_say_what_is_left_over(
+    stored: Shell, pytester: pytest.Pytester, selected: str
+) -> None:
+    """Two tests ask one set in two ways, and only one of them runs."""
+    (stored.path / "test_gate.py").write_text(f"{GATE}\n{GATE.replace('12', '9').replace('test_gate', 'test_short')}")
+    run(stored, pytester, "--parity-fresh")
+    stored.run("golden", "from", "newest", "prod")
+    file = stored.path / "golden/tickets/prod.jsonl"
+    before = file.read_bytes()
+    named = selected if selected.startswith("-") else f"{stored.path}/test_gate.py{selected}"
+    run(stored, pytester, "--parity-fresh", named, tests=() if named is not selected else None)
+
+    pruned = stored.run("golden", "prune")
+
+    assert pruned.code == 1
+    assert "ran selected tests only (-k, -m, --lf or a test by its name)" in pruned.err
+    assert file.read_bytes() == before
+    run(stored, pytester)
+    assert stored.run("golden", "prune").out.startswith("nothing to remove")
+
+
+def test_an_answer_that_names_the_project_s_folder_is_not_written(stored: Shell, pytester: pytest.Pytester) -> None:
+    run(stored, pytester, "--parity-fresh", dev=f"see {stored.path}")
+
+    made = stored.run("golden", "from", "newest", "dev")
+
+    assert made.code == 1
+    assert "case case-0: its text names a folder of this machine" in made.err
+    assert not (stored.path / "golden/tickets/dev.jsonl").exists()
 
 
 def test_what_is_not_there_is_named(shell: Shell) -> None:

@@ -30,6 +30,8 @@ Often: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 Short: TypeAlias = Annotated[str, msgspec.Meta(pattern=f"^[0-9a-f]{{{DIGITS}}}$")]
 Date: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 Setting: TypeAlias = str | int | tuple[str, ...]
+Parameters: TypeAlias = Mapping[str, float | int | str | tuple[str, ...] | None]
+"""Sampling parameters by name."""
 Written: TypeAlias = tuple[tuple[str, float | None, tuple[tuple[str, float], ...]], ...]
 """Tokens of one answer as a golden keeps them: text, logprob, alternatives."""
 
@@ -46,7 +48,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
 
     n: Annotated[int, msgspec.Meta(ge=1)]
     concurrency: Annotated[int, msgspec.Meta(ge=1)]
-    sampling: Mapping[str, float | int | str | tuple[str, ...] | None]
+    sampling: Parameters
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):

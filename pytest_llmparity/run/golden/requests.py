@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from pytest_llmparity.core.diagnosis.layers import response_schema
-from pytest_llmparity.core.golden.records import Wanted, set_of, short, wanted
+from pytest_llmparity.core.golden.records import Parameters, Wanted, set_of, short, wanted
 from pytest_llmparity.core.identity.lock import Locked
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import JsonObject, from_json, to_json
+from pytest_llmparity.core.sample import JsonObject, JsonValue, from_json, to_json
 from pytest_llmparity.run.plan import Declaration, unit_of
 from pytest_llmparity.store.runs import Store
 
@@ -30,13 +30,16 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     set: str
     file: str
     concurrency: int
-    sampling: Mapping[str, Any]
+    sampling: Parameters
     cases: Mapping[str, Wanted]
-    schemas: Mapping[str, Mapping[str, Any]]
+    schemas: Mapping[str, Mapping[str, JsonValue]]
 
 
-def note(declarations: Iterable[Declaration], *, only: Sequence[str] = ()) -> JsonObject:
-    """Return what the tests of a run ask, by the keys of its units; a schema of many cases stands there once."""
+def note(declarations: Iterable[Declaration], *, only: Sequence[str] = (), partly: bool = False) -> JsonObject:
+    """Return what the tests of a run ask, by the keys of its units; a schema of many cases stands there once.
+
+    ``partly`` says that there are other tests, which were not selected.
+    """
     units: JsonObject = {}
     schemas: JsonObject = {}
     for declaration in declarations:
@@ -56,7 +59,12 @@ def note(declarations: Iterable[Declaration], *, only: Sequence[str] = ()) -> Js
             "sampling": to_json(unit.sampling),
             "cases": cases,
         }
-    return {"units": units, "schemas": schemas}
+    return {"units": units, "schemas": schemas, "partly": partly}
+
+
+def partly_asked(store: Store, run: str) -> bool:
+    """Whether a run noted that not all of its tests were selected."""
+    return bool((store.document(run, REQUESTS) or {}).get("partly"))
 
 
 def asked_in(store: Store, run: str) -> dict[str, Asked] | None:
@@ -89,6 +97,6 @@ def engines_in(store: Store, run: str) -> tuple[dict[str, Locked], list[str]]:
     return {name: from_json(Locked, data) for name, data in document["engines"].items()}, document["secrets"]
 
 
-def _schema(case: Case) -> Mapping[str, Any] | None:
+def _schema(case: Case) -> Mapping[str, JsonValue] | None:
     expected = None if case.expect is None else case.expect.schema
     return response_schema(case) or (expected if isinstance(expected, Mapping) else None)
