@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -19,9 +20,11 @@ def refuse_private(
     """Raise ``GoldenError``, naming file, case and field, where a golden would hold what has no place in it.
 
     ``variables`` are the names under which ``mask`` knows secrets: a text it has been at before holds them. ``folders``
-    are those of this machine that nobody else should read of; a path that a model made up is its answer.
+    are those of this machine that nobody else should read of, whether or not a text goes on below them; a path that a
+    model made up is its answer.
     """
     known = list(variables)
+    ours = _naming(folders)
 
     def refused(place: str, why: str) -> GoldenError:
         return GoldenError(f"{where} is not written: {place} {why}")
@@ -35,8 +38,20 @@ def refuse_private(
     for line in golden.lines.values():
         for place, text in _of_case(line, golden.logprobs.get(line.key)):
             _refuse_secret(refused, place, text, mask, known)
-            if any(folder in text for folder in folders):
+            if ours is not None and ours.search(text):
                 raise refused(place, "names a folder of this machine; keep such paths out of the prompt")
+
+
+def _naming(folders: Sequence[str]) -> re.Pattern[str] | None:
+    """Return what finds the name of one of these folders, and of none that only begins or ends with it.
+
+    >>> _naming(["/srv/proj"]).findall("/srv/proj/a, /srv/proj. But /srv/proj2, /srv/proj.old or /mnt/srv/proj")
+    ['/srv/proj', '/srv/proj']
+    """
+    if not folders:
+        return None
+    names = "|".join(re.escape(folder) for folder in folders)
+    return re.compile(rf"(?<![\w.~-])(?:{names})(?![\w-]|\.\w)")
 
 
 def _refuse_secret(refused: Refusal, place: str, text: str, mask: Mask, variables: Sequence[str]) -> None:

@@ -187,7 +187,7 @@ def remarks(verdict: Verdict, *, of_reader: bool = True) -> list[str]:
     out what holds for every check alike, for where a run tells that once.
     """
     left_out = [  # of all prompts: those of a tag are among them
-        f"left out {count(len(part.cases), 'prompt')} ({_first_names(part.cases)}): {plain(part.reason)}"
+        f"left out {count(len(part.cases), 'prompt')} ({first_names(part.cases)}): {plain(part.reason)}"
         for part in (() if verdict.tag else verdict.left_out)
     ]
     return [
@@ -202,7 +202,12 @@ def _forgiven(part: Lenience) -> str:
     return words if part.accepted else f"{words}: json.loads refuses that, so they do not fit (lenient=True reads it)"
 
 
-def _first_names(names: Sequence[str], limit: int = 3) -> str:
+def first_names(names: Sequence[str], limit: int = 3) -> str:
+    """Return the first of some names, and whether there are more.
+
+    >>> first_names(["a", "b", "c", "d"])
+    'a, b, c, …'
+    """
     shown = [plain(name, 40) for name in names[:limit]]
     return ", ".join(shown) + (", …" if len(names) > limit else "")
 

@@ -9,11 +9,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pytest_llmparity.core.errors import GoldenError
 from pytest_llmparity.core.golden.folding import unfold
-from pytest_llmparity.core.golden.records import Golden, Line, Provenance, Wanted, set_of, wanted
+from pytest_llmparity.core.golden.records import Golden, Line, Parameters, Provenance, Wanted, set_of, wanted
 from pytest_llmparity.core.golden.updating import apart
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
@@ -225,13 +224,13 @@ def _other(line: Line, want: Wanted, provenance: Provenance, unit: Unit, case: C
     return ""
 
 
-def _nearest(provenance: Provenance, now: Mapping[str, Any]) -> Mapping[str, Any]:
+def _nearest(provenance: Provenance, now: Parameters) -> Parameters:
     """Return the way of asking, of those that were recorded, that differs least from the one of now."""
-    ways: Iterable[Mapping[str, Any]] = (way.sampling for way in provenance.asked)
+    ways: Iterable[Parameters] = (way.sampling for way in provenance.asked)
     return min(ways, key=lambda way: sum(_apart(way, now, name) for name in now), default={})
 
 
-def _apart(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> bool:
+def _apart(before: Parameters, now: Parameters, name: str) -> bool:
     mine, theirs = before.get(name), now.get(name)
     return (list(mine) if isinstance(mine, tuple) else mine) != (list(theirs) if isinstance(theirs, tuple) else theirs)
 
@@ -249,10 +248,9 @@ def _remarks(golden: Golden, unit: Unit, fit: Fit, *, where: str) -> list[str]:
         part = " in part" if len(others) < len({way.concurrency for way in ways}) else ""
         remarks.append(f"{was}{part}, and this run asks {unit.concurrency}: its noise floor is that of its recording")
     if fit.stale:
-        shown = ", ".join(explain.plain(case, 40) for case in fit.stale[:3]) + (", …" if len(fit.stale) > 3 else "")
         remarks.append(
             f"{where} has {explain.count(len(fit.stale), 'case')} that {explain.plain(unit.prompts.name, 40)} has not "
-            f"any more ({shown}): llmparity golden prune removes them"
+            f"any more ({explain.first_names(fit.stale)}): llmparity golden prune removes them"
         )
     return remarks
 

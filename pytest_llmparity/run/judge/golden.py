@@ -31,7 +31,7 @@ def unrecorded(record: EngineRecord, unit: str) -> str | None:
     if not absent:
         return None
     first = next(iter(absent.values()))
-    cases = f"{explain.count(len(absent), 'prompt')} of {record.name} ({_some(absent)})"
+    cases = f"{explain.count(len(absent), 'prompt')} of {record.name} ({explain.first_names(list(absent))})"
     return f"{cases}: {first}, and --parity-required asks for a verdict on all"
 
 
@@ -53,13 +53,8 @@ def outdated(declaration: Declaration, records: Iterable[EngineRecord], unit: st
             engine=record.name,
             baseline=None,
             outcome=Outcome.INCOMPARABLE,
-            reason=f"{len(cases)} of {of} ({_some(cases)}): {next(iter(cases.values()))}",
+            reason=f"{len(cases)} of {of} ({explain.first_names(list(cases))}): {next(iter(cases.values()))}",
             blocked_by=record.name,
         )
         verdicts.append(worded(verdict))
     return verdicts
-
-
-def _some(cases: Iterable[str]) -> str:
-    names = list(cases)
-    return ", ".join(explain.plain(case, 40) for case in names[:3]) + (", …" if len(names) > 3 else "")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_llmparity.core.checks.contract import Contract
 from pytest_llmparity.core.errors import DesignError, GoldenError
@@ -18,7 +18,7 @@ from pytest_llmparity.core.golden.records import FORMAT, Key, Provenance, Told, 
 from pytest_llmparity.core.golden.updating import Renewed, Update
 from pytest_llmparity.core.identity.lock import Locked
 from pytest_llmparity.core.identity.record import EngineRecord
-from pytest_llmparity.core.sample import Completion, Sample, to_json
+from pytest_llmparity.core.sample import Completion, JsonValue, Sample, to_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.run.golden.requests import Asked, asked_in, engines_in
@@ -60,10 +60,12 @@ class Written:
         news = f"{', '.join(counts)} of {explain.count(total, 'case')}" if counts else "nothing new"
         text = f"{self.file}: {news}"
         if self.unanswered:
-            text += f"; {explain.count(len(self.unanswered), 'case')} not answered ({_some(self.unanswered)})"
+            text += (
+                f"; {explain.count(len(self.unanswered), 'case')} not answered ({explain.first_names(self.unanswered)})"
+            )
         if self.stale:
             text += (
-                f"; {explain.count(len(self.stale), 'case')} nobody asks any more ({_some(self.stale)}): "
+                f"; {explain.count(len(self.stale), 'case')} nobody asks any more ({explain.first_names(self.stale)}): "
                 "llmparity golden prune"
             )
         return text
@@ -150,7 +152,7 @@ def _folded(unit: Asked, samples: Sequence[Sample], wires: Mapping[str, str]) ->
     return {case: folded for case, folded in lines.items() if folded is not None}
 
 
-def _validity(schema: Mapping[str, Any] | None) -> Any:
+def _validity(schema: Mapping[str, JsonValue] | None) -> Callable[[Completion], bool] | None:
     if schema is None:
         return None
     try:
@@ -259,8 +261,8 @@ def of_session(session: Session) -> tuple[list[str], bool]:
 def folders_of(root: Path) -> list[str]:
     """Return the folders of this machine that nobody else should read of, as texts have them."""
     with contextlib.suppress(RuntimeError):  # an account without a home
-        return [f"{folder}/" for folder in (root, Path.home()) if len(folder.parts) > 1]
-    return [f"{root}/"]
+        return [str(folder) for folder in (root, Path.home()) if len(folder.parts) > 1]
+    return [str(root)]
 
 
 def accepted_by(wrote: Sequence[Written]) -> list[str]:
@@ -272,7 +274,3 @@ def accepted_by(wrote: Sequence[Written]) -> list[str]:
             "commit them, and run again: what then answers as recorded is not written"
         )
     return lines
-
-
-def _some(cases: Sequence[str]) -> str:
-    return ", ".join(explain.plain(case, 40) for case in cases[:3]) + (", …" if len(cases) > 3 else "")

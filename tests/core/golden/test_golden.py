@@ -371,11 +371,25 @@ def test_a_key_is_refused_wherever_it_stands(form: str) -> None:
 
 def test_what_looks_like_a_key_and_folders_of_this_machine_are_refused() -> None:
     assert "looks like a key" in refuse(golden(folded("a", "sk-proj-" + "a1B2" * 8)))
-    assert "names a folder of this machine" in refuse(golden(folded("a", "see /home/me/x")), "/home/me/")
+    assert "names a folder of this machine" in refuse(golden(folded("a", "see /home/me/x")), "/home/me")
     assert "identity.model holds a path" in refuse(golden(folded("a", "x"), of=provenance(model="/srv/models/x")))
+
+
+@pytest.mark.parametrize(
+    "text", ["see /srv/proj", "your home is /root", "in /srv/proj.", "`/root`, then", "file:///root/x"]
+)
+def test_a_folder_of_this_machine_is_refused_without_anything_below_it_too(text: str) -> None:
+    assert "names a folder of this machine" in refuse(golden(folded("a", text)), "/srv/proj", "/root")
+
+
+@pytest.mark.parametrize("text", ["/srv/project", "/srv/proj-2/x", "/srv/proj.old", "src/root", "~/root", "../root/x"])
+def test_another_folder_that_looks_like_one_of_this_machine_is_not(text: str) -> None:
+    made = golden(folded("a", text))
+
+    refuse_private(made, where="g", mask=Mask({}), variables=(), folders=("/srv/proj", "/root"))
 
 
 def test_a_path_that_a_model_made_up_is_its_answer() -> None:
     made = golden(folded("a", "#!/usr/bin/env python"))
 
-    refuse_private(made, where="g", mask=Mask({}), variables=(), folders=("/home/me/",))
+    refuse_private(made, where="g", mask=Mask({}), variables=(), folders=("/home/me",))
