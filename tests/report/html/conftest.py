@@ -16,6 +16,8 @@ from tests.report.html.made import Made
 from tests.unavailable import unavailable
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+LIMIT_MS = 90_000
+"""Longest wait for the browser or something in the page: it ends what hangs, engines may keep the cores meanwhile."""
 
 WATCH = """
 window.refused = [];
@@ -39,7 +41,7 @@ def chromium() -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         # Its sandbox wants rights that root and containers do not have; it opens pages made here, from files.
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"], timeout=LIMIT_MS)
         yield browser
         browser.close()
 
@@ -62,7 +64,7 @@ def opened(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         if attacked:
             provoked.append(page)
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(LIMIT_MS)
         page.add_init_script(WATCH)
         page.on("pageerror", lambda error: errors.append(str(error)))
         if not attacked:
