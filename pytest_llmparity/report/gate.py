@@ -52,7 +52,7 @@ def _advice(decision: Decision) -> str:
         passed = decision.of(Ruled.SHIP)
         excused = sum(r.verdict.outcome is not Outcome.PASS for r in passed)
         words = f"{theirs} may replace {ours}. {_of_required(len(passed) - excused, decision)} passed"
-        return f"{words}; the policy lets {excused} that did not ship." if excused else f"{words}."
+        return f"{words}; the policy excuses {explain.count(excused, 'other')}." if excused else f"{words}."
     if decision.outcome is Ruled.HOLD:
         against = decision.of(Ruled.HOLD)
         parts = [f"{_of_required(len(against), decision)} {'speaks' if len(against) == 1 else 'speak'} against it"]

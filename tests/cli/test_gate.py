@@ -71,12 +71,17 @@ def test_a_policy_says_what_is_advisory_and_what_open_verdicts_mean(failed: Shel
     kinds = {v.kind for v in varied().record.verdicts if v.engine == "dev" and v.outcome.fails_test}
     rules = "".join(f"[[rule]]\nlevel = 'advisory'\ncheck = '{kind}'\n" for kind in kinds)
     (failed.path / "release.toml").write_text(f"inconclusive = 'hold'\nskipped = 'ship'\n{rules}")
+    (failed.path / "lenient.toml").write_text(f"inconclusive = 'ship'\n{rules}")
 
     told = failed.run("gate", "--run", "newest", "--candidate", "dev", "--policy", "release.toml")
 
     still = [v for v in varied().record.verdicts if v.engine == "dev" and v.outcome is Outcome.INCONCLUSIVE]
     assert told.code == (1 if still else 0), told.err
     assert "Advisory, so it decides nothing:" in told.out
+    excused = failed.run("gate", "--run", "newest", "--candidate", "dev", "--policy", "lenient.toml")
+    assert excused.code == 0, excused.err
+    assert "required verdicts passed; the policy excuses 1 other." in excused.out
+    assert "Shipped by the policy all the same:" in excused.out
     assert "Policy: release.toml (sha256 " in told.out
 
 
