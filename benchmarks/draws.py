@@ -43,7 +43,7 @@ from pytest_llmparity.run.plan import floor_order
 T = TypeVar("T")
 
 FIXTURES: Final = Path(__file__).resolve().parent.parent / "fixtures"
-PROMPTS: Final = {"tiny": "pool.jsonl", "smollm2": "instruct.jsonl"}
+PROMPTS: Final = {"tiny": "prompts/pool.jsonl", "smollm2": "draws/instruct.jsonl"}
 MARGIN: Final = 0.06
 """Nats: the margin of the tiny model's pairs, above BF16 and Q8_0 and below Q6_K."""
 SIZES: Final = (16, 24, 64)
@@ -100,7 +100,7 @@ class Drawn:
     """
 
     def __init__(self, recording: Recording, model: str, *, grouped: bool = False) -> None:
-        every = load_prompts(FIXTURES / "prompts" / PROMPTS[model], ()).by_id
+        every = load_prompts(FIXTURES / PROMPTS[model], ()).by_id
         if not grouped:
             every = {name: msgspec.structs.replace(case, group=name) for name, case in every.items()}
         self.engines = recording.engines

@@ -69,7 +69,7 @@ def tiny_prompts() -> tuple[PromptSet, dict[str, list[str]]]:
 
 def smollm2_prompts(each: int) -> tuple[PromptSet, dict[str, list[str]]]:
     """Return the prompts asked of the instruct model, the first of each kind, and their ids."""
-    every = load_prompts(FIXTURES / "prompts/instruct.jsonl", ())
+    every = load_prompts(FIXTURES / "draws/instruct.jsonl", ())
     of_kind: Counter[str] = Counter()
     cases = []
     for case in every.cases:

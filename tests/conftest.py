@@ -18,6 +18,11 @@ from platformdirs import user_cache_path
 
 pytest_plugins = ["pytester", "tests.real_ollama"]
 
+# Packages that stand beside the tests, benchmarks and fixtures, are looked for last: what is tested is the wheel that
+# was installed, and never the package's source.
+if (root := str(Path(__file__).parents[1])) not in sys.path:
+    sys.path.append(root)
+
 LIVE = "mark.live"
 """How a file with a live test spells the marker: others are not even imported by ``pytest -m live``."""
 

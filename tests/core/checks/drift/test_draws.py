@@ -14,7 +14,7 @@ import pytest
 from benchmarks.draws import COARSE, HIDDEN, HONEST, MARGIN, Drawn, Pair, ladder, named, outcomes, remembered
 from benchmarks.record_draws import DRAWS
 from benchmarks.recordings import Recorded, read, write
-from fixtures.prompts import make_instruct
+from fixtures.draws import make_instruct
 from pytest_llmparity import check
 from pytest_llmparity.core.identity.proposing import proposed
 from pytest_llmparity.core.prompts import PromptSet
