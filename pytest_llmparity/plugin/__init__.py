@@ -236,11 +236,14 @@ class Receiver:
         self._door = door
         self._attempts = repeats.Attempts()
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Keep what could not be collected."""
+        self._door.unjudged.uncollected(report)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a gate's call report carries, before others write down what is told of a test."""
         self._attempts.settle(report)
         self._door.unjudged.settle(report)
-        carried = getattr(report, CARRIED, None)
-        if carried is not None:
+        if (carried := getattr(report, CARRIED, None)) is not None:
             self._door.receive(carried)

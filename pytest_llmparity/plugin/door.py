@@ -388,7 +388,7 @@ class Door:
         ]
         if not (self.verdicts or self.session.run or self.settings.reports):
             return
-        record = self.session.record(self.verdicts, self._commands)
+        record = self.session.record(self.verdicts, self._commands, self.unjudged)
         if not self.session.run:
             record = dataclasses.replace(record, engines=tuple(self._engines()))
         self.config.hook.pytest_llmparity_report(config=self.config, record=record)

@@ -72,6 +72,14 @@ class Unjudged(dict[str, str]):
             self[report.nodeid] = ""
         if report.failed and hasattr(report, WHY):
             self[report.nodeid] = getattr(report, WHY)
+        elif report.failed and report.when not in ("setup", "call", "teardown"):  # xdist lost the worker that ran it
+            self[report.nodeid] = plain(report.longreprtext.strip().partition("\n")[0], 160)
+
+    def uncollected(self, report: pytest.CollectReport) -> None:
+        """Take note of a file, or of a part of one, that could not be collected."""
+        if report.failed:
+            last = report.longreprtext.strip().rpartition("\n")[2]
+            self[report.nodeid] = plain(f"could not be collected: {last.removeprefix('E').strip()}", 160)
 
 
 def _repetition(item: pytest.Item) -> re.Match[str] | None:

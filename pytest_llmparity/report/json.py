@@ -44,6 +44,7 @@ def to_json(record: RunRecord, *, places: Places | None = None) -> dict[str, Any
         "verdicts": [_verdict(verdict) for verdict in record.verdicts],
         "latency": [samples_module.to_json(row) for row in record.latency],
         "failures": [samples_module.to_json(failure) for failure in record.failures],
+        "errors": [{"test": test, "reason": why} for test, why in record.errors.items()],
     }
     cleaned: dict[str, Any] = clean(content if places is None else places.shorten(content))
     return cleaned

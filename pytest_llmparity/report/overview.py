@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from pytest_llmparity.core.identity.record import LatencyQuantiles
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.printable import cells, pad, printable
+from pytest_llmparity.core.words.printable import cells, pad, printable, wrapped
 
 
-def worst(verdicts: Sequence[Verdict]) -> Outcome:
-    """Return the worst outcome; of nothing judged it is SKIPPED."""
-    return max((verdict.outcome for verdict in verdicts), key=SEVERITY.index, default=Outcome.SKIPPED)
+def worst(verdicts: Sequence[Verdict], errors: Collection[str] = ()) -> Outcome:
+    """Return the worst outcome; of nothing judged it is SKIPPED. Each of ``errors``, names of tests, is an ERROR."""
+    outcomes = [*(verdict.outcome for verdict in verdicts), *(Outcome.ERROR for _ in errors)]
+    return max(outcomes, key=SEVERITY.index, default=Outcome.SKIPPED)
 
 
-def tally(verdicts: Sequence[Verdict]) -> Mapping[Outcome, int]:
-    """Return how many verdicts have each outcome that occurs, the worst first."""
-    counts = Counter(verdict.outcome for verdict in verdicts)
+def tally(verdicts: Sequence[Verdict], errors: Collection[str] = ()) -> Mapping[Outcome, int]:
+    """Return how many verdicts, and tests of ``errors``, have each outcome that occurs, the worst first."""
+    counts = Counter([*(verdict.outcome for verdict in verdicts), *(Outcome.ERROR for _ in errors)])
     return {outcome: counts[outcome] for outcome in reversed(SEVERITY) if outcome in counts}
 
 
-def sentence(verdicts: Sequence[Verdict]) -> str:
+def sentence(verdicts: Sequence[Verdict], errors: Mapping[str, str] | None = None) -> str:
     """Return what a run came to on one line: how many verdicts, and of the worst one its headline.
+
+    ``errors`` has by test why it failed where no verdict says so; they come first.
 
     >>> sentence([])
     'Nothing was judged.'
     """
+    if errors:
+        test, why = next(iter(errors.items()))
+        failed = (
+            f"{explain.count(len(errors), 'test')} failed outside of {'its' if len(errors) == 1 else 'their'} checks"
+        )
+        return f"{failed}, {test}: {why.rstrip('.')}. {sentence(verdicts)}"
     if not verdicts:
         return "Nothing was judged."
     outcome, total = worst(verdicts), explain.count(len(verdicts), "verdict")
@@ -41,6 +50,12 @@ def sentence(verdicts: Sequence[Verdict]) -> str:
         return f"Nothing was judged: every check was skipped. {alike[0].reason or alike[0].message}".rstrip()
     first = explain.headline(alike[0]).partition("\n")[0].removeprefix(f"{outcome} ")
     return f"{len(alike)} of {total} {'is' if len(alike) == 1 else 'are'} {outcome}: {first}"
+
+
+def failed(errors: Mapping[str, str], *, width: int) -> list[str]:
+    """Return the tests that failed where no verdict says so, and why each did, as lines below a title."""
+    lines = [wrapped(printable(f"{test}: {why}"), width, indent="  ") for test, why in errors.items()]
+    return ["failed outside of the checks:", *(line for of_test in lines for line in of_test)] if errors else []
 
 
 class Change(NamedTuple):

@@ -178,6 +178,7 @@ def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> 
         ],
         troubles(record.verdicts, record.engines, width=width),
         conclusions(record.verdicts, [engine.name for engine in record.engines], verbose=verbose, width=width),
+        overview.failed(record.errors, width=width),
         overview.latency(record.latency, width=width),
         open_questions(record.verdicts, width=width),
         unjudged(record.verdicts, width=width),

@@ -19,7 +19,7 @@ from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.ports import Embedder, Progress
 from pytest_llmparity.core.sample import Identity, Sample, to_json
-from pytest_llmparity.core.verdict import SEVERITY, Verdict
+from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.engines import daemons, registry
@@ -244,22 +244,16 @@ class Session:
     ) -> list[str]:
         """Take note that this session judged and reported its run to the end: the next one of its plan begins anew.
 
-        ``tests`` has every test, and why it failed where no verdict says so. Older runs than are kept are removed;
-        return the sentence that says so.
+        ``tests``: why each failed where no verdict says so. Older runs are removed; return the sentence that says so.
         """
         if self.run is None or self.settings.mode != "live":
             return []
-        worst = max((verdict.outcome for verdict in verdicts), key=SEVERITY.index, default=None)
-        keep(self.store(), self.run, verdicts, reproduce or {}, tests)
+        worst = keep(self.store(), self.run, verdicts, reproduce or {}, tests)
         self.store().put_document(self.run, JUDGED, {"worst": worst})
         self.store().release(self.run)
         gone = self.store().prune(self.settings.keep_runs, spare=self.run)
-        if not gone:
-            return []
-        return [
-            f"{explain.count(len(gone), 'older run')} removed from the store, which keeps the newest "
-            f"{self.settings.keep_runs} (--parity-keep-runs) and those that llmparity runs --keep names"
-        ]
+        kept = f"the newest {self.settings.keep_runs} (--parity-keep-runs) and those that llmparity runs --keep names"
+        return [f"{explain.count(len(gone), 'older run')} removed from the store, which keeps {kept}"] if gone else []
 
     @property
     def sequential(self) -> bool:
@@ -435,7 +429,12 @@ class Session:
             self.run = run
             self._load()
 
-    def record(self, verdicts: Sequence[Verdict], reproduce: Mapping[str, str] | None = None) -> RunRecord:
+    def record(
+        self,
+        verdicts: Sequence[Verdict],
+        reproduce: Mapping[str, str] | None = None,
+        tests: Mapping[str, str] | None = None,
+    ) -> RunRecord:
         """Return everything about the run for the reports; ``reproduce`` has by test the command that runs it again."""
         return record_of_run(
             self.run or "",
@@ -444,6 +443,7 @@ class Session:
             self._state,
             verdicts,
             reproduce=reproduce or {},
+            tests={test: self.mask.text(why) for test, why in (tests or {}).items()},
             replayed=self.settings.mode == "replay",
         )
 

@@ -86,3 +86,57 @@ def test_an_open_verdict_shows_what_differs(drifting: Any) -> None:
 
     result.stdout.fnmatch_lines(["inconclusive:", "  cand: text *", "    4 forks in *", "    first fork: q0 after *"])
     assert not executed_lines(result.stdout.str())
+
+
+BROKEN = """
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity("prompts.jsonl", check.prompts(), max_tokens=8)
+def test_passes(parity_run): ...
+
+@pytest.mark.parity("promtps.jsonl", check.prompts(), max_tokens=8)
+def test_is_misspelt(parity_run): ...
+
+@pytest.mark.parity("prompts.jsonl", check.prompts(), max_tokens=8)
+def test_raises(parity_run):
+    raise RuntimeError("no database")
+"""
+
+
+def test_a_gate_that_fails_without_a_verdict_is_an_error_of_every_report(drifting: Any) -> None:
+    drifting.pytester.makepyfile(test_gate=BROKEN)
+
+    result = drifting.run("--parity-report=json,html,md")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    out = drifting.pytester.path / "out"
+    page, text = ((out / name).read_text("utf-8") for name in ("report.html", "summary.md"))
+    reasons = {error["test"]: error["reason"] for error in drifting.report()["errors"]}
+    assert list(reasons) == ["test_gate.py::test_is_misspelt", "test_gate.py::test_raises"]
+    assert "promtps.jsonl" in reasons["test_gate.py::test_is_misspelt"]
+    assert reasons["test_gate.py::test_raises"] == "RuntimeError: no database"
+    assert text.startswith("### LLM parity: ERROR")
+    assert "2 tests failed outside of their checks" in text
+    assert "2 verdicts passed" in text
+    assert re.search("<title>ERROR: ", page)
+    for report in (page, text.replace("\\", "")):
+        assert "RuntimeError: no database" in report
+        assert "test_is_misspelt" in report
+        assert reasons["test_gate.py::test_is_misspelt"][:14] in report
+    with Store.open(drifting.pytester.path / ".llmparity") as store:
+        told = stored(store, store.runs()[-1].id, root=drifting.pytester.path)
+    assert told.record.errors == reasons
+    result.stdout.fnmatch_lines(["failed outside of the checks:", "test_gate.py::test_is_misspelt: no prompt file*"])
+
+
+def test_a_file_that_cannot_be_collected_is_an_error_of_the_report(drifting: Any) -> None:
+    drifting.pytester.makepyfile(test_odd="import nothing_of_this_name")
+
+    result = drifting.run("--parity-report=json,md", "--continue-on-collection-errors")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    (error,) = drifting.report()["errors"]
+    assert error["test"] == "test_odd.py"
+    assert "could not be collected" in error["reason"]
+    assert "nothing_of_this_name" in error["reason"]

@@ -122,7 +122,8 @@ class RunRecord:
     ``requests`` counts what was sent when it was gathered, to all engines and with probes, ``retries`` what of that was
     sent again; ``replayed``: nothing was sent now. ``notes`` are sentences for the end of the summary (what was
     resumed, what a hard stop left out). ``reproduce`` has by test the command that runs it again, ``ladder`` is that of
-    the baseline's model, where the lock has one.
+    the baseline's model, where the lock has one. ``errors`` has by test why it failed where no verdict says so: its
+    set-up, its body or its teardown.
     """
 
     run: str
@@ -137,3 +138,4 @@ class RunRecord:
     notes: tuple[str, ...] = ()
     reproduce: Mapping[str, str] = field(default_factory=dict)
     ladder: Ladder | None = None
+    errors: Mapping[str, str] = field(default_factory=dict)

@@ -82,9 +82,9 @@ def page(
         "version": record.version,
         "requests": record.requests,
         "replayed": record.replayed,
-        "outcome": overview.worst(record.verdicts).value,
-        "sentence": overview.sentence(record.verdicts),
-        "tally": [(outcome.value, count) for outcome, count in overview.tally(record.verdicts).items()],
+        "outcome": overview.worst(record.verdicts, record.errors).value,
+        "sentence": overview.sentence(record.verdicts, record.errors),
+        "tally": [(outcome.value, count) for outcome, count in overview.tally(record.verdicts, record.errors).items()],
         "engines": [engine.name for engine in record.engines],
         "baseline": next((engine.name for engine in record.engines if engine.baseline), None),
         "troubles": [(e.name, e.unusable) for e in record.engines if e.unusable],
@@ -196,15 +196,19 @@ def _shortened(text: str) -> str:
 
 
 def _tests(record: RunRecord) -> list[dict[str, Any]]:
-    """Return the tests with their verdicts, the worst verdict of each first, and the command that runs it again."""
+    """Return the tests with their verdicts, the worst verdict of each first, and the command that runs it again.
+
+    Those that failed where no verdict says so come first, each with its ``error``.
+    """
     numbers = {id(verdict): number for number, verdict in enumerate(record.verdicts)}
-    tests: dict[str, list[Verdict]] = {}
+    tests: dict[str, list[Verdict]] = {test: [] for test in record.errors}
     for verdict in record.verdicts:
         tests.setdefault(verdict.test, []).append(verdict)
     return [
         {
             "name": name,
-            "outcome": overview.worst(verdicts).value,
+            "outcome": overview.worst(verdicts, [name] if name in record.errors else ()).value,
+            "error": record.errors.get(name, ""),
             "reproduce": record.reproduce.get(name, ""),
             "verdicts": [_verdict(verdict, numbers[id(verdict)]) for verdict in overview.in_order(verdicts)],
         }

@@ -92,10 +92,16 @@ def _parts(
     def escaped(text: str) -> str:
         return escape(places.shorten(text))
 
-    outcome = overview.worst(record.verdicts)
+    outcome = overview.worst(record.verdicts, record.errors)
     names = " · ".join(escaped(engine.name) for engine in record.engines)
     yield True, f"### LLM parity: {outcome}{f' — {names}' if names else ''}\n\n"
-    yield True, f"> [!{_ALERTS.get(outcome, 'CAUTION')}]\n> {escaped(overview.sentence(record.verdicts))}\n\n"
+    yield (
+        True,
+        f"> [!{_ALERTS.get(outcome, 'CAUTION')}]\n> {escaped(overview.sentence(record.verdicts, record.errors))}\n\n",
+    )
+    if record.errors:
+        listed = [f"- **{Outcome.ERROR}** {escaped(test)}: {escaped(why)}\n" for test, why in record.errors.items()]
+        yield False, f"**Failed outside of their checks**\n\n{''.join(listed)}\n"
     passed = {Outcome.PASS, Outcome.SKIPPED}
     tests = dict.fromkeys(verdict.test for verdict in record.verdicts)
     own = {test: [verdict for verdict in record.verdicts if verdict.test == test] for test in tests}

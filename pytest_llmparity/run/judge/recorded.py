@@ -12,7 +12,7 @@ from pytest_llmparity.core.identity.agreed import Party
 from pytest_llmparity.core.identity.ladder import Ladder
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Sample, from_json, to_json
-from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.run.gather.asked import origins
 from pytest_llmparity.run.judge.judging import Judging
 from pytest_llmparity.run.judge.state import (
@@ -52,9 +52,13 @@ def record_of_run(
     verdicts: Sequence[Verdict],
     *,
     reproduce: Mapping[str, str],
+    tests: Mapping[str, str],
     replayed: bool = False,
 ) -> RunRecord:
-    """Return everything about a run; without a ``judging`` nothing was gathered."""
+    """Return everything about a run; without a ``judging`` nothing was gathered.
+
+    ``tests`` has every test, and why it failed where no verdict says so, else nothing.
+    """
     engines, samples = ({}, {}) if judging is None else (judging.records, judging.samples)
     return RunRecord(
         run=run,
@@ -69,6 +73,7 @@ def record_of_run(
         notes=(*state.notes, *unknown_latency(samples, verdicts), *read_otherwise(samples)),
         reproduce=reproduce,
         ladder=None if judging is None else _ladder(judging),
+        errors={test: why for test, why in tests.items() if why},
     )
 
 
@@ -78,14 +83,19 @@ def keep(
     verdicts: Sequence[Verdict],
     reproduce: Mapping[str, str],
     tests: Mapping[str, str] | None = None,
-) -> None:
-    """Write down what a run came to, so that it can be reported again, and why tests failed beside their verdicts."""
+) -> Outcome | None:
+    """Write down what a run came to, so that it can be reported again, and why tests failed beside their verdicts.
+
+    Return its worst outcome, that of such a test ERROR; ``None`` where there is none.
+    """
     content = {
         "verdicts": [to_json(verdict) for verdict in verdicts],
         "reproduce": dict(reproduce),
         "tests": dict(tests or {}),
     }
     store.put_document(run, REPORTED, content)
+    outcomes = [*(verdict.outcome for verdict in verdicts), *(Outcome.ERROR for why in (tests or {}).values() if why)]
+    return max(outcomes, key=SEVERITY.index, default=None)
 
 
 def newest_judged(store: Store) -> str:
@@ -113,10 +123,11 @@ def stored(store: Store, run: str, *, root: Path) -> Told:
         )
     judging = Judging.of(store, run, state, settings=Settings(), root=root, embedder=lambda: None)
     verdicts = [from_json(Verdict, data) for data in told["verdicts"]]
-    record = record_of_run(run, infos[run].version, judging, state, verdicts, reproduce=told["reproduce"])
+    tests = told.get("tests", {})
+    record = record_of_run(run, infos[run].version, judging, state, verdicts, reproduce=told["reproduce"], tests=tests)
     samples = [sample for ours in judging.samples.values() for sample in ours]
     asked = origins(store, run, judging.records, verdicts)
-    return Told(record=record, samples=samples, origin=asked, tests=told.get("tests", {}))
+    return Told(record=record, samples=samples, origin=asked, tests=tests)
 
 
 def _ladder(judging: Judging) -> Ladder | None:
