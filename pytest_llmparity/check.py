@@ -118,7 +118,9 @@ def text(
             f"text(horizon={horizon}): the built-in margins belong to a horizon of {HORIZON} tokens; give margin= too"
         )
     if ignore not in (None, NEAR_TIES):
-        raise DesignError(f'text(ignore={ignore!r}): ignore is "{NEAR_TIES}", forks that an accepted shift explains')
+        raise DesignError(
+            f'text(ignore={ignore!r}): ignore must be "{NEAR_TIES}", forks that an accepted shift explains'
+        )
     if shift is not None and ignore is None:
         raise DesignError(
             f'text(shift={shift!r}): a shift says which forks are near-ties, so give ignore="{NEAR_TIES}" too; '
@@ -326,7 +328,9 @@ def _nats(function: str, name: str, value: object) -> float:
 def _by(function: str, by: object) -> By | None:
     if by is None or by == "tag":
         return by
-    raise DesignError(f'{function}(by={by!r}): by is "tag", which judges the prompts of each tag by themselves too')
+    raise DesignError(
+        f'{function}(by={by!r}): by must be "tag", which judges the prompts of each tag by themselves too'
+    )
 
 
 def _whole(value: object) -> bool:

@@ -370,7 +370,8 @@ class Door:
             exitstatus = self._record_golden(exitstatus)
         if judged:
             try:
-                self.summary += self.session.conclude(self.verdicts, self._commands, self.unjudged)
+                removed = self.session.conclude(self.verdicts, self._commands, self.unjudged)
+                self.summary += removed if verbosity(self.config) > 0 else []
             except (LLMParityError, OSError) as error:
                 self.summary.append(f"llmparity: the store of runs could not be tidied: {error}")
         return exitstatus

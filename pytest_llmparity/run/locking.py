@@ -135,8 +135,10 @@ class Guard:
             words = f"llmparity calibrate {self._spelt(baseline)} {self._spelt(without[0])}"
             check = next(str(check) for check in checks if check.needs().accepted)
             given = f"check.{check[:-1]}{'' if check.endswith('(') else ', '}shift=0.06)".replace("(, ", "(")
+            # A text check has a margin of its own: the lock says which of its forks are near-ties.
+            taken = "shift" if check.startswith("text(") else "margin"
             raise DesignError(
-                f"check.{check} takes its margin from {lock.NAME}, which has none for {' and '.join(without)} "
+                f"check.{check} takes its {taken} from {lock.NAME}, which has none for {' and '.join(without)} "
                 f"against {baseline}; measure the pair with: {words} (then commit the file), or give a number of nats, "
                 f"such as {given}"
             )

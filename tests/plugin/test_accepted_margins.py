@@ -130,7 +130,7 @@ def test_near_ties_are_ignored_by_what_was_accepted_and_by_nothing_else(
 
     without.assert_outcomes(errors=1)
     told = " ".join(without.stdout.str().split())
-    assert 'check.text(margin=0.2, ignore="near-ties") takes its margin from llmparity.lock, which has none' in told
+    assert 'check.text(margin=0.2, ignore="near-ties") takes its shift from llmparity.lock, which has none' in told
     assert 'such as check.text(margin=0.2, ignore="near-ties", shift=0.06)' in told
     assert accepted.ret == 0
     told = " ".join(accepted.stdout.str().split())

@@ -148,7 +148,7 @@ def test_a_store_that_cannot_be_opened_is_the_gates_error_and_other_tests_run(be
 
 
 @pytest.mark.slow
-def test_runs_beyond_those_that_are_kept_are_removed_and_the_summary_says_so(bench: Bench) -> None:
+def test_runs_beyond_those_that_are_kept_are_removed_and_the_detailed_summary_says_so(bench: Bench) -> None:
     bench.prompts(1)
     bench.gate("check.prompts()")
     engines = [bench.engine(), bench.engine()]
@@ -156,7 +156,9 @@ def test_runs_beyond_those_that_are_kept_are_removed_and_the_summary_says_so(ben
         silent = bench.run("--parity-keep-runs=2", "--parity-fresh", engines=engines)
         silent.stdout.no_fnmatch_line("*removed from the store*")
 
-    result = bench.run("--parity-keep-runs=2", "--parity-fresh", engines=engines)
+    silent = bench.run("--parity-keep-runs=2", "--parity-fresh", engines=engines)
+    silent.stdout.no_fnmatch_line("*removed from the store*")
+    result = bench.run("--parity-keep-runs=2", "--parity-fresh", "-v", engines=engines)
 
     result.stdout.fnmatch_lines(["*1 older run removed from the store, which keeps the newest 2 (--parity-keep-runs)*"])
     with sqlite3.connect(bench.pytester.path / ".llmparity/samples.sqlite") as db:

@@ -19,6 +19,7 @@ from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.identity.ladder import Ladder
 from pytest_llmparity.core.identity.record import LatencyQuantiles, RunRecord
 from pytest_llmparity.core.sample import Phase, Sample
+from pytest_llmparity.core.stats.quantiles import describe
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words import explain
 
@@ -201,8 +202,9 @@ def _steps(values: Sequence[float], x: Callable[[float], float], y: Callable[[fl
 
 
 def _quantiles(name: str, values: Sequence[float]) -> str:
-    shown = [(rank, values[min(len(values) - 1, math.ceil(rank * len(values)) - 1)]) for rank in (0.5, 0.95, 0.99)]
-    return f"{name}: " + ", ".join(f"p{100 * rank:g} {explain.seconds(value)}" for rank, value in shown)
+    """Return the quantiles of a row in words, the same figures as in verdicts and in the terminal."""
+    shown = zip(("p50", "p95", "p99"), describe(values), strict=True)
+    return f"{name}: " + ", ".join(f"{rank} {explain.seconds(value)}" for rank, value in shown)
 
 
 def _budgets(record: RunRecord, metric: str) -> list[tuple[float, float, str]]:

@@ -175,7 +175,7 @@ def test_another_word_for_by_is_refused_where_it_is_written() -> None:
         lambda: check.schema({}, rate=0.9, by="tags"),  # type: ignore[arg-type]
         lambda: check.similarity(by=True),  # type: ignore[arg-type]
     ):
-        with pytest.raises(DesignError, match='by is "tag"'):
+        with pytest.raises(DesignError, match='by must be "tag"'):
             make_one()
 
 

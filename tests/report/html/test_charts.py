@@ -9,7 +9,9 @@ import re
 import pytest
 
 from pytest_llmparity.core.sample import Failure, Phase, Sample
+from pytest_llmparity.core.stats.quantiles import describe
 from pytest_llmparity.core.verdict import Outcome
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.report.html import charts
 from tests.report.html.made import varied, verdict
 
@@ -78,3 +80,10 @@ def test_an_engine_stands_on_the_ladder_by_its_shift() -> None:
     assert all(0.0 <= step.lower <= step.estimate <= step.upper <= charts.PLOT[0] for step in rungs.steps)
     assert charts.ladder(None, record.verdicts) is None
     assert charts.ladder(record.ladder, [dataclasses.replace(v, kind="text") for v in record.verdicts]) is None
+
+
+def test_the_quantiles_below_a_curve_are_those_of_the_terminal() -> None:
+    times = [0.1, 0.2, 0.4, 0.9]
+    p50, p95, p99 = (explain.seconds(value) for value in describe(times))
+
+    assert charts._quantiles("dev", times) == f"dev: p50 {p50}, p95 {p95}, p99 {p99}"

@@ -207,7 +207,7 @@ def test_with_tags_near_ties_are_ignored_there_too(make: Factory) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"ignore": "ties"}, 'ignore is "near-ties"'),
+        ({"ignore": "ties"}, 'ignore must be "near-ties"'),
         ({"shift": 0.06}, 'give ignore="near-ties" too'),
         ({"ignore": "near-ties", "shift": 0.0}, "shift is a number of nats above 0"),
     ],
