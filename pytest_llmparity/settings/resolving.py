@@ -427,8 +427,9 @@ def _check_turns(engines: Sequence[EngineSpec], kinds: Mapping[str, Kind]) -> No
 def _baseline(layers: _Layers, engines: Sequence[EngineSpec], named_by: str) -> tuple[str | None, str]:
     """Return the baseline and what named it.
 
-    One that was asked for has to be selected. The profile's or the file's is a habit: a run without that engine takes
-    its first.
+    One that was asked for has to be selected. The profile's or the file's is a habit: its golden answers stand in for
+    that engine wherever they are selected, beside it as well, for what was recorded is the reference. A run without
+    either takes its first.
     """
     names = [spec.name for spec in engines]
     asked, source = layers.given.find("baseline")
@@ -444,6 +445,8 @@ def _baseline(layers: _Layers, engines: Sequence[EngineSpec], named_by: str) -> 
     configured, origin = layers.find("baseline")
     if configured is None:
         return names[0], first
+    if recorded := [spec.name for spec in engines if spec.golden == configured]:
+        return recorded[0], f"golden answers of {configured} ({origin})"
     if configured not in names:
         return names[0], f"{first}; {configured} ({origin}) is not selected"
     return configured, origin

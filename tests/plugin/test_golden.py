@@ -103,6 +103,22 @@ def test_prompts_that_fail_against_golden_answers_are_a_verdict(bench: Bench, re
     assert "KeyError" not in told(baseline) + told(candidate)
 
 
+def test_an_upgrade_is_held_against_the_golden_answers_of_the_configured_baseline(
+    bench: Bench, recorded: PosingEngine
+) -> None:
+    """``baseline = "prod"`` means what was recorded of it, where that is held against what prod is by now."""
+    upgraded = bench.engine(poses_as="llamacpp", answer="no")
+    bench.configure(
+        f'baseline = "prod"\n[engines.prod]\nkind = "llamacpp"\nmodel = "{upgraded.model}"\n'
+        f'base_url = "{upgraded.base_url}"\n'
+    )
+
+    result = bench.run("--engines=golden:prod,prod")
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["FAIL text, prod against golden-prod:*"])
+
+
 def test_golden_answers_may_be_the_candidate(bench: Bench, recorded: PosingEngine) -> None:
     engine = bench.engine(poses_as="llamacpp")
 
@@ -190,7 +206,7 @@ def test_logprobs_of_a_golden_bring_their_margin(bench: Bench) -> None:
     bench.gate("check.logprobs()")
     record(bench, prod)
 
-    result = against(bench, bench.engine(poses_as="llamacpp"), "-v")
+    result = against(bench, bench.engine(poses_as="llamacpp", quantization="Q8_0"), "-v")
 
     assert result.ret == 0
     assert "margin 0.005 nats, nothing may have changed since the golden was recorded" in told(result)

@@ -233,6 +233,22 @@ def test_a_baseline_of_the_file_that_is_not_selected_gives_way_aloud(
     assert found["baseline_source"] == "first of --engines; b (llmparity.toml: baseline) is not selected"
 
 
+@pytest.mark.parametrize("engines", ["golden:b,a", "golden:b,b", "b,golden:b", "a,golden:b,b"])
+def test_golden_answers_of_the_baseline_of_the_file_stand_in_for_it(
+    resolve: Resolve, pytester: pytest.Pytester, engines: str
+) -> None:
+    pytester.path.joinpath("llmparity.toml").write_text(FILE)
+    pytester.path.joinpath("golden/prompts").mkdir(parents=True)
+    pytester.path.joinpath("golden/prompts/b.jsonl").touch()
+
+    found = resolve(f"--engines={engines}")
+    asked = resolve(f"--engines={engines},c=http://h:3", "--parity-baseline=c")
+
+    assert found["baseline"] == "golden-b"
+    assert found["baseline_source"] == "golden answers of b (llmparity.toml: baseline)"
+    assert asked["baseline"] == "c"
+
+
 def test_a_baseline_of_the_profile_that_is_not_selected_is_told_as_the_profiles(
     resolve: Resolve, pytester: pytest.Pytester
 ) -> None:

@@ -30,14 +30,15 @@ ComparedPairs = Sequence[tuple[Pair, Compared]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ties:
-    """Which forks are near-ties: where the lead moved no further than an accepted ``shift`` explains, in nats.
+    """Which forks are near-ties: where the lead moved no further than a ``shift`` explains, in nats.
 
-    ``source`` says where that comes from. Where they are ``ignored`` an answer ends there, as one that was cut.
-    ``unfit`` says why an engine's logprobs cannot tell, empty where they can: then no fork is one.
+    ``source`` says where that comes from, ``word`` what it is. Where they are ``ignored`` an answer ends there, as one
+    that was cut. ``unfit`` says why an engine's logprobs cannot tell, empty where they can: then no fork is one.
     """
 
     shift: float
     source: str = ""
+    word: str = "accepted"
     ignored: bool = False
     unfit: str = ""
 
@@ -56,9 +57,9 @@ class Ties:
     @property
     def words(self) -> str:
         """What a near-tie is, in words."""
-        most, accepted = explain.nats(AT_FORKS * self.shift), explain.nats(self.shift)
+        most, nats = explain.nats(AT_FORKS * self.shift), explain.nats(self.shift)
         source = f", {self.source}" if self.source else ""
-        return f"the lead moved by at most {most} there, {AT_FORKS:g} times the accepted shift ({accepted}{source})"
+        return f"the lead moved by at most {most} there, {AT_FORKS:g} times the {self.word} shift ({nats}{source})"
 
 
 class Comparison:
@@ -97,7 +98,7 @@ class Comparison:
             return ""
         return (
             f"the pair shifts by at least {explain.nats(judgement.lower)}, and near-ties of "
-            f"{explain.nats(self.ties.shift)} were accepted: they do not explain its forks"
+            f"{explain.nats(self.ties.shift)} were {self.ties.word}: they do not explain its forks"
         )
 
     @property

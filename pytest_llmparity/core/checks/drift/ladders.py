@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from pytest_llmparity.core.checks.drift.floor import HORIZON
@@ -35,9 +36,15 @@ def about(evidence: Evidence, shift: float) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """What a pair is held against, in nats; ``None`` where ``refused`` says why there is nothing."""
+    """What a pair is held against, in nats; ``None`` where ``refused`` says why there is nothing.
+
+    ``word`` says what it is: a shift that somebody ``accepted``, or one that is ``allowed`` without,
+    ``others`` whether that is of engines that are known to differ in what a margin belongs to.
+    """
 
     nats: float | None = None
+    word: str = "accepted"
+    others: bool = False
     source: str = ""
     notes: tuple[str, ...] = ()
     refused: str = ""
@@ -50,7 +57,8 @@ def limit(
 
     A number that is given, else what the lock holds for the pair, else the candidate's declared class on the ladder.
     Golden answers of the very engine they are held against take what was recorded of it, and others that without all of
-    these; ``own_noise`` says whether that widens by what the baseline differed from itself when it was recorded.
+    these, which is told where they are of another engine; ``own_noise`` says whether that widens by what the baseline
+    differed from itself when it was recorded.
     """
     if given is not None:
         return Limit(nats=given)
@@ -64,14 +72,20 @@ def limit(
     run = f"run: llmparity calibrate {' '.join(names)}"
     if accepted is None and (of_class := shift_margin(evidence, candidate)):
         return Limit(nats=of_class[0], source=of_class[1])
+    parties = [party_of(engine) for engine in (baseline, candidate)]
+    others = _known_to_differ(*parties)
+    if accepted is None and recorded is not None and others:
+        nobody = (
+            f"nobody accepted a shift for this pair, whose engines differ ({'; '.join(others)}); {run}, or give {words}"
+        )
+        return dataclasses.replace(recorded, others=True, notes=(*recorded.notes, nobody))
     if accepted is None and recorded is not None:
         return recorded
     if accepted is None:
         return Limit(refused=f"{LOCK_FILE} has no margin for this pair; {run}, or give {words}")
-    parties = [party_of(engine) for engine in (baseline, candidate)]
     if differing := accepted.differs(*parties):
-        others = f"the margin in {LOCK_FILE} was accepted for other engines ({'; '.join(differing)})"
-        return Limit(refused=f"{others}; if that is meant, {run}")
+        of_others = f"the margin in {LOCK_FILE} was accepted for other engines ({'; '.join(differing)})"
+        return Limit(refused=f"{of_others}; if that is meant, {run}")
     upgraded = accepted.upgraded(*parties)
     return Limit(
         nats=accepted.shift,
@@ -80,10 +94,16 @@ def limit(
     )
 
 
+def _known_to_differ(baseline: Party, candidate: Party) -> list[str]:
+    """Return in what matters two engines are not the same; that a server calls its model otherwise is no such thing."""
+    return [words for words in baseline.differs(candidate) if not words.startswith("model ")]
+
+
 def _recorded(baseline: str, noise: float) -> Limit:
     nats = limit_of(noise)
     return Limit(
         nats=nats,
+        word="allowed",
         source="nothing may have changed since the golden was recorded",
         notes=(f"as it was recorded, {explain.plain(baseline, 40)} {blind}",) if (blind := blind_by(noise)) else (),
     )

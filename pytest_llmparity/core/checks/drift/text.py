@@ -255,12 +255,12 @@ class TextCheck(BaseCheck):
     def _ties(self, evidence: Evidence, candidate: EngineEvidence) -> Ties | None:
         """Return which forks are near-ties of this pair, ``None`` where no shift was accepted for it."""
         accepted = self._limit(evidence, candidate)
-        if accepted.nats is None:
+        if accepted.nats is None or (self.ignore is None and accepted.others):  # graded as those of live engines
             return None
         if self.ignore is None:
-            return Ties(shift=accepted.nats, source=accepted.source)
+            return Ties(shift=accepted.nats, source=accepted.source, word=accepted.word)
         unfit = unfit_logprobs(evidence.engines[evidence.baseline], candidate)
-        return Ties(shift=accepted.nats, source=accepted.source, ignored=True, unfit=unfit)
+        return Ties(shift=accepted.nats, source=accepted.source, word=accepted.word, ignored=True, unfit=unfit)
 
     def _own(self, evidence: Evidence, engine: EngineEvidence, ties: Ties | None) -> list[RepeatedPhase]:
         cases = evidence.prompts.cases

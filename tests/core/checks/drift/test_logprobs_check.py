@@ -360,4 +360,32 @@ def test_a_recording_whose_noise_has_no_bound_is_no_licence(make: Factory) -> No
 def test_near_ties_of_golden_answers_do_not_grow_with_the_noise_of_their_recording(make: Factory) -> None:
     text, *_ = check.text(margin=0.05, ignore="near-ties").judge(held_against_golden(make, 2.0, recorded=0.013))
 
-    assert "the accepted shift (0.005 nats, nothing may have changed" in text.remarks[0]
+    assert "the allowed shift (0.005 nats, nothing may have changed" in text.remarks[0]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_golden_answers_of_other_weights_say_that_nobody_accepted_their_margin(make: Factory, turned: bool) -> None:
+    was, now = [spoken(2.0)] * 16, [spoken(2.5)] * 16
+    engines = [
+        make.engine("golden-prod", was, cold=was, warm=was, parallel=was, golden="prod", quantization="F16"),
+        make.engine("dev", now, cold=now, warm=now, parallel=now, quantization="Q4_0"),
+    ]
+
+    (verdict,) = check.logprobs().judge(make.evidence(*(reversed(engines) if turned else engines), cases=16))
+
+    quantizations, names = ("Q4_0 -> F16", "dev prod") if turned else ("F16 -> Q4_0", "prod dev")
+    assert (verdict.outcome, verdict.margin) == (Outcome.FAIL, 0.005)
+    assert (
+        "nobody accepted a shift for this pair, whose engines differ "
+        f"(quantization {quantizations}); run: llmparity calibrate {names}, or give check.logprobs(shift=…)"
+    ) in verdict.remarks
+
+
+def test_forks_of_golden_answers_of_other_weights_are_graded_as_those_of_live_engines(make: Factory) -> None:
+    def lines(**golden: str) -> list[str]:
+        base = make.engine("base", [spoken(2.0)] * 16, quantization="F16", **golden)
+        other = make.engine("dev", [spoken(1.99, text="b")] * 16, quantization="Q4_0")
+        text, *_ = check.text(margin=0.05).judge(make.evidence(base, other, cases=16))
+        return [*text.details, *text.remarks]
+
+    assert lines(golden="prod") == lines()
