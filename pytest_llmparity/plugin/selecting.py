@@ -24,7 +24,7 @@ class Selection:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Take note of tests that were given by their names; ``--lf`` leaves out files without a word."""
+        """Take note of tests and files that were given by their names; ``--lf`` leaves out files without a word."""
         config = session.config
-        if config.getoption("lf", default=False) or any("::" in arg for arg in config.args):
+        if config.getoption("lf", default=False) or any("::" in arg or arg.endswith(".py") for arg in config.args):
             self._session.partly = True

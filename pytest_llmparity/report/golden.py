@@ -32,11 +32,11 @@ def _about(golden: Golden) -> Iterator[str]:
     yield f"{provenance.kind} {provenance.version or ''}".rstrip()
     if (quantization := provenance.identity.get("quantization")) is not None:
         yield str(quantization.value)
-    yield f"{explain.count(len(golden.lines), 'case')} recorded {provenance.recorded}"
+    yield f"{golden.size} recorded {provenance.recorded}"
     repeated = sum(any(answer.cold + answer.warm + answer.parallel for answer in line.answers) for line in _all(golden))
     yield f"{repeated} with a noise floor" if repeated else "no noise floor"
     yield "logprobs" if golden.logprobs else "no logprobs"
-    yield from (_way(way) for way in provenance.asked)
+    yield from dict.fromkeys(map(_way, provenance.asked))
 
 
 def _way(way: Way) -> str:

@@ -123,7 +123,7 @@ def test_a_run_of_selected_tests_does_not_say_what_is_left_over(
     pruned = stored.run("golden", "prune")
 
     assert pruned.code == 1
-    assert "ran selected tests only (-k, -m, --lf or a test by its name)" in pruned.err
+    assert "ran selected tests only (-k, -m, --lf, or a file or test by its name)" in pruned.err
     assert file.read_bytes() == before
     run(stored, pytester)
     assert stored.run("golden", "prune").out.startswith("nothing to remove")

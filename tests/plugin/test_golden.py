@@ -65,7 +65,10 @@ def test_a_run_that_writes_fails_and_says_how_to_accept(bench: Bench) -> None:
 
     assert first.ret == 1
     assert "golden: wrote golden/prompts/prod.jsonl: 8 new of 8 cases" in told(first)
-    assert "Look at them (git diff golden), commit them, and run again" in told(first)
+    assert (
+        "Look at them (llmparity golden show ENGINE; in git: git add -N golden && git diff golden), commit them, and "
+        "run again"
+    ) in told(first)
     assert second.ret == 0
     assert "golden: golden/prompts/prod.jsonl: nothing new" in told(second)
     head, *others = lines(bench)
@@ -247,6 +250,19 @@ def test_changed_rewrites_only_what_answers_otherwise(bench: Bench) -> None:
     assert result.ret == 1
     after = file(bench).read_bytes().splitlines()
     assert [number for number, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]] == [4]
+
+
+def test_two_tests_of_one_set_are_recorded_one_after_the_other(bench: Bench, recorded: PosingEngine) -> None:
+    suite = bench.pytester.path / "test_gate.py"
+    (bench.pytester.path / "test_longer.py").write_text(suite.read_text("utf-8").replace("=12", "=13"), "utf-8")
+
+    longer = record(bench, recorded, "missing", "test_longer.py")
+    changed = record(bench, recorded, "changed", "test_longer.py", "--parity-fresh")
+    both = against(bench, bench.engine(poses_as="llamacpp"))
+
+    assert "wrote golden/prompts/prod.jsonl: 8 new of 16 lines of 8 cases" in told(longer)
+    assert "golden/prompts/prod.jsonl: nothing new" in told(changed)
+    assert both.ret == 0
 
 
 def test_another_engine_asks_for_all(bench: Bench, recorded: PosingEngine) -> None:

@@ -169,6 +169,13 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     lines: Mapping[Key, Line]
     logprobs: Mapping[Key, LogprobsLine] = msgspec.field(default_factory=dict)
 
+    @property
+    def size(self) -> str:
+        """How many cases it has, and how many lines where some were asked in several ways."""
+        cases, lines = len({case for case, _ in self.lines}), len(self.lines)
+        of_cases = f"{cases} case{'' if cases == 1 else 's'}"
+        return of_cases if lines == cases else f"{lines} lines of {of_cases}"
+
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What a golden must answer to be an answer to one case of a test."""

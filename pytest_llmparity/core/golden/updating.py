@@ -55,12 +55,15 @@ def apart(before: Locked, now: Locked) -> list[Difference]:
     ]
 
 
-def renew(before: Golden | None, now: Provenance, recorded: Sequence[Folded], *, update: Update) -> Renewed:
+def renew(
+    before: Golden | None, now: Provenance, recorded: Sequence[Folded], *, update: Update, partly: bool = False
+) -> Renewed:
     """Return a golden with what was recorded, as far as ``update`` lets it write.
 
     A line that answers as it did keeps all it has; so does one of a case that was not recorded. Where the set was asked
-    in one way only, then and now, a line with other sampling is replaced. Another engine than before is recorded by
-    ``all`` alone.
+    in one way only, then and now, a line with other sampling is replaced, unless ``missing`` rewrites nothing or only
+    some tests were run (``partly``): another one may ask for it. Another engine than before is recorded by ``all``
+    alone.
     """
     if before is None:
         return _anew(now, recorded)
@@ -70,7 +73,8 @@ def renew(before: Golden | None, now: Provenance, recorded: Sequence[Folded], *,
     if not another:
         now = _together(before.provenance, now)
     lines, logprobs = dict(before.lines), dict(before.logprobs)
-    by_id = {line.id: line for line in lines.values()} if _one_way(before.provenance, now) else {}
+    replaces = update is not Update.MISSING and not partly and _one_way(before.provenance, now)
+    by_id = {line.id: line for line in lines.values()} if replaces else {}
     added: list[str] = []
     changed: list[str] = []
     for folded in recorded:

@@ -25,8 +25,8 @@ def prune(store: Store, run: str, *, root: Path, write: bool) -> dict[str, tuple
         raise GoldenError(f"run {run} asked single cases (--parity-case), so it does not say what is left over")
     if partly_asked(store, run):
         raise GoldenError(
-            f"run {run} ran selected tests only (-k, -m, --lf or a test by its name), so it does not say what the "
-            "others ask; run all tests, or name a run of all"
+            f"run {run} ran selected tests only (-k, -m, --lf, or a file or test by its name), so it does not say what "
+            "the others ask; run all tests, or name a run of all"
         )
     by_set: dict[str, set[Key]] = {}
     for unit in asked.values():

@@ -21,7 +21,7 @@ from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import Completion, JsonValue, Sample, to_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
-from pytest_llmparity.run.golden.requests import Asked, asked_in, engines_in
+from pytest_llmparity.run.golden.requests import Asked, asked_in, engines_in, partly_asked
 from pytest_llmparity.run.judge.judging import select
 from pytest_llmparity.run.judge.state import RunState, read_state
 from pytest_llmparity.run.plan import wires_name
@@ -56,8 +56,8 @@ class Written:
         """Say how many cases were written, left without an answer, or are left over."""
         added, changed = len(self.renewed.added), len(self.renewed.changed)
         counts = [f"{number} {word}" for number, word in ((added, "new"), (changed, "changed")) if number]
-        total = 0 if self.renewed.golden is None else len(self.renewed.golden.lines)
-        news = f"{', '.join(counts)} of {explain.count(total, 'case')}" if counts else "nothing new"
+        total = "0 cases" if self.renewed.golden is None else self.renewed.golden.size
+        news = f"{', '.join(counts)} of {total}" if counts else "nothing new"
         text = f"{self.file}: {news}"
         if self.unanswered:
             text += (
@@ -191,12 +191,17 @@ def _day(store: Store, run: str) -> str:
     return datetime.datetime.fromtimestamp(started, tz=datetime.UTC).date().isoformat()
 
 
-def renewals(root: Path, made: Sequence[Recording], update: Update) -> list[tuple[Recording, Renewed, list[str]]]:
-    """Return what each recording makes of what is there by now, and the cases of it that nobody asks any more."""
+def renewals(
+    root: Path, made: Sequence[Recording], update: Update, *, partly: bool
+) -> list[tuple[Recording, Renewed, list[str]]]:
+    """Return what each recording makes of what is there by now, and the cases of it that nobody asks any more.
+
+    ``partly`` says that there are other tests, which were not selected.
+    """
     renewed = []
     for recording in made:
         before = files.read(root, recording.prompt_set, recording.engine)
-        new = updating.renew(before, recording.provenance, recording.folded, update=update)
+        new = updating.renew(before, recording.provenance, recording.folded, update=update, partly=partly)
         if new.refused:
             file = files.named(root, files.place(root, recording.prompt_set, recording.engine))
             raise GoldenError(
@@ -226,7 +231,9 @@ def record(
     Nothing is written where one of them would hold what has no place in it.
     """
     _, masked = engines_in(store, run)
-    made = renewals(root, list(recordings(store, run, only=only, plugin=plugin)), update)
+    made = renewals(
+        root, list(recordings(store, run, only=only, plugin=plugin)), update, partly=partly_asked(store, run)
+    )
     places = [files.named(root, files.place(root, new.prompt_set, new.engine)) for new, _, _ in made]
     for place, (_, renewed, _) in zip(places, made, strict=True):
         if renewed.wrote and renewed.golden is not None:
@@ -270,7 +277,8 @@ def accepted_by(wrote: Sequence[Written]) -> list[str]:
     lines = [f"golden: {'wrote ' if written.renewed.wrote else ''}{written.sentence()}" for written in wrote]
     if any(written.renewed.wrote for written in wrote):
         lines.append(
-            "golden: this run fails because it wrote answers that nobody has seen. Look at them (git diff golden), "
-            "commit them, and run again: what then answers as recorded is not written"
+            "golden: this run fails because it wrote answers that nobody has seen. Look at them (llmparity golden show "
+            "ENGINE; in git: git add -N golden && git diff golden), commit them, and "
+            "run again: what then answers as recorded is not written"
         )
     return lines

@@ -245,6 +245,20 @@ def test_a_set_that_is_asked_in_two_ways_has_a_line_for_each() -> None:
     assert len(renewed.golden.provenance.asked) == 2
 
 
+@pytest.mark.parametrize(("update", "partly"), [(Update.MISSING, False), (Update.CHANGED, True), (Update.ALL, True)])
+def test_other_sampling_is_recorded_beside_a_line_that_another_test_may_ask_for(update: Update, partly: bool) -> None:
+    before = golden(folded("a", "x"))
+    other = folded("a", "x", asked=Wanted(prompt=ASKED.prompt, sampling="3" * 12))
+
+    renewed = updating.renew(before, provenance(), [other], update=update, partly=partly)
+
+    assert (renewed.added, renewed.changed) == (("a",), ())
+    assert renewed.golden is not None
+    assert {line.sampling for line in renewed.golden.lines.values()} == {ASKED.sampling, "3" * 12}
+    assert renewed.golden.size == "2 lines of 1 case"
+    assert before.size == "1 case"
+
+
 def test_all_rewrites_what_is_not_equal_to_the_byte() -> None:
     before = golden(folded("a", "x"), folded("b", "x", phases=(Phase.MAIN, Phase.COLD)))
 
