@@ -87,9 +87,11 @@ def _init(asked: argparse.Namespace) -> int:
     _place(root / TEST, TEST_TEXT, what="a test that compares the answers")
     print()
     if not configured:
+        in_pyproject = _configured_in_pyproject(root) is not None
+        place = "pyproject.toml" if in_pyproject else FILE
+        doctor = shlex.join(["llmparity", "doctor", *(["--rootdir", asked.rootdir] if asked.rootdir else [])])
+        print(printable(f"Next: {doctor} NAME NAME, with engines that {place} names; then pytest --engines NAME,NAME"))
         if engines:
-            in_pyproject = _configured_in_pyproject(root) is not None
-            place = "pyproject.toml" if in_pyproject else FILE
             print(f"To use what was found here, take what you need of this into {place}:\n")
             print(printable_lines(_within_pyproject(text) if in_pyproject else text))
         return WRONG

@@ -351,6 +351,9 @@ def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[s
         if settling := explain.settling(verdict):
             lines += _wrapped("    ", settling, width=width)
         lines += evidence(verdict, width=width)
+        lines += [
+            elide(f"  {printable(line)}", width) for line in explain.differing(verdict.differs) if verdict.differs
+        ]
         if verdict.alpha < ALPHA:
             look = 1 + round(math.log2(ALPHA / verdict.alpha))
             words = f"look {look} at this question, so judged at {100 * verdict.alpha:g} % instead of {100 * ALPHA:g} %"

@@ -54,10 +54,13 @@ def formats(text: str) -> tuple[str, ...]:
 
 
 def mode(text: str) -> tuple[str, str | None]:
-    """Read ``--parity-mode``: ``("live", None)``, ``("replay", None)`` for the newest run, ``("replay", RUN)``."""
+    """Read ``--parity-mode``: ``("live", None)``, ``("replay", None)`` for the newest run, ``("replay", RUN)``.
+
+    The word ``newest`` names the newest run.
+    """
     word, equals, run = text.strip().partition("=")
     if (word == "live" and not equals) or (word == "replay" and (run or not equals)):
-        return word, run or None
+        return word, None if run == "newest" else run or None
     raise _not_allowed(text, "live, replay or replay=RUN")
 
 

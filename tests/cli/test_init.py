@@ -155,6 +155,7 @@ def test_a_configuration_in_the_way_is_kept_and_what_was_found_is_shown(
 
     assert ended.code == 1
     assert f"kept {shell.path / name}" in ended.out
+    assert f"Next: llmparity doctor NAME NAME, with engines that {name} names; then pytest" in ended.out
     assert f"take what you need of this into {name}:" in ended.out
     shown = tomllib.loads(ended.out.partition(":\n\n")[2])
     assert functools.reduce(operator.getitem, table.split("."), shown)["model"] == "m.gguf"

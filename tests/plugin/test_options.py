@@ -121,7 +121,13 @@ def test_formats_come_once_each() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("live", ("live", None)), ("replay", ("replay", None)), ("replay=r1", ("replay", "r1"))]
+    ("text", "value"),
+    [
+        ("live", ("live", None)),
+        ("replay", ("replay", None)),
+        ("replay=r1", ("replay", "r1")),
+        ("replay=newest", ("replay", None)),
+    ],
 )
 def test_mode(text: str, value: tuple[str, str | None]) -> None:
     assert mode(text) == value

@@ -280,6 +280,18 @@ def test_an_engine_that_was_only_skipped_is_not_mentioned() -> None:
 def test_what_stayed_open_says_how_many_prompts_would_settle_it() -> None:
     reason = dataclasses.replace(OPEN, needed=None, reason="baseline too noisy", margin=None, lower=None)
 
+    tagged = dataclasses.replace(OPEN, tag="fact", differs=("weights: F16 and Q4_0",))
+    far = dataclasses.replace(OPEN, needed=1_000_000)
+
+    assert "    a run of about 310 prompts of the tag fact in all would settle it, 246 more" in terminal.open_questions(
+        [tagged], width=200
+    )
+    assert "    differs, not shown to be the cause: weights: F16 and Q4_0" in [
+        line.replace("      ", "    ") for line in terminal.open_questions([tagged])
+    ]
+    assert "    more of the same cannot settle it: it would take about 1000000 prompts in all" in (
+        terminal.open_questions([far], width=200)
+    )
     assert terminal.open_questions([PASSING, OPEN, reason]) == [
         "inconclusive:",
         "  q8_0: schema.gap  2 %, between -1 % and 6 %, margin 5 %  (test_tickets)",

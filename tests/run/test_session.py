@@ -255,14 +255,15 @@ def test_a_relative_latency_limit_on_engines_in_turn_takes_two_loads_of_each(pro
     assert few.timed_lines(few.declarations()[0]) == []
     assert default.timed_lines(default.declarations()[0]) == [
         "ttft_p50=x1.25: with 4 changes of the engine in memory an engine as fast as the baseline passes in 8 of 10 "
-        "runs where ttft_p50 differs by up to 5.4 % from load to load; up to 11.4 % with timed_changes = 8",
+        "runs where ttft_p50 differs by up to 5.4 % from one load of an engine to its next; with timed_changes = 8 "
+        "also by up to 11.4 %",
         "e2e_p95=x1.05: with 4 changes of the engine in memory it is settled in 8 of 10 runs where e2e_p95 differs by "
-        "up to 1.2 % from load to load; timed_changes = 11 would settle 3 %",
+        "up to 1.2 % from one load of an engine to its next; timed_changes = 11 would settle 3 %",
     ]
     project.declare(many, check.latency(e2e_p50="x1.02", n=16), concurrency=4)
     assert many.timed_lines(many.declarations()[0]) == [
         "e2e_p50=x1.02: with 4 changes of the engine in memory it is settled in 8 of 10 runs where e2e_p50 differs by "
-        "up to 0.5 % from load to load; no number of changes settles 3 % with n=16: raise "
+        "up to 0.5 % from one load of an engine to its next; no number of changes settles 3 % with n=16: raise "
         "n, or widen the limit"
     ]
 

@@ -212,14 +212,22 @@ def first_names(names: Sequence[str], limit: int = 3) -> str:
     return ", ".join(shown) + (", …" if len(names) > limit else "")
 
 
+_OUT_OF_REACH: Final = 1000
+"""More than so many times what was judged is no advice."""
+
+
 def settling(verdict: Verdict) -> str:
     """Return what would settle an INCONCLUSIVE verdict, empty for others and where nobody knows."""
     if verdict.outcome is not Outcome.INCONCLUSIVE:
         return ""
     if verdict.needed is None:
         return verdict.advice
-    words = f"a run of about {count(verdict.needed, _noun(verdict))} in all would settle it"
-    more = verdict.needed - (verdict.at_hand or verdict.n)
+    of_tag = f" of the tag {plain(verdict.tag, 40)}" if verdict.tag else ""
+    wanted, at_hand = f"{count(verdict.needed, _noun(verdict))}{of_tag}", verdict.at_hand or verdict.n
+    if verdict.needed > _OUT_OF_REACH * at_hand:
+        return f"more of the same cannot settle it: it would take about {wanted} in all"
+    words = f"a run of about {wanted} in all would settle it"
+    more = verdict.needed - at_hand
     if more <= 0:
         return words
     words += f", {more} more"
@@ -304,7 +312,7 @@ def block(verdict: Verdict, *, lines_left: int = MAX_LINES) -> list[str]:
     tail += [f"  {remark}" for remark in remarks(verdict)]
     tail += [f"  {line}" for line in explained(verdict)]
     if verdict.differs:
-        tail += _differs(verdict.differs)
+        tail += differing(verdict.differs)
     tail.append(f"  check: {verdict.check}" + (f" at {verdict.where}" if verdict.where else ""))
     if verdict.explanation is not None and verdict.explanation.experiments:
         tail.insert(-1, f"  {experiments(verdict.explanation)}: see the summary")
@@ -377,7 +385,8 @@ def explained(verdict: Verdict) -> list[str]:
     return lines
 
 
-def _differs(layers: Sequence[str]) -> list[str]:
+def differing(layers: Sequence[str]) -> list[str]:
+    """Return in what two engines differ, as lines below a verdict that did not pass."""
     head = "  differs, not shown to be the cause: "
     if len(layers) <= 2:
         return [head + "; ".join(layers)]

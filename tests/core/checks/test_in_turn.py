@@ -59,7 +59,7 @@ def test_as_many_loads_of_each_as_there_were(make: Factory) -> None:
     assert verdict.outcome is Outcome.PASS
     assert verdict.upper is not None
     assert verdict.upper < 1.25
-    assert verdict.remarks[0].startswith("3 and 2 loads, which differ by ")
+    assert verdict.remarks[0].startswith("3 loads of base and 2 loads of cand; loads of one engine differ by ")
     assert judged(make, loaded(make, "base", 1.0, 1.02, 1.0), loaded(make, "slow", 1.7, 1.72)).outcome is Outcome.FAIL
 
 

@@ -245,11 +245,12 @@ def first_fork(verdict: Verdict, pairs: ComparedPairs) -> list[str]:
             width = max(len(verdict.engine), len(str(verdict.baseline)))
             return [
                 where,
-                f"  {verdict.baseline:<{width}} {_goes_on(compared.baseline[at:])}",
-                f"  {verdict.engine:<{width}} {_goes_on(compared.candidate[at:])}",
+                f"  {verdict.baseline:<{width}} {_goes_on(compared.baseline, at)}",
+                f"  {verdict.engine:<{width}} {_goes_on(compared.candidate, at)}",
             ]
     return []
 
 
-def _goes_on(text: str) -> str:
-    return explain.quote(text) if text else "ends"
+def _goes_on(text: str, at: int) -> str:
+    """Return how a text goes on at a place in it; the dots say that more came before."""
+    return f"{'…' if at else ''}{explain.quote(text[at:])}" if text[at:] else "ends"

@@ -259,6 +259,7 @@ class LatencyCheck(BaseCheck):
             )
             remarks = of_loads(
                 result,
+                names=(baseline.engine.name, candidate.engine.name),
                 limit=budget.limit,
                 engines=sum(engine.golden is None for engine in evidence.engines.values()),
                 n=self.n,

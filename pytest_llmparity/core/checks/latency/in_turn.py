@@ -7,6 +7,7 @@ are dear.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,11 +61,12 @@ class Turns:
         """
         most = turns.most_blocks(self.n, self.concurrency)
         spread = self._spread(self.blocks, limit)
-        where = f"in {_RUNS} where {name} differs by up to {explain.percent(round(spread, 3))} from load to load"
+        most_apart = explain.percent(round(spread, 3))
+        where = f"in {_RUNS} where {name} differs by up to {most_apart} from one load of an engine to its next"
         changes = explain.count(turns.changes_for(self.engines, self.blocks), "change")
         if spread >= STEADY:
             twice = min(2 * self.blocks, most)
-            more = f"up to {explain.percent(round(self._spread(twice, limit), 3))} with {self._setting(twice)}"
+            more = f"with {self._setting(twice)} also by up to {explain.percent(round(self._spread(twice, limit), 3))}"
             passes = f"with {changes} of the engine in memory an engine as fast as the baseline passes {where}"
             return f"{passes}; {more}" if twice > self.blocks else passes
         enough = next((more for more in range(self.blocks, most + 1) if self._spread(more, limit) >= STEADY), None)
@@ -85,11 +87,17 @@ class Turns:
         return f"timed_changes = {turns.changes_for(self.engines, blocks)}"
 
 
-def of_loads(result: TurnsResult, *, limit: float, engines: int, n: int, concurrency: int, alpha: float) -> list[str]:
-    """Return how many loads a ratio rests on and how they differed; where it is open, what would settle one like it."""
+def of_loads(
+    result: TurnsResult, *, names: Sequence[str], limit: float, engines: int, n: int, concurrency: int, alpha: float
+) -> list[str]:
+    """Return how many loads a ratio rests on and how they differed; where it is open, what would settle one like it.
+
+    ``names`` are those of the baseline and the candidate.
+    """
     if not result.bounded:
         return []
-    of = f"{result.loads[0]} and {result.loads[1]} loads, which differ by {explain.percent(round(result.spread, 3))}"
+    loaded = " and ".join(f"{explain.count(n, 'load')} of {name}" for n, name in zip(result.loads, names, strict=True))
+    of = f"{loaded}; loads of one engine differ by {explain.percent(round(result.spread, 3))}"
     if result.upper < limit or result.lower > limit or result.estimate == limit:
         return [of]
     distance = abs(math.log(limit / result.estimate))

@@ -71,8 +71,8 @@ def test_many_forks_fail_and_show_the_first_one(make: Factory) -> None:
         "margin 5 %, the preset of free text for F16 against Q8_0, over 32 tokens"
     )
     assert text.details[1] == "first fork: c4 after 8 characters"
-    assert text.details[2] == "  base 'aaaaaaaaaaaaaaaaaaaaaaaa'"
-    assert text.details[3] == "  cand 'bbbbbbbbbbbbbbbbbbbbbbbb'"
+    assert text.details[2] == "  base …'aaaaaaaaaaaaaaaaaaaaaaaa'"
+    assert text.details[3] == "  cand …'bbbbbbbbbbbbbbbbbbbbbbbb'"
     assert "weights: F16 and Q8_0" in text.differs
     assert repeat.outcome is Outcome.PASS
 
