@@ -349,7 +349,7 @@ def test_a_file_named_by_option_is_the_place_its_paths_start_from(resolve: Resol
         (["--parity-mode=replay", "--parity-fresh"], "--parity-fresh is for live runs"),
         (["--parity-budget=soon"], "'soon' is no time above zero"),
         (["--parity-max-requests=0"], "'0' is no whole number above zero"),
-        (["--parity-report=html"], "'html' is not allowed; expected one of: json"),
+        (["--parity-report=pdf"], "'pdf' is not allowed; expected one of: json"),
         (["--parity-mode=dry"], "'dry' is not allowed; expected live, replay or replay=RUN"),
         (["--parity-inconclusive=no"], "'no' is not allowed; expected show, fail or skip"),
     ],
