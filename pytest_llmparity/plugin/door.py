@@ -128,6 +128,8 @@ class Door:
         if self.settings.mode == "replay":
             run = self.settings.replay_run or "the newest run that asked what is selected"
             lines = [f"replay of {run}: nothing is asked"]
+        elif self.settings.goldens and not self.settings.asked:
+            lines = ["plan: golden answers are held against each other: nobody is asked"]
         else:
             lines = [
                 terminal.plan_line(

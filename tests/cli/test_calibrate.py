@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import datetime
+import json
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -137,3 +139,33 @@ def test_what_a_ladder_cannot_be_made_of_is_said(shell: Shell, argv: tuple[str, 
 
     assert ended.code == code
     assert told in ended.err
+
+
+@pytest.mark.usefixtures("pair")
+def test_golden_answers_are_measured_on_prompts_that_they_answer(
+    shell: Shell, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written is found by the name the golden was recorded by; other prompts name the sets that do."""
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+    rows = [{"id": f"q{n}", "messages": [{"role": "user", "content": f"question {n}"}]} for n in range(24)]
+    (shell.path / "tickets.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (shell.path / "test_gate.py").write_text(
+        "import pytest\nfrom pytest_llmparity import check\n"
+        '@pytest.mark.parity("tickets.jsonl", check.logprobs(shift=1), max_tokens=32)\n'
+        "def test_gate(parity_run): ...\n"
+    )
+    os.chdir(shell.path)
+    recorded = ["--engines=prod", "--parity-update-golden=missing", f"--rootdir={shell.path}"]
+    pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio", *recorded, shell.path)
+
+    other = shell.run("calibrate", "golden:prod", "dev")
+    measured = shell.run("calibrate", "golden:prod", "dev", "--prompts", "tickets.jsonl")
+
+    assert other.code != 0
+    assert (
+        "there is no golden/calibration/prod.jsonl; measure with a prompt file that prod has golden answers to, "
+        "of 32 tokens: --prompts FILE (there are those of: tickets)"
+    ) in other.err
+    assert (measured.code, measured.err) == (0, "")
+    assert list(tomllib.loads((shell.path / NAME).read_text())["margins"]["prod"]) == ["dev"]

@@ -265,6 +265,20 @@ def test_two_tests_of_one_set_are_recorded_one_after_the_other(bench: Bench, rec
     assert both.ret == 0
 
 
+def test_golden_answers_are_held_against_each_other_and_the_plan_says_that_nobody_is_asked(
+    bench: Bench, recorded: PosingEngine
+) -> None:
+    for path in sorted(file(bench).parent.iterdir()):
+        text = path.read_text("utf-8").replace('"engine": "prod"', '"engine": "next"')
+        path.with_name(path.name.replace("prod", "next")).write_text(text, "utf-8")
+
+    result = bench.run("--engines=golden:prod,golden:next")
+
+    assert result.ret == 0
+    assert "plan: golden answers are held against each other: nobody is asked" in told(result)
+    assert "0 engines" not in told(result)
+
+
 def test_another_engine_asks_for_all(bench: Bench, recorded: PosingEngine) -> None:
     recorded.quantization = "Q4_0"
 

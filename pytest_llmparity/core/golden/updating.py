@@ -46,13 +46,15 @@ class Renewed:
 def apart(before: Locked, now: Locked) -> list[Difference]:
     """Return in what an engine is another one than before.
 
-    The machine is no difference, and neither is a fact that only one of the two tells.
+    The machine is no difference, and neither is a fact that only one of the two tells. What it tells and what it was
+    started with in the same words are one.
     """
-    return [
+    differing = [
         difference
         for difference in lock.differences(before, now)
         if difference.fails and not (difference.locked is None and difference.field in IDENTITY)
     ]
+    return list({str(difference): difference for difference in differing}.values())
 
 
 def renew(

@@ -12,11 +12,13 @@ from pytest_llmparity.core.checks.drift.ladders import party_of
 from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
 from pytest_llmparity.core.errors import DesignError, NotMeasured
 from pytest_llmparity.core.evidence import Check
+from pytest_llmparity.core.golden.records import set_of
 from pytest_llmparity.core.identity.agreed import Accepted
 from pytest_llmparity.core.identity.proposing import proposed
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.run.declare import load_prompts
 from pytest_llmparity.run.session import Session
+from pytest_llmparity.store.golden import files
 
 TEST: Final = "llmparity calibrate"
 """What the measurement is called where a test's name would stand."""
@@ -54,8 +56,8 @@ def measure(session: Session, *, prompts: Path, today: datetime.date) -> Accepte
     if verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason:
         raise NotMeasured(f"{about}: {verdict.reason}")
     return Accepted(
-        baseline=baseline.name,
-        candidate=candidate.name,
+        baseline=baseline.golden or baseline.name,
+        candidate=candidate.golden or candidate.name,
         shift=proposed(verdict.upper),
         date=today.isoformat(),
         estimate=round(verdict.estimate, 6),
@@ -75,4 +77,17 @@ def declared(session: Session, prompts: Path, check: Check) -> None:
     """Declare the measurement; raises for a prompt file that is none, or of too few groups."""
     if (groups := load_prompts(prompts, (prompts.parent,)).groups) < LEAST_GROUPS:
         raise DesignError(f"{prompts.name} has {groups} groups of prompts; a margin takes {LEAST_GROUPS} or more")
+    for spec in session.settings.goldens:
+        _refuse_unrecorded(session.root, prompts, spec.golden or "")
     session.declare(TEST, (str(prompts), check), {"max_tokens": HORIZON}, folder=prompts.parent)
+
+
+def _refuse_unrecorded(root: Path, prompts: Path, engine: str) -> None:
+    """Raise ``DesignError`` where an engine has no golden answers to these prompts; no command records others."""
+    there = files.listing(root).get(engine, [])
+    if set_of(prompts.stem) not in there:
+        file = files.named(root, files.place(root, set_of(prompts.stem), engine))
+        raise DesignError(
+            f"there is no {file}; measure with a prompt file that {engine} has golden answers to, of {HORIZON} "
+            f"tokens: --prompts FILE (there are those of: {', '.join(there) or 'none'})"
+        )

@@ -14,7 +14,18 @@ from pytest_llmparity.core.golden.folding import Folded, fold, unfold
 from pytest_llmparity.core.golden.private import refuse_private
 from pytest_llmparity.core.golden.records import Golden, Provenance, Told, Wanted, Way
 from pytest_llmparity.core.golden.updating import Update
-from pytest_llmparity.core.sample import Completion, Failure, Phase, Request, Sample, Sampling, TokenLogprob, ToolCall
+from pytest_llmparity.core.identity.lock import Locked
+from pytest_llmparity.core.sample import (
+    Completion,
+    Fact,
+    Failure,
+    Phase,
+    Request,
+    Sample,
+    Sampling,
+    TokenLogprob,
+    ToolCall,
+)
 from pytest_llmparity.core.words.masking import Mask
 
 ASKED = Wanted(prompt="1" * 12, sampling="2" * 12)
@@ -314,6 +325,20 @@ def test_lines_that_stay_keep_the_concurrency_and_the_day_of_their_recording() -
     assert anew is not None
     assert [(way.n, way.concurrency) for way in anew.provenance.asked] == [(2, 32)]
     assert anew.provenance.recorded == "2026-02-02"
+
+
+def test_a_difference_that_is_told_twice_is_one() -> None:
+    of = [
+        Locked(
+            kind="llamacpp",
+            plugin="1",
+            identity={"model": Fact(value=model, source="reported")},
+            launch={"model": model},
+        )
+        for model in ("tiny-F16.gguf", "tiny-Q4_0.gguf")
+    ]
+
+    assert [str(difference) for difference in updating.apart(*of)] == ["model: tiny-F16.gguf -> tiny-Q4_0.gguf"]
 
 
 def test_another_machine_is_the_same_engine_and_keeps_every_byte() -> None:
