@@ -58,6 +58,8 @@ def _told_later(make: Callable[P, C]) -> Callable[P, C]:
             call = error.__traceback__.tb_next if error.__traceback__ is not None else None
             if isinstance(error, TypeError) and call is not None:
                 raise  # not of how it was called
+            if isinstance(error, TypeError) and set(kwargs) - set(inspect.signature(make).parameters):
+                error.args = (f"{error}; it takes {', '.join(inspect.signature(make).parameters)}",)
             imported = not _frame().f_code.co_flags & inspect.CO_OPTIMIZED
             if not imported or "PYTEST_VERSION" not in os.environ:
                 raise

@@ -155,7 +155,9 @@ def find(value: str | Path, folders: Sequence[Path], *, what: str) -> Path:
     except OSError as error:
         raise PromptSetError(f"{what} {str(value)!r} cannot be looked for: {error.strerror}") from error
     hint = f"; the nearest name there is {near[0]!r}" if near else ""
-    raise PromptSetError(f"no {what} {str(value)!r} beside the test or at the root of the project{hint}")
+    # A test looks in two folders; who names a file itself means that one.
+    where = f"in {tried[0].parent}" if len(tried) == 1 else "beside the test or at the root of the project"
+    raise PromptSetError(f"no {what} {str(value)!r} {where}{hint}")
 
 
 def with_schema(check: Check, folders: Sequence[Path]) -> Check:

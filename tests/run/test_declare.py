@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pytest_llmparity import check
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError, PromptSetError, UsageError
 from pytest_llmparity.core.sample import Sampling
-from pytest_llmparity.run.declare import declare
+from pytest_llmparity.run.declare import declare, load_prompts
 from pytest_llmparity.run.plan import Declaration
 
 
@@ -99,6 +100,8 @@ def test_a_missing_prompt_file_names_the_nearest(folder: Path) -> None:
         call(folder, "promts.jsonl")
     with pytest.raises(PromptSetError, match=r"'nowhere/at/all\.jsonl' beside the test"):
         call(folder, "nowhere/at/all.jsonl")
+    with pytest.raises(PromptSetError, match=rf"no prompt file 'no\.jsonl' in {re.escape(str(folder))}"):
+        load_prompts("no.jsonl", [folder])
 
 
 def test_a_prompt_file_in_another_encoding_says_where(folder: Path) -> None:

@@ -128,3 +128,8 @@ def test_what_would_settle_an_open_gap() -> None:
     assert gap_needed(5, 0, 100, 0.05, 0.05, "either") is None
     worse = gap_needed(0, 10, 64, 0.05, 0.05, "worse")
     assert worse == 64
+
+
+def test_an_unknown_argument_is_answered_with_those_there_are() -> None:
+    with pytest.raises(TypeError, match=r"'e2e_p96'; it takes ttft_p50, .*e2e_p99, success_rate, n, cached$"):
+        loose.latency(e2e_p96="1s")
