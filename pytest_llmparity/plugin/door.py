@@ -349,6 +349,7 @@ class Door:
                 taken = sorted(self._taken)
                 xdist.hand_back(self.config, {"run": self.session.run, "plan": plan, "taken": taken})
             elif not self.config.option.collectonly:
+                self.unjudged.end(exitstatus)
                 self._report()
         except (LLMParityError, OSError) as error:
             if exitstatus == pytest.ExitCode.OK and self.settings.reports:

@@ -75,6 +75,11 @@ class Unjudged(dict[str, str]):
         elif report.failed and report.when not in ("setup", "call", "teardown"):  # xdist lost the worker that ran it
             self[report.nodeid] = plain(report.longreprtext.strip().partition("\n")[0], 160)
 
+    def end(self, exitstatus: int) -> None:
+        """Take note of a run that was stopped: what it has not come to may have failed."""
+        if exitstatus == pytest.ExitCode.INTERRUPTED:
+            self["the run"] = "stopped before every test had run"
+
     def uncollected(self, report: pytest.CollectReport) -> None:
         """Take note of a file, or of a part of one, that could not be collected."""
         if report.failed:

@@ -130,6 +130,24 @@ def test_a_gate_that_fails_without_a_verdict_is_an_error_of_every_report(driftin
     result.stdout.fnmatch_lines(["failed outside of the checks:", "test_gate.py::test_is_misspelt: no prompt file*"])
 
 
+def test_a_run_that_was_stopped_is_an_error_of_the_report(drifting: Any) -> None:
+    drifting.pytester.makepyfile(
+        test_gate=BROKEN.partition("@pytest")[0]
+        + """
+@pytest.mark.parity("prompts.jsonl", check.prompts(), max_tokens=8)
+def test_passes(parity_run): ...
+
+def test_stops(): pytest.exit("enough")
+"""
+    )
+
+    result = drifting.run("--parity-report=json,md")
+
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert {"test": "the run", "reason": "stopped before every test had run"} in drifting.report()["errors"]
+    assert (drifting.pytester.path / "out/summary.md").read_text("utf-8").startswith("### LLM parity: ERROR")
+
+
 def test_a_file_that_cannot_be_collected_is_an_error_of_the_report(drifting: Any) -> None:
     drifting.pytester.makepyfile(test_odd="import nothing_of_this_name")
 
