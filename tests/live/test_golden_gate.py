@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
 
 def test_an_engine_is_as_it_was_recorded_and_a_4_bit_copy_is_not(tmp_path: Path) -> None:
     for folder in ("golden", "fixtures/gate"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("pytest.toml"))
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "fixtures/models").symlink_to(ROOT / "fixtures/models")
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "fixtures/gate"]

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
 def project(tmp_path: Path) -> Path:
     """A project with the golden answers of this repository and the suite that reads them."""
     for folder in ("golden", "fixtures/gate"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("pytest.toml"))
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "fixtures/models").symlink_to(ROOT / "fixtures/models")
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider -p no:asyncio\n")
     (tmp_path / "release.toml").write_text("[[rule]]\nlevel = 'advisory'\ncheck = 'logprobs'\n")
