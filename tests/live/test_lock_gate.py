@@ -14,6 +14,8 @@ from pytest_llmparity.core.identity.lock import NAME
 
 pytestmark = pytest.mark.live
 
+UNCHANGED = "f16: unchanged\n  canaries: 12 with logprobs, the same up to 0.005 nats\n"
+
 LLAMACPP = """
 [engines.f16]
 kind = "llamacpp"
@@ -48,7 +50,7 @@ def test_llamacpp_is_as_locked_in_another_folder_until_it_is_started_otherwise(
     otherwise = lock(moved, "--check")
 
     assert first.returncode == 0, first.stderr
-    assert (again.returncode, again.stdout) == (0, "f16: unchanged\n"), again.stderr
+    assert (again.returncode, again.stdout) == (0, UNCHANGED), again.stderr
     assert (otherwise.returncode, otherwise.stdout) == (1, "f16: changed\n  args: --threads 1 -> --threads 2\n")
     known = (lockfile.read(moved / NAME) or {})["f16"].identity
     assert {name: fact.source for name, fact in known.items()}.items() >= {
@@ -74,6 +76,6 @@ def test_the_canaries_of_llamacpp_tell_8_bits_from_16(project: Path, models: Pat
     assert (len(kept.answers), kept.unstable) == (12, 0)
     assert kept.floor is not None
     assert kept.floor < 0.001
-    assert [(each.returncode, each.stdout) for each in same] == [(0, "f16: unchanged\n")] * 2
+    assert [(each.returncode, each.stdout) for each in same] == [(0, UNCHANGED)] * 2
     assert other.returncode == 1
     assert "  canaries: other weights (0.0" in other.stdout, other.stdout
