@@ -14,7 +14,8 @@ from pytest_llmparity.core.identity.lock import NAME
 
 pytestmark = pytest.mark.live
 
-UNCHANGED = "f16: unchanged\n  canaries: 12 with logprobs, the same up to 0.005 nats\n"
+CANARIES = "  canaries: 12 with logprobs, the same up to 0.005 nats\n"
+UNCHANGED = f"f16: unchanged\n{CANARIES}"
 
 LLAMACPP = """
 [engines.f16]
@@ -51,7 +52,8 @@ def test_llamacpp_is_as_locked_in_another_folder_until_it_is_started_otherwise(
 
     assert first.returncode == 0, first.stderr
     assert (again.returncode, again.stdout) == (0, UNCHANGED), again.stderr
-    assert (otherwise.returncode, otherwise.stdout) == (1, "f16: changed\n  args: --threads 1 -> --threads 2\n")
+    changed = f"f16: changed\n  args: --threads 1 -> --threads 2\n{CANARIES}"
+    assert (otherwise.returncode, otherwise.stdout) == (1, changed)
     known = (lockfile.read(moved / NAME) or {})["f16"].identity
     assert {name: fact.source for name, fact in known.items()}.items() >= {
         "quantization": "reported",
