@@ -74,7 +74,7 @@ chromium_program() {
   done
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
   {
-    apt-get update &&
+    timeout 120 apt-get update &&
       DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --yes --no-install-recommends chromium
   } >"$cache/chromium-install.log" 2>&1 || return 1
   command -v chromium
