@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import os
-import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from pytest_llmparity.core.identity.canaries import Canaries, Canary
 from pytest_llmparity.core.identity.ladder import Ladder, Rung
 from pytest_llmparity.core.identity.lock import NAME, Locked, Setting
 from pytest_llmparity.core.sample import Fact, Source
+from pytest_llmparity.store.whole import replace
 
 FORMAT: Final = 1
 
@@ -104,16 +103,8 @@ def write(path: Path, engines: Mapping[str, Locked], agreed: Agreed | None = Non
     if path.is_symlink():
         raise LockError(f"{path} is a symbolic link, which writing would replace by a file; delete it, then lock again")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        replace(path, [text], shared=True)
     except OSError as error:
-        raise LockError(f"{path} cannot be written: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)  # a file for everybody who has the project, not for this account only
-        Path(temporary).replace(path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
         raise LockError(f"{path} cannot be written: {error.strerror}") from error
 
 

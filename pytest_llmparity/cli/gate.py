@@ -216,9 +216,9 @@ def _decided(root: Path, run: str, policy: Policy, baseline: str | None, candida
 def _tell(decided: Decided, root: Path, asked: argparse.Namespace) -> int:
     from pytest_llmparity.core.errors import LLMParityError
     from pytest_llmparity.report import gate
-    from pytest_llmparity.report.json import replace
     from pytest_llmparity.report.workflow import github
     from pytest_llmparity.store import decisions
+    from pytest_llmparity.store.whole import replace
 
     now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
     record = gate.record(decided.decision, decided.told, decided=now, suite=asked.suite, root=root)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
@@ -21,6 +20,7 @@ from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Sample
 from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.store.whole import replace
 
 SCHEMA = 1
 """Number of the format; it changes when a reader of the old one would misread the new one."""
@@ -112,34 +112,25 @@ def write(
         json.dumps(sample_to_json(record.run, sample, origin=origin(sample), places=places), allow_nan=False) + "\n"
         for sample in samples
     )
-    path = folder
+    run = [json.dumps(to_json(record, places=places), allow_nan=False, indent=1) + "\n"]
+    put(folder, {"samples.jsonl": lines, "run.json": run})
+
+
+def put(folder: Path, parts_of: Mapping[str, Iterable[str]]) -> None:
+    """Write files that only this user can read into ``folder``, which is made when it is not there, in their order.
+
+    Each appears whole or not at all. Raises ``UsageError``, with the file that cannot be written, or with the folder
+    where several go into one that cannot be made.
+    """
+    path = folder / next(iter(parts_of)) if len(parts_of) == 1 else folder
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = folder / "samples.jsonl"
-        replace(path, lines)
-        path = folder / "run.json"
-        replace(path, [json.dumps(to_json(record, places=places), allow_nan=False, indent=1) + "\n"])
+        for name, parts in parts_of.items():
+            path = folder / name
+            replace(path, parts)
     except OSError as error:
         message = f"{path} cannot be written ({error.strerror or error}); choose another --parity-out"
         raise UsageError(message) from error
-
-
-def replace(path: Path, parts: Iterable[str]) -> None:
-    """Write a file that only this user can read; it appears whole or not at all."""
-    # In the same folder, because only there a rename is atomic; named after the process, so that two do not mix.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(unfinished, "w", encoding="utf-8", newline="\n", opener=_private) as file:
-            file.writelines(parts)
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
-def _private(path: str, flags: int) -> int:
-    """Open a file only this user can read: it holds prompts and answers."""
-    return os.open(path, flags, 0o600)
 
 
 def _engine(engine: EngineRecord) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Sample
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -52,16 +51,10 @@ def write(
     It appears whole or not at all. ``root`` is the project's folder, left out of paths; ``origin`` tells who asked what
     a sample answers. Raises ``UsageError`` when it cannot be written.
     """
-    path = folder / FILE
     places = json_report.here(root, json_report.files_of(record))
     text = page(record, list(samples), origin=origin, places=places)
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        json_report.replace(path, [text])
-    except OSError as error:
-        message = f"{path} cannot be written ({error.strerror or error}); choose another --parity-out"
-        raise UsageError(message) from error
-    return path
+    json_report.put(folder, {FILE: [text]})
+    return folder / FILE
 
 
 def page(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_llmparity.core.compare.answers import in_words
-from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Completion, Phase, Sample
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
@@ -49,15 +48,9 @@ def write(
     It appears whole or not at all; ``root`` is the project's folder, left out of paths. Raises ``UsageError`` when it
     cannot be written.
     """
-    path = folder / FILE
     text = to_markdown(record, samples, root=root, origin=origin)
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        json_report.replace(path, [text])
-    except OSError as error:
-        message = f"{path} cannot be written ({error.strerror or error}); choose another --parity-out"
-        raise UsageError(message) from error
-    return path
+    json_report.put(folder, {FILE: [text]})
+    return folder / FILE
 
 
 def to_markdown(

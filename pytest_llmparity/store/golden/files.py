@@ -7,9 +7,7 @@ folder.
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -20,6 +18,7 @@ from pytest_llmparity.core.errors import GoldenError
 from pytest_llmparity.core.golden.records import FORMAT, Golden, Key, Line, LogprobsLine, Provenance
 from pytest_llmparity.core.words.printable import elide, printable
 from pytest_llmparity.settings.specification import GOLDEN as FOLDER
+from pytest_llmparity.store.whole import replace
 
 MOST_BYTES: Final = 256 * 2**20
 MOST_OF_A_LINE: Final = 32 * 2**20
@@ -109,11 +108,11 @@ def write(root: Path, prompt_set: str, engine: str, golden: Golden | None) -> No
         path.parent.mkdir(parents=True, exist_ok=True)
         tokens = sorted(golden.logprobs.items())
         if tokens:
-            _replace(beside, (_text(line) for _, line in tokens))
+            replace(beside, (_text(line) for _, line in tokens), shared=True)
         else:
             beside.unlink(missing_ok=True)
         lines = (_text(line) for _, line in sorted(golden.lines.items()))
-        _replace(path, [_text(golden.provenance), *lines])
+        replace(path, [_text(golden.provenance), *lines], shared=True)
     except OSError as error:
         raise GoldenError(f"{named(root, path)} cannot be written: {error.strerror or error}") from error
 
@@ -176,16 +175,3 @@ def _decoded(where: str, number: int, line: bytes, kind: type[D]) -> D:
 
 def _text(line: Provenance | Line | LogprobsLine) -> str:
     return json.dumps(msgspec.to_builtins(line), ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _replace(path: Path, parts: Iterable[str]) -> None:
-    # In the same folder, because only there a rename is atomic.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(part.encode("utf-8", "replace") for part in parts)
-        Path(temporary).chmod(0o644)  # a file for everybody who has the project, not for this account only
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
