@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
 from pytest_llmparity.core.checks.base import BaseCheck, Misused
-from pytest_llmparity.core.checks.contract import Adapter, Contract, ModelClass, adapted, name_of, schema_of
 from pytest_llmparity.core.checks.distribution import REPEATS, DistributionCheck
 from pytest_llmparity.core.checks.drift.floor import HORIZON
 from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
@@ -31,6 +30,7 @@ from pytest_llmparity.core.checks.drift.text import NEAR_TIES, Ignored, TextChec
 from pytest_llmparity.core.checks.latency import REQUESTS, LatencyCheck, parse_budget
 from pytest_llmparity.core.checks.prompts import PromptsCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
+from pytest_llmparity.core.checks.schema.contract import Adapter, Contract, ModelClass, adapted, name_of, schema_of
 from pytest_llmparity.core.checks.similarity import SimilarityCheck
 from pytest_llmparity.core.checks.tags import By
 from pytest_llmparity.core.errors import DesignError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmparity.cli.verbs import OK, WRONG, add_rootdir, complain, root_of
-from pytest_llmparity.core.words.printable import printable
+from pytest_llmparity.core.words.printable import WIDTH, printable
 from pytest_llmparity.settings.sources import FORMATS, OUT
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _report(asked: argparse.Namespace) -> int:
 def _shown(told: Told, formats: Sequence[str], out: Path, root: Path) -> list[str]:
     from pytest_llmparity.report import files, terminal
 
-    lines = terminal.summary(told.record, width=min(120, shutil.get_terminal_size((terminal.WIDTH, 24)).columns))
+    lines = terminal.summary(told.record, width=min(120, shutil.get_terminal_size((WIDTH, 24)).columns))
     written = files.write(formats, told.record, told.samples, out, root=root, origin=told.origin)
     return [*lines, *(printable(f"report: {path}") for path in written)]
 

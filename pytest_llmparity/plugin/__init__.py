@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity.plugin import hookspecs, options
-from pytest_llmparity.plugin.fixtures import (  # noqa: F401 - pytest finds fixtures in the plugin's own module
+from pytest_llmparity.plugin.fixtures import (  # noqa: F401 - pytest finds fixtures and hooks in the plugin's own module
     DOOR,
     UNSELECTED,
     engine,
@@ -22,6 +22,8 @@ from pytest_llmparity.plugin.fixtures import (  # noqa: F401 - pytest finds fixt
     parity,
     parity_engine,
     parity_run,
+    pytest_fixture_setup,
+    pytest_generate_tests,
 )
 from pytest_llmparity.settings.sources import SIGNATURE
 
@@ -78,16 +80,6 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return config.stash[DOOR].header() if DOOR in config.stash else []
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests that use ``engine`` once per selected engine; node ids are the engines' names."""
-    if "llmparity_engine_name" not in metafunc.fixturenames:
-        return
-    door = metafunc.config.stash.get(DOOR, None)
-    names = [spec.name for spec in door.settings.engines] if door is not None else []
-    values: list[object] = [*names] or [pytest.param("none", marks=pytest.mark.skip(reason=UNSELECTED))]
-    metafunc.parametrize("llmparity_engine_name", values, indirect=True, scope="session")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without engines, skip what needs them, but for a gate with a check that could not be made: that fails."""
     if DOOR in config.stash:
@@ -128,13 +120,6 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         if not xdist.is_controller(config):
             door.gather()
     return (yield)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> None:
-    """Notice an ``engine`` that is not ours."""
-    if fixturedef.argname == "engine" and (door := request.config.stash.get(DOOR, None)) is not None:
-        door.notice(fixturedef.func)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import inspect
 import os
-import re
 import shlex
 import sys
 import uuid
@@ -17,30 +16,25 @@ from typing import Any
 import pytest
 
 from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineError
-from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
+from pytest_llmparity.core.identity.record import RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
-from pytest_llmparity.core.words.explain import count, explained, failure_text, one_line, pair
-from pytest_llmparity.core.words.printable import printable, printable_lines, uncommanded, wrapped
+from pytest_llmparity.core.words.brief import one_line
+from pytest_llmparity.core.words.explain import explained, failure_text, pair
+from pytest_llmparity.core.words.printable import WIDTH, printable, printable_lines, uncommanded, wrapped
 from pytest_llmparity.core.words.shortage import advice
 from pytest_llmparity.embedding import default_embedder
 from pytest_llmparity.engines import daemons
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.plugin import repeats, xdist
+from pytest_llmparity.plugin import planned, repeats, xdist
+from pytest_llmparity.plugin.harmless import harmless, shorten
 from pytest_llmparity.plugin.options import given_to, verbosity
 from pytest_llmparity.report import files, junit, terminal
 from pytest_llmparity.report.progress import Bars, Silent
 from pytest_llmparity.report.workflow import github
-from pytest_llmparity.run.gather.course import WAVE
-from pytest_llmparity.run.gather.lanes import describe, lanes_of
 from pytest_llmparity.run.parity import ParityFailure, ParityRun
-from pytest_llmparity.run.probe.preflight import most_requests, some_requests
-from pytest_llmparity.run.records import record_of
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Settings
-
-_DEPTH = 12
-"""An explanation of chained exceptions is nested less deeply than this."""
 
 
 class Door:
@@ -104,7 +98,6 @@ class Door:
     def gather(self) -> None:
         """Gather what the tests declared; an error of ours becomes the set-up error of every gate."""
         try:
-            self.session.refuse_unknown_cases()
             self.session.gather()
         except LLMParityError as error:
             self.broken = self.session.mask.text(str(error))
@@ -113,61 +106,11 @@ class Door:
 
     def header(self) -> list[str]:
         """Return one line per selected engine, as configured, and what starting them runs."""
-        unknown = {spec.name: spec.base_url or "" for spec in self.settings.asked if spec.kind is None}
-        lines = terminal.engine_lines(self._engines(), why=self.settings.baseline_source, unasked=unknown)
-        by_engine = [terminal.header_lines(spec) for spec in self.settings.engines]
-        lines += [self.session.mask.text(line) for of_engine in by_engine for line in of_engine]
-        return list(map(uncommanded, lines))
+        return planned.header(self.session)
 
     def plan_lines(self, *, detailed: bool) -> list[str]:
         """Return the plan: requests to each engine and in all, and tokens; in detail also every gate with its power."""
-        plan = self.session.plan()
-        hopeless = [f"  {test} cannot run: {problem}" for test, problem in self._problems.items()] if detailed else []
-        if not plan.units:
-            return list(map(uncommanded, hopeless))
-        if self.settings.mode == "replay":
-            run = self.settings.replay_run or "the newest run that asked what is selected"
-            lines = [f"replay of {run}: nothing is asked"]
-        elif self.settings.goldens and not self.settings.asked:
-            lines = ["plan: golden answers are held against each other: nobody is asked"]
-        else:
-            lines = [
-                terminal.plan_line(
-                    requests=plan.requests,
-                    tokens=plan.tokens,
-                    engines=[spec.name for spec in self.settings.in_turn()],
-                    residency=self.settings.residency,
-                    asked=describe(lanes_of(self.settings), self.settings),
-                    wave=WAVE if self.session.sequential else None,
-                )
-            ]
-            contexts = [spec.context_length for spec in self.settings.asked]
-            if asked := most_requests(plan.units, contexts) + self.session.canaries:
-                lines.append(terminal.probe_line(asked, len(self.settings.asked)))
-            most = self.settings.explain_requests
-            if detailed and most and len(self.settings.asked) > 1 and self.settings.residency == "together":
-                lines.append(terminal.experiments_line(most, failing=not self.settings.explain))
-            two_ways = [spec.name for spec in self.settings.asked if spec.route != "openai"]
-            if two_ways:
-                lines.append(terminal.route_line(2 * len(some_requests(plan.units)), two_ways))
-        sequential = self.session.sequential
-        for declaration in self.session.declarations():
-            sizes = declaration.prompts.group_sizes
-            weak = [check.weakness(sizes=sizes, sequential=sequential) for check in declaration.checks]
-            weak += self.session.timed_lines(declaration)
-            if not detailed:
-                lines += [f"power: {declaration.test}: {line}" for line in weak if line]
-            else:
-                cases, groups = len(declaration.prompts.cases), declaration.prompts.groups
-                lines.append(f"  {declaration.test}: {count(cases, 'case')} in {count(groups, 'group')}")
-                lines += [
-                    f"    {check.power(cases=cases, groups=groups, sequential=sequential)}"
-                    for check in declaration.checks
-                ]
-                of_tags = [check.tag_line(declaration.prompts, sequential=sequential) for check in declaration.checks]
-                lines += [f"    {line}" for line in (*of_tags, *weak) if line]
-                lines += [f"    {line}" for line in self.session.floor_lines(declaration)]
-        return list(map(uncommanded, lines + hopeless))
+        return planned.plan_lines(self.session, self._problems, detailed=detailed)
 
     # around one test -------------------------------------------------------------------------------------------------
 
@@ -394,7 +337,7 @@ class Door:
             return
         record = self.session.record(self.verdicts, self._commands, self.unjudged)
         if not self.session.run:
-            record = dataclasses.replace(record, engines=tuple(self._engines()))
+            record = dataclasses.replace(record, engines=tuple(planned.configured(self.settings)))
         self.config.hook.pytest_llmparity_report(config=self.config, record=record)
         if self.settings.cases:
             self.summary += terminal.rows(self.session.samples())
@@ -411,7 +354,7 @@ class Door:
         except (LLMParityError, OSError) as error:
             lines, wrote = [f"golden: nothing was written: {self.session.mask.text(str(error))}"], True
         for line in lines:
-            self.summary += wrapped(printable(line), terminal.WIDTH, indent="  ")
+            self.summary += wrapped(printable(line), WIDTH, indent="  ")
         return pytest.ExitCode.TESTS_FAILED if wrote and exitstatus == pytest.ExitCode.OK else exitstatus
 
     def _write(self, record: RunRecord) -> list[str]:
@@ -441,12 +384,6 @@ class Door:
         except OSError as error:
             self.summary.append(f"the summary of the workflow's step could not be written: {error}")
 
-    def _engines(self) -> list[EngineRecord]:
-        return [
-            dataclasses.replace(record_of(spec, baseline=self.settings.baseline), quantization=None)
-            for spec in self.settings.engines
-        ]
-
     def _keeper(self) -> Keeper:
         if self._handed and "trouble" in self._handed:
             raise KeeperError(self._handed["trouble"])
@@ -467,34 +404,3 @@ def _progress(config: pytest.Config) -> Bars | Silent:
         return Silent()
     lifted = contextlib.nullcontext if capture is None else capture.global_and_fixture_disabled
     return Bars(sys.__stderr__, lifted)
-
-
-def harmless(shown: Any) -> Any:
-    """Return a report's explanation or captured output with every text of it ``uncommanded``.
-
-    Objects that know how to print themselves are changed in place, and so are those they hold.
-    """
-    return _harmless(shown, set(), _DEPTH)
-
-
-def shorten(shown: Any, words: str) -> None:
-    """Make the one line that a short summary shows of an explanation: ``words``, else the first line there is."""
-    crash = getattr(shown, "reprcrash", None)
-    message = getattr(crash, "message", None)
-    if isinstance(message, str):
-        setattr(crash, "message", words or message.removeprefix("Failed: ").partition("\n")[0])  # noqa: B010 - a class of pytest's own
-
-
-def _harmless(shown: Any, seen: set[int], depth: int) -> Any:
-    if isinstance(shown, str):
-        return uncommanded(shown)
-    if type(shown) is tuple and len(shown) == 3 and str(shown[2]).startswith("Skipped: "):
-        # pytest breaks this text itself where a line is full, so no place in it is surely within a line.
-        return (*shown[:2], uncommanded(re.sub("::(?=.*::)", r"\\x3a:", shown[2])))
-    if type(shown) in (list, tuple):
-        return type(shown)(_harmless(part, seen, depth) for part in shown)
-    if depth and hasattr(shown, "toterminal") and id(shown) not in seen:
-        seen.add(id(shown))
-        for name, part in vars(shown).items():
-            setattr(shown, name, _harmless(part, seen, depth - 1))
-    return shown

@@ -1,4 +1,4 @@
-"""The fixtures: what tests are handed. Their names are this plugin's public API."""
+"""The fixtures: what tests are handed, and the hooks about them. Their names are this plugin's public API."""
 
 from __future__ import annotations
 
@@ -75,6 +75,23 @@ def parity_run(llmparity_door: Door, request: pytest.FixtureRequest) -> ParityRu
     if own is None:
         pytest.fail("parity_run needs a marker: @pytest.mark.parity('prompts.jsonl', check.text())", pytrace=False)
     return own
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that use ``engine`` once per selected engine; node ids are the engines' names."""
+    if "llmparity_engine_name" not in metafunc.fixturenames:
+        return
+    door = metafunc.config.stash.get(DOOR, None)
+    names = [spec.name for spec in door.settings.engines] if door is not None else []
+    values: list[object] = [*names] or [pytest.param("none", marks=pytest.mark.skip(reason=UNSELECTED))]
+    metafunc.parametrize("llmparity_engine_name", values, indirect=True, scope="session")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> None:
+    """Notice an ``engine`` that is not ours."""
+    if fixturedef.argname == "engine" and (door := request.config.stash.get(DOOR, None)) is not None:
+        door.notice(fixturedef.func)
 
 
 def handle(door: Door, name: str) -> EngineHandle:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,26 @@ def declare(
     if problems:
         raise DesignError("\n".join(problems))
     return declaration
+
+
+def refuse_unjudged(declaration: Declaration, engines: Sequence[str]) -> None:
+    """Raise ``DesignError`` where nothing of a test that must be judged can be: known before anybody is asked."""
+    if len(engines) == 1 and declaration.checks and all(check.pairwise for check in declaration.checks):
+        raise DesignError(
+            f"every check of this test compares engines and only {engines[0]} is selected, so nothing can be judged, "
+            "and --parity-required asks for a verdict; select another engine with --engines, or add a check that "
+            "judges one alone, such as check.schema(Ticket, rate=0.98)"
+        )
+
+
+def refuse_unknown_cases(declarations: Iterable[Declaration], selected: Sequence[str]) -> None:
+    """Raise ``UsageError`` for a case that was selected and that no declared test has."""
+    known = {case.id for declaration in declarations for case in declaration.prompts.cases}
+    unknown = [case for case in selected if case not in known]
+    if known and unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; the nearest is {near[0]!r}" if near else ""
+        raise UsageError(f"--parity-case {unknown[0]}: no selected test has a case of this id{hint}")
 
 
 def power_in_turn(declaration: Declaration, engines: int, changes: int) -> list[str]:

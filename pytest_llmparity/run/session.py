@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import os
 import threading
@@ -13,7 +12,7 @@ from typing import Any
 
 from pytest_llmparity.core import late
 from pytest_llmparity.core.checks.drift.floor import most_cases, planned
-from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError, UsageError
+from pytest_llmparity.core.errors import DesignError, LLMParityError
 from pytest_llmparity.core.evidence import Check, Evidence
 from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
@@ -26,19 +25,26 @@ from pytest_llmparity.engines import daemons, registry
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.run.declare import declare, power_in_turn, undeclared, with_schema
+from pytest_llmparity.run.declare import (
+    declare,
+    power_in_turn,
+    refuse_unjudged,
+    refuse_unknown_cases,
+    undeclared,
+    with_schema,
+)
 from pytest_llmparity.run.explain import due, rendering_due
 from pytest_llmparity.run.fleet import Engaged, Fleet
-from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins, others_run
+from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins
 from pytest_llmparity.run.gather.campaign import Campaign
 from pytest_llmparity.run.gather.course import FLOOR_MOST
 from pytest_llmparity.run.golden.entering import Goldens, held_against
 from pytest_llmparity.run.golden.requests import REQUESTS, note
 from pytest_llmparity.run.judge.judging import AGREED, Judging
 from pytest_llmparity.run.judge.recorded import keep, record_of_run
+from pytest_llmparity.run.judge.replaying import to_replay
 from pytest_llmparity.run.judge.state import (
     RunState,
-    newest_whole,
     read_state,
     state_of,
     write_state,
@@ -120,20 +126,10 @@ class Session:
         )
         if declared.needs().accepted and self.settings.holds_pairs:
             self._lock.require_margins(declared.checks)
-        if self._never_judged(declared):
-            raise DesignError(
-                f"every check of this test compares engines and only {self.settings.engines[0].name} is selected, so "
-                "nothing can be judged, and --parity-required asks for a verdict; select another engine with "
-                "--engines, or add a check that judges one alone, such as check.schema(Ticket, rate=0.98)"
-            )
+        if self.settings.required and not self.settings.cases:
+            refuse_unjudged(declared, [spec.name for spec in self.settings.engines])
         self._declared[test] = declared
         return declared
-
-    def _never_judged(self, declared: Declaration) -> bool:
-        """Whether a run that must judge something cannot judge anything of a test: known before anybody is asked."""
-        if not self.settings.required or self.settings.cases or len(self.settings.engines) != 1:
-            return False
-        return bool(declared.checks) and all(check.pairwise for check in declared.checks)
 
     def declarations(self) -> list[Declaration]:
         """Return what the tests declared, in collection order."""
@@ -162,23 +158,16 @@ class Session:
 
     # gathering -------------------------------------------------------------------------------------------------------
 
-    def refuse_unknown_cases(self) -> None:
-        """Raise ``UsageError`` for a case that was selected and that no declared test has."""
-        known = {case.id for declared in self._declared.values() for case in declared.prompts.cases}
-        unknown = [case for case in self.settings.cases if case not in known]
-        if known and unknown:
-            near = difflib.get_close_matches(unknown[0], known, n=1)
-            hint = f"; the nearest is {near[0]!r}" if near else ""
-            raise UsageError(f"--parity-case {unknown[0]}: no selected test has a case of this id{hint}")
-
     def gather(self) -> None:
         """Gather what the declared tests need, once for all processes of this run, or load the run to replay.
 
         Every worker of xdist comes here before its first test and waits until the first to come has gathered, so no
-        test talks to an engine meanwhile.
+        test talks to an engine meanwhile. Raises ``UsageError`` for a case that was selected and that no test has.
         """
+        refuse_unknown_cases(self.declarations(), self.settings.cases)
         if self.settings.mode == "replay":
-            self._replay()
+            self.run = to_replay(self.store(), self.settings, self.declarations(), folder=self._folder.name)
+            self._load()
             return
         plan = self.plan()
         if not plan.units:
@@ -259,43 +248,6 @@ class Session:
     def sequential(self) -> bool:
         """Whether this run stops asking when nothing is open; rows of single cases are asked for as they are."""
         return self.settings.sequential and not self.settings.cases
-
-    def _replay(self) -> None:
-        wanted = self.settings.replay_run or self._newest()
-        if wanted is None or wanted not in {info.id for info in self.store().runs()}:
-            if wanted is None:
-                none = "only runs of --parity-case are" if self.store().runs() else "no run is"
-                yet = "" if self.store().runs() else " yet"
-                raise StoreError(f"{none} stored in {self._folder.name}{yet}; run once without --parity-mode replay")
-            known = ", ".join(info.id for info in self.store().runs()[-5:]) or "none"
-            raise StoreError(f"there is no run {wanted} to replay in {self._folder.name}; stored runs: {known}")
-        self.store().hold(wanted)
-        state = read_state(self.store(), wanted)
-        if state is None:
-            raise StoreError(f"run {wanted} was interrupted while gathering; only a run that ended can be replayed")
-        asked = [spec.name for spec in self.settings.engines] + [self.settings.baseline or ""]
-        unknown = sorted(set(asked) - {"", *state.engines})
-        if unknown:
-            raise StoreError(f"run {wanted} has no engine {', '.join(unknown)}; it has {', '.join(state.engines)}")
-        if self._declared and not self._answers(wanted):
-            raise StoreError(others_run(self.store(), wanted, named=self.settings.replay_run is not None))
-        self.run = wanted
-        self._load()
-
-    def _newest(self) -> str | None:
-        """Return the newest run to replay: one that asked what the selected tests ask, all of it where there is one."""
-        newest = newest_whole(self.store(), answers=self._answers)
-        return newest.id if newest else None
-
-    def _answers(self, run: str) -> int:
-        """Return of how many selected tests a run asked the prompts, in the way they ask them now.
-
-        Of a run that wrote down nothing about it, it is taken to be all of them.
-        """
-        units = self.store().document(run, ASKED)
-        if units is None:
-            return len(self._declared)
-        return sum(unit_of(declared).key in units for declared in self._declared.values())
 
     def _load(self) -> None:
         """Read what the run wrote down: state, engines, samples."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from pytest_llmparity.core.verdict import Cause, Experiment, Explanation, Outcome, Verdict
-from pytest_llmparity.report.causes import Causes
+from pytest_llmparity.report.terminal.causes import Causes
 
 AGAIN = Experiment(
     removed="the same prompts asked again, nothing changed", outcome="stays", after=0.36, n=16, requests=32

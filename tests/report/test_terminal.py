@@ -16,6 +16,7 @@ from pytest_llmparity.core.sample import Completion, Fact, Failure, Identity, Ph
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words.printable import cells
 from pytest_llmparity.report import overview, terminal
+from pytest_llmparity.report.terminal import ahead
 
 
 def verdict(engine: str, outcome: Outcome, kind: str = "text", **more: Any) -> Verdict:
@@ -64,7 +65,7 @@ DEMO = RunRecord(
 
 
 def test_one_line_per_engine_says_what_it_is() -> None:
-    assert terminal.engine_lines(DEMO.engines) == [
+    assert ahead.engine_lines(DEMO.engines) == [
         "f16   llamacpp b7001, tiny-f16, F16, 01234567, context 2048, process, baseline",
         "q8_0  llamacpp b7001, tiny-q8_0, Q8_0, 01234567, context 2048, process",
         "q4_0  llamacpp b7001, tiny-q4_0, Q4_0, 01234567, context 2048, process",
@@ -75,7 +76,7 @@ def test_what_is_not_known_yet_is_left_out_and_the_baseline_is_explained() -> No
     known = [EngineRecord(name="vllm", kind="unknown", baseline=True), EngineRecord(name="o", kind="ollama")]
     unasked = {"vllm": "http://127.0.0.1:8000"}
 
-    assert terminal.engine_lines(known, why="first of --engines", unasked=unasked) == [
+    assert ahead.engine_lines(known, why="first of --engines", unasked=unasked) == [
         "vllm  http://127.0.0.1:8000, kind asked at start, attach, baseline",
         "o     ollama, attach",
         "baseline: vllm, first of --engines",
@@ -83,7 +84,7 @@ def test_what_is_not_known_yet_is_left_out_and_the_baseline_is_explained() -> No
 
 
 def test_a_long_model_name_makes_room_for_the_rest() -> None:
-    (line,) = terminal.engine_lines([engine("f16", model="Organisation/" + "long-" * 20 + "8B", baseline=True)])
+    (line,) = ahead.engine_lines([engine("f16", model="Organisation/" + "long-" * 20 + "8B", baseline=True)])
 
     assert cells(line) == 80
     assert line.startswith("f16  llamacpp b7001, Org")
@@ -91,7 +92,7 @@ def test_a_long_model_name_makes_room_for_the_rest() -> None:
 
 
 def test_the_digest_goes_before_the_quantisation_when_a_line_is_full() -> None:
-    (line,) = terminal.engine_lines([engine("f16", model="tiny-F16.gguf", version="2026.10.11549", baseline=True)])
+    (line,) = ahead.engine_lines([engine("f16", model="tiny-F16.gguf", version="2026.10.11549", baseline=True)])
 
     assert line == "f16  llamacpp 2026.10.11549, tiny-F16, F16, context 2048, process, baseline"
 
@@ -100,38 +101,38 @@ def test_slots_are_shown_where_they_had_to_be_found_out() -> None:
     sources: tuple[tuple[Source, bool], ...] = (("probed", True), ("reported", False))
     for source, shown in sources:
         found = dataclasses.replace(engine("f16"), identity=Identity(facts={"slots": Fact(value=1, source=source)}))
-        (line,) = terminal.engine_lines([found])
+        (line,) = ahead.engine_lines([found])
         assert ("slots 1 (probed)" in line) == shown
 
 
 def test_no_engines_are_no_lines() -> None:
-    assert terminal.engine_lines([]) == []
+    assert ahead.engine_lines([]) == []
 
 
 def test_the_plan_is_one_line() -> None:
     many: dict[str, Any] = {"requests": (64, 64), "tokens": 4096, "engines": ["prod", "dev"]}
 
     assert (
-        terminal.plan_line(**many, residency="one-at-a-time", asked="asked in turn (one in memory at a time)")
+        ahead.plan_line(**many, residency="one-at-a-time", asked="asked in turn (one in memory at a time)")
         == "plan: 64 requests to each of 2 engines, 128 in all; at most 4096 tokens of each; 2 engines one at a time: "
         "prod, then dev"
     )
     assert (
-        terminal.plan_line(**many, residency="together", asked="asked side by side (at different addresses)")
+        ahead.plan_line(**many, residency="together", asked="asked side by side (at different addresses)")
         == "plan: 64 requests to each of 2 engines, 128 in all; at most 4096 tokens of each; 2 engines together, asked "
         "side by side (at different addresses)"
     )
     assert (
-        terminal.plan_line(**many, residency="together", asked="asked in turn (on this machine)", wave=16)
+        ahead.plan_line(**many, residency="together", asked="asked in turn (on this machine)", wave=16)
         == "plan: at most 64 requests to each of 2 engines, 128 in all, in waves of 16; at most 4096 tokens of each; "
         "2 engines together, asked in turn (on this machine)"
     )
     assert (
-        terminal.plan_line(requests=(1, 1), tokens=64, engines=["dev"], residency="one-at-a-time")
+        ahead.plan_line(requests=(1, 1), tokens=64, engines=["dev"], residency="one-at-a-time")
         == "plan: 1 request; at most 64 tokens"
     )
     assert (
-        terminal.plan_line(requests=(112, 256), tokens=64, engines=["dev"], residency="one-at-a-time")
+        ahead.plan_line(requests=(112, 256), tokens=64, engines=["dev"], residency="one-at-a-time")
         == "plan: 112 to 256 requests; at most 64 tokens"
     )
 
@@ -467,24 +468,23 @@ def test_what_was_skipped_says_why_once_with_every_check_it_concerns() -> None:
 
 
 def test_probes_are_part_of_the_plan() -> None:
-    assert terminal.probe_line(4, 2) == "probes: at most 4 short requests to each of 2 engines, 8 in all"
-    assert terminal.probe_line(1, 1) == "probes: at most 1 short request"
+    assert ahead.probe_line(4, 2) == "probes: at most 4 short requests to each of 2 engines, 8 in all"
+    assert ahead.probe_line(1, 1) == "probes: at most 1 short request"
 
 
 def test_the_line_about_routes_counts_whole_prompts() -> None:
     assert (
-        terminal.route_line(16, ["o", "l"])
+        ahead.route_line(16, ["o", "l"])
         == "routes: at most 16 requests more with whole prompts to each of o, l, 32 in all; half over each route"
     )
     assert (
-        terminal.route_line(16, ["o"])
-        == "routes: at most 16 requests more with whole prompts to o; half over each route"
+        ahead.route_line(16, ["o"]) == "routes: at most 16 requests more with whole prompts to o; half over each route"
     )
 
 
 def test_a_narrow_cache_is_seen_and_a_usual_one_is_not() -> None:
     def line(kv_cache: str) -> str:
-        return terminal.engine_lines([engine("a", identity=identity_of(kv_cache=kv_cache))])[0]
+        return ahead.engine_lines([engine("a", identity=identity_of(kv_cache=kv_cache))])[0]
 
     assert "KV q8_0" in line("q8_0")
     assert all("KV" not in line(usual) for usual in ("auto", "f16", "bfloat16"))

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.report.troubles import troubles
+from pytest_llmparity.report.terminal.troubles import troubles
 
 
 @pytest.mark.parametrize("width", range(24, 100, 7))

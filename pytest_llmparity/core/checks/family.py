@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from pytest_llmparity.core.checks.base import worded
-from pytest_llmparity.core.checks.contract import MOVED
 from pytest_llmparity.core.checks.missing import COUNTING, JUDGED, Missing
+from pytest_llmparity.core.checks.schema.contract import MOVED
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.verdict import READER, LeftOut, Lenience, Outcome, Verdict
 from pytest_llmparity.core.words import explain

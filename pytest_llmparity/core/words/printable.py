@@ -10,6 +10,10 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
+from typing import Final
+
+WIDTH: Final = 80
+"""Columns that a terminal has at least."""
 
 _KEPT = frozenset("\u200c\u200d")
 """Joiners that emoji and several scripts are written with; they move nothing."""
@@ -59,6 +63,12 @@ def wrapped(text: str, width: int, *, head: str = "", indent: str = "") -> list[
     """
     lines = textwrap.wrap(text, width, initial_indent=head, subsequent_indent=indent, break_on_hyphens=False)
     return [elide(uncommanded(line), width) for line in lines]
+
+
+def wrapped_after(head: str, text: str, *, width: int) -> list[str]:
+    """Return the text in lines of at most ``width`` columns, the first one after ``head``, the rest indented."""
+    indent = " " * min(cells(head) if len(head) < 30 else 4, 16)
+    return wrapped(text, width, head=head, indent=indent)
 
 
 def printable_lines(text: str) -> str:

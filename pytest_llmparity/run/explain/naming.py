@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pytest_llmparity.core.diagnosis import removals
-from pytest_llmparity.core.diagnosis.counts import CountPair, offset_of_bare
-from pytest_llmparity.core.diagnosis.effects import Answers
-from pytest_llmparity.core.diagnosis.layers import response_schema, with_system, without_system
-from pytest_llmparity.core.diagnosis.removals import Asked
+from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.identity.pins import agree
-from pytest_llmparity.core.sample import Completion, Request, Sample
+from pytest_llmparity.core.sample import Completion, Sample
 from pytest_llmparity.core.verdict import Cause
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain import remedies
-from pytest_llmparity.run.explain.asking import Pair, Spent, completion
-
-Shown = Callable[[str, Answers, Collection[str]], bool]
-"""Whether the drift goes away with answers in place of those of the pair; said in words what they are, and what else
-is taken away."""
-ENOUGH: Final = 5
-"""Chats whose token counts tell that the newest messages of them arrived and nothing else."""
-MOST_TURNS: Final = 8
-"""Longest rest of a chat that is tried where an engine seems to drop its oldest turns."""
-PROMPT: Final = "rendered prompt"
+from pytest_llmparity.run.explain.asking import Pair, completion
+from pytest_llmparity.run.explain.rendered import RenderedPrompt, Shown, offsets_of, same, tokens
 
 
 class Naming:
@@ -40,13 +27,13 @@ class Naming:
         self._pair = pair
         self._evidence = evidence
         self._shown = shown
-        self._others: frozenset[str] = frozenset()
 
     def named(self, causes: Sequence[str]) -> tuple[Cause, ...]:
         """Return the causes behind these removals, each once."""
         # What was found beside a prompt stays away while it is found out what of the prompt it is.
-        self._others = frozenset(causes) - {removals.PROMPT, removals.LENGTH}
-        named = [self._named(name, causes) for name in causes]
+        others = frozenset(causes) - {removals.PROMPT, removals.LENGTH}
+        prompt = RenderedPrompt(self._pair, self._shown, others)
+        named = [self._named(name, prompt) for name in causes]
         by_layer = {cause.layer: cause for cause in named if cause is not None}
         return tuple(by_layer.values())
 
@@ -73,11 +60,11 @@ class Naming:
 
     def counts_apart(self, tried: Collection[str]) -> bool:
         """Whether the engines count other numbers of tokens in the very same raw prompts."""
-        return removals.PROMPT in tried and any(self._offsets(tried).values())
+        return removals.PROMPT in tried and any(offsets_of(self._pair, tried).values())
 
     def _of_tokens(self) -> Cause:
         """Name a tokeniser, with the raw prompt that it makes something else of."""
-        offsets = self._offsets({removals.PROMPT})
+        offsets = offsets_of(self._pair, {removals.PROMPT})
         ours, theirs = self._pair.adapters
         differing = sum(offset != 0 for offset in offsets.values())
         return Cause(
@@ -87,11 +74,11 @@ class Naming:
             remedy=f"convert the model of {theirs.name} again: its pre-tokeniser is not that of {ours.name}",
         )
 
-    def _named(self, name: str, causes: Sequence[str]) -> Cause | None:
+    def _named(self, name: str, prompt: RenderedPrompt) -> Cause | None:
         if name == removals.PROMPT:
-            return self._of_prompt()
+            return prompt.cause()
         if name == removals.LENGTH:
-            return self._of_length()
+            return self._of_length(prompt)
         if name == removals.TOKENS:
             return self._of_tokens()
         if name == removals.ORDER:
@@ -155,183 +142,6 @@ class Naming:
     def _adapter(self, name: str) -> Adapter:
         return next(adapter for adapter in self._pair.adapters if adapter.name == name)
 
-    # the rendered prompt ----------------------------------------------------------------------------------------------
-
-    def _of_prompt(self) -> Cause:
-        """Tell the things apart that a raw prompt takes away: template, BOS, system prompt, turns that are dropped."""
-        candidate, baseline = self._pair.candidate, self._pair.baseline
-        names = f"{candidate.name} and {baseline.name}"
-        offsets = self._offsets()
-        told: Cause | None = None
-        with contextlib.suppress(Spent):  # that it is the prompt was shown, if not what of it
-            told = (
-                self._template()
-                or (self._bos() if set(offsets.values()) == {1} else None)
-                or (self._turns(offsets) if min(offsets.values(), default=0) < 0 else None)
-                or self._system(offsets)
-                or self._stand_in(offsets)
-            )
-        return told or Cause(
-            layer=PROMPT,
-            text=f"{names} make different prompts of the same chat{_counted(candidate.name, offsets)}: template, "
-            "BOS token or a system prompt",
-            remedy=remedies.raw(candidate.name, baseline.name),
-        )
-
-    def _template(self) -> Cause | None:
-        """Name the template where the baseline, given the prompt as the candidate renders it, answers like that one."""
-        pair = self._pair
-        other: dict[str, Asked] = {}
-        differs: tuple[str, str] | None = None
-        for case, request in pair.requests.items():
-            ours, theirs = (pair.rendered(adapter, request) for adapter in pair.adapters)
-            if ours is None or theirs is None:
-                return None
-            if ours == theirs and differs is None and len(other) >= 2:
-                return None  # a few of them tell
-            differs = differs or ((ours, theirs) if ours != theirs else None)
-            if (raw := self._raw(case, request, theirs)) is not None:
-                other[case] = raw
-        if differs is None:
-            return None
-        answers = self._instead(other)
-        if not self._shown(
-            f"{pair.baseline.name} given the prompts as {pair.candidate.name} renders them", answers, self._others
-        ):
-            return None
-        at = next((i for i, (a, b) in enumerate(zip(*differs, strict=False)) if a != b), min(map(len, differs)))
-        begin = max(0, at - 10)
-        shown = [explain.quote(text[begin : at + 30], 40) for text in differs]
-        return Cause(
-            layer="chat template",
-            text=f"{pair.candidate.name} renders chats by another template: {shown[1]} where {pair.baseline.name} has "
-            f"{shown[0]}",
-            remedy=self._template_remedy(),
-        )
-
-    def _template_remedy(self) -> str:
-        ours, theirs = self._pair.adapters
-        file = f"{ours.name}.jinja"
-        flag = remedies.started(theirs, theirs.template_flag, file)
-        return f"{flag}, with {ours.template_place} on {ours.name} in {file}"
-
-    def _bos(self) -> Cause | None:
-        """Name a doubled BOS token where the baseline, given one more, answers like the candidate."""
-        pair = self._pair
-        token = pair.candidate.bos() or pair.baseline.bos()
-        if not token:
-            return None
-        doubled = {}
-        for case, request in pair.requests.items():
-            rendered = pair.render(request)
-            if rendered is not None and (raw := self._raw(case, request, token + rendered)) is not None:
-                doubled[case] = raw
-        answers = self._instead(doubled)
-        if not self._shown(
-            f"{pair.baseline.name} given one more BOS token ({explain.plain(token, 20)})", answers, self._others
-        ):
-            return None
-        return Cause(
-            layer="BOS",
-            text=f"{pair.candidate.name} puts one more BOS token in front of every prompt",
-            remedy=remedies.started(pair.candidate, "--override-kv", "tokenizer.ggml.add_bos_token=bool:false"),
-        )
-
-    def _turns(self, offsets: Mapping[str, int]) -> Cause | None:
-        """Name turns that are dropped where the baseline, asked with the newest alone, answers like the candidate."""
-        pair = self._pair
-        control = pair.answers(())
-        fewer = [case for case, offset in offsets.items() if offset < 0]
-        for keep in range(1, MOST_TURNS):
-            newest = {case: removals.newest(pair.requests[case], keep) for case in fewer}
-            asked = {
-                case: changed
-                for case, request in newest.items()
-                if request is not None
-                and (changed := removals.apply(request, self._others, pair.known[case])) is not None
-            }
-            if not asked:
-                return None
-            first = next(iter(asked))
-            if _tokens(pair.ask_once(pair.baseline, {first: asked[first]}).get(first)) != _tokens(
-                control[pair.candidate.name][first]
-            ):
-                continue
-            answers = self._instead(asked)
-            messages = explain.count(keep, "message")
-            theirs = control[pair.candidate.name]
-            counted = [_tokens(answers[pair.baseline.name].get(case)) == _tokens(theirs[case]) for case in asked]
-            words = f"{pair.baseline.name} asked with the last {messages} of each chat alone"
-            shown = self._shown(words, answers, self._others)  # written down as an experiment in any case
-            if shown or (all(counted) and len(counted) >= ENOUGH):
-                return Cause(
-                    layer="oldest turns",
-                    text=f"{pair.candidate.name} drops the oldest turns: of {len(asked)} of "
-                    f"{explain.count(len(pair.cases), 'prompt')} only the last {messages} arrived",
-                    remedy=remedies.roomy(
-                        pair.candidate, max(_tokens(s) or 0 for s in control[pair.baseline.name].values())
-                    ),
-                )
-        return None
-
-    def _system(self, offsets: Mapping[str, int]) -> Cause | None:
-        """Name a system prompt where the candidate counts as many tokens more on every prompt and renders none.
-
-        Where an engine does not tell how it renders a chat its template may do the same.
-        """
-        pair = self._pair
-        more = _same(offsets)
-        if more is None or more < 2:
-            return None
-        request = next(request for request in pair.requests.values() if request.messages is not None)
-        ours, theirs = (pair.rendered(adapter, request) for adapter in pair.adapters)
-        if ours is None or ours != theirs:
-            return None
-        return Cause(
-            layer="system prompt",
-            text=f"{pair.candidate.name} puts {explain.count(more, 'token')} more in front of every chat that its own "
-            "template does not show: a hidden system prompt",
-            remedy=remedies.raw(pair.candidate.name, pair.baseline.name),
-        )
-
-    def _stand_in(self, offsets: Mapping[str, int]) -> Cause | None:
-        """Name a system prompt that chats without one are given: they alone are longer, all by the same number.
-
-        Chats with one have to be among those that are not: a template adds nothing to raw prompts either.
-        """
-        bare, own = ({case.id for case in self._pair.cases if of(case)} for of in (without_system, with_system))
-        tokens = offset_of_bare([CountPair(case, 0, offset) for case, offset in offsets.items()], bare, own)
-        if tokens is None:
-            return None
-        who = self._pair.candidate if tokens > 0 else self._pair.baseline
-        return Cause(
-            layer="system prompt",
-            text=f"{who.name} gives chats without a system message one of its own, of {abs(tokens)} tokens",
-            remedy="in your requests: a system message, which takes its place",
-        )
-
-    def _raw(self, case: str, request: Request, rendered: str) -> Asked | None:
-        """Return a chat as the raw prompt that it was rendered to, ``None`` where there can be none."""
-        known = dataclasses.replace(self._pair.known[case], render=lambda chat: rendered)
-        return removals.apply(request, {removals.PROMPT, *self._others}, known)
-
-    def _instead(self, asked: Mapping[str, Asked]) -> Answers:
-        """Return the pair's answers with those of the baseline to these requests in place of its own."""
-        pair = self._pair
-        answers = pair.answers(self._others)
-        changed = pair.compared(pair.ask_once(pair.baseline, asked), self._others)
-        return {
-            pair.baseline.name: {**answers[pair.baseline.name], **changed},
-            pair.candidate.name: answers[pair.candidate.name],
-        }
-
-    def _offsets(self, removed: Collection[str] = ()) -> dict[str, int]:
-        """Return by how many tokens the candidate's prompts are longer, by case, where both engines count them."""
-        control = self._pair.answers(removed)
-        ours, theirs = (control[adapter.name] for adapter in self._pair.adapters)
-        counts = {case: (_tokens(ours[case]), _tokens(theirs.get(case))) for case in ours}
-        return {case: b - a for case, (a, b) in counts.items() if a and b}
-
     # the rest ---------------------------------------------------------------------------------------------------------
 
     def _of_stop(self, who: str) -> Cause:
@@ -370,24 +180,24 @@ class Naming:
             keepers.add((self._pair.candidate if more is b else self._pair.baseline).name)
         return keepers.pop() if len(keepers) == 1 else None
 
-    def _of_length(self) -> Cause | None:
+    def _of_length(self, prompt: RenderedPrompt) -> Cause | None:
         """Name the engine that cuts, where both count alike as soon as prompts are short; else tokens differ."""
-        pair, offsets = self._pair, self._offsets()
-        turns = self._turns(offsets) if min(offsets.values(), default=0) < 0 else None
+        pair, offsets = self._pair, offsets_of(self._pair)
+        turns = prompt.turns(offsets) if min(offsets.values(), default=0) < 0 else None
         if turns is not None:
             return turns
-        when_short = _same(self._offsets({removals.LENGTH}))
+        when_short = same(offsets_of(pair, {removals.LENGTH}))
         if when_short is None:
             return None
         beyond = {case: offset - when_short for case, offset in offsets.items()}
         worst = max(beyond, key=lambda case: abs(beyond[case]))
         who, other = (pair.candidate, pair.baseline) if beyond[worst] < 0 else (pair.baseline, pair.candidate)
         control = pair.answers(())
-        whole = _tokens(control[other.name][worst]) or 0
+        whole = tokens(control[other.name][worst]) or 0
         return Cause(
             layer="cut",
             text=f"{who.name} cuts long prompts: {explain.plain(worst, 40)} has {whole} tokens on {other.name} and "
-            f"{_tokens(control[who.name][worst])} there",
+            f"{tokens(control[who.name][worst])} there",
             remedy=remedies.roomy(who, whole),
         )
 
@@ -461,28 +271,9 @@ def _thinks(who: str, remedy: str) -> Cause:
     return Cause(layer="reasoning", text=f"{who} leaves its reasoning in the text of its answers", remedy=remedy)
 
 
-def _same(offsets: Mapping[str, int]) -> int | None:
-    """Return the offset that all chats have, 0 where none is known, ``None`` where they differ."""
-    (offset, *others) = {*offsets.values()} or {0}
-    return None if others else offset
-
-
-def _counted(who: str, offsets: Mapping[str, int]) -> str:
-    """Return how many tokens more or fewer an engine counts, where that is the same for every chat."""
-    more = _same(offsets)
-    if not more:
-        return ""
-    return f" ({explain.count(abs(more), 'token')} {'more' if more > 0 else 'fewer'} on {who}, on every one)"
-
-
 def _text(sample: Sample | None) -> str | None:
     answer = completion(sample)
     return None if answer is None else answer.text
-
-
-def _tokens(sample: Sample | None) -> int | None:
-    answer = completion(sample)
-    return None if answer is None else answer.prompt_tokens
 
 
 def _keys(answer: Completion | None) -> list[str]:

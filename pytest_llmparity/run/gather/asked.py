@@ -86,12 +86,3 @@ def origins(
         )
 
     return origin
-
-
-def others_run(store: Store, run: str, *, named: bool) -> str:
-    """Return the sentence that refuses a replay because the run holds no answer to what the selected tests ask."""
-    tests = tests_of(store, run)
-    names = ", ".join(tests[:3]) + (f" and {len(tests) - 3} more" if len(tests) > 3 else "")
-    whose = f"run {run}" if named else f"no stored run asked what the selected tests ask; the newest, {run},"
-    ask = f"asked other prompts, or in another way{f', for {names}' if tests else ''}"
-    return f"{whose} {ask}; run once without --parity-mode replay, or name one of llmparity runs"

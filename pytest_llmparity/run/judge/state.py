@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, L
 from pytest_llmparity.core.sample import Phase, Sample, Timing, from_json, to_json
 from pytest_llmparity.core.stats.quantiles import describe
 from pytest_llmparity.core.verdict import Verdict
-from pytest_llmparity.store.runs import GATHERED, RunInfo, Store
+from pytest_llmparity.store.runs import GATHERED, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,20 +50,6 @@ def state_of(document: Mapping[str, Any]) -> RunState:
 def write_state(store: Store, run: str, state: RunState) -> None:
     """Write down that a run was gathered, and with it what there is to say of that."""
     store.put_document(run, GATHERED, to_json(state))
-
-
-def newest_whole(store: Store, *, answers: Callable[[str], int]) -> RunInfo | None:
-    """Return the newest run to replay of those that answer most, finished ones first.
-
-    Runs of ``--parity-case`` asked too little, whatever they answer.
-    """
-    states = {run.id: read_state(store, run.id) or RunState() for run in store.runs()}
-    parts = {run for run, state in states.items() if state.cases}
-    left_open = {run for run, state in states.items() if state.open}
-    answered = {run: answers(run) for run in states if run not in parts}
-    most = max(answered.values(), default=0)
-    fewer = {run for run, count in answered.items() if count < most}
-    return store.latest(without=parts | fewer, ended=left_open)
 
 
 def latency_quantiles(samples: Mapping[str, Sequence[Sample]]) -> list[LatencyQuantiles]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.core.checks.contract import Contract
+from pytest_llmparity.core.checks.schema.contract import Contract
 from pytest_llmparity.core.errors import DesignError, GoldenError
 from pytest_llmparity.core.golden import updating
 from pytest_llmparity.core.golden.folding import PHASES, Folded, fold

@@ -17,8 +17,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, Ty
 from typing_extensions import TypedDict
 
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.contract import Contract
 from pytest_llmparity.core.checks.schema import SchemaCheck
+from pytest_llmparity.core.checks.schema.contract import Contract
 from pytest_llmparity.core.errors import DesignError
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
 
 from pytest_llmparity.core.checks.base import BaseCheck
-from pytest_llmparity.core.checks.contract import (
+from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
+from pytest_llmparity.core.checks.missing import Missing, Silence, rested
+from pytest_llmparity.core.checks.schema.contract import (
     Adapter,
     Contract,
     ModelClass,
@@ -23,9 +24,7 @@ from pytest_llmparity.core.checks.contract import (
     silent,
     wrong,
 )
-from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
-from pytest_llmparity.core.checks.missing import Missing, Silence, rested
-from pytest_llmparity.core.checks.pairing import pair_answers
+from pytest_llmparity.core.checks.schema.pair import PairReadings
 from pytest_llmparity.core.checks.tags import (
     By,
     Tags,
@@ -38,14 +37,14 @@ from pytest_llmparity.core.checks.tags import (
     tags_of,
     warned,
 )
-from pytest_llmparity.core.compare.answers import cut_in_call, digest, same_calls, speechless, written_out
+from pytest_llmparity.core.compare.answers import speechless
 from pytest_llmparity.core.compare.order import KeyOrders
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
-from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.stats.paired import Side, min_cases
-from pytest_llmparity.core.verdict import Difference, Judgement, Outcome, Verdict
+from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
 RATE: Final = "schema.rate"
@@ -259,7 +258,7 @@ class SchemaCheck(BaseCheck):
                 if pairs is not None:
                     parsed = _parsed(readings)
                     differs = layers.layers(evidence, candidate, schema=contract.schema, parsed=parsed, orders=orders)
-                known[candidate.name] = (_PairReadings(evidence, candidate, readings), differs)
+                known[candidate.name] = (PairReadings(evidence, candidate, readings), differs)
             pair, differs = known[candidate.name]
             if (refused := pair.unanswered(opened)) is not None:
                 return [refused]
@@ -307,7 +306,7 @@ class SchemaCheck(BaseCheck):
             done = warned(done, shares_below(zip(read, kept, strict=True), at_least=self.rate, alpha=evidence.alpha))
         return rested(done, missing)
 
-    def _gap(self, verdict: Verdict, evidence: Evidence, pair: _PairReadings) -> Verdict:
+    def _gap(self, verdict: Verdict, evidence: Evidence, pair: PairReadings) -> Verdict:
         assert self.gap is not None
         margin, design, spoken = self.gap, pair.design, pair.spoken
         differences = [(ours.problem is None) - (theirs.problem is None) for _, ours, theirs in spoken]
@@ -340,7 +339,7 @@ class SchemaCheck(BaseCheck):
         everything, best = [*used, *silent], [*differences, *[0] * len(silent)]
         return rested(done, missing, best=lambda: design.gap(best, margin=margin, side=self.side, cases=everything))
 
-    def _agree(self, verdict: Verdict, evidence: Evidence, pair: _PairReadings) -> Verdict:
+    def _agree(self, verdict: Verdict, evidence: Evidence, pair: PairReadings) -> Verdict:
         assert self.agree is not None
         at_least, design, cases = self.agree, pair.design, pair.cases
         fields = {case.id: pair.differing(case, ours, theirs) for case, ours, theirs in pair.compared}
@@ -383,84 +382,7 @@ class SchemaCheck(BaseCheck):
         }
 
 
-class _PairReadings:
-    """Readings of a pair over the cases the baseline answered and the candidate was asked.
-
-    ``compared`` are those without pairs that say nothing (neither text nor a call); where both answers call tools the
-    calls are compared. ``spoken`` are those of them that a schema can be held against on at least one engine.
-    """
-
-    def __init__(
-        self, evidence: Evidence, candidate: EngineEvidence, readings: Mapping[str, Mapping[str, Reading]]
-    ) -> None:
-        ours, theirs = readings[evidence.baseline], readings[candidate.name]
-        self._evidence = evidence
-        self._pairing = pair_answers(evidence, candidate)
-        self._pairs = {pair.case.id: pair for pair in self._pairing.pairs}
-        self._silence = Silence()
-        self.cases = self._pairing.cases
-        self.design = design_of(evidence, asked=self._pairing.asked, groups_asked=self._pairing.groups_asked)
-        self.compared: list[tuple[Case, Reading, Reading]] = []
-        for case in self.cases:
-            if case.id not in ours or not ours[case.id].answered or case.id not in theirs:
-                continue
-            pair = self._pairs.get(case.id)
-            silent = pair is not None and speechless(pair.baseline) and speechless(pair.candidate)
-            if pair is not None and (silent or cut_in_call(pair.baseline, pair.candidate)):
-                self._silence.add({evidence.baseline: pair.baseline, candidate.name: pair.candidate})
-                continue
-            self.compared.append((case, ours[case.id], theirs[case.id]))
-        self.spoken = [answers for answers in self.compared if not self._both_call(answers[0])]
-        self._answered = any(theirs.answered for _, _, theirs in self.compared) or bool(self._pairs)
-
-    def turns(self, judgement: Judgement) -> tuple[str, ...]:
-        """Say what a sequential run counts of groups."""
-        return turns(judgement, self._pairing.groups_asked, self._evidence.prompts.groups)
-
-    def missing(self, used: Sequence[tuple[Case, Reading, Reading]]) -> Missing:
-        """Return what a verdict that uses these does not rest on."""
-        also = self._silence.reasons()
-        if calls := len(self.compared) - len(used):
-            also.append(f"both answers to {explain.count(calls, 'prompt')} call tools, which no schema is held against")
-        return self._pairing.missing(self._evidence, used=len(used), also=also)
-
-    def differing(self, case: Case, ours: Reading, theirs: Reading) -> set[str]:
-        """Return the paths that differ, ``tool calls`` where both answers call tools otherwise; empty if none does."""
-        if self._both_call(case):
-            pair = self._pairs[case.id]
-            return set() if same_calls(pair.baseline.tool_calls, pair.candidate.tool_calls) else {"tool calls"}
-        return ours.differing(theirs)
-
-    def difference(self, case: Case, what: str) -> Difference:
-        """Return a case as reports list it."""
-        pair = self._pairs.get(case.id)
-        if pair is None:
-            return Difference(case=case.id, what=what)
-        texts = (pair.baseline.text, pair.candidate.text)
-        if pair.baseline.tool_calls or pair.candidate.tool_calls:
-            texts = written_out(pair.baseline, pair.candidate)
-        return Difference(case=case.id, what=what, baseline_sha256=digest(texts[0]), candidate_sha256=digest(texts[1]))
-
-    def _both_call(self, case: Case) -> bool:
-        pair = self._pairs.get(case.id)
-        return pair is not None and bool(pair.baseline.tool_calls and pair.candidate.tool_calls)
-
-    def unanswered(self, verdict: Verdict) -> Verdict | None:
-        """Return a verdict when there is no pair of answers at all."""
-        return None if self._answered else self._pairing.unanswered(verdict, self._evidence)
-
-    def example(self) -> list[str]:
-        """Show the first case whose values differ: path and both values."""
-        for case, ours, theirs in self.compared:
-            for difference in () if self._both_call(case) else ours.differences(theirs)[:1]:
-                return [
-                    f"first: {explain.plain(case.id, 40)} at {explain.plain(difference.path, 60)}: "
-                    f"{explain.quote(_value(difference.baseline))} and {explain.quote(_value(difference.candidate))}"
-                ]
-        return []
-
-
-_Compared: TypeAlias = tuple[_PairReadings, tuple[str, ...]]
+_Compared: TypeAlias = tuple[PairReadings, tuple[str, ...]]
 """A pair's readings, and the layers in which the two engines differ."""
 
 
@@ -484,13 +406,6 @@ def _portable(path: Path, folders: Sequence[Path]) -> str:
         if path.is_relative_to(folder):
             return path.relative_to(folder).as_posix()
     return path.name
-
-
-def _value(value: object) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except TypeError:  # a field that is not there
-        return repr(value)
 
 
 def _judged(verdict: Verdict, judgement: Judgement, order: str) -> Verdict:

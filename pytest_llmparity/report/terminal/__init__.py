@@ -6,26 +6,21 @@ Nothing here knows pytest: the door writes the lines under a title of its own.
 from __future__ import annotations
 
 import math
-import re
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from pytest_llmparity.core.errors import NotAsked
-from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import Phase, Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
-from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.printable import cells, elide, pad, printable, wrapped
+from pytest_llmparity.core.words import brief, explain
+from pytest_llmparity.core.words.printable import WIDTH, cells, elide, pad, printable, wrapped_after
 from pytest_llmparity.report import overview
-from pytest_llmparity.report.causes import Causes, evidence
-from pytest_llmparity.report.troubles import troubles
+from pytest_llmparity.report.terminal.ahead import engine_lines
+from pytest_llmparity.report.terminal.causes import Causes, evidence
+from pytest_llmparity.report.terminal.troubles import troubles
 from pytest_llmparity.run.judge.judging import ALPHA
-from pytest_llmparity.settings.specification import EngineSpec
-
-WIDTH: Final = 80
 
 WORDS: Final[Mapping[Outcome, str]] = {
     Outcome.PASS: "pass",
@@ -41,126 +36,6 @@ UNSENT: Final = NotAsked.__name__
 """Failures of prompts that were never sent: no answer of theirs is missing."""
 _NARROW: Final = 19
 """Columns an engine gets at least; those for which that is not there move to a grid of their own below."""
-
-
-def engine_lines(
-    engines: Sequence[EngineRecord], *, why: str = "", unasked: Mapping[str, str] | None = None, width: int = WIDTH
-) -> list[str]:
-    """Return one line per engine: name, kind, version, model, quantisation, digest, context, slots, how it is reached.
-
-    What is not known is left out. ``why`` says why the baseline is the baseline. ``unasked`` has the addresses of
-    engines, by name, whose kind is asked for when the run starts.
-    """
-    unasked = unasked or {}
-    name_width = max((cells(printable(engine.name)) for engine in engines), default=0)
-    lines = []
-    for engine in engines:
-        head = f"{pad(printable(engine.name), min(name_width, 24))}  "
-        model = None if engine.model is None else printable(_file_name(engine.model))
-        parts = [
-            printable(
-                f"{unasked[engine.name]}, kind asked at start"
-                if engine.name in unasked
-                else f"{engine.kind} {engine.version or ''}".rstrip()
-            ),
-            model,
-            engine.quantization and printable(engine.quantization),
-            _digest(engine),
-            None if engine.context_length is None else f"context {engine.context_length}",
-            _kv_cache(engine),
-            _slots(engine),
-            engine.launch,
-            "baseline" if engine.baseline else None,
-        ]
-        if parts[3] is not None and cells(head + ", ".join(part for part in parts if part)) > width:
-            parts[3] = None  # of what has a fixed length only the digest can go; the quantisation must be seen
-        # Only the model's name may be as long as it likes, so it alone makes room.
-        beside = cells(", ".join(part for part in parts if part)) - cells(model or "")
-        if model is not None:
-            parts[1] = elide(model, max(10, width - cells(head) - beside))
-        lines.append(elide(head + ", ".join(part for part in parts if part), width))
-    if why:
-        lines += [
-            line for e in engines if e.baseline for line in _wrapped("baseline: ", f"{e.name}, {why}", width=width)
-        ]
-    return lines
-
-
-def header_lines(spec: EngineSpec, *, width: int = WIDTH) -> list[str]:
-    """Return what a reader should know of an engine before it is there: whose it is, what runs, what is pinned."""
-    clauses = []
-    if spec.daemon and spec.base_url:
-        clauses.append(
-            f"uses the {spec.kind} that is running at {spec.base_url}, which has {spec.model}"
-            + ('; launch = "process" starts our own' if spec.kind == "ollama" else "")
-        )
-    if spec.command:
-        clauses.append(f"runs the command {shlex.join(spec.command)}")
-    if spec.requires and spec.launch == "process":
-        clauses.append(f"installs and runs, in an environment of its own: {', '.join(spec.requires)}")
-    if spec.pin:
-        clauses.append(f"pinned: {', '.join(f'{name} {value}' for name, value in spec.pin.items())}")
-    return [line for clause in clauses for line in _wrapped(f"{spec.name}: ", printable(clause), width=width)]
-
-
-def plan_line(
-    *,
-    requests: tuple[int, int],
-    tokens: int,
-    engines: Sequence[str],
-    residency: str,
-    asked: str = "",
-    wave: int | None = None,
-) -> str:
-    """Return what will be asked of each engine and in all, the most tokens, and how the engines share the machine.
-
-    ``requests`` are those to an engine that repeats itself, and the most; ``tokens`` are of each engine.
-    ``engines`` are their names in the order they are asked; it is shown where one has to go before the next comes. Of
-    engines that are in memory together ``asked`` says which are asked at the same time. With a ``wave`` they are asked
-    so many cases at a time, and less than all as soon as nothing is open.
-    """
-    least, most = requests
-    span = f"{least} to {most}" if wave is None and least != most else f"{most}"
-    much = _of_each(span if wave is None else f"at most {span}", "request" if most == 1 else "requests", len(engines))
-    plan = f"plan: {much}{f', in waves of {wave}' if wave else ''}; at most {explain.count(tokens, 'token')}"
-    if len(engines) == 1:
-        return plan
-    order = f": {', then '.join(engines)}" if residency == "one-at-a-time" else f", {asked}"
-    return f"{plan} of each; {explain.count(len(engines), 'engine')} {residency.replace('-', ' ')}{order}"
-
-
-def probe_line(requests: int, engines: int) -> str:
-    """Return what the run asks at most before the first prompt, to find out what its engines can do."""
-    noun = "short request" if requests == 1 else "short requests"
-    return f"probes: {_of_each(f'at most {requests}', noun, engines)}"
-
-
-def experiments_line(requests: int, *, failing: bool) -> str:
-    """Return what experiments may ask beyond the plan, of pairs that fail or of all."""
-    pairs = "every pair of engines that fails a test" if failing else "every pair of engines and test"
-    return f"experiments: at most {explain.count(requests, 'request')} more for {pairs} (--parity-explain-requests)"
-
-
-def route_line(requests: int, engines: Sequence[str]) -> str:
-    """Return what is asked more of engines that are measured over another route than applications use."""
-    in_all = f", {requests * len(engines)} in all" if len(engines) > 1 else ""
-    each = "each of " if len(engines) > 1 else ""
-    much = f"at most {explain.count(requests, 'request')} more with whole prompts"
-    return f"routes: {much} to {each}{', '.join(engines)}{in_all}; half over each route"
-
-
-def _of_each(span: str, noun: str, engines: int) -> str:
-    """Return how much is asked of each engine and of all of them together, in the same words everywhere.
-
-    >>> _of_each("at most 5", "requests", 2), _of_each("8", "requests", 1)
-    ('at most 5 requests to each of 2 engines, 10 in all', '8 requests')
-    >>> _of_each("96 to 192", "requests", 2)
-    '96 to 192 requests to each of 2 engines, 192 to 384 in all'
-    """
-    if engines == 1:
-        return f"{span} {noun}"
-    in_all = re.sub(r"\d+", lambda number: str(engines * int(number[0])), span.removeprefix("at most "))
-    return f"{span} {noun} to each of {engines} engines, {in_all} in all"
 
 
 def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> list[str]:
@@ -188,7 +63,7 @@ def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> 
             line
             for note in _ending(record)
             for part in note.splitlines()
-            for line in _wrapped("", printable(part), width=width)
+            for line in wrapped_after("", printable(part), width=width)
         ],
     ]
     lines: list[str] = []
@@ -248,7 +123,7 @@ def shared_rows(verdicts: Sequence[Verdict], *, width: int = WIDTH) -> list[str]
     shared = [list(of_row) for of_row in kinds.values() if len(of_row) > 1]
     names = "; ".join(f"{', '.join(others)} and {last}" for *others, last in shared)
     words = f"of several verdicts in a row the worst is shown, -v shows each: {names}"
-    return _wrapped("", printable(words), width=width) if shared else []
+    return wrapped_after("", printable(words), width=width) if shared else []
 
 
 def _fitting(names: Iterable[str], wide: Mapping[str, int], *, room: int) -> list[list[str]]:
@@ -299,11 +174,13 @@ def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose:
         worded = [v for v in (own if verbose else bad) if not v.blocked_by]
         sentences = {(WORDS[v.outcome], _finding(v), v.cause or ""): v for v in reversed(worded)}
         for (word, finding, _), verdict in reversed(sentences.items()):
-            lines += _wrapped(f"{printable(name)}: {word}  ", finding, width=width)
+            lines += wrapped_after(f"{printable(name)}: {word}  ", finding, width=width)
             lines += causes.lines(verdict)
         for other, n in Counter(v.blocked_by for v in own if v.blocked_by not in ("", name)).items():
             judged = explain.counted(n, "verdict")
-            lines += _wrapped(f"{printable(name)}: ", printable(f"{judged} not judged because of {other}"), width=width)
+            lines += wrapped_after(
+                f"{printable(name)}: ", printable(f"{judged} not judged because of {other}"), width=width
+            )
         left_open = sum(v.outcome is Outcome.INCONCLUSIVE for v in own)
         passed = explain.count(len(own) - left_open, "verdict")
         if own and not bad:
@@ -314,7 +191,7 @@ def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose:
             few = [verdict for verdict in own if verdict.outcome is Outcome.PASS and explain.mix(verdict)]
             if few:
                 words += explain.mix(min(few, key=lambda verdict: verdict.groups))
-            lines += _wrapped(f"{printable(name)}: ", words, width=width)
+            lines += wrapped_after(f"{printable(name)}: ", words, width=width)
     return lines
 
 
@@ -328,7 +205,7 @@ def rows(samples: Iterable[Sample], *, width: int = WIDTH) -> list[str]:
     for case, of_case in by_case.items():
         lines.append(printable(case))
         for sample in of_case:
-            lines += _wrapped("  ", f"{printable(sample.engine)}: {_answer(sample)}", width=width)
+            lines += wrapped_after("  ", f"{printable(sample.engine)}: {_answer(sample)}", width=width)
     return lines
 
 
@@ -347,9 +224,9 @@ def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[s
         return []
     lines = ["inconclusive:"]
     for verdict in undecided:
-        lines += _wrapped("  ", f"{printable(verdict.engine)}: {_finding(verdict)}", width=width)
+        lines += wrapped_after("  ", f"{printable(verdict.engine)}: {_finding(verdict)}", width=width)
         if settling := explain.settling(verdict):
-            lines += _wrapped("    ", settling, width=width)
+            lines += wrapped_after("    ", settling, width=width)
         lines += evidence(verdict, width=width)
         lines += [
             elide(f"  {printable(line)}", width) for line in explain.differing(verdict.differs) if verdict.differs
@@ -357,7 +234,7 @@ def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[s
         if verdict.alpha < ALPHA:
             look = 1 + round(math.log2(ALPHA / verdict.alpha))
             words = f"look {look} at this question, so judged at {100 * verdict.alpha:g} % instead of {100 * ALPHA:g} %"
-            lines += _wrapped("    ", words, width=width)
+            lines += wrapped_after("    ", words, width=width)
     return lines
 
 
@@ -385,7 +262,7 @@ def _each_once(title: str, told: Iterable[tuple[str, Verdict]], *, width: int) -
     lines = [
         line
         for sentence, checks in by_sentence.items()
-        for line in _wrapped("  ", printable(f"{sentence}: {', '.join(checks)}"), width=width)
+        for line in wrapped_after("  ", printable(f"{sentence}: {', '.join(checks)}"), width=width)
     ]
     return [title, *lines] if lines else []
 
@@ -406,7 +283,7 @@ def _cell(verdicts: Sequence[Verdict]) -> list[str]:
     if not verdicts:
         return ["-"]
     worst = max(verdicts, key=lambda verdict: SEVERITY.index(verdict.outcome))
-    return explain.cell(worst, WORDS[worst.outcome])
+    return brief.cell(worst, WORDS[worst.outcome])
 
 
 def _finding(verdict: Verdict) -> str:
@@ -437,7 +314,7 @@ def _missing(record: RunRecord, *, width: int) -> list[str]:
         reasons = ", ".join(f"{printable(kind)} {n}" for kind, n in kinds.most_common())
         parts = [f"{explain.count(kinds.total(), 'answer')} missing ({reasons})"] if kinds else []
         parts += [f"{explain.count(unsent, 'prompt')} not asked"] if unsent else []
-        lines += _wrapped(f"{printable(engine)}: ", ", ".join(parts), width=width)
+        lines += wrapped_after(f"{printable(engine)}: ", ", ".join(parts), width=width)
     return lines
 
 
@@ -459,36 +336,7 @@ def _ending(record: RunRecord) -> list[str]:
     return [*record.notes, *sent]
 
 
-def _file_name(model: str) -> str:
-    """Return a model file without folder and suffix; a name such as ``Qwen/Qwen3-8B`` stays."""
-    return model.rpartition("/")[2].removesuffix(".gguf") if model.endswith(".gguf") else model
-
-
 def _facts(engine: EngineRecord, *, width: int) -> list[str]:
     """Return everything known of an engine's identity, with who says so."""
     known = [f"{name} {fact.value} ({fact.source})" for name, fact in sorted(engine.identity.facts.items())]
-    return _wrapped(f"{printable(engine.name)} is: ", printable(", ".join(known)), width=width) if known else []
-
-
-def _kv_cache(engine: EngineRecord) -> str | None:
-    """Return the cache's type where it is narrower than usual."""
-    kind = engine.identity.get("kv_cache")
-    usual = kind is None or normalise(str(kind)) in ("AUTO", "BF16", "F16", "F32")
-    return None if usual else f"KV {printable(str(kind))}"
-
-
-def _slots(engine: EngineRecord) -> str | None:
-    """Return how many requests are answered at once where that had to be found out."""
-    slots = engine.identity.facts.get("slots")
-    return None if slots is None or slots.source != "probed" else f"slots {slots.value} (probed)"
-
-
-def _digest(engine: EngineRecord) -> str | None:
-    digest = engine.identity.get("digest")
-    return None if digest is None else printable(str(digest).removeprefix("sha256:")[:8])
-
-
-def _wrapped(head: str, text: str, *, width: int) -> list[str]:
-    """Return the text in lines of at most ``width`` columns, the first one after ``head``, the rest indented."""
-    indent = " " * min(cells(head) if len(head) < 30 else 4, 16)
-    return wrapped(text, width, head=head, indent=indent)
+    return wrapped_after(f"{printable(engine.name)} is: ", printable(", ".join(known)), width=width) if known else []

@@ -1,0 +1,98 @@
+"""What is said before the first test: which engines are compared, and what will be asked of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.words.explain import count
+from pytest_llmparity.core.words.printable import uncommanded
+from pytest_llmparity.report.terminal import ahead
+from pytest_llmparity.run.gather.course import WAVE
+from pytest_llmparity.run.gather.lanes import describe, lanes_of
+from pytest_llmparity.run.probe.preflight import most_requests, some_requests
+from pytest_llmparity.run.records import record_of
+from pytest_llmparity.settings.specification import Settings
+
+if TYPE_CHECKING:
+    from pytest_llmparity.run.plan import Declaration, Plan
+    from pytest_llmparity.run.session import Session
+
+
+def configured(settings: Settings) -> list[EngineRecord]:
+    """Return the selected engines as they are configured: nobody has asked them anything yet."""
+    return [
+        dataclasses.replace(record_of(spec, baseline=settings.baseline), quantization=None) for spec in settings.engines
+    ]
+
+
+def header(session: Session) -> list[str]:
+    """Return one line per selected engine, as configured, and what starting them runs."""
+    settings = session.settings
+    unknown = {spec.name: spec.base_url or "" for spec in settings.asked if spec.kind is None}
+    lines = ahead.engine_lines(configured(settings), why=settings.baseline_source, unasked=unknown)
+    by_engine = [ahead.header_lines(spec) for spec in settings.engines]
+    lines += [session.mask.text(line) for of_engine in by_engine for line in of_engine]
+    return list(map(uncommanded, lines))
+
+
+def plan_lines(session: Session, problems: Mapping[str, str], *, detailed: bool) -> list[str]:
+    """Return the plan: requests to each engine and in all, and tokens; in detail also every gate with its power.
+
+    ``problems`` says of each gate that cannot run why.
+    """
+    plan = session.plan()
+    hopeless = [f"  {test} cannot run: {problem}" for test, problem in problems.items()] if detailed else []
+    if not plan.units:
+        return list(map(uncommanded, hopeless))
+    lines = _asked(session, plan, detailed=detailed)
+    for declaration in session.declarations():
+        lines += _power(session, declaration, detailed=detailed)
+    return list(map(uncommanded, lines + hopeless))
+
+
+def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
+    """Return what the run asks of each engine and in all."""
+    settings = session.settings
+    if settings.mode == "replay":
+        run = settings.replay_run or "the newest run that asked what is selected"
+        return [f"replay of {run}: nothing is asked"]
+    if settings.goldens and not settings.asked:
+        return ["plan: golden answers are held against each other: nobody is asked"]
+    lines = [
+        ahead.plan_line(
+            requests=plan.requests,
+            tokens=plan.tokens,
+            engines=[spec.name for spec in settings.in_turn()],
+            residency=settings.residency,
+            asked=describe(lanes_of(settings), settings),
+            wave=WAVE if session.sequential else None,
+        )
+    ]
+    contexts = [spec.context_length for spec in settings.asked]
+    if asked := most_requests(plan.units, contexts) + session.canaries:
+        lines.append(ahead.probe_line(asked, len(settings.asked)))
+    most = settings.explain_requests
+    if detailed and most and len(settings.asked) > 1 and settings.residency == "together":
+        lines.append(ahead.experiments_line(most, failing=not settings.explain))
+    two_ways = [spec.name for spec in settings.asked if spec.route != "openai"]
+    if two_ways:
+        lines.append(ahead.route_line(2 * len(some_requests(plan.units)), two_ways))
+    return lines
+
+
+def _power(session: Session, declaration: Declaration, *, detailed: bool) -> list[str]:
+    """Return what the checks of one test can show with its prompts; in short only where that is too little."""
+    sequential, sizes = session.sequential, declaration.prompts.group_sizes
+    weak = [check.weakness(sizes=sizes, sequential=sequential) for check in declaration.checks]
+    weak += session.timed_lines(declaration)
+    if not detailed:
+        return [f"power: {declaration.test}: {line}" for line in weak if line]
+    cases, groups = len(declaration.prompts.cases), declaration.prompts.groups
+    lines = [f"  {declaration.test}: {count(cases, 'case')} in {count(groups, 'group')}"]
+    lines += [f"    {check.power(cases=cases, groups=groups, sequential=sequential)}" for check in declaration.checks]
+    of_tags = [check.tag_line(declaration.prompts, sequential=sequential) for check in declaration.checks]
+    lines += [f"    {line}" for line in (*of_tags, *weak) if line]
+    return [*lines, *(f"    {line}" for line in session.floor_lines(declaration))]

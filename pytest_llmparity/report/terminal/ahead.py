@@ -1,0 +1,156 @@
+"""What is known before the first test: the engines, and the plan of what will be asked of them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from pytest_llmparity.core.identity.quantization import normalise
+from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.printable import WIDTH, cells, elide, pad, printable, wrapped_after
+from pytest_llmparity.settings.specification import EngineSpec
+
+
+def engine_lines(
+    engines: Sequence[EngineRecord], *, why: str = "", unasked: Mapping[str, str] | None = None, width: int = WIDTH
+) -> list[str]:
+    """Return one line per engine: name, kind, version, model, quantisation, digest, context, slots, how it is reached.
+
+    What is not known is left out. ``why`` says why the baseline is the baseline. ``unasked`` has the addresses of
+    engines, by name, whose kind is asked for when the run starts.
+    """
+    unasked = unasked or {}
+    name_width = max((cells(printable(engine.name)) for engine in engines), default=0)
+    lines = []
+    for engine in engines:
+        head = f"{pad(printable(engine.name), min(name_width, 24))}  "
+        model = None if engine.model is None else printable(_file_name(engine.model))
+        parts = [
+            printable(
+                f"{unasked[engine.name]}, kind asked at start"
+                if engine.name in unasked
+                else f"{engine.kind} {engine.version or ''}".rstrip()
+            ),
+            model,
+            engine.quantization and printable(engine.quantization),
+            _digest(engine),
+            None if engine.context_length is None else f"context {engine.context_length}",
+            _kv_cache(engine),
+            _slots(engine),
+            engine.launch,
+            "baseline" if engine.baseline else None,
+        ]
+        if parts[3] is not None and cells(head + ", ".join(part for part in parts if part)) > width:
+            parts[3] = None  # of what has a fixed length only the digest can go; the quantisation must be seen
+        # Only the model's name may be as long as it likes, so it alone makes room.
+        beside = cells(", ".join(part for part in parts if part)) - cells(model or "")
+        if model is not None:
+            parts[1] = elide(model, max(10, width - cells(head) - beside))
+        lines.append(elide(head + ", ".join(part for part in parts if part), width))
+    if why:
+        lines += [
+            line for e in engines if e.baseline for line in wrapped_after("baseline: ", f"{e.name}, {why}", width=width)
+        ]
+    return lines
+
+
+def header_lines(spec: EngineSpec, *, width: int = WIDTH) -> list[str]:
+    """Return what a reader should know of an engine before it is there: whose it is, what runs, what is pinned."""
+    clauses = []
+    if spec.daemon and spec.base_url:
+        clauses.append(
+            f"uses the {spec.kind} that is running at {spec.base_url}, which has {spec.model}"
+            + ('; launch = "process" starts our own' if spec.kind == "ollama" else "")
+        )
+    if spec.command:
+        clauses.append(f"runs the command {shlex.join(spec.command)}")
+    if spec.requires and spec.launch == "process":
+        clauses.append(f"installs and runs, in an environment of its own: {', '.join(spec.requires)}")
+    if spec.pin:
+        clauses.append(f"pinned: {', '.join(f'{name} {value}' for name, value in spec.pin.items())}")
+    return [line for clause in clauses for line in wrapped_after(f"{spec.name}: ", printable(clause), width=width)]
+
+
+def plan_line(
+    *,
+    requests: tuple[int, int],
+    tokens: int,
+    engines: Sequence[str],
+    residency: str,
+    asked: str = "",
+    wave: int | None = None,
+) -> str:
+    """Return what will be asked of each engine and in all, the most tokens, and how the engines share the machine.
+
+    ``requests`` are those to an engine that repeats itself, and the most; ``tokens`` are of each engine.
+    ``engines`` are their names in the order they are asked; it is shown where one has to go before the next comes. Of
+    engines that are in memory together ``asked`` says which are asked at the same time. With a ``wave`` they are asked
+    so many cases at a time, and less than all as soon as nothing is open.
+    """
+    least, most = requests
+    span = f"{least} to {most}" if wave is None and least != most else f"{most}"
+    much = _of_each(span if wave is None else f"at most {span}", "request" if most == 1 else "requests", len(engines))
+    plan = f"plan: {much}{f', in waves of {wave}' if wave else ''}; at most {explain.count(tokens, 'token')}"
+    if len(engines) == 1:
+        return plan
+    order = f": {', then '.join(engines)}" if residency == "one-at-a-time" else f", {asked}"
+    return f"{plan} of each; {explain.count(len(engines), 'engine')} {residency.replace('-', ' ')}{order}"
+
+
+def probe_line(requests: int, engines: int) -> str:
+    """Return what the run asks at most before the first prompt, to find out what its engines can do."""
+    noun = "short request" if requests == 1 else "short requests"
+    return f"probes: {_of_each(f'at most {requests}', noun, engines)}"
+
+
+def experiments_line(requests: int, *, failing: bool) -> str:
+    """Return what experiments may ask beyond the plan, of pairs that fail or of all."""
+    pairs = "every pair of engines that fails a test" if failing else "every pair of engines and test"
+    return f"experiments: at most {explain.count(requests, 'request')} more for {pairs} (--parity-explain-requests)"
+
+
+def route_line(requests: int, engines: Sequence[str]) -> str:
+    """Return what is asked more of engines that are measured over another route than applications use."""
+    in_all = f", {requests * len(engines)} in all" if len(engines) > 1 else ""
+    each = "each of " if len(engines) > 1 else ""
+    much = f"at most {explain.count(requests, 'request')} more with whole prompts"
+    return f"routes: {much} to {each}{', '.join(engines)}{in_all}; half over each route"
+
+
+def _of_each(span: str, noun: str, engines: int) -> str:
+    """Return how much is asked of each engine and of all of them together, in the same words everywhere.
+
+    >>> _of_each("at most 5", "requests", 2), _of_each("8", "requests", 1)
+    ('at most 5 requests to each of 2 engines, 10 in all', '8 requests')
+    >>> _of_each("96 to 192", "requests", 2)
+    '96 to 192 requests to each of 2 engines, 192 to 384 in all'
+    """
+    if engines == 1:
+        return f"{span} {noun}"
+    in_all = re.sub(r"\d+", lambda number: str(engines * int(number[0])), span.removeprefix("at most "))
+    return f"{span} {noun} to each of {engines} engines, {in_all} in all"
+
+
+def _file_name(model: str) -> str:
+    """Return a model file without folder and suffix; a name such as ``Qwen/Qwen3-8B`` stays."""
+    return model.rpartition("/")[2].removesuffix(".gguf") if model.endswith(".gguf") else model
+
+
+def _kv_cache(engine: EngineRecord) -> str | None:
+    """Return the cache's type where it is narrower than usual."""
+    kind = engine.identity.get("kv_cache")
+    usual = kind is None or normalise(str(kind)) in ("AUTO", "BF16", "F16", "F32")
+    return None if usual else f"KV {printable(str(kind))}"
+
+
+def _slots(engine: EngineRecord) -> str | None:
+    """Return how many requests are answered at once where that had to be found out."""
+    slots = engine.identity.facts.get("slots")
+    return None if slots is None or slots.source != "probed" else f"slots {slots.value} (probed)"
+
+
+def _digest(engine: EngineRecord) -> str | None:
+    digest = engine.identity.get("digest")
+    return None if digest is None else printable(str(digest).removeprefix("sha256:")[:8])

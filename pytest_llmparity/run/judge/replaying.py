@@ -1,0 +1,77 @@
+"""Which stored run is replayed: the one that is named, or the newest that asked what the selected tests ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pytest_llmparity.core.errors import StoreError
+from pytest_llmparity.run.gather.asked import ASKED, tests_of
+from pytest_llmparity.run.judge.state import RunState, read_state
+from pytest_llmparity.run.plan import Declaration, unit_of
+from pytest_llmparity.settings.specification import Settings
+from pytest_llmparity.store.runs import RunInfo, Store
+
+
+def to_replay(store: Store, settings: Settings, declarations: Sequence[Declaration], *, folder: str) -> str:
+    """Return the id of the run to replay, held so that nobody removes it; ``folder`` is what the store's is called.
+
+    Raises ``StoreError`` where there is none, or where it cannot be judged by what is selected.
+    """
+
+    def answers(run: str) -> int:
+        return _answers(store, run, declarations)
+
+    newest = None if settings.replay_run else _newest_whole(store, answers=answers)
+    wanted = newest.id if newest else settings.replay_run
+    if wanted is None or wanted not in {info.id for info in store.runs()}:
+        if wanted is None:
+            none = "only runs of --parity-case are" if store.runs() else "no run is"
+            yet = "" if store.runs() else " yet"
+            raise StoreError(f"{none} stored in {folder}{yet}; run once without --parity-mode replay")
+        known = ", ".join(info.id for info in store.runs()[-5:]) or "none"
+        raise StoreError(f"there is no run {wanted} to replay in {folder}; stored runs: {known}")
+    store.hold(wanted)
+    state = read_state(store, wanted)
+    if state is None:
+        raise StoreError(f"run {wanted} was interrupted while gathering; only a run that ended can be replayed")
+    asked = [spec.name for spec in settings.engines] + [settings.baseline or ""]
+    unknown = sorted(set(asked) - {"", *state.engines})
+    if unknown:
+        raise StoreError(f"run {wanted} has no engine {', '.join(unknown)}; it has {', '.join(state.engines)}")
+    if declarations and not answers(wanted):
+        raise StoreError(_others_run(store, wanted, named=settings.replay_run is not None))
+    return wanted
+
+
+def _answers(store: Store, run: str, declarations: Sequence[Declaration]) -> int:
+    """Return of how many selected tests a run asked the prompts, in the way they ask them now.
+
+    Of a run that wrote down nothing about it, it is taken to be all of them.
+    """
+    units = store.document(run, ASKED)
+    if units is None:
+        return len(declarations)
+    return sum(unit_of(declaration).key in units for declaration in declarations)
+
+
+def _newest_whole(store: Store, *, answers: Callable[[str], int]) -> RunInfo | None:
+    """Return the newest run to replay of those that answer most, finished ones first.
+
+    Runs of ``--parity-case`` asked too little, whatever they answer.
+    """
+    states = {run.id: read_state(store, run.id) or RunState() for run in store.runs()}
+    parts = {run for run, state in states.items() if state.cases}
+    left_open = {run for run, state in states.items() if state.open}
+    answered = {run: answers(run) for run in states if run not in parts}
+    most = max(answered.values(), default=0)
+    fewer = {run for run, count in answered.items() if count < most}
+    return store.latest(without=parts | fewer, ended=left_open)
+
+
+def _others_run(store: Store, run: str, *, named: bool) -> str:
+    """Return the sentence that refuses a replay because the run holds no answer to what the selected tests ask."""
+    tests = tests_of(store, run)
+    names = ", ".join(tests[:3]) + (f" and {len(tests) - 3} more" if len(tests) > 3 else "")
+    whose = f"run {run}" if named else f"no stored run asked what the selected tests ask; the newest, {run},"
+    ask = f"asked other prompts, or in another way{f', for {names}' if tests else ''}"
+    return f"{whose} {ask}; run once without --parity-mode replay, or name one of llmparity runs"
