@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
+from pytest_llmparity.core.checks.answers import AnswersCheck
 from pytest_llmparity.core.checks.base import BaseCheck, Misused
 from pytest_llmparity.core.checks.distribution import REPEATS, DistributionCheck
 from pytest_llmparity.core.checks.drift.floor import HORIZON
@@ -34,9 +35,10 @@ from pytest_llmparity.core.checks.schema.contract import Adapter, Contract, Mode
 from pytest_llmparity.core.checks.similarity import SimilarityCheck
 from pytest_llmparity.core.checks.tags import By
 from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.right.extract import Extract, refused
 from pytest_llmparity.core.stats.paired import Side
 
-__all__ = ["distribution", "latency", "logprobs", "prompts", "schema", "similarity", "text"]
+__all__ = ["answers", "distribution", "latency", "logprobs", "prompts", "schema", "similarity", "text"]
 
 
 P = ParamSpec("P")
@@ -181,8 +183,7 @@ def schema(
         raise DesignError("schema() needs at least one limit: rate=0.98, gap=0.05 or agree=0.95")
     if given.get("gap") == 1.0:
         raise DesignError("schema(gap=1.0): a gap of 100 % accepts everything; 0.05 is 5 points")
-    if side not in ("either", "worse"):
-        raise DesignError(f'schema(side={side!r}): side is "either" or "worse"')
+    side = _side("schema", side)
     where = _caller()
     if not isinstance(lenient, bool):
         raise DesignError(f"schema(lenient={lenient!r}): lenient is True or False")
@@ -223,6 +224,49 @@ def _model(target: object) -> tuple[str, ModelClass | Adapter] | None:
     if isinstance(target, type) and (dataclasses.is_dataclass(target) or typed_dict):
         return target.__name__, adapted(target, target.__name__)
     return None
+
+
+@_told_later
+def answers(
+    *,
+    extract: Extract | None = None,
+    rate: float | None = None,
+    gap: float | None = None,
+    flips: float | None = None,
+    side: Side = "either",
+    by: By | None = None,
+) -> AnswersCheck:
+    """Require answers that are right, by what each prompt says of it under ``expect``.
+
+    An answer is right when its text is ``expect.answer``, it holds every piece of ``expect.contains``, calls
+    ``expect.tool`` and fits ``expect.schema``, as far as the prompt names them; each prompt names at least one.
+    ``extract`` says what of the text is the answer: ``"number"`` (the last one), ``"choice"`` (a letter), ``"bool"``
+    (yes or no), ``"json:$.path"`` (a field of an answer that is JSON), a regular expression (what its group finds
+    first) or a function of the text. Without it the whole text is, but for white space around it. An answer in which it
+    finds nothing is not right.
+
+    ``rate``: at least this share of each engine's answers is right. ``gap``: between baseline and candidate that share
+    differs by at most this much, on the same prompts; ``side="worse"`` lets a better candidate pass whatever the gap.
+    ``flips``: at most this share of prompts is right on one engine and wrong on the other, less those that turn when
+    the baseline alone is asked again: two engines with equal rates may be right on different prompts. Each prompt is
+    then asked twice. At least one of them is needed. Of cases of one ``group`` one counts; with too few groups for that
+    all of them do, as fewer. ``by="tag"`` also judges the prompts of each tag by themselves, where there are as many
+    groups as a limit takes prompts.
+
+    Raises ``DesignError`` for anything else.
+    """
+    limits = {"rate": rate, "gap": gap, "flips": flips}
+    given: dict[str, Any] = {
+        name: _share("answers", name, value) for name, value in limits.items() if value is not None
+    }
+    if not given:
+        raise DesignError("answers() needs at least one limit: rate=0.9, gap=0.05 or flips=0.05")
+    for name in ("gap", "flips"):
+        if given.get(name) == 1.0:
+            raise DesignError(f"answers({name}=1.0): {name} of 100 % accepts everything; 0.05 is 5 points")
+    if extract is not None and (why := refused(extract)):
+        raise DesignError(f"answers(extract=…): {why}")
+    return AnswersCheck(**given, extract=extract, side=_side("answers", side), by=_by("answers", by), where=_caller())
 
 
 @_told_later
@@ -325,6 +369,12 @@ def _nats(function: str, name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < math.inf:
         raise DesignError(f"{function}({name}={value!r}): {name} is a number of nats above 0, such as 0.06")
     return float(value)
+
+
+def _side(function: str, side: Side) -> Side:
+    if side not in ("either", "worse"):
+        raise DesignError(f'{function}(side={side!r}): side is "either" or "worse"')
+    return side
 
 
 def _by(function: str, by: object) -> By | None:

@@ -174,7 +174,7 @@ class Check(Protocol):
 
     @property
     def kind(self) -> str:
-        """Short name: ``prompts``, ``text``, ``schema``, ``similarity``, ``latency``."""
+        """Short name: ``prompts``, ``text``, ``schema``, ``answers``, ``similarity``, ``latency``."""
 
     @property
     def pairwise(self) -> bool:
@@ -208,6 +208,9 @@ class Check(Protocol):
 
         Nothing but who they are and what the lock holds is known then.
         """
+
+    def prompt_problem(self, prompts: PromptSet) -> str | None:
+        """Say why these prompts are not what it can judge, whatever is answered, or ``None``; a clause as above."""
 
     def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
         """Say why it cannot judge tags by themselves although it is asked to, or ``None``; a clause as above."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_llmparity.core.checks.answers import AnswersCheck
 from pytest_llmparity.core.checks.base import Misused
 from pytest_llmparity.core.checks.latency import LatencyCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
@@ -48,7 +49,7 @@ def declare(
     if not args:
         raise UsageError(f"the parity marker of {test} names no prompt file; write {SIGNATURE}")
     prompts = load_prompts(args[0], folders)
-    checks = tuple(_check(value, folders) for value in args[1:])
+    checks = tuple(_check(value, folders, prompts) for value in args[1:])
     declaration = Declaration(
         test=test,
         prompts=prompts,
@@ -63,7 +64,9 @@ def declare(
         for check in checks
         if not (check.pairwise and engines < 2)
         and (
-            problem := check.problem(**size, sequential=sequential) or check.tag_problem(prompts, sequential=sequential)
+            problem := check.prompt_problem(prompts)
+            or check.problem(**size, sequential=sequential)
+            or check.tag_problem(prompts, sequential=sequential)
         )
     ]
     problems += [
@@ -180,12 +183,14 @@ def find(value: str | Path, folders: Sequence[Path], *, what: str) -> Path:
     raise PromptSetError(f"no {what} {str(value)!r} {where}{hint}")
 
 
-def with_schema(check: Check, folders: Sequence[Path]) -> Check:
-    """Return the check with the file it names, if any, read; ``DesignError`` where it could not be made."""
+def with_schemas(check: Check, folders: Sequence[Path], prompts: PromptSet) -> Check:
+    """Return the check with the files that it or its cases name read; ``DesignError`` where it could not be made."""
     if isinstance(check, Misused):
         raise DesignError(f"{check.misuse} ({_place(check.where, folders[-1])})")
     if isinstance(check, SchemaCheck):
         return check.resolve(lambda path: _text(find(path, folders, what="schema"), path), within=folders)
+    if isinstance(check, AnswersCheck):
+        return check.resolve(prompts, lambda path: _text(find(path, folders, what="schema"), path))
     return check
 
 
@@ -211,10 +216,10 @@ def _siblings(path: Path) -> list[Path]:
     return sorted(path.parent.iterdir()) if path.parent.is_dir() else []
 
 
-def _check(value: object, folders: Sequence[Path]) -> Check:
+def _check(value: object, folders: Sequence[Path], prompts: PromptSet) -> Check:
     if not callable(getattr(value, "judge", None)) or not callable(getattr(value, "needs", None)):
         raise UsageError(f"{value!r} is no check; after the prompt file come checks such as check.text(); {SIGNATURE}")
-    return with_schema(value, folders)  # type: ignore[arg-type]  # duck-typed above: Check is a protocol
+    return with_schemas(value, folders, prompts)  # type: ignore[arg-type]  # duck-typed above: Check is a protocol
 
 
 def _known(kwargs: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ from pytest_llmparity.run.declare import (
     refuse_unjudged,
     refuse_unknown_cases,
     undeclared,
-    with_schema,
+    with_schemas,
 )
 from pytest_llmparity.run.explain import due, rendering_due
 from pytest_llmparity.run.fleet import Engaged, Fleet
@@ -306,7 +306,7 @@ class Session:
         return None if self._judging is None else self._judging.evidence(self._declared[test], check)
 
     def _judge_in_body(self, declaration: Declaration, check: Check) -> list[Verdict]:
-        check = with_schema(check, (self.root,))
+        check = with_schemas(check, (self.root,), declaration.prompts)
         if why := undeclared(check, declaration, in_turn=self.settings.loads_in_turn):
             raise DesignError(why)
         if self.settings.cases or self._judging is None:

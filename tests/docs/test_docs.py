@@ -69,6 +69,8 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
     (pytester.path / "prompts/tickets.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     kinds = [row | {"tags": [("prose", "code")[i % 2]]} for i, row in enumerate(rows)]
     (pytester.path / "prompts/kinds.jsonl").write_text("\n".join(json.dumps(row) for row in kinds))
+    sums = [row | {"expect": {"answer": "1"}} for row in rows]
+    (pytester.path / "prompts/sums.jsonl").write_text("\n".join(json.dumps(row) for row in sums))
     (pytester.path / "schemas/ticket.json").write_text('{"type": "object"}')
     with PosingEngine('{"queue": 1}') as prod, PosingEngine('{"queue": 1}') as dev:
         yield ["-p", "no:cacheprovider", f"--engines=prod={prod.base_url},dev={dev.base_url}"]
@@ -320,6 +322,9 @@ CHECKS: dict[str, Check] = {
     "schema(gap=0.05)": check.schema({}, gap=0.05),
     "schema(gap=0.02)": check.schema({}, gap=0.02),
     "schema(agree=0.95)": check.schema({}, agree=0.95),
+    "answers(rate=0.9)": check.answers(rate=0.9),
+    "answers(gap=0.05)": check.answers(gap=0.05),
+    "answers(flips=0.05)": check.answers(flips=0.05),
     "similarity(at_least=0.8)": check.similarity(at_least=0.8),
 }
 

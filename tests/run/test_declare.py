@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_llmparity import check
+from pytest_llmparity.core.checks.answers import AnswersCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError, PromptSetError, UsageError
 from pytest_llmparity.core.sample import Sampling
@@ -65,6 +66,17 @@ def test_a_schema_file_is_read(folder: Path) -> None:
 
     assert isinstance(found, SchemaCheck)
     assert found.problem(cases=150, groups=150, engines=2) is None
+
+
+def test_what_prompts_expect_is_read_and_refused_where_they_say_nothing(folder: Path) -> None:
+    rows = [{"id": f"c{i}", "prompt": f"say {i}", "expect": {"schema": "schema.json"}} for i in range(40)]
+    (folder / "said.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+
+    (checked,) = call(folder, "said.jsonl", check.answers(rate=0.9)).checks
+    assert isinstance(checked, AnswersCheck)
+    assert list(checked.schemas) == ["schema.json"]
+    with pytest.raises(DesignError, match=r"30 of 30 prompts do not say what is right; the first is c0 in line 1"):
+        call(folder, "few.jsonl", check.answers(rate=0.9))
 
 
 @pytest.mark.parametrize(

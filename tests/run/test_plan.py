@@ -58,6 +58,9 @@ class Wants:
     def beforehand(self, evidence: Evidence, candidate: EngineEvidence) -> str:
         return ""
 
+    def prompt_problem(self, prompts: PromptSet) -> str | None:
+        return None
+
     def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
         return None
 

@@ -42,6 +42,10 @@ class BaseCheck:
         """Return nothing: who the engines are keeps nobody from judging their answers."""
         return ""
 
+    def prompt_problem(self, prompts: PromptSet) -> str | None:
+        """Return ``None``: whatever prompts say, their answers can be judged."""
+        return None
+
     def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
         """Return ``None``: it is not asked to judge tags by themselves."""
         return None

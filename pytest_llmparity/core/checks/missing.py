@@ -17,7 +17,9 @@ ONE_OF: Final = 20
 """At most one prompt of so many may be missing from a verdict; beyond that nothing is settled, a proven FAIL aside."""
 
 
-COUNTING: Final = frozenset({"text", "logprobs", "similarity", "schema.gap", "schema.agree", "prompts"})
+COUNTING: Final = frozenset(
+    {"text", "logprobs", "similarity", "schema.gap", "schema.agree", "answers.gap", "answers.flips", "prompts"}
+)
 """Kinds of verdict that count prompts which cannot be asked among what is missing."""
 
 

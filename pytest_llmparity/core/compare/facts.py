@@ -221,6 +221,11 @@ def _shorten(text: str) -> str:
     return line if len(line) <= 40 else line[:39] + "…"
 
 
+def numbers(text: str) -> list[str]:
+    """Return the numbers of a text in their order, written one way each: ``1000`` for ``1,000`` and *one thousand*."""
+    return _numbers(text, spelled=True)
+
+
 def _numbers(text: str, *, spelled: bool) -> list[str]:
     """Return the numbers of a text in their order; ``spelled`` is false where none is written as a word."""
     digits = _DIGIT.search(text)

@@ -11,13 +11,15 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from pytest_llmparity.core.checks.schema import GAP, only_on
+from pytest_llmparity.core.checks import answers, schema
 from pytest_llmparity.core.identity.record import FailureRecord
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import SEVERITY, Difference, Verdict
 
 _GRADES: Final = ("outside top-k", "rank shift", None, "near-tie")
 """What logprobs say of a fork, the gravest first."""
+_ONE_SIDED: Final = (schema.GAP, answers.GAP, answers.FLIPS)
+"""Kinds whose differing cases are right on one engine alone, which their words say."""
 _ABOUT_PROMPTS: Final = "prompts"
 _FARTHEST: Final = 1e9
 
@@ -89,8 +91,8 @@ def flips(
                     wrong.note(verdict, difference)
         judged |= {(pair.test, case) for pair in pairs if pair.test == ours.test for case in _cases(pair) - unasked}
     for verdict in pairs:
-        for difference in verdict.differing if verdict.kind == GAP else ():
-            (after if difference.what == only_on(baseline) else before).note(verdict, difference)
+        for difference in verdict.differing if verdict.kind in _ONE_SIDED else ():
+            (after if difference.what.startswith(_right_on(baseline)) else before).note(verdict, difference)
     for case in expected:
         judged.add((case.test, case.case))
         for right, wrong in ((case.before, before), (case.after, after)):
@@ -100,7 +102,7 @@ def flips(
     silent = _silent(failures, baseline=baseline, candidate=candidate)
     changed, right_on_both = _Turned(), set[tuple[str, str]]()
     for verdict in pairs:
-        for difference in verdict.differing if verdict.kind not in (GAP, _ABOUT_PROMPTS) else ():
+        for difference in verdict.differing if verdict.kind not in (*_ONE_SIDED, _ABOUT_PROMPTS) else ():
             key = (verdict.test, difference.case)
             for wrong in (before, after):
                 wrong.place(key, difference)
@@ -115,6 +117,11 @@ def flips(
         changed_right=len(right_on_both),
         wrong_on_both=len({*before} & {*after}),
     )
+
+
+def _right_on(engine: str) -> tuple[str, ...]:
+    """Return how the words of cases begin that this engine alone answered rightly."""
+    return schema.only_on(engine), answers.right_only_on(engine)
 
 
 class _Turned(dict[tuple[str, str], Flip]):

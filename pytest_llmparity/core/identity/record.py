@@ -75,7 +75,7 @@ class EngineRecord:
 class SampleOrigin:
     """Whose question an answer is: the ``tests`` that asked it, their prompt sets, and the case's messages or prompt.
 
-    ``tags`` and ``group`` are the case's, ``expect`` is what it says of a right answer (``core.gate.expected``).
+    ``tags`` and ``group`` are the case's, ``expect`` is what it says of a right answer (``core.right.expected``).
     ``judged``: a verdict of one of them rests on it; answers that measure the noise floor, and those that a test only
     reads, are not. Everything is empty where nobody noted it (runs stored by an older version).
     """

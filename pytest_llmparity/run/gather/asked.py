@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from pytest_llmparity.core.gate.expected import kept
 from pytest_llmparity.core.identity.record import SampleOrigin
+from pytest_llmparity.core.right.expected import kept
 from pytest_llmparity.core.sample import Phase, Sample, to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.plan import Declaration, unit_of, wires_name

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pytest_llmparity.core.errors import GoldenError, UsageError
 from pytest_llmparity.core.gate.deciding import Decision, decide
-from pytest_llmparity.core.gate.expected import in_words, is_right
 from pytest_llmparity.core.gate.flips import Expected, flips
 from pytest_llmparity.core.gate.policy import Policy
 from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.lock import Locked
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
+from pytest_llmparity.core.right.expected import in_words, is_right
 from pytest_llmparity.core.sample import IDENTITY, Phase, Sample
 from pytest_llmparity.run.golden.requests import asked_in, engines_in
 from pytest_llmparity.run.judge.recorded import Told, stored
@@ -101,12 +101,16 @@ def _locked(store: Store, run: str, engine: EngineRecord, root: Path) -> Locked 
 
 
 def _expected(told: Told, baseline: str, candidate: str) -> list[Expected]:
-    """Return the cases whose prompts say what a right answer is and which both engines answered."""
+    """Return the cases whose prompts say what a right answer is and which both engines answered.
+
+    Those of a test with a check of answers are left out: it said what is right, and of what part of a text.
+    """
+    judged = {verdict.test for verdict in told.record.verdicts if verdict.kind.startswith("answers.")}
     first: dict[tuple[str, str], dict[str, tuple[Sample, SampleOrigin]]] = {}
     for sample in told.samples:
         origin = told.origin(sample) if sample.phase is Phase.MAIN and sample.completion is not None else None
         if origin is not None and origin.expect:
-            for test in origin.tests:
+            for test in (test for test in origin.tests if test not in judged):
                 first.setdefault((test, sample.case), {}).setdefault(sample.engine, (sample, origin))
     cases = []
     for (test, case), by_engine in first.items():

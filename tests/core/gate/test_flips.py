@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from pytest_llmparity.core.checks.answers import right_only_on
 from pytest_llmparity.core.checks.schema import only_on
 from pytest_llmparity.core.gate.flips import Expected, flips
 from pytest_llmparity.core.identity.record import FailureRecord
@@ -32,6 +35,20 @@ def test_cases_turn_where_a_check_judges_each_engine() -> None:
     assert [(flip.case, flip.token) for flip in turned.regressions] == [("is-wrong", 4)]
     assert [flip.case for flip in turned.improvements] == ["was-wrong"]
     assert (turned.changed, turned.changed_right, turned.wrong_on_both) == ((), 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["answers.gap", "answers.flips"])
+def test_answers_that_are_right_on_one_engine_say_which(kind: str) -> None:
+    pair = [
+        Difference(case="a", what=f"{right_only_on('new')}: 41, expected 42"),
+        Difference(case="b", what=f"{right_only_on('old')}: 41, expected 42"),
+    ]
+
+    turned = flips([verdict(kind, "new", "old", *pair)], baseline="old", candidate="new")
+
+    assert [flip.case for flip in turned.regressions] == ["b"]
+    assert [flip.case for flip in turned.improvements] == ["a"]
+    assert not turned.changed
 
 
 def test_a_gap_alone_says_which_engine_is_right() -> None:

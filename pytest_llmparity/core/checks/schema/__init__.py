@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
 
-from pytest_llmparity.core.checks.base import BaseCheck
-from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
+from pytest_llmparity.core.checks.designs import design_of, turns
+from pytest_llmparity.core.checks.limits import LimitedCheck
 from pytest_llmparity.core.checks.missing import Missing, Silence, rested
 from pytest_llmparity.core.checks.schema.contract import (
     Adapter,
@@ -25,25 +24,13 @@ from pytest_llmparity.core.checks.schema.contract import (
     wrong,
 )
 from pytest_llmparity.core.checks.schema.pair import PairReadings
-from pytest_llmparity.core.checks.tags import (
-    By,
-    Tags,
-    beside,
-    gaps_above,
-    left_to_all,
-    no_tag,
-    plan_line,
-    shares_below,
-    tags_of,
-    warned,
-)
+from pytest_llmparity.core.checks.tags import beside, gaps_above, left_to_all, shares_below, warned
 from pytest_llmparity.core.compare.answers import speechless
 from pytest_llmparity.core.compare.order import KeyOrders
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
-from pytest_llmparity.core.prompts import PromptSet
-from pytest_llmparity.core.stats.paired import Side, min_cases
+from pytest_llmparity.core.stats.paired import Side
 from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
@@ -54,7 +41,7 @@ _SHOWN_FIELDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SchemaCheck(BaseCheck):
+class SchemaCheck(LimitedCheck):
     """Validates every answer against one JSON Schema and compares the values between engines.
 
     Made by ``check.schema()``. ``name`` is how the user wrote the target, ``text`` the schema as JSON text (``None``
@@ -85,16 +72,10 @@ class SchemaCheck(BaseCheck):
     agree: float | None = None
     side: Side = "either"
     lenient: bool = False
-    by: By | None = None
     model: ModelClass | Adapter | None = field(default=None, repr=False)
 
-    @property
-    def pairwise(self) -> bool:
-        """True when only the limits between engines are set."""
-        return self.rate is None
-
     def __str__(self) -> str:
-        limits = [f"{limit}={value:g}" for limit, value in self._limits().items()]
+        limits = [f"{limit}={value:g}" for limit, value in self.limits().items()]
         if self.side != "either":
             limits.append(f"side={self.side!r}")
         if self.lenient:
@@ -125,67 +106,6 @@ class SchemaCheck(BaseCheck):
         """Return what to gather: the main phase; where a case asks for a schema, an engine that enforces it."""
         return Needs(capabilities=frozenset({"json_schema"}))
 
-    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
-        """Refuse limits that not even perfect answers could be shown to keep, all of them at once."""
-        problems = []
-        grouped = sequential and groups < cases
-        counted, noun = (groups, "groups of prompts") if grouped else (cases, "prompts")
-        for limit, needed in self._least(sequential=sequential).items():
-            value = self._limits()[limit]
-            if needed is None:
-                problems.append(f"no number of prompts can show {limit}={value:g}; ask for less, such as {limit}=0.98")
-            elif counted < needed:
-                problems.append(
-                    f"{limit}={value:g} takes at least {needed} {noun} even if every answer is right, "
-                    f"and there {'is' if counted == 1 else 'are'} {counted}"
-                )
-        return "; ".join(problems) or None
-
-    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
-        """Return one line for the plan: how many prompts each limit takes at the least."""
-        least = self._least(sequential=sequential)
-        needed = ", ".join(f"{limit} {n or 'never'}" for limit, n in least.items())
-        if groups == cases:
-            return f"{self}: {explain.count(cases, 'prompt')}; at least needed: {needed}"
-        line = f"{self}: {explain.count(cases, 'prompt')} in {explain.count(groups, 'group')}, one of each counts"
-        if not sequential and (few := [limit for limit, n in least.items() if n is None or groups < n]):
-            line += f", but for {' and '.join(few)} all count as fewer: too few groups"
-        return f"{line}; at least needed: {needed}"
-
-    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
-        """Refuse ``by="tag"`` where no tag has the prompts that any limit takes."""
-        if self.by is None:
-            return None
-        limits = self._least(sequential=sequential)
-        least = min(limits, key=lambda limit: limits[limit] or math.inf)
-        return no_tag(prompts, self._tags(prompts, least, sequential), self._wanted(least, sequential))
-
-    def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
-        """Return for the plan which tags are judged by themselves."""
-        if self.by is None:
-            return ""
-        limits = self._limits()
-        return "\n".join(
-            plan_line(
-                f"{self}{f', {limit}' if len(limits) > 1 else ''}",
-                self._tags(prompts, limit, sequential),
-                self._wanted(limit, sequential),
-            )
-            for limit in limits
-        )
-
-    def _tags(self, prompts: PromptSet, limit: str, sequential: bool) -> Tags:
-        least = self._least(sequential=sequential)[limit]
-
-        def enough(sizes: Sequence[int]) -> bool:
-            return least is not None and len(sizes) >= least
-
-        return tags_of(prompts, enough)
-
-    def _wanted(self, limit: str, sequential: bool) -> str:
-        least = self._least(sequential=sequential)[limit] or 0
-        return f"{explain.count(least, 'group')} of prompts for {limit}={self._limits()[limit]:g}"
-
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return the verdicts of each limit that is set: ``rate`` per engine, ``gap`` and ``agree`` per candidate."""
         if self.text is None:
@@ -200,12 +120,12 @@ class SchemaCheck(BaseCheck):
         lenience = {name: forgiven(name, read) for name, read in readings.items()}
         of_tags: list[Verdict] = []
         pairs: dict[str, _Compared] = {}
-        for limit in self._limits():
+        for limit in self.limits():
             whole = list(self._limit_verdicts(limit, evidence, contract, readings, orders, pairs))
             left: tuple[str, ...] = ()
             if self.by and not evidence.single:
-                tags = self._tags(evidence.prompts, limit, evidence.sequential)
-                left = left_to_all(tags, self._wanted(limit, evidence.sequential))
+                tags = self.tags(evidence.prompts, limit, evidence.sequential)
+                left = left_to_all(tags, self.wanted(limit, evidence.sequential))
                 judge = functools.partial(self._of_tag, limit, contract, readings, orders)
                 of_tags += beside(whole, evidence, tags.judged, judge)
             for verdict in whole:
@@ -369,17 +289,10 @@ class SchemaCheck(BaseCheck):
             done = warned(done, shares_below(values, at_least=at_least, alpha=evidence.alpha))
         return rested(done, missing, best=lambda: design.share(best, at_least=at_least, cases=cases))
 
-    def _limits(self) -> dict[str, float]:
+    def limits(self) -> dict[str, float]:
+        """Return the limits that are set, by name."""
         given = {"rate": self.rate, "gap": self.gap, "agree": self.agree}
         return {limit: value for limit, value in given.items() if value is not None}
-
-    def _least(self, *, sequential: bool) -> dict[str, int | None]:
-        return {
-            limit: min_cases(value, 0.05)
-            if limit == "gap" and not sequential
-            else least_kept(1.0 - value if limit == "gap" else value, sequential_run=sequential)
-            for limit, value in self._limits().items()
-        }
 
 
 _Compared: TypeAlias = tuple[PairReadings, tuple[str, ...]]

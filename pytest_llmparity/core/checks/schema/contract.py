@@ -276,8 +276,16 @@ def _first(error: Exception) -> str:
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
+class Held(Protocol):
+    """An answer that was held against something, or the failure in its place."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer."""
+
+
 def silent(
-    verdict: Verdict, engine: EngineEvidence, readings: Mapping[str, Reading], evidence: Evidence
+    verdict: Verdict, engine: EngineEvidence, readings: Mapping[str, Held], evidence: Evidence
 ) -> Verdict | None:
     """Return the verdict when an engine answered nothing at all."""
     if any(reading.answered for reading in readings.values()):

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llmparity.core.gate.expected import in_words, is_right, kept
 from pytest_llmparity.core.prompts import Expect
+from pytest_llmparity.core.right.expected import in_words, is_right, kept
 from pytest_llmparity.core.sample import Completion, ToolCall
 
 CALL = Completion(text="", finish_reason="tool_calls", tool_calls=(ToolCall(id="1", name="weather", arguments="{}"),))

@@ -1,0 +1,389 @@
+"""Answers that must be right: how many are, whether both engines are right alike, and which cases flip between them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+import msgspec
+
+from pytest_llmparity.core.checks.designs import design_of, turns
+from pytest_llmparity.core.checks.limits import LimitedCheck
+from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
+from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
+from pytest_llmparity.core.checks.schema.contract import Contract, name_of, silent
+from pytest_llmparity.core.checks.tags import beside, gaps_above, left_to_all, shares_below, warned
+from pytest_llmparity.core.compare.answers import digest, in_words, speechless
+from pytest_llmparity.core.diagnosis import layers
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.right.expected import kept, why_wrong
+from pytest_llmparity.core.right.extract import Extract, wanted
+from pytest_llmparity.core.sample import Completion, Phase
+from pytest_llmparity.core.stats.paired import Side
+from pytest_llmparity.core.verdict import Difference, Verdict
+from pytest_llmparity.core.words import explain
+
+RATE: Final = "answers.rate"
+GAP: Final = "answers.gap"
+FLIPS: Final = "answers.flips"
+REPEATS: Final = 2
+"""Answers to each prompt that flips take: the second says how often an engine flips by itself."""
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer, held against what its case expects: ``wrong`` says why it is not right, empty where it is."""
+
+    wrong: str = ""
+    answered: bool = True
+    text: str = ""
+
+    @property
+    def right(self) -> bool:
+        """Whether it is what was expected."""
+        return not self.wrong
+
+
+Marks = Mapping[str, Mark]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswersCheck(LimitedCheck):
+    """Holds every answer against what its case says is right (``expect``), and engines against each other.
+
+    Made by ``check.answers()``. ``extract`` says what of a text is the answer
+    (:func:`~pytest_llmparity.core.right.extract.extracted`). Each limit that is set gives verdicts of its own kind:
+
+    - ``answers.rate``: per engine, the share of right answers is at least ``rate`` (Clopper-Pearson).
+    - ``answers.gap``: per candidate, the difference in that share on the same cases is at most ``gap`` (exact
+      unconditional test); ``side="worse"`` counts only a worse candidate.
+    - ``answers.flips``: per candidate, cases that are right on one engine and wrong on the other, less those that are
+      right once and wrong once on the baseline alone, are at most ``flips`` (the same test, on the same cases). Two
+      engines with equal rates may flip on every tenth case (Dutta et al. 2024, *Accuracy is Not All You Need*,
+      arXiv 2407.09141). Each case is asked twice.
+
+    Cases an engine failed to answer are not right; in a pair, cases the baseline did not answer are left out. Of cases
+    of one ``group`` one counts where there are groups enough, else all of them, as fewer. ``schemas`` holds the schema
+    files that cases name, by name, once :meth:`resolve` has read them.
+    """
+
+    kind: ClassVar[str] = "answers"
+    gaps: ClassVar[frozenset[str]] = frozenset({"gap", "flips"})
+    extract: Extract | None = None
+    rate: float | None = None
+    gap: float | None = None
+    flips: float | None = None
+    side: Side = "either"
+    schemas: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        given = [] if self.extract is None else [f"extract={_named(self.extract)}"]
+        given += [f"{limit}={value:g}" for limit, value in self.limits().items()]
+        given += [f"side={self.side!r}"] if self.side != "either" else []
+        given += [f'by="{self.by}"'] if self.by else []
+        return f"answers({', '.join(given)})"
+
+    def limits(self) -> dict[str, float]:
+        """Return the limits that are set, by name."""
+        given = {"rate": self.rate, "gap": self.gap, "flips": self.flips}
+        return {limit: value for limit, value in given.items() if value is not None}
+
+    def needs(self) -> Needs:
+        """Return what to gather: the main phase, twice where flips are counted."""
+        return Needs(repeats=1 if self.flips is None else REPEATS)
+
+    def prompt_problem(self, prompts: PromptSet) -> str | None:
+        """Refuse cases that say of no answer that it is right, or expect what ``extract`` finds no value in."""
+        silent_cases = [case for case in prompts.cases if case.expect is None or not _says(case)]
+        if silent_cases:
+            first = silent_cases[0]
+            return (
+                f"{len(silent_cases)} of {explain.count(len(prompts.cases), 'prompt')} do not say what is right; the "
+                f'first is {explain.plain(first.id, 40)} in line {first.line}: give it expect = {{"answer": …}}, or '
+                "contains, tool or schema"
+            )
+        for case in prompts.cases:
+            answer = case.expect.answer if case.expect is not None else None
+            if answer is not None and (right := wanted(answer, self.extract)).problem:
+                return (
+                    f"{explain.plain(case.id, 40)} in line {case.line} expects {explain.quote(answer, 40)}, and "
+                    f"extract={_named(self.extract)} finds {right.problem}"
+                )
+        return None
+
+    def resolve(self, prompts: PromptSet, read: Callable[[str], str]) -> AnswersCheck:
+        """Return the check with the schemas that cases expect read; ``read`` turns a path into text.
+
+        Raises ``DesignError`` for one that cannot be used.
+        """
+        expected = [case.expect.schema for case in prompts.cases if case.expect is not None]
+        paths = dict.fromkeys(schema for schema in expected if isinstance(schema, str))
+        schemas = {path: read(path) for path in paths}
+        inline = {json.dumps(schema): "a schema under expect" for schema in expected if isinstance(schema, Mapping)}
+        for text, name in [*((text, repr(path)) for path, text in schemas.items()), *inline.items()]:
+            Contract.from_text(text, name)
+        return dataclasses.replace(self, schemas=schemas) if schemas else self
+
+    def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
+        """Return the verdicts of each limit that is set: ``rate`` per engine, ``gap`` and ``flips`` per candidate."""
+        marking = _Marking(self.extract, self.schemas)
+        marks = {name: marking.of(engine, evidence.prompts) for name, engine in evidence.engines.items()}
+        again = marking.again(evidence.engines[evidence.baseline], evidence.prompts) if self.flips is not None else {}
+        of_tags: list[Verdict] = []
+        for limit in self.limits():
+            judge = functools.partial(self._limit_verdicts, limit, marks, again)
+            whole = list(judge(evidence))
+            left: tuple[str, ...] = ()
+            if self.by and not evidence.single:
+                tags = self.tags(evidence.prompts, limit, evidence.sequential)
+                left = left_to_all(tags, self.wanted(limit, evidence.sequential))
+                of_tags += beside(whole, evidence, tags.judged, judge)
+            yield from [dataclasses.replace(verdict, remarks=(*verdict.remarks, *left)) for verdict in whole]
+        yield from of_tags
+
+    def _limit_verdicts(
+        self, limit: str, marks: Mapping[str, Marks], again: Marks, evidence: Evidence
+    ) -> Iterable[Verdict]:
+        """Return the verdicts of one limit, on the prompts of this evidence."""
+        ids = evidence.prompts.by_id
+        some = {name: {case: mark for case, mark in of.items() if case in ids} for name, of in marks.items()}
+        if limit == "rate":
+            return self.each_engine(
+                evidence,
+                RATE,
+                lambda opened, engine: (
+                    silent(opened, engine, some[engine.name], evidence)
+                    or self._rate(opened, evidence, engine, some[engine.name])
+                ),
+            )
+
+        def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
+            pairing = pair_answers(evidence, candidate)
+            if (refused := pairing.unanswered(opened, evidence)) is not None:
+                return [refused]
+            opened = dataclasses.replace(opened, differs=layers.layers(evidence, candidate))
+            pair = _Pair(pairing, some[evidence.baseline], some[candidate.name], again, evidence)
+            return [self._gap(opened, pair) if opened.kind == GAP else self._flips(opened, pair)]
+
+        return self.each_pair(evidence, GAP if limit == "gap" else FLIPS, judge)
+
+    def _rate(self, verdict: Verdict, evidence: Evidence, engine: EngineEvidence, marks: Marks) -> Verdict:
+        assert self.rate is not None
+        cases = evidence.prompts.cases
+        marked = [case for case in cases if case.id in marks]
+        right = [marks[case.id].right for case in marked]
+        silence = Silence()
+        for answer in engine.answers().values():
+            if speechless(answer):
+                silence.add({engine.name: answer})
+        verdict = dataclasses.replace(
+            verdict,
+            measures="of answers are right",
+            requests=len(right),
+            details=(*_wrong(engine.name, marked, marks), *silence.limits()),
+            differing=tuple(
+                Difference(
+                    case=case.id,
+                    what=explain.plain(mark.wrong, 120),
+                    candidate_sha256=digest(mark.text) if mark.answered else None,
+                )
+                for case in marked
+                if not (mark := marks[case.id]).right
+            ),
+        )
+        unasked = len(cases) - len(engine.left_out) - len(right)
+        missing = Missing(of=len(right), used=len(right), stopped=evidence.incomplete or "" if unasked else "")
+        groups_asked = len({case.group for case in marked})
+        design = design_of(evidence, asked=len(right), groups_asked=groups_asked)
+        judgement = design.share(right, at_least=self.rate, cases=marked)
+        done = dataclasses.replace(
+            verdict.judged(judgement), remarks=turns(judgement, groups_asked, evidence.prompts.groups)
+        )
+        if not evidence.single:
+            done = warned(done, shares_below(zip(marked, right, strict=True), at_least=self.rate, alpha=evidence.alpha))
+        return rested(done, missing)
+
+    def _gap(self, verdict: Verdict, pair: _Pair) -> Verdict:
+        assert self.gap is not None
+        evidence, cases = pair.evidence, pair.cases
+        differences = [pair.ours[case.id].right - pair.theirs[case.id].right for case in cases]
+        only = {evidence.baseline: differences.count(1), verdict.engine: differences.count(-1)}
+        net = "" if evidence.single or not cases else ", net"
+        verdict = dataclasses.replace(
+            verdict,
+            measures=f"of answers are right on one engine only{net}" if cases else "",
+            requests=2 * len(cases),
+            details=(
+                "right on " + "; on ".join(f"{name} only: {n}" for name, n in only.items()),
+                *_wrong(verdict.engine, cases, pair.theirs),
+                *pair.missing(cases).reasons,
+            ),
+            differing=pair.turned(cases),
+        )
+        return pair.judged(verdict, cases, differences, margin=self.gap, side=self.side)
+
+    def _flips(self, verdict: Verdict, pair: _Pair) -> Verdict:
+        assert self.flips is not None
+        evidence = pair.evidence
+        cases = [case for case in pair.cases if case.id in pair.again]
+        across = [pair.ours[case.id].right != pair.theirs[case.id].right for case in cases]
+        within = [pair.ours[case.id].right != pair.again[case.id].right for case in cases]
+        differences = [a - b for a, b in zip(across, within, strict=True)]
+        also = []
+        if once := len(pair.cases) - len(cases):
+            also.append(f"{explain.count(once, 'prompt')} answered only once by {evidence.baseline}")
+        verdict = dataclasses.replace(
+            verdict,
+            measures=f"of answers flip, less what {evidence.baseline} flips by itself" if cases else "",
+            requests=3 * len(cases),
+            details=(
+                f"{sum(across)} of {explain.count(len(cases), 'prompt')} flip between the engines, {sum(within)} when "
+                f"{evidence.baseline} is asked again",
+                *_wrong(verdict.engine, cases, pair.theirs),
+                *pair.missing(cases, also).reasons,
+            ),
+            differing=pair.turned(cases),
+        )
+        return pair.judged(verdict, cases, differences, margin=self.flips, side="worse", also=also)
+
+
+class _Marking:
+    """Holds answers against what cases expect; a schema is read once however many cases name it."""
+
+    def __init__(self, extract: Extract | None, schemas: Mapping[str, str]) -> None:
+        self._extract = extract
+        self._schemas = schemas
+        self._contracts: dict[str, Contract] = {}
+
+    def of(self, engine: EngineEvidence, prompts: PromptSet) -> dict[str, Mark]:
+        """Return the mark of each case's first answer; what was asked and not answered is wrong."""
+        marks = {case: self._mark(prompts.by_id[case], answer) for case, answer in engine.answers().items()}
+        for case, failure in engine.failures().items():
+            marks[case] = Mark(wrong=f"no answer: {describe(engine.name, case, failure)}", answered=False)
+        return marks
+
+    def again(self, engine: EngineEvidence, prompts: PromptSet) -> dict[str, Mark]:
+        """Return the mark of each case's second answer, where there is one."""
+        marks: dict[str, Mark] = {}
+        for case, samples in engine.samples.get(Phase.MAIN, {}).items():
+            answers = [sample.completion for sample in samples if sample.completion is not None]
+            if len(answers) > 1:
+                marks[case] = self._mark(prompts.by_id[case], answers[1])
+        return marks
+
+    def _mark(self, case: Case, answer: Completion) -> Mark:
+        contract = self._contract(case)
+        fits = None if contract is None else lambda completion: contract.hold(completion).problem
+        wrong = why_wrong(kept(case.expect), answer, extract=self._extract, fits=fits)
+        return Mark(wrong=wrong, text=in_words(answer))
+
+    def _contract(self, case: Case) -> Contract | None:
+        schema = None if case.expect is None else case.expect.schema
+        if schema is None:
+            return None
+        text = self._schemas[schema] if isinstance(schema, str) else json.dumps(schema)
+        if text not in self._contracts:
+            name = repr(schema) if isinstance(schema, str) else f"the schema that {case.id} expects"
+            self._contracts[text] = Contract.from_text(text, name)
+        return self._contracts[text]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """The marks of a pair of engines: ``ours`` and ``again`` are the baseline's, the latter of its second answers."""
+
+    pairing: Pairing
+    ours: Marks
+    theirs: Marks
+    again: Marks
+    evidence: Evidence
+
+    @property
+    def cases(self) -> list[Case]:
+        """The cases the baseline answered and the candidate was asked."""
+        return [
+            case
+            for case in self.pairing.cases
+            if case.id in self.ours and self.ours[case.id].answered and case.id in self.theirs
+        ]
+
+    def missing(self, used: Sequence[Case], also: Sequence[str] = ()) -> Missing:
+        """Return what a verdict that uses these cases does not rest on."""
+        return self.pairing.missing(self.evidence, used=len(used), also=also)
+
+    def turned(self, cases: Sequence[Case]) -> tuple[Difference, ...]:
+        """Return the cases that are right on one engine only, as reports list them."""
+        return tuple(
+            Difference(
+                case=case.id,
+                what=f"{right_only_on(self.evidence.baseline if ours.right else self.pairing.candidate)}: "
+                f"{explain.plain(theirs.wrong or ours.wrong, 100)}",
+                baseline_sha256=digest(ours.text),
+                candidate_sha256=digest(theirs.text) if theirs.answered else None,
+            )
+            for case in cases
+            if (ours := self.ours[case.id]).right != (theirs := self.theirs[case.id]).right
+        )
+
+    def judged(
+        self,
+        verdict: Verdict,
+        cases: Sequence[Case],
+        differences: Sequence[int],
+        *,
+        margin: float,
+        side: Side,
+        also: Sequence[str] = (),
+    ) -> Verdict:
+        """Return the verdict on a difference of shares over these cases."""
+        pairing, evidence = self.pairing, self.evidence
+        design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
+        judgement = design.gap(differences, margin=margin, side=side, cases=cases)
+        done = dataclasses.replace(
+            verdict.judged(judgement), remarks=turns(judgement, pairing.groups_asked, evidence.prompts.groups)
+        )
+        if not evidence.single:
+            values = zip(cases, differences, strict=True)
+            done = warned(done, gaps_above(values, margin=margin, alpha=evidence.alpha, side=side))
+        ids = {case.id for case in cases}
+        rest = [case for case in pairing.cases if case.id not in ids]
+        everything, best = [*cases, *rest], [*differences, *[0] * len(rest)]
+        return rested(
+            done,
+            self.missing(cases, also),
+            best=lambda: design.gap(best, margin=margin, side=side, cases=everything),
+        )
+
+
+def right_only_on(engine: str) -> str:
+    """Return how the line of a case begins that one of two engines alone answered rightly."""
+    return f"right on {engine} only"
+
+
+def _named(extract: Extract | None) -> str:
+    """Return what extracts as its user wrote it, the same in every run: no address of an object in it."""
+    if extract is None or isinstance(extract, str):
+        return repr(extract)
+    return name_of(getattr(extract, "__qualname__", None) or type(extract))
+
+
+def _says(case: Case) -> bool:
+    assert case.expect is not None
+    return bool(kept(case.expect)) or case.expect.schema is not None
+
+
+def _wrong(engine: str, cases: Sequence[Case], marks: Marks) -> list[str]:
+    """Count the answers of an engine that are not right, and show the first."""
+    bad = [(case.id, marks[case.id]) for case in cases if not marks[case.id].right]
+    if not bad:
+        return []
+    case, mark = bad[0]
+    lines = [
+        f"{len(bad)} of {explain.count(len(cases), 'answer')} of {engine} are not right; first: "
+        f"{explain.plain(case, 40)}: {explain.plain(mark.wrong, 120)}"
+    ]
+    return [*lines, f"  it answered {explain.quote(mark.text)}"] if mark.text else lines

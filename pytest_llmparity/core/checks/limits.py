@@ -1,0 +1,105 @@
+"""What checks with several limits share: how many prompts each takes, and which tags have enough of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pytest_llmparity.core.checks.base import BaseCheck
+from pytest_llmparity.core.checks.designs import least_kept
+from pytest_llmparity.core.checks.tags import By, Tags, no_tag, plan_line, tags_of
+from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.stats.paired import min_cases
+from pytest_llmparity.core.words import explain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitedCheck(BaseCheck):
+    """A check of which each limit that is set gives verdicts of its own: shares of answers, or gaps between shares."""
+
+    gaps: ClassVar[frozenset[str]] = frozenset({"gap"})
+    """Limits that are the most a difference of shares may be; the others are the least or the most of a share."""
+    by: By | None = None
+
+    def limits(self) -> Mapping[str, float]:
+        """Return the limits that are set, by name."""
+        raise NotImplementedError
+
+    @property
+    def pairwise(self) -> bool:
+        """True when only limits between engines are set."""
+        return "rate" not in self.limits()
+
+    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+        """Refuse limits that not even perfect answers could be shown to keep, all of them at once."""
+        problems = []
+        grouped = sequential and groups < cases
+        counted, noun = (groups, "groups of prompts") if grouped else (cases, "prompts")
+        for limit, needed in self.least(sequential=sequential).items():
+            value = self.limits()[limit]
+            if needed is None:
+                problems.append(f"no number of prompts can show {limit}={value:g}; ask for less, such as {limit}=0.98")
+            elif counted < needed:
+                problems.append(
+                    f"{limit}={value:g} takes at least {needed} {noun} even if every answer is right, "
+                    f"and there {'is' if counted == 1 else 'are'} {counted}"
+                )
+        return "; ".join(problems) or None
+
+    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+        """Return one line for the plan: how many prompts each limit takes at the least."""
+        least = self.least(sequential=sequential)
+        needed = ", ".join(f"{limit} {n or 'never'}" for limit, n in least.items())
+        if groups == cases:
+            return f"{self}: {explain.count(cases, 'prompt')}; at least needed: {needed}"
+        line = f"{self}: {explain.count(cases, 'prompt')} in {explain.count(groups, 'group')}, one of each counts"
+        if not sequential and (few := [limit for limit, n in least.items() if n is None or groups < n]):
+            line += f", but for {' and '.join(few)} all count as fewer: too few groups"
+        return f"{line}; at least needed: {needed}"
+
+    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
+        """Refuse ``by="tag"`` where no tag has the prompts that any limit takes."""
+        if self.by is None:
+            return None
+        limits = self.least(sequential=sequential)
+        least = min(limits, key=lambda limit: limits[limit] or math.inf)
+        return no_tag(prompts, self.tags(prompts, least, sequential), self.wanted(least, sequential))
+
+    def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
+        """Return for the plan which tags are judged by themselves."""
+        if self.by is None:
+            return ""
+        limits = self.limits()
+        return "\n".join(
+            plan_line(
+                f"{self}{f', {limit}' if len(limits) > 1 else ''}",
+                self.tags(prompts, limit, sequential),
+                self.wanted(limit, sequential),
+            )
+            for limit in limits
+        )
+
+    def tags(self, prompts: PromptSet, limit: str, sequential: bool) -> Tags:
+        """Return the tags by whether they have the groups of prompts that a limit takes."""
+        least = self.least(sequential=sequential)[limit]
+
+        def enough(sizes: Sequence[int]) -> bool:
+            return least is not None and len(sizes) >= least
+
+        return tags_of(prompts, enough)
+
+    def wanted(self, limit: str, sequential: bool) -> str:
+        """Say how many groups of prompts a limit takes."""
+        least = self.least(sequential=sequential)[limit] or 0
+        return f"{explain.count(least, 'group')} of prompts for {limit}={self.limits()[limit]:g}"
+
+    def least(self, *, sequential: bool) -> dict[str, int | None]:
+        """Return how many prompts each limit takes even if every answer is right, ``None`` where none suffice."""
+        return {
+            limit: min_cases(value, 0.05)
+            if limit in self.gaps and not sequential
+            else least_kept(1.0 - value if limit in self.gaps else value, sequential_run=sequential)
+            for limit, value in self.limits().items()
+        }

@@ -1,0 +1,62 @@
+"""Whether an answer is the one that a prompt file says is right: a text, pieces of it, a tool called, a schema."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from pytest_llmparity.core.prompts import Expect
+from pytest_llmparity.core.right.extract import Extract, extracted, same, shown, wanted
+from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.words import explain
+
+Fits: TypeAlias = Callable[[Completion], str | None]
+"""Says why an answer does not fit a schema, ``None`` where it does."""
+
+_SHOWN = 40
+
+
+def kept(expect: Expect | None) -> dict[str, Any]:
+    """Return what a run notes of what a case expects, as JSON builtins: schemas are a check's business."""
+    if expect is None:
+        return {}
+    values = {"answer": expect.answer, "tool": expect.tool, "contains": list(expect.contains)}
+    return {key: value for key, value in values.items() if value}
+
+
+def is_right(expect: Mapping[str, Any], answer: Completion) -> bool:
+    """Return whether an answer is as :func:`kept` says: the text but for white space around it, pieces, the tool."""
+    return not why_wrong(expect, answer)
+
+
+def why_wrong(
+    expect: Mapping[str, Any], answer: Completion, *, extract: Extract | None = None, fits: Fits | None = None
+) -> str:
+    """Say what of an answer is not as :func:`kept` says, empty where all is.
+
+    ``extract`` says what of the text is the answer (:func:`~pytest_llmparity.core.right.extract.extracted`); ``fits``
+    holds it against the case's schema.
+    """
+    if "answer" in expect:
+        given, right = extracted(answer.text, extract), wanted(expect["answer"], extract)
+        if given.problem:
+            return f"{explain.plain(given.problem, 100)}; expected {shown(right.value)}"
+        if not same(given.value, right.value):
+            return f"{shown(given.value)}, expected {shown(right.value)}"
+    for piece in expect.get("contains", ()):
+        if piece not in answer.text:
+            return f"no {explain.quote(piece, _SHOWN)} in it"
+    if "tool" in expect and not any(call.name == expect["tool"] for call in answer.tool_calls):
+        called = ", ".join(explain.plain(call.name, _SHOWN) for call in answer.tool_calls[:3])
+        return f"calls {called or 'no tool'}, expected {explain.plain(expect['tool'], _SHOWN)}"
+    why = fits(answer) if fits is not None else None
+    return "" if why is None else f"does not fit its schema: {why}"
+
+
+def in_words(expect: Mapping[str, Any]) -> str:
+    """Return what is expected in a few words."""
+    if "answer" in expect:
+        return explain.quote(expect["answer"], _SHOWN)
+    if "contains" in expect:
+        return ", ".join(explain.quote(piece, _SHOWN) for piece in expect["contains"][:3])
+    return f"a call of {explain.plain(expect['tool'], _SHOWN)}"

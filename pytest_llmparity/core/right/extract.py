@@ -1,0 +1,227 @@
+"""What an answer says, taken out of its words: a number, a choice, yes or no, a field, what a pattern finds.
+
+Deterministic and narrow: where two readings are possible nothing is extracted, and the reason says so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from pytest_llmparity.core.compare.facts import numbers
+from pytest_llmparity.core.compare.json import diff_values, parse_json
+from pytest_llmparity.core.words import explain
+
+Extract: TypeAlias = str | Callable[[str], object]
+"""``number``, ``choice``, ``bool``, ``json:$.path``, a regular expression, or a function of the answer's text."""
+
+WORDS: Final = ("number", "choice", "bool")
+JSON: Final = "json:"
+_PATH: Final = re.compile(r"\$((?:\.[^.\[\]]+|\[\d+\])*)")
+_STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
+_MARKUP: Final = str.maketrans("", "", "*_`$")
+_ALONE: Final = re.compile(r"[\s(\[{\"']*([A-Za-z])[\s)\]}\"'.:]*")
+_ANNOUNCED: Final = re.compile(
+    r"\b(?:answer|option|choice)\b(?:\s+(?:is|would\s+be|must\s+be))?\s*[:=]?\s*(?:option\s+)?[(\[{\"']?([A-Z])\b(?!')",
+    re.IGNORECASE,
+)
+_LISTED: Final = re.compile(r"\s*[(\[]?([A-Z])[)\].:](?:\s|\Z)")
+_IN_BRACKETS: Final = re.compile(r"[(\[{]([A-Z])[)\]}]")
+_TRUTH: Final = {"yes": True, "true": True, "no": False, "false": False}
+_TRUTH_WORD: Final = re.compile(rf"\b({'|'.join(_TRUTH)})\b", re.IGNORECASE)
+
+
+class Extracted(msgspec.Struct, frozen=True, kw_only=True):
+    """The value an answer gives, or the ``problem`` that kept it from being read."""
+
+    value: Any = None
+    problem: str = ""
+
+
+def refused(extract: object) -> str | None:
+    r"""Say why nothing can be extracted so, ``None`` where it can.
+
+    >>> refused("number"), refused("json:$.items[0].price"), refused(r"total: (\d+)")
+    (None, None, None)
+    >>> refused("json:total")
+    "'json:total' names no field: a path begins with $, such as json:$.total or json:$.items[0].price"
+    """
+    if callable(extract):
+        return None
+    if not isinstance(extract, str) or not extract:
+        return (
+            f'{extract!r} is none of "number", "choice", "bool", "json:$.field", a regular expression and a function '
+            "of the answer's text"
+        )
+    if extract.startswith(JSON):
+        if _PATH.fullmatch(extract[len(JSON) :]):
+            return None
+        return f"{extract!r} names no field: a path begins with $, such as json:$.total or json:$.items[0].price"
+    if extract in WORDS:
+        return None
+    try:
+        pattern = re.compile(extract)
+    except (re.error, OverflowError) as error:
+        return f"{extract!r} is no regular expression: {error}"
+    if pattern.groups > 1:
+        return f"{extract!r} has {pattern.groups} groups: the value is what one group finds; write (?:…) for the others"
+    return None
+
+
+def extracted(text: str, extract: Extract | None) -> Extracted:
+    """Return what a text says; without ``extract`` the text itself, but for white space around it.
+
+    ``number``: the last number, in digits or English words, as a ``Decimal`` (thousands separated by commas, a per cent
+    sign left out). ``choice``: one letter, alone, behind *answer*, *option* or *choice* (the last such), at the start
+    (``B)``), or in brackets. ``bool``: *yes*, *true*, *no*, *false* at the start, else where only one of both senses
+    occurs. ``json:``: the value at a path of the JSON the text is, all of it as ``json.loads`` takes it. A regular
+    expression: what its group finds first, else what all of it does. A function: what it returns; what it raises is a
+    problem.
+
+    >>> extracted("3 boxes of 4 are twelve, so 1,200 in all.", "number").value
+    Decimal('1200')
+    >>> extracted("I think the answer is (C), not B.", "choice").value, extracted("Yes, it is.", "bool").value
+    ('C', True)
+    >>> extracted("maybe", "number").problem
+    'no number in it'
+    """
+    if extract is None:
+        return Extracted(value=text.strip())
+    if not isinstance(extract, str):
+        return _returned(text, extract)
+    if extract.startswith(JSON):
+        return _field(text, extract[len(JSON) :])
+    if extract in WORDS:
+        return {"number": _number, "choice": _choice, "bool": _truth}[extract](text)
+    match = re.search(extract, text)
+    if match is None:
+        return Extracted(problem=f"{explain.quote(extract, 40)} finds nothing in it")
+    value = match[1] if match.re.groups else match[0]
+    if value is None:
+        return Extracted(problem=f"the group of {explain.quote(extract, 40)} took no part")
+    return Extracted(value=value.strip())
+
+
+def wanted(answer: str, extract: Extract | None) -> Extracted:
+    """Return the value that a prompt file expects, written there as text, as :func:`extracted` gives it."""
+    if extract is None or callable(extract):
+        return Extracted(value=answer.strip())
+    if extract in WORDS:
+        return extracted(answer, extract)
+    if extract.startswith(JSON):
+        parsed = parse_json(answer)
+        return Extracted(value=answer if parsed.error is not None else parsed.value)
+    return Extracted(value=answer.strip())
+
+
+def same(value: object, expected: object) -> bool:
+    """Whether an extracted value is the expected one, which may be text that stands for it.
+
+    Numbers are equal by value, JSON field by field; what a function returned is compared with the text as ``str``
+    writes it, a number as a number.
+
+    >>> same(Decimal("1.50"), Decimal("1.5")), same(12, "12.0"), same(True, "true"), same({"a": 1}, {"a": 1.0})
+    (True, True, True, True)
+    >>> same("12", "12.0"), same(None, "none"), same(True, 1)
+    (False, False, False)
+    """
+    if isinstance(expected, str) and not isinstance(value, str):
+        return _as_text(value, expected)
+    if isinstance(value, Decimal) and isinstance(expected, Decimal):
+        return value == expected
+    if isinstance(value, str) and not isinstance(expected, (str, Mapping, list)):
+        return value == json.dumps(expected)  # a field that holds "12" where 12 is expected
+    return not diff_values(value, expected)
+
+
+def shown(value: object) -> str:
+    """Return a value as reports show it: text and JSON in quotes and braces, numbers and words as they are."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Decimal):
+        return f"{value:f}" if abs(value.adjusted()) < _PLAIN_DIGITS else str(value)
+    if isinstance(value, str):
+        return explain.quote(value, 60)
+    try:
+        return explain.quote(json.dumps(value, ensure_ascii=False), 60)
+    except (TypeError, ValueError, RecursionError):
+        return explain.quote(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)), 60)
+
+
+_PLAIN_DIGITS: Final = 16
+
+
+def _as_text(value: object, expected: str) -> bool:
+    expected = expected.strip()
+    if isinstance(value, bool):
+        return value is _TRUTH.get(expected.lower())
+    if isinstance(value, (int, float, Decimal)):
+        try:
+            return Decimal(str(value)) == Decimal(expected.replace(",", ""))
+        except InvalidOperation:
+            return False
+    return value is not None and str(value).strip() == expected
+
+
+def _returned(text: str, function: Callable[[str], object]) -> Extracted:
+    try:
+        value = function(text)
+    except Exception as error:  # noqa: BLE001 - code of the user, which may raise anything
+        words = str(error).partition("\n")[0]
+        return Extracted(problem=explain.plain(f"extract raised {type(error).__name__}: {words}".rstrip(": "), 120))
+    return Extracted(problem="extract returned None") if value is None else Extracted(value=value)
+
+
+def _number(text: str) -> Extracted:
+    for written in reversed(numbers(text)):
+        try:
+            return Extracted(value=Decimal(written.rstrip("%")))
+        except InvalidOperation:  # words in a row that are no one number
+            continue
+    return Extracted(problem="no number in it")
+
+
+def _choice(text: str) -> Extracted:
+    plain = text.translate(_MARKUP)
+    if match := _ALONE.fullmatch(plain):
+        return Extracted(value=match[1].upper())
+    announced = [letter for letter in _ANNOUNCED.findall(plain) if letter.isupper()]
+    if announced:
+        return Extracted(value=announced[-1])
+    if match := _LISTED.match(plain):
+        return Extracted(value=match[1])
+    letters = set(_IN_BRACKETS.findall(plain))
+    if len(letters) == 1:
+        return Extracted(value=letters.pop())
+    return Extracted(problem=f"{len(letters)} letters in brackets" if letters else "no choice in it")
+
+
+def _truth(text: str) -> Extracted:
+    plain = text.translate(_MARKUP)
+    words = [_TRUTH[word.lower()] for word in _TRUTH_WORD.findall(plain)]
+    first = _TRUTH_WORD.match(plain.lstrip(" \t\r\n\"'([{"))
+    if first is not None:
+        return Extracted(value=_TRUTH[first[1].lower()])
+    if len(set(words)) == 1:
+        return Extracted(value=words[0])
+    return Extracted(problem="both yes and no in it" if words else "neither yes nor no in it")
+
+
+def _field(text: str, path: str) -> Extracted:
+    parsed = parse_json(text)
+    if parsed.error is not None:
+        return Extracted(problem=f"not JSON: {parsed.error}")
+    value = parsed.value
+    for name, place in _STEP.findall(path):
+        if name and isinstance(value, dict) and name in value:
+            value = value[name]
+        elif place and isinstance(value, list) and int(place) < len(value):
+            value = value[int(place)]
+        else:
+            return Extracted(problem=f"no {explain.plain(path, 40)} in it")
+    return Extracted(value=value)
