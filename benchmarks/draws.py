@@ -37,7 +37,7 @@ from pytest_llmparity.core.identity.ladder import Ladder, Rung
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Verdict
-from pytest_llmparity.run.declare import load_prompts
+from pytest_llmparity.run.declare.prompts import load_prompts
 from pytest_llmparity.run.plan import floor_order
 
 T = TypeVar("T")

@@ -31,7 +31,7 @@ from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.embedding import SentenceEmbedder
-from pytest_llmparity.run.declare import load_prompts
+from pytest_llmparity.run.declare.prompts import load_prompts
 from pytest_llmparity.run.plan import Declaration, Unit, floor_order, make_plan, union
 
 FIXTURES: Final = Path(__file__).resolve().parent.parent / "fixtures"

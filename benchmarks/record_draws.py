@@ -33,7 +33,7 @@ from pytest_llmparity.engines.kinds.mlx import MlxAdapter
 from pytest_llmparity.engines.kinds.ollama import OllamaAdapter
 from pytest_llmparity.engines.kinds.transformers import TransformersAdapter
 from pytest_llmparity.engines.kinds.vllm import VllmAdapter
-from pytest_llmparity.run.declare import load_prompts
+from pytest_llmparity.run.declare.prompts import load_prompts
 from pytest_llmparity.run.plan import PHASE_ORDER, Declaration, Unit, make_plan
 from pytest_llmparity.settings.specification import EngineSpec
 

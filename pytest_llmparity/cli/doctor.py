@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
 
 def _doctor(asked: argparse.Namespace) -> int:
     from pytest_llmparity.report import doctor as report
-    from pytest_llmparity.run.declare import load_prompts
+    from pytest_llmparity.run.declare.prompts import load_prompts
     from pytest_llmparity.run.doctor import examine
     from pytest_llmparity.settings import origins
 

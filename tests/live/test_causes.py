@@ -17,7 +17,7 @@ from pytest_llmparity.core.sample import Fact, Identity, Phase, Sample, Sampling
 from pytest_llmparity.core.verdict import Explanation, Outcome, Verdict
 from pytest_llmparity.engines.registry import adapter_for
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.declare import load_prompts
+from pytest_llmparity.run.declare.prompts import load_prompts
 from pytest_llmparity.run.explain import KINDS
 from pytest_llmparity.run.explain.asking import Pair, Requests
 from pytest_llmparity.run.explain.explaining import CASES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from pytest_llmparity.core.checks.answers import AnswersCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError, PromptSetError, UsageError
 from pytest_llmparity.core.sample import Sampling
-from pytest_llmparity.run.declare import declare, load_prompts
+from pytest_llmparity.run.declare import declare
+from pytest_llmparity.run.declare.prompts import load_prompts
 from pytest_llmparity.run.plan import Declaration
 
 
@@ -75,15 +77,78 @@ def test_what_prompts_expect_is_read_and_refused_where_they_say_nothing(folder: 
     (checked,) = call(folder, "said.jsonl", check.answers(rate=0.9)).checks
     assert isinstance(checked, AnswersCheck)
     assert list(checked.schemas) == ["schema.json"]
-    with pytest.raises(DesignError, match=r"30 of 30 prompts do not say what is right; the first is c0 in line 1"):
+    with pytest.raises(DesignError, match=r"30 of 30 prompts do not say what is right; the first is c0: give it"):
         call(folder, "few.jsonl", check.answers(rate=0.9))
+
+
+ROWS = [{"id": f"c{i}", "messages": ({"role": "user", "content": f"say {i}"},), "tags": ("a",)} for i in range(3)]
+
+
+def test_rows_are_a_prompt_set_named_after_the_test(folder: Path) -> None:
+    declaration = declare(
+        "tests/test_a.py::test_app[x]", (ROWS,), {}, folders=(folder / "tests", folder), concurrency=4, engines=2
+    )
+
+    assert [case.id for case in declaration.prompts.cases] == ["c0", "c1", "c2"]
+    assert declaration.prompts.name == "test_app"
+    assert declaration.prompts.cases[0].messages == ({"role": "user", "content": "say 0"},)
+
+
+def test_a_function_makes_the_rows_and_is_called_once(folder: Path) -> None:
+    calls = []
+
+    def mails() -> Iterator[dict[str, Any]]:
+        calls.append(1)
+        yield from ROWS
+
+    first, second = call(folder, mails).prompts, call(folder, mails).prompts
+
+    assert first is second
+    assert first.name == "mails"
+    assert first.digest == call(folder, ROWS).prompts.digest
+    assert calls == [1]
+
+
+def failing() -> list[Any]:
+    raise KeyError("subject")
+
+
+def broken() -> list[Any]:
+    return [*ROWS, {"id": "c1", "prompt": "again"}, {"id": "d", "promt": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (failing, r"failing\(\) at test_declare\.py:\d+ makes the prompts and raised KeyError: 'subject'"),
+        (broken, r"broken\(\) at test_declare\.py:\d+, row 4: case \"c1\" was already given in row 2; ids are unique"),
+        (broken, r"broken\(\) at test_declare\.py:\d+, row 5: .*promt"),
+        (lambda: "text", r"<lambda>\(\) at .* returned 'text'; expected a list of rows, such as \["),
+        (lambda: None, "returned None; expected a list of rows"),
+        (list, r"list\(\): no rows; give one for each case"),
+        ([], "the prompts of t: no rows"),
+        ([3], "the prompts of t, row 1: is 3; expected an object"),
+        ([{"id": "a", "prompt": object()}], r"row 1: prompt is .*\(object\)"),
+    ],
+)
+def test_rows_that_are_wrong_are_named_with_their_place(folder: Path, prompts: Any, message: str) -> None:
+    with pytest.raises(PromptSetError, match=message):
+        call(folder, prompts)
+
+
+def test_a_row_that_holds_itself_is_refused(folder: Path) -> None:
+    row: dict[str, Any] = {"id": "a", "prompt": "x"}
+    row["tags"] = [row, row, row]
+
+    with pytest.raises(PromptSetError, match=r"row 1: (nested deeper|holds more)"):
+        call(folder, [row])
 
 
 @pytest.mark.parametrize(
     ("args", "kwargs", "message"),
     [
         ((), {}, "names no prompt file"),
-        ((3,), {}, "path of a prompt file, not 3"),
+        ((3,), {}, "a function that returns rows, not 3"),
         (("prompts.jsonl", "text"), {}, "'text' is no check"),
         (("prompts.jsonl",), {"max_token": 3}, "no argument 'max_token', did you mean max_tokens"),
         (("prompts.jsonl",), {"zzz": 3}, "no argument 'zzz'; parity"),

@@ -103,14 +103,14 @@ class AnswersCheck(LimitedCheck):
             first = silent_cases[0]
             return (
                 f"{len(silent_cases)} of {explain.count(len(prompts.cases), 'prompt')} do not say what is right; the "
-                f'first is {explain.plain(first.id, 40)} in line {first.line}: give it expect = {{"answer": …}}, or '
+                f'first is {explain.plain(first.id, 40)}: give it expect = {{"answer": …}}, or '
                 "contains, tool or schema"
             )
         for case in prompts.cases:
             answer = case.expect.answer if case.expect is not None else None
             if answer is not None and (right := wanted(answer, self.extract)).problem:
                 return (
-                    f"{explain.plain(case.id, 40)} in line {case.line} expects {explain.quote(answer, 40)}, and "
+                    f"{explain.plain(case.id, 40)} expects {explain.quote(answer, 40)}, and "
                     f"extract={_named(self.extract)} finds {right.problem}"
                 )
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Never
 
 from pydantic import ValidationError
@@ -45,23 +45,74 @@ def parse_prompts(text: str, *, source: str, name: str) -> PromptSet:
     text = text.removeprefix("\ufeff")
     problems: list[tuple[int, str]] = []
     yaml = source.lower().endswith((".yaml", ".yml"))
+    entries = ((*entry, False) for entry in yaml_entries(text, problems)) if yaml else _json_entries(text, problems)
+    cases = _cases(entries, problems, place="line ")
+    if problems:
+        _fail(f"{source}:", problems)
+    if not cases:
+        raise PromptSetError(f"{source}: holds no cases; write one per line, such as {EXAMPLE}")
+    return PromptSet(name=name, cases=cases)
+
+
+@seldom_collected()
+def prompts_of(rows: Iterable[object], *, source: str, name: str) -> PromptSet:
+    """Return a prompt set of rows that were made in Python: mappings with the keys of a prompt file's entries.
+
+    Tuples count as lists. ``source`` says in messages where they come from. Raises
+    :class:`~pytest_llmparity.core.errors.PromptSetError` as :func:`parse_prompts` does, with the number of the row from
+    1, and whatever ``rows`` raises while it is read.
+
+    >>> prompts_of([{"id": "a", "prompt": "Two cats"}], source="rows", name="p").cases[0].prompt
+    'Two cats'
+    """
+    problems: list[tuple[int, str]] = []
+    entries = ((number, _as_json(row), False) for number, row in enumerate(rows, start=1))
+    cases = _cases(entries, problems, place="row ")
+    if problems:
+        _fail(f"{source}, row ", problems)
+    if not cases:
+        raise PromptSetError(f"{source}: no rows; give one for each case, such as {EXAMPLE}")
+    return PromptSet(name=name, cases=cases)
+
+
+def _cases(
+    entries: Iterable[tuple[int, object, bool]], problems: list[tuple[int, str]], *, place: str
+) -> tuple[Case, ...]:
+    """Return the cases of entries, each with its number in the source and whether :func:`_unfit` need not look."""
     cases: list[Case] = []
     seen: dict[str, int] = {}
-    entries = ((*entry, False) for entry in yaml_entries(text, problems)) if yaml else _json_entries(text, problems)
-    for line, value, fit in entries:
-        case = _case(value, line, problems, fit=fit)
+    for number, value, fit in entries:
+        case = _case(value, number, problems, fit=fit)
         if case is None:
             continue
         if case.id in seen:
-            problems.append((line, f"case {given(case.id)} was already given in line {seen[case.id]}; ids are unique"))
+            told = f"case {given(case.id)} was already given in {place}{seen[case.id]}; ids are unique"
+            problems.append((number, told))
             continue
-        seen[case.id] = line
+        seen[case.id] = number
         cases.append(case)
-    if problems:
-        _fail(source, problems)
-    if not cases:
-        raise PromptSetError(f"{source}: holds no cases; write one per line, such as {EXAMPLE}")
-    return PromptSet(name=name, cases=tuple(cases))
+    return tuple(cases)
+
+
+def _as_json(row: object) -> object:
+    """Return a row with dictionaries for its mappings and lists for its tuples.
+
+    What is too deep or too much is left as it is, and refused where a case is looked at.
+    """
+    count = 0
+
+    def plain(value: object, depth: int) -> object:
+        nonlocal count
+        count += 1
+        if depth > MAX_DEPTH or count > MAX_VALUES:
+            return value
+        if isinstance(value, Mapping):
+            return {key: plain(inner, depth + 1) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(inner, depth + 1) for inner in value]
+        return value
+
+    return plain(row, 0)
 
 
 def messages_of(turns: object, *, what: str) -> tuple[dict[str, Any], ...]:
@@ -88,7 +139,7 @@ EXAMPLE = '{"id": "refund-1", "messages": [{"role": "user", "content": "How long
 
 
 def _fail(source: str, problems: list[tuple[int, str]]) -> Never:
-    shown = [f"{source}:{line}: {text}" for line, text in sorted(problems, key=lambda item: item[0])[:SHOWN]]
+    shown = [f"{source}{line}: {text}" for line, text in sorted(problems, key=lambda item: item[0])[:SHOWN]]
     if len(problems) > SHOWN:
         shown.append(f"… and {len(problems) - SHOWN} more")
     raise PromptSetError("\n".join(shown))

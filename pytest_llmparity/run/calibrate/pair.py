@@ -16,7 +16,7 @@ from pytest_llmparity.core.golden.records import set_of
 from pytest_llmparity.core.identity.agreed import Accepted
 from pytest_llmparity.core.identity.proposing import proposed
 from pytest_llmparity.core.verdict import Outcome
-from pytest_llmparity.run.declare import load_prompts
+from pytest_llmparity.run.declare.prompts import load_prompts
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.store.golden import files
 

@@ -182,13 +182,13 @@ def test_tags_are_judged_by_themselves(make: Factory) -> None:
 
 def test_cases_that_say_nothing_are_refused(make: Factory) -> None:
     checked = check.answers(extract="number", rate=0.9)
-    said = PromptSet(name="set", cases=(make.case(0, expect=Expect(answer="42")), make.case(1, line=7)))
-    unread = PromptSet(name="set", cases=(make.case(0, expect=Expect(answer="many"), line=3),))
+    said = PromptSet(name="set", cases=(make.case(0, expect=Expect(answer="42")), make.case(1)))
+    unread = PromptSet(name="set", cases=(make.case(0, expect=Expect(answer="many")),))
 
     assert str(checked.prompt_problem(said)).startswith(
-        "1 of 2 prompts do not say what is right; the first is c1 in line 7: give it expect"
+        "1 of 2 prompts do not say what is right; the first is c1: give it expect"
     )
-    assert checked.prompt_problem(unread) == ("c0 in line 3 expects 'many', and extract='number' finds no number in it")
+    assert checked.prompt_problem(unread) == ("c0 expects 'many', and extract='number' finds no number in it")
     assert checked.prompt_problem(PromptSet(name="set", cases=said.cases[:1])) is None
 
 

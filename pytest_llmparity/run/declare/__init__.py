@@ -12,17 +12,15 @@ from pytest_llmparity.core.checks.answers import AnswersCheck
 from pytest_llmparity.core.checks.base import Misused
 from pytest_llmparity.core.checks.latency import LatencyCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
-from pytest_llmparity.core.errors import DesignError, PromptSetError, UsageError
+from pytest_llmparity.core.errors import DesignError, UsageError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import PromptSet
-from pytest_llmparity.core.prompts.reading import parse_prompts
 from pytest_llmparity.core.prompts.sampling import sampling_of
 from pytest_llmparity.core.sample import Sampling
+from pytest_llmparity.run.declare.prompts import find, load_prompts, place, text_of
 from pytest_llmparity.run.plan import Declaration
 from pytest_llmparity.settings.sources import SIGNATURE
 
-MAX_BYTES = 512 * 2**20
-"""Bytes of a prompt or schema file: all of it is held in memory."""
 KEYWORDS = ("max_tokens", "sampling", "concurrency", "repeats")
 
 
@@ -48,7 +46,7 @@ def declare(
     _known(kwargs)
     if not args:
         raise UsageError(f"the parity marker of {test} names no prompt file; write {SIGNATURE}")
-    prompts = load_prompts(args[0], folders)
+    prompts = load_prompts(args[0], folders, test=test)
     checks = tuple(_check(value, folders, prompts) for value in args[1:])
     declaration = Declaration(
         test=test,
@@ -60,7 +58,7 @@ def declare(
     )
     size: dict[str, Any] = {"cases": len(prompts.cases), "groups": prompts.groups, "engines": engines}
     problems = [
-        f"{problem}: {check} at {_place(check.where, folders[-1])}"
+        f"{problem}: {check} at {place(check.where, folders[-1])}"
         for check in checks
         if not (check.pairwise and engines < 2)
         and (
@@ -158,62 +156,15 @@ def _not_drawn(declaration: Declaration) -> str:
     return ""
 
 
-def load_prompts(value: object, folders: Sequence[Path]) -> PromptSet:
-    """Read the prompt set at a path; ``PromptSetError`` says where it was looked for or which line is wrong."""
-    if not isinstance(value, (str, Path)):
-        raise UsageError(f"the parity marker's first argument is the path of a prompt file, not {value!r}; {SIGNATURE}")
-    path = find(value, folders, what="prompt file")
-    return parse_prompts(_text(path, value), source=str(value), name=path.stem)
-
-
-def find(value: str | Path, folders: Sequence[Path], *, what: str) -> Path:
-    """Return the first existing file; relative paths are tried in each folder in turn."""
-    wanted = Path(value)
-    tried = [wanted] if wanted.is_absolute() else [folder / wanted for folder in folders]
-    try:
-        for path in tried:
-            if path.is_file():
-                return path
-        near = difflib.get_close_matches(wanted.name, [p.name for t in tried for p in _siblings(t)], n=1)
-    except OSError as error:
-        raise PromptSetError(f"{what} {str(value)!r} cannot be looked for: {error.strerror}") from error
-    hint = f"; the nearest name there is {near[0]!r}" if near else ""
-    # A test looks in two folders; who names a file itself means that one.
-    where = f"in {tried[0].parent}" if len(tried) == 1 else "beside the test or at the root of the project"
-    raise PromptSetError(f"no {what} {str(value)!r} {where}{hint}")
-
-
 def with_schemas(check: Check, folders: Sequence[Path], prompts: PromptSet) -> Check:
     """Return the check with the files that it or its cases name read; ``DesignError`` where it could not be made."""
     if isinstance(check, Misused):
-        raise DesignError(f"{check.misuse} ({_place(check.where, folders[-1])})")
+        raise DesignError(f"{check.misuse} ({place(check.where, folders[-1])})")
     if isinstance(check, SchemaCheck):
-        return check.resolve(lambda path: _text(find(path, folders, what="schema"), path), within=folders)
+        return check.resolve(lambda path: text_of(find(path, folders, what="schema"), path), within=folders)
     if isinstance(check, AnswersCheck):
-        return check.resolve(prompts, lambda path: _text(find(path, folders, what="schema"), path))
+        return check.resolve(prompts, lambda path: text_of(find(path, folders, what="schema"), path))
     return check
-
-
-def _place(where: str, root: Path) -> str:
-    """Return ``file:line`` as seen from the root: the text lands in reports, which leave this machine."""
-    path = Path(where)
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-
-
-def _text(path: Path, named: str | Path) -> str:
-    """Return what a file of the project holds; ``PromptSetError`` calls it as the test does."""
-    try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise PromptSetError(f"{named}: has {size} bytes; a file of up to {MAX_BYTES} is read, so split it")
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptSetError(f"{named}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
-    except OSError as error:
-        raise PromptSetError(f"{named}: cannot be read: {error.strerror}") from error
-
-
-def _siblings(path: Path) -> list[Path]:
-    return sorted(path.parent.iterdir()) if path.parent.is_dir() else []
 
 
 def _check(value: object, folders: Sequence[Path], prompts: PromptSet) -> Check:

@@ -1,0 +1,105 @@
+"""The prompts that a marker names: a file, rows that were written in a test, or a function that makes rows."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import weakref
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from pytest_llmparity.core.errors import LLMParityError, PromptSetError, UsageError
+from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.prompts.reading import EXAMPLE, parse_prompts, prompts_of
+from pytest_llmparity.settings.sources import SIGNATURE
+
+MAX_BYTES = 512 * 2**20
+"""Bytes of a prompt or schema file: all of it is held in memory."""
+_MADE: Final[MutableMapping[Callable[[], object], PromptSet]] = weakref.WeakKeyDictionary()
+"""The prompt sets of functions, which are called once however many tests name them."""
+
+
+def load_prompts(value: object, folders: Sequence[Path], *, test: str = "") -> PromptSet:
+    """Return the prompt set at a path, of rows, or of a function that makes rows.
+
+    Rows are mappings with the keys of a prompt file's entries; a set of them is named after the ``test`` or the
+    function. ``PromptSetError`` says where a file was looked for, which line or row is wrong, or what a function raised
+    and where it stands; ``UsageError`` that the value is none of these.
+    """
+    if callable(value):
+        return _called(value, folders)
+    if isinstance(value, (list, tuple)):
+        name = test.rpartition("::")[2].partition("[")[0]
+        return prompts_of(value, source=f"the prompts of {test}", name=name or "rows")
+    if not isinstance(value, (str, Path)):
+        raise UsageError(
+            "the parity marker's first argument is the path of a prompt file, a list of rows or a function that "
+            f"returns rows, not {value!r}; {SIGNATURE}"
+        )
+    path = find(value, folders, what="prompt file")
+    return parse_prompts(text_of(path, value), source=str(value), name=path.stem)
+
+
+def _called(function: Callable[[], object], folders: Sequence[Path]) -> PromptSet:
+    """Return the prompt set of the rows that a function returns, which is called the first time it is named."""
+    known = function if inspect.isfunction(function) else None  # others may not outlive the marker, or not be hashable
+    if known is not None and known in _MADE:
+        return _MADE[known]
+    name = getattr(function, "__name__", type(function).__name__)
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    where = "" if code is None else f" at {place(code.co_filename, folders[-1])}:{code.co_firstlineno}"
+    source = f"{name}(){where}"
+    try:
+        rows = function()
+        if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
+            raise PromptSetError(f"{source} returned {repr(rows)[:80]}; expected a list of rows, such as [{EXAMPLE}]")
+        made = prompts_of(rows, source=source, name=name)
+    except LLMParityError:
+        raise
+    except Exception as error:
+        words = str(error).partition("\n")[0]
+        told = f"{type(error).__name__}: {words}" if words else type(error).__name__
+        raise PromptSetError(f"{source} makes the prompts and raised {told}") from error
+    if known is not None:
+        _MADE[known] = made
+    return made
+
+
+def find(value: str | Path, folders: Sequence[Path], *, what: str) -> Path:
+    """Return the first existing file; relative paths are tried in each folder in turn."""
+    wanted = Path(value)
+    tried = [wanted] if wanted.is_absolute() else [folder / wanted for folder in folders]
+    try:
+        for path in tried:
+            if path.is_file():
+                return path
+        near = difflib.get_close_matches(wanted.name, [p.name for t in tried for p in _siblings(t)], n=1)
+    except OSError as error:
+        raise PromptSetError(f"{what} {str(value)!r} cannot be looked for: {error.strerror}") from error
+    hint = f"; the nearest name there is {near[0]!r}" if near else ""
+    # A test looks in two folders; who names a file itself means that one.
+    where = f"in {tried[0].parent}" if len(tried) == 1 else "beside the test or at the root of the project"
+    raise PromptSetError(f"no {what} {str(value)!r} {where}{hint}")
+
+
+def place(where: str, root: Path) -> str:
+    """Return ``file:line`` as seen from the root: the text lands in reports, which leave this machine."""
+    path = Path(where)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def text_of(path: Path, named: str | Path) -> str:
+    """Return what a file of the project holds; ``PromptSetError`` calls it as the test does."""
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise PromptSetError(f"{named}: has {size} bytes; a file of up to {MAX_BYTES} is read, so split it")
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PromptSetError(f"{named}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    except OSError as error:
+        raise PromptSetError(f"{named}: cannot be read: {error.strerror}") from error
+
+
+def _siblings(path: Path) -> list[Path]:
+    return sorted(path.parent.iterdir()) if path.parent.is_dir() else []
