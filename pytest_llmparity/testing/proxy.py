@@ -18,7 +18,7 @@ import json
 import re
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pytest_llmparity.testing.server import Call, LoopbackServer
@@ -156,6 +156,42 @@ class crowded(Change):  # noqa: N801 - reads like the functions beside it
     def asked(self, body: Body, *, chat: bool, post: Post) -> Body:
         """Return the body with the fields where another request is being answered."""
         return {**body, **self._fields} if self._busy > 1 else body
+
+
+class stale_cache(Change):  # noqa: N801 - reads like the functions beside it
+    """Set fields of every request whose rendered prompt begins like one before: a prompt cache that changes answers.
+
+    The first ``beginning`` characters count, the whole prompt where none are given. A request keeps out of the cache
+    by the fields in ``honoured``: ``cache_prompt`` false, or a ``cache_salt`` of its own. ``render`` is the engine's
+    route that renders a chat.
+    """
+
+    def __init__(
+        self,
+        beginning: int | None = None,
+        *,
+        honoured: Collection[str] = ("cache_prompt", "cache_salt"),
+        render: str = RENDERS,
+        **fields: Any,
+    ) -> None:
+        self._beginning = beginning
+        self._honoured = honoured
+        self._render = render
+        self._fields = fields
+        self._seen: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
+
+    def asked(self, body: Body, *, chat: bool, post: Post) -> Body:
+        """Return the body with the fields where the cache holds its beginning; it does so from now on."""
+        if "cache_prompt" in self._honoured and body.get("cache_prompt") is False:
+            return body
+        prompt = post(self._render, {"messages": body["messages"]})["prompt"] if chat else body.get("prompt")
+        salt = str(body.get("cache_salt")) if "cache_salt" in self._honoured else ""
+        key = (salt, json.dumps(prompt)[: None if self._beginning is None else self._beginning + 1])
+        with self._lock:
+            seen = key in self._seen
+            self._seen.add(key)
+        return {**body, **self._fields} if seen else body
 
 
 class another_tokenizer(Change):  # noqa: N801 - reads like the functions beside it

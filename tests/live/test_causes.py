@@ -113,35 +113,45 @@ class Bench:
         quantization: str = "F16",
         kv_cache: str = "f16",
         tokens: int = 32,
+        kind: str = "llamacpp",
+        caches: bool = False,
     ) -> list[tuple[Verdict, Explanation | None]]:
         """Judge a candidate behind a proxy with these changes against F16; explain what fails.
 
-        An engine of this room repeats itself on a CPU, so its answers stand for its noise floor too.
+        An engine of this room repeats itself on a CPU, so its answers stand for its noise floor too, but for those of
+        one that ``caches``: it is asked everything twice. ``kind`` is what the candidate is taken for.
         """
         sampling = Sampling(max_tokens=tokens)
         with FaultProxy(candidate, *changes) as changed:
             adapters = tuple(
-                adapter_for("llamacpp")(EngineSpec(name=name, kind="llamacpp", model="tiny", base_url=url), url, {})
-                for name, url in (("base", self.engine()), ("cand", changed.base_url))
+                adapter_for(of)(EngineSpec(name=name, kind=of, model="tiny", base_url=url), url, {})
+                for name, of, url in (("base", "llamacpp", self.engine()), ("cand", kind, changed.base_url))
             )
-            pair = Remembering(
-                (adapters[0], adapters[1]),
-                prompts.cases,
-                {case.id: case.request(sampling, top_logprobs=5) for case in prompts.cases},
-                concurrency=4,
-                loop=self._loop,
-                allowance=Allowance(requests=DEFAULT_EXPLAIN_REQUESTS, seconds=None),
-                gone=lambda name: None,
+            colder, pair = (
+                Remembering(
+                    (adapters[0], adapters[1]),
+                    prompts.cases,
+                    {case.id: case.request(sampling, top_logprobs=5) for case in prompts.cases},
+                    concurrency=4,
+                    loop=self._loop,
+                    allowance=Allowance(requests=DEFAULT_EXPLAIN_REQUESTS, seconds=None),
+                    gone=lambda name: None,
+                )
+                for _ in range(2)
             )
+            cold = colder.answers(()) if caches else {}
             answers = pair.answers(())
-            phases = (Phase.MAIN, Phase.COLD, Phase.WARM, Phase.PARALLEL)
+            in_phase = dict.fromkeys(Phase, answers) | {Phase.COLD: cold or answers}
             engines = {
                 name: EngineEvidence(
                     name=name,
-                    kind="llamacpp",
+                    kind=kind if name == "cand" else "llamacpp",
                     quantization=quantization if name == "cand" else "F16",
                     identity=cached(kv_cache if name == "cand" else "f16"),
-                    samples={phase: {case: [sample] for case, sample in answers[name].items()} for phase in phases},
+                    samples={
+                        phase: {case: [sample] for case, sample in of_phase[name].items()}
+                        for phase, of_phase in in_phase.items()
+                    },
                 )
                 for name in ("base", "cand")
             }
@@ -281,6 +291,46 @@ def test_an_engine_that_answers_otherwise_beside_others_is_named_for_that(bench:
     named = bench.named(bench.prompts("stories"), bench.engine(), crowded, checks=(TEXT,))
 
     assert named == [{"concurrency"}]
+
+
+ASTRAY: Any = {"logit_bias": [[300, 100]]}
+"""One token, whatever was asked."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "cache"),
+    [
+        ("vllm", proxy.stale_cache(**ASTRAY)),
+        ("llamacpp", proxy.stale_cache(honoured=(), **ASTRAY)),
+        ("llamacpp", proxy.stale_cache(60, honoured=(), **ASTRAY)),
+    ],
+    ids=["that a salt keeps out", "that nothing keeps out", "of beginnings"],
+)
+def test_a_prompt_cache_that_changes_answers_is_named(bench: Bench, kind: str, cache: proxy.Change) -> None:
+    named = bench.named(bench.prompts("stories"), bench.engine(), cache, checks=(TEXT,), kind=kind, caches=True)
+
+    assert named == [{"prompt cache"}]
+
+
+class SaltedOut(proxy.Change):
+    """llama.cpp's own prompt cache, left out by requests with a salt as vLLM's is."""
+
+    def asked(self, body: proxy.Body, *, chat: bool, post: proxy.Post) -> proxy.Body:
+        return {**body, "cache_prompt": "cache_salt" not in body}
+
+
+def test_a_real_prompt_cache_is_no_cause_of_what_other_weights_do(bench: Bench) -> None:
+    named = bench.named(
+        bench.prompts("mixed"),
+        bench.engine("Q4_0"),
+        SaltedOut(),
+        checks=(NATS,),
+        quantization="Q4_0",
+        kind="vllm",
+        caches=True,
+    )
+
+    assert named == [{"weights or arithmetic"}]
 
 
 def test_a_cache_of_four_bits_is_what_is_left(bench: Bench) -> None:

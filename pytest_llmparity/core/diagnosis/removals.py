@@ -24,6 +24,7 @@ PENALTIES: Final = "penalties"
 LENGTH: Final = "length"
 STREAM: Final = "stream"
 ALONE: Final = "alone"
+CACHE: Final = "cache"
 ORDER: Final = "order"
 SCHEMA: Final = "schema"
 STOP: Final = "stop"
@@ -40,6 +41,7 @@ REMOVALS: Final[Mapping[str, str]] = {
     SAMPLING: "top_k 1 sent beside the temperature, so that only the best token is left",
     PENALTIES: "a window of 0 tokens sent for repetition penalties, so that none can act",
     STREAM: "answers asked for whole instead of streamed",
+    CACHE: "no part of a prompt taken from the prompt cache",
     ALONE: "one request at a time",
     ORDER: "the schema's properties declared in the order in which they were answered",
     SCHEMA: "the schema sent in the engine's own field instead of response_format",

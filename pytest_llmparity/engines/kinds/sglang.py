@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -71,6 +72,8 @@ class SglangAdapter(Adapter):
         unknown_fields="dropped",
         overflow="refused",
     )
+
+    cache_off: ClassVar[tuple[str, ...]] = ("--disable-radix-cache",)
 
     def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
         super().__init__(spec, base_url, headers)
@@ -193,6 +196,10 @@ class SglangAdapter(Adapter):
             "logprobs are those after temperature, grammar and logit_bias, unless the whole batch is greedy."
         )
         return tuple(changes)
+
+    def uncached(self) -> Mapping[str, Any]:
+        """Return a salt: it is a part of the radix cache's keys (openai/protocol.py, cache_salt)."""
+        return {"cache_salt": uuid.uuid4().hex}
 
     def from_files(self) -> dict[str, Fact]:
         """Return what the model folder says that we started the server with, after the types SGLang makes of it."""

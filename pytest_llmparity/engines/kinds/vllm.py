@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.errors import LaunchError, ProtocolError, Timeout, Unreachable
 from pytest_llmparity.core.identity.capabilities import Capabilities
@@ -65,6 +66,8 @@ class VllmAdapter(Adapter):
     raw_honours_format: ClassVar[bool] = True
     # The first request for logprobs makes vLLM compile its ranking: more than 20 s were seen on two busy CPU cores.
     warm_up_logprobs: ClassVar[int | None] = 1
+
+    cache_off: ClassVar[tuple[str, ...]] = ("--no-enable-prefix-caching",)
 
     def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
         super().__init__(spec, base_url, headers)
@@ -175,6 +178,10 @@ class VllmAdapter(Adapter):
             "the prefix cache is on: an answer to a prompt seen before may differ (--no-enable-prefix-caching; vLLM "
             "issue 40896).",
         )
+
+    def uncached(self) -> Mapping[str, Any]:
+        """Return a salt: blocks of the prefix cache are found under the salt they were left with."""
+        return {"cache_salt": uuid.uuid4().hex}
 
     def from_files(self) -> dict[str, Fact]:
         """Return what the model's folder says that we started the server with, after what vLLM makes of it."""

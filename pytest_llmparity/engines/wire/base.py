@@ -425,6 +425,16 @@ class Adapter(RequestBuilder):
     """Fields with which no repetition penalty acts, whatever its value; none where there are no such words."""
     unreasoning: ClassVar[Mapping[str, Any]] = {}
     """Fields that turn reasoning off."""
+    cache_off: ClassVar[tuple[str, ...]] = ()
+    """Flags with which its server has no prompt cache; none where there are no such words."""
+
+    def uncached(self) -> Mapping[str, Any]:
+        """Return fields with which nothing of a prompt is taken from the prompt cache, none where there are none.
+
+        They are good for one request.
+        """
+        return {}
+
     schema_field: ClassVar[str] = ""
     """A field of its own that takes a JSON Schema, also beside a raw prompt; empty where there is none."""
 

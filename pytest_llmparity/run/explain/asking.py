@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.effects import Answers
 from pytest_llmparity.core.diagnosis.removals import Asked, Known
 from pytest_llmparity.core.errors import EngineError, LLMParityError
-from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.prompts import Case, unseen
 from pytest_llmparity.core.sample import Completion, Phase, Request, Sample, WireRequest, to_json
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
@@ -86,6 +87,21 @@ class Pair:
             }
             self._asked[asked] = {adapter.name: self.ask(adapter, requests) for adapter in self.adapters}
         return {name: self.compared(by_case, removed) for name, by_case in self._asked[asked].items()}
+
+    def first_and_again(self) -> tuple[Answers, Answers]:
+        """Return what both engines answer to the prompts behind numbers that no prompt had, and to the same again.
+
+        Between the two nothing differs but that the prompts were asked before.
+        """
+        token = uuid.uuid4().hex
+        requests = {
+            case.id: Asked(request=numbered)
+            for case in self.cases
+            if (numbered := unseen.behind(unseen.number(token, case.id), self.requests[case.id])) is not None
+        }
+        both = [{adapter.name: self.ask(adapter, requests) for adapter in self.adapters} for _ in range(2)]
+        first, again = ({name: self.compared(by_case, ()) for name, by_case in asked.items()} for asked in both)
+        return first, again
 
     def compared(self, samples: Mapping[str, Sample], removed: Collection[str]) -> Mapping[str, Sample]:
         """Return answers as they are compared where something is left out of the comparison."""
@@ -169,6 +185,8 @@ class Pair:
             further |= adapter.unpenalised
         if removals.REASONING in asked.names:
             further |= adapter.unreasoning
+        if removals.CACHE in asked.names:
+            further |= adapter.uncached()
         if asked.schema is not None:
             if not adapter.schema_field:
                 return None

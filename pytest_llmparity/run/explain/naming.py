@@ -37,8 +37,11 @@ class Naming:
         by_layer = {cause.layer: cause for cause in named if cause is not None}
         return tuple(by_layer.values())
 
-    def remaining(self, tried: Iterable[str]) -> tuple[Cause, ...]:
-        """Return what remains by exclusion; nothing where it was not possible to take the rendered prompt away."""
+    def remaining(self, tried: Iterable[str], *, but_cache_of: str = "") -> tuple[Cause, ...]:
+        """Return what remains by exclusion; nothing where it was not possible to take the rendered prompt away.
+
+        ``but_cache_of`` is an engine whose prompt cache is suspected and could not be taken away.
+        """
         if removals.PROMPT not in tried and any(request.messages for request in self._pair.requests.values()):
             return ()
         ours, theirs = (self._evidence.engines[adapter.name] for adapter in self._pair.adapters)
@@ -50,12 +53,22 @@ class Naming:
         mine, other = (engine.identity.get("kv_cache") for engine in (ours, theirs))
         if mine is not None and other is not None and not agree("kv_cache", mine, other):
             what += f" (KV cache: {explain.plain(str(mine), 20)} and {explain.plain(str(other), 20)})"
+        but = f" but the prompt cache of {but_cache_of}, which could not be taken away" if but_cache_of else ""
         return (
             Cause(
                 layer=layer,
-                text=f"{layer}{what}. The drift stays with everything else made equal",
+                text=f"{layer}{what}. The drift stays with everything else made equal{but}",
                 by_exclusion=True,
             ),
+        )
+
+    def of_cache(self, who: str) -> Cause:
+        """Name the prompt cache of an engine."""
+        flags = self._adapter(who).cache_off
+        return Cause(
+            layer="prompt cache",
+            text=f"{who} answers otherwise where its prompt cache holds a part of the prompt",
+            remedy=remedies.started(self._adapter(who), *flags) if flags else "",
         )
 
     def counts_apart(self, tried: Collection[str]) -> bool:
@@ -105,6 +118,7 @@ class Naming:
                 text=f"{who} streams another answer than it gives whole",
                 remedy="in your requests: stream=False",
             ),
+            removals.CACHE: self.of_cache(who),
             removals.ALONE: Cause(
                 layer="concurrency",
                 text=f"{who} answers otherwise beside other requests than alone",

@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_llmparity.core.compare.shift import SAME, Logprobs, shape_of
+from pytest_llmparity.core.compare.shift import SAME, Logprobs, find_shift, shape_of
 from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.effects import ALPHA, Answers, Drift, Effect, drift_of, effect, evidence_of
 from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.diagnosis.removals import COMPARED, REMOVALS
 from pytest_llmparity.core.errors import LLMParityError, reason_of
 from pytest_llmparity.core.evidence import Check, Evidence
-from pytest_llmparity.core.sample import Completion, Request, Sample
+from pytest_llmparity.core.sample import Completion, Phase, Request, Sample
 from pytest_llmparity.core.verdict import Cause, Experiment, Explanation
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
@@ -34,6 +34,7 @@ TRIMS: Final = {removals.LENGTH, removals.STOP}
 """Removals that leave less of prompts or answers: drift of any cause may be less in less, so none of them shows it by
 itself. They are causes where the drift comes back with them alone."""
 AGAIN: Final = "the same prompts asked again, nothing changed"
+FIRST: Final = "each prompt asked for the first time, behind a number, against the same asked again"
 UNSHOWN: Final = (
     "the drift stays with everything made equal that could be; templates, BOS tokens and system prompts could not: "
     "neither engine tells how it renders these chats, or they cannot be sent raw with their tools or schemas"
@@ -105,17 +106,55 @@ class Search:
                 and self._tried(control, {*possible, removals.TOKENS} - set(COMPARED)).gone
             ):
                 return "", naming.named([removals.TOKENS])
-            remaining = naming.remaining(possible)
+            remaining = self._remaining(naming, possible)
             return "" if remaining else UNSHOWN, remaining
         causes = self._single(control, everything, whole, asked, less)
         if not causes:
             causes = [*less, *self._back(everything, possible, gone=whole.gone)]
         named = naming.named(list(dict.fromkeys(causes)))
         if not whole.gone:
-            named = (*named, *naming.remaining(possible))
+            named = (*named, *self._remaining(naming, possible, known=removals.CACHE in causes))
         if not named:
             return "with all of it made equal the drift is gone; which of it does that was not shown", ()
         return "", named
+
+    def _remaining(self, naming: Naming, possible: Sequence[str], *, known: bool = False) -> tuple[Cause, ...]:
+        """Return what remains where the drift stays: a prompt cache that no field turns off, else what is excluded.
+
+        ``known``: that it is a prompt cache was shown already.
+        """
+        who = "" if known else self._cache_suspected()
+        if not who:
+            return naming.remaining(possible)
+        again = self._again()
+        if again is None or not (again.gone or again.less):
+            untold = again is None or not again.before
+            return naming.remaining(possible, but_cache_of=who if untold else "")
+        return (naming.of_cache(who), *(() if again.gone else naming.remaining(possible)))
+
+    def _again(self) -> Effect | None:
+        """Ask what nobody was asked before, and the very same again: is there drift the second time only?"""
+        first, again = self.pair.first_and_again()
+        cold, warm = self._of(first), self._of(again)
+        if cold is None or warm is None:
+            return None
+        result = effect(warm, cold)
+        self._note(FIRST, warm, cold, outcome=result.outcome, test=result)
+        return result
+
+    def _cache_suspected(self) -> str:
+        """Return the engine that answered otherwise to what it was asked again, one request at a time both times.
+
+        That with most such answers, an empty text where there is none.
+        """
+        engines = [self.evidence.engines[adapter.name] for adapter in reversed(self.pair.adapters)]
+        changed = {e.name: self._otherwise(e.answers(Phase.COLD), e.answers(Phase.WARM)) for e in engines}
+        most = max(changed, key=lambda name: changed[name])
+        return most if changed[most] else ""
+
+    def _otherwise(self, cold: Mapping[str, Completion], warm: Mapping[str, Completion]) -> int:
+        """Return how many answers to the same requests differ, in text or by more than noise in their logprobs."""
+        return sum(_apart(cold[case], warm[case], at_most=self.noise) for case in cold.keys() & warm.keys())
 
     def _single(
         self, control: Drift, everything: Drift, whole: Effect, asked: Sequence[str], less: list[str]
@@ -254,6 +293,7 @@ class Search:
             removals.PENALTIES: any(adapter.unpenalised for adapter in adapters),
             removals.REASONING: signs.reasons and any(adapter.unreasoning for adapter in adapters),
             removals.STREAM: any(adapter.counts_in_streams for adapter in adapters),
+            removals.CACHE: any(not adapter.uncached().items() <= adapter.constants.items() for adapter in adapters),
             removals.ALONE: self.pair.concurrency > 1,
         }
         suspected: Mapping[str, bool] = {
@@ -267,8 +307,11 @@ class Search:
             removals.LENGTH: signs.cut,
             removals.SAMPLING: signs.sampler or signs.steeper,
             removals.PENALTIES: signs.sampler or signs.repeats,
+            removals.CACHE: bool(self._cache_suspected()),
         }
         order = sorted(can, key=lambda name: name != removals.PENALTIES) if signs.repeats else list(can)
+        if suspected[removals.CACHE]:  # an engine that differs from itself says more than how two differ
+            order.sort(key=lambda name: name != removals.CACHE)
         self._suspected = frozenset(name for name in can if can[name] and suspected.get(name, False))
         yield from sorted(
             (name for name in can if can[name]), key=lambda name: (not suspected.get(name, False), order.index(name))
@@ -308,6 +351,11 @@ def _length(request: Request) -> int:
     """Return how long the last message of a chat, or a raw prompt, is in characters."""
     text = request.prompt if request.messages is None else request.messages[-1].get("content")
     return len(text) if isinstance(text, str) else 0
+
+
+def _apart(cold: Completion, warm: Completion, *, at_most: float) -> bool:
+    shift = find_shift(cold, warm)
+    return cold.text != warm.text or (shift is not None and shift.most > max(at_most, SAME))
 
 
 def _completions(samples: Mapping[str, Sample]) -> dict[str, Completion]:

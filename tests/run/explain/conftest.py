@@ -24,10 +24,11 @@ def rendered(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def answer(request: Mapping[str, Any]) -> str:
-    """Return words that depend on the rendered prompt, and on sampling where that is not greedy."""
+    """Return words that depend on the rendered prompt, and on sampling where that is not greedy or is biased."""
     prompt = request["prompt"] if "prompt" in request else rendered(request["messages"])
     hot = request.get("temperature", 0) > 0 and request.get("top_k") != 1
-    seed = hashlib.sha256(f"{prompt}{'hot' if hot else ''}".encode()).hexdigest()
+    biased = request.get("logit_bias", "")
+    seed = hashlib.sha256(f"{prompt}{'hot' if hot else ''}{biased}".encode()).hexdigest()
     return " ".join(f"w{seed[2 * i : 2 * i + 2]}" for i in range(WORDS))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,57 @@ def test_a_temperature_that_is_not_honoured_is_named_for_the_engine_that_does_no
     assert [cause.layer for cause in verdict.explanation.causes] == ["temperature"]
     assert verdict.cause is not None
     assert verdict.cause.startswith("b does not honour temperature 0")
+
+
+def stale_cache(*, honoured: Sequence[str] = ("cache_prompt", "cache_salt")) -> proxy.Change:
+    return proxy.stale_cache(honoured=honoured, logit_bias=[[" the", -100]])
+
+
+def test_a_prompt_cache_that_changes_answers_is_named_by_the_field_that_leaves_it_out(planted: Planted) -> None:
+    _, verdict = gated(planted, planted.behind(stale_cache()), kind="vllm")
+
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.explanation is not None
+    (cause,) = verdict.explanation.causes
+    assert (cause.layer, cause.by_exclusion) == ("prompt cache", False)
+    assert cause.text == "b answers otherwise where its prompt cache holds a part of the prompt"
+    assert cause.remedy == "start the server of b with: --no-enable-prefix-caching"
+
+
+def test_a_prompt_cache_that_no_field_leaves_out_is_named_where_asking_again_brings_the_drift(planted: Planted) -> None:
+    changed = planted.behind(stale_cache(honoured=()))
+
+    _, verdict = gated(planted, changed)
+
+    assert verdict.explanation is not None
+    assert [cause.layer for cause in verdict.explanation.causes] == ["prompt cache"]
+    shown = verdict.explanation.experiments[-1]
+    assert (shown.outcome, shown.after, shown.requests) == ("gone", 0.0, 4 * PROMPTS)
+    numbered = [body["messages"][0]["content"] for body in changed.received[-2 * PROMPTS :]]
+    assert sorted(numbered[:PROMPTS]) == sorted(numbered[PROMPTS:])
+
+
+def test_a_prompt_cache_that_does_not_act_behind_numbers_is_left_open(planted: Planted) -> None:
+    class OfQuestions(proxy.stale_cache):
+        def asked(self, body: proxy.Body, *, chat: bool, post: proxy.Post) -> proxy.Body:
+            numbered = re.search(r"\d{12}", str(body))
+            return body if numbered else super().asked(body, chat=chat, post=post)
+
+    changed = planted.behind(OfQuestions(honoured=(), logit_bias=[[" the", -100]]))
+
+    _, verdict = gated(planted, changed)
+
+    assert verdict.explanation is not None
+    (cause,) = verdict.explanation.causes
+    assert (cause.layer, cause.by_exclusion) == ("weights or arithmetic", True)
+    assert cause.text.endswith("but the prompt cache of b, which could not be taken away")
+
+
+def test_a_prompt_cache_that_requests_leave_out_makes_no_drift(planted: Planted) -> None:
+    """Requests to llama.cpp always do."""
+    _, verdict = gated(planted, planted.behind(stale_cache()))
+
+    assert verdict.outcome is Outcome.PASS
 
 
 def test_two_faults_are_both_named(planted: Planted) -> None:

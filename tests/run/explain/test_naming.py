@@ -39,7 +39,13 @@ def named(
     """Return the causes of a pair, a and b, whose answers these are, unchanged and when prompts are short."""
     engines = [
         SimpleNamespace(
-            name=name, unpenalised={}, unreasoning={}, schema_field="", eos=lambda: "</s>", spec=EngineSpec(name=name)
+            name=name,
+            unpenalised={},
+            unreasoning={},
+            cache_off=(),
+            schema_field="",
+            eos=lambda: "</s>",
+            spec=EngineSpec(name=name),
         )
         for name in ("a", "b")
     ]

@@ -90,9 +90,14 @@ class LlamaCppAdapter(GgufServer):
     least_logprobs: ClassVar[int] = 1
     unpenalised: ClassVar[Mapping[str, Any]] = {"repeat_last_n": 0}
     unreasoning: ClassVar[Mapping[str, Any]] = {"chat_template_kwargs": {"enable_thinking": False}}
+    cache_off: ClassVar[tuple[str, ...]] = ("--no-cache-prompt",)
     schema_field: ClassVar[str] = "json_schema"
     template_flag: ClassVar[str] = "--chat-template-file"
     template_place: ClassVar[str] = "what GET /props calls chat_template"
+
+    def uncached(self) -> Mapping[str, Any]:
+        """Return what every request of ours has anyway."""
+        return self.constants
 
     def rendered(self, request: Request) -> str | None:
         """Return what ``/apply-template`` makes of a chat."""
