@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a mistake in ``argv`` ends in ``SystemExit(2)``, as argparse does."""
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        asked = _parser().parse_args(argv)
+        asked = _asked(words)
     except SystemExit as end:
-        if end.code == MISUSE and list(sys.argv[1:] if argv is None else argv)[:1] == ["gate"]:
+        if end.code == MISUSE and words[:1] == ["gate"]:
             raise SystemExit(UNDECIDED) from None  # there 2 says something else
         raise
     from pytest_llmparity.core.errors import LLMParityError, UsageError
@@ -41,14 +42,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _asked(words: list[str]) -> argparse.Namespace:
+    """Return what a command line asks for; argparse finds nothing behind -- where a word stands before options."""
+    if words[:1] != ["record"] or "--" not in words:
+        return _parser().parse_args(words)
+    place = words.index("--")
+    asked = _parser().parse_args(words[:place])
+    asked.more = words[place + 1 :]
+    return asked
+
+
 def _parser() -> argparse.ArgumentParser:
-    from pytest_llmparity.cli import calibrate, doctor, gate, golden, init, lock, report, runs, serve
+    from pytest_llmparity.cli import calibrate, doctor, gate, golden, init, lock, record, report, runs, serve
 
     parser = argparse.ArgumentParser(prog="llmparity", description="What is behind the engines of a project.")
     parser.add_argument(
         "--version", action="version", version=f"pytest-llmparity {metadata.version('pytest-llmparity')}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for verb in (init, doctor, lock, calibrate, golden, gate, runs, report, serve):
+    for verb in (init, doctor, lock, calibrate, golden, record, gate, runs, report, serve):
         verb.add(commands)
     return parser

@@ -150,7 +150,7 @@ def _run(asked: argparse.Namespace, root: Path) -> tuple[str | None, str | None,
     selected(argparse.Namespace(**both), baseline=baseline)  # what is wrong with them is told before pytest starts
     with tempfile.TemporaryDirectory(prefix="llmparity-") as folder:
         named = Path(folder) / "run"
-        code = _pytest(_command(asked, baseline, named))
+        code = run_pytest(_command(asked, baseline, named))
         run = named.read_text("utf-8") if named.exists() else ""
     if code not in (OK, _FAILED):
         complain(f"pytest ended with exit code {code}, so nothing is decided", UNDECIDED)
@@ -175,7 +175,7 @@ def _command(asked: argparse.Namespace, baseline: str, named: Path) -> list[str]
     return [*command, *asked.more, *asked.suite]
 
 
-def _pytest(command: Sequence[str]) -> int:
+def run_pytest(command: Sequence[str]) -> int:
     """Run pytest with our own output; one that is interrupted stops its engines before we end."""
     sys.stdout.flush()
     child = subprocess.Popen(command)

@@ -23,6 +23,7 @@ LLMParityError
 │   │   ├── ServerFailure      5xx
 │   │   ├── ProtocolError      not HTTP, not JSON, not UTF-8, cut in half, over the limits
 │   │   ├── Substituted        a proxy answered from its cache or by another model
+│   │   ├── NotRecorded        a recording is played that does not hold this request
 │   │   └── EmptyAnswer        200 without text, tool call or reasoning
 │   ├── Timeout                connect, first byte, idle gap or total
 │   └── ParameterNotHonoured   known before the first request: the engine's route has no such field
@@ -30,6 +31,7 @@ LLMParityError
 ├── MachineError               this machine has no more of something: file descriptors, memory
 ├── LockError                  the lock file cannot be used, or would hold what has no place in it
 ├── GoldenError                a golden file cannot be used or written, or would hold what has no place in it
+├── RecordingError             a recording cannot be used or written, or would hold what has no place in it
 ├── NotMeasured                two engines cannot be calibrated: one is not there, or the answers say nothing
 ├── StoreError                 the run store cannot be used (network file system, other version, locked)
 └── KeeperError                the process that owns the engines is gone or refused
@@ -164,6 +166,10 @@ class Substituted(AnswerError):
     """A proxy answered 200, but from its cache or by another model than the one that was asked."""
 
 
+class NotRecorded(AnswerError):
+    """A recording is played, and it has no answer to this request as it is asked now."""
+
+
 class EmptyAnswer(AnswerError):
     """The engine answered 200 with no text, no reasoning and no tool call."""
 
@@ -192,6 +198,10 @@ class LockError(LLMParityError):
 
 class GoldenError(LLMParityError):
     """A golden file cannot be read or written, or would hold a secret; the text names the place."""
+
+
+class RecordingError(LLMParityError):
+    """A recording cannot be read or written, or would hold a secret; the text names the place."""
 
 
 class NotMeasured(LLMParityError):

@@ -93,7 +93,7 @@ class EngineEvidence:
     engine or of a pair with it. ``untimed`` says why its timed phase failed. ``capabilities`` are those of the live
     server, ``declares`` what its kind promises. ``route`` says how its other route answers differently, empty where it
     does not or there is none. ``golden`` is the name of the engine whose golden answers these are, ``None`` of a live
-    one.
+    one; ``recording`` that of the recording that was played, empty where none was.
     """
 
     name: str
@@ -110,6 +110,7 @@ class EngineEvidence:
     declares: Capabilities = field(default_factory=Capabilities)
     route: str = ""
     golden: str | None = None
+    recording: str = ""
     _answers: dict[Phase, dict[str, Completion]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def answers(self, phase: Phase = Phase.MAIN) -> Mapping[str, Completion]:

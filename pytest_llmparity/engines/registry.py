@@ -12,6 +12,7 @@ from typing import Final
 from pytest_llmparity.core.errors import EngineSelectionError
 from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.engines import recognise
+from pytest_llmparity.engines.played import played
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import resolve_headers
 from pytest_llmparity.settings.selection import KINDS, LETTERS, NAME, Kind
@@ -20,7 +21,7 @@ from pytest_llmparity.settings.specification import EngineSpec
 GROUP: Final = "llmparity.engines"
 """The entry-point group; an entry's name is the kind, its value the class: ``koboldcpp = "my_package:KoboldCpp"``."""
 
-_RESERVED: Final = {"golden", "http", "https"}
+_RESERVED: Final = {"golden", "http", "https", "replay"}
 """Words that lead an entry of ``--engines`` of another form."""
 
 _added: dict[str, type[Adapter]] = {}
@@ -146,6 +147,12 @@ def adapter_for(kind: str) -> type[Adapter]:
     raise EngineSelectionError(f"There is no engine kind {kind!r}; known are {', '.join(names)}.{hint}")
 
 
+def adapter_of(spec: EngineSpec) -> type[Adapter]:
+    """Return the adapter class of an engine; raises as :func:`adapter_for`."""
+    adapter = adapter_for(spec.kind or recognise.GENERIC)
+    return adapter if spec.recording is None else played(adapter)
+
+
 def make(
     spec: EngineSpec, base_url: str, *, environ: Mapping[str, str], time_left: Callable[[], float | None] = lambda: None
 ) -> Adapter:
@@ -155,7 +162,7 @@ def make(
     is recognised. ``time_left`` is how many seconds the run may still take: no control call lasts longer.
     """
     headers = resolve_headers(spec, environ)
-    adapter = adapter_for(spec.kind or recognise.GENERIC)(spec, base_url, headers)
+    adapter = adapter_of(spec)(spec, base_url, headers)
     adapter.time_left = time_left
     if spec.kind is None:
         seen = recognise.seen(adapter.control)

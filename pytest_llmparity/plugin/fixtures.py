@@ -113,6 +113,9 @@ def live(door: Door, what: str, name: str | None = None) -> None:
     golden = [spec.name for spec in door.settings.goldens if name in (None, spec.name)]
     if golden:
         pytest.skip(f"{', '.join(golden)} has golden answers and is no live engine for {what}")
+    played = [spec.name for spec in door.settings.asked if spec.recording is not None and name in (None, spec.name)]
+    if played and what != "parity.ask":
+        pytest.skip(f"{', '.join(played)} is a recording, which holds no requests of applications, for {what}")
     if door.settings.mode == "replay":
         pytest.skip(f"a replay has stored answers but no live engines for {what}")
     from pytest_llmparity.plugin.xdist import is_worker

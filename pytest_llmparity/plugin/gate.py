@@ -1,4 +1,4 @@
-"""What ``llmparity gate`` adds to the pytest it starts: the policy is held against the suite, and the run is named.
+"""What ``llmparity gate`` and ``record`` add to the pytest they start: a policy is held against it, the run is named.
 
 Loaded by ``-p`` and by nobody else.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmparity.core.gate import POLICY_OPTION, RUN_OPTION
+from pytest_llmparity.core.gate import POLICY_OPTION, RECORDER_OPTION, RUN_OPTION
 from pytest_llmparity.plugin.fixtures import DOOR
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         POLICY_OPTION, dest="llmparity_gate_policy", metavar="FILE", help="Policy to hold the suite against"
     )
+    group.addoption(RECORDER_OPTION, dest="llmparity_recorder", metavar="FILE", help="File that answers are noted in")
 
 
 @pytest.hookimpl(trylast=True)

@@ -83,9 +83,20 @@ def resolve(config: pytest.Config, environ: Mapping[str, str] = os.environ, *, a
         _bring_engines(config)
         given = given_to(config, environ)
         decided = None if attached is None else daemons.from_text(attached)
-        return settings_of(given, decided=decided)
+        return _noting(settings_of(given, decided=decided), config.getoption("llmparity_recorder", None))
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def _noting(settings: Settings, file: str | None) -> Settings:
+    """Return the settings with the file in which answers are noted for ``llmparity record``, if it started this run."""
+    if file is None:
+        return settings
+    import dataclasses
+    from pathlib import Path
+
+    engines = (dataclasses.replace(spec, recorder=Path(file)) for spec in settings.engines)
+    return dataclasses.replace(settings, engines=tuple(engines))
 
 
 def _bring_engines(config: pytest.Config) -> None:

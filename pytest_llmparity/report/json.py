@@ -143,6 +143,8 @@ def _engine(engine: EngineRecord) -> dict[str, Any]:
         "quantization": engine.quantization,
         "context_length": engine.context_length,
         "launch": engine.launch,
+        "recording": engine.recording or None,
+        "pace": engine.pace if engine.recording else None,
         "route": engine.route,
         "baseline": engine.baseline,
         "identity": {name: {"value": without_folder(f.value), "source": f.source} for name, f in facts.items()},

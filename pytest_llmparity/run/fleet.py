@@ -18,6 +18,7 @@ from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import Identity, from_json, to_json
 from pytest_llmparity.core.words.hiding import TextMask
 from pytest_llmparity.engines import registry
+from pytest_llmparity.engines.played import Played
 from pytest_llmparity.engines.start import environments, memory
 from pytest_llmparity.engines.start.environments import Environment, KeptRunner
 from pytest_llmparity.engines.start.memory import Gpus
@@ -136,7 +137,7 @@ class Fleet:
                 wait_ready(adapter, alive=self._stop_waiting, deadline_s=adapter.start_deadline_s(), longer=THEIRS)
                 self._glance_at(spec, adapter)
             elif not spec.requires:
-                kind = registry.adapter_for(spec.kind or "")
+                kind = registry.adapter_of(spec)
                 kind.launch(self._prepared(spec, kind, None), free_port(), self._workdir, environ=self._environ)
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
             self._engaged[name] = self._failed(spec, error)
@@ -267,6 +268,7 @@ class Fleet:
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
             return self._failed(spec, error)
         notes += [self._made.pop(spec.name)] if spec.name in self._made else []
+        notes += [adapter.about] if isinstance(adapter, Played) else []
         if self._unmeasured is not None and is_here(spec):
             notes, self._unmeasured = [*notes, self._unmeasured], None
         if self._residency is not None and not is_here(spec):
@@ -319,7 +321,7 @@ class Fleet:
         state = self._keeper().state(spec.name)
         if state.state == "ready":
             return self._make(spec, str(state.info["base_url"]))
-        kind = registry.adapter_for(spec.kind or "")
+        kind = registry.adapter_of(spec)
         environment = self._provide(spec)
         environ = self._environ if environment is None else environment.environ(self._environ)
         installed = {} if environment is None else environment.versions(kind.distributions)

@@ -16,11 +16,13 @@ from typing import Final, NamedTuple
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.errors import DesignError, LockError
 from pytest_llmparity.core.evidence import Check
+from pytest_llmparity.core.golden.updating import apart
 from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.agreed import Agreed, without_folders
 from pytest_llmparity.core.identity.canaries import Canaries, Change, Seen, compare, recorded
 from pytest_llmparity.core.identity.lock import Locked, Setting, Value
 from pytest_llmparity.core.sample import IDENTITY, Fact, Identity
+from pytest_llmparity.engines.played import header_of
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.probe import canaries
 from pytest_llmparity.settings.selection import parse_engines
@@ -49,12 +51,15 @@ class Guard:
         self._frozen = settings.frozen
         self._texts = {entry.name: entry.text for entry in parse_engines(settings.selection)}
         self._names = [spec.name for spec in settings.asked]
+        self._heard = [spec.name for spec in settings.recordable]
         self._baseline = settings.baseline
         self._live: dict[str, Locked] = {}
         self._read: tuple[Mapping[str, Locked] | None, str] | None = None
 
     def hold(self, spec: EngineSpec, identity: Identity, kind: str) -> Held:
         """Return what is wrong with a live engine, and what is worth a note."""
+        if spec.recording is not None:
+            return self._of_recording(spec)
         live = entry(spec, identity, kind=kind, plugin="", root=str(self._root))
         self._live[spec.name] = live
         engines, broken = self._engines()
@@ -82,6 +87,18 @@ class Guard:
         held = self._sorted(f"it differs from {lock.NAME}: {apart}; {self._renew(spec)}")
         return Held(held.wrong, held.notes + notes)
 
+    def _of_recording(self, spec: EngineSpec) -> Held:
+        """Return in what the recorded engine is another one than the lock has under its name by now."""
+        about = header_of(spec)
+        self._live[spec.name] = about.locked
+        now = self.locked(about.engine)
+        if now is None or not (differing := apart(about.locked, now)):
+            return Held()
+        words = "; ".join(map(str, differing))
+        return Held(
+            wrong=(f"it was recorded from another {about.engine} than {lock.NAME} has now: {words}; record it anew",)
+        )
+
     def locked(self, name: str) -> Locked | None:
         """Return what the lock keeps of an engine, ``None`` where it is not there or the lock cannot be read."""
         engines, _ = self._engines()
@@ -100,7 +117,7 @@ class Guard:
     @property
     def most_canaries(self) -> int:
         """How many requests the canaries of one engine of this run take at most."""
-        return canaries.MOST if any(map(self.canaries, self._names)) else 0
+        return canaries.MOST if any(map(self.canaries, self._heard)) else 0
 
     def heard(self, spec: EngineSpec, seen: Seen, *, stopped: bool) -> Held:
         """Return what a live engine's canaries say that is wrong, or worth a note.

@@ -21,7 +21,7 @@ from pytest_llmparity.core.sample import Identity, Sample, to_json
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
-from pytest_llmparity.engines import daemons, registry
+from pytest_llmparity.engines import daemons, played, registry
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
@@ -446,7 +446,7 @@ def settings_of(given: Given, *, otherwise_all: bool = False, decided: Mapping[s
     return resolving.resolve(
         given,
         kinds=registry.known(),
-        settle=lambda specs: daemons.settle(specs, given.environ, decided=decided),
+        settle=lambda specs: daemons.settle(played.described(specs), given.environ, decided=decided),
         offer=lambda kinds: daemons.offer(kinds, given.environ),
         otherwise_all=otherwise_all,
     )

@@ -158,6 +158,7 @@ def select(
     *,
     places: Places,
     config_places: Places | None = None,
+    recordings: Path = Path("recordings"),
     kinds: Mapping[str, Kind] = KINDS,
     looked: str = "",
     origin: str = "--engines",
@@ -165,16 +166,18 @@ def select(
     """Turn entries of ``--engines`` into specs, looking configured names up.
 
     ``origin`` is what gave the entries. ``places`` serves models written on the command line, ``config_places`` (the
-    file's folder) those of the file. ``looked`` says which file was read, or where one was looked for. Raises
-    ``EngineSelectionError`` for an unknown name or kind (the nearest is offered) and a model that should be a file and
-    is not there; ``ConfigError`` for files a configured engine names. One error tells of all entries. Whether there is
-    a golden of a name nobody looks here.
+    file's folder) those of the file. ``recordings`` is the project's folder of recordings. ``looked`` says which file
+    was read, or where one was looked for. Raises ``EngineSelectionError`` for an unknown name or kind (the nearest is
+    offered) and a model that should be a file and is not there; ``ConfigError`` for files a configured engine names.
+    One error tells of all entries. Whether there is a golden or a recording of a name nobody looks here.
     """
     specs: list[EngineSpec] = []
     problems: list[UsageError] = []
     for entry in entries:
         try:
-            if entry.configured is not None and config is not None and entry.configured in config.engines:
+            if entry.recording is not None:
+                specs.append(_played(entry, recordings, origin))
+            elif entry.configured is not None and config is not None and entry.configured in config.engines:
                 specs.append(_configured(entry, config, entry.configured, config_places or places, kinds))
             else:
                 specs.append(_written(entry, places, kinds, origin, unknown=_unknown(entry, config, kinds, looked)))
@@ -225,6 +228,17 @@ def _written(
         launch="attach" if entry.base_url or not kind.starts else "process",
         daemon=kind.daemon and entry.base_url is None and path is None,
         model_path=path,
+    )
+
+
+def _played(entry: Entry, recordings: Path, origin: str) -> EngineSpec:
+    """Return the spec of a recording; what it is of stands in its file, which nobody reads here."""
+    return EngineSpec(
+        name=entry.name,
+        launch="process",
+        recording=recordings / f"{entry.recording}.jsonl",
+        pace=entry.pace,
+        origins={"recording": origin, "launch": "a recording is played from here"},
     )
 
 

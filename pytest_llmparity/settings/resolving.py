@@ -22,6 +22,7 @@ from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE, OUT, SOURC
 from pytest_llmparity.settings.specification import (
     DEFAULT,
     GOLDEN,
+    RECORDINGS,
     EngineSpec,
     Mode,
     Resume,
@@ -174,6 +175,7 @@ def resolve(
     engines = _select(layers, texts, named_by, kinds, offer)
     if given.live:
         refuse_unknown_goldens(engines, given.root)
+        refuse_unknown_recordings(engines)
     return _settings(layers, settle(engines) if given.live else engines, texts, named_by, kinds)
 
 
@@ -189,6 +191,19 @@ def refuse_unknown_goldens(engines: Sequence[EngineSpec], root: Path) -> None:
             f"--engines: there are no golden answers of {spec.golden!r} in {folder}"
             f"{nearest(spec.golden, known)}; there are those of: {', '.join(known) or 'none'}. Record them: "
             f"pytest --engines {spec.golden} --parity-update-golden missing"
+        )
+
+
+def refuse_unknown_recordings(engines: Sequence[EngineSpec]) -> None:
+    """Raise ``EngineSelectionError`` for a recording of which no file is there."""
+    for spec in engines:
+        if spec.recording is None or spec.recording.is_file():
+            continue
+        folder, name = spec.recording.parent, spec.recording.stem
+        known = [path.stem for path in sorted(folder.glob("*.jsonl"))]
+        raise EngineSelectionError(
+            f"--engines: there is no recording {name!r} in {folder}{nearest(name, known)}; there are: "
+            f"{', '.join(known) or 'none'}. Record it: llmparity record ENGINE -o {folder.name}/{name}.jsonl"
         )
 
 
@@ -254,7 +269,16 @@ def _select(
     looked = _configuration_source(given, path)
     entries = parse_engines(texts)
     try:
-        return select(entries, config, places=places, config_places=beside, kinds=kinds, looked=looked, origin=origin)
+        return select(
+            entries,
+            config,
+            places=places,
+            config_places=beside,
+            recordings=given.root / RECORDINGS,
+            kinds=kinds,
+            looked=looked,
+            origin=origin,
+        )
     except EngineSelectionError as error:
         configured = {} if config is None else config.engines
         words = [entry.configured for entry in entries if entry.configured and entry.configured not in configured]
@@ -396,8 +420,10 @@ def _check_update(given: Given, engines: Sequence[EngineSpec], *, frozen: bool) 
         )
     if given.cases:
         raise UsageError(f"{option} needs whole runs, and {given.spelt('case')} asks single cases; leave one out")
-    if engines and all(spec.launch == "golden" for spec in engines):
-        raise UsageError(f"{option} writes what live engines answer, and only golden answers are selected")
+    if engines and all(spec.launch == "golden" or spec.recording is not None for spec in engines):
+        raise UsageError(
+            f"{option} writes what live engines answer, and only golden answers (or recordings) are selected"
+        )
     if given.in_ci:
         raise UsageError(
             f"{option} is refused where the variable CI is set: nobody would look at what it writes. Record on a "

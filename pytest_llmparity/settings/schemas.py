@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pytest_llmparity.core.gate.policy import PolicyTable
 from pytest_llmparity.core.golden.records import Line, LogprobsLine, Provenance
 from pytest_llmparity.core.prompts.entries import PromptEntry
+from pytest_llmparity.core.recording import Exchanged, Header
 from pytest_llmparity.settings.file import ConfigTable
 
 
@@ -42,6 +43,18 @@ def golden() -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
+def recording() -> str:
+    """Return the schema of the lines of a recording: the first, and the others."""
+    (first, line), parts = msgspec.json.schema_components((Header, Exchanged), ref_template="#/$defs/{name}")
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "description": "A line of recordings/NAME.jsonl.",
+        "anyOf": [first, line],
+        "$defs": parts,
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
 def policy() -> str:
     """Return the schema of a policy of ``llmparity gate``."""
     return _text(PolicyTable)
@@ -52,6 +65,7 @@ FILES: Mapping[str, Callable[[], str]] = {
     "llmparity.schema.json": configuration,
     "golden.schema.json": golden,
     "policy.schema.json": policy,
+    "recording.schema.json": recording,
 }
 """File name to the function that writes its text."""
 

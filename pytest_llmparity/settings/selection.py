@@ -4,6 +4,7 @@
     ENTRY  = [NAME "="] SPEC
     SPEC   = URL ["#" MODEL]                   http:// or https://; its server is asked what it is
            / "golden:" NAME
+           / "replay:" NAME ["@" PACE]         a recording, played as fast as recorded, 10x or max
            / NAME                              configured in llmparity.toml
            / KIND ":" MODEL ["@" URL]          the URL starts at the last @http
 
@@ -79,10 +80,11 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One engine as it was asked for. Exactly one of ``url``, ``golden``, ``configured`` and ``kind`` leads it.
+    """One engine as it was asked for. ``url``, ``golden``, ``recording``, ``configured`` or ``kind`` leads it.
 
     ``name`` is what ``NAME=`` says, else derived from the text alone. ``base_url`` and ``api`` (for URLs and
-    ``KIND:MODEL@URL``) are what :class:`Address` says. ``text`` is the entry as written.
+    ``KIND:MODEL@URL``) are what :class:`Address` says. ``pace`` is how fast a recording is played, 0 at once. ``text``
+    is the entry as written.
     """
 
     text: str
@@ -93,6 +95,8 @@ class Entry:
     base_url: str | None = None
     api: str | None = None
     golden: str | None = None
+    recording: str | None = None
+    pace: float = 1.0
 
 
 class Address(NamedTuple):
@@ -149,6 +153,9 @@ def _entry(text: str, value: str) -> Entry:
         if not NAME.fullmatch(tail):
             raise EngineSelectionError(f"--engines: {_show(text)} names no golden; write golden:NAME, {LETTERS}")
         return Entry(text=text, name=name or f"golden-{tail}", golden=tail)
+    if head == "replay":
+        recording, pace = _played(tail, text)
+        return Entry(text=text, name=name or f"replay-{recording}", recording=recording, pace=pace)
     if not NAME.fullmatch(head):
         raise EngineSelectionError(
             f"--engines: {_show(text)} does not start with a kind: {FORMS}{_hint(spec)}{_comma(value)}"
@@ -168,6 +175,22 @@ LETTERS = "names consist of a-z, 0-9, '.', '_' and '-' and start with a letter o
 FORMS = (
     "write NAME (from llmparity.toml), KIND:MODEL, KIND:MODEL@URL or URL[#MODEL], each with NAME= before it if you like"
 )
+
+
+def _played(written: str, text: str) -> tuple[str, float]:
+    """Return the name of a recording and how fast it is played."""
+    name, at, pace = written.partition("@")
+    if not NAME.fullmatch(name):
+        raise EngineSelectionError(f"--engines: {_show(text)} names no recording; write replay:NAME, {LETTERS}")
+    if not at:
+        return name, 1.0
+    times = re.fullmatch(r"(\d{1,4}(?:\.\d{1,3})?)x", pace)
+    if pace != "max" and (times is None or float(times[1]) == 0):
+        raise EngineSelectionError(
+            f"--engines: {_show(text)} says how fast it is played by {_show(pace)}; write replay:{name}@10x for ten "
+            f"times as fast as recorded, or replay:{name}@max for as fast as it goes"
+        )
+    return name, 0.0 if times is None else float(times[1])
 
 
 def _named(text: str) -> tuple[str | None, str]:

@@ -63,6 +63,8 @@ class EnvRef:
 
 GOLDEN: Final = "golden"
 """The folder of a project that has golden answers."""
+RECORDINGS: Final = "recordings"
+"""The folder of a project that has recordings of streams."""
 DEFAULT: Final = "default"
 """The origin of a value that nobody gave."""
 
@@ -92,9 +94,11 @@ class EngineSpec:
     What follows from the keys: ``api`` is what OpenAI's routes start with below the root, ``None`` where nobody said
     so: ``/v1``, or nothing. ``daemon`` means the server of this kind that is running already, if it has the model
     (``engines.daemons`` finds out; then ``base_url`` is its address). ``golden`` names the golden answers that take
-    part in place of an engine. ``model_path`` is the absolute local file or
-    folder the model stands for, if it is one. ``origins`` says by key what set it: file and key, an option, a
-    variable, a profile; a key that is not there has its default.
+    part in place of an engine, ``recording`` the file of a recording that is played in its place, ``pace`` times as
+    fast as it was recorded (0: at once); ``recorded_as`` is a hash of that file. ``recorder`` is a file that its
+    answers are noted in as they come. ``model_path`` is the absolute local file or folder the model stands for, if it
+    is one. ``origins`` says by key what set it: file and key, an option, a variable, a profile; a key that is not there
+    has its default.
     """
 
     name: str
@@ -223,6 +227,10 @@ class EngineSpec:
     env_from: Mapping[str, str] = field(default_factory=dict)
     model_path: Path | None = None
     golden: str | None = None
+    recording: Path | None = None
+    pace: float = 1.0
+    recorded_as: str = ""
+    recorder: Path | None = field(default=None, compare=False)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -318,14 +326,24 @@ class Settings:
         return tuple(spec for spec in self.engines if spec.launch != "golden")
 
     @property
+    def recordable(self) -> tuple[EngineSpec, ...]:
+        """The engines whose answers are new: neither golden answers nor played from a recording."""
+        return tuple(spec for spec in self.asked if spec.recording is None)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether answers are noted as they come, for a recording."""
+        return any(spec.recorder is not None for spec in self.engines)
+
+    @property
     def goldens(self) -> tuple[EngineSpec, ...]:
         """The engines that are golden answers."""
         return tuple(spec for spec in self.engines if spec.launch == "golden")
 
     @property
     def company(self) -> int:
-        """How many engines the plan is made for: what becomes golden is recorded as if another one was beside it."""
-        return max(2, len(self.engines)) if self.update_golden else len(self.engines)
+        """How many engines the plan is made for: what is recorded is so as if another one was beside it."""
+        return max(2, len(self.engines)) if self.update_golden or self.recorded else len(self.engines)
 
     @property
     def holds_pairs(self) -> bool:

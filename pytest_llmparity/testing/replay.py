@@ -4,39 +4,60 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_llmparity.core.recording import MISSING, Exchanged, Question, question, unnumbered
+from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.store import recordings
 from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
 
 _OURS = {"connection", "content-length", "date", "keep-alive", "transfer-encoding"}
 
 
 class Replay(LoopbackServer):
-    """Serves a folder of recordings, used as a context manager.
+    """Serves a recording, or a folder of recorded answers, used as a context manager.
 
-    A recording is a JSON file ``{"name", "request": {"method", "path", "body"}, "response": {"status", "headers",
-    "pieces": [[milliseconds, text], …]}}`` (or ``"response": {"error": …}`` for a connection that broke). A request is
-    answered by the recording with the same method, path and body (compared as JSON); several such answer in file order,
-    the last again and again. A path that begins with ``/@NAME`` is answered by the recording of that name, whatever the
-    rest and the body, so an adapter around ``base_url + "/@v1_chat"`` reads that answer. Anything else is 404.
-    ``paced`` keeps the recorded times between pieces; without it they follow at once, still one write each.
+    A recording is what ``llmparity record`` wrote, ``recordings/NAME.jsonl``. A recorded answer in a folder is a JSON
+    file ``{"name", "request": {"method", "path", "body"}, "response": {"status", "headers", "pieces": [[milliseconds,
+    text], …]}}`` (or ``"response": {"error": …}`` for a connection that broke). A request is answered by the recording
+    with the same method, path and body (compared as JSON); several such answer in file order, the last again and again.
+    A path that begins with ``/@NAME`` is answered by the recording of that name, whatever the rest and the body, so an
+    adapter around ``base_url + "/@v1_chat"`` reads that answer. Anything else is 404. ``paced`` keeps the recorded
+    times of pieces, ``pace`` makes them so many times as short; without it they follow at once, still one write each.
+
+    Of a recording timed answers are for requests with a number before their first text, as a timed phase sends them.
+    ``RecordingError`` names the line of one that cannot be used.
     """
 
-    def __init__(self, folder: Path, *, paced: bool = False, port: int = 0) -> None:
+    def __init__(self, source: Path, *, paced: bool = False, pace: float = 1.0, port: int = 0) -> None:
         super().__init__(port)
         self.paced = paced
+        self.pace = pace
         self.recordings: dict[str, Mapping[str, Any]] = {}
-        for file in sorted(folder.glob("*.json")):
-            self.recordings[file.stem] = json.loads(file.read_text("utf-8"))
-        if not self.recordings:
-            raise FileNotFoundError(f"{folder} holds no recordings (*.json)")
+        self._exchanges: dict[tuple[bool, Question], list[Exchanged]] = {}
+        if source.suffix == recordings.SUFFIX:
+            self._take(recordings.read(source).exchanges)
+        else:
+            for file in sorted(source.glob("*.json")):
+                self.recordings[file.stem] = json.loads(file.read_text("utf-8"))
+            if not self.recordings:
+                raise FileNotFoundError(f"{source} holds no recordings (*.json)")
         self._lock = threading.Lock()
-        self._served: dict[str, int] = {}
+        self._served: dict[object, int] = {}
+
+    def _take(self, exchanges: Iterable[Exchanged]) -> None:
+        for each in exchanges:
+            key = each.phase is Phase.TIMED, question(each.method, each.path, each.request)
+            self._exchanges.setdefault(key, []).append(each)
 
     def answer(self, call: Call) -> None:
         """Answer with the recording that belongs to the request."""
+        if self._exchanges:
+            self._play(call)
+            return
         recording = self._find(call)
         if recording is None:
             message = f"no recording of {call.method} {call.path} with this body"
@@ -60,6 +81,57 @@ class Replay(LoopbackServer):
             before = at
         call.end()
 
+    def _play(self, call: Call) -> None:
+        """Answer from a recording, every piece at its time."""
+        began = time.perf_counter()
+        if call.method == "GET" and call.path == "/health":
+            call.send(200, b'{"status": "ok"}')
+            return
+        exchanged = self._exchanged(call)
+        if exchanged is None:
+            message = f"the recording has no answer to {call.method} {call.path} with this body"
+            error = {"error": {"message": message, "type": "not_recorded", "code": 404}}
+            call.send(404, json.dumps(error).encode(), {MISSING: "1"})
+            return
+        pieces = list(exchanged.pieces)
+        headers = {"content-type": exchanged.type} if exchanged.type else {}
+        if "event-stream" not in exchanged.type and "ndjson" not in exchanged.type:
+            self._until(call, began, pieces[-1][0] if pieces else 0.0)
+            call.send(exchanged.status, exchanged.body, headers)
+            return
+        if pieces:
+            self._until(call, began, pieces[0][0])
+        call.begin(exchanged.status, headers)
+        for at, data in pieces:
+            self._until(call, began, at)
+            call.chunk(data)
+        call.end()
+
+    def _until(self, call: Call, began: float, at: float) -> None:
+        """Wait until a piece is due: by the clock, so that what writing takes delays no later piece."""
+        if self.paced:
+            call.wait(max(0.0, began + at / self.pace - time.perf_counter()))
+
+    def _exchanged(self, call: Call) -> Exchanged | None:
+        """Return the answer to a request: several follow each other in order, the last again and again."""
+        body = _decoded(call.body)
+        plain = unnumbered(body)
+        keys = [(False, question(call.method, call.path, body))]
+        if plain is not None:
+            keys += [(timed, question(call.method, call.path, plain)) for timed in (True, False)]
+        keys.append((True, keys[0][1]))
+        for key in keys:
+            if (answers := self._exchanges.get(key)) is not None:
+                return answers[self._place(key, len(answers))]
+        return None
+
+    def _place(self, key: object, of: int) -> int:
+        """Return which of so many answers to a request is the next one."""
+        with self._lock:
+            place = self._served.get(key, 0)
+            self._served[key] = place + 1
+        return min(place, of - 1)
+
     def _find(self, call: Call) -> Mapping[str, Any] | None:
         if call.path.startswith("/@"):
             return self.recordings.get(call.path[2:].partition("/")[0])
@@ -73,11 +145,7 @@ class Replay(LoopbackServer):
         ]
         if not matching:
             return None
-        with self._lock:
-            key = f"{asked} {body!r}"
-            place = self._served.get(key, 0)
-            self._served[key] = place + 1
-        return matching[min(place, len(matching) - 1)]
+        return matching[self._place(f"{asked} {body!r}", len(matching))]
 
 
 def _decoded(body: bytes) -> object:

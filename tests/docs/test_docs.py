@@ -23,6 +23,7 @@ from pytest_llmparity.core.gate.policy import parse_policy
 from pytest_llmparity.core.golden.records import Line
 from pytest_llmparity.core.prompts import entries
 from pytest_llmparity.core.prompts.reading import parse_prompts
+from pytest_llmparity.core.recording import Exchanged
 from pytest_llmparity.core.sample import IDENTITY
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.start import environments
@@ -140,6 +141,14 @@ def test_locks_are_as_they_are_written(body: str, tmp_path: Path) -> None:
 def test_golden_lines_are_as_they_are_written(body: str) -> None:
     for line in body.splitlines():
         read = msgspec.json.decode(line, type=Line)
+
+        assert json.loads(line) == json.loads(msgspec.json.encode(read)), "nothing that a reader would pass over"
+
+
+@pytest.mark.parametrize("body", blocks("jsonl recording"))
+def test_lines_of_recordings_are_as_they_are_written(body: str) -> None:
+    for line in body.splitlines():
+        read = msgspec.json.decode(line, type=Exchanged)
 
         assert json.loads(line) == json.loads(msgspec.json.encode(read)), "nothing that a reader would pass over"
 

@@ -82,6 +82,14 @@ def test_an_equals_sign_behind_a_colon_belongs_to_the_model() -> None:
     assert one("http://h#a=b").model == "a=b"
 
 
+@pytest.mark.parametrize(("written", "pace"), [("", 1.0), ("@max", 0.0), ("@10x", 10.0), ("@0.5x", 0.5)])
+def test_recordings(written: str, pace: float) -> None:
+    text = f"replay:prod{written}"
+
+    assert one(text) == Entry(text=text, name="replay-prod", recording="prod", pace=pace)
+    assert one(f"prod={text}").name == "prod"
+
+
 def test_golden() -> None:
     assert one("golden:vllm") == Entry(text="golden:vllm", name="golden-vllm", golden="vllm")
 
@@ -176,6 +184,10 @@ def test_any_text_gives_entries_or_a_selection_error(values: list[str]) -> None:
         ("vllm:", "'vllm:' names no model"),
         ("golden:", "names no golden; write golden:NAME"),
         ("golden:A", "names no golden"),
+        ("replay:", "names no recording; write replay:NAME"),
+        ("replay:../a", "names no recording"),
+        ("replay:a@0x", "write replay:a@10x for ten times as fast as recorded, or replay:a@max"),
+        ("replay:a@", "says how fast it is played by ''"),
         ("vllm:m@http://h#n", "names a model twice"),
         ("[::1]:8000", "if that is an address, write http://[::1]:8000"),
         ("localhost/v1", "if that is an address, write http://localhost/v1"),

@@ -7,4 +7,5 @@ from typing import Final
 PLUGIN: Final = "pytest_llmparity.plugin.gate"
 RUN_OPTION: Final = "--llmparity-gate-run"
 POLICY_OPTION: Final = "--llmparity-gate-policy"
-"""How ``llmparity gate`` talks to the pytest that it starts: by a plugin and its two options."""
+RECORDER_OPTION: Final = "--llmparity-recorder"
+"""How ``llmparity gate`` and ``llmparity record`` talk to the pytest that they start: by a plugin and its options."""

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from pytest_llmparity.core.errors import GoldenError
-from pytest_llmparity.core.golden.records import Golden, Line, LogprobsLine, Provenance, unspell
+from pytest_llmparity.core.errors import GoldenError, LLMParityError
+from pytest_llmparity.core.golden.records import (
+    Golden,
+    Line,
+    LogprobsLine,
+    Provenance,
+    Setting,
+    Told,
+    unspell,
+)
 from pytest_llmparity.core.identity.lock import holds_path, holds_secret
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
@@ -24,28 +32,28 @@ def refuse_private(
     model made up is its answer.
     """
     known = list(variables)
-    ours = _naming(folders)
+    ours = naming(folders)
 
     def refused(place: str, why: str) -> GoldenError:
         return GoldenError(f"{where} is not written: {place} {why}")
 
-    for place, text in _of_engine(golden.provenance):
-        _refuse_secret(refused, place, text, mask, known)
+    for place, text in (*of_engine(golden.provenance), *_asked(golden.provenance)):
+        refuse_secret(refused, place, text, mask, known)
         if holds_path(text):
             raise refused(
                 place, f"holds a path of this machine, {text!r}; give it below the project or in a variable of env"
             )
     for line in golden.lines.values():
         for place, text in _of_case(line, golden.logprobs.get(line.key)):
-            _refuse_secret(refused, place, text, mask, known)
+            refuse_secret(refused, place, text, mask, known)
             if ours is not None and ours.search(text):
                 raise refused(place, "names a folder of this machine; keep such paths out of the prompt")
 
 
-def _naming(folders: Sequence[str]) -> re.Pattern[str] | None:
+def naming(folders: Sequence[str]) -> re.Pattern[str] | None:
     """Return what finds the name of one of these folders, and of none that only begins or ends with it.
 
-    >>> _naming(["/srv/proj"]).findall("/srv/proj/a, /srv/proj. But /srv/proj2, /srv/proj.old or /mnt/srv/proj")
+    >>> naming(["/srv/proj"]).findall("/srv/proj/a, /srv/proj. But /srv/proj2, /srv/proj.old or /mnt/srv/proj")
     ['/srv/proj', '/srv/proj']
     """
     if not folders:
@@ -54,23 +62,49 @@ def _naming(folders: Sequence[str]) -> re.Pattern[str] | None:
     return re.compile(rf"(?<![\w.~-])(?:{names})(?![\w-]|\.\w)")
 
 
-def _refuse_secret(refused: Refusal, place: str, text: str, mask: Mask, variables: Sequence[str]) -> None:
+def refuse_secret(refused: Refusal, place: str, text: str, mask: Mask, variables: Sequence[str]) -> None:
+    """Raise the error that a text of such a place holds a key, or what looks like one."""
     if holds_secret(text, mask, variables):
         raise refused(
             place, "holds the value of a key variable: take the key out of what the engine is sent, and record again"
         )
     if looks_secret(text):
-        raise refused(place, "looks like a key (not shown): a golden is a file for everybody")
+        raise refused(place, "looks like a key (not shown): it is a file for everybody")
 
 
 class Refusal(Protocol):
     """Makes the error that names a place and why what stands there is refused."""
 
-    def __call__(self, place: str, why: str) -> GoldenError:
+    def __call__(self, place: str, why: str) -> LLMParityError:
         """Return it."""
 
 
-def _of_engine(provenance: Provenance) -> Iterator[tuple[str, str]]:
+class Engine(Protocol):
+    """What a first line says of an engine, of golden answers or of a recording."""
+
+    @property
+    def engine(self) -> str:
+        """Its name."""
+
+    @property
+    def version(self) -> str | None:
+        """Its version."""
+
+    @property
+    def identity(self) -> Mapping[str, Told]:
+        """What it said of itself."""
+
+    @property
+    def launch(self) -> Mapping[str, Setting]:
+        """How it was started."""
+
+    @property
+    def capabilities(self) -> Mapping[str, bool | int | str]:
+        """What it can do."""
+
+
+def of_engine(provenance: Engine) -> Iterator[tuple[str, str]]:
+    """Yield the texts of a first line with their places."""
     yield "engine", provenance.engine
     yield "version", provenance.version or ""
     yield from ((f"identity.{name}", str(told.value)) for name, told in provenance.identity.items())
@@ -78,6 +112,9 @@ def _of_engine(provenance: Provenance) -> Iterator[tuple[str, str]]:
         texts = value if isinstance(value, tuple) else (str(value),)
         yield from ((f"launch.{name}", text) for text in texts)
     yield from ((f"capabilities.{name}", str(value)) for name, value in provenance.capabilities.items())
+
+
+def _asked(provenance: Provenance) -> Iterator[tuple[str, str]]:
     for way in provenance.asked:
         yield from ((f"asked.{name}", str(value)) for name, value in way.sampling.items())
 

@@ -19,18 +19,21 @@ class EngineRecord:
 
     Other processes, a replay, the checks and every report read it, so nobody asks the engine again.
 
-    ``kind`` is ``unknown`` as long as nobody knows it, ``launch`` is ``attach``, ``process`` or ``golden``. ``address``
-    and ``model`` let a replay build the same requests again. ``error``: it never became usable. ``incomparable``: a pin
-    or the lock contradicted. ``notes`` are what the reader should know of it. ``log`` is the name of the log of an
-    engine that we start; ``log_hint`` says where another's may be found. ``declares`` is what its kind promises,
-    ``capabilities`` that corrected by probes; ``route_check`` is there where another route is measured than
-    applications use.
+    ``kind`` is ``unknown`` as long as nobody knows it, ``launch`` is ``attach``, ``process``, ``golden`` or ``replay``.
+    ``address`` and ``model`` let a replay build the same requests again. ``error``: it never became usable.
+    ``incomparable``: a pin or the lock contradicted. ``notes`` are what the reader should know of it. ``log`` is the
+    name of the log of an engine that we start; ``log_hint`` says where another's may be found. ``declares`` is what its
+    kind promises, ``capabilities`` that corrected by probes; ``route_check`` is there where another route is measured
+    than applications use.
 
     What is not asked of it stands by the key of the unit: ``refused`` has the sentence that says which parameter its
     route cannot honour, ``left_out`` the one that says what it lacks for every check of the unit, ``lonely`` why
     nothing can be compared with it; ``unasked`` has such sentences of single cases, where the others are asked.
     ``golden`` is the name of the engine whose golden answers these are, ``None`` of a live one; those of the
     ``outdated`` cases, by the key of the unit, answer something else than is asked now.
+
+    ``recording`` is the name of the recording that is played, empty of an engine that is there, and ``pace`` how many
+    times as fast as it was recorded, 0 as fast as it goes.
     """
 
     name: str
@@ -58,6 +61,8 @@ class EngineRecord:
     lonely: Mapping[str, str] = field(default_factory=dict)
     golden: str | None = None
     outdated: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    recording: str = ""
+    pace: float = 1.0
 
     @property
     def version(self) -> str | None:

@@ -42,7 +42,7 @@ NOT_STORED: Final = (
     "(with --parity-explain also where it passes)"
 )
 NOT_UP: Final = "experiments take both engines, and they are not both up any more"
-GOLDEN: Final = "experiments ask both engines, and one of these has golden answers only"
+GOLDEN: Final = "experiments ask both engines, and one of these has golden or recorded answers only"
 IN_TURN: Final = 'experiments ask both engines side by side, which residency "one-at-a-time" rules out'
 RENDERED: Final = {"chat template", "BOS", "system prompt", "rendered prompt"}
 """Causes that change how many tokens a prompt has."""
@@ -209,8 +209,9 @@ class Explaining:
         return Allowance(requests=allowed, seconds=seconds, used_s=used_s, option="--parity-explain-requests")
 
     def _golden(self, candidate: str) -> bool:
-        """Whether one engine of a pair is golden answers, which nobody can ask anything."""
-        return any(self.judging.records[name].golden is not None for name in (self.judging.baseline, candidate))
+        """Whether one engine of a pair is golden answers or a recording, of which nobody can ask anything new."""
+        records = [self.judging.records[name] for name in (self.judging.baseline, candidate)]
+        return any(record.golden is not None or record.recording for record in records)
 
     def _adapters(self, candidate: str) -> tuple[Adapter, Adapter] | None:
         """Return both engines, ``None`` where they are not both up: nothing is started or loaded for an experiment."""

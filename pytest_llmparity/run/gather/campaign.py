@@ -276,7 +276,8 @@ class Campaign:
             fresh=self._settings.resume == "fresh",
             take=self._allowance.take,
         )
-        return self._heard(adapter, prepared) if asked and prepared.record.error is None else prepared
+        heard = asked and not record.recording and prepared.record.error is None
+        return self._heard(adapter, prepared) if heard else prepared
 
     def _heard(self, adapter: Adapter, prepared: Prepared) -> Prepared:
         """Ask an engine its canaries, where the lock has them, and hold it against them."""

@@ -22,9 +22,11 @@ class Company:
     def __init__(self, settings: Settings, records: Mapping[str, EngineRecord]) -> None:
         self._engines = [spec.name for spec in settings.engines]
         self._baseline = settings.baseline or ""
-        live = [spec.name for spec in settings.asked]
-        self._timed_beside = len(live) > 1 and self._baseline in live
-        """Whether times of two engines can be compared: golden answers have none."""
+        self._hurried = {spec.name for spec in settings.asked if spec.pace != 1}
+        """Recordings that are not played at their own pace: what they take says nothing."""
+        live = [spec.name for spec in settings.asked if spec.name not in self._hurried]
+        self._timed_beside = settings.recorded or (len(live) > 1 and self._baseline in live)
+        """Whether times of two engines can be compared: golden answers have none. Who is recorded will be."""
         self._records = records
         self.unusable: dict[str, str] = {}
         self._unheld: dict[tuple[str, str], str] = {}
@@ -50,6 +52,8 @@ class Company:
     def needs(self, name: str, unit: Unit) -> Needs | None:
         """Return what a unit needs of an engine; ``None``: nothing, because whom it is compared with is not there."""
         needs = unit.needs if self._alone(name, unit) is None else needs_alone(unit)
+        if needs is not None and name in self._hurried:
+            return dataclasses.replace(needs, timed=0, timed_relative=False)
         if needs is None or not needs.timed or self._timed_beside or not unit.checks:
             return needs
         timed = max((check.needs().timed for check in unit.checks if not check.pairwise), default=0)

@@ -28,12 +28,12 @@ class Lane:
 def lanes_of(settings: Settings, *, apart: Collection[str] = ()) -> list[Lane]:
     """Return the lanes of a run, the baseline first in its own.
 
-    Without ``gather`` those are the addresses of attached engines, and this machine for those that are started on it.
-    One engine in memory at a time means one lane. ``apart`` names engines that one server cannot keep in memory beside
-    another one of them: those are asked in turn whatever ``gather`` says.
+    Without ``gather`` those are the addresses of attached engines, and this machine for those that are started on it. A
+    recording has its own. One engine in memory at a time means one lane. ``apart`` names engines that one server cannot
+    keep in memory beside another one of them: those are asked in turn whatever ``gather`` says.
     """
     lanes: dict[str, Lane] = {}
-    starts = any(spec.base_url is None for spec in settings.asked)
+    starts = any(spec.base_url is None for spec in settings.recordable)
     for spec in settings.in_turn():
         key, why = _lane_of(spec, settings, apart, starts=starts)
         before = lanes.get(key)
@@ -50,7 +50,7 @@ def _lane_of(spec: EngineSpec, settings: Settings, apart: Collection[str], *, st
         return "memory", "one in memory at a time"
     if settings.gather == "in-turn":
         return "gather", 'gather = "in-turn"'
-    if settings.gather == "side-by-side" and spec.name not in apart:
+    if spec.recording is not None or (settings.gather == "side-by-side" and spec.name not in apart):
         return f"engine {spec.name}", ""
     if spec.base_url is None or (starts and is_loopback(spec.base_url)):
         return "here", HERE

@@ -26,6 +26,7 @@ from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.sample import Completion, Failure, Sample
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.ledger import Allowance
+from pytest_llmparity.run.gather.overhearing import overhear
 from pytest_llmparity.run.gather.reconnect import RESTARTS, Watch
 from pytest_llmparity.run.loop import all_of
 from pytest_llmparity.run.plan import Job, Wires
@@ -215,6 +216,7 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
     ``AnswerError`` also where the adapter stumbles over an answer it does not expect. What the server repeats of its
     key is in no error.
     """
+    overhear(engine, job, exchange)
     try:
         completion = _read(engine, exchange, job.case)
         ends = completion.token_ends if attempts == 1 else ()

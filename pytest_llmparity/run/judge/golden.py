@@ -16,10 +16,12 @@ KIND = "golden"
 
 
 def lacking(record: EngineRecord, check: Check) -> str | None:
-    """Say what golden answers lack for a check, ``None`` where nothing."""
-    if record.golden is None or not check.needs().timed:
+    """Say what golden answers, or a recording that is hurried, lack for a check, ``None`` where nothing."""
+    if not check.needs().timed:
         return None
-    return f"{record.name} has golden answers, and these hold no times"
+    if record.recording and record.pace != 1:
+        return f"{record.name} is a recording that is not played at the pace it was recorded with, so it has no times"
+    return None if record.golden is None else f"{record.name} has golden answers, and these hold no times"
 
 
 def unrecorded(record: EngineRecord, unit: str) -> str | None:

@@ -236,6 +236,7 @@ class Judging:
             declares=record.declares,
             route=record.route_check.sentence(name) if record.route_check else "",
             golden=record.golden,
+            recording=record.recording,
         )
 
     def _asked_in_waves(self, name: str, unit: Unit) -> Sequence[str] | None:

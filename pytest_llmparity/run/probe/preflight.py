@@ -292,7 +292,7 @@ def prepare(
         learnt = learn(
             adapter,
             record.identity,
-            names=wanted(units, context=record.context_length) if asked else (),
+            names=wanted(units, context=record.context_length) if asked and not record.recording else (),
             store=store,
             version=version,
             fresh=fresh,
@@ -300,7 +300,7 @@ def prepare(
         )
         notes += remarks(adapter, learnt)
         record = dataclasses.replace(record, declares=learnt.declares, capabilities=learnt.capabilities)
-        if asked:
+        if asked and not record.recording:
             record = _with_routes(adapter, record, units, take=take, say=notes.append)
         record, wires = build_requests(adapter, record, units)
     except (StoreError, KeeperError):

@@ -1,1 +1,1 @@
-"""A stored run becomes golden answers, and what no run asks for any more is removed."""
+"""What outlives a run in files that are committed: golden answers, without those nobody asks any more; recordings."""

@@ -85,7 +85,7 @@ def recordings(store: Store, run: str, *, only: Collection[str] = (), plugin: st
     if state.cases or state.incomplete:
         why = state.incomplete or "it asked single cases (--parity-case)"
         raise GoldenError(f"run {run} is no whole run: {why}")
-    names = [name for name, record in state.engines.items() if record.golden is None]
+    names = [name for name, record in state.engines.items() if record.golden is None and not record.recording]
     unknown = sorted(set(only) - set(names))
     if unknown:
         raise GoldenError(f"run {run} asked no engine {', '.join(unknown)}; it asked {', '.join(names) or 'none'}")

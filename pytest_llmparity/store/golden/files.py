@@ -18,16 +18,15 @@ from pytest_llmparity.core.errors import GoldenError
 from pytest_llmparity.core.golden.records import FORMAT, Golden, Key, Line, LogprobsLine, Provenance
 from pytest_llmparity.core.words.printable import elide, printable
 from pytest_llmparity.settings.specification import GOLDEN as FOLDER
+from pytest_llmparity.store import lines
 from pytest_llmparity.store.whole import replace
 
-MOST_BYTES: Final = 256 * 2**20
-MOST_OF_A_LINE: Final = 32 * 2**20
-MOST_LINES: Final = 200_000
 _ENGINE: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _SET: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _ANSWERS, _LOGPROBS = ".jsonl", ".logprobs.jsonl"
 
 L = TypeVar("L", Line, LogprobsLine)
+D = TypeVar("D")
 
 
 def place(root: Path, prompt_set: str, engine: str, *, logprobs: bool = False) -> Path:
@@ -82,10 +81,10 @@ def read(root: Path, prompt_set: str, engine: str, *, logprobs: bool = True) -> 
     Without ``logprobs`` theirs are not read.
     """
     path = place(root, prompt_set, engine)
-    lines = _lines(root, path)
-    if lines is None:
+    content = _lines(root, path)
+    if content is None:
         return None
-    first, *others = lines or [b""]
+    first, *others = content or [b""]
     provenance = _provenance(named(root, path), first)
     kept = _by_key(named(root, path), others, Line, first=2)
     beside = place(root, prompt_set, engine, logprobs=True)
@@ -111,26 +110,14 @@ def write(root: Path, prompt_set: str, engine: str, golden: Golden | None) -> No
             replace(beside, (_text(line) for _, line in tokens), shared=True)
         else:
             beside.unlink(missing_ok=True)
-        lines = (_text(line) for _, line in sorted(golden.lines.items()))
-        replace(path, [_text(golden.provenance), *lines], shared=True)
+        answers = (_text(line) for _, line in sorted(golden.lines.items()))
+        replace(path, [_text(golden.provenance), *answers], shared=True)
     except OSError as error:
         raise GoldenError(f"{named(root, path)} cannot be written: {error.strerror or error}") from error
 
 
 def _lines(root: Path, path: Path) -> list[bytes] | None:
-    try:
-        if not path.is_file():
-            return None
-        if (size := path.stat().st_size) > MOST_BYTES:
-            raise GoldenError(f"{named(root, path)} has {size} bytes, and files of up to {MOST_BYTES} are read")
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise GoldenError(f"{named(root, path)} cannot be read: {error.strerror}") from error
-    if not lines[-1]:
-        del lines[-1]
-    if len(lines) > MOST_LINES:
-        raise GoldenError(f"{named(root, path)} has {len(lines)} lines, and up to {MOST_LINES} are read")
-    return lines
+    return lines.read(path, where=named(root, path), error=GoldenError)
 
 
 def _provenance(where: str, line: bytes) -> Provenance:
@@ -143,9 +130,9 @@ def _provenance(where: str, line: bytes) -> Provenance:
     return _decoded(where, 1, line, Provenance)
 
 
-def _by_key(where: str, lines: Iterable[bytes], kind: type[L], *, first: int) -> dict[Key, L]:
+def _by_key(where: str, texts: Iterable[bytes], kind: type[L], *, first: int) -> dict[Key, L]:
     by_key: dict[Key, L] = {}
-    for number, text in enumerate(lines, first):
+    for number, text in enumerate(texts, first):
         line = _decoded(where, number, text, kind)
         if line.key in by_key:
             raise GoldenError(
@@ -156,21 +143,8 @@ def _by_key(where: str, lines: Iterable[bytes], kind: type[L], *, first: int) ->
     return by_key
 
 
-D = TypeVar("D")
-
-
 def _decoded(where: str, number: int, line: bytes, kind: type[D]) -> D:
-    if len(line) > MOST_OF_A_LINE:
-        raise GoldenError(f"{where}:{number}: has {len(line)} bytes; a line has up to {MOST_OF_A_LINE}")
-    if line.startswith((b"<<<<<<<", b"=======", b">>>>>>>")):
-        raise GoldenError(f"{where}:{number}: a merge was not finished; take one side, then record what is missing")
-    try:
-        return msgspec.json.decode(line, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        why = "nested too deeply" if isinstance(error, RecursionError) else elide(printable(str(error)), 200)
-        raise GoldenError(
-            f"{where}:{number}: {why}; take the file from version control, or delete it and record it anew"
-        ) from None
+    return lines.decode(line, kind, where=f"{where}:{number}", error=GoldenError)
 
 
 def _text(line: Provenance | Line | LogprobsLine) -> str:

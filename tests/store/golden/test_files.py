@@ -14,6 +14,7 @@ from pytest_llmparity.core.golden.records import Golden
 from pytest_llmparity.core.golden.updating import Update, renew
 from pytest_llmparity.core.sample import Phase, TokenLogprob
 from pytest_llmparity.settings import schemas
+from pytest_llmparity.store import lines
 from pytest_llmparity.store.golden import files
 from tests.core.golden import test_golden as of_core
 
@@ -143,7 +144,7 @@ def test_sizes_are_looked_at_before_anything_is_read(
     files.write(tmp_path, "t", "prod", golden)
     for name, words in (("MOST_BYTES", "bytes"), ("MOST_OF_A_LINE", "a line has up to"), ("MOST_LINES", "lines")):
         with monkeypatch.context() as patch:
-            patch.setattr(files, name, 1)
+            patch.setattr(lines, name, 1)
             with pytest.raises(GoldenError, match=words):
                 files.read(tmp_path, "t", "prod")
 

@@ -409,6 +409,8 @@ class _Timed:
     def provisos(self) -> list[str]:
         """Say what these times are of, where that is more, or less, than the engine's own."""
         name, lines = self.engine.name, []
+        if self.engine.recording:
+            lines.append(f"{name} is a recording: its times are those of the day it was recorded, and of no server now")
         if self.loads:
             count = explain.count(self.loads, "request")
             lines.append(f"{name} loaded its model meanwhile: {count} that may have waited for it do not count")

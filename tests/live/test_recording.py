@@ -1,0 +1,66 @@
+"""A real llama.cpp is recorded with a suite, then held against itself as it was recorded, its streams included."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.live.conftest import LIMIT_S, own_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+SUITE = """
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity("mixed48.jsonl", check.prompts(), check.text(margin=0.05), check.logprobs(shift=0.02),
+                    check.latency(e2e_p50="60s", n=16), max_tokens=24)
+def test_nothing_changed(parity_run): ...
+"""
+
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
+
+
+def run(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=project,
+        env=own_environment() | {"PYTEST_ADDOPTS": "-p no:cacheprovider -p no:asyncio"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def test_a_live_engine_is_what_was_recorded_of_it(tmp_path: Path) -> None:
+    (tmp_path / "fixtures").mkdir()
+    shutil.copytree(ROOT / "fixtures/gate", tmp_path / "fixtures/gate")
+    (tmp_path / "fixtures/models").symlink_to(ROOT / "fixtures/models")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_stream.py").write_text(SUITE.replace('"mixed48', '"fixtures/gate/mixed48'))
+    config = ("fixtures/gate/llmparity.toml",)
+
+    recorded = run(
+        tmp_path, "pytest_llmparity", "record", "f16", "--config", *config, "--suite", "test_stream.py", "-o",
+        "recordings/f16.jsonl",
+    )  # fmt: skip
+    played = run(
+        tmp_path, "pytest", "test_stream.py", "--parity-config", *config, "--engines", "replay:f16,f16",
+        "--parity-report=json", "--parity-out=out",
+    )  # fmt: skip
+
+    assert recorded.returncode == 0, recorded.stdout + recorded.stderr
+    assert played.returncode == 0, played.stdout + played.stderr
+    report = json.loads((tmp_path / "out/run.json").read_text("utf-8"))
+    assert {verdict["outcome"] for verdict in report["verdicts"]} == {"PASS"}, played.stdout
+    assert {engine["quantization"] for engine in report["engines"]} == {"F16"}
+    lines = [json.loads(line) for line in (tmp_path / "recordings/f16.jsonl").read_text("utf-8").splitlines()]
+    timed = [line for line in lines[1:] if line["phase"] == "timed"]
+    assert len(timed) == 16
+    assert all(len(line["chunks"]) > 1 for line in timed), "a stream came in pieces"
+    assert str(tmp_path) not in (tmp_path / "recordings/f16.jsonl").read_text("utf-8")

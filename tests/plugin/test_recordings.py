@@ -1,0 +1,157 @@
+"""Recordings in whole runs: an engine is recorded once, then played through its own adapter while it is gone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmparity.cli import main
+
+if TYPE_CHECKING:
+    from tests.doubles.posing import PosingEngine
+    from tests.plugin.conftest import Bench
+
+CHECKS = "check.prompts(), check.text(margin=0.05)"
+TIMED = f"{CHECKS}, check.latency(e2e_p50='5s', n=12)"
+
+
+@pytest.fixture(autouse=True)
+def at_home(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands are given in the project."""
+    monkeypatch.chdir(bench.pytester.path)
+
+
+@pytest.fixture
+def prod(bench: Bench) -> PosingEngine:
+    """An engine that was recorded as ``prod`` and is gone."""
+    engine = bench.engine(poses_as="llamacpp", quantization="Q8_0", first_delay_s=0.01)
+    bench.gate(TIMED)
+    assert record(bench, engine) == 0
+    engine.stop()
+    return engine
+
+
+def record(bench: Bench, engine: PosingEngine, *more: str) -> int:
+    chosen = f"prod={bench.selected(engine)}"
+    return main(["record", chosen, "--prompts", "prompts.jsonl", "--max-tokens", "12", "--timed", "12", *more])
+
+
+def file(bench: Bench) -> Path:
+    return bench.pytester.path / "recordings/prod.jsonl"
+
+
+def told(result: pytest.RunResult) -> str:
+    return " ".join(result.stdout.str().split())
+
+
+def rows(bench: Bench) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file(bench).read_text("utf-8").splitlines()]
+
+
+def test_an_engine_that_is_gone_is_held_against_another_one_as_if_it_were_there(
+    bench: Bench, prod: PosingEngine
+) -> None:
+    dev = bench.engine(poses_as="llamacpp", quantization="Q8_0", first_delay_s=0.01)
+
+    result = bench.run(
+        f"--engines=replay:prod,dev={bench.selected(dev)}", "--parity-report=json,md", "--parity-out=out"
+    )
+
+    assert result.ret == 0, result.stdout.str()
+    report = bench.report()
+    assert {verdict["outcome"] for verdict in report["verdicts"]} == {"PASS"}
+    (played, _) = report["engines"]
+    assert (played["name"], played["launch"], played["recording"], played["pace"]) == (
+        "replay-prod",
+        "replay",
+        "prod",
+        1.0,
+    )
+    assert (played["quantization"], played["kind"]) == ("Q8_0", "llamacpp")
+    whose = "replay-prod: plays recordings/prod.jsonl, the answers of prod (llamacpp"
+    assert whose in told(result)
+    assert whose in " ".join((bench.pytester.path / "out/summary.md").read_text("utf-8").split()).replace("\\", "")
+    (latency,) = (v for v in report["verdicts"] if v["kind"].startswith("latency") and v["engine"] == "replay-prod")
+    assert latency["remarks"][0].startswith(
+        "replay-prod is a recording: its times are those of the day it was recorded"
+    )
+    assert latency["estimate"] is not None
+    assert "probes" not in report
+
+
+def test_a_file_has_what_was_sent_and_when_what_came_and_no_headers(bench: Bench, prod: PosingEngine) -> None:
+    head, *exchanges = rows(bench)
+
+    assert head["exchanges"] == len(exchanges) == 8 * 4 + 12
+    assert {each["phase"] for each in exchanges} == {"main", "cold", "warm", "parallel", "timed"}
+    assert all(each["request"]["stream"] for each in exchanges)
+    assert all(each["chunks"][0][0] >= 10 for each in exchanges if each["phase"] == "timed")
+    assert not any(each["request"]["messages"][0]["content"][:6].isdigit() for each in exchanges)
+    assert "authorization" not in file(bench).read_text("utf-8").lower()
+    assert str(bench.pytester.path) not in file(bench).read_text("utf-8")
+
+
+def test_a_request_that_is_not_in_it_is_an_error_that_says_how_to_record_it(bench: Bench, prod: PosingEngine) -> None:
+    bench.gate("check.schema({}, rate=0.5)", tokens=13)
+
+    result = bench.run("--engines=replay:prod", "--parity-report=json", "--parity-out=out")
+
+    assert result.ret == 1
+    failures = bench.report()["failures"]
+    assert {failure["kind"] for failure in failures} == {"NotRecorded"}
+    assert failures[0]["message"].startswith(
+        f"replay-prod: {failures[0]['case']}, as it is asked now, is not in recordings/prod.jsonl; record it: "
+        "llmparity record prod --suite PATH -o recordings/prod.jsonl"
+    )
+
+
+def test_one_that_is_hurried_has_no_times_and_is_told_so(bench: Bench, prod: PosingEngine) -> None:
+    result = bench.run("--engines=replay:prod@max", "--parity-report=json", "--parity-out=out", "-n0")
+
+    assert "replay-prod is a recording that is not played at the pace it was recorded with" in told(result)
+    assert bench.report()["latency"] == []
+    assert "as fast as it goes" in told(result)
+
+
+def test_one_that_was_damaged_is_misuse_before_anybody_is_asked(bench: Bench, prod: PosingEngine) -> None:
+    text = file(bench).read_text("utf-8")
+    file(bench).write_text(text.replace('"status": 200', '"status": 42', 1), "utf-8")
+
+    damaged = bench.run("--engines=replay:prod")
+    unknown = bench.run("--engines=replay:prdo")
+
+    assert (damaged.ret, unknown.ret) == (4, 4)
+    assert "--engines: replay-prod: recordings/prod.jsonl:2: Expected `int` >= 200" in damaged.stderr.str()
+    assert "there is no recording 'prdo'" in unknown.stderr.str()
+    assert "(did you mean 'prod'?)" in unknown.stderr.str()
+
+
+def test_application_tests_are_skipped_and_nothing_of_it_becomes_golden(bench: Bench, prod: PosingEngine) -> None:
+    bench.pytester.makepyfile(test_gate="def test_app(engine): assert engine.model")
+
+    skipped = bench.run("--engines=replay:prod", "-rs")
+    golden = bench.run("--engines=replay:prod", "--parity-update-golden=all")
+
+    assert skipped.parseoutcomes() == {"skipped": 1}
+    assert "is a recording, which holds no requests of applications" in told(skipped)
+    assert golden.ret == 4
+
+
+def test_a_key_that_a_server_repeats_is_refused_and_nothing_is_written(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PROD_KEY", "sk-Prod-0123456789ab")
+    engine = bench.engine("you sent sk-Prod-0123456789ab", api_key="sk-Prod-0123456789ab")
+    bench.configure(f'[engines.prod]\nkind = "openai"\nbase_url = "{engine.base_url}"\napi_key_env = "PROD_KEY"\n')
+
+    code = main(["record", "prod", "--prompts", "prompts.jsonl", "--max-tokens", "12"])
+
+    out = capsys.readouterr()
+    assert code == 1
+    assert "recordings/prod.jsonl is not written: line 2 (case case-" in out.err
+    assert "its answer holds the value of a key variable" in out.err
+    assert "sk-Prod-0123456789ab" not in out.err + out.out
+    assert not file(bench).exists()
