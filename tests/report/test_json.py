@@ -115,6 +115,8 @@ def test_a_run_has_exactly_the_published_keys() -> None:
             "quantization",
             "context_length",
             "launch",
+                "recording",
+                "pace",
             "route",
             "baseline",
             "identity",
