@@ -71,9 +71,9 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
             wave=WAVE if session.sequential else None,
         )
     ]
-    contexts = [spec.context_length for spec in settings.asked]
-    if asked := most_requests(plan.units, contexts) + session.canaries:
-        lines.append(ahead.probe_line(asked, len(settings.asked)))
+    contexts = [spec.context_length for spec in settings.recordable]
+    if settings.recordable and (asked := most_requests(plan.units, contexts) + session.canaries):
+        lines.append(ahead.probe_line(asked, len(settings.recordable)))
     most = settings.explain_requests
     if detailed and most and len(settings.asked) > 1 and settings.residency == "together":
         lines.append(ahead.experiments_line(most, failing=not settings.explain))
