@@ -18,7 +18,7 @@ import math
 import os
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
@@ -34,11 +34,13 @@ from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.checks.schema.contract import Adapter, Contract, ModelClass, adapted, name_of, schema_of
 from pytest_llmparity.core.checks.similarity import SimilarityCheck
 from pytest_llmparity.core.checks.tags import By
+from pytest_llmparity.core.checks.tools import ToolsCheck
+from pytest_llmparity.core.checks.tools.calls import Arguments, Order
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.right.extract import Extract, refused
 from pytest_llmparity.core.stats.paired import Side
 
-__all__ = ["answers", "distribution", "latency", "logprobs", "prompts", "schema", "similarity", "text"]
+__all__ = ["answers", "distribution", "latency", "logprobs", "prompts", "schema", "similarity", "text", "tools"]
 
 
 P = ParamSpec("P")
@@ -267,6 +269,51 @@ def answers(
     if extract is not None and (why := refused(extract)):
         raise DesignError(f"answers(extract=…): {why}")
     return AnswersCheck(**given, extract=extract, side=_side("answers", side), by=_by("answers", by), where=_caller())
+
+
+@_told_later
+def tools(
+    *,
+    trigger: float | None = None,
+    names: float | None = None,
+    rate: float | None = None,
+    agree: float | None = None,
+    arguments: Arguments | Sequence[str] = "equal",
+    order: Order = "any",
+    by: By | None = None,
+) -> ToolsCheck:
+    """Require tool calls where they belong, of the right tool, without faults, and alike on both engines.
+
+    Of each engine: ``trigger`` is the least share of prompts in which it calls a tool where the prompt says that one is
+    to be called and calls none where it says ``"none"`` (``expect.tool``, else a ``tool_choice`` that leaves no
+    choice); precision, recall and F1 stand beside it. ``names``: the least share of prompts that name a tool in which
+    that one is called. ``rate``: of the answers that call or should have, the least share without a fault: arguments
+    that are no JSON or do not fit the tool's schema, a name that was not offered, a call left in the text as markup,
+    reasoning and nothing else, a call that the engine dropped.
+
+    Between engines: ``agree`` is the least share of prompts in which both call alike: as often, the same tools, and
+    ``arguments`` that are ``"equal"`` as JSON, that ``"fits"`` their schemas on both, or that are equal in some fields
+    (``["city", "address.zip"]``). ``order="same"`` asks for the same order of calls too. At least one limit is needed;
+    of cases of one ``group`` one counts, ``by="tag"`` also judges each tag, as :func:`schema` does.
+
+    Raises ``DesignError`` for anything else.
+    """
+    limits = {"trigger": trigger, "names": names, "rate": rate, "agree": agree}
+    given: dict[str, Any] = {name: _share("tools", name, value) for name, value in limits.items() if value is not None}
+    if not given:
+        raise DesignError("tools() needs at least one limit: trigger=0.95, names=0.95, rate=0.95 or agree=0.95")
+    if not isinstance(arguments, str):
+        fields = tuple(arguments) if isinstance(arguments, (list, tuple)) else ()
+        if not fields or not all(isinstance(field, str) and field for field in fields):
+            raise DesignError(f'tools(arguments={arguments!r}): fields are names of arguments, such as ["city"]')
+        arguments = fields
+    elif arguments not in ("equal", "fits"):
+        raise DesignError(f'tools(arguments={arguments!r}): arguments is "equal", "fits" or a list of fields')
+    if order not in ("any", "same"):
+        raise DesignError(f'tools(order={order!r}): order is "any" or "same"')
+    return ToolsCheck(
+        **given, arguments=cast("Arguments", arguments), order=order, by=_by("tools", by), where=_caller()
+    )
 
 
 @_told_later

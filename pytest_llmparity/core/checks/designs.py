@@ -92,12 +92,12 @@ class Fixed:
             return _nothing(at_least, "at_least")
         weighed = self._weighed(telling, least_perfect(at_least, self.alpha))
         k, n = sum(weighed.values), len(weighed.values)
-        factor = weighed.counts / n
+        counted = weighed.counts if k == n else k * weighed.counts / n  # rounded, 41 * (7 / 41) is more than 7
         return weighed.judged(
-            rate(k * factor, weighed.counts, at_least=at_least, alpha=self.alpha),
+            rate(counted, weighed.counts, at_least=at_least, alpha=self.alpha),
             margin=at_least,
             side="at_least",
-            needed=lambda: share_needed(k * factor, weighed.counts, at_least, self.alpha),
+            needed=lambda: share_needed(counted, weighed.counts, at_least, self.alpha),
         )
 
     def gap(self, differences: Sequence[int], *, margin: float, side: Side, cases: Sequence[Case] = ()) -> Judgement:

@@ -17,9 +17,8 @@ ONE_OF: Final = 20
 """At most one prompt of so many may be missing from a verdict; beyond that nothing is settled, a proven FAIL aside."""
 
 
-COUNTING: Final = frozenset(
-    {"text", "logprobs", "similarity", "schema.gap", "schema.agree", "answers.gap", "answers.flips", "prompts"}
-)
+_OF_PAIRS: Final = ("schema.gap", "schema.agree", "answers.gap", "answers.flips", "tools.agree")
+COUNTING: Final = frozenset({"text", "logprobs", "similarity", *_OF_PAIRS, "prompts"})
 """Kinds of verdict that count prompts which cannot be asked among what is missing."""
 
 

@@ -15,12 +15,16 @@ import msgspec
 
 from pytest_llmparity.core.sample import Request, Sampling
 
+NO_TOOL: Final = "none"
+"""How a case says under ``expect.tool`` that no tool is to be called, as ``tool_choice`` does."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expect:
     """What a right answer looks like: a JSON Schema, a text, the name of the tool to call, pieces it must contain.
 
-    ``schema`` is a JSON Schema or the path of one, ``None`` where the entry says nothing.
+    ``schema`` is a JSON Schema or the path of one, ``None`` where the entry says nothing. ``tool`` is ``"none"`` where
+    no tool is to be called.
     """
 
     schema: Mapping[str, Any] | str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from pytest_llmparity.core.prompts import Expect
+from pytest_llmparity.core.prompts import NO_TOOL, Expect
 from pytest_llmparity.core.right.extract import Extract, extracted, same, shown, wanted
 from pytest_llmparity.core.sample import Completion
 from pytest_llmparity.core.words import explain
@@ -46,11 +46,16 @@ def why_wrong(
     for piece in expect.get("contains", ()):
         if piece not in answer.text:
             return f"no {explain.quote(piece, _SHOWN)} in it"
-    if "tool" in expect and not any(call.name == expect["tool"] for call in answer.tool_calls):
+    if "tool" in expect and not _called(expect["tool"], answer):
         called = ", ".join(explain.plain(call.name, _SHOWN) for call in answer.tool_calls[:3])
         return f"calls {called or 'no tool'}, expected {explain.plain(expect['tool'], _SHOWN)}"
     why = fits(answer) if fits is not None else None
     return "" if why is None else f"does not fit its schema: {why}"
+
+
+def _called(tool: str, answer: Completion) -> bool:
+    names = [call.name for call in answer.tool_calls]
+    return not names if tool == NO_TOOL else tool in names
 
 
 def in_words(expect: Mapping[str, Any]) -> str:
@@ -59,4 +64,6 @@ def in_words(expect: Mapping[str, Any]) -> str:
         return explain.quote(expect["answer"], _SHOWN)
     if "contains" in expect:
         return ", ".join(explain.quote(piece, _SHOWN) for piece in expect["contains"][:3])
+    if expect["tool"] == NO_TOOL:
+        return "no call"
     return f"a call of {explain.plain(expect['tool'], _SHOWN)}"

@@ -120,6 +120,16 @@ def test_with_too_few_groups_all_cases_count_as_fewer(make: Factory) -> None:
     assert perfect.needed == 59 * 15
 
 
+@pytest.mark.parametrize(("cases", "groups"), [(41, 7), (49, 5), (98, 13), (107, 28)])
+def test_all_cases_of_few_groups_may_be_kept(make: Factory, cases: int, groups: int) -> None:
+    """What they count for, times their share, was more than all of them by rounding, which was refused."""
+    grouped = [make.case(index, group=f"g{index % groups}") for index in range(cases)]
+
+    judgement = Fixed(alpha=0.05).share([True] * cases, at_least=0.95, cases=grouped)
+
+    assert (judgement.estimate, judgement.effective) == (1.0, groups)
+
+
 def test_a_gap_of_too_few_groups_counts_as_fewer(make: Factory) -> None:
     cases = in_groups(make, *[15] * 10)
     alone = Fixed(alpha=0.05).gap([0] * 149 + [1], margin=0.2, side="either")

@@ -1,0 +1,395 @@
+"""Tool calls: whether an engine calls when it should, the right tool, rightly, and as the other engine does."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
+from pytest_llmparity.core.checks.limits import LimitedCheck
+from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
+from pytest_llmparity.core.checks.pairing import pair_answers
+from pytest_llmparity.core.checks.schema.contract import silent
+from pytest_llmparity.core.checks.tags import beside, left_to_all, shares_below, warned
+from pytest_llmparity.core.checks.tools.calls import (
+    FAULTS,
+    Arguments,
+    Calls,
+    Offered,
+    Order,
+    difference,
+    expected_name,
+    should_call,
+    usable,
+)
+from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_evidence, written_out
+from pytest_llmparity.core.diagnosis import layers
+from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.prompts import NO_TOOL, Case, PromptSet
+from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.stats.shares import clopper_pearson
+from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
+from pytest_llmparity.core.words import explain
+
+TRIGGER: Final = "tools.trigger"
+NAMES: Final = "tools.names"
+RATE: Final = "tools.rate"
+AGREE: Final = "tools.agree"
+_KINDS: Final = {"trigger": TRIGGER, "names": NAMES, "rate": RATE, "agree": AGREE}
+_MEASURES: Final = {
+    "trigger": "of answers call a tool where they should, and only there",
+    "names": "of answers that should call a tool call the right one",
+    "rate": "of answers that call do so without a fault",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolsCheck(LimitedCheck):
+    """Judges the tool calls of every engine, and compares them between engines.
+
+    Made by ``check.tools()``. Each limit that is set gives verdicts of its own kind, on the cases that offer tools:
+
+    - ``tools.trigger``: per engine, the share of cases in which it calls a tool where the case says so
+      (``expect.tool``, or a ``tool_choice`` that leaves no choice), and does not where it says ``"none"``.
+    - ``tools.names``: per engine, the share of cases that are to call a named tool in which that one is called.
+    - ``tools.rate``: per engine, of the answers that call or should have, the share without a fault
+      (:data:`~.calls.FAULTS`): arguments that are no JSON, a name that was not offered, arguments that do not fit their
+      schema; an answer that is reasoning only, a call left in the text as markup, one that the engine dropped.
+    - ``tools.agree``: per candidate, the share of cases in which both engines call alike: as often, the same tools,
+      with ``arguments`` that are equal as JSON, fit, or are equal in some fields; ``order`` says whether calls of one
+      answer may come in another order.
+
+    Shares are held by Clopper-Pearson bounds. An answer that its token limit cut in a call counts in neither way, a
+    failed request as wrong. The error classes are those of K2-Vendor-Verifier (MoonshotAI) and
+    MiniMax-Provider-Verifier.
+    """
+
+    kind: ClassVar[str] = "tools"
+    trigger: float | None = None
+    names: float | None = None
+    rate: float | None = None
+    agree: float | None = None
+    arguments: Arguments = "equal"
+    order: Order = "any"
+
+    @property
+    def pairwise(self) -> bool:
+        """True when only ``agree`` is set."""
+        return set(self.limits()) == {"agree"}
+
+    def __str__(self) -> str:
+        given = [f"{limit}={value:g}" for limit, value in self.limits().items()]
+        if self.arguments != "equal":
+            given.append(f"arguments={self.arguments if isinstance(self.arguments, str) else list(self.arguments)!r}")
+        given += [f"order={self.order!r}"] if self.order != "any" else []
+        given += [f'by="{self.by}"'] if self.by else []
+        return f"tools({', '.join(given)})"
+
+    def limits(self) -> dict[str, float]:
+        """Return the limits that are set, by name."""
+        given = {"trigger": self.trigger, "names": self.names, "rate": self.rate, "agree": self.agree}
+        return {limit: value for limit, value in given.items() if value is not None}
+
+    def needs(self) -> Needs:
+        """Return what to gather: the main phase."""
+        return Needs()
+
+    def prompt_problem(self, prompts: PromptSet) -> str | None:
+        """Refuse prompts of which too few offer tools or say what is to be called, and tools with no usable schema."""
+        for limit, value in self.limits().items():
+            cases = _about(limit, prompts.cases)
+            needed = least_kept(value, sequential_run=False)
+            if needed is not None and len(cases) < needed:
+                wanted = {
+                    "trigger": 'say whether a tool is to be called (expect = {"tool": NAME}, or "none")',
+                    "names": 'name the tool that is to be called (expect = {"tool": NAME})',
+                }.get(limit, "offer tools")
+                return (
+                    f"{limit}={value:g} takes at least {needed} prompts that {wanted}, even if every answer is right, "
+                    f"and there {'is' if len(cases) == 1 else 'are'} {len(cases)}"
+                )
+        try:
+            _Reader().offered(prompts.cases)
+        except DesignError as error:
+            return str(error)
+        return None
+
+    def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
+        """Return the verdicts of each limit that is set: per engine, and of ``agree`` per candidate."""
+        reader = _Reader()
+        read = {name: reader.of(engine, evidence.prompts) for name, engine in evidence.engines.items()}
+        of_tags: list[Verdict] = []
+        for limit in self.limits():
+            judge = functools.partial(self._limit_verdicts, limit, read)
+            whole = list(judge(evidence))
+            left: tuple[str, ...] = ()
+            if self.by and not evidence.single:
+                tags = self.tags(evidence.prompts, limit, evidence.sequential)
+                left = left_to_all(tags, self.wanted(limit, evidence.sequential))
+                of_tags += beside(whole, evidence, tags.judged, judge)
+            yield from [dataclasses.replace(verdict, remarks=(*verdict.remarks, *left)) for verdict in whole]
+        yield from of_tags
+
+    def _limit_verdicts(
+        self, limit: str, read: Mapping[str, Mapping[str, Calls]], evidence: Evidence
+    ) -> Iterable[Verdict]:
+        cases = _about(limit, evidence.prompts.cases)
+        some = {name: {case.id: of[case.id] for case in cases if case.id in of} for name, of in read.items()}
+        if limit == "agree":
+            return self.each_pair(
+                evidence,
+                AGREE,
+                lambda opened, candidate: [self._agree(opened, evidence, candidate, some)],
+            )
+        return self.each_engine(
+            evidence,
+            _KINDS[limit],
+            lambda opened, engine: (
+                silent(opened, engine, some[engine.name], evidence)
+                or self._share(opened, evidence, engine, cases, some[engine.name], limit)
+            ),
+        )
+
+    def _share(
+        self,
+        verdict: Verdict,
+        evidence: Evidence,
+        engine: EngineEvidence,
+        cases: Sequence[Case],
+        read: Mapping[str, Calls],
+        limit: str,
+    ) -> Verdict:
+        """Return the verdict of a limit on one engine's answers."""
+        at_least = self.limits()[limit]
+        asked = [case for case in cases if case.id in read]
+        told = [case for case in asked if not read[case.id].cut]
+        if limit == "rate":  # who calls nothing, and need not, says nothing of how it calls
+            told = [case for case in told if read[case.id].calls or read[case.id].problem]
+            asked = [case for case in asked if case in told or read[case.id].cut]
+        wrong = {case.id: why for case in told if (why := _wrong(limit, case, read[case.id]))}
+        kept = [case.id not in wrong for case in told]
+        silence = Silence()
+        for case in asked:
+            if read[case.id].cut:
+                silence.add({engine.name: engine.answers()[case.id]})
+        verdict = dataclasses.replace(
+            verdict,
+            measures=_MEASURES[limit],
+            requests=len(asked),
+            details=(
+                *(_f1(told, read, evidence.alpha) if limit == "trigger" else ()),
+                *_faults(engine.name, told, read),
+                *_first(engine.name, told, read, wrong, limit),
+                *silence.limits(),
+            ),
+            differing=tuple(
+                Difference(
+                    case=case.id,
+                    what=explain.plain(wrong[case.id], 120),
+                    candidate_sha256=digest(read[case.id].text) if read[case.id].answered else None,
+                )
+                for case in told
+                if case.id in wrong
+            ),
+        )
+        unasked = len(cases) - len(asked) - sum(case.id in engine.left_out for case in cases)
+        stopped = evidence.incomplete or "" if unasked > 0 else ""
+        missing = Missing(of=len(asked), used=len(told), reasons=tuple(silence.limits()), stopped=stopped)
+        groups_asked = len({case.group for case in asked})
+        design = design_of(evidence, asked=len(asked), groups_asked=groups_asked)
+        judgement = design.share(kept, at_least=at_least, cases=told)
+        remarks = turns(judgement, groups_asked, evidence.prompts.groups)
+        done = dataclasses.replace(verdict.judged(judgement), remarks=remarks)
+        if not evidence.single:
+            done = warned(done, shares_below(zip(told, kept, strict=True), at_least=at_least, alpha=evidence.alpha))
+        return rested(done, missing)
+
+    def _agree(
+        self,
+        verdict: Verdict,
+        evidence: Evidence,
+        candidate: EngineEvidence,
+        read: Mapping[str, Mapping[str, Calls]],
+    ) -> Verdict:
+        assert self.agree is not None
+        at_least = self.agree
+        pairing = pair_answers(evidence, candidate)
+        if (refused := pairing.unanswered(verdict, evidence)) is not None:
+            return refused
+        ours, theirs = read[evidence.baseline], read[candidate.name]
+        silence = Silence()
+        other: dict[str, str] = {}
+        hashes: dict[str, tuple[str, str]] = {}
+        kept: dict[str, bool] = {}
+        for pair in pairing.pairs:
+            if pair.case.id not in ours or pair.case.id not in theirs:
+                continue  # it offers no tools
+            if no_evidence(pair.baseline, pair.candidate) or cut_in_call(pair.baseline, pair.candidate):
+                silence.add({evidence.baseline: pair.baseline, candidate.name: pair.candidate})
+                continue
+            why = difference(ours[pair.case.id], theirs[pair.case.id], arguments=self.arguments, order=self.order)
+            kept[pair.case.id] = not why
+            if why:
+                other[pair.case.id] = why
+                texts = written_out(pair.baseline, pair.candidate)
+                hashes[pair.case.id] = (digest(texts[0]), digest(texts[1]))
+        for case in pairing.failed:
+            if case.tools:
+                kept[case.id], other[case.id] = False, f"no answer of {candidate.name}"
+        cases = [case for case in pairing.cases if case.tools]
+        values = [kept.get(case.id) for case in cases]
+        missing = pairing.missing(evidence, used=len(kept), of=len(cases), also=silence.reasons())
+        design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
+        judgement = design.share(values, at_least=at_least, cases=cases)
+        if kept and not other and not any(ours[case].calls for case in kept):
+            reason = f"neither engine called a tool in {explain.count(len(kept), 'answer')}: no call was compared"
+            return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, n=len(kept), reason=reason)
+        done = dataclasses.replace(
+            verdict.judged(judgement),
+            measures="of answers call alike",
+            remarks=turns(judgement, pairing.groups_asked, evidence.prompts.groups),
+            requests=2 * len(kept),
+            differs=layers.layers(evidence, candidate),
+            details=(
+                *_both(evidence.baseline, candidate.name, ours, theirs, kept),
+                *_parted(other),
+                *missing.reasons,
+            ),
+            differing=tuple(
+                Difference(
+                    case=case,
+                    what=explain.plain(why, 120),
+                    baseline_sha256=hashes.get(case, (None, None))[0],
+                    candidate_sha256=hashes.get(case, (None, None))[1],
+                )
+                for case, why in other.items()
+            ),
+        )
+        if not evidence.single:
+            done = warned(done, shares_below(zip(cases, values, strict=True), at_least=at_least, alpha=evidence.alpha))
+        best = [value is not False for value in values]
+        return rested(done, missing, best=lambda: design.share(best, at_least=at_least, cases=cases))
+
+
+class _Reader:
+    """Reads answers by the tools of their case; the schemas of equal tools are read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Offered] = {}
+
+    def offered(self, cases: Iterable[Case]) -> None:
+        """Read what cases offer; raises ``DesignError`` for parameters that are no usable schema."""
+        for case in cases:
+            if case.tools:
+                self._of(case)
+
+    def of(self, engine: EngineEvidence, prompts: PromptSet) -> dict[str, Calls]:
+        """Return what each answer to a case with tools calls; one that never came is wrong."""
+        read = {
+            case: self._read(prompts.by_id[case], answer)
+            for case, answer in engine.answers().items()
+            if prompts.by_id[case].tools
+        }
+        for case, failure in engine.failures().items():
+            if prompts.by_id[case].tools:
+                words = f"no answer: {describe(engine.name, case, failure)}"
+                read[case] = Calls(answered=False, failure=words)
+        return read
+
+    def _read(self, case: Case, answer: Completion) -> Calls:
+        return self._of(case).read(answer)
+
+    def _of(self, case: Case) -> Offered:
+        key = usable(case.tools)
+        if key not in self._known:
+            try:
+                self._known[key] = Offered(case)
+            except DesignError as error:
+                raise DesignError(f"{explain.plain(case.id, 40)}: {error}") from error
+        return self._known[key]
+
+
+def _about(limit: str, cases: Sequence[Case]) -> list[Case]:
+    """Return the cases a limit is about."""
+    if limit == "trigger":
+        return [case for case in cases if should_call(case) is not None]
+    if limit == "names":
+        return [case for case in cases if expected_name(case) is not None]
+    return [case for case in cases if case.tools]
+
+
+def _wrong(limit: str, case: Case, calls: Calls) -> str:
+    """Say what is wrong with an answer by one limit, empty where nothing is."""
+    if calls.failure:
+        return calls.failure
+    if limit == "rate":
+        return calls.problem
+    called = ", ".join(explain.plain(name, 30) for name in calls.names[:4]) or "no tool"
+    if limit == "names":
+        name = expected_name(case) or NO_TOOL
+        return "" if name in calls.names else f"calls {called}, expected {explain.plain(name, 40)}"
+    should = should_call(case)
+    if bool(calls.calls) == should:
+        return ""
+    return f"calls {called}" + (f" ({calls.problem})" if calls.problem and should else "")
+
+
+def _f1(cases: Sequence[Case], read: Mapping[str, Calls], alpha: float) -> list[str]:
+    """Return precision, recall and F1 of calling at all, the first two with exact lower bounds."""
+    counts = Counter((bool(should_call(case)), bool(read[case.id].calls)) for case in cases)
+    hits, missed, extra = counts[True, True], counts[True, False], counts[False, True]
+    parts = []
+    for word, n in (("precision", hits + extra), ("recall", hits + missed)):
+        if n:
+            lower, _ = clopper_pearson(hits, n, alpha)
+            parts.append(f"{word} {explain.percent(hits / n)} (at least {explain.percent(lower)}, {hits} of {n})")
+    if hits:
+        parts.append(f"F1 {2 * hits / (2 * hits + missed + extra):.3f}")
+    return [f"calls where it should: {', '.join(parts)}"] if parts else []
+
+
+def _faults(engine: str, cases: Sequence[Case], read: Mapping[str, Calls]) -> list[str]:
+    """Count the answers of an engine by what is wrong with their calls."""
+    counts = Counter(kind for case in cases for kind in {fault.kind for fault in read[case.id].faults})
+    if not counts:
+        return []
+    shown = ", ".join(f"{kind} {counts[kind]}" for kind in FAULTS if counts[kind])
+    return [f"of {explain.count(len(cases), 'answer')} of {engine}: {shown}"]
+
+
+def _first(
+    engine: str, cases: Sequence[Case], read: Mapping[str, Calls], wrong: Mapping[str, str], limit: str
+) -> list[str]:
+    for case in cases:
+        if case.id in wrong:
+            words = {"rate": "have faulty calls", "names": "do not call the right tool"}.get(limit, "are wrong in this")
+            lines = [
+                f"{len(wrong)} of {explain.count(len(cases), 'answer')} of {engine} {words}; first: "
+                f"{explain.plain(case.id, 40)}: {explain.plain(wrong[case.id], 120)}"
+            ]
+            text = read[case.id].text
+            return [*lines, f"  it answered {explain.quote(text)}"] if text.strip() else lines
+    return []
+
+
+def _both(
+    baseline: str, candidate: str, ours: Mapping[str, Calls], theirs: Mapping[str, Calls], kept: Mapping[str, bool]
+) -> list[str]:
+    """Say how often each of both engines calls, where both were compared."""
+    called = {
+        name: sum(bool(read[case].calls) for case in kept if case in read)
+        for name, read in ((baseline, ours), (candidate, theirs))
+    }
+    words = " and ".join(f"{name} in {count}" for name, count in called.items())
+    return [f"calls a tool: {words} of {explain.count(len(kept), 'answer')}"] if kept else []
+
+
+def _parted(other: Mapping[str, str]) -> list[str]:
+    for case, why in other.items():
+        return [f"{len(other)} call otherwise; first: {explain.plain(case, 40)}: {explain.plain(why, 120)}"]
+    return []
