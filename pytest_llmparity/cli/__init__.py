@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _asked(words: list[str]) -> argparse.Namespace:
     """Return what a command line asks for; argparse finds nothing behind -- where a word stands before options."""
-    if words[:1] != ["record"] or "--" not in words:
+    if words[:1] not in (["record"], ["merge"]) or "--" not in words:
         return _parser().parse_args(words)
     place = words.index("--")
     asked = _parser().parse_args(words[:place])
@@ -53,13 +53,13 @@ def _asked(words: list[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pytest_llmparity.cli import calibrate, doctor, gate, golden, init, lock, record, report, runs, serve
+    from pytest_llmparity.cli import calibrate, doctor, gate, golden, init, lock, merge, record, report, runs, serve
 
     parser = argparse.ArgumentParser(prog="llmparity", description="What is behind the engines of a project.")
     parser.add_argument(
         "--version", action="version", version=f"pytest-llmparity {metadata.version('pytest-llmparity')}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for verb in (init, doctor, lock, calibrate, golden, record, gate, runs, report, serve):
+    for verb in (init, doctor, lock, calibrate, golden, record, gate, runs, merge, report, serve):
         verb.add(commands)
     return parser

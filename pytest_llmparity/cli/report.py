@@ -27,7 +27,10 @@ def add(commands: Commands) -> None:
     does = "Show a stored run again and write its reports, or say what changed between two; nobody is asked."
     parser = commands.add_parser("report", help=does, description=does)
     parser.add_argument(
-        "runs", nargs="*", metavar="RUN", help="One run, or two to compare (default: the newest that was judged)"
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="One run, the shards of one, or two to compare (default: the newest that was judged)",
     )
     for name in FORMATS:
         parser.add_argument(f"--{name}", action="store_true", help=f"Write {_NAMES[name]}")
@@ -42,16 +45,17 @@ def _report(asked: argparse.Namespace) -> int:
     from pytest_llmparity.store.runs import FILE_NAME, Store
 
     formats = [name for name in FORMATS if getattr(asked, name)]
-    if len(asked.runs) > 2:
-        raise UsageError(f"one run is reported or two are compared, and there are {len(asked.runs)}")
-    if len(asked.runs) == 2 and formats:
-        raise UsageError(f"--{formats[0]} writes the report of one run; name one, or leave it out to compare two")
     root = root_of(asked)
     folder = root / ".llmparity"
     if not (folder / FILE_NAME).exists():
         return complain(printable(f"no run is stored in {folder}; --rootdir names another project"), WRONG)
+    runs = _merged(root, asked.runs)
+    if len(runs) > 2:
+        raise UsageError(f"one run is reported or two are compared, and there are {len(runs)}; shards are merged")
+    if len(runs) == 2 and formats:
+        raise UsageError(f"--{formats[0]} writes the report of one run; name one, or leave it out to compare two")
     with Store.open(folder) as store:
-        runs = asked.runs or [newest_judged(store)]
+        runs = runs or [newest_judged(store)]
         told = [stored(store, run, root=root) for run in runs]
         if len(told) == 2:
             lines = _compared(told[0], told[1])
@@ -60,6 +64,20 @@ def _report(asked: argparse.Namespace) -> int:
     for line in lines:
         print(line)
     return OK
+
+
+def _merged(root: Path, runs: Sequence[str]) -> list[str]:
+    """Return the runs, the shards of one as the run that they are together: it is judged here."""
+    from pytest_llmparity.cli.merge import judged, merged
+    from pytest_llmparity.run.shards.merging import shards_of
+    from pytest_llmparity.store.runs import Store
+
+    with Store.open(root / ".llmparity") as store:
+        if not shards_of(store, runs):
+            return list(runs)
+    run = merged(root, runs)
+    judged(root, run, more=["-q", "--no-summary"])
+    return [run]
 
 
 def _shown(told: Told, formats: Sequence[str], out: Path, root: Path) -> list[str]:

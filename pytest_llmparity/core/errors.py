@@ -212,6 +212,10 @@ class StoreError(LLMParityError):
     """The run store cannot be used; the text says which file and why."""
 
 
+class ShardError(StoreError):
+    """Stored runs are not the shards of one run; the text names those that do not fit, or are missing."""
+
+
 class KeeperError(LLMParityError):
     """The process that owns the engines is gone or refused a request."""
 

@@ -26,7 +26,7 @@ from pytest_llmparity.core.words.shortage import advice
 from pytest_llmparity.embedding import default_embedder
 from pytest_llmparity.engines import daemons
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.plugin import planned, repeats, xdist
+from pytest_llmparity.plugin import planned, repeats, shards, xdist
 from pytest_llmparity.plugin.harmless import harmless, shorten
 from pytest_llmparity.plugin.options import given_to, verbosity
 from pytest_llmparity.report import files, junit, terminal
@@ -115,13 +115,19 @@ class Door:
     # around one test -------------------------------------------------------------------------------------------------
 
     def attempt(self, item: pytest.Item) -> str | None:
-        """Begin a test, which may have run before; say why this gate cannot run at all, ``None`` when it can."""
+        """Begin a test, which may have run before; say why this gate cannot run at all, ``None`` when it can.
+
+        One that a shard leaves to the judge of all shards ends here.
+        """
         gate = repeats.gate_of(item)
         self._runs.pop(gate, None)
         self._concluded.pop(gate, None)
         if gate in self._problems:
             return self._problems[gate]
-        return self.broken if gate in self._declared else None
+        if gate in self._declared and self.broken:
+            return self.broken
+        shards.set_aside(self.session, item, gate=gate in self._declared)
+        return None
 
     def run_of(self, item: pytest.Item) -> ParityRun | None:
         """Return what this test gathered, ``None`` for a test without a marker."""
@@ -324,7 +330,8 @@ class Door:
 
     def _judged_nothing(self) -> bool:
         """Whether a run that must judge something settled nothing, read no answer and ran no test on an engine."""
-        return self.settings.required and not self._used and not self.settings.cases
+        partly = self.settings.cases or self.settings.shard
+        return self.settings.required and not self._used and not partly
 
     def _report(self) -> None:
         """Report what there is; a report that was asked for is written even where no gate got as far as a verdict."""
@@ -336,6 +343,10 @@ class Door:
         if not (self.verdicts or self.session.run or self.settings.reports):
             return
         record = self.session.record(self.verdicts, self._commands, self.unjudged)
+        if self.settings.shard is not None:
+            self.summary += terminal.summary(record, verbose=verbosity(self.config) > 0)
+            self.summary += shards.lines(self.session)
+            return
         if not self.session.run:
             record = dataclasses.replace(record, engines=tuple(planned.configured(self.settings)))
         self.config.hook.pytest_llmparity_report(config=self.config, record=record)

@@ -74,7 +74,7 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
     contexts = [spec.context_length for spec in settings.recordable]
     if settings.recordable and (asked := most_requests(plan.units, contexts) + session.canaries):
         lines.append(ahead.probe_line(asked, len(settings.recordable)))
-    most = settings.explain_requests
+    most = 0 if settings.shard else settings.explain_requests
     if detailed and most and len(settings.asked) > 1 and settings.residency == "together":
         lines.append(ahead.experiments_line(most, failing=not settings.explain))
     two_ways = [spec.name for spec in settings.asked if spec.route != "openai"]

@@ -18,6 +18,7 @@ from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, Check, Ne
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case, PromptSet, unseen
 from pytest_llmparity.core.sample import Phase, Request, Sampling, WireRequest, to_json
+from pytest_llmparity.core.shards import Shard
 from pytest_llmparity.engines.wire.base import Adapter
 
 PHASE_ORDER = (Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL)
@@ -48,10 +49,23 @@ class Declaration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What a shard asks of a unit beside the answers of its own cases.
+
+    ``floor`` are those of them that measure the noise floor, in their order. ``timed``: the timed phase is this
+    shard's, for times of several machines are no times of one engine.
+    """
+
+    floor: tuple[str, ...]
+    timed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
     """One prompt set asked in one way: tests that ask the same thing share its samples.
 
-    ``checks`` are those of all of them, none where one test only reads the answers.
+    ``checks`` are those of all of them, none where one test only reads the answers. ``part`` is there where a shard
+    asks its own of the cases.
     """
 
     prompts: PromptSet
@@ -60,6 +74,7 @@ class Unit:
     repeats: int
     needs: Needs
     checks: tuple[Check, ...] = ()
+    part: Part | None = None
 
     @property
     def key(self) -> str:
@@ -87,6 +102,13 @@ class Unit:
         """The most tokens that an answer may have."""
         default = self.sampling.max_tokens
         return max((int(case.sampling.get("max_tokens", default)) for case in self.prompts.cases), default=default)
+
+    @property
+    def repeated(self) -> tuple[Case, ...]:
+        """The cases in the order in which they measure the noise floor: all of them, of a shard those it asks so."""
+        if self.part is None:
+            return floor_order(self.prompts)
+        return tuple(self.prompts.by_id[case] for case in self.part.floor if case in self.prompts.by_id)
 
     @property
     def _way(self) -> str:
@@ -121,6 +143,8 @@ class Plan:
 
     units: tuple[Unit, ...]
     floor_most: int = FLOOR_STAGES[-1]
+    shard: Shard | None = None
+    whole: tuple[Unit, ...] = ()
 
     @property
     def requests(self) -> tuple[int, int]:
@@ -136,7 +160,7 @@ class Plan:
     @property
     def timed(self) -> tuple[Unit, ...]:
         """Units with a latency check."""
-        return tuple(unit for unit in self.units if unit.needs.timed)
+        return tuple(unit for unit in self.units if unit.needs.timed and (unit.part is None or unit.part.timed))
 
     def digest(self, engines: Sequence[str], *, sequential: bool = False) -> str:
         """Hash of everything that makes two runs the same gathering; ``engines`` are spec hashes in order.
@@ -155,6 +179,8 @@ class Plan:
             ]
             for unit in self.units
         ]
+        if self.shard is not None:
+            parts.append([str(self.shard)])
         if sequential:
             parts = [[unit.series, "sequential", *part[1:-1]] for unit, part in zip(self.units, parts, strict=True)]
             parts.sort(key=json.dumps)
@@ -247,6 +273,8 @@ def rounds(unit: Unit, order: Sequence[Case], *, most: int = FLOOR_STAGES[-1]) -
     """
     if not unit.needs.floor:
         return []
+    if unit.part is not None:  # whether more are needed is seen when the shards are put together
+        return [[step_of(unit, phase, order) for phase in PHASE_ORDER if phase in unit.needs.phases]] if order else []
     ends = floor_stages(min(most, len(order)), unit.concurrency)
     return [
         [step_of(unit, phase, order[begin:end]) for phase in PHASE_ORDER if phase in unit.needs.phases]
@@ -256,9 +284,13 @@ def rounds(unit: Unit, order: Sequence[Case], *, most: int = FLOOR_STAGES[-1]) -
 
 def requests_of_unit(unit: Unit, floor_most: int) -> tuple[int, int]:
     """Return how many answers are wanted of an engine that repeats itself, and the most."""
-    answers = len(unit.prompts.cases) * unit.repeats + unit.needs.timed
+    answers = len(unit.prompts.cases) * unit.repeats
+    if unit.part is None or unit.part.timed:
+        answers += unit.needs.timed
     if not unit.needs.floor:
         return answers, answers
+    if unit.part is not None:
+        return (answers + len(FLOOR_PHASES) * len(unit.part.floor),) * 2
     least, most = floor_cases(unit, floor_most)
     return answers + len(FLOOR_PHASES) * least, answers + len(FLOOR_PHASES) * most
 

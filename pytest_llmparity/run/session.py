@@ -53,6 +53,7 @@ from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import Beside, LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan, unit_of
+from pytest_llmparity.run.shards.dealing import MERGED, SHARD, note_of, of_shard, part_lines, refuse_empty
 from pytest_llmparity.settings import resolving
 from pytest_llmparity.settings.resolving import Given
 from pytest_llmparity.settings.specification import Settings
@@ -138,11 +139,14 @@ class Session:
     def plan(self) -> Plan:
         """Return what is asked of every engine, the same in every process."""
         plan = make_plan(self.declarations(), only=self.settings.cases, engines=self.settings.company)
+        plan = of_shard(plan, self.settings.shard)
         return dataclasses.replace(plan, floor_most=FLOOR_MOST) if self.sequential else plan
 
     def floor_lines(self, declaration: Declaration) -> list[str]:
         """Return what the plan says of the noise floor that is measured for one test."""
         unit = unit_of(declaration, only=self.settings.cases, engines=self.settings.company)
+        if self.settings.shard is not None:
+            return part_lines(self.plan(), unit)
         return planned(
             unit.needs,
             cases=len(unit.prompts.cases),
@@ -170,6 +174,7 @@ class Session:
             self._load()
             return
         plan = self.plan()
+        refuse_empty(plan)
         if not plan.units:
             return
         with once(self._folder, f"gathering-{self._token}"):
@@ -186,6 +191,8 @@ class Session:
                 declared, cases = self.declarations(), self.settings.cases
                 self.store().put_document(begun.id, ASKED, asked_by(declared, only=cases))
                 self.store().put_document(begun.id, REQUESTS, note(declared, only=cases, partly=self.partly))
+            if plan.shard is not None:
+                self.store().put_document(begun.id, SHARD, note_of(plan))
             self.store().put_document(begun.id, AGREED, to_json(self.agreed))
             if begun.kept:
                 self._keep(begun.id)
@@ -235,7 +242,11 @@ class Session:
 
         ``tests``: why each failed where no verdict says so. Older runs are removed; return the sentence that says so.
         """
-        if self.run is None or self.settings.mode != "live":
+        if self.run is None or not self._first_judged:
+            return []
+        if self.settings.shard is not None:  # the next run of this shard asks anew
+            self.store().put_document(self.run, JUDGED, {"worst": None})
+            self.store().release(self.run)
             return []
         worst = keep(self.store(), self.run, verdicts, reproduce or {}, tests)
         self.store().put_document(self.run, JUDGED, {"worst": worst})
@@ -243,6 +254,13 @@ class Session:
         gone = self.store().prune(self.settings.keep_runs, spare=self.run)
         kept = f"the newest {self.settings.keep_runs} (--parity-keep-runs) and those that llmparity runs --keep names"
         return [f"{explain.count(len(gone), 'older run')} removed from the store, which keeps {kept}"] if gone else []
+
+    @property
+    def _first_judged(self) -> bool:
+        """Whether this session is the one that judges its run: it gathered it, or its shards were put together."""
+        if self.settings.mode == "live" or self.run is None:
+            return self.settings.mode == "live"
+        return self.store().document(self.run, MERGED) is not None and self.store().document(self.run, JUDGED) is None
 
     @property
     def sequential(self) -> bool:
@@ -277,10 +295,10 @@ class Session:
     def settle(self, test: str, gathered: ParityRun) -> list[Verdict]:
         """Judge the marker's checks, settle them with those of the body as one family, and remember the look."""
         declaration = self._declared[test]
-        if self.settings.cases or self._judging is None:
+        if self.settings.cases or self.settings.shard or self._judging is None:
             return []
         settled = self._judging.settle(declaration, gathered.verdicts)
-        if self.settings.mode == "live":
+        if self._first_judged:
             self._judging.remember(declaration, settled)
         return self._explained(declaration, settled, gathered.checks)
 
@@ -372,6 +390,11 @@ class Session:
     def loop(self) -> LoopThread:
         """The event loop all requests of this process run in."""
         return self._loop
+
+    @property
+    def unusable(self) -> list[str]:
+        """Why engines of the run could not be asked or compared, a sentence for each."""
+        return [self.mask.text(record.unusable) for record in self._state.engines.values() if record.unusable]
 
     # the end ---------------------------------------------------------------------------------------------------------
 

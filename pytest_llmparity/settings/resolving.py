@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pytest_llmparity.core.errors import EngineSelectionError, UsageError
+from pytest_llmparity.core.shards import Shard
 from pytest_llmparity.core.words.problems import dotted, nearest
 from pytest_llmparity.settings.configuration import Config, Places, has_table, parse_config, select
 from pytest_llmparity.settings.file import ProfileTable
@@ -97,6 +98,12 @@ class Given:
     def update_golden(self) -> UpdateGolden | None:
         """Which golden answers are written, ``None`` for none."""
         given: UpdateGolden | None = self._option("update_golden")
+        return given
+
+    @property
+    def shard(self) -> Shard | None:
+        """The share of the cases that is asked, ``None`` for all of them."""
+        given: Shard | None = self._option("shard")
         return given
 
     @property
@@ -372,6 +379,7 @@ def _settings(
         option = given.spelt("retry_failed" if given.resume == "retry" else given.resume)
         raise UsageError(f"--parity-mode replay judges a stored run; {option} is for live runs")
     values = {setting: layers.find(setting) for setting in SETTINGS}
+    _check_shard(given, sequential=bool(values["sequential"][0]))
     _check_update(given, engines, frozen=bool(values["frozen"][0]))
     baseline, baseline_source = _baseline(layers, engines, named_by)
     out = given.value("out")
@@ -393,6 +401,7 @@ def _settings(
         resume=given.resume,
         cases=tuple(dict.fromkeys(given.cases)),
         update_golden=given.update_golden,
+        shard=given.shard,
         key_variables=_key_variables(layers.config),
         out=given.cwd / out if out else given.root / OUT,
         origins={
@@ -428,6 +437,30 @@ def _check_update(given: Given, engines: Sequence[EngineSpec], *, frozen: bool) 
         raise UsageError(
             f"{option} is refused where the variable CI is set: nobody would look at what it writes. Record on a "
             f"machine of yours, or give {given.spelt('update_golden_in_ci')} in a job that proposes the change"
+        )
+
+
+def _check_shard(given: Given, *, sequential: bool) -> None:
+    """Refuse what takes the whole of a run, of which a shard has a share."""
+    if given.shard is None:
+        return
+    option = given.spelt("shard")
+    if not given.live:
+        raise UsageError(
+            f"{option} asks a share of the cases, and {given.spelt('mode')} replay asks none; the shards of a run are "
+            "judged by: llmparity merge"
+        )
+    if sequential:
+        raise UsageError(
+            f"{option} asks a share of the cases, and {given.spelt('sequential')} (or its setting) stops when all "
+            "together settle something, which no shard can know; leave one out"
+        )
+    if given.cases:
+        raise UsageError(f"{option} deals out all cases, and {given.spelt('case')} names some; leave one out")
+    if given.update_golden is not None:
+        raise UsageError(
+            f"{given.spelt('update_golden')} writes whole sets, and {option} asks a share of each; leave it out, and "
+            "after llmparity merge make the merged run golden: llmparity golden from RUN"
         )
 
 

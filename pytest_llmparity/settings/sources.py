@@ -78,6 +78,16 @@ def update_golden(text: str) -> str:
     return text
 
 
+def shard(text: str) -> Any:
+    """Read ``--parity-shard``: ``2/5`` is the second of five; returns a ``core.shards.Shard``."""
+    from pytest_llmparity.core.shards import parse_shard
+
+    try:
+        return parse_shard(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def switch(text: str) -> bool:
     """Read a yes or no from the environment."""
     word = text.strip().lower()
@@ -214,6 +224,14 @@ OPTIONS = (
         "update_golden_in_ci",
         "Let golden answers be written where the variable CI is set, by a job that proposes the change (default: it is "
         "refused there)",
+        of_one_run=True,
+    ),
+    Option(
+        "shard",
+        "Gather the Nth of M shares of the cases and judge nothing: `llmparity merge` puts the shares of all machines "
+        "together and judges them (default: all cases)",
+        "N/M",
+        shard,
         of_one_run=True,
     ),
     Option(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pytest_llmparity.core.errors import LaunchError
+from pytest_llmparity.core.shards import Shard
 
 LaunchMode = Literal["attach", "process", "golden"]
 Route = Literal["openai", "native"]
@@ -290,7 +291,8 @@ class Settings:
     while latencies of two are held against each other. ``keep_runs`` is how many of the newest runs the store keeps.
     ``explain`` makes experiments on verdicts that do not fail too, ``explain_requests`` is the most that they may take
     on one pair of engines, 0 for none. ``update_golden`` says which golden answers are written from what the engines
-    answer. ``origins`` says by setting what set it.
+    answer. ``shard`` is the share of the cases that is asked, ``None`` for all of them. ``origins`` says by setting
+    what set it.
     """
 
     engines: tuple[EngineSpec, ...] = ()
@@ -318,6 +320,7 @@ class Settings:
     explain: bool = False
     explain_requests: int = DEFAULT_EXPLAIN_REQUESTS
     update_golden: UpdateGolden | None = None
+    shard: Shard | None = None
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property

@@ -24,7 +24,7 @@ from pytest_llmparity.run.gather.reconnect import Watch
 from pytest_llmparity.run.gather.sender import Ready, client_of, send
 from pytest_llmparity.run.judge.judging import select
 from pytest_llmparity.run.loop import LoopThread, all_of, outside
-from pytest_llmparity.run.plan import Job, Step, Unit, floor_order, jobs_of, rounds, step_of
+from pytest_llmparity.run.plan import Job, Step, Unit, jobs_of, rounds, step_of
 from pytest_llmparity.run.records import proven
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.runs import Key, Store
@@ -87,7 +87,7 @@ class Asking:
         """Ask these engines what is missing of all units, of each the noise floor first."""
 
         async def ask(name: str) -> None:
-            orders = [(unit, floor_order(unit.prompts)) for unit in units]
+            orders = [(unit, unit.repeated) for unit in units]
             if not self.begin(name, orders):
                 return
             await outside(lambda: self.warm_again(name))

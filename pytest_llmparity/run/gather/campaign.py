@@ -152,7 +152,8 @@ class Campaign:
 
     def _enter_goldens(self) -> None:
         """Take the golden answers into the run before anybody is asked: what they do not answer nobody needs."""
-        records = self._goldens.enter(self._plan.units, run=self._begun.id, store=self._store)
+        units = self._plan.whole or self._plan.units  # a shard too has all golden answers: nobody is asked for them
+        records = self._goldens.enter(units, run=self._begun.id, store=self._store)
         self._ledger.engines |= records
         self._ledger.notes += [remark for record in records.values() for remark in record.notes]
 

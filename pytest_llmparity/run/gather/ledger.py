@@ -119,4 +119,5 @@ class Ledger:
             notes=tuple(self.notes),
             guard=self._guard,
             open=open,
+            shard="" if self._settings.shard is None else str(self._settings.shard),
         )

@@ -116,6 +116,8 @@ def stored(store: Store, run: str, *, root: Path) -> Told:
         known = ", ".join([*infos][-5:]) or "none"
         raise StoreError(f"there is no run {run} in {store.path.parent}; the newest are: {known}")
     state, told = read_state(store, run), store.document(run, REPORTED)
+    if state is not None and state.shard:
+        raise StoreError(f"run {run} is {state.shard}; llmparity merge puts the shards together and judges them")
     if state is None or told is None:
         why = "was interrupted while gathering" if state is None else "was not judged to its end by this version"
         raise StoreError(

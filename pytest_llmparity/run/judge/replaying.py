@@ -25,15 +25,20 @@ def to_replay(store: Store, settings: Settings, declarations: Sequence[Declarati
     wanted = newest.id if newest else settings.replay_run
     if wanted is None or wanted not in {info.id for info in store.runs()}:
         if wanted is None:
-            none = "only runs of --parity-case are" if store.runs() else "no run is"
+            shards = any((read_state(store, info.id) or RunState()).shard for info in store.runs())
+            only = "shards" if shards else "runs of --parity-case"
+            none = f"only {only} are" if store.runs() else "no run is"
             yet = "" if store.runs() else " yet"
-            raise StoreError(f"{none} stored in {folder}{yet}; run once without --parity-mode replay")
+            judge = ", or judge the shards: llmparity merge" if shards else ""
+            raise StoreError(f"{none} stored in {folder}{yet}; run once without --parity-mode replay{judge}")
         known = ", ".join(info.id for info in store.runs()[-5:]) or "none"
         raise StoreError(f"there is no run {wanted} to replay in {folder}; stored runs: {known}")
     store.hold(wanted)
     state = read_state(store, wanted)
     if state is None:
         raise StoreError(f"run {wanted} was interrupted while gathering; only a run that ended can be replayed")
+    if state.shard:
+        raise StoreError(f"run {wanted} is {state.shard}; llmparity merge puts the shards together and judges them")
     asked = [spec.name for spec in settings.engines] + [settings.baseline or ""]
     unknown = sorted(set(asked) - {"", *state.engines})
     if unknown:
@@ -57,10 +62,10 @@ def _answers(store: Store, run: str, declarations: Sequence[Declaration]) -> int
 def _newest_whole(store: Store, *, answers: Callable[[str], int]) -> RunInfo | None:
     """Return the newest run to replay of those that answer most, finished ones first.
 
-    Runs of ``--parity-case`` asked too little, whatever they answer.
+    Runs of ``--parity-case`` and shards asked too little, whatever they answer.
     """
     states = {run.id: read_state(store, run.id) or RunState() for run in store.runs()}
-    parts = {run for run, state in states.items() if state.cases}
+    parts = {run for run, state in states.items() if state.cases or state.shard}
     left_open = {run for run, state in states.items() if state.open}
     answered = {run: answers(run) for run in states if run not in parts}
     most = max(answered.values(), default=0)

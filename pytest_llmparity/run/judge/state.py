@@ -21,7 +21,8 @@ class RunState:
 
     ``cases`` are the ids it was restricted to, ``incomplete`` says which hard stop left something out, ``requests`` and
     ``retries`` count what was sent, in ``seconds``, ``notes`` are for the reader. ``guard`` is the fingerprint of the
-    lock file engines were held against. ``open``: a sequential run that more prompts could settle.
+    lock file engines were held against. ``open``: a sequential run that more prompts could settle. ``shard`` says which
+    share of the cases it asked, empty where it was all of them.
     """
 
     engines: Mapping[str, EngineRecord] = field(default_factory=dict)
@@ -34,6 +35,7 @@ class RunState:
     notes: tuple[str, ...] = ()
     guard: str = ""
     open: bool = False
+    shard: str = ""
 
 
 def read_state(store: Store, run: str) -> RunState | None:
