@@ -66,7 +66,7 @@ def add_rootdir(parser: argparse.ArgumentParser) -> None:
 def root_of(asked: argparse.Namespace) -> Path:
     """Return the project's root; raises ``core.errors.UsageError`` where ``--rootdir`` is no folder."""
     from pytest_llmparity.core.errors import UsageError
-    from pytest_llmparity.settings.resolving import project_root
+    from pytest_llmparity.settings.root import project_root
 
     if not asked.rootdir:
         return project_root(Path.cwd())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmparity.settings.resolving import project_root
+from pytest_llmparity.settings.root import project_root
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Shell
@@ -104,7 +104,7 @@ def test_ctrl_c_is_no_traceback(shell: Shell, monkeypatch: pytest.MonkeyPatch) -
     def interrupted(_: Path) -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pytest_llmparity.settings.resolving.project_root", interrupted)
+    monkeypatch.setattr("pytest_llmparity.settings.root.project_root", interrupted)
 
     ended = shell.run("lock")
 
