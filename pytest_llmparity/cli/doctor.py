@@ -39,7 +39,8 @@ def _doctor(asked: argparse.Namespace) -> int:
     with serving(selection) as session:
         for spec in selection.settings.engines:
             origin_of_each = list(origins.of_engine(spec, environ=os.environ))
-            examination = examine(session, spec, settings=origin_of_each, prompts=prompts)
+            compared = len(selection.settings.engines) > 1
+            examination = examine(session, spec, settings=origin_of_each, prompts=prompts, compared=compared)
             examined.append(examination)
             if not asked.json:
                 print(*map(uncommanded, report.engine_lines(examination)), "", sep="\n", flush=True)

@@ -12,6 +12,7 @@ from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import IDENTITY, Fact, to_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import cells, printable, wrapped
+from pytest_llmparity.core.words.rendered import rendered_apart
 
 WIDTH: Final = 100
 """Columns of the doctor's lines: facts, capabilities and origins stand beside each other."""
@@ -60,6 +61,7 @@ def ending_lines(
     examinations: Sequence[Examination], settings: Sequence[Setting], unsearched: Sequence[str], *, width: int = WIDTH
 ) -> Iterator[str]:
     """Yield what concerns all engines, and the conclusion."""
+    yield from _renderings(examinations, width)
     yield "all engines"
     yield from _settings(settings, width, title="")
     if unsearched:
@@ -74,6 +76,24 @@ def ending_lines(
         yield printable(f"something is wrong with {', '.join(ill)}{more}")
     else:
         yield f"nothing is wrong with {explain.count(len(examinations), 'engine')}{more}"
+
+
+def _renderings(examinations: Sequence[Examination], width: int) -> Iterator[str]:
+    """Yield how every engine renders chats beside the baseline."""
+    told = sorted((each for each in examinations if each.rendered), key=lambda each: not each.engine.baseline)
+    if len(told) < 2:
+        return
+    yield "rendered prompts"
+    ours = told[0]
+    for theirs in told[1:]:
+        names = [ours.engine.name, theirs.engine.name]
+        for case, text in ours.rendered.items():
+            texts = [text, theirs.rendered.get(case)]
+            alike = text is not None and texts[0] == texts[1]
+            lines = [f"{' and '.join(names)} render {case} alike"] if alike else rendered_apart(case, names, texts)
+            for line in lines:
+                yield from _wrapped(" " * (4 + len(line) - len(line.lstrip())), line.lstrip(), width)
+    yield ""
 
 
 def to_record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -30,20 +31,34 @@ QUESTIONS: Final = (
     "Why is the sky blue? Answer in one sentence.",
 )
 """What two routes are asked where no prompt file is given."""
+CHATS: Final = {
+    "a chat with a system message": ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}),
+    "a chat without a system message": ({"role": "user", "content": "Hi"},),
+}
+"""What engines render where no prompt file is given."""
 SHOWN: Final = 3
 """How many cases that an engine has no words for are named."""
 
 
 def examine(
-    session: Session, spec: EngineSpec, *, settings: Sequence[Setting] = (), prompts: Sequence[PromptSet] = ()
+    session: Session,
+    spec: EngineSpec,
+    *,
+    settings: Sequence[Setting] = (),
+    prompts: Sequence[PromptSet] = (),
+    compared: bool = False,
 ) -> Examination:
     """Start or attach to one engine of a session, ask every probe anew, and say what is wrong and what could be better.
 
-    ``settings`` are its values and their origins. The longest prompt of each of ``prompts`` is held against its
-    context, and all of them against the words it has. Never raises for what an engine does; ``StoreError`` where the
-    answers of probes cannot be remembered. Configured keys are masked in everything it returns.
+    ``settings`` are its values and their origins; ``compared`` says that another engine is examined too. The longest
+    prompt of each of ``prompts`` is held against its context, and all of them against the words it has. Never raises
+    for what an engine does; ``StoreError`` where the answers of probes cannot be remembered. Configured keys are masked
+    in everything it returns.
     """
     examination = _examined(session, spec, settings, prompts)
+    adapter = session.engaged(spec.name).adapter
+    if compared and adapter is not None:
+        examination = dataclasses.replace(examination, rendered=_rendered(adapter, prompts))
     return from_json(Examination, session.mask.value(to_json(examination)))
 
 
@@ -85,6 +100,22 @@ def _requests(prompts: Sequence[PromptSet]) -> list[Request]:
         case.request(Sampling())
         for case in [case for prompt_set in prompts for case in prompt_set.cases][:CASES] or ours
     ]
+
+
+def _rendered(adapter: Adapter, prompts: Sequence[PromptSet]) -> dict[str, str | None]:
+    """Return how an engine renders the first given chat with a system message and the first without one, else ours."""
+    given: dict[bool, Case] = {}
+    for case in (case for prompt_set in prompts for case in prompt_set.cases):
+        if case.messages and not case.tools:
+            given.setdefault(case.messages[0].get("role") == "system", case)
+    chats = list(given.values()) or [Case(id=name, messages=messages) for name, messages in CHATS.items()]
+    rendered: dict[str, str | None] = {}
+    for case in chats:
+        rendered[case.id] = None
+        if adapter.renderings:
+            with contextlib.suppress(EngineError):
+                rendered[case.id] = adapter.rendered(case.request(Sampling()))
+    return rendered
 
 
 def _wrong(record: EngineRecord, learnt: Learnt) -> Iterator[str]:

@@ -16,6 +16,7 @@ from pytest_llmparity.engines.wire import base
 from pytest_llmparity.testing import Fault, LoopbackEngine
 from pytest_llmparity.testing.script import prompt_of
 from tests.doubles.abilities import Abilities
+from tests.doubles.posing import PosingEngine
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Ended, Shell
@@ -61,6 +62,53 @@ def test_an_engine_that_keeps_its_promises_is_well(shell: Shell, able: Callable[
     assert "does not fit refused declared, confirmed by a probe" in said
     assert "nothing is wrong with 1 engine" in said
     assert "WRONG" not in said
+
+
+class Rendering(PosingEngine):
+    """A llama.cpp that renders chats between these words."""
+
+    def __init__(self, opening: str, **more: Any) -> None:
+        super().__init__(poses_as="llamacpp", abilities=HONEST, context_length=2048, **more)
+        self._opening = opening
+
+    def asked(self, path: str, body: Mapping[str, Any]) -> object | None:
+        if path != "/apply-template":
+            return super().asked(path, body)
+        return {"prompt": "".join(f"{self._opening}{m['role']}>{m['content']}" for m in body["messages"])}
+
+
+def test_how_engines_render_chats_is_shown_beside_each_other(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
+    (shell.path / "one.jsonl").write_text('{"id": "c1", "messages": [{"role": "user", "content": "Hi"}]}')
+    with Rendering("<") as prod, Rendering("<|") as dev, Rendering("<") as test:
+        other = able(poses_as="openai", abilities=Abilities())
+        tables = [table(name, engine) for name, engine in (("prod", prod), ("dev", dev), ("test", test))]
+        shell.configure("".join(tables) + table("hub", other, kind="openai"))
+
+        ended = shell.run("doctor")
+        given = shell.run("doctor", "prod", "dev", "--prompts", "one.jsonl")
+        alone = shell.run("doctor", "prod")
+        record = json.loads(shell.run("doctor", "prod", "hub", "--json").out)
+
+    section = ended.out[ended.out.index("\nrendered prompts\n") : ended.out.index("\nall engines\n")]
+    assert section.splitlines()[2:] == [
+        "    rendered prompts of a chat with a system message part after 1 characters",
+        "      prod: '<system>Be brief.<user>Hi'",
+        "      dev: '<|system>Be brief.<|user>Hi'",
+        "    rendered prompts of a chat without a system message part after 1 characters",
+        "      prod: '<user>Hi'",
+        "      dev: '<|user>Hi'",
+        "    prod and test render a chat with a system message alike",
+        "    prod and test render a chat without a system message alike",
+        "    how hub renders a chat with a system message is not known (llama.cpp and vLLM tell it)",
+        "    how hub renders a chat without a system message is not known (llama.cpp and vLLM tell it)",
+    ]
+    assert "rendered prompts of c1 part after 1 characters" in given.out
+    assert "rendered prompts" not in alone.out
+    jsonschema_rs.validator_for(PUBLISHED).validate(record)
+    assert [list(each["rendered"].values()) for each in record["engines"]] == [
+        ["<system>Be brief.<user>Hi", "<user>Hi"],
+        [None, None],
+    ]
 
 
 def test_every_request_is_counted(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:

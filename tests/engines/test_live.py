@@ -13,6 +13,7 @@ import pytest
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Completion, Request, Sampling
+from pytest_llmparity.engines.wire import build
 from pytest_llmparity.run.probe.overflow import FIT, OVERFLOW
 from pytest_llmparity.run.probe.probes import probe
 from pytest_llmparity.run.records import context_of
@@ -101,6 +102,21 @@ def test_raw_prompt_is_the_rendered_chat(served: Served, ask: Ask) -> None:
     assert (found.text, found.prompt_tokens) == ("The capital of France is Paris.", 20)
     if served.can.logprobs:
         assert len(found.logprobs[0].top) == 2
+
+
+def test_a_rendered_chat_is_told_as_the_raw_prompt_that_it_is_or_not_at_all(served: Served, ask: Ask) -> None:
+    rendered = served.adapter.rendered(Request(case="c", messages=CAPITAL))
+
+    assert rendered == (RENDERED if served.adapter.renderings else None)
+
+
+def test_a_request_that_leaves_the_prompt_cache_out_is_taken(served: Served, send: Send) -> None:
+    wire = served.adapter.build(Request(case="c", messages=CAPITAL), stream=False)
+    body = build.encode({**json.loads(wire.body), **served.adapter.uncached()})
+
+    reply = served.adapter.control.post(wire.path, body, timeout_s=60.0)
+
+    assert served.adapter.read(reply, case="c").text == "The capital of France is Paris."
 
 
 def test_schema_is_forced(served: Served, ask: Ask) -> None:

@@ -46,6 +46,7 @@ class PromptFit:
 class Examination:
     """What the doctor adds to the record of one ``engine``, whose ``error`` says why there is nothing to examine.
 
+    ``rendered`` are chats, by a name for each, as its template renders them, ``None`` where it does not tell.
     ``wrong`` keeps it from being compared or breaks a promise; ``advice`` does not. ``remarks`` says, by probe, why it
     found out nothing or with which words it was refused. ``limits`` are what its route drops or changes, ``requests``
     what was asked of it.
@@ -58,6 +59,7 @@ class Examination:
     wrong: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
     requests: int = 0
+    rendered: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def well(self) -> bool:

@@ -6,14 +6,14 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.errors import LaunchError, ProtocolError, Timeout, Unreachable
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
-from pytest_llmparity.core.sample import NEUTRAL, Fact
+from pytest_llmparity.core.sample import NEUTRAL, Fact, Request
 from pytest_llmparity.engines.facts import device, files
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build
@@ -178,6 +178,35 @@ class VllmAdapter(Adapter):
             "the prefix cache is on: an answer to a prompt seen before may differ (--no-enable-prefix-caching; vLLM "
             "issue 40896).",
         )
+
+    renderings: ClassVar[int] = 3
+
+    def rendered(self, request: Request) -> str | None:
+        """Return the text of a chat's tokens, where the server makes the same tokens of that text.
+
+        ``/v1/completions`` puts a BOS token before a text that begins with one (vLLM issue 16028): it is left out here.
+        """
+        tokens = self._tokenized(messages=list(request.messages or ()))
+        text = self._text_of(tokens) if tokens else None
+        if not tokens or text is None:
+            return None
+        raw = self._tokenized(prompt=text)
+        if raw == [tokens[0], *tokens]:
+            begin = self._text_of(tokens[:1])
+            return text.removeprefix(begin) if begin else None
+        return text if raw == tokens else None
+
+    def _tokenized(self, **what: Any) -> list[int]:
+        """Return the tokens that ``/tokenize`` makes of a chat or a text, none where it does not say."""
+        body = build.encode({"model": self.model, **what})
+        tokens = self.control.post("/tokenize", body, timeout_s=self.spec.request_timeout_s).json().get("tokens")
+        return tokens if isinstance(tokens, list) and all(isinstance(token, int) for token in tokens) else []
+
+    def _text_of(self, tokens: Sequence[int]) -> str | None:
+        """Return the text of tokens, ``None`` where ``/detokenize`` does not say."""
+        body = build.encode({"model": self.model, "tokens": list(tokens)})
+        text = self.control.post("/detokenize", body, timeout_s=self.spec.request_timeout_s).json().get("prompt")
+        return text if isinstance(text, str) else None
 
     def uncached(self) -> Mapping[str, Any]:
         """Return a salt: blocks of the prefix cache are found under the salt they were left with."""

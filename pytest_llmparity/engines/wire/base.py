@@ -438,8 +438,15 @@ class Adapter(RequestBuilder):
     schema_field: ClassVar[str] = ""
     """A field of its own that takes a JSON Schema, also beside a raw prompt; empty where there is none."""
 
+    renderings: ClassVar[int] = 0
+    """How many requests, none of which generates, :meth:`rendered` takes; 0 for kinds that do not tell."""
+
     def rendered(self, request: Request) -> str | None:
-        """Return a chat as the server's template renders it, ``None`` where it does not tell."""
+        """Return a chat as the server's template renders it, ``None`` where it does not tell.
+
+        Sent as a raw prompt the text makes the same tokens as the chat, so a token that the server puts in front of
+        raw prompts by itself is not in it.
+        """
         return None
 
     template_flag: ClassVar[str] = "--chat-template"

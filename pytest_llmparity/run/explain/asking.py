@@ -153,11 +153,11 @@ class Pair:
         """Return a chat as one engine renders it, asked once."""
         if request.messages is None:
             return request.prompt
-        if type(adapter).rendered is Adapter.rendered:
+        if not adapter.renderings:
             return None  # its kind does not tell
         key = (adapter.name, json.dumps(request.messages, sort_keys=True))
         if key not in self._rendered:
-            if not self._allowance.take(what="a rendered prompt"):
+            if not self._allowance.take(adapter.renderings, what="a rendered prompt"):
                 raise Spent(self._allowance.reason or "no more requests may be sent")
             try:
                 self._rendered[key] = adapter.rendered(request)

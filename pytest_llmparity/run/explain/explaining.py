@@ -20,6 +20,7 @@ from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Request, from_json, to_json
 from pytest_llmparity.core.verdict import Explanation, Verdict
 from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.rendered import rendered_apart
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain import due, quantity_of, rendering_due
 from pytest_llmparity.run.explain.asking import Pair
@@ -33,8 +34,6 @@ from pytest_llmparity.run.plan import Declaration, floor_order, unit_of
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.runs import Store
 
-BEFORE: Final = 15
-"""Characters that are shown before the place at which two rendered prompts part."""
 CASES: Final = 16
 """Prompts of every experiment: with so many the paired sign test shows that drift is less where nine of ten agree."""
 NOT_STORED: Final = (
@@ -96,16 +95,17 @@ class Explaining:
         return dataclasses.replace(verdict, details=(*lines, *verdict.details))
 
     def _rendered_apart(self, declaration: Declaration, verdict: Verdict) -> list[str]:
-        """Ask both engines how they render the first case on which they differ; nothing where one does not tell."""
+        """Ask both engines how they render the first case on which they differ; say so where one does not tell."""
         case = next((declaration.prompts.by_id[difference.case] for difference in verdict.differing), None)
         adapters = self._adapters(verdict.engine)
         if case is None or case.messages is None or case.tools or adapters is None:
             return []
-        if any(type(adapter).rendered is Adapter.rendered for adapter in adapters):
-            return []  # its kind does not tell
+        names = [adapter.name for adapter in adapters]
+        if not all(adapter.renderings for adapter in adapters):
+            return rendered_apart(case.id, names, [None if adapter.renderings == 0 else "" for adapter in adapters])
         spent, passed = self._spent()
         allowance = self._allowance(spent, passed)
-        if not allowance.take(len(adapters), what="the rendered prompts"):
+        if not allowance.take(sum(adapter.renderings for adapter in adapters), what="the rendered prompts"):
             return []
         try:
             texts = [adapter.rendered(case.request(declaration.sampling)) for adapter in adapters]
@@ -113,7 +113,7 @@ class Explaining:
             return []
         finally:
             self._put_spent(spent, passed, allowance)
-        return rendered_apart(case.id, [adapter.name for adapter in adapters], texts)
+        return rendered_apart(case.id, names, texts)
 
     def _without_guesses(self, declaration: Declaration, verdict: Verdict, all_of_test: Sequence[Verdict]) -> Verdict:
         """Return a verdict without what token counts let one think of its pair, where experiments showed what it is.
@@ -280,25 +280,6 @@ class Explaining:
                 groups[case.group] += 1
         order = {case.id: (case.id not in counted, case.id not in differing, rank.get(case.id, 0)) for case in cases}
         return sorted(cases, key=lambda case: order[case.id])[:CASES]
-
-
-def rendered_apart(case: str, names: Sequence[str], texts: Sequence[str | None]) -> list[str]:
-    """Return where two renderings of one chat part, three short lines; nothing where one is not known.
-
-    >>> rendered_apart("c1", ["prod", "dev"], ["<user> Hi </s>", "<user>Hi </s>"])
-    ['rendered prompts of c1 part after 6 characters', "  prod: '<user> Hi </s>'", "  dev: '<user>Hi </s>'"]
-    """
-    ours, theirs = texts
-    if ours is None or theirs is None:
-        return []
-    shown = explain.plain(case, 40)
-    if ours == theirs:
-        return [f"both render {shown} alike: what differs is added or cut behind the template"]
-    at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
-    begin = max(0, at - BEFORE)
-    parts = [explain.quote(("…" if begin else "") + text[begin:]) for text in (ours, theirs)]
-    lines = [f"  {explain.plain(name, 40)}: {part}" for name, part in zip(names, parts, strict=True)]
-    return [f"rendered prompts of {shown} part after {at} characters", *lines]
 
 
 def with_explanation(verdict: Verdict, explanation: Explanation | None) -> Verdict:

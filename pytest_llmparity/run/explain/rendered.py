@@ -90,7 +90,7 @@ class RenderedPrompt:
 
     def _template_remedy(self) -> str:
         ours, theirs = self._pair.adapters
-        file = f"{ours.name}.jinja"
+        file = f"/path/to/{ours.name}.jinja"  # an engine of ours runs in a folder of its own
         flag = remedies.started(theirs, theirs.template_flag, file)
         return f"{flag}, with {ours.template_place} on {ours.name} in {file}"
 

@@ -28,6 +28,14 @@ def test_unknown_flag_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--rope-scaling" in capsys.readouterr().err
 
 
+def test_a_template_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--model", "x.gguf", *FLAGS, "--chat-template-file", "none.jinja"])
+
+    assert caught.value.code == 2
+    assert "argument --chat-template-file: none.jinja cannot be read" in capsys.readouterr().err
+
+
 def test_model_that_cannot_be_read_ends_the_process_with_its_name(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp")
     child = Path(main.__code__.co_filename)

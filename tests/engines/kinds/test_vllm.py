@@ -1,16 +1,18 @@
-"""vLLM's sleep mode as its own routes have it: asked for at level 1, believed only where it frees something."""
+"""vLLM's own routes: sleep mode, asked for at level 1 and believed only where it frees something, and tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from pytest_llmparity.core.errors import LaunchError
+from pytest_llmparity.core.sample import Request
 from pytest_llmparity.engines.kinds.vllm import VllmAdapter
 from pytest_llmparity.settings.specification import EngineSpec
+from tests.doubles.posing import PosingEngine
 from tests.doubles.sleeping import Vllm
 
 
@@ -27,6 +29,46 @@ def vllm() -> Iterator[Callable[..., tuple[Vllm, VllmAdapter]]]:
 
 
 Start = Callable[..., tuple[Vllm, VllmAdapter]]
+
+
+class Tokenising(PosingEngine):
+    """A vLLM whose tokens are characters; ``bos`` is put before raw prompts and stands in its chat template."""
+
+    def __init__(self, bos: str = "", *, lossy: bool = False) -> None:
+        super().__init__("Paris.", poses_as="vllm")
+        self._bos = bos
+        self._lossy = lossy
+
+    def asked(self, path: str, body: Mapping[str, Any]) -> object | None:
+        if path == "/tokenize":
+            chat = "".join(f"<{m['role']}> {m['content']}" for m in body.get("messages", ()))
+            return {"tokens": [ord(c) for c in self._bos + (chat or body["prompt"])]}
+        if path == "/detokenize":
+            text = "".join(map(chr, body["tokens"]))
+            return {"prompt": text.replace(" ", "") if self._lossy else text}
+        return None
+
+
+@pytest.mark.parametrize(
+    ("engine", "rendered"),
+    [(Tokenising(), "<user> Hi"), (Tokenising("\u0001"), "<user> Hi"), (Tokenising(lossy=True), None)],
+    ids=["as it is", "without the BOS token that raw prompts get", "not where the text has other tokens"],
+)
+def test_a_chat_is_told_as_the_text_that_has_its_tokens(engine: Tokenising, rendered: str | None) -> None:
+    with engine:
+        spec = EngineSpec(name="big", kind="vllm", model="loopback", base_url=engine.base_url)
+        adapter = VllmAdapter(spec, engine.base_url, {})
+        before = engine.count
+
+        assert adapter.rendered(Request(case="c", messages=({"role": "user", "content": "Hi"},))) == rendered
+
+    assert engine.count == before, "nothing is generated"
+
+
+def test_a_vllm_without_these_routes_does_not_tell(vllm: Start) -> None:
+    _, adapter = vllm()
+
+    assert adapter.rendered(Request(case="c", messages=({"role": "user", "content": "Hi"},))) is None
 
 
 def test_it_sleeps_at_the_level_it_wakes_up_whole_from(vllm: Start) -> None:

@@ -459,6 +459,23 @@ def test_a_prompt_that_is_rendered_otherwise_is_shown_without_any_other_check_an
     assert again.details == live.details
 
 
+def test_that_an_engine_does_not_tell_how_it_renders_is_said_and_nothing_asked(planted: Planted) -> None:
+    planted.project.prompts(PROMPTS)
+    changed = planted.behind(proxy.another_template(last_alone))
+    session = planted.project.session(
+        EngineSpec(name="a", kind="llamacpp", model="loopback", base_url=planted.engine.base_url),
+        EngineSpec(name="b", kind="openai", model="loopback", base_url=changed.base_url),
+    )
+    planted.project.declare(session, check.prompts())
+    session.gather()
+
+    (verdict,) = session.settle("t", session.parity_run("t", reproduce=""))
+
+    assert verdict.details[0] == "how b renders c0 is not known (llama.cpp and vLLM tell it)"
+    assert session._judging is not None
+    assert session.store().document(session._judging.run, SPENT) is None
+
+
 @pytest.mark.parametrize(("left", "asked"), [(None, 2), (2, 2), (1, 0)])
 def test_renderings_that_are_shown_count_among_the_requests_of_the_run(
     planted: Planted, left: int | None, asked: int

@@ -99,6 +99,8 @@ class LlamaCppAdapter(GgufServer):
         """Return what every request of ours has anyway."""
         return self.constants
 
+    renderings: ClassVar[int] = 1
+
     def rendered(self, request: Request) -> str | None:
         """Return what ``/apply-template`` makes of a chat."""
         body = build.encode({"messages": list(request.messages or ())})

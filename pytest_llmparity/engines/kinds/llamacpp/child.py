@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
+from pathlib import Path
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 """What llama.cpp keeps keys and values as (common/arg.cpp)."""
@@ -77,9 +78,17 @@ def _parser() -> argparse.ArgumentParser:
     for half in ("k", "v"):
         parser.add_argument(f"-ct{half}", f"--cache-type-{half}", choices=CACHE_TYPES)
     parser.add_argument("--chat-template", dest="chat_template")
+    parser.add_argument("--chat-template-file", dest="chat_template", type=_text_of)
     parser.add_argument("--rope-freq-base", type=float)
     parser.add_argument("--rope-freq-scale", type=float)
     return parser
+
+
+def _text_of(name: str) -> str:
+    try:
+        return Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise argparse.ArgumentTypeError(f"{name} cannot be read: {exc}") from exc
 
 
 if __name__ == "__main__":

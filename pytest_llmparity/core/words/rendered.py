@@ -1,0 +1,36 @@
+"""Where two engines' renderings of one chat part, in lines for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from pytest_llmparity.core.words import explain
+
+BEFORE: Final = 15
+"""Characters that are shown before the place at which two renderings part."""
+TELLING: Final = "llama.cpp and vLLM tell it"
+"""Who says how it renders a chat."""
+
+
+def rendered_apart(case: str, names: Sequence[str], texts: Sequence[str | None]) -> list[str]:
+    """Return where two renderings of one chat part, three short lines; one line where an engine does not tell.
+
+    >>> rendered_apart("c1", ["prod", "dev"], ["<user> Hi </s>", "<user>Hi </s>"])
+    ['rendered prompts of c1 part after 6 characters', "  prod: '<user> Hi </s>'", "  dev: '<user>Hi </s>'"]
+    >>> rendered_apart("c1", ["prod", "dev"], ["<user> Hi </s>", None])
+    ['how dev renders c1 is not known (llama.cpp and vLLM tell it)']
+    """
+    shown = explain.plain(case, 40)
+    untold = [explain.plain(name, 40) for name, text in zip(names, texts, strict=True) if text is None]
+    ours, theirs = texts
+    if ours is None or theirs is None:
+        render = "renders" if len(untold) == 1 else "render"
+        return [f"how {' and '.join(untold)} {render} {shown} is not known ({TELLING})"]
+    if ours == theirs:
+        return [f"both render {shown} alike: what differs is added or cut behind the template"]
+    at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+    begin = max(0, at - BEFORE)
+    parts = [explain.quote(("…" if begin else "") + text[begin:]) for text in (ours, theirs)]
+    lines = [f"  {explain.plain(name, 40)}: {part}" for name, part in zip(names, parts, strict=True)]
+    return [f"rendered prompts of {shown} part after {at} characters", *lines]
