@@ -71,7 +71,7 @@ class Request:
 
     Exactly one of ``messages`` (chat) and ``prompt`` (raw text) is set. ``messages``, ``tools`` and
     ``response_format`` are JSON values in OpenAI's shape. ``top_logprobs`` 0 asks for the chosen token only,
-    ``None`` for no logprobs.
+    ``None`` for no logprobs. ``extra_body`` are further fields of the body, sent as they are whatever the engine.
     """
 
     case: str
@@ -82,6 +82,7 @@ class Request:
     tool_choice: Any = None
     response_format: Mapping[str, Any] | None = None
     top_logprobs: int | None = None
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

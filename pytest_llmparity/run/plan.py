@@ -15,10 +15,12 @@ from pytest_llmparity.core.checks.base import left_out
 from pytest_llmparity.core.checks.drift.floor import fewest, reached
 from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter, reason_of
 from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, Check, Needs, floor_stages
+from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case, PromptSet, unseen
 from pytest_llmparity.core.sample import Phase, Request, Sampling, WireRequest, to_json
 from pytest_llmparity.core.shards import Shard
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
 
 PHASE_ORDER = (Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL)
@@ -454,6 +456,16 @@ def pointless(engine: EngineRecord, unit: Unit) -> dict[str, str]:
     ]
     first, others = missing[:1], missing[1:]
     return {case: why for reasons in first for case, why in reasons.items() if all(case in other for other in others)}
+
+
+def unread_fields(name: str, units: Iterable[Unit], can: Capabilities) -> Iterator[str]:
+    """Yield what the reader should know of fields that are passed through to an engine that refuses no unknown one."""
+    passed = sorted({field for unit in units for case in unit.prompts.cases for field in case.extra_body})
+    if passed and can.unknown_fields == "dropped":
+        yield (
+            f"{name}: {', '.join(map(explain.plain, passed))} sent as given; fields it does not know are dropped "
+            "without a word, so only its answers tell whether it read them"
+        )
 
 
 def unsent_fields(name: str, wires: Wires) -> Iterator[str]:

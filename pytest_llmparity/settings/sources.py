@@ -9,7 +9,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-SIGNATURE: Final = "parity(prompts, *checks, max_tokens=64, sampling=None, concurrency=None, repeats=1)"
+SIGNATURE: Final = (
+    "parity(prompts, *checks, max_tokens=64, sampling=None, concurrency=None, repeats=1, extra_body=None)"
+)
 """The marker as users write it: registered with pytest and quoted in every error about it."""
 
 FORMATS = ("json", "html", "md")

@@ -416,6 +416,16 @@ def test_tools_and_schemas_keep_the_order_they_were_declared_in(pose: Pose) -> N
     assert "response_format" in refused or 0 < body.index(b'"zeta"') < body.index(b'"alpha"')
 
 
+def test_fields_that_are_passed_through_go_out_as_they_are(pose: Pose) -> None:
+    further = {"chat_template_kwargs": {"b": 1, "a": [None, 0.5]}, "options": {"num_gpu": 1}}
+    _, adapter = pose()
+
+    bare, passed = built(adapter, asking()), built(adapter, asking(extra_body=further))
+
+    assert json.dumps(passed["chat_template_kwargs"]) == json.dumps(further["chat_template_kwargs"])
+    assert passed == bare | further | {"options": bare.get("options", {}) | further["options"]}
+
+
 def test_a_raw_prompt_goes_out_as_it_is_and_without_tools(pose: Pose) -> None:
     _, adapter = pose()
     text = "<|im_start|>user\nné \u2028<|im_end|>"

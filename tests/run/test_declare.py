@@ -81,6 +81,29 @@ def test_what_prompts_expect_is_read_and_refused_where_they_say_nothing(folder: 
         call(folder, "few.jsonl", check.answers(rate=0.9))
 
 
+def test_further_fields_of_the_marker_are_those_of_each_case(folder: Path) -> None:
+    rows = [{"id": "a", "prompt": "p"}, {"id": "b", "prompt": "p", "extra_body": {"x": 2}}]
+    cases = call(folder, rows, extra_body={"x": 1, "y": [1]}).prompts.cases
+
+    assert [case.extra_body for case in cases] == [{"x": 1, "y": [1]}, {"x": 2, "y": [1]}]
+    assert call(folder, rows, extra_body={"x": 1}).prompts.digest != call(folder, rows).prompts.digest
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (3, "is a dictionary such as"),
+        ({1: 2}, "is a dictionary such as"),
+        ({"temperature": 1}, "has temperature, which is sent anyway"),
+        ({"x": float("nan")}, "extra_body of the parity marker: "),
+        ({"x": object()}, "extra_body of the parity marker: "),
+    ],
+)
+def test_further_fields_that_cannot_be_sent_are_refused(folder: Path, extra: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        call(folder, "prompts.jsonl", extra_body=extra)
+
+
 ROWS = [{"id": f"c{i}", "messages": ({"role": "user", "content": f"say {i}"},), "tags": ("a",)} for i in range(3)]
 
 

@@ -187,6 +187,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 def wanted(request: Request) -> Wanted:
     """Return the hashes of a request in no engine's words: of what is asked, and of how it is sampled."""
     content = [request.messages, request.prompt, request.tools, request.tool_choice, request.response_format]
+    content += [request.extra_body] if request.extra_body else []
     return Wanted(prompt=short(to_json(content)), sampling=short(to_json(request.sampling)))
 
 

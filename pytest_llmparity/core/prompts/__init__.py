@@ -37,7 +37,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt and what belongs to it. Exactly one of ``messages`` and ``prompt`` is set, variables filled in.
 
     ``group`` is shared by cases made from one template or document (its own id otherwise). ``sampling`` holds only the
-    fields the entry overrides. ``line`` is where the entry starts in its file, counted from 1.
+    fields the entry overrides, ``extra_body`` further fields of the request, as they are. ``line`` is where the entry
+    starts in its file, counted from 1.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     response_format: Mapping[str, Any] | None = None
     expect: Expect | None = None
     line: int = 0
+    extra_body: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.group:
@@ -67,6 +69,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             tool_choice=self.tool_choice,
             response_format=self.response_format,
             top_logprobs=top_logprobs,
+            extra_body=self.extra_body,
         )
 
 
@@ -135,6 +138,8 @@ def _written(case: Case) -> str:
     parts: list[str] = []
     for name, label in _LABELS:
         value = getattr(case, name)
+        if name == "extra_body" and not value:
+            continue  # sets that name none are what they were before there was such a field
         if isinstance(value, str):
             parts.append(label + _TEXT(value))
         elif value is None:

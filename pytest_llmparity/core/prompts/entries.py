@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -169,26 +170,51 @@ class MessageEntry(Entry):
         return self.model_dump(exclude_unset=True)
 
 
-class SamplingEntry(Entry):
-    """Sampling parameters this entry overrides; the others come from the test."""
+class OpenAISampling(Entry):
+    """Sampling parameters as OpenAI's requests have them."""
 
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=0)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    repetition_penalty: float | None = Field(default=None, gt=0)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     seed: int | None = None
     stop: Texts | None = None
 
     def overrides(self) -> dict[str, Any]:
-        """Return the fields the entry sets, ready for ``dataclasses.replace`` on a ``Sampling``."""
-        values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+        """Return the parameters the entry sets, ready for ``dataclasses.replace`` on a ``Sampling``."""
+        values = {name: getattr(self, name) for name in sorted(self.model_fields_set & _SAMPLING)}
         if self.stop is not None:
             values["stop"] = tuple(self.stop)
         return values
+
+
+class SamplingEntry(OpenAISampling):
+    """Sampling parameters this entry overrides; the others come from the test."""
+
+    top_k: int | None = Field(default=None, ge=0)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0)
+
+
+_SAMPLING: Final = frozenset(SamplingEntry.model_fields)
+_OURS: Final = {
+    **dict.fromkeys(_SAMPLING, "write it under sampling"),
+    **dict.fromkeys(("max_completion_tokens", "repeat_penalty"), "write max_tokens or repetition_penalty instead"),
+    **dict.fromkeys(("messages", "prompt", "tools", "tool_choice", "response_format"), "write it in the case itself"),
+    "model": "the engine's configuration names it",
+    "n": "give the marker repeats=",
+    **dict.fromkeys(("stream", "stream_options", "logprobs", "top_logprobs"), "checks decide on it"),
+}
+"""Fields of a body that are never passed through, each with what to do instead."""
+
+
+def passed_through(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return further fields of a request's body; ``ValueError`` for one that we send ourselves."""
+    for name in fields:
+        if name in _OURS:
+            raise ValueError(f"has {name}, which is sent anyway: {_OURS[name]}")
+    return fields
 
 
 class ExpectEntry(Entry):
@@ -200,8 +226,8 @@ class ExpectEntry(Entry):
     contains: Texts = Field(default_factory=list)
 
 
-class PromptEntry(Entry):
-    """One case: an id, and exactly one of ``messages`` and ``prompt``.
+class PromptEntry(OpenAISampling):
+    """One case: an id, exactly one of ``messages`` and ``prompt``, and sampling parameters where OpenAI has them.
 
     Only where ``vars`` is present is ``{name}`` in prompts and message contents replaced (``{{`` and ``}}`` are braces
     then); without it every brace stays as it is, so JSON in a prompt needs no escaping.
@@ -219,6 +245,9 @@ class PromptEntry(Entry):
     tools: list[dict[str, Any]] | None = Field(default=None, min_length=1)
     tool_choice: Choice = None
     response_format: dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    logit_bias: dict[str, float] | None = Field(default=None, min_length=1)
+    extra_body: Annotated[dict[str, Any], AfterValidator(passed_through)] | None = Field(default=None, min_length=1)
     expect: ExpectEntry | None = None
 
     @model_validator(mode="after")
@@ -228,3 +257,19 @@ class PromptEntry(Entry):
         if self.messages is None and self.prompt is None:
             raise ValueError("has neither messages nor prompt")
         return self
+
+    @model_validator(mode="after")
+    def _said_once(self) -> Self:
+        twice = sorted(self.model_fields_set & (set() if self.sampling is None else self.sampling.model_fields_set))
+        if twice:
+            raise ValueError(f"has {twice[0]} at the top and under sampling; say it once")
+        return self
+
+    def overrides(self) -> dict[str, Any]:
+        """Return the parameters that stand at the top or under ``sampling``."""
+        return super().overrides() | (self.sampling.overrides() if self.sampling is not None else {})
+
+    def further(self) -> dict[str, Any]:
+        """Return the fields of the request's body that are passed through as they are."""
+        named = {"parallel_tool_calls": self.parallel_tool_calls, "logit_bias": self.logit_bias}
+        return {name: value for name, value in named.items() if value is not None} | (self.extra_body or {})

@@ -206,8 +206,13 @@ def _case(value: object, line: int, problems: list[tuple[int, str]], *, fit: boo
 
 HINTS = {
     "expected": "what a right answer looks like is expect = {schema, answer, tool, contains}",
-    "max_tokens": 'parameters of one case belong under sampling: {"max_tokens": …}',
-    "temperature": 'parameters of one case belong under sampling: {"temperature": …}',
+    "n": "several answers to a case are asked for by repeats= in the marker",
+    "max_completion_tokens": "the limit of one answer is max_tokens",
+    "top_k": 'what OpenAI has no name for belongs under sampling: {"top_k": …}',
+    "min_p": 'what OpenAI has no name for belongs under sampling: {"min_p": …}',
+    "repetition_penalty": 'what OpenAI has no name for belongs under sampling: {"repetition_penalty": …}',
+    "model": "the engine's configuration names it",
+    "stream": "checks decide on it",
     "images": "prompts are text only",
 }
 
@@ -270,7 +275,7 @@ def _filled(entry: PromptEntry, line: int, unfilled: list[str]) -> Case:
         prompt=prompt,
         group=entry.group or entry.id,
         tags=tuple(entry.tags),
-        sampling=entry.sampling.overrides() if entry.sampling else {},
+        sampling=entry.overrides(),
         tools=tuple(entry.tools) if entry.tools is not None else None,
         tool_choice=entry.tool_choice,
         response_format=entry.response_format,
@@ -278,6 +283,7 @@ def _filled(entry: PromptEntry, line: int, unfilled: list[str]) -> Case:
         if expect is None
         else Expect(schema=expect.schema_, answer=expect.answer, tool=expect.tool, contains=tuple(expect.contains)),
         line=line,
+        extra_body=entry.further(),
     )
 
 

@@ -73,6 +73,9 @@ _ENTRY: Final[Rules] = {
     "tools": Meant.SCHEMA,
     "tool_choice": Meant.SCHEMA,
     "response_format": Meant.SCHEMA,
+    "stop": Meant.NAME,
+    "parallel_tool_calls": Meant.SCHEMA,
+    "extra_body": Meant.SCHEMA,
     "expect": {"schema": Meant.SCHEMA, "answer": Meant.TEXT, "tool": Meant.TEXT, "contains": Meant.TEXT},
 }
 

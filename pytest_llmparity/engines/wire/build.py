@@ -176,6 +176,7 @@ class RequestBuilder:
             body |= self.stream_fields
         else:
             body |= self._unstreamed_fields(request)
+        body |= request.extra_body
         path = RAW_PATH if request.prompt is not None else CHAT_PATH
         return wire(routed(path, self.api), body, omitted)
 

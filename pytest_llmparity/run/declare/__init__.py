@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from pytest_llmparity.core.checks.answers import AnswersCheck
 from pytest_llmparity.core.checks.base import Misused
@@ -15,13 +18,14 @@ from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError, UsageError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.prompts.entries import passed_through
 from pytest_llmparity.core.prompts.sampling import sampling_of
 from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.run.declare.prompts import find, load_prompts, place, text_of
 from pytest_llmparity.run.plan import Declaration
 from pytest_llmparity.settings.sources import SIGNATURE
 
-KEYWORDS = ("max_tokens", "sampling", "concurrency", "repeats")
+KEYWORDS = ("max_tokens", "sampling", "concurrency", "repeats", "extra_body")
 
 
 def declare(
@@ -46,7 +50,7 @@ def declare(
     _known(kwargs)
     if not args:
         raise UsageError(f"the parity marker of {test} names no prompt file; write {SIGNATURE}")
-    prompts = load_prompts(args[0], folders, test=test)
+    prompts = _with_extra(load_prompts(args[0], folders, test=test), kwargs.get("extra_body"))
     checks = tuple(_check(value, folders, prompts) for value in args[1:])
     declaration = Declaration(
         test=test,
@@ -188,6 +192,22 @@ def _positive(kwargs: Mapping[str, Any], name: str, default: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UsageError(f"{name} of the parity marker is {value!r}; it is a whole number of at least 1")
     return value
+
+
+def _with_extra(prompts: PromptSet, extra_body: object) -> PromptSet:
+    """Return the prompts with further fields of every request's body; what a case says itself wins."""
+    if extra_body is None:
+        return prompts
+    what = "extra_body of the parity marker"
+    if not isinstance(extra_body, Mapping) or not all(isinstance(name, str) for name in extra_body):
+        raise UsageError(f"{what} is a dictionary such as {{'chat_template_kwargs': {{}}}}, not {extra_body!r}")
+    try:
+        passed_through(extra_body)
+        json.dumps(extra_body, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{what}: {error}") from error
+    cases = (msgspec.structs.replace(case, extra_body={**extra_body, **case.extra_body}) for case in prompts.cases)
+    return PromptSet(name=prompts.name, cases=tuple(cases))
 
 
 def _sampling(kwargs: Mapping[str, Any]) -> Sampling:

@@ -35,6 +35,7 @@ from pytest_llmparity.run.plan import (
     Unit,
     first_words,
     narrowed,
+    unread_fields,
     unsent_fields,
     wires_name,
 )
@@ -259,6 +260,8 @@ class Campaign:
                 sent = {case: wire.sha256 for case, wire in by_case.items()}
                 self._store.put_document(self._begun.id, wires_name(name, key), sent)
             self._ledger.notes += unsent_fields(name, wires)
+            asked = [unit for unit in self._plan.units if unit.key in wires]
+            self._ledger.notes += unread_fields(name, asked, record.capabilities)
 
     def _prepared(self, adapter: Adapter) -> Prepared:
         """Prepare one engine; called in a thread of its own."""

@@ -113,6 +113,55 @@ def test_what_the_row_sets_wins_over_the_tests_sampling() -> None:
     assert (request.case, request.prompt, request.messages, request.top_logprobs) == ("a", "x", None, 3)
 
 
+def test_names_of_openai_at_the_top_mean_what_they_mean_in_a_request() -> None:
+    row = {
+        "id": "a",
+        "prompt": "p",
+        "temperature": 0.5,
+        "max_tokens": 8,
+        "stop": "\n",
+        "seed": 3,
+        "sampling": {"top_k": 4},
+        "parallel_tool_calls": False,
+        "logit_bias": {"50256": -100},
+        "extra_body": {"chat_template_kwargs": {"enable_thinking": False}},
+    }
+    (case,) = read(row).cases
+    request = case.request(Sampling(top_p=0.9))
+
+    assert request.sampling == Sampling(temperature=0.5, max_tokens=8, stop=("\n",), seed=3, top_k=4, top_p=0.9)
+    assert request.extra_body == {
+        "parallel_tool_calls": False,
+        "logit_bias": {"50256": -100},
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    text = yaml.safe_dump([row])
+    assert parse_prompts(text, source="p.yml", name="p").digest == read(row).digest
+    assert read(row | {"extra_body": {"x": 1}}).digest != read(row).digest
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            {"temperature": 0, "sampling": {"temperature": 1}},
+            "has temperature at the top and under sampling; say it once",
+        ),
+        ({"extra_body": {"top_k": 1}}, "has top_k, which is sent anyway: write it under sampling"),
+        ({"extra_body": {"n": 2}}, "has n, which is sent anyway: give the marker repeats="),
+        ({"extra_body": {"repeat_penalty": 2}}, "write max_tokens or repetition_penalty instead"),
+        ({"extra_body": {}}, "extra_body"),
+        ({"top_k": 1}, "belongs under sampling"),
+        ({"n": 2}, "repeats= in the marker"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"model": "m"}, "the engine's configuration names it"),
+    ],
+)
+def test_what_is_said_twice_or_sent_anyway_is_refused(row: dict[str, Any], words: str) -> None:
+    with pytest.raises(PromptSetError, match=words):
+        read({"id": "a", "prompt": "p", **row})
+
+
 def test_without_vars_braces_stay_as_they_are() -> None:
     assert read({"id": "a", "prompt": 'Answer {"a": {{1}}} {name}'}).cases[0].prompt == 'Answer {"a": {{1}}} {name}'
 
@@ -288,10 +337,13 @@ def test_broken_text_is_named_by_file_and_line(text: str, expected: str) -> None
         ({"sampling": {"max_tokens": True}}, "sampling.max_tokens is true; expected a whole number"),
         ({"sampling": {"top_k": None}}, "has top_k = null"),
         ({"sampling": {"temprature": 1}}, "sampling.temprature is not a key (did you mean 'temperature'?)"),
-        ({"temperature": 1}, "temperature is not a key: parameters of one case belong under sampling"),
+        ({"top_k": 1}, "top_k is not a key: what OpenAI has no name for belongs under sampling"),
         ({"tool_choice": "any"}, "tool_choice is \"any\"; allowed: 'none', 'auto', 'required'"),
         ({"expect": {"schema": 3}}, "expect.schema is neither text"),
-        ({"expects": {}}, "expects is not a key (did you mean 'expect'?); known here: expect, group, id"),
+        (
+            {"expects": {}},
+            "expects is not a key (did you mean 'expect'?); known here: expect, extra_body, frequency_penalty",
+        ),
     ],
 )
 def test_a_wrong_row_says_which_key_what_was_given_and_what_is_allowed(row: dict[str, Any], expected: str) -> None:
