@@ -104,6 +104,17 @@ def test_further_fields_that_cannot_be_sent_are_refused(folder: Path, extra: Any
         call(folder, "prompts.jsonl", extra_body=extra)
 
 
+def test_a_set_that_comes_with_the_package_is_named(folder: Path) -> None:
+    prompts = call(folder, "llmparity:quantization", check.text(margin=0.05), check.answers(gap=0.05)).prompts
+
+    assert (prompts.name, len(prompts.cases), prompts.groups) == ("quantization", 120, 120)
+    assert {case.tags for case in prompts.cases} == {
+        (tag,) for tag in ("arithmetic", "copy", "rare", "format", "unicode")
+    }
+    with pytest.raises(PromptSetError, match=r"did you mean llmparity:quantization\?"):
+        call(folder, "llmparity:quant")
+
+
 ROWS = [{"id": f"c{i}", "messages": ({"role": "user", "content": f"say {i}"},), "tags": ("a",)} for i in range(3)]
 
 

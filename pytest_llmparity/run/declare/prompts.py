@@ -6,6 +6,7 @@ import difflib
 import inspect
 import weakref
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Final
 
@@ -16,12 +17,15 @@ from pytest_llmparity.settings.sources import SIGNATURE
 
 MAX_BYTES = 512 * 2**20
 """Bytes of a prompt or schema file: all of it is held in memory."""
+SETS: Final = ("quantization",)
+"""Prompt sets that come with this package, by their names behind ``llmparity:``."""
+_SHIPPED: Final = "llmparity:"
 _MADE: Final[MutableMapping[Callable[[], object], PromptSet]] = weakref.WeakKeyDictionary()
 """The prompt sets of functions, which are called once however many tests name them."""
 
 
 def load_prompts(value: object, folders: Sequence[Path], *, test: str = "") -> PromptSet:
-    """Return the prompt set at a path, of rows, or of a function that makes rows.
+    """Return the prompt set at a path, one that comes with this package, of rows, or of a function that makes rows.
 
     Rows are mappings with the keys of a prompt file's entries; a set of them is named after the ``test`` or the
     function. ``PromptSetError`` says where a file was looked for, which line or row is wrong, or what a function raised
@@ -37,8 +41,20 @@ def load_prompts(value: object, folders: Sequence[Path], *, test: str = "") -> P
             "the parity marker's first argument is the path of a prompt file, a list of rows or a function that "
             f"returns rows, not {value!r}; {SIGNATURE}"
         )
+    if str(value).startswith(_SHIPPED):
+        return _shipped(str(value))
     path = find(value, folders, what="prompt file")
     return parse_prompts(text_of(path, value), source=str(value), name=path.stem)
+
+
+def _shipped(value: str) -> PromptSet:
+    """Return a prompt set that comes with this package."""
+    name = value.removeprefix(_SHIPPED)
+    if name not in SETS:
+        near = difflib.get_close_matches(name, SETS, n=1) or SETS
+        raise PromptSetError(f"no prompts {value!r} come with this plugin; did you mean {_SHIPPED}{near[0]}?")
+    text = resources.files("pytest_llmparity").joinpath(f"prompts/{name}.jsonl").read_text("utf-8")
+    return parse_prompts(text, source=f"{value}.jsonl", name=name)
 
 
 def _called(function: Callable[[], object], folders: Sequence[Path]) -> PromptSet:
