@@ -1,8 +1,8 @@
 """The command line beside pytest: ``llmparity lock``, ``serve`` and what else is done with engines outside a test run.
 
 Each verb is a file of its own. Exit codes: 0 all is well, 1 something is wrong with an engine or a file, 2 a mistake on
-the command line, in the environment or in the configuration, 130 interrupted; ``gate`` has its own. At their
-top, modules of this room import the standard library and what imports no more than that: ``--help`` answers at once.
+the command line, in the environment or in the configuration, 130 interrupted; ``gate`` and ``bisect`` have their own. At
+their top, modules of this room import the standard library and what imports no more than that: ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli.gate import UNDECIDED
+from pytest_llmparity.cli.release.gate import UNDECIDED
 from pytest_llmparity.cli.verbs import INTERRUPTED, MISUSE, WRONG, complain
 from pytest_llmparity.core.words.printable import printable_lines
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         asked = _asked(words)
     except SystemExit as end:
-        if end.code == MISUSE and words[:1] == ["gate"]:
+        if end.code == MISUSE and words[:1] in (["gate"], ["bisect"]):
             raise SystemExit(UNDECIDED) from None  # there 2 says something else
         raise
     from pytest_llmparity.core.errors import LLMParityError, UsageError
@@ -53,13 +53,14 @@ def _asked(words: list[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pytest_llmparity.cli import calibrate, doctor, gate, golden, init, lock, merge, record, report, runs, serve
+    from pytest_llmparity.cli import calibrate, doctor, golden, init, lock, merge, record, report, runs, serve
+    from pytest_llmparity.cli.release import bisect, gate
 
     parser = argparse.ArgumentParser(prog="llmparity", description="What is behind the engines of a project.")
     parser.add_argument(
         "--version", action="version", version=f"pytest-llmparity {metadata.version('pytest-llmparity')}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for verb in (init, doctor, lock, calibrate, golden, record, gate, runs, merge, report, serve):
+    for verb in (init, doctor, lock, calibrate, golden, record, gate, bisect, runs, merge, report, serve):
         verb.add(commands)
     return parser

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_llmparity.cli.gate import run_pytest
+from pytest_llmparity.cli.release.gate import run_pytest
 from pytest_llmparity.cli.verbs import OK, WRONG, add_rootdir, complain, root_of, selected, serving
 from pytest_llmparity.core.gate import PLUGIN, RECORDER_OPTION, RUN_OPTION
 

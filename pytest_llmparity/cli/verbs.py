@@ -83,10 +83,11 @@ class Selection(NamedTuple):
     settings: Settings
 
 
-def selected(asked: argparse.Namespace, *, baseline: str | None = None) -> Selection:
+def selected(asked: argparse.Namespace, *, baseline: str | None = None, variants: str | None = None) -> Selection:
     """Resolve the engines a command was asked for; ``baseline`` is the one whatever the configuration says.
 
-    Raises ``core.errors.UsageError`` as pytest's own command line does, also where no engine is selected.
+    ``variants`` of configured engines (``settings.variants``) may be among them. Raises ``core.errors.UsageError`` as
+    pytest's own command line does, also where no engine is selected.
     """
     from pytest_llmparity.core.errors import EngineSelectionError
     from pytest_llmparity.run.session import settings_of
@@ -98,6 +99,7 @@ def selected(asked: argparse.Namespace, *, baseline: str | None = None) -> Selec
         "baseline": baseline,
         "profile": asked.profile,
         "config": asked.config,
+        "variants": variants,
         "mode": ("live", None),
         "required": False,
         "frozen": False,

@@ -1,4 +1,4 @@
-"""What ``llmparity gate`` and ``record`` add to the pytest they start: a policy is held against it, the run is named.
+"""What ``llmparity gate``, ``bisect`` and ``record`` add to their pytest: a policy is held against it, a run named.
 
 Loaded by ``-p`` and by nobody else.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmparity.core.gate import POLICY_OPTION, RECORDER_OPTION, RUN_OPTION
+from pytest_llmparity.core.gate import JUDGED_OPTION, POLICY_OPTION, RECORDER_OPTION, RUN_OPTION, VARIANTS_OPTION
 from pytest_llmparity.plugin.fixtures import DOOR
 
 if TYPE_CHECKING:
@@ -25,6 +25,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         POLICY_OPTION, dest="llmparity_gate_policy", metavar="FILE", help="Policy to hold the suite against"
     )
     group.addoption(RECORDER_OPTION, dest="llmparity_recorder", metavar="FILE", help="File that answers are noted in")
+    group.addoption(
+        VARIANTS_OPTION,
+        dest="parity_variants",
+        metavar="JSON",
+        help="Configured engines with other values of some keys",
+    )
+    group.addoption(
+        JUDGED_OPTION,
+        dest="parity_judged_too",
+        action="store_true",
+        default=None,
+        help="Ask nobody where a run of the same plan has every answer, also one that was judged already",
+    )
 
 
 @pytest.hookimpl(trylast=True)

@@ -114,7 +114,7 @@ def given_to(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> 
     from pytest_llmparity.settings.resolving import Given
 
     return Given(
-        lambda option: config.getoption(option if option == "engines" else f"parity_{option}"),
+        lambda option: config.getoption(option if option == "engines" else f"parity_{option}", None),
         environ,
         root=config.rootpath,
         cwd=config.invocation_params.dir,

@@ -22,6 +22,7 @@ from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.engines import daemons, played, registry
+from pytest_llmparity.engines.facts.files import changed_since
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
@@ -45,9 +46,10 @@ from pytest_llmparity.run.judge.recorded import keep, record_of_run
 from pytest_llmparity.run.judge.replaying import to_replay
 from pytest_llmparity.run.judge.state import (
     RunState,
+    can_be_judged,
+    note_kept,
     read_state,
     state_of,
-    write_state,
 )
 from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import Beside, LoopThread
@@ -184,6 +186,7 @@ class Session:
                 version=self.version,
                 resume=self.settings.resume,
                 whole=self._whole,
+                max_age_s=self.settings.answers_hold_s,
             )
             self.run = begun.id
             noted = self.store().document(begun.id, REQUESTS)
@@ -195,7 +198,7 @@ class Session:
                 self.store().put_document(begun.id, SHARD, note_of(plan))
             self.store().put_document(begun.id, AGREED, to_json(self.agreed))
             if begun.kept:
-                self._keep(begun.id)
+                note_kept(self.store(), begun.id)
             if self.store().document(begun.id, GATHERED) is None:
                 Campaign(
                     self.settings,
@@ -214,23 +217,16 @@ class Session:
                 ).go()
         self._load()
 
-    def _whole(self, document: Mapping[str, Any]) -> bool:
-        """Whether what an earlier gathering wrote down can be judged as it is: every engine was there, and held alike.
+    def _whole(self, document: Mapping[str, Any], began: float) -> bool:
+        """Whether what an earlier gathering wrote down can be judged as it is; see :func:`can_be_judged`.
 
-        Another lock file, or a lock that is now binding, may say otherwise of an engine: that takes the live one.
+        What was judged already may be old: its models have to be the files they were.
         """
-        state = state_of(document)
-        unusable = any(engine.unusable for engine in state.engines.values())
-        return not unusable and state.guard == held_against(self._lock, self._goldens)
-
-    def _keep(self, run: str) -> None:
-        """Say in a run that was gathered by another session that its answers are judged here."""
-        state = read_state(self.store(), run) or RunState()
-        kept = (
-            f"run {run} had gathered everything: its answers are judged, nobody was asked (--parity-fresh asks again)"
-        )
-        notes = (kept, *(note for note in state.notes if note != kept))
-        write_state(self.store(), run, dataclasses.replace(state, requests=0, seconds=0.0, retries=0, notes=notes))
+        guard = held_against(self._lock, self._goldens)
+        models = [
+            spec.model_path for spec in self.settings.asked if spec.model_path and self.settings.resume == "judged"
+        ]
+        return can_be_judged(state_of(document), guard) and not changed_since(began, models)
 
     def conclude(
         self,

@@ -31,6 +31,7 @@ from pytest_llmparity.settings.selection import (
     parse_engines,
 )
 from pytest_llmparity.settings.specification import EngineSpec, EnvRef, Key
+from pytest_llmparity.settings.variants import Variant, add_to
 
 _KEY = 'keys never belong in the file; name the environment variable that holds yours: api_key_env = "VLLM_API_KEY"'
 HINTS = {
@@ -46,11 +47,15 @@ HINTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A configuration that was read and found right. ``source`` is the file as messages name it."""
+    """A configuration that was read and found right. ``source`` is the file as messages name it.
+
+    ``written`` has the tables of its engines as they stand in the file.
+    """
 
     source: str
     table: tuple[str, ...]
     content: ConfigTable
+    written: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def engines(self) -> Mapping[str, EngineTable]:
@@ -96,12 +101,20 @@ def has_table(text: str) -> bool:
     return isinstance(tool, dict) and "llmparity" in tool
 
 
-def parse_config(text: str, *, source: str, table: Sequence[str] = (), kinds: Mapping[str, Kind] = KINDS) -> Config:
+def parse_config(
+    text: str,
+    *,
+    source: str,
+    table: Sequence[str] = (),
+    kinds: Mapping[str, Kind] = KINDS,
+    variants: Sequence[Variant] = (),
+) -> Config:
     """Read a configuration from text; ``table`` is where it sits in the file (``("tool", "llmparity")``).
 
-    Raises ``ConfigError`` with every problem at once, each naming file, key, what was given and what is allowed.
+    It is as if it had the ``variants`` of its engines too. Raises ``ConfigError`` with every problem at once, each
+    naming file, key, what was given and what is allowed.
     """
-    value = _table(_toml(text, source), source, table)
+    value = add_to(_table(_toml(text, source), source, table), variants, source=source)
     try:
         content = ConfigTable.model_validate(value, context={"kinds": kinds})
     except ValidationError as error:
@@ -110,7 +123,7 @@ def parse_config(text: str, *, source: str, table: Sequence[str] = (), kinds: Ma
     problems = _cross(content, tuple(table))
     if problems:
         raise ConfigError("\n".join(f"{source}: {sentence}" for sentence in problems))
-    return Config(source=source, table=tuple(table), content=content)
+    return Config(source=source, table=tuple(table), content=content, written=value.get("engines", {}))
 
 
 def _toml(text: str, source: str) -> dict[str, Any]:

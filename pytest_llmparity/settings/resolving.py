@@ -14,13 +14,13 @@ from typing import Any, Final, NamedTuple
 from pytest_llmparity.core.errors import EngineSelectionError, UsageError
 from pytest_llmparity.core.shards import Shard
 from pytest_llmparity.core.words.problems import dotted, nearest
+from pytest_llmparity.settings.answers import refuse_unknown_goldens, refuse_unknown_recordings
 from pytest_llmparity.settings.configuration import Config, Places, has_table, parse_config, select
 from pytest_llmparity.settings.file import ProfileTable
 from pytest_llmparity.settings.selection import Kind, parse_engines
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE, OUT, SOURCES
 from pytest_llmparity.settings.specification import (
     DEFAULT,
-    GOLDEN,
     RECORDINGS,
     EngineSpec,
     Mode,
@@ -28,6 +28,7 @@ from pytest_llmparity.settings.specification import (
     Settings,
     UpdateGolden,
 )
+from pytest_llmparity.settings.variants import Variant, from_text
 
 
 class Given:
@@ -111,9 +112,20 @@ class Given:
         return told and not self._option("update_golden_in_ci")
 
     @property
+    def variants(self) -> list[Variant]:
+        """Variants of configured engines that take part as if the file had them."""
+        text = self._option("variants")
+        return [] if text is None else from_text(text)
+
+    @property
     def resume(self) -> Resume:
         """What becomes of an earlier run of the same plan."""
-        options: dict[Resume, str] = {"resume": "resume", "fresh": "fresh", "retry": "retry_failed"}
+        options: dict[Resume, str] = {
+            "resume": "resume",
+            "fresh": "fresh",
+            "retry": "retry_failed",
+            "judged": "judged_too",
+        }
         given = [(word, self.spelt(option)) for word, option in options.items() if self._option(option)]
         if len(given) > 1:
             names = " and ".join(option for _, option in given)
@@ -150,34 +162,6 @@ def resolve(
     return _settings(layers, settle(engines) if given.live else engines, texts, named_by, kinds)
 
 
-def refuse_unknown_goldens(engines: Sequence[EngineSpec], root: Path) -> None:
-    """Raise ``EngineSelectionError`` for a golden of which no file is there."""
-    folder = root / GOLDEN
-    for spec in engines:
-        if spec.golden is None or any(folder.glob(f"*/{spec.golden}.jsonl")):
-            continue
-        paths = sorted(folder.glob("*/*.jsonl"))
-        known = dict.fromkeys(path.stem for path in paths if not path.stem.endswith(".logprobs"))
-        raise EngineSelectionError(
-            f"--engines: there are no golden answers of {spec.golden!r} in {folder}"
-            f"{nearest(spec.golden, known)}; there are those of: {', '.join(known) or 'none'}. Record them: "
-            f"pytest --engines {spec.golden} --parity-update-golden missing"
-        )
-
-
-def refuse_unknown_recordings(engines: Sequence[EngineSpec]) -> None:
-    """Raise ``EngineSelectionError`` for a recording of which no file is there."""
-    for spec in engines:
-        if spec.recording is None or spec.recording.is_file():
-            continue
-        folder, name = spec.recording.parent, spec.recording.stem
-        known = [path.stem for path in sorted(folder.glob("*.jsonl"))]
-        raise EngineSelectionError(
-            f"--engines: there is no recording {name!r} in {folder}{nearest(name, known)}; there are: "
-            f"{', '.join(known) or 'none'}. Record it: llmparity record ENGINE -o {folder.name}/{name}.jsonl"
-        )
-
-
 class _Layers(NamedTuple):
     """What may set a value: command line and environment, profile, file. ``path`` is the file's."""
 
@@ -201,6 +185,23 @@ class _Layers(NamedTuple):
 def key_variables(given: Given, *, kinds: Mapping[str, Kind]) -> tuple[str, ...]:
     """Return the names of the secrets of every configured engine; raises ``ConfigError`` as :func:`resolve` does."""
     return _key_variables(_read_config(given, kinds)[1])
+
+
+class Known(NamedTuple):
+    """What a project's configuration says without any engine being selected: itself, and what is in force of it."""
+
+    config: Config | None
+    baseline: str | None
+    frozen: bool
+    looked: str
+
+
+def known(given: Given, *, kinds: Mapping[str, Kind]) -> Known:
+    """Return what the configuration says; raises ``core.errors.UsageError`` as :func:`resolve` does."""
+    path, config = _read_config(given, kinds)
+    layers = _Layers(given, path, config, _profile(given, config))
+    looked = _configuration_source(given, path)
+    return Known(config, layers.find("baseline")[0], bool(layers.find("frozen")[0]), looked)
 
 
 def _profile(given: Given, config: Config | None) -> ProfileTable | None:
@@ -291,7 +292,7 @@ def _read_config(given: Given, kinds: Mapping[str, Kind]) -> tuple[Path | None, 
         text = _text(path)
     source = str(path.relative_to(given.root)) if path.is_relative_to(given.root) else str(path)
     table = ("tool", "llmparity") if path.name == "pyproject.toml" else ()
-    return path, parse_config(text, source=source, table=table, kinds=kinds)
+    return path, parse_config(text, source=source, table=table, kinds=kinds, variants=given.variants)
 
 
 def _text(path: Path) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,8 +27,10 @@ Gather = Literal["side-by-side", "in-turn"]
 Inconclusive = Literal["show", "fail", "skip"]
 Mode = Literal["live", "replay"]
 UpdateGolden = Literal["missing", "changed", "all"]
-Resume = Literal["auto", "resume", "fresh", "retry"]
+Resume = Literal["auto", "resume", "fresh", "retry", "judged"]
 
+HOURS_S: Final = 6 * 3600.0
+"""How old an unfinished run may be that is gone on with, in seconds."""
 DEFAULT_KEEP_RUNS = 20
 """Runs the store keeps when nobody says otherwise."""
 DEFAULT_TIMED_CHANGES = 4
@@ -337,6 +340,16 @@ class Settings:
     def recorded(self) -> bool:
         """Whether answers are noted as they come, for a recording."""
         return any(spec.recorder is not None for spec in self.engines)
+
+    @property
+    def answers_hold_s(self) -> float:
+        """How long answers of an earlier run may stand for those of now, in seconds.
+
+        A few hours, in which a server that runs elsewhere may be taken for the same one. Engines that we start are what
+        their specification says, so theirs hold as long as they are stored where answers that were judged may be taken.
+        """
+        ours = all(spec.launch == "process" for spec in self.asked)
+        return math.inf if self.resume == "judged" and ours else HOURS_S
 
     @property
     def goldens(self) -> tuple[EngineSpec, ...]:

@@ -140,9 +140,9 @@ class Store(Looks):
         plan_hash: str,
         session: str,
         version: str,
-        resume: Literal["auto", "resume", "fresh", "retry"] = "auto",
+        resume: Literal["auto", "resume", "fresh", "retry", "judged"] = "auto",
         max_age_s: float = 6 * 3600,
-        whole: Callable[[Mapping[str, Any]], bool] = lambda state: False,
+        whole: Callable[[Mapping[str, Any], float], bool] = lambda state, began: False,
     ) -> RunHandle:
         """Return this session's run: the one it has (another xdist worker began it), an unfinished one, or a new one.
 
@@ -155,16 +155,23 @@ class Store(Looks):
         answer failed and ``whole`` says of what its gathering wrote down that nothing is missing, it is only judged.
         Else its failures are asked again, and timed phases of which an answer failed; so it is with ``retry``, which
         takes the newest run of the plan however old, judged or not, and raises ``StoreError`` where there is none.
+        ``judged`` is as ``auto``, but for a run that was judged already and has all its answers: it is judged again.
+        ``whole`` is told, beside what was written down, when the run began, in seconds since the epoch.
         """
         with self._file.write() as db:
             row = db.execute("SELECT id, resumed FROM runs WHERE session = ?", (session,)).fetchone()
             if row is not None:
                 hold(db, row[0])
                 return RunHandle(id=row[0], resumed=bool(row[1]))
-            oldest = max_age_s if resume == "auto" else math.inf
+            oldest = max_age_s if resume in ("auto", "judged") else math.inf
             earlier = None
             if resume != "fresh":
-                earlier = self._earlier(plan_hash, version, oldest, judged_too=resume == "retry")
+                earlier = self._earlier(plan_hash, version, oldest, judged_too=resume in ("retry", "judged"))
+            if earlier is not None and resume == "judged" and self.document(earlier, JUDGED) is not None:
+                if self._as_it_is(db, earlier, whole):
+                    claim(db, earlier, session)
+                    return RunHandle(id=earlier, kept=True)
+                earlier = None
             if earlier is not None:
                 return self._go_on(db, earlier, session, whole)
             if resume == "retry":
@@ -399,20 +406,27 @@ class Store(Looks):
         return f"{stamp}-{random_source.token_hex(2)}"
 
     def _go_on(
-        self, db: sqlite3.Connection, run: str, session: str, whole: Callable[[Mapping[str, Any]], bool]
+        self, db: sqlite3.Connection, run: str, session: str, whole: Callable[[Mapping[str, Any], float], bool]
     ) -> RunHandle:
         """Take over an earlier run; what of it is kept depends on how far it came."""
         ((finished,),) = db.execute("SELECT finished FROM runs WHERE id = ?", (run,))
-        state = self.document(run, GATHERED)
-        if state is None or finished is None:
+        if finished is None or self.document(run, GATHERED) is None:
             take_over(db, run, session)
             return RunHandle(id=run, resumed=True)
-        ((failed,),) = db.execute("SELECT count(*) FROM samples WHERE run = ? AND failure IS NOT NULL", (run,))
-        if not failed and whole(state):
+        if self._as_it_is(db, run, whole):
             claim(db, run, session)
             return RunHandle(id=run, kept=True)
         take_over_again(db, run, session, timed_again=self._timed_badly(run))
         return RunHandle(id=run, retried=True)
+
+    def _as_it_is(self, db: sqlite3.Connection, run: str, whole: Callable[[Mapping[str, Any], float], bool]) -> bool:
+        """Whether a run can be judged without asking anybody: it was gathered to its end, and nothing is missing."""
+        ((began, finished),) = db.execute("SELECT started, finished FROM runs WHERE id = ?", (run,))
+        state = self.document(run, GATHERED)
+        if state is None or finished is None:
+            return False
+        ((failed,),) = db.execute("SELECT count(*) FROM samples WHERE run = ? AND failure IS NOT NULL", (run,))
+        return not failed and whole(state, began)
 
     def _timed_badly(self, run: str) -> bool:
         """Whether an answer of a timed phase failed, or a whole phase did."""

@@ -35,7 +35,7 @@ from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.store.database import Database, file_system_of
 from pytest_llmparity.store.ownership import KEPT
 from pytest_llmparity.store.rows import Whole, pack_tokens, row_of, sample_from
-from pytest_llmparity.store.runs import JUDGED, Key, RunHandle, Store, key_of
+from pytest_llmparity.store.runs import GATHERED, JUDGED, Key, RunHandle, Store, key_of
 
 KEY = "sk-live-3f9a1Q7z"
 HOUR = 3600.0
@@ -906,3 +906,33 @@ def test_a_full_disk_loses_nothing_that_was_there(tmp_path: Path) -> None:
 
     with Store.open(tmp_path / "s") as store:
         assert [one.case for one in store.get(run, "f16")] == ["after", "before"]
+
+
+@pytest.mark.parametrize(
+    ("whole", "failed", "age", "kept"),
+    [(True, False, 0, True), (False, False, 0, False), (True, True, 0, False), (True, False, 7 * 3600, False)],
+)
+def test_a_run_that_was_judged_is_judged_again_where_nothing_is_missing(
+    tmp_path: Path, *, whole: bool, failed: bool, age: float, kept: bool
+) -> None:
+    moment = [1000.0]
+    with Store.open(tmp_path, now=lambda: moment[0]) as store:
+        first = begin(store)
+        late = sample(completion=None, failure=Failure(kind="Timeout", message="no answer"))
+        store.put(first.id, [late if failed else sample()])
+        store.put_document(first.id, GATHERED, {"requests": 1})
+        store.finish(first.id)
+        store.put_document(first.id, JUDGED, {"worst": "PASS"})
+        moment[0] += age
+        seen: list[float] = []
+
+        def complete(state: object, began: float) -> bool:
+            seen.append(began)
+            return whole
+
+        again = begin(store, session="s2", resume="judged", whole=complete)
+
+        assert (again.id == first.id, again.kept) == (kept, kept)
+        assert seen in ([], [1000.0]), "when it began is told"
+        assert len(store.get(first.id, "f16")) == 1, "of a run that is not taken nothing goes"
+        assert begin(store, session="s3", resume="auto").id not in {first.id}

@@ -43,6 +43,18 @@ def gguf_facts(path: Path) -> dict[str, Fact]:
     )
 
 
+def changed_since(moment: float, models: Iterable[Path]) -> bool:
+    """Whether a file of these models, each a file or a folder, is newer than a moment in seconds since the epoch.
+
+    One that cannot be looked at counts as changed.
+    """
+    try:
+        files = [part for model in models for part in (model.rglob("*") if model.is_dir() else _parts(model))]
+        return any(max(about.st_mtime, about.st_ctime) > moment for about in map(Path.stat, files))
+    except OSError:
+        return True
+
+
 class GgufHeader(TypedDict, total=False):
     """What the header of a GGUF file says, as far as it does.
 

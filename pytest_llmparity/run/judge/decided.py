@@ -11,7 +11,7 @@ from pytest_llmparity.core.gate.deciding import Decision, decide
 from pytest_llmparity.core.gate.flips import Expected, flips
 from pytest_llmparity.core.gate.policy import Policy
 from pytest_llmparity.core.identity import lock
-from pytest_llmparity.core.identity.lock import Locked
+from pytest_llmparity.core.identity.lock import Difference, Locked
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.right.expected import in_words, is_right
 from pytest_llmparity.core.sample import IDENTITY, Phase, Sample
@@ -65,6 +65,18 @@ def decided(
         alike=_alike(ours, theirs),
     )
     return Decided(decision=decision, told=told)
+
+
+def changed_between(store: Store, before: str, after: str, engine: str) -> list[Difference]:
+    """Return in what an engine differs from one stored run to another, as the lock tells it; facts both of them tell.
+
+    Nothing where one of the runs did not come to know it.
+    """
+    ours, theirs = (engines_in(store, run)[0].get(engine) for run in (before, after))
+    if ours is None or theirs is None:
+        return []
+    told = [d for d in lock.differences(ours, theirs) if d.live is not None and d.locked is not None]
+    return list({difference.field: difference for difference in reversed(told)}.values())[::-1]
 
 
 def _two(record: RunRecord, baseline: str | None, candidate: str | None) -> tuple[EngineRecord, EngineRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,23 @@ def state_of(document: Mapping[str, Any]) -> RunState:
 def write_state(store: Store, run: str, state: RunState) -> None:
     """Write down that a run was gathered, and with it what there is to say of that."""
     store.put_document(run, GATHERED, to_json(state))
+
+
+def can_be_judged(state: RunState, guard: str) -> bool:
+    """Whether what was gathered can be judged as it is: every engine was there, and is held against the same.
+
+    ``guard`` is what engines are held against now. Another lock file, or a lock that is now binding, may say otherwise
+    of an engine: that takes the live one.
+    """
+    return not any(engine.unusable for engine in state.engines.values()) and state.guard == guard
+
+
+def note_kept(store: Store, run: str) -> None:
+    """Say in a run that was gathered by another session that its answers are judged here."""
+    state = read_state(store, run) or RunState()
+    kept = f"run {run} had gathered everything: its answers are judged, nobody was asked (--parity-fresh asks again)"
+    notes = (kept, *(note for note in state.notes if note != kept))
+    write_state(store, run, dataclasses.replace(state, requests=0, seconds=0.0, retries=0, notes=notes))
 
 
 def latency_quantiles(samples: Mapping[str, Sequence[Sample]]) -> list[LatencyQuantiles]:

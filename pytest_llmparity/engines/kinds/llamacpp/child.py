@@ -27,7 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     params = xllamacpp.CommonParams()
     params.model.path = options.model
     params.model_alias = {options.alias}
-    params.hostnames = [options.host]
+    if hasattr(params, "hostnames"):
+        params.hostnames = [options.host]
+    else:  # before 2026.10, which an environment of an older version may hold
+        params.hostname = options.host
     params.port = options.port
     params.n_ctx = options.ctx_size
     params.n_parallel = options.parallel

@@ -23,6 +23,7 @@ from pytest_llmparity.core.words.printable import printable, printable_lines, un
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import IO
 
     from pytest_llmparity.cli.verbs import Commands
     from pytest_llmparity.core.gate.policy import Policy
@@ -42,14 +43,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("gate", help=does, description=does)
     parser.add_argument("--baseline", metavar="ENGINE", help="What is in use: golden:NAME, or an engine as --engines")
     parser.add_argument("--candidate", metavar="ENGINE", help="What may replace it")
-    parser.add_argument(
-        "--suite",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="Tests to run, as pytest takes them; may be repeated (default: what pytest runs without arguments)",
-    )
-    parser.add_argument("--policy", metavar="FILE", help="What is required and what advisory (default: all required)")
+    add_suite(parser)
     parser.add_argument(
         "--run", metavar="RUN", help=f"Decide on a stored run and ask nobody; RUN as llmparity runs, or {NEWEST}"
     )
@@ -62,11 +56,28 @@ def add(commands: Commands) -> None:
         metavar="N",
         help=f"Show the last decisions (default: {_HISTORY}) and decide nothing",
     )
+    add_project(parser)
+    parser.set_defaults(command=_gate, name="gate")
+
+
+def add_suite(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is run, and by which policy it is decided."""
+    parser.add_argument(
+        "--suite",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="Tests to run, as pytest takes them; may be repeated (default: what pytest runs without arguments)",
+    )
+    parser.add_argument("--policy", metavar="FILE", help="What is required and what advisory (default: all required)")
+
+
+def add_project(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the project and its configuration, and what is left to pytest."""
     parser.add_argument("--profile", metavar="NAME", help="Profile of the configuration to use (default: none)")
     parser.add_argument("--config", metavar="FILE", help="Configuration file")
     add_rootdir(parser)
     parser.add_argument("more", nargs="*", metavar="-- ARGUMENT", help="Further arguments for pytest, behind --")
-    parser.set_defaults(command=_gate, name="gate")
 
 
 def _gate(asked: argparse.Namespace) -> int:
@@ -76,18 +87,19 @@ def _gate(asked: argparse.Namespace) -> int:
         root = root_of(asked)
         if asked.history is not None:
             return _history(root, asked.history)
-        policy = _policy(asked.policy)
+        policy = policy_of(asked.policy)
         _refuse_unwritable(asked.json)
-        run, baseline, candidate = _stored(asked) if asked.run else _run(asked, root)
+        run, baseline, candidate = _stored(asked) if asked.run else _run(asked)
         if run is None:
             return UNDECIDED
-        decided = _decided(root, run, policy, baseline, candidate)
+        decided = decision_on(root, run, policy, baseline, candidate)
     except LLMParityError as error:
         return complain(printable_lines(str(error)), UNDECIDED)
     return _tell(decided, root, asked)
 
 
-def _policy(file: str | None) -> Policy:
+def policy_of(file: str | None) -> Policy:
+    """Return the policy in a file, or the one that is in force without any; raises ``ConfigError``."""
     from pytest_llmparity.core.errors import ConfigError
     from pytest_llmparity.core.gate.policy import Policy, parse_policy
 
@@ -113,7 +125,7 @@ def _stored(asked: argparse.Namespace) -> tuple[str, str | None, str | None]:
 
     if asked.suite or asked.more:
         raise UsageError("--run decides on answers that are stored; leave --suite and arguments of pytest out")
-    names = [None if text is None else _name(text, option) for option, text in _two(asked)]
+    names = [None if text is None else name_of(text, option) for option, text in _two(asked)]
     return asked.run, names[0], names[1]
 
 
@@ -122,7 +134,7 @@ def _two(asked: argparse.Namespace) -> Iterator[tuple[str, str | None]]:
     yield "--candidate", asked.candidate
 
 
-def _name(text: str, option: str) -> str:
+def name_of(text: str, option: str) -> str:
     """Return the name in the run of the one engine that an option gives."""
     from pytest_llmparity.core.errors import EngineSelectionError
     from pytest_llmparity.settings.selection import parse_engines
@@ -136,49 +148,66 @@ def _name(text: str, option: str) -> str:
     return entries[0].name
 
 
-def _run(asked: argparse.Namespace, root: Path) -> tuple[str | None, str | None, str | None]:
+def _run(asked: argparse.Namespace) -> tuple[str | None, str | None, str | None]:
     """Run the suite on both engines in a pytest of its own; return its run, ``None`` where it came to none."""
     from pytest_llmparity.core.errors import UsageError
 
     for option, text in _two(asked):
         if text is None:
             raise UsageError(f"{option} is missing; name both engines, or a stored run with --run")
-    if missing := [path for path in asked.suite if not Path(path.partition("::")[0]).exists()]:
-        raise UsageError(f"--suite: there is no {missing[0]}")
-    baseline, candidate = (_name(text, option) for option, text in _two(asked) if text is not None)
+    refuse_missing(asked.suite)
+    baseline, candidate = (name_of(text, option) for option, text in _two(asked) if text is not None)
     both = {**vars(asked), "engines": [asked.baseline, asked.candidate], "more": None}
     selected(argparse.Namespace(**both), baseline=baseline)  # what is wrong with them is told before pytest starts
-    with tempfile.TemporaryDirectory(prefix="llmparity-") as folder:
-        named = Path(folder) / "run"
-        code = run_pytest(_command(asked, baseline, named))
-        run = named.read_text("utf-8") if named.exists() else ""
-    if code not in (OK, _FAILED):
-        complain(f"pytest ended with exit code {code}, so nothing is decided", UNDECIDED)
-        return None, None, None
-    if not run:
-        complain("no test of the suite asked the engines anything, so nothing is decided", UNDECIDED)
+    code, run = run_suite(asked, f"{asked.baseline},{asked.candidate}", baseline=baseline)
+    if why := came_to_nothing(code, run):
+        complain(f"{why}, so nothing is decided", UNDECIDED)
         return None, None, None
     return run, baseline, candidate
 
 
-def _command(asked: argparse.Namespace, baseline: str, named: Path) -> list[str]:
-    command = [sys.executable, "-m", "pytest", "-p", PLUGIN, RUN_OPTION, str(named)]
-    command += ["--engines", f"{asked.baseline},{asked.candidate}", "--parity-baseline", baseline]
-    command += ["--parity-mode", "live", "--parity-inconclusive", "show"]
-    for option, value in (
-        (POLICY_OPTION, asked.policy),
-        ("--parity-profile", asked.profile),
-        ("--parity-config", asked.config),
-        ("--rootdir", asked.rootdir),
-    ):
-        command += [] if value is None else [option, value]
-    return [*command, *asked.more, *asked.suite]
+def refuse_missing(suite: Sequence[str]) -> None:
+    """Raise ``UsageError`` for a path of the suite that is not there."""
+    from pytest_llmparity.core.errors import UsageError
+
+    if missing := [path for path in suite if not Path(path.partition("::")[0]).exists()]:
+        raise UsageError(f"--suite: there is no {missing[0]}")
 
 
-def run_pytest(command: Sequence[str]) -> int:
-    """Run pytest with our own output; one that is interrupted stops its engines before we end."""
+def came_to_nothing(code: int, run: str) -> str:
+    """Say why there is nothing to decide on after a pytest, empty where there is."""
+    if code not in (OK, _FAILED):
+        return f"pytest ended with exit code {code}"
+    return "" if run else "no test of the suite asked the engines anything"
+
+
+def run_suite(
+    asked: argparse.Namespace, engines: str, *, baseline: str, words: Sequence[str] = (), out: IO[bytes] | None = None
+) -> tuple[int, str]:
+    """Run the suite on ``engines`` in a pytest of its own; return its exit code and its run, empty where it has none.
+
+    ``words`` are further arguments of it. What it prints goes to ``out``, else where our own output goes.
+    """
+    with tempfile.TemporaryDirectory(prefix="llmparity-") as folder:
+        named = Path(folder) / "run"
+        command = [sys.executable, "-m", "pytest", "-p", PLUGIN, RUN_OPTION, str(named)]
+        command += ["--engines", engines, "--parity-baseline", baseline]
+        command += ["--parity-mode", "live", "--parity-inconclusive", "show"]
+        for option, value in (
+            (POLICY_OPTION, asked.policy),
+            ("--parity-profile", asked.profile),
+            ("--parity-config", asked.config),
+            ("--rootdir", asked.rootdir),
+        ):
+            command += [] if value is None else [option, value]
+        code = run_pytest([*command, *words, *asked.more, *asked.suite], out)
+        return code, named.read_text("utf-8") if named.exists() else ""
+
+
+def run_pytest(command: Sequence[str], out: IO[bytes] | None = None) -> int:
+    """Run pytest, its output to ``out``, else where ours goes; one that is interrupted stops its engines first."""
     sys.stdout.flush()
-    child = subprocess.Popen(command)
+    child = subprocess.Popen(command, stdout=out)
 
     def stop(number: int, frame: object) -> None:
         child.send_signal(signal.SIGINT)
@@ -194,7 +223,8 @@ def run_pytest(command: Sequence[str]) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
-def _decided(root: Path, run: str, policy: Policy, baseline: str | None, candidate: str | None) -> Decided:
+def decision_on(root: Path, run: str, policy: Policy, baseline: str | None, candidate: str | None) -> Decided:
+    """Return what a policy makes of a stored run; raises as ``run.judge.decided.decided`` does."""
     from pytest_llmparity.core.errors import ConfigError, StoreError
     from pytest_llmparity.run.judge.decided import decided
     from pytest_llmparity.run.judge.recorded import newest_judged
@@ -215,7 +245,7 @@ def _decided(root: Path, run: str, policy: Policy, baseline: str | None, candida
 
 def _tell(decided: Decided, root: Path, asked: argparse.Namespace) -> int:
     from pytest_llmparity.core.errors import LLMParityError
-    from pytest_llmparity.report import gate
+    from pytest_llmparity.report.release import gate
     from pytest_llmparity.report.workflow import github
     from pytest_llmparity.store import decisions
     from pytest_llmparity.store.whole import replace
@@ -238,7 +268,7 @@ def _tell(decided: Decided, root: Path, asked: argparse.Namespace) -> int:
 
 def _history(root: Path, count: int) -> int:
     from pytest_llmparity.core.errors import UsageError
-    from pytest_llmparity.report import gate
+    from pytest_llmparity.report.release import gate
     from pytest_llmparity.store import decisions
 
     if count < 1:

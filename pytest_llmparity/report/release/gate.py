@@ -133,7 +133,7 @@ def _changed(decision: Decision, told: Told, width: int) -> list[str]:
         difference.field: difference for difference in reversed(decision.apart)
     }  # what it says, before settings
     known = [d for d in decision.apart if d is by_field[d.field] and not _one_sided(d)]
-    lines = [line for difference in known for line in _difference(difference, width)]
+    lines = [line for difference in known for line in difference_lines(difference, width)]
     if not lines:
         lines = ["  nothing that they tell"]
     if untold := [difference.field for difference in decision.apart if _one_sided(difference)]:
@@ -152,7 +152,8 @@ def _one_sided(difference: Difference) -> bool:
     return difference.field in IDENTITY and (difference.locked is None or difference.live is None)
 
 
-def _difference(difference: Difference, width: int) -> list[str]:
+def difference_lines(difference: Difference, width: int) -> list[str]:
+    """Return in what two engines differ in one fact, wrapped."""
     sides = [_value(difference.field, side) for side in (difference.locked, difference.live)]
     where = " (the machine)" if difference.machine else ""
     return wrapped(f"{difference.field}{where}: {sides[0]} -> {sides[1]}", width, head="  ", indent="    ")

@@ -1,0 +1,1 @@
+"""What a release manager reads: one decision, and the search for the first version that does not pass."""
