@@ -1,8 +1,8 @@
 """The command line beside pytest: ``llmparity lock``, ``serve`` and what else is done with engines outside a test run.
 
 Each verb is a file of its own. Exit codes: 0 all is well, 1 something is wrong with an engine or a file, 2 a mistake on
-the command line, in the environment or in the configuration, 130 interrupted; ``gate`` and ``bisect`` have their own. At
-their top, modules of this room import the standard library and what imports no more than that: ``--help`` answers at once.
+the command line, in the environment or in the configuration, 130 interrupted; ``gate`` and ``bisect`` have their own.
+At their top, modules of this room import the standard library and what imports no more: ``--help`` answers at once.
 """
 
 from __future__ import annotations

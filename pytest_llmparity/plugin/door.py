@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import inspect
 import os
+import shlex
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineError
+from pytest_llmparity.core.gate import PLUGIN, VARIANTS_OPTION
 from pytest_llmparity.core.identity.record import RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
@@ -27,14 +29,14 @@ from pytest_llmparity.engines import daemons
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.plugin import planned, repeats, shards, xdist
 from pytest_llmparity.plugin.harmless import harmless, shorten
-from pytest_llmparity.plugin.options import verbosity
-from pytest_llmparity.plugin.reproducing import command
+from pytest_llmparity.plugin.options import given_to, verbosity
 from pytest_llmparity.report import files, junit, terminal
 from pytest_llmparity.report.progress import Bars, Silent
 from pytest_llmparity.report.workflow import github
 from pytest_llmparity.run.parity import ParityFailure, ParityRun
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Settings
+from pytest_llmparity.settings.variants import to_text
 
 
 class Door:
@@ -213,7 +215,22 @@ class Door:
 
     def _reproduce(self, item: pytest.Item) -> str:
         """Return the command that repeats this test with the same selection, wherever the selection came from."""
-        return command(item, self.settings, run=self.session.run)
+        inside = repeats.gate_of(item).partition("::")[2]
+        words = ["pytest", f"{os.path.relpath(item.path, self.config.invocation_params.dir)}::{inside}"]
+        given = given_to(self.config)
+        for value in given.engines[0]:
+            words += ["--engines", value]
+        for option in ("baseline", "config", "profile"):
+            if given.value(option) is not None:
+                words += [f"--parity-{option}", str(given.value(option))]
+        if given.variants:
+            words += ["-p", PLUGIN, VARIANTS_OPTION, to_text(given.variants)]
+        for option in ("frozen", "sequential"):
+            if getattr(self.settings, option):
+                words.append(f"--parity-{option}")
+        if self.settings.mode == "replay":
+            words += ["--parity-mode", f"replay={self.session.run}"]
+        return shlex.join(words)
 
     def notice(self, function: Callable[..., object]) -> None:
         """Take note of a fixture named as ours that was set up: what a suite means by it may be a database."""

@@ -116,14 +116,15 @@ def test_policies_are_valid(body: str) -> None:
     assert parse_policy(body.encode(), source="release.toml").rules
 
 
-def test_options_of_the_gate_that_are_shown_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "docs/gate.md").read_text("utf-8")
+@pytest.mark.parametrize("verb", ["gate", "bisect"])
+def test_options_of_the_gate_that_are_shown_exist(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / f"docs/{verb}.md").read_text("utf-8")
     with pytest.raises(SystemExit):
-        cli.main(["gate", "--help"])
+        cli.main([verb, "--help"])
 
     known = set(re.findall(r"--[a-z]+", capsys.readouterr().out))
 
-    shown = re.findall(r"llmparity gate [^`\n]*", text)
+    shown = re.findall(rf"llmparity {verb} [^`\n]*", text)
     assert {option for line in shown for option in re.findall(r"--[a-z]+", line)} <= known
 
 
