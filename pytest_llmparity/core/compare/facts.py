@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
+from pytest_llmparity.core.compare.text import shared
+
 Pairs = tuple[tuple[str, str], ...]
 
 _CODE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)|(?<!`)`([^`\n]+)`(?!`)", re.DOTALL)
@@ -44,6 +46,15 @@ _NEGATED = re.compile(
     r"(?:[\s\"'\u201c\u2018*_`(]+(?:an?|the|any|be|been|being|to)\b)*[\s\"'\u201c\u2018*_`(]+([^\W\d_][\w-]*)", re.I
 )
 """The word behind a negator, past what may stand between them without changing what is denied."""
+_UNITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
+_SMALL = {word: value for value, word in enumerate(_UNITS + _TEENS)}
+_DECADES = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_TENS = {word: 10 * value for value, word in enumerate(_DECADES, start=2)}
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_NUMBER_WORDS = frozenset((*_SMALL, *_TENS, "hundred", *_SCALES))
+_REACHED_OVER = frozenset(("an", "a", "the", "any", "be", "been", "being", "to", "and", "per", *_NUMBER_WORDS))
+"""Words behind which a negation, a number or its unit may go on."""
 _PREFIXES = ("non-", "non", "dis", "un", "in", "im", "ir", "il")
 _SHORTEST_STEM = 4
 _PREFIXED = re.compile(r"[diun](?<![a-z].)(?:(?<=n)on|(?<=d)is|(?<=u)n|(?<=i)[nmlr])\S{4}")
@@ -67,13 +78,6 @@ _LETTER = re.compile(r"[^\W\d_]")
 _ENDS_SENTENCE = re.compile(r"[.!?:;\n\"\u201c\u2022*#>|]")
 _FIRST_PERSON = re.compile(r"I(?:['\u2019].*)?")
 
-_UNITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
-_SMALL = {word: value for value, word in enumerate(_UNITS + _TEENS)}
-_DECADES = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_TENS = {word: 10 * value for value, word in enumerate(_DECADES, start=2)}
-_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
-_NUMBER_WORDS = frozenset((*_SMALL, *_TENS, "hundred", *_SCALES))
 _TELLING = {word.encode(): word for word in _NUMBER_WORDS | _NEGATORS}
 _NUMBER_WORD = "|".join((*_SMALL, *_TENS, "hundred", *_SCALES))
 _SPELLED = re.compile(
@@ -117,7 +121,8 @@ def fact_diff(a: str, b: str) -> FactDiff:
     Numbers are compared in their order: *3 every 5 hours* is not *5 every 3 hours*. Other facts are compared as
     multisets: order does not matter, how often does.
     """
-    return _beside(_blocking(a, b), a, b)
+    ours, theirs = _parted(a, b)
+    return _beside(_blocking(ours, theirs, known=(a, b)), ours, theirs)
 
 
 def blocking_diff(a: str, b: str) -> FactDiff:
@@ -125,8 +130,28 @@ def blocking_diff(a: str, b: str) -> FactDiff:
 
     Names and code are shown beside what blocks; looking for them in all texts would take as long as all the rest.
     """
-    blocking = _blocking(a, b) if a != b else _NOTHING
-    return _beside(blocking, a, b) if blocking.blocking else blocking
+    if a == b:
+        return _NOTHING
+    ours, theirs = _parted(a, b)
+    blocking = _blocking(ours, theirs, known=(a, b))
+    return _beside(blocking, ours, theirs) if blocking.blocking else blocking
+
+
+def _parted(a: str, b: str) -> tuple[str, str]:
+    """Return two texts from the word on before which they are alike: what both begin with states the same in both.
+
+    It is a word over which no number, no negator and no name reaches. Code reaches over anything, and beyond ASCII
+    texts are looked at whole.
+    """
+    if not (a.isascii() and b.isascii()) or "`" in a or "`" in b:
+        return a, b
+    end = a.rfind(" ", 0, shared(a.encode(), b.encode()))
+    while (begin := a.rfind(" ", 0, max(0, end))) >= 0:
+        word = a[begin + 1 : end]
+        if word.isalpha() and word.islower() and word not in _REACHED_OVER:
+            return a[begin + 1 :], b[begin + 1 :]
+        end = begin
+    return a, b
 
 
 def _beside(blocking: FactDiff, a: str, b: str) -> FactDiff:
@@ -134,8 +159,9 @@ def _beside(blocking: FactDiff, a: str, b: str) -> FactDiff:
     return replace(blocking, code=_unmatched(_code(a), _code(b)), names=_unmatched(list(_names(a)), list(_names(b))))
 
 
-def _blocking(a: str, b: str) -> FactDiff:
-    stems = _stems(a, b)
+def _blocking(a: str, b: str, *, known: tuple[str, str]) -> FactDiff:
+    """Return the numbers and negations that differ; ``known`` are the two texts as they were before they were cut."""
+    stems = _stems(*known) if _may_deny(a) or _may_deny(b) else {}  # looking is faster than taking texts apart
     ours, denied = _stated(a, stems)
     theirs, refused = _stated(b, stems)
     if ours == theirs and denied == refused:
@@ -145,8 +171,6 @@ def _blocking(a: str, b: str) -> FactDiff:
 
 def _stems(a: str, b: str) -> dict[str, str]:
     """Return the words of two texts that deny another word of them, and which."""
-    if not (_may_deny(a) or _may_deny(b)):
-        return {}  # most texts have none of them, and looking is faster than taking them apart
     known = _words(a) | _words(b)
     return {
         word: stem

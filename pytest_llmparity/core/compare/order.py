@@ -98,12 +98,13 @@ class KeyOrder:
         return paths
 
     def _tells(self, place: str, steps: int = _STEPS) -> bool:
-        """Whether keys may be declared at a place or below it, so many steps deep: for a list of texts they are not."""
+        """Whether two keys may be declared at a place or below it, so many steps deep: a single one has no order."""
         if place not in self._telling:
             self._telling[place] = True  # as long as it is looked for: a schema may hold itself
             rule = self._rule(place)
-            below = [] if rule is None else [*rule.first, *filter(None, (rule.others, rule.items))]
-            declares = not steps or (rule is not None and bool(rule.properties or rule.branches))
+            below = [] if rule is None else [*rule.first, *rule.branches, *rule.properties.values()]
+            below += [] if rule is None else filter(None, (rule.others, rule.items))
+            declares = not steps or (rule is not None and len(rule.names) > 1)
             self._telling[place] = declares or any(self._tells(inner, steps - 1) for inner in below)
         return self._telling[place]
 

@@ -184,13 +184,13 @@ def _first_difference(a: bytes, b: bytes) -> int | None:
     """Return the first differing byte, moved to the start of its character; of a proper prefix its length."""
     if a == b:
         return None
-    at = _shared(a, b)
+    at = shared(a, b)
     while at and (_continues(a, at) or _continues(b, at)):
         at -= 1
     return at
 
 
-def _shared(a: bytes, b: bytes) -> int:
+def shared(a: bytes, b: bytes) -> int:
     """Return how many bytes two texts begin with alike."""
     length = min(len(a), len(b))
     # As numbers they differ from their first differing byte on; a loop over bytes is slow for megabytes.
@@ -259,7 +259,7 @@ def contested(
         return None
     (ours_spelled, ours_ends), (theirs_spelled, theirs_ends) = _spelling(ours), _spelling(theirs)
     # Tokens that end alike, and before the first differing byte, are the same.
-    index = _alike(ours_ends, theirs_ends, bisect_right(ours_ends, _shared(ours_spelled, theirs_spelled)))
+    index = _alike(ours_ends, theirs_ends, bisect_right(ours_ends, shared(ours_spelled, theirs_spelled)))
     if index >= min(len(ours_ends), len(theirs_ends)):
         return None
     start, mine, other = ours_ends[index - 1] if index else 0, ours_ends[index], theirs_ends[index]

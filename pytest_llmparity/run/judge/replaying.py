@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from pytest_llmparity.core.errors import StoreError
@@ -18,6 +19,7 @@ def to_replay(store: Store, settings: Settings, declarations: Sequence[Declarati
     Raises ``StoreError`` where there is none, or where it cannot be judged by what is selected.
     """
 
+    @functools.cache
     def answers(run: str) -> int:
         return _answers(store, run, declarations)
 

@@ -163,6 +163,26 @@ def test_sides_swap_and_equals_agree(a: str, b: str) -> None:
     assert forward.blocking == backward.blocking
 
 
+sentences = st.lists(
+    st.sampled_from(
+        [
+            *("3", "-3.5", "1,000", "2e3", "twenty", "five", "one", "hundred", "and", "%", "per cent", "(", "'", "-"),
+            *("not", "can't", "isnt", "without", "possible", "impossible", "power", "powerless", "un", "likely", "the"),
+            *("New", "York", "Dr", "I", "I'm", "A1", "x", ".", ". ", "? ", "\n", " ", " ", " "),
+        ]
+    ),
+    max_size=12,
+).map("".join)
+
+
+@given(sentences, sentences, sentences, st.sampled_from(["", ".", ". "]))
+def test_what_two_texts_begin_with_changes_nothing_of_what_differs(begin: str, a: str, b: str, end: str) -> None:
+    """Beyond ASCII both are looked at whole."""
+    ours, theirs = f"{begin}{end}{a}", f"{begin}{end}{b}"
+
+    assert fact_diff(ours, theirs) == fact_diff(f"é. {ours}", f"é. {theirs}")
+
+
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_text_is_survived(a: str, b: str) -> None:
     assert (fact_diff(a, b).describe() == "") == (fact_diff(a, b) == FactDiff())
