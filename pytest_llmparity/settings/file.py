@@ -259,7 +259,7 @@ Pin = create_model(
 )
 
 
-class EngineKeys(Strict):
+class EngineKeys(Strict, defer_build=True):
     """One engine. With ``base_url`` we attach to it, without it we start it. Times are seconds, lengths tokens.
 
     Of a kind with a daemon a model's name means the one that is running, if it has the model; ``launch`` decides.
@@ -369,7 +369,7 @@ else:
     )
 
 
-class ProfileTable(Strict):
+class ProfileTable(Strict, defer_build=True):
     """Settings chosen together by ``--parity-profile``; they win over the top level of the file."""
 
     engines: Annotated[list[Text], AfterValidator(_entries)] | None = None
@@ -389,7 +389,7 @@ class ProfileTable(Strict):
     explain_requests: Whole | None = None
 
 
-class ConfigTable(Strict):
+class ConfigTable(Strict, defer_build=True):
     """The whole file."""
 
     baseline: Name | None = None

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 
@@ -26,7 +26,6 @@ from pytest_llmparity.core.checks.tags import (
     warned,
 )
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_evidence, same_calls, written_out
-from pytest_llmparity.core.compare.facts import FactDiff, blocking_diff
 from pytest_llmparity.core.compare.text import edit_similarity
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
@@ -36,6 +35,9 @@ from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 from pytest_llmparity.core.words import explain
+
+if TYPE_CHECKING:
+    from pytest_llmparity.core.compare.facts import FactDiff
 
 ALIKE: Final = 0.90
 """Share of pairs that must be alike. The calibrated limit is the 5 % quantile of the baseline's own repeats, so even
@@ -298,6 +300,8 @@ def _of(pair: Pair, scores: Iterator[float], limit: float | None) -> _Compared:
     ours, theirs = pair.baseline, pair.candidate
     if ours.tool_calls or theirs.tool_calls:
         return _Compared(pair, same_calls(ours.tool_calls, theirs.tool_calls))
+    from pytest_llmparity.core.compare.facts import blocking_diff  # its expressions take long to compile
+
     fact, score = blocking_diff(ours.text, theirs.text), next(scores)
     return _Compared(pair, _both_speak(pair) and not fact.blocking and score >= (limit or 0.0), fact, score)
 

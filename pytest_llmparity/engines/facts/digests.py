@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import platformdirs
-
 REMEMBERED: Final = 64 * 1024 * 1024
 """From this size on (bytes) a digest is kept in the user's cache; what is smaller is read in a blink."""
 
@@ -42,6 +40,8 @@ def of_files(paths: Sequence[Path]) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _sha256(path: Path, stamp: tuple[int, ...]) -> str:
+    import platformdirs  # here: most runs read no file of a model
+
     name = hashlib.sha256(os.fsencode(path)).hexdigest()
     entry = platformdirs.user_cache_path("pytest-llmparity") / "sha256" / f"{name}.json"
     known = {"path": str(path), "stamp": list(stamp)}

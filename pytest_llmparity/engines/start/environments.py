@@ -25,10 +25,6 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import filelock
-import platformdirs
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
 from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.sample import Fact, Identity
@@ -132,6 +128,8 @@ class Environment:
 
     def versions(self, distributions: Sequence[str]) -> dict[str, str]:
         """Return those of the named distributions that are in it, with their versions."""
+        from packaging.utils import canonicalize_name  # here and below where it is used: few engines require anything
+
         names = [canonicalize_name(name) for name in distributions]
         return {name: self.packages[name] for name in names if name in self.packages}
 
@@ -169,6 +167,8 @@ def home(environ: Mapping[str, str]) -> Path:
     named = environ.get(FOLDER_VARIABLE, "").strip()
     if named:
         return Path(named).expanduser().absolute()
+    import platformdirs
+
     return platformdirs.user_cache_path("pytest-llmparity") / "environments"
 
 
@@ -190,6 +190,8 @@ def contradiction(spec: EngineSpec, installed: Mapping[str, str], identity: Iden
     seen = identity.facts.get("version")
     if not installed or seen is None or seen.source != "reported":
         return None
+    from packaging.version import InvalidVersion, Version
+
     name, version = next(iter(installed.items()))
     try:
         same = Version(str(seen.value)).public == Version(version).public
@@ -216,6 +218,9 @@ def _key(spec: EngineSpec, environ: Mapping[str, str]) -> str:
 
 def _names(spec: EngineSpec) -> list[str]:
     """Return what is asked for by name, for people who look into the folder; uv says which requirement is none."""
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
     names: set[str] = set()
     for text in spec.requires:
         with contextlib.suppress(InvalidRequirement):
@@ -289,6 +294,8 @@ def _make(
             raise spec.launch_error(
                 f"requires = {_shown(spec)} could not be installed: uv {how}. Its log {log} ends:\n{tail}"
             )
+    from packaging.utils import canonicalize_name
+
     packages = {
         str(canonicalize_name(package.name)): package.version
         for package in importlib.metadata.distributions(path=[str(_place(made.folder, "purelib"))])
