@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,13 @@ def add(commands: Commands) -> None:
     for name in FORMATS:
         parser.add_argument(f"--{name}", action="store_true", help=f"Write {_NAMES[name]}")
     parser.add_argument("--out", metavar="DIR", help=f"Folder for reports (default: {OUT} in the root)")
+    parser.add_argument(
+        "--comment",
+        metavar="NAME",
+        help="Write what the run came to into the pull request that a workflow of GitHub runs for: one comment of this "
+        "name, which a later run changes. Takes the job's variables and GITHUB_TOKEN",
+    )
+    parser.add_argument("--instead", metavar="TEXT", help="With --comment: why there is no run; it is said instead")
     add_rootdir(parser)
     parser.set_defaults(command=_report, name="report")
 
@@ -46,14 +54,17 @@ def _report(asked: argparse.Namespace) -> int:
 
     formats = [name for name in FORMATS if getattr(asked, name)]
     root = root_of(asked)
+    if asked.instead is not None:
+        return _instead(asked.comment, asked.instead)
     folder = root / ".llmparity"
     if not (folder / FILE_NAME).exists():
         return complain(printable(f"no run is stored in {folder}; --rootdir names another project"), WRONG)
     runs = _merged(root, asked.runs)
     if len(runs) > 2:
         raise UsageError(f"one run is reported or two are compared, and there are {len(runs)}; shards are merged")
-    if len(runs) == 2 and formats:
-        raise UsageError(f"--{formats[0]} writes the report of one run; name one, or leave it out to compare two")
+    if len(runs) == 2 and (formats or asked.comment):
+        word = formats[0] if formats else "comment"
+        raise UsageError(f"--{word} writes the report of one run; name one, or leave it out to compare two")
     with Store.open(folder) as store:
         runs = runs or [newest_judged(store)]
         told = [stored(store, run, root=root) for run in runs]
@@ -63,6 +74,45 @@ def _report(asked: argparse.Namespace) -> int:
             lines = _shown(told[0], formats, Path(asked.out).absolute() if asked.out else root / OUT, root)
     for line in lines:
         print(line)
+    return OK if asked.comment is None else _comment(asked.comment, told[0], root)
+
+
+def _comment(name: str, told: Told, root: Path) -> int:
+    """Write the comment on a run, where there is a pull request."""
+    from pytest_llmparity.report.workflow import comment
+    from pytest_llmparity.transport.pulls import link_of
+
+    link = link_of(os.environ)
+    text = comment.of_run(told.record, told.samples, name=name, link=link, root=root, origin=told.origin)
+    return _put(name, text)
+
+
+def _instead(name: str | None, why: str) -> int:
+    """Write that there is no run, so that an earlier comment does not stand."""
+    from pytest_llmparity.core.errors import UsageError
+    from pytest_llmparity.report.workflow import comment
+    from pytest_llmparity.transport.pulls import link_of
+
+    if name is None:
+        raise UsageError("--instead is what --comment says where there is no run; give both")
+    return _put(name, comment.of_none(why, name=name, link=link_of(os.environ)))
+
+
+def _put(name: str, text: str) -> int:
+    from pytest_llmparity.report.workflow.comment import marked
+    from pytest_llmparity.transport import pulls
+
+    pull = pulls.pull_of(os.environ)
+    if pull is None:
+        print("no comment: this is no workflow of a pull request, or no token is in GITHUB_TOKEN")
+        return OK
+    try:
+        print(printable(pulls.put(pull, marked(name), text)))
+    except pulls.Refused as refused:
+        if refused.status not in pulls.FORBIDDEN:
+            return complain(printable(f"the comment could not be written: {refused}"), WRONG)
+        # So it is for the pull request of a fork, which is no failure of the run.
+        print(printable(f"no comment: the token may not write one ({refused}); the step's summary has the same"))
     return OK
 
 
