@@ -53,4 +53,4 @@ def test_the_hooks_check_with_the_version_of_the_environment() -> None:
     ]
 
     assert {repo["repo"] for repo in hooks["repos"]} == {"local"}
-    assert all(re.fullmatch(r"[a-z]+==[\d.]+", name) for name in packages), packages
+    assert all(re.fullmatch(r"[a-z-]+==[\d.]+", name) for name in packages), packages
