@@ -36,6 +36,8 @@ from pytest_llmparity.core.checks.similarity import SimilarityCheck
 from pytest_llmparity.core.checks.tags import By
 from pytest_llmparity.core.checks.tools import ToolsCheck
 from pytest_llmparity.core.checks.tools.calls import Arguments, Order
+from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
+from pytest_llmparity.core.compare.fields import refused as not_a_path
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.right.extract import Extract, refused
 from pytest_llmparity.core.stats.paired import Side
@@ -161,6 +163,9 @@ def schema(
     agree: float | None = None,
     side: Side = "either",
     lenient: bool = False,
+    fields: Sequence[str] = (),
+    tolerance: Mapping[str, float] | None = None,
+    unordered: Sequence[str] = (),
     by: By | None = None,
 ) -> SchemaCheck:
     """Require answers that fit: a pydantic model, the path of a JSON Schema, or a schema itself.
@@ -173,6 +178,9 @@ def schema(
     ``rate``: at least this share of each engine's answers fits. ``gap``: between baseline and candidate that share
     differs by at most this much; ``side="worse"`` lets a better candidate pass whatever the gap. ``agree``: at least
     this share of cases has equal values on both engines, whatever the order of keys. At least one of them is needed.
+    ``fields`` names what is compared for ``agree``, such as ``["$.queue", "$.items[].price"]``: what your application
+    reads; without it all of a value is. ``tolerance`` is how far numbers may lie apart (``{"$.total": 0.01}``), at the
+    paths of ``unordered`` arrays are equal whatever the order of their items.
     The draft is the one ``$schema`` names, else 2020-12; remote references are refused. Of cases of one ``group``
     one counts; with too few groups for that all of them do, as fewer. ``by="tag"`` also judges the prompts of each tag
     by themselves, where there are as many groups as a limit takes prompts.
@@ -189,7 +197,11 @@ def schema(
     where = _caller()
     if not isinstance(lenient, bool):
         raise DesignError(f"schema(lenient={lenient!r}): lenient is True or False")
-    common: dict[str, Any] = {**given, "side": side, "lenient": lenient, "by": _by("schema", by), "where": where}
+    compared = _fields(fields, tolerance or {}, unordered)
+    if compared != EVERYTHING and agree is None:
+        raise DesignError("schema(): fields, tolerance and unordered say what agree= compares; give agree= too")
+    common: dict[str, Any] = {**given, "side": side, "lenient": lenient, "fields": compared}
+    common |= {"by": _by("schema", by), "where": where}
     if isinstance(target, (str, Path)):
         return SchemaCheck(name=repr(str(target)), path=str(target), **common)
     if (model := _model(target)) is not None:
@@ -210,6 +222,24 @@ def schema(
         raise DesignError(f"schema({name}): the schema is not JSON: {error}") from error
     Contract.from_text(content, name)
     return SchemaCheck(name=name, text=content, **common)
+
+
+def _fields(read: Sequence[str], tolerance: Mapping[str, object], unordered: Sequence[str]) -> Fields:
+    """Return what of two values is compared; ``DesignError`` for a path that is none, or a tolerance below 0."""
+    for name, paths in (("fields", read), ("unordered", unordered)):
+        if not isinstance(paths, (list, tuple)):
+            raise DesignError(f'schema({name}={paths!r}): {name} is a list of paths, such as ["$.price"]')
+    if not isinstance(tolerance, Mapping):
+        raise DesignError(f'schema(tolerance={tolerance!r}): tolerance is a dictionary such as {{"$.total": 0.01}}')
+    for path in (*read, *tolerance, *unordered):
+        if why := not_a_path(path):
+            raise DesignError(f"schema(): {why}")
+    apart: dict[str, float] = {}
+    for path, most in tolerance.items():
+        if isinstance(most, bool) or not isinstance(most, (int, float)) or not 0.0 <= most < math.inf:
+            raise DesignError(f"schema(tolerance={{{path!r}: {most!r}}}): a tolerance is a number of at least 0")
+        apart[path] = float(most)
+    return Fields(read=tuple(read), tolerance=apart, unordered=tuple(unordered))
 
 
 def _model(target: object) -> tuple[str, ModelClass | Adapter] | None:

@@ -91,6 +91,30 @@ def parse_json(text: str) -> Parsed:
         return Parsed(error="nested too deeply")
 
 
+_FAULTS: Final = (
+    ("empty", "no text"),
+    ("is given twice", "a key twice"),
+    ("numbers must be finite", "NaN or infinity"),
+    ("is out of range", "a number out of range"),
+    ("nested too deeply", "nested too deeply"),
+    ("Extra data", "text after the JSON"),
+)
+
+
+def fault_of(error: str, *, cut: bool) -> str:
+    """Return the class of what keeps an answer from being JSON, by the words of :func:`parse_json`.
+
+    ``cut``: its token limit ended it, so that what is missing may be all that is wrong.
+
+    >>> fault_of("Extra data at line 1 column 3", cut=False), fault_of("Expecting value at line 1 column 9", cut=True)
+    ('text after the JSON', 'cut JSON')
+    """
+    for words, fault in _FAULTS:
+        if words in error:
+            return fault
+    return "cut JSON" if cut else "no JSON"
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):

@@ -93,6 +93,83 @@ def test_equal_values_in_another_order_agree_and_the_order_is_mentioned(make: Fa
     assert found["schema.rate", "base"].differs == ()
 
 
+PRICED = '{"total": 10.0, "tags": ["a", "b"], "note": "x"}'
+NEARLY = '{"total": 10.004, "tags": ["b", "a"], "note": "y"}'
+READ: dict[str, Any] = {"fields": ["$.total", "$.tags"], "tolerance": {"$.total": 0.01}, "unordered": ["$.tags"]}
+
+
+@pytest.mark.parametrize(
+    ("given", "most"),
+    [
+        ({}, "$.note"),
+        ({"fields": ["$.total"]}, "$.total"),
+        ({"fields": ["$.tags"]}, "$.tags[]"),
+        ({"tolerance": {"$.total": 0.01}, "unordered": ["$.tags"]}, "$.note"),
+        ({"tolerance": {"$.total": 0.001}, "fields": ["$.total"]}, "$.total"),
+    ],
+)
+def test_values_differ_in_what_the_application_reads(make: Factory, given: dict[str, Any], most: str) -> None:
+    agree = judge(make, check.schema({}, agree=0.9, **given), [NEARLY] * 40, [PRICED] * 40)["schema.agree", "cand"]
+
+    assert agree.outcome is Outcome.FAIL
+    assert agree.details[0] == f"{most} differs in 40 of 40"
+
+
+def test_what_it_does_not_read_may_differ(make: Factory) -> None:
+    agree = judge(make, check.schema({}, agree=0.9, **READ), [NEARLY] * 40, [PRICED] * 40)["schema.agree", "cand"]
+
+    assert agree.outcome is Outcome.PASS
+
+
+def test_a_field_that_no_answer_has_compares_nothing(make: Factory) -> None:
+    checked = check.schema({}, agree=0.9, fields=["$.total", "$.tag", "$.tags[].name"])
+    agree = judge(make, checked, [PRICED] * 40, [PRICED] * 40)["schema.agree", "cand"]
+
+    assert agree.outcome is Outcome.INCONCLUSIVE
+    assert "no answer of either engine has $.tag or $.tags[].name" in agree.message
+
+
+def test_what_is_wrong_is_counted_by_class(make: Factory) -> None:
+    theirs: list[Answer] = [
+        *[GOOD] * 30,
+        *[make.cut(BROKEN)] * 4,
+        *[GOOD + " Done."] * 3,
+        *['{"title": "a", "title": "b"}'] * 2,
+        '{"title": NaN}',
+        *[UNFIT] * 2,
+    ]
+    rate = judge(make, check.schema(Ticket, rate=0.9), theirs)["schema.rate", "cand"]
+
+    assert rate.details[-1] == (
+        "what is wrong: cut JSON 4, with text round the JSON 3, a key twice 2, NaN or infinity 1, "
+        "JSON that does not fit 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"fields": ["price"]}, "begins with"),
+        ({"fields": "$.price"}, "fields is a list of paths"),
+        ({"unordered": 3}, "unordered is a list of paths"),
+        ({"tolerance": {"$.a": -1}}, "a tolerance is a number of at least 0"),
+        ({"tolerance": {"$.a": True}}, "a tolerance is a number of at least 0"),
+        ({"tolerance": ["$.a"]}, "tolerance is a dictionary"),
+    ],
+)
+def test_fields_that_cannot_be_compared_are_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(DesignError, match=words):
+        check.schema({}, agree=0.9, **given)
+    with pytest.raises(DesignError, match="give agree= too"):
+        check.schema({}, rate=0.9, fields=["$.a"])
+
+
+def test_a_check_says_what_it_compares() -> None:
+    assert str(check.schema({"title": "t"}, agree=0.9, **READ)) == (
+        "schema(t, agree=0.9, fields=['$.total', '$.tags'], tolerance={'$.total': 0.01}, unordered=['$.tags'])"
+    )
+
+
 def test_every_engine_that_moves_properties_is_named(make: Factory) -> None:
     agree = judge(make, check.schema(Ticket, agree=0.95), [MOVED] * 64, [MOVED] * 5 + [GOOD] * 59)[
         "schema.agree", "cand"
@@ -112,8 +189,8 @@ def test_valid_answers_with_other_values_fail_and_name_the_fields(make: Factory)
     assert agree.outcome is Outcome.FAIL
     assert agree.estimate == pytest.approx(50 / 64)
     assert agree.details == (
-        "$.priority differs in 12 of 64",
-        "$ differs in 2 of 64",
+        "$.priority differs in 12 of 64, equal in at least 71.4 %",
+        "$ differs in 2 of 64, equal in at least 90.49 %",
         "first: c0 at $.priority: '2' and '3'",
     )
 

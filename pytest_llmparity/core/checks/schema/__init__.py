@@ -26,6 +26,7 @@ from pytest_llmparity.core.checks.schema.contract import (
 from pytest_llmparity.core.checks.schema.pair import PairReadings
 from pytest_llmparity.core.checks.tags import beside, gaps_above, left_to_all, shares_below, warned
 from pytest_llmparity.core.compare.answers import speechless
+from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
 from pytest_llmparity.core.compare.order import KeyOrders
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.errors import DesignError
@@ -51,7 +52,7 @@ class SchemaCheck(LimitedCheck):
     - ``schema.gap``: per candidate, the difference in that share on the same cases is at most ``gap`` (exact
       unconditional test). ``side="either"`` counts both directions, ``"worse"`` only a worse candidate.
     - ``schema.agree``: per candidate, the share of cases whose parsed values are equal (order of keys aside) is at
-      least ``agree``. An answer that is not JSON equals nothing.
+      least ``agree``. An answer that is not JSON equals nothing. ``fields`` says what of the values is compared.
 
     With a ``model`` an answer fits when pydantic validates it in strict JSON mode. An answer that ``json.loads``
     refuses fits nothing and equals nothing, unless ``lenient`` reads what stands in a code block, behind reasoning or
@@ -72,6 +73,7 @@ class SchemaCheck(LimitedCheck):
     agree: float | None = None
     side: Side = "either"
     lenient: bool = False
+    fields: Fields = EVERYTHING
     model: ModelClass | Adapter | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
@@ -80,6 +82,12 @@ class SchemaCheck(LimitedCheck):
             limits.append(f"side={self.side!r}")
         if self.lenient:
             limits.append("lenient=True")
+        if self.fields.read:
+            limits.append(f"fields={list(self.fields.read)!r}")
+        if self.fields.tolerance:
+            limits.append(f"tolerance={dict(self.fields.tolerance)!r}")
+        if self.fields.unordered:
+            limits.append(f"unordered={list(self.fields.unordered)!r}")
         if self.by:
             limits.append(f'by="{self.by}"')
         return f"schema({', '.join([self.name, *limits])})"
@@ -178,7 +186,7 @@ class SchemaCheck(LimitedCheck):
                 if pairs is not None:
                     parsed = _parsed(readings)
                     differs = layers.layers(evidence, candidate, schema=contract.schema, parsed=parsed, orders=orders)
-                known[candidate.name] = (PairReadings(evidence, candidate, readings), differs)
+                known[candidate.name] = (PairReadings(evidence, candidate, readings, self.fields), differs)
             pair, differs = known[candidate.name]
             if (refused := pair.unanswered(opened)) is not None:
                 return [refused]
@@ -267,9 +275,15 @@ class SchemaCheck(LimitedCheck):
         kept = [not fields[case.id] if case.id in fields else None for case in pair.cases]
         n, missing = len(pair.compared), pair.missing(pair.compared)
         order = "; ".join(line for line in verdict.differs if line.startswith(layers.PROPERTY_ORDER))
-        most = [
-            f"{explain.plain(path, 60)} differs in {times} of {n}" for path, times in paths.most_common(_SHOWN_FIELDS)
-        ]
+        most = []
+        for path, times in paths.most_common(_SHOWN_FIELDS):
+            equal = [path not in fields[case.id] if case.id in fields else None for case in cases]
+            least = design.share(equal, at_least=at_least, cases=cases).lower
+            bound = "" if not least or evidence.single else f", equal in at least {explain.percent(least)}"
+            most.append(f"{explain.plain(path, 60)} differs in {times} of {n}{bound}")
+        if unseen := pair.unseen:
+            reason = f"no answer of either engine has {' or '.join(explain.plain(path, 60) for path in unseen)}"
+            return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, n=n, reason=reason)
         verdict = dataclasses.replace(
             verdict,
             measures="of answers have equal values",

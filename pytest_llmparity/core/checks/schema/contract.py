@@ -13,7 +13,8 @@ import msgspec
 
 from pytest_llmparity.core.checks.missing import describe
 from pytest_llmparity.core.compare.answers import digest
-from pytest_llmparity.core.compare.json import FieldDiff, Parsed, diff_values, parse_json
+from pytest_llmparity.core.compare.fields import EVERYTHING, Fields, anywhere
+from pytest_llmparity.core.compare.json import FieldDiff, Parsed, fault_of, parse_json
 from pytest_llmparity.core.compare.order import NOT_FETCHED, refuse_to_fetch
 from pytest_llmparity.core.compare.wrapped import REASONING, Unwrapped, unwrap
 from pytest_llmparity.core.errors import DesignError
@@ -54,6 +55,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     ``answered`` is false for a failed request, ``parsed`` true where ``value`` holds what was read. ``wrapping`` names
     what stands round the JSON and makes ``json.loads`` refuse the answer; it was read all the same if ``parsed``.
+    ``fault`` is the class of what is wrong with an answer that is no JSON.
     """
 
     problem: str | None
@@ -62,6 +64,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     value: Any = None
     wrapping: tuple[str, ...] = ()
     text: str = ""
+    fault: str = ""
 
     @property
     def whole(self) -> Parsed | None:
@@ -70,11 +73,11 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return Parsed(value=self.value) if self.parsed else Parsed(error=self.problem)
 
-    def differences(self, other: Reading) -> list[FieldDiff]:
-        """Return the fields that differ, order of keys aside; empty unless both are JSON."""
-        return diff_values(self.value, other.value) if self.parsed and other.parsed else []
+    def differences(self, other: Reading, fields: Fields = EVERYTHING) -> list[FieldDiff]:
+        """Return the fields that differ for who reads these, order of keys aside; empty unless both are JSON."""
+        return fields.differences(self.value, other.value) if self.parsed and other.parsed else []
 
-    def differing(self, other: Reading) -> set[str]:
+    def differing(self, other: Reading, fields: Fields = EVERYTHING) -> set[str]:
         """Return the differing paths with array places left out (``$.items[].price``); empty when the values agree.
 
         Something that is not JSON differs from everything as a whole: ``$``.
@@ -83,7 +86,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
             return {"$"}
         if self.text == other.text and self.wrapping == other.wrapping:
             return set()
-        return {re.sub(r"\[\d+\]", "[]", difference.path) for difference in self.differences(other)}
+        return {anywhere(difference.path) for difference in self.differences(other, fields)}
 
 
 class Contract:
@@ -150,7 +153,9 @@ class Contract:
         if inner is not None and inner.parsed.error is not None:
             why = inner.parsed.error
         stands = f" ({', '.join(wrapping)})" if wrapping else ""
-        return Reading(problem=f"not JSON{stands}: {why}", text=text, wrapping=wrapping if readable else ())
+        fault = wrapping[0] if readable else fault_of(strict.error or "", cut=completion.cut)
+        shown = wrapping if readable else ()
+        return Reading(problem=f"not JSON{stands}: {why}", text=text, wrapping=shown, fault=fault)
 
     def _fits(self, body: str, value: Any, text: str, wrapping: tuple[str, ...] = ()) -> Reading:
         return Reading(problem=self._problem(body, value), parsed=True, value=value, wrapping=wrapping, text=text)
@@ -313,6 +318,7 @@ def wrong(cases: Sequence[Case], readings: Mapping[str, Reading]) -> tuple[Diffe
 def invalid(engine: str, cases: Sequence[Case], readings: Mapping[str, Reading]) -> list[str]:
     """Count the answers of an engine that do not fit, and show the first."""
     bad = [(case.id, readings[case.id]) for case in cases if case.id in readings and readings[case.id].problem]
+    faults = Counter(reading.fault or "other" for _, reading in bad if reading.answered)
     lines: list[str] = []
     if bad:
         case, reading = bad[0]
@@ -322,4 +328,8 @@ def invalid(engine: str, cases: Sequence[Case], readings: Mapping[str, Reading])
         )
         if reading.text:
             lines.append(f"  it answered {explain.quote(reading.text)}")
+        if set(faults) - {"other"}:
+            named = [(fault, n) for fault, n in faults.most_common() if fault != "other"]
+            named += [("JSON that does not fit", faults["other"])] if faults["other"] else []
+            lines.append(f"what is wrong: {', '.join(f'{fault} {n}' for fault, n in named)}")
     return lines

@@ -10,6 +10,7 @@ from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import Reading
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, same_calls, speechless, written_out
+from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.verdict import Difference, Judgement, Verdict
@@ -24,10 +25,15 @@ class PairReadings:
     """
 
     def __init__(
-        self, evidence: Evidence, candidate: EngineEvidence, readings: Mapping[str, Mapping[str, Reading]]
+        self,
+        evidence: Evidence,
+        candidate: EngineEvidence,
+        readings: Mapping[str, Mapping[str, Reading]],
+        fields: Fields = EVERYTHING,
     ) -> None:
         ours, theirs = readings[evidence.baseline], readings[candidate.name]
         self._evidence = evidence
+        self._fields = fields
         self._pairing = pair_answers(evidence, candidate)
         self._pairs = {pair.case.id: pair for pair in self._pairing.pairs}
         self._silence = Silence()
@@ -62,7 +68,14 @@ class PairReadings:
         if self._both_call(case):
             pair = self._pairs[case.id]
             return set() if same_calls(pair.baseline.tool_calls, pair.candidate.tool_calls) else {"tool calls"}
-        return ours.differing(theirs)
+        return ours.differing(theirs, self._fields)
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The paths that are to be compared and lead to nothing in any answer of either engine."""
+        return self._fields.unseen(
+            reading.value for _, ours, theirs in self.compared for reading in (ours, theirs) if reading.parsed
+        )
 
     def difference(self, case: Case, what: str) -> Difference:
         """Return a case as reports list it."""
@@ -85,7 +98,7 @@ class PairReadings:
     def example(self) -> list[str]:
         """Show the first case whose values differ: path and both values."""
         for case, ours, theirs in self.compared:
-            for difference in () if self._both_call(case) else ours.differences(theirs)[:1]:
+            for difference in () if self._both_call(case) else ours.differences(theirs, self._fields)[:1]:
                 return [
                     f"first: {explain.plain(case.id, 40)} at {explain.plain(difference.path, 60)}: "
                     f"{explain.quote(_value(difference.baseline))} and {explain.quote(_value(difference.candidate))}"
