@@ -239,7 +239,7 @@ def _fields(read: Sequence[str], tolerance: Mapping[str, object], unordered: Seq
         if isinstance(most, bool) or not isinstance(most, (int, float)) or not 0.0 <= most < math.inf:
             raise DesignError(f"schema(tolerance={{{path!r}: {most!r}}}): a tolerance is a number of at least 0")
         apart[path] = float(most)
-    return Fields(read=tuple(read), tolerance=apart, unordered=tuple(unordered))
+    return Fields(read=tuple(read), tolerance=tuple(apart.items()), unordered=tuple(unordered))
 
 
 def _model(target: object) -> tuple[str, ModelClass | Adapter] | None:

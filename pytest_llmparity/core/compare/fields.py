@@ -25,13 +25,13 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     read: tuple[str, ...] = ()
-    tolerance: Mapping[str, float] = msgspec.field(default_factory=dict)
+    tolerance: tuple[tuple[str, float], ...] = ()
     unordered: tuple[str, ...] = ()
 
     def differences(self, ours: Any, theirs: Any) -> list[FieldDiff]:
         """Return the fields in which two values differ for who reads these, as :func:`diff_values` does.
 
-        >>> fields = Fields(read=("$.total", "$.tags"), tolerance={"$.total": 0.01}, unordered=("$.tags",))
+        >>> fields = Fields(read=("$.total", "$.tags"), tolerance=(("$.total", 0.01),), unordered=("$.tags",))
         >>> a, b = {"total": 1.0, "tags": ["x", "y"], "note": "a"}, {"total": 1.005, "tags": ["y", "x"], "note": "b"}
         >>> fields.differences(a, b), [diff.path for diff in fields.differences(a, {**b, "total": 2})]
         ([], ['$.total'])
@@ -53,7 +53,7 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True):
         path = anywhere(difference.path)
         if self.read and not any(_beside(path, read) for read in self.read):
             return False
-        allowed = self.tolerance.get(path)
+        allowed = dict(self.tolerance).get(path)
         return allowed is None or not _near(difference.baseline, difference.candidate, allowed)
 
     def _sorted(self, value: Any, path: str) -> Any:

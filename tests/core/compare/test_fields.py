@@ -59,9 +59,9 @@ def test_a_path_is_what_lies_below_it_and_what_holds_it(read: str, differs: bool
 
 @pytest.mark.parametrize(("ours", "theirs"), [(1, 1.01), (0.3, 0.1 + 0.2), (-1, -0.99)])
 def test_numbers_may_lie_apart_by_their_tolerance(ours: float, theirs: float) -> None:
-    assert not Fields(tolerance={"$": 0.01}).differences(ours, theirs)
+    assert not Fields(tolerance=(("$", 0.01),)).differences(ours, theirs)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(1, 1.02), (1, "1"), (True, 1), (None, 0), ("a", "b")])
 def test_nothing_else_may(ours: Any, theirs: Any) -> None:
-    assert Fields(tolerance={"$": 0.01}).differences(ours, theirs)
+    assert Fields(tolerance=(("$", 0.01),)).differences(ours, theirs)
