@@ -26,9 +26,10 @@ if (root := str(Path(__file__).parents[1])) not in sys.path:
 LIVE = "mark.live"
 """How a file with a live test spells the marker: others are not even imported by ``pytest -m live``."""
 
-# A busy machine must not fail a property because one example took long; a build that failed must fail again.
+# A busy machine must not fail a property because one example took long; a build that failed must fail again. What is
+# drawn there is the same every time, so more of it finds no more; between two edits it is new examples each time.
 settings.register_profile("daily", deadline=None, max_examples=25)
-settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("ci" if os.environ.get("CI") else "daily")
 
 # To learn which characters UTF-8 has, Hypothesis tries each: four seconds of every worker in a fresh clone.

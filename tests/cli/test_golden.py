@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity.core.golden.records import set_of
+from tests.plugin.warm_pytest import leave_out
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Shell
@@ -22,7 +24,7 @@ from pytest_llmparity import check
 @pytest.mark.parity("tickets.jsonl", check.prompts(), check.text(margin=0.05), max_tokens=12)
 def test_gate(parity_run): ...
 """
-PLUGINS = ("-p", "no:cacheprovider", "-p", "no:asyncio", "-q")
+PLUGINS = ("-p", "no:cacheprovider", "-p", "no:asyncio", *leave_out(), "-q")
 
 
 def prompts(path: Path, count: int) -> None:
@@ -30,14 +32,24 @@ def prompts(path: Path, count: int) -> None:
     (path / "tickets.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
+@pytest.fixture(scope="module")
+def gathered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that keeps the project of ``stored``: the first test gathers it, the others have copies."""
+    return tmp_path_factory.mktemp("gathered") / "project"
+
+
 @pytest.fixture
-def stored(shell: Shell, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Shell:
+def stored(shell: Shell, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, gathered: Path) -> Shell:
     """A project whose store has a run of two engines, prod and dev, which answer alike."""
     for name in ("CI", "BUILD_NUMBER"):
         monkeypatch.delenv(name, raising=False)
-    prompts(shell.path, 8)
-    (shell.path / "test_gate.py").write_text(GATE)
-    run(shell, pytester)
+    if not gathered.exists():
+        prompts(shell.path, 8)
+        (shell.path / "test_gate.py").write_text(GATE)
+        run(shell, pytester)
+        shutil.copytree(shell.path, gathered)
+    shutil.copytree(gathered, shell.path, dirs_exist_ok=True)
+    monkeypatch.chdir(shell.path)
     return shell
 
 
@@ -107,23 +119,21 @@ def test_prune_removes_what_the_tests_of_a_run_do_not_ask(stored: Shell, pyteste
     assert again.out.startswith("nothing to remove")
 
 
-@pytest.mark.parametrize("selected", ["-k=test_short", "::test_short"])
-def test_a_run_of_selected_tests_does_not_say_what_is_left_over(
-    stored: Shell, pytester: pytest.Pytester, selected: str
-) -> None:
-    """Two tests ask one set in two ways, and only one of them runs."""
+def test_a_run_of_selected_tests_does_not_say_what_is_left_over(stored: Shell, pytester: pytest.Pytester) -> None:
+    """Two tests ask one set in two ways, and only one of them runs, chosen by a word or by its name."""
     (stored.path / "test_gate.py").write_text(f"{GATE}\n{GATE.replace('12', '9').replace('test_gate', 'test_short')}")
     run(stored, pytester, "--parity-fresh")
     stored.run("golden", "from", "newest", "prod")
     file = stored.path / "golden/tickets/prod.jsonl"
     before = file.read_bytes()
-    named = selected if selected.startswith("-") else f"{stored.path}/test_gate.py{selected}"
-    run(stored, pytester, "--parity-fresh", named, tests=() if named is not selected else None)
+    run(stored, pytester, "--parity-fresh", "-k=test_short")
+    by_word = stored.run("golden", "prune")
+    run(stored, pytester, "--parity-fresh", f"{stored.path}/test_gate.py::test_short", tests=())
+    by_name = stored.run("golden", "prune")
 
-    pruned = stored.run("golden", "prune")
-
-    assert pruned.code == 1
-    assert "ran selected tests only (-k, -m, --lf, or a file or test by its name)" in pruned.err
+    for pruned in (by_word, by_name):
+        assert pruned.code == 1
+        assert "ran selected tests only (-k, -m, --lf, or a file or test by its name)" in pruned.err
     assert file.read_bytes() == before
     run(stored, pytester)
     assert stored.run("golden", "prune").out.startswith("nothing to remove")

@@ -13,28 +13,28 @@ from pytest_llmparity.core import late
 HEAVY = ("numpy", "scipy", "rapidfuzz", "jsonschema_rs", "pydantic", "httpx", "openai", "sqlite3", "asyncio")
 
 
-def imported_by(code: str) -> set[str]:
-    """Return which of the heavy ones a fresh process has imported after this code."""
-    ending = f"import json, sys; print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
-    process = subprocess.run([sys.executable, "-c", f"{code}\n{ending}"], capture_output=True, text=True, check=True)
-    return set(json.loads(process.stdout.splitlines()[-1]))
+def imported_by(*steps: str) -> list[set[str]]:
+    """Return which of the heavy ones a fresh process has imported after each of these steps."""
+    look = f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+    code = "\n".join(["import json, sys", *(f"{step}\n{look}" for step in steps)])
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [set(json.loads(line)) for line in process.stdout.splitlines()]
 
 
-def test_writing_checks_imports_nothing_that_takes_long() -> None:
+def test_each_step_imports_what_it_needs_and_writing_checks_nothing_that_takes_long() -> None:
     checks = "check.text(margin=0.05), check.similarity(at_least=0.5), check.prompts(), check.latency(ttft_p95='1 s')"
+    written, first_number, all_at_once = imported_by(
+        f"from pytest_llmparity import check\n{checks}",
+        "from pytest_llmparity.core.stats.shares import clopper_pearson\nclopper_pearson(1, 20, 0.05)",
+        "from pytest_llmparity.core.late import load\nload()",
+    )
 
-    assert imported_by(f"from pytest_llmparity import check\n{checks}") == set()
+    assert written == set()
+    assert first_number == {"numpy", "scipy"}
+    assert all_at_once == {*HEAVY[:4]}
 
 
-def test_the_first_number_imports_what_it_needs() -> None:
-    bound = "from pytest_llmparity.core.stats.shares import clopper_pearson\nprint(clopper_pearson(1, 20, 0.05))"
-
-    assert imported_by(bound) == {"numpy", "scipy"}
-
-
-def test_all_can_be_imported_at_once_and_are_what_they_stand_for() -> None:
-    assert imported_by("from pytest_llmparity.core.late import load\nload()") == {*HEAVY[:4]}
-
+def test_they_are_what_they_stand_for() -> None:
     import numpy
     from scipy import special
 

@@ -270,9 +270,8 @@ def tagged(planted: Planted, changed: FaultProxy, *, of_tag: str = "hot", **sett
     return [v for v in session.settle("t", session.parity_run("t", reproduce="")) if v.kind.startswith("text")]
 
 
-@pytest.mark.parametrize("tag", ["hot", "hot [x]"])
-def test_a_tag_that_fails_alone_is_explained_by_experiments_on_its_prompts(planted: Planted, tag: str) -> None:
-    changed = planted.behind(Hot())
+def test_a_tag_that_fails_alone_is_explained_by_experiments_on_its_prompts(planted: Planted) -> None:
+    changed, tag = planted.behind(Hot()), "hot [x]"
 
     verdicts = {v.kind: v for v in tagged(planted, changed, of_tag=tag)}
 
