@@ -62,7 +62,9 @@ class Remembering(Pair):
     def ask(self, adapter: Adapter, requests: Requests) -> dict[str, Sample]:
         if adapter is not self.baseline:
             return super().ask(adapter, requests)
-        key = adapter.base_url + repr([(case, asked.request, asked.schema, sorted(asked.names)) for case, asked in requests.items()])
+        key = adapter.base_url + repr(
+            [(case, asked.request, asked.schema, sorted(asked.names)) for case, asked in requests.items()]
+        )
         if key in self.memory:
             self._allowance.take(len(self.memory[key]))
         else:
