@@ -6,6 +6,7 @@ in a way of its own that takes a millisecond, and an installed but unused plugin
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Resolve every setting, once, before collection: a mistake ends here with exit code 4."""
     does = "ask the prompts on every selected engine and hold the answers against the checks"
     config.addinivalue_line("markers", f"{SIGNATURE}: {does}")
+    if "PYTEST_VERSION" not in os.environ:  # pytest before 8.2 tells nobody that it runs, and checks want to know
+        os.environ["PYTEST_VERSION"] = pytest.__version__
+        config.add_cleanup(_untold)
     if not options.requested(config):
         return
     from pytest_llmparity.core.collecting import seldom_collected
@@ -73,6 +77,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Receiver(door), "llmparity-receiver")
     if xdist.is_controller(config):
         config.pluginmanager.register(xdist.XdistHooks(door.share, door.ended), "llmparity-xdist")
+
+
+def _untold() -> None:
+    os.environ.pop("PYTEST_VERSION", None)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
