@@ -77,7 +77,8 @@ def _from(asked: argparse.Namespace) -> int:
     from pytest_llmparity.engines import registry
     from pytest_llmparity.run.golden.requests import engines_in
     from pytest_llmparity.run.recording import writing
-    from pytest_llmparity.settings.resolving import Given, key_variables
+    from pytest_llmparity.settings.given import Given
+    from pytest_llmparity.settings.resolving import key_variables
 
     root = root_of(asked)
     registry.discover()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from pytest_llmparity.run.session import Session
-    from pytest_llmparity.settings.resolving import Given
+    from pytest_llmparity.settings.given import Given
     from pytest_llmparity.settings.specification import Settings
 
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -91,7 +91,7 @@ def selected(asked: argparse.Namespace, *, baseline: str | None = None, variants
     """
     from pytest_llmparity.core.errors import EngineSelectionError
     from pytest_llmparity.run.session import settings_of
-    from pytest_llmparity.settings.resolving import Given
+    from pytest_llmparity.settings.given import Given
 
     root = root_of(asked)
     named = {

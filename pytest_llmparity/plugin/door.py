@@ -70,6 +70,11 @@ class Door:
             progress=_progress(config),
             embedder=default_embedder,
         )
+        self._deciding = None
+        if settings.policy is not None:
+            from pytest_llmparity.plugin.release.deciding import Deciding
+
+            self._deciding = Deciding(settings.policy, silent=config.getoption("llmparity_gate_run", None) is not None)
 
     # before the tests ------------------------------------------------------------------------------------------------
 
@@ -96,6 +101,8 @@ class Door:
                 self.session.declare(gate, marker.args, marker.kwargs, folder=item.path.parent)
             except LLMParityError as error:
                 self._problems[gate] = str(error)
+        if self._deciding is not None and items and not xdist.is_worker(self.config):
+            self._deciding.refuse_unfit(self.session, items)
 
     def gather(self) -> None:
         """Gather what the tests declared; an error of ours becomes the set-up error of every gate."""
@@ -108,7 +115,7 @@ class Door:
 
     def header(self) -> list[str]:
         """Return one line per selected engine, as configured, and what starting them runs."""
-        return planned.header(self.session)
+        return planned.header(self.session) + ([] if self._deciding is None else [self._deciding.header()])
 
     def plan_lines(self, *, detailed: bool) -> list[str]:
         """Return the plan: requests to each engine and in all, and tokens; in detail also every gate with its power."""
@@ -304,6 +311,8 @@ class Door:
             elif not self.config.option.collectonly:
                 self.unjudged.end(exitstatus)
                 self._report()
+                if self._deciding is not None:
+                    exitstatus = self._deciding.exit_code(exitstatus)
         except (LLMParityError, OSError) as error:
             if exitstatus == pytest.ExitCode.OK and self.settings.reports:
                 exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -353,12 +362,17 @@ class Door:
             return
         if not self.session.run:
             record = dataclasses.replace(record, engines=tuple(planned.configured(self.settings)))
+        if self._deciding is not None and self.session.run:
+            record = self._deciding.decide(self.session, record, self.unjudged)
+            self._deciding.keep(self.session, record)
         self.config.hook.pytest_llmparity_report(config=self.config, record=record)
         if self.settings.cases:
             self.summary += terminal.rows(self.session.samples())
         self.summary += terminal.summary(record, verbose=verbosity(self.config) > 0)
         self.summary += self._write(record)
         self._tell_workflow(record)
+        if self._deciding is not None:
+            self.summary += self._deciding.lines(width=WIDTH)
 
     def _record_golden(self, exitstatus: int) -> int:
         """Write what the engines answered as golden, where that was asked for; a run that wrote something fails."""
@@ -396,6 +410,8 @@ class Door:
                 root=self.config.rootpath,
                 origin=self.session.origin(self.verdicts),
             )
+            if self._deciding is not None:
+                self._deciding.tell_workflow(self.config.rootpath)
         except OSError as error:
             self.summary.append(f"the summary of the workflow's step could not be written: {error}")
 

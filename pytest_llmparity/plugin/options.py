@@ -16,7 +16,7 @@ import pytest
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, OPTIONS, SOURCES
 
 if TYPE_CHECKING:
-    from pytest_llmparity.settings.resolving import Given
+    from pytest_llmparity.settings.given import Given
     from pytest_llmparity.settings.specification import Settings
 
 
@@ -111,7 +111,7 @@ def _bring_engines(config: pytest.Config) -> None:
 
 def given_to(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Given:
     """Return what was asked for on pytest's command line and in the environment."""
-    from pytest_llmparity.settings.resolving import Given
+    from pytest_llmparity.settings.given import Given
 
     return Given(
         lambda option: config.getoption(option if option == "engines" else f"parity_{option}", None),

@@ -45,6 +45,7 @@ def to_json(record: RunRecord, *, places: Places | None = None) -> dict[str, Any
         "latency": [samples_module.to_json(row) for row in record.latency],
         "failures": [samples_module.to_json(failure) for failure in record.failures],
         "errors": [{"test": test, "reason": why} for test, why in record.errors.items()],
+        "decisions": [samples_module.to_json(decision) for decision in record.decisions],
     }
     cleaned: dict[str, Any] = clean(content if places is None else places.shorten(content))
     return cleaned

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from pytest_llmparity.core.identity.record import LatencyQuantiles
+from pytest_llmparity.core.identity.record import LatencyQuantiles, RunRecord
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import cells, pad, printable, wrapped
@@ -50,6 +50,11 @@ def sentence(verdicts: Sequence[Verdict], errors: Mapping[str, str] | None = Non
         return f"Nothing was judged: every check was skipped. {alike[0].reason or alike[0].message}".rstrip()
     first = explain.headline(alike[0]).partition("\n")[0].removeprefix(f"{outcome} ")
     return f"{len(alike)} of {total} {'is' if len(alike) == 1 else 'are'} {outcome}: {first}"
+
+
+def decided(record: RunRecord) -> list[str]:
+    """Return a sentence for each candidate that a policy decided about."""
+    return [f"{each.outcome}: {each.advice} By {each.policy} (sha256 {each.sha256[:12]})." for each in record.decisions]
 
 
 def failed(errors: Mapping[str, str], *, width: int) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pytest_llmparity.core import late
 from pytest_llmparity.core.checks.drift.floor import most_cases, planned
@@ -57,10 +57,12 @@ from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan, unit_of
 from pytest_llmparity.run.shards.dealing import MERGED, SHARD, note_of, of_shard, part_lines, refuse_empty
 from pytest_llmparity.settings import resolving
-from pytest_llmparity.settings.resolving import Given
+from pytest_llmparity.settings.given import Given
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.once import once
 from pytest_llmparity.store.runs import GATHERED, JUDGED, Store
+
+C = TypeVar("C")
 
 
 class Session:
@@ -119,7 +121,7 @@ class Session:
         """Take note of one test's marker; raises ``UsageError`` when it cannot be used."""
         declared = declare(
             test,
-            args,
+            [self.held(test, value) for value in args],
             kwargs,
             folders=(folder, self.root),
             concurrency=self.settings.concurrency,
@@ -133,6 +135,10 @@ class Session:
             refuse_unjudged(declared, [spec.name for spec in self.settings.engines])
         self._declared[test] = declared
         return declared
+
+    def held(self, test: str, check: C) -> C:
+        """Return a check of a test as the policy holds it, as it is where none does; so is what is no check."""
+        return check if self.settings.policy is None else self.settings.policy.held(test, check)
 
     def declarations(self) -> list[Declaration]:
         """Return what the tests declared, in collection order."""
@@ -320,7 +326,7 @@ class Session:
         return None if self._judging is None else self._judging.evidence(self._declared[test], check)
 
     def _judge_in_body(self, declaration: Declaration, check: Check) -> list[Verdict]:
-        check = with_schemas(check, (self.root,), declaration.prompts)
+        check = with_schemas(self.held(declaration.test, check), (self.root,), declaration.prompts)
         if why := undeclared(check, declaration, in_turn=self.settings.loads_in_turn):
             raise DesignError(why)
         if self.settings.cases or self._judging is None:

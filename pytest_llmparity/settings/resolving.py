@@ -6,136 +6,25 @@ engine and running servers is handed in.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pytest_llmparity.core.errors import EngineSelectionError, UsageError
-from pytest_llmparity.core.shards import Shard
 from pytest_llmparity.core.words.problems import dotted, nearest
-from pytest_llmparity.settings.answers import refuse_unknown_goldens, refuse_unknown_recordings
 from pytest_llmparity.settings.configuration import Config, Places, has_table, parse_config, select
 from pytest_llmparity.settings.file import ProfileTable
+from pytest_llmparity.settings.given import Given
+from pytest_llmparity.settings.given.answers import refuse_unknown_goldens, refuse_unknown_recordings
+from pytest_llmparity.settings.given.contradictions import check_shard, check_turns, check_update, policy_of
 from pytest_llmparity.settings.selection import Kind, parse_engines
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE, OUT, SOURCES
 from pytest_llmparity.settings.specification import (
     DEFAULT,
     RECORDINGS,
     EngineSpec,
-    Mode,
-    Resume,
     Settings,
-    UpdateGolden,
 )
-from pytest_llmparity.settings.variants import Variant, from_text
-
-
-class Given:
-    """What the person asked for on a command line or, failing that, in the environment.
-
-    ``option`` returns the value of an option by its bare name (``baseline``), ``None`` where it was not given.
-    ``prefix`` is what its name starts with as it is written on this command line.
-    """
-
-    def __init__(
-        self, option: Callable[[str], Any], environ: Mapping[str, str], *, root: Path, cwd: Path, prefix: str
-    ) -> None:
-        self._option = option
-        self.environ = environ
-        self._prefix = prefix
-        self.root = root
-        self.cwd = cwd
-
-    def spelt(self, option: str) -> str:
-        """Return an option as it is written on this command line."""
-        return self._prefix + option.replace("_", "-")
-
-    def find(self, option: str) -> tuple[Any, str]:
-        """Return a value and what named it (the option or the variable); ``(None, "")`` when nobody did."""
-        value = self._option(option)
-        if value is not None:
-            return value, self.spelt(option)
-        source = SOURCES[option]
-        text = self.environ.get(source.variable, "").strip()
-        if not text:
-            return None, ""
-        try:
-            return source.read(text), source.variable
-        except argparse.ArgumentTypeError as error:
-            raise UsageError(f"{source.variable}: {error}") from None
-
-    def value(self, option: str) -> Any:
-        """Return a value, ``None`` when nobody named one."""
-        return self.find(option)[0]
-
-    @property
-    def engines(self) -> tuple[list[str], str]:
-        """The texts of ``--engines`` and what named them."""
-        texts = self._option("engines")
-        if texts:
-            return texts, "--engines"
-        text = self.environ.get(ENGINES_VARIABLE, "").strip()
-        return ([text], ENGINES_VARIABLE) if text else ([], "")
-
-    @property
-    def mode(self) -> tuple[Mode, str | None]:
-        """Live or replay, and the run to judge again (``None``: the newest)."""
-        return self.value("mode") or ("live", None)
-
-    @property
-    def live(self) -> bool:
-        """Whether engines are asked: not where a stored run is judged again."""
-        return self.mode[0] == "live"
-
-    @property
-    def cases(self) -> list[str]:
-        """Ids the run is restricted to."""
-        return self._option("case") or []
-
-    @property
-    def update_golden(self) -> UpdateGolden | None:
-        """Which golden answers are written, ``None`` for none."""
-        given: UpdateGolden | None = self._option("update_golden")
-        return given
-
-    @property
-    def shard(self) -> Shard | None:
-        """The share of the cases that is asked, ``None`` for all of them."""
-        given: Shard | None = self._option("shard")
-        return given
-
-    @property
-    def in_ci(self) -> bool:
-        """Whether this is a job of a CI service that was not told to write what people have to look at."""
-        told = any(self.environ.get(name, "").strip().lower() not in _NOT for name in _CI)
-        return told and not self._option("update_golden_in_ci")
-
-    @property
-    def variants(self) -> list[Variant]:
-        """Variants of configured engines that take part as if the file had them."""
-        text = self._option("variants")
-        return [] if text is None else from_text(text)
-
-    @property
-    def resume(self) -> Resume:
-        """What becomes of an earlier run of the same plan."""
-        options: dict[Resume, str] = {
-            "resume": "resume",
-            "fresh": "fresh",
-            "retry": "retry_failed",
-            "judged": "judged_too",
-        }
-        given = [(word, self.spelt(option)) for word, option in options.items() if self._option(option)]
-        if len(given) > 1:
-            names = " and ".join(option for _, option in given)
-            raise UsageError(f"{names} contradict each other; give one of them")
-        return given[0][0] if given else "auto"
-
-
-_CI: Final = ("CI", "BUILD_NUMBER")
-"""Variables by which pytest too knows a CI service."""
-_NOT: Final = ("", "0", "false", "no", "off")
 
 
 def resolve(
@@ -344,8 +233,9 @@ def _settings(
         option = given.spelt("retry_failed" if given.resume == "retry" else given.resume)
         raise UsageError(f"--parity-mode replay judges a stored run; {option} is for live runs")
     values = {setting: layers.find(setting) for setting in SETTINGS}
-    _check_shard(given, sequential=bool(values["sequential"][0]))
-    _check_update(given, engines, frozen=bool(values["frozen"][0]))
+    check_shard(given, sequential=bool(values["sequential"][0]))
+    check_update(given, engines, frozen=bool(values["frozen"][0]))
+    policy = policy_of(given, engines)
     baseline, baseline_source = _baseline(layers, engines, named_by)
     out = given.value("out")
     if values["residency"][0] == "one-at-a-time" and given.live:
@@ -354,7 +244,7 @@ def _settings(
                 "residency = 'one-at-a-time' keeps one engine in memory, and gather = 'side-by-side' asks all of them "
                 "at the same time; leave gather out, or use residency = 'together'"
             )
-        _check_turns(engines, kinds)
+        check_turns(engines, kinds)
     return Settings(
         engines=engines,
         selection=tuple(texts),
@@ -367,6 +257,7 @@ def _settings(
         cases=tuple(dict.fromkeys(given.cases)),
         update_golden=given.update_golden,
         shard=given.shard,
+        policy=policy,
         key_variables=_key_variables(layers.config),
         out=given.cwd / out if out else given.root / OUT,
         origins={
@@ -378,74 +269,9 @@ def _settings(
     )
 
 
-def _check_update(given: Given, engines: Sequence[EngineSpec], *, frozen: bool) -> None:
-    """Refuse to write golden answers where nobody would see it, or where they would not be whole."""
-    option = given.spelt("update_golden")
-    if given.update_golden is None:
-        return
-    if not given.live:
-        raise UsageError(
-            f"{option} writes what live engines answer, and {given.spelt('mode')} replay asks none; a stored run "
-            "becomes golden by: llmparity golden from RUN"
-        )
-    if frozen:
-        raise UsageError(
-            f"{option} changes golden answers, and {given.spelt('frozen')} (or its setting) forbids that; leave one out"
-        )
-    if given.cases:
-        raise UsageError(f"{option} needs whole runs, and {given.spelt('case')} asks single cases; leave one out")
-    if engines and all(spec.launch == "golden" or spec.recording is not None for spec in engines):
-        raise UsageError(
-            f"{option} writes what live engines answer, and only golden answers (or recordings) are selected"
-        )
-    if given.in_ci:
-        raise UsageError(
-            f"{option} is refused where the variable CI is set: nobody would look at what it writes. Record on a "
-            f"machine of yours, or give {given.spelt('update_golden_in_ci')} in a job that proposes the change"
-        )
-
-
-def _check_shard(given: Given, *, sequential: bool) -> None:
-    """Refuse what takes the whole of a run, of which a shard has a share."""
-    if given.shard is None:
-        return
-    option = given.spelt("shard")
-    if not given.live:
-        raise UsageError(
-            f"{option} asks a share of the cases, and {given.spelt('mode')} replay asks none; the shards of a run are "
-            "judged by: llmparity merge"
-        )
-    if sequential:
-        raise UsageError(
-            f"{option} asks a share of the cases, and {given.spelt('sequential')} (or its setting) stops when all "
-            "together settle something, which no shard can know; leave one out"
-        )
-    if given.cases:
-        raise UsageError(f"{option} deals out all cases, and {given.spelt('case')} names some; leave one out")
-    if given.update_golden is not None:
-        raise UsageError(
-            f"{given.spelt('update_golden')} writes whole sets, and {option} asks a share of each; leave it out, and "
-            "after llmparity merge make the merged run golden: llmparity golden from RUN"
-        )
-
-
 def _key_variables(config: Config | None) -> tuple[str, ...]:
     tables = config.engines.values() if config else ()
     return tuple(dict.fromkeys(name for table in tables for name in table.key_variables))
-
-
-def _check_turns(engines: Sequence[EngineSpec], kinds: Mapping[str, Kind]) -> None:
-    """Refuse servers that run elsewhere and cannot be told to unload, where one engine at a time may be in memory."""
-    staying = [s for s in engines if s.launch == "attach" and not (s.kind is not None and kinds[s.kind].unloads)]
-    if not staying or len(engines) < 2:
-        return
-    shown = ", ".join(f"{spec.name} ({spec.kind or 'of a kind that is not named'})" for spec in staying)
-    raise UsageError(
-        f"residency = 'one-at-a-time' keeps one engine in memory, and {shown} "
-        f"{'runs' if len(staying) == 1 else 'run'} elsewhere and cannot be told to unload. Only these kinds can: "
-        f"{', '.join(sorted(name for name, kind in kinds.items() if kind.unloads))} (a URL alone does not say which it "
-        "is: write KIND:MODEL@URL). Leave base_url out so that it is started by us, or use residency = 'together'"
-    )
 
 
 def _baseline(layers: _Layers, engines: Sequence[EngineSpec], named_by: str) -> tuple[str | None, str]:

@@ -168,6 +168,13 @@ OPTIONS = (
         of_one_run=True,
     ),
     Option(
+        "policy",
+        "Decide by this policy whether each candidate may replace the baseline: SHIP, HOLD or INCONCLUSIVE, which is "
+        "the exit code too (0, 1, 2); what it holds checks to counts in place of their arguments (default: none)",
+        "FILE",
+        of_one_run=True,
+    ),
+    Option(
         "inconclusive",
         "What becomes of tests that could not be decided: shown as an outcome of their own, failed or skipped "
         "(default: show)",

@@ -15,10 +15,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.shards import Shard
+
+if TYPE_CHECKING:
+    from pytest_llmparity.core.gate.policy import Policy
 
 LaunchMode = Literal["attach", "process", "golden"]
 Route = Literal["openai", "native"]
@@ -294,8 +297,8 @@ class Settings:
     while latencies of two are held against each other. ``keep_runs`` is how many of the newest runs the store keeps.
     ``explain`` makes experiments on verdicts that do not fail too, ``explain_requests`` is the most that they may take
     on one pair of engines, 0 for none. ``update_golden`` says which golden answers are written from what the engines
-    answer. ``shard`` is the share of the cases that is asked, ``None`` for all of them. ``origins`` says by setting
-    what set it.
+    answer, ``policy`` by what is decided about them. ``shard`` is the share of the cases that is asked, ``None`` for
+    all of them. ``origins`` says by setting what set it.
     """
 
     engines: tuple[EngineSpec, ...] = ()
@@ -324,6 +327,7 @@ class Settings:
     explain_requests: int = DEFAULT_EXPLAIN_REQUESTS
     update_golden: UpdateGolden | None = None
     shard: Shard | None = None
+    policy: Policy | None = None
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property

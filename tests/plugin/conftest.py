@@ -22,7 +22,8 @@ import yaml  # noqa: F401 - see below
 
 # pytester forgets modules that a run inside this process imported, and numpy and yaml cannot be imported twice.
 import pytest_llmparity.check
-import pytest_llmparity.plugin.door  # noqa: F401 - see above
+import pytest_llmparity.plugin.door
+import pytest_llmparity.plugin.release.deciding  # noqa: F401 - see above
 from pytest_llmparity.core import late
 from pytest_llmparity.testing import LoopbackEngine
 from tests.doubles.posing import PosingEngine

@@ -105,7 +105,17 @@ def test_a_run_has_exactly_the_published_keys() -> None:
     content = json_report.to_json(RECORD)
 
     RUN.validate(content)
-    assert set(content) == {"schema", "run", "version", "engines", "verdicts", "latency", "failures", "errors"}
+    assert set(content) == {
+        "schema",
+        "run",
+        "version",
+        "engines",
+        "verdicts",
+        "latency",
+        "failures",
+        "errors",
+        "decisions",
+    }
     assert list(content["engines"][0]) == (
         [
             "name",

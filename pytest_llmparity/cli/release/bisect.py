@@ -164,7 +164,8 @@ def _job(asked: argparse.Namespace, root: Path) -> Job:
     from pytest_llmparity.core.words.explain import count
     from pytest_llmparity.core.words.problems import nearest
     from pytest_llmparity.engines import registry
-    from pytest_llmparity.settings.resolving import Given, known
+    from pytest_llmparity.settings.given import Given
+    from pytest_llmparity.settings.resolving import known
     from pytest_llmparity.settings.variants import to_text
     from pytest_llmparity.settings.versions import named
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmparity.cli.verbs import OK, add_rootdir, complain, root_of, selected
-from pytest_llmparity.core.gate import PLUGIN, POLICY_OPTION, RUN_OPTION
+from pytest_llmparity.core.gate import PLUGIN, RUN_OPTION
 from pytest_llmparity.core.words.printable import printable, printable_lines, uncommanded
 
 if TYPE_CHECKING:
@@ -100,16 +100,10 @@ def _gate(asked: argparse.Namespace) -> int:
 
 def policy_of(file: str | None) -> Policy:
     """Return the policy in a file, or the one that is in force without any; raises ``ConfigError``."""
-    from pytest_llmparity.core.errors import ConfigError
-    from pytest_llmparity.core.gate.policy import Policy, parse_policy
+    from pytest_llmparity.core.gate.policy import Policy
+    from pytest_llmparity.settings.given.contradictions import read_policy
 
-    if file is None:
-        return Policy()
-    try:
-        content = Path(file).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"--policy: {file} cannot be read: {error.strerror}") from None
-    return parse_policy(content, source=file)
+    return Policy() if file is None else read_policy(Path(file), source=file, named_by="--policy")
 
 
 def _refuse_unwritable(file: str | None) -> None:
@@ -194,7 +188,7 @@ def run_suite(
         command += ["--engines", engines, "--parity-baseline", baseline]
         command += ["--parity-mode", "live", "--parity-inconclusive", "show"]
         for option, value in (
-            (POLICY_OPTION, asked.policy),
+            ("--parity-policy", asked.policy),
             ("--parity-profile", asked.profile),
             ("--parity-config", asked.config),
             ("--rootdir", asked.rootdir),

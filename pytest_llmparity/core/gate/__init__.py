@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-PLUGIN: Final = "pytest_llmparity.plugin.gate"
+PLUGIN: Final = "pytest_llmparity.plugin.release.child"
 RUN_OPTION: Final = "--llmparity-gate-run"
-POLICY_OPTION: Final = "--llmparity-gate-policy"
 RECORDER_OPTION: Final = "--llmparity-recorder"
 VARIANTS_OPTION: Final = "--llmparity-gate-variants"
 JUDGED_OPTION: Final = "--llmparity-gate-judged"

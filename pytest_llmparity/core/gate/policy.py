@@ -1,4 +1,4 @@
-"""Which verdicts a release needs, and what one that stayed open means for it: a small file that is committed.
+"""Which verdicts a release needs, what checks are held to, and what an open verdict means: a file that is committed.
 
 The first rule that names a verdict says whether it is required or advisory; what no rule names is ``otherwise``.
 """
@@ -9,15 +9,18 @@ import enum
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
 from pytest_llmparity.core.errors import ConfigError
+from pytest_llmparity.core.gate import limits
+from pytest_llmparity.core.gate.limits import Limit
+from pytest_llmparity.core.gate.names import names_of_test, pattern, some
 from pytest_llmparity.core.verdict import Verdict
-from pytest_llmparity.core.words.problems import Strict, describe, given
+from pytest_llmparity.core.words.problems import Strict, describe, given, nearest
 
 BROKEN_TEST: Final = "test"
 """What a rule's ``check`` calls a test that failed for another reason than a verdict."""
@@ -26,10 +29,16 @@ NO_FILE: Final = "every check is required"
 _HINTS: Final = {
     "required": 'write [[rule]] with level = "required", and test or check',
     "advisory": 'write [[rule]] with level = "advisory", and test or check',
-    "margin": "margins are the suite's: give them to its checks",
+    "margin": 'write [[limit]] with check = "text" and margin = 0.03',
+    "limits": 'write [[limit]] with check = "text" and margin = 0.03',
     "gate": 'write [[rule]] with test = "…"',
 }
 _SHOWN: Final = 12
+_TAG: Final = re.compile(r"\[(.+)\]$", re.DOTALL)
+"""The tag in the name of a check, as in ``text[poem]``."""
+
+
+C = TypeVar("C")
 
 
 class Ruled(enum.StrEnum):
@@ -72,16 +81,16 @@ class Rule(Strict):
 
     def fits_test(self, test: str) -> bool:
         """Whether it names verdicts of this test, given by its node id."""
-        return any(map(_pattern(self.test).fullmatch, _names_of_test(test)))
+        return any(map(pattern(self.test).fullmatch, names_of_test(test)))
 
     def fits_check(self, checks: Iterable[str]) -> bool:
         """Whether it names a check that has these names."""
-        return any(map(_pattern(self.check).fullmatch, checks))
+        return any(map(pattern(self.check).fullmatch, checks))
 
     def may_fit_check(self, kinds: Iterable[str]) -> bool:
         """Whether it may name what checks of these kinds will judge: before they have, only the kind is known."""
         head = re.split(r"[.\[]", self.check, maxsplit=1)[0]
-        return any(map(_pattern(head).fullmatch, (*kinds, BROKEN_TEST)))
+        return any(map(pattern(head).fullmatch, (*kinds, BROKEN_TEST)))
 
 
 class PolicyTable(Strict):
@@ -91,6 +100,7 @@ class PolicyTable(Strict):
     skipped: Open = "inconclusive"
     otherwise: Level = "required"
     rule: tuple[Rule, ...] = Field(default=(), strict=False)
+    limit: tuple[Limit, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
     def _requires_something(self) -> PolicyTable:
@@ -112,6 +122,7 @@ class Policy:
     skipped: Open = "inconclusive"
     otherwise: Level = "required"
     rules: tuple[Rule, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
     @property
     def short(self) -> str:
@@ -122,16 +133,28 @@ class Policy:
         """Return whether a verdict is required: what the first rule says that names it."""
         return next((rule.level for rule in self.rules if rule.fits(test, checks)), self.otherwise)
 
-    def refuse_idle(self, tests: Mapping[str, Iterable[str]], *, declared: bool) -> None:
+    def held(self, test: str, check: C) -> C:
+        """Return a check of a test as this policy holds it."""
+        return limits.held(self.limits, test, check)
+
+    def refuse_idle(
+        self,
+        tests: Mapping[str, Iterable[str]],
+        *,
+        declared: bool,
+        tags: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
         """Raise ``ConfigError`` for each rule that names nothing of these tests, given with their checks' names.
 
-        ``declared`` ones have not run: of their checks only the kinds are known.
+        ``declared`` ones have not run: of their checks only the kinds are known. ``tags`` has by test those of its
+        prompts, where they are known.
         """
         idle = [
-            f"rule {number} ({rule}) {_why_idle(rule, tests, declared=declared)}"
+            f"rule {number} ({rule}) {why}"
             for number, rule in enumerate(self.rules, 1)
-            if not _works(rule, tests, declared=declared)
+            if (why := _idle(rule, tests, declared=declared, tags=tags or {}))
         ]
+        idle += limits.idle(self.limits, {test: [name.partition("[")[0] for name in tests[test]] for test in tests})
         if idle:
             raise ConfigError("\n".join(f"{self.source}: {sentence}" for sentence in idle))
 
@@ -153,6 +176,7 @@ def parse_policy(content: bytes, *, source: str) -> Policy:
         skipped=table.skipped,
         otherwise=table.otherwise,
         rules=table.rule,
+        limits=table.limit,
     )
 
 
@@ -169,6 +193,23 @@ def names_of(verdict: Verdict) -> tuple[str, ...]:
     return tuple(dict.fromkeys((verdict.kind, verdict.quantity, verdict.quantity.partition(".")[0])))
 
 
+def _idle(
+    rule: Rule, tests: Mapping[str, Iterable[str]], *, declared: bool, tags: Mapping[str, Collection[str]]
+) -> str:
+    """Say why a rule names nothing, empty where it does."""
+    if not _works(rule, tests, declared=declared):
+        return _why_idle(rule, tests, declared=declared)
+    tag = _TAG.search(rule.check)
+    named = [test for test in tags if rule.fits_test(test)]
+    known = list(dict.fromkeys(each for test in named for each in tags[test]))
+    if tag is None or not named or any(map(pattern(tag[1]).fullmatch, known)):
+        return ""
+    return (
+        f"names no tag of the prompts of {some(names_of_test(test)[-1] for test in named)}{nearest(tag[1], known)}; "
+        f"they have {some(known)}"
+    )
+
+
 def _works(rule: Rule, tests: Mapping[str, Iterable[str]], *, declared: bool) -> bool:
     if declared:
         return any(rule.fits_test(test) and rule.may_fit_check(kinds) for test, kinds in tests.items())
@@ -178,26 +219,11 @@ def _works(rule: Rule, tests: Mapping[str, Iterable[str]], *, declared: bool) ->
 def _why_idle(rule: Rule, tests: Mapping[str, Iterable[str]], *, declared: bool) -> str:
     named = [test for test in tests if rule.fits_test(test)]
     if not named:
-        return f"names no test of the suite; it has {_some(_names_of_test(test)[-1] for test in tests)}"
+        own = [names_of_test(test)[-1] for test in tests]
+        return f"names no test of the suite{nearest(rule.test, own)}; it has {some(own)}"
     known = dict.fromkeys(name for test in named for name in tests[test])
     judges = "has" if declared else "judged"
-    return f"names no check of {_some(_names_of_test(test)[-1] for test in named)}, which {judges} {_some(known)}"
-
-
-def _some(names: Iterable[str], limit: int = 6) -> str:
-    each = list(dict.fromkeys(names))
-    more = f" and {len(each) - limit} more" if len(each) > limit else ""
-    return (", ".join(each[:limit]) + more) or "none"
-
-
-def _names_of_test(test: str) -> tuple[str, str, str]:
-    """Return a node id, what of it stands behind the file, and the test's own name with its parameters."""
-    inside = test.partition("::")[2] or test
-    plain, bracket, parameters = inside.partition("[")
-    return test, inside, f"{plain.rpartition('::')[2]}{bracket}{parameters}"
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    """Return a pattern in which only ``*`` and ``?`` are special: names of tests and tags have brackets."""
-    parts = (".*" if char == "*" else "." if char == "?" else re.escape(char) for char in re.sub(r"\*+", "*", text))
-    return re.compile("".join(parts), re.DOTALL)
+    return (
+        f"names no check of {some(names_of_test(test)[-1] for test in named)}{nearest(rule.check, known)}, which "
+        f"{judges} {some(known)}"
+    )

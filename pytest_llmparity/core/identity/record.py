@@ -121,6 +121,21 @@ class FailureRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRecord:
+    """What a policy makes of a run: ``outcome`` is SHIP, HOLD or INCONCLUSIVE, ``advice`` says it in a sentence.
+
+    ``policy`` is its file as it was named, ``sha256`` the hash of its bytes.
+    """
+
+    outcome: str
+    baseline: str
+    candidate: str
+    advice: str
+    policy: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """Everything about one run.
 
@@ -128,7 +143,7 @@ class RunRecord:
     sent again; ``replayed``: nothing was sent now. ``notes`` are sentences for the end of the summary (what was
     resumed, what a hard stop left out). ``reproduce`` has by test the command that runs it again, ``ladder`` is that of
     the baseline's model, where the lock has one. ``errors`` has by test why it failed where no verdict says so: its
-    set-up, its body or its teardown.
+    set-up, its body or its teardown. ``decisions`` are there where a policy was given, one for each candidate.
     """
 
     run: str
@@ -144,3 +159,4 @@ class RunRecord:
     reproduce: Mapping[str, str] = field(default_factory=dict)
     ladder: Ladder | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
+    decisions: tuple[DecisionRecord, ...] = ()

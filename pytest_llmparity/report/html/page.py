@@ -77,6 +77,7 @@ def page(
         "replayed": record.replayed,
         "outcome": overview.worst(record.verdicts, record.errors).value,
         "sentence": overview.sentence(record.verdicts, record.errors),
+        "decisions": overview.decided(record),
         "tally": [(outcome.value, count) for outcome, count in overview.tally(record.verdicts, record.errors).items()],
         "engines": [engine.name for engine in record.engines],
         "baseline": next((engine.name for engine in record.engines if engine.baseline), None),

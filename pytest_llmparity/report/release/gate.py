@@ -11,6 +11,7 @@ from pytest_llmparity.core.gate.deciding import BrokenTest, Decision, Ruling
 from pytest_llmparity.core.gate.flips import Flip, Flips
 from pytest_llmparity.core.gate.policy import Ruled
 from pytest_llmparity.core.identity.lock import Difference
+from pytest_llmparity.core.identity.record import DecisionRecord
 from pytest_llmparity.core.sample import IDENTITY, Completion, Phase, to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
@@ -243,6 +244,18 @@ def _provenance(decision: Decision, told: Told, width: int) -> list[str]:
     lines = wrapped(printable(f"Policy: {policy.source} (sha256 {policy.short})."), width, indent="  ")
     lines += [f"Run: {told.record.run}. The whole of it: llmparity report {told.record.run} --html"]
     return lines
+
+
+def kept(decision: Decision) -> DecisionRecord:
+    """Return the decision as the reports of its run have it."""
+    return DecisionRecord(
+        outcome=decision.outcome.value,
+        baseline=decision.baseline,
+        candidate=decision.candidate,
+        advice=_advice(decision),
+        policy=decision.policy.source,
+        sha256=decision.policy.sha256,
+    )
 
 
 def shared(lines: Sequence[str], told: Told, *, root: Path) -> list[str]:

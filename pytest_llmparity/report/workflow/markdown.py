@@ -92,6 +92,8 @@ def _parts(
         True,
         f"> [!{_ALERTS.get(outcome, 'CAUTION')}]\n> {escaped(overview.sentence(record.verdicts, record.errors))}\n\n",
     )
+    if record.decisions:
+        yield True, "".join(f"- **Decision** {escaped(words)}\n" for words in overview.decided(record)) + "\n"
     if record.errors:
         listed = [f"- **{Outcome.ERROR}** {escaped(test)}: {escaped(why)}\n" for test, why in record.errors.items()]
         yield False, f"**Failed outside of their checks**\n\n{''.join(listed)}\n"

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_llmparity.core.errors import GoldenError, UsageError
+from pytest_llmparity.core.errors import ConfigError, GoldenError, UsageError
 from pytest_llmparity.core.gate.deciding import Decision, decide
 from pytest_llmparity.core.gate.flips import Expected, flips
 from pytest_llmparity.core.gate.policy import Policy
@@ -16,7 +16,7 @@ from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, Sampl
 from pytest_llmparity.core.right.expected import in_words, is_right
 from pytest_llmparity.core.sample import IDENTITY, Phase, Sample
 from pytest_llmparity.run.golden.requests import asked_in, engines_in
-from pytest_llmparity.run.judge.recorded import Told, stored
+from pytest_llmparity.run.judge.recorded import DECISIONS, Told, stored
 from pytest_llmparity.store.golden import files
 from pytest_llmparity.store.runs import Store
 
@@ -42,6 +42,19 @@ def decided(
     where it was not judged to its end.
     """
     told = stored(store, run, root=root)
+    if policy.limits and (store.document(run, DECISIONS) or {}).get("sha256") != policy.sha256:
+        raise ConfigError(
+            f"{policy.source} holds checks to limits while answers are judged, and run {run} was judged without it; "
+            f"judge it again, nobody is asked: pytest --parity-mode replay={run} --parity-policy {policy.source}"
+        )
+    return decided_of(store, told, policy, root=root, baseline=baseline, candidate=candidate)
+
+
+def decided_of(
+    store: Store, told: Told, policy: Policy, *, root: Path, baseline: str | None, candidate: str | None
+) -> Decided:
+    """Return what a policy makes of a run as it was just judged; raises as :func:`decided`."""
+    run = told.record.run
     before, after = _two(told.record, baseline, candidate)
     locks = [_locked(store, run, engine, root) for engine in (before, after)]
     ours, theirs = locks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Final
 from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.identity.agreed import Party
 from pytest_llmparity.core.identity.ladder import Ladder
-from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
+from pytest_llmparity.core.identity.record import DecisionRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Sample, from_json, to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.run.gather.asked import origins
@@ -28,6 +29,9 @@ from pytest_llmparity.store.runs import Store
 
 REPORTED: Final = "reported"
 """Name of a run's document that has the verdicts its session came to, and the commands that repeat its tests."""
+
+DECISIONS: Final = "decisions"
+"""Name of a run's document that says by which policy it was judged, and what was decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +131,8 @@ def stored(store: Store, run: str, *, root: Path) -> Told:
     verdicts = [from_json(Verdict, data) for data in told["verdicts"]]
     tests = told.get("tests", {})
     record = record_of_run(run, infos[run].version, judging, state, verdicts, reproduce=told["reproduce"], tests=tests)
+    decided = (store.document(run, DECISIONS) or {}).get("decisions", ())
+    record = dataclasses.replace(record, decisions=tuple(from_json(DecisionRecord, each) for each in decided))
     samples = [sample for ours in judging.samples.values() for sample in ours]
     asked = origins(store, run, judging.records, verdicts)
     return Told(record=record, samples=samples, origin=asked, tests=tests)

@@ -78,7 +78,7 @@ def test_only_stars_and_question_marks_are_special(before: str, inside: str, aft
     [
         ("inconclusive = 'pass'", "inconclusive is \"pass\"; allowed: 'inconclusive', 'hold' or 'ship'"),
         ("required = ['text']", 'required is not a key: write [[rule]] with level = "required"'),
-        ("margin = 0.1", "margin is not a key: margins are the suite's"),
+        ("margin = 0.1", 'margin is not a key: write [[limit]] with check = "text" and margin = 0.03'),
         ("inconclusiv = 'hold'", "inconclusiv is not a key (did you mean 'inconclusive'?)"),
         ("[[rule]]\nlevel = 'advisory'\nchek = 'text'", "rule[0].chek is not a key (did you mean 'check'?)"),
         ("[[rule]]\nlevel = 'advisory'", "rule[0] names neither test nor check"),
@@ -130,9 +130,17 @@ def test_a_test_is_named_with_or_without_its_file(pattern: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "declared", "why"),
     [
-        ("test = 'test_gone'", True, 'rule 1 (test = "test_gone") names no test of the suite; it has test_chat'),
+        (
+            "test = 'test_gone'",
+            True,
+            "rule 1 (test = \"test_gone\") names no test of the suite (did you mean 'test_chat'?); it has test_chat",
+        ),
         ("check = 'latency.*'", True, "names no check of test_chat, which has text, schema"),
-        ("check = 'schema.gap'", False, "names no check of test_chat, which judged schema.rate, schema, text"),
+        (
+            "check = 'schema.gap'",
+            False,
+            "names no check of test_chat (did you mean 'schema.rate'?), which judged schema.rate, schema, text",
+        ),
         ("check = 'schema.gap'", True, None),
         ("check = 'test'", True, None),
         ("check = '*'", True, None),

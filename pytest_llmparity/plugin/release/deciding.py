@@ -1,0 +1,113 @@
+"""``--parity-policy``: the policy is held against the suite before anybody is asked, and decides when all is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity.core.errors import ConfigError, UsageError
+from pytest_llmparity.core.gate.policy import Policy, Ruled
+from pytest_llmparity.core.identity.record import RunRecord
+from pytest_llmparity.core.sample import to_json
+from pytest_llmparity.core.words.printable import printable
+from pytest_llmparity.plugin.repeats import gate_of
+from pytest_llmparity.report.release import gate
+from pytest_llmparity.report.workflow import github
+from pytest_llmparity.run.judge.decided import Decided, decided_of
+from pytest_llmparity.run.judge.recorded import DECISIONS, Told
+from pytest_llmparity.store import decisions
+
+if TYPE_CHECKING:
+    from pytest_llmparity.run.session import Session
+
+CODES = {Ruled.SHIP: 0, Ruled.HOLD: 1, Ruled.INCONCLUSIVE: 2}
+"""Exit codes, those of ``llmparity gate``."""
+_ORDER = tuple(Ruled)
+
+
+class Deciding:
+    """Decides about the candidates of one run; ``silent``: ``llmparity gate`` started it, and says it itself."""
+
+    def __init__(self, policy: Policy, *, silent: bool) -> None:
+        self.policy = policy
+        self.silent = silent
+        self.made: list[Decided] = []
+        self.trouble = ""
+
+    def header(self) -> str:
+        """Return the line that says by what is decided, and what checks are held to."""
+        policy = self.policy
+        held = "; ".join(f"{limit}{'' if limit.test == '*' else f' in {limit.test}'}" for limit in policy.limits)
+        return printable(f"policy: {policy.source} (sha256 {policy.short}){f', holds {held}' if held else ''}")
+
+    def refuse_unfit(self, session: Session, items: Sequence[pytest.Item]) -> None:
+        """Raise ``pytest.UsageError`` for a rule or limit that names nothing of the suite, before anybody is asked.
+
+        Under xdist it is refused after the run: no process that could say so knows the tests before.
+        """
+        declared = {each.test: each for each in session.declarations()}
+        for item in items:
+            runs = item.get_closest_marker("parity") and not item.get_closest_marker("skip")
+            if runs and gate_of(item) not in declared:
+                return  # its marker cannot be used, which its set-up will tell
+        names: dict[str, list[str]] = {gate_of(item): [] for item in items}
+        names |= {test: [check.kind for check in each.checks] for test, each in declared.items()}
+        tags = {test: [tag for case in each.prompts.cases for tag in case.tags] for test, each in declared.items()}
+        try:
+            self.policy.refuse_idle(names, declared=True, tags=tags)
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def decide(self, session: Session, record: RunRecord, tests: Mapping[str, str]) -> RunRecord:
+        """Return the record of a run with what the policy makes of each candidate; ``tests`` has why each failed."""
+        told = Told(record=record, samples=session.samples(), origin=session.origin(record.verdicts), tests=tests)
+        candidates = [engine.name for engine in record.engines if not engine.baseline]
+        try:
+            self.made = [
+                decided_of(
+                    session.store(), told, self.policy, root=session.root, baseline=session.baseline, candidate=c
+                )
+                for c in candidates
+            ]
+        except UsageError as error:
+            self.trouble = f"nothing is decided: {error}"
+            return record
+        return dataclasses.replace(record, decisions=tuple(gate.kept(each.decision) for each in self.made))
+
+    def keep(self, session: Session, record: RunRecord) -> None:
+        """Write down what was decided, for reports of the run and for ``llmparity gate --history``."""
+        if session.settings.mode == "live":  # a replay leaves the verdicts of its run as they are
+            content = {"sha256": self.policy.sha256, "decisions": [to_json(each) for each in record.decisions]}
+            session.store().put_document(record.run, DECISIONS, content)
+        now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
+        for each in [] if self.silent else self.made:
+            line = gate.record(each.decision, each.told, decided=now, root=session.root)
+            decisions.append(session.root / ".llmparity", line)
+
+    def lines(self, *, width: int) -> list[str]:
+        """Return the decisions in words."""
+        if self.silent:
+            return []
+        messages = [line for each in self.made for line in ("", *gate.message(each.decision, each.told, width=width))]
+        return [*messages, *(["", self.trouble] if self.trouble else [])]
+
+    def tell_workflow(self, root: Path) -> None:
+        """Give a workflow of GitHub the decisions, below the summary of the run."""
+        for each in [] if self.silent else self.made:
+            message = gate.message(each.decision, each.told)
+            github.add_decision(gate.shared(message, each.told, root=root), os.environ)
+
+    def exit_code(self, exitstatus: int) -> int:
+        """Return the exit code of the worst decision; where there is none a mistake was made, of which 4 tells."""
+        if self.silent or exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            return exitstatus
+        if not self.made:
+            self.trouble = self.trouble or "nothing is decided: no test asked the engines anything"
+            return pytest.ExitCode.USAGE_ERROR
+        return CODES[max((each.decision.outcome for each in self.made), key=_ORDER.index)]

@@ -1,0 +1,108 @@
+"""What options of a run forbid each other, and what makes no sense with the engines that are selected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llmparity.core.errors import ConfigError, UsageError
+from pytest_llmparity.settings.given import Given
+from pytest_llmparity.settings.selection import Kind
+from pytest_llmparity.settings.specification import EngineSpec
+
+if TYPE_CHECKING:
+    from pytest_llmparity.core.gate.policy import Policy
+
+
+def policy_of(given: Given, engines: Sequence[EngineSpec]) -> Policy | None:
+    """Return the policy to decide by; raises ``UsageError`` where there will be nothing to decide."""
+    file, named_by = given.policy, given.spelt("policy")
+    if file is None:
+        return None
+    policy = read_policy(given.cwd / file, source=file, named_by=named_by)
+    if given.cases or given.update_golden or given.shard:
+        option = given.spelt("case" if given.cases else "update_golden" if given.update_golden else "shard")
+        raise UsageError(f"{named_by} decides about whole runs, and {option} makes none; leave one out")
+    if len(engines) == 1:
+        raise UsageError(
+            f"{named_by} decides whether a candidate may replace a baseline, and only {engines[0].name} is selected; "
+            "select both: --engines golden:NAME,CANDIDATE"
+        )
+    return policy
+
+
+def read_policy(path: Path, *, source: str, named_by: str) -> Policy:
+    """Return a policy; ``ConfigError`` says what is wrong with it. ``source`` is its file as messages name it."""
+    from pytest_llmparity.core.gate.policy import parse_policy
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{named_by}: {source} cannot be read: {error.strerror}") from None
+    return parse_policy(content, source=source)
+
+
+def check_update(given: Given, engines: Sequence[EngineSpec], *, frozen: bool) -> None:
+    """Refuse to write golden answers where nobody would see it, or where they would not be whole."""
+    option = given.spelt("update_golden")
+    if given.update_golden is None:
+        return
+    if not given.live:
+        raise UsageError(
+            f"{option} writes what live engines answer, and {given.spelt('mode')} replay asks none; a stored run "
+            "becomes golden by: llmparity golden from RUN"
+        )
+    if frozen:
+        raise UsageError(
+            f"{option} changes golden answers, and {given.spelt('frozen')} (or its setting) forbids that; leave one out"
+        )
+    if given.cases:
+        raise UsageError(f"{option} needs whole runs, and {given.spelt('case')} asks single cases; leave one out")
+    if engines and all(spec.launch == "golden" or spec.recording is not None for spec in engines):
+        raise UsageError(
+            f"{option} writes what live engines answer, and only golden answers (or recordings) are selected"
+        )
+    if given.in_ci:
+        raise UsageError(
+            f"{option} is refused where the variable CI is set: nobody would look at what it writes. Record on a "
+            f"machine of yours, or give {given.spelt('update_golden_in_ci')} in a job that proposes the change"
+        )
+
+
+def check_shard(given: Given, *, sequential: bool) -> None:
+    """Refuse what takes the whole of a run, of which a shard has a share."""
+    if given.shard is None:
+        return
+    option = given.spelt("shard")
+    if not given.live:
+        raise UsageError(
+            f"{option} asks a share of the cases, and {given.spelt('mode')} replay asks none; the shards of a run are "
+            "judged by: llmparity merge"
+        )
+    if sequential:
+        raise UsageError(
+            f"{option} asks a share of the cases, and {given.spelt('sequential')} (or its setting) stops when all "
+            "together settle something, which no shard can know; leave one out"
+        )
+    if given.cases:
+        raise UsageError(f"{option} deals out all cases, and {given.spelt('case')} names some; leave one out")
+    if given.update_golden is not None:
+        raise UsageError(
+            f"{given.spelt('update_golden')} writes whole sets, and {option} asks a share of each; leave it out, and "
+            "after llmparity merge make the merged run golden: llmparity golden from RUN"
+        )
+
+
+def check_turns(engines: Sequence[EngineSpec], kinds: Mapping[str, Kind]) -> None:
+    """Refuse servers that run elsewhere and cannot be told to unload, where one engine at a time may be in memory."""
+    staying = [s for s in engines if s.launch == "attach" and not (s.kind is not None and kinds[s.kind].unloads)]
+    if not staying or len(engines) < 2:
+        return
+    shown = ", ".join(f"{spec.name} ({spec.kind or 'of a kind that is not named'})" for spec in staying)
+    raise UsageError(
+        f"residency = 'one-at-a-time' keeps one engine in memory, and {shown} "
+        f"{'runs' if len(staying) == 1 else 'run'} elsewhere and cannot be told to unload. Only these kinds can: "
+        f"{', '.join(sorted(name for name, kind in kinds.items() if kind.unloads))} (a URL alone does not say which it "
+        "is: write KIND:MODEL@URL). Leave base_url out so that it is started by us, or use residency = 'together'"
+    )
