@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from pytest_llmparity.core.verdict import Cause, Experiment, Explanation, Outcome, Verdict
-from pytest_llmparity.report.terminal.causes import Causes
+from pytest_llmparity.report.terminal.causes import Causes, evidence
 
 AGAIN = Experiment(
     removed="the same prompts asked again, nothing changed", outcome="stays", after=0.36, n=16, requests=32
@@ -86,3 +86,15 @@ def test_the_experiments_of_a_pair_are_told_once() -> None:
     assert len(more) == 5
     assert len(other) == 5
     assert apart[2] == "    1 experiment, 32 requests:"
+
+
+def test_which_answers_differ_is_told_in_lines_that_break_at_words() -> None:
+    detail = "  mlx      'a long answer of which every word counts for who reads it'"
+    verdict = dataclasses.replace(TEXT, details=("first fork: c1 after 0 characters", detail))
+
+    lines = evidence(verdict, width=40)
+
+    assert lines[0] == "    first fork: c1 after 0 characters"
+    assert all(len(line) <= 40 for line in lines)
+    assert " ".join(" ".join(lines[1:]).split()) == " ".join(detail.split())
+    assert lines[2].startswith("          ")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_llmparity.core.compare.answers import compare_answers
-from pytest_llmparity.core.compare.shift import SAME, find_shift
+from pytest_llmparity.core.compare.shift import find_shift
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sample
@@ -21,6 +21,10 @@ ALPHA: Final = 0.05
 """Error rate of one question: has this drift gone?"""
 TRIES: Final = 10
 """Most experiments that look for the same cause; whether drift is less in one is asked at a part of the error rate."""
+
+NOTHING: Final = 5e-4
+"""Nats. Twice as far, and a bit, as an engine was seen to move where nothing changed: warm, beside others, in another
+batch or another build it is 0.0002 at most. So little counts as no change also of an engine whose own shift is 0."""
 
 Answers = Mapping[str, Mapping[str, Sample]]
 """What was answered in one experiment, by engine and case."""
@@ -95,12 +99,12 @@ def evidence_of(evidence: Evidence, candidate: str, cases: Sequence[Case], answe
 def noise_of(evidence: Evidence, verdict: Verdict, own_shift: Callable[[EngineEvidence], float | None]) -> float:
     """Return what engines differ from themselves by when they are asked again, in the unit of a verdict's drift.
 
-    In nats the larger of both engines' own shift, and at least what rounding does; else the verdict's noise floor.
+    In nats the larger of both engines' own shift, and at least :data:`NOTHING`; else the verdict's noise floor.
     """
     if verdict.kind != "logprobs":
         return verdict.floor or 0.0
     engines = [evidence.engines[name] for name in (evidence.baseline, verdict.engine)]
-    return max(SAME, *(own_shift(engine) or 0.0 for engine in engines))
+    return max(NOTHING, *(own_shift(engine) or 0.0 for engine in engines))
 
 
 def drift_of(check: Check, kind: str, evidence: Evidence, *, noise: float = 0.0) -> Drift | None:

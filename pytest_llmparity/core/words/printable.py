@@ -65,6 +65,17 @@ def wrapped(text: str, width: int, *, head: str = "", indent: str = "") -> list[
     return [elide(uncommanded(line), width) for line in lines]
 
 
+def hanging(line: str, width: int, *, by: int = 4) -> list[str]:
+    """Return a :func:`printable` line that keeps its indentation, broken at words; the rest stands further in.
+
+    >>> hanging("  four words of text", 12)
+    ['  four words', '      of', '      text']
+    """
+    text = line.lstrip(" ")
+    own = len(line) - len(text)
+    return wrapped(text, width, head=" " * own, indent=" " * (own + by)) or [line.rstrip()]
+
+
 def wrapped_after(head: str, text: str, *, width: int) -> list[str]:
     """Return the text in lines of at most ``width`` columns, the first one after ``head``, the rest indented."""
     indent = " " * min(cells(head) if len(head) < 30 else 4, 16)

@@ -73,6 +73,7 @@ class SglangAdapter(Adapter):
         overflow="refused",
     )
 
+    call_flags: ClassVar[tuple[str, ...]] = ("--tool-call-parser", "hermes")
     cache_off: ClassVar[tuple[str, ...]] = ("--disable-radix-cache",)
 
     def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:

@@ -67,6 +67,7 @@ class VllmAdapter(Adapter):
     # The first request for logprobs makes vLLM compile its ranking: more than 20 s were seen on two busy CPU cores.
     warm_up_logprobs: ClassVar[int | None] = 1
 
+    call_flags: ClassVar[tuple[str, ...]] = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
     cache_off: ClassVar[tuple[str, ...]] = ("--no-enable-prefix-caching",)
 
     def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:

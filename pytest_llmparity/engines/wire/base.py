@@ -425,6 +425,8 @@ class Adapter(RequestBuilder):
     """Fields with which no repetition penalty acts, whatever its value; none where there are no such words."""
     unreasoning: ClassVar[Mapping[str, Any]] = {}
     """Fields that turn reasoning off."""
+    call_flags: ClassVar[tuple[str, ...]] = ()
+    """Flags with which its server takes tool calls out of the text of answers; none where there are no such words."""
     cache_off: ClassVar[tuple[str, ...]] = ()
     """Flags with which its server has no prompt cache; none where there are no such words."""
 

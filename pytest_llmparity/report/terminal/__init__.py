@@ -15,7 +15,7 @@ from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import Phase, Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import brief, explain
-from pytest_llmparity.core.words.printable import WIDTH, cells, elide, pad, printable, wrapped_after
+from pytest_llmparity.core.words.printable import WIDTH, cells, elide, hanging, pad, printable, wrapped_after
 from pytest_llmparity.report import overview
 from pytest_llmparity.report.terminal.ahead import engine_lines
 from pytest_llmparity.report.terminal.causes import Causes, evidence
@@ -228,9 +228,8 @@ def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[s
         if settling := explain.settling(verdict):
             lines += wrapped_after("    ", settling, width=width)
         lines += evidence(verdict, width=width)
-        lines += [
-            elide(f"  {printable(line)}", width) for line in explain.differing(verdict.differs) if verdict.differs
-        ]
+        differing = explain.differing(verdict.differs) if verdict.differs else []
+        lines += [part for line in differing for part in hanging(f"  {printable(line)}", width)]
         if verdict.alpha < ALPHA:
             look = 1 + round(math.log2(ALPHA / verdict.alpha))
             words = f"look {look} at this question, so judged at {100 * verdict.alpha:g} % instead of {100 * ALPHA:g} %"

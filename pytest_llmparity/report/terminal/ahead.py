@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.printable import WIDTH, cells, elide, pad, printable, wrapped_after
+from pytest_llmparity.core.words.printable import WIDTH, cells, elide, hanging, pad, printable, wrapped_after
 from pytest_llmparity.settings.specification import EngineSpec
 
 
@@ -48,7 +48,7 @@ def engine_lines(
         beside = cells(", ".join(part for part in parts if part)) - cells(model or "")
         if model is not None:
             parts[1] = elide(model, max(10, width - cells(head) - beside))
-        lines.append(elide(head + ", ".join(part for part in parts if part), width))
+        lines += hanging(head + ", ".join(part for part in parts if part), width)
     if why:
         lines += [
             line for e in engines if e.baseline for line in wrapped_after("baseline: ", f"{e.name}, {why}", width=width)

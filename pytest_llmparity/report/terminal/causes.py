@@ -6,7 +6,7 @@ from typing import Final
 
 from pytest_llmparity.core.verdict import Experiment, Verdict
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.printable import elide, printable, wrapped
+from pytest_llmparity.core.words.printable import hanging, printable, wrapped
 
 SHOWN: Final = 8
 """Lines that say which answers were wrong or different."""
@@ -14,7 +14,7 @@ SHOWN: Final = 8
 
 def evidence(verdict: Verdict, *, width: int) -> list[str]:
     """Return which answers were wrong or different, in the words that stand below a verdict that fails its test."""
-    return [elide(f"    {printable(line)}", width) for line in verdict.details[:SHOWN]]
+    return [part for line in verdict.details[:SHOWN] for part in hanging(f"    {printable(line)}", width)]
 
 
 class Causes:

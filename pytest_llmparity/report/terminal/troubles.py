@@ -9,7 +9,7 @@ from typing import Final
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.printable import elide, printable, wrapped
+from pytest_llmparity.core.words.printable import hanging, printable, wrapped
 
 _NAMED: Final = 3
 """Tests whose verdicts are named before the rest is counted."""
@@ -23,7 +23,7 @@ def troubles(verdicts: Sequence[Verdict], engines: Sequence[EngineRecord], *, wi
         word = "ERROR" if blocked[0].outcome is Outcome.ERROR else "incomp."
         first, *more = [printable(line) for line in reason.splitlines() if line.strip()] or ["no reason was given"]
         lines += wrapped(f"{printable(name)}: {word}  {first}", width, indent="    ")
-        lines += [elide(f"    {line}", width) for line in more]
+        lines += [part for line in more for part in hanging(f"    {line}", width)]
         if blocked[0].outcome is Outcome.ERROR and logs.get(name):
             lines += wrapped(f"    its log: {printable(logs[name])}", width, indent="      ")
         lines += wrapped(f"    and so {_counted(blocked)}", width, indent="      ")

@@ -96,6 +96,8 @@ class Naming:
             return self._of_tokens()
         if name == removals.ORDER:
             return self._of_order()
+        if name == removals.CALLS:
+            return self._of_calls()
         if name in (removals.SPACES, removals.TAGS):
             return self._of_text(name)
         who = self._culprit(name)
@@ -238,6 +240,26 @@ class Naming:
             layer="property order",
             text=f"{who} answers the schema's properties in another order than declared: {', '.join(answered[:6])}",
             remedy=f"declare the properties in this order: {', '.join(answered)}",
+        )
+
+    def _of_calls(self) -> Cause:
+        """Say whose tool calls stand in the text of its answers."""
+        answers = self._pair.answers(())
+        inside = {
+            adapter.name: sum(
+                removals.with_calls(answer) is not answer
+                for answer in map(completion, answers[adapter.name].values())
+                if answer is not None
+            )
+            for adapter in self._pair.adapters
+        }
+        who = max(inside, key=lambda engine: inside[engine])
+        flags = self._adapter(who).call_flags
+        otherwise = f"read the calls out of the text of {who}, or serve a model whose template it knows to have tools"
+        return Cause(
+            layer="tool calls",
+            text=f"{who} leaves its tool calls in the text of its answers",
+            remedy=remedies.started(self._adapter(who), *flags) if flags else otherwise,
         )
 
     def _of_text(self, name: str) -> Cause:

@@ -281,6 +281,7 @@ class Search:
         schemas = any(response_schema(case) is not None for case in self.pair.cases)
         can: Mapping[str, bool] = {
             removals.SPACES: signs.spaces,
+            removals.CALLS: signs.calls,
             removals.TAGS: signs.tags,
             removals.STOP: signs.ends and self.kind in ("text", "logprobs"),  # a contract cannot hold for a part
             removals.SCHEMA: schemas and all(adapter.schema_field for adapter in adapters),
@@ -301,6 +302,7 @@ class Search:
             removals.SCHEMA: schemas,
             removals.STOP: signs.ends,
             removals.REASONING: signs.reasons,
+            removals.CALLS: signs.calls,
             removals.TAGS: signs.tags,
             removals.SPACES: signs.spaces,
             removals.PROMPT: signs.counts,
@@ -333,6 +335,7 @@ class _Signs:
     def __init__(self, both: Sequence[tuple[Completion, Completion]]) -> None:
         self.spaces = any(a.text != b.text and a.text.strip() == b.text.strip() for a, b in both)
         self.tags = any(removals.begins_with_tag(a.text) != removals.begins_with_tag(b.text) for a, b in both)
+        self.calls = any(bool(a.tool_calls) != bool(b.tool_calls) and _called(a) == _called(b) for a, b in both)
         bare = [(removals.compared(a, COMPARED), removals.compared(b, COMPARED)) for a, b in both]  # as if not tagged
         ended = [(a, b) if len(a.text) < len(b.text) else (b, a) for a, b in bare if a.text != b.text]
         self.ends = any(longer.text.startswith(shorter.text) and not shorter.cut for shorter, longer in ended)
@@ -356,6 +359,11 @@ def _length(request: Request) -> int:
 def _apart(cold: Completion, warm: Completion, *, at_most: float) -> bool:
     shift = find_shift(cold, warm)
     return cold.text != warm.text or (shift is not None and shift.most > max(at_most, SAME))
+
+
+def _called(answer: Completion) -> bool:
+    """Whether an answer calls tools, as calls or in its text."""
+    return bool(removals.with_calls(answer).tool_calls)
 
 
 def _completions(samples: Mapping[str, Sample]) -> dict[str, Completion]:

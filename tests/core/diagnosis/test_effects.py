@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import binomtest, chi2
 
 from pytest_llmparity import check
-from pytest_llmparity.core.diagnosis.effects import Drift, drift_of, effect, noise_of
+from pytest_llmparity.core.diagnosis.effects import NOTHING, Drift, drift_of, effect, noise_of
 from pytest_llmparity.core.sample import Completion, TokenLogprob
 from pytest_llmparity.core.stats.medians import sign_test
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -218,4 +218,5 @@ def test_noise_is_what_either_engine_shifts_against_itself_or_the_noise_floor(ma
 
     assert noise_of(evidence, text, lambda engine: own[engine.name]) == 0.03
     assert noise_of(evidence, shift, lambda engine: own[engine.name]) == 0.02
-    assert noise_of(evidence, shift, lambda engine: None) == 1e-4
+    assert noise_of(evidence, shift, lambda engine: None) == NOTHING
+    assert noise_of(evidence, shift, lambda engine: 0.0) > 0.0003, "no change, also of engines that repeat themselves"

@@ -89,6 +89,18 @@ def test_answers_are_compared_without(text: str, names: tuple[str, ...], left: s
     assert removals.compared(Completion(text=text, finish_reason="stop"), names).text == left
 
 
+def test_calls_in_the_text_are_compared_as_calls_and_are_no_tags() -> None:
+    text = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
+
+    read = removals.compared(Completion(text=text, finish_reason="stop"), (removals.CALLS,))
+    cut = removals.compared(Completion(text=text[:-5], finish_reason="length"), (removals.CALLS,))
+
+    assert [(call.name, call.arguments) for call in read.tool_calls] == [("f", '{"a": 1}')]
+    assert (read.text, read.finish_reason) == ("", "tool_calls")
+    assert (cut.text, cut.tool_calls) == (text[:-5], ())
+    assert not removals.begins_with_tag(text)
+
+
 def test_the_newest_messages_are_kept_behind_the_system_prompt() -> None:
     kept = removals.newest(ASKED, 1)
 

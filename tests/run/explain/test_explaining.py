@@ -15,7 +15,9 @@ from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.explain.explaining import NOT_STORED, SPENT
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec
-from pytest_llmparity.testing import FaultProxy, proxy
+from pytest_llmparity.testing import FaultProxy, Reply, proxy
+from tests.doubles.abilities import Abilities
+from tests.doubles.posing import PosingEngine
 
 if TYPE_CHECKING:
     from tests.run.explain.conftest import Planted
@@ -152,6 +154,39 @@ def test_a_prompt_cache_that_requests_leave_out_makes_no_drift(planted: Planted)
     _, verdict = gated(planted, planted.behind(stale_cache()))
 
     assert verdict.outcome is Outcome.PASS
+
+
+def test_calls_that_are_left_in_the_text_are_named_and_cost_no_request(planted: Planted) -> None:
+    def asked(request: Mapping[str, Any]) -> str:
+        return json.dumps({"name": "find", "arguments": {"what": request["messages"][-1]["content"]}})
+
+    def calls(request: Mapping[str, Any]) -> Reply:
+        return Reply(tool_calls=[("find", json.dumps(json.loads(asked(request))["arguments"]))])
+
+    def leaves(request: Mapping[str, Any]) -> Reply:
+        return Reply(text=f"<tool_call>\n{asked(request)}\n</tool_call>")
+
+    tool = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
+    planted.project.prompts(PROMPTS, tools=[tool])
+    able = Abilities(tools="taken")
+    with (
+        PosingEngine(calls, poses_as="llamacpp", abilities=able) as ours,
+        PosingEngine(leaves, poses_as="mlx", abilities=able) as theirs,
+    ):
+        session = planted.project.session(
+            EngineSpec(name="a", kind="llamacpp", model="loopback", base_url=ours.base_url),
+            EngineSpec(name="b", kind="mlx", model="loopback", base_url=theirs.base_url),
+        )
+        planted.project.declare(session, TEXT)
+        session.gather()
+        verdict = judged(session)
+
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.explanation is not None
+    (cause,) = verdict.explanation.causes
+    assert (cause.layer, cause.text) == ("tool calls", "b leaves its tool calls in the text of its answers")
+    assert cause.remedy.startswith("read the calls out of the text of b")
+    assert verdict.explanation.requests == 2 * PROMPTS, "the same prompts asked again"
 
 
 def test_two_faults_are_both_named(planted: Planted) -> None:

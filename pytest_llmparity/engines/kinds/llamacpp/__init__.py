@@ -90,6 +90,7 @@ class LlamaCppAdapter(GgufServer):
     least_logprobs: ClassVar[int] = 1
     unpenalised: ClassVar[Mapping[str, Any]] = {"repeat_last_n": 0}
     unreasoning: ClassVar[Mapping[str, Any]] = {"chat_template_kwargs": {"enable_thinking": False}}
+    call_flags: ClassVar[tuple[str, ...]] = ("--jinja",)
     cache_off: ClassVar[tuple[str, ...]] = ("--no-cache-prompt",)
     schema_field: ClassVar[str] = "json_schema"
     template_flag: ClassVar[str] = "--chat-template-file"
