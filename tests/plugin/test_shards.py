@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -88,3 +89,21 @@ def test_a_shard_whose_engine_cannot_be_asked_fails(bench: Bench) -> None:
     assert result.ret == FAILED
     result.stdout.fnmatch_lines(["*shard 1 of 2: b*key*"])
     assert not (bench.pytester.path / "out").exists()
+
+
+def test_shards_that_are_named_are_reported_as_the_run_they_are(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bench.gate("check.prompts()")
+    engines = [bench.engine(), bench.engine()]
+    runs = []
+    for index in (1, 2):
+        result = bench.run(f"--parity-shard={index}/2", engines=engines)
+        runs += re.findall(r"gathered as run (\S+),", result.stdout.str())
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider")
+    capfd.readouterr()
+
+    assert main(["report", *runs, "--json", "--out", "out"]) == 0
+
+    assert "put together of 2 shards" in capfd.readouterr().out
+    assert [(v["kind"], v["n"], v["outcome"]) for v in bench.report()["verdicts"]] == [("prompts", 8, "PASS")]

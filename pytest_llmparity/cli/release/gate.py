@@ -180,8 +180,16 @@ def run_suite(
 ) -> tuple[int, str]:
     """Run the suite on ``engines`` in a pytest of its own; return its exit code and its run, empty where it has none.
 
-    ``words`` are further arguments of it. What it prints goes to ``out``, else where our own output goes.
+    ``words`` are further arguments of it. What it prints goes to ``out``, else where our own output goes. Raises
+    ``UsageError`` for a shard, which judges nothing.
     """
+    from pytest_llmparity.core.errors import UsageError
+
+    if any(word.startswith("--parity-shard") for word in asked.more):
+        raise UsageError(
+            "--parity-shard gathers a share of the cases and judges nothing: gather the shards with pytest, put them "
+            "together (llmparity merge), and decide on that run (llmparity gate --run newest)"
+        )
     with tempfile.TemporaryDirectory(prefix="llmparity-") as folder:
         named = Path(folder) / "run"
         command = [sys.executable, "-m", "pytest", "-p", PLUGIN, RUN_OPTION, str(named)]

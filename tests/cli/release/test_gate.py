@@ -183,6 +183,14 @@ def test_a_suite_is_run_and_decided(shell: Shell, suite: Callable[[str], tuple[s
     assert decision["flips"]["changed"] == 0
 
 
+def test_a_shard_is_no_ground_for_a_decision(shell: Shell, suite: Callable[[str], tuple[str, ...]]) -> None:
+    told = shell.run(*suite("alike"), "--", "--parity-shard", "1/2")
+
+    assert told.code == 4
+    assert "llmparity merge" in told.err
+    assert not (shell.path / ".llmparity" / "samples.sqlite").exists()
+
+
 @pytest.mark.slow
 def test_a_rule_that_names_no_test_is_refused_before_anybody_is_asked(
     shell: Shell, suite: Callable[[str], tuple[str, ...]]
