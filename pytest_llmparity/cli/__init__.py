@@ -53,7 +53,19 @@ def _asked(words: list[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pytest_llmparity.cli import calibrate, doctor, golden, init, lock, merge, record, report, runs, serve
+    from pytest_llmparity.cli import (
+        calibrate,
+        doctor,
+        golden,
+        importing,
+        init,
+        lock,
+        merge,
+        record,
+        report,
+        runs,
+        serve,
+    )
     from pytest_llmparity.cli.release import bisect, gate
 
     parser = argparse.ArgumentParser(prog="llmparity", description="What is behind the engines of a project.")
@@ -61,6 +73,6 @@ def _parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"pytest-llmparity {metadata.version('pytest-llmparity')}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for verb in (init, doctor, lock, calibrate, golden, record, gate, bisect, runs, merge, report, serve):
+    for verb in (init, importing, doctor, lock, calibrate, golden, record, gate, bisect, runs, merge, report, serve):
         verb.add(commands)
     return parser

@@ -1,0 +1,110 @@
+"""Prompts as other tools write them, turned into rows of a prompt file; what has no place there is told."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from pytest_llmparity.core.compare.json import strict_json
+from pytest_llmparity.core.errors import PromptSetError
+
+Row: TypeAlias = dict[str, Any]
+MAX_ID: Final = 200
+
+
+@dataclass(slots=True)
+class Imported:
+    """Rows, and what could not be said in them: ``lost`` counts by what it is, ``left_out`` names rows and why."""
+
+    rows: list[Row] = field(default_factory=list)
+    lost: Counter[str] = field(default_factory=Counter)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    _ids: set[str] = field(default_factory=set)
+
+    def add(self, row: Row) -> None:
+        """Add a row; an id that is taken already, or is none, becomes one of its own."""
+        row["id"] = self._own(str(row.get("id") or len(self.rows) + 1))
+        self.rows.append(row)
+
+    def leave(self, name: object, why: str) -> None:
+        """Note a row that cannot be a case."""
+        self.left_out.append((str(name), why))
+
+    def _own(self, name: str) -> str:
+        printable = "".join(char if char.isprintable() else " " for char in name).strip()[: MAX_ID - 8] or "row"
+        own, number = printable, 1
+        while own in self._ids:
+            number += 1
+            own = f"{printable}-{number}"
+        self._ids.add(own)
+        return own
+
+
+Fields: TypeAlias = Mapping[str, str]
+"""Where a row's own words stand, by what they are: ``{"prompt": "question", "answer": "target"}``."""
+
+
+def objects(text: str, source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the objects of JSON Lines, or of one JSON array, each with its number from 1.
+
+    Raises :class:`~pytest_llmparity.core.errors.PromptSetError` with the line of what is none.
+    """
+    text = text.removeprefix("\ufeff")
+    values: Iterable[tuple[int, Any]]
+    if text.lstrip().startswith("["):
+        values = enumerate(_parsed(text, source, 1), start=1)
+    else:
+        lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+        values = ((number, _parsed(line, source, number)) for number, line in lines)
+    for number, value in values:
+        if not isinstance(value, Mapping):
+            raise PromptSetError(f"{source}:{number}: expected a JSON object, not {json.dumps(value)[:60]}")
+        yield number, value
+
+
+def _parsed(text: str, source: str, line: int) -> Any:
+    try:
+        return strict_json(text)
+    except json.JSONDecodeError as error:
+        raise PromptSetError(
+            f"{source}:{line + error.lineno - 1}: not JSON at column {error.colno}: {error.msg}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise PromptSetError(f"{source}:{line}: {error}") from error
+
+
+def messages(turns: object) -> list[Row] | None:
+    """Return turns in OpenAI's shape, also those of ShareGPT (``from``, ``value``); ``None`` where they are none."""
+    if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
+        return None
+    shaped: list[Row] = []
+    for turn in turns:
+        if not isinstance(turn, Mapping):
+            return None
+        role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        role = {"human": "user", "gpt": "assistant", "bot": "assistant"}.get(str(role), role)
+        if role not in ("system", "developer", "user", "assistant", "tool"):
+            return None
+        kept = {key: turn[key] for key in ("name", "tool_calls", "tool_call_id") if turn.get(key) is not None}
+        shaped.append({"role": role, "content": content, **kept})
+    return shaped
+
+
+def user(text: str) -> list[Row]:
+    """Return a conversation of one question."""
+    return [{"role": "user", "content": text}]
+
+
+def told(imported: Imported, *, shown: int = 10) -> list[str]:
+    """Return lines about what has no place in a prompt file; empty where everything has."""
+    lines = [f"not expressed: {what} ({times} times)" for what, times in imported.lost.most_common()]
+    by_reason: dict[str, list[str]] = {}
+    for name, why in imported.left_out:
+        by_reason.setdefault(why, []).append(name)
+    for why, names in by_reason.items():
+        more = f" and {len(names) - shown} more" if len(names) > shown else ""
+        lines.append(f"left out: {', '.join(names[:shown])}{more}: {why}")
+    return lines
