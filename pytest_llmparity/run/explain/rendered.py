@@ -90,8 +90,9 @@ class RenderedPrompt:
 
     def _template_remedy(self) -> str:
         ours, theirs = self._pair.adapters
-        file = f"/path/to/{ours.name}.jinja"  # an engine of ours runs in a folder of its own
-        flag = remedies.started(theirs, theirs.template_flag, file)
+        file = f"{ours.name}.jinja"
+        folder = "/path/to/" if theirs.ours else ""  # an engine of ours runs in a folder of its own
+        flag = remedies.started(theirs, theirs.template_flag, folder + file)
         return f"{flag}, with {ours.template_place} on {ours.name} in {file}"
 
     def _bos(self) -> Cause | None:
