@@ -66,13 +66,14 @@ def _parser() -> argparse.ArgumentParser:
         runs,
         serve,
     )
-    from pytest_llmparity.cli.release import bisect, gate
+    from pytest_llmparity.cli.release import bisect, gate, history
 
     parser = argparse.ArgumentParser(prog="llmparity", description="What is behind the engines of a project.")
     parser.add_argument(
         "--version", action="version", version=f"pytest-llmparity {metadata.version('pytest-llmparity')}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for verb in (init, importing, doctor, lock, calibrate, golden, record, gate, bisect, runs, merge, report, serve):
+    released = (gate, bisect, history)
+    for verb in (init, importing, doctor, lock, calibrate, golden, record, *released, runs, merge, report, serve):
         verb.add(commands)
     return parser

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmparity.cli.verbs import Commands
+    from pytest_llmparity.core.history.entries import Entry
     from pytest_llmparity.core.verdict import Verdict
     from pytest_llmparity.report.overview import Change
     from pytest_llmparity.run.judge.recorded import Told
@@ -49,6 +50,7 @@ def add(commands: Commands) -> None:
 
 def _report(asked: argparse.Namespace) -> int:
     from pytest_llmparity.core.errors import UsageError
+    from pytest_llmparity.run.judge.history import up_to
     from pytest_llmparity.run.judge.recorded import newest_judged, stored
     from pytest_llmparity.store.runs import FILE_NAME, Store
 
@@ -71,7 +73,8 @@ def _report(asked: argparse.Namespace) -> int:
         if len(told) == 2:
             lines = _compared(told[0], told[1])
         else:
-            lines = _shown(told[0], formats, Path(asked.out).absolute() if asked.out else root / OUT, root)
+            past = up_to(store, told[0].record, kept=None) if asked.html else []
+            lines = _shown(told[0], formats, Path(asked.out).absolute() if asked.out else root / OUT, root, past)
     for line in lines:
         print(line)
     return OK if asked.comment is None else _comment(asked.comment, told[0], root)
@@ -130,11 +133,11 @@ def _merged(root: Path, runs: Sequence[str]) -> list[str]:
     return [run]
 
 
-def _shown(told: Told, formats: Sequence[str], out: Path, root: Path) -> list[str]:
+def _shown(told: Told, formats: Sequence[str], out: Path, root: Path, past: Sequence[Entry]) -> list[str]:
     from pytest_llmparity.report import files, terminal
 
     lines = terminal.summary(told.record, width=min(120, shutil.get_terminal_size((WIDTH, 24)).columns))
-    written = files.write(formats, told.record, told.samples, out, root=root, origin=told.origin)
+    written = files.write(formats, told.record, told.samples, out, root=root, origin=told.origin, history=past)
     return [*lines, *(printable(f"report: {path}") for path in written)]
 
 

@@ -314,7 +314,7 @@ class Door:
                 if self._deciding is not None:
                     exitstatus = self._deciding.exit_code(exitstatus)
         except (LLMParityError, OSError) as error:
-            if exitstatus == pytest.ExitCode.OK and self.settings.reports:
+            if exitstatus == pytest.ExitCode.OK and (self.settings.reports or self.settings.history):
                 exitstatus = pytest.ExitCode.TESTS_FAILED
             self.summary.append(f"llmparity: the report could not be written: {error}")
         else:
@@ -371,6 +371,7 @@ class Door:
         self.summary += terminal.summary(record, verbose=verbosity(self.config) > 0)
         self.summary += self._write(record)
         self._tell_workflow(record)
+        self.summary += self.session.add_to_history(record)
         if self._deciding is not None:
             self.summary += self._deciding.lines(width=WIDTH)
 
@@ -396,6 +397,7 @@ class Door:
             self.settings.out,
             root=self.config.rootpath,
             origin=self.session.origin(self.verdicts),
+            history=self.session.history(record) if "html" in self.settings.reports and self.session.run else (),
         )
         return [f"report: {path}" for path in written]
 

@@ -75,15 +75,21 @@ def resolve(config: pytest.Config, environ: Mapping[str, str] = os.environ, *, a
     Raises ``pytest.UsageError`` (exit 4) with a sentence for every misuse: an unreadable or wrong configuration, an
     engine nobody knows, a baseline that is not selected, options that contradict each other, required engines missing.
     """
-    from pytest_llmparity.core.errors import UsageError
+    from pytest_llmparity.core.errors import StoreError, UsageError
     from pytest_llmparity.engines import daemons
     from pytest_llmparity.run.session import settings_of
+    from pytest_llmparity.store import history
 
     try:
         _bring_engines(config)
         given = given_to(config, environ)
         decided = None if attached is None else daemons.from_text(attached)
-        return _noting(settings_of(given, decided=decided), config.getoption("llmparity_recorder", None))
+        settings = settings_of(given, decided=decided)
+        if settings.history is not None:
+            history.refuse_unusable(settings.history)
+        return _noting(settings, config.getoption("llmparity_recorder", None))
+    except StoreError as error:
+        raise pytest.UsageError(f"--parity-history: {error}") from None
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
 

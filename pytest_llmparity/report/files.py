@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from pytest_llmparity.core.history.entries import Entry
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Sample
 from pytest_llmparity.report import json
@@ -19,8 +20,11 @@ def write(
     *,
     root: Path | None,
     origin: Callable[[Sample], SampleOrigin | None],
+    history: Sequence[Entry] = (),
 ) -> list[Path]:
     """Write the reports of these formats (``json``, ``html``, ``md``) and return the file of each to begin with.
+
+    The page shows the ``history`` of runs up to this one.
 
     Raises ``UsageError`` when one cannot be written.
     """
@@ -31,7 +35,7 @@ def write(
     if "html" in formats:
         from pytest_llmparity.report.html import page  # only who wants a page waits for its template
 
-        written.append(page.write(record, samples, folder, root=root, origin=origin))
+        written.append(page.write(record, samples, folder, root=root, origin=origin, history=history))
     if "md" in formats:
         written.append(markdown.write(record, samples, folder, root=root, origin=origin))
     return written

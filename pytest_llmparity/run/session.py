@@ -14,6 +14,7 @@ from pytest_llmparity.core import late
 from pytest_llmparity.core.checks.drift.floor import most_cases, planned
 from pytest_llmparity.core.errors import DesignError, LLMParityError
 from pytest_llmparity.core.evidence import Check, Evidence
+from pytest_llmparity.core.history.entries import Entry, entry_of
 from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.ports import Embedder, Progress
@@ -41,6 +42,7 @@ from pytest_llmparity.run.gather.campaign import Campaign
 from pytest_llmparity.run.gather.course import FLOOR_MOST
 from pytest_llmparity.run.golden.entering import Goldens, held_against
 from pytest_llmparity.run.golden.requests import REQUESTS, note
+from pytest_llmparity.run.judge import history
 from pytest_llmparity.run.judge.judging import AGREED, Judging
 from pytest_llmparity.run.judge.recorded import keep, record_of_run
 from pytest_llmparity.run.judge.replaying import to_replay
@@ -251,6 +253,7 @@ class Session:
             self.store().release(self.run)
             return []
         worst = keep(self.store(), self.run, verdicts, reproduce or {}, tests)
+        history.note(self.store(), entry_of(self.record(verdicts, reproduce, tests)))
         self.store().put_document(self.run, JUDGED, {"worst": worst})
         self.store().release(self.run)
         gone = self.store().prune(self.settings.keep_runs, spare=self.run)
@@ -423,6 +426,14 @@ class Session:
             tests={test: self.mask.text(why) for test, why in (tests or {}).items()},
             replayed=self.settings.mode == "replay",
         )
+
+    def history(self, record: RunRecord) -> list[Entry]:
+        """Return the runs that are stored, or kept in the file that the settings name, up to this one, the last."""
+        return history.up_to(self.store(), record, kept=self.settings.history)
+
+    def add_to_history(self, record: RunRecord) -> list[str]:
+        """Add the run to the file that the settings name; return the sentence that says so, none where nobody asked."""
+        return history.add_to_file(record, self.settings, self.mask)
 
     def samples(self) -> list[Sample]:
         """Return every sample of the run, or of the cases it is restricted to, engine by engine."""

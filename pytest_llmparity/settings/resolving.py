@@ -260,6 +260,7 @@ def _settings(
         policy=policy,
         key_variables=_key_variables(layers.config),
         out=given.cwd / out if out else given.root / OUT,
+        history=None if (kept := given.value("history")) is None else given.cwd / kept,
         origins={
             "engines": named_by,
             "baseline": baseline_source,

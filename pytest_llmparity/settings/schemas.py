@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from pytest_llmparity.core.gate.policy import PolicyTable
 from pytest_llmparity.core.golden.records import Line, LogprobsLine, Provenance
+from pytest_llmparity.core.history.entries import Entry
 from pytest_llmparity.core.prompts.entries import PromptEntry
 from pytest_llmparity.core.recording import Exchanged, Header
 from pytest_llmparity.settings.file import ConfigTable
@@ -55,6 +56,18 @@ def recording() -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
+def history() -> str:
+    """Return the schema of a line of a history file."""
+    (entry,), parts = msgspec.json.schema_components((Entry,), ref_template="#/$defs/{name}")
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "description": "A line of the file that --parity-history names: what a run came to.",
+        "anyOf": [entry],
+        "$defs": parts,
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
 def policy() -> str:
     """Return the schema of a policy of ``llmparity gate``."""
     return _text(PolicyTable)
@@ -65,6 +78,7 @@ FILES: Mapping[str, Callable[[], str]] = {
     "llmparity.schema.json": configuration,
     "golden.schema.json": golden,
     "policy.schema.json": policy,
+    "history.schema.json": history,
     "recording.schema.json": recording,
 }
 """File name to the function that writes its text."""

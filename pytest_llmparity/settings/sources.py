@@ -252,6 +252,7 @@ OPTIONS = (
     ),
     Option("report", f"Write reports; formats: {', '.join(FORMATS)} (default: none)", "FORMAT[,FORMAT...]", formats),
     Option("out", f"Folder for reports (default: {OUT} in rootdir)", "DIR"),
+    Option("history", "Add what the run came to, a line without answers, to FILE (default: nothing is kept)", "FILE"),
 )
 """The options of a run beside ``--engines``, each declared here alone, in the order ``--help`` shows them."""
 

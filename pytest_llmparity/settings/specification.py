@@ -291,7 +291,8 @@ class Settings:
     ``max_requests`` and ``budget_s`` (seconds) are hard stops, ``None`` for none. ``sequential`` stops asking when
     nothing is open. ``cases`` restricts the run to rows with these ids and forbids verdicts. ``frozen`` refuses engines
     that are not as the lock file says. ``replay_run`` is the run to judge again in mode ``replay``, ``None`` for the
-    newest. ``out`` is absolute. ``key_variables`` are the names of every configured engine's
+    newest. ``out`` is absolute, and so is ``history``, the file that
+    what the run came to is added to. ``key_variables`` are the names of every configured engine's
     secrets, selected or not: an engine's process gets its own only. ``gather`` says whether engines are asked at the
     same time; ``None`` leaves it to their addresses. ``timed_changes`` is how often the engine in memory may change
     while latencies of two are held against each other. ``keep_runs`` is how many of the newest runs the store keeps.
@@ -316,6 +317,7 @@ class Settings:
     cases: tuple[str, ...] = ()
     reports: tuple[str, ...] = ()
     out: Path = field(default_factory=lambda: Path(".llmparity/report"))
+    history: Path | None = None
     concurrency: int = DEFAULT_CONCURRENCY
     residency: Residency = "together"
     gather: Gather | None = None

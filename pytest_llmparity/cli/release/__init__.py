@@ -1,1 +1,1 @@
-"""Verbs of whoever releases: the gate, and the search for the first version that does not pass it."""
+"""Verbs of whoever releases: the gate, the first version that does not pass it, and how runs went."""

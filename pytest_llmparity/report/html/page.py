@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmparity.core.history.entries import Entry
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Sample
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -24,6 +25,7 @@ from pytest_llmparity.core.words.printable import printable_lines
 from pytest_llmparity.report import json as json_report
 from pytest_llmparity.report import overview
 from pytest_llmparity.report.html import charts
+from pytest_llmparity.report.html import history as past
 from pytest_llmparity.report.html.cases import matrix
 
 if TYPE_CHECKING:
@@ -45,14 +47,15 @@ def write(
     *,
     root: Path | None = None,
     origin: Origin = lambda sample: None,
+    history: Sequence[Entry] = (),
 ) -> Path:
     """Write the page into ``folder``, which is made when it is not there; return where it is.
 
     It appears whole or not at all. ``root`` is the project's folder, left out of paths; ``origin`` tells who asked what
-    a sample answers. Raises ``UsageError`` when it cannot be written.
+    a sample answers; ``history`` has the runs up to this one. Raises ``UsageError`` when it cannot be written.
     """
     places = json_report.here(root, json_report.files_of(record))
-    text = page(record, list(samples), origin=origin, places=places)
+    text = page(record, list(samples), origin=origin, places=places, history=history)
     json_report.put(folder, {FILE: [text]})
     return folder / FILE
 
@@ -63,8 +66,12 @@ def page(
     *,
     origin: Origin = lambda sample: None,
     places: json_report.Places | None = None,
+    history: Sequence[Entry] = (),
 ) -> str:
-    """Return the page of a run; ``places`` are shortened in every text but those of prompts and answers."""
+    """Return the page of a run, with the ``history`` up to it.
+
+    ``places`` are shortened in every text but those of prompts and answers.
+    """
     style, script = _text("style.css"), _text("script.js")
     content = {
         "style": style,
@@ -90,6 +97,7 @@ def page(
         "plot": charts.PLOT,
     }
     shortened = _shown(content if places is None else places.shorten(content))
+    over_runs = past.pictures(history)
     cases = matrix(record, samples, origin)
     if places is not None:
         cases["verdicts"] = places.shorten(cases["verdicts"])
@@ -102,6 +110,9 @@ def page(
         gauges=[charts.gauge(verdict) for verdict in record.verdicts],
         latency=charts.latency(record, samples),
         rungs=charts.ladder(record.ladder, record.verdicts),
+        history=over_runs[: past.MOST],
+        more_history=max(0, len(over_runs) - past.MOST),
+        history_size=past.SIZE,
         cases=len(cases["cases"]),
         data=embedded(cases),
     )

@@ -1,0 +1,85 @@
+"""Runs one after another: a line for each, with what its drift, its bounds and its latency were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pytest_llmparity.core.history.entries import FORMAT, Entry, Judged
+from pytest_llmparity.core.sample import to_json
+from pytest_llmparity.core.verdict import SEVERITY, Outcome
+from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.printable import cells, pad, printable, wrapped
+
+WIDTH: Final = 140
+_WIDEST: Final = 36
+
+
+def lines(entries: Sequence[Entry], *, width: int = WIDTH) -> list[str]:
+    """Return the runs of every test and candidate: a line for each run, the newest last."""
+    told: list[str] = []
+    pairs = dict.fromkeys((v.test, v.engine, v.baseline) for entry in entries for v in entry.verdicts)
+    candidates = [pair for pair in pairs if pair[2] is not None or not _held(pair, list(pairs))]
+    for test, engine, baseline in candidates:
+        ours = [(entry, _verdicts(entry, test, engine)) for entry in entries]
+        rows = [_row(entry, engine, verdicts) for entry, verdicts in ours if verdicts]
+        margins = _margins([v for _, verdicts in ours for v in verdicts])
+        against = f" against {baseline}" if baseline else ""
+        told += [""] if told else []
+        told += wrapped(printable(f"{test.rpartition('::')[2]}: {engine}{against}{margins}"), width, indent="  ")
+        wide = [min(_WIDEST, max(cells(row[column]) for row in rows)) for column in range(3)]
+        indent = " " * (sum(wide) + 8)
+        for *cells_, words in rows:
+            head = "  ".join(pad(text, size) for text, size in zip(cells_, wide, strict=True))
+            told += wrapped(f"{head}  {words}", width, head="  ", indent=indent)
+    return [line.rstrip() for line in told]
+
+
+def record(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return the runs as JSON builtins, as ``--json`` writes them."""
+    return {"format": FORMAT, "runs": [to_json(entry) for entry in entries]}
+
+
+def _held(pair: tuple[str, str, str | None], pairs: Sequence[tuple[str, str, str | None]]) -> bool:
+    """Whether an engine that a verdict is on alone is held against another one as well, or is what others are."""
+    test, engine, _ = pair
+    return any(test == other and engine in (name, baseline) and baseline for other, name, baseline in pairs)
+
+
+def _verdicts(entry: Entry, test: str, engine: str) -> list[Judged]:
+    return [v for v in entry.verdicts if v.test == test and v.engine == engine]
+
+
+def _row(entry: Entry, engine: str, verdicts: Sequence[Judged]) -> tuple[str, str, str, str]:
+    """Return the run, whose id begins with its date, the engine, the worst outcome, and the numbers."""
+    worst = max((v.outcome for v in verdicts), key=SEVERITY.index)
+    numbers = [text for v in verdicts if not v.aside and (text := number(v))]
+    numbers += [
+        f"{row.metric} p50 {explain.seconds(row.p50)}, p95 {explain.seconds(row.p95)}"
+        for row in entry.latency
+        if row.engine == engine
+    ]
+    words = "; ".join(numbers) or "no number"
+    return printable(entry.run), printable(_told(entry, engine)), worst.value, printable(words)
+
+
+def _told(entry: Entry, name: str) -> str:
+    """Return what an engine was, in a few words."""
+    engine = entry.engine(name)
+    if engine is None:
+        return ""
+    return explain.plain(f"{engine.kind} {engine.which}".rstrip(), 60)
+
+
+def number(judged: Judged) -> str:
+    """Return a verdict's number with the bound that decided, empty where it has none."""
+    if judged.estimate is None:
+        return "" if judged.outcome in (Outcome.PASS, Outcome.SKIPPED) else f"{judged.kind} {judged.outcome}"
+    between = explain.bounds(judged.verdict)
+    return f"{judged.kind} {explain.number(judged.estimate, judged.unit)}{f' ({between})' if between else ''}"
+
+
+def _margins(verdicts: Sequence[Judged]) -> str:
+    """Return what the newest verdicts were held against."""
+    margins = {v.kind: explain.number(v.margin, v.unit) for v in verdicts if v.margin is not None and not v.aside}
+    return f" ({', '.join(f'{kind} margin {margin}' for kind, margin in margins.items())})" if margins else ""

@@ -1,0 +1,69 @@
+"""What the stored runs came to, as a history tells it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pytest_llmparity.core.history.entries import Entry, entry_of, in_order
+from pytest_llmparity.core.identity.record import RunRecord
+from pytest_llmparity.core.sample import from_json, to_json
+from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.core.words.masking import Mask
+from pytest_llmparity.run.judge.recorded import REPORTED
+from pytest_llmparity.run.judge.state import read_state
+from pytest_llmparity.settings.specification import Settings
+from pytest_llmparity.store import history as files
+from pytest_llmparity.store.runs import Store
+
+HISTORY: Final = "history"
+"""Name of a run's document that has what a history keeps of it."""
+
+
+def note(store: Store, entry: Entry) -> None:
+    """Write down what a run came to, so that its history is read without its answers."""
+    store.put_document(entry.run, HISTORY, to_json(entry))
+
+
+def of_store(store: Store) -> list[Entry]:
+    """Return every run that was judged to its end, the oldest first.
+
+    Of runs that an older version judged no latency is known.
+    """
+    entries = []
+    for info in store.runs():
+        if (noted := store.document(info.id, HISTORY)) is not None:
+            entries.append(from_json(Entry, noted))
+            continue
+        state, told = read_state(store, info.id), store.document(info.id, REPORTED)
+        if state is None or told is None or state.shard:
+            continue
+        record = RunRecord(
+            run=info.id,
+            version=info.version,
+            engines=tuple(state.engines.values()),
+            verdicts=tuple(from_json(Verdict, data) for data in told["verdicts"]),
+            errors={test: why for test, why in told.get("tests", {}).items() if why},
+        )
+        entries.append(entry_of(record))
+    return entries
+
+
+def up_to(store: Store, record: RunRecord, *, kept: Path | None) -> list[Entry]:
+    """Return the runs that are stored or ``kept`` in a file up to this one, which is the last, the oldest first."""
+    now = entry_of(record)
+    runs = in_order([] if kept is None else files.read(kept), of_store(store), [now])
+    return runs[: runs.index(now) + 1]
+
+
+def add_to_file(record: RunRecord, settings: Settings, mask: Mask) -> list[str]:
+    """Add a run to the file that the settings name; return the sentence that says so, none where it is not added.
+
+    A replay, single cases and a shard are no run of their own. Raises as ``store.history.add`` does.
+    """
+    path = settings.history
+    part = settings.mode != "live" or settings.cases or settings.shard is not None
+    if path is None or part or not record.run:
+        return []
+    files.add(path, from_json(Entry, mask.value(to_json(entry_of(record)))))
+    return [f"history: run {record.run} is kept in {path}"]
