@@ -1,4 +1,4 @@
-"""Which live tests belong to one worker where two share them: those that one start of an engine serves."""
+"""Which live tests belong to one worker where several share them: those that one start of an engine serves."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
 
 VLLM = "runs with vLLM"
-LONGEST = (VLLM, "vllm", "transformers")
-"""What takes longest to start begins, so that nobody waits for it at the end."""
+LONGEST = (VLLM, "vllm", "tests/live/test_causes.py", "transformers")
+"""What takes longest begins, so that nobody waits for it at the end."""
 
 
 def lane_of(nodeid: str) -> str:

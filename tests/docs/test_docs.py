@@ -32,6 +32,7 @@ from pytest_llmparity.settings import sources
 from pytest_llmparity.settings.configuration import parse_config
 from pytest_llmparity.testing.script import babble, prompt_of
 from tests.doubles.posing import PosingEngine
+from tests.plugin.warm_pytest import leave_out
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,7 +75,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
     (pytester.path / "prompts/sums.jsonl").write_text("\n".join(json.dumps(row) for row in sums))
     (pytester.path / "schemas/ticket.json").write_text('{"type": "object"}')
     with PosingEngine('{"queue": 1}') as prod, PosingEngine('{"queue": 1}') as dev:
-        yield ["-p", "no:cacheprovider", f"--engines=prod={prod.base_url},dev={dev.base_url}"]
+        yield ["-p", "no:cacheprovider", *leave_out(), f"--engines=prod={prod.base_url},dev={dev.base_url}"]
 
 
 @pytest.mark.slow

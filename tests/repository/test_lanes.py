@@ -1,4 +1,4 @@
-"""Live tests that one start of a real engine serves are one lane, so that two workers start no engine twice."""
+"""Live tests that one start of a real engine serves are one lane, so that several workers start no engine twice."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from pytest_llmparity.core.checks.designs import Design, Fixed, Sequential
 from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.stats.shares import share_needed
 from pytest_llmparity.core.verdict import Outcome
 
 PROMPTS = 150
@@ -27,6 +29,12 @@ def settled(design: Design, *, rate: float, groups: int, alike: float, draws: in
         kept = rng.random(PROMPTS) < np.resize(shares, PROMPTS)
         outcomes.append(design.share(kept.tolist(), at_least=rate, cases=cases).outcome)
     return outcomes.count(Outcome.PASS) / draws, outcomes.count(Outcome.FAIL) / draws
+
+
+@pytest.fixture(autouse=True)
+def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute once what so many of so many kept need to be settled: each draw asks, and half of its time was that."""
+    monkeypatch.setattr("pytest_llmparity.core.checks.designs.share_needed", functools.cache(share_needed))
 
 
 @pytest.mark.slow
