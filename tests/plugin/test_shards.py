@@ -107,3 +107,27 @@ def test_shards_that_are_named_are_reported_as_the_run_they_are(
 
     assert "put together of 2 shards" in capfd.readouterr().out
     assert [(v["kind"], v["n"], v["outcome"]) for v in bench.report()["verdicts"]] == [("prompts", 8, "PASS")]
+
+
+def test_golden_answers_are_the_baseline_of_every_shard(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is asked for them, so each shard has all of them, and the merged run has them once."""
+    bench.prompts(24)
+    bench.gate("check.prompts(), check.text(margin=0.05)")
+    prod, dev = bench.engine(poses_as="llamacpp"), bench.engine(poses_as="llamacpp", drift=0.02)
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+    chosen = f"--engines=golden:prod,dev={bench.selected(dev)}"
+    bench.run(f"--engines=prod={bench.selected(prod)}", "--parity-update-golden=all")
+    asked = prod.count
+    whole = bench.run(chosen, "--parity-report=json", "--parity-out=whole")
+    store = bench.pytester.path / ".llmparity"
+    shutil.move(store, bench.pytester.path / "of-the-whole")
+    for index in (1, 2):
+        assert bench.run(chosen, f"--parity-shard={index}/2").ret == OK
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider")
+
+    code = main(["merge", "--", "--parity-report=json", "--parity-out=merged"])
+
+    assert code == whole.ret
+    assert kept(bench.report("merged")) == kept(bench.report("whole"))
+    assert prod.count == asked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,15 @@ import pytest
 
 from pytest_llmparity import check
 from pytest_llmparity.core.errors import GoldenError, ShardError, StoreError
+from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import Phase, to_json
 from pytest_llmparity.core.shards import Shard
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.run.judge.recorded import stored
-from pytest_llmparity.run.judge.state import RunState, write_state
+from pytest_llmparity.run.judge.state import RunState, read_state, write_state
 from pytest_llmparity.run.recording.writing import recordings
 from pytest_llmparity.run.session import Session
-from pytest_llmparity.run.shards.dealing import SHARD, Floor, Note
+from pytest_llmparity.run.shards.dealing import SHARD, Note
 from pytest_llmparity.run.shards.merging import merge
 from pytest_llmparity.store.runs import Store
 
@@ -140,13 +141,19 @@ def test_a_shard_that_was_gathered_is_asked_again_and_one_that_was_interrupted_i
 # which of them do not fit: stores made by hand ------------------------------------------------------------------------
 
 
-FLOOR = Floor(order=(), cases=0, concurrency=1, least=0, grows=False, held=())
-
-
-def made(store: Store, index: int, of: int = 3, *, plan: str = "p", version: str = "1", **state: Any) -> str:
+def made(
+    store: Store,
+    index: int,
+    of: int = 3,
+    *,
+    plan: str = "p",
+    version: str = "1",
+    own: Mapping[str, tuple[str, ...]] | None = None,
+    **state: Any,
+) -> str:
     """Put a shard that gathered nothing into a store."""
     begun = store.begin(plan_hash=f"{index}", session=f"{index} {len(store.runs())}", version=version, resume="fresh")
-    note = Note(index=index, of=of, plan=plan, own={}, floors={})
+    note = Note(index=index, of=of, plan=plan, own=own or {}, floors={})
     store.put_document(begun.id, SHARD, to_json(note))
     write_state(store, begun.id, RunState(shard=str(note.shard), **state))
     return begun.id
@@ -216,3 +223,86 @@ def test_the_store_of_a_stranger_writes_nothing_but_answers(tmp_path: Path) -> N
 
         with pytest.raises(ShardError, match="cannot be read"):
             merge(store, runs, cwd=tmp_path)
+
+
+def test_a_noise_floor_that_grows_is_cut_where_a_single_run_would_have_stopped(project: Project) -> None:
+    """Answers of two tokens say so little that 16 prompts do not show how an engine repeats itself."""
+    project.prompts(60)
+    repeated = check.text(margin=0.15, horizon=8)
+    specs = [project.attached(name, project.engine("one two three four")) for name in "ab"]
+
+    def repeats(store: Store, run: str) -> dict[Phase, set[str]]:
+        phases = (Phase.COLD, Phase.WARM, Phase.PARALLEL)
+        return {phase: {sample.case for sample in store.get(run, "a", phases=[phase])} for phase in phases}
+
+    live = project.session(*specs, token="whole")
+    project.declare(live, repeated, max_tokens=2)
+    live.gather()
+    whole = repeats(live.store(), live.run or "")
+    live.close()
+    shutil.move(project.path / ".llmparity", project.path / "whole")
+    for index in (1, 2):
+        session = project.session(*specs, token=f"{index}", shard=Shard(index, 2))
+        project.declare(session, repeated, max_tokens=2)
+        session.gather()
+        session.conclude([])
+        session.close()
+    with Store.open(project.path / ".llmparity") as store:
+        run = merge(store, [], cwd=project.path)
+
+        assert repeats(store, run) == whole
+        assert {len(cases) for cases in whole.values()} == {32}
+
+
+def record(**keys: Any) -> EngineRecord:
+    return EngineRecord(name="a", kind="vllm", **keys)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "left_out", "refused", "unasked"),
+    [
+        ({"left_out": {"u": "no schema"}}, {"left_out": {"u": "no schema"}}, {"u": "no schema"}, {}, {}),
+        ({"left_out": {"u": "no schema"}}, {"refused": {"u": "no seed"}}, {}, {"u": "no seed"}, {}),
+        ({"left_out": {"u": "no schema"}}, {}, {}, {}, {"u": {"c1": "no schema", "c2": "no schema"}}),
+        (
+            {"left_out": {"u": "no schema"}},
+            {"unasked": {"u": {"c3": "no seed"}}},
+            {},
+            {},
+            {"u": {"c1": "no schema", "c2": "no schema", "c3": "no seed"}},
+        ),
+    ],
+)
+def test_what_only_some_shards_could_not_ask_is_left_out_case_by_case(
+    tmp_path: Path, first: Any, second: Any, left_out: Any, refused: Any, unasked: Any
+) -> None:
+    with Store.open(tmp_path) as store:
+        runs = [
+            made(store, index, 2, own={"u": cases}, engines={"a": record(**keys)})
+            for index, cases, keys in ((1, ("c1", "c2"), first), (2, ("c3", "c4"), second))
+        ]
+        state = read_state(store, merge(store, runs, cwd=tmp_path))
+
+    assert state is not None
+    engine = state.engines["a"]
+    assert (engine.left_out, engine.refused, engine.unasked) == (left_out, refused, unasked)
+
+
+def test_an_engine_that_one_machine_could_not_ask_is_named_with_the_reason(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        runs = [
+            made(store, index, 2, engines={"a": record(error=error)}) for index, error in ((1, None), (2, "a: no key"))
+        ]
+
+        with pytest.raises(ShardError, match=r"a could not be asked in shard 2 of 2 .*: a: no key; gather that shard"):
+            merge(store, runs, cwd=tmp_path)
+
+
+def test_what_a_hard_stop_left_out_on_one_machine_is_missing_in_the_whole(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        runs = [made(store, 1, 2, incomplete="stopped after 9 requests"), made(store, 2, 2, notes=("slow",))]
+        state = read_state(store, merge(store, runs, cwd=tmp_path))
+
+    assert state is not None
+    assert state.incomplete == "shard 1 of 2: stopped after 9 requests"
+    assert state.notes[1:] == ("shard 2 of 2: slow",)
