@@ -199,6 +199,11 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
         return self.max_tokens is not None and tokens >= self.max_tokens
 
 
+def in_memory(answer: Completion) -> Completion:
+    """Return the answer with its token records read, wherever they were."""
+    return msgspec.structs.replace(answer, logprobs=tuple(answer.logprobs))
+
+
 _COMPARED: Final = tuple(name for name in Completion.__struct_fields__ if name != "token_ends")
 
 CORRESPOND: Final = 1.25

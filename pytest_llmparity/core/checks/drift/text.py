@@ -44,7 +44,7 @@ from pytest_llmparity.core.compare.shift import shape_of
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs, floor_stages
 from pytest_llmparity.core.prompts import PromptSet
-from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.sample import Phase, in_memory
 from pytest_llmparity.core.stats.hazard import can_pass
 from pytest_llmparity.core.stats.power import Settled, settled
 from pytest_llmparity.core.stats.sequential import least_units
@@ -309,7 +309,8 @@ class TextCheck(BaseCheck):
         details = fork_lines(verdict, counted, judgement.groups, comparison, "" if verdict.tag else why)
         if not verdict.tag:
             step = max(1, len(counted) // SHIFTED)
-            shown = [(pair.case, pair.baseline, pair.candidate) for pair, _ in counted[::step]]
+            # With their token records in memory: each is looked at three times.
+            shown = [(pair.case, in_memory(pair.baseline), in_memory(pair.candidate)) for pair, _ in counted[::step]]
             if shifted := line_of(shown, evidence):
                 details.append(shifted)
                 verdict = dataclasses.replace(verdict, shape=shape_of((ours, theirs) for _, ours, theirs in shown))
