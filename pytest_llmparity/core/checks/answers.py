@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from pytest_llmparity.core.checks.limits import LimitedCheck
 from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.checks.schema.contract import Contract, name_of, silent
-from pytest_llmparity.core.checks.tags import beside, gaps_above, left_to_all, shares_below, warned
+from pytest_llmparity.core.checks.tags import gaps_above, shares_below, warned
 from pytest_llmparity.core.compare.answers import digest, in_words, speechless
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
@@ -133,17 +132,7 @@ class AnswersCheck(LimitedCheck):
         marking = _Marking(self.extract, self.schemas)
         marks = {name: marking.of(engine, evidence.prompts) for name, engine in evidence.engines.items()}
         again = marking.again(evidence.engines[evidence.baseline], evidence.prompts) if self.flips is not None else {}
-        of_tags: list[Verdict] = []
-        for limit in self.limits():
-            judge = functools.partial(self._limit_verdicts, limit, marks, again)
-            whole = list(judge(evidence))
-            left: tuple[str, ...] = ()
-            if self.by and not evidence.single:
-                tags = self.tags(evidence.prompts, limit, evidence.sequential)
-                left = left_to_all(tags, self.wanted(limit, evidence.sequential))
-                of_tags += beside(whole, evidence, tags.judged, judge)
-            yield from [dataclasses.replace(verdict, remarks=(*verdict.remarks, *left)) for verdict in whole]
-        yield from of_tags
+        return self.by_limit(evidence, lambda limit, part: self._limit_verdicts(limit, marks, again, part))
 
     def _limit_verdicts(
         self, limit: str, marks: Mapping[str, Marks], again: Marks, evidence: Evidence

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.designs import least_kept
-from pytest_llmparity.core.checks.tags import By, Tags, no_tag, plan_line, tags_of
+from pytest_llmparity.core.checks.tags import By, Tags, beside, left_to_all, no_tag, plan_line, tags_of
+from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.stats.paired import min_cases
+from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words import explain
 
 
@@ -103,3 +107,17 @@ class LimitedCheck(BaseCheck):
             else least_kept(1.0 - value if limit in self.gaps else value, sequential_run=sequential)
             for limit, value in self.limits().items()
         }
+
+    def by_limit(self, evidence: Evidence, judge: Callable[[str, Evidence], Iterable[Verdict]]) -> Iterable[Verdict]:
+        """Return the verdicts of each limit that is set, and behind them those on the prompts of each judged tag."""
+        of_tags: list[Verdict] = []
+        for limit in self.limits():
+            of_limit = functools.partial(judge, limit)
+            whole = list(of_limit(evidence))
+            left: tuple[str, ...] = ()
+            if self.by and not evidence.single:
+                tags = self.tags(evidence.prompts, limit, evidence.sequential)
+                left = left_to_all(tags, self.wanted(limit, evidence.sequential))
+                of_tags += beside(whole, evidence, tags.judged, of_limit)
+            yield from [dataclasses.replace(verdict, remarks=(*verdict.remarks, *left)) for verdict in whole]
+        yield from of_tags

@@ -55,12 +55,6 @@ class Decision:
         """Return the rulings of one level that speak for one outcome."""
         return [ruling for ruling in self.rulings if ruling.ruled is ruled and ruling.level == level]
 
-    @property
-    def judged_nothing(self) -> bool:
-        """Whether no required verdict passed and none stands against it: nothing speaks for the candidate."""
-        passed = any(r.level == "required" and r.verdict.outcome is Outcome.PASS for r in self.rulings)
-        return not passed and self.outcome is Ruled.INCONCLUSIVE
-
 
 def decide(
     policy: Policy,

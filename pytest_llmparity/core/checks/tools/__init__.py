@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pytest_llmparity.core.checks.limits import LimitedCheck
 from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import silent
-from pytest_llmparity.core.checks.tags import beside, left_to_all, shares_below, warned
+from pytest_llmparity.core.checks.tags import shares_below, warned
 from pytest_llmparity.core.checks.tools.calls import (
     FAULTS,
     Arguments,
@@ -123,17 +122,7 @@ class ToolsCheck(LimitedCheck):
         """Return the verdicts of each limit that is set: per engine, and of ``agree`` per candidate."""
         reader = _Reader()
         read = {name: reader.of(engine, evidence.prompts) for name, engine in evidence.engines.items()}
-        of_tags: list[Verdict] = []
-        for limit in self.limits():
-            judge = functools.partial(self._limit_verdicts, limit, read)
-            whole = list(judge(evidence))
-            left: tuple[str, ...] = ()
-            if self.by and not evidence.single:
-                tags = self.tags(evidence.prompts, limit, evidence.sequential)
-                left = left_to_all(tags, self.wanted(limit, evidence.sequential))
-                of_tags += beside(whole, evidence, tags.judged, judge)
-            yield from [dataclasses.replace(verdict, remarks=(*verdict.remarks, *left)) for verdict in whole]
-        yield from of_tags
+        return self.by_limit(evidence, lambda limit, part: self._limit_verdicts(limit, read, part))
 
     def _limit_verdicts(
         self, limit: str, read: Mapping[str, Mapping[str, Calls]], evidence: Evidence
