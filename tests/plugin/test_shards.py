@@ -91,6 +91,7 @@ def test_a_shard_whose_engine_cannot_be_asked_fails(bench: Bench) -> None:
     assert not (bench.pytester.path / "out").exists()
 
 
+@pytest.mark.slow
 def test_shards_that_are_named_are_reported_as_the_run_they_are(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +110,7 @@ def test_shards_that_are_named_are_reported_as_the_run_they_are(
     assert [(v["kind"], v["n"], v["outcome"]) for v in bench.report()["verdicts"]] == [("prompts", 8, "PASS")]
 
 
+@pytest.mark.slow
 def test_golden_answers_are_the_baseline_of_every_shard(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is asked for them, so each shard has all of them, and the merged run has them once."""
     bench.prompts(24)
