@@ -32,9 +32,10 @@ pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
 
 Changed = Callable[[dict[str, Any]], dict[str, Any] | None]
 PROMPTS = CASES
-FEWER, LIGHTER = 12, "Q8_0"
-"""Prompts and weights of both engines where two causes are planted: experiments ask all of it up to ten times, and what
-12 prompts show 16 do. A token of these weights takes two thirds of the time that one of F16 does."""
+FEWER = 12
+"""Prompts where two causes are planted: experiments ask each up to ten times, and what 12 prompts show 16 do."""
+LIGHTER = "Q8_0"
+"""The weights of both engines where a cause is planted: a token of them takes two thirds of the time of one of F16."""
 TEXT, NATS = check.text(margin=0.05), check.logprobs(shift=0.02)
 FINE = check.logprobs(shift=0.003)
 """A token before the prompt moves this model little: an engine against itself shifts by 0.0000."""
@@ -242,7 +243,8 @@ ONE: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
 def test_the_planted_cause_is_named_and_no_other(bench: Bench, planted: str) -> None:
     name, change, changes, how, layer = ONE[planted]
 
-    named = bench.named(bench.prompts(name, change), bench.engine(), *changes, **how)
+    prompts, engine = bench.prompts(name, change), bench.engine(LIGHTER)
+    named = bench.named(prompts, engine, *changes, quantization=LIGHTER, baseline=LIGHTER, **how)
 
     assert named
     assert all(layers == {layer} for layers in named), named
@@ -316,7 +318,8 @@ ASTRAY: Any = {"logit_bias": [[300, 100]]}
     ids=["that a salt keeps out", "that nothing keeps out", "of beginnings"],
 )
 def test_a_prompt_cache_that_changes_answers_is_named(bench: Bench, kind: str, cache: proxy.Change) -> None:
-    named = bench.named(bench.prompts("stories"), bench.engine(), cache, checks=(TEXT,), kind=kind, caches=True)
+    how: Any = {"checks": (TEXT,), "kind": kind, "caches": True, "quantization": LIGHTER, "baseline": LIGHTER}
+    named = bench.named(bench.prompts("stories"), bench.engine(LIGHTER), cache, **how)
 
     assert named == [{"prompt cache"}]
 
