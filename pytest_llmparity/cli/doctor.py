@@ -33,7 +33,7 @@ def _doctor(asked: argparse.Namespace) -> int:
 
     selection = selected(asked)
     folders = (selection.given.cwd, selection.given.root)
-    prompts = [load_prompts(name, folders) for name in asked.prompts or ()]
+    prompts = [load_prompts(name, folders, beside="in this folder") for name in asked.prompts or ()]
     whole = list(origins.of_run(selection.settings))
     examined = []
     with serving(selection) as session:

@@ -90,7 +90,9 @@ def _init(asked: argparse.Namespace) -> int:
         in_pyproject = _configured_in_pyproject(root) is not None
         place = "pyproject.toml" if in_pyproject else FILE
         doctor = shlex.join(["llmparity", "doctor", *(["--rootdir", asked.rootdir] if asked.rootdir else [])])
-        print(printable(f"Next: {doctor} NAME NAME, with engines that {place} names; then pytest --engines NAME,NAME"))
+        names = _names(root / place)[:2]
+        gate = shlex.join(["pytest", *(["--rootdir", asked.rootdir] if asked.rootdir else []), "--engines"])
+        print(printable(f"Next: {_next(names, place, doctor, gate)}"))
         if engines:
             print(f"To use what was found here, take what you need of this into {place}:\n")
             print(printable_lines(_within_pyproject(text) if in_pyproject else text))
@@ -130,6 +132,27 @@ def _configured_in_pyproject(root: Path) -> Path | None:
     except (OSError, ValueError):
         return None
     return path if "llmparity" in table.get("tool", {}) else None
+
+
+def _next(names: Sequence[str], place: str, doctor: str, gate: str) -> str:
+    """Return what to do with a configuration that was there already, by the engines it has."""
+    if len(names) == 2:
+        return f"{doctor} {' '.join(names)}; then {gate} {','.join(names)}"
+    if names:
+        return f"{doctor} {names[0]}; then, with a second engine in {place}, {gate} {names[0]},OTHER"
+    return f"name two engines in {place}; then {doctor} NAME OTHER, and {gate} NAME,OTHER"
+
+
+def _names(path: Path) -> list[str]:
+    """Return the engines that a configuration has, the baseline first; none where it cannot be read."""
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return []
+    table = table if path.name == FILE else table.get("tool", {}).get("llmparity", {})
+    engines = table.get("engines", {})
+    names = list(engines) if isinstance(engines, dict) else []
+    return sorted(names, key=lambda name: name != table.get("baseline"))
 
 
 def _within_pyproject(text: str) -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineError
 from pytest_llmparity.core.gate import PLUGIN, VARIANTS_OPTION
-from pytest_llmparity.core.identity.record import RunRecord
+from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words.brief import one_line
@@ -60,6 +60,7 @@ class Door:
         self._token = self._handed["token"] if self._handed else uuid.uuid4().hex
         self._declared: set[str] = set()
         self._taken: set[str] = set()
+        self._engines: dict[str, EngineRecord] = {}
         self._briefly: dict[str, str] = {}
         self.session = Session(
             settings,
@@ -94,7 +95,10 @@ class Door:
         for item in items:
             marker = item.get_closest_marker("parity")
             gate = repeats.gate_of(item)
-            if marker is None or item.get_closest_marker("skip") or gate in self._declared:
+            if marker is None or gate in self._declared:
+                continue
+            if item.get_closest_marker("skip"):
+                self._spare(gate, item, marker)
                 continue
             self._declared.add(gate)
             try:
@@ -103,6 +107,13 @@ class Door:
                 self._problems[gate] = str(error)
         if self._deciding is not None and items and not xdist.is_worker(self.config):
             self._deciding.refuse_unfit(self.session, items)
+
+    def _spare(self, gate: str, item: pytest.Item, marker: pytest.Mark) -> None:
+        """Take note of what a skipped test would ask, as far as it can be read: it will be asked another day."""
+        try:
+            self.session.spare(gate, marker.args, marker.kwargs, folder=item.path.parent)
+        except LLMParityError:
+            self.session.partly = True
 
     def gather(self) -> None:
         """Gather what the tests declared; an error of ours becomes the set-up error of every gate."""
@@ -217,8 +228,12 @@ class Door:
             error.add_note(failure_text(verdicts, reproduce=command))
 
     def explain(self, item: pytest.Item, verdicts: Sequence[Verdict]) -> str:
-        """Return the failure text of one test."""
-        return failure_text(verdicts, reproduce=self._reproduce(item))
+        """Return the failure text of one test, its headline first."""
+        text = failure_text(verdicts, reproduce=self._reproduce(item))
+        if self.settings.inconclusive != "fail" or any(verdict.outcome.fails_test for verdict in verdicts):
+            return text
+        headline, line, others = text.partition("\n")
+        return f"{headline} (open, which fails by --parity-inconclusive fail){line}{others}"
 
     def _reproduce(self, item: pytest.Item) -> str:
         """Return the command that repeats this test with the same selection, wherever the selection came from."""
@@ -297,6 +312,7 @@ class Door:
             self.session.adopt(handed_back["run"])
         self._planned = self._planned or handed_back["plan"]
         self._taken |= set(handed_back["taken"])
+        self._engines |= {name: from_json(EngineRecord, data) for name, data in handed_back["engines"].items()}
 
     def finish(self, exitstatus: int) -> int:
         """Write the reports, keep the summary, stop every engine; return the exit status that counts.
@@ -307,12 +323,12 @@ class Door:
             if xdist.is_worker(self.config):
                 plan = self.plan_lines(detailed=verbosity(self.config) > 0)
                 taken = sorted(self._taken)
-                xdist.hand_back(self.config, {"run": self.session.run, "plan": plan, "taken": taken})
+                found_out = {name: to_json(record) for name, record in self.session.found_out().items()}
+                given = {"run": self.session.run, "plan": plan, "taken": taken, "engines": found_out}
+                xdist.hand_back(self.config, given)
             elif not self.config.option.collectonly:
                 self.unjudged.end(exitstatus)
                 self._report()
-                if self._deciding is not None:
-                    exitstatus = self._deciding.exit_code(exitstatus)
         except (LLMParityError, OSError) as error:
             if exitstatus == pytest.ExitCode.OK and (self.settings.reports or self.settings.history):
                 exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -339,6 +355,9 @@ class Door:
                 self.summary += removed if verbosity(self.config) > 0 else []
             except (LLMParityError, OSError) as error:
                 self.summary.append(f"llmparity: the store of runs could not be tidied: {error}")
+        if self._deciding is not None:
+            exitstatus = self._deciding.exit_code(exitstatus)
+            self.summary += [self._deciding.trouble] if self._deciding.trouble else []
         return exitstatus
 
     def _judged_nothing(self) -> bool:
@@ -361,10 +380,13 @@ class Door:
             self.summary += shards.lines(self.session)
             return
         if not self.session.run:
-            record = dataclasses.replace(record, engines=tuple(planned.configured(self.settings)))
+            known = self._engines | self.session.found_out()
+            engines = [known.get(spec.name, spec) for spec in planned.configured(self.settings)]
+            record = dataclasses.replace(record, engines=tuple(engines))
         if self._deciding is not None and self.session.run:
             record = self._deciding.decide(self.session, record, self.unjudged)
             self._deciding.keep(self.session, record)
+        record = dataclasses.replace(record, strict=self.settings.inconclusive == "fail")
         self.config.hook.pytest_llmparity_report(config=self.config, record=record)
         if self.settings.cases:
             self.summary += terminal.rows(self.session.samples())

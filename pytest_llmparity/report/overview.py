@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pytest_llmparity.core.identity.record import LatencyQuantiles, RunRecord
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
@@ -24,10 +24,14 @@ def tally(verdicts: Sequence[Verdict], errors: Collection[str] = ()) -> Mapping[
     return {outcome: counts[outcome] for outcome in reversed(SEVERITY) if outcome in counts}
 
 
-def sentence(verdicts: Sequence[Verdict], errors: Mapping[str, str] | None = None) -> str:
+STRICT: Final = "which fails the run, as --parity-inconclusive fail asks"
+
+
+def sentence(verdicts: Sequence[Verdict], errors: Mapping[str, str] | None = None, *, strict: bool = False) -> str:
     """Return what a run came to on one line: how many verdicts, and of the worst one its headline.
 
-    ``errors`` has by test why it failed where no verdict says so; they come first.
+    ``errors`` has by test why it failed where no verdict says so; they come first. ``strict``: what stayed open failed
+    the run.
 
     >>> sentence([])
     'Nothing was judged.'
@@ -37,7 +41,7 @@ def sentence(verdicts: Sequence[Verdict], errors: Mapping[str, str] | None = Non
         failed = (
             f"{explain.count(len(errors), 'test')} failed outside of {'its' if len(errors) == 1 else 'their'} checks"
         )
-        return f"{failed}, {test}: {why.rstrip('.')}. {sentence(verdicts)}"
+        return f"{failed}, {test}: {why.rstrip('.')}. {sentence(verdicts, strict=strict)}"
     if not verdicts:
         return "Nothing was judged."
     outcome, total = worst(verdicts), explain.count(len(verdicts), "verdict")
@@ -49,7 +53,8 @@ def sentence(verdicts: Sequence[Verdict], errors: Mapping[str, str] | None = Non
     if outcome is Outcome.SKIPPED:
         return f"Nothing was judged: every check was skipped. {alike[0].reason or alike[0].message}".rstrip()
     first = explain.headline(alike[0]).partition("\n")[0].removeprefix(f"{outcome} ")
-    return f"{len(alike)} of {total} {'is' if len(alike) == 1 else 'are'} {outcome}: {first}"
+    fails = f", {STRICT}" if strict and outcome is Outcome.INCONCLUSIVE else ""
+    return f"{len(alike)} of {total} {'is' if len(alike) == 1 else 'are'} {outcome}{fails}: {first}"
 
 
 def decided(record: RunRecord) -> list[str]:

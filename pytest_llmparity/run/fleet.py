@@ -122,6 +122,10 @@ class Fleet:
         """Return the engine if it was engaged, or found unusable, by now."""
         return self._engaged.get(name)
 
+    def records(self) -> list[EngineRecord]:
+        """Return what is known of the engines that were engaged by now."""
+        return [engaged.record for engaged in self._engaged.values()]
+
     def glance(self, name: str) -> None:
         """Take note of an engine that certainly cannot be used, as far as that is known without loading its model.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from typing import Final
 
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import Identity
+from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.settings.specification import EngineSpec
 
@@ -56,3 +59,18 @@ def context_of(spec: EngineSpec, identity: Identity) -> int | None:
 def proven(identity: Identity) -> bool:
     """Tell whether a server says enough of its weights and its program to be known again; a name proves neither."""
     return all(names & identity.facts.keys() for names in PROVEN)
+
+
+def masked(records: Iterable[EngineRecord], mask: Mask, baseline: str | None) -> dict[str, EngineRecord]:
+    """Return records of engines as they may be written down, by name, with the mark of the ``baseline``."""
+    return {
+        record.name: dataclasses.replace(
+            record,
+            baseline=record.name == baseline,
+            identity=mask.identity(record.identity),
+            error=record.error and mask.text(record.error),
+            incomparable=record.incomparable and mask.text(record.incomparable),
+            notes=tuple(map(mask.text, record.notes)),
+        )
+        for record in records
+    }

@@ -16,7 +16,7 @@ from pytest_llmparity.core.errors import DesignError, LLMParityError
 from pytest_llmparity.core.evidence import Check, Evidence
 from pytest_llmparity.core.history.entries import Entry, entry_of
 from pytest_llmparity.core.identity.agreed import Agreed
-from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
+from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.ports import Embedder, Progress
 from pytest_llmparity.core.sample import Identity, Sample, to_json
 from pytest_llmparity.core.verdict import Verdict
@@ -41,7 +41,7 @@ from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins
 from pytest_llmparity.run.gather.campaign import Campaign
 from pytest_llmparity.run.gather.course import FLOOR_MOST
 from pytest_llmparity.run.golden.entering import Goldens, held_against
-from pytest_llmparity.run.golden.requests import REQUESTS, note
+from pytest_llmparity.run.golden.requests import REQUESTS, SPARED, note
 from pytest_llmparity.run.judge import history
 from pytest_llmparity.run.judge.judging import AGREED, Judging
 from pytest_llmparity.run.judge.recorded import keep, record_of_run
@@ -57,6 +57,7 @@ from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import Beside, LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan, unit_of
+from pytest_llmparity.run.records import masked
 from pytest_llmparity.run.shards.dealing import MERGED, SHARD, note_of, of_shard, part_lines, refuse_empty
 from pytest_llmparity.settings import resolving
 from pytest_llmparity.settings.given import Given
@@ -89,6 +90,7 @@ class Session:
         self.settings, self.version = settings, version
         self.run: str | None = None
         self.partly = False  # whether there are tests with a marker that were not selected
+        self._skipped: dict[str, Declaration] = {}
         self.mask = Mask(secrets_of(settings.engines, os.environ))
         self.root = root
         self._folder = root / ".llmparity" if stored is None else stored
@@ -105,7 +107,7 @@ class Session:
         self._state = RunState()
         self._judging: Judging | None = None
         self._lock = Guard(root, settings)
-        self._goldens = Goldens(settings, root=root, lock=self._lock)
+        self._goldens = Goldens(settings, root=root, lock=self._lock, partly=lambda: self.partly)
         self._fleet = Fleet(
             {s.name: s for s in settings.asked},
             keeper=self.keeper,
@@ -141,6 +143,11 @@ class Session:
     def held(self, test: str, check: C) -> C:
         """Return a check of a test as the policy holds it, as it is where none does; so is what is no check."""
         return check if self.settings.policy is None else self.settings.policy.held(test, check)
+
+    def spare(self, test: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, folder: Path) -> None:
+        """Take note of a test that is skipped: its golden answers are not left over. Nothing of it is asked."""
+        folders, concurrency = (folder, self.root), self.settings.concurrency
+        self._skipped[test] = declare(test, args, kwargs, folders=folders, concurrency=concurrency, engines=2)
 
     def declarations(self) -> list[Declaration]:
         """Return what the tests declared, in collection order."""
@@ -202,6 +209,7 @@ class Session:
                 declared, cases = self.declarations(), self.settings.cases
                 self.store().put_document(begun.id, ASKED, asked_by(declared, only=cases))
                 self.store().put_document(begun.id, REQUESTS, note(declared, only=cases, partly=self.partly))
+                self.store().put_document(begun.id, SPARED, note(self._skipped.values()))
             if plan.shard is not None:
                 self.store().put_document(begun.id, SHARD, note_of(plan))
             self.store().put_document(begun.id, AGREED, to_json(self.agreed))
@@ -355,6 +363,10 @@ class Session:
         """
         self._fleet.may_probe = lambda count: True
         return self._fleet.engage(name)
+
+    def found_out(self) -> dict[str, EngineRecord]:
+        """Return what is known of the engines that this process has started or attached to, by name, keys masked."""
+        return masked(self._fleet.records(), self.mask, self.settings.baseline)
 
     def gone(self, name: str) -> str | None:
         """Say why an engine that was started here is no more, ``None`` while it runs."""

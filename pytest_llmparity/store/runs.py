@@ -187,6 +187,8 @@ class Store(Looks):
                 )
                 raise StoreError(message)
             fresh = self._new_id()
+            while db.execute("SELECT 1 FROM runs WHERE id = ?", (fresh,)).fetchone():
+                fresh = self._new_id()  # another one of this second
             db.execute(
                 "INSERT INTO runs (id, plan_hash, session, started, host, version) VALUES (?, ?, ?, ?, ?, ?)",
                 (fresh, plan_hash, session, self._now(), platform.node(), version),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import json
 import operator
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -155,7 +156,11 @@ def test_a_configuration_in_the_way_is_kept_and_what_was_found_is_shown(
 
     assert ended.code == 1
     assert f"kept {shell.path / name}" in ended.out
-    assert f"Next: llmparity doctor NAME NAME, with engines that {name} names; then pytest" in ended.out
+    has = re.findall(r"engines\.([a-z]+)", text)[:1]
+    steps = f"name two engines in {name}; then llmparity doctor NAME OTHER, and pytest --engines NAME,OTHER"
+    for engine in has:
+        steps = f"llmparity doctor {engine}; then, with a second engine in {name}, pytest --engines {engine},OTHER"
+    assert f"Next: {steps}\n" in ended.out
     assert f"take what you need of this into {name}:" in ended.out
     shown = tomllib.loads(ended.out.partition(":\n\n")[2])
     assert functools.reduce(operator.getitem, table.split("."), shown)["model"] == "m.gguf"

@@ -403,3 +403,37 @@ def test_a_recording_at_another_concurrency_is_told_while_lines_of_it_are_left(
     assert "was recorded with 4 prompts at once in part, and this run asks 2: its noise floor is that of" in told(
         result
     )
+
+
+def test_what_a_skipped_test_asks_is_not_left_over(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a conftest skips what ``--runslow`` would run: its golden answers are asked another day."""
+    prod = bench.engine(poses_as="llamacpp")
+    both = (
+        "import pytest\nfrom pytest_llmparity import check\n"
+        "@pytest.mark.parity('prompts.jsonl', check.text(margin=0.05), max_tokens=12)\n"
+        "def test_quick(parity_run): ...\n"
+        "{mark}@pytest.mark.parity('prompts.jsonl', check.text(margin=0.05), max_tokens=13)\n"
+        "def test_slow(parity_run): ...\n"
+    )
+    bench.pytester.makepyfile(test_gate=both.format(mark=""))
+    assert record(bench, prod, "all").ret == 1
+    bench.pytester.makepyfile(test_gate=both.format(mark="@pytest.mark.skip\n"))
+    skipping = against(bench, prod)
+    before = file(bench).read_bytes()
+
+    assert main(["golden", "prune"]) == 0
+
+    skipping.assert_outcomes(skipped=1, passed=1)
+    assert file(bench).read_bytes() == before
+    assert "nothing to remove" in capsys.readouterr().out
+
+
+def test_lines_of_a_sampling_that_no_test_asks_any_more_are_told(bench: Bench, recorded: PosingEngine) -> None:
+    bench.gate(CHECKS, tokens=13)
+    assert record(bench, recorded, "missing").ret == 1
+
+    result = against(bench, recorded)
+
+    sentence = "golden/prompts/prod.jsonl has 8 cases with a sampling too that no test asks any more (case-0"
+    assert sentence in told(result)
+    assert sentence not in told(against(bench, recorded, "test_gate.py"))

@@ -61,3 +61,26 @@ def test_a_run_keeps_which_tests_failed_without_a_verdict(bench: Bench, words: t
         "test_it.py::test_drifts_and_breaks": "assert 'this' == 'that'",
         "test_it.py::test_needs_a_database": "RuntimeError: no database",
     }
+
+
+def test_a_run_of_application_tests_alone_reports_its_engines_as_they_were_found(bench: Bench) -> None:
+    bench.pytester.makepyfile(test_app="def test_app(engine):\n    assert engine.model\n")
+    engine = bench.engine(poses_as="llamacpp", quantization="Q8_0")
+
+    result = bench.run("--parity-report=json", "--parity-out=out", engines=[engine])
+
+    assert result.ret == 0
+    (reported,) = bench.report()["engines"]
+    assert (reported["version"] is not None, reported["quantization"]) == (True, "Q8_0")
+
+
+def test_what_stays_open_says_in_its_headline_that_it_fails(bench: Bench) -> None:
+    bench.gate("check.text(margin=0.3)")
+    engines = [bench.engine(poses_as="llamacpp"), bench.engine(poses_as="llamacpp", drift=0.2, seed=3)]
+
+    result = bench.run("--parity-inconclusive=fail", "--parity-report=md", "--parity-out=out", engines=engines)
+
+    assert result.ret == 1
+    assert "(open, which fails by --parity-inconclusive fail)" in " ".join(result.stdout.str().split())
+    summary = (bench.pytester.path / "out/summary.md").read_text("utf-8")
+    assert "INCONCLUSIVE, which fails the run, as --parity-inconclusive fail asks: " in summary

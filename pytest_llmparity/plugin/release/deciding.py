@@ -94,8 +94,7 @@ class Deciding:
         """Return the decisions in words."""
         if self.silent:
             return []
-        messages = [line for each in self.made for line in ("", *gate.message(each.decision, each.told, width=width))]
-        return [*messages, *(["", self.trouble] if self.trouble else [])]
+        return [line for each in self.made for line in ("", *gate.message(each.decision, each.told, width=width))]
 
     def tell_workflow(self, root: Path) -> None:
         """Give a workflow of GitHub the decisions, below the summary of the run."""

@@ -83,7 +83,7 @@ def page(
         "requests": record.requests,
         "replayed": record.replayed,
         "outcome": overview.worst(record.verdicts, record.errors).value,
-        "sentence": overview.sentence(record.verdicts, record.errors),
+        "sentence": overview.sentence(record.verdicts, record.errors, strict=record.strict),
         "decisions": overview.decided(record),
         "tally": [(outcome.value, count) for outcome, count in overview.tally(record.verdicts, record.errors).items()],
         "engines": [engine.name for engine in record.engines],

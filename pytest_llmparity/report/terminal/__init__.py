@@ -282,7 +282,9 @@ def _cell(verdicts: Sequence[Verdict]) -> list[str]:
     if not verdicts:
         return ["-"]
     worst = max(verdicts, key=lambda verdict: SEVERITY.index(verdict.outcome))
-    return brief.cell(worst, WORDS[worst.outcome])
+    parts = brief.cell(worst, WORDS[worst.outcome])
+    several = len({verdict.tag for verdict in verdicts}) > 1
+    return [*parts, f"[{printable(worst.tag)}]"] if worst.tag and several else parts
 
 
 def _finding(verdict: Verdict) -> str:

@@ -87,10 +87,11 @@ def _parts(
 
     outcome = overview.worst(record.verdicts, record.errors)
     names = " · ".join(escaped(engine.name) for engine in record.engines)
+    sentence = overview.sentence(record.verdicts, record.errors, strict=record.strict)
     yield True, f"### LLM parity: {outcome}{f' — {names}' if names else ''}\n\n"
     yield (
         True,
-        f"> [!{_ALERTS.get(outcome, 'CAUTION')}]\n> {escaped(overview.sentence(record.verdicts, record.errors))}\n\n",
+        f"> [!{_ALERTS.get(outcome, 'CAUTION')}]\n> {escaped(sentence)}\n\n",
     )
     if record.decisions:
         yield True, "".join(f"- **Decision** {escaped(words)}\n" for words in overview.decided(record)) + "\n"

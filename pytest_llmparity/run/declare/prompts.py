@@ -17,6 +17,8 @@ from pytest_llmparity.settings.sources import SIGNATURE
 
 MAX_BYTES = 512 * 2**20
 """Bytes of a prompt or schema file: all of it is held in memory."""
+TESTS: Final = "beside the test"
+"""Where a test looks first."""
 SETS: Final = ("quantization",)
 """Prompt sets that come with this package, by their names behind ``llmparity:``."""
 _SHIPPED: Final = "llmparity:"
@@ -24,12 +26,13 @@ _MADE: Final[MutableMapping[Callable[[], object], PromptSet]] = weakref.WeakKeyD
 """The prompt sets of functions, which are called once however many tests name them."""
 
 
-def load_prompts(value: object, folders: Sequence[Path], *, test: str = "") -> PromptSet:
+def load_prompts(value: object, folders: Sequence[Path], *, test: str = "", beside: str = TESTS) -> PromptSet:
     """Return the prompt set at a path, one that comes with this package, of rows, or of a function that makes rows.
 
     Rows are mappings with the keys of a prompt file's entries; a set of them is named after the ``test`` or the
     function. ``PromptSetError`` says where a file was looked for, which line or row is wrong, or what a function raised
-    and where it stands; ``UsageError`` that the value is none of these.
+    and where it stands (``beside`` says which place the first folder is); ``UsageError`` that the value is none of
+    these.
     """
     if callable(value):
         return _called(value, folders)
@@ -43,7 +46,7 @@ def load_prompts(value: object, folders: Sequence[Path], *, test: str = "") -> P
         )
     if str(value).startswith(_SHIPPED):
         return _shipped(str(value))
-    path = find(value, folders, what="prompt file")
+    path = find(value, folders, what="prompt file", beside=beside)
     return parse_prompts(text_of(path, value), source=str(value), name=path.stem)
 
 
@@ -82,7 +85,7 @@ def _called(function: Callable[[], object], folders: Sequence[Path]) -> PromptSe
     return made
 
 
-def find(value: str | Path, folders: Sequence[Path], *, what: str) -> Path:
+def find(value: str | Path, folders: Sequence[Path], *, what: str, beside: str = TESTS) -> Path:
     """Return the first existing file; relative paths are tried in each folder in turn."""
     wanted = Path(value)
     tried = [wanted] if wanted.is_absolute() else [folder / wanted for folder in folders]
@@ -95,7 +98,7 @@ def find(value: str | Path, folders: Sequence[Path], *, what: str) -> Path:
         raise PromptSetError(f"{what} {str(value)!r} cannot be looked for: {error.strerror}") from error
     hint = f"; the nearest name there is {near[0]!r}" if near else ""
     # A test looks in two folders; who names a file itself means that one.
-    where = f"in {tried[0].parent}" if len(tried) == 1 else "beside the test or at the root of the project"
+    where = f"in {tried[0].parent}" if len(tried) == 1 else f"{beside} or at the root of the project"
     raise PromptSetError(f"no {what} {str(value)!r} {where}{hint}")
 
 

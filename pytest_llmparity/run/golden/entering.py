@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +43,11 @@ class Fit:
 class Goldens:
     """The engines of a run that are golden answers; ``lock`` is what they are held against."""
 
-    def __init__(self, settings: Settings, *, root: Path, lock: Guard) -> None:
+    def __init__(
+        self, settings: Settings, *, root: Path, lock: Guard, partly: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._partly = partly
+        """Whether there are tests that were not selected, which may ask what these do not."""
         self._specs = settings.goldens
         self._baseline = settings.baseline
         self._root = root
@@ -127,13 +131,18 @@ class Goldens:
                     concurrency=unit.concurrency,
                     max_tokens=case.request(unit.sampling).sampling.max_tokens,
                 )
+        if not self._partly():
+            notes += [
+                _otherwise_sampled(golden, units, prompt_set, where=self._named(prompt_set, name))
+                for prompt_set, golden in there.items()
+            ]
         store.put_engine(run, spec.name, f"{spec.spec_hash}/{self.fingerprint()}", record.identity)
         store.put(run, samples)
         for key, by_case in wires.items():
             store.put_document(run, wires_name(spec.name, key), by_case)
         return dataclasses.replace(
             record,
-            notes=tuple(dict.fromkeys(notes)),
+            notes=tuple(note for note in dict.fromkeys(notes) if note),
             refused=refused,
             left_out=left_out,
             unasked=unasked,
@@ -253,6 +262,29 @@ def _remarks(golden: Golden, unit: Unit, fit: Fit, *, where: str) -> list[str]:
             f"any more ({explain.first_names(fit.stale)}): llmparity golden prune removes them"
         )
     return remarks
+
+
+def _otherwise_sampled(golden: Golden, units: Sequence[Unit], prompt_set: str, *, where: str) -> str:
+    """Say how many cases have lines with a sampling that no test asks beside one that is asked; empty where none."""
+    asked = {
+        (case.id, wanted(case.request(unit.sampling)).sampling)
+        for unit in units
+        if set_of(unit.prompts.name) == prompt_set
+        for case in unit.prompts.cases
+    }
+    known = {case for case, _ in asked}
+    answered = {line.id for line in golden.lines.values() if line.key in asked}
+    stale = sorted(
+        {case for case, sampling in golden.lines if case in known & answered}
+        & {line.id for line in golden.lines.values() if line.key not in asked}
+    )
+    if not stale:
+        return ""
+    cases = explain.count(len(stale), "case")
+    return (
+        f"{where} has {cases} with a sampling too that no test asks any more ({explain.first_names(stale)}): "
+        "llmparity golden prune removes it"
+    )
 
 
 def _whose(provenance: Provenance) -> str:

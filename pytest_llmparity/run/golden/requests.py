@@ -17,6 +17,8 @@ from pytest_llmparity.store.runs import Store
 
 REQUESTS: Final = "requests"
 """Name of the run's note that has what was asked, in no engine's words."""
+SPARED: Final = "requests of skipped tests"
+"""Name of the run's note that has what tests ask that were skipped, whose golden answers are not left over."""
 LOCKED: Final = "locked"
 """Name of the run's note that has its engines as the lock would keep them, and the names of its secrets."""
 
@@ -67,9 +69,12 @@ def partly_asked(store: Store, run: str) -> bool:
     return bool((store.document(run, REQUESTS) or {}).get("partly"))
 
 
-def asked_in(store: Store, run: str) -> dict[str, Asked] | None:
-    """Return what a run asked by the keys of its units, ``None`` where nobody noted it (an older version stored it)."""
-    document = store.document(run, REQUESTS)
+def asked_in(store: Store, run: str, *, what: str = REQUESTS) -> dict[str, Asked] | None:
+    """Return what a run asked by the keys of its units, ``None`` where nobody noted it (an older version stored it).
+
+    ``what`` is :data:`SPARED` for what its skipped tests would have asked.
+    """
+    document = store.document(run, what)
     if document is None:
         return None
     schemas = document["schemas"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from pytest_llmparity.core.errors import GoldenError
 from pytest_llmparity.core.golden import updating
 from pytest_llmparity.core.golden.records import Key
-from pytest_llmparity.run.golden.requests import asked_in, partly_asked
+from pytest_llmparity.run.golden.requests import SPARED, asked_in, partly_asked
 from pytest_llmparity.run.judge.state import read_state
 from pytest_llmparity.store.golden import files
 from pytest_llmparity.store.runs import Store
@@ -29,7 +29,7 @@ def prune(store: Store, run: str, *, root: Path, write: bool) -> dict[str, tuple
             "the others ask; run all tests, or name a run of all"
         )
     by_set: dict[str, set[Key]] = {}
-    for unit in asked.values():
+    for unit in (*asked.values(), *(asked_in(store, run, what=SPARED) or {}).values()):
         by_set.setdefault(unit.set, set()).update((case, wanted.sampling) for case, wanted in unit.cases.items())
     dropped = {}
     for engine, sets in files.listing(root).items():

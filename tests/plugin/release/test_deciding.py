@@ -69,6 +69,8 @@ def test_what_stays_open_is_an_exit_code_of_its_own(bench: Bench, engines: list[
     assert {verdict["outcome"] for verdict in bench.report()["verdicts"]} == {"INCONCLUSIVE", "PASS"}
     assert result.ret == 2
     assert "nothing speaks against b in place of a, and not enough for it." in told(result)
+    again = run(bench, [], "", "--parity-mode=replay")
+    assert again.ret == 2, "the run was judged to its end"
 
 
 def test_a_margin_of_the_policy_counts_in_place_of_the_suite_s(bench: Bench, engines: list[PosingEngine]) -> None:
