@@ -20,6 +20,7 @@ from pytest_llmparity.core.identity.lock import Difference, Locked, differences
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Identity, Phase, Sample, from_json, to_json
+from pytest_llmparity.core.shards import MOST
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.run.gather.asked import ASKED
 from pytest_llmparity.run.golden.requests import LOCKED, REQUESTS, engines_in
@@ -32,6 +33,8 @@ from pytest_llmparity.store.runs import FILE_NAME, Store
 
 _SAME: Final = (ASKED, REQUESTS, AGREED)
 """Documents that all shards of a run wrote alike."""
+_DAMAGED: Final = (msgspec.MsgspecError, sqlite3.Error, KeyError, TypeError, AttributeError, ValueError)
+"""What reading a store raises in which something else stands than we wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +99,10 @@ def _newest(store: Store, place: str) -> list[Gathered]:
     for info in reversed(store.runs()):
         if not is_shard(store, info.id):
             continue
-        part = _read(store, info.id, place, info.version)
-        plan = plan or (part.note.plan, part.note.of)
-        if plan == (part.note.plan, part.note.of):
-            newest.setdefault(part.note.index, part)
+        note = _note(store, info.id, place)
+        plan = plan or (note.plan, note.of)
+        if plan == (note.plan, note.of) and note.index not in newest:
+            newest[note.index] = _read(store, info.id, place, info.version)
     if not newest:
         raise ShardError(
             f"{place or store.path.parent} holds no shard; gather them first: pytest --engines A,B --parity-shard 1/2"
@@ -107,19 +110,28 @@ def _newest(store: Store, place: str) -> list[Gathered]:
     return list(newest.values())
 
 
-def _read(store: Store, run: str, place: str, version: str) -> Gathered:
-    """Read what a shard says of itself; it may come from anywhere, so nothing of it is taken on trust."""
+def _note(store: Store, run: str, place: str) -> Note:
+    """Read which share of what a run is; it may come from anywhere, so nothing of it is taken on trust."""
     try:
         noted = store.document(run, SHARD)
         if noted is None:
             raise ShardError(f"run {run} is no shard; a whole run is judged already, or by --parity-mode replay={run}")
         note = from_json(Note, noted)
+    except _DAMAGED as error:
+        raise ShardError(f"run {run}{f' in {place}' if place else ''} cannot be read: {error}") from error
+    if not 1 <= note.index <= note.of <= MOST:
+        raise ShardError(f"run {run} calls itself {note.shard}")
+    return note
+
+
+def _read(store: Store, run: str, place: str, version: str) -> Gathered:
+    """Read what a shard says of itself."""
+    note = _note(store, run, place)
+    try:
         state = read_state(store, run)
         locked, secrets = engines_in(store, run)
-    except (msgspec.ValidationError, sqlite3.Error, KeyError, TypeError, AttributeError, ValueError) as error:
+    except _DAMAGED as error:
         raise ShardError(f"run {run}{f' in {place}' if place else ''} cannot be read: {error}") from error
-    if not 1 <= note.index <= note.of:
-        raise ShardError(f"run {run} calls itself {note.shard}")
     if state is None:
         raise ShardError(
             f"{note.shard} (run {run}{f' in {place}' if place else ''}) was interrupted while gathering; run it again "
@@ -234,7 +246,7 @@ def _join(store: Store, parts: Sequence[Gathered]) -> str:
         secrets = list(dict.fromkeys(name for part in parts for name in part.secrets))
         documents[LOCKED] = {"engines": locked, "secrets": secrets}
         state = _state(parts)
-    except (msgspec.MsgspecError, sqlite3.Error, KeyError, TypeError, AttributeError, ValueError) as error:
+    except _DAMAGED as error:
         raise ShardError(f"the answers of a shard cannot be read ({error}); gather it again") from error
     begun = store.begin(
         plan_hash=f"merged {first.note.plan}", session=uuid.uuid4().hex, version=first.version, resume="fresh"

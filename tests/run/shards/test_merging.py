@@ -171,6 +171,7 @@ def made(
         ([{"index": 2, "baseline": "b"}], "have other baselines: None and b"),
         ([{"index": 2, "guard": "x"}], "held against other locks"),
         ([{"index": 9}], r"calls itself shard 9 of 3"),
+        ([{"index": 2, "of": 10**9}], r"calls itself shard 2 of 1000000000"),
     ],
 )
 def test_shards_that_are_not_those_of_one_run_are_named(
@@ -204,6 +205,8 @@ def test_what_is_no_shard_is_named(tmp_path: Path) -> None:
 def test_the_newest_shards_of_a_store_count(tmp_path: Path) -> None:
     with Store.open(tmp_path / "other" / ".llmparity") as other:
         made(other, 1, 2, plan="of yesterday")
+        cut = other.begin(plan_hash="1", session="cut off", version="1", resume="fresh").id
+        other.put_document(cut, SHARD, to_json(Note(index=1, of=2, plan="p", own={}, floors={})))
         made(other, 1, 2)
         made(other, 2, 2)
         made(other, 1, 2, notes=("again",))
