@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
 import shutil
 from collections import Counter
@@ -24,6 +25,7 @@ from pytest_llmparity.cli.release.gate import (
     name_of,
     policy_of,
     refuse_missing,
+    refuse_unwritable,
     run_suite,
 )
 from pytest_llmparity.cli.verbs import complain, root_of, selected
@@ -75,6 +77,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--good", metavar="VERSION", help="A version that is known to pass; none before it is gated")
     parser.add_argument("--bad", metavar="VERSION", help="One that is known not to pass; none after it is gated")
     add_suite(parser)
+    parser.add_argument("--json", metavar="FILE", help="Write what the search came to as JSON too")
     parser.add_argument("--fresh", action="store_true", help="Ask again what is stored of an earlier gate")
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="Show what pytest prints (default: it is in a log)"
@@ -96,9 +99,11 @@ class Job(NamedTuple):
 def _bisect(asked: argparse.Namespace) -> int:
     from pytest_llmparity.core.errors import LLMParityError
     from pytest_llmparity.report.release import bisect
+    from pytest_llmparity.store.whole import replace
 
     try:
         root, policy = root_of(asked), policy_of(asked.policy)
+        refuse_unwritable(asked.json)
         job = _job(asked, root)
         search, versions = searched(job, lambda variant: _gate(asked, job, variant, root, policy), asked=asked)
     except LLMParityError as error:
@@ -107,6 +112,14 @@ def _bisect(asked: argparse.Namespace) -> int:
     print()
     lines = bisect.message(job.engine, versions, search, changed=changed, width=_width())
     print(*map(uncommanded, lines), sep="\n")
+    if asked.json is not None:
+        record = bisect.record(
+            job.engine, versions, search, baseline=job.against, outcome=outcome(search), changed=changed, root=root
+        )
+        try:
+            replace(Path(asked.json), [json.dumps(record, indent=1, allow_nan=False), "\n"])
+        except OSError as error:
+            return complain(printable(f"--json: {asked.json} could not be written: {error.strerror}"), UNDECIDED)
     return CODES[outcome(search)]
 
 

@@ -88,7 +88,7 @@ def _gate(asked: argparse.Namespace) -> int:
         if asked.history is not None:
             return _history(root, asked.history)
         policy = policy_of(asked.policy)
-        _refuse_unwritable(asked.json)
+        refuse_unwritable(asked.json)
         run, baseline, candidate = _stored(asked) if asked.run else _run(asked)
         if run is None:
             return UNDECIDED
@@ -106,7 +106,8 @@ def policy_of(file: str | None) -> Policy:
     return Policy() if file is None else read_policy(Path(file), source=file, named_by="--policy")
 
 
-def _refuse_unwritable(file: str | None) -> None:
+def refuse_unwritable(file: str | None) -> None:
+    """Raise ``UsageError`` where ``--json`` names no file in a folder that is there."""
     from pytest_llmparity.core.errors import UsageError
 
     if file is not None and (Path(file).is_dir() or not Path(file).absolute().parent.is_dir()):

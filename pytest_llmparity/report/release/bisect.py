@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from pytest_llmparity.core.gate.bisecting import Search, Stands
@@ -12,9 +13,11 @@ from pytest_llmparity.core.identity.lock import Difference
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import cells, pad, printable, wrapped
+from pytest_llmparity.report import json
 from pytest_llmparity.report.release.gate import difference_lines
 from pytest_llmparity.run.judge.decided import Decided
 
+FORMAT: Final = 1
 WIDTH: Final = 120
 _WIDEST: Final = 40
 """Columns that the label of a version may take in the list."""
@@ -92,6 +95,51 @@ def message(
         assert bad is not None
         lines += ["", printable(f"What changed from {versions[good].label} to {versions[bad].label}:"), *told]
     return [line.rstrip() for line in lines]
+
+
+def record(
+    engine: str,
+    versions: Sequence[Version],
+    search: Search,
+    *,
+    baseline: str,
+    outcome: str,
+    changed: Sequence[Difference] = (),
+    root: Path | None = None,
+) -> dict[str, Any]:
+    """Return what a search came to as JSON builtins, as ``--json`` writes it, without folders of this machine."""
+    good, bad, late = search.good, search.bad, search.late
+
+    def label(place: int | None) -> str | None:
+        return None if place is None else versions[place].label
+
+    content = {
+        "format": FORMAT,
+        "engine": engine,
+        "baseline": baseline,
+        "outcome": outcome,
+        "first_bad": label(bad) if len(search.among) == 1 else None,
+        "among": [versions[place].label for place in search.among],
+        "last_good": label(good),
+        "passes_again": label(late),
+        "advice": _conclusion(engine, versions, search),
+        "gates": sum(version.decided is not None for version in versions),
+        "changed": [{"field": d.field, "good": d.locked, "bad": d.live} for d in changed],
+        "versions": [
+            {
+                "version": version.label,
+                "keys": dict(version.keys),
+                "stands": None if version.stands is None else version.stands.value,
+                "told": version.told,
+                "outcome": None if version.decided is None else version.decided.decision.outcome.value,
+                "says": "" if version.decided is None else _why(version),
+                "run": version.run or None,
+            }
+            for version in versions
+        ],
+    }
+    shortened: dict[str, Any] = json.here(root, ()).shorten(json.clean(content))
+    return shortened
 
 
 def _word(version: Version) -> str:

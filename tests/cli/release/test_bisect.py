@@ -68,6 +68,7 @@ def project(shell: Shell) -> Shell:
         ((*ENGINE, "--versions", "1,2", "--suite", "gone"), "--suite: there is no gone"),
         ((*ENGINE, "--versions", "1,2", "--policy", "no.toml"), "--policy: no.toml cannot be read"),
         ((*ENGINE, "--versions", "1,2", "--profile", "ci"), "this project is frozen"),
+        ((*ENGINE, "--versions", "1,2", "--json", "gone/b.json"), "--json: gone/b.json names no file in a folder"),
         (
             (*ENGINE, "--versions", "1,2", "--", "--parity-fresh"),
             "--parity-fresh is for one run, and bisect makes several",
@@ -114,7 +115,7 @@ def test_the_first_bad_version_is_named_with_what_to_do(
 ) -> None:
     history(["alike", "another answer"])
 
-    told = bisect(shell, "--good", "a")
+    told = bisect(shell, "--good", "a", "--json", "b.json")
 
     assert told.code == 1, told.out + told.err
     before, _, gate, _, empty, *lines = told.out.splitlines()
@@ -130,6 +131,8 @@ def test_the_first_bad_version_is_named_with_what_to_do(
     (decision,) = map(json.loads, (shell.path / ".llmparity" / FILE_NAME).read_text("utf-8").splitlines())
     assert (decision["outcome"], decision["baseline"], decision["candidate"]) == ("HOLD", "dev-a", "dev")
     assert decision["run"] == run
+    written = json.loads((shell.path / "b.json").read_text("utf-8"))
+    assert (written["outcome"], written["first_bad"], written["last_good"], written["gates"]) == ("HOLD", "b", "a", 1)
     assert (shell.path / ".llmparity/logs/bisect-dev-b.log").stat().st_size
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pytest_llmparity.core.history.entries import entry_of
 from pytest_llmparity.report.html.page import page as make_page
 from tests.report.html.made import Made
 from tests.unavailable import unavailable
@@ -56,7 +58,10 @@ def opened(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
     def open_page(made: Made, *, link: str = "", width: int = 1280, dark: bool = False, attacked: bool = False) -> Any:
         path = tmp_path / "report.html"
-        path.write_text(make_page(made.record, made.samples, origin=made.origin), encoding="utf-8")
+        earlier = entry_of(dataclasses.replace(made.record, run="20261101-101500-ab12"))
+        history = (earlier, entry_of(made.record))
+        text = make_page(made.record, made.samples, origin=made.origin, history=history)
+        path.write_text(text, encoding="utf-8")
         context = chromium.new_context(
             viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
         )
