@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,12 +12,27 @@ from pathlib import Path
 import pytest
 
 from tests.live.conftest import LIMIT_S, own_environment
+from tests.unavailable import unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
+pytestmark = pytest.mark.live
+
+ROWS = """
+import pytest
+
+@pytest.mark.parity("mixed48.jsonl", max_tokens=24)
+def test_rows(parity_run):
+    recorded, now = parity_run["golden-transformers"], parity_run["transformers"]
+    equal = [case for case in now if now[case].text == recorded[case].text]
+    assert len(equal) >= len(now) - 1, (len(equal), len(now))
+"""
+OPTIONS = ("-p", "no:cacheprovider", "-p", "no:asyncio")
+FEW = 8
+"""Prompts that are asked of an engine that takes seconds for each."""
 
 
+@pytest.mark.usefixtures("llamacpp")
 def test_an_engine_is_as_it_was_recorded_and_a_4_bit_copy_is_not(tmp_path: Path) -> None:
     for folder in ("golden", "fixtures/gate"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
@@ -40,3 +56,31 @@ def test_an_engine_is_as_it_was_recorded_and_a_4_bit_copy_is_not(tmp_path: Path)
     outcomes = {(verdict["kind"], verdict["engine"]): verdict["outcome"] for verdict in verdicts}
     assert {outcomes[kind, "f16"] for kind in ("prompts", "text", "logprobs")} == {"PASS"}, done.stdout
     assert outcomes["logprobs", "q4_0"] == "FAIL"
+
+
+def test_transformers_answers_as_it_was_recorded(tmp_path: Path) -> None:
+    python = os.environ.get("LLMPARITY_TRANSFORMERS_PYTHON")
+    if not python:
+        unavailable("transformers", "LLMPARITY_TRANSFORMERS_PYTHON names no interpreter that has it")
+    shutil.copytree(ROOT / "golden", tmp_path / "golden")
+    (tmp_path / "tiny").symlink_to(ROOT / "fixtures/models/tiny")
+    lines = (ROOT / "fixtures/gate/mixed48.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (tmp_path / "mixed48.jsonl").write_text("".join(lines[:: len(lines) // FEW][:FEW]), "utf-8")
+    (tmp_path / "test_rows.py").write_text(ROWS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "llmparity.toml").write_text(
+        f'[engines.transformers]\nkind = "transformers"\npython = "{python}"\nmodel = "tiny"\n'
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *OPTIONS, "--engines", "golden:transformers,transformers"],
+        cwd=tmp_path,
+        env=own_environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
