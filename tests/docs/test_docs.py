@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -262,6 +264,38 @@ def test_the_output_in_the_readme_has_the_form_of_the_real_one(
             found = lines if len(parts) == 1 and not line.startswith(" " * 8) else " ".join(lines)
             assert all(form(part) in found for part in parts), line
     result.stdout.re_match_lines([r"reproduce: pytest test_demo\.py::test_answers_stay_close --engines \S+"])
+
+
+RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+
+
+@pytest.mark.slow
+def test_the_decision_in_the_page_about_gates_is_what_the_command_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("golden", "fixtures/gate"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "fixtures/models").symlink_to(ROOT / "fixtures/models")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider -p no:asyncio\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    (shown,) = (block.values[0] for block in blocks("text gate"))  # type: ignore[attr-defined]
+    command = re.search(r"`llmparity (gate --config [^`]+)`", (ROOT / "docs/gate.md").read_text("utf-8"))
+    assert command is not None
+
+    code = cli.main(shlex.split(command[1]))
+
+    out = capfd.readouterr().out
+    assert code == 1
+    assert RUN.sub("RUN", out[out.index("HOLD: ") :].rstrip()) == RUN.sub("RUN", shown.rstrip())
+
+
+def test_the_golden_answers_in_the_page_about_them_are_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    (shown,) = (block.values[0] for block in blocks("text golden"))  # type: ignore[attr-defined]
+
+    cli.main(["golden", "show", "--rootdir", str(ROOT)])
+
+    assert capsys.readouterr().out == shown
 
 
 class Renders(PosingEngine):
