@@ -43,7 +43,11 @@ from pytest_llmparity.run.plan import floor_order
 T = TypeVar("T")
 
 FIXTURES: Final = Path(__file__).resolve().parent.parent / "fixtures"
-PROMPTS: Final = {"tiny": "prompts/pool.jsonl", "smollm2": "draws/instruct.jsonl"}
+PROMPTS: Final = {
+    "tiny": "prompts/pool.jsonl",
+    "smollm2": "draws/instruct.jsonl",
+    "structured": "draws/structured.jsonl",
+}
 MARGIN: Final = 0.06
 """Nats: the margin of the tiny model's pairs, above BF16 and Q8_0 and below Q6_K."""
 SIZES: Final = (16, 24, 64)

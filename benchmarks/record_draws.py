@@ -2,7 +2,8 @@
 
     python -m benchmarks.record_draws tiny --llama-server PROGRAM --ollama PROGRAM --vllm-python PYTHON \\
         --mlx-python PYTHON --transformers-python PYTHON
-    python -m benchmarks.record_draws smollm2 --quantize PROGRAM [--transformers-python PYTHON]
+    python -m benchmarks.record_draws smollm2 --quantize PROGRAM --vllm-python PYTHON --transformers-python PYTHON
+    python -m benchmarks.record_draws structured --quantize PROGRAM --vllm-python PYTHON
 
 What was not named is left out. ``tests/core/checks/drift/test_draws.py`` judges draws from it; a test that asks real
 engines again is in ``tests/live/test_draws.py``. Gathering goes on where it stopped (``--store``).
@@ -24,7 +25,7 @@ import msgspec
 
 from benchmarks import smollm2
 from benchmarks.outcomes_engines import CONCURRENCY, CONTEXT, Gathered, Gatherer, Served
-from benchmarks.recordings import Recorded, write
+from benchmarks.recordings import Recorded, read, write
 from pytest_llmparity import check
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Completion, Phase, Sample, Sampling
@@ -77,6 +78,12 @@ def smollm2_prompts(each: int) -> tuple[PromptSet, dict[str, list[str]]]:
         if of_kind[case.tags[0]] <= each:
             cases.append(case)
     return PromptSet(name="draws", cases=tuple(cases)), {"instruct": [case.id for case in cases]}
+
+
+def structured_prompts() -> tuple[PromptSet, dict[str, list[str]]]:
+    """Return the prompts whose schema is enforced on the instruct model, and their ids."""
+    every = load_prompts(FIXTURES / "draws/structured.jsonl", ())
+    return PromptSet(name="draws", cases=every.cases), {"structured": [case.id for case in every.cases]}
 
 
 def unit_of(prompts: PromptSet) -> Unit:
@@ -176,9 +183,19 @@ def tiny_engines(asked: argparse.Namespace) -> list[Served]:
     return engines
 
 
-def smollm2_engines(files: Mapping[str, Path]) -> list[Served]:
-    """Return llama.cpp on the file and each copy, the file first."""
-    return [gguf(name.lower(), path, pin=name) for name, path in files.items()]
+def smollm2_engines(files: Mapping[str, Path], asked: argparse.Namespace) -> list[Served]:
+    """Return llama.cpp on the file and each copy, the file first, and what serves the same weights as a folder."""
+    engines = [gguf(name.lower(), path, pin=name) for name, path in files.items()]
+    python = asked.transformers_python or asked.vllm_python
+    model = smollm2.as_folder(files["F16"], python) if python else Path()
+    for name, dtype in (("BF16", "bfloat16"), ("F32", "float32")) if asked.vllm_python else ():
+        flags = ["--dtype", dtype, "--enforce-eager", "--num-gpu-blocks-override", "512"]
+        served = folder(f"vllm-{name.lower()}", "vllm", VllmAdapter, model, asked.vllm_python, *flags, pin=name)
+        engines.append(served)
+    if asked.transformers_python and asked.model != "structured":  # which it does not enforce
+        flags, python = ["--dtype", "float32", "--device", "cpu"], asked.transformers_python
+        engines.append(folder("transformers", "transformers", TransformersAdapter, model, python, *flags, pin="F32"))
+    return engines
 
 
 def recorded(gathered: Gathered, cases: Sequence[str]) -> Recorded:
@@ -211,9 +228,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prompts, sets = tiny_prompts()
         engines, floors = tiny_engines(asked), TINY_FLOORS
     else:
-        prompts, sets = smollm2_prompts(asked.each)
+        prompts, sets = structured_prompts() if asked.model == "structured" else smollm2_prompts(asked.each)
         files = smollm2.copies(asked.store, asked.quantize, asked.classes.split(","))
-        engines, floors = smollm2_engines(files), {"f16": COLD}
+        engines, floors = smollm2_engines(files, asked), {"f16": COLD}
     about = {
         "made_by": f"python -m benchmarks.record_draws {asked.model}",
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
@@ -222,9 +239,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sets": sets,
     }
     gatherer, answered = Gatherer(asked.store, unit_of(prompts)), list[Recorded]()
+    known = read(DRAWS / f"{asked.model}.jsonl.xz").engines if asked.keep else {}
     try:
         for served in engines:
             name = served.spec.name
+            if name in known:
+                answered.append(known[name])
+                continue
             kept = sets["mixed"] if name in MIXED_ONLY else [case.id for case in prompts.cases]
             served = dataclasses.replace(served, phases=floors.get(name, (Phase.MAIN,)))
             answered.append(recorded(gatherer.gather(served), kept))
@@ -237,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.record_draws", description=__doc__.partition("\n")[0])
-    parser.add_argument("model", choices=("tiny", "smollm2"))
+    parser.add_argument("model", choices=("tiny", "smollm2", "structured"))
     parser.add_argument("--store", type=Path, default=Path(".llmparity/draws"), help="Folder that keeps the answers")
     parser.add_argument("--llama-server", help="llama.cpp's own program, for what the xllamacpp package has no flag of")
     parser.add_argument("--ollama", help="Ollama's program")
@@ -246,6 +267,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--transformers-python", help="Interpreter that has transformers[serving]")
     parser.add_argument("--quantize", help="llama-quantize, which makes the copies of SmolLM2")
     parser.add_argument("--classes", default=",".join(smollm2.CLASSES), help="Copies of SmolLM2, %(default)s")
+    parser.add_argument("--keep", action="store_true", help="Keep what the recording has, and add what it has not")
     parser.add_argument("--each", type=int, default=8, help="Prompts of each of eight kinds that SmolLM2 is asked")
     return parser.parse_args(argv)
 

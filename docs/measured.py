@@ -1,7 +1,7 @@
 """Makes the tables and the picture of docs/statistics.md from the recordings in ``fixtures/draws``.
 
     python docs/measured.py            # all of them; ten minutes on busy cores
-    python docs/measured.py NAME...    # some tables: whole, presets, shift, text, classes, smollm2, picture
+    python docs/measured.py NAME...    # some tables: whole, presets, shift, text, classes, smollm2, structured, picture
 
 Every table stands between two marks of the page that name it.
 """
@@ -37,6 +37,7 @@ from pytest_llmparity.core.evidence import Check  # noqa: E402
 from pytest_llmparity.core.identity.proposing import proposed  # noqa: E402
 from pytest_llmparity.core.prompts import Case, PromptSet  # noqa: E402
 from pytest_llmparity.core.sample import Phase  # noqa: E402
+from pytest_llmparity.core.verdict import Verdict  # noqa: E402
 
 PAGE: Final = ROOT / "docs/statistics.md"
 PICTURE: Final = ROOT / "docs/statistics.svg"
@@ -49,6 +50,7 @@ NAMES: Final = {
     "ollama-f16": "Ollama F16",
     "ollama-q4_0": "Ollama Q4_0",
     "vllm-bf16": "vLLM BF16",
+    "vllm-f32": "vLLM F32",
     "kv-q4_0": "KV cache Q4_0",
     "rope": "RoPE scaled by 0.97",
     "hidden": "a hidden system prompt",
@@ -185,21 +187,47 @@ def smollm2() -> str:
     rungs = {rung.quantization: rung for rung in ladder(drawn, CLASSES, of_all).rungs}
     margin = proposed(rungs["Q8_0"].upper)
     rows = []
-    for name in drawn.engines:
-        if name != "f16":
-            pair = Pair(baseline="f16", candidate=name, prompts="instruct")
-            cells = [
-                counted(outcomes(drawn, pair, [check.logprobs(shift=margin)], size=size, draws=100))
-                for size in (16, 24)
-            ]
-            rows.append([name.upper(), shift(drawn, pair), forks(drawn, name, every), *cells])
-    head = ["against F16", "shift", "forks", f"16 prompts, margin {margin:g} nats", "24 prompts"]
+    for name, engine in drawn.engines.items():
+        if name == "f16":
+            continue
+        pair = Pair(baseline="f16", candidate=name, prompts="instruct")
+        nats: list[Check] = [check.logprobs(shift=margin)]
+        told = any(answer.logprobs for answer in engine.answers[Phase.MAIN].values())
+        cells = [counted(outcomes(drawn, pair, nats, size=size, draws=100)) if told else "" for size in (16, 24)]
+        cells.append(counted(outcomes(drawn, pair, [check.text(margin=0.05)], size=32, draws=100)))
+        rows.append([name_of(name), shift(drawn, pair) if told else "", forks(drawn, name, every), *cells])
+    head = [
+        *("against F16", "shift", "forks"),
+        *(f"{size} prompts, {2 * (size + 48)} requests, margin {margin:g} nats" for size in (16, 24)),
+        f"text, 32 prompts, {2 * (32 + 48)} requests, margin 5 %",
+    ]
     copies = [name.lower() for name in CLASSES]
     return (
         table(head, rows)
         + "\n"
         + confusion(named(drawn, CLASSES, ["bf16", *copies], name="instruct", size=24, draws=100))
     )
+
+
+def structured() -> str:
+    """Return what a schema that is enforced leaves of the drift of the real model, beside its free text."""
+    free, forced = Drawn.of("smollm2"), Drawn.of("structured")
+    cases = forced.sets["structured"]
+    rows = []
+    for name in forced.engines:
+        if name == "f16":
+            continue
+        pair = Pair(baseline="f16", candidate=name, prompts="structured")
+        plain = [case for case in free.sets["instruct"] if "json" not in case.tags]
+        parted = sum(difference.counted for difference in _judged(forced, pair, cases).differing)
+        row = [name_of(name), forks(free, name, plain) if name in free.engines else ""]
+        rows.append([*row, forks(forced, name, cases), f"{parted} of {len(cases)}"])
+    return table(["against F16", "forks, free text", "forks, schema enforced", "prompts that part"], rows)
+
+
+def _judged(drawn: Drawn, pair: Pair, cases: Sequence[Case]) -> Verdict:
+    """Return the verdict on the text of a pair on these prompts."""
+    return drawn.verdicts(pair, PromptSet(name="some", cases=tuple(cases)), [check.text(margin=0.05)])[0]
 
 
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
@@ -209,6 +237,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "text": text_outcomes,
     "classes": classes,
     "smollm2": smollm2,
+    "structured": structured,
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -59,6 +61,17 @@ def test_an_unused_plugin_imports_nothing_heavy(bench: Bench, monkeypatch: pytes
         "pytest_llmparity.settings",
         "pytest_llmparity.settings.sources",
     }
+
+
+def test_declaring_a_check_imports_nothing_heavy() -> None:
+    """Every collection of a suite that holds one gate pays for it, with or without engines."""
+    declaring = "import sys; from pytest_llmparity import check; check.text(margin=0.05); check.logprobs(shift=0.06)"
+    code = f"{declaring}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert set(loaded) & HEAVY == set()
+    assert "pytest_llmparity" in loaded
 
 
 @pytest.mark.parametrize("without", ["xdist", "terminal", "cacheprovider", "capture", "junitxml", "timeout", "asyncio"])

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.draws import COARSE, HIDDEN, HONEST, MARGIN, Drawn, Pair, ladder, named, outcomes, remembered
 from benchmarks.record_draws import DRAWS
 from benchmarks.recordings import Recorded, read, write
-from fixtures.draws import make_instruct
+from fixtures.draws import make_instruct, make_structured
 from pytest_llmparity import check
 from pytest_llmparity.core.identity.proposing import proposed
 from pytest_llmparity.core.prompts import PromptSet
@@ -80,7 +80,10 @@ def smollm2() -> Iterator[Drawn]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("copy", "outcome"), [("bf16", "PASS"), ("q4_k_m", "FAIL"), ("q4_0", "FAIL")])
+@pytest.mark.parametrize(
+    ("copy", "outcome"),
+    [("bf16", "PASS"), ("vllm-bf16", "PASS"), ("vllm-f32", "PASS"), ("q4_k_m", "FAIL"), ("q4_0", "FAIL")],
+)
 def test_copies_of_a_real_model_are_judged_by_the_margin_of_its_own_8_bits(
     smollm2: Drawn, copy: str, outcome: str
 ) -> None:
@@ -159,3 +162,4 @@ def test_what_is_written_is_read_and_a_candidate_ends_where_it_parts(tmp_path: P
 
 def test_the_prompts_of_the_instruct_model_are_what_the_script_makes() -> None:
     assert (make_instruct.HERE / make_instruct.NAME).read_text("utf-8") == make_instruct.lines()
+    assert (make_structured.HERE / make_structured.NAME).read_text("utf-8") == make_structured.lines()
