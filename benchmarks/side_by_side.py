@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -100,13 +101,14 @@ class Engines:
 
 @dataclass
 class Row:
-    """One measurement: seconds of a whole process, and requests sent to the two engines.
+    """One measurement: seconds of a whole process, those it had a processor, and requests sent to the two engines.
 
     ``sending`` is the part of a bare client's seconds in which it sends: the rest is its start.
     """
 
     name: str
     seconds: float
+    cpu: float
     requests: int
     engines: Engines
     sending: float = 0.0
@@ -127,19 +129,28 @@ def engines(binary: str, tokens: int) -> Iterator[Engines]:
             lent.mean_us, lent.most_us = max(lent.mean_us, float(mean_us)), max(lent.most_us, float(most_us))
 
 
-def run_pytest(folder: Path, *arguments: str) -> tuple[float, str]:
-    """Run pytest in a process of its own; return how long it took and what it said.
+def timed(argv: Sequence[str], **more: Any) -> tuple[subprocess.CompletedProcess[str], float, float]:
+    """Run a process to its end; return it, how long it took, and how long it had a processor.
+
+    Engines that still run are not in its processor time: only children that have ended are.
+    """
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    process = subprocess.run(argv, check=False, text=True, **more)
+    took, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return process, took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def run_pytest(folder: Path, *arguments: str) -> tuple[float, float]:
+    """Run pytest in a process of its own; return how long it took, and how long it had a processor.
 
     Of the plugins that are installed it has this one at most: those of our own test suite take half a second.
     """
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    began = time.perf_counter()
-    process = subprocess.run(argv, check=False, cwd=folder, capture_output=True, text=True, env=environ)
-    took = time.perf_counter() - began
+    process, took, cpu = timed(argv, cwd=folder, capture_output=True, env=environ)
     if process.returncode:
         raise SystemExit(process.stdout + process.stderr)
-    return took, process.stdout
+    return took, cpu
 
 
 def phases_of(prompts: int, *, floor: bool) -> list[tuple[int, int]]:
@@ -160,12 +171,9 @@ def bare(binary: str, rows: Sequence[dict[str, Any]], options: argparse.Namespac
     phases = [bodies[first:last] for first, last in phases_of(len(rows), floor=floor)]
     with engines(binary, options.tokens) as lent:
         given = json.dumps([lent.urls, phases, options.concurrency])
-        began = time.perf_counter()
-        argv = [sys.executable, "-c", BARE]
-        process = subprocess.run(argv, check=True, input=given, stdout=subprocess.PIPE, text=True)
-        took = time.perf_counter() - began
+        process, took, cpu = timed([sys.executable, "-c", BARE], input=given, stdout=subprocess.PIPE)
     name = "bare client, the same requests with the floor" if floor else "bare client, the same requests"
-    return Row(name, took, 2 * sum(map(len, phases)), lent, sending=float(process.stdout))
+    return Row(name, took, cpu, 2 * sum(map(len, phases)), lent, sending=float(process.stdout))
 
 
 def gate(binary: str, folder: Path, options: argparse.Namespace, check: str, name: str) -> Row:
@@ -178,41 +186,41 @@ def gate(binary: str, folder: Path, options: argparse.Namespace, check: str, nam
     (place / "test_gate.py").write_text(text)
     with engines(binary, options.tokens) as lent:
         selection = ",".join(f"{name}=openai:mock@{url}" for name, url in zip("ab", lent.urls, strict=True))
-        took, _ = run_pytest(place, *PLUGIN, "--engines", selection)
+        took, cpu = run_pytest(place, *PLUGIN, "--engines", selection)
     with Store.open(place / ".llmparity") as store:
         (run,) = store.runs()
         answered = [sample.completion is not None for name in "ab" for sample in store.get(run.id, name)]
     assert all(answered), f"{answered.count(False)} requests had no answer"
-    return Row(f"pytest --engines, {check}", took, len(answered), lent)
+    return Row(f"pytest --engines, {check}", took, cpu, len(answered), lent)
 
 
 def without_plugin(
     binary: str, folder: Path, options: argparse.Namespace, written: str, name: str
-) -> tuple[float, Engines]:
-    """Run a test that asks with the openai client, without the plugin; return how long it took, and the engines."""
+) -> tuple[float, float, Engines]:
+    """Run a test that asks with the openai client, without the plugin; return its times, and the engines."""
     place = folder / name
     place.mkdir()
     (place / "prompts.jsonl").write_text((folder / "prompts.jsonl").read_text())
     (place / "pytest.ini").touch()
     with engines(binary, options.tokens) as lent:
         (place / "test_all.py").write_text(written.replace("URLS", repr(lent.urls)))
-        took, _ = run_pytest(place)
-    return took, lent
+        took, cpu = run_pytest(place)
+    return took, cpu, lent
 
 
 def tasks(binary: str, folder: Path, options: argparse.Namespace, *, floor: bool) -> Row:
     """Ask both engines at once, so many requests at a time, in a test without the plugin: what a user would write."""
     phases = phases_of(options.prompts, floor=floor)
     written = TASKS.format(tokens=options.tokens, concurrency=options.concurrency, phases=phases)
-    took, lent = without_plugin(binary, folder, options, written, "tasks-floor" if floor else "tasks")
+    took, cpu, lent = without_plugin(binary, folder, options, written, "tasks-floor" if floor else "tasks")
     name = "pytest, openai client, asyncio tasks" + (", the same requests with the floor" if floor else "")
-    return Row(name, took, 2 * sum(last - first for first, last in phases), lent)
+    return Row(name, took, cpu, 2 * sum(last - first for first, last in phases), lent)
 
 
 def loop(binary: str, folder: Path, options: argparse.Namespace) -> Row:
     """Ask one by one in a test without the plugin."""
-    took, lent = without_plugin(binary, folder, options, LOOP.format(tokens=options.tokens), "loop")
-    return Row("pytest, openai client, a loop", took, 2 * options.prompts, lent)
+    took, cpu, lent = without_plugin(binary, folder, options, LOOP.format(tokens=options.tokens), "loop")
+    return Row("pytest, openai client, a loop", took, cpu, 2 * options.prompts, lent)
 
 
 def start_of_pytest(folder: Path) -> float:
@@ -257,12 +265,12 @@ def table(measured: Sequence[Row], start_s: float, options: argparse.Namespace) 
     answer_s = (FIRST_MS + GAP_MS * (options.tokens - 1)) / 1000
     print(f"{options.prompts} prompts x 2 engines, {options.tokens} tokens ({answer_s:.2f} s an answer), concurrency")
     print(f"{options.concurrency}; pytest for one empty test: {start_s:.2f} s\n")
-    print("| what | s | requests | engines late, mean / most us |")
-    print("|---|---|---|---|")
+    print("| what | s | CPU s | requests | engines late, mean / most us |")
+    print("|---|---|---|---|---|")
     for row in measured:
         late = " (too late)" if row.engines.mean_us > LATE_US else ""
         print(
-            f"| {row.name}{late} | {row.seconds:.2f} | {row.requests} | {row.engines.mean_us:.0f} / "
+            f"| {row.name}{late} | {row.seconds:.2f} | {row.cpu:.2f} | {row.requests} | {row.engines.mean_us:.0f} / "
             f"{row.engines.most_us:.0f} |"
         )
     for bare_row, tasks_row, row in (measured[:3], measured[3:6]):
