@@ -70,6 +70,9 @@
   const isFailure = (one) => isSilent(one) || (one.marks || []).some((mark) => !verdicts[mark.v].pair || (verdicts[mark.v].bad && !mark.uncounted));
   const different = cases.map(isDifferent);
   const failures = cases.map(isFailure);
+  // Right on one engine and wrong on the other, by what is judged of each engine by itself.
+  const isFlip = (one) => engines.some((name, place) => place !== baseline && one.answers[place] && one.answers[baseline] && !wrongOf(one, place) !== !wrongOf(one, baseline));
+  const flips = cases.map(isFlip);
   let sought = null;
   const searchable = () => {
     // Made when somebody first searches, because it doubles what the page holds.
@@ -104,6 +107,7 @@
     const show = filters.elements.show.value;
     if (show === "different" && !different[place]) return false;
     if (show === "failures" && !failures[place]) return false;
+    if (show === "flips" && !flips[place]) return false;
     for (const [name, , , holds] of KINDS) if (holds && value(name) && !holds(one, value(name))) return false;
     const [check, engine, outcome, cause] = ["check", "engine", "outcome", "cause"].map(value);
     if (check || outcome || cause) {
@@ -133,7 +137,7 @@
     clear();
     layout();
   }
-  for (const [id, row] of [["n-all", null], ["n-different", different], ["n-failures", failures]]) {
+  for (const [id, row] of [["n-all", null], ["n-different", different], ["n-failures", failures], ["n-flips", flips]]) {
     document.getElementById(id).textContent = (row ? row.filter(Boolean).length : cases.length).toLocaleString("en");
   }
   const start = different.some(Boolean) ? "different" : "all";
@@ -142,18 +146,47 @@
     for (const select of Object.values(chosen)) select.value = "";
     filters.elements.show.value = start;
   }
-  reset.addEventListener("click", () => { clearFilters(); apply(); find.focus(); });
+  // The filters stand in the address: #case-ID?show=all&check=text. What is none of the page's own values is passed over.
+  const fragment = () => { const [target, given] = location.hash.slice(1).split("?", 2); return [target, new URLSearchParams(given || "")]; };
+  function inForce() {
+    const given = new URLSearchParams();
+    if (filters.elements.show.value !== start) given.set("show", filters.elements.show.value);
+    for (const name of Object.keys(chosen)) if (value(name)) given.set(name, value(name));
+    if (find.value.trim()) given.set("find", find.value.trim());
+    const text = given.toString();
+    return text ? `?${text}` : "";
+  }
+  const addressed = (target) => `#${target || (inForce() ? "cases" : "")}${inForce()}`;
+  function remember(how) {
+    const to = addressed(fragment()[0]);
+    if (to !== (location.hash || "#")) history[how](null, "", to);
+  }
+  function recall() {
+    const [, given] = fragment();
+    clearFilters();
+    const show = given.get("show");
+    if (["all", "different", "failures", "flips"].includes(show)) filters.elements.show.value = show;
+    for (const [name, select] of Object.entries(chosen)) {
+      const wanted = given.get(name);
+      if (wanted !== null && [...select.options].some((option) => option.value === wanted)) select.value = wanted;
+    }
+    find.value = (given.get("find") || "").slice(0, 200);
+  }
+  reset.addEventListener("click", () => { clearFilters(); apply(); remember("pushState"); find.focus(); });
   filters.addEventListener("submit", (event) => event.preventDefault());
-  filters.addEventListener("change", apply);
+  filters.addEventListener("change", () => { apply(); remember("pushState"); });
   let waiting = 0;
-  find.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(apply, 120); });
-  document.querySelectorAll("a.tocases").forEach((link) => link.addEventListener("click", () => {
+  find.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(() => { apply(); remember("replaceState"); }, 120); });
+  document.querySelectorAll("a.tocases").forEach((link) => link.addEventListener("click", (event) => {
     const verdict = verdicts[Number(link.dataset.verdict)];
     clearFilters();
     filters.elements.show.value = "all";
     const wanted = { test: tests[verdict.test].split("::").pop(), check: verdict.kind, engine: verdict.pair ? engines[verdict.engine] : "" };
     for (const [name, to] of Object.entries(wanted)) if (chosen[name]) chosen[name].value = to;
     apply();
+    event.preventDefault();  // its own way to the cases knows no filters
+    history.pushState(null, "", addressed(""));
+    document.getElementById("cases").scrollIntoView();
   }));
 
   // the matrix: only rows that are in view are there ------------------------------------------------------------------
@@ -209,7 +242,7 @@
   }
   function row(at) {
     const one = cases[shown[at]];
-    const link = make("a", { href: `#case-${encodeURIComponent(one.at)}` }, plain(one.id));
+    const link = make("a", { href: addressed(`case-${encodeURIComponent(one.at)}`) }, plain(one.id));
     const notes = [...(one.tags || [])];
     const first = make("div", { class: "cell", role: "cell" }, link, foreign(notes.join(", "), make("span", { class: "line" })));
     const node = make("div", { class: at === here ? "row here" : "row", role: "row", "aria-rowindex": String(at + 2) }, first);
@@ -380,7 +413,7 @@
       button.addEventListener("click", () => move(by));
       return button;
     };
-    const title = make("h2", { id: "case-title", tabindex: "-1" }, make("a", { href: `#case-${encodeURIComponent(one.at)}` }, plain(one.id)));
+    const title = make("h2", { id: "case-title", tabindex: "-1" }, make("a", { href: addressed(`case-${encodeURIComponent(one.at)}`) }, plain(one.id)));
     const place = make("span", { class: "quiet" }, at < 0 ? "" : `${(at + 1).toLocaleString("en")} of ${shown.length.toLocaleString("en")}`);
     const bar = make("div", { class: "bar" }, title, place, step(-1, "Previous case"), step(1, "Next case"), close);
     const body = make("div", { class: "body" });
@@ -424,19 +457,22 @@
   }
   function move(by) {
     const at = shown.indexOf(Number(dialog.dataset.place)) + by;
-    if (at >= 0 && at < shown.length) history.replaceState(null, "", `#case-${encodeURIComponent(cases[shown[at]].at)}`), follow();
+    if (at >= 0 && at < shown.length) history.replaceState(null, "", addressed(`case-${encodeURIComponent(cases[shown[at]].at)}`)), follow();
   }
   function follow() {
-    const given = location.hash;
+    const before = inForce();
+    recall();
+    if (inForce() !== before) apply();
+    const [target] = fragment();
     let place;
-    if (given.startsWith("#case-")) {
-      try { place = byAnchor.get(decodeURIComponent(given.slice(6))); } catch { place = undefined; }
+    if (target.startsWith("case-")) {
+      try { place = byAnchor.get(decodeURIComponent(target.slice(5))); } catch { place = undefined; }
     }
     if (place !== undefined) open(place);
     else if (dialog.open) dialog.close();
   }
   dialog.addEventListener("close", () => {
-    if (location.hash.startsWith("#case-")) history.pushState(null, "", location.href.split("#")[0]);
+    if (location.hash.startsWith("#case-")) history.pushState(null, "", inForce() ? addressed("") : location.href.split("#")[0]);
     const at = shown.indexOf(Number(dialog.dataset.place));
     dialog.replaceChildren();
     if (at >= 0) go(at, true);
@@ -448,7 +484,7 @@
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
-    if (event.key === "Escape" && event.target === find && !dialog.open) { find.value = ""; find.blur(); apply(); return; }
+    if (event.key === "Escape" && event.target === find && !dialog.open) { find.value = ""; find.blur(); apply(); remember("replaceState"); return; }
     if (typing && event.target.type !== "radio") return;
     if (event.key === "/" && !dialog.open) { event.preventDefault(); find.focus(); find.select(); }
     if (event.key !== "j" && event.key !== "k") return;
@@ -458,7 +494,7 @@
     else go(here < 0 ? 0 : here + by, true);
   });
 
-  filters.elements.show.value = start;
+  recall();
   apply();
   follow();
 })();

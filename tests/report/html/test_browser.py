@@ -55,6 +55,53 @@ def test_what_differs_is_shown_first_and_filters_narrow_it(opened: Open) -> None
     assert rows(page) == ["fork-2", "hostile-3", "odd/8 &?#"]
 
 
+def test_filters_stand_in_the_address_and_the_back_button_takes_them_back(opened: Open) -> None:
+    page = opened(varied())
+
+    show(page, "failures")
+    choose(page, "check", "schema.rate")
+    assert page.evaluate("location.hash") == "#cases?show=failures&check=schema.rate"
+    page.locator("#matrix a", has_text="wrong-7").click()
+    assert page.evaluate("location.hash") == "#case-wrong-7?show=failures&check=schema.rate"
+    page.reload()
+    assert page.locator("#case-title").inner_text() == "wrong-7"
+    page.keyboard.press("Escape")
+    assert rows(page) == ["wrong-7"]
+    page.go_back()
+    page.locator("#case-title", has_text="wrong-7").wait_for()
+    page.go_back()
+    assert page.locator("dialog[open]").count() == 0
+    page.go_back()
+    assert rows(page) == ["fork-2", "hostile-3", "wrong-7", "silent-6"]
+    page.go_back()
+    assert page.locator("#count").inner_text() == "6 of 8 cases"
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "#cases?show=<img src=x onerror=alert(1)>&check=javascript:alert(1)",
+        "#cases?show=everything&engine=nobody&__proto__=1&constructor=2",
+        "#?%E0%A4%A",
+        "#case-%E0%A4%A?show",
+    ],
+)
+def test_hostile_values_in_the_address_are_passed_over(opened: Open, link: str) -> None:
+    page = opened(varied(), link=link)
+
+    assert page.locator("#count").inner_text() == "6 of 8 cases"
+    assert page.locator("dialog[open]").count() == 0
+
+
+def test_cases_that_turned_are_shown_by_themselves(opened: Open) -> None:
+    page = opened(varied())
+
+    show(page, "flips")
+
+    assert rows(page) == ["wrong-7"]
+    assert page.locator("#n-flips").inner_text() == "1"
+
+
 def test_cases_are_found_by_what_they_say(opened: Open) -> None:
     page = opened(varied())
 
