@@ -198,6 +198,84 @@ def test_a_configuration_of_promptfoo(shell: Shell) -> None:
         assert told in ended.out
 
 
+HARD = """
+prompts:
+  - '[{"role": "user", "content": "{{lang}} {{t}} {{v}} {{quoted}}"}]'
+tests:
+  - vars: {lang: no, t: 12:30, v: 3.10, quoted: 'say "hi"'}
+    assert:
+      - {type: contains, value: ""}
+      - {type: equals, value: x, transform: output.trim()}
+      - {type: is-json, value: {type: object, maxProperties: 3, additionalProperties: false}}
+  - vars: {lang: "{{t}}", t: a, v: b, quoted: c}
+  - vars: file://rows.csv
+scenarios: [{config: []}]
+"""
+
+
+def test_variables_of_promptfoo_are_text_as_written(shell: Shell) -> None:
+    (case,), ended = imported(shell, "promptfoo", HARD)
+
+    assert case.messages == ({"role": "user", "content": 'no 12:30 3.10 say "hi"'},)
+    assert case.expect == Expect(schema={"type": "object", "maxProperties": 3, "additionalProperties": False})
+    for told in (
+        "not expressed: assertion contains (1 times)",
+        "not expressed: assertion equals with transform (1 times)",
+        "not expressed: scenarios (1 times)",
+        "left out: test-2: a variable is a template of its own",
+        "left out: test-3: its variables come from a file, or are no mapping",
+    ):
+        assert told in ended.out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x]\nb: *a\nprompts: [p]",
+        "prompts: " + "[" * 3000,
+        "prompts: [p]\ndefaultTest: {vars: file://x}\ntests: [{vars: [1]}]",
+    ],
+)
+def test_configurations_that_cannot_be_read_are_told(shell: Shell, text: str) -> None:
+    (shell.path / "given").write_text(text)
+
+    ended = shell.run("import", "promptfoo", "given", "-o", "made.jsonl")
+
+    assert ended.code in (1, 2)
+    assert "llmparity: given: " in ended.err
+
+
+def test_a_row_that_cannot_be_a_case_is_left_out_and_the_others_stay(shell: Shell) -> None:
+    asked = {"messages": [{"role": "user", "content": "Hi"}]}
+    image = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}
+    cases, ended = imported(
+        shell,
+        "openai-batch",
+        lines(
+            {"custom_id": "a", "body": asked},
+            {"custom_id": "a", "body": asked},
+            {"custom_id": "b", "body": image},
+            {"custom_id": "c", "body": asked | {"tools": []}},
+            {"custom_id": "d", "body": asked | {"max_tokens": 0}},
+            {"custom_id": "e", "body": asked | {"repeat_penalty": 1}},
+        ),
+    )
+    bad, _ = imported(
+        shell,
+        "bfcl",
+        lines(
+            {"id": "simple_1", "question": "Hi", "function": ["f"]},
+            {"id": "simple_2", "question": "Hi", "function": {"name": "f", "parameters": {"type": "dict"}}},
+        ),
+        "--force",
+    )
+
+    assert [case.id for case in cases] == ["a", "a-2"]
+    for told in ("left out: b: ", "left out: c: ", "left out: d: ", "left out: e: "):
+        assert told in ended.out
+    assert [case.id for case in bad] == ["simple_2"]
+
+
 def test_nothing_is_written_over_and_mistakes_are_told(shell: Shell) -> None:
     (shell.path / "given").write_text('{"key": 1}\n')
     (shell.path / "broken").write_text('{"key": 1}\n{"key"\n')

@@ -426,6 +426,19 @@ def test_fields_that_are_passed_through_go_out_as_they_are(pose: Pose) -> None:
     assert passed == bare | further | {"options": bare.get("options", {}) | further["options"]}
 
 
+def test_no_field_of_ours_gives_way_to_one_that_is_passed_through(pose: Pose) -> None:
+    _, adapter = pose()
+    bare = built(adapter, asking())
+    options = bare.get("options", {})
+
+    for name in bare.keys() - {"options"}:
+        with pytest.raises(errors.ParameterNotHonoured, match=f"has {name}, which is sent to"):
+            adapter.build(asking(extra_body={name: 1}))
+    for name in options:
+        with pytest.raises(errors.ParameterNotHonoured, match=rf"has options\.{name}, which is sent to"):
+            adapter.build(asking(extra_body={"options": {name: 1}}))
+
+
 def test_a_raw_prompt_goes_out_as_it_is_and_without_tools(pose: Pose) -> None:
     _, adapter = pose()
     text = "<|im_start|>user\nné \u2028<|im_end|>"

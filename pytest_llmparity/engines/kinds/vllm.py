@@ -180,13 +180,16 @@ class VllmAdapter(Adapter):
             "issue 40896).",
         )
 
-    renderings: ClassVar[int] = 3
+    renderings: ClassVar[int] = 4
 
     def rendered(self, request: Request) -> str | None:
         """Return the text of a chat's tokens, where the server makes the same tokens of that text.
 
         ``/v1/completions`` puts a BOS token before a text that begins with one (vLLM issue 16028): it is left out here.
+        What fields that are passed through do to a rendering nobody knows.
         """
+        if request.extra_body:
+            return None
         tokens = self._tokenized(messages=list(request.messages or ()))
         text = self._text_of(tokens) if tokens else None
         if not tokens or text is None:

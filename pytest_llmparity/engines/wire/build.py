@@ -92,6 +92,31 @@ def chat_fields(request: Request) -> JsonObject:
     return body
 
 
+def with_further(body: JsonObject, request: Request, *, engine: str) -> JsonObject:
+    """Return the body with the fields that are passed through; ``ParameterNotHonoured`` for one that is sent already.
+
+    What a verdict says of sampling, limits and streams is what is sent: no field of ours gives way. ``options`` of a
+    native route stand beside those that are sent.
+    """
+    further = dict(request.extra_body)
+    ours, more = body.get("options"), further.get("options")
+    twice = sorted(body.keys() & further.keys() - {"options"})
+    if isinstance(ours, Mapping) and "options" in further:
+        if not isinstance(more, Mapping):
+            twice.append("options")
+        else:
+            twice += sorted(f"options.{name}" for name in ours.keys() & more.keys())
+            further["options"] = {**ours, **more}
+    if twice:
+        raise ParameterNotHonoured(
+            f"extra_body of case {request.case!r} has {twice[0]}, which is sent to {engine} anyway. Say it where it "
+            "has its place (sampling, the engine's configuration), or leave it out.",
+            engine=engine,
+            case=request.case,
+        )
+    return {**body, **further}
+
+
 def refuse_ignored(fields: JsonObject, ignores: Mapping[str, str], *, engine: str, case: str) -> JsonObject:
     """Return chat fields without those the engine ignores, name to why; one that asks for something is refused."""
     for name, why in ignores.items():
@@ -176,7 +201,7 @@ class RequestBuilder:
             body |= self.stream_fields
         else:
             body |= self._unstreamed_fields(request)
-        body |= request.extra_body
+        body = with_further(body, request, engine=self.name)
         path = RAW_PATH if request.prompt is not None else CHAT_PATH
         return wire(routed(path, self.api), body, omitted)
 

@@ -9,7 +9,16 @@ from typing import Final
 
 from pytest_llmparity.core.compare.shift import SAME, Logprobs, find_shift, shape_of
 from pytest_llmparity.core.diagnosis import removals
-from pytest_llmparity.core.diagnosis.effects import ALPHA, Answers, Drift, Effect, drift_of, effect, evidence_of
+from pytest_llmparity.core.diagnosis.effects import (
+    ALPHA,
+    NOTHING,
+    Answers,
+    Drift,
+    Effect,
+    drift_of,
+    effect,
+    evidence_of,
+)
 from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.diagnosis.removals import COMPARED, REMOVALS
 from pytest_llmparity.core.errors import LLMParityError, reason_of
@@ -154,7 +163,8 @@ class Search:
 
     def _otherwise(self, cold: Mapping[str, Completion], warm: Mapping[str, Completion]) -> int:
         """Return how many answers to the same requests differ, in text or by more than noise in their logprobs."""
-        return sum(_apart(cold[case], warm[case], at_most=self.noise) for case in cold.keys() & warm.keys())
+        at_most = self.noise if self.kind == "logprobs" else NOTHING  # other noise is not counted in nats
+        return sum(_apart(cold[case], warm[case], at_most=at_most) for case in cold.keys() & warm.keys())
 
     def _single(
         self, control: Drift, everything: Drift, whole: Effect, asked: Sequence[str], less: list[str]

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from pytest_llmparity.core.compare.json import strict_json
 from pytest_llmparity.core.errors import PromptSetError
+from pytest_llmparity.core.prompts.reading import prompts_of
 
 Row: TypeAlias = dict[str, Any]
 MAX_ID: Final = 200
@@ -22,12 +23,18 @@ class Imported:
     rows: list[Row] = field(default_factory=list)
     lost: Counter[str] = field(default_factory=Counter)
     left_out: list[tuple[str, str]] = field(default_factory=list)
-    _ids: set[str] = field(default_factory=set)
+    _ids: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: Row) -> None:
-        """Add a row; an id that is taken already, or is none, becomes one of its own."""
-        row["id"] = self._own(str(row.get("id") or len(self.rows) + 1))
-        self.rows.append(row)
+        """Add a row, or leave it out where it cannot be a case; an id that is taken, or is none, becomes its own."""
+        name = row.get("id") or len(self.rows) + 1
+        row["id"] = self._own(str(name))
+        try:
+            prompts_of([row], source="row", name="row")
+        except PromptSetError as error:
+            self.leave(name, str(error).partition("row, row 1: ")[2].partition("\n")[0])
+        else:
+            self.rows.append(row)
 
     def leave(self, name: object, why: str) -> None:
         """Note a row that cannot be a case."""
@@ -35,11 +42,11 @@ class Imported:
 
     def _own(self, name: str) -> str:
         printable = "".join(char if char.isprintable() else " " for char in name).strip()[: MAX_ID - 8] or "row"
-        own, number = printable, 1
-        while own in self._ids:
-            number += 1
-            own = f"{printable}-{number}"
-        self._ids.add(own)
+        own = printable
+        while self._ids[own]:  # a suffix may be somebody's own name
+            self._ids[printable] += 1
+            own = f"{printable}-{self._ids[printable]}"
+        self._ids[own] += 1
         return own
 
 
@@ -74,6 +81,11 @@ def _parsed(text: str, source: str, line: int) -> Any:
         ) from error
     except (ValueError, RecursionError) as error:
         raise PromptSetError(f"{source}:{line}: {error}") from error
+
+
+def listed(value: object) -> list[Any]:
+    """Return a list as it is, nothing as an empty one, anything else as one item."""
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
 def messages(turns: object) -> list[Row] | None:

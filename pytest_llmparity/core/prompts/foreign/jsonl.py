@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pytest_llmparity.core.prompts import NO_TOOL
 from pytest_llmparity.core.prompts.entries import SamplingEntry
-from pytest_llmparity.core.prompts.foreign import Fields, Imported, Row, messages, objects, user
+from pytest_llmparity.core.prompts.foreign import Fields, Imported, Row, listed, messages, objects, user
 
 _SAMPLING: Final = frozenset(SamplingEntry.model_fields)
 _ASIDE: Final = frozenset({"model", "stream", "stream_options", "user", "metadata", "store", "service_tier", "n"})
@@ -76,9 +76,8 @@ def bfcl(text: str, source: str, answers: str = "") -> Imported:
                 continue
             turns = turns[0]
         shaped = user(turns) if isinstance(turns, str) else messages(turns)
-        functions = row.get("function")
-        functions = [functions] if isinstance(functions, Mapping) else functions
-        if shaped is None or not isinstance(functions, Sequence) or isinstance(functions, str) or not functions:
+        functions = listed(row.get("function"))
+        if shaped is None or not functions or not all(isinstance(function, Mapping) for function in functions):
             imported.leave(name, "it has no question or no function")
             continue
         case: Row = {
@@ -136,7 +135,7 @@ def ifeval(text: str, source: str) -> Imported:
         if not isinstance(row.get("prompt"), str):
             imported.leave(name, "it has no prompt")
             continue
-        instructions = [str(item) for item in row.get("instruction_id_list") or ()]
+        instructions = [str(item) for item in listed(row.get("instruction_id_list"))]
         imported.lost.update(f"instruction {item}" for item in instructions)
         tags = list(dict.fromkeys(item.partition(":")[0] for item in instructions))
         imported.add({"id": name, "messages": user(row["prompt"]), **({"tags": tags} if tags else {})})

@@ -9,12 +9,16 @@ from typing import Any, Final
 
 import yaml
 
+from pytest_llmparity.core.compare.json import parse_json
 from pytest_llmparity.core.errors import PromptSetError
-from pytest_llmparity.core.prompts.foreign import Imported, Row, messages, user
+from pytest_llmparity.core.prompts.foreign import Imported, Row, listed, messages, user
 
 _FILE: Final = "file://"
 _FIELD: Final = re.compile(r"\{\{-?\s*(?P<name>[A-Za-z_][\w.]*)\s*-?\}\}")
 _OTHER: Final = re.compile(r"\{[%{#]")
+_READ: Final = frozenset({"type", "value", "weight", "metric"})
+"""Keys of an assertion that are read, or say nothing of what is right."""
+_LONGEST: Final = 2**20
 _SPLIT: Final = re.compile(r"^---\s*$", re.MULTILINE)
 
 
@@ -26,15 +30,17 @@ def promptfoo(text: str, source: str, beside: Callable[[str], str]) -> Imported:
     assertions, scripts, transforms and providers are told. All prompts of one test are one group.
     Format: https://www.promptfoo.dev/docs/configuration/reference.
     """
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PromptSetError(f"{source}: not YAML: {' '.join(str(error).split())[:200]}") from error
+    config = _read(text, source)
     if not isinstance(config, Mapping):
         raise PromptSetError(f"{source}: expected a configuration of promptfoo, with prompts and tests")
     imported = Imported()
-    prompts = [prompt for value in _listed(config.get("prompts")) for prompt in _prompts(value, beside, imported)]
-    tests = _listed(config.get("tests")) or [{}]
+    prompts = [prompt for value in listed(config.get("prompts")) for prompt in _prompts(value, beside, imported)]
+    if isinstance(config.get("tests"), Mapping):
+        imported.lost["tests from a file"] += 1
+    for key in ("scenarios", "derivedMetrics", "extensions"):
+        if config.get(key):
+            imported.lost[key] += 1
+    tests = [] if isinstance(config.get("tests"), Mapping) else listed(config.get("tests")) or [{}]
     given = config.get("defaultTest")
     default: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
     if given is not None and not isinstance(given, Mapping):
@@ -58,22 +64,32 @@ def _test(
     beside: Callable[[str], str],
 ) -> None:
     name = str(test.get("description") or f"test-{number}")
-    variables = {**(default.get("vars") or {}), **(test.get("vars") or {})}
+    given = [part if part is not None else {} for part in (default.get("vars"), test.get("vars"))]
+    if not all(isinstance(part, Mapping) for part in given):
+        imported.leave(name, "its variables come from a file, or are no mapping")
+        return
+    variables: dict[str, Any] = {**given[0], **given[1]}
     if any(isinstance(value, list) for value in variables.values()):
         imported.leave(name, "a variable is a list, which promptfoo spreads into tests of their own")
         return
-    values = {key: _value(value, beside) for key, value in variables.items()}
-    expect = _expect([*_listed(default.get("assert")), *_listed(test.get("assert"))], imported)
+    values = {str(key): _value(value, beside) for key, value in variables.items()}
+    if sum(map(len, values.values())) > _LONGEST:
+        imported.leave(name, f"its variables are longer than {_LONGEST} characters")
+        return
+    if any(_FIELD.search(value) for value in values.values()):
+        imported.leave(name, "a variable is a template of its own")
+        return
+    expect = _expect([*listed(default.get("assert")), *listed(test.get("assert"))], imported)
     for key in ("options", "threshold", "providers", "provider"):
         if test.get(key) is not None or default.get(key) is not None:
             imported.lost[f"{key} of a test"] += 1
     for label, prompt in prompts:
         own = f"{name}/{label}" if len(prompts) > 1 else name
-        filled, problem = _filled(prompt, values)
+        turns, problem = _turns(prompt, values)
         if problem:
             imported.leave(own, problem)
             continue
-        row: Row = {"id": own, "messages": _chat(filled)}
+        row: Row = {"id": own, "messages": turns}
         row |= {"group": name} if len(prompts) > 1 else {}
         imported.add(row | ({"expect": dict(expect)} if expect else {}))
 
@@ -101,26 +117,64 @@ def _prompts(value: object, beside: Callable[[str], str], imported: Imported) ->
 def _value(value: object, beside: Callable[[str], str]) -> str:
     if isinstance(value, str) and value.startswith(_FILE):
         return beside(value.removeprefix(_FILE)).strip()
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)[: _LONGEST + 1]
 
 
-def _filled(prompt: str, values: Mapping[str, str]) -> tuple[str, str]:
-    """Return a prompt with its variables filled in, or why it cannot be."""
+def _turns(prompt: str, values: Mapping[str, str]) -> tuple[list[Row], str]:
+    """Return a prompt as messages, variables filled in, or why it cannot be: a chat written as data, or text."""
     missing = [match["name"] for match in _FIELD.finditer(prompt) if match["name"] not in values]
     if missing:
-        return "", f"no variable {missing[0]}"
+        return [], f"no variable {missing[0]}"
     if _OTHER.search(_FIELD.sub("", prompt)):
-        return "", "its template does more than fill in variables"
-    return _FIELD.sub(lambda match: values[match["name"]], prompt), ""
+        return [], "its template does more than fill in variables"
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, str):
+            return _FIELD.sub(lambda match: values[match["name"]], value)
+        if isinstance(value, list):
+            return [filled(item) for item in value]
+        return {key: filled(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    chat = None
+    if prompt.lstrip().startswith(("[", "- role")):  # filled in after it is read: a variable may hold quotes and lines
+        try:
+            chat = messages(_read(prompt, "prompt"))
+        except PromptSetError:
+            chat = None
+    return (user(filled(prompt)) if chat is None else filled(chat)), ""
 
 
-def _chat(text: str) -> list[Row]:
-    """Return a prompt as messages: a chat that is written as JSON or YAML, else one question."""
+class _AsWritten(yaml.SafeLoader):
+    """YAML's reader, with scalars as the text they are written in: ``no``, ``3.10`` and ``12:30`` are words here."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases, by which a small file may stand for a huge one."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases are not read")
+        return super().compose_node(parent, index)
+
+
+_AsWritten.yaml_implicit_resolvers = {}
+
+
+def _read(text: str, source: str) -> Any:
+    """Return what a YAML or JSON text holds; scalars without quotes are text, but in schemas (:func:`_typed`)."""
     try:
-        value = yaml.safe_load(text) if text.lstrip().startswith(("[", "- role")) else None
-    except yaml.YAMLError:
-        value = None
-    return messages(value) or user(text)
+        return yaml.load(text, Loader=_AsWritten)  # noqa: S506 - derived from the safe one
+    except yaml.YAMLError as error:
+        raise PromptSetError(f"{source}: not YAML: {' '.join(str(error).split())[:200]}") from error
+    except RecursionError as error:
+        raise PromptSetError(f"{source}: nested too deeply") from error
+
+
+def _typed(value: Any) -> Any:
+    """Return a schema with numbers, truths and null where its text says so, as JSON has them."""
+    if isinstance(value, Mapping):
+        return {key: _typed(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_typed(inner) for inner in value]
+    parsed = parse_json(value) if isinstance(value, str) else None
+    return parsed.value if parsed is not None and parsed.error is None else value
 
 
 def _expect(assertions: Sequence[object], imported: Imported) -> Row:
@@ -128,21 +182,22 @@ def _expect(assertions: Sequence[object], imported: Imported) -> Row:
     for assertion in assertions:
         kind = str(assertion.get("type")) if isinstance(assertion, Mapping) else "?"
         value = assertion.get("value") if isinstance(assertion, Mapping) else None
-        exact = (
-            isinstance(value, (str, int, float)) and not isinstance(value, bool) and not str(value).startswith(_FILE)
-        )
-        if kind == "equals" and exact and "{{" not in str(value) and "answer" not in expect:
-            expect["answer"] = str(value)
-        elif kind == "contains" and exact and "{{" not in str(value):
-            expect.setdefault("contains", []).append(str(value))
-        elif kind == "contains-all" and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        more = sorted(map(str, assertion.keys() - _READ)) if isinstance(assertion, Mapping) else []
+        if more:
+            imported.lost[f"assertion {kind} with {more[0]}"] += 1
+        elif kind == "equals" and _exact(value) and "answer" not in expect:
+            expect["answer"] = value
+        elif kind == "contains" and _exact(value):
+            expect.setdefault("contains", []).append(value)
+        elif kind == "contains-all" and isinstance(value, list) and value and all(map(_exact, value)):
             expect.setdefault("contains", []).extend(value)
         elif kind == "is-json" and isinstance(value, Mapping) and "schema" not in expect:
-            expect["schema"] = dict(value)
+            expect["schema"] = _typed(value)
         else:
             imported.lost[f"assertion {kind}"] += 1
     return expect
 
 
-def _listed(value: object) -> list[Any]:
-    return list(value) if isinstance(value, list) else [] if value is None else [value]
+def _exact(value: object) -> bool:
+    """Whether a value is text that an answer can be held against as it stands."""
+    return isinstance(value, str) and bool(value.strip()) and not value.startswith(_FILE) and "{{" not in value

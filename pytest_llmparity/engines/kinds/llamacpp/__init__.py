@@ -103,7 +103,9 @@ class LlamaCppAdapter(GgufServer):
     renderings: ClassVar[int] = 1
 
     def rendered(self, request: Request) -> str | None:
-        """Return what ``/apply-template`` makes of a chat."""
+        """Return what ``/apply-template`` makes of a chat; what passed-through fields do to it nobody knows."""
+        if request.extra_body:
+            return None
         body = build.encode({"messages": list(request.messages or ())})
         prompt = self.control.post("/apply-template", body, timeout_s=self.spec.request_timeout_s).json().get("prompt")
         return prompt if isinstance(prompt, str) else None

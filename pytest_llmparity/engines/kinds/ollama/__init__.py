@@ -317,11 +317,7 @@ class OllamaAdapter(Adapter):
         )
         body |= {"truncate": False} | ({"shift": False} if on_native else {})
         path = native.CHAT_PATH if request.prompt is None else native.RAW_PATH
-        further = dict(request.extra_body)
-        if isinstance(more := further.get("options"), Mapping):  # beside ours, not in their place
-            loaded = self._load_options() if on_native else {}
-            further["options"] = {**options, **loaded, **more}
-        return build.wire(path, {**body, **further}, omitted)
+        return build.wire(path, build.with_further(body, request, engine=self.name), omitted)
 
     def _sampling_fields(self, request: Request) -> tuple[JsonObject, tuple[str, ...]]:
         defaults = about.sampling_defaults(self._shown(), self._release(), "openai")
