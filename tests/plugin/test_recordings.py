@@ -62,7 +62,9 @@ def test_an_engine_that_is_gone_is_held_against_another_one_as_if_it_were_there(
 
     assert result.ret == 0, result.stdout.str()
     report = bench.report()
-    assert {verdict["outcome"] for verdict in report["verdicts"]} == {"PASS"}
+    drift = [verdict["outcome"] for verdict in report["verdicts"] if not verdict["kind"].startswith("latency")]
+    assert drift
+    assert set(drift) == {"PASS"}
     (played, _) = report["engines"]
     assert (played["name"], played["launch"], played["recording"], played["pace"]) == (
         "replay-prod",
