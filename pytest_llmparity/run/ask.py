@@ -6,7 +6,9 @@ import asyncio
 import dataclasses
 from collections.abc import Mapping
 
-from pytest_llmparity.core.errors import EngineError
+from pytest_llmparity.core.checks.answers import AnswersCheck
+from pytest_llmparity.core.checks.tools import ToolsCheck
+from pytest_llmparity.core.errors import DesignError, EngineError
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case
@@ -47,7 +49,16 @@ class SessionAsker:
         return await self._all(case, sampling, adapters)
 
     def judge(self, case: Case, sampling: Sampling, samples: Mapping[str, Sample], check: Check) -> list[Verdict]:
-        """Judge one answer per engine: PASS or FAIL, marked single."""
+        """Judge one answer per engine: PASS or FAIL, marked single.
+
+        Raises ``DesignError`` for a check that holds answers against what their prompt says: this one says nothing.
+        """
+        if isinstance(check, (AnswersCheck, ToolsCheck)):
+            lacks = "says of no answer that it is right" if isinstance(check, AnswersCheck) else "offers no tools"
+            raise DesignError(
+                f"{check} cannot judge a question on the spot, which {lacks}: write it into a prompt file, with "
+                "expect, and put the check into the parity marker"
+            )
         engines = {
             name: EngineEvidence(
                 name=name,

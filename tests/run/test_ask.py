@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.errors import BadRequest, LLMParityError
+from pytest_llmparity.core.errors import BadRequest, DesignError, LLMParityError
+from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.run.ask import SessionAsker
 from pytest_llmparity.run.parity import Parity, ParityFailure
@@ -49,6 +50,24 @@ def test_a_check_of_pairs_says_that_there_is_none(project: Project) -> None:
 
     with pytest.raises(ParityFailure, match=r"text compares engines and only a is selected; give --engines A,B"):
         asked.check(check.text(margin=0.05))
+
+
+@pytest.mark.parametrize(
+    ("checked", "lacks"),
+    [
+        (check.answers(rate=0.9, gap=0.05), "says of no answer that it is right"),
+        (check.tools(trigger=0.9), "offers no tools"),
+        (check.tools(agree=0.9), "offers no tools"),
+    ],
+)
+def test_a_question_on_the_spot_says_nothing_of_what_is_right(project: Project, checked: Check, lacks: str) -> None:
+    engines = [project.attached(name, project.engine("x")) for name in "ab"]
+    asked = parity_of(project.session(*engines)).ask("?")
+
+    with pytest.raises(
+        DesignError, match=rf"cannot judge a question on the spot, which {lacks}: write it into a prompt"
+    ):
+        asked.check(checked)
 
 
 def test_an_answer_that_failed_raises_its_error_where_it_is_read(project: Project) -> None:

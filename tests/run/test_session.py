@@ -11,6 +11,7 @@ import pytest
 
 from pytest_llmparity import check
 from pytest_llmparity.core.errors import DesignError, LLMParityError, MissingSample, StoreError
+from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.engines.wire.control import secrets_of
@@ -139,6 +140,26 @@ def test_a_body_is_told_where_answers_it_would_compare_were_not_drawn(
 
     with pytest.raises(DesignError, match=refusal):
         session.parity_run("t", reproduce="").check(check.distribution())
+
+
+@pytest.mark.parametrize(
+    ("checked", "refusal"),
+    [
+        (
+            check.answers(rate=0.9),
+            r"answers\(rate=0\.9\): \d+ of \d+ prompts do not say what is right; the first is c0",
+        ),
+        (check.tools(trigger=0.9), r"tools\(trigger=0\.9\): trigger=0\.9 takes at least 29 prompts that say whether"),
+    ],
+)
+def test_a_body_cannot_hold_answers_against_what_their_prompts_do_not_say(
+    project: Project, checked: Check, refusal: str
+) -> None:
+    session = project.session(project.attached("a", project.engine()), project.attached("b", project.engine()))
+    project.declare(session)
+
+    with pytest.raises(DesignError, match=refusal):
+        session.parity_run("t", reproduce="").check(checked)
 
 
 def test_a_run_that_holds_no_engine_judges_nothing(project: Project) -> None:

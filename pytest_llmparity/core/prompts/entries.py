@@ -45,6 +45,12 @@ def _choice(value: object) -> object:
     raise ValueError(f"is {given(value)}; allowed: 'none', 'auto', 'required' or an object that names a function")
 
 
+def _said(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty; expected the text that is right")
+    return value
+
+
 def _fill(value: object) -> str:
     if isinstance(value, str):
         return value
@@ -61,6 +67,8 @@ Identifier = Annotated[
 ]
 Name = Annotated[StrictStr, Field(min_length=1)]
 Texts = Annotated[list[StrictStr], BeforeValidator(listed, json_schema_input_type=StrictStr | list[StrictStr])]
+Pieces = Annotated[list[Name], BeforeValidator(listed, json_schema_input_type=Name | list[Name])]
+Said = Annotated[StrictStr, AfterValidator(_said), WithJsonSchema({"type": "string", "pattern": "\\S"})]
 Schema = Annotated[Any, AfterValidator(_text_or_object), WithJsonSchema({"type": ["object", "string"]})]
 Choice = Annotated[
     Any,
@@ -221,9 +229,9 @@ class ExpectEntry(Entry):
     """What a right answer looks like. ``schema`` is a JSON Schema or the path of one."""
 
     schema_: Schema = Field(default=None, alias="schema")
-    answer: str | None = None
+    answer: Said | None = None
     tool: Name | None = None
-    contains: Texts = Field(default_factory=list)
+    contains: Pieces = Field(default_factory=list)
 
 
 class PromptEntry(OpenAISampling):

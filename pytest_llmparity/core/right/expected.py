@@ -37,6 +37,8 @@ def why_wrong(
     ``extract`` says what of the text is the answer (:func:`~pytest_llmparity.core.right.extract.extracted`); ``fits``
     holds it against the case's schema.
     """
+    if not expect and fits is None:
+        return "its prompt does not say what is right"
     if "answer" in expect:
         given, right = extracted(answer.text, extract), wanted(expect["answer"], extract)
         if given.problem:

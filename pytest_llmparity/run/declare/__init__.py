@@ -126,8 +126,9 @@ def power_in_turn(declaration: Declaration, engines: int, changes: int) -> list[
 
 
 def undeclared(check: Check, declaration: Declaration, *, in_turn: bool = False) -> str:
-    """Say what a check in a test's body needs that its marker does not ask for, empty where it asks for all of it.
+    """Say what a check in a test's body needs that its marker does not give, empty where it gives all of it.
 
+    It gives samples and prompts, of which a check may take no others than those that say what is right.
     ``in_turn``: engines are in memory one at a time, so that they are timed against each other only where it is asked.
     """
     wanted, declared = check.needs(), declaration.needs()
@@ -143,6 +144,8 @@ def undeclared(check: Check, declaration: Declaration, *, in_turn: bool = False)
             f"{check} needs samples that nobody declared ({', '.join(missing)}); "
             f"add check.{check} to the parity marker of {declaration.test}"
         )
+    if why := check.prompt_problem(declaration.prompts):
+        return f"{check}: {why}"
     why = _not_drawn(declaration) if wanted.sampled else ""
     return f"{check}: {why}" if why else ""
 

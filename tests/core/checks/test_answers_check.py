@@ -35,7 +35,7 @@ def judge(
     theirs: Sequence[Answer],
     ours: Sequence[Answer] | None = None,
     again: Sequence[str] = (),
-    expect: Expect = Expect(answer="42"),  # noqa: B008 - frozen
+    expect: Expect | None = Expect(answer="42"),  # noqa: B008 - frozen
     **more: Any,
 ) -> dict[tuple[str, str], Verdict]:
     cases = [make.case(index, expect=expect, **more) for index in range(len(theirs))]
@@ -190,6 +190,14 @@ def test_cases_that_say_nothing_are_refused(make: Factory) -> None:
     )
     assert checked.prompt_problem(unread) == ("c0 expects 'many', and extract='number' finds no number in it")
     assert checked.prompt_problem(PromptSet(name="set", cases=said.cases[:1])) is None
+
+
+@pytest.mark.parametrize("expect", [None, Expect(), Expect(contains=())])
+def test_an_answer_of_which_nothing_is_said_is_never_right(make: Factory, expect: Expect | None) -> None:
+    rate = judge(make, check.answers(rate=0.9), [RIGHT] * 40, expect=expect)["answers.rate", "cand"]
+
+    assert (rate.outcome, rate.estimate) == (Outcome.FAIL, 0.0)
+    assert rate.differing[0].what == "its prompt does not say what is right"
 
 
 def test_too_few_prompts_are_refused_by_limit() -> None:

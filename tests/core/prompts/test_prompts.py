@@ -340,6 +340,10 @@ def test_broken_text_is_named_by_file_and_line(text: str, expected: str) -> None
         ({"top_k": 1}, "top_k is not a key: what OpenAI has no name for belongs under sampling"),
         ({"tool_choice": "any"}, "tool_choice is \"any\"; allowed: 'none', 'auto', 'required'"),
         ({"expect": {"schema": 3}}, "expect.schema is neither text"),
+        ({"expect": {"contains": ""}}, 'expect.contains[0] is ""; expected text that is not empty'),
+        ({"expect": {"contains": ["a", ""]}}, 'expect.contains[1] is ""; expected text that is not empty'),
+        ({"expect": {"answer": " "}}, "expect.answer is empty; expected the text that is right"),
+        ({"expect": {"tool": ""}}, 'expect.tool is ""; expected text that is not empty'),
         (
             {"expects": {}},
             "expects is not a key (did you mean 'expect'?); known here: expect, extra_body, frequency_penalty",

@@ -31,6 +31,7 @@ def test_a_call_of_the_tool_is_right() -> None:
 
 def test_schemas_and_nothing_are_left_to_checks() -> None:
     assert kept(Expect(schema={"type": "object"})) == kept(None) == {}
+    assert not is_right({}, Completion(text="anything"))
 
 
 @pytest.mark.parametrize(
