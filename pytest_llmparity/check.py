@@ -37,7 +37,7 @@ from pytest_llmparity.core.checks.tags import By
 from pytest_llmparity.core.checks.tools import ToolsCheck
 from pytest_llmparity.core.checks.tools.calls import Arguments, Order
 from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
-from pytest_llmparity.core.compare.fields import refused as not_a_path
+from pytest_llmparity.core.compare.paths import refused as not_a_path
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.right.extract import Extract, refused
 from pytest_llmparity.core.stats.paired import Side

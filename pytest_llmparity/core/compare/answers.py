@@ -131,7 +131,10 @@ def _arguments(text: str, *, sort: bool) -> str:
     parsed = parse_json(text)
     if parsed.error is not None or not sort:
         return _BETWEEN.sub(lambda match: match[1] or "", text)
-    return json.dumps(parsed.value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    try:
+        return json.dumps(parsed.value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    except RecursionError:  # Python's writer gives up before the reader does
+        return _BETWEEN.sub(lambda match: match[1] or "", text)
 
 
 def _same_arguments(ours: str, theirs: str) -> bool:

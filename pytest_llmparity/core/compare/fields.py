@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from pytest_llmparity.core.compare.json import ABSENT, FieldDiff, child, diff_values
+from pytest_llmparity.core.compare.matching import Alike, matched
+from pytest_llmparity.core.compare.paths import EVERYWHERE, Steps, at, steps
 
-_PLACE: Final = re.compile(r"\[\d+\]")
-_STEP: Final = re.compile(r'\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d*|"(?:[^"\\]|\\.)*")\]')
-_WRITTEN: Final = re.compile(r'\$(?:\.[A-Za-z_][A-Za-z0-9_]*|\[(?:\d*|"(?:[^"\\]|\\.)*")\])*')
+_Work: TypeAlias = tuple[str, Steps, Any, Any]
 
 
 class Fields(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +20,7 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True):
 
     A path reads ``$.items[].price``: ``[]`` is every place of an array. ``tolerance`` is the largest difference of two
     numbers at a path that does not count; at the paths of ``unordered`` arrays are compared whatever the order of their
-    items.
+    items, these by what is read of them and by the same tolerance.
     """
 
     read: tuple[str, ...] = ()
@@ -31,95 +30,99 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True):
     def differences(self, ours: Any, theirs: Any) -> list[FieldDiff]:
         """Return the fields in which two values differ for who reads these, as :func:`diff_values` does.
 
+        Items of an array without order that no item of the other equals are compared in the order in which they stand.
+
         >>> fields = Fields(read=("$.total", "$.tags"), tolerance=(("$.total", 0.01),), unordered=("$.tags",))
         >>> a, b = {"total": 1.0, "tags": ["x", "y"], "note": "a"}, {"total": 1.005, "tags": ["y", "x"], "note": "b"}
         >>> fields.differences(a, b), [diff.path for diff in fields.differences(a, {**b, "total": 2})]
         ([], ['$.total'])
         """
-        if self.unordered:
-            ours, theirs = self._sorted(ours, "$"), self._sorted(theirs, "$")
-        return [difference for difference in diff_values(ours, theirs) if self._counts(difference)]
+        if self == EVERYTHING:
+            return diff_values(ours, theirs)
+        return list(_reading(self).differences(ours, theirs))
 
-    def unseen(self, values: Iterable[Any]) -> tuple[str, ...]:
-        """Return the paths that are read and lead to nothing in any of these values: nobody would compare anything."""
-        left = list(self.read)
-        for value in values:
-            left = [path for path in left if not leads_somewhere(value, path)]
-            if not left:
-                break
-        return tuple(left)
-
-    def _counts(self, difference: FieldDiff) -> bool:
-        path = anywhere(difference.path)
-        if self.read and not any(_beside(path, read) for read in self.read):
-            return False
-        allowed = dict(self.tolerance).get(path)
-        return allowed is None or not _near(difference.baseline, difference.candidate, allowed)
-
-    def _sorted(self, value: Any, path: str) -> Any:
-        if isinstance(value, Mapping):
-            return {key: self._sorted(inner, child(path, key)) for key, inner in value.items()}
-        if isinstance(value, list):
-            items = [self._sorted(inner, f"{path}[]") for inner in value]
-            return sorted(items, key=_canonical) if path in self.unordered else items
-        return value
+    def seen(self, value: Any) -> tuple[str, ...]:
+        """Return the paths that are read and lead to something in a value, in one place of an array at least."""
+        return tuple(path for path in self.read if at(value, steps(path)))
 
 
 EVERYTHING: Final = Fields()
 
 
-def anywhere(path: str) -> str:
-    """Return a path with the places of arrays left out: ``$.items[].price``."""
-    return _PLACE.sub("[]", path)
+class _Reading:
+    """The paths of :class:`Fields` as steps, and how two values are walked by them."""
+
+    def __init__(self, fields: Fields) -> None:
+        self._read = [steps(path) for path in fields.read]
+        self._tolerance = {steps(path): allowed for path, allowed in fields.tolerance}
+        self._unordered = {steps(path) for path in fields.unordered}
+
+    def differences(self, ours: Any, theirs: Any, below: Steps = ()) -> Iterator[FieldDiff]:
+        """Yield the fields that differ of two values that stand at a path."""
+        waiting: list[_Work] = [("$", below, ours, theirs)]  # a stack of our own: values may be nested deeper than ours
+        while waiting:
+            path, here, a, b = waiting.pop()
+            if isinstance(a, Mapping) and isinstance(b, Mapping):
+                keys = [*a, *(key for key in b if key not in a)]
+                parts = [
+                    (child(path, key), (*here, key), a.get(key, ABSENT), b.get(key, ABSENT))
+                    for key in keys
+                    if self._counts((*here, key))
+                ]
+                waiting.extend(reversed(parts))
+            elif isinstance(a, list) and isinstance(b, list):
+                items = (*here, EVERYWHERE)
+                if self._counts(items):
+                    waiting.extend(reversed([(f"{path}[{n}]", items, x, y) for n, x, y in self._items(a, b, here)]))
+            elif diff_values(a, b) and not _near(a, b, self._tolerance.get(here)):
+                yield FieldDiff(path=path, baseline=a, candidate=b)
+
+    def _items(self, ours: Sequence[Any], theirs: Sequence[Any], here: Steps) -> Iterable[tuple[int, Any, Any]]:
+        """Return the items of two arrays that are compared with each other, with their places."""
+        if here not in self._unordered:
+            length = max(len(ours), len(theirs))
+            return [(n, _item(ours, n), _item(theirs, n)) for n in range(length)]
+        below = (*here, EVERYWHERE)
+        alike = Alike(counts=self._counts, unordered=self._unordered, tolerated=self._tolerance)
+        left, right = matched(ours, theirs, below, alike, lambda a, b: self._equal(a, b, below))
+        length = max(len(left), len(right))
+        pairs = [(_item(left, n), _item(right, n)) for n in range(length)]
+        return [
+            (a if isinstance(a, int) else b, _of(ours, a), _of(theirs, b))
+            for a, b in pairs
+            if isinstance(a, int) or isinstance(b, int)
+        ]
+
+    def _equal(self, ours: Any, theirs: Any, below: Steps) -> bool:
+        return next(self.differences(ours, theirs, below), None) is None
+
+    def _counts(self, here: Steps) -> bool:
+        """Whether a path is one that is read, lies below it, or holds it."""
+        return not self._read or any(here[: len(path)] == path[: len(here)] for path in self._read)
 
 
-def refused(path: object) -> str | None:
-    """Say why something is no path, ``None`` where it is one.
-
-    >>> refused("$.items[].price"), refused('$["odd key"]'), refused("$")
-    (None, None, None)
-    >>> refused("price")
-    "'price' is no path: it begins with $, such as $.price or $.items[].price"
-    """
-    if isinstance(path, str) and _WRITTEN.fullmatch(path):
-        return None
-    return f"{path!r} is no path: it begins with $, such as $.price or $.items[].price"
+@functools.lru_cache(maxsize=8)
+def _reading(fields: Fields) -> _Reading:
+    """Return how values are walked by these paths, which are read once."""
+    return _Reading(fields)
 
 
-def leads_somewhere(value: Any, path: str) -> bool:
-    """Whether there is anything at a path of a value, in one place of an array at least.
-
-    >>> leads_somewhere({"items": [{"id": 1}, {"price": None}]}, "$.items[].price"), leads_somewhere({}, "$.total")
-    (True, False)
-    """
-    standing = [value]
-    for name, place in _STEP.findall(path):
-        below: list[Any] = []
-        for inner in standing:
-            key = name or (json.loads(place) if place.startswith('"') else None)
-            if key is not None and isinstance(inner, Mapping) and key in inner:
-                below.append(inner[key])
-            elif key is None and isinstance(inner, list):
-                below += inner if not place else inner[int(place) : int(place) + 1]
-        standing = below
-    return bool(standing)
+def _item(values: Sequence[Any], index: int) -> Any:
+    return values[index] if index < len(values) else ABSENT
 
 
-def _beside(path: str, read: str) -> bool:
-    """Whether a path is one that is read, lies below it, or holds it."""
-    upper, lower = (path, read) if len(path) <= len(read) else (read, path)
-    return lower.startswith(upper) and lower[len(upper) : len(upper) + 1] in ("", ".", "[")
+def _of(values: Sequence[Any], place: Any) -> Any:
+    return values[place] if isinstance(place, int) else ABSENT
 
 
-def _near(ours: Any, theirs: Any, allowed: float) -> bool:
+def _near(ours: Any, theirs: Any, allowed: float | None) -> bool:
     numbers = (int, float)
-    if ours is ABSENT or theirs is ABSENT or isinstance(ours, bool) or isinstance(theirs, bool):
+    if allowed is None or isinstance(ours, bool) or isinstance(theirs, bool):
         return False
     if not isinstance(ours, numbers) or not isinstance(theirs, numbers):
         return False
-    # A little more than was asked for: 0.1 + 0.2 is as far from 0.3 as a double can tell.
-    return abs(ours - theirs) <= allowed * (1 + 1e-9)
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    try:
+        # A little more than was asked for: 0.1 + 0.2 is as far from 0.3 as a double can tell.
+        return abs(ours - theirs) <= allowed * (1 + 1e-9)
+    except OverflowError:  # an integer beyond a double, beside one
+        return False

@@ -129,6 +129,39 @@ def test_a_field_that_no_answer_has_compares_nothing(make: Factory) -> None:
     assert "no answer of either engine has $.tag or $.tags[].name" in agree.message
 
 
+def test_a_field_that_no_answer_has_hides_no_difference(make: Factory) -> None:
+    checked = check.schema({}, agree=0.9, fields=["$.queue", "$.note"])
+    agree = judge(make, checked, ['{"queue": 2}'] * 40, ['{"queue": 1}'] * 40)["schema.agree", "cand"]
+
+    assert agree.outcome is Outcome.FAIL
+    assert "there to be compared: $.note in 0, $.queue in 80 of 80 answers" in agree.details
+
+
+@pytest.mark.parametrize("path", ['$["total"]', '$["größe"]', "$.größe", '$["a[0]"]'])
+def test_a_field_is_compared_however_its_path_is_spelled(make: Factory, path: str) -> None:
+    ours, theirs = (json.dumps({"total": n, "größe": n, "a[0]": n}) for n in (1, 2))
+    agree = judge(make, check.schema({}, agree=0.9, fields=[path]), [theirs] * 40, [ours] * 40)["schema.agree", "cand"]
+
+    assert agree.outcome is Outcome.FAIL
+
+
+def test_values_that_no_arithmetic_holds_are_differences(make: Factory) -> None:
+    deep = "[" * 900 + "1" + "]" * 900
+    ours, theirs = (f'{{"t": {n}, "x": {x}}}' for n, x in (("1" + "0" * 350, deep), ("1.5", deep.replace("1", "2"))))
+    checked = check.schema({}, agree=0.9, tolerance={"$.t": 0.01}, unordered=["$.x", "$.y"])
+    agree = judge(make, checked, [theirs] * 40, [ours] * 40)["schema.agree", "cand"]
+
+    assert agree.outcome is Outcome.FAIL
+
+
+def test_a_field_that_was_not_there_yet_leaves_a_sequential_run_open(make: Factory) -> None:
+    same = ['{"queue": 1}'] * 80
+    evidence = make.evidence(make.engine("base", same), make.engine("cand", same), cases=200, sequential=True)
+    agree = check.schema({}, agree=0.9, fields=["$.queue", "$.note"]).judge(evidence)[-1]
+
+    assert (agree.outcome, agree.open) == (Outcome.INCONCLUSIVE, True)
+
+
 def test_what_is_wrong_is_counted_by_class(make: Factory) -> None:
     theirs: list[Answer] = [
         *[GOOD] * 30,
@@ -151,6 +184,10 @@ def test_what_is_wrong_is_counted_by_class(make: Factory) -> None:
     [
         ({"fields": ["price"]}, "begins with"),
         ({"fields": "$.price"}, "fields is a list of paths"),
+        ({"fields": ["$.items[0].price"]}, "is every place"),
+        ({"tolerance": {"$.items[0]": 1}}, "is every place"),
+        ({"unordered": ["$.tags[0]"]}, "is every place"),
+        ({"unordered": ['$["a\\x"]']}, "is no JSON string"),
         ({"unordered": 3}, "unordered is a list of paths"),
         ({"tolerance": {"$.a": -1}}, "a tolerance is a number of at least 0"),
         ({"tolerance": {"$.a": True}}, "a tolerance is a number of at least 0"),

@@ -39,6 +39,7 @@ RATE: Final = "schema.rate"
 GAP: Final = "schema.gap"
 AGREE: Final = "schema.agree"
 _SHOWN_FIELDS: Final = 3
+_SHOWN_PATHS: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,14 +282,12 @@ class SchemaCheck(LimitedCheck):
             least = design.share(equal, at_least=at_least, cases=cases).lower
             bound = "" if not least or evidence.single else f", equal in at least {explain.percent(least)}"
             most.append(f"{explain.plain(path, 60)} differs in {times} of {n}{bound}")
-        if unseen := pair.unseen:
-            reason = f"no answer of either engine has {' or '.join(explain.plain(path, 60) for path in unseen)}"
-            return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, n=n, reason=reason)
+        seen, answers = pair.seen
         verdict = dataclasses.replace(
             verdict,
             measures="of answers have equal values",
             requests=2 * n,
-            details=(*most, *pair.example(), *missing.reasons),
+            details=(*most, *pair.example(), *_there(seen, answers), *missing.reasons),
             differing=tuple(
                 pair.difference(case, ", ".join(sorted(fields[case.id])))
                 for case, _, _ in pair.compared
@@ -301,7 +300,12 @@ class SchemaCheck(LimitedCheck):
         if not evidence.single:
             values = zip(cases, kept, strict=True)
             done = warned(done, shares_below(values, at_least=at_least, alpha=evidence.alpha))
-        return rested(done, missing, best=lambda: design.share(best, at_least=at_least, cases=cases))
+        done = rested(done, missing, best=lambda: design.share(best, at_least=at_least, cases=cases))
+        unseen = [explain.plain(path, 60) for path, times in seen.items() if not times]
+        if done.outcome is not Outcome.PASS or not unseen:
+            return done
+        reason = f"no answer of either engine has {' or '.join(unseen)}"
+        return dataclasses.replace(done, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")
 
     def limits(self) -> dict[str, float]:
         """Return the limits that are set, by name."""
@@ -319,6 +323,13 @@ def _parsed(readings: Mapping[str, Mapping[str, Reading]]) -> dict[str, dict[str
         name: {case: whole for case, reading in read.items() if (whole := reading.whole) is not None}
         for name, read in readings.items()
     }
+
+
+def _there(seen: Mapping[str, int], of: int) -> list[str]:
+    """Say in how many answers of both engines each path that is read leads somewhere, the rarest first."""
+    rarest = sorted(seen.items(), key=lambda item: item[1])[:_SHOWN_PATHS]
+    parts = ", ".join(f"{explain.plain(path, 60)} in {times}" for path, times in rarest)
+    return [f"there to be compared: {parts} of {explain.count(of, 'answer')}"] if parts else []
 
 
 def only_on(engine: str) -> str:

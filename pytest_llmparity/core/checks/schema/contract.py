@@ -13,9 +13,10 @@ import msgspec
 
 from pytest_llmparity.core.checks.missing import describe
 from pytest_llmparity.core.compare.answers import digest
-from pytest_llmparity.core.compare.fields import EVERYTHING, Fields, anywhere
+from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
 from pytest_llmparity.core.compare.json import FieldDiff, Parsed, fault_of, parse_json
 from pytest_llmparity.core.compare.order import NOT_FETCHED, refuse_to_fetch
+from pytest_llmparity.core.compare.paths import anywhere
 from pytest_llmparity.core.compare.wrapped import REASONING, Unwrapped, unwrap
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence

@@ -71,11 +71,14 @@ class PairReadings:
         return ours.differing(theirs, self._fields)
 
     @property
-    def unseen(self) -> tuple[str, ...]:
-        """The paths that are to be compared and lead to nothing in any answer of either engine."""
-        return self._fields.unseen(
-            reading.value for _, ours, theirs in self.compared for reading in (ours, theirs) if reading.parsed
-        )
+    def seen(self) -> tuple[dict[str, int], int]:
+        """In how many answers of both engines each path that is to be compared leads somewhere, and of how many."""
+        values = [reading.value for _, ours, theirs in self.compared for reading in (ours, theirs) if reading.parsed]
+        counts = dict.fromkeys(self._fields.read, 0)
+        for value in values:
+            for path in self._fields.seen(value):
+                counts[path] += 1
+        return counts, len(values)
 
     def difference(self, case: Case, what: str) -> Difference:
         """Return a case as reports list it."""
@@ -111,3 +114,5 @@ def _value(value: object) -> str:
         return json.dumps(value, ensure_ascii=False)
     except TypeError:  # a field that is not there
         return repr(value)
+    except RecursionError:
+        return "nested too deeply to show"
