@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import ClassVar, Final
 
 import msgspec
@@ -16,15 +17,15 @@ from pytest_llmparity.core.checks.missing import Missing, Silence, describe, res
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.checks.schema.contract import Contract, name_of, silent
 from pytest_llmparity.core.checks.tags import gaps_above, shares_below, warned
-from pytest_llmparity.core.compare.answers import digest, in_words, speechless
+from pytest_llmparity.core.compare.answers import digest, in_words, no_evidence, speechless
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.right.expected import kept, why_wrong
-from pytest_llmparity.core.right.extract import Extract, wanted
+from pytest_llmparity.core.right.extract import Extract, extracted, wanted
 from pytest_llmparity.core.sample import Completion, Phase
 from pytest_llmparity.core.stats.paired import Side
-from pytest_llmparity.core.verdict import Difference, Verdict
+from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
 RATE: Final = "answers.rate"
@@ -35,16 +36,34 @@ REPEATS: Final = 2
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer, held against what its case expects: ``wrong`` says why it is not right, empty where it is."""
+    """One answer, held against what its case expects: ``wrong`` says why it is not right, empty where it is.
+
+    ``answer`` is ``None`` of a failed request. ``unread`` says why nothing could be read where a value is expected.
+    """
 
     wrong: str = ""
-    answered: bool = True
-    text: str = ""
+    answer: Completion | None = None
+    unread: str = ""
 
     @property
     def right(self) -> bool:
         """Whether it is what was expected."""
         return not self.wrong
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer."""
+        return self.answer is not None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the token limit was reached before it said anything: what it would have said is not known."""
+        return self.answer is not None and self.answer.cut and speechless(self.answer)
+
+    @property
+    def text(self) -> str:
+        """The answer in words."""
+        return "" if self.answer is None else in_words(self.answer)
 
 
 Marks = Mapping[str, Mark]
@@ -63,11 +82,14 @@ class AnswersCheck(LimitedCheck):
     - ``answers.flips``: per candidate, cases that are right on one engine and wrong on the other, less those that are
       right once and wrong once on the baseline alone, are at most ``flips`` (the same test, on the same cases). Two
       engines with equal rates may flip on every tenth case (Dutta et al. 2024, *Accuracy is Not All You Need*,
-      arXiv 2407.09141). Each case is asked twice.
+      arXiv 2407.09141). Each case is asked twice, of every engine, since all are asked alike; of the candidate the
+      first answer counts.
 
-    Cases an engine failed to answer are not right; in a pair, cases the baseline did not answer are left out. Of cases
-    of one ``group`` one counts where there are groups enough, else all of them, as fewer. ``schemas`` holds the schema
-    files that cases name, by name, once :meth:`resolve` has read them.
+    Marks are those of first answers. Cases an engine failed to answer are not right; in a pair, cases the baseline did
+    not answer are left out. An answer that its token limit cut before it said anything counts neither way. Where
+    ``extract`` finds nothing in any answer of a pair, nothing is settled. Of cases of one ``group`` one counts where
+    there are groups enough, else all of them, as fewer. ``schemas`` holds the schema files that cases name, by name,
+    once :meth:`resolve` has read them.
     """
 
     kind: ClassVar[str] = "answers"
@@ -101,8 +123,9 @@ class AnswersCheck(LimitedCheck):
         if silent_cases:
             first = silent_cases[0]
             return (
-                f"{len(silent_cases)} of {explain.count(len(prompts.cases), 'prompt')} do not say what is right; the "
-                f'first is {explain.plain(first.id, 40)}: give it expect = {{"answer": …}}, or '
+                f"{len(silent_cases)} of {explain.count(len(prompts.cases), 'prompt')} "
+                f"{'does' if len(prompts.cases) == 1 else 'do'} not say what is right; the first is "
+                f'{explain.plain(first.id, 40)}: give it expect = {{"answer": …}}, or '
                 "contains, tool or schema"
             )
         for case in prompts.cases:
@@ -145,7 +168,7 @@ class AnswersCheck(LimitedCheck):
                 evidence,
                 RATE,
                 lambda opened, engine: (
-                    silent(opened, engine, some[engine.name], evidence)
+                    _silent(opened, engine, some[engine.name], evidence)
                     or self._rate(opened, evidence, engine, some[engine.name])
                 ),
             )
@@ -155,24 +178,27 @@ class AnswersCheck(LimitedCheck):
             if (refused := pairing.unanswered(opened, evidence)) is not None:
                 return [refused]
             opened = dataclasses.replace(opened, differs=layers.layers(evidence, candidate))
-            pair = _Pair(pairing, some[evidence.baseline], some[candidate.name], again, evidence)
-            return [self._gap(opened, pair) if opened.kind == GAP else self._flips(opened, pair)]
+            second = again if opened.kind == FLIPS else None
+            pair = _Pair(pairing, some[evidence.baseline], some[candidate.name], second, evidence)
+            return [self._flips(opened, pair) if opened.kind == FLIPS else self._gap(opened, pair)]
 
         return self.each_pair(evidence, GAP if limit == "gap" else FLIPS, judge)
 
     def _rate(self, verdict: Verdict, evidence: Evidence, engine: EngineEvidence, marks: Marks) -> Verdict:
         assert self.rate is not None
+        at_least = self.rate
         cases = evidence.prompts.cases
-        marked = [case for case in cases if case.id in marks]
+        asked = [case for case in cases if case.id in marks]
+        marked = [case for case in asked if not marks[case.id].cut]
         right = [marks[case.id].right for case in marked]
         silence = Silence()
-        for answer in engine.answers().values():
-            if speechless(answer):
+        for case in asked:
+            if (answer := marks[case.id].answer) is not None and marks[case.id].cut:
                 silence.add({engine.name: answer})
         verdict = dataclasses.replace(
             verdict,
             measures="of answers are right",
-            requests=len(right),
+            requests=len(asked),
             details=(*_wrong(engine.name, marked, marks), *silence.limits()),
             differing=tuple(
                 Difference(
@@ -184,17 +210,22 @@ class AnswersCheck(LimitedCheck):
                 if not (mark := marks[case.id]).right
             ),
         )
-        unasked = len(cases) - len(engine.left_out) - len(right)
-        missing = Missing(of=len(right), used=len(right), stopped=evidence.incomplete or "" if unasked else "")
-        groups_asked = len({case.group for case in marked})
-        design = design_of(evidence, asked=len(right), groups_asked=groups_asked)
-        judgement = design.share(right, at_least=self.rate, cases=marked)
+        unasked = len(cases) - len(engine.left_out) - len(asked)
+        stopped = evidence.incomplete or "" if unasked else ""
+        reasons = tuple(silence.limits())
+        missing = Missing(
+            of=len(asked), used=len(right), reasons=reasons, stopped=stopped, sequential=evidence.sequential
+        )
+        groups_asked = len({case.group for case in asked})
+        design = design_of(evidence, asked=len(asked), groups_asked=groups_asked)
+        judgement = design.share(right, at_least=at_least, cases=marked)
         done = dataclasses.replace(
             verdict.judged(judgement), remarks=turns(judgement, groups_asked, evidence.prompts.groups)
         )
         if not evidence.single:
-            done = warned(done, shares_below(zip(marked, right, strict=True), at_least=self.rate, alpha=evidence.alpha))
-        return rested(done, missing)
+            done = warned(done, shares_below(zip(marked, right, strict=True), at_least=at_least, alpha=evidence.alpha))
+        best = [marks[case.id].cut or marks[case.id].right for case in asked]
+        return rested(done, missing, best=lambda: design.share(best, at_least=at_least, cases=asked))
 
     def _gap(self, verdict: Verdict, pair: _Pair) -> Verdict:
         assert self.gap is not None
@@ -209,35 +240,31 @@ class AnswersCheck(LimitedCheck):
             details=(
                 "right on " + "; on ".join(f"{name} only: {n}" for name, n in only.items()),
                 *_wrong(verdict.engine, cases, pair.theirs),
-                *pair.missing(cases).reasons,
+                *pair.missing.reasons,
             ),
-            differing=pair.turned(cases),
+            differing=pair.turned,
         )
-        return pair.judged(verdict, cases, differences, margin=self.gap, side=self.side)
+        return pair.judged(verdict, differences, margin=self.gap, side=self.side, extract=self.extract)
 
     def _flips(self, verdict: Verdict, pair: _Pair) -> Verdict:
         assert self.flips is not None
-        evidence = pair.evidence
-        cases = [case for case in pair.cases if case.id in pair.again]
+        evidence, cases = pair.evidence, pair.cases
         across = [pair.ours[case.id].right != pair.theirs[case.id].right for case in cases]
         within = [pair.ours[case.id].right != pair.again[case.id].right for case in cases]
         differences = [a - b for a, b in zip(across, within, strict=True)]
-        also = []
-        if once := len(pair.cases) - len(cases):
-            also.append(f"{explain.count(once, 'prompt')} answered only once by {evidence.baseline}")
         verdict = dataclasses.replace(
             verdict,
             measures=f"of answers flip, less what {evidence.baseline} flips by itself" if cases else "",
-            requests=3 * len(cases),
+            requests=2 * REPEATS * len(cases),
             details=(
                 f"{sum(across)} of {explain.count(len(cases), 'prompt')} flip between the engines, {sum(within)} when "
                 f"{evidence.baseline} is asked again",
                 *_wrong(verdict.engine, cases, pair.theirs),
-                *pair.missing(cases, also).reasons,
+                *pair.missing.reasons,
             ),
-            differing=pair.turned(cases),
+            differing=pair.turned,
         )
-        return pair.judged(verdict, cases, differences, margin=self.flips, side="worse", also=also)
+        return pair.judged(verdict, differences, margin=self.flips, side="worse", extract=self.extract)
 
 
 class _Marking:
@@ -249,26 +276,32 @@ class _Marking:
         self._contracts: dict[str, Contract] = {}
 
     def of(self, engine: EngineEvidence, prompts: PromptSet) -> dict[str, Mark]:
-        """Return the mark of each case's first answer; what was asked and not answered is wrong."""
-        marks = {case: self._mark(prompts.by_id[case], answer) for case, answer in engine.answers().items()}
-        for case, failure in engine.failures().items():
-            marks[case] = Mark(wrong=f"no answer: {describe(engine.name, case, failure)}", answered=False)
+        """Return the mark of each case's first answer; where it failed it is wrong, whatever came after it."""
+        marks: dict[str, Mark] = {}
+        for case, samples in engine.samples.get(Phase.MAIN, {}).items():
+            for sample in samples[:1]:
+                if sample.completion is not None:
+                    marks[case] = self._mark(prompts.by_id[case], sample.completion)
+                elif sample.failure is not None:
+                    marks[case] = Mark(wrong=f"no answer: {describe(engine.name, case, sample.failure)}")
         return marks
 
     def again(self, engine: EngineEvidence, prompts: PromptSet) -> dict[str, Mark]:
         """Return the mark of each case's second answer, where there is one."""
         marks: dict[str, Mark] = {}
         for case, samples in engine.samples.get(Phase.MAIN, {}).items():
-            answers = [sample.completion for sample in samples if sample.completion is not None]
-            if len(answers) > 1:
-                marks[case] = self._mark(prompts.by_id[case], answers[1])
+            for sample in samples[1:2]:
+                if sample.completion is not None:
+                    marks[case] = self._mark(prompts.by_id[case], sample.completion)
         return marks
 
     def _mark(self, case: Case, answer: Completion) -> Mark:
         contract = self._contract(case)
         fits = None if contract is None else lambda completion: contract.hold(completion).problem
-        wrong = why_wrong(kept(case.expect), answer, extract=self._extract, fits=fits)
-        return Mark(wrong=wrong, text=in_words(answer))
+        expect = kept(case.expect)
+        given = extracted(answer.text, self._extract) if "answer" in expect else None
+        wrong = why_wrong(expect, answer, extract=self._extract, fits=fits, given=given)
+        return Mark(wrong=wrong, answer=answer, unread="" if given is None else given.problem)
 
     def _contract(self, case: Case) -> Contract | None:
         schema = None if case.expect is None else case.expect.schema
@@ -281,55 +314,82 @@ class _Marking:
         return self._contracts[text]
 
 
-@dataclass(frozen=True, slots=True)
 class _Pair:
-    """The marks of a pair of engines: ``ours`` and ``again`` are the baseline's, the latter of its second answers."""
+    """The marks of a pair of engines: ``ours`` and ``again`` are the baseline's, the latter of its second answers.
 
-    pairing: Pairing
-    ours: Marks
-    theirs: Marks
-    again: Marks
-    evidence: Evidence
+    ``cases`` are those that the baseline answered and the candidate was asked, without answers that say nothing about
+    each other; with ``again`` only those it answered twice. ``missing`` is what a verdict on them does not rest on.
+    """
+
+    def __init__(self, pairing: Pairing, ours: Marks, theirs: Marks, again: Marks | None, evidence: Evidence) -> None:
+        self.ours, self.theirs, self.again = ours, theirs, again or {}
+        self.evidence = evidence
+        self.cases: list[Case] = []
+        self._pairing = pairing
+        silence, once, failed = Silence(), 0, 0
+        lost = {case.id for case in pairing.lost}
+        for case in pairing.cases:
+            if case.id not in ours or case.id not in theirs:
+                continue
+            mine, other = ours[case.id].answer, theirs[case.id].answer
+            second = self.again[case.id].answer if case.id in self.again else None
+            if mine is None:
+                failed += case.id not in lost
+            elif ours[case.id].cut if other is None else no_evidence(mine, other):
+                silence.add({evidence.baseline: mine} | ({} if other is None else {pairing.candidate: other}))
+            elif again is not None and second is None:
+                once += 1
+            elif second is not None and self.again[case.id].cut:
+                silence.add({evidence.baseline: second})
+            else:
+                self.cases.append(case)
+        also = silence.reasons()
+        if failed:
+            also.append(f"the first answer of {evidence.baseline} to {explain.count(failed, 'prompt')} failed")
+        if once:
+            also.append(f"{explain.count(once, 'prompt')} answered only once by {evidence.baseline}")
+        self.missing = pairing.missing(evidence, used=len(self.cases), also=also)
 
     @property
-    def cases(self) -> list[Case]:
-        """The cases the baseline answered and the candidate was asked."""
-        return [
-            case
-            for case in self.pairing.cases
-            if case.id in self.ours and self.ours[case.id].answered and case.id in self.theirs
-        ]
-
-    def missing(self, used: Sequence[Case], also: Sequence[str] = ()) -> Missing:
-        """Return what a verdict that uses these cases does not rest on."""
-        return self.pairing.missing(self.evidence, used=len(used), also=also)
-
-    def turned(self, cases: Sequence[Case]) -> tuple[Difference, ...]:
-        """Return the cases that are right on one engine only, as reports list them."""
+    def turned(self) -> tuple[Difference, ...]:
+        """The cases that are right on one engine only, as reports list them."""
         return tuple(
             Difference(
                 case=case.id,
-                what=f"{right_only_on(self.evidence.baseline if ours.right else self.pairing.candidate)}: "
+                what=f"{right_only_on(self.evidence.baseline if ours.right else self._pairing.candidate)}: "
                 f"{explain.plain(theirs.wrong or ours.wrong, 100)}",
                 baseline_sha256=digest(ours.text),
                 candidate_sha256=digest(theirs.text) if theirs.answered else None,
             )
-            for case in cases
+            for case in self.cases
             if (ours := self.ours[case.id]).right != (theirs := self.theirs[case.id]).right
         )
 
+    def unread(self, extract: Extract | None) -> str:
+        """Say that what says what the answer is found it in none of either engine, empty where it did in one."""
+        every = [
+            mark
+            for case in self.cases
+            if extract is not None and case.expect is not None and case.expect.answer is not None
+            for mark in (self.ours[case.id], self.theirs[case.id])
+            if mark.answered
+        ]
+        if not every or any(not mark.unread for mark in every):
+            return ""
+        return (
+            f"extract={_named(extract)} found nothing in any of {explain.count(len(every), 'answer')}, so none was "
+            f"compared; first: {explain.plain(every[0].unread, 100)}"
+        )
+
     def judged(
-        self,
-        verdict: Verdict,
-        cases: Sequence[Case],
-        differences: Sequence[int],
-        *,
-        margin: float,
-        side: Side,
-        also: Sequence[str] = (),
+        self, verdict: Verdict, differences: Sequence[int], *, margin: float, side: Side, extract: Extract | None
     ) -> Verdict:
         """Return the verdict on a difference of shares over these cases."""
-        pairing, evidence = self.pairing, self.evidence
+        pairing, evidence, cases = self._pairing, self.evidence, self.cases
+        if why := self.unread(extract):
+            return dataclasses.replace(
+                verdict, outcome=Outcome.INCONCLUSIVE, n=len(cases), reason=why, open=evidence.sequential
+            )
         design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
         judgement = design.gap(differences, margin=margin, side=side, cases=cases)
         done = dataclasses.replace(
@@ -341,11 +401,7 @@ class _Pair:
         ids = {case.id for case in cases}
         rest = [case for case in pairing.cases if case.id not in ids]
         everything, best = [*cases, *rest], [*differences, *[0] * len(rest)]
-        return rested(
-            done,
-            self.missing(cases, also),
-            best=lambda: design.gap(best, margin=margin, side=side, cases=everything),
-        )
+        return rested(done, self.missing, best=lambda: design.gap(best, margin=margin, side=side, cases=everything))
 
 
 def right_only_on(engine: str) -> str:
@@ -357,7 +413,20 @@ def _named(extract: Extract | None) -> str:
     """Return what extracts as its user wrote it, the same in every run: no address of an object in it."""
     if extract is None or isinstance(extract, str):
         return repr(extract)
-    return name_of(getattr(extract, "__qualname__", None) or type(extract))
+    name = name_of(getattr(extract, "__qualname__", None) or type(extract))
+    code = getattr(extract, "__code__", None)
+    if code is None or not name.endswith("<lambda>"):
+        return name
+    return f"<lambda> at {PurePath(code.co_filename).name}:{code.co_firstlineno}"  # all of a module have one name
+
+
+def _silent(verdict: Verdict, engine: EngineEvidence, marks: Marks, evidence: Evidence) -> Verdict | None:
+    """Return the verdict when an engine answered nothing at all, or nothing before it was asked again."""
+    refused = silent(verdict, engine, marks, evidence)
+    if refused is None or not marks or engine.failures():
+        return refused
+    reason = f"no first answer at all; first: {next(iter(marks.values())).wrong}"
+    return dataclasses.replace(verdict, outcome=Outcome.ERROR, reason=reason)
 
 
 def _says(case: Case) -> bool:
@@ -372,7 +441,8 @@ def _wrong(engine: str, cases: Sequence[Case], marks: Marks) -> list[str]:
         return []
     case, mark = bad[0]
     lines = [
-        f"{len(bad)} of {explain.count(len(cases), 'answer')} of {engine} are not right; first: "
+        f"{len(bad)} of {explain.count(len(cases), 'answer')} of {engine} {'is' if len(bad) == 1 else 'are'} not "
+        f"right; first: "
         f"{explain.plain(case, 40)}: {explain.plain(mark.wrong, 120)}"
     ]
     return [*lines, f"  it answered {explain.quote(mark.text)}"] if mark.text else lines

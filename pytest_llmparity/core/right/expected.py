@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from pytest_llmparity.core.prompts import NO_TOOL, Expect
-from pytest_llmparity.core.right.extract import Extract, extracted, same, shown, wanted
+from pytest_llmparity.core.right.extract import Extract, Extracted, extracted, same, shown, wanted
 from pytest_llmparity.core.sample import Completion
 from pytest_llmparity.core.words import explain
 
@@ -30,17 +30,23 @@ def is_right(expect: Mapping[str, Any], answer: Completion) -> bool:
 
 
 def why_wrong(
-    expect: Mapping[str, Any], answer: Completion, *, extract: Extract | None = None, fits: Fits | None = None
+    expect: Mapping[str, Any],
+    answer: Completion,
+    *,
+    extract: Extract | None = None,
+    fits: Fits | None = None,
+    given: Extracted | None = None,
 ) -> str:
     """Say what of an answer is not as :func:`kept` says, empty where all is.
 
     ``extract`` says what of the text is the answer (:func:`~pytest_llmparity.core.right.extract.extracted`); ``fits``
-    holds it against the case's schema.
+    holds it against the case's schema. ``given`` is what was extracted where it has been already.
     """
     if not expect and fits is None:
         return "its prompt does not say what is right"
     if "answer" in expect:
-        given, right = extracted(answer.text, extract), wanted(expect["answer"], extract)
+        given = extracted(answer.text, extract) if given is None else given
+        right = wanted(expect["answer"], extract)
         if given.problem:
             return f"{explain.plain(given.problem, 100)}; expected {shown(right.value)}"
         if not same(given.value, right.value):

@@ -5,6 +5,7 @@ Deterministic and narrow: where two readings are possible nothing is extracted, 
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -48,6 +49,8 @@ def refused(extract: object) -> str | None:
 
     >>> refused("number"), refused("json:$.items[0].price"), refused(r"total: (\d+)")
     (None, None, None)
+    >>> refused("boolean")
+    "'boolean' would be a regular expression; did you mean 'bool'? The pattern is written '(boolean)'"
     >>> refused("json:total")
     "'json:total' names no field: a path begins with $, such as json:$.total or json:$.items[0].price"
     """
@@ -64,6 +67,10 @@ def refused(extract: object) -> str | None:
         return f"{extract!r} names no field: a path begins with $, such as json:$.total or json:$.items[0].price"
     if extract in WORDS:
         return None
+    if meant := _meant(extract):
+        return (
+            f"{extract!r} would be a regular expression; did you mean {meant!r}? The pattern is written '({extract})'"
+        )
     try:
         pattern = re.compile(extract)
     except (re.error, OverflowError) as error:
@@ -71,6 +78,15 @@ def refused(extract: object) -> str | None:
     if pattern.groups > 1:
         return f"{extract!r} has {pattern.groups} groups: the value is what one group finds; write (?:…) for the others"
     return None
+
+
+def _meant(extract: str) -> str:
+    """Return the word that a text of letters alone is close to, empty where it is close to none."""
+    word, _, path = extract.partition(":")
+    if not word.isalpha() or (path and word.lower() != "json"):
+        return ""
+    near = difflib.get_close_matches(word.lower(), (*WORDS, "json"), n=1, cutoff=0.7)
+    return "" if not near else near[0] if near[0] in WORDS else f"{JSON}{path or '$.field'}"
 
 
 def extracted(text: str, extract: Extract | None) -> Extracted:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,89 @@ def test_no_answer_is_no_right_answer(make: Factory) -> None:
     assert rate.differing[0].candidate_sha256 is None
 
 
+@pytest.mark.parametrize("extract", [r"#### (\d+)", "json:$.total", "choice"])
+def test_where_nothing_is_read_of_either_engine_nothing_is_settled(make: Factory, extract: str) -> None:
+    checked = check.answers(extract=extract, gap=0.05, flips=0.05)
+    verdicts = judge(make, checked, ["It is 7."] * 64, again=[RIGHT] * 64, expect=Expect(answer="C"))
+
+    for verdict in verdicts.values():
+        assert (verdict.outcome, verdict.estimate) == (Outcome.INCONCLUSIVE, None)
+        assert (
+            f"extract={extract!r} found nothing in any of 128 answers, so none was compared; first: " in verdict.message
+        )
+
+
+def test_one_answer_that_is_read_is_enough_to_compare(make: Factory) -> None:
+    gap = judge(make, check.answers(extract="number", gap=0.05), ["?"] * 64)["answers.gap", "cand"]
+
+    assert gap.outcome is Outcome.FAIL
+
+
+def test_answers_cut_before_they_said_anything_count_neither_way(make: Factory) -> None:
+    cut = make.cut("", reasoning="Let me see")
+    expect = Expect(tool="none")
+    checked = check.answers(rate=0.9, gap=0.05, flips=0.05)
+    all_cut = judge(make, checked, [cut] * 64, [cut] * 64, again=["Hello."] * 64, expect=expect)
+    few = judge(make, checked, ["Hello."] * 62 + [cut] * 2, ["Hello."] * 64, again=["Hello."] * 64, expect=expect)
+    said = "the token limit was reached in the reasoning of {}: raise max_tokens"
+
+    assert {verdict.outcome for verdict in all_cut.values()} == {Outcome.INCONCLUSIVE}
+    assert said.format("64 answers of base and 64 of cand") in all_cut["answers.gap", "cand"].details
+    assert said.format("64 answers of cand") in all_cut["answers.rate", "cand"].details
+    assert {verdict.outcome for verdict in few.values()} == {Outcome.PASS}
+    assert few["answers.rate", "cand"].estimate == 1.0
+    assert few["answers.rate", "cand"].details == few["answers.gap", "cand"].details[1:]
+    assert few["answers.rate", "cand"].details == (said.format("2 answers of cand"),)
+
+
+def test_a_second_answer_that_was_cut_says_nothing_of_what_flips_by_itself(make: Factory) -> None:
+    texts = [RIGHT] * 64
+    ours = twice(make.engine("base", texts), texts, make)
+    for samples in list(ours.samples[Phase.MAIN].values())[:8]:
+        cut = msgspec.structs.replace(samples[1], completion=make.cut("", reasoning="Let me see"))
+        samples[1] = cut  # type: ignore[index]  # the factory's lists
+    cases = [_case(make, index) for index in range(64)]
+    evidence = make.evidence(ours, make.engine("cand", texts), cases=cases)
+    (flips,) = check.answers(extract="number", flips=0.1).judge(evidence)
+
+    assert flips.outcome is Outcome.INCONCLUSIVE
+    assert flips.details[0] == "0 of 56 prompts flip between the engines, 0 when base is asked again"
+    assert "the token limit was reached in the reasoning of 8 answers of base" in flips.message
+
+
+def test_a_first_answer_that_failed_is_not_right_whatever_came_after_it(make: Factory) -> None:
+    cases = [_case(make, index) for index in range(64)]
+    texts = [RIGHT] * 64
+
+    def judged(failing: str, first: int) -> dict[tuple[str, str], Verdict]:
+        answers: dict[str, list[Answer]] = {"base": [*texts], "cand": [*texts]}
+        answers[failing][:first] = [make.failure()] * first
+        ours, theirs = (twice(make.engine(name, answers[name]), texts, make) for name in ("base", "cand"))
+        checked = check.answers(extract="number", rate=0.9, gap=0.05, flips=0.05)
+        return {
+            (verdict.kind, verdict.engine): verdict
+            for verdict in checked.judge(make.evidence(ours, theirs, cases=cases))
+        }
+
+    some, every, ours = judged("cand", 20), judged("cand", 64), judged("base", 20)
+
+    assert [some["answers.rate", "cand"].estimate, some["answers.gap", "cand"].estimate] == [44 / 64, 20 / 64]
+    assert some["answers.flips", "cand"].outcome is Outcome.FAIL
+    assert (every["answers.rate", "cand"].outcome, every["answers.gap", "cand"].outcome) == (
+        Outcome.ERROR,
+        Outcome.FAIL,
+    )
+    assert "no first answer at all; first: no answer: cand on c0: Timeout" in every["answers.rate", "cand"].message
+    assert ours["answers.gap", "cand"].outcome is Outcome.INCONCLUSIVE
+    assert "the first answer of base to 20 prompts failed" in ours["answers.gap", "cand"].message
+
+
+def test_one_answer_is_told_of_as_one(make: Factory) -> None:
+    rate = judge(make, check.answers(extract="number", rate=0.9), [RIGHT] * 63 + [WRONG])["answers.rate", "cand"]
+
+    assert rate.details[0].startswith("1 of 64 answers of cand is not right; first: c63")
+
+
 def test_an_engine_that_answers_nothing_is_an_error(make: Factory) -> None:
     verdicts = judge(make, check.answers(extract="number", rate=0.9, gap=0.1), [make.failure()] * 40)
 
@@ -215,6 +299,7 @@ def test_too_few_prompts_are_refused_by_limit() -> None:
     [
         ({}, "answers() needs at least one limit"),
         ({"rate": 0.9, "extract": "json:x"}, "names no field"),
+        ({"gap": 0.05, "extract": "boolean"}, "did you mean 'bool'?"),
         ({"rate": 90}, "90 %"),
         ({"flips": 1.0}, "accepts everything"),
         ({"gap": 0.1, "side": "left"}, 'side is "either" or "worse"'),
@@ -235,6 +320,12 @@ def test_a_check_is_written_as_it_was_made() -> None:
         "answers(extract='number', rate=0.9, side='worse', by=\"tag\")"
     )
     assert str(check.answers(extract=code, flips=0.05)) == "answers(extract=code, flips=0.05)"
+    some, other = (
+        check.answers(extract=lambda text: text, flips=0.05),
+        check.answers(extract=lambda text: text[::-1], flips=0.05),
+    )
+    assert str(some) != str(other)
+    assert re.fullmatch(r"answers\(extract=<lambda> at test_answers_check\.py:\d+, flips=0\.05\)", str(some))
     assert check.answers(gap=0.05).pairwise
     assert not check.answers(rate=0.9, gap=0.05).pairwise
 

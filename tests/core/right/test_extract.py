@@ -141,6 +141,24 @@ def test_what_cannot_extract_is_refused(extract: object, words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("extract", "meant"),
+    [
+        ("boolean", "bool"),
+        ("Bool", "bool"),
+        ("bool:", "bool"),
+        ("Number", "number"),
+        ("numbers", "number"),
+        ("choices", "choice"),
+        ("json", "json:$.field"),
+        ("JSON:$.a", "json:$.a"),
+    ],
+)
+def test_what_is_nearly_a_word_is_no_pattern(extract: str, meant: str) -> None:
+    assert f"did you mean {meant!r}?" in str(refused(extract))
+    assert refused("(boolean)") is refused("total") is refused("yes|no") is refused("letter:(.)") is None
+
+
+@pytest.mark.parametrize(
     ("answer", "extract", "text"),
     [
         ("1,000", "number", "It is 1000.0"),
