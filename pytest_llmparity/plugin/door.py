@@ -333,6 +333,9 @@ class Door:
             if exitstatus == pytest.ExitCode.OK and (self.settings.reports or self.settings.history):
                 exitstatus = pytest.ExitCode.TESTS_FAILED
             self.summary.append(f"llmparity: the report could not be written: {error}")
+            if self._deciding is not None and not xdist.is_worker(self.config):
+                exitstatus = self._deciding.unwritten(exitstatus)
+                self.summary += [self._deciding.trouble] if self._deciding.trouble else []
         else:
             if not xdist.is_worker(self.config) and not self.config.option.collectonly:
                 exitstatus = self._whole(exitstatus)
@@ -386,6 +389,10 @@ class Door:
         if self._deciding is not None and self.session.run:
             record = self._deciding.decide(self.session, record, self.unjudged)
             self._deciding.keep(self.session, record)
+        elif self.session.run:
+            from pytest_llmparity.plugin.release.deciding import forget
+
+            forget(self.session)
         record = dataclasses.replace(record, strict=self.settings.inconclusive == "fail")
         self.config.hook.pytest_llmparity_report(config=self.config, record=record)
         if self.settings.cases:

@@ -254,7 +254,7 @@ class Session:
 
         ``tests``: why each failed where no verdict says so. Older runs are removed; return the sentence that says so.
         """
-        if self.run is None or not self._first_judged:
+        if self.run is None or not self.first_judged:
             return []
         if self.settings.shard is not None:  # the next run of this shard asks anew
             self.store().put_document(self.run, JUDGED, {"worst": None})
@@ -269,7 +269,7 @@ class Session:
         return [f"{explain.count(len(gone), 'older run')} removed from the store, which keeps {kept}"] if gone else []
 
     @property
-    def _first_judged(self) -> bool:
+    def first_judged(self) -> bool:
         """Whether this session is the one that judges its run: it gathered it, or its shards were put together."""
         if self.settings.mode == "live" or self.run is None:
             return self.settings.mode == "live"
@@ -311,7 +311,7 @@ class Session:
         if self.settings.cases or self.settings.shard or self._judging is None:
             return []
         settled = self._judging.settle(declaration, gathered.verdicts)
-        if self._first_judged:
+        if self.first_judged:
             self._judging.remember(declaration, settled)
         return self._explained(declaration, settled, gathered.checks)
 

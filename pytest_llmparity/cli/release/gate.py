@@ -229,7 +229,7 @@ def run_pytest(command: Sequence[str], out: IO[bytes] | None = None) -> int:
 def decision_on(root: Path, run: str, policy: Policy, baseline: str | None, candidate: str | None) -> Decided:
     """Return what a policy makes of a stored run; raises as ``run.judge.decided.decided`` does."""
     from pytest_llmparity.core.errors import ConfigError, StoreError
-    from pytest_llmparity.run.judge.decided import decided
+    from pytest_llmparity.run.judge.decided import OtherLimits, decided
     from pytest_llmparity.run.judge.recorded import newest_judged
     from pytest_llmparity.store.runs import FILE_NAME, Store
 
@@ -241,8 +241,14 @@ def decision_on(root: Path, run: str, policy: Policy, baseline: str | None, cand
             run = newest_judged(store)
         try:
             return decided(store, run, policy, root=root, baseline=baseline, candidate=candidate)
+        except OtherLimits:
+            raise
         except ConfigError as error:
             again = f"llmparity gate --run {run} --policy {policy.source}"
+            if policy.limits:  # with another one the run has to be judged again, which this verb never does
+                again += (
+                    f"; where that changes a limit: pytest --parity-mode replay={run} --parity-policy {policy.source}"
+                )
             raise ConfigError(f"{error}\nput it right, and decide without asking anybody: {again}") from None
 
 

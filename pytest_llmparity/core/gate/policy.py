@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -128,6 +129,12 @@ class Policy:
     def short(self) -> str:
         """The hash as it is shown."""
         return self.sha256[:_SHOWN]
+
+    @property
+    def limits_sha256(self) -> str:
+        """What answers are held to while they are judged, as one hash; empty where that is what the suite says."""
+        text = json.dumps([limit.model_dump(mode="json", exclude_unset=True) for limit in self.limits])
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if self.limits else ""
 
     def level(self, test: str, checks: Sequence[str]) -> Level:
         """Return whether a verdict is required: what the first rule says that names it."""

@@ -39,6 +39,7 @@ class Deciding:
         self.silent = silent
         self.made: list[Decided] = []
         self.trouble = ""
+        self._kept = False
 
     def header(self) -> str:
         """Return the line that says by what is decided, and what checks are held to."""
@@ -82,13 +83,19 @@ class Deciding:
 
     def keep(self, session: Session, record: RunRecord) -> None:
         """Write down what was decided, for reports of the run and for ``llmparity gate --history``."""
-        if session.settings.mode == "live":  # a replay leaves the verdicts of its run as they are
-            content = {"sha256": self.policy.sha256, "decisions": [to_json(each) for each in record.decisions]}
+        if session.first_judged:  # any other replay leaves the verdicts of its run as they are
+            content = {
+                "sha256": self.policy.sha256,
+                "limits": self.policy.limits_sha256,
+                "policy": self.policy.source,
+                "decisions": [to_json(each) for each in record.decisions],
+            }
             session.store().put_document(record.run, DECISIONS, content)
         now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
         for each in [] if self.silent else self.made:
             line = gate.record(each.decision, each.told, decided=now, root=session.root)
             decisions.append(session.root / ".llmparity", line)
+        self._kept = True
 
     def lines(self, *, width: int) -> list[str]:
         """Return the decisions in words."""
@@ -110,3 +117,20 @@ class Deciding:
             self.trouble = self.trouble or "nothing is decided: no test asked the engines anything"
             return pytest.ExitCode.USAGE_ERROR
         return CODES[max((each.decision.outcome for each in self.made), key=_ORDER.index)]
+
+    def unwritten(self, exitstatus: int) -> int:
+        """Return the exit code where something could not be written: neither that of SHIP nor that of HOLD.
+
+        What ``llmparity gate`` started only has to keep what it decides on, for the report is not the decision.
+        """
+        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or (self.silent and self._kept):
+            return exitstatus
+        what = "the decision was not told in full" if self._kept else "the decision could not be kept"
+        self.trouble = f"nothing is decided: {what}, so it counts as none"
+        return pytest.ExitCode.USAGE_ERROR
+
+
+def forget(session: Session) -> None:
+    """Take away what a policy decided about a run that is judged without one now: its verdicts are others."""
+    if session.first_judged and session.run and session.store().document(session.run, DECISIONS):
+        session.store().put_document(session.run, DECISIONS, {})

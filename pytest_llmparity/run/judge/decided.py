@@ -9,7 +9,7 @@ from pathlib import Path
 from pytest_llmparity.core.errors import ConfigError, GoldenError, UsageError
 from pytest_llmparity.core.gate.deciding import Decision, decide
 from pytest_llmparity.core.gate.flips import Expected, flips
-from pytest_llmparity.core.gate.policy import Policy
+from pytest_llmparity.core.gate.policy import NO_FILE, Policy
 from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.lock import Difference, Locked
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
@@ -32,21 +32,21 @@ class Decided:
     told: Told
 
 
+class OtherLimits(ConfigError):
+    """A run was judged by other limits than the policy has that decides about it, so its verdicts are none of that."""
+
+
 def decided(
     store: Store, run: str, policy: Policy, *, root: Path, baseline: str | None, candidate: str | None
 ) -> Decided:
     """Return what a policy makes of a stored run.
 
     Without a name the ``baseline`` is the run's, the ``candidate`` its only other engine. Raises ``UsageError`` for
-    engines that it does not have, ``ConfigError`` for a policy with a rule that names nothing of it, ``StoreError``
-    where it was not judged to its end.
+    engines that it does not have, ``ConfigError`` for a policy with a rule that names nothing of it, ``OtherLimits``
+    for one whose limits are not those it was judged by, ``StoreError`` where it was not judged to its end.
     """
     told = stored(store, run, root=root)
-    if policy.limits and (store.document(run, DECISIONS) or {}).get("sha256") != policy.sha256:
-        raise ConfigError(
-            f"{policy.source} holds checks to limits while answers are judged, and run {run} was judged without it; "
-            f"judge it again, nobody is asked: pytest --parity-mode replay={run} --parity-policy {policy.source}"
-        )
+    _refuse_other_limits(store, run, policy)
     return decided_of(store, told, policy, root=root, baseline=baseline, candidate=candidate)
 
 
@@ -90,6 +90,26 @@ def changed_between(store: Store, before: str, after: str, engine: str) -> list[
         return []
     told = [d for d in lock.differences(ours, theirs) if d.live is not None and d.locked is not None]
     return list({difference.field: difference for difference in reversed(told)}.values())[::-1]
+
+
+def _refuse_other_limits(store: Store, run: str, policy: Policy) -> None:
+    """Raise ``OtherLimits`` for a run that was judged by other limits than a policy has."""
+    noted = store.document(run, DECISIONS) or {}
+    if noted.get("sha256") == policy.sha256 or noted.get("limits", "" if not noted else None) == policy.limits_sha256:
+        return
+    again = f"pytest --parity-mode replay={run} --parity-policy"
+    if not noted or noted.get("limits") == "":
+        raise OtherLimits(
+            f"{policy.source} holds checks to limits while answers are judged, and run {run} was judged without them; "
+            f"judge it again and decide, nobody is asked: {again} {policy.source}"
+        )
+    by_file = policy.source != NO_FILE
+    raise OtherLimits(
+        f"run {run} was judged by the limits of {noted.get('policy', 'another policy')}, and "
+        f"{f'those of {policy.source} are others' if by_file else 'no policy is named'}; name that one with --policy, "
+        f"or judge the run again and decide, nobody is asked: {again} "
+        f"{policy.source if by_file else 'FILE (an empty file leaves checks as the suite has them)'}"
+    )
 
 
 def _two(record: RunRecord, baseline: str | None, candidate: str | None) -> tuple[EngineRecord, EngineRecord]:

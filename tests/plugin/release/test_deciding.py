@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,6 +93,40 @@ def test_a_stored_run_is_decided_by_limits_when_it_is_judged_by_them(bench: Benc
     loose = bench.run("--parity-mode=replay", "--parity-policy=loose.toml")
 
     assert (first.ret, again.ret, loose.ret) == (1, 1, 0)
+
+
+def test_a_decision_that_cannot_be_kept_is_none_and_neither_ships_nor_holds(
+    bench: Bench, engines: list[PosingEngine]
+) -> None:
+    (bench.pytester.path / ".llmparity/decisions.jsonl").mkdir(parents=True)
+    (bench.pytester.path / "release.toml").write_text(ADVISORY)
+
+    alone = bench.run("--parity-policy=release.toml", engines=engines)
+    with_report = bench.run("--parity-mode=replay", "--parity-policy=release.toml", "--parity-report=json")
+
+    assert (alone.ret, with_report.ret) == (4, 4)
+    for result in (alone, with_report):
+        assert "nothing is decided: the decision could not be kept, so it counts as none" in told(result)
+
+
+def test_a_run_that_is_judged_by_limits_is_decided_by_no_others(bench: Bench, engines: list[PosingEngine]) -> None:
+    folder = bench.pytester.path
+    (folder / "loose.toml").write_text("[[limit]]\ncheck = 'text'\nmargin = 0.9\n")
+    (folder / "lenient.toml").write_text("skipped = 'ship'\n[[limit]]\ncheck = 'text'\nmargin = 0.9\n")
+    (folder / "strict.toml").write_text("[[limit]]\ncheck = 'text'\nmargin = 0.01\n")
+    assert bench.run("--parity-policy=loose.toml", engines=engines).ret == 0
+
+    def gate(*words: str) -> pytest.RunResult:
+        return bench.pytester.run(sys.executable, "-m", "pytest_llmparity", "gate", "--run", "newest", *words)
+
+    plain, strict = gate(), gate("--policy", "strict.toml")
+    loose, lenient = gate("--policy", "loose.toml"), gate("--policy", "lenient.toml")
+
+    assert (plain.ret, strict.ret, loose.ret, lenient.ret) == (4, 4, 0, 0)
+    assert "was judged by the limits of loose.toml, and no policy is named" in plain.stderr.str()
+    assert "and those of strict.toml are others" in strict.stderr.str()
+    assert "llmparity gate --run" not in strict.stderr.str(), "that is what was refused"
+    assert bench.run("--parity-mode=replay", "--parity-policy=strict.toml").ret == 1, "what it says does work"
 
 
 @pytest.mark.parametrize(
