@@ -59,6 +59,7 @@ class Flips:
 
     ``regressions`` were right and are wrong, ``improvements`` the other way round, ``changed`` are answered otherwise
     and nothing says which answer is right; ``changed_right`` counts those that are answered otherwise and rightly.
+    ``judged`` says whether anything of the run tells right answers from wrong ones.
     """
 
     regressions: tuple[Flip, ...] = ()
@@ -66,6 +67,7 @@ class Flips:
     changed: tuple[Flip, ...] = ()
     changed_right: int = 0
     wrong_on_both: int = 0
+    judged: bool = False
 
 
 def flips(
@@ -83,7 +85,9 @@ def flips(
     whole = [verdict for verdict in verdicts if not verdict.tag]
     pairs = [verdict for verdict in whole if verdict.engine == candidate and verdict.baseline == baseline]
     before, after, judged = _Turned(), _Turned(), set[tuple[str, str]]()
-    for ours, theirs in _alone(whole, (baseline, candidate)):
+    alone = _alone(whole, (baseline, candidate))
+    tells = bool(alone) or any(verdict.kind in _ONE_SIDED and verdict.n for verdict in pairs)
+    for ours, theirs in alone:
         unasked = {case for verdict in (ours, theirs) for part in verdict.left_out for case in part.cases}
         for verdict, wrong in ((ours, before), (theirs, after)):
             for difference in verdict.differing:
@@ -94,6 +98,7 @@ def flips(
         for difference in verdict.differing if verdict.kind in _ONE_SIDED else ():
             (after if difference.what.startswith(_right_on(baseline)) else before).note(verdict, difference)
     for case in expected:
+        tells = True
         judged.add((case.test, case.case))
         for right, wrong in ((case.before, before), (case.after, after)):
             if not right:
@@ -116,6 +121,7 @@ def flips(
         changed=tuple(changed.in_order()),
         changed_right=len(right_on_both),
         wrong_on_both=len({*before} & {*after}),
+        judged=tells or bool(silent),
     )
 
 

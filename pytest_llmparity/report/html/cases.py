@@ -15,6 +15,8 @@ from typing import Any, Final
 from pytest_llmparity.core.compare.answers import no_evidence, same_calls
 from pytest_llmparity.core.compare.text import contested, edit_similarity, find_fork, lead
 from pytest_llmparity.core.evidence import FLOOR_PHASES
+from pytest_llmparity.core.gate.expected import expected
+from pytest_llmparity.core.gate.flips import Flips, flips
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Completion, Phase, Sample, TokenLogprob
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
@@ -40,15 +42,28 @@ class _Row:
     answers: dict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
     repeats: dict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
     marks: list[dict[str, Any]] = field(default_factory=list)
+    turned: dict[str, str] = field(default_factory=dict)
 
 
-def matrix(record: RunRecord, samples: Iterable[Sample], origin: Origin) -> dict[str, Any]:
+def matrix(record: RunRecord, samples: Sequence[Sample], origin: Origin) -> dict[str, Any]:
     """Return what the page's script is given: engines, tests, verdicts to filter by, and the cases, worst first."""
     engines = [engine.name for engine in record.engines]
     baseline = next((engine.name for engine in record.engines if engine.baseline), engines[0] if engines else "")
     rows = _rows(samples, origin)
     tests = list(dict.fromkeys([*(v.test for v in record.verdicts), *(t for row in rows for t in row.origin.tests)]))
     _mark(rows, record.verdicts)
+    turned = {
+        place: flips(
+            record.verdicts,
+            record.failures,
+            expected(record.verdicts, samples, origin, baseline=baseline, candidate=name),
+            baseline=baseline,
+            candidate=name,
+        )
+        for place, name in enumerate(engines)
+        if name != baseline
+    }
+    _turn(rows, turned)
     texts: dict[str, int] = {}
     ordered = sorted(rows, key=lambda row: (_natural(row.case), row.origin.tests))
     ranked = [(_rank(row, record.verdicts, baseline), row) for row in ordered]
@@ -58,6 +73,7 @@ def matrix(record: RunRecord, samples: Iterable[Sample], origin: Origin) -> dict
         "engines": engines,
         "baseline": engines.index(baseline) if baseline in engines else -1,
         "tests": tests,
+        "judged": any(of_engine.judged for of_engine in turned.values()),
         "verdicts": [_verdict(verdict, tests, engines) for verdict in record.verdicts],
         "cases": [_case(row, _anchor(row.case, taken), engines, baseline, tests, texts) for _, row in ranked],
         "texts": list(texts),
@@ -103,6 +119,19 @@ def _mark(rows: Sequence[_Row], verdicts: Sequence[Verdict]) -> None:
             if not difference.counted:
                 mark["uncounted"] = True
             row.marks.append(mark)
+
+
+def _turn(rows: Sequence[_Row], turned: Mapping[int, Flips]) -> None:
+    """Note on every row on which engines, by their places, its case is wrong and was right, or the other way round."""
+    places: dict[tuple[str, str], list[_Row]] = defaultdict(list)
+    for row in rows:
+        for test in ("", *row.origin.tests):  # an answer that failed is of no test
+            places[test, row.case].append(row)
+    for place, of_engine in turned.items():
+        for way, cases in (("better", of_engine.improvements), ("worse", of_engine.regressions)):
+            for flip in cases:
+                for row in places[flip.test, flip.case]:
+                    row.turned[str(place)] = way
 
 
 def _rank(row: _Row, verdicts: Sequence[Verdict], baseline: str) -> tuple[float, ...]:
@@ -157,6 +186,8 @@ def _case(
         content["group"] = asked.group
     if row.marks:
         content["marks"] = row.marks
+    if row.turned:
+        content["turned"] = row.turned
     ours = _answer(row.answers.get(baseline, ()))
     for place, name in enumerate(engines):
         theirs = _answer(row.answers.get(name, ()))

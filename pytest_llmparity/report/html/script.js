@@ -57,7 +57,7 @@
     const token = mark ? mark.at : pair && pair.token;
     const where = pair && pair.char !== undefined ? `after ${count(Math.floor(token ?? 0), "token")}` : "";
     const grade = (mark && mark.grade) || (pair && pair.grade) || "";
-    const beside = [where, grade].filter(Boolean).join(", ");
+    const beside = [{ worse: "right before", better: "wrong before" }[(one.turned || {})[place]], where, grade].filter(Boolean).join(", ");
     if (wrongOf(one, place)) return { word: "wrong", kind: "wrong", beside };
     if (place === baseline) return { word: "", kind: "" };
     if (answer.same) return { word: "same", kind: "same" };
@@ -70,9 +70,9 @@
   const isFailure = (one) => isSilent(one) || (one.marks || []).some((mark) => !verdicts[mark.v].pair || (verdicts[mark.v].bad && !mark.uncounted));
   const different = cases.map(isDifferent);
   const failures = cases.map(isFailure);
-  // Right on one engine and wrong on the other, by what is judged of each engine by itself.
-  const isFlip = (one) => engines.some((name, place) => place !== baseline && one.answers[place] && one.answers[baseline] && !wrongOf(one, place) !== !wrongOf(one, baseline));
-  const flips = cases.map(isFlip);
+  // "worse" (right before and wrong now) or "better", by engine, of the cases that turned.
+  const flips = cases.map((one) => Boolean(one.turned));
+  document.getElementById("n-flips").closest("label").hidden = !data.judged;
   let sought = null;
   const searchable = () => {
     // Made when somebody first searches, because it doubles what the page holds.
@@ -107,7 +107,7 @@
     const show = filters.elements.show.value;
     if (show === "different" && !different[place]) return false;
     if (show === "failures" && !failures[place]) return false;
-    if (show === "flips" && !flips[place]) return false;
+    if (show === "flips" && !(value("engine") ? (one.turned || {})[engines.indexOf(value("engine"))] : flips[place])) return false;
     for (const [name, , , holds] of KINDS) if (holds && value(name) && !holds(one, value(name))) return false;
     const [check, engine, outcome, cause] = ["check", "engine", "outcome", "cause"].map(value);
     if (check || outcome || cause) {
@@ -165,7 +165,7 @@
     const [, given] = fragment();
     clearFilters();
     const show = given.get("show");
-    if (["all", "different", "failures", "flips"].includes(show)) filters.elements.show.value = show;
+    if (["all", "different", "failures", ...(data.judged ? ["flips"] : [])].includes(show)) filters.elements.show.value = show;
     for (const [name, select] of Object.entries(chosen)) {
       const wanted = given.get(name);
       if (wanted !== null && [...select.options].some((option) => option.value === wanted)) select.value = wanted;

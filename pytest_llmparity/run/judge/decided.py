@@ -8,13 +8,13 @@ from pathlib import Path
 
 from pytest_llmparity.core.errors import ConfigError, GoldenError, UsageError
 from pytest_llmparity.core.gate.deciding import Decision, decide
-from pytest_llmparity.core.gate.flips import Expected, flips
+from pytest_llmparity.core.gate.expected import expected
+from pytest_llmparity.core.gate.flips import flips
 from pytest_llmparity.core.gate.policy import NO_FILE, Policy
 from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.lock import Difference, Locked
-from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
-from pytest_llmparity.core.right.expected import in_words, is_right
-from pytest_llmparity.core.sample import IDENTITY, Phase, Sample
+from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
+from pytest_llmparity.core.sample import IDENTITY
 from pytest_llmparity.run.golden.requests import asked_in, engines_in
 from pytest_llmparity.run.judge.recorded import DECISIONS, Told, stored
 from pytest_llmparity.store.golden import files
@@ -70,7 +70,7 @@ def decided_of(
         flips=flips(
             verdicts,
             told.record.failures,
-            _expected(told, before.name, after.name),
+            expected(verdicts, told.samples, told.origin, baseline=before.name, candidate=after.name),
             baseline=before.name,
             candidate=after.name,
         ),
@@ -143,31 +143,6 @@ def _locked(store: Store, run: str, engine: EngineRecord, root: Path) -> Locked 
         if golden is not None:
             return golden.provenance.locked
     return None
-
-
-def _expected(told: Told, baseline: str, candidate: str) -> list[Expected]:
-    """Return the cases whose prompts say what a right answer is and which both engines answered.
-
-    Those of a test with a check of answers are left out: it said what is right, and of what part of a text.
-    """
-    judged = {verdict.test for verdict in told.record.verdicts if verdict.kind.startswith("answers.")}
-    first: dict[tuple[str, str], dict[str, tuple[Sample, SampleOrigin]]] = {}
-    for sample in told.samples:
-        origin = told.origin(sample) if sample.phase is Phase.MAIN and sample.completion is not None else None
-        if origin is not None and origin.expect:
-            for test in (test for test in origin.tests if test not in judged):
-                first.setdefault((test, sample.case), {}).setdefault(sample.engine, (sample, origin))
-    cases = []
-    for (test, case), by_engine in first.items():
-        if not {baseline, candidate} <= by_engine.keys():
-            continue
-        right = [
-            sample.completion is not None and is_right(origin.expect, sample.completion)
-            for sample, origin in (by_engine[baseline], by_engine[candidate])
-        ]
-        what = in_words(by_engine[candidate][1].expect)
-        cases.append(Expected(test=test, case=case, what=what, before=right[0], after=right[1]))
-    return cases
 
 
 def _alike(ours: Locked, theirs: Locked) -> list[str]:

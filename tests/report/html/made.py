@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pytest_llmparity.core.identity.ladder import Ladder, Rung
-from pytest_llmparity.core.identity.record import EngineRecord, LatencyQuantiles, RunRecord, SampleOrigin
+from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyQuantiles, RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import (
     Completion,
     Fact,
@@ -258,3 +259,13 @@ def varied() -> Made:
         for metric in ("ttft", "e2e")
     ]
     return Made(samples, verdicts, ladder=ladder, latency=tuple(latency), notes=(f"a note {HOSTILE}",))
+
+
+def turning() -> Made:
+    """Return the varied run where the baseline was judged too, and the answer that did not come is noted."""
+    made = varied()
+    given = next(verdict for verdict in made.record.verdicts if verdict.kind == "schema.rate")
+    ours = dataclasses.replace(given, engine="prod", outcome=Outcome.PASS, differing=())
+    silent = FailureRecord(engine="dev", case="silent-6", phase="main", kind="EngineTimeout", message="no answer")
+    made.record = dataclasses.replace(made.record, verdicts=(*made.record.verdicts, ours), failures=(silent,))
+    return made

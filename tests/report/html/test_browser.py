@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.report.html.made import HOSTILE, TEST, WORDS, Made, answer, large, varied
+from tests.report.html.made import HOSTILE, TEST, WORDS, Made, answer, large, turning, varied
 
 pytestmark = pytest.mark.live
 
@@ -94,12 +94,20 @@ def test_hostile_values_in_the_address_are_passed_over(opened: Open, link: str) 
 
 
 def test_cases_that_turned_are_shown_by_themselves(opened: Open) -> None:
-    page = opened(varied())
+    page = opened(turning())
 
     show(page, "flips")
 
-    assert rows(page) == ["wrong-7"]
-    assert page.locator("#n-flips").inner_text() == "1"
+    assert rows(page) == ["wrong-7", "silent-6"]
+    assert page.locator("#n-flips").inner_text() == "2"
+    assert "right before" in page.locator("#matrix .rows .row", has_text="wrong-7").inner_text()
+
+
+def test_where_nothing_says_what_is_right_there_is_no_filter_for_what_turned(opened: Open) -> None:
+    page = opened(large(6), link="#cases?show=flips")
+
+    assert not page.locator(".show label:has(input[value=flips])").is_visible()
+    assert page.locator("#count").inner_text() == "3 of 6 cases"
 
 
 def test_cases_are_found_by_what_they_say(opened: Open) -> None:

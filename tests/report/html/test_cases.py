@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pytest_llmparity.core.identity.record import SampleOrigin
-from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.sample import Phase, Sample
 from pytest_llmparity.report.html.cases import LONGEST_ANSWER, LONGEST_PROMPT, matrix
-from tests.report.html.made import HOSTILE, Made, answer, large, varied
+from tests.report.html.made import HOSTILE, TEST, Made, answer, large, turning, varied
 
 
 def of(made: Made) -> dict[str, Any]:
@@ -107,3 +107,30 @@ def test_a_large_run_is_small_where_engines_agree() -> None:
 
     assert len(content["cases"]) == 30
     assert sum(len(case["pairs"]) for case in content["cases"]) == 16
+
+
+def test_cases_turned_as_the_gate_counts_them() -> None:
+    turned = {case["id"]: case["turned"] for case in of(turning())["cases"] if "turned" in case}
+
+    assert turned == {"wrong-7": {"1": "worse"}, "silent-6": {"1": "worse"}}
+
+
+def test_an_engine_that_was_not_judged_is_not_right() -> None:
+    content = of(varied())  # its rate was judged on dev alone
+
+    assert not content["judged"]
+    assert [case["id"] for case in content["cases"] if "turned" in case] == []
+
+
+def test_what_prompts_expect_says_which_cases_turned() -> None:
+    made = Made(
+        [answer("prod", "a", "42"), answer("dev", "a", "41"), answer("prod", "b", "41"), answer("dev", "b", "42")], []
+    )
+
+    def asked(sample: Sample) -> SampleOrigin:
+        return SampleOrigin(tests=(TEST,), messages=(), expect={"answer": "42"})
+
+    content = matrix(made.record, made.samples, asked)
+
+    assert content["judged"]
+    assert {case["id"]: case["turned"] for case in content["cases"]} == {"a": {"1": "worse"}, "b": {"1": "better"}}
