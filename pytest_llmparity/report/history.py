@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from pytest_llmparity.core.history.entries import FORMAT, Entry, Judged
+from pytest_llmparity.core.history.entries import FORMAT, Entry, Judged, repeated
 from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome
 from pytest_llmparity.core.words import explain
@@ -18,12 +18,13 @@ _WIDEST: Final = 36
 def lines(entries: Sequence[Entry], *, width: int = WIDTH) -> list[str]:
     """Return the runs of every test and candidate: a line for each run, the newest last."""
     told: list[str] = []
+    twice = repeated(entries)
     pairs = dict.fromkeys((v.test, v.engine, v.baseline) for entry in entries for v in entry.verdicts)
     candidates = [pair for pair in pairs if pair[2] is not None or not _held(pair, list(pairs))]
     for test, engine, baseline in candidates:
         ours = [(entry, _verdicts(entry, test, engine)) for entry in entries]
-        rows = [_row(entry, engine, verdicts) for entry, verdicts in ours if verdicts]
-        margins = _margins([v for _, verdicts in ours for v in verdicts])
+        rows = [_row(entry, engine, verdicts, twice) for entry, verdicts in ours if verdicts]
+        margins = _margins([v for _, verdicts in ours for v in verdicts], twice)
         against = f" against {baseline}" if baseline else ""
         told += [""] if told else []
         told += wrapped(printable(f"{test.rpartition('::')[2]}: {engine}{against}{margins}"), width, indent="  ")
@@ -50,10 +51,12 @@ def _verdicts(entry: Entry, test: str, engine: str) -> list[Judged]:
     return [v for v in entry.verdicts if v.test == test and v.engine == engine]
 
 
-def _row(entry: Entry, engine: str, verdicts: Sequence[Judged]) -> tuple[str, str, str, str]:
+def _row(
+    entry: Entry, engine: str, verdicts: Sequence[Judged], twice: Collection[tuple[str, str]]
+) -> tuple[str, str, str, str]:
     """Return the run, whose id begins with its date, the engine, the worst outcome, and the numbers."""
     worst = max((v.outcome for v in verdicts), key=SEVERITY.index)
-    numbers = [text for v in verdicts if not v.aside and (text := number(v))]
+    numbers = [text for v in verdicts if not v.aside and (text := number(v, _name(v, twice)))]
     numbers += [
         f"{row.metric} p50 {explain.seconds(row.p50)}, p95 {explain.seconds(row.p95)}"
         for row in entry.latency
@@ -71,15 +74,25 @@ def _told(entry: Entry, name: str) -> str:
     return explain.plain(f"{engine.kind} {engine.which}".rstrip(), 60)
 
 
-def number(judged: Judged) -> str:
-    """Return a verdict's number with the bound that decided, empty where it has none."""
+def _name(judged: Judged, twice: Collection[tuple[str, str]]) -> str:
+    """Return what a verdict is called: its kind, or its check where another one of the test has the same kind."""
+    if (judged.test, judged.kind) not in twice or not judged.check:
+        return judged.kind
+    check = explain.plain(judged.check, 120)
+    return check if check.partition("(")[0] == judged.kind else f"{judged.kind} of {check}"
+
+
+def number(judged: Judged, name: str = "") -> str:
+    """Return a verdict's number with the bound that decided, empty where it has none, under ``name`` or its kind."""
+    name = name or judged.kind
     if judged.estimate is None:
-        return "" if judged.outcome in (Outcome.PASS, Outcome.SKIPPED) else f"{judged.kind} {judged.outcome}"
+        return "" if judged.outcome in (Outcome.PASS, Outcome.SKIPPED) else f"{name} {judged.outcome}"
     between = explain.bounds(judged.verdict)
-    return f"{judged.kind} {explain.number(judged.estimate, judged.unit)}{f' ({between})' if between else ''}"
+    return f"{name} {explain.number(judged.estimate, judged.unit)}{f' ({between})' if between else ''}"
 
 
-def _margins(verdicts: Sequence[Judged]) -> str:
+def _margins(verdicts: Sequence[Judged], twice: Collection[tuple[str, str]]) -> str:
     """Return what the newest verdicts were held against."""
-    margins = {v.kind: explain.number(v.margin, v.unit) for v in verdicts if v.margin is not None and not v.aside}
+    held = [v for v in verdicts if v.margin is not None and not v.aside]
+    margins = {_name(v, twice): explain.number(v.margin, v.unit) for v in held if v.margin is not None}
     return f" ({', '.join(f'{kind} margin {margin}' for kind, margin in margins.items())})" if margins else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -36,9 +37,10 @@ class EngineThen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """A verdict: its numbers in its ``unit``, ``None`` for what is not known or has no end."""
+    """A verdict: its ``check`` as text, its numbers in its ``unit``, ``None`` for what is not known or has no end."""
 
     test: str
+    check: str = ""
     kind: str
     engine: str
     baseline: str | None
@@ -61,7 +63,7 @@ class Judged:
         """The verdict, as far as its numbers go."""
         return Verdict(
             test=self.test,
-            check="",
+            check=self.check,
             kind=self.kind,
             engine=self.engine,
             baseline=self.baseline,
@@ -126,6 +128,7 @@ def entry_of(record: RunRecord) -> Entry:
         verdicts=tuple(
             Judged(
                 test=v.test,
+                check=v.check,
                 kind=v.kind,
                 engine=v.engine,
                 baseline=v.baseline,
@@ -162,6 +165,21 @@ def in_order(*sources: Iterable[Entry]) -> list[Entry]:
     """Return runs of several sources, each once, the oldest first; of one that several have the last one counts."""
     by_run = {entry.run: entry for source in sources for entry in source}
     return sorted(by_run.values(), key=lambda entry: entry.began)
+
+
+def repeated(entries: Iterable[Entry]) -> frozenset[tuple[str, str]]:
+    """Return the tests and kinds that several checks of one run judge, so that only the check tells which is meant.
+
+    Elsewhere the kind does, and a check whose margin moved stays what it was.
+    """
+    return frozenset(
+        (test, kind)
+        for entry in entries
+        for (test, kind, _, _, _), times in Counter(
+            (v.test, v.kind, v.engine, v.baseline, v.unit) for v in entry.verdicts
+        ).items()
+        if times > 1
+    )
 
 
 def about(entries: Iterable[Entry], test: str) -> list[Entry]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_llmparity.core.history.entries import Entry
+from pytest_llmparity.core.history.entries import Entry, Judged, repeated
 from pytest_llmparity.core.verdict import Outcome
+
+_Key = tuple[str, str, str, str, str | None, str]
+"""Test, check, kind, engine, baseline and unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +26,13 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One quantity of one engine over runs, the oldest first; ``test`` is empty for a latency."""
+    """One quantity of one engine over runs, the oldest first; ``test`` is empty for a latency.
+
+    ``check`` is the text of its check where others of the test are of the same kind, else empty.
+    """
 
     test: str
+    check: str
     kind: str
     engine: str
     baseline: str | None
@@ -38,11 +45,16 @@ def series(entries: Sequence[Entry]) -> list[Series]:
 
     What was ``aside`` in all of them is left out.
     """
-    points: dict[tuple[str, str, str, str | None, str], list[Point]] = {}
-    telling: set[tuple[str, str, str, str | None, str]] = set()
+    points: dict[_Key, list[Point]] = {}
+    telling: set[_Key] = set()
+    twice = repeated(entries)
+
+    def key_of(v: Judged) -> _Key:
+        return (v.test, v.check if (v.test, v.kind) in twice else "", v.kind, v.engine, v.baseline, v.unit)
+
     for entry in entries:
         for v in entry.verdicts:
-            key = (v.test, v.kind, v.engine, v.baseline, v.unit)
+            key = key_of(v)
             telling |= set() if v.aside else {key}
             points.setdefault(key, []).append(
                 Point(
@@ -55,13 +67,21 @@ def series(entries: Sequence[Entry]) -> list[Series]:
                 )
             )
         for row in entry.latency:
-            key = ("", f"{row.metric} p50", row.engine, None, "s")
+            key = ("", "", f"{row.metric} p50", row.engine, None, "s")
             telling.add(key)
             points.setdefault(key, []).append(Point(entry=entry, outcome=None, estimate=row.p50, upper=row.p95))
-    newest = [(v.test, v.kind, v.engine, v.baseline, v.unit) for entry in entries[-1:] for v in entry.verdicts]
+    newest = [key_of(v) for entry in entries[-1:] for v in entry.verdicts]
     order = [*(key for key in dict.fromkeys(newest) if key in points), *(key for key in points if key not in newest)]
     return [
-        Series(test=key[0], kind=key[1], engine=key[2], baseline=key[3], unit=key[4], points=tuple(points[key]))
+        Series(
+            test=key[0],
+            check=key[1],
+            kind=key[2],
+            engine=key[3],
+            baseline=key[4],
+            unit=key[5],
+            points=tuple(points[key]),
+        )
         for key in order
         if key in telling and any(point.estimate is not None for point in points[key])
     ]

@@ -101,7 +101,7 @@ def _picture(quantity: Series) -> Picture | None:
     test = quantity.test.rpartition("::")[2]
     first, last = marks[0].words, marks[-1].words
     return Picture(
-        title=quantity.kind,
+        title=explain.plain(f"{quantity.kind} of {quantity.check}", 120) if quantity.check else quantity.kind,
         beside=f"{against}{f', {test}' if test else ''}",
         marks=tuple(marks),
         margin=path,

@@ -12,7 +12,9 @@ from pytest_llmparity.core.history.entries import Entry, about, entry_of, in_ord
 from pytest_llmparity.core.history.series import series
 from pytest_llmparity.core.identity.record import LatencyQuantiles
 from pytest_llmparity.core.sample import from_json, to_json
-from pytest_llmparity.core.verdict import Outcome
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.report.history import lines
+from pytest_llmparity.report.html.history import pictures
 from tests.report.html.made import TEST, varied, verdict
 
 
@@ -73,6 +75,27 @@ def test_quantities_are_followed_over_the_runs_that_judged_them() -> None:
     assert [point.upper for point in drift.points] == [None, None, None], "what is infinite is not known"
     assert (latency.test, latency.kind, latency.unit) == ("", "e2e p50", "s")
     assert [(point.estimate, point.upper) for point in latency.points] == [(0.5, 1.0)]
+
+
+def test_two_checks_of_one_kind_are_two_quantities_and_one_whose_margin_moved_stays_one() -> None:
+    loose, tight = (verdict("text", "dev", Outcome.PASS, check=f"text(margin={m})", margin=m) for m in (0.05, 0.01))
+
+    def judging(number: int, *verdicts: Verdict) -> Entry:
+        record = dataclasses.replace(varied().record, run=f"202611{number:02}-101500-ab12", latency=())
+        return entry_of(dataclasses.replace(record, verdicts=verdicts))
+
+    both = series([judging(1, loose, tight), judging(2, loose, tight)])
+    moved = series([judging(1, loose), judging(2, tight)])
+
+    assert [(s.check, len(s.points)) for s in both] == [("text(margin=0.05)", 2), ("text(margin=0.01)", 2)]
+    assert [(s.check, len(s.points)) for s in moved] == [("", 2)]
+    assert pictures([judging(1, loose, tight)]) == [], "one run is no history"
+    assert [picture.title for picture in pictures([judging(1, loose, tight), judging(2, loose, tight)])] == [
+        "text of text(margin=0.05)",
+        "text of text(margin=0.01)",
+    ]
+    (head, *_) = lines([judging(1, loose, tight)])
+    assert "text(margin=0.05) margin 5 %, text(margin=0.01) margin 1 %" in head
 
 
 @pytest.mark.parametrize("kind", ["prompts", "text.repeat"])
