@@ -172,6 +172,9 @@ def _engines(root: Path) -> Sequence[ConfiguredEngine]:
             wanted = f"{server.kind}-{model}" if len(models) > 1 or server.kind == "ollama" else server.kind
             tables.append((wanted, {"kind": server.kind, "model": model, "base_url": server.base_url}))
     files = gguf_files([root]) or gguf_files(caches(os.environ, Path.home()))
+    if rest := files[MOST_OF_A_KIND:]:
+        names = ", ".join(path.name for path in rest[:6]) + (" …" if len(rest) > 6 else "")
+        print(printable(f"left out, {MOST_OF_A_KIND} files are enough to begin with: {names}"))
     for path in files[:MOST_OF_A_KIND]:
         model = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
         tables.append((path.stem, {"kind": "llamacpp", "model": model}))

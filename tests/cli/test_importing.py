@@ -285,6 +285,8 @@ def test_nothing_is_written_over_and_mistakes_are_told(shell: Shell) -> None:
     assert "is there already" in shell.run("import", "ifeval", "given", "-o", "there.jsonl").err
     assert "broken:2: not JSON" in shell.run("import", "ifeval", "broken", "-o", "x.jsonl").err
     assert "cannot be read" in shell.run("import", "ifeval", "nowhere").err
+    mistyped = shell.run("import", "hf-jsonl", "given", "--field", "prompt=kee", "-o", "x.jsonl").err
+    assert "no column kee for prompt (did you mean 'key'?); there are key" in mistyped
     assert "--field is for hf-jsonl" in shell.run("import", "ifeval", "given", "--field", "id=x").err
     assert "expected one of prompt" in shell.run("import", "hf-jsonl", "given", "--field", "x=y").err
     assert "--answers is for bfcl" in shell.run("import", "ifeval", "given", "--answers", "x").err

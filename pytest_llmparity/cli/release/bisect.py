@@ -266,7 +266,8 @@ def _model(text: str, root: Path) -> str:
         if path.exists():
             return str(path.resolve())
     if is_path(text):
-        raise UsageError(f"--models: {text} is not there; looked in {Path.cwd()} and in {root}")
+        folders = " and in ".join(str(folder) for folder in dict.fromkeys((Path.cwd(), root)))
+        raise UsageError(f"--models: {text} is not there; looked in {folders}")
     return text
 
 

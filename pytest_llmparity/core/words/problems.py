@@ -159,7 +159,9 @@ def known_keys(model: type[BaseModel], place: Iterable[str | int]) -> list[str]:
         if isinstance(here, type) and issubclass(here, BaseModel) and part in here.model_fields:
             here = here.model_fields[str(part)].annotation
     here = _model_inside(here)
-    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+    if not isinstance(here, type) or not issubclass(here, BaseModel):
+        return []
+    return [field.alias or name for name, field in here.model_fields.items()]
 
 
 def _model_inside(annotation: Any) -> Any:

@@ -108,7 +108,8 @@ def _parts(
     if quiet and len(quiet) == len(tests) == 1:
         yield False, _gate(quiet[0], own[quiet[0]], escaped)
     elif quiet:
-        title = f"{explain.count(len(quiet), 'gate')} without anything to look at"
+        skipped = any(verdict.outcome is Outcome.SKIPPED for test in quiet for verdict in own[test])
+        title = f"{explain.count(len(quiet), 'gate')} passed{', some of it skipped' if skipped else ''}"
         yield False, _folded(title, "".join(_gate(test, own[test], escaped) for test in quiet))
     for verdict in overview.in_order(record.verdicts):
         if verdict.outcome not in (Outcome.PASS, Outcome.SKIPPED):

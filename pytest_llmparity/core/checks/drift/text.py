@@ -70,6 +70,8 @@ _SHARE: Final = WEIGHTS["text"] / sum(WEIGHTS.values())
 """Of the error rate FAIL gets, in a test of two engines with this check alone."""
 _CAUGHT: Final = 1.6
 """Margins of drift that the plan says how often a gate catches: 8 % where 5 % are allowed."""
+_NOTICED: Final = 0.05
+"""By how much more of a share of runs a larger design helps."""
 _MORE: Final = 4
 """Times the prompts, or the groups, that the plan compares a prompt set with."""
 
@@ -178,13 +180,21 @@ class TextCheck(BaseCheck):
         if now.caught >= 0.5:
             return ""
         longer, wider = of(*(_MORE * size for size in sizes)), of(*(_MORE * tuple(sizes)))
-        do = "help" if longer.caught >= (now.caught + wider.caught) / 2 else "do not help"
+        longer_helps = longer.caught >= (now.caught + wider.caught) / 2 and longer.caught - now.caught >= _NOTICED
+        wider_helps = max(wider.caught - now.caught, wider.passes - now.passes) >= _NOTICED
+        times = f"{_MORE} times as many"
+        prompts = f"({times}: {_hundreds(longer.caught)}, {_hundreds(longer.passes)})"
+        more = f"({times}: {_hundreds(wider.caught)}, {_hundreds(wider.passes)})"
+        if longer_helps:
+            advice = f"more prompts in them help {prompts}, {'and so do ' if wider_helps else 'not '}more groups {more}"
+        elif wider_helps:
+            advice = f"more prompts in them do not help {prompts}, more groups do {more}"
+        else:
+            advice = f"neither more prompts in them {prompts} nor more groups {more} help"
         given = "" if self.margin is not None else f" (margin {explain.percent(margin)})"
         return (
             f"{self}: with {groups} groups {explain.percent(larger)} drift is caught in {_hundreds(now.caught)} of 100 "
-            f"runs, {explain.percent(margin / 2)} passes in {_hundreds(now.passes)}{given}; more prompts in them {do} "
-            f"({_MORE} times as many: {_hundreds(longer.caught)}, {_hundreds(longer.passes)}), more groups do "
-            f"({_MORE} times as many: {_hundreds(wider.caught)}, {_hundreds(wider.passes)})"
+            f"runs, {explain.percent(margin / 2)} passes in {_hundreds(now.passes)}{given}; {advice}"
         )
 
     def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:

@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from pytest_llmparity.core.errors import PromptSetError
 from pytest_llmparity.core.prompts import NO_TOOL
 from pytest_llmparity.core.prompts.entries import SamplingEntry
 from pytest_llmparity.core.prompts.foreign import Fields, Imported, Row, listed, messages, objects, user
+from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.problems import nearest
 
 _SAMPLING: Final = frozenset(SamplingEntry.model_fields)
 _ASIDE: Final = frozenset({"model", "stream", "stream_options", "user", "metadata", "store", "service_tier", "n"})
@@ -185,7 +188,15 @@ def data_set(text: str, source: str, fields: Fields) -> Imported:
     are not expressed.
     """
     imported = Imported()
-    for number, row in objects(text, source):
+    rows = list(objects(text, source))
+    columns = dict.fromkeys(key for _, row in rows for key in row)
+    for what, column in fields.items():
+        if rows and column not in columns:
+            known = ", ".join(explain.plain(name, 40) for name in list(columns)[:12])
+            raise PromptSetError(
+                f"{source}: no column {column} for {what}{nearest(column, columns)}; there are {known}"
+            )
+    for number, row in rows:
         at = {what: _at(row, fields.get(what), known) for what, known in _KNOWN.items()}
         name = row.get(at["id"] or "") or number
         value = row.get(at["prompt"] or "")
