@@ -35,7 +35,7 @@ from pytest_llmparity.core.checks.schema.contract import Adapter, Contract, Mode
 from pytest_llmparity.core.checks.similarity import SimilarityCheck
 from pytest_llmparity.core.checks.tags import By
 from pytest_llmparity.core.checks.tools import ToolsCheck
-from pytest_llmparity.core.checks.tools.calls import Arguments, Order
+from pytest_llmparity.core.checks.tools.calls import Arguments, Order, field_path
 from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
 from pytest_llmparity.core.compare.paths import refused as not_a_path
 from pytest_llmparity.core.errors import DesignError
@@ -317,14 +317,16 @@ def tools(
     Of each engine: ``trigger`` is the least share of prompts in which it calls a tool where the prompt says that one is
     to be called and calls none where it says ``"none"`` (``expect.tool``, else a ``tool_choice`` that leaves no
     choice); precision, recall and F1 stand beside it. ``names``: the least share of prompts that name a tool in which
-    that one is called. ``rate``: of the answers that call or should have, the least share without a fault: arguments
-    that are no JSON or do not fit the tool's schema, a name that was not offered, a call left in the text as markup,
-    reasoning and nothing else, a call that the engine dropped.
+    that one is called. ``rate``: of the answers that call, and of those that do not where the prompt says that a
+    tool is to be called, the least share without a fault: arguments that are no JSON or do not fit the tool's schema, a
+    name that was not offered, a call left in the text as markup, reasoning and nothing else, a call that the engine
+    dropped, no call.
 
     Between engines: ``agree`` is the least share of prompts in which both call alike: as often, the same tools, and
     ``arguments`` that are ``"equal"`` as JSON, that ``"fits"`` their schemas on both, or that are equal in some fields
-    (``["city", "address.zip"]``). ``order="same"`` asks for the same order of calls too. At least one limit is needed;
-    of cases of one ``group`` one counts, ``by="tag"`` also judges each tag, as :func:`schema` does.
+    (``["city", "stops[].zip"]``, short for ``$.city`` and ``$.stops[].zip``). ``order="same"`` asks for the same order
+    of calls too. At least one limit is needed; of cases of one ``group`` one counts, ``by="tag"`` also judges each tag,
+    as :func:`schema` does.
 
     Raises ``DesignError`` for anything else.
     """
@@ -336,6 +338,9 @@ def tools(
         fields = tuple(arguments) if isinstance(arguments, (list, tuple)) else ()
         if not fields or not all(isinstance(field, str) and field for field in fields):
             raise DesignError(f'tools(arguments={arguments!r}): fields are names of arguments, such as ["city"]')
+        for field in fields:
+            if why := not_a_path(field_path(field)):
+                raise DesignError(f"tools(arguments={arguments!r}): {why}")
         arguments = fields
     elif arguments not in ("equal", "fits"):
         raise DesignError(f'tools(arguments={arguments!r}): arguments is "equal", "fits" or a list of fields')

@@ -12,10 +12,11 @@ from typing import ClassVar
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.designs import least_kept
 from pytest_llmparity.core.checks.tags import By, Tags, beside, left_to_all, no_tag, plan_line, tags_of
-from pytest_llmparity.core.evidence import Evidence
-from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence
+from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.paired import min_cases
-from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
 
@@ -68,8 +69,14 @@ class LimitedCheck(BaseCheck):
         if self.by is None:
             return None
         limits = self.least(sequential=sequential)
-        least = min(limits, key=lambda limit: limits[limit] or math.inf)
-        return no_tag(prompts, self.tags(prompts, least, sequential), self.wanted(least, sequential))
+        by_need = sorted(limits, key=lambda limit: limits[limit] or math.inf)
+        refused = [
+            no_tag(
+                self.prompts_of(limit, prompts), self.tags(prompts, limit, sequential), self.wanted(limit, sequential)
+            )
+            for limit in by_need
+        ]
+        return refused[0] if all(refused) else None
 
     def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
         """Return for the plan which tags are judged by themselves."""
@@ -85,14 +92,25 @@ class LimitedCheck(BaseCheck):
             for limit in limits
         )
 
+    def about(self, limit: str, cases: Sequence[Case]) -> Sequence[Case]:
+        """Return the cases that a limit is about: all of them."""
+        return cases
+
+    def prompts_of(self, limit: str, prompts: PromptSet) -> PromptSet:
+        """Return the prompts that a limit is about."""
+        cases = self.about(limit, prompts.cases)
+        if len(cases) == len(prompts.cases):
+            return prompts
+        return PromptSet(name=prompts.name, cases=tuple(cases), digest=f"{prompts.digest}/{limit}")
+
     def tags(self, prompts: PromptSet, limit: str, sequential: bool) -> Tags:
-        """Return the tags by whether they have the groups of prompts that a limit takes."""
+        """Return the tags by whether they have the groups of prompts that a limit takes, of those it is about."""
         least = self.least(sequential=sequential)[limit]
 
         def enough(sizes: Sequence[int]) -> bool:
             return least is not None and len(sizes) >= least
 
-        return tags_of(prompts, enough)
+        return tags_of(self.prompts_of(limit, prompts), enough)
 
     def wanted(self, limit: str, sequential: bool) -> str:
         """Say how many groups of prompts a limit takes."""
@@ -121,3 +139,16 @@ class LimitedCheck(BaseCheck):
                 of_tags += beside(whole, evidence, tags.judged, of_limit)
             yield from [dataclasses.replace(verdict, remarks=(*verdict.remarks, *left)) for verdict in whole]
         yield from of_tags
+
+
+def nothing_yet(verdict: Verdict, evidence: Evidence, reason: str, *engines: EngineEvidence) -> Verdict:
+    """Return the verdict that nothing was found to judge, open while a sequential run has prompts to ask an engine."""
+    left = any(
+        case.id not in engine.left_out and case.id not in engine.samples.get(Phase.MAIN, {})
+        for engine in engines
+        for case in evidence.prompts.cases
+    )
+    words = "; ".join(filter(None, [reason, evidence.incomplete or ""]))
+    return dataclasses.replace(
+        verdict, outcome=Outcome.INCONCLUSIVE, reason=words, open=evidence.sequential and left, needed=None, advice=""
+    )

@@ -7,7 +7,6 @@ by applying them in the order of :data:`REMOVALS`.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -15,9 +14,10 @@ from typing import Any, Final
 
 import msgspec
 
+from pytest_llmparity.core.compare.calls import with_calls
 from pytest_llmparity.core.compare.json import parse_json
 from pytest_llmparity.core.diagnosis.layers import response_schema
-from pytest_llmparity.core.sample import Completion, Request, ToolCall
+from pytest_llmparity.core.sample import Completion, Request
 
 PROMPT: Final = "prompt"
 SAMPLING: Final = "sampling"
@@ -57,7 +57,6 @@ COMPARED: Final = (SPACES, CALLS, TAGS)
 """Removals that only compare otherwise and cost no request."""
 
 _TAGGED: Final = re.compile(r"\s*(?:<(?!tool_call>)([\w:|-]+)>.*?</\1>|\[(\w+)\].*?\[/\2\])\s*", re.DOTALL)
-_CALLED: Final = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 """A call as many models write one (Hermes, Qwen), which servers are to take out of the text."""
 SHORT: Final = 8
 """Part of a long prompt that is left where nobody knows how much of it arrives."""
@@ -148,22 +147,6 @@ def newest(request: Request, keep: int) -> Request | None:
     if len(turns) <= keep:
         return None
     return dataclasses.replace(request, messages=(*system, *turns[-keep:]))
-
-
-def with_calls(answer: Completion) -> Completion:
-    """Return an answer with the calls that stand in its text as calls; itself where there are none, or has calls.
-
-    >>> text = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
-    >>> with_calls(Completion(text=text, finish_reason="stop")).tool_calls[0].name
-    'f'
-    """
-    written = [parse_json(match[1]).value for match in _CALLED.finditer(answer.text)]
-    if answer.tool_calls or not written or not all(isinstance(call, dict) and "name" in call for call in written):
-        return answer
-    calls = tuple(ToolCall(name=str(call["name"]), arguments=json.dumps(call.get("arguments", {}))) for call in written)
-    rest = _CALLED.sub("", answer.text).strip()
-    finish = answer.finish_reason if answer.cut else "tool_calls"
-    return msgspec.structs.replace(answer, text=rest, tool_calls=calls, finish_reason=finish)
 
 
 def begins_with_tag(text: str) -> bool:

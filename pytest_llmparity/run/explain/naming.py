@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from pytest_llmparity.core.compare.calls import with_calls
 from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.errors import EngineError
@@ -247,7 +248,7 @@ class Naming:
         answers = self._pair.answers(())
         inside = {
             adapter.name: sum(
-                removals.with_calls(answer) is not answer
+                with_calls(answer) is not answer
                 for answer in map(completion, answers[adapter.name].values())
                 if answer is not None
             )

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from pytest_llmparity.core.compare.calls import with_calls
 from pytest_llmparity.core.compare.shift import SAME, Logprobs, find_shift, shape_of
 from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.effects import (
@@ -373,7 +374,7 @@ def _apart(cold: Completion, warm: Completion, *, at_most: float) -> bool:
 
 def _called(answer: Completion) -> bool:
     """Whether an answer calls tools, as calls or in its text."""
-    return bool(removals.with_calls(answer).tool_calls)
+    return bool(with_calls(answer).tool_calls)
 
 
 def _completions(samples: Mapping[str, Sample]) -> dict[str, Completion]:

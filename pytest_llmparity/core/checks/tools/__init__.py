@@ -9,21 +9,25 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
-from pytest_llmparity.core.checks.limits import LimitedCheck
+from pytest_llmparity.core.checks.limits import LimitedCheck, nothing_yet
 from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import silent
 from pytest_llmparity.core.checks.tags import shares_below, warned
 from pytest_llmparity.core.checks.tools.calls import (
     FAULTS,
+    MARKUP,
     Arguments,
     Calls,
     Offered,
     Order,
+    asks_for_json,
     difference,
     expected_name,
+    seen_in,
     should_call,
     usable,
+    with_no_call,
 )
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_evidence, written_out
 from pytest_llmparity.core.diagnosis import layers
@@ -43,8 +47,26 @@ _KINDS: Final = {"trigger": TRIGGER, "names": NAMES, "rate": RATE, "agree": AGRE
 _MEASURES: Final = {
     "trigger": "of answers call a tool where they should, and only there",
     "names": "of answers that should call a tool call the right one",
-    "rate": "of answers that call do so without a fault",
+    "rate": "of answers that call, or should, have no fault",
 }
+
+
+_SAYS: Final = {
+    "trigger": "says whether a tool is to be called",
+    "names": "names the tool that is to be called",
+    "rate": "offers tools",
+    "agree": "offers tools",
+}
+_WORDS: Final = {
+    "trigger": (
+        "calls where it should not, or does not where it should",
+        "call where they should not, or do not where they should",
+    ),
+    "names": ("does not call the right tool", "do not call the right tool"),
+    "rate": ("has a faulty call, or none where it should", "have faulty calls, or none where they should"),
+}
+"""What is wrong by each limit, in one answer and in several."""
+_SHOWN: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +76,21 @@ class ToolsCheck(LimitedCheck):
     Made by ``check.tools()``. Each limit that is set gives verdicts of its own kind, on the cases that offer tools:
 
     - ``tools.trigger``: per engine, the share of cases in which it calls a tool where the case says so
-      (``expect.tool``, or a ``tool_choice`` that leaves no choice), and does not where it says ``"none"``.
+      (``expect.tool``, or a ``tool_choice`` that leaves no choice), and does not where it says ``"none"``. A call that
+      was left in the text is one.
     - ``tools.names``: per engine, the share of cases that are to call a named tool in which that one is called.
-    - ``tools.rate``: per engine, of the answers that call or should have, the share without a fault
+    - ``tools.rate``: per engine, of the answers that call, and of those that do not where the case says that a tool
+      is to be called, the share without a fault
       (:data:`~.calls.FAULTS`): arguments that are no JSON, a name that was not offered, arguments that do not fit their
-      schema; an answer that is reasoning only, a call left in the text as markup, one that the engine dropped.
+      schema; an answer that is reasoning only, a call left in the text as markup, one that the engine dropped; no
+      call where the case asks for one.
     - ``tools.agree``: per candidate, the share of cases in which both engines call alike: as often, the same tools,
       with ``arguments`` that are equal as JSON, fit, or are equal in some fields; ``order`` says whether calls of one
       answer may come in another order.
 
-    Shares are held by Clopper-Pearson bounds. An answer that its token limit cut in a call counts in neither way, a
-    failed request as wrong. The error classes are those of K2-Vendor-Verifier (MoonshotAI) and
-    MiniMax-Provider-Verifier.
+    Shares are held by Clopper-Pearson bounds. An answer that its token limit cut in a call, or before it said or called
+    anything, counts in neither way, a failed request as wrong. The error classes are those of K2-Vendor-Verifier
+    (MoonshotAI) and MiniMax-Provider-Verifier, but for no call.
     """
 
     kind: ClassVar[str] = "tools"
@@ -113,10 +138,18 @@ class ToolsCheck(LimitedCheck):
                     f"and there {'is' if len(cases) == 1 else 'are'} {len(cases)}"
                 )
         try:
-            _Reader().offered(prompts.cases)
+            offered = _Reader().offered(prompts.cases)
         except DesignError as error:
             return str(error)
+        for field in () if isinstance(self.arguments, str) else self.arguments:
+            if not any(tools.could_have(field) for tools in offered):
+                known = ", ".join(list(dict.fromkeys(name for tools in offered for name in tools.known))[:_SHOWN])
+                return f"arguments={list(self.arguments)!r}: no tool has a parameter {field!r}, only {known or 'none'}"
         return None
+
+    def about(self, limit: str, cases: Sequence[Case]) -> Sequence[Case]:
+        """Return the cases that a limit is about: those that offer tools and say what it needs."""
+        return _about(limit, cases)
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return the verdicts of each limit that is set: per engine, and of ``agree`` per candidate."""
@@ -138,11 +171,29 @@ class ToolsCheck(LimitedCheck):
         return self.each_engine(
             evidence,
             _KINDS[limit],
-            lambda opened, engine: (
-                silent(opened, engine, some[engine.name], evidence)
-                or self._share(opened, evidence, engine, cases, some[engine.name], limit)
-            ),
+            lambda opened, engine: self._of_engine(opened, evidence, engine, cases, some[engine.name], limit),
         )
+
+    def _of_engine(
+        self,
+        verdict: Verdict,
+        evidence: Evidence,
+        engine: EngineEvidence,
+        cases: Sequence[Case],
+        read: Mapping[str, Calls],
+        limit: str,
+    ) -> Verdict:
+        """Return the verdict of a limit on one engine, of which there may be nothing to judge yet."""
+        if not read and (evidence.sequential or not cases):
+            return nothing_yet(verdict, evidence, f"no prompt that was asked {_SAYS[limit]}", engine)
+        if (refused := silent(verdict, engine, read, evidence)) is not None:
+            return refused
+        if limit == "rate":
+            read = {case.id: with_no_call(case, read[case.id]) for case in cases if case.id in read}
+        done = self._share(verdict, evidence, engine, cases, read, limit)
+        if not done.requests and evidence.sequential:
+            return nothing_yet(done, evidence, "no answer calls a tool", engine)
+        return done
 
     def _share(
         self,
@@ -188,7 +239,13 @@ class ToolsCheck(LimitedCheck):
         )
         unasked = len(cases) - len(asked) - sum(case.id in engine.left_out for case in cases)
         stopped = evidence.incomplete or "" if unasked > 0 else ""
-        missing = Missing(of=len(asked), used=len(told), reasons=tuple(silence.limits()), stopped=stopped)
+        missing = Missing(
+            of=len(asked),
+            used=len(told),
+            reasons=tuple(silence.limits()),
+            stopped=stopped,
+            sequential=evidence.sequential,
+        )
         groups_asked = len({case.group for case in asked})
         design = design_of(evidence, asked=len(asked), groups_asked=groups_asked)
         judgement = design.share(kept, at_least=at_least, cases=told)
@@ -221,7 +278,13 @@ class ToolsCheck(LimitedCheck):
             if no_evidence(pair.baseline, pair.candidate) or cut_in_call(pair.baseline, pair.candidate):
                 silence.add({evidence.baseline: pair.baseline, candidate.name: pair.candidate})
                 continue
-            why = difference(ours[pair.case.id], theirs[pair.case.id], arguments=self.arguments, order=self.order)
+            why = difference(
+                ours[pair.case.id],
+                theirs[pair.case.id],
+                arguments=self.arguments,
+                order=self.order,
+                engines=(evidence.baseline, candidate.name),
+            )
             kept[pair.case.id] = not why
             if why:
                 other[pair.case.id] = why
@@ -235,9 +298,14 @@ class ToolsCheck(LimitedCheck):
         missing = pairing.missing(evidence, used=len(kept), of=len(cases), also=silence.reasons())
         design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
         judgement = design.share(values, at_least=at_least, cases=cases)
+        engines = (evidence.engines[evidence.baseline], candidate)
+        if not kept and not silence.reasons() and (evidence.sequential or not cases):
+            return nothing_yet(verdict, evidence, f"no prompt that was asked {_SAYS['agree']}", *engines)
         if kept and not other and not any(ours[case].calls for case in kept):
             reason = f"neither engine called a tool in {explain.count(len(kept), 'answer')}: no call was compared"
-            return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, n=len(kept), reason=reason)
+            return nothing_yet(dataclasses.replace(verdict, n=len(kept)), evidence, reason, *engines)
+        fields = () if isinstance(self.arguments, str) else self.arguments
+        seen, calls = seen_in(fields, [read[case] for read in (ours, theirs) for case in kept if case in read])
         done = dataclasses.replace(
             verdict.judged(judgement),
             measures="of answers call alike",
@@ -247,6 +315,7 @@ class ToolsCheck(LimitedCheck):
             details=(
                 *_both(evidence.baseline, candidate.name, ours, theirs, kept),
                 *_parted(other),
+                *_there(seen, calls),
                 *missing.reasons,
             ),
             differing=tuple(
@@ -262,7 +331,12 @@ class ToolsCheck(LimitedCheck):
         if not evidence.single:
             done = warned(done, shares_below(zip(cases, values, strict=True), at_least=at_least, alpha=evidence.alpha))
         best = [value is not False for value in values]
-        return rested(done, missing, best=lambda: design.share(best, at_least=at_least, cases=cases))
+        done = rested(done, missing, best=lambda: design.share(best, at_least=at_least, cases=cases))
+        unseen = [explain.plain(field, 60) for field, times in seen.items() if not times]
+        if done.outcome is not Outcome.PASS or not unseen:
+            return done
+        reason = f"no call of either engine has {' or '.join(unseen)}"
+        return dataclasses.replace(done, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")
 
 
 class _Reader:
@@ -271,11 +345,12 @@ class _Reader:
     def __init__(self) -> None:
         self._known: dict[str, Offered] = {}
 
-    def offered(self, cases: Iterable[Case]) -> None:
-        """Read what cases offer; raises ``DesignError`` for parameters that are no usable schema."""
+    def offered(self, cases: Iterable[Case]) -> list[Offered]:
+        """Return what cases offer; raises ``DesignError`` for parameters that are no usable schema."""
         for case in cases:
             if case.tools:
                 self._of(case)
+        return list(self._known.values())
 
     def of(self, engine: EngineEvidence, prompts: PromptSet) -> dict[str, Calls]:
         """Return what each answer to a case with tools calls; one that never came is wrong."""
@@ -291,7 +366,7 @@ class _Reader:
         return read
 
     def _read(self, case: Case, answer: Completion) -> Calls:
-        return self._of(case).read(answer)
+        return self._of(case).read(answer, asked_for_json=asks_for_json(case))
 
     def _of(self, case: Case) -> Offered:
         key = usable(case.tools)
@@ -323,14 +398,16 @@ def _wrong(limit: str, case: Case, calls: Calls) -> str:
         name = expected_name(case) or NO_TOOL
         return "" if name in calls.names else f"calls {called}, expected {explain.plain(name, 40)}"
     should = should_call(case)
-    if bool(calls.calls) == should:
+    if calls.tried == should:
         return ""
+    if calls.tried and not calls.calls:
+        return f"calls a tool in its text ({calls.problem or MARKUP})"
     return f"calls {called}" + (f" ({calls.problem})" if calls.problem and should else "")
 
 
 def _f1(cases: Sequence[Case], read: Mapping[str, Calls], alpha: float) -> list[str]:
     """Return precision, recall and F1 of calling at all, the first two with exact lower bounds."""
-    counts = Counter((bool(should_call(case)), bool(read[case.id].calls)) for case in cases)
+    counts = Counter((bool(should_call(case)), read[case.id].tried) for case in cases)
     hits, missed, extra = counts[True, True], counts[True, False], counts[False, True]
     parts = []
     for word, n in (("precision", hits + extra), ("recall", hits + missed)):
@@ -356,7 +433,7 @@ def _first(
 ) -> list[str]:
     for case in cases:
         if case.id in wrong:
-            words = {"rate": "have faulty calls", "names": "do not call the right tool"}.get(limit, "are wrong in this")
+            words = _WORDS[limit][len(wrong) > 1]
             lines = [
                 f"{len(wrong)} of {explain.count(len(cases), 'answer')} of {engine} {words}; first: "
                 f"{explain.plain(case.id, 40)}: {explain.plain(wrong[case.id], 120)}"
@@ -380,5 +457,13 @@ def _both(
 
 def _parted(other: Mapping[str, str]) -> list[str]:
     for case, why in other.items():
-        return [f"{len(other)} call otherwise; first: {explain.plain(case, 40)}: {explain.plain(why, 120)}"]
+        words = f"{len(other)} call{'s' if len(other) == 1 else ''} otherwise"
+        return [f"{words}; first: {explain.plain(case, 40)}: {explain.plain(why, 120)}"]
     return []
+
+
+def _there(seen: Mapping[str, int], of: int) -> list[str]:
+    """Say in how many calls of both engines each field that is compared is there, the rarest first."""
+    rarest = sorted(seen.items(), key=lambda item: item[1])[:_SHOWN]
+    parts = ", ".join(f"{explain.plain(field, 60)} in {times}" for field, times in rarest)
+    return [f"there to be compared: {parts} of {explain.count(of, 'call')}"] if parts else []

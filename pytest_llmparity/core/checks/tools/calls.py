@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
 from pytest_llmparity.core.checks.schema.contract import Contract
 from pytest_llmparity.core.compare.answers import speechless
-from pytest_llmparity.core.compare.json import ABSENT, diff_values, parse_json
+from pytest_llmparity.core.compare.calls import lost_call
+from pytest_llmparity.core.compare.fields import Fields
+from pytest_llmparity.core.compare.json import parse_json
+from pytest_llmparity.core.compare.paths import EVERYWHERE, Steps, at, steps
 from pytest_llmparity.core.prompts import NO_TOOL, Case
 from pytest_llmparity.core.sample import Completion, ToolCall
 from pytest_llmparity.core.words import explain
@@ -19,23 +21,16 @@ from pytest_llmparity.core.words import explain
 Arguments: TypeAlias = Literal["equal", "fits"] | tuple[str, ...]
 Order: TypeAlias = Literal["any", "same"]
 
-INVALID_JSON, UNKNOWN_NAME, MISMATCH, REASONING_ONLY, MARKUP, SWALLOWED = FAULTS = (
+INVALID_JSON, UNKNOWN_NAME, MISMATCH, REASONING_ONLY, MARKUP, SWALLOWED, NO_CALL = FAULTS = (
     "invalid JSON",
     "unknown name",
     "schema mismatch",
     "reasoning only",
     "markup left in the text",
     "swallowed",
+    "no call",
 )
 """What may be wrong with an answer that calls, or should have."""
-
-_MARKUP: Final = re.compile(
-    r"</?tool_call>|<\|tool_call(?:s_section)?(?:_begin)?\|>|<\|python_tag\|>|\[TOOL_CALLS\]|<function=\w|<\|tool▁calls?▁begin\|>"
-    r"|<\|channel\|>commentary to=functions\.|<minimax:tool_call>|<\|START_ACTION\|>|<start_function_call>"
-)
-"""Marks by which models announce a call, of the families whose parsers vLLM, SGLang and llama.cpp have."""
-_BARE: Final = re.compile(r'\A\s*[\[{]\s*"(?:name|function|type)"\s*:')
-"""How an answer begins that is a call written out as JSON."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -46,12 +41,17 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Calls(msgspec.Struct, frozen=True, kw_only=True):
-    """What one answer calls; ``cut`` says that a token limit ended it in a call, ``failure`` why there is no answer."""
+    """What one answer calls, and ``failure``: why there is no answer.
+
+    ``tried``: it calls, or writes a call that nobody read out of its text. ``cut``: a token limit ended it in a call,
+    or before it said or called anything, so that it counts neither way.
+    """
 
     calls: tuple[ToolCall, ...] = ()
     faults: tuple[Fault, ...] = ()
     answered: bool = True
     cut: bool = False
+    tried: bool = False
     text: str = ""
     failure: str = ""
 
@@ -82,14 +82,28 @@ class Offered:
             if isinstance(schema, Mapping)
         }
 
-    def read(self, answer: Completion) -> Calls:
-        """Return what an answer calls and what is wrong with it."""
-        cut = answer.cut and bool(answer.tool_calls) and parse_json(answer.tool_calls[-1].arguments).error is not None
-        complete = answer.tool_calls[:-1] if cut else answer.tool_calls
+    def read(self, answer: Completion, *, asked_for_json: bool = False) -> Calls:
+        """Return what an answer calls and what is wrong with it; JSON is no call where the prompt asks for it."""
+        calls = answer.tool_calls
+        cut = answer.cut and (speechless(answer) or (bool(calls) and parse_json(calls[-1].arguments).error is not None))
+        complete = calls[:-1] if cut else calls
         faults = [fault for call in complete for fault in self._of_call(call)]
-        if not answer.tool_calls and not answer.cut:
-            faults += _of_silence(answer)
-        return Calls(calls=answer.tool_calls, faults=tuple(faults), cut=cut, text=answer.text)
+        lost = None if calls else lost_call(answer.text, self._parameters, asked_for_json=asked_for_json)
+        if not calls and not answer.cut:
+            faults += _of_silence(answer, lost)
+        tried = bool(calls) or lost is not None
+        return Calls(calls=calls, faults=tuple(faults), cut=cut, tried=tried, text=answer.text)
+
+    def could_have(self, field: str) -> bool:
+        """Whether the parameters of a tool may hold a field, by all that their schemas say."""
+        walked = steps(field_path(field))
+        return any(_may_hold(schema, walked) for schema in self._parameters.values())
+
+    @property
+    def known(self) -> list[str]:
+        """The names of the parameters of all tools."""
+        schemas = [schema for schema in self._parameters.values() if isinstance(schema, Mapping)]
+        return list(dict.fromkeys(str(name) for schema in schemas for name in schema.get("properties") or ()))
 
     def _of_call(self, call: ToolCall) -> Iterator[Fault]:
         if call.name not in self._parameters:
@@ -109,10 +123,30 @@ class Offered:
             yield Fault(MISMATCH, f"arguments of {call.name}: {explain.plain(problem, 120)}")
 
 
-def _of_silence(answer: Completion) -> Iterator[Fault]:
-    """Yield what is wrong with an answer without calls, where something looks like one that was lost."""
-    if (mark := _MARKUP.search(answer.text) or _BARE.match(answer.text)) is not None:
-        yield Fault(MARKUP, explain.quote(answer.text[mark.start() :], 60))
+def _may_hold(schema: object, walked: Steps) -> bool:
+    """Whether a value that fits a schema may have something at a path: yes, where the schema leaves it open."""
+    for step in walked:
+        if not isinstance(schema, Mapping) or any(word in schema for word in _BRANCHING):
+            return True
+        kind = "array" if step is EVERYWHERE else "object"
+        if schema.get("type") not in (None, kind) and not isinstance(schema.get("type"), list):
+            return False
+        below = schema.get("items") if step is EVERYWHERE else schema.get("properties")
+        if not isinstance(below, Mapping):
+            return True
+        if step is not EVERYWHERE and step not in below:
+            return bool(schema.get("additionalProperties"))
+        schema = below if step is EVERYWHERE else below[step]
+    return True
+
+
+_BRANCHING: Final = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties")
+
+
+def _of_silence(answer: Completion, lost: int | None) -> Iterator[Fault]:
+    """Yield what is wrong with an answer without calls; ``lost`` is where in its text a call stands."""
+    if lost is not None:
+        yield Fault(MARKUP, explain.quote(answer.text[lost:], 60))
     elif answer.finish_reason == "tool_calls":
         yield Fault(SWALLOWED, "it ended to call a tool and has no call")
     elif speechless(answer) and answer.reasoning:
@@ -120,6 +154,20 @@ def _of_silence(answer: Completion) -> Iterator[Fault]:
     elif speechless(answer) and (answer.completion_tokens or 0) > 1:
         count = explain.count(answer.completion_tokens or 0, "token")
         yield Fault(SWALLOWED, f"{count} were generated, and neither text nor a call came")
+
+
+def with_no_call(case: Case, calls: Calls) -> Calls:
+    """Return an answer as one with the fault :data:`NO_CALL`, where its prompt says that a tool is to be called."""
+    if not should_call(case) or calls.calls or calls.problem or calls.cut:
+        return calls
+    words = f"it answers {explain.quote(calls.text, 60)}" if calls.text.strip() else "it answers nothing"
+    return msgspec.structs.replace(calls, faults=(Fault(NO_CALL, words),))
+
+
+def asks_for_json(case: Case) -> bool:
+    """Whether a prompt asks for JSON, so that JSON in the answer is what was asked for."""
+    form = case.response_format or {}
+    return form.get("type", "text") != "text" or (case.expect is not None and case.expect.schema is not None)
 
 
 def should_call(case: Case) -> bool | None:
@@ -149,57 +197,79 @@ def expected_name(case: Case) -> str | None:
     return str(function["name"]) if isinstance(function, Mapping) and "name" in function else None
 
 
-def difference(ours: Calls, theirs: Calls, *, arguments: Arguments, order: Order) -> str:
-    """Say in what two answers call otherwise, empty where they do alike.
+def field_path(field: str) -> str:
+    """Return the path of a field of arguments, which may be written short.
 
-    ``arguments``: equal as JSON, fitting their schemas on both, or equal in these fields (``"city"``,
-    ``"address.zip"``; one that neither has is equal).
+    >>> field_path("city"), field_path("address.zip"), field_path("$.items[].id")
+    ('$.city', '$.address.zip', '$.items[].id')
     """
+    return field if field.startswith("$") else f"${field}" if field.startswith("[") else f"$.{field}"
+
+
+def seen_in(fields: Iterable[str], calls: Sequence[Calls]) -> tuple[dict[str, int], int]:
+    """Return in how many calls each field leads somewhere, and of how many."""
+    counts = dict.fromkeys(fields, 0)
+    parsed = [parse_json(call.arguments).value for of in calls for call in of.calls]
+    for value in parsed:
+        for name in counts:
+            counts[name] += bool(at(value, steps(field_path(name))))
+    return counts, len(parsed)
+
+
+def difference(
+    ours: Calls,
+    theirs: Calls,
+    *,
+    arguments: Arguments,
+    order: Order,
+    engines: tuple[str, str] = ("baseline", "candidate"),
+) -> str:
+    """Say in what the answers of two engines call otherwise, empty where they do alike.
+
+    ``arguments``: equal as JSON, fitting their schemas on both, or equal in these fields (one that neither has is
+    equal). With ``order="any"`` calls of one name are put together by what is compared of them.
+    """
+    first, second = engines
     if len(ours.calls) != len(theirs.calls):
-        return f"{_counted(ours)} and {_counted(theirs)}"
-    left, right = list(ours.calls), list(theirs.calls)
-    if order == "any":
-        left.sort(key=_place)
-        right.sort(key=_place)
-    if [call.name for call in left] != [call.name for call in right]:
-        return f"calls {_names(ours)} and {_names(theirs)}"
+        return f"{first} makes {_counted(ours)}, {second} {_counted(theirs)}"
+    left, right = (sorted(calls.names) if order == "any" else list(calls.names) for calls in (ours, theirs))
+    if left != right:
+        return f"{first} calls {_names(ours)}, {second} {_names(theirs)}"
     if arguments == "fits":
         problem = ours.problem or theirs.problem
-        return f"{'baseline' if ours.problem else 'candidate'}: {problem}" if problem else ""
-    for a, b in zip(left, right, strict=True):
-        if path := _other(a.arguments, b.arguments, arguments):
-            return f"{path} of {explain.plain(a.name, 40)}"
+        return f"{first if ours.problem else second}: {problem}" if problem else ""
+    read = () if arguments == "equal" else tuple(f"$[]{field_path(field)[1:]}" for field in arguments)
+    fields = Fields(read=read, unordered=("$",))
+    parts: Iterable[tuple[str, Sequence[ToolCall], Sequence[ToolCall]]]
+    if order == "same":
+        parts = ((a.name, [a], [b]) for a, b in zip(ours.calls, theirs.calls, strict=True))
+    else:
+        parts = ((name, _of_name(ours, name), _of_name(theirs, name)) for name in dict.fromkeys(left))
+    for name, mine, other in parts:
+        if path := _other(mine, other, fields):
+            return f"{path} of {explain.plain(name, 40)}"
     return ""
 
 
-def _other(ours: str, theirs: str, arguments: Arguments) -> str:
-    a, b = parse_json(ours), parse_json(theirs)
-    if a.error is not None or b.error is not None:
-        return "" if ours == theirs else "arguments that are no JSON"
-    if arguments == "equal":
-        differing = diff_values(a.value, b.value)
-        return explain.plain(differing[0].path, 60) if differing else ""
-    for path in arguments:
-        if diff_values(_at(a.value, path), _at(b.value, path)):
-            return explain.plain(f"$.{path}", 60)
-    return ""
+def _of_name(calls: Calls, name: str) -> list[ToolCall]:
+    return [call for call in calls.calls if call.name == name]
 
 
-def _at(value: Any, path: str) -> Any:
-    for name in path.split("."):
-        if not isinstance(value, dict) or name not in value:
-            return ABSENT
-        value = value[name]
-    return value
-
-
-def _place(call: ToolCall) -> tuple[str, str]:
-    parsed = parse_json(call.arguments)
-    return call.name, call.arguments if parsed.error is not None else json.dumps(parsed.value, sort_keys=True)
+def _other(ours: Sequence[ToolCall], theirs: Sequence[ToolCall], fields: Fields) -> str:
+    """Return the path at which as many calls of one tool differ, empty where they are equal."""
+    broken, values = [], []
+    for calls in (ours, theirs):
+        parsed = [(call.arguments, parse_json(call.arguments)) for call in calls]
+        broken.append(sorted(text for text, read in parsed if read.error is not None))
+        values.append([read.value for _, read in parsed if read.error is None])
+    if broken[0] != broken[1]:
+        return "arguments that are no JSON"
+    differing = fields.differences(*values)
+    return explain.plain(f"${differing[0].path.partition(']')[2]}", 60) if differing else ""
 
 
 def _counted(calls: Calls) -> str:
-    return explain.count(len(calls.calls), "call") if calls.calls else "no call"
+    return explain.count(len(calls.calls), "call") if calls.calls else "none"
 
 
 def _names(calls: Calls) -> str:

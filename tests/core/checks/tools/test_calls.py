@@ -9,6 +9,7 @@ from pytest_llmparity.core.checks.tools.calls import (
     Calls,
     Offered,
     Order,
+    asks_for_json,
     difference,
     expected_name,
     should_call,
@@ -84,6 +85,103 @@ def test_what_is_wrong_has_a_class(answer: Completion, kind: str) -> None:
     assert read(answer).problem.startswith(f"{kind}: ")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>{"name": "time"}',
+        "<tool_call>weather\n<arg_key>",
+        "[TOOL_CALLS]weather[ARGS]{}",
+        "<function=weather>\n<parameter=city>",
+        '<function_call> {"name": "time"}',
+        "<|tool▁calls▁begin|>x",
+        '{"parameters": {"city": "Rome"}, "name": "weather"}',
+        '{"type": "function", "function": {"name": "weather", "arguments": {}}}',
+        '[{"name": "weather", "arguments": {"city": "Rome"}}]',
+        '{"name": "weather", "arguments": {"city": "Rome"}}; {"name": "time", "arguments": {}}',
+        'I call it:\n```json\n{"name": "weather", "arguments": {"city": "x"}}\n```',
+        '```tool_code\nweather(city="x")\n```',
+        '[weather(city="Berlin")]',
+    ],
+)
+def test_a_call_in_the_text_is_seen_however_it_is_written(text: str) -> None:
+    calls = read(Completion(text=text, finish_reason="stop"))
+
+    assert [fault.kind for fault in calls.faults] == ["markup left in the text"]
+    assert calls.tried
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "Alice", "age": 3}',
+        '{"type": "refund", "id": 3}',
+        '[{"name": "weather"}]',
+        '{"name": "weather", "kind": "noun"}',
+        "The marker is called `<tool_call>`.",
+        "Put it between <tool_call> and </tool_call>, or <tool_call></tool_call>.",
+        "Use `<function=weather>` for that.",
+        "```python\nweather(city='x')\n```",
+        "[forecast(city='x')]",
+        "weather(city) is a function.",
+        "{" * 3000,
+    ],
+)
+def test_words_and_answers_in_json_are_no_calls(text: str) -> None:
+    calls = read(Completion(text=text, finish_reason="stop"))
+
+    assert (calls.faults, calls.tried) == ((), False)
+
+
+def test_json_is_an_answer_where_it_is_asked_for() -> None:
+    answer = Completion(text='{"name": "weather", "arguments": {}}', finish_reason="stop")
+
+    assert Offered(case()).read(answer, asked_for_json=True).faults == ()
+    assert asks_for_json(case(response_format={"type": "json_object"}))
+    assert asks_for_json(case(expect=Expect(schema={})))
+    assert not asks_for_json(case())
+    assert not asks_for_json(case(response_format={"type": "text"}))
+
+
+def test_a_limit_that_cut_an_answer_before_anything_leaves_it_unknown() -> None:
+    assert read(called(text="", finish_reason="length", reasoning="Let me")).cut
+    assert not read(called(text="It is", finish_reason="length")).cut
+
+
+@pytest.mark.parametrize(
+    ("field", "could"),
+    [
+        ("city", True),
+        ("$.city", True),
+        ('["city"]', True),
+        ("citty", False),
+        ("$.town", False),
+        ("city.name", False),
+        ("stops[].zip", True),
+        ("stops[].zap", False),
+        ("stops.zip", False),
+        ("open.anything", True),
+        ("free.x", True),
+        ("more.z", True),
+        ("ref.deep.er", True),
+    ],
+)
+def test_what_parameters_could_hold_is_what_their_schemas_leave(field: str, could: bool) -> None:
+    text = {"type": "string"}
+    properties = {
+        "city": text,
+        "stops": {"type": "array", "items": {"type": "object", "properties": {"zip": text}}},
+        "open": {},
+        "free": {"type": "object"},
+        "more": {"type": "object", "properties": {"y": text}, "additionalProperties": text},
+        "ref": {"$ref": "#/properties/free"},
+    }
+    parameters = {"type": "object", "properties": properties}
+    offered = Offered(case(tools=({"type": "function", "function": {"name": "f", "parameters": parameters}},)))
+
+    assert offered.could_have(field) is could
+    assert offered.known == list(properties)
+
+
 def test_a_call_that_the_limit_cut_is_no_fault() -> None:
     calls = read(called(("time", "{}"), ("weather", '{"city": "Ro'), finish_reason="length"))
 
@@ -114,6 +212,7 @@ def test_what_a_case_says_is_to_be_called(fields: dict[str, Any], should: bool |
     assert (should_call(case(**fields)), expected_name(case(**fields))) == (should, name)
 
 
+BIG, SMALL, LISTED = ("time", '{"n": 1e16}'), ("time", '{"n": 15}'), ("time", '{"items": [{"id": 1}]}')
 ROME, OSLO = ("weather", '{"city": "Rome", "days": 2}'), ("weather", '{"city": "Oslo"}')
 
 
@@ -128,9 +227,15 @@ ROME, OSLO = ("weather", '{"city": "Rome", "days": 2}'), ("weather", '{"city": "
         ([ROME], [("weather", "{}")], "fits", "any", "candidate: schema mismatch: arguments of weather: "),
         ([ROME], [("weather", '{"city": "Rome", "days": 3}')], ("city",), "any", ""),
         ([ROME], [("weather", '{"city": "Rome", "days": 3}')], ("city", "days"), "any", "$.days of weather"),
-        ([ROME], [("time", "{}")], "fits", "any", "calls weather and time"),
-        ([ROME], [], "fits", "any", "1 call and no call"),
-        ([ROME, ROME], [ROME], "equal", "any", "2 calls and 1 call"),
+        ([ROME], [("time", "{}")], "fits", "any", "baseline calls weather, candidate time"),
+        ([ROME], [], "fits", "any", "baseline makes 1 call, candidate none"),
+        ([ROME, ROME], [ROME], "equal", "any", "baseline makes 2 calls, candidate 1 call"),
+        ([ROME, OSLO], [OSLO, ("weather", '{"city": "Rome", "days": 3}')], ("city",), "any", ""),
+        ([ROME, OSLO], [OSLO, OSLO], ("city",), "any", "$.city of weather"),
+        ([BIG, SMALL], [SMALL, ("time", '{"n": 10000000000000000}')], "equal", "any", ""),
+        ([LISTED], [("time", '{"items": [{"id": 2}]}')], ("items[].id",), "any", "$.items[0].id of time"),
+        ([LISTED], [("time", '{"items": [{"id": 2}]}')], ('$["items"]',), "any", "$.items[0].id of time"),
+        ([LISTED], [("time", '{"items": [{"id": 1.0, "x": 1}]}')], ("$.items[].id",), "any", ""),
         ([("time", "{")], [("time", "{")], "equal", "any", ""),
         ([("time", "{")], [("time", "{}")], "equal", "any", "arguments that are no JSON of time"),
         ([], [], "equal", "same", ""),

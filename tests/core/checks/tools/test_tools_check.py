@@ -8,6 +8,7 @@ import pytest
 from pytest_llmparity import check
 from pytest_llmparity.core.checks.tools import ToolsCheck
 from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.prompts import Case, Expect, PromptSet
 from pytest_llmparity.core.sample import Completion, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -75,7 +76,9 @@ def test_calls_that_do_not_come_and_calls_too_many_are_wrong(make: Factory) -> N
     assert trigger.details[0].startswith("calls where it should: precision 80 % (at least ")
     assert "recall 66.67 %" in trigger.details[0]
     assert trigger.details[0].endswith("F1 0.727")
-    assert trigger.details[1] == "15 of 60 answers of cand are wrong in this; first: c20: calls no tool"
+    assert trigger.details[1] == (
+        "15 of 60 answers of cand call where they should not, or do not where they should; first: c20: calls no tool"
+    )
     assert trigger.differing[-1].what == "calls weather"
 
 
@@ -96,7 +99,7 @@ def test_faults_are_counted_by_class(make: Factory) -> None:
     assert (
         verdicts["tools.rate", "cand"]
         .details[1]
-        .startswith("10 of 40 answers of cand have faulty calls; first: c30: invalid JSON: arguments of weather: ")
+        .startswith("10 of 40 answers of cand have faulty calls, or none where they should; first: c30: invalid JSON: ")
     )
     assert verdicts["tools.names", "cand"].estimate == pytest.approx(36 / 40)
 
@@ -121,7 +124,7 @@ def test_calls_that_differ_are_shown(make: Factory) -> None:
         "calls a tool: base in 40 and cand in 38 of 40 answers",
         "12 call otherwise; first: c28: $.city of weather",
     )
-    assert agree.differing[-1].what == "1 call and no call"
+    assert agree.differing[-1].what == "base makes 1 call, cand none"
     assert agree.differing[0].baseline_sha256 != agree.differing[0].candidate_sha256
     assert fits.estimate == pytest.approx(38 / 40)
 
@@ -195,3 +198,111 @@ def test_tags_are_judged_by_themselves(make: Factory) -> None:
         ("tools.agree[long]", "FAIL"),
         ("tools.agree[short]", "PASS"),
     ]
+
+
+def evidence_of(make: Factory, ours: Sequence[Answer], theirs: Sequence[Answer], cases: Sequence[Case]) -> Evidence:
+    return make.evidence(make.engine("base", ours), make.engine("cand", theirs), cases=cases)
+
+
+@pytest.mark.parametrize("field", ["citty", "$.town", '$["Country"]'])
+def test_a_field_that_no_tool_has_is_refused(make: Factory, field: str) -> None:
+    cases = tuple(make.case(i, tools=TOOLS[:1]) for i in range(FEW))
+    problem = check.tools(agree=0.9, arguments=["city", field]).prompt_problem(PromptSet(name="set", cases=cases))
+
+    assert f"no tool has a parameter {field!r}, only city" in str(problem)
+
+
+def test_a_field_that_no_call_has_was_not_compared(make: Factory) -> None:
+    alike = judge(make, check.tools(agree=0.9, arguments=["$.city", "unit"]), [call()] * FEW)["tools.agree", "cand"]
+    other = [call(arguments='{"city": "Oslo"}')] * FEW
+    differs = judge(make, check.tools(agree=0.9, arguments=["$.city", "unit"]), other)["tools.agree", "cand"]
+
+    assert alike.outcome is Outcome.INCONCLUSIVE
+    assert "no call of either engine has unit" in alike.message
+    assert "there to be compared: unit in 0, $.city in 80 of 80 calls" in alike.details
+    assert differs.outcome is Outcome.FAIL
+
+
+def test_a_call_in_the_text_is_one_where_none_should_be(make: Factory) -> None:
+    text: list[Answer] = ['<tool_call>{"name": "weather"}</tool_call>'] * FEW
+    trigger = judge(make, check.tools(trigger=0.9), text, ours=["No."] * FEW, tools=["none"] * FEW)
+
+    assert trigger["tools.trigger", "base"].outcome is Outcome.PASS
+    assert trigger["tools.trigger", "cand"].outcome is Outcome.FAIL
+    assert trigger["tools.trigger", "cand"].differing[0].what.startswith("calls a tool in its text (markup left in ")
+
+
+@pytest.mark.parametrize("limit", ["trigger", "names", "rate"])
+def test_an_answer_that_was_cut_before_anything_counts_neither_way(make: Factory, limit: str) -> None:
+    cut = make.cut("", reasoning="hm")
+    limits: dict[str, Any] = {limit: 0.9}
+    none = judge(make, check.tools(**limits), [cut] * FEW)[f"tools.{limit}", "cand"]
+    one = judge(make, check.tools(**limits), [*[call()] * FEW, cut])[f"tools.{limit}", "cand"]
+
+    assert none.outcome is Outcome.INCONCLUSIVE
+    assert "the token limit was reached in the reasoning of 40 answers of cand" in none.message
+    assert (one.outcome, one.n) == (Outcome.PASS, FEW)
+    assert one.details[-1].startswith("the token limit was reached in the reasoning of 1 answer of cand")
+
+
+def test_words_where_a_call_should_be_are_a_fault(make: Factory) -> None:
+    theirs: list[Answer] = [*[call()] * FEW, *["It is sunny."] * 20]
+    rate = judge(make, check.tools(rate=0.95), theirs)["tools.rate", "cand"]
+    free = judge(make, check.tools(rate=0.9), theirs, tools=["weather"] * FEW + ["none"] * 20)["tools.rate", "cand"]
+
+    assert rate.outcome is Outcome.FAIL
+    assert rate.details[0] == "of 60 answers of cand: no call 20"
+    assert (free.outcome, free.n) == (Outcome.PASS, FEW)
+
+
+def test_one_wrong_answer_is_told_in_the_singular(make: Factory) -> None:
+    theirs: list[Answer] = [*[call()] * FEW, "It is sunny."]
+    verdicts = judge(make, check.tools(**EVERYTHING), theirs)
+
+    assert verdicts["tools.trigger", "cand"].details[1].startswith("1 of 41 answers of cand calls where it should not")
+    assert verdicts["tools.names", "cand"].details[0].startswith("1 of 41 answers of cand does not call the right tool")
+    assert verdicts["tools.rate", "cand"].details[1].startswith("1 of 41 answers of cand has a faulty call, or none")
+    assert verdicts["tools.agree", "cand"].details[1].startswith("1 calls otherwise")
+
+
+def test_a_tag_counts_the_prompts_that_a_limit_is_about(make: Factory) -> None:
+    tagged = [make.case(i, tools=TOOLS, expect=Expect(tool="weather"), tags=("call",)) for i in range(FEW)]
+    more = [make.case(FEW + i, tools=TOOLS, expect=Expect(tool="none"), tags=("none",)) for i in range(FEW)]
+    chat = [make.case(2 * FEW + i, tags=("chat",)) for i in range(FEW)]
+    answers: list[Answer] = [*[call()] * FEW, *["Hi."] * 2 * FEW]
+    evidence = evidence_of(make, answers, answers, [*tagged, *more, *chat])
+    verdicts = check.tools(**EVERYTHING, by="tag").judge(evidence)
+
+    assert not [verdict for verdict in verdicts if verdict.outcome is Outcome.ERROR]
+    assert {verdict.tag for verdict in verdicts if verdict.kind.startswith("tools.trigger")} == {"", "call", "none"}
+    assert {verdict.tag for verdict in verdicts if verdict.kind.startswith("tools.names")} == {""}
+    assert not [verdict for verdict in verdicts if verdict.tag == "chat"]
+    alone = PromptSet(name="set", cases=(*tagged, *chat))
+    assert "every prompt has the same tags" in str(check.tools(names=0.9, by="tag").tag_problem(alone))
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("trigger", "says whether a tool is to be called"),
+        ("names", "names the tool that is to be called"),
+        ("rate", "offers tools"),
+        ("agree", "offers tools"),
+    ],
+)
+def test_a_sequential_run_goes_on_until_there_is_something_to_judge(make: Factory, limit: str, words: str) -> None:
+    cases = [*(make.case(i) for i in range(32)), *(make.case(32 + i, tools=TOOLS) for i in range(100))]
+    limits: dict[str, Any] = {limit: 0.95}
+    checked = check.tools(**limits)
+
+    def looked(asked: int, cases: Sequence[Case]) -> Verdict:
+        engines = [make.engine(name, ["Hi."] * asked) for name in ("base", "cand")]
+        return checked.judge(make.evidence(*engines, cases=cases, sequential=True))[-1]
+
+    first = looked(32, cases)
+    assert (first.outcome, first.open) == (Outcome.INCONCLUSIVE, True)
+    assert f"no prompt that was asked {words}" in first.message
+    assert not looked(32, cases[:32]).open
+    if limit in ("rate", "agree"):
+        assert (looked(64, cases).outcome, looked(64, cases).open) == (Outcome.INCONCLUSIVE, True)
+        assert not looked(132, cases).open
