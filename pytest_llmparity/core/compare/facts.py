@@ -250,21 +250,30 @@ def numbers(text: str) -> list[str]:
     return _numbers(text, spelled=True)
 
 
+def numbers_at(text: str) -> list[tuple[int, int, str]]:
+    """Return :func:`numbers` of a text, each with the places where it begins and ends there; no sign for per cent."""
+    return _placed(text, spelled=True)
+
+
 def _numbers(text: str, *, spelled: bool) -> list[str]:
+    return [number + _percent(text, end) for _, end, number in _placed(text, spelled=spelled)]
+
+
+def _placed(text: str, *, spelled: bool) -> list[tuple[int, int, str]]:
     """Return the numbers of a text in their order; ``spelled`` is false where none is written as a word."""
     digits = _DIGIT.search(text)
     if digits is None and not spelled:
         return []
-    places: list[tuple[int, str]] = []
+    places: list[tuple[int, int, str]] = []
     for match in _NUMBER.finditer(text, max(0, digits.start() - 2)) if digits else ():  # a sign and a point before it
-        places.append((match.start(), _canonical(match) + _percent(text, match.end())))
+        places.append((match.start(), match.end(), _canonical(match)))
     for match in _SPELLED.finditer(text) if spelled else ():
         words = [word for word in re.split(r"[ -]", match.group().lower()) if word != "and"]
         if words == ["one"]:
             continue  # far more often a pronoun than a number
         value = _compose(words)
-        places.append((match.start(), (" ".join(words) if value is None else str(value)) + _percent(text, match.end())))
-    return [number for _, number in sorted(places)]
+        places.append((match.start(), match.end(), " ".join(words) if value is None else str(value)))
+    return sorted(places)
 
 
 def _percent(text: str, end: int) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from pytest_llmparity.core.prompts import NO_TOOL, Expect
-from pytest_llmparity.core.right.extract import Extract, Extracted, extracted, same, shown, wanted
+from pytest_llmparity.core.right.extract import Extract, extracted, same, shown, wanted
+from pytest_llmparity.core.right.reading import Extracted
 from pytest_llmparity.core.sample import Completion
 from pytest_llmparity.core.words import explain
 

@@ -10,12 +10,15 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
-import msgspec
-
-from pytest_llmparity.core.compare.facts import numbers
 from pytest_llmparity.core.compare.json import diff_values, parse_json
+from pytest_llmparity.core.compare.paths import at, steps
+from pytest_llmparity.core.compare.paths import refused as no_path
+from pytest_llmparity.core.right.choice import choice
+from pytest_llmparity.core.right.number import number, only_number
+from pytest_llmparity.core.right.reading import Extracted
+from pytest_llmparity.core.right.truth import TRUTH, truth
 from pytest_llmparity.core.words import explain
 
 Extract: TypeAlias = str | Callable[[str], object]
@@ -23,25 +26,6 @@ Extract: TypeAlias = str | Callable[[str], object]
 
 WORDS: Final = ("number", "choice", "bool")
 JSON: Final = "json:"
-_PATH: Final = re.compile(r"\$((?:\.[^.\[\]]+|\[\d+\])*)")
-_STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
-_MARKUP: Final = str.maketrans("", "", "*_`$")
-_ALONE: Final = re.compile(r"[\s(\[{\"']*([A-Za-z])[\s)\]}\"'.:]*")
-_ANNOUNCED: Final = re.compile(
-    r"\b(?:answer|option|choice)\b(?:\s+(?:is|would\s+be|must\s+be))?\s*[:=]?\s*(?:option\s+)?[(\[{\"']?([A-Z])\b(?!')",
-    re.IGNORECASE,
-)
-_LISTED: Final = re.compile(r"\s*[(\[]?([A-Z])[)\].:](?:\s|\Z)")
-_IN_BRACKETS: Final = re.compile(r"[(\[{]([A-Z])[)\]}]")
-_TRUTH: Final = {"yes": True, "true": True, "no": False, "false": False}
-_TRUTH_WORD: Final = re.compile(rf"\b({'|'.join(_TRUTH)})\b", re.IGNORECASE)
-
-
-class Extracted(msgspec.Struct, frozen=True, kw_only=True):
-    """The value an answer gives, or the ``problem`` that kept it from being read."""
-
-    value: Any = None
-    problem: str = ""
 
 
 def refused(extract: object) -> str | None:
@@ -52,7 +36,7 @@ def refused(extract: object) -> str | None:
     >>> refused("boolean")
     "'boolean' would be a regular expression; did you mean 'bool'? The pattern is written '(boolean)'"
     >>> refused("json:total")
-    "'json:total' names no field: a path begins with $, such as json:$.total or json:$.items[0].price"
+    "'json:total' names no field: 'total' is no path: it begins with $, such as $.price or $.items[0].price"
     """
     if callable(extract):
         return None
@@ -62,9 +46,8 @@ def refused(extract: object) -> str | None:
             "of the answer's text"
         )
     if extract.startswith(JSON):
-        if _PATH.fullmatch(extract[len(JSON) :]):
-            return None
-        return f"{extract!r} names no field: a path begins with $, such as json:$.total or json:$.items[0].price"
+        why = no_path(extract[len(JSON) :], places=True)
+        return None if why is None else f"{explain.quote(extract, 40)} names no field: {why}"
     if extract in WORDS:
         return None
     if meant := _meant(extract):
@@ -92,12 +75,10 @@ def _meant(extract: str) -> str:
 def extracted(text: str, extract: Extract | None) -> Extracted:
     """Return what a text says; without ``extract`` the text itself, but for white space around it.
 
-    ``number``: the last number, in digits or English words, as a ``Decimal`` (thousands separated by commas, a per cent
-    sign left out). ``choice``: one letter, alone, behind *answer*, *option* or *choice* (the last such), at the start
-    (``B)``), or in brackets. ``bool``: *yes*, *true*, *no*, *false* at the start, else where only one of both senses
-    occurs. ``json:``: the value at a path of the JSON the text is, all of it as ``json.loads`` takes it. A regular
-    expression: what its group finds first, else what all of it does. A function: what it returns; what it raises is a
-    problem.
+    ``number``, ``choice`` and ``bool``: see :func:`~.number.number`, :func:`~.choice.choice` and
+    :func:`~.truth.truth`. ``json:``: the value at a path of the JSON the text is, all of it as ``json.loads`` takes it.
+    A regular expression: what its group finds first, else what all of it does. A function: what it returns; what it
+    raises is a problem.
 
     >>> extracted("3 boxes of 4 are twelve, so 1,200 in all.", "number").value
     Decimal('1200')
@@ -113,7 +94,7 @@ def extracted(text: str, extract: Extract | None) -> Extracted:
     if extract.startswith(JSON):
         return _field(text, extract[len(JSON) :])
     if extract in WORDS:
-        return {"number": _number, "choice": _choice, "bool": _truth}[extract](text)
+        return {"number": number, "choice": choice, "bool": truth}[extract](text)
     match = re.search(extract, text)
     if match is None:
         return Extracted(problem=f"{explain.quote(extract, 40)} finds nothing in it")
@@ -127,6 +108,8 @@ def wanted(answer: str, extract: Extract | None) -> Extracted:
     """Return the value that a prompt file expects, written there as text, as :func:`extracted` gives it."""
     if extract is None or callable(extract):
         return Extracted(value=answer.strip())
+    if extract == "number":
+        return only_number(answer)
     if extract in WORDS:
         return extracted(answer, extract)
     if extract.startswith(JSON):
@@ -175,10 +158,11 @@ _PLAIN_DIGITS: Final = 16
 def _as_text(value: object, expected: str) -> bool:
     expected = expected.strip()
     if isinstance(value, bool):
-        return value is _TRUTH.get(expected.lower())
+        return value is TRUTH.get(expected.lower())
     if isinstance(value, (int, float, Decimal)):
+        meant = only_number(expected)
         try:
-            return Decimal(str(value)) == Decimal(expected.replace(",", ""))
+            return not meant.problem and Decimal(str(value)) == meant.value
         except InvalidOperation:
             return False
     return value is not None and str(value).strip() == expected
@@ -193,51 +177,11 @@ def _returned(text: str, function: Callable[[str], object]) -> Extracted:
     return Extracted(problem="extract returned None") if value is None else Extracted(value=value)
 
 
-def _number(text: str) -> Extracted:
-    for written in reversed(numbers(text)):
-        try:
-            return Extracted(value=Decimal(written.rstrip("%")))
-        except InvalidOperation:  # words in a row that are no one number
-            continue
-    return Extracted(problem="no number in it")
-
-
-def _choice(text: str) -> Extracted:
-    plain = text.translate(_MARKUP)
-    if match := _ALONE.fullmatch(plain):
-        return Extracted(value=match[1].upper())
-    announced = [letter for letter in _ANNOUNCED.findall(plain) if letter.isupper()]
-    if announced:
-        return Extracted(value=announced[-1])
-    if match := _LISTED.match(plain):
-        return Extracted(value=match[1])
-    letters = set(_IN_BRACKETS.findall(plain))
-    if len(letters) == 1:
-        return Extracted(value=letters.pop())
-    return Extracted(problem=f"{len(letters)} letters in brackets" if letters else "no choice in it")
-
-
-def _truth(text: str) -> Extracted:
-    plain = text.translate(_MARKUP)
-    words = [_TRUTH[word.lower()] for word in _TRUTH_WORD.findall(plain)]
-    first = _TRUTH_WORD.match(plain.lstrip(" \t\r\n\"'([{"))
-    if first is not None:
-        return Extracted(value=_TRUTH[first[1].lower()])
-    if len(set(words)) == 1:
-        return Extracted(value=words[0])
-    return Extracted(problem="both yes and no in it" if words else "neither yes nor no in it")
-
-
 def _field(text: str, path: str) -> Extracted:
     parsed = parse_json(text)
     if parsed.error is not None:
         return Extracted(problem=f"not JSON: {parsed.error}")
-    value = parsed.value
-    for name, place in _STEP.findall(path):
-        if name and isinstance(value, dict) and name in value:
-            value = value[name]
-        elif place and isinstance(value, list) and int(place) < len(value):
-            value = value[int(place)]
-        else:
-            return Extracted(problem=f"no {explain.plain(path, 40)} in it")
-    return Extracted(value=value)
+    standing = at(parsed.value, steps(path, places=True))
+    if not standing:
+        return Extracted(problem=f"no {explain.plain(path, 40)} in it")
+    return Extracted(value=standing[0])

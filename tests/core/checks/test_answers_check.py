@@ -274,6 +274,10 @@ def test_cases_that_say_nothing_are_refused(make: Factory) -> None:
     )
     assert checked.prompt_problem(unread) == ("c0 expects 'many', and extract='number' finds no number in it")
     assert checked.prompt_problem(PromptSet(name="set", cases=said.cases[:1])) is None
+    half = PromptSet(name="set", cases=(make.case(0, expect=Expect(answer="1/2")),))
+    assert checked.prompt_problem(half) == (
+        "c0 expects '1/2', and extract='number' finds more than one plain number in it"
+    )
 
 
 @pytest.mark.parametrize("expect", [None, Expect(), Expect(contains=())])

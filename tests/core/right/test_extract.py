@@ -89,6 +89,7 @@ def test_neither_yes_nor_no(text: str, problem: str) -> None:
         ('["a"]', "$[0]", "a"),
         ("7", "$", 7),
         ('{"odd key": null}', "$.odd key", None),
+        ('{"odd.key": [[5]]}', '$["odd.key"][0][0]', 5),
     ],
 )
 def test_a_field_is_read_by_its_path(text: str, path: str, value: object) -> None:
@@ -103,6 +104,7 @@ def test_a_field_is_read_by_its_path(text: str, path: str, value: object) -> Non
         ('{"total": [}', "not JSON: "),
         ('```json\n{"total": 1}\n```', "not JSON: "),
         ("[1]", "no $.total in it"),
+        ('{"total": [1]', "not JSON: "),
     ],
 )
 def test_a_field_that_is_not_there_is_none(text: str, problem: str) -> None:
@@ -132,6 +134,8 @@ def test_a_function_gives_what_it_returns_and_what_it_raises_is_a_problem() -> N
         (3, "3 is none of"),
         ("", "'' is none of"),
         ("json:total", "names no field"),
+        ("json:$.items[]", "names every place of an array, and one is wanted"),
+        (f"json:$[{'9' * 5000}]", "names a place that no array has"),
         ("(unclosed", "is no regular expression"),
         (r"(a)(b)", "has 2 groups"),
     ],
@@ -183,6 +187,7 @@ def test_an_answer_that_says_what_is_expected_is_right(answer: str, extract: Ext
     [
         ("12", "number", "13"),
         ("12", "json:$.n", '{"n": "12.0"}'),
+        ("1,5", "json:$.n", '{"n": 15}'),
         ("true", "json:$.n", '{"n": 1}'),
         ("Yes", None, "yes"),
         ("12", len, "twelve"),
@@ -196,6 +201,7 @@ def test_an_answer_that_says_something_else_is_wrong(answer: str, extract: Extra
 
 def test_what_is_expected_has_to_have_a_value() -> None:
     assert wanted("many", "number").problem == "no number in it"
+    assert wanted("1/2", "number").problem == "more than one plain number in it"
 
 
 @given(st.text(), st.sampled_from(["number", "choice", "bool", "json:$.a[0]", None, r"a(b)?"]))

@@ -1,0 +1,14 @@
+"""What was read of an answer: a value, or why there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Extracted(msgspec.Struct, frozen=True, kw_only=True):
+    """The value an answer gives, or the ``problem`` that kept it from being read."""
+
+    value: Any = None
+    problem: str = ""
