@@ -162,6 +162,12 @@ def test_a_field_that_was_not_there_yet_leaves_a_sequential_run_open(make: Facto
     assert (agree.outcome, agree.open) == (Outcome.INCONCLUSIVE, True)
 
 
+def test_one_answer_that_does_not_fit_is_told_in_the_singular(make: Factory) -> None:
+    rate = judge(make, check.schema(Ticket, rate=0.9), [*[GOOD] * 40, UNFIT])["schema.rate", "cand"]
+
+    assert rate.details[0].startswith("1 of 41 answers of cand does not fit; first: c40: ")
+
+
 def test_what_is_wrong_is_counted_by_class(make: Factory) -> None:
     theirs: list[Answer] = [
         *[GOOD] * 30,

@@ -323,8 +323,9 @@ def invalid(engine: str, cases: Sequence[Case], readings: Mapping[str, Reading])
     lines: list[str] = []
     if bad:
         case, reading = bad[0]
+        fit = "does not fit" if len(bad) == 1 else "do not fit"
         lines.append(
-            f"{len(bad)} of {explain.count(len(readings), 'answer')} of {engine} do not fit; first: "
+            f"{len(bad)} of {explain.count(len(readings), 'answer')} of {engine} {fit}; first: "
             f"{explain.plain(case, 40)}: {explain.plain(str(reading.problem), 120)}"
         )
         if reading.text:
