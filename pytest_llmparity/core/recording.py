@@ -18,8 +18,9 @@ import msgspec
 from pytest_llmparity.core.errors import RecordingError
 from pytest_llmparity.core.golden.private import Refusal, naming, of_engine, refuse_secret
 from pytest_llmparity.core.golden.records import Date, Setting, Short, Told
+from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.lock import Locked, holds_path
-from pytest_llmparity.core.sample import Fact, Phase
+from pytest_llmparity.core.sample import Fact, Phase, from_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
 
@@ -57,8 +58,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None
     model: str
     route: Literal["openai", "native"]
-    api: str | None
-    context_length: int | None
+    api: Annotated[str, msgspec.Meta(pattern=r"^(/[!-~]*)?$", max_length=1000)] | None
+    context_length: Annotated[int, msgspec.Meta(ge=1)] | None
     lock: Short
     recorded: Date
     exchanges: Annotated[int, msgspec.Meta(ge=1)]
@@ -66,6 +67,13 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     identity: Mapping[str, Told]
     launch: Mapping[str, Setting]
     capabilities: Mapping[str, bool | int | str] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what no engine can be said to be able to do."""
+        try:
+            from_json(Capabilities, dict(self.capabilities))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"capabilities: {error}") from None
 
     @property
     def locked(self) -> Locked:
@@ -83,8 +91,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 class Exchanged(msgspec.Struct, frozen=True, kw_only=True):
     """One request as it was sent, and its answer as it came in.
 
-    ``request`` of a timed one is without the number that stood before its first text. ``type`` is the media type of the
-    answer.
+    ``request`` of a timed one is without the number that stood before its first text; ``cached`` says of one that none
+    was meant to stand there. ``repeat`` tells which of several answers to one prompt it is. ``type`` is the media type
+    of the answer.
     """
 
     case: str
@@ -96,6 +105,8 @@ class Exchanged(msgspec.Struct, frozen=True, kw_only=True):
     status: Annotated[int, msgspec.Meta(ge=200, le=599)]
     type: Annotated[str, msgspec.Meta(pattern=r"^[ -~]*$", max_length=200)]
     chunks: Annotated[tuple[Chunk, ...], msgspec.Meta(max_length=200_000)]
+    repeat: Annotated[int, msgspec.Meta(ge=0)] = 0
+    cached: bool = False
 
     def __post_init__(self) -> None:
         """Refuse times that run backwards, and what is no base64."""

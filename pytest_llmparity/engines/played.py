@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
@@ -18,8 +20,9 @@ import pytest_llmparity
 from pytest_llmparity.core.errors import EngineSelectionError, NotRecorded, RecordingError
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.ports import Answer
-from pytest_llmparity.core.recording import MISSING, Header
-from pytest_llmparity.core.sample import Completion, Fact, Identity, WireRequest, from_json
+from pytest_llmparity.core.recorded.playing import Answers, Purpose
+from pytest_llmparity.core.recording import MISSING, Header, Question, question
+from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, WireRequest, from_json
 from pytest_llmparity.core.words.printable import elide, printable
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
@@ -74,10 +77,31 @@ def header_of(spec: EngineSpec) -> Header:
     return _header(spec.recording, spec.recorded_as)
 
 
+@functools.lru_cache(maxsize=8)
+def _answers(path: Path, recorded_as: str) -> Answers:
+    return Answers(recordings.read(path).exchanges, bodiless=True)
+
+
+def answers_of(spec: EngineSpec) -> Answers:
+    """Return for what a recording has answers, without these."""
+    assert spec.recording is not None
+    return _answers(spec.recording, spec.recorded_as)
+
+
+def _asked(wire: WireRequest) -> Question:
+    return question(wire.method, wire.path, json.loads(wire.body) if wire.body else None)
+
+
 class Played(Adapter):
     """What is other than usual about an engine whose answers are played; stands before the adapter of its kind."""
 
     deadline_s: ClassVar[float] = 60.0
+
+    def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
+        super().__init__(spec, base_url, headers)
+        self._timed: dict[str, list[tuple[int, bool, Question]]] = {}
+        """What is timed, by the key of the unit that asks it."""
+        self._paths: dict[str, list[str]] = {}
 
     @classmethod
     def wire_model(cls, spec: EngineSpec) -> str:
@@ -128,6 +152,45 @@ class Played(Adapter):
     def limits(self) -> tuple[str, ...]:
         """Return nothing: no server is there that could drop anything."""
         return ()
+
+    def addressed(self, path: str, purpose: Purpose) -> str:
+        """Return the path with what the request is for, by which the player knows the answer."""
+        return purpose.path(path)
+
+    def has(self, wire: WireRequest, purpose: Purpose) -> bool:
+        """Tell whether a request was recorded for a purpose."""
+        return bool(answers_of(self.spec).gathered(purpose, _asked(wire)))
+
+    def untimed(self, unit: str, wires: Sequence[WireRequest], *, concurrency: int, cached: bool) -> str | None:
+        """Say why these requests, in the order of asking, have no timed answers; ``None`` where each has its own.
+
+        Those are the ``unit``'s from then on: no other one is given them.
+        """
+        taken: Counter[tuple[int, bool, Question]] = Counter()
+        for other, keys in self._timed.items():
+            if other != unit:
+                taken.update(keys)
+        keys, paths, short = [], [], 0
+        for wire in wires:
+            key = concurrency, cached, _asked(wire)
+            there = answers_of(self.spec).timed(key[2], concurrency=concurrency, cached=cached)
+            short += taken[key] >= len(there)
+            purpose = Purpose(phase=Phase.TIMED, concurrency=concurrency, cached=cached, repeat=taken[key])
+            paths.append(purpose.path(wire.path))
+            keys.append(key)
+            taken[key] += 1
+        if not short:
+            self._timed[unit], self._paths[unit] = keys, paths
+            return None
+        cache = ", with a cache that may hold them" if cached else ""
+        return (
+            f"{self.name} is a recording, and of the {len(wires)} timed answers that are asked for at concurrency "
+            f"{concurrency}{cache}, it has {len(wires) - short}"
+        )
+
+    def timed_paths(self, unit: str) -> Sequence[str]:
+        """Return the paths of the timed requests of a unit, each of which names an answer of its own."""
+        return self._paths[unit]
 
     def read(self, answer: Answer, *, case: str) -> Completion:
         """Read an answer; ``NotRecorded`` where the recording has none to this request."""

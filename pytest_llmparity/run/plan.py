@@ -18,6 +18,7 @@ from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, Check, Ne
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case, PromptSet, unseen
+from pytest_llmparity.core.recorded.playing import Purpose
 from pytest_llmparity.core.sample import Phase, Request, Sampling, WireRequest, to_json
 from pytest_llmparity.core.shards import Shard
 from pytest_llmparity.core.words import explain
@@ -327,13 +328,19 @@ def shuffled(cases: Sequence[Case], *, seed: str) -> tuple[Case, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One request to send: which case, in which phase, and its bytes."""
+    """One request to send: which case, in which phase, and its bytes; of a timed one whether a cache may hold it."""
 
     case: str
     wire: WireRequest
     phase: Phase
     repeat: int
     concurrency: int
+    cached: bool = False
+
+    @property
+    def purpose(self) -> Purpose:
+        """What the request is sent for."""
+        return Purpose(phase=self.phase, concurrency=self.concurrency, repeat=self.repeat, cached=self.cached)
 
 
 def jobs_of(step: Step, wires: Mapping[str, WireRequest]) -> list[Job]:

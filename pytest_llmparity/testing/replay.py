@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_llmparity.core.recording import MISSING, Exchanged, Question, question, unnumbered
+from pytest_llmparity.core.recorded.playing import Answers, purpose
+from pytest_llmparity.core.recording import MISSING, Exchanged, question, unnumbered
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.store import recordings
 from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
@@ -28,7 +29,9 @@ class Replay(LoopbackServer):
     adapter around ``base_url + "/@v1_chat"`` reads that answer. Anything else is 404. ``paced`` keeps the recorded
     times of pieces, ``pace`` makes them so many times as short; without it they follow at once, still one write each.
 
-    Of a recording timed answers are for requests with a number before their first text, as a timed phase sends them.
+    A recording that stands in for an engine of a run is told what each request is for and answers
+    with nothing that was recorded for something else. Whoever does not tell gets what was gathered, and what was timed
+    for a request that was asked in no other way.
     ``RecordingError`` names the line of one that cannot be used.
     """
 
@@ -37,10 +40,8 @@ class Replay(LoopbackServer):
         self.paced = paced
         self.pace = pace
         self.recordings: dict[str, Mapping[str, Any]] = {}
-        self._exchanges: dict[tuple[bool, Question], list[Exchanged]] = {}
-        if source.suffix == recordings.SUFFIX:
-            self._take(recordings.read(source).exchanges)
-        else:
+        self._answers = Answers(recordings.read(source).exchanges if source.suffix == recordings.SUFFIX else ())
+        if not self._answers:
             for file in sorted(source.glob("*.json")):
                 self.recordings[file.stem] = json.loads(file.read_text("utf-8"))
             if not self.recordings:
@@ -48,14 +49,9 @@ class Replay(LoopbackServer):
         self._lock = threading.Lock()
         self._served: dict[object, int] = {}
 
-    def _take(self, exchanges: Iterable[Exchanged]) -> None:
-        for each in exchanges:
-            key = each.phase is Phase.TIMED, question(each.method, each.path, each.request)
-            self._exchanges.setdefault(key, []).append(each)
-
     def answer(self, call: Call) -> None:
         """Answer with the recording that belongs to the request."""
-        if self._exchanges:
+        if self._answers:
             self._play(call)
             return
         recording = self._find(call)
@@ -113,17 +109,24 @@ class Replay(LoopbackServer):
             call.wait(max(0.0, began + at / self.pace - time.perf_counter()))
 
     def _exchanged(self, call: Call) -> Exchanged | None:
-        """Return the answer to a request: several follow each other in order, the last again and again."""
+        """Return the answer to a request for what it is sent for, ``None`` where none was recorded for that."""
+        wanted, path = purpose(call.path)
         body = _decoded(call.body)
         plain = unnumbered(body)
-        keys = [(False, question(call.method, call.path, body))]
-        if plain is not None:
-            keys += [(timed, question(call.method, call.path, plain)) for timed in (True, False)]
-        keys.append((True, keys[0][1]))
-        for key in keys:
-            if (answers := self._exchanges.get(key)) is not None:
-                return answers[self._place(key, len(answers))]
-        return None
+        asked = question(call.method, path, body)
+        unmarked = asked if plain is None else question(call.method, path, plain)
+        if wanted is None or wanted.dropped:
+            keys = [(False, asked), (True, unmarked), (True, asked)]
+            for timed, key in keys:
+                if answers := self._answers.whatever(key, timed=timed):
+                    return answers[0 if wanted else self._place((timed, key), len(answers))]
+            return None
+        if wanted.phase is Phase.TIMED:
+            key = asked if wanted.cached else unmarked
+            timed_ones = self._answers.timed(key, concurrency=wanted.concurrency, cached=wanted.cached)
+            return timed_ones[wanted.repeat] if wanted.repeat < len(timed_ones) else None
+        answers = self._answers.gathered(wanted, asked)
+        return answers[self._place((wanted, asked), len(answers))] if answers else None
 
     def _place(self, key: object, of: int) -> int:
         """Return which of so many answers to a request is the next one."""

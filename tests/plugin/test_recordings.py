@@ -51,6 +51,11 @@ def rows(bench: Bench) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file(bench).read_text("utf-8").splitlines()]
 
 
+def rewrite(bench: Bench, head: dict[str, Any], exchanges: list[dict[str, Any]]) -> None:
+    lines = [{**head, "exchanges": len(exchanges)}, *exchanges]
+    file(bench).write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+
+
 def test_an_engine_that_is_gone_is_held_against_another_one_as_if_it_were_there(
     bench: Bench, prod: PosingEngine
 ) -> None:
@@ -116,6 +121,56 @@ def test_one_that_is_hurried_has_no_times_and_is_told_so(bench: Bench, prod: Pos
     assert "replay-prod is a recording that is not played at the pace it was recorded with" in told(result)
     assert bench.report()["latency"] == []
     assert "as fast as it goes" in told(result)
+
+
+@pytest.mark.parametrize(
+    ("latency", "why"),
+    [
+        ("n=13", "of the 13 timed answers that are asked for at concurrency 4, it has 12"),
+        ("n=12, cached=True", "with a cache that may hold them, it has 0"),
+    ],
+)
+def test_what_was_not_timed_as_it_is_asked_has_no_times(
+    bench: Bench, prod: PosingEngine, latency: str, why: str
+) -> None:
+    bench.gate(f"{CHECKS}, check.latency(e2e_p50='5s', {latency})")
+
+    result = bench.run("--engines=replay:prod", "--parity-report=json", "--parity-out=out")
+
+    (verdict,) = (v for v in bench.report()["verdicts"] if v["kind"].startswith("latency"))
+    assert verdict["outcome"] == "SKIPPED"
+    assert "replay-prod is a recording, and of the " in verdict["message"]
+    assert why in verdict["message"]
+    assert bench.report()["latency"] == []
+    assert result.ret == 0
+
+
+def test_every_timed_answer_is_that_of_one_request(bench: Bench, prod: PosingEngine) -> None:
+    head, *exchanges = rows(bench)
+    timed = [each for each in exchanges if each["phase"] == "timed"]
+    gathered = [each for each in exchanges if each["phase"] != "timed"]
+    for place, each in enumerate(timed):
+        each["chunks"] = [[100 + 10 * place, "".join(text for _, text in each["chunks"])]]
+    rewrite(bench, head, [*gathered, *timed])
+
+    bench.run("--engines=replay:prod", "--parity-report=json", "--parity-out=out")
+
+    (e2e,) = (row for row in bench.report()["latency"] if row["metric"] == "e2e")
+    assert e2e["n"] == 12
+    assert e2e["p50"] == pytest.approx(0.155, abs=0.05)
+    assert e2e["p99"] >= 0.2
+
+
+def test_a_floor_that_was_not_recorded_is_not_made_of_other_answers(bench: Bench, prod: PosingEngine) -> None:
+    head, *exchanges = rows(bench)
+    rewrite(bench, head, [each for each in exchanges if each["phase"] in ("main", "timed")])
+    bench.gate("check.text(margin=0.05)")
+    dev = bench.engine(poses_as="llamacpp", quantization="Q8_0")
+
+    result = bench.run(f"--engines=replay:prod,dev={bench.selected(dev)}", "--parity-report=json", "--parity-out=out")
+
+    assert bench.report()["failures"] == []
+    assert f"{8 + 32 + 4} requests sent in all" in told(result)
 
 
 def test_one_that_was_damaged_is_misuse_before_anybody_is_asked(bench: Bench, prod: PosingEngine) -> None:

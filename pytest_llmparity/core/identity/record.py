@@ -33,7 +33,7 @@ class EngineRecord:
     ``outdated`` cases, by the key of the unit, answer something else than is asked now.
 
     ``recording`` is the name of the recording that is played, empty of an engine that is there, and ``pace`` how many
-    times as fast as it was recorded, 0 as fast as it goes.
+    times as fast as it was recorded, 0 as fast as it goes. ``untimed`` says by the key of the unit why it has no times.
     """
 
     name: str
@@ -63,6 +63,7 @@ class EngineRecord:
     outdated: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     recording: str = ""
     pace: float = 1.0
+    untimed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def version(self) -> str | None:

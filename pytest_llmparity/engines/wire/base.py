@@ -15,6 +15,7 @@ from pytest_llmparity.core import errors
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import says_less
 from pytest_llmparity.core.ports import Answer
+from pytest_llmparity.core.recorded.playing import Purpose
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sampling, WireRequest
 from pytest_llmparity.core.words.hiding import TextMask
 from pytest_llmparity.engines.facts import device, files
@@ -339,6 +340,10 @@ class Adapter(RequestBuilder):
 
         Nothing to do for kinds that load a model when it is asked for.
         """
+
+    def addressed(self, path: str, purpose: Purpose) -> str:
+        """Return the path under which a request is sent for a purpose: its own, whatever that is."""
+        return path
 
     def limits(self) -> tuple[str, ...]:
         """Return what this route silently drops or changes, a sentence each, for people who read ``doctor``."""

@@ -15,6 +15,7 @@ from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, EngineEvi
 from pytest_llmparity.core.ports import Progress
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, Sample
+from pytest_llmparity.engines.played import Played
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.company import Company
@@ -212,7 +213,12 @@ class Asking:
 
     def _missing(self, engine: str, step: Step, have: Collection[Key]) -> list[Job]:
         wires = self.ready[engine].wires[step.unit.key]
-        return [job for job in jobs_of(step, wires) if key_of(job) not in have]
+        return [job for job in jobs_of(step, wires) if key_of(job) not in have and self._has(engine, job)]
+
+    def _has(self, engine: str, job: Job) -> bool:
+        """Tell whether an engine can be asked to repeat itself: a recording only as often as it was recorded."""
+        adapter = self.ready[engine].adapter
+        return job.phase not in FLOOR_PHASES or not isinstance(adapter, Played) or adapter.has(job.wire, job.purpose)
 
     def _reuse_floor(self, name: str, units: Sequence[tuple[Unit, Sequence[Case]]], most: int) -> None:
         """Copy the noise floor an earlier run measured on this very server, where nothing about it has changed.

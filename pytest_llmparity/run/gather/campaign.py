@@ -42,7 +42,7 @@ from pytest_llmparity.run.plan import (
 from pytest_llmparity.run.probe import canaries
 from pytest_llmparity.run.probe.preflight import Prepared, prepare
 from pytest_llmparity.run.records import record_of
-from pytest_llmparity.run.timed.phase import TimedPhase
+from pytest_llmparity.run.timed.phase import TimedPhase, untimed
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.store.runs import RunHandle, Store
 
@@ -351,4 +351,9 @@ class Campaign:
         """Tell whether an engine that can be asked this unit is timed on it."""
         needs = self._company.needs(spec.name, unit)
         ready = self._asking.ready.get(spec.name)
-        return ready is not None and unit.key in ready.wires and needs is not None and needs.timed > 0
+        if ready is None or unit.key not in ready.wires or needs is None or needs.timed == 0:
+            return False
+        why = untimed(ready.adapter, unit)
+        if why is not None:
+            self._ledger.amend(spec.name, untimed={unit.key: why})
+        return why is None

@@ -97,12 +97,20 @@ class Ledger:
         self._guard = guard
 
     def amend(
-        self, name: str, *, lonely: Mapping[str, str] | None = None, incomparable: str | None = None
+        self,
+        name: str,
+        *,
+        lonely: Mapping[str, str] | None = None,
+        incomparable: str | None = None,
+        untimed: Mapping[str, str] | None = None,
     ) -> EngineRecord:
         """Write down why nothing of an engine can be compared; return its record."""
         record = self.engines[name]
         self.engines[name] = dataclasses.replace(
-            record, lonely=lonely or record.lonely, incomparable=incomparable or record.incomparable
+            record,
+            lonely=lonely or record.lonely,
+            incomparable=incomparable or record.incomparable,
+            untimed={**record.untimed, **(untimed or {})},
         )
         return self.engines[name]
 

@@ -47,6 +47,8 @@ def exchanged(engine: Engine, job: Job, exchange: Exchange) -> Exchanged:
         status=exchange.status,
         type=exchange.headers.get("content-type", ""),
         chunks=tuple(chunks),
+        repeat=job.repeat,
+        cached=job.cached,
     )
 
 

@@ -169,14 +169,13 @@ async def _one(
     brought is not known.
     """
     attempt, outlived = 1, 0
+    path = engine.addressed(job.wire.path, job.purpose) if isinstance(engine, Adapter) else job.wire.path
     while True:
         since, before = line.sends(), watch.restarts if watch is not None else 0
         budget = asyncio.timeout(allowance.left_s)
         try:
             async with budget:
-                exchange = await client.send(
-                    job.wire.method, job.wire.path, job.wire.body, most_bytes=job.wire.answer_bytes
-                )
+                exchange = await client.send(job.wire.method, path, job.wire.body, most_bytes=job.wire.answer_bytes)
             sample = answered(engine, job, exchange, attempts=attempt + outlived)
         except TimeoutError:
             if not budget.expired():

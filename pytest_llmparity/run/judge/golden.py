@@ -15,13 +15,15 @@ KIND = "golden"
 """The kind of a verdict about golden answers themselves."""
 
 
-def lacking(record: EngineRecord, check: Check) -> str | None:
-    """Say what golden answers, or a recording that is hurried, lack for a check, ``None`` where nothing."""
+def lacking(record: EngineRecord, check: Check, unit: str) -> str | None:
+    """Say what golden answers, or a recording, lack for a check of a unit, ``None`` where nothing."""
     if not check.needs().timed:
         return None
     if record.recording and record.pace != 1:
         return f"{record.name} is a recording that is not played at the pace it was recorded with, so it has no times"
-    return None if record.golden is None else f"{record.name} has golden answers, and these hold no times"
+    if record.golden is None:
+        return record.untimed.get(unit)
+    return f"{record.name} has golden answers, and these hold no times"
 
 
 def unrecorded(record: EngineRecord, unit: str) -> str | None:

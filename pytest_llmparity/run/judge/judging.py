@@ -218,7 +218,7 @@ class Judging:
         lacking = record.left_out.get(unit.key, nothing_left)
         answers = judged_samples(self._samples_of(name, unit), apart, self._asked_in_waves(name, unit))
         answers, unsent = never_asked(answers, total)
-        lacking = lacking or golden.lacking(record, check)
+        lacking = lacking or golden.lacking(record, check, unit.key)
         must = f"{lacking}, and --parity-required asks for a verdict" if lacking and self.required else None
         must = must or (golden.unrecorded(record, unit.key) if self.required else None)
         return EngineEvidence(

@@ -17,8 +17,10 @@ import msgspec
 from pytest_llmparity.core import turns
 from pytest_llmparity.core.errors import EngineDied, EngineError, LLMParityError, Unreachable
 from pytest_llmparity.core.prompts import Case, unseen
+from pytest_llmparity.core.recorded.playing import Purpose
 from pytest_llmparity.core.sample import Phase, Sample, WireRequest
 from pytest_llmparity.core.words import explain
+from pytest_llmparity.engines.played import Played
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.ledger import Ledger
 from pytest_llmparity.run.gather.sender import answered, failed, limits_of, named
@@ -107,8 +109,7 @@ class TimedPhase:
 
     def _measure(self, unit: Unit, ready: Mapping[str, Adapter], fetch: Callable[[str], Adapter] | None) -> int:
         """Return how many requests were sent. A sitting that met a restart counts once more."""
-        cases = shuffled(unit.prompts.cases, seed=f"{unit.prompts.digest}/{Phase.TIMED}")
-        cases = tuple(islice(cycle(cases), unit.needs.timed))
+        cases = timed_cases(unit)
         asked = _Asked(
             cases={name: list(self._asked(adapter, unit, cases)) for name, adapter in ready.items()},
             warm_up={name: self._warm_up(adapter, unit, cases[-1]) for name, adapter in ready.items()},
@@ -214,15 +215,19 @@ class TimedPhase:
     def _asked(self, adapter: Adapter, unit: Unit, cases: Sequence[Case]) -> Iterator[tuple[WireRequest, str]]:
         """Yield each timed request and what stands before its first text, so that no prefix cache holds the prompt."""
         as_they_are = requests_of(adapter, unit)
+        paths = adapter.timed_paths(unit.key) if isinstance(adapter, Played) else None
         for place, case in enumerate(cases):
             prefix = "" if unit.needs.timed_cached else unseen.number(self.run, adapter.name, unit.key, place)
             wire = request_of(adapter, unit, case, prefix=prefix) if prefix else None
-            yield (as_they_are[case.id], "") if wire is None else (wire, prefix)
+            sent, before = (as_they_are[case.id], "") if wire is None else (wire, prefix)
+            yield (sent if paths is None else dataclasses.replace(sent, path=paths[place])), before
 
     def _warm_up(self, adapter: Adapter, unit: Unit, case: Case) -> WireRequest:
         """Return the request that is sent and dropped: what is timed must not find it in a cache."""
         number = unseen.number(self.run, adapter.name, unit.key, "warm-up")
-        return request_of(adapter, unit, case, prefix=number) or requests_of(adapter, unit)[case.id]
+        wire = request_of(adapter, unit, case, prefix=number) or requests_of(adapter, unit)[case.id]
+        purpose = Purpose(phase=Phase.TIMED, concurrency=unit.concurrency, dropped=True)
+        return dataclasses.replace(wire, path=adapter.addressed(wire.path, purpose))
 
     def _first(self, engine: str, unit: Unit) -> int:
         """Return the first free place: units that share cases must not write over each other's timed answers."""
@@ -243,6 +248,21 @@ class _Asked:
     wires: Mapping[str, Mapping[str, WireRequest]]
     ids: Sequence[str]
     first: Mapping[str, int]
+
+
+def timed_cases(unit: Unit) -> tuple[Case, ...]:
+    """Return the case of each timed request of a unit, in the order of asking."""
+    cases = shuffled(unit.prompts.cases, seed=f"{unit.prompts.digest}/{Phase.TIMED}")
+    return tuple(islice(cycle(cases), unit.needs.timed))
+
+
+def untimed(adapter: Adapter, unit: Unit) -> str | None:
+    """Say why a recording has no times for what a unit asks, ``None`` of one that has, and of an engine."""
+    if not isinstance(adapter, Played):
+        return None
+    wires = requests_of(adapter, unit)
+    asked = [wires[case.id] for case in timed_cases(unit)]
+    return adapter.untimed(unit.key, asked, concurrency=unit.concurrency, cached=unit.needs.timed_cached)
 
 
 def timed_name(engine: str, key: str) -> str:
@@ -290,7 +310,14 @@ def _loads(samples: Sequence[Sample]) -> list[str]:
 
 def timed_sample(adapter: Adapter, wire: WireRequest, unit: Unit, order: int, record: measure.Record) -> Sample:
     """Turn one record of the timed phase into a sample; ``order`` is its place among this engine's requests."""
-    job = Job(case=record.case, wire=wire, phase=Phase.TIMED, repeat=order, concurrency=unit.concurrency)
+    job = Job(
+        case=record.case,
+        wire=wire,
+        phase=Phase.TIMED,
+        repeat=order,
+        concurrency=unit.concurrency,
+        cached=unit.needs.timed_cached,
+    )
     if record.exchange is None:
         sample = failed(adapter.name, job, EngineError("no answer"), attempts=1)
         return msgspec.structs.replace(sample, failure=record.failure)

@@ -1,0 +1,1 @@
+"""What is recorded of an engine, as it is played."""
