@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_llmparity.cli.release.gate import run_pytest
 from pytest_llmparity.cli.verbs import add_rootdir, root_of
 
 if TYPE_CHECKING:
@@ -66,15 +66,7 @@ def judged(root: Path, run: str, *, suite: Sequence[str] = (), more: Sequence[st
         with Store.open(root / ".llmparity") as store:
             tests = [os.path.relpath(root / test.partition("::")[0]) + _inside(test) for test in tests_of(store, run)]
     command = [sys.executable, "-m", "pytest", "--rootdir", str(root), "--parity-mode", f"replay={run}", *more, *tests]
-    sys.stdout.flush()
-    child = subprocess.Popen(
-        command, env={name: value for name, value in os.environ.items() if name != "LLMPARITY_MODE"}
-    )
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        child.wait()  # the terminal told it too
-        raise
+    return run_pytest(command, env={name: value for name, value in os.environ.items() if name != "LLMPARITY_MODE"})
 
 
 def _inside(test: str) -> str:

@@ -24,6 +24,7 @@ from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.engines import daemons, played, registry
 from pytest_llmparity.engines.facts.files import changed_since
+from pytest_llmparity.engines.start.program import files_of
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
@@ -236,13 +237,12 @@ class Session:
     def _whole(self, document: Mapping[str, Any], began: float) -> bool:
         """Whether what an earlier gathering wrote down can be judged as it is; see :func:`can_be_judged`.
 
-        What was judged already may be old: its models have to be the files they were.
+        What was judged already may be old: models, programs and what these read have to be the files they were.
         """
         guard = held_against(self._lock, self._goldens)
-        models = [
-            spec.model_path for spec in self.settings.asked if spec.model_path and self.settings.resume == "judged"
-        ]
-        return can_be_judged(state_of(document), guard) and not changed_since(began, models)
+        specs = self.settings.asked if self.settings.resume == "judged" else ()
+        files = [path for spec in specs for path in files_of(spec, self.root)]
+        return can_be_judged(state_of(document), guard) and not changed_since(began, files)
 
     def conclude(
         self,

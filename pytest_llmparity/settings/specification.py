@@ -352,9 +352,10 @@ class Settings:
         """How long answers of an earlier run may stand for those of now, in seconds.
 
         A few hours, in which a server that runs elsewhere may be taken for the same one. Engines that we start are what
-        their specification says, so theirs hold as long as they are stored where answers that were judged may be taken.
+        their specification says, so theirs hold as long as they are stored where answers that were judged may be taken;
+        not those whose program or interpreter is somebody's own, of which no file tells all that it runs.
         """
-        ours = all(spec.launch == "process" for spec in self.asked)
+        ours = all(spec.launch == "process" and not spec.command and not spec.python for spec in self.asked)
         return math.inf if self.resume == "judged" and ours else HOURS_S
 
     @property

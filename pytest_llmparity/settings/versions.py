@@ -98,7 +98,8 @@ def read_versions(
     Raises ``ConfigError`` with every problem at once, each naming file, name and key.
     """
     try:
-        value = tomllib.loads(content.decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
+        value = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{source}: not TOML: {error}") from None
     problems = []
@@ -108,7 +109,7 @@ def read_versions(
                 f"{name} is {given(keys)}; expected a table of keys of {engine}, such as "
                 '{ requires = "PACKAGE==1.2" }'
             )
-        elif keys and all(isinstance(inner, dict) for inner in keys.values()) and not set(keys) & set(KEYS):
+        elif keys and _dotted(text, name) and not set(keys) & set(KEYS):
             problems.append(f'{name} is cut at a dot: a name with a dot stands in quotes, such as "{name}.1" = {{ … }}')
         elif not keys:
             problems.append(f"{name} is empty; name at least one key that is another one than {engine}'s")
@@ -121,3 +122,8 @@ def read_versions(
     if problems:
         raise ConfigError("\n".join(f"{source}: {sentence}" for sentence in problems))
     return value
+
+
+def _dotted(text: str, name: str) -> bool:
+    """Whether a name was written with a dot behind it and without quotes, which TOML takes apart."""
+    return re.search(rf"^\s*(?:\[\s*)?{re.escape(name)}\s*\.", text, re.MULTILINE) is not None

@@ -82,7 +82,7 @@ def test_a_key_is_in_nothing_that_is_written_or_said(
     for command in (
         ("report",),
         ("gate", "--history"),
-        ("gate", "--run", "newest", "--candidate", "cand", "--json", "decision.json"),
+        ("gate", "--run", "newest", "--candidate", "cand", "--policy", "release.toml", "--json", "decision.json"),
         ("history",),
         ("golden", "from", "newest"),
         ("record", "cand", "--prompts", "prompts.jsonl", "--max-tokens", "12"),

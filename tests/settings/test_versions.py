@@ -75,6 +75,8 @@ def test_a_file_names_versions_by_the_keys_that_are_others() -> None:
         (b"\xff", "v.toml: not TOML: "),
         (b"a = 'x==1'", 'v.toml: a is "x==1"; expected a table of keys of dev'),
         (b"0.31 = { model = 'x' }", "v.toml: 0 is cut at a dot: a name with a dot stands in quotes"),
+        (b"[0.31]\nmodel = 'x'", "v.toml: 0 is cut at a dot: a name with a dot stands in quotes"),
+        (b"a = { defaults = { seed = 1 } }", "v.toml: a.defaults"),
         (b"a = {}", "v.toml: a is empty; name at least one key"),
         (b"a = { modl = 'x' }", "v.toml: a.modl"),
         (b"a = { api_key = 'sk-1' }", "name the environment variable that holds yours"),

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_llmparity.cli.verbs import Commands
     from pytest_llmparity.core.gate.bisecting import Search, Stands
     from pytest_llmparity.core.gate.policy import Policy
+    from pytest_llmparity.core.identity.lock import Difference
     from pytest_llmparity.report.release.bisect import Version
     from pytest_llmparity.run.judge.decided import Decided
     from pytest_llmparity.settings.configuration import Config
@@ -356,7 +357,7 @@ def _may_ask_more(root: Path, decided: Decided) -> bool:
     return state is not None and (state.incomplete is not None or bool(decided.told.record.failures))
 
 
-def _changed(root: Path, engine: str, search: Search, versions: Sequence[Version]) -> list[Any]:
+def _changed(root: Path, engine: str, search: Search, versions: Sequence[Version]) -> list[Difference]:
     """Return in what the last good version and the first bad one differ, where both were gated and are neighbours."""
     from pytest_llmparity.run.judge.decided import changed_between
     from pytest_llmparity.store.runs import Store

@@ -22,7 +22,7 @@ from pytest_llmparity.core.gate import PLUGIN, RUN_OPTION
 from pytest_llmparity.core.words.printable import printable, printable_lines, uncommanded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import IO
 
     from pytest_llmparity.cli.verbs import Commands
@@ -207,10 +207,13 @@ def run_suite(
         return code, named.read_text("utf-8") if named.exists() else ""
 
 
-def run_pytest(command: Sequence[str], out: IO[bytes] | None = None) -> int:
-    """Run pytest, its output to ``out``, else where ours goes; one that is interrupted stops its engines first."""
+def run_pytest(command: Sequence[str], out: IO[bytes] | None = None, *, env: Mapping[str, str] | None = None) -> int:
+    """Run pytest, all its output to ``out``, else where ours goes; one that is interrupted stops its engines first.
+
+    ``env`` is its environment (default: ours).
+    """
     sys.stdout.flush()
-    child = subprocess.Popen(command, stdout=out)
+    child = subprocess.Popen(command, stdout=out, stderr=None if out is None else subprocess.STDOUT, env=env)
 
     def stop(number: int, frame: object) -> None:
         child.send_signal(signal.SIGINT)

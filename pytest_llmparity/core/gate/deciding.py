@@ -26,11 +26,15 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokenTest:
-    """A test that failed for another reason than a verdict: ``why`` is its first line."""
+    """A test that failed for another reason than a verdict: ``why`` is its first line.
+
+    ``ruled`` is what the decision would be if it were the only one: of a test that ran on the baseline alone not HOLD.
+    """
 
     test: str
     why: str
     level: Level
+    ruled: Ruled = Ruled.HOLD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +93,17 @@ def decide(
     ]
     rulings.sort(key=_gravity)
     broken = tuple(
-        BrokenTest(test=test, why=why, level=policy.level(test, [BROKEN_TEST]))
+        BrokenTest(
+            test=test,
+            why=why,
+            level=policy.level(test, [BROKEN_TEST]),
+            ruled=Ruled.INCONCLUSIVE if _ran_on(test, baseline, candidate) == baseline else Ruled.HOLD,
+        )
         for test, why in (tests or {}).items()
         if why
     )
     required = [ruling for ruling in rulings if ruling.level == "required"]
-    says = [ruling.ruled for ruling in required] + [Ruled.HOLD for test in broken if test.level == "required"]
+    says = [ruling.ruled for ruling in required] + [test.ruled for test in broken if test.level == "required"]
     if not any(ruling.verdict.outcome is Outcome.PASS for ruling in required):
         says.append(Ruled.INCONCLUSIVE)  # nothing that is required speaks for it
     return Decision(
@@ -108,6 +117,17 @@ def decide(
         apart=tuple(apart),
         alike=tuple(alike),
     )
+
+
+def _ran_on(test: str, *engines: str) -> str:
+    """Return the one engine of these that the parameters of a test name; empty where they name none, or several."""
+    parameters = f"-{test.partition('[')[2].removesuffix(']')}-"
+    named = []
+    for engine in sorted(engines, key=len, reverse=True):  # dev-2 is not dev
+        if f"-{engine}-" in parameters:
+            named.append(engine)
+            parameters = parameters.replace(f"-{engine}-", "--")
+    return named[0] if len(named) == 1 else ""
 
 
 def _ruled(policy: Policy, verdict: Verdict, *, baseline: str) -> Ruled:

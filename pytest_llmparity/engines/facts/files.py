@@ -43,14 +43,16 @@ def gguf_facts(path: Path) -> dict[str, Fact]:
     )
 
 
-def changed_since(moment: float, models: Iterable[Path]) -> bool:
-    """Whether a file of these models, each a file or a folder, is newer than a moment in seconds since the epoch.
+def changed_since(moment: float, paths: Iterable[Path]) -> bool:
+    """Whether one of these, each a file (a split model's with its parts) or a folder, is newer than a moment.
 
-    One that cannot be looked at counts as changed.
+    It is in seconds since the epoch. A link that was made to point elsewhere is newer too; what cannot be looked at
+    counts as changed.
     """
     try:
-        files = [part for model in models for part in (model.rglob("*") if model.is_dir() else _parts(model))]
-        return any(max(about.st_mtime, about.st_ctime) > moment for about in map(Path.stat, files))
+        files = [part for path in paths for part in (path.rglob("*") if path.is_dir() else _parts(path))]
+        looks = [about for file in files for about in (file.stat(), file.lstat())]
+        return any(max(about.st_mtime, about.st_ctime) > moment for about in looks)
     except OSError:
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.wire import values
 from pytest_llmparity.settings.specification import EngineSpec
 
+_LIBRARY: Final = re.compile(r"\.(so(\.\d+)*|dylib|dll)$")
 _DTYPES: Final = {"auto": "", "half": "float16", "float": "float32"}
 """What vLLM and SGLang take ``--dtype`` by, where it is no type's name."""
 
@@ -40,6 +42,34 @@ def program(
     if not beside.is_file():
         raise spec.launch_error(f"there is no {command!r} beside {path!r}. {install}")
     return [str(beside)]
+
+
+def files_of(spec: EngineSpec, root: Path) -> list[Path]:
+    """Return the files and folders that an engine acts by, as far as its specification names them.
+
+    Its model, its program with the libraries beside it, and what ``command``, ``args`` and ``env`` name, a template or
+    an adapter say; relative to the folder we are in or to ``root``.
+    """
+    acts_by = [] if spec.model_path is None else [spec.model_path]
+    if spec.launch != "process":
+        return acts_by
+    wanted = spec.command[0] if spec.command else spec.python or ""
+    if path := shutil.which(wanted) if wanted else None:
+        acts_by.append(Path(path))
+        if Path(wanted).name != wanted:  # built somewhere, not what the system has
+            acts_by += [file for file in Path(path).resolve().parent.iterdir() if _LIBRARY.search(file.name)]
+    words = [*spec.command, *spec.args, *spec.env.values()]
+    words += [word.partition("=")[2] for word in words]
+    places = [folder / word for word in words if word for folder in (Path.cwd(), root)]
+    return list(dict.fromkeys([*acts_by, *(place for place in places if _is_input(place, root))]))
+
+
+def _is_input(place: Path, root: Path) -> bool:
+    """Whether a path is a file, or a folder that is not one the whole project stands in."""
+    try:
+        return place.is_file() or (place.is_dir() and not root.resolve().is_relative_to(place.resolve()))
+    except (OSError, ValueError):  # an argument that is no name of a file, such as a whole template
+        return False
 
 
 def flags(table: Mapping[str, object]) -> list[str]:

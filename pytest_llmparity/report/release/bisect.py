@@ -47,7 +47,7 @@ def plan(engine: str, versions: Sequence[str], search: Search, *, baseline: str,
     """Return what is going to be done, before it is: how many versions, held against what, and how many gates."""
     first, last = versions[0], versions[-1]
     gates = explain.count(search.most, "gate")
-    ends = "the ends, then halves" if not search.known else "halves"
+    ends = "both ends whatever they say, then halves" if not search.known else "halves"
     reuse = ", and what was gated before with the same suite and lock is not asked again" if stored else ""
     words = (
         f"{engine}: {len(versions)} versions from {first} to {last}, held against {baseline}. At most {gates} "

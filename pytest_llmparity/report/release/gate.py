@@ -48,7 +48,7 @@ def message(decision: Decision, told: Told, *, width: int = WIDTH) -> list[str]:
 def _advice(decision: Decision) -> str:
     """Return what to do, in one sentence."""
     ours, theirs = decision.baseline, decision.candidate
-    broken = [test for test in decision.broken if test.level == "required"]
+    broken = [test for test in decision.broken if test.level == "required" and test.ruled is Ruled.HOLD]
     if decision.outcome is Ruled.SHIP:
         passed = decision.of(Ruled.SHIP)
         excused = sum(r.verdict.outcome is not Outcome.PASS for r in passed)
@@ -67,6 +67,8 @@ def _advice(decision: Decision) -> str:
             f"nothing speaks against {theirs} in place of {ours}, and not enough for it. "
             f"{_of_required(len(still), decision)} {'is' if len(still) == 1 else 'are'} open."
         )
+    if any(test.level == "required" for test in decision.broken):
+        return f"a test fails on {ours} by itself, which says nothing of {theirs} in place of it."
     return f"no required check passed, so nothing speaks for {theirs} in place of {ours}."
 
 
@@ -90,8 +92,9 @@ def _grounds(decision: Decision, width: int) -> list[str]:
         if rulings := decision.of(ruled):
             lines += [title, *(line for ruling in rulings for line in _ruling(ruling, width))]
     required = [test for test in decision.broken if test.level == "required"]
-    if required:
-        lines += ["Failed for another reason than a verdict:", *(_broken(test) for test in required)]
+    for ruled, where in ((Ruled.HOLD, ""), (Ruled.INCONCLUSIVE, f" on {decision.baseline}, which is in use already,")):
+        if failing := [test for test in required if test.ruled is ruled]:
+            lines += [f"Failed{where} for another reason than a verdict:", *(_broken(test) for test in failing)]
     if excused := [r for r in decision.of(Ruled.SHIP) if r.verdict.outcome is not Outcome.PASS]:
         lines += ["Shipped by the policy all the same:", *(line for r in excused for line in _ruling(r, width))]
     advisory = [r for r in decision.rulings if r.level == "advisory" and r.verdict.outcome is not Outcome.PASS]

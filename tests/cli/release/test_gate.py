@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jsonschema_rs
 import pytest
 
+from pytest_llmparity.cli import merge
+from pytest_llmparity.cli.release.gate import run_pytest
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.store.decisions import FILE_NAME
 from tests.cli.test_golden import GATE, prompts
@@ -212,3 +216,30 @@ def test_a_test_that_fails_without_a_verdict_holds(shell: Shell, suite: Callable
     assert told.code == 1
     assert "A test fails for another reason than a verdict." in " ".join(told.out.split())
     assert "test_app: assert 1 == 2" in told.out
+
+
+def test_a_log_of_pytest_has_what_it_says_on_both_streams(tmp_path: Path) -> None:
+    says = "import os, sys; print(os.environ['WHO']); print('conftest.py is missing', file=sys.stderr)"
+
+    with (tmp_path / "log").open("wb") as out:
+        code = run_pytest([sys.executable, "-c", says], out, env={"WHO": "gate"})
+
+    assert code == 0
+    assert sorted((tmp_path / "log").read_text("utf-8").splitlines()) == ["conftest.py is missing", "gate"]
+
+
+def test_merge_starts_pytest_as_the_gate_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+
+    def start(command: list[str], *, env: dict[str, str]) -> int:
+        started.append((command, env))
+        return 3
+
+    monkeypatch.setattr(merge, "run_pytest", start)
+    monkeypatch.setenv("LLMPARITY_MODE", "live")
+
+    assert merge.judged(tmp_path, "run-1", suite=["a.py"]) == 3
+
+    ((command, environ),) = started
+    assert command[-2:] == ["replay=run-1", "a.py"]
+    assert "LLMPARITY_MODE" not in environ

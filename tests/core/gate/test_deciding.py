@@ -89,6 +89,32 @@ def test_a_test_that_failed_without_a_verdict_holds() -> None:
     assert decision(passed, tests={"a.py::test_app": ""}).broken == ()
 
 
+@pytest.mark.parametrize(
+    ("test", "ruled"),
+    [
+        ("test_app[old]", INCONCLUSIVE),
+        ("test_app[json-old-1]", INCONCLUSIVE),
+        ("test_app[new]", HOLD),
+        ("test_app[old-new]", HOLD),
+        ("test_app[older]", HOLD),
+        ("test_old", HOLD),
+    ],
+)
+def test_a_test_that_fails_on_the_baseline_alone_does_not_hold(test: str, ruled: Ruled) -> None:
+    decided = decision(verdict("text", PASS), tests={f"a.py::{test}": "assert 1 == 2"})
+
+    assert (decided.outcome, decided.broken[0].ruled) == (ruled, ruled)
+
+
+def test_a_name_within_the_other_one_is_not_taken_for_it() -> None:
+    def outcome(test: str, baseline: str, candidate: str) -> Ruled:
+        passed = verdict("text", PASS, engine=candidate, baseline=baseline)
+        return decide(Policy(), [passed], baseline=baseline, candidate=candidate, tests={test: "assert 0"}).outcome
+
+    assert outcome("t[golden-f16]", "golden-f16", "f16") is INCONCLUSIVE
+    assert outcome("t[f16-old]", "f16", "f16-old") is HOLD
+
+
 def test_the_gravest_required_verdict_comes_first() -> None:
     policy = "[[rule]]\ncheck = 'advice'\nlevel = 'advisory'"
     verdicts = [verdict("a", PASS), verdict("advice", Outcome.ERROR), verdict("b", OPEN), verdict("c", FAIL)]

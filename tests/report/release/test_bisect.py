@@ -84,5 +84,8 @@ def test_the_plan_says_how_many_gates_it_takes_at_most() -> None:
     words = " ".join(plan("dev", labels, search, baseline="prod", stored=True, width=1000))
     fewer = " ".join(plan("dev", labels, told, baseline="prod", stored=False, width=1000))
 
-    assert "8 versions from v0 to v7, held against prod. At most 5 gates (the ends, then halves)" in words
+    assert (
+        "8 versions from v0 to v7, held against prod. At most 5 gates (both ends whatever they say, then halves)"
+        in words
+    )
     assert "At most 3 gates (halves), one more for each that the gate leaves open." in fewer
