@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -12,13 +13,15 @@ import msgspec
 from pytest_llmparity.core.compare.json import parse_json
 from pytest_llmparity.core.sample import Completion, ToolCall
 
-_BEGIN, _END = _TAGS = ("<tool_call>", "</tool_call>")
+_BEGIN, _END = "<tool_call>", "</tool_call>"
 _MARK: Final = re.compile(
     r"(?P<tag><tool_call>|\[TOOL_CALLS\]|<minimax:tool_call>|<start_function_call>|<function_call>|<\|python_tag\|>)\s*"
     r"|<function=[\w.-]+>|<\|tool_calls?(?:_section)?(?:_begin)?\|>\s*\S|<\|tool▁calls?▁begin\|>\s*\S"
     r"|<\|channel\|>commentary to=functions\.|<\|START_ACTION\|>\s*\S"
 )
 """Marks by which models announce a call, of the families whose parsers vLLM, SGLang and llama.cpp have."""
+_BLOCKS: Final = 64
+"""Code blocks that are looked at: what is wrong in one is told by its line, which takes reading all before it."""
 _CODE: Final = re.compile(r"```(\w*)[ \t]*\n\s*")
 _PYTHON: Final = re.compile(r"\[?\s*([\w.-]+)\(")
 
@@ -26,9 +29,9 @@ _PYTHON: Final = re.compile(r"\[?\s*([\w.-]+)\(")
 def lost_call(text: str, names: Collection[str], *, asked_for_json: bool = False) -> int | None:
     """Return where a call stands in a text that nobody read out of it, ``None`` where there is none.
 
-    Either it stands in tags of a model, or the text, or a code block in it, begins with a call of an offered tool as
-    JSON or Python: its name beside arguments. JSON is an answer where the prompt asks for JSON, and what is quoted in
-    backticks is words about a call.
+    Either it stands in tags of a model, or the text, or one of its first code blocks, begins with a call of an offered
+    tool as JSON or Python: its name beside arguments. JSON is an answer where the prompt asks for JSON, and what is
+    quoted in backticks is words about a call.
 
     >>> lost_call('Wait. <tool_call>{"name": "f"}', ["f"]), lost_call('{"name": "f", "parameters": {}}', ["f"])
     (6, 0)
@@ -42,7 +45,7 @@ def lost_call(text: str, names: Collection[str], *, asked_for_json: bool = False
     start = len(text) - len(text.lstrip())
     if _begins(text, start, names, asked_for_json=asked_for_json, python="["):
         return start
-    for match in _CODE.finditer(text):
+    for match in itertools.islice(_CODE.finditer(text), _BLOCKS):
         python = "" if match[1] == "tool_code" else "["
         if _begins(text, match.end(), names, asked_for_json=asked_for_json, python=python):
             return match.end()

@@ -68,6 +68,13 @@ def test_a_tag_that_begins_often_and_never_ends_is_looked_for_once() -> None:
     assert calls_in(text + "x</tool_call>" * 1000) == []
 
 
+def test_of_very_many_code_blocks_the_first_are_looked_at() -> None:
+    call = '```\n{"name": "f", "arguments": {}}\n```\n'
+
+    assert lost_call("```json\n{" * 50 + call, ["f"]) is not None
+    assert lost_call("```json\n{" * 200_000 + call, ["f"]) is None
+
+
 def test_what_cannot_be_written_names_no_call() -> None:
     deep: object = 1
     for _ in range(100_000):
