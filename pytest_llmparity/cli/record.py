@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 TEST: Final = "llmparity record"
 """What the asking is called where a test's name would stand."""
+_QUANTILE: Final = 0.5
+"""Of the timed phase of ``--prompts``: the one that needs the fewest requests."""
 _FAILED: Final = 1
 """pytest's exit code where tests failed; 0 and this one come with answers."""
 
@@ -44,7 +46,11 @@ def add(commands: Commands) -> None:
     what.add_argument("--prompts", metavar="FILE", help="Prompt file to ask instead, streamed, as check.text() asks it")
     parser.add_argument("--max-tokens", type=int, default=None, metavar="N", help="With --prompts: of an answer (64)")
     parser.add_argument(
-        "--timed", type=int, default=None, metavar="N", help="With --prompts: requests of a timed phase too (0)"
+        "--timed",
+        type=int,
+        default=None,
+        metavar="N",
+        help="With --prompts: timed requests (default: none)",
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="recordings/NAME.jsonl of the project (default: the engine's name)"
@@ -63,7 +69,7 @@ def _record(asked: argparse.Namespace) -> int:
     root = root_of(asked)
     spec, settings = _engine(asked)
     path = _output(asked.output, spec, root)
-    _refuse_options(asked)
+    _refuse_options(asked, settings)
     with tempfile.TemporaryDirectory(prefix="llmparity-") as folder:
         made = _of_prompts(asked, Path(folder)) if asked.prompts else _of_suite(asked, spec, root, Path(folder))
     if made is None:
@@ -107,8 +113,9 @@ def _output(written: str | None, spec: EngineSpec, root: Path) -> Path:
     return path
 
 
-def _refuse_options(asked: argparse.Namespace) -> None:
+def _refuse_options(asked: argparse.Namespace, settings: Settings) -> None:
     from pytest_llmparity.core.errors import UsageError
+    from pytest_llmparity.core.stats.quantiles import min_requests
 
     if asked.prompts and asked.more:
         raise UsageError("arguments of pytest belong to --suite; with --prompts no test is run")
@@ -116,8 +123,14 @@ def _refuse_options(asked: argparse.Namespace) -> None:
         value = getattr(asked, option)
         if value is not None and not asked.prompts:
             raise UsageError(f"--{option.replace('_', '-')} belongs to --prompts; tests say themselves what they ask")
-        if value is not None and value < (1 if option == "max_tokens" else 0):
-            raise UsageError(f"--{option.replace('_', '-')} takes a whole number, at least 1")
+        if option == "max_tokens" and value is not None and value < 1:
+            raise UsageError("--max-tokens takes a whole number, at least 1")
+    least = max(min_requests(_QUANTILE), settings.concurrency)
+    if asked.timed is not None and asked.timed < least:
+        raise UsageError(
+            f"--timed takes at least {least} requests (this project asks {settings.concurrency} at once), not "
+            f"{asked.timed}; without it there is no timed phase"
+        )
     if missing := [path for path in asked.suite if not Path(path.partition("::")[0]).exists()]:
         raise UsageError(f"--suite: there is no {missing[0]}")
 

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -35,17 +35,25 @@ _BOOT: Final = "import importlib, sys; sys.path.append(sys.argv[1]); importlib.i
 _ROOT: Final = str(Path(pytest_llmparity.__file__).resolve().parents[1])
 
 
-def described(specs: Sequence[EngineSpec]) -> tuple[EngineSpec, ...]:
-    """Return the specs, those of recordings with what their files say; ``EngineSelectionError`` names a broken one."""
-    return tuple(spec if spec.recording is None else _described(spec, spec.recording) for spec in specs)
+def described(specs: Sequence[EngineSpec], kinds: Collection[str]) -> tuple[EngineSpec, ...]:
+    """Return the specs, those of recordings with what their files say; ``EngineSelectionError`` names a broken one.
+
+    ``kinds`` are those there are.
+    """
+    return tuple(spec if spec.recording is None else _described(spec, spec.recording, kinds) for spec in specs)
 
 
-def _described(spec: EngineSpec, path: Path) -> EngineSpec:
+def _described(spec: EngineSpec, path: Path, kinds: Collection[str]) -> EngineSpec:
     try:
         recordings.place(path.parent.parent, path.stem)
         about = recordings.read(path).header
     except RecordingError as error:
         raise EngineSelectionError(f"--engines: {spec.name}: {error}") from None
+    if about.kind not in kinds:
+        raise EngineSelectionError(
+            f"--engines: {spec.name}: {recordings.named(path)}:1: there is no kind of engine "
+            f"{elide(printable(about.kind), 40)!r} here; there are: {', '.join(kinds)}"
+        )
     return dataclasses.replace(
         spec,
         kind=about.kind,

@@ -101,8 +101,16 @@ def _noting(settings: Settings, file: str | None) -> Settings:
     import dataclasses
     from pathlib import Path
 
-    engines = (dataclasses.replace(spec, recorder=Path(file)) for spec in settings.engines)
-    return dataclasses.replace(settings, engines=tuple(engines))
+    from pytest_llmparity.core.errors import EngineSelectionError
+
+    if len(settings.engines) != 1:
+        names = ", ".join(spec.name for spec in settings.engines)
+        raise EngineSelectionError(
+            f"llmparity record records one engine, and this run has {names}: take --engines out of what stands behind "
+            "-- and out of addopts"
+        )
+    (spec,) = settings.engines
+    return dataclasses.replace(settings, engines=(dataclasses.replace(spec, recorder=Path(file)),))
 
 
 def _bring_engines(config: pytest.Config) -> None:

@@ -494,7 +494,7 @@ def settings_of(given: Given, *, otherwise_all: bool = False, decided: Mapping[s
     return resolving.resolve(
         given,
         kinds=registry.known(),
-        settle=lambda specs: daemons.settle(played.described(specs), given.environ, decided=decided),
+        settle=lambda specs: daemons.settle(played.described(specs, registry.known()), given.environ, decided=decided),
         offer=lambda kinds: daemons.offer(kinds, given.environ),
         otherwise_all=otherwise_all,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmparity.testing.script import Fault
 from tests.cli.test_golden import GATE, prompts
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
         (("a=http://127.0.0.1:9", "--suite", "gone"), "--suite: there is no gone"),
         (("a=http://127.0.0.1:9", "--max-tokens", "9"), "--max-tokens belongs to --prompts"),
         (("a=http://127.0.0.1:9", "--prompts", "p", "--max-tokens", "0"), "--max-tokens takes a whole number"),
+        (("a=http://127.0.0.1:9", "--prompts", "p", "--timed", "3"), "--timed takes at least 5 requests"),
+        (("a=http://127.0.0.1:9", "--prompts", "p", "--timed", "0"), "not 0; without it there is no timed phase"),
         (("a=http://127.0.0.1:9", "--prompts", "p", "--", "-k", "x"), "arguments of pytest belong to --suite"),
         (("a=http://127.0.0.1:9", "--prompts", "gone.jsonl"), "gone.jsonl"),
     ],
@@ -49,6 +52,45 @@ def test_a_suite_that_asks_nothing_is_no_recording(shell: Shell, monkeypatch: py
     assert told.code == 1
     assert "no test asked the engine anything, so nothing is recorded" in told.err
     assert not (shell.path / "recordings").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (("--engines", "dev=http://127.0.0.1:9"), "so nothing is recorded"),
+        (("--parity-case", "case-1"), "it asked single cases (--parity-case); nothing is recorded"),
+        (("--parity-max-requests", "3"), "is no whole run: "),
+    ],
+)
+def test_another_engine_or_a_part_of_the_cases_replaces_no_recording(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], why: str
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider -p no:asyncio")
+    prompts(shell.path, 8)
+    (shell.path / "test_gate.py").write_text(GATE)
+    (shell.path / "recordings").mkdir()
+    (shell.path / "recordings/prod.jsonl").write_text("as it was")
+    engine = shell.engine(poses_as="llamacpp")
+
+    told = shell.run("record", f"prod={engine.base_url}", "--", "-q", *more)
+
+    assert (told.code, why in told.err) == (1, True), told
+    assert (shell.path / "recordings/prod.jsonl").read_text() == "as it was"
+
+
+def test_cases_that_were_not_answered_are_named_and_what_was_there_stays(shell: Shell) -> None:
+    prompts(shell.path, 8)
+    (shell.path / "recordings").mkdir()
+    (shell.path / "recordings/prod.jsonl").write_text("as it was")
+    engine = shell.engine(
+        answer=lambda request: Fault.refuse(500) if "question 3" in str(request) else "alike", poses_as="llamacpp"
+    )
+
+    told = shell.run("record", f"prod={engine.base_url}", "--prompts", "tickets.jsonl", "--max-tokens", "12")
+
+    assert told.code == 1
+    assert "1 case of prod had no answer (case-3)" in told.err
+    assert (shell.path / "recordings/prod.jsonl").read_text() == "as it was"
 
 
 @pytest.mark.slow

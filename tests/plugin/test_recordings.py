@@ -179,8 +179,11 @@ def test_one_that_was_damaged_is_misuse_before_anybody_is_asked(bench: Bench, pr
 
     damaged = bench.run("--engines=replay:prod")
     unknown = bench.run("--engines=replay:prdo")
+    file(bench).write_text(text.replace('"kind": "llamacpp"', '"kind": "nokind"', 1), "utf-8")
+    kindless = bench.run("--engines=replay:prod")
 
-    assert (damaged.ret, unknown.ret) == (4, 4)
+    assert (damaged.ret, unknown.ret, kindless.ret) == (4, 4, 4)
+    assert "recordings/prod.jsonl:1: there is no kind of engine 'nokind' here; there are: " in kindless.stderr.str()
     assert "--engines: replay-prod: recordings/prod.jsonl:2: Expected `int` >= 200" in damaged.stderr.str()
     assert "there is no recording 'prdo'" in unknown.stderr.str()
     assert "(did you mean 'prod'?)" in unknown.stderr.str()

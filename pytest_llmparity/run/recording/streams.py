@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from pytest_llmparity.core.errors import RecordingError
 from pytest_llmparity.core.golden.records import Told, lock_hash
 from pytest_llmparity.core.recording import FORMAT, Exchanged, Header, Recorded, refuse_private
-from pytest_llmparity.core.sample import to_json
+from pytest_llmparity.core.sample import Sample, to_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.run.golden.requests import engines_in
@@ -18,6 +19,9 @@ from pytest_llmparity.run.recording.writing import folders_of
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.store import recordings
 from pytest_llmparity.store.runs import Store
+
+_BUSY: Final = 429
+"""Status of a server that wants to be asked later."""
 
 
 def recorded(
@@ -31,10 +35,19 @@ def recorded(
     if record.unusable is not None or spec.name not in locked:
         why = record.unusable or "nothing is known of it"
         raise RecordingError(f"{spec.name} cannot be recorded: {explain.plain(why)}")
+    assert state is not None
+    if state.cases or state.incomplete or state.shard:
+        why = state.incomplete or (f"it is {state.shard}" if state.shard else "it asked single cases (--parity-case)")
+        raise RecordingError(f"run {run} is no whole run: {why}; nothing is recorded")
     if not exchanges:
         raise RecordingError(
             f"{spec.name} was asked nothing, so there is nothing to record: no selected test has a parity marker with "
             "prompts, or all of them were skipped"
+        )
+    if missing := unanswered(store.get(run, spec.name), exchanges):
+        raise RecordingError(
+            f"{explain.count(len(missing), 'case')} of {spec.name} had no answer ({explain.first_names(missing)}), so "
+            "nothing is recorded; run it once more"
         )
     engine = locked[spec.name]
     model = next((str(each.request["model"]) for each in exchanges if each.request.get("model")), record.model or "")
@@ -59,6 +72,13 @@ def recorded(
         capabilities=can,
     )
     return Recorded(header=header, exchanges=exchanges)
+
+
+def unanswered(samples: Iterable[Sample], exchanges: Iterable[Exchanged]) -> list[str]:
+    """Return the cases one of whose requests got no answer; a refusal is one, that of a busy server is not."""
+    answered = {(each.case, each.phase) for each in exchanges if each.status < 500 and each.status != _BUSY}
+    failed = (sample for sample in samples if sample.failure is not None)
+    return list(dict.fromkeys(sample.case for sample in failed if (sample.case, sample.phase) not in answered))
 
 
 def write(path: Path, made: Recorded, *, root: Path, mask: Mask, secrets: Collection[str]) -> str:
