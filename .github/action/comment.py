@@ -11,7 +11,8 @@ def main() -> int:
     """Write the comment, of the run there was or of none."""
     run, code = os.environ.get("RUN", ""), os.environ.get("CODE", "")
     command = [sys.executable, "-m", "pytest_llmparity", "report", "--comment", os.environ["NAME"]]
-    judged = run and code in ("0", "1")  # what pytest's other codes end is not kept as a judged run
+    # What pytest's other codes end is not kept as a judged run; with a decision the code is that of the decision.
+    judged = run and (code in ("0", "1") or os.environ.get("DECISION", ""))
     command += [run] if judged else ["--instead", f"pytest ended with exit code {code or '?'}: see the log of the job"]
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     print(*done.stdout.splitlines()[-1:])  # the rest is the summary, which the step before has shown

@@ -105,3 +105,23 @@ def test_a_key_is_in_nothing_that_is_written_or_said(
     written = {path.name: path.read_bytes().decode("utf-8", "replace") for path in files}
     assert {name: pieces for name, text in written.items() if (pieces := leaked(text))} == {}
     assert leaked(said) == []
+
+
+@pytest.mark.slow
+def test_a_key_is_in_nothing_that_merged_shards_say(
+    bench: Bench, echoing: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for shard in ("1/2", "2/2"):
+        bench.run("--engines=base,cand", f"--parity-shard={shard}")
+    capfd.readouterr()
+
+    code = main(["merge", "--", "--parity-report=json,html,md", "--parity-out=out"])
+
+    told = capfd.readouterr()
+    assert code == 1, told.err
+    files = [path for path in bench.pytester.path.rglob("*") if path.is_file() and path.suffix != ".toml"]
+    assert {"run.json", "summary.md", "report.html", "samples.sqlite"} <= {path.name for path in files}
+    assert "«LIVE_KEY»" in (bench.pytester.path / "out/report.html").read_text("utf-8")
+    written = {path.name: path.read_bytes().decode("utf-8", "replace") for path in files}
+    assert {name: pieces for name, text in written.items() if (pieces := leaked(text))} == {}
+    assert leaked(told.out + told.err) == []

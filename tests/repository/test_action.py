@@ -105,6 +105,39 @@ def test_a_mistake_ends_the_step_as_pytest_does(job: Job) -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "report", "outcome", "decision"),
+    [
+        (2, {"run": "r", "verdicts": ["PASS", "INCONCLUSIVE"], "decisions": ["INCONCLUSIVE"]}, "INCONCLUSIVE", True),
+        (0, {"run": "r", "verdicts": ["FAIL"], "decisions": ["SHIP"]}, "FAIL", True),
+        (1, {"run": "r", "verdicts": ["FAIL"], "decisions": ["INCONCLUSIVE", "HOLD"]}, "FAIL", True),
+        (2, {"run": "r", "verdicts": ["PASS"], "decisions": ["HOLD"]}, "ERROR", False),
+        (4, {"run": "r", "verdicts": ["PASS"], "decisions": ["SHIP"]}, "ERROR", False),
+        (2, {"run": "r", "verdicts": ["PASS"]}, "ERROR", False),
+    ],
+)
+def test_a_decision_is_an_output_and_its_exit_code_a_judged_run(
+    job: Job, code: int, report: dict[str, Any], outcome: str, decision: bool
+) -> None:
+    names = {name: [{"outcome": each} for each in report.get(name, ())] for name in ("verdicts", "decisions")}
+    written = json.dumps({"run": report["run"], **names})
+    (job.path / "pytest.py").write_text(
+        f"import sys\nfrom pathlib import Path\n(Path('out') / 'run.json').write_text({written!r})\nsys.exit({code})\n"
+    )
+    (job.path / "out").mkdir()
+    (job.path / "pytest_llmparity").mkdir()
+    (job.path / "pytest_llmparity/__init__.py").touch()
+    (job.path / "pytest_llmparity/__main__.py").write_text("import sys\nprint(sys.argv[1:])\n")
+
+    ended, printed, outputs = job.run()
+    variables = {"RUN": outputs["run"], "CODE": outputs["code"], "DECISION": outputs["decision"]}
+    _, commented = job.step("comment.py", NAME="cpu", **variables)
+
+    assert (ended, outputs["outcome"], bool(outputs["decision"])) == (code, outcome, decision), printed
+    assert outputs["decision"] in ("", report.get("decisions", [""])[-1])
+    assert ("--instead" in commented) is not decision
+
+
+@pytest.mark.parametrize(
     ("refuses", "last"),
     [
         ({"GET": 403}, "no comment: the token may not write one (GET"),
