@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.history.entries import FORMAT, Entry
 from pytest_llmparity.core.sample import from_json, to_json
+from pytest_llmparity.core.words.printable import elide, printable
 from pytest_llmparity.store.whole import replace
 
 _MOST: Final = 64 * 1024 * 1024
@@ -31,18 +32,27 @@ def read(path: Path) -> list[Entry]:
         content = path.read_bytes()
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
-    entries = []
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            entry = from_json(Entry, msgspec.json.decode(line))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, TypeError) as error:
-            raise StoreError(f"{path}:{number}: no line of a history: {error}") from None
-        if entry.format != FORMAT:
-            raise StoreError(f"{path}:{number}: format {entry.format}, and this version reads {FORMAT}")
-        entries.append(entry)
-    return entries
+    lines = content.split(b"\n")
+    return [_entry(line, f"{path}:{n}", cut=n == len(lines)) for n, line in enumerate(lines, 1) if line.strip()]
+
+
+def _entry(line: bytes, where: str, *, cut: bool) -> Entry:
+    """Return the run of one line; ``cut`` says that no end of line follows it. Raises ``StoreError`` with ``where``."""
+    try:
+        fields = msgspec.json.decode(line, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        if cut and line.lstrip().startswith(b"{"):
+            raise StoreError(
+                f"{where}: no line of a history: it is the last one and was cut off while it was written; delete this "
+                "line, and the runs before it stay"
+            ) from None
+        raise StoreError(f"{where}: no line of a history: {error}") from None
+    if (number := fields.get("format", FORMAT)) != FORMAT:
+        raise StoreError(f"{where}: format {elide(printable(str(number)), 20)}, and this version reads {FORMAT}")
+    try:
+        return from_json(Entry, fields)
+    except (msgspec.MsgspecError, RecursionError, ValueError, TypeError) as error:
+        raise StoreError(f"{where}: no line of a history: {error}") from None
 
 
 def refuse_unusable(path: Path) -> None:

@@ -64,6 +64,7 @@ def test_a_last_line_that_an_editor_left_open_is_ended(tmp_path: Path) -> None:
         ('{"run": "a"}\n', ":1: no line of a history"),
         ("\n" + json.dumps({"run": "a", "began": "", "version": "1", "outcome": "MAYBE"}), ":2: no line of a history"),
         (json.dumps({"format": 2, "run": "a", "began": "", "version": "1", "outcome": None}), ":1: format 2, and this"),
+        ('{"format":2,"new":1}\n', ":1: format 2, and this version reads 1"),
         ("[" * 100_000, ":1: no line of a history"),
     ],
 )
@@ -78,6 +79,22 @@ def test_a_file_that_is_no_history_is_refused_with_the_line_and_left_as_it_is(
             use(path)
         assert f"{path}{why}" in str(error.value)
     assert path.read_text() == content
+
+
+def test_half_a_line_that_a_crash_left_is_named_with_what_to_delete(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    for run in ("a", "b"):
+        history.add(path, other(run))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+
+    with pytest.raises(StoreError) as error:
+        history.refuse_unusable(path)
+
+    assert f"{path}:2: no line of a history: it is the last one and was cut off" in str(error.value)
+    assert "delete this line" in str(error.value)
+    path.write_bytes(whole[: whole.index(b"\n") + 1])
+    assert [entry.run for entry in history.read(path)] == ["a"]
 
 
 @given(st.binary(max_size=200))
