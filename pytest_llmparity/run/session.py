@@ -445,7 +445,7 @@ class Session:
 
     def add_to_history(self, record: RunRecord) -> list[str]:
         """Add the run to the file that the settings name; return the sentence that says so, none where nobody asked."""
-        return history.add_to_file(record, self.settings, self.mask)
+        return history.add_to_file(self.store, record, self.settings, self.mask)
 
     def samples(self) -> list[Sample]:
         """Return every sample of the run, or of the cases it is restricted to, engine by engine."""

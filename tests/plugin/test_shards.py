@@ -56,9 +56,12 @@ def test_merged_shards_give_the_verdicts_of_one_run(bench: Bench, monkeypatch: p
         places.append(str(bench.pytester.path / f"machine-{index}"))
         shutil.move(store, places[-1])
 
-    code = main(["merge", *places, "--", "--parity-report=json", "--parity-out=merged", "-p", "no:cacheprovider"])
+    more = ["--parity-report=json", "--parity-out=merged", "--parity-history=kept.jsonl", "-p", "no:cacheprovider"]
+    code = main(["merge", *places, "--", *more])
 
     assert code == FAILED == whole.ret
+    (line,) = (bench.pytester.path / "kept.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line)["run"] == bench.report("merged")["run"]
     assert kept(bench.report("merged")) == kept(bench.report("whole"))
 
 

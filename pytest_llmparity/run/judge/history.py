@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.run.judge.recorded import REPORTED
 from pytest_llmparity.run.judge.state import read_state
+from pytest_llmparity.run.shards.dealing import MERGED
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store import history as files
 from pytest_llmparity.store.runs import Store
@@ -56,14 +58,16 @@ def up_to(store: Store, record: RunRecord, *, kept: Path | None) -> list[Entry]:
     return runs[: runs.index(now) + 1]
 
 
-def add_to_file(record: RunRecord, settings: Settings, mask: Mask) -> list[str]:
+def add_to_file(store: Callable[[], Store], record: RunRecord, settings: Settings, mask: Mask) -> list[str]:
     """Add a run to the file that the settings name; return the sentence that says so, none where it is not added.
 
-    A replay, single cases and a shard are no run of their own. Raises as ``store.history.add`` does.
+    A replay, single cases and a shard are no run of their own; shards that were put together are one, which is judged
+    by a replay. Raises as ``store.history.add`` does.
     """
     path = settings.history
-    part = settings.mode != "live" or settings.cases or settings.shard is not None
-    if path is None or part or not record.run:
+    if path is None or settings.cases or settings.shard is not None or not record.run:
+        return []
+    if settings.mode != "live" and store().document(record.run, MERGED) is None:
         return []
     files.add(path, from_json(Entry, mask.value(to_json(entry_of(record)))))
     return [f"history: run {record.run} is kept in {path}"]
