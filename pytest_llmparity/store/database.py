@@ -12,7 +12,7 @@ import sqlite3
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -158,10 +158,13 @@ class Database:
             except sqlite3.Error as error:
                 raise StoreError(self._advice(error)) from error
 
-    def each(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of one query one by one; whoever else uses this object waits until the last was taken."""
-        with self._lock, self._translated():
-            yield from self._db.execute(query, values)
+    def each(self, query: str, values: Sequence[object] = ()) -> Generator[tuple[Any, ...]]:
+        """Yield the rows of one query one by one; whoever else uses this object waits until the last was taken.
+
+        Who may stop before the last one closes it: it would hold the file, and end after that was closed.
+        """
+        with self._lock, self._translated(), contextlib.closing(self._db.execute(query, values)) as rows:
+            yield from rows
 
     def within(self, table: str, column: str, row: int, use: Callable[[sqlite3.Blob], T]) -> T | None:
         """Return what a function makes of one large value, of which it may read a part; ``None`` without the row."""

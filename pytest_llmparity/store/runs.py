@@ -6,6 +6,7 @@ run's samples, except to resume an unfinished one, to replay, and to reuse a noi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import operator
@@ -467,7 +468,8 @@ class Store(Looks):
             f" (SELECT number FROM samples WHERE run = ? AND engine = ? AND phase IN ({', '.join('?' * len(wanted))}))"
         )
         read = functools.partial(self._tokens, run)
-        samples = [sample_from(row, read) for row in self._file.each(query, (run, engine, *wanted))]
+        with contextlib.closing(self._file.each(query, (run, engine, *wanted))) as rows:
+            samples = [sample_from(row, read) for row in rows]
         return sorted(samples, key=operator.attrgetter("phase", "case", "repeat", "concurrency", "request_sha256"))
 
     def _tokens(self, run: str, number: int, use: UseTokens) -> list[TokenLogprob | None]:

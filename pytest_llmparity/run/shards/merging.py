@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -33,7 +33,10 @@ from pytest_llmparity.store.runs import FILE_NAME, Store
 
 _SAME: Final = (ASKED, REQUESTS, AGREED)
 """Documents that all shards of a run wrote alike."""
-_DAMAGED: Final = (msgspec.MsgspecError, sqlite3.Error, KeyError, TypeError, AttributeError, ValueError)
+_DAMAGED: Final = (
+    *(msgspec.MsgspecError, sqlite3.Error, KeyError, TypeError, AttributeError, ValueError, RecursionError),
+    OverflowError,
+)
 """What reading a store raises in which something else stands than we wrote."""
 
 
@@ -52,6 +55,23 @@ class Gathered:
 
     def __str__(self) -> str:
         return f"{self.note.shard} (run {self.run}{f' in {self.place}' if self.place else ''})"
+
+
+class _Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which timed answers of an engine are those of a unit, or the ``error`` for which there are none."""
+
+    first: Annotated[int, msgspec.Meta(ge=0)]
+    count: Annotated[int, msgspec.Meta(ge=0)]
+    error: str | None = None
+
+
+class _Unit(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tests of one unit ask, as far as shards need it (``run.gather.asked``)."""
+
+    tests: tuple[str, ...]
+    prompt_set: str
+    concurrency: int
+    cases: Mapping[str, Mapping[str, Any]]
 
 
 def is_shard(store: Store, run: str) -> bool:
@@ -97,9 +117,8 @@ def _newest(store: Store, place: str) -> list[Gathered]:
     newest: dict[int, Gathered] = {}
     plan = None
     for info in reversed(store.runs()):
-        if not is_shard(store, info.id):
+        if (note := _note_if_shard(store, info.id, place)) is None:
             continue
-        note = _note(store, info.id, place)
         plan = plan or (note.plan, note.of)
         if plan == (note.plan, note.of) and note.index not in newest:
             newest[note.index] = _read(store, info.id, place, info.version)
@@ -111,11 +130,19 @@ def _newest(store: Store, place: str) -> list[Gathered]:
 
 
 def _note(store: Store, run: str, place: str) -> Note:
+    """Read which share of what a run is; ``ShardError`` where it is none."""
+    note = _note_if_shard(store, run, place)
+    if note is None:
+        raise ShardError(f"run {run} is no shard; a whole run is judged already, or by --parity-mode replay={run}")
+    return note
+
+
+def _note_if_shard(store: Store, run: str, place: str) -> Note | None:
     """Read which share of what a run is; it may come from anywhere, so nothing of it is taken on trust."""
     try:
         noted = store.document(run, SHARD)
         if noted is None:
-            raise ShardError(f"run {run} is no shard; a whole run is judged already, or by --parity-mode replay={run}")
+            return None
         note = from_json(Note, noted)
     except _DAMAGED as error:
         raise ShardError(f"run {run}{f' in {place}' if place else ''} cannot be read: {error}") from error
@@ -193,10 +220,11 @@ def _refuse_other(first: Gathered, part: Gathered) -> None:
 
 
 def _apart(first: Gathered, part: Gathered) -> str:
-    """Say which prompt sets only one of two shards asked, where that is what they differ in."""
-    ours, theirs = (
-        {unit["prompt_set"] for unit in (each.store.document(each.run, ASKED) or {}).values()} for each in (first, part)
-    )
+    """Say which prompt sets only one of two shards asked, where that is what they differ in and can be read."""
+    try:
+        ours, theirs = ({unit.prompt_set for unit in _units(each).values()} for each in (first, part))
+    except _DAMAGED:
+        return ""
     only = [
         f"only {each.note.shard} asked {explain.first_names(sorted(sets))}"
         for each, sets in ((first, ours - theirs), (part, theirs - ours))
@@ -266,7 +294,12 @@ def _join(store: Store, parts: Sequence[Gathered]) -> str:
 
 def _keys(parts: Sequence[Gathered]) -> list[str]:
     """Return the keys of all units."""
-    return list(first) if (first := parts[0].store.document(parts[0].run, ASKED)) else []
+    return list(_units(parts[0]))
+
+
+def _units(part: Gathered) -> dict[str, _Unit]:
+    """Return by their keys the units that a shard asked its share of."""
+    return msgspec.convert(part.store.document(part.run, ASKED) or {}, dict[str, _Unit])
 
 
 def _samples(name: str, parts: Sequence[Gathered]) -> list[list[Sample]]:
@@ -282,7 +315,7 @@ def _timed_apart(
 
     Each shard counts its timed answers from 0, so those of the later ones move up.
     """
-    units = parts[0].store.document(parts[0].run, ASKED) or {}
+    units = _units(parts[0])
     joined: dict[str, list[Sample]] = {name: [] for name in samples}
     documents: dict[str, dict[str, Any]] = {}
     for name, by_part in samples.items():
@@ -292,9 +325,11 @@ def _timed_apart(
             joined[name] += [sample for sample in gathered if sample.phase is not Phase.TIMED]
             joined[name] += [msgspec.structs.replace(s, repeat=s.repeat + free[s.concurrency]) for s in timed]
             for key, unit in units.items():
-                span = part.store.document(part.run, timed_name(name, key))
-                if span is not None:
-                    documents[timed_name(name, key)] = span | {"first": span["first"] + free[unit["concurrency"]]}
+                noted = part.store.document(part.run, timed_name(name, key))
+                if noted is not None:
+                    span = from_json(_Span, noted)
+                    moved = msgspec.structs.replace(span, first=span.first + free[unit.concurrency])
+                    documents[timed_name(name, key)] = msgspec.to_builtins(moved)
             for sample in timed:
                 end = free[sample.concurrency] + sample.repeat + 1
                 after[sample.concurrency] = max(after[sample.concurrency], end)
@@ -302,9 +337,15 @@ def _timed_apart(
 
 
 def _wires(name: str, key: str, parts: Sequence[Gathered]) -> dict[str, str]:
+    """Return the requests of an engine by case; each shard tells those of its own cases, the first golden ones too."""
     wires: dict[str, str] = {}
+    golden = parts[0].state.engines[name].golden is not None
     for part in parts:
-        wires |= part.store.document(part.run, wires_name(name, key)) or {}
+        told = msgspec.convert(part.store.document(part.run, wires_name(name, key)) or {}, dict[str, str])
+        if not golden and (strange := sorted(told.keys() - set(part.note.own.get(key, ())))):
+            names = explain.first_names(strange)
+            raise ShardError(f"{part} says that it asked {name} cases of other shards ({names}); gather it again")
+        wires |= told
     return wires
 
 

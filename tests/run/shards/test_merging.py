@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ import pytest
 from pytest_llmparity import check
 from pytest_llmparity.core.errors import GoldenError, ShardError, StoreError
 from pytest_llmparity.core.identity.record import EngineRecord
-from pytest_llmparity.core.sample import Phase, to_json
+from pytest_llmparity.core.sample import Completion, Identity, Phase, Sample, to_json
 from pytest_llmparity.core.shards import Shard
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.run.judge.recorded import stored
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from tests.run.conftest import Project
 
 TEXT = check.text(margin=0.2, horizon=8)
+NESTED = b"[" * 100_000
+"""Lists in lists, deeper than anybody reads."""
 
 
 def shard(project: Project, index: int, of: int, *specs: Any, checks: Sequence[Any] = (TEXT,)) -> Path:
@@ -225,6 +229,58 @@ def test_the_store_of_a_stranger_writes_nothing_but_answers(tmp_path: Path) -> N
         store.put_document(runs[1], "locked", {"engines": 3})
 
         with pytest.raises(ShardError, match="cannot be read"):
+            merge(store, runs, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (SHARD, NESTED),
+        ("gathered", NESTED),
+        ("asked", NESTED),
+        ("asked", {"unit": 3}),
+        ("asked", {"unit": {"prompt_set": ["x"], "concurrency": 1}}),
+        ("timed/a/u", {"first": "x"}),
+        ("timed/a/u", {"first": 0, "count": "x"}),
+        ("wires/a/u", {"c0": 5}),
+        ("wires/a/u", {"c9": "sha"}),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("plan", ["p", "q"])
+def test_a_damaged_document_ends_in_a_sentence(
+    tmp_path: Path, name: str, content: dict[str, Any] | bytes, named: bool, plan: str
+) -> None:
+    unit = {"u": {"tests": ["t"], "prompt_set": "s", "concurrency": 1, "cases": {"c0": {}, "c1": {}}}}
+    with Store.open(tmp_path) as store:
+        runs = [
+            made(store, index, 2, plan="p" if index == 2 else plan, own={"u": (case,)}, engines={"a": record()})
+            for index, case in ((1, "c0"), (2, "c1"))
+        ]
+        for run in runs:
+            store.put_document(run, "asked", unit)
+        store.put_document(runs[0], name, content if isinstance(content, dict) else {})
+        if isinstance(content, bytes):
+            with contextlib.closing(sqlite3.connect(store.path)) as file, file:
+                file.execute("UPDATE notes SET content = ? WHERE run = ? AND name = ?", (content, runs[0], name))
+
+        with pytest.raises(ShardError, match=r"cannot be read|cases of other shards|other prompts|missing"):
+            merge(store, runs if named else [], cwd=tmp_path)
+
+
+def test_a_damaged_answer_ends_in_a_sentence_and_the_reading_with_it(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        runs = [made(store, index, 2, engines={"a": record()}) for index in (1, 2)]
+        store.put_engine(runs[0], "a", "spec", Identity())
+        answers = [
+            Sample(engine="a", case=case, phase=Phase.MAIN, request_sha256="s", completion=Completion(text="x"))
+            for case in ("c0", "c1")
+        ]
+        store.put(runs[0], answers)
+        with contextlib.closing(sqlite3.connect(store.path)) as file, file:
+            file.execute("UPDATE samples SET completion = x'c1'")
+
+        with pytest.raises(ShardError, match="the answers of a shard cannot be read"):
             merge(store, runs, cwd=tmp_path)
 
 
