@@ -59,7 +59,7 @@ from pytest_llmparity.run.loop import Beside, LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan, unit_of
 from pytest_llmparity.run.records import masked
-from pytest_llmparity.run.shards.dealing import MERGED, SHARD, note_of, of_shard, part_lines, refuse_empty
+from pytest_llmparity.run.shards.dealing import SHARD, note_of, of_shard, part_lines, refuse_empty
 from pytest_llmparity.settings import resolving
 from pytest_llmparity.settings.given import Given
 from pytest_llmparity.settings.specification import Settings
@@ -271,9 +271,7 @@ class Session:
     @property
     def first_judged(self) -> bool:
         """Whether this session is the one that judges its run: it gathered it, or its shards were put together."""
-        if self.settings.mode == "live" or self.run is None:
-            return self.settings.mode == "live"
-        return self.store().document(self.run, MERGED) is not None and self.store().document(self.run, JUDGED) is None
+        return history.judges_first(self.store, self.settings, self.run)
 
     @property
     def sequential(self) -> bool:

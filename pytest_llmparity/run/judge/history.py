@@ -12,11 +12,10 @@ from pytest_llmparity.core.sample import from_json, to_json
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.run.judge.recorded import REPORTED
-from pytest_llmparity.run.judge.state import read_state
-from pytest_llmparity.run.shards.dealing import MERGED
+from pytest_llmparity.run.judge.state import MERGED, read_state
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store import history as files
-from pytest_llmparity.store.runs import Store
+from pytest_llmparity.store.runs import JUDGED, Store
 
 HISTORY: Final = "history"
 """Name of a run's document that has what a history keeps of it."""
@@ -56,6 +55,13 @@ def up_to(store: Store, record: RunRecord, *, kept: Path | None) -> list[Entry]:
     now = entry_of(record)
     runs = in_order([] if kept is None else files.read(kept), of_store(store), [now])
     return runs[: runs.index(now) + 1]
+
+
+def judges_first(store: Callable[[], Store], settings: Settings, run: str | None) -> bool:
+    """Whether a session is the one that judges its run: it gathered it, or its shards were put together."""
+    if settings.mode == "live" or run is None:
+        return settings.mode == "live"
+    return store().document(run, MERGED) is not None and store().document(run, JUDGED) is None
 
 
 def add_to_file(store: Callable[[], Store], record: RunRecord, settings: Settings, mask: Mask) -> list[str]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pytest_llmparity.core.checks.latency import WORDS, unknown
 from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyQuantiles
@@ -14,6 +14,9 @@ from pytest_llmparity.core.sample import Phase, Sample, Timing, from_json, to_js
 from pytest_llmparity.core.stats.quantiles import describe
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.store.runs import GATHERED, Store
+
+MERGED: Final = "merged"
+"""Name of a run's document that says of which runs it was put together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

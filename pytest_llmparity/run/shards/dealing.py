@@ -18,8 +18,6 @@ from pytest_llmparity.run.plan import Part, Plan, Unit, floor_order, narrowed
 
 SHARD: Final = "shard"
 """Name of a run's document that says of which whole it is a shard."""
-MERGED: Final = "merged"
-"""Name of a run's document that says of which runs it was put together."""
 
 
 class Floor(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,9 +25,9 @@ from pytest_llmparity.core.words import explain
 from pytest_llmparity.run.gather.asked import ASKED
 from pytest_llmparity.run.golden.requests import LOCKED, REQUESTS, engines_in
 from pytest_llmparity.run.judge.judging import AGREED, select
-from pytest_llmparity.run.judge.state import RunState, read_state, write_state
+from pytest_llmparity.run.judge.state import MERGED, RunState, read_state, write_state
 from pytest_llmparity.run.plan import wires_name
-from pytest_llmparity.run.shards.dealing import MERGED, SHARD, Floor, Note
+from pytest_llmparity.run.shards.dealing import SHARD, Floor, Note
 from pytest_llmparity.run.timed.phase import timed_name
 from pytest_llmparity.store.runs import FILE_NAME, Store
 
