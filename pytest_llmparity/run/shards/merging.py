@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,10 +30,12 @@ from pytest_llmparity.run.judge.state import MERGED, RunState, read_state, write
 from pytest_llmparity.run.plan import wires_name
 from pytest_llmparity.run.shards.dealing import SHARD, Floor, Note
 from pytest_llmparity.run.timed.phase import timed_name
-from pytest_llmparity.store.runs import FILE_NAME, Store
+from pytest_llmparity.store.runs import FILE_NAME, RunInfo, Store
 
 _SAME: Final = (ASKED, REQUESTS, AGREED)
 """Documents that all shards of a run wrote alike."""
+HOURS_APART: Final = 6
+"""How long after another a shard may begin that nobody named: an engine behind an address may change meanwhile."""
 _DAMAGED: Final = (
     *(msgspec.MsgspecError, sqlite3.Error, KeyError, TypeError, AttributeError, ValueError, RecursionError),
     OverflowError,
@@ -42,7 +45,7 @@ _DAMAGED: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """One shard: where it lies, and what it says of itself."""
+    """One shard: where it lies, and what it says of itself; ``named`` by its run, not found as the newest."""
 
     store: Store
     run: str
@@ -52,6 +55,8 @@ class Gathered:
     state: RunState
     locked: Mapping[str, Locked] = field(default_factory=dict)
     secrets: Sequence[str] = ()
+    began: float = 0.0
+    named: bool = False
 
     def __str__(self) -> str:
         return f"{self.note.shard} (run {self.run}{f' in {self.place}' if self.place else ''})"
@@ -84,12 +89,13 @@ def merge(store: Store, places: Sequence[str], *, cwd: Path) -> str:
 
     ``places`` name runs of this store, or folders with a store, of which the newest run of every shard counts; without
     any it is this store's own. Raises ``ShardError`` where they are not the shards of one run, all of them and each
-    once, gathered from the same engines.
+    once, gathered from the same engines, and where those nobody named began more than :data:`HOURS_APART` hours apart.
     """
     opened: list[Store] = []
     try:
         parts = [part for place in places or [""] for part in _parts_at(store, place, cwd, opened)]
         _refuse_others(parts)
+        _refuse_apart([part for part in parts if not part.named])
         parts.sort(key=lambda part: part.note.index)
         return _join(store, parts)
     finally:
@@ -101,7 +107,7 @@ def _parts_at(store: Store, place: str, cwd: Path, opened: list[Store]) -> list[
     """Return the shards that a word on the command line names."""
     known = {info.id: info for info in store.runs()}
     if place in known:
-        return [_read(store, place, "", known[place].version)]
+        return [dataclasses.replace(_read(store, known[place], ""), named=True)]
     if not place:
         return _newest(store, "")
     folder = next((f for f in (cwd / place, cwd / place / ".llmparity") if (f / FILE_NAME).is_file()), None)
@@ -110,6 +116,19 @@ def _parts_at(store: Store, place: str, cwd: Path, opened: list[Store]) -> list[
     other = Store.open(folder)
     opened.append(other)
     return _newest(other, place)
+
+
+def _refuse_apart(parts: Sequence[Gathered]) -> None:
+    """Refuse shards that were picked as the newest and belong to different days of an engine that may have changed."""
+    if not parts:
+        return
+    first, last = min(parts, key=lambda part: part.began), max(parts, key=lambda part: part.began)
+    if (hours := (last.began - first.began) / 3600) > HOURS_APART:
+        when = [time.strftime("%Y-%m-%d %H:%M", time.localtime(part.began)) for part in (first, last)]
+        raise ShardError(
+            f"{first} began {when[0]} and {last} {when[1]}, {hours:.0f} hours later: an engine may have changed "
+            "between them. Gather all shards again, or name the runs that belong together: llmparity merge RUN RUN …"
+        )
 
 
 def _newest(store: Store, place: str) -> list[Gathered]:
@@ -121,7 +140,7 @@ def _newest(store: Store, place: str) -> list[Gathered]:
             continue
         plan = plan or (note.plan, note.of)
         if plan == (note.plan, note.of) and note.index not in newest:
-            newest[note.index] = _read(store, info.id, place, info.version)
+            newest[note.index] = _read(store, info, place)
     if not newest:
         raise ShardError(
             f"{place or store.path.parent} holds no shard; gather them first: pytest --engines A,B --parity-shard 1/2"
@@ -151,8 +170,9 @@ def _note_if_shard(store: Store, run: str, place: str) -> Note | None:
     return note
 
 
-def _read(store: Store, run: str, place: str, version: str) -> Gathered:
+def _read(store: Store, info: RunInfo, place: str) -> Gathered:
     """Read what a shard says of itself."""
+    run = info.id
     note = _note(store, run, place)
     try:
         state = read_state(store, run)
@@ -168,7 +188,8 @@ def _read(store: Store, run: str, place: str, version: str) -> Gathered:
         store=store,
         run=run,
         place=place,
-        version=version,
+        version=info.version,
+        began=info.started,
         note=note,
         state=state,
         locked=locked,

@@ -51,6 +51,18 @@ def judged(session: Session) -> list[Verdict]:
     return [dataclasses.replace(verdict, where="") for verdict in verdicts]
 
 
+def test_shards_of_other_days_are_merged_only_where_their_runs_are_named(project: Project) -> None:
+    project.prompts(24)
+    specs = [project.attached("a", project.engine()), project.attached("b", project.engine())]
+    places = [shard(project, index, 2, *specs) for index in (1, 2)]
+    with contextlib.closing(sqlite3.connect(places[0] / "samples.sqlite")) as database, database:
+        database.execute("update runs set started = started - 7 * 3600")
+
+    told = r"shard 1 of 2 .* began .* and shard 2 of 2 .*, 7 hours later"
+    with Store.open(project.path / ".llmparity") as store, pytest.raises(ShardError, match=told):
+        merge(store, [str(place) for place in places], cwd=project.path)
+
+
 def test_what_shards_gathered_is_judged_as_one_run(project: Project) -> None:
     project.prompts(24)
     specs = [project.attached("a", project.engine()), project.attached("b", project.engine(drift=0.02))]
