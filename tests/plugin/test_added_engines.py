@@ -134,7 +134,7 @@ def test_an_entry_point_that_cannot_be_used_names_its_distribution(
         (ADAPTER.replace('"mine"', '"My Engine"'), "brought.Mine has kind 'My Engine'; names consist of"),
         (ADAPTER.replace('kind = "mine"', "pass"), "brought.Mine has kind ''; names consist of"),
         (ADAPTER.replace('"mine"', "None"), "brought.Mine has kind None; names consist of"),
-        (ADAPTER.replace("mine", "golden"), "golden, http, https mean something else"),
+        (ADAPTER.replace("mine", "golden"), "golden, http, https, replay mean something else"),
         (ADAPTER.replace("mine", "ollama"), "brings an engine kind 'ollama', and pytest_llmparity.engines has"),
         (ADAPTER + '    fields = {"temprature": "temperature"}\n', "brought.Mine maps temprature in fields"),
         (ADAPTER + "    def launch(self): ...\n", "brought.Mine has a launch that is no classmethod"),
