@@ -42,6 +42,7 @@ def test_misuse_is_said_before_anything_runs(shell: Shell, words: tuple[str, ...
     assert told.out == ""
 
 
+@pytest.mark.slow
 def test_a_suite_that_asks_nothing_is_no_recording(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider -p no:asyncio")
     (shell.path / "test_other.py").write_text("def test_other(): ...\n")
@@ -54,6 +55,7 @@ def test_a_suite_that_asks_nothing_is_no_recording(shell: Shell, monkeypatch: py
     assert not (shell.path / "recordings").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "why"),
     [
@@ -78,6 +80,7 @@ def test_another_engine_or_a_part_of_the_cases_replaces_no_recording(
     assert (shell.path / "recordings/prod.jsonl").read_text() == "as it was"
 
 
+@pytest.mark.slow
 def test_cases_that_were_not_answered_are_named_and_what_was_there_stays(shell: Shell) -> None:
     prompts(shell.path, 8)
     (shell.path / "recordings").mkdir()

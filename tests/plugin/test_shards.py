@@ -38,6 +38,7 @@ def kept(report: Any) -> list[dict[str, Any]]:
     return sorted(verdicts, key=lambda v: (v["test"], v["check"], v["kind"], v["engine"]))
 
 
+@pytest.mark.slow
 def test_merged_shards_give_the_verdicts_of_one_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         {"id": f"case-{i}", "group": f"group-{i // 3}", "messages": [{"role": "user", "content": f"question {i}"}]}

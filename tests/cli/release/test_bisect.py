@@ -110,6 +110,7 @@ def bisect(shell: Shell, *more: str) -> Ended:
     return shell.run("bisect", *ENGINE, "--versions-from", "v.toml", "--suite", "test_gate.py", *more)
 
 
+@pytest.mark.slow
 def test_the_first_bad_version_is_named_with_what_to_do(
     shell: Shell, history: Callable[[Sequence[str]], tuple[PosingEngine, ...]]
 ) -> None:

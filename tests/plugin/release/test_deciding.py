@@ -109,6 +109,7 @@ def test_a_decision_that_cannot_be_kept_is_none_and_neither_ships_nor_holds(
         assert "nothing is decided: the decision could not be kept, so it counts as none" in told(result)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_judged_by_limits_is_decided_by_no_others(bench: Bench, engines: list[PosingEngine]) -> None:
     folder = bench.pytester.path
     (folder / "loose.toml").write_text("[[limit]]\ncheck = 'text'\nmargin = 0.9\n")
