@@ -68,17 +68,18 @@ def _imported(asked: argparse.Namespace) -> Imported:
     from pytest_llmparity.core.errors import UsageError
     from pytest_llmparity.core.prompts.foreign import jsonl
     from pytest_llmparity.core.prompts.foreign.promptfoo import promptfoo
+    from pytest_llmparity.run.declare.prompts import text_of
 
     fields = _fields(asked.field)
     if fields and asked.format != "hf-jsonl":
         raise UsageError(f"--field is for hf-jsonl; {asked.format} has columns of its own")
     if asked.answers and asked.format != "bfcl":
         raise UsageError("--answers is for bfcl")
-    source, text = str(asked.file), _text(asked.file)
+    source, text = str(asked.file), text_of(asked.file, asked.file)
     if asked.format == "promptfoo":
-        return promptfoo(text, source, lambda path: _text(asked.file.parent / path))
+        return promptfoo(text, source, lambda path: text_of(asked.file.parent / path, path))
     if asked.format == "bfcl":
-        return jsonl.bfcl(text, source, _text(asked.answers) if asked.answers else "")
+        return jsonl.bfcl(text, source, text_of(asked.answers, asked.answers) if asked.answers else "")
     if asked.format == "hf-jsonl":
         return jsonl.data_set(text, source, fields)
     return {"openai-batch": jsonl.openai_batch, "ifeval": jsonl.ifeval, "mtbench": jsonl.mtbench}[asked.format](
@@ -97,14 +98,3 @@ def _fields(given: list[str]) -> Mapping[str, str]:
             raise UsageError(f"--field {item}: expected {expected}")
         fields[what] = column
     return fields
-
-
-def _text(path: Path) -> str:
-    from pytest_llmparity.core.errors import PromptSetError
-
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise PromptSetError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise PromptSetError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
