@@ -205,9 +205,8 @@ class Played(Adapter):
         if MISSING in answer.headers:
             path, asked = recordings.named(self.spec.recording or Path()), header_of(self.spec)
             raise NotRecorded(
-                f"{self.name}: {elide(printable(case), 60)}, as it is asked now, is not in {path}; record it: "
-                f"llmparity record {asked.engine} --suite PATH -o {path} (the prompt, its sampling, logprobs and "
-                "streaming are what is asked)",
+                f"not in {path} as it is asked now: llmparity record {asked.engine} --suite PATH (what is asked is "
+                f"the prompt, its sampling, logprobs and streaming; case {elide(printable(case), 60)})",
                 engine=self.name,
                 case=case,
                 status=answer.status,

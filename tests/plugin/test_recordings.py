@@ -110,8 +110,12 @@ def test_a_request_that_is_not_in_it_is_an_error_that_says_how_to_record_it(benc
     failures = bench.report()["failures"]
     assert {failure["kind"] for failure in failures} == {"NotRecorded"}
     assert failures[0]["message"].startswith(
-        f"replay-prod: {failures[0]['case']}, as it is asked now, is not in recordings/prod.jsonl; record it: "
-        "llmparity record prod --suite PATH -o recordings/prod.jsonl"
+        "not in recordings/prod.jsonl as it is asked now: llmparity record prod --suite PATH (what is asked is "
+    )
+    assert f"case {failures[0]['case']})" in failures[0]["message"]
+    assert (
+        "NotRecorded: not in recordings/prod.jsonl as it is asked now: llmparity record prod --suite PATH"
+        in " ".join(result.stdout.str().split())
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pytest_llmparity.core.gate.bisecting import Search, Stands
 from pytest_llmparity.core.gate.deciding import Decision
 from pytest_llmparity.core.identity.lock import Difference
-from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import cells, pad, printable, wrapped
 from pytest_llmparity.report import json
@@ -173,7 +173,7 @@ def drift(decision: Decision) -> str:
     """
     rulings = [ruling for ruling in decision.rulings if not ruling.verdict.tag]
     required = [ruling.verdict for ruling in rulings if ruling.level == "required"]
-    shown = [v for v in required[:1] if v.outcome.fails_test]
+    shown = [v for v in required[:1] if v.outcome not in (Outcome.PASS, Outcome.SKIPPED)]
     shown += [r.verdict for kind in ("text", "logprobs") for r in rulings if r.verdict.kind == kind]
     shown = shown or [verdict for verdict in required if verdict.estimate is not None]
     if failing := [test for test in decision.broken if test.level == "required"]:

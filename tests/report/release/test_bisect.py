@@ -9,8 +9,11 @@ import jsonschema_rs
 import pytest
 
 from pytest_llmparity.core.gate.bisecting import Search, Stands
+from pytest_llmparity.core.gate.deciding import decide
+from pytest_llmparity.core.gate.policy import Policy
 from pytest_llmparity.core.identity.lock import Difference
-from pytest_llmparity.report.release.bisect import Version, message, plan, record
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.report.release.bisect import Version, drift, message, plan, record
 
 GOOD, BAD, OPEN, UNUSABLE = Stands
 PUBLISHED = json.loads(resources.files("pytest_llmparity").joinpath("schemas/bisection.schema.json").read_text("utf-8"))
@@ -74,6 +77,18 @@ def test_the_json_of_every_ending_is_as_published(how: str) -> None:
     jsonschema_rs.validator_for(PUBLISHED).validate(content)
     assert content["first_bad"] == {"g.gb.b": "v3", "b..g": "v0"}.get(how)
     assert content["among"] == {"g.gb.b": ["v3"], "b..g": ["v0"], "gob": ["v1", "v2"]}.get(how, [])
+
+
+def test_the_line_of_a_version_begins_with_what_decided() -> None:
+    """Beside INCONCLUSIVE stood the drift alone, which had passed."""
+    values = {"test": "t.py::test_it", "check": "c", "engine": "new", "baseline": "old", "unit": "forks/token"}
+    text = Verdict(kind="text", outcome=Outcome.PASS, estimate=0.0, lower=0.0, upper=0.014, **values)  # type: ignore[arg-type]
+    repeat = Verdict(kind="text.repeat", outcome=Outcome.INCONCLUSIVE, estimate=0.01, upper=0.02, **values)  # type: ignore[arg-type]
+
+    told = drift(decide(Policy(), [text, repeat], baseline="old", candidate="new"))
+
+    assert told.startswith("text.repeat ")
+    assert "; text 0 %" in told
 
 
 def test_the_plan_says_how_many_gates_it_takes_at_most() -> None:
