@@ -304,6 +304,10 @@ def _unusable(verdicts: Sequence[Verdict]) -> list[str]:
     return [*lines, f"  check: {first.check}" + (f" at {first.where}" if first.where else "")]
 
 
+_BELOW: Final = "    "
+"""How a detail begins that belongs to the one above it."""
+
+
 def block(verdict: Verdict, *, lines_left: int = MAX_LINES) -> list[str]:
     """Return one verdict as lines: headline, details, floor, what differs, the check's place in the test file."""
     tail: list[str] = []
@@ -319,10 +323,11 @@ def block(verdict: Verdict, *, lines_left: int = MAX_LINES) -> list[str]:
     details = [f"  {line}" for line in verdict.details]
     room = lines_left - 1 - len(tail)
     if len(details) > room:
-        details = [
-            *details[: room - 1],
-            f"  … {count(len(details) - room + 1, 'more line')} in run.json (--parity-report json writes it)",
-        ]
+        kept = room - 1
+        if all(line.startswith(_BELOW) for line in details[kept - 1 : kept + 1]):
+            kept += 1  # of two answers below each other the first alone says little: one line more than there is room
+        if more := len(details) - kept:
+            details[kept:] = [f"  … {count(more, 'more line')} in run.json (--parity-report json writes it)"]
     return [verdict.message or headline(verdict), *details, *tail]
 
 

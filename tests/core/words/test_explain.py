@@ -195,6 +195,16 @@ def test_no_verdict_takes_more_than_fifteen_lines() -> None:
     assert cut == f"  … {30 - shown} more lines in run.json (--parity-report json writes it)"
 
 
+def test_two_answers_below_each_other_are_not_parted_by_the_cut() -> None:
+    plain = [f"detail {index}" for index in range(10)]
+    pair = ("first fork: c1", "  a 'one'", "  b 'two'")
+    for before in range(10):
+        lines = explain.block(dataclasses.replace(BASE, details=(*plain[:before], *pair, *plain)))
+
+        assert ("    a 'one'" in lines) == ("    b 'two'" in lines)
+        assert len(lines) <= explain.MAX_LINES + 1
+
+
 def test_what_differs_is_never_called_the_cause() -> None:
     one = dataclasses.replace(BASE, differs=("weights: F16 and Q4_0",))
     assert "  differs, not shown to be the cause: weights: F16 and Q4_0" in explain.block(one)
