@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
 from pytest_llmparity.core.checks.limits import LimitedCheck, nothing_yet
 from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
-from pytest_llmparity.core.checks.pairing import pair_answers
+from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.checks.schema.contract import silent
 from pytest_llmparity.core.checks.tags import shares_below, warned
 from pytest_llmparity.core.checks.tools.calls import (
@@ -141,10 +141,10 @@ class ToolsCheck(LimitedCheck):
             offered = _Reader().offered(prompts.cases)
         except DesignError as error:
             return str(error)
-        for field in () if isinstance(self.arguments, str) else self.arguments:
-            if not any(tools.could_have(field) for tools in offered):
+        for path in () if isinstance(self.arguments, str) else self.arguments:
+            if not any(tools.could_have(path) for tools in offered):
                 known = ", ".join(list(dict.fromkeys(name for tools in offered for name in tools.known))[:_SHOWN])
-                return f"arguments={list(self.arguments)!r}: no tool has a parameter {field!r}, only {known or 'none'}"
+                return f"arguments={list(self.arguments)!r}: no tool has a parameter {path!r}, only {known or 'none'}"
         return None
 
     def about(self, limit: str, cases: Sequence[Case]) -> Sequence[Case]:
@@ -268,31 +268,8 @@ class ToolsCheck(LimitedCheck):
         if (refused := pairing.unanswered(verdict, evidence)) is not None:
             return refused
         ours, theirs = read[evidence.baseline], read[candidate.name]
-        silence = Silence()
-        other: dict[str, str] = {}
-        hashes: dict[str, tuple[str, str]] = {}
-        kept: dict[str, bool] = {}
-        for pair in pairing.pairs:
-            if pair.case.id not in ours or pair.case.id not in theirs:
-                continue  # it offers no tools
-            if no_evidence(pair.baseline, pair.candidate) or cut_in_call(pair.baseline, pair.candidate):
-                silence.add({evidence.baseline: pair.baseline, candidate.name: pair.candidate})
-                continue
-            why = difference(
-                ours[pair.case.id],
-                theirs[pair.case.id],
-                arguments=self.arguments,
-                order=self.order,
-                engines=(evidence.baseline, candidate.name),
-            )
-            kept[pair.case.id] = not why
-            if why:
-                other[pair.case.id] = why
-                texts = written_out(pair.baseline, pair.candidate)
-                hashes[pair.case.id] = (digest(texts[0]), digest(texts[1]))
-        for case in pairing.failed:
-            if case.tools:
-                kept[case.id], other[case.id] = False, f"no answer of {candidate.name}"
+        compared = self._compared(pairing, evidence.baseline, ours, theirs)
+        kept, other, silence = compared.kept, compared.other, compared.silence
         cases = [case for case in pairing.cases if case.tools]
         values = [kept.get(case.id) for case in cases]
         missing = pairing.missing(evidence, used=len(kept), of=len(cases), also=silence.reasons())
@@ -322,8 +299,8 @@ class ToolsCheck(LimitedCheck):
                 Difference(
                     case=case,
                     what=explain.plain(why, 120),
-                    baseline_sha256=hashes.get(case, (None, None))[0],
-                    candidate_sha256=hashes.get(case, (None, None))[1],
+                    baseline_sha256=compared.hashes.get(case, (None, None))[0],
+                    candidate_sha256=compared.hashes.get(case, (None, None))[1],
                 )
                 for case, why in other.items()
             ),
@@ -337,6 +314,44 @@ class ToolsCheck(LimitedCheck):
             return done
         reason = f"no call of either engine has {' or '.join(unseen)}"
         return dataclasses.replace(done, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")
+
+    def _compared(
+        self, pairing: Pairing, baseline: str, ours: Mapping[str, Calls], theirs: Mapping[str, Calls]
+    ) -> _Compared:
+        """Compare the calls of each pair of answers to a case that offers tools."""
+        compared = _Compared()
+        for pair in pairing.pairs:
+            case = pair.case.id
+            if case not in ours or case not in theirs:
+                continue  # it offers no tools
+            if no_evidence(pair.baseline, pair.candidate) or cut_in_call(pair.baseline, pair.candidate):
+                compared.silence.add({baseline: pair.baseline, pairing.candidate: pair.candidate})
+                continue
+            engines = (baseline, pairing.candidate)
+            why = difference(ours[case], theirs[case], arguments=self.arguments, order=self.order, engines=engines)
+            compared.kept[case] = not why
+            if why:
+                compared.other[case] = why
+                texts = written_out(pair.baseline, pair.candidate)
+                compared.hashes[case] = (digest(texts[0]), digest(texts[1]))
+        for failed in pairing.failed:
+            if failed.tools:
+                compared.kept[failed.id] = False
+                compared.other[failed.id] = f"no answer of {pairing.candidate}"
+        return compared
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """Cases whose calls were compared: ``kept`` where they are alike, ``other`` why not, ``hashes`` of what was shown.
+
+    ``silence`` counts the pairs that say nothing.
+    """
+
+    kept: dict[str, bool] = field(default_factory=dict)
+    other: dict[str, str] = field(default_factory=dict)
+    hashes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    silence: Silence = field(default_factory=Silence)
 
 
 class _Reader:
