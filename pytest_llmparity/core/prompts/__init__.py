@@ -38,7 +38,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     ``group`` is shared by cases made from one template or document (its own id otherwise). ``sampling`` holds only the
     fields the entry overrides, ``extra_body`` further fields of the request, as they are. ``line`` is where the entry
-    starts in its file, counted from 1.
+    starts in its file, counted from 1. ``arm`` says which of its two arms it is where a check asks for both
+    (``core.prompts.arms``), empty elsewhere.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     expect: Expect | None = None
     line: int = 0
     extra_body: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    arm: str = ""
 
     def __post_init__(self) -> None:
         if not self.group:
@@ -138,7 +140,7 @@ def _written(case: Case) -> str:
     parts: list[str] = []
     for name, label in _LABELS:
         value = getattr(case, name)
-        if name == "extra_body" and not value:
+        if name in ("extra_body", "arm") and not value:
             continue  # sets that name none are what they were before there was such a field
         if isinstance(value, str):
             parts.append(label + _TEXT(value))
