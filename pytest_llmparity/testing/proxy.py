@@ -130,6 +130,21 @@ def reordered_properties() -> Change:
     return _Asked(lambda body, post: _sorted(body), raw_too=True)
 
 
+def another_schema(change: Callable[[Body], Body]) -> Change:
+    """Enforce ``change`` of every schema that is asked for: a constraint that forces answers wrong."""
+
+    def changed(body: Body, post: Post) -> Body:
+        if "json_schema" in body:
+            return {**body, "json_schema": change(body["json_schema"])}
+        wanted = body.get("response_format") or {}
+        if "json_schema" not in wanted:
+            return body
+        named = {**wanted["json_schema"], "schema": change(wanted["json_schema"]["schema"])}
+        return {**body, "response_format": {**wanted, "json_schema": named}}
+
+    return _Asked(changed, raw_too=True)
+
+
 def overridden(**fields: Any) -> Change:
     """Set fields of every request whatever it says: ``temperature=0.8``, or ``ignore_eos=True`` (no stop token)."""
     return _Asked(lambda body, post: {**body, **fields}, raw_too=True)

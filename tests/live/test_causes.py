@@ -216,6 +216,15 @@ def as_it_is(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+TICKET: dict[str, Any] = json.loads((Path(__file__).parents[2] / "fixtures/schemas/ticket.json").read_text("utf-8"))
+AGREES = check.schema(TICKET, agree=0.8)
+
+
+def short_names(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema that ends customers' names early: answers fit the one asked for, and are wrong."""
+    return {**schema, "properties": {**schema["properties"], "customer": {"type": "string", "maxLength": 4}}}
+
+
 ONE: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], str]] = {
     "template": ("stories", as_it_is, (proxy.another_template(other_template),), {}, "chat template"),
     "bos": ("stories", as_it_is, (proxy.doubled_bos(")"),), {"checks": (FINE,)}, "BOS"),
@@ -233,6 +242,13 @@ ONE: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
         (proxy.without("response_format"),),
         {"tokens": 64},
         "structured output",
+    ),
+    "constraint": (
+        "tickets_constrained",
+        as_it_is,
+        (proxy.another_schema(short_names),),
+        {"tokens": 64, "checks": (TEXT, AGREES)},
+        "constraint",
     ),
     "tokeniser": ("stories", as_it_is, (proxy.another_tokenizer(),), {"checks": (TEXT,)}, "tokeniser"),
     "spaces": ("capitals", begun, (proxy.stripped(),), {}, "white space"),
@@ -283,6 +299,13 @@ TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
         (proxy.reordered_properties(), ALOUD),
         {"tokens": 64},
         {"property order", "reasoning"},
+    ),
+    "constraint, reasoning": (
+        "tickets_constrained",
+        as_it_is,
+        (proxy.another_schema(short_names), ALOUD),
+        {"tokens": 64},
+        {"constraint", "reasoning"},
     ),
     "template, reasoning": (
         "stories",
@@ -378,6 +401,21 @@ def test_weights_remain_by_exclusion(bench: Bench) -> None:
     assert (cause.layer, cause.by_exclusion) == ("weights or arithmetic", True)
     assert "weights: F16 and Q4_0" in cause.text
     assert explanation.requests <= 2 * 3 * CASES
+
+
+def test_weights_that_show_with_a_constraint_alone_are_no_constraint(bench: Bench) -> None:
+    """In an order that nobody writes both engines are forced to answers that they would not give."""
+    tickets = bench.prompts("tickets_constrained", backwards)
+
+    ((verdict, explanation),) = bench.verdicts(
+        tickets, bench.engine("Q4_0"), checks=(AGREES,), quantization="Q4_0", tokens=64
+    )
+
+    assert verdict.outcome is Outcome.FAIL
+    assert explanation is not None
+    (cause,) = explanation.causes
+    assert (cause.layer, cause.by_exclusion) == ("weights or arithmetic", True)
+    assert "which show with the schema's constraint alone" in cause.text
 
 
 @pytest.mark.parametrize(

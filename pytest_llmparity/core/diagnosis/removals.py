@@ -17,6 +17,7 @@ import msgspec
 from pytest_llmparity.core.compare.calls import with_calls
 from pytest_llmparity.core.compare.json import parse_json
 from pytest_llmparity.core.diagnosis.layers import response_schema
+from pytest_llmparity.core.prompts.described import described
 from pytest_llmparity.core.sample import Completion, Request
 
 PROMPT: Final = "prompt"
@@ -34,6 +35,8 @@ SPACES: Final = "spaces"
 CALLS: Final = "calls"
 TAGS: Final = "tags"
 TOKENS: Final = "tokens"
+FREE: Final = "free"
+DESCRIBED: Final = "described"
 
 REMOVALS: Final[Mapping[str, str]] = {
     SPACES: "white space around answers left out of the comparison",
@@ -51,10 +54,15 @@ REMOVALS: Final[Mapping[str, str]] = {
     STOP: "answers asked for no longer than the baseline's",
     REASONING: "reasoning turned off",
     TOKENS: "the baseline's tokens sent to both in place of the text",
+    FREE: "the schema left out, so that nothing forces answers to fit it",
+    DESCRIBED: "the schema said in the prompt, so that nothing forces answers to fit it",
 }
 """What each removal does, in the order in which several are applied."""
 COMPARED: Final = (SPACES, CALLS, TAGS)
 """Removals that only compare otherwise and cost no request."""
+UNCONSTRAINED: Final = (FREE, DESCRIBED)
+"""Two ways to ask without the constraint of a schema: as a prompt is that says itself what is wanted, and one that does
+not."""
 
 _TAGGED: Final = re.compile(r"\s*(?:<(?!tool_call>)([\w:|-]+)>.*?</\1>|\[(\w+)\].*?\[/\2\])\s*", re.DOTALL)
 """A call as many models write one (Hermes, Qwen), which servers are to take out of the text."""
@@ -87,6 +95,12 @@ class Asked:
 def apply(request: Request, removed: Collection[str], known: Known) -> Asked | None:
     """Return a request with these things taken away, ``None`` where that cannot be done with this case."""
     schema = response_schema(request)
+    if DESCRIBED in removed and schema is not None:
+        if (worded := described(request, schema)) is None:
+            return None
+        request = worded
+    if schema is not None and not {FREE, DESCRIBED}.isdisjoint(removed):
+        request, schema = dataclasses.replace(request, response_format=None), None
     if ORDER in removed and schema is not None and known.keys is not None:
         schema = _ordered(schema, known.keys)
         request = dataclasses.replace(request, response_format=_with_schema(request, schema))

@@ -8,7 +8,7 @@ from typing import Final
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.settings.specification import Settings
 
-KINDS: Final = ("text", "logprobs", "schema.gap", "schema.agree")
+KINDS: Final = ("text", "logprobs", "schema.gap", "schema.agree", "answers.gap", "answers.flips")
 """Verdicts on a pair whose drift experiments can take away."""
 SINGLE: Final = "experiments take several prompts, and this is one answer: give prompts to a parity marker"
 _JUDGED: Final = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)

@@ -38,10 +38,10 @@ class Naming:
         by_layer = {cause.layer: cause for cause in named if cause is not None}
         return tuple(by_layer.values())
 
-    def remaining(self, tried: Iterable[str], *, but_cache_of: str = "") -> tuple[Cause, ...]:
+    def remaining(self, tried: Iterable[str], *, but: Sequence[str] = ()) -> tuple[Cause, ...]:
         """Return what remains by exclusion; nothing where it was not possible to take the rendered prompt away.
 
-        ``but_cache_of`` is an engine whose prompt cache is suspected and could not be taken away.
+        ``but`` names what may be a cause and could not be taken away.
         """
         if removals.PROMPT not in tried and any(request.messages for request in self._pair.requests.values()):
             return ()
@@ -54,11 +54,11 @@ class Naming:
         mine, other = (engine.identity.get("kv_cache") for engine in (ours, theirs))
         if mine is not None and other is not None and not agree("kv_cache", mine, other):
             what += f" (KV cache: {explain.plain(str(mine), 20)} and {explain.plain(str(other), 20)})"
-        but = f" but the prompt cache of {but_cache_of}, which could not be taken away" if but_cache_of else ""
+        untried = f" but {' and '.join(but)}, which could not be taken away" if but else ""
         return (
             Cause(
                 layer=layer,
-                text=f"{layer}{what}. The drift stays with everything else made equal{but}",
+                text=f"{layer}{what}. The drift stays with everything else made equal{untried}",
                 by_exclusion=True,
             ),
         )

@@ -29,6 +29,7 @@ from pytest_llmparity.core.verdict import Cause, Experiment, Explanation
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain.asking import Pair, Spent
+from pytest_llmparity.run.explain.constraint import Unconstrained
 from pytest_llmparity.run.explain.naming import Naming
 
 SUSPECTS: Final = 2
@@ -45,6 +46,7 @@ TRIMS: Final = {removals.LENGTH, removals.STOP}
 itself. They are causes where the drift comes back with them alone."""
 AGAIN: Final = "the same prompts asked again, nothing changed"
 FIRST: Final = "each prompt asked for the first time, behind a number, against the same asked again"
+BESIDE: Final = "everything else, where no schema forces answers"
 UNSHOWN: Final = (
     "the drift stays with everything made equal that could be; templates, BOS tokens and system prompts could not: "
     "neither engine tells how it renders these chats, or they cannot be sent raw with their tools or schemas"
@@ -116,31 +118,77 @@ class Search:
                 and self._tried(control, {*possible, removals.TOKENS} - set(COMPARED)).gone
             ):
                 return "", naming.named([removals.TOKENS])
-            remaining = self._remaining(naming, possible)
+            remaining = self._remaining(naming, possible, everything)
             return "" if remaining else UNSHOWN, remaining
         causes = self._single(control, everything, whole, asked, less)
         if not causes:
             causes = [*less, *self._back(everything, possible, gone=whole.gone)]
         named = naming.named(list(dict.fromkeys(causes)))
         if not whole.gone:
-            named = (*named, *self._remaining(naming, possible, known=removals.CACHE in causes))
+            named = (*named, *self._remaining(naming, possible, everything, known=removals.CACHE in causes))
         if not named:
             return "with all of it made equal the drift is gone; which of it does that was not shown", ()
         return "", named
 
-    def _remaining(self, naming: Naming, possible: Sequence[str], *, known: bool = False) -> tuple[Cause, ...]:
-        """Return what remains where the drift stays: a prompt cache that no field turns off, else what is excluded.
+    def _remaining(
+        self, naming: Naming, possible: Sequence[str], everything: Drift, *, known: bool = False
+    ) -> tuple[Cause, ...]:
+        """Return what remains where the drift stays with all of that taken away, whose drift is ``everything``.
 
-        ``known``: that it is a prompt cache was shown already.
+        The constraint of a schema, a prompt cache that no field turns off, else what is excluded. ``known``: that it is
+        a prompt cache was shown already.
         """
+        causes, but = tuple[Cause, ...](), list[str]()
+        if removals.ORDER in possible:
+            free = Unconstrained(self.pair, possible)
+            forced = self._forced(free, everything)
+            if forced is not None and (forced.gone or forced.less):
+                causes = (free.cause(), *naming.named(self._beside(free)))
+                if forced.gone:
+                    return causes
+            but += ["the constraint of the schema"] if free.why else []
         who = "" if known else self._cache_suspected()
-        if not who:
-            return naming.remaining(possible)
-        again = self._again()
-        if again is None or not (again.gone or again.less):
-            untold = again is None or not again.before
-            return naming.remaining(possible, but_cache_of=who if untold else "")
-        return (naming.of_cache(who), *(() if again.gone else naming.remaining(possible)))
+        if who:
+            again = self._again()
+            if again is not None and (again.gone or again.less):
+                causes = (*causes, naming.of_cache(who))
+                if again.gone:
+                    return causes
+            elif again is None or not again.before:
+                but.append(f"the prompt cache of {who}")
+        return (*causes, *naming.remaining(possible, but=but))
+
+    def _forced(self, free: Unconstrained, everything: Drift) -> Effect | None:
+        """Ask both engines without the constraint of the schema: is the drift there all the same?"""
+        after = self._of(free.find())
+        words = REMOVALS[free.way]
+        if free.why or after is None:
+            why = free.why or "there are no answers to compare"
+            self._note(words, everything, None, outcome="not tried", why=why)
+            return None
+        result = effect(everything, after)
+        self._note(words, everything, after, outcome=result.outcome, test=result)
+        return result
+
+    def _beside(self, free: Unconstrained) -> list[str]:
+        """Return what makes drift beside a constraint: what brings it back where no schema forces anything."""
+        alone, everything = self._of(free.answers(())), self._of(free.answers(free.others))
+        if alone is None or everything is None:
+            return []
+        result = effect(alone, everything)
+        self._note(BESIDE, alone, everything, outcome=result.outcome, test=result)
+        if not (result.gone or result.less):
+            return []
+        causes: list[str] = []
+        for name in (name for name in REMOVALS if name in free.others):
+            without = self._of(free.answers(free.others - {name}))
+            if without is None:
+                continue
+            test = effect(without, everything)
+            if test.less or (test.p <= ALPHA and without.above):
+                self._note(REMOVALS[name], everything, without, outcome="back", test=test)
+                causes.append(name)
+        return causes
 
     def _again(self) -> Effect | None:
         """Ask what nobody was asked before, and the very same again: is there drift the second time only?"""
