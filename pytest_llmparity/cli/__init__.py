@@ -1,7 +1,6 @@
 """The command line beside pytest: ``llmparity lock``, ``serve`` and what else is done with engines outside a test run.
 
-Each verb is a file of its own. Exit codes: 0 all is well, 1 something is wrong with an engine or a file, 2 a mistake on
-the command line, in the environment or in the configuration, 130 interrupted; ``gate`` and ``bisect`` have their own.
+Each verb is a file of its own; how they end is one rule (``core.words.exits``).
 At their top, modules of this room import the standard library and what imports no more: ``--help`` answers at once.
 """
 
@@ -9,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli.release.gate import UNDECIDED
-from pytest_llmparity.cli.verbs import INTERRUPTED, MISUSE, WRONG, complain
+from pytest_llmparity.cli.verbs import Parser, complain
+from pytest_llmparity.core.words.exits import FAULT, INTERRUPTED, REFUSED, told
 from pytest_llmparity.core.words.printable import printable_lines
 
 if TYPE_CHECKING:
@@ -21,24 +21,19 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; a mistake in ``argv`` ends in ``SystemExit(2)``, as argparse does."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        asked = _asked(words)
-    except SystemExit as end:
-        if end.code == MISUSE and words[:1] in (["gate"], ["bisect"]):
-            raise SystemExit(UNDECIDED) from None  # there 2 says something else
-        raise
-    from pytest_llmparity.core.errors import LLMParityError, UsageError
+    """Run one command and return its exit code; a mistake in ``argv`` ends in ``SystemExit`` with that of mistakes."""
+    asked = _asked(list(sys.argv[1:] if argv is None else argv))
+    from pytest_llmparity.core.errors import LLMParityError
 
     try:
         code: int = asked.command(asked)
-    except UsageError as error:
-        return complain(printable_lines(str(error)), MISUSE)
     except LLMParityError as error:
-        return complain(printable_lines(str(error)), WRONG)
+        return complain(printable_lines(str(error)), REFUSED)
     except KeyboardInterrupt:
         return complain("interrupted", INTERRUPTED)
+    except Exception:  # noqa: BLE001  # the border of the process: 1 would say that what was asked is done and something is wrong
+        traceback.print_exc()
+        return complain("this is a fault of pytest-llmparity; please report it with the lines above", FAULT)
     return code
 
 
@@ -52,7 +47,7 @@ def _asked(words: list[str]) -> argparse.Namespace:
     return asked
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     from pytest_llmparity.cli import (
         calibrate,
         doctor,
@@ -68,7 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     from pytest_llmparity.cli.release import bisect, gate, history
 
-    parser = argparse.ArgumentParser(prog="llmparity", description="What is behind the engines of a project.")
+    parser = Parser(
+        prog="llmparity",
+        description="What is behind the engines of a project.",
+        epilog="How a command ends is one rule: docs/exit-codes.md.",
+    )
     parser.add_argument(
         "--version", action="version", version=f"pytest-llmparity {metadata.version('pytest-llmparity')}"
     )
@@ -76,4 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     released = (gate, bisect, history)
     for verb in (init, importing, doctor, lock, calibrate, golden, record, *released, runs, merge, report, serve):
         verb.add(commands)
+    for name, command in commands.choices.items():
+        for each in (command, *command.verbs()):
+            each.epilog = "\n\n".join(filter(None, (each.epilog, told(name))))
     return parser

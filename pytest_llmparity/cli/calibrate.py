@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli.verbs import OK, add_verb, root_of, selected, serving, serving_as
+from pytest_llmparity.cli.verbs import add_verb, root_of, selected, serving, serving_as
+from pytest_llmparity.core.words.exits import OK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

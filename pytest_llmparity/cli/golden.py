@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli.verbs import OK, WRONG, add_rootdir, root_of
+from pytest_llmparity.cli.verbs import add_rootdir, root_of, store_of
+from pytest_llmparity.core.words.exits import OK, WRONG
 from pytest_llmparity.core.words.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_llmparity.cli.verbs import Commands
+    from pytest_llmparity.cli.verbs import Commands, Parser
     from pytest_llmparity.core.golden.records import Golden
     from pytest_llmparity.store.runs import Store
 
@@ -63,7 +64,7 @@ def add(commands: Commands) -> None:
     pruned.set_defaults(command=_prune)
 
 
-def _verb(verbs: Commands, name: str, does: str) -> argparse.ArgumentParser:
+def _verb(verbs: Commands, name: str, does: str) -> Parser:
     parser = verbs.add_parser(name, help=does, description=does)
     add_rootdir(parser)
     return parser
@@ -85,7 +86,7 @@ def _from(asked: argparse.Namespace) -> int:
     named = {"config": asked.config}
     given = Given(named.get, os.environ, root=root, cwd=Path.cwd(), prefix="--")
     configured = key_variables(given, kinds=registry.known())
-    with _store(root) as store:
+    with store_of(root) as store:
         run = _run(store, asked.run)
         names = {*configured, *engines_in(store, run)[1]}
         wrote = writing.record(
@@ -106,6 +107,7 @@ def _from(asked: argparse.Namespace) -> int:
 
 def _show(asked: argparse.Namespace) -> int:
     from pytest_llmparity.core.errors import GoldenError
+    from pytest_llmparity.core.words.problems import nearest
     from pytest_llmparity.report import golden as report
 
     goldens = _read(root_of(asked), engine=asked.engine, prompt_set=asked.set)
@@ -117,13 +119,15 @@ def _show(asked: argparse.Namespace) -> int:
         return OK
     lines = [line for golden in _each(goldens) for line in golden.lines.values() if line.id == asked.case]
     if not lines:
-        raise GoldenError(f"no golden answer has a case {printable(asked.case)}")
+        ids = [line.id for golden in _each(goldens) for line in golden.lines.values()]
+        raise GoldenError(f"no golden answer has a case {printable(asked.case)}{nearest(asked.case, ids)}")
     for of_case in lines:
         print("\n".join(report.whole(of_case)))
     return OK
 
 
 def _diff(asked: argparse.Namespace) -> int:
+    from pytest_llmparity.core.errors import GoldenError
     from pytest_llmparity.core.golden.updating import Update, renew
     from pytest_llmparity.report import golden as report
     from pytest_llmparity.run.recording import writing
@@ -138,22 +142,26 @@ def _diff(asked: argparse.Namespace) -> int:
             prompt_set: by_engine[name] for prompt_set, by_engine in _read(root, engine=name, prompt_set=None).items()
         }
     else:
-        with _store(root) as store:
+        with store_of(root) as store:
             name = _run(store, asked.other)
             whose = next(iter(_each(ours))).provenance.engine
             for made in writing.recordings(store, name, only=[whose]):
                 new = renew(None, made.provenance, made.folded, update=Update.ALL).golden
                 if new is not None:
                     theirs[made.prompt_set] = new
-    differ = False
+    differ, compared = False, False
     for prompt_set, by_engine in ours.items():
         if prompt_set not in theirs:
             print(printable(f"golden/{prompt_set}: {name} has no answers to it"))
+            differ = True
             continue
+        compared = True
         lines, differing = report.differences(by_engine[asked.engine], theirs[prompt_set], names=(asked.engine, name))
         print(printable(f"golden/{prompt_set}: {asked.engine} and {name}"))
         print("\n".join(lines))
         differ = differ or differing
+    if not compared:
+        raise GoldenError(f"nothing is compared: {name} has no answers to the sets of {asked.engine}")
     return WRONG if differ else OK
 
 
@@ -161,7 +169,7 @@ def _prune(asked: argparse.Namespace) -> int:
     from pytest_llmparity.run.recording import pruning
 
     root = root_of(asked)
-    with _store(root) as store:
+    with store_of(root) as store:
         run = _run(store, asked.run)
         dropped = pruning.prune(store, run, root=root, write=not asked.dry_run)
     for file, cases in dropped.items():
@@ -174,6 +182,7 @@ def _prune(asked: argparse.Namespace) -> int:
 def _read(root: Path, *, engine: str | None, prompt_set: str | None) -> dict[str, dict[str, Golden]]:
     """Return what there is by set and engine; ``GoldenError`` where that is nothing."""
     from pytest_llmparity.core.errors import GoldenError
+    from pytest_llmparity.core.words.problems import nearest
     from pytest_llmparity.settings.specification import GOLDEN
     from pytest_llmparity.store.golden import files
 
@@ -189,8 +198,10 @@ def _read(root: Path, *, engine: str | None, prompt_set: str | None) -> dict[str
         what = f" of {printable(engine)}" if engine else ""
         to_what = f" to {printable(prompt_set)}" if prompt_set else ""
         known = ", ".join(f"{name} ({', '.join(sets)})" for name, sets in listing.items()) or "none"
+        known_sets = {each for of_engine in listing.values() for each in of_engine}
+        close = nearest(engine, listing) if engine and engine not in listing else nearest(prompt_set or "", known_sets)
         raise GoldenError(
-            f"there are no golden answers{what}{to_what} in {root / GOLDEN}; there are: {known}. Record them: "
+            f"there are no golden answers{what}{to_what} in {root / GOLDEN}{close}; there are: {known}. Record them: "
             "pytest --engines ENGINE --parity-update-golden missing"
         )
     return dict(sorted(goldens.items()))
@@ -201,23 +212,7 @@ def _each(goldens: dict[str, dict[str, Golden]]) -> Iterator[Golden]:
         yield from by_engine.values()
 
 
-def _store(root: Path) -> Store:
-    from pytest_llmparity.core.errors import StoreError
-    from pytest_llmparity.store.runs import FILE_NAME, Store
-
-    folder = root / ".llmparity"
-    if not (folder / FILE_NAME).exists():
-        raise StoreError(f"no run is stored in {folder}; --rootdir names another project")
-    return Store.open(folder)
-
-
 def _run(store: Store, wanted: str) -> str:
     """Return the id of a run that is there; ``StoreError`` names those that are."""
-    from pytest_llmparity.core.errors import StoreError
-
-    runs = [info.id for info in store.runs()]
-    if wanted == NEWEST and runs:
-        return runs[-1]
-    if wanted in runs:
-        return wanted
-    raise StoreError(f"there is no run {printable(wanted)}; stored runs: {', '.join(runs[-5:]) or 'none'}")
+    runs = store.runs()
+    return runs[-1].id if wanted == NEWEST and runs else store.info(wanted).id

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli.verbs import OK, WRONG, complain
+from pytest_llmparity.cli.verbs import complain
+from pytest_llmparity.core.words.exits import OK, REFUSED
 from pytest_llmparity.core.words.printable import printable
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def add(commands: Commands) -> None:
         help=f"hf-jsonl: the column of {', '.join(FIELDS)}; may be repeated",
     )
     parser.add_argument("--force", action="store_true", help="write over a file that is there")
-    parser.set_defaults(command=_import)
+    parser.set_defaults(command=_import, name="import")
 
 
 def _import(asked: argparse.Namespace) -> int:
@@ -51,13 +52,13 @@ def _import(asked: argparse.Namespace) -> int:
     for line in told(imported):
         print(printable(line))
     if not imported.rows:
-        return complain(f"{asked.file}: no case could be made of it, nothing was written", WRONG)
+        return complain(f"{asked.file}: no case could be made of it, nothing was written", REFUSED)
     prompts = prompts_of(imported.rows, source=str(asked.file), name=asked.output.stem)
     lines = (json.dumps(row, ensure_ascii=False) for row in imported.rows)
     try:
         whole.replace(asked.output, (f"{line}\n" for line in lines), shared=True)
     except OSError as error:
-        return complain(f"{asked.output}: cannot be written: {error.strerror}", WRONG)
+        return complain(f"{asked.output}: cannot be written: {error.strerror}", REFUSED)
     expecting = sum(case.expect is not None for case in prompts.cases)
     says = f", {expecting} of them say what is right" if expecting else ""
     print(printable(f"{asked.output}: {len(prompts.cases)} cases in {prompts.groups} groups{says}"))

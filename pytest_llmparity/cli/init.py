@@ -13,7 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_llmparity.cli.verbs import OK, WRONG, add_rootdir, root_of
+from pytest_llmparity.cli.verbs import add_rootdir, root_of
+from pytest_llmparity.core.words.exits import OK, REFUSED
 from pytest_llmparity.core.words.printable import printable, printable_lines
 from pytest_llmparity.settings.sources import FILE
 
@@ -96,7 +97,7 @@ def _init(asked: argparse.Namespace) -> int:
         if engines:
             print(f"To use what was found here, take what you need of this into {place}:\n")
             print(printable_lines(_within_pyproject(text) if in_pyproject else text))
-        return WRONG
+        return REFUSED
     print(*map(printable, _next_steps(engines, root, asked.rootdir)), sep="\n")
     return OK
 

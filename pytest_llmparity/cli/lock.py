@@ -7,7 +7,8 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli.verbs import OK, WRONG, add_verb, complain, selected, serving
+from pytest_llmparity.cli.verbs import add_verb, complain, selected, serving
+from pytest_llmparity.core.words.exits import OK, WRONG
 from pytest_llmparity.core.words.printable import printable, printable_lines
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmparity.cli.release.gate import run_pytest
-from pytest_llmparity.cli.verbs import OK, WRONG, add_rootdir, complain, root_of, selected, serving
+from pytest_llmparity.cli.verbs import add_rootdir, complain, root_of, selected, serving
 from pytest_llmparity.core.gate import PLUGIN, RECORDER_OPTION, RUN_OPTION
+from pytest_llmparity.core.words.exits import OK, REFUSED
 
 if TYPE_CHECKING:
     from pytest_llmparity.cli.verbs import Commands
@@ -73,7 +74,7 @@ def _record(asked: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="llmparity-") as folder:
         made = _of_prompts(asked, Path(folder)) if asked.prompts else _of_suite(asked, spec, root, Path(folder))
     if made is None:
-        return WRONG
+        return REFUSED
     secrets = settings.key_variables or spec.secret_variables
     names = dict.fromkeys((*secrets, *spec.secret_variables))
     mask = Mask({name: value for name in names if (value := os.environ.get(name, "").strip())})
@@ -157,7 +158,7 @@ def _of_suite(asked: argparse.Namespace, spec: EngineSpec, root: Path, folder: P
         what = (
             f"pytest ended with exit code {code}" if code not in (OK, _FAILED) else "no test asked the engine anything"
         )
-        complain(f"{what}, so nothing is recorded", WRONG)
+        complain(f"{what}, so nothing is recorded", REFUSED)
         return None
     with Store.open(root / ".llmparity") as store:
         run, plugin = named.read_text("utf-8"), metadata.version("pytest-llmparity")

@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli.verbs import OK, WRONG, add_rootdir, complain, root_of
+from pytest_llmparity.cli.verbs import add_rootdir, complain, root_of, store_of
+from pytest_llmparity.core.words.exits import OK, REFUSED
 from pytest_llmparity.core.words.printable import WIDTH, printable
 from pytest_llmparity.settings.sources import FORMATS, OUT
 
@@ -52,22 +53,18 @@ def _report(asked: argparse.Namespace) -> int:
     from pytest_llmparity.core.errors import UsageError
     from pytest_llmparity.run.judge.history import up_to
     from pytest_llmparity.run.judge.recorded import newest_judged, stored
-    from pytest_llmparity.store.runs import FILE_NAME, Store
 
     formats = [name for name in FORMATS if getattr(asked, name)]
     root = root_of(asked)
     if asked.instead is not None:
         return _instead(asked.comment, asked.instead)
-    folder = root / ".llmparity"
-    if not (folder / FILE_NAME).exists():
-        return complain(printable(f"no run is stored in {folder}; --rootdir names another project"), WRONG)
     runs = _merged(root, asked.runs)
     if len(runs) > 2:
         raise UsageError(f"one run is reported or two are compared, and there are {len(runs)}; shards are merged")
     if len(runs) == 2 and (formats or asked.comment):
         word = formats[0] if formats else "comment"
         raise UsageError(f"--{word} writes the report of one run; name one, or leave it out to compare two")
-    with Store.open(folder) as store:
+    with store_of(root) as store:
         runs = runs or [newest_judged(store)]
         told = [stored(store, run, root=root) for run in runs]
         if len(told) == 2:
@@ -113,7 +110,7 @@ def _put(name: str, text: str) -> int:
         print(printable(pulls.put(pull, marked(name), text)))
     except pulls.Refused as refused:
         if refused.status not in pulls.FORBIDDEN:
-            return complain(printable(f"the comment could not be written: {refused}"), WRONG)
+            return complain(printable(f"the comment could not be written: {refused}"), REFUSED)
         # So it is for the pull request of a fork, which is no failure of the run.
         print(printable(f"no comment: the token may not write one ({refused}); the step's summary has the same"))
     return OK
@@ -123,9 +120,8 @@ def _merged(root: Path, runs: Sequence[str]) -> list[str]:
     """Return the runs, the shards of one as the run that they are together: it is judged here."""
     from pytest_llmparity.cli.merge import judged, merged
     from pytest_llmparity.run.shards.merging import shards_of
-    from pytest_llmparity.store.runs import Store
 
-    with Store.open(root / ".llmparity") as store:
+    with store_of(root) as store:
         if not shards_of(store, runs):
             return list(runs)
     run = merged(root, runs)

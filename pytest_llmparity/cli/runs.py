@@ -6,7 +6,8 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli.verbs import OK, WRONG, add_rootdir, complain, root_of
+from pytest_llmparity.cli.verbs import add_rootdir, root_of, store_of
+from pytest_llmparity.core.words.exits import OK
 from pytest_llmparity.core.words.printable import printable
 
 if TYPE_CHECKING:
@@ -26,16 +27,14 @@ def add(commands: Commands) -> None:
 
 
 def _runs(asked: argparse.Namespace) -> int:
-    from pytest_llmparity.store.runs import FILE_NAME, Store
+    from pytest_llmparity.store.runs import FILE_NAME
 
-    folder = root_of(asked) / ".llmparity"
-    if not (folder / FILE_NAME).exists():
-        nothing = f"no run is stored in {folder}"
-        if named := [*asked.keep, *asked.release]:
-            return complain(printable(f"there is no run {named[0]}: {nothing}; --rootdir names another project"), WRONG)
-        print(printable(nothing))
+    root = root_of(asked)
+    named = [*asked.keep, *asked.release]
+    if not (root / ".llmparity" / FILE_NAME).exists() and not named:
+        print(printable(f"no run is stored in {root / '.llmparity'}"))
         return OK
-    with Store.open(folder) as store:
+    with store_of(root, wanted=next(iter(named), "")) as store:
         for run in asked.keep:
             store.name(run, kept=True)
         for run in asked.release:

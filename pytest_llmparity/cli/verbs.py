@@ -1,4 +1,4 @@
-"""What verbs share: exit codes, the options that select engines, and the session that runs them."""
+"""What verbs share: how a command line is read, the options that select engines, and the session that runs them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,74 @@ import sys
 import uuid
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from pytest_llmparity.core.words.exits import REFUSED
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import TypeAlias
 
     from pytest_llmparity.run.session import Session
     from pytest_llmparity.settings.given import Given
     from pytest_llmparity.settings.specification import Settings
+    from pytest_llmparity.store.runs import Store
 
-    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
-OK, WRONG, MISUSE, INTERRUPTED = 0, 1, 2, 130
+
+class _Paragraphs(argparse.HelpFormatter):
+    """Help whose last words may be several paragraphs."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(super(_Paragraphs, self)._fill_text(part, width, indent) for part in text.split("\n\n"))
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes end with the code that all mistakes have, and name the nearest right word."""
+
+    def __init__(self, **words: Any) -> None:
+        super().__init__(**{"formatter_class": _Paragraphs, **words})
+
+    def verbs(self) -> list[Parser]:
+        """Return what stands below this command: ``golden`` has ``from``, ``show``, …."""
+        below = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        return [verb for action in below for verb in action.choices.values()]
+
+    def error(self, message: str) -> NoReturn:
+        """Say on stderr what is wrong, and end; gives nothing back."""
+        self.print_usage(sys.stderr)
+        self.exit(REFUSED, f"{self.prog}: error: {message}\n")
+
+    def parse_known_args(  # type: ignore[override]  # typeshed has overloads for other kinds of namespace
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Return what was asked for; an option that is not known is told here, where those that are known are."""
+        words = list(sys.argv[1:] if args is None else args)
+        first = words[0].partition("=")[0] if words and self._subparsers is not None else ""
+        if first.startswith("--") and not any(known.startswith(first) for known in self._option_string_actions):
+            self._refuse_unknown(words[:1])
+        asked, unknown = super().parse_known_args(words, namespace)
+        self._refuse_unknown(unknown)
+        return asked, unknown
+
+    def _refuse_unknown(self, words: Sequence[str]) -> None:
+        if not words:
+            return
+        from pytest_llmparity.core.words.problems import nearest
+
+        option = next((word.partition("=")[0] for word in words if word.startswith("-")), "")
+        close = nearest(option, self._option_string_actions) if option.startswith("--") else ""
+        self.error(f"unrecognized arguments: {' '.join(words)}{close}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            from pytest_llmparity.core.words.problems import nearest
+
+            known = [str(choice) for choice in action.choices]
+            close = nearest(str(value), known) if isinstance(value, str) else ""
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{close}; choose from {', '.join(known)}")
 
 
 def complain(text: str, code: int) -> int:
@@ -32,7 +85,7 @@ def complain(text: str, code: int) -> int:
     return code
 
 
-def add_verb(commands: Commands, name: str, *, does: str, engines: str = "") -> argparse.ArgumentParser:
+def add_verb(commands: Commands, name: str, *, does: str, engines: str = "") -> Parser:
     """Add a verb that works on engines, with the options that select them; ``engines`` says which it takes."""
     parser = commands.add_parser(name, help=does, description=does)
     parser.add_argument(
@@ -56,7 +109,7 @@ def add_verb(commands: Commands, name: str, *, does: str, engines: str = "") -> 
     return parser
 
 
-def add_rootdir(parser: argparse.ArgumentParser) -> None:
+def add_rootdir(parser: Parser) -> None:
     """Add the option that names the project's root."""
     parser.add_argument(
         "--rootdir", metavar="DIR", help="The project's root (default: the one pytest finds from this folder)"
@@ -74,6 +127,18 @@ def root_of(asked: argparse.Namespace) -> Path:
     if not root.is_dir():
         raise UsageError(f"--rootdir: there is no folder {root}; name the one that has the project's configuration")
     return root
+
+
+def store_of(root: Path, *, wanted: str = "") -> Store:
+    """Open the project's store; raises ``core.errors.StoreError`` where no run was ever stored, also not ``wanted``."""
+    from pytest_llmparity.core.errors import StoreError
+    from pytest_llmparity.store.runs import FILE_NAME, Store
+
+    folder = root / ".llmparity"
+    if not (folder / FILE_NAME).exists():
+        of_run = f"there is no run {wanted}: " if wanted else ""
+        raise StoreError(f"{of_run}no run is stored in {folder}; --rootdir names another project")
+    return Store.open(folder)
 
 
 class Selection(NamedTuple):

@@ -25,6 +25,8 @@ from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.evidence import FLOOR_PHASES
 from pytest_llmparity.core.sample import Identity, Phase, Sample, TokenLogprob
 from pytest_llmparity.core.words.masking import Mask
+from pytest_llmparity.core.words.printable import printable
+from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.store.database import Database, file_system_of, local_folder
 from pytest_llmparity.store.looks import Looks
 from pytest_llmparity.store.ownership import KEPT, NAMED, TIMED, alive, claim, hold, take_over, take_over_again
@@ -210,6 +212,16 @@ class Store(Looks):
             for i, p, s, a, f, h, v in self._file.read(query)
         ]
 
+    def info(self, run: str) -> RunInfo:
+        """Return one run; ``StoreError`` where it is not there names the nearest, and the newest that are."""
+        by_id = {info.id: info for info in self.runs()}
+        if run not in by_id:
+            raise StoreError(
+                f"there is no run {printable(run)} in {self.path.parent}{nearest(run, by_id)}; the newest are: "
+                f"{', '.join([*by_id][-5:]) or 'none'}"
+            )
+        return by_id[run]
+
     def latest(
         self, plan_hash: str | None = None, *, without: Collection[str] = (), ended: Collection[str] = ()
     ) -> RunInfo | None:
@@ -225,9 +237,7 @@ class Store(Looks):
 
     def name(self, run: str, *, kept: bool) -> None:
         """Take note that a person wants a run kept, or no longer; ``StoreError`` where there is no such run."""
-        if run not in {info.id for info in self.runs()}:
-            known = ", ".join(info.id for info in self.runs()[-5:]) or "none"
-            raise StoreError(f"there is no run {run} in {self.path.parent}; the newest are: {known}")
+        self.info(run)
         if kept:
             self.put_document(run, NAMED, {})
             return

@@ -51,10 +51,10 @@ def test_the_package_is_the_command(shell: Shell) -> None:
     ],
     ids=["nothing", "command", "config", "profile", "engine", "twice", "none"],
 )
-def test_misuse_is_a_sentence_and_exit_2(shell: Shell, argv: tuple[str, ...], expected: str) -> None:
+def test_misuse_is_a_sentence_and_not_done(shell: Shell, argv: tuple[str, ...], expected: str) -> None:
     ended = shell.run(*argv)
 
-    assert ended.code == 2
+    assert ended.code == 4
     assert expected in ended.err
     assert ended.out == ""
 
@@ -152,5 +152,5 @@ def test_the_root_can_be_named(shell: Shell, configured: Configured) -> None:
     (shell.path / "deep").mkdir()
     (shell.path / "deep/llmparity.toml").write_text(configured(one=shell.engine()))
 
-    assert shell.run("lock").code == 2
+    assert shell.run("lock").code == 4
     assert shell.run("lock", "--rootdir", "deep").code == 0

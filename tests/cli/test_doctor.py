@@ -301,7 +301,7 @@ def test_a_missing_prompt_file_is_misuse(shell: Shell, able: Callable[..., Loopb
 
     ended = shell.run("doctor", "--prompts", "gone.jsonl")
 
-    assert ended.code == 2
+    assert ended.code == 4
     assert "no prompt file 'gone.jsonl'" in ended.err
 
 

@@ -124,7 +124,7 @@ def test_a_root_that_was_named_is_named_in_every_command(shell: Shell) -> None:
     assert "  llmparity doctor --rootdir 'other project' a\n" in after.out
     assert "add it to other project/llmparity.toml" in after.out
     assert "  pytest --rootdir 'other project' 'other project/test_parity.py' --engines a,NAME\n" in after.out
-    assert shell.run("init", "--rootdir", "nowhere").code == 2
+    assert shell.run("init", "--rootdir", "nowhere").code == 4
 
 
 def test_a_second_run_changes_nothing(shell: Shell) -> None:
@@ -154,7 +154,7 @@ def test_a_configuration_in_the_way_is_kept_and_what_was_found_is_shown(
 
     ended = shell.run("init")
 
-    assert ended.code == 1
+    assert ended.code == 4
     assert f"kept {shell.path / name}" in ended.out
     has = re.findall(r"engines\.([a-z]+)", text)[:1]
     steps = f"name two engines in {name}; then llmparity doctor NAME OTHER, and pytest --engines NAME,OTHER"
@@ -182,7 +182,7 @@ def test_a_folder_that_takes_no_file_is_named(shell: Shell) -> None:
 
     ended = shell.run("init")
 
-    assert ended.code == 1
+    assert ended.code == 4
     assert "cannot be written" in ended.err
 
 

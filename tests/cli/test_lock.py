@@ -182,7 +182,7 @@ def test_a_damaged_lock_is_not_overwritten(shell: Shell, configured: Configured)
 
     ended = shell.run("lock")
 
-    assert ended.code == 1
+    assert ended.code == 4
     assert "is no lock file" in ended.err
     assert (shell.path / NAME).read_text() == "format = "
 

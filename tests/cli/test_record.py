@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 def test_misuse_is_said_before_anything_runs(shell: Shell, words: tuple[str, ...], why: str) -> None:
     told = shell.run("record", *words)
 
-    assert (told.code, why in told.err) == (2, True), told.err
+    assert (told.code, why in told.err) == (4, True), told.err
     assert told.out == ""
 
 
@@ -50,7 +50,7 @@ def test_a_suite_that_asks_nothing_is_no_recording(shell: Shell, monkeypatch: py
 
     told = shell.run("record", f"prod={engine.base_url}")
 
-    assert told.code == 1
+    assert told.code == 4
     assert "no test asked the engine anything, so nothing is recorded" in told.err
     assert not (shell.path / "recordings").exists()
 
@@ -76,7 +76,7 @@ def test_another_engine_or_a_part_of_the_cases_replaces_no_recording(
 
     told = shell.run("record", f"prod={engine.base_url}", "--", "-q", *more)
 
-    assert (told.code, why in told.err) == (1, True), told
+    assert (told.code, why in told.err) == (4, True), told
     assert (shell.path / "recordings/prod.jsonl").read_text() == "as it was"
 
 
@@ -91,7 +91,7 @@ def test_cases_that_were_not_answered_are_named_and_what_was_there_stays(shell: 
 
     told = shell.run("record", f"prod={engine.base_url}", "--prompts", "tickets.jsonl", "--max-tokens", "12")
 
-    assert told.code == 1
+    assert told.code == 4
     assert "1 case of prod had no answer (case-3)" in told.err
     assert (shell.path / "recordings/prod.jsonl").read_text() == "as it was"
 

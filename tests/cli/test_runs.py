@@ -27,7 +27,7 @@ def test_stored_runs_are_listed_named_and_released(shell: Shell) -> None:
     assert lines[runs[0]].endswith("finished, kept")
     assert lines[runs[1]].endswith("unfinished")
     assert "kept" not in released.out
-    assert (unknown.code, "there is no run nobodys" in unknown.err) == (1, True)
+    assert (unknown.code, "there is no run nobodys" in unknown.err) == (4, True)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_run_says_its_worst_outcome_its_engines_and_its_tests(shell: Shell) ->
 def test_a_run_named_where_none_is_stored_is_an_error(shell: Shell, option: str) -> None:
     ended = shell.run("runs", option, "mine")
 
-    assert (ended.code, ended.out) == (1, "")
+    assert (ended.code, ended.out) == (4, "")
     assert f"there is no run mine: no run is stored in {shell.path / '.llmparity'}; --rootdir" in ended.err
 
 
@@ -80,4 +80,4 @@ def test_the_project_is_found_as_every_verb_finds_it(shell: Shell, monkeypatch: 
     assert run in shell.run("runs").out
     assert run not in shell.run("runs", "--rootdir", ".").out
     assert run in shell.run("runs", "--rootdir", "..").out
-    assert shell.run("runs", "--rootdir", "nowhere").code == 2
+    assert shell.run("runs", "--rootdir", "nowhere").code == 4

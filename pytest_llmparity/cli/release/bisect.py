@@ -1,8 +1,4 @@
-"""``llmparity bisect``: gate versions of one engine until the first that no longer passes is known.
-
-Exit codes are those of ``llmparity gate``: 0 the last version passes and none is known that does not, 1 the first bad
-version is named, 2 it is not known which it is, 4 where nothing could be decided.
-"""
+"""``llmparity bisect``: gate versions of one engine until the first that no longer passes is known."""
 
 from __future__ import annotations
 
@@ -16,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_llmparity.cli.release.gate import (
-    CODES,
-    UNDECIDED,
     add_project,
     add_suite,
     came_to_nothing,
@@ -30,7 +24,8 @@ from pytest_llmparity.cli.release.gate import (
 )
 from pytest_llmparity.cli.verbs import complain, root_of, selected
 from pytest_llmparity.core.gate import JUDGED_OPTION, VARIANTS_OPTION
-from pytest_llmparity.core.words.printable import printable, printable_lines, uncommanded
+from pytest_llmparity.core.words.exits import OF_DECISION, REFUSED
+from pytest_llmparity.core.words.printable import printable, uncommanded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -98,17 +93,13 @@ class Job(NamedTuple):
 
 
 def _bisect(asked: argparse.Namespace) -> int:
-    from pytest_llmparity.core.errors import LLMParityError
     from pytest_llmparity.report.release import bisect
     from pytest_llmparity.store.whole import replace
 
-    try:
-        root, policy = root_of(asked), policy_of(asked.policy)
-        refuse_unwritable(asked.json)
-        job = _job(asked, root)
-        search, versions = searched(job, lambda variant: _gate(asked, job, variant, root, policy), asked=asked)
-    except LLMParityError as error:
-        return complain(printable_lines(str(error)), UNDECIDED)
+    root, policy = root_of(asked), policy_of(asked.policy)
+    refuse_unwritable(asked.json)
+    job = _job(asked, root)
+    search, versions = searched(job, lambda variant: _gate(asked, job, variant, root, policy), asked=asked)
     changed = _changed(root, job.engine, search, versions)
     print()
     lines = bisect.message(job.engine, versions, search, changed=changed, width=_width())
@@ -120,8 +111,8 @@ def _bisect(asked: argparse.Namespace) -> int:
         try:
             replace(Path(asked.json), [json.dumps(record, indent=1, allow_nan=False), "\n"])
         except OSError as error:
-            return complain(printable(f"--json: {asked.json} could not be written: {error.strerror}"), UNDECIDED)
-    return CODES[outcome(search)]
+            return complain(printable(f"--json: {asked.json} could not be written: {error.strerror}"), REFUSED)
+    return OF_DECISION[outcome(search)]
 
 
 def _width() -> int:
@@ -276,12 +267,14 @@ def _told(asked: argparse.Namespace, variants: Sequence[Variant]) -> tuple[list[
     """Return the versions that are left to search, and how those at their ends stand as far as the person says."""
     from pytest_llmparity.core.errors import UsageError
     from pytest_llmparity.core.gate.bisecting import Stands
+    from pytest_llmparity.core.words.problems import nearest
 
     labels = [variant.label for variant in variants]
     for option in ("good", "bad"):
         named = getattr(asked, option)
         if named is not None and named not in labels:
-            raise UsageError(f"--{option}: {named} is none of the versions: {', '.join(labels)}")
+            close = nearest(named, labels)
+            raise UsageError(f"--{option}: {named} is none of the versions{close}: {', '.join(labels)}")
     first = 0 if asked.good is None else labels.index(asked.good)
     last = len(labels) - 1 if asked.bad is None else labels.index(asked.bad)
     if first >= last:

@@ -1,7 +1,4 @@
-"""``llmparity gate``: run a suite, hold what it came to against a policy, and say whether to ship.
-
-Exit codes are its own: 0 SHIP, 1 HOLD, 2 INCONCLUSIVE, 4 where nothing could be decided.
-"""
+"""``llmparity gate``: run a suite, hold what it came to against a policy, and say whether to ship."""
 
 from __future__ import annotations
 
@@ -17,20 +14,19 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_llmparity.cli.verbs import OK, add_rootdir, complain, root_of, selected
+from pytest_llmparity.cli.verbs import add_rootdir, complain, root_of, selected, store_of
 from pytest_llmparity.core.gate import PLUGIN, RUN_OPTION
-from pytest_llmparity.core.words.printable import printable, printable_lines, uncommanded
+from pytest_llmparity.core.words.exits import OF_DECISION, OK, REFUSED
+from pytest_llmparity.core.words.printable import printable, uncommanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import IO
 
-    from pytest_llmparity.cli.verbs import Commands
+    from pytest_llmparity.cli.verbs import Commands, Parser
     from pytest_llmparity.core.gate.policy import Policy
     from pytest_llmparity.run.judge.decided import Decided
 
-UNDECIDED: Final = 4
-CODES: Final = {"SHIP": 0, "HOLD": 1, "INCONCLUSIVE": 2}
 NEWEST: Final = "newest"
 _HISTORY: Final = 10
 _FAILED: Final = 1
@@ -60,7 +56,7 @@ def add(commands: Commands) -> None:
     parser.set_defaults(command=_gate, name="gate")
 
 
-def add_suite(parser: argparse.ArgumentParser) -> None:
+def add_suite(parser: Parser) -> None:
     """Add the options that say what is run, and by which policy it is decided."""
     parser.add_argument(
         "--suite",
@@ -72,7 +68,7 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", metavar="FILE", help="What is required and what advisory (default: all required)")
 
 
-def add_project(parser: argparse.ArgumentParser) -> None:
+def add_project(parser: Parser) -> None:
     """Add the options that name the project and its configuration, and what is left to pytest."""
     parser.add_argument("--profile", metavar="NAME", help="Profile of the configuration to use (default: none)")
     parser.add_argument("--config", metavar="FILE", help="Configuration file")
@@ -81,20 +77,15 @@ def add_project(parser: argparse.ArgumentParser) -> None:
 
 
 def _gate(asked: argparse.Namespace) -> int:
-    from pytest_llmparity.core.errors import LLMParityError
-
-    try:
-        root = root_of(asked)
-        if asked.history is not None:
-            return _history(root, asked.history)
-        policy = policy_of(asked.policy)
-        refuse_unwritable(asked.json)
-        run, baseline, candidate = _stored(asked) if asked.run else _run(asked)
-        if run is None:
-            return UNDECIDED
-        decided = decision_on(root, run, policy, baseline, candidate)
-    except LLMParityError as error:
-        return complain(printable_lines(str(error)), UNDECIDED)
+    root = root_of(asked)
+    if asked.history is not None:
+        return _history(root, asked.history)
+    policy = policy_of(asked.policy)
+    refuse_unwritable(asked.json)
+    run, baseline, candidate = _stored(asked) if asked.run else _run(asked)
+    if run is None:
+        return REFUSED
+    decided = decision_on(root, run, policy, baseline, candidate)
     return _tell(decided, root, asked)
 
 
@@ -156,7 +147,7 @@ def _run(asked: argparse.Namespace) -> tuple[str | None, str | None, str | None]
     selected(argparse.Namespace(**both), baseline=baseline)  # what is wrong with them is told before pytest starts
     code, run = run_suite(asked, f"{asked.baseline},{asked.candidate}", baseline=baseline)
     if why := came_to_nothing(code, run):
-        complain(f"{why}, so nothing is decided", UNDECIDED)
+        complain(f"{why}, so nothing is decided", REFUSED)
         return None, None, None
     return run, baseline, candidate
 
@@ -231,15 +222,11 @@ def run_pytest(command: Sequence[str], out: IO[bytes] | None = None, *, env: Map
 
 def decision_on(root: Path, run: str, policy: Policy, baseline: str | None, candidate: str | None) -> Decided:
     """Return what a policy makes of a stored run; raises as ``run.judge.decided.decided`` does."""
-    from pytest_llmparity.core.errors import ConfigError, StoreError
+    from pytest_llmparity.core.errors import ConfigError
     from pytest_llmparity.run.judge.decided import OtherLimits, decided
     from pytest_llmparity.run.judge.recorded import newest_judged
-    from pytest_llmparity.store.runs import FILE_NAME, Store
 
-    folder = root / ".llmparity"
-    if not (folder / FILE_NAME).exists():
-        raise StoreError(f"no run is stored in {folder}; --rootdir names another project")
-    with Store.open(folder) as store:
+    with store_of(root) as store:
         if run == NEWEST:
             run = newest_judged(store)
         try:
@@ -274,8 +261,8 @@ def _tell(decided: Decided, root: Path, asked: argparse.Namespace) -> int:
         if asked.json is not None:
             replace(Path(asked.json), [json.dumps(record, indent=1, allow_nan=False), "\n"])
     except (LLMParityError, OSError) as error:
-        return complain(printable(f"the decision could not be kept, so it counts as none: {error}"), UNDECIDED)
-    return CODES[decided.decision.outcome]
+        return complain(printable(f"the decision could not be kept, so it counts as none: {error}"), REFUSED)
+    return OF_DECISION[decided.decision.outcome]
 
 
 def _history(root: Path, count: int) -> int:

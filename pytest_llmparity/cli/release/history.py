@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli.verbs import OK, WRONG, add_rootdir, complain, root_of
+from pytest_llmparity.cli.verbs import add_rootdir, complain, root_of
+from pytest_llmparity.core.words.exits import OK, REFUSED
 from pytest_llmparity.core.words.printable import printable, uncommanded
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def add(commands: Commands) -> None:
 def _history(asked: argparse.Namespace) -> int:
     from pytest_llmparity.core.errors import UsageError
     from pytest_llmparity.core.history.entries import about
+    from pytest_llmparity.core.words.problems import nearest
     from pytest_llmparity.report import history
     from pytest_llmparity.store.whole import replace
 
@@ -40,8 +42,9 @@ def _history(asked: argparse.Namespace) -> int:
         known = dict.fromkeys(v.test.rpartition("::")[2] for entry in entries for v in entry.verdicts)
         entries = about(entries, asked.test)
         if not entries:
-            words = f"no run {where} judged {asked.test!r}; they judged: {', '.join(known) or 'nothing'}"
-            return complain(printable(words), WRONG)
+            close = nearest(asked.test, known)
+            words = f"no run {where} judged {asked.test!r}{close}; they judged: {', '.join(known) or 'nothing'}"
+            return complain(printable(words), REFUSED)
     width = min(history.WIDTH, shutil.get_terminal_size((history.WIDTH, 24)).columns)
     lines = history.lines(entries, width=width) or [printable(f"no run {where} was judged to its end")]
     print(*map(uncommanded, lines), sep="\n")
@@ -49,7 +52,7 @@ def _history(asked: argparse.Namespace) -> int:
         try:
             replace(Path(asked.json), [json.dumps(history.record(entries), indent=1, allow_nan=False), "\n"])
         except OSError as error:
-            return complain(printable(f"--json: {asked.json} could not be written: {error.strerror}"), WRONG)
+            return complain(printable(f"--json: {asked.json} could not be written: {error.strerror}"), REFUSED)
     return OK
 
 

@@ -15,6 +15,7 @@ from pytest_llmparity.core.errors import ConfigError, UsageError
 from pytest_llmparity.core.gate.policy import Policy, Ruled
 from pytest_llmparity.core.identity.record import RunRecord
 from pytest_llmparity.core.sample import to_json
+from pytest_llmparity.core.words.exits import OF_DECISION
 from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.plugin.repeats import gate_of
 from pytest_llmparity.report.release import gate
@@ -26,8 +27,6 @@ from pytest_llmparity.store import decisions
 if TYPE_CHECKING:
     from pytest_llmparity.run.session import Session
 
-CODES = {Ruled.SHIP: 0, Ruled.HOLD: 1, Ruled.INCONCLUSIVE: 2}
-"""Exit codes, those of ``llmparity gate``."""
 _ORDER = tuple(Ruled)
 
 
@@ -116,7 +115,7 @@ class Deciding:
         if not self.made:
             self.trouble = self.trouble or "nothing is decided: no test asked the engines anything"
             return pytest.ExitCode.USAGE_ERROR
-        return CODES[max((each.decision.outcome for each in self.made), key=_ORDER.index)]
+        return OF_DECISION[max((each.decision.outcome for each in self.made), key=_ORDER.index)]
 
     def unwritten(self, exitstatus: int) -> int:
         """Return the exit code where something could not be written: neither that of SHIP nor that of HOLD.

@@ -15,6 +15,7 @@ from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.lock import Difference, Locked
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import IDENTITY
+from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.run.golden.requests import asked_in, engines_in
 from pytest_llmparity.run.judge.recorded import DECISIONS, Told, stored
 from pytest_llmparity.store.golden import files
@@ -115,7 +116,8 @@ def _refuse_other_limits(store: Store, run: str, policy: Policy) -> None:
 def _two(record: RunRecord, baseline: str | None, candidate: str | None) -> tuple[EngineRecord, EngineRecord]:
     engines = {engine.name: engine for engine in record.engines}
     if unknown := [name for name in (baseline, candidate) if name is not None and name not in engines]:
-        raise UsageError(f"run {record.run} has no engine {unknown[0]}; it has {', '.join(engines) or 'none'}")
+        close = nearest(unknown[0], engines)
+        raise UsageError(f"run {record.run} has no engine {unknown[0]}{close}; it has {', '.join(engines) or 'none'}")
     ours = engines[baseline] if baseline else next((engine for engine in engines.values() if engine.baseline), None)
     if ours is None:
         raise UsageError(f"run {record.run} has no baseline; name one with --baseline: {', '.join(engines)}")

@@ -115,10 +115,7 @@ def newest_judged(store: Store) -> str:
 
 def stored(store: Store, run: str, *, root: Path) -> Told:
     """Return a run as its session reported it; ``StoreError`` where it was not judged to its end, or is not there."""
-    infos = {info.id: info for info in store.runs()}
-    if run not in infos:
-        known = ", ".join([*infos][-5:]) or "none"
-        raise StoreError(f"there is no run {run} in {store.path.parent}; the newest are: {known}")
+    info = store.info(run)
     state, told = read_state(store, run), store.document(run, REPORTED)
     if state is not None and state.shard:
         raise StoreError(f"run {run} is {state.shard}; llmparity merge puts the shards together and judges them")
@@ -130,7 +127,7 @@ def stored(store: Store, run: str, *, root: Path) -> Told:
     judging = Judging.of(store, run, state, settings=Settings(), root=root, embedder=lambda: None)
     verdicts = [from_json(Verdict, data) for data in told["verdicts"]]
     tests = told.get("tests", {})
-    record = record_of_run(run, infos[run].version, judging, state, verdicts, reproduce=told["reproduce"], tests=tests)
+    record = record_of_run(run, info.version, judging, state, verdicts, reproduce=told["reproduce"], tests=tests)
     decided = (store.document(run, DECISIONS) or {}).get("decisions", ())
     record = dataclasses.replace(record, decisions=tuple(from_json(DecisionRecord, each) for each in decided))
     samples = [sample for ours in judging.samples.values() for sample in ours]

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from pytest_llmparity.core.errors import StoreError
+from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.run.gather.asked import ASKED, tests_of
 from pytest_llmparity.run.judge.state import RunState, read_state
 from pytest_llmparity.run.plan import Declaration, unit_of
@@ -25,16 +26,14 @@ def to_replay(store: Store, settings: Settings, declarations: Sequence[Declarati
 
     newest = None if settings.replay_run else _newest_whole(store, answers=answers)
     wanted = newest.id if newest else settings.replay_run
-    if wanted is None or wanted not in {info.id for info in store.runs()}:
-        if wanted is None:
-            shards = any((read_state(store, info.id) or RunState()).shard for info in store.runs())
-            only = "shards" if shards else "runs of --parity-case"
-            none = f"only {only} are" if store.runs() else "no run is"
-            yet = "" if store.runs() else " yet"
-            judge = ", or judge the shards: llmparity merge" if shards else ""
-            raise StoreError(f"{none} stored in {folder}{yet}; run once without --parity-mode replay{judge}")
-        known = ", ".join(info.id for info in store.runs()[-5:]) or "none"
-        raise StoreError(f"there is no run {wanted} to replay in {folder}; stored runs: {known}")
+    if wanted is None:
+        shards = any((read_state(store, info.id) or RunState()).shard for info in store.runs())
+        only = "shards" if shards else "runs of --parity-case"
+        none = f"only {only} are" if store.runs() else "no run is"
+        yet = "" if store.runs() else " yet"
+        judge = ", or judge the shards: llmparity merge" if shards else ""
+        raise StoreError(f"{none} stored in {folder}{yet}; run once without --parity-mode replay{judge}")
+    store.info(wanted)
     store.hold(wanted)
     state = read_state(store, wanted)
     if state is None:
@@ -44,7 +43,8 @@ def to_replay(store: Store, settings: Settings, declarations: Sequence[Declarati
     asked = [spec.name for spec in settings.engines] + [settings.baseline or ""]
     unknown = sorted(set(asked) - {"", *state.engines})
     if unknown:
-        raise StoreError(f"run {wanted} has no engine {', '.join(unknown)}; it has {', '.join(state.engines)}")
+        close = nearest(unknown[0], state.engines)
+        raise StoreError(f"run {wanted} has no engine {', '.join(unknown)}{close}; it has {', '.join(state.engines)}")
     if declarations and not answers(wanted):
         raise StoreError(_others_run(store, wanted, named=settings.replay_run is not None))
     return wanted

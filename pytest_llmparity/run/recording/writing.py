@@ -21,6 +21,7 @@ from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import Completion, JsonValue, Sample, to_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
+from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.run.golden.requests import Asked, asked_in, engines_in, partly_asked
 from pytest_llmparity.run.judge.judging import select
 from pytest_llmparity.run.judge.state import RunState, read_state
@@ -89,7 +90,10 @@ def recordings(store: Store, run: str, *, only: Collection[str] = (), plugin: st
     names = [name for name, record in state.engines.items() if record.golden is None and not record.recording]
     unknown = sorted(set(only) - set(names))
     if unknown:
-        raise GoldenError(f"run {run} asked no engine {', '.join(unknown)}; it asked {', '.join(names) or 'none'}")
+        close = nearest(unknown[0], names)
+        raise GoldenError(
+            f"run {run} asked no engine {', '.join(unknown)}{close}; it asked {', '.join(names) or 'none'}"
+        )
     for name in names:
         if not only or name in only:
             yield from _of_engine(store, run, state, state.engines[name], asked, locked.get(name), plugin)

@@ -23,6 +23,7 @@ from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Identity, Phase, Sample, from_json, to_json
 from pytest_llmparity.core.shards import MOST
 from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.run.gather.asked import ASKED
 from pytest_llmparity.run.golden.requests import LOCKED, REQUESTS, engines_in
 from pytest_llmparity.run.judge.judging import AGREED, select
@@ -112,7 +113,10 @@ def _parts_at(store: Store, place: str, cwd: Path, opened: list[Store]) -> list[
         return _newest(store, "")
     folder = next((f for f in (cwd / place, cwd / place / ".llmparity") if (f / FILE_NAME).is_file()), None)
     if folder is None:
-        raise ShardError(f"{place!r} is neither a run of {store.path.parent} nor a folder with {FILE_NAME} in it")
+        close = nearest(place, known)
+        raise ShardError(
+            f"{place!r} is neither a run of {store.path.parent}{close} nor a folder with {FILE_NAME} in it"
+        )
     other = Store.open(folder)
     opened.append(other)
     return _newest(other, place)
