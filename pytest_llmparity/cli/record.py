@@ -54,7 +54,10 @@ def add(commands: Commands) -> None:
         help="With --prompts: timed requests (default: none)",
     )
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="recordings/NAME.jsonl of the project (default: the engine's name)"
+        "-o",
+        "--output",
+        metavar="NAME",
+        help="What the recording is called: NAME, or recordings/NAME.jsonl of the project (default: the engine's name)",
     )
     parser.add_argument("--profile", metavar="NAME", help="Profile of the configuration to use (default: none)")
     parser.add_argument("--config", metavar="FILE", help="Configuration file")
@@ -100,7 +103,10 @@ def _engine(asked: argparse.Namespace) -> tuple[EngineSpec, Settings]:
 
 
 def _output(written: str | None, spec: EngineSpec, root: Path) -> Path:
-    """Return where the recording goes; ``UsageError`` for a place that ``replay:NAME`` would not look in."""
+    """Return where the recording goes; ``UsageError`` for a place that ``replay:NAME`` would not look in.
+
+    A name without a folder is that of a recording, with its suffix or without.
+    """
     from pytest_llmparity.core.errors import RecordingError, UsageError
     from pytest_llmparity.store import recordings
 
@@ -109,7 +115,8 @@ def _output(written: str | None, spec: EngineSpec, root: Path) -> Path:
         path = recordings.place(root, name)
     except RecordingError as error:
         raise UsageError(f"-o: {error}") from None
-    if written is not None and (Path(written).absolute() != path and root / written != path):
+    bare = written is None or Path(written).name == written
+    if written is not None and not bare and Path(written).absolute() != path and root / written != path:
         raise UsageError(f"-o: {written} is not {path}; recordings lie in that folder and end in {recordings.SUFFIX}")
     return path
 

@@ -105,8 +105,8 @@ def test_a_suite_is_recorded_as_its_tests_ask_and_a_second_one_says_that_it_repl
     (shell.path / "test_gate.py").write_text(GATE)
     engine = shell.engine(answer="alike", poses_as="llamacpp")
 
-    first = shell.run("record", f"prod={engine.base_url}", "--suite", "test_gate.py", "-o", "recordings/p.jsonl")
-    again = shell.run("record", f"prod={engine.base_url}", "-o", "p.jsonl".join(["recordings/", ""]), "--", "-q")
+    first = shell.run("record", f"prod={engine.base_url}", "--suite", "test_gate.py", "-o", "p")
+    again = shell.run("record", f"prod={engine.base_url}", "-o", "recordings/p.jsonl", "--", "-q")
 
     assert first.code == 0, first.err
     assert "wrote recordings/p.jsonl: " in first.out

@@ -46,8 +46,7 @@ def test_a_live_engine_is_what_was_recorded_of_it(tmp_path: Path) -> None:
     config = ("fixtures/gate/llmparity.toml",)
 
     recorded = run(
-        tmp_path, "pytest_llmparity", "record", "f16", "--config", *config, "--suite", "test_stream.py", "-o",
-        "recordings/f16.jsonl",
+        tmp_path, "pytest_llmparity", "record", "f16", "--config", *config, "--suite", "test_stream.py", "-o", "f16",
     )  # fmt: skip
     played = run(
         tmp_path, "pytest", "test_stream.py", "--parity-config", *config, "--engines", "replay:f16,f16",

@@ -99,7 +99,7 @@ def test_a_replay_of_a_run_nobody_knows_lists_the_runs(bench: Bench) -> None:
     result = bench.run("--parity-mode=replay=20200101-000000-abcd")
 
     assert result.ret == FAILED
-    result.stdout.fnmatch_lines(["*no run 20200101-000000-abcd to replay*stored runs: none*"])
+    result.stdout.fnmatch_lines(["*no run 20200101-000000-abcd in */.llmparity; the newest are: none*"])
 
 
 @pytest.mark.slow

@@ -25,10 +25,11 @@ from pytest_llmparity.core.shards import MOST
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.run.gather.asked import ASKED
-from pytest_llmparity.run.golden.requests import LOCKED, REQUESTS, engines_in
+from pytest_llmparity.run.golden.requests import LOCKED, REQUESTS, asked_in, engines_in
 from pytest_llmparity.run.judge.judging import AGREED, select
 from pytest_llmparity.run.judge.state import MERGED, RunState, read_state, write_state
 from pytest_llmparity.run.plan import wires_name
+from pytest_llmparity.run.shards.apart import Side, apart
 from pytest_llmparity.run.shards.dealing import SHARD, Floor, Note
 from pytest_llmparity.run.timed.phase import timed_name
 from pytest_llmparity.store.runs import FILE_NAME, RunInfo, Store
@@ -245,17 +246,12 @@ def _refuse_other(first: Gathered, part: Gathered) -> None:
 
 
 def _apart(first: Gathered, part: Gathered) -> str:
-    """Say which prompt sets only one of two shards asked, where that is what they differ in and can be read."""
+    """Say in what two shards asked otherwise, where that can be read."""
     try:
-        ours, theirs = ({unit.prompt_set for unit in _units(each).values()} for each in (first, part))
+        sides = [Side(str(each.note.shard), asked_in(each.store, each.run) or {}) for each in (first, part)]
+        return apart(*sides)
     except _DAMAGED:
         return ""
-    only = [
-        f"only {each.note.shard} asked {explain.first_names(sorted(sets))}"
-        for each, sets in ((first, ours - theirs), (part, theirs - ours))
-        if sets
-    ]
-    return f" ({'; '.join(only)})" if only else ""
 
 
 def _refuse_other_engine(name: str, first: Gathered, part: Gathered) -> None:
