@@ -41,7 +41,7 @@ def _of_file(file: str, first: Side, second: Side) -> Iterator[str]:
         if other is None:
             yield f"{printable(file)}: {printable(case)} is in {first.shard} only"
         elif other != wanted:
-            alike = [one.prompt for one in wanted] == [one.prompt for one in other]
+            alike = [asked.prompt for asked in wanted] == [asked.prompt for asked in other]
             what = "asked in another way (sampling, lengths)" if alike else "another prompt"
             yield f"{printable(file)}: {printable(case)} is {what} in {second.shard}"
     for case in _cases(theirs):
