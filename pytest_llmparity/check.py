@@ -10,17 +10,15 @@ keywords and are looked at right here, so a wrong one is reported where it was w
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
-import json
 import math
 import os
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, ParamSpec, TypeVar, cast
 
 from pytest_llmparity.core.checks.answers import AnswersCheck
 from pytest_llmparity.core.checks.base import BaseCheck, Misused
@@ -31,12 +29,13 @@ from pytest_llmparity.core.checks.drift.text import NEAR_TIES, Ignored, TextChec
 from pytest_llmparity.core.checks.latency import REQUESTS, LatencyCheck, parse_budget
 from pytest_llmparity.core.checks.prompts import PromptsCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
-from pytest_llmparity.core.checks.schema.contract import Adapter, Contract, ModelClass, adapted, name_of, schema_of
+from pytest_llmparity.core.checks.schema.contract import Adapter
+from pytest_llmparity.core.checks.schema.target import JsonModel, read_fields, read_target
 from pytest_llmparity.core.checks.similarity import SimilarityCheck
 from pytest_llmparity.core.checks.tags import By
 from pytest_llmparity.core.checks.tools import ToolsCheck
 from pytest_llmparity.core.checks.tools.calls import Arguments, Order, field_path
-from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
+from pytest_llmparity.core.compare.fields import EVERYTHING
 from pytest_llmparity.core.compare.paths import refused as not_a_path
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.right.extract import Extract, refused
@@ -72,14 +71,6 @@ def _told_later(make: Callable[P, C]) -> Callable[P, C]:
             return cast("C", Misused(misuse=str(error), where=_caller()))
 
     return made
-
-
-@runtime_checkable
-class JsonModel(Protocol):
-    """A pydantic model class, or anything else that can describe itself as JSON Schema."""
-
-    def model_json_schema(self) -> dict[str, Any]:
-        """Return the JSON Schema."""
 
 
 @_told_later
@@ -156,11 +147,12 @@ def logprobs(*, shift: float | None = None) -> LogprobsCheck:
 
 @_told_later
 def schema(
-    target: JsonModel | Adapter | type | Mapping[str, Any] | str | Path,
+    target: JsonModel | Adapter | type | Mapping[str, Any] | str | Path | None = None,
     *,
     rate: float | None = None,
     gap: float | None = None,
     agree: float | None = None,
+    arms: float | None = None,
     side: Side = "either",
     lenient: bool = False,
     fields: Sequence[str] = (),
@@ -168,7 +160,7 @@ def schema(
     unordered: Sequence[str] = (),
     by: By | None = None,
 ) -> SchemaCheck:
-    """Require answers that fit: a pydantic model, the path of a JSON Schema, or a schema itself.
+    """Require answers that fit: a pydantic model, the path of a JSON Schema, a schema itself, or each prompt's own.
 
     With a model class, a ``TypeAdapter``, a dataclass or a ``TypedDict`` an answer fits when pydantic validates it in
     strict JSON mode, validators included; with a schema when it is valid, ``format`` included. An answer that
@@ -177,85 +169,37 @@ def schema(
 
     ``rate``: at least this share of each engine's answers fits. ``gap``: between baseline and candidate that share
     differs by at most this much; ``side="worse"`` lets a better candidate pass whatever the gap. ``agree``: at least
-    this share of cases has equal values on both engines, whatever the order of keys. At least one of them is needed.
-    ``fields`` names what is compared for ``agree``, such as ``["$.queue", "$.items[].price"]``: what your application
-    reads; without it all of a value is. ``tolerance`` is how far numbers may lie apart (``{"$.total": 0.01}``), at the
-    paths of ``unordered`` arrays are equal whatever the order of their items.
+    this share of cases has equal values on both engines, whatever the order of keys. ``arms``: every prompt is asked
+    twice, *constrained* (the schema as ``response_format``) and *free* (the schema in words); per engine at most this
+    share of answers is right in the free arm only, net, a refused or violated constraint fails, and the other limits
+    hold for each arm. Right is what fits and is ``expect.answer`` where the prompt says so. At least one of these is
+    needed. Without ``target`` each prompt's ``expect.schema`` counts.
+    ``fields`` names what is compared for ``agree`` and ``arms``, such as ``["$.queue", "$.items[].price"]``: what your
+    application reads; without it all of a value is. ``tolerance`` is how far numbers may lie apart
+    (``{"$.total": 0.01}``), at the paths of ``unordered`` arrays are equal whatever the order of their items.
     The draft is the one ``$schema`` names, else 2020-12; remote references are refused. Of cases of one ``group``
     one counts; with too few groups for that all of them do, as fewer. ``by="tag"`` also judges the prompts of each tag
     by themselves, where there are as many groups as a limit takes prompts.
 
     Raises ``DesignError`` for anything else, a schema that cannot be used included (a file is read later).
     """
-    limits = {"rate": rate, "gap": gap, "agree": agree}
+    limits = {"rate": rate, "gap": gap, "agree": agree, "arms": arms}
     given = {name: _share("schema", name, value) for name, value in limits.items() if value is not None}
     if not given:
-        raise DesignError("schema() needs at least one limit: rate=0.98, gap=0.05 or agree=0.95")
-    if given.get("gap") == 1.0:
-        raise DesignError("schema(gap=1.0): a gap of 100 % accepts everything; 0.05 is 5 points")
+        raise DesignError("schema() needs at least one limit: rate=0.98, gap=0.05, agree=0.95 or arms=0.05")
+    for name in ("gap", "arms"):
+        if given.get(name) == 1.0:
+            raise DesignError(f"schema({name}=1.0): a gap of 100 % accepts everything; 0.05 is 5 points")
     side = _side("schema", side)
     where = _caller()
     if not isinstance(lenient, bool):
         raise DesignError(f"schema(lenient={lenient!r}): lenient is True or False")
-    compared = _fields(fields, tolerance or {}, unordered)
-    if compared != EVERYTHING and agree is None:
+    compared = read_fields(fields, tolerance or {}, unordered)
+    if compared != EVERYTHING and agree is None and arms is None:
         raise DesignError("schema(): fields, tolerance and unordered say what agree= compares; give agree= too")
     common: dict[str, Any] = {**given, "side": side, "lenient": lenient, "fields": compared}
     common |= {"by": _by("schema", by), "where": where}
-    if isinstance(target, (str, Path)):
-        return SchemaCheck(name=repr(str(target)), path=str(target), **common)
-    if (model := _model(target)) is not None:
-        name, validator = model
-        return SchemaCheck(name=name, text=schema_of(validator, name), model=validator, **common)
-    if isinstance(target, Mapping):
-        name, document = str(target.get("title", "{…}")), target
-    elif isinstance(target, type) and isinstance(target, JsonModel):
-        name, document = target.__name__, target.model_json_schema()
-    else:
-        raise DesignError(
-            f"schema({target!r}): the target is a pydantic model class, a TypeAdapter, a dataclass, a path to a JSON "
-            "Schema or a schema as a dict"
-        )
-    try:
-        content = json.dumps(document, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise DesignError(f"schema({name}): the schema is not JSON: {error}") from error
-    Contract.from_text(content, name)
-    return SchemaCheck(name=name, text=content, **common)
-
-
-def _fields(read: Sequence[str], tolerance: Mapping[str, object], unordered: Sequence[str]) -> Fields:
-    """Return what of two values is compared; ``DesignError`` for a path that is none, or a tolerance below 0."""
-    for name, paths in (("fields", read), ("unordered", unordered)):
-        if not isinstance(paths, (list, tuple)):
-            raise DesignError(f'schema({name}={paths!r}): {name} is a list of paths, such as ["$.price"]')
-    if not isinstance(tolerance, Mapping):
-        raise DesignError(f'schema(tolerance={tolerance!r}): tolerance is a dictionary such as {{"$.total": 0.01}}')
-    for path in (*read, *tolerance, *unordered):
-        if why := not_a_path(path):
-            raise DesignError(f"schema(): {why}")
-    apart: dict[str, float] = {}
-    for path, most in tolerance.items():
-        if isinstance(most, bool) or not isinstance(most, (int, float)) or not 0.0 <= most < math.inf:
-            raise DesignError(f"schema(tolerance={{{path!r}: {most!r}}}): a tolerance is a number of at least 0")
-        apart[path] = float(most)
-    return Fields(read=tuple(read), tolerance=tuple(apart.items()), unordered=tuple(unordered))
-
-
-def _model(target: object) -> tuple[str, ModelClass | Adapter] | None:
-    """Return name and validator of what pydantic validates by; ``None`` for anything else.
-
-    pydantic is imported only for a type it did not make itself: who gives a schema or a path does not pay for it.
-    """
-    if isinstance(target, type) and isinstance(target, ModelClass):
-        return target.__name__, target
-    pydantic = sys.modules.get("pydantic")
-    if pydantic is not None and isinstance(target, pydantic.TypeAdapter):
-        return name_of(getattr(target, "_type", "TypeAdapter")), cast("Adapter", target)
-    typed_dict = hasattr(target, "__required_keys__")  # typing's own test does not know those of typing_extensions
-    if isinstance(target, type) and (dataclasses.is_dataclass(target) or typed_dict):
-        return target.__name__, adapted(target, target.__name__)
-    return None
+    return SchemaCheck(**read_target(target), **common)
 
 
 @_told_later

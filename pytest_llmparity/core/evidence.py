@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -57,7 +58,8 @@ class Needs:
     The noise floor is of at least ``floor_cases``, then of more until it is shown to lie below each margin of
     ``floor_held``, pairs of forks per token and the tokens over which they are counted. ``accepted``: its margin is the
     one that was accepted for the pair in the lock. ``repeats``: each case is asked so often; ``sampled``: and has to be
-    answered otherwise each time, at a temperature above 0 and without a seed.
+    answered otherwise each time, at a temperature above 0 and without a seed. ``arms``: it reads both arms of
+    each case.
     """
 
     phases: frozenset[Phase] = frozenset({Phase.MAIN})
@@ -73,6 +75,7 @@ class Needs:
     accepted: bool = False
     repeats: int = 1
     sampled: bool = False
+    arms: bool = False
 
     @property
     def floor(self) -> bool:
@@ -168,6 +171,24 @@ class Evidence:
     def candidates(self) -> tuple[EngineEvidence, ...]:
         """Every engine but the baseline, in the order selected."""
         return tuple(engine for name, engine in self.engines.items() if name != self.baseline)
+
+    def about(self, prompts: PromptSet) -> Evidence:
+        """Return what there is of some of the prompts alone."""
+        if prompts is self.prompts:
+            return self
+        engines = {name: _about(engine, prompts.by_id) for name, engine in self.engines.items()}
+        return dataclasses.replace(self, prompts=prompts, engines=engines)
+
+
+def _about(engine: EngineEvidence, cases: Container[str]) -> EngineEvidence:
+    return dataclasses.replace(
+        engine,
+        samples={
+            phase: {case: samples for case, samples in by_case.items() if case in cases}
+            for phase, by_case in engine.samples.items()
+        },
+        left_out={case: why for case, why in engine.left_out.items() if case in cases},
+    )
 
 
 class Check(Protocol):

@@ -176,7 +176,9 @@ class Verdict(Judgement):
 
     ``check`` is the check as written (``text(horizon=32)``), ``kind`` the quantity judged (``text``, ``schema.rate``,
     ``schema.gap``, ``latency.ttft_p50``, …), ``where`` the ``file:line`` of the check. With a ``tag`` it is about the
-    prompts with that tag alone, and its kind says so: ``text[poem]``. Bounds are at ``alpha``.
+    prompts with that tag alone, and its kind says so: ``text[poem]``. With an ``arm`` it is about the answers of that
+    arm, or about what the constraint of that arm does. ``constraint`` says of ``schema.constraint`` what became of it:
+    ``enforced``, ``violated``, ``refused`` or ``not shown``. Bounds are at ``alpha``.
     ``looks`` counts the earlier looks at the same question, each of which halved ``alpha``; ``p_family`` is ``p_fail``
     corrected for the ``family`` judgements of its test that are tests (Holm, weighted), ``None`` where it is none.
     ``requests`` counts the answers used, ``horizon`` the tokens of each that were compared. ``measures`` says in words
@@ -197,6 +199,8 @@ class Verdict(Judgement):
     engine: str
     baseline: str | None
     tag: str = ""
+    arm: str = ""
+    constraint: str = ""
     where: str = ""
     alpha: float = 0.05
     looks: int = 0

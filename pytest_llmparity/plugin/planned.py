@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.words.explain import count
 from pytest_llmparity.core.words.printable import uncommanded
 from pytest_llmparity.report.terminal import ahead
@@ -85,14 +86,14 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
 
 def _power(session: Session, declaration: Declaration, *, detailed: bool) -> list[str]:
     """Return what the checks of one test can show with its prompts; in short only where that is too little."""
-    sequential, sizes = session.sequential, declaration.prompts.group_sizes
+    sequential, sizes = session.sequential, as_declared(declaration.prompts).group_sizes
     weak = [check.weakness(sizes=sizes, sequential=sequential) for check in declaration.checks]
     weak += session.timed_lines(declaration)
     if not detailed:
         return [f"power: {declaration.test}: {line}" for line in weak if line]
-    cases, groups = len(declaration.prompts.cases), declaration.prompts.groups
+    cases, groups = len(as_declared(declaration.prompts).cases), as_declared(declaration.prompts).groups
     lines = [f"  {declaration.test}: {count(cases, 'case')} in {count(groups, 'group')}"]
     lines += [f"    {check.power(cases=cases, groups=groups, sequential=sequential)}" for check in declaration.checks]
-    of_tags = [check.tag_line(declaration.prompts, sequential=sequential) for check in declaration.checks]
+    of_tags = [check.tag_line(as_declared(declaration.prompts), sequential=sequential) for check in declaration.checks]
     lines += [f"    {line}" for line in (*of_tags, *weak) if line]
     return [*lines, *(f"    {line}" for line in session.floor_lines(declaration))]

@@ -207,6 +207,7 @@ def union(needs: Sequence[Needs]) -> Needs:
         accepted=any(n.accepted for n in needs),
         repeats=max((n.repeats for n in needs), default=1),
         sampled=any(n.sampled for n in needs),
+        arms=any(n.arms for n in needs),
     )
 
 

@@ -164,6 +164,8 @@ def test_a_run_has_exactly_the_published_keys() -> None:
         "differs",
         "cause",
         "message",
+        "arm",
+        "constraint",
         "explanation",
         "differing",
         "left_out",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -15,7 +14,8 @@ from pytest_llmparity.core.checks.designs import design_of, turns
 from pytest_llmparity.core.checks.limits import LimitedCheck
 from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
-from pytest_llmparity.core.checks.schema.contract import Contract, name_of, silent
+from pytest_llmparity.core.checks.schema.contract import name_of, silent
+from pytest_llmparity.core.checks.schema.contracts import Contracts, files_of
 from pytest_llmparity.core.checks.tags import gaps_above, shares_below, warned
 from pytest_llmparity.core.compare.answers import digest, in_words, no_evidence, speechless
 from pytest_llmparity.core.diagnosis import layers
@@ -142,12 +142,7 @@ class AnswersCheck(LimitedCheck):
 
         Raises ``DesignError`` for one that cannot be used.
         """
-        expected = [case.expect.schema for case in prompts.cases if case.expect is not None]
-        paths = dict.fromkeys(schema for schema in expected if isinstance(schema, str))
-        schemas = {path: read(path) for path in paths}
-        inline = {json.dumps(schema): "a schema under expect" for schema in expected if isinstance(schema, Mapping)}
-        for text, name in [*((text, repr(path)) for path, text in schemas.items()), *inline.items()]:
-            Contract.from_text(text, name)
+        schemas = files_of(prompts, read)
         return dataclasses.replace(self, schemas=schemas) if schemas else self
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
@@ -272,8 +267,7 @@ class _Marking:
 
     def __init__(self, extract: Extract | None, schemas: Mapping[str, str]) -> None:
         self._extract = extract
-        self._schemas = schemas
-        self._contracts: dict[str, Contract] = {}
+        self._contracts = Contracts(files=schemas)
 
     def of(self, engine: EngineEvidence, prompts: PromptSet) -> dict[str, Mark]:
         """Return the mark of each case's first answer; where it failed it is wrong, whatever came after it."""
@@ -296,22 +290,13 @@ class _Marking:
         return marks
 
     def _mark(self, case: Case, answer: Completion) -> Mark:
-        contract = self._contract(case)
+        asked = case.expect is not None and case.expect.schema is not None
+        contract = self._contracts.of(case) if asked else None
         fits = None if contract is None else lambda completion: contract.hold(completion).problem
         expect = kept(case.expect)
         given = extracted(answer.text, self._extract) if "answer" in expect else None
         wrong = why_wrong(expect, answer, extract=self._extract, fits=fits, given=given)
         return Mark(wrong=wrong, answer=answer, unread="" if given is None else given.problem)
-
-    def _contract(self, case: Case) -> Contract | None:
-        schema = None if case.expect is None else case.expect.schema
-        if schema is None:
-            return None
-        text = self._schemas[schema] if isinstance(schema, str) else json.dumps(schema)
-        if text not in self._contracts:
-            name = repr(schema) if isinstance(schema, str) else f"the schema that {case.id} expects"
-            self._contracts[text] = Contract.from_text(text, name)
-        return self._contracts[text]
 
 
 class _Pair:

@@ -13,6 +13,7 @@ from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
@@ -162,6 +163,11 @@ def sampled(verdict: Verdict, evidence: Evidence, why: str) -> Verdict | None:
         "above 0: set it to 0"
     )
     return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
+
+
+def asked_for(check: Check, prompts: PromptSet) -> PromptSet:
+    """Return the prompts whose answers a check reads: both arms of them where it asks for these."""
+    return prompts if check.needs().arms else as_declared(prompts)
 
 
 def required(check: Check, case: Case) -> tuple[str, ...]:

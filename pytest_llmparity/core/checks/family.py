@@ -101,7 +101,11 @@ def without_left_out(verdict: Verdict, evidence: Evidence, *, required: bool = F
     if not missing or any(engine.error or engine.incomparable or engine.lacking for engine in engines):
         return verdict
     by_reason: dict[tuple[str, str], list[str]] = {}
-    cases = [case for case in evidence.prompts.cases if not verdict.tag or verdict.tag in case.tags]
+    cases = [
+        case
+        for case in evidence.prompts.cases
+        if (not verdict.tag or verdict.tag in case.tags) and (not verdict.arm or verdict.arm == case.arm)
+    ]
     for case in cases:
         if case.id in missing:
             by_reason.setdefault(missing[case.id], []).append(case.id)

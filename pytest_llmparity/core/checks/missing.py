@@ -17,7 +17,15 @@ ONE_OF: Final = 20
 """At most one prompt of so many may be missing from a verdict; beyond that nothing is settled, a proven FAIL aside."""
 
 
-_OF_PAIRS: Final = ("schema.gap", "schema.agree", "answers.gap", "answers.flips", "tools.agree")
+_OF_PAIRS: Final = (
+    "schema.gap",
+    "schema.agree",
+    "schema.free.gap",
+    "schema.free.agree",
+    "answers.gap",
+    "answers.flips",
+    "tools.agree",
+)
 COUNTING: Final = frozenset({"text", "logprobs", "similarity", *_OF_PAIRS, "prompts"})
 """Kinds of verdict that count prompts which cannot be asked among what is missing."""
 

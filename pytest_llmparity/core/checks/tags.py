@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from pytest_llmparity.core.checks.missing import JUDGED
-from pytest_llmparity.core.evidence import EngineEvidence, Evidence
+from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.stats.paired import Side, gap
 from pytest_llmparity.core.stats.shares import rate
@@ -47,20 +47,7 @@ def tags_of(prompts: PromptSet, enough: Callable[[Sequence[int]], bool]) -> Tags
 
 def within(evidence: Evidence, tag: str) -> Evidence:
     """Return the evidence of the prompts with a tag alone."""
-    prompts = evidence.prompts.of_tag(tag)
-    engines = {name: _about(engine, prompts.by_id) for name, engine in evidence.engines.items()}
-    return dataclasses.replace(evidence, prompts=prompts, engines=engines)
-
-
-def _about(engine: EngineEvidence, cases: Container[str]) -> EngineEvidence:
-    return dataclasses.replace(
-        engine,
-        samples={
-            phase: {case: samples for case, samples in by_case.items() if case in cases}
-            for phase, by_case in engine.samples.items()
-        },
-        left_out={case: why for case, why in engine.left_out.items() if case in cases},
-    )
+    return evidence.about(evidence.prompts.of_tag(tag))
 
 
 def beside(

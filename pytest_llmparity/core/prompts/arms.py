@@ -80,6 +80,11 @@ def of_arm(prompts: PromptSet, arm: Arm) -> PromptSet:
     return PromptSet(name=prompts.name, cases=cases, digest=f"{prompts.digest}/{arm}")
 
 
+def as_declared(prompts: PromptSet) -> PromptSet:
+    """Return the prompts as they were declared: of those that are asked in both arms the constrained ones."""
+    return of_arm(prompts, CONSTRAINED)
+
+
 def other(case: str) -> str:
     """Return the id of a case's other arm.
 

@@ -14,6 +14,7 @@ import pytest
 from pytest_llmparity.core.errors import ConfigError, UsageError
 from pytest_llmparity.core.gate.policy import Policy, Ruled
 from pytest_llmparity.core.identity.record import RunRecord
+from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.words.exits import OF_DECISION
 from pytest_llmparity.core.words.printable import printable
@@ -58,7 +59,10 @@ class Deciding:
                 return  # its marker cannot be used, which its set-up will tell
         names: dict[str, list[str]] = {gate_of(item): [] for item in items}
         names |= {test: [check.kind for check in each.checks] for test, each in declared.items()}
-        tags = {test: [tag for case in each.prompts.cases for tag in case.tags] for test, each in declared.items()}
+        tags = {
+            test: [tag for case in as_declared(each.prompts).cases for tag in case.tags]
+            for test, each in declared.items()
+        }
         try:
             self.policy.refuse_idle(names, declared=True, tags=tags)
         except ConfigError as error:

@@ -18,6 +18,7 @@ from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError, UsageError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.prompts.entries import passed_through
 from pytest_llmparity.core.prompts.sampling import sampling_of
 from pytest_llmparity.core.sample import Sampling
@@ -93,9 +94,26 @@ def declare(
     ]
     if len({check.needs().timed_cached for check in checks if check.needs().timed}) > 1:
         problems.append("latency(cached=True) beside a latency check without it: give them a test each")
+    problems += [f"{check} ({check.where}): {problem}" for check in checks if (problem := _beside_arms(check, checks))]
     if problems:
         raise DesignError("\n".join(problems))
-    return declaration
+    both = next((check for check in checks if isinstance(check, SchemaCheck) and check.arms is not None), None)
+    return declaration if both is None else dataclasses.replace(declaration, prompts=both.in_both(prompts))
+
+
+def _beside_arms(check: Check, checks: Sequence[Check]) -> str:
+    """Say why a check cannot stand beside one that asks for both arms, empty where it can, or there is none."""
+    needs = check.needs()
+    both = [each for each in checks if each.needs().arms]
+    if not both or check is both[0]:
+        return ""
+    if needs.arms:
+        return "one check of a test asks for both arms; give the other one a test of its own"
+    if needs.floor or needs.timed or needs.sampled or needs.top_logprobs is not None:
+        return (
+            f"it repeats, times or draws answers, which {both[0]} would have done for both arms; give them a test each"
+        )
+    return ""
 
 
 def refuse_unjudged(declaration: Declaration, engines: Sequence[str]) -> None:
@@ -137,6 +155,8 @@ def undeclared(check: Check, declaration: Declaration, *, in_turn: bool = False)
         missing.append(f"{wanted.timed} timed requests per engine")
     if in_turn and wanted.timed_relative and not declared.timed_relative:
         missing.append("timed requests of engines that are loaded in turn")
+    if wanted.arms and not declared.arms:
+        missing.append("both arms of each prompt")
     if wanted.repeats > declaration.repeats:
         missing.append(f"{wanted.repeats} answers to each prompt")
     if missing:
@@ -144,7 +164,7 @@ def undeclared(check: Check, declaration: Declaration, *, in_turn: bool = False)
             f"{check} needs samples that nobody declared ({', '.join(missing)}); "
             f"add check.{check} to the parity marker of {declaration.test}"
         )
-    if why := check.prompt_problem(declaration.prompts):
+    if why := check.prompt_problem(as_declared(declaration.prompts)):
         return f"{check}: {why}"
     why = _not_drawn(declaration) if wanted.sampled else ""
     return f"{check}: {why}" if why else ""
@@ -168,7 +188,9 @@ def with_schemas(check: Check, folders: Sequence[Path], prompts: PromptSet) -> C
     if isinstance(check, Misused):
         raise DesignError(f"{check.misuse} ({place(check.where, folders[-1])})")
     if isinstance(check, SchemaCheck):
-        return check.resolve(lambda path: text_of(find(path, folders, what="schema"), path), within=folders)
+        return check.resolve(
+            lambda path: text_of(find(path, folders, what="schema"), path), within=folders, prompts=prompts
+        )
     if isinstance(check, AnswersCheck):
         return check.resolve(prompts, lambda path: text_of(find(path, folders, what="schema"), path))
     return check

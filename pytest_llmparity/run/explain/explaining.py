@@ -17,6 +17,7 @@ from pytest_llmparity.core.diagnosis.effects import noise_of
 from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.sample import Request, from_json, to_json
 from pytest_llmparity.core.verdict import Explanation, Verdict
 from pytest_llmparity.core.words import explain
@@ -270,7 +271,8 @@ class Explaining:
         differing = {difference.case for difference in differences}
         evidence = self.judging.evidence(declaration, declaration.checks[0])
         answered = [evidence.engines[name].answers() for name in (self.judging.baseline, candidate)]
-        prompts = declaration.prompts.of_tag(tag) if tag else declaration.prompts
+        prompts = as_declared(declaration.prompts)
+        prompts = prompts.of_tag(tag) if tag else prompts
         cases = [case for case in floor_order(prompts) if all(case.id in by_case for by_case in answered)]
         groups: Counter[str] = Counter()
         rank: dict[str, int] = {}

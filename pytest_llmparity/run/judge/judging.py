@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from pytest_llmparity.core.checks.base import left_out, worded
+from pytest_llmparity.core.checks.base import asked_for, left_out, worded
 from pytest_llmparity.core.checks.family import settle, with_notes, without_left_out
 from pytest_llmparity.core.checks.pairing import LOST
 from pytest_llmparity.core.collecting import seldom_collected
@@ -188,7 +188,7 @@ class Judging:
 
     def evidence(self, declaration: Declaration, check: Check, *, alpha: float = ALPHA) -> Evidence:
         """Return what one check of a test judges; with a course the cases stand in its order."""
-        unit, prompts = self._unit(declaration), declaration.prompts
+        unit, prompts = self._unit(declaration), asked_for(check, declaration.prompts)
         course = self.courses.get(unit.key)
         names = [self.baseline, *(name for name in self.records if name != self.baseline)]
         return Evidence(
@@ -213,10 +213,17 @@ class Judging:
         """
         record, total = self.records[name], len(prompts.cases)
         lacks = left_out(name, check, prompts, can=record.capabilities, declares=record.declares)
-        apart = {**record.unasked.get(unit.key, {}), **lacks}
+        unasked = record.unasked.get(unit.key, {})
+        apart = {**{case: why for case, why in unasked.items() if case in prompts.by_id}, **lacks}
         nothing_left = next(iter(apart.values()), None) if len(apart) == total else None
         lacking = record.left_out.get(unit.key, nothing_left)
-        answers = judged_samples(self._samples_of(name, unit), apart, self._asked_in_waves(name, unit))
+        gathered = self._samples_of(name, unit)
+        if total < len(unit.prompts.cases):  # the check reads one arm of them
+            gathered = {
+                phase: {case: samples for case, samples in by_case.items() if case in prompts.by_id}
+                for phase, by_case in gathered.items()
+            }
+        answers = judged_samples(gathered, apart, self._asked_in_waves(name, unit))
         answers, unsent = never_asked(answers, total)
         lacking = lacking or golden.lacking(record, check, unit.key)
         must = f"{lacking}, and --parity-required asks for a verdict" if lacking and self.required else None
@@ -394,7 +401,7 @@ def never_asked(chosen: BySort, cases: int) -> tuple[BySort, str | None]:
 
 def in_order(prompts: PromptSet, course: Course) -> PromptSet:
     """Return the set with its cases in the order they are asked."""
-    return dataclasses.replace(prompts, cases=tuple(prompts.by_id[case] for case in course.ids))
+    return dataclasses.replace(prompts, cases=tuple(prompts.by_id[id] for id in course.ids if id in prompts.by_id))
 
 
 def select(

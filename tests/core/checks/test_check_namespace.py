@@ -36,7 +36,7 @@ loose: Any = check
         (lambda: loose.text(horizon=0), "a horizon is a whole number of tokens from 1 up"),
         (lambda: loose.text(horizon=16.0), "a horizon is a whole number of tokens"),
         (lambda: loose.text(horizon=64), "the built-in margins belong to a horizon of 32 tokens; give margin= too"),
-        (lambda: loose.schema(Reply), "needs at least one limit: rate=0.98, gap=0.05 or agree=0.95"),
+        (lambda: loose.schema(Reply), "needs at least one limit: rate=0.98, gap=0.05, agree=0.95 or arms=0.05"),
         (lambda: loose.schema(Reply, rate=98), "rate is a share: 0.98 is 98 %"),
         (lambda: loose.schema(Reply, gap=1.0), "a gap of 100 % accepts everything"),
         (lambda: loose.schema(Reply, gap=0.05, side="better"), 'side is "either" or "worse"'),

@@ -13,6 +13,17 @@ from typing import Any, ClassVar, Final, TypeAlias
 from pytest_llmparity.core.checks.designs import design_of, turns
 from pytest_llmparity.core.checks.limits import LimitedCheck
 from pytest_llmparity.core.checks.missing import Missing, Silence, rested
+from pytest_llmparity.core.checks.schema.arms import (
+    ALL,
+    ARMS,
+    CONSTRAINT,
+    FORCED,
+    FREE_ARM,
+    Arm,
+    Arms,
+    unequal,
+    without_answers,
+)
 from pytest_llmparity.core.checks.schema.contract import (
     Adapter,
     Contract,
@@ -23,6 +34,7 @@ from pytest_llmparity.core.checks.schema.contract import (
     silent,
     wrong,
 )
+from pytest_llmparity.core.checks.schema.contracts import Contracts, files_of, schemaless
 from pytest_llmparity.core.checks.schema.pair import PairReadings
 from pytest_llmparity.core.checks.tags import beside, gaps_above, left_to_all, shares_below, warned
 from pytest_llmparity.core.compare.answers import speechless
@@ -31,6 +43,8 @@ from pytest_llmparity.core.compare.order import KeyOrders
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.prompts.arms import in_both, of_arm
 from pytest_llmparity.core.stats.paired import Side
 from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
@@ -44,16 +58,21 @@ _SHOWN_PATHS: Final = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaCheck(LimitedCheck):
-    """Validates every answer against one JSON Schema and compares the values between engines.
+    """Validates every answer against one JSON Schema, or its prompt's own, and compares values between engines.
 
     Made by ``check.schema()``. ``name`` is how the user wrote the target, ``text`` the schema as JSON text (``None``
-    until :meth:`resolve` has read ``path``). Each limit that is set gives verdicts of its own kind:
+    until :meth:`resolve` has read ``path``). Without a ``name`` each prompt's ``expect.schema`` counts, ``files`` has
+    the texts of those that are paths. Each limit that is set gives verdicts of its own kind:
 
     - ``schema.rate``: per engine, the share of answers that fit is at least ``rate`` (Clopper-Pearson).
     - ``schema.gap``: per candidate, the difference in that share on the same cases is at most ``gap`` (exact
       unconditional test). ``side="either"`` counts both directions, ``"worse"`` only a worse candidate.
     - ``schema.agree``: per candidate, the share of cases whose parsed values are equal (order of keys aside) is at
       least ``agree``. An answer that is not JSON equals nothing. ``fields`` says what of the values is compared.
+    - ``schema.arms``: per engine, the share of answers that are right in the free arm and wrong in the constrained one,
+      less the reverse, is at most ``arms`` (the same test as a gap's). Every prompt is then asked in both arms
+      (``core.prompts.arms``); the other limits hold for each of them, ``schema.free.rate`` for the free one, and
+      ``schema.constraint`` says per engine what became of the constraint (:mod:`core.checks.schema.arms`).
 
     With a ``model`` an answer fits when pydantic validates it in strict JSON mode. An answer that ``json.loads``
     refuses fits nothing and equals nothing, unless ``lenient`` reads what stands in a code block, behind reasoning or
@@ -66,16 +85,19 @@ class SchemaCheck(LimitedCheck):
     """
 
     kind: ClassVar[str] = "schema"
-    name: str
+    gaps: ClassVar[frozenset[str]] = frozenset({"gap", "arms"})
+    name: str = ""
     text: str | None = None
     path: str | None = None
     rate: float | None = None
     gap: float | None = None
     agree: float | None = None
+    arms: float | None = None
     side: Side = "either"
     lenient: bool = False
     fields: Fields = EVERYTHING
     model: ModelClass | Adapter | None = field(default=None, repr=False)
+    files: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __str__(self) -> str:
         limits = [f"{limit}={value:g}" for limit, value in self.limits().items()]
@@ -91,16 +113,25 @@ class SchemaCheck(LimitedCheck):
             limits.append(f"unordered={list(self.fields.unordered)!r}")
         if self.by:
             limits.append(f'by="{self.by}"')
-        return f"schema({', '.join([self.name, *limits])})"
+        return f"schema({', '.join([*([self.name] if self.name else []), *limits])})"
 
-    def resolve(self, read: Callable[[str], str], *, within: Sequence[Path] = ()) -> SchemaCheck:
-        """Return the check with its schema read: ``read`` turns the path into text; others come back unchanged.
+    @property
+    def pairwise(self) -> bool:
+        """True when only limits between engines are set."""
+        return not {"rate", "arms"} & self.limits().keys()
+
+    def resolve(
+        self, read: Callable[[str], str], *, within: Sequence[Path] = (), prompts: PromptSet | None = None
+    ) -> SchemaCheck:
+        """Return the check with its schemas read: ``read`` turns a path into text; others come back unchanged.
 
         An absolute path is named from the first folder of ``within`` it lies in, else by the file alone: the name goes
         into reports and is the key of earlier looks, which must be the same on every machine.
 
         Raises ``DesignError`` when the text is not JSON or not a schema, or refers to another document.
         """
+        if not self.name:
+            return self if prompts is None else dataclasses.replace(self, files=files_of(prompts, read))
         if self.path is None or self.text is not None:
             return self
         named = dataclasses.replace(self, name=repr(_portable(Path(self.path), within)))
@@ -113,69 +144,122 @@ class SchemaCheck(LimitedCheck):
 
     def needs(self) -> Needs:
         """Return what to gather: the main phase; where a case asks for a schema, an engine that enforces it."""
-        return Needs(capabilities=frozenset({"json_schema"}))
+        return Needs(capabilities=frozenset({"json_schema"}), arms=self.arms is not None)
 
-    def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
-        """Return the verdicts of each limit that is set: ``rate`` per engine, ``gap`` and ``agree`` per candidate."""
+    def prompt_problem(self, prompts: PromptSet) -> str | None:
+        """Refuse prompts without a schema where each has its own, and expected answers that no schema's can equal."""
+        problem = None if self.name else schemaless(prompts)
+        if problem is None and self.arms is not None:
+            problem = unequal(prompts, self.contracts(), self.fields)
+        return problem
+
+    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+        """Return one line for the plan: how many prompts each limit takes, and by which draft answers are judged."""
+        line = super(SchemaCheck, self).power(cases=cases, groups=groups, sequential=sequential)
+        whole = self.contracts().whole
+        return line if whole is None else line.replace(f"{self}:", f"{self}, by {whole.dialect}:", 1)
+
+    def in_both(self, prompts: PromptSet) -> PromptSet:
+        """Return the prompts in both arms; ``DesignError`` where there is no schema that an engine could be sent."""
+        contracts = self.contracts(sent=True)
+        if self.model is not None and not contracts.schema:
+            raise DesignError(f"{self}: arms= sends the schema to the engines, and pydantic has none for {self.name}")
+        return in_both(prompts, lambda case: contracts.of(case).schema)
+
+    def contracts(self, *, lenient: bool = False, sent: bool = False) -> Contracts:
+        """Return what answers are held against; ``sent``: the schema alone, as engines are told it, without a model."""
+        lenient = lenient or self.lenient
+        if not self.name:
+            return Contracts(files=self.files, lenient=lenient)
         if self.text is None:
             raise DesignError(f"{self}: the schema {self.path!r} was never read")
-        contract = Contract.from_text(self.text, self.name, model=self.model, lenient=self.lenient)
+        model = None if sent else self.model
+        return Contracts(Contract.from_text(self.text, self.name, model=model, lenient=lenient))
+
+    def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
+        """Return the verdicts of each limit that is set: ``rate`` per engine, ``gap`` and ``agree`` per candidate.
+
+        Where both arms were asked these stand for each of them, and behind them what the arms say together.
+        """
+        limits = self.limits()
+        allowed = limits.pop("arms", None)
+        if allowed is None:
+            yield from self._of_arm(evidence, limits, ALL)
+            return
+        if not any(case.arm for case in evidence.prompts.cases):
+            raise DesignError(f"{self}: arms= asks every prompt twice, so it belongs into the parity marker")
+        sent, free = self.contracts(sent=True), self.contracts(lenient=True)
+        of_arms = Arms(evidence, held=self.contracts(), sent=sent, free=free, fields=self.fields)
+        forced = dataclasses.replace(FORCED, refusing=of_arms.refusing)
+        for arm in (forced, FREE_ARM):
+            yield from self._of_arm(evidence.about(of_arm(evidence.prompts, arm.name)), limits, arm)
+        for kind, judge in ((CONSTRAINT, of_arms.constraint), (ARMS, of_arms.difference)):
+            for opened in self.each_engine(of_arms.constrained, kind, functools.partial(judge, margin=allowed)):
+                yield dataclasses.replace(opened, arm=FORCED.name)
+
+    def _of_arm(self, evidence: Evidence, limits: Mapping[str, float], arm: Arm) -> Iterable[Verdict]:
+        """Return the verdicts of some limits on the answers of one arm."""
+        contract = self.contracts()
         remarks = tuple(
             f"format {word!r} is known to no JSON Schema draft of this validator and was not checked"
-            for word in contract.unknown_formats
+            for word in contract.unknown_formats(evidence.prompts.cases)
         )
         orders = KeyOrders()
-        readings = {name: contract.read(engine) for name, engine in evidence.engines.items()}
+        readings = {name: contract.read(engine, evidence.prompts) for name, engine in evidence.engines.items()}
         lenience = {name: forgiven(name, read) for name, read in readings.items()}
         of_tags: list[Verdict] = []
         pairs: dict[str, _Compared] = {}
-        for limit in self.limits():
-            whole = list(self._limit_verdicts(limit, evidence, contract, readings, orders, pairs))
+        for limit in limits:
+            whole = list(self._limit_verdicts(limit, evidence, contract, readings, orders, arm, pairs))
             left: tuple[str, ...] = ()
             if self.by and not evidence.single:
                 tags = self.tags(evidence.prompts, limit, evidence.sequential)
                 left = left_to_all(tags, self.wanted(limit, evidence.sequential))
-                judge = functools.partial(self._of_tag, limit, contract, readings, orders)
+                judge = functools.partial(self._of_tag, limit, contract, readings, orders, arm)
                 of_tags += beside(whole, evidence, tags.judged, judge)
-            for verdict in whole:
-                if verdict.baseline is None and verdict.kind != RATE:  # a pair that is none: nothing was read for it
+            for opened in whole:
+                verdict = dataclasses.replace(opened, arm=arm.name)
+                if verdict.baseline is None and limit != "rate":  # a pair that is none: nothing was read for it
                     yield verdict
                     continue
                 names = [name for name in (verdict.baseline, verdict.engine) if name is not None]
                 parts = tuple(part for name in names for part in lenience[name])
                 yield dataclasses.replace(verdict, lenience=parts, remarks=(*verdict.remarks, *remarks, *left))
-        yield from of_tags
+        for verdict in of_tags:
+            yield dataclasses.replace(verdict, arm=arm.name)
 
     def _of_tag(
         self,
         limit: str,
-        contract: Contract,
+        contract: Contracts,
         readings: Mapping[str, Mapping[str, Reading]],
         orders: KeyOrders,
+        arm: Arm,
         evidence: Evidence,
     ) -> Iterable[Verdict]:
         """Return the verdicts of one limit on some of the prompts, which have been read."""
         ids = evidence.prompts.by_id
         some = {name: {case: read[case] for case in read if case in ids} for name, read in readings.items()}
-        return self._limit_verdicts(limit, evidence, contract, some, orders)
+        return self._limit_verdicts(limit, evidence, contract, some, orders, arm)
 
     def _limit_verdicts(
         self,
         limit: str,
         evidence: Evidence,
-        contract: Contract,
+        contract: Contracts,
         readings: Mapping[str, Mapping[str, Reading]],
         orders: KeyOrders,
+        arm: Arm,
         pairs: dict[str, _Compared] | None = None,
     ) -> Iterable[Verdict]:
         """Return the verdicts of one limit; ``pairs`` keeps what another limit compares too, ``None`` on a tag."""
         if limit == "rate":
             yield from self.each_engine(
                 evidence,
-                RATE,
+                arm.kind(RATE),
                 lambda opened, engine: (
-                    silent(opened, engine, readings[engine.name], evidence)
-                    or self._rate(opened, evidence, engine, readings[engine.name], contract, orders)
+                    (None if engine.name in arm.refusing else silent(opened, engine, readings[engine.name], evidence))
+                    or self._rate(opened, evidence, engine, readings[engine.name], contract, orders, arm)
                 ),
             )
             return
@@ -190,11 +274,11 @@ class SchemaCheck(LimitedCheck):
                 known[candidate.name] = (PairReadings(evidence, candidate, readings, self.fields), differs)
             pair, differs = known[candidate.name]
             if (refused := pair.unanswered(opened)) is not None:
-                return [refused]
+                return [without_answers(refused, evidence, candidate, arm)]
             opened = dataclasses.replace(opened, differs=differs)
-            return [self._gap(opened, evidence, pair) if opened.kind == GAP else self._agree(opened, evidence, pair)]
+            return [self._gap(opened, evidence, pair) if limit == "gap" else self._agree(opened, evidence, pair)]
 
-        yield from self.each_pair(evidence, GAP if limit == "gap" else AGREE, judge)
+        yield from self.each_pair(evidence, arm.kind(GAP if limit == "gap" else AGREE), judge)
 
     def _rate(
         self,
@@ -202,14 +286,15 @@ class SchemaCheck(LimitedCheck):
         evidence: Evidence,
         engine: EngineEvidence,
         readings: Mapping[str, Reading],
-        contract: Contract,
+        contract: Contracts,
         orders: KeyOrders,
+        arm: Arm,
     ) -> Verdict:
         assert self.rate is not None
         cases = evidence.prompts.cases
         read = [case for case in cases if case.id in readings]
         kept = [readings[case.id].problem is None for case in read]
-        values = [(reading.value, contract.schema) for reading in readings.values() if reading.parsed]
+        values = [(readings[case.id].value, contract.of(case).schema) for case in read if readings[case.id].parsed]
         order = layers.order_line(engine.name, values, orders)
         silence = Silence()
         for answer in engine.answers().values():
@@ -217,7 +302,7 @@ class SchemaCheck(LimitedCheck):
                 silence.add({engine.name: answer})
         verdict = dataclasses.replace(
             verdict,
-            measures="of answers fit the schema",
+            measures=f"of {arm.words}answers fit {'the' if self.name else 'their'} schema",
             requests=len(kept),
             differs=(*layers.enforcement(engine, cases), *([order] if order else [])),
             details=(*invalid(engine.name, cases, readings), *silence.limits()),
@@ -266,7 +351,12 @@ class SchemaCheck(LimitedCheck):
         ids = {case.id for case in used}
         silent = [case for case in pair.cases if case.id not in ids]
         everything, best = [*used, *silent], [*differences, *[0] * len(silent)]
-        return rested(done, missing, best=lambda: design.gap(best, margin=margin, side=self.side, cases=everything))
+        done = rested(done, missing, best=lambda: design.gap(best, margin=margin, side=self.side, cases=everything))
+        nothing_fits = all(reading.problem is not None for _, *both in spoken for reading in both)
+        if done.outcome is not Outcome.PASS or not nothing_fits:
+            return done
+        reason = "no answer of either engine fits, so how many more fit on one of them is not shown"
+        return dataclasses.replace(done, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")
 
     def _agree(self, verdict: Verdict, evidence: Evidence, pair: PairReadings) -> Verdict:
         assert self.agree is not None
@@ -309,7 +399,7 @@ class SchemaCheck(LimitedCheck):
 
     def limits(self) -> dict[str, float]:
         """Return the limits that are set, by name."""
-        given = {"rate": self.rate, "gap": self.gap, "agree": self.agree}
+        given = {"rate": self.rate, "gap": self.gap, "agree": self.agree, "arms": self.arms}
         return {limit: value for limit, value in given.items() if value is not None}
 
 

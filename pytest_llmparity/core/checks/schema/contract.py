@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 
 import msgspec
 
@@ -25,6 +25,9 @@ from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, JsonObject
 from pytest_llmparity.core.verdict import Difference, Lenience, Outcome, Verdict
 from pytest_llmparity.core.words import explain
+
+if TYPE_CHECKING:
+    from jsonschema_rs import FancyRegexOptions
 
 MOVED: Final = "moved to reasoning"
 """How the reader's remark ends where a server left reasoning in the text (``Completion.normalised``)."""
@@ -103,6 +106,7 @@ class Contract:
         self, schema: Mapping[str, Any], name: str, *, model: ModelClass | Adapter | None = None, lenient: bool = False
     ) -> None:
         self.schema = schema
+        self.dialect = "pydantic in strict JSON mode" if model is not None else dialect_of(schema)
         self.unknown_formats: tuple[str, ...] = ()
         self._model = model
         self._lenient = lenient
@@ -110,7 +114,7 @@ class Contract:
             return
         try:
             self._validator = jsonschema_rs.validator_for(
-                dict(schema), validate_formats=True, retriever=refuse_to_fetch
+                dict(schema), validate_formats=True, retriever=refuse_to_fetch, pattern_options=_patterns()
             )
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             why = explain.plain(str(getattr(error, "message", "") or error))
@@ -130,13 +134,6 @@ class Contract:
         if not isinstance(parsed.value, dict):
             raise DesignError(f"{name} is not a JSON Schema object but {explain.quote(json.dumps(parsed.value))}")
         return cls(parsed.value, name, model=model, lenient=lenient)
-
-    def read(self, engine: EngineEvidence) -> dict[str, Reading]:
-        """Read every case of the main phase that was asked: answers are parsed and validated, failures do not fit."""
-        readings = {case: self.hold(completion) for case, completion in engine.answers().items()}
-        for case, failure in engine.failures().items():
-            readings[case] = Reading(problem=f"no answer: {describe(engine.name, case, failure)}", answered=False)
-        return readings
 
     def hold(self, completion: Completion) -> Reading:
         """Read one answer and hold it against the schema or the model."""
@@ -177,6 +174,41 @@ class Contract:
             path = "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path)
             return f"{path}: {error.message}"
         return None
+
+
+_DRAFTS: Final = {
+    "http://json-schema.org/draft-04/schema": "JSON Schema draft 4",
+    "http://json-schema.org/draft-06/schema": "JSON Schema draft 6",
+    "http://json-schema.org/draft-07/schema": "JSON Schema draft 7",
+    "https://json-schema.org/draft/2019-09/schema": "JSON Schema 2019-09",
+    "https://json-schema.org/draft/2020-12/schema": "JSON Schema 2020-12",
+}
+_LATEST: Final = "JSON Schema 2020-12 (it names no draft)"
+
+
+def dialect_of(schema: Mapping[str, Any]) -> str:
+    """Return the draft by which a schema is read: the one that ``$schema`` names, else 2020-12.
+
+    >>> dialect_of({"$schema": "http://json-schema.org/draft-07/schema#"}), dialect_of({})
+    ('JSON Schema draft 7', 'JSON Schema 2020-12 (it names no draft)')
+    """
+    named = schema.get("$schema")
+    if not isinstance(named, str):
+        return _LATEST
+    return _DRAFTS.get(named.removesuffix("#"), explain.plain(named, 80))
+
+
+_BACKTRACKS: Final = 100_000
+"""Steps back that one pattern may take on one text: milliseconds, where a hostile pattern would take hours."""
+_PATTERN_BYTES: Final = 10 * 2**20
+"""Bytes that one compiled pattern may have: a repetition of repetitions takes gigabytes."""
+
+
+def _patterns() -> FancyRegexOptions:
+    """Return how patterns are matched: in bounded time and memory; what takes more does not match."""
+    return jsonschema_rs.FancyRegexOptions(
+        backtrack_limit=_BACKTRACKS, size_limit=_PATTERN_BYTES, dfa_size_limit=_PATTERN_BYTES
+    )
 
 
 def formats(schema: object) -> list[str]:

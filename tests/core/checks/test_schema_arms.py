@@ -1,0 +1,369 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmparity import check
+from pytest_llmparity.core.checks.family import without_left_out
+from pytest_llmparity.core.checks.schema import SchemaCheck
+from pytest_llmparity.core.errors import DesignError
+from pytest_llmparity.core.evidence import EngineEvidence
+from pytest_llmparity.core.prompts import Case, Expect, PromptSet
+from pytest_llmparity.core.prompts.arms import other
+from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from tests.core.conftest import Answer, Factory
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"queue": {"enum": ["billing", "returns"]}, "hours": {"type": "integer", "multipleOf": 5}},
+    "required": ["queue", "hours"],
+}
+RIGHT = '{"queue": "billing", "hours": 10}'
+FITS = '{"queue": "returns", "hours": 10}'
+VIOLATES = '{"queue": "billing", "hours": 7}'
+N = 64
+
+
+def asked(make: Factory, check: SchemaCheck, *, expect: Expect | None = None, n: int = N) -> PromptSet:
+    """The prompts of a set in both arms, as a declaration makes them."""
+    cases = tuple(make.case(index, expect=expect) for index in range(n))
+    return check.in_both(PromptSet(name="set", cases=cases))
+
+
+def engine(
+    make: Factory, name: str, constrained: Sequence[Answer], free: Sequence[Answer], **more: Any
+) -> EngineEvidence:
+    """An engine that said these answers in its two arms."""
+    made = make.engine(name, constrained, **more)
+    main = dict(made.samples[Phase.MAIN])
+    for index, answer in enumerate(free):
+        if answer is not None:
+            sample = make.sample(name, other(f"c{index}"), Phase.MAIN, answer)
+            main[sample.case] = [sample]
+    return dataclasses.replace(made, samples={Phase.MAIN: main})
+
+
+def judged(
+    make: Factory, checked: SchemaCheck, *engines: EngineEvidence, expect: Expect | None = None, **more: Any
+) -> dict[tuple[str, str], Verdict]:
+    prompts = asked(make, checked, expect=expect)
+    evidence = make.evidence(*engines, cases=prompts.cases, **more)
+    return {(verdict.kind, verdict.engine): verdict for verdict in checked.judge(evidence)}
+
+
+EXPECTED = Expect(answer=RIGHT)
+
+
+def test_the_arms_are_judged_apart_and_against_each_other(make: Factory) -> None:
+    base = engine(make, "base", [RIGHT] * N, [RIGHT] * N)
+    cand = engine(make, "cand", [FITS] * 60 + [RIGHT] * 4, [RIGHT] * N)
+
+    found = judged(make, check.schema(SCHEMA, rate=0.9, arms=0.1), base, cand, expect=EXPECTED)
+
+    assert list(found) == [
+        ("schema.rate", "base"),
+        ("schema.rate", "cand"),
+        ("schema.free.rate", "base"),
+        ("schema.free.rate", "cand"),
+        ("schema.constraint", "base"),
+        ("schema.constraint", "cand"),
+        ("schema.arms", "base"),
+        ("schema.arms", "cand"),
+    ]
+    lost = found.pop(("schema.arms", "cand"))
+    assert {verdict.outcome for verdict in found.values()} == {Outcome.PASS}
+    assert lost.outcome is Outcome.FAIL
+    assert lost.estimate == pytest.approx(60 / 64)
+    assert lost.lower is not None
+    assert lost.lower > 0.8
+    assert lost.p_fail is not None
+    assert lost.p_fail < 1e-3
+    assert lost.details == (
+        "right in the free arm only: 60; in the constrained one only: 0; in both: 4; of 64 prompts",
+        "first: c0",
+        f"  free: {RIGHT!r}",
+        f"  constrained: {FITS!r}",
+    )
+    assert lost.message.startswith("FAIL schema.arms, cand: 93.75 % of answers are right in the free arm only, net")
+    assert {verdict.arm for (kind, _), verdict in found.items() if kind.startswith("schema.free")} == {"free"}
+    assert found["schema.constraint", "cand"].constraint == "enforced"
+
+
+def test_a_constraint_that_was_taken_and_violated_is_its_own_finding(make: Factory) -> None:
+    base = engine(make, "base", [RIGHT] * N, [RIGHT] * N)
+    cand = engine(make, "cand", [RIGHT] * 63 + [VIOLATES], [RIGHT] * 32 + [VIOLATES] * 32)
+
+    found = judged(make, check.schema(SCHEMA, arms=0.1), base, cand)["schema.constraint", "cand"]
+
+    assert (found.outcome, found.constraint, found.p_fail) == (Outcome.FAIL, "violated", None)
+    assert found.message == (
+        "FAIL schema.constraint, cand: takes the schema and violates it in 1 of 64 answers: it fails open, and nothing "
+        "but the answer tells"
+    )
+    assert found.details == (
+        "first: c63: $.hours: 7 is not a multiple of 5",
+        f"  it answered {VIOLATES!r}",
+        "in the free arm 32 of 64 answers do not fit",
+    )
+    assert [difference.case for difference in found.differing] == ["c63"]
+
+
+def test_a_refused_schema_is_a_finding_about_the_engine_and_no_error(make: Factory) -> None:
+    base = engine(make, "base", [RIGHT] * N, [RIGHT] * N)
+    refused = make.failure("BadRequest", "HTTP 400: uniqueItems is not supported")
+    cand = engine(make, "cand", [refused] * N, [RIGHT] * N)
+
+    found = judged(make, check.schema(SCHEMA, rate=0.9, gap=0.1, agree=0.9, arms=0.1), base, cand)
+
+    constraint = found["schema.constraint", "cand"]
+    assert (constraint.outcome, constraint.constraint) == (Outcome.FAIL, "refused")
+    assert "refuses the schema of 64 of 64 prompts and answers them without it" in constraint.message
+    assert "uniqueItems is not supported" in constraint.message
+    assert found["schema.rate", "cand"].outcome is Outcome.FAIL
+    assert found["schema.rate", "cand"].estimate == 0.0
+    assert found["schema.free.rate", "cand"].outcome is Outcome.PASS
+    assert found["schema.gap", "cand"].outcome is Outcome.INCONCLUSIVE
+    assert (
+        found["schema.gap", "cand"].reason == "cand refuses the schema of every prompt, so there is nothing to compare"
+    )
+    assert found["schema.arms", "cand"].outcome is Outcome.INCONCLUSIVE
+    assert Outcome.ERROR not in {verdict.outcome for verdict in found.values()}
+
+
+def test_a_request_that_is_refused_in_both_arms_is_not_refused_for_its_schema(make: Factory) -> None:
+    refused = make.failure("BadRequest", "HTTP 400: no such model")
+    base = engine(make, "base", [RIGHT] * N, [RIGHT] * N)
+    cand = engine(make, "cand", [refused] * N, [refused] * N)
+
+    found = judged(make, check.schema(SCHEMA, rate=0.9, arms=0.1), base, cand)
+
+    assert {verdict.outcome for (_, name), verdict in found.items() if name == "cand"} <= {
+        Outcome.ERROR,
+        Outcome.INCONCLUSIVE,
+    }
+    assert found["schema.constraint", "cand"].outcome is Outcome.ERROR
+
+
+@pytest.mark.parametrize("said", ["", "I cannot help with that.", "{", '{"queue": 1}', "[" * 20000])
+def test_engines_that_say_nothing_or_garbage_never_pass(make: Factory, said: str) -> None:
+    engines = [engine(make, name, [said] * N, [said] * N) for name in ("base", "cand")]
+
+    found = judged(make, check.schema(SCHEMA, rate=0.9, gap=0.1, agree=0.9, arms=0.1), *engines, expect=EXPECTED)
+
+    equal = {"schema.agree", "schema.free.agree"}  # equal JSON agrees, whether it fits or not
+    judged_so = {v.outcome for (kind, _), v in found.items() if kind not in equal or not said.endswith("}")}
+    assert Outcome.PASS not in judged_so
+    assert len(found) == 12
+
+
+@pytest.mark.parametrize("kind", ["Timeout", "BadRequest", "ServerFailure"])
+def test_engines_that_fail_never_pass(make: Factory, kind: str) -> None:
+    failed = make.failure(kind, "no")
+    engines = [engine(make, name, [failed] * N, [failed] * N) for name in ("base", "cand")]
+
+    found = judged(make, check.schema(SCHEMA, rate=0.9, gap=0.1, agree=0.9, arms=0.1), *engines, expect=EXPECTED)
+
+    assert Outcome.PASS not in {verdict.outcome for verdict in found.values()}
+
+
+def test_answers_that_were_cut_show_nothing_of_the_constraint(make: Factory) -> None:
+    cut = make.cut('{"queue": "bil')
+    engines = [engine(make, name, [cut] * N, [RIGHT] * N) for name in ("base", "cand")]
+
+    found = judged(make, check.schema(SCHEMA, arms=0.1), *engines)
+
+    constraint = found["schema.constraint", "cand"]
+    assert (constraint.outcome, constraint.constraint) == (Outcome.INCONCLUSIVE, "not shown")
+    assert "raise max_tokens" in constraint.message
+    assert found["schema.arms", "cand"].outcome is Outcome.FAIL  # an application gets a cut answer, and cannot read it
+
+
+def test_a_few_whole_answers_among_cut_ones_do_not_show_that_a_schema_is_enforced(make: Factory) -> None:
+    cut = make.cut('{"queue": "bil')
+    engines = [engine(make, name, [RIGHT] * 32 + [cut] * 32, [RIGHT] * N) for name in ("base", "cand")]
+
+    constraint = judged(make, check.schema(SCHEMA, arms=0.1), *engines)["schema.constraint", "cand"]
+
+    assert (constraint.outcome, constraint.constraint) == (Outcome.INCONCLUSIVE, "not shown")
+    assert "32 of 64 prompts have no whole answer" in constraint.message
+
+
+def test_a_free_answer_in_a_code_block_is_right_and_its_rate_is_not(make: Factory) -> None:
+    fenced = f"Here it is:\n```json\n{RIGHT}\n```"
+    engines = [engine(make, name, [FITS] * N, [fenced] * N) for name in ("base", "cand")]
+
+    found = judged(make, check.schema(SCHEMA, rate=0.9, arms=0.1), *engines, expect=EXPECTED)
+
+    assert found["schema.free.rate", "cand"].outcome is Outcome.FAIL
+    assert found["schema.arms", "cand"].estimate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "fields", "right"),
+    [
+        (RIGHT, [], True),
+        ('{"hours": 10, "queue": "billing"}', [], True),
+        (FITS, [], False),
+        (FITS, ["$.hours"], True),
+        ("billing", ["$.queue"], True),
+        ("returns", ["$.queue"], False),
+        ("10", ["$.hours"], True),
+        ("11", ["$.hours"], False),
+    ],
+)
+def test_right_is_what_is_expected_of_what_the_application_reads(
+    make: Factory, answer: str, fields: list[str], right: bool
+) -> None:
+    base = engine(make, "base", [RIGHT] * N, [VIOLATES] * N)
+
+    found = judged(make, check.schema(SCHEMA, arms=0.1, fields=fields), base, expect=Expect(answer=answer))
+
+    assert found["schema.arms", "base"].details[0].startswith("right in the free arm only: 0;")
+    assert found["schema.arms", "base"].outcome is (Outcome.PASS if right else Outcome.INCONCLUSIVE)
+
+
+def test_an_expected_answer_that_no_object_equals_is_refused_before_anybody_is_asked(make: Factory) -> None:
+    prompts = PromptSet(name="set", cases=(make.case(0, expect=Expect(answer="billing")),))
+
+    problem = check.schema(SCHEMA, arms=0.1).prompt_problem(prompts)
+
+    assert problem is not None
+    assert "c0 expects 'billing', which no JSON object equals" in problem
+    assert check.schema(SCHEMA, arms=0.1, fields=["$.queue"]).prompt_problem(prompts) is None
+    assert check.schema(SCHEMA, rate=0.9).prompt_problem(prompts) is None
+
+
+def test_an_engine_without_a_constraint_is_skipped_in_that_arm_and_judged_in_the_other(make: Factory) -> None:
+    checked = check.schema(SCHEMA, rate=0.9, arms=0.1)
+    prompts = asked(make, checked)
+    apart = {case.id: "mlx does not enforce response_format (declared)" for case in prompts.cases if case.arm != "free"}
+    evidence = make.evidence(engine(make, "mlx", [], [RIGHT] * N, left_out=apart), cases=prompts.cases)
+
+    found = {v.kind: without_left_out(v, evidence) for v in checked.judge(evidence)}
+
+    assert {kind: verdict.outcome for kind, verdict in found.items()} == {
+        "schema.rate": Outcome.SKIPPED,
+        "schema.free.rate": Outcome.PASS,
+        "schema.constraint": Outcome.SKIPPED,
+        "schema.arms": Outcome.SKIPPED,
+    }
+    must = without_left_out(found["schema.constraint"], evidence, required=True)
+    assert must.outcome is Outcome.ERROR
+
+
+def test_a_model_is_held_against_answers_and_its_schema_is_what_is_sent(make: Factory) -> None:
+    from pydantic import BaseModel, field_validator
+
+    class Ticket(BaseModel):
+        queue: str
+        hours: int
+
+        @field_validator("hours")
+        @classmethod
+        def small(cls, value: int) -> int:
+            if value > 5:
+                raise ValueError("too many")
+            return value
+
+    checked = check.schema(Ticket, rate=0.9, arms=0.1)
+    sent = asked(make, checked).cases[0].response_format
+    found = judged(make, checked, engine(make, "base", [RIGHT] * N, [RIGHT] * N))
+
+    assert sent is not None
+    assert sent["json_schema"]["schema"] == Ticket.model_json_schema()
+    assert found["schema.rate", "base"].outcome is Outcome.FAIL  # the model says no
+    assert found["schema.constraint", "base"].constraint == "enforced"  # nobody told the engine
+
+
+def test_both_arms_are_asked_by_the_marker_only(make: Factory) -> None:
+    evidence = make.evidence(make.engine("base", [RIGHT] * N), cases=N)
+
+    with pytest.raises(DesignError, match="belongs into the parity marker"):
+        check.schema(SCHEMA, arms=0.1).judge(evidence)
+
+
+def test_limits_of_arms_are_read_as_the_others_are() -> None:
+    assert str(check.schema(SCHEMA, rate=0.9, arms=0.1)) == "schema({…}, rate=0.9, arms=0.1)"
+    assert check.schema(SCHEMA, arms=0.1).needs().arms
+    assert not check.schema(SCHEMA, rate=0.9).needs().arms
+    assert not check.schema(SCHEMA, arms=0.1).pairwise
+    for wrong in (0, -1, 1.0, 2, True, "x"):
+        with pytest.raises(DesignError, match="arms"):
+            check.schema(SCHEMA, arms=wrong)  # type: ignore[arg-type]
+    assert "arms=0.1 takes at least" in (check.schema(SCHEMA, arms=0.1).problem(cases=3, groups=3, engines=1) or "")
+
+
+# each prompt's own schema --------------------------------------------------------------------------------------------
+
+
+def own(make: Factory, index: int, schema: Any) -> Case:
+    return make.case(index, expect=Expect(schema=schema))
+
+
+def test_each_prompt_is_held_against_its_own_schema(make: Factory) -> None:
+    cases = [own(make, i, {"const": i}) for i in range(N)]
+    evidence = make.evidence(
+        make.engine("base", [str(i) for i in range(N)]), make.engine("cand", ["0"] * N), cases=cases
+    )
+
+    found = {(v.kind, v.engine): v for v in check.schema(rate=0.9).judge(evidence)}
+
+    assert found["schema.rate", "base"].outcome is Outcome.PASS
+    assert found["schema.rate", "base"].message.startswith("PASS schema.rate, base: 100 % of answers fit their schema")
+    assert found["schema.rate", "cand"].outcome is Outcome.FAIL
+    assert found["schema.rate", "cand"].details[0].endswith("c1: $: 1 was expected")
+    assert found["schema.rate", "base"].check == "schema(rate=0.9)"
+
+
+def test_schemas_of_prompts_are_read_once_and_refused_before_anybody_is_asked(make: Factory) -> None:
+    prompts = PromptSet(name="p", cases=(own(make, 0, "a.json"), own(make, 1, "a.json"), own(make, 2, {})))
+    read: list[str] = []
+
+    def text(path: str) -> str:
+        read.append(path)
+        return json.dumps(SCHEMA)
+
+    resolved = check.schema(rate=0.9).resolve(text, prompts=prompts)
+
+    assert read == ["a.json"]
+    assert resolved.contracts().of(prompts.cases[0]).schema == SCHEMA
+    with pytest.raises(DesignError, match="is not a usable JSON Schema"):
+        check.schema(rate=0.9).resolve(text, prompts=PromptSet(name="p", cases=(own(make, 0, {"type": "strnig"}),)))
+    remote = {"$ref": "https://example.com/x.json"}
+    with pytest.raises(DesignError, match="nothing is fetched"):
+        check.schema(rate=0.9).resolve(text, prompts=PromptSet(name="p", cases=(own(make, 0, remote),)))
+
+
+def test_a_prompt_without_a_schema_is_refused_where_each_has_its_own(make: Factory) -> None:
+    prompts = PromptSet(name="p", cases=(own(make, 0, {}), make.case(1)))
+
+    problem = check.schema(rate=0.9).prompt_problem(prompts)
+
+    assert problem is not None
+    assert problem.startswith("1 of 2 prompts do not say what the answer fits; the first is c1")
+    assert check.schema(SCHEMA, rate=0.9).prompt_problem(prompts) is None
+
+
+def test_each_prompts_own_schema_is_sent_in_its_constrained_arm(make: Factory) -> None:
+    checked = check.schema(arms=0.1)
+    prompts = checked.in_both(PromptSet(name="p", cases=(own(make, 0, {"const": 1}), own(make, 1, {"const": 2}))))
+
+    sent = [case.response_format["json_schema"]["schema"] for case in prompts.cases if case.response_format]
+
+    assert sent == [{"const": 1}, {"const": 2}]
+
+
+def test_the_draft_stands_in_the_plan() -> None:
+    seventh = {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"}
+
+    plan = check.schema(seventh, rate=0.9).power(cases=64, groups=64)
+
+    assert plan == "schema({…}, rate=0.9), by JSON Schema draft 7: 64 prompts; at least needed: rate 29"
+    assert "by JSON Schema 2020-12 (it names no draft): " in check.schema(SCHEMA, rate=0.9).power(cases=64, groups=64)
