@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -117,6 +118,16 @@ class Fleet:
         if name not in self._engaged:
             self._engaged[name] = self._engage(self._specs[name])
         return self._engaged[name]
+
+    @contextlib.contextmanager
+    def beside(self, spec: EngineSpec) -> Iterator[Engaged]:
+        """Start one more engine for a block, as those of the run are, and stop it; the run's records are without it."""
+        self._specs[spec.name], self._servers[spec.name] = spec, threading.Lock()
+        try:
+            yield self._engage(spec)
+        finally:
+            self._keeper().stop(spec.name)
+            del self._specs[spec.name], self._servers[spec.name]
 
     def known(self, name: str) -> Engaged | None:
         """Return the engine if it was engaged, or found unusable, by now."""

@@ -94,6 +94,13 @@ def resident(pids: Iterable[int]) -> dict[int, tuple[str, int]]:
     return processes
 
 
+def available() -> int:
+    """Return how many bytes of RAM a new process can have without anything being swapped out."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
 def shown(size: int) -> str:
     """Return a number of bytes as people read it.
 

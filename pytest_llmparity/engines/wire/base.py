@@ -327,6 +327,10 @@ class Adapter(RequestBuilder):
         """
         return None
 
+    def weights_file(self) -> Path | None:
+        """Return the file or folder of the weights that are served, ``None`` where it is not known here."""
+        return self.spec.model_path
+
     def capabilities(self) -> Capabilities:
         """Return what this very server can do as far as it says: :attr:`declares`, corrected by its own settings."""
         return self.declares

@@ -80,13 +80,23 @@ class Pair:
         """
         asked = frozenset(removed) - frozenset(removals.COMPARED)
         if asked not in self._asked:
-            requests = {
-                case.id: changed
-                for case in self.cases
-                if (changed := removals.apply(self.requests[case.id], asked, self.known[case.id])) is not None
-            }
+            requests = self.requests_without(asked)
             self._asked[asked] = {adapter.name: self.ask(adapter, requests) for adapter in self.adapters}
         return {name: self.compared(by_case, removed) for name, by_case in self._asked[asked].items()}
+
+    def requests_without(self, removed: Collection[str]) -> Requests:
+        """Return what is asked with these things taken away, by case; a case with which that cannot be is left out."""
+        return {
+            case.id: changed
+            for case in self.cases
+            if (changed := removals.apply(self.requests[case.id], removed, self.known[case.id])) is not None
+        }
+
+    def refuse_beyond(self, requests: int) -> None:
+        """Raise ``Spent`` where so many requests may not be sent any more."""
+        if not self._allowance.take(requests, what="an experiment"):
+            raise Spent(self._allowance.reason or "no more requests may be sent")
+        self._allowance.give_back(requests)
 
     def first_and_again(self) -> tuple[Answers, Answers]:
         """Return what both engines answer to the prompts behind numbers that no prompt had, and to the same again.
@@ -122,9 +132,7 @@ class Pair:
             concurrency = 1 if removals.ALONE in asked.names else self.concurrency
             if (wire := self._wire(adapter, asked)) is not None:
                 jobs.append(Job(case=case, wire=wire, phase=Phase.MAIN, repeat=0, concurrency=concurrency))
-        if not self._allowance.take(len(jobs), what="an experiment"):
-            raise Spent(self._allowance.reason or "no more requests may be sent")
-        self._allowance.give_back(len(jobs))
+        self.refuse_beyond(len(jobs))
         samples: dict[str, Sample] = {}
 
         async def ask() -> None:

@@ -25,6 +25,7 @@ from pytest_llmparity.core.words.rendered import rendered_apart
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain import due, quantity_of, rendering_due
 from pytest_llmparity.run.explain.asking import Pair
+from pytest_llmparity.run.explain.same_file import SameFile
 from pytest_llmparity.run.explain.search import Search
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.ledger import Allowance
@@ -172,20 +173,26 @@ class Explaining:
         spent, passed = self._spent()
         allowance = self._allowance(spent, passed)
         explanations: dict[str, Explanation] = {}
+        same = SameFile(self.fleet, adapters)
         try:
             for tag in dict.fromkeys(verdict.tag for verdict in verdicts):
                 of_tag = [verdict for verdict in verdicts if verdict.tag == tag]
                 pair = self._pair(declaration, adapters, of_tag, allowance, tag)
                 for verdict in of_tag:
-                    explanations[_key(verdict)] = self._search(declaration, pair, checks[verdict.check], verdict)
+                    explanations[_key(verdict)] = self._search(declaration, pair, checks[verdict.check], verdict, same)
         finally:
             self._put_spent(spent, passed, allowance)
         return explanations
 
-    def _search(self, declaration: Declaration, pair: Pair, check: Check, verdict: Verdict) -> Explanation:
+    def _search(
+        self, declaration: Declaration, pair: Pair, check: Check, verdict: Verdict, same: SameFile
+    ) -> Explanation:
         evidence = self.judging.evidence(declaration, check, alpha=verdict.alpha)
         noise = noise_of(evidence, verdict, functools.partial(own_shift, evidence.prompts.by_id))
-        return Search(pair=pair, check=check, kind=quantity_of(verdict), evidence=evidence, noise=noise).explain()
+        search = Search(
+            pair=pair, check=check, kind=quantity_of(verdict), evidence=evidence, noise=noise, same_file=same
+        )
+        return search.explain()
 
     def _spent(self) -> tuple[int, float]:
         """Return how many requests and seconds experiments of this run have taken, on whichever pairs."""

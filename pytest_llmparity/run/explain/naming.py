@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 from pytest_llmparity.core.compare.calls import with_calls
 from pytest_llmparity.core.diagnosis import removals
@@ -19,6 +20,10 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain import remedies
 from pytest_llmparity.run.explain.asking import Pair, completion
 from pytest_llmparity.run.explain.rendered import RenderedPrompt, Shown, offsets_of, same, tokens
+from pytest_llmparity.run.explain.same_file import SameFile
+
+BLOB: Final = len("sha256-") + 12
+"""Characters that are shown of the name of a blob."""
 
 
 class Naming:
@@ -46,10 +51,8 @@ class Naming:
         if removals.PROMPT not in tried and any(request.messages for request in self._pair.requests.values()):
             return ()
         ours, theirs = (self._evidence.engines[adapter.name] for adapter in self._pair.adapters)
-        layer, what = "weights or arithmetic", ""
-        if ours.quantization != theirs.quantization and None not in (ours.quantization, theirs.quantization):
-            what = f" (weights: {ours.quantization} and {theirs.quantization})"
-        elif (digest := ours.identity.get("digest")) is not None and digest == theirs.identity.get("digest"):
+        layer, what = "weights or arithmetic", self._classes()
+        if not what and (digest := ours.identity.get("digest")) is not None and digest == theirs.identity.get("digest"):
             layer = "arithmetic"
         mine, other = (engine.identity.get("kv_cache") for engine in (ours, theirs))
         if mine is not None and other is not None and not agree("kv_cache", mine, other):
@@ -71,6 +74,34 @@ class Naming:
             text=f"{who} answers otherwise where its prompt cache holds a part of the prompt",
             remedy=remedies.started(self._adapter(who), *flags) if flags else "",
         )
+
+    def of_weights(self, same: SameFile) -> Cause:
+        """Name the weights: served by the baseline's engine they answer as the candidate does."""
+        ours, theirs = self._pair.adapters
+        file = _of_file(same)
+        return Cause(
+            layer="weights",
+            text=f"the weights of {theirs.name}{self._classes()}: {file} served as {ours.name} is answers as "
+            f"{theirs.name} does",
+            remedy=f"serve {theirs.name} the weights of {ours.name}, or accept them: llmparity calibrate {ours.name} "
+            f"{theirs.name}",
+        )
+
+    def of_engine(self, same: SameFile) -> Cause:
+        """Name the engine: the candidate's file served by the baseline's answers as the baseline does."""
+        ours, theirs = self._pair.adapters
+        file = _of_file(same)
+        return Cause(
+            layer="engine",
+            text=f"{theirs.name}'s engine or its settings, not its weights: {file} served as {ours.name} is answers as "
+            f"{ours.name} does",
+            remedy=f"serve {file} by {ours.kind}, as {ours.name} is",
+        )
+
+    def _classes(self) -> str:
+        """Return both engines' classes of weights where they are known and differ, in parentheses."""
+        ours, theirs = (self._evidence.engines[adapter.name].quantization for adapter in self._pair.adapters)
+        return "" if ours == theirs or None in (ours, theirs) else f" (weights: {ours} and {theirs})"
 
     def counts_apart(self, tried: Collection[str]) -> bool:
         """Whether the engines count other numbers of tokens in the very same raw prompts."""
@@ -302,6 +333,12 @@ class Naming:
         fields = next((adapter.unreasoning for adapter in reversed(self._pair.adapters) if adapter.unreasoning), {})
         words = f"extra_body={json.dumps(dict(fields))}" if fields else "reasoning_effort='none'"
         return f"in your requests: {words}"
+
+
+def _of_file(same: SameFile) -> str:
+    """Return the name of the file of weights; of Ollama's, which are called by their digest, the first digits."""
+    name = "" if same.file is None else explain.plain(same.file.name, 60)
+    return f"{name[:BLOB]}…" if name.startswith("sha256-") else name
 
 
 def _thinks(who: str, remedy: str) -> Cause:

@@ -31,6 +31,7 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain.asking import Pair, Spent
 from pytest_llmparity.run.explain.constraint import Unconstrained
 from pytest_llmparity.run.explain.naming import Naming
+from pytest_llmparity.run.explain.same_file import SameFile
 
 SUSPECTS: Final = 2
 """Removals that are tried one by one before it is looked which of them all bring the drift back."""
@@ -46,6 +47,8 @@ TRIMS: Final = {removals.LENGTH, removals.STOP}
 itself. They are causes where the drift comes back with them alone."""
 AGAIN: Final = "the same prompts asked again, nothing changed"
 FIRST: Final = "each prompt asked for the first time, behind a number, against the same asked again"
+SAME_ENGINE: Final = "the candidate's file served by the baseline's engine, against the baseline"
+SAME_FILE: Final = "the candidate against its own file served by the baseline's engine"
 BESIDE: Final = "everything else, where no schema forces answers"
 UNSHOWN: Final = (
     "the drift stays with everything made equal that could be; templates, BOS tokens and system prompts could not: "
@@ -66,6 +69,7 @@ class Search:
     kind: str
     evidence: Evidence
     noise: float = 0.0
+    same_file: SameFile | None = None
     _experiments: list[Experiment] = field(default_factory=list, init=False)
     _began: int = field(default=0, init=False)
     _suspected: frozenset[str] = field(default=frozenset(), init=False)
@@ -156,7 +160,36 @@ class Search:
                     return causes
             elif again is None or not again.before:
                 but.append(f"the prompt cache of {who}")
-        return (*causes, *naming.remaining(possible, but=but))
+        remaining = naming.remaining(possible, but=but)
+        return (*causes, *(self._by_file(naming, possible, everything) or remaining if remaining else ()))
+
+    def _by_file(self, naming: Naming, possible: Sequence[str], everything: Drift) -> tuple[Cause, ...]:
+        """Tell weights from engine by the candidate's file on the baseline's engine; nothing where that cannot be."""
+        same, (baseline, candidate) = self.same_file, self.pair.adapters
+        if same is None:
+            return ()
+        try:
+            answers, why = same.answers(self.pair, possible), same.why
+        except Spent as spent:  # what is excluded is told all the same
+            answers, why = None, str(spent)
+        if answers is None:
+            self._note(SAME_FILE, everything, None, outcome="not tried", why=why)
+            return ()
+        both = self.pair.answers(possible)
+        of_weights = self._of({baseline.name: both[baseline.name], candidate.name: answers})
+        of_engine = self._of({baseline.name: answers, candidate.name: both[candidate.name]})
+        if of_weights is None or of_engine is None:
+            self._note(SAME_FILE, everything, None, outcome="not tried", why="there are no answers to compare")
+            return ()
+        engine, weights = effect(everything, of_weights), effect(everything, of_engine)
+        self._note(SAME_ENGINE, everything, of_weights, outcome=engine.outcome, test=engine)
+        self._note(SAME_FILE, everything, of_engine, outcome=weights.outcome, test=weights)
+        causes = []
+        if weights.gone or weights.less:
+            causes.append(naming.of_weights(same))
+        if engine.gone or engine.less:
+            causes.append(naming.of_engine(same))
+        return tuple(causes)
 
     def _forced(self, free: Unconstrained, everything: Drift) -> Effect | None:
         """Ask both engines without the constraint of the schema: is the drift there all the same?"""

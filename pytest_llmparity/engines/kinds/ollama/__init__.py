@@ -274,6 +274,10 @@ class OllamaAdapter(Adapter):
             overflow=overflow if gguf else None,
         )
 
+    def weights_file(self) -> Path | None:
+        """Return the blob that the Modelfile names, in the daemon's store on this machine."""
+        return super().weights_file() or about.blob(self._shown())
+
     def limits(self) -> tuple[str, ...]:
         """Return what the route drops, and what the model's own template and Modelfile change."""
         return limits.of_route(self.spec.route) + limits.of_model(

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from pytest_llmparity.core.errors import ParameterNotHonoured
@@ -178,6 +179,12 @@ def weights(show: Show) -> str:
     """Return the ``sha256:…`` of the weights' blob, which the Modelfile names; empty when it does not."""
     line = re.search(r"^FROM .*sha256-([0-9a-f]{64})\s*$", _text(show, "modelfile"), re.MULTILINE)
     return f"sha256:{line[1]}" if line else ""
+
+
+def blob(show: Show) -> Path | None:
+    """Return where the Modelfile says that the weights' blob lies; ``None`` when it does not."""
+    line = re.search(r"^FROM (.*sha256-[0-9a-f]{64})\s*$", _text(show, "modelfile"), re.MULTILINE)
+    return Path(line[1]) if line else None
 
 
 def bits_per_weight(show: Show) -> float | None:

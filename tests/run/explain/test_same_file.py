@@ -1,0 +1,188 @@
+"""The candidate's file on the baseline's engine: weights or engine, how often that is started, and when it is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_llmparity import check
+from pytest_llmparity.core.evidence import Check
+from pytest_llmparity.core.verdict import Explanation, Outcome
+from pytest_llmparity.engines.start import memory
+from pytest_llmparity.run.explain.search import SAME_ENGINE, SAME_FILE
+from pytest_llmparity.settings.specification import EngineSpec
+from tests.run.conftest import ROOT, Project
+
+pytestmark = pytest.mark.slow  # each starts two or three engines as processes
+
+PROMPTS = 12
+TEXT = check.text(margin=0.05, horizon=8)
+MODELS = ROOT / "fixtures/models/tiny"
+SERVER = (
+    f"import sys\nsys.path.append({str(ROOT)!r})"
+    + """
+import argparse, hashlib, os, signal
+from pathlib import Path
+from tests.doubles.posing import PosingEngine
+from tests.run.explain.conftest import rendered
+parser = argparse.ArgumentParser()
+for name in ("--alias", "--port", "--model"):
+    parser.add_argument(name)
+flags, _ = parser.parse_known_args()
+events = Path(os.environ["EVENTS"])
+def note(what):
+    with events.open("a") as out:
+        out.write(f"{Path(flags.model).name} {what}\\n")
+note("starts")
+if os.environ.get("BROKEN_BY") == Path(flags.model).name:
+    sys.exit("these weights are not for me")
+def answer(request):
+    prompt = request["prompt"] if "prompt" in request else rendered(request["messages"])
+    weights = flags.model if os.environ["BY"] == "weights" else ""
+    seed = hashlib.sha256(f"{prompt}{weights}{os.environ['ENGINE']}".encode()).hexdigest()
+    return " ".join(f"w{seed[2 * i : 2 * i + 2]}" for i in range(8))
+class Renderer(PosingEngine):
+    def asked(self, path, body):
+        return {"prompt": rendered(body["messages"])} if path == "/apply-template" else None
+def stop(*_):
+    note("stops")
+    os._exit(0)
+signal.signal(signal.SIGTERM, stop)
+with Renderer(answer, model=flags.alias, poses_as="llamacpp", port=int(flags.port)):
+    while True:
+        signal.pause()
+"""
+)
+Explained = Callable[..., Explanation]
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Path:
+    """Return the file in which engines note their start and stop."""
+    return tmp_path / "events"
+
+
+@pytest.fixture
+def explained(tmp_path: Path, events: Path) -> Iterator[Explained]:
+    """Explain the first verdict on a candidate with weights of its own against a baseline; both are processes."""
+    with ExitStack() as stack:
+        project = Project(tmp_path, stack)
+        project.prompts(PROMPTS)
+        script = tmp_path / "engine.py"
+        script.write_text(SERVER)
+
+        def spec(name: str, file: str, **env: str) -> EngineSpec:
+            path = MODELS / f"tiny-{file}.gguf"
+            return EngineSpec(
+                name=name,
+                kind="llamacpp",
+                launch="process",
+                model=path.name,
+                model_path=path,
+                command=(sys.executable, str(script)),
+                context_length=512,
+                env={"EVENTS": str(events), "BY": "weights", "ENGINE": "", **env},
+            )
+
+        def explain(
+            ours: dict[str, str], theirs: dict[str, str], *checks: Check, change: Any = None, **settings: Any
+        ) -> Explanation:
+            specs = (spec("a", "F16", **ours), spec("b", "Q4_0", **theirs))
+            session = project.session(*(change(*specs) if change else specs), **settings)
+            project.declare(session, *(checks or (TEXT,)))
+            session.gather()
+            verdicts = session.settle("t", session.parity_run("t", reproduce=""))
+            failed = [verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL]
+            assert failed
+            assert all(verdict.explanation is not None for verdict in failed)
+            return next(verdict.explanation for verdict in failed if verdict.explanation is not None)
+
+        yield explain
+
+
+def test_weights_are_the_cause_where_the_baselines_engine_answers_so_with_them(
+    explained: Explained, events: Path
+) -> None:
+    explanation = explained({}, {})
+
+    (cause,) = explanation.causes
+    assert (cause.layer, cause.by_exclusion) == ("weights", False)
+    assert cause.text == "the weights of b: tiny-Q4_0.gguf served as a is answers as b does"
+    assert cause.remedy.endswith("or accept them: llmparity calibrate a b")
+    of_weights, of_engine = explanation.experiments[-2:]
+    assert (of_weights.removed, of_weights.outcome) == (SAME_ENGINE, "stays")
+    assert (of_engine.removed, of_engine.outcome, of_engine.after) == (SAME_FILE, "gone", 0.0)
+    assert of_weights.requests + of_engine.requests == PROMPTS
+    assert events.read_text().splitlines().count("tiny-Q4_0.gguf stops") == 1, "the run goes on with its own"
+
+
+def test_the_engine_is_the_cause_where_the_baselines_does_otherwise_with_the_same_file(explained: Explained) -> None:
+    by_engine = {"BY": "engine"}
+
+    explanation = explained({**by_engine, "ENGINE": "one"}, {**by_engine, "ENGINE": "other"})
+
+    (cause,) = explanation.causes
+    assert (cause.layer, cause.by_exclusion) == ("engine", False)
+    assert cause.text.startswith("b's engine or its settings, not its weights: tiny-Q4_0.gguf served as a is")
+
+
+def test_neither_is_named_where_both_differ(explained: Explained) -> None:
+    explanation = explained({"ENGINE": "one"}, {"ENGINE": "other"})
+
+    (cause,) = explanation.causes
+    assert (cause.layer, cause.by_exclusion) == ("weights or arithmetic", True)
+    assert [each.outcome for each in explanation.experiments[-2:]] == ["stays", "stays"]
+
+
+def test_two_checks_of_a_pair_take_one_start(explained: Explained, events: Path) -> None:
+    explained({}, {}, TEXT, check.text(margin=0.06, horizon=8))
+
+    assert events.read_text().splitlines().count("tiny-Q4_0.gguf starts") == 2
+
+
+def test_a_start_that_fails_is_told_and_what_remains_stands(explained: Explained) -> None:
+    explanation = explained({"BROKEN_BY": "tiny-Q4_0.gguf"}, {})
+
+    (cause,) = explanation.causes
+    assert (cause.layer, cause.by_exclusion) == ("weights or arithmetic", True)
+    tried = explanation.experiments[-1]
+    assert (tried.removed, tried.outcome) == (SAME_FILE, "not tried")
+    assert "exit code 1" in tried.why
+
+
+def test_nothing_is_started_where_the_file_does_not_fit(
+    explained: Explained, events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 10)
+
+    explanation = explained({}, {})
+
+    assert explanation.experiments[-1].why.startswith("tiny-Q4_0.gguf takes ")
+    assert explanation.experiments[-1].why.endswith(" and 0 MiB of memory are free")
+    assert events.read_text().splitlines().count("tiny-Q4_0.gguf starts") == 1
+
+
+def test_nothing_is_started_without_requests_for_it(explained: Explained, events: Path) -> None:
+    """The prompts asked again, everything taken away, and a rendering of each: five times the prompts."""
+    explanation = explained({}, {}, explain_requests=5 * PROMPTS)
+
+    assert explanation.requests <= 5 * PROMPTS
+    assert [cause.by_exclusion for cause in explanation.causes] == [True]
+    assert "--parity-explain-requests" in explanation.experiments[-1].why
+    assert events.read_text().splitlines().count("tiny-Q4_0.gguf starts") == 1
+
+
+def test_two_engines_of_one_file_are_not_started_again(explained: Explained, events: Path) -> None:
+    def one_file(ours: EngineSpec, theirs: EngineSpec) -> tuple[EngineSpec, EngineSpec]:
+        return ours, dataclasses.replace(theirs, model=ours.model, model_path=ours.model_path)
+
+    explanation = explained({"ENGINE": "one"}, {"ENGINE": "other"}, change=one_file)
+
+    assert explanation.experiments[-1].why == "both serve tiny-F16.gguf"
+    assert events.read_text().splitlines().count("tiny-F16.gguf starts") == 2
