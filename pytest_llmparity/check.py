@@ -1,7 +1,8 @@
 """The checks a ``parity`` marker takes: ``from pytest_llmparity import check``.
 
 Each function returns a value that says which answers it needs and judges them once they are there. Arguments are
-keywords and are looked at right here, so a wrong one is reported where it was written.
+keywords and are looked at right here, so a wrong one is reported where it was written. What a check takes is
+imported by the function that makes it: most suites make one or two of them.
 
     >>> from pytest_llmparity import check
     >>> str(check.text(margin=0.12))
@@ -12,40 +13,48 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import os
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from pytest_llmparity.core.checks.answers import AnswersCheck
-from pytest_llmparity.core.checks.base import BaseCheck, Misused
-from pytest_llmparity.core.checks.distribution import REPEATS, DistributionCheck
-from pytest_llmparity.core.checks.drift.floor import HORIZON
-from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
-from pytest_llmparity.core.checks.drift.text import NEAR_TIES, Ignored, TextCheck
-from pytest_llmparity.core.checks.latency import REQUESTS, LatencyCheck, parse_budget
-from pytest_llmparity.core.checks.prompts import PromptsCheck
-from pytest_llmparity.core.checks.schema import SchemaCheck
-from pytest_llmparity.core.checks.schema.contract import Adapter
-from pytest_llmparity.core.checks.schema.target import JsonModel, read_fields, read_target
-from pytest_llmparity.core.checks.similarity import SimilarityCheck
-from pytest_llmparity.core.checks.tags import By
-from pytest_llmparity.core.checks.tools import ToolsCheck
-from pytest_llmparity.core.checks.tools.calls import Arguments, Order, field_path
-from pytest_llmparity.core.compare.fields import EVERYTHING
-from pytest_llmparity.core.compare.paths import refused as not_a_path
+from pytest_llmparity.core.checks.arguments import (
+    HORIZON,
+    REPEATS,
+    REQUESTS,
+    by_tag,
+    chosen_side,
+    nats,
+    share,
+    whole,
+)
 from pytest_llmparity.core.errors import DesignError
-from pytest_llmparity.core.right.extract import Extract, refused
-from pytest_llmparity.core.stats.paired import Side
+
+if TYPE_CHECKING:
+    from pytest_llmparity.core.checks.answers import AnswersCheck
+    from pytest_llmparity.core.checks.base import BaseCheck
+    from pytest_llmparity.core.checks.distribution import DistributionCheck
+    from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
+    from pytest_llmparity.core.checks.drift.text import Ignored, TextCheck
+    from pytest_llmparity.core.checks.latency import LatencyCheck
+    from pytest_llmparity.core.checks.prompts import PromptsCheck
+    from pytest_llmparity.core.checks.schema import SchemaCheck
+    from pytest_llmparity.core.checks.schema.contract import Adapter
+    from pytest_llmparity.core.checks.schema.target import JsonModel
+    from pytest_llmparity.core.checks.similarity import SimilarityCheck
+    from pytest_llmparity.core.checks.tags import By
+    from pytest_llmparity.core.checks.tools import ToolsCheck
+    from pytest_llmparity.core.checks.tools.calls import Arguments, Order
+    from pytest_llmparity.core.right.extract import Extract
+    from pytest_llmparity.core.stats.paired import Side
 
 __all__ = ["answers", "distribution", "latency", "logprobs", "prompts", "schema", "similarity", "text", "tools"]
 
 
 P = ParamSpec("P")
-C = TypeVar("C", bound=BaseCheck)
+C = TypeVar("C", bound="BaseCheck")
 
 
 def _told_later(make: Callable[P, C]) -> Callable[P, C]:
@@ -68,6 +77,8 @@ def _told_later(make: Callable[P, C]) -> Callable[P, C]:
             imported = not _frame().f_code.co_flags & inspect.CO_OPTIMIZED
             if not imported or "PYTEST_VERSION" not in os.environ:
                 raise
+            from pytest_llmparity.core.checks.base import Misused
+
             return cast("C", Misused(misuse=str(error), where=_caller()))
 
     return made
@@ -80,6 +91,8 @@ def prompts() -> PromptsCheck:
     An exact comparison: one prompt that differs fails it, and the text says whether template, tokeniser or a cut is
     behind it. Engines that report no counts leave it inconclusive.
     """
+    from pytest_llmparity.core.checks.prompts import PromptsCheck
+
     return PromptsCheck(where=_caller())
 
 
@@ -108,9 +121,11 @@ def text(
     Raises ``DesignError`` for a margin outside 0..1, a horizon that is not a positive whole number, another word for
     ``by`` or ``ignore``, or a ``shift`` without ``ignore``.
     """
+    from pytest_llmparity.core.checks.drift.text import NEAR_TIES, TextCheck
+
     if margin is not None:
-        margin = _share("text", "margin", margin)
-    if not _whole(horizon):
+        margin = share("text", "margin", margin)
+    if not whole(horizon):
         raise DesignError(f"text(horizon={horizon!r}): a horizon is a whole number of tokens from 1 up")
     if margin is None and horizon != HORIZON:
         raise DesignError(
@@ -125,8 +140,8 @@ def text(
             f'text(shift={shift!r}): a shift says which forks are near-ties, so give ignore="{NEAR_TIES}" too; '
             "check.logprobs(shift=…) holds the shift itself"
         )
-    accepted = None if shift is None else _nats("text", "shift", shift)
-    by = _by("text", by)
+    accepted = None if shift is None else nats("text", "shift", shift)
+    by = by_tag("text", by)
     return TextCheck(margin=margin, horizon=horizon, by=by, ignore=ignore, shift=accepted, where=_caller())
 
 
@@ -142,7 +157,9 @@ def logprobs(*, shift: float | None = None) -> LogprobsCheck:
     whose logprobs name other tokens or come after a filter are incomparable. Raises ``DesignError`` for a shift that is
     no positive number.
     """
-    return LogprobsCheck(shift=None if shift is None else _nats("logprobs", "shift", shift), where=_caller())
+    from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
+
+    return LogprobsCheck(shift=None if shift is None else nats("logprobs", "shift", shift), where=_caller())
 
 
 @_told_later
@@ -183,14 +200,18 @@ def schema(
 
     Raises ``DesignError`` for anything else, a schema that cannot be used included (a file is read later).
     """
+    from pytest_llmparity.core.checks.schema import SchemaCheck
+    from pytest_llmparity.core.checks.schema.target import read_fields, read_target
+    from pytest_llmparity.core.compare.fields import EVERYTHING
+
     limits = {"rate": rate, "gap": gap, "agree": agree, "arms": arms}
-    given = {name: _share("schema", name, value) for name, value in limits.items() if value is not None}
+    given = {name: share("schema", name, value) for name, value in limits.items() if value is not None}
     if not given:
         raise DesignError("schema() needs at least one limit: rate=0.98, gap=0.05, agree=0.95 or arms=0.05")
     for name in ("gap", "arms"):
         if given.get(name) == 1.0:
             raise DesignError(f"schema({name}=1.0): a gap of 100 % accepts everything; 0.05 is 5 points")
-    side = _side("schema", side)
+    side = chosen_side("schema", side)
     where = _caller()
     if not isinstance(lenient, bool):
         raise DesignError(f"schema(lenient={lenient!r}): lenient is True or False")
@@ -198,7 +219,7 @@ def schema(
     if compared != EVERYTHING and agree is None and arms is None:
         raise DesignError("schema(): fields, tolerance and unordered say what agree= compares; give agree= too")
     common: dict[str, Any] = {**given, "side": side, "lenient": lenient, "fields": compared}
-    common |= {"by": _by("schema", by), "where": where}
+    common |= {"by": by_tag("schema", by), "where": where}
     return SchemaCheck(**read_target(target), **common)
 
 
@@ -231,10 +252,11 @@ def answers(
 
     Raises ``DesignError`` for anything else.
     """
+    from pytest_llmparity.core.checks.answers import AnswersCheck
+    from pytest_llmparity.core.right.extract import refused
+
     limits = {"rate": rate, "gap": gap, "flips": flips}
-    given: dict[str, Any] = {
-        name: _share("answers", name, value) for name, value in limits.items() if value is not None
-    }
+    given: dict[str, Any] = {name: share("answers", name, value) for name, value in limits.items() if value is not None}
     if not given:
         raise DesignError("answers() needs at least one limit: rate=0.9, gap=0.05 or flips=0.05")
     for name in ("gap", "flips"):
@@ -242,7 +264,9 @@ def answers(
             raise DesignError(f"answers({name}=1.0): {name} of 100 % accepts everything; 0.05 is 5 points")
     if extract is not None and (why := refused(extract)):
         raise DesignError(f"answers(extract=…): {why}")
-    return AnswersCheck(**given, extract=extract, side=_side("answers", side), by=_by("answers", by), where=_caller())
+    return AnswersCheck(
+        **given, extract=extract, side=chosen_side("answers", side), by=by_tag("answers", by), where=_caller()
+    )
 
 
 @_told_later
@@ -274,8 +298,12 @@ def tools(
 
     Raises ``DesignError`` for anything else.
     """
+    from pytest_llmparity.core.checks.tools import ToolsCheck
+    from pytest_llmparity.core.checks.tools.calls import field_path
+    from pytest_llmparity.core.compare.paths import refused as not_a_path
+
     limits = {"trigger": trigger, "names": names, "rate": rate, "agree": agree}
-    given: dict[str, Any] = {name: _share("tools", name, value) for name, value in limits.items() if value is not None}
+    given: dict[str, Any] = {name: share("tools", name, value) for name, value in limits.items() if value is not None}
     if not given:
         raise DesignError("tools() needs at least one limit: trigger=0.95, names=0.95, rate=0.95 or agree=0.95")
     if not isinstance(arguments, str):
@@ -291,7 +319,7 @@ def tools(
     if order not in ("any", "same"):
         raise DesignError(f'tools(order={order!r}): order is "any" or "same"')
     return ToolsCheck(
-        **given, arguments=cast("Arguments", arguments), order=order, by=_by("tools", by), where=_caller()
+        **given, arguments=cast("Arguments", arguments), order=order, by=by_tag("tools", by), where=_caller()
     )
 
 
@@ -311,9 +339,11 @@ def similarity(*, at_least: float | None = None, by: By | None = None) -> Simila
 
     Raises ``DesignError`` for a number outside 0..1, or another word for ``by``.
     """
+    from pytest_llmparity.core.checks.similarity import SimilarityCheck
+
     if at_least is not None:
-        at_least = _share("similarity", "at_least", at_least)
-    return SimilarityCheck(at_least=at_least, by=_by("similarity", by), where=_caller())
+        at_least = share("similarity", "at_least", at_least)
+    return SimilarityCheck(at_least=at_least, by=by_tag("similarity", by), where=_caller())
 
 
 @_told_later
@@ -327,7 +357,9 @@ def distribution(*, repeats: int = REPEATS, gate: bool = False) -> DistributionC
     with ``gate`` FAIL where a difference is shown, else INCONCLUSIVE; it never passes. Gate on what sampled answers are
     for instead (:func:`schema`). Raises ``DesignError`` for fewer than 2 repeats.
     """
-    if not _whole(repeats) or repeats < 2:
+    from pytest_llmparity.core.checks.distribution import DistributionCheck
+
+    if not whole(repeats) or repeats < 2:
         raise DesignError(f"distribution(repeats={repeats!r}): repeats is a whole number of answers from 2 up")
     return DistributionCheck(repeats=repeats, gate=gate, where=_caller())
 
@@ -359,6 +391,8 @@ def latency(
 
     At least one limit is needed; ``DesignError`` says what is wrong with one.
     """
+    from pytest_llmparity.core.checks.latency import LatencyCheck, parse_budget
+
     asked = {
         "ttft_p50": ttft_p50,
         "ttft_p95": ttft_p95,
@@ -372,47 +406,14 @@ def latency(
     }
     budgets = tuple(parse_budget(name, value) for name, value in asked.items() if value is not None)
     if success_rate is not None:
-        success_rate = _share("latency", "success_rate", success_rate)
+        success_rate = share("latency", "success_rate", success_rate)
     if not budgets and success_rate is None:
         raise DesignError('latency() needs at least one budget, such as ttft_p50="x1.25" or e2e_p95="2s"')
-    if not _whole(n):
+    if not whole(n):
         raise DesignError(f"latency(n={n!r}): n is a whole number of requests from 1 up")
     if not isinstance(cached, bool):
         raise DesignError(f"latency(cached={cached!r}): cached is True or False")
     return LatencyCheck(budgets=budgets, success_rate=success_rate, n=n, cached=cached, where=_caller())
-
-
-def _share(function: str, name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise DesignError(f"{function}({name}={value!r}): {name} is a share, a number above 0 and at most 1")
-    if not 0.0 < value <= 1.0:
-        hint = f": {value / 100:g} is {value:g} %" if 1 < value <= 100 else ", above 0 and at most 1"
-        raise DesignError(f"{function}({name}={value!r}): {name} is a share{hint}")
-    return float(value)
-
-
-def _nats(function: str, name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < math.inf:
-        raise DesignError(f"{function}({name}={value!r}): {name} is a number of nats above 0, such as 0.06")
-    return float(value)
-
-
-def _side(function: str, side: Side) -> Side:
-    if side not in ("either", "worse"):
-        raise DesignError(f'{function}(side={side!r}): side is "either" or "worse"')
-    return side
-
-
-def _by(function: str, by: object) -> By | None:
-    if by is None or by == "tag":
-        return by
-    raise DesignError(
-        f'{function}(by={by!r}): by must be "tag", which judges the prompts of each tag by themselves too'
-    )
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _caller() -> str:

@@ -150,6 +150,10 @@ else:
     TokenRecords = tuple[TokenLogprob, ...]  # as which JSON is read
 
 
+MOVED: Final = "moved to reasoning"
+"""How the reader's remark ends where a server left reasoning in the text (``Completion.normalised``)."""
+
+
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """One answer, normalised: same fields whatever the engine.
 

@@ -74,6 +74,37 @@ def test_declaring_a_check_imports_nothing_heavy() -> None:
     assert "pytest_llmparity" in loaded
 
 
+def test_importing_the_checks_imports_none_of_them() -> None:
+    """A test file that imports ``check`` pays for what it makes of it, and for nothing before that."""
+    code = "import sys; from pytest_llmparity import check; print(*sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert {name.partition(".")[0] for name in loaded} & {*HEAVY, "asyncio", "msgspec"} == set()
+    assert {name.removeprefix("pytest_llmparity") for name in loaded if name.startswith("pytest_llmparity")} == {
+        "",
+        ".check",
+        ".core",
+        ".core.checks",
+        ".core.checks.arguments",
+        ".core.errors",
+        ".core.words",
+        ".core.words.shortage",
+    }
+
+
+def test_making_one_check_imports_no_other() -> None:
+    code = "import sys; from pytest_llmparity import check; check.text(margin=0.05); print(*sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    checks = "pytest_llmparity.core.checks"
+    assert f"{checks}.drift.text" in loaded
+    others = {f"{checks}.{name}" for name in ("answers", "latency", "prompts", "schema", "similarity", "tools")}
+    readers = {"pytest_llmparity.core.compare.facts", "pytest_llmparity.core.right"}  # their expressions take long
+    assert set(loaded) & {*others, *readers} == set()
+
+
 @pytest.mark.parametrize("without", ["xdist", "terminal", "cacheprovider", "capture", "junitxml", "timeout", "asyncio"])
 def test_it_works_without_another_plugin_and_beside_all_others(bench: Bench, without: str) -> None:
     bench.pytester.makeini(PROJECT.format(options=" ".join(leave_out(UNSEEN))))

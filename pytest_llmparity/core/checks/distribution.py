@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar
 
+from pytest_llmparity.core.checks.arguments import REPEATS
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.compare.answers import in_words
@@ -16,8 +17,6 @@ from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.permutation import DRAWS, Difference, difference
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
-
-REPEATS: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

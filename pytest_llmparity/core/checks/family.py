@@ -10,8 +10,8 @@ from typing import Final
 
 from pytest_llmparity.core.checks.base import worded
 from pytest_llmparity.core.checks.missing import COUNTING, JUDGED, Missing
-from pytest_llmparity.core.checks.schema.contract import MOVED
 from pytest_llmparity.core.evidence import Evidence
+from pytest_llmparity.core.sample import MOVED
 from pytest_llmparity.core.verdict import READER, LeftOut, Lenience, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 

@@ -15,10 +15,7 @@ from typing import Final, TypeAlias
 from pytest_llmparity.core.compare.json import diff_values, parse_json
 from pytest_llmparity.core.compare.paths import at, steps
 from pytest_llmparity.core.compare.paths import refused as no_path
-from pytest_llmparity.core.right.choice import choice
-from pytest_llmparity.core.right.number import number, only_number
 from pytest_llmparity.core.right.reading import Extracted
-from pytest_llmparity.core.right.truth import TRUTH, truth
 from pytest_llmparity.core.words import explain
 
 Extract: TypeAlias = str | Callable[[str], object]
@@ -94,7 +91,7 @@ def extracted(text: str, extract: Extract | None) -> Extracted:
     if extract.startswith(JSON):
         return _field(text, extract[len(JSON) :])
     if extract in WORDS:
-        return {"number": number, "choice": choice, "bool": truth}[extract](text)
+        return _reader(extract)(text)
     match = re.search(extract, text)
     if match is None:
         return Extracted(problem=f"{explain.quote(extract, 40)} finds nothing in it")
@@ -104,11 +101,28 @@ def extracted(text: str, extract: Extract | None) -> Extracted:
     return Extracted(value=value.strip())
 
 
+def _reader(word: str) -> Callable[[str], Extracted]:
+    """Return what reads a number, a choice, or yes or no, imported now: their expressions take long to compile."""
+    if word == "number":
+        from pytest_llmparity.core.right.number import number
+
+        return number
+    if word == "choice":
+        from pytest_llmparity.core.right.choice import choice
+
+        return choice
+    from pytest_llmparity.core.right.truth import truth
+
+    return truth
+
+
 def wanted(answer: str, extract: Extract | None) -> Extracted:
     """Return the value that a prompt file expects, written there as text, as :func:`extracted` gives it."""
     if extract is None or callable(extract):
         return Extracted(value=answer.strip())
     if extract == "number":
+        from pytest_llmparity.core.right.number import only_number
+
         return only_number(answer)
     if extract in WORDS:
         return extracted(answer, extract)
@@ -158,8 +172,12 @@ _PLAIN_DIGITS: Final = 16
 def _as_text(value: object, expected: str) -> bool:
     expected = expected.strip()
     if isinstance(value, bool):
+        from pytest_llmparity.core.right.truth import TRUTH
+
         return value is TRUTH.get(expected.lower())
     if isinstance(value, (int, float, Decimal)):
+        from pytest_llmparity.core.right.number import only_number
+
         meant = only_number(expected)
         try:
             return not meant.problem and Decimal(str(value)) == meant.value

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from pytest_llmparity.core.checks.drift.floor import HORIZON
+from pytest_llmparity.core.checks.arguments import HORIZON
 from pytest_llmparity.core.checks.drift.ladders import party_of
 from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
 from pytest_llmparity.core.errors import DesignError, NotMeasured

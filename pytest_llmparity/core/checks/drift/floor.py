@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_llmparity.core.checks.arguments import HORIZON
 from pytest_llmparity.core.checks.designs import Fixed, Forks
 from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.compare.answers import Compared, compare_answers
@@ -30,8 +31,6 @@ from pytest_llmparity.core.stats.noise import excess
 from pytest_llmparity.core.verdict import Judgement, Outcome
 from pytest_llmparity.core.words import explain
 
-HORIZON: Final = 32
-"""Tokens of an answer that are compared; the margins below belong to this horizon."""
 PRESETS: Final = ((8.0, 0.05), (6.0, 0.07), (4.0, 0.12))
 """Accepted forks per token by the bits of the coarser quantisation, for a horizon of 32 tokens and free text: about
 what honest copies of two small models do at most (docs/statistics.md)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from pytest_llmparity.core.checks.drift.floor import HORIZON
+from pytest_llmparity.core.checks.arguments import HORIZON
 from pytest_llmparity.core.checks.drift.unchanged import recorded_noise
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.identity.agreed import LOCK_FILE, Party

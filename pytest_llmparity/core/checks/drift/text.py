@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, TypeAlias
 
+from pytest_llmparity.core.checks.arguments import HORIZON
 from pytest_llmparity.core.checks.base import BaseCheck, sampled
 from pytest_llmparity.core.checks.designs import ONE_GROUP, SINGLE, Fixed, Forks, turns
 from pytest_llmparity.core.checks.drift.compared import (
@@ -22,7 +23,6 @@ from pytest_llmparity.core.checks.drift.compared import (
     withheld,
 )
 from pytest_llmparity.core.checks.drift.floor import (
-    HORIZON,
     UNKNOWN_MARGIN,
     RepeatedPhase,
     above_floor,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from pytest_llmparity.core.checks.arguments import REQUESTS
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.designs import Fixed, judgement_of
 from pytest_llmparity.core.checks.latency.in_turn import Turns, of_loads
@@ -30,7 +31,6 @@ from pytest_llmparity.core.stats.shares import least_perfect
 from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
-REQUESTS: Final = 128
 MERGED: Final = 0.01
 """Share of first tokens that arrived in one read with later ones above which a TTFT is not trusted."""
 WORDS: Final = {"ttft": "to the first token", "tpot": "per output token", "e2e": "end to end"}

@@ -22,15 +22,12 @@ from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.late import jsonschema_rs
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import Completion, JsonObject
+from pytest_llmparity.core.sample import MOVED, Completion, JsonObject
 from pytest_llmparity.core.verdict import Difference, Lenience, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
 if TYPE_CHECKING:
     from jsonschema_rs import FancyRegexOptions
-
-MOVED: Final = "moved to reasoning"
-"""How the reader's remark ends where a server left reasoning in the text (``Completion.normalised``)."""
 
 
 class Adapter(Protocol):

@@ -1,0 +1,60 @@
+"""What a user may write as arguments of a check, and what stands where nothing is written.
+
+Plain values and functions of the errors alone: a test file that imports ``check`` imports this and no check.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from pytest_llmparity.core.errors import DesignError
+
+if TYPE_CHECKING:
+    from pytest_llmparity.core.checks.tags import By
+    from pytest_llmparity.core.stats.paired import Side
+
+HORIZON: Final = 32
+"""Tokens of an answer that are compared; the margins that are built in belong to this horizon."""
+REPEATS: Final = 10
+"""Answers to each prompt that a check of sampled text asks for."""
+REQUESTS: Final = 128
+"""Requests per engine in the timed phase."""
+
+
+def share(function: str, name: str, value: object) -> float:
+    """Return a share above 0 and at most 1; ``DesignError`` for anything else, with a hint where it is a percentage."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise DesignError(f"{function}({name}={value!r}): {name} is a share, a number above 0 and at most 1")
+    if not 0.0 < value <= 1.0:
+        hint = f": {value / 100:g} is {value:g} %" if 1 < value <= 100 else ", above 0 and at most 1"
+        raise DesignError(f"{function}({name}={value!r}): {name} is a share{hint}")
+    return float(value)
+
+
+def nats(function: str, name: str, value: object) -> float:
+    """Return a finite number of nats above 0; ``DesignError`` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < math.inf:
+        raise DesignError(f"{function}({name}={value!r}): {name} is a number of nats above 0, such as 0.06")
+    return float(value)
+
+
+def chosen_side(function: str, side: Side) -> Side:
+    """Return which deviations count; ``DesignError`` for another word."""
+    if side not in ("either", "worse"):
+        raise DesignError(f'{function}(side={side!r}): side is "either" or "worse"')
+    return side
+
+
+def by_tag(function: str, by: object) -> By | None:
+    """Return what prompts are judged by beside all together, ``None`` for nothing; ``DesignError`` for another word."""
+    if by is None or by == "tag":
+        return by
+    raise DesignError(
+        f'{function}(by={by!r}): by must be "tag", which judges the prompts of each tag by themselves too'
+    )
+
+
+def whole(value: object) -> bool:
+    """Whether it is a whole number from 1 up."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
