@@ -47,10 +47,13 @@ if TYPE_CHECKING:
     from pytest_llmparity.core.checks.tags import By
     from pytest_llmparity.core.checks.tools import ToolsCheck
     from pytest_llmparity.core.checks.tools.calls import Arguments, Order
+    from pytest_llmparity.core.checks.value import ValueCheck
+    from pytest_llmparity.core.checks.value.pair import Key
     from pytest_llmparity.core.right.extract import Extract
     from pytest_llmparity.core.stats.paired import Side
 
 __all__ = ["answers", "distribution", "latency", "logprobs", "prompts", "schema", "similarity", "text", "tools"]
+__all__ += ["value"]
 
 
 P = ParamSpec("P")
@@ -201,8 +204,8 @@ def schema(
     Raises ``DesignError`` for anything else, a schema that cannot be used included (a file is read later).
     """
     from pytest_llmparity.core.checks.schema import SchemaCheck
-    from pytest_llmparity.core.checks.schema.target import read_fields, read_target
-    from pytest_llmparity.core.compare.fields import EVERYTHING
+    from pytest_llmparity.core.checks.schema.target import read_target
+    from pytest_llmparity.core.compare.fields import EVERYTHING, fields_of
 
     limits = {"rate": rate, "gap": gap, "agree": agree, "arms": arms}
     given = {name: share("schema", name, value) for name, value in limits.items() if value is not None}
@@ -215,7 +218,7 @@ def schema(
     where = _caller()
     if not isinstance(lenient, bool):
         raise DesignError(f"schema(lenient={lenient!r}): lenient is True or False")
-    compared = read_fields(fields, tolerance or {}, unordered)
+    compared = fields_of("schema", fields, tolerance or {}, unordered)
     if compared != EVERYTHING and agree is None and arms is None:
         raise DesignError("schema(): fields, tolerance and unordered say what agree= compares; give agree= too")
     common: dict[str, Any] = {**given, "side": side, "lenient": lenient, "fields": compared}
@@ -414,6 +417,67 @@ def latency(
     if not isinstance(cached, bool):
         raise DesignError(f"latency(cached={cached!r}): cached is True or False")
     return LatencyCheck(budgets=budgets, success_rate=success_rate, n=n, cached=cached, where=_caller())
+
+
+@_told_later
+def value(
+    *,
+    agree: float | None = None,
+    rate: float | None = None,
+    gap: float | None = None,
+    drift: float | None = None,
+    key: Key | None = None,
+    fields: Sequence[str] = (),
+    tolerance: float | Mapping[str, float] | None = None,
+    unordered: Sequence[str] = (),
+    exceptions: bool = False,
+    side: Side = "either",
+    by: By | None = None,
+) -> ValueCheck:
+    """Compare what an application returns: the test itself is the application, run once per input and engine.
+
+    ``agree``: with at least this share of inputs both engines give equal values. ``rate``: on each engine the
+    application returns with at least this share of inputs, and raises nothing. ``gap``: between baseline and candidate
+    that share differs by at most this much; ``side="worse"`` lets a better candidate pass whatever the gap. ``drift``:
+    values differ with at most this share of inputs, less those with which they differ when the application is run on
+    the baseline again; each input is then run twice. At least one of them is needed.
+
+    All of a value is compared, or what the function ``key`` returns for it, or the paths in ``fields``
+    (``["$.queue", "$.items[].price"]``). ``tolerance`` is how far numbers may lie apart, everywhere (``0.01``) or by
+    path (``{"$.total": 0.01}``); arrays at the paths of ``unordered`` have no order. Where both engines raise they do
+    not agree; with ``exceptions=True`` they do where the exceptions are of one type. Of cases of one ``group`` one
+    counts, ``by="tag"`` also judges each tag, as :func:`schema` does.
+
+    Raises ``DesignError`` for anything else.
+    """
+    from pytest_llmparity.core.checks.value import ValueCheck
+    from pytest_llmparity.core.compare.fields import EVERYTHING, fields_of
+
+    limits = {"rate": rate, "gap": gap, "agree": agree, "drift": drift}
+    given: dict[str, Any] = {name: share("value", name, most) for name, most in limits.items() if most is not None}
+    if not given:
+        raise DesignError("value() needs at least one limit: agree=0.95, rate=0.98, gap=0.05 or drift=0.05")
+    for name in ("gap", "drift"):
+        if given.get(name) == 1.0:
+            raise DesignError(f"value({name}=1.0): {name} of 100 % accepts everything; 0.05 is 5 points")
+    for name, text in (("key", key), ("exceptions", exceptions)):
+        if text is not None and not (callable(text) if name == "key" else isinstance(text, bool)):
+            takes = "a function of a value" if name == "key" else "True or False"
+            raise DesignError(f"value({name}={text!r}): {name} is {takes}")
+    compared = fields_of("value", fields, {} if tolerance is None else tolerance, unordered)
+    if compared != EVERYTHING and agree is None and drift is None:
+        raise DesignError("value(): fields, tolerance and unordered say what agree= and drift= compare; give one too")
+    if key is not None and fields:
+        raise DesignError("value(): key and fields both say what is compared; give one of them")
+    return ValueCheck(
+        **given,
+        key=key,
+        fields=compared,
+        exceptions=exceptions,
+        side=chosen_side("value", side),
+        by=by_tag("value", by),
+        where=_caller(),
+    )
 
 
 def _caller() -> str:

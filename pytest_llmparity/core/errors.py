@@ -26,6 +26,7 @@ LLMParityError
 │   │   ├── NotRecorded        a recording is played that does not hold this request
 │   │   └── EmptyAnswer        200 without text, tool call or reasoning
 │   ├── Timeout                connect, first byte, idle gap or total
+│   ├── ApplicationError   a test that is an application returned what is no JSON
 │   └── ParameterNotHonoured   known before the first request: the engine's route has no such field
 ├── MissingSample              a row that is read but was never gathered; carries the reason
 ├── MachineError               this machine has no more of something: file descriptors, memory
@@ -104,6 +105,10 @@ class MemoryHeld(LaunchError):
 
 class EngineDied(EngineError):
     """The engine answered before and its process or its listening socket is gone."""
+
+
+class ApplicationError(EngineError):
+    """A test with ``check.value`` returned what is no JSON, so it can be neither kept nor compared."""
 
 
 class NotAsked(EngineDied):

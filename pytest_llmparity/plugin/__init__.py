@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity.plugin import hookspecs, options
+from pytest_llmparity.plugin.applications import pytest_pyfunc_call  # noqa: F401 - as above
 from pytest_llmparity.plugin.fixtures import (  # noqa: F401 - pytest finds fixtures and hooks in the plugin's own module
     DOOR,
     UNSELECTED,

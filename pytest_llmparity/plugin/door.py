@@ -27,7 +27,7 @@ from pytest_llmparity.core.words.shortage import advice
 from pytest_llmparity.embedding import default_embedder
 from pytest_llmparity.engines import daemons
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.plugin import planned, repeats, shards, xdist
+from pytest_llmparity.plugin import applications, planned, repeats, shards, xdist
 from pytest_llmparity.plugin.harmless import harmless, shorten
 from pytest_llmparity.plugin.options import given_to, verbosity
 from pytest_llmparity.report import files, junit, terminal
@@ -102,7 +102,9 @@ class Door:
                 continue
             self._declared.add(gate)
             try:
-                self.session.declare(gate, marker.args, marker.kwargs, folder=item.path.parent)
+                self.session.declare(
+                    gate, marker.args, marker.kwargs, folder=item.path.parent, **applications.called(item)
+                )
             except LLMParityError as error:
                 self._problems[gate] = str(error)
         if self._deciding is not None and items and not xdist.is_worker(self.config):

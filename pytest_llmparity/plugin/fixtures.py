@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmparity.plugin import applications
+
 if TYPE_CHECKING:
     from pytest_llmparity.plugin.door import Door
     from pytest_llmparity.run.parity import EngineHandle, Engines, Parity, ParityRun
@@ -78,7 +80,12 @@ def parity_run(llmparity_door: Door, request: pytest.FixtureRequest) -> ParityRu
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests that use ``engine`` once per selected engine; node ids are the engines' names."""
+    """Run tests that use ``engine`` once per selected engine; node ids are the engines' names.
+
+    A test that is an application is one test for all engines.
+    """
+    if applications.parametrize(metafunc):
+        return
     if "llmparity_engine_name" not in metafunc.fixturenames:
         return
     door = metafunc.config.stash.get(DOOR, None)
@@ -90,7 +97,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> None:
     """Notice an ``engine`` that is not ours."""
-    if fixturedef.argname == "engine" and (door := request.config.stash.get(DOOR, None)) is not None:
+    door = request.config.stash.get(DOOR, None)
+    if fixturedef.argname == "engine" and door is not None and not applications.is_application(request.node):
         door.notice(fixturedef.func)
 
 

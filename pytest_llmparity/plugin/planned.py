@@ -13,6 +13,7 @@ from pytest_llmparity.core.words.printable import uncommanded
 from pytest_llmparity.report.terminal import ahead
 from pytest_llmparity.run.gather.course import WAVE
 from pytest_llmparity.run.gather.lanes import describe, lanes_of
+from pytest_llmparity.run.plan import requests_of_unit
 from pytest_llmparity.run.probe.preflight import most_requests, some_requests
 from pytest_llmparity.run.records import record_of
 from pytest_llmparity.settings.specification import Settings
@@ -72,6 +73,9 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
             wave=WAVE if session.sequential else None,
         )
     ]
+    runs = [requests_of_unit(unit, plan.floor_most)[1] for unit in plan.units if unit.application is not None]
+    if runs:
+        lines.append(ahead.runs_line(sum(runs), len(settings.asked)))
     contexts = [spec.context_length for spec in settings.recordable]
     if settings.recordable and (asked := most_requests(plan.units, contexts) + session.canaries):
         lines.append(ahead.probe_line(asked, len(settings.recordable)))

@@ -262,6 +262,18 @@ class EngineHandle:
         return {"ca_bundle": self._adapter.spec.ca_bundle, "proxy": self._adapter.spec.proxy}
 
 
+def handle_of(adapter: Adapter, *, base_url: str = "") -> EngineHandle:
+    """Return an engine for application code, reached at its own address or at another."""
+    return EngineHandle(
+        name=adapter.name,
+        kind=adapter.kind,
+        model=adapter.model,
+        base_url=base_url or adapter.openai_base_url,
+        api_key=adapter.api_key or "EMPTY",
+        _adapter=adapter,
+    )
+
+
 class Engines(Named[EngineHandle]):
     """Every selected engine by name, in the order selected."""
 

@@ -23,6 +23,7 @@ from pytest_llmparity.core.sample import Phase, Request, Sampling, WireRequest, 
 from pytest_llmparity.core.shards import Shard
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.application import Application
 
 PHASE_ORDER = (Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL)
 """Cold before a prompt was asked at all, so that no cache holds it; warm and parallel after."""
@@ -37,7 +38,10 @@ Wires = Mapping[str, Mapping[str, WireRequest]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
-    """What one test declares in its marker: one prompt set, its checks and how it is asked."""
+    """What one test declares in its marker: one prompt set, its checks and how it is asked.
+
+    With an ``application`` the prompts are its inputs, and what is asked of engines is its own affair.
+    """
 
     test: str
     prompts: PromptSet
@@ -45,6 +49,7 @@ class Declaration:
     sampling: Sampling
     concurrency: int
     repeats: int = 1
+    application: Application | None = None
 
     def needs(self) -> Needs:
         """Return the union of what the checks need."""
@@ -68,7 +73,7 @@ class Unit:
     """One prompt set asked in one way: tests that ask the same thing share its samples.
 
     ``checks`` are those of all of them, none where one test only reads the answers. ``part`` is there where a shard
-    asks its own of the cases.
+    asks its own of the cases. With an ``application`` the cases are its inputs.
     """
 
     prompts: PromptSet
@@ -78,6 +83,7 @@ class Unit:
     needs: Needs
     checks: tuple[Check, ...] = ()
     part: Part | None = None
+    application: Application | None = None
 
     @property
     def key(self) -> str:
@@ -116,7 +122,8 @@ class Unit:
     @property
     def _way(self) -> str:
         cached = "/cached" if self.needs.timed_cached else ""  # timed in another way, so another unit
-        return f"{json.dumps(to_json(self.sampling), sort_keys=True)}/{self.concurrency}{cached}"
+        called = "" if self.application is None else f"/{self.application.test}"
+        return f"{json.dumps(to_json(self.sampling), sort_keys=True)}/{self.concurrency}{cached}{called}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +165,8 @@ class Plan:
     @property
     def tokens(self) -> int:
         """Upper limit of generated tokens per engine: the most requests times ``max_tokens``."""
-        return sum(requests_of_unit(unit, self.floor_most)[1] * unit.sampling.max_tokens for unit in self.units)
+        asked = [unit for unit in self.units if unit.application is None]  # what applications ask is their own affair
+        return sum(requests_of_unit(unit, self.floor_most)[1] * unit.sampling.max_tokens for unit in asked)
 
     @property
     def timed(self) -> tuple[Unit, ...]:
@@ -174,6 +182,7 @@ class Plan:
             [
                 unit.key,
                 unit.repeats,
+                *([] if unit.application is None else [unit.application.code]),
                 sorted(unit.needs.phases),
                 unit.needs.top_logprobs,
                 unit.needs.timed,
@@ -250,6 +259,7 @@ def unit_of(declaration: Declaration, *, only: Sequence[str] = (), engines: int 
         repeats=declaration.repeats,
         needs=needs,
         checks=() if only else declaration.checks,
+        application=declaration.application,
     )
 
 
@@ -376,6 +386,8 @@ def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
     tools: llama.cpp does not stream the two together. Streams that say nothing of tokens are asked for only where
     their timing counts, because checks hold the prompts' token counts against each other.
     """
+    if unit.application is not None:
+        return {case.id: unit.application.request(case) for case in unit.prompts.cases}
     stream = adapter.counts_in_streams or unit.needs.timed > 0
     return {case.id: wire_of(adapter, _request(adapter, unit, case), stream=stream) for case in unit.prompts.cases}
 
@@ -444,6 +456,8 @@ def build_requests(adapter: Adapter, record: EngineRecord, units: Sequence[Unit]
     for unit in units:
         wires, no_words = requests_by_case(adapter, unit)
         lacks = pointless(record, unit)
+        if unit.application is not None and record.recording:
+            lacks = dict.fromkeys(unit.prompts.by_id, f"{record.name} is a recording, which no application can ask")
         wires = {case: wire for case, wire in wires.items() if case not in lacks}
         missing = {**no_words, **lacks}
         if wires:

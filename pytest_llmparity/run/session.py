@@ -56,7 +56,7 @@ from pytest_llmparity.run.judge.state import (
 )
 from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import Beside, LoopThread
-from pytest_llmparity.run.parity import EngineHandle, ParityRun
+from pytest_llmparity.run.parity import EngineHandle, ParityRun, handle_of
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan, unit_of
 from pytest_llmparity.run.records import masked
 from pytest_llmparity.run.shards.dealing import SHARD, note_of, of_shard, part_lines, refuse_empty
@@ -122,8 +122,10 @@ class Session:
 
     # what the tests declare ------------------------------------------------------------------------------------------
 
-    def declare(self, test: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, folder: Path) -> Declaration:
-        """Take note of one test's marker; raises ``UsageError`` when it cannot be used."""
+    def declare(
+        self, test: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, folder: Path, **called: Any
+    ) -> Declaration:
+        """Take note of one test's marker; raises ``UsageError`` when it cannot be used. ``called`` is the function."""
         declared = declare(
             test,
             [self.held(test, value) for value in args],
@@ -133,6 +135,7 @@ class Session:
             engines=len(self.settings.engines),
             sequential=self.sequential,
             in_turn=self.settings.turns,
+            **called,
         )
         if declared.needs().accepted and self.settings.holds_pairs:
             self._lock.require_margins(declared.checks)
@@ -376,15 +379,7 @@ class Session:
 
         Raises the reason when it cannot be had, or is another engine than its pins say.
         """
-        adapter = self.available(name)[0]
-        return EngineHandle(
-            name=name,
-            kind=adapter.kind,
-            model=adapter.model,
-            base_url=adapter.openai_base_url,
-            api_key=adapter.api_key or "EMPTY",
-            _adapter=adapter,
-        )
+        return handle_of(self.available(name)[0])
 
     @property
     def canaries(self) -> int:

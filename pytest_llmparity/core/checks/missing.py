@@ -25,6 +25,7 @@ _OF_PAIRS: Final = (
     "answers.gap",
     "answers.flips",
     "tools.agree",
+    *("value.gap", "value.agree", "value.drift"),
 )
 COUNTING: Final = frozenset({"text", "logprobs", "similarity", *_OF_PAIRS, "prompts"})
 """Kinds of verdict that count prompts which cannot be asked among what is missing."""

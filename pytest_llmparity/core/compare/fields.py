@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -11,6 +12,8 @@ import msgspec
 from pytest_llmparity.core.compare.json import ABSENT, FieldDiff, child, diff_values
 from pytest_llmparity.core.compare.matching import Alike, matched
 from pytest_llmparity.core.compare.paths import EVERYWHERE, Steps, at, steps
+from pytest_llmparity.core.compare.paths import refused as not_a_path
+from pytest_llmparity.core.errors import DesignError
 
 _Work: TypeAlias = tuple[str, Steps, Any, Any]
 
@@ -20,12 +23,14 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True):
 
     A path reads ``$.items[].price``: ``[]`` is every place of an array. ``tolerance`` is the largest difference of two
     numbers at a path that does not count; at the paths of ``unordered`` arrays are compared whatever the order of their
-    items, these by what is read of them and by the same tolerance.
+    items, these by what is read of them and by the same tolerance. ``within`` is the tolerance of every other number,
+    where no array is without order.
     """
 
     read: tuple[str, ...] = ()
     tolerance: tuple[tuple[str, float], ...] = ()
     unordered: tuple[str, ...] = ()
+    within: float | None = None
 
     def differences(self, ours: Any, theirs: Any) -> list[FieldDiff]:
         """Return the fields in which two values differ for who reads these, as :func:`diff_values` does.
@@ -49,6 +54,34 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True):
 EVERYTHING: Final = Fields()
 
 
+def fields_of(check: str, read: Sequence[str], tolerance: object, unordered: Sequence[str]) -> Fields:
+    """Return what of two values a check compares; ``DesignError`` for a path that is none, or a tolerance below 0.
+
+    ``check.value`` takes one tolerance for all numbers, too.
+    """
+    for name, paths in (("fields", read), ("unordered", unordered)):
+        if not isinstance(paths, (list, tuple)):
+            raise DesignError(f'{check}({name}={paths!r}): {name} is a list of paths, such as ["$.price"]')
+    if check == "value" and not isinstance(tolerance, Mapping):
+        if unordered:
+            raise DesignError('value(): beside unordered, tolerance names its paths, such as {"$.items[].price": 0.01}')
+        within = _tolerated(tolerance, f"value(tolerance={tolerance!r})")
+        return msgspec.structs.replace(fields_of(check, read, {}, unordered), within=within)
+    if not isinstance(tolerance, Mapping):
+        raise DesignError(f'{check}(tolerance={tolerance!r}): tolerance is a dictionary such as {{"$.total": 0.01}}')
+    for path in (*read, *tolerance, *unordered):
+        if why := not_a_path(path):
+            raise DesignError(f"{check}(): {why}")
+    apart = {path: _tolerated(most, f"{check}(tolerance={{{path!r}: {most!r}}})") for path, most in tolerance.items()}
+    return Fields(read=tuple(read), tolerance=tuple(apart.items()), unordered=tuple(unordered))
+
+
+def _tolerated(most: object, written: str) -> float:
+    if isinstance(most, bool) or not isinstance(most, (int, float)) or not 0.0 <= most < math.inf:
+        raise DesignError(f"{written}: a tolerance is a number of at least 0")
+    return float(most)
+
+
 class _Reading:
     """The paths of :class:`Fields` as steps, and how two values are walked by them."""
 
@@ -56,6 +89,7 @@ class _Reading:
         self._read = [steps(path) for path in fields.read]
         self._tolerance = {steps(path): allowed for path, allowed in fields.tolerance}
         self._unordered = {steps(path) for path in fields.unordered}
+        self._within = fields.within
 
     def differences(self, ours: Any, theirs: Any, below: Steps = ()) -> Iterator[FieldDiff]:
         """Yield the fields that differ of two values that stand at a path."""
@@ -74,7 +108,7 @@ class _Reading:
                 items = (*here, EVERYWHERE)
                 if self._counts(items):
                     waiting.extend(reversed([(f"{path}[{n}]", items, x, y) for n, x, y in self._items(a, b, here)]))
-            elif diff_values(a, b) and not _near(a, b, self._tolerance.get(here)):
+            elif diff_values(a, b) and not _near(a, b, self._tolerance.get(here, self._within)):
                 yield FieldDiff(path=path, baseline=a, candidate=b)
 
     def _items(self, ours: Sequence[Any], theirs: Sequence[Any], here: Steps) -> Iterable[tuple[int, Any, Any]]:

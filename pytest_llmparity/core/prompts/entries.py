@@ -234,6 +234,16 @@ class ExpectEntry(Entry):
     contains: Pieces = Field(default_factory=list)
 
 
+class InputEntry(Strict):
+    """One input of an application: what it reads stands there under any further keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: Identifier
+    group: Identifier | None = None
+    tags: list[Name] = Field(default_factory=list)
+
+
 class PromptEntry(OpenAISampling):
     """One case: an id, exactly one of ``messages`` and ``prompt``, and sampling parameters where OpenAI has them.
 

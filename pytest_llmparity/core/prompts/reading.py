@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Never
 
 from pydantic import ValidationError
@@ -14,7 +14,7 @@ from pytest_llmparity.core.collecting import seldom_collected
 from pytest_llmparity.core.compare.json import strict_json
 from pytest_llmparity.core.errors import PromptSetError, UsageError
 from pytest_llmparity.core.prompts import Case, Expect, PromptSet
-from pytest_llmparity.core.prompts.entries import PromptEntry
+from pytest_llmparity.core.prompts.entries import InputEntry, PromptEntry
 from pytest_llmparity.core.prompts.yaml import MAX_DEPTH, MAX_TEXT, MAX_VALUES, yaml_entries
 from pytest_llmparity.core.words.problems import describe, dotted, given, nearest
 
@@ -25,12 +25,13 @@ _FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
 
 
 @seldom_collected()
-def parse_prompts(text: str, *, source: str, name: str) -> PromptSet:
+def parse_prompts(text: str, *, source: str, name: str, inputs: bool = False) -> PromptSet:
     r"""Read a prompt set from the text of a file.
 
     ``source`` is the file as messages name it; one that ends in ``.yaml`` or ``.yml`` is a YAML list of cases, any
     other is JSON Lines (blank lines, a byte order mark and a final newline do no harm). ``name`` is
-    the set's name.
+    the set's name. With ``inputs`` an entry is an input of an application: any keys, of which ``id``, ``group`` and
+    ``tags`` mean what they mean elsewhere, and its prompt is all of it as JSON.
 
     In an entry with ``vars``, ``{name}`` in the prompt and in message contents is replaced and ``{{`` and ``}}`` stand
     for braces; in an entry without it every brace stays, so JSON in a prompt needs no escaping.
@@ -46,19 +47,20 @@ def parse_prompts(text: str, *, source: str, name: str) -> PromptSet:
     problems: list[tuple[int, str]] = []
     yaml = source.lower().endswith((".yaml", ".yml"))
     entries = ((*entry, False) for entry in yaml_entries(text, problems)) if yaml else _json_entries(text, problems)
-    cases = _cases(entries, problems, place="line ")
+    cases = _cases(entries, problems, place="line ", case_of=_input if inputs else _case)
     if problems:
         _fail(f"{source}:", problems)
     if not cases:
-        raise PromptSetError(f"{source}: holds no cases; write one per line, such as {EXAMPLE}")
+        raise PromptSetError(f"{source}: holds no cases; write one per line, such as {INPUT if inputs else EXAMPLE}")
     return PromptSet(name=name, cases=cases)
 
 
 @seldom_collected()
-def prompts_of(rows: Iterable[object], *, source: str, name: str) -> PromptSet:
+def prompts_of(rows: Iterable[object], *, source: str, name: str, inputs: bool = False) -> PromptSet:
     """Return a prompt set of rows that were made in Python: mappings with the keys of a prompt file's entries.
 
-    Tuples count as lists. ``source`` says in messages where they come from. Raises
+    Tuples count as lists. ``source`` says in messages where they come from, ``inputs`` is that of
+    :func:`parse_prompts`. Raises
     :class:`~pytest_llmparity.core.errors.PromptSetError` as :func:`parse_prompts` does, with the number of the row from
     1, and whatever ``rows`` raises while it is read.
 
@@ -67,22 +69,26 @@ def prompts_of(rows: Iterable[object], *, source: str, name: str) -> PromptSet:
     """
     problems: list[tuple[int, str]] = []
     entries = ((number, _as_json(row), False) for number, row in enumerate(rows, start=1))
-    cases = _cases(entries, problems, place="row ")
+    cases = _cases(entries, problems, place="row ", case_of=_input if inputs else _case)
     if problems:
         _fail(f"{source}, row ", problems)
     if not cases:
-        raise PromptSetError(f"{source}: no rows; give one for each case, such as {EXAMPLE}")
+        raise PromptSetError(f"{source}: no rows; give one for each case, such as {INPUT if inputs else EXAMPLE}")
     return PromptSet(name=name, cases=cases)
 
 
 def _cases(
-    entries: Iterable[tuple[int, object, bool]], problems: list[tuple[int, str]], *, place: str
+    entries: Iterable[tuple[int, object, bool]],
+    problems: list[tuple[int, str]],
+    *,
+    place: str,
+    case_of: Callable[..., Case | None],
 ) -> tuple[Case, ...]:
     """Return the cases of entries, each with its number in the source and whether :func:`_unfit` need not look."""
     cases: list[Case] = []
     seen: dict[str, int] = {}
     for number, value, fit in entries:
-        case = _case(value, number, problems, fit=fit)
+        case = case_of(value, number, problems, fit=fit)
         if case is None:
             continue
         if case.id in seen:
@@ -136,6 +142,8 @@ def messages_of(turns: object, *, what: str) -> tuple[dict[str, Any], ...]:
 
 EXAMPLE = '{"id": "refund-1", "messages": [{"role": "user", "content": "How long does a refund take?"}]}'
 """A whole entry, quoted where a file has none."""
+INPUT = '{"id": "mail-1", "mail": "Where is my refund?"}'
+"""A whole input of an application."""
 
 
 def _fail(source: str, problems: list[tuple[int, str]]) -> Never:
@@ -202,6 +210,23 @@ def _case(value: object, line: int, problems: list[tuple[int, str]], *, fit: boo
     case = _filled(entry, line, unfilled)
     problems += [(line, text) for text in unfilled]
     return None if unfilled else case
+
+
+def _input(value: object, line: int, problems: list[tuple[int, str]], *, fit: bool) -> Case | None:
+    """Return the case of an application's input: its prompt is the input itself, as JSON."""
+    if not isinstance(value, dict):
+        problems.append((line, f"is {given(value)}; expected an object with an id and what the application reads"))
+        return None
+    if not fit and (unfit := _unfit(value)) is not None:
+        problems.append((line, unfit))
+        return None
+    try:
+        entry = InputEntry.model_validate(value)
+    except ValidationError as error:
+        problems += [(line, text) for text in describe(error, InputEntry, hints={})]
+        return None
+    text = json.dumps(value, ensure_ascii=False)
+    return Case(id=entry.id, prompt=text, group=entry.group or entry.id, tags=tuple(entry.tags), line=line)
 
 
 HINTS = {

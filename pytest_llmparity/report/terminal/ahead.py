@@ -99,6 +99,13 @@ def plan_line(
     return f"{plan} of each; {explain.count(len(engines), 'engine')} {residency.replace('-', ' ')}{order}"
 
 
+def runs_line(runs: int, engines: int) -> str:
+    """Return how many of the planned requests are runs of applications, which ask engines as often as they like."""
+    each = "each engine" if engines > 1 else "it"
+    noun = "is a run of an application" if runs == 1 else "are runs of applications"
+    return f"applications: {runs} of these requests to {each} {noun}, which send what they like"
+
+
 def probe_line(requests: int, engines: int) -> str:
     """Return what the run asks at most before the first prompt, to find out what its engines can do."""
     noun = "short request" if requests == 1 else "short requests"

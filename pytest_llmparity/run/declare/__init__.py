@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.prompts.entries import passed_through
 from pytest_llmparity.core.prompts.sampling import sampling_of
 from pytest_llmparity.core.sample import Sampling
+from pytest_llmparity.run.declare.applications import application_of, inputs_of, refuse_mixed, takes_values
 from pytest_llmparity.run.declare.prompts import find, load_prompts, place, text_of
 from pytest_llmparity.run.plan import Declaration
 from pytest_llmparity.settings.sources import SIGNATURE
@@ -39,19 +41,32 @@ def declare(
     engines: int,
     sequential: bool = False,
     in_turn: tuple[int, int] | None = None,
+    function: Callable[..., object] | None = None,
+    arguments: Mapping[str, object] = MappingProxyType({}),
 ) -> Declaration:
     """Return what one marker declares.
 
     ``folders`` are searched in order for relative paths (the test file's folder, then the root). ``concurrency`` is
     what holds when the marker names none, ``engines`` how many are selected, ``sequential`` how the answers will be
     judged, ``in_turn`` how many engines are loaded and how often the one in memory may change, where one is at a time.
+    ``function`` is the test's and ``arguments`` what its parameters give it: with ``check.value`` it is called.
     Raises ``UsageError`` for arguments the marker does not take, ``PromptSetError`` for the prompt file and
     ``DesignError`` for a check that can never settle.
     """
     _known(kwargs)
     if not args:
         raise UsageError(f"the parity marker of {test} names no prompt file; write {SIGNATURE}")
-    prompts = _with_extra(load_prompts(args[0], folders, test=test), kwargs.get("extra_body"))
+    for value in args[1:]:
+        if isinstance(value, Misused):  # whatever else is wrong may come of it
+            with_schemas(value, folders, PromptSet(name="", cases=()))
+    application = None
+    if takes_values(args[1:]):
+        refuse_mixed(test, args[1:], kwargs)
+        prompts = inputs_of(test, args[0], folders)
+        if function is not None:
+            application = application_of(test, function, arguments, root=folders[-1])
+    else:
+        prompts = _with_extra(load_prompts(args[0], folders, test=test), kwargs.get("extra_body"))
     checks = tuple(_check(value, folders, prompts) for value in args[1:])
     declaration = Declaration(
         test=test,
@@ -60,6 +75,7 @@ def declare(
         sampling=_sampling(kwargs),
         concurrency=_positive(kwargs, "concurrency", concurrency),
         repeats=max(_positive(kwargs, "repeats", 1), *(check.needs().repeats for check in checks), 1),
+        application=application,
     )
     size: dict[str, Any] = {"cases": len(prompts.cases), "groups": prompts.groups, "engines": engines}
     problems = [

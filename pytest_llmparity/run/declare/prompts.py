@@ -12,7 +12,7 @@ from typing import Final
 
 from pytest_llmparity.core.errors import LLMParityError, PromptSetError, UsageError
 from pytest_llmparity.core.prompts import PromptSet
-from pytest_llmparity.core.prompts.reading import EXAMPLE, parse_prompts, prompts_of
+from pytest_llmparity.core.prompts.reading import EXAMPLE, INPUT, parse_prompts, prompts_of
 from pytest_llmparity.settings.sources import SIGNATURE
 
 MAX_BYTES = 512 * 2**20
@@ -22,32 +22,37 @@ TESTS: Final = "beside the test"
 SETS: Final = ("quantization",)
 """Prompt sets that come with this package, by their names behind ``llmparity:``."""
 _SHIPPED: Final = "llmparity:"
-_MADE: Final[MutableMapping[Callable[[], object], PromptSet]] = weakref.WeakKeyDictionary()
-"""The prompt sets of functions, which are called once however many tests name them."""
+_MADE: Final[tuple[MutableMapping[Callable[[], object], PromptSet], ...]] = (
+    weakref.WeakKeyDictionary(),
+    weakref.WeakKeyDictionary(),
+)
+"""The prompt sets of functions, and their inputs: they are called once however many tests name them."""
 
 
-def load_prompts(value: object, folders: Sequence[Path], *, test: str = "", beside: str = TESTS) -> PromptSet:
+def load_prompts(
+    value: object, folders: Sequence[Path], *, test: str = "", beside: str = TESTS, inputs: bool = False
+) -> PromptSet:
     """Return the prompt set at a path, one that comes with this package, of rows, or of a function that makes rows.
 
     Rows are mappings with the keys of a prompt file's entries; a set of them is named after the ``test`` or the
     function. ``PromptSetError`` says where a file was looked for, which line or row is wrong, or what a function raised
     and where it stands (``beside`` says which place the first folder is); ``UsageError`` that the value is none of
-    these.
+    these. With ``inputs`` they are those of an application (:func:`~core.prompts.reading.parse_prompts`).
     """
     if callable(value):
-        return _called(value, folders)
+        return _called(value, folders, inputs=inputs)
     if isinstance(value, (list, tuple)):
         name = test.rpartition("::")[2].partition("[")[0]
-        return prompts_of(value, source=f"the prompts of {test}", name=name or "rows")
+        return prompts_of(value, source=f"the prompts of {test}", name=name or "rows", inputs=inputs)
     if not isinstance(value, (str, Path)):
         raise UsageError(
             "the parity marker's first argument is the path of a prompt file, a list of rows or a function that "
             f"returns rows, not {value!r}; {SIGNATURE}"
         )
-    if str(value).startswith(_SHIPPED):
+    if str(value).startswith(_SHIPPED) and not inputs:
         return _shipped(str(value))
     path = find(value, folders, what="prompt file", beside=beside)
-    return parse_prompts(text_of(path, value), source=str(value), name=path.stem)
+    return parse_prompts(text_of(path, value), source=str(value), name=path.stem, inputs=inputs)
 
 
 def _shipped(value: str) -> PromptSet:
@@ -60,11 +65,11 @@ def _shipped(value: str) -> PromptSet:
     return parse_prompts(text, source=f"{value}.jsonl", name=name)
 
 
-def _called(function: Callable[[], object], folders: Sequence[Path]) -> PromptSet:
+def _called(function: Callable[[], object], folders: Sequence[Path], *, inputs: bool) -> PromptSet:
     """Return the prompt set of the rows that a function returns, which is called the first time it is named."""
     known = function if inspect.isfunction(function) else None  # others may not outlive the marker, or not be hashable
-    if known is not None and known in _MADE:
-        return _MADE[known]
+    if known is not None and known in _MADE[inputs]:
+        return _MADE[inputs][known]
     name = getattr(function, "__name__", type(function).__name__)
     code = getattr(inspect.unwrap(function), "__code__", None)
     where = "" if code is None else f" at {place(code.co_filename, folders[-1])}:{code.co_firstlineno}"
@@ -72,8 +77,9 @@ def _called(function: Callable[[], object], folders: Sequence[Path]) -> PromptSe
     try:
         rows = function()
         if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
-            raise PromptSetError(f"{source} returned {repr(rows)[:80]}; expected a list of rows, such as [{EXAMPLE}]")
-        made = prompts_of(rows, source=source, name=name)
+            example = INPUT if inputs else EXAMPLE
+            raise PromptSetError(f"{source} returned {repr(rows)[:80]}; expected a list of rows, such as [{example}]")
+        made = prompts_of(rows, source=source, name=name, inputs=inputs)
     except LLMParityError:
         raise
     except Exception as error:
@@ -81,7 +87,7 @@ def _called(function: Callable[[], object], folders: Sequence[Path]) -> PromptSe
         told = f"{type(error).__name__}: {words}" if words else type(error).__name__
         raise PromptSetError(f"{source} makes the prompts and raised {told}") from error
     if known is not None:
-        _MADE[known] = made
+        _MADE[inputs][known] = made
     return made
 
 

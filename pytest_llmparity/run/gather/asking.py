@@ -18,6 +18,7 @@ from pytest_llmparity.core.sample import Phase, Sample
 from pytest_llmparity.engines.played import Played
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.run.gather.calling import call_all
 from pytest_llmparity.run.gather.company import Company
 from pytest_llmparity.run.gather.lanes import Lane, lanes_of
 from pytest_llmparity.run.gather.ledger import Ledger
@@ -269,6 +270,18 @@ class Asking:
             if not jobs:
                 return
             have.update(map(key_of, jobs))
+            if (application := step.unit.application) is not None:
+                await call_all(
+                    application,
+                    adapter,
+                    jobs,
+                    step.unit.prompts.by_id,
+                    concurrency=step.concurrency,
+                    allowance=self._ledger.allowance,
+                    gone=lambda: self._fleet.gone(name),
+                    deliver=self._deliver,
+                )
+                return
             again = await send(
                 adapter,
                 client,

@@ -68,7 +68,7 @@ def wanted(units: Sequence[Unit], *, context: int | None) -> tuple[str, ...]:
     A run asks only what its own tests make matter: a feature nobody uses may be one that a server breaks at.
     """
     judged = [unit for unit in units if unit.needs.judged]
-    cases = [(unit, case) for unit in judged for case in unit.prompts.cases]
+    cases = [(unit, case) for unit in judged if unit.application is None for case in unit.prompts.cases]
     matters = {
         **dict.fromkeys(ALWAYS, bool(judged)),
         "logprobs": any(unit.needs.top_logprobs is not None for unit in judged),
@@ -139,6 +139,7 @@ def some_requests(units: Sequence[Unit]) -> list[Request]:
     chosen = [
         case.request(unit.sampling)
         for unit in units
+        if unit.application is None
         for case in shuffled(unit.prompts.cases, seed=unit.prompts.digest)[:CASES]
     ]
     return chosen[:: max(1, len(chosen) // CASES)][:CASES]
@@ -322,7 +323,8 @@ def _with_routes(
     judged = [(unit, pointless(record, unit)) for unit in units]
     able = [narrowed(unit, (c for c in unit.prompts.cases if c.id not in lacks)) for unit, lacks in judged]
     able = [unit for unit in able if unit.prompts.cases]
-    routes = compare_routes(adapter, some_requests(able), take=take, say=say) if able else None
+    requests = some_requests(able)
+    routes = compare_routes(adapter, requests, take=take, say=say) if requests else None
     if routes is not None:
         alike = f"{adapter.name}: its {routes.measured} and {routes.other} routes answer {routes.cases} cases alike"
         say(routes.sentence(adapter.name) or alike)

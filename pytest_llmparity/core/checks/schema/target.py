@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from pytest_llmparity.core.checks.schema.contract import Adapter, Contract, ModelClass, adapted, name_of, schema_of
-from pytest_llmparity.core.compare.fields import Fields
-from pytest_llmparity.core.compare.paths import refused as not_a_path
 from pytest_llmparity.core.errors import DesignError
 
 
@@ -54,24 +51,6 @@ def read_target(target: object) -> dict[str, Any]:
         raise DesignError(f"schema({name}): the schema is nested too deeply") from error
     Contract.from_text(content, name)
     return {"name": name, "text": content}
-
-
-def read_fields(read: Sequence[str], tolerance: Mapping[str, object], unordered: Sequence[str]) -> Fields:
-    """Return what of two values is compared; ``DesignError`` for a path that is none, or a tolerance below 0."""
-    for name, paths in (("fields", read), ("unordered", unordered)):
-        if not isinstance(paths, (list, tuple)):
-            raise DesignError(f'schema({name}={paths!r}): {name} is a list of paths, such as ["$.price"]')
-    if not isinstance(tolerance, Mapping):
-        raise DesignError(f'schema(tolerance={tolerance!r}): tolerance is a dictionary such as {{"$.total": 0.01}}')
-    for path in (*read, *tolerance, *unordered):
-        if why := not_a_path(path):
-            raise DesignError(f"schema(): {why}")
-    apart: dict[str, float] = {}
-    for path, most in tolerance.items():
-        if isinstance(most, bool) or not isinstance(most, (int, float)) or not 0.0 <= most < math.inf:
-            raise DesignError(f"schema(tolerance={{{path!r}: {most!r}}}): a tolerance is a number of at least 0")
-        apart[path] = float(most)
-    return Fields(read=tuple(read), tolerance=tuple(apart.items()), unordered=tuple(unordered))
 
 
 def _model(target: object) -> tuple[str, ModelClass | Adapter] | None:

@@ -1,0 +1,196 @@
+"""What an application came to on two engines with the same inputs: where values differ, and which say nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from pytest_llmparity.core.checks.missing import Missing
+from pytest_llmparity.core.checks.pairing import Pairing
+from pytest_llmparity.core.compare.answers import digest
+from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
+from pytest_llmparity.core.compare.paths import anywhere
+from pytest_llmparity.core.evidence import Evidence
+from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.values import NotJson, Outcome, outcome_of, plain
+from pytest_llmparity.core.verdict import Difference
+from pytest_llmparity.core.words import explain
+
+Key: TypeAlias = Callable[[Any], object]
+"""Says what of a value is compared."""
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """What an application came to with one input, as a check compares it.
+
+    ``outcome`` is ``None`` of a run that failed for want of an engine. ``value`` is what ``key=`` made of what was
+    returned, ``unread`` why it could make nothing.
+    """
+
+    outcome: Outcome | None = None
+    value: Any = None
+    unread: str = ""
+
+    @property
+    def answered(self) -> bool:
+        """Whether the application came to anything, an exception among it."""
+        return self.outcome is not None
+
+    @property
+    def returned(self) -> bool:
+        """Whether the application returned, whatever."""
+        return self.outcome is not None and self.outcome.returned
+
+    @property
+    def raised(self) -> str:
+        """The type of the exception it raised, empty where it did not."""
+        return "" if self.outcome is None else self.outcome.raised
+
+    @property
+    def comparable(self) -> bool:
+        """Whether there is a value to be compared."""
+        return self.returned and not self.unread
+
+    @property
+    def something(self) -> bool:
+        """Whether there is a value, and it is not nothing: neither ``None`` nor an empty text or collection."""
+        return self.comparable and self.value is not None and self.value not in ("", [], {})
+
+
+def held(answer: Completion, key: Key | None) -> Held:
+    """Return an answer as it is compared."""
+    outcome = outcome_of(answer)
+    if key is None or not outcome.returned:
+        return Held(outcome=outcome, value=outcome.value if outcome.returned else None)
+    try:
+        return Held(outcome=outcome, value=plain(key(outcome.value)))
+    except NotJson as error:
+        return Held(outcome=outcome, unread=f"key= returned no JSON: {error}")
+    except Exception as error:  # noqa: BLE001 - the user's function may raise whatever it likes
+        words = f"{type(error).__name__}: {error}".removesuffix(": ")
+        return Held(outcome=outcome, unread=f"key= raised {explain.plain(words, 100)}")
+
+
+def differing(ours: Held, theirs: Held, fields: Fields, *, exceptions: bool) -> tuple[str, ...]:
+    """Return in what two runs differ: the paths of values, or one clause; empty where they agree.
+
+    Where both raised they do not agree, unless ``exceptions`` of one type are values like others.
+    """
+    if ours.raised and theirs.raised:
+        if exceptions:
+            return () if ours.raised == theirs.raised else (f"raised {ours.raised} and {theirs.raised}",)
+        both = f"{ours.raised} on both" if ours.raised == theirs.raised else f"{ours.raised} and {theirs.raised}"
+        return (f"raised {both}",)
+    if ours.raised or theirs.raised:
+        return (f"raised {ours.raised or theirs.raised} on one engine",)
+    if not (ours.comparable and theirs.comparable):
+        return (explain.plain(ours.unread or theirs.unread, 120) or "no value",)
+    return tuple(sorted({anywhere(part.path) for part in fields.differences(ours.value, theirs.value)}))
+
+
+class Values:
+    """What an application came to on a pair of engines, over the inputs on which both came to something.
+
+    ``compared`` has of each the case, what the baseline and the candidate came to, and in what they differ. With
+    ``again``, what the baseline came to when the same input was given to it once more, only inputs with all three.
+    """
+
+    def __init__(
+        self,
+        pairing: Pairing,
+        evidence: Evidence,
+        ours: Mapping[str, Held],
+        theirs: Mapping[str, Held],
+        *,
+        again: Mapping[str, Held] | None = None,
+        fields: Fields = EVERYTHING,
+        exceptions: bool = False,
+    ) -> None:
+        self.cases: Sequence[Case] = pairing.cases
+        self.compared: list[tuple[Case, Held, Held]] = []
+        self.differing: dict[str, tuple[str, ...]] = {}
+        self.within: dict[str, tuple[str, ...]] = {}
+        self._fields = fields
+        once = 0
+        for case in pairing.cases:
+            mine, other = ours.get(case.id), theirs.get(case.id)
+            if mine is None or other is None or not mine.answered:
+                continue
+            second = None if again is None else again.get(case.id)
+            if again is not None and second is None:
+                once += 1
+                continue
+            self.compared.append((case, mine, other))
+            self.differing[case.id] = differing(mine, other, fields, exceptions=exceptions)
+            if second is not None:
+                # One exception raised twice is how the application is: no noise that an engine is forgiven.
+                self.within[case.id] = (
+                    ()
+                    if mine.raised and mine.raised == second.raised
+                    else (differing(mine, second, fields, exceptions=exceptions))
+                )
+        also = [f"{explain.count(once, 'input')} given only once to {evidence.baseline}"] if once else []
+        self.missing: Missing = pairing.missing(evidence, used=len(self.compared), also=also)
+
+    @property
+    def nothing(self) -> str:
+        """Say that no value was there to be compared, empty where one was."""
+        runs = [run for _, *both in self.compared for run in both]
+        return nothing_of(runs, self._fields)
+
+    def difference(self, case: Case, ours: Held, theirs: Held, what: str) -> Difference:
+        """Return a case as reports list it."""
+        texts = [None if run.outcome is None else digest(run.outcome.text) for run in (ours, theirs)]
+        return Difference(case=case.id, what=what, baseline_sha256=texts[0], candidate_sha256=texts[1])
+
+    def example(self, names: tuple[str, str]) -> list[str]:
+        """Show the first case on which the engines differ: where, and what the application came to on either."""
+        for case, ours, theirs in self.compared:
+            if not self.differing[case.id]:
+                continue
+            width = max(map(len, names))
+            parts = self._fields.differences(ours.value, theirs.value) if ours.comparable and theirs.comparable else []
+            shown = [(part.baseline, part.candidate) for part in parts[:1]]
+            where = parts[0].path if parts else self.differing[case.id][0]
+            texts = [_value(value) for value in shown[0]] if shown else [_in_words(run) for run in (ours, theirs)]
+            return [
+                f"first: {explain.plain(case.id, 40)}: {explain.plain(where, 80)}",
+                *(f"  {name:<{width}} {explain.plain(text, 100)}" for name, text in zip(names, texts, strict=True)),
+            ]
+        return []
+
+
+def nothing_of(runs: Sequence[Held], fields: Fields) -> str:
+    """Say that of these runs none came to a value that could be compared, empty where one did."""
+    if not runs or any(run.something and (not fields.read or fields.seen(run.value)) for run in runs):
+        return ""
+    total = explain.count(len(runs), "run")
+    raised = sum(bool(run.raised) for run in runs)
+    if raised == len(runs):
+        kinds = ", ".join(dict.fromkeys(run.raised for run in runs))
+        return f"the application raised {explain.plain(kinds, 80)} in all {total} and returned nothing"
+    unread = next((run.unread for run in runs if run.unread), "")
+    if unread and not any(run.something for run in runs):
+        return f"nothing could be compared in {total}; first: {unread}"
+    if any(run.something for run in runs):
+        paths = " or ".join(explain.plain(path, 60) for path in fields.read)
+        return f"no value has {paths}"
+    words = "None" if all(run.value is None for run in runs if run.comparable) else "nothing"
+    return f"the application returned {words} in all {total}: does the test return what it computes?"
+
+
+def _value(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError:  # a field that is not there
+        return repr(value)
+
+
+def _in_words(run: Held) -> str:
+    if run.outcome is None:
+        return "no run"
+    return f"raised {run.outcome.text}" if run.raised else run.outcome.text

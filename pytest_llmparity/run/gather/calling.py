@@ -1,0 +1,146 @@
+"""Calls an application with its inputs on one engine; what it returns or raises is the sample of that case."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
+
+from pytest_llmparity.core.errors import ApplicationError, EngineError, NotAsked, Unreachable
+from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.sample import Completion, Sample
+from pytest_llmparity.core.values import NotJson, raised, returned
+from pytest_llmparity.core.words import explain
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.application import Application
+from pytest_llmparity.run.application.clients import Connections, called_engine
+from pytest_llmparity.run.gather.ledger import Allowance
+from pytest_llmparity.run.gather.sender import GONE_AFTER, failed
+from pytest_llmparity.run.loop import LoopThread, all_of, outside
+from pytest_llmparity.run.parity import handle_of
+from pytest_llmparity.run.plan import Job
+
+_UNREACHED: Final = frozenset({"APIConnectionError", "ConnectError", "ConnectTimeout", "NewConnectionError"})
+"""Names of exceptions by which clients say that nobody is there, beside ``ConnectionError`` and its subclasses."""
+
+
+async def call_all(
+    application: Application,
+    adapter: Adapter,
+    jobs: Sequence[Job],
+    cases: Mapping[str, Case],
+    *,
+    concurrency: int,
+    allowance: Allowance,
+    gone: Callable[[], str | None],
+    deliver: Callable[[Sample], None],
+) -> None:
+    """Call the application once for each job, at most ``concurrency`` at a time; one sample of each is delivered.
+
+    An exception is what the application came to, unless it says that nobody is there: then, and where a value is no
+    JSON, the sample is a failure, and after some the rest is not called. Jobs beyond the allowance are not delivered.
+    """
+    calls = _Calls(application, adapter, gone)
+    try:
+
+        async def worker(queue: Iterator[Job]) -> None:
+            for job in queue:
+                if calls.stopped:
+                    unsent = NotAsked(f"not asked: {calls.stopped}", engine=adapter.name, case=job.case)
+                    deliver(failed(adapter.name, job, unsent, attempts=0))
+                    continue
+                if not allowance.take():
+                    return
+                budget = asyncio.timeout(allowance.left_s)
+                try:
+                    async with budget:
+                        sample = await calls.sample(job, cases[job.case])
+                except TimeoutError:
+                    if not budget.expired():
+                        raise
+                    allowance.out_of_time()
+                    return
+                deliver(sample)
+
+        queue = iter(jobs)
+        await all_of(worker(queue) for _ in range(min(concurrency, len(jobs))))
+    finally:
+        await outside(calls.close)
+
+
+class _Calls:
+    """The calls of an application on one engine; ``stopped`` says why no further one is made, empty while they are."""
+
+    def __init__(self, application: Application, adapter: Adapter, gone: Callable[[], str | None]) -> None:
+        self.stopped = ""
+        self._application = application
+        self._adapter = adapter
+        self._gone = gone
+        self._missed = 0
+        self._loop = LoopThread()  # one for all coroutines of an application: its clients belong to a loop
+        self._shared = Connections(self._loop)
+        self._engine = called_engine(handle_of(adapter), self._shared)
+
+    def close(self) -> None:
+        """Close what the runs shared."""
+        self._shared.close()
+        self._loop.close()
+
+    async def sample(self, job: Job, case: Case) -> Sample:
+        """Return what becomes of one call."""
+        came = await outside(lambda: self._came_to(case))
+        if isinstance(came, EngineError):
+            return failed(self._adapter.name, job, came, attempts=1)
+        return Sample(
+            engine=self._adapter.name,
+            case=job.case,
+            phase=job.phase,
+            repeat=job.repeat,
+            concurrency=job.concurrency,
+            request_sha256=job.wire.sha256,
+            completion=came,
+        )
+
+    def _came_to(self, case: Case) -> Completion | EngineError:
+        """Call the application, in this thread; return what it came to, or why that is nothing."""
+        try:
+            value = self._application.call(self._engine, case)
+            if inspect.iscoroutine(value):
+                value = self._loop.run(value)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it raises is what it came to: pytest.fail, sys.exit too
+            return self._after(error, case)
+        self._missed = 0
+        try:
+            return returned(value)
+        except Exception as error:  # noqa: BLE001 - a model of pydantic may refuse to be written
+            words = str(error) if isinstance(error, NotJson) else f"{type(error).__name__}: {error}"
+            self.stopped = f"{self._application.test} returned a value that is no JSON: {explain.plain(words)}"
+            return ApplicationError(self.stopped, engine=self._adapter.name, case=case.id)
+
+    def _after(self, error: BaseException, case: Case) -> Completion | EngineError:
+        why = self._gone()
+        if why is None and not _unreached(error):
+            self._missed = 0
+            return raised(error)
+        self._missed += 1
+        words = why or f"{type(error).__name__}: {error}"
+        if why is not None or self._missed >= GONE_AFTER:
+            self.stopped = why or f"{self._missed} calls in a row reached nothing; the last: {words}"
+        return Unreachable(explain.plain(words), engine=self._adapter.name, case=case.id)
+
+
+def _unreached(error: BaseException) -> bool:
+    """Whether an exception, or one that it came from, says that nobody is there."""
+    seen: list[BaseException] = []
+    now: BaseException | None = error
+    while now is not None and now not in seen:
+        seen.append(now)
+        names = {kind.__name__ for kind in type(now).__mro__}
+        timed_out = any(name.endswith("TimeoutError") or name.endswith("TimeoutException") for name in names)
+        if isinstance(now, ConnectionError) or (names & _UNREACHED and not timed_out):
+            return True
+        now = now.__cause__ or now.__context__
+    return False
