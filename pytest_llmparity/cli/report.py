@@ -139,10 +139,13 @@ def _shown(told: Told, formats: Sequence[str], out: Path, root: Path, past: Sequ
 
 def _compared(before: Told, after: Told) -> list[str]:
     """Return what got worse, better, stayed open, and was only asked once, with both runs' numbers."""
+    from pytest_llmparity.core.history.entries import entry_of
     from pytest_llmparity.core.words.explain import count
     from pytest_llmparity.report import overview
 
-    changes = overview.changes(before.record.verdicts, after.record.verdicts)
+    earlier, later = before.record, after.record
+    origins = (entry_of(earlier).origins, entry_of(later).origins)
+    changes = overview.changes(earlier.verdicts, later.verdicts, origins=origins)
     lines = [f"{before.record.run} to {after.record.run}"]
     for title, pairs in (("worse", changes.worse), ("better", changes.better), ("undecided", changes.undecided)):
         lines += [f"{title}:", *(f"  {_change(pair)}" for pair in pairs)] if pairs else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from pytest_llmparity.core.history.entries import FORMAT, Entry, Judged, repeated
+from pytest_llmparity.core.history.entries import FORMAT, Entry, Judged, question, repeated
 from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome
 from pytest_llmparity.core.words import explain
@@ -18,11 +18,11 @@ _WIDEST: Final = 36
 def lines(entries: Sequence[Entry], *, width: int = WIDTH) -> list[str]:
     """Return the runs of every test and candidate: a line for each run, the newest last."""
     told: list[str] = []
-    twice = repeated(entries)
-    pairs = dict.fromkeys((v.test, v.engine, v.baseline) for entry in entries for v in entry.verdicts)
+    twice = repeated(entry.verdicts for entry in entries)
+    pairs = dict.fromkeys(_pair(v, entry) for entry in entries for v in entry.verdicts)
     candidates = [pair for pair in pairs if pair[2] is not None or not _held(pair, list(pairs))]
     for test, engine, baseline in candidates:
-        ours = [(entry, _verdicts(entry, test, engine)) for entry in entries]
+        ours = [(entry, _verdicts(entry, test, engine, baseline)) for entry in entries]
         rows = [_row(entry, engine, verdicts, twice) for entry, verdicts in ours if verdicts]
         margins = _margins([v for _, verdicts in ours for v in verdicts], twice)
         against = f" against {baseline}" if baseline else ""
@@ -47,8 +47,15 @@ def _held(pair: tuple[str, str, str | None], pairs: Sequence[tuple[str, str, str
     return any(test == other and engine in (name, baseline) and baseline for other, name, baseline in pairs)
 
 
-def _verdicts(entry: Entry, test: str, engine: str) -> list[Judged]:
-    return [v for v in entry.verdicts if v.test == test and v.engine == engine]
+def _pair(verdict: Judged, entry: Entry) -> tuple[str, str, str | None]:
+    """Return test, engine and the engine whose answers it was held against."""
+    asked = question(verdict, (), entry.origins)
+    return asked.test, asked.engine, asked.baseline
+
+
+def _verdicts(entry: Entry, test: str, engine: str, baseline: str | None) -> list[Judged]:
+    """Return the verdicts of a run on a pair, and those on its candidate alone."""
+    return [v for v in entry.verdicts if _pair(v, entry) in ((test, engine, baseline), (test, engine, None))]
 
 
 def _row(

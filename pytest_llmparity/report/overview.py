@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from pytest_llmparity.core.history.entries import question, repeated
 from pytest_llmparity.core.identity.record import LatencyQuantiles, RunRecord
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import explain
@@ -86,9 +87,21 @@ class Changes(NamedTuple):
     new: list[Verdict]
 
 
-def changes(before: Sequence[Verdict], after: Sequence[Verdict]) -> Changes:
-    """Compare what two runs came to, question by question: the same quantity of the same engines in the same test."""
-    earlier, later = ({_question(verdict): verdict for verdict in verdicts} for verdicts in (before, after))
+def changes(
+    before: Sequence[Verdict],
+    after: Sequence[Verdict],
+    *,
+    origins: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
+) -> Changes:
+    """Compare what two runs came to, question by question, as their history does (``core.history.entries.question``).
+
+    ``origins`` says of each run by the name of an engine whose answers stood for it.
+    """
+    twice = repeated([before, after])
+    earlier, later = (
+        {question(verdict, twice, whose): verdict for verdict in verdicts}
+        for verdicts, whose in ((before, origins[0]), (after, origins[1]))
+    )
     pairs = [Change(earlier[key], later[key]) for key in earlier if key in later]
     decided = (Outcome.PASS, Outcome.FAIL)
     settled = [pair for pair in pairs if pair.before.outcome in decided and pair.after.outcome in decided]
@@ -101,10 +114,6 @@ def changes(before: Sequence[Verdict], after: Sequence[Verdict]) -> Changes:
         gone=[earlier[key] for key in earlier if key not in later],
         new=[later[key] for key in later if key not in earlier],
     )
-
-
-def _question(verdict: Verdict) -> tuple[str | None, ...]:
-    return (verdict.test, verdict.check, verdict.kind, verdict.engine, verdict.baseline)
 
 
 def _outcomes(pair: Change) -> set[Outcome]:

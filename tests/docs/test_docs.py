@@ -260,7 +260,7 @@ def test_the_output_in_the_readme_has_the_form_of_the_real_one(
     for line in shown:
         if line.strip() and not line.lstrip().startswith(VARIES):
             # A cell of the grid breaks where its numbers are too long for the column, so its parts are looked for.
-            parts = re.split(r"\s{2,}", re.sub(r" \(as \d+\)", "", line.strip()))
+            parts = re.split(r"\s{2,}", re.sub(r", count as \d+", "", line.strip()))
             found = lines if len(parts) == 1 and not line.startswith(" " * 8) else " ".join(lines)
             assert all(form(part) in found for part in parts), line
     result.stdout.re_match_lines([r"reproduce: pytest test_demo\.py::test_answers_stay_close --engines \S+"])

@@ -44,3 +44,18 @@ def test_runs_are_compared_question_by_question() -> None:
     assert [pair.after.check for pair in changes.better] == ["b"]
     assert [pair.after.check for pair in changes.undecided] == ["d"]
     assert ([v.check for v in changes.gone], [v.check for v in changes.new], changes.same) == (["f"], ["g"], 2)
+
+
+def test_runs_held_against_golden_answers_and_against_their_engine_are_one_question() -> None:
+    live = [dataclasses.replace(PASS, baseline="prod"), dataclasses.replace(OPEN, baseline="prod")]
+    golden = [
+        dataclasses.replace(v, baseline="golden-prod", outcome=Outcome.FAIL, check=f"{v.check} of another margin")
+        for v in live
+    ]
+
+    changes = overview.changes(live[:1], golden[:1], origins=({}, {"golden-prod": "prod"}))
+    apart = overview.changes(live[:1], golden[:1], origins=({}, {"golden-prod": "other"}))
+
+    assert [pair.after.baseline for pair in changes.worse] == ["golden-prod"]
+    assert (changes.gone, changes.new) == ([], [])
+    assert (len(apart.gone), len(apart.new), apart.worse) == (1, 1, [])

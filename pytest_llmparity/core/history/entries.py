@@ -9,9 +9,9 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pytest_llmparity.core.identity.record import RunRecord
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
@@ -21,13 +21,17 @@ FORMAT: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineThen:
-    """An engine as it was in a run; ``version`` is what it told of its version or build."""
+    """An engine as it was in a run; ``version`` is what it told of its version or build.
+
+    ``answers`` is the engine or the recording whose answers these are, where nobody was asked.
+    """
 
     name: str
     kind: str
     version: str | None = None
     quantization: str | None = None
     baseline: bool = False
+    answers: str | None = None
 
     @property
     def which(self) -> str:
@@ -106,6 +110,11 @@ class Entry:
         """Return what an engine was in this run."""
         return next((engine for engine in self.engines if engine.name == name), None)
 
+    @property
+    def origins(self) -> dict[str, str]:
+        """By the name of each engine that was not asked itself whose answers stood for it."""
+        return {engine.name: engine.answers for engine in self.engines if engine.answers}
+
 
 def entry_of(record: RunRecord) -> Entry:
     """Return what is kept of a run."""
@@ -122,6 +131,7 @@ def entry_of(record: RunRecord) -> Entry:
                 version=engine.version,
                 quantization=engine.quantization,
                 baseline=engine.baseline,
+                answers=engine.golden or engine.recording or None,
             )
             for engine in record.engines
         ),
@@ -167,19 +177,47 @@ def in_order(*sources: Iterable[Entry]) -> list[Entry]:
     return sorted(by_run.values(), key=lambda entry: entry.began)
 
 
-def repeated(entries: Iterable[Entry]) -> frozenset[tuple[str, str]]:
+def repeated(runs: Iterable[Iterable[Judged | Verdict]]) -> frozenset[tuple[str, str]]:
     """Return the tests and kinds that several checks of one run judge, so that only the check tells which is meant.
 
     Elsewhere the kind does, and a check whose margin moved stays what it was.
     """
     return frozenset(
         (test, kind)
-        for entry in entries
-        for (test, kind, _, _, _), times in Counter(
-            (v.test, v.kind, v.engine, v.baseline, v.unit) for v in entry.verdicts
+        for verdicts in runs
+        for (test, kind, *_), times in Counter(
+            (v.test, v.kind, v.engine, v.baseline, v.unit, _tag(v)) for v in verdicts
         ).items()
         if times > 1
     )
+
+
+class Question(NamedTuple):
+    """What a verdict is about, the same in every run that judged it."""
+
+    test: str
+    check: str
+    kind: str
+    engine: str
+    baseline: str | None
+    unit: str
+    tag: str
+
+
+def question(verdict: Judged | Verdict, twice: Collection[tuple[str, str]], origins: Mapping[str, str]) -> Question:
+    """Return what a verdict is about: ``twice`` is what :func:`repeated` says of all the runs, ``origins`` of its run.
+
+    A baseline is the engine whose answers it has, so that one held against golden answers or a recording of an engine
+    is held against that engine.
+    """
+    check = verdict.check if (verdict.test, verdict.kind) in twice else ""
+    baseline = None if verdict.baseline is None else origins.get(verdict.baseline, verdict.baseline)
+    return Question(verdict.test, check, verdict.kind, verdict.engine, baseline, verdict.unit, _tag(verdict))
+
+
+def _tag(verdict: Judged | Verdict) -> str:
+    """Return the tag that a verdict is on; a kept one has it in its kind, or is older than that."""
+    return verdict.tag if isinstance(verdict, Verdict) else ""
 
 
 def about(entries: Iterable[Entry], test: str) -> list[Entry]:

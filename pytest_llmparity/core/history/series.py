@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_llmparity.core.history.entries import Entry, Judged, repeated
+from pytest_llmparity.core.history.entries import Entry, Judged, Question, question, repeated
 from pytest_llmparity.core.verdict import Outcome
-
-_Key = tuple[str, str, str, str, str | None, str]
-"""Test, check, kind, engine, baseline and unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +42,16 @@ def series(entries: Sequence[Entry]) -> list[Series]:
 
     What was ``aside`` in all of them is left out.
     """
-    points: dict[_Key, list[Point]] = {}
-    telling: set[_Key] = set()
-    twice = repeated(entries)
+    points: dict[Question, list[Point]] = {}
+    telling: set[Question] = set()
+    twice = repeated(entry.verdicts for entry in entries)
 
-    def key_of(v: Judged) -> _Key:
-        return (v.test, v.check if (v.test, v.kind) in twice else "", v.kind, v.engine, v.baseline, v.unit)
+    def key_of(v: Judged, entry: Entry) -> Question:
+        return question(v, twice, entry.origins)
 
     for entry in entries:
         for v in entry.verdicts:
-            key = key_of(v)
+            key = key_of(v, entry)
             telling |= set() if v.aside else {key}
             points.setdefault(key, []).append(
                 Point(
@@ -67,19 +64,19 @@ def series(entries: Sequence[Entry]) -> list[Series]:
                 )
             )
         for row in entry.latency:
-            key = ("", "", f"{row.metric} p50", row.engine, None, "s")
+            key = Question("", "", f"{row.metric} p50", row.engine, None, "s", "")
             telling.add(key)
             points.setdefault(key, []).append(Point(entry=entry, outcome=None, estimate=row.p50, upper=row.p95))
-    newest = [key_of(v) for entry in entries[-1:] for v in entry.verdicts]
+    newest = [key_of(v, entry) for entry in entries[-1:] for v in entry.verdicts]
     order = [*(key for key in dict.fromkeys(newest) if key in points), *(key for key in points if key not in newest)]
     return [
         Series(
-            test=key[0],
-            check=key[1],
-            kind=key[2],
-            engine=key[3],
-            baseline=key[4],
-            unit=key[5],
+            test=key.test,
+            check=key.check,
+            kind=key.kind,
+            engine=key.engine,
+            baseline=key.baseline,
+            unit=key.unit,
             points=tuple(points[key]),
         )
         for key in order

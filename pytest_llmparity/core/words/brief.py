@@ -31,8 +31,9 @@ def cell(verdict: Verdict, word: str) -> list[str]:
     if between := explain.bounds(verdict):
         parts.append(f"({between.removeprefix('between ').replace(' and ', ' to ')})")
     if verdict.n:
+        first, *rest = prompts(verdict).split(", ")
         parts[-1] += ","
-        parts.append(prompts(verdict))
+        parts += [f"{first},", *rest] if rest else [first]
     return parts
 
 
@@ -60,7 +61,8 @@ def prompts(verdict: Verdict) -> str:
     if verdict.per_group:
         return f"n {explain.count(verdict.n, 'group')}"
     if verdict.effective:
-        return f"n {verdict.n} (as {verdict.effective})"
+        together = "" if verdict.kind.startswith("latency.") else f" in {explain.count(verdict.groups, 'group')}"
+        return f"n {verdict.n}{together}, count as {verdict.effective}"
     return f"n {verdict.n}" if verdict.n else ""
 
 

@@ -106,3 +106,28 @@ def test_what_only_passed_and_is_no_drift_is_left_out(kind: str) -> None:
 
     assert series([passed]) == []
     assert [quantity.kind for quantity in series([passed, entry_of(failed)])] == [kind]
+
+
+def test_runs_against_recorded_answers_of_an_engine_are_in_its_history_and_told_once() -> None:
+    def against(number: int, name: str, **recorded: str) -> Entry:
+        record = varied().record
+        engines = tuple(
+            dataclasses.replace(engine, name=name, **recorded) if engine.name == "prod" else engine  # type: ignore[arg-type]
+            for engine in record.engines
+        )
+        verdicts = (dataclasses.replace(verdict("text", "dev", Outcome.PASS, estimate=0.01), baseline=name),)
+        run = f"202611{number:02}-101500-ab12"
+        return entry_of(dataclasses.replace(record, run=run, engines=engines, verdicts=verdicts, latency=()))
+
+    entries = [
+        against(1, "prod"),
+        against(2, "golden-prod", golden="prod"),
+        against(3, "replay-prod", recording="prod"),
+    ]
+
+    (quantity,) = series(entries)
+    head, *rows = lines(entries)
+
+    assert len(quantity.points) == 3
+    assert head.startswith("test_tickets: dev against prod")
+    assert [row.split()[0] for row in rows] == [entry.run for entry in entries]

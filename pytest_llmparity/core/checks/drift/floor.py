@@ -219,6 +219,17 @@ def _above_case_by_case(forks: Forks, floor: Floor, alpha: float) -> float:
     ).p
 
 
+def unrecorded(baseline: EngineEvidence, own: float | None) -> tuple[str, ...]:
+    """Return what to say of a baseline whose answers were recorded without a noise floor; ``own`` is the floor."""
+    if own is not None or not (baseline.golden or baseline.recording):
+        return ()
+    what = "golden answers have" if baseline.golden else "recording has"
+    return (
+        f"{baseline.name}: its {what} no noise floor, so nobody knows how far it differs from itself; drift beyond the "
+        "margin would be INCONCLUSIVE, never FAIL",
+    )
+
+
 def beside_floor(judgement: Judgement, evidence: Evidence, floor: Floor | None, above: float) -> Judgement:
     """Fail only what drifts more than the baseline from itself; ``above`` is the p-value of *no more than that*."""
     p_fail = max(judgement.p_fail or 0.0, above)

@@ -13,6 +13,7 @@ from typing import ClassVar, Final
 from pytest_llmparity.core.checks.base import BaseCheck, sampled
 from pytest_llmparity.core.checks.designs import NATS, Fixed, Shifts, design_of, of_groups, turns
 from pytest_llmparity.core.checks.drift import ladders
+from pytest_llmparity.core.checks.drift.floor import unrecorded
 from pytest_llmparity.core.checks.drift.unchanged import own_shift
 from pytest_llmparity.core.checks.missing import Missing, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
@@ -149,7 +150,8 @@ class LogprobsCheck(BaseCheck):
         if judgement.estimate is not None and (about := ladders.about(evidence, judgement.estimate)):
             lines.insert(0, about)
         origin = (f"margin {explain.nats(margin)}, {limit.source}",) if limit.source else ()
-        remarks = (*origin, *limit.notes, *had_turn)
+        no_floor = () if evidence.single else unrecorded(baseline, floor)
+        remarks = (*origin, *limit.notes, *had_turn, *no_floor)
         done = dataclasses.replace(verdict.judged(judgement), details=tuple(lines), remarks=remarks)
         known = {case.id: shift for case, shift in shifts}
         best = [(case, known.get(case.id, NOT_SHIFTED)) for case in pairing.cases]

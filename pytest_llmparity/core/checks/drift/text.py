@@ -33,6 +33,7 @@ from pytest_llmparity.core.checks.drift.floor import (
     preset,
     repeated_phases,
     share_of,
+    unrecorded,
 )
 from pytest_llmparity.core.checks.drift.ladders import Limit, limit, text_margin
 from pytest_llmparity.core.checks.drift.logprobs import line_of, unfit_logprobs
@@ -325,6 +326,8 @@ class TextCheck(BaseCheck):
                 details.append(shifted)
                 verdict = dataclasses.replace(verdict, shape=shape_of((ours, theirs) for _, ours, theirs in shown))
         remarks = turns(judgement, comparison.pairing.groups_asked, evidence.prompts.groups)
+        if not verdict.tag:
+            remarks = (*remarks, *unrecorded(evidence.engines[evidence.baseline], own))
         if comparison.ties is not None and comparison.ties.ignored:
             remarks = (*remarks, forgiven(counted, comparison.ties, self.horizon))
         verdict = dataclasses.replace(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import pytest
 
@@ -122,6 +122,31 @@ def test_a_floor_that_was_not_measured_excuses_nothing_and_condemns_nothing(make
         "what base differs from itself was not measured"
         in check.text().judge(make.evidence(make.engine("base", ours), make.engine("cand", bad)))[0].reason
     )
+
+
+@pytest.mark.parametrize(
+    ("recorded", "told"),
+    [
+        ({"golden": "base"}, ["base: its golden answers have no noise floor"]),
+        ({"recording": "base"}, ["base: its recording has no noise floor"]),
+        ({}, []),
+    ],
+)
+def test_a_floor_that_was_not_recorded_is_told_on_a_pass(
+    make: Factory, recorded: dict[str, str], told: list[str]
+) -> None:
+    answers = [make.completion(f"the same answer to {n}") for n in range(40)]
+    source: dict[str, Any] = dict(recorded)
+    base, known = make.engine("base", answers, **source), make.engine("base", answers, **floors(answers), **source)
+    candidate = make.engine("cand", answers, **floors(answers))
+
+    (without, _), (with_floor, _) = (
+        list(check.text(margin=0.12).verdicts(make.evidence(engine, candidate, cases=40))) for engine in (base, known)
+    )
+
+    assert (without.outcome, with_floor.outcome) == (Outcome.PASS, Outcome.PASS)
+    assert [remark.partition(", so nobody")[0] for remark in without.remarks] == told
+    assert not with_floor.remarks
 
 
 def test_a_candidate_that_does_not_repeat_itself_fails_however_noisy_the_baseline_is(make: Factory) -> None:
