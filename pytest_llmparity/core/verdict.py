@@ -72,7 +72,8 @@ class Experiment:
     ``removed`` says what that was, ``before`` and ``after`` are the verdict's quantity on the same ``n`` prompts
     without and with it, ``p`` the one-sided p-value of the paired sign test over the ``groups`` of these prompts.
     ``outcome``: ``gone`` (not above the margin any more), ``less``, ``stays``, ``back`` or ``stays away`` (it alone was
-    put back where all else was taken away, and the drift came back, or did not), ``not tried``, and ``why``.
+    put back where all else was taken away, and the drift came back, or did not), ``not tried``, and ``why``;
+    ``measured``: nothing was taken away, and ``why`` has what was measured.
     ``requests`` is what asking it cost, 0 where answers were there already.
     """
 

@@ -12,6 +12,8 @@ import pytest
 
 from pytest_llmparity import check
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
+from pytest_llmparity.core.identity.agreed import Agreed
+from pytest_llmparity.core.identity.ladder import Ladder, Rung
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Fact, Identity, Phase, Sample, Sampling
 from pytest_llmparity.core.verdict import Explanation, Outcome, Verdict
@@ -51,8 +53,31 @@ def other_template(messages: Sequence[Mapping[str, Any]]) -> str:
     return "".join(turns) + "<|im_start|>assistant:\n"
 
 
-def cached(kind: str) -> Identity:
-    return Identity(facts={"kv_cache": Fact(value=kind, source="reported")})
+def cached(kind: str, **known: str) -> Identity:
+    return Identity(
+        facts={name: Fact(value=value, source="reported") for name, value in {"kv_cache": kind, **known}.items()}
+    )
+
+
+OF_OWN = {"digest": "sha256:of the weights of F16"}
+OWN = Agreed().measuring(
+    Ladder(
+        digest=OF_OWN["digest"],
+        model="tiny-F16.gguf",
+        date="2026-11-29",
+        server="llamacpp",
+        made_by="llama-quantize",
+        prompts=144,
+        groups=45,
+        prompt_set="mixed",
+        plugin="0",
+        rungs=(
+            Rung(quantization="Q8_0", shift=0.036, lower=0.03, upper=0.04, forks=0.02, most_forks=0.03),
+            Rung(quantization="Q4_0", shift=0.336, lower=0.28, upper=0.39, forks=0.1, most_forks=0.13),
+        ),
+    )
+)
+"""Two rungs of the tiny model's ladder, as they were measured with these prompts."""
 
 
 class Remembering(Pair):
@@ -125,6 +150,7 @@ class Bench:
         kind: str = "llamacpp",
         caches: bool = False,
         baseline: str = "F16",
+        agreed: Agreed = Agreed(),  # noqa: B008 - nothing changes it
     ) -> list[tuple[Verdict, Explanation | None]]:
         """Judge a candidate behind a proxy with these changes against the weights of a baseline; explain what fails.
 
@@ -157,7 +183,7 @@ class Bench:
                     name=name,
                     kind=kind if name == "cand" else "llamacpp",
                     quantization=quantization if name == "cand" else baseline,
-                    identity=cached(kv_cache if name == "cand" else "f16"),
+                    identity=cached(kv_cache) if name == "cand" else cached("f16", **OF_OWN),
                     samples={
                         phase: {case: [sample] for case, sample in of_phase[name].items()}
                         for phase, of_phase in in_phase.items()
@@ -166,7 +192,13 @@ class Bench:
                 for name in ("base", "cand")
             }
             evidence = Evidence(
-                test="t", prompts=prompts, sampling=sampling, concurrency=4, baseline="base", engines=engines
+                test="t",
+                prompts=prompts,
+                sampling=sampling,
+                concurrency=4,
+                baseline="base",
+                engines=engines,
+                agreed=agreed,
             )
             return [
                 (
@@ -401,6 +433,25 @@ def test_weights_remain_by_exclusion(bench: Bench) -> None:
     assert (cause.layer, cause.by_exclusion) == ("weights or arithmetic", True)
     assert "weights: F16 and Q4_0" in cause.text
     assert explanation.requests <= 2 * 3 * CASES
+    read = explanation.experiments[-1]
+    assert (read.outcome, read.n, read.requests) == ("measured", 6, 2 * 6 * 4)
+    assert "Where both read the same answers next tokens move by 0.1" in cause.text
+
+
+@pytest.mark.parametrize(("quantization", "layer"), [("Q4_0", "weights"), ("F16", "arithmetic")])
+def test_next_tokens_tell_weights_from_arithmetic_by_the_ladder(bench: Bench, quantization: str, layer: str) -> None:
+    """Weights of 4 bits, and a KV cache of 4 bits over the baseline's own weights."""
+    args = ("-ctk", "q4_0", "-ctv", "q4_0") if layer == "arithmetic" else ()
+
+    ((verdict, explanation),) = bench.verdicts(
+        bench.prompts("mixed"), bench.engine(quantization, *args), checks=(FINE,), quantization=quantization, agreed=OWN
+    )
+
+    assert verdict.outcome is Outcome.FAIL
+    assert explanation is not None
+    (cause,) = explanation.causes
+    assert (cause.layer, cause.by_exclusion) == (layer, True)
+    assert "the ladder of tiny-F16.gguf" in cause.text
 
 
 def test_weights_that_show_with_a_constraint_alone_are_no_constraint(bench: Bench) -> None:

@@ -352,6 +352,7 @@ _BECAME: Final = {
     "back": "the drift is back",
     "stays away": "the drift does not come back",
     "not tried": "not tried",
+    "measured": "measured",
 }
 
 

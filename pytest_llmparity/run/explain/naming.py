@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
+from pytest_llmparity.core.checks.drift.ladders import about, ladder_of
 from pytest_llmparity.core.compare.calls import with_calls
 from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.layers import response_schema
@@ -19,6 +21,7 @@ from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain import remedies
 from pytest_llmparity.run.explain.asking import Pair, completion
+from pytest_llmparity.run.explain.next_tokens import Read
 from pytest_llmparity.run.explain.rendered import RenderedPrompt, Shown, offsets_of, same, tokens
 from pytest_llmparity.run.explain.same_file import SameFile
 
@@ -74,6 +77,22 @@ class Naming:
             text=f"{who} answers otherwise where its prompt cache holds a part of the prompt",
             remedy=remedies.started(self._adapter(who), *flags) if flags else "",
         )
+
+    def moved(self, read: Read) -> str:
+        """Say how far next tokens moved where both engines read the same text, and which class of weights does that."""
+        of_class = about(self._evidence, read.nats)
+        early, late = explain.nats(read.early), explain.nats(read.late)
+        return (
+            f"{explain.nats(read.nats)}{f' ({of_class})' if of_class else ''}, {early} early in answers and {late} late"
+        )
+
+    def narrowed(self, cause: Cause, read: Read) -> Cause:
+        """Return what remains as weights or as arithmetic, by next tokens where the model has a ladder."""
+        layer = read.layer(ladder_of(self._evidence)) or cause.layer
+        if cause.layer == "arithmetic":
+            layer = cause.layer  # both serve the same file
+        text = f"{layer}{cause.text[len(cause.layer) :]}. Where both read the same answers next tokens move by "
+        return dataclasses.replace(cause, layer=layer, text=text + self.moved(read))
 
     def of_weights(self, same: SameFile) -> Cause:
         """Name the weights: served by the baseline's engine they answer as the candidate does."""

@@ -28,6 +28,7 @@ from pytest_llmparity.core.sample import Completion, Phase, Request, Sample
 from pytest_llmparity.core.verdict import Cause, Experiment, Explanation
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.explain import next_tokens
 from pytest_llmparity.run.explain.asking import Pair, Spent
 from pytest_llmparity.run.explain.constraint import Unconstrained
 from pytest_llmparity.run.explain.naming import Naming
@@ -161,7 +162,23 @@ class Search:
             elif again is None or not again.before:
                 but.append(f"the prompt cache of {who}")
         remaining = naming.remaining(possible, but=but)
-        return (*causes, *(self._by_file(naming, possible, everything) or remaining if remaining else ()))
+        if not remaining or (shown := self._by_file(naming, possible, everything)):
+            return (*causes, *(shown if remaining else ()))
+        return (*causes, *self._by_next_tokens(naming, remaining))
+
+    def _by_next_tokens(self, naming: Naming, remaining: tuple[Cause, ...]) -> tuple[Cause, ...]:
+        """Return what remains, with how far next tokens move where both engines read the same text."""
+        words = next_tokens.READ.format(places=next_tokens.PLACES)
+        why, measured = next_tokens.untold(self.pair), None
+        try:
+            measured = None if why else next_tokens.read(self.pair)
+        except Spent as spent:  # what is excluded is told all the same
+            why = str(spent)
+        if measured is None:
+            self._note(words, None, None, outcome="not tried", why=why or "there are no next tokens to compare")
+            return remaining
+        self._note(words, None, None, outcome="measured", why=naming.moved(measured), n=measured.prompts)
+        return tuple(naming.narrowed(cause, measured) for cause in remaining)
 
     def _by_file(self, naming: Naming, possible: Sequence[str], everything: Drift) -> tuple[Cause, ...]:
         """Tell weights from engine by the candidate's file on the baseline's engine; nothing where that cannot be."""
@@ -324,6 +341,7 @@ class Search:
         outcome: str,
         test: Effect | None = None,
         why: str = "",
+        n: int = 0,
     ) -> None:
         """Write an experiment down, with what was sent since the one before."""
         spent = self.pair.spent
@@ -333,7 +351,7 @@ class Search:
                 outcome=outcome,
                 before=None if before is None else before.verdict.estimate,
                 after=None if after is None else after.verdict.estimate,
-                n=test.n if test is not None else 0 if after is None else len(after.by_case),
+                n=test.n if test is not None else n if after is None else len(after.by_case),
                 groups=0 if test is None else test.groups,
                 p=None if test is None else test.p,
                 requests=spent - self._began,
