@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 import msgspec
 
 from pytest_llmparity.core.checks.missing import describe
+from pytest_llmparity.core.checks.schema.bounds import unbounded
 from pytest_llmparity.core.compare.answers import digest
 from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
-from pytest_llmparity.core.compare.json import FieldDiff, Parsed, fault_of, parse_json
+from pytest_llmparity.core.compare.json import FieldDiff, Parsed, child, fault_of, parse_json
 from pytest_llmparity.core.compare.order import NOT_FETCHED, refuse_to_fetch
 from pytest_llmparity.core.compare.paths import anywhere
 from pytest_llmparity.core.compare.wrapped import REASONING, Unwrapped, unwrap
@@ -109,6 +110,8 @@ class Contract:
         self._lenient = lenient
         if model is not None:
             return
+        if (why := unbounded(schema)) is not None:
+            raise DesignError(f"{name} is not a usable JSON Schema: {why}")
         try:
             self._validator = jsonschema_rs.validator_for(
                 dict(schema), validate_formats=True, retriever=refuse_to_fetch, pattern_options=_patterns()
@@ -116,6 +119,7 @@ class Contract:
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             why = explain.plain(str(getattr(error, "message", "") or error))
             remote = NOT_FETCHED in why or "base URI" in why
+            why = why.replace("Recursion limit reached", "it is nested too deeply")
             hint = "; copy what it refers to into it, nothing is fetched" if remote else ""
             raise DesignError(f"{name} is not a usable JSON Schema: {why}{hint}") from error
         self.unknown_formats = tuple(word for word in formats(schema) if not _known(word, schema.get("$schema")))
@@ -167,12 +171,30 @@ class Contract:
             return problem_of(self._model, body)
         if self._validator.is_valid(value):
             return None
-        for error in self._validator.iter_errors(value):
-            path = "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path)
-            return f"{path}: {error.message}"
+        try:
+            self._validator.validate(value)  # the first error alone: an answer may have millions of them
+        except jsonschema_rs.ValidationError as error:
+            path = "$"
+            for step in error.instance_path:
+                path = f"{path}[{step}]" if isinstance(step, int) else child(path, step)
+            return f"{path}: {_told(error.message)}"
         return None
 
 
+_LONGEST_WORDS: Final = 1000
+_ENDING: Final = 200
+
+
+def _told(message: str) -> str:
+    """Return what a validator says of a value, which it repeats in it, of a length that can be kept and read."""
+    if _TOO_MANY in message:
+        return f"its pattern takes more than {_BACKTRACKS} steps on this answer, so it counts as no match"
+    if len(message) <= _LONGEST_WORDS:
+        return message
+    return f"{message[: _LONGEST_WORDS - _ENDING]}…{message[-_ENDING:]}"
+
+
+_TOO_MANY: Final = "Max limit for backtracking"
 _DRAFTS: Final = {
     "http://json-schema.org/draft-04/schema": "JSON Schema draft 4",
     "http://json-schema.org/draft-06/schema": "JSON Schema draft 6",
