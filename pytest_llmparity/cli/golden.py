@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_llmparity.cli.verbs import Commands, Parser
     from pytest_llmparity.core.golden.records import Golden
+    from pytest_llmparity.settings.given import Given
     from pytest_llmparity.store.runs import Store
 
 NEWEST = "newest"
@@ -37,8 +38,8 @@ def add(commands: Commands) -> None:
         default="all",
         help="write cases that have no answer yet, those that answer otherwise as well, or all (default: all)",
     )
-    made.add_argument("--config", metavar="FILE", help="Configuration file, whose keys are looked for")
-    made.set_defaults(command=_from)
+    _changes(made)
+    made.set_defaults(command=_from, verb="from")
 
     shown = _verb(verbs, "show", "Show what golden answers there are.")
     shown.add_argument("engine", nargs="?", metavar="ENGINE", help="show its cases (default: a line for every file)")
@@ -60,14 +61,41 @@ def add(commands: Commands) -> None:
 
     pruned = _verb(verbs, "prune", "Remove the golden answers that no test of a run asks for, of the sets it asked.")
     pruned.add_argument("run", nargs="?", default=NEWEST, metavar="RUN", help=f"{_RUN} (the default)")
+    pruned.add_argument("--sets", action="store_true", help="remove whole prompt sets as well that no test of it asks")
     pruned.add_argument("--dry-run", action="store_true", help="remove nothing, show it")
-    pruned.set_defaults(command=_prune)
+    _changes(pruned)
+    pruned.set_defaults(command=_prune, verb="prune")
 
 
 def _verb(verbs: Commands, name: str, does: str) -> Parser:
     parser = verbs.add_parser(name, help=does, description=does)
     add_rootdir(parser)
     return parser
+
+
+def _changes(parser: argparse.ArgumentParser) -> None:
+    """Add what a verb is given that changes golden answers."""
+    parser.add_argument("--config", metavar="FILE", help="Configuration file, whose keys are looked for")
+    parser.add_argument(
+        "--in-ci",
+        action="store_true",
+        help="write where CI is set too, in a job that proposes the change to people",
+    )
+
+
+def _given(asked: argparse.Namespace, root: Path) -> Given:
+    """Return what the command was given; ``UsageError`` where golden answers may not change now."""
+    from pytest_llmparity.engines import registry
+    from pytest_llmparity.settings.given import Given
+    from pytest_llmparity.settings.given.contradictions import check_golden_verb
+    from pytest_llmparity.settings.resolving import known
+
+    registry.discover()
+    named = {"config": asked.config, "update_golden_in_ci": asked.in_ci}
+    given = Given(named.get, os.environ, root=root, cwd=Path.cwd(), prefix="--")
+    frozen = known(given, kinds=registry.known()).frozen
+    check_golden_verb(given, f"llmparity golden {asked.verb}", frozen=frozen, allowed="--in-ci")
+    return given
 
 
 def _from(asked: argparse.Namespace) -> int:
@@ -78,13 +106,10 @@ def _from(asked: argparse.Namespace) -> int:
     from pytest_llmparity.engines import registry
     from pytest_llmparity.run.golden.requests import engines_in
     from pytest_llmparity.run.recording import writing
-    from pytest_llmparity.settings.given import Given
     from pytest_llmparity.settings.resolving import key_variables
 
     root = root_of(asked)
-    registry.discover()
-    named = {"config": asked.config}
-    given = Given(named.get, os.environ, root=root, cwd=Path.cwd(), prefix="--")
+    given = _given(asked, root)
     configured = key_variables(given, kinds=registry.known())
     with store_of(root) as store:
         run = _run(store, asked.run)
@@ -169,12 +194,24 @@ def _prune(asked: argparse.Namespace) -> int:
     from pytest_llmparity.run.recording import pruning
 
     root = root_of(asked)
+    if not asked.dry_run:
+        _given(asked, root)
     with store_of(root) as store:
         run = _run(store, asked.run)
         dropped = pruning.prune(store, run, root=root, write=not asked.dry_run)
+        left_over = pruning.sets_left_over(store, run, root=root)
+    does = "would remove" if asked.dry_run else "removed"
     for file, cases in dropped.items():
-        print(printable(f"{'would remove' if asked.dry_run else 'removed'} from {file}: {', '.join(cases)}"))
-    if not dropped:
+        print(printable(f"{does} from {file}: {', '.join(cases)}"))
+    for prompt_set, engines in left_over.items():
+        whole = f"golden/{prompt_set} ({', '.join(engines)})"
+        if not asked.sets:
+            print(printable(f"left {whole}: no test of run {run} asks this set; if none of another does, add --sets"))
+            continue
+        if not asked.dry_run:
+            pruning.remove_set(root, prompt_set, engines)
+        print(printable(f"{does} {whole}: no test asks this set"))
+    if not dropped and not left_over:
         print(f"nothing to remove: run {run} asks all that is golden of its sets")
     return OK
 

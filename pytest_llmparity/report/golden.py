@@ -33,7 +33,7 @@ def _about(golden: Golden) -> Iterator[str]:
     if (quantization := provenance.identity.get("quantization")) is not None:
         yield str(quantization.value)
     yield f"{golden.size} recorded {provenance.recorded}"
-    repeated = sum(any(answer.cold + answer.warm + answer.parallel for answer in line.answers) for line in _all(golden))
+    repeated = sum(line.floor for line in _all(golden))
     yield f"{repeated} with a noise floor" if repeated else "no noise floor"
     yield "logprobs" if golden.logprobs else "no logprobs"
     yield from dict.fromkeys(map(_way, provenance.asked))
@@ -115,11 +115,9 @@ def _parted(ours: Line, theirs: Line, names: tuple[str, str]) -> list[str]:
     width = max(map(len, names))
     pair = [line.answers[0] for line in (ours, theirs)]
     if pair[0].text == pair[1].text:
-        shown = [_first_words(answer) for answer in pair]
+        shown = [_beside_text(answer, other) for answer, other in zip(pair, reversed(pair), strict=True)]
     else:
-        texts = [answer.text for answer in pair]
-        parting = (place for place, (a, b) in enumerate(zip(*texts, strict=False)) if a != b)
-        place = next(parting, min(map(len, texts)))
+        place = _parts(pair[0].text, pair[1].text)
         begin = max(0, place - _BEFORE)
         shown = [
             ("…" if begin else "") + printable(answer.text[begin : place + _AFTER]) + f" ({printable(answer.finish)})"
@@ -131,9 +129,33 @@ def _parted(ours: Line, theirs: Line, names: tuple[str, str]) -> list[str]:
     ]
 
 
+def _beside_text(answer: Answer, other: Answer) -> str:
+    """Return what an answer has otherwise than one of the same text, and that text where it is all there is."""
+    shown = []
+    if answer.tool_calls != other.tool_calls:
+        shown.append(_calls(answer).strip() or "no tool call")
+    if answer.reasoning != other.reasoning:
+        place = _parts(answer.reasoning, other.reasoning)
+        begin = max(0, place - _BEFORE)
+        words = answer.reasoning[begin : place + _AFTER]
+        shown.append(f"reasoning {'…' if begin else ''}{words}" if answer.reasoning else "no reasoning")
+    if answer.finish != other.finish:
+        shown.append(f"ended by {answer.finish or 'nothing said'}")
+    return printable("; ".join(shown))
+
+
+def _parts(first: str, second: str) -> int:
+    """Return the place where two texts part."""
+    parting = (place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    return next(parting, min(len(first), len(second)))
+
+
+def _calls(answer: Answer) -> str:
+    return "".join(f" {call.name}({call.arguments})" for call in answer.tool_calls)
+
+
 def _first_words(answer: Answer) -> str:
-    calls = "".join(f" {call.name}({call.arguments})" for call in answer.tool_calls)
-    return printable(f"{answer.text}{calls}".strip() or "(nothing)")
+    return printable(f"{answer.text}{_calls(answer)}".strip() or "(nothing)")
 
 
 def _all(golden: Golden) -> list[Line]:

@@ -119,6 +119,44 @@ def test_prune_removes_what_the_tests_of_a_run_do_not_ask(stored: Shell, pyteste
     assert again.out.startswith("nothing to remove")
 
 
+def test_a_set_that_no_test_asks_is_told_and_removed_when_a_person_says_so(
+    stored: Shell, pytester: pytest.Pytester
+) -> None:
+    stored.run("golden", "from", "newest")
+    (stored.path / "tickets.jsonl").rename(stored.path / "mails.jsonl")
+    (stored.path / "test_gate.py").write_text(GATE.replace("tickets", "mails"))
+    told = run(stored, pytester, "--parity-fresh")
+
+    left = stored.run("golden", "prune")
+    there = (stored.path / "golden/tickets").exists()
+    removed, again = stored.run("golden", "prune", "--sets"), stored.run("golden", "prune", "--sets")
+
+    assert left.out.startswith("left golden/tickets (dev, prod): no test of run ")
+    assert there
+    assert removed.out == "removed golden/tickets (dev, prod): no test asks this set\n"
+    assert not (stored.path / "golden/tickets").exists()
+    assert again.out.startswith("nothing to remove")
+    assert told.ret == 0
+
+
+@pytest.mark.parametrize("variable", ["CI", "BUILD_NUMBER", "LLMPARITY_FROZEN"])
+def test_golden_answers_do_not_change_where_nobody_would_look(
+    stored: Shell, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "1")
+
+    made, pruned, looked = (
+        stored.run("golden", *verb) for verb in (("from", "newest"), ("prune",), ("prune", "--dry-run"))
+    )
+
+    assert (made.code, pruned.code, looked.code) == (4, 4, 0)
+    assert variable in made.err
+    assert not (stored.path / "golden").exists()
+    if variable != "LLMPARITY_FROZEN":
+        assert stored.run("golden", "from", "newest", "--in-ci").code == 0
+        assert (stored.path / "golden/tickets/prod.jsonl").exists()
+
+
 def test_a_run_of_selected_tests_does_not_say_what_is_left_over(stored: Shell, pytester: pytest.Pytester) -> None:
     """Two tests ask one set in two ways, and only one of them runs, chosen by a word or by its name."""
     (stored.path / "test_gate.py").write_text(f"{GATE}\n{GATE.replace('12', '9').replace('test_gate', 'test_short')}")

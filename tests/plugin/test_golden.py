@@ -252,6 +252,39 @@ def test_changed_rewrites_only_what_answers_otherwise(bench: Bench) -> None:
     assert [number for number, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]] == [4]
 
 
+def test_a_recording_for_a_check_without_a_floor_is_filled_by_changed(bench: Bench) -> None:
+    prod = bench.engine(poses_as="llamacpp", quantization="Q8_0")
+    bench.gate("check.prompts()")
+    record(bench, prod)
+    bench.gate(CHECKS)
+
+    left, held = record(bench, prod), against(bench, bench.engine(poses_as="llamacpp"))
+    filled, again = record(bench, prod, "changed"), record(bench, prod, "changed")
+
+    assert left.ret == 0
+    assert (
+        "golden/prompts/prod.jsonl: nothing new; 8 cases without the noise floor or the logprobs that this run has "
+        "(case-0, case-1, case-2, …): --parity-update-golden changed"
+    ) in told(left)
+    assert "golden/prompts/prod.jsonl has no noise floor" in told(held)
+    assert "8 changed of 8 cases" in told(filled)
+    assert filled.ret == 1
+    assert "nothing new" in told(again)
+    assert lines(bench)[1]["answers"][0]["cold"] == 1
+
+
+def test_one_process_writes_for_all_workers(bench: Bench) -> None:
+    prod = bench.engine(poses_as="llamacpp", quantization="Q8_0")
+    bench.gate(CHECKS)
+
+    wrote, again = record(bench, prod, "missing", "-n2"), record(bench, prod, "missing", "-n2")
+
+    assert wrote.ret == 1
+    assert told(wrote).count("golden: wrote golden/prompts/prod.jsonl: 8 new of 8 cases") == 1
+    assert again.ret == 0
+    assert len(lines(bench)) == 9
+
+
 def test_two_tests_of_one_set_are_recorded_one_after_the_other(bench: Bench, recorded: PosingEngine) -> None:
     suite = bench.pytester.path / "test_gate.py"
     (bench.pytester.path / "test_longer.py").write_text(suite.read_text("utf-8").replace("=12", "=13"), "utf-8")

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
+from pytest_llmparity.core.golden.folding import fold
+from pytest_llmparity.core.sample import Completion, Phase, Sample, ToolCall
 from pytest_llmparity.report import golden as report
 from tests.core.golden import test_golden as of_core
 
@@ -31,3 +37,29 @@ def test_texts_are_shown_from_where_they_part() -> None:
         "    prod  …r a long while and then one (stop)",
         "    dev   …r a long while and then two (stop)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "shown"),
+    [
+        ({"finish_reason": "stop"}, {"finish_reason": "length"}, ("ended by stop", "ended by length")),
+        ({"reasoning": "so it is"}, {}, ("reasoning so it is", "no reasoning")),
+        ({"tool_calls": (ToolCall(name="f", arguments="{}"),)}, {}, ("f({})", "no tool call")),
+    ],
+)
+def test_answers_of_the_same_text_show_what_else_is_different(
+    ours: dict[str, Any], theirs: dict[str, Any], shown: tuple[str, str]
+) -> None:
+    pair = []
+    for fields in (ours, theirs):
+        completion = Completion(**{"text": "x", "finish_reason": "stop", **fields})
+        made = fold(
+            "a", of_core.ASKED, [Sample(engine="e", case="a", phase=Phase.MAIN, completion=completion)], lock="0" * 12
+        )
+        assert made is not None
+        pair.append(of_core.golden(made))
+
+    lines, differ = report.differences(*pair, names=("prod", "dev"))
+
+    assert differ
+    assert lines[:3] == ["  a", f"    prod  {shown[0]}", f"    dev   {shown[1]}"]

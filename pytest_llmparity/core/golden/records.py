@@ -130,6 +130,11 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
         """What makes it the line of a case; one that is asked in two ways has two."""
         return self.id, self.sampling
 
+    @property
+    def floor(self) -> bool:
+        """Whether it has what the engine answered when it was asked again."""
+        return any(answer.cold + answer.warm + answer.parallel for answer in self.answers)
+
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     r"""The tokens of one answer, and which ones have them: ``main``, ``cold`` and so on, ``main.1`` for the second.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from pytest_llmparity.core.golden.folding import Folded
+from pytest_llmparity.core.golden.folding import PHASES, Folded
 from pytest_llmparity.core.golden.records import Golden, Key, Line, LogprobsLine, Provenance, Way
 from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.lock import Difference, Locked
@@ -35,6 +35,8 @@ class Renewed:
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+    """Cases whose line stays without the noise floor or the logprobs that were recorded now."""
     refused: str = ""
 
     @property
@@ -62,7 +64,8 @@ def renew(
 ) -> Renewed:
     """Return a golden with what was recorded, as far as ``update`` lets it write.
 
-    A line that answers as it did keeps all it has; so does one of a case that was not recorded. Where the set was asked
+    A line that answers as it did keeps all it has; so does one of a case that was not recorded. ``changed`` adds the
+    noise floor and the logprobs that such a line lacks, where its first answer is the same. Where the set was asked
     in one way only, then and now, a line with other sampling is replaced, unless ``missing`` rewrites nothing or only
     some tests were run (``partly``): another one may ask for it. Another engine than before is recorded by ``all``
     alone.
@@ -79,10 +82,22 @@ def renew(
     by_id = {line.id: line for line in lines.values()} if replaces else {}
     added: list[str] = []
     changed: list[str] = []
+    lacking: list[str] = []
     for folded in recorded:
         line, tokens = _under(folded, now.lock)
         old = lines.get(line.key) or by_id.get(line.id)
         if old is not None and not _rewrites(old, line, update):
+            floor, nats = _more(old, line), tokens is not None and old.key not in logprobs
+            if not (floor or nats) or old.prompt != line.prompt:
+                continue
+            if update is Update.MISSING or not _answered_first(old, line):
+                lacking.append(line.id)
+                continue
+            if floor:
+                lines[old.key] = line
+            if tokens is not None:
+                logprobs[old.key] = tokens
+            changed.append(line.id)
             continue
         if old is not None:
             del lines[old.key]
@@ -93,13 +108,13 @@ def renew(
         (added if old is None else changed).append(line.id)
     wrote = len(added) + len(changed)
     if not wrote:
-        return Renewed(golden=before)
+        return Renewed(golden=before, lacking=tuple(lacking))
     if left := len(lines) - wrote:
         asked = _ways(before.provenance, now, left=left, wrote=wrote)
         recorded_on = min(before.provenance.recorded, now.recorded)  # so old are the oldest of its lines
         now = msgspec.structs.replace(now, asked=asked, recorded=recorded_on)
     golden = Golden(provenance=now, lines=lines, logprobs=logprobs)
-    return Renewed(golden=golden, added=tuple(added), changed=tuple(changed))
+    return Renewed(golden=golden, added=tuple(added), changed=tuple(changed), lacking=tuple(lacking))
 
 
 def _together(before: Provenance, now: Provenance) -> Provenance:
@@ -165,7 +180,22 @@ def _rewrites(old: Line, new: Line, update: Update) -> bool:
         return False
     if update is Update.ALL or (old.lock, old.prompt, old.sampling) != (new.lock, new.prompt, new.sampling):
         return True
-    return new.answers[0].words not in {answer.words for answer in old.answers}
+    first = new.answers[0]
+    same = next((answer for answer in old.answers if answer.words == first.words), None)
+    return same is None or same.valid != first.valid  # the schema of a case is no part of its prompt
+
+
+def _more(old: Line, new: Line) -> bool:
+    """Whether a recording has all the phases that a line has, and others that the line lacks."""
+    had, has = (
+        {phase for phase in PHASES for answer in line.answers if getattr(answer, phase.value)} for line in (old, new)
+    )
+    return had < has
+
+
+def _answered_first(old: Line, new: Line) -> bool:
+    """Whether the answer that is judged is the same in both, so that what was measured of the one is of the other."""
+    return old.answers[0].words == new.answers[0].words
 
 
 def prune(golden: Golden, asked: Collection[Key]) -> Renewed:

@@ -6,14 +6,14 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_llmparity.core.errors import GoldenError
 from pytest_llmparity.core.golden.folding import unfold
 from pytest_llmparity.core.golden.records import Golden, Line, Parameters, Provenance, Wanted, set_of, wanted
-from pytest_llmparity.core.golden.updating import apart
+from pytest_llmparity.core.golden.updating import Update, apart
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.record import EngineRecord
@@ -132,6 +132,12 @@ class Goldens:
                     max_tokens=case.request(unit.sampling).sampling.max_tokens,
                 )
         if not self._partly():
+            left_over = [prompt_set for prompt_set in files.listing(self._root).get(name, ()) if prompt_set not in sets]
+            if left_over:
+                where = ", ".join(self._named(prompt_set, name) for prompt_set in left_over)
+                notes.append(
+                    f"no test of this run asks {where}: llmparity golden prune --sets removes what no test asks"
+                )
             notes += [
                 _otherwise_sampled(golden, units, prompt_set, where=self._named(prompt_set, name))
                 for prompt_set, golden in there.items()
@@ -256,12 +262,25 @@ def _remarks(golden: Golden, unit: Unit, fit: Fit, *, where: str) -> list[str]:
         was = f"{where} was recorded with {' and '.join(map(str, others))} prompts at once"
         part = " in part" if len(others) < len({way.concurrency for way in ways}) else ""
         remarks.append(f"{was}{part}, and this run asks {unit.concurrency}: its noise floor is that of its recording")
+    if fit.lines and (lacking := " and ".join(_lacking(golden, unit, fit.lines.values()))):
+        remarks.append(
+            f"{where} has no {lacking} of these cases; {_record(golden.provenance.engine, Update.CHANGED.value)}"
+        )
     if fit.stale:
         remarks.append(
             f"{where} has {explain.count(len(fit.stale), 'case')} that {explain.plain(unit.prompts.name, 40)} has not "
             f"any more ({explain.first_names(fit.stale)}): llmparity golden prune removes them"
         )
     return remarks
+
+
+def _lacking(golden: Golden, unit: Unit, lines: Collection[Line]) -> Iterator[str]:
+    """Yield what the checks of a unit read that none of its lines has, though its engine may give it."""
+    if unit.needs.floor and not any(line.floor for line in lines):
+        yield "noise floor"
+    gives = golden.provenance.capabilities.get("logprobs") is not False
+    if unit.needs.top_logprobs is not None and gives and not any(line.key in golden.logprobs for line in lines):
+        yield "logprobs"
 
 
 def _otherwise_sampled(golden: Golden, units: Sequence[Unit], prompt_set: str, *, where: str) -> str:

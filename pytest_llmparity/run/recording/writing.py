@@ -52,6 +52,8 @@ class Written:
     renewed: Renewed
     unanswered: Sequence[str] = ()
     stale: Sequence[str] = ()
+    fills: Update = Update.CHANGED
+    """What would write what its lines lack."""
 
     def sentence(self) -> str:
         """Say how many cases were written, left without an answer, or are left over."""
@@ -63,6 +65,11 @@ class Written:
         if self.unanswered:
             text += (
                 f"; {explain.count(len(self.unanswered), 'case')} not answered ({explain.first_names(self.unanswered)})"
+            )
+        if lacking := self.renewed.lacking:
+            text += (
+                f"; {explain.count(len(lacking), 'case')} without the noise floor or the logprobs that this run has "
+                f"({explain.first_names(lacking)}): --parity-update-golden {self.fills}"
             )
         if self.stale:
             text += (
@@ -248,7 +255,13 @@ def record(
         if renewed.wrote:
             files.write(root, recording.prompt_set, recording.engine, renewed.golden)
     return [
-        Written(file=place, renewed=renewed, unanswered=recording.unanswered, stale=stale)
+        Written(
+            file=place,
+            renewed=renewed,
+            unanswered=recording.unanswered,
+            stale=stale,
+            fills=Update.CHANGED if update is Update.MISSING else Update.ALL,
+        )
         for place, (recording, renewed, stale) in zip(places, made, strict=True)
     ]
 

@@ -95,10 +95,14 @@ class Given:
         return file
 
     @property
-    def in_ci(self) -> bool:
-        """Whether this is a job of a CI service that was not told to write what people have to look at."""
-        told = any(self.environ.get(name, "").strip().lower() not in _NOT for name in _CI)
-        return told and not self._option("update_golden_in_ci")
+    def ci(self) -> str:
+        """The variable that says that this is a job of a CI service.
+
+        Empty elsewhere, and where the job was told to write what people have to look at.
+        """
+        if self._option("update_golden_in_ci"):
+            return ""
+        return next((name for name in _CI if self.environ.get(name, "").strip().lower() not in _NOT), "")
 
     @property
     def variants(self) -> list[Variant]:

@@ -54,20 +54,37 @@ def check_update(given: Given, engines: Sequence[EngineSpec], *, frozen: bool) -
             "becomes golden by: llmparity golden from RUN"
         )
     if frozen:
-        raise UsageError(
-            f"{option} changes golden answers, and {given.spelt('frozen')} (or its setting) forbids that; leave one out"
-        )
+        raise UsageError(_frozen(option, f"{given.spelt('frozen')} (or its setting)"))
     if given.cases:
         raise UsageError(f"{option} needs whole runs, and {given.spelt('case')} asks single cases; leave one out")
     if engines and all(spec.launch == "golden" or spec.recording is not None for spec in engines):
         raise UsageError(
             f"{option} writes what live engines answer, and only golden answers (or recordings) are selected"
         )
-    if given.in_ci:
-        raise UsageError(
-            f"{option} is refused where the variable CI is set: nobody would look at what it writes. Record on a "
-            f"machine of yours, or give {given.spelt('update_golden_in_ci')} in a job that proposes the change"
-        )
+    if given.ci:
+        raise UsageError(_unseen(option, given, allowed=given.spelt("update_golden_in_ci")))
+
+
+def check_golden_verb(given: Given, verb: str, *, frozen: bool, allowed: str) -> None:
+    """Refuse a command that changes golden answers where they may not change, or where nobody would see it.
+
+    ``verb`` is the command as messages name it, ``allowed`` its option for a job that proposes the change.
+    """
+    if frozen:
+        raise UsageError(_frozen(verb, "the setting frozen (or LLMPARITY_FROZEN)"))
+    if given.ci:
+        raise UsageError(_unseen(verb, given, allowed=allowed))
+
+
+def _frozen(asked: str, forbids: str) -> str:
+    return f"{asked} changes golden answers, and {forbids} forbids that; leave one out"
+
+
+def _unseen(asked: str, given: Given, *, allowed: str) -> str:
+    return (
+        f"{asked} is refused where the variable {given.ci} is set: nobody would look at what it writes. Do it on a "
+        f"machine of yours, or give {allowed} in a job that proposes the change"
+    )
 
 
 def check_shard(given: Given, *, sequential: bool) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmparity.core.errors import GoldenError
+from pytest_llmparity.core.evidence import FLOOR_PHASES
 from pytest_llmparity.core.golden import records, updating
 from pytest_llmparity.core.golden.folding import Folded, fold, unfold
 from pytest_llmparity.core.golden.private import refuse_private
@@ -230,6 +231,65 @@ def test_changed_keeps_a_line_that_holds_the_new_first_answer() -> None:
     assert not kept.wrote
     assert kept.golden == before
     assert other.changed == ("a",)
+
+
+def tokens_of(line: Folded) -> Folded:
+    """Return a recording whose answer came with the logprobs of one token."""
+    answer = sample(line.line.answers[0].text, logprobs=(TokenLogprob(token=b"x", logprob=-0.5),))
+    phases = [sample(line.line.answers[0].text, phase) for phase in FLOOR_PHASES if line.line.answers[0].cold]
+    made = fold(line.line.id, ASKED, [answer, *phases], lock="0" * 12)
+    assert made is not None
+    return made
+
+
+def test_changed_adds_the_floor_and_the_logprobs_that_a_line_lacks() -> None:
+    """What was recorded for a check without a floor serves one with it later; ``missing`` says what would write it."""
+    before = golden(folded("a", "x"))
+    full = tokens_of(folded("a", "x", phases=(Phase.MAIN, *FLOOR_PHASES)))
+
+    left = updating.renew(before, provenance(), [full], update=Update.MISSING)
+    filled = updating.renew(before, provenance(), [full], update=Update.CHANGED)
+    again = updating.renew(filled.golden, provenance(), [folded("a", "x")], update=Update.CHANGED)
+
+    assert (left.golden, left.lacking) == (before, ("a",))
+    assert filled.changed == ("a",)
+    assert filled.golden == golden(full)
+    assert not again.wrote, "a recording that has less takes nothing away"
+    assert again.lacking == ()
+
+
+def test_logprobs_come_beside_a_line_whose_floor_was_not_measured_again() -> None:
+    before = golden(folded("a", "x", phases=(Phase.MAIN, *FLOOR_PHASES)))
+
+    renewed = updating.renew(before, provenance(), [tokens_of(folded("a", "x"))], update=Update.CHANGED)
+
+    assert renewed.golden is not None
+    assert renewed.golden.lines == before.lines
+    (line,) = renewed.golden.lines.values()
+    samples = unfold(line, renewed.golden.logprobs[line.key], engine="e", sha256="0", concurrency=1, max_tokens=8)
+    with_tokens = {sample.phase for sample in samples if sample.completion and sample.completion.logprobs}
+    assert with_tokens == {Phase.MAIN}
+
+
+def test_what_was_measured_of_another_first_answer_is_told_and_not_added() -> None:
+    both = fold("a", ASKED, [sample("x"), sample("y", Phase.COLD)], lock="0" * 12)
+    assert both is not None
+
+    renewed = updating.renew(golden(both), provenance(), [tokens_of(folded("a", "y"))], update=Update.CHANGED)
+
+    assert not renewed.wrote
+    assert renewed.lacking == ("a",)
+
+
+def test_changed_rewrites_a_line_that_fits_another_schema_now() -> None:
+    fits = fold("a", ASKED, [sample("x")], lock="0" * 12, valid=lambda _: True)
+    fits_not = fold("a", ASKED, [sample("x")], lock="0" * 12, valid=lambda _: False)
+    assert fits is not None
+    assert fits_not is not None
+
+    renewed = updating.renew(golden(fits), provenance(), [fits_not], update=Update.CHANGED)
+
+    assert renewed.changed == ("a",)
 
 
 def test_changed_rewrites_a_line_of_another_prompt_or_sampling() -> None:
