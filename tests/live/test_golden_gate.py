@@ -22,14 +22,24 @@ ROWS = """
 import pytest
 
 @pytest.mark.parity("mixed48.jsonl", max_tokens=24)
-def test_rows(parity_run):
-    recorded, now = parity_run["golden-transformers"], parity_run["transformers"]
+@pytest.mark.parametrize("name", {engines})
+def test_rows(parity_run, name):
+    recorded, now = parity_run["golden-" + name], parity_run[name]
     equal = [case for case in now if now[case].text == recorded[case].text]
+    assert len(now) == {prompts}
     assert len(equal) >= len(now) - 1, (len(equal), len(now))
 """
 OPTIONS = ("-p", "no:cacheprovider", "-p", "no:asyncio")
 FEW = 8
-"""Prompts that are asked of an engine that takes seconds for each."""
+"""Prompts that are asked of an engine that takes seconds to start, or for each."""
+AS_RECORDED = {
+    "vllm": """context_length = 1024
+slots = 8
+args = ["--dtype", "bfloat16", "--enforce-eager", "--num-gpu-blocks-override", "128"]
+env = { TORCHDYNAMO_DISABLE = "1", OMP_NUM_THREADS = "1" }
+"""
+}
+"""What an engine was started with, beside what all are."""
 
 
 @pytest.mark.usefixtures("llamacpp")
@@ -58,22 +68,42 @@ def test_an_engine_is_as_it_was_recorded_and_a_4_bit_copy_is_not(tmp_path: Path)
     assert outcomes["logprobs", "q4_0"] == "FAIL"
 
 
-def test_transformers_answers_as_it_was_recorded(tmp_path: Path) -> None:
-    python = os.environ.get("LLMPARITY_TRANSFORMERS_PYTHON")
+@pytest.mark.usefixtures("llamacpp")
+def test_the_other_copies_answer_as_they_were_recorded(tmp_path: Path) -> None:
+    for folder in ("golden", "fixtures/gate"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "fixtures/models").symlink_to(ROOT / "fixtures/models")
+    (tmp_path / "fixtures/gate/test_gate.py").write_text(ROWS.format(engines=["q8_0", "q4_0"], prompts=48))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", *OPTIONS, "fixtures/gate/test_gate.py"]
+    command += ["--parity-config", "fixtures/gate/llmparity.toml", "--engines", "golden:q8_0,q8_0,golden:q4_0,q4_0"]
+
+    done = subprocess.run(
+        command, cwd=tmp_path, env=own_environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm", "mlx"])
+def test_an_engine_answers_as_it_was_recorded(engine: str, tmp_path: Path) -> None:
+    """What weighs as much and takes seconds to start is asked a few prompts of the set."""
+    variable = f"LLMPARITY_{engine.upper()}_PYTHON"
+    python = os.environ.get(variable)
     if not python:
-        unavailable("transformers", "LLMPARITY_TRANSFORMERS_PYTHON names no interpreter that has it")
+        unavailable(engine, f"{variable} names no interpreter that has it")
     shutil.copytree(ROOT / "golden", tmp_path / "golden")
     (tmp_path / "tiny").symlink_to(ROOT / "fixtures/models/tiny")
     lines = (ROOT / "fixtures/gate/mixed48.jsonl").read_text("utf-8").splitlines(keepends=True)
     (tmp_path / "mixed48.jsonl").write_text("".join(lines[:: len(lines) // FEW][:FEW]), "utf-8")
-    (tmp_path / "test_rows.py").write_text(ROWS)
+    (tmp_path / "test_rows.py").write_text(ROWS.format(engines=[engine], prompts=FEW))
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    (tmp_path / "llmparity.toml").write_text(
-        f'[engines.transformers]\nkind = "transformers"\npython = "{python}"\nmodel = "tiny"\n'
-    )
+    table = f'[engines.{engine}]\nkind = "{engine}"\npython = "{python}"\nmodel = "tiny"\n'
+    (tmp_path / "llmparity.toml").write_text(table + AS_RECORDED.get(engine, ""))
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *OPTIONS, "--engines", "golden:transformers,transformers"],
+        [sys.executable, "-m", "pytest", *OPTIONS, "--engines", f"golden:{engine},{engine}"],
         cwd=tmp_path,
         env=own_environment(),
         capture_output=True,
