@@ -195,6 +195,8 @@ def left_out(
     """
     reasons: dict[str, str] = {}
     needs = check.needs()
+    if not any(can.lacks(name, declares) for name in (*needs.capabilities, "tools")):
+        return reasons  # whatever a case asks for
     missing: dict[tuple[str, ...], str | None] = {}
     for case in prompts.cases:
         names = _required(needs, case)

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -31,6 +31,8 @@ frequent, a fork is as likely as the movement is large, so movements at forks ar
 eighth."""
 
 Unit = Literal["tokens", "scaled", "guessed"]
+Spelling: TypeAlias = tuple[bytes, Sequence[int]]
+"""The bytes of some tokens in a row, and the place in them where each token ends."""
 
 
 class Fork(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +83,7 @@ def find_fork(baseline: Completion, candidate: Completion, *, horizon: int) -> F
         return Fork(forked=False, at_risk=float(min(ruler.complete(at), horizon)), unit=ruler.unit)
     token = ruler.index(at)
     forked = token < horizon
-    grade, moved = _grade(baseline.logprobs, candidate.logprobs, at)
+    grade, moved = _grade(baseline.logprobs, candidate.logprobs, at, spelling=ruler.spelling)
     return Fork(
         forked=forked,
         at_risk=float(token + 1 if forked else horizon),
@@ -127,7 +129,8 @@ class _Ruler:
 
     def __init__(self, baseline: Completion, candidate: Completion, text: bytes) -> None:
         self._bytes = len(text)
-        self._ends = _token_ends(baseline.logprobs, text)
+        self.spelling = _spelling(baseline.logprobs) if baseline.logprobs else None
+        self._ends = None if self.spelling is None else _ends_in(self.spelling, text)
         self.unit: Unit
         self._count: float
         ended = not baseline.cut
@@ -202,7 +205,7 @@ def _continues(text: bytes, at: int) -> bool:
     return at < len(text) and text[at] & 0xC0 == 0x80
 
 
-def _spelling(tokens: Sequence[TokenLogprob]) -> tuple[bytes, Sequence[int]]:
+def _spelling(tokens: Sequence[TokenLogprob]) -> Spelling:
     """Return the bytes of all tokens in a row, and the place in them where each token ends."""
     if isinstance(tokens, LateTokens):
         return tokens.spelled, tokens.ends
@@ -211,9 +214,12 @@ def _spelling(tokens: Sequence[TokenLogprob]) -> tuple[bytes, Sequence[int]]:
 
 def _token_ends(tokens: Sequence[TokenLogprob], text: bytes) -> Sequence[int] | None:
     """Return the byte offset behind each token if they spell the text; what follows it (an end token) is left out."""
-    if not tokens:
-        return None
-    spelled, ends = _spelling(tokens)
+    return _ends_in(_spelling(tokens), text) if tokens else None
+
+
+def _ends_in(spelling: Spelling, text: bytes) -> Sequence[int] | None:
+    """Return what :func:`_token_ends` does of tokens that are spelled so."""
+    spelled, ends = spelling
     count = bisect_right(ends, len(text))
     if (ends[count - 1] if count else 0) != len(text) or not spelled.startswith(text):
         return None
@@ -221,12 +227,14 @@ def _token_ends(tokens: Sequence[TokenLogprob], text: bytes) -> Sequence[int] | 
     return ends[: bisect_left(ends, len(text), 0, count) + 1] if count and text else ends[:0]
 
 
-def _grade(ours: Sequence[TokenLogprob], theirs: Sequence[TokenLogprob], at: int) -> tuple[str | None, float | None]:
+def _grade(
+    ours: Sequence[TokenLogprob], theirs: Sequence[TokenLogprob], at: int, *, spelling: Spelling | None
+) -> tuple[str | None, float | None]:
     """Grade the first pair of tokens that differ, as vLLM's closeness test does: by the rank in the other's top k.
 
     With the grade goes by how much the lead moved, ``None`` where not both sides say.
     """
-    entries = contested(ours, theirs, at)
+    entries = contested(ours, theirs, at, spelling=spelling)
     if entries is None:
         return None, None
     gaps = [
@@ -252,12 +260,15 @@ def _alike(ours: Sequence[int], theirs: Sequence[int], most: int) -> int:
 
 
 def contested(
-    ours: Sequence[TokenLogprob], theirs: Sequence[TokenLogprob], at: int
+    ours: Sequence[TokenLogprob], theirs: Sequence[TokenLogprob], at: int, *, spelling: Spelling | None = None
 ) -> tuple[TokenLogprob, TokenLogprob] | None:
-    """Return the first pair of tokens that differ, ``None`` where they are not known to be those at byte ``at``."""
+    """Return the first pair of tokens that differ, ``None`` where they are not known to be those at byte ``at``.
+
+    ``spelling`` is how ``ours`` are spelled, where that was read already.
+    """
     if not ours or not theirs:
         return None
-    (ours_spelled, ours_ends), (theirs_spelled, theirs_ends) = _spelling(ours), _spelling(theirs)
+    (ours_spelled, ours_ends), (theirs_spelled, theirs_ends) = spelling or _spelling(ours), _spelling(theirs)
     # Tokens that end alike, and before the first differing byte, are the same.
     index = _alike(ours_ends, theirs_ends, bisect_right(ours_ends, shared(ours_spelled, theirs_spelled)))
     if index >= min(len(ours_ends), len(theirs_ends)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -131,25 +132,28 @@ def digest(cases: Sequence[Case]) -> str:
     return hashlib.sha256("\n".join(text for _, text in lines).encode()).hexdigest()
 
 
-_LABELS: Final = tuple((name, f'"{name}": ') for name in Case.__struct_fields__ if name != "line")
+_NAMES: Final = tuple(name for name in Case.__struct_fields__ if name != "line")
+_LABELS: Final = tuple(f'"{name}": ' for name in _NAMES)
+_CONTENT: Final = operator.attrgetter(*_NAMES)
+_LATER: Final = ("extra_body", "arm")
+"""Fields that there were not always: cases without them are written as they were."""
 _TEXT: Final = json.encoder.encode_basestring_ascii
 
 
 def _written(case: Case) -> str:
     """Return the content of a case as ``json.dumps`` writes it; text and what is not given take it longest."""
-    parts: list[str] = []
-    for name, label in _LABELS:
-        value = getattr(case, name)
-        if name in ("extra_body", "arm") and not value:
-            continue  # sets that name none are what they were before there was such a field
-        if isinstance(value, str):
-            parts.append(label + _TEXT(value))
-        elif value is None:
-            parts.append(label + "null")
-        elif name == "sampling":
-            parts.append(label + (json.dumps(dict(sorted(value.items()))) if value else "{}"))
-        elif name == "expect":
-            parts.append(label + json.dumps(dataclasses.asdict(value)))
-        else:
-            parts.append(label + ("[]" if value == () else json.dumps(value)))
+    parts = [
+        label + (_TEXT(value) if isinstance(value, str) else "null" if value is None else _value(name, value))
+        for name, label, value in zip(_NAMES, _LABELS, _CONTENT(case), strict=True)
+        if value or name not in _LATER
+    ]
     return f"{{{', '.join(parts)}}}"
+
+
+def _value(name: str, value: Any) -> str:
+    """Return what a field of a case holds, neither text nor nothing, as JSON."""
+    if name == "sampling":
+        return json.dumps(dict(sorted(value.items()))) if value else "{}"
+    if name == "expect":
+        return json.dumps(dataclasses.asdict(value))
+    return "[]" if value == () else json.dumps(value)

@@ -191,7 +191,8 @@ class OpenAISampling(Entry):
 
     def overrides(self) -> dict[str, Any]:
         """Return the parameters the entry sets, ready for ``dataclasses.replace`` on a ``Sampling``."""
-        values = {name: getattr(self, name) for name in sorted(self.model_fields_set & _SAMPLING)}
+        given = self.model_fields_set & _SAMPLING
+        values = {name: getattr(self, name) for name in sorted(given)} if given else {}
         if self.stop is not None:
             values["stop"] = tuple(self.stop)
         return values
@@ -285,7 +286,8 @@ class PromptEntry(OpenAISampling):
 
     def overrides(self) -> dict[str, Any]:
         """Return the parameters that stand at the top or under ``sampling``."""
-        return super().overrides() | (self.sampling.overrides() if self.sampling is not None else {})
+        top = super().overrides()
+        return top if self.sampling is None else top | self.sampling.overrides()
 
     def further(self) -> dict[str, Any]:
         """Return the fields of the request's body that are passed through as they are."""
