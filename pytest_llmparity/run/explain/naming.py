@@ -91,8 +91,7 @@ class Naming:
         layer = read.layer(ladder_of(self._evidence)) or cause.layer
         if cause.layer == "arithmetic":
             layer = cause.layer  # both serve the same file
-        text = f"{layer}{cause.text[len(cause.layer) :]}. Where both read the same answers next tokens move by "
-        return dataclasses.replace(cause, layer=layer, text=text + self.moved(read))
+        return dataclasses.replace(cause, layer=layer, text=layer + cause.text[len(cause.layer) :])
 
     def of_weights(self, same: SameFile) -> Cause:
         """Name the weights: served by the baseline's engine they answer as the candidate does."""
