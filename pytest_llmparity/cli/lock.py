@@ -69,6 +69,7 @@ def _seen(session: Session, before: Mapping[str, Locked], *, record: bool) -> tu
     """
     from pytest_llmparity.core.errors import LLMParityError
     from pytest_llmparity.core.identity import lock
+    from pytest_llmparity.core.words import explain
     from pytest_llmparity.engines.wire.control import secrets_of
     from pytest_llmparity.run import locking
 
@@ -82,8 +83,12 @@ def _seen(session: Session, before: Mapping[str, Locked], *, record: bool) -> tu
             kept = before[spec.name].canaries if spec.name in before else None
             canaries, heard = locking.canaries_of(adapter, kept, record=record, plugin=session.version)
             if canaries is not None:
-                canaries = lock.without_private(canaries, session.mask, variables)
-                canaries = canaries if canaries.answers else None
+                canaries, left_out = lock.without_private(canaries, session.mask, variables)
+                if left_out:
+                    names = explain.first_names(left_out)
+                    print(
+                        f"{spec.name}: canaries that are not kept, because their answer holds a key or a path: {names}"
+                    )
         except LLMParityError as error:
             complain(printable_lines(str(error)), WRONG)
         else:

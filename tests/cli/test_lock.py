@@ -281,9 +281,11 @@ def test_an_answer_with_a_path_of_a_machine_or_a_key_is_not_kept(
         configured(one=llamacpp(shell, answer=answer, api_key="0123456789-secret")) + "api_key_env = 'KEY'\n"
     )
 
-    assert shell.run("lock").code == 0
+    ended = shell.run("lock")
 
     kept = locked(shell)["one"].canaries
+    assert ended.code == 0
+    assert "one: canaries that are not kept, because their answer holds a key or a path: " in ended.out
     assert kept is not None
     assert len(kept.answers) == 10
     assert "somebody" not in (shell.path / NAME).read_text()

@@ -14,6 +14,7 @@ from pytest_llmparity.cli import main
 from pytest_llmparity.report.workflow import comment
 from pytest_llmparity.run.judge.recorded import stored
 from pytest_llmparity.store.runs import Store
+from pytest_llmparity.testing.script import Reply
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
@@ -37,16 +38,17 @@ POLICY = "[[limit]]\ncheck = 'text'\nmargin = 0.04\n"
 
 @pytest.fixture
 def echoing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A project with an engine that repeats its key to every prompt, and one that does not."""
+    """A project with an engine that repeats its key in every part of an answer to a prompt, and one that does not."""
     for name in ("CI", "BUILD_NUMBER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LIVE_KEY", KEY)
     monkeypatch.chdir(bench.pytester.path)
 
-    def answer(request: Mapping[str, Any]) -> str:
+    def answer(request: Mapping[str, Any]) -> Reply:
         asked = str(request["messages"][-1]["content"])
         form = list(forms().values())[int(asked.split()[-1]) % len(forms())] if "question" in asked else "fine"
-        return f"you sent {form} to me"
+        call = ("tell", json.dumps({"told": f"sent {form}"}))
+        return Reply(text=f"you sent {form} to me", reasoning=f"they sent {form}, so", tool_calls=[call])
 
     base, cand = bench.engine("an ordinary answer"), bench.engine(answer)
     bench.gate("check.prompts(), check.text(margin=0.05)")

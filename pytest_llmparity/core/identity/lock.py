@@ -102,16 +102,20 @@ def holds_path(text: str) -> bool:
     return _ABSOLUTE.search(text) is not None
 
 
-def without_private(canaries: Canaries, mask: Mask, variables: Iterable[str]) -> Canaries:
-    """Return canaries without the answers that hold what the lock must not: a model may say anything."""
-    kept = {}
+def without_private(canaries: Canaries, mask: Mask, variables: Iterable[str]) -> tuple[Canaries | None, list[str]]:
+    """Return canaries without the answers that hold what the lock must not, and the cases of these.
+
+    A model may say anything. ``None`` where no answer is left.
+    """
+    kept, left_out = {}, []
     for case, canary in canaries.answers.items():
         try:
             refuse_private_texts([(case, canary.text), (case, "".join(canary.tokens))], mask, variables)
         except LockError:
+            left_out.append(case)
             continue
         kept[case] = canary
-    return dataclasses.replace(canaries, answers=kept)
+    return dataclasses.replace(canaries, answers=kept) if kept else None, left_out
 
 
 def differences(locked: Locked, live: Locked) -> list[Difference]:

@@ -132,7 +132,11 @@ def _forms(value: str) -> Iterator[str]:
         escaped = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
         yield escaped
         yield escaped.replace("/", "\\/")
-        yield json.dumps(escaped)[1:-1]  # a proxy passes on, as a text, the JSON of the server behind it
+        for _ in range(
+            2
+        ):  # a proxy passes on, as a text, the JSON of the server behind it; arguments of a call are one
+            escaped = json.dumps(escaped)[1:-1]
+            yield escaped
     raw = value.encode("utf-8", "surrogatepass")
     for safe in ("", "/"):
         quoted = urllib.parse.quote(raw, safe=safe)
