@@ -33,6 +33,7 @@ from pytest_llmparity.plugin.options import given_to, verbosity
 from pytest_llmparity.report import files, junit, terminal
 from pytest_llmparity.report.progress import Bars, Silent
 from pytest_llmparity.report.workflow import github
+from pytest_llmparity.run.judge import recorded
 from pytest_llmparity.run.parity import ParityFailure, ParityRun
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Settings
@@ -391,10 +392,8 @@ class Door:
         if self._deciding is not None and self.session.run:
             record = self._deciding.decide(self.session, record, self.unjudged)
             self._deciding.keep(self.session, record)
-        elif self.session.run:
-            from pytest_llmparity.plugin.release.deciding import forget
-
-            forget(self.session)
+        elif self.session.run and self.session.first_judged:
+            recorded.forget_decisions(self.session.store(), self.session.run)
         record = dataclasses.replace(record, strict=self.settings.inconclusive == "fail")
         self.config.hook.pytest_llmparity_report(config=self.config, record=record)
         if self.settings.cases:

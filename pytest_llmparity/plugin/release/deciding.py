@@ -131,9 +131,3 @@ class Deciding:
         what = "the decision was not told in full" if self._kept else "the decision could not be kept"
         self.trouble = f"nothing is decided: {what}, so it counts as none"
         return pytest.ExitCode.USAGE_ERROR
-
-
-def forget(session: Session) -> None:
-    """Take away what a policy decided about a run that is judged without one now: its verdicts are others."""
-    if session.first_judged and session.run and session.store().document(session.run, DECISIONS):
-        session.store().put_document(session.run, DECISIONS, {})

@@ -34,6 +34,12 @@ DECISIONS: Final = "decisions"
 """Name of a run's document that says by which policy it was judged, and what was decided."""
 
 
+def forget_decisions(store: Store, run: str) -> None:
+    """Take away what a policy decided about a run that is judged without one now: its verdicts are others."""
+    if store.document(run, DECISIONS):
+        store.put_document(run, DECISIONS, {})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """Everything a report is made of: the run, its answers, and what says whose question an answer is.
