@@ -80,7 +80,10 @@ def add(commands: Commands) -> None:
 
 def _init(asked: argparse.Namespace) -> int:
     root = root_of(asked)
-    engines = _engines(root)
+    engines, left_out = _engines(root)
+    if left_out:
+        files = ", ".join(path.name for path in left_out[:6]) + (" …" if len(left_out) > 6 else "")
+        print(printable(f"left out, {MOST_OF_A_KIND} files are enough to begin with: {files}"))
     text = _configuration(engines)
     configured = _place(root / FILE, text, what=", ".join(engine.name for engine in engines) or "no engine, an example")
     sample = resources.files("pytest_llmparity").joinpath(PROMPTS).read_text("utf-8")
@@ -161,8 +164,11 @@ def _within_pyproject(text: str) -> str:
     return "[tool.llmparity]\n" + re.sub(r"^\[", "[tool.llmparity.", text, flags=re.MULTILINE)
 
 
-def _engines(root: Path) -> Sequence[ConfiguredEngine]:
-    """Return what is found here as engines: servers that run first, then GGUF files, each under a name of its own."""
+def _engines(root: Path) -> tuple[Sequence[ConfiguredEngine], Sequence[Path]]:
+    """Return what is found here as engines, and the files that are left out.
+
+    Servers that run come first, then GGUF files, each under a name of its own.
+    """
     from pytest_llmparity.engines import daemons
     from pytest_llmparity.engines.local import caches, generates, gguf_files
 
@@ -173,9 +179,6 @@ def _engines(root: Path) -> Sequence[ConfiguredEngine]:
             wanted = f"{server.kind}-{model}" if len(models) > 1 or server.kind == "ollama" else server.kind
             tables.append((wanted, {"kind": server.kind, "model": model, "base_url": server.base_url}))
     files = gguf_files([root]) or gguf_files(caches(os.environ, Path.home()))
-    if rest := files[MOST_OF_A_KIND:]:
-        names = ", ".join(path.name for path in rest[:6]) + (" …" if len(rest) > 6 else "")
-        print(printable(f"left out, {MOST_OF_A_KIND} files are enough to begin with: {names}"))
     for path in files[:MOST_OF_A_KIND]:
         model = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
         tables.append((path.stem, {"kind": "llamacpp", "model": model}))
@@ -184,7 +187,7 @@ def _engines(root: Path) -> Sequence[ConfiguredEngine]:
         base = re.sub(r"[^a-z0-9._-]+", "-", wanted.lower()).strip("-._")[:40].strip("-._") or keys["kind"]
         name = next(name for number in range(1, 100) if (name := base + f"-{number}" * (number > 1)) not in engines)
         engines[name] = ConfiguredEngine(name, keys)
-    return tuple(engines.values())
+    return tuple(engines.values()), files[MOST_OF_A_KIND:]
 
 
 def _configuration(engines: Sequence[ConfiguredEngine]) -> str:

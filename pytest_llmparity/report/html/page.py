@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmparity.core.history.entries import Entry
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Sample
-from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import brief, explain
 from pytest_llmparity.core.words.printable import printable_lines
 from pytest_llmparity.report import json as json_report
@@ -201,23 +201,26 @@ def _shortened(text: str) -> str:
 
 
 def _tests(record: RunRecord) -> list[dict[str, Any]]:
-    """Return the tests with their verdicts, the worst verdict of each first, and the command that runs it again.
+    """Return the tests with their verdicts and the command that runs each again; the worst test first.
 
-    Those that failed where no verdict says so come first, each with its ``error``.
+    So are the verdicts of each; tests that are as bad stay in their order, those first that failed where no verdict
+    says so, each with its ``error``.
     """
     numbers = {id(verdict): number for number, verdict in enumerate(record.verdicts)}
     tests: dict[str, list[Verdict]] = {test: [] for test in record.errors}
     for verdict in record.verdicts:
         tests.setdefault(verdict.test, []).append(verdict)
+    worst = {name: overview.worst(of_test, [name] if name in record.errors else ()) for name, of_test in tests.items()}
+    in_order = sorted(tests.items(), key=lambda test: SEVERITY.index(worst[test[0]]), reverse=True)
     return [
         {
             "name": name,
-            "outcome": overview.worst(verdicts, [name] if name in record.errors else ()).value,
+            "outcome": worst[name].value,
             "error": record.errors.get(name, ""),
             "reproduce": record.reproduce.get(name, ""),
             "verdicts": [_verdict(verdict, numbers[id(verdict)]) for verdict in overview.in_order(verdicts)],
         }
-        for name, verdicts in tests.items()
+        for name, verdicts in in_order
     ]
 
 

@@ -30,7 +30,7 @@ from pytest_llmparity.run.explain.search import Search
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.judge.judging import Judging
-from pytest_llmparity.run.judge.state import RunState
+from pytest_llmparity.run.judge.state import MERGED, RunState
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.plan import Declaration, floor_order, unit_of
 from pytest_llmparity.settings.specification import Settings
@@ -145,7 +145,14 @@ class Explaining:
         name = f"explained/{self.judging.baseline}|{candidate}/{unit.key}"
         if self.settings.mode == "replay":
             stored = self._stored(name)
-            return {_key(v): stored.get(_key(v), Explanation(note=NOT_STORED)) for v in verdicts}
+            why = NOT_STORED
+            if self.store.document(self.judging.run, MERGED) is not None:
+                names = f"{self.judging.baseline},{candidate}"
+                why = (
+                    "shards make no experiments, and this run was put together of them; on one machine, "
+                    f"pytest {declaration.test} --engines {names} --parity-explain looks for it"
+                )
+            return {_key(v): stored.get(_key(v), Explanation(note=why)) for v in verdicts}
         with self.alone():  # and each pair once
             stored = self._stored(name)
             missing = [verdict for verdict in verdicts if _key(verdict) not in stored]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmparity.core.errors import UsageError
+from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.report import json as json_report
 from pytest_llmparity.report.html.page import embedded, page, write
 from tests.report.html.made import HOSTILE, Made, varied
@@ -55,6 +57,19 @@ def test_no_folder_of_the_machine_is_named(tmp_path: Path) -> None:
     assert "/srv/models" not in text
     assert str(tmp_path) not in text
     assert ">prod.gguf<" in text
+
+
+def test_the_worst_gate_comes_first() -> None:
+    made = varied()
+    first, second, third = (
+        dataclasses.replace(made.record.verdicts[0], test=f"test_x.py::test_{name}", outcome=outcome)
+        for name, outcome in (("passes", Outcome.PASS), ("is_open", Outcome.INCONCLUSIVE), ("fails", Outcome.FAIL))
+    )
+    record = dataclasses.replace(made.record, verdicts=(first, second, third), errors={})
+
+    text = page(record, made.samples, origin=made.origin)
+
+    assert text.index("test_fails") < text.index("test_is_open") < text.index("test_passes")
 
 
 def test_what_moves_a_reader_is_visible() -> None:

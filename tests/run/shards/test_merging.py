@@ -17,7 +17,7 @@ from pytest_llmparity.core.errors import GoldenError, ShardError, StoreError
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import Completion, Identity, Phase, Sample, to_json
 from pytest_llmparity.core.shards import Shard
-from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.judge.recorded import stored
 from pytest_llmparity.run.judge.state import RunState, read_state, write_state
 from pytest_llmparity.run.recording.writing import recordings
@@ -92,6 +92,24 @@ def test_what_shards_gathered_is_judged_as_one_run(project: Project) -> None:
     told = stored(replay.store(), run, root=project.path)
     assert told.record.verdicts
     assert "put together of 2 shards" in told.record.notes[0]
+
+
+def test_a_merged_run_that_fails_says_how_its_cause_is_looked_for(project: Project) -> None:
+    project.prompts(24)
+    specs = [project.attached("a", project.engine()), project.attached("b", project.engine(drift=0.5))]
+    places = [str(shard(project, index, 2, *specs, checks=(TEXT,))) for index in (1, 2)]
+    with Store.open(project.path / ".llmparity") as store:
+        run = merge(store, places, cwd=project.path)
+    replay = project.session(mode="replay", replay_run=run)
+    project.declare(replay, TEXT)
+    replay.gather()
+
+    (failed,) = (verdict for verdict in judged(replay) if verdict.kind == "text")
+
+    assert failed.outcome is Outcome.FAIL
+    assert failed.explanation is not None
+    assert "this run was put together of them; on one machine, pytest " in failed.explanation.note
+    assert failed.explanation.note.endswith("--engines a,b --parity-explain looks for it")
 
 
 def test_another_engine_on_one_machine_is_named_with_what_differs(project: Project) -> None:
