@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 CARRIED = "llmparity"
 MISUSED = pytest.StashKey[str]()
+UNRUNNABLE = pytest.StashKey[list[str]]()
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -192,12 +193,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     door = session.config.stash.get(DOOR, None)
     if door is not None:
         session.exitstatus = door.finish(session.exitstatus)
+    elif session.config.option.collectonly and (misused := [item for item in session.items if MISUSED in item.stash]):
+        from pytest_llmparity.plugin.planned import told_ahead
+
+        problems = {item.nodeid: item.stash[MISUSED] for item in misused}
+        session.config.stash[UNRUNNABLE] = told_ahead(session, problems)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the grid, or the one line that says why gates were skipped."""
     door = config.stash.get(DOOR, None)
-    summary = door.summary if door is not None else []
+    summary = door.summary if door is not None else config.stash.get(UNRUNNABLE, [])
     skipped = [r for r in terminalreporter.getreports("skipped") if UNSELECTED in str(r.longrepr)]
     if not summary and not skipped:
         return

@@ -329,7 +329,9 @@ class Door:
                 found_out = {name: to_json(record) for name, record in self.session.found_out().items()}
                 given = {"run": self.session.run, "plan": plan, "taken": taken, "engines": found_out}
                 xdist.hand_back(self.config, given)
-            elif not self.config.option.collectonly:
+            elif self.config.option.collectonly:
+                exitstatus = self._told_ahead(exitstatus)
+            else:
                 self.unjudged.end(exitstatus)
                 self._report()
         except (LLMParityError, OSError) as error:
@@ -346,6 +348,11 @@ class Door:
             self.summary += self.session.close()
             self.summary = list(map(uncommanded, self.summary))
         return exitstatus
+
+    def _told_ahead(self, exitstatus: int) -> int:
+        """Say after ``--collect-only`` which tests cannot run, and return the exit status a run would have for that."""
+        self.summary += planned.unrunnable(self._problems)
+        return planned.exit_code_ahead(exitstatus, self._problems)
 
     def _whole(self, exitstatus: int) -> int:
         """Take note that everything was judged and reported; return the exit status that counts."""

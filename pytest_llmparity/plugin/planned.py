@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.words.explain import count
-from pytest_llmparity.core.words.printable import uncommanded
+from pytest_llmparity.core.words.printable import printable, uncommanded
 from pytest_llmparity.report.terminal import ahead
 from pytest_llmparity.run.gather.course import WAVE
 from pytest_llmparity.run.gather.lanes import describe, lanes_of
@@ -101,3 +103,22 @@ def _power(session: Session, declaration: Declaration, *, detailed: bool) -> lis
     of_tags = [check.tag_line(as_declared(declaration.prompts), sequential=sequential) for check in declaration.checks]
     lines += [f"    {line}" for line in (*of_tags, *weak) if line]
     return [*lines, *(f"    {line}" for line in session.floor_lines(declaration))]
+
+
+def unrunnable(problems: Mapping[str, str]) -> list[str]:
+    """Return which tests cannot run and why, by their node ids; nothing where all can."""
+    if not problems:
+        return []
+    told = [f"  {printable(test)}: {printable(why.partition(chr(10))[0])}" for test, why in problems.items()]
+    return [f"{count(len(problems), 'test')} cannot run, and a run would end with exit code 1:", *told]
+
+
+def told_ahead(session: pytest.Session, problems: Mapping[str, str]) -> list[str]:
+    """Give a collection the exit code of its run, and return which of its tests cannot run."""
+    session.exitstatus = exit_code_ahead(int(session.exitstatus), problems)
+    return unrunnable(problems)
+
+
+def exit_code_ahead(exitstatus: int, problems: Mapping[str, str]) -> int:
+    """Return the exit code of a collection in which some tests cannot run: that of a run, whose set-ups would fail."""
+    return pytest.ExitCode.TESTS_FAILED if problems and exitstatus == pytest.ExitCode.OK else exitstatus
