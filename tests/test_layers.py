@@ -95,8 +95,16 @@ class Import(NamedTuple):
 
 @functools.cache
 def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
-    """Return all that stands in a tree: a walk takes longer than to parse it, and each rule looks at all."""
-    return tuple(ast.walk(tree))
+    """Return all that stands in a tree, as ``ast.walk`` does in three times the time, but for ``ctx``."""
+    below = [tree]
+    for node in below:
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if isinstance(value, list):
+                below += [each for each in value if isinstance(each, ast.AST)]
+            elif isinstance(value, ast.AST) and name != "ctx":
+                below.append(value)
+    return tuple(below)
 
 
 def imports(tree: ast.AST, module: str, *, is_package: bool = False) -> Iterator[Import]:

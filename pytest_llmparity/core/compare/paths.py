@@ -21,6 +21,7 @@ class Everywhere(enum.Enum):
     """The one step :data:`EVERYWHERE`: every place of an array, written ``[]``."""
 
     EVERYWHERE = "[]"
+    __hash__ = object.__hash__  # an enum's own is Python, and paths of deep values are hashed step by step
 
 
 EVERYWHERE: Final = Everywhere.EVERYWHERE

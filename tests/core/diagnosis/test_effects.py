@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import random
 from collections.abc import Mapping
@@ -124,8 +125,14 @@ def test_ten_experiments_that_change_nothing_name_something_in_one_of_twenty_run
 
 def rate(events: int, total: int) -> tuple[float, float]:
     """Bounds of a Poisson rate, each of 95 % (Garwood 1936)."""
-    least = chi2.ppf(0.05, 2 * events) / 2 / total if events else 0.0
-    return least, chi2.ppf(0.95, 2 * events + 2) / 2 / total
+    least, most = counts(events)
+    return least / total, most / total
+
+
+@functools.cache
+def counts(events: int) -> tuple[float, float]:
+    """Bounds of how many events are to be expected where so many were."""
+    return chi2.ppf(0.05, 2 * events) / 2 if events else 0.0, chi2.ppf(0.95, 2 * events + 2) / 2
 
 
 def test_less_is_asked_at_a_tenth_of_the_error_rate() -> None:
