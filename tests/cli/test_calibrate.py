@@ -56,6 +56,7 @@ def test_a_pair_is_measured_shown_and_written(shell: Shell) -> None:
     assert not (shell.path / ".llmparity/samples.sqlite").exists(), "it is no run to replay"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pair")
 def test_a_dry_run_shows_it_and_writes_nothing(shell: Shell) -> None:
     ended = shell.run("calibrate", "prod", "dev", "--dry-run")
@@ -65,6 +66,7 @@ def test_a_dry_run_shows_it_and_writes_nothing(shell: Shell) -> None:
     assert not (shell.path / NAME).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pair")
 def test_what_else_stands_in_the_lock_stays(shell: Shell) -> None:
     shell.run("lock")
@@ -98,6 +100,7 @@ def test_a_small_prompt_set_is_refused_before_anybody_is_asked(shell: Shell, pai
     assert [each.count for each in pair] == [0, 0]
 
 
+@pytest.mark.slow
 def test_engines_without_logprobs_have_no_margin(shell: Shell, configured: Configured) -> None:
     shell.configure(
         configured(prod=engine(shell, 2.0), dev=engine(shell, 2.0, abilities=Abilities(logprobs="refused")))
@@ -141,6 +144,7 @@ def test_what_a_ladder_cannot_be_made_of_is_said(shell: Shell, argv: tuple[str, 
     assert told in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pair")
 def test_golden_answers_are_measured_on_prompts_that_they_answer(
     shell: Shell, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch

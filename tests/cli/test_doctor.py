@@ -77,6 +77,7 @@ class Rendering(PosingEngine):
         return {"prompt": "".join(f"{self._opening}{m['role']}>{m['content']}" for m in body["messages"])}
 
 
+@pytest.mark.slow
 def test_how_engines_render_chats_is_shown_beside_each_other(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
     (shell.path / "one.jsonl").write_text('{"id": "c1", "messages": [{"role": "user", "content": "Hi"}]}')
     with Rendering("<") as prod, Rendering("<|") as dev, Rendering("<") as test:

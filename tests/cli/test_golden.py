@@ -88,6 +88,7 @@ def test_what_is_golden_is_shown(stored: Shell) -> None:
     assert "main, cold, warm, parallel: ended by length, tokens: " in case.out
 
 
+@pytest.mark.slow
 def test_golden_answers_are_compared_with_a_run_and_with_each_other(stored: Shell, pytester: pytest.Pytester) -> None:
     stored.run("golden", "from", "newest", "prod")
     alike = stored.run("golden", "diff", "prod")
@@ -157,6 +158,7 @@ def test_golden_answers_do_not_change_where_nobody_would_look(
         assert (stored.path / "golden/tickets/prod.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_selected_tests_does_not_say_what_is_left_over(stored: Shell, pytester: pytest.Pytester) -> None:
     """Two tests ask one set in two ways, and only one of them runs, chosen by a word or by its name."""
     (stored.path / "test_gate.py").write_text(f"{GATE}\n{GATE.replace('12', '9').replace('test_gate', 'test_short')}")

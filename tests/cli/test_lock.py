@@ -79,6 +79,7 @@ def test_what_changed_is_said_field_by_field(shell: Shell, configured: Configure
     assert "two" in locked(shell)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("named", "gone"), [((), True), (("one",), False)])
 def test_engines_the_project_has_no_more_go_when_all_of_it_is_locked(
     shell: Shell, configured: Configured, named: tuple[str, ...], gone: bool
@@ -94,6 +95,7 @@ def test_engines_the_project_has_no_more_go_when_all_of_it_is_locked(
     assert ("two" not in locked(shell)) == gone
 
 
+@pytest.mark.slow
 def test_check_writes_nothing_and_fails_when_the_lock_is_old(shell: Shell, configured: Configured) -> None:
     shell.configure(configured(one=llamacpp(shell, quantization="Q4_0")))
 
@@ -124,6 +126,7 @@ def test_a_fact_that_is_not_told_now_is_shown_and_makes_no_lock_old(shell: Shell
     )
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_not_there_leaves_its_lock_and_no_other_untouched(
     shell: Shell, configured: Configured
 ) -> None:
@@ -235,6 +238,7 @@ def saying(lead: float, text: str = "all is well in the harbour") -> Callable[[M
     return lambda request: Reply(text=text, lead=lead)
 
 
+@pytest.mark.slow
 def test_canaries_are_kept_and_tell_other_weights_behind_the_same_facts(shell: Shell, configured: Configured) -> None:
     engine = llamacpp(shell, answer=saying(2.0))
     shell.configure(configured(one=engine))

@@ -21,6 +21,7 @@ def imported_by(*steps: str) -> list[set[str]]:
     return [set(json.loads(line)) for line in process.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_each_step_imports_what_it_needs_and_writing_checks_nothing_that_takes_long() -> None:
     checks = "check.text(margin=0.05), check.similarity(at_least=0.5), check.prompts(), check.latency(ttft_p95='1 s')"
     written, first_number, all_at_once = imported_by(
@@ -47,6 +48,7 @@ def test_they_are_what_they_stand_for() -> None:
     assert not hasattr(late.np, "__wrapped__")  # who asks any object for this does not import numpy
 
 
+@pytest.mark.slow
 def test_one_that_is_missing_is_told_to_whoever_uses_it() -> None:
     code = """
 import sys

@@ -91,6 +91,7 @@ def words_of(picture: str) -> tuple[set[str], list[int]]:
     return {text for text in texts if not text.isdigit()}, [int(text) for text in texts if text.isdigit()]
 
 
+@pytest.mark.slow
 def test_the_picture_is_of_this_house(house: ModuleType) -> None:
     """It is drawn anew when a room or an import changes; a few lines more make it no other house."""
     names, lines = words_of((ROOT / "docs/house.svg").read_text("utf-8"))

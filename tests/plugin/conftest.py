@@ -25,6 +25,7 @@ import pytest_llmparity.check
 import pytest_llmparity.plugin.door
 import pytest_llmparity.plugin.release.deciding  # noqa: F401 - see above
 from pytest_llmparity.core import late
+from pytest_llmparity.engines.kinds.openai import OpenAIAdapter
 from pytest_llmparity.testing import LoopbackEngine
 from tests.doubles.posing import PosingEngine
 from tests.plugin import warm_pytest
@@ -227,8 +228,13 @@ def nursery() -> Iterator[Callable[[], Nursery]]:
 
 
 @pytest.fixture
-def bench(apart: pytest.Pytester, nursery: Callable[[], Nursery]) -> Iterator[Bench]:
-    """A project of its own."""
+def bench(apart: pytest.Pytester, nursery: Callable[[], Nursery], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """A project of its own.
+
+    Engines of kind openai are not asked what else they may be, in thirteen questions that are a sixth of a gate: ours
+    are nothing else. Who gives an address alone asks, as does a process; tests/engines/test_recognise.py holds it.
+    """
+    monkeypatch.setattr(OpenAIAdapter, "_seen_as", lambda _: {})
     with ExitStack() as stack:
         yield Bench(apart, stack, nursery)
 

@@ -45,6 +45,7 @@ def test_without_a_margin_it_is_an_error_at_set_up_that_names_the_command(
     assert [engine.count for engine in pair] == [0, 0]
 
 
+@pytest.mark.slow
 def test_the_accepted_margin_holds_and_the_verdict_says_since_when(
     bench: Bench, pair: tuple[PosingEngine, PosingEngine]
 ) -> None:
@@ -64,6 +65,7 @@ def test_the_accepted_margin_holds_and_the_verdict_says_since_when(
     )
 
 
+@pytest.mark.slow
 def test_other_weights_are_incomparable_with_the_command_to_run(
     bench: Bench, pair: tuple[PosingEngine, PosingEngine]
 ) -> None:
@@ -83,6 +85,7 @@ def test_other_weights_are_incomparable_with_the_command_to_run(
     )
 
 
+@pytest.mark.slow
 def test_what_another_check_reads_is_asked_also_where_the_margin_is_of_others(
     bench: Bench, pair: tuple[PosingEngine, PosingEngine]
 ) -> None:
@@ -120,6 +123,7 @@ def test_a_broken_lock_is_an_error_of_the_gates_that_need_it(
     result.stdout.fnmatch_lines(["*llmparity.lock: margins is no table*"])
 
 
+@pytest.mark.slow
 def test_near_ties_are_ignored_by_what_was_accepted_and_by_nothing_else(
     bench: Bench, pair: tuple[PosingEngine, PosingEngine]
 ) -> None:

@@ -53,6 +53,7 @@ def test_an_engine_that_changed_is_incomparable_before_a_prompt_is_sent(
     assert [request.json["max_tokens"] for request in locked[1].requests[asked:]] == [1], "the warm-up alone"
 
 
+@pytest.mark.slow
 def test_an_engine_that_changed_is_told_in_any_other_run(
     bench: Bench, locked: tuple[PosingEngine, PosingEngine]
 ) -> None:
@@ -65,6 +66,7 @@ def test_an_engine_that_changed_is_told_in_any_other_run(
     assert "b: it differs from llmparity.lock: quantization: Q8_0 -> Q4_0; if that is meant, run: llmparity" in told
 
 
+@pytest.mark.slow
 def test_an_engine_or_a_project_without_a_lock_fails_a_frozen_run(
     bench: Bench, locked: tuple[PosingEngine, PosingEngine]
 ) -> None:
@@ -79,6 +81,7 @@ def test_an_engine_or_a_project_without_a_lock_fails_a_frozen_run(
     without.stdout.fnmatch_lines(["INCOMPARABLE prompts, b against a: a: there is no llmparity.lock in *"])
 
 
+@pytest.mark.slow
 def test_application_tests_get_no_engine_that_changed(bench: Bench, locked: tuple[PosingEngine, PosingEngine]) -> None:
     locked[1].quantization = "Q4_0"
     bench.pytester.makepyfile(test_gate="def test_app(engine): pass")
@@ -89,6 +92,7 @@ def test_application_tests_get_no_engine_that_changed(bench: Bench, locked: tupl
     result.stdout.fnmatch_lines(["*b: it differs from llmparity.lock: quantization: Q8_0 -> Q4_0*"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["environment", "profile"])
 def test_a_run_is_frozen_by_environment_and_profile_too(
     bench: Bench, locked: tuple[PosingEngine, PosingEngine], monkeypatch: pytest.MonkeyPatch, by: str
@@ -102,6 +106,7 @@ def test_a_run_is_frozen_by_environment_and_profile_too(
     assert bench.run(*options, engines=locked).ret == 1
 
 
+@pytest.mark.slow
 def test_a_replay_asks_no_engine_and_holds_none(bench: Bench, locked: tuple[PosingEngine, PosingEngine]) -> None:
     bench.run(engines=locked)
     (bench.pytester.path / "llmparity.lock").unlink()
@@ -137,6 +142,7 @@ def kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> tuple[PosingEngine, P
     return first, second
 
 
+@pytest.mark.slow
 def test_other_weights_behind_the_same_facts_are_refused_before_a_prompt_is_asked(
     bench: Bench, kept: tuple[PosingEngine, PosingEngine]
 ) -> None:
@@ -154,6 +160,7 @@ def test_other_weights_behind_the_same_facts_are_refused_before_a_prompt_is_aske
     assert [bench.asked(engine) for engine in kept] == [[], []]
 
 
+@pytest.mark.slow
 def test_other_weights_are_told_in_any_other_run_and_the_plan_counts_canaries(
     bench: Bench, kept: tuple[PosingEngine, PosingEngine]
 ) -> None:
@@ -169,6 +176,7 @@ def test_other_weights_are_told_in_any_other_run_and_the_plan_counts_canaries(
     assert len([request for request in probes if request.json.get("top_logprobs") == 5]) == 12
 
 
+@pytest.mark.slow
 def test_engines_whose_canaries_are_as_locked_have_nothing_said_of_them(
     bench: Bench, kept: tuple[PosingEngine, PosingEngine]
 ) -> None:
@@ -178,6 +186,7 @@ def test_engines_whose_canaries_are_as_locked_have_nothing_said_of_them(
     result.stdout.no_fnmatch_line("*canaries do not answer*")
 
 
+@pytest.mark.slow
 def test_an_engine_that_answers_none_of_its_canaries_is_refused(
     bench: Bench, kept: tuple[PosingEngine, PosingEngine]
 ) -> None:
@@ -192,6 +201,7 @@ def test_an_engine_that_answers_none_of_its_canaries_is_refused(
     result.stdout.fnmatch_lines(["INCOMPARABLE prompts, b against a: b: its canaries * not comparable (0 of 12 were *"])
 
 
+@pytest.mark.slow
 def test_canaries_that_a_hard_stop_leaves_unasked_refuse_nobody(
     bench: Bench, kept: tuple[PosingEngine, PosingEngine]
 ) -> None:

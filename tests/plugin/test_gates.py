@@ -708,6 +708,7 @@ def test_the_plan_counts_one_group_as_one(bench: Bench) -> None:
     result.stdout.fnmatch_lines(["*test_gate.py::test_gate: 8 cases in 1 group"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "line"),
     [

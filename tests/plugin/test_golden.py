@@ -106,6 +106,7 @@ def test_prompts_that_fail_against_golden_answers_are_a_verdict(bench: Bench, re
     assert "KeyError" not in told(baseline) + told(candidate)
 
 
+@pytest.mark.slow
 def test_an_upgrade_is_held_against_the_golden_answers_of_the_configured_baseline(
     bench: Bench, recorded: PosingEngine
 ) -> None:
@@ -131,6 +132,7 @@ def test_golden_answers_may_be_the_candidate(bench: Bench, recorded: PosingEngin
     assert "golden-prod: passes" in told(result)
 
 
+@pytest.mark.slow
 def test_a_changed_prompt_is_incomparable_and_the_others_are_judged(bench: Bench, recorded: PosingEngine) -> None:
     path = bench.pytester.path / "prompts.jsonl"
     bench.prompts(40)
@@ -157,6 +159,7 @@ def test_other_sampling_is_incomparable_and_nobody_is_asked(bench: Bench, record
     assert bench.asked(engine) == []
 
 
+@pytest.mark.slow
 def test_an_engine_that_the_lock_has_otherwise_by_now_is_incomparable(bench: Bench, recorded: PosingEngine) -> None:
     recorded.quantization = "Q4_0"
     assert main(["lock", f"prod={bench.selected(recorded)}"]) == 0
@@ -167,6 +170,7 @@ def test_an_engine_that_the_lock_has_otherwise_by_now_is_incomparable(bench: Ben
     assert "it was recorded from another prod than llmparity.lock has now: quantization: Q8_0 -> Q4_0" in told(result)
 
 
+@pytest.mark.slow
 def test_cases_without_golden_are_listed_and_fail_where_each_must_have_one(
     bench: Bench, recorded: PosingEngine
 ) -> None:
@@ -204,6 +208,7 @@ def test_latency_is_skipped_with_the_reason_and_timed_where_it_is_judged(bench: 
     assert len(bench.asked(engine)) == 8, "gathered, and not timed: there is nothing to compare with"
 
 
+@pytest.mark.slow
 def test_logprobs_of_a_golden_bring_their_margin(bench: Bench) -> None:
     prod = bench.engine(poses_as="llamacpp", quantization="Q8_0")
     bench.gate("check.logprobs()")
@@ -215,6 +220,7 @@ def test_logprobs_of_a_golden_bring_their_margin(bench: Bench) -> None:
     assert "margin 0.005 nats, nothing may have changed since the golden was recorded" in told(result)
 
 
+@pytest.mark.slow
 def test_workers_and_a_replay_judge_the_same(bench: Bench, recorded: PosingEngine) -> None:
     pytest.importorskip("xdist")
     engine = bench.engine(poses_as="llamacpp", answer="no")
@@ -227,6 +233,7 @@ def test_workers_and_a_replay_judge_the_same(bench: Bench, recorded: PosingEngin
         assert "dev: FAIL text" in told(result)
 
 
+@pytest.mark.slow
 def test_a_sequential_run_is_held_against_golden_answers(bench: Bench, recorded: PosingEngine) -> None:
     bench.prompts(40)
     record(bench, recorded)
@@ -285,6 +292,7 @@ def test_one_process_writes_for_all_workers(bench: Bench) -> None:
     assert len(lines(bench)) == 9
 
 
+@pytest.mark.slow
 def test_two_tests_of_one_set_are_recorded_one_after_the_other(bench: Bench, recorded: PosingEngine) -> None:
     suite = bench.pytester.path / "test_gate.py"
     (bench.pytester.path / "test_longer.py").write_text(suite.read_text("utf-8").replace("=12", "=13"), "utf-8")
@@ -312,6 +320,7 @@ def test_golden_answers_are_held_against_each_other_and_the_plan_says_that_nobod
     assert "0 engines" not in told(result)
 
 
+@pytest.mark.slow
 def test_another_engine_asks_for_all(bench: Bench, recorded: PosingEngine) -> None:
     recorded.quantization = "Q4_0"
 
@@ -411,6 +420,7 @@ def test_engines_are_recorded_whatever_margin_they_have(bench: Bench) -> None:
     assert {path.name for path in (bench.pytester.path / "golden/prompts").glob("?.jsonl")} == {"a.jsonl", "b.jsonl"}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_with_the_golden_answers_of_now(bench: Bench, recorded: PosingEngine) -> None:
     engine = bench.engine(poses_as="llamacpp")
 
@@ -423,6 +433,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_golden_answers_of_now(bench: Be
     assert resumed.ret == 1, "the answers that the file has by now are judged"
 
 
+@pytest.mark.slow
 def test_a_recording_at_another_concurrency_is_told_while_lines_of_it_are_left(
     bench: Bench, recorded: PosingEngine
 ) -> None:
@@ -438,6 +449,7 @@ def test_a_recording_at_another_concurrency_is_told_while_lines_of_it_are_left(
     )
 
 
+@pytest.mark.slow
 def test_what_a_skipped_test_asks_is_not_left_over(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     """As a conftest skips what ``--runslow`` would run: its golden answers are asked another day."""
     prod = bench.engine(poses_as="llamacpp")
@@ -461,6 +473,7 @@ def test_what_a_skipped_test_asks_is_not_left_over(bench: Bench, capsys: pytest.
     assert "nothing to remove" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_lines_of_a_sampling_that_no_test_asks_any_more_are_told(bench: Bench, recorded: PosingEngine) -> None:
     bench.gate(CHECKS, tokens=13)
     assert record(bench, recorded, "missing").ret == 1

@@ -56,6 +56,7 @@ def rewrite(bench: Bench, head: dict[str, Any], exchanges: list[dict[str, Any]])
     file(bench).write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_gone_is_held_against_another_one_as_if_it_were_there(
     bench: Bench, prod: PosingEngine
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_file_has_what_was_sent_and_when_what_came_and_no_headers(bench: Bench
     assert str(bench.pytester.path) not in file(bench).read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_request_that_is_not_in_it_is_an_error_that_says_how_to_record_it(bench: Bench, prod: PosingEngine) -> None:
     bench.gate("check.schema({}, rate=0.5)", tokens=13)
 
@@ -119,6 +121,7 @@ def test_a_request_that_is_not_in_it_is_an_error_that_says_how_to_record_it(benc
     )
 
 
+@pytest.mark.slow
 def test_one_that_is_hurried_has_no_times_and_is_told_so(bench: Bench, prod: PosingEngine) -> None:
     result = bench.run("--engines=replay:prod@max", "--parity-report=json", "--parity-out=out", "-n0")
 
@@ -127,6 +130,7 @@ def test_one_that_is_hurried_has_no_times_and_is_told_so(bench: Bench, prod: Pos
     assert "as fast as it goes" in told(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("latency", "why"),
     [
@@ -149,6 +153,7 @@ def test_what_was_not_timed_as_it_is_asked_has_no_times(
     assert result.ret == 0
 
 
+@pytest.mark.slow
 def test_every_timed_answer_is_that_of_one_request(bench: Bench, prod: PosingEngine) -> None:
     head, *exchanges = rows(bench)
     timed = [each for each in exchanges if each["phase"] == "timed"]
@@ -165,6 +170,7 @@ def test_every_timed_answer_is_that_of_one_request(bench: Bench, prod: PosingEng
     assert e2e["p99"] >= 0.2
 
 
+@pytest.mark.slow
 def test_a_floor_that_was_not_recorded_is_not_made_of_other_answers(bench: Bench, prod: PosingEngine) -> None:
     head, *exchanges = rows(bench)
     rewrite(bench, head, [each for each in exchanges if each["phase"] in ("main", "timed")])
@@ -177,6 +183,7 @@ def test_a_floor_that_was_not_recorded_is_not_made_of_other_answers(bench: Bench
     assert f"{8 + 32 + 4} requests sent in all" in told(result)
 
 
+@pytest.mark.slow
 def test_one_that_was_damaged_is_misuse_before_anybody_is_asked(bench: Bench, prod: PosingEngine) -> None:
     text = file(bench).read_text("utf-8")
     file(bench).write_text(text.replace('"status": 200', '"status": 42', 1), "utf-8")
@@ -193,6 +200,7 @@ def test_one_that_was_damaged_is_misuse_before_anybody_is_asked(bench: Bench, pr
     assert "(did you mean 'prod'?)" in unknown.stderr.str()
 
 
+@pytest.mark.slow
 def test_application_tests_are_skipped_and_nothing_of_it_becomes_golden(bench: Bench, prod: PosingEngine) -> None:
     bench.pytester.makepyfile(test_gate="def test_app(engine): assert engine.model")
 

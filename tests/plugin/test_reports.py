@@ -63,6 +63,7 @@ def test_every_format_is_written_and_a_stored_run_is_reported_again(drifting: An
     assert {told.origin(sample).tests for sample in told.samples} == {("test_gate.py::test_gate",)}  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_workflow_gets_a_note_at_the_check_and_a_summary(drifting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     summary = drifting.pytester.path / "step.md"
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
@@ -130,6 +131,7 @@ def test_a_gate_that_fails_without_a_verdict_is_an_error_of_every_report(driftin
     result.stdout.fnmatch_lines(["failed outside of the checks:", "test_gate.py::test_is_misspelt: no prompt file*"])
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_is_an_error_of_the_report(drifting: Any) -> None:
     drifting.pytester.makepyfile(
         test_gate=BROKEN.partition("@pytest")[0]
@@ -148,6 +150,7 @@ def test_stops(): pytest.exit("enough")
     assert (drifting.pytester.path / "out/summary.md").read_text("utf-8").startswith("### LLM parity: ERROR")
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_collected_is_an_error_of_the_report(drifting: Any) -> None:
     drifting.pytester.makepyfile(test_odd="import nothing_of_this_name")
 

@@ -137,6 +137,7 @@ def test_a_decision_is_an_output_and_its_exit_code_a_judged_run(
     assert ("--instead" in commented) is not decision
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("refuses", "last"),
     [
@@ -156,6 +157,7 @@ def test_a_comment_that_cannot_be_written_fails_no_job(job: Job, refuses: dict[s
     assert TOKEN not in printed
 
 
+@pytest.mark.slow
 def test_without_a_pull_request_nothing_is_asked(job: Job) -> None:
     with GitHub() as github:
         (job.path / "event.json").write_text('{"ref": "refs/heads/main"}')

@@ -312,6 +312,7 @@ def test_an_interruption_while_starting_is_not_swallowed(project: Project) -> No
         fleet.engage_all()
 
 
+@pytest.mark.slow
 def test_everybody_hears_of_an_adapter_that_stumbles_at_a_start(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

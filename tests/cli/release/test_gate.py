@@ -178,6 +178,7 @@ def suite(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tupl
     return command
 
 
+@pytest.mark.slow
 def test_a_suite_is_run_and_decided(shell: Shell, suite: Callable[[str], tuple[str, ...]]) -> None:
     told = shell.run(*suite("alike"), "--policy", "release.toml", "--json", "d.json")
 

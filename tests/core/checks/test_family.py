@@ -136,6 +136,7 @@ def test_ten_judgements_exactly_at_their_margins_fail_a_test_in_at_most_one_run_
     assert failed <= 18  # 5 % of 200 is 10; above 18 has a chance below 1 %
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 @settings(max_examples=12, deadline=None)
 def test_holm_agrees_with_statsmodels(p: list[float]) -> None:

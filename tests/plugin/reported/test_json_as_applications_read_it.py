@@ -93,6 +93,7 @@ def test_engines_that_wrap_their_json_differ_and_lenient_says_how_often(project:
         assert verdict["lenience"] == wanted
 
 
+@pytest.mark.slow
 def test_an_answer_that_the_model_refuses_does_not_fit(project: Any) -> None:
     def good(body: Json) -> str:
         return json.dumps({"due": "2026-03-01T09:00:00Z", "amount": "19.90", "mail": "desk@example.org"})

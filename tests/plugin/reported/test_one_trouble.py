@@ -77,6 +77,7 @@ def test_a_baseline_that_is_not_there_is_told_once_for_all_it_would_have_judged(
     assert "c: six verdicts not judged because of base" in printed
 
 
+@pytest.mark.slow
 def test_what_a_started_engine_said_last_is_printed_once(bench: Bench) -> None:
     bench.gate("check.prompts(), check.text(margin=0.05), check.schema({}, gap=0.5)")
     bench.configure(bench.process("gone", "exit"))

@@ -27,6 +27,7 @@ def test_the_gguf_package_rounds_matrices_and_keeps_the_rest(tmp_path: Path, qua
     assert made["context_length"] == source["context_length"]
 
 
+@pytest.mark.slow
 def test_8_bits_hold_the_weights_of_the_committed_copy(tmp_path: Path) -> None:
     import gguf
 

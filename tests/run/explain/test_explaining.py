@@ -59,6 +59,7 @@ def test_a_hidden_system_prompt_is_the_cause_and_what_shows_it_is_told(planted: 
     assert 0 <= renderings <= PROMPTS
 
 
+@pytest.mark.slow
 def test_who_does_not_tell_its_template_is_not_said_to_hide_a_system_prompt(planted: Planted) -> None:
     _, verdict = gated(planted, planted.behind(proxy.hidden_system("Rhyme in every line.")), kind="openai")
 
@@ -70,6 +71,7 @@ def test_who_does_not_tell_its_template_is_not_said_to_hide_a_system_prompt(plan
     )
 
 
+@pytest.mark.slow
 def test_what_was_shown_stands_where_no_request_is_left_to_find_out_what_of_it(planted: Planted) -> None:
     """Asked again, everything and the prompt taken away, one rendering of each chat: seven times the prompts."""
     rude = planted.behind(proxy.hidden_system("Rhyme in every line."))
@@ -81,6 +83,7 @@ def test_what_was_shown_stands_where_no_request_is_left_to_find_out_what_of_it(p
     assert [cause.layer for cause in verdict.explanation.causes] == ["rendered prompt"]
 
 
+@pytest.mark.slow
 def test_experiments_on_all_pairs_keep_to_the_requests_of_the_run(planted: Planted) -> None:
     hot = [planted.behind(proxy.overridden(temperature=1.0)) for _ in range(3)]
     free, _ = gated(planted, *hot, explain_requests=0)
@@ -96,6 +99,7 @@ def test_experiments_on_all_pairs_keep_to_the_requests_of_the_run(planted: Plant
     assert explanations[-1].note.endswith("left (--parity-max-requests)")
 
 
+@pytest.mark.slow
 def test_a_temperature_that_is_not_honoured_is_named_for_the_engine_that_does_not(planted: Planted) -> None:
     _, verdict = gated(planted, planted.behind(proxy.overridden(temperature=1.0)))
 
@@ -109,6 +113,7 @@ def stale_cache(*, honoured: Sequence[str] = ("cache_prompt", "cache_salt")) -> 
     return proxy.stale_cache(honoured=honoured, logit_bias=[[" the", -100]])
 
 
+@pytest.mark.slow
 def test_a_prompt_cache_that_changes_answers_is_named_by_the_field_that_leaves_it_out(planted: Planted) -> None:
     _, verdict = gated(planted, planted.behind(stale_cache()), kind="vllm")
 
@@ -120,6 +125,7 @@ def test_a_prompt_cache_that_changes_answers_is_named_by_the_field_that_leaves_i
     assert cause.remedy == "start the server of b with: --no-enable-prefix-caching"
 
 
+@pytest.mark.slow
 def test_a_prompt_cache_that_no_field_leaves_out_is_named_where_asking_again_brings_the_drift(planted: Planted) -> None:
     changed = planted.behind(stale_cache(honoured=()))
 
@@ -133,6 +139,7 @@ def test_a_prompt_cache_that_no_field_leaves_out_is_named_where_asking_again_bri
     assert sorted(numbered[:PROMPTS]) == sorted(numbered[PROMPTS:])
 
 
+@pytest.mark.slow
 def test_a_prompt_cache_that_does_not_act_behind_numbers_is_left_open(planted: Planted) -> None:
     class OfQuestions(proxy.stale_cache):
         def asked(self, body: proxy.Body, *, chat: bool, post: proxy.Post) -> proxy.Body:
@@ -189,6 +196,7 @@ def test_calls_that_are_left_in_the_text_are_named_and_cost_no_request(planted: 
     assert verdict.explanation.requests == 2 * PROMPTS, "the same prompts asked again"
 
 
+@pytest.mark.slow
 def test_two_faults_are_both_named(planted: Planted) -> None:
     changed = planted.behind(proxy.hidden_system("Rhyme."), proxy.overridden(temperature=1.0))
 
@@ -198,6 +206,7 @@ def test_two_faults_are_both_named(planted: Planted) -> None:
     assert {cause.layer for cause in verdict.explanation.causes} == {"system prompt", "temperature"}
 
 
+@pytest.mark.slow
 def test_what_nothing_takes_away_remains_by_exclusion_and_is_no_cause(planted: Planted) -> None:
     class Quantised(proxy.Change):
         def spoken(self, text: str, body: proxy.Body, *, first: bool, last: bool) -> str:
@@ -212,6 +221,7 @@ def test_what_nothing_takes_away_remains_by_exclusion_and_is_no_cause(planted: P
     assert (remaining.layer, remaining.by_exclusion) == ("weights or arithmetic", True)
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_where_nothing_drifts_or_nobody_wants_to_know(planted: Planted) -> None:
     same = planted.behind()
     session, verdict = gated(planted, same)
@@ -222,6 +232,7 @@ def test_nothing_is_asked_where_nothing_drifts_or_nobody_wants_to_know(planted: 
     assert len(same.received) == before
 
 
+@pytest.mark.slow
 def test_no_experiments_are_made_where_none_are_allowed(planted: Planted) -> None:
     _, verdict = gated(planted, planted.behind(proxy.overridden(temperature=1.0)), explain_requests=0)
 
@@ -248,6 +259,7 @@ class Apart(proxy.Change):
         return text if first else text.upper()
 
 
+@pytest.mark.slow
 def test_experiments_take_what_counts_before_what_differs_and_does_not(planted: Planted) -> None:
     """Of 24 answers 18 differ beyond the horizon only, which is more than experiments ask."""
     planted.project.prompts(24)
@@ -305,6 +317,7 @@ def tagged(planted: Planted, changed: FaultProxy, *, of_tag: str = "hot", **sett
     return [v for v in session.settle("t", session.parity_run("t", reproduce="")) if v.kind.startswith("text")]
 
 
+@pytest.mark.slow
 def test_a_tag_that_fails_alone_is_explained_by_experiments_on_its_prompts(planted: Planted) -> None:
     changed, tag = planted.behind(Hot()), "hot [x]"
 
@@ -319,6 +332,7 @@ def test_a_tag_that_fails_alone_is_explained_by_experiments_on_its_prompts(plant
     assert failed.explanation.experiments[0].n == PROMPTS
 
 
+@pytest.mark.slow
 def test_a_tag_that_fails_with_all_prompts_has_the_cause_of_these(planted: Planted) -> None:
     verdicts = {v.kind: v for v in tagged(planted, planted.behind(proxy.overridden(temperature=1.0)))}
 
@@ -327,6 +341,7 @@ def test_a_tag_that_fails_with_all_prompts_has_the_cause_of_these(planted: Plant
     assert verdicts["text[hot]"].explanation is None
 
 
+@pytest.mark.slow
 def test_experiments_end_where_their_requests_do(planted: Planted) -> None:
     changed = planted.behind(proxy.overridden(temperature=1.0))
 
@@ -339,6 +354,7 @@ def test_experiments_end_where_their_requests_do(planted: Planted) -> None:
     assert verdict.explanation.requests <= 3 * PROMPTS
 
 
+@pytest.mark.slow
 def test_what_was_found_is_kept_for_the_next_look_and_for_replays(planted: Planted) -> None:
     changed = planted.behind(proxy.overridden(temperature=1.0))
     live, verdict = gated(planted, changed)
@@ -354,6 +370,7 @@ def test_what_was_found_is_kept_for_the_next_look_and_for_replays(planted: Plant
     assert len(changed.received) == asked
 
 
+@pytest.mark.slow
 def test_a_replay_of_a_run_without_experiments_says_so(planted: Planted) -> None:
     live, _ = gated(planted, planted.behind(proxy.overridden(temperature=1.0)), explain_requests=0)
     live.close()
@@ -367,6 +384,7 @@ def test_a_replay_of_a_run_without_experiments_says_so(planted: Planted) -> None
     assert explanation.note == NOT_STORED
 
 
+@pytest.mark.slow
 def test_a_replay_with_another_margin_says_whose_experiments_are(planted: Planted) -> None:
     live, _ = gated(planted, planted.behind(proxy.overridden(temperature=1.0)))
     live.close()
@@ -381,6 +399,7 @@ def test_a_replay_with_another_margin_says_whose_experiments_are(planted: Plante
     assert "--parity-explain" in explanation.note
 
 
+@pytest.mark.slow
 def test_a_check_of_the_body_is_explained_as_one_of_the_marker(planted: Planted) -> None:
     planted.project.prompts(PROMPTS)
     hot = planted.behind(proxy.overridden(temperature=1.0))
@@ -403,6 +422,7 @@ def test_a_check_of_the_body_is_explained_as_one_of_the_marker(planted: Planted)
     assert [cause.layer for cause in failed.explanation.causes] == ["temperature"]
 
 
+@pytest.mark.slow
 def test_experiments_keep_to_the_time_that_gathering_and_other_pairs_left_of_the_run(planted: Planted) -> None:
     """A budget is of the run: with none of it left nothing is asked, whatever pair it is."""
     session, _ = gated(planted, planted.behind(proxy.overridden(temperature=1.0)), explain_requests=0)
@@ -430,6 +450,7 @@ def last_alone(messages: Sequence[Mapping[str, Any]]) -> str:
     return f"Q: {messages[-1]['content']} A:"
 
 
+@pytest.mark.slow
 def test_counts_accuse_nobody_of_a_cut_where_the_template_was_shown(planted: Planted) -> None:
     rows = [
         {"id": f"c{turns}", "messages": [*spoken(2 * turns), {"role": "user", "content": f"And {turns}?"}]}

@@ -82,6 +82,7 @@ def test_cold_answers_come_before_any_other_of_their_case(project: Project) -> N
         assert order == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_few_cases_that_part_call_for_no_more_than_show_that_they_are_few(project: Project) -> None:
     project.prompts(60)
     session, verdicts = gathered(
@@ -129,6 +130,7 @@ def test_a_sequential_run_that_was_stopped_within_the_floor_is_cut_and_goes_on(p
     assert {v.outcome for v in verdicts if v.kind == "text.repeat" and v.engine == "b"} == {Outcome.FAIL}
 
 
+@pytest.mark.slow
 def test_a_limit_that_has_its_repeats_of_similarity_keeps_as_many_as_it_takes(project: Project) -> None:
     project.prompts(40)
     engines = [project.attached(name, project.engine(STEADY)) for name in "ab"]

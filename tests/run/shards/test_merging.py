@@ -51,6 +51,7 @@ def judged(session: Session) -> list[Verdict]:
     return [dataclasses.replace(verdict, where="") for verdict in verdicts]
 
 
+@pytest.mark.slow
 def test_shards_of_other_days_are_merged_only_where_their_runs_are_named(project: Project) -> None:
     project.prompts(24)
     specs = [project.attached("a", project.engine()), project.attached("b", project.engine())]
@@ -314,6 +315,7 @@ def test_a_damaged_answer_ends_in_a_sentence_and_the_reading_with_it(tmp_path: P
             merge(store, runs, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_noise_floor_that_grows_is_cut_where_a_single_run_would_have_stopped(project: Project) -> None:
     """Answers of two tokens say so little that 16 prompts do not show how an engine repeats itself."""
     project.prompts(60)
