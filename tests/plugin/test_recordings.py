@@ -222,7 +222,7 @@ def test_a_key_that_a_server_repeats_is_refused_and_nothing_is_written(
     code = main(["record", "prod", "--prompts", "prompts.jsonl", "--max-tokens", "12"])
 
     out = capsys.readouterr()
-    assert code == 1
+    assert code == 4
     assert "recordings/prod.jsonl is not written: line 2 (case case-" in out.err
     assert "its answer holds the value of a key variable" in out.err
     assert "sk-Prod-0123456789ab" not in out.err + out.out
