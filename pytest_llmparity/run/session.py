@@ -42,7 +42,7 @@ from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins
 from pytest_llmparity.run.gather.campaign import Campaign
 from pytest_llmparity.run.gather.course import FLOOR_MOST
 from pytest_llmparity.run.golden.entering import Goldens, held_against
-from pytest_llmparity.run.golden.requests import REQUESTS, SPARED, note
+from pytest_llmparity.run.golden.requests import REQUESTS, SPARED, note, partly_asked
 from pytest_llmparity.run.judge import history
 from pytest_llmparity.run.judge.judging import AGREED, Judging
 from pytest_llmparity.run.judge.recorded import keep, record_of_run
@@ -208,8 +208,8 @@ class Session:
                 max_age_s=self.settings.answers_hold_s,
             )
             self.run = begun.id
-            noted = self.store().document(begun.id, REQUESTS)
-            if noted is None or (noted.get("partly") and not self.partly):
+            noted = self.store().has_document(begun.id, REQUESTS)
+            if not noted or (partly_asked(self.store(), begun.id) and not self.partly):
                 declared, cases = self.declarations(), self.settings.cases
                 self.store().put_document(begun.id, ASKED, asked_by(declared, only=cases))
                 self.store().put_document(begun.id, REQUESTS, note(declared, only=cases, partly=self.partly))
@@ -219,7 +219,7 @@ class Session:
             self.store().put_document(begun.id, AGREED, to_json(self.agreed))
             if begun.kept:
                 note_kept(self.store(), begun.id)
-            if self.store().document(begun.id, GATHERED) is None:
+            if not self.store().has_document(begun.id, GATHERED):
                 Campaign(
                     self.settings,
                     plan,

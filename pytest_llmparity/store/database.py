@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import stat
+import struct
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import filelock
+import msgspec
 import psutil
 
 from pytest_llmparity.core.errors import StoreError
+from pytest_llmparity.core.words.printable import elide, printable
 from pytest_llmparity.core.words.shortage import advice
 
 T = TypeVar("T")
@@ -256,3 +260,56 @@ class Database:
                 "has file descriptors left (ulimit -n)"
             )
         return f"{self.path} cannot be used: {error}; make sure the disk is not full and the folder can be written"
+
+
+# what may stand in it that we did not write ---------------------------------------------------------------------------
+
+DEEPEST: Final = 100
+"""How deep JSON in a store may be nested. What we write is flatter, but for schemas and arguments of tools."""
+DAMAGED: Final = (
+    *(msgspec.MsgspecError, sqlite3.Error, KeyError, TypeError, AttributeError, ValueError, RecursionError),
+    *(OverflowError, IndexError, struct.error),
+)
+"""The errors of values that have another type, form or size than what we wrote."""
+
+
+@contextlib.contextmanager
+def readable(run: str, what: str = "") -> Iterator[None]:
+    """Read a run in a block: what is not as we wrote it ends in ``StoreError``, which names it."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except DAMAGED as error:
+        raise StoreError(unreadable(run, what, error)) from error
+
+
+def unreadable(run: str, what: str, error: BaseException) -> str:
+    """Return the sentence for a run that cannot be read."""
+    if isinstance(error, RecursionError):
+        why = "it is nested too deeply"
+    elif isinstance(error, KeyError):
+        why = f"there is no {error}"
+    else:
+        why = str(error) or type(error).__name__
+    within = f" ({what})" if what else ""
+    return (
+        f"run {printable(run)} cannot be read{printable(within)}: {elide(printable(why), 200)}; its store is damaged, "
+        "or another program wrote it: gather the run again"
+    )
+
+
+def refuse_deep(data: bytes) -> None:
+    """Raise ``ValueError`` for JSON that is nested deeper than :data:`DEEPEST`."""
+    if data.count(b"[") + data.count(b"{") <= DEEPEST:
+        return
+    left = _TEXT.sub(b"", data).translate(_ONE_KIND, delete=_NO_BRACKETS)
+    for _ in range(DEEPEST):
+        left = left.replace(b"[]", b"")
+    if left:
+        raise ValueError(f"nested deeper than {DEEPEST} levels, or cut off")
+
+
+_TEXT: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")

@@ -259,7 +259,13 @@ def unpack(data: bytes) -> Any:
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):  # half characters, infinity: Python's reader takes them
-        return json.loads(data.decode("utf-8", "surrogatepass"))
+        return json.loads(data.decode("utf-8", "surrogatepass"), parse_constant=_infinite)
+
+
+def _infinite(text: str) -> float:
+    if text == "NaN":
+        raise ValueError("it holds NaN, which is no number")
+    return float(text)
 
 
 def row_of(run: str, sample: Sample) -> tuple[object, ...]:
@@ -302,6 +308,7 @@ def sample_from(row: tuple[Any, ...], read: ReadTokens) -> Sample:
     """
     number, engine, sha, case, phase, repeat, concurrency, packed, ends, spelled, *others = row
     failure, timing, attempts, omitted, prefix = others
+    _refuse_other_types((sha, case, prefix, omitted), (repeat, concurrency, attempts), ends, spelled)
     completion = None if packed is None else _completion_from(packed)
     if completion is not None and ends:
         tokens = StoredTokens(read, number, ends, completion.text if spelled is None else spelled)
@@ -319,9 +326,22 @@ def sample_from(row: tuple[Any, ...], read: ReadTokens) -> Sample:
         failure=None if failure is None else from_json(Failure, unpack(failure)),
         timing=None if timing is None else from_json(Timing, unpack(timing)),
         attempts=attempts,
-        omitted=() if omitted == "[]" else tuple(json.loads(omitted)),
+        omitted=() if omitted == "[]" else msgspec.json.decode(omitted, type=tuple[str, ...]),
         prefix=prefix,
     )
+
+
+def _refuse_other_types(texts: Iterable[object], counts: Iterable[object], ends: Any, spelled: Any) -> None:
+    """Raise ``ValueError`` for a row that SQLite kept though we never wrote it: its columns take every type."""
+    if not all(type(text) is str for text in texts):
+        raise ValueError("a text of an answer is none")
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("a count of an answer is none")
+    for part in (ends, spelled):
+        if part is not None and type(part) is not bytes:
+            raise ValueError("the tokens of an answer are no bytes")
+    if ends is not None and len(ends) % _WIDTH:
+        raise ValueError("it is not said where the tokens of an answer end")
 
 
 def _pack_completion(completion: Completion) -> bytes:

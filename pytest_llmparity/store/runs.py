@@ -27,9 +27,10 @@ from pytest_llmparity.core.sample import Identity, Phase, Sample, TokenLogprob
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.core.words.problems import nearest
-from pytest_llmparity.store.database import Database, file_system_of, local_folder
+from pytest_llmparity.store.database import Database, file_system_of, local_folder, readable
+from pytest_llmparity.store.documents import Documents
 from pytest_llmparity.store.looks import Looks
-from pytest_llmparity.store.ownership import KEPT, NAMED, TIMED, alive, claim, hold, take_over, take_over_again
+from pytest_llmparity.store.ownership import NAMED, TIMED, alive, claim, hold, take_over, take_over_again
 from pytest_llmparity.store.rows import (
     PUT_SAMPLE,
     PUT_TOKENS,
@@ -41,7 +42,6 @@ from pytest_llmparity.store.rows import (
     row_of,
     sample_from,
     token_rows,
-    unpack,
 )
 
 FILE_NAME = "samples.sqlite"
@@ -94,7 +94,7 @@ def key_of(sample: Sample) -> Key:
     return Key(sample.request_sha256, sample.case, sample.phase, sample.repeat, sample.concurrency)
 
 
-class Store(Looks):
+class Store(Looks, Documents):
     """The run store in one folder; safe to use from several threads and processes at once.
 
     ``secrets`` maps names to values that are replaced by ``«NAME»`` before anything is written. ``now`` gives seconds
@@ -170,7 +170,7 @@ class Store(Looks):
             earlier = None
             if resume != "fresh":
                 earlier = self._earlier(plan_hash, version, oldest, judged_too=resume in ("retry", "judged"))
-            if earlier is not None and resume == "judged" and self.document(earlier, JUDGED) is not None:
+            if earlier is not None and resume == "judged" and self.has_document(earlier, JUDGED):
                 if self._as_it_is(db, earlier, whole):
                     claim(db, earlier, session)
                     return RunHandle(id=earlier, kept=True)
@@ -314,41 +314,6 @@ class Store(Looks):
             )
         return other
 
-    # -- documents ----------------------------------------------------------------------------------------------------
-
-    def put_document(self, run: str, name: str, content: Mapping[str, Any]) -> None:
-        """Write down something about the run that other processes and a replay must know; builtins only, masked."""
-        packed = pack(self.mask.value(content))
-        with self._file.write() as db:
-            db.execute("INSERT OR REPLACE INTO notes (run, name, content) VALUES (?, ?, ?)", (run, name, packed))
-
-    def document(self, run: str, name: str) -> dict[str, Any] | None:
-        """Return what was written down under this name, ``None`` when nothing was.
-
-        A resumed run starts empty, but for names that begin with :data:`KEPT`.
-        """
-        rows = self._file.read("SELECT content FROM notes WHERE run = ? AND name = ?", (run, name))
-        return dict(unpack(rows[0][0])) if rows else None
-
-    def kept_documents(self, run: str) -> dict[str, dict[str, Any]]:
-        """Return the documents that outlive a resumption, by the rest of their names."""
-        query = "SELECT name, content FROM notes WHERE run = ? AND substr(name, 1, ?) = ?"
-        rows = self._file.read(query, (run, len(KEPT), KEPT))
-        return {name.removeprefix(KEPT): dict(unpack(content)) for name, content in rows}
-
-    # -- probes -------------------------------------------------------------------------------------------------------
-
-    def put_probes(self, key: str, content: Mapping[str, Any]) -> None:
-        """Remember, across runs, what probes of one server found; builtins only, masked."""
-        packed = pack(self.mask.value(content))
-        with self._file.write() as db:
-            db.execute("INSERT OR REPLACE INTO probes (key, content) VALUES (?, ?)", (key, packed))
-
-    def probes(self, key: str) -> dict[str, Any] | None:
-        """Return what was remembered under this key, ``None`` when nothing was."""
-        rows = self._file.read("SELECT content FROM probes WHERE key = ?", (key,))
-        return dict(unpack(rows[0][0])) if rows else None
-
     # -- samples ------------------------------------------------------------------------------------------------------
 
     def put(self, run: str, samples: Sequence[Sample]) -> None:
@@ -396,8 +361,9 @@ class Store(Looks):
             " WHERE e.spec_hash = ? AND r.version = ? AND r.host = ? ORDER BY r.started DESC, r.id DESC"
         )
         for run, name, known in self._file.read(query, (spec_hash, version, platform.node())):
-            if identity_from(known) != identity:
-                continue
+            with readable(run, f"who answered as {name}"):
+                if identity_from(known) != identity:
+                    continue
             samples = {
                 key_of(sample): sample
                 for sample in self._samples(run, name, FLOOR_PHASES)
@@ -423,7 +389,7 @@ class Store(Looks):
     ) -> RunHandle:
         """Take over an earlier run; what of it is kept depends on how far it came."""
         ((finished,),) = db.execute("SELECT finished FROM runs WHERE id = ?", (run,))
-        if finished is None or self.document(run, GATHERED) is None:
+        if finished is None or not self.has_document(run, GATHERED):
             take_over(db, run, session)
             return RunHandle(id=run, resumed=True)
         if self._as_it_is(db, run, whole):
@@ -439,15 +405,16 @@ class Store(Looks):
         if state is None or finished is None:
             return False
         ((failed,),) = db.execute("SELECT count(*) FROM samples WHERE run = ? AND failure IS NOT NULL", (run,))
-        return not failed and whole(state, began)
+        with readable(run, GATHERED):
+            return not failed and whole(state, began)
 
     def _timed_badly(self, run: str) -> bool:
         """Whether an answer of a timed phase failed, or a whole phase did."""
         failed = self._file.read(
             "SELECT count(*) FROM samples WHERE run = ? AND phase = ? AND failure IS NOT NULL", (run, Phase.TIMED)
         )
-        query = "SELECT content FROM notes WHERE run = ? AND substr(name, 1, ?) = ?"
-        phases = [unpack(content) for (content,) in self._file.read(query, (run, len(TIMED), TIMED))]
+        query = "SELECT name FROM notes WHERE run = ? AND substr(name, 1, ?) = ?"
+        phases = [self.document(run, name) or {} for (name,) in self._file.read(query, (run, len(TIMED), TIMED))]
         return bool(failed[0][0]) or any(phase.get("error") for phase in phases)
 
     def _earlier(self, plan_hash: str, version: str, max_age_s: float, *, judged_too: bool) -> str | None:
@@ -458,7 +425,7 @@ class Store(Looks):
         for run, started, finished in self._file.read(query, (plan_hash, version, platform.node())):
             if self._now() - started >= max_age_s:
                 return None
-            judged = finished is not None and self.document(run, JUDGED) is not None
+            judged = finished is not None and self.has_document(run, JUDGED)
             if judged:
                 return str(run) if judged_too else None
             if not self._held(run):
@@ -478,13 +445,15 @@ class Store(Looks):
             f" (SELECT number FROM samples WHERE run = ? AND engine = ? AND phase IN ({', '.join('?' * len(wanted))}))"
         )
         read = functools.partial(self._tokens, run)
-        with contextlib.closing(self._file.each(query, (run, engine, *wanted))) as rows:
+        what = f"an answer of {engine}"
+        with contextlib.closing(self._file.each(query, (run, engine, *wanted))) as rows, readable(run, what):
             samples = [sample_from(row, read) for row in rows]
         return sorted(samples, key=operator.attrgetter("phase", "case", "repeat", "concurrency", "request_sha256"))
 
     def _tokens(self, run: str, number: int, use: UseTokens) -> list[TokenLogprob | None]:
         """Return what is made of one answer's token records; ``StoreError`` where another process removed it."""
-        records = self._file.within("tokens", "content", number, use)
+        with readable(run, "the tokens of an answer"):
+            records = self._file.within("tokens", "content", number, use)
         if records is None:
             message = (
                 f"an answer of run {run} was removed from {self.path} while it was judged; do not delete the folder or "

@@ -51,7 +51,11 @@ def test_a_run_says_its_worst_outcome_its_engines_and_its_tests(shell: Shell) ->
         run = store.begin(plan_hash="p", session="s", version="1").id
         engines = {name: EngineRecord(name=name, kind="vllm") for name in ("prod", "dev")}
         write_state(store, run, RunState(engines=engines, cases=("q1", "q2")))
-        units = {"one": {"tests": ["test_a.py::test_x", "test_b.py::test_y"]}, "two": {"tests": ["test_a.py::test_x"]}}
+        asked = {"prompt_set": "s", "concurrency": 1, "cases": {}}
+        units = {
+            "one": {"tests": ["test_a.py::test_x", "test_b.py::test_y"], **asked},
+            "two": {"tests": ["test_a.py::test_x"], **asked},
+        }
         store.put_document(run, ASKED, units)
         store.put_document(run, JUDGED, {"worst": "INCONCLUSIVE"})
         store.finish(run)

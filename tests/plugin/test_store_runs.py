@@ -163,3 +163,18 @@ def test_runs_beyond_those_that_are_kept_are_removed_and_the_detailed_summary_sa
     result.stdout.fnmatch_lines(["*1 older run removed from the store, which keeps the newest 2 (--parity-keep-runs)*"])
     with sqlite3.connect(bench.pytester.path / ".llmparity/samples.sqlite") as db:
         assert db.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+
+
+@pytest.mark.slow
+def test_a_damaged_run_is_no_fault_of_ours_when_it_is_replayed(bench: Bench) -> None:
+    bench.prompts(1)
+    bench.gate("check.prompts()")
+    bench.run(engines=[bench.engine(), bench.engine()])
+    for document in ("asked", "gathered"):  # the second is read first, and so hides the one before
+        with sqlite3.connect(bench.pytester.path / ".llmparity/samples.sqlite") as db:
+            db.execute("UPDATE notes SET content = ? WHERE name = ?", (b'{"engines": 3, "unit": [3]}', document))
+
+        result = bench.run("--parity-mode=replay")
+
+        assert result.ret == FAILED
+        result.stdout.fnmatch_lines([f"*cannot be read ({document})*gather the run again"])

@@ -209,9 +209,9 @@ def test_kept_notes_outlive_a_resumption(store: Store) -> None:
     let_go(store, run)
 
     assert begin(store, "s2") == RunHandle(id=run, resumed=True)
-    assert store.kept_documents(run) == {"one": {"asked": 16, "said": "«VLLM_API_KEY»"}}
+    assert store.kept_documents(run, dict[str, object]) == {"one": {"asked": 16, "said": "«VLLM_API_KEY»"}}
     assert store.document(run, "other") is None
-    assert store.kept_documents("nobody's run") == {}
+    assert store.kept_documents("nobody's run", dict[str, object]) == {}
 
 
 def test_a_run_that_a_living_process_holds_is_not_resumed(store: Store) -> None:

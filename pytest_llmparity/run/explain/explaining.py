@@ -18,7 +18,7 @@ from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.prompts.arms import as_declared
-from pytest_llmparity.core.sample import Request, from_json, to_json
+from pytest_llmparity.core.sample import Request, to_json
 from pytest_llmparity.core.verdict import Explanation, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.rendered import rendered_apart
@@ -88,12 +88,12 @@ class Explaining:
         """Return a verdict on prompts with the place at which both engines render the first one that differs apart."""
         name = f"rendered/{self.judging.baseline}|{verdict.engine}/{unit_of(declaration).key}"
         with self.alone():
-            kept = self.store.document(self.judging.run, name)
+            kept = self.store.noted(self.judging.run, name, dict[str, tuple[str, ...]])
             if kept is None and self.settings.mode != "replay":
-                kept = {"lines": self._rendered_apart(declaration, verdict)}
-                self.store.put_document(self.judging.run, name, kept)
-                kept = self.store.document(self.judging.run, name)  # without keys that an engine repeats
-        lines = tuple((kept or {}).get("lines", ()))
+                self.store.put_document(self.judging.run, name, {"lines": self._rendered_apart(declaration, verdict)})
+                # Read again: without keys that an engine repeats.
+                kept = self.store.noted(self.judging.run, name, dict[str, tuple[str, ...]])
+        lines = (kept or {}).get("lines", ())
         return dataclasses.replace(verdict, details=(*lines, *verdict.details))
 
     def _rendered_apart(self, declaration: Declaration, verdict: Verdict) -> list[str]:
@@ -163,8 +163,7 @@ class Explaining:
         return stored
 
     def _stored(self, name: str) -> dict[str, Explanation]:
-        document = self.store.document(self.judging.run, name) or {}
-        return {key: from_json(Explanation, content) for key, content in document.items()}
+        return self.store.noted(self.judging.run, name, dict[str, Explanation]) or {}
 
     def _asked(
         self, declaration: Declaration, checks: Mapping[str, Check], candidate: str, verdicts: Sequence[Verdict]
@@ -203,7 +202,7 @@ class Explaining:
 
     def _spent(self) -> tuple[int, float]:
         """Return how many requests and seconds experiments of this run have taken, on whichever pairs."""
-        sums = self.store.document(self.judging.run, SPENT) or {}
+        sums = self.store.noted(self.judging.run, SPENT, dict[str, float]) or {}
         return int(sums.get("requests", 0)), float(sums.get("seconds", 0.0))
 
     def _put_spent(self, spent: int, passed_s: float, allowance: Allowance) -> None:

@@ -5,16 +5,47 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from pytest_llmparity.core.identity.record import SampleOrigin
 from pytest_llmparity.core.right.expected import kept
 from pytest_llmparity.core.sample import Phase, Sample, to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.plan import Declaration, unit_of, wires_name
-from pytest_llmparity.run.timed.phase import timed_name
+from pytest_llmparity.run.timed.phase import span_of
 from pytest_llmparity.store.runs import Store
 
 ASKED: Final = "asked"
 """Name of the run's note that holds what its tests ask."""
+
+
+class _Expected(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a case says of a right answer, as ``core.right.expected.kept`` writes it."""
+
+    answer: str | None = None
+    tool: str | None = None
+    contains: tuple[str, ...] = ()
+
+
+class AskedCase(msgspec.Struct, frozen=True, kw_only=True):
+    """One case of a unit; older versions did not note all of it."""
+
+    messages: Sequence[Mapping[str, Any]] | None = None
+    prompt: str | None = None
+    tags: tuple[str, ...] = ()
+    group: str = ""
+    expect: _Expected = _Expected()
+
+
+class AskedUnit(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tests of one unit ask."""
+
+    tests: tuple[str, ...]
+    prompt_set: str
+    concurrency: int
+    cases: Mapping[str, AskedCase]
+
+
 _JUDGED: Final = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 
 
@@ -40,24 +71,28 @@ def asked_by(declarations: Iterable[Declaration], *, only: Sequence[str] = ()) -
 
 def tests_of(store: Store, run: str) -> list[str]:
     """Return the tests that a run asked for, each once, in their order."""
-    units = store.document(run, ASKED) or {}
-    return list(dict.fromkeys(test for unit in units.values() for test in unit["tests"]))
+    return list(dict.fromkeys(test for unit in units_of(store, run).values() for test in unit.tests))
+
+
+def units_of(store: Store, run: str) -> Mapping[str, AskedUnit]:
+    """Return what a run asked by the keys of its units; nothing where nobody noted it (an older version stored it)."""
+    return store.noted(run, ASKED, dict[str, AskedUnit]) or {}
 
 
 def origins(
     store: Store, run: str, engines: Iterable[str], verdicts: Iterable[Verdict]
 ) -> Callable[[Sample], SampleOrigin]:
     """Return what says of a sample of this run whose it is; ``verdicts`` are those the run came to."""
-    units = store.document(run, ASKED) or {}
+    units = units_of(store, run)
     sent: dict[tuple[str, str, str], list[str]] = {}
     timed: dict[str, list[tuple[range, str]]] = {}
     for engine in engines:
         for key in units:
-            for case, sha in (store.document(run, wires_name(engine, key)) or {}).items():
+            for case, sha in (store.noted(run, wires_name(engine, key), dict[str, str]) or {}).items():
                 sent.setdefault((engine, case, sha), []).append(key)
-            span = store.document(run, timed_name(engine, key))
+            span = span_of(store, run, engine, key)
             if span is not None:
-                timed.setdefault(engine, []).append((range(span["first"], span["first"] + span["count"]), key))
+                timed.setdefault(engine, []).append((range(span.first, span.first + span.count), key))
     judged = {(v.test, v.kind.startswith("latency.")) for v in verdicts if v.outcome in _JUDGED}
 
     def keys(sample: Sample) -> list[str]:
@@ -65,23 +100,23 @@ def origins(
             return [key for places, key in timed.get(sample.engine, ()) if sample.repeat in places]
         alone = sample.phase in (Phase.COLD, Phase.WARM)
         asked = sent.get((sample.engine, sample.case, sample.request_sha256), ())
-        return [key for key in asked if alone or units[key]["concurrency"] == sample.concurrency]
+        return [key for key in asked if alone or units[key].concurrency == sample.concurrency]
 
     def origin(sample: Sample) -> SampleOrigin:
-        asked: list[Mapping[str, Any]] = [units[key] for key in keys(sample) if sample.case in units[key]["cases"]]
+        asked = [units[key] for key in keys(sample) if sample.case in units[key].cases]
         if not asked:
             return SampleOrigin()
-        tests = tuple(dict.fromkeys(test for unit in asked for test in unit["tests"]))
+        tests = tuple(dict.fromkeys(test for unit in asked for test in unit.tests))
         counts = sample.phase in (Phase.MAIN, Phase.TIMED)
-        case = asked[0]["cases"][sample.case]
+        case = asked[0].cases[sample.case]
         return SampleOrigin(
             tests=tests,
-            prompt_sets=tuple(dict.fromkeys(unit["prompt_set"] for unit in asked)),
-            messages=case["messages"],
-            prompt=case["prompt"],
-            tags=tuple(case.get("tags", ())),  # older versions did not note them
-            group=case.get("group", ""),
-            expect=case.get("expect", {}),
+            prompt_sets=tuple(dict.fromkeys(unit.prompt_set for unit in asked)),
+            messages=case.messages,
+            prompt=case.prompt,
+            tags=case.tags,
+            group=case.group,
+            expect=msgspec.to_builtins(case.expect),
             judged=counts and any((test, sample.phase is Phase.TIMED) in judged for test in tests),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -11,8 +11,9 @@ from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.golden.records import Parameters, Wanted, set_of, short, wanted
 from pytest_llmparity.core.identity.lock import Locked
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import JsonObject, JsonValue, from_json, to_json
+from pytest_llmparity.core.sample import JsonObject, JsonValue, to_json
 from pytest_llmparity.run.plan import Declaration, unit_of
+from pytest_llmparity.store.database import readable
 from pytest_llmparity.store.runs import Store
 
 REQUESTS: Final = "requests"
@@ -35,6 +36,31 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Parameters
     cases: Mapping[str, Wanted]
     schemas: Mapping[str, Mapping[str, JsonValue]]
+
+
+class _Unit(msgspec.Struct, frozen=True, kw_only=True):
+    """One unit as the document has it."""
+
+    set: str
+    file: str
+    concurrency: int
+    sampling: Parameters
+    cases: Mapping[str, tuple[str, str, str]]
+
+
+class _Noted(msgspec.Struct, frozen=True, kw_only=True):
+    """The document of what was asked; :func:`note` writes it."""
+
+    units: Mapping[str, _Unit]
+    schemas: Mapping[str, Mapping[str, Any]]
+    partly: bool = False
+
+
+class _Engines(msgspec.Struct, frozen=True, kw_only=True):
+    """The document of the engines; :func:`engines_note` writes it."""
+
+    engines: Mapping[str, Locked] = {}
+    secrets: Sequence[str] = ()
 
 
 def note(declarations: Iterable[Declaration], *, only: Sequence[str] = (), partly: bool = False) -> JsonObject:
@@ -66,7 +92,8 @@ def note(declarations: Iterable[Declaration], *, only: Sequence[str] = (), partl
 
 def partly_asked(store: Store, run: str) -> bool:
     """Whether a run noted that not all of its tests were selected."""
-    return bool((store.document(run, REQUESTS) or {}).get("partly"))
+    noted = store.noted(run, REQUESTS, _Noted)
+    return noted is not None and noted.partly
 
 
 def asked_in(store: Store, run: str, *, what: str = REQUESTS) -> dict[str, Asked] | None:
@@ -74,21 +101,21 @@ def asked_in(store: Store, run: str, *, what: str = REQUESTS) -> dict[str, Asked
 
     ``what`` is :data:`SPARED` for what its skipped tests would have asked.
     """
-    document = store.document(run, what)
-    if document is None:
+    noted = store.noted(run, what, _Noted)
+    if noted is None:
         return None
-    schemas = document["schemas"]
-    return {
-        key: Asked(
-            set=unit["set"],
-            file=unit["file"],
-            concurrency=unit["concurrency"],
-            sampling=unit["sampling"],
-            cases={case: Wanted(prompt=p, sampling=s) for case, (p, s, _) in unit["cases"].items()},
-            schemas={case: schemas[number] for case, (_, _, number) in unit["cases"].items() if number},
-        )
-        for key, unit in document["units"].items()
-    }
+    with readable(run, what):
+        return {
+            key: Asked(
+                set=unit.set,
+                file=unit.file,
+                concurrency=unit.concurrency,
+                sampling=unit.sampling,
+                cases={case: Wanted(prompt=p, sampling=s) for case, (p, s, _) in unit.cases.items()},
+                schemas={case: noted.schemas[number] for case, (_, _, number) in unit.cases.items() if number},
+            )
+            for key, unit in noted.units.items()
+        }
 
 
 def engines_note(engines: Mapping[str, Locked], secrets: Iterable[str]) -> JsonObject:
@@ -98,8 +125,8 @@ def engines_note(engines: Mapping[str, Locked], secrets: Iterable[str]) -> JsonO
 
 def engines_in(store: Store, run: str) -> tuple[dict[str, Locked], list[str]]:
     """Return the engines of a run as the lock would keep them, and the names of the secrets it masked."""
-    document = store.document(run, LOCKED) or {"engines": {}, "secrets": []}
-    return {name: from_json(Locked, data) for name, data in document["engines"].items()}, document["secrets"]
+    noted = store.noted(run, LOCKED, _Engines) or _Engines()
+    return dict(noted.engines), list(noted.secrets)
 
 
 def _schema(case: Case) -> Mapping[str, JsonValue] | None:

@@ -17,7 +17,7 @@ from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import IDENTITY
 from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.run.golden.requests import asked_in, engines_in
-from pytest_llmparity.run.judge.recorded import DECISIONS, Told, stored
+from pytest_llmparity.run.judge.recorded import DECISIONS, Ruling, Told, stored
 from pytest_llmparity.store.golden import files
 from pytest_llmparity.store.runs import Store
 
@@ -95,18 +95,18 @@ def changed_between(store: Store, before: str, after: str, engine: str) -> list[
 
 def _refuse_other_limits(store: Store, run: str, policy: Policy) -> None:
     """Raise ``OtherLimits`` for a run that was judged by other limits than a policy has."""
-    noted = store.document(run, DECISIONS) or {}
-    if noted.get("sha256") == policy.sha256 or noted.get("limits", "" if not noted else None) == policy.limits_sha256:
+    noted = store.noted(run, DECISIONS, Ruling) or Ruling()
+    if policy.sha256 == noted.sha256 or policy.limits_sha256 == (noted.limits if noted.sha256 else ""):
         return
     again = f"pytest --parity-mode replay={run} --parity-policy"
-    if not noted or noted.get("limits") == "":
+    if not noted.sha256 or noted.limits == "":
         raise OtherLimits(
             f"{policy.source} holds checks to limits while answers are judged, and run {run} was judged without them; "
             f"judge it again and decide, nobody is asked: {again} {policy.source}"
         )
     by_file = policy.source != NO_FILE
     raise OtherLimits(
-        f"run {run} was judged by the limits of {noted.get('policy', 'another policy')}, and "
+        f"run {run} was judged by the limits of {noted.policy or 'another policy'}, and "
         f"{f'those of {policy.source} are others' if by_file else 'no policy is named'}; name that one with --policy, "
         f"or judge the run again and decide, nobody is asked: {again} "
         f"{policy.source if by_file else 'FILE (an empty file leaves checks as the suite has them)'}"

@@ -9,9 +9,8 @@ from typing import Final
 from pytest_llmparity.core.history.entries import Entry, entry_of, in_order
 from pytest_llmparity.core.identity.record import RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
-from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words.masking import Mask
-from pytest_llmparity.run.judge.recorded import REPORTED
+from pytest_llmparity.run.judge.recorded import REPORTED, Reported
 from pytest_llmparity.run.judge.state import MERGED, read_state
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store import history as files
@@ -33,18 +32,18 @@ def of_store(store: Store) -> list[Entry]:
     """
     entries = []
     for info in store.runs():
-        if (noted := store.document(info.id, HISTORY)) is not None:
-            entries.append(from_json(Entry, noted))
+        if (noted := store.noted(info.id, HISTORY, Entry)) is not None:
+            entries.append(noted)
             continue
-        state, told = read_state(store, info.id), store.document(info.id, REPORTED)
+        state, told = read_state(store, info.id), store.noted(info.id, REPORTED, Reported)
         if state is None or told is None or state.shard:
             continue
         record = RunRecord(
             run=info.id,
             version=info.version,
             engines=tuple(state.engines.values()),
-            verdicts=tuple(from_json(Verdict, data) for data in told["verdicts"]),
-            errors={test: why for test, why in told.get("tests", {}).items() if why},
+            verdicts=told.verdicts,
+            errors={test: why for test, why in told.tests.items() if why},
         )
         entries.append(entry_of(record))
     return entries
@@ -61,7 +60,7 @@ def judges_first(store: Callable[[], Store], settings: Settings, run: str | None
     """Whether a session is the one that judges its run: it gathered it, or its shards were put together."""
     if settings.mode == "live" or run is None:
         return settings.mode == "live"
-    return store().document(run, MERGED) is not None and store().document(run, JUDGED) is None
+    return store().has_document(run, MERGED) and not store().has_document(run, JUDGED)
 
 
 def add_to_file(store: Callable[[], Store], record: RunRecord, settings: Settings, mask: Mask) -> list[str]:
@@ -73,7 +72,7 @@ def add_to_file(store: Callable[[], Store], record: RunRecord, settings: Setting
     path = settings.history
     if path is None or settings.cases or settings.shard is not None or not record.run:
         return []
-    if settings.mode != "live" and store().document(record.run, MERGED) is None:
+    if settings.mode != "live" and not store().has_document(record.run, MERGED):
         return []
     files.add(path, from_json(Entry, mask.value(to_json(entry_of(record)))))
     return [f"history: run {record.run} is kept in {path}"]

@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
+
+import msgspec
 
 from pytest_llmparity.core.checks.base import asked_for, left_out, worded
 from pytest_llmparity.core.checks.family import settle, with_notes, without_left_out
@@ -20,7 +22,7 @@ from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import PromptSet
-from pytest_llmparity.core.sample import Phase, Sample, from_json
+from pytest_llmparity.core.sample import Phase, Sample
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.run.gather.course import Course
@@ -31,6 +33,7 @@ from pytest_llmparity.run.parity import EngineRows, Row
 from pytest_llmparity.run.plan import Declaration, Unit, unit_of, wires_name
 from pytest_llmparity.run.timed.phase import timed_of
 from pytest_llmparity.settings.specification import Settings
+from pytest_llmparity.store.database import readable
 from pytest_llmparity.store.runs import Store
 
 BySort: TypeAlias = Mapping[Phase, Mapping[str, Sequence[Sample]]]
@@ -41,8 +44,18 @@ ALPHA = 0.05
 """Error rate of every one-sided bound before it is divided for repeated looks."""
 AGREED = "agreed"
 """Name of a run's document that has what the lock said of drift."""
+MOST_LOOKS = 1000
+"""More looks than anybody has; the bounds of a thousand are at no error rate that a number can hold."""
 LOOKED = "looked/"
 """How the names begin of a run's documents that say how many looks a question had before this run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Looked:
+    """How many looks each question had before this run, by what was looked ``at``: the document's form."""
+
+    at: str
+    earlier: Mapping[str, Annotated[int, msgspec.Meta(ge=0, le=MOST_LOOKS)]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +117,7 @@ class Judging:
             only=settings.cases,
             required=settings.required,
             courses=courses(store, run),
-            agreed=from_json(Agreed, store.document(run, AGREED) or {}),
+            agreed=store.noted(run, AGREED, Agreed) or Agreed(),
         )
 
     @seldom_collected()
@@ -193,7 +206,7 @@ class Judging:
         names = [self.baseline, *(name for name in self.records if name != self.baseline)]
         return Evidence(
             test=declaration.test,
-            prompts=prompts if course is None else in_order(prompts, course),
+            prompts=prompts if course is None else self._in_order(prompts, course),
             sampling=declaration.sampling,
             concurrency=declaration.concurrency,
             baseline=self.baseline,
@@ -204,6 +217,10 @@ class Judging:
             sequential=course is not None,
             agreed=self.agreed,
         )
+
+    def _in_order(self, prompts: PromptSet, course: Course) -> PromptSet:
+        with readable(self.run, "the order of its prompts"):
+            return in_order(prompts, course)
 
     def _of_engine(self, name: str, unit: Unit, prompts: PromptSet, check: Check) -> EngineEvidence:
         """Return what one check judges of one engine: its answers to exactly the requests of the unit.
@@ -272,8 +289,8 @@ class Judging:
         at, name = _looked_at(declaration, course), f"{LOOKED}{declaration.test}\n{check}"
         pairs: list[Pair] = [(engine, None) for engine in self.records]
         pairs += [(engine, self.baseline) for engine in self.records if engine != self.baseline]
-        kept = self.store.document(self.run, name) or {}
-        earlier = kept["earlier"] if kept.get("at") == at else {}
+        kept = self.store.noted(self.run, name, _Looked)
+        earlier = dict(kept.earlier) if kept is not None and kept.at == at else {}
         asked = {pair: question_of(self._engines(*pair)) for pair in pairs}
         unknown = {question: pair for pair, question in asked.items() if question not in earlier}
         if unknown:
@@ -317,7 +334,7 @@ class Judging:
         """Return the sha256 of the requests whose samples belong to this unit, by case."""
         key = (name, unit.key)
         if key not in self._wires:
-            self._wires[key] = self.store.document(self.run, wires_name(name, unit.key)) or {}
+            self._wires[key] = self.store.noted(self.run, wires_name(name, unit.key), dict[str, str]) or {}
         return self._wires[key]
 
     def _relative(self, where: str) -> str:
@@ -328,7 +345,7 @@ class Judging:
 
 def courses(store: Store, run: str) -> dict[str, Course]:
     """Return the courses of a sequential run's units by their keys; a run of a fixed design has none."""
-    return {key: from_json(Course, data) for key, data in store.kept_documents(run).items()}
+    return store.kept_documents(run, Course)
 
 
 def _looked_at(declaration: Declaration, course: Course | None) -> str:

@@ -12,7 +12,7 @@ from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.identity.agreed import Party
 from pytest_llmparity.core.identity.ladder import Ladder
 from pytest_llmparity.core.identity.record import DecisionRecord, RunRecord, SampleOrigin
-from pytest_llmparity.core.sample import Sample, from_json, to_json
+from pytest_llmparity.core.sample import Sample, to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.run.gather.asked import origins
 from pytest_llmparity.run.judge.judging import Judging
@@ -25,6 +25,7 @@ from pytest_llmparity.run.judge.state import (
     unknown_latency,
 )
 from pytest_llmparity.settings.specification import Settings
+from pytest_llmparity.store.database import readable
 from pytest_llmparity.store.runs import Store
 
 REPORTED: Final = "reported"
@@ -38,6 +39,25 @@ def forget_decisions(store: Store, run: str) -> None:
     """Take away what a policy decided about a run that is judged without one now: its verdicts are others."""
     if store.document(run, DECISIONS):
         store.put_document(run, DECISIONS, {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """What a session came to, as :func:`keep` writes it down; older versions did not note the ``tests``."""
+
+    verdicts: tuple[Verdict, ...]
+    reproduce: Mapping[str, str]
+    tests: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """By which policy a run was judged, and what it decided; ``limits`` is the hash of those, ``None`` of old."""
+
+    sha256: str = ""
+    limits: str | None = None
+    policy: str = ""
+    decisions: tuple[DecisionRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +131,7 @@ def keep(
 def newest_judged(store: Store) -> str:
     """Return the newest run that was judged; ``StoreError`` where there is none."""
     for info in reversed(store.runs()):
-        if store.document(info.id, REPORTED) is not None:
+        if store.has_document(info.id, REPORTED):
             return info.id
     raise StoreError(
         f"no run in {store.path.parent} was judged to its end; "
@@ -122,7 +142,7 @@ def newest_judged(store: Store) -> str:
 def stored(store: Store, run: str, *, root: Path) -> Told:
     """Return a run as its session reported it; ``StoreError`` where it was not judged to its end, or is not there."""
     info = store.info(run)
-    state, told = read_state(store, run), store.document(run, REPORTED)
+    state, told = read_state(store, run), store.noted(run, REPORTED, Reported)
     if state is not None and state.shard:
         raise StoreError(f"run {run} is {state.shard}; llmparity merge puts the shards together and judges them")
     if state is None or told is None:
@@ -131,11 +151,11 @@ def stored(store: Store, run: str, *, root: Path) -> Told:
             f"run {run} {why}; pytest --parity-mode replay={run} --parity-report html judges it and writes the page"
         )
     judging = Judging.of(store, run, state, settings=Settings(), root=root, embedder=lambda: None)
-    verdicts = [from_json(Verdict, data) for data in told["verdicts"]]
-    tests = told.get("tests", {})
-    record = record_of_run(run, info.version, judging, state, verdicts, reproduce=told["reproduce"], tests=tests)
-    decided = (store.document(run, DECISIONS) or {}).get("decisions", ())
-    record = dataclasses.replace(record, decisions=tuple(from_json(DecisionRecord, each) for each in decided))
+    verdicts, tests = told.verdicts, told.tests
+    with readable(run):
+        record = record_of_run(run, info.version, judging, state, verdicts, reproduce=told.reproduce, tests=tests)
+    decided = store.noted(run, DECISIONS, Ruling) or Ruling()
+    record = dataclasses.replace(record, decisions=decided.decisions)
     samples = [sample for ours in judging.samples.values() for sample in ours]
     asked = origins(store, run, judging.records, verdicts)
     return Told(record=record, samples=samples, origin=asked, tests=tests)

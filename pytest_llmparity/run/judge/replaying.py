@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.words.problems import nearest
-from pytest_llmparity.run.gather.asked import ASKED, tests_of
+from pytest_llmparity.run.gather.asked import ASKED, tests_of, units_of
 from pytest_llmparity.run.judge.state import RunState, read_state
 from pytest_llmparity.run.plan import Declaration, unit_of
 from pytest_llmparity.settings.specification import Settings
@@ -55,9 +55,9 @@ def _answers(store: Store, run: str, declarations: Sequence[Declaration]) -> int
 
     Of a run that wrote down nothing about it, it is taken to be all of them.
     """
-    units = store.document(run, ASKED)
-    if units is None:
+    if not store.has_document(run, ASKED):
         return len(declarations)
+    units = units_of(store, run)
     return sum(unit_of(declaration).key in units for declaration in declarations)
 
 

@@ -44,8 +44,7 @@ class RunState:
 
 def read_state(store: Store, run: str) -> RunState | None:
     """Return the state of a run, ``None`` of one that was interrupted while gathering."""
-    document = store.document(run, GATHERED)
-    return None if document is None else state_of(document)
+    return store.noted(run, GATHERED, RunState)
 
 
 def state_of(document: Mapping[str, Any]) -> RunState:

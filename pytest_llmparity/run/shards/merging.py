@@ -3,46 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
-import sqlite3
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from pytest_llmparity.core.checks.drift.floor import needs_more
-from pytest_llmparity.core.errors import ShardError
+from pytest_llmparity.core.errors import ShardError, StoreError
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, floor_stages
 from pytest_llmparity.core.identity.lock import Difference, Locked, differences
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import Identity, Phase, Sample, from_json, to_json
+from pytest_llmparity.core.sample import Identity, Phase, Sample, to_json
 from pytest_llmparity.core.shards import MOST
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.problems import nearest
-from pytest_llmparity.run.gather.asked import ASKED
+from pytest_llmparity.run.gather.asked import ASKED, AskedUnit, units_of
 from pytest_llmparity.run.golden.requests import LOCKED, REQUESTS, asked_in, engines_in
 from pytest_llmparity.run.judge.judging import AGREED, select
 from pytest_llmparity.run.judge.state import MERGED, RunState, read_state, write_state
 from pytest_llmparity.run.plan import wires_name
 from pytest_llmparity.run.shards.apart import Side, apart
 from pytest_llmparity.run.shards.dealing import SHARD, Floor, Note
-from pytest_llmparity.run.timed.phase import timed_name
+from pytest_llmparity.run.timed.phase import span_of, timed_name
+from pytest_llmparity.store.database import DAMAGED
 from pytest_llmparity.store.runs import FILE_NAME, RunInfo, Store
+
+T = TypeVar("T")
 
 _SAME: Final = (ASKED, REQUESTS, AGREED)
 """Documents that all shards of a run wrote alike."""
 HOURS_APART: Final = 6
 """How long after another a shard may begin that nobody named: an engine behind an address may change meanwhile."""
-_DAMAGED: Final = (
-    *(msgspec.MsgspecError, sqlite3.Error, KeyError, TypeError, AttributeError, ValueError, RecursionError),
-    OverflowError,
-)
-"""What reading a store raises in which something else stands than we wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,26 +61,9 @@ class Gathered:
         return f"{self.note.shard} (run {self.run}{f' in {self.place}' if self.place else ''})"
 
 
-class _Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Which timed answers of an engine are those of a unit, or the ``error`` for which there are none."""
-
-    first: Annotated[int, msgspec.Meta(ge=0)]
-    count: Annotated[int, msgspec.Meta(ge=0)]
-    error: str | None = None
-
-
-class _Unit(msgspec.Struct, frozen=True, kw_only=True):
-    """What the tests of one unit ask, as far as shards need it (``run.gather.asked``)."""
-
-    tests: tuple[str, ...]
-    prompt_set: str
-    concurrency: int
-    cases: Mapping[str, Mapping[str, Any]]
-
-
 def is_shard(store: Store, run: str) -> bool:
     """Whether a run is one of several shards."""
-    return store.document(run, SHARD) is not None
+    return store.has_document(run, SHARD)
 
 
 def merge(store: Store, places: Sequence[str], *, cwd: Path) -> str:
@@ -163,27 +143,28 @@ def _note(store: Store, run: str, place: str) -> Note:
 
 def _note_if_shard(store: Store, run: str, place: str) -> Note | None:
     """Read which share of what a run is; it may come from anywhere, so nothing of it is taken on trust."""
-    try:
-        noted = store.document(run, SHARD)
-        if noted is None:
-            return None
-        note = from_json(Note, noted)
-    except _DAMAGED as error:
-        raise ShardError(f"run {run}{f' in {place}' if place else ''} cannot be read: {error}") from error
+    note = _from_store(place, lambda: store.noted(run, SHARD, Note))
+    if note is None:
+        return None
     if not 1 <= note.index <= note.of <= MOST:
         raise ShardError(f"run {run} calls itself {note.shard}")
     return note
+
+
+def _from_store(place: str, read: Callable[[], T]) -> T:
+    """Return what is read of a store; ``ShardError`` says in which it could not be."""
+    try:
+        return read()
+    except StoreError as error:
+        raise ShardError(f"{error}{f'; it is in {place}' if place else ''}") from error
 
 
 def _read(store: Store, info: RunInfo, place: str) -> Gathered:
     """Read what a shard says of itself."""
     run = info.id
     note = _note(store, run, place)
-    try:
-        state = read_state(store, run)
-        locked, secrets = engines_in(store, run)
-    except _DAMAGED as error:
-        raise ShardError(f"run {run}{f' in {place}' if place else ''} cannot be read: {error}") from error
+    state = _from_store(place, lambda: read_state(store, run))
+    locked, secrets = _from_store(place, lambda: engines_in(store, run))
     if state is None:
         raise ShardError(
             f"{note.shard} (run {run}{f' in {place}' if place else ''}) was interrupted while gathering; run it again "
@@ -250,7 +231,7 @@ def _apart(first: Gathered, part: Gathered) -> str:
     try:
         sides = [Side(str(each.note.shard), asked_in(each.store, each.run) or {}) for each in (first, part)]
         return apart(*sides)
-    except _DAMAGED:
+    except StoreError:
         return ""
 
 
@@ -295,7 +276,9 @@ def _join(store: Store, parts: Sequence[Gathered]) -> str:
         secrets = list(dict.fromkeys(name for part in parts for name in part.secrets))
         documents[LOCKED] = {"engines": locked, "secrets": secrets}
         state = _state(parts)
-    except _DAMAGED as error:
+    except ShardError:
+        raise
+    except (StoreError, *DAMAGED) as error:
         raise ShardError(f"the answers of a shard cannot be read ({error}); gather it again") from error
     begun = store.begin(
         plan_hash=f"merged {first.note.plan}", session=uuid.uuid4().hex, version=first.version, resume="fresh"
@@ -318,9 +301,9 @@ def _keys(parts: Sequence[Gathered]) -> list[str]:
     return list(_units(parts[0]))
 
 
-def _units(part: Gathered) -> dict[str, _Unit]:
+def _units(part: Gathered) -> Mapping[str, AskedUnit]:
     """Return by their keys the units that a shard asked its share of."""
-    return msgspec.convert(part.store.document(part.run, ASKED) or {}, dict[str, _Unit])
+    return units_of(part.store, part.run)
 
 
 def _samples(name: str, parts: Sequence[Gathered]) -> list[list[Sample]]:
@@ -346,9 +329,8 @@ def _timed_apart(
             joined[name] += [sample for sample in gathered if sample.phase is not Phase.TIMED]
             joined[name] += [msgspec.structs.replace(s, repeat=s.repeat + free[s.concurrency]) for s in timed]
             for key, unit in units.items():
-                noted = part.store.document(part.run, timed_name(name, key))
-                if noted is not None:
-                    span = from_json(_Span, noted)
+                span = span_of(part.store, part.run, name, key)
+                if span is not None:
                     moved = msgspec.structs.replace(span, first=span.first + free[unit.concurrency])
                     documents[timed_name(name, key)] = msgspec.to_builtins(moved)
             for sample in timed:
@@ -362,7 +344,7 @@ def _wires(name: str, key: str, parts: Sequence[Gathered]) -> dict[str, str]:
     wires: dict[str, str] = {}
     golden = parts[0].state.engines[name].golden is not None
     for part in parts:
-        told = msgspec.convert(part.store.document(part.run, wires_name(name, key)) or {}, dict[str, str])
+        told = part.store.noted(part.run, wires_name(name, key), dict[str, str]) or {}
         if not golden and (strange := sorted(told.keys() - set(part.note.own.get(key, ())))):
             names = explain.first_names(strange)
             raise ShardError(f"{part} says that it asked {name} cases of other shards ({names}); gather it again")

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, cycle, islice
+from typing import Annotated
 
 import msgspec
 
@@ -100,7 +101,8 @@ class TimedPhase:
         it. They begin with the first, which is best the one in memory.
         """
         ready = {adapter.name: adapter for adapter in adapters}
-        if not unit.prompts.cases or all(self.store.document(self.run, timed_name(name, unit.key)) for name in ready):
+        done = (self.store.has_document(self.run, timed_name(name, unit.key)) for name in ready)
+        if not unit.prompts.cases or all(done):
             return
         wanted = unit.needs.timed * len(ready)
         if not self.ledger.allowance.take(wanted, what="the timed phase"):
@@ -270,6 +272,14 @@ def timed_name(engine: str, key: str) -> str:
     return f"{TIMED}{engine}/{key}"
 
 
+class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which timed answers of an engine are those of a unit, or the ``error`` for which there are none."""
+
+    first: Annotated[int, msgspec.Meta(ge=0)]
+    count: Annotated[int, msgspec.Meta(ge=0)]
+    error: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
     """What became of one unit's timed phase on one engine: its answers by ``repeat``, or why there are none."""
@@ -280,8 +290,13 @@ class Timed:
 
 def timed_of(store: Store, run: str, engine: str, unit: Unit) -> Timed:
     """Return which of this engine's timed answers were asked for this unit; none where nobody tried."""
-    span = store.document(run, timed_name(engine, unit.key)) or {"first": 0, "count": 0}
-    return Timed(places=range(span["first"], span["first"] + span["count"]), error=span.get("error"))
+    span = span_of(store, run, engine, unit.key)
+    return Timed() if span is None else Timed(places=range(span.first, span.first + span.count), error=span.error)
+
+
+def span_of(store: Store, run: str, engine: str, key: str) -> Span | None:
+    """Return which timed answers of an engine are those of a unit, ``None`` where nobody tried."""
+    return store.noted(run, timed_name(engine, key), Span)
 
 
 def met_load(adapter: Adapter, watched: measure.Watched) -> bool:

@@ -15,6 +15,7 @@ from pytest_llmparity.core.errors import DesignError, MissingSample, UsageError
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.run.gather.course import Course
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import Fault, LoopbackEngine
@@ -168,13 +169,13 @@ def test_a_run_that_stayed_open_goes_on_when_prompts_are_added(project: Project)
     run, outcome, n, *_ = earlier(project, *engines)
     project.prompts(96)
     session, verdicts = gathered(project, engines, AGREE)
-    courses = {len(course["order"]): course for course in session.store().kept_documents(run).values()}
+    courses = {len(course.order): course for course in session.store().kept_documents(run, Course).values()}
 
     assert (outcome, n) == ("INCONCLUSIVE", 64)
     assert session.run == run
     assert [len(asked(engine)) for engine in engines] == [96] * 2, "nothing is asked twice"
-    assert courses[96]["order"][:64] == courses[64]["order"]
-    assert courses[96]["continued"]
+    assert courses[96].order[:64] == courses[64].order
+    assert courses[96].continued
     assert verdicts["schema.agree", "b"].n == 96
     assert verdicts["schema.agree", "b"].alpha == 0.05, "the same evidence, gone on with"
     assert any("resumed" in note for note in session.record([]).notes)
