@@ -197,6 +197,12 @@ def remarks(verdict: Verdict, *, of_reader: bool = True) -> list[str]:
     ]
 
 
+def hidden(verdict: Verdict) -> list[str]:
+    """Return what a PASS hides, which its headline has: that the prompts of some tags are by themselves beyond it."""
+    passed = verdict.outcome is Outcome.PASS
+    return [remark for remark in verdict.remarks if passed and remark in verdict.reason]
+
+
 def _forgiven(part: Lenience) -> str:
     words = f"{part.count} of {count(part.of, 'answer')} of {part.engine} {part.what}"
     return words if part.accepted else f"{words}: json.loads refuses that, so they do not fit (lenient=True reads it)"

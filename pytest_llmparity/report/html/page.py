@@ -231,7 +231,7 @@ def _verdict(verdict: Verdict, number: int) -> dict[str, Any]:
     return {
         "number": number,
         "outcome": verdict.outcome.value,
-        "open": verdict.outcome not in (Outcome.PASS, Outcome.SKIPPED),
+        "open": verdict.outcome not in (Outcome.PASS, Outcome.SKIPPED) or bool(explain.hidden(verdict)),
         "kind": verdict.kind,
         "engine": verdict.engine,
         "baseline": verdict.baseline,

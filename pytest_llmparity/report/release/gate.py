@@ -53,7 +53,8 @@ def _advice(decision: Decision) -> str:
         passed = decision.of(Ruled.SHIP)
         excused = sum(r.verdict.outcome is not Outcome.PASS for r in passed)
         words = f"{theirs} may replace {ours}. {_of_required(len(passed) - excused, decision)} passed"
-        return f"{words}; the policy excuses {explain.count(excused, 'other')}." if excused else f"{words}."
+        words += f"; the policy excuses {explain.count(excused, 'other')}." if excused else "."
+        return f"{words}{_but(decision)}"
     if decision.outcome is Ruled.HOLD:
         against = decision.of(Ruled.HOLD)
         parts = [f"{_of_required(len(against), decision)} {'speaks' if len(against) == 1 else 'speak'} against it"]
@@ -70,6 +71,13 @@ def _advice(decision: Decision) -> str:
     if any(test.level == "required" for test in decision.broken):
         return f"a test fails on {ours} by itself, which says nothing of {theirs} in place of it."
     return f"no required check passed, so nothing speaks for {theirs} in place of {ours}."
+
+
+def _but(decision: Decision) -> str:
+    """Return what the verdicts hide that passed, as a sentence behind the advice to ship."""
+    tags = {text: r.verdict.kind for r in reversed(decision.rulings) for text in explain.hidden(r.verdict)}
+    shown = [f"of {kind} the prompts of some tags are {text}" for text, kind in reversed(tags.items())]
+    return f" But {'; '.join(shown)}." if shown else ""
 
 
 def _capital(text: str) -> str:
@@ -109,7 +117,19 @@ def _grounds(decision: Decision, width: int) -> list[str]:
         shown = [f"{test} ({', '.join(dict.fromkeys(names))})" for test, names in kinds.items()]
         more = f" and {len(shown) - LISTED} more tests" if len(shown) > LISTED else ""
         lines += wrapped(printable(f"Passed: {', '.join(shown[:LISTED])}{more}"), width, indent="  ")
+        lines += _noted(passed, width)
     return lines
+
+
+def _noted(passed: Sequence[Verdict], width: int) -> list[str]:
+    """Return what is to be known of verdicts that passed, each sentence once."""
+    whose: dict[str, dict[str, None]] = {}
+    for verdict in passed:
+        for remark in explain.remarks(verdict, of_reader=False):
+            whose.setdefault(remark, {})[f"{verdict.kind} of {_test(verdict.test)}"] = None
+    lines = [f"{', '.join(list(names)[:LISTED])}: {remark}" for remark, names in whose.items()]
+    shown = [line for text in lines for line in wrapped(printable(text), width, head="  ", indent="    ")]
+    return ["Passed, and to be known all the same:", *shown] if shown else []
 
 
 def _ruling(ruling: Ruling, width: int) -> list[str]:

@@ -98,6 +98,12 @@ def _parts(
     if record.errors:
         listed = [f"- **{Outcome.ERROR}** {escaped(test)}: {escaped(why)}\n" for test, why in record.errors.items()]
         yield False, f"**Failed outside of their checks**\n\n{''.join(listed)}\n"
+    if beside := [
+        f"- **Hidden by a {Outcome.PASS}** {escaped(f'{verdict.kind}, {explain.pair(verdict)}: {text}')}\n"
+        for verdict in record.verdicts
+        for text in explain.hidden(verdict)
+    ]:
+        yield True, f"{''.join(beside)}\n"
     passed = {Outcome.PASS, Outcome.SKIPPED}
     tests = dict.fromkeys(verdict.test for verdict in record.verdicts)
     own = {test: [verdict for verdict in record.verdicts if verdict.test == test] for test in tests}
@@ -143,6 +149,11 @@ def _gate(test: str, verdicts: Sequence[Verdict], escaped: Callable[[str], str])
         ]
         shown = [cells[0], *(escaped(cell) or _NONE for cell in cells[1:])]
         lines.append(f"| {' | '.join(shown)} |")
+    # What of a verdict that did not pass is to be known stands below it.
+    quiet = [verdict for verdict in verdicts if verdict.outcome is Outcome.PASS]
+    told = [(v, remark) for v in quiet for remark in explain.remarks(v, of_reader=False) if remark not in v.reason]
+    lines += [""] if told else []
+    lines += [f"- {escaped(f'{verdict.kind}, {explain.pair(verdict)}: {remark}')}" for verdict, remark in told]
     return "\n".join([*lines, "", ""])
 
 

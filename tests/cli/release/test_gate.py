@@ -55,6 +55,22 @@ def test_a_candidate_that_passed_ships(passed: Shell) -> None:
     assert "Policy: every check is required (sha256 e3b0c44298fc)." in told.out
 
 
+def test_a_tag_that_a_pass_hides_is_named_beside_the_advice(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(shell.path / "step.md"))
+    hidden, few = "by themselves above the margin: poem 50 %", "too few prompts for a verdict of their own: ode 2"
+    passed = next(v for v in varied().record.verdicts if (v.engine, v.kind) == ("dev", "text"))
+    store_run(shell, [dataclasses.replace(passed, outcome=Outcome.PASS, reason=hidden, remarks=(few, hidden))])
+
+    told = shell.run("gate", "--run", "newest", "--candidate", "dev")
+
+    assert told.code == 0, told.err
+    advice = f"The one required verdict passed. But of text the prompts of some tags are {hidden}."
+    for text in (told.out, (shell.path / "step.md").read_text("utf-8")):
+        assert advice in " ".join(text.split())
+    known = told.out.partition("Passed, and to be known all the same:\n")[2]
+    assert [f"  text of test_tickets: {remark}" for remark in (few, hidden)] == known.splitlines()[:2]
+
+
 def test_one_that_failed_is_held_and_the_cases_are_shown(failed: Shell) -> None:
     told = failed.run("gate", "--run", "newest", "--baseline", "prod", "--candidate", "dev", "--json", "d.json")
 

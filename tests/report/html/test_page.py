@@ -17,7 +17,7 @@ from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.report import json as json_report
 from pytest_llmparity.report.html.page import embedded, page, write
-from tests.report.html.made import HOSTILE, Made, varied
+from tests.report.html.made import HOSTILE, Made, varied, verdict
 
 
 def text_of(made: Made) -> str:
@@ -45,6 +45,13 @@ def test_any_text_comes_back_from_the_data(key: str, value: str) -> None:
 
     assert not set("<>&\u2028\u2029") & set(written)
     assert json.loads(written) == json_report.clean({key: [value, None]})
+
+
+def test_a_tag_that_a_pass_hides_is_not_folded_away() -> None:
+    hidden = "by themselves above the margin: poem 50 %"
+    passed = verdict("text", "dev", Outcome.PASS, reason=hidden, remarks=(hidden,), message=f"PASS text, dev: {hidden}")
+
+    assert f"<details open>\n<summary>text, dev: {hidden}</summary>" in text_of(Made([], [passed]))
 
 
 def test_no_folder_of_the_machine_is_named(tmp_path: Path) -> None:

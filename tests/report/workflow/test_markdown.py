@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -42,6 +43,18 @@ def test_what_has_no_content_has_no_section() -> None:
     assert "> [!TIP]\n> 1 verdict passed." in text
     assert re.findall("<summary>(.*)</summary>", text) == ["Engines"]
     assert "Nothing was judged." in of(Made([], []))
+
+
+def test_a_tag_that_a_pass_hides_is_not_folded_away() -> None:
+    hidden, left_out = "by themselves above the margin: poem 50 %", "too few prompts for a verdict of their own: ode 2"
+    passed = verdict("text", "dev", Outcome.PASS, reason=hidden, remarks=(hidden, left_out))
+    made = Made([], [passed, dataclasses.replace(passed, test="test_other", reason="", remarks=())])
+
+    shown, _, _ = of(made).partition("<details>")
+
+    assert f"- **Hidden by a PASS** text, dev against prod: {hidden}\n" in shown
+    assert of(made).count("poem") == 1
+    assert f"- text, dev against prod: {left_out}\n" in of(made)
 
 
 def test_no_answer_becomes_markup() -> None:
