@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity.plugin import hookspecs, options
-from pytest_llmparity.plugin.applications import pytest_pyfunc_call  # noqa: F401 - as above
 from pytest_llmparity.plugin.fixtures import (  # noqa: F401 - pytest finds fixtures and hooks in the plugin's own module
     DOOR,
     UNSELECTED,
@@ -26,6 +25,7 @@ from pytest_llmparity.plugin.fixtures import (  # noqa: F401 - pytest finds fixt
     parity_run,
     pytest_fixture_setup,
     pytest_generate_tests,
+    pytest_pyfunc_call,
 )
 from pytest_llmparity.settings.sources import SIGNATURE
 

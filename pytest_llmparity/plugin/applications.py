@@ -45,9 +45,3 @@ def parametrize(metafunc: pytest.Metafunc) -> bool:
     if names:
         metafunc.parametrize(names, [[None] * len(names)], ids=[_HIDDEN])
     return True
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Call no application here: it was called with every input before the first test."""
-    return True if is_application(pyfuncitem) else None

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmparity.plugin import applications
-
 if TYPE_CHECKING:
     from pytest_llmparity.plugin.door import Door
     from pytest_llmparity.run.parity import EngineHandle, Engines, Parity, ParityRun
@@ -84,8 +82,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     A test that is an application is one test for all engines.
     """
-    if applications.parametrize(metafunc):
-        return
+    if metafunc.definition.get_closest_marker("parity") is not None:
+        from pytest_llmparity.plugin import applications  # suites without a gate do without it
+
+        if applications.parametrize(metafunc):
+            return
     if "llmparity_engine_name" not in metafunc.fixturenames:
         return
     door = metafunc.config.stash.get(DOOR, None)
@@ -98,8 +99,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> None:
     """Notice an ``engine`` that is not ours."""
     door = request.config.stash.get(DOOR, None)
-    if fixturedef.argname == "engine" and door is not None and not applications.is_application(request.node):
-        door.notice(fixturedef.func)
+    if fixturedef.argname == "engine" and door is not None:
+        from pytest_llmparity.plugin.applications import is_application
+
+        if not is_application(request.node):
+            door.notice(fixturedef.func)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Call no application here: it was called with every input before the first test."""
+    if pyfuncitem.get_closest_marker("parity") is None:
+        return None
+    from pytest_llmparity.plugin.applications import is_application
+
+    return True if is_application(pyfuncitem) else None
 
 
 def handle(door: Door, name: str) -> EngineHandle:
