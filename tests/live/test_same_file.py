@@ -66,7 +66,7 @@ def test_four_bits_of_an_ollama_are_weights(project: Project, models: Path, tmp_
         (cause,) = causes(project, NATS, served("prod", models / "tiny-F16.gguf"), dev)
 
     assert (cause.layer, cause.by_exclusion) == ("weights", False)
-    assert cause.text.startswith("the weights of dev (weights: F16 and Q4_0): sha256-")
+    assert cause.text.startswith("the weights of dev (Q4_0, those of prod are F16): sha256-")
     assert cause.text.endswith("… served as prod is answers as dev does")
 
 

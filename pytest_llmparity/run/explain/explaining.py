@@ -302,7 +302,9 @@ def with_explanation(verdict: Verdict, explanation: Explanation | None) -> Verdi
     if explanation is None:
         return verdict
     shown = [cause.text for cause in explanation.causes if not cause.by_exclusion]
-    return dataclasses.replace(verdict, explanation=explanation, cause="; ".join(shown) or None)
+    weights = any(cause.layer == "weights" and not cause.by_exclusion for cause in explanation.causes)
+    differs = tuple(line for line in verdict.differs if not (weights and line.startswith("weights: ")))
+    return dataclasses.replace(verdict, explanation=explanation, cause="; ".join(shown) or None, differs=differs)
 
 
 def _key(verdict: Verdict) -> str:

@@ -96,10 +96,14 @@ class Naming:
     def of_weights(self, same: SameFile) -> Cause:
         """Name the weights: served by the baseline's engine they answer as the candidate does."""
         ours, theirs = self._pair.adapters
+        classes = ""
+        if self._classes():
+            mine, other = (self._evidence.engines[name].quantization for name in (ours.name, theirs.name))
+            classes = f" ({other}, those of {ours.name} are {mine})"
         file = _of_file(same)
         return Cause(
             layer="weights",
-            text=f"the weights of {theirs.name}{self._classes()}: {file} served as {ours.name} is answers as "
+            text=f"the weights of {theirs.name}{classes}: {file} served as {ours.name} is answers as "
             f"{theirs.name} does",
             remedy=f"serve {theirs.name} the weights of {ours.name}, or accept them: llmparity calibrate {ours.name} "
             f"{theirs.name}",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.run.explain.explaining import NOT_STORED, SPENT
+from pytest_llmparity.core.verdict import Cause, Explanation, Outcome, Verdict
+from pytest_llmparity.run.explain.explaining import NOT_STORED, SPENT, with_explanation
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import FaultProxy, Reply, proxy
@@ -566,3 +566,15 @@ def test_an_engine_that_has_gone_ends_experiments_and_no_verdict(planted: Plante
     assert again.outcome is verdict.outcome is Outcome.FAIL
     assert again.explanation is not None
     assert again.explanation.note
+
+
+def test_weights_that_were_shown_are_not_listed_as_not_shown() -> None:
+    layers = ("weights: F16 and Q4_0", "engine: llamacpp 1 and llamacpp 2")
+    verdict = Verdict(
+        test="t", check="text()", kind="text", engine="b", baseline="a", outcome=Outcome.FAIL, differs=layers
+    )
+    shown = Cause(layer="weights", text="the weights of b")
+
+    assert with_explanation(verdict, Explanation(causes=(shown,))).differs == layers[1:]
+    left = dataclasses.replace(shown, by_exclusion=True)
+    assert with_explanation(verdict, Explanation(causes=(left,))).differs == layers
