@@ -305,7 +305,25 @@ class Renders(PosingEngine):
         return {"prompt": prompt_of(body)} if path == "/apply-template" else super().asked(path, body)
 
 
-VARIES = ("most by tag", "shift", "forks by grade", "first fork", "f16  '", "q4_0 '", "reproduce", "latency  pass")
+BY_FILE = (
+    *("cause: the weights of q4_0", "served as f16 is", "paste: serve q4_0 the weights of f16", "f16 q4_0", "4 experi"),
+    *("with the candidate", "baseline: the drift stays", "groups, p 1, 16", "the drift is gone, 36.36", "1.5e-05)"),
+)
+"""What an engine shows that is started with the other's file, as no double is (``tests/live/test_same_file.py``)."""
+VARIES = (
+    *(
+        "most by tag",
+        "shift",
+        "forks by grade",
+        "near-ties",
+        "first fork",
+        "f16  '",
+        "q4_0 '",
+        "reproduce",
+        "latency  pass",
+    ),
+    *BY_FILE,
+)
 """Lines that hold a model's own words, where and with what pytest was started, or how busy this machine is."""
 
 
