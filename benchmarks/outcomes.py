@@ -132,7 +132,6 @@ def families(embeds: bool) -> list[Family]:
     """Return the tests every draw is judged by. Latency is not among them: nothing here was timed."""
     found = [
         Family(name="margin 5 %", checks=(check.prompts(), check.text(margin=0.05))),
-        Family(name="margin by pins", checks=(check.prompts(), check.text())),
         Family(name="edit similarity", checks=(check.similarity(at_least=0.85),)),
         Family(name="JSON", checks=(check.schema(any_schema(), rate=0.9, gap=0.05, agree=0.9),), json_only=True),
     ]
@@ -295,7 +294,7 @@ def declared() -> Unit:
     declaration = Declaration(
         test="outcomes",
         prompts=load_prompts(FIXTURES / "prompts" / "pool.jsonl", ()),
-        checks=(check.text(),),
+        checks=(check.text(margin=0.05),),
         sampling=Sampling(max_tokens=64),
         concurrency=CONCURRENCY,
     )

@@ -1,7 +1,7 @@
 """Makes the tables and the picture of docs/statistics.md from the recordings in ``fixtures/draws``.
 
     python docs/measured.py            # all of them; ten minutes on busy cores
-    python docs/measured.py NAME...    # some tables: whole, presets, shift, text, classes, smollm2, structured, picture
+    python docs/measured.py NAME...    # some tables: whole, kinds, shift, text, classes, smollm2, structured, picture
 
 Every table stands between two marks of the page that name it.
 """
@@ -117,22 +117,21 @@ def whole() -> str:
     return table(["against llama.cpp F16", "shift, 144 mixed", "forks", "shift, 240 of the pool", "forks"], rows)
 
 
-def presets() -> str:
-    """Return forks per token by type of weights, of free text and of JSON, on both models."""
+def kinds() -> str:
+    """Return forks per token by kind of prompts and type of weights, on both models."""
     rows = []
     models = {"tiny": Drawn.of("tiny"), "smollm2": Drawn.of("smollm2")}
-    for name in ("bf16", "q8_0", "q6_k", "q4_k_m", "q4_0"):
-        row = [name.upper()]
-        for model, drawn in models.items():
-            engine = "vllm-bf16" if (model, name) == ("tiny", "bf16") else name
-            free = (
-                drawn.sets["mixed"]
-                if model == "tiny"
-                else [case for case in drawn.sets["instruct"] if "json" not in case.tags]
-            )
-            row += [forks(drawn, engine, free), forks(drawn, engine, pick(drawn, STRUCTURED))]
-        rows.append(row)
-    return table(["weights", "tiny, mixed free text", "tiny, JSON", "SmolLM2, free text", "SmolLM2, JSON"], rows)
+    json = tuple(pick(models["tiny"], STRUCTURED)), tuple(pick(models["smollm2"], STRUCTURED))
+    plain = [case for case in models["smollm2"].sets["instruct"] if "json" not in case.tags]
+    columns = (
+        *(("tiny", pick(models["tiny"], tags)) for tags in (("stories",), ("copying",), ("arithmetic",))),
+        *(("tiny", json[0]), ("smollm2", plain), ("smollm2", json[1])),
+    )
+    for name in ("vllm-bf16", "mlx", "bf16", "q8_0", "q6_k", "q4_k_m", "q4_0"):
+        cells = [forks(models[of], name, cases) if name in models[of].engines else "" for of, cases in columns]
+        rows.append([name_of(name), *cells])
+    head = ["against llama.cpp F16", *(f"tiny, {kind}" for kind in ("stories", "copying", "arithmetic", "JSON"))]
+    return table([*head, "SmolLM2, free text", "SmolLM2, JSON"], rows)
 
 
 def shift_outcomes() -> str:
@@ -232,7 +231,7 @@ def _judged(drawn: Drawn, pair: Pair, cases: Sequence[Case]) -> Verdict:
 
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "whole": whole,
-    "presets": presets,
+    "kinds": kinds,
     "shift": shift_outcomes,
     "text": text_outcomes,
     "classes": classes,

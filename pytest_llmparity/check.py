@@ -110,11 +110,11 @@ def text(
 ) -> TextCheck:
     """Require that greedy answers part from the baseline's at fewer than ``margin`` of tokens.
 
-    Counted over the first ``horizon`` tokens of each answer. ``margin`` is a share (0.05 is 5 %); without one it
-    follows from the two engines' quantisations: 5 % for 16- and 8-bit weights, 7 % for 6-bit, 12 % for 4-bit ones
-    (none for Q4_0 and Q4_1, whose drift depends on the model).
-    These belong to a horizon of 32, so another horizon takes a margin of its own. ``by="tag"`` also judges the prompts
-    of each tag by themselves, where there are enough: at 5 % eight groups of them, at 12 % 24.
+    Counted over the first ``horizon`` tokens of each answer. ``margin`` is a share (0.05 is 5 %); no share suits all
+    models and prompts. Without one it is that of the candidate's declared class on a ladder that ``llmparity calibrate
+    --ladder FILE --prompts PROMPTS`` measured on these prompts; without such a ladder it is an error at set-up. A
+    ladder belongs to a horizon of 32, so another horizon takes a margin of its own. ``by="tag"`` also judges the
+    prompts of each tag by themselves, where there are enough: at 5 % eight groups of them, at 12 % 24.
 
     ``ignore="near-ties"`` counts other forks only: not those at which the lead of the baseline's token moved no further
     than an accepted shift explains (3.63 times it). Accepted is ``shift``, in nats, else what ``llmparity calibrate``
@@ -132,7 +132,7 @@ def text(
         raise DesignError(f"text(horizon={horizon!r}): a horizon is a whole number of tokens from 1 up")
     if margin is None and horizon != HORIZON:
         raise DesignError(
-            f"text(horizon={horizon}): the built-in margins belong to a horizon of {HORIZON} tokens; give margin= too"
+            f"text(horizon={horizon}): a ladder belongs to a horizon of {HORIZON} tokens; give margin= too"
         )
     if ignore not in (None, NEAR_TIES):
         raise DesignError(

@@ -43,7 +43,10 @@ from pytest_llmparity import check
     max_tokens=32,
 )
 def test_answers_stay_close(parity_run):
-    """Put prompts of your own into {PROMPTS}: a verdict speaks for prompts like those."""
+    """Put prompts of your own into {PROMPTS}: a verdict speaks for prompts like those.
+
+    12 % is a start. Measure what honest copies of your model do on your prompts: llmparity calibrate --help
+    """
 '''
 
 NOTHING = """\

@@ -57,9 +57,9 @@ class Needs:
     as many requests as are under way are needed at least.
     The noise floor is of at least ``floor_cases``, then of more until it is shown to lie below each margin of
     ``floor_held``, pairs of forks per token and the tokens over which they are counted. ``accepted``: its margin is the
-    one that was accepted for the pair in the lock. ``repeats``: each case is asked so often; ``sampled``: and has to be
-    answered otherwise each time, at a temperature above 0 and without a seed. ``arms``: it reads both arms of
-    each case.
+    one that was accepted for the pair in the lock. ``ladder``: its margin is that of a class of the model's ladder in
+    the lock. ``repeats``: each case is asked so often; ``sampled``: and has to be answered otherwise each time, at a
+    temperature above 0 and without a seed. ``arms``: it reads both arms of each case.
     """
 
     phases: frozenset[Phase] = frozenset({Phase.MAIN})
@@ -73,6 +73,7 @@ class Needs:
     floor_cases: int = 0
     floor_held: frozenset[tuple[float, int]] = frozenset()
     accepted: bool = False
+    ladder: bool = False
     repeats: int = 1
     sampled: bool = False
     arms: bool = False

@@ -137,13 +137,24 @@ class Guard:
         except LockError:
             return Agreed()
 
-    def require_margins(self, checks: Iterable[Check]) -> None:
+    def require_margins(self, checks: Iterable[Check], prompts: str) -> None:
         """Raise ``DesignError`` where the lock has no margin for some candidate, ``LockError`` where it is broken.
 
-        Some of ``checks`` takes one. Of a lock with ladders it is known only later.
+        Some of ``checks`` takes one, on the set ``prompts``. Whether a ladder is of this model is known only later.
         """
         agreed, baseline = lockfile.agreed(self._path), self._baseline or ""
         if baseline not in self._names:  # a golden, which brings a margin of its own
+            return
+        text = next((str(check) for check in checks if check.needs().ladder), "")
+        if text and all(ladder.prompt_set != prompts for ladder in agreed.ladders):
+            given = f"check.{text[:-1]}{'' if text.endswith('(') else ', '}margin=0.05)".replace("(, ", "(")
+            raise DesignError(
+                f"check.{text} has no margin: how often answers part depends on the prompts and the model, so there is "
+                f"none for all. Give a share of tokens, such as {given}; or, with the unquantised GGUF file of the "
+                "model, measure its copies on these prompts: llmparity calibrate --ladder FILE --prompts PROMPTS "
+                f"(then commit {lock.NAME}); or hold engines with logprobs by check.logprobs()"
+            )
+        if not any(check.needs().accepted for check in checks):
             return
         if agreed.ladders:  # whether one is of this model is known when the engines are there
             return

@@ -214,6 +214,7 @@ def union(needs: Sequence[Needs]) -> Needs:
         capabilities=frozenset().union(*(n.capabilities for n in needs)),
         judged=any(n.judged for n in needs),
         accepted=any(n.accepted for n in needs),
+        ladder=any(n.ladder for n in needs),
         repeats=max((n.repeats for n in needs), default=1),
         sampled=any(n.sampled for n in needs),
         arms=any(n.arms for n in needs),

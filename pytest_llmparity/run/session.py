@@ -137,8 +137,9 @@ class Session:
             in_turn=self.settings.turns,
             **called,
         )
-        if declared.needs().accepted and self.settings.holds_pairs:
-            self._lock.require_margins(declared.checks)
+        needs = declared.needs()
+        if (needs.accepted or needs.ladder) and self.settings.holds_pairs:
+            self._lock.require_margins(declared.checks, declared.prompts.name)
         if self.settings.required and not self.settings.cases:
             refuse_unjudged(declared, [spec.name for spec in self.settings.engines])
         self._declared[test] = declared

@@ -24,7 +24,7 @@ def measured() -> ModuleType:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["whole", "presets"])
+@pytest.mark.parametrize("name", ["whole", "kinds"])
 def test_tables_of_whole_sets_are_what_the_recordings_give(measured: ModuleType, name: str) -> None:
     assert measured.section(name) == measured.TABLES[name](), RUN
 

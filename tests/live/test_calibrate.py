@@ -65,7 +65,7 @@ LADDER_SUITE = """
 import pytest
 from pytest_llmparity import check
 
-@pytest.mark.parity("{mixed}", check.logprobs(), check.text(), max_tokens=32)
+@pytest.mark.parity("{prompts}", check.logprobs(), check.text(), max_tokens=32)
 def test_gate(): ...
 """
 
@@ -82,6 +82,7 @@ def test_verdicts_name_the_class_on_the_ladder_of_the_model(
     (folder / "pytest.ini").write_text("[pytest]\n")
     source = str(models / "tiny-F16.gguf")
     argv = [sys.executable, "-m", "pytest_llmparity", "calibrate", "--ladder", source, "--types", "Q8_0,Q4_0"]
+    argv += ["--prompts", str(some("stories", 40))]  # free text, where copies part most
     done = subprocess.run(
         argv, cwd=folder, env=own_environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
@@ -92,11 +93,12 @@ def test_verdicts_name_the_class_on_the_ladder_of_the_model(
     assert fine.upper < coarse.lower
     assert not list(folder.rglob("*.gguf"))
 
-    suite = LADDER_SUITE.format(mixed=some("mixed", 24))
+    suite = LADDER_SUITE.format(prompts=some("stories", 40))
     honest = launch("--engines=f16,q8", suite=suite, config=gguf("f16", "F16") + gguf("q8", "Q8_0"), project=folder)
     honest.wait()
 
     verdicts = honest.verdicts()
     assert verdicts["test_gate", "logprobs", "q8"]["outcome"] == "PASS", honest.output
     assert "Q8_0 on the ladder of" in verdicts["test_gate", "logprobs", "q8"]["message"]
-    assert verdicts["test_gate", "text", "q8"]["margin"] == max(0.02, fine.most_forks)
+    assert verdicts["test_gate", "text", "q8"]["margin"] == max(0.02, 1.5 * fine.most_forks)
+    assert verdicts["test_gate", "text", "q8"]["outcome"] == "PASS", honest.output

@@ -139,3 +139,17 @@ def test_near_ties_are_ignored_by_what_was_accepted_and_by_nothing_else(
     assert accepted.ret == 0
     told = " ".join(accepted.stdout.str().split())
     assert "0 of 0 forks near-ties and not counted: the lead moved by at most 0.218 nats there, 3.63 times the" in told
+
+
+def test_text_without_a_margin_is_an_error_at_set_up_that_names_what_gives_one(
+    bench: Bench, pair: tuple[PosingEngine, PosingEngine]
+) -> None:
+    bench.gate("check.text()")
+    result = bench.run(engines=pair)
+
+    result.assert_outcomes(errors=1)
+    told = " ".join(result.stdout.str().split())
+    assert "check.text() has no margin: how often answers part depends on the prompts and the model" in told
+    assert "such as check.text(margin=0.05); or, with the unquantised GGUF file of the model" in told
+    assert "llmparity calibrate --ladder FILE --prompts PROMPTS (then commit llmparity.lock)" in told
+    assert [engine.count for engine in pair] == [0, 0]

@@ -64,7 +64,7 @@ def test_a_refusal_that_is_shortened_leaks_nothing(project: Any, monkeypatch: py
         )
         rows = [{"id": f"q{i}", "messages": [{"role": "user", "content": f"question {i}"}]} for i in range(20)]
         project.prompts(rows)
-        project.gate("check.text(), check.prompts()")
+        project.gate("check.text(margin=0.05), check.prompts()")
         project._engines = ["--engines=base,cand"]
         reports = "--parity-report=json,html,md"
         result = project.run("-vv", "--junitxml=junit.xml", "--parity-max-requests=400", reports)

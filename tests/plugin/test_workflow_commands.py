@@ -18,21 +18,21 @@ FILE = """
 import pytest
 from pytest_llmparity import check
 
-@pytest.mark.parity("prompts.jsonl", check.text(), check.prompts())
+@pytest.mark.parity("prompts.jsonl", check.text(margin=0.05), check.prompts())
 def test_gate(parity_run):
     text = parity_run["cand"]["q1"].text
     print(text)
     raise ValueError(text)
 
-@pytest.mark.parity("prompts.jsonl", check.text())
+@pytest.mark.parity("prompts.jsonl", check.text(margin=0.05))
 def test_assertion(parity_run):
     assert parity_run["cand"]["q2"].text == parity_run["base"]["q2"].text
 
-@pytest.mark.parity("prompts.jsonl", check.text())
+@pytest.mark.parity("prompts.jsonl", check.text(margin=0.05))
 def test_skips(parity_run):
     pytest.skip("why " + parity_run["cand"]["q2"].text.splitlines()[0])
 
-@pytest.mark.parity("prompts.jsonl", check.text())
+@pytest.mark.parity("prompts.jsonl", check.text(margin=0.05))
 def test_plain(): ...
 """
 

@@ -167,7 +167,7 @@ def test_of_an_answer_cut_before_its_first_word_nothing_is_known(make: Factory) 
 def test_repeats_without_a_word_are_no_floor_and_no_repeat(make: Factory) -> None:
     said: list[Answer] = [thinking(make)] * 64
     base, cand = make.engine("base", [GOOD] * 64), make.engine("cand", said, cold=said, warm=said, parallel=said)
-    repeat = check.text().judge(make.evidence(base, cand))[1]
+    repeat = check.text(margin=0.05).judge(make.evidence(base, cand))[1]
     assert (repeat.kind, repeat.outcome, repeat.n) == ("text.repeat", Outcome.INCONCLUSIVE, 0)
     assert repeat.reason.startswith("nothing was compared: the token limit was reached in the reasoning of 64 answers")
 
@@ -243,4 +243,4 @@ def test_of_no_case_at_all_nothing_is_said() -> None:
     assert not Missing(of=0, used=0).enough
     assert Missing(of=20, used=19).enough
     assert not Missing(of=19, used=18).enough
-    assert Phase.MAIN in check.text().needs().phases
+    assert Phase.MAIN in check.text(margin=0.05).needs().phases

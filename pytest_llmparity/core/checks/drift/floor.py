@@ -1,4 +1,4 @@
-"""What drift of greedy text is accepted: by two quantisations, and beside what an engine differs from itself."""
+"""What an engine differs from itself, and drift of greedy text beside that."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from pytest_llmparity.core.evidence import (
     floor_share,
     floor_stages,
 )
-from pytest_llmparity.core.identity.quantization import bits
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.hazard import garwood, hazard
@@ -31,16 +30,10 @@ from pytest_llmparity.core.stats.noise import excess
 from pytest_llmparity.core.verdict import Judgement, Outcome
 from pytest_llmparity.core.words import explain
 
-PRESETS: Final = ((8.0, 0.05), (6.0, 0.07), (4.0, 0.12))
-"""Accepted forks per token by the bits of the coarser quantisation, for a horizon of 32 tokens and free text: about
-what honest copies of two small models do at most (docs/statistics.md)."""
-OF_THE_MODEL: Final = frozenset({"Q4_0", "Q4_1"})
-"""Types that drift so differently from one model to the next that no margin suits them all."""
-
 SETTLED_AT: Final = 0.0125
 """Error rate at which a noise floor has cases enough: a quarter of 5 %, so that it is judged alike at a third look."""
-UNKNOWN_MARGIN: Final = PRESETS[0][1]
-"""What forks are held against where no margin is known and only their bounds are shown."""
+UNKNOWN_MARGIN: Final = 0.05
+"""What a plan reckons with until the ladder of the model is known, and what forks are only shown beside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,28 +360,3 @@ def advice(floor: Floor, phases: Sequence[RepeatedPhase], evidence: Evidence, *,
         f"{never}, and of answers of {explain.count(round(tokens), 'token')} these show margins above "
         f"{explain.percent(least(most))}: {LARGER}"
     )
-
-
-def preset(baseline: EngineEvidence, candidate: EngineEvidence) -> tuple[float | None, str]:
-    """Return the margin two engines' quantisations call for and why; ``None`` and the next step where none is known."""
-    widths: list[float] = []
-    for engine in (baseline, candidate):
-        if engine.quantization is None:
-            return None, f"no margin: the quantisation of {engine.name} is not known; pin it or give margin="
-        width = bits(engine.quantization)
-        if width is None:
-            return None, f"no margin: {engine.quantization} of {engine.name} does not say its bits; give margin="
-        if engine.quantization in OF_THE_MODEL:
-            unlike = f"how far {engine.quantization} of {engine.name} drifts depends on the model"
-            return None, f"no margin: {unlike}; give margin=, or measure its ladder (llmparity calibrate --ladder)"
-        widths.append(width)
-    coarser = min(PRESETS[0][0], *widths)
-    for width, margin in PRESETS:
-        if coarser == width:
-            both = f"{baseline.quantization} against {candidate.quantization}"
-            return (
-                margin,
-                f"margin {explain.percent(margin)}, the preset of free text for {both}, over {HORIZON} tokens",
-            )
-    name = baseline.quantization if widths[0] == coarser else candidate.quantization
-    return None, f"no margin: none is known for {coarser:g}-bit weights ({name}); give margin="

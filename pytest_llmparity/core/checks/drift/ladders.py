@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Final
 
 from pytest_llmparity.core.checks.arguments import HORIZON
 from pytest_llmparity.core.checks.drift.unchanged import recorded_noise
@@ -11,8 +12,13 @@ from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.identity.agreed import LOCK_FILE, Party
 from pytest_llmparity.core.identity.canaries import blind_by, limit_of
 from pytest_llmparity.core.identity.ladder import LEAST_FORKS, Ladder, Rung, place
-from pytest_llmparity.core.identity.proposing import proposed
+from pytest_llmparity.core.identity.proposing import FACTOR, proposed
 from pytest_llmparity.core.words import explain
+
+OF_LLAMA_CPP: Final = frozenset({"llamacpp", "llamacpp-python", "ollama"})
+"""Kinds that compute as the server does which a ladder is measured with."""
+MOST_FORKS: Final = 0.5
+"""Forks per token above which nobody takes a margin from a ladder: answers without a word in common would be near."""
 
 
 def party_of(engine: EngineEvidence) -> Party:
@@ -117,14 +123,57 @@ def shift_margin(evidence: Evidence, candidate: EngineEvidence) -> tuple[float, 
     return proposed(rung.upper), f"{rung.quantization} on the ladder of {ladder.date} in {LOCK_FILE}"
 
 
-def text_margin(evidence: Evidence, candidate: EngineEvidence, *, horizon: int) -> tuple[float, str] | None:
-    """Return the margin in forks per token of a candidate's declared class, and where it comes from."""
-    if horizon != HORIZON or (declared := _declared(evidence, candidate)) is None:
-        return None
-    ladder, rung = declared
-    margin = max(LEAST_FORKS, rung.most_forks)
-    source = f"{rung.quantization} on the ladder of {explain.plain(ladder.model, 60)}, {ladder.date}, in {LOCK_FILE}"
-    return margin, f"margin {explain.percent(margin)}, {source}, over {HORIZON} tokens"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextMargin:
+    """The forks per token that a pair is held against, and their source; ``refused`` says why there are none."""
+
+    share: float = 0.0
+    source: str = ""
+    refused: str = ""
+
+
+def text_margin(evidence: Evidence, candidate: EngineEvidence) -> TextMargin:
+    """Return what a pair's text is held against where no margin is given.
+
+    How often answers part depends on the prompts more than on the weights, so a class of the ladder has a margin for
+    the prompts it was measured on and for no others, and for engines that compute as its server did. Golden answers
+    are held against their own engine by *nothing may have changed*.
+    """
+    give = "give check.text(margin=…)"
+    baseline = evidence.engines[evidence.baseline]
+    names = baseline.golden or baseline.name, candidate.golden or candidate.name
+    if recorded_noise(evidence, candidate) is not None and names[0] == names[1]:
+        since = "nothing may have changed since the golden was recorded"
+        return TextMargin(share=LEAST_FORKS, source=f"margin {explain.percent(LEAST_FORKS)}, {since}")
+    ladder = ladder_of(evidence)
+    if ladder is None:
+        none = f"{LOCK_FILE} has no ladder of the weights that {explain.plain(baseline.name, 40)} serves"
+        return TextMargin(refused=f"no margin: {none}; run: llmparity calibrate --ladder, or {give}")
+    of, prompts = f"the ladder of {explain.plain(ladder.model, 60)}", explain.plain(evidence.prompts.name, 60)
+    if ladder.prompt_set != evidence.prompts.name:
+        other = (
+            f"{of} was measured on {explain.plain(ladder.prompt_set, 60)}, and other prompts part more or less often"
+        )
+        again = f"measure it on these (llmparity calibrate --ladder, with --prompts and the file of {prompts})"
+        return TextMargin(refused=f"no margin: {other}; {again}, or {give}")
+    if candidate.kind not in OF_LLAMA_CPP:
+        unlike = f"{explain.plain(candidate.name, 40)} is of kind {explain.plain(candidate.kind, 40)}"
+        return TextMargin(
+            refused=f"no margin: {unlike}, and {of} was measured on llama.cpp: other arithmetic alone can "
+            f"part text more often than 8-bit weights do; {give}, or judge by check.logprobs()"
+        )
+    rung = ladder.rung(candidate.quantization)
+    if rung is None:
+        declared = f"declares {candidate.quantization}" if candidate.quantization else "does not say its quantisation"
+        pin = "" if candidate.quantization else "pin it, or "
+        name = explain.plain(candidate.name, 40)
+        return TextMargin(refused=f"no margin: {name} {declared}, and {of} has no such class; {pin}{give}")
+    share = max(LEAST_FORKS, FACTOR * rung.most_forks)
+    if share > MOST_FORKS:
+        most = f"copies of class {rung.quantization} part at up to {explain.percent(rung.most_forks)} of tokens there"
+        return TextMargin(refused=f"no margin: {most}, which text hardly tells from noise; judge by check.logprobs()")
+    source = f"{rung.quantization} on {of}, {ladder.date}, in {LOCK_FILE}, over {HORIZON} tokens"
+    return TextMargin(share=share, source=f"margin {explain.percent(share)}, {source}")
 
 
 def _declared(evidence: Evidence, candidate: EngineEvidence) -> tuple[Ladder, Rung] | None:

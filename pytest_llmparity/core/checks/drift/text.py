@@ -30,12 +30,11 @@ from pytest_llmparity.core.checks.drift.floor import (
     beside_floor,
     floor_of,
     of_cases,
-    preset,
     repeated_phases,
     share_of,
     unrecorded,
 )
-from pytest_llmparity.core.checks.drift.ladders import Limit, limit, text_margin
+from pytest_llmparity.core.checks.drift.ladders import Limit, TextMargin, limit, text_margin
 from pytest_llmparity.core.checks.drift.logprobs import line_of, unfit_logprobs
 from pytest_llmparity.core.checks.family import WEIGHTS
 from pytest_llmparity.core.checks.missing import rested
@@ -81,9 +80,9 @@ _MORE: Final = 4
 class TextCheck(BaseCheck):
     """Judges forks per token over the first ``horizon`` tokens against ``margin``.
 
-    Made by ``check.text()``. ``margin`` ``None`` takes that of the candidate's class on the model's ladder where
-    there is one, else the preset of the two engines' quantisations. Gives two verdicts
-    per candidate: ``text`` (candidate against baseline) and ``text.repeat`` (candidate against itself). Prompts of one
+    Made by ``check.text()``. ``margin`` ``None`` takes that of the candidate's class on the model's ladder
+    (:func:`~.ladders.text_margin`), and a pair without is INCOMPARABLE before it is asked. Gives two verdicts per
+    candidate: ``text`` (candidate against baseline) and ``text.repeat`` (candidate against itself). Prompts of one
     ``group`` are one piece of evidence: several prompts of a single group are INCONCLUSIVE, and below 12 groups a
     verdict speaks for this mix of prompts only.
 
@@ -128,6 +127,7 @@ class TextCheck(BaseCheck):
             top_logprobs=TOP_LOGPROBS,
             floor_held=frozenset({(UNKNOWN_MARGIN if self.margin is None else self.margin, self.horizon)}),
             accepted=self.ignore is not None and self.shift is None,
+            ladder=self.margin is None,
         )
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
@@ -256,8 +256,9 @@ class TextCheck(BaseCheck):
         return self.each_pair(evidence, self.kind, judge)
 
     def beforehand(self, evidence: Evidence, candidate: EngineEvidence) -> str:
-        """Say why nobody knows which forks are near-ties, where these are to be ignored."""
-        return self._limit(evidence, candidate).refused if self.ignore else ""
+        """Say why there is no margin, or why nobody knows which forks are near-ties, where these are to be ignored."""
+        unknown = self._limit(evidence, candidate).refused if self.ignore else ""
+        return unknown or ("" if evidence.single else self._margin(evidence, candidate).refused)
 
     def _limit(self, evidence: Evidence, candidate: EngineEvidence) -> Limit:
         words = f'check.text(ignore="{NEAR_TIES}", shift=…)'
@@ -302,7 +303,8 @@ class TextCheck(BaseCheck):
     ) -> Verdict:
         """Judge a pair on all prompts, or on those of the verdict's tag: then what holds for all stands with these."""
         floor = floor_of(phases, alpha=evidence.alpha, horizon=self.horizon)
-        margin, why = self._margin(evidence, candidate)
+        held = self._margin(evidence, candidate)
+        margin = held.share
         pairs, counted, missing = comparison.pairs, comparison.counted, comparison.missing
         own = None if floor is None else floor.judgement.estimate
         verdict = dataclasses.replace(
@@ -316,8 +318,8 @@ class TextCheck(BaseCheck):
         )
         if not pairs:
             return rested(verdict, missing)
-        judgement = comparison.judge(comparison.forks, UNKNOWN_MARGIN if margin is None else margin)
-        details = fork_lines(verdict, counted, judgement.groups, comparison, "" if verdict.tag else why)
+        judgement = comparison.judge(comparison.forks, margin)
+        details = fork_lines(verdict, counted, judgement.groups, comparison, "" if verdict.tag else held.source)
         if not verdict.tag:
             step = max(1, len(counted) // SHIFTED)
             # With their token records in memory: each is looked at three times.
@@ -333,8 +335,6 @@ class TextCheck(BaseCheck):
         verdict = dataclasses.replace(
             verdict, measures=_measures(comparison.ties), details=tuple(details), remarks=remarks
         )
-        if margin is None:
-            return rested(verdict.judged(_unjudged(judgement, why)), missing)
         above = 1.0
         if floor is not None:
             above = above_floor(
@@ -358,9 +358,9 @@ class TextCheck(BaseCheck):
         ties: Ties | None,
     ) -> tuple[list[Verdict], tuple[str, ...]]:
         """Return a verdict on the prompts of each tag that has enough, and which have not."""
-        margin, _ = self._margin(evidence, candidate)
-        if self.by is None or margin is None:
+        if self.by is None:
             return [], ()
+        margin = self._margin(evidence, candidate).share
         tags = self._tags(evidence.prompts, margin, evidence.sequential)
         verdicts = [self._of_tag(opened(verdict, tag), evidence, candidate, phases, ties) for tag in tags.judged]
         return verdicts, left_to_all(tags, self._wanted(margin, evidence.sequential))
@@ -383,7 +383,7 @@ class TextCheck(BaseCheck):
     def _repeat(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence, ties: Ties | None) -> Verdict:
         """Judge the floor phase in which a candidate drifted most from itself, Bonferroni-corrected for them all."""
         phases = self._own(evidence, candidate, ties)
-        margin, _ = self._margin(evidence, candidate)
+        margin = self._margin(evidence, candidate).share
         floor = floor_of(phases, margin=margin, alpha=evidence.alpha / max(1, len(phases)), horizon=self.horizon)
         short = next((phase.missing for phase in phases if not phase.missing.enough), None)
         if floor is None:
@@ -392,8 +392,6 @@ class TextCheck(BaseCheck):
         again = f"{candidate.name}'s own first answer ({_asked(floor.phase, evidence)})"
         own = f"{_measures(ties)}{',' if ties is not None and ties.aside else ''} from {again}"
         verdict = dataclasses.replace(verdict, measures=own, horizon=self.horizon, requests=2 * len(floor.forks))
-        if margin is None:
-            return verdict.judged(_unjudged(floor.judgement, "no margin: see text"))
 
         def held(forks: Forks) -> Judgement:
             # FAIL is judged once, where no more cases are asked; who may pass at every stage pays for each.
@@ -424,12 +422,11 @@ class TextCheck(BaseCheck):
 
         return rested(done, short, best=best)
 
-    def _margin(self, evidence: Evidence, candidate: EngineEvidence) -> tuple[float | None, str]:
-        """Return the margin and where it comes from, or ``None`` and what the user must do."""
+    def _margin(self, evidence: Evidence, candidate: EngineEvidence) -> TextMargin:
+        """Return the margin and where it comes from, or what the user must do to have one."""
         if self.margin is not None:
-            return self.margin, f"margin {explain.percent(self.margin)} as given"
-        of_class = text_margin(evidence, candidate, horizon=self.horizon)
-        return of_class or preset(evidence.engines[evidence.baseline], candidate)
+            return TextMargin(share=self.margin, source=f"margin {explain.percent(self.margin)} as given")
+        return text_margin(evidence, candidate)
 
 
 def least_of_tag(margin: float, horizon: int, *, sequential: bool = False) -> int | None:
@@ -458,20 +455,6 @@ def _measures(ties: Ties | None) -> str:
 
 def _hundreds(share: float) -> int:
     return round(100 * share)
-
-
-def _unjudged(judgement: Judgement, reason: str) -> Judgement:
-    """Return the bounds alone, where no margin is known to hold them against."""
-    return dataclasses.replace(
-        judgement,
-        outcome=Outcome.INCONCLUSIVE,
-        margin=None,
-        p_pass=None,
-        p_fail=None,
-        needed=None,
-        reason=reason,
-        open=False,
-    )
 
 
 def _corrected(judgement: Judgement, tests: float) -> Judgement:

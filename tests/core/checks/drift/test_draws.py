@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -16,9 +18,10 @@ from benchmarks.record_draws import DRAWS
 from benchmarks.recordings import Recorded, read, write
 from fixtures.draws import make_instruct, make_structured
 from pytest_llmparity import check
-from pytest_llmparity.core.identity.proposing import proposed
-from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.identity.proposing import FACTOR, proposed
+from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, TokenLogprob
+from pytest_llmparity.core.verdict import Outcome, Verdict
 
 SHIFT = check.logprobs(shift=MARGIN)
 CLASSES = ("Q8_0", "Q6_K", "Q4_K_M", "Q4_0")
@@ -102,6 +105,73 @@ def test_a_verdict_names_the_class_of_a_real_models_copy(smollm2: Drawn) -> None
 
     for name in CLASSES:
         assert counts[name.lower()][name] >= 38, counts
+
+
+STORIES = "stories"
+EXACT = ("ollama-f16", "transformers")
+"""Engines that compute as the baseline does."""
+
+
+def of_kind(drawn: Drawn, tag: str) -> list[Case]:
+    """Return the recorded prompts of one kind, of all sets."""
+    every = {case.id: case for cases in drawn.sets.values() for case in cases}
+    return [case for case in every.values() if tag in case.tags]
+
+
+def forks(drawn: Drawn, candidate: str, cases: Sequence[Case], margin: float) -> Verdict:
+    """Return the verdict on a candidate's text against F16."""
+    prompts = PromptSet(name="some", cases=tuple(cases))
+    pair = Pair(baseline="f16", candidate=candidate, prompts="")
+    return drawn.verdicts(pair, prompts, [check.text(margin=margin)])[0]
+
+
+def test_no_margin_of_text_is_kept_by_honest_engines_and_broken_by_four_bits_on_two_models(
+    tiny: Drawn, smollm2: Drawn
+) -> None:
+    """Why text has no preset: honest BF16 parts on the one model more often than 4 bits do on the other."""
+    honest = forks(tiny, "vllm-bf16", of_kind(tiny, STORIES), 0.05)
+    coarse = forks(smollm2, "q4_k_m", smollm2.sets["instruct"], 0.05)
+    fine = forks(tiny, "q8_0", of_kind(tiny, STORIES), 0.05)
+
+    assert (honest.lower or 0.0) > (coarse.upper or 1.0)
+    assert (fine.lower or 0.0) > 0.05
+    assert fine.outcome is Outcome.FAIL, "which a margin of 5 % for 8 bits would say of an honest copy"
+
+
+@pytest.mark.slow
+def test_a_ladder_of_stories_passes_honest_copies_on_stories_and_fails_four_bits(tiny: Drawn) -> None:
+    """100 times: a ladder of 28 stories, a gate of the 29 others. Of 5 % false alarms 12 come in 1 of 200 cases."""
+    stories, outcomes_of = of_kind(tiny, STORIES), defaultdict[str, Counter[Outcome]](Counter)
+    for number in range(100):
+        mixed = Random(f"stories {number}").sample(stories, len(stories))
+        (rung,) = ladder(tiny, ("Q8_0",), PromptSet(name=STORIES, cases=tuple(mixed[:28]))).rungs
+        for name in ("q8_0", "q4_k_m", "q4_0", "ollama-q4_0", *EXACT):
+            verdict = forks(tiny, name, mixed[28:], FACTOR * rung.most_forks)
+            outcomes_of[name][verdict.outcome] += 1
+
+    for name in EXACT:
+        assert outcomes_of[name] == {Outcome.PASS: 100}
+    assert outcomes_of["q8_0"][Outcome.PASS] >= 90
+    assert outcomes_of["q8_0"][Outcome.FAIL] == 0
+    for name in ("q4_k_m", "q4_0", "ollama-q4_0"):
+        assert outcomes_of[name][Outcome.FAIL] >= 98
+
+
+@pytest.mark.slow
+def test_a_ladder_of_a_real_model_passes_honest_copies_and_never_four_bits(smollm2: Drawn) -> None:
+    """50 times: a ladder of 32 prompts of eight kinds, a gate of the 32 others."""
+    every, outcomes_of = smollm2.sets["instruct"], defaultdict[str, Counter[Outcome]](Counter)
+    for number in range(50):
+        mixed = Random(f"instruct {number}").sample(every, len(every))
+        (rung,) = ladder(smollm2, ("Q8_0",), PromptSet(name="instruct", cases=tuple(mixed[:32]))).rungs
+        for name in ("bf16", "q8_0", "q4_k_m", "q4_0"):
+            outcomes_of[name][forks(smollm2, name, mixed[32:], FACTOR * rung.most_forks).outcome] += 1
+
+    assert outcomes_of["bf16"] == {Outcome.PASS: 50}
+    assert outcomes_of["q8_0"][Outcome.PASS] >= 40
+    assert outcomes_of["q8_0"][Outcome.FAIL] <= 1
+    assert outcomes_of["q4_k_m"][Outcome.PASS] == outcomes_of["q4_0"][Outcome.PASS] == 0
+    assert outcomes_of["q4_0"][Outcome.FAIL] >= 48
 
 
 def test_engines_that_repeat_themselves_are_kept_so(tiny: Drawn) -> None:

@@ -27,6 +27,7 @@ def evidence(
     quantization: str = "Q4_K_M",
     digest: str = LADDER.digest,
     agreed: Agreed | None = None,
+    kind: str = "llamacpp",
 ) -> Evidence:
     """A baseline that serves these weights and a candidate of a declared class whose lead is another one."""
     same = [spoken(2.0)] * 32
@@ -36,9 +37,13 @@ def evidence(
         make.engine("cand", candidate, cold=candidate, warm=candidate, parallel=candidate, quantization=quantization),
         cases=32,
     )
+    prompts = dataclasses.replace(made.prompts, name=LADDER.prompt_set)
     identity = Identity(facts={"digest": Fact(value=digest, source="file")})
-    engines = {**made.engines, "base": dataclasses.replace(made.engines["base"], identity=identity)}
-    return dataclasses.replace(made, engines=engines, agreed=agreed or Agreed().measuring(LADDER))
+    engines = {
+        "base": dataclasses.replace(made.engines["base"], identity=identity),
+        "cand": dataclasses.replace(made.engines["cand"], kind=kind),
+    }
+    return dataclasses.replace(made, prompts=prompts, engines=engines, agreed=agreed or Agreed().measuring(LADDER))
 
 
 ABOUT = "about Q4_K_M (0.161 nats), between Q6_K (0.087 nats) and Q4_0 (0.336 nats)"
@@ -86,9 +91,9 @@ def test_another_model_and_a_class_that_was_not_measured_have_no_margin(make: Fa
 def test_text_takes_its_margin_from_the_ladder_and_names_the_class(make: Factory) -> None:
     text, repeat = check.text().judge(evidence(make, 2.15))
 
-    assert text.margin == repeat.margin == pytest.approx(0.161 / 3)
+    assert text.margin == repeat.margin == pytest.approx(1.5 * 0.161 / 3)
     assert any(
-        "margin 5.37 %, Q4_K_M on the ladder of tiny-F16.gguf, 2026-11-28, in llmparity.lock, over 32 tokens" in line
+        "margin 8.05 %, Q4_K_M on the ladder of tiny-F16.gguf, 2026-11-28, in llmparity.lock, over 32 tokens" in line
         for line in text.details
     )
     assert any(line.startswith("shift 0.15 nats") and ABOUT in line for line in text.details)
@@ -100,9 +105,50 @@ def test_a_fine_class_is_never_held_to_less_than_honest_engines_do(make: Factory
     assert text.margin == 0.02
 
 
-def test_text_of_another_model_keeps_its_preset_and_a_given_margin_stays(make: Factory) -> None:
-    other, _ = check.text().judge(evidence(make, 2.15, digest="sha256:" + "f" * 64))
-    given, _ = check.text(margin=0.3).judge(evidence(make, 2.15))
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"digest": "sha256:" + "f" * 64}, "llmparity.lock has no ladder of the weights that base serves; run:"),
+        ({"kind": "vllm"}, "cand is of kind vllm, and the ladder of tiny-F16.gguf was measured on llama.cpp: other"),
+        ({"quantization": "AWQ"}, "cand declares AWQ, and the ladder of tiny-F16.gguf has no such class; give check"),
+        ({"quantization": None}, "cand does not say its quantisation, and the ladder of tiny-F16.gguf has no such"),
+    ],
+)
+def test_text_without_a_class_on_the_ladder_has_no_margin_but_one_that_is_given(
+    make: Factory, changed: dict[str, str], reason: str
+) -> None:
+    judged = evidence(make, 2.15, **changed)  # type: ignore[arg-type]
 
-    assert (other.margin, given.margin) == (0.12, 0.3)
-    assert not any("ladder" in line for line in other.details)
+    (other,) = check.text().judge(judged)
+    given, _ = check.text(margin=0.3).judge(judged)
+
+    assert (other.outcome, given.margin) == (Outcome.INCOMPARABLE, 0.3)
+    assert other.reason.startswith(f"no margin: {reason}")
+
+
+def test_text_takes_no_margin_from_a_ladder_of_other_prompts(make: Factory) -> None:
+    """The same 8-bit copy parts at 2 % of tokens of one set and at 7 % of another."""
+    judged = evidence(make, 2.15)
+    others = dataclasses.replace(judged, prompts=dataclasses.replace(judged.prompts, name="stories"))
+
+    (text,) = check.text().judge(others)
+
+    assert text.outcome is Outcome.INCOMPARABLE
+    assert text.reason == (
+        "no margin: the ladder of tiny-F16.gguf was measured on calibration, and other prompts part more or less "
+        "often; measure it on these (llmparity calibrate --ladder, with --prompts and the file of stories), or give "
+        "check.text(margin=…)"
+    )
+
+
+def test_text_takes_no_margin_from_a_class_that_parts_nearly_everywhere(make: Factory) -> None:
+    rungs = tuple(dataclasses.replace(rung, most_forks=0.4) for rung in LADDER.rungs)
+    agreed = Agreed().measuring(dataclasses.replace(LADDER, rungs=rungs))
+
+    (text,) = check.text().judge(evidence(make, 2.15, agreed=agreed))
+
+    assert text.outcome is Outcome.INCOMPARABLE
+    assert text.reason == (
+        "no margin: copies of class Q4_K_M part at up to 40 % of tokens there, which text hardly tells from noise; "
+        "judge by check.logprobs()"
+    )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.drift.floor import preset
 from pytest_llmparity.core.checks.drift.text import TextCheck
 from pytest_llmparity.core.sample import Completion, Phase, Sampling, TokenLogprob, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -44,7 +43,7 @@ def judge(
     baseline = make.engine("base", ours, cold=ours, warm=ours, parallel=again)
     candidate = make.engine("cand", theirs, **floors(theirs), quantization="Q8_0")
     evidence = make.evidence(baseline, candidate, cases=n, **more)  # type: ignore[arg-type]
-    return (checked or check.text()).judge(evidence)
+    return (checked or check.text(margin=0.05)).judge(evidence)
 
 
 def test_equal_answers_pass_and_say_how_sure_that_is(make: Factory) -> None:
@@ -67,8 +66,7 @@ def test_many_forks_fail_and_show_the_first_one(make: Factory) -> None:
     assert text.p_fail < 0.01
     assert text.floor == 0.0
     assert text.details[0] == (
-        "60 forks in 668 baseline tokens at risk, 64 prompts (93.75 % of them part) in 64 groups; "
-        "margin 5 %, the preset of free text for F16 against Q8_0, over 32 tokens"
+        "60 forks in 668 baseline tokens at risk, 64 prompts (93.75 % of them part) in 64 groups; margin 5 % as given"
     )
     assert text.details[1] == "first fork: c4 after 8 characters"
     assert text.details[2] == "  base …'aaaaaaaaaaaaaaaaaaaaaaaa'"
@@ -113,14 +111,14 @@ def test_a_floor_that_was_not_measured_excuses_nothing_and_condemns_nothing(make
     bad = [make.cut(forked(1))] * 64
     for said, outcome in ((bad, Outcome.INCONCLUSIVE), (ours, Outcome.PASS)):
         evidence = make.evidence(make.engine("base", ours), make.engine("cand", said))
-        text, repeat = check.text().judge(evidence)
+        text, repeat = check.text(margin=0.05).judge(evidence)
 
         assert text.outcome is outcome
         assert repeat.outcome is Outcome.INCONCLUSIVE
         assert "cand has no repeated answers" in repeat.reason
     assert (
         "what base differs from itself was not measured"
-        in check.text().judge(make.evidence(make.engine("base", ours), make.engine("cand", bad)))[0].reason
+        in check.text(margin=0.05).judge(make.evidence(make.engine("base", ours), make.engine("cand", bad)))[0].reason
     )
 
 
@@ -154,7 +152,7 @@ def test_a_candidate_that_does_not_repeat_itself_fails_however_noisy_the_baselin
     wild = [make.cut(forked(2))] * 64
     baseline = make.engine("base", ours, cold=wild, warm=wild, parallel=wild)
     candidate = make.engine("cand", ours, cold=ours, warm=ours, parallel=wild)
-    text, repeat = check.text().judge(make.evidence(baseline, candidate))
+    text, repeat = check.text(margin=0.05).judge(make.evidence(baseline, candidate))
 
     assert text.outcome is Outcome.PASS
     assert repeat.outcome is Outcome.FAIL
@@ -170,63 +168,28 @@ def test_the_phase_with_the_most_drift_is_named(make: Factory, phase: Literal["c
     wild = [make.cut(forked(2))] * 40
     said = floors(ours)
     said[phase] = wild
-    repeat = check.text().judge(
+    repeat = check.text(margin=0.05).judge(
         make.evidence(make.engine("base", ours, **floors(ours)), make.engine("cand", ours, **said), cases=40)
     )[1]
 
     assert words in repeat.message
 
 
-@pytest.mark.parametrize(
-    ("baseline", "candidate", "margin"),
-    [
-        ("F16", "BF16", 0.05),
-        ("F32", "Q8_0", 0.05),
-        ("BF16", "FP8", 0.05),
-        ("Q6_K", "F16", 0.07),
-        ("F16", "Q4_K_M", 0.12),
-        ("AWQ", "Q4_K_S", 0.12),
-        ("Q8_0", "Q6_K", 0.07),
-    ],
-)
-def test_the_margin_follows_the_coarser_quantisation(
-    make: Factory, baseline: str, candidate: str, margin: float
-) -> None:
-    found, why = preset(make.engine("a", quantization=baseline), make.engine("b", quantization=candidate))
+@pytest.mark.parametrize("quantization", [None, "F16", "Q8_0", "Q4_0", "Q4_K_M", "AWQ"])
+def test_without_a_margin_nothing_is_judged_whatever_the_engines_say(make: Factory, quantization: str | None) -> None:
+    """How often honest copies part depends on model and prompts, so no two quantisations have a margin of their own."""
+    for said in ([make.cut(SAME)] * 64, [make.cut("")] * 64, [make.cut(forked(0))] * 64):
+        evidence = make.evidence(
+            make.engine("a", [make.cut(SAME)] * 64, **floors(said), quantization="F16"),
+            make.engine("b", said, **floors(said), quantization=quantization),
+        )
+        (text,) = check.text().judge(evidence)
 
-    assert found == margin
-    assert f"{baseline} against {candidate}" in why
-
-
-@pytest.mark.parametrize(
-    ("baseline", "candidate", "words"),
-    [
-        ("F16", None, "the quantisation of b is not known; pin it or give margin="),
-        (None, "F16", "the quantisation of a is not known"),
-        ("F16", "GPTQ", "GPTQ of b does not say its bits"),
-        ("F16", "Q2_K", "none is known for 2-bit weights (Q2_K)"),
-        ("Q5_K_M", "F16", "none is known for 5-bit weights (Q5_K_M)"),
-        ("F16", "Q4_0", "how far Q4_0 of b drifts depends on the model; give margin=, or measure its ladder"),
-        ("Q4_1", "Q4_K_M", "how far Q4_1 of a drifts depends on the model"),
-    ],
-)
-def test_without_a_known_margin_it_asks_for_one_and_still_shows_the_numbers(
-    make: Factory, baseline: str | None, candidate: str | None, words: str
-) -> None:
-    ours = [make.cut(SAME)] * 64
-    evidence = make.evidence(
-        make.engine("a", ours, **floors(ours), quantization=baseline),
-        make.engine("b", ours, **floors(ours), quantization=candidate),
-    )
-    text, repeat = check.text().judge(evidence)
-
-    assert text.outcome is repeat.outcome is Outcome.INCONCLUSIVE
-    assert text.margin is None
-    assert text.p_fail is None
-    assert text.upper is not None
-    assert words in text.message
-    given = check.text(margin=0.2).judge(evidence)[0]
-    assert (given.outcome, given.margin) == (Outcome.PASS, 0.2)
+        assert text.outcome is Outcome.INCOMPARABLE
+        assert text.reason == (
+            "no margin: llmparity.lock has no ladder of the weights that a serves; run: llmparity calibrate --ladder, "
+            "or give check.text(margin=…)"
+        )
 
 
 def test_few_groups_speak_for_this_mix_of_prompts_only(make: Factory) -> None:
@@ -236,7 +199,7 @@ def test_few_groups_speak_for_this_mix_of_prompts_only(make: Factory) -> None:
     evidence = make.evidence(
         make.engine("base", ours, **floors(ours)), make.engine("cand", bad, **floors(bad)), cases=cases
     )
-    text = check.text().judge(evidence)[0]
+    text = check.text(margin=0.05).judge(evidence)[0]
 
     assert text.outcome is Outcome.FAIL
     assert "for this mix of prompts (4 groups)" in text.message
@@ -260,19 +223,7 @@ def test_copies_of_one_prompt_settle_nothing_however_many(make: Factory, at: int
         assert verdict.message.endswith(
             "for this mix of prompts (1 group); all prompts come from one group: they count as one"
         )
-    assert check.text().power(cases=100, groups=1).endswith("they count as one, so nothing will be settled")
-
-
-def test_without_a_margin_the_repeat_points_to_the_text(make: Factory) -> None:
-    said = [make.cut(SAME)] * 64
-    evidence = make.evidence(
-        make.engine("base", said, **floors(said)), make.engine("cand", said, **floors(said), quantization=None)
-    )
-
-    text, repeat = check.text().judge(evidence)
-
-    assert text.reason == "no margin: the quantisation of cand is not known; pin it or give margin="
-    assert (repeat.outcome, repeat.reason) == (Outcome.INCONCLUSIVE, "no margin: see text")
+    assert check.text(margin=0.05).power(cases=100, groups=1).endswith("they count as one, so nothing will be settled")
 
 
 def test_tags_are_listed_rather_than_groups(make: Factory) -> None:
@@ -282,7 +233,7 @@ def test_tags_are_listed_rather_than_groups(make: Factory) -> None:
     said = [make.cut(forked(3) if index % 4 == 0 else SAME) for index in range(64)]
     evidence = make.evidence(make.engine("base", ours), make.engine("cand", said), cases=cases)
 
-    assert "most by tag: long 25 %, poem 25 %, json 0 %" in check.text().judge(evidence)[0].details
+    assert "most by tag: long 25 %, poem 25 %, json 0 %" in check.text(margin=0.05).judge(evidence)[0].details
 
 
 def test_a_pass_names_the_tags_that_would_not_pass_alone(make: Factory) -> None:
@@ -307,7 +258,7 @@ def test_forks_are_graded_where_logprobs_exist(make: Factory) -> None:
 
     ours, near, far = said(b"yes", b"no", 0.01), said(b"no", b"yes", 0.02), said(b"no", b"maybe", 3.0)
     evidence = make.evidence(make.engine("base", [ours] * 3), make.engine("cand", [near, near, far]), cases=3)
-    text = check.text().judge(evidence)[0]
+    text = check.text(margin=0.05).judge(evidence)[0]
 
     assert "forks by grade: near-tie 2, outside top-k 1" in text.details
     assert "first fork: c0 after 0 characters, near-tie" in text.details
@@ -324,16 +275,16 @@ def test_control_sequences_of_a_model_never_come_out_raw(make: Factory) -> None:
 def test_lost_answers_are_dropped_while_few_and_an_error_when_many(make: Factory) -> None:
     ours = [make.cut(SAME)] * 64
     few = [make.failure()] * 3 + ours[3:]
-    text = check.text().judge(make.evidence(make.engine("base", ours), make.engine("cand", few)))[0]
+    text = check.text(margin=0.05).judge(make.evidence(make.engine("base", ours), make.engine("cand", few)))[0]
     assert (text.outcome, text.n) == (Outcome.PASS, 61)
     assert "3 prompts of 64 without two answers; first: cand on c0: Timeout: no first byte within 60 s" in text.details
 
     many = [make.failure()] * 4 + ours[4:]
-    verdicts = check.text().judge(make.evidence(make.engine("base", ours), make.engine("cand", many)))
+    verdicts = check.text(margin=0.05).judge(make.evidence(make.engine("base", ours), make.engine("cand", many)))
     assert [verdict.outcome for verdict in verdicts] == [Outcome.ERROR]
     assert "4 prompts of 64 without two answers; first: cand on c0: Timeout" in verdicts[0].message
 
-    verdicts = check.text().judge(make.evidence(make.engine("base", many), make.engine("cand", ours)))
+    verdicts = check.text(margin=0.05).judge(make.evidence(make.engine("base", many), make.engine("cand", ours)))
     assert "first: base on c0: Timeout" in verdicts[0].message
 
 
@@ -342,18 +293,20 @@ def test_a_hard_stop_leaves_nothing_settled(make: Factory) -> None:
     evidence = make.evidence(
         make.engine("base", ours), make.engine("cand", ours), incomplete="stopped at --parity-max-requests 124"
     )
-    text, repeat = check.text().judge(evidence)
+    text, repeat = check.text(margin=0.05).judge(evidence)
     assert text.outcome is repeat.outcome is Outcome.INCONCLUSIVE
     assert "stopped at --parity-max-requests 124" in text.message
     assert repeat.reason == "stopped at --parity-max-requests 124"
 
     half = [make.cut(SAME)] * 30 + [None] * 34
     evidence = make.evidence(make.engine("base", half), make.engine("cand", half), incomplete="stopped early")
-    assert [v.outcome for v in check.text().judge(evidence)] == [Outcome.INCONCLUSIVE]
+    assert [v.outcome for v in check.text(margin=0.05).judge(evidence)] == [Outcome.INCONCLUSIVE]
 
     lost = [make.cut(SAME)] * 29 + [make.failure()] + [None] * 34
     evidence = make.evidence(make.engine("base", half), make.engine("cand", lost), incomplete="stopped early")
-    assert [(v.outcome, v.reason) for v in check.text().judge(evidence)] == [(Outcome.INCONCLUSIVE, "stopped early")]
+    assert [(v.outcome, v.reason) for v in check.text(margin=0.05).judge(evidence)] == [
+        (Outcome.INCONCLUSIVE, "stopped early")
+    ]
 
 
 def test_a_floor_phase_cut_short_keeps_the_repeat_open(make: Factory) -> None:
@@ -361,7 +314,7 @@ def test_a_floor_phase_cut_short_keeps_the_repeat_open(make: Factory) -> None:
     stopped = make.evidence(
         make.engine("base", ours, **floors(ours)), make.engine("cand", ours, cold=ours), incomplete="time is up"
     )
-    text, repeat = check.text().judge(stopped)
+    text, repeat = check.text(margin=0.05).judge(stopped)
 
     assert text.outcome is Outcome.PASS
     assert (repeat.outcome, repeat.reason) == (Outcome.INCONCLUSIVE, "time is up")
@@ -370,7 +323,7 @@ def test_a_floor_phase_cut_short_keeps_the_repeat_open(make: Factory) -> None:
 def test_a_floor_phase_without_an_answer_is_named(make: Factory) -> None:
     ours = [make.cut(SAME)] * 64
     evidence = make.evidence(make.engine("base", ours, **floors(ours)), make.engine("cand", ours, cold=ours))
-    _, repeat = check.text().judge(evidence)
+    _, repeat = check.text(margin=0.05).judge(evidence)
 
     assert repeat.outcome is Outcome.INCONCLUSIVE
     assert repeat.reason == (
@@ -385,7 +338,7 @@ def test_engines_that_cannot_be_judged_give_their_sentence(make: Factory) -> Non
     pinned = make.engine("pinned", incomparable="pin quantization: Q8_0 pinned, Q4_0 reported")
     dead = make.engine("dead", error="exited with code 1")
     fine = make.engine("fine", ours, **floors(ours))
-    verdicts = check.text().judge(make.evidence(baseline, pinned, dead, fine))
+    verdicts = check.text(margin=0.05).judge(make.evidence(baseline, pinned, dead, fine))
 
     assert [v.outcome for v in verdicts] == [Outcome.INCOMPARABLE, Outcome.ERROR, Outcome.PASS, Outcome.PASS]
     assert verdicts[0].message == "INCOMPARABLE text, pinned against base: pin quantization: Q8_0 pinned, Q4_0 reported"
@@ -395,7 +348,7 @@ def test_engines_that_cannot_be_judged_give_their_sentence(make: Factory) -> Non
 def test_sampled_answers_are_not_compared_by_forks(make: Factory) -> None:
     ours = [make.cut(SAME)] * 64
     warm = make.evidence(make.engine("a", ours), make.engine("b", ours), sampling=Sampling(temperature=0.7))
-    (text,) = check.text().judge(warm)
+    (text,) = check.text(margin=0.05).judge(warm)
     assert text.outcome is Outcome.INCONCLUSIVE
     assert "64 prompts (c0, …) ask for a temperature above 0" in text.reason
 
@@ -403,11 +356,11 @@ def test_sampled_answers_are_not_compared_by_forks(make: Factory) -> None:
     cooled = make.evidence(
         make.engine("a", ours), make.engine("b", ours), sampling=Sampling(temperature=0.7), cases=cases
     )
-    assert check.text().judge(cooled)[0].outcome is Outcome.PASS
+    assert check.text(margin=0.05).judge(cooled)[0].outcome is Outcome.PASS
 
 
 def test_one_engine_alone_is_skipped_with_a_reason(make: Factory) -> None:
-    (verdict,) = check.text().judge(make.evidence(make.engine("only", [make.cut(SAME)] * 64)))
+    (verdict,) = check.text(margin=0.05).judge(make.evidence(make.engine("only", [make.cut(SAME)] * 64)))
 
     assert (verdict.outcome, verdict.engine, verdict.baseline) == (Outcome.SKIPPED, "only", None)
     assert "it compares two engines and only one is selected" in verdict.message
@@ -424,7 +377,7 @@ def test_a_single_question_passes_or_fails_without_a_bound(make: Factory) -> Non
             cases=1,
             single=True,
         )
-        (verdict,) = check.text().judge(evidence)
+        (verdict,) = check.text(margin=0.05).judge(evidence)
         assert (verdict.outcome, verdict.p_fail, verdict.upper) == (outcome, None, None)
         assert words in verdict.message
         assert verdict.message.endswith("(single)")
@@ -435,8 +388,8 @@ def test_a_design_that_can_never_pass_is_refused_with_the_number_that_could() ->
         "9 prompts of 32 tokens can never pass a margin of 1 %, not even without a fork; it takes 10"
     )
     assert check.text(margin=0.01).problem(cases=10, groups=10, engines=2) is None
-    assert check.text().problem(cases=1, groups=1, engines=2) is not None
-    assert check.text().problem(cases=2, groups=2, engines=2) is None
+    assert check.text(margin=0.05).problem(cases=1, groups=1, engines=2) is not None
+    assert check.text(margin=0.05).problem(cases=2, groups=2, engines=2) is None
 
 
 def test_the_plan_says_how_seldom_few_groups_catch_drift() -> None:
@@ -456,9 +409,13 @@ def test_the_plan_says_how_seldom_few_groups_catch_drift() -> None:
 
 def test_the_plan_says_what_the_design_can_see() -> None:
     assert check.text().power(cases=64, groups=64) == "text(): without a fork 64 prompts bound the drift at 0.15 %"
-    assert check.text().power(cases=64, groups=2).endswith("; with 2 groups it speaks for this mix of prompts only")
-    assert (check.text().kind, check.text().pairwise) == ("text", True)
-    assert check.text().needs().phases == {Phase.MAIN, Phase.COLD, Phase.WARM, Phase.PARALLEL}
+    assert (
+        check.text(margin=0.05)
+        .power(cases=64, groups=2)
+        .endswith("; with 2 groups it speaks for this mix of prompts only")
+    )
+    assert (check.text(margin=0.05).kind, check.text(margin=0.05).pairwise) == ("text", True)
+    assert check.text(margin=0.05).needs().phases == {Phase.MAIN, Phase.COLD, Phase.WARM, Phase.PARALLEL}
 
 
 def test_answers_that_call_tools_are_compared_as_calls(make: Factory) -> None:
@@ -494,10 +451,14 @@ def test_grades_add_up(make: Factory) -> None:
 
     ours, theirs = said(b"yes", b"no"), [said(b"no", b"yes"), make.completion("no")]
     plain = [make.completion("yes"), make.completion("yes")]
-    text = check.text().judge(make.evidence(make.engine("a", [ours, plain[0]]), make.engine("b", theirs), cases=2))[0]
+    text = check.text(margin=0.05).judge(
+        make.evidence(make.engine("a", [ours, plain[0]]), make.engine("b", theirs), cases=2)
+    )[0]
     assert "forks by grade: near-tie 1, ungraded 1" in text.details
     assert [fork.grade for fork in text.differing] == ["near-tie", None]
-    none = check.text().judge(make.evidence(make.engine("a", plain), make.engine("b", [theirs[1]] * 2), cases=2))[0]
+    none = check.text(margin=0.05).judge(
+        make.evidence(make.engine("a", plain), make.engine("b", [theirs[1]] * 2), cases=2)
+    )[0]
     assert not any(line.startswith("forks by grade") for line in none.details)
 
 
@@ -528,5 +489,5 @@ def test_an_engine_as_noisy_as_the_margin_is_failed_against_itself_in_at_most_on
         ours, again, theirs = said
         baseline = make.engine("base", ours, parallel=again)
         candidate = make.engine("cand", theirs)
-        failed += check.text().judge(make.evidence(baseline, candidate))[0].outcome is Outcome.FAIL
+        failed += check.text(margin=0.05).judge(make.evidence(baseline, candidate))[0].outcome is Outcome.FAIL
     assert failed <= 12  # 5 % of 120 is 6; more than 12 has a chance below 1 %
