@@ -115,7 +115,7 @@ class Fixed:
             bounds,
             margin=margin,
             side=side,
-            needed=lambda: gap_needed(round(b * whole / n), round(c * whole / n), whole, margin, self.alpha, side),
+            needed=lambda: gap_needed(b * whole / n, c * whole / n, whole, margin, self.alpha, side),
         )
 
     def _weighed(self, items: Sequence[tuple[int, Case | None]], least: int | None) -> _Weighed:

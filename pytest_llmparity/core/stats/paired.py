@@ -127,17 +127,29 @@ def gap_of_effective(
     )
 
 
-def gap_needed(b: int, c: int, n: int, margin: float, alpha: float, side: Side) -> int | None:
-    """Return how many cases in all would settle a gap that stays as it is, by Tango's asymptotic interval."""
+def gap_needed(b: float, c: float, n: int, margin: float, alpha: float, side: Side) -> int | None:
+    """Return how many cases in all, more than ``n``, would settle a gap that stays as it is, by Tango's interval.
+
+    ``b`` and ``c`` need not be whole: cases that go together count for fewer. They are rounded against each side then,
+    as :func:`gap_of_effective` rounds them.
+    """
+    whole = float(b).is_integer() and float(c).is_integer()
+    if side == "either" and not whole:
+        b, c = max(b, c), min(b, c)
 
     def settles(total: int) -> bool:
-        factor = total / n
-        lower, upper = score_interval(round(b * factor), round(c * factor), total, 2 * alpha)
+        more, less = b * total / n, c * total / n
+        against_pass = against_fail = (round(more), round(less))
+        if not whole:
+            against_pass = (math.ceil(more), math.floor(less))
+            against_fail = (min(math.floor(more), total - math.ceil(less)), math.ceil(less))
+        least, most = score_interval(*against_pass, total, 2 * alpha)
+        lower, upper = score_interval(*against_fail, total, 2 * alpha)
         if side == "worse":
-            return upper < margin or lower > margin
-        return max(upper, -lower) < margin or lower > margin or -upper > margin
+            return most < margin or lower > margin
+        return max(most, -least) < margin or lower > margin or -upper > margin
 
-    return smallest_total(n, settles)
+    return smallest_total(n + 1, settles)
 
 
 def _check_counts(b: int, c: int, n: int) -> None:

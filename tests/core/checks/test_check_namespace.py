@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from pytest_llmparity import check
 from pytest_llmparity.core.errors import DesignError, UsageError
-from pytest_llmparity.core.stats.paired import gap_needed
+from pytest_llmparity.core.stats.paired import Side, gap_needed
 from pytest_llmparity.core.stats.shares import least_perfect, share_needed
 
 
@@ -35,7 +35,7 @@ loose: Any = check
         (lambda: loose.text(margin=True), "margin is a share, a number"),
         (lambda: loose.text(horizon=0), "a horizon is a whole number of tokens from 1 up"),
         (lambda: loose.text(horizon=16.0), "a horizon is a whole number of tokens"),
-        (lambda: loose.text(horizon=64), "the built-in margins belong to a horizon of 32 tokens; give margin= too"),
+        (lambda: loose.text(horizon=64), "a ladder belongs to a horizon of 32 tokens; give margin= too"),
         (lambda: loose.schema(Reply), "needs at least one limit: rate=0.98, gap=0.05, agree=0.95 or arms=0.05"),
         (lambda: loose.schema(Reply, rate=98), "rate is a share: 0.98 is 98 %"),
         (lambda: loose.schema(Reply, gap=1.0), "a gap of 100 % accepts everything"),
@@ -127,7 +127,17 @@ def test_what_would_settle_an_open_gap() -> None:
     assert 64 < needed < 200
     assert gap_needed(5, 0, 100, 0.05, 0.05, "either") is None
     worse = gap_needed(0, 10, 64, 0.05, 0.05, "worse")
-    assert worse == 64
+    assert worse == 65, "what is settled already has no number below that of the next case"
+
+
+@pytest.mark.parametrize("counts", [(1.0, 0.4), (2.5, 0.0), (0.5, 1.2), (3.0, 2.0)])
+@pytest.mark.parametrize("side", ["either", "worse"])
+def test_what_would_settle_a_gap_of_cases_that_go_together_is_more_than_there_are(
+    counts: tuple[float, float], side: Side
+) -> None:
+    needed = gap_needed(*counts, 8, 0.2, 0.05, side)
+
+    assert needed is None or needed > 8
 
 
 def test_an_unknown_argument_is_answered_with_those_there_are() -> None:

@@ -10,6 +10,7 @@ import pytest
 from pytest_llmparity.core.checks.designs import ONE_GROUP, Design, Fixed, Sequential, Single, design_of, judgement_of
 from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.stats.bounds import Bounds
+from pytest_llmparity.core.stats.paired import Side
 from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -141,6 +142,27 @@ def test_a_gap_of_too_few_groups_counts_as_fewer(make: Factory) -> None:
     assert (grouped.upper or 0) > (alone.upper or 0)
     assert torn.effective < 10
     assert torn.outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("wrong", "margin", "side"),
+    [
+        ((28, 29, 58), 0.15, "either"),
+        ((2, 20, 25), 0.15, "either"),
+        ((7, 16, 26, 54), 0.15, "worse"),
+        ((1, 18, 20, 31, 32, 49), 0.2, "worse"),
+    ],
+)
+def test_what_would_settle_a_gap_in_groups_is_more_prompts_than_there_are(
+    make: Factory, wrong: tuple[int, ...], margin: float, side: Side
+) -> None:
+    """It said that 64 prompts would settle what 64 prompts, rounded the other way, had left open."""
+    cases = [make.case(index, group=f"g{index % 8}") for index in range(64)]
+
+    judgement = Fixed(alpha=0.05).gap([int(i in wrong) for i in range(64)], margin=margin, side=side, cases=cases)
+
+    assert judgement.outcome is Outcome.INCONCLUSIVE
+    assert judgement.needed is None or judgement.needed > 64
 
 
 def test_shares_of_one_group_settle_nothing(make: Factory) -> None:
