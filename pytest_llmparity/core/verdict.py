@@ -237,4 +237,9 @@ class Verdict(Judgement):
     @property
     def rests_on_nothing(self) -> bool:
         """Whether no answer stands behind it: its check was skipped, or nothing could be compared."""
-        return self.outcome is Outcome.SKIPPED or (self.outcome is Outcome.INCONCLUSIVE and not self.n)
+        return self.outcome in (Outcome.SKIPPED, Outcome.INCONCLUSIVE) and not self.n
+
+    @property
+    def advises(self) -> bool:
+        """Whether answers were compared for a check that judges nothing: it says what was seen."""
+        return self.outcome is Outcome.SKIPPED and self.n > 0

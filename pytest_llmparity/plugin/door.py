@@ -207,6 +207,8 @@ class Door:
             pytest.fail(f"nothing was judged, and --parity-required asks for a verdict: {reasons}", pytrace=False)
         if Outcome.INCONCLUSIVE in outcomes and self.settings.inconclusive == "skip":
             pytest.skip(self.explain(item, verdicts).splitlines()[0])
+        if self.settings.required and any(verdict.advises for verdict in verdicts):
+            return  # advice is all that was asked for, and it was given
         if outcomes <= {Outcome.SKIPPED} and not parity_run.touched:
             if verdicts:
                 pytest.skip("; ".join(dict.fromkeys(verdict.message for verdict in verdicts)))
@@ -292,7 +294,7 @@ class Door:
         """
         gate = repeats.gate_of(item)
         verdicts, parity_run = self._concluded.get(gate), self._runs.get(gate)
-        used = any(verdict.outcome is not Outcome.SKIPPED for verdict in verdicts or ())
+        used = any(verdict.outcome is not Outcome.SKIPPED or verdict.advises for verdict in verdicts or ())
         used = used or (parity_run is not None and parity_run.touched and not verdicts)
         used = used or (parity_run is None and "llmparity_door" in getattr(item, "fixturenames", ()))
         carried = None if verdicts is None else [to_json(verdict) for verdict in verdicts]

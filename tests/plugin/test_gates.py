@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -867,3 +868,33 @@ def test_too_few_prompts_of_a_tag_are_an_error_before_anything_is_asked(bench: B
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(['*by="tag" judges the prompts of each tag beside all of them, and every prompt has*'])
     assert not any(bench.asked(engine) for engine in engines)
+
+
+@pytest.mark.parametrize(("speaking", "told"), [(True, "advice, not judged"), (False, "nothing was judged")])
+def test_advice_rests_on_answers_and_does_not_fail_a_run_that_requires_verdicts(
+    bench: Bench, speaking: bool, told: str
+) -> None:
+    """Unless there were none to compare: answers that are all alike say nothing of how they are drawn."""
+    drawn = itertools.count()
+
+    def speaks(_: object) -> str:
+        return f"{next(drawn) % 7} is what I draw" if speaking else ""
+
+    bench.pytester.makepyfile(
+        test_gate="""
+        import pytest
+        from pytest_llmparity import check
+
+        DRAWN = {"temperature": 0.8, "seed": None}
+
+        @pytest.mark.parity("prompts.jsonl", check.distribution(repeats=3), max_tokens=8, sampling=DRAWN)
+        def test_drawn(parity_run): ...
+        """
+    )
+
+    result = bench.run(
+        "--parity-required", "-rs", engines=[bench.engine(speaks, poses_as="llamacpp") for _ in range(2)]
+    )
+
+    assert told in result.stdout.str()
+    assert result.ret == (0 if speaking else FAILED)

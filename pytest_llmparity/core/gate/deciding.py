@@ -139,7 +139,8 @@ def _ruled(policy: Policy, verdict: Verdict, *, baseline: str) -> Ruled:
         return Ruled.INCONCLUSIVE if verdict.blocked_by == baseline else Ruled.HOLD
     if verdict.outcome is Outcome.INCONCLUSIVE:
         return _OPEN[policy.inconclusive]
-    return _OPEN[policy.skipped] if verdict.outcome is Outcome.SKIPPED else Ruled.SHIP
+    skipped = verdict.outcome is Outcome.SKIPPED and not verdict.advises
+    return _OPEN[policy.skipped] if skipped else Ruled.SHIP
 
 
 def _gravity(ruling: Ruling) -> tuple[int, ...]:
