@@ -870,11 +870,11 @@ def test_too_few_prompts_of_a_tag_are_an_error_before_anything_is_asked(bench: B
     assert not any(bench.asked(engine) for engine in engines)
 
 
-@pytest.mark.parametrize(("speaking", "told"), [(True, "advice, not judged"), (False, "nothing was judged")])
+@pytest.mark.parametrize(("speaking", "told"), [(True, "advice, not judged"), (False, "EmptyAnswer")])
 def test_advice_rests_on_answers_and_does_not_fail_a_run_that_requires_verdicts(
     bench: Bench, speaking: bool, told: str
 ) -> None:
-    """Unless there were none to compare: answers that are all alike say nothing of how they are drawn."""
+    """Unless there were none to compare: who says nothing fails it."""
     drawn = itertools.count()
 
     def speaks(_: object) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_llmparity.core.checks.arguments import HORIZON
 from pytest_llmparity.core.checks.designs import Fixed, Forks
 from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.compare.answers import Compared, compare_answers
