@@ -25,14 +25,14 @@ from fixtures.prompts.make_prompts import MIXED
 from pytest_llmparity import check
 from pytest_llmparity.core.checks.drift.floor import needs_more
 from pytest_llmparity.core.checks.family import settle
-from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, Evidence, Needs, floor_stages
+from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, Evidence, Needs, floor_stages, union
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.embedding import SentenceEmbedder
 from pytest_llmparity.run.declare.prompts import load_prompts
-from pytest_llmparity.run.plan import Declaration, Unit, floor_order, make_plan, union
+from pytest_llmparity.run.plan import Declaration, Unit, floor_order, make_plan
 
 FIXTURES: Final = Path(__file__).resolve().parent.parent / "fixtures"
 ALPHA: Final = 0.05

@@ -84,6 +84,28 @@ class Needs:
         return bool(self.phases & set(FLOOR_PHASES))
 
 
+def union(needs: Sequence[Needs]) -> Needs:
+    """Return needs that satisfy all of them; the main phase is always gathered."""
+    logprobs = [n.top_logprobs for n in needs if n.top_logprobs is not None]
+    return Needs(
+        phases=frozenset({Phase.MAIN}).union(*(n.phases for n in needs)),
+        top_logprobs=max(logprobs) if logprobs else None,
+        timed=max((n.timed for n in needs), default=0),
+        timed_relative=any(n.timed_relative for n in needs),
+        timed_cached=any(n.timed_cached for n in needs),
+        timed_blocks=max((n.timed_blocks for n in needs), default=1),
+        floor_cases=max((n.floor_cases for n in needs), default=0),
+        floor_held=frozenset().union(*(n.floor_held for n in needs)),
+        capabilities=frozenset().union(*(n.capabilities for n in needs)),
+        judged=any(n.judged for n in needs),
+        accepted=any(n.accepted for n in needs),
+        ladder=any(n.ladder for n in needs),
+        repeats=max((n.repeats for n in needs), default=1),
+        sampled=any(n.sampled for n in needs),
+        arms=any(n.arms for n in needs),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineEvidence:
     """Everything gathered from one engine for one prompt set.

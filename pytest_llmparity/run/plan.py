@@ -14,7 +14,7 @@ from pytest_llmparity.core import sizes
 from pytest_llmparity.core.checks.base import left_out
 from pytest_llmparity.core.checks.drift.floor import fewest, reached
 from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter, reason_of
-from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, Check, Needs, floor_stages
+from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, Check, Needs, floor_stages, union
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case, PromptSet, unseen
@@ -197,28 +197,6 @@ class Plan:
             parts = [[unit.series, "sequential", *part[1:-1]] for unit, part in zip(self.units, parts, strict=True)]
             parts.sort(key=json.dumps)
         return hashlib.sha256(json.dumps([list(engines), parts]).encode()).hexdigest()
-
-
-def union(needs: Sequence[Needs]) -> Needs:
-    """Return needs that satisfy all of them; the main phase is always gathered."""
-    logprobs = [n.top_logprobs for n in needs if n.top_logprobs is not None]
-    return Needs(
-        phases=frozenset({Phase.MAIN}).union(*(n.phases for n in needs)),
-        top_logprobs=max(logprobs) if logprobs else None,
-        timed=max((n.timed for n in needs), default=0),
-        timed_relative=any(n.timed_relative for n in needs),
-        timed_cached=any(n.timed_cached for n in needs),
-        timed_blocks=max((n.timed_blocks for n in needs), default=1),
-        floor_cases=max((n.floor_cases for n in needs), default=0),
-        floor_held=frozenset().union(*(n.floor_held for n in needs)),
-        capabilities=frozenset().union(*(n.capabilities for n in needs)),
-        judged=any(n.judged for n in needs),
-        accepted=any(n.accepted for n in needs),
-        ladder=any(n.ladder for n in needs),
-        repeats=max((n.repeats for n in needs), default=1),
-        sampled=any(n.sampled for n in needs),
-        arms=any(n.arms for n in needs),
-    )
 
 
 def make_plan(declarations: Sequence[Declaration], *, only: Sequence[str] = (), engines: int = 2) -> Plan:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs, union
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Verdict
@@ -25,7 +25,6 @@ from pytest_llmparity.run.plan import (
     rounds,
     shuffled,
     step_of,
-    union,
 )
 from pytest_llmparity.settings.specification import EngineSpec
 

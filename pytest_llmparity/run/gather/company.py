@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs, union
 from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.record import EngineRecord
-from pytest_llmparity.run.plan import Unit, union
+from pytest_llmparity.run.plan import Unit
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 
 
