@@ -483,3 +483,16 @@ def test_lines_of_a_sampling_that_no_test_asks_any_more_are_told(bench: Bench, r
     sentence = "golden/prompts/prod.jsonl has 8 cases with a sampling too that no test asks any more (case-0"
     assert sentence in told(result)
     assert sentence not in told(against(bench, recorded, "test_gate.py"))
+
+
+def test_a_decision_on_a_stored_run_rests_on_the_golden_that_the_run_read(
+    bench: Bench, recorded: PosingEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    against(bench, bench.engine(poses_as="llamacpp", quantization="F16"))
+    file(bench).unlink()
+    capsys.readouterr()
+
+    code = main(["gate", "--run", "newest", "--rootdir", str(bench.pytester.path)])
+
+    assert code in (0, 1, 2)
+    assert "quantization: Q8_0 -> F16" in capsys.readouterr().out

@@ -142,7 +142,7 @@ class Campaign:
             self._fleet.time_left, self._fleet.may_probe = lambda: None, lambda count: True
             self._progress.end()
         secrets = [name for spec in self._order for name in spec.secret_variables]
-        self._store.put_document(run, LOCKED, engines_note(self._lock.seen, secrets))
+        self._store.put_document(run, LOCKED, engines_note({**self._lock.seen, **self._goldens.locked}, secrets))
         notes += self._lock.twins() + selves(self._settings.engines)
         if self._allowance.reason is not None:
             notes.append(f"incomplete: {self._allowance.reason}")

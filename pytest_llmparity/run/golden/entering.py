@@ -15,6 +15,7 @@ from pytest_llmparity.core.golden.folding import unfold
 from pytest_llmparity.core.golden.records import Golden, Line, Parameters, Provenance, Wanted, set_of, wanted
 from pytest_llmparity.core.golden.updating import Update, apart
 from pytest_llmparity.core.identity.capabilities import Capabilities
+from pytest_llmparity.core.identity.lock import Locked
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case
@@ -52,6 +53,8 @@ class Goldens:
         self._baseline = settings.baseline
         self._root = root
         self._lock = lock
+        self.locked: dict[str, Locked] = {}
+        """The engines as they were when they were recorded, by the names they have in the run; of those entered."""
 
     def fingerprint(self) -> str:
         """Return a text that changes with the files, empty where no golden takes part."""
@@ -86,6 +89,8 @@ class Goldens:
         there = {prompt_set: golden for prompt_set in sets if (golden := read(prompt_set)) is not None}
         first = next(iter(there.values()), None)
         record = self._record(spec, first.provenance if first is not None else None)
+        if first is not None:
+            self.locked[spec.name] = first.provenance.locked
         samples: list[Sample] = []
         wires: dict[str, dict[str, str]] = {}
         notes = list(record.notes)

@@ -134,9 +134,13 @@ def _two(record: RunRecord, baseline: str | None, candidate: str | None) -> tupl
 
 
 def _locked(store: Store, run: str, engine: EngineRecord, root: Path) -> Locked | None:
-    """Return an engine as the lock keeps it, of a golden as it was when it was recorded."""
-    if engine.launch != "golden":
-        return engines_in(store, run)[0].get(engine.name)
+    """Return an engine as the lock keeps it, of a golden as it was recorded when the run read it.
+
+    Runs of an older version did not note that: of those the golden tells that is there now.
+    """
+    noted = engines_in(store, run)[0].get(engine.name)
+    if noted is not None or engine.launch != "golden":
+        return noted
     for unit in (asked_in(store, run) or {}).values():
         try:
             golden = files.read(root, unit.set, engine.golden or "", logprobs=False)
