@@ -51,6 +51,10 @@ LEAST_REPEATS: Final = 20
 Texts = Sequence[tuple[str, str]]
 
 
+_LEAD: Final = 20
+"""Characters shown before the place where two answers part."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimilarityCheck(BaseCheck):
     """Judges the share of pairs that are alike: no other number, no flipped negation, and close enough.
@@ -330,10 +334,19 @@ def _first(verdict: Verdict, compared: Sequence[_Compared]) -> list[str]:
         if not comparison.alike:
             what = f": {explain.plain(comparison.why, 160)}" if comparison.why else ""
             width = max(len(verdict.engine), len(str(verdict.baseline)))
-            ours, theirs = comparison.shown
+            ours, theirs = _from_where_they_part(*comparison.shown)
             return [
                 f"first: {explain.plain(comparison.pair.case.id, 40)}{what}",
-                f"  {verdict.baseline:<{width}} {explain.quote(ours)}",
-                f"  {verdict.engine:<{width}} {explain.quote(theirs)}",
+                f"  {verdict.baseline:<{width}} {ours}",
+                f"  {verdict.engine:<{width}} {theirs}",
             ]
     return []
+
+
+def _from_where_they_part(ours: str, theirs: str) -> tuple[str, str]:
+    """Return two answers, quoted from shortly before the place where they part: they may begin alike for long."""
+    shorter = min(len(ours), len(theirs))
+    alike = next((place for place in range(shorter) if ours[place] != theirs[place]), shorter)
+    begin = max(0, alike - _LEAD) if alike + _LEAD >= explain.QUOTED else 0
+    before = "…" if begin else ""
+    return before + explain.quote(ours[begin:]), before + explain.quote(theirs[begin:])

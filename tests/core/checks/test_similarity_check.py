@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.similarity import scored
+from pytest_llmparity.core.checks.similarity import _from_where_they_part, scored
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
@@ -76,6 +76,16 @@ def test_answers_below_the_limit_fail_and_the_first_is_shown(make: Factory) -> N
 
     assert verdict.outcome is Outcome.FAIL
     assert any(line.startswith("  cand 'Once upon") for line in verdict.details)
+
+
+def test_answers_that_begin_alike_are_shown_from_where_they_part() -> None:
+    alike = "the same words at the beginning, for longer than a line has room, "
+
+    for ours, theirs in ((f"{alike}then 12", f"{alike}then 13"), (f"{alike}then", alike), (alike, f"{alike}then")):
+        shown = _from_where_they_part(ours, theirs)
+        assert shown[0] != shown[1]
+        assert all(text.startswith("…'") and "room, " in text for text in shown)
+    assert _from_where_they_part("12 apples", "13 apples") == ("'12 apples'", "'13 apples'")
 
 
 def test_the_limit_applies_to_embeddings_where_there_are_any(make: Factory) -> None:
