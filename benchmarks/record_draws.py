@@ -215,7 +215,7 @@ def recorded(gathered: Gathered, cases: Sequence[str]) -> Recorded:
 
 
 def _answer(sample: Sample, kind: str) -> Completion:
-    """Return an answer; the logprobs of MLX, which belong to other tokens than it names, are left out."""
+    """Return an answer; the logprobs of MLX, which its server gives to other tokens, are left out."""
     if sample.completion is None:
         raise SystemExit(f"{sample.engine}, {sample.case}: {sample.failure}")
     return msgspec.structs.replace(sample.completion, logprobs=()) if kind == "mlx" else sample.completion
