@@ -402,3 +402,63 @@ def test_a_model_of_one_file_is_called_by_its_name(shell: Shell, able: Callable[
     shell.configure(table("dev", able(), model="/models/deep/model.gguf"))
 
     assert shell.run("doctor").out.startswith("dev: llamacpp, model.gguf, attach")
+
+
+def schema_of(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    wanted = request.get("response_format")
+    return None if wanted is None else wanted["json_schema"]["schema"]
+
+
+def enforcing_some(request: Mapping[str, Any]) -> Any:
+    """Force ``const``, refuse ``uniqueItems``, and take everything else without looking at it."""
+    schema = schema_of(request)
+    if schema is None:
+        return "no JSON at all"
+    parts = schema.get("properties", {})
+    if parts.get("code") == {"const": "x7-q2"}:
+        return '{"code": "x7-q2"}'
+    return Fault.refuse(400) if "uniqueItems" in json.dumps(schema) else '{"n": "many"}'
+
+
+def test_the_matrix_says_what_is_enforced_violated_and_refused(
+    shell: Shell, able: Callable[..., LoopbackEngine]
+) -> None:
+    engine = able(answer=enforcing_some, abilities=Abilities())
+    shell.configure(table("dev", engine))
+
+    ended = shell.run("doctor", "--schema", "dev", "--json")
+
+    assert (ended.code, ended.err) == (0, "")
+    (told,) = json.loads(ended.out)["engines"]
+    outcomes = {each["canary"]: each["outcome"] for each in told["canaries"]}
+    assert (outcomes.pop("const"), outcomes.pop("uniqueItems")) == ("enforced", "refused")
+    assert set(outcomes.values()) == {"violated"}
+
+    lines = shell.run("doctor", "--schema", "dev").out.splitlines()
+
+    assert lines[0].split() == ["schema", "dev"]
+    assert [line.split()[-1] for line in lines if line.startswith("const ")] == ["enforced"]
+    assert "dev: violated 26, enforced 1, refused 1" in lines
+
+
+@pytest.mark.parametrize(("said", "outcome"), [("", "failed"), ("garbage", "violated")])
+def test_nothing_is_enforced_by_an_engine_that_says_nothing_or_garbage(
+    shell: Shell, able: Callable[..., LoopbackEngine], said: Any, outcome: str
+) -> None:
+    engine = able(answer=said, abilities=Abilities())
+    shell.configure(table("dev", engine))
+
+    ended = shell.run("doctor", "--schema", "dev", "--json")
+
+    assert ended.code == (1 if outcome == "failed" else 0)
+    (told,) = json.loads(ended.out)["engines"]
+    assert {each["outcome"] for each in told["canaries"]} == {outcome}
+
+
+def test_an_engine_that_cannot_be_asked_for_a_schema_is_wrong(shell: Shell) -> None:
+    shell.configure('[engines.dev]\nkind = "llamacpp"\nmodel = "x"\nbase_url = "http://127.0.0.1:9"\n')
+
+    ended = shell.run("doctor", "--schema", "dev")
+
+    assert ended.code == 1
+    assert "dev: " in ended.out
