@@ -154,6 +154,25 @@ def test_what_was_not_timed_as_it_is_asked_has_no_times(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("chosen", ["replay:prod,dev={}", "dev={},replay:prod"], ids=["baseline", "candidate"])
+@pytest.mark.parametrize(("more", "timed"), [("", 0), (", e2e_p50='60s'", 13)], ids=["relative", "its own budget too"])
+def test_nobody_is_timed_only_to_be_held_against_a_recording_without_times(
+    bench: Bench, prod: PosingEngine, chosen: str, more: str, timed: int
+) -> None:
+    bench.gate(f"check.latency(ttft_p50='x1.25'{more}, n=13)")
+    dev = bench.engine(poses_as="llamacpp", quantization="Q8_0")
+
+    result = bench.run(f"--engines={chosen.format(dev.base_url)}", "--parity-report=json", "--parity-out=out")
+
+    report = bench.report()
+    (relative,) = (v for v in report["verdicts"] if v["kind"] == "latency.ttft_p50")
+    assert relative["outcome"] == "SKIPPED"
+    assert "replay-prod is a recording, and of the 13 timed answers that are asked for" in relative["message"]
+    assert {row["n"] for row in report["latency"] if row["engine"] == "dev"} == ({timed} if timed else set())
+    assert result.ret == 0
+
+
+@pytest.mark.slow
 def test_every_timed_answer_is_that_of_one_request(bench: Bench, prod: PosingEngine) -> None:
     head, *exchanges = rows(bench)
     timed = [each for each in exchanges if each["phase"] == "timed"]

@@ -319,7 +319,7 @@ class Campaign:
         for unit in map(self._askable, self._plan.timed):
             if self._one_at_a_time and unit.needs.timed_relative:
                 continue
-            adapters = [self._fleet.engage(spec.name).adapter for spec in specs if self._is_timed(unit, spec)]
+            adapters = [self._fleet.engage(spec.name).adapter for spec in self._timed(unit, specs)]
             there = {adapter.name: adapter for adapter in adapters if adapter is not None}
             in_turn = self._one_at_a_time or bool(self._asking.apart.keys() & there)
             self._timing.time(unit, list(there.values()), fetch=there.__getitem__ if in_turn else None)
@@ -329,7 +329,7 @@ class Campaign:
         self._fleet.may_probe = lambda count: False  # what it finds out is known since each engine was first loaded
         for unit in map(self._askable, self._plan.timed):
             if unit.needs.timed_relative:
-                specs = [spec for spec in self._order if self._is_timed(unit, spec)]
+                specs = self._timed(unit, self._order)
                 specs.sort(key=lambda spec: self._fleet.known(spec.name) is None)  # who is in memory begins
                 self._timing.time(unit, [self._asking.ready[spec.name].adapter for spec in specs], fetch=self._loaded)
 
@@ -346,6 +346,15 @@ class Campaign:
         """Return the unit with the cases that every engine asked any of them can be asked: timed side by side."""
         asked = [engine.wires[unit.key] for engine in self._asking.ready.values() if unit.key in engine.wires]
         return narrowed(unit, (case for case in unit.prompts.cases if all(case.id in wires for wires in asked)))
+
+    def _timed(self, unit: Unit, specs: Sequence[EngineSpec]) -> list[EngineSpec]:
+        """Return who of these is timed on a unit: none that is only held against a recording without times."""
+        timed = [spec for spec in specs if self._is_timed(unit, spec)]
+        names = {spec.name for spec in timed}
+        held = self._settings.baseline in names and len(names) > 1
+        recorded = any(spec.recording is not None and spec.name not in names for spec in specs)
+        alone = any(check.needs().timed and not check.pairwise for check in unit.checks)
+        return timed if held or alone or not recorded else []
 
     def _is_timed(self, unit: Unit, spec: EngineSpec) -> bool:
         """Tell whether an engine that can be asked this unit is timed on it."""
