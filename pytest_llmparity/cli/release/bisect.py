@@ -332,12 +332,19 @@ def _end_of(log: Path) -> str:
 
 
 def _refuse_without_baseline(decided: Decided, job: Job) -> None:
-    """Raise ``UsageError`` where the baseline cannot be used: no gate would say anything."""
+    """Raise ``UsageError`` where the baseline cannot be used or fails a test by itself: every gate would stay open."""
     from pytest_llmparity.core.errors import UsageError
+    from pytest_llmparity.core.gate.policy import Ruled
 
     engines = {engine.name: engine for engine in decided.told.record.engines}
     if why := engines[decided.decision.baseline].unusable:
         raise UsageError(f"versions are held against {job.against}, which cannot be used, so the search ends: {why}")
+    alone = [test for test in decided.decision.broken if test.level == "required" and test.ruled is Ruled.INCONCLUSIVE]
+    if alone:
+        raise UsageError(
+            f"{alone[0].test} fails on {job.against} alone, so no version can pass and the search ends: "
+            f"{alone[0].why}; put the test right, or make it advisory (--policy)"
+        )
 
 
 def _may_ask_more(root: Path, decided: Decided) -> bool:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llmparity.cli.release import bisect
+from pytest_llmparity.core.errors import UsageError
+from pytest_llmparity.core.gate.deciding import BrokenTest
+from pytest_llmparity.core.gate.policy import Ruled
 from pytest_llmparity.store.decisions import FILE_NAME
 from tests.cli.test_golden import GATE, prompts
 
@@ -198,3 +204,23 @@ def test_a_gate_that_a_limit_left_open_is_asked_once_more(
     assert told.code == 1, told.out + told.err
     assert "b  HOLD       text " in told.out
     assert sum(len(engine.requests) for engine in engines) > 200
+
+
+def test_a_test_that_fails_on_the_baseline_alone_ends_the_search() -> None:
+    usable = SimpleNamespace(name="prod", unusable=None)
+    job: Any = SimpleNamespace(against="prod")
+
+    def refuse(*broken: BrokenTest) -> None:
+        made: Any = SimpleNamespace(
+            told=SimpleNamespace(record=SimpleNamespace(engines=[usable])),
+            decision=SimpleNamespace(baseline="prod", broken=broken),
+        )
+        bisect._refuse_without_baseline(made, job)
+
+    own = BrokenTest(test="t.py::test_app[prod]", why="KeyError: 'x'", level="required", ruled=Ruled.INCONCLUSIVE)
+    refuse()
+    refuse(dataclasses.replace(own, level="advisory"), dataclasses.replace(own, ruled=Ruled.HOLD))
+    with pytest.raises(
+        UsageError, match=r"test_app\[prod\] fails on prod alone, so no version can pass .*KeyError: 'x'"
+    ):
+        refuse(own)
