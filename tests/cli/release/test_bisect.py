@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmparity.cli.release import bisect
+from pytest_llmparity.cli.release.bisect import _refuse_without_baseline
 from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.gate.deciding import BrokenTest
 from pytest_llmparity.core.gate.policy import Ruled
@@ -215,12 +215,10 @@ def test_a_test_that_fails_on_the_baseline_alone_ends_the_search() -> None:
             told=SimpleNamespace(record=SimpleNamespace(engines=[usable])),
             decision=SimpleNamespace(baseline="prod", broken=broken),
         )
-        bisect._refuse_without_baseline(made, job)
+        _refuse_without_baseline(made, job)
 
     own = BrokenTest(test="t.py::test_app[prod]", why="KeyError: 'x'", level="required", ruled=Ruled.INCONCLUSIVE)
     refuse()
     refuse(dataclasses.replace(own, level="advisory"), dataclasses.replace(own, ruled=Ruled.HOLD))
-    with pytest.raises(
-        UsageError, match=r"test_app\[prod\] fails on prod alone, so no version can pass .*KeyError: 'x'"
-    ):
+    with pytest.raises(UsageError, match=r"test_app\[prod\] fails on prod alone, so no version can pass .*: 'x'"):
         refuse(own)
