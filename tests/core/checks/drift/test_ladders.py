@@ -152,3 +152,20 @@ def test_text_takes_no_margin_from_a_class_that_parts_nearly_everywhere(make: Fa
         "no margin: copies of class Q4_K_M part at up to 40 % of tokens there, which text hardly tells from noise; "
         "judge by check.logprobs()"
     )
+
+
+@pytest.mark.parametrize(("recorded", "margin"), [("cand", 0.02), ("prod", None)])
+def test_golden_text_is_held_against_its_own_engine_by_nothing_may_have_changed(
+    make: Factory, recorded: str, margin: float | None
+) -> None:
+    judged = evidence(make, 2.0, agreed=Agreed())
+    golden = dataclasses.replace(judged.engines["base"], golden=recorded)
+
+    text = check.text().judge(dataclasses.replace(judged, engines={**judged.engines, "base": golden}))[0]
+
+    assert text.margin == margin
+    if margin is None:
+        assert text.outcome is Outcome.INCOMPARABLE
+    else:
+        assert text.outcome is Outcome.PASS
+        assert "margin 2 %, nothing may have changed since the golden was recorded" in text.details[0]
