@@ -112,6 +112,19 @@ class ToolCall:
     id: str = ""
 
 
+class ApplicationCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One request that an application sent its engine while it ran, and the answer; ``status`` 0 where none came.
+
+    ``request`` is its JSON without the model's name, ``answer`` what was said (``core.values.calls``); no header is
+    kept.
+    """
+
+    path: str
+    request: str
+    status: int
+    answer: str
+
+
 class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
     """One generated token: its bytes (lossless), natural-log probability and the alternatives seen there.
 
@@ -164,6 +177,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     ``normalised`` names what the adapter changed in the text. ``max_tokens`` is the limit the request set, ``None``
     where it is not known (answers stored by an older version). ``token_ends`` are the offsets in the body of a streamed
     answer at which events that carry generated tokens end; they time an answer that was just read and are not kept.
+    ``calls`` are those an application made whose value this is, ``None`` of an engine's own answer.
     """
 
     text: str
@@ -181,6 +195,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     normalised: tuple[str, ...] = ()
     max_tokens: int | None = None
     token_ends: tuple[int, ...] = ()
+    calls: tuple[ApplicationCall, ...] | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Completion):

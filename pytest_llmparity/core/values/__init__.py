@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from pytest_llmparity.core.compare.json import ABSENT, child, parse_json
-from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.sample import ApplicationCall, Completion
 
 RETURNED: Final = "returned"
 RAISED: Final = "raised"
@@ -30,12 +30,14 @@ class NotJson(ValueError):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a run of an application came to: a ``value``, or the name of the type of exception that it ``raised``.
 
-    ``text`` is the value as JSON, or the exception in words.
+    ``text`` is the value as JSON, or the exception in words. ``calls`` are what it asked its engine, ``None``
+    where that is not known.
     """
 
     value: Any = ABSENT
     raised: str = ""
     text: str = ""
+    calls: tuple[ApplicationCall, ...] | None = None
 
     @property
     def returned(self) -> bool:
@@ -75,11 +77,11 @@ def outcome_of(answer: Completion) -> Outcome:
     ([1], 'KeyError')
     """
     if answer.finish_reason == RAISED:
-        return Outcome(raised=answer.text.partition(":")[0], text=answer.text)
+        return Outcome(raised=answer.text.partition(":")[0], text=answer.text, calls=answer.calls)
     parsed = parse_json(answer.text)
     if parsed.error is not None:  # stored by another hand: never written by :func:`returned`
         return Outcome(raised="no JSON", text=answer.text)
-    return Outcome(value=parsed.value, text=answer.text)
+    return Outcome(value=parsed.value, text=answer.text, calls=answer.calls)
 
 
 def plain(value: object) -> Any:

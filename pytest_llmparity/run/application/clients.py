@@ -53,6 +53,9 @@ class CalledEngine(EngineHandle):
 
     _shared: Connections = field(repr=False)
 
+    def _through(self) -> dict[str, Any]:
+        return {"ca_bundle": None, "proxy": None}  # to the recorder, which goes the engine's way from there
+
     def openai(self) -> sdk.OpenAI:
         """Return a client of the ``openai`` package as any engine does; all runs share its connections."""
         import openai
@@ -73,5 +76,5 @@ class CalledEngine(EngineHandle):
 
 
 def called_engine(engine: EngineHandle, shared: Connections) -> CalledEngine:
-    """Return an engine as an application's runs get it."""
+    """Return an engine as an application's run gets it."""
     return CalledEngine(**{part.name: getattr(engine, part.name) for part in fields(engine)}, _shared=shared)

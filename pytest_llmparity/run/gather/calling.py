@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
+
+import msgspec
 
 from pytest_llmparity.core.errors import ApplicationError, EngineError, NotAsked, Unreachable
 from pytest_llmparity.core.prompts import Case
@@ -15,10 +18,11 @@ from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.application import Application
 from pytest_llmparity.run.application.clients import Connections, called_engine
+from pytest_llmparity.run.application.recorder import Recorder
 from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.sender import GONE_AFTER, failed
 from pytest_llmparity.run.loop import LoopThread, all_of, outside
-from pytest_llmparity.run.parity import handle_of
+from pytest_llmparity.run.parity import EngineHandle, handle_of
 from pytest_llmparity.run.plan import Job
 
 _UNREACHED: Final = frozenset({"APIConnectionError", "ConnectError", "ConnectTimeout", "NewConnectionError"})
@@ -78,18 +82,22 @@ class _Calls:
         self._adapter = adapter
         self._gone = gone
         self._missed = 0
+        self._numbers = itertools.count()
         self._loop = LoopThread()  # one for all coroutines of an application: its clients belong to a loop
         self._shared = Connections(self._loop)
-        self._engine = called_engine(handle_of(adapter), self._shared)
+        spec = adapter.spec
+        self._recorder = Recorder(adapter.openai_base_url, ca_bundle=spec.ca_bundle, proxy=spec.proxy)
+        self._recorder.start()
 
     def close(self) -> None:
         """Close what the runs shared."""
         self._shared.close()
+        self._recorder.close()
         self._loop.close()
 
     async def sample(self, job: Job, case: Case) -> Sample:
         """Return what becomes of one call."""
-        came = await outside(lambda: self._came_to(case))
+        came = await outside(lambda: self._came_to(case, f"{job.phase}-{job.repeat}-{next(self._numbers)}"))
         if isinstance(came, EngineError):
             return failed(self._adapter.name, job, came, attempts=1)
         return Sample(
@@ -102,17 +110,27 @@ class _Calls:
             completion=came,
         )
 
-    def _came_to(self, case: Case) -> Completion | EngineError:
-        """Call the application, in this thread; return what it came to, or why that is nothing."""
+    def _came_to(self, case: Case, run: str) -> Completion | EngineError:
+        """Call the application, in this thread; return what it came to with its calls, or why that is nothing."""
+        engine = handle_of(self._adapter, base_url=self._recorder.address(run))
+        came = self._called(called_engine(engine, self._shared), case)
+        calls = self._recorder.taken(run)
+        if isinstance(came, EngineError):
+            return came
+        if (unanswered := next((call.answer for call in calls if not call.status), None)) is not None:
+            return self._unreached(unanswered, case)
+        self._missed = 0
+        return msgspec.structs.replace(came, calls=calls)
+
+    def _called(self, engine: EngineHandle, case: Case) -> Completion | EngineError:
         try:
-            value = self._application.call(self._engine, case)
+            value = self._application.call(engine, case)
             if inspect.iscoroutine(value):
                 value = self._loop.run(value)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it raises is what it came to: pytest.fail, sys.exit too
-            return self._after(error, case)
-        self._missed = 0
+            return self._unreached(f"{type(error).__name__}: {error}", case) if _unreached(error) else raised(error)
         try:
             return returned(value)
         except Exception as error:  # noqa: BLE001 - a model of pydantic may refuse to be written
@@ -120,16 +138,13 @@ class _Calls:
             self.stopped = f"{self._application.test} returned a value that is no JSON: {explain.plain(words)}"
             return ApplicationError(self.stopped, engine=self._adapter.name, case=case.id)
 
-    def _after(self, error: BaseException, case: Case) -> Completion | EngineError:
+    def _unreached(self, words: str, case: Case) -> EngineError:
+        """Return the failure of a run whose engine was not there; after some of them no further run is made."""
         why = self._gone()
-        if why is None and not _unreached(error):
-            self._missed = 0
-            return raised(error)
         self._missed += 1
-        words = why or f"{type(error).__name__}: {error}"
         if why is not None or self._missed >= GONE_AFTER:
-            self.stopped = why or f"{self._missed} calls in a row reached nothing; the last: {words}"
-        return Unreachable(explain.plain(words), engine=self._adapter.name, case=case.id)
+            self.stopped = why or f"{self._missed} runs in a row reached nothing; the last: {words}"
+        return Unreachable(explain.plain(why or words), engine=self._adapter.name, case=case.id)
 
 
 def _unreached(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ from pytest_llmparity.core.checks.missing import Missing, describe, rested
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import name_of, silent
 from pytest_llmparity.core.checks.tags import gaps_above, shares_below, warned
-from pytest_llmparity.core.checks.value.pair import Held, Key, Values, held, nothing_of
+from pytest_llmparity.core.checks.value.pair import Held, Key, Values, call_fork, held, nothing_of
 from pytest_llmparity.core.compare.answers import digest
 from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
 from pytest_llmparity.core.diagnosis import layers
@@ -23,6 +23,7 @@ from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.paired import Side
+from pytest_llmparity.core.values.calls import CallFork
 from pytest_llmparity.core.verdict import Difference, Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
@@ -296,10 +297,15 @@ def _of_something(verdict: Verdict, nothing: str) -> Verdict:
 
 def _differing(values: Values) -> tuple[Difference, ...]:
     return tuple(
-        values.difference(case, ours, theirs, ", ".join(values.differing[case.id]))
+        values.difference(case, ours, theirs, _what(values.differing[case.id], call_fork(ours, theirs)))
         for case, ours, theirs in values.compared
         if values.differing[case.id]
     )
+
+
+def _what(paths: Sequence[str], fork: CallFork | None) -> str:
+    """Say in what two runs differ, and where that began."""
+    return ", ".join(paths) + (f"; {fork.words}" if fork is not None else "")
 
 
 def _raised(engine: str, cases: Sequence[Case], runs: Mapping[str, Held]) -> list[str]:

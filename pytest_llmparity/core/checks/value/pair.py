@@ -15,11 +15,14 @@ from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
 from pytest_llmparity.core.compare.paths import anywhere
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.sample import ApplicationCall, Completion
 from pytest_llmparity.core.values import NotJson, Outcome, outcome_of, plain
+from pytest_llmparity.core.values.calls import CallFork, first_difference
 from pytest_llmparity.core.verdict import Difference
 from pytest_llmparity.core.words import explain
 
+_BEFORE = 30
+"""Characters that are shown before the place at which two requests or answers part."""
 Key: TypeAlias = Callable[[Any], object]
 """Says what of a value is compared."""
 
@@ -49,6 +52,11 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     def raised(self) -> str:
         """The type of the exception it raised, empty where it did not."""
         return "" if self.outcome is None else self.outcome.raised
+
+    @property
+    def calls(self) -> tuple[ApplicationCall, ...] | None:
+        """What it asked its engine, ``None`` where that is not known."""
+        return None if self.outcome is None else self.outcome.calls
 
     @property
     def comparable(self) -> bool:
@@ -115,7 +123,7 @@ class Values:
         self.differing: dict[str, tuple[str, ...]] = {}
         self.within: dict[str, tuple[str, ...]] = {}
         self._fields = fields
-        once = 0
+        once, one_asked = 0, 0
         for case in pairing.cases:
             mine, other = ours.get(case.id), theirs.get(case.id)
             if mine is None or other is None or not mine.answered:
@@ -124,8 +132,12 @@ class Values:
             if again is not None and second is None:
                 once += 1
                 continue
+            differs = differing(mine, other, fields, exceptions=exceptions)
+            if not differs and _asked_one(mine, other):
+                one_asked += 1
+                continue
             self.compared.append((case, mine, other))
-            self.differing[case.id] = differing(mine, other, fields, exceptions=exceptions)
+            self.differing[case.id] = differs
             if second is not None:
                 # One exception raised twice is how the application is: no noise that an engine is forgiven.
                 self.within[case.id] = (
@@ -134,6 +146,11 @@ class Values:
                     else (differing(mine, second, fields, exceptions=exceptions))
                 )
         also = [f"{explain.count(once, 'input')} given only once to {evidence.baseline}"] if once else []
+        if one_asked:
+            also.append(
+                f"the same value for {explain.count(one_asked, 'input')} though only one of the engines was asked: "
+                "does the application keep values?"
+            )
         self.missing: Missing = pairing.missing(evidence, used=len(self.compared), also=also)
 
     @property
@@ -160,12 +177,48 @@ class Values:
             return [
                 f"first: {explain.plain(case.id, 40)}: {explain.plain(where, 80)}",
                 *(f"  {name:<{width}} {explain.plain(text, 100)}" for name, text in zip(names, texts, strict=True)),
+                *_fork_lines(call_fork(ours, theirs), names),
             ]
         return []
 
 
+def _asked_one(ours: Held, theirs: Held) -> bool:
+    """Whether one run asked its engine and the other did not: its value may be of a cache, and the other engine's."""
+    return ours.calls is not None and theirs.calls is not None and bool(ours.calls) is not bool(theirs.calls)
+
+
+def call_fork(ours: Held, theirs: Held) -> CallFork | None:
+    """Return the first call in which two runs differ, ``None`` where there is none or calls are not known."""
+    if ours.calls is None or theirs.calls is None:
+        return None
+    return first_difference(ours.calls, theirs.calls)
+
+
+def _fork_lines(fork: CallFork | None, names: tuple[str, str]) -> list[str]:
+    if fork is None:
+        return []
+    width = max(map(len, names))
+    texts = [explain.plain(text, 100) or "nothing" for text in _parting(fork.ours, fork.theirs)]
+    shown = [f"  {name:<{width}} {text}" for name, text in zip(names, texts, strict=True)]
+    return [f"where it began: {fork.words}", *shown]
+
+
+def _parting(ours: str, theirs: str) -> tuple[str, str]:
+    """Return two texts from a little before the place at which they part."""
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    same = next((n for n, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
+    begin = max(0, same - _BEFORE)
+    dots = "…" if begin else ""
+    return f"{dots}{ours[begin:]}", f"{dots}{theirs[begin:]}"
+
+
 def nothing_of(runs: Sequence[Held], fields: Fields) -> str:
     """Say that of these runs none came to a value that could be compared, empty where one did."""
+    if runs and all(run.calls == () for run in runs):
+        return (
+            f"the application asked its engine nothing in all {explain.count(len(runs), 'run')}: does it use "
+            "engine.openai() or engine.base_url?"
+        )
     if not runs or any(run.something and (not fields.read or fields.seen(run.value)) for run in runs):
         return ""
     total = explain.count(len(runs), "run")
