@@ -193,7 +193,7 @@ def test_a_replay_restricted_to_cases_shows_these_only(project: Project) -> None
 def test_a_replay_says_which_runs_there_are(project: Project) -> None:
     with pytest.raises(StoreError, match=r"no run is stored in \.llmparity yet; run once without --parity-mode replay"):
         project.session(mode="replay").gather()
-    with pytest.raises(StoreError, match=r"no run nowhere to replay .*stored runs: none"):
+    with pytest.raises(StoreError, match=r"there is no run nowhere in .*; the newest are: none"):
         project.session(mode="replay", replay_run="nowhere").gather()
     live = project.session(project.attached("a", project.engine()))
     project.declare(live)
