@@ -199,7 +199,7 @@ def test_a_replay_says_which_runs_there_are(project: Project) -> None:
     project.declare(live)
     live.gather()
 
-    with pytest.raises(StoreError, match=f"no run nowhere to replay .*stored runs: {live.run}"):
+    with pytest.raises(StoreError, match=f"there is no run nowhere in .*; the newest are: {live.run}"):
         project.session(mode="replay", replay_run="nowhere").gather()
 
 
