@@ -51,7 +51,9 @@ gate, [`check.schema(arms=…)`](writing-tests.md#both-arms-of-a-schema) holds y
 
 def configuration(name: str) -> str:
     """Return the engine's table of ``llmparity.toml``."""
-    keys: dict[str, Any] = {"kind": name, "model": str(MODELS), "context_length": 1024}
+    keys: dict[str, Any] = {"kind": name, "model": str(MODELS)}
+    if name not in ("mlx", "transformers"):  # their servers have no limit of context to be told
+        keys["context_length"] = 1024
     if name in ("llamacpp", "ollama"):
         keys["model"] = str(GGUF)
     if python := os.environ.get(f"LLMPARITY_{name.upper()}_PYTHON"):
