@@ -145,7 +145,7 @@ def _capabilities(examination: Examination, width: int) -> Iterator[str]:
     unlike = can.contradictions(declares)
     for field in dataclasses.fields(Capabilities):
         name = field.name
-        if name == "probed":
+        if name in ("probed", "odd_logprobs"):  # what is odd is told in words below
             continue
         seen, declared = getattr(can, name), getattr(declares, name)
         if seen is None:

@@ -73,6 +73,8 @@ def _examined(
     learnt = learn(adapter, identity, names=tuple(PROBES), store=session.store(), version=session.version, fresh=True)
     consulting = _Consulting(adapter)
     remarks = dict(learnt.probed.notes)
+    if learnt.capabilities.odd_logprobs is not None:
+        remarks["logprobs"] = f"{learnt.capabilities.sentence('odd_logprobs')}; check.logprobs() refuses them"
     routes = compare_routes(adapter, _requests(prompts), say=lambda text: remarks.update(routes=text))
     record = dataclasses.replace(
         record,

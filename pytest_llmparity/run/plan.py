@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pytest_llmparity.core import sizes
 from pytest_llmparity.core.checks.base import left_out
 from pytest_llmparity.core.checks.drift.floor import fewest, reached
+from pytest_llmparity.core.checks.drift.logprobs import refused_by_probe
 from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter, reason_of
 from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, Check, Needs, floor_stages, union
 from pytest_llmparity.core.identity.capabilities import Capabilities
@@ -426,13 +427,17 @@ def build_requests(adapter: Adapter, record: EngineRecord, units: Sequence[Unit]
     """Put every request into the engine's words before the first one is sent; the record says what is not asked.
 
     That is what the route has no words for, and what no check could judge for want of what it needs: a unit where
-    that holds for all of its cases, else the cases.
+    that holds for all of its cases, else the cases. A unit whose checks all read logprobs that a probe found unfit is
+    refused.
     """
     worded: dict[str, Mapping[str, WireRequest]] = {}
     refused: dict[str, str] = {}
     judged_nowhere: dict[str, str] = {}
     unasked: dict[str, Mapping[str, str]] = {}
     for unit in units:
+        if why := refused_by_probe(record.name, record.capabilities, unit.checks):
+            refused[unit.key] = why
+            continue
         wires, no_words = requests_by_case(adapter, unit)
         lacks = pointless(record, unit)
         if unit.application is not None and record.recording:

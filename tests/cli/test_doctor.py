@@ -13,7 +13,7 @@ import jsonschema_rs
 import pytest
 
 from pytest_llmparity.engines.wire import base
-from pytest_llmparity.testing import Fault, LoopbackEngine
+from pytest_llmparity.testing import Fault, LoopbackEngine, Reply
 from pytest_llmparity.testing.script import prompt_of
 from tests.doubles.abilities import Abilities
 from tests.doubles.posing import PosingEngine
@@ -62,6 +62,17 @@ def test_an_engine_that_keeps_its_promises_is_well(shell: Shell, able: Callable[
     assert "does not fit refused declared, confirmed by a probe" in said
     assert "nothing is wrong with 1 engine" in said
     assert "WRONG" not in said
+
+
+def test_logprobs_that_no_shift_can_be_measured_by_are_told(shell: Shell) -> None:
+    filtered = shell.engine(poses_as="llamacpp", context_length=2048)
+    filtered.script = Reply(text="all is well", lead=-1.0)
+    shell.configure(table("dev", filtered))
+
+    said = one_line(shell.run("doctor"))
+
+    assert "logprobs: gives logprobs that do not have the chosen token as the best one in 6 of 6 places" in said
+    assert "after a penalty or filter, or belong to another token; check.logprobs() refuses them" in said
 
 
 class Rendering(PosingEngine):

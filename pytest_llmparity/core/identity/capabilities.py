@@ -45,6 +45,7 @@ class Capabilities:
     ``response_format`` with a schema is enforced. ``schema_order``: its properties are forced in declared order.
     ``seed``: the same seed gives the same sampled text. ``tools``: functions may be offered. ``raw_prompt``: text is
     taken as it is, without a template. ``stream_equal``: streamed and unstreamed answers are the same.
+    ``odd_logprobs`` says what keeps its logprobs from being compared, as the rest of a sentence about them.
     ``context_length`` is the largest prompt plus answer seen to fit, in tokens. ``probed`` names the fields that a
     probe of the live server found out (all others are declared).
     """
@@ -59,6 +60,7 @@ class Capabilities:
     stream_equal: bool | None = None
     unknown_fields: UnknownField | None = None
     overflow: Overflow | None = None
+    odd_logprobs: str | None = None
     context_length: int | None = None
     probed: tuple[str, ...] = field(default=())
 
@@ -103,6 +105,8 @@ class Capabilities:
             return WORDS[name][0 if value else 1]
         if name == "overflow":
             return OVERFLOWS[value]
+        if name == "odd_logprobs":
+            return f"gives logprobs that {value}"
         if name == "unknown_fields":
             return "drops fields it does not know" if value == "dropped" else "refuses fields it does not know"
         return f"was seen to answer {value} tokens of prompt and answer together"

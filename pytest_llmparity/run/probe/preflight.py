@@ -236,7 +236,8 @@ def _recalled(content: Mapping[str, object] | None) -> Probed:
 def _disappointing(known: Probed, declared: Capabilities) -> Iterator[str]:
     for name in known.settled:
         fields = [field for field in PROBES[name].fields if field in GATES] if name in PROBES else []
-        if any(known.found.get(field) is False and getattr(declared, field) is not False for field in fields):
+        odd = name == "logprobs" and "odd_logprobs" in known.found
+        if odd or any(known.found.get(field) is False and getattr(declared, field) is not False for field in fields):
             yield name
 
 

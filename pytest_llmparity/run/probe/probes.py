@@ -2,7 +2,7 @@
 
 Each probe goes through the adapter's own ``build`` and ``parse``, unmeasured, and answers with the fields of
 ``core.identity.capabilities.Capabilities`` it settled. None of them touches what reloads a model (load options stay
-those of every request) or is known to end a server (``top_logprobs`` stays at 1).
+those of every request) or is known to end a server (``top_logprobs`` above the size of the vocabulary).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any, Final
 
 import msgspec
 
+from pytest_llmparity.core.checks.drift.logprobs import ALTERNATIVES
+from pytest_llmparity.core.compare.shift import Logprobs
 from pytest_llmparity.core.errors import (
     AnswerError,
     BadRequest,
@@ -318,10 +320,20 @@ def _unknown(prober: Prober) -> Mapping[str, object]:
 
 
 def _logprobs(prober: Prober) -> Mapping[str, object]:
-    answer = prober.ask_where_taken(asking(QUESTION, max_tokens=4, top_logprobs=1))
+    """Ask for as many alternatives as the checks do, and say where logprobs are not those of the answer's tokens.
+
+    What is odd counts where a second answer has it too: one in twenty places may be.
+    """
+    answer = prober.ask_where_taken(asking(QUESTION, max_tokens=24, top_logprobs=ALTERNATIVES))
     if answer is None or not any(token.logprob is not None for token in answer.logprobs):
         return {"logprobs": False}
-    return {"logprobs": True, "token_ids": any(token.id is not None for token in answer.logprobs)}
+    known = {"logprobs": True, "token_ids": any(token.id is not None for token in answer.logprobs)}
+    if not Logprobs.of([answer]).trouble:
+        return known
+    second = prober.ask(asking(POEM, max_tokens=24, top_logprobs=ALTERNATIVES))
+    if not Logprobs.of([second]).trouble:
+        return known
+    return {**known, "odd_logprobs": Logprobs.of([answer, second]).trouble}
 
 
 def _schema(prober: Prober) -> Mapping[str, object]:
@@ -422,7 +434,7 @@ def _raw(prober: Prober) -> Mapping[str, object]:
 
 STREAM: Final = Probe(fields=("stream_equal",), requests=5, run=_stream)
 UNKNOWN_FIELDS: Final = Probe(fields=("unknown_fields",), requests=1, run=_unknown)
-LOGPROBS: Final = Probe(fields=("logprobs", "token_ids"), requests=1, run=_logprobs)
+LOGPROBS: Final = Probe(fields=("logprobs", "token_ids", "odd_logprobs"), requests=2, run=_logprobs)
 STRUCTURED: Final = Probe(fields=("json_schema", "schema_order"), requests=2, run=_schema)
 SEED: Final = Probe(fields=("seed",), requests=3, run=_seed)
 OFFERED: Final = Probe(fields=("tools",), requests=3, run=_tools)

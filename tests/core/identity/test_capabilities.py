@@ -74,9 +74,11 @@ def test_every_field_has_words_for_every_value() -> None:
         assert Capabilities(overflow=value).sentence("overflow") == words
     assert Capabilities(unknown_fields="dropped").sentence("unknown_fields") == "drops fields it does not know"
     assert Capabilities(unknown_fields="refused").sentence("unknown_fields") == "refuses fields it does not know"
+    odd = Capabilities(odd_logprobs="come after a filter").sentence("odd_logprobs")
+    assert odd == "gives logprobs that come after a filter"
     assert "1024 tokens" in Capabilities(context_length=1024).sentence("context_length")
     said = {field.name for field in dataclasses.fields(Capabilities)} - {"probed"}
-    assert said == {*WORDS, "overflow", "unknown_fields", "context_length"}
+    assert said == {*WORDS, "overflow", "unknown_fields", "odd_logprobs", "context_length"}
 
 
 def test_findings_say_what_the_server_does_and_what_its_kind_is_known_for() -> None:

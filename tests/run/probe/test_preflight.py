@@ -24,7 +24,7 @@ from pytest_llmparity.run.probe import slots
 from pytest_llmparity.run.probe.preflight import ALWAYS, PROBES, most_requests, wanted
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Route
-from pytest_llmparity.testing import Fault, LoopbackEngine
+from pytest_llmparity.testing import Fault, LoopbackEngine, Reply
 from pytest_llmparity.testing.script import prompt_of
 from tests.doubles.abilities import Abilities
 
@@ -273,6 +273,26 @@ def test_probes_decide_whether_logprobs_are_asked_for(project: Project) -> None:
 
     assert (asked(gives), asked(refuses)) == ({True}, {False})
     assert {v.outcome for v in verdicts(session)} == {Outcome.PASS}
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside text"])
+def test_odd_logprobs_are_refused_before_the_prompts_are_asked(project: Project, beside: bool) -> None:
+    """The verdict is the same one; a check beside it that reads answers has them asked."""
+    filtered = project.engine(Reply(text="all is well", lead=-1.0))
+    project.prompts(16)
+    session = project.session(project.attached("a", project.engine("all is well")), project.attached("b", filtered))
+    project.declare(session, check.logprobs(shift=0.06), *([TEXT] if beside else []))
+    session.gather()
+
+    (verdict,) = [v for v in verdicts(session) if v.kind == "logprobs"]
+    assert (verdict.outcome, verdict.blocked_by) == (Outcome.INCOMPARABLE, "b")
+    assert verdict.reason is not None
+    assert ("in answers to a probe the logprobs of b do not have the chosen token as the best" in verdict.reason) is (
+        not beside
+    )
+    assert verdict.reason.endswith("; check.text() compares the answers without them")
+    questions = sum("question" in prompt_of(received.json) for received in filtered.requests)
+    assert (questions > 0) is beside
 
 
 def test_what_an_engine_cannot_do_is_skipped_with_the_reason(project: Project) -> None:

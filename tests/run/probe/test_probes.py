@@ -107,9 +107,30 @@ def test_probes_are_tiny_and_ask_nothing_that_is_known_to_end_a_server(project: 
     asked = [received.json for received in engine.requests]
     assert result.requests == len(asked) <= sum(one.requests for one in PROBES.values())
     assert max(request["max_tokens"] for request in asked) <= 96
-    assert {request.get("top_logprobs", 1) for request in asked} == {1}
+    assert {request.get("top_logprobs", 5) for request in asked} <= {1, 5}, "no vocabulary is smaller"
     assert {prompt_of(request).count(" ") < 1200 for request in asked} == {True}
     assert [request[UNKNOWN] for request in asked if UNKNOWN in request] == [True]
+
+
+def test_logprobs_that_are_not_those_of_the_answers_tokens_are_found_by_a_second_answer(
+    project: Project, ask: Callable[..., Probed]
+) -> None:
+    filtered = project.engine(Reply(text="all is well in the harbour", lead=-1.0))
+
+    result = ask(filtered, LOGPROBS)
+
+    assert result.found["logprobs"] is True
+    assert "do not have the chosen token as the best one in 12 of 12 places" in str(result.found["odd_logprobs"])
+    assert result.requests == filtered.count == LOGPROBS.requests
+
+
+def test_one_odd_answer_is_no_finding(project: Project, ask: Callable[..., Probed]) -> None:
+    engine = project.engine(lambda request: Reply(text="well", lead=-1.0 if "harbour" in prompt_of(request) else 2.0))
+
+    result = ask(engine, LOGPROBS)
+
+    assert result.found == {"logprobs": True, "token_ids": False}
+    assert (result.requests, result.settled) == (2, ["it"])
 
 
 def test_an_answer_that_streams_otherwise_is_a_finding(project: Project, ask: Callable[..., Probed]) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -19,7 +19,8 @@ from pytest_llmparity.core.checks.missing import Missing, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift, shape_of
 from pytest_llmparity.core.diagnosis import layers
-from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Phase
 from pytest_llmparity.core.stats.medians import least_groups
@@ -28,6 +29,8 @@ from pytest_llmparity.core.words import explain
 
 ALTERNATIVES: Final = 5
 """Alternatives per token that are asked for."""
+WITHOUT: Final = "check.text() compares the answers without them"
+"""What is said of engines whose logprobs cannot be compared."""
 NOT_SHIFTED: Final = Shift(most=0.0, least=0.0, positions=0, unlisted=0)
 """The best that may be thought of a prompt without two answers."""
 
@@ -101,7 +104,7 @@ class LogprobsCheck(BaseCheck):
         """Return the verdict where one engine's logprobs are not what they should be."""
         for engine in (evidence.engines[evidence.baseline], candidate):
             if unfit := unfit_logprobs(engine):
-                reason = f"{unfit}; check.text() compares the answers without them"
+                reason = f"{unfit}; {WITHOUT}"
                 return dataclasses.replace(verdict, outcome=Outcome.INCOMPARABLE, reason=reason, blocked_by=engine.name)
         return None
 
@@ -156,6 +159,15 @@ class LogprobsCheck(BaseCheck):
         known = {case.id: shift for case, shift in shifts}
         best = [(case, known.get(case.id, NOT_SHIFTED)) for case in pairing.cases]
         return rested(done, missing, best=lambda: held(best))
+
+
+def refused_by_probe(engine: str, can: Capabilities, checks: Sequence[Check]) -> str | None:
+    """Say why no shift can be measured on an engine by what a probe found, where all of the checks need it."""
+    if can.odd_logprobs is None or not checks:
+        return None
+    if not all("logprobs" in check.needs().capabilities for check in checks):
+        return None  # another one needs the answers, by which this one is refused too
+    return f"in answers to a probe the logprobs of {engine} {can.odd_logprobs}; {WITHOUT}"
 
 
 def unfit_logprobs(*engines: EngineEvidence) -> str:
