@@ -36,7 +36,7 @@ from pytest_llmparity.run.declare import (
     undeclared,
     with_schemas,
 )
-from pytest_llmparity.run.explain import due, rendering_due
+from pytest_llmparity.run.explain import any_due
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins
 from pytest_llmparity.run.gather.campaign import Campaign
@@ -324,7 +324,7 @@ class Session:
 
         ``of_body`` are the checks of the test's body as they were written.
         """
-        if not due(settled, self.settings) and not rendering_due(settled, self.settings):
+        if not any_due(settled, self.settings):
             return settled
         from pytest_llmparity.run.explain.explaining import Explaining
 

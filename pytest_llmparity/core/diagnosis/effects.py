@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_llmparity.core.compare.answers import compare_answers
+from pytest_llmparity.core.compare.answers import compare_answers, cut_in_call, no_evidence
 from pytest_llmparity.core.compare.shift import find_shift
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.prompts import Case, PromptSet
@@ -127,6 +127,10 @@ def drift_of(check: Check, kind: str, evidence: Evidence, *, noise: float = 0.0)
         for case, (ours, theirs) in both.items():
             if shift := find_shift(ours, theirs):
                 by_case[case] = shift.most
+    elif kind == "tools.agree":
+        for case, pair in both.items():
+            if evidence.prompts.by_id[case].tools and not (no_evidence(*pair) or cut_in_call(*pair)):
+                by_case[case] = float(case in differing)  # calls that were not compared do not agree by that
     else:
         by_case = {case: float(case in differing) for case in both}
     groups = {case.id: case.group for case in evidence.prompts.cases}

@@ -5,13 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.verdict import Explanation, Outcome, Verdict
 from pytest_llmparity.settings.specification import Settings
 
-KINDS: Final = ("text", "logprobs", "schema.gap", "schema.agree", "answers.gap", "answers.flips")
+KINDS: Final = ("text", "logprobs", "schema.gap", "schema.agree", "answers.gap", "answers.flips", "tools.agree")
 """Verdicts on a pair whose drift experiments can take away."""
 SINGLE: Final = "experiments take several prompts, and this is one answer: give prompts to a parity marker"
+UNTRIED: Final = {
+    "prompts": "experiments compare answers; put check.text() beside check.prompts()",
+    "similarity": "experiments count answers that part; put check.text() beside check.similarity()",
+    "distribution": "sampled answers are others whenever they are asked; put check.text() on greedy ones beside it",
+    "latency": "experiments look for what changes answers, and not for what takes time",
+    "value": "experiments ask engines, and not what an application makes of their answers",
+    "text.repeat": "experiments make two engines alike, and this is one engine against itself",
+}
+"""Why no experiment is made where a verdict of a kind fails."""
 _JUDGED: Final = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
+
+
+def any_due(verdicts: Sequence[Verdict], settings: Settings) -> bool:
+    """Whether anything is to be found out, or said, of what causes these verdicts."""
+    if due(verdicts, settings) or rendering_due(verdicts, settings):
+        return True
+    return any(untried(verdict, settings) for verdict in verdicts)
 
 
 def rendering_due(verdicts: Sequence[Verdict], settings: Settings) -> bool:
@@ -35,6 +51,17 @@ def due(verdicts: Sequence[Verdict], settings: Settings) -> list[Verdict]:
         return verdict.outcome in (_JUDGED if settings.explain else (Outcome.FAIL,))
 
     return [v for v in verdicts if quantity_of(v) in KINDS and v.baseline is not None and wanted(v)]
+
+
+def untried(verdict: Verdict, settings: Settings) -> Explanation | None:
+    """Return why no experiment was made for a verdict that fails, where ``--parity-explain`` asks for all of them."""
+    kind = quantity_of(verdict)
+    if not (settings.explain and settings.explain_requests) or verdict.outcome is not Outcome.FAIL or kind in KINDS:
+        return None
+    if (why := UNTRIED.get(kind) or UNTRIED.get(kind.partition(".")[0])) is None:
+        alone = f"experiments make two engines alike, and this verdict is about {verdict.engine} alone"
+        why = f"no experiment is made for {kind}" if verdict.baseline is not None else alone
+    return Explanation(note=why)
 
 
 def quantity_of(verdict: Verdict) -> str:

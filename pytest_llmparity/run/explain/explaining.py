@@ -23,7 +23,7 @@ from pytest_llmparity.core.verdict import Explanation, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.rendered import rendered_apart
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.explain import due, quantity_of, rendering_due
+from pytest_llmparity.run.explain import due, quantity_of, rendering_due, untried
 from pytest_llmparity.run.explain.asking import Pair
 from pytest_llmparity.run.explain.same_file import SameFile
 from pytest_llmparity.run.explain.search import Search
@@ -82,7 +82,10 @@ class Explaining:
             known |= {id(v): explanations[_key(v)] for v in of_pair if _key(v) in explanations}
         explained = [with_explanation(verdict, known.get(id(verdict))) for verdict in verdicts]
         explained = [self._without_guesses(declaration, verdict, explained) for verdict in explained]
-        return [self._with_renderings(declaration, v) if rendering_due([v], self.settings) else v for v in explained]
+        explained = [
+            self._with_renderings(declaration, v) if rendering_due([v], self.settings) else v for v in explained
+        ]
+        return [v if v.cause or v.explanation else with_explanation(v, untried(v, self.settings)) for v in explained]
 
     def _with_renderings(self, declaration: Declaration, verdict: Verdict) -> Verdict:
         """Return a verdict on prompts with the place at which both engines render the first one that differs apart."""

@@ -12,6 +12,8 @@ import pytest
 
 from pytest_llmparity import check
 from pytest_llmparity.core.verdict import Cause, Explanation, Outcome, Verdict
+from pytest_llmparity.core.words.explain import explained
+from pytest_llmparity.run.explain import untried
 from pytest_llmparity.run.explain.explaining import NOT_STORED, SPENT, with_explanation
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec
@@ -194,6 +196,96 @@ def test_calls_that_are_left_in_the_text_are_named_and_cost_no_request(planted: 
     assert (cause.layer, cause.text) == ("tool calls", "b leaves its tool calls in the text of its answers")
     assert cause.remedy.startswith("read the calls out of the text of b")
     assert verdict.explanation.requests == 2 * PROMPTS, "the same prompts asked again"
+
+
+@pytest.mark.slow
+def test_tools_that_are_called_otherwise_have_a_cause(planted: Planted) -> None:
+    def calls(request: Mapping[str, Any]) -> Reply:
+        hot = request.get("temperature", 0) > 0 and request.get("top_k") != 1
+        return Reply(tool_calls=[("find", json.dumps({"what": "storms" if hot else "tides"}))])
+
+    tool = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
+    planted.project.prompts(PROMPTS, tools=[tool])
+    with (
+        PosingEngine(calls, poses_as="llamacpp", abilities=Abilities(tools="taken")) as ours,
+        FaultProxy(ours.base_url, proxy.overridden(temperature=1.0)) as theirs,
+    ):
+        session = planted.project.session(
+            *(
+                EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=each.base_url)
+                for name, each in (("a", ours), ("b", theirs))
+            )
+        )
+        planted.project.declare(session, check.tools(agree=0.5))
+        session.gather()
+        (verdict,) = session.settle("t", session.parity_run("t", reproduce=""))
+
+    assert (verdict.kind, verdict.outcome) == ("tools.agree", Outcome.FAIL)
+    assert verdict.explanation is not None
+    assert [cause.layer for cause in verdict.explanation.causes] == ["temperature"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "baseline", "why"),
+    [
+        ("similarity", "a", "experiments count answers that part; put check.text() beside check.similarity()"),
+        ("value.drift", "a", "experiments ask engines, and not what an application makes of their answers"),
+        ("text.repeat", "a", "experiments make two engines alike, and this is one engine against itself"),
+        ("answers.rate", None, "experiments make two engines alike, and this verdict is about b alone"),
+        ("schema.arms", "a", "no experiment is made for schema.arms"),
+    ],
+)
+def test_why_no_experiment_was_made_is_said_where_all_are_asked_for(
+    planted: Planted, kind: str, baseline: str | None, why: str
+) -> None:
+    settings = planted.project.session(explain=True).settings
+    failed = Verdict(test="t", check="c", kind=kind, engine="b", baseline=baseline, outcome=Outcome.FAIL)
+
+    assert untried(failed, settings) == Explanation(note=why)
+    assert untried(dataclasses.replace(failed, outcome=Outcome.PASS), settings) is None
+    assert untried(failed, dataclasses.replace(settings, explain=False)) is None
+    assert untried(failed, dataclasses.replace(settings, explain_requests=0)) is None
+    assert untried(dataclasses.replace(failed, kind="text"), settings) is None
+
+
+def test_a_similarity_that_fails_alone_says_so_too(planted: Planted) -> None:
+    planted.project.prompts(32)
+    session = planted.project.session(
+        *(
+            EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=each.base_url)
+            for name, each in (("a", planted.engine), ("b", planted.behind(proxy.overridden(temperature=1.0))))
+        ),
+        explain=True,
+    )
+    planted.project.declare(session, check.similarity(at_least=0.9))
+    session.gather()
+
+    (verdict,) = session.settle("t", session.parity_run("t", reproduce=""))
+
+    assert verdict.outcome is Outcome.FAIL
+    (told,) = explained(verdict)
+    assert told.endswith("experiments count answers that part; put check.text() beside check.similarity()")
+
+
+def test_prompts_that_fail_alone_say_what_would_show_a_cause(planted: Planted) -> None:
+    planted.project.prompts(PROMPTS)
+    changed = planted.behind(proxy.another_template(last_alone))
+    session = planted.project.session(
+        *(
+            EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=each.base_url)
+            for name, each in (("a", planted.engine), ("b", changed))
+        ),
+        explain=True,
+    )
+    planted.project.declare(session, check.prompts())
+    session.gather()
+
+    (verdict,) = session.settle("t", session.parity_run("t", reproduce=""))
+
+    assert verdict.outcome is Outcome.FAIL
+    assert explained(verdict) == [
+        "no cause is shown: experiments compare answers; put check.text() beside check.prompts()"
+    ]
 
 
 @pytest.mark.slow
