@@ -14,25 +14,28 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import sys
-import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from pytest_llmparity.core.checks.arguments import (
     HORIZON,
+    PARTS,
     REPEATS,
     REQUESTS,
+    SAME,
     by_tag,
+    caller,
     chosen_side,
     nats,
     share,
+    user_frame,
     whole,
 )
 from pytest_llmparity.core.errors import DesignError
 
 if TYPE_CHECKING:
+    from pytest_llmparity.core.checks.alone.stream import StreamCheck
     from pytest_llmparity.core.checks.answers import AnswersCheck
     from pytest_llmparity.core.checks.base import BaseCheck
     from pytest_llmparity.core.checks.distribution import DistributionCheck
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
     from pytest_llmparity.core.stats.paired import Side
 
 __all__ = ["answers", "distribution", "latency", "logprobs", "prompts", "schema", "similarity", "text", "tools"]
-__all__ += ["value"]
+__all__ += ["stream", "value"]
 
 
 P = ParamSpec("P")
@@ -77,12 +80,12 @@ def _told_later(make: Callable[P, C]) -> Callable[P, C]:
                 raise  # not of how it was called
             if isinstance(error, TypeError) and set(kwargs) - set(inspect.signature(make).parameters):
                 error.args = (f"{error}; it takes {', '.join(inspect.signature(make).parameters)}",)
-            imported = not _frame().f_code.co_flags & inspect.CO_OPTIMIZED
+            imported = not user_frame().f_code.co_flags & inspect.CO_OPTIMIZED
             if not imported or "PYTEST_VERSION" not in os.environ:
                 raise
             from pytest_llmparity.core.checks.base import Misused
 
-            return cast("C", Misused(misuse=str(error), where=_caller()))
+            return cast("C", Misused(misuse=str(error), where=caller()))
 
     return made
 
@@ -96,7 +99,7 @@ def prompts() -> PromptsCheck:
     """
     from pytest_llmparity.core.checks.prompts import PromptsCheck
 
-    return PromptsCheck(where=_caller())
+    return PromptsCheck(where=caller())
 
 
 @_told_later
@@ -145,7 +148,7 @@ def text(
         )
     accepted = None if shift is None else nats("text", "shift", shift)
     by = by_tag("text", by)
-    return TextCheck(margin=margin, horizon=horizon, by=by, ignore=ignore, shift=accepted, where=_caller())
+    return TextCheck(margin=margin, horizon=horizon, by=by, ignore=ignore, shift=accepted, where=caller())
 
 
 @_told_later
@@ -162,7 +165,7 @@ def logprobs(*, shift: float | None = None) -> LogprobsCheck:
     """
     from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
 
-    return LogprobsCheck(shift=None if shift is None else nats("logprobs", "shift", shift), where=_caller())
+    return LogprobsCheck(shift=None if shift is None else nats("logprobs", "shift", shift), where=caller())
 
 
 @_told_later
@@ -215,7 +218,7 @@ def schema(
         if given.get(name) == 1.0:
             raise DesignError(f"schema({name}=1.0): a gap of 100 % accepts everything; 0.05 is 5 points")
     side = chosen_side("schema", side)
-    where = _caller()
+    where = caller()
     if not isinstance(lenient, bool):
         raise DesignError(f"schema(lenient={lenient!r}): lenient is True or False")
     compared = fields_of("schema", fields, tolerance or {}, unordered)
@@ -268,7 +271,7 @@ def answers(
     if extract is not None and (why := refused(extract)):
         raise DesignError(f"answers(extract=…): {why}")
     return AnswersCheck(
-        **given, extract=extract, side=chosen_side("answers", side), by=by_tag("answers", by), where=_caller()
+        **given, extract=extract, side=chosen_side("answers", side), by=by_tag("answers", by), where=caller()
     )
 
 
@@ -302,28 +305,39 @@ def tools(
     Raises ``DesignError`` for anything else.
     """
     from pytest_llmparity.core.checks.tools import ToolsCheck
-    from pytest_llmparity.core.checks.tools.calls import field_path
-    from pytest_llmparity.core.compare.paths import refused as not_a_path
+    from pytest_llmparity.core.checks.tools.calls import chosen_arguments
 
     limits = {"trigger": trigger, "names": names, "rate": rate, "agree": agree}
     given: dict[str, Any] = {name: share("tools", name, value) for name, value in limits.items() if value is not None}
     if not given:
         raise DesignError("tools() needs at least one limit: trigger=0.95, names=0.95, rate=0.95 or agree=0.95")
-    if not isinstance(arguments, str):
-        fields = tuple(arguments) if isinstance(arguments, (list, tuple)) else ()
-        if not fields or not all(isinstance(field, str) and field for field in fields):
-            raise DesignError(f'tools(arguments={arguments!r}): fields are names of arguments, such as ["city"]')
-        for field in fields:
-            if why := not_a_path(field_path(field)):
-                raise DesignError(f"tools(arguments={arguments!r}): {why}")
-        arguments = fields
-    elif arguments not in ("equal", "fits"):
-        raise DesignError(f'tools(arguments={arguments!r}): arguments is "equal", "fits" or a list of fields')
     if order not in ("any", "same"):
         raise DesignError(f'tools(order={order!r}): order is "any" or "same"')
     return ToolsCheck(
-        **given, arguments=cast("Arguments", arguments), order=order, by=by_tag("tools", by), where=_caller()
+        **given, arguments=chosen_arguments(arguments), order=order, by=by_tag("tools", by), where=caller()
     )
+
+
+@_told_later
+def stream(*, rate: float = SAME, ignore: Sequence[str] = (), by: By | None = None) -> StreamCheck:
+    """Require that an engine answers the same whether its answer is streamed or comes whole.
+
+    About one engine at a time: every prompt is asked streamed and unstreamed, twice each, and at least ``rate`` of
+    prompts have the same content, tool calls, finish reason and token counts both ways; of those, ``ignore`` names what
+    is left out (``["usage"]``). Prompts to which the engine gives two different answers the same way are forgiven,
+    counted neither way and named: where they are most of all, it does not pass. An engine that cannot stream, or cannot
+    answer unstreamed, is incomparable. ``by="tag"`` also judges the prompts of each tag by themselves.
+
+    Raises ``DesignError`` for a share outside 0..1, other words, or both content and calls left out.
+    """
+    from pytest_llmparity.core.checks.alone.stream import StreamCheck
+
+    left = tuple(ignore) if isinstance(ignore, (list, tuple)) else (ignore,)
+    if unknown := [part for part in left if part not in PARTS]:
+        raise DesignError(f"stream(ignore={ignore!r}): {unknown[0]!r} is none of {', '.join(PARTS)}")
+    if "content" in left and "calls" in left:
+        raise DesignError(f"stream(ignore={ignore!r}): without content and calls nothing of an answer is compared")
+    return StreamCheck(rate=share("stream", "rate", rate), ignore=left, by=by_tag("stream", by), where=caller())
 
 
 @_told_later
@@ -346,7 +360,7 @@ def similarity(*, at_least: float | None = None, by: By | None = None) -> Simila
 
     if at_least is not None:
         at_least = share("similarity", "at_least", at_least)
-    return SimilarityCheck(at_least=at_least, by=by_tag("similarity", by), where=_caller())
+    return SimilarityCheck(at_least=at_least, by=by_tag("similarity", by), where=caller())
 
 
 @_told_later
@@ -364,7 +378,7 @@ def distribution(*, repeats: int = REPEATS, gate: bool = False) -> DistributionC
 
     if not whole(repeats) or repeats < 2:
         raise DesignError(f"distribution(repeats={repeats!r}): repeats is a whole number of answers from 2 up")
-    return DistributionCheck(repeats=repeats, gate=gate, where=_caller())
+    return DistributionCheck(repeats=repeats, gate=gate, where=caller())
 
 
 @_told_later
@@ -416,7 +430,7 @@ def latency(
         raise DesignError(f"latency(n={n!r}): n is a whole number of requests from 1 up")
     if not isinstance(cached, bool):
         raise DesignError(f"latency(cached={cached!r}): cached is True or False")
-    return LatencyCheck(budgets=budgets, success_rate=success_rate, n=n, cached=cached, where=_caller())
+    return LatencyCheck(budgets=budgets, success_rate=success_rate, n=n, cached=cached, where=caller())
 
 
 @_told_later
@@ -476,20 +490,5 @@ def value(
         exceptions=exceptions,
         side=chosen_side("value", side),
         by=by_tag("value", by),
-        where=_caller(),
+        where=caller(),
     )
-
-
-def _caller() -> str:
-    """Return ``file:line`` of the line that called one of the functions above."""
-    frame = _frame()
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def _frame() -> types.FrameType:
-    """Return the frame outside this file that called a function above."""
-    frame: types.FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename == __file__:
-        frame = frame.f_back
-    assert frame is not None
-    return frame

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Mapping
 
+from pytest_llmparity.core.checks.alone.stream import StreamCheck
 from pytest_llmparity.core.checks.answers import AnswersCheck
 from pytest_llmparity.core.checks.tools import ToolsCheck
 from pytest_llmparity.core.errors import DesignError, EngineError
@@ -58,6 +59,10 @@ class SessionAsker:
             raise DesignError(
                 f"{check} cannot judge a question on the spot, which {lacks}: write it into a prompt file, with "
                 "expect, and put the check into the parity marker"
+            )
+        if isinstance(check, StreamCheck):
+            raise DesignError(
+                f"{check} cannot judge a question on the spot, which is asked once: put the check into a parity marker"
             )
         engines = {
             name: EngineEvidence(

@@ -7,7 +7,7 @@ import hashlib
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_llmparity.core import sizes
@@ -16,22 +16,17 @@ from pytest_llmparity.core.checks.drift.floor import fewest, reached
 from pytest_llmparity.core.checks.drift.logprobs import refused_by_probe
 from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter, reason_of
 from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, Check, Needs, floor_stages, union
-from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case, PromptSet, unseen
 from pytest_llmparity.core.recorded.playing import Purpose
 from pytest_llmparity.core.sample import Phase, Request, Sampling, WireRequest, to_json
 from pytest_llmparity.core.shards import Shard
-from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.application import Application
 
 PHASE_ORDER = (Phase.COLD, Phase.MAIN, Phase.WARM, Phase.PARALLEL)
 """Cold before a prompt was asked at all, so that no cache holds it; warm and parallel after."""
 
-
-UNPROVEN = "repetition_penalty"
-"""The one neutral value left out of requests that could change a greedy answer where a server's default is another."""
 
 Wires = Mapping[str, Mapping[str, WireRequest]]
 """Requests in an engine's words, by the key of their unit and their case."""
@@ -352,9 +347,20 @@ def wires_name(engine: str, key: str) -> str:
 def wire_of(adapter: Adapter, request: Request, *, stream: bool = True) -> WireRequest:
     """Return a request in the engine's words with the token limit it sets, by which an answer is known to be cut.
 
-    What follows from that limit comes with it: how large an answer can be.
+    What follows from that limit comes with it: how large an answer can be. A request that says itself whether it is
+    streamed is; ``UnsupportedParameter`` where that changes nothing of what is sent.
     """
+    if request.streamed is not None:
+        stream = request.streamed
+        other = adapter.build(request, stream=not stream)
     wire = adapter.build(request, stream=stream)
+    if request.streamed is not None and (wire.path, wire.body) == (other.path, other.body):
+        raise UnsupportedParameter(
+            f"{adapter.name} is sent the same request for case {request.case!r} whether its answer is to be streamed "
+            "or not, so there are no two answers to compare",
+            engine=adapter.name,
+            case=request.case,
+        )
     most = sizes.wire_bytes(request, sent=len(wire.body))
     return dataclasses.replace(wire, max_tokens=request.sampling.max_tokens, answer_bytes=most)
 
@@ -462,23 +468,3 @@ def pointless(engine: EngineRecord, unit: Unit) -> dict[str, str]:
     ]
     first, others = missing[:1], missing[1:]
     return {case: why for reasons in first for case, why in reasons.items() if all(case in other for other in others)}
-
-
-def unread_fields(name: str, units: Iterable[Unit], can: Capabilities) -> Iterator[str]:
-    """Yield what the reader should know of fields that are passed through to an engine that refuses no unknown one."""
-    passed = sorted({field for unit in units for case in unit.prompts.cases for field in case.extra_body})
-    if passed and can.unknown_fields == "dropped":
-        yield (
-            f"{name}: {', '.join(map(explain.plain, passed))} sent as given; fields it does not know are dropped "
-            "without a word, so only its answers tell whether it read them"
-        )
-
-
-def unsent_fields(name: str, wires: Wires) -> Iterator[str]:
-    """Yield what the reader should know of fields that requests leave out."""
-    omitted = {field for by_case in wires.values() for wire in by_case.values() for field in wire.omitted}
-    if UNPROVEN in omitted:
-        yield (
-            f"{name}: {UNPROVEN} was not sent, this kind of engine has no field for it; a server whose default is not "
-            "1 answers differently"
-        )

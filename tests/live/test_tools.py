@@ -46,3 +46,22 @@ def test_a_4_bit_copy_calls_as_the_original_does(
     }
     assert {verdict["outcome"] for verdict in verdicts.values()} == {"PASS"}
     assert verdicts["test_tools", "tools.rate", "q4"]["n"] == 7  # templates of those that call
+
+
+STREAMS = """
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity("{tools}", check.stream(rate=0.7), max_tokens=64)
+def test_stream(): ...
+"""
+
+
+def test_calls_are_the_same_streamed_and_unstreamed(
+    launch: Callable[..., LiveRun], gguf: Callable[..., str], prompts: Path
+) -> None:
+    run = launch("--engines=f16", suite=STREAMS.format(tools=prompts / "tools.jsonl"), config=gguf("f16", "F16"))
+
+    assert run.wait() == 0, run.output
+    (verdict,) = run.verdicts().values()
+    assert (verdict["outcome"], verdict["estimate"], verdict["kind"]) == ("PASS", 1.0, "stream.rate")

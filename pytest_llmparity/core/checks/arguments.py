@@ -1,4 +1,4 @@
-"""What a user may write as arguments of a check, and what stands where nothing is written.
+"""What a user may write as arguments of a check, what stands where nothing is, and where it was written.
 
 Plain values and functions of the errors alone: a test file that imports ``check`` imports this and no check.
 """
@@ -6,6 +6,8 @@ Plain values and functions of the errors alone: a test file that imports ``check
 from __future__ import annotations
 
 import math
+import sys
+import types
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmparity.core.errors import DesignError
@@ -20,6 +22,10 @@ REPEATS: Final = 10
 """Answers to each prompt that a check of sampled text asks for."""
 REQUESTS: Final = 128
 """Requests per engine in the timed phase."""
+SAME: Final = 0.95
+"""Share of prompts whose answer is the same streamed and unstreamed, where nothing is written."""
+PARTS: Final = ("content", "calls", "finish", "usage")
+"""What of an answer is compared streamed and unstreamed."""
 
 
 def share(function: str, name: str, value: object) -> float:
@@ -58,3 +64,18 @@ def by_tag(function: str, by: object) -> By | None:
 def whole(value: object) -> bool:
     """Whether it is a whole number from 1 up."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def caller() -> str:
+    """Return ``file:line`` of the line that called a function of ``check``."""
+    frame = user_frame()
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def user_frame() -> types.FrameType:
+    """Return the frame that called a function of ``check``: the first outside it and this file."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") in (__name__, "pytest_llmparity.check"):
+        frame = frame.f_back
+    assert frame is not None
+    return frame

@@ -18,6 +18,10 @@ from pytest_llmparity.core.sample import Request, Sampling
 
 NO_TOOL: Final = "none"
 """How a case says under ``expect.tool`` that no tool is to be called, as ``tool_choice`` does."""
+STREAMED: Final = "streamed"
+UNSTREAMED: Final = "unstreamed"
+STREAMS: Final = {STREAMED: True, UNSTREAMED: False}
+"""Whether an arm of a case is asked for as a stream, by the arm; of others it does not matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             response_format=self.response_format,
             top_logprobs=top_logprobs,
             extra_body=self.extra_body,
+            streamed=STREAMS.get(self.arm),
         )
 
 

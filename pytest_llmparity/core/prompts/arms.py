@@ -1,6 +1,7 @@
 """A case in its two arms: *constrained*, where the engine has to force a schema, and *free*, where words ask for it.
 
-Two arms of one case are two cases: each has an id of its own, under which it is asked, stored and approved.
+Or *streamed*, where its answer comes piece by piece, and *unstreamed*, where it comes whole. Two arms of one case are
+two cases: each has an id of its own, under which it is asked, stored and approved.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from pytest_llmparity.core.errors import DesignError
-from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.prompts import STREAMED, UNSTREAMED, Case, PromptSet
 
-Arm: TypeAlias = Literal["constrained", "free"]
+Arm: TypeAlias = Literal["constrained", "free", "streamed", "unstreamed"]
 CONSTRAINED: Final = "constrained"
 FREE: Final = "free"
 _SUFFIX: Final = f"@{FREE}"
+_WHOLE: Final = f"@{UNSTREAMED}"
+_DECLARED: Final = {FREE: CONSTRAINED, UNSTREAMED: STREAMED}
+"""The arm under the ids of the prompts as they were declared, by the one that stands beside it."""
 _ASKS: Final = (
     "Answer with one JSON value and nothing else: no words before or after it, no code block. "
     "It must be valid under this JSON Schema:"
@@ -72,17 +76,41 @@ def in_both(prompts: PromptSet, schema_of: Callable[[Case], Mapping[str, Any]]) 
     return PromptSet(name=prompts.name, cases=tuple(cases))
 
 
+def streamed_and_not(prompts: PromptSet) -> PromptSet:
+    """Return the set with every case streamed, and behind it unstreamed.
+
+    Raises ``DesignError`` where a case has an id that an unstreamed one would have.
+    """
+    cases: list[Case] = []
+    for case in prompts.cases:
+        if unstreamed(case.id) in prompts.by_id:
+            raise DesignError(f"the prompt {unstreamed(case.id)} has the id that {case.id} gets unstreamed; rename it")
+        cases.append(msgspec.structs.replace(case, arm=STREAMED))
+        cases.append(msgspec.structs.replace(case, id=unstreamed(case.id), group=case.group, arm=UNSTREAMED))
+    return PromptSet(name=prompts.name, cases=tuple(cases))
+
+
+def unstreamed(case: str) -> str:
+    """Return the id under which a case is asked unstreamed.
+
+    >>> unstreamed("refund")
+    'refund@unstreamed'
+    """
+    return f"{case}{_WHOLE}"
+
+
 def of_arm(prompts: PromptSet, arm: Arm) -> PromptSet:
-    """Return the cases of one arm; of a set that was not asked in arms all are constrained, none is free."""
+    """Return the cases of one arm; of a set that was not asked in arms all are as declared, none is of the other."""
     if not any(case.arm for case in prompts.cases):
-        return prompts if arm == CONSTRAINED else PromptSet(name=prompts.name, cases=())
+        return prompts if arm in _DECLARED.values() else PromptSet(name=prompts.name, cases=())
     cases = tuple(case for case in prompts.cases if case.arm == arm)
     return PromptSet(name=prompts.name, cases=cases, digest=f"{prompts.digest}/{arm}")
 
 
 def as_declared(prompts: PromptSet) -> PromptSet:
-    """Return the prompts as they were declared: of those that are asked in both arms the constrained ones."""
-    return of_arm(prompts, CONSTRAINED)
+    """Return the prompts as they were declared: of those that are asked in arms the constrained or streamed ones."""
+    streamed = any(case.arm == STREAMED for case in prompts.cases)
+    return of_arm(prompts, STREAMED if streamed else CONSTRAINED)
 
 
 def other(case: str) -> str:

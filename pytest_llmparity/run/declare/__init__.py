@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from pytest_llmparity.core.checks.alone.stream import StreamCheck
 from pytest_llmparity.core.checks.answers import AnswersCheck
 from pytest_llmparity.core.checks.base import Misused
 from pytest_llmparity.core.checks.latency import LatencyCheck
@@ -113,7 +114,7 @@ def declare(
     problems += [f"{check} ({check.where}): {problem}" for check in checks if (problem := _beside_arms(check, checks))]
     if problems:
         raise DesignError("\n".join(problems))
-    both = next((check for check in checks if isinstance(check, SchemaCheck) and check.arms is not None), None)
+    both = next((c for c in checks if isinstance(c, (SchemaCheck, StreamCheck)) and c.needs().arms), None)
     return declaration if both is None else dataclasses.replace(declaration, prompts=both.in_both(prompts))
 
 

@@ -20,7 +20,7 @@ from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.asking import Asking
 from pytest_llmparity.run.gather.company import selves
 from pytest_llmparity.run.gather.course import FLOOR_MOST
-from pytest_llmparity.run.gather.ledger import Ledger
+from pytest_llmparity.run.gather.ledger import Ledger, unread_fields, unsent_fields
 from pytest_llmparity.run.gather.sender import Ready
 from pytest_llmparity.run.gather.waves import Waves
 from pytest_llmparity.run.golden.entering import Goldens, held_against
@@ -35,8 +35,6 @@ from pytest_llmparity.run.plan import (
     Unit,
     first_words,
     narrowed,
-    unread_fields,
-    unsent_fields,
     wires_name,
 )
 from pytest_llmparity.run.probe import canaries

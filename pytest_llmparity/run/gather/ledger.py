@@ -5,11 +5,17 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.run.judge.state import RunState
+from pytest_llmparity.run.plan import Unit, Wires
 from pytest_llmparity.settings.specification import Settings
+
+UNPROVEN = "repetition_penalty"
+"""The one neutral value left out of requests that could change a greedy answer where a server's default is another."""
 
 
 class Allowance:
@@ -128,4 +134,24 @@ class Ledger:
             guard=self._guard,
             open=open,
             shard="" if self._settings.shard is None else str(self._settings.shard),
+        )
+
+
+def unread_fields(name: str, units: Iterable[Unit], can: Capabilities) -> Iterator[str]:
+    """Yield what the reader should know of fields that are passed through to an engine that refuses no unknown one."""
+    passed = sorted({field for unit in units for case in unit.prompts.cases for field in case.extra_body})
+    if passed and can.unknown_fields == "dropped":
+        yield (
+            f"{name}: {', '.join(map(explain.plain, passed))} sent as given; fields it does not know are dropped "
+            "without a word, so only its answers tell whether it read them"
+        )
+
+
+def unsent_fields(name: str, wires: Wires) -> Iterator[str]:
+    """Yield what the reader should know of fields that requests leave out."""
+    omitted = {field for by_case in wires.values() for wire in by_case.values() for field in wire.omitted}
+    if UNPROVEN in omitted:
+        yield (
+            f"{name}: {UNPROVEN} was not sent, this kind of engine has no field for it; a server whose default is not "
+            "1 answers differently"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -13,7 +13,8 @@ from pytest_llmparity.core.compare.answers import speechless
 from pytest_llmparity.core.compare.calls import lost_call
 from pytest_llmparity.core.compare.fields import Fields
 from pytest_llmparity.core.compare.json import parse_json
-from pytest_llmparity.core.compare.paths import EVERYWHERE, Steps, at, steps
+from pytest_llmparity.core.compare.paths import EVERYWHERE, Steps, at, refused, steps
+from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.prompts import NO_TOOL, Case
 from pytest_llmparity.core.sample import Completion, ToolCall
 from pytest_llmparity.core.words import explain
@@ -195,6 +196,21 @@ def expected_name(case: Case) -> str | None:
         return case.expect.tool
     function = case.tool_choice.get("function") if isinstance(case.tool_choice, Mapping) else None
     return str(function["name"]) if isinstance(function, Mapping) and "name" in function else None
+
+
+def chosen_arguments(arguments: Arguments | Sequence[str]) -> Arguments:
+    """Return how arguments of calls are compared; ``DesignError`` for another word, or for fields that are none."""
+    if not isinstance(arguments, str):
+        fields = tuple(arguments) if isinstance(arguments, (list, tuple)) else ()
+        if not fields or not all(isinstance(field, str) and field for field in fields):
+            raise DesignError(f'tools(arguments={arguments!r}): fields are names of arguments, such as ["city"]')
+        for field in fields:
+            if why := refused(field_path(field)):
+                raise DesignError(f"tools(arguments={arguments!r}): {why}")
+        return fields
+    if arguments not in ("equal", "fits"):
+        raise DesignError(f'tools(arguments={arguments!r}): arguments is "equal", "fits" or a list of fields')
+    return cast("Arguments", arguments)
 
 
 def field_path(field: str) -> str:

@@ -1,0 +1,1 @@
+"""Checks of what one engine does by itself, whatever another one answers."""
