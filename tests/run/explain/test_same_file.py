@@ -13,7 +13,7 @@ import pytest
 
 from pytest_llmparity import check
 from pytest_llmparity.core.evidence import Check
-from pytest_llmparity.core.verdict import Explanation, Outcome
+from pytest_llmparity.core.verdict import Experiment, Explanation, Outcome
 from pytest_llmparity.engines.start import memory
 from pytest_llmparity.run.explain.search import SAME_ENGINE, SAME_FILE
 from pytest_llmparity.settings.specification import EngineSpec
@@ -149,13 +149,18 @@ def test_two_checks_of_a_pair_take_one_start(explained: Explained, events: Path)
     assert events.read_text().splitlines().count("tiny-Q4_0.gguf starts") == 2
 
 
+def of_file(explanation: Explanation) -> Experiment:
+    """Return the experiment with the candidate's own file; next tokens are asked for after it."""
+    return next(each for each in explanation.experiments if each.removed == SAME_FILE)
+
+
 def test_a_start_that_fails_is_told_and_what_remains_stands(explained: Explained) -> None:
     explanation = explained({"BROKEN_BY": "tiny-Q4_0.gguf"}, {})
 
     (cause,) = explanation.causes
     assert (cause.layer, cause.by_exclusion) == ("weights or arithmetic", True)
-    tried = explanation.experiments[-1]
-    assert (tried.removed, tried.outcome) == (SAME_FILE, "not tried")
+    tried = of_file(explanation)
+    assert tried.outcome == "not tried"
     assert "exit code 1" in tried.why
 
 
@@ -166,8 +171,8 @@ def test_nothing_is_started_where_the_file_does_not_fit(
 
     explanation = explained({}, {})
 
-    assert explanation.experiments[-1].why.startswith("tiny-Q4_0.gguf takes ")
-    assert explanation.experiments[-1].why.endswith(" and 0 MiB of memory are free")
+    assert of_file(explanation).why.startswith("tiny-Q4_0.gguf takes ")
+    assert of_file(explanation).why.endswith(" and 0 MiB of memory are free")
     assert events.read_text().splitlines().count("tiny-Q4_0.gguf starts") == 1
 
 
@@ -177,7 +182,7 @@ def test_nothing_is_started_without_requests_for_it(explained: Explained, events
 
     assert explanation.requests <= 5 * PROMPTS
     assert [cause.by_exclusion for cause in explanation.causes] == [True]
-    assert "--parity-explain-requests" in explanation.experiments[-1].why
+    assert "--parity-explain-requests" in of_file(explanation).why
     assert events.read_text().splitlines().count("tiny-Q4_0.gguf starts") == 1
 
 
@@ -187,5 +192,5 @@ def test_two_engines_of_one_file_are_not_started_again(explained: Explained, eve
 
     explanation = explained({"ENGINE": "one"}, {"ENGINE": "other"}, change=one_file)
 
-    assert explanation.experiments[-1].why == "both serve tiny-F16.gguf"
+    assert of_file(explanation).why == "both serve tiny-F16.gguf"
     assert events.read_text().splitlines().count("tiny-F16.gguf starts") == 2
