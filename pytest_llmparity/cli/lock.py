@@ -113,7 +113,7 @@ def _tell(
     moved = heard is not None and heard.change != "unchanged"
     if state == "unchanged" and moved:
         state = "changed"
-    print(f"{name}: {state}")
+    print(f"{name}: {state}" + (f" ({heard.numbers})" if heard is not None and state == "unchanged" else ""))
     if before is None and after is not None:
         for field, fact in after.identity.items():
             print(printable(f"  {field}: {fact.value} ({fact.source})"))

@@ -184,6 +184,11 @@ def test_engines_whose_canaries_are_as_locked_have_nothing_said_of_them(
 
     assert result.ret == 0
     result.stdout.no_fnmatch_line("*canaries do not answer*")
+    result.stdout.no_fnmatch_line("*canaries unchanged*")
+
+    verbose = " ".join(bench.run("-v", *FROZEN, engines=kept).stdout.str().split())
+
+    assert verbose.count("by its canaries unchanged (0.0000 nats, 0 of 12 answers part)") == 2
 
 
 @pytest.mark.slow

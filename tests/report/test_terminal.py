@@ -498,6 +498,8 @@ def test_verbose_tells_every_fact_and_who_says_so() -> None:
 
     assert r"a is: device NVIDIA \x1b[31mH200 (reported), version b1 (reported)" in lines
     assert not any(line.startswith("b is:") for line in lines)
+    sung = dataclasses.replace(DEMO, engines=(engine("b", identity=Identity(), canaries="unchanged (0.0002 nats)"),))
+    assert "b is: by its canaries unchanged (0.0002 nats)" in terminal.summary(sung, verbose=True)
     assert not any(line.startswith("a is:") for line in terminal.summary(record))
 
 

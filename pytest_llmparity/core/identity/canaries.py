@@ -152,10 +152,13 @@ class Seen:
     counts: str = ""
 
     def __str__(self) -> str:
-        answers = f"{self.parted} of {self.of} answers part"
-        if self.nats is None:
-            return f"{self.change} ({self.counts or answers})"
-        return f"{self.change} ({self.nats:.4f} nats, {self.counts or answers})"
+        return f"{self.change} ({self.numbers})"
+
+    @property
+    def numbers(self) -> str:
+        """The numbers alone: nats, where logprobs could be compared, and answers."""
+        answers = self.counts or f"{self.parted} of {self.of} answers part"
+        return answers if self.nats is None else f"{self.nats:.4f} nats, {answers}"
 
 
 def recorded(passes: Sequence[Mapping[str, Completion]], *, date: str, plugin: str, prompt_set: str) -> Canaries:

@@ -34,6 +34,7 @@ class EngineRecord:
 
     ``recording`` is the name of the recording that is played, empty of an engine that is there, and ``pace`` how many
     times as fast as it was recorded, 0 as fast as it goes. ``untimed`` says by the key of the unit why it has no times.
+    ``canaries`` is how its answers compare with those in the lock, empty where none were asked.
     """
 
     name: str
@@ -64,6 +65,7 @@ class EngineRecord:
     recording: str = ""
     pace: float = 1.0
     untimed: Mapping[str, str] = field(default_factory=dict)
+    canaries: str = ""
 
     @property
     def version(self) -> str | None:

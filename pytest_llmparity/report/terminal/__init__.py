@@ -338,6 +338,7 @@ def _ending(record: RunRecord) -> list[str]:
 
 
 def _facts(engine: EngineRecord, *, width: int) -> list[str]:
-    """Return everything known of an engine's identity, with who says so."""
+    """Return everything known of an engine's identity, with who says so, and what its canaries say of it."""
     known = [f"{name} {fact.value} ({fact.source})" for name, fact in sorted(engine.identity.facts.items())]
+    known += [f"by its canaries {engine.canaries}"] if engine.canaries else []
     return wrapped_after(f"{printable(engine.name)} is: ", printable(", ".join(known)), width=width) if known else []

@@ -288,7 +288,7 @@ class Campaign:
             return prepared
         seen = compare(kept, canaries.ask(adapter, take=self._allowance.take))
         held = self._lock.heard(adapter.spec, seen, stopped=bool(self._allowance.reason))
-        record = prepared.record
+        record = dataclasses.replace(prepared.record, canaries=str(seen))
         if held.wrong:
             record = dataclasses.replace(record, incomparable=f"{adapter.name}: {'; '.join(held.wrong)}")
         notes = (*prepared.notes, *(f"{adapter.name}: {note}" for note in held.notes))
