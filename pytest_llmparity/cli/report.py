@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmparity.cli.verbs import add_rootdir, complain, root_of, store_of
 from pytest_llmparity.core.words.exits import OK, REFUSED
-from pytest_llmparity.core.words.printable import WIDTH, printable
+from pytest_llmparity.core.words.printable import WIDTH, printable, uncommanded
 from pytest_llmparity.settings.sources import FORMATS, OUT
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _report(asked: argparse.Namespace) -> int:
         else:
             past = up_to(store, told[0].record, kept=None) if asked.html else []
             lines = _shown(told[0], formats, Path(asked.out).absolute() if asked.out else root / OUT, root, past)
-    for line in lines:
+    for line in map(uncommanded, lines):
         print(line)
     return OK if asked.comment is None else _comment(asked.comment, told[0], root)
 
@@ -131,9 +131,15 @@ def _merged(root: Path, runs: Sequence[str]) -> list[str]:
 
 def _shown(told: Told, formats: Sequence[str], out: Path, root: Path, past: Sequence[Entry]) -> list[str]:
     from pytest_llmparity.report import files, terminal
+    from pytest_llmparity.report.release import gate
+    from pytest_llmparity.report.terminal.failed import failed
 
-    lines = terminal.summary(told.record, width=min(120, shutil.get_terminal_size((WIDTH, 24)).columns))
-    written = files.write(formats, told.record, told.samples, out, root=root, origin=told.origin, history=past)
+    columns = shutil.get_terminal_size((WIDTH, 24)).columns
+    width, record = min(120, columns), told.record
+    lines = [*failed(record, width=width), *terminal.summary(record, width=width)]
+    for decision in record.decisions:
+        lines += ["", *gate.message(decision, told, width=min(gate.WIDTH, columns))]
+    written = files.write(formats, record, told.samples, out, root=root, origin=told.origin, history=past)
     return [*lines, *(printable(f"report: {path}") for path in written)]
 
 

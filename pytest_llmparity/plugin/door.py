@@ -73,10 +73,12 @@ class Door:
             embedder=default_embedder,
         )
         self._deciding = None
-        if settings.policy is not None:
+        gated, records = (config.getoption(f"llmparity_{name}", None) is not None for name in ("gate_run", "recorder"))
+        if settings.policy is not None or (gated and not records):
+            from pytest_llmparity.core.gate.policy import Policy
             from pytest_llmparity.plugin.release.deciding import Deciding
 
-            self._deciding = Deciding(settings.policy, silent=config.getoption("llmparity_gate_run", None) is not None)
+            self._deciding = Deciding(settings.policy or Policy(), silent=gated)
 
     # before the tests ------------------------------------------------------------------------------------------------
 
@@ -129,7 +131,8 @@ class Door:
 
     def header(self) -> list[str]:
         """Return one line per selected engine, as configured, and what starting them runs."""
-        return planned.header(self.session) + ([] if self._deciding is None else [self._deciding.header()])
+        by = [self._deciding.header()] if self._deciding is not None and self.settings.policy is not None else []
+        return planned.header(self.session) + by
 
     def plan_lines(self, *, detailed: bool) -> list[str]:
         """Return the plan: requests to each engine and in all, and tokens; in detail also every gate with its power."""

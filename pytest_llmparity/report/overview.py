@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from pytest_llmparity.core.gate import NO_FILE
 from pytest_llmparity.core.history.entries import question, repeated
-from pytest_llmparity.core.identity.record import LatencyQuantiles, RunRecord
+from pytest_llmparity.core.identity.record import DecisionRecord, LatencyQuantiles
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import cells, pad, printable, wrapped
@@ -58,9 +59,10 @@ def sentence(verdicts: Sequence[Verdict], errors: Mapping[str, str] | None = Non
     return f"{len(alike)} of {total} {'is' if len(alike) == 1 else 'are'} {outcome}{fails}: {first}"
 
 
-def decided(record: RunRecord) -> list[str]:
-    """Return a sentence for each candidate that a policy decided about."""
-    return [f"{each.outcome}: {each.advice} By {each.policy} (sha256 {each.sha256[:12]})." for each in record.decisions]
+def decided(decision: DecisionRecord) -> str:
+    """Return what was decided about a candidate in a sentence or two, and by what."""
+    by = "Every check is required" if decision.policy == NO_FILE else f"By {decision.policy}"
+    return f"{decision.outcome}: {decision.advice} {by} (sha256 {decision.sha256[:12]})."
 
 
 def failed(errors: Mapping[str, str], *, width: int) -> list[str]:

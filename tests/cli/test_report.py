@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.run.judge.recorded import keep
+from pytest_llmparity.run.judge.recorded import DECISIONS, keep
 from pytest_llmparity.run.judge.state import RunState, write_state
 from pytest_llmparity.store.runs import Store
-from tests.report.html.made import TEST, varied
+from tests.report.html.made import HOSTILE, TEST, decision, varied
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,46 @@ def test_the_newest_run_is_shown_and_its_reports_are_written(shell: Shell) -> No
     written = {path.name for path in (shell.path / "there").iterdir()}
     assert written == {"report.html", "summary.md", "run.json", "samples.jsonl"}
     assert "fork-2" in (shell.path / "there" / "report.html").read_text("utf-8")
+
+
+def test_a_gate_that_failed_is_told_as_pytest_told_it(shell: Shell) -> None:
+    store_run(shell, varied().record.verdicts)
+
+    told = shell.run("report").out
+
+    head, _, rest = told.partition("\n")
+    assert head == f"failed: {TEST}"
+    assert rest.startswith("  FAIL text, dev against prod: 10 % of tokens fork, at least 8 %, margin 5 %")
+    text = rest.partition("\n\n")[0]
+    assert "    first fork: " in text
+    assert "  reproduce: pytest tests/test_gate.py::test_tickets --engines prod,dev" in text.splitlines()
+    assert HOSTILE not in told
+    assert "\x1b" not in told
+
+
+def test_a_decision_is_told_as_the_gate_told_it(shell: Shell) -> None:
+    run = store_run(shell, varied().record.verdicts)
+    policy = {"sha256": "ab" * 32, "limits": "", "policy": "release.toml"}
+    old = {key: value for key, value in to_json(decision()).items() if isinstance(value, str)}
+    with Store.open(shell.path / ".llmparity") as store:
+        store.put_document(run, DECISIONS, {**policy, "decisions": [to_json(decision()), old]})
+
+    told = shell.run("report").out
+
+    new, of_old = told.split("\nHOLD: ")[1:]
+    for words in (
+        "Against it:\n  FAIL  test_tickets, text: 10 %",
+        "What changed from prod to dev:\n  template_sha256: ab",
+        "  context_length: 4096 -> 2048\n  args: --ctx-size 4096 -> --ctx-size 2048",
+        "Regressions, the gravest first:\n  silent-6  no answer (EngineTimeout)\n    prod  'amber'\n",
+    ):
+        assert words in new
+    assert of_old.splitlines()[2:] == [
+        "Policy: release.toml (sha256 abababababab).",
+        f"Run: {run}. The whole of it:",
+        f"    llmparity report {run} --html",
+    ]
+    assert max(map(len, new.splitlines())) <= 80
 
 
 def test_two_runs_are_compared(shell: Shell) -> None:

@@ -33,6 +33,7 @@ from pytest_llmparity.core.sample import (
 )
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 from pytest_llmparity.report import json as json_report
+from tests.report.html.made import decision
 
 PUBLISHED = json.loads(resources.files("pytest_llmparity").joinpath("schemas/run.schema.json").read_text("utf-8"))
 RUN = jsonschema_rs.Draft202012Validator(PUBLISHED)
@@ -347,3 +348,19 @@ def test_what_an_engine_can_do_is_published_with_what_was_promised() -> None:
     }
     assert content["engines"][0]["route_check"]["differs"] is True
     assert content["engines"][0]["route_check"]["sentence"].endswith("2 of 8 answers differ")
+
+
+def test_a_decision_is_published_with_its_grounds_what_changed_and_which_cases_turned() -> None:
+    old = dataclasses.replace(decision(), flips=None, verdicts=(), changed=(), regressions=(), changed_cases=())
+
+    content = json_report.to_json(dataclasses.replace(RECORD, decisions=(decision(), old)))
+
+    RUN.validate(content)
+    new, of_old = content["decisions"]
+    assert (new["outcome"], new["policy"], new["same"]) == ("HOLD", "release.toml", ["kind", "version"])
+    args = next(change for change in new["changed"] if change["field"] == "args")
+    assert (args["baseline"], args["candidate"][:15]) == ("--ctx-size 4096", "--ctx-size 2048")
+    assert new["flips"]["regressions"] == 8
+    assert [case["case"] for case in new["regressions"][:2]] == ["silent-6", "odd/8 &?#"]
+    assert {ground["alone"] for ground in new["verdicts"]} == {"HOLD", "SHIP"}
+    assert of_old["flips"] is None

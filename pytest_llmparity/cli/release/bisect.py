@@ -292,7 +292,7 @@ def _told(asked: argparse.Namespace, variants: Sequence[Variant]) -> tuple[list[
 def _gate(asked: argparse.Namespace, job: Job, variant: Variant, root: Path, policy: Policy) -> Decided:
     """Gate one version, and once more where that may ask what it did not; keep and return the decision."""
     from pytest_llmparity.core.gate.bisecting import Stands, stands
-    from pytest_llmparity.report.release import gate
+    from pytest_llmparity.report.release import kept
     from pytest_llmparity.store import decisions
 
     decided = _once(asked, job, variant, root, policy, "--parity-fresh" if asked.fresh else JUDGED_OPTION)
@@ -300,7 +300,7 @@ def _gate(asked: argparse.Namespace, job: Job, variant: Variant, root: Path, pol
         decided = _once(asked, job, variant, root, policy, "--parity-retry-failed")
     _refuse_without_baseline(decided, job)
     now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
-    record = gate.record(decided.decision, decided.told, decided=now, suite=asked.suite, root=root)
+    record = kept.record(decided.decision, decided.told, decided=now, suite=asked.suite, root=root)
     decisions.append(root / ".llmparity", record)
     return decided
 

@@ -244,15 +244,15 @@ def decision_on(root: Path, run: str, policy: Policy, baseline: str | None, cand
 
 def _tell(decided: Decided, root: Path, asked: argparse.Namespace) -> int:
     from pytest_llmparity.core.errors import LLMParityError
-    from pytest_llmparity.report.release import gate
+    from pytest_llmparity.report.release import gate, kept
     from pytest_llmparity.report.workflow import github
     from pytest_llmparity.store import decisions
     from pytest_llmparity.store.whole import replace
 
     now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
-    record = gate.record(decided.decision, decided.told, decided=now, suite=asked.suite, root=root)
+    record = kept.record(decided.decision, decided.told, decided=now, suite=asked.suite, root=root)
     width = min(gate.WIDTH, shutil.get_terminal_size((gate.WIDTH, 24)).columns)
-    lines = gate.message(decided.decision, decided.told, width=width)
+    lines = gate.message(kept.kept(decided.decision), decided.told, width=width)
     print()
     print(*map(uncommanded, lines), sep="\n")
     try:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from pytest_llmparity.core.errors import ConfigError
-from pytest_llmparity.core.gate import limits
+from pytest_llmparity.core.gate import NO_FILE, limits
 from pytest_llmparity.core.gate.limits import Limit
 from pytest_llmparity.core.gate.names import names_of_test, pattern, some
 from pytest_llmparity.core.verdict import Verdict
@@ -25,8 +25,6 @@ from pytest_llmparity.core.words.problems import Strict, describe, given, neares
 
 BROKEN_TEST: Final = "test"
 """What a rule's ``check`` calls a test that failed for another reason than a verdict."""
-NO_FILE: Final = "every check is required"
-"""How a decision names the policy that is in force without a file."""
 _HINTS: Final = {
     "required": 'write [[rule]] with level = "required", and test or check',
     "advisory": 'write [[rule]] with level = "advisory", and test or check',

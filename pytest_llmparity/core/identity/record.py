@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.ladder import Ladder
 from pytest_llmparity.core.identity.routes import RouteCheck
 from pytest_llmparity.core.sample import Identity
 from pytest_llmparity.core.verdict import Verdict
+
+KEPT: Final = 50
+"""Cases of one kind that a decision names; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,10 +127,76 @@ class FailureRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """One verdict that was ruled on: ``says`` is its headline, ``alone`` the decision if it were the only one.
+
+    ``remarks`` are what is to be known of it whatever it came to.
+    """
+
+    test: str
+    kind: str
+    outcome: str
+    level: str
+    alone: str
+    says: str
+    cause: str | None = None
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """A test that failed for another reason than a verdict; ``alone`` as that of a verdict."""
+
+    test: str
+    why: str
+    level: str
+    alone: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One field in which the two engines differ, as the lock tells it; ``None`` where one of them does not tell it."""
+
+    field: str
+    baseline: str | None
+    candidate: str | None
+    machine: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turned:
+    """One case that turned: ``what`` says how, by ``checks`` of these kinds; the rest is of the fork of both texts."""
+
+    test: str
+    case: str
+    what: str
+    checks: tuple[str, ...] = ()
+    token: float | None = None
+    char: int | None = None
+    grade: str | None = None
+    counted: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many cases turned and in what way, also beyond those that a decision names."""
+
+    regressions: int = 0
+    improvements: int = 0
+    changed: int = 0
+    changed_right: int = 0
+    wrong_on_both: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRecord:
     """What a policy makes of a run: ``outcome`` is SHIP, HOLD or INCONCLUSIVE, ``advice`` says it in a sentence.
 
-    ``policy`` is its file as it was named, ``sha256`` the hash of its bytes.
+    ``policy`` is its file as it was named, ``sha256`` the hash of its bytes. ``verdicts`` have the gravest first,
+    required ones before advisory ones, and so have ``regressions``, ``improvements`` and ``changed_cases``, of which
+    at most :data:`KEPT` are named. ``same`` are facts in which both engines are known to be the same. Of a decision
+    that an older version stored nothing behind ``sha256`` is known: its ``flips`` are ``None``. So what is added later
+    needs a default.
     """
 
     outcome: str
@@ -136,6 +205,14 @@ class DecisionRecord:
     advice: str
     policy: str
     sha256: str
+    verdicts: tuple[Ground, ...] = ()
+    broken: tuple[Broken, ...] = ()
+    changed: tuple[Change, ...] = ()
+    same: tuple[str, ...] = ()
+    flips: Counts | None = None
+    regressions: tuple[Turned, ...] = ()
+    improvements: tuple[Turned, ...] = ()
+    changed_cases: tuple[Turned, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

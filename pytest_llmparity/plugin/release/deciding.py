@@ -13,13 +13,13 @@ import pytest
 
 from pytest_llmparity.core.errors import ConfigError, UsageError
 from pytest_llmparity.core.gate.policy import Policy, Ruled
-from pytest_llmparity.core.identity.record import RunRecord
+from pytest_llmparity.core.identity.record import DecisionRecord, RunRecord
 from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.words.exits import OF_DECISION
 from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.plugin.repeats import gate_of
-from pytest_llmparity.report.release import gate
+from pytest_llmparity.report.release import gate, kept
 from pytest_llmparity.report.workflow import github
 from pytest_llmparity.run.judge.decided import Decided, decided_of
 from pytest_llmparity.run.judge.recorded import DECISIONS, Told
@@ -38,6 +38,7 @@ class Deciding:
         self.policy = policy
         self.silent = silent
         self.made: list[Decided] = []
+        self._records: tuple[DecisionRecord, ...] = ()
         self.trouble = ""
         self._kept = False
 
@@ -82,7 +83,8 @@ class Deciding:
         except UsageError as error:
             self.trouble = f"nothing is decided: {error}"
             return record
-        return dataclasses.replace(record, decisions=tuple(gate.kept(each.decision) for each in self.made))
+        self._records = tuple(kept.kept(each.decision) for each in self.made)
+        return dataclasses.replace(record, decisions=self._records)
 
     def keep(self, session: Session, record: RunRecord) -> None:
         """Write down what was decided, for reports of the run and for ``llmparity gate --history``."""
@@ -96,7 +98,7 @@ class Deciding:
             session.store().put_document(record.run, DECISIONS, content)
         now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
         for each in [] if self.silent else self.made:
-            line = gate.record(each.decision, each.told, decided=now, root=session.root)
+            line = kept.record(each.decision, each.told, decided=now, root=session.root)
             decisions.append(session.root / ".llmparity", line)
         self._kept = True
 
@@ -104,12 +106,13 @@ class Deciding:
         """Return the decisions in words."""
         if self.silent:
             return []
-        return [line for each in self.made for line in ("", *gate.message(each.decision, each.told, width=width))]
+        told = zip(self._records, self.made, strict=True)
+        return [line for decision, each in told for line in ("", *gate.message(decision, each.told, width=width))]
 
     def tell_workflow(self, root: Path) -> None:
         """Give a workflow of GitHub the decisions, below the summary of the run."""
-        for each in [] if self.silent else self.made:
-            message = gate.message(each.decision, each.told)
+        for decision, each in [] if self.silent else zip(self._records, self.made, strict=True):
+            message = gate.message(decision, each.told)
             github.add_decision(gate.shared(message, each.told, root=root), os.environ)
 
     def exit_code(self, exitstatus: int) -> int:

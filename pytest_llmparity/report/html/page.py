@@ -24,7 +24,7 @@ from pytest_llmparity.core.words import brief, explain
 from pytest_llmparity.core.words.printable import printable_lines
 from pytest_llmparity.report import json as json_report
 from pytest_llmparity.report import overview
-from pytest_llmparity.report.html import charts
+from pytest_llmparity.report.html import charts, decisions
 from pytest_llmparity.report.html import history as past
 from pytest_llmparity.report.html.cases import matrix
 
@@ -73,6 +73,7 @@ def page(
     ``places`` are shortened in every text but those of prompts and answers.
     """
     style, script = _text("style.css"), _text("script.js")
+    cases = matrix(record, samples, origin)
     content = {
         "style": style,
         "script": script,
@@ -84,7 +85,7 @@ def page(
         "replayed": record.replayed,
         "outcome": overview.worst(record.verdicts, record.errors).value,
         "sentence": overview.sentence(record.verdicts, record.errors, strict=record.strict),
-        "decisions": overview.decided(record),
+        "decisions": decisions.of_record(record.decisions, cases),
         "tally": [(outcome.value, count) for outcome, count in overview.tally(record.verdicts, record.errors).items()],
         "engines": [engine.name for engine in record.engines],
         "baseline": next((engine.name for engine in record.engines if engine.baseline), None),
@@ -98,7 +99,6 @@ def page(
     }
     shortened = _shown(content if places is None else places.shorten(content))
     over_runs = past.pictures(history)
-    cases = matrix(record, samples, origin)
     if places is not None:
         cases["verdicts"] = places.shorten(cases["verdicts"])
         for case in cases["cases"]:

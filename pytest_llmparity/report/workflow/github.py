@@ -32,9 +32,10 @@ def add_summary(
 ) -> None:
     """Append the run to the summary of the workflow's step, where there is one; ``OSError`` when it cannot be written.
 
-    It stays below what GitHub shows of a step, with what other programs wrote into it.
+    It stays below what GitHub shows of a step, with what other programs wrote into it. What stands behind a decision
+    follows in full by :func:`add_decision`.
     """
-    _append(environ, lambda room: to_markdown(record, samples, root=root, origin=origin, limit=room - 1))
+    _append(environ, lambda room: to_markdown(record, samples, root=root, origin=origin, limit=room - 1, decided=False))
 
 
 def add_decision(lines: Sequence[str], environ: Mapping[str, str]) -> None:

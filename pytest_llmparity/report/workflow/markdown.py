@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_llmparity.core.compare.answers import in_words
-from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
+from pytest_llmparity.core.identity.record import DecisionRecord, EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Completion, Phase, Sample
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 from pytest_llmparity.core.words import brief, explain
 from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.report import json as json_report
 from pytest_llmparity.report import overview
+from pytest_llmparity.report.release import gate
 
 FILE: Final = "summary.md"
 LIMIT: Final = 1024 * 1024 - 4096
@@ -60,12 +61,16 @@ def to_markdown(
     root: Path | None = None,
     origin: Origin = lambda sample: None,
     limit: int = LIMIT,
+    decided: bool = True,
 ) -> str:
-    """Return the run as Markdown of at most ``limit`` bytes; what does not fit any more is left out and counted."""
+    """Return the run as Markdown of at most ``limit`` bytes; what does not fit any more is left out and counted.
+
+    ``decided``: with what stands behind each decision. Where that is told beside the text, it has their sentences only.
+    """
     places = json_report.here(root, json_report.files_of(record))
     answers = _answers(samples, origin)
     text, left_out = "", 0
-    for must, part in _parts(record, answers, places):
+    for must, part in _parts(record, answers, places, decided=decided):
         if must or len((text + part).encode("utf-8", "replace")) <= limit - 200:
             text += part
         else:
@@ -78,7 +83,11 @@ def to_markdown(
 
 
 def _parts(
-    record: RunRecord, answers: Mapping[tuple[str, str, str], Completion], places: json_report.Places
+    record: RunRecord,
+    answers: Mapping[tuple[str, str, str], Completion],
+    places: json_report.Places,
+    *,
+    decided: bool,
 ) -> Iterator[tuple[bool, str]]:
     """Give the text in parts, each with whether it must be there."""
 
@@ -94,7 +103,10 @@ def _parts(
         f"> [!{_ALERTS.get(outcome, 'CAUTION')}]\n> {escaped(sentence)}\n\n",
     )
     if record.decisions:
-        yield True, "".join(f"- **Decision** {escaped(words)}\n" for words in overview.decided(record)) + "\n"
+        yield True, "".join(f"- **Decision** {escaped(overview.decided(d))}\n" for d in record.decisions) + "\n"
+    for decision in record.decisions if decided else ():
+        if decision.flips is not None:
+            yield False, _decision(decision, escaped)
     if record.errors:
         listed = [f"- **{Outcome.ERROR}** {escaped(test)}: {escaped(why)}\n" for test, why in record.errors.items()]
         yield False, f"**Failed outside of their checks**\n\n{''.join(listed)}\n"
@@ -128,6 +140,37 @@ def _parts(
         yield False, _folded("Notes", "".join(f"- {escaped(note)}\n" for note in record.notes))
     when = f"run `{record.run}`, " if re.fullmatch(r"[\w.-]+", record.run) else ""
     yield True, f"<sub>{when}{record.requests} requests, pytest-llmparity {escaped(record.version)}</sub>\n"
+
+
+def _decision(decision: DecisionRecord, escaped: Callable[[str], str]) -> str:
+    """Return on what grounds a decision was made, what changed between the engines, and which cases turned."""
+    ours, theirs = escaped(decision.baseline), escaped(decision.candidate)
+    lines: list[str] = []
+    for title, entries in gate.sections(decision):
+        lines += [f"**{escaped(title)}**", ""]
+        lines += [f"- {escaped(e.words)}{f'; cause: {escaped(e.cause)}' if e.cause else ''}" for e in entries] + [""]
+    lines += [f"**What changed from {ours} to {theirs}**", ""]
+    if changes := gate.changes(decision):
+        lines += [f"| fact | {ours} | {theirs} |", "| --- | --- | --- |"]
+        for change in changes:
+            sides = (gate.value(change.field, side) for side in (change.baseline, change.candidate))
+            lines.append(f"| {' | '.join(map(escaped, (gate.named(change), *sides)))} |")
+        lines.append("")
+    beside = [] if changes else ["nothing that they tell"]
+    for words, names in (("told by one of them only", gate.untold(decision)), ("the same", decision.same)):
+        beside += [f"{words}: {', '.join(names)}"] if names else []
+    beside += [f"shown to be the cause: {cause}" for cause in gate.causes(decision)]
+    lines += [*(f"- {escaped(words)}" for words in beside), ""]
+    lines += [f"**What changed in the answers**: {escaped(gate.counts(decision))}.", ""]
+    for title, cases, total in gate.ways(decision):
+        lines += [f"{title}, the gravest first:", ""]
+        for case in cases[: gate.LISTED]:
+            how = gate.how(case, decision, title=title)
+            lines.append(f"- {escaped(case.case)}{f': {escaped(how)}' if how else ''}")
+        lines += [f"- and {total - gate.LISTED} more"] if total > gate.LISTED else []
+        lines.append("")
+    title = f"{decision.candidate}: {decision.outcome}, its grounds, what changed, and which cases turned"
+    return _folded(title, "\n".join(lines))
 
 
 def _gate(test: str, verdicts: Sequence[Verdict], escaped: Callable[[str], str]) -> str:

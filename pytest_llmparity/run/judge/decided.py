@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_llmparity.core.errors import ConfigError, GoldenError, UsageError
+from pytest_llmparity.core.gate import NO_FILE
 from pytest_llmparity.core.gate.deciding import Decision, decide
 from pytest_llmparity.core.gate.expected import expected
 from pytest_llmparity.core.gate.flips import flips
-from pytest_llmparity.core.gate.policy import NO_FILE, Policy
+from pytest_llmparity.core.gate.policy import Policy
 from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.lock import Difference, Locked
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmparity.core.gate import PLUGIN, RUN_OPTION
+
 if TYPE_CHECKING:
     from tests.doubles.posing import PosingEngine
     from tests.plugin.conftest import Bench
@@ -52,6 +54,27 @@ def test_a_required_verdict_that_fails_holds_and_every_report_says_so(
         assert "HOLD: b should not replace a." in (bench.pytester.path / "out" / file).read_text("utf-8")
     (line,) = (bench.pytester.path / ".llmparity/decisions.jsonl").read_text("utf-8").splitlines()
     assert json.loads(line)["policy"]["sha256"] == sha256
+
+
+def test_what_the_gate_starts_decides_in_its_reports_without_a_policy_too(
+    bench: Bench, engines: list[PosingEngine]
+) -> None:
+    started = ("-p", PLUGIN, RUN_OPTION, str(bench.pytester.path / "run"))
+
+    result = bench.run(*started, "--parity-report=json,md,html", "--parity-out=out", engines=engines)
+
+    assert result.ret == 1
+    assert "HOLD" not in told(result), "the gate says it itself"
+    (decision,) = bench.report()["decisions"]
+    assert (decision["outcome"], decision["policy"]) == ("HOLD", "every check is required")
+    assert decision["flips"]["changed"] == len(decision["changed_cases"]) == 8
+    assert "quantization" in decision["same"]
+    for file in ("summary.md", "report.html"):
+        text = (bench.pytester.path / "out" / file).read_text("utf-8")
+        assert (
+            "HOLD: b should not replace a. 1 of 3 required verdicts speaks against it. Every check is required" in text
+        )
+    assert not (bench.pytester.path / ".llmparity/decisions.jsonl").exists()
 
 
 def test_what_only_advises_fails_its_test_and_not_the_run(bench: Bench, engines: list[PosingEngine]) -> None:

@@ -7,7 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pytest_llmparity.core.identity.ladder import Ladder, Rung
-from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyQuantiles, RunRecord, SampleOrigin
+from pytest_llmparity.core.identity.record import (
+    Broken,
+    Change,
+    Counts,
+    DecisionRecord,
+    EngineRecord,
+    FailureRecord,
+    Ground,
+    LatencyQuantiles,
+    RunRecord,
+    SampleOrigin,
+    Turned,
+)
 from pytest_llmparity.core.sample import (
     Completion,
     Fact,
@@ -268,4 +280,64 @@ def turning() -> Made:
     ours = dataclasses.replace(given, engine="prod", outcome=Outcome.PASS, differing=())
     silent = FailureRecord(engine="dev", case="silent-6", phase="main", kind="EngineTimeout", message="no answer")
     made.record = dataclasses.replace(made.record, verdicts=(*made.record.verdicts, ours), failures=(silent,))
+    return made
+
+
+def decision(outcome: str = "HOLD", **more: Any) -> DecisionRecord:
+    """Return a decision about dev in place of prod in which everything there is to show occurs."""
+    known: dict[str, Any] = {
+        "outcome": outcome,
+        "baseline": "prod",
+        "candidate": "dev",
+        "advice": "dev should not replace prod. 1 of 2 required verdicts speaks against it.",
+        "policy": "release.toml",
+        "sha256": "ab" * 32,
+        "verdicts": (
+            Ground(
+                test=TEST,
+                kind="text",
+                outcome="FAIL",
+                level="required",
+                alone="HOLD",
+                says="FAIL text, dev against prod: 10 % of tokens fork, at least 8 %, margin 5 %",
+                cause=f"the chat templates differ {HOSTILE}",
+            ),
+            Ground(
+                test=TEST,
+                kind="schema.agree",
+                outcome="PASS",
+                level="required",
+                alone="SHIP",
+                says="PASS schema.agree: 98 %",
+                remarks=("too few prompts for a verdict of their own: ode 2",),
+            ),
+        ),
+        "broken": (Broken(test="tests/test_app.py::test_app", why="assert 1 == 2", level="advisory", alone="HOLD"),),
+        "changed": (
+            Change(field="template_sha256", baseline="ab" * 32, candidate="cd" * 32),
+            Change(field="context_length", baseline="4096", candidate="2048"),
+            Change(field="args", baseline="--ctx-size 4096", candidate=f"--ctx-size 2048 {HOSTILE}"),
+            Change(field="device", baseline="A", candidate="B", machine=True),
+            Change(field="digest", baseline="ab" * 32, candidate=None),
+        ),
+        "same": ("kind", "version"),
+        "flips": Counts(regressions=8, improvements=1, changed=60, changed_right=2, wrong_on_both=1),
+        "regressions": (
+            Turned(test="", case="silent-6", what="no answer (EngineTimeout)"),
+            Turned(test=TEST, case="odd/8 &?#", what="text", token=1.0, char=3, grade="rank shift"),
+            *(Turned(test=TEST, case=f"gone-{number}", what=HOSTILE) for number in range(6)),
+        ),
+        "improvements": (Turned(test=TEST, case="wrong-7", what="$.age: not an integer", checks=("schema.rate",)),),
+        "changed_cases": tuple(
+            Turned(test=TEST, case=f"case-{number}", what="text", token=2.0, char=12, counted=False)
+            for number in range(50)
+        ),
+    }
+    return DecisionRecord(**(known | more))
+
+
+def decided(outcome: str = "HOLD", **more: Any) -> Made:
+    """Return the run that has one turned case each way, with a decision."""
+    made = turning()
+    made.record = dataclasses.replace(made.record, decisions=(decision(outcome, **more),))
     return made

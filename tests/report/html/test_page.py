@@ -17,7 +17,7 @@ from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.report import json as json_report
 from pytest_llmparity.report.html.page import embedded, page, write
-from tests.report.html.made import HOSTILE, Made, varied, verdict
+from tests.report.html.made import HOSTILE, Made, decided, varied, verdict
 
 
 def text_of(made: Made) -> str:
@@ -77,6 +77,47 @@ def test_the_worst_gate_comes_first() -> None:
     text = page(record, made.samples, origin=made.origin)
 
     assert text.index("test_fails") < text.index("test_is_open") < text.index("test_passes")
+
+
+def section(text: str) -> str:
+    """Return what the page's section on decisions shows without a click."""
+    (found,) = re.findall(r'<section id="decision".*?</section>', text, flags=re.DOTALL)
+    return re.sub(r"<details>.*?</details>", "", found, flags=re.DOTALL)
+
+
+def test_a_decision_says_its_grounds_what_changed_and_which_cases_turned() -> None:
+    shown = section(text_of(decided()))
+
+    for words in ("Against it:", "FAIL  test_tickets, text: 10 % of tokens fork", "test_app: assert 1 == 2"):
+        assert words in shown
+    rows = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td>', shown)
+    assert ("context_length", "4096", "2048") in rows
+    assert [name for name, *_ in rows] == ["template_sha256", "context_length", "args", "device (the machine)"]
+    assert "--ctx-size 4096" in shown
+    assert "told by one of them only: digest" in shown
+    assert "the same: kind, version" in shown
+    assert "8 right before and wrong now, 1 wrong before and right now" in shown
+    turned = re.findall(r"<li>(?:<a [^>]*>)?(silent-6|odd/8 &amp;\?#|gone-\d|wrong-7|case-\d+)(?:</a>)?", shown)
+    assert turned[:5] == ["silent-6", "odd/8 &amp;?#", "gone-0", "gone-1", "gone-2"]
+    assert turned[5:] == ["wrong-7", *(f"case-{number}" for number in range(5))]
+    assert HOSTILE not in shown
+    assert "45 more, and 10 that are only counted" in text_of(decided())
+
+
+def test_a_case_that_turned_links_to_its_answers() -> None:
+    text = text_of(decided())
+
+    assert '<a href="#case-odd%2F8%20%26%3F%23">odd/8 &amp;?#</a>' in section(text)
+    assert "<li>gone-0 " in section(text)
+
+
+def test_a_decision_of_an_older_version_is_its_sentence() -> None:
+    made = decided(flips=None, verdicts=(), broken=(), changed=(), regressions=(), improvements=(), changed_cases=())
+    text = text_of(made)
+
+    assert "HOLD: dev should not replace prod." in text
+    assert 'id="decision"' not in text
+    assert "#decision" not in re.sub("<style.*?</style>", "", text, flags=re.DOTALL)
 
 
 def test_what_moves_a_reader_is_visible() -> None:

@@ -14,7 +14,7 @@ from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.report.workflow import markdown
 from pytest_llmparity.report.workflow.markdown import escape, to_markdown
-from tests.report.html.made import HOSTILE, Made, answer, large, varied, verdict
+from tests.report.html.made import HOSTILE, Made, answer, decided, large, varied, verdict
 
 
 def of(made: Made, limit: int = markdown.LIMIT) -> str:
@@ -57,8 +57,31 @@ def test_a_tag_that_a_pass_hides_is_not_folded_away() -> None:
     assert f"- text, dev against prod: {left_out}\n" in of(made)
 
 
-def test_no_answer_becomes_markup() -> None:
-    outside = re.sub(r"^(`{3,})(\w*)\n.*?^\1$", "", of(varied()), flags=re.MULTILINE | re.DOTALL)
+def test_a_decision_says_its_grounds_what_changed_and_which_cases_turned() -> None:
+    made = decided()
+    text = of(made)
+
+    assert "- **Decision** HOLD: dev should not replace prod. 1 of 2 required verdicts speaks against it. By " in text
+    body = text.partition("<summary>dev: HOLD, its grounds, what changed, and which cases turned</summary>")[2]
+    body = body.partition("</details>")[0]
+    assert (
+        "**Against it:**\n\n- FAIL  test\\_tickets, text: 10 % of tokens fork, at least 8 %, margin 5 %; cause: "
+        in body
+    )
+    assert "| fact | prod | dev |\n| --- | --- | --- |\n| template\\_sha256 | abababababababababa | cdcdcdc" in body
+    assert "| context\\_length | 4096 | 2048 |\n| args | --ctx-size 4096 | --ctx-size 2048 &#60;/script&#62;" in body
+    assert "- told by one of them only: digest\n- the same: kind, version\n- shown to be the cause: " in body
+    assert "**What changed in the answers**: 8 right before and wrong now, 1 wrong before and right now" in body
+    assert "Regressions, the gravest first:\n\n- silent-6: no answer (EngineTimeout)\n- odd/8 " in body
+    assert body.index("- and 3 more") < body.index("Improvements, the gravest first:") < body.index("wrong-7")
+    beside = to_markdown(made.record, made.samples, origin=made.origin, decided=False)
+    assert "- **Decision** HOLD" in beside
+    assert "Regressions" not in beside, "the summary of a step has the decision in full behind it"
+
+
+@pytest.mark.parametrize("made", [varied(), decided()], ids=["a run", "a run with a decision"])
+def test_no_answer_becomes_markup(made: Made) -> None:
+    outside = re.sub(r"^(`{3,})(\w*)\n.*?^\1$", "", of(made), flags=re.MULTILINE | re.DOTALL)
 
     assert "<script" not in outside
     assert "<img" not in outside
