@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from pytest_llmparity.core.checks.arguments import (
     HORIZON,
-    PARTS,
+    KEPT,
     REPEATS,
     REQUESTS,
     SAME,
     by_tag,
     caller,
     chosen_side,
+    limits_of,
     nats,
     share,
     user_frame,
@@ -35,6 +36,7 @@ from pytest_llmparity.core.checks.arguments import (
 from pytest_llmparity.core.errors import DesignError
 
 if TYPE_CHECKING:
+    from pytest_llmparity.core.checks.alone.reasoning import ReasoningCheck
     from pytest_llmparity.core.checks.alone.stream import StreamCheck
     from pytest_llmparity.core.checks.answers import AnswersCheck
     from pytest_llmparity.core.checks.base import BaseCheck
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
     from pytest_llmparity.core.stats.paired import Side
 
 __all__ = ["answers", "distribution", "latency", "logprobs", "prompts", "schema", "similarity", "text", "tools"]
-__all__ += ["stream", "value"]
+__all__ += ["reasoning", "stream", "value"]
 
 
 P = ParamSpec("P")
@@ -211,12 +213,8 @@ def schema(
     from pytest_llmparity.core.compare.fields import EVERYTHING, fields_of
 
     limits = {"rate": rate, "gap": gap, "agree": agree, "arms": arms}
-    given = {name: share("schema", name, value) for name, value in limits.items() if value is not None}
-    if not given:
-        raise DesignError("schema() needs at least one limit: rate=0.98, gap=0.05, agree=0.95 or arms=0.05")
-    for name in ("gap", "arms"):
-        if given.get(name) == 1.0:
-            raise DesignError(f"schema({name}=1.0): a gap of 100 % accepts everything; 0.05 is 5 points")
+    example = "rate=0.98, gap=0.05, agree=0.95 or arms=0.05"
+    given = limits_of("schema", limits, example=example, gaps=("gap", "arms"), word="a gap")
     side = chosen_side("schema", side)
     where = caller()
     if not isinstance(lenient, bool):
@@ -262,12 +260,8 @@ def answers(
     from pytest_llmparity.core.right.extract import refused
 
     limits = {"rate": rate, "gap": gap, "flips": flips}
-    given: dict[str, Any] = {name: share("answers", name, value) for name, value in limits.items() if value is not None}
-    if not given:
-        raise DesignError("answers() needs at least one limit: rate=0.9, gap=0.05 or flips=0.05")
-    for name in ("gap", "flips"):
-        if given.get(name) == 1.0:
-            raise DesignError(f"answers({name}=1.0): {name} of 100 % accepts everything; 0.05 is 5 points")
+    given: dict[str, Any]
+    given = {**limits_of("answers", limits, example="rate=0.9, gap=0.05 or flips=0.05", gaps=("gap", "flips"))}
     if extract is not None and (why := refused(extract)):
         raise DesignError(f"answers(extract=…): {why}")
     return AnswersCheck(
@@ -308,14 +302,34 @@ def tools(
     from pytest_llmparity.core.checks.tools.calls import chosen_arguments
 
     limits = {"trigger": trigger, "names": names, "rate": rate, "agree": agree}
-    given: dict[str, Any] = {name: share("tools", name, value) for name, value in limits.items() if value is not None}
-    if not given:
-        raise DesignError("tools() needs at least one limit: trigger=0.95, names=0.95, rate=0.95 or agree=0.95")
+    example = "trigger=0.95, names=0.95, rate=0.95 or agree=0.95"
+    given: dict[str, Any] = {**limits_of("tools", limits, example=example)}
     if order not in ("any", "same"):
         raise DesignError(f'tools(order={order!r}): order is "any" or "same"')
     return ToolsCheck(
         **given, arguments=chosen_arguments(arguments), order=order, by=by_tag("tools", by), where=caller()
     )
+
+
+@_told_later
+def reasoning(
+    *, present: bool | None = None, most_tokens: int | None = None, rate: float = KEPT, by: By | None = None
+) -> ReasoningCheck:
+    """Require that each engine reasons before it answers, or does not, and for at most so many tokens.
+
+    ``present``: at least ``rate`` of an engine's answers reason, or with ``present=False`` do not. ``most_tokens``: at
+    least ``rate`` of them reason for at most so many tokens, which are estimated where a server does not count them.
+    At least one of the two is needed. Reasoning is one channel whatever a server calls it, and its words are not
+    compared. ``by="tag"`` also judges the prompts of each tag by themselves.
+
+    Raises ``DesignError`` for anything else.
+    """
+    from pytest_llmparity.core.checks.alone.reasoning import ReasoningCheck, refuse_arguments
+
+    refuse_arguments(present, most_tokens)
+    share("reasoning", "rate", rate)
+    where, tag = caller(), by_tag("reasoning", by)
+    return ReasoningCheck(present=present, most_tokens=most_tokens, rate=rate, by=tag, where=where)
 
 
 @_told_later
@@ -330,14 +344,10 @@ def stream(*, rate: float = SAME, ignore: Sequence[str] = (), by: By | None = No
 
     Raises ``DesignError`` for a share outside 0..1, other words, or both content and calls left out.
     """
-    from pytest_llmparity.core.checks.alone.stream import StreamCheck
+    from pytest_llmparity.core.checks.alone.stream import StreamCheck, ignored
 
-    left = tuple(ignore) if isinstance(ignore, (list, tuple)) else (ignore,)
-    if unknown := [part for part in left if part not in PARTS]:
-        raise DesignError(f"stream(ignore={ignore!r}): {unknown[0]!r} is none of {', '.join(PARTS)}")
-    if "content" in left and "calls" in left:
-        raise DesignError(f"stream(ignore={ignore!r}): without content and calls nothing of an answer is compared")
-    return StreamCheck(rate=share("stream", "rate", rate), ignore=left, by=by_tag("stream", by), where=caller())
+    left, tag = ignored(ignore), by_tag("stream", by)
+    return StreamCheck(rate=share("stream", "rate", rate), ignore=left, by=tag, where=caller())
 
 
 @_told_later
@@ -464,25 +474,16 @@ def value(
 
     Raises ``DesignError`` for anything else.
     """
-    from pytest_llmparity.core.checks.value import ValueCheck
+    from pytest_llmparity.core.checks.value import ValueCheck, refuse_arguments
     from pytest_llmparity.core.compare.fields import EVERYTHING, fields_of
 
     limits = {"rate": rate, "gap": gap, "agree": agree, "drift": drift}
-    given: dict[str, Any] = {name: share("value", name, most) for name, most in limits.items() if most is not None}
-    if not given:
-        raise DesignError("value() needs at least one limit: agree=0.95, rate=0.98, gap=0.05 or drift=0.05")
-    for name in ("gap", "drift"):
-        if given.get(name) == 1.0:
-            raise DesignError(f"value({name}=1.0): {name} of 100 % accepts everything; 0.05 is 5 points")
-    for name, text in (("key", key), ("exceptions", exceptions)):
-        if text is not None and not (callable(text) if name == "key" else isinstance(text, bool)):
-            takes = "a function of a value" if name == "key" else "True or False"
-            raise DesignError(f"value({name}={text!r}): {name} is {takes}")
+    example = "agree=0.95, rate=0.98, gap=0.05 or drift=0.05"
+    given: dict[str, Any] = {**limits_of("value", limits, example=example, gaps=("gap", "drift"))}
+    refuse_arguments(key=key, fields=fields, exceptions=exceptions)
     compared = fields_of("value", fields, {} if tolerance is None else tolerance, unordered)
     if compared != EVERYTHING and agree is None and drift is None:
         raise DesignError("value(): fields, tolerance and unordered say what agree= and drift= compare; give one too")
-    if key is not None and fields:
-        raise DesignError("value(): key and fields both say what is compared; give one of them")
     return ValueCheck(
         **given,
         key=key,

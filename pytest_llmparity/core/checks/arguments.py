@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import types
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmparity.core.errors import DesignError
@@ -24,6 +25,8 @@ REQUESTS: Final = 128
 """Requests per engine in the timed phase."""
 SAME: Final = 0.95
 """Share of prompts whose answer is the same streamed and unstreamed, where nothing is written."""
+KEPT: Final = 0.95
+"""Share of an engine's answers that reason as wanted, where nothing is written."""
 PARTS: Final = ("content", "calls", "finish", "usage")
 """What of an answer is compared streamed and unstreamed."""
 
@@ -36,6 +39,22 @@ def share(function: str, name: str, value: object) -> float:
         hint = f": {value / 100:g} is {value:g} %" if 1 < value <= 100 else ", above 0 and at most 1"
         raise DesignError(f"{function}({name}={value!r}): {name} is a share{hint}")
     return float(value)
+
+
+def limits_of(
+    function: str, limits: Mapping[str, object], *, example: str, gaps: Collection[str] = (), word: str = ""
+) -> dict[str, float]:
+    """Return the limits that are given, as shares; ``DesignError`` for none, and for one of ``gaps`` that is 1.
+
+    ``example`` shows limits, ``word`` is what a gap is called, empty where it is called by its name.
+    """
+    given = {name: share(function, name, value) for name, value in limits.items() if value is not None}
+    if not given:
+        raise DesignError(f"{function}() needs at least one limit: {example}")
+    for name in gaps:
+        if given.get(name) == 1.0:
+            raise DesignError(f"{function}({name}=1.0): {word or name} of 100 % accepts everything; 0.05 is 5 points")
+    return given
 
 
 def nats(function: str, name: str, value: object) -> float:

@@ -187,6 +187,16 @@ class StreamCheck(LimitedCheck):
         return tuple(part for part in PARTS if part not in self.ignore and not alike[part])
 
 
+def ignored(parts: Sequence[str]) -> tuple[str, ...]:
+    """Return what of an answer is not compared; ``DesignError`` for another word, and where nothing would be left."""
+    left = tuple(parts) if isinstance(parts, (list, tuple)) else (parts,)
+    if unknown := [part for part in left if part not in PARTS]:
+        raise DesignError(f"stream(ignore={parts!r}): {unknown[0]!r} is none of {', '.join(PARTS)}")
+    if "content" in left and "calls" in left:
+        raise DesignError(f"stream(ignore={parts!r}): without content and calls nothing of an answer is compared")
+    return tuple(str(part) for part in left)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Held:
     """What became of one prompt: ``same`` is ``None`` where its answers say nothing of each other.

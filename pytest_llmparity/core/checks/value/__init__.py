@@ -19,6 +19,7 @@ from pytest_llmparity.core.checks.value.pair import Held, Key, Values, call_fork
 from pytest_llmparity.core.compare.answers import digest
 from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
 from pytest_llmparity.core.diagnosis import layers
+from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
@@ -37,6 +38,16 @@ REPEATS: Final = 2
 _SHOWN: Final = 3
 _NOT_OF_ENGINES: Final = ("finish reason",)
 """How layers begin that say nothing of engines where answers are values of an application."""
+
+
+def refuse_arguments(*, key: object, fields: Sequence[str], exceptions: object) -> None:
+    """Raise ``DesignError`` for what cannot say what is compared of a value."""
+    for name, given in (("key", key), ("exceptions", exceptions)):
+        if given is not None and not (callable(given) if name == "key" else isinstance(given, bool)):
+            takes = "a function of a value" if name == "key" else "True or False"
+            raise DesignError(f"value({name}={given!r}): {name} is {takes}")
+    if key is not None and fields:
+        raise DesignError("value(): key and fields both say what is compared; give one of them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
