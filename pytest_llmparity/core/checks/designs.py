@@ -163,7 +163,7 @@ class Fixed:
         most, least = of_groups(shifts)
         if not most:
             return Judgement(outcome=Outcome.INCONCLUSIVE, unit=NATS, margin=margin)
-        return judgement_of(
+        judgement = judgement_of(
             median(most, least, margin=margin, alpha=self.alpha),
             margin=margin,
             unit=NATS,
@@ -173,6 +173,14 @@ class Fixed:
                 groups_needed(most, least, margin=margin, alpha=self.alpha), len(shifts), len(most)
             ),
         )
+        if judgement.outcome is not Outcome.INCONCLUSIVE or judgement.needed is not None:
+            return judgement
+        below, above = sum(value < margin for value in most), sum(value > margin for value in least)
+        advice = (
+            f"{below} of {explain.count(len(most), 'group')} shift by less than the margin and {above} by more: more "
+            "prompts like these would not settle it, another margin would (llmparity calibrate measures one)"
+        )
+        return dataclasses.replace(judgement, advice=advice)
 
     def over(self, values: Sequence[float], blocks: Sequence[int], *, budget: float, quantile: float) -> Judgement:
         """Judge whether a quantile is within its budget, by the requests over it and the time block of each."""

@@ -108,6 +108,16 @@ def test_between_them_it_is_open_and_says_how_many_prompts_would_settle_it(make:
     assert f"a run of about {verdict.needed} prompts in all would settle it" in verdict.message
 
 
+def test_at_the_margin_it_is_open_and_says_that_more_prompts_would_not_settle_it(make: Factory) -> None:
+    verdict = judge(evidence(make, [2.01] * 8 + [2.09] * 8))
+
+    assert (verdict.outcome, verdict.needed) == (Outcome.INCONCLUSIVE, None)
+    words = "8 of 16 groups shift by less than the margin and 8 by more: more prompts like these would not settle it"
+    assert words in verdict.message
+    assert judge(evidence(make, [2.01] * 16)).advice == judge(evidence(make, [2.2] * 16)).advice == ""
+    assert judge(evidence(make, [2.2] * 16, own=0.3)).advice == "", "another reason"
+
+
 def test_a_baseline_that_shifts_as_much_itself_excuses_the_candidate_and_is_said(make: Factory) -> None:
     verdict = judge(evidence(make, [2.2] * 16, own=0.3))
 
