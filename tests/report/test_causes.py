@@ -98,3 +98,12 @@ def test_which_answers_differ_is_told_in_lines_that_break_at_words() -> None:
     assert all(len(line) <= 40 for line in lines)
     assert " ".join(" ".join(lines[1:]).split()) == " ".join(detail.split())
     assert lines[2].startswith("          ")
+
+
+def test_of_two_answers_below_each_other_both_are_shown() -> None:
+    details = (*(f"$.{name} differs" for name in "abcdef"), "where it began: call 1", "  a billing", "  b shipping")
+
+    assert evidence(dataclasses.replace(TEXT, details=details), width=80)[-2:] == [
+        "      a billing",
+        "      b shipping",
+    ]

@@ -310,8 +310,18 @@ def _unusable(verdicts: Sequence[Verdict]) -> list[str]:
     return [*lines, f"  check: {first.check}" + (f" at {first.where}" if first.where else "")]
 
 
-_BELOW: Final = "    "
+_BELOW: Final = "  "
 """How a detail begins that belongs to the one above it."""
+
+
+def whole(details: Sequence[str], most: int) -> int:
+    """Return how many of these lines to show where there is room for ``most``: of two answers both, or none.
+
+    >>> whole(["first: mail-1", "  prod yes", "  dev  no"], 2)
+    3
+    """
+    pair = details[most - 1 : most + 1] if most > 0 else []
+    return most + 1 if len(pair) == 2 and all(line.startswith(_BELOW) for line in pair) else min(most, len(details))
 
 
 def block(verdict: Verdict, *, lines_left: int = MAX_LINES) -> list[str]:
@@ -329,9 +339,7 @@ def block(verdict: Verdict, *, lines_left: int = MAX_LINES) -> list[str]:
     details = [f"  {line}" for line in verdict.details]
     room = lines_left - 1 - len(tail)
     if len(details) > room:
-        kept = room - 1
-        if all(line.startswith(_BELOW) for line in details[kept - 1 : kept + 1]):
-            kept += 1  # of two answers below each other the first alone says little: one line more than there is room
+        kept = whole(verdict.details, room - 1)
         if more := len(details) - kept:
             details[kept:] = [f"  … {count(more, 'more line')} in run.json (--parity-report json writes it)"]
     return [verdict.message or headline(verdict), *details, *tail]

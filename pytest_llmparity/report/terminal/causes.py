@@ -14,7 +14,8 @@ SHOWN: Final = 8
 
 def evidence(verdict: Verdict, *, width: int) -> list[str]:
     """Return which answers were wrong or different, in the words that stand below a verdict that fails its test."""
-    return [part for line in verdict.details[:SHOWN] for part in hanging(f"    {printable(line)}", width)]
+    shown = verdict.details[: explain.whole(verdict.details, SHOWN)]
+    return [part for line in shown for part in hanging(f"    {printable(line)}", width)]
 
 
 class Causes:

@@ -86,6 +86,12 @@ class Recorder:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request of an application; its connection is closed behind the answer."""
+        try:
+            await self._exchange(reader, writer)
+        except asyncio.CancelledError:  # by the end: asyncio before 3.12 prints the traceback of a task that is
+            writer.transport.abort()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             line, *fields = head.rstrip("\r\n").split("\r\n")
