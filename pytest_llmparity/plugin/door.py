@@ -404,6 +404,7 @@ class Door:
         if self._deciding is not None and self.session.run:
             record = self._deciding.decide(self.session, record, self.unjudged)
             self._deciding.keep(self.session, record)
+            self._deciding.tell_junit(self.config)
         elif self.session.run and self.session.first_judged:
             recorded.forget_decisions(self.session.store(), self.session.run)
         record = dataclasses.replace(record, strict=self.settings.inconclusive == "fail")

@@ -17,8 +17,9 @@ from typing import Any
 
 from pytest_llmparity.core import sample as samples_module
 from pytest_llmparity.core.errors import UsageError
+from pytest_llmparity.core.golden.records import spell
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
-from pytest_llmparity.core.sample import Sample
+from pytest_llmparity.core.sample import Completion, Sample
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.store.whole import replace
 
@@ -46,6 +47,12 @@ def to_json(record: RunRecord, *, places: Places | None = None) -> dict[str, Any
         "failures": [samples_module.to_json(failure) for failure in record.failures],
         "errors": [{"test": test, "reason": why} for test, why in record.errors.items()],
         "decisions": [samples_module.to_json(decision) for decision in record.decisions],
+        "requests": record.requests,
+        "retries": record.retries,
+        "replayed": record.replayed,
+        "notes": list(record.notes),
+        "reproduce": [{"test": test, "command": command} for test, command in record.reproduce.items()],
+        "ladder": None if record.ladder is None else samples_module.to_json(record.ladder),
     }
     cleaned: dict[str, Any] = clean(content if places is None else places.shorten(content))
     return cleaned
@@ -68,6 +75,9 @@ def sample_to_json(
         "prompt_sets": list(asked.prompt_sets),
         "case": sample.case,
         "judged": asked.judged,
+        "tags": list(asked.tags),
+        "group": asked.group or None,
+        "expect": dict(asked.expect),
         "messages": asked.messages,
         "prompt": asked.prompt,
         "phase": sample.phase.value,
@@ -85,13 +95,31 @@ def sample_to_json(
         and {
             "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": answer.completion_tokens,
+            "reasoning_tokens": answer.reasoning_tokens,
             "cached_tokens": answer.cached_tokens,
         },
+        "logprobs": answer and _logprobs(answer),
         "timing": sample.timing and samples_module.to_json(sample.timing),
         "failure": failure if places is None else places.shorten(failure),
     }
     cleaned: dict[str, Any] = clean(line)
     return cleaned
+
+
+def _logprobs(answer: Completion) -> list[dict[str, Any]] | None:
+    """Return the token records of an answer, bytes that are no text as golden files spell them; ``None``: it has none.
+
+    The alternatives are pairs, the best first.
+    """
+    tokens = [
+        {
+            "token": spell(token.token),
+            "logprob": token.logprob,
+            "top": [[spell(other), logprob] for other, logprob in token.top],
+        }
+        for token in answer.logprobs
+    ]
+    return tokens or None
 
 
 def write(
@@ -151,6 +179,7 @@ def _engine(engine: EngineRecord) -> dict[str, Any]:
         "identity": {name: {"value": without_folder(f.value), "source": f.source} for name, f in facts.items()},
         "capabilities": _capabilities(engine),
         "route_check": None if engine.route_check is None else _route_check(engine),
+        "notes": list(engine.notes),
     }
 
 

@@ -1,12 +1,14 @@
-"""A verdict as properties of a JUnit test case.
+"""A verdict as properties of a JUnit test case, and a decision as properties of the suite.
 
 The names are public: ``llmparity.KIND.ENGINE.FIELD`` with KIND as in the JSON report (``text``, ``schema.gap``,
 ``latency.ttft_p50``, ``text[poem]``) and FIELD one of ``outcome estimate lower upper margin unit n groups floor
-baseline cause``. What is not known has no property.
+baseline cause``; of a decision ``llmparity.decision.CANDIDATE.FIELD`` with FIELD one of ``outcome baseline advice
+policy sha256``. What is not known has no property.
 """
 
 from __future__ import annotations
 
+from pytest_llmparity.core.identity.record import DecisionRecord
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words.printable import printable
 
@@ -38,6 +40,13 @@ def properties(verdict: Verdict) -> list[tuple[str, str]]:
     }
     stem = f"llmparity.{verdict.kind}.{verdict.engine}"
     return [(printable(f"{stem}.{field}"), _text(value)) for field, value in fields.items() if value is not None]
+
+
+def of_decision(decision: DecisionRecord) -> list[tuple[str, str]]:
+    """Return name and value of each property of the suite that says what was decided about a candidate."""
+    stem = f"llmparity.decision.{decision.candidate}"
+    fields = ("outcome", "baseline", "advice", "policy", "sha256")
+    return [(printable(f"{stem}.{field}"), _text(getattr(decision, field))) for field in fields]
 
 
 def _text(value: str | float) -> str:

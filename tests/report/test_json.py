@@ -18,7 +18,13 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.identity.capabilities import Capabilities
-from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyQuantiles, RunRecord
+from pytest_llmparity.core.identity.record import (
+    EngineRecord,
+    FailureRecord,
+    LatencyQuantiles,
+    RunRecord,
+    SampleOrigin,
+)
 from pytest_llmparity.core.identity.routes import RouteCheck
 from pytest_llmparity.core.sample import (
     Completion,
@@ -33,7 +39,7 @@ from pytest_llmparity.core.sample import (
 )
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 from pytest_llmparity.report import json as json_report
-from tests.report.html.made import decision
+from tests.report.html.made import decision, varied
 
 PUBLISHED = json.loads(resources.files("pytest_llmparity").joinpath("schemas/run.schema.json").read_text("utf-8"))
 RUN = jsonschema_rs.Draft202012Validator(PUBLISHED)
@@ -116,6 +122,12 @@ def test_a_run_has_exactly_the_published_keys() -> None:
         "failures",
         "errors",
         "decisions",
+        "requests",
+        "retries",
+        "replayed",
+        "notes",
+        "reproduce",
+        "ladder",
     }
     assert list(content["engines"][0]) == (
         [
@@ -133,6 +145,7 @@ def test_a_run_has_exactly_the_published_keys() -> None:
             "identity",
             "capabilities",
             "route_check",
+            "notes",
         ]
     )
     assert list(content["verdicts"][0]) == [
@@ -253,7 +266,14 @@ def test_a_sample_is_one_valid_line() -> None:
     for line in lines:
         SAMPLE.validate(line)
     assert lines[0]["text"] == "half a character: \ufffd"
-    assert lines[0]["usage"] == {"prompt_tokens": None, "completion_tokens": 3, "cached_tokens": None}
+    assert lines[0]["usage"] == {
+        "prompt_tokens": None,
+        "completion_tokens": 3,
+        "reasoning_tokens": None,
+        "cached_tokens": None,
+    }
+    assert lines[0]["logprobs"] == [{"token": "h", "logprob": -0.1, "top": []}]
+    assert (lines[0]["tags"], lines[0]["group"], lines[0]["expect"]) == ([], None, {})
     assert lines[0]["timing"]["e2e_s"] is None
     assert lines[0]["failure"] is None
     assert (lines[1]["text"], lines[1]["usage"], lines[1]["timing"]) == (None, None, None)
@@ -364,3 +384,34 @@ def test_a_decision_is_published_with_its_grounds_what_changed_and_which_cases_t
     assert [case["case"] for case in new["regressions"][:2]] == ["silent-6", "odd/8 &?#"]
     assert {ground["alone"] for ground in new["verdicts"]} == {"HOLD", "SHIP"}
     assert of_old["flips"] is None
+
+
+def test_what_the_summary_tells_of_a_run_is_published_too() -> None:
+    made = varied()
+    (first, *others) = made.record.engines
+    known = dataclasses.replace(first, notes=("golden answers of prod, recorded 2026-11-29",))
+    record = dataclasses.replace(made.record, engines=(known, *others), retries=3, replayed=True)
+
+    content = json_report.to_json(record)
+
+    RUN.validate(content)
+    assert (content["requests"], content["retries"], content["replayed"]) == (145, 3, True)
+    assert content["engines"][0]["notes"] == ["golden answers of prod, recorded 2026-11-29"]
+    assert content["notes"][0].startswith("a note ")
+    command = "pytest tests/test_gate.py::test_tickets --engines prod,dev"
+    assert content["reproduce"] == [{"test": "tests/test_gate.py::test_tickets", "command": command}]
+    assert [rung["quantization"] for rung in content["ladder"]["rungs"]] == ["Q8_0", "Q6_K", "Q4_K_M", "Q3_K_S"]
+
+
+def test_a_sample_says_what_was_expected_and_how_sure_the_engine_was() -> None:
+    tokens = (TokenLogprob(token=b"\xe2\\", logprob=None, top=((b"\xe2\\", -0.5), (b"no", -math.inf))),)
+    completion = Completion(text="x", completion_tokens=7, reasoning_tokens=5, logprobs=tokens)
+    sample = Sample(engine="e", case="c", phase=Phase.MAIN, completion=completion)
+    origin = SampleOrigin(tags=("poem",), group="g", expect={"contains": ["x"]})
+
+    line = json.loads(json.dumps(json_report.sample_to_json("r", sample, origin=origin), allow_nan=False))
+
+    SAMPLE.validate(line)
+    assert line["usage"]["reasoning_tokens"] == 5
+    assert (line["tags"], line["group"], line["expect"]) == (["poem"], "g", {"contains": ["x"]})
+    assert line["logprobs"] == [{"token": "\\xe2\\\\", "logprob": None, "top": [["\\xe2\\\\", -0.5], ["no", None]]}]

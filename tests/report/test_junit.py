@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.report import junit
+from tests.report.html.made import decision
 
 
 def verdict(**more: object) -> Verdict:
@@ -51,3 +52,15 @@ def test_nothing_xml_cannot_hold_gets_in(text: str) -> None:
     assert all(part.isascii() or part.encode() for pair in properties for part in pair)
     assert all(ord(char) >= 32 for pair in properties for part in pair for char in part)
     assert json.loads(json.dumps(properties)) == [list(pair) for pair in properties]
+
+
+def test_a_decision_is_five_properties_of_the_suite() -> None:
+    made = decision(policy="bad\x1b[31m.toml")
+
+    assert junit.of_decision(made) == [
+        ("llmparity.decision.dev.outcome", "HOLD"),
+        ("llmparity.decision.dev.baseline", "prod"),
+        ("llmparity.decision.dev.advice", made.advice),
+        ("llmparity.decision.dev.policy", "bad\\x1b[31m.toml"),
+        ("llmparity.decision.dev.sha256", "ab" * 32),
+    ]

@@ -19,6 +19,7 @@ from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.words.exits import OF_DECISION
 from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.plugin.repeats import gate_of
+from pytest_llmparity.report import junit
 from pytest_llmparity.report.release import gate, kept
 from pytest_llmparity.report.workflow import github
 from pytest_llmparity.run.judge.decided import Decided, decided_of
@@ -101,6 +102,18 @@ class Deciding:
             line = kept.record(each.decision, each.told, decided=now, root=session.root)
             decisions.append(session.root / ".llmparity", line)
         self._kept = True
+
+    def tell_junit(self, config: pytest.Config) -> None:
+        """Give a JUnit report the decisions as properties of its suite.
+
+        pytest has written the file by now: decisions need what the last worker hands back, so it is written again.
+        """
+        told = [pair for decision in self._records for pair in junit.of_decision(decision)]
+        for plugin in config.pluginmanager.get_plugins() if told else ():
+            if (add := getattr(plugin, "add_global_property", None)) is not None:
+                for name, value in told:
+                    add(name, value)
+                plugin.pytest_sessionfinish()
 
     def lines(self, *, width: int) -> list[str]:
         """Return the decisions in words."""

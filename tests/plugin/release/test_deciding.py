@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 import pytest
 
@@ -75,6 +76,16 @@ def test_what_the_gate_starts_decides_in_its_reports_without_a_policy_too(
             "HOLD: b should not replace a. 1 of 3 required verdicts speaks against it. Every check is required" in text
         )
     assert not (bench.pytester.path / ".llmparity/decisions.jsonl").exists()
+
+
+def test_a_junit_report_has_the_decision_as_properties_of_its_suite(bench: Bench, engines: list[PosingEngine]) -> None:
+    run(bench, engines, "", "--junitxml=junit.xml")
+
+    suite = ElementTree.parse(bench.pytester.path / "junit.xml").getroot()[0]
+    told = {each.get("name"): each.get("value") for each in suite.iterfind("properties/property")}
+    assert told["llmparity.decision.b.outcome"] == "HOLD"
+    assert told["llmparity.decision.b.policy"] == "release.toml"
+    assert (suite.get("tests"), suite.get("failures"), len(suite.findall("testcase"))) == ("1", "1", 1)
 
 
 def test_what_only_advises_fails_its_test_and_not_the_run(bench: Bench, engines: list[PosingEngine]) -> None:
