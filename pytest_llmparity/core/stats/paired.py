@@ -139,9 +139,10 @@ def gap_needed(b: float, c: float, n: int, margin: float, alpha: float, side: Si
 
     def settles(total: int) -> bool:
         more, less = b * total / n, c * total / n
-        against_pass = against_fail = (round(more), round(less))
+        most_more = round(more) if whole else math.ceil(more)
+        # Two halves may both go up, beyond all cases there are.
+        against_pass = against_fail = (most_more, min(round(less) if whole else math.floor(less), total - most_more))
         if not whole:
-            against_pass = (math.ceil(more), math.floor(less))
             against_fail = (min(math.floor(more), total - math.ceil(less)), math.ceil(less))
         least, most = score_interval(*against_pass, total, 2 * alpha)
         lower, upper = score_interval(*against_fail, total, 2 * alpha)

@@ -140,6 +140,19 @@ def test_what_would_settle_a_gap_of_cases_that_go_together_is_more_than_there_ar
     assert needed is None or needed > 8
 
 
+@pytest.mark.parametrize(
+    ("b", "c", "n", "margin", "side"),
+    [(30, 30, 60, 0.15, "worse"), (10, 10, 20, 0.05, "either"), (1, 1, 2, 0.3, "worse")],
+)
+def test_what_would_settle_a_gap_of_which_every_case_is_discordant(
+    b: int, c: int, n: int, margin: float, side: Side
+) -> None:
+    needed = gap_needed(b, c, n, margin, 0.05, side)
+
+    assert needed is not None
+    assert needed > n
+
+
 def test_an_unknown_argument_is_answered_with_those_there_are() -> None:
     with pytest.raises(TypeError, match=r"'e2e_p96'; it takes ttft_p50, .*e2e_p99, success_rate, n, cached$"):
         loose.latency(e2e_p96="1s")
