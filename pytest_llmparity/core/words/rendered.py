@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 from collections.abc import Sequence
 from typing import Final
 
@@ -9,6 +11,10 @@ from pytest_llmparity.core.words import explain
 
 BEFORE: Final = 15
 """Characters that are shown before the place at which two renderings part."""
+COMPARED: Final = 200
+"""Lines of each rendering, from the first one that differs, that are compared line by line."""
+SHOWN: Final = 24
+"""Lines that are shown of a comparison line by line."""
 TELLING: Final = "llama.cpp and vLLM tell it"
 """Who says how it renders a chat."""
 
@@ -34,3 +40,32 @@ def rendered_apart(case: str, names: Sequence[str], texts: Sequence[str | None])
     parts = [explain.quote(("…" if begin else "") + text[begin:]) for text in (ours, theirs)]
     lines = [f"  {explain.plain(name, 40)}: {part}" for name, part in zip(names, parts, strict=True)]
     return [f"rendered prompts of {shown} part after {at} characters", *lines]
+
+
+def rendered_lines(names: Sequence[str], texts: Sequence[str | None]) -> list[str]:
+    r"""Return two renderings held against each other line by line; nothing where they are one line each, or alike.
+
+    >>> for line in rendered_lines(["prod", "dev"], ["Be brief.\nHi\n", "Be brief.\nToday is Monday.\nHi\n"]):
+    ...     print(line)
+    line by line, - is prod and + is dev:
+        'Be brief.'
+      + 'Today is Monday.'
+        'Hi'
+    """
+    ours, theirs = ((text or "").splitlines() for text in texts)
+    if ours == theirs or None in texts or len(ours) == len(theirs) == 1:
+        return []
+    alike = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
+    begin = max(0, alike - 1)
+    window = slice(begin, begin + COMPARED)
+    # Its first two lines name files, and others say where they go on.
+    changed = [
+        line
+        for line in list(difflib.unified_diff(ours[window], theirs[window], n=1, lineterm=""))[2:]
+        if line[0] != "@"
+    ]
+    lines = [f"  {line[0]} {explain.quote(line[1:])}" for line in changed[:SHOWN]]
+    if (more := len(changed) - SHOWN) > 0:
+        lines.append(f"  … {explain.count(more, 'more line')}")
+    mine, other = (explain.plain(name, 40) for name in names)
+    return [f"line by line, - is {mine} and + is {other}:", *lines]

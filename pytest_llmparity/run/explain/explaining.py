@@ -21,7 +21,7 @@ from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.sample import Request, to_json
 from pytest_llmparity.core.verdict import Explanation, Verdict
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.rendered import rendered_apart
+from pytest_llmparity.core.words.rendered import rendered_apart, rendered_lines
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain import due, quantity_of, rendering_due, untried
 from pytest_llmparity.run.explain.asking import Pair
@@ -93,32 +93,37 @@ class Explaining:
         with self.alone():
             kept = self.store.noted(self.judging.run, name, dict[str, tuple[str, ...]])
             if kept is None and self.settings.mode != "replay":
-                self.store.put_document(self.judging.run, name, {"lines": self._rendered_apart(declaration, verdict)})
+                self.store.put_document(self.judging.run, name, self._rendered_apart(declaration, verdict))
                 # Read again: without keys that an engine repeats.
                 kept = self.store.noted(self.judging.run, name, dict[str, tuple[str, ...]])
-        lines = (kept or {}).get("lines", ())
-        return dataclasses.replace(verdict, details=(*lines, *verdict.details))
+        known = kept or {}
+        details = (*known.get("lines", ()), *verdict.details, *known.get("whole", ()))
+        return dataclasses.replace(verdict, details=details)
 
-    def _rendered_apart(self, declaration: Declaration, verdict: Verdict) -> list[str]:
-        """Ask both engines how they render the first case on which they differ; say so where one does not tell."""
+    def _rendered_apart(self, declaration: Declaration, verdict: Verdict) -> dict[str, list[str]]:
+        """Ask both engines how they render the first case on which they differ; say so where one does not tell.
+
+        ``lines`` say where the renderings part, ``whole`` holds them against each other line by line.
+        """
         case = next((declaration.prompts.by_id[difference.case] for difference in verdict.differing), None)
         adapters = self._adapters(verdict.engine)
         if case is None or case.messages is None or case.tools or adapters is None:
-            return []
+            return {}
         names = [adapter.name for adapter in adapters]
         if not all(adapter.renderings for adapter in adapters):
-            return rendered_apart(case.id, names, [None if adapter.renderings == 0 else "" for adapter in adapters])
+            untold = [None if adapter.renderings == 0 else "" for adapter in adapters]
+            return {"lines": rendered_apart(case.id, names, untold)}
         spent, passed = self._spent()
         allowance = self._allowance(spent, passed)
         if not allowance.take(sum(adapter.renderings for adapter in adapters), what="the rendered prompts"):
-            return []
+            return {}
         try:
             texts = [adapter.rendered(case.request(declaration.sampling)) for adapter in adapters]
         except EngineError:
-            return []
+            return {}
         finally:
             self._put_spent(spent, passed, allowance)
-        return rendered_apart(case.id, names, texts)
+        return {"lines": rendered_apart(case.id, names, texts), "whole": rendered_lines(names, texts)}
 
     def _without_guesses(self, declaration: Declaration, verdict: Verdict, all_of_test: Sequence[Verdict]) -> Verdict:
         """Return a verdict without what token counts let one think of its pair, where experiments showed what it is.

@@ -603,6 +603,8 @@ def test_a_prompt_that_is_rendered_otherwise_is_shown_without_any_other_check_an
         "  a: '<user> question 0 </s>\\n<assistant>'",
         "  b: 'Q: question 0 A:'",
     )
+    at = live.details.index("line by line, - is a and + is b:")
+    assert live.details[at + 1 :] == ("  - '<user> question 0 </s>'", "  - '<assistant>'", "  + 'Q: question 0 A:'")
     assert again.details == live.details
 
 
