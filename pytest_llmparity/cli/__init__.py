@@ -7,13 +7,14 @@ At their top, modules of this room import the standard library and what imports 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 from pytest_llmparity.cli.verbs import Parser, complain
-from pytest_llmparity.core.words.exits import FAULT, INTERRUPTED, REFUSED, told
+from pytest_llmparity.core.words.exits import FAULT, INTERRUPTED, REFUSED, UNREAD, told
 from pytest_llmparity.core.words.printable import printable_lines
 
 if TYPE_CHECKING:
@@ -27,10 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         code: int = asked.command(asked)
+        sys.stdout.flush()
     except LLMParityError as error:
         return complain(printable_lines(str(error)), REFUSED)
     except KeyboardInterrupt:
         return complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # who read it has seen enough (| head); what is left is not written at the end either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
     except Exception:  # noqa: BLE001  # the border of the process: 1 would say that what was asked is done and something is wrong
         traceback.print_exc()
         return complain("this is a fault of pytest-llmparity; please report it with the lines above", FAULT)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +26,20 @@ class Selection:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Take note of tests and files that were given by their names; ``--lf`` leaves out files without a word."""
+        """Take note of tests, files and folders that were named; ``--lf`` leaves out files without a word."""
         config = session.config
-        if config.getoption("lf", default=False) or any("::" in arg or arg.endswith(".py") for arg in config.args):
+        if config.getoption("lf", default=False) or _left_out(config) or not _whole(config):
             self._session.partly = True
+
+
+def _left_out(config: pytest.Config) -> bool:
+    """Whether the command line leaves files out or names packages; what ``addopts`` says holds in every run."""
+    return any(str(arg).startswith(("--ignore", "--pyargs")) for arg in config.invocation_params.args)
+
+
+def _whole(config: pytest.Config) -> bool:
+    """Whether tests were looked for in all of the project: below its root, or everywhere that ``testpaths`` names."""
+    here, root = config.invocation_params.dir, config.rootpath
+    named = [Path(os.path.abspath(here / arg)) for arg in config.args]
+    whole = [path for pattern in config.getini("testpaths") for path in root.glob(pattern)] or [root]
+    return all(any(path.is_relative_to(folder) for folder in named) for path in whole)

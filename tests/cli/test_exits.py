@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_llmparity.cli import _parser
-from pytest_llmparity.core.words.exits import FAULT, OF_COMMAND, OF_DECISION, OK, PAGE, REFUSED, RULE, told
+from pytest_llmparity.core.words.exits import FAULT, OF_COMMAND, OF_DECISION, OK, PAGE, REFUSED, RULE, UNREAD, told
 from pytest_llmparity.store.runs import Store
 
 if TYPE_CHECKING:
@@ -177,3 +180,18 @@ def test_a_fault_of_ours_is_no_verdict(shell: Shell, monkeypatch: pytest.MonkeyP
     assert ended.code == FAULT
     assert "AttributeError: ours" in ended.err
     assert "llmparity: this is a fault of pytest-llmparity" in ended.err
+
+
+def test_who_stops_reading_is_no_fault_of_the_program() -> None:
+    """``llmparity --help | true``, so to say: the pipe has nobody at its other end."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as out:
+        command = [
+            sys.executable,
+            "-c",
+            "import sys; from pytest_llmparity.cli import main; sys.exit(main(['runs', '--rootdir', '/']))",
+        ]
+        ended = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert (ended.returncode, ended.stderr) == (UNREAD, "")

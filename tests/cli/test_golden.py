@@ -171,9 +171,18 @@ def test_a_run_of_selected_tests_does_not_say_what_is_left_over(stored: Shell, p
     run(stored, pytester, "--parity-fresh", f"{stored.path}/test_gate.py::test_short", tests=())
     by_name = stored.run("golden", "prune")
 
-    for pruned in (by_word, by_name):
+    (stored.path / "sub").mkdir()
+    shutil.copy(stored.path / "test_gate.py", stored.path / "sub/test_sub.py")
+    shutil.copy(stored.path / "tickets.jsonl", stored.path / "sub")
+    run(stored, pytester, "--parity-fresh", tests=[f"{stored.path}/sub"])
+    by_folder = stored.run("golden", "prune")
+    run(stored, pytester, "--parity-fresh", f"--ignore={stored.path}/sub")
+    by_leaving_out = stored.run("golden", "prune")
+    shutil.rmtree(stored.path / "sub")
+
+    for pruned in (by_word, by_name, by_folder, by_leaving_out):
         assert pruned.code == 4
-        assert "ran selected tests only (-k, -m, --lf, or a file or test by its name)" in pruned.err
+        assert "ran selected tests only (-k, -m, --lf, --ignore, or a folder, file or test by its name)" in pruned.err
     assert file.read_bytes() == before
     run(stored, pytester)
     assert stored.run("golden", "prune").out.startswith("nothing to remove")

@@ -64,6 +64,7 @@ def of_pytest(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--engines", type=lambda text: parse_engines([text]))
     parser.add_argument("--junitxml")
     parser.add_argument("-n")
+    parser.add_argument("-m")
     parser.add_argument("paths", nargs="*")
     for option in OPTIONS:
         if option.metavar:

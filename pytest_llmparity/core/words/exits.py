@@ -14,6 +14,7 @@ OPEN: Final = 2
 FAULT: Final = 3
 REFUSED: Final = 4
 INTERRUPTED: Final = 130
+UNREAD: Final = 141
 
 RULE: Final[Mapping[int, str]] = {
     OK: "done, and all is as it should be; a list may be empty",
@@ -23,6 +24,7 @@ RULE: Final[Mapping[int, str]] = {
     REFUSED: "not done, and the message says why: a mistake in what was asked, a name that is not there, something "
     "that cannot be read, written or asked",
     INTERRUPTED: "interrupted",
+    UNREAD: "whoever read the output stopped reading (`| head`)",
 }
 """What every code means, whichever command ends with it."""
 
