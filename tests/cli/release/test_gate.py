@@ -9,15 +9,19 @@ import sys
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 import pytest
 
 from pytest_llmparity.cli import merge
 from pytest_llmparity.cli.release.gate import run_pytest
+from pytest_llmparity.core.identity.lock import Locked
+from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.core.verdict import Outcome
+from pytest_llmparity.run.golden.requests import LOCKED, engines_note
 from pytest_llmparity.store.decisions import FILE_NAME
+from pytest_llmparity.store.runs import Store
 from tests.cli.test_golden import GATE, prompts
 from tests.cli.test_report import store_run
 from tests.report.html.made import varied
@@ -53,6 +57,47 @@ def test_a_candidate_that_passed_ships(passed: Shell) -> None:
     assert "What changed from prod to dev:" in told.out
     assert "  quantization: F16 -> Q4_K_M" in told.out or "  digest: sha256:" in told.out
     assert "Policy: every check is required (sha256 e3b0c44298fc)." in told.out
+
+
+TEMPLATE, CONTEXT = ("template_sha256", "ab" * 32, "cd" * 32), ("context_length", 4096, 2048)
+ARGS = ("args", ("--ctx-size", "4096", "--jinja"), ("--ctx-size", "2048"))
+SHOWN = {
+    "template_sha256": "template_sha256: abababababababababa -> cdcdcdcdcdcdcdcdcdc",
+    "args": "args: --ctx-size 4096 --jinja -> --ctx-size 2048",
+    "context_length": "context_length: 4096 -> 2048",
+}
+
+
+def locked(place: int, *planted: tuple[str, object, object]) -> Locked:
+    """Return one of two engines as the lock keeps them, which differ in what is planted."""
+    told: dict[str, Any] = {name: (before, after)[place] for name, before, after in (TEMPLATE, CONTEXT, ARGS)}
+    same = {name: before for name, before, _ in (TEMPLATE, CONTEXT, ARGS) if name not in [p[0] for p in planted]}
+    values = {"version": "b6000", "quantization": "F16", **told, **same}
+    args = values.pop("args")
+    facts = {name: Fact(value=value, source="reported") for name, value in values.items()}
+    return Locked(kind="llamacpp", plugin="1", identity=facts, launch={"args": args, "spec": str(args)})
+
+
+@pytest.mark.parametrize("planted", [(TEMPLATE,), (ARGS,), (CONTEXT,), (TEMPLATE, ARGS, CONTEXT)])
+def test_a_template_arguments_and_a_context_that_differ_are_named_and_nothing_else(
+    shell: Shell, planted: tuple[tuple[str, object, object], ...]
+) -> None:
+    run = store_run(shell, [v for v in varied().record.verdicts if v.engine == "dev"])
+    engines = {name: locked(place, *planted) for place, name in enumerate(("prod", "dev"))}
+    with Store.open(shell.path / ".llmparity") as store:
+        store.put_document(run, LOCKED, engines_note(engines, ()))
+
+    told = shell.run("gate", "--run", run, "--candidate", "dev", "--json", "d.json")
+
+    _, _, behind = told.out.partition("What changed from prod to dev:\n")
+    lines = [line.strip() for line in behind.partition("\n\n")[0].splitlines()]
+    names = [name for name, *_ in planted]
+    assert {line for line in lines if " -> " in line} == {SHOWN[name] for name in names}
+    alike = next(line for line in lines if line.startswith("the same: "))
+    for name in ("template_sha256", "context_length"):
+        assert (name in alike) == (name not in names)
+    decision = json.loads((shell.path / "d.json").read_text("utf-8"))
+    assert {change["field"] for change in decision["changed"]} - {"spec"} == set(names)
 
 
 def test_a_tag_that_a_pass_hides_is_named_beside_the_advice(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
