@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from pytest_llmparity import check
 from pytest_llmparity.core.checks.value import ValueCheck
 from pytest_llmparity.core.errors import DesignError
-from pytest_llmparity.core.sample import Completion, Failure, Phase
+from pytest_llmparity.core.sample import ApplicationCall, Completion, Failure, Phase
 from pytest_llmparity.core.values import outcome_of, raised, returned
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
@@ -190,6 +191,98 @@ def test_a_key_or_path_that_leads_nowhere_settles_nothing_or_fails(
 
     assert verdict.outcome in (Outcome.INCONCLUSIVE, Outcome.FAIL)
     assert says in "\n".join([verdict.message, *verdict.details]) or verdict.outcome is Outcome.FAIL
+
+
+ASKED = (ApplicationCall(path="/v1/chat/completions", request="{}", status=200, answer="billing"),)
+
+
+def came(value: Any, calls: tuple[ApplicationCall, ...] | None) -> Completion:
+    """What a run came to, and what it asked: nothing where there are no calls, not known where ``None``."""
+    return msgspec.structs.replace(value if isinstance(value, Completion) else returned(value), calls=calls)
+
+
+@pytest.mark.parametrize("limit", ["gap", "agree", "drift"])
+@pytest.mark.parametrize(
+    "baseline", [pytest.param((), id="live"), pytest.param(None, id="golden: its calls are not known")]
+)
+@pytest.mark.parametrize("asks", [0, 1])
+def test_inputs_for_which_no_engine_was_asked_are_no_agreement(
+    make: Factory, limit: str, baseline: tuple[ApplicationCall, ...] | None, asks: int
+) -> None:
+    ours = [came(BILLING, ASKED if baseline is not None else None)] * asks + [came(BILLING, baseline)] * (N - asks)
+    theirs = [came(BILLING, ASKED)] * asks + [came(BILLING, ())] * (N - asks)
+
+    verdict = judge(make, check.value(**limits(limit)), theirs, ours)[f"value.{limit}", "cand"]
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    if asks:
+        assert "neither engine was asked anything for 63 inputs: leave out what your code" in verdict.reason
+    else:
+        assert f"asked its engine nothing in all {N if baseline is None else 2 * N} runs" in verdict.reason
+
+
+@pytest.mark.parametrize(("limit", "outcome"), [("agree", Outcome.FAIL), ("gap", Outcome.INCONCLUSIVE)])
+def test_raising_before_anything_is_asked_is_never_a_pass(make: Factory, limit: str, outcome: Outcome) -> None:
+    runs = [came(RAISED, ())] * (N - 1) + [came(BILLING, ASKED)]
+
+    assert judge(make, check.value(**limits(limit)), runs)[f"value.{limit}", "cand"].outcome is outcome
+    same = check.value(**limits(limit), exceptions=True)
+    assert judge(make, same, runs)[f"value.{limit}", "cand"].outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("limit", ["gap", "agree", "drift"])
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_nothing_with_most_inputs_is_no_agreement(make: Factory, limit: str, nothing: object) -> None:
+    runs = [came(BILLING, ASKED)] + [came(nothing, ASKED)] * (N - 1)
+
+    verdict = judge(make, check.value(**limits(limit)), runs)[f"value.{limit}", "cand"]
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "None or no text on both engines for 63 inputs" in verdict.reason
+
+
+@pytest.mark.parametrize("limit", ["agree", "drift"])
+def test_empty_lists_are_values_and_counted_in_a_remark(make: Factory, limit: str) -> None:
+    runs = [came([place] if place < 3 else [], ASKED) for place in range(N)]
+
+    verdict = judge(make, check.value(**limits(limit)), runs)[f"value.{limit}", "cand"]
+
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.remarks == ("empty on both engines: the values of 61 of 64 inputs",)
+
+
+def test_a_rate_says_how_many_runs_asked_nothing_or_came_to_nothing(make: Factory) -> None:
+    runs = [came(BILLING, ASKED)] + [came(None, ())] * (N - 1)
+
+    verdict = judge(make, check.value(rate=0.9), runs)["value.rate", "cand"]
+
+    assert verdict.remarks == (
+        "63 of 64 runs asked the engine nothing",
+        "63 of 64 runs returned None or something empty",
+    )
+
+
+@pytest.mark.parametrize("limit", ["agree", "drift"])
+def test_each_path_must_lead_somewhere(make: Factory, limit: str) -> None:
+    """Another path that is there does not hide one that is misspelt."""
+    checked = check.value(**limits(limit), fields=["$.queue", "$.prioritee"])
+    theirs, ours = ([{"queue": "billing", "priority": name}] * N for name in "ab")
+
+    verdict = judge(make, checked, theirs, ours)[f"value.{limit}", "cand"]
+
+    assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "no value has $.prioritee")
+
+
+@pytest.mark.parametrize("leaves", [pytest.fail, pytest.skip, lambda words: sys.exit(1)], ids=["fail", "skip", "exit"])
+def test_a_key_that_leaves_the_test_is_a_value_nobody_could_read(
+    make: Factory, leaves: Callable[[str], object]
+) -> None:
+    checked = check.value(agree=0.9, key=lambda value: leaves("not today"))
+
+    verdict = judge(make, checked, [BILLING] * N)["value.agree", "cand"]
+
+    assert verdict.outcome is Outcome.FAIL
+    assert "key= raised" in verdict.details[0]
 
 
 def test_tags_are_judged_by_themselves(make: Factory) -> None:

@@ -151,6 +151,7 @@ class ValueCheck(LimitedCheck):
                 evidence,
                 some[evidence.baseline],
                 some[candidate.name],
+                limit=limit,
                 again=again if limit == "drift" else None,
                 fields=self.fields,
                 exceptions=self.exceptions,
@@ -181,6 +182,7 @@ class ValueCheck(LimitedCheck):
             ),
         )
         done = _judged(verdict, judgement, evidence, len({case.group for case in cases}))
+        done = dataclasses.replace(done, remarks=(*done.remarks, *_unasked([runs[case.id] for case in cases])))
         if not evidence.single:
             done = warned(done, shares_below(zip(cases, kept, strict=True), at_least=self.rate, alpha=evidence.alpha))
         unasked = len(evidence.prompts.cases) - len(engine.left_out) - len(cases)
@@ -244,6 +246,7 @@ class ValueCheck(LimitedCheck):
         groups = len({case.group for case in values.cases})
         design = design_of(evidence, asked=len(values.cases), groups_asked=groups)
         done = _judged(verdict, design.gap(differences, margin=margin, side=side, cases=cases), evidence, groups)
+        done = dataclasses.replace(done, remarks=(*done.remarks, *values.empty))
         if not evidence.single:
             pairs = zip(cases, differences, strict=True)
             done = warned(done, gaps_above(pairs, margin=margin, alpha=evidence.alpha, side=side))
@@ -283,7 +286,7 @@ class ValueCheck(LimitedCheck):
             differing=_differing(values),
         )
         done = _judged(verdict, design.share(kept, at_least=at_least, cases=values.cases), evidence, groups)
-        done = dataclasses.replace(done, remarks=(*done.remarks, *alike))
+        done = dataclasses.replace(done, remarks=(*done.remarks, *alike, *values.empty))
         if not evidence.single:
             pairs = zip(values.cases, kept, strict=True)
             done = warned(done, shares_below(pairs, at_least=at_least, alpha=evidence.alpha))
@@ -331,6 +334,17 @@ def _raised(engine: str, cases: Sequence[Case], runs: Mapping[str, Held]) -> lis
     return [
         f"{len(bad)} of {explain.count(len(cases), 'run')} on {engine} return nothing: {by_kind}",
         f"  first: {explain.plain(case, 40)}: {explain.plain(text, 120)}",
+    ]
+
+
+def _unasked(runs: Sequence[Held]) -> list[str]:
+    """Count the runs that returned and asked their engine nothing, or came to nothing, which a rate counts as kept."""
+    unasked = sum(run.returned and run.calls == () for run in runs)
+    nothing = sum(run.comparable and not run.something for run in runs)
+    total = explain.count(len(runs), "run")
+    return [
+        *([f"{unasked} of {total} asked the engine nothing"] if unasked else []),
+        *([f"{nothing} of {total} returned None or something empty"] if nothing else []),
     ]
 
 

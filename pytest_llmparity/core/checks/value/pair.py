@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -78,7 +79,9 @@ def held(answer: Completion, key: Key | None) -> Held:
         return Held(outcome=outcome, value=plain(key(outcome.value)))
     except NotJson as error:
         return Held(outcome=outcome, unread=f"key= returned no JSON: {error}")
-    except Exception as error:  # noqa: BLE001 - the user's function may raise whatever it likes
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the user's function may raise anything: pytest.fail, sys.exit too
         words = f"{type(error).__name__}: {error}".removesuffix(": ")
         return Held(outcome=outcome, unread=f"key= raised {explain.plain(words, 100)}")
 
@@ -105,6 +108,9 @@ class Values:
 
     ``compared`` has of each the case, what the baseline and the candidate came to, and in what they differ. With
     ``again``, what the baseline came to when the same input was given to it once more, only inputs with all three.
+
+    Left out and counted, unless they speak against the candidate in what ``limit`` judges, are inputs whose values are
+    no work of both engines (one or none was asked), and those with which both came to nothing (``None``, no text).
     """
 
     def __init__(
@@ -114,6 +120,7 @@ class Values:
         ours: Mapping[str, Held],
         theirs: Mapping[str, Held],
         *,
+        limit: str = "agree",
         again: Mapping[str, Held] | None = None,
         fields: Fields = EVERYTHING,
         exceptions: bool = False,
@@ -123,7 +130,9 @@ class Values:
         self.differing: dict[str, tuple[str, ...]] = {}
         self.within: dict[str, tuple[str, ...]] = {}
         self._fields = fields
-        once, one_asked = 0, 0
+        self._left: list[Held] = []
+        once = 0
+        left: Counter[str] = Counter()
         for case in pairing.cases:
             mine, other = ours.get(case.id), theirs.get(case.id)
             if mine is None or other is None or not mine.answered:
@@ -133,31 +142,35 @@ class Values:
                 once += 1
                 continue
             differs = differing(mine, other, fields, exceptions=exceptions)
-            if not differs and _asked_one(mine, other):
-                one_asked += 1
+            # One exception raised twice is how the application is: no noise that an engine is forgiven.
+            alike = second is None or (mine.raised and mine.raised == second.raised)
+            within = () if second is None or alike else differing(mine, second, fields, exceptions=exceptions)
+            against = mine.returned != other.returned if limit == "gap" else bool(differs) and not within
+            if not against and (why := _no_evidence(mine, other)):
+                left[why] += 1
+                self._left += [mine, other]
                 continue
             self.compared.append((case, mine, other))
             self.differing[case.id] = differs
             if second is not None:
-                # One exception raised twice is how the application is: no noise that an engine is forgiven.
-                self.within[case.id] = (
-                    ()
-                    if mine.raised and mine.raised == second.raised
-                    else (differing(mine, second, fields, exceptions=exceptions))
-                )
+                self.within[case.id] = within
         also = [f"{explain.count(once, 'input')} given only once to {evidence.baseline}"] if once else []
-        if one_asked:
-            also.append(
-                f"the same value for {explain.count(one_asked, 'input')} though only one of the engines was asked: "
-                "does the application keep values?"
-            )
+        also += [why.format(explain.count(n, "input")) for why, n in left.items()]
         self.missing: Missing = pairing.missing(evidence, used=len(self.compared), also=also)
 
     @property
     def nothing(self) -> str:
         """Say that no value was there to be compared, empty where one was."""
         runs = [run for _, *both in self.compared for run in both]
-        return nothing_of(runs, self._fields)
+        return nothing_of(runs or self._left, self._fields)
+
+    @property
+    def empty(self) -> list[str]:
+        """Count the inputs with which both engines came to an empty list or dictionary: one value, and a poor one."""
+        n = sum(not (a.something or b.something) for _, a, b in self.compared if a.comparable and b.comparable)
+        return (
+            [f"empty on both engines: the values of {n} of {explain.count(len(self.compared), 'input')}"] if n else []
+        )
 
     def difference(self, case: Case, ours: Held, theirs: Held, what: str) -> Difference:
         """Return a case as reports list it."""
@@ -182,9 +195,23 @@ class Values:
         return []
 
 
-def _asked_one(ours: Held, theirs: Held) -> bool:
-    """Whether one run asked its engine and the other did not: its value may be of a cache, and the other engine's."""
-    return ours.calls is not None and theirs.calls is not None and bool(ours.calls) is not bool(theirs.calls)
+_UNASKED: Final = "neither engine was asked anything for {}: leave out what your code answers by itself"
+_ONE_ASKED: Final = "the same value for {} though only one of the engines was asked: does the application keep values?"
+_NOTHING: Final = "None or no text on both engines for {}: return a word where that is the decision"
+
+
+def _no_evidence(ours: Held, theirs: Held) -> str:
+    """Say why a pair shows nothing of its engines, with a place for how many do; empty where it may.
+
+    A run that asked nothing shows nothing; where only one did, its value may be of a cache, and the other engine's.
+    """
+    asked = [bool(run.calls) for run in (ours, theirs) if run.calls is not None]
+    if asked and not any(asked):
+        return _UNASKED
+    if asked and not all(asked):
+        return _ONE_ASKED
+    silent = all(run.comparable and (run.value is None or run.value == "") for run in (ours, theirs))
+    return _NOTHING if silent else ""
 
 
 def call_fork(ours: Held, theirs: Held) -> CallFork | None:
@@ -213,25 +240,32 @@ def _parting(ours: str, theirs: str) -> tuple[str, str]:
 
 
 def nothing_of(runs: Sequence[Held], fields: Fields) -> str:
-    """Say that of these runs none came to a value that could be compared, empty where one did."""
-    if runs and all(run.calls == () for run in runs):
+    """Say that of these runs none came to a value that could be compared, or none to one with a path that is read.
+
+    Empty where there is something to compare. Runs of which it is not known what they asked (a golden baseline's) do
+    not hide that the others asked nothing.
+    """
+    known = [run for run in runs if run.calls is not None]
+    total = explain.count(len(runs), "run")
+    raised = [run.raised for run in runs if run.raised]
+    kinds = explain.plain(", ".join(dict.fromkeys(raised)), 80)
+    if known and not any(run.calls for run in known):
+        if len(raised) == len(runs):
+            return f"the application raised {kinds} in all {total}, before it asked its engine anything"
         return (
-            f"the application asked its engine nothing in all {explain.count(len(runs), 'run')}: does it use "
+            f"the application asked its engine nothing in all {explain.count(len(known), 'run')}: does it use "
             "engine.openai() or engine.base_url?"
         )
-    if not runs or any(run.something and (not fields.read or fields.seen(run.value)) for run in runs):
-        return ""
-    total = explain.count(len(runs), "run")
-    raised = sum(bool(run.raised) for run in runs)
-    if raised == len(runs):
-        kinds = ", ".join(dict.fromkeys(run.raised for run in runs))
-        return f"the application raised {explain.plain(kinds, 80)} in all {total} and returned nothing"
+    something = [run for run in runs if run.something]
+    if not runs or something:
+        seen = {path for run in something for path in fields.seen(run.value)}
+        unseen = [explain.plain(path, 60) for path in fields.read if path not in seen]
+        return f"no value has {' or '.join(unseen)}" if something and unseen else ""
+    if len(raised) == len(runs):
+        return f"the application raised {kinds} in all {total} and returned nothing"
     unread = next((run.unread for run in runs if run.unread), "")
-    if unread and not any(run.something for run in runs):
+    if unread:
         return f"nothing could be compared in {total}; first: {unread}"
-    if any(run.something for run in runs):
-        paths = " or ".join(explain.plain(path, 60) for path in fields.read)
-        return f"no value has {paths}"
     words = "None" if all(run.value is None for run in runs if run.comparable) else "nothing"
     return f"the application returned {words} in all {total}: does the test return what it computes?"
 
