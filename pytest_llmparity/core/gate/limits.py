@@ -23,6 +23,8 @@ TAKES: Final[Mapping[str, tuple[str, ...]]] = {
     "similarity": ("at_least", "by"),
     "schema": ("rate", "gap", "agree", "by"),
     "answers": ("rate", "gap", "flips", "by"),
+    "tools": ("trigger", "names", "rate", "agree", "by"),
+    "value": ("agree", "rate", "gap", "drift", "by"),
     "latency": (
         *(f"{metric}_{rank}" for metric in ("ttft", "tpot", "e2e") for rank in ("p50", "p95", "p99")),
         "success_rate",
@@ -37,7 +39,7 @@ class Limit(Strict):
     ``test`` is a pattern as a rule has it. The other keys are arguments of the check, which has to be there already.
     """
 
-    check: Literal["text", "logprobs", "similarity", "schema", "answers", "latency"]
+    check: Literal["text", "logprobs", "similarity", "schema", "answers", "tools", "value", "latency"]
     test: Annotated[str, Field(min_length=1)] = "*"
     margin: Share | None = None
     shift: Annotated[float, Field(gt=0)] | None = None
@@ -45,6 +47,9 @@ class Limit(Strict):
     rate: Share | None = None
     gap: Annotated[float, Field(gt=0, lt=1)] | None = None
     agree: Share | None = None
+    trigger: Share | None = None
+    names: Share | None = None
+    drift: Annotated[float, Field(gt=0, lt=1)] | None = None
     flips: Annotated[float, Field(gt=0, lt=1)] | None = None
     by: Literal["tag"] | None = None
     ttft_p50: Budget | None = None

@@ -26,6 +26,8 @@ def policy(text: str) -> Policy:
         ("check = 'similarity'\nat_least = 0.9", check.similarity(), "similarity(at_least=0.9)"),
         ("check = 'schema'\ngap = 0.02", check.schema({}, rate=0.9), "schema({…}, rate=0.9, gap=0.02)"),
         ("check = 'answers'\nflips = 0.02", check.answers(rate=0.9), "answers(rate=0.9, flips=0.02)"),
+        ("check = 'tools'\ntrigger = 0.9", check.tools(rate=0.95), "tools(trigger=0.9, rate=0.95)"),
+        ("check = 'value'\nagree = 0.8\ndrift = 0.1", check.value(agree=0.9), "value(agree=0.8, drift=0.1)"),
         (
             "check = 'latency'\nttft_p50 = '250ms'\ne2e_p95 = 2.5\nsuccess_rate = 0.99",
             check.latency(ttft_p50="1s", tpot_p50="x1.2"),
@@ -107,6 +109,8 @@ def test_every_key_is_an_argument_of_its_check_and_the_hash_is_of_all_of_it() ->
         "similarity": check.similarity(),
         "schema": check.schema({}, rate=0.9),
         "answers": check.answers(rate=0.9),
+        "tools": check.tools(rate=0.9),
+        "value": check.value(agree=0.9),
     }
     for kind, keys in TAKES.items():
         if kind != "latency":
