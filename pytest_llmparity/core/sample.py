@@ -72,7 +72,9 @@ class Request:
     Exactly one of ``messages`` (chat) and ``prompt`` (raw text) is set. ``messages``, ``tools`` and
     ``response_format`` are JSON values in OpenAI's shape. ``top_logprobs`` 0 asks for the chosen token only,
     ``None`` for no logprobs. ``extra_body`` are further fields of the body, sent as they are whatever the engine.
-    ``streamed`` says whether the answer comes as a stream, ``None`` that it may come as whoever asks likes.
+    ``thinking`` holds what is said of reasoning: ``reasoning_effort`` and ``chat_template_kwargs``, which each kind of
+    engine has its own words for. ``streamed`` says whether the answer comes as a stream, ``None`` that it may come as
+    whoever asks likes.
     """
 
     case: str
@@ -84,6 +86,7 @@ class Request:
     response_format: Mapping[str, Any] | None = None
     top_logprobs: int | None = None
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    thinking: Mapping[str, Any] = field(default_factory=dict)
     streamed: bool | None = None
 
 

@@ -31,6 +31,8 @@ _LABELS: Final = {
     "tools": "tools",
     "raw_prompt": "raw prompts",
     "stream_equal": "stream is equal",
+    "reasoning_effort": "reasoning effort",
+    "thinking_switch": "thinking switch",
     "unknown_fields": "unknown fields",
     "overflow": "does not fit",
     "context_length": "context verified",

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 SIGNATURE: Final = (
-    "parity(prompts, *checks, max_tokens=64, sampling=None, concurrency=None, repeats=1, extra_body=None)"
+    "parity(prompts, *checks, max_tokens=64, sampling=None, concurrency=None, repeats=1, extra_body=None, "
+    "reasoning_effort=None, chat_template_kwargs=None)"
 )
 """The marker as users write it: registered with pytest and quoted in every error about it."""
 

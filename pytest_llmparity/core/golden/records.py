@@ -193,6 +193,7 @@ def wanted(request: Request) -> Wanted:
     """Return the hashes of a request in no engine's words: of what is asked, and of how it is sampled."""
     content = [request.messages, request.prompt, request.tools, request.tool_choice, request.response_format]
     content += [request.extra_body] if request.extra_body else []
+    content += [request.thinking] if request.thinking else []
     return Wanted(prompt=short(to_json(content)), sampling=short(to_json(request.sampling)))
 
 

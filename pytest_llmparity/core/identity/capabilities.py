@@ -23,6 +23,8 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "seed": ("repeats sampled text for the same seed", "does not repeat sampled text for the same seed"),
     "tools": ("takes tools", "does not take tools"),
     "raw_prompt": ("takes raw prompts as they are", "does not take raw prompts as they are"),
+    "reasoning_effort": ("reasons by reasoning_effort", "ignores reasoning_effort"),
+    "thinking_switch": ("reasons by enable_thinking", "ignores enable_thinking in chat_template_kwargs"),
     "stream_equal": ("streams what it answers unstreamed", "answers differently when streamed"),
 }
 """What a yes and a no of each field mean, as the rest of a sentence that begins with the engine's name."""
@@ -45,6 +47,7 @@ class Capabilities:
     ``response_format`` with a schema is enforced. ``schema_order``: its properties are forced in declared order.
     ``seed``: the same seed gives the same sampled text. ``tools``: functions may be offered. ``raw_prompt``: text is
     taken as it is, without a template. ``stream_equal``: streamed and unstreamed answers are the same.
+    ``reasoning_effort`` and ``thinking_switch``: what a request says of reasoning changes something.
     ``odd_logprobs`` says what keeps its logprobs from being compared, as the rest of a sentence about them.
     ``context_length`` is the largest prompt plus answer seen to fit, in tokens. ``probed`` names the fields that a
     probe of the live server found out (all others are declared).
@@ -58,6 +61,8 @@ class Capabilities:
     tools: bool | None = None
     raw_prompt: bool | None = None
     stream_equal: bool | None = None
+    reasoning_effort: bool | None = None
+    thinking_switch: bool | None = None
     unknown_fields: UnknownField | None = None
     overflow: Overflow | None = None
     odd_logprobs: str | None = None

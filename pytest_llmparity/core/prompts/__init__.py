@@ -42,9 +42,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt and what belongs to it. Exactly one of ``messages`` and ``prompt`` is set, variables filled in.
 
     ``group`` is shared by cases made from one template or document (its own id otherwise). ``sampling`` holds only the
-    fields the entry overrides, ``extra_body`` further fields of the request, as they are. ``line`` is where the entry
-    starts in its file, counted from 1. ``arm`` says which of its two arms it is where a check asks for both
-    (``core.prompts.arms``), empty elsewhere.
+    fields the entry overrides, ``thinking`` its ``reasoning_effort`` and ``chat_template_kwargs``, ``extra_body``
+    further fields of the request, as they are. ``line`` is where the entry starts in its file, counted from 1. ``arm``
+    says which of its two arms it is where a check asks for both (``core.prompts.arms``), empty elsewhere.
     """
 
     id: str
@@ -60,6 +60,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     line: int = 0
     extra_body: Mapping[str, Any] = msgspec.field(default_factory=dict)
     arm: str = ""
+    thinking: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.group:
@@ -77,6 +78,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             response_format=self.response_format,
             top_logprobs=top_logprobs,
             extra_body=self.extra_body,
+            thinking=self.thinking,
             streamed=STREAMS.get(self.arm),
         )
 
@@ -140,7 +142,7 @@ def digest(cases: Sequence[Case]) -> str:
 _NAMES: Final = tuple(name for name in Case.__struct_fields__ if name != "line")
 _LABELS: Final = tuple(f'"{name}": ' for name in _NAMES)
 _CONTENT: Final = operator.attrgetter(*_NAMES)
-_LATER: Final = ("extra_body", "arm")
+_LATER: Final = ("extra_body", "arm", "thinking")
 """Fields that there were not always: cases without them are written as they were."""
 _TEXT: Final = json.encoder.encode_basestring_ascii
 

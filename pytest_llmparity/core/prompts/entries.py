@@ -267,7 +267,18 @@ class PromptEntry(OpenAISampling):
     parallel_tool_calls: bool | None = None
     logit_bias: dict[str, float] | None = Field(default=None, min_length=1)
     extra_body: Annotated[dict[str, Any], AfterValidator(passed_through)] | None = Field(default=None, min_length=1)
+    reasoning_effort: Name | None = None
+    chat_template_kwargs: dict[str, Any] | None = Field(default=None, min_length=1)
     expect: ExpectEntry | None = None
+
+    @model_validator(mode="after")
+    def _thinks_in_a_chat(self) -> Self:
+        for name in self.thinking():
+            if self.prompt is not None:
+                raise ValueError(f"has {name} beside a raw prompt, which no chat template reads")
+            if name in (self.extra_body or {}):
+                raise ValueError(f"has {name} and has it in extra_body too; say it once")
+        return self
 
     @model_validator(mode="after")
     def _one_prompt(self) -> PromptEntry:
@@ -288,6 +299,11 @@ class PromptEntry(OpenAISampling):
         """Return the parameters that stand at the top or under ``sampling``."""
         top = super().overrides()
         return top if self.sampling is None else top | self.sampling.overrides()
+
+    def thinking(self) -> dict[str, Any]:
+        """Return what the entry says of reasoning, by OpenAI's and vLLM's names for it."""
+        named = {"reasoning_effort": self.reasoning_effort, "chat_template_kwargs": self.chat_template_kwargs}
+        return {name: value for name, value in named.items() if value is not None}
 
     def further(self) -> dict[str, Any]:
         """Return the fields of the request's body that are passed through as they are."""

@@ -309,6 +309,7 @@ def _filled(entry: PromptEntry, line: int, unfilled: list[str]) -> Case:
         else Expect(schema=expect.schema_, answer=expect.answer, tool=expect.tool, contains=tuple(expect.contains)),
         line=line,
         extra_body=entry.further(),
+        thinking=entry.thinking(),
     )
 
 

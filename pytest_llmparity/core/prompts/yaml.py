@@ -76,6 +76,8 @@ _ENTRY: Final[Rules] = {
     "stop": Meant.NAME,
     "parallel_tool_calls": Meant.SCHEMA,
     "extra_body": Meant.SCHEMA,
+    "reasoning_effort": Meant.TEXT,
+    "chat_template_kwargs": Meant.SCHEMA,
     "expect": {"schema": Meant.SCHEMA, "answer": Meant.TEXT, "tool": Meant.TEXT, "contains": Meant.TEXT},
 }
 

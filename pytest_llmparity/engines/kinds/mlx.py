@@ -200,6 +200,10 @@ class MlxAdapter(Adapter):
         asked = super()._logprob_fields(request)
         return {"logprobs": True, "top_logprobs": asked["logprobs"]} if request.prompt is not None and asked else asked
 
+    def _thinking_fields(self, request: Request) -> JsonObject:
+        """Say effort to the template: the server has no field for it."""
+        return build.effort_to_template(super()._thinking_fields(request), keep=False)
+
     def can_stream(self, request: Request) -> bool:
         """Tell whether this request may be streamed: a stream carries no logprobs."""
         return not self._logprob_fields(request)

@@ -49,7 +49,9 @@ class TransformersAdapter(Adapter):
     offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
     distributions: ClassVar[tuple[str, ...]] = ("transformers",)
     fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS
-    ignores: ClassVar[Mapping[str, str]] = {"response_format": _DROPPED, "tool_choice": _DROPPED}
+    ignores: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("response_format", "tool_choice", "reasoning_effort"), _DROPPED
+    )
     meanings: ClassVar[tuple[Meaning, ...]] = (
         Meaning(400, re.compile(r"\AServer is pinned to"), ModelMissing, "Give the pinned name as model."),
     )

@@ -188,7 +188,7 @@ class VllmAdapter(Adapter):
         ``/v1/completions`` puts a BOS token before a text that begins with one (vLLM issue 16028): it is left out here.
         What fields that are passed through do to a rendering nobody knows.
         """
-        if request.extra_body:
+        if request.extra_body or request.thinking:
             return None
         tokens = self._tokenized(messages=list(request.messages or ()))
         text = self._text_of(tokens) if tokens else None

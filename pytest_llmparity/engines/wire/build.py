@@ -136,6 +136,24 @@ def refuse(what: str, why: str, *, engine: str, case: str) -> ParameterNotHonour
     )
 
 
+def effort_to_template(fields: JsonObject, *, keep: bool) -> JsonObject:
+    """Return what is said of reasoning with its effort as an argument of the chat template, which reads it by its name.
+
+    ``none`` turns reasoning off, as templates with a switch take it. What the template is told anyway stays. ``keep``:
+    the field itself is sent too.
+
+    >>> effort_to_template({"reasoning_effort": "high"}, keep=False)
+    {'chat_template_kwargs': {'reasoning_effort': 'high'}}
+    """
+    effort = fields.get("reasoning_effort")
+    if effort is None:
+        return fields
+    told = fields.get("chat_template_kwargs")
+    argument: JsonObject = {"enable_thinking": False} if effort == "none" else {"reasoning_effort": effort}
+    sent: JsonObject = {"reasoning_effort": effort} if keep else {}
+    return {**sent, "chat_template_kwargs": argument | (dict(told) if isinstance(told, Mapping) else {})}
+
+
 class RequestBuilder:
     """The half of an adapter that asks: a request in the words of one kind of server, one way for all of them.
 
@@ -194,6 +212,7 @@ class RequestBuilder:
                 body["response_format"] = dict(request.response_format)
         else:
             body |= self._chat_fields(request)
+        body |= self._thinking_fields(request)
         body |= sampling
         body |= self.constants
         body |= self._logprob_fields(request)
@@ -212,6 +231,13 @@ class RequestBuilder:
     def _chat_fields(self, request: Request) -> JsonObject:
         """Return messages, tools and format in this engine's words."""
         return refuse_ignored(chat_fields(request), self.ignores, engine=self.name, case=request.case)
+
+    def _thinking_fields(self, request: Request) -> JsonObject:
+        """Return what the request says of reasoning in this engine's words; ``ParameterNotHonoured`` where it has none.
+
+        ``reasoning_effort`` is OpenAI's name, ``chat_template_kwargs`` that of servers of open weights.
+        """
+        return refuse_ignored(dict(request.thinking), self.ignores, engine=self.name, case=request.case)
 
     def _logprob_fields(self, request: Request) -> JsonObject:
         """Return the fields that ask for logprobs, none when the request wants none."""

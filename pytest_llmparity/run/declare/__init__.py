@@ -26,10 +26,11 @@ from pytest_llmparity.core.prompts.sampling import sampling_of
 from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.run.declare.applications import application_of, inputs_of, refuse_mixed, takes_values
 from pytest_llmparity.run.declare.prompts import find, load_prompts, place, text_of
+from pytest_llmparity.run.declare.thinking import THINKING, with_thinking
 from pytest_llmparity.run.plan import Declaration
 from pytest_llmparity.settings.sources import SIGNATURE
 
-KEYWORDS = ("max_tokens", "sampling", "concurrency", "repeats", "extra_body")
+KEYWORDS = ("max_tokens", "sampling", "concurrency", "repeats", "extra_body", *THINKING)
 
 
 def declare(
@@ -68,6 +69,7 @@ def declare(
             application = application_of(test, function, arguments, root=folders[-1])
     else:
         prompts = _with_extra(load_prompts(args[0], folders, test=test), kwargs.get("extra_body"))
+        prompts = with_thinking(prompts, {name: kwargs.get(name) for name in THINKING})
     checks = tuple(_check(value, folders, prompts) for value in args[1:])
     declaration = Declaration(
         test=test,

@@ -16,7 +16,7 @@ from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.run.application import CASE, ENGINE_NAMES, Application
 from pytest_llmparity.run.declare.prompts import load_prompts
 
-SENT: Final = ("max_tokens", "sampling", "extra_body")
+SENT: Final = ("max_tokens", "sampling", "extra_body", "reasoning_effort", "chat_template_kwargs")
 """Arguments of the marker that say how prompts are sent."""
 HOW: Final = 'def test_bot(engine, case): return triage(case["mail"], client=engine.openai(), model=engine.model)'
 

@@ -28,7 +28,7 @@ from pytest_llmparity.core.sample import Completion, Identity, Request, to_json
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.plan import Unit, Wires, build_requests, narrowed, pointless, shuffled
-from pytest_llmparity.run.probe import overflow, probes
+from pytest_llmparity.run.probe import overflow, probes, thinking
 from pytest_llmparity.run.probe.probes import Probe, Probed, Spent
 from pytest_llmparity.run.probe.slots import MOST_REQUESTS
 from pytest_llmparity.run.records import context_of, proven
@@ -42,10 +42,14 @@ PROBES: Final[Mapping[str, Probe]] = {
     "tools": probes.OFFERED,
     "seed": probes.SEED,
     "raw prompt": probes.RAW,
+    "reasoning effort": thinking.EFFORT,
+    "thinking switch": thinking.SWITCH,
     "context": overflow.FIT,
     "overflow": overflow.OVERFLOW,
 }
 """Every probe by name, in the order they are asked: what fills the context comes last."""
+THINKING: Final = ("reasoning effort", "thinking switch")
+"""What is asked where prompts say how much to reason."""
 ALWAYS: Final = ("streaming", "unknown fields")
 """What a run asks that judges anything: three to six tiny requests that no server was seen to mind."""
 GATES: Final = ("logprobs", "json_schema", "tools")
@@ -75,6 +79,7 @@ def wanted(units: Sequence[Unit], *, context: int | None) -> tuple[str, ...]:
         "schema": any(response_schema(case) is not None for _, case in cases),
         "tools": any(case.tools for _, case in cases),
         "seed": any(case.request(unit.sampling).sampling.temperature > 0 for unit, case in cases),
+        **{name: any(thinking.uses(case, name) for _, case in cases) for name in THINKING},
         "raw prompt": any(case.prompt is not None for _, case in cases),
         **dict.fromkeys(("context", "overflow"), any(_may_overflow(unit, case, context) for unit, case in cases)),
     }
@@ -126,9 +131,19 @@ def learn(
     return Learnt(declares=declares, capabilities=adapter.can, probed=probed, requests=asked.requests)
 
 
-def remarks(adapter: Adapter, learnt: Learnt) -> Iterator[str]:
-    """Yield what the reader of a run should know: promises that are not kept, and probes that failed."""
+def remarks(adapter: Adapter, learnt: Learnt, names: Sequence[str] = ()) -> Iterator[str]:
+    """Yield what the reader of a run should know: promises that are not kept, and probes that failed.
+
+    ``names`` are the probes that matter to it: what prompts say of reasoning and the engine ignores is named.
+    """
     yield from learnt.capabilities.findings(adapter.name, learnt.declares)
+    for name in names:
+        for field in PROBES[name].fields if name in THINKING else ():
+            if getattr(learnt.capabilities, field) is False:
+                yield (
+                    f"{adapter.name} {learnt.capabilities.sentence(field)}, though prompts of this run say it: neither "
+                    "the prompt nor the first words of its answer change (found by a probe)"
+                )
     for name, why in learnt.probed.notes.items():
         if name not in learnt.probed.settled:
             yield f"{adapter.name}: the probe of {name} failed, so only what its kind declares is known: {why}"
@@ -291,16 +306,17 @@ def prepare(
     """
     notes: list[str] = []
     try:
+        names = wanted(units, context=record.context_length) if asked and not record.recording else ()
         learnt = learn(
             adapter,
             record.identity,
-            names=wanted(units, context=record.context_length) if asked and not record.recording else (),
+            names=names,
             store=store,
             version=version,
             fresh=fresh,
             take=take,
         )
-        notes += remarks(adapter, learnt)
+        notes += remarks(adapter, learnt, names)
         record = dataclasses.replace(record, declares=learnt.declares, capabilities=learnt.capabilities)
         if asked and not record.recording:
             record = _with_routes(adapter, record, units, take=take, say=notes.append)

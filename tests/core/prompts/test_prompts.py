@@ -346,7 +346,8 @@ def test_broken_text_is_named_by_file_and_line(text: str, expected: str) -> None
         ({"expect": {"tool": ""}}, 'expect.tool is ""; expected text that is not empty'),
         (
             {"expects": {}},
-            "expects is not a key (did you mean 'expect'?); known here: expect, extra_body, frequency_penalty",
+            "expects is not a key (did you mean 'expect'?); known here: chat_template_kwargs, expect, extra_body, "
+            "frequency_penalty",
         ),
     ],
 )

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.spelling import sampling_defaults
-from pytest_llmparity.core.sample import Fact, Request
+from pytest_llmparity.core.sample import Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import files
 from pytest_llmparity.engines.start import program
 from pytest_llmparity.engines.wire import build
@@ -104,7 +104,7 @@ class LlamaCppAdapter(GgufServer):
 
     def rendered(self, request: Request) -> str | None:
         """Return what ``/apply-template`` makes of a chat; what passed-through fields do to it nobody knows."""
-        if request.extra_body:
+        if request.extra_body or request.thinking:
             return None
         body = build.encode({"messages": list(request.messages or ())})
         prompt = self.control.post("/apply-template", body, timeout_s=self.spec.request_timeout_s).json().get("prompt")
@@ -162,6 +162,10 @@ class LlamaCppAdapter(GgufServer):
             "the server runs with --no-cache-prompt."
         )
         return always if self.ours else (*always, cache)
+
+    def _thinking_fields(self, request: Request) -> JsonObject:
+        """Say a level of effort to the template too: the server itself knows ``none`` alone."""
+        return build.effort_to_template(super()._thinking_fields(request), keep=True)
 
     def can_stream(self, request: Request) -> bool:
         """Tell whether this request may be streamed: llama.cpp refuses logprobs beside tools in a stream."""

@@ -327,6 +327,11 @@ class OllamaAdapter(Adapter):
         defaults = about.sampling_defaults(self._shown(), self._release(), "openai")
         return about.openai_sampling(request.sampling, defaults, engine=self.name, case=request.case)
 
+    def _thinking_fields(self, request: Request) -> JsonObject:
+        """Return ``reasoning_effort``, which ``/v1`` has; it reasons by itself, so being told to is nothing to send."""
+        level = native.effort(request, engine=self.name)
+        return {"reasoning_effort": level} if level not in ("", "on") else {}
+
     def _chat_fields(self, request: Request) -> JsonObject:
         return build.chat_fields(dataclasses.replace(request, tool_choice=None))
 

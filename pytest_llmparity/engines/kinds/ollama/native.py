@@ -22,6 +22,7 @@ OPTIONS: Final = build.OPEN_SERVERS | {"repetition_penalty": "repeat_penalty", "
 MOST_LOGPROBS: Final = 20
 """Ollama answers 400 to a request for more alternatives, on every route."""
 
+_LEVELS: Final = ("low", "medium", "high")
 _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
 
 
@@ -43,10 +44,40 @@ def body(request: Request, *, model: str, options: Mapping[str, Any], stream: bo
     wanted = schema_or_json(request, engine=engine)
     if wanted is not None:
         fields["format"] = wanted
+    fields |= thinking(request, engine=engine)
     fields |= {"options": dict(options), "stream": stream}
     if request.top_logprobs is not None:
         fields |= {"logprobs": True, "top_logprobs": min(request.top_logprobs, MOST_LOGPROBS)}
     return fields
+
+
+def effort(request: Request, *, engine: str) -> str:
+    """Return how much a request asks to reason, empty where it does not say.
+
+    Raises ``ParameterNotHonoured`` for arguments of a template, which Ollama takes none of but the switch, and for a
+    switch and an effort that contradict each other.
+    """
+    told = mapping(request.thinking.get("chat_template_kwargs"))
+    level, switch = str(request.thinking.get("reasoning_effort") or ""), told.get("enable_thinking")
+    for name in told:
+        if name != "enable_thinking" or not isinstance(switch, bool):
+            why = "Ollama has no chat_template_kwargs; enable_thinking, true or false, is sent as its think"
+            raise build.refuse(f"chat_template_kwargs.{name}", why, engine=engine, case=request.case)
+    if level and isinstance(switch, bool) and switch == (level == "none"):
+        why = f"reasoning_effort is {level!r} beside it"
+        raise build.refuse(f"enable_thinking={str(switch).lower()}", why, engine=engine, case=request.case)
+    return level or {True: "on", False: "none"}.get(switch, "") if isinstance(switch, bool) else level
+
+
+def thinking(request: Request, *, engine: str) -> JsonObject:
+    """Return ``think``, as the native route calls it: on, off or a level (api/types.go, ``ThinkValue``)."""
+    level = effort(request, engine=engine)
+    if not level:
+        return {}
+    if level not in ("on", "none", *_LEVELS):
+        why = f"its think is on, off, {', '.join(_LEVELS)}"
+        raise build.refuse(f"reasoning_effort={level!r}", why, engine=engine, case=request.case)
+    return {"think": level if level in _LEVELS else level == "on"}
 
 
 def messages(turns: Sequence[Mapping[str, Any]], *, engine: str, case: str) -> list[JsonObject]:
