@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli.verbs import add_rootdir, root_of, store_of
+from pytest_llmparity.cli.verbs import add_rootdir, root_of, store_of, tell_damaged
 from pytest_llmparity.core.words.exits import OK
 from pytest_llmparity.core.words.printable import printable
 
@@ -27,6 +27,7 @@ def add(commands: Commands) -> None:
 
 
 def _runs(asked: argparse.Namespace) -> int:
+    from pytest_llmparity.core.errors import StoreError
     from pytest_llmparity.store.runs import FILE_NAME
 
     root = root_of(asked)
@@ -40,9 +41,13 @@ def _runs(asked: argparse.Namespace) -> int:
         for run in asked.release:
             store.name(run, kept=False)
         kept = store.named()
+        damaged = []
         for run in store.runs():
-            print(printable(_line(store, run, kept=run.id in kept)))
-    return OK
+            try:
+                print(printable(_line(store, run, kept=run.id in kept)))
+            except StoreError as error:
+                damaged.append(str(error))
+    return tell_damaged(damaged)
 
 
 def _line(store: Store, run: RunInfo, *, kept: bool) -> str:

@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from pytest_llmparity.core.words.exits import REFUSED
+from pytest_llmparity.core.words.exits import OK, REFUSED, WRONG
+from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE
 
 if TYPE_CHECKING:
@@ -83,6 +84,13 @@ def complain(text: str, code: int) -> int:
     """Say on stderr what is wrong, and return the exit code given."""
     print(f"llmparity: {text}", file=sys.stderr)
     return code
+
+
+def tell_damaged(sentences: Sequence[str]) -> int:
+    """Say behind a list which runs are not in it because they cannot be read; return the exit code of the list."""
+    for sentence in sentences:
+        complain(printable(sentence), WRONG)
+    return WRONG if sentences else OK
 
 
 def add_verb(commands: Commands, name: str, *, does: str, engines: str = "") -> Parser:

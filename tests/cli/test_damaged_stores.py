@@ -62,8 +62,6 @@ def ends(shell: Shell, words: tuple[str, ...], run: str, why: str) -> None:
         *((GATE, name) for name in ("gathered", "reported", "decisions", "agreed", "asked", "locked")),
         *((FROM, name) for name in ("gathered", "requests", "locked")),
         *((PRUNE, name) for name in ("gathered", "requests", "requests of skipped tests")),
-        *((("history",), name) for name in ("history", "reported", "gathered")),
-        *((("runs",), name) for name in ("gathered", "judged", "asked")),
         (("merge", "RUN"), "shard"),
     ],
 )
@@ -73,6 +71,29 @@ def test_a_document_of_another_form_is_refused(shell: Shell, words: tuple[str, .
     put(shell, PUT, run, name, content)
 
     ends(shell, words, run, f"run {run} cannot be read ({name})")
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "content"),
+    [
+        *(("history", name, content) for name in ("history", "reported", "gathered") for content in (b"[]", NESTED)),
+        *(("runs", name, content) for name in ("gathered", "judged", "asked") for content in (b"[]", NESTED)),
+        ("runs", "judged", b'{"worst": 3}'),
+        ("history", "history", b'{"run": 3}'),
+    ],
+)
+def test_a_damaged_run_is_named_and_the_others_are_listed(shell: Shell, verb: str, name: str, content: bytes) -> None:
+    whole = store_run(shell, varied().record.verdicts)
+    run = damaged(shell, PUT, "RUN", name, content)
+
+    told = shell.run(verb)
+
+    assert told.code == 1, told
+    assert whole in told.out
+    assert run not in told.out
+    assert f"run {run} cannot be read ({name})" in told.err
+    assert whole not in told.err
+    assert len(told.err) < 600
 
 
 @pytest.mark.parametrize(
@@ -92,8 +113,6 @@ def test_a_document_of_another_form_is_refused(shell: Shell, words: tuple[str, .
         (FROM, "requests", b'{"units": {"u": {"set": "s"}}, "schemas": {}}'),
         (FROM, "requests", REQUESTS.replace(b'"s", ""', b'"s", "gone"')),
         (FROM, "requests", REQUESTS.replace(b'["p", "s", ""]', b'["p", 3]')),
-        (("runs",), "judged", b'{"worst": 3}'),
-        (("history",), "history", b'{"run": 3}'),
     ],
 )
 def test_values_of_another_type_are_refused(shell: Shell, words: tuple[str, ...], name: str, content: bytes) -> None:

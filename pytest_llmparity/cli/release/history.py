@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli.verbs import add_rootdir, complain, root_of
-from pytest_llmparity.core.words.exits import OK, REFUSED
+from pytest_llmparity.cli.verbs import add_rootdir, complain, root_of, tell_damaged
+from pytest_llmparity.core.words.exits import REFUSED
 from pytest_llmparity.core.words.printable import printable, uncommanded
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _history(asked: argparse.Namespace) -> int:
 
     if asked.json is not None and (Path(asked.json).is_dir() or not Path(asked.json).absolute().parent.is_dir()):
         raise UsageError(f"--json: {asked.json} names no file in a folder that is there")
-    entries, where = _entries(asked)
+    entries, where, damaged = _entries(asked)
     if asked.test is not None and entries:
         known = dict.fromkeys(v.test.rpartition("::")[2] for entry in entries for v in entry.verdicts)
         entries = about(entries, asked.test)
@@ -53,11 +53,11 @@ def _history(asked: argparse.Namespace) -> int:
             replace(Path(asked.json), [json.dumps(history.record(entries), indent=1, allow_nan=False), "\n"])
         except OSError as error:
             return complain(printable(f"--json: {asked.json} could not be written: {error.strerror}"), REFUSED)
-    return OK
+    return tell_damaged(damaged)
 
 
-def _entries(asked: argparse.Namespace) -> tuple[list[Entry], str]:
-    """Return the runs, the oldest first, and where they are from, as a message says it."""
+def _entries(asked: argparse.Namespace) -> tuple[list[Entry], str, list[str]]:
+    """Return the runs, the oldest first, where they are from, as a message says it, and what cannot be read of them."""
     from pytest_llmparity.core.errors import UsageError
     from pytest_llmparity.core.history.entries import in_order
     from pytest_llmparity.run.judge.history import of_store
@@ -67,9 +67,10 @@ def _entries(asked: argparse.Namespace) -> tuple[list[Entry], str]:
     if asked.file is not None:
         if not Path(asked.file).is_file():
             raise UsageError(f"--from: there is no file {asked.file}")
-        return in_order(history.read(Path(asked.file))), f"of {asked.file}"
+        return in_order(history.read(Path(asked.file))), f"of {asked.file}", []
     folder = root_of(asked) / ".llmparity"
     if not (folder / FILE_NAME).exists():
-        return [], f"in {folder}"
+        return [], f"in {folder}", []
     with Store.open(folder) as store:
-        return of_store(store), f"in {folder}"
+        entries, damaged = of_store(store)
+        return entries, f"in {folder}", damaged

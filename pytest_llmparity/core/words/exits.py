@@ -31,6 +31,8 @@ RULE: Final[Mapping[int, str]] = {
 OF_DECISION: Final[Mapping[str, int]] = {"SHIP": OK, "HOLD": WRONG, "INCONCLUSIVE": OPEN}
 """The code of a decision, of ``llmparity gate`` as of ``--parity-policy``."""
 
+_DAMAGED: Final = "a stored run cannot be read: it is named, and the others are shown"
+
 OF_COMMAND: Final[Mapping[str, Mapping[int, str]]] = {
     "init": {OK: "configuration, prompts and test are written, or stand there as they would be"},
     "import": {OK: "the prompt file is written"},
@@ -48,8 +50,8 @@ OF_COMMAND: Final[Mapping[str, Mapping[int, str]]] = {
         WRONG: "the first bad version is named",
         OPEN: "it is one of several, or no version is known that does not pass and the last one is open",
     },
-    "history": {OK: "the runs are shown"},
-    "runs": {OK: "the runs are shown, kept or released"},
+    "history": {OK: "the runs are shown", WRONG: _DAMAGED},
+    "runs": {OK: "the runs are shown, kept or released", WRONG: _DAMAGED},
     "merge": {OK: "the merged run passed", WRONG: "a test failed"},
     "report": {OK: "shown, written or compared"},
     "serve": {OK: "stopped by Ctrl-C", WRONG: "the engine ended by itself"},

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.history.entries import Entry, entry_of, in_order
 from pytest_llmparity.core.identity.record import RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
@@ -14,7 +15,7 @@ from pytest_llmparity.run.judge.recorded import REPORTED, Reported
 from pytest_llmparity.run.judge.state import MERGED, read_state
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store import history as files
-from pytest_llmparity.store.runs import JUDGED, Store
+from pytest_llmparity.store.runs import JUDGED, RunInfo, Store
 
 HISTORY: Final = "history"
 """Name of a run's document that has what a history keeps of it."""
@@ -25,34 +26,46 @@ def note(store: Store, entry: Entry) -> None:
     store.put_document(entry.run, HISTORY, to_json(entry))
 
 
-def of_store(store: Store) -> list[Entry]:
-    """Return every run that was judged to its end, the oldest first.
+def of_store(store: Store) -> tuple[list[Entry], list[str]]:
+    """Return every run that was judged to its end, the oldest first, and a sentence for each that cannot be read.
 
     Of runs that an older version judged no latency is known.
     """
-    entries = []
+    entries, damaged = [], []
     for info in store.runs():
-        if (noted := store.noted(info.id, HISTORY, Entry)) is not None:
-            entries.append(noted)
-            continue
-        state, told = read_state(store, info.id), store.noted(info.id, REPORTED, Reported)
-        if state is None or told is None or state.shard:
-            continue
-        record = RunRecord(
-            run=info.id,
-            version=info.version,
-            engines=tuple(state.engines.values()),
-            verdicts=told.verdicts,
-            errors={test: why for test, why in told.tests.items() if why},
-        )
-        entries.append(entry_of(record))
-    return entries
+        try:
+            entry = _entry(store, info)
+        except StoreError as error:
+            damaged.append(str(error))
+        else:
+            entries += [] if entry is None else [entry]
+    return entries, damaged
+
+
+def _entry(store: Store, info: RunInfo) -> Entry | None:
+    """Return what one run came to, ``None`` where it was not judged to its end."""
+    if (noted := store.noted(info.id, HISTORY, Entry)) is not None:
+        return noted
+    state, told = read_state(store, info.id), store.noted(info.id, REPORTED, Reported)
+    if state is None or told is None or state.shard:
+        return None
+    record = RunRecord(
+        run=info.id,
+        version=info.version,
+        engines=tuple(state.engines.values()),
+        verdicts=told.verdicts,
+        errors={test: why for test, why in told.tests.items() if why},
+    )
+    return entry_of(record)
 
 
 def up_to(store: Store, record: RunRecord, *, kept: Path | None) -> list[Entry]:
-    """Return the runs that are stored or ``kept`` in a file up to this one, which is the last, the oldest first."""
+    """Return the runs that are stored or ``kept`` in a file up to this one, which is the last, the oldest first.
+
+    A stored one that cannot be read is left out: ``llmparity history`` names it.
+    """
     now = entry_of(record)
-    runs = in_order([] if kept is None else files.read(kept), of_store(store), [now])
+    runs = in_order([] if kept is None else files.read(kept), of_store(store)[0], [now])
     return runs[: runs.index(now) + 1]
 
 
