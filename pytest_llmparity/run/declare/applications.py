@@ -56,10 +56,14 @@ def application_of(
 
 
 def inputs_of(test: str, value: object, folders: Sequence[Path]) -> PromptSet:
-    """Return the inputs that a marker names, as a set of the test's own: its name is the test's."""
+    """Return the inputs that a marker names, as a set of the test's own.
+
+    Its name is the test's with its path, which is also that of its golden answers: files of one name share none.
+    """
     prompts = load_prompts(value, folders, test=test, inputs=True)
     path, _, name = test.partition("::")
-    return PromptSet(name=f"{Path(path).stem}.{name.replace('::', '.')}", cases=prompts.cases)
+    parts = (*Path(path).with_suffix("").parts, *name.split("::"))
+    return PromptSet(name=".".join(parts), cases=prompts.cases)
 
 
 def refuse_mixed(test: str, checks: Sequence[Any], kwargs: Mapping[str, object]) -> None:
