@@ -51,6 +51,8 @@ LEAST_REPEATS: Final = 20
 Texts = Sequence[tuple[str, str]]
 
 
+_EXAMPLES: Final = 3
+"""Cases that are shown with both answers."""
 _LEAD: Final = 20
 """Characters shown before the place where two answers part."""
 
@@ -203,7 +205,7 @@ class SimilarityCheck(BaseCheck):
             remarks=turns(judgement, pairing.groups_asked, evidence.prompts.groups),
             requests=2 * len(pairing.pairs),
             differs=layers.layers(evidence, candidate) if layered else (),
-            details=(*head, *_counts(compared, limit), *missing.reasons, *_first(verdict, compared)),
+            details=(*head, *_counts(compared, limit), *missing.reasons, *_unlike(verdict, compared)),
             differing=tuple(comparison.difference for comparison in compared if not comparison.alike),
         )
         if not evidence.single:
@@ -329,18 +331,19 @@ def _counts(compared: Sequence[_Compared], limit: float | None) -> list[str]:
     return lines
 
 
-def _first(verdict: Verdict, compared: Sequence[_Compared]) -> list[str]:
-    for comparison in compared:
-        if not comparison.alike:
-            what = f": {explain.plain(comparison.why, 160)}" if comparison.why else ""
-            width = max(len(verdict.engine), len(str(verdict.baseline)))
-            ours, theirs = _from_where_they_part(*comparison.shown)
-            return [
-                f"first: {explain.plain(comparison.pair.case.id, 40)}{what}",
-                f"  {verdict.baseline:<{width}} {ours}",
-                f"  {verdict.engine:<{width}} {theirs}",
-            ]
-    return []
+def _unlike(verdict: Verdict, compared: Sequence[_Compared]) -> list[str]:
+    """Return the first cases whose answers are not alike, with both answers from shortly before they part."""
+    width = max(len(verdict.engine), len(str(verdict.baseline)))
+    lines: list[str] = []
+    for comparison in [comparison for comparison in compared if not comparison.alike][:_EXAMPLES]:
+        what = f": {explain.plain(comparison.why, 160)}" if comparison.why else ""
+        ours, theirs = _from_where_they_part(*comparison.shown)
+        lines += [
+            f"{'and' if lines else 'first'}: {explain.plain(comparison.pair.case.id, 40)}{what}",
+            f"  {verdict.baseline:<{width}} {ours}",
+            f"  {verdict.engine:<{width}} {theirs}",
+        ]
+    return lines
 
 
 def _from_where_they_part(ours: str, theirs: str) -> tuple[str, str]:

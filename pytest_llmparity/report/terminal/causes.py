@@ -8,8 +8,8 @@ from pytest_llmparity.core.verdict import Experiment, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import hanging, printable, wrapped
 
-SHOWN: Final = 8
-"""Lines that say which answers were wrong or different."""
+SHOWN: Final = 12
+"""Lines that say which answers were wrong or different: three cases with both answers, and what is counted."""
 
 
 def evidence(verdict: Verdict, *, width: int) -> list[str]:

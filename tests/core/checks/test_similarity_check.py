@@ -9,6 +9,7 @@ from pytest_llmparity import check
 from pytest_llmparity.core.checks.similarity import _from_where_they_part, scored
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.report.terminal.causes import evidence
 
 if TYPE_CHECKING:
     from tests.core.conftest import Answer, Factory
@@ -76,6 +77,18 @@ def test_answers_below_the_limit_fail_and_the_first_is_shown(make: Factory) -> N
 
     assert verdict.outcome is Outcome.FAIL
     assert any(line.startswith("  cand 'Once upon") for line in verdict.details)
+
+
+def test_up_to_three_answers_are_shown_where_the_share_stays_open_too(make: Factory) -> None:
+    failed = judge(make, [STRANGER] * 64, at_least=0.9)
+    few = judge(make, [STRANGER] * 5 + [TEXT] * 59, at_least=0.9)
+
+    assert few.outcome is Outcome.INCONCLUSIVE
+    for verdict in (failed, few):
+        shown = [line.split(":")[1].strip() for line in verdict.details if line.startswith(("first: ", "and: "))]
+        assert shown == ["c0", "c1", "c2"]
+        below = "\n".join(evidence(verdict, width=80))
+        assert below.count("cand 'Once upon") == 3, "the summary shows them whole"
 
 
 def test_answers_that_begin_alike_are_shown_from_where_they_part() -> None:
