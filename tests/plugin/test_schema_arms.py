@@ -66,7 +66,9 @@ def test_each_prompt_is_asked_in_both_arms_and_each_check_reads_its_own(bench: B
     folder = bench.pytester.path / ".llmparity/report"
     run = json.loads((folder / "run.json").read_text())
     found = {(v["kind"], v["engine"]): v for v in run["verdicts"]}
-    assert found["schema.constraint", "a"]["constraint"] == "enforced"
+    assert (
+        found["schema.constraint", "a"]["constraint"] == "not shown"
+    )  # it keeps the schema without being told to, too
     assert found["schema.constraint", "b"]["constraint"] == "violated"
     assert found["schema.constraint", "b"]["arm"] == "constrained"
     assert found["schema.rate", "b"]["estimate"] == 0.0  # without arms= it reads the constrained answers

@@ -12,7 +12,7 @@ import msgspec
 
 from pytest_llmparity.core.checks.designs import design_of, turns
 from pytest_llmparity.core.checks.limits import LimitedCheck
-from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
+from pytest_llmparity.core.checks.missing import Missing, Silence, describe, gap_shown, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.checks.schema.contract import name_of, silent
 from pytest_llmparity.core.checks.schema.contracts import Contracts, files_of
@@ -386,7 +386,15 @@ class _Pair:
         ids = {case.id for case in cases}
         rest = [case for case in pairing.cases if case.id not in ids]
         everything, best = [*cases, *rest], [*differences, *[0] * len(rest)]
-        return rested(done, self.missing, best=lambda: design.gap(best, margin=margin, side=side, cases=everything))
+        done = rested(done, self.missing, best=lambda: design.gap(best, margin=margin, side=side, cases=everything))
+        return gap_shown(
+            done,
+            sum(self.ours[case.id].right or self.theirs[case.id].right for case in cases),
+            len(cases),
+            margin=margin,
+            what="answers are right on either engine",
+            nothing="no answer of either engine is right, so how many turn is not shown",
+        )
 
 
 def right_only_on(engine: str) -> str:

@@ -65,8 +65,10 @@ class Unconstrained:
             for name, of in free.items()
         }
 
-    def cause(self) -> Cause:
+    def cause(self, *, gone: bool) -> Cause:
         """Return whose constraint it is: the engine whose values are others with it than without, and the other's not.
+
+        ``gone``: without it nothing is left of the drift; else less of it.
 
         Where both answer otherwise, what differs shows with the constraint alone, and is something else.
         """
@@ -79,14 +81,16 @@ class Unconstrained:
         if changed[who] < CLEARLY * max(1, changed[other]):
             return Cause(
                 layer="weights or arithmetic",
-                text="weights or arithmetic, which show with the schema's constraint alone: without it the drift is "
-                f"gone, and with it {candidate} answers other values than without in {changed[candidate]} of {n}, "
+                text=f"weights or arithmetic, which show {'with' if gone else 'most with'} the schema's constraint"
+                f"{' alone' if gone else ''}: without it the drift is {'gone' if gone else 'less'}, and with it "
+                f"{candidate} answers other values than without in {changed[candidate]} of {n}, "
                 f"{baseline} in {changed[baseline]}",
                 by_exclusion=True,
             )
+        part = "" if gone else " is part of it"
         text = (
-            f"the schema's constraint on {who}: with it {who} answers other values than without in {changed[who]} "
-            f"of {n}, {other} in {changed[other]}"
+            f"the schema's constraint on {who}{part}: with it {who} answers other values than without in "
+            f"{changed[who]} of {n}, {other} in {changed[other]}"
         )
         if order := _order(forced[who], free[who]):
             text += f"; it forces the order {', '.join(order)}"

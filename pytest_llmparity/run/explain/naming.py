@@ -93,30 +93,34 @@ class Naming:
             layer = cause.layer  # both serve the same file
         return dataclasses.replace(cause, layer=layer, text=layer + cause.text[len(cause.layer) :])
 
-    def of_weights(self, same: SameFile) -> Cause:
-        """Name the weights: served by the baseline's engine they answer as the candidate does."""
+    def of_weights(self, same: SameFile, *, gone: bool) -> Cause:
+        """Name the weights: served by the baseline's engine they answer as the candidate does, if all drift is gone."""
         ours, theirs = self._pair.adapters
         classes = ""
         if self._classes():
             mine, other = (self._evidence.engines[name].quantization for name in (ours.name, theirs.name))
             classes = f" ({other}, those of {ours.name} are {mine})"
         file = _of_file(same)
+        served = f"{file} served as {ours.name} is"
+        whole = f"the weights of {theirs.name}{classes}: {served} answers as {theirs.name} does"
+        part = f"the weights of {theirs.name}{classes} are part of it: {served} differs less from {theirs.name}"
         return Cause(
             layer="weights",
-            text=f"the weights of {theirs.name}{classes}: {file} served as {ours.name} is answers as "
-            f"{theirs.name} does",
+            text=whole if gone else part,
             remedy=f"serve {theirs.name} the weights of {ours.name}, or accept them: llmparity calibrate {ours.name} "
             f"{theirs.name}",
         )
 
-    def of_engine(self, same: SameFile) -> Cause:
-        """Name the engine: the candidate's file served by the baseline's answers as the baseline does."""
+    def of_engine(self, same: SameFile, *, gone: bool) -> Cause:
+        """Name the engine: the candidate's file served by the baseline's answers as that does, if all drift is gone."""
         ours, theirs = self._pair.adapters
         file = _of_file(same)
+        served = f"{file} served as {ours.name} is"
+        whole = f"{theirs.name}'s engine or its settings, not its weights: {served} answers as {ours.name} does"
+        part = f"{theirs.name}'s engine or its settings are part of it: {served} differs less from {ours.name}"
         return Cause(
             layer="engine",
-            text=f"{theirs.name}'s engine or its settings, not its weights: {file} served as {ours.name} is answers as "
-            f"{ours.name} does",
+            text=whole if gone else part,
             remedy=f"serve {file} by {ours.kind}, as {ours.name} is",
         )
 

@@ -22,6 +22,8 @@ from pytest_llmparity.run.explain.asking import Pair, completion
 READ: Final = "the baseline's answers read by both, the next token asked for at {places} places of each"
 PROMPTS: Final = 6
 """Prompts whose answers are read, of as many groups."""
+FEWEST: Final = 4
+"""Prompts whose next tokens may name a layer: the median of fewer is that of one answer, and has no bounds."""
 PLACES: Final = 4
 """Places of an answer at which the next token is asked for: the middle of each quarter."""
 LITTLE: Final = 6.0
@@ -40,11 +42,11 @@ class Read:
     prompts: int
 
     def layer(self, ladder: Ladder | None) -> str:
-        """Return ``weights`` or ``arithmetic``, nothing where it is neither or no ladder of this model tells.
+        """Return ``weights`` or ``arithmetic``, nothing where it is neither, too few were read or no ladder tells.
 
         As far as the finest copy is weights, next to nothing beside it is arithmetic.
         """
-        if ladder is None:
+        if ladder is None or self.prompts < FEWEST:
             return ""
         finest = min(rung.shift for rung in ladder.rungs)
         if self.nats * LITTLE < finest:

@@ -148,7 +148,7 @@ class Search:
             free = Unconstrained(self.pair, possible)
             forced = self._forced(free, everything)
             if forced is not None and (forced.gone or forced.less):
-                causes = (free.cause(), *naming.named(self._beside(free)))
+                causes = (free.cause(gone=forced.gone), *naming.named(self._beside(free)))
                 if forced.gone:
                     return causes
             but += ["the constraint of the schema"] if free.why else []
@@ -162,9 +162,12 @@ class Search:
             elif again is None or not again.before:
                 but.append(f"the prompt cache of {who}")
         remaining = naming.remaining(possible, but=but)
-        if not remaining or (shown := self._by_file(naming, possible, everything)):
-            return (*causes, *(shown if remaining else ()))
-        return (*causes, *self._by_next_tokens(naming, remaining))
+        if not remaining:
+            return causes
+        shown, all_of_it = self._by_file(naming, possible, everything)
+        if all_of_it:
+            return (*causes, *shown)
+        return (*causes, *shown, *(remaining if shown else self._by_next_tokens(naming, remaining)))
 
     def _by_next_tokens(self, naming: Naming, remaining: tuple[Cause, ...]) -> tuple[Cause, ...]:
         """Return what remains, with how far next tokens move where both engines read the same text."""
@@ -180,33 +183,36 @@ class Search:
         self._note(words, None, None, outcome="measured", why=naming.moved(measured), n=measured.prompts)
         return tuple(naming.narrowed(cause, measured) for cause in remaining)
 
-    def _by_file(self, naming: Naming, possible: Sequence[str], everything: Drift) -> tuple[Cause, ...]:
-        """Tell weights from engine by the candidate's file on the baseline's engine; nothing where that cannot be."""
+    def _by_file(self, naming: Naming, possible: Sequence[str], everything: Drift) -> tuple[tuple[Cause, ...], bool]:
+        """Tell weights from engine by the candidate's file on the baseline's engine; nothing where that cannot be.
+
+        Also returned is whether the causes are all of it, or something remains beside them.
+        """
         same, (baseline, candidate) = self.same_file, self.pair.adapters
         if same is None:
-            return ()
+            return (), False
         try:
             answers, why = same.answers(self.pair, possible), same.why
         except Spent as spent:  # what is excluded is told all the same
             answers, why = None, str(spent)
         if answers is None:
             self._note(SAME_FILE, everything, None, outcome="not tried", why=why)
-            return ()
+            return (), False
         both = self.pair.answers(possible)
         of_weights = self._of({baseline.name: both[baseline.name], candidate.name: answers})
         of_engine = self._of({baseline.name: answers, candidate.name: both[candidate.name]})
         if of_weights is None or of_engine is None:
             self._note(SAME_FILE, everything, None, outcome="not tried", why="there are no answers to compare")
-            return ()
+            return (), False
         engine, weights = effect(everything, of_weights), effect(everything, of_engine)
         self._note(SAME_ENGINE, everything, of_weights, outcome=engine.outcome, test=engine)
         self._note(SAME_FILE, everything, of_engine, outcome=weights.outcome, test=weights)
         causes = []
         if weights.gone or weights.less:
-            causes.append(naming.of_weights(same))
+            causes.append(naming.of_weights(same, gone=weights.gone))
         if engine.gone or engine.less:
-            causes.append(naming.of_engine(same))
-        return tuple(causes)
+            causes.append(naming.of_engine(same, gone=engine.gone))
+        return tuple(causes), weights.gone or engine.gone
 
     def _forced(self, free: Unconstrained, everything: Drift) -> Effect | None:
         """Ask both engines without the constraint of the schema: is the drift there all the same?"""

@@ -346,3 +346,14 @@ def test_sequential_evidence_is_judged_as_it_comes(make: Factory) -> None:
 
     assert {verdict.outcome for verdict in verdicts} == {Outcome.PASS}
     assert all("sequential" in verdict.message for verdict in verdicts)
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_engines_of_which_next_to_no_answer_is_right_show_no_gap(make: Factory, right: int) -> None:
+    few = [RIGHT] * right + [WRONG] * (64 - right)
+
+    verdicts = judge(make, check.answers(extract="number", gap=0.05, flips=0.05), few, few, again=few)
+
+    for kind in ("answers.gap", "answers.flips"):
+        assert verdicts[kind, "cand"].outcome is Outcome.INCONCLUSIVE
+        assert "right on either engine" in verdicts[kind, "cand"].reason or not right

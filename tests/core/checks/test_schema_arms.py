@@ -63,7 +63,7 @@ EXPECTED = Expect(answer=RIGHT)
 
 def test_the_arms_are_judged_apart_and_against_each_other(make: Factory) -> None:
     base = engine(make, "base", [RIGHT] * N, [RIGHT] * N)
-    cand = engine(make, "cand", [FITS] * 60 + [RIGHT] * 4, [RIGHT] * N)
+    cand = engine(make, "cand", [FITS] * 60 + [RIGHT] * 4, [RIGHT] * 63 + [VIOLATES])
 
     found = judged(make, check.schema(SCHEMA, rate=0.9, arms=0.1), base, cand, expect=EXPECTED)
 
@@ -80,18 +80,18 @@ def test_the_arms_are_judged_apart_and_against_each_other(make: Factory) -> None
     lost = found.pop(("schema.arms", "cand"))
     assert {verdict.outcome for verdict in found.values()} == {Outcome.PASS}
     assert lost.outcome is Outcome.FAIL
-    assert lost.estimate == pytest.approx(60 / 64)
+    assert lost.estimate == pytest.approx(59 / 64)
     assert lost.lower is not None
     assert lost.lower > 0.8
     assert lost.p_fail is not None
     assert lost.p_fail < 1e-3
     assert lost.details == (
-        "right in the free arm only: 60; in the constrained one only: 0; in both: 4; of 64 prompts",
+        "right in the free arm only: 60; in the constrained one only: 1; in both: 3; of 64 prompts",
         "first: c0",
         f"  free: {RIGHT!r}",
         f"  constrained: {FITS!r}",
     )
-    assert lost.message.startswith("FAIL schema.arms, cand: 93.75 % of answers are right in the free arm only, net")
+    assert lost.message.startswith("FAIL schema.arms, cand: 92.19 % of answers are right in the free arm only, net")
     assert {verdict.arm for (kind, _), verdict in found.items() if kind.startswith("schema.free")} == {"free"}
     assert found["schema.constraint", "cand"].constraint == "enforced"
 
@@ -195,6 +195,71 @@ def test_a_few_whole_answers_among_cut_ones_do_not_show_that_a_schema_is_enforce
     assert "32 of 64 prompts have no whole answer" in constraint.message
 
 
+def test_a_schema_that_free_answers_keep_too_is_not_shown_to_be_enforced(make: Factory) -> None:
+    engines = [engine(make, name, [RIGHT] * N, [RIGHT] * N) for name in ("base", "cand")]
+
+    constraint = judged(make, check.schema(SCHEMA, arms=0.1), *engines)["schema.constraint", "cand"]
+
+    assert (constraint.outcome, constraint.constraint) == (Outcome.PASS, "not shown")
+    assert constraint.message == (
+        "PASS schema.constraint, cand: takes the schema, and all 64 answers keep it; no free answer breaks it, so that "
+        "it is enforced is not shown"
+    )
+
+
+@pytest.mark.parametrize("free", ["cut", "", "failed"])
+def test_free_answers_that_did_not_end_or_say_nothing_show_no_enforcement(make: Factory, free: str) -> None:
+    answers: dict[str, Answer] = {"cut": make.cut("{"), "failed": make.failure()}
+    said = answers.get(free, "")
+    engines = [engine(make, name, [RIGHT] * N, [said] * N) for name in ("base", "cand")]
+
+    found = judged(make, check.schema(SCHEMA, arms=0.1), *engines)
+
+    assert found["schema.constraint", "cand"].constraint == "not shown"
+
+
+def test_answers_without_a_word_neither_keep_a_schema_nor_violate_it(make: Factory) -> None:
+    thinks = make.completion("", reasoning="hm")
+    engines = [engine(make, name, [thinks] * N, [RIGHT] * N) for name in ("base", "cand")]
+
+    constraint = judged(make, check.schema(SCHEMA, arms=0.1), *engines)["schema.constraint", "cand"]
+
+    assert (constraint.outcome, constraint.constraint) == (Outcome.INCONCLUSIVE, "not shown")
+    assert constraint.reason == "every answer ended without a word, so whether it keeps the schema is not shown"
+
+
+def test_some_answers_without_a_word_are_counted_in_words(make: Factory) -> None:
+    engines = [engine(make, name, [RIGHT] * 40 + [""] * 24, [VIOLATES] * N) for name in ("base", "cand")]
+
+    constraint = judged(make, check.schema(SCHEMA, arms=0.1), *engines)["schema.constraint", "cand"]
+
+    assert (constraint.outcome, constraint.constraint) == (Outcome.INCONCLUSIVE, "not shown")
+    assert "24 of 64 prompts have no whole answer, 24 of them an empty one" in constraint.reason
+
+
+def test_arms_in_which_next_to_nothing_is_right_show_no_harm(make: Factory) -> None:
+    few = [RIGHT] + [FITS] * 63
+    engines = [engine(make, name, few, few) for name in ("base", "cand")]
+
+    arms = judged(make, check.schema(SCHEMA, arms=0.15), *engines, expect=EXPECTED)["schema.arms", "cand"]
+
+    assert arms.outcome is Outcome.INCONCLUSIVE
+    assert arms.reason == (
+        "only 1 of 64 answers are right in either arm, fewer than the margin of 15 %: no gap of more could show"
+    )
+
+
+def test_cut_free_answers_do_not_make_up_for_answers_that_the_constraint_makes_wrong(make: Factory) -> None:
+    constrained, free = [FITS] * 32 + [RIGHT] * 32, [RIGHT] * 32 + [make.cut("Sure! Let me see")] * 32
+    engines = [engine(make, name, constrained, free) for name in ("base", "cand")]
+
+    arms = judged(make, check.schema(SCHEMA, arms=0.15), *engines, expect=EXPECTED)["schema.arms", "cand"]
+
+    assert arms.outcome is Outcome.FAIL
+    assert arms.estimate == 1.0
+    assert "the token limit was reached before the JSON of 32 free answers: raise max_tokens" in arms.details
+
+
 def test_a_free_answer_in_a_code_block_is_right_and_its_rate_is_not(make: Factory) -> None:
     fenced = f"Here it is:\n```json\n{RIGHT}\n```"
     engines = [engine(make, name, [FITS] * N, [fenced] * N) for name in ("base", "cand")]
@@ -274,7 +339,7 @@ def test_a_model_is_held_against_answers_and_its_schema_is_what_is_sent(make: Fa
 
     checked = check.schema(Ticket, rate=0.9, arms=0.1)
     sent = asked(make, checked).cases[0].response_format
-    found = judged(make, checked, engine(make, "base", [RIGHT] * N, [RIGHT] * N))
+    found = judged(make, checked, engine(make, "base", [RIGHT] * N, ["no"] + [RIGHT] * (N - 1)))
 
     assert sent is not None
     assert sent["json_schema"]["schema"] == Ticket.model_json_schema()

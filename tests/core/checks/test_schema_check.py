@@ -459,3 +459,14 @@ def test_a_schema_that_is_promised_and_not_enforced_is_said_beside_the_rate(make
     assert verdict.differs == (
         "structured output: ollama does not enforce response_format (probed, declared otherwise)",
     )
+
+
+def test_a_gap_between_engines_of_which_next_to_no_answer_fits_shows_nothing(make: Factory) -> None:
+    few = [GOOD] + [UNFIT] * 63
+
+    gap = judge(make, check.schema(Ticket, gap=0.05), few, few)["schema.gap", "cand"]
+
+    assert gap.outcome is Outcome.INCONCLUSIVE
+    assert gap.reason == (
+        "only 1 of 64 answers fit on either engine, fewer than the margin of 5 %: no gap of more could show"
+    )

@@ -80,6 +80,49 @@ def test_references_that_double_again_and_again_are_refused(word: str) -> None:
             check.schema(bomb, rate=0.9)
 
 
+TWICE = 2
+
+
+@pytest.mark.parametrize("word", ["dependentSchemas", "dependencies"])
+def test_branches_that_a_key_brings_are_counted(word: str) -> None:
+    doubled = {f"d{n}": {word: {"a": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * TWICE}}} for n in range(40)}
+
+    with pytest.raises(DesignError, match="one value against more than 100000 schemas"):
+        check.schema({"$defs": {**doubled, "d40": {}}, "$ref": "#/$defs/d0"}, rate=0.9)
+
+
+@pytest.mark.parametrize(
+    ("base", "own", "reference"),
+    [
+        ("http://x.example/s", False, "http://x.example/s#/$defs/d{}"),
+        ("http://x.example/s", False, "s#/$defs/d{}"),
+        ("http://x.example/", True, "d{}"),
+        ("http://x.example/", True, "http://x.example/a/../d{}"),
+        ("foo://x.example/s", True, "foo://x.example/d{}"),
+        ("urn:x:s", False, "urn:x:s#/$defs/d{}"),
+        ("s", True, "./d{}"),
+    ],
+)
+def test_references_by_an_id_of_the_schema_itself_are_followed(base: str, own: bool, reference: str) -> None:
+    names = [f"d{n}" for n in range(41)]
+    doubled: dict[str, Any] = {
+        name: {"allOf": [{"$ref": reference.format(n + 1)}] * TWICE} for n, name in enumerate(names[:40])
+    }
+    doubled["d40"] = {}
+    if own:
+        doubled = {name: {"$id": name, **part} for name, part in doubled.items()}
+
+    with pytest.raises(DesignError, match="one value against more than 100000 schemas"):
+        check.schema({"$id": base, "$defs": doubled, "$ref": reference.format(0)}, rate=0.9)
+
+
+def test_a_few_references_by_an_id_are_used() -> None:
+    schema = {"$id": "http://x.example/", "$defs": {"n": {"$id": "n", "type": "integer"}}, "$ref": "n"}
+
+    assert problem(schema, "1") is None
+    assert problem(schema, '"1"') is not None
+
+
 def test_a_chain_of_thousands_of_references_is_refused() -> None:
     chain: dict[str, Any] = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(20_000)}
 

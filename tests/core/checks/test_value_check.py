@@ -96,6 +96,13 @@ def test_raising_on_both_engines_is_never_a_pass(make: Factory, limit: str, exce
     assert outcomes == {Outcome.INCONCLUSIVE if open_ else Outcome.FAIL}
 
 
+def test_a_gap_between_engines_on_which_next_to_no_input_returns_shows_nothing(make: Factory) -> None:
+    gap = judge(make, check.value(gap=0.1), [BILLING] + [RAISED] * (N - 1))["value.gap", "cand"]
+
+    assert gap.outcome is Outcome.INCONCLUSIVE
+    assert "inputs return on either engine, fewer than the margin of 10 %" in gap.message
+
+
 @pytest.mark.parametrize("limit", EVERY)
 def test_engines_that_were_not_there_are_an_error(make: Factory, limit: str) -> None:
     checked = check.value(**limits(limit))

@@ -61,6 +61,11 @@ def test_next_tokens_speak_for_weights_or_arithmetic_by_the_models_own_ladder(na
     assert read.layer(None) == ""
 
 
+@pytest.mark.parametrize(("prompts", "layer"), [(1, ""), (3, ""), (4, "weights")])
+def test_next_tokens_of_few_prompts_speak_for_nothing(prompts: int, layer: str) -> None:
+    assert Read(nats=0.4, early=0.4, late=0.4, prompts=prompts).layer(LADDER) == layer
+
+
 class Renders(PosingEngine):
     """Answers by the rendered prompt and the weights it has, with logprobs where it is able to."""
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 from pytest_llmparity.core.checks.designs import design_of, turns
 from pytest_llmparity.core.checks.limits import LimitedCheck
-from pytest_llmparity.core.checks.missing import Missing, Silence, rested
+from pytest_llmparity.core.checks.missing import Missing, Silence, gap_shown, rested
 from pytest_llmparity.core.checks.schema.arms import (
     ALL,
     ARMS,
@@ -352,11 +352,14 @@ class SchemaCheck(LimitedCheck):
         silent = [case for case in pair.cases if case.id not in ids]
         everything, best = [*used, *silent], [*differences, *[0] * len(silent)]
         done = rested(done, missing, best=lambda: design.gap(best, margin=margin, side=self.side, cases=everything))
-        nothing_fits = all(reading.problem is not None for _, *both in spoken for reading in both)
-        if done.outcome is not Outcome.PASS or not nothing_fits:
-            return done
-        reason = "no answer of either engine fits, so how many more fit on one of them is not shown"
-        return dataclasses.replace(done, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")
+        return gap_shown(
+            done,
+            sum(ours.problem is None or theirs.problem is None for _, ours, theirs in spoken),
+            len(spoken),
+            margin=margin,
+            what="answers fit on either engine",
+            nothing="no answer of either engine fits, so how many more fit on one of them is not shown",
+        )
 
     def _agree(self, verdict: Verdict, evidence: Evidence, pair: PairReadings) -> Verdict:
         assert self.agree is not None

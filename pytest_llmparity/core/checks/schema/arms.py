@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from pytest_llmparity.core.checks.designs import design_of, turns
-from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
+from pytest_llmparity.core.checks.missing import Missing, Silence, describe, gap_shown, rested
 from pytest_llmparity.core.checks.schema.contract import Reading, silent
 from pytest_llmparity.core.checks.schema.contracts import Contracts
 from pytest_llmparity.core.compare.answers import digest, speechless
@@ -118,13 +118,15 @@ class Arms:
         """
         cases = [case for case in self.constrained.prompts.cases if case.id not in engine.left_out]
         answers, refused = engine.answers(), self._refused(engine)
-        whole = [c for c in cases if c.id in answers and not answers[c.id].cut and not answers[c.id].tool_calls]
+        ended = [c for c in cases if c.id in answers and not answers[c.id].cut and not answers[c.id].tool_calls]
+        whole = [case for case in ended if not speechless(answers[case.id])]
+        empty = len(ended) - len(whole)
         readings = {case.id: self._sent.of(case).hold(answers[case.id]) for case in whole}
         violating = [case for case in whole if readings[case.id].problem is not None]
         settled = len(whole) + len(refused)
         verdict = dataclasses.replace(verdict, requests=len(answers) + len(engine.failures()), n=settled)
         if not settled:
-            return self._unknown(verdict, engine, answers)
+            return self._unknown(verdict, engine, answers, empty)
         verdict = dataclasses.replace(
             verdict,
             unit="share",
@@ -152,13 +154,16 @@ class Arms:
                 f"it; first: {describe(engine.name, case, failure)}"
             )
             return dataclasses.replace(verdict, outcome=Outcome.FAIL, constraint="refused", reason=reason)
+        reason = f"takes the schema, and all {explain.count(len(whole), 'answer')} keep it"
+        shown = self._breaks_free(engine, cases)
         kept = dataclasses.replace(
             verdict,
             outcome=Outcome.PASS,
-            constraint="enforced",
-            reason=f"takes the schema, and all {explain.count(len(whole), 'answer')} keep it",
+            constraint="enforced" if shown else "not shown",
+            reason=reason if shown else f"{reason}; no free answer breaks it, so that it is enforced is not shown",
         )
         unknown = f"{len(cases) - len(whole)} of {explain.count(len(cases), 'prompt')} have no whole answer"
+        unknown += f", {empty} of them an empty one" if empty else ""
         stopped = self.constrained.incomplete or "" if len(whole) < len(cases) else ""
         done = rested(kept, Missing(of=len(cases), used=len(whole), reasons=(unknown,), stopped=stopped))
         return done if done.outcome is Outcome.PASS else dataclasses.replace(done, constraint="not shown")
@@ -168,19 +173,25 @@ class Arms:
         evidence, free = self.constrained, self._free.engines[engine.name]
         asked = [case for case in evidence.prompts.cases if case.id not in engine.left_out]
         ours, theirs = engine.answers(), free.answers()
-        silence, failed, used = Silence(), 0, list[Case]()
+        silence, failed, cut, used = Silence(), 0, 0, list[Case]()
         for case in asked:
             forced, unforced = ours.get(case.id), theirs.get(other(case.id))
             if forced is None or unforced is None:
                 failed += 1
             elif any(answer.cut and speechless(answer) for answer in (forced, unforced)):
                 silence.add({"the constrained arm": forced, "the free arm": unforced})
+            elif unforced.cut and not self._lenient.of(case).hold(unforced).parsed:
+                cut += 1  # words before its JSON took its tokens; as a wrong answer it would make up for harm
             else:
                 used.append(case)
         constrained = {case.id: self._mark(case, ours[case.id], self._held) for case in used}
         unconstrained = {case.id: self._mark(case, theirs[other(case.id)], self._lenient) for case in used}
         differences = [unconstrained[case.id].right - constrained[case.id].right for case in used]
         reasons = [f"{explain.count(failed, 'prompt')} without answers in both arms"] if failed else []
+        if cut:
+            reasons.append(
+                f"the token limit was reached before the JSON of {explain.count(cut, 'free answer')}: raise max_tokens"
+            )
         stopped = evidence.incomplete or "" if failed else ""
         missing = Missing(
             of=len(asked),
@@ -220,10 +231,19 @@ class Arms:
         rest = [case for case in asked if case.id not in constrained]
         everything, best = [*used, *rest], [*differences, *[0] * len(rest)]
         done = rested(done, missing, best=lambda: design.gap(best, margin=margin, side="worse", cases=everything))
-        if used and not any(mark.right for mark in (*constrained.values(), *unconstrained.values())):
-            reason = "no answer of either arm is right, so what the constraint does to right ones is not shown"
-            done = dataclasses.replace(done, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")
-        return done
+        able = sum(constrained[case.id].right or unconstrained[case.id].right for case in used)
+        nothing = "no answer of either arm is right, so what the constraint does to right ones is not shown"
+        return gap_shown(done, able, len(used), margin=margin, what="answers are right in either arm", nothing=nothing)
+
+    def _breaks_free(self, engine: EngineEvidence, cases: Sequence[Case]) -> bool:
+        """Whether a whole answer of the free arm breaks the schema: else keeping it says nothing of the constraint."""
+        free = self._free.engines[engine.name].answers()
+        answers = [(case, free[other(case.id)]) for case in cases if other(case.id) in free]
+        return any(
+            self._sent.of(case).hold(answer).problem is not None
+            for case, answer in answers
+            if not answer.cut and not answer.tool_calls and not speechless(answer)
+        )
 
     def _refused(self, engine: EngineEvidence) -> dict[str, Failure]:
         """Return the prompts whose schema an engine refused: without it they were answered."""
@@ -234,12 +254,17 @@ class Arms:
             if failure.kind in _REFUSED and other(case) in answered
         }
 
-    def _unknown(self, verdict: Verdict, engine: EngineEvidence, answers: Mapping[str, Completion]) -> Verdict:
+    def _unknown(
+        self, verdict: Verdict, engine: EngineEvidence, answers: Mapping[str, Completion], empty: int
+    ) -> Verdict:
         """Return the verdict where no answer came to its end and nothing was refused."""
         readings = {case: Reading(problem=None, answered=True) for case in answers}
         if (nothing := silent(verdict, engine, readings, self.constrained)) is not None:
             return nothing
         reason = "no answer came to its end, so whether it keeps the schema is not shown: raise max_tokens"
+        if empty:
+            many = "every answer" if empty == len(answers) else f"{empty} of {explain.count(len(answers), 'answer')}"
+            reason = f"{many} ended without a word, so whether it keeps the schema is not shown"
         return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, constraint="not shown", reason=reason)
 
     def _unforced(self, engine: EngineEvidence) -> list[str]:

@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.designs import design_of, turns
 from pytest_llmparity.core.checks.limits import LimitedCheck
-from pytest_llmparity.core.checks.missing import Missing, describe, rested
+from pytest_llmparity.core.checks.missing import Missing, describe, gap_shown, rested
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import name_of, silent
 from pytest_llmparity.core.checks.tags import gaps_above, shares_below, warned
@@ -210,7 +210,14 @@ class ValueCheck(LimitedCheck):
                 if a.returned != b.returned
             ),
         )
-        return self._difference(verdict, evidence, values, differences, margin=self.gap, side=self.side)
+        return gap_shown(
+            self._difference(verdict, evidence, values, differences, margin=self.gap, side=self.side),
+            sum(ours.returned or theirs.returned for _, ours, theirs in values.compared),
+            len(values.compared),
+            margin=self.gap,
+            what="inputs return on either engine",
+            nothing="no input returns on either engine, so how many more return on one of them is not shown",
+        )
 
     def _drift(self, verdict: Verdict, evidence: Evidence, values: Values) -> Verdict:
         assert self.drift is not None
