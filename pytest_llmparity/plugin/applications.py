@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TypedDict
 
@@ -41,7 +42,8 @@ def parametrize(metafunc: pytest.Metafunc) -> bool:
     if not is_application(metafunc.definition):
         return False
     names = [name for name in _OURS if name in metafunc.fixturenames]
-    names = [name for name in names if name in metafunc.function.__code__.co_varnames]
+    takes = inspect.signature(metafunc.function).parameters  # of the test itself under a decorator, as pytest reads it
+    names = [name for name in names if name in takes]
     if names:
         metafunc.parametrize(names, [[None] * len(names)], ids=[_HIDDEN])
     return True

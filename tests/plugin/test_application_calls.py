@@ -156,3 +156,67 @@ def test_an_engine_that_does_not_answer_is_a_failure_even_if_the_application_hid
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["ERROR value.agree*were not asked: * runs in a row reached nothing*"])
+
+
+SWALLOWS = """import openai
+    for attempt in range(3):
+        try:
+            answer = engine.openai(ARGS).chat.completions.create(
+                model=engine.model, messages=[{"role": "user", "content": case["mail"]}], max_tokens=16
+            ).choices[0].message.content
+            break
+        except openai.APIError:
+            answer = "other"
+    """.replace("ARGS", "")
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_default_for_answers_with_an_error_is_no_value(bench: Bench, status: int) -> None:
+    """Both engines fail at everything, and the application returns the same on both."""
+    application(bench, "check.value(agree=0.9, rate=0.9)", "return answer", asks=SWALLOWS)
+
+    def refuses(request: dict[str, Any]) -> str | Fault:
+        return Fault.refuse(status) if "question" in str(request) else "ok"
+
+    result = bench.run(engines=[bench.engine(refuses), bench.engine(refuses)])
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.no_fnmatch_line("PASS value*")
+    result.stdout.fnmatch_lines([f"ERROR value.rate, a: *none of the * calls was answered; the last: HTTP {status}*"])
+
+
+def test_a_call_that_is_dropped_and_made_again_is_no_failure(bench: Bench) -> None:
+    application(bench, "check.value(agree=0.9, rate=0.9)", "return answer", asks=SWALLOWS)
+    dropped: set[str] = set()
+
+    def flaky(request: dict[str, Any]) -> str | Fault:
+        words = str(request)
+        if "question" not in words or words in dropped:
+            return "ok"
+        dropped.add(words)
+        return Fault.close()
+
+    result = bench.run(engines=[bench.engine("ok"), bench.engine(flaky)])
+
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.no_fnmatch_line("ERROR value*")
+
+
+def test_a_service_of_the_application_that_is_gone_is_no_failure_of_the_engine(bench: Bench) -> None:
+    application(bench, "check.value(rate=0.9)", 'raise ConnectionRefusedError("redis")')
+    engine = bench.engine("ok")
+
+    result = bench.run(engines=[engine])
+
+    result.stdout.fnmatch_lines(["FAIL value.rate, a: 0 % of runs return a value*"])
+    assert len(bench.asked(engine)) == INPUTS
+
+
+def test_an_application_that_reads_the_beginning_of_an_answer_is_answered(bench: Bench) -> None:
+    asks = BY_HTTPX.replace('"".join(', "next(")
+    application(bench, "check.value(rate=0.9)", "return answer or 'begun'", asks="import json\n    " + asks)
+
+    result = bench.run(engines=[bench.engine("billing " * 50)])
+
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.no_fnmatch_line("ERROR value*")

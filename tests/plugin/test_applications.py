@@ -270,6 +270,30 @@ def test_other_code_is_run_anew_and_reports_show_inputs_and_values(bench: Bench)
     assert {row["text"] for row in rows} == {'"billing"', '"shipping"'}
 
 
+def test_an_application_under_a_decorator_is_called_like_any(bench: Bench) -> None:
+    application(bench, "check.value(agree=0.9)", "return answer")
+    file = bench.pytester.path / "test_app.py"
+    again = """import functools
+
+def again(function):
+    @functools.wraps(function)
+    def inner(*args, **kwargs):
+        case = engine = None
+        return function(*args, **kwargs)
+    return inner
+
+@pytest.mark.parity("""
+    file.write_text(
+        file.read_text().replace("@pytest.mark.parity(", again).replace("def test_bot", "@again\ndef test_bot")
+    )
+    engines = [bench.engine("billing"), bench.engine("billing")]
+
+    result = bench.run(engines=engines)
+
+    assert result.ret == pytest.ExitCode.OK
+    assert {len(bench.asked(engine)) for engine in engines} == {INPUTS}
+
+
 def test_without_engines_it_is_skipped_like_any_parity_test(bench: Bench) -> None:
     application(bench, "check.value(agree=0.9)", "return answer")
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from pytest_llmparity.core.sample import Completion, Identity, Sample, TokenLogprob, from_json, to_json
 from pytest_llmparity.core.words.hiding import TextMask
+
+_REST: Final = re.compile(r"… \(\d+ characters, sha256 [0-9a-f]+\)\Z")
+"""How a request or answer ends that ``core.values.calls`` has cut."""
 
 
 class Mask(TextMask):
@@ -28,6 +33,11 @@ class Mask(TextMask):
             tokens = self._tokens(completion.logprobs, cut=cut)
             completion = msgspec.structs.replace(from_json(Completion, plain), logprobs=tokens)
             completion = self._uncut(completion) if cut else completion
+            calls = [
+                msgspec.structs.replace(call, request=self._kept(call.request), answer=self._kept(call.answer))
+                for call in completion.calls or ()
+            ]
+            completion = msgspec.structs.replace(completion, calls=tuple(calls)) if calls else completion
         failure = sample.failure
         if failure is not None:
             failure = dataclasses.replace(failure, message=self.torn(failure.message))
@@ -49,6 +59,14 @@ class Mask(TextMask):
             reasoning=whole(completion.reasoning),
             tool_calls=tuple(dataclasses.replace(c, arguments=whole(c.arguments)) for c in completion.tool_calls),
         )
+
+    def _kept(self, text: str) -> str:
+        """Hide the beginning of a secret at the end of what is kept of a longer request or answer."""
+        rest = _REST.search(text)
+        if rest is None:
+            return text
+        kept = text[: rest.start()]
+        return self._hide(kept, self._spans(kept, cut=True)) + rest.group()
 
     def _tokens(self, tokens: Sequence[TokenLogprob], *, cut: bool = False) -> tuple[TokenLogprob, ...]:
         """Blank the tokens a secret is spelt with, alternatives and ids too: each would give a piece of it back."""

@@ -26,7 +26,8 @@ from pytest_llmparity.transport.dial import connect, parse_origin, parse_proxy
 from pytest_llmparity.transport.exchange import Limits, ResponseParser
 
 LEFT: Final = 499
-"""The status of a call whose answer the application did not wait for."""
+"""The status of a call that the application gave up before any of its answer had come."""
+_NOT_WAITED: Final = "not waited for"
 _HEAD_BYTES: Final = 256 * 1024
 _BODY_BYTES: Final = 256 * 2**20
 _READ: Final = 64 * 1024
@@ -123,9 +124,7 @@ class Recorder:
     ) -> None:
         """Send one request to the engine and its answer back, as it comes; keep both."""
         asks = bool(body) or method not in ("GET", "HEAD", "OPTIONS")  # to look for models is to ask nothing
-        call = ApplicationCall(
-            path=path.partition("?")[0], request=request_of(body), status=LEFT, answer="not waited for"
-        )
+        call = ApplicationCall(path=path.partition("?")[0], request=request_of(body), status=LEFT, answer=_NOT_WAITED)
         place = [call] if asks else []
         self._calls[run].append(place)
         parser = ResponseParser(self._origin.where, Limits())
@@ -197,6 +196,8 @@ class Recorder:
                 if parser.status >= 200 and b"\r\n\r\n" in pending:
                     client.write(_closing(pending))
                     head_sent = True
+                    if not ended:  # an application may read the beginning of an answer and leave the rest
+                        keep(parser.status, _NOT_WAITED)
             try:
                 await client.drain()
             except OSError as error:

@@ -10,15 +10,26 @@ from typing import Final
 
 import msgspec
 
-from pytest_llmparity.core.errors import ApplicationError, EngineError, NotAsked, Unreachable
+from pytest_llmparity.core.errors import (
+    ApplicationError,
+    BadRequest,
+    EngineError,
+    NotAsked,
+    NotAuthorised,
+    Overloaded,
+    ServerFailure,
+    Timeout,
+    Unreachable,
+)
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import Completion, Sample
+from pytest_llmparity.core.sample import ApplicationCall, Completion, Sample
 from pytest_llmparity.core.values import NotJson, raised, returned
+from pytest_llmparity.core.values.calls import unanswered
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.application import Application
 from pytest_llmparity.run.application.clients import Connections, called_engine
-from pytest_llmparity.run.application.recorder import Recorder
+from pytest_llmparity.run.application.recorder import LEFT, Recorder
 from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.sender import GONE_AFTER, failed
 from pytest_llmparity.run.loop import LoopThread, all_of, outside
@@ -27,6 +38,14 @@ from pytest_llmparity.run.plan import Job
 
 _UNREACHED: Final = frozenset({"APIConnectionError", "ConnectError", "ConnectTimeout", "NewConnectionError"})
 """Names of exceptions by which clients say that nobody is there, beside ``ConnectionError`` and its subclasses."""
+_REFUSALS: Final[Mapping[int, type[EngineError]]] = {
+    LEFT: Timeout,
+    401: NotAuthorised,
+    403: NotAuthorised,
+    429: Overloaded,
+    503: Overloaded,
+}
+"""What a status says of the engine; other ones from 500 on are its failures, the rest are refusals of a request."""
 
 
 async def call_all(
@@ -43,7 +62,8 @@ async def call_all(
     """Call the application once for each job, at most ``concurrency`` at a time; one sample of each is delivered.
 
     An exception is what the application came to, unless it says that nobody is there: then, and where a value is no
-    JSON, the sample is a failure, and after some the rest is not called. Jobs beyond the allowance are not delivered.
+    JSON, the sample is a failure, and after some the rest is not called. So is it a failure where the engine answered
+    none of the run's calls, whatever the application made of that. Jobs beyond the allowance are not delivered.
     """
     calls = _Calls(application, adapter, gone)
     try:
@@ -113,16 +133,19 @@ class _Calls:
     def _came_to(self, case: Case, run: str) -> Completion | EngineError:
         """Call the application, in this thread; return what it came to with its calls, or why that is nothing."""
         engine = handle_of(self._adapter, base_url=self._recorder.address(run))
-        came = self._called(called_engine(engine, self._shared), case)
+        came, gone = self._called(called_engine(engine, self._shared), case)
         calls = self._recorder.taken(run)
         if isinstance(came, EngineError):
             return came
-        if (unanswered := next((call.answer for call in calls if not call.status), None)) is not None:
-            return self._unreached(unanswered, case)
+        if gone and not (calls and all(call.status for call in calls)):  # else it is a service of the application's own
+            return self._unreached(gone, case)
+        if (missing := unanswered(calls)) is not None:
+            return self._unreached(missing.answer, case) if not missing.status else self._refused(missing, calls, case)
         self._missed = 0
         return msgspec.structs.replace(came, calls=calls)
 
-    def _called(self, engine: EngineHandle, case: Case) -> Completion | EngineError:
+    def _called(self, engine: EngineHandle, case: Case) -> tuple[Completion | EngineError, str]:
+        """Return what a run came to, and the words of its exception where that says that nobody is there."""
         try:
             value = self._application.call(engine, case)
             if inspect.iscoroutine(value):
@@ -130,13 +153,23 @@ class _Calls:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it raises is what it came to: pytest.fail, sys.exit too
-            return self._unreached(f"{type(error).__name__}: {error}", case) if _unreached(error) else raised(error)
+            return raised(error), f"{type(error).__name__}: {error}" if _unreached(error) else ""
         try:
-            return returned(value)
+            return returned(value), ""
         except Exception as error:  # noqa: BLE001 - a model of pydantic may refuse to be written
             words = str(error) if isinstance(error, NotJson) else f"{type(error).__name__}: {error}"
             self.stopped = f"{self._application.test} returned a value that is no JSON: {explain.plain(words)}"
-            return ApplicationError(self.stopped, engine=self._adapter.name, case=case.id)
+            return ApplicationError(self.stopped, engine=self._adapter.name, case=case.id), ""
+
+    def _refused(self, call: ApplicationCall, calls: Sequence[ApplicationCall], case: Case) -> EngineError:
+        """Return the failure of a run whose engine was there and answered this call with an error, or too late."""
+        self._missed = 0
+        kind = _REFUSALS.get(call.status, ServerFailure if call.status >= 500 else BadRequest)
+        none = not any(200 <= other.status < 300 for other in calls)
+        words = "the application gave it up" if call.status == LEFT else f"HTTP {call.status}: {call.answer}"
+        which = f"none of the {explain.count(len(calls), 'call')} was answered; the last" if none else "a call failed"
+        which = "the only call was not answered" if none and len(calls) == 1 else which
+        return kind(explain.plain(f"{which}: {words}"), engine=self._adapter.name, case=case.id, status=call.status)
 
     def _unreached(self, words: str, case: Case) -> EngineError:
         """Return the failure of a run whose engine was not there; after some of them no further run is made."""
@@ -157,5 +190,5 @@ def _unreached(error: BaseException) -> bool:
         timed_out = any(name.endswith("TimeoutError") or name.endswith("TimeoutException") for name in names)
         if isinstance(now, ConnectionError) or (names & _UNREACHED and not timed_out):
             return True
-        now = now.__cause__ or now.__context__
+        now = now.__cause__ or (None if now.__suppress_context__ else now.__context__)
     return False
