@@ -11,12 +11,10 @@ imported by the function that makes it: most suites make one or two of them.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pytest_llmparity.core.checks.arguments import (
     HORIZON,
@@ -29,8 +27,9 @@ from pytest_llmparity.core.checks.arguments import (
     chosen_side,
     limits_of,
     nats,
+    nearest_of,
     share,
-    user_frame,
+    told_later,
     whole,
 )
 from pytest_llmparity.core.errors import DesignError
@@ -66,30 +65,14 @@ C = TypeVar("C", bound="BaseCheck")
 
 
 def _told_later(make: Callable[P, C]) -> Callable[P, C]:
-    """Return the function as pytest may import it: a test file is not lost for one wrong argument in it.
+    return told_later(make, collecting=lambda: "PYTEST_VERSION" in os.environ)
 
-    What is wrong is then told by every test that uses the check, when it is set up. In a function, and outside pytest,
-    it is raised at once.
-    """
 
-    @functools.wraps(make)
-    def made(*args: P.args, **kwargs: P.kwargs) -> C:
-        try:
-            return make(*args, **kwargs)
-        except (DesignError, TypeError) as error:
-            call = error.__traceback__.tb_next if error.__traceback__ is not None else None
-            if isinstance(error, TypeError) and call is not None:
-                raise  # not of how it was called
-            if isinstance(error, TypeError) and set(kwargs) - set(inspect.signature(make).parameters):
-                error.args = (f"{error}; it takes {', '.join(inspect.signature(make).parameters)}",)
-            imported = not user_frame().f_code.co_flags & inspect.CO_OPTIMIZED
-            if not imported or "PYTEST_VERSION" not in os.environ:
-                raise
-            from pytest_llmparity.core.checks.base import Misused
+if not TYPE_CHECKING:  # else type checkers would take any name for one of ours
 
-            return cast("C", Misused(misuse=str(error), where=caller()))
-
-    return made
+    def __getattr__(name: str) -> Any:
+        there = sorted(__all__)
+        raise AttributeError(f"there is no check.{name}{nearest_of(name, there)}; there are: {', '.join(there)}")
 
 
 @_told_later

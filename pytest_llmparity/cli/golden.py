@@ -142,12 +142,18 @@ def _show(asked: argparse.Namespace) -> int:
         for golden in _each(goldens) if asked.engine else ():
             print("\n".join(report.cases(golden)))
         return OK
-    lines = [line for golden in _each(goldens) for line in golden.lines.values() if line.id == asked.case]
+    lines = [
+        (engine, prompt_set, line)
+        for prompt_set, by_engine in goldens.items()
+        for engine, golden in by_engine.items()
+        for line in golden.lines.values()
+        if line.id == asked.case
+    ]
     if not lines:
         ids = [line.id for golden in _each(goldens) for line in golden.lines.values()]
         raise GoldenError(f"no golden answer has a case {printable(asked.case)}{nearest(asked.case, ids)}")
-    for of_case in lines:
-        print("\n".join(report.whole(of_case)))
+    for engine, prompt_set, of_case in lines:
+        print("\n".join(report.whole(of_case, engine=engine, prompt_set=prompt_set)))
     return OK
 
 
@@ -234,11 +240,12 @@ def _read(root: Path, *, engine: str | None, prompt_set: str | None) -> dict[str
     if not goldens:
         what = f" of {printable(engine)}" if engine else ""
         to_what = f" to {printable(prompt_set)}" if prompt_set else ""
-        known = ", ".join(f"{name} ({', '.join(sets)})" for name, sets in listing.items()) or "none"
+        known = ", ".join(f"{name} ({', '.join(sets)})" for name, sets in listing.items())
         known_sets = {each for of_engine in listing.values() for each in of_engine}
         close = nearest(engine, listing) if engine and engine not in listing else nearest(prompt_set or "", known_sets)
+        there = f"; there are: {known}" if known else ""
         raise GoldenError(
-            f"there are no golden answers{what}{to_what} in {root / GOLDEN}{close}; there are: {known}. Record them: "
+            f"there are no golden answers{what}{to_what} in {root / GOLDEN}{close}{there}. Record them: "
             "pytest --engines ENGINE --parity-update-golden missing"
         )
     return dict(sorted(goldens.items()))

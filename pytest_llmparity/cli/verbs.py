@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
     """A command line whose mistakes end with the code that all mistakes have, and name the nearest right word."""
 
     def __init__(self, **words: Any) -> None:
-        super().__init__(**{"formatter_class": _Paragraphs, **words})
+        super().__init__(**{"formatter_class": _Paragraphs, "allow_abbrev": False, **words})
 
     def verbs(self) -> list[Parser]:
         """Return what stands below this command: ``golden`` has ``from``, ``show``, …."""
@@ -56,7 +56,7 @@ class Parser(argparse.ArgumentParser):
         """Return what was asked for; an option that is not known is told here, where those that are known are."""
         words = list(sys.argv[1:] if args is None else args)
         first = words[0].partition("=")[0] if words and self._subparsers is not None else ""
-        if first.startswith("--") and not any(known.startswith(first) for known in self._option_string_actions):
+        if first.startswith("--") and first not in self._option_string_actions:
             self._refuse_unknown(words[:1])
         asked, unknown = super().parse_known_args(words, namespace)
         self._refuse_unknown(unknown)

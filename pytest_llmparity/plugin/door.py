@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineError
+from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineError, UsageError
 from pytest_llmparity.core.gate import PLUGIN, VARIANTS_OPTION
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
@@ -33,6 +33,7 @@ from pytest_llmparity.plugin.options import given_to, verbosity
 from pytest_llmparity.report import files, junit, terminal
 from pytest_llmparity.report.progress import Bars, Silent
 from pytest_llmparity.report.workflow import github
+from pytest_llmparity.run.declare import refuse_unknown_cases
 from pytest_llmparity.run.judge import recorded
 from pytest_llmparity.run.parity import ParityFailure, ParityRun
 from pytest_llmparity.run.session import Session
@@ -110,8 +111,18 @@ class Door:
                 )
             except LLMParityError as error:
                 self._problems[gate] = str(error)
+        if items and not xdist.is_worker(self.config):
+            self._refuse_unknown_cases()
         if self._deciding is not None and items and not xdist.is_worker(self.config):
             self._deciding.refuse_unfit(self.session, items)
+
+    def _refuse_unknown_cases(self) -> None:
+        """Raise ``pytest.UsageError`` for a case that no test has, unless a test of which nothing is known may."""
+        try:
+            if not self._problems:
+                refuse_unknown_cases(self.session.declarations(), self.settings.cases)
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from None
 
     def _spare(self, gate: str, item: pytest.Item, marker: pytest.Mark) -> None:
         """Take note of what a skipped test would ask, as far as it can be read: it will be asked another day."""

@@ -78,6 +78,9 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
     runs = [requests_of_unit(unit, plan.floor_most)[1] for unit in plan.units if unit.application is not None]
     if runs:
         lines.append(ahead.runs_line(sum(runs), len(settings.asked)))
+    compared = [] if settings.cases else [c.pairwise for each in session.declarations() for c in each.checks]
+    if settings.company == 1 and any(compared):
+        lines += ahead.alone_lines(settings.engines[0].name, sum(compared), len(compared))
     contexts = [spec.context_length for spec in settings.recordable]
     if settings.recordable and (asked := most_requests(plan.units, contexts) + session.canaries):
         lines.append(ahead.probe_line(asked, len(settings.recordable)))

@@ -56,9 +56,11 @@ def cases(golden: Golden) -> Iterator[str]:
         yield elide(f"{head}{_first_words(line.answers[0])}{more}", WIDTH)
 
 
-def whole(line: Line) -> Iterator[str]:
-    """Yield all that stands in one line of a golden, escaped."""
-    yield printable(f"{line.id}  (prompt {line.prompt}, sampling {line.sampling}, lock {line.lock})")
+def whole(line: Line, *, engine: str, prompt_set: str) -> Iterator[str]:
+    """Yield all that stands in one line of an engine's golden answers to a set, escaped."""
+    yield printable(
+        f"{engine}, golden/{prompt_set}: {line.id}  (prompt {line.prompt}, sampling {line.sampling}, lock {line.lock})"
+    )
     for answer in line.answers:
         yield printable(f"  {_counts(answer)}: ended by {answer.finish or 'nothing said'}, {_tokens(answer)}")
         if answer.reasoning:

@@ -64,11 +64,17 @@ class Guard:
         self._live[spec.name] = live
         engines, broken = self._engines()
         if broken or engines is None:
-            missing = broken or f"there is no {lock.NAME} in {self._root}, and this run is frozen; {self._renew(spec)}"
+            missing = (
+                broken
+                or f"there is no {lock.NAME} in {self._root}, and this run is frozen; {self._renew(*self._heard)}"
+            )
             return self._sorted(missing) if broken or self._frozen else Held()
+        unlocked = [name for name in self._heard if name not in engines]
         locked = engines.get(spec.name)
         if locked is None:
-            return self._sorted(f"it is not in {lock.NAME}, and this run is frozen; {self._renew(spec)}", quiet=True)
+            return self._sorted(
+                f"it is not in {lock.NAME}, and this run is frozen; {self._renew(*unlocked)}", quiet=True
+            )
         differences = lock.differences(locked, live)
         notes = tuple(
             f"it was locked on another machine: {difference}"
@@ -84,7 +90,7 @@ class Guard:
         apart = "; ".join(str(difference) for difference in differences if difference.fails)
         if not apart:
             return Held(notes=notes)
-        held = self._sorted(f"it differs from {lock.NAME}: {apart}; {self._renew(spec)}")
+        held = self._sorted(f"it differs from {lock.NAME}: {apart}; {self._renew(spec.name)}")
         return Held(held.wrong, held.notes + notes)
 
     def _of_recording(self, spec: EngineSpec) -> Held:
@@ -126,7 +132,7 @@ class Guard:
         """
         if seen.change is Change.UNCHANGED:
             return Held()
-        sentence = f"its canaries do not answer as {lock.NAME} says: {seen}; {self._renew(spec)}"
+        sentence = f"its canaries do not answer as {lock.NAME} says: {seen}; {self._renew(spec.name)}"
         unasked = stopped and seen.change is Change.UNKNOWN
         return Held(notes=(sentence,)) if unasked else self._sorted(sentence)
 
@@ -188,8 +194,8 @@ class Guard:
             return Held(wrong=(sentence,))
         return Held() if quiet else Held(notes=(sentence,))
 
-    def _renew(self, spec: EngineSpec) -> str:
-        return f"if that is meant, run: llmparity lock {self._spelt(spec.name)}"
+    def _renew(self, *names: str) -> str:
+        return f"if that is meant, run: llmparity lock {' '.join(map(self._spelt, names))}"
 
     def _spelt(self, name: str) -> str:
         """Return an engine as it was selected, for a command line."""

@@ -40,6 +40,9 @@ HINTS = {
     "key": _KEY,
     "token": _KEY,
     "password": _KEY,
+    "ctx": "write context_length, the tokens one request gets",
+    "ctx_size": "write context_length, the tokens one request gets",
+    "n_ctx": "write context_length, the tokens one request gets",
     "host": 'write base_url = "http://HOST:PORT" to attach; an engine we start listens on 127.0.0.1',
     "port": 'write base_url = "http://HOST:PORT" to attach; an engine we start gets a free port',
 }

@@ -6,6 +6,7 @@ Imported in every run of everybody who has the plugin installed, so the module l
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -52,7 +53,8 @@ def formats(text: str) -> tuple[str, ...]:
     """Read ``--parity-report``: formats separated by commas, each once, in order."""
     names = [name.strip() for name in text.split(",")]
     if not set(names) <= set(FORMATS):
-        raise _not_allowed(text, f"one of: {', '.join(FORMATS)}")
+        wrong = next(name for name in names if name not in FORMATS)
+        raise _not_allowed(text, f"one of: {', '.join(FORMATS)}", wrong=wrong)
     return tuple(dict.fromkeys(names))
 
 
@@ -99,8 +101,14 @@ def switch(text: str) -> bool:
     return word in _TRUE
 
 
-def _not_allowed(text: str, expected: str) -> argparse.ArgumentTypeError:
-    return argparse.ArgumentTypeError(f"{text[:40]!r} is not allowed; expected {expected}")
+def _not_allowed(text: str, expected: str, *, wrong: str = "") -> argparse.ArgumentTypeError:
+    """Return what to raise for a text that is none of the ``expected`` ones; the nearest to it is offered."""
+    from pytest_llmparity.core.words.problems import nearest
+
+    allowed = re.findall(r"[a-z]+", expected.removeprefix("one of: "))
+    return argparse.ArgumentTypeError(
+        f"{text[:40]!r} is not allowed{nearest(wrong or text, allowed)}; expected {expected}"
+    )
 
 
 class Option(NamedTuple):

@@ -108,6 +108,14 @@ def test_an_option_that_is_not_known_is_refused_with_the_nearest(shell: Shell, c
     assert ended.out == ""
 
 
+@pytest.mark.parametrize("words", [("gate", "--baseline", "a", "--candidat", "b"), ("--versio",)])
+def test_an_option_is_written_in_full(shell: Shell, words: tuple[str, ...]) -> None:
+    ended = shell.run(*words)
+
+    assert ended.code == REFUSED
+    assert f"(did you mean {'--candidate' if 'gate' in words else '--version'!r}?)" in ended.err
+
+
 @pytest.mark.parametrize("command", WITH_ROOT)
 def test_a_root_that_is_not_there_is_refused(shell: Shell, command: str) -> None:
     ended = shell.run(command, *LEAST.get(command, ()), "--rootdir", "nowhere")

@@ -84,7 +84,7 @@ def test_what_is_golden_is_shown(stored: Shell) -> None:
     assert "8 cases recorded" in lines[1]
     assert "8 with a noise floor, logprobs, asked 4 at once with max_tokens 12" in lines[1]
     assert len(one_engine.out.splitlines()) == 2 + 8
-    assert "case-3  (prompt " in case.out
+    assert "prod, golden/tickets: case-3  (prompt " in case.out
     assert "main, cold, warm, parallel: ended by length, tokens: " in case.out
 
 
@@ -199,7 +199,9 @@ def test_an_answer_that_names_the_project_s_folder_is_not_written(stored: Shell,
 
 
 def test_what_is_not_there_is_named(shell: Shell) -> None:
-    assert "there are no golden answers of prod" in shell.run("golden", "show", "prod").err
+    nothing = shell.run("golden", "show", "prod").err
+    assert "there are no golden answers of prod" in nothing
+    assert "none" not in nothing
     assert "no run is stored in" in shell.run("golden", "from", "newest").err
     assert "no run is stored in" in shell.run("golden", "prune").err
 

@@ -122,7 +122,14 @@ def test_a_pairwise_check_with_one_engine_is_skipped_with_its_reason(bench: Benc
     result = bench.run("-rs", engines=[bench.engine()])
 
     result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED*text compares engines and only a is selected*"])
+    result.stdout.fnmatch_lines(
+        [
+            "nothing to compare: only a is selected, so the check is skipped; *",
+            "skipped:",
+            "  it compares engines and only a is selected: text of test_gate",
+            "SKIPPED*text compares engines and only a is selected*",
+        ]
+    )
 
 
 def test_where_a_verdict_is_required_the_half_of_a_check_that_compares_wants_a_second_engine(bench: Bench) -> None:

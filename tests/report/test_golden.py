@@ -17,7 +17,11 @@ def test_what_a_model_wrote_is_escaped_wherever_it_is_shown() -> None:
     theirs = of_core.golden(of_core.folded("a\x1b", "x"), of_core.folded("b\x1b", "x"))
 
     (line,) = ours.lines.values()
-    shown = [*report.overview({"t": {"prod": ours}}), *report.cases(ours), *report.whole(line)]
+    shown = [
+        *report.overview({"t": {"prod": ours}}),
+        *report.cases(ours),
+        *report.whole(line, engine="prod", prompt_set="t"),
+    ]
     differing, differ = report.differences(ours, theirs, names=("prod", "dev"))
 
     assert differ

@@ -261,6 +261,7 @@ def test_a_wrong_file_says_which_key_what_was_given_and_what_is_allowed(text: st
         ("kind = 'lmstudio'\nmodel = 'm'\nlaunch = 'process'", " has launch 'process'; an engine of kind 'lmstudio'"),
         ("kind = 'lmstudio'\nmodel = 'm'\nargs = ['-v']", " has args; an engine of kind 'lmstudio' is attached to"),
         ("port = 80", '.port is not a key: write base_url = "http://HOST:PORT"'),
+        ("ctx = 4096", ".ctx is not a key: write context_length, the tokens one request gets"),
         ("model = ''", ".model is empty"),
         ('model = "a\\u0007"', ".model is"),
         ("request_timeout_s = 0", ".request_timeout_s is 0; expected a number above 0"),

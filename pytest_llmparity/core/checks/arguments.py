@@ -5,17 +5,23 @@ Plain values and functions of the errors alone: a test file that imports ``check
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import sys
 import types
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, cast
 
 from pytest_llmparity.core.errors import DesignError
 
 if TYPE_CHECKING:
+    from pytest_llmparity.core.checks.base import BaseCheck
     from pytest_llmparity.core.checks.tags import By
     from pytest_llmparity.core.stats.paired import Side
+
+P = ParamSpec("P")
+C = TypeVar("C", bound="BaseCheck")
 
 HORIZON: Final = 32
 """Tokens of an answer that are compared; the margins that are built in belong to this horizon."""
@@ -98,3 +104,38 @@ def user_frame() -> types.FrameType:
         frame = frame.f_back
     assert frame is not None
     return frame
+
+
+def told_later(make: Callable[P, C], *, collecting: Callable[[], bool]) -> Callable[P, C]:
+    """Return the function as pytest may import it: a test file is not lost for one wrong argument in it.
+
+    What is wrong is then told by every test that uses the check, when it is set up. In a function, and outside pytest,
+    it is raised at once: ``collecting`` says whether this is pytest.
+    """
+
+    @functools.wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> C:
+        try:
+            return make(*args, **kwargs)
+        except (DesignError, TypeError) as error:
+            call = error.__traceback__.tb_next if error.__traceback__ is not None else None
+            if isinstance(error, TypeError) and call is not None:
+                raise  # not of how it was called
+            takes = inspect.signature(make).parameters
+            if isinstance(error, TypeError) and (unknown := [name for name in kwargs if name not in takes]):
+                error.args = (f"{error}{nearest_of(unknown[0], takes)}; it takes {', '.join(takes)}",)
+            imported = not user_frame().f_code.co_flags & inspect.CO_OPTIMIZED
+            if not imported or not collecting():
+                raise
+            from pytest_llmparity.core.checks.base import Misused
+
+            return cast("C", Misused(misuse=str(error), where=caller()))
+
+    return made
+
+
+def nearest_of(word: str, known: Iterable[str]) -> str:
+    """Return an offer of the most similar known word, empty where none is similar."""
+    from pytest_llmparity.core.words.problems import nearest
+
+    return nearest(word, known)

@@ -99,6 +99,18 @@ def plan_line(
     return f"{plan} of each; {explain.count(len(engines), 'engine')} {residency.replace('-', ' ')}{order}"
 
 
+def alone_lines(engine: str, skipped: int, checks: int) -> list[str]:
+    """Return that one engine is compared with nothing, and how many of all checks are skipped for it.
+
+    >>> alone_lines("prod", 2, 2)
+    ['nothing to compare: only prod is selected, so all 2 checks are skipped; name a', 'second with --engines']
+    """
+    noun = "check is" if skipped == checks == 1 else "checks are" if skipped > 1 else "checks is"
+    much = "the" if checks == 1 else f"all {checks}" if skipped == checks else f"{skipped} of {checks}"
+    words = f"nothing to compare: only {engine} is selected, so {much} {noun} skipped; name a second with --engines"
+    return wrapped_after("", printable(words), width=WIDTH)
+
+
 def runs_line(runs: int, engines: int) -> str:
     """Return how many of the planned requests are runs of applications, which ask engines as often as they like."""
     each = "each engine" if engines > 1 else "it"

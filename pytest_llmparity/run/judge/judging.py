@@ -126,8 +126,7 @@ class Judging:
         alone = len(self.records) < 2
         if check.pairwise and alone:
             name = next(iter(self.records), "")
-            reason = f"{check.kind} compares engines and only {name} is selected"
-            return [self._asked_for(_skipped(declaration, check, name, reason))]
+            return [self._asked_for(_alone(declaration, check, name))]
         looks = self._looks(declaration, check)
         # Mostly all were looked at as often; where they were not, each verdict is taken from the judging at its own.
         judged = {count: self._judged(declaration, check, looks=count) for count in sorted(set(looks.values()))}
@@ -365,7 +364,8 @@ def _looked(verdicts: Sequence[Verdict]) -> dict[tuple[str, Pair], Outcome]:
     return outcomes
 
 
-def _skipped(declaration: Declaration, check: Check, engine: str, reason: str) -> Verdict:
+def _alone(declaration: Declaration, check: Check, engine: str) -> Verdict:
+    """Return the verdict of a check that compares engines where there is one."""
     return Verdict(
         test=declaration.test,
         check=str(check),
@@ -373,7 +373,8 @@ def _skipped(declaration: Declaration, check: Check, engine: str, reason: str) -
         engine=engine,
         baseline=None,
         outcome=Outcome.SKIPPED,
-        message=reason,
+        message=f"{check.kind} compares engines and only {engine} is selected",
+        reason=f"it compares engines and only {engine} is selected",
         where=check.where,
     )
 

@@ -18,9 +18,10 @@ def refuse_unknown_goldens(engines: Sequence[EngineSpec], root: Path) -> None:
             continue
         paths = sorted(folder.glob("*/*.jsonl"))
         known = dict.fromkeys(path.stem for path in paths if not path.stem.endswith(".logprobs"))
+        there = f"; there are those of: {', '.join(known)}" if known else ""
         raise EngineSelectionError(
             f"--engines: there are no golden answers of {spec.golden!r} in {folder}"
-            f"{nearest(spec.golden, known)}; there are those of: {', '.join(known) or 'none'}. Record them: "
+            f"{nearest(spec.golden, known)}{there}. Record them: "
             f"pytest --engines {spec.golden} --parity-update-golden missing"
         )
 
@@ -32,7 +33,8 @@ def refuse_unknown_recordings(engines: Sequence[EngineSpec]) -> None:
             continue
         folder, name = spec.recording.parent, spec.recording.stem
         known = [path.stem for path in sorted(folder.glob("*.jsonl"))]
+        there = f"; there are: {', '.join(known)}" if known else ""
         raise EngineSelectionError(
-            f"--engines: there is no recording {name!r} in {folder}{nearest(name, known)}; there are: "
-            f"{', '.join(known) or 'none'}. Record it: llmparity record ENGINE -o {folder.name}/{name}.jsonl"
+            f"--engines: there is no recording {name!r} in {folder}{nearest(name, known)}{there}. "
+            f"Record it: llmparity record ENGINE -o {folder.name}/{name}.jsonl"
         )

@@ -154,5 +154,17 @@ def test_what_would_settle_a_gap_of_which_every_case_is_discordant(
 
 
 def test_an_unknown_argument_is_answered_with_those_there_are() -> None:
-    with pytest.raises(TypeError, match=r"'e2e_p96'; it takes ttft_p50, .*e2e_p99, success_rate, n, cached$"):
+    with pytest.raises(
+        TypeError,
+        match=r"'e2e_p96' \(did you mean 'e2e_p9.'\?\); it takes ttft_p50, .*e2e_p99, success_rate, n, cached$",
+    ):
         loose.latency(e2e_p96="1s")
+    with pytest.raises(TypeError, match=r"'margn' \(did you mean 'margin'\?\); it takes margin, horizon"):
+        loose.text(margn=0.1)
+
+
+def test_a_check_that_is_not_there_is_answered_with_the_nearest_and_all_there_are() -> None:
+    with pytest.raises(
+        AttributeError, match=r"no check\.txt \(did you mean 'text'\?\); there are: answers, .*, value$"
+    ):
+        loose.txt(margin=0.1)

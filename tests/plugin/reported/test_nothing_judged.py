@@ -225,8 +225,8 @@ def test_a_case_that_no_selected_test_has_is_an_error_with_the_nearest(project: 
 
     result = project.run("--parity-case", "q600")
 
-    assert result.ret == FAILED
-    assert "--parity-case q600: no selected test has a case of this id; the nearest is 'q6" in result.stdout.str()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--parity-case q600: no selected test has a case of this id; the nearest is 'q6" in result.stderr.str()
     assert base.asked == []
 
 
