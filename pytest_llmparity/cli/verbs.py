@@ -165,6 +165,7 @@ def selected(asked: argparse.Namespace, *, baseline: str | None = None, variants
     from pytest_llmparity.core.errors import EngineSelectionError
     from pytest_llmparity.run.session import settings_of
     from pytest_llmparity.settings.given import Given
+    from pytest_llmparity.settings.selection import told_of
 
     root = root_of(asked)
     named = {
@@ -178,7 +179,8 @@ def selected(asked: argparse.Namespace, *, baseline: str | None = None, variants
         "frozen": False,
     }
     given = Given(named.get, os.environ, root=root, cwd=Path.cwd(), prefix="--")
-    in_force = settings_of(given, otherwise_all=True)
+    with told_of("ENGINE" if asked.engines else "--engines"):
+        in_force = settings_of(given, otherwise_all=True)
     if not in_force.engines:
         raise EngineSelectionError(
             f"no engine is named and none is configured in {root}; name one, such as llmparity {asked.name} "

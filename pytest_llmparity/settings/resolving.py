@@ -17,7 +17,7 @@ from pytest_llmparity.settings.file import ProfileTable
 from pytest_llmparity.settings.given import Given
 from pytest_llmparity.settings.given.answers import refuse_unknown_goldens, refuse_unknown_recordings
 from pytest_llmparity.settings.given.contradictions import check_shard, check_turns, check_update, policy_of
-from pytest_llmparity.settings.selection import Kind, parse_engines
+from pytest_llmparity.settings.selection import Kind, parse_engines, told_of
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE, OUT, SOURCES
 from pytest_llmparity.settings.specification import (
     DEFAULT,
@@ -44,10 +44,11 @@ def resolve(
     path, config = _read_config(given, kinds)
     layers = _Layers(given, path, config, _profile(given, config))
     texts, named_by = _selection(layers, otherwise_all=otherwise_all)
-    engines = _select(layers, texts, named_by, kinds, offer)
-    if given.live:
-        refuse_unknown_goldens(engines, given.root)
-        refuse_unknown_recordings(engines)
+    with told_of(named_by):
+        engines = _select(layers, texts, named_by, kinds, offer)
+        if given.live:
+            refuse_unknown_goldens(engines, given.root)
+            refuse_unknown_recordings(engines)
     return _settings(layers, settle(engines) if given.live else engines, texts, named_by, kinds)
 
 

@@ -13,9 +13,10 @@ Tried in this order, so configured names beat kinds.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from pytest_llmparity.core.words.printable import elide, printable
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 """What an engine may be called: it is part of node ids, file names and report columns."""
 
+_OPTION = "--engines: "
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _LAST_URL = re.compile(r"@(?=http)", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"://.*@")
@@ -108,6 +110,17 @@ class Address(NamedTuple):
 
     root: str
     api: str | None
+
+
+@contextlib.contextmanager
+def told_of(named_by: str) -> Iterator[None]:
+    """Let an error about selected engines name what gave them, such as an environment variable."""
+    try:
+        yield
+    except EngineSelectionError as error:
+        lines = str(error).split("\n")
+        told = [f"{named_by}: {line.removeprefix(_OPTION)}" if line.startswith(_OPTION) else line for line in lines]
+        raise EngineSelectionError("\n".join(told)) from None
 
 
 def parse_engines(values: Sequence[str]) -> list[Entry]:

@@ -116,6 +116,24 @@ def test_an_option_is_written_in_full(shell: Shell, words: tuple[str, ...]) -> N
     assert f"(did you mean {'--candidate' if 'gate' in words else '--version'!r}?)" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("gate", "--baseline", "http://127.0.0.1:9", "--candidate", "nobody"), "--candidate"),
+        (("gate", "--candidate", "http://127.0.0.1:9", "--baseline", "nobody"), "--baseline"),
+        (("record", "nobody"), "ENGINE"),
+        (("lock", "--engines", "nobody"), "--engines"),
+    ],
+)
+def test_an_unknown_engine_is_told_of_the_argument_that_named_it(
+    shell: Shell, words: tuple[str, ...], named: str
+) -> None:
+    ended = shell.run(*words)
+
+    assert ended.code == REFUSED
+    assert f"llmparity: {named}: unknown engine 'nobody'" in ended.err
+
+
 @pytest.mark.parametrize("command", WITH_ROOT)
 def test_a_root_that_is_not_there_is_refused(shell: Shell, command: str) -> None:
     ended = shell.run(command, *LEAST.get(command, ()), "--rootdir", "nowhere")

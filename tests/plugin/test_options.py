@@ -339,7 +339,7 @@ def test_a_file_named_by_option_is_the_place_its_paths_start_from(resolve: Resol
     ("options", "expected"),
     [
         (["--engines=a,,b"], "--engines: 'a,,b' has an empty entry"),
-        (["--engines=nobody"], "--engines: 'nobody': unknown engine 'nobody'"),
+        (["--engines=nobody"], "--engines: unknown engine 'nobody'"),
         (["--engines=http://me:hunter2@h"], "carries credentials"),
         (["--engines=golden:a"], "there are no golden answers of 'a' in "),
         (["--engines=llamacpp:" + "a" * 5000 + ".gguf"], "is not there"),
@@ -400,6 +400,15 @@ def test_a_configuration_that_cannot_be_read(refuse: Refuse, pytester: pytest.Py
     pytester.path.joinpath("llmparity.toml").symlink_to("/proc/self/mem")
 
     assert "llmparity.toml: cannot be read: " in refuse(*TWO)
+
+
+def test_an_unknown_engine_is_told_of_what_named_it(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMPARITY_ENGINES", "nobody")
+
+    refused = refuse()
+
+    assert "LLMPARITY_ENGINES: unknown engine 'nobody'" in refused
+    assert "--engines:" not in refused
 
 
 def test_a_wrong_variable_is_named(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,16 @@ def test_an_engine_nobody_locked_is_wrong_in_a_frozen_run_only(root: Path) -> No
     assert hold(root, identity("1"), frozen=True).wrong == (
         "it is not in llmparity.lock, and this run is frozen; if that is meant, run: llmparity lock dev",
     )
+
+
+def test_all_engines_that_nobody_locked_stand_in_one_command(root: Path) -> None:
+    lockfile.write(root / lock.NAME, {})
+    engines = (SPEC, dataclasses.replace(SPEC, name="prod"))
+    guard = Guard(root, Settings(engines=engines, selection=("dev", "prod"), frozen=True))
+
+    (wrong,) = guard.hold(SPEC, identity("1"), "vllm").wrong
+
+    assert wrong.endswith("if that is meant, run: llmparity lock dev prod")
 
 
 def test_a_lock_that_is_not_there_is_wrong_in_a_frozen_run_only(tmp_path: Path) -> None:

@@ -452,7 +452,8 @@ def test_the_full_example_fits_the_published_schema() -> None:
     ],
 )
 def test_what_cannot_be_selected_says_what_can(text: str, expected: str) -> None:
-    assert f"--engines: {text!r}" in unselected(text, read(FULL))
+    assert unselected(text, read(FULL)).startswith("--engines: ")
+    assert repr(text) in unselected(text, read(FULL))
     assert expected in unselected(text, read(FULL))
 
 

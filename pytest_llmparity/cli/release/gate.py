@@ -136,7 +136,7 @@ def name_of(text: str, option: str) -> str:
 
 def _run(asked: argparse.Namespace) -> tuple[str | None, str | None, str | None]:
     """Run the suite on both engines in a pytest of its own; return its run, ``None`` where it came to none."""
-    from pytest_llmparity.core.errors import UsageError
+    from pytest_llmparity.core.errors import EngineSelectionError, UsageError
 
     for option, text in _two(asked):
         if text is None:
@@ -144,7 +144,13 @@ def _run(asked: argparse.Namespace) -> tuple[str | None, str | None, str | None]
     refuse_missing(asked.suite)
     baseline, candidate = (name_of(text, option) for option, text in _two(asked) if text is not None)
     both = {**vars(asked), "engines": [asked.baseline, asked.candidate], "more": None}
-    selected(argparse.Namespace(**both), baseline=baseline)  # what is wrong with them is told before pytest starts
+    try:
+        selected(argparse.Namespace(**both), baseline=baseline)  # what is wrong with them is told before pytest starts
+    except EngineSelectionError as error:
+        lines = str(error).split("\n")
+        for option, text in _two(asked):
+            lines = [line.replace("ENGINE: ", f"{option}: ", 1) if repr(text) in line else line for line in lines]
+        raise EngineSelectionError("\n".join(lines)) from None
     code, run = run_suite(asked, f"{asked.baseline},{asked.candidate}", baseline=baseline)
     if why := came_to_nothing(code, run):
         complain(f"{why}, so nothing is decided", REFUSED)
