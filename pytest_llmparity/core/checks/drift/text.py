@@ -133,20 +133,21 @@ class TextCheck(BaseCheck):
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
         """Refuse a set so small that not even answers without a single fork would pass."""
         margin = UNKNOWN_MARGIN if self.margin is None else self.margin
+        shown = explain.percent(margin) + (" (counted with where none is given)" if self.margin is None else "")
         if sequential:
             least = least_units(margin, most=self.horizon, alpha=0.05)
             if least is not None and least <= groups:
                 return None
             return (
                 f"{explain.count(groups, 'group')} of prompts, one of each with {self.horizon} tokens, can never pass "
-                f"a margin of {explain.percent(margin)} in a sequential run, not even without a fork; it takes {least}"
+                f"a margin of {shown} in a sequential run, not even without a fork; it takes {least}"
             )
         if can_pass(cases * self.horizon, margin, 0.05):
             return None
         needed = math.floor(-math.log(0.05) / (margin * self.horizon)) + 1
         return (
             f"{explain.count(cases, 'prompt')} of {self.horizon} tokens can never pass a margin of "
-            f"{explain.percent(margin)}, not even without a fork; it takes {needed}"
+            f"{shown}, not even without a fork; it takes {needed}"
         )
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:

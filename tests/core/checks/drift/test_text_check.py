@@ -491,3 +491,11 @@ def test_an_engine_as_noisy_as_the_margin_is_failed_against_itself_in_at_most_on
         candidate = make.engine("cand", theirs)
         failed += check.text(margin=0.05).judge(make.evidence(baseline, candidate))[0].outcome is Outcome.FAIL
     assert failed <= 12  # 5 % of 120 is 6; more than 12 has a chance below 1 %
+
+
+def test_a_set_that_is_too_small_without_a_margin_is_told_that_none_was_given() -> None:
+    why = check.text().problem(cases=1, groups=1, engines=2)
+
+    assert why is not None
+    assert "margin of 5 % (counted with where none is given), not even without a fork" in why
+    assert "none is given" not in (check.text(margin=0.05).problem(cases=1, groups=1, engines=2) or "")
