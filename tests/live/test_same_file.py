@@ -67,7 +67,7 @@ def test_four_bits_of_an_ollama_are_weights(project: Project, models: Path, tmp_
 
     assert (cause.layer, cause.by_exclusion) == ("weights", False)
     assert cause.text.startswith("the weights of dev (Q4_0, those of prod are F16): sha256-")
-    assert cause.text.endswith("… served as prod is answers as dev does")
+    assert cause.text.endswith("…, served as prod is, answers as dev does")
 
 
 def test_a_cache_of_four_bits_is_no_weights(project: Project, models: Path) -> None:
@@ -82,4 +82,4 @@ def test_a_cache_of_four_bits_is_no_weights(project: Project, models: Path) -> N
     )
 
     assert (cause.layer, cause.by_exclusion) == ("engine", False)
-    assert cause.text.startswith("dev's engine or its settings, not its weights: copy-F16.gguf served as prod is")
+    assert cause.text.startswith("dev's engine or its settings, not its weights: copy-F16.gguf, served as prod is,")

@@ -773,7 +773,10 @@ def test_the_marker_is_listed_as_errors_quote_it(bench: Bench) -> None:
     listed = bench.run("--markers")
     refused = bench.run(engines=[bench.engine()])
 
-    signature = "parity(prompts, [*]checks, max_tokens=64, sampling=None, concurrency=None, repeats=1, extra_body=None)"
+    signature = (
+        "parity(prompts, [*]checks, max_tokens=64, sampling=None, concurrency=None, repeats=1, extra_body=None, "
+        "reasoning_effort=None, chat_template_kwargs=None)"
+    )
     listed.stdout.fnmatch_lines([f"@pytest.mark.{signature}: ask the prompts *"])
     refused.stdout.fnmatch_lines([f"*names no prompt file; write {signature}"])
 

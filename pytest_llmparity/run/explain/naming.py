@@ -101,7 +101,7 @@ class Naming:
             mine, other = (self._evidence.engines[name].quantization for name in (ours.name, theirs.name))
             classes = f" ({other}, those of {ours.name} are {mine})"
         file = _of_file(same)
-        served = f"{file} served as {ours.name} is"
+        served = f"{file}, served as {ours.name} is,"
         whole = f"the weights of {theirs.name}{classes}: {served} answers as {theirs.name} does"
         part = f"the weights of {theirs.name}{classes} are part of it: {served} differs less from {theirs.name}"
         return Cause(
@@ -115,7 +115,7 @@ class Naming:
         """Name the engine: the candidate's file served by the baseline's answers as that does, if all drift is gone."""
         ours, theirs = self._pair.adapters
         file = _of_file(same)
-        served = f"{file} served as {ours.name} is"
+        served = f"{file}, served as {ours.name} is,"
         whole = f"{theirs.name}'s engine or its settings, not its weights: {served} answers as {ours.name} does"
         part = f"{theirs.name}'s engine or its settings are part of it: {served} differs less from {ours.name}"
         return Cause(

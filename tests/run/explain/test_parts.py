@@ -50,15 +50,15 @@ def remaining(monkeypatch: pytest.MonkeyPatch, engine: str, weights: str) -> lis
 
 def test_two_parts_of_a_drift_do_not_contradict_each_other_and_leave_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     assert remaining(monkeypatch, engine="less", weights="less") == [
-        "the weights of b are part of it: tiny.gguf served as a is differs less from b",
-        "b's engine or its settings are part of it: tiny.gguf served as a is differs less from a",
+        "the weights of b are part of it: tiny.gguf, served as a is, differs less from b",
+        "b's engine or its settings are part of it: tiny.gguf, served as a is, differs less from a",
         "what is left",
     ]
 
 
 def test_what_takes_all_of_a_drift_away_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert remaining(monkeypatch, engine="stays", weights="gone") == [
-        "the weights of b: tiny.gguf served as a is answers as b does"
+        "the weights of b: tiny.gguf, served as a is, answers as b does"
     ]
 
 

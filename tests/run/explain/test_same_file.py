@@ -113,7 +113,7 @@ def test_weights_are_the_cause_where_the_baselines_engine_answers_so_with_them(
 
     (cause,) = explanation.causes
     assert (cause.layer, cause.by_exclusion) == ("weights", False)
-    assert cause.text == "the weights of b: tiny-Q4_0.gguf served as a is answers as b does"
+    assert cause.text == "the weights of b: tiny-Q4_0.gguf, served as a is, answers as b does"
     assert cause.remedy.endswith("or accept them: llmparity calibrate a b")
     of_weights, of_engine = explanation.experiments[-2:]
     assert (of_weights.removed, of_weights.outcome) == (SAME_ENGINE, "stays")
@@ -129,7 +129,7 @@ def test_the_engine_is_the_cause_where_the_baselines_does_otherwise_with_the_sam
 
     (cause,) = explanation.causes
     assert (cause.layer, cause.by_exclusion) == ("engine", False)
-    assert cause.text.startswith("b's engine or its settings, not its weights: tiny-Q4_0.gguf served as a is")
+    assert cause.text.startswith("b's engine or its settings, not its weights: tiny-Q4_0.gguf, served as a is,")
 
 
 def test_neither_is_named_where_both_differ(explained: Explained) -> None:
