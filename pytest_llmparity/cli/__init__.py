@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         code: int = asked.command(asked)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by who started it
+            sys.stdout.flush()
     except LLMParityError as error:
         return complain(printable_lines(str(error)), REFUSED)
     except KeyboardInterrupt:

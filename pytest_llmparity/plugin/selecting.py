@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +17,25 @@ if TYPE_CHECKING:
 class Selection:
     """Tells a session where only some of the gates were selected."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, rootpath: Path) -> None:
         self._session = session
+        self._rootpath = rootpath
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Take note of gates that ``-k``, ``-m`` or ``--deselect`` left out."""
         if any(item.get_closest_marker("parity") is not None for item in items):
             self._session.partly = True
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Take note of files that could not be collected, or skip themselves and speak of gates: nobody asks them."""
+        if report.failed or (report.skipped and self._speaks_of_gates(report)):
+            self._session.partly = True
+
+    def _speaks_of_gates(self, report: pytest.CollectReport) -> bool:
+        try:
+            return "parity" in (self._rootpath / report.nodeid.partition("::")[0]).read_text("utf-8", "replace")
+        except OSError:
+            return True
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -41,5 +54,7 @@ def _whole(config: pytest.Config) -> bool:
     """Whether tests were looked for in all of the project: below its root, or everywhere that ``testpaths`` names."""
     here, root = config.invocation_params.dir, config.rootpath
     named = [Path(os.path.abspath(here / arg)) for arg in config.args]
-    whole = [path for pattern in config.getini("testpaths") for path in root.glob(pattern)] or [root]
+    patterns = config.getini("testpaths")  # read as pytest does, which takes ".", absolute paths and empty ones
+    below = [path for pattern in patterns for path in glob.glob(pattern, root_dir=root, recursive=True)]
+    whole = [Path(os.path.abspath(root / path)) for path in below] or [root]
     return all(any(path.is_relative_to(folder) for folder in named) for path in whole)

@@ -108,7 +108,7 @@ class Session:
         self._state = RunState()
         self._judging: Judging | None = None
         self._lock = Guard(root, settings)
-        self._goldens = Goldens(settings, root=root, lock=self._lock, partly=lambda: self.partly)
+        self._goldens = Goldens(settings, root=root, lock=self._lock, partly=self._asks_in_part)
         self._fleet = Fleet(
             {s.name: s for s in settings.asked},
             keeper=self.keeper,
@@ -121,6 +121,10 @@ class Session:
         )
 
     # what the tests declare ------------------------------------------------------------------------------------------
+
+    def _asks_in_part(self) -> bool:
+        """Whether there are gates, or cases of them, that this run does not ask."""
+        return self.partly or bool(self._skipped or self.settings.cases) or self.settings.shard is not None
 
     def declare(
         self, test: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, folder: Path, **called: Any

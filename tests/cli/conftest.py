@@ -51,9 +51,10 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Shell]:
-    """A project of its own, without the environment of whoever runs these tests."""
-    for name in ("ENGINES", "BASELINE", "PROFILE", "CONFIG", "REQUIRED", "MODE"):
-        monkeypatch.delenv(f"LLMPARITY_{name}", raising=False)
+    """A project of its own, on a person's machine, without the environment of whoever runs these tests."""
+    ours = (f"LLMPARITY_{name}" for name in ("ENGINES", "BASELINE", "PROFILE", "CONFIG", "REQUIRED", "MODE"))
+    for name in (*ours, "CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     with ExitStack() as stack:
         yield Shell(tmp_path, capsys, stack)

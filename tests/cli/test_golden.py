@@ -182,10 +182,34 @@ def test_a_run_of_selected_tests_does_not_say_what_is_left_over(stored: Shell, p
 
     for pruned in (by_word, by_name, by_folder, by_leaving_out):
         assert pruned.code == 4
-        assert "ran selected tests only (-k, -m, --lf, --ignore, or a folder, file or test by its name)" in pruned.err
+        assert (
+            "ran selected tests only (-k, -m, --lf, --ignore, or a folder, file or test by its name; or a file could"
+            in pruned.err
+        )
     assert file.read_bytes() == before
     run(stored, pytester)
     assert stored.run("golden", "prune").out.startswith("nothing to remove")
+
+
+@pytest.mark.parametrize("named", [".", "", "/nowhere/at/all"])
+def test_every_testpaths_that_pytest_takes_is_the_whole(stored: Shell, pytester: pytest.Pytester, named: str) -> None:
+    stored.run("golden", "from", "newest")
+    (stored.path / "pytest.ini").write_text(f"[pytest]\ntestpaths = {named}\n")
+
+    ended = run(stored, pytester, "--parity-fresh")
+
+    assert ended.ret == 0
+    assert stored.run("golden", "prune").out.startswith("nothing to remove")
+
+
+def test_a_file_that_skips_itself_may_ask_what_is_golden(stored: Shell, pytester: pytest.Pytester) -> None:
+    (stored.path / "test_other.py").write_text(f"import pytest\npytest.importorskip('no_such_module')\n{GATE}")
+    run(stored, pytester, "--parity-fresh")
+
+    pruned = stored.run("golden", "prune", "--sets")
+
+    assert pruned.code == 4
+    assert "or a file could not be collected" in pruned.err
 
 
 def test_an_answer_that_names_the_project_s_folder_is_not_written(stored: Shell, pytester: pytest.Pytester) -> None:

@@ -205,7 +205,8 @@ def apart(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 
     Where a gate fails nobody asks why, unless a test says ``--parity-explain-requests``: that takes many requests.
     """
-    monkeypatch.delenv("LLMPARITY_ENGINES", raising=False)
+    for name in ("LLMPARITY_ENGINES", "CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LLMPARITY_EXPLAIN_REQUESTS", "0")
     monkeypatch.setenv("LLMPARITY_EMBEDDING_MODEL", "none")
     pytester.makeini(PROJECT.format(options=" ".join(leave_out())))

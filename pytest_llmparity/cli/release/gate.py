@@ -259,16 +259,21 @@ def _tell(decided: Decided, root: Path, asked: argparse.Namespace) -> int:
     record = kept.record(decided.decision, decided.told, decided=now, suite=asked.suite, root=root)
     width = min(gate.WIDTH, shutil.get_terminal_size((gate.WIDTH, 24)).columns)
     lines = gate.message(kept.kept(decided.decision), decided.told, width=width)
-    print()
-    print(*map(uncommanded, lines), sep="\n")
     try:
         decisions.append(root / ".llmparity", record)
         github.add_decision(gate.shared(lines, decided.told, root=root), os.environ)
         if asked.json is not None:
             replace(Path(asked.json), [json.dumps(record, indent=1, allow_nan=False), "\n"])
     except (LLMParityError, OSError) as error:
+        _print(lines)
         return complain(printable(f"the decision could not be kept, so it counts as none: {error}"), REFUSED)
+    _print(lines)  # behind what is kept: who reads it may stop reading
     return OF_DECISION[decided.decision.outcome]
+
+
+def _print(lines: Sequence[str]) -> None:
+    print()
+    print(*map(uncommanded, lines), sep="\n")
 
 
 def _history(root: Path, count: int) -> int:

@@ -19,7 +19,7 @@ from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.words.exits import OF_DECISION
 from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.plugin.repeats import gate_of
-from pytest_llmparity.report import junit
+from pytest_llmparity.report import json, junit
 from pytest_llmparity.report.release import gate, kept
 from pytest_llmparity.report.workflow import github
 from pytest_llmparity.run.judge.decided import Decided, decided_of
@@ -108,7 +108,9 @@ class Deciding:
 
         pytest has written the file by now: decisions need what the last worker hands back, so it is written again.
         """
-        told = [pair for decision in self._records for pair in junit.of_decision(decision)]
+        places = json.here(config.rootpath, ())  # a policy may have been named by an absolute path
+        properties = [pair for decision in self._records for pair in junit.of_decision(decision)]
+        told = [(name, places.shorten(value)) for name, value in properties]
         for plugin in config.pluginmanager.get_plugins() if told else ():
             if (add := getattr(plugin, "add_global_property", None)) is not None:
                 for name, value in told:

@@ -69,8 +69,9 @@ def _asked_of(store: Store, run: str) -> dict[str, set[Key]]:
         raise GoldenError(f"run {run} asked single cases (--parity-case), so it does not say what is left over")
     if partly_asked(store, run):
         raise GoldenError(
-            f"run {run} ran selected tests only (-k, -m, --lf, --ignore, or a folder, file or test by its name), so "
-            "it does not say what the others ask; run all (pytest -m parity runs all gates), or name a run of all"
+            f"run {run} ran selected tests only (-k, -m, --lf, --ignore, or a folder, file or test by its name; or a "
+            "file could not be collected), so it does not say what the others ask; run all (pytest -m parity runs all "
+            "gates), or name a run of all"
         )
     by_set: dict[str, set[Key]] = {}
     for unit in (*asked.values(), *(asked_in(store, run, what=SPARED) or {}).values()):

@@ -224,3 +224,8 @@ def test_any_schema_is_used_or_refused_in_words_and_any_answer_is_judged(
     assert not CONTROLS.search(words)
     assert reading is None or reading.parsed or reading.problem
     assert reading is None or len(reading.problem or "") <= 1200
+
+
+@pytest.mark.parametrize("part", [{"examples": [{"id": "order:[1]"}]}, {"const": {"id": "note: see [1]"}}])
+def test_a_text_that_looks_like_an_address_and_is_none_is_no_trouble(part: dict[str, Any]) -> None:
+    check.schema({"type": "object", **part}, rate=0.9)

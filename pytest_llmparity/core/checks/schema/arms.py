@@ -155,6 +155,7 @@ class Arms:
             )
             return dataclasses.replace(verdict, outcome=Outcome.FAIL, constraint="refused", reason=reason)
         reason = f"takes the schema, and all {explain.count(len(whole), 'answer')} keep it"
+        reason += f"; {explain.count(empty, 'other')} ended without a word" if empty else ""
         shown = self._breaks_free(engine, cases)
         kept = dataclasses.replace(
             verdict,

@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import unquote, urljoin
+from urllib.parse import quote, unquote, urljoin
 
 MOST_TRIES: Final = 100_000
 """How many schemas one value may be held against, those of its parts aside: milliseconds."""
@@ -122,7 +122,10 @@ def _joined(base: str, reference: str) -> str:
     """Return the address of a reference, the same for all spellings of one: the scheme does not count."""
     address, hash_, fragment = reference.partition("#")
     address = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:/*", "http://", unquote(address))
-    whole = urljoin(base, address) if address else base
+    try:
+        whole = urljoin(base, address) if address else base
+    except ValueError:  # no address that anybody can read ("order:[1]" of an example): it names nothing but itself
+        whole = f"http:///{quote(address, safe='')}"
     authority, slash, path = whole.removeprefix("http://").partition("/")
     path = posixpath.normpath((slash or "/") + path)
     return f"http://{authority.lower()}{path}{hash_}{fragment}"
