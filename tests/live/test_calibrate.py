@@ -58,7 +58,8 @@ def test_the_copy_passes_what_was_accepted_and_a_coarser_one_fails_it(
     assert swapped.wait() == 1, swapped.output
     lines = [line for line in swapped.output.splitlines() if "logprobs, q8 against f16" in line]
     assert any("INCOMPARABLE" in line and "digest sha256:" in line for line in lines), lines
-    assert any(line.startswith("FAIL") and f"margin {accepted.shift:g} nats" in line for line in lines), lines
+    failed = [line for line in swapped.output.splitlines() if line.startswith("q8: FAIL  logprobs")]
+    assert [f"margin {accepted.shift:g} nats" in line for line in failed] == [True]
 
 
 LADDER_SUITE = """
