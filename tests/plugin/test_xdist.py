@@ -73,7 +73,7 @@ def test_workers_give_the_same_verdicts_and_ask_everything_once(bench: Bench) ->
         result = bench.run("-n", workers, *args, engines=engines)
 
         assert result.ret == FAILED
-        result.assert_outcomes(failed=1, passed=6)
+        result.assert_outcomes(failed=1, passed=5)  # of no engine an answer fits the schema: open
         printed = result.stdout.str()
         assert "INTERNALERROR" not in printed + result.stderr.str()
         assert "LLM parity" in printed
