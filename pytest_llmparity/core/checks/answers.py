@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 import msgspec
 
 from pytest_llmparity.core.checks.designs import design_of, turns
-from pytest_llmparity.core.checks.limits import LimitedCheck
+from pytest_llmparity.core.checks.limits import LimitedCheck, within
 from pytest_llmparity.core.checks.missing import Missing, Silence, describe, gap_shown, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.checks.schema.contract import name_of, silent
@@ -156,8 +156,7 @@ class AnswersCheck(LimitedCheck):
         self, limit: str, marks: Mapping[str, Marks], again: Marks, evidence: Evidence
     ) -> Iterable[Verdict]:
         """Return the verdicts of one limit, on the prompts of this evidence."""
-        ids = evidence.prompts.by_id
-        some = {name: {case: mark for case, mark in of.items() if case in ids} for name, of in marks.items()}
+        some = within(evidence, marks)
         if limit == "rate":
             return self.each_engine(
                 evidence,

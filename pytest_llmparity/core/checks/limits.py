@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.designs import least_kept
@@ -18,6 +18,8 @@ from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.paired import min_cases
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
+
+M = TypeVar("M")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,3 +154,9 @@ def nothing_yet(verdict: Verdict, evidence: Evidence, reason: str, *engines: Eng
     return dataclasses.replace(
         verdict, outcome=Outcome.INCONCLUSIVE, reason=words, open=evidence.sequential and left, needed=None, advice=""
     )
+
+
+def within(evidence: Evidence, by_engine: Mapping[str, Mapping[str, M]]) -> dict[str, dict[str, M]]:
+    """Return what was read by engine and case, of the cases of this evidence alone: a tag has some of them."""
+    ids = evidence.prompts.by_id
+    return {name: {case: read for case, read in of.items() if case in ids} for name, of in by_engine.items()}

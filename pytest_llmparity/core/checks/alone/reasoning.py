@@ -12,7 +12,7 @@ import msgspec
 
 from pytest_llmparity.core.checks.arguments import KEPT, whole
 from pytest_llmparity.core.checks.designs import design_of, turns
-from pytest_llmparity.core.checks.limits import LimitedCheck, nothing_yet
+from pytest_llmparity.core.checks.limits import LimitedCheck, nothing_yet, within
 from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
 from pytest_llmparity.core.checks.schema.contract import silent
 from pytest_llmparity.core.checks.tags import shares_below, warned
@@ -96,8 +96,7 @@ class ReasoningCheck(LimitedCheck):
     def _of_kind(
         self, kind: str, thoughts: Mapping[str, Mapping[str, Thought]], _: str, evidence: Evidence
     ) -> Iterable[Verdict]:
-        ids = evidence.prompts.by_id
-        some = {name: {case: each for case, each in of.items() if case in ids} for name, of in thoughts.items()}
+        some = within(evidence, thoughts)
         return self.each_engine(
             evidence, kind, lambda opened, engine: self._of_engine(opened, evidence, engine, some[engine.name])
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
 
 from pytest_llmparity.core.checks.designs import design_of, turns
-from pytest_llmparity.core.checks.limits import LimitedCheck
+from pytest_llmparity.core.checks.limits import LimitedCheck, within
 from pytest_llmparity.core.checks.missing import Missing, Silence, gap_shown, rested
 from pytest_llmparity.core.checks.schema.arms import (
     ALL,
@@ -238,8 +238,7 @@ class SchemaCheck(LimitedCheck):
         evidence: Evidence,
     ) -> Iterable[Verdict]:
         """Return the verdicts of one limit on some of the prompts, which have been read."""
-        ids = evidence.prompts.by_id
-        some = {name: {case: read[case] for case in read if case in ids} for name, read in readings.items()}
+        some = within(evidence, readings)
         return self._limit_verdicts(limit, evidence, contract, some, orders, arm)
 
     def _limit_verdicts(

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.designs import design_of, turns
-from pytest_llmparity.core.checks.limits import LimitedCheck
+from pytest_llmparity.core.checks.limits import LimitedCheck, within
 from pytest_llmparity.core.checks.missing import Missing, describe, gap_shown, rested
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import name_of, silent
@@ -126,8 +126,7 @@ class ValueCheck(LimitedCheck):
         self, limit: str, runs: Mapping[str, Mapping[str, Held]], again: Mapping[str, Held], evidence: Evidence
     ) -> Iterable[Verdict]:
         """Return the verdicts of one limit, on the inputs of this evidence."""
-        ids = evidence.prompts.by_id
-        some = {name: {case: run for case, run in of.items() if case in ids} for name, of in runs.items()}
+        some = within(evidence, runs)
         if limit == "rate":
             return self.each_engine(
                 evidence,
