@@ -104,7 +104,7 @@ def gather(root: Path, size: int) -> int:
             identity = Identity(facts={"quantization": Fact(value=ENGINES[spec.name], source="reported")})
             store.put_engine(run, spec.name, spec.spec_hash, identity)
             records[spec.name] = to_json(record_of(spec, identity=identity))
-            for declaration in session.declarations():
+            for declaration in session.gates.declarations():
                 make = _text if declaration.test == SETS[0] else _ticket
                 cases = {case.id: number for number, case in enumerate(declaration.prompts.cases)}
                 answers = [make(spec.name, number) for number in range(min(DIFFERENT, len(cases)))]
@@ -128,7 +128,7 @@ def gather(root: Path, size: int) -> int:
                 ]
                 _put(store, run, samples)
                 stored += len(samples)
-        store.put_document(run, ASKED, asked_by(session.declarations()))
+        store.put_document(run, ASKED, asked_by(session.gates.declarations()))
         store.put_document(run, GATHERED, {"engines": records, "baseline": "prod", "requests": stored})
         store.finish(run)
     return stored
@@ -200,7 +200,7 @@ def declared(root: Path, prompts: int = 0) -> Session:
         "tickets": (check.schema(SCHEMA, rate=0.5, gap=0.1, agree=0.5),),
     }
     for name in SETS:
-        session.declare(name, (f"{name}.jsonl", *checks[name]), {"max_tokens": TOKENS}, folder=root)
+        session.gates.declare(name, (f"{name}.jsonl", *checks[name]), {"max_tokens": TOKENS}, folder=root)
     return session
 
 

@@ -188,7 +188,7 @@ def _of_prompts(asked: argparse.Namespace, folder: Path) -> Recorded:
         checks.append(check.latency(e2e_p50="3600s", n=asked.timed))
     with serving(selection._replace(settings=settings), stored=folder) as session:
         max_tokens = asked.max_tokens or 64
-        session.declare(TEST, (str(prompts), *checks), {"max_tokens": max_tokens}, folder=prompts.parent)
+        session.gates.declare(TEST, (str(prompts), *checks), {"max_tokens": max_tokens}, folder=prompts.parent)
         session.gather()
         assert session.run is not None
         return streams.recorded(

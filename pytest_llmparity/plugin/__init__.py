@@ -78,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not xdist.is_worker(config):
         config.pluginmanager.register(Receiver(door), "llmparity-receiver")
     if xdist.is_controller(config):
-        config.pluginmanager.register(xdist.XdistHooks(door.share, door.ended), "llmparity-xdist")
+        config.pluginmanager.register(xdist.XdistHooks(door.share, door.tally.ended), "llmparity-xdist")
 
 
 def _untold() -> None:
@@ -192,9 +192,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write reports and stop every engine before the summary is printed; a report that is missing fails the run."""
     door = session.config.stash.get(DOOR, None)
     if door is not None:
-        session.exitstatus = door.finish(session.exitstatus)
+        session.exitstatus = door.ending.finish(session.exitstatus)
     elif session.config.option.collectonly and (misused := [item for item in session.items if MISUSED in item.stash]):
-        from pytest_llmparity.plugin.planned import told_ahead
+        from pytest_llmparity.plugin.telling.planned import told_ahead
 
         problems = {item.nodeid: item.stash[MISUSED] for item in misused}
         session.config.stash[UNRUNNABLE] = told_ahead(session, problems)
@@ -203,7 +203,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the grid, or the one line that says why gates were skipped."""
     door = config.stash.get(DOOR, None)
-    summary = door.summary if door is not None else config.stash.get(UNRUNNABLE, [])
+    summary = door.ending.summary if door is not None else config.stash.get(UNRUNNABLE, [])
     skipped = [r for r in terminalreporter.getreports("skipped") if UNSELECTED in str(r.longrepr)]
     if not summary and not skipped:
         return
@@ -213,7 +213,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     if summary:
         terminalreporter.section("LLM parity")
-        for line in [*summary, *(door.notes if door is not None else [])]:
+        for line in [*summary, *(door.ending.notes if door is not None else [])]:
             terminalreporter.write_line(line)
     if skipped:
         noun = "test" if len(skipped) == 1 else "tests"
@@ -238,12 +238,12 @@ class Receiver:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep what could not be collected."""
-        self._door.unjudged.uncollected(report)
+        self._door.tally.unjudged.uncollected(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a gate's call report carries, before others write down what is told of a test."""
         self._attempts.settle(report)
-        self._door.unjudged.settle(report)
+        self._door.tally.unjudged.settle(report)
         if (carried := getattr(report, CARRIED, None)) is not None:
-            self._door.receive(carried)
+            self._door.tally.receive(carried)

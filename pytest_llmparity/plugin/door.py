@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import inspect
 import os
 import shlex
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -17,24 +16,23 @@ import pytest
 
 from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineError, UsageError
 from pytest_llmparity.core.gate import PLUGIN, VARIANTS_OPTION
-from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
-from pytest_llmparity.core.sample import from_json, to_json
+from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words.brief import one_line
 from pytest_llmparity.core.words.explain import explained, failure_text, pair
-from pytest_llmparity.core.words.printable import WIDTH, printable, printable_lines, uncommanded, wrapped
+from pytest_llmparity.core.words.printable import printable_lines
 from pytest_llmparity.core.words.shortage import advice
 from pytest_llmparity.embedding import default_embedder
 from pytest_llmparity.engines import daemons
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.plugin import applications, planned, repeats, shards, xdist
-from pytest_llmparity.plugin.harmless import harmless, shorten
+from pytest_llmparity.plugin import applications, repeats, shards, xdist
 from pytest_llmparity.plugin.options import given_to, verbosity
-from pytest_llmparity.report import files, junit, terminal
+from pytest_llmparity.plugin.telling import planned
+from pytest_llmparity.plugin.telling.ending import Ending, Tally
+from pytest_llmparity.plugin.telling.harmless import harmless, shorten
+from pytest_llmparity.report import junit
 from pytest_llmparity.report.progress import Bars, Silent
-from pytest_llmparity.report.workflow import github
 from pytest_llmparity.run.declare import refuse_unknown_cases
-from pytest_llmparity.run.judge import recorded
 from pytest_llmparity.run.parity import ParityFailure, ParityRun
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Settings
@@ -48,21 +46,12 @@ class Door:
         self.config = config
         self.settings = settings
         self.broken: str | None = None
-        self._verdicts: dict[str, list[Verdict]] = {}
         self._concluded: dict[str, list[Verdict]] = {}
-        self._commands: dict[str, str] = {}
-        self.unjudged = repeats.Unjudged()
-        self._used = False
-        self.summary: list[str] = []
-        self.notes: list[str] = []
-        self._planned: list[str] = []
         self._problems: dict[str, str] = {}
         self._runs: dict[str, ParityRun] = {}
         self._handed: dict[str, str] | None = xdist.shared(config)
         self._token = self._handed["token"] if self._handed else uuid.uuid4().hex
         self._declared: set[str] = set()
-        self._taken: set[str] = set()
-        self._engines: dict[str, EngineRecord] = {}
         self._briefly: dict[str, str] = {}
         self.session = Session(
             settings,
@@ -73,6 +62,7 @@ class Door:
             progress=_progress(config),
             embedder=default_embedder,
         )
+        self.tally = Tally(self.session)
         self._deciding = None
         gated, records = (config.getoption(f"llmparity_{name}", None) is not None for name in ("gate_run", "recorder"))
         if settings.policy is not None or (gated and not records):
@@ -80,6 +70,7 @@ class Door:
             from pytest_llmparity.plugin.release.deciding import Deciding
 
             self._deciding = Deciding(settings.policy or Policy(), silent=gated)
+        self.ending = Ending(config, self.session, self.tally, self._deciding, problems=self._problems)
 
     # before the tests ------------------------------------------------------------------------------------------------
 
@@ -106,7 +97,7 @@ class Door:
                 continue
             self._declared.add(gate)
             try:
-                self.session.declare(
+                self.session.gates.declare(
                     gate, marker.args, marker.kwargs, folder=item.path.parent, **applications.called(item)
                 )
             except LLMParityError as error:
@@ -120,16 +111,16 @@ class Door:
         """Raise ``pytest.UsageError`` for a case that no test has, unless a test of which nothing is known may."""
         try:
             if not self._problems:
-                refuse_unknown_cases(self.session.declarations(), self.settings.cases)
+                refuse_unknown_cases(self.session.gates.declarations(), self.settings.cases)
         except UsageError as error:
             raise pytest.UsageError(str(error)) from None
 
     def _spare(self, gate: str, item: pytest.Item, marker: pytest.Mark) -> None:
         """Take note of what a skipped test would ask, as far as it can be read: it will be asked another day."""
         try:
-            self.session.spare(gate, marker.args, marker.kwargs, folder=item.path.parent)
+            self.session.gates.spare(gate, marker.args, marker.kwargs, folder=item.path.parent)
         except LLMParityError:
-            self.session.partly = True
+            self.session.gates.partly = True
 
     def gather(self) -> None:
         """Gather what the tests declared; an error of ours becomes the set-up error of every gate."""
@@ -278,7 +269,7 @@ class Door:
         code = getattr(inspect.unwrap(function), "__code__", None)
         if code is not None and not function.__module__.startswith("pytest_llmparity."):
             path = os.path.relpath(code.co_filename, self.config.rootpath)
-            self._taken.add(f"{path}:{code.co_firstlineno}")
+            self.tally.taken.add(f"{path}:{code.co_firstlineno}")
 
     # after the tests -------------------------------------------------------------------------------------------------
 
@@ -295,11 +286,6 @@ class Door:
             repeats.say_why(report, error, judged=bool(words))
         report.longrepr, report.sections = harmless(report.longrepr), harmless(report.sections)
 
-    @property
-    def verdicts(self) -> list[Verdict]:
-        """Every verdict so far: of each gate those of its last attempt, gates in the order they ended first."""
-        return [verdict for of_gate in self._verdicts.values() for verdict in of_gate]
-
     def carry(self, item: pytest.Item, *, judged: bool) -> dict[str, Any]:
         """Return what travels with a test's report from a worker to the controller: builtins only.
 
@@ -314,162 +300,6 @@ class Door:
         carried = None if verdicts is None else [to_json(verdict) for verdict in verdicts]
         command = self._reproduce(item) if carried else ""
         return {"run": self.session.run, "test": gate, "verdicts": carried, "used": judged and used, "again": command}
-
-    def receive(self, carried: Mapping[str, Any]) -> None:
-        """Take a test's verdicts out of its report; those of an earlier attempt at it no longer count."""
-        self._used = self._used or carried["used"]
-        if carried["verdicts"] is None:
-            return
-        if carried["run"]:
-            self.session.adopt(carried["run"])
-        self._verdicts[carried["test"]] = [from_json(Verdict, data) for data in carried["verdicts"]]
-        self._commands[carried["test"]] = carried["again"]
-
-    def ended(self, handed_back: Mapping[str, Any]) -> None:
-        """Take what a worker planned and gathered: under xdist nobody else collects tests."""
-        if handed_back["run"]:
-            self.session.adopt(handed_back["run"])
-        self._planned = self._planned or handed_back["plan"]
-        self._taken |= set(handed_back["taken"])
-        self._engines |= {name: from_json(EngineRecord, data) for name, data in handed_back["engines"].items()}
-
-    def finish(self, exitstatus: int) -> int:
-        """Write the reports, keep the summary, stop every engine; return the exit status that counts.
-
-        A worker leaves reports and summary to the controller. ``exitstatus`` is pytest's own.
-        """
-        try:
-            if xdist.is_worker(self.config):
-                plan = self.plan_lines(detailed=verbosity(self.config) > 0)
-                taken = sorted(self._taken)
-                found_out = {name: to_json(record) for name, record in self.session.found_out().items()}
-                given = {"run": self.session.run, "plan": plan, "taken": taken, "engines": found_out}
-                xdist.hand_back(self.config, given)
-            elif self.config.option.collectonly:
-                exitstatus = self._told_ahead(exitstatus)
-            else:
-                self.unjudged.end(exitstatus)
-                self._report()
-        except (LLMParityError, OSError) as error:
-            if exitstatus == pytest.ExitCode.OK and (self.settings.reports or self.settings.history):
-                exitstatus = pytest.ExitCode.TESTS_FAILED
-            self.summary.append(f"llmparity: the report could not be written: {error}")
-            if self._deciding is not None and not xdist.is_worker(self.config):
-                exitstatus = self._deciding.unwritten(exitstatus)
-                self.summary += [self._deciding.trouble] if self._deciding.trouble else []
-        else:
-            if not xdist.is_worker(self.config) and not self.config.option.collectonly:
-                exitstatus = self._whole(exitstatus)
-        finally:
-            self.summary += self.session.close()
-            self.summary = list(map(uncommanded, self.summary))
-        return exitstatus
-
-    def _told_ahead(self, exitstatus: int) -> int:
-        """Say after ``--collect-only`` which tests cannot run, and return the exit status a run would have for that."""
-        self.summary += planned.unrunnable(self._problems)
-        return planned.exit_code_ahead(exitstatus, self._problems)
-
-    def _whole(self, exitstatus: int) -> int:
-        """Take note that everything was judged and reported; return the exit status that counts."""
-        judged = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-        if exitstatus == pytest.ExitCode.OK and self._judged_nothing():
-            self.summary.append("nothing was judged in this run, and --parity-required asks for a verdict")
-            exitstatus = pytest.ExitCode.TESTS_FAILED
-        if judged and self.settings.update_golden:
-            exitstatus = self._record_golden(exitstatus)
-        if judged:
-            try:
-                removed = self.session.conclude(self.verdicts, self._commands, self.unjudged)
-                self.summary += removed if verbosity(self.config) > 0 else []
-            except (LLMParityError, OSError) as error:
-                self.summary.append(f"llmparity: the store of runs could not be tidied: {error}")
-        if self._deciding is not None:
-            exitstatus = self._deciding.exit_code(exitstatus)
-            self.summary += [self._deciding.trouble] if self._deciding.trouble else []
-        return exitstatus
-
-    def _judged_nothing(self) -> bool:
-        """Whether a run that must judge something settled nothing, read no answer and ran no test on an engine."""
-        partly = self.settings.cases or self.settings.shard
-        return self.settings.required and not self._used and not partly
-
-    def _report(self) -> None:
-        """Report what there is; a report that was asked for is written even where no gate got as far as a verdict."""
-        self.summary += self._planned
-        self.summary += [
-            f"the fixture engine is this suite's own ({place}); that of llmparity is parity_engine too"
-            for place in sorted(self._taken)
-        ]
-        if not (self.verdicts or self.session.run or self.settings.reports):
-            return
-        record = self.session.record(self.verdicts, self._commands, self.unjudged)
-        if self.settings.shard is not None:
-            self.summary += terminal.summary(record, verbose=verbosity(self.config) > 0)
-            self.summary += shards.lines(self.session)
-            return
-        if not self.session.run:
-            known = self._engines | self.session.found_out()
-            engines = [known.get(spec.name, spec) for spec in planned.configured(self.settings)]
-            record = dataclasses.replace(record, engines=tuple(engines))
-        if self._deciding is not None and self.session.run:
-            record = self._deciding.decide(self.session, record, self.unjudged)
-            self._deciding.keep(self.session, record)
-            self._deciding.tell_junit(self.config)
-        elif self.session.run and self.session.first_judged:
-            recorded.forget_decisions(self.session.store(), self.session.run)
-        record = dataclasses.replace(record, strict=self.settings.inconclusive == "fail")
-        self.config.hook.pytest_llmparity_report(config=self.config, record=record)
-        if self.settings.cases:
-            self.summary += terminal.rows(self.session.samples())
-        self.summary += terminal.summary(record, verbose=verbosity(self.config) > 0)
-        self.summary += self._write(record)
-        self._tell_workflow(record)
-        self.summary += self.session.add_to_history(record)
-        if self._deciding is not None:
-            self.summary += self._deciding.lines(width=WIDTH)
-
-    def _record_golden(self, exitstatus: int) -> int:
-        """Write what the engines answered as golden, where that was asked for; a run that wrote something fails."""
-        from pytest_llmparity.run.recording import writing
-
-        try:
-            lines, wrote = writing.of_session(self.session)
-        except (LLMParityError, OSError) as error:
-            lines, wrote = [f"golden: nothing was written: {self.session.mask.text(str(error))}"], True
-        for line in lines:
-            self.summary += wrapped(printable(line), WIDTH, indent="  ")
-        return pytest.ExitCode.TESTS_FAILED if wrote and exitstatus == pytest.ExitCode.OK else exitstatus
-
-    def _write(self, record: RunRecord) -> list[str]:
-        if not self.settings.reports:
-            return []
-        written = files.write(
-            self.settings.reports,
-            record,
-            self.session.samples(),
-            self.settings.out,
-            root=self.config.rootpath,
-            origin=self.session.origin(self.verdicts),
-            history=self.session.history(record) if "html" in self.settings.reports and self.session.run else (),
-        )
-        return [f"report: {path}" for path in written]
-
-    def _tell_workflow(self, record: RunRecord) -> None:
-        """Give a workflow of GitHub what it shows by itself; nobody asked for it, so it fails no run."""
-        self.notes = github.commands(record.verdicts, os.environ, root=self.config.rootpath)
-        try:
-            github.add_summary(
-                record,
-                self.session.samples(),
-                os.environ,
-                root=self.config.rootpath,
-                origin=self.session.origin(self.verdicts),
-            )
-            if self._deciding is not None:
-                self._deciding.tell_workflow(self.config.rootpath)
-        except OSError as error:
-            self.summary.append(f"the summary of the workflow's step could not be written: {error}")
 
     def _keeper(self) -> Keeper:
         if self._handed and "trouble" in self._handed:

@@ -24,12 +24,12 @@ class Selection:
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Take note of gates that ``-k``, ``-m`` or ``--deselect`` left out."""
         if any(item.get_closest_marker("parity") is not None for item in items):
-            self._session.partly = True
+            self._session.gates.partly = True
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Take note of files that could not be collected, or skip themselves and speak of gates: nobody asks them."""
         if report.failed or (report.skipped and self._speaks_of_gates(report)):
-            self._session.partly = True
+            self._session.gates.partly = True
 
     def _speaks_of_gates(self, report: pytest.CollectReport) -> bool:
         try:
@@ -42,7 +42,7 @@ class Selection:
         """Take note of tests, files and folders that were named; ``--lf`` leaves out files without a word."""
         config = session.config
         if config.getoption("lf", default=False) or _left_out(config) or not _whole(config):
-            self._session.partly = True
+            self._session.gates.partly = True
 
 
 def _left_out(config: pytest.Config) -> bool:

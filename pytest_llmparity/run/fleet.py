@@ -10,35 +10,30 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 from pytest_llmparity.core.errors import EngineSelectionError, LaunchError, LLMParityError, reason_of
 from pytest_llmparity.core.identity.pins import changes, hold, verdict
 from pytest_llmparity.core.identity.record import EngineRecord
-from pytest_llmparity.core.sample import Identity, from_json, to_json
-from pytest_llmparity.core.words.hiding import TextMask
+from pytest_llmparity.core.sample import Identity, from_json
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.played import Played
 from pytest_llmparity.engines.start import environments, memory
-from pytest_llmparity.engines.start.environments import Environment, KeptRunner
 from pytest_llmparity.engines.start.memory import Gpus
-from pytest_llmparity.engines.start.readiness import THEIRS, free_port, port_was_taken, wait_ready
-from pytest_llmparity.engines.wire.base import Adapter, Launch
-from pytest_llmparity.engines.wire.control import resolve_env, secrets_of
-from pytest_llmparity.keeper.client import EngineState, Keeper, log_tail
+from pytest_llmparity.engines.start.readiness import THEIRS, wait_ready
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.engines.wire.control import secrets_of
+from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.locking import Held
 from pytest_llmparity.run.loop import in_thread, result_of
 from pytest_llmparity.run.probe.slots import probe_slots
 from pytest_llmparity.run.records import record_of
-from pytest_llmparity.run.residency import Residency, is_here
+from pytest_llmparity.run.started.launching import Launcher
+from pytest_llmparity.run.started.residency import Residency, is_here
 from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec
-from pytest_llmparity.store.database import refuse_link
 
 INTERRUPTED_S = 2.0
 """What engines that are starting get to notice an interruption; whoever is still waiting is left behind."""
-PORT_TRIES = 3
-"""A port can be taken between choosing and binding it; the launch is repeated with another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,23 +74,29 @@ class Fleet:
         self._probing = threading.Lock()
         self.time_left: Callable[[], float | None] = lambda: None
         """Seconds the run may still take, ``None`` for no end: no start and no control call goes on beyond them."""
-        self._key_variables = {*key_variables, *(name for spec in specs.values() for name in spec.secret_variables)}
         self._specs = dict(specs)
         self._keeper = keeper
-        self._workdir = workdir
         self._environ = dict(os.environ if environ is None else environ)
-        self._secrets = secrets_of(self._specs.values(), self._environ)
-        self._mask = TextMask(self._secrets)
-        self._say = say
         self._locked = locked
-        self._made: dict[str, str] = {}
-        self._has_log: set[str] = set()
         self._attached: dict[str, Adapter] = {}
         self._one_at_a_time = one_at_a_time
         self._gpus = gpus
         self._unmeasured: str | None = None
         self._engaged: dict[str, Engaged] = {}
         self._interrupted = threading.Event()
+        self._launcher = Launcher(
+            keeper=keeper,
+            workdir=workdir,
+            environ=self._environ,
+            secrets=secrets_of(self._specs.values(), self._environ),
+            key_variables={*key_variables, *(name for spec in specs.values() for name in spec.secret_variables)},
+            make=self._make,
+            slots=lambda: self.slots,
+            stop=self._stop_waiting,
+            interrupted=self._interrupted,
+            starts=lambda name: None if self._residency is None else self._residency.starts(name),
+            say=say,
+        )
         # One server's engines are found one after the other: those that drop each other's model would load it again and
         # again, and what is known of a model only while it is in memory would not be.
         self._servers = {spec.base_url or name: threading.Lock() for name, spec in specs.items()}
@@ -152,8 +153,7 @@ class Fleet:
                 wait_ready(adapter, alive=self._stop_waiting, deadline_s=adapter.start_deadline_s(), longer=THEIRS)
                 self._glance_at(spec, adapter)
             elif not spec.requires:
-                kind = registry.adapter_of(spec)
-                kind.launch(self._prepared(spec, kind, None), free_port(), self._workdir, environ=self._environ)
+                self._launcher.check(spec)
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
             self._engaged[name] = self._failed(spec, error)
 
@@ -204,13 +204,7 @@ class Fleet:
 
     def gone(self, name: str) -> str | None:
         """Say why a launched engine's process is no more, ``None`` while it runs or when we only attached to it."""
-        spec = self._specs[name]
-        if spec.launch != "process":
-            return None
-        state = self._keeper().state(name)
-        if state.state in ("ready", "starting"):
-            return None
-        return f"{_ended(state)}\n{self._tail(name)}"
+        return self._launcher.gone(name) if self._specs[name].launch == "process" else None
 
     def hold_again(self, name: str, within_s: float, stop: Callable[[], str | None]) -> str | None:
         """Wait for an attached server that went away and see whether it is what it was.
@@ -277,12 +271,12 @@ class Fleet:
     def _engage(self, spec: EngineSpec) -> Engaged:
         try:
             with self._servers[spec.base_url or spec.name]:
-                adapter = self._attach(spec) if spec.launch != "process" else self._launch(spec)
+                adapter = self._attach(spec) if spec.launch != "process" else self._launcher.launch(spec)
                 identity, installed = self._identify(spec, adapter)
             contradicted, notes = _held(spec, identity, installed, self._locked(spec, identity, adapter.kind))
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
             return self._failed(spec, error)
-        notes += [self._made.pop(spec.name)] if spec.name in self._made else []
+        notes += [made] if (made := self._launcher.made.pop(spec.name, None)) is not None else []
         notes += [adapter.about] if isinstance(adapter, Played) else []
         if self._unmeasured is not None and is_here(spec):
             notes, self._unmeasured = [*notes, self._unmeasured], None
@@ -332,124 +326,15 @@ class Fleet:
         adapter.warm_up()
         return adapter
 
-    def _launch(self, spec: EngineSpec) -> Adapter:
-        state = self._keeper().state(spec.name)
-        if state.state == "ready":
-            return self._make(spec, str(state.info["base_url"]))
-        kind = registry.adapter_of(spec)
-        environment = self._provide(spec)
-        environ = self._environ if environment is None else environment.environ(self._environ)
-        installed = {} if environment is None else environment.versions(kind.distributions)
-        for attempt in range(1, PORT_TRIES + 1):
-            port = free_port()
-            launch = kind.launch(self._prepared(spec, kind, environment), port, self._workdir, environ=environ)
-            if self._residency is not None:
-                self._residency.starts(spec.name)
-            state = self._start(spec, launch, environ)
-            if not state.first:
-                return self._join(spec)
-            adapter = self._make(spec, f"http://127.0.0.1:{port}")
-            try:
-                wait_ready(
-                    adapter,
-                    alive=lambda: self._stop_waiting() or self.gone(spec.name),
-                    deadline_s=spec.start_timeout_s or launch.deadline_s,
-                )
-                adapter.load()
-                adapter.warm_up()
-                identity = environments.with_version(adapter.identity(), installed)
-            except Exception as error:
-                if self._interrupted.is_set():
-                    raise  # the keeper is about to end, and this engine with it
-                if attempt < PORT_TRIES and port_was_taken(self._tail(spec.name)):
-                    self._keeper().stop(spec.name)
-                    continue
-                self._keeper().fail(spec.name, reason_of(error, spec.name))
-                raise
-            info = {"base_url": adapter.base_url, "identity": to_json(identity), "installed": installed}
-            self._keeper().announce(spec.name, info)
-            return adapter
-        raise AssertionError("the last try returns or raises")  # pragma: no cover - see the loop
-
-    def _provide(self, spec: EngineSpec) -> Environment | None:
-        """Return the environment of an engine with ``requires``, made if nobody has made it before."""
-        if not spec.requires:
-            return None
-        stop = self._stop_waiting
-        run = KeptRunner(spec.name, self._keeper, stop, self._secrets)
-        environment = environments.provide(spec, environ=self._environ, run=run, say=self._say, stop=stop)
-        if environment.took_s is not None:
-            shown = str(environment.folder.parent).replace(str(Path.home()), "~", 1)  # notes leave this machine
-            self._made[spec.name] = (
-                f"{spec.name}: requires was installed in {environment.took_s:.0f} s and is kept in {shown}"
-            )
-        return environment
-
-    def _prepared(self, spec: EngineSpec, kind: type[Adapter], environment: Environment | None) -> EngineSpec:
-        """Return the spec to launch: with its environment's interpreter, and slots where there would be a queue.
-
-        An engine that queues what finds no slot gets one for every request in flight. Only the launch sees it: the
-        spec's own hash stays what the configuration says.
-        """
-        if environment is not None:
-            spec = dataclasses.replace(spec, python=environment.python)
-        if spec.slots is not None or not kind.queues_beyond_slots:
-            return spec
-        return dataclasses.replace(spec, slots=self.slots)
-
     def _stop_waiting(self) -> str | None:
         if self._interrupted.is_set():
             return "it was interrupted"
         return "the run's time was up (--parity-budget)" if self.time_left() == 0 else None
 
-    def _start(self, spec: EngineSpec, launch: Launch, environ: Mapping[str, str]) -> EngineState:
-        private = self._key_variables - set(spec.secret_variables)
-        env = {
-            name: value
-            for name, value in environ.items()
-            if name not in private and not any(fnmatch(name, pattern) for pattern in launch.scrub)
-        }
-        env |= launch.env
-        env |= resolve_env(spec, self._environ)
-        log = self._log(spec.name)
-        try:
-            refuse_link(log)
-            log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            text = f"{spec.name} cannot be started: no folder for its log, {log.parent}: {error.strerror}"
-            raise LaunchError(text, engine=spec.name) from error
-        state = self._keeper().start(
-            spec.name,
-            argv=list(launch.argv),
-            env=env,
-            cwd=str(launch.cwd),
-            log=log,
-            stop_signal=launch.stop_signal,
-            grace_s=launch.grace_s,
-            secrets=self._secrets,
-        )
-        self._has_log.add(spec.name)
-        return state
-
-    def _join(self, spec: EngineSpec) -> Adapter:
-        """Wait for the process that another worker is starting."""
-        state = self._keeper().wait(spec.name, timeout_s=3600.0)
-        if state.state == "stopped" and not self._interrupted.is_set():
-            return self._launch(spec)  # the starter gave up a port that was taken and tries another
-        if state.state != "ready":
-            raise LaunchError(state.reason or _ended(state), engine=spec.name)
-        return self._make(spec, str(state.info["base_url"]))
-
     def _failed(self, spec: EngineSpec, error: Exception) -> Engaged:
         """Return an engine that is of no use; one whose process was never started has no log to look into."""
         record = _begun(spec)
-        return _failed(record if spec.name in self._has_log else dataclasses.replace(record, log=None), error)
-
-    def _log(self, name: str) -> Path:
-        return self._workdir / "logs" / f"{name}.log"
-
-    def _tail(self, name: str) -> str:
-        return log_tail(self._log(name), mask=self._mask)
+        return _failed(record if spec.name in self._launcher.logged else dataclasses.replace(record, log=None), error)
 
 
 def _held(
@@ -485,10 +370,3 @@ def _log_hint(spec: EngineSpec) -> str:
         return registry.adapter_for(spec.kind or "openai").log_hint
     except EngineSelectionError:  # a kind nobody knows is told as the engine's own error
         return ""
-
-
-def _ended(state: EngineState) -> str:
-    if state.returncode is None:
-        return f"{state.name}: {state.reason or state.state}"
-    how = f"signal {-state.returncode}" if state.returncode < 0 else f"exit code {state.returncode}"
-    return f"{state.name} ended with {how}"

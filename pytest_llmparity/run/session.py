@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import threading
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_llmparity.core import late
-from pytest_llmparity.core.checks.drift.floor import most_cases, planned
 from pytest_llmparity.core.errors import DesignError, LLMParityError
 from pytest_llmparity.core.evidence import Check, Evidence
 from pytest_llmparity.core.history.entries import Entry, entry_of
@@ -28,21 +26,13 @@ from pytest_llmparity.engines.start.program import files_of
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.run.declare import (
-    declare,
-    power_in_turn,
-    refuse_unjudged,
-    refuse_unknown_cases,
-    undeclared,
-    with_schemas,
-)
+from pytest_llmparity.run.declare import refuse_unknown_cases, undeclared, with_schemas
+from pytest_llmparity.run.declare.gates import Gates
 from pytest_llmparity.run.explain import any_due
 from pytest_llmparity.run.fleet import Engaged, Fleet
-from pytest_llmparity.run.gather.asked import ASKED, asked_by, origins
+from pytest_llmparity.run.gather.asked import origins
 from pytest_llmparity.run.gather.campaign import Campaign
-from pytest_llmparity.run.gather.course import FLOOR_MOST
 from pytest_llmparity.run.golden.entering import Goldens, held_against
-from pytest_llmparity.run.golden.requests import REQUESTS, SPARED, note, partly_asked
 from pytest_llmparity.run.judge import history
 from pytest_llmparity.run.judge.judging import AGREED, Judging
 from pytest_llmparity.run.judge.recorded import keep, record_of_run
@@ -57,9 +47,9 @@ from pytest_llmparity.run.judge.state import (
 from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import Beside, LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun, handle_of
-from pytest_llmparity.run.plan import Declaration, Plan, make_plan, unit_of
+from pytest_llmparity.run.plan import Declaration
 from pytest_llmparity.run.records import masked
-from pytest_llmparity.run.shards.dealing import SHARD, note_of, of_shard, part_lines, refuse_empty
+from pytest_llmparity.run.shards.dealing import SHARD, note_of, refuse_empty
 from pytest_llmparity.settings import resolving
 from pytest_llmparity.settings.given import Given
 from pytest_llmparity.settings.specification import Settings
@@ -90,8 +80,6 @@ class Session:
     ) -> None:
         self.settings, self.version = settings, version
         self.run: str | None = None
-        self.partly = False  # whether there are tests with a marker that were not selected
-        self._skipped: dict[str, Declaration] = {}
         self.mask = Mask(secrets_of(settings.engines, os.environ))
         self.root = root
         self._folder = root / ".llmparity" if stored is None else stored
@@ -104,11 +92,11 @@ class Session:
         self._loop = LoopThread()
         self._imports = Beside(late.load, name="llmparity-imports")
         self._store: Store | None = None
-        self._declared: dict[str, Declaration] = {}
         self._state = RunState()
         self._judging: Judging | None = None
         self._lock = Guard(root, settings)
-        self._goldens = Goldens(settings, root=root, lock=self._lock, partly=self._asks_in_part)
+        self.gates = Gates(settings, root=root, lock=self._lock)
+        self._goldens = Goldens(settings, root=root, lock=self._lock, partly=lambda: self.gates.in_part)
         self._fleet = Fleet(
             {s.name: s for s in settings.asked},
             keeper=self.keeper,
@@ -120,72 +108,6 @@ class Session:
             key_variables=settings.key_variables,
         )
 
-    # what the tests declare ------------------------------------------------------------------------------------------
-
-    def _asks_in_part(self) -> bool:
-        """Whether there are gates, or cases of them, that this run does not ask."""
-        return self.partly or bool(self._skipped or self.settings.cases) or self.settings.shard is not None
-
-    def declare(
-        self, test: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, folder: Path, **called: Any
-    ) -> Declaration:
-        """Take note of one test's marker; raises ``UsageError`` when it cannot be used. ``called`` is the function."""
-        declared = declare(
-            test,
-            [self.held(test, value) for value in args],
-            kwargs,
-            folders=(folder, self.root),
-            concurrency=self.settings.concurrency,
-            engines=len(self.settings.engines),
-            sequential=self.sequential,
-            in_turn=self.settings.turns,
-            **called,
-        )
-        needs = declared.needs()
-        if (needs.accepted or needs.ladder) and self.settings.holds_pairs:
-            self._lock.require_margins(declared.checks, declared.prompts.name)
-        if self.settings.required and not self.settings.cases:
-            refuse_unjudged(declared, [spec.name for spec in self.settings.engines])
-        self._declared[test] = declared
-        return declared
-
-    def held(self, test: str, check: C) -> C:
-        """Return a check of a test as the policy holds it, as it is where none does; so is what is no check."""
-        return check if self.settings.policy is None else self.settings.policy.held(test, check)
-
-    def spare(self, test: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, folder: Path) -> None:
-        """Take note of a test that is skipped: its golden answers are not left over. Nothing of it is asked."""
-        folders, concurrency = (folder, self.root), self.settings.concurrency
-        self._skipped[test] = declare(test, args, kwargs, folders=folders, concurrency=concurrency, engines=2)
-
-    def declarations(self) -> list[Declaration]:
-        """Return what the tests declared, in collection order."""
-        return list(self._declared.values())
-
-    def plan(self) -> Plan:
-        """Return what is asked of every engine, the same in every process."""
-        plan = make_plan(self.declarations(), only=self.settings.cases, engines=self.settings.company)
-        plan = of_shard(plan, self.settings.shard)
-        return dataclasses.replace(plan, floor_most=FLOOR_MOST) if self.sequential else plan
-
-    def floor_lines(self, declaration: Declaration) -> list[str]:
-        """Return what the plan says of the noise floor that is measured for one test."""
-        unit = unit_of(declaration, only=self.settings.cases, engines=self.settings.company)
-        if self.settings.shard is not None:
-            return part_lines(self.plan(), unit)
-        return planned(
-            unit.needs,
-            cases=len(unit.prompts.cases),
-            concurrency=unit.concurrency,
-            tokens=unit.longest,
-            grows=unit.floor_grows,
-            most=most_cases(sequential=self.sequential),
-        )
-
-    def timed_lines(self, declaration: Declaration) -> list[str]:
-        """Return what the plan says of relative latency budgets where engines are loaded in turn to be timed."""
-        return power_in_turn(declaration, *self.settings.turns) if self.settings.turns else []
-
     # gathering -------------------------------------------------------------------------------------------------------
 
     def gather(self) -> None:
@@ -194,18 +116,20 @@ class Session:
         Every worker of xdist comes here before its first test and waits until the first to come has gathered, so no
         test talks to an engine meanwhile. Raises ``UsageError`` for a case that was selected and that no test has.
         """
-        refuse_unknown_cases(self.declarations(), self.settings.cases)
+        refuse_unknown_cases(self.gates.declarations(), self.settings.cases)
         if self.settings.mode == "replay":
-            self.run = to_replay(self.store(), self.settings, self.declarations(), folder=self._folder.name)
+            self.run = to_replay(self.store(), self.settings, self.gates.declarations(), folder=self._folder.name)
             self._load()
             return
-        plan = self.plan()
+        plan = self.gates.plan()
         refuse_empty(plan)
         if not plan.units:
             return
         with once(self._folder, f"gathering-{self._token}"):
             begun = self.store().begin(
-                plan_hash=plan.digest([spec.spec_hash for spec in self.settings.engines], sequential=self.sequential),
+                plan_hash=plan.digest(
+                    [spec.spec_hash for spec in self.settings.engines], sequential=self.settings.in_waves
+                ),
                 session=self._token,
                 version=self.version,
                 resume=self.settings.resume,
@@ -213,12 +137,7 @@ class Session:
                 max_age_s=self.settings.answers_hold_s,
             )
             self.run = begun.id
-            noted = self.store().has_document(begun.id, REQUESTS)
-            if not noted or (partly_asked(self.store(), begun.id) and not self.partly):
-                declared, cases = self.declarations(), self.settings.cases
-                self.store().put_document(begun.id, ASKED, asked_by(declared, only=cases))
-                self.store().put_document(begun.id, REQUESTS, note(declared, only=cases, partly=self.partly))
-                self.store().put_document(begun.id, SPARED, note(self._skipped.values()))
+            self.gates.note(self.store(), begun.id)
             if plan.shard is not None:
                 self.store().put_document(begun.id, SHARD, note_of(plan))
             self.store().put_document(begun.id, AGREED, to_json(self.agreed))
@@ -228,7 +147,7 @@ class Session:
                 Campaign(
                     self.settings,
                     plan,
-                    self.declarations(),
+                    self.gates.declarations(),
                     begun=begun,
                     store=self.store(),
                     fleet=self._fleet,
@@ -238,7 +157,7 @@ class Session:
                     progress=self._progress,
                     version=self.version,
                     meanwhile=self._imports.begin,
-                    judging=self._judge if self.sequential else None,
+                    judging=self._judge if self.settings.in_waves else None,
                 ).go()
         self._load()
 
@@ -281,11 +200,6 @@ class Session:
         """Whether this session is the one that judges its run: it gathered it, or its shards were put together."""
         return history.judges_first(self.store, self.settings, self.run)
 
-    @property
-    def sequential(self) -> bool:
-        """Whether this run stops asking when nothing is open; rows of single cases are asked for as they are."""
-        return self.settings.sequential and not self.settings.cases
-
     def _load(self) -> None:
         """Read what the run wrote down: state, engines, samples."""
         assert self.run is not None
@@ -304,7 +218,7 @@ class Session:
 
     def parity_run(self, test: str, *, reproduce: str) -> ParityRun:
         """Return what the ``parity_run`` fixture of this test hands out."""
-        declaration = self._declared[test]
+        declaration = self.gates[test]
         return ParityRun(
             rows=lambda: {} if self._judging is None else self._judging.rows(declaration),
             judge=lambda check: self._judge_in_body(declaration, check),
@@ -313,7 +227,7 @@ class Session:
 
     def settle(self, test: str, gathered: ParityRun) -> list[Verdict]:
         """Judge the marker's checks, settle them with those of the body as one family, and remember the look."""
-        declaration = self._declared[test]
+        declaration = self.gates[test]
         if self.settings.cases or self.settings.shard or self._judging is None:
             return []
         settled = self._judging.settle(declaration, gathered.verdicts)
@@ -340,10 +254,10 @@ class Session:
 
     def evidence(self, test: str, check: Check) -> Evidence | None:
         """Return what a check of this test judges, ``None`` where nothing was gathered."""
-        return None if self._judging is None else self._judging.evidence(self._declared[test], check)
+        return None if self._judging is None else self._judging.evidence(self.gates[test], check)
 
     def _judge_in_body(self, declaration: Declaration, check: Check) -> list[Verdict]:
-        check = with_schemas(self.held(declaration.test, check), (self.root,), declaration.prompts)
+        check = with_schemas(self.gates.held(declaration.test, check), (self.root,), declaration.prompts)
         if why := undeclared(check, declaration, in_turn=self.settings.loads_in_turn):
             raise DesignError(why)
         if self.settings.cases or self._judging is None:

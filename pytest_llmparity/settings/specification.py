@@ -373,6 +373,11 @@ class Settings:
         """Whether a live run is there to hold engines against each other, not to record them."""
         return self.mode == "live" and len(self.engines) > 1 and self.update_golden is None
 
+    @property
+    def in_waves(self) -> bool:
+        """Whether asking stops when nothing is open; rows of single cases are asked for as they are."""
+        return self.sequential and not self.cases
+
     def in_turn(self) -> list[EngineSpec]:
         """Return the engines in the order they are asked: the baseline first, then as selected."""
         return sorted(self.asked, key=lambda spec: spec.name != self.baseline)

@@ -78,7 +78,7 @@ session = Session(
     Settings(engines=(spec,), baseline=name, max_requests=int(limit)), root=path, token="an earlier process",
     keeper=lambda: Keeper.spawn(path / ".llmparity"), version="1", progress=Silent(),
 )
-session.declare("t", ["prompts.jsonl"], {"max_tokens": 8}, folder=path)
+session.gates.declare("t", ["prompts.jsonl"], {"max_tokens": 8}, folder=path)
 session.gather()
 print(session.run)
 session.close()
@@ -169,7 +169,7 @@ class Project:
 
     def declare(self, session: Session, *checks: Any, test: str = "t", **keywords: Any) -> None:
         """Declare one gate over the prompts, with answers no longer than the horizon unless told otherwise."""
-        session.declare(test, ["prompts.jsonl", *checks], {"max_tokens": 8} | keywords, folder=self.path)
+        session.gates.declare(test, ["prompts.jsonl", *checks], {"max_tokens": 8} | keywords, folder=self.path)
 
 
 @pytest.fixture

@@ -273,8 +273,8 @@ def test_a_relative_latency_limit_on_engines_in_turn_takes_two_loads_of_each(pro
         project.declare(default, check.latency(ttft_p50="x1.25", n=12), concurrency=8)
     project.declare(few, check.latency(ttft_p50="2s"))
     project.declare(default, check.latency(ttft_p50="x1.25", e2e_p50="2s", tpot_p50="x0.9", e2e_p95="x1.05"))
-    assert few.timed_lines(few.declarations()[0]) == []
-    assert default.timed_lines(default.declarations()[0]) == [
+    assert few.gates.timed_lines(few.gates.declarations()[0]) == []
+    assert default.gates.timed_lines(default.gates.declarations()[0]) == [
         "ttft_p50=x1.25: with 4 changes of the engine in memory an engine as fast as the baseline passes in 8 of 10 "
         "runs where ttft_p50 differs by up to 5.4 % from one load of an engine to its next; with timed_changes = 8 "
         "also by up to 11.4 %",
@@ -282,7 +282,7 @@ def test_a_relative_latency_limit_on_engines_in_turn_takes_two_loads_of_each(pro
         "up to 1.2 % from one load of an engine to its next; timed_changes = 11 would settle 3 %",
     ]
     project.declare(many, check.latency(e2e_p50="x1.02", n=16), concurrency=4)
-    assert many.timed_lines(many.declarations()[0]) == [
+    assert many.gates.timed_lines(many.gates.declarations()[0]) == [
         "e2e_p50=x1.02: with 4 changes of the engine in memory it is settled in 8 of 10 runs where e2e_p50 differs by "
         "up to 0.5 % from one load of an engine to its next; no number of changes settles 3 % with n=16: raise "
         "n, or widen the limit"
@@ -479,7 +479,7 @@ def test_a_case_filter_leaves_a_gate_on_other_prompts_without_rows(project: Proj
     session = project.session(project.attached("a", project.engine()), cases=("c3",))
     project.declare(session)
     (project.path / "other.jsonl").write_text('{"id": "d1", "prompt": "another question"}\n')
-    session.declare("other", ["other.jsonl"], {}, folder=project.path)
+    session.gates.declare("other", ["other.jsonl"], {}, folder=project.path)
     session.gather()
     gathered = session.parity_run("other", reproduce="")
 

@@ -54,7 +54,7 @@ class Deciding:
 
         Under xdist it is refused after the run: no process that could say so knows the tests before.
         """
-        declared = {each.test: each for each in session.declarations()}
+        declared = {each.test: each for each in session.gates.declarations()}
         for item in items:
             runs = item.get_closest_marker("parity") and not item.get_closest_marker("skip")
             if runs and gate_of(item) not in declared:

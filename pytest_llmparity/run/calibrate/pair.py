@@ -79,7 +79,7 @@ def declared(session: Session, prompts: Path, check: Check) -> None:
         raise DesignError(f"{prompts.name} has {groups} groups of prompts; a margin takes {LEAST_GROUPS} or more")
     for spec in session.settings.goldens:
         _refuse_unrecorded(session.root, prompts, spec.golden or "")
-    session.declare(TEST, (str(prompts), check), {"max_tokens": HORIZON}, folder=prompts.parent)
+    session.gates.declare(TEST, (str(prompts), check), {"max_tokens": HORIZON}, folder=prompts.parent)
 
 
 def _refuse_unrecorded(root: Path, prompts: Path, engine: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from pytest_llmparity.run.residency import is_loopback
+from pytest_llmparity.run.started.residency import is_loopback
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 
 HERE: Final = "on this machine"

@@ -205,7 +205,7 @@ def test_each_gate_has_timed_answers_of_its_own(project: Project) -> None:
     limits = check.latency(e2e_p50="20s", n=64)
     project.declare(session, limits, test="t", max_tokens=4, concurrency=2)
     project.declare(session, limits, test="wide", max_tokens=4, concurrency=8)
-    session.declare("some", ["some.jsonl", limits], {"max_tokens": 4, "concurrency": 2}, folder=project.path)
+    session.gates.declare("some", ["some.jsonl", limits], {"max_tokens": 4, "concurrency": 2}, folder=project.path)
     session.gather()
 
     for test in ("t", "wide", "some"):

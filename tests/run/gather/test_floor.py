@@ -62,7 +62,7 @@ def test_an_engine_that_repeats_itself_is_asked_16_cases_and_one_that_does_not_u
     outcomes = {(verdict.kind, verdict.engine): (verdict.outcome, verdict.n) for verdict in verdicts}
     assert outcomes["text.repeat", "b"] == (Outcome.FAIL, 64)
     assert outcomes["text", "b"][0] is Outcome.FAIL
-    assert session.plan().requests == (70 + 3 * 16, 70 + 3 * 64)
+    assert session.gates.plan().requests == (70 + 3 * 16, 70 + 3 * 64)
 
 
 def test_cold_answers_come_before_any_other_of_their_case(project: Project) -> None:

@@ -83,11 +83,11 @@ def test_a_run_asks_what_its_tests_make_matter(
     session = project.session(project.attached("a", project.engine()), project.attached("b", project.engine()))
     project.declare(session, judge, **keywords)
 
-    names = wanted(session.plan().units, context=4096)
+    names = wanted(session.gates.plan().units, context=4096)
 
     assert set(names) == {*ALWAYS, *more}
     assert list(names) == [name for name in PROBES if name in names]
-    assert most_requests(session.plan().units, [4096, 4096]) == sum(PROBES[name].requests for name in names)
+    assert most_requests(session.gates.plan().units, [4096, 4096]) == sum(PROBES[name].requests for name in names)
 
 
 @pytest.mark.parametrize(("concurrency", "more"), [(1, 0), (4, 2 * slots.TRIES)])
@@ -97,7 +97,7 @@ def test_the_most_requests_count_those_that_find_out_how_many_are_answered_at_on
     session = project.session(project.attached("a", project.engine()))
     project.declare(session, check.latency(success_rate=0.9, n=32), concurrency=concurrency)
 
-    assert most_requests(session.plan().units, [4096]) == sum(PROBES[name].requests for name in ALWAYS) + more
+    assert most_requests(session.gates.plan().units, [4096]) == sum(PROBES[name].requests for name in ALWAYS) + more
 
 
 def test_a_raw_prompt_makes_the_raw_route_matter(project: Project) -> None:
@@ -105,7 +105,7 @@ def test_a_raw_prompt_makes_the_raw_route_matter(project: Project) -> None:
     session = project.session(project.attached("a", project.engine()), project.attached("b", project.engine()))
     project.declare(session, check.prompts())
 
-    assert set(wanted(session.plan().units, context=4096)) == {*ALWAYS, "raw prompt"}
+    assert set(wanted(session.gates.plan().units, context=4096)) == {*ALWAYS, "raw prompt"}
 
 
 @pytest.mark.parametrize(("context", "matters"), [(4096, False), (2048, True), (None, True)])
@@ -115,7 +115,7 @@ def test_long_prompts_make_the_context_matter(project: Project, context: int | N
     session = project.session(project.attached("a", project.engine()), project.attached("b", project.engine()))
     project.declare(session, check.prompts())
 
-    assert ("overflow" in wanted(session.plan().units, context=context)) is matters
+    assert ("overflow" in wanted(session.gates.plan().units, context=context)) is matters
 
 
 def test_nothing_is_probed_where_nothing_is_judged(project: Project) -> None:

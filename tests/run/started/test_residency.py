@@ -21,7 +21,7 @@ from pytest_llmparity.engines.start.memory import GpuMemory, Gpus
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.residency import Residency, is_here
+from pytest_llmparity.run.started.residency import Residency, is_here
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import LoopbackEngine
 from pytest_llmparity.testing.server import Call, LoopbackServer

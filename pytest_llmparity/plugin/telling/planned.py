@@ -47,12 +47,12 @@ def plan_lines(session: Session, problems: Mapping[str, str], *, detailed: bool)
 
     ``problems`` says of each gate that cannot run why.
     """
-    plan = session.plan()
+    plan = session.gates.plan()
     hopeless = [f"  {test} cannot run: {problem}" for test, problem in problems.items()] if detailed else []
     if not plan.units:
         return list(map(uncommanded, hopeless))
     lines = _asked(session, plan, detailed=detailed)
-    for declaration in session.declarations():
+    for declaration in session.gates.declarations():
         lines += _power(session, declaration, detailed=detailed)
     return list(map(uncommanded, lines + hopeless))
 
@@ -72,13 +72,13 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
             engines=[spec.name for spec in settings.in_turn()],
             residency=settings.residency,
             asked=describe(lanes_of(settings), settings),
-            wave=WAVE if session.sequential else None,
+            wave=WAVE if session.settings.in_waves else None,
         )
     ]
     runs = [requests_of_unit(unit, plan.floor_most)[1] for unit in plan.units if unit.application is not None]
     if runs:
         lines.append(ahead.runs_line(sum(runs), len(settings.asked)))
-    compared = [] if settings.cases else [c.pairwise for each in session.declarations() for c in each.checks]
+    compared = [] if settings.cases else [c.pairwise for each in session.gates.declarations() for c in each.checks]
     if settings.company == 1 and any(compared):
         lines += ahead.alone_lines(settings.engines[0].name, sum(compared), len(compared))
     contexts = [spec.context_length for spec in settings.recordable]
@@ -95,9 +95,9 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
 
 def _power(session: Session, declaration: Declaration, *, detailed: bool) -> list[str]:
     """Return what the checks of one test can show with its prompts; in short only where that is too little."""
-    sequential, sizes = session.sequential, as_declared(declaration.prompts).group_sizes
+    sequential, sizes = session.settings.in_waves, as_declared(declaration.prompts).group_sizes
     weak = [check.weakness(sizes=sizes, sequential=sequential) for check in declaration.checks]
-    weak += session.timed_lines(declaration)
+    weak += session.gates.timed_lines(declaration)
     if not detailed:
         return [f"power: {declaration.test}: {line}" for line in weak if line]
     cases, groups = len(as_declared(declaration.prompts).cases), as_declared(declaration.prompts).groups
@@ -105,7 +105,7 @@ def _power(session: Session, declaration: Declaration, *, detailed: bool) -> lis
     lines += [f"    {check.power(cases=cases, groups=groups, sequential=sequential)}" for check in declaration.checks]
     of_tags = [check.tag_line(as_declared(declaration.prompts), sequential=sequential) for check in declaration.checks]
     lines += [f"    {line}" for line in (*of_tags, *weak) if line]
-    return [*lines, *(f"    {line}" for line in session.floor_lines(declaration))]
+    return [*lines, *(f"    {line}" for line in session.gates.floor_lines(declaration))]
 
 
 def unrunnable(problems: Mapping[str, str]) -> list[str]:

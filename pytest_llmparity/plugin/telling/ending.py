@@ -1,0 +1,231 @@
+"""What is told when the session ends: verdicts of all processes, reports, the summary, the exit status that counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmparity.core.errors import LLMParityError
+from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
+from pytest_llmparity.core.sample import from_json, to_json
+from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.core.words.printable import WIDTH, printable, uncommanded, wrapped
+from pytest_llmparity.plugin import repeats, shards, xdist
+from pytest_llmparity.plugin.options import verbosity
+from pytest_llmparity.plugin.telling import planned
+from pytest_llmparity.report import files, terminal
+from pytest_llmparity.report.workflow import github
+from pytest_llmparity.run.judge import recorded
+from pytest_llmparity.run.session import Session
+
+if TYPE_CHECKING:
+    from pytest_llmparity.plugin.release.deciding import Deciding
+
+
+class Tally:
+    """What came of the tests of a run, in whichever process each of them ran.
+
+    ``commands`` run each test again, ``used`` tells whether any of them used this plugin, ``unjudged`` has why each
+    failed where no verdict says so. ``planned`` are the lines of the plan, ``taken`` where fixtures named as ours are,
+    ``engines`` what workers found out about engines, by name.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.commands: dict[str, str] = {}
+        self.used = False
+        self.unjudged = repeats.Unjudged()
+        self.planned: list[str] = []
+        self.taken: set[str] = set()
+        self.engines: dict[str, EngineRecord] = {}
+        self._session = session
+        self._verdicts: dict[str, list[Verdict]] = {}
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Every verdict so far: of each gate those of its last attempt, gates in the order they ended first."""
+        return [verdict for of_gate in self._verdicts.values() for verdict in of_gate]
+
+    def receive(self, carried: Mapping[str, Any]) -> None:
+        """Take a test's verdicts out of its report; those of an earlier attempt at it no longer count."""
+        self.used = self.used or carried["used"]
+        if carried["verdicts"] is None:
+            return
+        if carried["run"]:
+            self._session.adopt(carried["run"])
+        self._verdicts[carried["test"]] = [from_json(Verdict, data) for data in carried["verdicts"]]
+        self.commands[carried["test"]] = carried["again"]
+
+    def ended(self, handed_back: Mapping[str, Any]) -> None:
+        """Take what a worker planned and gathered: under xdist nobody else collects tests."""
+        if handed_back["run"]:
+            self._session.adopt(handed_back["run"])
+        self.planned = self.planned or handed_back["plan"]
+        self.taken |= set(handed_back["taken"])
+        self.engines |= {name: from_json(EngineRecord, data) for name, data in handed_back["engines"].items()}
+
+
+class Ending:
+    """Ends the session of one process; ``summary`` and ``notes`` are what the terminal is shown then.
+
+    ``problems`` says of each gate that cannot run why, ``deciding`` decides by a policy, where there is one.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        session: Session,
+        tally: Tally,
+        deciding: Deciding | None,
+        *,
+        problems: Mapping[str, str],
+    ) -> None:
+        self.summary: list[str] = []
+        self.notes: list[str] = []
+        self._config = config
+        self._session = session
+        self._settings = session.settings
+        self._tally = tally
+        self._deciding = deciding
+        self._problems = problems
+
+    def finish(self, exitstatus: int) -> int:
+        """Write the reports, keep the summary, stop every engine; return the exit status that counts.
+
+        A worker leaves reports and summary to the controller. ``exitstatus`` is pytest's own.
+        """
+        try:
+            if xdist.is_worker(self._config):
+                plan = planned.plan_lines(self._session, self._problems, detailed=verbosity(self._config) > 0)
+                taken = sorted(self._tally.taken)
+                found_out = {name: to_json(record) for name, record in self._session.found_out().items()}
+                given = {"run": self._session.run, "plan": plan, "taken": taken, "engines": found_out}
+                xdist.hand_back(self._config, given)
+            elif self._config.option.collectonly:
+                exitstatus = self._told_ahead(exitstatus)
+            else:
+                self._tally.unjudged.end(exitstatus)
+                self._report()
+        except (LLMParityError, OSError) as error:
+            if exitstatus == pytest.ExitCode.OK and (self._settings.reports or self._settings.history):
+                exitstatus = pytest.ExitCode.TESTS_FAILED
+            self.summary.append(f"llmparity: the report could not be written: {error}")
+            if self._deciding is not None and not xdist.is_worker(self._config):
+                exitstatus = self._deciding.unwritten(exitstatus)
+                self.summary += [self._deciding.trouble] if self._deciding.trouble else []
+        else:
+            if not xdist.is_worker(self._config) and not self._config.option.collectonly:
+                exitstatus = self._whole(exitstatus)
+        finally:
+            self.summary += self._session.close()
+            self.summary = list(map(uncommanded, self.summary))
+        return exitstatus
+
+    def _told_ahead(self, exitstatus: int) -> int:
+        """Say after ``--collect-only`` which tests cannot run, and return the exit status a run would have for that."""
+        self.summary += planned.unrunnable(self._problems)
+        return planned.exit_code_ahead(exitstatus, self._problems)
+
+    def _whole(self, exitstatus: int) -> int:
+        """Take note that everything was judged and reported; return the exit status that counts."""
+        judged = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if exitstatus == pytest.ExitCode.OK and self._judged_nothing():
+            self.summary.append("nothing was judged in this run, and --parity-required asks for a verdict")
+            exitstatus = pytest.ExitCode.TESTS_FAILED
+        if judged and self._settings.update_golden:
+            exitstatus = self._record_golden(exitstatus)
+        if judged:
+            try:
+                removed = self._session.conclude(self._tally.verdicts, self._tally.commands, self._tally.unjudged)
+                self.summary += removed if verbosity(self._config) > 0 else []
+            except (LLMParityError, OSError) as error:
+                self.summary.append(f"llmparity: the store of runs could not be tidied: {error}")
+        if self._deciding is not None:
+            exitstatus = self._deciding.exit_code(exitstatus)
+            self.summary += [self._deciding.trouble] if self._deciding.trouble else []
+        return exitstatus
+
+    def _judged_nothing(self) -> bool:
+        """Whether a run that must judge something settled nothing, read no answer and ran no test on an engine."""
+        partly = self._settings.cases or self._settings.shard
+        return self._settings.required and not self._tally.used and not partly
+
+    def _report(self) -> None:
+        """Report what there is; a report that was asked for is written even where no gate got as far as a verdict."""
+        self.summary += self._tally.planned
+        self.summary += [
+            f"the fixture engine is this suite's own ({place}); that of llmparity is parity_engine too"
+            for place in sorted(self._tally.taken)
+        ]
+        if not (self._tally.verdicts or self._session.run or self._settings.reports):
+            return
+        record = self._session.record(self._tally.verdicts, self._tally.commands, self._tally.unjudged)
+        if self._settings.shard is not None:
+            self.summary += terminal.summary(record, verbose=verbosity(self._config) > 0)
+            self.summary += shards.lines(self._session)
+            return
+        if not self._session.run:
+            known = self._tally.engines | self._session.found_out()
+            engines = [known.get(spec.name, spec) for spec in planned.configured(self._settings)]
+            record = dataclasses.replace(record, engines=tuple(engines))
+        if self._deciding is not None and self._session.run:
+            record = self._deciding.decide(self._session, record, self._tally.unjudged)
+            self._deciding.keep(self._session, record)
+            self._deciding.tell_junit(self._config)
+        elif self._session.run and self._session.first_judged:
+            recorded.forget_decisions(self._session.store(), self._session.run)
+        record = dataclasses.replace(record, strict=self._settings.inconclusive == "fail")
+        self._config.hook.pytest_llmparity_report(config=self._config, record=record)
+        if self._settings.cases:
+            self.summary += terminal.rows(self._session.samples())
+        self.summary += terminal.summary(record, verbose=verbosity(self._config) > 0)
+        self.summary += self._write(record)
+        self._tell_workflow(record)
+        self.summary += self._session.add_to_history(record)
+        if self._deciding is not None:
+            self.summary += self._deciding.lines(width=WIDTH)
+
+    def _record_golden(self, exitstatus: int) -> int:
+        """Write what the engines answered as golden, where that was asked for; a run that wrote something fails."""
+        from pytest_llmparity.run.recording import writing
+
+        try:
+            lines, wrote = writing.of_session(self._session)
+        except (LLMParityError, OSError) as error:
+            lines, wrote = [f"golden: nothing was written: {self._session.mask.text(str(error))}"], True
+        for line in lines:
+            self.summary += wrapped(printable(line), WIDTH, indent="  ")
+        return pytest.ExitCode.TESTS_FAILED if wrote and exitstatus == pytest.ExitCode.OK else exitstatus
+
+    def _write(self, record: RunRecord) -> list[str]:
+        if not self._settings.reports:
+            return []
+        written = files.write(
+            self._settings.reports,
+            record,
+            self._session.samples(),
+            self._settings.out,
+            root=self._config.rootpath,
+            origin=self._session.origin(self._tally.verdicts),
+            history=self._session.history(record) if "html" in self._settings.reports and self._session.run else (),
+        )
+        return [f"report: {path}" for path in written]
+
+    def _tell_workflow(self, record: RunRecord) -> None:
+        """Give a workflow of GitHub what it shows by itself; nobody asked for it, so it fails no run."""
+        self.notes = github.commands(record.verdicts, os.environ, root=self._config.rootpath)
+        try:
+            github.add_summary(
+                record,
+                self._session.samples(),
+                os.environ,
+                root=self._config.rootpath,
+                origin=self._session.origin(self._tally.verdicts),
+            )
+            if self._deciding is not None:
+                self._deciding.tell_workflow(self._config.rootpath)
+        except OSError as error:
+            self.summary.append(f"the summary of the workflow's step could not be written: {error}")

@@ -1,0 +1,122 @@
+"""The gates of a run: what its tests declare, and what is asked for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pytest_llmparity.core.checks.drift.floor import most_cases, planned
+from pytest_llmparity.run.declare import declare, power_in_turn, refuse_unjudged
+from pytest_llmparity.run.gather.asked import ASKED, asked_by
+from pytest_llmparity.run.gather.course import FLOOR_MOST
+from pytest_llmparity.run.golden.requests import REQUESTS, SPARED, note, partly_asked
+from pytest_llmparity.run.locking import Guard
+from pytest_llmparity.run.plan import Declaration, Plan, make_plan, unit_of
+from pytest_llmparity.run.shards.dealing import of_shard, part_lines
+from pytest_llmparity.settings.specification import Settings
+from pytest_llmparity.store.runs import Store
+
+C = TypeVar("C")
+
+
+class Gates:
+    """What the tests with a marker declare, by the id of the test, in collection order.
+
+    ``partly`` is set where there are tests with a marker that were not selected, or that cannot be read.
+    """
+
+    def __init__(self, settings: Settings, *, root: Path, lock: Guard) -> None:
+        self.partly = False
+        self._settings = settings
+        self._root = root
+        self._lock = lock
+        self._declared: dict[str, Declaration] = {}
+        self._skipped: dict[str, Declaration] = {}
+
+    def __getitem__(self, test: str) -> Declaration:
+        return self._declared[test]
+
+    def declare(
+        self, test: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, folder: Path, **called: Any
+    ) -> Declaration:
+        """Take note of one test's marker; raises ``UsageError`` when it cannot be used. ``called`` is the function."""
+        settings = self._settings
+        declared = declare(
+            test,
+            [self.held(test, value) for value in args],
+            kwargs,
+            folders=(folder, self._root),
+            concurrency=settings.concurrency,
+            engines=len(settings.engines),
+            sequential=settings.in_waves,
+            in_turn=settings.turns,
+            **called,
+        )
+        needs = declared.needs()
+        if (needs.accepted or needs.ladder) and settings.holds_pairs:
+            self._lock.require_margins(declared.checks, declared.prompts.name)
+        if settings.required and not settings.cases:
+            refuse_unjudged(declared, [spec.name for spec in settings.engines])
+        self._declared[test] = declared
+        return declared
+
+    def held(self, test: str, check: C) -> C:
+        """Return a check of a test as the policy holds it, as it is where none does; so is what is no check."""
+        return check if self._settings.policy is None else self._settings.policy.held(test, check)
+
+    def spare(self, test: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, folder: Path) -> None:
+        """Take note of a test that is skipped: its golden answers are not left over. Nothing of it is asked."""
+        folders, concurrency = (folder, self._root), self._settings.concurrency
+        self._skipped[test] = declare(test, args, kwargs, folders=folders, concurrency=concurrency, engines=2)
+
+    @property
+    def skipped(self) -> Collection[Declaration]:
+        """What the tests that are skipped declare."""
+        return self._skipped.values()
+
+    @property
+    def in_part(self) -> bool:
+        """Whether there are gates, or cases of them, that this run does not ask."""
+        settings = self._settings
+        return self.partly or bool(self._skipped or settings.cases) or settings.shard is not None
+
+    def note(self, store: Store, run: str) -> None:
+        """Write down what a run asks, for which tests; what a run of the same plan noted stays, if it asked more."""
+        if store.has_document(run, REQUESTS) and (self.partly or not partly_asked(store, run)):
+            return
+        cases = self._settings.cases
+        store.put_document(run, ASKED, asked_by(self.declarations(), only=cases))
+        store.put_document(run, REQUESTS, note(self.declarations(), only=cases, partly=self.partly))
+        store.put_document(run, SPARED, note(self.skipped))
+
+    def declarations(self) -> list[Declaration]:
+        """Return what the tests declared, in collection order."""
+        return list(self._declared.values())
+
+    def plan(self) -> Plan:
+        """Return what is asked of every engine, the same in every process."""
+        settings = self._settings
+        plan = make_plan(self.declarations(), only=settings.cases, engines=settings.company)
+        plan = of_shard(plan, settings.shard)
+        return dataclasses.replace(plan, floor_most=FLOOR_MOST) if settings.in_waves else plan
+
+    def floor_lines(self, declaration: Declaration) -> list[str]:
+        """Return what the plan says of the noise floor that is measured for one test."""
+        settings = self._settings
+        unit = unit_of(declaration, only=settings.cases, engines=settings.company)
+        if settings.shard is not None:
+            return part_lines(self.plan(), unit)
+        return planned(
+            unit.needs,
+            cases=len(unit.prompts.cases),
+            concurrency=unit.concurrency,
+            tokens=unit.longest,
+            grows=unit.floor_grows,
+            most=most_cases(sequential=settings.in_waves),
+        )
+
+    def timed_lines(self, declaration: Declaration) -> list[str]:
+        """Return what the plan says of relative latency budgets where engines are loaded in turn to be timed."""
+        return power_in_turn(declaration, *self._settings.turns) if self._settings.turns else []
