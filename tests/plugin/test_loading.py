@@ -74,6 +74,34 @@ def test_declaring_a_check_imports_nothing_heavy() -> None:
     assert "pytest_llmparity" in loaded
 
 
+@pytest.mark.slow
+def test_the_first_request_waits_for_no_library_that_only_judging_needs(bench: Bench) -> None:
+    bench.gate()
+    bench.pytester.makeconftest(
+        """
+        import json, os, sys
+        from pytest_llmparity.testing import LoopbackEngine
+        loaded = []
+        def answer(body):
+            loaded.append(sorted(sys.modules))
+            return "an answer of as many words as make a verdict of so few prompts " * 20
+        engine = LoopbackEngine(answer).__enter__()
+        os.environ["LLMPARITY_ENGINES"] = ",".join(f"{name}=openai:loopback@{engine.base_url}" for name in "ab")
+        def pytest_unconfigure():
+            engine.__exit__(None, None, None)
+            with open("modules.json", "w") as out:
+                json.dump([loaded[0], sorted(sys.modules)], out)
+        """
+    )
+
+    spawned = bench.spawn(imported=False)
+
+    assert spawned.wait() == pytest.ExitCode.OK, spawned.output
+    first, last = json.loads((bench.pytester.path / "modules.json").read_text())
+    assert {"numpy", "scipy"} & set(first) == set()
+    assert {"numpy", "rapidfuzz"} <= set(last)
+
+
 def test_importing_the_checks_imports_none_of_them() -> None:
     """A test file that imports ``check`` pays for what it makes of it, and for nothing before that."""
     code = "import sys; from pytest_llmparity import check; print(*sys.modules)"

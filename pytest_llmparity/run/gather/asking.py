@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
@@ -33,11 +34,15 @@ from pytest_llmparity.store.runs import Key, Store
 
 T = TypeVar("T")
 
+_ON_THEIR_WAY_S = 0.1
+"""So long after the first of them the first requests have left: even hundreds take no longer."""
+
 
 class Asking:
     """Asks the engines of one run.
 
     ``ready`` has those that can be asked by now, ``apart`` why some cannot stay in memory beside another one.
+    ``meanwhile`` is called when the first requests are on their way: this process has little to do until answers come.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Asking:
         loop: LoopThread,
         progress: Progress,
         version: str,
+        meanwhile: Callable[[], None],
     ) -> None:
         self.ready: dict[str, Ready] = {}
         self.apart: Mapping[str, str] = {}
@@ -64,6 +70,7 @@ class Asking:
         self._loop = loop
         self._progress = progress
         self._version = version
+        self._meanwhile = meanwhile
 
     @property
     def lanes(self) -> list[Lane]:
@@ -270,6 +277,7 @@ class Asking:
             if not jobs:
                 return
             have.update(map(key_of, jobs))
+            asyncio.get_running_loop().call_later(_ON_THEIR_WAY_S, self._meanwhile)
             if (application := step.unit.application) is not None:
                 await call_all(
                     application,

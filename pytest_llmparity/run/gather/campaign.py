@@ -51,7 +51,7 @@ class Campaign:
     ``declarations`` are the tests the plan was made of, ``lock`` is what engines are held against, ``goldens`` are
     those of them that are golden answers. With ``judging``,
     which reads what the store holds by now, the run is sequential: it is asked in waves until nothing is open.
-    ``meanwhile`` is begun when engines are asked their probes, which leaves this process time for it.
+    ``meanwhile`` is called when the first requests are on their way, which leaves this process time for it.
     """
 
     def __init__(
@@ -79,7 +79,6 @@ class Campaign:
         self._lock = lock
         self._progress = progress
         self._version = version
-        self._meanwhile = meanwhile
         self._goldens = goldens
         self._ledger = ledger = Ledger(settings, guard=held_against(lock, goldens))
         self._allowance = ledger.allowance
@@ -92,6 +91,7 @@ class Campaign:
             loop=loop,
             progress=progress,
             version=version,
+            meanwhile=meanwhile,
         )
         self._company = self._asking.company
         self._waves = None
@@ -234,7 +234,6 @@ class Campaign:
 
     def _prepare(self, entered: Sequence[tuple[EngineSpec, Adapter | None]]) -> None:
         """Prepare engines, lanes at the same time, and leave out what nothing can be compared with."""
-        self._meanwhile()
         if not self._settings.update_golden:  # what becomes golden is asked whatever it can be held against
             for reason in self._company.hold(self._plan.units, self._lock.agreed()):
                 self._progress.say(reason)
