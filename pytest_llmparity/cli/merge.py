@@ -59,13 +59,16 @@ def merged(root: Path, places: Sequence[str]) -> str:
 def judged(root: Path, run: str, *, suite: Sequence[str] = (), more: Sequence[str] = ()) -> int:
     """Run the tests that gathered a run, or those of ``suite``, on what it holds; return pytest's exit code."""
     from pytest_llmparity.run.gather.asked import tests_of
+    from pytest_llmparity.run.judge.state import RunState, read_state
     from pytest_llmparity.store.runs import Store
 
     tests = list(suite)
-    if not tests:
-        with Store.open(root / ".llmparity") as store:
+    with Store.open(root / ".llmparity") as store:
+        portion = (read_state(store, run) or RunState()).portion.words
+        if not tests:
             tests = [os.path.relpath(root / test.partition("::")[0]) + _inside(test) for test in tests_of(store, run)]
-    command = [sys.executable, "-m", "pytest", "--rootdir", str(root), "--parity-mode", f"replay={run}", *more, *tests]
+    command = [sys.executable, "-m", "pytest", "--rootdir", str(root), "--parity-mode", f"replay={run}"]
+    command += [*portion, *more, *tests]
     return run_pytest(command, env={name: value for name, value in os.environ.items() if name != "LLMPARITY_MODE"})
 
 

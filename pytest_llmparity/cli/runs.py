@@ -62,7 +62,7 @@ def _line(store: Store, run: RunInfo, *, kept: bool) -> str:
     tests = " ".join(tests_of(store, run.id))
     engines = ",".join(state.engines) if state else ""
     only = f"--parity-case {','.join(state.cases)}" if state and state.cases else ""
-    only = only or (state.shard if state else "")
+    only = only or (state.shard if state else "") or str(state.portion if state else "")
     ended = f"{_ended(run, state)}{', kept' if kept else ''}"
     return "  ".join(filter(None, [run.id, began, ended, outcome, engines, tests, only]))
 

@@ -32,7 +32,7 @@ from pytest_llmparity.plugin.telling.ending import Ending, Tally
 from pytest_llmparity.plugin.telling.harmless import harmless, shorten
 from pytest_llmparity.report import junit
 from pytest_llmparity.report.progress import Bars, Silent
-from pytest_llmparity.run.declare import refuse_unknown_cases
+from pytest_llmparity.run.declare import Untagged
 from pytest_llmparity.run.parity import ParityFailure, ParityRun
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Settings
@@ -52,6 +52,7 @@ class Door:
         self._handed: dict[str, str] | None = xdist.shared(config)
         self._token = self._handed["token"] if self._handed else uuid.uuid4().hex
         self._declared: set[str] = set()
+        self._untagged: dict[str, str] = {}
         self._briefly: dict[str, str] = {}
         self.session = Session(
             settings,
@@ -90,7 +91,7 @@ class Door:
         for item in items:
             marker = item.get_closest_marker("parity")
             gate = repeats.gate_of(item)
-            if marker is None or gate in self._declared:
+            if marker is None or gate in self._declared or gate in self._untagged:
                 continue
             if item.get_closest_marker("skip"):
                 self._spare(gate, item, marker)
@@ -100,18 +101,21 @@ class Door:
                 self.session.gates.declare(
                     gate, marker.args, marker.kwargs, folder=item.path.parent, **applications.called(item)
                 )
+            except Untagged as error:
+                self._declared.discard(gate)
+                self._untagged[gate] = str(error)
             except LLMParityError as error:
                 self._problems[gate] = str(error)
         if items and not xdist.is_worker(self.config):
-            self._refuse_unknown_cases()
+            self._refuse_unknown()
         if self._deciding is not None and items and not xdist.is_worker(self.config):
             self._deciding.refuse_unfit(self.session, items)
 
-    def _refuse_unknown_cases(self) -> None:
-        """Raise ``pytest.UsageError`` for a case that no test has, unless a test of which nothing is known may."""
+    def _refuse_unknown(self) -> None:
+        """Raise ``pytest.UsageError`` for a case or tag no test has, unless a test of which nothing is known may."""
         try:
             if not self._problems:
-                refuse_unknown_cases(self.session.gates.declarations(), self.settings.cases)
+                self.session.gates.refuse_unknown()
         except UsageError as error:
             raise pytest.UsageError(str(error)) from None
 
@@ -150,6 +154,8 @@ class Door:
         gate = repeats.gate_of(item)
         self._runs.pop(gate, None)
         self._concluded.pop(gate, None)
+        if gate in self._untagged:
+            pytest.skip(self._untagged[gate])
         if gate in self._problems:
             return self._problems[gate]
         if gate in self._declared and self.broken:
@@ -257,6 +263,7 @@ class Door:
                 words += [f"--parity-{option}", str(given.value(option))]
         if given.variants:
             words += ["-p", PLUGIN, VARIANTS_OPTION, to_text(given.variants)]
+        words += self.settings.portion.words
         for option in ("frozen", "sequential"):
             if getattr(self.settings, option):
                 words.append(f"--parity-{option}")

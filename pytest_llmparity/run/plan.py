@@ -18,6 +18,7 @@ from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParame
 from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, Check, Needs, floor_stages, union
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case, PromptSet, unseen
+from pytest_llmparity.core.prompts.portion import ALL, Portion
 from pytest_llmparity.core.recorded.playing import Purpose
 from pytest_llmparity.core.sample import Phase, Request, Sampling, WireRequest, to_json
 from pytest_llmparity.core.shards import Shard
@@ -151,6 +152,7 @@ class Plan:
     floor_most: int = FLOOR_STAGES[-1]
     shard: Shard | None = None
     whole: tuple[Unit, ...] = ()
+    portion: Portion = ALL
 
     @property
     def requests(self) -> tuple[int, int]:
@@ -172,7 +174,8 @@ class Plan:
     def digest(self, engines: Sequence[str], *, sequential: bool = False) -> str:
         """Hash of everything that makes two runs the same gathering; ``engines`` are spec hashes in order.
 
-        Which cases there are is no part of it when the run is ``sequential``: it may be extended.
+        Which cases there are is no part of it when the run is ``sequential``: it may be extended, but not beyond the
+        ``portion`` of the prompts that it asks.
         """
         parts = [
             [
@@ -192,6 +195,8 @@ class Plan:
         if sequential:
             parts = [[unit.series, "sequential", *part[1:-1]] for unit, part in zip(self.units, parts, strict=True)]
             parts.sort(key=json.dumps)
+        if self.portion:
+            parts.append([str(self.portion)])
         return hashlib.sha256(json.dumps([list(engines), parts]).encode()).hexdigest()
 
 

@@ -26,7 +26,7 @@ from pytest_llmparity.engines.start.program import files_of
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.run.declare import refuse_unknown_cases, undeclared, with_schemas
+from pytest_llmparity.run.declare import undeclared, with_schemas
 from pytest_llmparity.run.declare.gates import Gates
 from pytest_llmparity.run.explain import any_due
 from pytest_llmparity.run.fleet import Engaged, Fleet
@@ -116,7 +116,7 @@ class Session:
         Every worker of xdist comes here before its first test and waits until the first to come has gathered, so no
         test talks to an engine meanwhile. Raises ``UsageError`` for a case that was selected and that no test has.
         """
-        refuse_unknown_cases(self.gates.declarations(), self.settings.cases)
+        self.gates.refuse_unknown()
         if self.settings.mode == "replay":
             self.run = to_replay(self.store(), self.settings, self.gates.declarations(), folder=self._folder.name)
             self._load()

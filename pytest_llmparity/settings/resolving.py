@@ -16,7 +16,13 @@ from pytest_llmparity.settings.configuration import Config, Places, has_table, p
 from pytest_llmparity.settings.file import ProfileTable
 from pytest_llmparity.settings.given import Given
 from pytest_llmparity.settings.given.answers import refuse_unknown_goldens, refuse_unknown_recordings
-from pytest_llmparity.settings.given.contradictions import check_shard, check_turns, check_update, policy_of
+from pytest_llmparity.settings.given.contradictions import (
+    check_portion,
+    check_shard,
+    check_turns,
+    check_update,
+    policy_of,
+)
 from pytest_llmparity.settings.selection import Kind, parse_engines, told_of
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE, OUT, SOURCES
 from pytest_llmparity.settings.specification import (
@@ -234,6 +240,7 @@ def _settings(
         option = given.spelt("retry_failed" if given.resume == "retry" else given.resume)
         raise UsageError(f"--parity-mode replay judges a stored run; {option} is for live runs")
     values = {setting: layers.find(setting) for setting in SETTINGS}
+    check_portion(given)
     check_shard(given, sequential=bool(values["sequential"][0]))
     check_update(given, engines, frozen=bool(values["frozen"][0]))
     policy = policy_of(given, engines)
@@ -258,6 +265,7 @@ def _settings(
         cases=tuple(dict.fromkeys(given.cases)),
         update_golden=given.update_golden,
         shard=given.shard,
+        portion=given.portion,
         policy=policy,
         key_variables=_key_variables(layers.config),
         out=given.cwd / out if out else given.root / OUT,

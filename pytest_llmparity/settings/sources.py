@@ -93,6 +93,13 @@ def shard(text: str) -> Any:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def tag(text: str) -> str:
+    """Read ``--parity-tag``."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a tag has a name, and none is given")
+    return text
+
+
 def switch(text: str) -> bool:
     """Read a yes or no from the environment."""
     word = text.strip().lower()
@@ -250,6 +257,23 @@ OPTIONS = (
         "together and judges them (default: all cases)",
         "N/M",
         shard,
+        of_one_run=True,
+    ),
+    Option(
+        "tag",
+        "Ask only prompts that have this tag, or one of these where it is repeated, and judge them (default: all "
+        "prompts)",
+        "TAG",
+        tag,
+        of_one_run=True,
+        repeated=True,
+    ),
+    Option(
+        "sample",
+        "Ask N prompts of each prompt set and judge these: the same N every time, of each tag by its share and of as "
+        "many groups as there can be (default: all prompts)",
+        "N",
+        positive,
         of_one_run=True,
     ),
     Option(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pytest_llmparity.core.errors import LaunchError
+from pytest_llmparity.core.prompts.portion import ALL, Portion
 from pytest_llmparity.core.shards import Shard
 
 if TYPE_CHECKING:
@@ -299,7 +300,7 @@ class Settings:
     ``explain`` makes experiments on verdicts that do not fail too, ``explain_requests`` is the most that they may take
     on one pair of engines, 0 for none. ``update_golden`` says which golden answers are written from what the engines
     answer, ``policy`` by what is decided about them. ``shard`` is the share of the cases that is asked, ``None`` for
-    all of them. ``origins`` says by setting what set it.
+    all of them; ``portion`` says which of each prompt set are asked at all. ``origins`` says by setting what set it.
     """
 
     engines: tuple[EngineSpec, ...] = ()
@@ -329,6 +330,7 @@ class Settings:
     explain_requests: int = DEFAULT_EXPLAIN_REQUESTS
     update_golden: UpdateGolden | None = None
     shard: Shard | None = None
+    portion: Portion = ALL
     policy: Policy | None = None
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 

@@ -88,12 +88,14 @@ class PromptSet:
     """The cases of one prompt file, in file order.
 
     ``digest`` is the hex sha256 of their content: the same for JSON Lines and YAML, for any order of the entries and
-    for any layout of the file; another as soon as one prompt, parameter or expectation differs.
+    for any layout of the file; another as soon as one prompt, parameter or expectation differs. ``rest`` are prompts of
+    the file that this run leaves out (``core.prompts.portion``), without arms.
     """
 
     name: str
     cases: tuple[Case, ...]
     digest: str = ""
+    rest: tuple[Case, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.digest:

@@ -73,7 +73,7 @@ def in_both(prompts: PromptSet, schema_of: Callable[[Case], Mapping[str, Any]]) 
                 f"the prompt {case.id}{_SUFFIX} has the id that the free arm of {case.id} gets; rename it"
             )
         cases += [constrained(case, schema_of(case)), free(case, schema_of(case))]
-    return PromptSet(name=prompts.name, cases=tuple(cases))
+    return PromptSet(name=prompts.name, cases=tuple(cases), rest=prompts.rest)
 
 
 def streamed_and_not(prompts: PromptSet) -> PromptSet:
@@ -87,7 +87,7 @@ def streamed_and_not(prompts: PromptSet) -> PromptSet:
             raise DesignError(f"the prompt {unstreamed(case.id)} has the id that {case.id} gets unstreamed; rename it")
         cases.append(msgspec.structs.replace(case, arm=STREAMED))
         cases.append(msgspec.structs.replace(case, id=unstreamed(case.id), group=case.group, arm=UNSTREAMED))
-    return PromptSet(name=prompts.name, cases=tuple(cases))
+    return PromptSet(name=prompts.name, cases=tuple(cases), rest=prompts.rest)
 
 
 def unstreamed(case: str) -> str:
@@ -104,7 +104,7 @@ def of_arm(prompts: PromptSet, arm: Arm) -> PromptSet:
     if not any(case.arm for case in prompts.cases):
         return prompts if arm in _DECLARED.values() else PromptSet(name=prompts.name, cases=())
     cases = tuple(case for case in prompts.cases if case.arm == arm)
-    return PromptSet(name=prompts.name, cases=cases, digest=f"{prompts.digest}/{arm}")
+    return PromptSet(name=prompts.name, cases=cases, digest=f"{prompts.digest}/{arm}", rest=prompts.rest)
 
 
 def as_declared(prompts: PromptSet) -> PromptSet:
@@ -120,6 +120,15 @@ def other(case: str) -> str:
     ('refund@free', 'refund')
     """
     return case.removesuffix(_SUFFIX) if case.endswith(_SUFFIX) else f"{case}{_SUFFIX}"
+
+
+def declared_id(case: str) -> str:
+    """Return the id that a case was declared under, whichever arm of it is asked.
+
+    >>> declared_id("refund@free"), declared_id("refund@unstreamed"), declared_id("refund")
+    ('refund', 'refund', 'refund')
+    """
+    return case.removesuffix(_SUFFIX).removesuffix(_WHOLE)
 
 
 def _asked(messages: Sequence[Mapping[str, Any]], words: str) -> tuple[Mapping[str, Any], ...]:

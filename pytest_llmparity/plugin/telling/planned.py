@@ -59,7 +59,8 @@ def plan_lines(session: Session, problems: Mapping[str, str], *, detailed: bool)
 
 def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
     """Return what the run asks of each engine and in all."""
-    settings = session.settings
+    settings, gates = session.settings, session.gates.declarations()
+    portion = settings.portion
     if settings.mode == "replay":
         run = settings.replay_run or "the newest run that asked what is selected"
         return [f"replay of {run}: nothing is asked"]
@@ -75,6 +76,12 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
             wave=WAVE if session.settings.in_waves else None,
         )
     ]
+    lines += ahead.portion_lines(
+        dict.fromkeys(
+            f"{each.prompts.name}: {part}" for each in gates if (part := portion.said(as_declared(each.prompts)))
+        ),
+        str(portion),
+    )
     runs = [requests_of_unit(unit, plan.floor_most)[1] for unit in plan.units if unit.application is not None]
     if runs:
         lines.append(ahead.runs_line(sum(runs), len(settings.asked)))

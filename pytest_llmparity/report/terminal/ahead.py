@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.record import EngineRecord
@@ -97,6 +97,15 @@ def plan_line(
         return plan
     order = f": {', then '.join(engines)}" if residency == "one-at-a-time" else f", {asked}"
     return f"{plan} of each; {explain.count(len(engines), 'engine')} {residency.replace('-', ' ')}{order}"
+
+
+def portion_lines(sets: Iterable[str], asked: str) -> list[str]:
+    """Return of which prompt sets a part is asked, where one is; ``asked`` are the options that say so.
+
+    >>> portion_lines(["prompts.jsonl: 20 of 300 prompts, sample"], "--parity-sample 20")
+    ['prompts.jsonl: 20 of 300 prompts, sample (--parity-sample 20)']
+    """
+    return [line for each in sets for line in wrapped_after("", printable(f"{each} ({asked})"), width=WIDTH)]
 
 
 def alone_lines(engine: str, skipped: int, checks: int) -> list[str]:

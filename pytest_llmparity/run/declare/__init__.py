@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,13 +22,25 @@ from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.prompts.entries import passed_through
+from pytest_llmparity.core.prompts.portion import ALL, Portion
 from pytest_llmparity.core.prompts.sampling import sampling_of
 from pytest_llmparity.core.sample import Sampling
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.run.declare.applications import application_of, inputs_of, refuse_mixed, takes_values
 from pytest_llmparity.run.declare.prompts import find, load_prompts, place, text_of
 from pytest_llmparity.run.declare.thinking import THINKING, with_thinking
 from pytest_llmparity.run.plan import Declaration
 from pytest_llmparity.settings.sources import SIGNATURE
+
+
+class Untagged(UsageError):
+    """No prompt of a set has a tag that is asked for: the test has nothing to ask. ``prompts`` is the whole set."""
+
+    def __init__(self, prompts: PromptSet, portion: Portion) -> None:
+        tags = " or ".join(map(explain.plain, portion.tags))
+        super().__init__(f"no prompt of {explain.plain(prompts.name, 60)} has the tag {tags} (--parity-tag)")
+        self.prompts = prompts
+
 
 KEYWORDS = ("max_tokens", "sampling", "concurrency", "repeats", "extra_body", *THINKING)
 
@@ -45,6 +57,7 @@ def declare(
     in_turn: tuple[int, int] | None = None,
     function: Callable[..., object] | None = None,
     arguments: Mapping[str, object] = MappingProxyType({}),
+    portion: Portion = ALL,
 ) -> Declaration:
     """Return what one marker declares.
 
@@ -52,6 +65,7 @@ def declare(
     what holds when the marker names none, ``engines`` how many are selected, ``sequential`` how the answers will be
     judged, ``in_turn`` how many engines are loaded and how often the one in memory may change, where one is at a time.
     ``function`` is the test's and ``arguments`` what its parameters give it: with ``check.value`` it is called.
+    ``portion`` says which of the prompts are asked; :class:`Untagged` where that is none.
     Raises ``UsageError`` for arguments the marker does not take, ``PromptSetError`` for the prompt file and
     ``DesignError`` for a check that can never settle.
     """
@@ -70,6 +84,9 @@ def declare(
     else:
         prompts = _with_extra(load_prompts(args[0], folders, test=test), kwargs.get("extra_body"))
         prompts = with_thinking(prompts, {name: kwargs.get(name) for name in THINKING})
+    whole, prompts = prompts, portion.of(prompts)
+    if not prompts.cases:
+        raise Untagged(whole, portion)
     checks = tuple(_check(value, folders, prompts) for value in args[1:])
     declaration = Declaration(
         test=test,
@@ -114,6 +131,8 @@ def declare(
     if len({check.needs().timed_cached for check in checks if check.needs().timed}) > 1:
         problems.append("latency(cached=True) beside a latency check without it: give them a test each")
     problems += [f"{check} ({check.where}): {problem}" for check in checks if (problem := _beside_arms(check, checks))]
+    if problems and prompts.rest:
+        problems.append(f"this run asks {portion.said(prompts)} ({portion})")
     if problems:
         raise DesignError("\n".join(problems))
     both = next((c for c in checks if isinstance(c, (SchemaCheck, StreamCheck)) and c.needs().arms), None)
@@ -143,16 +162,6 @@ def refuse_unjudged(declaration: Declaration, engines: Sequence[str]) -> None:
             "and --parity-required asks for a verdict; select another engine with --engines, or add a check that "
             "judges one alone, such as check.schema(Ticket, rate=0.98)"
         )
-
-
-def refuse_unknown_cases(declarations: Iterable[Declaration], selected: Sequence[str]) -> None:
-    """Raise ``UsageError`` for a case that was selected and that no declared test has."""
-    known = {case.id for declaration in declarations for case in declaration.prompts.cases}
-    unknown = [case for case in selected if case not in known]
-    if known and unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"; the nearest is {near[0]!r}" if near else ""
-        raise UsageError(f"--parity-case {unknown[0]}: no selected test has a case of this id{hint}")
 
 
 def power_in_turn(declaration: Declaration, engines: int, changes: int) -> list[str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_llmparity.core.checks.drift.floor import most_cases, planned
-from pytest_llmparity.run.declare import declare, power_in_turn, refuse_unjudged
+from pytest_llmparity.core.errors import UsageError
+from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.words.explain import plain
+from pytest_llmparity.run.declare import Untagged, declare, power_in_turn, refuse_unjudged
 from pytest_llmparity.run.gather.asked import ASKED, asked_by
 from pytest_llmparity.run.gather.course import FLOOR_MOST
 from pytest_llmparity.run.golden.requests import REQUESTS, SPARED, note, partly_asked
@@ -33,6 +37,7 @@ class Gates:
         self._root = root
         self._lock = lock
         self._declared: dict[str, Declaration] = {}
+        self._untagged: dict[str, PromptSet] = {}
         self._skipped: dict[str, Declaration] = {}
 
     def __getitem__(self, test: str) -> Declaration:
@@ -41,19 +46,28 @@ class Gates:
     def declare(
         self, test: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, folder: Path, **called: Any
     ) -> Declaration:
-        """Take note of one test's marker; raises ``UsageError`` when it cannot be used. ``called`` is the function."""
+        """Take note of one test's marker; raises ``UsageError`` when it cannot be used. ``called`` is the function.
+
+        ``Untagged`` where the portion of the prompts that this run asks holds none of its.
+        """
         settings = self._settings
-        declared = declare(
-            test,
-            [self.held(test, value) for value in args],
-            kwargs,
-            folders=(folder, self._root),
-            concurrency=settings.concurrency,
-            engines=len(settings.engines),
-            sequential=settings.in_waves,
-            in_turn=settings.turns,
-            **called,
-        )
+        try:
+            declared = declare(
+                test,
+                [self.held(test, value) for value in args],
+                kwargs,
+                folders=(folder, self._root),
+                concurrency=settings.concurrency,
+                engines=len(settings.engines),
+                sequential=settings.in_waves,
+                in_turn=settings.turns,
+                portion=settings.portion,
+                **called,
+            )
+        except Untagged as error:
+            self._untagged[test], self.partly = error.prompts, True
+            raise
+        self.partly = self.partly or bool(declared.prompts.rest)
         needs = declared.needs()
         if (needs.accepted or needs.ladder) and settings.holds_pairs:
             self._lock.require_margins(declared.checks, declared.prompts.name)
@@ -91,6 +105,16 @@ class Gates:
         store.put_document(run, REQUESTS, note(self.declarations(), only=cases, partly=self.partly))
         store.put_document(run, SPARED, note(self.skipped))
 
+    def refuse_unknown(self) -> None:
+        """Raise ``UsageError`` for a case or a tag that is asked for and that no test has."""
+        sets = [declaration.prompts for declaration in (*self._declared.values(), *self._skipped.values())]
+        cases = [case for prompts in (*sets, *self._untagged.values()) for case in (*prompts.cases, *prompts.rest)]
+        asked = [case for declaration in self._declared.values() for case in declaration.prompts.cases]
+        _refuse_unknown("--parity-case", self._settings.cases, {case.id for case in asked}, "a case of this id")
+        if cases:
+            tags = {tag for case in cases for tag in case.tags}
+            _refuse_unknown("--parity-tag", self._settings.portion.tags, tags, "a prompt with this tag", or_none=True)
+
     def declarations(self) -> list[Declaration]:
         """Return what the tests declared, in collection order."""
         return list(self._declared.values())
@@ -99,6 +123,8 @@ class Gates:
         """Return what is asked of every engine, the same in every process."""
         settings = self._settings
         plan = make_plan(self.declarations(), only=settings.cases, engines=settings.company)
+        if self._untagged or any(declared.prompts.rest for declared in self._declared.values()):
+            plan = dataclasses.replace(plan, portion=settings.portion)
         plan = of_shard(plan, settings.shard)
         return dataclasses.replace(plan, floor_most=FLOOR_MOST) if settings.in_waves else plan
 
@@ -120,3 +146,14 @@ class Gates:
     def timed_lines(self, declaration: Declaration) -> list[str]:
         """Return what the plan says of relative latency budgets where engines are loaded in turn to be timed."""
         return power_in_turn(declaration, *self._settings.turns) if self._settings.turns else []
+
+
+def _refuse_unknown(
+    option: str, asked: Sequence[str], known: Collection[str], what: str, *, or_none: bool = False
+) -> None:
+    """Raise ``UsageError`` for what is asked for and not known; ``or_none``: also where nothing is."""
+    unknown = [name for name in asked if name not in known]
+    if unknown and (known or or_none):
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; the nearest is {near[0]!r}" if near else "" if known else ", and none has a tag"
+        raise UsageError(f"{option} {plain(unknown[0], 60)}: no selected test has {what}{hint}")

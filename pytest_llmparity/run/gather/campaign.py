@@ -80,7 +80,7 @@ class Campaign:
         self._progress = progress
         self._version = version
         self._goldens = goldens
-        self._ledger = ledger = Ledger(settings, guard=held_against(lock, goldens))
+        self._ledger = ledger = Ledger(settings, guard=held_against(lock, goldens), portion=plan.portion)
         self._allowance = ledger.allowance
         self._asking = Asking(
             settings,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.prompts.portion import ALL, Portion
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.run.judge.state import RunState
 from pytest_llmparity.run.plan import Unit, Wires
@@ -95,12 +96,13 @@ class Allowance:
 class Ledger:
     """The records of the engines and the notes for the reader, as they are known by now."""
 
-    def __init__(self, settings: Settings, *, guard: str = "") -> None:
+    def __init__(self, settings: Settings, *, guard: str = "", portion: Portion = ALL) -> None:
         self.allowance = Allowance(requests=settings.max_requests, seconds=settings.budget_s)
         self.engines: dict[str, EngineRecord] = {}
         self.notes: list[str] = []
         self._settings = settings
         self._guard = guard
+        self._portion = portion
 
     def amend(
         self,
@@ -133,6 +135,7 @@ class Ledger:
             notes=tuple(self.notes),
             guard=self._guard,
             open=open,
+            portion=self._portion,
             shard="" if self._settings.shard is None else str(self._settings.shard),
         )
 

@@ -19,6 +19,7 @@ from pytest_llmparity.core.identity.lock import Locked
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.prompts.arms import declared_id
 from pytest_llmparity.core.sample import Identity, Sample, from_json, to_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.run.locking import Guard
@@ -224,7 +225,8 @@ def fit_of(golden: Golden, unit: Unit, *, where: str, name: str) -> Fit:
             outdated[case.id] = f"{where} {why}; {_record(name, 'changed')}"
         else:
             lines[case.id] = line
-    stale = sorted(by_id.keys() - unit.prompts.by_id.keys())
+    rest = {case.id for case in unit.prompts.rest}
+    stale = sorted(id for id in by_id.keys() - unit.prompts.by_id.keys() if declared_id(id) not in rest)
     return Fit(lines=lines, absent=absent, outdated=outdated, stale=stale)
 
 

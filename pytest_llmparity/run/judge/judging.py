@@ -22,6 +22,8 @@ from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.prompts.arms import as_declared
+from pytest_llmparity.core.prompts.portion import ALL, Portion
 from pytest_llmparity.core.sample import Phase, Sample
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
@@ -66,7 +68,7 @@ class Judging:
     are the case ids the run was restricted to, ``root`` is the project's folder, left out of the places of checks. With
     ``required`` a check that an engine lacks a capability for is an error instead of skipped. ``courses`` says of every
     unit of a sequential run, by its key, in which order it was asked and how far. ``agreed`` is what the lock said of
-    drift when the run was gathered.
+    drift when the run was gathered, ``portion`` to which of the prompts it kept.
     """
 
     store: Store
@@ -81,6 +83,7 @@ class Judging:
     required: bool = False
     courses: Mapping[str, Course] = field(default_factory=dict)
     agreed: Agreed = field(default_factory=Agreed)
+    portion: Portion = ALL
     _wires: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict, init=False, repr=False)
     _paid: dict[tuple[str, str], Mapping[Pair, int]] = field(default_factory=dict, init=False, repr=False)
     _selected: dict[str, dict[str, BySort]] = field(default_factory=dict, init=False, repr=False)
@@ -118,6 +121,7 @@ class Judging:
             required=settings.required,
             courses=courses(store, run),
             agreed=store.noted(run, AGREED, Agreed) or Agreed(),
+            portion=state.portion,
         )
 
     @seldom_collected()
@@ -139,7 +143,12 @@ class Judging:
         evidence = self.evidence(declaration, check, alpha=ALPHA / 2**looks)
         verdicts = [without_left_out(verdict, evidence, required=self.required) for verdict in check.judge(evidence)]
         verdicts = [with_notes(self._asked_for(verdict) if alone else verdict, evidence) for verdict in verdicts]
-        return [dataclasses.replace(v, where=self._relative(v.where), looks=looks) for v in verdicts]
+        part = self.portion.said(as_declared(declaration.prompts))
+        remarks = (f"{part} ({self.portion})",) if part else ()
+        return [
+            dataclasses.replace(v, where=self._relative(v.where), looks=looks, remarks=(*remarks, *v.remarks))
+            for v in verdicts
+        ]
 
     def _asked_for(self, verdict: Verdict) -> Verdict:
         """Return the verdict of one engine, an ERROR where its check was skipped for want of another one to compare."""
@@ -158,7 +167,7 @@ class Judging:
         """Count this as a look at every question it answered or left open."""
         course = self.courses.get(self._unit(declaration).key)
         for (check, pair), outcome in _looked(settled).items():
-            about, continued = (declaration.test, check), course is not None and course.continued
+            (about, _), continued = self._series(declaration, check), course is not None and course.continued
             at = _looked_at(declaration, course)
             known, question = self._question(*pair, about=about, at=at, continued=continued)
             if known != question:  # an engine tells more of itself now
@@ -294,12 +303,25 @@ class Judging:
         unknown = {question: pair for pair, question in asked.items() if question not in earlier}
         if unknown:
             continued = course is not None and course.continued
-            about = (declaration.test, str(check))
+            own, other = self._series(declaration, str(check))
             for question, pair in unknown.items():
-                known, _ = self._question(*pair, about=about, at=at, continued=continued)
-                earlier[question] = self.store.looks(*about, known, at, continued=continued)
+                known, _ = self._question(*pair, about=own, at=at, continued=continued)
+                earlier[question] = self.store.looks(*own, known, at, continued=continued)
+                known, _ = self._question(*pair, about=other, at=at, continued=False)
+                earlier[question] += self.store.looks(*other, known, at)
             self.store.put_document(self.run, name, {"at": at, "earlier": earlier})
         return {pair: earlier[question] for pair, question in asked.items()}
+
+    def _series(self, declaration: Declaration, check: str) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Return under which test and check looks at these prompts are counted, and under which those they pay for too.
+
+        A sample and the whole are looked at in turn, so each counts its own, or the same prompts would be another look
+        every day; what one left open is one more look for the other. Prompts with a tag are another question.
+        """
+        tags = f" of {' or '.join(self.portion.tags)}" if declaration.prompts.rest and self.portion.tags else ""
+        whole, sampled = (declaration.test, f"{check}{tags}"), (declaration.test, f"{check}{tags} (sample)")
+        is_sample = any(map(self.portion.has, declaration.prompts.rest))
+        return (sampled, whole) if is_sample else (whole, sampled)
 
     def _engines(self, engine: str, baseline: str | None) -> list[EngineRecord]:
         return [self.records[name] for name in (baseline, engine) if name is not None]

@@ -80,5 +80,7 @@ def _others_run(store: Store, run: str, *, named: bool) -> str:
     tests = tests_of(store, run)
     names = ", ".join(tests[:3]) + (f" and {len(tests) - 3} more" if len(tests) > 3 else "")
     whose = f"run {run}" if named else f"no stored run asked what the selected tests ask; the newest, {run},"
-    ask = f"asked other prompts, or in another way{f', for {names}' if tests else ''}"
+    portion = (read_state(store, run) or RunState()).portion
+    part = f" (it was gathered with {portion})" if portion else ""
+    ask = f"asked other prompts, or in another way{f', for {names}' if tests else ''}{part}"
     return f"{whose} {ask}; run once without --parity-mode replay, or name one of llmparity runs"

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pytest_llmparity.core.checks.latency import WORDS, unknown
 from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyQuantiles
+from pytest_llmparity.core.prompts.portion import ALL, Portion
 from pytest_llmparity.core.sample import Phase, Sample, Timing, from_json, to_json
 from pytest_llmparity.core.stats.quantiles import describe
 from pytest_llmparity.core.verdict import Verdict
@@ -26,7 +27,7 @@ class RunState:
     ``cases`` are the ids it was restricted to, ``incomplete`` says which hard stop left something out, ``requests`` and
     ``retries`` count what was sent, in ``seconds``, ``notes`` are for the reader. ``guard`` is the fingerprint of the
     lock file engines were held against. ``open``: a sequential run that more prompts could settle. ``shard`` says which
-    share of the cases it asked, empty where it was all of them.
+    share of the cases it asked, empty where it was all of them, ``portion`` to which prompts of each set it kept.
     """
 
     engines: Mapping[str, EngineRecord] = field(default_factory=dict)
@@ -40,6 +41,16 @@ class RunState:
     guard: str = ""
     open: bool = False
     shard: str = ""
+    portion: Portion = ALL
+
+    @property
+    def no_whole(self) -> str:
+        """Why what it asked is less than its tests ask, empty where it is all of that."""
+        if self.shard:
+            return f"it is {self.shard}, and llmparity merge makes the whole of all"
+        if self.incomplete or self.cases:
+            return self.incomplete or "it asked single cases (--parity-case)"
+        return f"it asked a part of the prompts ({self.portion})" if self.portion else ""
 
 
 def read_state(store: Store, run: str) -> RunState | None:

@@ -67,6 +67,10 @@ def _asked_of(store: Store, run: str) -> dict[str, set[Key]]:
         raise GoldenError(f"run {run} does not say what it asked (interrupted, or of an older version); run once more")
     if state.cases:
         raise GoldenError(f"run {run} asked single cases (--parity-case), so it does not say what is left over")
+    if state.portion:
+        raise GoldenError(
+            f"run {run} asked a part of the prompts ({state.portion}), so it does not say what is left over"
+        )
     if partly_asked(store, run):
         raise GoldenError(
             f"run {run} ran selected tests only (-k, -m, --lf, --ignore, or a folder, file or test by its name; or a "

@@ -36,9 +36,8 @@ def recorded(
         why = record.unusable or "nothing is known of it"
         raise RecordingError(f"{spec.name} cannot be recorded: {explain.plain(why)}")
     assert state is not None
-    if state.cases or state.incomplete or state.shard:
-        why = state.incomplete or (f"it is {state.shard}" if state.shard else "it asked single cases (--parity-case)")
-        raise RecordingError(f"run {run} is no whole run: {why}; nothing is recorded")
+    if state.no_whole:
+        raise RecordingError(f"run {run} is no whole run: {state.no_whole}; nothing is recorded")
     if not exchanges:
         raise RecordingError(
             f"{spec.name} was asked nothing, so there is nothing to record: no selected test has a parity marker with "

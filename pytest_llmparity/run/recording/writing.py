@@ -90,10 +90,8 @@ def recordings(store: Store, run: str, *, only: Collection[str] = (), plugin: st
         raise GoldenError(f"run {run} was interrupted while gathering; only a run that ended can become golden")
     if asked is None:
         raise GoldenError(f"run {run} was stored by an older version, which kept too little of it; run once more")
-    if state.cases or state.incomplete or state.shard:
-        shard = f"it is {state.shard}, and llmparity merge makes the whole of all" if state.shard else ""
-        why = shard or state.incomplete or "it asked single cases (--parity-case)"
-        raise GoldenError(f"run {run} is no whole run: {why}")
+    if state.no_whole:
+        raise GoldenError(f"run {run} is no whole run: {state.no_whole}")
     names = [name for name, record in state.engines.items() if record.golden is None and not record.recording]
     unknown = sorted(set(only) - set(names))
     if unknown:

@@ -406,6 +406,7 @@ def _state(parts: Sequence[Gathered]) -> RunState:
         retries=sum(part.state.retries for part in parts),
         notes=(merged, *_machines(parts), *_notes(parts)),
         guard=first.guard,
+        portion=first.portion,
     )
 
 

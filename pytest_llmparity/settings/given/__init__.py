@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_llmparity.core.errors import UsageError
+from pytest_llmparity.core.prompts.portion import Portion
 from pytest_llmparity.core.shards import Shard
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, SOURCES
 from pytest_llmparity.settings.specification import Mode, Resume, UpdateGolden
@@ -81,6 +82,12 @@ class Given:
         """Which golden answers are written, ``None`` for none."""
         given: UpdateGolden | None = self._option("update_golden")
         return given
+
+    @property
+    def portion(self) -> Portion:
+        """Which of the prompts are asked."""
+        tags: list[str] = self._option("tag") or []
+        return Portion(tags=tuple(dict.fromkeys(tags)), most=self._option("sample"))
 
     @property
     def shard(self) -> Shard | None:

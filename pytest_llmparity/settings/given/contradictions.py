@@ -21,8 +21,14 @@ def policy_of(given: Given, engines: Sequence[EngineSpec]) -> Policy | None:
     if file is None:
         return None
     policy = read_policy(given.cwd / file, source=file, named_by=named_by)
-    if given.cases or given.update_golden or given.shard:
-        option = given.spelt("case" if given.cases else "update_golden" if given.update_golden else "shard")
+    partly = {
+        "case": given.cases,
+        "update_golden": given.update_golden,
+        "shard": given.shard,
+        "tag": given.portion.tags,
+        "sample": given.portion.most,
+    }
+    if option := next((given.spelt(name) for name, value in partly.items() if value), ""):
         raise UsageError(f"{named_by} decides about whole runs, and {option} makes none; leave one out")
     if len(engines) == 1:
         raise UsageError(
@@ -123,3 +129,18 @@ def check_turns(engines: Sequence[EngineSpec], kinds: Mapping[str, Kind]) -> Non
         f"{', '.join(sorted(name for name, kind in kinds.items() if kind.unloads))} (a URL alone does not say which it "
         "is: write KIND:MODEL@URL). Leave base_url out so that it is started by us, or use residency = 'together'"
     )
+
+
+def check_portion(given: Given) -> None:
+    """Refuse what takes every prompt of a set, or names its prompts itself."""
+    if not given.portion:
+        return
+    option = given.spelt("tag" if given.portion.tags else "sample")
+    if given.cases:
+        raise UsageError(
+            f"{option} chooses prompts to be judged, and {given.spelt('case')} names some to be shown; leave one out"
+        )
+    if given.update_golden is not None:
+        raise UsageError(
+            f"{given.spelt('update_golden')} writes whole sets, and {option} asks a part of each; leave one out"
+        )
