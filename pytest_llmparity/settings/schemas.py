@@ -5,6 +5,7 @@ The files under ``pytest_llmparity/schemas`` are these texts; editors use them, 
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,40 +33,18 @@ def configuration() -> str:
 
 def golden() -> str:
     """Return the schema of the lines of a golden file: the first, the others, and those with logprobs."""
-    (first, line, logprobs), parts = msgspec.json.schema_components(
-        (Provenance, Line, LogprobsLine), ref_template="#/$defs/{name}"
-    )
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "description": "A line of golden/SET/ENGINE.jsonl, or of the ENGINE.logprobs.jsonl beside it.",
-        "anyOf": [first, line, logprobs],
-        "$defs": parts,
-    }
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    lines = (Provenance, Line, LogprobsLine)
+    return _of_lines(lines, "A line of golden/SET/ENGINE.jsonl, or of the ENGINE.logprobs.jsonl beside it.")
 
 
 def recording() -> str:
     """Return the schema of the lines of a recording: the first, and the others."""
-    (first, line), parts = msgspec.json.schema_components((Header, Exchanged), ref_template="#/$defs/{name}")
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "description": "A line of recordings/NAME.jsonl.",
-        "anyOf": [first, line],
-        "$defs": parts,
-    }
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    return _of_lines((Header, Exchanged), "A line of recordings/NAME.jsonl.")
 
 
 def history() -> str:
     """Return the schema of a line of a history file."""
-    (entry,), parts = msgspec.json.schema_components((Entry,), ref_template="#/$defs/{name}")
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "description": "A line of the file that --parity-history names: what a run came to.",
-        "anyOf": [entry],
-        "$defs": parts,
-    }
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    return _of_lines((Entry,), "A line of the file that --parity-history names: what a run came to.")
 
 
 def policy() -> str:
@@ -86,6 +65,21 @@ FILES: Mapping[str, Callable[[], str]] = {
 
 _NULLABLE = frozenset({"Seed", "Content", "Tool Calls", "Refusal", "Annotations"})
 """Titles of the keys in which null is a value, so that it stays in the schema."""
+
+
+def _of_lines(lines: tuple[type, ...], description: str) -> str:
+    """Return the schema of a file with lines of these types; some versions of msgspec keep docstrings indented."""
+    any_of, parts = msgspec.json.schema_components(lines, ref_template="#/$defs/{name}")
+    for part in parts.values():
+        if "description" in part:
+            part["description"] = inspect.cleandoc(part["description"])
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "description": description,
+        "anyOf": list(any_of),
+        "$defs": parts,
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def _text(model: type[BaseModel]) -> str:
