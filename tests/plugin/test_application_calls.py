@@ -18,6 +18,7 @@ BY_HTTPX = """import httpx
     with httpx.stream(
         "POST", engine.base_url + "/chat/completions", headers={"authorization": "Bearer " + engine.api_key},
         json={"model": engine.model, "messages": [{"role": "user", "content": case["mail"]}], "stream": True},
+        verify=False,
     ) as reply:
         answer = "".join(
             json.loads(line[6:])["choices"][0]["delta"].get("content") or ""
@@ -35,7 +36,7 @@ BY_CURL = """import subprocess
 
 def test_the_call_whose_answer_differs_is_shown_in_terminal_and_page(bench: Bench) -> None:
     second = ASKS.replace("answer =", "answer = again =").replace('case["mail"]', '"again: " + case["mail"]')
-    application(bench, "check.value(agree=0.9)", "return again", asks=ASKS + second)
+    application(bench, "check.value(agree=0.8)", "return again", asks=ASKS + second)
 
     def other(request: dict[str, Any]) -> str:
         return "shipping" if "again" in request["messages"][-1]["content"] else "billing"
@@ -59,7 +60,7 @@ def test_the_call_whose_answer_differs_is_shown_in_terminal_and_page(bench: Benc
 
 def test_a_request_that_differs_is_told_from_an_answer(bench: Bench) -> None:
     asks = ASKS.replace('case["mail"]', 'case["mail"] + engine.name')
-    application(bench, "check.value(agree=0.9)", "return answer", asks=asks)
+    application(bench, "check.value(agree=0.8)", "return answer", asks=asks)
 
     result = bench.run(engines=[bench.engine("billing"), bench.engine("shipping")])
 
@@ -70,7 +71,7 @@ def test_a_request_that_differs_is_told_from_an_answer(bench: Bench) -> None:
 
 @pytest.mark.parametrize("asks", [BY_HTTPX, BY_CURL], ids=["httpx, streamed", "curl"])
 def test_any_client_is_recorded_and_runs_beside_each_other_are_told_apart(bench: Bench, asks: str, echo: Any) -> None:
-    application(bench, "check.value(agree=0.9)", "return answer", asks="import json\n    " + asks)
+    application(bench, "check.value(agree=0.8)", "return answer", asks="import json\n    " + asks)
     engines = [bench.engine(echo), bench.engine(echo)]
 
     result = bench.run(engines=engines)
@@ -92,7 +93,7 @@ def test_any_client_is_recorded_and_runs_beside_each_other_are_told_apart(bench:
 def test_no_key_is_in_what_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOP_SECRET", "sk-not-to-be-seen-anywhere")
     asks = ASKS.replace('case["mail"]', 'case["mail"] + engine.api_key')
-    application(bench, "check.value(agree=0.9)", "return answer", asks=asks)
+    application(bench, "check.value(agree=0.8)", "return answer", asks=asks)
     engines = [bench.engine("billing"), bench.engine("shipping")]
     bench.configure(
         "".join(
@@ -113,7 +114,7 @@ def test_no_key_is_in_what_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("asks", "returns", "says"),
     [
-        ("", 'return {"queue": "billing"}', "*the application asked its engine nothing in all 60 runs: does it use*"),
+        ("", 'return {"queue": "billing"}', "*the application asked its engine nothing in all 28 runs: does it use*"),
         (
             "with LOCK:\n        kept = KEPT.setdefault(case['id'], [])\n        if not kept:\n            "
             + ASKS.replace("\n    ", "\n            ")
@@ -129,7 +130,7 @@ def test_values_that_did_not_come_from_the_engines_are_no_agreement(
 ) -> None:
     application(
         bench,
-        "check.value(agree=0.9)",
+        "check.value(agree=0.8)",
         returns,
         asks=asks,
         takes="engine, case, KEPT={}, LOCK=__import__('threading').Lock()",
@@ -147,7 +148,7 @@ def test_an_engine_that_does_not_answer_is_a_failure_even_if_the_application_hid
         + ASKS.replace("\n    ", "\n        ")
         + "pass\n    except Exception:\n        answer = 'x'\n    "
     )
-    application(bench, "check.value(agree=0.9)", "return answer", asks=hides)
+    application(bench, "check.value(agree=0.8)", "return answer", asks=hides)
 
     def gone(request: dict[str, Any]) -> str | Fault:
         return Fault.close() if "question" in str(request) else "ok"
@@ -173,7 +174,7 @@ SWALLOWS = """import openai
 @pytest.mark.parametrize("status", [400, 500])
 def test_a_default_for_answers_with_an_error_is_no_value(bench: Bench, status: int) -> None:
     """Both engines fail at everything, and the application returns the same on both."""
-    application(bench, "check.value(agree=0.9, rate=0.9)", "return answer", asks=SWALLOWS)
+    application(bench, "check.value(agree=0.8, rate=0.8)", "return answer", asks=SWALLOWS)
 
     def refuses(request: dict[str, Any]) -> str | Fault:
         return Fault.refuse(status) if "question" in str(request) else "ok"
@@ -186,7 +187,7 @@ def test_a_default_for_answers_with_an_error_is_no_value(bench: Bench, status: i
 
 
 def test_a_call_that_is_dropped_and_made_again_is_no_failure(bench: Bench) -> None:
-    application(bench, "check.value(agree=0.9, rate=0.9)", "return answer", asks=SWALLOWS)
+    application(bench, "check.value(agree=0.8, rate=0.8)", "return answer", asks=SWALLOWS)
     dropped: set[str] = set()
 
     def flaky(request: dict[str, Any]) -> str | Fault:
@@ -203,7 +204,7 @@ def test_a_call_that_is_dropped_and_made_again_is_no_failure(bench: Bench) -> No
 
 
 def test_a_service_of_the_application_that_is_gone_is_no_failure_of_the_engine(bench: Bench) -> None:
-    application(bench, "check.value(rate=0.9)", 'raise ConnectionRefusedError("redis")')
+    application(bench, "check.value(rate=0.8)", 'raise ConnectionRefusedError("redis")')
     engine = bench.engine("ok")
 
     result = bench.run(engines=[engine])
@@ -214,7 +215,7 @@ def test_a_service_of_the_application_that_is_gone_is_no_failure_of_the_engine(b
 
 def test_an_application_that_reads_the_beginning_of_an_answer_is_answered(bench: Bench) -> None:
     asks = BY_HTTPX.replace('"".join(', "next(")
-    application(bench, "check.value(rate=0.9)", "return answer or 'begun'", asks="import json\n    " + asks)
+    application(bench, "check.value(rate=0.8)", "return answer or 'begun'", asks="import json\n    " + asks)
 
     result = bench.run(engines=[bench.engine("billing " * 50)])
 

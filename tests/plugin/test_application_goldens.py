@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 def test_golden_values_stand_for_their_engine_and_files_of_one_name_have_their_own(bench: Bench) -> None:
-    application(bench, "check.value(agree=0.9)", "return answer")
+    application(bench, "check.value(agree=0.8)", "return answer")
     text = (bench.pytester.path / "test_app.py").read_text()
     for folder in ("mails", "chats"):
         (bench.pytester.path / folder).mkdir()

@@ -20,10 +20,11 @@ PHASES: Final = (Phase.MAIN, *FLOOR_PHASES)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folded:
-    """One case's line, with its logprobs where it has any."""
+    """One case's line, with its logprobs where it has any; ``silent``: an application came to it and asked nothing."""
 
     line: Line
     logprobs: LogprobsLine | None = None
+    silent: bool = False
 
 
 def fold(
@@ -62,7 +63,8 @@ def fold(
     hashes = {"lock": lock, "prompt": wanted.prompt, "sampling": wanted.sampling}
     line = Line(id=case, answers=tuple(answers), **hashes)
     if not tokens:
-        return Folded(line=line)
+        calls = [completion.calls for given in distinct.values() for _, completion in given]
+        return Folded(line=line, silent=all(made is not None and not made for made in calls))
     with_names = tuple(
         Tokens(of=tuple(of), answer=of_answer, tokens=content) for (of_answer, content), of in tokens.items()
     )

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pytest_llmparity.core.checks.value import KIND, ValueCheck
 from pytest_llmparity.core.errors import DesignError, UsageError
+from pytest_llmparity.core.golden.records import set_of, short
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.run.application import CASE, ENGINE_NAMES, Application
 from pytest_llmparity.run.declare.prompts import load_prompts
@@ -61,9 +62,24 @@ def inputs_of(test: str, value: object, folders: Sequence[Path]) -> PromptSet:
     Its name is the test's with its path, which is also that of its golden answers: files of one name share none.
     """
     prompts = load_prompts(value, folders, test=test, inputs=True)
-    path, _, name = test.partition("::")
-    parts = (*Path(path).with_suffix("").parts, *name.split("::"))
-    return PromptSet(name=".".join(parts), cases=prompts.cases)
+    return PromptSet(name=name_of(test), cases=prompts.cases)
+
+
+def name_of(test: str) -> str:
+    """Return the name of a test's inputs, which no other test's have, also where names of golden sets are simplified.
+
+    >>> name_of("tests/test_app.py::test_bot[en]"), name_of("tests/test_app.py::TestBot::test_bot")
+    ('tests.test_app.test_bot-en', 'tests.test_app.TestBot.test_bot')
+    >>> name_of("test_app.py::test_bot[a/b]") == name_of("test_app.py::test_bot[a:b]")
+    False
+    """
+    path, _, inside = test.partition("::")
+    folders = Path(path).with_suffix("").parts
+    function, bracket, values = inside.removesuffix("]").partition("[")
+    name = ".".join((*folders, *function.split("::"))) + (f"-{values}" if bracket else "")
+    if set_of(name) == name and not any("." in folder for folder in folders):
+        return name
+    return f"{name}-{short(test)}"
 
 
 def refuse_mixed(test: str, checks: Sequence[Any], kwargs: Mapping[str, object]) -> None:

@@ -52,6 +52,8 @@ class Written:
     renewed: Renewed
     unanswered: Sequence[str] = ()
     stale: Sequence[str] = ()
+    silent: Sequence[str] = ()
+    """Cases of which an application returned what it came to without asking its engine."""
     fills: Update = Update.CHANGED
     """What would write what its lines lack."""
 
@@ -65,6 +67,11 @@ class Written:
         if self.unanswered:
             text += (
                 f"; {explain.count(len(self.unanswered), 'case')} not answered ({explain.first_names(self.unanswered)})"
+            )
+        if self.silent:
+            text += (
+                f"; {explain.count(len(self.silent), 'value')} for which the application asked its engine nothing "
+                f"({explain.first_names(self.silent)}): does it use engine.openai() or engine.base_url?"
             )
         if lacking := self.renewed.lacking:
             text += (
@@ -258,6 +265,7 @@ def record(
             renewed=renewed,
             unanswered=recording.unanswered,
             stale=stale,
+            silent=[folded.line.id for folded in recording.folded if folded.silent],
             fills=Update.CHANGED if update is Update.MISSING else Update.ALL,
         )
         for place, (recording, renewed, stale) in zip(places, made, strict=True)
