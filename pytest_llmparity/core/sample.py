@@ -346,6 +346,12 @@ IDENTITY: Mapping[str, str] = {
     "sampling_defaults": "what the server samples with when a request does not say, as sorted JSON",
     "device": "GPUs and their driver, the CPU's model and its vector extensions",
     "attention": "the attention backend",
+    "adapters": "the LoRA adapters that answers are made with, with their ranks and scales, or none",
+    "speculative": "speculative decoding: the method or draft model and how many tokens it drafts, or off",
+    "tensor_parallel": "how many GPUs each layer is split over",
+    "pipeline_parallel": "how many parts the layers are dealt to",
+    "prefix_cache": "whether what was computed for earlier prompts is used again: on or off",
+    "chunked_prefill": "whether long prompts are computed in pieces, beside answers of others: on or off",
     "upstream": "the model and address a proxy passes requests on to, as its own configuration says",
     "recognised": "what a server attached to as openai looks like",
 }

@@ -105,6 +105,14 @@ def _budget(value: object) -> float:
     raise ValueError(f"is {given(value)}; expected seconds above 0, or text such as '15m' or '1h30m'")
 
 
+def _switch(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if value in ("on", "off"):
+        return str(value)
+    raise ValueError(f"is {given(value)}; expected true, false, 'on' or 'off'")
+
+
 def _name(value: str) -> str:
     if not NAME.fullmatch(value):
         raise ValueError(f"is {given(value)}; {LETTERS}")
@@ -199,6 +207,9 @@ Budget = Annotated[
     AfterValidator(_budget),
     WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}),
 ]
+Switch = Annotated[
+    Any, BeforeValidator(_switch), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]})
+]
 SamplingDefaults = Annotated[
     str, BeforeValidator(_sampling_defaults), WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}]})
 ]
@@ -245,6 +256,10 @@ _PINS: Mapping[str, Any] = {
     "bits_per_weight": Annotated[float, Field(gt=0)],
     "context_length": Count,
     "slots": Count,
+    "tensor_parallel": Count,
+    "pipeline_parallel": Count,
+    "prefix_cache": Switch,
+    "chunked_prefill": Switch,
     "sampling_defaults": SamplingDefaults,
 }
 """How those fields of an identity are pinned that are no text."""

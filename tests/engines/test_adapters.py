@@ -134,6 +134,7 @@ def test_llamacpp_that_is_gone_is_known_by_its_file_only(models: Path) -> None:
         "kind": "declared",
         "model": "declared",
         "kv_cache": "declared",
+        "prefix_cache": "declared",
         "device": "file",
         "digest": "file",
         "format": "file",
@@ -364,6 +365,10 @@ DEV_MODE = {
             "override_generation_config": {"top_k": 7},
         },
         "attention_config": {"backend": "FLASH_ATTN"},
+        "parallel_config": {"tensor_parallel_size": 2, "pipeline_parallel_size": 1},
+        "cache_config": {"enable_prefix_caching": True},
+        "scheduler_config": {"enable_chunked_prefill": False},
+        "speculative_config": {"method": "ngram", "model": "ngram", "num_speculative_tokens": 4},
     },
     "system_env": {
         "nvidia_gpu_models": "GPU 0: NVIDIA H200\nGPU 1: NVIDIA H200 (UUID: GPU-x)",
@@ -412,8 +417,60 @@ def test_vllm_in_dev_mode_and_its_metrics_are_read(
     assert (facts["quantization"].value, facts["quantization"].source) == ("BF16", "reported")
     assert (facts["kv_cache"].value, facts["revision"].value) == ("fp8", "abc")
     assert facts["attention"].value == "FLASH_ATTN"
+    arrangement = ("speculative", "tensor_parallel", "pipeline_parallel", "prefix_cache", "chunked_prefill")
+    assert [facts[name].value for name in arrangement] == ["ngram x4", 2, 1, "on", "off"]
     assert facts["device"].value == "2 x NVIDIA H200 (driver 570.1); AMD EPYC (avx2)"
     assert json.loads(str(facts["sampling_defaults"].value))["top_k"] == 7
+
+
+@pytest.mark.parametrize(("model", "adapters"), [("tiny", "none"), ("sql", "sql rank 8"), ("gone", None)])
+def test_vllm_lists_its_adapters_as_models(
+    attach: Attach,
+    answering: Callable[[Callable[[Call], None]], str],
+    tmp_path: Path,
+    model: str,
+    adapters: str | None,
+) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    listed = [  # as vLLM 0.32.0 answered with --enable-lora --lora-modules sql=FOLDER
+        {"id": "tiny", "root": "/models/tiny", "parent": None, "max_model_len": 512},
+        {"id": "sql", "root": str(tmp_path), "parent": "tiny", "max_model_len": None},
+    ]
+
+    def how(call: Call) -> None:
+        call.send(200, json.dumps({"data": listed} if call.path == "/v1/models" else {}).encode())
+
+    known = attach(answering(how), "vllm", model=model).identity()
+
+    assert known.get("adapters") == adapters
+    assert known.get("context_length") == (512 if adapters else None)
+
+
+@pytest.mark.parametrize(
+    ("build", "sizes"),
+    [("vllm-0.32.0-tp2-pp4", (2, 4)), ("vllm-0.32.0-dp2-ep", (None, None)), ("vllm-0.32.0", (None, None))],
+)
+def test_the_fingerprint_of_vllm_tells_how_often_it_is_split(
+    attach: Attach,
+    answering: Callable[[Callable[[Call], None]], str],
+    build: str,
+    sizes: tuple[int | None, int | None],
+) -> None:
+    answer = {
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "length"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+        "system_fingerprint": f"{build}-1a943a1f",
+    }
+
+    def how(call: Call) -> None:
+        listed = {"data": [{"id": "tiny", "parent": None, "max_model_len": 512}]}
+        call.send(200, json.dumps(listed if call.method == "GET" else answer).encode())
+
+    adapter = attach(answering(how), "vllm", model="tiny")
+    adapter.warm_up()
+
+    known = adapter.identity()
+    assert (known.get("tensor_parallel"), known.get("pipeline_parallel")) == sizes
 
 
 def test_generic_server_tells_its_model_context_and_fingerprint(

@@ -153,6 +153,7 @@ def test_identity_of_recorded_llamacpp(replays: dict[str, Replay], attach: Calla
         "context_length": 1024,
         "slots": 1,
         "format": "gguf",
+        "speculative": "off",
     }
     assert {fact.source for name, fact in facts.items() if name != "kind"} == {"reported"}
 
@@ -166,4 +167,5 @@ def test_identity_of_recorded_vllm(replays: dict[str, Replay], attach: Callable[
         "model": ("tiny", "reported"),
         "version": ("0.32.0", "reported"),
         "context_length": (1024, "reported"),
+        "adapters": ("none", "reported"),
     }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_llmparity.cli import main
+from tests.engines.lora import write_adapter
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
 
@@ -73,3 +74,20 @@ def test_a_pin_that_lies_and_a_context_too_small_are_found(
         "the longest of needle, has" in advice and "of a context of 256" in advice for advice in engine["advice"]
     )
     assert "context_length is 128 in the configuration, and the server gives 256" in engine["advice"]
+
+
+def test_an_adapter_and_flash_attention_are_known_with_rank_and_scale(
+    doctor: Callable[..., Any], gguf: Callable[..., str], prompts: Path, tmp_path: Path
+) -> None:
+    write_adapter(tmp_path / "sql.gguf", rank=8)
+    flags = f'"--lora-scaled", "{tmp_path / "sql.gguf"}:0.5", "-fa", "on"'
+    config = gguf("f16", "F16").replace('"--threads", "1"', f'"--threads", "1", {flags}')
+
+    code, said = doctor(config.replace("pin]\n", 'pin]\nadapters = "sql.gguf rank 8 x 0.5"\nspeculative = "off"\n'))
+
+    (engine,) = said["engines"]
+    facts = {name: (fact["value"], fact["source"]) for name, fact in engine["identity"].items()}
+    assert (code, engine["wrong"]) == (0, [])
+    assert facts["adapters"] == ("sql.gguf rank 8 x 0.5", "reported")
+    assert facts["speculative"] == ("off", "reported")
+    assert (facts["attention"], facts["prefix_cache"]) == (("flash", "declared"), ("off", "declared"))

@@ -203,6 +203,12 @@ _TELLING: Final = {
     "attention": "attention backend",
     "context_length": "context limit",
     "kv_cache": "KV cache",
+    "adapters": "LoRA adapters",
+    "speculative": "speculative decoding",
+    "tensor_parallel": "tensor parallel size",
+    "pipeline_parallel": "pipeline parallel size",
+    "prefix_cache": "prefix cache",
+    "chunked_prefill": "chunked prefill",
     "template_sha256": "chat template",
     "tokenizer_sha256": "vocabulary",
 }

@@ -93,7 +93,8 @@ def agree(field: str, pinned: Value, seen: Value) -> bool:
     as both do. Versions without a local part (``+cpu``) that is not pinned. Digests and commits without their
     ``sha256:`` and case, and a pinned one may be cut to 12 digits. Bits per weight may differ by 0.01. Tensor types in
     any order. Of sampling defaults those that are pinned. Slots as far as a probe saw them. A device is what holds the
-    pinned words, in any case. Format and attention in any case, all other fields as text.
+    pinned words, in any case. Format, attention and speculative decoding in
+    any case, adapters in any order, all other fields as text.
     """
     wanted, reported = str(pinned).strip(), str(seen).strip()
     return wanted == reported or (field in _RULES and _RULES[field](wanted, reported))
@@ -156,6 +157,10 @@ def _number(pinned: object, seen: object) -> bool:
     return pinned == seen
 
 
+def _in_any_order(pinned: str, seen: str) -> bool:
+    return sorted(part.strip() for part in pinned.split(",")) == sorted(part.strip() for part in seen.split(","))
+
+
 def _within(pinned: str, seen: str) -> bool:
     words = rf"(?<!\w){re.escape(pinned.casefold())}(?!\w)"  # an L40S is no L4
     return pinned != "" and re.search(words, seen.casefold()) is not None
@@ -180,4 +185,6 @@ _RULES: Final[Mapping[str, Callable[[str, str], bool]]] = {
     "slots": _at_once,
     "format": _any_case,
     "attention": _any_case,
+    "adapters": _in_any_order,
+    "speculative": _any_case,
 }

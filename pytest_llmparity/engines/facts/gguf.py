@@ -26,12 +26,20 @@ class NotWhole(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """One tensor: ``kind`` is ggml's number of its type, ``elements`` how many weights it has, ``offset`` bytes."""
+    """One tensor: ``kind`` is ggml's number of its type, ``offset`` is in bytes.
+
+    ``shape`` begins with the dimension that changes fastest.
+    """
 
     name: str
     kind: int
-    elements: int
+    shape: tuple[int, ...]
     offset: int
+
+    @property
+    def elements(self) -> int:
+        """How many weights it has."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,5 +115,5 @@ class _Reader:
         name, dimensions = self._text(), self._number("I")
         if dimensions > len(self._content):
             raise NotWhole("a tensor has more dimensions than the file has bytes")
-        elements = math.prod(self._number("Q") for _ in range(dimensions))
-        return Tensor(name=name, kind=self._number("I"), elements=elements, offset=self._number("Q"))
+        shape = tuple(self._number("Q") for _ in range(dimensions))
+        return Tensor(name=name, kind=self._number("I"), shape=shape, offset=self._number("Q"))

@@ -19,7 +19,7 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import NEUTRAL, Completion, Fact, JsonObject, Request
-from pytest_llmparity.engines.facts import files
+from pytest_llmparity.engines.facts import files, serving
 from pytest_llmparity.engines.kinds.llamacpp import GgufServer
 from pytest_llmparity.engines.start import program
 from pytest_llmparity.engines.wire import build
@@ -78,6 +78,12 @@ class LlamaCppPythonAdapter(GgufServer):
     stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True}
     counts_in_streams: ClassVar[bool] = False
     health_path: ClassVar[str] = "/v1/models"
+    # llama_cpp/server/settings.py
+    serving_flags: ClassVar[Mapping[str, serving.Flag]] = {
+        "adapters": serving.Flag(options=("--lora_path",), default=serving.NONE, read=serving.paths),
+        "speculative": serving.Flag(options=("--draft_model",), default=serving.OFF),
+        "attention": serving.Flag(options=("--flash_attn",), default="plain", read=serving.flash),
+    }
     declares: ClassVar[Capabilities] = Capabilities(
         logprobs=True,
         token_ids=False,

@@ -18,7 +18,7 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import NEUTRAL, Completion, Fact, JsonObject, Request, TokenLogprob
-from pytest_llmparity.engines.facts import files
+from pytest_llmparity.engines.facts import files, serving
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build, tokens
 from pytest_llmparity.engines.wire.base import Adapter, Launch
@@ -81,6 +81,11 @@ class MlxAdapter(Adapter):
     )
     # The chosen token is found among the alternatives, where a tie is seen with two of them.
     least_logprobs: ClassVar[int] = 2
+    # mlx_lm/server.py: one adapter, one draft model, both off unless named.
+    serving_flags: ClassVar[Mapping[str, serving.Flag]] = {
+        "adapters": serving.Flag(options=("--adapter-path",), default=serving.NONE, read=serving.paths),
+        "speculative": serving.Flag(options=("--draft-model",), default=serving.OFF, read=serving.draft_model),
+    }
     most_logprobs: ClassVar[int | None] = 11
 
     @classmethod

@@ -16,12 +16,13 @@ from pytest_llmparity.core.errors import ModelMissing
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
+from pytest_llmparity.engines.facts import serving
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import LIST, Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import shown
-from pytest_llmparity.engines.wire.values import count, facts, names, quantization
+from pytest_llmparity.engines.wire.values import count, facts, names, quantization, sequence, string
 from pytest_llmparity.settings.specification import EngineSpec
 
 NEUTRAL_DEFAULTS: Final = {"min_p": 0.0, "repetition_penalty": 1.0, "temperature": 1.0, "top_k": -1, "top_p": 1.0}
@@ -31,7 +32,8 @@ _ASKED: Final = (
     *("version", "served_model_name", "revision", "load_format", "dtype", "quantization", "kv_cache_dtype"),
     *("max_running_requests", "max_total_num_tokens", "attention_backend", "prefill_attention_backend"),
     *("decode_attention_backend", "device", "sampling_defaults", "tool_call_parser", "allow_auto_truncate"),
-    *("disable_radix_cache", "enable_deterministic_inference"),
+    *("disable_radix_cache", "enable_deterministic_inference", "chunked_prefill_size", "tp_size", "pp_size"),
+    *("lora_paths", "speculative_algorithm", "speculative_draft_model_path", "speculative_num_draft_tokens"),
 )
 """What is taken from ``/server_info``. The rest is dropped unread: it holds the server's keys and command line."""
 
@@ -212,7 +214,7 @@ class SglangAdapter(Adapter):
         """Return what ``/server_info``, ``/v1/models`` and ``/v1/loads`` say; never a key or the command line."""
         about, entry = self._server(), self._entry()
         lengths = [count(entry.get("max_model_len")), count(about.get("max_total_num_tokens"))]
-        openai = about.get("sampling_defaults") == "openai"
+        openai, size = about.get("sampling_defaults") == "openai", about.get("chunked_prefill_size")
         known = {
             "version": about.get("version"),
             "model": about.get("served_model_name") or entry.get("id"),
@@ -221,6 +223,12 @@ class SglangAdapter(Adapter):
             "slots": about.get("max_running_requests"),
             "kv_cache": about.get("kv_cache_dtype"),
             "attention": _attention(about),
+            "adapters": _adapter(self.model, about.get("lora_paths")) if about else None,
+            "speculative": _drafting(about) if about else None,
+            "tensor_parallel": about.get("tp_size"),
+            "pipeline_parallel": about.get("pp_size"),
+            "prefix_cache": serving.switched(_not(about.get("disable_radix_cache"))),
+            "chunked_prefill": serving.switched(size > 0 if isinstance(size, int) else None),
             "device": self.control.ask("/v1/loads").get("accelerator") or about.get("device"),
             "format": about.get("load_format") if about.get("load_format") in ("gguf", "safetensors") else None,
             "sampling_defaults": sampling_defaults(NEUTRAL_DEFAULTS) if openai else None,
@@ -238,6 +246,26 @@ class SglangAdapter(Adapter):
     def _unstreamed_fields(self, request: Request) -> JsonObject:
         # Refused in streams and unknown to the raw route; holds the timing and how much of the prompt was cached.
         return {} if request.prompt is not None else {"return_meta_info": True}
+
+
+def _not(value: object) -> object:
+    return not value if isinstance(value, bool) else None
+
+
+def _adapter(model: str, loaded: object) -> str:
+    """Return the adapter that a model's name asks for: what stands behind its colon, where one of that name is loaded.
+
+    ``loaded`` is ``lora_paths`` of srt/server_args.py: paths by name, or a list of paths. No server with one was seen.
+    """
+    paths = loaded if isinstance(loaded, dict) else {path: path for path in map(string, sequence(loaded))}
+    name = model.partition(":")[2]
+    return serving.listed([serving.adapter_at(string(paths[name]), name=name)] if name in paths else [])
+
+
+def _drafting(about: Mapping[str, Any]) -> str:
+    method = string(about.get("speculative_algorithm"))
+    model, tokens = about.get("speculative_draft_model_path"), about.get("speculative_num_draft_tokens")
+    return serving.drafted({"method": method, "model": model, "num_speculative_tokens": tokens}) or serving.OFF
 
 
 def _attention(about: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from pytest_llmparity.core.errors import ModelMissing, ParameterNotHonoured
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import PLAIN
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
+from pytest_llmparity.engines.facts import serving
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.engines.wire import build
@@ -53,6 +54,16 @@ class TgiAdapter(Adapter):
     timings: ClassVar[tuple[str, ...]] = (
         *("x-total-time", "x-validation-time", "x-queue-time", "x-inference-time", "x-time-per-token"),
     )
+    # launcher/src/main.rs. Over how many GPUs it spreads unasked depends on what it sees.
+    serving_flags: ClassVar[Mapping[str, serving.Flag]] = {
+        "adapters": serving.Flag(
+            options=("--lora-adapters",), variables=("LORA_ADAPTERS",), default=serving.NONE, read=serving.paths
+        ),
+        "speculative": serving.Flag(options=("--speculate",), variables=("SPECULATE",), default=serving.OFF),
+        "tensor_parallel": serving.Flag(options=("--num-shard",), variables=("NUM_SHARD",), read=serving.whole_number),
+        "prefix_cache": serving.Flag(variables=("PREFIX_CACHING",), default=serving.OFF, read=serving.truth),
+        "attention": serving.Flag(variables=("ATTENTION",)),
+    }
     # presence_penalty is missing on purpose: TGI makes a repetition penalty of it by adding 2 (router/src/lib.rs), so
     # sending a neutral 0 would penalise repetition by 2.
     fields: ClassVar[Mapping[str, str]] = {

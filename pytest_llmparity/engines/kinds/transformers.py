@@ -16,7 +16,7 @@ from pytest_llmparity.core.errors import ModelMissing
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
-from pytest_llmparity.engines.facts import files
+from pytest_llmparity.engines.facts import files, serving
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
@@ -57,6 +57,9 @@ class TransformersAdapter(Adapter):
     )
     # Token counts come with the last event unasked, and stream_options would only be warned about.
     stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True}
+    serving_flags: ClassVar[Mapping[str, serving.Flag]] = {
+        "attention": serving.Flag(options=("--attn-implementation", "--attn_implementation")),
+    }
     declares: ClassVar[Capabilities] = Capabilities(
         logprobs=False,
         token_ids=False,

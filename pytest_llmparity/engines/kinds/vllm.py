@@ -14,12 +14,12 @@ from pytest_llmparity.core.errors import LaunchError, ProtocolError, Timeout, Un
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import NEUTRAL, Fact, Request
-from pytest_llmparity.engines.facts import device, files
+from pytest_llmparity.engines.facts import device, files, serving
 from pytest_llmparity.engines.start import hub, program
 from pytest_llmparity.engines.wire import build
-from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.engines.wire.base import LIST, Adapter, Launch
 from pytest_llmparity.engines.wire.refusals import read_refusal, shown
-from pytest_llmparity.engines.wire.values import facts, fingerprint, mapping, quantization, string
+from pytest_llmparity.engines.wire.values import facts, fingerprint, mapping, mappings, quantization, string
 from pytest_llmparity.settings.specification import EngineSpec
 
 CPU_DEADLINE_S: Final = 900.0
@@ -30,6 +30,8 @@ CPU_KV_CACHE_GIB: Final = "1"
 
 OWN_DEFAULTS: Final = {**NEUTRAL, "temperature": 1.0}
 """What vLLM samples with where neither request nor model says (ChatCompletionRequest._DEFAULT_SAMPLING_PARAMS)."""
+
+_SWITCHED: Final = {"True": serving.ON, "False": serving.OFF}
 
 SLEEP_S: Final = 120.0
 """What moving the weights between GPU and RAM may take, requests in flight included. Chosen, not measured."""
@@ -69,6 +71,29 @@ class VllmAdapter(Adapter):
 
     call_flags: ClassVar[tuple[str, ...]] = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
     cache_off: ClassVar[tuple[str, ...]] = ("--no-enable-prefix-caching",)
+    # Defaults of vllm/config/parallel.py and scheduler.py; the prefix cache is turned off by :meth:`launch`.
+    serving_flags: ClassVar[Mapping[str, serving.Flag]] = {
+        # An adapter that is loaded answers for its own name, and requests go to the model's.
+        "adapters": serving.Flag(default=serving.NONE),
+        "speculative": serving.Flag(
+            options=("--speculative-config", "-sc"), default=serving.OFF, read=serving.drafting
+        ),
+        "tensor_parallel": serving.Flag(
+            options=("--tensor-parallel-size", "-tp"), default=1, read=serving.whole_number
+        ),
+        "pipeline_parallel": serving.Flag(
+            options=("--pipeline-parallel-size", "-pp"), default=1, read=serving.whole_number
+        ),
+        "prefix_cache": serving.Flag(
+            turned_on_by=("--enable-prefix-caching",),
+            turned_off_by=("--no-enable-prefix-caching",),
+            default=serving.OFF,
+        ),
+        "chunked_prefill": serving.Flag(
+            turned_on_by=("--enable-chunked-prefill",), turned_off_by=("--no-enable-chunked-prefill",)
+        ),
+        "attention": serving.Flag(options=("--attention-backend",), variables=("VLLM_ATTENTION_BACKEND",)),
+    }
 
     def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
         super().__init__(spec, base_url, headers)
@@ -238,13 +263,32 @@ class VllmAdapter(Adapter):
             {
                 "version": self.control.ask("/version").get("version"),
                 "model": entry.get("id"),
-                "context_length": entry.get("max_model_len"),
+                "context_length": entry.get("max_model_len") or self._parent(entry).get("max_model_len"),
                 "build": build,
                 "configuration": self._configuration(configuration),
                 "kv_cache": self._cache_config("cache_dtype"),
+                "adapters": self._adapters(entry),
+                "tensor_parallel": _split(build, "tp"),
+                "pipeline_parallel": _split(build, "pp"),
+                "prefix_cache": _SWITCHED.get(self._cache_config("enable_prefix_caching")),
             }
         )
         return known | self._dev_mode()
+
+    def _parent(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what ``/v1/models`` says of the model that a LoRA adapter is on; empty for a model itself."""
+        listed = mappings(self.control.ask(LIST).get("data")) if entry.get("parent") else []
+        return next((other for other in listed if other.get("id") == entry["parent"]), {})
+
+    def _adapters(self, entry: Mapping[str, Any]) -> str:
+        """Return the adapter that answers under our model's name, as ``/v1/models`` lists it; empty where it does not.
+
+        Seen on vLLM 0.32: an adapter is an entry of its own, with the model as ``parent`` and its folder as ``root``.
+        """
+        if "parent" not in entry:
+            return ""
+        name, root = string(entry.get("id")), string(entry.get("root"))
+        return serving.listed([serving.adapter_at(root, name=name)] if entry["parent"] else [])
 
     def _cache_config(self, name: str) -> str:
         """Return one setting of the cache as ``/metrics`` shows it (vllm/config/cache.py, ``metrics_info``)."""
@@ -269,12 +313,18 @@ class VllmAdapter(Adapter):
         model = mapping(config.get("model_config"))
         if not model:
             return {}
+        parallel = mapping(config.get("parallel_config"))
         sampling = ""
         if model.get("generation_config") == "vllm":
             sampling = sampling_defaults({**OWN_DEFAULTS, **mapping(model.get("override_generation_config"))})
         known = {
             "revision": string(model.get("revision")),
             "attention": string(mapping(config.get("attention_config")).get("backend")),
+            "speculative": serving.drafted(mapping(config.get("speculative_config"))) or serving.OFF,
+            "tensor_parallel": parallel.get("tensor_parallel_size"),
+            "pipeline_parallel": parallel.get("pipeline_parallel_size"),
+            "prefix_cache": serving.switched(mapping(config.get("cache_config")).get("enable_prefix_caching")),
+            "chunked_prefill": serving.switched(mapping(config.get("scheduler_config")).get("enable_chunked_prefill")),
             "device": device.reported(
                 str(system.get("nvidia_gpu_models") or ""),
                 str(system.get("nvidia_driver_version") or ""),
@@ -283,6 +333,12 @@ class VllmAdapter(Adapter):
             "sampling_defaults": sampling,
         }
         return facts(known) | quantization(model.get("quantization") or model.get("dtype"))
+
+
+def _split(build: str, how: str) -> int | None:
+    """Return a size above 1 that stands in a fingerprint (entrypoints/serve/utils/fingerprint.py), as ``tp2``."""
+    size = re.search(rf"-{how}(\d+)(?=-|$)", build)
+    return int(size[1]) if size else None
 
 
 def _sampling(args: tuple[str, ...], folder: Path) -> str:

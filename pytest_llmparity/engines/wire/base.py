@@ -18,11 +18,12 @@ from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.recorded.playing import Purpose
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sampling, WireRequest
 from pytest_llmparity.core.words.hiding import TextMask
-from pytest_llmparity.engines.facts import device, files
+from pytest_llmparity.engines.facts import device, files, serving
 from pytest_llmparity.engines.start import hub
 from pytest_llmparity.engines.wire import read
 from pytest_llmparity.engines.wire.build import RequestBuilder
 from pytest_llmparity.engines.wire.control import Control, Reply, routed, sent_secrets
+from pytest_llmparity.engines.wire.experiments import Experimental
 from pytest_llmparity.engines.wire.refusals import Meaning, meant, read_refusal, shown
 from pytest_llmparity.engines.wire.values import facts, mappings, names
 from pytest_llmparity.settings.specification import EngineSpec, Route
@@ -51,7 +52,7 @@ class Launch:
     grace_s: float = 10.0
 
 
-class Adapter(RequestBuilder):
+class Adapter(RequestBuilder, Experimental):
     """Our code for one kind of engine, around one server. Satisfies ``core.ports.Engine``.
 
     Subclasses set ``kind``, ``fields`` (the allow-list: our sampling name to the wire's) and ``health_path``, and say
@@ -99,6 +100,8 @@ class Adapter(RequestBuilder):
     """Whether people have one such server running that holds all their models, which a model's name then means."""
     distributions: ClassVar[tuple[str, ...]] = ()
     """Packages that hold a server of this kind; where ``requires`` installs one, its version is the engine's."""
+    serving_flags: ClassVar[Mapping[str, serving.Flag]] = {}
+    """By field of an identity the flags that say how a server that we start serves its model."""
 
     def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
         super().__init__(spec)
@@ -361,7 +364,7 @@ class Adapter(RequestBuilder):
         Where it only names the method of a quantisation that the files name with its bits, theirs is kept.
         """
         files, reported = self.from_files(), self.reported()
-        known = self.machine() | self.declared() | files | reported
+        known = self.machine() | self.served() | self.declared() | files | reported
         stored, now = files.get("quantization"), reported.get("quantization")
         if stored and now and stored.source == "file" and says_less(str(now.value), str(stored.value)):
             raw = f"{stored.raw or stored.value}; reported: {now.raw or now.value}"
@@ -371,6 +374,13 @@ class Adapter(RequestBuilder):
     def machine(self) -> dict[str, Fact]:
         """Return what a server that we start computes with: this machine's GPUs and CPU."""
         return facts({"device": device.describe({**os.environ, **self.spec.env}) if self.ours else ""}, source="file")
+
+    def served(self) -> dict[str, Fact]:
+        """Return how a server that we start serves its model, by its flags: adapters, drafting, GPUs, caches."""
+        if not self.ours:
+            return {}
+        words = [*self.spec.command, *self.spec.args]
+        return serving.declared(self.serving_flags, words, self.spec.env, inherited=os.environ, scrub=self.scrub)
 
     def declared(self) -> dict[str, Fact]:
         """Return what only the configuration says."""
@@ -427,55 +437,6 @@ class Adapter(RequestBuilder):
             f"{self.name}: {self.base_url} serves {len(listed)} models ({known}), so which one is meant must be said: "
             f"{how}"
         )
-
-    # ---- what experiments ask ----------------------------------------------------------------------------------------
-
-    unpenalised: ClassVar[Mapping[str, Any]] = {}
-    """Fields with which no repetition penalty acts, whatever its value; none where there are no such words."""
-    unreasoning: ClassVar[Mapping[str, Any]] = {}
-    """Fields that turn reasoning off."""
-    call_flags: ClassVar[tuple[str, ...]] = ()
-    """Flags with which its server takes tool calls out of the text of answers; none where there are no such words."""
-    cache_off: ClassVar[tuple[str, ...]] = ()
-    """Flags with which its server has no prompt cache; none where there are no such words."""
-
-    def uncached(self) -> Mapping[str, Any]:
-        """Return fields with which nothing of a prompt is taken from the prompt cache, none where there are none.
-
-        They are good for one request.
-        """
-        return {}
-
-    schema_field: ClassVar[str] = ""
-    """A field of its own that takes a JSON Schema, also beside a raw prompt; empty where there is none."""
-
-    renderings: ClassVar[int] = 0
-    """How many requests, none of which generates, :meth:`rendered` takes; 0 for kinds that do not tell."""
-
-    def rendered(self, request: Request) -> str | None:
-        """Return a chat as the server's template renders it, ``None`` where it does not tell.
-
-        Sent as a raw prompt the text makes the same tokens as the chat, so a token that the server puts in front of
-        raw prompts by itself is not in it.
-        """
-        return None
-
-    template_flag: ClassVar[str] = "--chat-template"
-    """What its server takes a file with a chat template by."""
-    template_place: ClassVar[str] = "the chat_template of its model's tokenizer"
-    """Where the text of its template is found."""
-
-    def tokens(self, prompt: str) -> list[int] | None:
-        """Return the tokens that a raw prompt is to the server, ``None`` where it does not tell or takes none back."""
-        return None
-
-    def bos(self) -> str:
-        """Return the text of the token that the server puts in front of a prompt, empty where it does not tell."""
-        return ""
-
-    def eos(self) -> str:
-        """Return the text of the token that ends an answer, empty where the server does not tell."""
-        return ""
 
     # ---- the wire --------------------------------------------------------------------------------------------------
 

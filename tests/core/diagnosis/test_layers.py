@@ -61,6 +61,10 @@ def test_layers_come_from_the_outside_in(make: Factory) -> None:
         ),
         ({"sampling_defaults": "{}"}, {"sampling_defaults": '{"top_k": 1}'}, ()),
         ({"attention": "FLASH_ATTN"}, {}, ()),
+        ({"adapters": "none"}, {"adapters": "sql rank 8"}, ("LoRA adapters: none and sql rank 8",)),
+        ({"speculative": "off"}, {"speculative": "ngram x4"}, ("speculative decoding: off and ngram x4",)),
+        ({"tensor_parallel": 1}, {"tensor_parallel": 2}, ("tensor parallel size: 1 and 2",)),
+        ({"prefix_cache": "off"}, {"prefix_cache": "on"}, ("prefix cache: off and on",)),
     ],
 )
 def test_facts_that_can_explain_a_difference_are_named(

@@ -44,6 +44,7 @@ def test_identity_of_recorded_ollama(wire: Path, attach: Attach, models: Path) -
         "tensor_types": "F32:9 Q4_K:24 Q6_K:5",
         "format": "gguf",
         "context_length": 1024,
+        "adapters": "none",
         "template_path": "jinja",
         "template_sha256": files.text_sha256((models / "chat_template.jinja").read_text("utf-8")),
     }

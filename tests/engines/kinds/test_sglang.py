@@ -193,6 +193,12 @@ def test_identity_of_the_recorded_server(attach: Attach, recorded: Callable[[str
         "slots": (8, "reported"),
         "kv_cache": ("auto", "reported"),
         "attention": ("torch_native", "reported"),
+        "adapters": ("none", "reported"),
+        "speculative": ("off", "reported"),
+        "tensor_parallel": (1, "reported"),
+        "pipeline_parallel": (1, "reported"),
+        "prefix_cache": ("off", "reported"),
+        "chunked_prefill": ("on", "reported"),
         "device": ("cpu", "reported"),
     }
 
@@ -234,6 +240,13 @@ def test_defaults_that_are_sglangs_own_are_part_of_the_identity(attach: Attach, 
         ({"attention_backend": "fa3", "decode_attention_backend": "flashinfer"}, "attention", "fa3+flashinfer"),
         ({"attention_backend": "triton"}, "attention", "triton"),
         ({}, "attention", None),
+        ({"lora_paths": {"sql": "/adapters/sql"}}, "adapters", "none"),  # requests name the model alone
+        ({"speculative_algorithm": "EAGLE", "speculative_num_draft_tokens": 4}, "speculative", "EAGLE x4"),
+        ({"tp_size": 2, "pp_size": 4}, "tensor_parallel", 2),
+        ({"tp_size": 2, "pp_size": 4}, "pipeline_parallel", 4),
+        ({"disable_radix_cache": False}, "prefix_cache", "on"),
+        ({"chunked_prefill_size": -1}, "chunked_prefill", "off"),
+        ({}, "chunked_prefill", None),
         ({"sampling_defaults": "model"}, "sampling_defaults", None),
     ],
 )
@@ -241,6 +254,13 @@ def test_what_server_info_says_becomes_a_fact(
     said: dict[str, object], field: str, value: object, attach: Attach, told: Told
 ) -> None:
     assert attach(told(**said), "sglang", model="tiny").identity().get(field) == value
+
+
+def test_an_adapter_is_named_where_the_name_of_the_model_asks_for_one(attach: Attach, told: Told) -> None:
+    url = told(lora_paths={"sql": "/adapters/sql"})
+
+    assert attach(url, "sglang", model="tiny:sql").identity().get("adapters") == "sql"
+    assert attach(url, "sglang", model="tiny:prose").identity().get("adapters") == "none"
 
 
 def test_accelerator_is_named_where_the_server_names_it(

@@ -12,16 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from pytest_llmparity.core.errors import ProtocolError, Timeout, Unreachable
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
-from pytest_llmparity.engines.facts import files
+from pytest_llmparity.engines.facts import files, serving
 from pytest_llmparity.engines.start import program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
-from pytest_llmparity.engines.wire.values import facts, mapping, quantization, string
+from pytest_llmparity.engines.wire.values import decoded, facts, mapping, mappings, quantization, string
 from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec
 
 DEFAULT_CONTEXT: Final = 4096
@@ -92,6 +93,15 @@ class LlamaCppAdapter(GgufServer):
     unreasoning: ClassVar[Mapping[str, Any]] = {"chat_template_kwargs": {"enable_thinking": False}}
     call_flags: ClassVar[tuple[str, ...]] = ("--jinja",)
     cache_off: ClassVar[tuple[str, ...]] = ("--no-cache-prompt",)
+    # llama.cpp's common/arg.cpp; adapters and drafting are reported. ``auto`` decides by the device: nothing is known.
+    serving_flags: ClassVar[Mapping[str, serving.Flag]] = {
+        "attention": serving.Flag(
+            options=("-fa", "--flash-attn"), variables=("LLAMA_ARG_FLASH_ATTN",), read=serving.flash
+        ),
+        "prefix_cache": serving.Flag(
+            turned_on_by=("--cache-prompt",), turned_off_by=("--no-cache-prompt",), default=serving.OFF
+        ),
+    }
     schema_field: ClassVar[str] = "json_schema"
     template_flag: ClassVar[str] = "--chat-template-file"
     template_place: ClassVar[str] = "what GET /props calls chat_template"
@@ -203,10 +213,27 @@ class LlamaCppAdapter(GgufServer):
                 "sampling_defaults": sampling_defaults(mapping(settings.get("params"))),
                 "template_sha256": files.text_sha256(template) if template else "",
                 "format": "gguf" if props else "",
+                "adapters": self._adapters(),
+                "speculative": _drafting(mapping(settings.get("params"))),
             }
         )
         weights = quantization(props.get("model_ftype") or mapping(entry.get("meta")).get("ftype"))
         return known | weights | self._version(known.get("build"))
+
+    def _adapters(self) -> str:
+        """Return what ``/lora-adapters`` lists, those without effect left out; empty of a server without that route.
+
+        A request may name other scales; ours name none. The rank is known where the file is on this machine.
+        """
+        try:
+            reply = self.control.get("/lora-adapters")
+        except (Unreachable, Timeout, ProtocolError):
+            return ""
+        loaded = decoded(reply.body) if reply.status == 200 else None
+        if not isinstance(loaded, list):
+            return ""
+        scales = [(string(entry.get("path")), entry.get("scale", 1.0)) for entry in mappings(loaded)]
+        return serving.listed(serving.adapter_at(path, scale=float(scale)) for path, scale in scales if scale)
 
     def _version(self, build: Fact | None) -> dict[str, Fact]:
         """Return the version: llama.cpp's build, or the package's, whose builds do not know their number."""
@@ -216,6 +243,12 @@ class LlamaCppAdapter(GgufServer):
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 return facts({"version": importlib.metadata.version("xllamacpp")}, source="file", raw="xllamacpp")
         return {}
+
+
+def _drafting(params: Mapping[str, Any]) -> str:
+    """Return the kinds of drafts that ``/props`` names, empty of a server that does not say."""
+    kinds = string(params.get("speculative.types"))
+    return serving.OFF if kinds == "none" else kinds
 
 
 def _kv_cache(spec: EngineSpec) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 """What llama.cpp keeps keys and values as (common/arg.cpp)."""
+FLASH_ATTENTION = {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,6 +50,10 @@ def main(argv: list[str] | None = None) -> int:
         name = getattr(options, f"cache_type_{half}")
         if name is not None:
             setattr(params, f"cache_type_{half}", getattr(xllamacpp.ggml_type, f"GGML_TYPE_{name.upper()}"))
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(*lora) for lora in options.lora]
+    if options.flash_attn is not None:
+        name = FLASH_ATTENTION[options.flash_attn]
+        params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{name}")
     if options.threads is not None:
         params.cpuparams.n_threads = options.threads
     try:
@@ -80,11 +85,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-ub", "--ubatch-size", dest="n_ubatch", type=int)
     for half in ("k", "v"):
         parser.add_argument(f"-ct{half}", f"--cache-type-{half}", choices=CACHE_TYPES)
+    parser.add_argument("--lora", type=_adapters, action="extend", default=[])
+    parser.add_argument("--lora-scaled", type=_scaled_adapters, action="extend", dest="lora")
+    parser.add_argument("-fa", "--flash-attn", choices=FLASH_ATTENTION)
     parser.add_argument("--chat-template", dest="chat_template")
     parser.add_argument("--chat-template-file", dest="chat_template", type=_text_of)
     parser.add_argument("--rope-freq-base", type=float)
     parser.add_argument("--rope-freq-scale", type=float)
     return parser
+
+
+def _adapters(places: str) -> list[tuple[str, float]]:
+    return [(place, 1.0) for place in places.split(",")]
+
+
+def _scaled_adapters(places: str) -> list[tuple[str, float]]:
+    pairs = [place.rpartition(":") for place in places.split(",")]
+    try:
+        return [(path, float(scale)) for path, _, scale in pairs]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{places} is not FILE:SCALE") from None
 
 
 def _text_of(name: str) -> str:

@@ -18,7 +18,7 @@ from pytest_llmparity.core.identity.capabilities import Capabilities, Overflow
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact, JsonObject, Request, WireRequest
 from pytest_llmparity.engines import daemons
-from pytest_llmparity.engines.facts import files
+from pytest_llmparity.engines.facts import files, serving
 from pytest_llmparity.engines.kinds.ollama import about, limits, models, native
 from pytest_llmparity.engines.start import program
 from pytest_llmparity.engines.wire import build
@@ -226,6 +226,11 @@ class OllamaAdapter(Adapter):
 
     # ---- identity --------------------------------------------------------------------------------------------------
 
+    # envconfig/config.go; ``auto`` decides by the device.
+    serving_flags: ClassVar[Mapping[str, serving.Flag]] = {
+        "attention": serving.Flag(variables=("OLLAMA_FLASH_ATTENTION",), read=serving.flash),
+    }
+
     def from_files(self) -> dict[str, Fact]:
         """Return what the GGUF file says that the model was made from, without its template: it may not be in force."""
         if not self.ours or self.spec.model_path is None:
@@ -254,6 +259,7 @@ class OllamaAdapter(Adapter):
             "version": self._release(),
             "model": listed.get("name"),
             "context_length": loaded.get("context_length"),
+            "adapters": about.adapters(show),
         }
         return (
             about.model_facts(show, version=self._release(), route=self.spec.route)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.identity import spelling
 from pytest_llmparity.core.sample import NEUTRAL, Fact, JsonObject, Sampling
-from pytest_llmparity.engines.facts import files
+from pytest_llmparity.engines.facts import files, serving
 from pytest_llmparity.engines.wire import build, values
 from pytest_llmparity.engines.wire.values import facts, mapping, mappings, string
 from pytest_llmparity.settings.specification import Route
@@ -185,6 +185,23 @@ def blob(show: Show) -> Path | None:
     """Return where the Modelfile says that the weights' blob lies; ``None`` when it does not."""
     line = re.search(r"^FROM (.*sha256-[0-9a-f]{64})\s*$", _text(show, "modelfile"), re.MULTILINE)
     return Path(line[1]) if line else None
+
+
+def adapters(show: Show) -> str:
+    """Return the LoRA adapters that the Modelfile names, by the digests of their blobs; empty where there is none.
+
+    Its rank is known where the daemon's store is on this machine.
+    """
+    modelfile = _text(show, "modelfile")
+    if not modelfile:
+        return ""
+    places = re.findall(r'^ADAPTER[ \t]+"?([^"\n]+?)"?[ \t]*$', modelfile, re.MULTILINE)
+    return serving.listed(serving.adapter_at(place, name=_short(Path(place).name)) for place in places)
+
+
+def _short(name: str) -> str:
+    """Return the name of a blob as Ollama shows it: twelve digits of its digest."""
+    return name[:19].replace("sha256-", "sha256:") if name.startswith("sha256-") else name
 
 
 def bits_per_weight(show: Show) -> float | None:
