@@ -185,7 +185,7 @@ class Gatherer:
                 cases=order,
                 repeats=2 if twice else 1,
             )
-            jobs = jobs_of(step, wires)
+            jobs = jobs_of(step, wires, {})
             place = {case.id: index for index, case in enumerate(order)}
             yield step, sorted(jobs, key=lambda job: place[job.case])
 

@@ -26,7 +26,7 @@ from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidenc
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.run.gather.course import FLOOR_MOST, in_rounds, waves
+from pytest_llmparity.run.gather.course import FIRST, in_rounds, waves
 from pytest_llmparity.run.plan import Unit
 
 CHECK: Final = check.text(margin=0.05)
@@ -70,7 +70,7 @@ class Trial:
     def _side(self, name: str, asked: int) -> EngineEvidence:
         engine, cases = self._sides[name], self._prompts.cases
         # A run asks 16 of an engine that repeats itself, which decides nothing of `text` then.
-        chosen: dict[Phase, Sequence[Case]] = dict.fromkeys(FLOOR_PHASES, cases[:FLOOR_MOST])
+        chosen: dict[Phase, Sequence[Case]] = dict.fromkeys(FLOOR_PHASES, cases[:FIRST])
         chosen[Phase.MAIN] = cases[:asked]
         return EngineEvidence(
             name=name,

@@ -17,8 +17,6 @@ from pytest_llmparity.core.verdict import Verdict
 FLOOR_PHASES = (Phase.COLD, Phase.WARM, Phase.PARALLEL)
 FLOOR_STAGES: Final = (16, 32, 64)
 """How many cases the noise floor repeats, all of a smaller set: more where fewer do not show it to be small enough."""
-SEQUENTIAL_FLOOR: Final = 32
-"""Of how many cases the noise floor is at most in a sequential run: those of its first look."""
 FLOOR_SHARES: Final = (0.4, 0.2, 0.4)
 """Share of the error rate at which each stage may show it: who looks three times pays for three (Bonferroni)."""
 
@@ -56,7 +54,8 @@ class Needs:
     ``timed_cached`` prompts are timed as they were gathered, so that a prefix cache may hold them; ``timed_blocks`` of
     as many requests as are under way are needed at least.
     The noise floor is of at least ``floor_cases``, then of more until it is shown to lie below each margin of
-    ``floor_held``, pairs of forks per token and the tokens over which they are counted. ``accepted``: its margin is the
+    ``floor_held``, pairs of forks per token and the tokens over which they are counted. ``floor_tokens``: so many
+    tokens of each of its answers are read, ``None``: all. ``accepted``: its margin is the
     one that was accepted for the pair in the lock. ``ladder``: its margin is that of a class of the model's ladder in
     the lock. ``repeats``: each case is asked so often; ``sampled``: and has to be answered otherwise each time, at a
     temperature above 0 and without a seed. ``arms``: it reads both arms of each case.
@@ -72,6 +71,7 @@ class Needs:
     judged: bool = True
     floor_cases: int = 0
     floor_held: frozenset[tuple[float, int]] = frozenset()
+    floor_tokens: int | None = None
     accepted: bool = False
     ladder: bool = False
     repeats: int = 1
@@ -96,6 +96,7 @@ def union(needs: Sequence[Needs]) -> Needs:
         timed_blocks=max((n.timed_blocks for n in needs), default=1),
         floor_cases=max((n.floor_cases for n in needs), default=0),
         floor_held=frozenset().union(*(n.floor_held for n in needs)),
+        floor_tokens=_longest([n.floor_tokens for n in needs if n.floor]),
         capabilities=frozenset().union(*(n.capabilities for n in needs)),
         judged=any(n.judged for n in needs),
         accepted=any(n.accepted for n in needs),
@@ -104,6 +105,11 @@ def union(needs: Sequence[Needs]) -> Needs:
         sampled=any(n.sampled for n in needs),
         arms=any(n.arms for n in needs),
     )
+
+
+def _longest(tokens: Sequence[int | None]) -> int | None:
+    known = [each for each in tokens if each is not None]
+    return max(known) if known and len(known) == len(tokens) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

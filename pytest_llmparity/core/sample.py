@@ -223,6 +223,17 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
         return self.max_tokens is not None and tokens >= self.max_tokens
 
 
+TORN: Final = "\ufffd"
+"""What servers show for a piece of a character."""
+
+
+def ends_early(answer: Completion, than: Completion) -> bool:
+    """Whether an answer was cut at a lower limit than another one has, as those of a noise floor are."""
+    if answer.max_tokens is None or than.max_tokens is None:
+        return False
+    return answer.cut and answer.max_tokens < than.max_tokens
+
+
 def in_memory(answer: Completion) -> Completion:
     """Return the answer with its token records read, wherever they were."""
     return msgspec.structs.replace(answer, logprobs=tuple(answer.logprobs))

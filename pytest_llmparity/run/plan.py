@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from pytest_llmparity.core import sizes
 from pytest_llmparity.core.checks.base import left_out
-from pytest_llmparity.core.checks.drift.floor import fewest, reached
+from pytest_llmparity.core.checks.drift.floor import MOST, fewest, reached
 from pytest_llmparity.core.checks.drift.logprobs import refused_by_probe
 from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter, reason_of
-from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, Check, Needs, floor_stages, union
+from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, Needs, floor_stages, union
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case, PromptSet, unseen
 from pytest_llmparity.core.prompts.portion import ALL, Portion
@@ -149,7 +149,6 @@ class Plan:
     """
 
     units: tuple[Unit, ...]
-    floor_most: int = FLOOR_STAGES[-1]
     shard: Shard | None = None
     whole: tuple[Unit, ...] = ()
     portion: Portion = ALL
@@ -157,14 +156,14 @@ class Plan:
     @property
     def requests(self) -> tuple[int, int]:
         """Requests per engine, the timed phase included: of one that repeats itself, and the most."""
-        spans = [requests_of_unit(unit, self.floor_most) for unit in self.units]
+        spans = [requests_of_unit(unit) for unit in self.units]
         return sum(least for least, _ in spans), sum(most for _, most in spans)
 
     @property
     def tokens(self) -> int:
         """Upper limit of generated tokens per engine: the most requests times ``max_tokens``."""
         asked = [unit for unit in self.units if unit.application is None]  # what applications ask is their own affair
-        return sum(requests_of_unit(unit, self.floor_most)[1] * unit.sampling.max_tokens for unit in asked)
+        return sum(requests_of_unit(unit)[1] * unit.sampling.max_tokens for unit in asked)
 
     @property
     def timed(self) -> tuple[Unit, ...]:
@@ -185,7 +184,7 @@ class Plan:
                 sorted(unit.needs.phases),
                 unit.needs.top_logprobs,
                 unit.needs.timed,
-                [unit.needs.floor_cases, sorted(unit.needs.floor_held)],
+                [unit.needs.floor_cases, sorted(unit.needs.floor_held), unit.needs.floor_tokens],
                 sorted(case.id for case in unit.prompts.cases),  # ``keep`` leaves the digest that of the whole set
             ]
             for unit in self.units
@@ -259,7 +258,7 @@ def step_of(unit: Unit, phase: Phase, cases: Sequence[Case]) -> Step:
     )
 
 
-def rounds(unit: Unit, order: Sequence[Case], *, most: int = FLOOR_STAGES[-1]) -> list[list[Step]]:
+def rounds(unit: Unit, order: Sequence[Case]) -> list[list[Step]]:
     """Return the rounds in which the noise floor of an engine is measured, the cases of each taken from ``order``.
 
     A round asks cases that were not asked before: cold, their answers, warm, parallel. Which of them is the last is
@@ -269,14 +268,14 @@ def rounds(unit: Unit, order: Sequence[Case], *, most: int = FLOOR_STAGES[-1]) -
         return []
     if unit.part is not None:  # whether more are needed is seen when the shards are put together
         return [[step_of(unit, phase, order) for phase in PHASE_ORDER if phase in unit.needs.phases]] if order else []
-    ends = floor_stages(min(most, len(order)), unit.concurrency)
+    ends = floor_stages(min(MOST, len(order)), unit.concurrency)
     return [
         [step_of(unit, phase, order[begin:end]) for phase in PHASE_ORDER if phase in unit.needs.phases]
         for begin, end in zip((0, *ends), ends, strict=False)
     ]
 
 
-def requests_of_unit(unit: Unit, floor_most: int) -> tuple[int, int]:
+def requests_of_unit(unit: Unit) -> tuple[int, int]:
     """Return how many answers are wanted of an engine that repeats itself, and the most."""
     answers = len(unit.prompts.cases) * unit.repeats
     if unit.part is None or unit.part.timed:
@@ -285,13 +284,13 @@ def requests_of_unit(unit: Unit, floor_most: int) -> tuple[int, int]:
         return answers, answers
     if unit.part is not None:
         return (answers + len(FLOOR_PHASES) * len(unit.part.floor),) * 2
-    least, most = floor_cases(unit, floor_most)
+    least, most = floor_cases(unit)
     return answers + len(FLOOR_PHASES) * least, answers + len(FLOOR_PHASES) * most
 
 
-def floor_cases(unit: Unit, most: int) -> tuple[int, int]:
+def floor_cases(unit: Unit) -> tuple[int, int]:
     """Return of how many cases the noise floor of a unit is at least and at most."""
-    of_unit = {"cases": len(unit.prompts.cases), "concurrency": unit.concurrency, "most": most}
+    of_unit = {"cases": len(unit.prompts.cases), "concurrency": unit.concurrency}
     least = fewest(unit.needs, tokens=unit.longest, grows=unit.floor_grows, **of_unit)
     return least, reached(**of_unit)[-1] if unit.floor_grows else least
 
@@ -319,7 +318,10 @@ def shuffled(cases: Sequence[Case], *, seed: str) -> tuple[Case, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One request to send: which case, in which phase, and its bytes; of a timed one whether a cache may hold it."""
+    """One request to send: which case, in which phase, and its bytes; of a timed one whether a cache may hold it.
+
+    ``own`` is the case's own request where a shorter answer to it is asked for: the answer is filed under that.
+    """
 
     case: str
     wire: WireRequest
@@ -327,6 +329,12 @@ class Job:
     repeat: int
     concurrency: int
     cached: bool = False
+    own: WireRequest | None = None
+
+    @property
+    def request_sha256(self) -> str:
+        """Digest of the case's own request."""
+        return (self.own or self.wire).sha256
 
     @property
     def purpose(self) -> Purpose:
@@ -334,13 +342,24 @@ class Job:
         return Purpose(phase=self.phase, concurrency=self.concurrency, repeat=self.repeat, cached=self.cached)
 
 
-def jobs_of(step: Step, wires: Mapping[str, WireRequest]) -> list[Job]:
-    """Return the jobs of one step in the order they are sent; a case without a request is not asked."""
+def jobs_of(step: Step, wires: Mapping[str, WireRequest], shorter: Mapping[str, WireRequest]) -> list[Job]:
+    """Return the jobs of one step in the order they are sent; a case without a request is not asked.
+
+    ``shorter`` are the requests by which the noise floor is measured, by the hash of the case's own.
+    """
+    of_floor = shorter if step.phase in FLOOR_PHASES else {}
     return [
-        Job(case=case.id, wire=wires[case.id], phase=step.phase, repeat=repeat, concurrency=step.concurrency)
+        Job(
+            case=case.id,
+            wire=of_floor.get(own.sha256, own),
+            phase=step.phase,
+            repeat=repeat,
+            concurrency=step.concurrency,
+            own=own if own.sha256 in of_floor else None,
+        )
         for repeat in range(step.repeats)
         for case in step.cases
-        if case.id in wires
+        if (own := wires.get(case.id)) is not None
     ]
 
 
@@ -379,14 +398,22 @@ def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
     """
     if unit.application is not None:
         return {case.id: unit.application.request(case) for case in unit.prompts.cases}
-    stream = adapter.counts_in_streams or unit.needs.timed > 0
-    return {case.id: wire_of(adapter, _request(adapter, unit, case), stream=stream) for case in unit.prompts.cases}
+    return {case.id: worded(adapter, unit, case) for case in unit.prompts.cases}
 
 
 def request_of(adapter: Adapter, unit: Unit, case: Case, *, prefix: str) -> WireRequest | None:
     """Return one of the unit's requests, streamed, with a prefix before its first text; ``None`` if it has none."""
     request = unseen.behind(prefix, _request(adapter, unit, case))
     return None if request is None else wire_of(adapter, request)
+
+
+def worded(adapter: Adapter, unit: Unit, case: Case, *, tokens: int | None = None) -> WireRequest:
+    """Return one of the unit's requests in the engine's words; ``tokens`` is another limit than its own."""
+    request = _request(adapter, unit, case)
+    if tokens is not None:
+        sampling = dataclasses.replace(request.sampling, max_tokens=tokens)
+        request = dataclasses.replace(request, sampling=sampling)
+    return wire_of(adapter, request, stream=adapter.counts_in_streams or unit.needs.timed > 0)
 
 
 def _request(adapter: Adapter, unit: Unit, case: Case) -> Request:
@@ -441,7 +468,7 @@ def build_requests(adapter: Adapter, record: EngineRecord, units: Sequence[Unit]
     that holds for all of its cases, else the cases. A unit whose checks all read logprobs that a probe found unfit is
     refused.
     """
-    worded: dict[str, Mapping[str, WireRequest]] = {}
+    in_words: dict[str, Mapping[str, WireRequest]] = {}
     refused: dict[str, str] = {}
     judged_nowhere: dict[str, str] = {}
     unasked: dict[str, Mapping[str, str]] = {}
@@ -456,13 +483,13 @@ def build_requests(adapter: Adapter, record: EngineRecord, units: Sequence[Unit]
         wires = {case: wire for case, wire in wires.items() if case not in lacks}
         missing = {**no_words, **lacks}
         if wires:
-            worded[unit.key] = wires
+            in_words[unit.key] = wires
             unasked |= {unit.key: missing} if missing else {}
         elif len(lacks) == len(unit.prompts.cases):
             judged_nowhere[unit.key] = next(iter(lacks.values()))
         else:
             refused[unit.key] = next(why for case, why in missing.items() if case not in lacks)
-    return dataclasses.replace(record, refused=refused, left_out=judged_nowhere, unasked=unasked), worded
+    return dataclasses.replace(record, refused=refused, left_out=judged_nowhere, unasked=unasked), in_words
 
 
 def pointless(engine: EngineRecord, unit: Unit) -> dict[str, str]:

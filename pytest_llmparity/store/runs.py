@@ -343,14 +343,14 @@ class Store(Looks, Documents):
         identity: Identity,
         concurrency: int,
         version: str,
-        wanted: Collection[Key] | None = None,
+        wanted: Mapping[Key, int] | None = None,
     ) -> list[Sample]:
         """Return the noise floor another run measured on this very engine, or nothing.
 
         It is the newest one on this host with equal spec, identity, concurrency and version of this package; an
         identity with a value the server did not report itself proves nothing and gives nothing. With ``wanted`` a run
-        counts only when it has all of these keys, and only they come back. The caller puts them into its own run:
-        checks read one run.
+        counts only when it has all of these keys, and only they come back: none of an answer that was cut at fewer
+        tokens than are wanted of it. The caller puts them into its own run: checks read one run.
         """
         identity = self.mask.identity(identity)
         facts = [fact for name, fact in identity.facts.items() if name != "kind"]  # the kind is ours, not the server's
@@ -370,9 +370,8 @@ class Store(Looks, Documents):
                 if sample.concurrency == concurrency and sample.completion is not None
             }
             if wanted is not None:
-                samples = (
-                    {key: samples[key] for key in samples if key in wanted} if samples.keys() >= set(wanted) else {}
-                )
+                whole = all(key in samples and _reaches(samples[key], tokens) for key, tokens in wanted.items())
+                samples = {key: samples[key] for key in wanted} if whole else {}
             if samples:
                 return list(samples.values())
         return []
@@ -461,6 +460,12 @@ class Store(Looks, Documents):
             )
             raise StoreError(message)
         return records
+
+
+def _reaches(sample: Sample, tokens: int) -> bool:
+    """Whether an answer was not cut before it had so many tokens."""
+    answer = sample.completion
+    return answer is not None and (not answer.cut or answer.max_tokens is None or answer.max_tokens >= tokens)
 
 
 def _values(identity: Identity) -> dict[str, object]:

@@ -773,9 +773,26 @@ def test_the_newest_run_that_has_everything_wanted_is_taken(store: Store, clock:
     newer = measure_floor(store, "s2", cases="a")
 
     assert reuse(store) == newer
-    assert reuse(store, wanted=[key_of(one) for one in older]) == older
-    assert reuse(store, wanted=[key_of(newer[0])]) == newer[:1]
-    assert reuse(store, wanted=[Key("sha", "q", Phase.COLD, 0, 8)]) == []
+    assert reuse(store, wanted={key_of(one): 0 for one in older}) == older
+    assert reuse(store, wanted={key_of(newer[0]): 0}) == newer[:1]
+    assert reuse(store, wanted={Key("sha", "q", Phase.COLD, 0, 8): 0}) == []
+
+
+def test_a_floor_whose_answers_were_cut_sooner_than_they_are_read_is_not_reused(store: Store) -> None:
+    run = begin(store, "s1", resume="fresh").id
+    store.put_engine(run, "old-name", "spec", identity())
+    cut = Completion(text="x", finish_reason="length", completion_tokens=32, max_tokens=32)
+    ended = Completion(text="x", finish_reason="stop", completion_tokens=3, max_tokens=32)
+    floor = [
+        msgspec.structs.replace(sample(case, Phase.COLD, concurrency=8), engine="old-name", completion=completion)
+        for case, completion in (("a", cut), ("b", ended))
+    ]
+    store.put(run, floor)
+    keys = [key_of(one) for one in floor]
+
+    assert reuse(store, wanted=dict.fromkeys(keys, 32)) == floor
+    assert reuse(store, wanted=dict.fromkeys(keys, 48)) == []
+    assert reuse(store, wanted={keys[1]: 48}) == floor[1:]
 
 
 def test_a_run_without_a_floor_is_passed_over(store: Store, clock: Clock) -> None:

@@ -32,7 +32,7 @@ from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidenc
 from pytest_llmparity.core.late import np
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import PromptSet
-from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.sample import Phase, ends_early
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
@@ -224,7 +224,9 @@ class SimilarityCheck(BaseCheck):
             (main[case].text, again.text)
             for phase in FLOOR_PHASES
             for case, again in baseline.answers(phase).items()
-            if case in main and _both_speak(Pair(case=cases[case], baseline=main[case], candidate=again))
+            if case in main
+            and not ends_early(again, main[case])
+            and _both_speak(Pair(case=cases[case], baseline=main[case], candidate=again))
         ]
         if len(texts) < LEAST_REPEATS:
             return None, (

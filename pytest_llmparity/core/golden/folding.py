@@ -12,7 +12,7 @@ import msgspec
 from pytest_llmparity.core.evidence import FLOOR_PHASES
 from pytest_llmparity.core.golden import records
 from pytest_llmparity.core.golden.records import Answer, Call, Line, LogprobsLine, Tokens, Wanted
-from pytest_llmparity.core.sample import Completion, Phase, Sample, TokenLogprob, ToolCall
+from pytest_llmparity.core.sample import Completion, Phase, Sample, TokenLogprob, ToolCall, ends_early
 
 PHASES: Final = (Phase.MAIN, *FLOOR_PHASES)
 """The phases a golden keeps, what is judged first."""
@@ -47,7 +47,8 @@ def fold(
     distinct: dict[Answer, list[tuple[Phase, Completion]]] = {}
     for sample in ordered:
         if sample.completion is not None:
-            distinct.setdefault(_answer(sample.completion, valid), []).append((sample.phase, sample.completion))
+            answer = _answer(sample.completion, valid, first=ordered[0].completion)
+            distinct.setdefault(answer, []).append((sample.phase, sample.completion))
     answers = [
         msgspec.structs.replace(answer, **Counter(phase.value for phase, _ in given))
         for answer, given in distinct.items()
@@ -119,7 +120,8 @@ def _by_name(logprobs: LogprobsLine) -> Mapping[tuple[str, str], Sequence[TokenL
     return by_name
 
 
-def _answer(completion: Completion, valid: Callable[[Completion], bool] | None) -> Answer:
+def _answer(completion: Completion, valid: Callable[[Completion], bool] | None, *, first: Completion) -> Answer:
+    shorter = ends_early(completion, first)
     return Answer(
         text=completion.text,
         reasoning=completion.reasoning,
@@ -128,8 +130,9 @@ def _answer(completion: Completion, valid: Callable[[Completion], bool] | None) 
         prompt_tokens=completion.prompt_tokens,
         completion_tokens=completion.completion_tokens,
         reasoning_tokens=completion.reasoning_tokens,
-        valid=None if valid is None else valid(completion),
+        valid=None if valid is None or shorter else valid(completion),
         normalised=completion.normalised,
+        limit=completion.max_tokens if shorter else None,
     )
 
 
@@ -143,5 +146,5 @@ def _completion(answer: Answer, max_tokens: int) -> Completion:
         completion_tokens=answer.completion_tokens,
         reasoning_tokens=answer.reasoning_tokens,
         normalised=answer.normalised,
-        max_tokens=max_tokens,
+        max_tokens=max_tokens if answer.limit is None else answer.limit,
     )

@@ -87,7 +87,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One distinct answer, and how often it came: ``main`` is what is judged, the others measure the noise floor.
 
-    ``valid`` says whether it fits the schema that the case asks for or expects; left out where there is none.
+    ``valid`` says whether it fits the schema that the case asks for or expects; left out where there is none. ``limit``
+    is the most tokens it might have where that was fewer than the case's.
     """
 
     main: Often = 0
@@ -103,6 +104,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reasoning_tokens: Count | None = None
     valid: bool | None = None
     normalised: tuple[str, ...] = ()
+    limit: Count | None = None
 
     @property
     def words(self) -> tuple[object, ...]:

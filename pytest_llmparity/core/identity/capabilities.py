@@ -26,6 +26,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "reasoning_effort": ("reasons by reasoning_effort", "ignores reasoning_effort"),
     "thinking_switch": ("reasons by enable_thinking", "ignores enable_thinking in chat_template_kwargs"),
     "stream_equal": ("streams what it answers unstreamed", "answers differently when streamed"),
+    "reasons": ("reasons before it answers", "answers without reasoning"),
 }
 """What a yes and a no of each field mean, as the rest of a sentence that begins with the engine's name."""
 OVERFLOWS: Final[Mapping[Overflow, str]] = {
@@ -48,6 +49,7 @@ class Capabilities:
     ``seed``: the same seed gives the same sampled text. ``tools``: functions may be offered. ``raw_prompt``: text is
     taken as it is, without a template. ``stream_equal``: streamed and unstreamed answers are the same.
     ``reasoning_effort`` and ``thinking_switch``: what a request says of reasoning changes something.
+    ``reasons``: it does so before it answers, nothing said of it.
     ``odd_logprobs`` says what keeps its logprobs from being compared, as the rest of a sentence about them.
     ``context_length`` is the largest prompt plus answer seen to fit, in tokens. ``probed`` names the fields that a
     probe of the live server found out (all others are declared).
@@ -63,6 +65,7 @@ class Capabilities:
     stream_equal: bool | None = None
     reasoning_effort: bool | None = None
     thinking_switch: bool | None = None
+    reasons: bool | None = None
     unknown_fields: UnknownField | None = None
     overflow: Overflow | None = None
     odd_logprobs: str | None = None

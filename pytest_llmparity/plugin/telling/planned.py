@@ -82,7 +82,7 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
         ),
         str(portion),
     )
-    runs = [requests_of_unit(unit, plan.floor_most)[1] for unit in plan.units if unit.application is not None]
+    runs = [requests_of_unit(unit)[1] for unit in plan.units if unit.application is not None]
     if runs:
         lines.append(ahead.runs_line(sum(runs), len(settings.asked)))
     compared = [] if settings.cases else [c.pairwise for each in session.gates.declarations() for c in each.checks]

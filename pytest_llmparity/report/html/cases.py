@@ -18,7 +18,7 @@ from pytest_llmparity.core.evidence import FLOOR_PHASES
 from pytest_llmparity.core.gate.expected import expected
 from pytest_llmparity.core.gate.flips import Flips, flips
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
-from pytest_llmparity.core.sample import Completion, Phase, Sample, TokenLogprob
+from pytest_llmparity.core.sample import TORN, Completion, Phase, Sample, TokenLogprob, ends_early
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import brief, explain
 from pytest_llmparity.report.html import edits
@@ -311,6 +311,8 @@ def _answer(samples: Sequence[Sample]) -> Completion | None:
 
 
 def _same(ours: Completion, theirs: Completion) -> bool:
+    if ends_early(theirs, ours):
+        return not theirs.tool_calls and ours.text.startswith(theirs.text.rstrip(TORN))
     return ours.text == theirs.text and same_calls(ours.tool_calls, theirs.tool_calls)
 
 

@@ -8,13 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytest_llmparity.core.checks.drift.floor import most_cases, planned
+from pytest_llmparity.core.checks.drift.floor import planned
 from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.words.explain import plain
 from pytest_llmparity.run.declare import Untagged, declare, power_in_turn, refuse_unjudged
 from pytest_llmparity.run.gather.asked import ASKED, asked_by
-from pytest_llmparity.run.gather.course import FLOOR_MOST
 from pytest_llmparity.run.golden.requests import REQUESTS, SPARED, note, partly_asked
 from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan, unit_of
@@ -125,8 +124,7 @@ class Gates:
         plan = make_plan(self.declarations(), only=settings.cases, engines=settings.company)
         if self._untagged or any(declared.prompts.rest for declared in self._declared.values()):
             plan = dataclasses.replace(plan, portion=settings.portion)
-        plan = of_shard(plan, settings.shard)
-        return dataclasses.replace(plan, floor_most=FLOOR_MOST) if settings.in_waves else plan
+        return of_shard(plan, settings.shard)
 
     def floor_lines(self, declaration: Declaration) -> list[str]:
         """Return what the plan says of the noise floor that is measured for one test."""
@@ -140,7 +138,6 @@ class Gates:
             concurrency=unit.concurrency,
             tokens=unit.longest,
             grows=unit.floor_grows,
-            most=most_cases(sequential=settings.in_waves),
         )
 
     def timed_lines(self, declaration: Declaration) -> list[str]:

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from pytest_llmparity.core.checks.drift.floor import needs_more
+from pytest_llmparity.core.checks.drift.floor import MOST, needs_more
 from pytest_llmparity.core.errors import LLMParityError
-from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_STAGES, EngineEvidence, floor_stages
+from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, floor_stages
 from pytest_llmparity.core.ports import Progress
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, Sample
@@ -27,7 +27,7 @@ from pytest_llmparity.run.gather.reconnect import Watch
 from pytest_llmparity.run.gather.sender import Ready, client_of, send
 from pytest_llmparity.run.judge.judging import select
 from pytest_llmparity.run.loop import LoopThread, all_of, outside
-from pytest_llmparity.run.plan import Job, Step, Unit, jobs_of, rounds, step_of
+from pytest_llmparity.run.plan import Job, Step, Unit, rounds, step_of
 from pytest_llmparity.run.records import proven
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.runs import Key, Store
@@ -103,7 +103,7 @@ class Asking:
             async with self._line(name) as send_step:
                 for unit, order in orders:
                     if (of_engine := self._of(name, unit)) is not None:
-                        await self._floor(name, of_engine, order, send_step, FLOOR_STAGES[-1])
+                        await self._floor(name, of_engine, order, send_step)
                         await send_step(step_of(of_engine, Phase.MAIN, of_engine.prompts.cases))
 
         self.in_lanes([name for name in names if name in self.ready], ask)
@@ -114,19 +114,19 @@ class Asking:
             with contextlib.suppress(LLMParityError):  # the requests themselves will say what is wrong
                 self.ready[name].adapter.warm_up()
 
-    def begin(self, name: str, orders: Sequence[tuple[Unit, Sequence[Case]]], *, most: int = FLOOR_STAGES[-1]) -> bool:
+    def begin(self, name: str, orders: Sequence[tuple[Unit, Sequence[Case]]]) -> bool:
         """Show how many requests an engine is going to get, as far as that is known; False when nothing is missing.
 
-        ``orders`` has with each unit the order in which its cases measure the noise floor, ``most`` of them.
+        ``orders`` has with each unit the order in which its cases measure the noise floor.
         """
         units = [(self._of(name, unit), order) for unit, order in orders]
-        self._reuse_floor(name, [(unit, order) for unit, order in units if unit is not None], most)
+        self._reuse_floor(name, [(unit, order) for unit, order in units if unit is not None])
         have = self._store.have(self._run, name)
         missing = {
             key_of(job)
             for unit, order in units
             if unit is not None
-            for step in self._due(name, unit, order, most, have)
+            for step in self._due(name, unit, order, have)
             for job in self._missing(name, step, have)
         }
         total = len(missing)
@@ -145,18 +145,18 @@ class Asking:
         """Return the cases that an engine has a request for: others would make a round of the floor smaller."""
         return [case for case in cases if case.id in self.ready[name].wires[unit.key]]
 
-    def _due(self, name: str, unit: Unit, order: Sequence[Case], most: int, have: Collection[Key]) -> Iterator[Step]:
+    def _due(self, name: str, unit: Unit, order: Sequence[Case], have: Collection[Key]) -> Iterator[Step]:
         """Yield what an engine is to be asked of a unit as far as it is known: a later round follows from answers."""
-        for steps in self._rounds(name, unit, order, most):
+        for steps in self._rounds(name, unit, order):
             yield from steps
             if any(self._missing(name, step, have) for step in steps):
                 break
         yield step_of(unit, Phase.MAIN, unit.prompts.cases)
 
-    def _rounds(self, name: str, unit: Unit, order: Sequence[Case], most: int) -> Iterator[list[Step]]:
+    def _rounds(self, name: str, unit: Unit, order: Sequence[Case]) -> Iterator[list[Step]]:
         """Yield the rounds of the noise floor, a further one only where the answers to those before it call for it."""
         begun: list[Sequence[Case]] = []
-        for steps in rounds(unit, self._askable(name, unit, order[:most]), most=most):
+        for steps in rounds(unit, self._askable(name, unit, order[:MOST])):
             enough = sum(map(len, begun)) >= max(1, unit.needs.floor_cases)
             if enough and not self._needs_more(name, unit, begun):
                 return
@@ -174,13 +174,13 @@ class Asking:
         return needs_more(begun, engine, held=unit.needs.floor_held, stages=stages)
 
     async def _floor(
-        self, name: str, unit: Unit, order: Sequence[Case], send_step: Callable[[Step], Awaitable[None]], most: int
+        self, name: str, unit: Unit, order: Sequence[Case], send_step: Callable[[Step], Awaitable[None]]
     ) -> bool:
         """Ask the cases that measure an engine's noise floor, with their answers, until there are enough.
 
         False when a hard stop left something of it out.
         """
-        of_floor = self._rounds(name, unit, order, most)
+        of_floor = self._rounds(name, unit, order)
         counted, begun = False, list[Step]()
         # Answers are read and compared in another thread: other engines are asked meanwhile.
         while (steps := await outside(lambda: next(of_floor, None))) is not None:
@@ -193,16 +193,25 @@ class Asking:
             begun += steps
         return not any(self.missing(name, step) for step in begun)
 
-    def floor(self, names: Sequence[str], unit: Unit, order: Sequence[Case], *, most: int) -> bool:
+    def floor(self, names: Sequence[str], unit: Unit, order: Sequence[Case]) -> bool:
         """Measure the noise floor of these engines on the first of these cases; False when a hard stop cut it short."""
 
         async def ask(name: str) -> bool:
             if (of_engine := self._of(name, unit)) is None:
                 return True
             async with self._line(name) as send_step:
-                return await self._floor(name, of_engine, order, send_step, most)
+                return await self._floor(name, of_engine, order, send_step)
 
         return all(self.in_lanes(names, ask).values())
+
+    def measured(self, names: Sequence[str], unit: Unit) -> int:
+        """Return of how many cases the largest noise floor of these engines is."""
+        floors = (
+            {key.case for key in self._store.have(self._run, name) if key.phase in FLOOR_PHASES}
+            & unit.prompts.by_id.keys()
+            for name in names
+        )
+        return max(map(len, floors), default=0)
 
     def missing(self, engine: str, step: Step) -> int:
         """How many requests of a step have no sample yet."""
@@ -220,15 +229,15 @@ class Asking:
         return self._ledger.allowance.reason is None or not missing
 
     def _missing(self, engine: str, step: Step, have: Collection[Key]) -> list[Job]:
-        wires = self.ready[engine].wires[step.unit.key]
-        return [job for job in jobs_of(step, wires) if key_of(job) not in have and self._has(engine, job)]
+        jobs = self.ready[engine].jobs(step)
+        return [job for job in jobs if key_of(job) not in have and self._has(engine, job)]
 
     def _has(self, engine: str, job: Job) -> bool:
         """Tell whether an engine can be asked to repeat itself: a recording only as often as it was recorded."""
         adapter = self.ready[engine].adapter
         return job.phase not in FLOOR_PHASES or not isinstance(adapter, Played) or adapter.has(job.wire, job.purpose)
 
-    def _reuse_floor(self, name: str, units: Sequence[tuple[Unit, Sequence[Case]]], most: int) -> None:
+    def _reuse_floor(self, name: str, units: Sequence[tuple[Unit, Sequence[Case]]]) -> None:
         """Copy the noise floor an earlier run measured on this very server, where nothing about it has changed.
 
         Only of a server that somebody else keeps running: one that we start is measured as it is this time. Timings
@@ -239,7 +248,7 @@ class Asking:
             return
         have, reused = self._store.have(self._run, name), 0
         for unit, order in units:
-            for steps in rounds(unit, self._askable(name, unit, order[:most]), most=most):
+            for steps in rounds(unit, self._askable(name, unit, order[:MOST])):
                 copied = sum(self._reuse_step(name, step, have) for step in steps if step.phase in FLOOR_PHASES)
                 reused += copied
                 if not copied:  # who has not measured this round has not measured a later one either
@@ -252,8 +261,8 @@ class Asking:
 
     def _reuse_step(self, name: str, step: Step, have: Collection[Key]) -> int:
         """Copy one phase of a noise floor from an earlier run that has it whole; return how many answers these are."""
-        wanted = {key_of(job) for job in jobs_of(step, self.ready[name].wires[step.unit.key])}
-        if not wanted or wanted & set(have):
+        wanted = {key_of(job): job.wire.max_tokens or 0 for job in self.ready[name].jobs(step)}
+        if not wanted or wanted.keys() & set(have):
             return 0
         samples = self._store.reusable_floor(
             spec_hash=self.ready[name].adapter.spec.spec_hash,
@@ -359,4 +368,4 @@ class Absences:
 
 def key_of(job: Job) -> Key:
     """Return what the store calls this job's sample."""
-    return Key(job.wire.sha256, job.case, job.phase, job.repeat, job.concurrency)
+    return Key(job.request_sha256, job.case, job.phase, job.repeat, job.concurrency)

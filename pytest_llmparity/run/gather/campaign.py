@@ -19,7 +19,6 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.asking import Asking
 from pytest_llmparity.run.gather.company import selves
-from pytest_llmparity.run.gather.course import FLOOR_MOST
 from pytest_llmparity.run.gather.ledger import Ledger, unread_fields, unsent_fields
 from pytest_llmparity.run.gather.sender import Ready
 from pytest_llmparity.run.gather.waves import Waves
@@ -252,7 +251,7 @@ class Campaign:
             if record.unusable is not None:
                 continue
             wires = {key: by_case for key, by_case in prepared[name].wires.items() if key not in lonely}
-            self._asking.ready[name] = Ready(adapter, wires)
+            self._asking.ready[name] = Ready(adapter, wires, prepared[name].shorter)
             for key, by_case in wires.items():
                 sent = {case: wire.sha256 for case, wire in by_case.items()}
                 self._store.put_document(self._begun.id, wires_name(name, key), sent)
@@ -275,6 +274,7 @@ class Campaign:
             store=self._store,
             version=self._version,
             fresh=self._settings.resume == "fresh",
+            whole=self._settings.update_golden is not None or adapter.spec.recorder is not None,
             take=self._allowance.take,
         )
         heard = asked and not record.recording and prepared.record.error is None
@@ -298,7 +298,7 @@ class Campaign:
         assert self._waves is not None
         ready = [name for name in names if name in self._asking.ready]
         for name in ready:
-            if self._asking.begin(name, self._waves.orders(), most=FLOOR_MOST):
+            if self._asking.begin(name, self._waves.orders()):
                 self._asking.warm_again(name)
         # Whoever is asked before the others come cannot know when they will be settled.
         before_the_others = self._one_at_a_time or bool(self._asking.apart)

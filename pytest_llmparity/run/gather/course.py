@@ -8,14 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_llmparity.core.evidence import SEQUENTIAL_FLOOR
 from pytest_llmparity.core.prompts import Case, digest
 from pytest_llmparity.run.plan import Unit
 
 WAVE = 16
 """Cases every engine is asked before it is looked whether anything is still open."""
-FLOOR_MOST = SEQUENTIAL_FLOOR
-"""Cases of the first look where the noise floor is measured."""
+FIRST = 32
+"""Cases of the first look where the noise floor is measured, and it took no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +84,10 @@ def _draw(text: str) -> str:
     return hashlib.sha256(f"pytest-llmparity sequential 1/{text}".encode()).hexdigest()
 
 
-def waves(unit: Unit) -> Iterator[int]:
-    """Yield after how many cases it is looked: the first time when all that measure the noise floor were asked."""
+def waves(unit: Unit, measured: int = 0) -> Iterator[int]:
+    """Yield after how many cases it is looked: the first time when all that ``measured`` the noise floor were asked."""
     total = len(unit.prompts.cases)
-    place = min(total, FLOOR_MOST if unit.needs.floor else WAVE)
+    place = min(total, max(measured, FIRST) if unit.needs.floor else WAVE)
     yield place
     while place < total:
         place = min(total, place + WAVE)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -23,13 +23,13 @@ from pytest_llmparity.core.errors import (
     reason_of,
 )
 from pytest_llmparity.core.ports import Engine
-from pytest_llmparity.core.sample import Completion, Failure, Sample
+from pytest_llmparity.core.sample import Completion, Failure, Sample, WireRequest
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.overhearing import overhear
 from pytest_llmparity.run.gather.reconnect import RESTARTS, Watch
 from pytest_llmparity.run.loop import all_of
-from pytest_llmparity.run.plan import Job, Wires
+from pytest_llmparity.run.plan import Job, Step, Wires, jobs_of
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.transport.client import MIXED, Client
 from pytest_llmparity.transport.exchange import Exchange, Limits, timing
@@ -110,10 +110,18 @@ async def send(
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """An engine that can be asked, and the requests it can be sent."""
+    """An engine that can be asked, and the requests it can be sent.
+
+    ``shorter`` are those by which its noise floor is measured, by the hash of the case's own, where they are others.
+    """
 
     adapter: Adapter
     wires: Wires
+    shorter: Mapping[str, WireRequest] = field(default_factory=dict)
+
+    def jobs(self, step: Step) -> list[Job]:
+        """Return the jobs of one step in the order they are sent."""
+        return jobs_of(step, self.wires[step.unit.key], self.shorter)
 
 
 class _Line:
@@ -242,7 +250,7 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
         phase=job.phase,
         repeat=job.repeat,
         concurrency=job.concurrency,
-        request_sha256=job.wire.sha256,
+        request_sha256=job.request_sha256,
         completion=completion,
         timing=when,
         attempts=attempts,
@@ -283,7 +291,7 @@ def failed(engine: str, job: Job, error: EngineError, *, attempts: int) -> Sampl
         phase=job.phase,
         repeat=job.repeat,
         concurrency=job.concurrency,
-        request_sha256=job.wire.sha256,
+        request_sha256=job.request_sha256,
         failure=Failure(kind=type(error).__name__, message=str(error), status=error.status),
         attempts=attempts,
         omitted=job.wire.omitted,

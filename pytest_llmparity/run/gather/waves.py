@@ -12,7 +12,7 @@ from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.gather.asking import Asking
-from pytest_llmparity.run.gather.course import FLOOR_MOST, cases_of, course_of, waves
+from pytest_llmparity.run.gather.course import cases_of, course_of, waves
 from pytest_llmparity.run.judge.judging import ALPHA, Judging, courses
 from pytest_llmparity.run.plan import Declaration, Plan, Unit, step_of, unit_of
 from pytest_llmparity.store.ownership import KEPT
@@ -62,20 +62,23 @@ class Waves:
     def go(self, unit: Unit, names: Sequence[str], *, whole: bool = False) -> None:
         """Ask one unit of these engines, to the end if it must be ``whole``.
 
-        First as many cases as measure the noise floor, and the floor; from then on only engines about which something
-        is open are asked on. Those of the unit's tests that no check can settle early need every case.
+        First the cases that measure the noise floor of any engine, at least so many as for the first look, and the
+        floor; from then on only engines about which something is open are asked on. Those of the unit's tests that no
+        check can settle early need every case.
         """
         whole = whole or not all(self._early(declaration) for declaration in self._of(unit))
         begin, active = 0, list(names)
-        for end in waves(unit):
+        if not self._asking.floor(active, unit, self._order(unit)):
+            self._note(unit, cut=True)
+            return
+        for end in waves(unit, self._asking.measured(active, unit)):
             step = step_of(unit, Phase.MAIN, cases_of(unit, self._courses[unit.key], begin, end))
             if begin and not whole and any(self._asking.missing(name, step) for name in active):
                 wanting = self._wanting(unit)
                 active = [name for name in active if name in wanting]
                 if not active:
                     break
-            measured = begin > 0 or self._asking.floor(active, unit, self._order(unit), most=FLOOR_MOST)
-            if not (measured and self._asking.ask(active, step)):
+            if not self._asking.ask(active, step):
                 self._note(unit, cut=True)
                 return
             self._note(unit, asked=dict.fromkeys(active, end))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import operator
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -24,10 +27,10 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.identity.routes import CASES, RouteCheck
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import Completion, Identity, Request, to_json
+from pytest_llmparity.core.sample import Completion, Identity, Request, WireRequest, to_json
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.plan import Unit, Wires, build_requests, narrowed, pointless, shuffled
+from pytest_llmparity.run.plan import Unit, Wires, build_requests, narrowed, pointless, shuffled, worded
 from pytest_llmparity.run.probe import overflow, probes, thinking
 from pytest_llmparity.run.probe.probes import Probe, Probed, Spent
 from pytest_llmparity.run.probe.slots import MOST_REQUESTS
@@ -286,6 +289,7 @@ class Prepared:
     record: EngineRecord
     wires: Wires
     notes: tuple[str, ...] = ()
+    shorter: Mapping[str, WireRequest] = dataclasses.field(default_factory=dict)
 
 
 def prepare(
@@ -297,14 +301,17 @@ def prepare(
     store: Store,
     version: str,
     fresh: bool,
+    whole: bool,
     take: Callable[[], bool],
 ) -> Prepared:
     """Find out what a server does with what it will be sent, and put every request into its words.
 
     Nothing is sent unless it will be ``asked`` something. ``version`` is this package's, ``fresh`` forgets what earlier
-    runs found out, ``take`` says before each request whether it may be sent. What goes wrong is the record's error.
+    runs found out, ``whole`` keeps answers of a noise floor as long as others, ``take`` says before each request
+    whether it may be sent. What goes wrong is the record's error.
     """
     notes: list[str] = []
+    shorter: Mapping[str, WireRequest] = {}
     try:
         names = wanted(units, context=record.context_length) if asked and not record.recording else ()
         learnt = learn(
@@ -321,11 +328,37 @@ def prepare(
         if asked and not record.recording:
             record = _with_routes(adapter, record, units, take=take, say=notes.append)
         record, wires = build_requests(adapter, record, units)
+        if not (whole or record.recording):
+            shorter = floor_requests(adapter, units, wires)
     except (StoreError, KeeperError):
         raise
     except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
         record, wires = dataclasses.replace(record, error=reason_of(error, record.name)), {}
-    return Prepared(record=record, wires=wires, notes=tuple(notes))
+    return Prepared(record=record, wires=wires, notes=tuple(notes), shorter=shorter)
+
+
+def floor_requests(adapter: Adapter, units: Sequence[Unit], wires: Wires) -> dict[str, WireRequest]:
+    """Return the requests by which the noise floor is measured with shorter answers, by the hash of the case's own.
+
+    They ask for as many tokens as the checks read of a floor, those of all units that ask the same. Answers are whole
+    beside tools (some servers fail at a call that is cut), where a case says how much to reason or has fields of its
+    own, which may ask for more, and on an engine that reasons before it answers or of which nobody knows.
+    """
+    if adapter.can.reasons is not False:
+        return {}
+    asked: dict[str, list[tuple[float, Unit, Case]]] = defaultdict(list)
+    for unit in units:
+        most = math.inf if unit.needs.floor_tokens is None else unit.needs.floor_tokens
+        for case_id, own in wires.get(unit.key, {}).items() if unit.needs.floor and unit.application is None else ():
+            case = unit.prompts.by_id[case_id]
+            whole = case.tools or case.thinking or case.extra_body
+            asked[own.sha256].append((math.inf if whole else most, unit, case))
+    shorter: dict[str, WireRequest] = {}
+    for sha256, ways in asked.items():
+        most, unit, case = max(ways, key=operator.itemgetter(0))
+        if most < case.request(unit.sampling).sampling.max_tokens:
+            shorter[sha256] = worded(adapter, unit, case, tokens=int(most))
+    return shorter
 
 
 def _with_routes(

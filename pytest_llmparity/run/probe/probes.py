@@ -286,6 +286,10 @@ def _said(answer: Completion) -> tuple[object, ...]:
     return answer.text, answer.reasoning, calls, answer.finish_reason
 
 
+def _reasons(*answers: Completion) -> bool:
+    return any(answer.reasoning or answer.reasoning_tokens for answer in answers)
+
+
 def _stream(prober: Prober) -> Mapping[str, object]:
     """Ask the same twice, unstreamed and streamed; a difference counts when unstreamed answers repeat themselves.
 
@@ -298,13 +302,13 @@ def _stream(prober: Prober) -> Mapping[str, object]:
     with contextlib.suppress(Overloaded, ServerFailure, ProtocolError):  # what has another reason is raised again below
         beside, streamed = prober.ask_both(request)
         if _said(beside) == _said(streamed):
-            return {"stream_equal": True}
+            return {"stream_equal": True, "reasons": _reasons(beside, streamed)}
     whole, streamed = prober.ask(request), prober.ask(request, stream=True)
     if _said(whole) == _said(streamed):
-        return {"stream_equal": True}
+        return {"stream_equal": True, "reasons": _reasons(whole, streamed)}
     if (beside is None or _said(whole) != _said(beside)) and _said(whole) != _said(prober.ask(request)):
         raise Undecided("two unstreamed greedy answers to one question differ, so a streamed one proves nothing")
-    return {"stream_equal": False}
+    return {"stream_equal": False, "reasons": _reasons(whole, streamed)}
 
 
 def _unknown(prober: Prober) -> Mapping[str, object]:
@@ -432,7 +436,7 @@ def _raw(prober: Prober) -> Mapping[str, object]:
     return {"raw_prompt": answer.prompt_tokens <= RAW_TOKENS}
 
 
-STREAM: Final = Probe(fields=("stream_equal",), requests=5, run=_stream)
+STREAM: Final = Probe(fields=("stream_equal", "reasons"), requests=5, run=_stream)
 UNKNOWN_FIELDS: Final = Probe(fields=("unknown_fields",), requests=1, run=_unknown)
 LOGPROBS: Final = Probe(fields=("logprobs", "token_ids", "odd_logprobs"), requests=2, run=_logprobs)
 STRUCTURED: Final = Probe(fields=("json_schema", "schema_order"), requests=2, run=_schema)

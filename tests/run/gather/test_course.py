@@ -141,14 +141,21 @@ def test_the_same_set_goes_on_where_it_was_whatever_it_had_been() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cases", "floor", "places"),
-    [(5, False, [5]), (40, False, [16, 32, 40]), (40, True, [32, 40]), (70, True, [32, 48, 64, 70]), (20, True, [20])],
+    ("cases", "floor", "measured", "places"),
+    [
+        (5, False, 0, [5]),
+        (40, False, 0, [16, 32, 40]),
+        (40, True, 16, [32, 40]),
+        (70, True, 32, [32, 48, 64, 70]),
+        (70, True, 64, [64, 70]),
+        (20, True, 20, [20]),
+    ],
 )
-def test_waves_begin_with_the_cases_of_the_floor(cases: int, floor: bool, places: list[int]) -> None:
+def test_waves_begin_with_the_cases_of_the_floor(cases: int, floor: bool, measured: int, places: list[int]) -> None:
     one = unit(*map(case, range(cases)), floor=floor)
     course = course_of(one, {})
 
-    assert list(waves(one)) == places
+    assert list(waves(one, measured)) == places
     assert [c.id for c in cases_of(one, course, 0, places[0])] == list(course.ids[: places[0]])
     assert len(cases_of(one, course, 0, None)) == cases
     assert WAVE == 16

@@ -14,6 +14,7 @@ from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.testing import Reply
 
 if TYPE_CHECKING:
     from tests.doubles.posing import PosingEngine
@@ -63,6 +64,47 @@ def test_an_engine_that_repeats_itself_is_asked_16_cases_and_one_that_does_not_u
     assert outcomes["text.repeat", "b"] == (Outcome.FAIL, 64)
     assert outcomes["text", "b"][0] is Outcome.FAIL
     assert session.gates.plan().requests == (70 + 3 * 16, 70 + 3 * 64)
+
+
+def limits(engine: PosingEngine) -> Counter[int]:
+    """Return how many questions of the prompt file were asked with which token limit."""
+    return Counter(
+        request.json["max_tokens"]
+        for request in engine.requests
+        if str(request.json.get("messages", [{}])[-1].get("content")).startswith("question")
+    )
+
+
+LONG = " ".join(f"word{number}" for number in range(90))
+
+
+@pytest.mark.parametrize(
+    ("checks", "row", "reasoning", "asked"),
+    [
+        ([check.text(margin=0.05)], {}, "", {64: 20, 32: 48}),
+        ([check.text(margin=0.05, horizon=48)], {}, "", {64: 20, 48: 48}),
+        ([check.text(margin=0.05), check.text(margin=0.05, horizon=40)], {}, "", {64: 20, 40: 48}),
+        ([check.text(margin=0.05, horizon=80)], {}, "", {64: 68}),
+        ([check.text(margin=0.05)], {}, "let me see", {64: 68}),
+        ([check.text(margin=0.05)], {"extra_body": {"x_more": 1}}, "", {64: 68}),
+    ],
+    ids=["as compared", "further", "as far as the furthest", "whole", "one that reasons", "fields of its own"],
+)
+def test_answers_of_the_floor_are_as_long_as_they_are_compared(
+    project: Project, checks: list[Any], row: dict[str, Any], reasoning: str, asked: dict[int, int]
+) -> None:
+    project.prompts(20, **row)
+    engine = project.engine(lambda _: Reply(text=LONG, reasoning=reasoning))
+    session = project.session(project.attached("a", project.engine(LONG)), project.attached("b", engine), concurrency=4)
+    project.declare(session, *checks, max_tokens=64)
+    session.gather()
+    verdicts = session.settle("t", session.parity_run("t", reproduce=""))
+
+    assert limits(engine) == asked
+    (repeat,) = [v for v in verdicts if (v.kind, v.engine, v.check) == ("text.repeat", "b", str(checks[0]))]
+    assert (repeat.outcome, repeat.estimate) == (Outcome.PASS, 0.0)
+    own = {sample.case: sample.request_sha256 for sample in session.samples() if sample.phase is Phase.MAIN}
+    assert all(own[sample.case] == sample.request_sha256 for sample in session.samples() if sample.engine == "b")
 
 
 def test_cold_answers_come_before_any_other_of_their_case(project: Project) -> None:
@@ -128,6 +170,19 @@ def test_a_sequential_run_that_was_stopped_within_the_floor_is_cut_and_goes_on(p
 
     assert asked_of(session, "b") == {Phase.MAIN: 32, **dict.fromkeys(FLOOR_PHASES, 32)}
     assert {v.outcome for v in verdicts if v.kind == "text.repeat" and v.engine == "b"} == {Outcome.FAIL}
+
+
+@pytest.mark.slow
+def test_a_sequential_run_looks_first_when_the_floor_has_grown_as_far_as_it_must(project: Project) -> None:
+    project.prompts(70)
+    session, verdicts = gathered(project, *attached(project), sequential=True)
+
+    assert asked_of(session, "a") == {Phase.MAIN: 64, **dict.fromkeys(FLOOR_PHASES, 16)}
+    assert asked_of(session, "b") == {Phase.MAIN: 64, **dict.fromkeys(FLOOR_PHASES, 64)}
+    assert {(v.kind, v.outcome, v.n) for v in verdicts} == {
+        ("text", Outcome.FAIL, 64),
+        ("text.repeat", Outcome.FAIL, 64),
+    }
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def streams_other(request: Mapping[str, Any]) -> str:
         (RAW, Abilities(), {"raw_prompt": True}),
         (RAW, Abilities(raw_prompt="wrapped"), {"raw_prompt": False}),
         (RAW, Abilities(raw_prompt="refused"), {"raw_prompt": False}),
-        (STREAM, Abilities(), {"stream_equal": True}),
+        (STREAM, Abilities(), {"stream_equal": True, "reasons": False}),
         (SEED, Abilities(), {"seed": True}),
     ],
 )
@@ -134,7 +134,7 @@ def test_one_odd_answer_is_no_finding(project: Project, ask: Callable[..., Probe
 
 
 def test_an_answer_that_streams_otherwise_is_a_finding(project: Project, ask: Callable[..., Probed]) -> None:
-    assert ask(project.engine(streams_other), STREAM).found == {"stream_equal": False}
+    assert ask(project.engine(streams_other), STREAM).found == {"stream_equal": False, "reasons": False}
 
 
 def test_a_difference_of_two_answers_that_were_given_together_is_no_finding(
@@ -149,7 +149,7 @@ def test_a_difference_of_two_answers_that_were_given_together_is_no_finding(
 
     engine = project.engine(answer)
 
-    assert ask(engine, STREAM).found == {"stream_equal": True}
+    assert ask(engine, STREAM).found == {"stream_equal": True, "reasons": False}
     assert [bool(received.json.get("stream")) for received in engine.requests][2:] == [False, True], "each alone"
 
 
@@ -166,7 +166,7 @@ def test_a_stream_that_differs_is_a_finding_whatever_being_asked_together_change
 
     result = ask(project.engine(answer), STREAM)
 
-    assert result.found == {"stream_equal": False}
+    assert result.found == {"stream_equal": False, "reasons": False}
     assert result.requests == STREAM.requests
 
 
@@ -183,7 +183,7 @@ def test_a_server_that_takes_one_request_at_a_time_is_asked_one_at_a_time(projec
     engine.script = answer
     result = probe(adapter_of(project, engine), {"it": STREAM, "fields": UNKNOWN_FIELDS}, declares=Capabilities())
 
-    assert result.found == {"stream_equal": True, "unknown_fields": "dropped"}
+    assert result.found == {"stream_equal": True, "reasons": False, "unknown_fields": "dropped"}
     assert (result.settled, result.notes) == (["it", "fields"], {})
 
 

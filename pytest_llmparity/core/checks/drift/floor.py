@@ -8,6 +8,8 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from pytest_llmparity.core.checks.designs import Fixed, Forks
 from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.compare.answers import Compared, compare_answers
@@ -15,7 +17,6 @@ from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.evidence import (
     FLOOR_PHASES,
     FLOOR_STAGES,
-    SEQUENTIAL_FLOOR,
     EngineEvidence,
     Evidence,
     Needs,
@@ -23,7 +24,7 @@ from pytest_llmparity.core.evidence import (
     floor_stages,
 )
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.sample import TORN, Completion, Phase, ends_early
 from pytest_llmparity.core.stats.hazard import garwood, hazard
 from pytest_llmparity.core.stats.noise import excess
 from pytest_llmparity.core.verdict import Judgement, Outcome
@@ -79,7 +80,7 @@ def repeated_phases(
         silent: list[Case] = []
         silence = Silence()
         for case in twice:
-            compared = compare_answers(main[case.id], again[case.id], horizon=horizon)
+            compared = compare_answers(main[case.id], _untorn(again[case.id], main[case.id]), horizon=horizon)
             if compared is not None:
                 forks.append((case, graded(compared).fork))
             else:
@@ -92,6 +93,13 @@ def repeated_phases(
                 RepeatedPhase(phase=phase, asked=count, forks=tuple(forks), silent=tuple(silent), missing=missing)
             )
     return phases
+
+
+def _untorn(again: Completion, main: Completion) -> Completion:
+    """Return an answer without the piece of a character that its lower limit may have left of it at the end."""
+    if not (again.text.endswith(TORN) and ends_early(again, main)):
+        return again
+    return msgspec.structs.replace(again, text=again.text.rstrip(TORN))
 
 
 def floor_of(
@@ -257,28 +265,27 @@ def shown(cases: int, stages: Sequence[int], tokens: float, *, alpha: float, for
     return garwood(forks, cases * tokens, part)[1] if forks else -math.log(part) / (cases * tokens)
 
 
-def most_cases(*, sequential: bool) -> int:
-    """Return of how many cases a noise floor is at most, whatever the size of the set."""
-    return SEQUENTIAL_FLOOR if sequential else FLOOR_STAGES[-1]
+MOST: Final = FLOOR_STAGES[-1]
+"""Of how many cases a noise floor is at most, whatever the size of the set."""
 
 
-def reached(cases: int, concurrency: int, most: int) -> Sequence[int]:
-    """Return the stages of a noise floor that is of at most ``most`` cases.
+def reached(cases: int, concurrency: int) -> Sequence[int]:
+    """Return the stages of a noise floor.
 
-    >>> reached(300, 1, 64), reached(300, 1, 32), reached(20, 1, 64), reached(300, 48, 32)
-    ([16, 32, 64], [16, 32], [16, 20], [32])
+    >>> reached(300, 1), reached(20, 1), reached(300, 80)
+    ([16, 32, 64], [16, 20], [64])
     """
-    return [stage for stage in floor_stages(cases, concurrency) if stage <= most] or [min(most, cases)]
+    return [stage for stage in floor_stages(cases, concurrency) if stage <= MOST] or [min(MOST, cases)]
 
 
-def fewest(needs: Needs, *, cases: int, concurrency: int, tokens: int, grows: bool, most: int) -> int:
+def fewest(needs: Needs, *, cases: int, concurrency: int, tokens: int, grows: bool) -> int:
     """Return of how many cases the noise floor is at least: the first that can show what it is held against.
 
     ``tokens`` are those of the longest answer, ``cases`` those of the set; what does not grow is looked at once.
     """
     stages = floor_stages(cases, concurrency)
-    last = reached(cases, concurrency, most)[-1]
-    enough = [stage for stage in reached(cases, concurrency, most) if stage >= needs.floor_cases] or [last]
+    last = reached(cases, concurrency)[-1]
+    enough = [stage for stage in reached(cases, concurrency) if stage >= needs.floor_cases] or [last]
     if not grows:
         return enough[0]
     able = (
@@ -289,19 +296,20 @@ def fewest(needs: Needs, *, cases: int, concurrency: int, tokens: int, grows: bo
     return next(able, last)
 
 
-def planned(needs: Needs, *, cases: int, concurrency: int, tokens: int, grows: bool, most: int) -> list[str]:
+def planned(needs: Needs, *, cases: int, concurrency: int, tokens: int, grows: bool) -> list[str]:
     """Return for the plan of how many prompts the noise floor is, and which margins it can show; nothing without one.
 
-    ``tokens`` are those of the longest answer, ``grows`` says whether it is asked of more prompts where it must be, up
-    to ``most``.
+    ``tokens`` are those of the longest answer, ``grows`` says whether it is asked of more prompts where it must be.
     """
     if not needs.floor:
         return []
-    least = fewest(needs, cases=cases, concurrency=concurrency, tokens=tokens, grows=grows, most=most)
-    later = [stage for stage in reached(cases, concurrency, most) if stage > least] if grows else []
+    least = fewest(needs, cases=cases, concurrency=concurrency, tokens=tokens, grows=grows)
+    of_each = tokens if needs.floor_tokens is None else needs.floor_tokens
+    later = [stage for stage in reached(cases, concurrency) if stage > least] if grows else []
     lines = [
         f"noise floor: {explain.count(least, 'prompt')}, 3 more times on each engine (cold before the answers that are "
         f"judged, warm and parallel after them)"
+        + (f", {explain.count(of_each, 'token')} of each answer" if of_each < tokens else "")
         + (f"; {', then '.join(map(str, later))} where they do not show that it repeats itself" if later else "")
     ]
     if grows:
@@ -327,7 +335,6 @@ def advice(floor: Floor, phases: Sequence[RepeatedPhase], evidence: Evidence, *,
     An estimate: as if further cases were like those so far. Where these had no tokens nothing is known.
     """
     cases, asked = len(evidence.prompts.cases), max(phase.asked for phase in phases)
-    most = most_cases(sequential=evidence.sequential)
     forks = sum(fork.forked for _, fork in floor.forks) / len(floor.forks)
     tokens = math.fsum(fork.at_risk for _, fork in floor.forks) / len(floor.forks)
 
@@ -342,13 +349,12 @@ def advice(floor: Floor, phases: Sequence[RepeatedPhase], evidence: Evidence, *,
         lower, _ = garwood(forks * total, total * tokens, evidence.alpha / len(FLOOR_PHASES))
         return least(total) < margin or lower > margin
 
-    enough = next((total for total in range(asked + 1, most + 1) if settles(total)), None)
+    enough = next((total for total in range(asked + 1, MOST + 1) if settles(total)), None)
     if enough is not None and asked < cases:
-        return f"a noise floor of about {enough} prompts would settle it: run again, it is of up to {min(most, cases)}"
+        return f"a noise floor of about {enough} prompts would settle it: run again, it is of up to {min(MOST, cases)}"
     if enough is not None:
         return f"a set of about {explain.count(enough, 'prompt')} would settle it, {enough - cases} more"
-    never = f"a noise floor is never of more than {most} prompts"
-    never += f" in a sequential run ({FLOOR_STAGES[-1]} in another)" if evidence.sequential else ""
+    never = f"a noise floor is never of more than {MOST} prompts"
     if forks:
         drift = explain.percent(floor.judgement.estimate or 0.0)
         return (
@@ -357,5 +363,5 @@ def advice(floor: Floor, phases: Sequence[RepeatedPhase], evidence: Evidence, *,
         )
     return (
         f"{never}, and of answers of {explain.count(round(tokens), 'token')} these show margins above "
-        f"{explain.percent(least(most))}: {LARGER}"
+        f"{explain.percent(least(MOST))}: {LARGER}"
     )

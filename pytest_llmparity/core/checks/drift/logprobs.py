@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from pytest_llmparity.core.checks.arguments import HORIZON
 from pytest_llmparity.core.checks.base import BaseCheck, sampled
 from pytest_llmparity.core.checks.designs import NATS, Fixed, Shifts, design_of, of_groups, turns
 from pytest_llmparity.core.checks.drift import ladders
@@ -57,6 +58,7 @@ class LogprobsCheck(BaseCheck):
             phases=frozenset({Phase.MAIN, *FLOOR_PHASES}),
             top_logprobs=ALTERNATIVES,
             capabilities=frozenset({"logprobs"}),
+            floor_tokens=HORIZON,
             accepted=self.shift is None,
         )
 

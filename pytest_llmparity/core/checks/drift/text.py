@@ -126,6 +126,7 @@ class TextCheck(BaseCheck):
             phases=frozenset({Phase.MAIN, *FLOOR_PHASES}),
             top_logprobs=TOP_LOGPROBS,
             floor_held=frozenset({(UNKNOWN_MARGIN if self.margin is None else self.margin, self.horizon)}),
+            floor_tokens=self.horizon,
             accepted=self.ignore is not None and self.shift is None,
             ladder=self.margin is None,
         )
