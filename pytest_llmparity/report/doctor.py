@@ -31,6 +31,7 @@ _LABELS: Final = {
     "tools": "tools",
     "raw_prompt": "raw prompts",
     "stream_equal": "stream is equal",
+    "reasons": "reasons first",
     "reasoning_effort": "reasoning effort",
     "thinking_switch": "thinking switch",
     "unknown_fields": "unknown fields",

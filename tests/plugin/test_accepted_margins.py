@@ -153,3 +153,18 @@ def test_text_without_a_margin_is_an_error_at_set_up_that_names_what_gives_one(
     assert "such as check.text(margin=0.05); or, with the unquantised GGUF file of the model" in told
     assert "llmparity calibrate --ladder FILE --prompts PROMPTS (then commit llmparity.lock)" in told
     assert [engine.count for engine in pair] == [0, 0]
+
+
+def test_a_set_that_is_too_small_without_a_margin_hears_of_the_margin_and_not_of_its_size(
+    bench: Bench, pair: tuple[PosingEngine, PosingEngine]
+) -> None:
+    bench.gate("check.text()")
+    prompts = bench.pytester.path / "prompts.jsonl"
+    prompts.write_text(prompts.read_text().splitlines()[0])
+    result = bench.run(engines=pair)
+
+    result.assert_outcomes(errors=1)
+    told = " ".join(result.stdout.str().split())
+    assert "check.text() has no margin: how often answers part depends on the prompts and the model" in told
+    assert "5 %" not in told
+    assert "not even without a fork" not in told

@@ -42,7 +42,7 @@ def test_the_plan_says_what_is_asked_at_most_and_how(bench: Bench) -> None:
 
     result.stdout.fnmatch_lines(
         [
-            "plan: at most 196 requests to each of 2 engines, 392 in all, in waves of 16; at most 12544 tokens of "
+            "plan: at most 292 requests to each of 2 engines, 584 in all, in waves of 16; at most 18688 tokens of "
             "each; 2 engines together, asked side by side (at different addresses)",
             "*test_gate: 100 cases in 100 groups",
             "*text(margin=0.05): counts one prompt of each group, 100 groups in all",
@@ -62,7 +62,7 @@ def test_environment_and_profile_ask_in_waves_too(bench: Bench, way: str, monkey
     args = ["--parity-profile=quick"] if way == "profile" else []
     result = bench.run(*args, "--collect-only", engines=[bench.engine(), bench.engine()])
 
-    result.stdout.fnmatch_lines(["plan: at most 196 requests to each of 2 engines, 392 in all, in waves of 16; *"])
+    result.stdout.fnmatch_lines(["plan: at most 292 requests to each of 2 engines, 584 in all, in waves of 16; *"])
 
 
 def test_equal_engines_are_settled_with_fewer_requests(bench: Bench) -> None:

@@ -55,6 +55,7 @@ def declare(
     engines: int,
     sequential: bool = False,
     in_turn: tuple[int, int] | None = None,
+    margins: Callable[[Sequence[Check], str], None] | None = None,
     function: Callable[..., object] | None = None,
     arguments: Mapping[str, object] = MappingProxyType({}),
     portion: Portion = ALL,
@@ -64,8 +65,10 @@ def declare(
     ``folders`` are searched in order for relative paths (the test file's folder, then the root). ``concurrency`` is
     what holds when the marker names none, ``engines`` how many are selected, ``sequential`` how the answers will be
     judged, ``in_turn`` how many engines are loaded and how often the one in memory may change, where one is at a time.
-    ``function`` is the test's and ``arguments`` what its parameters give it: with ``check.value`` it is called.
-    ``portion`` says which of the prompts are asked; :class:`Untagged` where that is none.
+    ``margins`` refuses checks, on the set of this name, that take a margin from where there is none: it is said first,
+    because how many prompts a check takes depends on it. ``function`` is the test's and ``arguments`` what its
+    parameters give it: with ``check.value`` it is called. ``portion`` says which of the prompts are asked;
+    :class:`Untagged` where that is none.
     Raises ``UsageError`` for arguments the marker does not take, ``PromptSetError`` for the prompt file and
     ``DesignError`` for a check that can never settle.
     """
@@ -97,6 +100,8 @@ def declare(
         repeats=max(_positive(kwargs, "repeats", 1), *(check.needs().repeats for check in checks), 1),
         application=application,
     )
+    if margins is not None and any(check.needs().accepted or check.needs().ladder for check in checks):
+        margins(checks, prompts.name)
     size: dict[str, Any] = {"cases": len(prompts.cases), "groups": prompts.groups, "engines": engines}
     problems = [
         f"{problem}: {check} at {place(check.where, folders[-1])}"

@@ -61,15 +61,13 @@ class Gates:
                 sequential=settings.in_waves,
                 in_turn=settings.turns,
                 portion=settings.portion,
+                margins=self._lock.require_margins if settings.holds_pairs else None,
                 **called,
             )
         except Untagged as error:
             self._untagged[test], self.partly = error.prompts, True
             raise
         self.partly = self.partly or bool(declared.prompts.rest)
-        needs = declared.needs()
-        if (needs.accepted or needs.ladder) and settings.holds_pairs:
-            self._lock.require_margins(declared.checks, declared.prompts.name)
         if settings.required and not settings.cases:
             refuse_unjudged(declared, [spec.name for spec in settings.engines])
         self._declared[test] = declared
