@@ -11,9 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_llmparity.core import sizes
-from pytest_llmparity.core.checks.base import left_out
 from pytest_llmparity.core.checks.drift.floor import MOST, fewest, reached
-from pytest_llmparity.core.checks.drift.logprobs import refused_by_probe
 from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter, reason_of
 from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, Needs, floor_stages, union
 from pytest_llmparity.core.identity.record import EngineRecord
@@ -459,44 +457,3 @@ def _wordless(adapter: Adapter, unit: Unit) -> str | None:
             return None
         why = why or refused[case.id]
     return why
-
-
-def build_requests(adapter: Adapter, record: EngineRecord, units: Sequence[Unit]) -> tuple[EngineRecord, Wires]:
-    """Put every request into the engine's words before the first one is sent; the record says what is not asked.
-
-    That is what the route has no words for, and what no check could judge for want of what it needs: a unit where
-    that holds for all of its cases, else the cases. A unit whose checks all read logprobs that a probe found unfit is
-    refused.
-    """
-    in_words: dict[str, Mapping[str, WireRequest]] = {}
-    refused: dict[str, str] = {}
-    judged_nowhere: dict[str, str] = {}
-    unasked: dict[str, Mapping[str, str]] = {}
-    for unit in units:
-        if why := refused_by_probe(record.name, record.capabilities, unit.checks):
-            refused[unit.key] = why
-            continue
-        wires, no_words = requests_by_case(adapter, unit)
-        lacks = pointless(record, unit)
-        if unit.application is not None and record.recording:
-            lacks = dict.fromkeys(unit.prompts.by_id, f"{record.name} is a recording, which no application can ask")
-        wires = {case: wire for case, wire in wires.items() if case not in lacks}
-        missing = {**no_words, **lacks}
-        if wires:
-            in_words[unit.key] = wires
-            unasked |= {unit.key: missing} if missing else {}
-        elif len(lacks) == len(unit.prompts.cases):
-            judged_nowhere[unit.key] = next(iter(lacks.values()))
-        else:
-            refused[unit.key] = next(why for case, why in missing.items() if case not in lacks)
-    return dataclasses.replace(record, refused=refused, left_out=judged_nowhere, unasked=unasked), in_words
-
-
-def pointless(engine: EngineRecord, unit: Unit) -> dict[str, str]:
-    """Return why no check of a unit can be judged on an engine, by case; empty where each can, or rows are read."""
-    missing = [
-        left_out(engine.name, check, unit.prompts, can=engine.capabilities, declares=engine.declares)
-        for check in unit.checks
-    ]
-    first, others = missing[:1], missing[1:]
-    return {case: why for reasons in first for case, why in reasons.items() if all(case in other for other in others)}
