@@ -141,3 +141,23 @@ def test_arms_become_golden_by_their_ids(bench: Bench) -> None:
     ids = [json.loads(line).get("case") or json.loads(line).get("id") for line in golden.read_text().splitlines()[1:]]
     assert {"case-0", "case-0@free"} <= set(ids)
     assert len(ids) == 2 * PROMPTS
+
+
+def test_a_schema_that_was_refused_when_golden_was_recorded_is_told_with_advice_that_can_help(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recording it again would be refused again."""
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+    bench.prompts(PROMPTS)
+    bench.gate(f"check.schema({SCHEMA!r}, arms=0.15)")
+    other = bench.engine(enforcing)
+
+    wrote = bench.run("--parity-update-golden=all", engines=[bench.engine(refusing)])
+    held = bench.run(f"--engines=golden:a,b={bench.selected(other)}", "-v")
+
+    text = " ".join(wrote.stdout.str().split())
+    assert "32 cases not answered (case-0, case-1, case-2, …), 32 of them only with their schema: golden" in text
+    text = " ".join(held.stdout.str().split())
+    assert "has an answer to it without the schema alone: a refused the schema, or did not answer, when it was" in text
+    assert "record it: " not in text

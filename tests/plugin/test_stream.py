@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llmparity.cli import main
 from pytest_llmparity.testing import Fault
 
 if TYPE_CHECKING:
@@ -81,3 +83,74 @@ def test_what_cannot_be_asked_so_is_refused_before_anybody_is_asked(bench: Bench
 
     result.stdout.fnmatch_lines([f"*{words}*"])
     assert not bench.asked(engine)
+
+
+def test_a_sequential_run_asks_both_ways_until_it_is_settled(bench: Bench) -> None:
+    bench.prompts(64)
+    bench.gate("check.stream(rate=0.8)")
+    engines = [bench.engine(said), bench.engine(unlike)]
+
+    result = bench.run("--parity-sequential", "--parity-report=json", "--parity-out=out", engines=engines)
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    found = {v["engine"]: (v["outcome"], v["n"]) for v in bench.report()["verdicts"]}
+    assert found["b"][0] == "FAIL"
+    assert found["b"][1] < 64
+    assert found["a"][0] in ("PASS", "INCONCLUSIVE")
+    for engine in engines:
+        streams = [bool(request.get("stream")) for request in bench.asked(engine)]
+        assert streams.count(True) == streams.count(False)
+
+
+@pytest.mark.slow
+def test_shards_keep_both_ways_of_a_prompt_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.prompts(PROMPTS)
+    bench.gate(GATE)
+    engines = [bench.engine(said), bench.engine(unlike)]
+    whole = bench.run("--parity-report=json", "--parity-out=whole", engines=engines)
+    shutil.move(bench.pytester.path / ".llmparity", bench.pytester.path / "of-the-whole")
+    for index in (1, 2):
+        assert bench.run(f"--parity-shard={index}/2", engines=engines).ret == pytest.ExitCode.OK
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider")
+
+    assert main(["merge", "--", "--parity-report=json", "--parity-out=merged"]) == whole.ret
+
+    keys = ("kind", "engine", "outcome", "n", "estimate")
+    ours, theirs = (
+        sorted([[v[key] for key in keys] for v in bench.report(name)["verdicts"]]) for name in ("merged", "whole")
+    )
+    assert ours == theirs
+
+
+def test_both_ways_become_golden_and_stand_for_their_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+    bench.prompts(PROMPTS)
+    bench.gate(GATE)
+    recorded, other = bench.engine(unlike), bench.engine(said)
+    bench.run("--parity-update-golden=all", engines=[recorded])
+    asked = len(bench.asked(recorded))
+
+    result = bench.run(f"--engines=golden:a,b={bench.selected(other)}", "--parity-report=json", "--parity-out=out")
+
+    found = {v["engine"]: (v["outcome"], v["n"]) for v in bench.report()["verdicts"]}
+    assert found == {"golden-a": ("FAIL", PROMPTS), "b": ("PASS", PROMPTS)}
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert len(bench.asked(recorded)) == asked
+
+
+@pytest.mark.slow
+def test_a_recording_plays_both_ways_as_they_were(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(bench.pytester.path)
+    bench.prompts(PROMPTS)
+    bench.gate(GATE)
+    recorded = bench.engine(unlike)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider")
+    assert main(["record", f"prod={bench.selected(recorded)}", "--", "test_gate.py"]) in (0, 1)
+    monkeypatch.delenv("PYTEST_ADDOPTS")
+    recorded.stop()
+
+    bench.run("--engines=replay:prod", "--parity-report=json", "--parity-out=out")
+
+    (verdict,) = bench.report()["verdicts"]
+    assert (verdict["outcome"], verdict["n"], verdict["estimate"]) == ("FAIL", PROMPTS, 0.0)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_llmparity.core.prompts import Case, digest
+from pytest_llmparity.core.prompts.arms import declared_id
 from pytest_llmparity.run.plan import Unit
 
 WAVE = 16
@@ -53,7 +54,8 @@ def course_of(unit: Unit, earlier: Mapping[str, Course]) -> Course:
     if not longest:
         return Course(series=unit.series, order=order)
     ids = {case for case, _ in longest}
-    groups = Counter(unit.prompts.by_id[case].group for case in ids)
+    had = {_prompt(unit.prompts.by_id[case]): unit.prompts.by_id[case].group for case in ids}
+    groups = Counter(had.values())
     rest = in_rounds([case for case in unit.prompts.cases if case.id not in ids], begun=groups)
     return Course(series=unit.series, order=(*longest, *((case.id, digest([case])) for case in rest)), continued=True)
 
@@ -65,18 +67,25 @@ def _asked(course: Course) -> tuple[tuple[str, str], ...]:
 def in_rounds(cases: Iterable[Case], *, begun: Mapping[str, int] | None = None) -> list[Case]:
     """Return the cases in an order that depends on nothing but their ids and groups: one of each group in turn.
 
-    So the first cases are as different from each other as the set allows. ``begun`` counts what was asked of a group
-    before: it has had its turn so often.
+    So the first cases are as different from each other as the set allows. Both arms of a prompt follow one another,
+    for either says something only beside the other. ``begun`` counts the prompts that were asked of a group before: it
+    has had its turn so often.
     """
-    members: dict[str, list[Case]] = defaultdict(list)
-    for case in sorted(cases, key=lambda case: _draw(case.id)):
-        members[case.group].append(case)
+    members: dict[str, dict[str, list[Case]]] = defaultdict(lambda: defaultdict(list))
+    for case in sorted(cases, key=lambda case: (_draw(_prompt(case)), case.id)):
+        members[case.group][_prompt(case)].append(case)
     had = begun or {}
-    places = {case.id: had.get(group, 0) + n for group, of_group in members.items() for n, case in enumerate(of_group)}
-    drawn = {group: _draw(group) for group in members}
-    return sorted(
-        (case for of_group in members.values() for case in of_group), key=lambda c: (places[c.id], drawn[c.group])
-    )
+    turns = [
+        (had.get(group, 0) + place, _draw(group), arms)
+        for group, of_group in members.items()
+        for place, arms in enumerate(of_group.values())
+    ]
+    return [case for _, _, arms in sorted(turns, key=lambda turn: turn[:2]) for case in arms]
+
+
+def _prompt(case: Case) -> str:
+    """Return what a case was declared as: an arm is no prompt of its own."""
+    return declared_id(case.id) if case.arm else case.id
 
 
 def _draw(text: str) -> str:

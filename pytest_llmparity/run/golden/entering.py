@@ -19,7 +19,7 @@ from pytest_llmparity.core.identity.lock import Locked
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.prompts.arms import declared_id
+from pytest_llmparity.core.prompts.arms import CONSTRAINED, declared_id, other
 from pytest_llmparity.core.sample import Identity, Sample, from_json, to_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.run.locking import Guard
@@ -219,7 +219,13 @@ def fit_of(golden: Golden, unit: Unit, *, where: str, name: str) -> Fit:
     for case in unit.prompts.cases:
         want = wanted(case.request(unit.sampling))
         line = golden.lines.get((case.id, want.sampling)) or by_id.get(case.id)
-        if line is None:
+        if line is None and case.arm == CONSTRAINED and other(case.id) in by_id:
+            whose = golden.provenance.engine
+            absent[case.id] = (
+                f"{where} has an answer to it without the schema alone: {whose} refused the schema, or did not answer, "
+                f"when it was recorded, and golden answers hold no refusal; select {whose} itself for that"
+            )
+        elif line is None:
             absent[case.id] = f"{where} has no answer to it; {_record(name, 'missing')}"
         elif why := _other(line, want, golden.provenance, unit, case):
             outdated[case.id] = f"{where} {why}; {_record(name, 'changed')}"

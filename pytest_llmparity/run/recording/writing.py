@@ -18,6 +18,7 @@ from pytest_llmparity.core.golden.records import FORMAT, Key, Provenance, Told, 
 from pytest_llmparity.core.golden.updating import Renewed, Update
 from pytest_llmparity.core.identity.lock import Locked
 from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.prompts.arms import other
 from pytest_llmparity.core.sample import Completion, JsonValue, Sample, to_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
@@ -43,6 +44,12 @@ class Recording:
     folded: Sequence[Folded]
     unanswered: Sequence[str] = ()
 
+    @property
+    def refused(self) -> list[str]:
+        """The unanswered cases whose other arm, without the schema, was answered."""
+        answered = {folded.line.id for folded in self.folded}
+        return [case for case in self.unanswered if other(case) in answered]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
@@ -52,6 +59,8 @@ class Written:
     renewed: Renewed
     unanswered: Sequence[str] = ()
     stale: Sequence[str] = ()
+    refused: Sequence[str] = ()
+    """Unanswered cases that were answered without their schema."""
     silent: Sequence[str] = ()
     """Cases of which an application returned what it came to without asking its engine."""
     fills: Update = Update.CHANGED
@@ -67,6 +76,11 @@ class Written:
         if self.unanswered:
             text += (
                 f"; {explain.count(len(self.unanswered), 'case')} not answered ({explain.first_names(self.unanswered)})"
+            )
+        if self.refused:
+            text += (
+                f", {len(self.refused)} of them only with their schema: golden answers hold no refusal, so hold that "
+                "engine itself against another where it has to be seen"
             )
         if self.silent:
             text += (
@@ -265,6 +279,7 @@ def record(
             renewed=renewed,
             unanswered=recording.unanswered,
             stale=stale,
+            refused=recording.refused,
             silent=[folded.line.id for folded in recording.folded if folded.silent],
             fills=Update.CHANGED if update is Update.MISSING else Update.ALL,
         )

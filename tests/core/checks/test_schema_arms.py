@@ -260,6 +260,20 @@ def test_cut_free_answers_do_not_make_up_for_answers_that_the_constraint_makes_w
     assert "the token limit was reached before the JSON of 32 free answers: raise max_tokens" in arms.details
 
 
+def test_a_free_arm_that_says_nothing_shows_nothing_of_the_constraint(make: Factory) -> None:
+    """As wrong answers they would make the constraint a gain of 100 points."""
+    engines = [engine(make, name, [RIGHT] * N, [""] * N) for name in ("base", "cand")]
+    some = [engine(make, name, [RIGHT] * N, ["", ""] + [RIGHT] * (N - 2)) for name in ("base", "cand")]
+
+    arms = judged(make, check.schema(SCHEMA, arms=0.1), *engines)["schema.arms", "cand"]
+    most = judged(make, check.schema(SCHEMA, arms=0.1), *some)["schema.arms", "cand"]
+
+    assert (arms.outcome, arms.estimate) == (Outcome.INCONCLUSIVE, None)
+    assert "64 free answers ended without a word" in arms.reason
+    assert (most.outcome, most.n) == (Outcome.PASS, N - 2)
+    assert "2 free answers ended without a word" in most.details
+
+
 def test_a_free_answer_in_a_code_block_is_right_and_its_rate_is_not(make: Factory) -> None:
     fenced = f"Here it is:\n```json\n{RIGHT}\n```"
     engines = [engine(make, name, [FITS] * N, [fenced] * N) for name in ("base", "cand")]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.evidence import Needs
 from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.prompts.arms import streamed_and_not, unstreamed
 from pytest_llmparity.core.sample import Phase, Sampling, from_json, to_json
 from pytest_llmparity.run.gather.course import WAVE, Course, cases_of, course_of, in_rounds, waves
 from pytest_llmparity.run.plan import Unit
@@ -45,6 +46,16 @@ def test_the_order_depends_on_nothing_but_ids_and_groups(groups: list[str], rand
 
     assert in_rounds(mixed) == in_rounds(cases)
     assert sorted(c.id for c in in_rounds(cases)) == sorted(c.id for c in cases)
+
+
+@given(GROUPS)
+def test_both_arms_of_a_prompt_follow_one_another_also_in_a_group(groups: list[str]) -> None:
+    prompts = PromptSet(name="set", cases=tuple(case(number, group) for number, group in enumerate(groups)))
+    order = [each.id for each in in_rounds(streamed_and_not(prompts).cases)]
+
+    assert order[0::2] == [each.id for each in in_rounds(prompts.cases)]
+    assert order[1::2] == [unstreamed(id) for id in order[0::2]]
+    assert WAVE % 2 == 0, "a wave ends behind both"
 
 
 @given(GROUPS)

@@ -174,13 +174,15 @@ class Arms:
         evidence, free = self.constrained, self._free.engines[engine.name]
         asked = [case for case in evidence.prompts.cases if case.id not in engine.left_out]
         ours, theirs = engine.answers(), free.answers()
-        silence, failed, cut, used = Silence(), 0, 0, list[Case]()
+        silence, failed, cut, mute, used = Silence(), 0, 0, 0, list[Case]()
         for case in asked:
             forced, unforced = ours.get(case.id), theirs.get(other(case.id))
             if forced is None or unforced is None:
                 failed += 1
             elif any(answer.cut and speechless(answer) for answer in (forced, unforced)):
                 silence.add({"the constrained arm": forced, "the free arm": unforced})
+            elif speechless(unforced):
+                mute += 1  # no answer is neither right nor wrong: what the constraint does to it is not shown
             elif unforced.cut and not self._lenient.of(case).hold(unforced).parsed:
                 cut += 1  # words before its JSON took its tokens; as a wrong answer it would make up for harm
             else:
@@ -189,6 +191,8 @@ class Arms:
         unconstrained = {case.id: self._mark(case, theirs[other(case.id)], self._lenient) for case in used}
         differences = [unconstrained[case.id].right - constrained[case.id].right for case in used]
         reasons = [f"{explain.count(failed, 'prompt')} without answers in both arms"] if failed else []
+        if mute:
+            reasons.append(f"{explain.count(mute, 'free answer')} ended without a word")
         if cut:
             reasons.append(
                 f"the token limit was reached before the JSON of {explain.count(cut, 'free answer')}: raise max_tokens"
