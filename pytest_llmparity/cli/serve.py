@@ -37,7 +37,7 @@ def _serve(asked: argparse.Namespace) -> int:
         names = ", ".join(spec.name for spec in selection.settings.engines)
         raise UsageError(f"serve starts one engine, and these are selected: {names}; name one of them")
     (spec,) = selection.settings.engines
-    if spec.launch != "process":
+    if not spec.launched:
         where = spec.base_url or "its own address"
         raise UsageError(f"{spec.name} is not started by us, it is attached to at {where}; there is nothing to serve")
     # Not the handler of SIGINT: a shell's job in the background has that ignored.

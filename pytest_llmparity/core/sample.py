@@ -340,6 +340,7 @@ IDENTITY: Mapping[str, str] = {
     "kind": "the engine's kind",
     "version": "the engine's release",
     "build": "its build, as finely as it says",
+    "image_digest": "sha256 of the image its container was started from",
     "configuration": "the server's own fingerprint of what it was started with, the path of its model among it",
     "model": "the name it serves the model under",
     "revision": "the commit of the model's repository",

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -46,7 +46,8 @@ class EngineState:
     ``absent``: never started. ``starting``: its process runs, nobody has announced it. ``ready``: announced; ``info``
     is what the starter announced. ``failed``: could not be started, or the starter said so or went away. ``exited``:
     its process ended by itself. ``stopped``: it was asked to. ``reason`` says why in a sentence. ``returncode`` is the
-    exit code, negative for a signal, ``None`` while the process runs. ``first`` is true for the one caller whose
+    exit code, negative for a signal, ``None`` while the process runs. ``container`` is what was said of its container
+    when it ended, as ``state`` of a :class:`Removal` asks for it. ``first`` is true for the one caller whose
     ``start`` started it: that one must announce or fail it.
     """
 
@@ -56,7 +57,21 @@ class EngineState:
     returncode: int | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
+    container: str = ""
     first: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """Commands for what an engine has beside its processes: a container.
+
+    ``state`` is run when its process has ended by itself and says what became of the container; ``commands`` remove it,
+    whatever happened before, and are repeated until ``left`` prints nothing.
+    """
+
+    state: Sequence[str]
+    commands: Sequence[Sequence[str]]
+    left: Sequence[str]
 
 
 _ROOT = str(Path(__file__).resolve().parents[2])
@@ -77,6 +92,11 @@ class Keeper:
         self._home = os.getpid()
         self._starting: dict[str, _Line] = {}
         self._lock = threading.Lock()
+
+    @property
+    def label(self) -> str:
+        """A text that no other keeper has."""
+        return Path(self.address.partition("@")[2]).parent.name
 
     @classmethod
     def spawn(cls, workdir: Path) -> Keeper:
@@ -129,13 +149,15 @@ class Keeper:
         stop_signal: int,
         grace_s: float,
         secrets: Mapping[str, str] | None = None,
+        removal: Removal | None = None,
     ) -> EngineState:
         """Start a process unless one of this name was started before; exactly one caller gets ``first``.
 
         The process gets exactly ``env`` (and one variable by which its descendants are found), an empty standard
         input, and writes to ``log``, which is emptied first and only this user can read; the values of ``secrets`` are
         replaced by their names on the way. It starts anew only after :meth:`stop`. ``stop_signal``
-        and ``grace_s`` (seconds) say how it is asked to end and how long it may take before it is killed.
+        and ``grace_s`` (seconds) say how it is asked to end and how long it may take before it is killed. With a
+        ``removal`` the process is the client of a container's runtime.
         """
         request = {
             "op": "start",
@@ -147,6 +169,7 @@ class Keeper:
             "secrets": dict(secrets or {}),
             "stop_signal": int(stop_signal),
             "grace_s": grace_s,
+            **({} if removal is None else {"removal": asdict(removal)}),
         }
         line = self._dial()
         try:
@@ -341,13 +364,19 @@ def _wait_up(process: subprocess.Popen[bytes], order: Mapping[str, object], log:
 
 
 def _clear_away(process: subprocess.Popen[bytes], directory: Path) -> None:
-    """Do the keeper's work when it was killed or hangs: everything that carries its marker goes."""
+    """Do the keeper's work when it was killed or hangs: its containers go, and everything that carries its marker."""
     import psutil
 
+    from pytest_llmparity.keeper.server import REMOVALS
     from pytest_llmparity.keeper.tree import MARKER
 
     process.kill()
     process.wait()
+    with contextlib.suppress(OSError):
+        for line in (directory / REMOVALS).read_text("utf-8").splitlines():
+            for command in json.loads(line):
+                with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                    subprocess.run(command, capture_output=True, timeout=_ANSWER_S, check=False)
     for _ in range(_CLEARINGS):
         ours = []
         for other in psutil.process_iter():

@@ -10,12 +10,16 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pytest_llmparity.core.words.hiding import TextMask
 from pytest_llmparity.keeper import tree
+from pytest_llmparity.keeper.removal import Removal
 
 KILL_LIMIT_S = 10.0
 """How long a tree is killed again before the keeper gives up on it: a process inside a hung driver never ends."""
+REMOVAL_LIMIT_S = 30.0
+"""How long a container is removed again before the keeper gives up on it."""
 _SWEEP_S = 0.02
 """Between two looks at a tree; it is gone when two in a row find nothing, because a process in the middle of exec
 shows no environment and so no marker."""
@@ -30,15 +34,26 @@ class EngineProcess:
     ``ending`` is true from the moment its processes are asked to go until none is left, or until they are given up as
     ``stuck``. ``kill_at`` is when asking
     turns into killing, ``starter`` whoever must announce it (an object of the caller's). ``log`` is there where what
-    it writes is copied.
+    it writes is copied, ``removal`` where it is a runtime's client and has a container, which goes before it is
+    killed and after it has ended: the container is the engine.
     """
 
-    def __init__(self, name: str, *, marker: str, stop_signal: int, grace_s: float, starter: object) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        marker: str,
+        stop_signal: int,
+        grace_s: float,
+        starter: object,
+        removal: Removal | None = None,
+    ) -> None:
         self.name = name
         self.marker = marker
         self.stop_signal = stop_signal
         self.grace_s = grace_s
         self.starter: object | None = starter
+        self.removal = removal
         self.state = "starting"
         self.process: subprocess.Popen[bytes] | None = None
         self.log: CopiedLog | None = None
@@ -60,7 +75,18 @@ class EngineProcess:
             "returncode": self.returncode,
             "info": self.info,
             "reason": self.reason,
+            "container": "" if self.removal is None else self.removal.told,
         }
+
+    @property
+    def limit_s(self) -> float:
+        """How long what is killed may take to be gone before it is given up."""
+        return KILL_LIMIT_S if self.removal is None else KILL_LIMIT_S + REMOVAL_LIMIT_S
+
+    @property
+    def leaves(self) -> bool:
+        """Whether there may be a container of it."""
+        return self.removal is not None and not self.removal.done
 
     @property
     def runs(self) -> bool:
@@ -97,14 +123,23 @@ class Engines:
         stop_signal: int,
         grace_s: float,
         starter: object,
+        removal: Mapping[str, Sequence[Any]] | None = None,
     ) -> EngineProcess:
         """Start a process under this name and return its engine; one that cannot be started is ``failed``.
 
-        Where there are ``secrets`` (name to value) whoever watches must copy :attr:`EngineProcess.log`.
+        ``removal`` has the commands of a :class:`Removal` by the names of its arguments. Where there are ``secrets``
+        (name to value) whoever watches must copy :attr:`EngineProcess.log`.
         """
         self._started += 1
         marker = f"{self._label}.{self._started}"
-        engine = EngineProcess(name, marker=marker, stop_signal=stop_signal, grace_s=grace_s, starter=starter)
+        engine = EngineProcess(
+            name,
+            marker=marker,
+            stop_signal=stop_signal,
+            grace_s=grace_s,
+            starter=starter,
+            removal=None if removal is None else Removal(**removal, env=env),
+        )
         self._engines[name] = engine
         mask = TextMask(secrets)
         try:
@@ -125,6 +160,7 @@ class Engines:
             finally:
                 os.close(written)
         except (OSError, ValueError) as error:
+            engine.removal = None  # nobody was asked for a container
             engine.state = "failed"
             engine.reason = mask.torn(f"{name} could not be started: {error}")
         return engine
@@ -139,13 +175,14 @@ class Engines:
         kill_at = time.monotonic() + grace_s
         if engine.ending:
             engine.kill_at = min(engine.kill_at, kill_at)
-            engine.give_up_at = engine.kill_at + KILL_LIMIT_S
+            engine.give_up_at = engine.kill_at + engine.limit_s
             return
-        if engine.process is not None and engine.returncode is None:
+        if engine.process is not None and (engine.runs or engine.leaves):
             engine.ending, engine.clear_since = True, None
             engine.kill_at = kill_at
-            engine.give_up_at = kill_at + KILL_LIMIT_S
-            tree.send(engine.process.pid, engine.stop_signal)
+            engine.give_up_at = kill_at + engine.limit_s
+            if engine.runs:
+                tree.send(engine.process.pid, engine.stop_signal)
 
     def reap(self) -> None:
         """Take note of every child that has ended, adopted ones included."""
@@ -162,11 +199,20 @@ class Engines:
                     if engine.log is not None:
                         engine.log.flush()  # before anybody is told of its end and reads its last words
                     self._ended(engine)
+                elif engine.removal is not None and engine.removal.pid == pid:
+                    engine.removal.ended(os.waitstatus_to_exitcode(status), time.monotonic())
+                    if not engine.runs and not engine.ending:
+                        self._ended(engine)
 
     def sweep(self, now: float) -> None:
         """Kill what should be gone by now; ``ending`` turns false for engines of which nothing is left."""
         for engine in self._engines.values():
+            if engine.removal is not None:
+                engine.removal.expire(now)
             if not engine.ending or (engine.runs and now < engine.kill_at):
+                continue
+            if engine.removal is not None and engine.leaves and now <= engine.give_up_at - KILL_LIMIT_S:
+                engine.removal.advance(now)
                 continue
             left = tree.kill_all(lambda engine=engine: self._members(engine))  # type: ignore[misc]
             if left or engine.runs:
@@ -174,7 +220,15 @@ class Engines:
             elif engine.clear_since is None:
                 engine.clear_since = now
             elif now - engine.clear_since >= _SWEEP_S:
+                if engine.removal is not None and engine.removal.look_again():
+                    continue  # a client that was killed may have asked for a container a moment before
                 engine.ending = False
+                if engine.removal is not None and engine.leaves:
+                    engine.stuck = True
+                    engine.reason = (
+                        f"{engine.name}: its container could not be removed ({engine.removal.words}); "
+                        f"remove it with: {engine.removal.by_hand()}"
+                    )
                 continue
             if now > engine.give_up_at:
                 engine.ending, engine.stuck = False, True
@@ -185,15 +239,20 @@ class Engines:
         engine = self._engines.get(name)
         if engine is None or engine.process is None or not (engine.runs or engine.ending or engine.stuck):
             return set()
-        return self._members(engine) or ({engine.process.pid} if engine.ending else set())
+        return self._members(engine) or ({engine.process.pid} if engine.ending or engine.leaves else set())
 
     def deadlines(self, now: float) -> list[float]:
         """Return when :meth:`sweep` has to be called next."""
-        return [
-            engine.kill_at if engine.runs and now < engine.kill_at else now + _SWEEP_S
-            for engine in self._engines.values()
-            if engine.ending
-        ]
+        ending = [self._deadline(engine, now) for engine in self._engines.values() if engine.ending]
+        removals = [engine.removal for engine in self._engines.values() if engine.removal is not None]
+        return ending + [removal.deadline(now) for removal in removals if removal.pid is not None]
+
+    def _deadline(self, engine: EngineProcess, now: float) -> float:
+        if engine.runs and now < engine.kill_at:
+            return engine.kill_at
+        if engine.removal is None or not engine.leaves or now > engine.give_up_at - KILL_LIMIT_S:
+            return now + _SWEEP_S
+        return min(max(engine.removal.deadline(now), now + _SWEEP_S), engine.give_up_at)
 
     def kill_everything(self, limit_s: float) -> None:
         """Kill every descendant of this process, whoever started it, and wait for up to ``limit_s`` seconds."""
@@ -204,6 +263,11 @@ class Engines:
         self.reap()
 
     def _ended(self, engine: EngineProcess) -> None:
+        """Take note that an engine's first process has ended; why its container did is asked before anybody is told."""
+        if engine.removal is not None and not engine.removal.asked and not engine.ending:
+            engine.removal.ask(time.monotonic())
+            if engine.removal.pid is not None:
+                return
         code = engine.returncode or 0
         if engine.state in ("starting", "ready"):
             how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
@@ -212,7 +276,7 @@ class Engines:
         if not engine.ending:  # its workers may hold memory, a GPU or a port
             engine.ending, engine.clear_since = True, None
             engine.kill_at = time.monotonic()
-            engine.give_up_at = engine.kill_at + KILL_LIMIT_S
+            engine.give_up_at = engine.kill_at + engine.limit_s
 
     def _members(self, engine: EngineProcess) -> set[int]:
         if engine.process is None:

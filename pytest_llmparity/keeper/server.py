@@ -10,6 +10,7 @@ second.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -21,12 +22,14 @@ import time
 from collections.abc import Callable
 from typing import Any  # requests are JSON, written by our own client
 
-from pytest_llmparity.keeper.engines import KILL_LIMIT_S, EngineProcess, Engines
+from pytest_llmparity.keeper.engines import EngineProcess, Engines
 from pytest_llmparity.keeper.tree import adopt_orphans
 
 ORPHAN_GRACE_S = 1.0
 """What engines get to end by themselves once the owner is gone; nobody waits for them any more."""
 _LAST_SWEEP_S = 2.0
+REMOVALS = "removals"
+"""The file beside the socket that has the commands by which containers are removed, a line of JSON each."""
 _LINE_LIMIT = 16 * 1024 * 1024
 _POLL_S = 0.5
 
@@ -86,6 +89,8 @@ class Server:
             if engine.log is not None:
                 engine.log.close()
         os.unlink(self._address)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._directory, REMOVALS))
         os.rmdir(self._directory)
         for connection in self._closers:
             self._send(connection, {"ok": None})
@@ -252,13 +257,23 @@ class Server:
         first = engine is None or (engine.state == "stopped" and not engine.ending)
         if first:
             arguments = {key: value for key, value in request.items() if key != "op"}
+            if "removal" in request:
+                self._remember(request["removal"])
             engine = self._engines.start(**arguments, starter=connection)
             self._watch_log(engine)
         elif engine is not None and engine.state == "stopped":
-            self._send(connection, {"patience_s": engine.grace_s + KILL_LIMIT_S})
+            self._send(connection, {"patience_s": engine.grace_s + engine.limit_s})
             self._starters.append((connection, request))  # until the old one has gone
             return
         self._answer(connection, request["name"], first=first)
+
+    def _remember(self, removal: Request) -> None:
+        """Note how a container is removed, for whoever clears away after a keeper that was killed.
+
+        No secret is on a runtime's command line.
+        """
+        with open(os.path.join(self._directory, REMOVALS), "a", encoding="utf-8") as notes:
+            notes.write(json.dumps(removal["commands"]) + "\n")
 
     def _state(self, connection: Connection, request: Request) -> None:
         self._answer(connection, request["name"])
@@ -298,12 +313,12 @@ class Server:
             return
         engine.state = "stopped"
         self._engines.end(engine, engine.grace_s)
-        self._send(connection, {"patience_s": engine.grace_s + KILL_LIMIT_S})
+        self._send(connection, {"patience_s": engine.grace_s + engine.limit_s})
         self._stoppers.append((connection, engine))
 
     def _shut(self, connection: Connection, request: Request) -> None:
-        graces = [engine.grace_s for engine in self._engines.all()]
-        self._send(connection, {"patience_s": max(graces, default=0.0) + KILL_LIMIT_S + _LAST_SWEEP_S})
+        longest = max((engine.grace_s + engine.limit_s for engine in self._engines.all()), default=0.0)
+        self._send(connection, {"patience_s": longest + _LAST_SWEEP_S})
         self._closers.append(connection)
         self._close(float("inf"))
 

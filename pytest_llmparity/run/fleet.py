@@ -148,7 +148,7 @@ class Fleet:
         if name in self._engaged:
             return
         try:
-            if spec.launch != "process":
+            if not spec.launched:
                 adapter = self._adapter(spec)
                 wait_ready(adapter, alive=self._stop_waiting, deadline_s=adapter.start_deadline_s(), longer=THEIRS)
                 self._glance_at(spec, adapter)
@@ -204,7 +204,7 @@ class Fleet:
 
     def gone(self, name: str) -> str | None:
         """Say why a launched engine's process is no more, ``None`` while it runs or when we only attached to it."""
-        return self._launcher.gone(name) if self._specs[name].launch == "process" else None
+        return self._launcher.gone(self._specs[name]) if self._specs[name].launched else None
 
     def hold_again(self, name: str, within_s: float, stop: Callable[[], str | None]) -> str | None:
         """Wait for an attached server that went away and see whether it is what it was.
@@ -245,7 +245,7 @@ class Fleet:
             return []
         words = []
         try:
-            for name in [name for name in self._engaged if self._specs[name].launch == "process"]:
+            for name in [name for name in self._engaged if self._specs[name].launched]:
                 self._residency.let_go(name, left=self._forget)
         except Exception as error:  # noqa: BLE001 - the end of a run is no place to fail
             words.append(reason_of(error, "residency"))
@@ -271,7 +271,7 @@ class Fleet:
     def _engage(self, spec: EngineSpec) -> Engaged:
         try:
             with self._servers[spec.base_url or spec.name]:
-                adapter = self._attach(spec) if spec.launch != "process" else self._launcher.launch(spec)
+                adapter = self._attach(spec) if not spec.launched else self._launcher.launch(spec)
                 identity, installed = self._identify(spec, adapter)
             contradicted, notes = _held(spec, identity, installed, self._locked(spec, identity, adapter.kind))
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
@@ -287,7 +287,7 @@ class Fleet:
 
     def _identify(self, spec: EngineSpec, adapter: Adapter) -> tuple[Identity, Mapping[str, str]]:
         """Return the identity the starter published and what it had installed for the engine, else ask the server."""
-        if spec.launch == "process":
+        if spec.launched:
             info = self._keeper().state(spec.name).info
             if "identity" in info:
                 return from_json(Identity, info["identity"]), info["installed"]
@@ -355,7 +355,7 @@ def _held(
 def _begun(spec: EngineSpec, adapter: Adapter | None = None, identity: Identity | None = None) -> EngineRecord:
     """Return an engine's record with the place of its log."""
     record = record_of(spec, adapter=adapter, identity=identity)
-    if spec.launch == "process":
+    if spec.launched:
         return dataclasses.replace(record, log=f"{spec.name}.log")
     return dataclasses.replace(record, log_hint=_log_hint(spec))
 

@@ -290,4 +290,4 @@ def _model(value: Value) -> Value:
 
 
 def _free_slots(spec: EngineSpec) -> bool:
-    return spec.launch == "process" and spec.slots is None
+    return spec.launched and spec.slots is None

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from pytest_llmparity.core.errors import ConfigError, EngineSelectionError, UsageError
 from pytest_llmparity.core.words.problems import describe, dotted, given, nearest
+from pytest_llmparity.settings import containers
 from pytest_llmparity.settings.file import KEYS, ConfigTable, EngineTable, Pin, ProfileTable
 from pytest_llmparity.settings.selection import (
     KINDS,
@@ -30,7 +31,7 @@ from pytest_llmparity.settings.selection import (
     is_path,
     parse_engines,
 )
-from pytest_llmparity.settings.specification import EngineSpec, EnvRef, Key
+from pytest_llmparity.settings.specification import EngineSpec, EnvRef, Key, LaunchMode
 from pytest_llmparity.settings.variants import Variant, add_to
 
 _KEY = 'keys never belong in the file; name the environment variable that holds yours: api_key_env = "VLLM_API_KEY"'
@@ -299,13 +300,16 @@ def _configured(entry: Entry, config: Config, configured: str, places: Places, k
     origins |= {f"pin.{name}": f"{where}.pin.{name}" for name in _plain(given.get("pin", {}))}
     how = "launch" if "launch" in given else "base_url"
     origins["launch"] = f"{how} is given" if how in given else "no base_url is given"
-    values = {name: _as_used(KEYS[name], value, f"{where}.{name}", places) for name, value in given.items()}
+    inside = table.image is not None
+    values = {
+        name: _as_used(KEYS[name], value, f"{where}.{name}", places, inside=inside) for name, value in given.items()
+    }
     env = values.pop("env", {})
     values |= {
         "name": entry.name,
         "base_url": address and address.root,
         "api": address and address.api,
-        "launch": "process" if started and table.launch != "attach" else "attach",
+        "launch": _launch(table, started=started),
         "daemon": kind is not None and kind.daemon and path is None and table.means_daemon,
         "env": {name: value for name, value in env.items() if isinstance(value, str)},
         "env_from": {name: value.env for name, value in env.items() if isinstance(value, EnvRef)},
@@ -315,13 +319,24 @@ def _configured(entry: Entry, config: Config, configured: str, places: Places, k
     return EngineSpec(**values)
 
 
-def _as_used(key: Key, value: Any, where: str, places: Places) -> Any:
-    """Return the value of a key as a specification holds it: paths absolute, nothing that can be changed."""
+def _launch(table: EngineTable, *, started: bool) -> LaunchMode:
+    if not started or table.launch == "attach":
+        return "attach"
+    return "process" if table.image is None else "container"
+
+
+def _as_used(key: Key, value: Any, where: str, places: Places, *, inside: bool) -> Any:
+    """Return the value of a key as a specification holds it: paths absolute, nothing that can be changed.
+
+    ``inside``: its program is one of an image.
+    """
     if key.written == "file":
         return _file(value, where, places)
     if key.written == "program":
         return _program(value, places)
-    if key.written == "command":
+    if key.written == "volumes":
+        return tuple(_volume(volume, where, places) for volume in value)
+    if key.written == "command" and not inside:
         return (_program(value[0], places), *value[1:])
     return tuple(value) if isinstance(value, list) else _plain(value)
 
@@ -346,6 +361,12 @@ def _model_path(model: str | None, kind: Kind, places: Places, *, started: bool)
 def _program(written: str, places: Places) -> str:
     """Return a program as it is started: relative to the file when written as a path, else left for PATH."""
     return str(places.candidates(written)[0]) if "/" in written else written
+
+
+def _volume(written: str, where: str, places: Places) -> str:
+    """Return a volume as the runtime takes it: what is a path on this machine absolute, and there."""
+    source, place = written.split(":", 1)
+    return f"{_file(source, where, places)}:{place}" if containers.is_folder(source) else written
 
 
 def _file(written: str, where: str, places: Places) -> Path:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
@@ -24,6 +24,7 @@ from pytest_llmparity.core.identity.spelling import SAMPLING, sampling_defaults
 from pytest_llmparity.core.sample import IDENTITY
 from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.core.words.problems import Strict, given, listed, looks_secret, names_secret, nearest
+from pytest_llmparity.settings import containers
 from pytest_llmparity.settings.selection import KINDS, LETTERS, NAME, Kind, parse_engines, root_of
 from pytest_llmparity.settings.specification import EngineSpec, EnvRef, Gather, Inconclusive, Key, Residency, seconds
 
@@ -226,6 +227,7 @@ _TEXT_OR_VARIABLE = WithJsonSchema(
         ]
     }
 )
+_GPUS = WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string"}]})
 Header = Annotated[Any, BeforeValidator(_header), _TEXT_OR_VARIABLE]
 VariableValue = Annotated[Any, BeforeValidator(_variable_value), _TEXT_OR_VARIABLE]
 Command = Annotated[
@@ -298,12 +300,16 @@ class EngineKeys(Strict, defer_build=True):
             raise ValueError(f"has route 'native', which only these kinds have: {native}")
         if self.requires is None and (useless := self.given("install")):
             raise ValueError(f"has {' and '.join(useless)}, which only say how requires is installed, and no requires")
+        if self.image is None and (useless := self.given("container")):
+            raise ValueError(f"has {' and '.join(useless)}, which only say how an image is run, and no image")
         if self.base_url is None:
             self._can_start(kinds)
             return self
-        if self.launch == "process":
-            raise ValueError("has launch 'process', which starts an engine, and a base_url, which attaches to one")
-        if useless := self.given("start", "process", "install"):
+        if self.launch in ("process", "container"):
+            raise ValueError(
+                f"has launch {self.launch!r}, which starts an engine, and a base_url, which attaches to one"
+            )
+        if useless := self.given("start", "process", "install", "container"):
             raise ValueError(f"has {' and '.join(useless)}, which only an engine we start can use, and a base_url")
         return self
 
@@ -318,8 +324,10 @@ class EngineKeys(Strict, defer_build=True):
                 raise ValueError(f"has {' and '.join(own)}, which only an engine we start can use, and launch 'attach'")
         if own and not kind.starts:
             raise ValueError(f"has {' and '.join(own)}; an engine of kind {self.kind!r} is attached to, never started")
-        if not kind.starts and self.launch == "process":
-            raise ValueError(f"has launch 'process'; an engine of kind {self.kind!r} is attached to, never started")
+        if not kind.starts and self.launch in ("process", "container"):
+            raise ValueError(
+                f"has launch {self.launch!r}; an engine of kind {self.kind!r} is attached to, never started"
+            )
         if not (kind.starts or kind.daemon):
             raise ValueError(f"has no base_url; an engine of kind {self.kind!r} is attached to, never started")
         if self.model is None:
@@ -327,6 +335,22 @@ class EngineKeys(Strict, defer_build=True):
         ways = [key for key in ("python", "requires", "command") if getattr(self, key) is not None]
         if len(ways) > 1:
             raise ValueError(f"has {' and '.join(ways)}; one of them says what is started")
+        self._contained(ways)
+
+    def _contained(self, ways: Sequence[str]) -> None:
+        if self.image is None:
+            if self.launch == "container":
+                raise ValueError("has launch 'container' and no image; which one is it started from?")
+            return
+        if self.launch == "process":
+            raise ValueError(
+                "has launch 'process' and an image, which is started in a container; leave one of them out"
+            )
+        if other := [way for way in ways if way != "command"]:
+            raise ValueError(
+                f"has {other[0]} and image; {other[0]} runs the engine with a Python of this machine, and an image "
+                "brings its own: leave one of them out"
+            )
 
     @property
     def key_variables(self) -> tuple[str, ...]:
@@ -338,14 +362,15 @@ class EngineKeys(Strict, defer_build=True):
     @property
     def means_daemon(self) -> bool:
         """Whether a running daemon is meant, if its kind has one: nothing says that a process of ours is."""
-        return self.base_url is None and self.launch != "process" and not self.given("process")
+        started = self.launch in ("process", "container")
+        return self.base_url is None and not started and not self.given("process")
 
 
 TYPES: Mapping[str, Any] = {
     "kind": Annotated[str, AfterValidator(_kind)],
     "text": Text,
     "address": Address,
-    "launch": Literal["attach", "process"],
+    "launch": Literal["attach", "process", "container"],
     "route": Literal["openai", "native"],
     "program": Text,
     "requires": Annotated[list[Text], Field(min_length=1), BeforeValidator(listed)],
@@ -353,6 +378,11 @@ TYPES: Mapping[str, Any] = {
     "file": Text,
     "command": Command,
     "arguments": Annotated[list[Argument], AfterValidator(_arguments)],
+    "image": Annotated[Text, AfterValidator(containers.image)],
+    "run arguments": Annotated[list[Argument], AfterValidator(_arguments), AfterValidator(containers.run_arguments)],
+    "volumes": list[Annotated[Text, AfterValidator(containers.volume)]],
+    "gpus": Annotated[Any, AfterValidator(containers.gpus), _GPUS],
+    "size": Annotated[Text, AfterValidator(containers.size)],
     "variables": Annotated[dict[Variable, VariableValue], AfterValidator(_environment)],
     "headers": Annotated[dict[str, Header], AfterValidator(_headers)],
     "variable": Variable,

@@ -24,7 +24,7 @@ from pytest_llmparity.core.shards import Shard
 if TYPE_CHECKING:
     from pytest_llmparity.core.gate.policy import Policy
 
-LaunchMode = Literal["attach", "process", "golden"]
+LaunchMode = Literal["attach", "process", "container", "golden"]
 Route = Literal["openai", "native"]
 Residency = Literal["together", "one-at-a-time"]
 Gather = Literal["side-by-side", "in-turn"]
@@ -82,12 +82,13 @@ class Key:
     """How a person writes a field of a specification: the name of its type in ``settings.file``, and what it means.
 
     ``only`` says which engines have a use for it: ``start`` those that we start; ``process`` those too, and it says
-    that a process of our own is meant, whatever is running; ``install`` those with ``requires``.
+    that a process of our own is meant, whatever is running; ``install`` those with ``requires``; ``container`` those
+    with ``image``.
     """
 
     written: str
     meaning: str
-    only: Literal["", "start", "process", "install"] = ""
+    only: Literal["", "start", "process", "install", "container"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +96,10 @@ class EngineSpec:
     """One selected engine, everything known before it is touched.
 
     ``kind`` is ``None`` for a bare URL, whose server is asked what it is. ``base_url`` is the root, without a trailing
-    ``/`` or ``/v1``; with it we attach, without it ``launch`` is ``process`` and we start the engine. ``model`` is the
-    name as written. ``env`` is laid over the environment of a process of ours, and so is ``env_from``, whose values are
-    names of variables to read. Times are seconds; ``start_timeout_s`` ``None`` leaves the deadline to the kind.
+    ``/`` or ``/v1``; with it we attach, without it ``launch`` is ``process``, or ``container`` where an ``image`` is
+    named, and we start the engine. ``model`` is the name as written. ``env`` is laid over the environment of a process
+    of ours, and so is ``env_from``, whose values are names of variables to read. Times are seconds; ``start_timeout_s``
+    ``None`` leaves the deadline to the kind.
 
     What follows from the keys: ``api`` is what OpenAI's routes start with below the root, ``None`` where nobody said
     so: ``/v1``, or nothing. ``daemon`` means the server of this kind that is running already, if it has the model
@@ -125,10 +127,45 @@ class EngineSpec:
         LaunchMode,
         Key(
             "launch",
-            '`"process"`: start our own whatever is running; `"attach"`: only what is running. Needed for '
-            "`ollama` and `lmstudio` without `base_url` at most",
+            '`"process"`: start our own whatever is running; `"container"`: start `image`, which says so by itself; '
+            '`"attach"`: only what is running. Needed for `ollama` and `lmstudio` without `base_url` at most',
         ),
     ] = "attach"
+    image: Annotated[
+        str | None,
+        Key(
+            "image",
+            "image that the engine runs from in a container, by tag or digest: "
+            '`"vllm/vllm-openai:v0.33.0"`. See [containers](containers.md)',
+            only="process",
+        ),
+    ] = None
+    runtime: Annotated[
+        str | None,
+        Key(
+            "program",
+            '`"docker"`, `"podman"`, the path of one, or `"auto"` (default): whichever answers, docker first',
+            only="container",
+        ),
+    ] = None
+    runtime_args: Annotated[
+        tuple[str, ...], Key("arguments", "arguments of the runtime before its command, a list", only="container")
+    ] = ()
+    run_args: Annotated[
+        tuple[str, ...],
+        Key("run arguments", "arguments of the runtime's `run` before the image, a list", only="container"),
+    ] = ()
+    volumes: Annotated[
+        tuple[str, ...],
+        Key("volumes", 'what else is mounted, a list of `"FOLDER:PLACE"` or `"FOLDER:PLACE:ro"`', only="container"),
+    ] = ()
+    gpus: Annotated[
+        str | int | None,
+        Key("gpus", '`"all"`, how many GPUs, or their numbers: `"0,1"` (default: none)', only="container"),
+    ] = None
+    shm_size: Annotated[
+        str | None, Key("size", 'shared memory of the container: `"8g"` (default: the runtime\'s)', only="container")
+    ] = None
     revision: Annotated[str | None, Key("text", "revision of a model from the hub, for vLLM")] = None
     route: Annotated[
         Route,
@@ -171,7 +208,8 @@ class EngineSpec:
         Key(
             "command",
             "program to start instead: a list, or text that is taken apart as a shell would (nothing is "
-            "expanded); our arguments follow it. One of `python`, `requires` and `command`",
+            "expanded); our arguments follow it. One of `python`, `requires` and `command`; beside `image` it is "
+            "a program in that image",
             only="process",
         ),
     ] = ()
@@ -240,6 +278,11 @@ class EngineSpec:
     recorded_as: str = ""
     recorder: Path | None = field(default=None, compare=False)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def launched(self) -> bool:
+        """Whether we start it, as a process or in a container."""
+        return self.launch in ("process", "container")
 
     @property
     def spec_hash(self) -> str:
@@ -355,9 +398,13 @@ class Settings:
 
         A few hours, in which a server that runs elsewhere may be taken for the same one. Engines that we start are what
         their specification says, so theirs hold as long as they are stored where answers that were judged may be taken;
-        not those whose program or interpreter is somebody's own, of which no file tells all that it runs.
+        not those whose program or interpreter is somebody's own, of which no file tells all that it runs, nor those of
+        an image without a digest.
         """
-        ours = all(spec.launch == "process" and not spec.command and not spec.python for spec in self.asked)
+        known = all(
+            "@sha256:" in (spec.image or "@sha256:") and not spec.command and not spec.python for spec in self.asked
+        )
+        ours = known and all(spec.launched for spec in self.asked)
         return math.inf if self.resume == "judged" and ours else HOURS_S
 
     @property

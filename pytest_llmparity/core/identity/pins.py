@@ -175,6 +175,7 @@ _RULES: Final[Mapping[str, Callable[[str, str], bool]]] = {
     "quantization": same,
     "kv_cache": same,
     "digest": _hexadecimal,
+    "image_digest": _hexadecimal,
     "template_sha256": _hexadecimal,
     "tokenizer_sha256": _hexadecimal,
     "revision": _hexadecimal,

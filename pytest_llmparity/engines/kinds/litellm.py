@@ -18,7 +18,7 @@ from pytest_llmparity.core.errors import ModelMissing, Substituted
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact
-from pytest_llmparity.engines.start import program
+from pytest_llmparity.engines.start import inside, program
 from pytest_llmparity.engines.wire import read
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
@@ -84,8 +84,15 @@ class LiteLlmAdapter(Adapter):
         env = dict(_OWN)
         if spec.api_key_env and environ.get(spec.api_key_env):
             env["LITELLM_MASTER_KEY"] = environ[spec.api_key_env]
-        argv += program.flags({"--config": config, "--host": "127.0.0.1", "--port": port, "--num_workers": 1})
-        return cls.started(dataclasses.replace(spec, args=others), workdir, argv, env=env)
+        argv += program.flags(
+            {
+                "--config": inside.place(spec, config, environ),
+                "--host": inside.host(spec),
+                "--port": port,
+                "--num_workers": 1,
+            }
+        )
+        return cls.started(dataclasses.replace(spec, args=others), workdir, argv, env=env, reads=[config])
 
     def _impostor(self, reply: Reply) -> str | None:
         """Raise when our model is not among those served: the proxy leaves a taken port 4000 for a random one."""

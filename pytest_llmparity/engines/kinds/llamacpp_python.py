@@ -21,7 +21,7 @@ from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import NEUTRAL, Completion, Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import files, serving
 from pytest_llmparity.engines.kinds.llamacpp import GgufServer
-from pytest_llmparity.engines.start import program
+from pytest_llmparity.engines.start import inside, program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Launch
 from pytest_llmparity.engines.wire.refusals import Meaning
@@ -108,9 +108,9 @@ class LlamaCppPythonAdapter(GgufServer):
             )
         flags = program.flags(
             {
-                "--model": path,
+                "--model": inside.place(spec, path, environ),
                 "--model_alias": cls.wire_model(spec),
-                "--host": "127.0.0.1",
+                "--host": inside.host(spec),
                 "--port": port,
                 "--n_ctx": cls.context(spec, path),
                 "--interrupt_requests": "false",
@@ -187,7 +187,10 @@ class LlamaCppPythonAdapter(GgufServer):
 
 
 def _program(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:
-    if not spec.command and spec.python is None and importlib.util.find_spec("llama_cpp") is not None:
+    ours = not spec.command and spec.python is None and spec.launch != "container"
+    if ours and importlib.util.find_spec("llama_cpp") is not None:
         return [sys.executable, "-m", "llama_cpp.server"]
     module = "llama_cpp.server"
-    return program.program(spec, environ, command=module, module=module, install=_INSTALL)
+    return program.program(
+        spec, environ, command=module, module=module, install=_INSTALL, in_image=("python3", "-m", module)
+    )

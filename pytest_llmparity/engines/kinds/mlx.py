@@ -19,7 +19,7 @@ from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import NEUTRAL, Completion, Fact, JsonObject, Request, TokenLogprob
 from pytest_llmparity.engines.facts import files, serving
-from pytest_llmparity.engines.start import hub, program
+from pytest_llmparity.engines.start import hub, inside, program
 from pytest_llmparity.engines.wire import build, tokens
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
@@ -59,6 +59,7 @@ class MlxAdapter(Adapter):
     # Until the weights are loaded: mlx-lm has no limit of its own, and they may be tens of gigabytes on a slow disk.
     deadline_s: ClassVar[float] = 600.0
     offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
+    hub_models: ClassVar[bool] = True
     stop_signal: ClassVar[int] = signal.SIGINT  # the only one it handles
     distributions: ClassVar[tuple[str, ...]] = ("mlx-lm",)
     fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS
@@ -94,7 +95,7 @@ class MlxAdapter(Adapter):
 
         A path would make request hashes differ between machines.
         """
-        return ANY_MODEL if spec.launch == "process" else spec.model or ANY_MODEL
+        return ANY_MODEL if spec.launched else spec.model or ANY_MODEL
 
     @classmethod
     def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
@@ -112,7 +113,7 @@ class MlxAdapter(Adapter):
         argv += program.flags(
             {
                 "--model": _model(spec, environ),
-                "--host": "127.0.0.1",
+                "--host": inside.host(spec),
                 "--port": port,
                 "--prompt-cache-size": 0,
                 "--decode-concurrency": spec.slots,
@@ -140,8 +141,12 @@ class MlxAdapter(Adapter):
         """Raise when the server names another folder: one that finds its port taken hangs instead of ending."""
         folder = self._folder()
         served = self._served_folders() if folder is not None else []
-        if folder is not None and served and str(folder.resolve()) not in served:
-            raise self._another(served[0], instead_of=str(folder.resolve()))
+        if folder is None or not served:
+            return None
+        contained = self.spec.launch == "container"
+        ours = inside.place(self.spec, folder, os.environ) if contained else str(folder.resolve())
+        if ours not in served:
+            raise self._another(served[0], instead_of=ours)
         return None
 
     def _served_folders(self) -> list[str]:
@@ -223,9 +228,9 @@ class MlxAdapter(Adapter):
 
 def _model(spec: EngineSpec, environ: Mapping[str, str]) -> str:
     served = hub.served(spec, environ)
-    folder = hub.snapshot(spec, {**environ, **spec.env})
+    folder = hub.snapshot(spec, hub.environ_of(spec, environ))
     if folder is not None:
-        return str(folder)
+        return inside.place(spec, folder, environ)
     if spec.revision is not None:
         raise spec.launch_error(
             f"mlx_lm.server takes no revision, and {spec.revision!r} of {served!r} is not in the local "

@@ -17,7 +17,7 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import serving
-from pytest_llmparity.engines.start import hub, program
+from pytest_llmparity.engines.start import hub, inside, program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import LIST, Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
@@ -55,6 +55,7 @@ class SglangAdapter(Adapter):
     deadline_s: ClassVar[float] = 600.0
     grace_s: ClassVar[float] = 20.0
     offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
+    hub_models: ClassVar[bool] = True
     # SGLANG_PORT seeds ports inside SGLang, SGLANG_GRPC_PORT opens one more.
     scrub: ClassVar[tuple[str, ...]] = ("SGLANG_PORT", "SGLANG_GRPC_PORT")
     distributions: ClassVar[tuple[str, ...]] = ("sglang",)
@@ -96,13 +97,20 @@ class SglangAdapter(Adapter):
                 "id or a folder, and reads what follows a colon as a LoRA adapter. Give model = such an id."
             )
         model = hub.served(spec, environ)
-        argv = program.program(spec, environ, command="sglang", module="sglang.launch_server", install=_INSTALL)
-        argv += [] if spec.command or spec.python is not None else ["serve"]
+        argv = program.program(
+            spec,
+            environ,
+            command="sglang",
+            module="sglang.launch_server",
+            install=_INSTALL,
+            in_image=("python3", "-m", "sglang.launch_server"),
+        )
+        argv += [] if spec.command or spec.python is not None or spec.launch == "container" else ["serve"]
         argv += program.flags(
             {
                 "--model-path": model,
                 "--served-model-name": cls.wire_model(spec),
-                "--host": "127.0.0.1",
+                "--host": inside.host(spec),
                 "--port": port,
                 "--sampling-defaults": "openai",
                 "--disable-radix-cache": True,

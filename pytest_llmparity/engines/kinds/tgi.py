@@ -16,7 +16,7 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import PLAIN
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import serving
-from pytest_llmparity.engines.start import hub, program
+from pytest_llmparity.engines.start import hub, inside, program
 from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
@@ -45,6 +45,7 @@ class TgiAdapter(Adapter):
     deadline_s: ClassVar[float] = 600.0
     grace_s: ClassVar[float] = 20.0
     offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
+    hub_models: ClassVar[bool] = True
     # Every flag of the launcher is read from the environment too.
     scrub: ClassVar[tuple[str, ...]] = (
         *("API_KEY", "QUANTIZE", "DTYPE", "KV_CACHE_DTYPE", "SPECULATE", "REVISION", "LORA_ADAPTERS"),
@@ -94,11 +95,13 @@ class TgiAdapter(Adapter):
         memory. Without ``download`` the hub is off.
         """
         model = hub.served(spec, environ)
-        argv = program.program(spec, environ, command="text-generation-launcher", install=_INSTALL)
+        argv = program.program(
+            spec, environ, command="text-generation-launcher", install=_INSTALL, in_image=(inside.OWN_ENTRY,)
+        )
         argv += program.flags(
             {
                 "--model-id": model,
-                "--hostname": "127.0.0.1",
+                "--hostname": inside.host(spec),
                 "--port": port,
                 # Two launchers on one machine would share the default metrics port and the default sockets.
                 "--prometheus-port": free_port(),
@@ -114,7 +117,8 @@ class TgiAdapter(Adapter):
     def _impostor(self, reply: Reply) -> str | None:
         """Hold our model against ``/info``: requests carry no name that could fail."""
         serves = self.control.ask("/info").get("model_id")
-        wanted = str(self.spec.model_path) if self.spec.model_path is not None else self.spec.model
+        path = self.spec.model_path
+        wanted = inside.place(self.spec, path, os.environ) if path is not None else self.spec.model
         if not isinstance(serves, str) or not wanted or wanted in (serves, ANY_MODEL):
             return None
         if self.ours:

@@ -17,7 +17,7 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import files, serving
-from pytest_llmparity.engines.start import hub, program
+from pytest_llmparity.engines.start import hub, inside, program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.refusals import Meaning
@@ -47,6 +47,7 @@ class TransformersAdapter(Adapter):
     deadline_s: ClassVar[float] = 600.0
     grace_s: ClassVar[float] = 20.0
     offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
+    hub_models: ClassVar[bool] = True
     distributions: ClassVar[tuple[str, ...]] = ("transformers",)
     fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS
     ignores: ClassVar[Mapping[str, str]] = dict.fromkeys(
@@ -72,7 +73,7 @@ class TransformersAdapter(Adapter):
     @classmethod
     def wire_model(cls, spec: EngineSpec) -> str:
         """Return what a pinned server insists on: the folder's name (see :meth:`launch`), else ``ID@REVISION``."""
-        hub_name = spec.launch == "process" and spec.model_path is None and spec.revision is not None
+        hub_name = spec.launched and spec.model_path is None and spec.revision is not None
         return f"{spec.model or ''}@{spec.revision}" if hub_name else super().wire_model(spec)
 
     @classmethod
@@ -95,10 +96,10 @@ class TransformersAdapter(Adapter):
         argv += ["serve", cls.wire_model(spec)]
         argv += program.flags(
             {
-                "--host": "127.0.0.1",
+                "--host": inside.host(spec),
                 "--port": port,
                 "--default-seed": 0,
-                "--device": None if program.gpu_visible(environ) else "cpu",
+                "--device": None if program.sees_gpu(spec, environ) else "cpu",
             }
         )
         return cls.started(spec, workdir if folder is None else folder.parent, argv)

@@ -15,7 +15,7 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import NEUTRAL, Fact, Request
 from pytest_llmparity.engines.facts import device, files, serving
-from pytest_llmparity.engines.start import hub, program
+from pytest_llmparity.engines.start import hub, inside, program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import LIST, Adapter, Launch
 from pytest_llmparity.engines.wire.refusals import read_refusal, shown
@@ -49,6 +49,7 @@ class VllmAdapter(Adapter):
     deadline_s: ClassVar[float] = 600.0  # vLLM's own limit (VLLM_ENGINE_READY_TIMEOUT_S)
     grace_s: ClassVar[float] = 20.0
     offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
+    hub_models: ClassVar[bool] = True
     # VLLM_PORT seeds ports inside vLLM; the key would lock us out; the Rust front end renders and parses anew.
     scrub: ClassVar[tuple[str, ...]] = (
         *("VLLM_PORT", "VLLM_API_KEY", "VLLM_HOST_IP", "VLLM_USE_RUST_FRONTEND", "VLLM_CONFIGURE_LOGGING"),
@@ -106,10 +107,10 @@ class VllmAdapter(Adapter):
         ``spec.command``, else ``spec.python -m vllm.entrypoints.openai.api_server``, else ``vllm serve`` from PATH.
         Without ``download`` the hub is off, so a model that is not here is an error instead of a download.
         """
-        gpu, model = program.gpu_visible(environ), hub.served(spec, environ)
+        gpu, model = program.sees_gpu(spec, environ), hub.served(spec, environ)
         flags = program.flags(
             {
-                "--host": "127.0.0.1",
+                "--host": inside.host(spec),
                 "--port": port,
                 "--served-model-name": cls.wire_model(spec),
                 "--generation-config": "vllm",
@@ -122,7 +123,7 @@ class VllmAdapter(Adapter):
             }
         )
         env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-        if not gpu and "VLLM_CPU_KVCACHE_SPACE" not in environ:
+        if not gpu and (spec.launch == "container" or "VLLM_CPU_KVCACHE_SPACE" not in environ):
             env["VLLM_CPU_KVCACHE_SPACE"] = CPU_KV_CACHE_GIB
         argv = [*_program(spec, environ, model), *flags]
         return cls.started(spec, workdir, argv, env=env, deadline_s=None if gpu else CPU_DEADLINE_S)

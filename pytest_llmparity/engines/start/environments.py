@@ -76,8 +76,19 @@ class KeptRunner:
     stop: Callable[[], str | None]
     secrets: Mapping[str, str] = field(default_factory=dict)
 
-    def __call__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> tuple[int | None, str]:
-        """Run to the end with all output in ``log``; return exit code (``None``: not started) and the last lines."""
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log: Path,
+        watch: Callable[[], None] = lambda: None,
+    ) -> tuple[int | None, str]:
+        """Run to the end with all output in ``log``; return exit code (``None``: not started) and the last lines.
+
+        ``watch`` is called now and then while it runs.
+        """
         keeper, name = self.keeper(), f"{self.engine} installer"
         keeper.stop(name)  # a name is started anew only after it was stopped
         state = keeper.start(
@@ -95,6 +106,7 @@ class KeptRunner:
             if why is not None:
                 keeper.stop(name)
                 raise LaunchError(f"{self.engine} was not started: {why}", engine=self.engine)
+            watch()
             state = keeper.wait(name, timeout_s=STOP_POLL_S)
         keeper.stop(name)
         return state.returncode, log_tail(log, mask=TextMask(self.secrets)) or (state.reason or "")

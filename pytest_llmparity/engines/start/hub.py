@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from pytest_llmparity.engines.start import inside
 from pytest_llmparity.settings.specification import EngineSpec
 
 OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -18,7 +19,7 @@ def served(spec: EngineSpec, environ: Mapping[str, str]) -> str:
     Without ``spec.download`` an id has to be in the local cache: ``LaunchError`` says how to fetch it.
     """
     if spec.model_path is not None:
-        return str(spec.model_path)
+        return inside.place(spec, spec.model_path, environ)
     if not spec.model:
         raise spec.launch_error("give model = a Hugging Face id or folder to serve.")
     looks_local = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
@@ -49,7 +50,10 @@ def snapshot(spec: EngineSpec, environ: Mapping[str, str]) -> Path | None:
     return folder if spec.model and folder.is_dir() else None
 
 
+def environ_of(spec: EngineSpec, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which an engine's models are found on this machine; a container's own mean its inside."""
+    return {**environ, **({} if spec.launch == "container" else spec.env)}
+
+
 def _cached(model: str, environ: Mapping[str, str]) -> Path:
-    home = environ.get("HF_HOME") or str(Path(environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface")
-    cache = Path(environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    return cache / f"models--{model.replace('/', '--')}"
+    return inside.hub_cache(environ) / f"models--{model.replace('/', '--')}"

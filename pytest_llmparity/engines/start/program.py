@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from pytest_llmparity.core.identity.quantization import PLAIN, says_less
 from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.engines.facts import files
+from pytest_llmparity.engines.start import inside
 from pytest_llmparity.engines.wire import values
 from pytest_llmparity.settings.specification import EngineSpec
 
@@ -21,13 +22,22 @@ _DTYPES: Final = {"auto": "", "half": "float16", "float": "float32"}
 
 
 def program(
-    spec: EngineSpec, environ: Mapping[str, str], *, command: str, module: str | None = None, install: str
+    spec: EngineSpec,
+    environ: Mapping[str, str],
+    *,
+    command: str,
+    module: str | None = None,
+    install: str,
+    in_image: Sequence[str] = (),
 ) -> list[str]:
     """Return how the engine's program begins its command line.
 
     ``spec.command``, else ``spec.python -m module`` (or ``command`` beside that interpreter, where ``module`` is
-    ``None``), else ``command`` from PATH. ``LaunchError`` names what is missing and ends in ``install``.
+    ``None``), else ``command`` from PATH. ``LaunchError`` names what is missing and ends in ``install``. In a container
+    it is ``spec.command``, else ``in_image``, else ``command``, as the image has them.
     """
+    if spec.launch == "container":
+        return inside.entry(spec, *(in_image or (command,)))
     wanted = spec.command[0] if spec.command else spec.python or command
     path = shutil.which(wanted, path=environ.get("PATH"))
     if path is None:
@@ -51,6 +61,9 @@ def files_of(spec: EngineSpec, root: Path) -> list[Path]:
     an adapter say; relative to the folder we are in or to ``root``.
     """
     acts_by = [] if spec.model_path is None else [spec.model_path]
+    if spec.launch == "container":
+        mounted = (Path(volume.partition(":")[0]) for volume in spec.volumes)
+        return acts_by + [place for place in mounted if place.is_absolute() and _is_input(place, root)]
     if spec.launch != "process":
         return acts_by
     wanted = spec.command[0] if spec.command else spec.python or ""
@@ -135,6 +148,11 @@ def installed(program: str, distribution: str) -> dict[str, Fact]:
     for package in importlib.metadata.distributions(name=distribution, path=folders):
         return values.facts({"version": package.version}, source="file", raw=f"{distribution} {package.version}")
     return {}
+
+
+def sees_gpu(spec: EngineSpec, environ: Mapping[str, str]) -> bool:
+    """Tell whether the engine will see a GPU: in a container one that it was given."""
+    return inside.sees_gpu(spec) if spec.launch == "container" else gpu_visible(environ)
 
 
 def gpu_visible(environ: Mapping[str, str]) -> bool:

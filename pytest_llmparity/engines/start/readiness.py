@@ -70,4 +70,5 @@ def free_port() -> int:
 def port_was_taken(log_tail: str) -> bool:
     """Tell from an engine's last log lines whether it ended because another process had its port (then try another)."""
     words = log_tail.lower()
-    return re.search(r"address already in use|errno (98|48)|(couldn't|could not|failed to) bind", words) is not None
+    taken = r"address already in use|errno (98|48)|(couldn't|could not|failed to) bind|port is already allocated"
+    return re.search(taken, words) is not None

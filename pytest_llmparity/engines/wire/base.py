@@ -19,13 +19,14 @@ from pytest_llmparity.core.recorded.playing import Purpose
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sampling, WireRequest
 from pytest_llmparity.core.words.hiding import TextMask
 from pytest_llmparity.engines.facts import device, files, serving
-from pytest_llmparity.engines.start import hub
+from pytest_llmparity.engines.start import hub, inside
 from pytest_llmparity.engines.wire import read
 from pytest_llmparity.engines.wire.build import RequestBuilder
 from pytest_llmparity.engines.wire.control import Control, Reply, routed, sent_secrets
 from pytest_llmparity.engines.wire.experiments import Experimental
 from pytest_llmparity.engines.wire.refusals import Meaning, meant, read_refusal, shown
 from pytest_llmparity.engines.wire.values import facts, mappings, names
+from pytest_llmparity.keeper.client import Removal
 from pytest_llmparity.settings.specification import EngineSpec, Route
 
 ATTACH_DEADLINE_S: Final = 10.0
@@ -41,6 +42,11 @@ class Launch:
     ``env`` is laid over the inherited environment after every variable that matches a pattern of ``scrub``
     (``fnmatch``) was taken out of it. ``deadline_s`` is the time to become ready; ``stop_signal`` is followed by
     SIGKILL to the whole tree after ``grace_s``.
+
+    Of an engine in a container ``argv`` begins with its program in the image and is meant inside of it, until
+    ``start.container.contained`` has made a command line of the runtime of it. ``reads`` are the files and folders that
+    it names, ``caches`` folders of models by their place inside, written to where ``download`` is set; ``beside_model``
+    says that it runs in the folder its model is in. ``removal`` is there where a container has to be removed.
     """
 
     argv: tuple[str, ...]
@@ -50,6 +56,10 @@ class Launch:
     deadline_s: float
     stop_signal: int = signal.SIGTERM
     grace_s: float = 10.0
+    reads: tuple[Path, ...] = ()
+    caches: Mapping[str, Path] = field(default_factory=dict)
+    beside_model: bool = False
+    removal: Removal | None = None
 
 
 class Adapter(RequestBuilder, Experimental):
@@ -69,6 +79,8 @@ class Adapter(RequestBuilder, Experimental):
     """Patterns of variables that a process of ours does not inherit."""
     offline: ClassVar[Mapping[str, str]] = {}
     """Variables that keep it from downloading, set unless ``spec.download``."""
+    hub_models: ClassVar[bool] = False
+    """Whether a model's name is one of the Hugging Face hub, read from its cache on this machine."""
     stop_signal: ClassVar[int] = signal.SIGTERM
     grace_s: ClassVar[float] = 10.0
     names_model: ClassVar[bool] = False
@@ -156,7 +168,7 @@ class Adapter(RequestBuilder, Experimental):
     @property
     def ours(self) -> bool:
         """Whether we started this server: then it reads the files of this machine, with the arguments we gave it."""
-        return self.spec.launch == "process"
+        return self.spec.launched
 
     @classmethod
     def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
@@ -172,8 +184,14 @@ class Adapter(RequestBuilder, Experimental):
         *,
         env: Mapping[str, str] | None = None,
         deadline_s: float | None = None,
+        reads: Sequence[Path] | None = None,
+        caches: Mapping[str, Path] | None = None,
     ) -> Launch:
-        """Return the launch of a command line, the spec's own arguments behind it and its variables over ``env``."""
+        """Return the launch of a command line, the spec's own arguments behind it and its variables over ``env``.
+
+        It reads the spec's model where that is a file or folder, or what ``reads`` says instead.
+        """
+        model = () if spec.model_path is None else (spec.model_path,)
         return Launch(
             argv=(*argv, *spec.args),
             env={**({} if spec.download else cls.offline), **(env or {}), **spec.env},
@@ -182,6 +200,9 @@ class Adapter(RequestBuilder, Experimental):
             deadline_s=cls.patience_s(spec, deadline_s),
             stop_signal=cls.stop_signal,
             grace_s=cls.grace_s,
+            reads=model if reads is None else tuple(reads),
+            caches=caches or {},
+            beside_model=spec.model_path is not None and workdir == spec.model_path.parent,
         )
 
     @classmethod
@@ -373,7 +394,9 @@ class Adapter(RequestBuilder, Experimental):
 
     def machine(self) -> dict[str, Fact]:
         """Return what a server that we start computes with: this machine's GPUs and CPU."""
-        return facts({"device": device.describe({**os.environ, **self.spec.env}) if self.ours else ""}, source="file")
+        sees = inside.visible(self.spec) if self.spec.launch == "container" else None
+        environ = {**os.environ, **self.spec.env, **({} if sees is None else {"CUDA_VISIBLE_DEVICES": sees})}
+        return facts({"device": device.describe(environ) if self.ours else ""}, source="file")
 
     def served(self) -> dict[str, Fact]:
         """Return how a server that we start serves its model, by its flags: adapters, drafting, GPUs, caches."""
@@ -401,7 +424,7 @@ class Adapter(RequestBuilder, Experimental):
 
     def _folder(self) -> Path | None:
         """Return the folder of the model we serve, local or in the hub's cache; ``None`` of somebody else's server."""
-        return hub.snapshot(self.spec, {**os.environ, **self.spec.env}) if self.ours else None
+        return hub.snapshot(self.spec, hub.environ_of(self.spec, os.environ)) if self.ours else None
 
     def _listed(self) -> list[str]:
         """Return the names in ``/v1/models``, none where it says none."""

@@ -197,7 +197,7 @@ class RequestBuilder:
 
         Of a file or folder that we serve it is the name: a path would make request hashes differ between machines.
         """
-        if spec.model_path is not None and spec.launch == "process":
+        if spec.model_path is not None and spec.launched:
             return spec.model_path.name
         return spec.model or ""
 

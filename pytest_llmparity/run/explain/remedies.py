@@ -16,7 +16,7 @@ def raw(name: str, other: str) -> str:
 
 def started(adapter: Adapter, *flags: str) -> str:
     """Return where flags of an engine's server go: into the file and the table, or to whoever starts that server."""
-    if adapter.spec.launch != "process":
+    if not adapter.spec.launched:
         return f"start the server of {adapter.name} with: {shlex.join(flags)}"
     args = json.dumps([*adapter.spec.args, *flags], ensure_ascii=False)
     return f"{FILE}, [engines.{adapter.name}]: args = {args}"
@@ -25,7 +25,7 @@ def started(adapter: Adapter, *flags: str) -> str:
 def roomy(adapter: Adapter, tokens: int) -> str:
     """Return where the context that holds a prompt of so many tokens is set."""
     room = room_for(tokens)
-    if adapter.spec.launch != "process":
+    if not adapter.spec.launched:
         return f"start the server of {adapter.name} with a context of {room} tokens for each request"
     return f"{FILE}, [engines.{adapter.name}]: context_length = {room}"
 

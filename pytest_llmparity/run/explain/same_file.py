@@ -56,7 +56,7 @@ class SameFile:
         """Return why the baseline's kind is not started with the candidate's file, empty where it can be."""
         ours, theirs = self.baseline, self.candidate
         mine = weights_of(ours)
-        if ours.spec.launch != "process":
+        if not ours.spec.launched:
             return f"{ours.name} was not started from here, so nothing is started as it was"
         if self.file is None:
             return f"the file of {theirs.name}'s weights is not known on this machine"

@@ -263,7 +263,7 @@ def _disappointing(known: Probed, declared: Capabilities) -> Iterator[str]:
 
 def _known_again(adapter: Adapter, identity: Identity) -> bool:
     """Tell whether a server is surely the one that was asked earlier, should the same be known of it once more."""
-    ours = adapter.spec.launch == "process" and adapter.spec.model_path is not None and "digest" in identity.facts
+    ours = adapter.spec.launched and adapter.spec.model_path is not None and "digest" in identity.facts
     return ours or proven(identity)
 
 

@@ -18,6 +18,7 @@ from pytest_llmparity.engines.start.readiness import free_port, port_was_taken, 
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import resolve_env
 from pytest_llmparity.keeper.client import EngineState, Keeper, log_tail
+from pytest_llmparity.run.started.containers import Containers, ending
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.store.database import refuse_link
 
@@ -72,11 +73,14 @@ class Launcher:
             return self._make(spec, str(state.info["base_url"]))
         kind = registry.adapter_of(spec)
         environment = self._provide(spec)
+        containers = self._containers(spec) if spec.image else None
         environ = self._environ if environment is None else environment.environ(self._environ)
         installed = {} if environment is None else environment.versions(kind.distributions)
         for attempt in range(1, PORT_TRIES + 1):
             port = free_port()
             launch = kind.launch(self._prepared(spec, kind, environment), port, self._workdir, environ=environ)
+            if containers is not None:
+                launch = containers.launch(kind, launch, port=port, run=self._keeper().label)
             self._starts(spec.name)
             state = self._start(spec, launch, environ)
             if not state.first:
@@ -85,12 +89,13 @@ class Launcher:
             try:
                 wait_ready(
                     adapter,
-                    alive=lambda: self._stop() or self.gone(spec.name),
+                    alive=lambda: self._stop() or self.gone(spec),
                     deadline_s=spec.start_timeout_s or launch.deadline_s,
                 )
                 adapter.load()
                 adapter.warm_up()
                 identity = environments.with_version(adapter.identity(), installed)
+                identity = identity if containers is None else containers.identity(identity)
             except Exception as error:
                 if self._interrupted.is_set():
                     raise  # the keeper is about to end, and this engine with it
@@ -108,7 +113,7 @@ class Launcher:
         """Return the environment of an engine with ``requires``, made if nobody has made it before."""
         if not spec.requires:
             return None
-        run = KeptRunner(spec.name, self._keeper, self._stop, self._secrets)
+        run = self._runner(spec)
         environment = environments.provide(spec, environ=self._environ, run=run, say=self._say, stop=self._stop)
         if environment.took_s is not None:
             shown = str(environment.folder.parent).replace(str(Path.home()), "~", 1)  # notes leave this machine
@@ -116,6 +121,16 @@ class Launcher:
                 f"{spec.name}: requires was installed in {environment.took_s:.0f} s and is kept in {shown}"
             )
         return environment
+
+    def _runner(self, spec: EngineSpec) -> KeptRunner:
+        return KeptRunner(spec.name, self._keeper, self._stop, self._secrets)
+
+    def _containers(self, spec: EngineSpec) -> Containers:
+        """Return what runs an engine's image; raises where there is no runtime or no image."""
+        private = self._key_variables - set(spec.secret_variables)
+        environ = {name: value for name, value in self._environ.items() if name not in private}
+        log = self._workdir / "logs" / f"{spec.name}.pull.log"
+        return Containers(spec, environ, log=log, runner=self._runner(spec), stop=self._stop, say=self._say)
 
     def _prepared(self, spec: EngineSpec, kind: type[Adapter], environment: Environment | None) -> EngineSpec:
         """Return the spec to launch: with its environment's interpreter, and slots where there would be a queue.
@@ -133,13 +148,16 @@ class Launcher:
         """Raise the error of a launch that is known before anything starts: program and files must be there."""
         kind = registry.adapter_of(spec)
         kind.launch(self._prepared(spec, kind, None), free_port(), self._workdir, environ=self._environ)
+        if spec.image:
+            self._containers(spec)
 
-    def gone(self, name: str) -> str | None:
+    def gone(self, spec: EngineSpec) -> str | None:
         """Say why an engine's process is no more, ``None`` while it runs."""
-        state = self._keeper().state(name)
+        state = self._keeper().state(spec.name)
         if state.state in ("ready", "starting"):
             return None
-        return f"{_ended(state)}\n{self._tail(name)}"
+        tail = self._tail(spec.name)
+        return f"{_ended(state)}{ending(spec, state, tail) if spec.image else ''}\n{tail}"
 
     def _start(self, spec: EngineSpec, launch: Launch, environ: Mapping[str, str]) -> EngineState:
         private = self._key_variables - set(spec.secret_variables)
@@ -166,6 +184,7 @@ class Launcher:
             stop_signal=launch.stop_signal,
             grace_s=launch.grace_s,
             secrets=self._secrets,
+            removal=launch.removal,
         )
         self.logged.add(spec.name)
         return state

@@ -56,7 +56,7 @@ class Residency:
         for other, spec in others.items():
             if spec.launch == "attach" and self._unload(spec, wanted=name, since=began):
                 left(other)
-            if spec.launch == "process":
+            if spec.launched:
                 self.let_go(other, left=left)
         for other, spec in others.items():
             if is_here(spec):
@@ -127,7 +127,7 @@ class Residency:
 
     def _held(self, other: str) -> str:
         """Say what an engine that was told to go still holds; empty when it is nothing."""
-        pids = self.keeper().members(other) if self.specs[other].launch == "process" else ()
+        pids = self.keeper().members(other) if self.specs[other].launched else ()
         if pids:
             there = memory.resident(pids)
             total = sum(size for _, size in there.values())
@@ -148,7 +148,7 @@ class Residency:
 
 def is_here(spec: EngineSpec) -> bool:
     """Tell whether an engine uses this machine's memory, as far as its address says (a tunnel's says so too)."""
-    return spec.launch == "process" or is_loopback(spec.base_url or "")
+    return spec.launched or is_loopback(spec.base_url or "")
 
 
 def is_loopback(url: str) -> bool:

@@ -18,7 +18,7 @@ from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import files, serving
-from pytest_llmparity.engines.start import program
+from pytest_llmparity.engines.start import inside, program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
@@ -146,9 +146,9 @@ class LlamaCppAdapter(GgufServer):
         slots = spec.slots or DEFAULT_CONCURRENCY
         flags = program.flags(
             {
-                "--model": path,
+                "--model": inside.place(spec, path, environ),
                 "--alias": cls.wire_model(spec),
-                "--host": "127.0.0.1",
+                "--host": inside.host(spec),
                 "--port": port,
                 "--ctx-size": cls.context(spec, path) * slots,
                 "--parallel": slots,
@@ -263,11 +263,13 @@ def _kv_cache(spec: EngineSpec) -> str:
 
 def _embedded(spec: EngineSpec, environ: Mapping[str, str]) -> bool:
     """Tell whether this interpreter's xllamacpp is what is started: nothing else is named or on PATH."""
-    named = spec.command or spec.python is not None or spec.requires
+    named = spec.command or spec.python is not None or spec.requires or spec.launch == "container"
     return not named and shutil.which("llama-server", path=environ.get("PATH")) is None
 
 
 def _program(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:
+    if spec.launch == "container":
+        return inside.entry(spec, inside.OWN_ENTRY)
     if spec.command or spec.python is not None:
         argv = program.program(spec, environ, command="llama-server", module="xllamacpp", install=_INSTALL)
         return argv if spec.command else [argv[0], "-P", str(_CHILD)]

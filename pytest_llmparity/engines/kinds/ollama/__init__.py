@@ -20,7 +20,7 @@ from pytest_llmparity.core.sample import Completion, Fact, JsonObject, Request, 
 from pytest_llmparity.engines import daemons
 from pytest_llmparity.engines.facts import files, serving
 from pytest_llmparity.engines.kinds.ollama import about, limits, models, native
-from pytest_llmparity.engines.start import program
+from pytest_llmparity.engines.start import inside, program
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter, Launch
 from pytest_llmparity.engines.wire.control import Reply
@@ -42,6 +42,8 @@ LOADED_MS: Final = 100.0
 """``load_duration`` from which on an answer met a load. Measured with v0.33.0 on a CPU: 0.7 to 2.5 ms without, 257 ms
 and more with the smallest model we have; it covers the wait for the scheduler, so it is never 0."""
 
+STORE: Final = f"{inside.FOLDER}/ollama"
+"""Where the account's own store is in a container."""
 KEEP_ALIVE: Final = "30m"
 """How long a daemon that is not ours keeps the model after the last request: longer than its own 5 minutes, so that it
 outlives the other engines' turns, and not for ever."""
@@ -95,7 +97,7 @@ class OllamaAdapter(Adapter):
     @classmethod
     def wire_model(cls, spec: EngineSpec) -> str:
         """Return the name the model of a local file is made under: no path, so that hashes are equal everywhere."""
-        if spec.model_path is not None and spec.launch == "process":
+        if spec.model_path is not None and spec.launched:
             return models.name_for(spec.model_path, spec.name)
         return spec.model or ""
 
@@ -105,24 +107,30 @@ class OllamaAdapter(Adapter):
 
         A model that is a GGUF file goes into a store of our own, ``workdir/ollama``; one that is a name is looked for
         in the account's own store (``OLLAMA_MODELS``, else Ollama's default), which nothing is removed from. The
-        spec's ``env`` has the last word on all of it.
+        spec's ``env`` has the last word on all of it. A container sees the account's store, read-only without
+        ``download``; a model made of a file is in the container itself, and goes with it.
         """
         if not spec.model:
             raise spec.launch_error("give model = a name of Ollama's or the path of a GGUF file.")
         if spec.model_path is not None and not spec.model_path.is_file():
             raise spec.launch_error(f"{str(spec.model_path)!r} is no file; Ollama is given one GGUF file.")
-        argv = program.program(spec, environ, command="ollama", install=_INSTALL)
+        argv = program.program(spec, environ, command="ollama", install=_INSTALL, in_image=(inside.OWN_ENTRY,))
         env = {
-            "OLLAMA_HOST": f"127.0.0.1:{port}",
+            "OLLAMA_HOST": f"{inside.host(spec)}:{port}",
             "OLLAMA_NUM_PARALLEL": str(spec.slots or DEFAULT_CONCURRENCY),
             "OLLAMA_CONTEXT_LENGTH": str(spec.context_length or DEFAULT_CONTEXT),
             "OLLAMA_KEEP_ALIVE": "-1",
             "OLLAMA_NOPRUNE": "1",
             "OLLAMA_NO_CLOUD": "1",
         }
-        if spec.model_path is not None:
+        caches = {}
+        if spec.launch == "container" and spec.model_path is None:
+            caches = {STORE: Path(environ.get("OLLAMA_MODELS") or Path.home() / ".ollama/models")}
+            env["OLLAMA_MODELS"] = STORE
+        elif spec.launch != "container" and spec.model_path is not None:
             env["OLLAMA_MODELS"] = str(workdir / "ollama")
-        return cls.started(spec, workdir, [*argv, *(("serve",) if len(argv) == 1 else ())], env=env)
+        words = [*argv, *(("serve",) if len(argv) == 1 else ())]
+        return cls.started(spec, workdir, words, env=env, reads=(), caches=caches)
 
     # ---- the model -------------------------------------------------------------------------------------------------
 
